@@ -1,0 +1,232 @@
+"""The Rust engine, as Python sees it. ``hub.py`` is the only caller; the public names stand in ``fanwire/__init__.py``.
+
+Every method may be called from any thread and none waits for a socket. A connection is an ``int`` that is never used
+twice in the life of an engine; a call that names one which is gone does nothing (its ``Closed`` event is on its way).
+"""
+
+from collections.abc import Sequence
+from typing import Any, final
+
+__version__: str
+
+def build_info() -> dict[str, str]:
+    """Version, profile (``release`` or ``debug``), target and Rust compiler of the extension."""
+
+def encode_json(data: Any) -> bytes:
+    """JSON text of `data` as UTF-8, as ``publish`` would send it. Raises what ``publish`` raises."""
+
+def encode_msgpack(data: Any) -> bytes:
+    """MessagePack of `data`, as ``publish`` would send it. Raises what ``publish`` raises."""
+
+@final
+class Position:
+    """A publication's place in its channel: (epoch, offset). Ordered, hashable, unpacks like a tuple."""
+
+    def __new__(cls, epoch: int, offset: int) -> Position: ...
+    @property
+    def epoch(self) -> int:
+        """Which life of the channel's log, > 0."""
+    @property
+    def offset(self) -> int:
+        """The publication's number in that life, from 1."""
+    def __iter__(self) -> Any: ...
+    def __lt__(self, other: Position, /) -> bool: ...
+    def __le__(self, other: Position, /) -> bool: ...
+    def __gt__(self, other: Position, /) -> bool: ...
+    def __ge__(self, other: Position, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@final
+class ChannelRule:
+    """Bounds of the channels whose name matches `pattern`; the first match wins."""
+
+    def __new__(cls, pattern: str, *, backlog_bytes: int, backlog_frames: int) -> ChannelRule: ...
+
+@final
+class Settings:
+    """All limits and options of an engine, frozen. Times are seconds, sizes bytes. A bad value is a ``ValueError``."""
+
+    def __new__(
+        cls,
+        *,
+        shards: int = 1,
+        poller: str | None = None,
+        channels: Sequence[ChannelRule] = (),
+        ask_opening: bool = False,
+        ask_subscribing: bool = False,
+        origins: Sequence[str] | None = None,
+        head_bytes_max: int = 16_384,
+        message_bytes_max: int = 65_536,
+        publication_bytes_max: int = 1_048_576,
+        outbox_bytes_max: int = 262_144,
+        subscriptions_max: int = 1_000,
+        channels_max: int = 1_000_000,
+        messages_pending_max: int = 16,
+        handshake_timeout: float = 10.0,
+        ping_interval: float = 25.0,
+        ping_timeout: float = 20.0,
+        close_timeout: float = 5.0,
+        notsent_lowat: int = 16_384,
+        congestion_control: str | None = None,
+        backlog: int = 4_096,
+        pin_shards: bool = False,
+    ) -> Settings: ...
+
+@final
+class Opening:
+    """A connection whose upgrade request waits for ``accept`` or ``refuse`` (only with ``ask_opening``)."""
+
+    connection: int
+    method: str
+    target: str
+    """Path and query as they came, percent-encoded."""
+    headers: list[tuple[str, str]]
+    """Names in lower case, values decoded as latin-1, in the order of arrival."""
+    peer: str
+    """``127.0.0.1:51234``, ``[::1]:51234`` or ``unix:``."""
+    channels: list[str]
+    """What the query asks to watch, decoded."""
+    protocol: str
+    """``raw`` or ``sse``."""
+
+@final
+class Asking:
+    """A plain HTTP request for a path that Python answers (``/metrics``) with ``respond``."""
+
+    connection: int
+    method: str
+    target: str
+    headers: list[tuple[str, str]]
+    peer: str
+
+@final
+class Subscribing:
+    """``{"subscribe": […]}`` from a client, waiting for ``subscribe`` or a denial (only with ``ask_subscribing``)."""
+
+    connection: int
+    channels: list[str]
+    id: str | None
+    """The message's ``id`` as JSON text, to be answered when it is not None."""
+
+@final
+class Message:
+    """What a client of the raw protocol sent and the engine has no meaning for."""
+
+    connection: int
+    data: str | bytes
+
+@final
+class Call:
+    """``{"call": target, "args": […], "id": …}`` from a client of the raw protocol."""
+
+    connection: int
+    target: str
+    arguments: str
+    """The ``args`` as JSON text; ``[]`` when absent."""
+    id: str | None
+    """The ``id`` as JSON text."""
+
+@final
+class Closed:
+    """A connection that Python has heard of (any event above, or ``accept``) is gone."""
+
+    connection: int
+    code: int
+    """The close code, RFC 6455 §7.4; 1006 when the socket broke, 1005 when the peer gave none."""
+    reason: str
+    by: str
+    """``client``, ``server`` or ``network``."""
+
+@final
+class Record:
+    """A line for ``logging``: `level` as there (30 is a warning), `text` ready to print."""
+
+    level: int
+    text: str
+
+Event = Opening | Asking | Subscribing | Message | Call | Closed | Record
+
+@final
+class Stats:
+    """Counters since start and gauges now, summed over the shards."""
+
+    connections: int
+    connections_total: int
+    subscriptions: int
+    channels: int
+    publications: int
+    deliveries: int
+    """Frames of publications handed whole to a socket."""
+    writes: int
+    """System calls or ring entries that carried them."""
+    bytes_out: int
+    bytes_in: int
+    lagging: int
+    """Connections whose socket is full, now."""
+    overtaken: int
+    """Connections closed because a channel's bound overtook them."""
+    accept_pauses: int
+    """Times that accepting paused for want of descriptors."""
+    handshakes_refused: int
+    closes: dict[int, int]
+    """Closed connections by close code."""
+    completion_buckets: list[tuple[float, int]]
+    """Fan-out completion: (upper bound in seconds, publications' turns at or under it), cumulative; the last bound is inf."""
+    completion_seconds: float
+    """Sum of all completions, seconds."""
+    poller: str
+    """``epoll`` or ``uring``, as chosen."""
+
+@final
+class Engine:
+    """The shards, their sockets and the channels' logs."""
+
+    def __new__(cls, settings: Settings) -> Engine: ...
+    def start(self) -> None:
+        """Start the shards' threads. Once. Raises ``ListenFailed``-free ``OSError`` where a poller can't be had."""
+    def listen(self, address: str) -> str:
+        """Listen on ``HOST:PORT``, ``[V6]:PORT`` or ``unix:PATH``; returns the bound address. Raises ``ListenFailed``."""
+    @property
+    def event_fd(self) -> int:
+        """An eventfd that is readable when events wait. Only ``take_events`` reads it."""
+    def take_events(self, count_max: int = 1024) -> list[Event]:
+        """What happened since the last call, oldest first for each connection. Never waits."""
+    def acknowledge(self, connections: Sequence[int]) -> None:
+        """One entry for each Message, Call or Subscribing that is dealt with: its client may send the next ones."""
+    def publish(
+        self,
+        channel: str,
+        data: Any,
+        event: str | None = None,
+        key: str | None = None,
+        ttl: float | None = None,
+        deferred: bool = False,
+    ) -> Position:
+        """Append one publication; with `deferred` the shards are woken by ``flush`` (or when 64 KiB wait).
+
+        Raises InvalidChannel, PayloadTooBig, UnsupportedType, UnsupportedValue, LimitReached, HubStopped.
+        """
+    def flush(self) -> None:
+        """Wake the shards for what was published with `deferred`."""
+    def accept(self, connection: int, channels: Sequence[str]) -> None:
+        """Finish an Opening: answer the upgrade, subscribed to `channels` from its first byte."""
+    def refuse(self, connection: int, status: int, reason: str) -> None:
+        """Answer an Opening or Asking with an error status and `reason` as plain text."""
+    def respond(self, connection: int, status: int, content_type: str, body: bytes) -> None:
+        """Answer an Asking."""
+    def subscribe(self, connection: int, channel: str) -> None:
+        """Publications made after this call reach the connection. Raises InvalidChannel."""
+    def unsubscribe(self, connection: int, channel: str) -> None: ...
+    def send(self, connection: int, data: str | bytes) -> None:
+        """Private bytes, between publications. A full outbox closes the connection with 1013. Raises PayloadTooBig."""
+    def disconnect(self, connection: int, code: int = 1000, reason: str = "") -> None:
+        """The close handshake of RFC 6455 §7. Raises ValueError for a code that may not be sent or a reason over 123 bytes."""
+    def channels(self, connection: int) -> list[str]:
+        """What the connection is subscribed to, now."""
+    def occupancy(self, channel: str) -> int:
+        """Subscribers of the channel, now."""
+    def stats(self) -> Stats: ...
+    def drain(self, code: int = 1001, reason: str = "") -> None:
+        """Stop accepting, then close every connection in an orderly way."""
+    def stop(self) -> None:
+        """End the threads and close every descriptor. Idempotent; waits for the threads with the GIL released."""
