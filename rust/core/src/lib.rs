@@ -1,4 +1,31 @@
 //! The fan-out engine of fanwire: a channel is a log, a subscriber is a cursor.
+//!
+//! [`Engine`] is the whole of it. A publication is appended once, as bytes ready for the wire, to the log of its
+//! [`channel`]; each [`shard`] is a thread with its own sockets that sends one slice of the log to everyone at the tail.
+//! What speaks protocols takes bytes and gives bytes: [`http`], [`ws`], [`protocol`]. [`messages`] is the contract
+//! between threads and languages on one page.
+//!
+//! The crate reads no environment variables, knows no Python and starts no threads but the shards'.
+#![deny(unsafe_op_in_unsafe_fn)]
+pub mod channel;
+mod engine;
+pub mod error;
+mod events;
 pub mod http;
+#[cfg_attr(not(loom), allow(dead_code))]
+pub mod mailbox;
+pub mod messages;
+mod notify;
+mod position;
 pub mod protocol;
+pub mod settings;
+pub mod shard;
+mod stats;
+mod sync;
 pub mod ws;
+
+pub use engine::{Engine, NewError};
+pub use error::{EngineError, SettingsError};
+pub use position::Position;
+pub use settings::{ChannelBounds, ChannelRule, PollerKind, Settings};
+pub use stats::Stats;

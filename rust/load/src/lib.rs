@@ -1,1 +1,89 @@
-//! The load client.
+//! The load client of fanwire, and the bare loop that is its floor.
+//!
+//! The client opens many WebSocket connections to one server, subscribes each of them to some channels and checks all
+//! that arrives: that nothing is missing, nothing comes twice or out of order, how old each message is, and when the
+//! last subscriber has a publication. It runs on one core beside a server on another, so its own cost for each message
+//! decides how fast a server it can judge: one big read buffer for all connections, fields at fixed offsets, a clock
+//! that is read once for each `read`.
+//!
+//! The floor is the least that any server must do for the same work: one buffer, sent to every socket. What a server
+//! costs above it is the server's own.
+//!
+//! Nothing here uses `fanwire-core`: a mistake that both made would hide itself.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `args` | the options, and the settings that they become |
+//! | `draw` | which connection watches which channels, from which address |
+//! | `payload` | the fixed-width text that each publication carries |
+//! | `connect` | connect, upgrade request, the check of its answer |
+//! | `receive` | frames in what was read, and the part of one that a read cut off |
+//! | `check`, `completion` | sequence, totals, latency · when the last subscriber has a publication |
+//! | `client` | all connections of one process: the only reader of sockets |
+//! | `session` | the loop of one process: commands, ticks, expectations |
+//! | `children` | several processes, one report |
+//! | `commands`, `report` | lines on stdin · lines on stdout |
+//! | [`floor`] | the bare loop |
+//! | `sys` | the calls of the operating system; with `floor/ring.rs` the only `unsafe` |
+
+mod args;
+mod check;
+mod children;
+mod client;
+mod commands;
+mod completion;
+mod connect;
+mod draw;
+mod error;
+pub mod floor;
+mod payload;
+mod receive;
+mod report;
+mod session;
+mod sys;
+
+use std::ffi::OsString;
+
+pub use error::LoadError;
+
+use args::{Options, Settings};
+use clap::Parser;
+
+/// Runs the load client as the program that is running now: [`run_as`] with its own executable for the children.
+///
+/// `args` begins with the program's name, as [`std::env::args`] does. Gives the exit code.
+pub fn run(args: impl Iterator<Item = String>) -> i32 {
+    match std::env::current_exe() {
+        Ok(executable) => run_as(&[executable.into_os_string()], args),
+        Err(error) => {
+            eprintln!("fanwire-load: its own executable cannot be found: {error}");
+            2
+        }
+    }
+}
+
+/// Runs the load client until its work is done; blocks, reads stdin, writes stdout and stderr.
+///
+/// `command` is what starts this same client as another process, program first: where one process may not hold all
+/// connections, children are started with it (`python -m fanwire load` for a client inside Python). `args` begins with
+/// the program's name.
+///
+/// Gives the exit code: 0, or 1 after `--for` when messages were missing, out of order or broken or nobody connected,
+/// or 2 when the options or the system do not allow the run.
+pub fn run_as(command: &[OsString], args: impl Iterator<Item = String>) -> i32 {
+    let options = match Options::try_parse_from(args) {
+        Ok(options) => options,
+        Err(error) => {
+            // A closed stdout or stderr leaves nobody to tell.
+            let _ = error.print();
+            return error.exit_code();
+        }
+    };
+    let outcome = Settings::try_from(options).and_then(|settings| {
+        if settings.processes > 1 { children::run(command, &settings) } else { session::run(settings) }
+    });
+    outcome.unwrap_or_else(|error| {
+        eprintln!("fanwire-load: {error}");
+        2
+    })
+}

@@ -1,1 +1,64 @@
-//! The extension module `fanwire._engine`.
+//! The extension module `fanwire._engine`: thin. Each method borrows, calls the core and maps the error.
+mod buffer;
+mod encode;
+mod engine;
+mod errors;
+mod events;
+mod position;
+mod settings;
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+/// What was built, and how.
+#[pyfunction]
+fn build_info() -> HashMap<&'static str, &'static str> {
+    HashMap::from([
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("profile", if cfg!(debug_assertions) { "debug" } else { "release" }),
+        ("target", env!("FANWIRE_TARGET")),
+        ("rustc", env!("FANWIRE_RUSTC")),
+    ])
+}
+
+/// JSON text of `data` as UTF-8, as `publish` would send it.
+#[pyfunction]
+fn encode_json<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    encode::json_bytes(data)
+}
+
+/// MessagePack of `data`, as `publish` would send it.
+#[pyfunction]
+fn encode_msgpack<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    encode::msgpack_bytes(data)
+}
+
+/// The load client. `command` starts it as another process; `args` begins with the program's name. Gives the exit code.
+#[pyfunction]
+fn run_load(py: Python<'_>, command: Vec<String>, args: Vec<String>) -> i32 {
+    let command: Vec<OsString> = command.into_iter().map(OsString::from).collect();
+    py.detach(|| fanwire_load::run_as(&command, args.into_iter()))
+}
+
+#[pymodule(gil_used = false)]
+fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(build_info, module)?)?;
+    module.add_function(wrap_pyfunction!(encode_json, module)?)?;
+    module.add_function(wrap_pyfunction!(encode_msgpack, module)?)?;
+    module.add_function(wrap_pyfunction!(run_load, module)?)?;
+    module.add_class::<position::Position>()?;
+    module.add_class::<settings::ChannelRule>()?;
+    module.add_class::<settings::Settings>()?;
+    module.add_class::<engine::Engine>()?;
+    module.add_class::<engine::Stats>()?;
+    events::add_classes(module)?;
+    if cfg!(debug_assertions) {
+        let text = "fanwire was built without optimisation: use `maturin develop --release`";
+        PyErr::warn(module.py(), &module.py().get_type::<pyo3::exceptions::PyRuntimeWarning>(), &std::ffi::CString::new(text)?, 1)?;
+    }
+    Ok(())
+}

@@ -1,1 +1,17 @@
-//! ws
+//! WebSocket (RFC 6455) as functions on bytes: the handshake, frames, and the receiving half of a connection.
+//!
+//! Sending needs no state: [`write_header`] and the payload are a frame. Receiving has one state machine, [`Receiver`].
+//! Nothing here touches a socket, a clock or a channel.
+pub mod close;
+pub mod frame;
+pub mod handshake;
+pub mod mask;
+pub mod message;
+pub mod utf8;
+
+pub use close::{CloseCode, write_close};
+pub use frame::{FrameError, Header, Opcode, header_bytes, parse_header, write_header};
+pub use handshake::{Upgrade, UpgradeError, is_upgrade, offered_subprotocols, read_upgrade, write_accept};
+pub use mask::unmask;
+pub use message::{ReceiveError, Received, Receiver};
+pub use utf8::{InvalidUtf8, Utf8Stream};

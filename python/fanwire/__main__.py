@@ -1,0 +1,5 @@
+"""``python -m fanwire`` is ``fanwire``."""
+
+from fanwire.cli import main
+
+main()

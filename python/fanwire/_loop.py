@@ -1,0 +1,108 @@
+"""The only module that knows asyncio, uvloop and trio; everything else waits through anyio or not at all."""
+
+import inspect
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.util import find_spec
+from threading import get_ident
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+
+class Loop:
+    """The event loop that runs the current task, for use from its own thread."""
+
+    __slots__ = ("call_soon", "thread")
+
+    def __init__(self) -> None:
+        self.thread: int = get_ident()
+        """The loop's thread, as ``threading.get_ident`` names it."""
+        self.call_soon: Callable[[Callable[[], object]], object] = _call_soon()
+        """Run a function that must not raise when the loop turns, after what is ready now."""
+
+
+def _call_soon() -> Callable[[Callable[[], object]], object]:
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        return partial(trio.lowlevel.current_trio_token().run_sync_soon, idempotent=True)
+    import asyncio
+
+    return asyncio.get_running_loop().call_soon
+
+
+async def readable(descriptor: int) -> None:
+    """Wait until `descriptor` can be read. Cancelled, it leaves nothing behind."""
+    await anyio.wait_readable(descriptor)
+
+
+class Callback:
+    """A function of the application, ``def`` or ``async def``, that is awaited alike."""
+
+    __slots__ = ("function", "is_async")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        if not callable(function):
+            raise TypeError(f"a callback must be a function, not {type(function).__name__}")
+        self.function = function
+        self.is_async: bool = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004 an object may have an async __call__
+        )
+        """Whether it may wait, and so needs a task."""
+
+    async def __call__(self, *arguments: Any) -> Any:
+        result = self.function(*arguments)
+        if self.is_async:
+            return await result
+        if isinstance(result, Awaitable):
+            if isinstance(result, Coroutine):
+                result.close()
+            raise TypeError(f"{self.function!r} returned an awaitable; define it with `async def`")
+        return result
+
+
+def finish(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run to its end, here and now, a coroutine that awaits nothing but sync callbacks."""
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return
+    coroutine.close()
+    raise AssertionError("only sync callbacks are run inline, and they cannot wait")
+
+
+def run(main: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+    """Run `main` in a new event loop: uvloop where it can be imported, else asyncio."""
+    anyio.run(main, *arguments, backend_options={"use_uvloop": find_spec("uvloop") is not None})
+
+
+@asynccontextmanager
+async def background_tasks() -> AsyncIterator[TaskGroup]:
+    """A task group that serves its body: at the body's end its tasks are cancelled and waited for.
+
+    What the body raises comes out as it is, not wrapped in an ExceptionGroup; what a task raises ends the body.
+    """
+    failure: BaseException | None = None
+    async with anyio.create_task_group() as tasks:
+        try:
+            yield tasks
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as error:
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+async def watch_signals(*actions: Callable[[], object], task_status: TaskStatus[None]) -> None:
+    """Call the first of `actions` at the first SIGINT or SIGTERM, and so on; then they do nothing. Main thread only."""
+    waiting = iter(actions)
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            next(waiting, lambda: None)()

@@ -1,0 +1,127 @@
+"""Who asks to connect: the request as a callback sees it, and the identity that it answers with.
+
+Queries, cookies and headers carry tokens: no ``repr`` here shows them.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from fanwire._engine import Opening
+from fanwire.errors import Refused
+
+__all__ = ["Headers", "Identity", "Query", "Refused", "Request"]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a client is.
+
+    Args:
+        id: the user's name for the application, not empty.
+        claims: whatever else the application learned of the user; kept as it is, never shown in a ``repr``.
+    """
+
+    id: str
+    claims: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str):
+            raise TypeError(f"an identity's id must be a str, not {type(self.id).__name__}")
+        if not self.id:
+            raise ValueError("an identity's id must not be empty; None stands for an anonymous client")
+
+
+class Query(Mapping[str, str]):
+    """Names and values in their order, a name perhaps more than once: ``[name]`` is its first value."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
+        self._values: dict[str, list[str]] = {}
+        for name, value in pairs:
+            self._values.setdefault(self._folded(name), []).append(value)
+
+    @staticmethod
+    def _folded(name: str) -> str:
+        return name
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[self._folded(name)][0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {', '.join(self._values)}>"
+
+    def all(self, name: str) -> list[str]:
+        """Every value of `name` in the order of arrival; none is an empty list."""
+        return list(self._values.get(self._folded(name), ()))
+
+
+class Headers(Query):
+    """The fields of a request; names are compared without regard to case (RFC 9110 §5.1)."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def _folded(name: str) -> str:
+        return name.lower()
+
+
+class Request:
+    """The upgrade request of a connection that waits for ``authenticate``."""
+
+    def __init__(self, opening: Opening) -> None:
+        self.method: str = opening.method
+        path, _, query = opening.target.partition("?")
+        self.path: str = unquote(path)
+        """The target without its query, decoded."""
+        self.peer: str = opening.peer
+        """``127.0.0.1:51234``, ``[::1]:51234`` or ``unix:``; behind a proxy it is the proxy."""
+        self.channels: tuple[str, ...] = tuple(opening.channels)
+        """What the query asks to watch."""
+        self.protocol: str = opening.protocol
+        """``raw`` or ``sse``."""
+        self._query_text = query
+        self._header_pairs = opening.headers
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.path} from {self.peer}>"
+
+    @cached_property
+    def query(self) -> Query:
+        """The names and values of the target's query, decoded."""
+        return Query(parse_qsl(self._query_text, keep_blank_values=True))
+
+    @cached_property
+    def headers(self) -> Headers:
+        """The fields of the request's head, values decoded as latin-1."""
+        return Headers(self._header_pairs)
+
+    @cached_property
+    def cookies(self) -> Mapping[str, str]:
+        """The request's cookies (RFC 6265 §4.2); the first of equal names counts, what is no pair is left out."""
+        found: dict[str, str] = {}
+        for line in self.headers.all("cookie"):
+            for part in line.split(";"):
+                name, equals, value = part.strip().partition("=")
+                if equals and name:
+                    quoted = len(value) > 1 and value[0] == value[-1] == '"'
+                    found.setdefault(name, value[1:-1] if quoted else value)
+        return found
+
+
+def identity_of(answer: object) -> Identity | None:
+    """What ``authenticate`` answered, as an identity: a ``str`` is its id, None an anonymous client."""
+    if answer is None or isinstance(answer, Identity):
+        return answer
+    if isinstance(answer, str):
+        return Identity(answer)
+    raise TypeError(f"authenticate must return Identity, str or None, not {type(answer).__name__}")

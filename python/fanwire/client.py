@@ -1,0 +1,115 @@
+"""A client as the application sees it: a handle on a connection, which stays valid, and idle, when that is gone."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from fanwire._engine import encode_json
+from fanwire.errors import HubStopped
+
+if TYPE_CHECKING:
+    from fanwire._engine import Call, Engine, Message, Subscribing
+    from fanwire.auth import Identity
+
+
+class Link:
+    """The engine of one serving, shared by the hub and its clients; or why there is none.
+
+    Replaced as a whole by ``end`` and ``forked``, so that whoever holds it learns of it at no cost while it lives.
+    """
+
+    __slots__ = ("engine", "is_forked", "why")
+
+    def __init__(self, engine: Engine | None, why: str = "") -> None:
+        self.engine = engine
+        """None once the serving ended."""
+        self.is_forked = False
+        """True in a child process that inherited it."""
+        self.why = why
+        """The text of the HubStopped that ``require`` raises."""
+
+    def end(self, why: str, *, is_forked: bool = False) -> None:
+        """Cut the link: from now on ``require`` raises HubStopped with `why`."""
+        self.why = why
+        self.is_forked = is_forked
+        self.engine = None
+
+    def require(self) -> Engine:
+        """The engine. Raises HubStopped when there is none."""
+        engine = self.engine
+        if engine is None:
+            raise HubStopped(self.why)
+        return engine
+
+
+class Client:
+    """One connected client.
+
+    Made by the hub on the first event of a connection. Every method may be called from any thread and never waits;
+    once the client is gone they do nothing.
+    """
+
+    __slots__ = ("__weakref__", "_identity", "_link", "_waiting", "data", "id")
+
+    def __init__(self, id: int, link: Link, identity: Identity | None = None) -> None:
+        self.id: int = id
+        """The connection's number, never used twice while the hub serves."""
+        self.data: Any = None
+        """The application's own; the hub never looks at it."""
+        self._identity = identity
+        self._link = link
+        # What this client sent while an async callback of its own is at work; None when none is.
+        self._waiting: deque[Message | Call | Subscribing] | None = None
+
+    def __repr__(self) -> str:
+        who = "anonymous" if self._identity is None else repr(self._identity.id)
+        return f"<Client {self.id} {who}>"
+
+    @property
+    def identity(self) -> Identity | None:
+        """What ``authenticate`` answered; None for an anonymous client."""
+        return self._identity
+
+    @property
+    def channels(self) -> list[str]:
+        """The channels that the client is subscribed to, now."""
+        engine = self._engine()
+        return [] if engine is None else engine.channels(self.id)
+
+    def send(self, data: str | bytes | object) -> None:
+        """Send to this client alone, between two publications and never inside one.
+
+        Args:
+            data: ``str`` goes out as a text frame, ``bytes`` as a binary frame, anything else as JSON.
+
+        Raises:
+            PayloadTooBig: the frame exceeds the bound of the outbox; nothing was sent.
+            UnsupportedType, UnsupportedValue: `data` has no JSON form; nothing was sent.
+            HubStopped: this process is a fork of the one that serves.
+        """
+        payload = data if isinstance(data, str | bytes) else encode_json(data).decode()
+        engine = self._engine()
+        if engine is not None:
+            engine.send(self.id, payload)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Start the close handshake (RFC 6455 §7); what was sent before goes out first.
+
+        Args:
+            code: a close code that may be sent: 1000 to 1003, 1007 to 1014, 3000 to 4999.
+            reason: at most 123 bytes of UTF-8.
+
+        Raises:
+            ValueError: such a code may not be sent, or the reason is too long.
+            HubStopped: this process is a fork of the one that serves.
+        """
+        engine = self._engine()
+        if engine is not None:
+            engine.disconnect(self.id, code, reason)
+
+    def _engine(self) -> Engine | None:
+        link = self._link
+        if link.is_forked:
+            raise HubStopped(link.why)
+        return link.engine

@@ -1,0 +1,213 @@
+"""Every exception that fanwire raises or lets an application raise.
+
+::
+
+    FanwireError
+    ├ HubStopped(RuntimeError)
+    ├ ListenFailed(OSError)             errno, strerror, address
+    ├ ConfigError(ValueError)           file, line, key
+    ├ InvalidChannel(ValueError)        channel
+    ├ PayloadTooBig(ValueError)         payload_bytes, bytes_max
+    ├ LimitReached                      name, value, bound
+    ├ EncodeError                       path
+    │  ├ UnsupportedType(TypeError)
+    │  └ UnsupportedValue(ValueError)
+    ├ ClientGone                        close_code, reason, by
+    ├ CallFailed                        answer
+    └ Refused                           reason, status; raised by the application's callbacks
+
+The second base keeps ``except ValueError`` and its like working. What is known stands in attributes, the cause in
+``__cause__``. No message shows a token or a payload. All of them can be pickled.
+"""
+
+__all__ = [
+    "CallFailed",
+    "ClientGone",
+    "ConfigError",
+    "EncodeError",
+    "FanwireError",
+    "HubStopped",
+    "InvalidChannel",
+    "LimitReached",
+    "ListenFailed",
+    "PayloadTooBig",
+    "Refused",
+    "UnsupportedType",
+    "UnsupportedValue",
+]
+
+
+class FanwireError(Exception):
+    """The root: ``except FanwireError`` catches whatever fanwire raises on purpose."""
+
+
+class HubStopped(FanwireError, RuntimeError):
+    """The hub was stopped, or has not been started; the call did nothing."""
+
+    def __init__(self, message: str = "the hub is stopped") -> None:
+        super().__init__(message)
+
+
+class ListenFailed(FanwireError, OSError):
+    """An address cannot be listened on; ``errno`` and ``strerror`` are the operating system's."""
+
+    address: str
+    """As it was given: ``HOST:PORT``, ``[V6]:PORT`` or ``unix:PATH``."""
+
+    def __init__(self, errno: int, strerror: str, address: str) -> None:
+        super().__init__(errno, strerror, address)
+        self.address = address
+
+    def __str__(self) -> str:
+        return f"cannot listen on {self.address}: {self.strerror} (errno {self.errno})"
+
+
+class ConfigError(FanwireError, ValueError):
+    """A setting is unknown, malformed or out of its bounds."""
+
+    file: str | None
+    """The TOML file, or None for an environment variable or an option."""
+    line: int | None
+    """The line in `file`, from 1."""
+    key: str | None
+    """The setting, as it is written where it came from."""
+
+    def __init__(
+        self, message: str, *, file: str | None = None, line: int | None = None, key: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.file = file
+        self.line = line
+        self.key = key
+
+    def __str__(self) -> str:
+        place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
+        return ": ".join(part for part in (place, self.key, str(self.args[0])) if part)
+
+
+class InvalidChannel(FanwireError, ValueError):
+    """A channel's name is not 1 to 255 bytes of UTF-8 without control characters."""
+
+    channel: str
+    """The name as it was given."""
+    why: str
+
+    def __init__(self, channel: str, why: str = "not 1 to 255 bytes of UTF-8 without control characters") -> None:
+        super().__init__(channel, why)
+        self.channel = channel
+        self.why = why
+
+    def __str__(self) -> str:
+        shown = self.channel if len(self.channel) <= 64 else f"{self.channel[:64]}…"
+        return f"channel {shown!a}: {self.why}"
+
+
+class PayloadTooBig(FanwireError, ValueError):
+    """A publication or a private message is over the bound; nothing was appended or sent."""
+
+    payload_bytes: int
+    bytes_max: int
+
+    def __init__(self, payload_bytes: int, bytes_max: int) -> None:
+        super().__init__(payload_bytes, bytes_max)
+        self.payload_bytes = payload_bytes
+        self.bytes_max = bytes_max
+
+    def __str__(self) -> str:
+        return f"payload of {self.payload_bytes} bytes exceeds {self.bytes_max}"
+
+
+class LimitReached(FanwireError):
+    """A bound of the hub is reached: what would go over it was not done."""
+
+    name: str
+    """The setting that holds the bound, such as ``channels_max``."""
+    value: int
+    """What it would have come to."""
+    bound: int
+
+    def __init__(self, name: str, value: int, bound: int) -> None:
+        super().__init__(name, value, bound)
+        self.name = name
+        self.value = value
+        self.bound = bound
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.value} exceeds {self.bound}"
+
+
+class EncodeError(FanwireError):
+    """An object cannot be written as JSON or MessagePack; one of the two classes below."""
+
+    path: str
+    """Where in the object: ``$.odds[3].since``, where ``$`` is the object itself. A refused key has its dict's path."""
+
+    def __init__(self, what: str, path: str = "$") -> None:
+        super().__init__(what, path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} (at {self.path})"
+
+
+class UnsupportedType(EncodeError, TypeError):
+    """The format has no such type."""
+
+
+class UnsupportedValue(EncodeError, ValueError):
+    """The format has the type but cannot carry this value: NaN in JSON, a lone surrogate, nesting without end."""
+
+
+class ClientGone(FanwireError):
+    """The client that was asked or written to has left."""
+
+    close_code: int
+    """RFC 6455 §7.4; 1006 when the socket broke, 1005 when the peer gave none."""
+    reason: str
+    by: str
+    """``client``, ``server`` or ``network``."""
+
+    def __init__(self, close_code: int, reason: str = "", by: str = "network") -> None:
+        super().__init__(close_code, reason, by)
+        self.close_code = close_code
+        self.reason = reason
+        self.by = by
+
+    def __str__(self) -> str:
+        because = f" ({self.reason})" if self.reason else ""
+        return f"closed by {self.by} with {self.close_code}{because}"
+
+
+class CallFailed(FanwireError):
+    """The other side of a call answered with an error."""
+
+    answer: str
+    """What it answered."""
+
+    def __init__(self, answer: str) -> None:
+        super().__init__(answer)
+        self.answer = answer
+
+
+class Refused(FanwireError):
+    """Raise it in a callback to refuse a client: ``raise Refused("no such user")``.
+
+    At the opening handshake the client is answered with `status` and `reason`; later, with `reason` alone.
+
+    Args:
+        reason: plain text for the client to read.
+        status: 400 to 599. 401 asks for (other) credentials, 403 says that none will do.
+
+    Raises:
+        ValueError: `status` is no error status of HTTP (RFC 9110 §15).
+    """
+
+    reason: str
+    status: int
+
+    def __init__(self, reason: str = "", *, status: int = 401) -> None:
+        if not 400 <= status <= 599:
+            raise ValueError(f"status {status} is not 400 to 599")
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status

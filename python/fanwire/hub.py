@@ -1,0 +1,390 @@
+"""The hub: what the application registers, serves with and publishes to. ✗ bytes of any protocol ✗ event loops.
+
+Who may do what where: ``serve`` lives in one task of one event loop, and callbacks run there. ``publish`` and the other
+verbs may be called from any thread at any time; before and after serving they raise HubStopped.
+"""
+
+import os
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from threading import get_ident
+from typing import Any, NoReturn, TypeVar, Unpack, overload
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from fanwire._engine import Engine, Position, Settings, Stats
+from fanwire._loop import Callback, Loop, background_tasks, run, watch_signals
+from fanwire.channel import Channel
+from fanwire.client import Client, Link
+from fanwire.errors import HubStopped
+from fanwire.logs import hub_log
+from fanwire.methods import Method
+from fanwire.options import OWN, Options, check_options
+from fanwire.pump import Callbacks, Pump
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+NOT_STARTED = "the hub is not serving yet: publish inside `async with hub.serve(...)`"
+STOPPED = "the hub was stopped: its `async with hub.serve(...)` has ended"
+HURRIED_DRAIN_S = 1.0
+"""How long clients get to answer the close when serving ends by cancellation or an exception, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What ``async with hub.serve(...)`` gives."""
+
+    address: str
+    """Where the hub listens, as bound: with the port that the kernel chose where 0 was asked for."""
+    poller: str
+    """``epoll`` or ``uring``."""
+
+
+class Hub:
+    """A WebSocket and SSE server of channels; Python decides, the Rust engine owns the sockets.
+
+    Args:
+        channels: patterns of channel names and what such a channel promises; the first match wins, and a channel that
+            matches none, or was never named, has the defaults of ``Channel``.
+        options: defaults for ``serve``, see ``fanwire.options.Options``.
+
+    Raises:
+        TypeError, ValueError: a bad pattern, bound or option.
+    """
+
+    def __init__(self, channels: Mapping[str, Channel] | None = None, **options: Unpack[Options]) -> None:
+        check_options(options)
+        self._options = options
+        self._rules = [channel.rule(pattern) for pattern, channel in (channels or {}).items()]
+        self._callbacks = Callbacks()
+        self._is_serving = False
+        # Guards _is_serving: two threads may try to serve the same hub.
+        self._serve_lock = threading.Lock()
+        # What publish needs, bound once by serve; without an engine _publish is what raises HubStopped.
+        self._thread = -1
+        self._call_soon: Callable[[Callable[[], object]], object] = _nowhere
+        self._is_flush_due = False
+        self._publish: Callable[..., Position]
+        self._engine_flush: Callable[[], None]
+        self._unlink(NOT_STARTED)
+        _hubs.add(self)
+
+    # Registering callbacks
+
+    def authenticate(self, function: F) -> F:
+        """Have `function(request)` say who connects, once for each connection; sync or async; for use as a decorator.
+
+        It returns ``Identity``, a ``str`` (its id) or None for an anonymous client, or raises
+        ``Refused(reason, status=401)``. Another exception is logged and answered with 500. A connection is accepted
+        only afterwards; at most ``openings_max`` async calls are at work at once.
+        """
+        self._may_register("authenticate", self._callbacks.authenticate)
+        self._callbacks.authenticate = Callback(function)
+        return function
+
+    def authorize(self, function: F) -> F:
+        """Have `function(client, channel) -> bool` allow each subscription that a client asks for; sync or async.
+
+        Channels of the query are asked about before the connection is accepted: one denial refuses it with 403.
+        A later denial is answered with an error, and the client's other channels stay. ``Hub.subscribe`` does not ask.
+        """
+        self._may_register("authorize", self._callbacks.authorize)
+        self._callbacks.authorize = Callback(function)
+        return function
+
+    def on_message(self, function: F) -> F:
+        """Have `function(client, data)` take what else a client of the raw protocol sends; sync or async.
+
+        One client's messages come one after another, in order. Without it such messages are dropped. If it raises, the
+        error is logged and the client told ``{"error":"internal error"}``; a ``CallFailed``'s or ``Refused``'s text is told.
+        """
+        self._may_register("on_message", self._callbacks.on_message)
+        self._callbacks.on_message = Callback(function)
+        return function
+
+    @overload
+    def method(self, name: F) -> F: ...
+    @overload
+    def method(self, name: str) -> Callable[[F], F]: ...
+    def method(self, name: Any) -> Any:
+        """Let clients call `function(client, *args)` as `name` (bare: as the function's own name); sync or async.
+
+        What it returns is the reply, as JSON. ``CallFailed`` and ``Refused`` are answered with their text, another
+        exception is logged and answered with ``internal error``.
+        """
+        if not isinstance(name, str):
+            return self.method(name.__name__)(name)
+
+        def register(function: F) -> F:
+            self._may_register(f"method {name!r}", self._callbacks.methods.get(name))
+            self._callbacks.methods[name] = Method(name, Callback(function))
+            return function
+
+        return register
+
+    def _may_register(self, what: str, before: object) -> None:
+        if self._is_serving:
+            raise RuntimeError(f"{what} must be registered before the hub serves")
+        if before is not None:
+            raise ValueError(f"{what} is registered already")
+
+    # Serving
+
+    @asynccontextmanager
+    async def serve(self, address: str, *, shards: int = 1, **options: Unpack[Options]) -> AsyncIterator[Serving]:
+        """Serve on `address` for as long as the context lasts; ready, the port bound, when it is entered.
+
+        At its end every client is closed with 1001 and gets ``drain_timeout`` to answer; ended by cancellation or an
+        exception it is at most a second. Callbacks that are then still at work are cancelled. Afterwards no thread,
+        task or descriptor is left, and the hub may serve again (as a new life: positions start anew).
+
+        Args:
+            address: ``HOST:PORT`` (port 0: any free one), ``[V6]:PORT`` or ``unix:PATH``.
+            shards: threads that own the connections, > 0.
+            options: as for ``Hub(...)``, whose values they replace.
+
+        Raises:
+            ListenFailed: the address cannot be had.
+            RuntimeError: the hub is serving already, or in the process of which this one is a fork.
+            TypeError, ValueError: a bad option.
+        """
+        check_options(options)
+        merged: dict[str, Any] = {**OWN, **self._options, **options}
+        own = {name: merged.pop(name) for name in OWN}
+        settings = Settings(
+            shards=shards,
+            channels=self._rules,
+            ask_opening=bool(self._callbacks.authenticate or self._callbacks.authorize),
+            ask_subscribing=self._callbacks.authorize is not None,
+            **merged,
+        )
+        await checkpoint()
+        with self._serve_lock:
+            if self._is_serving:
+                raise RuntimeError(self._link.why or "the hub is serving already")
+            self._is_serving = True
+        try:
+            engine = Engine(settings)
+            link = Link(engine)
+            try:
+                engine.start()
+                bound = engine.listen(address)
+                async with self._pumping(link, **own):
+                    yield Serving(bound, engine.stats().poller)
+            finally:
+                self._unlink(STOPPED)
+                link.end(STOPPED)
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(engine.stop)
+        finally:
+            self._is_serving = False
+
+    @asynccontextmanager
+    async def _pumping(self, link: Link, drain_timeout: float, openings_max: int) -> AsyncIterator[None]:
+        """Deal with the engine's events while the context lasts, then drain it."""
+        engine = link.require()
+        async with background_tasks() as tasks:
+            loop = Loop()
+            tasks.start_soon(Pump(link, self._callbacks, loop, tasks, openings_max).run)
+            self._link_to(link, engine, loop)
+            hurry = min(drain_timeout, HURRIED_DRAIN_S)
+            try:
+                yield
+            except anyio.get_cancelled_exc_class():
+                await _drain(engine, hurry, shield=True)
+                raise
+            except BaseException:
+                await _drain(engine, hurry)
+                raise
+            else:
+                await _drain(engine, drain_timeout)
+
+    def run(self, address: str, *, shards: int = 1, **options: Unpack[Options]) -> None:
+        """Serve until SIGINT or SIGTERM, under uvloop where it can be imported; for the main thread of a program.
+
+        The signal closes every client with 1001 and returns once they are gone or ``drain_timeout`` is over; a second
+        one does not wait. Arguments and errors are those of ``serve``.
+        """
+
+        async def main() -> None:
+            signalled = anyio.Event()
+            async with background_tasks() as tasks:
+                await tasks.start(watch_signals, signalled.set, tasks.cancel_scope.cancel)
+                async with self.serve(address, shards=shards, **options) as serving:
+                    hub_log.info("serving on %s", serving.address)
+                    await signalled.wait()
+                    hub_log.info("draining")
+
+        run(main)
+
+    def _link_to(self, link: Link, engine: Engine, loop: Loop) -> None:
+        self._link = link
+        self._publish = engine.publish
+        self._engine_flush = engine.flush
+        self._call_soon = loop.call_soon
+        self._is_flush_due = False
+        self._thread = loop.thread
+
+    def _unlink(self, why: str) -> None:
+        def refuse(*arguments: object) -> NoReturn:
+            raise HubStopped(why)
+
+        self._thread = -1
+        self._link = Link(None, why)
+        self._publish = refuse
+        self._engine_flush = refuse
+
+    # Publishing
+
+    def publish(
+        self,
+        channel: str,
+        data: str | bytes | object,
+        *,
+        event: str | None = None,
+        key: str | None = None,
+        ttl: float | None = None,
+    ) -> Position:
+        """Append one publication to a channel's log and wake the shards that watch it.
+
+        Never waits; O(1) in subscribers; any thread. Two calls from one thread reach every subscriber in that order.
+        In the event loop's own thread the shards are woken when the loop turns, so that what is published back to back
+        goes out as one write for each socket.
+
+        Args:
+            channel: 1 to 255 bytes of UTF-8, no control characters.
+            data: ``str`` goes out as text, ``bytes`` as binary, anything else as JSON; copied once, into the log.
+            event: the name of the SSE event.
+            key: the conflation key; only policy ``latest`` looks at it.
+            ttl: seconds, > 0; a subscriber not yet written to after that skips it.
+
+        Returns:
+            Its place in the channel's log.
+
+        Raises:
+            InvalidChannel: no channel can have such a name.
+            PayloadTooBig: the payload exceeds ``publication_bytes_max``; carries both numbers.
+            UnsupportedType, UnsupportedValue: `data` has no JSON form.
+            LimitReached: there are ``channels_max`` channels already.
+            HubStopped: the hub does not serve, or no longer, or this process is a fork of the one that does.
+        """
+        if get_ident() != self._thread:
+            return self._publish(channel, data, event, key, ttl, False)
+        position = self._publish(channel, data, event, key, ttl, True)
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._call_soon(self._flush)
+        return position
+
+    def publish_many(
+        self,
+        channel: str,
+        items: Iterable[str | bytes | object],
+        *,
+        event: str | None = None,
+        key: str | None = None,
+        ttl: float | None = None,
+    ) -> list[Position]:
+        """Publish each of `items` as ``publish`` does, and wake the shards once: one write for each socket.
+
+        Args:
+            items: the data of each publication, in order; the other arguments are those of ``publish``, for each.
+
+        Returns:
+            The position of each, in the order of `items`.
+
+        Raises:
+            What ``publish`` raises, with a note that tells the item's index; those before it are published.
+        """
+        publish = self._publish
+        positions: list[Position] = []
+        try:
+            for item in items:
+                positions.append(publish(channel, item, event, key, ttl, True))
+        except Exception as error:
+            error.add_note(f"raised by item {len(positions)} of publish_many; those before it are published")
+            raise
+        finally:
+            if positions:
+                self._engine_flush()
+        return positions
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        engine = self._link.engine
+        if engine is not None:
+            engine.flush()
+
+    # Single clients, and what is known of all
+
+    def send(self, client: Client, data: str | bytes | object) -> None:
+        """Send to one client alone; see ``Client.send``. Raises HubStopped besides."""
+        self._link.require()
+        client.send(data)
+
+    def disconnect(self, client: Client, code: int = 1000, reason: str = "") -> None:
+        """Start the close handshake with one client; see ``Client.close``. Raises HubStopped besides."""
+        self._link.require()
+        client.close(code, reason)
+
+    def subscribe(self, client: Client, channel: str) -> None:
+        """Have publications made after this call reach the client; ``authorize`` is not asked.
+
+        Raises:
+            InvalidChannel: no channel can have such a name.
+            HubStopped: the hub does not serve.
+        """
+        engine = self._link.require()
+        if client._link is self._link:
+            engine.subscribe(client.id, channel)
+
+    def unsubscribe(self, client: Client, channel: str) -> None:
+        """Have publications made after this call no longer reach the client. Raises HubStopped."""
+        engine = self._link.require()
+        if client._link is self._link:
+            engine.unsubscribe(client.id, channel)
+
+    def occupancy(self, channel: str) -> int:
+        """How many connections are subscribed to `channel`, now. Raises HubStopped."""
+        return self._link.require().occupancy(channel)
+
+    def stats(self) -> Stats:
+        """The engine's counters since the start of serving, and gauges of now. Raises HubStopped."""
+        return self._link.require().stats()
+
+
+async def _drain(engine: Engine, timeout: float, *, shield: bool = False) -> None:
+    """Close every connection with 1001; returns when none is left, or after `timeout` seconds."""
+    engine.drain(1001, "")
+    pause = 0.001
+    with anyio.move_on_after(timeout, shield=shield):
+        while engine.stats().connections:
+            await anyio.sleep(pause)
+            pause = min(pause * 2, 0.05)
+
+
+def _nowhere(function: Callable[[], object]) -> NoReturn:
+    raise AssertionError("no loop serves this hub")
+
+
+_hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
+"""Those of this process, for _after_fork."""
+
+
+def _after_fork() -> None:
+    """The engine's threads stayed in the parent: what the child inherited refuses, and says what to do."""
+    for hub in _hubs:
+        if hub._is_serving:
+            why = (
+                f"this hub serves in process {os.getppid()}, of which this one is a fork; "
+                "make a new Hub here, or publish through the other process"
+            )
+            hub._link.end(why, is_forked=True)
+            hub._unlink(why)
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,78 @@
+"""The engine's counters in Prometheus' text format. ✗ what counts them."""
+
+from collections.abc import Callable, Iterator
+from math import inf
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from fanwire._engine import Stats
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+GAUGES = {
+    "connections": "Connections open now.",
+    "subscriptions": "Ties between a client and a channel, now.",
+    "channels": "Channels that have a log, now.",
+    "lagging": "Connections whose socket is full, now.",
+}
+COUNTERS = {
+    "connections_total": "Connections accepted since the start.",
+    "publications": "Publications appended to a log.",
+    "deliveries": "Frames of publications handed whole to a socket.",
+    "writes": "System calls or ring entries that carried deliveries.",
+    "bytes_out": "Bytes written to sockets.",
+    "bytes_in": "Bytes read from sockets.",
+    "overtaken": "Connections closed because a channel's bound overtook them.",
+    "accept_pauses": "Times that accepting paused for want of descriptors.",
+    "handshakes_refused": "Upgrade requests answered with an error.",
+}
+NAMES = {
+    "lagging": "lagging_connections",
+    "connections_total": "connections",
+    "bytes_out": "bytes_sent",
+    "bytes_in": "bytes_received",
+}
+"""Where the name for Prometheus is not the field's own; counters get ``_total`` behind it."""
+
+
+class StatsCollector(Collector):
+    """Reads the counters once for each scrape."""
+
+    def __init__(self, stats: Callable[[], Stats]) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family, from one reading of the counters."""
+        stats = self._stats()
+        for field, help_text in GAUGES.items():
+            yield GaugeMetricFamily(_name(field), help_text, getattr(stats, field))
+        for field, help_text in COUNTERS.items():
+            yield CounterMetricFamily(_name(field), help_text, getattr(stats, field))
+        closes = CounterMetricFamily(_name("closes"), "Closed connections by close code.", labels=["code"])
+        for code, count in sorted(stats.closes.items()):
+            closes.add_metric([str(code)], count)
+        yield closes
+        yield HistogramMetricFamily(
+            _name("fanout_completion_seconds"),
+            "Time from a publication until the last subscriber that keeps up has been written to.",
+            buckets=[(f"{bound:g}" if bound < inf else "+Inf", count) for bound, count in stats.completion_buckets],
+            sum_value=stats.completion_seconds,
+        )
+
+
+class Metrics:
+    """A registry of its own for one engine: nothing of the process's default registry is mixed in."""
+
+    def __init__(self, stats: Callable[[], Stats]) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(StatsCollector(stats))
+
+    def render(self) -> bytes:
+        """The text of a scrape; its type is ``CONTENT_TYPE``."""
+        return generate_latest(self._registry)
+
+
+def _name(field: str) -> str:
+    return f"fanwire_{NAMES.get(field, field)}"

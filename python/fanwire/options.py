@@ -1,0 +1,66 @@
+"""The options of serving, one field each. Times are seconds, sizes bytes, unless a field says otherwise."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, TypedDict
+
+
+class Options(TypedDict, total=False):
+    """What ``Hub(...)`` takes as defaults, and ``serve`` and ``run`` for one serving. The engine checks the values."""
+
+    poller: str | None
+    """``epoll`` or ``uring``; None (default) takes the better one that the kernel allows."""
+    origins: Sequence[str] | None
+    """The ``Origin`` values that may connect; None (default) lets all in, without one too."""
+    drain_timeout: float
+    """How long serving waits, at its end, for clients to answer the close; default 5."""
+    openings_max: int
+    """How many async ``authenticate`` run at once; the others wait in order. Default 256."""
+    head_bytes_max: int
+    """A request's head; default 16 KiB. Costs that much a connection while it connects."""
+    message_bytes_max: int
+    """A message from a client; default 64 KiB. A bigger one closes with 1009."""
+    publication_bytes_max: int
+    """A publication's payload; default 1 MiB. A bigger one is ``PayloadTooBig``."""
+    outbox_bytes_max: int
+    """Private bytes that wait for one client; default 256 KiB. More closes with 1013."""
+    subscriptions_max: int
+    """Channels that one client may watch; default 1,000."""
+    channels_max: int
+    """Channels that may have a log at once; default 1,000,000."""
+    messages_pending_max: int
+    """Messages of one client that callbacks have yet to deal with; default 16. At the bound it is not read from."""
+    handshake_timeout: float
+    """From the connection to the whole request; default 10."""
+    ping_interval: float
+    """Silence after which a client is pinged; default 25."""
+    ping_timeout: float
+    """How long it may take to answer; default 20, then 1011 is the close code."""
+    close_timeout: float
+    """How long a client may take to answer a close; default 5."""
+    notsent_lowat: int
+    """``TCP_NOTSENT_LOWAT``: what the kernel takes of a slow client's backlog; default 16 KiB."""
+    congestion_control: str | None
+    """``TCP_CONGESTION`` of accepted sockets, such as ``cubic``; None (default) leaves the kernel's."""
+    backlog: int
+    """Connections that the kernel keeps for accepting; default 4,096."""
+    pin_shards: bool
+    """Whether each shard's thread stays on one core; default False."""
+
+
+OWN = {"drain_timeout": 5.0, "openings_max": 256}
+"""Those that are the hub's, with their defaults; the others go to the engine as they are."""
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raises TypeError for an unknown option, naming the nearest known one; ValueError for a bad value of ``OWN``."""
+    known = Options.__annotations__
+    for name in options:
+        if name not in known:
+            nearest = get_close_matches(name, known, 1)
+            hint = f"; the nearest known one is {nearest[0]!r}" if nearest else ""
+            raise TypeError(f"unknown option {name!r}{hint}")
+    if options.get("drain_timeout", 0) < 0:
+        raise ValueError(f"drain_timeout must be >= 0 seconds, not {options['drain_timeout']}")
+    if options.get("openings_max", 1) < 1:
+        raise ValueError(f"openings_max must be >= 1, not {options['openings_max']}")

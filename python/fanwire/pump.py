@@ -1,0 +1,243 @@
+"""From the engine's events to the application's callbacks and back. ✗ registering ✗ lifetimes.
+
+Order: what one client sent is dealt with one after another. A sync callback runs at once, in the pump; an async one
+runs in a task that lives as long as this client has work, and holds up nobody else. Only when a message is dealt with
+is it acknowledged, and a client with ``messages_pending_max`` of them pending is not read from: nothing piles up.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
+
+from fanwire._engine import Asking, Call, Closed, Message, Opening, Record, Subscribing
+from fanwire._loop import Callback, Loop, finish, readable
+from fanwire.auth import Refused, Request, identity_of
+from fanwire.client import Client, Link
+from fanwire.errors import CallFailed, FanwireError
+from fanwire.logs import engine_log, hub_log
+from fanwire.methods import INTERNAL_ERROR, Method, reply_error, reply_result, tell_error
+from fanwire.metrics import CONTENT_TYPE, Metrics
+
+Sent = Message | Call | Subscribing
+"""What a client sent, each to be acknowledged once."""
+
+
+@dataclass(slots=True)
+class Callbacks:
+    """What the application registered with its hub."""
+
+    authenticate: Callback | None = None
+    authorize: Callback | None = None
+    on_message: Callback | None = None
+    methods: dict[str, Method] = field(default_factory=dict)
+
+
+class Pump:
+    """Takes the events of one engine and calls back, until it is cancelled. All state is the loop's thread's own."""
+
+    def __init__(self, link: Link, callbacks: Callbacks, loop: Loop, tasks: TaskGroup, openings_max: int) -> None:
+        engine = link.require()
+        self._link = link
+        self._engine = engine
+        self._callbacks = callbacks
+        self._loop = loop
+        self._tasks = tasks
+        self._metrics = Metrics(engine.stats)
+        # Those that events or an opening told of; an idle connection that was never asked about costs nothing here.
+        self._clients: dict[int, Client] = {}
+        # Connections of messages that are dealt with, to be acknowledged in one call.
+        self._dealt: list[int] = []
+        self._acknowledging = False
+        # Openings in their order, and how many tasks are at work on them.
+        self._openings: deque[tuple[Client, Opening]] = deque()
+        self._openers = 0
+        self._openers_max = openings_max
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Message: self._sent,
+            Call: self._sent,
+            Subscribing: self._sent,
+            Opening: self._opening,
+            Closed: self._closed,
+            Asking: self._asking,
+            Record: self._record,
+        }
+
+    async def run(self) -> None:
+        """Deal with events for ever. Cancelled, it leaves no event half dealt with, but for those in tasks."""
+        take_events = self._engine.take_events
+        descriptor = self._engine.event_fd
+        handlers = self._handlers
+        while True:
+            events = take_events()
+            for event in events:
+                handlers[type(event)](event)
+            if self._dealt:
+                self._acknowledge()
+            if events:
+                await checkpoint()
+            else:
+                await readable(descriptor)
+
+    # Openings
+
+    def _opening(self, event: Opening) -> None:
+        client = self._clients[event.connection] = Client(event.connection, self._link)
+        authenticate, authorize = self._callbacks.authenticate, self._callbacks.authorize
+        may_wait = bool((authenticate and authenticate.is_async) or (authorize and authorize.is_async))
+        if not may_wait:
+            finish(self._open(client, event))
+            return
+        self._openings.append((client, event))
+        if self._openers < self._openers_max:
+            self._openers += 1
+            self._tasks.start_soon(self._work_off_openings)
+
+    async def _work_off_openings(self) -> None:
+        try:
+            while self._openings:
+                client, event = self._openings.popleft()
+                if client.id in self._clients:  # else it left while it waited for its turn
+                    await self._open(client, event)
+        finally:
+            self._openers -= 1
+
+    async def _open(self, client: Client, event: Opening) -> None:
+        engine = self._engine
+        try:
+            if self._callbacks.authenticate is not None:
+                client._identity = identity_of(await self._callbacks.authenticate(Request(event)))
+            for channel in event.channels:
+                if not await self._may_watch(client, channel):
+                    raise Refused(not_authorized([channel]), status=403)
+            engine.accept(event.connection, event.channels)
+        except Refused as refused:
+            engine.refuse(event.connection, refused.status, refused.reason)
+        except FanwireError as error:  # a channel that cannot be
+            engine.refuse(event.connection, 400, str(error))
+        except Exception:
+            hub_log.exception("authenticate or authorize raised on the opening of client %d", client.id)
+            engine.refuse(event.connection, 500, INTERNAL_ERROR)
+
+    async def _may_watch(self, client: Client, channel: str) -> bool:
+        authorize = self._callbacks.authorize
+        return authorize is None or bool(await authorize(client, channel))
+
+    # Messages, calls and subscriptions of clients
+
+    def _sent(self, event: Sent) -> None:
+        connection = event.connection
+        client = self._clients.get(connection)
+        if client is None:
+            client = self._clients[connection] = Client(connection, self._link)
+        if client._waiting is not None:
+            client._waiting.append(event)
+        elif self._may_wait(event):
+            client._waiting = deque((event,))
+            self._tasks.start_soon(self._work_off, client, client._waiting)
+        else:
+            finish(self._deal_with(client, event))
+            self._dealt.append(connection)
+
+    def _may_wait(self, event: Sent) -> bool:
+        callbacks = self._callbacks
+        if isinstance(event, Message):
+            return callbacks.on_message is not None and callbacks.on_message.is_async
+        if isinstance(event, Call):
+            method = callbacks.methods.get(event.target)
+            return method is not None and method.callback.is_async
+        return callbacks.authorize is not None and callbacks.authorize.is_async
+
+    async def _work_off(self, client: Client, waiting: deque[Sent]) -> None:
+        while waiting:
+            await self._deal_with(client, waiting.popleft())
+            self._acknowledge_soon(client.id)
+        client._waiting = None
+
+    async def _deal_with(self, client: Client, event: Sent) -> None:
+        if isinstance(event, Message):
+            await self._message(client, event)
+        elif isinstance(event, Call):
+            method = self._callbacks.methods.get(event.target)
+            if method is None:
+                reply_error(client, event.id, f"no method {event.target!r}")
+            else:
+                await method.answer(client, event)
+        else:
+            await self._subscribing(client, event)
+
+    async def _message(self, client: Client, event: Message) -> None:
+        on_message = self._callbacks.on_message
+        if on_message is None:
+            return
+        try:
+            await on_message(client, event.data)
+        except (CallFailed, Refused) as error:
+            tell_error(client, None, str(error))
+        except Exception:
+            hub_log.exception("on_message, for client %d, raised", client.id)
+            tell_error(client, None, INTERNAL_ERROR)
+
+    async def _subscribing(self, client: Client, event: Subscribing) -> None:
+        denied: list[str] = []
+        errors: list[str] = []
+        for channel in event.channels:
+            try:
+                if await self._may_watch(client, channel):
+                    self._engine.subscribe(client.id, channel)
+                else:
+                    denied.append(channel)
+            except Refused as refused:
+                errors.append(refused.reason)
+            except FanwireError as error:  # no such channel can be, or one too many
+                errors.append(str(error))
+            except Exception:
+                hub_log.exception("authorize, for client %d, raised", client.id)
+                errors.append(INTERNAL_ERROR)
+        if denied:
+            errors.insert(0, not_authorized(denied))
+        if errors:
+            tell_error(client, event.id, "; ".join(errors))
+        elif event.id is not None:
+            reply_result(client, event.id, {"subscribed": list(event.channels)})
+
+    def _acknowledge_soon(self, connection: int) -> None:
+        self._dealt.append(connection)
+        if not self._acknowledging:
+            self._acknowledging = True
+            self._loop.call_soon(self._acknowledge)
+
+    def _acknowledge(self) -> None:
+        self._acknowledging = False
+        dealt, self._dealt = self._dealt, []
+        engine = self._link.engine
+        if dealt and engine is not None:
+            engine.acknowledge(dealt)
+
+    # The rest
+
+    def _closed(self, event: Closed) -> None:
+        client = self._clients.pop(event.connection, None)
+        if client is not None and client._waiting:
+            client._waiting.clear()
+
+    def _asking(self, event: Asking) -> None:
+        if event.target.partition("?")[0] != "/metrics":
+            self._engine.refuse(event.connection, 404, "not found")
+            return
+        try:
+            self._engine.respond(event.connection, 200, CONTENT_TYPE, self._metrics.render())
+        except Exception:
+            hub_log.exception("/metrics could not be rendered")
+            self._engine.refuse(event.connection, 500, INTERNAL_ERROR)
+
+    def _record(self, event: Record) -> None:
+        engine_log.log(event.level, "%s", event.text)
+
+
+def not_authorized(channels: list[str]) -> str:
+    """The refusal that names what may not be watched."""
+    return f"not authorized for channel{'s'[: len(channels) > 1]} {', '.join(map(repr, channels))}"

@@ -1,0 +1,120 @@
+//! Channels by name. Made when first named; given up when nobody watches and nothing was published for a while.
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{Channel, check_name};
+use crate::error::EngineError;
+use crate::settings::Settings;
+
+/// A channel that nobody watches is kept this long after its last publication, so that its offsets go on.
+const IDLE_S: u64 = 60;
+
+/// All channels of an engine.
+#[derive(Debug)]
+pub struct Registry {
+    by_name: RwLock<Names>,
+    /// The next epoch: starts at the clock's milliseconds, so that a restarted engine's epochs are later.
+    next_epoch: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    map: HashMap<Box<str>, Arc<Channel>>,
+    /// The idle are looked for when so many channels exist, so that the search costs O(1) a new channel.
+    sweep_at: usize,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        let epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_millis() as u64);
+        Self { by_name: RwLock::default(), next_epoch: AtomicU64::new(epoch.max(1)) }
+    }
+}
+
+impl Registry {
+    /// The channel called `name`, if it exists.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<Arc<Channel>> {
+        self.by_name.read().expect("no code panics while it holds the registry").map.get(name).cloned()
+    }
+
+    /// The channel called `name`, made if need be.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidChannel`]; [`EngineError::LimitReached`] at `channels_max`.
+    pub(crate) fn obtain(&self, name: &str, settings: &Settings, now_ns: u64) -> Result<Arc<Channel>, EngineError> {
+        if let Some(channel) = self.find(name) {
+            return Ok(channel);
+        }
+        check_name(name)?;
+        let mut names = self.by_name.write().expect("no code panics while it holds the registry");
+        if let Some(channel) = names.map.get(name) {
+            return Ok(Arc::clone(channel));
+        }
+        if names.map.len() >= names.sweep_at.min(settings.channels_max) {
+            names.sweep(now_ns / 1_000_000_000);
+        }
+        let count = names.map.len();
+        if count >= settings.channels_max {
+            return Err(EngineError::LimitReached {
+                name: "channels_max",
+                value: count as u64,
+                bound: settings.channels_max as u64,
+            });
+        }
+        let epoch = self.next_epoch.fetch_add(1, Ordering::Relaxed);
+        let channel = Arc::new(Channel::new(name, epoch, settings.bounds_of(name)));
+        channel.published_s.store(now_ns / 1_000_000_000, Ordering::Relaxed);
+        names.map.insert(name.into(), Arc::clone(&channel));
+        Ok(channel)
+    }
+
+    /// How many exist.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.by_name.read().expect("no code panics while it holds the registry").map.len()
+    }
+}
+
+impl Names {
+    /// Gives up the idle. Nobody else can hold one of those: new holders come through this map, which is locked.
+    fn sweep(&mut self, now_s: u64) {
+        self.map.retain(|_, channel| {
+            Arc::strong_count(channel) > 1
+                || channel.occupancy() > 0
+                || channel.published_s.load(Ordering::Relaxed) + IDLE_S > now_s
+        });
+        self.map.shrink_to(self.map.len() * 2);
+        self.sweep_at = (self.map.len() * 2).max(1_024);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_idle_make_room_and_come_back_in_a_later_epoch() {
+        let settings = Settings { channels_max: 2, ..Settings::default() };
+        let registry = Registry::default();
+        let first = registry.obtain("a", &settings, 0).expect("room").epoch;
+        registry.obtain("b", &settings, 0).expect("room");
+        let refused = registry.obtain("c", &settings, 0).expect_err("two exist and are fresh");
+        assert_eq!(refused.to_string(), "channels_max: 2 reaches the bound of 2");
+        let later = (IDLE_S + 1) * 1_000_000_000;
+        registry.obtain("c", &settings, later).expect("the idle made room");
+        assert_eq!(registry.count(), 1);
+        assert!(registry.obtain("a", &settings, later).expect("room").epoch > first);
+    }
+
+    #[test]
+    fn a_bad_name_is_refused_with_its_rule() {
+        let registry = Registry::default();
+        for (name, rule) in [("", "empty"), ("a\nb", "control"), (&"x".repeat(256)[..], "255 bytes")] {
+            let text = registry.obtain(name, &Settings::default(), 0).expect_err(name).to_string();
+            assert!(text.contains(rule), "{text}");
+        }
+    }
+}

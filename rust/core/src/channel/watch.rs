@@ -1,0 +1,48 @@
+//! What one shard tells the writers of a log: that it watches, how far it is, and what its laggards still need.
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::mailbox::Dirty;
+
+/// One shard's eye on one log.
+#[derive(Debug)]
+pub struct Watch {
+    /// The shard.
+    pub shard: usize,
+    /// Stands in the shard's mailbox already.
+    pub(crate) dirty: Dirty,
+    /// The shard's own index of what it keeps for this log; `u32::MAX` until it has one.
+    pub(crate) feed: AtomicU32,
+    /// Where its subscribers at the tail are.
+    pub(super) cursor: AtomicU64,
+    /// Lower bound of what its slowest subscriber needs.
+    pub(super) needed: AtomicU64,
+    /// Subscribers, also those on their way to the shard. Changes under the channel's lock.
+    pub(super) subscribers: AtomicU32,
+    /// Those on their way: the shard does not know yet what they need, so nothing is let go for want of need.
+    pub(super) joining: AtomicU32,
+}
+
+impl Watch {
+    pub(super) fn new(shard: usize, tail: u64) -> Self {
+        Self {
+            shard,
+            dirty: Dirty::default(),
+            feed: AtomicU32::new(u32::MAX),
+            cursor: AtomicU64::new(tail),
+            needed: AtomicU64::new(tail),
+            subscribers: AtomicU32::new(0),
+            joining: AtomicU32::new(0),
+        }
+    }
+
+    /// What the log must keep for this shard, unless a bound says otherwise.
+    pub(super) fn needed(&self) -> u64 {
+        if self.joining.load(Ordering::Acquire) > 0 { 0 } else { self.needed.load(Ordering::Acquire) }
+    }
+
+    /// The shard has fanned out up to `cursor`; its slowest laggard needs `needed` and what follows.
+    pub(crate) fn advance(&self, cursor: u64, needed: u64) {
+        self.cursor.store(cursor, Ordering::Release);
+        self.needed.store(needed, Ordering::Release);
+    }
+}

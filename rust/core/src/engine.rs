@@ -1,0 +1,420 @@
+//! The façade: start, listen, publish, subscribe, send, take events, drain, stop. Any thread may call any of it.
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::channel::{Appended, Channel, Publication, Registry, Watch, check_name};
+use crate::error::{EngineError, SettingsError};
+use crate::events::Events;
+use crate::messages::{Command, ConnectionId, Event};
+use crate::position::Position;
+use crate::protocol::{Payload, frame_bytes_max, raw, sse, write_frame};
+use crate::settings::{PollerKind, Settings};
+use crate::shard::clock::Clock;
+use crate::shard::{Common, Shard, ShardHandle, bind};
+use crate::stats::Stats;
+use crate::ws::CloseCode;
+
+/// Deferred publications wake the shards by themselves when so many bytes wait.
+const DEFERRED_BYTES_MAX: u64 = 64 << 10;
+
+/// The shards, their sockets and the channels' logs.
+#[derive(Debug)]
+pub struct Engine {
+    common: Arc<Common>,
+    shards: Vec<Arc<ShardHandle>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    poller: Mutex<Option<PollerKind>>,
+    state: AtomicU64,
+    publications: AtomicU64,
+    deferred_bytes: AtomicU64,
+    /// The process whose threads these are.
+    process: u32,
+}
+
+const NEW: u64 = 0;
+const RUNNING: u64 = 1;
+const STOPPED: u64 = 2;
+
+impl Engine {
+    /// An engine that does not run yet.
+    ///
+    /// # Errors
+    /// [`SettingsError`]; [`EngineError::StartFailed`] without descriptors, as the second kind.
+    pub fn new(settings: Settings) -> Result<Self, NewError> {
+        settings.validate()?;
+        let shards: std::io::Result<Vec<_>> = (0..settings.shards).map(|_| ShardHandle::new().map(Arc::new)).collect();
+        let failed = |cause| EngineError::StartFailed { shard: 0, cause };
+        let shards = shards.map_err(failed)?;
+        let events = Events::new(settings.shards, settings.events_pending_max).map_err(failed)?;
+        let common = Common { settings, registry: Registry::default(), events, clock: Clock::start() };
+        Ok(Self {
+            common: Arc::new(common),
+            shards,
+            threads: Mutex::default(),
+            poller: Mutex::default(),
+            state: AtomicU64::new(NEW),
+            publications: AtomicU64::new(0),
+            deferred_bytes: AtomicU64::new(0),
+            process: std::process::id(),
+        })
+    }
+
+    /// Starts the shards' threads; returns when each has its poller.
+    ///
+    /// # Errors
+    /// [`EngineError::StartFailed`]; [`EngineError::NotRunning`] after `stop`.
+    pub fn start(&self) -> Result<(), EngineError> {
+        self.check_process()?;
+        if self.state.compare_exchange(NEW, RUNNING, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return self.check_running();
+        }
+        for index in 0..self.shards.len() {
+            match self.spawn(index).recv() {
+                Ok(Ok(kind)) => *lock(&self.poller) = Some(kind),
+                Ok(Err(cause)) => {
+                    self.stop();
+                    return Err(EngineError::StartFailed { shard: index, cause });
+                }
+                Err(gone) => {
+                    self.stop();
+                    return Err(EngineError::StartFailed { shard: index, cause: std::io::Error::other(gone) });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn spawn(&self, index: usize) -> Receiver<std::io::Result<PollerKind>> {
+        let (started, outcome) = sync_channel(1);
+        let (common, handle) = (Arc::clone(&self.common), Arc::clone(&self.shards[index]));
+        let failed = started.clone();
+        let body = move || match Shard::new(index, common, handle) {
+            Ok(shard) => {
+                let _ = started.send(Ok(shard.poller_kind())); // `start` waits for it
+                shard.run();
+            }
+            Err(cause) => {
+                let _ = started.send(Err(cause));
+            }
+        };
+        match std::thread::Builder::new().name(format!("fanwire-{index}")).spawn(body) {
+            Ok(thread) => lock(&self.threads).push(thread),
+            Err(cause) => {
+                let _ = failed.send(Err(cause));
+            }
+        }
+        outcome
+    }
+
+    /// Listens on `host:port`, `[v6]:port` or `unix:path` with every shard; gives the address as bound.
+    ///
+    /// # Errors
+    /// [`EngineError::ListenFailed`], [`EngineError::NotRunning`].
+    pub fn listen(&self, address: &str) -> Result<String, EngineError> {
+        self.check_running()?;
+        let (listeners, bound) = bind(address, &self.common.settings)
+            .map_err(|cause| EngineError::ListenFailed { address: address.to_owned(), cause })?;
+        for (shard, listener) in self.shards.iter().zip(listeners) {
+            shard.command(Command::Listen(listener));
+        }
+        Ok(bound)
+    }
+
+    /// Formats (bits) that an object published to `channel` has to be encoded for, as of now.
+    #[must_use]
+    pub fn formats_of(&self, channel: &str) -> u8 {
+        self.common.registry.find(channel).map_or(0, |channel| channel.formats())
+    }
+
+    /// Appends one publication and wakes the shards that watch. O(1) in subscribers; never waits for a socket.
+    ///
+    /// With `is_deferred` they are woken by [`flush`](Self::flush), or when 64 KiB wait. `Err(Ok(formats))` of the
+    /// inner result asks for encodings that came into use meanwhile.
+    ///
+    /// # Errors
+    /// [`EngineError`]: stopped, a bad channel name or event, too big, a bound reached. Nothing was appended.
+    pub fn publish(
+        &self,
+        channel: &str,
+        publication: &Publication<'_>,
+        is_deferred: bool,
+    ) -> Result<Result<Position, u8>, EngineError> {
+        self.check_running()?;
+        self.check_publication(publication)?;
+        let common = &self.common;
+        let now_ns = common.clock.now_ns();
+        let channel = common.registry.obtain(channel, &common.settings, now_ns)?;
+        let tell = |watch: &Arc<Watch>| {
+            let shard = &self.shards[watch.shard];
+            if shard.mailbox.push_dirty(Arc::clone(watch), is_deferred).0 {
+                shard.bell.ring();
+            }
+        };
+        match channel.append(publication, now_ns, common.settings.unsent_bytes_max, tell)? {
+            Appended::Missing(formats) => Ok(Err(formats)),
+            Appended::At(position) => {
+                self.publications.fetch_add(1, Ordering::Relaxed);
+                if is_deferred {
+                    let bytes = payload_bytes(&publication.payload) as u64;
+                    if self.deferred_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > DEFERRED_BYTES_MAX {
+                        self.flush();
+                    }
+                }
+                Ok(Ok(position))
+            }
+        }
+    }
+
+    fn check_publication(&self, publication: &Publication<'_>) -> Result<(), EngineError> {
+        let (payload_bytes, bytes_max) =
+            (payload_bytes(&publication.payload), self.common.settings.publication_bytes_max);
+        if payload_bytes > bytes_max {
+            return Err(EngineError::PayloadTooBig { payload_bytes, bytes_max });
+        }
+        match publication.event {
+            Some(event) if !sse::is_valid_event(event) => Err(EngineError::InvalidEvent { name: event.to_owned() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Wakes the shards for what was published with `is_deferred`.
+    pub fn flush(&self) {
+        self.deferred_bytes.store(0, Ordering::Relaxed);
+        for shard in &self.shards {
+            if shard.mailbox.flush().0 {
+                shard.bell.ring();
+            }
+        }
+    }
+
+    fn obtain(&self, name: &str) -> Result<Arc<Channel>, EngineError> {
+        self.common.registry.obtain(name, &self.common.settings, self.common.clock.now_ns())
+    }
+
+    fn command(&self, id: ConnectionId, command: Command) {
+        if let Some(shard) = self.shards.get(id.shard()) {
+            shard.command(command);
+        }
+    }
+
+    /// Finishes an opening with success, subscribed to `channels` from its first byte.
+    ///
+    /// # Errors
+    /// [`EngineError`]: stopped, a bad channel name, the bound of channels.
+    pub fn accept<'a>(
+        &self,
+        id: ConnectionId,
+        channels: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), EngineError> {
+        self.check_running()?;
+        let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) else { return Ok(()) };
+        let watch = |name| Ok(self.obtain(name)?.watch(format, id.shard()));
+        let watched = channels.into_iter().map(watch).collect::<Result<Vec<_>, EngineError>>()?;
+        self.command(id, Command::Accept(id, watched));
+        Ok(())
+    }
+
+    /// Answers a request that waits. A status of 400 and over ends the connection.
+    ///
+    /// # Errors
+    /// [`EngineError::NotRunning`].
+    pub fn respond(&self, id: ConnectionId, status: u16, content_type: &str, body: &[u8]) -> Result<(), EngineError> {
+        self.check_running()?;
+        self.command(id, Command::Respond(id, status, content_type.into(), body.into()));
+        Ok(())
+    }
+
+    /// Subscribes a connection: publications made after this call reach it.
+    ///
+    /// # Errors
+    /// [`EngineError`]: stopped, a bad channel name, the bound of channels.
+    pub fn subscribe(&self, id: ConnectionId, channel: &str) -> Result<(), EngineError> {
+        self.check_running()?;
+        let channel = self.obtain(channel)?;
+        if let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) {
+            let watched = channel.watch(format, id.shard());
+            self.command(id, Command::Subscribe(id, watched));
+        }
+        Ok(())
+    }
+
+    /// Ends a subscription, if there is one.
+    ///
+    /// # Errors
+    /// [`EngineError`]: stopped, a bad channel name.
+    pub fn unsubscribe(&self, id: ConnectionId, channel: &str) -> Result<(), EngineError> {
+        self.check_running()?;
+        check_name(channel)?;
+        if let Some(channel) = self.common.registry.find(channel) {
+            self.command(id, Command::Unsubscribe(id, channel));
+        }
+        Ok(())
+    }
+
+    /// Sends private bytes to one connection, between publications, in the connection's wire format.
+    ///
+    /// # Errors
+    /// [`EngineError::PayloadTooBig`] over `outbox_bytes_max`; [`EngineError::NotRunning`].
+    pub fn send(&self, id: ConnectionId, payload: &Payload<'_>) -> Result<(), EngineError> {
+        self.check_running()?;
+        let Some(format) = id.format() else { return Ok(()) };
+        let (payload_bytes, bytes_max) = (payload_bytes(payload), self.common.settings.outbox_bytes_max);
+        if payload_bytes > bytes_max {
+            return Err(EngineError::PayloadTooBig { payload_bytes, bytes_max });
+        }
+        let mut frame = Vec::with_capacity(frame_bytes_max(format, payload, None));
+        if write_frame(format, payload, None, &mut frame).is_err() {
+            // An object of which there is JSON only, for a client of MessagePack: text is what it can be.
+            if let Payload::Object { json: Some(json), .. } = payload {
+                raw::write_text(&mut frame, json);
+            }
+        }
+        self.command(id, Command::Send(id, frame.into_boxed_slice()));
+        Ok(())
+    }
+
+    /// Starts the close handshake.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidCloseCode`], [`EngineError::ReasonTooLong`], [`EngineError::NotRunning`].
+    pub fn disconnect(&self, id: ConnectionId, code: u16, reason: &str) -> Result<(), EngineError> {
+        self.check_running()?;
+        check_close(code, reason)?;
+        self.command(id, Command::Disconnect(id, code, reason.into()));
+        Ok(())
+    }
+
+    /// The application has dealt with `count` messages of a connection.
+    pub fn acknowledge(&self, id: ConnectionId, count: u16) {
+        self.command(id, Command::Acknowledge(id, count));
+    }
+
+    /// Takes what happened, oldest first for each connection. Never waits.
+    #[must_use]
+    pub fn take_events(&self, count_max: usize) -> Vec<Event> {
+        self.common.events.take(count_max, |shard| self.shards[shard].command(Command::Resume))
+    }
+
+    /// An eventfd that is readable when events wait.
+    #[must_use]
+    pub fn event_fd(&self) -> std::os::fd::RawFd {
+        self.common.events.bell.fd()
+    }
+
+    /// Names of the channels that a connection is subscribed to. Waits for the shard's turn, a second at most.
+    #[must_use]
+    pub fn channels_of(&self, id: ConnectionId) -> Vec<String> {
+        if self.check_running().is_err() {
+            return Vec::new();
+        }
+        let (reply, names) = sync_channel(1);
+        self.command(id, Command::ListChannels(id, reply));
+        names.recv_timeout(Duration::from_secs(1)).unwrap_or_default()
+    }
+
+    /// Subscribers of a channel now.
+    #[must_use]
+    pub fn occupancy(&self, channel: &str) -> u32 {
+        self.common.registry.find(channel).map_or(0, |channel| channel.occupancy())
+    }
+
+    /// Counters and gauges of all shards.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats {
+            channels: self.common.registry.count() as u64,
+            publications: self.publications.load(Ordering::Relaxed),
+            ..Stats::default()
+        };
+        self.shards.iter().for_each(|shard| stats.add(&shard.stats));
+        stats
+    }
+
+    /// The poller in use, once started.
+    #[must_use]
+    pub fn poller(&self) -> Option<PollerKind> {
+        *lock(&self.poller)
+    }
+
+    /// Stops accepting and closes every connection in an orderly way.
+    ///
+    /// # Errors
+    /// As [`disconnect`](Self::disconnect).
+    pub fn drain(&self, code: u16, reason: &str) -> Result<(), EngineError> {
+        self.check_running()?;
+        check_close(code, reason)?;
+        self.shards.iter().for_each(|shard| shard.command(Command::Drain(code, reason.into())));
+        Ok(())
+    }
+
+    /// Ends the threads and closes every descriptor. Idempotent. Waits for the threads, a turn each.
+    pub fn stop(&self) {
+        if self.process != std::process::id() {
+            return; // a fork has no threads to end
+        }
+        self.state.store(STOPPED, Ordering::Release);
+        self.shards.iter().for_each(|shard| shard.command(Command::Stop));
+        for thread in lock(&self.threads).drain(..) {
+            // A shard that panicked has printed why; its sockets are closed all the same.
+            let _ = thread.join();
+        }
+    }
+
+    fn check_process(&self) -> Result<(), EngineError> {
+        let here = std::process::id();
+        if here == self.process { Ok(()) } else { Err(EngineError::Forked { started: self.process, here }) }
+    }
+
+    fn check_running(&self) -> Result<(), EngineError> {
+        match self.state.load(Ordering::Acquire) {
+            RUNNING => self.check_process(),
+            NEW => Err(EngineError::NotRunning { state: "not started" }),
+            _ => Err(EngineError::NotRunning { state: "stopped" }),
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NewError {
+    /// A setting is out of range.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The system refused.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn check_close(code: u16, reason: &str) -> Result<(), EngineError> {
+    if !CloseCode(code).may_be_sent() {
+        return Err(EngineError::InvalidCloseCode { code });
+    }
+    if reason.len() > 123 {
+        return Err(EngineError::ReasonTooLong { bytes: reason.len() });
+    }
+    Ok(())
+}
+
+fn payload_bytes(payload: &Payload<'_>) -> usize {
+    match payload {
+        Payload::Text(text) => text.len(),
+        Payload::Binary(bytes) => bytes.len(),
+        Payload::Object { json, msgpack } => {
+            json.map_or(0, <[u8]>::len).max(msgpack.map_or(0, <[u8]>::len))
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What the engine's own calls can refuse. Every other enum of errors lives with its module.
+use std::io;
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// A setting outside its range.
+#[non_exhaustive]
+#[derive(Debug, Error)]
+pub enum SettingsError {
+    /// A count or size.
+    #[error("{name} is {value}, must be {min} to {max}")]
+    OutOfRange {
+        /// The setting.
+        name: &'static str,
+        /// What was given.
+        value: u64,
+        /// Smallest allowed.
+        min: u64,
+        /// Largest allowed.
+        max: u64,
+    },
+    /// A duration.
+    #[error("{name} is {value:?}, must be 100ms to 86400s")]
+    TimeOutOfRange {
+        /// The setting.
+        name: &'static str,
+        /// What was given.
+        value: Duration,
+    },
+    /// A channel rule that could hold nothing.
+    #[error("channel pattern {pattern:?}: backlog_bytes and backlog_frames must be at least 1")]
+    EmptyBacklog {
+        /// The rule's pattern.
+        pattern: String,
+    },
+}
+
+/// Why a call to the engine did nothing.
+#[non_exhaustive]
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// `stop` was called, or `start` was not.
+    #[error("the engine is {state}")]
+    NotRunning {
+        /// `not started` or `stopped`.
+        state: &'static str,
+    },
+    /// A channel's name that breaks a rule.
+    #[error("channel name {name:?}: {why}")]
+    InvalidChannel {
+        /// The name, shortened to 80 characters.
+        name: String,
+        /// The rule, with its bound.
+        why: &'static str,
+    },
+    /// More bytes than the bound for one publication or private message.
+    #[error("payload of {payload_bytes} bytes is over the bound of {bytes_max}")]
+    PayloadTooBig {
+        /// What was given.
+        payload_bytes: usize,
+        /// `publication_bytes_max` or `outbox_bytes_max`.
+        bytes_max: usize,
+    },
+    /// A bound on a number of things.
+    #[error("{name}: {value} reaches the bound of {bound}")]
+    LimitReached {
+        /// The setting.
+        name: &'static str,
+        /// How many there are, or would be.
+        value: u64,
+        /// The bound.
+        bound: u64,
+    },
+    /// A close code that RFC 6455 §7.4 does not let an endpoint send.
+    #[error("close code {code} may not be sent: 1000 to 1003, 1007 to 1014 or 3000 to 4999 (RFC 6455 §7.4)")]
+    InvalidCloseCode {
+        /// What was given.
+        code: u16,
+    },
+    /// A reason that does not fit into a Close frame (§5.5).
+    #[error("close reason of {bytes} bytes is over the bound of 123")]
+    ReasonTooLong {
+        /// Its length in UTF-8.
+        bytes: usize,
+    },
+    /// An SSE event name that would break its record.
+    #[error("event name {name:?} holds a line break or NUL")]
+    InvalidEvent {
+        /// The name.
+        name: String,
+    },
+    /// A time to live that is not a positive number of seconds.
+    #[error("ttl is {seconds}, must be over 0 seconds")]
+    InvalidTtl {
+        /// What was given.
+        seconds: f64,
+    },
+    /// Binding or listening failed.
+    #[error("cannot listen on {address}: {cause}")]
+    ListenFailed {
+        /// As given.
+        address: String,
+        /// The system's word.
+        cause: io::Error,
+    },
+    /// A shard could not get its thread, poller or descriptors.
+    #[error("cannot start shard {shard}: {cause}")]
+    StartFailed {
+        /// Its number.
+        shard: usize,
+        /// The system's word.
+        cause: io::Error,
+    },
+    /// This process is a fork of the one that started the engine; its threads are not here.
+    #[error("the engine was started in process {started} and is not usable in its fork {here}; make a new Hub after the fork")]
+    Forked {
+        /// Process that started it.
+        started: u32,
+        /// This process.
+        here: u32,
+    },
+}

@@ -1,0 +1,114 @@
+//! Events on their way to the application: a bounded queue for each shard, one eventfd for all.
+//!
+//! The eventfd is rung only when the reader has found the queues empty before; so a burst of events is one wake-up.
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::messages::Event;
+use crate::notify::Bell;
+
+/// One shard's queue.
+#[derive(Debug, Default)]
+struct Queue {
+    events: VecDeque<Event>,
+    /// The shard stopped reading sockets because the queue was full.
+    is_stalled: bool,
+}
+
+/// All shards' queues.
+#[derive(Debug)]
+pub(crate) struct Events {
+    queues: Vec<Mutex<Queue>>,
+    pub(crate) bell: Bell,
+    /// The reader found nothing and sleeps: whoever adds the next event rings.
+    is_parked: AtomicBool,
+    pending_max: usize,
+}
+
+impl Events {
+    pub(crate) fn new(shards: usize, pending_max: usize) -> std::io::Result<Self> {
+        let queues = (0..shards).map(|_| Mutex::default()).collect();
+        Ok(Self { queues, bell: Bell::new()?, is_parked: AtomicBool::new(true), pending_max })
+    }
+
+    fn lock(&self, shard: usize) -> std::sync::MutexGuard<'_, Queue> {
+        self.queues[shard].lock().expect("no code panics while it holds an event queue")
+    }
+
+    /// Whether the shard may make more events out of what its sockets hold. When not, it hears `Resume` later.
+    pub(crate) fn has_room(&self, shard: usize) -> bool {
+        let mut queue = self.lock(shard);
+        let has_room = queue.events.len() < self.pending_max;
+        queue.is_stalled |= !has_room;
+        has_room
+    }
+
+    /// Adds an event; those that end a connection or were begun before the queue was full always fit.
+    pub(crate) fn push(&self, shard: usize, event: Event) {
+        self.lock(shard).events.push_back(event);
+        // Sequentially consistent with `take`: either this sees the reader parked, or the reader's last look sees it.
+        if self.is_parked.load(Ordering::SeqCst) && self.is_parked.swap(false, Ordering::SeqCst) {
+            self.bell.ring();
+        }
+    }
+
+    /// Takes up to `count_max` events; `resume` hears of each shard that was stalled and now has room.
+    ///
+    /// With nothing left the reader counts as asleep: the next event rings.
+    pub(crate) fn take(&self, count_max: usize, mut resume: impl FnMut(usize)) -> Vec<Event> {
+        self.bell.hush();
+        let mut taken = self.take_some(count_max, &mut resume);
+        if taken.len() < count_max {
+            self.is_parked.store(true, Ordering::SeqCst);
+            taken.extend(self.take_some(count_max - taken.len(), &mut resume));
+        }
+        if taken.len() == count_max {
+            // Something may be left: come again without waiting for a new event.
+            self.is_parked.store(false, Ordering::SeqCst);
+            self.bell.ring();
+        }
+        taken
+    }
+
+    fn take_some(&self, count_max: usize, resume: &mut impl FnMut(usize)) -> Vec<Event> {
+        let mut taken = Vec::new();
+        for shard in 0..self.queues.len() {
+            let mut queue = self.lock(shard);
+            let count = queue.events.len().min(count_max - taken.len());
+            taken.extend(queue.events.drain(..count));
+            let resumes = queue.is_stalled && queue.events.len() < self.pending_max / 2;
+            queue.is_stalled &= !resumes;
+            drop(queue);
+            if resumes {
+                resume(shard);
+            }
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(text: &str) -> Event {
+        Event::Record(20, text.to_owned())
+    }
+
+    #[test]
+    fn a_full_queue_has_no_room_until_half_is_taken() {
+        let events = Events::new(1, 4).expect("an eventfd");
+        for _ in 0..4 {
+            assert!(events.has_room(0));
+            events.push(0, record("x"));
+        }
+        assert!(!events.has_room(0));
+        let mut resumed = Vec::new();
+        assert_eq!(events.take(2, |shard| resumed.push(shard)).len(), 2);
+        assert!(resumed.is_empty());
+        assert_eq!(events.take(10, |shard| resumed.push(shard)).len(), 2);
+        assert_eq!(resumed, [0]);
+        assert!(events.has_room(0));
+    }
+}

@@ -1,0 +1,140 @@
+//! Responses, written whole into the bytes that a connection sends (RFC 9112 §4 to §6).
+//!
+//! There is no `Date`: a caller with a clock hands it in among `headers` (RFC 9110 §6.6.1 asks only those who have one).
+use super::is_token;
+
+/// Appends one whole response: status line, headers, `Content-Length`, body.
+///
+/// `headers` come first and as given; line ends inside a value become spaces and a name that is no token is left out,
+/// so that no text can forge a header (RFC 9110 §5.5). `content_type` is left out when empty. Of 1xx, 204 and 304 body
+/// and its headers are left out (RFC 9112 §6.3). `keep_alive` says what `Connection` promises; the caller keeps it.
+pub fn write_response(
+    out: &mut Vec<u8>,
+    status: u16,
+    headers: &[(&str, &str)],
+    content_type: &str,
+    body: &[u8],
+    keep_alive: bool,
+) {
+    write_response_head(out, status, headers, content_type, body.len(), keep_alive);
+    if has_body(status) {
+        out.extend_from_slice(body);
+    }
+}
+
+/// Appends what [`write_response`] would before a body of `body_bytes`: the whole answer to `HEAD` (RFC 9110 §9.3.2).
+pub fn write_response_head(
+    out: &mut Vec<u8>,
+    status: u16,
+    headers: &[(&str, &str)],
+    content_type: &str,
+    body_bytes: usize,
+    keep_alive: bool,
+) {
+    write_status_line(out, status);
+    write_headers(out, headers);
+    if has_body(status) {
+        if !content_type.is_empty() {
+            write_header(out, "Content-Type", content_type);
+        }
+        write_header(out, "Content-Length", itoa::Buffer::new().format(body_bytes));
+    }
+    write_header(out, "Connection", if keep_alive { "keep-alive" } else { "close" });
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the head of a response without an end, for `text/event-stream` (WHATWG HTML §9.2).
+///
+/// The body ends with the connection (RFC 9112 §6.3). `Cache-Control: no-cache` keeps caches from holding it back,
+/// `X-Accel-Buffering: no` keeps nginx from it. `headers` as in [`write_response`].
+pub fn write_stream_head(out: &mut Vec<u8>, headers: &[(&str, &str)], content_type: &str) {
+    write_status_line(out, 200);
+    write_headers(out, headers);
+    write_header(out, "Content-Type", content_type);
+    write_header(out, "Cache-Control", "no-cache");
+    write_header(out, "X-Accel-Buffering", "no");
+    write_header(out, "Connection", "close");
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The reason phrase of a status (RFC 9110 §15, RFC 6585), empty for one that is not used here: it may be empty.
+pub fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        101 => "Switching Protocols",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        206 => "Partial Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        426 => "Upgrade Required",
+        428 => "Precondition Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}
+
+/// Appends the status line, written with three digits whatever `status` is.
+pub(crate) fn write_status_line(out: &mut Vec<u8>, status: u16) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    let digits = [100u16, 10, 1].map(|place| b'0' + u8::try_from(status / place % 10).unwrap_or(0));
+    out.extend_from_slice(&digits);
+    out.push(b' ');
+    out.extend_from_slice(reason_phrase(status).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends one header; see [`write_response`] for what becomes of names and values that are none.
+pub(crate) fn write_header(out: &mut Vec<u8>, name: &str, value: &str) {
+    if !is_token(name.as_bytes()) {
+        return;
+    }
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend(value.bytes().map(|byte| match byte {
+        b'\r' | b'\n' | 0 => b' ',
+        other => other,
+    }));
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_headers(out: &mut Vec<u8>, headers: &[(&str, &str)]) {
+    for (name, value) in headers {
+        write_header(out, name, value);
+    }
+}
+
+fn has_body(status: u16) -> bool {
+    !matches!(status, 100..=199 | 204 | 304)
+}

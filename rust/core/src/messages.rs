@@ -1,0 +1,152 @@
+//! Every command and event that crosses a thread or the language: the contract on one page.
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use crate::channel::{Channel, Watched};
+use crate::protocol::Format;
+
+/// Names one connection for the life of an engine: shard, wire format, generation and slot in 64 bits.
+///
+/// The wire format is part of it so that a subscription can be made from any thread without asking the shard.
+/// Prints as `c17@2`: slot 17, generation 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(u64);
+
+/// Slots of one shard end here; descriptors of a process end far below.
+pub(crate) const SLOTS_MAX: u32 = (1 << 24) - 1;
+pub(crate) const GENERATION_MASK: u32 = (1 << 28) - 1;
+
+impl ConnectionId {
+    pub(crate) fn new(shard: u8, format: Format, generation: u32, slot: u32) -> Self {
+        debug_assert!(slot <= SLOTS_MAX && generation <= GENERATION_MASK);
+        Self(u64::from(shard) << 56 | u64::from(format as u8) << 52 | u64::from(generation) << 24 | u64::from(slot))
+    }
+
+    /// The number that stands for it outside.
+    #[must_use]
+    pub fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// Reads a number that [`to_bits`](Self::to_bits) gave. Any number is safe: one that names nothing finds nothing.
+    #[must_use]
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    pub(crate) fn shard(self) -> usize {
+        (self.0 >> 56) as usize
+    }
+
+    /// The wire format that the connection speaks; `None` for a number that no engine gave.
+    #[must_use]
+    pub fn format(self) -> Option<Format> {
+        Format::from_u8((self.0 >> 52 & 0xF) as u8)
+    }
+
+    pub(crate) fn generation(self) -> u32 {
+        (self.0 >> 24) as u32 & GENERATION_MASK
+    }
+
+    pub(crate) fn slot(self) -> u32 {
+        self.0 as u32 & SLOTS_MAX
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "c{}@{}", self.slot(), self.generation())
+    }
+}
+
+/// What any thread asks of a shard. Each is done once, in order; one that names a connection which is gone does nothing.
+#[derive(Debug)]
+pub enum Command {
+    /// Takes connections from this listening socket.
+    Listen(crate::shard::Listener),
+    /// Finishes an opening: answer the upgrade, then these subscriptions.
+    Accept(ConnectionId, Vec<Watched>),
+    /// Answers a request: status, content type, body. Closes after it when the status is an error.
+    Respond(ConnectionId, u16, Box<str>, Box<[u8]>),
+    /// Adds a subscription.
+    Subscribe(ConnectionId, Watched),
+    /// Ends a subscription.
+    Unsubscribe(ConnectionId, Arc<Channel>),
+    /// Private bytes, already framed.
+    Send(ConnectionId, Box<[u8]>),
+    /// The close handshake.
+    Disconnect(ConnectionId, u16, Box<str>),
+    /// So many messages of this connection are dealt with.
+    Acknowledge(ConnectionId, u16),
+    /// Events were taken: what was not read for want of room is read now.
+    Resume,
+    /// Asks for the names of a connection's channels.
+    ListChannels(ConnectionId, SyncSender<Vec<String>>),
+    /// Stops accepting and closes every connection with this code and reason.
+    Drain(u16, Box<str>),
+    /// Ends the thread.
+    Stop,
+}
+
+/// Who ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClosedBy {
+    /// The peer's Close frame or end of stream.
+    Client,
+    /// This side: a command, a rule that the peer broke, a timeout.
+    Server,
+    /// The socket broke.
+    Network,
+}
+
+/// What happened on a connection, in order for each connection.
+#[derive(Debug)]
+pub enum Event {
+    /// An upgrade or event stream waits for `accept` or `refuse`.
+    Opening(ConnectionId, Box<Request>),
+    /// A plain request waits for `respond` or `refuse`.
+    Asking(ConnectionId, Box<Request>),
+    /// A client asks for channels; waits for `subscribe` or a denial. The id is JSON text.
+    Subscribing(ConnectionId, Vec<String>, Option<String>),
+    /// A text message that the raw protocol has no meaning for.
+    Text(ConnectionId, String),
+    /// A binary message.
+    Binary(ConnectionId, Vec<u8>),
+    /// A call: target, arguments as JSON text, id as JSON text.
+    Call(ConnectionId, String, String, Option<String>),
+    /// The connection is gone: close code, reason, by whom. Only for connections of which an event told before.
+    Closed(ConnectionId, u16, String, ClosedBy),
+    /// A line for the log: level as in Python's `logging`.
+    Record(u8, String),
+}
+
+/// A request's head, owned.
+#[derive(Debug)]
+pub struct Request {
+    /// As sent.
+    pub method: String,
+    /// Path and query as sent.
+    pub target: String,
+    /// Names in lower case; values as bytes.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// `host:port`, or `unix:`.
+    pub peer: String,
+    /// What the query asks to watch.
+    pub channels: Vec<String>,
+    /// Which wire it will speak.
+    pub format: Format,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_gives_back_its_parts() {
+        let id = ConnectionId::new(3, Format::Sse, 77, 12_345);
+        assert_eq!((id.shard(), id.format(), id.generation(), id.slot()), (3, Some(Format::Sse), 77, 12_345));
+        assert_eq!(ConnectionId::from_bits(id.to_bits()), id);
+        assert_eq!(id.to_string(), "c12345@77");
+    }
+}

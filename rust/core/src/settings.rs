@@ -1,0 +1,201 @@
+//! Limits and options of an engine, frozen at start. Each says its unit, default and worst cost.
+use std::time::Duration;
+
+use crate::channel::Pattern;
+use crate::error::SettingsError;
+
+/// Which system interface carries the writes of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PollerKind {
+    /// One `send` a connection.
+    Epoll,
+    /// Batches of sends through an io_uring.
+    Uring,
+}
+
+/// Bounds of the channels that match a pattern; the first match wins.
+#[derive(Clone, Debug)]
+pub struct ChannelRule {
+    /// Names it is for.
+    pub pattern: Pattern,
+    /// What a lagging subscriber may be behind.
+    pub bounds: ChannelBounds,
+}
+
+/// How much of a channel's log is kept for subscribers that lag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelBounds {
+    /// Bytes, default 1 MiB. Worst cost: so much memory for each channel and wire format while somebody lags.
+    pub backlog_bytes: u64,
+    /// Frames, default 16,384; 24 bytes of index each.
+    pub backlog_frames: usize,
+}
+
+impl Default for ChannelBounds {
+    fn default() -> Self {
+        Self { backlog_bytes: 1 << 20, backlog_frames: 16_384 }
+    }
+}
+
+/// All settings of an [`Engine`](crate::Engine).
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Threads, each with its own poller and connections; 1 to 64, default 1.
+    pub shards: usize,
+    /// `None` (default): io_uring where the kernel allows it, else epoll.
+    pub poller: Option<PollerKind>,
+    /// Bounds by channel name; what matches none has [`ChannelBounds::default`].
+    pub channels: Vec<ChannelRule>,
+    /// Whether each upgrade waits for [`Engine::accept`](crate::Engine::accept). Default false.
+    pub asks_opening: bool,
+    /// Whether each subscription that a client asks for waits for [`Engine::subscribe`](crate::Engine::subscribe).
+    pub asks_subscribing: bool,
+    /// Browsers' origins that may connect; `None` (default) is all. A browser sends any site's pages here otherwise.
+    pub origins: Option<Vec<String>>,
+    /// Bytes of a request head, default 16 KiB. A client may make us hold so much until `handshake_timeout`.
+    pub head_bytes_max: usize,
+    /// Bytes of a message from a client over all its fragments, default 64 KiB. So much for each client that cuts one.
+    pub message_bytes_max: usize,
+    /// Bytes of a publication's payload, default 1 MiB.
+    pub publication_bytes_max: usize,
+    /// Bytes that wait for a channel's shards before `publish` refuses, default 64 MiB.
+    pub unsent_bytes_max: u64,
+    /// Private bytes that wait for one client, default 256 KiB; more closes it with 1013.
+    pub outbox_bytes_max: usize,
+    /// Subscriptions of one client, default 1,000; 28 bytes each.
+    pub subscriptions_max: usize,
+    /// Channels that exist at once, default 1,000,000; about 300 bytes each when idle.
+    pub channels_max: usize,
+    /// Messages of one client that the application has not dealt with, default 16; then its socket is not read.
+    pub messages_pending_max: u16,
+    /// Events that wait for the application on one shard, default 16,384; then no socket is read.
+    pub events_pending_max: usize,
+    /// From accept to the end of the upgrade, default 10 s.
+    pub handshake_timeout: Duration,
+    /// Silence after which a client is pinged, default 25 s.
+    pub ping_interval: Duration,
+    /// Silence after that ping, default 20 s; then the client is closed with 1011.
+    pub ping_timeout: Duration,
+    /// How long a close handshake or a last answer may take, default 5 s.
+    pub close_timeout: Duration,
+    /// `TCP_NOTSENT_LOWAT`, bytes, default 16 KiB; 0 leaves the kernel's. What a slow reader has not taken beyond it
+    /// stays in the log.
+    pub notsent_lowat: u32,
+    /// `TCP_CONGESTION` of the listener by the kernel's name, e.g. `reno`; `None` leaves the system's.
+    pub congestion_control: Option<String>,
+    /// Backlog of `listen(2)`, default 4,096; the kernel caps it at `net.core.somaxconn`.
+    pub backlog: i32,
+    /// Whether shard i is bound to the i-th allowed CPU and its listener prefers that CPU (`SO_INCOMING_CPU`).
+    pub pins_shards: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            shards: 1,
+            poller: None,
+            channels: Vec::new(),
+            asks_opening: false,
+            asks_subscribing: false,
+            origins: None,
+            head_bytes_max: 16 << 10,
+            message_bytes_max: 64 << 10,
+            publication_bytes_max: 1 << 20,
+            unsent_bytes_max: 64 << 20,
+            outbox_bytes_max: 256 << 10,
+            subscriptions_max: 1_000,
+            channels_max: 1_000_000,
+            messages_pending_max: 16,
+            events_pending_max: 16_384,
+            handshake_timeout: Duration::from_secs(10),
+            ping_interval: Duration::from_secs(25),
+            ping_timeout: Duration::from_secs(20),
+            close_timeout: Duration::from_secs(5),
+            notsent_lowat: 16 << 10,
+            congestion_control: None,
+            backlog: 4_096,
+            pins_shards: false,
+        }
+    }
+}
+
+impl Settings {
+    /// Checks every range once, so that nothing behind it has to.
+    ///
+    /// # Errors
+    /// [`SettingsError`], which names the setting, the value and the range.
+    pub fn validate(&self) -> Result<(), SettingsError> {
+        let ranges: [(&'static str, u64, u64, u64); 12] = [
+            ("shards", self.shards as u64, 1, 64),
+            ("head_bytes_max", self.head_bytes_max as u64, 256, 1 << 20),
+            ("message_bytes_max", self.message_bytes_max as u64, 1, 1 << 30),
+            ("publication_bytes_max", self.publication_bytes_max as u64, 1, 1 << 30),
+            ("unsent_bytes_max", self.unsent_bytes_max, 1 << 10, 1 << 40),
+            ("outbox_bytes_max", self.outbox_bytes_max as u64, 1 << 10, 1 << 30),
+            ("subscriptions_max", self.subscriptions_max as u64, 1, 1 << 20),
+            ("channels_max", self.channels_max as u64, 1, 1 << 24),
+            ("messages_pending_max", u64::from(self.messages_pending_max), 1, 1 << 15),
+            ("events_pending_max", self.events_pending_max as u64, 16, 1 << 24),
+            ("notsent_lowat", u64::from(self.notsent_lowat), 0, 1 << 30),
+            ("backlog", u64::try_from(self.backlog).unwrap_or(0), 1, 1 << 16),
+        ];
+        for (name, value, min, max) in ranges {
+            if !(min..=max).contains(&value) {
+                return Err(SettingsError::OutOfRange { name, value, min, max });
+            }
+        }
+        let times = [
+            ("handshake_timeout", self.handshake_timeout),
+            ("ping_interval", self.ping_interval),
+            ("ping_timeout", self.ping_timeout),
+            ("close_timeout", self.close_timeout),
+        ];
+        for (name, value) in times {
+            if value < Duration::from_millis(100) || value > Duration::from_secs(86_400) {
+                return Err(SettingsError::TimeOutOfRange { name, value });
+            }
+        }
+        for rule in &self.channels {
+            if rule.bounds.backlog_bytes == 0 || rule.bounds.backlog_frames == 0 {
+                return Err(SettingsError::EmptyBacklog { pattern: rule.pattern.to_string() });
+            }
+        }
+        Ok(())
+    }
+
+    /// The bounds of the channel called `name`.
+    #[must_use]
+    pub fn bounds_of(&self, name: &str) -> ChannelBounds {
+        self.channels.iter().find(|rule| rule.pattern.matches(name)).map_or_else(ChannelBounds::default, |r| r.bounds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        Settings::default().validate().expect("defaults stand inside their ranges");
+    }
+
+    #[test]
+    fn an_error_names_setting_value_and_range() {
+        let settings = Settings { shards: 65, ..Settings::default() };
+        let text = settings.validate().expect_err("65 shards").to_string();
+        assert_eq!(text, "shards is 65, must be 1 to 64");
+    }
+
+    #[test]
+    fn the_first_matching_rule_wins() {
+        let rule = |pattern: &str, frames| ChannelRule {
+            pattern: Pattern::new(pattern).expect("a pattern"),
+            bounds: ChannelBounds { backlog_bytes: 1, backlog_frames: frames },
+        };
+        let settings =
+            Settings { channels: vec![rule("odds:7", 1), rule("odds:*", 2)], ..Settings::default() };
+        assert_eq!(settings.bounds_of("odds:7").backlog_frames, 1);
+        assert_eq!(settings.bounds_of("odds:8").backlog_frames, 2);
+        assert_eq!(settings.bounds_of("goals"), ChannelBounds::default());
+    }
+}

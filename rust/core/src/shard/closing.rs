@@ -1,0 +1,141 @@
+//! How a connection ends: by the close handshake, by a last answer, or broken.
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use super::Shard;
+use super::connection::{Ending, Phase};
+use crate::messages::{ClosedBy, Event};
+use crate::ws::{CloseCode, write_close};
+
+impl Shard {
+    /// Starts the close handshake (RFC 6455 §7.1.2) from this side; an event stream just ends.
+    pub(super) fn close(&mut self, slot: u32, code: CloseCode, reason: &str) {
+        self.leave_all(slot);
+        let connection = self.slab.at(slot);
+        match std::mem::replace(&mut connection.phase, Phase::Ending) {
+            Phase::Open(receiver) => {
+                connection.phase = Phase::Closing(receiver);
+                write_close(connection.outbox.bytes_mut(), code, reason);
+            }
+            Phase::Closing(receiver) => {
+                connection.phase = Phase::Closing(receiver);
+                return;
+            }
+            _ => {}
+        }
+        self.end_soon(slot, code, reason, ClosedBy::Server);
+    }
+
+    /// The peer broke a rule: tell it why and read no more of it (RFC 6455 §7.1.7).
+    pub(super) fn fail(&mut self, slot: u32, code: CloseCode, reason: &str) {
+        self.leave_all(slot);
+        let connection = self.slab.at(slot);
+        if let Phase::Open(_) = std::mem::replace(&mut connection.phase, Phase::Ending) {
+            write_close(connection.outbox.bytes_mut(), code, reason);
+        }
+        self.end_soon(slot, code, reason, ClosedBy::Server);
+    }
+
+    /// The peer's Close frame came: answer it if it is the first, and end.
+    pub(super) fn closed_by_peer(&mut self, slot: u32, code: Option<CloseCode>, reason: &str) {
+        self.leave_all(slot);
+        let connection = self.slab.at(slot);
+        let is_answer = matches!(connection.phase, Phase::Closing(_));
+        connection.phase = Phase::Ending;
+        if is_answer {
+            self.drop_connection(slot);
+            return;
+        }
+        let answer = code.unwrap_or(CloseCode::NORMAL);
+        write_close(connection.outbox.bytes_mut(), answer, "");
+        self.end_soon(slot, code.unwrap_or(CloseCode::NO_STATUS), reason, ClosedBy::Client);
+    }
+
+    /// The last bytes stand in the outbox; a peer that does not take them and leave in time is cut off.
+    pub(super) fn end_soon(&mut self, slot: u32, code: CloseCode, reason: &str, by: ClosedBy) {
+        let timeout = self.settings.close_timeout;
+        self.end_within(slot, code, reason, by, timeout);
+    }
+
+    fn end_within(&mut self, slot: u32, code: CloseCode, reason: &str, by: ClosedBy, timeout: Duration) {
+        let connection = self.slab.at(slot);
+        connection.unread = None;
+        connection
+            .ending
+            .get_or_insert_with(|| Box::new(Ending { code: code.0, reason: reason.to_owned(), by }));
+        self.timers.set(slot, timeout);
+        if !self.slab.at(slot).is_blocked {
+            self.pump(slot);
+        }
+    }
+
+    /// The socket is broken.
+    pub(super) fn break_off(&mut self, slot: u32, errno: i32) {
+        let connection = self.slab.at(slot);
+        connection.ending.get_or_insert_with(|| {
+            let reason = std::io::Error::from_raw_os_error(errno).to_string();
+            Box::new(Ending { code: CloseCode::ABNORMAL.0, reason, by: ClosedBy::Network })
+        });
+        self.drop_connection(slot);
+    }
+
+    /// The peer ended its half of the stream.
+    pub(super) fn end_of_stream(&mut self, slot: u32) {
+        let connection = self.slab.at(slot);
+        connection.ending.get_or_insert_with(|| {
+            Box::new(Ending { code: CloseCode::ABNORMAL.0, reason: String::new(), by: ClosedBy::Client })
+        });
+        self.drop_connection(slot);
+    }
+
+    fn leave_all(&mut self, slot: u32) {
+        while let Some(last) = self.slab.at(slot).subscriptions.len().checked_sub(1) {
+            self.feeds.leave(&mut self.slab, slot, last);
+            self.stats.subscriptions.sub(1);
+        }
+    }
+
+    /// Closes the descriptor and forgets the connection. Nothing may name the slot after this.
+    pub(super) fn drop_connection(&mut self, slot: u32) {
+        if self.slab.get(slot).is_none() {
+            return;
+        }
+        self.leave_all(slot);
+        let id = self.id_of(slot);
+        self.timers.clear(slot);
+        let connection = self.slab.remove(slot).expect("looked up above");
+        if connection.is_registered {
+            self.poller.unregister(slot);
+        }
+        self.poller.epoll.remove(connection.fd.as_raw_fd());
+        self.stats.connections.sub(1);
+        if connection.is_blocked {
+            self.stats.lagging.sub(1);
+        }
+        let was_upgraded = !matches!(connection.phase, Phase::Opening(_) | Phase::Asked(_));
+        let Ending { code, reason, by } = connection.ending.map_or_else(
+            || Ending { code: CloseCode::ABNORMAL.0, reason: String::new(), by: ClosedBy::Network },
+            |ending| *ending,
+        );
+        if was_upgraded {
+            self.stats.count_close(code);
+        }
+        if connection.is_reported {
+            self.common.events.push(self.index, Event::Closed(id, code, reason, by));
+        }
+    }
+
+    /// Stops accepting and closes everyone.
+    pub(super) fn drain(&mut self, code: u16, reason: &str) {
+        self.is_draining = true;
+        for listener in self.listeners.drain(..) {
+            self.poller.epoll.remove(listener.fd());
+        }
+        for slot in self.slab.in_use() {
+            match self.slab.at(slot).phase {
+                Phase::Opening(_) | Phase::Asked(_) => self.drop_connection(slot),
+                _ => self.close(slot, CloseCode(code), reason),
+            }
+        }
+    }
+}

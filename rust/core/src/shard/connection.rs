@@ -1,0 +1,172 @@
+//! What a shard keeps of one connection. Every byte here is paid for each idle client.
+use std::os::fd::OwnedFd;
+
+use smallvec::SmallVec;
+
+use super::outbox::Outbox;
+use crate::channel::Slice;
+use crate::messages::ClosedBy;
+use crate::protocol::Format;
+use crate::ws::{Receiver, Upgrade};
+
+/// One socket.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) fd: OwnedFd,
+    pub(crate) generation: u32,
+    pub(crate) format: Format,
+    pub(crate) phase: Phase,
+    /// The socket is full: every subscription is a cursor, nothing is written until it drains.
+    pub(crate) is_blocked: bool,
+    /// The application knows of it and wants to hear of its end.
+    pub(crate) is_reported: bool,
+    /// A ping was sent and nothing came since.
+    pub(crate) awaits_pong: bool,
+    /// The poller knows its slot for fan-outs.
+    pub(crate) is_registered: bool,
+    /// Messages that the application has not dealt with.
+    pub(crate) pending: u16,
+    /// Its subscriptions, in no order.
+    pub(crate) subscriptions: SmallVec<[Subscription; 1]>,
+    pub(crate) outbox: Outbox,
+    /// The rest of a frame of which the socket took a part: it goes before everything else.
+    pub(crate) cut: Option<Box<Cut>>,
+    /// Bytes that were received and not looked at, while the application has enough to do.
+    pub(crate) unread: Option<Box<[u8]>>,
+    /// Why it ends, once that is known.
+    pub(crate) ending: Option<Box<Ending>>,
+}
+
+const _: () = assert!(size_of::<Connection>() <= 160, "120,000 of them are to cost less than 20 MB");
+
+/// What the bytes from the peer mean now.
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// HTTP; what has come of a head.
+    Opening(Vec<u8>),
+    /// A request lies with the application.
+    Asked(Box<Asked>),
+    /// WebSocket.
+    Open(Receiver),
+    /// Server-sent events: nothing is expected from the peer.
+    Streaming,
+    /// Our Close frame is out, the peer's is awaited.
+    Closing(Receiver),
+    /// Last bytes go out, then our half is shut down and what comes is thrown away until the peer ends its half.
+    Ending,
+}
+
+/// A request that the application has to answer.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// For a WebSocket: how to accept it, and with which subprotocol.
+    pub(crate) upgrade: Option<(Upgrade, Option<&'static str>)>,
+    pub(crate) keeps_alive: bool,
+    pub(crate) is_head: bool,
+}
+
+/// Where a connection reads a channel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subscription {
+    /// The shard's feed.
+    pub(crate) feed: u32,
+    /// Place in the feed's list: of those at the tail, or of the lagging.
+    place: u32,
+    /// Next byte to write, at a frame's edge. Counts only while lagging; at the tail it is the feed's.
+    pub(crate) cursor: u64,
+}
+
+const LAGGING: u32 = 1 << 31;
+
+impl Subscription {
+    pub(crate) fn new(feed: u32, index: usize, is_lagging: bool, cursor: u64) -> Self {
+        let mut subscription = Self { feed, place: 0, cursor };
+        subscription.set_place(index, is_lagging);
+        subscription
+    }
+
+    pub(crate) fn is_lagging(self) -> bool {
+        self.place & LAGGING != 0
+    }
+
+    /// Index in the list that it stands in.
+    pub(crate) fn index(self) -> usize {
+        (self.place & !LAGGING) as usize
+    }
+
+    pub(crate) fn set_place(&mut self, index: usize, is_lagging: bool) {
+        self.place = index as u32 | if is_lagging { LAGGING } else { 0 };
+    }
+}
+
+/// The rest of a frame that was cut by a full socket.
+#[derive(Debug)]
+pub(crate) enum Cut {
+    /// A small one, copied, so that a stalled client holds no log memory.
+    Copied(Box<[u8]>, usize),
+    /// A large one, shared with the log.
+    Shared(Slice, usize),
+}
+
+/// A rest up to so many bytes is copied.
+const COPIED_BYTES_MAX: usize = 4 << 10;
+
+impl Cut {
+    pub(crate) fn new(rest: Slice) -> Self {
+        if rest.bytes().len() <= COPIED_BYTES_MAX {
+            Self::Copied(rest.bytes().into(), 0)
+        } else {
+            Self::Shared(rest, 0)
+        }
+    }
+
+    pub(crate) fn waiting(&self) -> &[u8] {
+        match self {
+            Self::Copied(bytes, sent) => &bytes[*sent..],
+            Self::Shared(slice, sent) => &slice.bytes()[*sent..],
+        }
+    }
+
+    pub(crate) fn advance(&mut self, count: usize) {
+        let (Self::Copied(_, sent) | Self::Shared(_, sent)) = self;
+        *sent += count;
+    }
+}
+
+/// Why a connection ends.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    pub(crate) code: u16,
+    pub(crate) reason: String,
+    pub(crate) by: ClosedBy,
+}
+
+impl Connection {
+    pub(crate) fn new(fd: OwnedFd, generation: u32) -> Self {
+        Self {
+            fd,
+            generation,
+            format: Format::Raw,
+            phase: Phase::Opening(Vec::new()),
+            is_blocked: false,
+            is_reported: false,
+            awaits_pong: false,
+            is_registered: false,
+            pending: 0,
+            subscriptions: SmallVec::new(),
+            outbox: Outbox::default(),
+            cut: None,
+            unread: None,
+            ending: None,
+        }
+    }
+
+    /// Whether it may get publications and private messages.
+    pub(crate) fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Open(_) | Phase::Streaming)
+    }
+
+    pub(crate) fn find_feed(&self, feed: u32) -> Option<usize> {
+        self.subscriptions.iter().position(|subscription| subscription.feed == feed)
+    }
+}

@@ -1,0 +1,223 @@
+//! The fast path: one slice of the log to everyone at its tail; several dirty channels joined in one write a connection.
+use super::Shard;
+use super::poller::{Member, Short, Write};
+use super::socket::VECTORS_MAX;
+use crate::channel::{Run, Slice};
+
+/// One dirty log in this turn.
+pub(super) struct Turn {
+    feed: u32,
+    run: Run,
+    /// Where its feed was before.
+    from: u64,
+}
+
+/// Reused memory of joined writes: for each connection a chain of the turns that it takes part in.
+#[derive(Debug, Default)]
+pub(super) struct Joiner {
+    /// By slot: first link of its chain and which fan-out that was made in.
+    heads: Vec<(u32, u32)>,
+    links: Vec<(u32, u32)>,
+    /// Slots with a chain, in order of appearance, with their descriptors.
+    touched: Vec<Member>,
+    generation: u32,
+}
+
+const NO_LINK: u32 = u32::MAX;
+
+impl Joiner {
+    /// Chains every member of every turn.
+    fn gather<'a>(&mut self, slots: usize, turns: impl Iterator<Item = &'a [Member]>) {
+        self.generation = self.generation.wrapping_add(1);
+        self.links.clear();
+        self.touched.clear();
+        if self.heads.len() < slots {
+            self.heads.resize(slots, (NO_LINK, self.generation.wrapping_sub(1)));
+        }
+        for (turn, members) in (0..).zip(turns) {
+            for member in members {
+                let head = &mut self.heads[member.slot as usize];
+                if head.1 != self.generation {
+                    *head = (NO_LINK, self.generation);
+                    self.touched.push(*member);
+                }
+                self.links.push((turn, head.0));
+                head.0 = (self.links.len() - 1) as u32;
+            }
+        }
+    }
+
+    /// The turns that a touched slot takes part in, last first.
+    fn chain(&self, slot: u32) -> impl Iterator<Item = u32> {
+        let first = self.heads[slot as usize].0;
+        let link_at = |at: u32| (at != NO_LINK).then(|| self.links[at as usize]);
+        std::iter::successors(link_at(first), move |link| link_at(link.1)).map(|link| link.0)
+    }
+}
+
+impl Shard {
+    /// Writes what is new in these feeds to everyone at their tails. A feed that is gone or has nothing new is skipped.
+    pub(super) fn fan_out(&mut self, dirty: &[u32]) {
+        let now_ns = self.clock.now_ns();
+        let mut turns = Vec::with_capacity(dirty.len());
+        for &feed in dirty {
+            let Some(target) = self.feeds.get(feed) else { continue };
+            let run = target.channel.read(target.format, target.cursor, None, now_ns);
+            if run.end > target.cursor {
+                let from = target.cursor;
+                self.feeds.at(feed).cursor = run.end;
+                turns.push(Turn { feed, run, from });
+            }
+        }
+        if turns.len() > 1 && self.feeds.sharing > 0 {
+            self.write_joined(&turns);
+        } else {
+            for turn in &turns {
+                self.write_alike(turn);
+            }
+        }
+        for turn in &turns {
+            self.finish(turn);
+        }
+    }
+
+    /// Everyone at the tail of one feed gets the same bytes.
+    fn write_alike(&mut self, turn: &Turn) {
+        let mut shorts = std::mem::take(&mut self.shorts);
+        let members = &self.feeds.at(turn.feed).at_tail;
+        let count = members.len() as u64;
+        match turn.run.slices.as_slice() {
+            [] => {}
+            [slice] => self.poller.send_all(members, slice.bytes(), &mut shorts),
+            slices => {
+                let vectors: Vec<&[u8]> = slices.iter().map(Slice::bytes).collect();
+                let bytes = vectors.iter().map(|vector| vector.len()).sum();
+                let vectors_count = vectors.len() as u32;
+                let write = |member: &Member| Write {
+                    fd: member.fd,
+                    slot: member.slot,
+                    vectors_start: 0,
+                    vectors_count,
+                    bytes,
+                };
+                let writes: Vec<Write> = members.iter().map(write).collect();
+                self.poller.write_batch(&writes, &vectors, &mut shorts);
+            }
+        }
+        self.count_writes(turn, count);
+        for short in shorts.drain(..) {
+            self.lag_behind(short, std::slice::from_ref(turn), std::iter::once(0));
+        }
+        self.shorts = shorts;
+    }
+
+    /// Each connection gets everything that is new for it in one write.
+    fn write_joined(&mut self, turns: &[Turn]) {
+        let mut joiner = std::mem::take(&mut self.joiner);
+        let mut shorts = std::mem::take(&mut self.shorts);
+        let members = turns.iter().map(|turn| {
+            self.feeds.get(turn.feed).expect("turns are made of feeds that exist").at_tail.as_slice()
+        });
+        joiner.gather(self.slab.slots(), members);
+        for turn in turns {
+            let count = self.feeds.at(turn.feed).at_tail.len() as u64;
+            self.count_deliveries(turn, count);
+        }
+        let mut vectors: Vec<&[u8]> = Vec::new();
+        let mut writes = Vec::with_capacity(joiner.touched.len());
+        let mut postponed = Vec::new();
+        for member in &joiner.touched {
+            let start = vectors.len();
+            for turn in joiner.chain(member.slot) {
+                vectors.extend(turns[turn as usize].run.slices.iter().map(Slice::bytes));
+            }
+            let own = &vectors[start..];
+            if own.len() > VECTORS_MAX {
+                postponed.push(Short { slot: member.slot, written: 0, error: None });
+                vectors.truncate(start);
+            } else if !own.is_empty() {
+                writes.push(Write {
+                    fd: member.fd,
+                    slot: member.slot,
+                    vectors_start: start as u32,
+                    vectors_count: own.len() as u32,
+                    bytes: own.iter().map(|vector| vector.len()).sum(),
+                });
+            }
+        }
+        self.poller.write_batch(&writes, &vectors, &mut shorts);
+        self.stats.writes.add(writes.len() as u64);
+        self.stats.bytes_out.add(writes.iter().map(|write| write.bytes as u64).sum());
+        for short in shorts.drain(..).chain(postponed) {
+            self.lag_behind(short, turns, joiner.chain(short.slot));
+        }
+        self.shorts = shorts;
+        self.joiner = joiner;
+    }
+
+    fn count_writes(&self, turn: &Turn, members: u64) {
+        let bytes: u64 = turn.run.slices.iter().map(|slice| slice.bytes().len() as u64).sum();
+        if bytes > 0 {
+            self.stats.writes.add(members);
+            self.stats.bytes_out.add(bytes * members);
+        }
+        self.count_deliveries(turn, members);
+    }
+
+    fn count_deliveries(&self, turn: &Turn, members: u64) {
+        self.stats.deliveries.add(turn.run.frames * members);
+        self.stats.expired.add(turn.run.expired * members);
+    }
+
+    /// A connection took only a part: find the cursor of each of its turns, keep the rest of a cut frame, and let it lag.
+    ///
+    /// `chain` are the turns in the order in which they were written.
+    fn lag_behind(&mut self, short: Short, turns: &[Turn], chain: impl Iterator<Item = u32>) {
+        if let Some(errno) = short.error {
+            self.break_off(short.slot, errno);
+            return;
+        }
+        self.block(short.slot);
+        let mut left = short.written;
+        for turn in chain {
+            let turn = &turns[turn as usize];
+            let all: usize = turn.run.slices.iter().map(|slice| slice.bytes().len()).sum();
+            let taken = left.min(all);
+            left -= taken;
+            self.stats.bytes_out.sub((all - taken) as u64);
+            if taken == all {
+                continue;
+            }
+            let (cursor, cut) = self.place_in(turn.feed, &turn.run, taken, turn.from);
+            // What was counted as delivered to it is counted when the rest goes out.
+            let target = self.feeds.at(turn.feed);
+            let rest = target.channel.read(target.format, cursor, Some(turn.run.end), 0);
+            self.stats.deliveries.sub(rest.frames);
+            self.set_cursor(short.slot, turn.feed, cursor);
+            if cut.is_some() {
+                self.slab.at(short.slot).cut = cut;
+            }
+        }
+        // The kernel says when there is room, but only to those whom it has refused: so ask once more.
+        self.pump(short.slot);
+    }
+
+    /// The turn is over for one feed: laggards that the bound has overtaken go, the writers hear how far we are.
+    fn finish(&mut self, turn: &Turn) {
+        if self.feeds.get(turn.feed).is_none() {
+            return;
+        }
+        self.close_overtaken(turn.feed, turn.run.head);
+        let now_ns = self.clock.now_ns();
+        if turn.run.frames > 0 {
+            self.stats.count_completion(now_ns.saturating_sub(turn.run.published_ns));
+        }
+        if self.feeds.get(turn.feed).is_some() {
+            let target = self.feeds.at(turn.feed);
+            target.report();
+            if target.cursor < target.channel.tail(target.format) {
+                self.again.push(turn.feed);
+            }
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! What peers send: bytes to messages, messages to events. A peer whose messages wait is not read.
+use std::os::fd::AsRawFd;
+
+use super::Shard;
+use super::connection::Phase;
+use super::socket;
+use crate::messages::{Event, SLOTS_MAX};
+use crate::protocol::{Request, parse_request, raw, write_reply_error, write_reply_result};
+use crate::ws::{CloseCode, Opcode, Received, Receiver, write_header};
+
+/// Receives in one turn from one connection; a peer that sends without end waits for the others.
+const RECEIVES_MAX: usize = 4;
+
+impl Shard {
+    /// Reads what the kernel holds for a connection, unless its messages wait.
+    pub(super) fn read(&mut self, slot: u32) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for round in 0.. {
+            let Some(connection) = self.slab.get_mut(slot) else { break };
+            if connection.unread.is_some() {
+                break;
+            }
+            if round == RECEIVES_MAX {
+                self.later.push(self.id_of(slot));
+                break;
+            }
+            let received = socket::receive(connection.fd.as_raw_fd(), &mut buffer);
+            if received <= 0 {
+                match -received as i32 {
+                    0 => self.end_of_stream(slot),
+                    libc::EAGAIN | libc::EINTR => {}
+                    errno => self.break_off(slot, errno),
+                }
+                break;
+            }
+            let count = received as usize;
+            self.stats.bytes_in.add(count as u64);
+            self.hear(slot);
+            self.take_bytes(slot, &mut buffer[..count]);
+            if count < buffer.len() {
+                break; // a short read: the kernel holds no more, and tells when it does (epoll(7))
+            }
+        }
+        self.buffer = buffer;
+    }
+
+    /// Something came: the peer lives.
+    fn hear(&mut self, slot: u32) {
+        let connection = self.slab.at(slot);
+        connection.awaits_pong = false;
+        if matches!(connection.phase, Phase::Open(_)) {
+            self.timers.set(slot, self.settings.ping_interval);
+        }
+    }
+
+    /// Goes on with what was left unread, then with the socket.
+    pub(super) fn resume_reading(&mut self, slot: u32) {
+        let Some(mut unread) = self.slab.get_mut(slot).and_then(|connection| connection.unread.take()) else { return };
+        self.take_bytes(slot, &mut unread);
+        if self.slab.get(slot).is_some_and(|connection| connection.unread.is_none()) {
+            self.read(slot);
+        }
+    }
+
+    /// Deals with received bytes; what can't be dealt with now is kept as unread.
+    fn take_bytes(&mut self, slot: u32, bytes: &mut [u8]) {
+        let mut at = 0;
+        while at < bytes.len() {
+            let Some(connection) = self.slab.get_mut(slot) else { return };
+            at += match std::mem::replace(&mut connection.phase, Phase::Ending) {
+                Phase::Opening(partial) => self.take_head(slot, partial, &bytes[at..]),
+                Phase::Open(receiver) if self.may_read(slot) => self.take_frame(slot, receiver, &mut bytes[at..]),
+                Phase::Closing(receiver) => self.take_last_frame(slot, receiver, &mut bytes[at..]),
+                Phase::Ending => return, // thrown away
+                Phase::Streaming => {
+                    self.slab.at(slot).phase = Phase::Streaming;
+                    return; // an event stream has no business to send; what comes is thrown away
+                }
+                waiting @ (Phase::Asked(_) | Phase::Open(_)) => {
+                    self.slab.at(slot).phase = waiting;
+                    self.slab.at(slot).unread = Some(bytes[at..].into());
+                    return;
+                }
+            };
+        }
+    }
+
+    /// Whether one more message of this connection may become an event; when not, somebody resumes it later.
+    fn may_read(&mut self, slot: u32) -> bool {
+        if self.slab.at(slot).pending >= self.settings.messages_pending_max {
+            return false;
+        }
+        if self.common.events.has_room(self.index) {
+            return true;
+        }
+        self.stalled.push(self.id_of(slot));
+        false
+    }
+
+    /// Takes up to one whole message.
+    fn take_frame(&mut self, slot: u32, mut receiver: Receiver, bytes: &mut [u8]) -> usize {
+        // The connection is Ending while its receiver is out, so what the message leads to must see it open again.
+        let (taken, outcome) = match receiver.receive(bytes, self.settings.message_bytes_max) {
+            Err(error) => {
+                self.slab.at(slot).phase = Phase::Open(Receiver::new());
+                self.fail(slot, error.close_code(), &error.to_string());
+                return bytes.len();
+            }
+            Ok((taken, None)) => (taken, None),
+            Ok((taken, Some(received))) => (taken, self.understand(slot, received)),
+        };
+        self.slab.at(slot).phase = Phase::Open(receiver);
+        match outcome {
+            None => {}
+            Some(Outcome::Close(code, reason)) => self.closed_by_peer(slot, code, &reason),
+            Some(Outcome::Answered) => self.flush(slot),
+            Some(Outcome::Subscribe(names, id)) => self.subscribe_by_message(slot, &names, id.as_deref()),
+            Some(Outcome::Unsubscribe(names, id)) => self.unsubscribe_by_message(slot, &names, id.as_deref()),
+            Some(Outcome::Event(event)) => {
+                let connection = self.slab.at(slot);
+                connection.pending += 1;
+                connection.is_reported = true;
+                self.common.events.push(self.index, event);
+            }
+        }
+        taken
+    }
+
+    /// After our Close only the peer's matters (RFC 6455 §5.5.1).
+    fn take_last_frame(&mut self, slot: u32, mut receiver: Receiver, bytes: &mut [u8]) -> usize {
+        match receiver.receive(bytes, self.settings.message_bytes_max) {
+            Ok((taken, Some(Received::Close { .. }))) => {
+                self.slab.at(slot).phase = Phase::Closing(receiver);
+                self.closed_by_peer(slot, None, "");
+                taken
+            }
+            Ok((taken, _)) => {
+                self.slab.at(slot).phase = Phase::Closing(receiver);
+                taken
+            }
+            Err(_) => {
+                self.drop_connection(slot);
+                bytes.len()
+            }
+        }
+    }
+
+    fn understand(&mut self, slot: u32, received: Received<'_>) -> Option<Outcome> {
+        let id = self.id_of(slot);
+        match received {
+            Received::Text(text) => self.understand_text(slot, text),
+            Received::Binary(bytes) => Some(Outcome::Event(Event::Binary(id, bytes.to_vec()))),
+            Received::Ping(payload) => {
+                let out = self.slab.at(slot).outbox.bytes_mut();
+                write_header(out, Opcode::Pong, payload.len());
+                out.extend_from_slice(payload);
+                Some(Outcome::Answered)
+            }
+            Received::Pong(_) => None,
+            Received::Close { code, reason } => Some(Outcome::Close(code, reason.to_owned())),
+        }
+    }
+
+    fn understand_text(&mut self, slot: u32, text: &str) -> Option<Outcome> {
+        let connection = self.id_of(slot);
+        let owned = |id: Option<&str>| id.map(str::to_owned);
+        match parse_request(text) {
+            Ok(Request::Subscribe { channels, id, .. }) => {
+                let names = channels.into_iter().map(|name| name.into_owned()).collect();
+                if self.settings.asks_subscribing {
+                    return Some(Outcome::Event(Event::Subscribing(connection, names, owned(id))));
+                }
+                Some(Outcome::Subscribe(names, owned(id)))
+            }
+            Ok(Request::Unsubscribe { channels, id }) => {
+                Some(Outcome::Unsubscribe(channels.into_iter().map(|name| name.into_owned()).collect(), owned(id)))
+            }
+            Ok(Request::Call { target, arguments, id }) => Some(Outcome::Event(Event::Call(
+                connection,
+                target.into_owned(),
+                arguments.to_owned(),
+                owned(id),
+            ))),
+            Ok(Request::Other) => Some(Outcome::Event(Event::Text(connection, text.to_owned()))),
+            Err(error) => {
+                self.reply_error(slot, error.id.as_deref(), &error.to_string());
+                Some(Outcome::Answered)
+            }
+        }
+    }
+
+    /// Writes what stands in the outbox, unless the socket is full; an outbox over its bound ends the connection.
+    pub(super) fn flush(&mut self, slot: u32) {
+        let Some(connection) = self.slab.get_mut(slot) else { return };
+        let waiting = connection.outbox.waiting().len();
+        if waiting > self.settings.outbox_bytes_max {
+            let bound = self.settings.outbox_bytes_max;
+            self.close(slot, CloseCode::TRY_AGAIN_LATER, &format!("{waiting} private bytes wait, the bound is {bound}"));
+        } else if !connection.is_blocked {
+            self.pump(slot);
+        }
+    }
+
+    /// Adds an error reply to the outbox.
+    pub(super) fn reply_error(&mut self, slot: u32, id: Option<&str>, error: &str) {
+        let mut reply = Vec::new();
+        write_reply_error(&mut reply, id, error);
+        raw::write_text(self.slab.at(slot).outbox.bytes_mut(), &reply);
+    }
+
+    fn subscribe_by_message(&mut self, slot: u32, names: &[String], id: Option<&str>) {
+        for name in names {
+            if let Err(error) = self.subscribe_by_name(slot, name) {
+                self.reply_error(slot, id, &error.to_string());
+                self.flush(slot);
+                return;
+            }
+            if self.slab.get(slot).is_none() {
+                return;
+            }
+        }
+        self.reply_names(slot, id, "subscribed", names);
+    }
+
+    fn unsubscribe_by_message(&mut self, slot: u32, names: &[String], id: Option<&str>) {
+        for name in names {
+            if let Some(channel) = self.common.registry.find(name) {
+                self.unsubscribe(slot, &channel);
+            }
+        }
+        self.reply_names(slot, id, "unsubscribed", names);
+    }
+
+    /// Who gives a request an id wants to know when it is done.
+    fn reply_names(&mut self, slot: u32, id: Option<&str>, key: &str, names: &[String]) {
+        if id.is_some() {
+            let result = serde_json::json!({ key: names }).to_string();
+            let mut reply = Vec::new();
+            write_reply_result(&mut reply, id, &result);
+            raw::write_text(self.slab.at(slot).outbox.bytes_mut(), &reply);
+            self.flush(slot);
+        }
+    }
+
+    /// The token under which the poller knows a connection.
+    pub(super) fn token_of(&self, slot: u32) -> u64 {
+        let generation = self.slab.get(slot).map_or(0, |connection| connection.generation);
+        debug_assert!(slot <= SLOTS_MAX);
+        u64::from(generation) << 24 | u64::from(slot)
+    }
+}
+
+/// What a message leads to, once its bytes are no longer borrowed.
+enum Outcome {
+    /// Something stands in the outbox.
+    Answered,
+    Subscribe(Vec<String>, Option<String>),
+    Unsubscribe(Vec<String>, Option<String>),
+    Event(Event),
+    Close(Option<CloseCode>, String),
+}

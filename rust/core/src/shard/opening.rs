@@ -1,0 +1,324 @@
+//! From the first byte to an open connection: request heads, paths, upgrades, event streams and plain answers.
+use super::Shard;
+use super::connection::{Asked, Phase};
+use super::socket;
+use crate::channel::{Watched, check_name};
+use crate::http::{RequestHead, parse_head, query_pairs, write_response, write_response_head, write_stream_head};
+use crate::messages::{ClosedBy, Event, Request};
+use crate::protocol::Format;
+use crate::ws::{CloseCode, UpgradeError, is_upgrade, offered_subprotocols, read_upgrade, write_accept};
+use std::os::fd::AsRawFd;
+
+/// The subprotocol of those who want objects as MessagePack.
+const MSGPACK: &str = "msgpack";
+
+/// What a request head asks for.
+enum Route {
+    WebSocket,
+    EventStream,
+    Health,
+    Ready,
+    /// A path that the application answers.
+    Application,
+    Unknown,
+}
+
+fn route(path: &str) -> Route {
+    match path {
+        "/" | "/ws" => Route::WebSocket,
+        "/events" => Route::EventStream,
+        "/healthz" => Route::Health,
+        "/readyz" => Route::Ready,
+        "/metrics" => Route::Application,
+        _ => Route::Unknown,
+    }
+}
+
+/// Why a request is answered with an error, and nothing else.
+struct Refusal {
+    status: u16,
+    headers: &'static [(&'static str, &'static str)],
+    text: String,
+}
+
+impl Refusal {
+    fn new(status: u16, text: impl Into<String>) -> Self {
+        Self { status, headers: &[], text: text.into() }
+    }
+}
+
+/// What the query asks for.
+#[derive(Default)]
+struct Query {
+    channels: Vec<String>,
+    is_msgpack: bool,
+}
+
+impl Shard {
+    /// Takes bytes of a request head; a whole one is answered or lies with the application afterwards.
+    pub(super) fn take_head(&mut self, slot: u32, mut partial: Vec<u8>, bytes: &[u8]) -> usize {
+        let had = partial.len();
+        let head_bytes_max = self.settings.head_bytes_max;
+        let whole: &[u8] = if had == 0 {
+            bytes
+        } else {
+            // No more than the bound is ever needed to see a head that is whole or too long.
+            partial.extend_from_slice(&bytes[..bytes.len().min(head_bytes_max + 1 - had.min(head_bytes_max))]);
+            &partial
+        };
+        match parse_head(whole, head_bytes_max) {
+            Ok(None) => {
+                self.slab.at(slot).phase = Phase::Opening(whole.to_vec());
+                bytes.len()
+            }
+            Ok(Some((head, taken))) => {
+                if let Err(refusal) = self.answer(slot, &head) {
+                    self.refuse(slot, &refusal);
+                }
+                taken - had
+            }
+            Err(error) => {
+                self.refuse(slot, &Refusal::new(error.status(), error.to_string()));
+                bytes.len()
+            }
+        }
+    }
+
+    /// Does what a head asks for. The connection's phase is set by whatever that is.
+    fn answer(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<(), Refusal> {
+        match route(head.path) {
+            Route::WebSocket => self.open_websocket(slot, head),
+            Route::EventStream => self.open_event_stream(slot, head),
+            Route::Unknown => Err(Refusal::new(404, format!("no such path: {}", head.path))),
+            Route::Health => self.answer_plainly(slot, head, 200, "ok\n"),
+            Route::Ready if self.is_draining => self.answer_plainly(slot, head, 503, "draining\n"),
+            Route::Ready => self.answer_plainly(slot, head, 200, "ready\n"),
+            Route::Application => {
+                let keeps_alive = check_plain(head)?;
+                let request = self.own(slot, head, Vec::new(), Format::Raw);
+                let asked = Asked { upgrade: None, keeps_alive, is_head: head.method == "HEAD" };
+                let connection = self.slab.at(slot);
+                connection.phase = Phase::Asked(Box::new(asked));
+                connection.is_reported = true;
+                self.common.events.push(self.index, Event::Asking(self.id_of(slot), Box::new(request)));
+                Ok(())
+            }
+        }
+    }
+
+    fn open_websocket(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<(), Refusal> {
+        let upgrade = read_upgrade(head).map_err(|error: UpgradeError| Refusal {
+            status: error.status(),
+            headers: error.headers(),
+            text: error.to_string(),
+        })?;
+        self.check_may_open(head)?;
+        let mut query = self.read_query(head)?;
+        let subprotocol = offered_subprotocols(head).any(|name| name == MSGPACK).then_some(MSGPACK);
+        query.is_msgpack |= subprotocol.is_some();
+        let format = if query.is_msgpack { Format::RawMsgpack } else { Format::Raw };
+        let asked = Asked { upgrade: Some((upgrade, subprotocol)), keeps_alive: false, is_head: false };
+        self.open_or_ask(slot, head, asked, format, query.channels)
+    }
+
+    fn open_event_stream(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<(), Refusal> {
+        if head.method != "GET" {
+            return Err(Refusal {
+                status: 405,
+                headers: &[("Allow", "GET")],
+                text: format!("{} {}: only GET opens an event stream", head.method, head.path),
+            });
+        }
+        if is_upgrade(head) {
+            return Err(Refusal::new(400, "/events is a stream of server-sent events, not a WebSocket; use /ws"));
+        }
+        self.check_may_open(head)?;
+        let query = self.read_query(head)?;
+        let asked = Asked { upgrade: None, keeps_alive: false, is_head: false };
+        self.open_or_ask(slot, head, asked, Format::Sse, query.channels)
+    }
+
+    fn open_or_ask(
+        &mut self,
+        slot: u32,
+        head: &RequestHead<'_>,
+        asked: Asked,
+        format: Format,
+        channels: Vec<String>,
+    ) -> Result<(), Refusal> {
+        self.slab.at(slot).format = format;
+        if self.settings.asks_opening {
+            let request = self.own(slot, head, channels, format);
+            let connection = self.slab.at(slot);
+            connection.phase = Phase::Asked(Box::new(asked));
+            connection.is_reported = true;
+            self.common.events.push(self.index, Event::Opening(self.id_of(slot), Box::new(request)));
+            return Ok(());
+        }
+        let mut watched = Vec::with_capacity(channels.len());
+        for name in &channels {
+            let channel = self.obtain_channel(name).map_err(|error| Refusal::new(503, error.to_string()))?;
+            watched.push(channel.watch(format, self.index));
+        }
+        self.open(slot, &asked, watched);
+        Ok(())
+    }
+
+    /// Answers an upgrade or event stream with success; the subscriptions begin with its first byte.
+    fn open(&mut self, slot: u32, asked: &Asked, watched: Vec<Watched>) {
+        let any_origin = self.settings.origins.is_none();
+        let connection = self.slab.at(slot);
+        let out = connection.outbox.bytes_mut();
+        if let Some((upgrade, subprotocol)) = &asked.upgrade {
+            write_accept(out, upgrade, *subprotocol);
+            connection.phase = Phase::Open(crate::ws::Receiver::new());
+        } else {
+            let cors: &[(&str, &str)] = if any_origin { &[("Access-Control-Allow-Origin", "*")] } else { &[] };
+            write_stream_head(out, cors, "text/event-stream");
+            connection.phase = Phase::Streaming;
+        }
+        self.timers.set(slot, self.settings.ping_interval);
+        self.flush(slot);
+        for one in watched {
+            if self.slab.get(slot).is_none() {
+                return;
+            }
+            self.join(slot, one);
+        }
+    }
+
+    /// The application accepts.
+    pub(super) fn accept_asked(&mut self, slot: u32, watched: Vec<Watched>) {
+        if let Some(asked) = self.take_asked(slot) {
+            self.open(slot, &asked, watched);
+            self.resume_reading(slot);
+        }
+    }
+
+    /// The application answers.
+    pub(super) fn respond_asked(&mut self, slot: u32, status: u16, content_type: &str, body: &[u8]) {
+        let Some(asked) = self.take_asked(slot) else { return };
+        self.respond(slot, (status, &[]), content_type, body, (asked.keeps_alive && status < 400, asked.is_head));
+        self.resume_reading(slot);
+    }
+
+    fn take_asked(&mut self, slot: u32) -> Option<Asked> {
+        let connection = self.slab.at(slot);
+        match std::mem::replace(&mut connection.phase, Phase::Ending) {
+            Phase::Asked(asked) => Some(*asked),
+            other => {
+                connection.phase = other;
+                None
+            }
+        }
+    }
+
+    fn answer_plainly(&mut self, slot: u32, head: &RequestHead<'_>, status: u16, text: &str) -> Result<(), Refusal> {
+        let keeps_alive = check_plain(head)?;
+        self.respond(slot, (status, &[]), TEXT, text.as_bytes(), (keeps_alive, head.method == "HEAD"));
+        Ok(())
+    }
+
+    fn refuse(&mut self, slot: u32, refusal: &Refusal) {
+        let body = format!("{}\n", refusal.text);
+        self.respond(slot, (refusal.status, refusal.headers), TEXT, body.as_bytes(), (false, false));
+    }
+
+    /// Writes a response; then the connection waits for the next request, or ends.
+    fn respond(
+        &mut self,
+        slot: u32,
+        (status, headers): (u16, &[(&str, &str)]),
+        content_type: &str,
+        body: &[u8],
+        (keeps_alive, is_head): (bool, bool),
+    ) {
+        let out = self.slab.at(slot).outbox.bytes_mut();
+        if is_head {
+            write_response_head(out, status, headers, content_type, body.len(), keeps_alive);
+        } else {
+            write_response(out, status, headers, content_type, body, keeps_alive);
+        }
+        self.stats.handshakes_refused.add(u64::from(status >= 400));
+        if keeps_alive {
+            self.slab.at(slot).phase = Phase::Opening(Vec::new());
+            self.timers.set(slot, self.settings.handshake_timeout);
+            self.flush(slot);
+        } else {
+            self.slab.at(slot).phase = Phase::Ending;
+            self.end_soon(slot, CloseCode::ABNORMAL, "", ClosedBy::Server);
+        }
+    }
+
+    /// The upgrade did not come in time.
+    pub(super) fn refuse_late(&mut self, slot: u32) {
+        let seconds = self.settings.handshake_timeout.as_secs_f64();
+        let refusal = match self.slab.at(slot).phase {
+            Phase::Asked(_) => Refusal::new(503, format!("the application did not answer within {seconds} s")),
+            _ => Refusal::new(408, format!("no whole request within {seconds} s")),
+        };
+        self.refuse(slot, &refusal);
+    }
+
+    fn check_may_open(&self, head: &RequestHead<'_>) -> Result<(), Refusal> {
+        if self.is_draining {
+            return Err(Refusal::new(503, "draining"));
+        }
+        let (Some(allowed), Some(origin)) = (&self.settings.origins, head.header("origin")) else { return Ok(()) };
+        if allowed.iter().any(|one| one.as_bytes().eq_ignore_ascii_case(origin)) {
+            return Ok(());
+        }
+        Err(Refusal::new(403, format!("origin {:?} is not allowed", String::from_utf8_lossy(origin))))
+    }
+
+    fn read_query(&self, head: &RequestHead<'_>) -> Result<Query, Refusal> {
+        let mut query = Query::default();
+        for pair in query_pairs(head.query.unwrap_or("")) {
+            let (key, value) = pair.map_err(|error| Refusal::new(error.status(), error.to_string()))?;
+            match (&*key, &*value) {
+                ("channel", name) => {
+                    check_name(name).map_err(|error| Refusal::new(400, error.to_string()))?;
+                    query.channels.push(name.to_owned());
+                }
+                ("format", "json") => query.is_msgpack = false,
+                ("format", MSGPACK) => query.is_msgpack = true,
+                ("format", other) => {
+                    return Err(Refusal::new(400, format!("format {other:?}: there are json and msgpack")));
+                }
+                _ => {} // the application's
+            }
+        }
+        let (count, bound) = (query.channels.len(), self.settings.subscriptions_max);
+        if count > bound {
+            return Err(Refusal::new(400, format!("{count} channels are over the bound of {bound}")));
+        }
+        Ok(query)
+    }
+
+    fn own(&self, slot: u32, head: &RequestHead<'_>, channels: Vec<String>, format: Format) -> Request {
+        let fd = self.slab.get(slot).map_or(-1, |connection| connection.fd.as_raw_fd());
+        Request {
+            method: head.method.to_owned(),
+            target: head.target.to_owned(),
+            headers: head.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec())).collect(),
+            peer: socket::peer_address(fd).map_or_else(|| "unix:".to_owned(), |address| address.to_string()),
+            channels,
+            format,
+        }
+    }
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Checks a request for a plain resource: GET or HEAD, and no body that would have to be read. True when it keeps alive.
+fn check_plain(head: &RequestHead<'_>) -> Result<bool, Refusal> {
+    if !matches!(head.method, "GET" | "HEAD") {
+        return Err(Refusal {
+            status: 405,
+            headers: &[("Allow", "GET, HEAD")],
+            text: format!("{} {}: only GET and HEAD", head.method, head.path),
+        });
+    }
+    let body_bytes = head.body_bytes().map_err(|error| Refusal::new(error.status(), error.to_string()))?;
+    Ok(head.keeps_alive() && body_bytes == 0)
+}

@@ -1,0 +1,226 @@
+//! System calls on sockets: thin, unsafe inside, safe outside.
+#![allow(unsafe_code)] // the descriptors room: socket calls
+use std::ffi::CString;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// A call's result: bytes, or minus errno.
+fn result_of(result: isize) -> isize {
+    if result >= 0 { result } else { -(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) as isize) }
+}
+
+/// Sends without waiting. Bytes taken, or minus errno.
+pub(super) fn send(fd: RawFd, bytes: &[u8]) -> isize {
+    // SAFETY: the kernel reads `bytes` during the call only.
+    let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    result_of(sent)
+}
+
+/// Vectors in one call; more are left for the next.
+pub(super) const VECTORS_MAX: usize = 64;
+
+/// Sends several pieces in one call, at most [`VECTORS_MAX`]. Bytes taken, or minus errno.
+pub(super) fn send_vectors(fd: RawFd, pieces: &[&[u8]]) -> isize {
+    let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; VECTORS_MAX];
+    let count = pieces.len().min(VECTORS_MAX);
+    for (vector, piece) in vectors.iter_mut().zip(pieces) {
+        *vector = libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() };
+    }
+    // SAFETY: all zeros is a valid msghdr.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = vectors.as_mut_ptr();
+    header.msg_iovlen = count;
+    // SAFETY: header, vectors and pieces live through the call; the kernel only reads the pieces.
+    result_of(unsafe { libc::sendmsg(fd, &raw const header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) })
+}
+
+/// Receives without waiting. Bytes, 0 at the end of the stream, or minus errno.
+pub(super) fn receive(fd: RawFd, room: &mut [u8]) -> isize {
+    // SAFETY: the kernel writes at most `room.len()` bytes into `room`.
+    result_of(unsafe { libc::recv(fd, room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) })
+}
+
+/// Takes a connection, non-blocking.
+pub(super) fn accept(listener: RawFd) -> io::Result<OwnedFd> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: no address is asked for.
+    let fd = unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Ends our half of the stream.
+pub(super) fn shut_down_writing(fd: RawFd) {
+    // SAFETY: two integers.
+    unsafe { libc::shutdown(fd, libc::SHUT_WR) };
+}
+
+fn option(fd: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    // SAFETY: the kernel reads one int.
+    let result = unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), size_of::<i32>() as u32) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// What a listening TCP socket is told; accepted ones inherit it.
+#[derive(Clone, Debug)]
+pub(super) struct TcpOptions<'a> {
+    pub(super) shares_port: bool,
+    pub(super) notsent_lowat: u32,
+    pub(super) congestion_control: Option<&'a str>,
+    pub(super) incoming_cpu: Option<usize>,
+    pub(super) backlog: i32,
+}
+
+/// Binds and listens.
+pub(super) fn listen_tcp(address: SocketAddr, options: &TcpOptions<'_>) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let fd = new_socket(family)?;
+    let raw = fd.as_raw_fd();
+    option(raw, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    if options.shares_port {
+        option(raw, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    }
+    option(raw, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    if options.notsent_lowat > 0 {
+        option(raw, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, options.notsent_lowat as i32)?;
+    }
+    if let Some(name) = options.congestion_control {
+        congestion_control(raw, name)?;
+    }
+    if let Some(cpu) = options.incoming_cpu {
+        option(raw, libc::SOL_SOCKET, libc::SO_INCOMING_CPU, cpu as i32)?;
+    }
+    let (storage, length) = to_system(address);
+    // SAFETY: `storage` holds an address of `length` bytes.
+    if unsafe { libc::bind(raw, (&raw const storage).cast(), length) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: two integers.
+    if unsafe { libc::listen(raw, options.backlog) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(fd)
+}
+
+fn congestion_control(fd: RawFd, name: &str) -> io::Result<()> {
+    let name = CString::new(name).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let length = name.as_bytes().len() as u32;
+    // SAFETY: the kernel reads `length` bytes of the name.
+    let result =
+        unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name.as_ptr().cast(), length) };
+    if result < 0 {
+        let cause = io::Error::last_os_error();
+        let name = name.to_string_lossy().into_owned();
+        return Err(io::Error::new(cause.kind(), format!("congestion control {name:?}: {cause}")));
+    }
+    Ok(())
+}
+
+fn new_socket(family: i32) -> io::Result<OwnedFd> {
+    // SAFETY: three integers.
+    let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn to_system(address: SocketAddr) -> (libc::sockaddr_storage, u32) {
+    // SAFETY: all zeros is a valid sockaddr_storage.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let length = match address {
+        SocketAddr::V4(v4) => {
+            let target = (&raw mut storage).cast::<libc::sockaddr_in>();
+            let octets = u32::from_ne_bytes(v4.ip().octets());
+            // SAFETY: sockaddr_storage is large and aligned enough for every kind of address.
+            unsafe {
+                (*target).sin_family = libc::AF_INET as u16;
+                (*target).sin_port = v4.port().to_be();
+                (*target).sin_addr.s_addr = octets;
+            }
+            size_of::<libc::sockaddr_in>()
+        }
+        SocketAddr::V6(v6) => {
+            let target = (&raw mut storage).cast::<libc::sockaddr_in6>();
+            // SAFETY: as above.
+            unsafe {
+                (*target).sin6_family = libc::AF_INET6 as u16;
+                (*target).sin6_port = v6.port().to_be();
+                (*target).sin6_addr.s6_addr = v6.ip().octets();
+                (*target).sin6_scope_id = v6.scope_id();
+            }
+            size_of::<libc::sockaddr_in6>()
+        }
+    };
+    (storage, length as u32)
+}
+
+fn from_system(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match i32::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says which kind lies in the storage.
+            let v4 = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
+            Some(SocketAddr::new(IpAddr::V4(ip), u16::from_be(v4.sin_port)))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above.
+            let v6 = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in6>() };
+            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            Some(SocketAddr::new(IpAddr::V6(ip), u16::from_be(v6.sin6_port)))
+        }
+        _ => None,
+    }
+}
+
+type NameCall = unsafe extern "C" fn(i32, *mut libc::sockaddr, *mut libc::socklen_t) -> i32;
+
+fn name_by(call: NameCall, fd: RawFd) -> Option<SocketAddr> {
+    // SAFETY: all zeros is a valid sockaddr_storage.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::sockaddr_storage>() as u32;
+    // SAFETY: the kernel writes at most `length` bytes into `storage`.
+    let result = unsafe { call(fd, (&raw mut storage).cast(), &raw mut length) };
+    if result < 0 { None } else { from_system(&storage) }
+}
+
+/// Where the peer of a TCP connection is; `None` for a Unix socket or one that is gone.
+pub(super) fn peer_address(fd: RawFd) -> Option<SocketAddr> {
+    name_by(libc::getpeername, fd)
+}
+
+/// Where a TCP socket is bound.
+pub(super) fn local_address(fd: RawFd) -> Option<SocketAddr> {
+    name_by(libc::getsockname, fd)
+}
+
+/// Binds the calling thread to the `index`-th CPU that it may use (cyclically) and gives that CPU's number.
+pub(super) fn pin_thread(index: usize) -> Option<usize> {
+    let cpu = allowed_cpu(index)?;
+    // SAFETY: all zeros is an empty set; CPU_SET writes inside it for numbers below CPU_SETSIZE, which cpu is.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set);
+    }
+    Some(cpu)
+}
+
+/// The `index`-th CPU that this thread may use, cyclically.
+pub(super) fn allowed_cpu(index: usize) -> Option<usize> {
+    // SAFETY: all zeros is an empty set, which the kernel fills.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the size is that of the set.
+    if unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) } < 0 {
+        return None;
+    }
+    // SAFETY: CPU_ISSET reads inside the set for numbers below CPU_SETSIZE.
+    let allowed: Vec<usize> =
+        (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect();
+    allowed.get(index % allowed.len().max(1)).copied()
+}

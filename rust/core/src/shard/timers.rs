@@ -1,0 +1,77 @@
+//! Deadlines of all connections in one dense array, looked at once a tick: four bytes and no timer for each.
+//!
+//! A look at 20,000 deadlines reads 80 KB and takes about 5 µs, ten times a second.
+use std::time::Duration;
+
+use super::clock::TICK;
+
+/// No deadline.
+const NEVER: u32 = u32::MAX;
+
+/// Deadlines by slot, in ticks.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    deadlines: Vec<u32>,
+    /// Ticks since the engine began, as of the last look.
+    now: u32,
+}
+
+impl Timers {
+    /// The slot's next deadline, rounded up to a tick.
+    pub(crate) fn set(&mut self, slot: u32, after: Duration) {
+        let slot = slot as usize;
+        if slot >= self.deadlines.len() {
+            self.deadlines.resize(slot + 1, NEVER);
+        }
+        let ticks = after.as_nanos().div_ceil(TICK.as_nanos()) as u32;
+        self.deadlines[slot] = self.now.saturating_add(ticks.max(1)).min(NEVER - 1);
+    }
+
+    pub(crate) fn clear(&mut self, slot: u32) {
+        if let Some(deadline) = self.deadlines.get_mut(slot as usize) {
+            *deadline = NEVER;
+        }
+    }
+
+    /// Whether a tick has begun since the last look.
+    pub(crate) fn is_due(&self, now_ns: u64) -> bool {
+        tick_of(now_ns) > self.now
+    }
+
+    /// Moves the clock on, appends the slots whose time has come to `expired` and clears their deadlines.
+    pub(crate) fn advance(&mut self, now_ns: u64, expired: &mut Vec<u32>) {
+        self.now = tick_of(now_ns);
+        for (slot, deadline) in (0..).zip(&mut self.deadlines) {
+            if *deadline <= self.now {
+                *deadline = NEVER;
+                expired.push(slot);
+            }
+        }
+    }
+}
+
+fn tick_of(now_ns: u64) -> u32 {
+    u32::try_from(u128::from(now_ns) / TICK.as_nanos()).unwrap_or(NEVER - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_comes_once_and_never_early() {
+        let mut timers = Timers::default();
+        timers.set(3, Duration::from_millis(250));
+        timers.set(1, Duration::from_secs(1));
+        let at = |ms: u64| ms * 1_000_000;
+        let mut expired = Vec::new();
+        timers.advance(at(200), &mut expired);
+        assert!(expired.is_empty());
+        timers.advance(at(300), &mut expired);
+        assert_eq!(expired, [3]);
+        timers.advance(at(900), &mut expired);
+        timers.clear(1);
+        timers.advance(at(5_000), &mut expired);
+        assert_eq!(expired, [3]);
+    }
+}

@@ -1,0 +1,162 @@
+//! Counters: each shard writes its own, anyone reads and sums them.
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Upper bounds of the completion histogram's buckets, microseconds; one more counts what is over the last.
+pub(crate) const COMPLETION_BOUNDS_US: [u64; 15] =
+    [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000];
+
+/// A number that one shard writes and others read: no lock prefix on the write.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, count: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
+    }
+
+    pub(crate) fn sub(&self, count: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(count), Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// What one shard counts.
+#[derive(Debug, Default)]
+pub(crate) struct ShardStats {
+    pub(crate) connections: Counter,
+    pub(crate) connections_total: Counter,
+    pub(crate) subscriptions: Counter,
+    pub(crate) deliveries: Counter,
+    pub(crate) expired: Counter,
+    pub(crate) writes: Counter,
+    pub(crate) bytes_out: Counter,
+    pub(crate) bytes_in: Counter,
+    pub(crate) lagging: Counter,
+    pub(crate) overtaken: Counter,
+    pub(crate) accept_pauses: Counter,
+    pub(crate) handshakes_refused: Counter,
+    /// Codes 1000 to 1015 by their last two digits; 16 is 3000 to 3999, 17 is 4000 to 4999.
+    closes: [Counter; 18],
+    completion: [Counter; COMPLETION_BOUNDS_US.len() + 1],
+    completion_ns: Counter,
+}
+
+impl ShardStats {
+    pub(crate) fn count_close(&self, code: u16) {
+        let index = match code {
+            1000..=1015 => usize::from(code - 1000),
+            3000..=3999 => 16,
+            4000..=4999 => 17,
+            _ => 6,
+        };
+        self.closes[index].add(1);
+    }
+
+    /// One turn's frames of one log were handed to every socket that could take them, so long after publication.
+    pub(crate) fn count_completion(&self, took_ns: u64) {
+        let took_us = took_ns / 1_000;
+        let bucket = COMPLETION_BOUNDS_US.partition_point(|&bound| bound < took_us);
+        self.completion[bucket].add(1);
+        self.completion_ns.add(took_ns);
+    }
+}
+
+/// Counters since start and gauges now, of all shards.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// Open sockets.
+    pub connections: u64,
+    /// Sockets accepted since start.
+    pub connections_total: u64,
+    /// Ties between clients and channels.
+    pub subscriptions: u64,
+    /// Channels that exist.
+    pub channels: u64,
+    /// Publications appended.
+    pub publications: u64,
+    /// Frames of publications that were handed whole to a socket.
+    pub deliveries: u64,
+    /// Frames that a subscriber skipped because their time to live was over.
+    pub expired: u64,
+    /// System calls or ring entries that carried publications.
+    pub writes: u64,
+    /// Bytes handed to sockets.
+    pub bytes_out: u64,
+    /// Bytes taken from sockets.
+    pub bytes_in: u64,
+    /// Connections whose socket is full.
+    pub lagging: u64,
+    /// Connections closed because a channel's bound overtook them.
+    pub overtaken: u64,
+    /// Times that accepting paused for want of descriptors.
+    pub accept_pauses: u64,
+    /// Requests answered with an error.
+    pub handshakes_refused: u64,
+    /// Closed connections by close code; 3000 and 4000 stand for their thousands.
+    pub closes: BTreeMap<u16, u64>,
+    /// Completed fan-outs: how many took at most so many microseconds, cumulative; the last bound is `u64::MAX`.
+    pub completion: Vec<(u64, u64)>,
+    /// Sum of all of them.
+    pub completion_sum: Duration,
+}
+
+impl Stats {
+    /// Adds one shard's.
+    pub(crate) fn add(&mut self, shard: &ShardStats) {
+        self.connections += shard.connections.get();
+        self.connections_total += shard.connections_total.get();
+        self.subscriptions += shard.subscriptions.get();
+        self.deliveries += shard.deliveries.get();
+        self.expired += shard.expired.get();
+        self.writes += shard.writes.get();
+        self.bytes_out += shard.bytes_out.get();
+        self.bytes_in += shard.bytes_in.get();
+        self.lagging += shard.lagging.get();
+        self.overtaken += shard.overtaken.get();
+        self.accept_pauses += shard.accept_pauses.get();
+        self.handshakes_refused += shard.handshakes_refused.get();
+        for (index, count) in (0_u16..).zip(&shard.closes) {
+            let code = if index < 16 { 1_000 + index } else { (index - 13) * 1_000 };
+            if count.get() > 0 {
+                *self.closes.entry(code).or_default() += count.get();
+            }
+        }
+        let bounds = COMPLETION_BOUNDS_US.into_iter().chain([u64::MAX]);
+        if self.completion.is_empty() {
+            self.completion = bounds.map(|bound| (bound, 0)).collect();
+        }
+        let mut below = 0;
+        for (total, bucket) in self.completion.iter_mut().zip(&shard.completion) {
+            below += bucket.get();
+            total.1 += below;
+        }
+        self.completion_sum += Duration::from_nanos(shard.completion_ns.get());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn completions_are_cumulative_and_summed_over_shards() {
+        let (one, two) = (ShardStats::default(), ShardStats::default());
+        one.count_completion(50_000);
+        one.count_completion(51_000);
+        two.count_completion(60_000_000_000);
+        two.count_close(1013);
+        two.count_close(4_321);
+        let mut stats = Stats::default();
+        stats.add(&one);
+        stats.add(&two);
+        assert_eq!(stats.completion[0], (50, 1));
+        assert_eq!(stats.completion[1], (100, 2));
+        assert_eq!(stats.completion.last(), Some(&(u64::MAX, 3)));
+        assert_eq!(stats.closes, BTreeMap::from([(1013, 1), (4000, 1)]));
+    }
+}

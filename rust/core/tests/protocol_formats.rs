@@ -1,0 +1,143 @@
+//! A publication in each format: raw frames as RFC 6455 has them, SSE records as a browser reads them.
+use fanwire_core::protocol::sse::{self, is_valid_event, is_valid_id};
+use fanwire_core::protocol::{Encoding, Format, MissingEncoding, Payload, frame_bytes_max, write_frame};
+use proptest::prelude::*;
+
+fn frame(format: Format, payload: Payload<'_>, event: Option<&str>) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_frame(format, &payload, event, &mut out).expect("the encoding is there");
+    assert!(out.len() <= frame_bytes_max(format, &payload, event));
+    out
+}
+
+const BOTH: Payload<'_> = Payload::Object { json: Some(b"{}"), msgpack: Some(b"\x80") };
+
+#[test]
+fn formats_have_values_and_bits_of_their_own() {
+    for (index, format) in Format::ALL.into_iter().enumerate() {
+        assert_eq!(format as usize, index);
+        assert_eq!(Format::from_u8(format as u8), Some(format));
+        assert_eq!(format.bit(), 1 << index);
+    }
+    assert_eq!(Format::from_u8(Format::COUNT as u8), None);
+}
+
+#[test]
+fn raw_formats_frame_text_binary_and_objects() {
+    for format in [Format::Raw, Format::RawMsgpack] {
+        assert_eq!(frame(format, Payload::Text("ä"), Some("ignored")), b"\x81\x02\xc3\xa4");
+        assert_eq!(frame(format, Payload::Binary(b"\xff"), None), b"\x82\x01\xff");
+    }
+    assert_eq!(frame(Format::Raw, BOTH, None), b"\x81\x02{}");
+    assert_eq!(frame(Format::RawMsgpack, BOTH, None), b"\x82\x01\x80");
+}
+
+#[test]
+fn an_object_without_the_encoding_of_the_format_is_refused_and_writes_nothing() {
+    let only_json = Payload::Object { json: Some(b"{}"), msgpack: None };
+    let mut out = Vec::new();
+    let error = write_frame(Format::RawMsgpack, &only_json, None, &mut out).unwrap_err();
+    assert_eq!(error, MissingEncoding { format: Format::RawMsgpack, encoding: Encoding::Msgpack });
+    assert_eq!(error.to_string(), "format RawMsgpack needs the object as Msgpack, which was not given");
+    let none = Payload::Object { json: None, msgpack: None };
+    assert!(write_frame(Format::Sse, &none, None, &mut out).is_err());
+    assert_eq!(frame_bytes_max(Format::Sse, &none, None), 0);
+    assert!(out.is_empty());
+}
+
+#[test]
+fn an_sse_record_has_a_data_line_for_each_line() {
+    let record = frame(Format::Sse, Payload::Text("a\r\n\rb\n c"), Some("goal"));
+    assert_eq!(record, b"event: goal\ndata: a\ndata: \ndata: b\ndata:  c\n\n");
+    assert_eq!(frame(Format::Sse, Payload::Text(""), None), b"data: \n\n");
+    assert_eq!(frame(Format::Sse, BOTH, None), b"data: {}\n\n");
+    assert_eq!(frame(Format::Sse, Payload::Binary(b"\xff\xfe"), None), b"data: //4=\n\n");
+}
+
+#[test]
+fn an_sse_record_may_have_an_id() {
+    let mut out = Vec::new();
+    sse::write_text(&mut out, Some("1-2"), Some("goal"), b"a");
+    assert_eq!(out, b"id: 1-2\nevent: goal\ndata: a\n\n");
+}
+
+#[test]
+fn what_is_no_event_name_or_id_forges_no_field() {
+    assert!(!is_valid_event("a\nb") && !is_valid_event("a\r") && is_valid_event("tor: 1"));
+    assert!(!is_valid_id("a\0") && !is_valid_id("\n") && is_valid_id("1-2"));
+    assert_eq!(frame(Format::Sse, Payload::Text("a"), Some("x\ndata: evil")), b"data: a\n\n");
+}
+
+/// One event as a browser dispatches it.
+#[derive(Debug, PartialEq, Eq)]
+struct Event {
+    name: String,
+    data: String,
+    last_id: String,
+}
+
+/// Reads a stream as WHATWG HTML §9.2.6 says, simply.
+fn read_stream(stream: &str) -> Vec<Event> {
+    let (mut name, mut data, mut last_id, mut events) = (String::new(), String::new(), String::new(), vec![]);
+    for line in stream.replace("\r\n", "\n").replace('\r', "\n").split_terminator('\n') {
+        if line.is_empty() {
+            if data.pop().is_some() {
+                let name = std::mem::take(&mut name);
+                events.push(Event { name, data: std::mem::take(&mut data), last_id: last_id.clone() });
+            }
+            name.clear();
+            continue;
+        }
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "event" => name = value.to_owned(),
+            "data" => data += &format!("{value}\n"),
+            "id" if !value.contains('\0') => last_id = value.to_owned(),
+            _ => {}
+        }
+    }
+    events
+}
+
+proptest! {
+    #[test]
+    fn a_browser_reads_each_record_as_one_event(
+        texts in prop::collection::vec(prop_oneof![any::<String>(), "[a\r\n: ]{0,12}"], 0..5),
+        event in prop::option::of("[^\r\n]{0,9}"),
+        id in "[^\r\n\0]{0,9}",
+    ) {
+        let mut out = Vec::new();
+        for text in &texts {
+            let start = out.len();
+            sse::write_text(&mut out, Some(&id), event.as_deref(), text.as_bytes());
+            let bytes_max = sse::text_bytes_max(Some(&id), event.as_deref(), text.as_bytes());
+            prop_assert!(out.len() - start <= bytes_max);
+            out.extend_from_slice(sse::KEEPALIVE);
+        }
+        let events = read_stream(std::str::from_utf8(&out).unwrap());
+        let expected: Vec<_> = texts
+            .iter()
+            .map(|text| Event {
+                name: event.clone().unwrap_or_default(),
+                data: text.replace("\r\n", "\n").replace('\r', "\n"),
+                last_id: id.clone(),
+            })
+            .collect();
+        prop_assert_eq!(events, expected);
+    }
+
+    #[test]
+    fn the_room_to_reserve_is_enough(
+        text: String,
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+        event in prop::option::of(any::<String>()),
+    ) {
+        for format in Format::ALL {
+            frame(format, Payload::Text(&text), event.as_deref());
+            let record = frame(format, Payload::Binary(&bytes), event.as_deref());
+            let bytes_max = frame_bytes_max(format, &Payload::Binary(&bytes), event.as_deref());
+            prop_assert_eq!(record.len(), bytes_max);
+        }
+    }
+}

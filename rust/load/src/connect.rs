@@ -1,0 +1,93 @@
+//! The upgrade of a connection (RFC 6455 §4.1): the request, and the check of its answer. No sockets.
+
+use crate::args::Settings;
+
+/// The key of every request, RFC 6455's own example. Nothing is gained by a random one here, and so the answer is known.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+/// The answer to [`KEY`] (§1.3).
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// The longest head of an answer.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// Writes the request of a connection that watches `channels` over what `out` holds.
+pub(crate) fn write_request(out: &mut Vec<u8>, settings: &Settings, channels: impl Iterator<Item = u32>) {
+    out.clear();
+    out.extend_from_slice(b"GET ");
+    out.extend_from_slice(settings.path.as_bytes());
+    for (index, channel) in channels.enumerate() {
+        let separator = if index == 0 { "" } else { "&" };
+        out.extend_from_slice(format!("{separator}channel=c{channel}").as_bytes());
+    }
+    let rest = format!(
+        " HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n",
+        settings.host
+    );
+    out.extend_from_slice(rest.as_bytes());
+}
+
+/// What an answer says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// More must be read.
+    Part,
+    /// The upgrade is granted; frames begin after this many bytes.
+    Granted { head_bytes: usize },
+    /// It is not: why.
+    Refused(String),
+}
+
+/// Reads an answer from its beginning.
+pub(crate) fn read_answer(bytes: &[u8]) -> Answer {
+    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+        return if bytes.len() > HEAD_BYTES_MAX {
+            Answer::Refused(format!("the head of its answer has over {HEAD_BYTES_MAX} bytes"))
+        } else {
+            Answer::Part
+        };
+    };
+    let head = String::from_utf8_lossy(&bytes[..end]);
+    let mut lines = head.split("\r\n");
+    let status = lines.next().unwrap_or_default();
+    if !status.starts_with("HTTP/1.1 101") {
+        return Answer::Refused(format!("its answer is {status:?}, not 101"));
+    }
+    let fields = lines.filter_map(|line| line.split_once(':'));
+    let mut accepts = fields.filter(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-accept"));
+    match accepts.next() {
+        Some((_, value)) if value.trim() == ACCEPT => Answer::Granted { head_bytes: end + 4 },
+        Some((_, value)) => Answer::Refused(format!("its Sec-WebSocket-Accept is {:?}, not {ACCEPT}", value.trim())),
+        None => Answer::Refused("its answer has no Sec-WebSocket-Accept".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRANTED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\
+        sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+    #[test]
+    fn answer_cut_anywhere_is_a_part_until_it_is_whole() {
+        for end in 0..GRANTED.len() {
+            assert_eq!(read_answer(&GRANTED[..end]), Answer::Part);
+        }
+        assert_eq!(read_answer(GRANTED), Answer::Granted { head_bytes: GRANTED.len() });
+        let with_frame = [GRANTED, b"\x81\x01a"].concat();
+        assert_eq!(read_answer(&with_frame), Answer::Granted { head_bytes: GRANTED.len() });
+    }
+
+    #[test]
+    fn answer_that_grants_nothing_is_refused_with_its_reason() {
+        for (bytes, why) in [
+            (&b"HTTP/1.1 403 Forbidden\r\n\r\n"[..], "403"),
+            (b"HTTP/1.1 101 S\r\nUpgrade: websocket\r\n\r\n", "no Sec-WebSocket-Accept"),
+            (b"HTTP/1.1 101 S\r\nSec-WebSocket-Accept: abc\r\n\r\n", "abc"),
+        ] {
+            let Answer::Refused(reason) = read_answer(bytes) else { panic!("granted") };
+            assert!(reason.contains(why), "{reason}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! THE mapping: an error of the core to the class of `fanwire.errors` that says it.
+use fanwire_core::{EngineError, NewError};
+use pyo3::call::PyCallArgs;
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+
+/// The exception for what the engine refused.
+pub(crate) fn to_pyerr(py: Python<'_>, error: EngineError) -> PyErr {
+    let text = error.to_string();
+    match error {
+        EngineError::NotRunning { .. } | EngineError::Forked { .. } => raise(py, "HubStopped", (text,)),
+        EngineError::InvalidChannel { name, why } => raise(py, "InvalidChannel", (name, why)),
+        EngineError::PayloadTooBig { payload_bytes, bytes_max } => {
+            raise(py, "PayloadTooBig", (payload_bytes, bytes_max))
+        }
+        EngineError::LimitReached { name, value, bound } => raise(py, "LimitReached", (name, value, bound)),
+        EngineError::ListenFailed { address, cause } => {
+            let strerror = strip_errno(&cause);
+            raise(py, "ListenFailed", (cause.raw_os_error().unwrap_or(0), strerror, address))
+        }
+        EngineError::InvalidCloseCode { .. }
+        | EngineError::ReasonTooLong { .. }
+        | EngineError::InvalidEvent { .. }
+        | EngineError::InvalidTtl { .. } => PyValueError::new_err(text),
+        EngineError::StartFailed { cause, .. } => PyOSError::new_err((cause.raw_os_error().unwrap_or(0), text)),
+        other => PyRuntimeError::new_err(other.to_string()),
+    }
+}
+
+/// The exception for an engine that could not be made.
+pub(crate) fn new_to_pyerr(py: Python<'_>, error: NewError) -> PyErr {
+    match error {
+        NewError::Settings(error) => PyValueError::new_err(error.to_string()),
+        NewError::Engine(error) => to_pyerr(py, error),
+        other => PyRuntimeError::new_err(other.to_string()),
+    }
+}
+
+/// The system's words without Rust's "(os error 98)".
+fn strip_errno(cause: &std::io::Error) -> String {
+    let text = cause.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
+
+fn raise<'py>(py: Python<'py>, class: &str, args: impl PyCallArgs<'py>) -> PyErr {
+    let raised = || -> PyResult<PyErr> {
+        let class = py.import("fanwire.errors")?.getattr(class)?;
+        Ok(PyErr::from_value(class.call1(args)?))
+    };
+    raised().unwrap_or_else(|error| error)
+}

@@ -1,0 +1,45 @@
+"""Loops and pollers: every async test runs on asyncio, uvloop and trio, and every test that serves on both pollers."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `support`, in importlib mode
+
+import fanwire
+from fanwire._engine import Engine, Settings
+
+LOOPS = {
+    "asyncio": ("asyncio", {"use_uvloop": False}),
+    "uvloop": ("asyncio", {"use_uvloop": True}),
+    "trio": ("trio", {}),
+}
+POLLERS = [os.environ["FANWIRE_POLLER"]] if os.environ.get("FANWIRE_POLLER") else ["epoll", "uring"]
+
+
+@pytest.fixture(params=LOOPS)
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """The event loop of an async test."""
+    return LOOPS[request.param]
+
+
+@pytest.fixture(params=POLLERS)
+def poller(request: pytest.FixtureRequest) -> str:
+    """The engine's poller; skipped where the kernel has none such."""
+    engine = Engine(Settings(poller=request.param))
+    try:
+        engine.start()
+    except OSError as error:
+        pytest.skip(f"this kernel gives no {request.param}: {error}")
+    finally:
+        engine.stop()
+    return str(request.param)
+
+
+@pytest.fixture
+def hub(poller: str) -> fanwire.Hub:
+    """A hub on one of the pollers, with nothing registered yet."""
+    return fanwire.Hub(poller=poller)

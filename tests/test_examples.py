@@ -1,0 +1,63 @@
+"""Each example runs as it stands."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+from support.raw import frame, read_frame, upgraded
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@contextmanager
+def example(name: str, *arguments: str) -> Iterator[str]:
+    """The first line that the example prints, while it runs; then Ctrl-C."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.send_signal(signal.SIGINT)
+        process.wait(8)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_quickstart_tells_the_time() -> None:
+    with example("quickstart.py", "127.0.0.1:0") as line:
+        url = urlsplit(line)
+        with upgraded(url.netloc, f"{url.path}?{url.query}") as connection:
+            assert "now" in json.loads(read_frame(connection).payload)
+
+
+def test_live_odds_serves_its_page_publishes_odds_and_takes_bets() -> None:
+    with example("live_odds.py", "127.0.0.1:0", "0") as line:
+        page = urlsplit(line)
+        (hub,) = parse_qs(page.query)["hub"]
+        assert "EventSource" in httpx.get(f"http://{page.netloc}/", trust_env=False).text
+        with upgraded(hub, "/ws?channel=odds:7&user=joe") as connection:
+            assert json.loads(read_frame(connection).payload)["home"] > 1
+            connection.sendall(frame(1, b'{"call":"PlaceBet","args":["7",10],"id":1}'))
+            replies = (json.loads(read_frame(connection).payload) for _ in range(20))
+            assert next(reply for reply in replies if "id" in reply)["result"] == {"accepted": True, "bets": 1}
+
+
+def test_every_example_is_tested() -> None:
+    source = Path(__file__).read_text()
+    for path in EXAMPLES.glob("*.py"):
+        assert f'"{path.name}"' in source, path.name
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_an_example_says_how_to_run_it(path: Path) -> None:
+    assert f"python examples/{path.name}" in path.read_text()
