@@ -99,8 +99,8 @@ class Hub:
     def on_message(self, function: F) -> F:
         """Have `function(client, data)` take what else a client of the raw protocol sends; sync or async.
 
-        One client's messages come one after another, in order. Without it such messages are dropped. If it raises, the
-        error is logged and the client told ``{"error":"internal error"}``; a ``CallFailed``'s or ``Refused``'s text is told.
+        One client's messages come one after another, in order. Without it such messages are dropped. If it raises, that
+        is logged and the client told ``{"error":"internal error"}``, or what a ``CallFailed`` or ``Refused`` says.
         """
         self._may_register("on_message", self._callbacks.on_message)
         self._callbacks.on_message = Callback(function)

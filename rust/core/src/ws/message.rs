@@ -236,8 +236,11 @@ impl Receiver {
         self.cut.as_ref().is_some_and(|cut| cut.message.is_some())
     }
 
-    /// Frees what the last call handed out, and all of it once nothing is cut.
-    fn give_back(&mut self) {
+    /// Frees what the last [`receive`](Self::receive) handed out, and everything once nothing is cut.
+    ///
+    /// For a caller that stops when its bytes are at an end, without a call that finds nothing whole: the buffer of a
+    /// message that came in pieces would lie there as long as the connection is idle.
+    pub fn give_back(&mut self) {
         let Some(cut) = &mut self.cut else { return };
         match cut.handed_out {
             HandedOut::Nothing => {}
@@ -388,7 +391,7 @@ mod tests {
             assert!(receiver.cut.is_some());
         }
         assert!(!receiver.is_mid_message());
-        receiver.receive(&mut [], 10).unwrap();
+        receiver.give_back();
         assert!(receiver.cut.is_none());
     }
 
