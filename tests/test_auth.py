@@ -1,6 +1,8 @@
 """Who may connect and what they may watch."""
 
+import gc
 import logging
+import weakref
 from types import SimpleNamespace
 
 import anyio
@@ -103,6 +105,32 @@ class TestAuthenticate:
             assert await refusal(serving.address) == (401, "no token")
             assert await refusal(serving.address, "/ws?banned=1") == (403, "no token")
             assert hub.stats().connections == 0
+
+    async def test_a_reason_that_is_no_text_is_logged_and_the_hub_lives(
+        self, hub: fanwire.Hub, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        @hub.authenticate
+        def who(request: fanwire.Request) -> None:
+            if "bad" in request.query:
+                raise fanwire.Refused("lone \ud800 surrogate")
+
+        async with hub.serve(ANY) as serving:
+            assert await refusal(serving.address, "/ws?bad=1") == (500, "internal error")
+            async with connected(serving.address, "/ws?channel=a"):
+                await until(lambda: hub.occupancy("a") == 1)
+        assert "cannot be refused" in caplog.text
+
+    async def test_a_refused_client_is_forgotten(self, hub: fanwire.Hub) -> None:
+        clients: list[weakref.ref[fanwire.Client]] = []
+
+        @hub.authorize
+        async def may_watch(client: fanwire.Client, channel: str) -> bool:
+            clients.append(weakref.ref(client))
+            return False
+
+        async with hub.serve(ANY) as serving:
+            assert (await refusal(serving.address, "/ws?channel=a"))[0] == 403
+            await until(lambda: gc.collect() >= 0 and clients[0]() is None)
 
     async def test_another_exception_is_logged_and_tells_nothing(
         self, hub: fanwire.Hub, caplog: pytest.LogCaptureFixture

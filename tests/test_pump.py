@@ -1,5 +1,6 @@
 """Messages of clients: order, concurrency, flow control, callbacks that raise."""
 
+import asyncio
 import logging
 from functools import partial
 
@@ -187,6 +188,38 @@ async def test_handlers_at_work_are_cancelled_when_serving_ends(hub: fanwire.Hub
         await begun.wait()
         await peer.close()
     assert ended == ["x"]
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": False})], ids=["asyncio"])
+async def test_a_handler_that_lets_cancelled_error_escape_costs_only_its_own_work(hub: fanwire.Hub) -> None:
+    @hub.on_message
+    async def fail(client: fanwire.Client, data: str) -> None:
+        await anyio.lowlevel.checkpoint()
+        if data == "cancel":
+            raise asyncio.CancelledError
+        client.send(data)
+
+    async with hub.serve(ANY, messages_pending_max=2) as serving, connected(serving.address) as peer:
+        for _ in range(5):
+            await peer.send("cancel")
+            await peer.send_json(call="x", id=1)
+        await until(lambda: all(client._waiting is None for client in hub_clients(hub)))
+        await peer.send("echo")
+        while await peer.receive() != "echo":
+            pass
+
+
+async def test_an_answer_that_the_engine_does_not_take_is_logged_and_the_hub_lives(
+    hub: fanwire.Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.authorize(lambda client, channel: True)
+    async with hub.serve(ANY, outbox_bytes_max=256) as serving:
+        async with connected(serving.address) as peer:
+            await peer.send_json(subscribe=["x" * 200, "y" * 200], id=1)
+            await until(lambda: "could not be answered" in caplog.text)
+        async with connected(serving.address) as peer:
+            await peer.send_json(call="x", id=1)
+            assert "error" in await peer.receive_json()
 
 
 async def test_clients_subscribe_and_unsubscribe_by_message(hub: fanwire.Hub) -> None:

@@ -43,7 +43,7 @@ class TestOpening:
             (b"garbage\r\n\r\n", {"400"}),
             (b"GET /ws HTTP/1.1\r\nHost : x\r\n\r\n", {"400"}),
             (b"GET /ws HTTP/1.1\r\n\r\n", {"400"}),
-            (b"BREW /ws HTTP/1.1\r\nHost: x\r\n\r\n", {"405", "400", "501"}),
+            (b"BREW /ws HTTP/1.1\r\nHost: x\r\n\r\n", {"405", "400", "426", "501"}),
             (request_text("/nowhere"), {"404"}),
             (request_text(sec_websocket_version="12"), {"426"}),
             (request_text(sec_websocket_key=""), {"400"}),

@@ -115,12 +115,19 @@ class Pump:
                     raise Refused(not_authorized([channel]), status=403)
             engine.accept(event.connection, event.channels)
         except Refused as refused:
-            engine.refuse(event.connection, refused.status, refused.reason)
+            self._refuse(event, refused.status, refused.reason)
         except FanwireError as error:  # a channel that cannot be
-            engine.refuse(event.connection, 400, str(error))
+            self._refuse(event, 400, str(error))
         except Exception:
             hub_log.exception("authenticate or authorize raised on the opening of client %d", client.id)
-            engine.refuse(event.connection, 500, INTERNAL_ERROR)
+            self._refuse(event, 500, INTERNAL_ERROR)
+
+    def _refuse(self, event: Opening, status: int, reason: str) -> None:
+        try:
+            self._engine.refuse(event.connection, status, reason)
+        except Exception:  # such as a reason that is no UTF-8
+            hub_log.exception("client %d cannot be refused with status %d and this reason", event.connection, status)
+            self._engine.refuse(event.connection, 500, INTERNAL_ERROR)
 
     async def _may_watch(self, client: Client, channel: str) -> bool:
         authorize = self._callbacks.authorize
@@ -152,22 +159,33 @@ class Pump:
         return callbacks.authorize is not None and callbacks.authorize.is_async
 
     async def _work_off(self, client: Client, waiting: deque[Sent]) -> None:
-        while waiting:
-            await self._deal_with(client, waiting.popleft())
-            self._acknowledge_soon(client.id)
-        client._waiting = None
+        try:
+            while waiting:
+                event = waiting.popleft()
+                try:
+                    await self._deal_with(client, event)
+                finally:
+                    self._acknowledge_soon(client.id)
+        finally:  # also when a callback let asyncio's CancelledError escape: the client's next messages are dealt with
+            client._waiting = None
+            for _ in waiting:
+                self._acknowledge_soon(client.id)
 
     async def _deal_with(self, client: Client, event: Sent) -> None:
-        if isinstance(event, Message):
-            await self._message(client, event)
-        elif isinstance(event, Call):
-            method = self._callbacks.methods.get(event.target)
-            if method is None:
-                reply_error(client, event.id, f"no method {event.target!r}")
+        """Have the event's callback deal with it. Raises nothing but cancellation: the hub outlives any callback."""
+        try:
+            if isinstance(event, Message):
+                await self._message(client, event)
+            elif isinstance(event, Call):
+                method = self._callbacks.methods.get(event.target)
+                if method is None:
+                    reply_error(client, event.id, f"no method {event.target!r}")
+                else:
+                    await method.answer(client, event)
             else:
-                await method.answer(client, event)
-        else:
-            await self._subscribing(client, event)
+                await self._subscribing(client, event)
+        except Exception:  # an answer that the engine does not take
+            hub_log.exception("client %d could not be answered", client.id)
 
     async def _message(self, client: Client, event: Message) -> None:
         on_message = self._callbacks.on_message

@@ -45,10 +45,12 @@ async def test_all_verdicts_are_as_expected(poller: str, tmp_path: Path) -> None
     verdicts = json.loads(index.read_text())[AGENT]
     assert len(verdicts) > 240
     expected = json.loads(EXPECTED.read_text())
-    different = {
-        case: found
-        for case, verdict in verdicts.items()
-        if (found := (verdict["behavior"], verdict["behaviorClose"]))
-        != tuple(expected["deviations"].get(case, expected["default"])[:2])
-    }
+    different = {}
+    for case, verdict in verdicts.items():
+        found = [verdict["behavior"], verdict["behaviorClose"]]
+        allowed = [expected["deviations"].get(case, expected["default"])[:2]]
+        if case in expected["racing"]["cases"]:
+            allowed.append(["NON-STRICT", "OK"])
+        if found not in allowed:
+            different[case] = found
     assert not different, f"not as in {EXPECTED.name}: {json.dumps(different, indent=1)}"

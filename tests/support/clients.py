@@ -86,4 +86,4 @@ async def refusal(address: str, target: str = "/ws", **options: Any) -> tuple[in
         async with connected(address, target, **options):
             raise AssertionError("the server accepted the upgrade")
     except InvalidStatus as error:
-        return error.response.status_code, (error.response.body or b"").decode()
+        return error.response.status_code, (error.response.body or b"").decode().removesuffix("\n")

@@ -15,11 +15,13 @@ from fanwire.cli.demo_figures import Figures
 BLOCKS = " ▁▂▃▄▅▆▇█"
 WIDTH = 74
 ACCENT = "bright_cyan"
+GOAL = "bright_yellow"
+SPARK_LINES = 3
 GOAL_SHOWN_S = 1.6
 
 
 def screen(figures: Figures, completion: tuple[float | None, float | None]) -> RenderableType:
-    """One picture of the demo; `completion` is the p50 and p99 of fan-out completion in seconds."""
+    """One picture of the demo; `completion` bounds the p50 and p99 of fan-out completion, in seconds."""
     parts: list[RenderableType] = [_header(figures)]
     if figures.phase == "connecting":
         parts += [Text(), _connecting(figures)]
@@ -109,11 +111,11 @@ def _connecting(figures: Figures) -> RenderableType:
 def _score(figures: Figures) -> RenderableType:
     match = figures.match
     is_goal = time.monotonic() - match.goal_at < GOAL_SHOWN_S
-    style = "bold black on bright_yellow" if is_goal else "bold"
+    style = f"bold black on {GOAL}" if is_goal else "bold"
     score = Text.assemble(
         (f"{match.home}  ", "bold"), (f" {match.goals[0]} : {match.goals[1]} ", style), (f"  {match.away}", "bold")
     )
-    under = Text("G O A L !   20 publications at once", style="bold bright_yellow")
+    under = Text("G O A L !   20 publications at once", style=f"bold {GOAL}")
     if not is_goal:
         home, draw, away = match.odds
         under = Text(f"{match.minute:.0f}′    1  {home:.2f}    X  {draw:.2f}    2  {away:.2f}", style="dim")
@@ -129,20 +131,24 @@ def _table(figures: Figures, completion: tuple[float | None, float | None]) -> R
     table.add_column(justify="right", style="bold", no_wrap=True)
     table.add_row("publications", f"{figures.publications:,}", "latency p50", _duration_us(tick.get("p50_us")))
     table.add_row("deliveries", f"{figures.deliveries:,}", "latency p99", _duration_us(tick.get("p99_us")))
-    table.add_row("a second", f"{figures.per_second:,.0f}", "completion p50", _duration_s(completion[0]))
-    table.add_row("CPU a delivery", _cpu(figures), "completion p99", _duration_s(completion[1]))
+    table.add_row("a second", f"{figures.per_second:,.0f}", "completion p50", _bound_s(completion[0]))
+    table.add_row("CPU a delivery", _cpu(figures), "completion p99", _bound_s(completion[1]))
     return table
 
 
 def _sparkline(rates: Iterable[float]) -> RenderableType:
+    """Bars a few lines high, by the square root: a goal is twenty times a tick, and both are to be seen."""
     values = list(rates)
     highest = max(values, default=0.0) or 1.0
-    text = Text()
-    for value in values:
-        share = value / highest
-        style = "bright_yellow" if share > 0.6 else ACCENT
-        text.append(BLOCKS[min(len(BLOCKS) - 1, round(share * (len(BLOCKS) - 1)))], style=style)
-    return Group(text, Text(f"deliveries a second, highest {highest:,.0f}", style="dim"))
+    heights = [round((value / highest) ** 0.5 * SPARK_LINES * 8) for value in values]
+    lines = []
+    for floor in range((SPARK_LINES - 1) * 8, -1, -8):
+        text = Text()
+        for height in heights:
+            text.append(BLOCKS[max(0, min(8, height - floor))], style=GOAL if height > SPARK_LINES * 4 else ACCENT)
+        lines.append(text)
+    caption = f"deliveries a second, square root scale, highest {highest:,.0f}"
+    return Group(*lines, Text(caption, style="dim"))
 
 
 def _subtitle(figures: Figures) -> str:
@@ -169,11 +175,13 @@ def _duration_us(value: float | None) -> str:
     return "–" if value is None else _duration_s(value / 1e6)
 
 
+def _bound_s(value: float | None) -> str:
+    return "–" if value is None else "over the scale" if value == float("inf") else f"≤ {_duration_s(value)}"
+
+
 def _duration_s(value: float | None) -> str:
     if value is None:
         return "–"
-    if value == float("inf"):
-        return "over the scale"
     if value < 1e-3:
         return f"{value * 1e6:.0f} µs"
     return f"{value * 1e3:.1f} ms" if value < 1 else f"{value:.2f} s"

@@ -13,6 +13,11 @@ from cyclopts import Parameter
 from fanwire import _engine
 
 PACKAGE = Path(__file__).resolve().parent.parent
+AGAIN = [sys.executable, "-m", "fanwire", "load"]
+"""Starts the load client that is inside the extension, as a process of its own."""
+
+RunLoad = Callable[[list[str], list[str]], int]
+"""What starts this client again for more connections than one process may hold, its arguments; its exit code."""
 
 
 def load(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
@@ -23,7 +28,7 @@ def load(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> No
     """
     inside = run_load()
     if inside is not None:
-        raise SystemExit(inside(list(arguments)))
+        raise SystemExit(inside(AGAIN, ["fanwire load", *arguments]))
     raise SystemExit(subprocess.run([*load_command(), *arguments], check=False).returncode)
 
 
@@ -40,7 +45,7 @@ def load_command() -> list[str]:
     if named:
         return [named]
     if run_load() is not None:
-        return [sys.executable, "-m", "fanwire", "load"]
+        return AGAIN
     target = Path(os.environ.get("CARGO_TARGET_DIR", PACKAGE.parent.parent / "target"))
     for candidate in (PACKAGE / "fanwire-load", target / "release" / "fanwire-load"):
         if candidate.is_file():
@@ -54,8 +59,8 @@ def load_command() -> list[str]:
     return [found]
 
 
-def run_load() -> Callable[[list[str]], int] | None:
+def run_load() -> RunLoad | None:
     """The load client inside the extension, or None where it was built without, or FANWIRE_LOAD names another."""
     if os.environ.get("FANWIRE_LOAD"):
         return None
-    return cast("Callable[[list[str]], int] | None", getattr(_engine, "run_load", None))
+    return cast("RunLoad | None", getattr(_engine, "run_load", None))
