@@ -7,6 +7,26 @@ twice in the life of an engine; a call that names one which is gone does nothing
 from collections.abc import Sequence
 from typing import Any, final
 
+__all__ = [
+    "Asking",
+    "Call",
+    "ChannelRule",
+    "Closed",
+    "Engine",
+    "Message",
+    "Opening",
+    "Position",
+    "Record",
+    "Settings",
+    "Stats",
+    "Subscribing",
+    "__version__",
+    "build_info",
+    "encode_json",
+    "encode_msgpack",
+    "run_load",
+]
+
 __version__: str
 
 def build_info() -> dict[str, str]:
@@ -17,6 +37,12 @@ def encode_json(data: Any) -> bytes:
 
 def encode_msgpack(data: Any) -> bytes:
     """MessagePack of `data`, as ``publish`` would send it. Raises what ``publish`` raises."""
+
+def run_load(command: list[str], args: list[str]) -> int:
+    """Run the load client until it is done; returns its exit code.
+
+    `command` starts it again as another process; `args` begins with the program's name.
+    """
 
 @final
 class Position:
@@ -51,13 +77,14 @@ class Settings:
         *,
         shards: int = 1,
         poller: str | None = None,
-        channels: Sequence[ChannelRule] = (),
+        channels: Sequence[ChannelRule] = ...,
         ask_opening: bool = False,
         ask_subscribing: bool = False,
         origins: Sequence[str] | None = None,
         head_bytes_max: int = 16_384,
         message_bytes_max: int = 65_536,
         publication_bytes_max: int = 1_048_576,
+        unsent_bytes_max: int = 67_108_864,
         outbox_bytes_max: int = 262_144,
         subscriptions_max: int = 1_000,
         channels_max: int = 1_000_000,
@@ -144,7 +171,7 @@ class Record:
     level: int
     text: str
 
-Event = Opening | Asking | Subscribing | Message | Call | Closed | Record
+_Event = Opening | Asking | Subscribing | Message | Call | Closed | Record
 
 @final
 class Stats:
@@ -165,13 +192,15 @@ class Stats:
     """Connections whose socket is full, now."""
     overtaken: int
     """Connections closed because a channel's bound overtook them."""
+    expired: int
+    """Frames that a subscriber skipped because their time to live was over."""
     accept_pauses: int
     """Times that accepting paused for want of descriptors."""
     handshakes_refused: int
     closes: dict[int, int]
     """Closed connections by close code."""
     completion_buckets: list[tuple[float, int]]
-    """Fan-out completion: (upper bound in seconds, publications' turns at or under it), cumulative; the last bound is inf."""
+    """Fan-out completion: (upper bound in seconds, publications' turns at or under it), cumulative; the last is inf."""
     completion_seconds: float
     """Sum of all completions, seconds."""
     poller: str
@@ -183,13 +212,13 @@ class Engine:
 
     def __new__(cls, settings: Settings) -> Engine: ...
     def start(self) -> None:
-        """Start the shards' threads. Once. Raises ``ListenFailed``-free ``OSError`` where a poller can't be had."""
+        """Start the shards' threads. Once. Raises OSError where a poller can't be had."""
     def listen(self, address: str) -> str:
-        """Listen on ``HOST:PORT``, ``[V6]:PORT`` or ``unix:PATH``; returns the bound address. Raises ``ListenFailed``."""
+        """Listen on ``HOST:PORT``, ``[V6]:PORT`` or ``unix:PATH``; returns the bound address. Raises ListenFailed."""
     @property
     def event_fd(self) -> int:
         """An eventfd that is readable when events wait. Only ``take_events`` reads it."""
-    def take_events(self, count_max: int = 1024) -> list[Event]:
+    def take_events(self, count_max: int = 1024) -> list[_Event]:
         """What happened since the last call, oldest first for each connection. Never waits."""
     def acknowledge(self, connections: Sequence[int]) -> None:
         """One entry for each Message, Call or Subscribing that is dealt with: its client may send the next ones."""
@@ -216,16 +245,18 @@ class Engine:
         """Answer an Asking."""
     def subscribe(self, connection: int, channel: str) -> None:
         """Publications made after this call reach the connection. Raises InvalidChannel."""
-    def unsubscribe(self, connection: int, channel: str) -> None: ...
+    def unsubscribe(self, connection: int, channel: str) -> None:
+        """Publications made after this call no longer reach the connection. Raises InvalidChannel."""
     def send(self, connection: int, data: str | bytes) -> None:
         """Private bytes, between publications. A full outbox closes the connection with 1013. Raises PayloadTooBig."""
     def disconnect(self, connection: int, code: int = 1000, reason: str = "") -> None:
-        """The close handshake of RFC 6455 §7. Raises ValueError for a code that may not be sent or a reason over 123 bytes."""
+        """The close handshake of RFC 6455 §7. ValueError: a code that may not be sent, a reason over 123 bytes."""
     def channels(self, connection: int) -> list[str]:
         """What the connection is subscribed to, now."""
     def occupancy(self, channel: str) -> int:
         """Subscribers of the channel, now."""
-    def stats(self) -> Stats: ...
+    def stats(self) -> Stats:
+        """All counters and gauges, now."""
     def drain(self, code: int = 1001, reason: str = "") -> None:
         """Stop accepting, then close every connection in an orderly way."""
     def stop(self) -> None:

@@ -204,11 +204,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError`]: stopped, a bad channel name, the bound of channels.
-    pub fn accept<'a>(
-        &self,
-        id: ConnectionId,
-        channels: impl IntoIterator<Item = &'a str>,
-    ) -> Result<(), EngineError> {
+    pub fn accept<'a>(&self, id: ConnectionId, channels: impl IntoIterator<Item = &'a str>) -> Result<(), EngineError> {
         self.check_running()?;
         let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) else { return Ok(()) };
         let watch = |name| Ok(self.obtain(name)?.watch(format, id.shard()));
@@ -413,8 +409,6 @@ fn payload_bytes(payload: &Payload<'_>) -> usize {
     match payload {
         Payload::Text(text) => text.len(),
         Payload::Binary(bytes) => bytes.len(),
-        Payload::Object { json, msgpack } => {
-            json.map_or(0, <[u8]>::len).max(msgpack.map_or(0, <[u8]>::len))
-        }
+        Payload::Object { json, msgpack } => json.map_or(0, <[u8]>::len).max(msgpack.map_or(0, <[u8]>::len)),
     }
 }

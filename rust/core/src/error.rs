@@ -113,7 +113,9 @@ pub enum EngineError {
         cause: io::Error,
     },
     /// This process is a fork of the one that started the engine; its threads are not here.
-    #[error("the engine was started in process {started} and is not usable in its fork {here}; make a new Hub after the fork")]
+    #[error(
+        "the engine was started in process {started} and is not usable in its fork {here}; make a new Hub after the fork"
+    )]
     Forked {
         /// Process that started it.
         started: u32,

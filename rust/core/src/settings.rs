@@ -131,7 +131,7 @@ impl Settings {
             ("message_bytes_max", self.message_bytes_max as u64, 1, 1 << 30),
             ("publication_bytes_max", self.publication_bytes_max as u64, 1, 1 << 30),
             ("unsent_bytes_max", self.unsent_bytes_max, 1 << 10, 1 << 40),
-            ("outbox_bytes_max", self.outbox_bytes_max as u64, 1 << 10, 1 << 30),
+            ("outbox_bytes_max", self.outbox_bytes_max as u64, 256, 1 << 30),
             ("subscriptions_max", self.subscriptions_max as u64, 1, 1 << 20),
             ("channels_max", self.channels_max as u64, 1, 1 << 24),
             ("messages_pending_max", u64::from(self.messages_pending_max), 1, 1 << 15),
@@ -192,8 +192,7 @@ mod tests {
             pattern: Pattern::new(pattern).expect("a pattern"),
             bounds: ChannelBounds { backlog_bytes: 1, backlog_frames: frames },
         };
-        let settings =
-            Settings { channels: vec![rule("odds:7", 1), rule("odds:*", 2)], ..Settings::default() };
+        let settings = Settings { channels: vec![rule("odds:7", 1), rule("odds:*", 2)], ..Settings::default() };
         assert_eq!(settings.bounds_of("odds:7").backlog_frames, 1);
         assert_eq!(settings.bounds_of("odds:8").backlog_frames, 2);
         assert_eq!(settings.bounds_of("goals"), ChannelBounds::default());

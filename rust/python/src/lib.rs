@@ -58,7 +58,12 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     events::add_classes(module)?;
     if cfg!(debug_assertions) {
         let text = "fanwire was built without optimisation: use `maturin develop --release`";
-        PyErr::warn(module.py(), &module.py().get_type::<pyo3::exceptions::PyRuntimeWarning>(), &std::ffi::CString::new(text)?, 1)?;
+        PyErr::warn(
+            module.py(),
+            &module.py().get_type::<pyo3::exceptions::PyRuntimeWarning>(),
+            &std::ffi::CString::new(text)?,
+            1,
+        )?;
     }
     Ok(())
 }

@@ -32,7 +32,7 @@ struct FrameMark {
 /// Frames to write: what lies between two cursors, without what has expired.
 #[derive(Debug, Default)]
 pub struct Run {
-    /// In order; each holds whole frames. Usually one, at most [`SLICES_MAX`].
+    /// In order; each holds whole frames. Usually one, at most `SLICES_MAX`.
     pub slices: SmallVec<[Slice; 1]>,
     /// Frames in them.
     pub frames: u64,
@@ -91,8 +91,7 @@ impl Log {
         let needed = self.watches.iter().map(|watch| watch.needed()).min().unwrap_or(self.tail);
         let fanned_out = self.fanned_out();
         while let Some(frame) = self.frames.front() {
-            let is_over =
-                self.tail - self.head > bounds.backlog_bytes || self.frames.len() >= bounds.backlog_frames;
+            let is_over = self.tail - self.head > bounds.backlog_bytes || self.frames.len() >= bounds.backlog_frames;
             if frame.end > needed && !(is_over && frame.end <= fanned_out) {
                 break;
             }
@@ -273,14 +272,10 @@ mod tests {
         let _watch = watched(&mut log);
         log.append(b"abc", 0, u64::MAX, &BOUNDS);
         log.append(b"de", 0, u64::MAX, &BOUNDS);
-        assert_eq!((0..6).map(|at| log.frame_end(at)).collect::<Vec<_>>(), [
-            Some(3),
-            Some(3),
-            Some(3),
-            Some(5),
-            Some(5),
-            None
-        ]);
+        assert_eq!(
+            (0..6).map(|at| log.frame_end(at)).collect::<Vec<_>>(),
+            [Some(3), Some(3), Some(3), Some(5), Some(5), None]
+        );
     }
 
     proptest! {

@@ -88,9 +88,8 @@ fn bind_unix(path: &Path, shards: usize) -> io::Result<(Vec<Listener>, String)> 
     let socket = UnixListener::bind(path)?;
     socket.set_nonblocking(true)?;
     let owner = Arc::new(UnixPath(path.into()));
-    let sockets: io::Result<Vec<Listener>> = (0..shards)
-        .map(|_| Ok(Listener { fd: socket.try_clone()?.into(), _path: Some(Arc::clone(&owner)) }))
-        .collect();
+    let sockets: io::Result<Vec<Listener>> =
+        (0..shards).map(|_| Ok(Listener { fd: socket.try_clone()?.into(), _path: Some(Arc::clone(&owner)) })).collect();
     Ok((sockets?, format!("unix:{}", path.display())))
 }
 

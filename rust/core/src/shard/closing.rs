@@ -60,9 +60,7 @@ impl Shard {
     fn end_within(&mut self, slot: u32, code: CloseCode, reason: &str, by: ClosedBy, timeout: Duration) {
         let connection = self.slab.at(slot);
         connection.unread = None;
-        connection
-            .ending
-            .get_or_insert_with(|| Box::new(Ending { code: code.0, reason: reason.to_owned(), by }));
+        connection.ending.get_or_insert_with(|| Box::new(Ending { code: code.0, reason: reason.to_owned(), by }));
         self.timers.set(slot, timeout);
         if !self.slab.at(slot).is_blocked {
             self.pump(slot);

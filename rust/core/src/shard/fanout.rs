@@ -10,6 +10,8 @@ pub(super) struct Turn {
     run: Run,
     /// Where its feed was before.
     from: u64,
+    /// When it was read: what expires later is still sent.
+    now_ns: u64,
 }
 
 /// Reused memory of joined writes: for each connection a chain of the turns that it takes part in.
@@ -66,7 +68,7 @@ impl Shard {
             if run.end > target.cursor {
                 let from = target.cursor;
                 self.feeds.at(feed).cursor = run.end;
-                turns.push(Turn { feed, run, from });
+                turns.push(Turn { feed, run, from, now_ns });
             }
         }
         if turns.len() > 1 && self.feeds.sharing > 0 {
@@ -115,9 +117,9 @@ impl Shard {
     fn write_joined(&mut self, turns: &[Turn]) {
         let mut joiner = std::mem::take(&mut self.joiner);
         let mut shorts = std::mem::take(&mut self.shorts);
-        let members = turns.iter().map(|turn| {
-            self.feeds.get(turn.feed).expect("turns are made of feeds that exist").at_tail.as_slice()
-        });
+        let members = turns
+            .iter()
+            .map(|turn| self.feeds.get(turn.feed).expect("turns are made of feeds that exist").at_tail.as_slice());
         joiner.gather(self.slab.slots(), members);
         for turn in turns {
             let count = self.feeds.at(turn.feed).at_tail.len() as u64;
@@ -191,8 +193,9 @@ impl Shard {
             let (cursor, cut) = self.place_in(turn.feed, &turn.run, taken, turn.from);
             // What was counted as delivered to it is counted when the rest goes out.
             let target = self.feeds.at(turn.feed);
-            let rest = target.channel.read(target.format, cursor, Some(turn.run.end), 0);
+            let rest = target.channel.read(target.format, cursor, Some(turn.run.end), turn.now_ns);
             self.stats.deliveries.sub(rest.frames);
+            self.stats.expired.sub(rest.expired);
             self.set_cursor(short.slot, turn.feed, cursor);
             if cut.is_some() {
                 self.slab.at(short.slot).cut = cut;

@@ -109,6 +109,7 @@ impl Shard {
             Ok((taken, None)) => (taken, None),
             Ok((taken, Some(received))) => (taken, self.understand(slot, received)),
         };
+        receiver.give_back();
         self.slab.at(slot).phase = Phase::Open(receiver);
         match outcome {
             None => {}
@@ -175,12 +176,9 @@ impl Shard {
             Ok(Request::Unsubscribe { channels, id }) => {
                 Some(Outcome::Unsubscribe(channels.into_iter().map(|name| name.into_owned()).collect(), owned(id)))
             }
-            Ok(Request::Call { target, arguments, id }) => Some(Outcome::Event(Event::Call(
-                connection,
-                target.into_owned(),
-                arguments.to_owned(),
-                owned(id),
-            ))),
+            Ok(Request::Call { target, arguments, id }) => {
+                Some(Outcome::Event(Event::Call(connection, target.into_owned(), arguments.to_owned(), owned(id))))
+            }
             Ok(Request::Other) => Some(Outcome::Event(Event::Text(connection, text.to_owned()))),
             Err(error) => {
                 self.reply_error(slot, error.id.as_deref(), &error.to_string());
@@ -195,7 +193,11 @@ impl Shard {
         let waiting = connection.outbox.waiting().len();
         if waiting > self.settings.outbox_bytes_max {
             let bound = self.settings.outbox_bytes_max;
-            self.close(slot, CloseCode::TRY_AGAIN_LATER, &format!("{waiting} private bytes wait, the bound is {bound}"));
+            self.close(
+                slot,
+                CloseCode::TRY_AGAIN_LATER,
+                &format!("{waiting} private bytes wait, the bound is {bound}"),
+            );
         } else if !connection.is_blocked {
             self.pump(slot);
         }

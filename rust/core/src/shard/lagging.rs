@@ -25,6 +25,8 @@ struct Piece {
     subscription: usize,
     run: Run,
     from: u64,
+    /// When it was read.
+    now_ns: u64,
 }
 
 impl Shard {
@@ -163,7 +165,7 @@ impl Shard {
                     // Overtaken: the next turn of the feed closes it.
                     continue;
                 }
-                pieces.push(Piece { subscription: index, run, from });
+                pieces.push(Piece { subscription: index, run, from, now_ns });
             }
         }
         pieces
@@ -179,8 +181,9 @@ impl Shard {
             let (cursor, cut) =
                 if taken == all { (piece.run.end, None) } else { self.place_in(feed, &piece.run, taken, piece.from) };
             let target = self.feeds.at(feed);
-            let done = target.channel.read(target.format, piece.from, Some(cursor), self.clock.now_ns());
+            let done = target.channel.read(target.format, piece.from, Some(cursor), piece.now_ns);
             self.stats.deliveries.add(done.frames);
+            self.stats.expired.add(done.expired);
             let connection = self.slab.at(slot);
             connection.subscriptions[piece.subscription].cursor = cursor;
             if cut.is_some() {

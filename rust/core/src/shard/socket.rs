@@ -110,8 +110,7 @@ fn congestion_control(fd: RawFd, name: &str) -> io::Result<()> {
     let name = CString::new(name).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     let length = name.as_bytes().len() as u32;
     // SAFETY: the kernel reads `length` bytes of the name.
-    let result =
-        unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name.as_ptr().cast(), length) };
+    let result = unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name.as_ptr().cast(), length) };
     if result < 0 {
         let cause = io::Error::last_os_error();
         let name = name.to_string_lossy().into_owned();

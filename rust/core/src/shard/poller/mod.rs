@@ -130,7 +130,8 @@ fn send_each(members: &[Member], bytes: &[u8], shorts: &mut Vec<Short>) {
 fn write_each(writes: &[Write], vectors: &[&[u8]], shorts: &mut Vec<Short>) {
     for write in writes {
         let own = &vectors[write.vectors_start as usize..][..write.vectors_count as usize];
-        let result = if let [alone] = own { socket::send(write.fd, alone) } else { socket::send_vectors(write.fd, own) };
+        let result =
+            if let [alone] = own { socket::send(write.fd, alone) } else { socket::send_vectors(write.fd, own) };
         if result != write.bytes as isize {
             shorts.push(Short::from_result(write.slot, result));
         }

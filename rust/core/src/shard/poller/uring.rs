@@ -67,10 +67,11 @@ impl Ring {
 
     pub(super) fn write_batch(&mut self, writes: &[Write], vectors: &[&[u8]], shorts: &mut Vec<Short>) {
         self.vectors.clear();
-        self.vectors.extend(vectors.iter().map(|vector| libc::iovec {
-            iov_base: vector.as_ptr().cast_mut().cast(),
-            iov_len: vector.len(),
-        }));
+        self.vectors.extend(
+            vectors
+                .iter()
+                .map(|vector| libc::iovec { iov_base: vector.as_ptr().cast_mut().cast(), iov_len: vector.len() }),
+        );
         for batch in writes.chunks(BATCH) {
             self.headers.clear();
             for write in batch {
@@ -98,7 +99,8 @@ impl Ring {
         let entry = entry.flags(Flags::SKIP_SUCCESS).user_data(index as u64);
         // SAFETY: what the entry points at (slice, header, vectors) lives until `submit` returns, and by MSG_DONTWAIT
         // the kernel is done with it then.
-        unsafe { self.ring.submission().push(&entry) }.expect("a batch is no larger than the ring, which was submitted");
+        unsafe { self.ring.submission().push(&entry) }
+            .expect("a batch is no larger than the ring, which was submitted");
     }
 
     /// Enters the kernel once and reports what came short.

@@ -1,0 +1,112 @@
+# Needs Python 3.11 or later with venv, a Rust toolchain, make and git; each target makes the rest for itself, once.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+FUZZ_SECONDS ?= 20
+# What cargo itself would take, so that both agree where binaries are.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BIN := $(CURDIR)/.venv/bin
+BENCH_BIN := $(CURDIR)/.venv-bench/bin
+# For stub checks the sources, not what is installed, are read.
+export MYPYPATH := $(CURDIR)/python
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Which Python the binding is built for; it is there before any cargo command that needs it.
+with_python = PYO3_PYTHON=$(BIN)/python
+rust_sources := Cargo.toml Cargo.lock $(shell find rust -name target -prune -o \( -name '*.rs' -o -name Cargo.toml \) -print)
+node := $(and $(shell command -v node),$(shell command -v npm))
+
+.PHONY: help demo test lint fmt bench fuzz docs wheel clean
+
+help: ## This list
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | sort | awk -F '\t' '{ printf "%-8s %s\n", $$1, $$2 }'
+
+demo: .venv/.stamp-engine ## A hub with thousands of real clients, live in the terminal
+	$(BIN)/fanwire demo
+
+test: .venv/.stamp-engine .venv/.stamp-test tests/interop/node/node_modules/.stamp ## Rust, loom and Python tests
+	$(with_python) cargo test --workspace --exclude fanwire-python --locked
+	RUSTFLAGS="--cfg loom" cargo test -p fanwire-core --test loom --release --locked --target-dir $(TARGET)/loom
+	$(BIN)/python -m pytest
+
+lint: .venv/.stamp-engine .venv/.stamp-lint .venv/.stamp-test ## ruff, mypy, stubtest, cargo fmt, clippy, doc, deny; the house's rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest fanwire._engine
+	cargo fmt --all --check
+	cargo fmt --manifest-path rust/core/fuzz/Cargo.toml --check
+	$(with_python) cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(with_python) RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+	@if cargo deny --version >/dev/null 2>&1; then set -x; cargo deny --workspace check bans licenses sources; \
+	else echo "skipped: cargo deny is not installed (cargo install --locked cargo-deny)"; fi
+	$(BIN)/python -m pytest tests/test_house.py
+
+fmt: .venv/.stamp-lint ## Format Python and Rust
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	cargo fmt --all
+	cargo fmt --manifest-path rust/core/fuzz/Cargo.toml
+
+bench: .venv-bench/.stamp bench/peers/node/node_modules/.stamp ## Beside the peers, the short form: under ten minutes
+	cargo build --release --locked -p fanwire-load
+	FANWIRE_BENCH_BINARIES="$$(realpath $(TARGET)/release)" $(BENCH_BIN)/python bench/run.py --short
+
+fuzz: ## Each fuzz target for FUZZ_SECONDS (20), from its seeds
+	@cargo +nightly --version >/dev/null 2>&1 || { echo "needs Rust nightly: rustup toolchain install nightly"; exit 1; }
+	@cargo fuzz --version >/dev/null 2>&1 || { echo "needs cargo-fuzz: cargo install --locked cargo-fuzz"; exit 1; }
+	cd rust/core/fuzz; for target in $$(cargo +nightly fuzz list); do \
+		mkdir -p "corpus/$$target"; \
+		cargo +nightly fuzz run "$$target" "corpus/$$target" "seeds/$$target" -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0; \
+	done
+
+docs: .venv/.stamp ## The crates' documentation, into target/doc
+	$(with_python) RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+wheel: dist/.stamp ## Wheels for this machine, into dist
+
+clean: ## Remove all that was made here
+	cargo clean
+	rm -rf .venv .venv-bench dist python/fanwire/*.so tests/interop/node/node_modules bench/peers/node/node_modules
+	rm -rf rust/core/fuzz/target .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+
+# The set-up. A stamp is newer than what it was made from, so that nothing is done twice.
+.venv/.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needs Python 3.11 or later: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' 'maturin>=1.10,<2'
+	touch $@
+
+.venv/.stamp-test .venv/.stamp-lint: .venv/.stamp-%: .venv/.stamp pyproject.toml
+	$(BIN)/python -m pip install --quiet --group $*
+	touch $@
+
+.venv/.stamp-engine: .venv/.stamp pyproject.toml $(rust_sources)
+	VIRTUAL_ENV=$(CURDIR)/.venv $(with_python) $(BIN)/maturin develop --release --locked
+	touch $@
+
+# One wheel for CPython 3.11 and later; one more for free-threaded CPython 3.14, which has no stable ABI.
+dist/.stamp: .venv/.stamp pyproject.toml $(rust_sources) $(shell find python -name '*.py*' -not -path '*/__pycache__/*')
+	rm -rf dist
+	$(BIN)/maturin build --release --locked --interpreter $(BIN)/python --out dist
+	if command -v python3.14t >/dev/null; then \
+		$(BIN)/maturin build --release --locked --no-default-features --interpreter python3.14t --out dist; \
+	else echo "skipped: the free-threaded wheel, there is no python3.14t"; fi
+	touch $@
+
+.venv-bench/.stamp: dist/.stamp
+	$(PYTHON) -m venv .venv-bench
+	$(BENCH_BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BENCH_BIN)/python -m pip install --quiet --group bench --group test dist/fanwire-*-abi3-*.whl
+	$(BENCH_BIN)/python -m pip install --quiet --force-reinstall --no-deps dist/fanwire-*-abi3-*.whl
+	touch $@
+
+%/node_modules/.stamp: %/package-lock.json
+ifneq ($(node),)
+	cd $* && npm ci --no-audit --no-fund
+	touch $@
+else
+	@echo "skipped: the npm packages of $*, there is no node or no npm"
+endif

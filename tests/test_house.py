@@ -1,0 +1,365 @@
+"""The house's rules, enforced: which way imports point, sizes, names, rooms of `unsafe`, docs.
+
+An exception stands here, with its reason; one that nothing needs any more fails.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("python", "rust", "tests", "bench", "examples")
+NOT_OURS = {"target", "node_modules", "__pycache__", "results", "corpus", "artifacts"}
+FILE_LINES_MAX = 600
+FUNCTION_LINES_MAX = 70
+
+PYTHON_LAYERS = [
+    ["_engine", "errors"],
+    ["auth", "channel", "logs", "metrics", "options"],
+    ["client"],
+    ["_loop"],
+    ["methods"],
+    ["pump"],
+    ["hub"],
+    ["cli.demo_figures"],
+    ["cli.demo_screen", "cli.load"],
+    ["cli.demo"],
+    ["cli"],
+]
+"""A module imports from the layers before its own. `__init__` and `__main__` stand outside: they only collect."""
+
+CORE_LAYERS = [
+    ["error", "notify", "position", "stats", "sync"],
+    ["settings", "mailbox", "http"],
+    ["ws"],
+    ["protocol"],
+    ["channel"],
+    ["messages"],
+    ["events"],
+    ["shard"],
+    ["engine"],
+]
+CORE_EXCEPTIONS = {
+    ("settings", "channel"): "a rule holds a parsed Pattern, so that a bad one is refused with the settings",
+    ("messages", "shard"): "Command::Listen carries the bound Listener to the shard that will own it",
+}
+
+LOAD_LAYERS = [
+    ["error", "payload", "sys"],
+    ["commands", "draw"],
+    ["args"],
+    ["check", "completion", "connect"],
+    ["receive", "report"],
+    ["client"],
+    ["children", "session"],
+    ["floor"],
+]
+LOAD_EXCEPTIONS = {
+    ("check", "completion"): "one subject in two files: what arrives, and when the last subscriber has it",
+    ("completion", "check"): "the shape of a latency histogram is check's",
+    ("children", "session"): "a parent speaks its children's commands",
+    ("session", "children"): "a child says what its parent hears",
+}
+
+BINDING_SEES = {"channel", "messages", "protocol", "settings", "error"}
+"""Modules of fanwire-core that the binding names; what the crate's root exports it may have anyway."""
+
+UNSAFE_ROOMS = {
+    "rust/core/src/notify.rs": "the eventfd",
+    "rust/core/src/channel/segment.rs": "bytes that are written once beside readers",
+    "rust/core/src/shard/socket.rs": "system calls",
+    "rust/core/src/shard/poller/": "epoll and io_uring",
+    "rust/python/src/encode/": "CPython's own type checks and buffers",
+    "rust/load/src/sys.rs": "system calls",
+    "rust/load/src/floor/ring.rs": "io_uring",
+}
+
+SLEEP_EXCEPTIONS = {
+    "bench/micro/test_events.py": "no claim of readiness: a pause before the timing, so that a batch is whole",
+}
+
+WORDS = {"util", "utils", "helper", "helpers", "manager", "managers", "data2"}
+
+Definition: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+@cache
+def files(*suffixes: str) -> list[Path]:
+    """Our files with one of the suffixes, relative to the root, in order."""
+    found = [
+        path.relative_to(ROOT) for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in suffixes
+    ]
+    assert found, suffixes
+    return sorted(path for path in found if not NOT_OURS.intersection(path.parts))
+
+
+@cache
+def text(path: Path) -> str:
+    """What is in a file of ours."""
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    """The syntax tree of a Python file."""
+    return ast.parse(text(path), str(path))
+
+
+NOT_CODE = re.compile(
+    r"""
+    //[^\n]*
+    | /\*.*?\*/
+    | \b b?r (?P<hashes>\#*) ".*?" (?P=hashes)
+    | b?" (?:\\.|[^"\\])* "
+    | b?' (?:\\(?:x..|u\{[^}]*\}|.)|[^'\\\n]) '
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+@cache
+def code(path: Path) -> str:
+    """A Rust file with spaces in place of comments, strings and characters; its lines stay."""
+    return NOT_CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text(path))
+
+
+def tests_in(path: Path) -> str:
+    """The part of a Rust file that is tests: all of it under tests/, else what follows `#[cfg(test)]`."""
+    return code(path) if "tests" in path.parts else code(path).partition("#[cfg(test)]")[2]
+
+
+def body_end(source: str, start: int) -> int:
+    """Where the brace that opens at or after `start` closes; `start` when a `;` comes first (a declaration)."""
+    depth = nested = 0
+    for match in re.compile(r"[{}()\[\];]").finditer(source, start):
+        sign = match[0]
+        nested += (sign in "([") - (sign in ")]")
+        depth += (sign == "{") - (sign == "}")
+        if sign == "}" and depth == 0:
+            return match.end()
+        if sign == ";" and depth == 0 and nested == 0:
+            return start
+    raise AssertionError("a brace never closes")
+
+
+def definitions(node: ast.AST, is_public: bool = False) -> Iterator[Definition]:
+    """Functions and classes below a node; with `is_public` those that a caller can name."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, Definition):
+            if is_public and child.name.startswith("_"):
+                continue
+            yield child
+            if is_public and not isinstance(child, ast.ClassDef):
+                continue
+        yield from definitions(child, is_public)
+
+
+def python_module(path: Path) -> str:
+    """`python/fanwire/cli/demo.py` as `cli.demo`."""
+    return ".".join(path.with_suffix("").parts[2:]).removesuffix(".__init__")
+
+
+def python_imports(path: Path, modules: set[str]) -> Iterator[str]:
+    """Modules of ours that a Python file imports, anywhere in it."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} has a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name.partition(".")[0] != "fanwire":
+                continue
+            within = name.removeprefix("fanwire").removeprefix(".")
+            while within and within not in modules:
+                within = within.rpartition(".")[0]
+            yield within or "fanwire"
+
+
+def rust_uses(path: Path) -> set[str]:
+    """Modules of its crate that a Rust file uses outside its tests. `super::` stays inside a module's own room."""
+    source = code(path).partition("#[cfg(test)]")[0]
+    assert not re.search(r"\bcrate::\{|\bsuper::super::super::", source), (
+        f"{path}: name each module in a line of its own"
+    )
+    return set(re.findall(r"(?<!\$)\bcrate::([a-z_]\w*)", source))
+
+
+def misplaced(
+    imports: dict[str, set[str]], layers: list[list[str]], exceptions: dict[tuple[str, str], str]
+) -> list[str]:
+    """What points right, what has no place, and exceptions that nothing needs."""
+    rank = {module: index for index, layer in enumerate(layers) for module in layer}
+    found = [f"{module} has no place in the table" for module in sorted(imports.keys() - rank.keys())]
+    found += [f"{module} stands in the table and not in the tree" for module in sorted(rank.keys() - imports.keys())]
+    needed = set()
+    for module, others in imports.items():
+        for other in others - {module}:
+            if module in rank and rank.get(other, len(layers)) >= rank[module]:
+                needed.add((module, other))
+    found += [
+        f"{module} imports {other}, which does not stand left of it"
+        for module, other in sorted(needed - exceptions.keys())
+    ]
+    return found + [f"{module} → {other} needs no exception" for module, other in sorted(exceptions.keys() - needed)]
+
+
+def test_python_imports_point_left() -> None:
+    paths = [path for path in files(".py", ".pyi") if path.parts[:2] == ("python", "fanwire")]
+    modules = {python_module(path) for path in paths} - {"__init__", "__main__"}
+    imports = {
+        python_module(path): set(python_imports(path, modules)) for path in paths if python_module(path) in modules
+    }
+    assert sum(map(len, imports.values())) > 20
+    assert misplaced(imports, PYTHON_LAYERS, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "layers", "exceptions"),
+    [("rust/core/src", CORE_LAYERS, CORE_EXCEPTIONS), ("rust/load/src", LOAD_LAYERS, LOAD_EXCEPTIONS)],
+    ids=["core", "load"],
+)
+def test_rust_uses_point_left(source: str, layers: list[list[str]], exceptions: dict[tuple[str, str], str]) -> None:
+    uses: dict[str, set[str]] = {}
+    for path in files(".rs"):
+        if path.is_relative_to(source) and path.name not in ("lib.rs", "main.rs") and "bin" not in path.parts:
+            module = path.relative_to(source).with_suffix("").parts[0]
+            uses.setdefault(module, set()).update(rust_uses(path))
+    assert sum(map(len, uses.values())) > 20
+    assert misplaced(uses, layers, exceptions) == []
+
+
+def test_crates_stay_out_of_each_other() -> None:
+    core = text(Path("rust/core/Cargo.toml"))
+    load = text(Path("rust/load/Cargo.toml"))
+    assert not re.search(r"^(pyo3|tokio|async-std|smol)\b", core, re.MULTILINE)
+    assert not re.search(r"^fanwire-core\b", load, re.MULTILINE)
+    sources = [path for path in files(".rs") if path.is_relative_to("rust/core/src")]
+    assert [str(path) for path in sources if re.search(r"\benv::|\benv!\(", code(path))] == []
+
+
+def test_the_binding_sees_only_the_core_s_front_rooms() -> None:
+    seen = set()
+    for path in files(".rs"):
+        if path.is_relative_to("rust/python/src"):
+            seen |= set(re.findall(r"\bfanwire_core::([a-z]\w*)", code(path)))
+    assert "messages" in seen
+    assert seen <= BINDING_SEES
+
+
+def test_no_file_is_over_600_lines() -> None:
+    lines = {str(path): text(path).count("\n") for path in files(".py", ".pyi", ".rs", ".js", ".html")}
+    assert {path: count for path, count in lines.items() if count > FILE_LINES_MAX} == {}
+
+
+def test_no_python_function_is_over_70_lines() -> None:
+    found = {}
+    for path in files(".py", ".pyi"):
+        for node in definitions(tree(path)):
+            count = (node.end_lineno or node.lineno) - node.lineno + 1
+            if not isinstance(node, ast.ClassDef) and count > FUNCTION_LINES_MAX:
+                found[f"{path}:{node.lineno} {node.name}"] = count
+    assert found == {}
+
+
+def test_no_rust_function_is_over_70_lines() -> None:
+    found = {}
+    functions = 0
+    for path in files(".rs"):
+        source = code(path)
+        for match in re.finditer(r"\bfn\s+(\w+)", source):
+            functions += 1
+            count = source.count("\n", match.start(), body_end(source, match.end())) + 1
+            if count > FUNCTION_LINES_MAX:
+                found[f"{path}:{source.count(chr(10), 0, match.start()) + 1} {match[1]}"] = count
+    assert functions > 400
+    assert found == {}
+
+
+def test_no_test_sleeps() -> None:
+    found = set()
+    for path in files(".py"):
+        if path.parts[0] == "tests" or path.name.startswith("test_"):
+            calls = [node.func for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
+            names = [call.attr if isinstance(call, ast.Attribute) else getattr(call, "id", "") for call in calls]
+            if any(name in ("sleep", "sleep_until", "usleep") for name in names):
+                found.add(str(path))
+    for path in files(".rs"):
+        if re.search(r"\b(sleep|sleep_ms|usleep|nanosleep)\s*\(", tests_in(path)):
+            found.add(str(path))
+    assert found == SLEEP_EXCEPTIONS.keys()
+
+
+def test_no_name_says_a_word_that_says_nothing() -> None:
+    names = {str(path): path.stem for path in files(".py", ".pyi", ".rs", ".js", ".html", ".toml")}
+    names |= {f"{path.parent}/": path.parent.name for path in files(".py", ".rs")}
+    for path in files(".py", ".pyi"):
+        names |= {f"{path}:{node.lineno} {node.name}": node.name for node in definitions(tree(path))}
+    for path in files(".rs"):
+        for match in re.finditer(r"\b(?:fn|struct|enum|trait|type|mod|union)\s+(\w+)", code(path)):
+            names[f"{path} {match[1]}"] = match[1]
+    parts = {place: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split("_") for place, name in names.items()}
+    assert [place for place, words in parts.items() if WORDS.intersection(words)] == []
+
+
+def test_unsafe_stays_in_its_rooms() -> None:
+    outside, used = [], set()
+    for path in files(".rs"):
+        if not re.search(r"\bunsafe\b", code(path)):
+            continue
+        room = next((room for room in UNSAFE_ROOMS if str(path).startswith(room)), None)
+        if room is None:
+            outside.append(str(path))
+        else:
+            used.add(room)
+    assert outside == []
+    assert used == UNSAFE_ROOMS.keys(), "a room without `unsafe` is no room"
+
+
+def test_every_path_in_the_architecture_exists() -> None:
+    page = ROOT / "ARCHITECTURE.md"
+    if not page.is_file():
+        pytest.skip("there is no ARCHITECTURE.md yet")
+    ours = [str(path) for path in files(".py", ".pyi", ".rs", ".js", ".toml", ".md", ".json", ".html")]
+    ours += [path.name for path in ROOT.iterdir() if path.is_file()]
+    ours += [str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")]
+    folders = {f"{parent}/" for path in ours for parent in Path(path).parents}
+    named = set(re.findall(r"(?<![\w./*{:-])(?:[\w.-]+/)*[\w-]+\.(?:rs|pyi?|toml|md|js|json|html)\b", page.read_text()))
+    named |= set(re.findall(r"`((?:[\w.-]+/)+)`", page.read_text()))
+    assert named, "it names no file"
+    known = [*ours, *folders]
+    assert [name for name in sorted(named) if not any(f"/{path}".endswith(f"/{name}") for path in known)] == []
+
+
+def test_every_public_python_name_has_a_docstring() -> None:
+    bare = []
+    for path in files(".py", ".pyi"):
+        if path.parts[0] != "python":
+            continue
+        if not ast.get_docstring(tree(path)):
+            bare.append(str(path))
+        for node in definitions(tree(path), is_public=True):
+            marks = {ast.unparse(mark).rpartition(".")[2] for mark in node.decorator_list}
+            if not ast.get_docstring(node) and not marks & {"overload", "setter"}:
+                bare.append(f"{path}:{node.lineno} {node.name}")
+    assert bare == []
+
+
+def test_every_setting_names_its_unit_or_default() -> None:
+    source = text(Path("rust/core/src/settings.rs"))
+    fields: dict[str, str] = {}
+    for name in ("Settings", "ChannelBounds"):
+        start = source.index(f"pub struct {name} {{")
+        body = source[start : source.index("\n}", start)]
+        for docs, field in re.findall(r"((?:^ +///[^\n]*\n)*)^ +pub (\w+):", body, re.MULTILINE):
+            fields[f"{name}.{field}"] = docs
+    assert len(fields) > 20
+    says = re.compile(r"\bdefault\b|\bbytes\b|\bseconds\b|\bms\b|\d s\b", re.IGNORECASE)
+    assert [field for field, docs in fields.items() if not says.search(docs)] == []
