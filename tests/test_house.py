@@ -128,7 +128,7 @@ def code(path: Path) -> str:
     return NOT_CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text(path))
 
 
-def tests_in(path: Path) -> str:
+def in_tests(path: Path) -> str:
     """The part of a Rust file that is tests: all of it under tests/, else what follows `#[cfg(test)]`."""
     return code(path) if "tests" in path.parts else code(path).partition("#[cfg(test)]")[2]
 
@@ -292,7 +292,7 @@ def test_no_test_sleeps() -> None:
             if any(name in ("sleep", "sleep_until", "usleep") for name in names):
                 found.add(str(path))
     for path in files(".rs"):
-        if re.search(r"\b(sleep|sleep_ms|usleep|nanosleep)\s*\(", tests_in(path)):
+        if re.search(r"\b(sleep|sleep_ms|usleep|nanosleep)\s*\(", in_tests(path)):
             found.add(str(path))
     assert found == SLEEP_EXCEPTIONS.keys()
 

@@ -213,9 +213,9 @@ async def test_an_answer_that_the_engine_does_not_take_is_logged_and_the_hub_liv
     hub: fanwire.Hub, caplog: pytest.LogCaptureFixture
 ) -> None:
     hub.authorize(lambda client, channel: True)
-    async with hub.serve(ANY, outbox_bytes_max=256) as serving:
+    async with hub.serve(ANY, outbox_bytes_max=1_024) as serving:
         async with connected(serving.address) as peer:
-            await peer.send_json(subscribe=["x" * 200, "y" * 200], id=1)
+            await peer.send_json(subscribe=[letter * 200 for letter in "abcdefgh"], id=1)
             await until(lambda: "could not be answered" in caplog.text)
         async with connected(serving.address) as peer:
             await peer.send_json(call="x", id=1)

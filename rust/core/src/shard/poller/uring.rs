@@ -51,17 +51,21 @@ impl Ring {
     }
 
     pub(super) fn send_all(&mut self, members: &[Member], bytes: &[u8], shorts: &mut Vec<Short>) {
-        let (pointer, length) = (bytes.as_ptr(), bytes.len() as u32);
         for batch in members.chunks(BATCH) {
             for (index, member) in batch.iter().enumerate() {
-                let entry = if member.slot < self.files {
-                    opcode::Send::new(types::Fixed(member.slot), pointer, length).flags(SEND_FLAGS).build()
-                } else {
-                    opcode::Send::new(types::Fd(member.fd), pointer, length).flags(SEND_FLAGS).build()
-                };
+                let entry = self.send_entry(member.slot, member.fd, bytes);
                 self.push(entry, index);
             }
             self.submit(|index| batch[index].slot, shorts);
+        }
+    }
+
+    fn send_entry(&self, slot: u32, fd: RawFd, bytes: &[u8]) -> Entry {
+        let (pointer, length) = (bytes.as_ptr(), bytes.len() as u32);
+        if slot < self.files {
+            opcode::Send::new(types::Fixed(slot), pointer, length).flags(SEND_FLAGS).build()
+        } else {
+            opcode::Send::new(types::Fd(fd), pointer, length).flags(SEND_FLAGS).build()
         }
     }
 
@@ -82,17 +86,25 @@ impl Ring {
                 self.headers.push(header);
             }
             for (index, write) in batch.iter().enumerate() {
-                let header = &raw const self.headers[index];
-                let entry = if write.slot < self.files {
-                    opcode::SendMsg::new(types::Fixed(write.slot), header).flags(SEND_FLAGS as u32).build()
+                let entry = if let [alone] = &vectors[write.vectors_start as usize..][..write.vectors_count as usize] {
+                    self.send_entry(write.slot, write.fd, alone)
                 } else {
-                    opcode::SendMsg::new(types::Fd(write.fd), header).flags(SEND_FLAGS as u32).build()
+                    self.vectors_entry(write, index)
                 };
                 self.push(entry, index);
             }
             self.submit(|index| batch[index].slot, shorts);
         }
         self.vectors.clear();
+    }
+
+    fn vectors_entry(&self, write: &Write, index: usize) -> Entry {
+        let header = &raw const self.headers[index];
+        if write.slot < self.files {
+            opcode::SendMsg::new(types::Fixed(write.slot), header).flags(SEND_FLAGS as u32).build()
+        } else {
+            opcode::SendMsg::new(types::Fd(write.fd), header).flags(SEND_FLAGS as u32).build()
+        }
     }
 
     fn push(&mut self, entry: Entry, index: usize) {
