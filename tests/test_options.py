@@ -31,3 +31,14 @@ def test_every_option_has_a_word_on_it() -> None:
 def test_the_hubs_own_are_checked(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be >= . ?(seconds)?, not -1"):
         check_options({name: -1})
+
+
+@pytest.mark.anyio
+async def test_the_environment_chooses_the_poller_where_no_option_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FANWIRE_POLLER", "epoll")
+    async with fanwire.Hub().serve("127.0.0.1:0") as serving:
+        assert serving.poller == "epoll"
+    monkeypatch.setenv("FANWIRE_POLLER", "kqueue")
+    with pytest.raises(ValueError, match="poller is \"kqueue\", must be 'epoll' or 'uring'"):
+        async with fanwire.Hub().serve("127.0.0.1:0"):
+            pass

@@ -155,6 +155,8 @@ class Hub:
         check_options(options)
         merged: dict[str, Any] = {**OWN, **self._options, **options}
         own = {name: merged.pop(name) for name in OWN}
+        if merged.get("poller") is None:
+            merged["poller"] = os.environ.get("FANWIRE_POLLER") or None
         settings = Settings(
             shards=shards,
             channels=self._rules,

@@ -9,7 +9,7 @@ class Options(TypedDict, total=False):
     """What ``Hub(...)`` takes as defaults, and ``serve`` and ``run`` for one serving. The engine checks the values."""
 
     poller: str | None
-    """``epoll`` or ``uring``; None (default) takes the better one that the kernel allows."""
+    """``epoll`` or ``uring``; None (default) takes ``FANWIRE_POLLER``, else the better one that the kernel allows."""
     origins: Sequence[str] | None
     """The ``Origin`` values that may connect; None (default) lets all in, without one too."""
     drain_timeout: float
@@ -22,6 +22,8 @@ class Options(TypedDict, total=False):
     """A message from a client; default 64 KiB. A bigger one closes with 1009."""
     publication_bytes_max: int
     """A publication's payload; default 1 MiB. A bigger one is ``PayloadTooBig``."""
+    unsent_bytes_max: int
+    """Bytes of one channel that wait for the shards; default 64 MiB. At the bound ``publish`` raises LimitReached."""
     outbox_bytes_max: int
     """Private bytes that wait for one client; default 256 KiB. More closes with 1013."""
     subscriptions_max: int

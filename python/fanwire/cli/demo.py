@@ -22,7 +22,7 @@ from rich.live import Live
 from fanwire._loop import background_tasks, run, watch_signals
 from fanwire.cli.demo_figures import Figures, Match
 from fanwire.cli.demo_screen import line, screen, summary
-from fanwire.cli.load import load_command
+from fanwire.cli.load import AGAIN
 from fanwire.hub import Hub
 
 CHANNEL = "c0"
@@ -52,13 +52,12 @@ def demo(
         shards: threads of the hub that own the connections.
         poller: epoll or uring; the better one that the kernel allows when left out.
     """
-    command = load_command()
     possible = _raise_descriptors(clients)
     figures = Figures(clients=possible, seconds=seconds)
     if possible < clients:
         figures.note = f"{possible:,} of {clients:,} clients: the descriptor limit (ulimit -n) allows no more"
     console = Console()
-    run(_Demo(figures, command, console, shards, poller).main)
+    run(_Demo(figures, console, shards, poller).main)
     if figures.publications:
         console.print(summary(figures))
     if figures.phase == "failed":
@@ -69,7 +68,6 @@ def demo(
 @dataclass
 class _Demo:
     figures: Figures
-    command: list[str]
     console: Console
     shards: int
     poller: str | None
@@ -122,7 +120,7 @@ class _Demo:
     async def _load_client(self) -> AsyncIterator[Process]:
         """The load client, a child in a session of its own: Ctrl-C reaches it through us. Its end is waited for."""
         url = f"ws://{self.figures.address}/ws"
-        command = [*self.command, "--url", url, "--connections", str(self.figures.clients)]
+        command = [*AGAIN, "--url", url, "--connections", str(self.figures.clients)]
         process = await anyio.open_process(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True)
         try:
             yield process
