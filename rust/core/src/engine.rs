@@ -157,8 +157,10 @@ impl Engine {
             Appended::Missing(formats) => Ok(Err(formats)),
             Appended::At(position) => {
                 self.publications.fetch_add(1, Ordering::Relaxed);
-                if is_deferred {
-                    let bytes = payload_bytes(&publication.payload) as u64;
+                if !is_deferred && self.deferred_bytes.load(Ordering::Relaxed) > 0 {
+                    self.flush(); // it may stand in a mailbox that was not rung for it
+                } else if is_deferred {
+                    let bytes = (payload_bytes(&publication.payload) as u64).max(1);
                     if self.deferred_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > DEFERRED_BYTES_MAX {
                         self.flush();
                     }
@@ -237,15 +239,16 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends a subscription, if there is one.
+    /// Ends a subscription, if there is one: what is published after this call does not reach the connection.
     ///
     /// # Errors
     /// [`EngineError`]: stopped, a bad channel name.
     pub fn unsubscribe(&self, id: ConnectionId, channel: &str) -> Result<(), EngineError> {
         self.check_running()?;
         check_name(channel)?;
-        if let Some(channel) = self.common.registry.find(channel) {
-            self.command(id, Command::Unsubscribe(id, channel));
+        if let (Some(channel), Some(format)) = (self.common.registry.find(channel), id.format()) {
+            let tail = channel.tail(format);
+            self.command(id, Command::Unsubscribe(id, channel, tail));
         }
         Ok(())
     }
@@ -285,12 +288,18 @@ impl Engine {
 
     /// The application has dealt with `count` messages of a connection.
     pub fn acknowledge(&self, id: ConnectionId, count: u16) {
+        if self.check_process().is_err() {
+            return;
+        }
         self.command(id, Command::Acknowledge(id, count));
     }
 
     /// Takes what happened, oldest first for each connection. Never waits.
     #[must_use]
     pub fn take_events(&self, count_max: usize) -> Vec<Event> {
+        if self.check_process().is_err() {
+            return Vec::new(); // the eventfd is the parent's, too
+        }
         self.common.events.take(count_max, |shard| self.shards[shard].command(Command::Resume))
     }
 

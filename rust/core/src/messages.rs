@@ -71,8 +71,8 @@ pub enum Command {
     Respond(ConnectionId, u16, Box<str>, Box<[u8]>),
     /// Adds a subscription.
     Subscribe(ConnectionId, Watched),
-    /// Ends a subscription.
-    Unsubscribe(ConnectionId, Arc<Channel>),
+    /// Ends a subscription; what stood in the channel's log up to this byte is still for it.
+    Unsubscribe(ConnectionId, Arc<Channel>, u64),
     /// Private bytes, already framed.
     Send(ConnectionId, Box<[u8]>),
     /// The close handshake.

@@ -46,9 +46,10 @@ pub struct Settings {
     pub poller: Option<PollerKind>,
     /// Bounds by channel name; what matches none has [`ChannelBounds::default`].
     pub channels: Vec<ChannelRule>,
-    /// Whether each upgrade waits for [`Engine::accept`](crate::Engine::accept). Default false.
+    /// Whether each upgrade waits for [`Engine::accept`](crate::Engine::accept); default false.
     pub asks_opening: bool,
-    /// Whether each subscription that a client asks for waits for [`Engine::subscribe`](crate::Engine::subscribe).
+    /// Whether each subscription that a client asks for waits for [`Engine::subscribe`](crate::Engine::subscribe);
+    /// default false.
     pub asks_subscribing: bool,
     /// Browsers' origins that may connect; `None` (default) is all. A browser sends any site's pages here otherwise.
     pub origins: Option<Vec<String>>,
@@ -85,7 +86,8 @@ pub struct Settings {
     pub congestion_control: Option<String>,
     /// Backlog of `listen(2)`, default 4,096; the kernel caps it at `net.core.somaxconn`.
     pub backlog: i32,
-    /// Whether shard i is bound to the i-th allowed CPU and its listener prefers that CPU (`SO_INCOMING_CPU`).
+    /// Whether shard i is bound to the i-th allowed CPU and its listener prefers that CPU (`SO_INCOMING_CPU`);
+    /// default false.
     pub pins_shards: bool,
 }
 

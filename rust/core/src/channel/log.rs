@@ -4,7 +4,6 @@
 //! a frame's first byte. The log never reads a clock and knows nothing of sockets; the channel's lock is around it.
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
@@ -71,7 +70,7 @@ impl Log {
     }
 
     fn fanned_out(&self) -> u64 {
-        self.watches.iter().map(|watch| watch.cursor.load(Ordering::Acquire)).min().unwrap_or(self.tail)
+        self.watches.iter().map(|watch| watch.cursor()).min().unwrap_or(self.tail)
     }
 
     /// Appends one frame and gives up what nobody needs or the bounds no longer allow.
@@ -145,24 +144,27 @@ impl Log {
             run.frames = (self.frames.partition_point(|frame| frame.end <= run.end) - first) as u64;
             return run;
         }
-        let mut live_from = None;
-        for frame in self.frames.range(first..).take_while(|frame| frame.end <= to) {
-            if run.slices.len() == SLICES_MAX {
+        let last = self.frames.partition_point(|frame| frame.end <= to);
+        let is_live = |frame: &FrameMark| frame.expires_ns > now_ns;
+        let mut at = first;
+        while run.slices.len() < SLICES_MAX {
+            while at < last && !is_live(&self.frames[at]) {
+                run.end = self.frames[at].end;
+                run.expired += 1;
+                at += 1;
+            }
+            let stretch = self.frames.range(at..last).take_while(|frame| is_live(frame)).count();
+            if stretch == 0 {
                 break;
             }
-            if frame.expires_ns <= now_ns {
-                run.expired += 1;
-                if let Some(from) = live_from.take() {
-                    self.push_slices(&mut run.slices, from, run.end);
-                }
-            } else {
-                run.frames += 1;
-                live_from.get_or_insert(run.end);
+            let stretch_end = self.frames[at + stretch - 1].end;
+            run.end = self.push_slices(&mut run.slices, run.end, stretch_end);
+            let after = self.frames.partition_point(|frame| frame.end <= run.end);
+            run.frames += (after - at) as u64;
+            at = after;
+            if run.end < stretch_end {
+                break;
             }
-            run.end = frame.end;
-        }
-        if let Some(from) = live_from {
-            run.end = self.push_slices(&mut run.slices, from, run.end);
         }
         run
     }

@@ -24,6 +24,8 @@ struct Names {
     map: HashMap<Box<str>, Arc<Channel>>,
     /// The idle are looked for when so many channels exist, so that the search costs O(1) a new channel.
     sweep_at: usize,
+    /// Second of the last search: at the bound, unknown names must not make us search for each.
+    swept_s: u64,
 }
 
 impl Default for Registry {
@@ -53,8 +55,9 @@ impl Registry {
         if let Some(channel) = names.map.get(name) {
             return Ok(Arc::clone(channel));
         }
-        if names.map.len() >= names.sweep_at.min(settings.channels_max) {
-            names.sweep(now_ns / 1_000_000_000);
+        let now_s = now_ns / 1_000_000_000;
+        if names.map.len() >= names.sweep_at.min(settings.channels_max) && (now_s > names.swept_s || now_s == 0) {
+            names.sweep(now_s);
         }
         let count = names.map.len();
         if count >= settings.channels_max {
@@ -87,6 +90,7 @@ impl Names {
                 || channel.published_s.load(Ordering::Relaxed) + IDLE_S > now_s
         });
         self.map.shrink_to(self.map.len() * 2);
+        self.swept_s = now_s;
         self.sweep_at = (self.map.len() * 2).max(1_024);
     }
 }

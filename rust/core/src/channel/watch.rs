@@ -35,6 +35,11 @@ impl Watch {
         }
     }
 
+    /// How far the shard has fanned out.
+    pub(crate) fn cursor(&self) -> u64 {
+        self.cursor.load(Ordering::Acquire)
+    }
+
     /// What the log must keep for this shard, unless a bound says otherwise.
     pub(super) fn needed(&self) -> u64 {
         if self.joining.load(Ordering::Acquire) > 0 { 0 } else { self.needed.load(Ordering::Acquire) }

@@ -100,6 +100,10 @@ pub(super) fn token_of(index: usize) -> u64 {
 
 impl Shard {
     pub(super) fn add_listener(&mut self, listener: Listener) {
+        if self.is_accept_paused {
+            self.listeners.push(listener); // watched with the others when accepting goes on
+            return;
+        }
         let token = token_of(self.listeners.len());
         match self.poller.epoll.add(listener.fd(), token, Interest::Level) {
             Ok(()) => self.listeners.push(listener),

@@ -2,8 +2,8 @@
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use super::Shard;
 use super::connection::{Ending, Phase};
+use super::{Shard, socket};
 use crate::messages::{ClosedBy, Event};
 use crate::ws::{CloseCode, write_close};
 
@@ -24,6 +24,18 @@ impl Shard {
             _ => {}
         }
         self.end_soon(slot, code, reason, ClosedBy::Server);
+    }
+
+    /// The peer broke a rule. What the application owes for messages before that still goes out, if it comes in time.
+    pub(super) fn fail_when_answered(&mut self, slot: u32, code: CloseCode, reason: String) {
+        let timeout = self.settings.close_timeout;
+        let connection = self.slab.at(slot);
+        if connection.pending == 0 {
+            self.fail(slot, code, &reason);
+        } else {
+            connection.failure = Some(Box::new((code, reason)));
+            self.timers.set(slot, timeout);
+        }
     }
 
     /// The peer broke a rule: tell it why and read no more of it (RFC 6455 §7.1.7).
@@ -59,11 +71,16 @@ impl Shard {
 
     fn end_within(&mut self, slot: u32, code: CloseCode, reason: &str, by: ClosedBy, timeout: Duration) {
         let connection = self.slab.at(slot);
-        connection.unread = None;
+        let unread = connection.unread.take();
         connection.ending.get_or_insert_with(|| Box::new(Ending { code: code.0, reason: reason.to_owned(), by }));
         self.timers.set(slot, timeout);
         if !self.slab.at(slot).is_blocked {
             self.pump(slot);
+        }
+        if let (Some(mut unread), Some(_)) = (unread, self.slab.get(slot)) {
+            // The peer's Close may stand in it or behind it.
+            self.later.push(self.id_of(slot));
+            self.take_bytes(slot, &mut unread);
         }
     }
 
@@ -105,17 +122,18 @@ impl Shard {
         if connection.is_registered {
             self.poller.unregister(slot);
         }
+        // Not only a close: a forked child may hold the descriptor, too.
+        socket::shut_down(connection.fd.as_raw_fd());
         self.poller.epoll.remove(connection.fd.as_raw_fd());
         self.stats.connections.sub(1);
         if connection.is_blocked {
             self.stats.lagging.sub(1);
         }
-        let was_upgraded = !matches!(connection.phase, Phase::Opening(_) | Phase::Asked(_));
         let Ending { code, reason, by } = connection.ending.map_or_else(
             || Ending { code: CloseCode::ABNORMAL.0, reason: String::new(), by: ClosedBy::Network },
             |ending| *ending,
         );
-        if was_upgraded {
+        if connection.is_upgraded {
             self.stats.count_close(code);
         }
         if connection.is_reported {

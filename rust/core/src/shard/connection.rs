@@ -7,7 +7,7 @@ use super::outbox::Outbox;
 use crate::channel::Slice;
 use crate::messages::ClosedBy;
 use crate::protocol::Format;
-use crate::ws::{Receiver, Upgrade};
+use crate::ws::{CloseCode, Receiver, Upgrade};
 
 /// One socket.
 #[derive(Debug)]
@@ -18,9 +18,11 @@ pub(crate) struct Connection {
     pub(crate) phase: Phase,
     /// The socket is full: every subscription is a cursor, nothing is written until it drains.
     pub(crate) is_blocked: bool,
+    /// It is or was a WebSocket or an event stream.
+    pub(crate) is_upgraded: bool,
     /// The application knows of it and wants to hear of its end.
     pub(crate) is_reported: bool,
-    /// A ping was sent and nothing came since.
+    /// A ping was sent and nothing came since; of an event stream: it was found full and took nothing since.
     pub(crate) awaits_pong: bool,
     /// The poller knows its slot for fan-outs.
     pub(crate) is_registered: bool,
@@ -33,6 +35,8 @@ pub(crate) struct Connection {
     pub(crate) cut: Option<Box<Cut>>,
     /// Bytes that were received and not looked at, while the application has enough to do.
     pub(crate) unread: Option<Box<[u8]>>,
+    /// The rule that the peer broke, while the application still owes answers to what came before.
+    pub(crate) failure: Option<Box<(CloseCode, String)>>,
     /// Why it ends, once that is known.
     pub(crate) ending: Option<Box<Ending>>,
 }
@@ -61,7 +65,8 @@ pub(crate) enum Phase {
 pub(crate) struct Asked {
     /// For a WebSocket: how to accept it, and with which subprotocol.
     pub(crate) upgrade: Option<(Upgrade, Option<&'static str>)>,
-    pub(crate) keeps_alive: bool,
+    /// Not an opening: only a response answers it.
+    pub(crate) is_plain: bool,
     pub(crate) is_head: bool,
 }
 
@@ -149,6 +154,7 @@ impl Connection {
             format: Format::Raw,
             phase: Phase::Opening(Vec::new()),
             is_blocked: false,
+            is_upgraded: false,
             is_reported: false,
             awaits_pong: false,
             is_registered: false,
@@ -157,6 +163,7 @@ impl Connection {
             outbox: Outbox::default(),
             cut: None,
             unread: None,
+            failure: None,
             ending: None,
         }
     }

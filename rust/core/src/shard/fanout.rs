@@ -29,14 +29,14 @@ const NO_LINK: u32 = u32::MAX;
 
 impl Joiner {
     /// Chains every member of every turn.
-    fn gather<'a>(&mut self, slots: usize, turns: impl Iterator<Item = &'a [Member]>) {
+    fn gather<'a>(&mut self, slots: usize, turns: impl Iterator<Item = (u32, &'a [Member])>) {
         self.generation = self.generation.wrapping_add(1);
         self.links.clear();
         self.touched.clear();
         if self.heads.len() < slots {
             self.heads.resize(slots, (NO_LINK, self.generation.wrapping_sub(1)));
         }
-        for (turn, members) in (0..).zip(turns) {
+        for (turn, members) in turns {
             for member in members {
                 let head = &mut self.heads[member.slot as usize];
                 if head.1 != self.generation {
@@ -59,15 +59,19 @@ impl Joiner {
 
 impl Shard {
     /// Writes what is new in these feeds to everyone at their tails. A feed that is gone or has nothing new is skipped.
-    pub(super) fn fan_out(&mut self, dirty: &[u32]) {
+    ///
+    /// With `to` no further than that byte.
+    pub(super) fn fan_out(&mut self, dirty: &[u32], to: Option<u64>) {
         let now_ns = self.clock.now_ns();
         let mut turns = Vec::with_capacity(dirty.len());
         for &feed in dirty {
             let Some(target) = self.feeds.get(feed) else { continue };
-            let run = target.channel.read(target.format, target.cursor, None, now_ns);
+            let run = target.channel.read(target.format, target.cursor, to, now_ns);
             if run.end > target.cursor {
                 let from = target.cursor;
-                self.feeds.at(feed).cursor = run.end;
+                let target = self.feeds.at(feed);
+                target.cursor = run.end;
+                target.is_in_turn = true;
                 turns.push(Turn { feed, run, from, now_ns });
             }
         }
@@ -119,7 +123,14 @@ impl Shard {
         let mut shorts = std::mem::take(&mut self.shorts);
         let members = turns
             .iter()
-            .map(|turn| self.feeds.get(turn.feed).expect("turns are made of feeds that exist").at_tail.as_slice());
+            .enumerate()
+            .rev() // a chain gives the last first
+            .map(|(index, turn)| {
+                (
+                    index as u32,
+                    self.feeds.get(turn.feed).expect("turns are made of feeds that exist").at_tail.as_slice(),
+                )
+            });
         joiner.gather(self.slab.slots(), members);
         for turn in turns {
             let count = self.feeds.at(turn.feed).at_tail.len() as u64;
@@ -135,6 +146,8 @@ impl Shard {
             }
             let own = &vectors[start..];
             if own.len() > VECTORS_MAX {
+                let all: usize = own.iter().map(|vector| vector.len()).sum();
+                self.stats.bytes_out.add(all as u64); // taken back where it lags behind
                 postponed.push(Short { slot: member.slot, written: 0, error: None });
                 vectors.truncate(start);
             } else if !own.is_empty() {
@@ -171,11 +184,21 @@ impl Shard {
         self.stats.expired.add(turn.run.expired * members);
     }
 
+    /// One member's share of a turn did not go out after all.
+    fn count_lost(&self, turn: &Turn) {
+        self.stats.bytes_out.sub(turn.run.slices.iter().map(|slice| slice.bytes().len() as u64).sum());
+        self.stats.deliveries.sub(turn.run.frames);
+        self.stats.expired.sub(turn.run.expired);
+    }
+
     /// A connection took only a part: find the cursor of each of its turns, keep the rest of a cut frame, and let it lag.
     ///
     /// `chain` are the turns in the order in which they were written.
     fn lag_behind(&mut self, short: Short, turns: &[Turn], chain: impl Iterator<Item = u32>) {
         if let Some(errno) = short.error {
+            for turn in chain {
+                self.count_lost(&turns[turn as usize]);
+            }
             self.break_off(short.slot, errno);
             return;
         }
@@ -217,6 +240,7 @@ impl Shard {
         }
         if self.feeds.get(turn.feed).is_some() {
             let target = self.feeds.at(turn.feed);
+            target.is_in_turn = false;
             target.report();
             if target.cursor < target.channel.tail(target.format) {
                 self.again.push(turn.feed);

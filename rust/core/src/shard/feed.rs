@@ -21,6 +21,8 @@ pub(crate) struct Feed {
     pub(crate) lagging: Vec<Member>,
     /// No cursor in `lagging` is before this.
     pub(crate) oldest_lag: u64,
+    /// Its run is being written: who took only a part still counts as at the tail, so nothing is reported.
+    pub(crate) is_in_turn: bool,
 }
 
 impl Feed {
@@ -28,6 +30,9 @@ impl Feed {
     pub(crate) fn report(&mut self) {
         if self.lagging.is_empty() {
             self.oldest_lag = self.cursor;
+        }
+        if self.is_in_turn {
+            return;
         }
         self.watch.advance(self.cursor, self.oldest_lag.min(self.cursor));
     }
@@ -51,12 +56,15 @@ impl Feeds {
         self.feeds.get(feed as usize)?.as_ref()
     }
 
-    /// The feed of a watch, made if need be to start at `cursor`.
-    pub(crate) fn obtain(&mut self, channel: &Arc<Channel>, format: Format, watch: &Arc<Watch>, cursor: u64) -> u32 {
+    /// The feed of a watch, made if need be.
+    ///
+    /// A new one starts where the watch's last one ended: the log may have let go of what is before that.
+    pub(crate) fn obtain(&mut self, channel: &Arc<Channel>, format: Format, watch: &Arc<Watch>) -> u32 {
         let known = watch.feed.load(Ordering::Relaxed);
         if known != u32::MAX {
             return known;
         }
+        let cursor = watch.cursor();
         let feed = Feed {
             channel: Arc::clone(channel),
             format,
@@ -65,6 +73,7 @@ impl Feeds {
             at_tail: Vec::new(),
             lagging: Vec::new(),
             oldest_lag: cursor,
+            is_in_turn: false,
         };
         let index = self.free.pop().unwrap_or_else(|| {
             self.feeds.push(None);

@@ -14,6 +14,11 @@ const RECEIVES_MAX: usize = 4;
 impl Shard {
     /// Reads what the kernel holds for a connection, unless its messages wait.
     pub(super) fn read(&mut self, slot: u32) {
+        self.read_on(slot, true);
+    }
+
+    /// With `is_ended` also behind a short read: the end of the stream may stand there, and tells only once.
+    pub(super) fn read_on(&mut self, slot: u32, is_ended: bool) {
         let mut buffer = std::mem::take(&mut self.buffer);
         for round in 0.. {
             let Some(connection) = self.slab.get_mut(slot) else { break };
@@ -37,7 +42,7 @@ impl Shard {
             self.stats.bytes_in.add(count as u64);
             self.hear(slot);
             self.take_bytes(slot, &mut buffer[..count]);
-            if count < buffer.len() {
+            if count < buffer.len() && !is_ended {
                 break; // a short read: the kernel holds no more, and tells when it does (epoll(7))
             }
         }
@@ -48,7 +53,7 @@ impl Shard {
     fn hear(&mut self, slot: u32) {
         let connection = self.slab.at(slot);
         connection.awaits_pong = false;
-        if matches!(connection.phase, Phase::Open(_)) {
+        if matches!(connection.phase, Phase::Open(_)) && connection.failure.is_none() {
             self.timers.set(slot, self.settings.ping_interval);
         }
     }
@@ -63,12 +68,15 @@ impl Shard {
     }
 
     /// Deals with received bytes; what can't be dealt with now is kept as unread.
-    fn take_bytes(&mut self, slot: u32, bytes: &mut [u8]) {
+    pub(super) fn take_bytes(&mut self, slot: u32, bytes: &mut [u8]) {
         let mut at = 0;
         while at < bytes.len() {
             let Some(connection) = self.slab.get_mut(slot) else { return };
+            if connection.failure.is_some() {
+                return; // thrown away: the peer broke a rule before
+            }
             at += match std::mem::replace(&mut connection.phase, Phase::Ending) {
-                Phase::Opening(partial) => self.take_head(slot, partial, &bytes[at..]),
+                Phase::Opening(partial) if self.may_ask(slot) => self.take_head(slot, partial, &bytes[at..]),
                 Phase::Open(receiver) if self.may_read(slot) => self.take_frame(slot, receiver, &mut bytes[at..]),
                 Phase::Closing(receiver) => self.take_last_frame(slot, receiver, &mut bytes[at..]),
                 Phase::Ending => return, // thrown away
@@ -76,7 +84,7 @@ impl Shard {
                     self.slab.at(slot).phase = Phase::Streaming;
                     return; // an event stream has no business to send; what comes is thrown away
                 }
-                waiting @ (Phase::Asked(_) | Phase::Open(_)) => {
+                waiting @ (Phase::Opening(_) | Phase::Asked(_) | Phase::Open(_)) => {
                     self.slab.at(slot).phase = waiting;
                     self.slab.at(slot).unread = Some(bytes[at..].into());
                     return;
@@ -85,16 +93,21 @@ impl Shard {
         }
     }
 
+    /// Whether a request may become an event; when not, it is looked at when the application has caught up.
+    fn may_ask(&mut self, slot: u32) -> bool {
+        let has_room = self.common.events.has_room(self.index);
+        if !has_room {
+            self.stalled.push(self.id_of(slot));
+        }
+        has_room
+    }
+
     /// Whether one more message of this connection may become an event; when not, somebody resumes it later.
     fn may_read(&mut self, slot: u32) -> bool {
         if self.slab.at(slot).pending >= self.settings.messages_pending_max {
             return false;
         }
-        if self.common.events.has_room(self.index) {
-            return true;
-        }
-        self.stalled.push(self.id_of(slot));
-        false
+        self.may_ask(slot)
     }
 
     /// Takes up to one whole message.
@@ -103,7 +116,7 @@ impl Shard {
         let (taken, outcome) = match receiver.receive(bytes, self.settings.message_bytes_max) {
             Err(error) => {
                 self.slab.at(slot).phase = Phase::Open(Receiver::new());
-                self.fail(slot, error.close_code(), &error.to_string());
+                self.fail_when_answered(slot, error.close_code(), error.to_string());
                 return bytes.len();
             }
             Ok((taken, None)) => (taken, None),
@@ -190,6 +203,10 @@ impl Shard {
     /// Writes what stands in the outbox, unless the socket is full; an outbox over its bound ends the connection.
     pub(super) fn flush(&mut self, slot: u32) {
         let Some(connection) = self.slab.get_mut(slot) else { return };
+        if !connection.is_blocked {
+            self.pump(slot);
+        }
+        let Some(connection) = self.slab.get_mut(slot) else { return };
         let waiting = connection.outbox.waiting().len();
         if waiting > self.settings.outbox_bytes_max {
             let bound = self.settings.outbox_bytes_max;
@@ -198,8 +215,6 @@ impl Shard {
                 CloseCode::TRY_AGAIN_LATER,
                 &format!("{waiting} private bytes wait, the bound is {bound}"),
             );
-        } else if !connection.is_blocked {
-            self.pump(slot);
         }
     }
 
@@ -235,7 +250,7 @@ impl Shard {
 
     /// Who gives a request an id wants to know when it is done.
     fn reply_names(&mut self, slot: u32, id: Option<&str>, key: &str, names: &[String]) {
-        if id.is_some() {
+        if id.is_some() && self.slab.get(slot).is_some_and(|connection| connection.is_live()) {
             let result = serde_json::json!({ key: names }).to_string();
             let mut reply = Vec::new();
             write_reply_result(&mut reply, id, &result);

@@ -108,6 +108,7 @@ impl Shard {
                 return broken_or_full(written);
             }
             self.stats.bytes_out.add(written as u64);
+            connection.awaits_pong &= written == 0 || !matches!(connection.phase, Phase::Streaming);
             advance_private(connection, written as usize);
         }
         Pumped::Drained
@@ -132,6 +133,8 @@ impl Shard {
             }
             self.stats.bytes_out.add(written as u64);
             self.stats.writes.add(u64::from(all > 0));
+            let connection = self.slab.at(slot);
+            connection.awaits_pong &= written == 0 || !matches!(connection.phase, Phase::Streaming);
             self.move_cursors(slot, &pieces, written as usize);
             if (written as usize) < all {
                 // A part was taken; the kernel may not have been full yet. The next call tells.

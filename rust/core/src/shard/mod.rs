@@ -25,6 +25,8 @@ use std::sync::atomic::Ordering;
 pub use acceptor::Listener;
 pub(crate) use acceptor::bind;
 
+use smallvec::SmallVec;
+
 use crate::channel::{Channel, Registry, Watch, Watched};
 use crate::error::EngineError;
 use crate::events::Events;
@@ -151,7 +153,9 @@ impl Shard {
             let has_more = !self.later.is_empty() || !self.again.is_empty();
             let may_sleep = self.handle.mailbox.park() && !has_more;
             self.poller.epoll.wait(&mut ready, if may_sleep { self.sleep_ms() } else { 0 });
+            self.timers.begin_turn(self.clock.now_ns());
             self.handle.mailbox.take(&mut commands, &mut moved);
+            commands.iter().for_each(|command| self.unsubscribe_early(command));
             // What moved before a command was given is fanned out before it is done: who subscribes after a
             // publication does not get it.
             self.fan_out_moved(&mut moved);
@@ -195,7 +199,7 @@ impl Shard {
             }
         }
         if !dirty.is_empty() {
-            self.fan_out(&dirty);
+            self.fan_out(&dirty, None);
         }
     }
 
@@ -214,7 +218,7 @@ impl Shard {
             self.pump(slot);
         }
         if ready.is_readable && self.slab.find(slot, generation).is_some() {
-            self.read(slot);
+            self.read_on(slot, ready.is_ended);
         }
     }
 
@@ -226,7 +230,7 @@ impl Shard {
                 self.with(id, |shard, slot| shard.respond_asked(slot, status, &content_type, &body));
             }
             Command::Subscribe(id, watched) => self.with(id, |shard, slot| shard.join(slot, watched)),
-            Command::Unsubscribe(id, channel) => self.with(id, |shard, slot| shard.unsubscribe(slot, &channel)),
+            Command::Unsubscribe(id, channel, _) => self.with(id, |shard, slot| shard.unsubscribe(slot, &channel)),
             Command::Send(id, frame) => self.with(id, |shard, slot| shard.send(slot, &frame)),
             Command::Disconnect(id, code, reason) => {
                 self.with(id, |shard, slot| shard.close(slot, CloseCode(code), &reason));
@@ -270,6 +274,9 @@ impl Shard {
     }
 
     fn subscribe_by_name(&mut self, slot: u32, name: &str) -> Result<(), EngineError> {
+        if self.common.registry.find(name).is_some_and(|channel| self.feed_of(slot, &channel).is_some()) {
+            return Ok(());
+        }
         let (count, bound) = (self.slab.at(slot).subscriptions.len(), self.settings.subscriptions_max);
         if count >= bound {
             let (value, bound) = (count as u64, bound as u64);
@@ -283,10 +290,17 @@ impl Shard {
 
     /// Makes a connection a subscriber from the cursor that was taken when it was asked for. Twice is once.
     fn join(&mut self, slot: u32, watched: Watched) {
-        let feed = self.feeds.obtain(&watched.channel, watched.format, &watched.watch, watched.cursor);
+        let mut feed = self.feeds.obtain(&watched.channel, watched.format, &watched.watch);
         let connection = self.slab.at(slot);
         let is_full = connection.subscriptions.len() >= self.settings.subscriptions_max;
         if !connection.is_live() || is_full || connection.find_feed(feed).is_some() {
+            if is_full {
+                let (name, bound) = (watched.channel.name(), self.settings.subscriptions_max);
+                self.record(
+                    30,
+                    format!("{}: not subscribed to {name:?}: subscriptions_max is {bound}", self.id_of(slot)),
+                );
+            }
             self.feeds.forget_if_empty(feed);
             return;
         }
@@ -294,11 +308,18 @@ impl Shard {
             let fd = std::os::fd::AsRawFd::as_raw_fd(&connection.fd);
             self.poller.register(slot, fd);
         }
-        if self.feeds.at(feed).cursor < watched.cursor {
-            self.fan_out(&[feed]);
+        while self.feeds.get(feed).is_some_and(|target| target.cursor < watched.cursor) {
+            self.fan_out(&[feed], None);
             if self.slab.get(slot).is_none_or(|connection| !connection.is_live()) {
+                if self.feeds.get(feed).is_some() {
+                    self.feeds.forget_if_empty(feed);
+                }
                 return;
             }
+        }
+        if self.feeds.get(feed).is_none() {
+            // Its last member broke just now.
+            feed = self.feeds.obtain(&watched.channel, watched.format, &watched.watch);
         }
         let is_at_tail = self.feeds.at(feed).cursor == watched.cursor && !self.slab.at(slot).is_blocked;
         self.feeds.join(&mut self.slab, slot, feed, watched.cursor, !is_at_tail);
@@ -315,10 +336,28 @@ impl Shard {
         }
     }
 
+    /// Before anything else is fanned out: who unsubscribed gets what was published until then and nothing after.
+    ///
+    /// Done again in its order among the commands, for a subscription that one of them makes.
+    fn unsubscribe_early(&mut self, command: &Command) {
+        let Command::Unsubscribe(id, channel, tail) = command else { return };
+        let (Some(slot), Some(format)) = (self.slot_of(*id), id.format()) else { return };
+        let Some(feed) = self.feed_of(slot, channel) else { return };
+        if self.feeds.at(feed).cursor < *tail && self.feeds.at(feed).format == format {
+            self.fan_out(&[feed], Some(*tail));
+        }
+        self.with(*id, |shard, slot| shard.unsubscribe(slot, channel));
+    }
+
+    /// The feed through which a connection watches a channel.
+    fn feed_of(&mut self, slot: u32, channel: &Arc<Channel>) -> Option<u32> {
+        let feeds: SmallVec<[u32; 8]> = self.slab.at(slot).subscriptions.iter().map(|one| one.feed).collect();
+        feeds.into_iter().find(|&feed| Arc::ptr_eq(&self.feeds.at(feed).channel, channel))
+    }
+
     fn unsubscribe(&mut self, slot: u32, channel: &Arc<Channel>) {
-        let subscriptions = &self.slab.at(slot).subscriptions;
-        let feeds: Vec<u32> = subscriptions.iter().map(|subscription| subscription.feed).collect();
-        if let Some(index) = feeds.iter().position(|&feed| Arc::ptr_eq(&self.feeds.at(feed).channel, channel)) {
+        let Some(feed) = self.feed_of(slot, channel) else { return };
+        if let Some(index) = self.slab.at(slot).find_feed(feed) {
             self.feeds.leave(&mut self.slab, slot, index);
             self.stats.subscriptions.sub(1);
         }
@@ -339,12 +378,19 @@ impl Shard {
     fn acknowledge(&mut self, slot: u32, count: u16) {
         let connection = self.slab.at(slot);
         connection.pending = connection.pending.saturating_sub(count);
-        self.resume_reading(slot);
+        match connection.failure.take_if(|_| connection.pending == 0) {
+            Some(failure) => self.fail(slot, failure.0, &failure.1),
+            None => self.resume_reading(slot),
+        }
     }
 
     /// A deadline has come.
     fn expire(&mut self, slot: u32) {
         let Some(connection) = self.slab.get_mut(slot) else { return };
+        if let Some(failure) = connection.failure.take() {
+            self.fail(slot, failure.0, &failure.1);
+            return;
+        }
         match connection.phase {
             Phase::Opening(ref partial) if partial.is_empty() => self.drop_connection(slot), // idle between requests
             Phase::Opening(_) | Phase::Asked(_) => self.refuse_late(slot),
@@ -360,7 +406,14 @@ impl Shard {
                 self.timers.set(slot, self.settings.ping_timeout);
                 self.flush(slot);
             }
-            Phase::Streaming if connection.is_blocked => self.close(slot, CloseCode::INTERNAL, "stalled"),
+            Phase::Streaming if connection.is_blocked && connection.awaits_pong => {
+                let seconds = self.settings.ping_timeout.as_secs_f64();
+                self.close(slot, CloseCode::INTERNAL, &format!("took nothing for {seconds} s"));
+            }
+            Phase::Streaming if connection.is_blocked => {
+                connection.awaits_pong = true; // until it takes something
+                self.timers.set(slot, self.settings.ping_timeout);
+            }
             Phase::Streaming => {
                 connection.outbox.bytes_mut().extend_from_slice(crate::protocol::sse::KEEPALIVE);
                 self.timers.set(slot, self.settings.ping_interval);

@@ -94,9 +94,9 @@ impl Shard {
             Route::Ready if self.is_draining => self.answer_plainly(slot, head, 503, "draining\n"),
             Route::Ready => self.answer_plainly(slot, head, 200, "ready\n"),
             Route::Application => {
-                let keeps_alive = check_plain(head)?;
+                check_plain(head)?;
                 let request = self.own(slot, head, Vec::new(), Format::Raw);
-                let asked = Asked { upgrade: None, keeps_alive, is_head: head.method == "HEAD" };
+                let asked = Asked { upgrade: None, is_plain: true, is_head: head.method == "HEAD" };
                 let connection = self.slab.at(slot);
                 connection.phase = Phase::Asked(Box::new(asked));
                 connection.is_reported = true;
@@ -117,7 +117,7 @@ impl Shard {
         let subprotocol = offered_subprotocols(head).any(|name| name == MSGPACK).then_some(MSGPACK);
         query.is_msgpack |= subprotocol.is_some();
         let format = if query.is_msgpack { Format::RawMsgpack } else { Format::Raw };
-        let asked = Asked { upgrade: Some((upgrade, subprotocol)), keeps_alive: false, is_head: false };
+        let asked = Asked { upgrade: Some((upgrade, subprotocol)), is_plain: false, is_head: false };
         self.open_or_ask(slot, head, asked, format, query.channels)
     }
 
@@ -134,7 +134,7 @@ impl Shard {
         }
         self.check_may_open(head)?;
         let query = self.read_query(head)?;
-        let asked = Asked { upgrade: None, keeps_alive: false, is_head: false };
+        let asked = Asked { upgrade: None, is_plain: false, is_head: false };
         self.open_or_ask(slot, head, asked, Format::Sse, query.channels)
     }
 
@@ -168,6 +168,7 @@ impl Shard {
     fn open(&mut self, slot: u32, asked: &Asked, watched: Vec<Watched>) {
         let any_origin = self.settings.origins.is_none();
         let connection = self.slab.at(slot);
+        connection.is_upgraded = true;
         let out = connection.outbox.bytes_mut();
         if let Some((upgrade, subprotocol)) = &asked.upgrade {
             write_accept(out, upgrade, *subprotocol);
@@ -189,7 +190,7 @@ impl Shard {
 
     /// The application accepts.
     pub(super) fn accept_asked(&mut self, slot: u32, watched: Vec<Watched>) {
-        if let Some(asked) = self.take_asked(slot) {
+        if let Some(asked) = self.take_asked(slot, false) {
             self.open(slot, &asked, watched);
             self.resume_reading(slot);
         }
@@ -197,15 +198,15 @@ impl Shard {
 
     /// The application answers.
     pub(super) fn respond_asked(&mut self, slot: u32, status: u16, content_type: &str, body: &[u8]) {
-        let Some(asked) = self.take_asked(slot) else { return };
-        self.respond(slot, (status, &[]), content_type, body, (asked.keeps_alive && status < 400, asked.is_head));
-        self.resume_reading(slot);
+        let Some(asked) = self.take_asked(slot, true) else { return };
+        self.respond(slot, (status, &[]), content_type, body, (false, asked.is_head));
     }
 
-    fn take_asked(&mut self, slot: u32) -> Option<Asked> {
+    /// What lies with the application; a plain request only for who answers plainly.
+    fn take_asked(&mut self, slot: u32, answers_plainly: bool) -> Option<Asked> {
         let connection = self.slab.at(slot);
         match std::mem::replace(&mut connection.phase, Phase::Ending) {
-            Phase::Asked(asked) => Some(*asked),
+            Phase::Asked(asked) if answers_plainly || !asked.is_plain => Some(*asked),
             other => {
                 connection.phase = other;
                 None

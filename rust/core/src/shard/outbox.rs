@@ -27,6 +27,9 @@ impl Outbox {
         self.taken += count as u32;
         if self.is_empty() {
             *self = Self::default();
+        } else if self.taken as usize > self.bytes.len() / 2 {
+            self.bytes.drain(..self.taken as usize);
+            self.taken = 0;
         }
     }
 }

@@ -53,6 +53,12 @@ pub(super) fn accept(listener: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Ends the stream, whoever else holds the descriptor.
+pub(super) fn shut_down(fd: RawFd) {
+    // SAFETY: two integers.
+    unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+}
+
 /// Ends our half of the stream.
 pub(super) fn shut_down_writing(fd: RawFd) {
     // SAFETY: two integers.

@@ -14,6 +14,8 @@ pub(crate) struct Timers {
     deadlines: Vec<u32>,
     /// Ticks since the engine began, as of the last look.
     now: u32,
+    /// Ticks at the begin of this turn: what deadlines count from.
+    turn: u32,
 }
 
 impl Timers {
@@ -24,7 +26,12 @@ impl Timers {
             self.deadlines.resize(slot + 1, NEVER);
         }
         let ticks = after.as_nanos().div_ceil(TICK.as_nanos()) as u32;
-        self.deadlines[slot] = self.now.saturating_add(ticks.max(1)).min(NEVER - 1);
+        self.deadlines[slot] = self.turn.max(self.now).saturating_add(ticks.max(1)).min(NEVER - 1);
+    }
+
+    /// A turn begins.
+    pub(crate) fn begin_turn(&mut self, now_ns: u64) {
+        self.turn = tick_of(now_ns);
     }
 
     pub(crate) fn clear(&mut self, slot: u32) {

@@ -61,6 +61,8 @@ pub(crate) struct Ready {
     pub(crate) token: u64,
     pub(crate) is_readable: bool,
     pub(crate) is_writable: bool,
+    /// The peer has ended its half, or all is over: read to the end.
+    pub(crate) is_ended: bool,
 }
 
 /// Readiness and batched writes of one shard. Lives on the shard's thread.
