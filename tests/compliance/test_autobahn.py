@@ -48,9 +48,6 @@ async def test_all_verdicts_are_as_expected(poller: str, tmp_path: Path) -> None
     different = {}
     for case, verdict in verdicts.items():
         found = [verdict["behavior"], verdict["behaviorClose"]]
-        allowed = [expected["deviations"].get(case, expected["default"])[:2]]
-        if case in expected["racing"]["cases"]:
-            allowed.append(["NON-STRICT", "OK"])
-        if found not in allowed:
+        if found != expected["deviations"].get(case, expected["default"])[:2]:
             different[case] = found
     assert not different, f"not as in {EXPECTED.name}: {json.dumps(different, indent=1)}"
