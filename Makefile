@@ -59,7 +59,7 @@ fuzz: ## Each fuzz target for FUZZ_SECONDS (20), from its seeds
 	@cargo fuzz --version >/dev/null 2>&1 || { echo "needs cargo-fuzz: cargo install --locked cargo-fuzz"; exit 1; }
 	cd rust/core/fuzz; for target in $$(cargo +nightly fuzz list); do \
 		mkdir -p "corpus/$$target"; \
-		cargo +nightly fuzz run "$$target" "corpus/$$target" "seeds/$$target" -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0; \
+		cargo +nightly fuzz run "$$target" "corpus/$$target" "seeds/$$target" -- -max_total_time=$(FUZZ_SECONDS); \
 	done
 
 docs: .venv/.stamp ## The crates' documentation, into target/doc

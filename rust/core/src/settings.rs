@@ -82,7 +82,7 @@ pub struct Settings {
     /// `TCP_NOTSENT_LOWAT`, bytes, default 16 KiB; 0 leaves the kernel's. What a slow reader has not taken beyond it
     /// stays in the log.
     pub notsent_lowat: u32,
-    /// `TCP_CONGESTION` of the listener by the kernel's name, e.g. `reno`; `None` leaves the system's.
+    /// `TCP_CONGESTION` of the listener by the kernel's name, e.g. `reno`; `None` (default) leaves the system's.
     pub congestion_control: Option<String>,
     /// Backlog of `listen(2)`, default 4,096; the kernel caps it at `net.core.somaxconn`.
     pub backlog: i32,
