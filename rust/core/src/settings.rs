@@ -48,7 +48,7 @@ pub struct Settings {
     pub channels: Vec<ChannelRule>,
     /// Whether each upgrade waits for [`Engine::accept`](crate::Engine::accept); default false.
     pub asks_opening: bool,
-    /// Whether each subscription that a client asks for waits for [`Engine::subscribe`](crate::Engine::subscribe);
+    /// Whether each subscription that a client asks for (default: none) waits for [`Engine::subscribe`](crate::Engine::subscribe);
     /// default false.
     pub asks_subscribing: bool,
     /// Browsers' origins that may connect; `None` (default) is all. A browser sends any site's pages here otherwise.

@@ -1,71 +1,16 @@
 //! The engine from outside: real sockets, a client of other people's making, both pollers.
+mod support;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use fanwire_core::channel::{Pattern, Publication};
+use fanwire_core::Settings;
+use fanwire_core::channel::Publication;
 use fanwire_core::protocol::Payload;
-use fanwire_core::{ChannelBounds, ChannelRule, Engine, PollerKind, Position, Settings};
+use support::{bounded, connect, eventually, on_each_poller, publish, publish_deferred, read_text, start};
+use tungstenite::Message;
 use tungstenite::protocol::frame::coding::CloseCode;
-use tungstenite::{Message, WebSocket};
-
-type Client = WebSocket<TcpStream>;
-
-const POLLERS: [PollerKind; 2] = [PollerKind::Epoll, PollerKind::Uring];
-
-/// Runs a claim on each poller that this kernel has.
-fn on_each_poller(claim: impl Fn(Settings)) {
-    for poller in POLLERS {
-        let settings = Settings { poller: Some(poller), ..Settings::default() };
-        let engine = Engine::new(settings.clone()).expect("settings are valid");
-        match engine.start() {
-            Ok(()) => claim(settings),
-            Err(error) => eprintln!("{poller:?} skipped: {error}"),
-        }
-    }
-}
-
-/// An engine that listens, and where.
-fn start(settings: Settings) -> (Engine, String) {
-    let engine = Engine::new(settings).expect("settings are valid");
-    engine.start().expect("the poller was had a moment ago");
-    let address = engine.listen("127.0.0.1:0").expect("a free port");
-    (engine, address)
-}
-
-fn connect(address: &str, query: &str) -> Client {
-    let stream = TcpStream::connect(address).expect("the engine listens");
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket takes a timeout");
-    tungstenite::client(format!("ws://{address}/ws?{query}"), stream).expect("the upgrade is accepted").0
-}
-
-fn publish(engine: &Engine, channel: &str, text: &str) -> Position {
-    publish_with(engine, channel, Payload::Text(text), None)
-}
-
-fn publish_with(engine: &Engine, channel: &str, payload: Payload<'_>, ttl_ns: Option<u64>) -> Position {
-    let publication = Publication { payload, event: None, ttl_ns };
-    engine.publish(channel, &publication, false).expect("the engine runs").expect("nothing to encode")
-}
-
-fn read_text(client: &mut Client) -> String {
-    loop {
-        match client.read().expect("a message") {
-            Message::Text(text) => return text.as_str().to_owned(),
-            Message::Ping(_) => {}
-            other => panic!("expected text, got {other:?}"),
-        }
-    }
-}
-
-/// Waits until `condition` holds.
-fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !condition() {
-        assert!(Instant::now() < deadline, "not within 20 s: {what}");
-        std::thread::yield_now();
-    }
-}
 
 #[test]
 fn every_subscriber_gets_every_publication_in_order_from_several_threads() {
@@ -104,8 +49,7 @@ fn channels_that_move_together_are_joined_in_one_write() {
         let mut clients: Vec<_> = (0..20).map(|_| connect(&address, "channel=a&channel=b&channel=c")).collect();
         eventually("60 subscriptions", || engine.stats().subscriptions == 60);
         for channel in ["a", "b", "c"] {
-            let publication = Publication { payload: Payload::Text(channel), event: None, ttl_ns: None };
-            engine.publish(channel, &publication, true).expect("runs").expect("text");
+            publish_deferred(&engine, channel, channel, None);
         }
         engine.flush();
         for client in &mut clients {
@@ -130,9 +74,7 @@ fn patterned(channel: char, number: usize) -> String {
 #[test]
 fn a_slow_reader_of_several_channels_gets_whole_frames_in_order() {
     on_each_poller(|settings| {
-        let bounds = ChannelBounds { backlog_bytes: 1 << 30, backlog_frames: 1 << 20 };
-        let rule = ChannelRule { pattern: Pattern::new("*").expect("valid"), bounds };
-        let (engine, address) = start(Settings { channels: vec![rule], ..settings });
+        let (engine, address) = start(Settings { channels: bounded("*", 1 << 30, 1 << 20), ..settings });
         let mut slow = connect(&address, "channel=a&channel=b&channel=c");
         let mut fast = connect(&address, "channel=a");
         eventually("4 subscriptions", || engine.stats().subscriptions == 4);
@@ -167,9 +109,7 @@ fn a_slow_reader_of_several_channels_gets_whole_frames_in_order() {
 #[test]
 fn who_is_overtaken_is_closed_with_1013_and_the_channels_name() {
     on_each_poller(|settings| {
-        let bounds = ChannelBounds { backlog_bytes: 100_000, backlog_frames: 1 << 20 };
-        let rule = ChannelRule { pattern: Pattern::new("odds:*").expect("valid"), bounds };
-        let (engine, address) = start(Settings { channels: vec![rule], ..settings });
+        let (engine, address) = start(Settings { channels: bounded("odds:*", 100_000, 1 << 20), ..settings });
         let mut stalled = connect(&address, "channel=odds:7");
         let mut healthy = connect(&address, "channel=odds:7");
         eventually("2 subscribers", || engine.occupancy("odds:7") == 2);
@@ -208,9 +148,7 @@ fn who_is_overtaken_is_closed_with_1013_and_the_channels_name() {
 #[test]
 fn what_expired_while_a_client_lagged_is_skipped() {
     on_each_poller(|settings| {
-        let bounds = ChannelBounds { backlog_bytes: 1 << 30, backlog_frames: 1 << 20 };
-        let rule = ChannelRule { pattern: Pattern::new("*").expect("valid"), bounds };
-        let (engine, address) = start(Settings { channels: vec![rule], ..settings });
+        let (engine, address) = start(Settings { channels: bounded("*", 1 << 30, 1 << 20), ..settings });
         let mut client = connect(&address, "channel=a");
         eventually("a subscriber", || engine.occupancy("a") == 1);
         let filler = "f".repeat(100_000);
@@ -220,8 +158,9 @@ fn what_expired_while_a_client_lagged_is_skipped() {
             fillers += 1;
             assert!(fillers < 2_000, "200 MB fit into a socket");
         }
-        publish_with(&engine, "a", Payload::Text("stale"), Some(1));
-        publish_with(&engine, "a", Payload::Text("fresh"), Some(600_000_000_000));
+        publish_deferred(&engine, "a", "stale", Some(1));
+        publish_deferred(&engine, "a", "fresh", Some(600_000_000_000));
+        engine.flush();
         (0..fillers).for_each(|_| assert_eq!(read_text(&mut client), filler));
         assert_eq!(read_text(&mut client), "fresh");
         assert_eq!(engine.stats().expired, 1);

@@ -392,7 +392,9 @@ impl Shard {
             return;
         }
         match connection.phase {
-            Phase::Opening(ref partial) if partial.is_empty() => self.drop_connection(slot), // idle between requests
+            Phase::Opening(ref partial) if partial.is_empty() && connection.unread.is_none() => {
+                self.drop_connection(slot); // idle between requests
+            }
             Phase::Opening(_) | Phase::Asked(_) => self.refuse_late(slot),
             Phase::Closing(_) | Phase::Ending => self.drop_connection(slot),
             Phase::Open(_) if connection.unread.is_some() => self.timers.set(slot, self.settings.ping_interval),

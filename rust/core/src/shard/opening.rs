@@ -254,7 +254,12 @@ impl Shard {
     /// The upgrade did not come in time.
     pub(super) fn refuse_late(&mut self, slot: u32) {
         let seconds = self.settings.handshake_timeout.as_secs_f64();
-        let refusal = match self.slab.at(slot).phase {
+        let connection = self.slab.at(slot);
+        let refusal = match connection.phase {
+            // What is unread waits for room among the application's events.
+            _ if connection.unread.take().is_some() => {
+                Refusal::new(503, format!("the application did not answer within {seconds} s"))
+            }
             Phase::Asked(_) => Refusal::new(503, format!("the application did not answer within {seconds} s")),
             _ => Refusal::new(408, format!("no whole request within {seconds} s")),
         };

@@ -19,14 +19,14 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
-    /// The slot's next deadline, rounded up to a tick.
+    /// The slot's next deadline: never early, at most two ticks late.
     pub(crate) fn set(&mut self, slot: u32, after: Duration) {
         let slot = slot as usize;
         if slot >= self.deadlines.len() {
             self.deadlines.resize(slot + 1, NEVER);
         }
         let ticks = after.as_nanos().div_ceil(TICK.as_nanos()) as u32;
-        self.deadlines[slot] = self.turn.max(self.now).saturating_add(ticks.max(1)).min(NEVER - 1);
+        self.deadlines[slot] = self.turn.max(self.now).saturating_add(ticks + 1).min(NEVER - 1);
     }
 
     /// A turn begins.
@@ -74,11 +74,17 @@ mod tests {
         let mut expired = Vec::new();
         timers.advance(at(200), &mut expired);
         assert!(expired.is_empty());
-        timers.advance(at(300), &mut expired);
+        timers.advance(at(400), &mut expired);
         assert_eq!(expired, [3]);
+        timers.begin_turn(at(499));
+        timers.set(2, Duration::from_millis(100));
+        timers.advance(at(500), &mut expired);
+        assert_eq!(expired, [3], "set at 499 ms for 100 ms");
+        timers.advance(at(600), &mut expired);
+        assert_eq!(expired, [3, 2]);
         timers.advance(at(900), &mut expired);
         timers.clear(1);
         timers.advance(at(5_000), &mut expired);
-        assert_eq!(expired, [3]);
+        assert_eq!(expired, [3, 2]);
     }
 }
