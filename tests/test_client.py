@@ -36,6 +36,16 @@ async def test_send_reaches_this_client_alone(hub: fanwire.Hub, clients: list[fa
         assert "error" in await other.receive_json()
 
 
+async def test_an_object_goes_out_in_the_format_that_the_client_speaks(
+    hub: fanwire.Hub, clients: list[fanwire.Client]
+) -> None:
+    async with hub.serve(ANY) as serving, connected(serving.address, "/ws?format=msgpack") as peer:
+        await peer.send("hello")
+        await until(lambda: clients)
+        clients[0].send({"an": "object"})
+        assert await peer.receive() == b"\x81\xa2an\xa6object"
+
+
 async def test_what_has_no_json_form_is_refused(hub: fanwire.Hub, clients: list[fanwire.Client]) -> None:
     async with hub.serve(ANY) as serving, connected(serving.address) as peer:
         await peer.send("hello")

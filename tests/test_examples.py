@@ -22,6 +22,8 @@ def example(name: str, *arguments: str) -> Iterator[str]:
     """The first line that the example prints, while it runs; then Ctrl-C."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, str(EXAMPLES / name), *arguments]
+    # A background job of a shell ignores Ctrl-C, and its children would, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         assert process.stdout is not None
@@ -50,6 +52,11 @@ def test_live_odds_serves_its_page_publishes_odds_and_takes_bets() -> None:
             connection.sendall(frame(1, b'{"call":"PlaceBet","args":["7",10],"id":1}'))
             replies = (json.loads(read_frame(connection).payload) for _ in range(20))
             assert next(reply for reply in replies if "id" in reply)["result"] == {"accepted": True, "bets": 1}
+
+
+def test_the_readme_shows_the_quickstart_as_it_is() -> None:
+    readme = (EXAMPLES.parent / "README.md").read_text()
+    assert f"```python\n{(EXAMPLES / 'quickstart.py').read_text()}```" in readme
 
 
 def test_every_example_is_tested() -> None:

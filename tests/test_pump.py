@@ -7,7 +7,7 @@ from functools import partial
 import anyio
 import fanwire
 import pytest
-from support.clients import connected
+from support.clients import connected, refusal
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -212,14 +212,31 @@ async def test_a_handler_that_lets_cancelled_error_escape_costs_only_its_own_wor
 async def test_an_answer_that_the_engine_does_not_take_is_logged_and_the_hub_lives(
     hub: fanwire.Hub, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hub.authorize(lambda client, channel: True)
     async with hub.serve(ANY, outbox_bytes_max=1_024) as serving:
         async with connected(serving.address) as peer:
-            await peer.send_json(subscribe=[letter * 200 for letter in "abcdefgh"], id=1)
-            await until(lambda: "could not be answered" in caplog.text)
+            await peer.send_json(call="x", id="i" * 2_000)
+            await until(lambda: "could not be told of an error" in caplog.text)
         async with connected(serving.address) as peer:
             await peer.send_json(call="x", id=1)
             assert "error" in await peer.receive_json()
+
+
+async def test_a_subscription_too_many_is_an_error_also_where_authorize_allows_it(hub: fanwire.Hub) -> None:
+    hub.authorize(lambda client, channel: channel != "secret")
+    async with hub.serve(ANY, subscriptions_max=2) as serving, connected(serving.address) as peer:
+        await peer.send_json(subscribe=["a", "a", "secret", "b", "c"], id=1)
+        bound = "subscriptions_max: 3 is over the bound of 2"
+        assert await peer.receive_json() == {"id": 1, "error": f"not authorized for channel 'secret'; {bound}"}
+        await peer.send_json(subscribe=["b", "a"], id=2)
+        assert await peer.receive_json() == {"id": 2, "result": {"subscribed": ["b", "a"]}}
+
+
+async def test_a_channel_too_many_in_the_query_is_503_whoever_decides(hub: fanwire.Hub) -> None:
+    async with hub.serve(ANY, channels_max=1) as serving:
+        assert (await refusal(serving.address, "/ws?channel=a&channel=b"))[0] == 503
+    hub.authenticate(lambda request: None)
+    async with hub.serve(ANY, channels_max=1) as serving:
+        assert (await refusal(serving.address, "/ws?channel=a&channel=b"))[0] == 503
 
 
 async def test_clients_subscribe_and_unsubscribe_by_message(hub: fanwire.Hub) -> None:

@@ -187,3 +187,29 @@ class TestOrigins:
             assert line.split()[1] == "403"
             async with connected(serving.address, origin="https://good.example"):
                 await until(lambda: hub.stats().connections == 1)
+
+    @pytest.mark.parametrize(
+        ("origins", "expected"),
+        [
+            (None, {"access-control-allow-origin": "*"}),
+            (
+                ["https://good.example"],
+                {
+                    "access-control-allow-origin": "https://good.example",
+                    "access-control-allow-credentials": "true",
+                    "vary": "Origin",
+                },
+            ),
+        ],
+    )
+    async def test_a_page_of_an_allowed_origin_may_read_an_event_stream(
+        self, poller: str, origins: list[str] | None, expected: dict[str, str]
+    ) -> None:
+        hub = fanwire.Hub(poller=poller, origins=origins)
+        async with hub.serve(ANY) as serving, httpx.AsyncClient(trust_env=False) as http:
+            headers = {"Origin": "https://good.example"}
+            async with http.stream("GET", f"http://{serving.address}/events?channel=a", headers=headers) as answer:
+                about_origins = {name: value for name, value in answer.headers.items() if name in expected}
+                assert about_origins == expected
+            async with http.stream("GET", f"http://{serving.address}/events?channel=a") as answer:
+                assert ("access-control-allow-origin" in answer.headers) == (origins is None)

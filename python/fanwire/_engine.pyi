@@ -89,6 +89,7 @@ class Settings:
         subscriptions_max: int = 1_000,
         channels_max: int = 1_000_000,
         messages_pending_max: int = 16,
+        events_pending_max: int = 16_384,
         handshake_timeout: float = 10.0,
         ping_interval: float = 25.0,
         ping_timeout: float = 20.0,
@@ -128,7 +129,7 @@ class Asking:
 
 @final
 class Subscribing:
-    """``{"subscribe": […]}`` from a client, waiting for ``subscribe`` or a denial (only with ``ask_subscribing``)."""
+    """``{"subscribe": […]}`` from a client, waiting for ``grant`` (only with ``ask_subscribing``)."""
 
     connection: int
     channels: list[str]
@@ -245,10 +246,18 @@ class Engine:
         """Answer an Asking."""
     def subscribe(self, connection: int, channel: str) -> None:
         """Publications made after this call reach the connection. Raises InvalidChannel."""
+    def grant(self, connection: int, channels: Sequence[str], id: str | None = None, error: str | None = None) -> None:
+        """Decide on a Subscribing: subscribe to `channels`, then answer with `error` or with what could not be had.
+
+        Where all is well a request with an `id` is answered with the channels, one without not at all.
+        """
     def unsubscribe(self, connection: int, channel: str) -> None:
         """Publications made after this call no longer reach the connection. Raises InvalidChannel."""
-    def send(self, connection: int, data: str | bytes) -> None:
-        """Private bytes, between publications. A full outbox closes the connection with 1013. Raises PayloadTooBig."""
+    def send(self, connection: int, data: Any) -> None:
+        """Private data, in the connection's format, between publications. Raises what ``publish`` raises.
+
+        A full outbox closes the connection with 1013.
+        """
     def disconnect(self, connection: int, code: int = 1000, reason: str = "") -> None:
         """The close handshake of RFC 6455 §7. ValueError: a code that may not be sent, a reason over 123 bytes."""
     def channels(self, connection: int) -> list[str]:
@@ -260,4 +269,7 @@ class Engine:
     def drain(self, code: int = 1001, reason: str = "") -> None:
         """Stop accepting, then close every connection in an orderly way."""
     def stop(self) -> None:
-        """End the threads and close every descriptor. Idempotent; waits for the threads with the GIL released."""
+        """End the threads and close every socket. Idempotent; waits for the threads with the GIL released.
+
+        Two eventfds live on until the engine is no longer referenced: another thread may still ring one.
+        """

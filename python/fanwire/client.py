@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from fanwire._engine import encode_json
 from fanwire.errors import HubStopped
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 class Link:
     """The engine of one serving, shared by the hub and its clients; or why there is none.
 
-    Replaced as a whole by ``end`` and ``forked``, so that whoever holds it learns of it at no cost while it lives.
+    ``end`` cuts it, so that whoever holds it learns of the end at no cost while it lives.
     """
 
     __slots__ = ("engine", "is_forked", "why")
@@ -81,17 +80,17 @@ class Client:
         """Send to this client alone, between two publications and never inside one.
 
         Args:
-            data: ``str`` goes out as a text frame, ``bytes`` as a binary frame, anything else as JSON.
+            data: ``str`` goes out as a text frame, ``bytes`` as a binary frame, anything else as JSON, or as
+                MessagePack to a client that speaks it.
 
         Raises:
-            PayloadTooBig: the frame exceeds the bound of the outbox; nothing was sent.
-            UnsupportedType, UnsupportedValue: `data` has no JSON form; nothing was sent.
+            PayloadTooBig: the payload exceeds ``outbox_bytes_max``; nothing was sent.
+            UnsupportedType, UnsupportedValue: `data` has no form in the client's format; nothing was sent.
             HubStopped: this process is a fork of the one that serves.
         """
-        payload = data if isinstance(data, str | bytes) else encode_json(data).decode()
         engine = self._engine()
         if engine is not None:
-            engine.send(self.id, payload)
+            engine.send(self.id, data)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Start the close handshake (RFC 6455 §7); what was sent before goes out first.

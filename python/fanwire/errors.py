@@ -114,7 +114,7 @@ class PayloadTooBig(FanwireError, ValueError):
         self.bytes_max = bytes_max
 
     def __str__(self) -> str:
-        return f"payload of {self.payload_bytes} bytes exceeds {self.bytes_max}"
+        return f"payload of {self.payload_bytes} bytes is over the bound of {self.bytes_max}"
 
 
 class LimitReached(FanwireError):
@@ -133,7 +133,7 @@ class LimitReached(FanwireError):
         self.bound = bound
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.value} exceeds {self.bound}"
+        return f"{self.name}: {self.value} is over the bound of {self.bound}"
 
 
 class EncodeError(FanwireError):

@@ -259,7 +259,8 @@ class Hub:
 
         Args:
             channel: 1 to 255 bytes of UTF-8, no control characters.
-            data: ``str`` goes out as text, ``bytes`` as binary, anything else as JSON; copied once, into the log.
+            data: ``str`` goes out as text, ``bytes`` as binary, anything else as JSON, and as
+                MessagePack for subscribers that speak it, encoded once each; copied once, into the log.
             event: the name of the SSE event.
             key: the conflation key; only policy ``latest`` looks at it.
             ttl: seconds, > 0; a subscriber not yet written to after that skips it.
@@ -270,8 +271,8 @@ class Hub:
         Raises:
             InvalidChannel: no channel can have such a name.
             PayloadTooBig: the payload exceeds ``publication_bytes_max``; carries both numbers.
-            UnsupportedType, UnsupportedValue: `data` has no JSON form.
-            LimitReached: there are ``channels_max`` channels already.
+            UnsupportedType, UnsupportedValue: `data` has no form in one of the formats in use.
+            LimitReached: there are ``channels_max`` channels already, or ``unsent_bytes_max`` wait for the shards.
             HubStopped: the hub does not serve, or no longer, or this process is a fork of the one that does.
         """
         if get_ident() != self._thread:

@@ -21,6 +21,7 @@ COUNTERS = {
     "connections_total": "Connections accepted since the start.",
     "publications": "Publications appended to a log.",
     "deliveries": "Frames of publications handed whole to a socket.",
+    "expired": "Frames that a subscriber skipped because their time to live was over.",
     "writes": "System calls or ring entries that carried deliveries.",
     "bytes_out": "Bytes written to sockets.",
     "bytes_in": "Bytes read from sockets.",

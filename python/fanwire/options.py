@@ -15,7 +15,8 @@ class Options(TypedDict, total=False):
     drain_timeout: float
     """How long serving waits, at its end, for clients to answer the close; default 5."""
     openings_max: int
-    """How many async ``authenticate`` run at once; the others wait in order. Default 256."""
+    """How many openings async callbacks (``authenticate``, ``authorize``) are at work on at once; the others wait in
+    order. Default 256."""
     head_bytes_max: int
     """A request's head; default 16 KiB. Costs that much a connection while it connects."""
     message_bytes_max: int
@@ -32,8 +33,11 @@ class Options(TypedDict, total=False):
     """Channels that may have a log at once; default 1,000,000."""
     messages_pending_max: int
     """Messages of one client that callbacks have yet to deal with; default 16. At the bound it is not read from."""
+    events_pending_max: int
+    """Events of one shard that wait for Python; default 16,384. At the bound its clients are not read from."""
     handshake_timeout: float
-    """From the connection to the whole request; default 10."""
+    """From the connection to its answered upgrade, callbacks included; default 10. Then 408, or 503 if it waits for
+    them."""
     ping_interval: float
     """Silence after which a client is pinged; default 25."""
     ping_timeout: float

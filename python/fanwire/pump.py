@@ -17,9 +17,9 @@ from fanwire._engine import Asking, Call, Closed, Message, Opening, Record, Subs
 from fanwire._loop import Callback, Loop, finish, readable
 from fanwire.auth import Refused, Request, identity_of
 from fanwire.client import Client, Link
-from fanwire.errors import CallFailed, FanwireError
+from fanwire.errors import CallFailed, FanwireError, LimitReached
 from fanwire.logs import engine_log, hub_log
-from fanwire.methods import INTERNAL_ERROR, Method, reply_error, reply_result, tell_error
+from fanwire.methods import INTERNAL_ERROR, Method, reply_error, tell_error
 from fanwire.metrics import CONTENT_TYPE, Metrics
 
 Sent = Message | Call | Subscribing
@@ -116,6 +116,8 @@ class Pump:
             engine.accept(event.connection, event.channels)
         except Refused as refused:
             self._refuse(event, refused.status, refused.reason)
+        except LimitReached as error:
+            self._refuse(event, 503, str(error))
         except FanwireError as error:  # a channel that cannot be
             self._refuse(event, 400, str(error))
         except Exception:
@@ -184,7 +186,7 @@ class Pump:
                     await method.answer(client, event)
             else:
                 await self._subscribing(client, event)
-        except Exception:  # an answer that the engine does not take
+        except Exception:  # such as an engine that has just stopped
             hub_log.exception("client %d could not be answered", client.id)
 
     async def _message(self, client: Client, event: Message) -> None:
@@ -200,27 +202,20 @@ class Pump:
             tell_error(client, None, INTERNAL_ERROR)
 
     async def _subscribing(self, client: Client, event: Subscribing) -> None:
+        granted: list[str] = []
         denied: list[str] = []
         errors: list[str] = []
         for channel in event.channels:
             try:
-                if await self._may_watch(client, channel):
-                    self._engine.subscribe(client.id, channel)
-                else:
-                    denied.append(channel)
+                (granted if await self._may_watch(client, channel) else denied).append(channel)
             except Refused as refused:
                 errors.append(refused.reason)
-            except FanwireError as error:  # no such channel can be, or one too many
-                errors.append(str(error))
             except Exception:
                 hub_log.exception("authorize, for client %d, raised", client.id)
                 errors.append(INTERNAL_ERROR)
         if denied:
             errors.insert(0, not_authorized(denied))
-        if errors:
-            tell_error(client, event.id, "; ".join(errors))
-        elif event.id is not None:
-            reply_result(client, event.id, {"subscribed": list(event.channels)})
+        self._engine.grant(client.id, granted, event.id, "; ".join(errors) or None)
 
     def _acknowledge_soon(self, connection: int) -> None:
         self._dealt.append(connection)

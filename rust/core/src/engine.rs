@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::channel::{Appended, Channel, Publication, Registry, Watch, check_name};
 use crate::error::{EngineError, SettingsError};
 use crate::events::Events;
-use crate::messages::{Command, ConnectionId, Event};
+use crate::messages::{Command, ConnectionId, Event, Grant};
 use crate::position::Position;
 use crate::protocol::{Payload, frame_bytes_max, raw, sse, write_frame};
 use crate::settings::{PollerKind, Settings};
@@ -236,6 +236,37 @@ impl Engine {
             let watched = channel.watch(format, id.shard());
             self.command(id, Command::Subscribe(id, watched));
         }
+        Ok(())
+    }
+
+    /// Decides on a client's request to watch: subscribes it to `channels`, then answers it.
+    ///
+    /// With `error`, or when one of `channels` can't be watched, the answer is that error; else, for a request with an
+    /// `id` (JSON text), that it is subscribed. Publications made after this call reach it.
+    ///
+    /// # Errors
+    /// [`EngineError::NotRunning`].
+    pub fn grant<'a>(
+        &self,
+        id: ConnectionId,
+        channels: impl IntoIterator<Item = &'a str>,
+        request: Option<&str>,
+        error: Option<&str>,
+    ) -> Result<(), EngineError> {
+        self.check_running()?;
+        let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) else { return Ok(()) };
+        let mut grant = Grant { watched: Vec::new(), id: request.map(Box::from), error: error.map(str::to_owned) };
+        for name in channels {
+            match self.obtain(name) {
+                Ok(channel) => grant.watched.push(channel.watch(format, id.shard())),
+                Err(cannot) => {
+                    let error = grant.error.get_or_insert_default();
+                    let separator = if error.is_empty() { "" } else { "; " };
+                    error.push_str(&format!("{separator}{cannot}"));
+                }
+            }
+        }
+        self.command(id, Command::Grant(id, Box::new(grant)));
         Ok(())
     }
 

@@ -63,11 +63,11 @@ pub enum EngineError {
         bytes_max: usize,
     },
     /// A bound on a number of things.
-    #[error("{name}: {value} reaches the bound of {bound}")]
+    #[error("{name}: {value} is over the bound of {bound}")]
     LimitReached {
         /// The setting.
         name: &'static str,
-        /// How many there are, or would be.
+        /// How many it would come to.
         value: u64,
         /// The bound.
         bound: u64,
@@ -85,7 +85,7 @@ pub enum EngineError {
         bytes: usize,
     },
     /// An SSE event name that would break its record.
-    #[error("event name {name:?} holds a line break or NUL")]
+    #[error("event name {name:?} holds a line break")]
     InvalidEvent {
         /// The name.
         name: String,

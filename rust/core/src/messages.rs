@@ -71,6 +71,8 @@ pub enum Command {
     Respond(ConnectionId, u16, Box<str>, Box<[u8]>),
     /// Adds a subscription.
     Subscribe(ConnectionId, Watched),
+    /// Decides on what a client asked to watch, and answers it.
+    Grant(ConnectionId, Box<Grant>),
     /// Ends a subscription; what stood in the channel's log up to this byte is still for it.
     Unsubscribe(ConnectionId, Arc<Channel>, u64),
     /// Private bytes, already framed.
@@ -87,6 +89,17 @@ pub enum Command {
     Drain(u16, Box<str>),
     /// Ends the thread.
     Stop,
+}
+
+/// What the application decided on a client's request to watch channels.
+#[derive(Debug)]
+pub struct Grant {
+    /// Those that it may watch.
+    pub watched: Vec<Watched>,
+    /// The request's id as JSON text; with it success is answered, too.
+    pub id: Option<Box<str>>,
+    /// Why it may not watch the others.
+    pub error: Option<String>,
 }
 
 /// Who ended a connection.

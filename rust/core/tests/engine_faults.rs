@@ -450,7 +450,7 @@ fn a_subscription_over_the_bound_is_refused_by_name_and_twice_is_once() {
         let subscribed = r#"{"id":1,"result":{"subscribed":["a","b"]}}"#;
         assert_eq!(ask(r#"{"subscribe":["a","b"],"id":1}"#), subscribed);
         assert_eq!(ask(r#"{"subscribe":["a","b"],"id":1}"#), subscribed);
-        let refused = r#"{"id":2,"error":"subscriptions_max: 2 reaches the bound of 2"}"#;
+        let refused = r#"{"id":2,"error":"subscriptions_max: 3 is over the bound of 2"}"#;
         assert_eq!(ask(r#"{"subscribe":["c"],"id":2}"#), refused);
         await_turn(&engine);
         assert_eq!(engine.stats().subscriptions, 2);

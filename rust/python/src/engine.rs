@@ -101,6 +101,20 @@ impl Engine {
         self.0.subscribe(ConnectionId::from_bits(connection), channel).map_err(|error| to_pyerr(py, error))
     }
 
+    #[pyo3(signature = (connection, channels, id = None, error = None))]
+    fn grant(
+        &self,
+        py: Python<'_>,
+        connection: u64,
+        channels: Vec<String>,
+        id: Option<&str>,
+        error: Option<&str>,
+    ) -> PyResult<()> {
+        let connection = ConnectionId::from_bits(connection);
+        let channels = channels.iter().map(String::as_str);
+        self.0.grant(connection, channels, id, error).map_err(|error| to_pyerr(py, error))
+    }
+
     fn unsubscribe(&self, py: Python<'_>, connection: u64, channel: &str) -> PyResult<()> {
         self.0.unsubscribe(ConnectionId::from_bits(connection), channel).map_err(|error| to_pyerr(py, error))
     }

@@ -34,7 +34,7 @@ impl Settings {
         *, shards = 1, poller = None, channels = Vec::new(), ask_opening = false, ask_subscribing = false,
         origins = None, head_bytes_max = 16_384, message_bytes_max = 65_536, publication_bytes_max = 1_048_576,
         unsent_bytes_max = 67_108_864, outbox_bytes_max = 262_144, subscriptions_max = 1_000, channels_max = 1_000_000,
-        messages_pending_max = 16, handshake_timeout = 10.0, ping_interval = 25.0, ping_timeout = 20.0,
+        messages_pending_max = 16, events_pending_max = 16_384, handshake_timeout = 10.0, ping_interval = 25.0, ping_timeout = 20.0,
         close_timeout = 5.0, notsent_lowat = 16_384, congestion_control = None, backlog = 4_096, pin_shards = false,
     ))]
     #[allow(clippy::too_many_arguments)] // they are keyword-only and cross once
@@ -53,6 +53,7 @@ impl Settings {
         subscriptions_max: usize,
         channels_max: usize,
         messages_pending_max: u16,
+        events_pending_max: usize,
         handshake_timeout: f64,
         ping_interval: f64,
         ping_timeout: f64,
@@ -77,6 +78,7 @@ impl Settings {
             subscriptions_max,
             channels_max,
             messages_pending_max,
+            events_pending_max,
             handshake_timeout: seconds("handshake_timeout", handshake_timeout)?,
             ping_interval: seconds("ping_interval", ping_interval)?,
             ping_timeout: seconds("ping_timeout", ping_timeout)?,
@@ -85,7 +87,6 @@ impl Settings {
             congestion_control,
             backlog,
             pins_shards: pin_shards,
-            ..CoreSettings::default()
         };
         settings.validate().map_err(|error| PyValueError::new_err(error.to_string()))?;
         Ok(Self(settings))

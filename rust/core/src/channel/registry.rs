@@ -63,7 +63,7 @@ impl Registry {
         if count >= settings.channels_max {
             return Err(EngineError::LimitReached {
                 name: "channels_max",
-                value: count as u64,
+                value: count as u64 + 1,
                 bound: settings.channels_max as u64,
             });
         }
@@ -106,7 +106,7 @@ mod tests {
         let first = registry.obtain("a", &settings, 0).expect("room").epoch;
         registry.obtain("b", &settings, 0).expect("room");
         let refused = registry.obtain("c", &settings, 0).expect_err("two exist and are fresh");
-        assert_eq!(refused.to_string(), "channels_max: 2 reaches the bound of 2");
+        assert_eq!(refused.to_string(), "channels_max: 3 is over the bound of 2");
         let later = (IDLE_S + 1) * 1_000_000_000;
         registry.obtain("c", &settings, later).expect("the idle made room");
         assert_eq!(registry.count(), 1);

@@ -61,13 +61,15 @@ pub(crate) enum Phase {
 }
 
 /// A request that the application has to answer.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Asked {
     /// For a WebSocket: how to accept it, and with which subprotocol.
     pub(crate) upgrade: Option<(Upgrade, Option<&'static str>)>,
     /// Not an opening: only a response answers it.
     pub(crate) is_plain: bool,
     pub(crate) is_head: bool,
+    /// Of an event stream: the origin whose pages may read it, or `*`.
+    pub(crate) readable_by: Option<Box<str>>,
 }
 
 /// Where a connection reads a channel.

@@ -5,7 +5,7 @@ use super::Shard;
 use super::connection::Phase;
 use super::socket;
 use crate::messages::{Event, SLOTS_MAX};
-use crate::protocol::{Request, parse_request, raw, write_reply_error, write_reply_result};
+use crate::protocol::{Request, parse_request, raw, write_reply_error};
 use crate::ws::{CloseCode, Opcode, Received, Receiver, write_header};
 
 /// Receives in one turn from one connection; a peer that sends without end waits for the others.
@@ -223,40 +223,6 @@ impl Shard {
         let mut reply = Vec::new();
         write_reply_error(&mut reply, id, error);
         raw::write_text(self.slab.at(slot).outbox.bytes_mut(), &reply);
-    }
-
-    fn subscribe_by_message(&mut self, slot: u32, names: &[String], id: Option<&str>) {
-        for name in names {
-            if let Err(error) = self.subscribe_by_name(slot, name) {
-                self.reply_error(slot, id, &error.to_string());
-                self.flush(slot);
-                return;
-            }
-            if self.slab.get(slot).is_none() {
-                return;
-            }
-        }
-        self.reply_names(slot, id, "subscribed", names);
-    }
-
-    fn unsubscribe_by_message(&mut self, slot: u32, names: &[String], id: Option<&str>) {
-        for name in names {
-            if let Some(channel) = self.common.registry.find(name) {
-                self.unsubscribe(slot, &channel);
-            }
-        }
-        self.reply_names(slot, id, "unsubscribed", names);
-    }
-
-    /// Who gives a request an id wants to know when it is done.
-    fn reply_names(&mut self, slot: u32, id: Option<&str>, key: &str, names: &[String]) {
-        if id.is_some() && self.slab.get(slot).is_some_and(|connection| connection.is_live()) {
-            let result = serde_json::json!({ key: names }).to_string();
-            let mut reply = Vec::new();
-            write_reply_result(&mut reply, id, &result);
-            raw::write_text(self.slab.at(slot).outbox.bytes_mut(), &reply);
-            self.flush(slot);
-        }
     }
 
     /// The token under which the poller knows a connection.

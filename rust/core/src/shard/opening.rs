@@ -1,4 +1,8 @@
 //! From the first byte to an open connection: request heads, paths, upgrades, event streams and plain answers.
+use std::os::fd::AsRawFd;
+
+use smallvec::{SmallVec, smallvec};
+
 use super::Shard;
 use super::connection::{Asked, Phase};
 use super::socket;
@@ -7,7 +11,6 @@ use crate::http::{RequestHead, parse_head, query_pairs, write_response, write_re
 use crate::messages::{ClosedBy, Event, Request};
 use crate::protocol::Format;
 use crate::ws::{CloseCode, UpgradeError, is_upgrade, offered_subprotocols, read_upgrade, write_accept};
-use std::os::fd::AsRawFd;
 
 /// The subprotocol of those who want objects as MessagePack.
 const MSGPACK: &str = "msgpack";
@@ -96,7 +99,7 @@ impl Shard {
             Route::Application => {
                 check_plain(head)?;
                 let request = self.own(slot, head, Vec::new(), Format::Raw);
-                let asked = Asked { upgrade: None, is_plain: true, is_head: head.method == "HEAD" };
+                let asked = Asked { is_plain: true, is_head: head.method == "HEAD", ..Asked::default() };
                 let connection = self.slab.at(slot);
                 connection.phase = Phase::Asked(Box::new(asked));
                 connection.is_reported = true;
@@ -117,7 +120,7 @@ impl Shard {
         let subprotocol = offered_subprotocols(head).any(|name| name == MSGPACK).then_some(MSGPACK);
         query.is_msgpack |= subprotocol.is_some();
         let format = if query.is_msgpack { Format::RawMsgpack } else { Format::Raw };
-        let asked = Asked { upgrade: Some((upgrade, subprotocol)), is_plain: false, is_head: false };
+        let asked = Asked { upgrade: Some((upgrade, subprotocol)), ..Asked::default() };
         self.open_or_ask(slot, head, asked, format, query.channels)
     }
 
@@ -134,7 +137,7 @@ impl Shard {
         }
         self.check_may_open(head)?;
         let query = self.read_query(head)?;
-        let asked = Asked { upgrade: None, is_plain: false, is_head: false };
+        let asked = Asked { readable_by: self.readable_by(head), ..Asked::default() };
         self.open_or_ask(slot, head, asked, Format::Sse, query.channels)
     }
 
@@ -166,7 +169,6 @@ impl Shard {
 
     /// Answers an upgrade or event stream with success; the subscriptions begin with its first byte.
     fn open(&mut self, slot: u32, asked: &Asked, watched: Vec<Watched>) {
-        let any_origin = self.settings.origins.is_none();
         let connection = self.slab.at(slot);
         connection.is_upgraded = true;
         let out = connection.outbox.bytes_mut();
@@ -174,8 +176,7 @@ impl Shard {
             write_accept(out, upgrade, *subprotocol);
             connection.phase = Phase::Open(crate::ws::Receiver::new());
         } else {
-            let cors: &[(&str, &str)] = if any_origin { &[("Access-Control-Allow-Origin", "*")] } else { &[] };
-            write_stream_head(out, cors, "text/event-stream");
+            write_stream_head(out, &cors_headers(asked.readable_by.as_deref()), "text/event-stream");
             connection.phase = Phase::Streaming;
         }
         self.timers.set(slot, self.settings.ping_interval);
@@ -184,7 +185,7 @@ impl Shard {
             if self.slab.get(slot).is_none() {
                 return;
             }
-            self.join(slot, one);
+            self.subscribe(slot, one);
         }
     }
 
@@ -277,6 +278,14 @@ impl Shard {
         Err(Refusal::new(403, format!("origin {:?} is not allowed", String::from_utf8_lossy(origin))))
     }
 
+    /// Whose pages may read an event stream: `*`, the request's origin, which was checked before, or none.
+    fn readable_by(&self, head: &RequestHead<'_>) -> Option<Box<str>> {
+        match self.settings.origins {
+            None => Some("*".into()),
+            Some(_) => head.header("origin").map(|origin| String::from_utf8_lossy(origin).into()),
+        }
+    }
+
     fn read_query(&self, head: &RequestHead<'_>) -> Result<Query, Refusal> {
         let mut query = Query::default();
         for pair in query_pairs(head.query.unwrap_or("")) {
@@ -311,6 +320,19 @@ impl Shard {
             channels,
             format,
         }
+    }
+}
+
+/// What lets a page of another origin read the answer, a named one with its cookies (Fetch §3.3).
+fn cors_headers(origin: Option<&str>) -> SmallVec<[(&str, &str); 3]> {
+    match origin {
+        None => smallvec![],
+        Some("*") => smallvec![("Access-Control-Allow-Origin", "*")],
+        Some(origin) => smallvec![
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Allow-Credentials", "true"),
+            ("Vary", "Origin"),
+        ],
     }
 }
 

@@ -75,11 +75,9 @@ impl UpgradeError {
     /// The headers that the response must have besides (RFC 6455 §4.4, RFC 9110 §15.5.6, §15.5.22).
     pub fn headers(&self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::NotAsked => &[("Upgrade", "websocket"), ("Connection", "Upgrade")],
+            Self::NotAsked => &[("Upgrade", "websocket")],
             Self::MethodNotGet => &[("Allow", "GET")],
-            Self::UnsupportedVersion => {
-                &[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"), ("Connection", "Upgrade")]
-            }
+            Self::UnsupportedVersion => &[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")],
             _ => &[],
         }
     }

@@ -1,0 +1,51 @@
+//! What other threads ask of the shard, one after another.
+use super::Shard;
+use crate::messages::Command;
+use crate::ws::CloseCode;
+
+impl Shard {
+    pub(super) fn obey(&mut self, command: Command) {
+        match command {
+            Command::Listen(listener) => self.add_listener(listener),
+            Command::Accept(id, watched) => self.with(id, |shard, slot| shard.accept_asked(slot, watched)),
+            Command::Respond(id, status, content_type, body) => {
+                self.with(id, |shard, slot| shard.respond_asked(slot, status, &content_type, &body));
+            }
+            Command::Subscribe(id, watched) => self.with(id, |shard, slot| shard.subscribe(slot, watched)),
+            Command::Grant(id, grant) => self.with(id, |shard, slot| shard.grant(slot, *grant)),
+            Command::Unsubscribe(id, channel, _) => self.with(id, |shard, slot| shard.unsubscribe(slot, &channel)),
+            Command::Send(id, frame) => self.with(id, |shard, slot| shard.send(slot, &frame)),
+            Command::Disconnect(id, code, reason) => {
+                self.with(id, |shard, slot| shard.close(slot, CloseCode(code), &reason));
+            }
+            Command::Acknowledge(id, count) => self.with(id, |shard, slot| shard.acknowledge(slot, count)),
+            Command::Resume => {
+                for id in std::mem::take(&mut self.stalled) {
+                    self.with(id, Self::resume_reading);
+                }
+            }
+            Command::ListChannels(id, reply) => {
+                let names = self.slot_of(id).map(|slot| self.channels_of(slot)).unwrap_or_default();
+                let _ = reply.send(names); // the asker may have given up
+            }
+            Command::Drain(code, reason) => self.drain(code, &reason),
+            Command::Stop => self.is_stopping = true,
+        }
+    }
+
+    fn send(&mut self, slot: u32, frame: &[u8]) {
+        if self.slab.at(slot).is_live() {
+            self.slab.at(slot).outbox.bytes_mut().extend_from_slice(frame);
+            self.flush(slot);
+        }
+    }
+
+    fn acknowledge(&mut self, slot: u32, count: u16) {
+        let connection = self.slab.at(slot);
+        connection.pending = connection.pending.saturating_sub(count);
+        match connection.failure.take_if(|_| connection.pending == 0) {
+            Some(failure) => self.fail(slot, failure.0, &failure.1),
+            None => self.resume_reading(slot),
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! What a shard has in common with other threads.
+use std::io;
+use std::sync::Arc;
+
+use super::clock::Clock;
+use crate::channel::{Registry, Watch};
+use crate::events::Events;
+use crate::mailbox::Mailbox;
+use crate::messages::Command;
+use crate::notify::Bell;
+use crate::settings::Settings;
+use crate::stats::ShardStats;
+
+/// What other threads hold of a shard.
+#[derive(Debug)]
+pub(crate) struct ShardHandle {
+    pub(crate) mailbox: Mailbox<Command, Arc<Watch>>,
+    pub(crate) bell: Bell,
+    pub(crate) stats: Arc<ShardStats>,
+}
+
+impl ShardHandle {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { mailbox: Mailbox::default(), bell: Bell::new()?, stats: Arc::default() })
+    }
+
+    pub(crate) fn command(&self, command: Command) {
+        if self.mailbox.push(command).0 {
+            self.bell.ring();
+        }
+    }
+}
+
+/// What all shards share.
+#[derive(Debug)]
+pub(crate) struct Common {
+    pub(crate) settings: Settings,
+    pub(crate) registry: Registry,
+    pub(crate) events: Events,
+    pub(crate) clock: Clock,
+}
