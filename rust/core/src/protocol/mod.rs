@@ -3,6 +3,7 @@
 //! A channel keeps one log for each [`Format`] that a subscriber uses; [`write_frame`] makes what is appended to it.
 //! Nothing here knows who is subscribed, and no socket.
 pub mod raw;
+pub mod signalr;
 pub mod sse;
 
 pub use raw::{RawError, Request, parse_request, write_reply_error, write_reply_result};

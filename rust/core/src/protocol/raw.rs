@@ -247,7 +247,7 @@ fn from_raw<'a, T: Deserialize<'a>>(
 }
 
 /// What a JSON value is, by its first byte.
-fn kind(value: &RawValue) -> &'static str {
+pub(super) fn kind(value: &RawValue) -> &'static str {
     match value.get().as_bytes().first() {
         Some(b'"') => "a string",
         Some(b'[') => "an array",
@@ -259,7 +259,7 @@ fn kind(value: &RawValue) -> &'static str {
 }
 
 /// As [`kind`], of a value that is not what was expected: if it is a string and should be one, it is no text.
-fn kind_of_wrong(expected: &str, value: &RawValue) -> &'static str {
+pub(super) fn kind_of_wrong(expected: &str, value: &RawValue) -> &'static str {
     match kind(value) {
         "a string" if expected == "a string" => "a string with half a surrogate pair",
         other => other,
@@ -337,7 +337,7 @@ impl<'de> Deserialize<'de> for Pairs<'de> {
 }
 
 /// A string, borrowed where it has no escapes; serde's own `Cow` always copies.
-struct Text<'a>(Cow<'a, str>);
+pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Text<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
