@@ -15,6 +15,7 @@ use crate::settings::{PollerKind, Settings};
 use crate::shard::clock::Clock;
 use crate::shard::{Common, Shard, ShardHandle, bind};
 use crate::stats::Stats;
+use crate::tokens::Tokens;
 use crate::ws::CloseCode;
 
 /// Deferred publications wake the shards by themselves when so many bytes wait.
@@ -49,7 +50,16 @@ impl Engine {
         let failed = |cause| EngineError::StartFailed { shard: 0, cause };
         let shards = shards.map_err(failed)?;
         let events = Events::new(settings.shards, settings.events_pending_max).map_err(failed)?;
-        let common = Common { settings, registry: Registry::default(), events, clock: Clock::start() };
+        let common = Common {
+            settings,
+            registry: Registry::default(),
+            users: Registry::unlisted(),
+            hubs: Registry::unlisted(),
+            tokens: Tokens::default(),
+            shards: shards.clone(),
+            events,
+            clock: Clock::start(),
+        };
         Ok(Self {
             common: Arc::new(common),
             shards,
@@ -206,12 +216,17 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError`]: stopped, a bad channel name, the bound of channels.
-    pub fn accept<'a>(&self, id: ConnectionId, channels: impl IntoIterator<Item = &'a str>) -> Result<(), EngineError> {
+    pub fn accept<'a>(
+        &self,
+        id: ConnectionId,
+        channels: impl IntoIterator<Item = &'a str>,
+        user: Option<&str>,
+    ) -> Result<(), EngineError> {
         self.check_running()?;
         let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) else { return Ok(()) };
         let watch = |name| Ok(self.obtain(name)?.watch(format, id.shard()));
         let watched = channels.into_iter().map(watch).collect::<Result<Vec<_>, EngineError>>()?;
-        self.command(id, Command::Accept(id, watched));
+        self.command(id, Command::Accept(id, watched, user.map(Box::from)));
         Ok(())
     }
 
@@ -449,6 +464,8 @@ fn payload_bytes(payload: &Payload<'_>) -> usize {
     match payload {
         Payload::Text(text) => text.len(),
         Payload::Binary(bytes) => bytes.len(),
-        Payload::Object { json, msgpack } => json.map_or(0, <[u8]>::len).max(msgpack.map_or(0, <[u8]>::len)),
+        Payload::Object { json, msgpack } | Payload::Arguments { json, msgpack } => {
+            json.map_or(0, <[u8]>::len).max(msgpack.map_or(0, <[u8]>::len))
+        }
     }
 }

@@ -8,6 +8,12 @@ use thiserror::Error;
 #[non_exhaustive]
 #[derive(Debug, Error)]
 pub enum SettingsError {
+    /// A path of a hub that no request can have, or another one has.
+    #[error("hub path {path:?}: must begin with /, end without, hold no ? or #, and be none of the hub's own paths")]
+    BadPath {
+        /// As given.
+        path: String,
+    },
     /// A count or size.
     #[error("{name} is {value}, must be {min} to {max}")]
     OutOfRange {
@@ -83,6 +89,12 @@ pub enum EngineError {
     ReasonTooLong {
         /// Its length in UTF-8.
         bytes: usize,
+    },
+    /// The system gave no random bytes for a token.
+    #[error("no random bytes for a connection token: {cause}")]
+    NoRandom {
+        /// The system's word.
+        cause: String,
     },
     /// An SSE event name that would break its record.
     #[error("event name {name:?} holds a line break")]

@@ -22,10 +22,11 @@ pub mod settings;
 pub mod shard;
 mod stats;
 mod sync;
+mod tokens;
 pub mod ws;
 
 pub use engine::{Engine, NewError};
 pub use error::{EngineError, SettingsError};
 pub use position::Position;
-pub use settings::{ChannelBounds, ChannelRule, PollerKind, Settings};
+pub use settings::{ChannelBounds, ChannelRule, HubSettings, PollerKind, Settings};
 pub use stats::Stats;

@@ -1,5 +1,6 @@
 //! Every command and event that crosses a thread or the language: the contract on one page.
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
@@ -65,8 +66,10 @@ impl fmt::Display for ConnectionId {
 pub enum Command {
     /// Takes connections from this listening socket.
     Listen(crate::shard::Listener),
-    /// Finishes an opening: answer the upgrade, then these subscriptions.
-    Accept(ConnectionId, Vec<Watched>),
+    /// Finishes an opening: answer it, then these subscriptions; the user whom it belongs to.
+    Accept(ConnectionId, Vec<Watched>, Option<Box<str>>),
+    /// A socket whose first request, in these bytes, is for a connection of this shard.
+    Adopt(OwnedFd, Vec<u8>),
     /// Answers a request: status, content type, body. Closes after it when the status is an error.
     Respond(ConnectionId, u16, Box<str>, Box<[u8]>),
     /// Adds a subscription.
@@ -128,10 +131,63 @@ pub enum Event {
     Binary(ConnectionId, Vec<u8>),
     /// A call: target, arguments as JSON text, id as JSON text.
     Call(ConnectionId, String, String, Option<String>),
+    /// A SignalR client has shaken hands: its id from now on, that of its opening, and which hub it is on.
+    Connected(ConnectionId, Box<Connected>),
+    /// A SignalR client's message, to be acknowledged.
+    Hub(ConnectionId, Box<HubEvent>),
     /// The connection is gone: close code, reason, by whom. Only for connections of which an event told before.
     Closed(ConnectionId, u16, String, ClosedBy),
     /// A line for the log: level as in Python's `logging`.
     Record(u8, String),
+}
+
+/// A SignalR connection at its beginning.
+#[derive(Debug)]
+pub struct Connected {
+    /// What it was called while it was opened: its wire format was not known then.
+    pub opened_as: ConnectionId,
+    /// Which hub, by its index among the settings' paths.
+    pub hub: u8,
+    /// What the client and its hub call it.
+    pub connection_id: String,
+    /// Whom the application took it for.
+    pub user: Option<Box<str>>,
+}
+
+/// What a SignalR client sent.
+#[derive(Debug)]
+pub struct HubEvent {
+    /// Which hub, by its index among the settings' paths.
+    pub hub: u8,
+    /// What it is.
+    pub kind: HubEventKind,
+    /// Of the invocation, or of the stream or call that an item, completion or cancellation belongs to; may be empty.
+    pub id: String,
+    /// The method that is invoked.
+    pub target: String,
+    /// Raw in the hub protocol of the connection: arguments, an item or a result.
+    pub body: Vec<u8>,
+    /// Streams that the client will send.
+    pub stream_ids: Vec<String>,
+}
+
+/// Kinds of a [`HubEvent`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HubEventKind {
+    /// Calls a method; without an id nobody waits for an answer.
+    Invocation,
+    /// Calls a method for its stream.
+    StreamInvocation,
+    /// An item of a stream that the client sends.
+    StreamItem,
+    /// The end of such a stream, or of a call to the client, with a result in the body.
+    Result,
+    /// The same without a result.
+    Void,
+    /// The same with an error, which stands in the body as UTF-8.
+    Error,
+    /// The client wants no more of a stream.
+    Cancel,
 }
 
 /// A request's head, owned.

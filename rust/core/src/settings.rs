@@ -37,6 +37,39 @@ impl Default for ChannelBounds {
     }
 }
 
+/// SignalR: paths and times; the defaults are those of ASP.NET Core.
+#[derive(Clone, Debug)]
+pub struct HubSettings {
+    /// Each a hub of its own, such as `/signalr`; `/negotiate` below it, too. At most 255, default none.
+    pub paths: Vec<String>,
+    /// Between two pings to a client, default 15 s.
+    pub keepalive: Duration,
+    /// Silence after which a client that has pinged before is given up, default 30 s.
+    pub client_timeout: Duration,
+    /// From the transport to the hub protocol's handshake, default 15 s.
+    pub handshake_timeout: Duration,
+    /// From a negotiate to its transport, and from one long poll to the next, default 15 s.
+    pub disconnect_timeout: Duration,
+    /// How long a poll waits for messages, default 90 s.
+    pub poll_timeout: Duration,
+    /// Bytes of a hub message, default 32 KiB. A slow client makes us hold so much.
+    pub message_bytes_max: usize,
+}
+
+impl Default for HubSettings {
+    fn default() -> Self {
+        Self {
+            paths: Vec::new(),
+            keepalive: Duration::from_secs(15),
+            client_timeout: Duration::from_secs(30),
+            handshake_timeout: Duration::from_secs(15),
+            disconnect_timeout: Duration::from_secs(15),
+            poll_timeout: Duration::from_secs(90),
+            message_bytes_max: 32 << 10,
+        }
+    }
+}
+
 /// All settings of an [`Engine`](crate::Engine).
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -71,6 +104,8 @@ pub struct Settings {
     pub messages_pending_max: u16,
     /// Events that wait for the application on one shard, default 16,384; then no socket is read.
     pub events_pending_max: usize,
+    /// What a SignalR hub is served on, and how.
+    pub hubs: HubSettings,
     /// From accept to the end of the upgrade, default 10 s.
     pub handshake_timeout: Duration,
     /// Silence after which a client is pinged, default 25 s.
@@ -109,6 +144,7 @@ impl Default for Settings {
             channels_max: 1_000_000,
             messages_pending_max: 16,
             events_pending_max: 16_384,
+            hubs: HubSettings::default(),
             handshake_timeout: Duration::from_secs(10),
             ping_interval: Duration::from_secs(25),
             ping_timeout: Duration::from_secs(20),
@@ -127,7 +163,7 @@ impl Settings {
     /// # Errors
     /// [`SettingsError`], which names the setting, the value and the range.
     pub fn validate(&self) -> Result<(), SettingsError> {
-        let ranges: [(&'static str, u64, u64, u64); 12] = [
+        let ranges: [(&'static str, u64, u64, u64); 14] = [
             ("shards", self.shards as u64, 1, 64),
             ("head_bytes_max", self.head_bytes_max as u64, 256, 1 << 20),
             ("message_bytes_max", self.message_bytes_max as u64, 1, 1 << 30),
@@ -139,6 +175,8 @@ impl Settings {
             ("messages_pending_max", u64::from(self.messages_pending_max), 1, 1 << 15),
             ("events_pending_max", self.events_pending_max as u64, 16, 1 << 24),
             ("notsent_lowat", u64::from(self.notsent_lowat), 0, 1 << 30),
+            ("hub paths", self.hubs.paths.len() as u64, 0, 255),
+            ("signalr_message_bytes_max", self.hubs.message_bytes_max as u64, 64, 1 << 30),
             ("backlog", u64::try_from(self.backlog).unwrap_or(0), 1, 1 << 16),
         ];
         for (name, value, min, max) in ranges {
@@ -151,10 +189,21 @@ impl Settings {
             ("ping_interval", self.ping_interval),
             ("ping_timeout", self.ping_timeout),
             ("close_timeout", self.close_timeout),
+            ("signalr_keepalive", self.hubs.keepalive),
+            ("signalr_client_timeout", self.hubs.client_timeout),
+            ("signalr_handshake_timeout", self.hubs.handshake_timeout),
+            ("signalr_disconnect_timeout", self.hubs.disconnect_timeout),
+            ("signalr_poll_timeout", self.hubs.poll_timeout),
         ];
         for (name, value) in times {
             if value < Duration::from_millis(100) || value > Duration::from_secs(86_400) {
                 return Err(SettingsError::TimeOutOfRange { name, value });
+            }
+        }
+        for path in &self.hubs.paths {
+            let taken = ["/", "/ws", "/events", "/healthz", "/readyz", "/metrics"];
+            if !path.starts_with('/') || path.ends_with('/') || path.contains(['?', '#']) || taken.contains(&&**path) {
+                return Err(SettingsError::BadPath { path: path.clone() });
             }
         }
         for rule in &self.channels {

@@ -52,6 +52,8 @@ pub struct Channel {
     name: Box<str>,
     epoch: u64,
     bounds: ChannelBounds,
+    /// Clients know it by its name.
+    pub(crate) is_listed: bool,
     /// Bit i: some subscriber speaks format i, so publications are framed for it.
     formats: AtomicU8,
     subscribers: AtomicU32,
@@ -71,7 +73,7 @@ struct Inner {
 pub struct Publication<'a> {
     /// What goes out.
     pub payload: Payload<'a>,
-    /// The SSE event name.
+    /// The name of an SSE event, the target in a hub protocol.
     pub event: Option<&'a str>,
     /// Nanoseconds after which it is no longer sent to who has not got it.
     pub ttl_ns: Option<u64>,
@@ -120,11 +122,12 @@ thread_local! {
 }
 
 impl Channel {
-    fn new(name: &str, epoch: u64, bounds: ChannelBounds) -> Self {
+    fn new(name: &str, epoch: u64, bounds: ChannelBounds, is_listed: bool) -> Self {
         Self {
             name: name.into(),
             epoch,
             bounds,
+            is_listed,
             formats: AtomicU8::new(0),
             subscribers: AtomicU32::new(0),
             published_s: AtomicU64::new(0),
@@ -201,15 +204,7 @@ impl Channel {
     }
 
     fn missing_formats(&self, payload: &Payload<'_>) -> u8 {
-        let Payload::Object { json, msgpack } = payload else { return 0 };
-        let mut have = 0;
-        if json.is_some() {
-            have |= Format::Raw.bit() | Format::Sse.bit();
-        }
-        if msgpack.is_some() {
-            have |= Format::RawMsgpack.bit();
-        }
-        self.formats() & !have
+        self.formats() & !payload.formats()
     }
 
     /// Counts a subscriber of `shard` in, from the tail on.

@@ -15,6 +15,8 @@ const IDLE_S: u64 = 60;
 #[derive(Debug)]
 pub struct Registry {
     by_name: RwLock<Names>,
+    /// Its channels are the application's and have names that clients use.
+    is_listed: bool,
     /// The next epoch: starts at the clock's milliseconds, so that a restarted engine's epochs are later.
     next_epoch: AtomicU64,
 }
@@ -31,11 +33,17 @@ struct Names {
 impl Default for Registry {
     fn default() -> Self {
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_millis() as u64);
-        Self { by_name: RwLock::default(), next_epoch: AtomicU64::new(epoch.max(1)) }
+        Self { by_name: RwLock::default(), is_listed: true, next_epoch: AtomicU64::new(epoch.max(1)) }
     }
 }
 
 impl Registry {
+    /// Channels that no client can name, under any text: those of users, of hubs.
+    #[must_use]
+    pub fn unlisted() -> Self {
+        Self { is_listed: false, ..Self::default() }
+    }
+
     /// The channel called `name`, if it exists.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Arc<Channel>> {
@@ -50,7 +58,9 @@ impl Registry {
         if let Some(channel) = self.find(name) {
             return Ok(channel);
         }
-        check_name(name)?;
+        if self.is_listed {
+            check_name(name)?;
+        }
         let mut names = self.by_name.write().expect("no code panics while it holds the registry");
         if let Some(channel) = names.map.get(name) {
             return Ok(Arc::clone(channel));
@@ -68,7 +78,7 @@ impl Registry {
             });
         }
         let epoch = self.next_epoch.fetch_add(1, Ordering::Relaxed);
-        let channel = Arc::new(Channel::new(name, epoch, settings.bounds_of(name)));
+        let channel = Arc::new(Channel::new(name, epoch, settings.bounds_of(name), self.is_listed));
         channel.published_s.store(now_ns / 1_000_000_000, Ordering::Relaxed);
         names.map.insert(name.into(), Arc::clone(&channel));
         Ok(channel)

@@ -6,6 +6,8 @@ pub mod raw;
 pub mod signalr;
 pub mod sse;
 
+use signalr::HubProtocol;
+
 pub use raw::{RawError, Request, parse_request, write_reply_error, write_reply_result};
 
 /// A wire format: publications in it are the same bytes for all who use it, so it has one log in each channel.
@@ -18,6 +20,16 @@ pub enum Format {
     RawMsgpack = 1,
     /// Server-Sent Events (WHATWG HTML §9.2), objects as JSON, binary as base64.
     Sse = 2,
+    /// SignalR's JSON hub protocol in the text frames of a WebSocket.
+    HubJson = 3,
+    /// SignalR's MessagePack hub protocol in the binary frames of a WebSocket.
+    HubMsgpack = 4,
+    /// SignalR's JSON hub protocol in Server-Sent Events.
+    HubSse = 5,
+    /// SignalR's JSON hub protocol bare, for the bodies of long polls.
+    HubPollJson = 6,
+    /// SignalR's MessagePack hub protocol bare, for the bodies of long polls.
+    HubPollMsgpack = 7,
 }
 
 impl Format {
@@ -25,16 +37,20 @@ impl Format {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All formats, each at the index that is its value.
-    pub const ALL: [Self; 3] = [Self::Raw, Self::RawMsgpack, Self::Sse];
+    pub const ALL: [Self; 8] = [
+        Self::Raw,
+        Self::RawMsgpack,
+        Self::Sse,
+        Self::HubJson,
+        Self::HubMsgpack,
+        Self::HubSse,
+        Self::HubPollJson,
+        Self::HubPollMsgpack,
+    ];
 
     /// The format of this value, or `None`.
-    pub const fn from_u8(value: u8) -> Option<Self> {
-        match value {
-            0 => Some(Self::Raw),
-            1 => Some(Self::RawMsgpack),
-            2 => Some(Self::Sse),
-            _ => None,
-        }
+    pub fn from_u8(value: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(value)).copied()
     }
 
     /// A bit of its own for each format, to make sets in a `u8`.
@@ -45,8 +61,17 @@ impl Format {
     /// Which encoding of an object this format carries.
     pub const fn encoding(self) -> Encoding {
         match self {
-            Self::Raw | Self::Sse => Encoding::Json,
-            Self::RawMsgpack => Encoding::Msgpack,
+            Self::Raw | Self::Sse | Self::HubJson | Self::HubSse | Self::HubPollJson => Encoding::Json,
+            Self::RawMsgpack | Self::HubMsgpack | Self::HubPollMsgpack => Encoding::Msgpack,
+        }
+    }
+
+    /// The hub protocol of SignalR that it carries, if it does.
+    pub const fn hub_protocol(self) -> Option<HubProtocol> {
+        match self {
+            Self::Raw | Self::RawMsgpack | Self::Sse => None,
+            Self::HubJson | Self::HubSse | Self::HubPollJson => Some(HubProtocol::Json),
+            Self::HubMsgpack | Self::HubPollMsgpack => Some(HubProtocol::MessagePack),
         }
     }
 }
@@ -74,6 +99,26 @@ pub enum Payload<'a> {
         /// MessagePack.
         msgpack: Option<&'a [u8]>,
     },
+    /// As [`Payload::Object`], an array: on a hub protocol each member is an argument of its own.
+    Arguments {
+        /// JSON text, which must be UTF-8.
+        json: Option<&'a [u8]>,
+        /// MessagePack.
+        msgpack: Option<&'a [u8]>,
+    },
+}
+
+impl Payload<'_> {
+    /// Bits of the formats that it can be written in.
+    #[must_use]
+    pub fn formats(&self) -> u8 {
+        let has = |encoding| match (*self, encoding) {
+            (Self::Text(_) | Self::Binary(_), _) => true,
+            (Self::Object { json, .. } | Self::Arguments { json, .. }, Encoding::Json) => json.is_some(),
+            (Self::Object { msgpack, .. } | Self::Arguments { msgpack, .. }, Encoding::Msgpack) => msgpack.is_some(),
+        };
+        Format::ALL.into_iter().filter(|format| has(format.encoding())).fold(0, |bits, format| bits | format.bit())
+    }
 }
 
 /// An object came without the encoding that a format needs: the caller's mistake, nothing was written.
@@ -93,19 +138,21 @@ enum Body<'a> {
     Binary(&'a [u8]),
 }
 
-/// How many bytes [`write_frame`] appends at most; 0 where it fails. One pass over the payload, for SSE only.
+/// How many bytes [`write_frame`] appends, about or at most; 0 where it fails. One pass over the payload, for SSE only.
 pub fn frame_bytes_max(format: Format, payload: &Payload<'_>, event: Option<&str>) -> usize {
     match (format, body_of(format, payload)) {
         (_, Err(_)) => 0,
         (Format::Raw | Format::RawMsgpack, Ok(Body::Text(bytes) | Body::Binary(bytes))) => raw::frame_bytes(bytes),
         (Format::Sse, Ok(Body::Text(bytes))) => sse::text_bytes_max(None, event, bytes),
         (Format::Sse, Ok(Body::Binary(bytes))) => sse::binary_bytes(None, event, bytes),
+        (_, Ok(Body::Text(bytes) | Body::Binary(bytes))) => signalr::publication_bytes_max(payload, event, bytes.len()),
     }
 }
 
 /// Appends `payload` to `out` as one frame of `format`, ready for the wire.
 ///
-/// `event` names it where the format has names ([`Format::Sse`]); it must be [valid](sse::is_valid_event).
+/// `event` names it where the format has names: that of [`Format::Sse`] must be [valid](sse::is_valid_event), in a hub
+/// protocol it is the target, and [`signalr::TARGET`] is without one.
 ///
 /// # Errors
 /// [`MissingEncoding`] of an object that lacks what `format` needs; `out` is as before.
@@ -115,11 +162,18 @@ pub fn write_frame(
     event: Option<&str>,
     out: &mut Vec<u8>,
 ) -> Result<(), MissingEncoding> {
-    match (format, body_of(format, payload)?) {
-        (Format::Raw | Format::RawMsgpack, Body::Text(text)) => raw::write_text(out, text),
-        (Format::Raw | Format::RawMsgpack, Body::Binary(bytes)) => raw::write_binary(out, bytes),
+    let body = body_of(format, payload)?;
+    if let Some(protocol) = format.hub_protocol() {
+        let mut record = Vec::new();
+        signalr::write_publication(protocol, payload, event, &mut record);
+        signalr::write_records(format, &record, out);
+        return Ok(());
+    }
+    match (format, body) {
         (Format::Sse, Body::Text(text)) => sse::write_text(out, None, event, text),
         (Format::Sse, Body::Binary(bytes)) => sse::write_binary(out, None, event, bytes),
+        (_, Body::Text(text)) => raw::write_text(out, text),
+        (_, Body::Binary(bytes)) => raw::write_binary(out, bytes),
     }
     Ok(())
 }
@@ -130,7 +184,11 @@ fn body_of<'a>(format: Format, payload: &Payload<'a>) -> Result<Body<'a>, Missin
     match (*payload, encoding) {
         (Payload::Text(text), _) => Ok(Body::Text(text.as_bytes())),
         (Payload::Binary(bytes), _) => Ok(Body::Binary(bytes)),
-        (Payload::Object { json, .. }, Encoding::Json) => json.map(Body::Text).ok_or(missing),
-        (Payload::Object { msgpack, .. }, Encoding::Msgpack) => msgpack.map(Body::Binary).ok_or(missing),
+        (Payload::Object { json, .. } | Payload::Arguments { json, .. }, Encoding::Json) => {
+            json.map(Body::Text).ok_or(missing)
+        }
+        (Payload::Object { msgpack, .. } | Payload::Arguments { msgpack, .. }, Encoding::Msgpack) => {
+            msgpack.map(Body::Binary).ok_or(missing)
+        }
     }
 }

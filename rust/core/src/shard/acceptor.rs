@@ -117,7 +117,9 @@ impl Shard {
         let fd = listener.fd();
         for _ in 0..ACCEPTS_MAX {
             match socket::accept(fd) {
-                Ok(taken) => self.welcome(taken),
+                Ok(taken) => {
+                    self.welcome(taken);
+                }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
                         self.pause_accepting(&error);
@@ -130,17 +132,19 @@ impl Shard {
         }
     }
 
-    fn welcome(&mut self, fd: OwnedFd) {
+    /// Takes a socket in; gives its slot, if there is room for it.
+    pub(super) fn welcome(&mut self, fd: OwnedFd) -> Option<u32> {
         let (raw, timeout) = (fd.as_raw_fd(), self.settings.handshake_timeout);
-        let Some(slot) = self.slab.insert(|generation, _| Connection::new(fd, generation)) else { return };
+        let Some(slot) = self.slab.insert(|generation, _| Connection::new(Some(fd), generation)) else { return None };
         if let Err(error) = self.poller.epoll.add(raw, self.token_of(slot), Interest::Connection) {
             self.record(40, format!("shard {}: cannot watch a connection: {error}", self.index));
             self.slab.remove(slot);
-            return;
+            return None;
         }
         self.stats.connections.add(1);
         self.stats.connections_total.add(1);
         self.timers.set(slot, timeout);
+        Some(slot)
     }
 
     fn pause_accepting(&mut self, error: &io::Error) {

@@ -1,5 +1,4 @@
 //! How a connection ends: by the close handshake, by a last answer, or broken.
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use super::connection::{Ending, Phase};
@@ -10,6 +9,9 @@ use crate::ws::{CloseCode, write_close};
 impl Shard {
     /// Starts the close handshake (RFC 6455 §7.1.2) from this side; an event stream just ends.
     pub(super) fn close(&mut self, slot: u32, code: CloseCode, reason: &str) {
+        if self.slab.at(slot).link.is_some() {
+            return self.close_hub(slot, code, reason);
+        }
         self.leave_all(slot);
         let connection = self.slab.at(slot);
         match std::mem::replace(&mut connection.phase, Phase::Ending) {
@@ -103,7 +105,7 @@ impl Shard {
         self.drop_connection(slot);
     }
 
-    fn leave_all(&mut self, slot: u32) {
+    pub(super) fn leave_all(&mut self, slot: u32) {
         while let Some(last) = self.slab.at(slot).subscriptions.len().checked_sub(1) {
             self.feeds.leave(&mut self.slab, slot, last);
             self.stats.subscriptions.sub(1);
@@ -116,18 +118,26 @@ impl Shard {
             return;
         }
         self.leave_all(slot);
-        let id = self.id_of(slot);
+        let mut id = self.id_of(slot);
         self.timers.clear(slot);
         let connection = self.slab.remove(slot).expect("looked up above");
+        match &connection.phase {
+            Phase::Posting(exchange) => self.leave_posts(id, exchange.to()),
+            Phase::Polling(exchange) => self.leave_poll(id, exchange.to()),
+            _ => {}
+        }
+        if let Some(link) = &connection.link {
+            id = self.forget_link(id, link);
+        }
         if connection.is_registered {
             self.poller.unregister(slot);
         }
         // Not only a close: a forked child may hold the descriptor, too.
-        socket::shut_down(connection.fd.as_raw_fd());
-        self.poller.epoll.remove(connection.fd.as_raw_fd());
-        self.stats.connections.sub(1);
-        if connection.is_blocked {
-            self.stats.lagging.sub(1);
+        if connection.fd.is_some() {
+            socket::shut_down(connection.raw_fd());
+            self.poller.epoll.remove(connection.raw_fd());
+            self.stats.connections.sub(1);
+            self.stats.lagging.sub(u64::from(connection.is_blocked));
         }
         let Ending { code, reason, by } = connection.ending.map_or_else(
             || Ending { code: CloseCode::ABNORMAL.0, reason: String::new(), by: ClosedBy::Network },
@@ -149,7 +159,9 @@ impl Shard {
         }
         for slot in self.slab.in_use() {
             match self.slab.at(slot).phase {
-                Phase::Opening(_) | Phase::Asked(_) => self.drop_connection(slot),
+                Phase::Opening(_) | Phase::Asked(_) | Phase::Posting(_) | Phase::Polling(_) => {
+                    self.drop_connection(slot)
+                }
                 _ => self.close(slot, CloseCode(code), reason),
             }
         }

@@ -7,7 +7,10 @@ impl Shard {
     pub(super) fn obey(&mut self, command: Command) {
         match command {
             Command::Listen(listener) => self.add_listener(listener),
-            Command::Accept(id, watched) => self.with(id, |shard, slot| shard.accept_asked(slot, watched)),
+            Command::Accept(id, watched, user) => {
+                self.with(id, |shard, slot| shard.accept_asked(slot, watched, user));
+            }
+            Command::Adopt(fd, bytes) => self.adopt(fd, bytes),
             Command::Respond(id, status, content_type, body) => {
                 self.with(id, |shard, slot| shard.respond_asked(slot, status, &content_type, &body));
             }
@@ -21,7 +24,10 @@ impl Shard {
             Command::Acknowledge(id, count) => self.with(id, |shard, slot| shard.acknowledge(slot, count)),
             Command::Resume => {
                 for id in std::mem::take(&mut self.stalled) {
-                    self.with(id, Self::resume_reading);
+                    self.with(id, |shard, slot| {
+                        shard.resume_reading(slot);
+                        shard.resume_posts(slot);
+                    });
                 }
             }
             Command::ListChannels(id, reply) => {
@@ -45,7 +51,10 @@ impl Shard {
         connection.pending = connection.pending.saturating_sub(count);
         match connection.failure.take_if(|_| connection.pending == 0) {
             Some(failure) => self.fail(slot, failure.0, &failure.1),
-            None => self.resume_reading(slot),
+            None => {
+                self.resume_reading(slot);
+                self.resume_posts(slot);
+            }
         }
     }
 }

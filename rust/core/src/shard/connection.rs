@@ -1,8 +1,9 @@
 //! What a shard keeps of one connection. Every byte here is paid for each idle client.
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use smallvec::SmallVec;
 
+use super::hub::{Exchange, HubOpening, Link};
 use super::outbox::Outbox;
 use crate::channel::Slice;
 use crate::messages::ClosedBy;
@@ -12,7 +13,8 @@ use crate::ws::{CloseCode, Receiver, Upgrade};
 /// One socket.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) fd: OwnedFd,
+    /// None of a SignalR connection that is polled: sockets come and go.
+    pub(crate) fd: Option<OwnedFd>,
     pub(crate) generation: u32,
     pub(crate) format: Format,
     pub(crate) phase: Phase,
@@ -39,9 +41,11 @@ pub(crate) struct Connection {
     pub(crate) failure: Option<Box<(CloseCode, String)>>,
     /// Why it ends, once that is known.
     pub(crate) ending: Option<Box<Ending>>,
+    /// What a SignalR connection has besides.
+    pub(crate) link: Option<Box<Link>>,
 }
 
-const _: () = assert!(size_of::<Connection>() <= 160, "120,000 of them are to cost less than 20 MB");
+const _: () = assert!(size_of::<Connection>() <= 168, "120,000 of them are to cost less than 20 MB");
 
 /// What the bytes from the peer mean now.
 #[derive(Debug)]
@@ -54,6 +58,12 @@ pub(crate) enum Phase {
     Open(Receiver),
     /// Server-sent events: nothing is expected from the peer.
     Streaming,
+    /// The body of a request for a SignalR connection.
+    Posting(Box<Exchange>),
+    /// A poll that waits for messages of a SignalR connection.
+    Polling(Box<Exchange>),
+    /// A SignalR connection that is polled: it has no socket of its own.
+    Polled,
     /// Our Close frame is out, the peer's is awaited.
     Closing(Receiver),
     /// Last bytes go out, then our half is shut down and what comes is thrown away until the peer ends its half.
@@ -68,7 +78,11 @@ pub(crate) struct Asked {
     /// Not an opening: only a response answers it.
     pub(crate) is_plain: bool,
     pub(crate) is_head: bool,
-    /// Of an event stream: the origin whose pages may read it, or `*`.
+    /// Of a SignalR request: whether its socket is for the next one, too.
+    pub(crate) keeps_alive: bool,
+    /// Of a SignalR request: what it asks for.
+    pub(crate) hub: Option<HubOpening>,
+    /// Of an event stream or SignalR request: the origin whose pages may read it, or `*`.
     pub(crate) readable_by: Option<Box<str>>,
 }
 
@@ -149,7 +163,7 @@ pub(crate) struct Ending {
 }
 
 impl Connection {
-    pub(crate) fn new(fd: OwnedFd, generation: u32) -> Self {
+    pub(crate) fn new(fd: Option<OwnedFd>, generation: u32) -> Self {
         Self {
             fd,
             generation,
@@ -167,12 +181,18 @@ impl Connection {
             unread: None,
             failure: None,
             ending: None,
+            link: None,
         }
     }
 
     /// Whether it may get publications and private messages.
     pub(crate) fn is_live(&self) -> bool {
-        matches!(self.phase, Phase::Open(_) | Phase::Streaming)
+        matches!(self.phase, Phase::Open(_) | Phase::Streaming | Phase::Polled)
+    }
+
+    /// The descriptor, or -1.
+    pub(crate) fn raw_fd(&self) -> RawFd {
+        self.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 
     pub(crate) fn find_feed(&self, feed: u32) -> Option<usize> {

@@ -12,12 +12,16 @@ impl Shard {
             self.fail(slot, failure.0, &failure.1);
             return;
         }
+        if connection.link.is_some() && connection.is_live() {
+            return self.expire_hub(slot);
+        }
         match connection.phase {
+            Phase::Polling(_) => self.expire_poll(slot),
             Phase::Opening(ref partial) if partial.is_empty() && connection.unread.is_none() => {
                 self.drop_connection(slot); // idle between requests
             }
-            Phase::Opening(_) | Phase::Asked(_) => self.refuse_late(slot),
-            Phase::Closing(_) | Phase::Ending => self.drop_connection(slot),
+            Phase::Opening(_) | Phase::Asked(_) | Phase::Posting(_) => self.refuse_late(slot),
+            Phase::Closing(_) | Phase::Ending | Phase::Polled => self.drop_connection(slot),
             Phase::Open(_) if connection.unread.is_some() => self.timers.set(slot, self.settings.ping_interval),
             Phase::Open(_) if connection.awaits_pong => {
                 let seconds = self.settings.ping_timeout.as_secs_f64();

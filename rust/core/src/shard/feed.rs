@@ -1,5 +1,4 @@
 //! One log as one shard sees it: who is at the tail, who lags. Lists are dense; a place in them is known from both ends.
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -90,7 +89,7 @@ impl Feeds {
         let target = self.at(feed);
         let list = if is_lagging { &mut target.lagging } else { &mut target.at_tail };
         let subscription = connection.subscriptions.len() as u32;
-        list.push(Member { fd: connection.fd.as_raw_fd(), slot, subscription });
+        list.push(Member { fd: connection.raw_fd(), slot, subscription });
         let index = list.len() - 1;
         if is_lagging {
             target.oldest_lag = target.oldest_lag.min(cursor);
@@ -141,7 +140,7 @@ impl Feeds {
             &mut target.at_tail
         };
         let connection = slab.at(slot);
-        list.push(Member { fd: connection.fd.as_raw_fd(), slot, subscription: index as u32 });
+        list.push(Member { fd: connection.raw_fd(), slot, subscription: index as u32 });
         let moved = &mut connection.subscriptions[index];
         moved.cursor = cursor;
         moved.set_place(list.len() - 1, is_lagging);

@@ -1,12 +1,11 @@
 //! What peers send: bytes to messages, messages to events. A peer whose messages wait is not read.
-use std::os::fd::AsRawFd;
 
 use super::Shard;
 use super::connection::Phase;
 use super::socket;
 use crate::messages::{Event, SLOTS_MAX};
 use crate::protocol::{Request, parse_request, raw, write_reply_error};
-use crate::ws::{CloseCode, Opcode, Received, Receiver, write_header};
+use crate::ws::{CloseCode, Opcode, ReceiveError, Received, Receiver, write_header};
 
 /// Receives in one turn from one connection; a peer that sends without end waits for the others.
 const RECEIVES_MAX: usize = 4;
@@ -29,7 +28,7 @@ impl Shard {
                 self.later.push(self.id_of(slot));
                 break;
             }
-            let received = socket::receive(connection.fd.as_raw_fd(), &mut buffer);
+            let received = socket::receive(connection.raw_fd(), &mut buffer);
             if received <= 0 {
                 match -received as i32 {
                     0 => self.end_of_stream(slot),
@@ -53,13 +52,16 @@ impl Shard {
     fn hear(&mut self, slot: u32) {
         let connection = self.slab.at(slot);
         connection.awaits_pong = false;
-        if matches!(connection.phase, Phase::Open(_)) && connection.failure.is_none() {
+        if matches!(connection.phase, Phase::Open(_)) && connection.failure.is_none() && connection.link.is_none() {
             self.timers.set(slot, self.settings.ping_interval);
         }
     }
 
     /// Goes on with what was left unread, then with the socket.
     pub(super) fn resume_reading(&mut self, slot: u32) {
+        if !self.take_backlog(slot) {
+            return;
+        }
         let Some(mut unread) = self.slab.get_mut(slot).and_then(|connection| connection.unread.take()) else { return };
         self.take_bytes(slot, &mut unread);
         if self.slab.get(slot).is_some_and(|connection| connection.unread.is_none()) {
@@ -79,12 +81,16 @@ impl Shard {
                 Phase::Opening(partial) if self.may_ask(slot) => self.take_head(slot, partial, &bytes[at..]),
                 Phase::Open(receiver) if self.may_read(slot) => self.take_frame(slot, receiver, &mut bytes[at..]),
                 Phase::Closing(receiver) => self.take_last_frame(slot, receiver, &mut bytes[at..]),
+                Phase::Posting(exchange) if self.may_post(slot, &exchange) => {
+                    self.take_posted(slot, exchange, &bytes[at..])
+                }
                 Phase::Ending => return, // thrown away
                 Phase::Streaming => {
                     self.slab.at(slot).phase = Phase::Streaming;
                     return; // an event stream has no business to send; what comes is thrown away
                 }
-                waiting @ (Phase::Opening(_) | Phase::Asked(_) | Phase::Open(_)) => {
+                waiting => {
+                    // Opening, Asked, Open, Posting; Polling: the next request waits until this one is answered.
                     self.slab.at(slot).phase = waiting;
                     self.slab.at(slot).unread = Some(bytes[at..].into());
                     return;
@@ -94,7 +100,7 @@ impl Shard {
     }
 
     /// Whether a request may become an event; when not, it is looked at when the application has caught up.
-    fn may_ask(&mut self, slot: u32) -> bool {
+    pub(super) fn may_ask(&mut self, slot: u32) -> bool {
         let has_room = self.common.events.has_room(self.index);
         if !has_room {
             self.stalled.push(self.id_of(slot));
@@ -103,8 +109,10 @@ impl Shard {
     }
 
     /// Whether one more message of this connection may become an event; when not, somebody resumes it later.
-    fn may_read(&mut self, slot: u32) -> bool {
-        if self.slab.at(slot).pending >= self.settings.messages_pending_max {
+    pub(super) fn may_read(&mut self, slot: u32) -> bool {
+        let connection = self.slab.at(slot);
+        let has_backlog = connection.link.as_ref().is_some_and(|link| link.has_backlog());
+        if connection.pending >= self.settings.messages_pending_max || has_backlog {
             return false;
         }
         self.may_ask(slot)
@@ -114,6 +122,11 @@ impl Shard {
     fn take_frame(&mut self, slot: u32, mut receiver: Receiver, bytes: &mut [u8]) -> usize {
         // The connection is Ending while its receiver is out, so what the message leads to must see it open again.
         let (taken, outcome) = match receiver.receive(bytes, self.settings.message_bytes_max) {
+            Err(ReceiveError::MessageTooBig { .. }) if self.slab.at(slot).link.is_some() => {
+                self.slab.at(slot).phase = Phase::Open(Receiver::new());
+                self.break_hub(slot, "a message over message_bytes_max");
+                return bytes.len();
+            }
             Err(error) => {
                 self.slab.at(slot).phase = Phase::Open(Receiver::new());
                 self.fail_when_answered(slot, error.close_code(), error.to_string());
@@ -128,6 +141,7 @@ impl Shard {
             None => {}
             Some(Outcome::Close(code, reason)) => self.closed_by_peer(slot, code, &reason),
             Some(Outcome::Answered) => self.flush(slot),
+            Some(Outcome::Payload(bytes)) => self.take_payload(slot, bytes),
             Some(Outcome::Subscribe(names, id)) => self.subscribe_by_message(slot, &names, id.as_deref()),
             Some(Outcome::Unsubscribe(names, id)) => self.unsubscribe_by_message(slot, &names, id.as_deref()),
             Some(Outcome::Event(event)) => {
@@ -161,7 +175,10 @@ impl Shard {
 
     fn understand(&mut self, slot: u32, received: Received<'_>) -> Option<Outcome> {
         let id = self.id_of(slot);
+        let is_hub = self.slab.at(slot).link.is_some();
         match received {
+            Received::Text(text) if is_hub => Some(Outcome::Payload(text.as_bytes().to_vec())),
+            Received::Binary(bytes) if is_hub => Some(Outcome::Payload(bytes.to_vec())),
             Received::Text(text) => self.understand_text(slot, text),
             Received::Binary(bytes) => Some(Outcome::Event(Event::Binary(id, bytes.to_vec()))),
             Received::Ping(payload) => {
@@ -203,7 +220,9 @@ impl Shard {
     /// Writes what stands in the outbox, unless the socket is full; an outbox over its bound ends the connection.
     pub(super) fn flush(&mut self, slot: u32) {
         let Some(connection) = self.slab.get_mut(slot) else { return };
-        if !connection.is_blocked {
+        if matches!(connection.phase, Phase::Polled) {
+            self.answer_poll(slot);
+        } else if !connection.is_blocked {
             self.pump(slot);
         }
         let Some(connection) = self.slab.get_mut(slot) else { return };
@@ -240,5 +259,7 @@ enum Outcome {
     Subscribe(Vec<String>, Option<String>),
     Unsubscribe(Vec<String>, Option<String>),
     Event(Event),
+    /// Bytes of a hub protocol.
+    Payload(Vec<u8>),
     Close(Option<CloseCode>, String),
 }

@@ -1,5 +1,4 @@
 //! The slow path: sockets that are full. Each subscription is a cursor; nothing is queued for anybody.
-use std::os::fd::AsRawFd;
 
 use super::Shard;
 use super::connection::{Connection, Cut, Phase};
@@ -103,7 +102,7 @@ impl Shard {
         while connection.cut.is_some() || !connection.outbox.is_empty() {
             let cut = connection.cut.as_deref().map_or(&[][..], Cut::waiting);
             let pieces = [cut, connection.outbox.waiting()];
-            let written = socket::send_vectors(connection.fd.as_raw_fd(), &pieces);
+            let written = socket::send_vectors(connection.raw_fd(), &pieces);
             if written < 0 {
                 return broken_or_full(written);
             }
@@ -126,7 +125,7 @@ impl Shard {
             let all: usize = vectors.iter().map(|vector| vector.len()).sum();
             let written = match all {
                 0 => 0, // only expired frames
-                _ => socket::send_vectors(self.slab.at(slot).fd.as_raw_fd(), &vectors),
+                _ => socket::send_vectors(self.slab.at(slot).raw_fd(), &vectors),
             };
             if written < 0 {
                 return broken_or_full(written);
@@ -195,6 +194,18 @@ impl Shard {
         }
     }
 
+    /// Takes out what a connection without a socket is behind, about a write's worth.
+    pub(super) fn take_behind(&mut self, slot: u32, out: &mut Vec<u8>) {
+        let pieces = self.gather_pieces(slot);
+        let start = out.len();
+        for slice in pieces.iter().flat_map(|piece| &piece.run.slices) {
+            out.extend_from_slice(slice.bytes());
+        }
+        let taken = out.len() - start;
+        self.stats.writes.add(u64::from(taken > 0));
+        self.move_cursors(slot, &pieces, taken);
+    }
+
     /// Nothing waits any more: back to the tails, or on with the end of the connection.
     fn unblock(&mut self, slot: u32) {
         let connection = self.slab.at(slot);
@@ -208,7 +219,7 @@ impl Shard {
             }
         }
         if matches!(self.slab.at(slot).phase, Phase::Ending) {
-            socket::shut_down_writing(self.slab.at(slot).fd.as_raw_fd());
+            socket::shut_down_writing(self.slab.at(slot).raw_fd());
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A turn: wait, take what other threads left in the mailbox, fan out what moved, do commands, serve ready sockets,
 //! look at the deadlines. The rooms: `shared` (with other threads), `commands`, `poller` (kernel), `acceptor`, `opening`
-//! (HTTP), `inbound` (messages), `subscribing`, `fanout` (fast path), `lagging` (slow path), `deadlines`, `closing`,
+//! (HTTP), `inbound` (messages), `subscribing`, `hub` (SignalR), `fanout` (fast path), `lagging` (slow path), `deadlines`, `closing`,
 //! `feed`, `slab`, `connection`, `outbox`, `timers`, `clock`, `socket`.
 mod acceptor;
 pub(crate) mod clock;
@@ -12,6 +12,7 @@ mod connection;
 mod deadlines;
 mod fanout;
 mod feed;
+mod hub;
 mod inbound;
 mod lagging;
 mod opening;
@@ -138,7 +139,7 @@ impl Shard {
             for id in std::mem::take(&mut self.later) {
                 if let Some(slot) = self.slot_of(id) {
                     self.pump(slot);
-                    self.read_if_alive(id);
+                    self.go_on_reading(id);
                 }
             }
             let now_ns = self.clock.now_ns();
@@ -198,8 +199,11 @@ impl Shard {
         }
     }
 
-    fn read_if_alive(&mut self, id: ConnectionId) {
-        self.with(id, Self::read);
+    fn go_on_reading(&mut self, id: ConnectionId) {
+        self.with(id, |shard, slot| match shard.slab.at(slot).unread {
+            Some(_) => shard.resume_reading(slot),
+            None => shard.read(slot),
+        });
     }
 
     fn slot_of(&self, id: ConnectionId) -> Option<u32> {

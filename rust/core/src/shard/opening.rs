@@ -1,5 +1,5 @@
 //! From the first byte to an open connection: request heads, paths, upgrades, event streams and plain answers.
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use smallvec::{SmallVec, smallvec};
 
@@ -8,7 +8,7 @@ use super::connection::{Asked, Phase};
 use super::socket;
 use crate::channel::{Watched, check_name};
 use crate::http::{RequestHead, parse_head, query_pairs, write_response, write_response_head, write_stream_head};
-use crate::messages::{ClosedBy, Event, Request};
+use crate::messages::{ClosedBy, Command, Event, Request};
 use crate::protocol::Format;
 use crate::ws::{CloseCode, UpgradeError, is_upgrade, offered_subprotocols, read_upgrade, write_accept};
 
@@ -38,16 +38,25 @@ fn route(path: &str) -> Route {
 }
 
 /// Why a request is answered with an error, and nothing else.
-struct Refusal {
-    status: u16,
-    headers: &'static [(&'static str, &'static str)],
-    text: String,
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    pub(super) headers: &'static [(&'static str, &'static str)],
+    pub(super) text: String,
+    /// The origin whose pages may read it.
+    pub(super) readable_by: Option<Box<str>>,
 }
 
 impl Refusal {
-    fn new(status: u16, text: impl Into<String>) -> Self {
-        Self { status, headers: &[], text: text.into() }
+    pub(super) fn new(status: u16, text: impl Into<String>) -> Self {
+        Self { status, headers: &[], text: text.into(), readable_by: None }
     }
+}
+
+/// Where a request is dealt with.
+pub(super) enum Answered {
+    Here,
+    /// By this shard: it has the connection that the request is for.
+    Elsewhere(usize),
 }
 
 /// What the query asks for.
@@ -74,12 +83,19 @@ impl Shard {
                 self.slab.at(slot).phase = Phase::Opening(whole.to_vec());
                 bytes.len()
             }
-            Ok(Some((head, taken))) => {
-                if let Err(refusal) = self.answer(slot, &head) {
-                    self.refuse(slot, &refusal);
+            Ok(Some((head, taken))) => match self.answer(slot, &head) {
+                Ok(Answered::Here) => taken - had,
+                Ok(Answered::Elsewhere(shard)) => {
+                    let mut all = if had == 0 { Vec::new() } else { partial[..had].to_vec() };
+                    all.extend_from_slice(bytes);
+                    self.hand_over(slot, shard, all);
+                    bytes.len()
                 }
-                taken - had
-            }
+                Err(refusal) => {
+                    self.refuse(slot, &refusal);
+                    taken - had
+                }
+            },
             Err(error) => {
                 self.refuse(slot, &Refusal::new(error.status(), error.to_string()));
                 bytes.len()
@@ -88,7 +104,16 @@ impl Shard {
     }
 
     /// Does what a head asks for. The connection's phase is set by whatever that is.
-    fn answer(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<(), Refusal> {
+    fn answer(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<Answered, Refusal> {
+        if let Some((hub, is_negotiate)) = self.hub_of(head.path) {
+            let answered = self.answer_hub(slot, head, hub, is_negotiate);
+            return answered.map_err(|refusal| Refusal { readable_by: self.hub_readable_by(head), ..refusal });
+        }
+        self.answer_path(slot, head)?;
+        Ok(Answered::Here)
+    }
+
+    fn answer_path(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<(), Refusal> {
         match route(head.path) {
             Route::WebSocket => self.open_websocket(slot, head),
             Route::EventStream => self.open_event_stream(slot, head),
@@ -111,9 +136,8 @@ impl Shard {
 
     fn open_websocket(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<(), Refusal> {
         let upgrade = read_upgrade(head).map_err(|error: UpgradeError| Refusal {
-            status: error.status(),
             headers: error.headers(),
-            text: error.to_string(),
+            ..Refusal::new(error.status(), error.to_string())
         })?;
         self.check_may_open(head)?;
         let mut query = self.read_query(head)?;
@@ -127,9 +151,8 @@ impl Shard {
     fn open_event_stream(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<(), Refusal> {
         if head.method != "GET" {
             return Err(Refusal {
-                status: 405,
                 headers: &[("Allow", "GET")],
-                text: format!("{} {}: only GET opens an event stream", head.method, head.path),
+                ..Refusal::new(405, format!("{} {}: only GET opens an event stream", head.method, head.path))
             });
         }
         if is_upgrade(head) {
@@ -141,7 +164,7 @@ impl Shard {
         self.open_or_ask(slot, head, asked, Format::Sse, query.channels)
     }
 
-    fn open_or_ask(
+    pub(super) fn open_or_ask(
         &mut self,
         slot: u32,
         head: &RequestHead<'_>,
@@ -163,12 +186,15 @@ impl Shard {
             let channel = self.obtain_channel(name).map_err(|error| Refusal::new(503, error.to_string()))?;
             watched.push(channel.watch(format, self.index));
         }
-        self.open(slot, &asked, watched);
+        self.open(slot, &asked, watched, None);
         Ok(())
     }
 
     /// Answers an upgrade or event stream with success; the subscriptions begin with its first byte.
-    fn open(&mut self, slot: u32, asked: &Asked, watched: Vec<Watched>) {
+    fn open(&mut self, slot: u32, asked: &Asked, watched: Vec<Watched>, user: Option<Box<str>>) {
+        if let Some(hub) = asked.hub {
+            return self.open_hub(slot, asked, hub, user);
+        }
         let connection = self.slab.at(slot);
         connection.is_upgraded = true;
         let out = connection.outbox.bytes_mut();
@@ -190,9 +216,10 @@ impl Shard {
     }
 
     /// The application accepts.
-    pub(super) fn accept_asked(&mut self, slot: u32, watched: Vec<Watched>) {
+    pub(super) fn accept_asked(&mut self, slot: u32, mut watched: Vec<Watched>, user: Option<Box<str>>) {
         if let Some(asked) = self.take_asked(slot, false) {
-            self.open(slot, &asked, watched);
+            watched.extend(self.channel_of_user(slot, user.as_deref()));
+            self.open(slot, &asked, watched, user);
             self.resume_reading(slot);
         }
     }
@@ -221,13 +248,15 @@ impl Shard {
         Ok(())
     }
 
-    fn refuse(&mut self, slot: u32, refusal: &Refusal) {
-        let body = format!("{}\n", refusal.text);
-        self.respond(slot, (refusal.status, refusal.headers), TEXT, body.as_bytes(), (false, false));
+    pub(super) fn refuse(&mut self, slot: u32, refusal: &Refusal) {
+        let is_hub = refusal.readable_by.is_some();
+        let body = if is_hub { refusal.text.clone() } else { format!("{}\n", refusal.text) };
+        let headers = [refusal.headers, &cors_headers(refusal.readable_by.as_deref())].concat();
+        self.respond(slot, (refusal.status, &headers), TEXT, body.as_bytes(), (false, false));
     }
 
     /// Writes a response; then the connection waits for the next request, or ends.
-    fn respond(
+    pub(super) fn respond(
         &mut self,
         slot: u32,
         (status, headers): (u16, &[(&str, &str)]),
@@ -267,7 +296,7 @@ impl Shard {
         self.refuse(slot, &refusal);
     }
 
-    fn check_may_open(&self, head: &RequestHead<'_>) -> Result<(), Refusal> {
+    pub(super) fn check_may_open(&self, head: &RequestHead<'_>) -> Result<(), Refusal> {
         if self.is_draining {
             return Err(Refusal::new(503, "draining"));
         }
@@ -283,6 +312,30 @@ impl Shard {
         match self.settings.origins {
             None => Some("*".into()),
             Some(_) => head.header("origin").map(|origin| String::from_utf8_lossy(origin).into()),
+        }
+    }
+
+    fn channel_of_user(&mut self, slot: u32, user: Option<&str>) -> Option<Watched> {
+        let format = self.slab.at(slot).format;
+        let channel = self.common.users.obtain(user?, &self.settings, self.clock.now_ns()).ok()?;
+        format.hub_protocol().is_none().then(|| channel.watch(format, self.index))
+    }
+
+    /// The socket and what came on it go to the shard that has what it asks for.
+    fn hand_over(&mut self, slot: u32, shard: usize, bytes: Vec<u8>) {
+        let fd = self.slab.at(slot).fd.take();
+        if let Some(fd) = fd {
+            self.poller.epoll.remove(fd.as_raw_fd());
+            self.stats.connections.sub(1);
+            self.common.shards[shard].command(Command::Adopt(fd, bytes));
+        }
+        self.drop_connection(slot);
+    }
+
+    /// Takes in a socket that another shard was asked on.
+    pub(super) fn adopt(&mut self, fd: OwnedFd, mut bytes: Vec<u8>) {
+        if let Some(slot) = self.welcome(fd) {
+            self.take_bytes(slot, &mut bytes);
         }
     }
 
@@ -311,7 +364,7 @@ impl Shard {
     }
 
     fn own(&self, slot: u32, head: &RequestHead<'_>, channels: Vec<String>, format: Format) -> Request {
-        let fd = self.slab.get(slot).map_or(-1, |connection| connection.fd.as_raw_fd());
+        let fd = self.slab.get(slot).map_or(-1, |connection| connection.raw_fd());
         Request {
             method: head.method.to_owned(),
             target: head.target.to_owned(),
@@ -324,7 +377,7 @@ impl Shard {
 }
 
 /// What lets a page of another origin read the answer, a named one with its cookies (Fetch §3.3).
-fn cors_headers(origin: Option<&str>) -> SmallVec<[(&str, &str); 3]> {
+pub(super) fn cors_headers(origin: Option<&str>) -> SmallVec<[(&str, &str); 6]> {
     match origin {
         None => smallvec![],
         Some("*") => smallvec![("Access-Control-Allow-Origin", "*")],
@@ -336,15 +389,14 @@ fn cors_headers(origin: Option<&str>) -> SmallVec<[(&str, &str); 3]> {
     }
 }
 
-const TEXT: &str = "text/plain; charset=utf-8";
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Checks a request for a plain resource: GET or HEAD, and no body that would have to be read. True when it keeps alive.
 fn check_plain(head: &RequestHead<'_>) -> Result<bool, Refusal> {
     if !matches!(head.method, "GET" | "HEAD") {
         return Err(Refusal {
-            status: 405,
             headers: &[("Allow", "GET, HEAD")],
-            text: format!("{} {}: only GET and HEAD", head.method, head.path),
+            ..Refusal::new(405, format!("{} {}: only GET and HEAD", head.method, head.path))
         });
     }
     let body_bytes = head.body_bytes().map_err(|error| Refusal::new(error.status(), error.to_string()))?;

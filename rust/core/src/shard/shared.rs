@@ -10,6 +10,7 @@ use crate::messages::Command;
 use crate::notify::Bell;
 use crate::settings::Settings;
 use crate::stats::ShardStats;
+use crate::tokens::Tokens;
 
 /// What other threads hold of a shard.
 #[derive(Debug)]
@@ -36,6 +37,13 @@ impl ShardHandle {
 pub(crate) struct Common {
     pub(crate) settings: Settings,
     pub(crate) registry: Registry,
+    /// A channel for each user, by id.
+    pub(crate) users: Registry,
+    /// A channel for all connections of a SignalR hub, by its path.
+    pub(crate) hubs: Registry,
+    pub(crate) tokens: Tokens,
+    /// For sockets that another shard has to take.
+    pub(crate) shards: Vec<Arc<ShardHandle>>,
     pub(crate) events: Events,
     pub(crate) clock: Clock,
 }

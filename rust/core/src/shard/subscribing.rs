@@ -105,7 +105,7 @@ impl Shard {
             return if is_new && is_full { Err(self.subscriptions_max(count)) } else { Ok(()) };
         }
         if !std::mem::replace(&mut connection.is_registered, true) {
-            let fd = std::os::fd::AsRawFd::as_raw_fd(&connection.fd);
+            let fd = connection.raw_fd();
             self.poller.register(slot, fd);
         }
         while self.feeds.get(feed).is_some_and(|target| target.cursor < watched.cursor) {
@@ -166,6 +166,7 @@ impl Shard {
 
     pub(super) fn channels_of(&mut self, slot: u32) -> Vec<String> {
         let feeds: Vec<u32> = self.slab.at(slot).subscriptions.iter().map(|subscription| subscription.feed).collect();
-        feeds.into_iter().map(|feed| self.feeds.at(feed).channel.name().to_owned()).collect()
+        let channels = feeds.into_iter().map(|feed| Arc::clone(&self.feeds.at(feed).channel));
+        channels.filter(|channel| channel.is_listed).map(|channel| channel.name().to_owned()).collect()
     }
 }

@@ -21,12 +21,21 @@ pub(crate) struct Timers {
 impl Timers {
     /// The slot's next deadline: never early, at most two ticks late.
     pub(crate) fn set(&mut self, slot: u32, after: Duration) {
+        self.set_in(slot, ticks(after));
+    }
+
+    /// The same, so many ticks from now.
+    pub(crate) fn set_in(&mut self, slot: u32, ticks: u32) {
         let slot = slot as usize;
         if slot >= self.deadlines.len() {
             self.deadlines.resize(slot + 1, NEVER);
         }
-        let ticks = after.as_nanos().div_ceil(TICK.as_nanos()) as u32;
-        self.deadlines[slot] = self.turn.max(self.now).saturating_add(ticks + 1).min(NEVER - 1);
+        self.deadlines[slot] = self.tick().saturating_add(ticks.saturating_add(1)).min(NEVER - 1);
+    }
+
+    /// Ticks since the engine began, as of this turn.
+    pub(crate) fn tick(&self) -> u32 {
+        self.turn.max(self.now)
     }
 
     /// A turn begins.
@@ -55,6 +64,11 @@ impl Timers {
             }
         }
     }
+}
+
+/// A time in ticks, rounded up.
+pub(crate) fn ticks(time: Duration) -> u32 {
+    time.as_nanos().div_ceil(TICK.as_nanos()) as u32
 }
 
 fn tick_of(now_ns: u64) -> u32 {

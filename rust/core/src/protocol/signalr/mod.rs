@@ -11,11 +11,14 @@ mod json;
 mod msgpack;
 pub mod negotiate;
 mod object;
+mod publication;
 mod record;
 pub mod sequence;
 
 use std::borrow::Cow;
 
+pub(crate) use publication::publication_bytes_max;
+pub use publication::{TARGET, arguments_of, write_publication, write_records};
 pub use record::{RECORD_BYTES_MAX, RecordError, RecordReceiver};
 
 /// How deep a JSON message may nest, its own object included; the reference's bound.

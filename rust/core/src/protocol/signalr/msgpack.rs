@@ -144,13 +144,22 @@ fn write_text_or_nil(out: &mut Vec<u8>, text: Option<&str>) {
     }
 }
 
-fn write_text(out: &mut Vec<u8>, text: &str) {
+pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
     match text.len() {
         bytes @ 0..=31 => out.push(0xa0 | bytes as u8),
         bytes @ 32..=255 => out.extend_from_slice(&[0xd9, bytes as u8]),
         bytes => write_sized(out, [0xda, 0xda, 0xdb], bytes),
     }
     out.extend_from_slice(text.as_bytes());
+}
+
+/// Appends bytes as bin, which .NET has for `byte[]`.
+pub(super) fn write_bin(out: &mut Vec<u8>, bytes: &[u8]) {
+    match u8::try_from(bytes.len()) {
+        Ok(count) => out.extend_from_slice(&[0xc4, count]),
+        Err(_) => write_sized(out, [0xc4, 0xc5, 0xc6], bytes.len()),
+    }
+    out.extend_from_slice(bytes);
 }
 
 /// Appends the marker of a size: the second of 16 bits, the third of 32.

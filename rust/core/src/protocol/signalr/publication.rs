@@ -1,0 +1,98 @@
+//! A publication as a hub message, and hub messages on each transport.
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::{HubMessage, HubProtocol, write_message};
+use crate::protocol::{Format, Payload, raw};
+
+/// The target of a publication that names no event, as browsers call the event of a record that names none.
+pub const TARGET: &str = "message";
+
+/// What stands around the arguments of an invocation, at most, besides the target.
+const ENVELOPE_BYTES: usize = 64;
+
+/// How many bytes [`write_publication`] and [`write_records`] append at most, of a payload of `bytes`.
+pub(crate) fn publication_bytes_max(payload: &Payload<'_>, event: Option<&str>, bytes: usize) -> usize {
+    let growth = match payload {
+        Payload::Text(_) => 6, // each byte as \u00XX
+        Payload::Binary(_) => 2,
+        Payload::Object { .. } | Payload::Arguments { .. } => 1,
+    };
+    let lines = if growth == 1 { line_count(payload) * "data: \r\n".len() } else { 0 };
+    bytes * growth + lines + event.unwrap_or(TARGET).len() * 6 + ENVELOPE_BYTES
+}
+
+fn line_count(payload: &Payload<'_>) -> usize {
+    match payload {
+        Payload::Object { json: Some(json), .. } | Payload::Arguments { json: Some(json), .. } => {
+            memchr::memchr_iter(b'\n', json).count()
+        }
+        _ => 0,
+    }
+}
+
+/// Appends an invocation of `event`, or of [`TARGET`], with the payload as its argument or arguments.
+///
+/// Text is a string, bytes are what .NET makes of a `byte[]`: base64 in JSON, bin in MessagePack. An object without the
+/// encoding of the protocol is written as null: the caller has looked.
+pub fn write_publication(protocol: HubProtocol, payload: &Payload<'_>, event: Option<&str>, out: &mut Vec<u8>) {
+    let target = Cow::Borrowed(event.unwrap_or(TARGET));
+    let arguments = arguments_of(protocol, payload);
+    let invocation = HubMessage::Invocation { id: None, target, arguments: &arguments, stream_ids: Vec::new() };
+    write_message(protocol, &invocation, out);
+}
+
+/// The raw array of arguments that a payload is in a hub protocol.
+pub fn arguments_of<'a>(protocol: HubProtocol, payload: &Payload<'a>) -> Cow<'a, [u8]> {
+    match (protocol, *payload) {
+        (HubProtocol::Json, Payload::Arguments { json: Some(json), .. }) => Cow::Borrowed(json),
+        (HubProtocol::MessagePack, Payload::Arguments { msgpack: Some(msgpack), .. }) => Cow::Borrowed(msgpack),
+        (HubProtocol::Json, payload) => {
+            let mut array = vec![b'['];
+            match payload {
+                Payload::Text(text) => super::object::write_text(&mut array, text),
+                Payload::Binary(bytes) => super::object::write_text(&mut array, &STANDARD.encode(bytes)),
+                Payload::Object { json, .. } | Payload::Arguments { json, .. } => {
+                    array.extend_from_slice(json.unwrap_or(b"null"));
+                }
+            }
+            array.push(b']');
+            Cow::Owned(array)
+        }
+        (HubProtocol::MessagePack, payload) => {
+            let mut array = vec![0x91];
+            match payload {
+                Payload::Text(text) => super::msgpack::write_text(&mut array, text),
+                Payload::Binary(bytes) => super::msgpack::write_bin(&mut array, bytes),
+                Payload::Object { msgpack, .. } | Payload::Arguments { msgpack, .. } => {
+                    array.extend_from_slice(msgpack.unwrap_or(&[0xc0]));
+                }
+            }
+            Cow::Owned(array)
+        }
+    }
+}
+
+/// Appends whole records as one frame of a hub's format: no client but one takes a part of a record.
+///
+/// JSON goes into text frames, MessagePack into binary ones, whatever the client sent its own in.
+pub fn write_records(format: Format, records: &[u8], out: &mut Vec<u8>) {
+    match format {
+        Format::HubSse => write_event(out, records),
+        Format::HubMsgpack => raw::write_binary(out, records),
+        Format::HubPollJson | Format::HubPollMsgpack => out.extend_from_slice(records),
+        _ => raw::write_text(out, records),
+    }
+}
+
+/// One event as the reference writes it: lines end with CR and LF, which older .NET clients insist on.
+fn write_event(out: &mut Vec<u8>, records: &[u8]) {
+    for line in records.split(|&byte| byte == b'\n') {
+        out.extend_from_slice(b"data: ");
+        out.extend_from_slice(line);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}

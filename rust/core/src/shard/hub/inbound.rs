@@ -1,0 +1,192 @@
+//! What SignalR clients say: bytes to records, records to messages, messages to events.
+use super::format_of;
+use super::opening::connection_id_of;
+use crate::messages::{ClosedBy, Connected, Event, HubEvent, HubEventKind};
+use crate::protocol::Format;
+use crate::protocol::signalr::handshake::{self, HandshakeError, HandshakeRequest};
+use crate::protocol::signalr::negotiate::Transport;
+use crate::protocol::signalr::{CLOSE_ERROR, HubMessage, HubProtocol, Outcome, parse_message, write_records};
+use crate::shard::Shard;
+use crate::ws::CloseCode;
+
+/// What a record leads to, once its bytes are no longer borrowed.
+enum Heard {
+    Handshake(Result<HandshakeRequest, HandshakeError>),
+    Event(HubEvent),
+    Ping,
+    Goodbye,
+    /// Nothing to do.
+    Skipped,
+    /// The client broke the protocol.
+    Broken(String),
+}
+
+impl Shard {
+    /// The payload of a WebSocket message; what the application has no room for waits.
+    pub(in crate::shard) fn take_payload(&mut self, slot: u32, payload: Vec<u8>) {
+        let taken = self.take_hub_bytes(slot, &payload);
+        if taken < payload.len()
+            && let Some(link) = self.slab.get_mut(slot).and_then(|connection| connection.link.as_deref_mut())
+        {
+            link.backlog = payload[taken..].to_vec();
+        }
+    }
+
+    /// Goes on with what waited. True when nothing waits any more.
+    pub(in crate::shard) fn take_backlog(&mut self, slot: u32) -> bool {
+        let Some(link) = self.slab.get_mut(slot).and_then(|connection| connection.link.as_deref_mut()) else {
+            return true;
+        };
+        let backlog = std::mem::take(&mut link.backlog);
+        if !backlog.is_empty() {
+            self.take_payload(slot, backlog);
+        }
+        let connection = self.slab.get(slot);
+        connection.is_none_or(|connection| connection.link.as_ref().is_none_or(|link| !link.has_backlog()))
+    }
+
+    /// Deals with bytes of a client's stream of messages, however they are cut; gives how many it dealt with.
+    ///
+    /// Fewer than all only while the application has enough to do: somebody resumes the connection later.
+    pub(super) fn take_hub_bytes(&mut self, slot: u32, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        let record_bytes_max = self.settings.hubs.message_bytes_max;
+        while at < bytes.len() {
+            let Some(connection) = self.slab.get_mut(slot).filter(|connection| connection.is_live()) else { break };
+            if connection.pending >= self.settings.messages_pending_max || !self.may_ask(slot) {
+                return at;
+            }
+            let tick = self.timers.tick();
+            let connection = self.slab.at(slot);
+            let protocol = connection.format.hub_protocol().unwrap_or(HubProtocol::Json);
+            let Some(link) = connection.link.as_deref_mut() else { break };
+            link.heard_tick = tick;
+            let (has_shaken_hands, hub) = (link.has_shaken_hands, link.hub);
+            let heard = match link.records.receive(&bytes[at..], record_bytes_max) {
+                Ok((taken, record)) => {
+                    at += taken;
+                    match record {
+                        None => break,
+                        Some(record) if has_shaken_hands => hear(protocol, hub, record),
+                        Some(record) => Heard::Handshake(handshake::parse_request(
+                            record,
+                            &[HubProtocol::Json, HubProtocol::MessagePack],
+                        )),
+                    }
+                }
+                Err(error) if has_shaken_hands => Heard::Broken(error.to_string()),
+                Err(error) => Heard::Handshake(Err(error.into())),
+            };
+            link.records.give_back();
+            self.act_on(slot, heard);
+        }
+        bytes.len()
+    }
+
+    fn act_on(&mut self, slot: u32, heard: Heard) {
+        match heard {
+            Heard::Skipped => {}
+            Heard::Ping => {
+                if let Some(link) = self.slab.at(slot).link.as_deref_mut() {
+                    link.note_ping();
+                }
+                self.watch_over_hub(slot);
+            }
+            Heard::Event(event) => {
+                let connection = self.slab.at(slot);
+                connection.pending += 1;
+                connection.is_reported = true;
+                self.common.events.push(self.index, Event::Hub(self.id_of(slot), Box::new(event)));
+            }
+            Heard::Handshake(Ok(request)) => self.shake_hands(slot, request),
+            Heard::Handshake(Err(error)) => self.refuse_handshake(slot, &error),
+            Heard::Goodbye => self.end_hub(slot, None, false, (CloseCode::NORMAL, "", ClosedBy::Client)),
+            Heard::Broken(reason) => self.break_hub(slot, &reason),
+        }
+    }
+
+    /// The client broke the protocol: it may come back and try again.
+    pub(in crate::shard) fn break_hub(&mut self, slot: u32, reason: &str) {
+        self.end_hub(slot, Some(CLOSE_ERROR), true, (CloseCode::PROTOCOL_ERROR, reason, ClosedBy::Server));
+    }
+
+    fn shake_hands(&mut self, slot: u32, request: HandshakeRequest) {
+        let connection = self.slab.at(slot);
+        let Some(link) = connection.link.as_deref_mut() else { return };
+        if link.transport == Transport::ServerSentEvents && request.protocol == HubProtocol::MessagePack {
+            return self.refuse_handshake(slot, &HandshakeError::UnsupportedFormat);
+        }
+        link.has_shaken_hands = true;
+        link.records.set_protocol(request.protocol);
+        let connected = Connected {
+            opened_as: link.opened_as,
+            hub: link.hub,
+            connection_id: connection_id_of(&link.token),
+            user: link.user.clone(),
+        };
+        connection.format = format_of(request.protocol, link.transport);
+        connection.is_reported = true;
+        let format = connection.format;
+        write_records(format, handshake::AGREED, connection.outbox.bytes_mut());
+        self.common.events.push(self.index, Event::Connected(self.id_of(slot), Box::new(connected)));
+        self.begin_upkeep(slot);
+        self.flush(slot);
+        for watched in self.own_channels(slot) {
+            if self.slab.get(slot).is_some_and(|connection| connection.is_live()) {
+                self.subscribe(slot, watched);
+            }
+        }
+    }
+
+    pub(super) fn refuse_handshake(&mut self, slot: u32, error: &HandshakeError) {
+        let connection = self.slab.at(slot);
+        let format = match connection.link.as_deref().map(|link| link.transport) {
+            Some(Transport::ServerSentEvents) => Format::HubSse,
+            Some(Transport::LongPolling) => Format::HubPollJson,
+            _ => Format::HubJson,
+        };
+        let mut reply = Vec::new();
+        handshake::write_refusal(&mut reply, error);
+        write_records(format, &reply, connection.outbox.bytes_mut());
+        let reason = error.to_string();
+        self.end_hub_as_is(slot, (CloseCode::PROTOCOL_ERROR, &reason, ClosedBy::Server));
+    }
+}
+
+fn hear(protocol: HubProtocol, hub: u8, record: &[u8]) -> Heard {
+    let message = match parse_message(protocol, record) {
+        Ok(message) => message,
+        Err(error) => return Heard::Broken(error.to_string()),
+    };
+    let owned = |ids: Vec<std::borrow::Cow<'_, str>>| ids.into_iter().map(|id| id.into_owned()).collect();
+    let event = |kind, id: std::borrow::Cow<'_, str>, body: &[u8]| HubEvent {
+        hub,
+        kind,
+        id: id.into_owned(),
+        target: String::new(),
+        body: body.to_vec(),
+        stream_ids: Vec::new(),
+    };
+    Heard::Event(match message {
+        HubMessage::Ping => return Heard::Ping,
+        HubMessage::Close { .. } => return Heard::Goodbye,
+        HubMessage::Ack { .. } | HubMessage::Sequence { .. } | HubMessage::Unknown { .. } => return Heard::Skipped,
+        HubMessage::Invocation { id, target, arguments, stream_ids } => HubEvent {
+            target: target.into_owned(),
+            stream_ids: owned(stream_ids),
+            ..event(HubEventKind::Invocation, id.unwrap_or_default(), arguments)
+        },
+        HubMessage::StreamInvocation { id, target, arguments, stream_ids } => HubEvent {
+            target: target.into_owned(),
+            stream_ids: owned(stream_ids),
+            ..event(HubEventKind::StreamInvocation, id, arguments)
+        },
+        HubMessage::StreamItem { id, item } => event(HubEventKind::StreamItem, id, item),
+        HubMessage::Completion { id, outcome } => match outcome {
+            Outcome::Error(text) => event(HubEventKind::Error, id, text.as_bytes()),
+            Outcome::Void => event(HubEventKind::Void, id, b""),
+            Outcome::Result(result) => event(HubEventKind::Result, id, result),
+        },
+        HubMessage::CancelInvocation { id } => event(HubEventKind::Cancel, id, b""),
+    })
+}

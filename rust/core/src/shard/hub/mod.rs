@@ -1,0 +1,110 @@
+//! SignalR connections: a hub protocol over a WebSocket, over an event stream with posts, or over polls with posts.
+//!
+//! A connection is one entry of the slab on each transport, and has its subscriptions, outbox and pending messages like
+//! any other. What is SignalR's own stands in its [`Link`]. Its token finds it for requests on other sockets; a request
+//! that comes to another shard is handed over, socket and all. `opening` has negotiates and transports, `requests` posts
+//! and polls, `inbound` the hub's messages, `upkeep` pings, deadlines and ends.
+mod inbound;
+mod opening;
+mod requests;
+mod upkeep;
+
+use std::collections::VecDeque;
+
+use crate::messages::ConnectionId;
+use crate::protocol::Format;
+use crate::protocol::signalr::negotiate::{NegotiateRequest, Transport};
+use crate::protocol::signalr::{HubProtocol, RecordReceiver};
+use crate::tokens::Token;
+
+/// What a SignalR connection has besides.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// Which hub, by its index among the settings' paths.
+    pub(crate) hub: u8,
+    pub(crate) transport: Transport,
+    pub(crate) token: Token,
+    /// What the application was told that it is called.
+    pub(crate) opened_as: ConnectionId,
+    pub(crate) user: Option<Box<str>>,
+    pub(crate) has_shaken_hands: bool,
+    /// The client has pinged, and so has promised to go on.
+    has_pinged: bool,
+    /// Tick of the last message.
+    heard_tick: u32,
+    /// Tick of the next ping.
+    ping_tick: u32,
+    records: RecordReceiver,
+    /// Of the last frame, what the application had no room for.
+    backlog: Vec<u8>,
+    /// The poll that waits for messages.
+    poll: Option<ConnectionId>,
+    /// Posts in the order of their arrival: the first is read, the others wait.
+    posts: VecDeque<ConnectionId>,
+    /// Nothing more will come: the next poll is told so.
+    is_over: bool,
+}
+
+impl Link {
+    pub(crate) fn new(hub: u8, transport: Transport, token: Token, opened_as: ConnectionId) -> Self {
+        Self {
+            hub,
+            transport,
+            token,
+            opened_as,
+            user: None,
+            has_shaken_hands: false,
+            has_pinged: false,
+            heard_tick: 0,
+            ping_tick: 0,
+            records: RecordReceiver::new(HubProtocol::Json),
+            backlog: Vec::new(),
+            poll: None,
+            posts: VecDeque::new(),
+            is_over: false,
+        }
+    }
+
+    /// Whether what came must be dealt with before more is read.
+    pub(crate) fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+}
+
+/// The wire format of a hub protocol on a transport.
+const fn format_of(protocol: HubProtocol, transport: Transport) -> Format {
+    match (transport, protocol) {
+        (Transport::WebSockets, HubProtocol::Json) => Format::HubJson,
+        (Transport::WebSockets, HubProtocol::MessagePack) => Format::HubMsgpack,
+        (Transport::ServerSentEvents, _) => Format::HubSse,
+        (Transport::LongPolling, HubProtocol::Json) => Format::HubPollJson,
+        (Transport::LongPolling, HubProtocol::MessagePack) => Format::HubPollMsgpack,
+    }
+}
+
+/// What a request that opens something asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum HubOpening {
+    /// A token.
+    Negotiate(u8, NegotiateRequest),
+    /// A transport, with the token of a negotiate or, on a WebSocket, without.
+    Connect(u8, Transport, Option<Token>),
+}
+
+/// A request for a connection that exists.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    /// Which one.
+    to: ConnectionId,
+    /// Bytes of the body that have not come.
+    left: u64,
+    keeps_alive: bool,
+    readable_by: Option<Box<str>>,
+}
+
+impl Exchange {
+    /// The connection that it is for.
+    pub(crate) fn to(&self) -> ConnectionId {
+        self.to
+    }
+}

@@ -1,0 +1,312 @@
+//! Negotiates and transports (TransportProtocols of ASP.NET Core's SignalR), with its statuses and texts.
+use sha1::{Digest, Sha1};
+
+use super::{HubOpening, Link};
+use crate::channel::Watched;
+use crate::http::{RequestHead, query_pairs, write_stream_head};
+use crate::messages::ConnectionId;
+use crate::protocol::Format;
+use crate::protocol::signalr::negotiate::{
+    Connect, NegotiateReply, Transport, decode_id, encode_id, parse_query, write_error, write_reply,
+};
+use crate::shard::Shard;
+use crate::shard::connection::{Asked, Connection, Phase};
+use crate::shard::opening::{Answered, Refusal, TEXT, cors_headers};
+use crate::tokens::{self, Token};
+use crate::ws::{Receiver, is_upgrade, read_upgrade, write_accept};
+
+/// How long a browser may remember what a preflight allowed.
+const PREFLIGHT_SECONDS: &str = "7200";
+const JSON: &str = "application/json";
+
+impl Shard {
+    /// The hub that a path belongs to, and whether it is its negotiate.
+    pub(in crate::shard) fn hub_of(&self, path: &str) -> Option<(u8, bool)> {
+        let at = |path: &str| self.settings.hubs.paths.iter().position(|known| known == path);
+        match at(path) {
+            Some(hub) => Some((hub as u8, false)),
+            None => path.strip_suffix("/negotiate").and_then(at).map(|hub| (hub as u8, true)),
+        }
+    }
+
+    /// Whose pages may read the answers of a hub, with their cookies: those of an origin that may connect.
+    pub(in crate::shard) fn hub_readable_by(&self, head: &RequestHead<'_>) -> Option<Box<str>> {
+        let origin = head.header("origin")?;
+        self.check_may_open(head).is_ok().then(|| String::from_utf8_lossy(origin).into())
+    }
+
+    /// Does what a request for a hub's path asks for.
+    pub(in crate::shard) fn answer_hub(
+        &mut self,
+        slot: u32,
+        head: &RequestHead<'_>,
+        hub: u8,
+        is_negotiate: bool,
+    ) -> Result<Answered, Refusal> {
+        if head.method == "OPTIONS" && head.header("access-control-request-method").is_some() {
+            self.answer_preflight(slot, head);
+            return Ok(Answered::Here);
+        }
+        self.check_may_open(head)?;
+        if is_negotiate {
+            return self.negotiate(slot, head, hub);
+        }
+        let token = token_of(head)?;
+        match head.method {
+            "GET" => {}
+            "POST" | "DELETE" => return self.answer_for(slot, head, hub, token.ok_or_else(id_required)?),
+            method => return Err(Refusal::new(405, format!("{method} {}: only GET, POST and DELETE", head.path))),
+        }
+        let transport = if accepts_event_stream(head) {
+            Transport::ServerSentEvents
+        } else if is_upgrade(head) {
+            Transport::WebSockets
+        } else {
+            Transport::LongPolling
+        };
+        self.connect(slot, head, hub, transport, token)
+    }
+
+    fn answer_preflight(&mut self, slot: u32, head: &RequestHead<'_>) {
+        let readable_by = self.hub_readable_by(head);
+        let asked = head.header("access-control-request-headers").map(String::from_utf8_lossy).unwrap_or_default();
+        let mut headers = cors_headers(readable_by.as_deref());
+        if readable_by.is_some() {
+            headers.push(("Access-Control-Allow-Methods", "GET, POST, DELETE"));
+            headers.push(("Access-Control-Allow-Headers", &asked));
+            headers.push(("Access-Control-Max-Age", PREFLIGHT_SECONDS));
+        }
+        self.respond(slot, (204, &headers), "", b"", (head.keeps_alive(), false));
+    }
+
+    fn negotiate(&mut self, slot: u32, head: &RequestHead<'_>, hub: u8) -> Result<Answered, Refusal> {
+        if head.method != "POST" {
+            return Err(Refusal { headers: &[("Allow", "POST")], ..Refusal::new(405, "only POST negotiates") });
+        }
+        let has_body = head.body_bytes().map_err(|error| Refusal::new(error.status(), error.to_string()))? > 0;
+        let keeps_alive = head.keeps_alive() && !has_body;
+        let readable_by = self.hub_readable_by(head);
+        let request = match parse_query(head.query.unwrap_or("")) {
+            Ok(request) => request,
+            Err(error) => {
+                let mut body = Vec::new();
+                write_error(&mut body, &error.to_string());
+                let cors = cors_headers(readable_by.as_deref());
+                self.respond(slot, (error.status(), &cors), JSON, &body, (keeps_alive, false));
+                return Ok(Answered::Here);
+            }
+        };
+        let hub = Some(HubOpening::Negotiate(hub, request));
+        let asked = Asked { hub, readable_by, keeps_alive, ..Asked::default() };
+        self.open_or_ask(slot, head, asked, Format::Raw, Vec::new())?;
+        Ok(Answered::Here)
+    }
+
+    fn connect(
+        &mut self,
+        slot: u32,
+        head: &RequestHead<'_>,
+        hub: u8,
+        transport: Transport,
+        token: Option<Token>,
+    ) -> Result<Answered, Refusal> {
+        if token.is_none() && transport != Transport::WebSockets {
+            return Err(id_required());
+        }
+        if let Some(token) = token {
+            match self.find_token(&token, hub)? {
+                None => {}
+                Some(id) if id.shard() != self.index => return Ok(Answered::Elsewhere(id.shard())),
+                Some(id) => return self.connect_again(slot, head, id, transport),
+            }
+        }
+        let upgrade = if transport == Transport::WebSockets {
+            let upgrade = read_upgrade(head).map_err(|error| Refusal {
+                headers: error.headers(),
+                ..Refusal::new(error.status(), error.to_string())
+            })?;
+            Some((upgrade, None))
+        } else {
+            None
+        };
+        let asked = Asked {
+            upgrade,
+            hub: Some(HubOpening::Connect(hub, transport, token)),
+            readable_by: self.hub_readable_by(head),
+            keeps_alive: head.keeps_alive(),
+            ..Asked::default()
+        };
+        let format = if transport == Transport::ServerSentEvents { Format::HubSse } else { Format::HubJson };
+        self.open_or_ask(slot, head, asked, format, Vec::new())?;
+        Ok(Answered::Here)
+    }
+
+    /// A transport for a connection that has one.
+    fn connect_again(
+        &mut self,
+        slot: u32,
+        head: &RequestHead<'_>,
+        id: ConnectionId,
+        transport: Transport,
+    ) -> Result<Answered, Refusal> {
+        let target = self.slot_of(id).ok_or_else(no_connection)?;
+        let known = self.slab.at(target).link.as_ref().ok_or_else(no_connection)?.transport;
+        if known != transport {
+            return Err(Refusal::new(400, "Cannot change transports mid-connection"));
+        }
+        if transport != Transport::LongPolling {
+            return Err(Refusal::new(409, ""));
+        }
+        self.poll(slot, head, target);
+        Ok(Answered::Here)
+    }
+
+    /// The connection behind a token, if a transport has claimed it.
+    pub(super) fn find_token(&self, token: &Token, hub: u8) -> Result<Option<ConnectionId>, Refusal> {
+        let found = self.common.tokens.find(token, self.clock.now_ns());
+        Ok(found.filter(|negotiated| negotiated.hub == hub).ok_or_else(no_connection)?.claimed_by)
+    }
+
+    /// Answers an opening with success.
+    pub(in crate::shard) fn open_hub(&mut self, slot: u32, asked: &Asked, hub: HubOpening, user: Option<Box<str>>) {
+        match hub {
+            HubOpening::Negotiate(hub, request) => {
+                let reply = self.reply_to_negotiate(hub, request.version);
+                let cors = cors_headers(asked.readable_by.as_deref());
+                // What the application hears of this socket next is another request.
+                self.slab.at(slot).is_reported = false;
+                match reply {
+                    Ok(body) => self.respond(slot, (200, &cors), JSON, &body, (asked.keeps_alive, false)),
+                    Err(text) => self.respond(slot, (503, &cors), TEXT, text.as_bytes(), (false, false)),
+                }
+            }
+            HubOpening::Connect(hub, transport, token) => {
+                self.open_transport(slot, asked, (hub, transport, token), user)
+            }
+        }
+    }
+
+    fn reply_to_negotiate(&mut self, hub: u8, version: i32) -> Result<Vec<u8>, String> {
+        let now_ns = self.clock.now_ns();
+        let deadline_ns = now_ns + self.settings.hubs.disconnect_timeout.as_nanos() as u64;
+        let token = self.common.tokens.issue(hub, now_ns, deadline_ns).map_err(|error| format!("{error}\n"))?;
+        let secret = encode_id(&token);
+        let connection_id = if version == 0 { secret.clone() } else { connection_id_of(&token) };
+        let mut body = Vec::new();
+        let connect = Connect {
+            version,
+            has_stateful_reconnect: false,
+            connection_id: connection_id.into(),
+            connection_token: secret.into(),
+            transports: Transport::ALL.to_vec(),
+        };
+        write_reply(&mut body, &NegotiateReply::Connect(connect));
+        Ok(body)
+    }
+
+    fn open_transport(
+        &mut self,
+        slot: u32,
+        asked: &Asked,
+        (hub, transport, token): (u8, Transport, Option<Token>),
+        user: Option<Box<str>>,
+    ) {
+        let opened_as = self.id_of(slot);
+        let is_new = token.is_none();
+        let token = match token.map_or_else(tokens::random, Ok) {
+            Ok(token) => token,
+            Err(error) => return self.refuse(slot, &Refusal::new(503, error.to_string())),
+        };
+        let is_reported = self.slab.at(slot).is_reported;
+        // The entry that the token names: of polls it is one without a socket.
+        let target = if transport == Transport::LongPolling {
+            self.slab.insert(|generation, _| Connection::new(None, generation)).filter(|_| !self.is_draining)
+        } else {
+            Some(slot)
+        };
+        let Some(target) = target else { return self.refuse(slot, &Refusal::new(503, "draining")) };
+        let id = self.id_of(target);
+        if !is_new && !self.common.tokens.claim(&token, id) {
+            if target != slot {
+                self.slab.remove(target);
+            }
+            return self.refuse(slot, &no_connection());
+        }
+        let mut link = Link::new(hub, transport, token, opened_as);
+        link.user = user;
+        let connection = self.slab.at(target);
+        connection.link = Some(Box::new(link));
+        connection.is_upgraded = true;
+        let out = connection.outbox.bytes_mut();
+        match transport {
+            Transport::WebSockets => {
+                let (upgrade, _) = asked.upgrade.as_ref().expect("a WebSocket's opening has its upgrade");
+                write_accept(out, upgrade, None);
+                connection.phase = Phase::Open(Receiver::new());
+            }
+            Transport::ServerSentEvents => {
+                let mut headers = cors_headers(asked.readable_by.as_deref());
+                headers.extend([("Pragma", "no-cache"), ("Content-Encoding", "identity")]);
+                write_stream_head(out, &headers, "text/event-stream");
+                out.extend_from_slice(b":\r\n"); // Firefox opens an event source when something comes
+                connection.phase = Phase::Streaming;
+            }
+            Transport::LongPolling => {
+                connection.phase = Phase::Polled;
+                connection.is_blocked = true; // for ever: it is written to by polls
+                connection.is_reported = is_reported;
+                self.slab.at(slot).is_reported = false;
+                let cors = cors_headers(asked.readable_by.as_deref());
+                self.respond_to_poll(slot, 200, &cors, b"", asked.keeps_alive);
+            }
+        }
+        self.timers.set(target, self.settings.hubs.handshake_timeout);
+        if target == slot {
+            self.flush(slot);
+        }
+    }
+
+    /// The channels that a connection is on from its handshake: everybody's of its hub, and its user's.
+    pub(super) fn own_channels(&self, slot: u32) -> Vec<Watched> {
+        let Some(connection) = self.slab.get(slot) else { return Vec::new() };
+        let Some(link) = &connection.link else { return Vec::new() };
+        let now_ns = self.clock.now_ns();
+        let path = &self.settings.hubs.paths[usize::from(link.hub)];
+        let everybody = self.common.hubs.obtain(path, &self.settings, now_ns);
+        let user = link.user.as_ref().map(|user| self.common.users.obtain(user, &self.settings, now_ns));
+        let found = [Some(everybody), user].into_iter().flatten();
+        found.filter_map(Result::ok).map(|channel| channel.watch(connection.format, self.index)).collect()
+    }
+}
+
+/// The public name of a connection; says nothing about its token.
+pub(super) fn connection_id_of(token: &Token) -> String {
+    let digest = Sha1::digest(token);
+    encode_id(digest[..16].try_into().expect("SHA-1 gives 20 bytes"))
+}
+
+pub(super) fn no_connection() -> Refusal {
+    Refusal::new(404, "No Connection with that ID")
+}
+
+fn id_required() -> Refusal {
+    Refusal::new(400, "Connection ID required")
+}
+
+/// The token that the query carries as `id`; one that no negotiate gives out finds nothing.
+fn token_of(head: &RequestHead<'_>) -> Result<Option<Token>, Refusal> {
+    for pair in query_pairs(head.query.unwrap_or("")) {
+        let (name, value) = pair.map_err(|error| Refusal::new(error.status(), error.to_string()))?;
+        if name.eq_ignore_ascii_case("id") && !value.is_empty() {
+            return decode_id(&value).map(Some).ok_or_else(no_connection);
+        }
+    }
+    Ok(None)
+}
+
+fn accepts_event_stream(head: &RequestHead<'_>) -> bool {
+    head.headers_named("accept").any(|value| {
+        let is_it = |kind: &[u8]| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream");
+        value.split(|&byte| byte == b',').any(|one| one.split(|&byte| byte == b';').next().is_some_and(is_it))
+    })
+}

@@ -1,0 +1,230 @@
+//! Requests for a SignalR connection that exists: posts that carry its messages in, polls that carry them out.
+use super::opening::no_connection;
+use super::{Exchange, Link};
+use crate::http::RequestHead;
+use crate::messages::{ClosedBy, ConnectionId};
+use crate::protocol::signalr::negotiate::Transport;
+use crate::shard::Shard;
+use crate::shard::connection::Phase;
+use crate::shard::opening::{Answered, Refusal, TEXT, cors_headers};
+use crate::tokens::Token;
+use crate::ws::CloseCode;
+
+/// What keeps caches and old proxies from answering in our place.
+const UNCACHED: [(&str, &str); 3] =
+    [("Cache-Control", "no-cache, no-store"), ("Pragma", "no-cache"), ("Expires", "Thu, 01 Jan 1970 00:00:00 GMT")];
+const BYTES: &str = "application/octet-stream";
+/// Bytes of messages that one poll brings, about: the rest comes with the next.
+const POLL_BYTES_MAX: usize = 512 << 10;
+
+impl Shard {
+    /// A POST or DELETE.
+    pub(super) fn answer_for(
+        &mut self,
+        slot: u32,
+        head: &RequestHead<'_>,
+        hub: u8,
+        token: Token,
+    ) -> Result<Answered, Refusal> {
+        let id = self.find_token(&token, hub)?.ok_or_else(no_connection)?;
+        if id.shard() != self.index {
+            return Ok(Answered::Elsewhere(id.shard()));
+        }
+        let target = self.slot_of(id).ok_or_else(no_connection)?;
+        let link = self.slab.at(target).link.as_deref().ok_or_else(no_connection)?;
+        let (transport, is_over) = (link.transport, link.is_over);
+        let left = head.body_bytes().map_err(|error| Refusal::new(error.status(), error.to_string()))?;
+        if head.method == "DELETE" {
+            if transport != Transport::LongPolling {
+                return Err(Refusal::new(400, "Cannot terminate this connection via the DELETE endpoint."));
+            }
+            let cors_for = self.hub_readable_by(head);
+            self.end_hub(target, None, true, (CloseCode::NORMAL, "", ClosedBy::Client));
+            let cors = cors_headers(cors_for.as_deref());
+            self.respond(slot, (202, &cors), TEXT, b"", (head.keeps_alive() && left == 0, false));
+            return Ok(Answered::Here);
+        }
+        if transport == Transport::WebSockets {
+            return Err(Refusal::new(405, "POST requests are not allowed for WebSocket connections."));
+        }
+        if is_over {
+            return Err(no_connection());
+        }
+        let readable_by = self.hub_readable_by(head);
+        let exchange = Exchange { to: id, left, keeps_alive: head.keeps_alive(), readable_by };
+        let poster = self.id_of(slot);
+        self.link_at(target).posts.push_back(poster);
+        self.slab.at(slot).phase = Phase::Posting(Box::new(exchange));
+        if left == 0 {
+            self.finish_post(slot);
+        }
+        Ok(Answered::Here)
+    }
+
+    fn link_at(&mut self, slot: u32) -> &mut Link {
+        self.slab.at(slot).link.as_deref_mut().expect("the caller has seen that it is a SignalR connection")
+    }
+
+    /// Whether the body of a post may be read on: it is its turn, and the application has room.
+    pub(in crate::shard) fn may_post(&mut self, slot: u32, exchange: &Exchange) -> bool {
+        let Some(target) = self.slot_of(exchange.to) else { return true }; // to be told so
+        let poster = self.id_of(slot);
+        let link = self.link_at(target);
+        link.is_over || (link.posts.front() == Some(&poster) && !link.has_backlog() && self.may_read(target))
+    }
+
+    /// The application has room again: the post that is being read goes on.
+    pub(in crate::shard) fn resume_posts(&mut self, slot: u32) {
+        let link = self.slab.get(slot).and_then(|connection| connection.link.as_deref());
+        if let Some(&post) = link.and_then(|link| link.posts.front()) {
+            self.later.push(post);
+        }
+    }
+
+    /// Takes some of a post's body.
+    pub(in crate::shard) fn take_posted(&mut self, slot: u32, mut exchange: Box<Exchange>, bytes: &[u8]) -> usize {
+        let count = usize::try_from(exchange.left).unwrap_or(usize::MAX).min(bytes.len());
+        let target = self.slot_of(exchange.to).filter(|&target| self.slab.at(target).is_live());
+        let Some(target) = target else {
+            self.slab.at(slot).phase = Phase::Posting(exchange);
+            self.refuse(slot, &no_connection());
+            return bytes.len();
+        };
+        let to = exchange.to;
+        self.timers.set(slot, self.settings.handshake_timeout);
+        self.slab.at(slot).phase = Phase::Posting(Box::new(Exchange { readable_by: None, ..*exchange }));
+        let taken = self.take_hub_bytes(target, &bytes[..count]);
+        exchange.left -= taken as u64;
+        let is_done = exchange.left == 0;
+        if self.slab.get(slot).is_none() {
+            return bytes.len();
+        }
+        self.slab.at(slot).phase = Phase::Posting(exchange);
+        if is_done || self.slot_of(to).is_none() {
+            self.finish_post(slot);
+        }
+        taken
+    }
+
+    /// The body is there: answer, and let the next post begin.
+    fn finish_post(&mut self, slot: u32) {
+        let Phase::Posting(exchange) = std::mem::replace(&mut self.slab.at(slot).phase, Phase::Ending) else { return };
+        let poster = self.id_of(slot);
+        let keeps_alive = exchange.keeps_alive && exchange.left == 0;
+        let cors = cors_headers(exchange.readable_by.as_deref());
+        self.respond(slot, (200, &cors), TEXT, b"", (keeps_alive, false));
+        self.leave_posts(poster, exchange.to);
+    }
+
+    /// A post is over, or its socket: the next one is read.
+    pub(in crate::shard) fn leave_posts(&mut self, poster: ConnectionId, to: ConnectionId) {
+        let Some(target) = self.slot_of(to) else { return };
+        let link = self.link_at(target);
+        link.posts.retain(|&post| post != poster);
+        if let Some(&next) = link.posts.front() {
+            self.later.push(next);
+        }
+    }
+
+    /// A poll for a connection: waits until there is something to say.
+    pub(super) fn poll(&mut self, slot: u32, head: &RequestHead<'_>, target: u32) {
+        let (poll, to) = (self.id_of(slot), self.id_of(target));
+        let readable_by = self.hub_readable_by(head);
+        let exchange = Exchange { to, left: 0, keeps_alive: head.keeps_alive(), readable_by };
+        self.slab.at(slot).phase = Phase::Polling(Box::new(exchange));
+        self.timers.set(slot, self.settings.hubs.poll_timeout);
+        if let Some(older) = self.link_at(target).poll.replace(poll).and_then(|older| self.slot_of(older)) {
+            self.finish_poll(older, 204, b"");
+        }
+        if self.link_at(target).has_shaken_hands {
+            self.timers.clear(target);
+        }
+        self.answer_poll(target);
+    }
+
+    /// Something new stands in a log: those who poll for it hear of it.
+    pub(in crate::shard) fn answer_polls(&mut self, feed: u32) {
+        let Some(target) = self.feeds.get(feed).filter(|target| !target.lagging.is_empty()) else { return };
+        let slots: Vec<u32> = target.lagging.iter().map(|member| member.slot).collect();
+        for slot in slots {
+            if self.slab.get(slot).is_some_and(|connection| matches!(connection.phase, Phase::Polled)) {
+                self.answer_poll(slot);
+            }
+        }
+    }
+
+    /// Answers the poll that waits for a connection, if there is one and something to say.
+    pub(in crate::shard) fn answer_poll(&mut self, slot: u32) {
+        let link = self.link_at(slot);
+        let is_over = link.is_over;
+        let Some(poll) = link.poll.and_then(|poll| self.slot_of(poll)) else { return };
+        let connection = self.slab.at(slot);
+        let mut body = connection.outbox.waiting().to_vec();
+        connection.outbox.advance(body.len());
+        while body.len() < POLL_BYTES_MAX {
+            let before = body.len();
+            self.take_behind(slot, &mut body);
+            if body.len() == before {
+                break;
+            }
+        }
+        if body.is_empty() && !is_over {
+            return;
+        }
+        self.link_at(slot).poll = None;
+        self.finish_poll(poll, if body.is_empty() { 204 } else { 200 }, &body);
+        if body.is_empty() {
+            self.drop_connection(slot);
+        } else {
+            self.await_next_poll(slot);
+        }
+    }
+
+    fn await_next_poll(&mut self, slot: u32) {
+        let link = self.link_at(slot);
+        if link.has_shaken_hands && !link.is_over {
+            self.timers.set(slot, self.settings.hubs.disconnect_timeout);
+        }
+    }
+
+    /// A poll's time is up, or its socket is gone.
+    pub(in crate::shard) fn leave_poll(&mut self, poll: ConnectionId, to: ConnectionId) {
+        let Some(target) = self.slot_of(to) else { return };
+        let link = self.link_at(target);
+        if link.poll == Some(poll) {
+            link.poll = None;
+            self.await_next_poll(target);
+        }
+    }
+
+    /// Nothing came within a poll's time.
+    pub(in crate::shard) fn expire_poll(&mut self, slot: u32) {
+        if let Phase::Polling(exchange) = &self.slab.at(slot).phase {
+            let to = exchange.to;
+            self.leave_poll(self.id_of(slot), to);
+            self.finish_poll(slot, 200, b"");
+        }
+    }
+
+    fn finish_poll(&mut self, slot: u32, status: u16, body: &[u8]) {
+        let phase = std::mem::replace(&mut self.slab.at(slot).phase, Phase::Ending);
+        let Phase::Polling(exchange) = phase else { return self.slab.at(slot).phase = phase };
+        let cors = cors_headers(exchange.readable_by.as_deref());
+        self.respond_to_poll(slot, status, &cors, body, exchange.keeps_alive);
+    }
+
+    pub(super) fn respond_to_poll(
+        &mut self,
+        slot: u32,
+        status: u16,
+        cors: &[(&str, &str)],
+        body: &[u8],
+        keeps_alive: bool,
+    ) {
+        let headers = [&UNCACHED[..], cors].concat();
+        let content_type = if body.is_empty() { TEXT } else { BYTES };
+        self.respond(slot, (status, &headers), content_type, body, (keeps_alive, false));
+        // A request may stand behind it already.
+        self.later.push(self.id_of(slot));
+    }
+}

@@ -1,0 +1,154 @@
+//! Pings, deadlines and ends of SignalR connections. One shared ping record a protocol, no timer a connection.
+use super::Link;
+use crate::messages::{ClosedBy, ConnectionId};
+use crate::protocol::signalr::handshake::HandshakeError;
+use crate::protocol::signalr::negotiate::Transport;
+use crate::protocol::signalr::{CLOSE_ERROR, HubMessage, write_message, write_records};
+use crate::shard::Shard;
+use crate::shard::connection::{Ending, Phase};
+use crate::shard::timers::ticks;
+use crate::ws::{CloseCode, write_close};
+
+impl Link {
+    /// From its first ping on, a client has to say something within the timeout.
+    pub(super) fn note_ping(&mut self) {
+        self.has_pinged = true;
+    }
+}
+
+impl Shard {
+    /// The handshake is done: pings begin.
+    pub(super) fn begin_upkeep(&mut self, slot: u32) {
+        let tick = self.timers.tick();
+        let keepalive = ticks(self.settings.hubs.keepalive);
+        if let Some(link) = self.slab.at(slot).link.as_deref_mut() {
+            link.heard_tick = tick;
+            link.ping_tick = tick + keepalive;
+            if link.transport == Transport::LongPolling {
+                match link.poll {
+                    Some(_) => self.timers.clear(slot), // the poll has a deadline of its own
+                    None => self.timers.set(slot, self.settings.hubs.disconnect_timeout),
+                }
+                return;
+            }
+        }
+        self.watch_over_hub(slot);
+    }
+
+    /// Sets the next deadline: a ping that is due, or a client that has not kept its promise.
+    pub(super) fn watch_over_hub(&mut self, slot: u32) {
+        let tick = self.timers.tick();
+        let timeout = ticks(self.settings.hubs.client_timeout);
+        let Some(link) = self.slab.at(slot).link.as_deref() else { return };
+        if link.transport == Transport::LongPolling || !link.has_shaken_hands {
+            return;
+        }
+        let silent_until = if link.has_pinged { link.heard_tick + timeout } else { u32::MAX };
+        self.timers.set_in(slot, link.ping_tick.min(silent_until).saturating_sub(tick));
+    }
+
+    /// A deadline of a SignalR connection has come.
+    pub(in crate::shard) fn expire_hub(&mut self, slot: u32) {
+        let tick = self.timers.tick();
+        let (keepalive, timeout) = (ticks(self.settings.hubs.keepalive), ticks(self.settings.hubs.client_timeout));
+        let connection = self.slab.at(slot);
+        let (format, is_busy) = (connection.format, connection.pending > 0);
+        let Some(link) = connection.link.as_deref_mut() else { return };
+        if link.is_over {
+            return self.drop_connection(slot);
+        }
+        if !link.has_shaken_hands {
+            return self.refuse_handshake(slot, &HandshakeError::Canceled);
+        }
+        if link.transport == Transport::LongPolling {
+            return self.end_hub_as_is(slot, (CloseCode::ABNORMAL, "no poll came in time", ClosedBy::Network));
+        }
+        if is_busy {
+            link.heard_tick = tick; // it is our turn
+        }
+        if link.has_pinged && tick >= link.heard_tick.saturating_add(timeout) {
+            let seconds = self.settings.hubs.client_timeout.as_secs_f64();
+            let reason = format!("nothing came from the client for {seconds} s");
+            return self.end_hub(slot, Some(CLOSE_ERROR), true, (CloseCode::INTERNAL, &reason, ClosedBy::Server));
+        }
+        if tick >= link.ping_tick {
+            link.ping_tick = tick + keepalive;
+            if let Some(protocol) = format.hub_protocol() {
+                write_records(format, protocol.ping(), connection.outbox.bytes_mut());
+            }
+            self.watch_over_hub(slot);
+            self.flush(slot);
+            return;
+        }
+        self.watch_over_hub(slot);
+    }
+
+    /// A SignalR connection is gone: so are its token and what was asked for it. Gives the id that was told of it.
+    pub(in crate::shard) fn forget_link(&mut self, id: ConnectionId, link: &Link) -> ConnectionId {
+        self.common.tokens.forget(&link.token);
+        self.later.extend(link.posts.iter().chain(&link.poll));
+        if link.has_shaken_hands { id } else { link.opened_as }
+    }
+
+    /// Ends a SignalR connection for the application or for a bound. A client that may try again is told so.
+    ///
+    /// While everything drains there is no message: then every client that can reconnects.
+    pub(in crate::shard) fn close_hub(&mut self, slot: u32, code: CloseCode, reason: &str) {
+        let why = (code, reason, ClosedBy::Server);
+        let may_reconnect = matches!(code, CloseCode::TRY_AGAIN_LATER | CloseCode::RESTART | CloseCode::INTERNAL);
+        let has_shaken_hands = self.slab.at(slot).link.as_deref().is_some_and(|link| link.has_shaken_hands);
+        if self.is_draining || !has_shaken_hands {
+            self.end_hub_as_is(slot, why);
+        } else {
+            self.end_hub(slot, Some(reason).filter(|reason| !reason.is_empty()), may_reconnect, why);
+        }
+    }
+
+    /// Says goodbye in the hub's protocol and ends the connection.
+    pub(super) fn end_hub(
+        &mut self,
+        slot: u32,
+        error: Option<&str>,
+        allow_reconnect: bool,
+        why: (CloseCode, &str, ClosedBy),
+    ) {
+        let connection = self.slab.at(slot);
+        if connection.is_live()
+            && let Some(protocol) = connection.format.hub_protocol()
+        {
+            let mut record = Vec::new();
+            write_message(protocol, &HubMessage::Close { error: error.map(Into::into), allow_reconnect }, &mut record);
+            write_records(connection.format, &record, connection.outbox.bytes_mut());
+        }
+        self.end_hub_as_is(slot, why);
+    }
+
+    /// Ends a SignalR connection behind what it has been told; a WebSocket with 1000, as the reference does.
+    pub(super) fn end_hub_as_is(&mut self, slot: u32, (code, reason, by): (CloseCode, &str, ClosedBy)) {
+        self.leave_all(slot);
+        let connection = self.slab.at(slot);
+        match std::mem::replace(&mut connection.phase, Phase::Ending) {
+            Phase::Open(receiver) => {
+                connection.phase = Phase::Closing(receiver);
+                write_close(connection.outbox.bytes_mut(), CloseCode::NORMAL, "");
+            }
+            Phase::Closing(receiver) => {
+                connection.phase = Phase::Closing(receiver);
+                return;
+            }
+            Phase::Polled => {
+                connection.phase = Phase::Polled;
+                connection
+                    .ending
+                    .get_or_insert_with(|| Box::new(Ending { code: code.0, reason: reason.to_owned(), by }));
+                let Some(link) = connection.link.as_deref_mut() else { return };
+                link.is_over = true;
+                self.timers.set(slot, self.settings.close_timeout);
+                self.answer_poll(slot);
+                return;
+            }
+            _ => {}
+        }
+        self.end_soon(slot, code, reason, by);
+    }
+}

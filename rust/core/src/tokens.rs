@@ -1,0 +1,129 @@
+//! Tokens of SignalR connections: given out by a negotiate, claimed by the first transport, known until the end.
+//!
+//! A token is the secret by which later requests find their connection, on whatever socket and shard they come in.
+use std::collections::{HashMap, VecDeque};
+use std::sync::Mutex;
+
+use crate::error::EngineError;
+use crate::messages::ConnectionId;
+
+/// Sixteen bytes from the system's random source.
+pub(crate) type Token = [u8; 16];
+
+/// Tokens that may be known at once: about 100 bytes each.
+const TOKENS_MAX: usize = 1 << 20;
+
+/// What stands behind a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Negotiated {
+    /// Which hub, by its index among the settings' paths.
+    pub(crate) hub: u8,
+    /// Its connection, once a transport has claimed it.
+    pub(crate) claimed_by: Option<ConnectionId>,
+}
+
+/// All tokens of an engine.
+#[derive(Debug, Default)]
+pub(crate) struct Tokens {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    known: HashMap<Token, Negotiated>,
+    /// Those that were given out, with the end of their time, oldest first; also ones that were claimed since.
+    waiting: VecDeque<(u64, Token)>,
+}
+
+impl Tokens {
+    fn with<R>(&self, act: impl FnOnce(&mut Inner) -> R) -> R {
+        act(&mut self.inner.lock().expect("no code panics while it holds the tokens"))
+    }
+
+    /// Gives out a token that a transport must claim before `deadline_ns`.
+    ///
+    /// # Errors
+    /// [`EngineError::LimitReached`] when too many wait; [`EngineError::NoRandom`].
+    pub(crate) fn issue(&self, hub: u8, now_ns: u64, deadline_ns: u64) -> Result<Token, EngineError> {
+        let token = random()?;
+        self.with(|inner| {
+            inner.forget_late(now_ns);
+            let count = inner.known.len();
+            if count >= TOKENS_MAX {
+                let (value, bound) = (count as u64 + 1, TOKENS_MAX as u64);
+                return Err(EngineError::LimitReached { name: "negotiated connections", value, bound });
+            }
+            inner.known.insert(token, Negotiated { hub, claimed_by: None });
+            inner.waiting.push_back((deadline_ns, token));
+            Ok(token)
+        })
+    }
+
+    /// What stands behind a token, unless its time is over.
+    pub(crate) fn find(&self, token: &Token, now_ns: u64) -> Option<Negotiated> {
+        self.with(|inner| {
+            inner.forget_late(now_ns);
+            inner.known.get(token).copied()
+        })
+    }
+
+    /// A transport takes the token for its connection; false when it is not there to be taken.
+    pub(crate) fn claim(&self, token: &Token, id: ConnectionId) -> bool {
+        self.with(|inner| match inner.known.get_mut(token) {
+            Some(negotiated) if negotiated.claimed_by.is_none() => {
+                negotiated.claimed_by = Some(id);
+                true
+            }
+            _ => false,
+        })
+    }
+
+    /// The connection is over, and with it its token.
+    pub(crate) fn forget(&self, token: &Token) {
+        self.with(|inner| inner.known.remove(token));
+    }
+}
+
+impl Inner {
+    fn forget_late(&mut self, now_ns: u64) {
+        while let Some(&(deadline_ns, token)) = self.waiting.front() {
+            if deadline_ns > now_ns {
+                return;
+            }
+            self.waiting.pop_front();
+            if self.known.get(&token).is_some_and(|negotiated| negotiated.claimed_by.is_none()) {
+                self.known.remove(&token);
+            }
+        }
+    }
+}
+
+/// A token nobody can guess.
+///
+/// # Errors
+/// [`EngineError::NoRandom`].
+pub(crate) fn random() -> Result<Token, EngineError> {
+    let mut token = [0; 16];
+    getrandom::fill(&mut token).map_err(|cause| EngineError::NoRandom { cause: cause.to_string() })?;
+    Ok(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_claimed_once_and_in_time() {
+        let tokens = Tokens::default();
+        let (one, other) = (tokens.issue(0, 0, 15).expect("room"), tokens.issue(1, 0, 15).expect("room"));
+        assert_ne!(one, other);
+        let id = ConnectionId::from_bits(7);
+        assert_eq!(tokens.find(&one, 14), Some(Negotiated { hub: 0, claimed_by: None }));
+        assert!(tokens.claim(&one, id) && !tokens.claim(&one, id));
+        assert_eq!(tokens.find(&one, 15), Some(Negotiated { hub: 0, claimed_by: Some(id) }));
+        assert_eq!(tokens.find(&other, 15), None);
+        assert!(!tokens.claim(&other, id));
+        tokens.forget(&one);
+        assert_eq!(tokens.find(&one, 15), None);
+    }
+}
