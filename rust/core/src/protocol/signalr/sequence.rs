@@ -16,10 +16,10 @@ pub enum SequenceError {
     AboveNext {
         /// What it says.
         sequence_id: i64,
-        /// The id of the next message.
+        /// The id of the first message that never came.
         next_id: i64,
     },
-    /// It acks messages that were never sent. The reference does not look.
+    /// It acks messages that were never sent. The reference takes it for all that were.
     #[error("ack of message {sequence_id}, only {sent} were sent")]
     AckAboveSent {
         /// What it says.
@@ -112,7 +112,9 @@ impl ReceivedSequence {
         Self { next: 1, latest: 0, acked: 0, waits_for_sequence: false }
     }
 
-    /// The peer has a new connection: all it sends is skipped up to its Sequence.
+    /// The peer has a new connection: all it sends is skipped up to its Sequence, which it is to send first.
+    ///
+    /// Clients do so. The reference's server (10.0) does not wait: without this call what comes before is processed.
     pub const fn handle_reconnected(&mut self) {
         self.waits_for_sequence = true;
     }
@@ -137,11 +139,15 @@ impl ReceivedSequence {
 
     /// A Sequence came, expected or not: the next trackable message has this id.
     ///
+    /// The reference compares it with its counter alone, and so refuses its peer where a second reconnect comes after
+    /// an ack but before the end of what the first one sent again. Here it may go on behind all that ever came.
+    ///
     /// # Errors
     /// [`SequenceError::AboveNext`]; nothing has changed.
     pub const fn handle_sequence(&mut self, sequence_id: i64) -> Result<(), SequenceError> {
-        if sequence_id > self.next {
-            return Err(SequenceError::AboveNext { sequence_id, next_id: self.next });
+        let next_id = self.latest + 1;
+        if sequence_id > next_id {
+            return Err(SequenceError::AboveNext { sequence_id, next_id });
         }
         self.next = sequence_id;
         self.waits_for_sequence = false;
