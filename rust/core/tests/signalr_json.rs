@@ -75,9 +75,42 @@ fn captured() -> Vec<(&'static str, HubMessage<'static>)> {
     ]
 }
 
+/// What Microsoft.AspNetCore.SignalR.Client 10 sent, captured from its WebSocket.
+fn captured_from_client() -> Vec<(&'static str, HubMessage<'static>)> {
+    vec![
+        (
+            "{\"type\":1,\"invocationId\":\"1\",\"target\":\"EchoText\",\"arguments\":[\"ä+<>\"]}\x1e",
+            invocation(Some("1"), "EchoText", "[\"ä+<>\"]"),
+        ),
+        ("{\"type\":1,\"target\":\"Nothing\",\"arguments\":[]}\x1e", invocation(None, "Nothing", "[]")),
+        (
+            "{\"type\":1,\"invocationId\":\"2\",\"target\":\"Sum\",\"arguments\":[],\"streamIds\":[\"1\"]}\x1e",
+            HubMessage::Invocation {
+                id: Some("2".into()),
+                target: "Sum".into(),
+                arguments: b"[]",
+                stream_ids: vec!["1".into()],
+            },
+        ),
+        ("{\"type\":2,\"invocationId\":\"1\",\"item\":1}\x1e", HubMessage::StreamItem { id: "1".into(), item: b"1" }),
+        ("{\"type\":3,\"invocationId\":\"1\"}\x1e", completion("1", Outcome::Void)),
+        (
+            "{\"type\":4,\"invocationId\":\"3\",\"target\":\"Count\",\"arguments\":[500,20]}\x1e",
+            HubMessage::StreamInvocation {
+                id: "3".into(),
+                target: "Count".into(),
+                arguments: b"[500,20]",
+                stream_ids: vec![],
+            },
+        ),
+        ("{\"type\":5,\"invocationId\":\"3\"}\x1e", HubMessage::CancelInvocation { id: "3".into() }),
+        ("{\"type\":3,\"invocationId\":\"s1\",\"result\":\"yes\"}\x1e", completion("s1", Outcome::Result(b"\"yes\""))),
+    ]
+}
+
 #[test]
-fn what_the_reference_sent_is_read_and_written_byte_by_byte() {
-    for (record, message) in captured() {
+fn what_both_ends_of_the_reference_sent_is_read_and_written_byte_by_byte() {
+    for (record, message) in captured().into_iter().chain(captured_from_client()) {
         assert_eq!(parse(record.strip_suffix('\x1e').unwrap()).as_ref(), Ok(&message), "{record}");
         assert_eq!(write(&message), record);
     }

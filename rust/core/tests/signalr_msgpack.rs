@@ -53,9 +53,42 @@ fn captured() -> Vec<(&'static [u8], HubMessage<'static>)> {
     ]
 }
 
+/// What Microsoft.AspNetCore.SignalR.Client 10 sent, captured from its WebSocket.
+fn captured_from_client() -> Vec<(&'static [u8], HubMessage<'static>)> {
+    vec![
+        (
+            b"\x16\x96\x01\x80\xa11\xa8EchoText\x91\xa5\xc3\xa4+<>\x90",
+            invocation(Some("1"), "EchoText", b"\x91\xa5\xc3\xa4+<>"),
+        ),
+        (b"\x0e\x96\x01\x80\xc0\xa7Nothing\x90\x90", invocation(None, "Nothing", b"\x90")),
+        (
+            b"\x0d\x96\x01\x80\xa12\xa3Sum\x90\x91\xa11",
+            HubMessage::Invocation {
+                id: Some("2".into()),
+                target: "Sum".into(),
+                arguments: b"\x90",
+                stream_ids: vec!["1".into()],
+            },
+        ),
+        (b"\x06\x94\x02\x80\xa11\x01", HubMessage::StreamItem { id: "1".into(), item: b"\x01" }),
+        (b"\x06\x94\x03\x80\xa11\x02", completion("1", Outcome::Void)),
+        (
+            b"\x11\x96\x04\x80\xa13\xa5Count\x92\xcd\x01\xf4\x14\x90",
+            HubMessage::StreamInvocation {
+                id: "3".into(),
+                target: "Count".into(),
+                arguments: b"\x92\xcd\x01\xf4\x14",
+                stream_ids: vec![],
+            },
+        ),
+        (b"\x05\x93\x05\x80\xa13", HubMessage::CancelInvocation { id: "3".into() }),
+        (b"\x0b\x95\x03\x80\xa2s1\x03\xa3yes", completion("s1", Outcome::Result(b"\xa3yes"))),
+    ]
+}
+
 #[test]
-fn what_the_reference_sent_is_read_and_written_byte_by_byte() {
-    for (record, message) in captured() {
+fn what_both_ends_of_the_reference_sent_is_read_and_written_byte_by_byte() {
+    for (record, message) in captured().into_iter().chain(captured_from_client()) {
         assert_eq!(parse(&record[1..]).as_ref(), Ok(&message), "{record:02x?}");
         assert_eq!(write(&message), record);
     }

@@ -3,8 +3,9 @@
 //!
 //! It follows what the reference does, which is not all that its specification says: after a reconnect each end sends
 //! [`Sequence`](super::HubMessage::Sequence) with the id of its **first message that is not acked**, or of the next if
-//! all are, and sends all from there again. Acks are sent by bytes received, not by the second: a sender stops at
-//! 100,000 bytes (`StatefulReconnectBufferSize`) that are not acked.
+//! all are, and sends all from there again. The reference sends at most an ack a second, and stops sending at 100,000
+//! bytes (`StatefulReconnectBufferSize`) that are not acked: a receiver does better to ack every 32 KiB (800 kB take
+//! 9 ms, not 7.9 s).
 use std::ops::RangeInclusive;
 
 /// A number that the peer cannot know: its misdeed, the connection is to be closed.
