@@ -3,8 +3,9 @@
 //!
 //! It follows what the reference does, which is not all that its specification says: after a reconnect each end sends
 //! [`Sequence`](super::HubMessage::Sequence) with the id of its **first message that is not acked**, or of the next if
-//! all are, and sends all from there again. Acks are sent by bytes received, not by the second: a sender stops at
-//! 100,000 bytes (`StatefulReconnectBufferSize`) that are not acked.
+//! all are, and sends all from there again. The reference sends at most an ack a second, and stops sending at 100,000
+//! bytes (`StatefulReconnectBufferSize`) that are not acked: a receiver does better to ack every 32 KiB (800 kB take
+//! 9 ms, not 7.9 s).
 use std::ops::RangeInclusive;
 
 /// A number that the peer cannot know: its misdeed, the connection is to be closed.
@@ -16,10 +17,10 @@ pub enum SequenceError {
     AboveNext {
         /// What it says.
         sequence_id: i64,
-        /// The id of the next message.
+        /// The id of the first message that never came.
         next_id: i64,
     },
-    /// It acks messages that were never sent. The reference does not look.
+    /// It acks messages that were never sent. The reference takes it for all that were.
     #[error("ack of message {sequence_id}, only {sent} were sent")]
     AckAboveSent {
         /// What it says.
@@ -112,7 +113,9 @@ impl ReceivedSequence {
         Self { next: 1, latest: 0, acked: 0, waits_for_sequence: false }
     }
 
-    /// The peer has a new connection: all it sends is skipped up to its Sequence.
+    /// The peer has a new connection: all it sends is skipped up to its Sequence, which it is to send first.
+    ///
+    /// Clients do so. The reference's server (10.0) does not wait: without this call what comes before is processed.
     pub const fn handle_reconnected(&mut self) {
         self.waits_for_sequence = true;
     }
@@ -137,11 +140,15 @@ impl ReceivedSequence {
 
     /// A Sequence came, expected or not: the next trackable message has this id.
     ///
+    /// The reference compares it with its counter alone, and so refuses its peer where a second reconnect comes after
+    /// an ack but before the end of what the first one sent again. Here it may go on behind all that ever came.
+    ///
     /// # Errors
     /// [`SequenceError::AboveNext`]; nothing has changed.
     pub const fn handle_sequence(&mut self, sequence_id: i64) -> Result<(), SequenceError> {
-        if sequence_id > self.next {
-            return Err(SequenceError::AboveNext { sequence_id, next_id: self.next });
+        let next_id = self.latest + 1;
+        if sequence_id > next_id {
+            return Err(SequenceError::AboveNext { sequence_id, next_id });
         }
         self.next = sequence_id;
         self.waits_for_sequence = false;
