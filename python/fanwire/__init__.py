@@ -1,6 +1,6 @@
 """fanwire: publish once, thousands of sockets, at the kernel's floor. The public names, and nothing else."""
 
-from fanwire._engine import Position, __version__
+from fanwire._engine import Arguments, Position, __version__
 from fanwire.auth import Identity, Request
 from fanwire.channel import Channel
 from fanwire.client import Client
@@ -10,6 +10,7 @@ from fanwire.errors import (
     ConfigError,
     EncodeError,
     FanwireError,
+    HubError,
     HubStopped,
     InvalidChannel,
     LimitReached,
@@ -19,17 +20,20 @@ from fanwire.errors import (
     UnsupportedType,
     UnsupportedValue,
 )
-from fanwire.hub import Hub
+from fanwire.hub import Endpoint, Hub
 
 __all__ = [
+    "Arguments",
     "CallFailed",
     "Channel",
     "Client",
     "ClientGone",
     "ConfigError",
     "EncodeError",
+    "Endpoint",
     "FanwireError",
     "Hub",
+    "HubError",
     "HubStopped",
     "Identity",
     "InvalidChannel",

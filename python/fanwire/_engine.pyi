@@ -8,11 +8,15 @@ from collections.abc import Sequence
 from typing import Any, final
 
 __all__ = [
+    "Arguments",
     "Asking",
     "Call",
     "ChannelRule",
     "Closed",
+    "Connected",
+    "Drained",
     "Engine",
+    "HubMessage",
     "Message",
     "Opening",
     "Position",
@@ -93,6 +97,13 @@ class Settings:
         handshake_timeout: float = 10.0,
         ping_interval: float = 25.0,
         ping_timeout: float = 20.0,
+        signalr_paths: Sequence[str] = ...,
+        signalr_keepalive: float = 15.0,
+        signalr_client_timeout: float = 30.0,
+        signalr_handshake_timeout: float = 15.0,
+        signalr_disconnect_timeout: float = 15.0,
+        signalr_poll_timeout: float = 90.0,
+        signalr_message_bytes_max: int = 32_768,
         close_timeout: float = 5.0,
         notsent_lowat: int = 16_384,
         congestion_control: str | None = None,
@@ -115,7 +126,7 @@ class Opening:
     channels: list[str]
     """What the query asks to watch, decoded."""
     protocol: str
-    """``raw`` or ``sse``."""
+    """``raw``, ``sse`` or ``signalr``."""
 
 @final
 class Asking:
@@ -155,6 +166,42 @@ class Call:
     """The ``id`` as JSON text."""
 
 @final
+class Connected:
+    """A SignalR client has shaken hands."""
+
+    connection: int
+    """Its number from now on."""
+    opened_as: int
+    """Its number in its ``Opening``, if there was one."""
+    hub: int
+    """Which of ``signalr_paths``."""
+    connection_id: str
+    """What the client and its hub call it."""
+    is_json: bool
+    """Its hub protocol: JSON, or MessagePack."""
+
+@final
+class HubMessage:
+    """What a SignalR client sent, to be acknowledged."""
+
+    connection: int
+    hub: int
+    kind: str
+    """``invocation``, ``stream``, ``item``, ``result``, ``void``, ``error`` or ``cancel``."""
+    id: str
+    """Of the invocation, or of what an item, end or cancellation belongs to; empty where there is none."""
+    target: str
+    body: bytes
+    """Arguments, an item or a result in the connection's hub protocol; the text of an error."""
+    stream_ids: list[str]
+
+@final
+class Drained:
+    """The socket has taken all private bytes, as ``ask_drained`` wanted to know."""
+
+    connection: int
+
+@final
 class Closed:
     """A connection that Python has heard of (any event above, or ``accept``) is gone."""
 
@@ -172,7 +219,7 @@ class Record:
     level: int
     text: str
 
-_Event = Opening | Asking | Subscribing | Message | Call | Closed | Record
+_Event = Opening | Asking | Subscribing | Message | Call | Connected | HubMessage | Drained | Closed | Record
 
 @final
 class Stats:
@@ -208,6 +255,12 @@ class Stats:
     """``epoll`` or ``uring``, as chosen."""
 
 @final
+class Arguments:
+    """Several arguments for ``publish`` and ``send``: to SignalR clients as such, to others an array."""
+
+    def __new__(cls, *items: Any) -> Arguments: ...
+
+@final
 class Engine:
     """The shards, their sockets and the channels' logs."""
 
@@ -236,10 +289,18 @@ class Engine:
 
         Raises InvalidChannel, PayloadTooBig, UnsupportedType, UnsupportedValue, LimitReached, HubStopped.
         """
+    def publish_to_user(
+        self, user: str, data: Any, event: str | None = None, ttl: float | None = None, deferred: bool = False
+    ) -> Position:
+        """As ``publish``, to the connections that were accepted as this user's."""
+    def publish_to_hub(
+        self, path: str, data: Any, event: str | None = None, ttl: float | None = None, deferred: bool = False
+    ) -> Position:
+        """As ``publish``, to the SignalR connections of this path."""
     def flush(self) -> None:
         """Wake the shards for what was published with `deferred`."""
-    def accept(self, connection: int, channels: Sequence[str]) -> None:
-        """Finish an Opening: answer the upgrade, subscribed to `channels` from its first byte."""
+    def accept(self, connection: int, channels: Sequence[str], user: str | None = None) -> None:
+        """Finish an Opening: answer the upgrade, subscribed to `channels` from its first byte, as `user`'s."""
     def refuse(self, connection: int, status: int, reason: str) -> None:
         """Answer an Opening or Asking with an error status and `reason` as plain text."""
     def respond(self, connection: int, status: int, content_type: str, body: bytes) -> None:
@@ -253,11 +314,23 @@ class Engine:
         """
     def unsubscribe(self, connection: int, channel: str) -> None:
         """Publications made after this call no longer reach the connection. Raises InvalidChannel."""
-    def send(self, connection: int, data: Any) -> None:
+    def send(self, connection: int, data: Any, event: str | None = None) -> None:
         """Private data, in the connection's format, between publications. Raises what ``publish`` raises.
 
         A full outbox closes the connection with 1013.
         """
+    def invoke(self, connection: int, target: str, arguments: tuple[Any, ...], id: str | None) -> None:
+        """Call a method of a SignalR client; with an `id` it answers. Raises what ``send`` raises, as do the next four."""
+    def complete(self, connection: int, id: str, result: Any) -> None:
+        """Answer a SignalR client's invocation with a result."""
+    def complete_void(self, connection: int, id: str) -> None:
+        """Answer a SignalR client's invocation, or end its stream, without a result."""
+    def complete_error(self, connection: int, id: str, error: str) -> None:
+        """Answer a SignalR client's invocation, or end its stream, with an error."""
+    def stream_item(self, connection: int, id: str, item: Any) -> None:
+        """Send an item of the stream that a SignalR client invoked."""
+    def ask_drained(self, connection: int) -> None:
+        """Have a Drained event come once the socket has taken all private bytes."""
     def disconnect(self, connection: int, code: int = 1000, reason: str = "") -> None:
         """The close handshake of RFC 6455 §7. ValueError: a code that may not be sent, a reason over 123 bytes."""
     def channels(self, connection: int) -> list[str]:

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 from fanwire.errors import HubStopped
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fanwire._engine import Call, Engine, Message, Subscribing
     from fanwire.auth import Identity
+    from fanwire.signalr import Calls
 
 
 class Link:
@@ -18,7 +21,7 @@ class Link:
     ``end`` cuts it, so that whoever holds it learns of the end at no cost while it lives.
     """
 
-    __slots__ = ("engine", "is_forked", "why")
+    __slots__ = ("_make_calls", "engine", "is_forked", "why")
 
     def __init__(self, engine: Engine | None, why: str = "") -> None:
         self.engine = engine
@@ -27,12 +30,23 @@ class Link:
         """True in a child process that inherited it."""
         self.why = why
         """The text of the HubStopped that ``require`` raises."""
+        self._make_calls: Callable[[Client], Calls] | None = None
 
     def end(self, why: str, *, is_forked: bool = False) -> None:
         """Cut the link: from now on ``require`` raises HubStopped with `why`."""
         self.why = why
         self.is_forked = is_forked
         self.engine = None
+
+    def make_calls_by(self, make: Callable[[Client], Calls]) -> None:
+        """Have ``calls_of`` ask `make`."""
+        self._make_calls = make
+
+    def calls_of(self, client: Client) -> Calls:
+        """The calls of a SignalR client, begun. Raises HubStopped when there is no engine."""
+        self.require()
+        assert self._make_calls is not None  # set before any client exists
+        return self._make_calls(client)
 
     def require(self) -> Engine:
         """The engine. Raises HubStopped when there is none."""
@@ -49,15 +63,19 @@ class Client:
     once the client is gone they do nothing.
     """
 
-    __slots__ = ("__weakref__", "_identity", "_link", "_waiting", "data", "id")
+    __slots__ = ("__weakref__", "_calls", "_identity", "_link", "_waiting", "connection_id", "data", "id")
 
     def __init__(self, id: int, link: Link, identity: Identity | None = None) -> None:
         self.id: int = id
         """The connection's number, never used twice while the hub serves."""
+        self.connection_id: str | None = None
+        """What a SignalR client and its hub call the connection; None for clients of other protocols."""
         self.data: Any = None
         """The application's own; the hub never looks at it."""
         self._identity = identity
         self._link = link
+        # Its calls, if it is one of SignalR's and any were made.
+        self._calls: Calls | None = None
         # What this client sent while an async callback of its own is at work; None when none is.
         self._waiting: deque[Message | Call | Subscribing] | None = None
 
@@ -76,10 +94,11 @@ class Client:
         engine = self._engine()
         return [] if engine is None else engine.channels(self.id)
 
-    def send(self, data: str | bytes | object) -> None:
+    def send(self, data: str | bytes | object, *, event: str | None = None) -> None:
         """Send to this client alone, between two publications and never inside one.
 
         Args:
+            event: the name of the SSE event; the target that a SignalR client invokes, ``message`` without.
             data: ``str`` goes out as a text frame, ``bytes`` as a binary frame, anything else as JSON, or as
                 MessagePack to a client that speaks it.
 
@@ -90,14 +109,31 @@ class Client:
         """
         engine = self._engine()
         if engine is not None:
-            engine.send(self.id, data)
+            engine.send(self.id, data, event)
+
+    async def invoke(self, target: str, *arguments: object) -> Any:
+        """Call a method of a SignalR client and wait for its result, in a task of the hub's event loop.
+
+        Raises:
+            CallFailed: the client answered with an error, or has no such method.
+            ClientGone: it left before it answered.
+            UnsupportedType, UnsupportedValue: an argument has no form in the client's protocol.
+            TypeError: the client does not speak SignalR.
+            HubStopped: the hub does not serve.
+        """
+        if self.connection_id is None:
+            raise TypeError(f"client {self.id} cannot be invoked: it does not speak SignalR")
+        if self._calls is None:
+            self._calls = self._link.calls_of(self)
+        return await self._calls.ask(target, arguments)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Start the close handshake (RFC 6455 §7); what was sent before goes out first.
 
         Args:
-            code: a close code that may be sent: 1000 to 1003, 1007 to 1014, 3000 to 4999.
-            reason: at most 123 bytes of UTF-8.
+            code: a close code that may be sent: 1000 to 1003, 1007 to 1014, 3000 to 4999. A SignalR client is told
+                to come back by 1011, 1012 and 1013, and to stay away by the others.
+            reason: at most 123 bytes of UTF-8; to a SignalR client it is the error.
 
         Raises:
             ValueError: such a code may not be sent, or the reason is too long.

@@ -14,6 +14,7 @@
     │  └ UnsupportedValue(ValueError)
     ├ ClientGone                        close_code, reason, by
     ├ CallFailed                        answer
+    ├ HubError                          raised by the application's methods
     └ Refused                           reason, status; raised by the application's callbacks
 
 The second base keeps ``except ValueError`` and its like working. What is known stands in attributes, the cause in
@@ -26,6 +27,7 @@ __all__ = [
     "ConfigError",
     "EncodeError",
     "FanwireError",
+    "HubError",
     "HubStopped",
     "InvalidChannel",
     "LimitReached",
@@ -187,6 +189,13 @@ class CallFailed(FanwireError):
     def __init__(self, answer: str) -> None:
         super().__init__(answer)
         self.answer = answer
+
+
+class HubError(FanwireError):
+    """Raise it in a method to tell the caller this text: what ``HubException`` is in ASP.NET Core.
+
+    The text of any other exception stays here: it is logged, and the caller told that there was one.
+    """
 
 
 class Refused(FanwireError):

@@ -18,11 +18,12 @@ from anyio.lowlevel import checkpoint
 
 from fanwire._engine import Engine, Position, Settings, Stats
 from fanwire._loop import Callback, Loop, background_tasks, run, watch_signals
+from fanwire.auth import Identity
 from fanwire.channel import Channel
 from fanwire.client import Client, Link
 from fanwire.errors import HubStopped
 from fanwire.logs import hub_log
-from fanwire.methods import Method
+from fanwire.methods import Method, Methods
 from fanwire.options import OWN, Options, check_options
 from fanwire.pump import Callbacks, Pump
 
@@ -42,6 +43,32 @@ class Serving:
     """Where the hub listens, as bound: with the port that the kernel chose where 0 was asked for."""
     poller: str
     """``epoll`` or ``uring``."""
+
+
+class Endpoint:
+    """A SignalR hub of its own: a path, and the methods that its clients may call. ``Hub.endpoint`` makes it."""
+
+    def __init__(self, path: str, methods: Methods, may_register: Callable[[str], None]) -> None:
+        self.path: str = path
+        """Where clients connect; ``/negotiate`` is below it."""
+        self._methods = methods
+        self._may_register = may_register
+
+    @overload
+    def method(self, name: F) -> F: ...
+    @overload
+    def method(self, name: str) -> Callable[[F], F]: ...
+    def method(self, name: Any) -> Any:
+        """Let clients of this path call the function; see ``Hub.method``."""
+        if not isinstance(name, str):
+            return self.method(name.__name__)(name)
+
+        def register(function: F) -> F:
+            self._may_register(f"method {name!r}")
+            self._methods.add(Method(name, Callback(function)))
+            return function
+
+        return register
 
 
 class Hub:
@@ -113,20 +140,20 @@ class Hub:
     def method(self, name: Any) -> Any:
         """Let clients call `function(client, *args)` as `name` (bare: as the function's own name); sync or async.
 
-        What it returns is the reply, as JSON. ``CallFailed`` and ``Refused`` are answered with their text, another
-        exception is logged and answered with ``internal error``.
+        Arguments are read as the annotations say, and a call whose arguments are wrong is an error. What the function
+        returns is the reply. ``HubError``, ``CallFailed`` and ``Refused`` are answered with their text; another
+        exception is logged, and the client told that there was one. To SignalR clients an async generator is a stream,
+        and a parameter annotated ``AsyncIterator[T]`` takes a stream of theirs.
         """
-        if not isinstance(name, str):
-            return self.method(name.__name__)(name)
+        return Endpoint("", self._callbacks.methods, self._may_register).method(name)
 
-        def register(function: F) -> F:
-            self._may_register(f"method {name!r}", self._callbacks.methods.get(name))
-            self._callbacks.methods[name] = Method(name, Callback(function))
-            return function
+    def endpoint(self, path: str) -> Endpoint:
+        """Another SignalR hub, at `path`, with methods of its own; channels, callbacks and options are this hub's."""
+        self._may_register(f"endpoint {path!r}", self._callbacks.endpoints.get(path))
+        methods = self._callbacks.endpoints[path] = Methods()
+        return Endpoint(path, methods, self._may_register)
 
-        return register
-
-    def _may_register(self, what: str, before: object) -> None:
+    def _may_register(self, what: str, before: object = None) -> None:
         if self._is_serving:
             raise RuntimeError(f"{what} must be registered before the hub serves")
         if before is not None:
@@ -155,6 +182,7 @@ class Hub:
         check_options(options)
         merged: dict[str, Any] = {**OWN, **self._options, **options}
         own = {name: merged.pop(name) for name in OWN}
+        own["signalr_paths"] = [*own["signalr_paths"], *self._callbacks.endpoints]
         if merged.get("poller") is None:
             merged["poller"] = os.environ.get("FANWIRE_POLLER") or None
         settings = Settings(
@@ -162,6 +190,7 @@ class Hub:
             channels=self._rules,
             ask_opening=bool(self._callbacks.authenticate or self._callbacks.authorize),
             ask_subscribing=self._callbacks.authorize is not None,
+            signalr_paths=own["signalr_paths"],
             **merged,
         )
         await checkpoint()
@@ -186,12 +215,12 @@ class Hub:
             self._is_serving = False
 
     @asynccontextmanager
-    async def _pumping(self, link: Link, drain_timeout: float, openings_max: int) -> AsyncIterator[None]:
+    async def _pumping(self, link: Link, *, drain_timeout: float, **options: Any) -> AsyncIterator[None]:
         """Deal with the engine's events while the context lasts, then drain it."""
         engine = link.require()
         async with background_tasks() as tasks:
             loop = Loop()
-            tasks.start_soon(Pump(link, self._callbacks, loop, tasks, openings_max).run)
+            tasks.start_soon(Pump(link, self._callbacks, loop, tasks, **options).run)
             self._link_to(link, engine, loop)
             hurry = min(drain_timeout, HURRIED_DRAIN_S)
             try:
@@ -316,6 +345,28 @@ class Hub:
                 self._engine_flush()
         return positions
 
+    def publish_to_user(
+        self, identity: Identity | str, data: str | bytes | object, *, event: str | None = None, ttl: float | None = None
+    ) -> Position:
+        """Publish to every connection that was accepted as this user's, as ``publish`` does to a channel's subscribers.
+
+        Args:
+            identity: what ``authenticate`` answered, or its id.
+        """
+        user = identity if isinstance(identity, str) else identity.id
+        return self._link.require().publish_to_user(user, data, event, ttl)
+
+    def publish_to_all(
+        self,
+        data: str | bytes | object,
+        *,
+        event: str | None = None,
+        ttl: float | None = None,
+        path: str = "/signalr",
+    ) -> Position:
+        """Publish to every SignalR client of the hub at `path`, as ``publish`` does to a channel's subscribers."""
+        return self._link.require().publish_to_hub(path, data, event, ttl)
+
     def _flush(self) -> None:
         self._is_flush_due = False
         engine = self._link.engine
@@ -324,10 +375,10 @@ class Hub:
 
     # Single clients, and what is known of all
 
-    def send(self, client: Client, data: str | bytes | object) -> None:
+    def send(self, client: Client, data: str | bytes | object, *, event: str | None = None) -> None:
         """Send to one client alone; see ``Client.send``. Raises HubStopped besides."""
         self._link.require()
-        client.send(data)
+        client.send(data, event=event)
 
     def disconnect(self, client: Client, code: int = 1000, reason: str = "") -> None:
         """Start the close handshake with one client; see ``Client.close``. Raises HubStopped besides."""

@@ -1,13 +1,13 @@
-"""Calls from clients: ``{"call": "PlaceBet", "args": […], "id": 1}``. ✗ bytes of any protocol but this one reply."""
+"""Methods that clients may call, and calls of the raw protocol: ``{"call": "PlaceBet", "args": […], "id": 1}``."""
 
 import inspect
-import json
 from typing import Any
 
 from fanwire._engine import Call, encode_json
 from fanwire._loop import Callback
+from fanwire.arguments import Signature
 from fanwire.client import Client
-from fanwire.errors import CallFailed, EncodeError, PayloadTooBig, Refused
+from fanwire.errors import CallFailed, EncodeError, HubError, PayloadTooBig, Refused
 from fanwire.logs import hub_log
 
 INTERNAL_ERROR = "internal error"
@@ -17,28 +17,27 @@ INTERNAL_ERROR = "internal error"
 class Method:
     """A function that clients may call by a name."""
 
-    __slots__ = ("callback", "name", "signature")
+    __slots__ = ("callback", "is_stream", "name", "signature")
 
     def __init__(self, name: str, callback: Callback) -> None:
         self.name = name
         self.callback = callback
-        try:
-            self.signature: inspect.Signature | None = inspect.signature(callback.function)
-        except ValueError:  # some built-in functions do not tell theirs
-            self.signature = None
+        self.signature = Signature(name, callback.function)
+        self.is_stream: bool = inspect.isasyncgenfunction(callback.function)
+        """Whether it gives a stream: an async generator."""
 
     async def answer(self, client: Client, call: Call) -> None:
         """Call the function and send what came of it. Raises nothing but cancellation."""
         try:
-            arguments = parse_arguments(call.arguments)
-            if self.signature is not None:
-                self.signature.bind(client, *arguments)
-        except (TypeError, ValueError) as error:
+            if self.is_stream or self.signature.streams:
+                raise ValueError("streams are for clients of SignalR")
+            arguments = self.signature.decode(call.arguments.encode(), True)
+        except ValueError as error:
             reply_error(client, call.id, f"method {self.name!r}: {error}")
             return
         try:
             result = await self.callback(client, *arguments)
-        except (CallFailed, Refused) as error:
+        except (CallFailed, HubError, Refused) as error:
             reply_error(client, call.id, str(error))
         except Exception:
             hub_log.exception("method %r, called by client %d, raised", self.name, client.id)
@@ -56,15 +55,29 @@ class Method:
             reply_error(client, id, INTERNAL_ERROR)
 
 
-def parse_arguments(text: str) -> list[Any]:
-    """The ``args`` of a call. Raises ValueError when they are not a JSON array."""
-    try:
-        arguments = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError("args is not JSON") from error
-    if not isinstance(arguments, list):
-        raise ValueError("args must be an array")
-    return arguments
+class Methods:
+    """The methods of one hub, by name; SignalR compares names without regard to case."""
+
+    __slots__ = ("_by_folded", "_by_name")
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, Method] = {}
+        self._by_folded: dict[str, Method] = {}
+
+    def add(self, method: Method) -> None:
+        """Register it. Raises ValueError for a name that is taken."""
+        folded = method.name.casefold()
+        if folded in self._by_folded:
+            raise ValueError(f"method {method.name!r} is registered already")
+        self._by_name[method.name] = self._by_folded[folded] = method
+
+    def get(self, name: str) -> Method | None:
+        """The method of exactly this name."""
+        return self._by_name.get(name)
+
+    def find(self, name: str) -> Method | None:
+        """The method of this name in any case."""
+        return self._by_name.get(name) or self._by_folded.get(name.casefold())
 
 
 def reply_result(client: Client, id: str, result: object) -> None:

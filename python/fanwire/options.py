@@ -42,6 +42,22 @@ class Options(TypedDict, total=False):
     """Silence after which a client is pinged; default 25."""
     ping_timeout: float
     """How long it may take to answer; default 20, then 1011 is the close code."""
+    signalr_paths: Sequence[str]
+    """Paths of the SignalR hub that has the hub's own methods; default ``("/signalr",)``. ``Hub.endpoint`` adds others."""
+    signalr_parallel_max: int
+    """Invocations of one SignalR client at work at once; default 1. Streams do not count."""
+    signalr_keepalive: float
+    """Between two pings to a SignalR client; default 15."""
+    signalr_client_timeout: float
+    """Silence after which a SignalR client that has pinged is given up; default 30."""
+    signalr_handshake_timeout: float
+    """From a SignalR transport to the hub protocol's handshake; default 15."""
+    signalr_disconnect_timeout: float
+    """From a negotiate to its transport, and between two long polls; default 15."""
+    signalr_poll_timeout: float
+    """How long a poll waits for messages; default 90."""
+    signalr_message_bytes_max: int
+    """A message from a SignalR client; default 32 KiB. A bigger one ends the connection with an error."""
     close_timeout: float
     """How long a client may take to answer a close; default 5."""
     notsent_lowat: int
@@ -54,7 +70,12 @@ class Options(TypedDict, total=False):
     """Whether each shard's thread stays on one core; default False."""
 
 
-OWN = {"drain_timeout": 5.0, "openings_max": 256}
+OWN: dict[str, Any] = {
+    "drain_timeout": 5.0,
+    "openings_max": 256,
+    "signalr_paths": ("/signalr",),
+    "signalr_parallel_max": 1,
+}
 """Those that are the hub's, with their defaults; the others go to the engine as they are."""
 
 
@@ -68,5 +89,8 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise TypeError(f"unknown option {name!r}{hint}")
     if options.get("drain_timeout", 0) < 0:
         raise ValueError(f"drain_timeout must be >= 0 seconds, not {options['drain_timeout']}")
-    if options.get("openings_max", 1) < 1:
-        raise ValueError(f"openings_max must be >= 1, not {options['openings_max']}")
+    for name in ("openings_max", "signalr_parallel_max"):
+        if options.get(name, 1) < 1:
+            raise ValueError(f"{name} must be >= 1, not {options[name]}")
+    if isinstance(options.get("signalr_paths"), str):
+        raise TypeError("signalr_paths must be a sequence of paths, not a str")

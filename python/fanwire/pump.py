@@ -6,21 +6,34 @@ is it acknowledged, and a client with ``messages_pending_max`` of them pending i
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from dataclasses import dataclass, field
 from typing import Any
 
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from fanwire._engine import Asking, Call, Closed, Message, Opening, Record, Subscribing
+from fanwire._engine import (
+    Asking,
+    Call,
+    Closed,
+    Connected,
+    Drained,
+    HubMessage,
+    Message,
+    Opening,
+    Record,
+    Subscribing,
+)
 from fanwire._loop import Callback, Loop, finish, readable
 from fanwire.auth import Refused, Request, identity_of
 from fanwire.client import Client, Link
-from fanwire.errors import CallFailed, FanwireError, LimitReached
+from fanwire.errors import CallFailed, ClientGone, FanwireError, HubError, LimitReached
 from fanwire.logs import engine_log, hub_log
-from fanwire.methods import INTERNAL_ERROR, Method, reply_error, tell_error
+from fanwire.methods import INTERNAL_ERROR, Methods, reply_error, tell_error
 from fanwire.metrics import CONTENT_TYPE, Metrics
+from fanwire.signalr import Calls
 
 Sent = Message | Call | Subscribing
 """What a client sent, each to be acknowledged once."""
@@ -33,13 +46,24 @@ class Callbacks:
     authenticate: Callback | None = None
     authorize: Callback | None = None
     on_message: Callback | None = None
-    methods: dict[str, Method] = field(default_factory=dict)
+    methods: Methods = field(default_factory=Methods)
+    endpoints: dict[str, Methods] = field(default_factory=dict)
 
 
 class Pump:
     """Takes the events of one engine and calls back, until it is cancelled. All state is the loop's thread's own."""
 
-    def __init__(self, link: Link, callbacks: Callbacks, loop: Loop, tasks: TaskGroup, openings_max: int) -> None:
+    def __init__(
+        self,
+        link: Link,
+        callbacks: Callbacks,
+        loop: Loop,
+        tasks: TaskGroup,
+        *,
+        openings_max: int,
+        signalr_paths: Sequence[str],
+        signalr_parallel_max: int,
+    ) -> None:
         engine = link.require()
         self._link = link
         self._engine = engine
@@ -56,10 +80,18 @@ class Pump:
         self._openings: deque[tuple[Client, Opening]] = deque()
         self._openers = 0
         self._openers_max = openings_max
+        # By the number that the engine has for each SignalR hub.
+        self._hubs = [callbacks.endpoints.get(path, callbacks.methods) for path in signalr_paths]
+        self._parallel_max = signalr_parallel_max
+        self._spoken: dict[int, tuple[int, bool]] = {}
+        link.make_calls_by(self._make_calls)
         self._handlers: dict[type, Callable[[Any], None]] = {
             Message: self._sent,
             Call: self._sent,
             Subscribing: self._sent,
+            HubMessage: self._hub_message,
+            Connected: self._connected,
+            Drained: self._drained,
             Opening: self._opening,
             Closed: self._closed,
             Asking: self._asking,
@@ -113,7 +145,10 @@ class Pump:
             for channel in event.channels:
                 if not await self._may_watch(client, channel):
                     raise Refused(not_authorized([channel]), status=403)
-            engine.accept(event.connection, event.channels)
+            identity = client.identity
+            engine.accept(event.connection, event.channels, None if identity is None else identity.id)
+            if event.protocol == "signalr" and event.method == "POST":  # a negotiate: its transport is asked about, too
+                del self._clients[client.id]
         except Refused as refused:
             self._refuse(event, refused.status, refused.reason)
         except LimitReached as error:
@@ -195,7 +230,7 @@ class Pump:
             return
         try:
             await on_message(client, event.data)
-        except (CallFailed, Refused) as error:
+        except (CallFailed, HubError, Refused) as error:
             tell_error(client, None, str(error))
         except Exception:
             hub_log.exception("on_message, for client %d, raised", client.id)
@@ -230,12 +265,47 @@ class Pump:
         if dealt and engine is not None:
             engine.acknowledge(dealt)
 
+    # SignalR
+
+    def _connected(self, event: Connected) -> None:
+        """The client has shaken hands: from now on this is its number."""
+        client = self._clients.pop(event.opened_as, None) or Client(event.connection, self._link)
+        client.id = event.connection
+        client.connection_id = event.connection_id
+        self._clients[client.id] = client
+        self._spoken[client.id] = (event.hub, event.is_json)
+
+    def _make_calls(self, client: Client) -> Calls:
+        hub, is_json = self._spoken.get(client.id, (0, True))
+        acknowledge = partial(self._acknowledge_soon, client.id)
+        methods, parallel_max = self._hubs[hub], self._parallel_max
+        return Calls(client, self._engine, self._tasks, methods, parallel_max, is_json, acknowledge)
+
+    def _hub_message(self, event: HubMessage) -> None:
+        client = self._clients.get(event.connection)
+        if client is None:
+            return
+        calls = client._calls
+        if calls is None:
+            calls = client._calls = self._make_calls(client)
+        calls.take(event)
+
+    def _drained(self, event: Drained) -> None:
+        client = self._clients.get(event.connection)
+        if client is not None and client._calls is not None:
+            client._calls.drained()
+
     # The rest
 
     def _closed(self, event: Closed) -> None:
         client = self._clients.pop(event.connection, None)
-        if client is not None and client._waiting:
+        self._spoken.pop(event.connection, None)
+        if client is None:
+            return
+        if client._waiting:
             client._waiting.clear()
+        if client._calls is not None:
+            client._calls.end(ClientGone(event.code, event.reason, event.by))
 
     def _asking(self, event: Asking) -> None:
         if event.target.partition("?")[0] != "/metrics":

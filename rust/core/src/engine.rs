@@ -10,6 +10,7 @@ use crate::error::{EngineError, SettingsError};
 use crate::events::Events;
 use crate::messages::{Command, ConnectionId, Event, Grant};
 use crate::position::Position;
+use crate::protocol::signalr::{HubMessage, write_message, write_records};
 use crate::protocol::{Payload, frame_bytes_max, raw, sse, write_frame};
 use crate::settings::{PollerKind, Settings};
 use crate::shard::clock::Clock;
@@ -17,6 +18,24 @@ use crate::shard::{Common, Shard, ShardHandle, bind};
 use crate::stats::Stats;
 use crate::tokens::Tokens;
 use crate::ws::CloseCode;
+
+/// Whom a publication is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience<'a> {
+    /// The subscribers of a channel.
+    Channel(&'a str),
+    /// The connections that were accepted as this user's.
+    User(&'a str),
+    /// The connections of the SignalR hub at this path.
+    Hub(&'a str),
+}
+
+impl<'a> Audience<'a> {
+    fn name(self) -> &'a str {
+        let (Self::Channel(name) | Self::User(name) | Self::Hub(name)) = self;
+        name
+    }
+}
 
 /// Deferred publications wake the shards by themselves when so many bytes wait.
 const DEFERRED_BYTES_MAX: u64 = 64 << 10;
@@ -133,10 +152,18 @@ impl Engine {
         Ok(bound)
     }
 
-    /// Formats (bits) that an object published to `channel` has to be encoded for, as of now.
+    /// Formats (bits) that an object published to these has to be encoded for, as of now.
     #[must_use]
-    pub fn formats_of(&self, channel: &str) -> u8 {
-        self.common.registry.find(channel).map_or(0, |channel| channel.formats())
+    pub fn formats_of(&self, audience: Audience<'_>) -> u8 {
+        self.registry_of(audience).find(audience.name()).map_or(0, |channel| channel.formats())
+    }
+
+    fn registry_of(&self, audience: Audience<'_>) -> &Registry {
+        match audience {
+            Audience::Channel(_) => &self.common.registry,
+            Audience::User(_) => &self.common.users,
+            Audience::Hub(_) => &self.common.hubs,
+        }
     }
 
     /// Appends one publication and wakes the shards that watch. O(1) in subscribers; never waits for a socket.
@@ -152,11 +179,24 @@ impl Engine {
         publication: &Publication<'_>,
         is_deferred: bool,
     ) -> Result<Result<Position, u8>, EngineError> {
+        self.publish_to(Audience::Channel(channel), publication, is_deferred)
+    }
+
+    /// As [`publish`](Self::publish), to any audience.
+    ///
+    /// # Errors
+    /// Those of [`publish`](Self::publish).
+    pub fn publish_to(
+        &self,
+        audience: Audience<'_>,
+        publication: &Publication<'_>,
+        is_deferred: bool,
+    ) -> Result<Result<Position, u8>, EngineError> {
         self.check_running()?;
         self.check_publication(publication)?;
         let common = &self.common;
         let now_ns = common.clock.now_ns();
-        let channel = common.registry.obtain(channel, &common.settings, now_ns)?;
+        let channel = self.registry_of(audience).obtain(audience.name(), &common.settings, now_ns)?;
         let tell = |watch: &Arc<Watch>| {
             let shard = &self.shards[watch.shard];
             if shard.mailbox.push_dirty(Arc::clone(watch), is_deferred).0 {
@@ -303,21 +343,52 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::PayloadTooBig`] over `outbox_bytes_max`; [`EngineError::NotRunning`].
-    pub fn send(&self, id: ConnectionId, payload: &Payload<'_>) -> Result<(), EngineError> {
+    pub fn send(&self, id: ConnectionId, payload: &Payload<'_>, event: Option<&str>) -> Result<(), EngineError> {
         self.check_running()?;
         let Some(format) = id.format() else { return Ok(()) };
         let (payload_bytes, bytes_max) = (payload_bytes(payload), self.common.settings.outbox_bytes_max);
         if payload_bytes > bytes_max {
             return Err(EngineError::PayloadTooBig { payload_bytes, bytes_max });
         }
-        let mut frame = Vec::with_capacity(frame_bytes_max(format, payload, None));
-        if write_frame(format, payload, None, &mut frame).is_err() {
+        let mut frame = Vec::with_capacity(frame_bytes_max(format, payload, event));
+        if write_frame(format, payload, event, &mut frame).is_err() {
             // An object of which there is JSON only, for a client of MessagePack: text is what it can be.
             if let Payload::Object { json: Some(json), .. } = payload {
                 raw::write_text(&mut frame, json);
             }
         }
         self.command(id, Command::Send(id, frame.into_boxed_slice()));
+        Ok(())
+    }
+
+    /// Sends one message of its hub protocol to a SignalR connection; to any other, nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::PayloadTooBig`] over `outbox_bytes_max`; [`EngineError::NotRunning`].
+    pub fn send_message(&self, id: ConnectionId, message: &HubMessage<'_>) -> Result<(), EngineError> {
+        self.check_running()?;
+        let Some((format, protocol)) = id.format().and_then(|format| Some((format, format.hub_protocol()?))) else {
+            return Ok(());
+        };
+        let mut record = Vec::new();
+        write_message(protocol, message, &mut record);
+        let (payload_bytes, bytes_max) = (record.len(), self.common.settings.outbox_bytes_max);
+        if payload_bytes > bytes_max {
+            return Err(EngineError::PayloadTooBig { payload_bytes, bytes_max });
+        }
+        let mut frame = Vec::with_capacity(record.len() + 16);
+        write_records(format, &record, &mut frame);
+        self.command(id, Command::Send(id, frame.into_boxed_slice()));
+        Ok(())
+    }
+
+    /// Asks for an [`Event::Drained`] once the socket has taken all private bytes sent so far.
+    ///
+    /// # Errors
+    /// [`EngineError::NotRunning`].
+    pub fn ask_drained(&self, id: ConnectionId) -> Result<(), EngineError> {
+        self.check_running()?;
+        self.command(id, Command::AskDrained(id));
         Ok(())
     }
 

@@ -25,7 +25,7 @@ mod sync;
 mod tokens;
 pub mod ws;
 
-pub use engine::{Engine, NewError};
+pub use engine::{Audience, Engine, NewError};
 pub use error::{EngineError, SettingsError};
 pub use position::Position;
 pub use settings::{ChannelBounds, ChannelRule, HubSettings, PollerKind, Settings};

@@ -80,6 +80,8 @@ pub enum Command {
     Unsubscribe(ConnectionId, Arc<Channel>, u64),
     /// Private bytes, already framed.
     Send(ConnectionId, Box<[u8]>),
+    /// Wants a `Drained` once the private bytes sent so far are with the socket.
+    AskDrained(ConnectionId),
     /// The close handshake.
     Disconnect(ConnectionId, u16, Box<str>),
     /// So many messages of this connection are dealt with.
@@ -135,6 +137,8 @@ pub enum Event {
     Connected(ConnectionId, Box<Connected>),
     /// A SignalR client's message, to be acknowledged.
     Hub(ConnectionId, Box<HubEvent>),
+    /// The socket has taken all private bytes, as was asked.
+    Drained(ConnectionId),
     /// The connection is gone: close code, reason, by whom. Only for connections of which an event told before.
     Closed(ConnectionId, u16, String, ClosedBy),
     /// A line for the log: level as in Python's `logging`.

@@ -57,7 +57,7 @@ fn open(engine: &Engine, address: &str, channels: &[&str]) -> (ConnectionId, Cli
     std::thread::scope(|scope| {
         let client = scope.spawn(|| connect(address, ""));
         let id = next_opening(engine);
-        engine.accept(id, channels.iter().copied()).expect("the engine runs");
+        engine.accept(id, channels.iter().copied(), None).expect("the engine runs");
         (id, joined(client))
     })
 }
@@ -132,7 +132,7 @@ fn a_subscriber_of_a_channel_with_a_long_unsent_log_gets_what_follows() {
             // The shard is busy for a while with somebody's many subscriptions.
             let third = scope.spawn(|| connect(&address, ""));
             let names: Vec<String> = (0..12_000).map(|index| format!("n{index}")).collect();
-            engine.accept(next_opening(&engine), names.iter().map(String::as_str)).expect("the engine runs");
+            engine.accept(next_opening(&engine), names.iter().map(String::as_str), None).expect("the engine runs");
             eventually("it began with them", || engine.stats().subscriptions > 1);
             let filler = "x".repeat(60_000);
             (0..300).for_each(|_| {
@@ -216,7 +216,7 @@ fn a_private_message_of_the_bound_reaches_an_idle_client() {
         let (engine, address) = start(Settings { asks_opening: true, outbox_bytes_max: 1_000, ..settings });
         let (id, mut client) = open(&engine, &address, &[]);
         for text in ["x".repeat(1_000).as_str(), "and on"] {
-            engine.send(id, &Payload::Text(text)).expect("it is no longer than the bound");
+            engine.send(id, &Payload::Text(text), None).expect("it is no longer than the bound");
             assert_eq!(read_text(&mut client), text);
         }
     });
@@ -239,7 +239,7 @@ fn an_outbox_that_is_never_empty_does_not_grow() {
         SockRef::from(client.get_ref()).set_recv_buffer_size(64 << 10).expect("a TCP socket");
         let piece = "x".repeat(128 << 10);
         let send = || {
-            engine.send(id, &Payload::Text(&piece)).expect("the engine runs");
+            engine.send(id, &Payload::Text(&piece), None).expect("the engine runs");
             await_turn(&engine);
         };
         while engine.stats().lagging == 0 {
@@ -283,7 +283,7 @@ fn a_subscriber_is_not_left_behind_the_head_when_the_last_other_one_leaves() {
                 await_turn(&engine);
                 "other"
             }));
-            engine.accept(id, names).expect("the engine runs");
+            engine.accept(id, names, None).expect("the engine runs");
             joined(second)
         });
         for _ in 0..3 {
@@ -415,7 +415,7 @@ fn a_bad_frame_is_answered_after_the_good_messages_before_it() {
         let (id, mut client) = misbehave(&engine, &address);
         for answer in ["to one", "to two"] {
             await_turn(&engine);
-            engine.send(id, &Payload::Text(answer)).expect("the engine runs");
+            engine.send(id, &Payload::Text(answer), None).expect("the engine runs");
             engine.acknowledge(id, 1);
             assert_eq!(read_text(&mut client), answer);
         }
@@ -489,7 +489,7 @@ fn openings_over_the_bound_of_events_are_reported_when_events_are_taken() {
     on_each_poller(|settings| {
         let (engine, clients) = crowd(settings);
         for _ in 0..clients.len() {
-            engine.accept(next_opening(&engine), []).expect("the engine runs");
+            engine.accept(next_opening(&engine), [], None).expect("the engine runs");
         }
         for mut client in clients {
             let mut head = [0; 12];

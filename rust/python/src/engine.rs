@@ -1,11 +1,14 @@
 //! Class `Engine`: each method borrows, calls the core and maps the error. What may wait lets go of the GIL.
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use fanwire_core::channel::Publication;
 use fanwire_core::messages::ConnectionId;
+use fanwire_core::protocol::signalr::{HubMessage, Outcome};
 use fanwire_core::protocol::{Encoding, Format, Payload};
-use fanwire_core::{Engine as CoreEngine, EngineError, PollerKind};
+use fanwire_core::{Audience, Engine as CoreEngine, EngineError, PollerKind};
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 use crate::buffer::{self, Data};
 use crate::encode;
@@ -63,28 +66,41 @@ impl Engine {
         deferred: bool,
     ) -> PyResult<Position> {
         let _ = key; // only policy `latest` looks at it
-        let py = data.py();
-        let ttl_ns = ttl.map(ttl_ns).transpose().map_err(|error| to_pyerr(py, error))?;
-        let publish = |payload: Payload<'_>| {
-            let publication = Publication { payload, event, ttl_ns };
-            self.0.publish(channel, &publication, deferred).map_err(|error| to_pyerr(py, error))
-        };
-        let position = match buffer::read(data)? {
-            Data::Text(text) => publish(Payload::Text(text))?,
-            Data::Binary(bytes) => publish(Payload::Binary(bytes))?,
-            Data::Copied(bytes) => publish(Payload::Binary(&bytes))?,
-            Data::Object(object) => return self.publish_object(channel, object, publish),
-        };
-        Ok(Position(position.expect("only objects have encodings to miss")))
+        self.publish_data(Audience::Channel(channel), data, (event, ttl, deferred))
+    }
+
+    #[pyo3(signature = (user, data, event = None, ttl = None, deferred = false))]
+    fn publish_to_user(
+        &self,
+        user: &str,
+        data: &Bound<'_, PyAny>,
+        event: Option<&str>,
+        ttl: Option<f64>,
+        deferred: bool,
+    ) -> PyResult<Position> {
+        self.publish_data(Audience::User(user), data, (event, ttl, deferred))
+    }
+
+    #[pyo3(signature = (path, data, event = None, ttl = None, deferred = false))]
+    fn publish_to_hub(
+        &self,
+        path: &str,
+        data: &Bound<'_, PyAny>,
+        event: Option<&str>,
+        ttl: Option<f64>,
+        deferred: bool,
+    ) -> PyResult<Position> {
+        self.publish_data(Audience::Hub(path), data, (event, ttl, deferred))
     }
 
     fn flush(&self) {
         self.0.flush();
     }
 
-    fn accept(&self, py: Python<'_>, connection: u64, channels: Vec<String>) -> PyResult<()> {
+    #[pyo3(signature = (connection, channels, user = None))]
+    fn accept(&self, py: Python<'_>, connection: u64, channels: Vec<String>, user: Option<&str>) -> PyResult<()> {
         let id = ConnectionId::from_bits(connection);
-        self.0.accept(id, channels.iter().map(String::as_str)).map_err(|error| to_pyerr(py, error))
+        self.0.accept(id, channels.iter().map(String::as_str), user).map_err(|error| to_pyerr(py, error))
     }
 
     fn refuse(&self, py: Python<'_>, connection: u64, status: u16, reason: &str) -> PyResult<()> {
@@ -119,20 +135,53 @@ impl Engine {
         self.0.unsubscribe(ConnectionId::from_bits(connection), channel).map_err(|error| to_pyerr(py, error))
     }
 
-    fn send(&self, connection: u64, data: &Bound<'_, PyAny>) -> PyResult<()> {
+    #[pyo3(signature = (connection, data, event = None))]
+    fn send(&self, connection: u64, data: &Bound<'_, PyAny>, event: Option<&str>) -> PyResult<()> {
         let id = ConnectionId::from_bits(connection);
         let sent = match buffer::read(data)? {
-            Data::Text(text) => self.0.send(id, &Payload::Text(text)),
-            Data::Binary(bytes) => self.0.send(id, &Payload::Binary(bytes)),
-            Data::Copied(bytes) => self.0.send(id, &Payload::Binary(&bytes)),
+            Data::Text(text) => self.0.send(id, &Payload::Text(text), event),
+            Data::Binary(bytes) => self.0.send(id, &Payload::Binary(bytes), event),
+            Data::Copied(bytes) => self.0.send(id, &Payload::Binary(&bytes), event),
             Data::Object(object) => {
-                let is_msgpack = id.format() == Some(Format::RawMsgpack);
-                let format = if is_msgpack { Format::RawMsgpack } else { Format::Raw };
-                let encoded = Encoded::default().with(object, format.bit())?;
-                self.0.send(id, &encoded.payload())
+                let format = id.format().unwrap_or(Format::Raw);
+                let encoded = Encoded::new(object)?.with(format.bit())?;
+                self.0.send(id, &encoded.payload(), event)
             }
         };
         sent.map_err(|error| to_pyerr(data.py(), error))
+    }
+
+    fn invoke(&self, connection: u64, target: &str, arguments: &Bound<'_, PyTuple>, id: Option<&str>) -> PyResult<()> {
+        let arguments = encode_for(connection, arguments.as_any())?;
+        let message = HubMessage::Invocation {
+            id: id.map(Cow::Borrowed),
+            target: Cow::Borrowed(target),
+            arguments: &arguments,
+            stream_ids: Vec::new(),
+        };
+        self.send_message(connection, &message)
+    }
+
+    fn complete(&self, connection: u64, id: &str, result: &Bound<'_, PyAny>) -> PyResult<()> {
+        let result = encode_for(connection, result)?;
+        self.send_message(connection, &completion(id, Outcome::Result(&result)))
+    }
+
+    fn complete_void(&self, connection: u64, id: &str) -> PyResult<()> {
+        self.send_message(connection, &completion(id, Outcome::Void))
+    }
+
+    fn complete_error(&self, connection: u64, id: &str, error: &str) -> PyResult<()> {
+        self.send_message(connection, &completion(id, Outcome::Error(Cow::Borrowed(error))))
+    }
+
+    fn ask_drained(&self, py: Python<'_>, connection: u64) -> PyResult<()> {
+        self.0.ask_drained(ConnectionId::from_bits(connection)).map_err(|error| to_pyerr(py, error))
+    }
+
+    fn stream_item(&self, connection: u64, id: &str, item: &Bound<'_, PyAny>) -> PyResult<()> {
+        let item = encode_for(connection, item)?;
+        self.send_message(connection, &HubMessage::StreamItem { id: Cow::Borrowed(id), item: &item })
     }
 
     #[pyo3(signature = (connection, code = 1000, reason = ""))]
@@ -163,34 +212,87 @@ impl Engine {
 }
 
 impl Engine {
+    fn publish_data(
+        &self,
+        audience: Audience<'_>,
+        data: &Bound<'_, PyAny>,
+        (event, ttl, deferred): (Option<&str>, Option<f64>, bool),
+    ) -> PyResult<Position> {
+        let py = data.py();
+        let ttl_ns = ttl.map(ttl_ns).transpose().map_err(|error| to_pyerr(py, error))?;
+        let publish = |payload: Payload<'_>| {
+            let publication = Publication { payload, event, ttl_ns };
+            self.0.publish_to(audience, &publication, deferred).map_err(|error| to_pyerr(py, error))
+        };
+        let position = match buffer::read(data)? {
+            Data::Text(text) => publish(Payload::Text(text))?,
+            Data::Binary(bytes) => publish(Payload::Binary(bytes))?,
+            Data::Copied(bytes) => publish(Payload::Binary(&bytes))?,
+            Data::Object(object) => return self.publish_object(audience, object, publish),
+        };
+        Ok(Position(position.expect("only objects have encodings to miss")))
+    }
+
     /// Encodes for the formats in use, and again for those that came into use meanwhile: at most once a format.
     fn publish_object(
         &self,
-        channel: &str,
+        audience: Audience<'_>,
         object: &Bound<'_, PyAny>,
         publish: impl Fn(Payload<'_>) -> PyResult<Result<fanwire_core::Position, u8>>,
     ) -> PyResult<Position> {
         // JSON also when nobody listens: an object that can't be encoded is an error on a quiet channel, too.
-        let mut encoded = Encoded::default().with(object, self.0.formats_of(channel).max(Format::Raw.bit()))?;
+        let mut encoded = Encoded::new(object)?.with(self.0.formats_of(audience).max(Format::Raw.bit()))?;
         loop {
             match publish(encoded.payload())? {
                 Ok(position) => return Ok(Position(position)),
-                Err(missing) => encoded = encoded.with(object, missing)?,
+                Err(missing) => encoded = encoded.with(missing)?,
             }
         }
     }
+
+    fn send_message(&self, connection: u64, message: &HubMessage<'_>) -> PyResult<()> {
+        let sent = self.0.send_message(ConnectionId::from_bits(connection), message);
+        sent.map_err(|error| Python::attach(|py| to_pyerr(py, error)))
+    }
+}
+
+fn completion<'a>(id: &'a str, outcome: Outcome<'a>) -> HubMessage<'a> {
+    HubMessage::Completion { id: Cow::Borrowed(id), outcome }
+}
+
+/// An object in the encoding of a connection's hub protocol.
+fn encode_for(connection: u64, object: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    let encoding = ConnectionId::from_bits(connection).format().unwrap_or(Format::HubJson).encoding();
+    let mut out = Vec::with_capacity(256);
+    match encoding {
+        Encoding::Json => encode::json(object, &mut out),
+        Encoding::Msgpack => encode::msgpack(object, &mut out),
+    }
+    .map_err(|error| error.into_pyerr(object.py()))?;
+    Ok(out)
 }
 
 /// An object in the encodings made so far.
-#[derive(Default)]
-struct Encoded {
+struct Encoded<'a, 'py> {
+    object: Cow<'a, Bound<'py, PyAny>>,
+    is_arguments: bool,
     json: Option<Vec<u8>>,
     msgpack: Option<Vec<u8>>,
 }
 
-impl Encoded {
+impl<'a, 'py> Encoded<'a, 'py> {
+    fn new(object: &'a Bound<'py, PyAny>) -> PyResult<Self> {
+        let arguments = object.cast::<Arguments>().ok();
+        let is_arguments = arguments.is_some();
+        let object = match arguments {
+            Some(arguments) => Cow::Owned(arguments.get().0.bind(object.py()).clone().into_any()),
+            None => Cow::Borrowed(object),
+        };
+        Ok(Self { object, is_arguments, json: None, msgpack: None })
+    }
+
     /// Adds what `formats` (bits) need.
-    fn with(mut self, object: &Bound<'_, PyAny>, formats: u8) -> PyResult<Self> {
+    fn with(mut self, formats: u8) -> PyResult<Self> {
         type Encode = fn(&Bound<'_, PyAny>, &mut Vec<u8>) -> Result<(), encode::EncodeError>;
         for format in Format::ALL.into_iter().filter(|format| formats & format.bit() != 0) {
             let (target, encode): (_, Encode) = match format.encoding() {
@@ -199,7 +301,7 @@ impl Encoded {
             };
             if target.is_none() {
                 let mut out = Vec::with_capacity(1_024);
-                encode(object, &mut out).map_err(|error| error.into_pyerr(object.py()))?;
+                encode(&self.object, &mut out).map_err(|error| error.into_pyerr(self.object.py()))?;
                 *target = Some(out);
             }
         }
@@ -207,7 +309,25 @@ impl Encoded {
     }
 
     fn payload(&self) -> Payload<'_> {
-        Payload::Object { json: self.json.as_deref(), msgpack: self.msgpack.as_deref() }
+        let (json, msgpack) = (self.json.as_deref(), self.msgpack.as_deref());
+        if self.is_arguments { Payload::Arguments { json, msgpack } } else { Payload::Object { json, msgpack } }
+    }
+}
+
+/// Several arguments of one invocation; to clients of other protocols an array.
+#[pyclass(frozen, module = "fanwire._engine")]
+pub(crate) struct Arguments(Py<PyTuple>);
+
+#[pymethods]
+impl Arguments {
+    #[new]
+    #[pyo3(signature = (*items))]
+    fn new(items: Bound<'_, PyTuple>) -> Self {
+        Self(items.unbind())
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(format!("Arguments{}", self.0.bind(py).repr()?))
     }
 }
 

@@ -1,6 +1,6 @@
 //! One batch of events to Python objects: frozen classes with plain attributes.
-use fanwire_core::messages::{ClosedBy, Event, Request};
-use fanwire_core::protocol::Format;
+use fanwire_core::messages::{ClosedBy, Connected as CoreConnected, Event, HubEvent, HubEventKind, Request};
+use fanwire_core::protocol::{Encoding, Format};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
@@ -36,6 +36,21 @@ event_class! {
     Call { connection: u64, target: String, arguments: String, id: Option<String> }
 }
 event_class! {
+    /// A SignalR client has shaken hands.
+    Connected { connection: u64, opened_as: u64, hub: u8, connection_id: String, is_json: bool }
+}
+event_class! {
+    /// What a SignalR client sent.
+    HubMessage {
+        connection: u64, hub: u8, kind: &'static str, id: String, target: String, body: Py<PyBytes>,
+        stream_ids: Vec<String>,
+    }
+}
+event_class! {
+    /// The socket has taken all private bytes.
+    Drained { connection: u64 }
+}
+event_class! {
     /// A connection that Python has heard of is gone.
     Closed { connection: u64, code: u16, reason: String, by: &'static str }
 }
@@ -50,6 +65,9 @@ pub(crate) fn add_classes(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Subscribing>()?;
     module.add_class::<Message>()?;
     module.add_class::<Call>()?;
+    module.add_class::<Connected>()?;
+    module.add_class::<HubMessage>()?;
+    module.add_class::<Drained>()?;
     module.add_class::<Closed>()?;
     module.add_class::<Record>()
 }
@@ -59,7 +77,11 @@ pub(crate) fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
     Ok(match event {
         Event::Opening(id, request) => {
             let Request { method, target, headers, peer, channels, format } = *request;
-            let protocol = if format == Format::Sse { "sse" } else { "raw" };
+            let protocol = match format {
+                Format::Sse => "sse",
+                Format::Raw | Format::RawMsgpack => "raw",
+                _ => "signalr",
+            };
             let (connection, headers) = (id.to_bits(), decode(headers));
             Py::new(py, Opening { connection, method, target, headers, peer, channels, protocol })?.into_any()
         }
@@ -82,6 +104,27 @@ pub(crate) fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
         Event::Call(connection, target, arguments, id) => {
             Py::new(py, Call { connection: connection.to_bits(), target, arguments, id })?.into_any()
         }
+        Event::Connected(id, connected) => {
+            let CoreConnected { opened_as, hub, connection_id, .. } = *connected;
+            let is_json = id.format().is_none_or(|format| format.encoding() == Encoding::Json);
+            let (connection, opened_as) = (id.to_bits(), opened_as.to_bits());
+            Py::new(py, Connected { connection, opened_as, hub, connection_id, is_json })?.into_any()
+        }
+        Event::Hub(id, event) => {
+            let HubEvent { hub, kind, id: invocation, target, body, stream_ids } = *event;
+            let kind = match kind {
+                HubEventKind::Invocation => "invocation",
+                HubEventKind::StreamInvocation => "stream",
+                HubEventKind::StreamItem => "item",
+                HubEventKind::Result => "result",
+                HubEventKind::Void => "void",
+                HubEventKind::Error => "error",
+                HubEventKind::Cancel => "cancel",
+            };
+            let (connection, body) = (id.to_bits(), PyBytes::new(py, &body).unbind());
+            Py::new(py, HubMessage { connection, hub, kind, id: invocation, target, body, stream_ids })?.into_any()
+        }
+        Event::Drained(id) => Py::new(py, Drained { connection: id.to_bits() })?.into_any(),
         Event::Closed(id, code, reason, by) => {
             let by = match by {
                 ClosedBy::Client => "client",

@@ -53,6 +53,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<position::Position>()?;
     module.add_class::<settings::ChannelRule>()?;
     module.add_class::<settings::Settings>()?;
+    module.add_class::<engine::Arguments>()?;
     module.add_class::<engine::Engine>()?;
     module.add_class::<engine::Stats>()?;
     events::add_classes(module)?;

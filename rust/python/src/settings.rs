@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use fanwire_core::channel::Pattern;
-use fanwire_core::{ChannelBounds, ChannelRule as CoreRule, PollerKind, Settings as CoreSettings};
+use fanwire_core::{ChannelBounds, ChannelRule as CoreRule, HubSettings, PollerKind, Settings as CoreSettings};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -35,7 +35,9 @@ impl Settings {
         origins = None, head_bytes_max = 16_384, message_bytes_max = 65_536, publication_bytes_max = 1_048_576,
         unsent_bytes_max = 67_108_864, outbox_bytes_max = 262_144, subscriptions_max = 1_000, channels_max = 1_000_000,
         messages_pending_max = 16, events_pending_max = 16_384, handshake_timeout = 10.0, ping_interval = 25.0, ping_timeout = 20.0,
-        close_timeout = 5.0, notsent_lowat = 16_384, congestion_control = None, backlog = 4_096, pin_shards = false,
+        signalr_paths = Vec::new(), signalr_keepalive = 15.0, signalr_client_timeout = 30.0,
+        signalr_handshake_timeout = 15.0, signalr_disconnect_timeout = 15.0, signalr_poll_timeout = 90.0,
+        signalr_message_bytes_max = 32_768, close_timeout = 5.0, notsent_lowat = 16_384, congestion_control = None, backlog = 4_096, pin_shards = false,
     ))]
     #[allow(clippy::too_many_arguments)] // they are keyword-only and cross once
     fn new(
@@ -57,6 +59,13 @@ impl Settings {
         handshake_timeout: f64,
         ping_interval: f64,
         ping_timeout: f64,
+        signalr_paths: Vec<String>,
+        signalr_keepalive: f64,
+        signalr_client_timeout: f64,
+        signalr_handshake_timeout: f64,
+        signalr_disconnect_timeout: f64,
+        signalr_poll_timeout: f64,
+        signalr_message_bytes_max: usize,
         close_timeout: f64,
         notsent_lowat: u32,
         congestion_control: Option<String>,
@@ -82,6 +91,15 @@ impl Settings {
             handshake_timeout: seconds("handshake_timeout", handshake_timeout)?,
             ping_interval: seconds("ping_interval", ping_interval)?,
             ping_timeout: seconds("ping_timeout", ping_timeout)?,
+            hubs: HubSettings {
+                paths: signalr_paths,
+                keepalive: seconds("signalr_keepalive", signalr_keepalive)?,
+                client_timeout: seconds("signalr_client_timeout", signalr_client_timeout)?,
+                handshake_timeout: seconds("signalr_handshake_timeout", signalr_handshake_timeout)?,
+                disconnect_timeout: seconds("signalr_disconnect_timeout", signalr_disconnect_timeout)?,
+                poll_timeout: seconds("signalr_poll_timeout", signalr_poll_timeout)?,
+                message_bytes_max: signalr_message_bytes_max,
+            },
             close_timeout: seconds("close_timeout", close_timeout)?,
             notsent_lowat,
             congestion_control,

@@ -1,6 +1,6 @@
 //! What other threads ask of the shard, one after another.
 use super::Shard;
-use crate::messages::Command;
+use crate::messages::{Command, Event};
 use crate::ws::CloseCode;
 
 impl Shard {
@@ -18,6 +18,10 @@ impl Shard {
             Command::Grant(id, grant) => self.with(id, |shard, slot| shard.grant(slot, *grant)),
             Command::Unsubscribe(id, channel, _) => self.with(id, |shard, slot| shard.unsubscribe(slot, &channel)),
             Command::Send(id, frame) => self.with(id, |shard, slot| shard.send(slot, &frame)),
+            Command::AskDrained(id) => self.with(id, |shard, slot| {
+                shard.slab.at(slot).wants_drained = true;
+                shard.tell_if_drained(slot);
+            }),
             Command::Disconnect(id, code, reason) => {
                 self.with(id, |shard, slot| shard.close(slot, CloseCode(code), &reason));
             }
@@ -43,6 +47,15 @@ impl Shard {
         if self.slab.at(slot).is_live() {
             self.slab.at(slot).outbox.bytes_mut().extend_from_slice(frame);
             self.flush(slot);
+        }
+    }
+
+    /// Tells the application, if it asked, once nothing private waits.
+    pub(super) fn tell_if_drained(&mut self, slot: u32) {
+        let connection = self.slab.at(slot);
+        if connection.wants_drained && connection.cut.is_none() && connection.outbox.is_empty() {
+            connection.wants_drained = false;
+            self.common.events.push(self.index, Event::Drained(self.id_of(slot)));
         }
     }
 

@@ -26,6 +26,8 @@ pub(crate) struct Connection {
     pub(crate) is_reported: bool,
     /// A ping was sent and nothing came since; of an event stream: it was found full and took nothing since.
     pub(crate) awaits_pong: bool,
+    /// The application wants to hear when its private bytes are out.
+    pub(crate) wants_drained: bool,
     /// The poller knows its slot for fan-outs.
     pub(crate) is_registered: bool,
     /// Messages that the application has not dealt with.
@@ -173,6 +175,7 @@ impl Connection {
             is_upgraded: false,
             is_reported: false,
             awaits_pong: false,
+            wants_drained: false,
             is_registered: false,
             pending: 0,
             subscriptions: SmallVec::new(),

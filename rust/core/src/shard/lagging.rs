@@ -110,6 +110,7 @@ impl Shard {
             connection.awaits_pong &= written == 0 || !matches!(connection.phase, Phase::Streaming);
             advance_private(connection, written as usize);
         }
+        self.tell_if_drained(slot);
         Pumped::Drained
     }
 

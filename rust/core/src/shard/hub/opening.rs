@@ -98,7 +98,7 @@ impl Shard {
         };
         let hub = Some(HubOpening::Negotiate(hub, request));
         let asked = Asked { hub, readable_by, keeps_alive, ..Asked::default() };
-        self.open_or_ask(slot, head, asked, Format::Raw, Vec::new())?;
+        self.open_or_ask(slot, head, asked, Format::HubJson, Vec::new())?;
         Ok(Answered::Here)
     }
 

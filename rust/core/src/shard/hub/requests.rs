@@ -171,6 +171,7 @@ impl Shard {
         if body.is_empty() && !is_over {
             return;
         }
+        self.tell_if_drained(slot);
         self.link_at(slot).poll = None;
         self.finish_poll(poll, if body.is_empty() { 204 } else { 200 }, &body);
         if body.is_empty() {

@@ -1,0 +1,385 @@
+"""SignalR calls of one client: invocations, streams both ways, results that the client owes. ✗ bytes of any protocol.
+
+As in ASP.NET Core: invocations of a client come one after another, or ``signalr_parallel_max`` at once; streams do not
+count. The texts of errors are its own, letter by letter: clients match on them. What the application did not mean for
+the client is only logged.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from fanwire._loop import finish
+from fanwire.arguments import ANY, Decoder
+from fanwire.errors import CallFailed, ClientGone, EncodeError, HubError, PayloadTooBig, Refused
+from fanwire.logs import hub_log
+from fanwire.methods import Method, Methods
+
+if TYPE_CHECKING:
+    from fanwire._engine import Engine, HubMessage
+    from fanwire.client import Client
+
+UPLOAD_ITEMS_MAX = 10
+"""Items of a client's stream that wait for the method; more are acknowledged as they are taken, so the client waits."""
+ITEMS_AHEAD = 32
+"""Items of a method's stream that are sent before the client must have taken those before them."""
+TOLD = (HubError, CallFailed, Refused)
+
+
+class Upload:
+    """What a client streams to a method: an async iterator, once."""
+
+    __slots__ = ("_acknowledge", "_arrived", "_decoder", "_error", "_is_json", "_is_over", "_items", "_owed")
+
+    def __init__(self, decoder: Decoder, is_json: bool, acknowledge: Callable[[], None]) -> None:
+        self._decoder = decoder
+        self._is_json = is_json
+        self._acknowledge = acknowledge
+        self._items: deque[bytes] = deque()
+        self._owed = 0
+        self._is_over = False
+        self._error: Exception | None = None
+        self._arrived: anyio.Event | None = None
+
+    def push(self, item: bytes) -> None:
+        """An item came."""
+        self._items.append(item)
+        if self._is_over or len(self._items) <= UPLOAD_ITEMS_MAX:
+            self._acknowledge()
+        else:
+            self._owed += 1
+        self._wake()
+
+    def end(self, error: Exception | None = None) -> None:
+        """Nothing more comes; with `error`, because of that."""
+        self._is_over = True
+        self._error = error
+        self._wake()
+
+    def abandon(self) -> None:
+        """The method is done: what still comes is dropped."""
+        self._is_over = True
+        self._items.clear()
+        while self._owed:
+            self._owed -= 1
+            self._acknowledge()
+
+    def _wake(self) -> None:
+        if self._arrived is not None:
+            self._arrived.set()
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        while not self._items:
+            if self._is_over:
+                if self._error is not None:
+                    raise self._error
+                raise StopAsyncIteration
+            self._arrived = anyio.Event()
+            await self._arrived.wait()
+        item = self._items.popleft()
+        if self._owed:
+            self._owed -= 1
+            self._acknowledge()
+        return self._decoder.decode(item, self._is_json)
+
+
+class Answer:
+    """What a client owes to ``Client.invoke``."""
+
+    __slots__ = ("came", "error", "result")
+
+    def __init__(self) -> None:
+        self.came = anyio.Event()
+        self.result: Any = None
+        self.error: Exception | None = None
+
+
+class Calls:
+    """The calls of one client, both ways. Lives in the event loop's thread."""
+
+    __slots__ = (
+        "_acknowledge",
+        "_answers",
+        "_asked",
+        "_client",
+        "_drained",
+        "_engine",
+        "_is_json",
+        "_methods",
+        "_parallel_max",
+        "_running",
+        "_streams",
+        "_tasks",
+        "_uploads",
+        "_waiting",
+    )
+
+    def __init__(
+        self,
+        client: "Client",
+        engine: "Engine",
+        tasks: TaskGroup,
+        methods: Methods,
+        parallel_max: int,
+        is_json: bool,
+        acknowledge: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._engine = engine
+        self._tasks = tasks
+        self._methods = methods
+        self._parallel_max = parallel_max
+        self._is_json = is_json
+        self._acknowledge = acknowledge
+        self._running = 0
+        self._waiting: deque[HubMessage] = deque()
+        self._streams: dict[str, anyio.CancelScope] = {}
+        self._uploads: dict[str, Upload] = {}
+        self._answers: dict[str, Answer] = {}
+        self._asked = 0
+        self._drained: anyio.Event | None = None
+
+    # What comes
+
+    def take(self, event: "HubMessage") -> None:
+        """Deal with a message, or have it dealt with in its turn; each is acknowledged once."""
+        match event.kind:
+            case "invocation":
+                self._expect_uploads(event)
+                self._waiting.append(event)
+                self._go_on()
+                return
+            case "stream":
+                self._expect_uploads(event)
+                self._tasks.start_soon(self._stream, event)
+            case "item":
+                upload = self._uploads.get(event.id)
+                if upload is not None:
+                    upload.push(event.body)
+                    return
+            case "cancel":
+                scope = self._streams.get(event.id)
+                if scope is not None:
+                    scope.cancel()
+            case _:
+                self._completed(event)
+        self._acknowledge()
+
+    def drained(self) -> None:
+        """The socket has taken all that was sent."""
+        if self._drained is not None:
+            self._drained.set()
+
+    def end(self, gone: ClientGone) -> None:
+        """The client is gone: streams stop, and nothing waits for it any more."""
+        self._waiting.clear()
+        for scope in self._streams.values():
+            scope.cancel()
+        for upload in self._uploads.values():
+            upload.end(gone)
+        for answer in self._answers.values():
+            answer.error = gone
+            answer.came.set()
+        self.drained()
+
+    def _completed(self, event: "HubMessage") -> None:
+        error = event.body.decode() if event.kind == "error" else None
+        upload = self._uploads.pop(event.id, None)
+        if upload is not None:
+            upload.end(None if error is None else HubError(error))
+            return
+        answer = self._answers.pop(event.id, None)
+        if answer is None:
+            return
+        if error is not None:
+            answer.error = CallFailed(error)
+        elif event.kind == "result":
+            try:
+                answer.result = ANY.decode(event.body, self._is_json)
+            except ValueError as cannot:
+                answer.error = CallFailed(f"the result cannot be read: {cannot}")
+        answer.came.set()
+
+    # Invocations
+
+    def _go_on(self) -> None:
+        while self._waiting and self._running < self._parallel_max:
+            event = self._waiting.popleft()
+            method = self._methods.find(event.target)
+            if method is None or not (method.callback.is_async or method.is_stream):
+                finish(self._answer(event, method))
+                self._acknowledge()
+            else:
+                self._running += 1
+                self._tasks.start_soon(self._run, event, method)
+
+    async def _run(self, event: "HubMessage", method: Method) -> None:
+        try:
+            await self._answer(event, method)
+        finally:
+            self._running -= 1
+            self._acknowledge()
+            self._go_on()
+
+    async def _answer(self, event: "HubMessage", method: Method | None) -> None:
+        target = event.target
+        if method is None:
+            self._fail(event, f"Failed to invoke '{target}' due to an error on the server.", HubError(NO_METHOD))
+            return
+        if method.is_stream:
+            wrong = f"The client attempted to invoke the streaming '{target}' method with a non-streaming invocation."
+            self._fail(event, wrong)
+            return
+        arguments = self._arguments(event, method)
+        if arguments is None:
+            return
+        try:
+            result = await method.callback(self._client, *arguments)
+        except Exception as error:
+            self._log_unless_told(error, method)
+            self._fail(event, f"An unexpected error occurred invoking '{target}' on the server.", error)
+        else:
+            if event.id:
+                self._complete(event.id, result, method)
+        finally:
+            self._abandon_uploads(event)
+
+    def _complete(self, id: str, result: object, method: Method) -> None:
+        try:
+            if result is None and method.signature.is_void:
+                self._engine.complete_void(self._client.id, id)
+            else:
+                self._engine.complete(self._client.id, id, result)
+        except (EncodeError, PayloadTooBig, TypeError, ValueError):
+            hub_log.exception("what method %r returned cannot be sent", method.name)
+            text = f"An unexpected error occurred invoking '{method.name}' on the server."
+            self._engine.complete_error(self._client.id, id, text)
+
+    def _arguments(self, event: "HubMessage", method: Method) -> list[Any] | None:
+        """The arguments, uploads in their places; None when the client has been told what is wrong."""
+        signature = method.signature
+        text = f"Failed to invoke '{event.target}' due to an error on the server."
+        try:
+            arguments = signature.decode(event.body, self._is_json)
+        except ValueError as error:
+            hub_log.info("client %d called %r with wrong arguments: %s", self._client.id, method.name, error)
+            self._fail(event, text)
+            return None
+        if len(event.stream_ids) != len(signature.streams):
+            hub_log.info(
+                "client %d called %r with %d streams, it takes %d",
+                self._client.id,
+                method.name,
+                len(event.stream_ids),
+                len(signature.streams),
+            )
+            self._fail(event, text)
+            return None
+        for id, (place, _) in zip(event.stream_ids, signature.streams, strict=True):
+            arguments.insert(place, self._uploads[id])
+        return arguments
+
+    def _fail(self, event: "HubMessage", text: str, error: Exception | None = None) -> None:
+        self._abandon_uploads(event)
+        if event.id:
+            told = f"{text} HubException: {error}" if isinstance(error, TOLD) else text
+            self._engine.complete_error(self._client.id, event.id, told)
+
+    def _log_unless_told(self, error: Exception, method: Method) -> None:
+        if not isinstance(error, TOLD):
+            hub_log.error("method %r, called by client %d, raised", method.name, self._client.id, exc_info=error)
+
+    # Streams
+
+    async def _stream(self, event: "HubMessage") -> None:
+        target = event.target
+        method = self._methods.find(target)
+        if method is None:
+            self._fail(event, f"Failed to invoke '{target}' due to an error on the server.", HubError(NO_METHOD))
+            return
+        if not method.is_stream:
+            wrong = f"The client attempted to invoke the non-streaming '{target}' method with a streaming invocation."
+            self._fail(event, wrong)
+            return
+        if event.id in self._streams:
+            self._fail(event, f"Invocation ID '{event.id}' is already in use.")
+            return
+        arguments = self._arguments(event, method)
+        if arguments is None:
+            return
+        scope = self._streams[event.id] = anyio.CancelScope()
+        try:
+            with scope:
+                await self._send_items(event.id, method.callback.function(self._client, *arguments))
+            self._engine.complete_void(self._client.id, event.id)
+        except Exception as error:
+            self._log_unless_told(error, method)
+            self._fail(event, "An error occurred on the server while streaming results.", error)
+        finally:
+            del self._streams[event.id]
+            self._abandon_uploads(event)
+
+    async def _send_items(self, id: str, items: Any) -> None:
+        ahead = 0
+        try:
+            async for item in items:
+                self._engine.stream_item(self._client.id, id, item)
+                ahead += 1
+                if ahead == ITEMS_AHEAD:
+                    ahead = 0
+                    await self._room()
+        finally:
+            close = getattr(items, "aclose", None)
+            if close is not None:
+                with anyio.CancelScope(shield=True):
+                    await close()
+
+    async def _room(self) -> None:
+        """Wait until the client has taken what was sent, or is gone."""
+        if self._drained is None or self._drained.is_set():
+            self._drained = anyio.Event()
+            self._engine.ask_drained(self._client.id)
+        await self._drained.wait()
+
+    # Uploads
+
+    def _expect_uploads(self, event: "HubMessage") -> None:
+        """Items may come before the method has begun, even before it is its turn."""
+        if not event.stream_ids:
+            return
+        method = self._methods.find(event.target)
+        decoders = [decoder for _, decoder in method.signature.streams] if method else []
+        for index, id in enumerate(event.stream_ids):
+            decoder = decoders[index] if index < len(decoders) else ANY
+            self._uploads[id] = Upload(decoder, self._is_json, self._acknowledge)
+
+    def _abandon_uploads(self, event: "HubMessage") -> None:
+        for id in event.stream_ids:
+            upload = self._uploads.pop(id, None)
+            if upload is not None:
+                upload.abandon()
+
+    # Calls to the client
+
+    async def ask(self, target: str, arguments: tuple[Any, ...]) -> Any:
+        """Call the client and wait for what it answers; see ``Client.invoke``."""
+        self._asked += 1
+        id = f"s{self._asked}"
+        answer = self._answers[id] = Answer()
+        try:
+            self._engine.invoke(self._client.id, target, arguments, id)
+            await answer.came.wait()
+        finally:
+            self._answers.pop(id, None)
+        if answer.error is not None:
+            raise answer.error
+        return answer.result
+
+
+NO_METHOD = "Method does not exist."
