@@ -284,17 +284,22 @@ class Engine:
         key: str | None = None,
         ttl: float | None = None,
         deferred: bool = False,
+        excluded: Sequence[int] = (),
     ) -> Position:
         """Append one publication; with `deferred` the shards are woken by ``flush`` (or when 64 KiB wait).
+
+        The connections in `excluded` do not get it.
 
         Raises InvalidChannel, PayloadTooBig, UnsupportedType, UnsupportedValue, LimitReached, HubStopped.
         """
     def publish_to_user(
-        self, user: str, data: Any, event: str | None = None, ttl: float | None = None, deferred: bool = False
+        self, user: str, data: Any, event: str | None = None, ttl: float | None = None, deferred: bool = False,
+        excluded: Sequence[int] = (),
     ) -> Position:
         """As ``publish``, to the connections that were accepted as this user's."""
     def publish_to_hub(
-        self, path: str, data: Any, event: str | None = None, ttl: float | None = None, deferred: bool = False
+        self, path: str, data: Any, event: str | None = None, ttl: float | None = None, deferred: bool = False,
+        excluded: Sequence[int] = (),
     ) -> Position:
         """As ``publish``, to the SignalR connections of this path."""
     def flush(self) -> None:

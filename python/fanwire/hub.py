@@ -279,6 +279,7 @@ class Hub:
         event: str | None = None,
         key: str | None = None,
         ttl: float | None = None,
+        exclude: Client | Iterable[Client] = (),
     ) -> Position:
         """Append one publication to a channel's log and wake the shards that watch it.
 
@@ -293,6 +294,7 @@ class Hub:
             event: the name of the SSE event.
             key: the conflation key; only policy ``latest`` looks at it.
             ttl: seconds, > 0; a subscriber not yet written to after that skips it.
+            exclude: subscribers that it is not for.
 
         Returns:
             Its place in the channel's log.
@@ -304,9 +306,10 @@ class Hub:
             LimitReached: there are ``channels_max`` channels already, or ``unsent_bytes_max`` wait for the shards.
             HubStopped: the hub does not serve, or no longer, or this process is a fork of the one that does.
         """
+        excluded = _ids(exclude) if exclude else ()
         if get_ident() != self._thread:
-            return self._publish(channel, data, event, key, ttl, False)
-        position = self._publish(channel, data, event, key, ttl, True)
+            return self._publish(channel, data, event, key, ttl, False, excluded)
+        position = self._publish(channel, data, event, key, ttl, True, excluded)
         if not self._is_flush_due:
             self._is_flush_due = True
             self._call_soon(self._flush)
@@ -363,9 +366,10 @@ class Hub:
         event: str | None = None,
         ttl: float | None = None,
         path: str = "/signalr",
+        exclude: Client | Iterable[Client] = (),
     ) -> Position:
         """Publish to every SignalR client of the hub at `path`, as ``publish`` does to a channel's subscribers."""
-        return self._link.require().publish_to_hub(path, data, event, ttl)
+        return self._link.require().publish_to_hub(path, data, event, ttl, False, _ids(exclude))
 
     def _flush(self) -> None:
         self._is_flush_due = False
@@ -409,6 +413,10 @@ class Hub:
     def stats(self) -> Stats:
         """The engine's counters since the start of serving, and gauges of now. Raises HubStopped."""
         return self._link.require().stats()
+
+
+def _ids(clients: Client | Iterable[Client]) -> list[int]:
+    return [client.id for client in ((clients,) if isinstance(clients, Client) else clients)]
 
 
 async def _drain(engine: Engine, timeout: float, *, shield: bool = False) -> None:

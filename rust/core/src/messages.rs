@@ -40,6 +40,11 @@ impl ConnectionId {
         (self.0 >> 56) as usize
     }
 
+    /// Whether both name the same connection; its wire format may have changed since.
+    pub(crate) fn is_same(self, other: Self) -> bool {
+        (self.shard(), self.slot(), self.generation()) == (other.shard(), other.slot(), other.generation())
+    }
+
     /// The wire format that the connection speaks; `None` for a number that no engine gave.
     #[must_use]
     pub fn format(self) -> Option<Format> {

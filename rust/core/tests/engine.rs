@@ -191,7 +191,7 @@ fn stop_closes_every_descriptor_and_refuses_what_comes() {
         engine.stop();
         client.get_mut().read_to_end(&mut Vec::new()).expect("the stream ends");
         assert!(TcpStream::connect(&address).is_err(), "nobody listens");
-        let publication = Publication { payload: Payload::Text("x"), event: None, ttl_ns: None };
+        let publication = Publication { payload: Payload::Text("x"), event: None, ttl_ns: None, excluded: &[] };
         let error = engine.publish("a", &publication, false).expect_err("it is stopped");
         assert_eq!(error.to_string(), "the engine is stopped");
         engine.stop();

@@ -9,6 +9,7 @@ use fanwire_core::protocol::{Encoding, Format, Payload};
 use fanwire_core::{Audience, Engine as CoreEngine, EngineError, PollerKind};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
+use smallvec::SmallVec;
 
 use crate::buffer::{self, Data};
 use crate::encode;
@@ -55,7 +56,8 @@ impl Engine {
     }
 
     /// Keeps the GIL: it appends, and rings an eventfd at most.
-    #[pyo3(signature = (channel, data, event = None, key = None, ttl = None, deferred = false))]
+    #[allow(clippy::too_many_arguments)] // as Python calls it
+    #[pyo3(signature = (channel, data, event = None, key = None, ttl = None, deferred = false, excluded = Vec::new()))]
     fn publish(
         &self,
         channel: &str,
@@ -64,12 +66,13 @@ impl Engine {
         key: Option<&str>,
         ttl: Option<f64>,
         deferred: bool,
+        excluded: Vec<u64>,
     ) -> PyResult<Position> {
         let _ = key; // only policy `latest` looks at it
-        self.publish_data(Audience::Channel(channel), data, (event, ttl, deferred))
+        self.publish_data(Audience::Channel(channel), data, (event, ttl, deferred, &excluded))
     }
 
-    #[pyo3(signature = (user, data, event = None, ttl = None, deferred = false))]
+    #[pyo3(signature = (user, data, event = None, ttl = None, deferred = false, excluded = Vec::new()))]
     fn publish_to_user(
         &self,
         user: &str,
@@ -77,11 +80,12 @@ impl Engine {
         event: Option<&str>,
         ttl: Option<f64>,
         deferred: bool,
+        excluded: Vec<u64>,
     ) -> PyResult<Position> {
-        self.publish_data(Audience::User(user), data, (event, ttl, deferred))
+        self.publish_data(Audience::User(user), data, (event, ttl, deferred, &excluded))
     }
 
-    #[pyo3(signature = (path, data, event = None, ttl = None, deferred = false))]
+    #[pyo3(signature = (path, data, event = None, ttl = None, deferred = false, excluded = Vec::new()))]
     fn publish_to_hub(
         &self,
         path: &str,
@@ -89,8 +93,9 @@ impl Engine {
         event: Option<&str>,
         ttl: Option<f64>,
         deferred: bool,
+        excluded: Vec<u64>,
     ) -> PyResult<Position> {
-        self.publish_data(Audience::Hub(path), data, (event, ttl, deferred))
+        self.publish_data(Audience::Hub(path), data, (event, ttl, deferred, &excluded))
     }
 
     fn flush(&self) {
@@ -216,12 +221,13 @@ impl Engine {
         &self,
         audience: Audience<'_>,
         data: &Bound<'_, PyAny>,
-        (event, ttl, deferred): (Option<&str>, Option<f64>, bool),
+        (event, ttl, deferred, excluded): (Option<&str>, Option<f64>, bool, &[u64]),
     ) -> PyResult<Position> {
         let py = data.py();
         let ttl_ns = ttl.map(ttl_ns).transpose().map_err(|error| to_pyerr(py, error))?;
+        let excluded: SmallVec<[ConnectionId; 4]> = excluded.iter().map(|&id| ConnectionId::from_bits(id)).collect();
         let publish = |payload: Payload<'_>| {
-            let publication = Publication { payload, event, ttl_ns };
+            let publication = Publication { payload, event, ttl_ns, excluded: &excluded };
             self.0.publish_to(audience, &publication, deferred).map_err(|error| to_pyerr(py, error))
         };
         let position = match buffer::read(data)? {

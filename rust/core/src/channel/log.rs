@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use super::segment::{Segment, Slice};
 use super::watch::Watch;
+use crate::messages::ConnectionId;
 use crate::settings::ChannelBounds;
 
 const SEGMENT_BYTES_MIN: usize = 4 << 10;
@@ -28,6 +29,15 @@ struct FrameMark {
     expires_ns: u64,
 }
 
+/// A frame that some connections are not to get.
+#[derive(Clone, Debug)]
+pub struct Exclusion {
+    start: u64,
+    end: u64,
+    /// Those who don't get it.
+    pub excluded: Arc<[ConnectionId]>,
+}
+
 /// Frames to write: what lies between two cursors, without what has expired.
 #[derive(Debug, Default)]
 pub struct Run {
@@ -43,6 +53,27 @@ pub struct Run {
     pub end: u64,
     /// Position of the oldest frame that the log still holds: a cursor before it is overtaken.
     pub head: u64,
+    /// Those of the frames that are not for everyone.
+    pub exclusions: Vec<Exclusion>,
+}
+
+impl Run {
+    /// Takes out what is not for this connection.
+    pub(crate) fn exclude(&mut self, id: ConnectionId) {
+        for exclusion in std::mem::take(&mut self.exclusions) {
+            if !exclusion.excluded.iter().any(|one| one.is_same(id)) {
+                continue;
+            }
+            self.frames = self.frames.saturating_sub(1);
+            let cut = |slice: Slice| {
+                let (start, end) = (slice.position(), slice.position() + slice.bytes().len() as u64);
+                let before = (start < exclusion.start).then(|| slice.part(start, end.min(exclusion.start)));
+                let after = (end > exclusion.end).then(|| slice.part(start.max(exclusion.end), end));
+                [before, after].into_iter().flatten()
+            };
+            self.slices = self.slices.drain(..).flat_map(cut).collect();
+        }
+    }
 }
 
 /// The log.
@@ -54,6 +85,8 @@ pub(super) struct Log {
     /// Where the oldest kept frame begins.
     head: u64,
     tail: u64,
+    /// Kept frames that are not for everyone, oldest first.
+    exclusions: VecDeque<Exclusion>,
     /// Kept frames that can expire: 0 lets `read` work by segments alone.
     expiring: usize,
     pub(super) watches: SmallVec<[Arc<Watch>; 1]>,
@@ -85,6 +118,12 @@ impl Log {
         self.frames.push_back(FrameMark { end: self.tail, published_ns: now_ns, expires_ns });
     }
 
+    /// The frame that was appended last is not for these.
+    pub(super) fn exclude_from_last(&mut self, frame_bytes: usize, excluded: &Arc<[ConnectionId]>) {
+        let start = self.tail - frame_bytes as u64;
+        self.exclusions.push_back(Exclusion { start, end: self.tail, excluded: Arc::clone(excluded) });
+    }
+
     /// Lets go of frames that every cursor has passed, and of those that only laggards over the bound still need.
     fn trim(&mut self, bounds: &ChannelBounds) {
         let needed = self.watches.iter().map(|watch| watch.needed()).min().unwrap_or(self.tail);
@@ -97,6 +136,9 @@ impl Log {
             self.head = frame.end;
             self.expiring -= usize::from(frame.expires_ns != u64::MAX);
             self.frames.pop_front();
+        }
+        while self.exclusions.front().is_some_and(|exclusion| exclusion.end <= self.head) {
+            self.exclusions.pop_front();
         }
         while self.segments.len() > 1 && self.segments[1].0.base() <= self.head {
             self.segments.pop_front();
@@ -142,6 +184,7 @@ impl Log {
         if self.expiring == 0 {
             run.end = self.push_slices(&mut run.slices, cursor, to);
             run.frames = (self.frames.partition_point(|frame| frame.end <= run.end) - first) as u64;
+            self.note_exclusions(&mut run, cursor);
             return run;
         }
         let last = self.frames.partition_point(|frame| frame.end <= to);
@@ -166,7 +209,13 @@ impl Log {
                 break;
             }
         }
+        self.note_exclusions(&mut run, cursor);
         run
+    }
+
+    fn note_exclusions(&self, run: &mut Run, cursor: u64) {
+        let is_in = |exclusion: &&Exclusion| exclusion.start >= cursor && exclusion.end <= run.end;
+        run.exclusions = self.exclusions.iter().filter(is_in).cloned().collect();
     }
 
     /// Appends the slices of the bytes `from..to` as far as the bound allows; gives where they end.

@@ -14,13 +14,14 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-pub use log::Run;
+pub use log::{Exclusion, Run};
 pub use pattern::Pattern;
 pub use registry::Registry;
 pub use segment::Slice;
 pub use watch::Watch;
 
 use crate::error::EngineError;
+use crate::messages::ConnectionId;
 use crate::position::Position;
 use crate::protocol::{Format, Payload, frame_bytes_max, write_frame};
 use crate::settings::ChannelBounds;
@@ -77,6 +78,8 @@ pub struct Publication<'a> {
     pub event: Option<&'a str>,
     /// Nanoseconds after which it is no longer sent to who has not got it.
     pub ttl_ns: Option<u64>,
+    /// Subscribers that it is not for.
+    pub excluded: &'a [ConnectionId],
 }
 
 /// What `append` did.
@@ -184,6 +187,7 @@ impl Channel {
                 });
             }
         }
+        let excluded = (!publication.excluded.is_empty()).then(|| Arc::from(publication.excluded));
         inner.offset += 1;
         self.published_s.store(now_ns / 1_000_000_000, Ordering::Relaxed);
         for format in Format::ALL {
@@ -194,6 +198,9 @@ impl Channel {
                 write_frame(format, &publication.payload, publication.event, frame)
                     .expect("missing_formats found an encoding for every format in use");
                 log.append(frame, now_ns, expires_ns, &self.bounds);
+                if let Some(excluded) = &excluded {
+                    log.exclude_from_last(frame.len(), excluded);
+                }
                 if frame.capacity() > 1 << 20 {
                     *frame = Vec::new();
                 }

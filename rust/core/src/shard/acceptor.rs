@@ -135,7 +135,7 @@ impl Shard {
     /// Takes a socket in; gives its slot, if there is room for it.
     pub(super) fn welcome(&mut self, fd: OwnedFd) -> Option<u32> {
         let (raw, timeout) = (fd.as_raw_fd(), self.settings.handshake_timeout);
-        let Some(slot) = self.slab.insert(|generation, _| Connection::new(Some(fd), generation)) else { return None };
+        let slot = self.slab.insert(|generation, _| Connection::new(Some(fd), generation))?;
         if let Err(error) = self.poller.epoll.add(raw, self.token_of(slot), Interest::Connection) {
             self.record(40, format!("shard {}: cannot watch a connection: {error}", self.index));
             self.slab.remove(slot);

@@ -3,6 +3,7 @@ use super::Shard;
 use super::poller::{Member, Short, Write};
 use super::socket::VECTORS_MAX;
 use crate::channel::{Run, Slice};
+use crate::messages::ConnectionId;
 
 /// One dirty log in this turn.
 pub(super) struct Turn {
@@ -75,6 +76,7 @@ impl Shard {
                 turns.push(Turn { feed, run, from, now_ns });
             }
         }
+        let set_aside = self.set_aside_excluded(&turns);
         if turns.len() > 1 && self.feeds.sharing > 0 {
             self.write_joined(&turns);
         } else {
@@ -85,6 +87,31 @@ impl Shard {
         for turn in &turns {
             self.finish(turn);
         }
+        for id in set_aside {
+            self.with(id, |shard, slot| {
+                if !shard.slab.at(slot).is_blocked {
+                    shard.pump(slot);
+                }
+            });
+        }
+    }
+
+    /// Members that some frame is not for leave the tail: the slow path writes to them, around that frame.
+    fn set_aside_excluded(&mut self, turns: &[Turn]) -> Vec<ConnectionId> {
+        let mut set_aside = Vec::new();
+        for turn in turns {
+            for exclusion in &turn.run.exclusions {
+                for &id in exclusion.excluded.iter().filter(|id| id.shard() == self.index) {
+                    let Some(slot) = self.slot_of(id) else { continue };
+                    let Some(index) = self.slab.at(slot).find_feed(turn.feed) else { continue };
+                    if !self.slab.at(slot).subscriptions[index].is_lagging() {
+                        self.feeds.move_to(&mut self.slab, slot, index, Some(turn.from));
+                        set_aside.push(id);
+                    }
+                }
+            }
+        }
+        set_aside
     }
 
     /// Everyone at the tail of one feed gets the same bytes.

@@ -163,10 +163,13 @@ impl Shard {
             let target = self.feeds.at(subscription.feed);
             let from = subscription.cursor;
             if from < target.cursor {
-                let run = target.channel.read(target.format, from, Some(target.cursor), now_ns);
+                let mut run = target.channel.read(target.format, from, Some(target.cursor), now_ns);
                 if run.head > from {
                     // Overtaken: the next turn of the feed closes it.
                     continue;
+                }
+                if !run.exclusions.is_empty() {
+                    run.exclude(self.id_of(slot));
                 }
                 pieces.push(Piece { subscription: index, run, from, now_ns });
             }

@@ -56,13 +56,13 @@ pub(crate) fn connect(address: &str, query: &str) -> Client {
 }
 
 pub(crate) fn publish(engine: &Engine, channel: &str, text: &str) -> Position {
-    let publication = Publication { payload: Payload::Text(text), event: None, ttl_ns: None };
+    let publication = Publication { payload: Payload::Text(text), event: None, ttl_ns: None, excluded: &[] };
     engine.publish(channel, &publication, false).expect("the engine runs").expect("nothing to encode")
 }
 
 /// Publishes what goes out with the next `flush`.
 pub(crate) fn publish_deferred(engine: &Engine, channel: &str, text: &str, ttl_ns: Option<u64>) -> Position {
-    let publication = Publication { payload: Payload::Text(text), event: None, ttl_ns };
+    let publication = Publication { payload: Payload::Text(text), event: None, ttl_ns, excluded: &[] };
     engine.publish(channel, &publication, true).expect("the engine runs").expect("nothing to encode")
 }
 
