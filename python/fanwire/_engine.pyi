@@ -177,6 +177,8 @@ class Connected:
     """Which of ``signalr_paths``."""
     connection_id: str
     """What the client and its hub call it."""
+    transport: str
+    """``WebSockets``, ``ServerSentEvents`` or ``LongPolling``."""
     is_json: bool
     """Its hub protocol: JSON, or MessagePack."""
 
@@ -293,12 +295,22 @@ class Engine:
         Raises InvalidChannel, PayloadTooBig, UnsupportedType, UnsupportedValue, LimitReached, HubStopped.
         """
     def publish_to_user(
-        self, user: str, data: Any, event: str | None = None, ttl: float | None = None, deferred: bool = False,
+        self,
+        user: str,
+        data: Any,
+        event: str | None = None,
+        ttl: float | None = None,
+        deferred: bool = False,
         excluded: Sequence[int] = (),
     ) -> Position:
         """As ``publish``, to the connections that were accepted as this user's."""
     def publish_to_hub(
-        self, path: str, data: Any, event: str | None = None, ttl: float | None = None, deferred: bool = False,
+        self,
+        path: str,
+        data: Any,
+        event: str | None = None,
+        ttl: float | None = None,
+        deferred: bool = False,
         excluded: Sequence[int] = (),
     ) -> Position:
         """As ``publish``, to the SignalR connections of this path."""
@@ -325,7 +337,7 @@ class Engine:
         A full outbox closes the connection with 1013.
         """
     def invoke(self, connection: int, target: str, arguments: tuple[Any, ...], id: str | None) -> None:
-        """Call a method of a SignalR client; with an `id` it answers. Raises what ``send`` raises, as do the next four."""
+        """Call a method of a SignalR client; with an `id` it answers. Raises what ``send`` does, as the next four."""
     def complete(self, connection: int, id: str, result: Any) -> None:
         """Answer a SignalR client's invocation with a result."""
     def complete_void(self, connection: int, id: str) -> None:

@@ -20,17 +20,17 @@ class Identity:
     """Who a client is.
 
     Args:
-        id: the user's name for the application, not empty.
+        id: the user's name for the application, not empty; None for an anonymous client of whom something is known.
         claims: whatever else the application learned of the user; kept as it is, never shown in a ``repr``.
     """
 
-    id: str
+    id: str | None
     claims: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.id, str):
-            raise TypeError(f"an identity's id must be a str, not {type(self.id).__name__}")
-        if not self.id:
+        if not isinstance(self.id, str | None):
+            raise TypeError(f"an identity's id must be a str or None, not {type(self.id).__name__}")
+        if self.id == "":
             raise ValueError("an identity's id must not be empty; None stands for an anonymous client")
 
 

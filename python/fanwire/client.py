@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fanwire.errors import HubStopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fanwire._engine import Call, Engine, Message, Subscribing
+    from fanwire._engine import Call, Engine, HubMessage, Message, Subscribing
     from fanwire.auth import Identity
-    from fanwire.signalr import Calls
+    from fanwire.errors import ClientGone
+
+
+class Calls(Protocol):
+    """The calls of a SignalR client, both ways; ``fanwire.signalr`` has them."""
+
+    def take(self, event: HubMessage) -> None:
+        """Deal with a message of the client."""
+
+    def drained(self) -> None:
+        """Hear that the socket has taken all that was sent."""
+
+    def end(self, gone: ClientGone) -> None:
+        """Hear that the client is gone."""
+
+    async def ask(self, target: str, arguments: tuple[Any, ...]) -> Any:
+        """Call the client and wait for what it answers."""
 
 
 class Link:
@@ -63,24 +79,41 @@ class Client:
     once the client is gone they do nothing.
     """
 
-    __slots__ = ("__weakref__", "_calls", "_identity", "_link", "_waiting", "connection_id", "data", "id")
+    __slots__ = (
+        "__weakref__",
+        "_calls",
+        "_hub",
+        "_identity",
+        "_link",
+        "_waiting",
+        "connection_id",
+        "data",
+        "hub_protocol",
+        "id",
+        "transport",
+    )
 
     def __init__(self, id: int, link: Link, identity: Identity | None = None) -> None:
         self.id: int = id
         """The connection's number, never used twice while the hub serves."""
         self.connection_id: str | None = None
         """What a SignalR client and its hub call the connection; None for clients of other protocols."""
+        self.transport: str | None = None
+        """``WebSockets``, ``ServerSentEvents`` or ``LongPolling``; None for clients of other protocols than SignalR."""
+        self.hub_protocol: str | None = None
+        """``json`` or ``messagepack``; None for clients of other protocols than SignalR."""
         self.data: Any = None
         """The application's own; the hub never looks at it."""
         self._identity = identity
         self._link = link
+        self._hub = 0
         # Its calls, if it is one of SignalR's and any were made.
         self._calls: Calls | None = None
         # What this client sent while an async callback of its own is at work; None when none is.
         self._waiting: deque[Message | Call | Subscribing] | None = None
 
     def __repr__(self) -> str:
-        who = "anonymous" if self._identity is None else repr(self._identity.id)
+        who = "anonymous" if self._identity is None or self._identity.id is None else repr(self._identity.id)
         return f"<Client {self.id} {who}>"
 
     @property

@@ -349,7 +349,12 @@ class Hub:
         return positions
 
     def publish_to_user(
-        self, identity: Identity | str, data: str | bytes | object, *, event: str | None = None, ttl: float | None = None
+        self,
+        identity: Identity | str,
+        data: str | bytes | object,
+        *,
+        event: str | None = None,
+        ttl: float | None = None,
     ) -> Position:
         """Publish to every connection that was accepted as this user's, as ``publish`` does to a channel's subscribers.
 
@@ -357,6 +362,8 @@ class Hub:
             identity: what ``authenticate`` answered, or its id.
         """
         user = identity if isinstance(identity, str) else identity.id
+        if user is None:
+            raise ValueError("an anonymous identity has no connections to publish to")
         return self._link.require().publish_to_user(user, data, event, ttl)
 
     def publish_to_all(

@@ -1,7 +1,6 @@
 """Methods that clients may call, and calls of the raw protocol: ``{"call": "PlaceBet", "args": […], "id": 1}``."""
 
 import inspect
-from typing import Any
 
 from fanwire._engine import Call, encode_json
 from fanwire._loop import Callback

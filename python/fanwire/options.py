@@ -43,7 +43,7 @@ class Options(TypedDict, total=False):
     ping_timeout: float
     """How long it may take to answer; default 20, then 1011 is the close code."""
     signalr_paths: Sequence[str]
-    """Paths of the SignalR hub that has the hub's own methods; default ``("/signalr",)``. ``Hub.endpoint`` adds others."""
+    """Where SignalR clients find the hub's own methods; default ``("/signalr",)``. ``Hub.endpoint`` adds other hubs."""
     signalr_parallel_max: int
     """Invocations of one SignalR client at work at once; default 1. Streams do not count."""
     signalr_keepalive: float

@@ -7,8 +7,8 @@ is it acknowledged, and a client with ``messages_pending_max`` of them pending i
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from anyio.abc import TaskGroup
@@ -83,7 +83,6 @@ class Pump:
         # By the number that the engine has for each SignalR hub.
         self._hubs = [callbacks.endpoints.get(path, callbacks.methods) for path in signalr_paths]
         self._parallel_max = signalr_parallel_max
-        self._spoken: dict[int, tuple[int, bool]] = {}
         link.make_calls_by(self._make_calls)
         self._handlers: dict[type, Callable[[Any], None]] = {
             Message: self._sent,
@@ -272,13 +271,15 @@ class Pump:
         client = self._clients.pop(event.opened_as, None) or Client(event.connection, self._link)
         client.id = event.connection
         client.connection_id = event.connection_id
+        client.transport = event.transport
+        client.hub_protocol = "json" if event.is_json else "messagepack"
         self._clients[client.id] = client
-        self._spoken[client.id] = (event.hub, event.is_json)
+        client._hub = event.hub
 
     def _make_calls(self, client: Client) -> Calls:
-        hub, is_json = self._spoken.get(client.id, (0, True))
+        is_json = client.hub_protocol == "json"
         acknowledge = partial(self._acknowledge_soon, client.id)
-        methods, parallel_max = self._hubs[hub], self._parallel_max
+        methods, parallel_max = self._hubs[client._hub], self._parallel_max
         return Calls(client, self._engine, self._tasks, methods, parallel_max, is_json, acknowledge)
 
     def _hub_message(self, event: HubMessage) -> None:
@@ -299,7 +300,6 @@ class Pump:
 
     def _closed(self, event: Closed) -> None:
         client = self._clients.pop(event.connection, None)
-        self._spoken.pop(event.connection, None)
         if client is None:
             return
         if client._waiting:

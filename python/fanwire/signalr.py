@@ -6,7 +6,7 @@ the client is only logged.
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -157,7 +157,7 @@ class Calls:
                 return
             case "stream":
                 self._expect_uploads(event)
-                self._tasks.start_soon(self._stream, event)
+                self._tasks.start_soon(self._guarded, self._stream, event)
             case "item":
                 upload = self._uploads.get(event.id)
                 if upload is not None:
@@ -190,7 +190,7 @@ class Calls:
 
     def _completed(self, event: "HubMessage") -> None:
         error = event.body.decode() if event.kind == "error" else None
-        upload = self._uploads.pop(event.id, None)
+        upload = self._uploads.get(event.id)  # it stays until its method is done: that may not have begun
         if upload is not None:
             upload.end(None if error is None else HubError(error))
             return
@@ -213,15 +213,22 @@ class Calls:
             event = self._waiting.popleft()
             method = self._methods.find(event.target)
             if method is None or not (method.callback.is_async or method.is_stream):
-                finish(self._answer(event, method))
+                finish(self._guarded(self._answer, event, method))
                 self._acknowledge()
             else:
                 self._running += 1
                 self._tasks.start_soon(self._run, event, method)
 
+    async def _guarded(self, deal_with: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        """Raises nothing but cancellation: the hub outlives any call."""
+        try:
+            await deal_with(*arguments)
+        except Exception:  # such as an answer that the engine does not take
+            hub_log.exception("a call of client %d could not be dealt with", self._client.id)
+
     async def _run(self, event: "HubMessage", method: Method) -> None:
         try:
-            await self._answer(event, method)
+            await self._guarded(self._answer, event, method)
         finally:
             self._running -= 1
             self._acknowledge()

@@ -8,6 +8,7 @@
 //! The crate reads no environment variables, knows no Python and starts no threads but the shards'.
 #![deny(unsafe_op_in_unsafe_fn)]
 pub mod channel;
+mod connection_id;
 mod engine;
 pub mod error;
 mod events;

@@ -4,8 +4,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 
+use crate::connection_id::ConnectionId;
 use crate::error::EngineError;
-use crate::messages::ConnectionId;
 
 /// Sixteen bytes from the system's random source.
 pub(crate) type Token = [u8; 16];

@@ -247,7 +247,9 @@ impl Engine {
         publish: impl Fn(Payload<'_>) -> PyResult<Result<fanwire_core::Position, u8>>,
     ) -> PyResult<Position> {
         // JSON also when nobody listens: an object that can't be encoded is an error on a quiet channel, too.
-        let mut encoded = Encoded::new(object)?.with(self.0.formats_of(audience).max(Format::Raw.bit()))?;
+        let nobody = if matches!(audience, Audience::Channel(_)) { Format::Raw } else { Format::HubJson };
+        let formats = self.0.formats_of(audience);
+        let mut encoded = Encoded::new(object)?.with(if formats == 0 { nobody.bit() } else { formats })?;
         loop {
             match publish(encoded.payload())? {
                 Ok(position) => return Ok(Position(position)),
@@ -271,7 +273,7 @@ fn encode_for(connection: u64, object: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     let encoding = ConnectionId::from_bits(connection).format().unwrap_or(Format::HubJson).encoding();
     let mut out = Vec::with_capacity(256);
     match encoding {
-        Encoding::Json => encode::json(object, &mut out),
+        Encoding::Json => encode::hub_json(object, &mut out),
         Encoding::Msgpack => encode::msgpack(object, &mut out),
     }
     .map_err(|error| error.into_pyerr(object.py()))?;
@@ -300,9 +302,12 @@ impl<'a, 'py> Encoded<'a, 'py> {
     /// Adds what `formats` (bits) need.
     fn with(mut self, formats: u8) -> PyResult<Self> {
         type Encode = fn(&Bound<'_, PyAny>, &mut Vec<u8>) -> Result<(), encode::EncodeError>;
+        // One JSON for all who want it: where others than hubs do, what only hubs have a form for is an error.
+        let is_for_hubs = formats & (Format::Raw.bit() | Format::Sse.bit()) == 0;
+        let json: Encode = if is_for_hubs { encode::hub_json } else { encode::json };
         for format in Format::ALL.into_iter().filter(|format| formats & format.bit() != 0) {
             let (target, encode): (_, Encode) = match format.encoding() {
-                Encoding::Json => (&mut self.json, encode::json),
+                Encoding::Json => (&mut self.json, json),
                 Encoding::Msgpack => (&mut self.msgpack, encode::msgpack),
             };
             if target.is_none() {

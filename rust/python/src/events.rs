@@ -37,7 +37,9 @@ event_class! {
 }
 event_class! {
     /// A SignalR client has shaken hands.
-    Connected { connection: u64, opened_as: u64, hub: u8, connection_id: String, is_json: bool }
+    Connected {
+        connection: u64, opened_as: u64, hub: u8, connection_id: String, transport: &'static str, is_json: bool,
+    }
 }
 event_class! {
     /// What a SignalR client sent.
@@ -105,10 +107,11 @@ pub(crate) fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
             Py::new(py, Call { connection: connection.to_bits(), target, arguments, id })?.into_any()
         }
         Event::Connected(id, connected) => {
-            let CoreConnected { opened_as, hub, connection_id, .. } = *connected;
+            let CoreConnected { opened_as, hub, connection_id, transport, .. } = *connected;
+            let transport = transport.name();
             let is_json = id.format().is_none_or(|format| format.encoding() == Encoding::Json);
             let (connection, opened_as) = (id.to_bits(), opened_as.to_bits());
-            Py::new(py, Connected { connection, opened_as, hub, connection_id, is_json })?.into_any()
+            Py::new(py, Connected { connection, opened_as, hub, connection_id, transport, is_json })?.into_any()
         }
         Event::Hub(id, event) => {
             let HubEvent { hub, kind, id: invocation, target, body, stream_ids } = *event;

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::segment::{Segment, Slice};
 use super::watch::Watch;
-use crate::messages::ConnectionId;
+use crate::connection_id::ConnectionId;
 use crate::settings::ChannelBounds;
 
 const SEGMENT_BYTES_MIN: usize = 4 << 10;

@@ -20,8 +20,8 @@ pub use registry::Registry;
 pub use segment::Slice;
 pub use watch::Watch;
 
+use crate::connection_id::ConnectionId;
 use crate::error::EngineError;
-use crate::messages::ConnectionId;
 use crate::position::Position;
 use crate::protocol::{Format, Payload, frame_bytes_max, write_frame};
 use crate::settings::ChannelBounds;

@@ -9,6 +9,7 @@
 #![allow(unsafe_code)] // the walk reads borrowed references; the formats write behind one capacity check
 
 mod error;
+mod hub_json;
 mod json;
 mod msgpack;
 mod walk;
@@ -37,6 +38,14 @@ const CAPACITY_START: usize = 1024;
 /// meanwhile. What Python code of a `dict`'s subclass (`items`) raises passes through.
 pub(crate) fn json(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     walk::walk::<json::Json>(object, out)
+}
+
+/// Appends `object` to `out` as [`json`](fn@json) does, and takes bytes, as base64, and `datetime`, as ISO 8601, too.
+///
+/// # Errors
+/// Those of [`json`](fn@json).
+pub(crate) fn hub_json(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    walk::walk::<hub_json::HubJson>(object, out)
 }
 
 /// Appends `object` to `out` as MessagePack, each value in its smallest form: the bytes of `msgpack.packb(object)`.

@@ -194,7 +194,7 @@ fn binary(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), EncodeError> {
     Ok(())
 }
 
-fn datetime_class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+pub(super) fn datetime_class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     static DATETIME: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     DATETIME.import(py, "datetime", "datetime")
 }

@@ -121,6 +121,7 @@ impl Shard {
         let connected = Connected {
             opened_as: link.opened_as,
             hub: link.hub,
+            transport: link.transport,
             connection_id: connection_id_of(&link.token),
             user: link.user.clone(),
         };
