@@ -36,7 +36,7 @@ impl Shard {
         let left = head.body_bytes().map_err(|error| Refusal::new(error.status(), error.to_string()))?;
         if head.method == "DELETE" {
             if transport != Transport::LongPolling {
-                return Err(Refusal::new(400, "Cannot terminate this connection via the DELETE endpoint."));
+                return Err(Refusal::new(400, "Cannot terminate this connection using the DELETE endpoint."));
             }
             let cors_for = self.hub_readable_by(head);
             self.end_hub(target, None, true, (CloseCode::NORMAL, "", ClosedBy::Client));
