@@ -1,5 +1,3 @@
-package driver;
-
 import com.google.gson.Gson;
 import com.google.gson.GsonBuilder;
 import com.google.gson.JsonArray;
@@ -210,7 +208,7 @@ public final class Driver {
             say(event, "args", got);
             if (value == null || value.isJsonNull()) throw new IllegalStateException("the client has no answer");
             return Single.just(value.getAsString());
-        }, (Type) JsonElement.class);
+        }, JsonElement.class);
     }
 
     private boolean waitFor(JsonObject command) throws InterruptedException {
