@@ -1,0 +1,105 @@
+"""signalrcore, driven by the commands of ``signalr-origin client``. It has no cancel and can't answer the server."""
+
+import logging
+import os
+import sys
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from commands import ANSWER_WITHIN_S, Stage, options, run
+from signalrcore.hub_connection_builder import HubConnectionBuilder
+from signalrcore.types import HttpTransportType, HubProtocolEncoding
+
+TRANSPORTS = {
+    "websockets": HttpTransportType.web_sockets,
+    "sse": HttpTransportType.server_sent_events,
+    "longpolling": HttpTransportType.long_polling,
+}
+
+
+class Driven:
+    """The client; its callbacks run in a thread of its own."""
+
+    def __init__(self, stage: Stage, url: str, is_binary: bool, transport: str, token: str | None) -> None:
+        self._stage = stage
+        settings: dict[str, Any] = {"transport": TRANSPORTS[transport]}
+        if token:
+            settings["access_token_factory"] = lambda: token
+        builder = HubConnectionBuilder().with_url(url, options=settings).configure_logging(logging.CRITICAL)
+        builder.with_hub_protocol(HubProtocolEncoding.binary if is_binary else HubProtocolEncoding.text)
+        self._hub = builder.build()
+        self._errors: dict[str, Callable[[str], None]] = {}
+        self._closed = threading.Event()
+        self._hub.on_error(self._failed)
+        self._hub.on_close(self._on_close)
+
+    def _failed(self, message: Any) -> None:
+        self._errors.pop(message.invocation_id, lambda text: None)(message.error)
+
+    def _on_close(self) -> None:
+        self._stage.say("closed", error=None)
+        self._closed.set()
+
+    def start(self) -> None:
+        opened = threading.Event()
+        self._hub.on_open(opened.set)
+        self._hub.start()
+        if not opened.wait(ANSWER_WITHIN_S):
+            raise TimeoutError("it never opened")
+        self._stage.say("started")
+
+    def stop(self) -> None:
+        self._hub.stop()
+        self._closed.wait(2)
+
+    def on(self, target: str) -> None:
+        self._hub.on(target, lambda args: self._stage.say("message", target=target, args=args))
+
+    def answer(self, target: str, value: str | None) -> None:
+        raise NotImplementedError("signalrcore takes no answer from a handler")
+
+    def invoke(self, id: str, method: str, args: list[Any]) -> Callable[[], None]:
+        answered = threading.Event()
+
+        def completed(message: Any) -> None:
+            self._stage.say("result", id=id, value=message.result)
+            answered.set()
+
+        def failed(text: str) -> None:
+            self._stage.say("error", id=id, message=text)
+            answered.set()
+
+        invocation = str(uuid.uuid4())
+        self._errors[invocation] = failed
+        self._hub.invoke(method, args, completed, invocation)
+        return lambda: None if answered.wait(ANSWER_WITHIN_S) else self._stage.say("failed", op="invoke", id=id)
+
+    def stream(self, id: str, method: str, args: list[Any]) -> None:
+        ready = threading.Event()  # an item may come before the library has handed over the stream
+
+        def item(value: Any) -> None:
+            ready.wait(ANSWER_WITHIN_S)
+            self._stage.say("item", id=id, value=value)
+
+        stream = self._hub.stream(method, args)
+        stream.subscribe({"next": item, "complete": lambda _: self._stage.say("end", id=id), "error": print})
+        self._errors[stream.invocation_id] = lambda text: self._stage.say("error", id=id, message=text)
+        ready.set()
+
+
+if __name__ == "__main__":
+    given_options = options()
+    wants_binary = given_options.get("protocol") == "messagepack"
+    said = Stage()
+    driven = Driven(
+        said,
+        given_options["url"],
+        wants_binary,
+        given_options.get("transport", "websockets"),
+        given_options.get("token"),
+    )
+    is_good = run(driven, said, wants_binary)
+    sys.stdout.flush()
+    os._exit(0 if is_good else 1)
