@@ -1,14 +1,15 @@
-"""The replay engine: steps of a transcript as raw HTTP and WebSocket, against any address; one and the same records and checks.
+"""The replay engine: steps of a transcript as raw HTTP and WebSocket, against any address; it records and it checks.
 
 A step is an object with one of:
   {"http": "POST", "path": …, "headers": {}, "body": …, "later": name}   sent on a connection of its own; its answer is
                                               {"status", "headers", "body"}; with `later` it is read by {"answer": name}
   {"open": name, "path": …, "headers": {}}    a WebSocket: {"status"} and the head, as above, where it is refused
-  {"send": name, "text" | "hex": …}           a frame, text or binary
-  {"receive": name, "until": n}               hub messages until `n` are there, or the close; frames' bounds are left out
+  {"send": name, "text" | "hex" | "pack": …}  a frame: text, bytes, or a MessagePack hub message given as its array
+  {"receive": name, "until": n}               hub messages until `n` are there, or the close; not the frames' bounds
   {"drop": name}                              the socket is gone, without a close
   {"stream": name, "path": …}                 a GET whose body is read on, with {"read": name, "until": text}
-`{id}` and `{token}` in a path or a body are what the last negotiate gave as connectionId and the id to use in `?id=`.
+`{id}` and `{token}` in a path or a body are what the last negotiate gave as connectionId and the id to use in `?id=`,
+`{asked}` is the id of the server's last own invocation: the hub counts these over all its connections.
 """
 
 import http.client
@@ -18,6 +19,7 @@ import socket
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgpack  # type: ignore[import-untyped]
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -37,8 +39,8 @@ HEADERS_THAT_MATTER = (
     "allow",
     "www-authenticate",
 )
-"""Not `Date`, `Server`, `Transfer-Encoding`, `Connection` and `Keep-Alive`: they are the web server's, not SignalR's."""
-PING = {"{\"type\":6}", "029106"}
+"""Not `Date`, `Server`, `Transfer-Encoding`, `Connection`, `Keep-Alive`: they are the web server's, not SignalR's."""
+PING = {'{"type":6}', "029106"}
 
 
 class Replay:
@@ -123,7 +125,12 @@ class Replay:
         headers = {name: self._filled(value) for name, value in step.get("headers", {}).items()}
         try:
             self._sockets[step["open"]] = connect(
-                target, additional_headers=headers, compression=None, proxy=None, ping_interval=None, open_timeout=WITHIN_S
+                target,
+                additional_headers=headers,
+                compression=None,
+                proxy=None,
+                ping_interval=None,
+                open_timeout=WITHIN_S,
             )
         except InvalidStatus as refused:
             response = refused.response
@@ -136,25 +143,52 @@ class Replay:
         return {"status": 101}
 
     def _send(self, step: dict[str, Any]) -> None:
-        data: str | bytes = bytes.fromhex(step["hex"]) if "hex" in step else self._filled(step["text"])
+        data: str | bytes
+        if "pack" in step:
+            data = packed([self._filled(item) if isinstance(item, str) else item for item in step["pack"]])
+        else:
+            data = bytes.fromhex(step["hex"]) if "hex" in step else self._filled(step["text"])
         if "padded" in step:
             data = data.ljust(step["padded"], " " if isinstance(data, str) else b" ")  # type: ignore[arg-type]
         self._sockets[step["send"]].send(data)
 
     def _receive(self, step: dict[str, Any]) -> list[Any]:
-        """Hub messages: JSON records as text, MessagePack ones in hex with their length; {"close": code} for the end."""
+        """Hub messages: JSON records as text, MessagePack in hex with its length; {"close": code} for the end."""
         got: list[Any] = []
         connection = self._sockets[step["receive"]]
         while len(got) < step["until"]:
             try:
                 frame = connection.recv(timeout=WITHIN_S)
             except ConnectionClosed as closed:
-                got.append({"close": closed.rcvd.code if closed.rcvd else 1006, "reason": closed.rcvd.reason if closed.rcvd else ""})
+                got.append(
+                    {
+                        "close": closed.rcvd.code if closed.rcvd else 1006,
+                        "reason": closed.rcvd.reason if closed.rcvd else "",
+                    }
+                )
                 return got
-            records = frame.split("\x1e")[:-1] if isinstance(frame, str) else [one.hex() for one in split_binary(frame)]
-            kind = "text" if isinstance(frame, str) else "hex"
-            got += [{kind: self._hidden(record)} for record in records if record not in PING]
+            if isinstance(frame, str):
+                got += [{"text": self._noted(record)} for record in frame.split("\x1e")[:-1] if record not in PING]
+            else:
+                got += [self._noted_binary(piece) for piece in split_binary(frame) if piece.hex() not in PING]
         return got
+
+    def _noted(self, record: str) -> str:
+        """A JSON record; an invocation that wants an answer gives `{asked}`."""
+        asked = re.match(r'\{"type":1,.*"invocationId":"(\w+)"', record)
+        if asked:
+            self._names["asked"] = asked[1]
+        return self._hidden(record)
+
+    def _noted_binary(self, piece: bytes) -> dict[str, Any]:
+        """A MessagePack message in hex, but for an invocation that wants an answer: that one as its array."""
+        body = piece.lstrip(bytes(range(0x80, 0x100)))[1:]
+        if body[:1] == b"\x96" and body[1:2] == b"\x01":
+            message = msgpack.unpackb(body)
+            if message[2] is not None:
+                self._names["asked"] = message[2]
+                return {"pack": [self._hidden(item) if isinstance(item, str) else item for item in message]}
+        return {"hex": piece.hex()}
 
     def _drop(self, step: dict[str, Any]) -> None:
         self._sockets.pop(step["drop"]).socket.shutdown(socket.SHUT_RDWR)
@@ -178,6 +212,17 @@ class Replay:
 
 
 STEPS = ("http", "answer", "open", "send", "receive", "drop", "stream", "read")
+
+
+def packed(message: list[Any]) -> bytes:
+    """A MessagePack hub message with its length before it."""
+    body: bytes = msgpack.packb(message)
+    prefix, length = bytearray(), len(body)
+    while True:
+        length, low = length >> 7, length & 0x7F
+        prefix.append(low | (0x80 if length else 0))
+        if not length:
+            return bytes(prefix) + body
 
 
 def split_binary(data: bytes) -> list[bytes]:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from commands import ANSWER_WITHIN_S, Stage, options, run
-from signalrcore.hub_connection_builder import HubConnectionBuilder
-from signalrcore.types import HttpTransportType, HubProtocolEncoding
+from signalrcore.hub_connection_builder import HubConnectionBuilder  # type: ignore[import-untyped]
+from signalrcore.types import HttpTransportType, HubProtocolEncoding  # type: ignore[import-untyped]
 
 TRANSPORTS = {
     "websockets": HttpTransportType.web_sockets,
@@ -29,14 +29,19 @@ class Driven:
             settings["access_token_factory"] = lambda: token
         builder = HubConnectionBuilder().with_url(url, options=settings).configure_logging(logging.CRITICAL)
         builder.with_hub_protocol(HubProtocolEncoding.binary if is_binary else HubProtocolEncoding.text)
+        builder.keep_alive_interval = 1  # `stop` waits for the thread that sleeps between two pings
         self._hub = builder.build()
         self._errors: dict[str, Callable[[str], None]] = {}
+        self._beginning = threading.Lock()  # what a stream brings may come before the library has handed it over
         self._closed = threading.Event()
         self._hub.on_error(self._failed)
         self._hub.on_close(self._on_close)
 
     def _failed(self, message: Any) -> None:
-        self._errors.pop(message.invocation_id, lambda text: None)(message.error)
+        with self._beginning:
+            failed = self._errors.pop(message.invocation_id, None)
+        if failed:
+            failed(message.error)
 
     def _on_close(self) -> None:
         self._stage.say("closed", error=None)
@@ -77,16 +82,19 @@ class Driven:
         return lambda: None if answered.wait(ANSWER_WITHIN_S) else self._stage.say("failed", op="invoke", id=id)
 
     def stream(self, id: str, method: str, args: list[Any]) -> None:
-        ready = threading.Event()  # an item may come before the library has handed over the stream
-
         def item(value: Any) -> None:
-            ready.wait(ANSWER_WITHIN_S)
             self._stage.say("item", id=id, value=value)
 
-        stream = self._hub.stream(method, args)
-        stream.subscribe({"next": item, "complete": lambda _: self._stage.say("end", id=id), "error": print})
-        self._errors[stream.invocation_id] = lambda text: self._stage.say("error", id=id, message=text)
-        ready.set()
+        def end(message: Any) -> None:
+            self._stage.say("end", id=id)
+
+        def failed(text: str) -> None:
+            self._stage.say("error", id=id, message=text)
+
+        with self._beginning:
+            stream = self._hub.stream(method, args)
+            stream.subscribe({"next": item, "complete": end, "error": failed})
+            self._errors[stream.invocation_id] = failed
 
 
 if __name__ == "__main__":
