@@ -27,7 +27,7 @@ class Kind:
     """A client library.
 
     `lacks` are features that no transport of it has, `lacks_over` those that one transport hasn't: `answer` (client
-    results), `cancel`, `upload`, `send` (a call that wants no answer).
+    results), `cancel`, `upload`, `send` (a call that wants no answer), `lost` (a call fails when the connection ends).
     """
 
     name: str
@@ -62,7 +62,7 @@ KINDS = [
         # Its long polling hands over one message a poll and keeps the others until the next answer, and its Server-Sent
         # Events stall at times where many small messages come close together: neither tells a story to its end.
         {"websockets": BOTH},
-        lacks=frozenset({"answer", "cancel", "upload", "send"}),
+        lacks=frozenset({"answer", "cancel", "upload", "send", "lost"}),
     ),
 ]
 

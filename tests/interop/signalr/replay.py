@@ -16,6 +16,7 @@ import http.client
 import json
 import re
 import socket
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -51,7 +52,7 @@ class Replay:
         self._names: dict[str, str] = {}
         self._pending: dict[str, http.client.HTTPConnection] = {}
         self._sockets: dict[str, ClientConnection] = {}
-        self._buffers: dict[str, bytes | None] = {}
+        self._open_ones = ExitStack()
         self._streams: dict[str, tuple[http.client.HTTPConnection, http.client.HTTPResponse]] = {}
 
     def run(self, steps: list[dict[str, Any]]) -> list[Any]:
@@ -60,8 +61,7 @@ class Replay:
         try:
             return [next(act(step) for verb, act in verbs.items() if verb in step) for step in steps]
         finally:
-            for connection in self._sockets.values():
-                connection.socket.close()
+            self._open_ones.close()
             for one, _ in self._streams.values():
                 one.close()
             for one in self._pending.values():
@@ -124,14 +124,16 @@ class Replay:
         target = f"ws://{self._base.netloc}{self._filled(step['path'])}"
         headers = {name: self._filled(value) for name, value in step.get("headers", {}).items()}
         try:
-            self._sockets[step["open"]] = connect(
+            opening = connect(
                 target,
                 additional_headers=headers,
                 compression=None,
                 proxy=None,
                 ping_interval=None,
                 open_timeout=WITHIN_S,
+                close_timeout=1,
             )
+            self._sockets[step["open"]] = self._open_ones.enter_context(opening)
         except InvalidStatus as refused:
             response = refused.response
             return {
@@ -139,7 +141,6 @@ class Replay:
                 "headers": self._chosen(response.headers.raw_items()),
                 **self._shown(bytes(response.body or b"")),
             }
-        self._buffers[step["open"]] = None
         return {"status": 101}
 
     def _send(self, step: dict[str, Any]) -> None:

@@ -14,6 +14,9 @@ pytestmark = pytest.mark.timeout(60)
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
 def test_a_transcript_replays(path: Path, target_hub: Hub) -> None:
     transcript = json.loads(path.read_text("utf-8"))
-    got = Replay(target_hub.url).run(transcript["steps"])
     steps, recorded = transcript["steps"], transcript["recorded"]
+    for _ in range(transcript.get("tries", 1)):
+        got = Replay(target_hub.url).run(steps)
+        if got == recorded:
+            break
     assert list(zip(steps, got, strict=True)) == list(zip(steps, recorded, strict=True))

@@ -29,11 +29,10 @@ class Driven:
             settings["access_token_factory"] = lambda: token
         builder = HubConnectionBuilder().with_url(url, options=settings).configure_logging(logging.CRITICAL)
         builder.with_hub_protocol(HubProtocolEncoding.binary if is_binary else HubProtocolEncoding.text)
-        builder.keep_alive_interval = 1  # `stop` waits for the thread that sleeps between two pings
         self._hub = builder.build()
         self._errors: dict[str, Callable[[str], None]] = {}
         self._beginning = threading.Lock()  # what a stream brings may come before the library has handed it over
-        self._closed = threading.Event()
+        self._is_stopping = False
         self._hub.on_error(self._failed)
         self._hub.on_close(self._on_close)
 
@@ -44,8 +43,8 @@ class Driven:
             failed(message.error)
 
     def _on_close(self) -> None:
-        self._stage.say("closed", error=None)
-        self._closed.set()
+        if not self._is_stopping:
+            self._stage.say("closed", error=None)
 
     def start(self) -> None:
         opened = threading.Event()
@@ -56,8 +55,9 @@ class Driven:
         self._stage.say("started")
 
     def stop(self) -> None:
-        self._hub.stop()
-        self._closed.wait(2)
+        """The library's `stop` returns with the hub's next ping, up to 15 s later: that is not waited for, nor told."""
+        self._is_stopping = True
+        threading.Thread(target=self._hub.stop, daemon=True).start()
 
     def on(self, target: str) -> None:
         self._hub.on(target, lambda args: self._stage.say("message", target=target, args=args))
