@@ -242,8 +242,17 @@ public final class Driver {
     }
 
     /** A command's value as an application would pass it; bytes are base64, as the hub's JSON wants them. */
-    private Object plain(JsonElement value) {
-        return value.isJsonObject() && value.getAsJsonObject().has("$bytes") ? value.getAsJsonObject().get("$bytes") : value;
+    private JsonElement plain(JsonElement value) {
+        if (value.isJsonArray()) {
+            JsonArray items = new JsonArray();
+            value.getAsJsonArray().forEach(item -> items.add(plain(item)));
+            return items;
+        }
+        if (!value.isJsonObject()) return value;
+        if (value.getAsJsonObject().has("$bytes")) return value.getAsJsonObject().get("$bytes");
+        JsonObject members = new JsonObject();
+        value.getAsJsonObject().entrySet().forEach(member -> members.add(member.getKey(), plain(member.getValue())));
+        return members;
     }
 
     private static JsonObject event(String name) {
