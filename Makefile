@@ -16,6 +16,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Which Python the binding is built for; it is there before any cargo command that needs it.
 with_python = PYO3_PYTHON=$(BIN)/python
 rust_sources := Cargo.toml Cargo.lock $(shell find rust -name target -prune -o \( -name '*.rs' -o -name Cargo.toml \) -print)
+signalr := tests/interop/signalr/drivers
+java := $(and $(shell command -v javac),$(shell command -v mvn))
 node := $(and $(shell command -v node),$(shell command -v npm))
 
 .PHONY: help demo test lint fmt bench fuzz docs wheel clean
@@ -26,7 +28,8 @@ help: ## This list
 demo: .venv/.stamp-engine ## A hub with thousands of real clients, live in the terminal
 	$(BIN)/fanwire demo
 
-test: .venv/.stamp-engine .venv/.stamp-test tests/interop/node/node_modules/.stamp ## Rust, loom and Python tests
+test: .venv/.stamp-engine .venv/.stamp-test tests/interop/node/node_modules/.stamp
+test: $(signalr)/node/node_modules/.stamp $(signalr)/java/target/.stamp ## Rust, loom and Python tests
 	$(with_python) cargo test --workspace --exclude fanwire-python --locked
 	RUSTFLAGS="--cfg loom" cargo test -p fanwire-core --test loom --release --locked --target-dir $(TARGET)/loom
 	$(BIN)/python -m pytest
@@ -70,6 +73,7 @@ wheel: dist/.stamp ## Wheels for this machine, into dist
 clean: ## Remove all that was made here
 	cargo clean
 	rm -rf .venv .venv-bench dist python/fanwire/*.so tests/interop/node/node_modules bench/peers/node/node_modules
+	rm -rf $(signalr)/node/node_modules $(signalr)/java/target
 	rm -rf rust/core/fuzz/target .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
 
 # The set-up. A stamp is newer than what it was made from, so that nothing is done twice.
@@ -109,4 +113,13 @@ ifneq ($(node),)
 	touch $@
 else
 	@echo "skipped: the npm packages of $*, there is no node or no npm"
+endif
+
+%/java/target/.stamp: %/java/pom.xml %/java/Driver.java
+ifneq ($(java),)
+	cd $*/java && mvn --quiet --batch-mode package
+	cd $*/java && javac --release 11 -d target/classes -cp 'target/lib/*' Driver.java
+	touch $@
+else
+	@echo "skipped: the Java driver of $*, there is no javac or no mvn"
 endif
