@@ -18,6 +18,8 @@ const TOKENS_MAX: usize = 1 << 20;
 pub(crate) struct Negotiated {
     /// Which hub, by its index among the settings' paths.
     pub(crate) hub: u8,
+    /// The client may reconnect statefully.
+    pub(crate) is_stateful: bool,
     /// Its connection, once a transport has claimed it.
     pub(crate) claimed_by: Option<ConnectionId>,
 }
@@ -44,7 +46,12 @@ impl Tokens {
     ///
     /// # Errors
     /// [`EngineError::LimitReached`] when too many wait; [`EngineError::NoRandom`].
-    pub(crate) fn issue(&self, hub: u8, now_ns: u64, deadline_ns: u64) -> Result<Token, EngineError> {
+    pub(crate) fn issue(
+        &self,
+        (hub, is_stateful): (u8, bool),
+        now_ns: u64,
+        deadline_ns: u64,
+    ) -> Result<Token, EngineError> {
         let token = random()?;
         self.with(|inner| {
             inner.forget_late(now_ns);
@@ -53,7 +60,7 @@ impl Tokens {
                 let (value, bound) = (count as u64 + 1, TOKENS_MAX as u64);
                 return Err(EngineError::LimitReached { name: "negotiated connections", value, bound });
             }
-            inner.known.insert(token, Negotiated { hub, claimed_by: None });
+            inner.known.insert(token, Negotiated { hub, is_stateful, claimed_by: None });
             inner.waiting.push_back((deadline_ns, token));
             Ok(token)
         })
@@ -67,14 +74,12 @@ impl Tokens {
         })
     }
 
-    /// A transport takes the token for its connection; false when it is not there to be taken.
-    pub(crate) fn claim(&self, token: &Token, id: ConnectionId) -> bool {
-        self.with(|inner| match inner.known.get_mut(token) {
-            Some(negotiated) if negotiated.claimed_by.is_none() => {
-                negotiated.claimed_by = Some(id);
-                true
-            }
-            _ => false,
+    /// A transport takes the token for its connection; `None` when it is not there to be taken.
+    pub(crate) fn claim(&self, token: &Token, id: ConnectionId) -> Option<Negotiated> {
+        self.with(|inner| {
+            let negotiated = inner.known.get_mut(token).filter(|negotiated| negotiated.claimed_by.is_none())?;
+            negotiated.claimed_by = Some(id);
+            Some(*negotiated)
         })
     }
 
@@ -115,14 +120,14 @@ mod tests {
     #[test]
     fn a_token_is_claimed_once_and_in_time() {
         let tokens = Tokens::default();
-        let (one, other) = (tokens.issue(0, 0, 15).expect("room"), tokens.issue(1, 0, 15).expect("room"));
+        let (one, other) = (tokens.issue((0, true), 0, 15).expect("room"), tokens.issue((1, false), 0, 15).expect("room"));
         assert_ne!(one, other);
         let id = ConnectionId::from_bits(7);
-        assert_eq!(tokens.find(&one, 14), Some(Negotiated { hub: 0, claimed_by: None }));
-        assert!(tokens.claim(&one, id) && !tokens.claim(&one, id));
-        assert_eq!(tokens.find(&one, 15), Some(Negotiated { hub: 0, claimed_by: Some(id) }));
+        assert_eq!(tokens.find(&one, 14), Some(Negotiated { hub: 0, is_stateful: true, claimed_by: None }));
+        assert!(tokens.claim(&one, id).is_some() && tokens.claim(&one, id).is_none());
+        assert_eq!(tokens.find(&one, 15), Some(Negotiated { hub: 0, is_stateful: true, claimed_by: Some(id) }));
         assert_eq!(tokens.find(&other, 15), None);
-        assert!(!tokens.claim(&other, id));
+        assert!(tokens.claim(&other, id).is_none());
         tokens.forget(&one);
         assert_eq!(tokens.find(&one, 15), None);
     }

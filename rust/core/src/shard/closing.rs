@@ -88,6 +88,9 @@ impl Shard {
 
     /// The socket is broken.
     pub(super) fn break_off(&mut self, slot: u32, errno: i32) {
+        if self.detach(slot) {
+            return;
+        }
         let connection = self.slab.at(slot);
         connection.ending.get_or_insert_with(|| {
             let reason = std::io::Error::from_raw_os_error(errno).to_string();
@@ -98,6 +101,9 @@ impl Shard {
 
     /// The peer ended its half of the stream.
     pub(super) fn end_of_stream(&mut self, slot: u32) {
+        if self.detach(slot) {
+            return;
+        }
         let connection = self.slab.at(slot);
         connection.ending.get_or_insert_with(|| {
             Box::new(Ending { code: CloseCode::ABNORMAL.0, reason: String::new(), by: ClosedBy::Client })

@@ -1,5 +1,6 @@
 //! What other threads ask of the shard, one after another.
 use super::Shard;
+use super::connection::Phase;
 use crate::messages::{Command, Event};
 use crate::ws::CloseCode;
 
@@ -45,8 +46,12 @@ impl Shard {
 
     fn send(&mut self, slot: u32, frame: &[u8]) {
         if self.slab.at(slot).is_live() {
-            self.slab.at(slot).outbox.bytes_mut().extend_from_slice(frame);
-            self.flush(slot);
+            self.note_private(slot, frame);
+            let connection = self.slab.at(slot);
+            if !matches!(connection.phase, Phase::Detached) {
+                connection.outbox.bytes_mut().extend_from_slice(frame);
+                self.flush(slot);
+            }
         }
     }
 

@@ -66,6 +66,8 @@ pub(crate) enum Phase {
     Polling(Box<Exchange>),
     /// A SignalR connection that is polled: it has no socket of its own.
     Polled,
+    /// A SignalR connection whose socket is gone, and which may get another one.
+    Detached,
     /// Our Close frame is out, the peer's is awaited.
     Closing(Receiver),
     /// Last bytes go out, then our half is shut down and what comes is thrown away until the peer ends its half.
@@ -190,7 +192,7 @@ impl Connection {
 
     /// Whether it may get publications and private messages.
     pub(crate) fn is_live(&self) -> bool {
-        matches!(self.phase, Phase::Open(_) | Phase::Streaming | Phase::Polled)
+        matches!(self.phase, Phase::Open(_) | Phase::Streaming | Phase::Polled | Phase::Detached)
     }
 
     /// The descriptor, or -1.

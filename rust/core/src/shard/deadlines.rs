@@ -21,7 +21,7 @@ impl Shard {
                 self.drop_connection(slot); // idle between requests
             }
             Phase::Opening(_) | Phase::Asked(_) | Phase::Posting(_) => self.refuse_late(slot),
-            Phase::Closing(_) | Phase::Ending | Phase::Polled => self.drop_connection(slot),
+            Phase::Closing(_) | Phase::Ending | Phase::Polled | Phase::Detached => self.drop_connection(slot),
             Phase::Open(_) if connection.unread.is_some() => self.timers.set(slot, self.settings.ping_interval),
             Phase::Open(_) if connection.awaits_pong => {
                 let seconds = self.settings.ping_timeout.as_secs_f64();

@@ -261,7 +261,7 @@ impl Shard {
             return;
         }
         self.close_overtaken(turn.feed, turn.run.head);
-        self.answer_polls(turn.feed);
+        self.write_one_by_one(turn.feed);
         let now_ns = self.clock.now_ns();
         if turn.run.frames > 0 {
             self.stats.count_completion(now_ns.saturating_sub(turn.run.published_ns));

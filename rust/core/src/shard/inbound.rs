@@ -220,6 +220,9 @@ impl Shard {
     /// Writes what stands in the outbox, unless the socket is full; an outbox over its bound ends the connection.
     pub(super) fn flush(&mut self, slot: u32) {
         let Some(connection) = self.slab.get_mut(slot) else { return };
+        if matches!(connection.phase, Phase::Detached) {
+            return;
+        }
         if matches!(connection.phase, Phase::Polled) {
             self.answer_poll(slot);
         } else if !connection.is_blocked {

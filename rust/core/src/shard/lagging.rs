@@ -117,6 +117,9 @@ impl Shard {
     fn pump_subscriptions(&mut self, slot: u32) -> Pumped {
         let mut budget = PUMP_BYTES_MAX;
         loop {
+            if self.awaits_ack(slot) {
+                return Pumped::Full;
+            }
             let pieces = self.gather_pieces(slot);
             if pieces.is_empty() {
                 return Pumped::Drained;
@@ -190,6 +193,13 @@ impl Shard {
             let done = target.channel.read(target.format, piece.from, Some(cursor), piece.now_ns);
             self.stats.deliveries.add(done.frames);
             self.stats.expired.add(done.expired);
+            if self.is_stateful(slot) {
+                let upto = |slice: &Slice| {
+                    let (start, end) = (slice.position(), slice.position() + slice.bytes().len() as u64);
+                    (start < cursor).then(|| slice.part(start, end.min(cursor)))
+                };
+                self.note_written(slot, piece.run.slices.iter().filter_map(upto));
+            }
             let connection = self.slab.at(slot);
             connection.subscriptions[piece.subscription].cursor = cursor;
             if cut.is_some() {
@@ -216,7 +226,8 @@ impl Shard {
         if std::mem::take(&mut connection.is_blocked) {
             self.stats.lagging.sub(1);
         }
-        for index in 0..self.slab.at(slot).subscriptions.len() {
+        let count = if self.is_stateful(slot) { 0 } else { self.slab.at(slot).subscriptions.len() };
+        for index in 0..count {
             let subscription = self.slab.at(slot).subscriptions[index];
             if subscription.is_lagging() && subscription.cursor == self.feeds.at(subscription.feed).cursor {
                 self.feeds.move_to(&mut self.slab, slot, index, None);
@@ -225,6 +236,17 @@ impl Shard {
         if matches!(self.slab.at(slot).phase, Phase::Ending) {
             socket::shut_down_writing(self.slab.at(slot).raw_fd());
         }
+    }
+
+    /// Looks again where the slowest of a feed is, so that the log can let go of what is before it.
+    pub(super) fn learn_oldest_lag(&mut self, feed: u32) {
+        let Some(target) = self.feeds.get(feed) else { return };
+        let oldest = target.lagging.iter().filter_map(|member| {
+            let connection = self.slab.get(member.slot)?;
+            Some(connection.subscriptions.get(member.subscription as usize)?.cursor)
+        });
+        let oldest = oldest.min().unwrap_or(target.cursor).min(target.cursor);
+        self.feeds.at(feed).oldest_lag = oldest;
     }
 
     /// Closes the laggards of a feed whose cursor the log no longer holds, and learns the oldest cursor of the rest.

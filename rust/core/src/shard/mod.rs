@@ -69,6 +69,8 @@ pub(crate) struct Shard {
     again: Vec<u32>,
     /// Connections whose messages found no room among the events.
     stalled: Vec<ConnectionId>,
+    /// Connections that no fan-out writes to: those that poll, and those whose messages have numbers.
+    one_by_one: usize,
     is_draining: bool,
     is_stopping: bool,
     is_accept_paused: bool,
@@ -105,6 +107,7 @@ impl Shard {
             later: Vec::new(),
             again: Vec::new(),
             stalled: Vec::new(),
+            one_by_one: 0,
             is_draining: false,
             is_stopping: false,
             is_accept_paused: false,

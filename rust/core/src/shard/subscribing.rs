@@ -121,7 +121,8 @@ impl Shard {
             // Its last member broke just now.
             feed = self.feeds.obtain(&watched.channel, watched.format, &watched.watch);
         }
-        let is_at_tail = self.feeds.at(feed).cursor == watched.cursor && !self.slab.at(slot).is_blocked;
+        let keeps_pace = !self.slab.at(slot).is_blocked && !self.is_stateful(slot);
+        let is_at_tail = keeps_pace && self.feeds.at(feed).cursor == watched.cursor;
         self.feeds.join(&mut self.slab, slot, feed, watched.cursor, !is_at_tail);
         self.stats.subscriptions.add(1);
         self.feeds.at(feed).report();

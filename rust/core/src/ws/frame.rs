@@ -160,6 +160,17 @@ pub fn parse_header(bytes: &[u8], payload_bytes_max: u64) -> Result<Option<(Head
     Ok(Some((Header { is_final, opcode, mask, payload_bytes }, mask_at + 4)))
 }
 
+/// How long the frame is that begins `bytes`: one that [`write_header`] began, whole.
+#[must_use]
+pub fn frame_bytes(bytes: &[u8]) -> usize {
+    let short = usize::from(bytes[1] & 0x7f);
+    match short {
+        126 => 4 + usize::from(u16::from_be_bytes([bytes[2], bytes[3]])),
+        127 => 10 + u64::from_be_bytes(bytes[2..10].try_into().expect("eight bytes")) as usize,
+        payload_bytes => 2 + payload_bytes,
+    }
+}
+
 /// Appends the header of a server's only and final frame of a message: FIN, no mask (RFC 6455 §5.1, §5.2).
 pub fn write_header(out: &mut Vec<u8>, opcode: Opcode, payload_bytes: usize) {
     out.push(0x80 | opcode as u8);

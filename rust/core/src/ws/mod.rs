@@ -10,7 +10,7 @@ pub mod message;
 pub mod utf8;
 
 pub use close::{CloseCode, write_close};
-pub use frame::{FrameError, Header, Opcode, header_bytes, parse_header, write_header};
+pub use frame::{FrameError, Header, Opcode, frame_bytes, header_bytes, parse_header, write_header};
 pub use handshake::{Upgrade, UpgradeError, is_upgrade, offered_subprotocols, read_upgrade, write_accept};
 pub use mask::unmask;
 pub use message::{ReceiveError, Received, Receiver};

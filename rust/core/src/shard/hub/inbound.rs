@@ -14,6 +14,8 @@ enum Heard {
     Handshake(Result<HandshakeRequest, HandshakeError>),
     Event(HubEvent),
     Ping,
+    Ack(i64),
+    Sequence(i64),
     Goodbye,
     /// Nothing to do.
     Skipped,
@@ -92,7 +94,18 @@ impl Shard {
                 }
                 self.watch_over_hub(slot);
             }
+            Heard::Ack(sequence_id) if self.take_ack(slot, sequence_id) => {}
+            Heard::Sequence(sequence_id) if self.take_sequence(slot, sequence_id) => {}
+            Heard::Ack(sequence_id) | Heard::Sequence(sequence_id) => {
+                self.break_hub(slot, &format!("{sequence_id} is a number beyond the messages"));
+            }
             Heard::Event(event) => {
+                if let Some(stateful) = self.slab.at(slot).link.as_deref_mut().and_then(|link| link.stateful.as_mut())
+                    && !stateful.takes(true)
+                {
+                    return;
+                }
+                self.owe_ack(slot);
                 let connection = self.slab.at(slot);
                 connection.pending += 1;
                 connection.is_reported = true;
@@ -117,6 +130,10 @@ impl Shard {
             return self.refuse_handshake(slot, &HandshakeError::UnsupportedFormat);
         }
         link.has_shaken_hands = true;
+        if link.may_be_stateful && request.has_stateful_reconnect() && link.transport == Transport::WebSockets {
+            link.stateful = Some(Box::default());
+            self.one_by_one += 1;
+        }
         link.records.set_protocol(request.protocol);
         let connected = Connected {
             opened_as: link.opened_as,
@@ -171,7 +188,9 @@ fn hear(protocol: HubProtocol, hub: u8, record: &[u8]) -> Heard {
     Heard::Event(match message {
         HubMessage::Ping => return Heard::Ping,
         HubMessage::Close { .. } => return Heard::Goodbye,
-        HubMessage::Ack { .. } | HubMessage::Sequence { .. } | HubMessage::Unknown { .. } => return Heard::Skipped,
+        HubMessage::Ack { sequence_id } => return Heard::Ack(sequence_id),
+        HubMessage::Sequence { sequence_id } => return Heard::Sequence(sequence_id),
+        HubMessage::Unknown { .. } => return Heard::Skipped,
         HubMessage::Invocation { id, target, arguments, stream_ids } => HubEvent {
             target: target.into_owned(),
             stream_ids: owned(stream_ids),

@@ -3,13 +3,16 @@
 //! A connection is one entry of the slab on each transport, and has its subscriptions, outbox and pending messages like
 //! any other. What is SignalR's own stands in its [`Link`]. Its token finds it for requests on other sockets; a request
 //! that comes to another shard is handed over, socket and all. `opening` has negotiates and transports, `requests` posts
-//! and polls, `inbound` the hub's messages, `upkeep` pings, deadlines and ends.
+//! and polls, `inbound` the hub's messages, `stateful` connections that change sockets, `upkeep` pings, deadlines and ends.
 mod inbound;
 mod opening;
 mod requests;
+mod stateful;
 mod upkeep;
 
 use std::collections::VecDeque;
+
+pub(crate) use stateful::Stateful;
 
 use crate::messages::ConnectionId;
 use crate::protocol::Format;
@@ -43,6 +46,10 @@ pub(crate) struct Link {
     posts: VecDeque<ConnectionId>,
     /// Nothing more will come: the next poll is told so.
     is_over: bool,
+    /// The negotiate granted a stateful reconnect; the handshake has to ask for it, too.
+    may_be_stateful: bool,
+    /// Of a connection that may get another socket.
+    stateful: Option<Box<Stateful>>,
 }
 
 impl Link {
@@ -62,6 +69,8 @@ impl Link {
             poll: None,
             posts: VecDeque::new(),
             is_over: false,
+            may_be_stateful: false,
+            stateful: None,
         }
     }
 

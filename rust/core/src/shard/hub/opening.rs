@@ -7,7 +7,7 @@ use crate::http::{RequestHead, query_pairs, write_stream_head};
 use crate::messages::ConnectionId;
 use crate::protocol::Format;
 use crate::protocol::signalr::negotiate::{
-    Connect, NegotiateReply, Transport, decode_id, encode_id, parse_query, write_error, write_reply,
+    Connect, NegotiateReply, NegotiateRequest, Transport, decode_id, encode_id, parse_query, write_error, write_reply,
 };
 use crate::shard::Shard;
 use crate::shard::connection::{Asked, Connection, Phase};
@@ -154,6 +154,9 @@ impl Shard {
         if known != transport {
             return Err(Refusal::new(400, "Cannot change transports mid-connection"));
         }
+        if self.is_stateful(target) {
+            return self.reattach(slot, head, target);
+        }
         if transport != Transport::LongPolling {
             return Err(Refusal::new(409, ""));
         }
@@ -171,7 +174,7 @@ impl Shard {
     pub(in crate::shard) fn open_hub(&mut self, slot: u32, asked: &Asked, hub: HubOpening, user: Option<Box<str>>) {
         match hub {
             HubOpening::Negotiate(hub, request) => {
-                let reply = self.reply_to_negotiate(hub, request.version);
+                let reply = self.reply_to_negotiate(hub, request);
                 let cors = cors_headers(asked.readable_by.as_deref());
                 // What the application hears of this socket next is another request.
                 self.slab.at(slot).is_reported = false;
@@ -186,16 +189,17 @@ impl Shard {
         }
     }
 
-    fn reply_to_negotiate(&mut self, hub: u8, version: i32) -> Result<Vec<u8>, String> {
+    fn reply_to_negotiate(&mut self, hub: u8, request: NegotiateRequest) -> Result<Vec<u8>, String> {
+        let NegotiateRequest { version, wants_stateful_reconnect: is_stateful } = request;
         let now_ns = self.clock.now_ns();
         let deadline_ns = now_ns + self.settings.hubs.disconnect_timeout.as_nanos() as u64;
-        let token = self.common.tokens.issue(hub, now_ns, deadline_ns).map_err(|error| format!("{error}\n"))?;
+        let token = self.common.tokens.issue((hub, is_stateful), now_ns, deadline_ns).map_err(|error| format!("{error}\n"))?;
         let secret = encode_id(&token);
         let connection_id = if version == 0 { secret.clone() } else { connection_id_of(&token) };
         let mut body = Vec::new();
         let connect = Connect {
             version,
-            has_stateful_reconnect: false,
+            has_stateful_reconnect: is_stateful,
             connection_id: connection_id.into(),
             connection_token: secret.into(),
             transports: Transport::ALL.to_vec(),
@@ -226,13 +230,15 @@ impl Shard {
         };
         let Some(target) = target else { return self.refuse(slot, &Refusal::new(503, "draining")) };
         let id = self.id_of(target);
-        if !is_new && !self.common.tokens.claim(&token, id) {
+        let claimed = self.common.tokens.claim(&token, id);
+        if !is_new && claimed.is_none() {
             if target != slot {
                 self.slab.remove(target);
             }
             return self.refuse(slot, &no_connection());
         }
         let mut link = Link::new(hub, transport, token, opened_as);
+        link.may_be_stateful = claimed.is_some_and(|negotiated| negotiated.is_stateful);
         link.user = user;
         let connection = self.slab.at(target);
         connection.link = Some(Box::new(link));
@@ -252,6 +258,7 @@ impl Shard {
                 connection.phase = Phase::Streaming;
             }
             Transport::LongPolling => {
+                self.one_by_one += 1;
                 connection.phase = Phase::Polled;
                 connection.is_blocked = true; // for ever: it is written to by polls
                 connection.is_reported = is_reported;

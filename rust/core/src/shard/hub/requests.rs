@@ -142,15 +142,21 @@ impl Shard {
         self.answer_poll(target);
     }
 
-    /// Something new stands in a log: those who poll for it hear of it.
-    pub(in crate::shard) fn answer_polls(&mut self, feed: u32) {
+    /// Something new stands in a log: those hear of it who poll for it, or whose messages have numbers.
+    pub(in crate::shard) fn write_one_by_one(&mut self, feed: u32) {
+        if self.one_by_one == 0 {
+            return;
+        }
         let Some(target) = self.feeds.get(feed).filter(|target| !target.lagging.is_empty()) else { return };
         let slots: Vec<u32> = target.lagging.iter().map(|member| member.slot).collect();
         for slot in slots {
-            if self.slab.get(slot).is_some_and(|connection| matches!(connection.phase, Phase::Polled)) {
-                self.answer_poll(slot);
+            match self.slab.get(slot).map(|connection| (&connection.phase, connection.is_blocked)) {
+                Some((Phase::Polled, _)) => self.answer_poll(slot),
+                Some((Phase::Open(_), false)) => self.pump(slot),
+                _ => {}
             }
         }
+        self.learn_oldest_lag(feed);
     }
 
     /// Answers the poll that waits for a connection, if there is one and something to say.

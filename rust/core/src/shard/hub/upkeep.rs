@@ -44,7 +44,8 @@ impl Shard {
             return;
         }
         let silent_until = if link.has_pinged { link.heard_tick + timeout } else { u32::MAX };
-        self.timers.set_in(slot, link.ping_tick.min(silent_until).saturating_sub(tick));
+        let ack_tick = link.stateful.as_ref().and_then(|stateful| stateful.ack_tick).unwrap_or(u32::MAX);
+        self.timers.set_in(slot, link.ping_tick.min(silent_until).min(ack_tick).saturating_sub(tick));
     }
 
     /// A deadline of a SignalR connection has come.
@@ -60,6 +61,9 @@ impl Shard {
         if !link.has_shaken_hands {
             return self.refuse_handshake(slot, &HandshakeError::Canceled);
         }
+        if matches!(connection.phase, Phase::Detached) {
+            return self.drop_connection(slot);
+        }
         if link.transport == Transport::LongPolling {
             return self.end_hub_as_is(slot, (CloseCode::ABNORMAL, "no poll came in time", ClosedBy::Network));
         }
@@ -70,6 +74,10 @@ impl Shard {
             let seconds = self.settings.hubs.client_timeout.as_secs_f64();
             let reason = format!("nothing came from the client for {seconds} s");
             return self.end_hub(slot, Some(CLOSE_ERROR), true, (CloseCode::INTERNAL, &reason, ClosedBy::Server));
+        }
+        if link.stateful.as_ref().and_then(|stateful| stateful.ack_tick).is_some_and(|due| tick >= due) {
+            self.send_ack(slot);
+            return self.watch_over_hub(slot);
         }
         if tick >= link.ping_tick {
             link.ping_tick = tick + keepalive;
@@ -86,6 +94,7 @@ impl Shard {
     /// A SignalR connection is gone: so are its token and what was asked for it. Gives the id that was told of it.
     pub(in crate::shard) fn forget_link(&mut self, id: ConnectionId, link: &Link) -> ConnectionId {
         self.common.tokens.forget(&link.token);
+        self.one_by_one -= usize::from(link.stateful.is_some() || link.transport == Transport::LongPolling);
         self.later.extend(link.posts.iter().chain(&link.poll));
         if link.has_shaken_hands { id } else { link.opened_as }
     }
