@@ -32,8 +32,8 @@ def block(summary: Summary) -> str:
 
 def _row(summary: Summary, workload: str) -> list[str]:
     own = summary.median(workload, "fanwire")
-    against = (summary.median(workload, peer) for peer in (FLOOR, NATIVE, "websockets"))
-    ratios = (f"{_figure(own / other)}×" if own is not None and other else "–" for other in against)
+    against = (summary.ratio(workload, "fanwire", peer) for peer in (FLOOR, NATIVE, "websockets"))
+    ratios = (f"{_figure(ratio)}×" if ratio else "–" for ratio in against)
     return [f"{TITLES[workload]}, {summary.clients(workload):,} clients", _figure(own), *ratios]
 
 

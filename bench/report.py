@@ -26,7 +26,8 @@ def markdown(found: dict[str, Any], table: dict[str, Peer]) -> str:
         _images(summary),
         _bounds(summary),
         "## CPU per delivered message\n\nServer CPU, µs for one message to one client: median of the complete runs, "
-        "lowest to highest in brackets. On loopback this holds the receiver's half of TCP. A dash: not measured.",
+        "lowest to highest in brackets. A ratio is the median over the turns, each of "
+        "two runs side by side. On loopback this holds the receiver's half of TCP. A dash: not measured.",
     ]
     for workload in summary.workloads():
         if workload != "idle":
@@ -107,16 +108,14 @@ def _micro_to_milli(value: float | None) -> str:
 
 
 def _workload(summary: Summary, workload: str, table: dict[str, Peer], *, control: bool) -> str:
-    floor = summary.median(workload, FLOOR, control=control)
-    native = summary.median(workload, NATIVE, control=control)
     rows = []
     for name in summary.peers(workload, control=control):
         spread = summary.spread(workload, name, control=control)
-        median = spread.median if spread else None
+        ratios = (summary.ratio(workload, name, other, control=control) for other in (FLOOR, NATIVE))
         completion = summary.median(workload, name, "completion_us.p50", control=control)
         last = summary.median(workload, name, "completion_us.p99", control=control)
         label = f"**{table[name].label}**" if name == "fanwire" else table[name].label
-        cells = [label, _span(spread), _ratio(median, floor), _ratio(median, native)]
+        cells = [label, _span(spread), *(f"{_figure(ratio)}×" if ratio else "–" for ratio in ratios)]
         rows.append([*cells, _micro_to_milli(completion), _micro_to_milli(last), str(spread.count if spread else 0)])
     header = ["peer", "CPU, µs", "× bare loop", "× µWS", "last receiver p50, ms", "p99, ms", "runs"]
     title = f"### {_title(workload)}, {summary.clients(workload):,} clients"

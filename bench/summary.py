@@ -46,6 +46,25 @@ class Summary:
         spread = self.spread(workload, peer, metric, control=control)
         return spread.median if spread else None
 
+    def ratio(
+        self, workload: str, peer: str, against: str, metric: str = "cpu_us", *, control: bool = False
+    ) -> float | None:
+        """How `peer` compares with `against`: the median of the ratios of their turns, one beside the other.
+
+        A machine that is now fast and now slow is so for both of a pair; where the peers share no turns, it is the
+        ratio of their medians. None where one of them was not measured.
+        """
+        by_turn: dict[str, dict[int, float]] = {peer: {}, against: {}}
+        for run in self.results:
+            is_it = run["workload"] == workload and run["control"] == control
+            if run["complete"] and is_it and run["peer"] in by_turn:
+                by_turn[run["peer"]][run["repeat"]] = _metrics(run)[metric]
+        turns = by_turn[peer].keys() & by_turn[against].keys()
+        if len(turns) >= 2 and len(by_turn[peer]) == len(by_turn[against]):
+            return median(by_turn[peer][turn] / by_turn[against][turn] for turn in turns)
+        one, other = (self.median(workload, name, metric, control=control) for name in (peer, against))
+        return one / other if one is not None and other else None
+
     def peers(self, workload: str, *, control: bool = False) -> list[str]:
         """Peers that ran a workload, complete or not, in the order of their first turn."""
         names = (run["peer"] for run in self.results if run["workload"] == workload and run["control"] == control)
@@ -75,7 +94,7 @@ def _metrics(run: dict[str, Any]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A bound and what was measured: `value` is already divided by the other peer's where there is one."""
+    """A bound and what was measured: a ratio, where the bound is against another peer."""
 
     bound: Bound
     value: float | None
@@ -87,13 +106,13 @@ class Verdict:
 
 
 def verdicts(summary: Summary) -> list[Verdict]:
-    """All bounds of the project against the medians."""
+    """All bounds of the project against what was measured."""
     found = []
     for bound in BOUNDS:
-        value = summary.median(bound.workload, bound.peer, bound.metric)
-        if value is not None and bound.against is not None:
-            other = summary.median(bound.workload, bound.against, bound.metric)
-            value = value / other if other else None
+        if bound.against is None:
+            value = summary.median(bound.workload, bound.peer, bound.metric)
+        else:
+            value = summary.ratio(bound.workload, bound.peer, bound.against, bound.metric)
         found.append(Verdict(bound, value))
     return found
 

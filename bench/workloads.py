@@ -116,17 +116,19 @@ def peers(floor: Path) -> dict[str, Peer]:
 
 
 MAIN = ("floor-uring", "fanwire", "socketify")
-PYTHON = ("picows", "websockets", "websockets-uvloop", "aiohttp", "fastapi", "node-ws")
-ALL = ("floor-uring", "floor-send", "fanwire", "fanwire-epoll", "fanwire-2", "socketify", *PYTHON)
+NEAR = ("floor-uring", "fanwire", "socketify", "floor-send", "fanwire-epoll", "fanwire-2")
+"""Those whose ratios are near the bounds: more turns and longer ones, each beside its neighbour in the order."""
+FAR = ("picows", "websockets", "websockets-uvloop", "aiohttp", "fastapi", "node-ws")
+ALL = (*NEAR, *FAR)
 
 
-def _bursts(scale: int) -> tuple[Workload, ...]:
-    """The four bursts; `scale` 1 is the short form. Intervals leave a peer at 12 µs a delivery under half a core."""
+def _bursts(single: int, burst5: int, burst20: int, burst100: int) -> tuple[Workload, ...]:
+    """The four bursts, so often each. Intervals leave a peer at 12 µs a delivery under half a core."""
     return (
-        Workload("single", "one at a time", 40 * scale, 1, 0.025, warm_rounds=5),
-        Workload("burst5", "burst of 5", 8 * scale, 5, 0.05, warm_rounds=2),
-        Workload("burst20", "burst of 20", 3 * scale, 20, 0.1),
-        Workload("burst100", "burst of 100", scale, 100, 0.25),
+        Workload("single", "one at a time", single, 1, 0.025, warm_rounds=5),
+        Workload("burst5", "burst of 5", burst5, 5, 0.05, warm_rounds=2),
+        Workload("burst20", "burst of 20", burst20, 20, 0.1),
+        Workload("burst100", "burst of 100", burst100, 100, 0.25),
     )
 
 
@@ -136,9 +138,10 @@ def short() -> tuple[Group, ...]:
     crowd = Workload("burst20-crowd", "burst of 20, many clients", 3, 20, 0.25)
     markets = Workload("markets", "markets", 20, 20, 0.05, warm_rounds=2)
     return (
-        Group("bursts", 1_000, 3, ALL, _bursts(1), control=True),
+        Group("bursts", 1_000, 5, NEAR, _bursts(80, 24, 10, 5), control=True),
+        Group("bursts-far", 1_000, 2, FAR, _bursts(40, 8, 3, 1)),
         Group("crowd", 8_000, 3, MAIN, (crowd,)),
-        Group("markets", 2_000, 2, ("fanwire", "socketify", "picows", "websockets"), (markets,), 1_000, 10),
+        Group("markets", 2_000, 3, ("fanwire", "socketify", "picows", "websockets"), (markets,), 1_000, 10),
         Group(
             "goal", 10_000, 1, (*MAIN, "picows", "websockets", "aiohttp", "node-ws"), (goal,), memory=True, settle_s=1.0
         ),
@@ -152,7 +155,8 @@ def full() -> tuple[Group, ...]:
     crowd_others = (Workload("single-crowd", "one at a time, many clients", 10, 1, 0.2), crowd)
     markets = Workload("markets", "markets", 60, 20, 0.05, warm_rounds=5)
     return (
-        Group("bursts", 1_000, 5, ALL, _bursts(3), control=True),
+        Group("bursts", 1_000, 9, NEAR, _bursts(160, 48, 20, 10), control=True),
+        Group("bursts-far", 1_000, 3, FAR, _bursts(120, 24, 9, 3)),
         Group("crowd", 8_000, 3, ALL, crowd_others),
         Group("markets", 2_000, 5, ALL, (markets,), 1_000, 10),
         Group("goal", 10_000, 3, ALL, (goal,), memory=True, settle_s=2.0),
@@ -183,7 +187,7 @@ def zipf_order(channels: int, exponent: float, count: int, seed: int) -> list[in
 
 @dataclass(frozen=True)
 class Bound:
-    """A promise: fanwire's median of `metric` on `workload` is at most `at_most` (times `against`'s, where named)."""
+    """A promise: fanwire's `metric` on `workload`, divided by `against`'s where named, is at most `at_most`."""
 
     title: str
     workload: str
