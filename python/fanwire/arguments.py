@@ -49,15 +49,12 @@ class Signature:
         self._rest: Decoder | None = None
         self.streams: list[tuple[int, Decoder]] = []
         """Of each parameter that takes a stream: its place, and what reads the stream's items."""
-        self.is_void: bool = True
-        """Whether the method says of itself that it returns nothing."""
         try:
             parameters = list(inspect.signature(function).parameters.values())[1:]
         except ValueError:  # some built-in functions do not tell theirs
             self._rest = ANY
             return
         hints = _hints(function)
-        self.is_void = hints.get("return", type(None)) is type(None)
         place = 0
         for parameter in parameters:
             hint = hints.get(parameter.name, Any)

@@ -86,7 +86,10 @@ class Upload:
         if self._owed:
             self._owed -= 1
             self._acknowledge()
-        return self._decoder.decode(item, self._is_json)
+        try:
+            return self._decoder.decode(item, self._is_json)
+        except ValueError as error:
+            raise HubError("Failed to bind Stream message.") from error
 
 
 class Answer:
@@ -259,10 +262,7 @@ class Calls:
 
     def _complete(self, id: str, result: object, method: Method) -> None:
         try:
-            if result is None and method.signature.is_void:
-                self._engine.complete_void(self._client.id, id)
-            else:
-                self._engine.complete(self._client.id, id, result)
+            self._engine.complete(self._client.id, id, result)
         except (EncodeError, PayloadTooBig, TypeError, ValueError):
             hub_log.exception("what method %r returned cannot be sent", method.name)
             text = f"An unexpected error occurred invoking '{method.name}' on the server."

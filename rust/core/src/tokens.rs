@@ -120,7 +120,8 @@ mod tests {
     #[test]
     fn a_token_is_claimed_once_and_in_time() {
         let tokens = Tokens::default();
-        let (one, other) = (tokens.issue((0, true), 0, 15).expect("room"), tokens.issue((1, false), 0, 15).expect("room"));
+        let (one, other) =
+            (tokens.issue((0, true), 0, 15).expect("room"), tokens.issue((1, false), 0, 15).expect("room"));
         assert_ne!(one, other);
         let id = ConnectionId::from_bits(7);
         assert_eq!(tokens.find(&one, 14), Some(Negotiated { hub: 0, is_stateful: true, claimed_by: None }));

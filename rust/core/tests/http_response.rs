@@ -46,7 +46,7 @@ mod rfc9112_section_4_to_6_responses {
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\n\
-             Content-Type: text/event-stream\r\nCache-Control: no-cache\r\n\
+             Content-Type: text/event-stream\r\nCache-Control: no-cache,no-store\r\n\
              X-Accel-Buffering: no\r\nConnection: close\r\n\r\n"
         );
     }

@@ -109,8 +109,9 @@ impl Engine {
     }
 
     fn refuse(&self, py: Python<'_>, connection: u64, status: u16, reason: &str) -> PyResult<()> {
-        let body = format!("{reason}\n");
-        self.respond(py, connection, status, "text/plain; charset=utf-8", body.as_bytes())
+        let body = if reason.is_empty() { String::new() } else { format!("{reason}\n") };
+        let content_type = if body.is_empty() { "" } else { "text/plain; charset=utf-8" };
+        self.respond(py, connection, status, content_type, body.as_bytes())
     }
 
     fn respond(&self, py: Python<'_>, connection: u64, status: u16, content_type: &str, body: &[u8]) -> PyResult<()> {

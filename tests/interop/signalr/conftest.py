@@ -5,10 +5,12 @@ import os
 import select
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import jwt
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for this folder's modules, in importlib mode
@@ -47,6 +49,23 @@ def reference_hub() -> Iterator[Hub]:
 
 @pytest.fixture(scope="session")
 def target_hub() -> Iterator[Hub]:
-    """What is compared with it; for now the same program once more, which shows that the comparison is steady."""
-    with origin(TARGET_PORT) as hub:
-        yield hub
+    """A fanwire hub with the same methods."""
+    program = Path(__file__).parent / "live_hub.py"
+    address = f"127.0.0.1:{TARGET_PORT}"
+    # What its methods raise is logged, as it should be; nobody reads it here.
+    with subprocess.Popen(
+        [sys.executable, str(program), address], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            assert process.stdout
+            assert select.select([process.stdout], [], [], READY_WITHIN_S)[0], "it never listened"
+            assert process.stdout.readline().decode().strip() == address
+            yield Hub(f"http://{address}", token_of("alice"))
+        finally:
+            process.kill()
+
+
+def token_of(user: str) -> str:
+    """A token as the real hub gives it."""
+    claims = {"nameid": user, "unique_name": user, "exp": time.time() + 3_600}
+    return jwt.encode(claims, "a key for tests, known to everyone, 32+ bytes", algorithm="HS256")

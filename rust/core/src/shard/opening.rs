@@ -5,6 +5,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::Shard;
 use super::connection::{Asked, Phase};
+use super::hub::{UNCACHED, accepts_event_stream};
 use super::socket;
 use crate::channel::{Watched, check_name};
 use crate::http::{RequestHead, parse_head, query_pairs, write_response, write_response_head, write_stream_head};
@@ -42,13 +43,17 @@ pub(super) struct Refusal {
     pub(super) status: u16,
     pub(super) headers: &'static [(&'static str, &'static str)],
     pub(super) text: String,
+    /// Of a SignalR request: in the words of the reference, bare.
+    pub(super) is_bare: bool,
+    /// What was asked for may be cached otherwise.
+    pub(super) is_uncached: bool,
     /// The origin whose pages may read it.
     pub(super) readable_by: Option<Box<str>>,
 }
 
 impl Refusal {
     pub(super) fn new(status: u16, text: impl Into<String>) -> Self {
-        Self { status, headers: &[], text: text.into(), readable_by: None }
+        Self { status, headers: &[], text: text.into(), is_bare: false, is_uncached: false, readable_by: None }
     }
 }
 
@@ -107,7 +112,13 @@ impl Shard {
     fn answer(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<Answered, Refusal> {
         if let Some((hub, is_negotiate)) = self.hub_of(head.path) {
             let answered = self.answer_hub(slot, head, hub, is_negotiate);
-            return answered.map_err(|refusal| Refusal { readable_by: self.hub_readable_by(head), ..refusal });
+            let is_poll = head.method == "GET" && !is_negotiate && !is_upgrade(head) && !accepts_event_stream(head);
+            return answered.map_err(|refusal| Refusal {
+                is_bare: true,
+                is_uncached: is_poll,
+                readable_by: self.hub_readable_by(head),
+                ..refusal
+            });
         }
         self.answer_path(slot, head)?;
         Ok(Answered::Here)
@@ -227,7 +238,11 @@ impl Shard {
     /// The application answers.
     pub(super) fn respond_asked(&mut self, slot: u32, status: u16, content_type: &str, body: &[u8]) {
         let Some(asked) = self.take_asked(slot, true) else { return };
-        self.respond(slot, (status, &[]), content_type, body, (false, asked.is_head));
+        let mut headers = cors_headers(asked.readable_by.as_deref());
+        if status == 401 {
+            headers.push(("WWW-Authenticate", "Bearer")); // RFC 9110 §11.6.1 asks for one
+        }
+        self.respond(slot, (status, &headers), content_type, body, (false, asked.is_head));
     }
 
     /// What lies with the application; a plain request only for who answers plainly.
@@ -249,10 +264,11 @@ impl Shard {
     }
 
     pub(super) fn refuse(&mut self, slot: u32, refusal: &Refusal) {
-        let is_hub = refusal.readable_by.is_some();
-        let body = if is_hub { refusal.text.clone() } else { format!("{}\n", refusal.text) };
-        let headers = [refusal.headers, &cors_headers(refusal.readable_by.as_deref())].concat();
-        self.respond(slot, (refusal.status, &headers), TEXT, body.as_bytes(), (false, false));
+        let (body, kind) =
+            if refusal.is_bare { (refusal.text.clone(), PLAIN) } else { (format!("{}\n", refusal.text), TEXT) };
+        let uncached: &[_] = if refusal.is_uncached { &UNCACHED } else { &[] };
+        let headers = [refusal.headers, uncached, &cors_headers(refusal.readable_by.as_deref())].concat();
+        self.respond(slot, (refusal.status, &headers), kind, body.as_bytes(), (false, false));
     }
 
     /// Writes a response; then the connection waits for the next request, or ends.
@@ -389,6 +405,8 @@ pub(super) fn cors_headers(origin: Option<&str>) -> SmallVec<[(&str, &str); 6]> 
     }
 }
 
+/// As the reference says it.
+pub(super) const PLAIN: &str = "text/plain";
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Checks a request for a plain resource: GET or HEAD, and no body that would have to be read. True when it keeps alive.

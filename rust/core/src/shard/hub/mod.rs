@@ -12,6 +12,8 @@ mod upkeep;
 
 use std::collections::VecDeque;
 
+pub(super) use opening::accepts_event_stream;
+pub(super) use requests::UNCACHED;
 pub(crate) use stateful::Stateful;
 
 use crate::messages::ConnectionId;
@@ -40,6 +42,8 @@ pub(crate) struct Link {
     records: RecordReceiver,
     /// Of the last frame, what the application had no room for.
     backlog: Vec<u8>,
+    /// The first poll, which is answered at once, has come.
+    has_polled: bool,
     /// The poll that waits for messages.
     poll: Option<ConnectionId>,
     /// Posts in the order of their arrival: the first is read, the others wait.
@@ -66,6 +70,7 @@ impl Link {
             ping_tick: 0,
             records: RecordReceiver::new(HubProtocol::Json),
             backlog: Vec::new(),
+            has_polled: false,
             poll: None,
             posts: VecDeque::new(),
             is_over: false,
@@ -98,6 +103,8 @@ pub(crate) enum HubOpening {
     Negotiate(u8, NegotiateRequest),
     /// A transport, with the token of a negotiate or, on a WebSocket, without.
     Connect(u8, Transport, Option<Token>),
+    /// A connection that will be polled, begun by a post of so many bytes.
+    Post(u8, Token, u64),
 }
 
 /// A request for a connection that exists.

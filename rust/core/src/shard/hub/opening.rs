@@ -22,10 +22,13 @@ const JSON: &str = "application/json";
 impl Shard {
     /// The hub that a path belongs to, and whether it is its negotiate.
     pub(in crate::shard) fn hub_of(&self, path: &str) -> Option<(u8, bool)> {
-        let at = |path: &str| self.settings.hubs.paths.iter().position(|known| known == path);
+        let at = |path: &str| self.settings.hubs.paths.iter().position(|known| known.eq_ignore_ascii_case(path));
         match at(path) {
             Some(hub) => Some((hub as u8, false)),
-            None => path.strip_suffix("/negotiate").and_then(at).map(|hub| (hub as u8, true)),
+            None => {
+                let (hub, last) = path.rsplit_once('/')?;
+                at(hub).filter(|_| last.eq_ignore_ascii_case("negotiate")).map(|hub| (hub as u8, true))
+            }
         }
     }
 
@@ -55,7 +58,7 @@ impl Shard {
         match head.method {
             "GET" => {}
             "POST" | "DELETE" => return self.answer_for(slot, head, hub, token.ok_or_else(id_required)?),
-            method => return Err(Refusal::new(405, format!("{method} {}: only GET, POST and DELETE", head.path))),
+            _ => return Err(Refusal { headers: &[("Allow", "GET, POST, DELETE")], ..Refusal::new(405, "") }),
         }
         let transport = if accepts_event_stream(head) {
             Transport::ServerSentEvents
@@ -70,9 +73,10 @@ impl Shard {
     fn answer_preflight(&mut self, slot: u32, head: &RequestHead<'_>) {
         let readable_by = self.hub_readable_by(head);
         let asked = head.header("access-control-request-headers").map(String::from_utf8_lossy).unwrap_or_default();
+        let method = head.header("access-control-request-method").map(String::from_utf8_lossy).unwrap_or_default();
         let mut headers = cors_headers(readable_by.as_deref());
         if readable_by.is_some() {
-            headers.push(("Access-Control-Allow-Methods", "GET, POST, DELETE"));
+            headers.push(("Access-Control-Allow-Methods", &method));
             headers.push(("Access-Control-Allow-Headers", &asked));
             headers.push(("Access-Control-Max-Age", PREFLIGHT_SECONDS));
         }
@@ -81,7 +85,7 @@ impl Shard {
 
     fn negotiate(&mut self, slot: u32, head: &RequestHead<'_>, hub: u8) -> Result<Answered, Refusal> {
         if head.method != "POST" {
-            return Err(Refusal { headers: &[("Allow", "POST")], ..Refusal::new(405, "only POST negotiates") });
+            return Err(Refusal { headers: &[("Allow", "POST")], ..Refusal::new(405, "") });
         }
         let has_body = head.body_bytes().map_err(|error| Refusal::new(error.status(), error.to_string()))? > 0;
         let keeps_alive = head.keeps_alive() && !has_body;
@@ -184,7 +188,13 @@ impl Shard {
                 }
             }
             HubOpening::Connect(hub, transport, token) => {
-                self.open_transport(slot, asked, (hub, transport, token), user)
+                self.open_transport(slot, asked, (hub, transport, token), user);
+            }
+            HubOpening::Post(hub, token, left) => {
+                let opening = (hub, Transport::LongPolling, Some(token));
+                if let Some(target) = self.open_transport(slot, asked, opening, user) {
+                    self.begin_post(slot, target, asked, left);
+                }
             }
         }
     }
@@ -193,7 +203,8 @@ impl Shard {
         let NegotiateRequest { version, wants_stateful_reconnect: is_stateful } = request;
         let now_ns = self.clock.now_ns();
         let deadline_ns = now_ns + self.settings.hubs.disconnect_timeout.as_nanos() as u64;
-        let token = self.common.tokens.issue((hub, is_stateful), now_ns, deadline_ns).map_err(|error| format!("{error}\n"))?;
+        let token =
+            self.common.tokens.issue((hub, is_stateful), now_ns, deadline_ns).map_err(|error| format!("{error}\n"))?;
         let secret = encode_id(&token);
         let connection_id = if version == 0 { secret.clone() } else { connection_id_of(&token) };
         let mut body = Vec::new();
@@ -214,12 +225,15 @@ impl Shard {
         asked: &Asked,
         (hub, transport, token): (u8, Transport, Option<Token>),
         user: Option<Box<str>>,
-    ) {
+    ) -> Option<u32> {
         let opened_as = self.id_of(slot);
         let is_new = token.is_none();
         let token = match token.map_or_else(tokens::random, Ok) {
             Ok(token) => token,
-            Err(error) => return self.refuse(slot, &Refusal::new(503, error.to_string())),
+            Err(error) => {
+                self.refuse(slot, &Refusal::new(503, error.to_string()));
+                return None;
+            }
         };
         let is_reported = self.slab.at(slot).is_reported;
         // The entry that the token names: of polls it is one without a socket.
@@ -228,14 +242,18 @@ impl Shard {
         } else {
             Some(slot)
         };
-        let Some(target) = target else { return self.refuse(slot, &Refusal::new(503, "draining")) };
+        let Some(target) = target else {
+            self.refuse(slot, &Refusal::new(503, "draining"));
+            return None;
+        };
         let id = self.id_of(target);
         let claimed = self.common.tokens.claim(&token, id);
         if !is_new && claimed.is_none() {
             if target != slot {
                 self.slab.remove(target);
             }
-            return self.refuse(slot, &no_connection());
+            self.refuse(slot, &no_connection());
+            return None;
         }
         let mut link = Link::new(hub, transport, token, opened_as);
         link.may_be_stateful = claimed.is_some_and(|negotiated| negotiated.is_stateful);
@@ -263,14 +281,16 @@ impl Shard {
                 connection.is_blocked = true; // for ever: it is written to by polls
                 connection.is_reported = is_reported;
                 self.slab.at(slot).is_reported = false;
-                let cors = cors_headers(asked.readable_by.as_deref());
-                self.respond_to_poll(slot, 200, &cors, b"", asked.keeps_alive);
+                if matches!(asked.hub, Some(HubOpening::Connect(..))) {
+                    self.finish_first_poll(slot, target, asked);
+                }
             }
         }
         self.timers.set(target, self.settings.hubs.handshake_timeout);
         if target == slot {
             self.flush(slot);
         }
+        Some(target)
     }
 
     /// The channels that a connection is on from its handshake: everybody's of its hub, and its user's.
@@ -311,7 +331,8 @@ fn token_of(head: &RequestHead<'_>) -> Result<Option<Token>, Refusal> {
     Ok(None)
 }
 
-fn accepts_event_stream(head: &RequestHead<'_>) -> bool {
+/// Whether the request is for an event stream: that comes before all else that it may be for.
+pub(in crate::shard) fn accepts_event_stream(head: &RequestHead<'_>) -> bool {
     head.headers_named("accept").any(|value| {
         let is_it = |kind: &[u8]| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream");
         value.split(|&byte| byte == b',').any(|one| one.split(|&byte| byte == b';').next().is_some_and(is_it))

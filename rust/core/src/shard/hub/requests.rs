@@ -1,17 +1,18 @@
 //! Requests for a SignalR connection that exists: posts that carry its messages in, polls that carry them out.
 use super::opening::no_connection;
-use super::{Exchange, Link};
+use super::{Exchange, HubOpening, Link};
 use crate::http::RequestHead;
 use crate::messages::{ClosedBy, ConnectionId};
+use crate::protocol::Format;
 use crate::protocol::signalr::negotiate::Transport;
 use crate::shard::Shard;
-use crate::shard::connection::Phase;
-use crate::shard::opening::{Answered, Refusal, TEXT, cors_headers};
+use crate::shard::connection::{Asked, Phase};
+use crate::shard::opening::{Answered, PLAIN, Refusal, cors_headers};
 use crate::tokens::Token;
 use crate::ws::CloseCode;
 
 /// What keeps caches and old proxies from answering in our place.
-const UNCACHED: [(&str, &str); 3] =
+pub(in crate::shard) const UNCACHED: [(&str, &str); 3] =
     [("Cache-Control", "no-cache, no-store"), ("Pragma", "no-cache"), ("Expires", "Thu, 01 Jan 1970 00:00:00 GMT")];
 const BYTES: &str = "application/octet-stream";
 /// Bytes of messages that one poll brings, about: the rest comes with the next.
@@ -26,7 +27,7 @@ impl Shard {
         hub: u8,
         token: Token,
     ) -> Result<Answered, Refusal> {
-        let id = self.find_token(&token, hub)?.ok_or_else(no_connection)?;
+        let Some(id) = self.find_token(&token, hub)? else { return self.post_first(slot, head, hub, token) };
         if id.shard() != self.index {
             return Ok(Answered::Elsewhere(id.shard()));
         }
@@ -41,7 +42,7 @@ impl Shard {
             let cors_for = self.hub_readable_by(head);
             self.end_hub(target, None, true, (CloseCode::NORMAL, "", ClosedBy::Client));
             let cors = cors_headers(cors_for.as_deref());
-            self.respond(slot, (202, &cors), TEXT, b"", (head.keeps_alive() && left == 0, false));
+            self.respond(slot, (202, &cors), PLAIN, b"", (head.keeps_alive() && left == 0, false));
             return Ok(Answered::Here);
         }
         if transport == Transport::WebSockets {
@@ -51,14 +52,39 @@ impl Shard {
             return Err(no_connection());
         }
         let readable_by = self.hub_readable_by(head);
-        let exchange = Exchange { to: id, left, keeps_alive: head.keeps_alive(), readable_by };
-        let poster = self.id_of(slot);
+        self.begin_exchange(slot, target, Exchange { to: id, left, keeps_alive: head.keeps_alive(), readable_by });
+        Ok(Answered::Here)
+    }
+
+    /// A post that comes before any transport: what it says waits for the first poll.
+    fn post_first(&mut self, slot: u32, head: &RequestHead<'_>, hub: u8, token: Token) -> Result<Answered, Refusal> {
+        if head.method != "POST" {
+            return Err(no_connection());
+        }
+        let left = head.body_bytes().map_err(|error| Refusal::new(error.status(), error.to_string()))?;
+        let asked = Asked {
+            hub: Some(HubOpening::Post(hub, token, left)),
+            readable_by: self.hub_readable_by(head),
+            keeps_alive: head.keeps_alive(),
+            ..Asked::default()
+        };
+        self.open_or_ask(slot, head, asked, Format::HubJson, Vec::new())?;
+        Ok(Answered::Here)
+    }
+
+    /// The connection that a post has begun takes its body.
+    pub(super) fn begin_post(&mut self, slot: u32, target: u32, asked: &Asked, left: u64) {
+        let (to, readable_by) = (self.id_of(target), asked.readable_by.clone());
+        self.begin_exchange(slot, target, Exchange { to, left, keeps_alive: asked.keeps_alive, readable_by });
+    }
+
+    fn begin_exchange(&mut self, slot: u32, target: u32, exchange: Exchange) {
+        let (poster, is_done) = (self.id_of(slot), exchange.left == 0);
         self.link_at(target).posts.push_back(poster);
         self.slab.at(slot).phase = Phase::Posting(Box::new(exchange));
-        if left == 0 {
+        if is_done {
             self.finish_post(slot);
         }
-        Ok(Answered::Here)
     }
 
     fn link_at(&mut self, slot: u32) -> &mut Link {
@@ -112,7 +138,7 @@ impl Shard {
         let poster = self.id_of(slot);
         let keeps_alive = exchange.keeps_alive && exchange.left == 0;
         let cors = cors_headers(exchange.readable_by.as_deref());
-        self.respond(slot, (200, &cors), TEXT, b"", (keeps_alive, false));
+        self.respond(slot, (200, &cors), PLAIN, b"", (keeps_alive, false));
         self.leave_posts(poster, exchange.to);
     }
 
@@ -130,6 +156,10 @@ impl Shard {
     pub(super) fn poll(&mut self, slot: u32, head: &RequestHead<'_>, target: u32) {
         let (poll, to) = (self.id_of(slot), self.id_of(target));
         let readable_by = self.hub_readable_by(head);
+        if !self.link_at(target).has_polled {
+            let asked = Asked { readable_by, keeps_alive: head.keeps_alive(), ..Asked::default() };
+            return self.finish_first_poll(slot, target, &asked);
+        }
         let exchange = Exchange { to, left: 0, keeps_alive: head.keeps_alive(), readable_by };
         self.slab.at(slot).phase = Phase::Polling(Box::new(exchange));
         self.timers.set(slot, self.settings.hubs.poll_timeout);
@@ -140,6 +170,13 @@ impl Shard {
             self.timers.clear(target);
         }
         self.answer_poll(target);
+    }
+
+    /// The first poll only opens the connection.
+    pub(super) fn finish_first_poll(&mut self, slot: u32, target: u32, asked: &Asked) {
+        self.link_at(target).has_polled = true;
+        let cors = cors_headers(asked.readable_by.as_deref());
+        self.respond_to_poll(slot, 200, &cors, b"", asked.keeps_alive);
     }
 
     /// Something new stands in a log: those hear of it who poll for it, or whose messages have numbers.
@@ -229,8 +266,7 @@ impl Shard {
         keeps_alive: bool,
     ) {
         let headers = [&UNCACHED[..], cors].concat();
-        let content_type = if body.is_empty() { TEXT } else { BYTES };
-        self.respond(slot, (status, &headers), content_type, body, (keeps_alive, false));
+        self.respond(slot, (status, &headers), BYTES, body, (keeps_alive, false));
         // A request may stand behind it already.
         self.later.push(self.id_of(slot));
     }

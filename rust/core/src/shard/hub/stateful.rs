@@ -77,8 +77,8 @@ impl Stateful {
         if self.sent.handle_ack(sequence_id).is_err() {
             return false;
         }
-        while let Some(sent) = self.unacked.pop_front_if(|sent| sent.last <= sequence_id) {
-            self.unacked_bytes -= sent.frames.bytes().len();
+        while self.unacked.front().is_some_and(|sent| sent.last <= sequence_id) {
+            self.unacked_bytes -= self.unacked.pop_front().map_or(0, |sent| sent.frames.bytes().len());
         }
         true
     }
@@ -219,10 +219,8 @@ impl Shard {
 
     /// A new socket, in `slot`, for the connection in `target`.
     pub(super) fn reattach(&mut self, slot: u32, head: &RequestHead<'_>, target: u32) -> Result<Answered, Refusal> {
-        let upgrade = read_upgrade(head).map_err(|error| Refusal {
-            headers: error.headers(),
-            ..Refusal::new(error.status(), error.to_string())
-        })?;
+        let upgrade = read_upgrade(head)
+            .map_err(|error| Refusal { headers: error.headers(), ..Refusal::new(error.status(), error.to_string()) })?;
         let connection = self.slab.at(target);
         if let Phase::Open(_) = connection.phase {
             let mut goodbye = Vec::new();
