@@ -12,6 +12,9 @@ TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.json"))
 pytestmark = pytest.mark.timeout(60)
 
 
+DEVIATIONS = {
+    "json-unknown-type": "the real hub waits on it for ever; we skip it, as the protocol's specification says",
+}
 OURS = {"content-length", "allow"}
 """Headers that the real hub leaves out now and then, where they are right (RFC 9110 §8.6, §15.5.6)."""
 
@@ -22,6 +25,8 @@ def meaning(shown: Any) -> Any:
         return [meaning(item) for item in shown]
     if isinstance(shown, dict):
         kept = {name: value for name, value in shown.items() if name not in OURS}
+        if kept.get("content-type") == "text/plain":  # of what has no body, or a sentence
+            del kept["content-type"]
         if "www-authenticate" in kept:  # what is wrong with a token is the application's to say, or not
             kept["www-authenticate"] = kept["www-authenticate"].split()[0]
         return {name: meaning(value) for name, value in kept.items()}
@@ -34,7 +39,9 @@ def meaning(shown: Any) -> Any:
 
 
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
-def test_a_transcript_replays(path: Path, target_hub: Hub) -> None:
+def test_a_transcript_replays(path: Path, target_hub: Hub, request: pytest.FixtureRequest) -> None:
+    if path.stem in DEVIATIONS:
+        request.applymarker(pytest.mark.xfail(strict=True, reason=DEVIATIONS[path.stem]))
     transcript = json.loads(path.read_text("utf-8"))
     steps, recorded = transcript["steps"], transcript["recorded"]
     for _ in range(transcript.get("tries", 1)):

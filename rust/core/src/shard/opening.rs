@@ -128,6 +128,7 @@ impl Shard {
         match route(head.path) {
             Route::WebSocket => self.open_websocket(slot, head),
             Route::EventStream => self.open_event_stream(slot, head),
+            Route::Unknown if self.is_below_hub(head.path) => Err(Refusal { is_bare: true, ..Refusal::new(404, "") }),
             Route::Unknown => Err(Refusal::new(404, format!("no such path: {}", head.path))),
             Route::Health => self.answer_plainly(slot, head, 200, "ok\n"),
             Route::Ready if self.is_draining => self.answer_plainly(slot, head, 503, "draining\n"),

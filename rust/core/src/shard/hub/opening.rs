@@ -32,6 +32,12 @@ impl Shard {
         }
     }
 
+    /// Whether a path that no hub has is below one that it has.
+    pub(in crate::shard) fn is_below_hub(&self, path: &str) -> bool {
+        let is_above = |hub: &String| path.get(..hub.len()).is_some_and(|start| start.eq_ignore_ascii_case(hub));
+        self.settings.hubs.paths.iter().any(is_above)
+    }
+
     /// Whose pages may read the answers of a hub, with their cookies: those of an origin that may connect.
     pub(in crate::shard) fn hub_readable_by(&self, head: &RequestHead<'_>) -> Option<Box<str>> {
         let origin = head.header("origin")?;

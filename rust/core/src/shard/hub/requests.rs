@@ -41,6 +41,7 @@ impl Shard {
             }
             let cors_for = self.hub_readable_by(head);
             self.end_hub(target, None, true, (CloseCode::NORMAL, "", ClosedBy::Client));
+            self.drop_connection(target);
             let cors = cors_headers(cors_for.as_deref());
             self.respond(slot, (202, &cors), PLAIN, b"", (head.keeps_alive() && left == 0, false));
             return Ok(Answered::Here);
