@@ -358,7 +358,7 @@ def test_every_public_python_name_has_a_docstring() -> None:
 def test_every_setting_names_its_unit_or_default() -> None:
     source = text(Path("rust/core/src/settings.rs"))
     fields: dict[str, str] = {}
-    for name in ("Settings", "ChannelBounds"):
+    for name in ("Settings", "HubSettings", "ChannelBounds"):
         start = source.index(f"pub struct {name} {{")
         body = source[start : source.index("\n}", start)]
         for docs, field in re.findall(r"((?:^ +///[^\n]*\n)*)^ +pub (\w+):", body, re.MULTILINE):

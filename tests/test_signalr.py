@@ -1,4 +1,4 @@
-"""SignalR as a Python program has it: methods, streams both ways, results that clients owe, whom a publication is for."""
+"""SignalR as a Python program has it: methods, streams, results that clients owe, whom a publication is for."""
 
 import dataclasses
 import logging
@@ -348,12 +348,12 @@ async def test_bad_messages_end_a_connection_as_the_reference_does(hub: fanwire.
 
 
 async def test_pings_go_both_ways_and_silence_after_one_ends_the_connection(hub: fanwire.Hub) -> None:
-    async with hub.serve(ANY, signalr_keepalive=0.1, signalr_client_timeout=0.5) as serving:
-        async with hub_client(serving.address) as client:
-            assert [await client.peer.receive() for _ in range(8)] == ['{"type":6}\x1e'] * 8
-            await client.send({"type": 6})
-            close = {"type": 7, "error": "Connection closed with an error.", "allowReconnect": True}
-            assert await client.receive() == close
+    serving_with = hub.serve(ANY, signalr_keepalive=0.1, signalr_client_timeout=0.5)
+    async with serving_with as serving, hub_client(serving.address) as client:
+        assert [await client.peer.receive() for _ in range(8)] == ['{"type":6}\x1e'] * 8
+        await client.send({"type": 6})
+        close = {"type": 7, "error": "Connection closed with an error.", "allowReconnect": True}
+        assert await client.receive() == close
 
 
 async def test_a_close_says_whether_to_come_back(hub: fanwire.Hub) -> None:
@@ -371,11 +371,10 @@ async def test_a_close_says_whether_to_come_back(hub: fanwire.Hub) -> None:
                 await client.send({"type": 1, "target": "leave", "arguments": [code, reason]})
                 assert await client.receive() == close
                 assert await client.peer.closed() == (1000, "")
-        async with hub_client(serving.address) as client:
-            async with anyio.create_task_group() as tasks:
+        async with hub_client(serving.address) as client, anyio.create_task_group() as tasks:
 
-                async def see_it_end() -> None:
-                    assert await client.peer.closed() == (1000, "")
+            async def see_it_end() -> None:
+                assert await client.peer.closed() == (1000, "")
 
-                tasks.start_soon(see_it_end)
-                tasks.start_soon(partial(run_sync, hub._link.require().drain))
+            tasks.start_soon(see_it_end)
+            tasks.start_soon(partial(run_sync, hub._link.require().drain))

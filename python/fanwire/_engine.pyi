@@ -286,7 +286,7 @@ class Engine:
         key: str | None = None,
         ttl: float | None = None,
         deferred: bool = False,
-        excluded: Sequence[int] = (),
+        excluded: Sequence[int] = ...,
     ) -> Position:
         """Append one publication; with `deferred` the shards are woken by ``flush`` (or when 64 KiB wait).
 
@@ -301,7 +301,7 @@ class Engine:
         event: str | None = None,
         ttl: float | None = None,
         deferred: bool = False,
-        excluded: Sequence[int] = (),
+        excluded: Sequence[int] = ...,
     ) -> Position:
         """As ``publish``, to the connections that were accepted as this user's."""
     def publish_to_hub(
@@ -311,7 +311,7 @@ class Engine:
         event: str | None = None,
         ttl: float | None = None,
         deferred: bool = False,
-        excluded: Sequence[int] = (),
+        excluded: Sequence[int] = ...,
     ) -> Position:
         """As ``publish``, to the SignalR connections of this path."""
     def flush(self) -> None:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+
 from support.clients import Peer, connected
 
 SEPARATOR = "\x1e"

@@ -104,7 +104,7 @@ pub struct Settings {
     pub messages_pending_max: u16,
     /// Events that wait for the application on one shard, default 16,384; then no socket is read.
     pub events_pending_max: usize,
-    /// What a SignalR hub is served on, and how.
+    /// SignalR: paths, times and a bound; by default there is no hub.
     pub hubs: HubSettings,
     /// From accept to the end of the upgrade, default 10 s.
     pub handshake_timeout: Duration,

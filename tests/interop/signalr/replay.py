@@ -39,7 +39,8 @@ HEADERS_THAT_MATTER = (
     "allow",
     "www-authenticate",
 )
-"""Not `Content-Length`, since bodies are compared; not `Date`, `Server`, `Transfer-Encoding`, `Connection`, `Keep-Alive`: they are the web server's, not SignalR's."""
+"""Not `Content-Length`, since bodies are compared; not `Date`, `Server`, `Transfer-Encoding`, `Connection`,
+`Keep-Alive`: they are the web server's, not SignalR's."""
 PING = {'{"type":6}', "029106"}
 
 

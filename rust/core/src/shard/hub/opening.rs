@@ -232,37 +232,16 @@ impl Shard {
         (hub, transport, token): (u8, Transport, Option<Token>),
         user: Option<Box<str>>,
     ) -> Option<u32> {
-        let opened_as = self.id_of(slot);
-        let is_new = token.is_none();
-        let token = match token.map_or_else(tokens::random, Ok) {
-            Ok(token) => token,
-            Err(error) => {
-                self.refuse(slot, &Refusal::new(503, error.to_string()));
+        let (opened_as, is_reported) = (self.id_of(slot), self.slab.at(slot).is_reported);
+        let (target, token, may_be_stateful) = match self.claim_connection(slot, transport, token) {
+            Ok(claimed) => claimed,
+            Err(refusal) => {
+                self.refuse(slot, &refusal);
                 return None;
             }
         };
-        let is_reported = self.slab.at(slot).is_reported;
-        // The entry that the token names: of polls it is one without a socket.
-        let target = if transport == Transport::LongPolling {
-            self.slab.insert(|generation, _| Connection::new(None, generation)).filter(|_| !self.is_draining)
-        } else {
-            Some(slot)
-        };
-        let Some(target) = target else {
-            self.refuse(slot, &Refusal::new(503, "draining"));
-            return None;
-        };
-        let id = self.id_of(target);
-        let claimed = self.common.tokens.claim(&token, id);
-        if !is_new && claimed.is_none() {
-            if target != slot {
-                self.slab.remove(target);
-            }
-            self.refuse(slot, &no_connection());
-            return None;
-        }
         let mut link = Link::new(hub, transport, token, opened_as);
-        link.may_be_stateful = claimed.is_some_and(|negotiated| negotiated.is_stateful);
+        link.may_be_stateful = may_be_stateful;
         link.user = user;
         let connection = self.slab.at(target);
         connection.link = Some(Box::new(link));
@@ -297,6 +276,36 @@ impl Shard {
             self.flush(slot);
         }
         Some(target)
+    }
+
+    /// The entry that a token names, a new token where there was no negotiate, and whether it may change its socket.
+    fn claim_connection(
+        &mut self,
+        slot: u32,
+        transport: Transport,
+        token: Option<Token>,
+    ) -> Result<(u32, Token, bool), Refusal> {
+        let unavailable = |why: String| Refusal::new(503, why);
+        // Of polls it is one without a socket.
+        let target = if transport == Transport::LongPolling {
+            let made = self.slab.insert(|generation, _| Connection::new(None, generation));
+            made.ok_or_else(|| unavailable("no connection is free".to_owned()))?
+        } else {
+            slot
+        };
+        let Some(token) = token else {
+            let token = tokens::random().map_err(|error| unavailable(error.to_string()))?;
+            return Ok((target, token, false));
+        };
+        match self.common.tokens.claim(&token, self.id_of(target)) {
+            Some(negotiated) => Ok((target, token, negotiated.is_stateful)),
+            None => {
+                if target != slot {
+                    self.slab.remove(target);
+                }
+                Err(no_connection())
+            }
+        }
     }
 
     /// The channels that a connection is on from its handshake: everybody's of its hub, and its user's.
