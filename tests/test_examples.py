@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -52,6 +53,33 @@ def test_live_odds_serves_its_page_publishes_odds_and_takes_bets() -> None:
             connection.sendall(frame(1, b'{"call":"PlaceBet","args":["7",10],"id":1}'))
             replies = (json.loads(read_frame(connection).payload) for _ in range(20))
             assert next(reply for reply in replies if "id" in reply)["result"] == {"accepted": True, "bets": 1}
+
+
+def test_signalr_odds_serves_its_page_sends_odds_and_takes_bets() -> None:
+    with example("signalr_odds.py", "127.0.0.1:0", "0") as line:
+        page = urlsplit(line)
+        (hub,) = parse_qs(page.query)["hub"]
+        assert "HubConnectionBuilder" in httpx.get(f"http://{page.netloc}/", trust_env=False).text
+        negotiated = httpx.post(f"http://{hub}/odds/negotiate?negotiateVersion=1&user=joe", trust_env=False).json()
+        with upgraded(hub, f"/odds?id={negotiated['connectionToken']}&user=joe") as connection:
+
+            def send(**message: object) -> None:
+                connection.sendall(frame(1, f"{json.dumps(message)}\x1e".encode()))
+
+            def receive(wanted: int, target: str = "") -> Any:
+                while True:
+                    for record in read_frame(connection).payload.split(b"\x1e")[:-1]:
+                        message = json.loads(record)
+                        if message.get("type") == wanted and message.get("target", "") == target:
+                            return message
+
+            send(protocol="json", version=1)
+            send(type=1, invocationId="1", target="watch", arguments=["7"])
+            assert len(receive(3)["result"]) == 3
+            assert receive(1, "odds")["arguments"][0] == "7"
+            send(type=1, invocationId="2", target="place_bet", arguments=["7", 10])
+            send(type=3, invocationId=receive(1, "confirm")["invocationId"], result=True)
+            assert receive(1, "bet")["arguments"] == ["10 on match 7"]
 
 
 def test_the_readme_shows_the_quickstart_as_it_is() -> None:

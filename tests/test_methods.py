@@ -41,8 +41,10 @@ async def test_wrong_arguments_and_unknown_methods_are_named(hub: fanwire.Hub) -
         return left + right
 
     async with hub.serve(ANY) as serving, connected(serving.address) as peer:
-        assert await answer(peer, "add", 1) == {"error": "method 'add': missing a required argument: 'right'"}
-        assert await answer(peer, "add", 1, 2, 3) == {"error": "method 'add': too many positional arguments"}
+        assert await answer(peer, "add", 1) == {"error": "method 'add': missing a required argument 'right'"}
+        assert await answer(peer, "add", 1, 2, 3) == {
+            "error": "method 'add': too many arguments: 3, at most 2 are taken"
+        }
         assert await answer(peer, "sub", 1, 2) == {"error": "no method 'sub'"}
         assert await answer(peer, "add", 1, 2) == {"result": 3}
 

@@ -95,6 +95,7 @@ class Hub:
         self._thread = -1
         self._call_soon: Callable[[Callable[[], object]], object] = _nowhere
         self._is_flush_due = False
+        self._main_path = ""
         self._publish: Callable[..., Position]
         self._engine_flush: Callable[[], None]
         self._unlink(NOT_STARTED)
@@ -183,6 +184,7 @@ class Hub:
         merged: dict[str, Any] = {**OWN, **self._options, **options}
         own = {name: merged.pop(name) for name in OWN}
         own["signalr_paths"] = [*own["signalr_paths"], *self._callbacks.endpoints]
+        self._main_path = next(iter(own["signalr_paths"]), "")
         if merged.get("poller") is None:
             merged["poller"] = os.environ.get("FANWIRE_POLLER") or None
         settings = Settings(
@@ -372,11 +374,16 @@ class Hub:
         *,
         event: str | None = None,
         ttl: float | None = None,
-        path: str = "/signalr",
+        path: str | None = None,
         exclude: Client | Iterable[Client] = (),
     ) -> Position:
-        """Publish to every SignalR client of the hub at `path`, as ``publish`` does to a channel's subscribers."""
-        return self._link.require().publish_to_hub(path, data, event, ttl, False, _ids(exclude))
+        """Publish to every SignalR client of one hub, as ``publish`` does to a channel's subscribers.
+
+        Args:
+            path: that hub's; by default the first of ``signalr_paths``.
+        """
+        engine = self._link.require()
+        return engine.publish_to_hub(self._main_path if path is None else path, data, event, ttl, False, _ids(exclude))
 
     def _flush(self) -> None:
         self._is_flush_due = False
