@@ -11,7 +11,9 @@ import fanwire
 import httpx
 import pytest
 from anyio.to_thread import run_sync
+from support.clients import connected
 from support.hub_client import HubClient, hub_client, negotiate
+from support.raw import open_socket, read_head
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -378,3 +380,102 @@ async def test_a_close_says_whether_to_come_back(hub: fanwire.Hub) -> None:
 
             tasks.start_soon(see_it_end)
             tasks.start_soon(partial(run_sync, hub._link.require().drain))
+
+
+async def test_a_post_that_never_ends_is_408_and_the_next_ones_are_read(hub: fanwire.Hub) -> None:
+    hub.method("Double")(lambda client, number: number * 2)
+    async with hub.serve(ANY, handshake_timeout=0.3) as serving:
+        token = (await run_sync(negotiate, serving.address))["connectionToken"]
+        url = f"http://{serving.address}/signalr?id={token}"
+        get = partial(httpx.get, url, trust_env=False)
+        post = partial(httpx.post, url, trust_env=False)
+        assert (await run_sync(get)).content == b""
+
+        def trickle() -> str:
+            with open_socket(serving.address) as connection:
+                connection.sendall(
+                    f"POST /signalr?id={token} HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\n\r\n{{".encode()
+                )
+                return read_head(connection)
+
+        assert (await run_sync(trickle)).split()[1] == "408"
+        # What it began is no message: the next post goes on behind it, and is refused.
+        await run_sync(partial(post, content=b'"protocol":"json","version":1}\x1e'))
+        assert (await run_sync(get)).content == b"{}\x1e"
+
+
+async def test_a_stateful_client_gets_what_it_missed_once_and_in_order(hub: fanwire.Hub) -> None:
+    known: list[fanwire.Client] = []
+
+    @hub.method("Watch")
+    def watch(client: fanwire.Client, channel: str) -> None:
+        known.append(client)
+        hub.subscribe(client, channel)
+
+    async with hub.serve(ANY) as serving:
+        reply = await run_sync(partial(negotiate, serving.address, query="&useStatefulReconnect=true"))
+        assert reply["useStatefulReconnect"] is True
+        target = f"/signalr?id={reply['connectionToken']}"
+        async with connected(serving.address, target) as peer:
+            client = HubClient(peer)
+            await client.send({"protocol": "json", "version": 2})
+            assert await client.receive() == {}
+            assert await client.invoke("Watch", "odds") == {"result": None}
+            for number in range(3):
+                hub.publish("odds", number, event="Odds")
+            assert [(await client.receive())["arguments"] for _ in range(3)] == [[0], [1], [2]]
+            await client.send({"type": 8, "sequenceId": 2})
+            await run_sync(peer.break_off)
+            await until(lambda: hub.stats().connections == 0)
+            hub.publish("odds", 3, event="Odds")
+            known[0].send(4, event="Private")
+        async with connected(serving.address, target) as peer:
+            client = HubClient(peer)
+            assert await client.receive() == {"type": 9, "sequenceId": 3}
+            missed = [(await client.receive())["arguments"] for _ in range(4)]
+            assert missed[:2] == [[1], [2]]
+            assert sorted(missed[2:]) == [[3], [4]]
+            await client.send({"type": 9, "sequenceId": 2})
+            assert await client.invoke("Watch", "odds") == {"result": None}
+            assert known[0] is known[1]
+            hub.publish("odds", 5, event="Odds")
+            assert (await client.receive())["arguments"] == [5]
+            await client.send({"type": 9, "sequenceId": 9})
+            assert (await client.receive())["type"] in (7, 8)
+
+
+async def test_a_stateful_client_that_acknowledges_nothing_is_bounded(hub: fanwire.Hub) -> None:
+    hub.method("Echo")(lambda client, text: text)
+    async with hub.serve(ANY, outbox_bytes_max=50_000) as serving:
+        reply = await run_sync(partial(negotiate, serving.address, query="&useStatefulReconnect=true"))
+        async with connected(serving.address, f"/signalr?id={reply['connectionToken']}") as peer:
+            client = HubClient(peer)
+            await client.send({"protocol": "json", "version": 2})
+            assert await client.receive() == {}
+            echo = {"type": 1, "invocationId": "1", "target": "Echo", "arguments": ["x" * 20_000]}
+            for _ in range(7):
+                await client.send(echo)
+                while (await client.receive())["type"] != 3:
+                    pass
+            await client.send(echo)
+            while (message := await client.receive())["type"] != 7:
+                pass
+            assert "not acknowledged" in message["error"] and message["allowReconnect"]
+
+
+async def test_what_waits_for_a_poller_is_bounded_by_the_log_and_the_outbox(hub: fanwire.Hub) -> None:
+    known: list[fanwire.Client] = []
+    hub.method("Hello")(lambda client: known.append(client))
+    async with hub.serve(ANY, outbox_bytes_max=10_000) as serving:
+        token = (await run_sync(negotiate, serving.address))["connectionToken"]
+        url = f"http://{serving.address}/signalr?id={token}"
+        get = partial(httpx.get, url, trust_env=False)
+        assert (await run_sync(get)).content == b""
+        hello = b'{"protocol":"json","version":1}\x1e{"type":1,"target":"Hello","arguments":[]}\x1e'
+        assert (await run_sync(partial(httpx.post, url, content=hello, trust_env=False))).status_code == 200
+        await until(lambda: known)
+        for _ in range(30):
+            known[0].send("x" * 1_000)
+        body = (await run_sync(get)).content
+        assert b'"type":7' in body and len(body) < 20_000
+        assert (await run_sync(get)).status_code in (204, 404)

@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from socket import SHUT_RDWR
 from typing import Any
 
 from anyio import CancelScope
@@ -56,6 +57,10 @@ class Peer:
                 return (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
 
         return await run_sync(wait)
+
+    def break_off(self) -> None:
+        """End the socket without a close; blocks."""
+        self._connection.socket.shutdown(SHUT_RDWR)
 
     async def close(self) -> None:
         """The close handshake, from this side."""

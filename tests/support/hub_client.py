@@ -53,10 +53,9 @@ async def hub_client(address: str, path: str = "/signalr", query: str = "", **op
         yield client
 
 
-def negotiate(address: str, path: str = "/signalr", version: int = 1, **headers: str) -> dict[str, Any]:
+def negotiate(address: str, path: str = "/signalr", query: str = "") -> dict[str, Any]:
     """What a negotiate answers."""
-    url = f"http://{address}{path}/negotiate?negotiateVersion={version}"
-    answer = httpx.post(url, headers=headers, trust_env=False)
+    answer = httpx.post(f"http://{address}{path}/negotiate?negotiateVersion=1{query}", trust_env=False)
     assert answer.status_code == 200, answer.text
     reply = answer.json()
     assert isinstance(reply, dict)

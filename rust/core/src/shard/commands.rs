@@ -45,8 +45,7 @@ impl Shard {
     }
 
     fn send(&mut self, slot: u32, frame: &[u8]) {
-        if self.slab.at(slot).is_live() {
-            self.note_private(slot, frame);
+        if self.slab.at(slot).is_live() && self.note_private(slot, frame) {
             let connection = self.slab.at(slot);
             if !matches!(connection.phase, Phase::Detached) {
                 connection.outbox.bytes_mut().extend_from_slice(frame);

@@ -192,7 +192,8 @@ impl Connection {
 
     /// Whether it may get publications and private messages.
     pub(crate) fn is_live(&self) -> bool {
-        matches!(self.phase, Phase::Open(_) | Phase::Streaming | Phase::Polled | Phase::Detached)
+        let is_over = || self.link.as_ref().is_some_and(|link| link.is_over());
+        matches!(self.phase, Phase::Open(_) | Phase::Streaming | Phase::Polled | Phase::Detached) && !is_over()
     }
 
     /// The descriptor, or -1.

@@ -118,7 +118,7 @@ impl Shard {
         let mut budget = PUMP_BYTES_MAX;
         loop {
             if self.awaits_ack(slot) {
-                return Pumped::Full;
+                return Pumped::Drained; // its ack brings it here again; what is private goes out meanwhile
             }
             let pieces = self.gather_pieces(slot);
             if pieces.is_empty() {

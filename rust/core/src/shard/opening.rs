@@ -265,6 +265,10 @@ impl Shard {
     }
 
     pub(super) fn refuse(&mut self, slot: u32, refusal: &Refusal) {
+        if let Phase::Posting(exchange) = &self.slab.at(slot).phase {
+            let to = exchange.to();
+            self.leave_posts(self.id_of(slot), to);
+        }
         let (body, kind) =
             if refusal.is_bare { (refusal.text.clone(), PLAIN) } else { (format!("{}\n", refusal.text), TEXT) };
         let uncached: &[_] = if refusal.is_uncached { &UNCACHED } else { &[] };

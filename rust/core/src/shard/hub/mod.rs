@@ -79,6 +79,11 @@ impl Link {
         }
     }
 
+    /// Whether the end has been said, and waits for a poll.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
     /// Whether what came must be dealt with before more is read.
     pub(crate) fn has_backlog(&self) -> bool {
         !self.backlog.is_empty()

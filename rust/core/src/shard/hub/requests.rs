@@ -96,6 +96,12 @@ impl Shard {
     pub(in crate::shard) fn may_post(&mut self, slot: u32, exchange: &Exchange) -> bool {
         let Some(target) = self.slot_of(exchange.to) else { return true }; // to be told so
         let poster = self.id_of(slot);
+        while let Some(&first) = self.link_at(target).posts.front() {
+            if self.slot_of(first).is_some() {
+                break;
+            }
+            self.link_at(target).posts.pop_front();
+        }
         let link = self.link_at(target);
         link.is_over || (link.posts.front() == Some(&poster) && !link.has_backlog() && self.may_read(target))
     }
@@ -251,7 +257,7 @@ impl Shard {
         }
     }
 
-    fn finish_poll(&mut self, slot: u32, status: u16, body: &[u8]) {
+    pub(super) fn finish_poll(&mut self, slot: u32, status: u16, body: &[u8]) {
         let phase = std::mem::replace(&mut self.slab.at(slot).phase, Phase::Ending);
         let Phase::Polling(exchange) = phase else { return self.slab.at(slot).phase = phase };
         let cors = cors_headers(exchange.readable_by.as_deref());

@@ -124,11 +124,22 @@ impl Shard {
         self.stateful_at(slot).is_some_and(|stateful| stateful.unacked_bytes >= UNACKED_BYTES_MAX)
     }
 
-    /// A private message goes out: it is numbered, if this connection has numbers.
-    pub(in crate::shard) fn note_private(&mut self, slot: u32, frame: &[u8]) {
-        if let Some(stateful) = self.stateful_at(slot) {
-            stateful.note(Frames::Private(frame.into()));
+    /// A private message goes out: it is numbered, if this connection has numbers. False when that was one too many.
+    pub(in crate::shard) fn note_private(&mut self, slot: u32, frame: &[u8]) -> bool {
+        let bytes_max = UNACKED_BYTES_MAX + self.settings.outbox_bytes_max;
+        let Some(stateful) = self.stateful_at(slot) else { return true };
+        stateful.note(Frames::Private(frame.into()));
+        let unacked_bytes = stateful.unacked_bytes;
+        if unacked_bytes <= bytes_max {
+            return true;
         }
+        let reason = format!("{unacked_bytes} bytes are not acknowledged, the bound is {bytes_max}");
+        if matches!(self.slab.at(slot).phase, Phase::Detached) {
+            self.drop_connection(slot);
+        } else {
+            self.close(slot, CloseCode::TRY_AGAIN_LATER, &reason);
+        }
+        false
     }
 
     /// So much of a log went out, or will before anything else.

@@ -81,7 +81,8 @@ impl Shard {
         }
         if tick >= link.ping_tick {
             link.ping_tick = tick + keepalive;
-            if let Some(protocol) = format.hub_protocol() {
+            // A client that takes nothing has something to hear already.
+            if let Some(protocol) = format.hub_protocol().filter(|_| !connection.is_blocked) {
                 write_records(format, protocol.ping(), connection.outbox.bytes_mut());
             }
             self.watch_over_hub(slot);
@@ -95,7 +96,10 @@ impl Shard {
     pub(in crate::shard) fn forget_link(&mut self, id: ConnectionId, link: &Link) -> ConnectionId {
         self.common.tokens.forget(&link.token);
         self.one_by_one -= usize::from(link.stateful.is_some() || link.transport == Transport::LongPolling);
-        self.later.extend(link.posts.iter().chain(&link.poll));
+        self.later.extend(&link.posts);
+        if let Some(poll) = link.poll.and_then(|poll| self.slot_of(poll)) {
+            self.finish_poll(poll, 204, b"");
+        }
         if link.has_shaken_hands { id } else { link.opened_as }
     }
 
