@@ -99,10 +99,6 @@ def _span(spread: Spread | None) -> str:
     return f"{_figure(spread.median)} ({_figure(spread.low)}–{_figure(spread.high)})"
 
 
-def _ratio(value: float | None, other: float | None) -> str:
-    return f"{_figure(value / other)}×" if value is not None and other else "–"
-
-
 def _micro_to_milli(value: float | None) -> str:
     return "–" if value is None else _figure(value / 1000)
 

@@ -187,7 +187,6 @@ class HubMessage:
     """What a SignalR client sent, to be acknowledged."""
 
     connection: int
-    hub: int
     kind: str
     """``invocation``, ``stream``, ``item``, ``result``, ``void``, ``error`` or ``cancel``."""
     id: str

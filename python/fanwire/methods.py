@@ -12,6 +12,9 @@ from fanwire.logs import hub_log
 INTERNAL_ERROR = "internal error"
 """All that a client learns of an exception that the application did not mean for it."""
 
+TOLD = (CallFailed, HubError, Refused)
+"""Exceptions of the application whose text is for the client."""
+
 
 class Method:
     """A function that clients may call by a name."""
@@ -36,7 +39,7 @@ class Method:
             return
         try:
             result = await self.callback(client, *arguments)
-        except (CallFailed, HubError, Refused) as error:
+        except TOLD as error:
             reply_error(client, call.id, str(error))
         except Exception:
             hub_log.exception("method %r, called by client %d, raised", self.name, client.id)

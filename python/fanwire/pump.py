@@ -29,9 +29,9 @@ from fanwire._engine import (
 from fanwire._loop import Callback, Loop, finish, readable
 from fanwire.auth import Refused, Request, identity_of
 from fanwire.client import Client, Link
-from fanwire.errors import CallFailed, ClientGone, FanwireError, HubError, LimitReached
+from fanwire.errors import ClientGone, FanwireError, LimitReached
 from fanwire.logs import engine_log, hub_log
-from fanwire.methods import INTERNAL_ERROR, Methods, reply_error, tell_error
+from fanwire.methods import INTERNAL_ERROR, TOLD, Methods, reply_error, tell_error
 from fanwire.metrics import CONTENT_TYPE, Metrics
 from fanwire.signalr import Calls
 
@@ -229,7 +229,7 @@ class Pump:
             return
         try:
             await on_message(client, event.data)
-        except (CallFailed, HubError, Refused) as error:
+        except TOLD as error:
             tell_error(client, None, str(error))
         except Exception:
             hub_log.exception("on_message, for client %d, raised", client.id)

@@ -14,9 +14,9 @@ from anyio.abc import TaskGroup
 
 from fanwire._loop import finish
 from fanwire.arguments import ANY, Decoder
-from fanwire.errors import CallFailed, ClientGone, EncodeError, HubError, PayloadTooBig, Refused
+from fanwire.errors import CallFailed, ClientGone, EncodeError, HubError, PayloadTooBig
 from fanwire.logs import hub_log
-from fanwire.methods import Method, Methods
+from fanwire.methods import TOLD, Method, Methods
 
 if TYPE_CHECKING:
     from fanwire._engine import Engine, HubMessage
@@ -26,7 +26,6 @@ UPLOAD_ITEMS_MAX = 10
 """Items of a client's stream that wait for the method; more are acknowledged as they are taken, so the client waits."""
 ITEMS_AHEAD = 32
 """Items of a method's stream that are sent before the client must have taken those before them."""
-TOLD = (HubError, CallFailed, Refused)
 
 
 class Upload:
@@ -240,7 +239,7 @@ class Calls:
     async def _answer(self, event: "HubMessage", method: Method | None) -> None:
         target = event.target
         if method is None:
-            self._fail(event, f"Failed to invoke '{target}' due to an error on the server.", HubError(NO_METHOD))
+            self._fail(event, failed_to_invoke(target), HubError("Method does not exist."))
             return
         if method.is_stream:
             wrong = f"The client attempted to invoke the streaming '{target}' method with a non-streaming invocation."
@@ -253,7 +252,7 @@ class Calls:
             result = await method.callback(self._client, *arguments)
         except Exception as error:
             self._log_unless_told(error, method)
-            self._fail(event, f"An unexpected error occurred invoking '{target}' on the server.", error)
+            self._fail(event, unexpected_error(target), error)
         else:
             if event.id:
                 self._complete(event.id, result, method)
@@ -265,13 +264,12 @@ class Calls:
             self._engine.complete(self._client.id, id, result)
         except (EncodeError, PayloadTooBig, TypeError, ValueError):
             hub_log.exception("what method %r returned cannot be sent", method.name)
-            text = f"An unexpected error occurred invoking '{method.name}' on the server."
-            self._engine.complete_error(self._client.id, id, text)
+            self._engine.complete_error(self._client.id, id, unexpected_error(method.name))
 
     def _arguments(self, event: "HubMessage", method: Method) -> list[Any] | None:
         """The arguments, uploads in their places; None when the client has been told what is wrong."""
         signature = method.signature
-        text = f"Failed to invoke '{event.target}' due to an error on the server."
+        text = failed_to_invoke(event.target)
         try:
             arguments = signature.decode(event.body, self._is_json)
         except ValueError as error:
@@ -308,7 +306,7 @@ class Calls:
         target = event.target
         method = self._methods.find(target)
         if method is None:
-            self._fail(event, f"Failed to invoke '{target}' due to an error on the server.", HubError(NO_METHOD))
+            self._fail(event, failed_to_invoke(target), HubError("Method does not exist."))
             return
         if not method.is_stream:
             wrong = f"The client attempted to invoke the non-streaming '{target}' method with a streaming invocation."
@@ -389,4 +387,11 @@ class Calls:
         return answer.result
 
 
-NO_METHOD = "Method does not exist."
+def failed_to_invoke(target: str) -> str:
+    """What is answered to an invocation that cannot be made."""
+    return f"Failed to invoke '{target}' due to an error on the server."
+
+
+def unexpected_error(target: str) -> str:
+    """What is answered when a method raised."""
+    return f"An unexpected error occurred invoking '{target}' on the server."

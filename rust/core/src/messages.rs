@@ -104,15 +104,11 @@ pub struct Connected {
     pub transport: Transport,
     /// What the client and its hub call it.
     pub connection_id: String,
-    /// Whom the application took it for.
-    pub user: Option<Box<str>>,
 }
 
 /// What a SignalR client sent.
 #[derive(Debug)]
 pub struct HubEvent {
-    /// Which hub, by its index among the settings' paths.
-    pub hub: u8,
     /// What it is.
     pub kind: HubEventKind,
     /// Of the invocation, or of the stream or call that an item, completion or cancellation belongs to; may be empty.

@@ -150,7 +150,7 @@ impl Engine {
             Data::Copied(bytes) => self.0.send(id, &Payload::Binary(&bytes), event),
             Data::Object(object) => {
                 let format = id.format().unwrap_or(Format::Raw);
-                let encoded = Encoded::new(object)?.with(format.bit())?;
+                let encoded = Encoded::new(object).with(format.bit())?;
                 self.0.send(id, &encoded.payload(), event)
             }
         };
@@ -250,7 +250,7 @@ impl Engine {
         // JSON also when nobody listens: an object that can't be encoded is an error on a quiet channel, too.
         let nobody = if matches!(audience, Audience::Channel(_)) { Format::Raw } else { Format::HubJson };
         let formats = self.0.formats_of(audience);
-        let mut encoded = Encoded::new(object)?.with(if formats == 0 { nobody.bit() } else { formats })?;
+        let mut encoded = Encoded::new(object).with(if formats == 0 { nobody.bit() } else { formats })?;
         loop {
             match publish(encoded.payload())? {
                 Ok(position) => return Ok(Position(position)),
@@ -290,14 +290,14 @@ struct Encoded<'a, 'py> {
 }
 
 impl<'a, 'py> Encoded<'a, 'py> {
-    fn new(object: &'a Bound<'py, PyAny>) -> PyResult<Self> {
+    fn new(object: &'a Bound<'py, PyAny>) -> Self {
         let arguments = object.cast::<Arguments>().ok();
         let is_arguments = arguments.is_some();
         let object = match arguments {
             Some(arguments) => Cow::Owned(arguments.get().0.bind(object.py()).clone().into_any()),
             None => Cow::Borrowed(object),
         };
-        Ok(Self { object, is_arguments, json: None, msgpack: None })
+        Self { object, is_arguments, json: None, msgpack: None }
     }
 
     /// Adds what `formats` (bits) need.

@@ -44,7 +44,7 @@ event_class! {
 event_class! {
     /// What a SignalR client sent.
     HubMessage {
-        connection: u64, hub: u8, kind: &'static str, id: String, target: String, body: Py<PyBytes>,
+        connection: u64, kind: &'static str, id: String, target: String, body: Py<PyBytes>,
         stream_ids: Vec<String>,
     }
 }
@@ -107,14 +107,14 @@ pub(crate) fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
             Py::new(py, Call { connection: connection.to_bits(), target, arguments, id })?.into_any()
         }
         Event::Connected(id, connected) => {
-            let CoreConnected { opened_as, hub, connection_id, transport, .. } = *connected;
+            let CoreConnected { opened_as, hub, connection_id, transport } = *connected;
             let transport = transport.name();
             let is_json = id.format().is_none_or(|format| format.encoding() == Encoding::Json);
             let (connection, opened_as) = (id.to_bits(), opened_as.to_bits());
             Py::new(py, Connected { connection, opened_as, hub, connection_id, transport, is_json })?.into_any()
         }
         Event::Hub(id, event) => {
-            let HubEvent { hub, kind, id: invocation, target, body, stream_ids } = *event;
+            let HubEvent { kind, id: invocation, target, body, stream_ids } = *event;
             let kind = match kind {
                 HubEventKind::Invocation => "invocation",
                 HubEventKind::StreamInvocation => "stream",
@@ -125,7 +125,7 @@ pub(crate) fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
                 HubEventKind::Cancel => "cancel",
             };
             let (connection, body) = (id.to_bits(), PyBytes::new(py, &body).unbind());
-            Py::new(py, HubMessage { connection, hub, kind, id: invocation, target, body, stream_ids })?.into_any()
+            Py::new(py, HubMessage { connection, kind, id: invocation, target, body, stream_ids })?.into_any()
         }
         Event::Drained(id) => Py::new(py, Drained { connection: id.to_bits() })?.into_any(),
         Event::Closed(id, code, reason, by) => {

@@ -1,4 +1,5 @@
 //! How a connection ends: by the close handshake, by a last answer, or broken.
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::connection::{Ending, Phase};
@@ -138,11 +139,8 @@ impl Shard {
         if connection.is_registered {
             self.poller.unregister(slot);
         }
-        // Not only a close: a forked child may hold the descriptor, too.
-        if connection.fd.is_some() {
-            socket::shut_down(connection.raw_fd());
-            self.poller.epoll.remove(connection.raw_fd());
-            self.stats.connections.sub(1);
+        if let Some(fd) = &connection.fd {
+            self.end_socket(fd);
             self.stats.lagging.sub(u64::from(connection.is_blocked));
         }
         let Ending { code, reason, by } = connection.ending.map_or_else(
@@ -155,6 +153,14 @@ impl Shard {
         if connection.is_reported {
             self.common.events.push(self.index, Event::Closed(id, code, reason, by));
         }
+    }
+
+    /// Ends a socket that is about to be dropped.
+    pub(super) fn end_socket(&self, fd: &OwnedFd) {
+        let raw = fd.as_raw_fd();
+        socket::shut_down(raw); // not only a close: a forked child may hold the descriptor, too
+        self.poller.epoll.remove(raw);
+        self.stats.connections.sub(1);
     }
 
     /// Stops accepting and closes everyone.

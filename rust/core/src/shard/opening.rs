@@ -8,7 +8,10 @@ use super::connection::{Asked, Phase};
 use super::hub::{UNCACHED, accepts_event_stream};
 use super::socket;
 use crate::channel::{Watched, check_name};
-use crate::http::{RequestHead, parse_head, query_pairs, write_response, write_response_head, write_stream_head};
+use crate::http::{
+    RequestError, RequestHead, TargetError, parse_head, query_pairs, write_response, write_response_head,
+    write_stream_head,
+};
 use crate::messages::{ClosedBy, Command, Event, Request};
 use crate::protocol::Format;
 use crate::ws::{CloseCode, UpgradeError, is_upgrade, offered_subprotocols, read_upgrade, write_accept};
@@ -54,6 +57,24 @@ pub(super) struct Refusal {
 impl Refusal {
     pub(super) fn new(status: u16, text: impl Into<String>) -> Self {
         Self { status, headers: &[], text: text.into(), is_bare: false, is_uncached: false, readable_by: None }
+    }
+}
+
+impl From<RequestError> for Refusal {
+    fn from(error: RequestError) -> Self {
+        Self::new(error.status(), error.to_string())
+    }
+}
+
+impl From<TargetError> for Refusal {
+    fn from(error: TargetError) -> Self {
+        Self::new(error.status(), error.to_string())
+    }
+}
+
+impl From<UpgradeError> for Refusal {
+    fn from(error: UpgradeError) -> Self {
+        Self { headers: error.headers(), ..Self::new(error.status(), error.to_string()) }
     }
 }
 
@@ -147,10 +168,7 @@ impl Shard {
     }
 
     fn open_websocket(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<(), Refusal> {
-        let upgrade = read_upgrade(head).map_err(|error: UpgradeError| Refusal {
-            headers: error.headers(),
-            ..Refusal::new(error.status(), error.to_string())
-        })?;
+        let upgrade = read_upgrade(head)?;
         self.check_may_open(head)?;
         let mut query = self.read_query(head)?;
         let subprotocol = offered_subprotocols(head).any(|name| name == MSGPACK).then_some(MSGPACK);
@@ -230,7 +248,10 @@ impl Shard {
     /// The application accepts.
     pub(super) fn accept_asked(&mut self, slot: u32, mut watched: Vec<Watched>, user: Option<Box<str>>) {
         if let Some(asked) = self.take_asked(slot, false) {
-            watched.extend(self.channel_of_user(slot, user.as_deref()));
+            let format = self.slab.at(slot).format;
+            if let (None, Some(user)) = (&asked.hub, &user) {
+                watched.extend(self.watch_user(user, format));
+            }
             self.open(slot, &asked, watched, user);
             self.resume_reading(slot);
         }
@@ -336,16 +357,9 @@ impl Shard {
         }
     }
 
-    fn channel_of_user(&mut self, slot: u32, user: Option<&str>) -> Option<Watched> {
-        let format = self.slab.at(slot).format;
-        let channel = self.common.users.obtain(user?, &self.settings, self.clock.now_ns()).ok()?;
-        format.hub_protocol().is_none().then(|| channel.watch(format, self.index))
-    }
-
     /// The socket and what came on it go to the shard that has what it asks for.
     fn hand_over(&mut self, slot: u32, shard: usize, bytes: Vec<u8>) {
-        let fd = self.slab.at(slot).fd.take();
-        if let Some(fd) = fd {
+        if let Some(fd) = self.slab.at(slot).fd.take() {
             self.poller.epoll.remove(fd.as_raw_fd());
             self.stats.connections.sub(1);
             self.common.shards[shard].command(Command::Adopt(fd, bytes));
@@ -363,7 +377,7 @@ impl Shard {
     fn read_query(&self, head: &RequestHead<'_>) -> Result<Query, Refusal> {
         let mut query = Query::default();
         for pair in query_pairs(head.query.unwrap_or("")) {
-            let (key, value) = pair.map_err(|error| Refusal::new(error.status(), error.to_string()))?;
+            let (key, value) = pair?;
             match (&*key, &*value) {
                 ("channel", name) => {
                     check_name(name).map_err(|error| Refusal::new(400, error.to_string()))?;
@@ -422,6 +436,5 @@ fn check_plain(head: &RequestHead<'_>) -> Result<bool, Refusal> {
             ..Refusal::new(405, format!("{} {}: only GET and HEAD", head.method, head.path))
         });
     }
-    let body_bytes = head.body_bytes().map_err(|error| Refusal::new(error.status(), error.to_string()))?;
-    Ok(head.keeps_alive() && body_bytes == 0)
+    Ok(head.keeps_alive() && head.body_bytes()? == 0)
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::Shard;
-use crate::channel::{Channel, Watched};
+use crate::channel::{Channel, Registry, Watched};
 use crate::error::EngineError;
 use crate::messages::{Command, Grant};
-use crate::protocol::{raw, write_reply_result};
+use crate::protocol::{Format, raw, write_reply_result};
 
 impl Shard {
     pub(super) fn subscribe_by_message(&mut self, slot: u32, names: &[String], id: Option<&str>) {
@@ -55,6 +55,17 @@ impl Shard {
         let channel = self.obtain_channel(name)?;
         let format = self.slab.at(slot).format;
         self.join(slot, channel.watch(format, self.index))
+    }
+
+    /// A subscription to what is for one user.
+    pub(super) fn watch_user(&self, user: &str, format: Format) -> Option<Watched> {
+        self.watch_unlisted(&self.common.users, user, format)
+    }
+
+    /// A subscription to a channel that clients cannot name; none at the bound of channels.
+    pub(super) fn watch_unlisted(&self, registry: &Registry, name: &str, format: Format) -> Option<Watched> {
+        let channel = registry.obtain(name, &self.settings, self.clock.now_ns()).ok()?;
+        Some(channel.watch(format, self.index))
     }
 
     fn subscriptions_max(&self, count: usize) -> EngineError {

@@ -1,15 +1,22 @@
 //! JSON's bytes (RFC 8259): what `json.dumps(…, ensure_ascii=False, separators=(",", ":"))` gives, but for floats'
 //! exponents (`1e16`, Python's `repr` says `1e+16`).
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::error::{EncodeError, Step};
+use super::msgpack::datetime_class;
 use super::walk::{Format, Kind, unsupported};
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
-/// RFC 8259.
-pub(super) struct Json;
+use crate::buffer;
 
-impl Format for Json {
+/// RFC 8259; for hubs as .NET writes it: bytes as base64, a `datetime` as ISO 8601.
+pub(super) struct Json<const IS_FOR_HUBS: bool>;
+
+impl<const IS_FOR_HUBS: bool> Format for Json<IS_FOR_HUBS> {
     const NAME: &'static str = "JSON";
 
     #[inline(always)]
@@ -51,10 +58,12 @@ impl Format for Json {
         Ok(())
     }
 
-    /// An `int` beyond `i64`, as digits; nothing else.
+    /// An `int` beyond `i64`, as digits; for hubs [`text_of`], too; nothing else.
     fn other(out: &mut Vec<u8>, object: &Bound<'_, PyAny>, kind: Kind) -> Result<(), EncodeError> {
         if kind != Kind::Int {
-            return Err(unsupported::<Self>(object));
+            let text = if IS_FOR_HUBS { text_of(object)? } else { None };
+            let text = text.ok_or_else(|| unsupported::<Self>(object))?;
+            return Self::text(out, text.as_bytes());
         }
         // SAFETY: an int, held by the caller; its class's own __str__ and __index__ are not asked. The result is a new
         // str, or null with an exception.
@@ -131,6 +140,24 @@ impl Format for Json {
 }
 
 #[cold]
+/// The text that .NET has for bytes of any kind, and for a `datetime`.
+fn text_of(object: &Bound<'_, PyAny>) -> Result<Option<String>, EncodeError> {
+    let py = object.py();
+    if let Ok(bytes) = object.cast::<PyBytes>() {
+        return Ok(Some(STANDARD.encode(bytes.as_bytes())));
+    }
+    if object.is_instance_of::<PyByteArray>() || object.is_instance_of::<PyMemoryView>() {
+        let bytes = buffer::copy(object).map_err(|error| EncodeError::value(py, error))?;
+        return Ok(Some(STANDARD.encode(bytes)));
+    }
+    if object.is_instance(datetime_class(py).map_err(EncodeError::raised)?).map_err(EncodeError::raised)? {
+        let text = object.call_method0("isoformat").and_then(|text| text.extract::<String>());
+        let text = text.map_err(EncodeError::raised)?;
+        return Ok(Some(text.strip_suffix("+00:00").map_or_else(|| text.clone(), |utc| format!("{utc}Z"))));
+    }
+    Ok(None)
+}
+
 fn not_finite(value: f64) -> EncodeError {
     let name = if value.is_nan() {
         "nan"

@@ -9,7 +9,6 @@
 #![allow(unsafe_code)] // the walk reads borrowed references; the formats write behind one capacity check
 
 mod error;
-mod hub_json;
 mod json;
 mod msgpack;
 mod walk;
@@ -37,7 +36,7 @@ const CAPACITY_START: usize = 1024;
 /// surrogate, an `int` over `sys.set_int_max_str_digits`, nesting over [`DEPTH_MAX`], and a container that changes
 /// meanwhile. What Python code of a `dict`'s subclass (`items`) raises passes through.
 pub(crate) fn json(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    walk::walk::<json::Json>(object, out)
+    walk::walk::<json::Json<false>>(object, out)
 }
 
 /// Appends `object` to `out` as [`json`](fn@json) does, and takes bytes, as base64, and `datetime`, as ISO 8601, too.
@@ -45,7 +44,7 @@ pub(crate) fn json(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> Result<(), E
 /// # Errors
 /// Those of [`json`](fn@json).
 pub(crate) fn hub_json(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    walk::walk::<hub_json::HubJson>(object, out)
+    walk::walk::<json::Json<true>>(object, out)
 }
 
 /// Appends `object` to `out` as MessagePack, each value in its smallest form: the bytes of `msgpack.packb(object)`.

@@ -1,4 +1,6 @@
 //! What SignalR clients say: bytes to records, records to messages, messages to events.
+use std::borrow::Cow;
+
 use super::format_of;
 use super::opening::connection_id_of;
 use crate::messages::{ClosedBy, Connected, Event, HubEvent, HubEventKind};
@@ -63,13 +65,13 @@ impl Shard {
             let protocol = connection.format.hub_protocol().unwrap_or(HubProtocol::Json);
             let Some(link) = connection.link.as_deref_mut() else { break };
             link.heard_tick = tick;
-            let (has_shaken_hands, hub) = (link.has_shaken_hands, link.hub);
+            let has_shaken_hands = link.has_shaken_hands;
             let heard = match link.records.receive(&bytes[at..], record_bytes_max) {
                 Ok((taken, record)) => {
                     at += taken;
                     match record {
                         None => break,
-                        Some(record) if has_shaken_hands => hear(protocol, hub, record),
+                        Some(record) if has_shaken_hands => hear(protocol, record),
                         Some(record) => Heard::Handshake(handshake::parse_request(
                             record,
                             &[HubProtocol::Json, HubProtocol::MessagePack],
@@ -100,9 +102,7 @@ impl Shard {
                 self.break_hub(slot, &format!("{sequence_id} is a number beyond the messages"));
             }
             Heard::Event(event) => {
-                if let Some(stateful) = self.slab.at(slot).link.as_deref_mut().and_then(|link| link.stateful.as_mut())
-                    && !stateful.takes(true)
-                {
+                if !self.is_due(slot) {
                     return;
                 }
                 self.owe_ack(slot);
@@ -140,7 +140,6 @@ impl Shard {
             hub: link.hub,
             transport: link.transport,
             connection_id: connection_id_of(&link.token),
-            user: link.user.clone(),
         };
         connection.format = format_of(request.protocol, link.transport);
         connection.is_reported = true;
@@ -171,14 +170,13 @@ impl Shard {
     }
 }
 
-fn hear(protocol: HubProtocol, hub: u8, record: &[u8]) -> Heard {
+fn hear(protocol: HubProtocol, record: &[u8]) -> Heard {
     let message = match parse_message(protocol, record) {
         Ok(message) => message,
         Err(error) => return Heard::Broken(error.to_string()),
     };
-    let owned = |ids: Vec<std::borrow::Cow<'_, str>>| ids.into_iter().map(|id| id.into_owned()).collect();
-    let event = |kind, id: std::borrow::Cow<'_, str>, body: &[u8]| HubEvent {
-        hub,
+    let owned = |ids: Vec<Cow<'_, str>>| ids.into_iter().map(|id| id.into_owned()).collect();
+    let event = |kind, id: Cow<'_, str>, body: &[u8]| HubEvent {
         kind,
         id: id.into_owned(),
         target: String::new(),

@@ -93,7 +93,7 @@ impl Shard {
         if head.method != "POST" {
             return Err(Refusal { headers: &[("Allow", "POST")], ..Refusal::new(405, "") });
         }
-        let has_body = head.body_bytes().map_err(|error| Refusal::new(error.status(), error.to_string()))? > 0;
+        let has_body = head.body_bytes()? > 0;
         let keeps_alive = head.keeps_alive() && !has_body;
         let readable_by = self.hub_readable_by(head);
         let request = match parse_query(head.query.unwrap_or("")) {
@@ -130,15 +130,7 @@ impl Shard {
                 Some(id) => return self.connect_again(slot, head, id, transport),
             }
         }
-        let upgrade = if transport == Transport::WebSockets {
-            let upgrade = read_upgrade(head).map_err(|error| Refusal {
-                headers: error.headers(),
-                ..Refusal::new(error.status(), error.to_string())
-            })?;
-            Some((upgrade, None))
-        } else {
-            None
-        };
+        let upgrade = if transport == Transport::WebSockets { Some((read_upgrade(head)?, None)) } else { None };
         let asked = Asked {
             upgrade,
             hub: Some(HubOpening::Connect(hub, transport, token)),
@@ -312,12 +304,10 @@ impl Shard {
     pub(super) fn own_channels(&self, slot: u32) -> Vec<Watched> {
         let Some(connection) = self.slab.get(slot) else { return Vec::new() };
         let Some(link) = &connection.link else { return Vec::new() };
-        let now_ns = self.clock.now_ns();
         let path = &self.settings.hubs.paths[usize::from(link.hub)];
-        let everybody = self.common.hubs.obtain(path, &self.settings, now_ns);
-        let user = link.user.as_ref().map(|user| self.common.users.obtain(user, &self.settings, now_ns));
-        let found = [Some(everybody), user].into_iter().flatten();
-        found.filter_map(Result::ok).map(|channel| channel.watch(connection.format, self.index)).collect()
+        let everybody = self.watch_unlisted(&self.common.hubs, path, connection.format);
+        let user = link.user.as_ref().and_then(|user| self.watch_user(user, connection.format));
+        everybody.into_iter().chain(user).collect()
     }
 }
 
@@ -338,7 +328,7 @@ fn id_required() -> Refusal {
 /// The token that the query carries as `id`; one that no negotiate gives out finds nothing.
 fn token_of(head: &RequestHead<'_>) -> Result<Option<Token>, Refusal> {
     for pair in query_pairs(head.query.unwrap_or("")) {
-        let (name, value) = pair.map_err(|error| Refusal::new(error.status(), error.to_string()))?;
+        let (name, value) = pair?;
         if name.eq_ignore_ascii_case("id") && !value.is_empty() {
             return decode_id(&value).map(Some).ok_or_else(no_connection);
         }

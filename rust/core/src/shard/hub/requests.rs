@@ -34,7 +34,7 @@ impl Shard {
         let target = self.slot_of(id).ok_or_else(no_connection)?;
         let link = self.slab.at(target).link.as_deref().ok_or_else(no_connection)?;
         let (transport, is_over) = (link.transport, link.is_over);
-        let left = head.body_bytes().map_err(|error| Refusal::new(error.status(), error.to_string()))?;
+        let left = head.body_bytes()?;
         if head.method == "DELETE" {
             if transport != Transport::LongPolling {
                 return Err(Refusal::new(400, "Cannot terminate this connection using the DELETE endpoint."));
@@ -62,7 +62,7 @@ impl Shard {
         if head.method != "POST" {
             return Err(no_connection());
         }
-        let left = head.body_bytes().map_err(|error| Refusal::new(error.status(), error.to_string()))?;
+        let left = head.body_bytes()?;
         let asked = Asked {
             hub: Some(HubOpening::Post(hub, token, left)),
             readable_by: self.hub_readable_by(head),
@@ -96,12 +96,6 @@ impl Shard {
     pub(in crate::shard) fn may_post(&mut self, slot: u32, exchange: &Exchange) -> bool {
         let Some(target) = self.slot_of(exchange.to) else { return true }; // to be told so
         let poster = self.id_of(slot);
-        while let Some(&first) = self.link_at(target).posts.front() {
-            if self.slot_of(first).is_some() {
-                break;
-            }
-            self.link_at(target).posts.pop_front();
-        }
         let link = self.link_at(target);
         link.is_over || (link.posts.front() == Some(&poster) && !link.has_backlog() && self.may_read(target))
     }
@@ -115,25 +109,21 @@ impl Shard {
     }
 
     /// Takes some of a post's body.
-    pub(in crate::shard) fn take_posted(&mut self, slot: u32, mut exchange: Box<Exchange>, bytes: &[u8]) -> usize {
+    pub(in crate::shard) fn take_posted(&mut self, slot: u32, exchange: Box<Exchange>, bytes: &[u8]) -> usize {
         let count = usize::try_from(exchange.left).unwrap_or(usize::MAX).min(bytes.len());
-        let target = self.slot_of(exchange.to).filter(|&target| self.slab.at(target).is_live());
-        let Some(target) = target else {
-            self.slab.at(slot).phase = Phase::Posting(exchange);
+        let to = exchange.to;
+        self.slab.at(slot).phase = Phase::Posting(exchange);
+        let Some(target) = self.slot_of(to).filter(|&target| self.slab.at(target).is_live()) else {
             self.refuse(slot, &no_connection());
             return bytes.len();
         };
-        let to = exchange.to;
         self.timers.set(slot, self.settings.handshake_timeout);
-        self.slab.at(slot).phase = Phase::Posting(Box::new(Exchange { readable_by: None, ..*exchange }));
         let taken = self.take_hub_bytes(target, &bytes[..count]);
-        exchange.left -= taken as u64;
-        let is_done = exchange.left == 0;
-        if self.slab.get(slot).is_none() {
+        let Some(Phase::Posting(exchange)) = self.slab.get_mut(slot).map(|connection| &mut connection.phase) else {
             return bytes.len();
-        }
-        self.slab.at(slot).phase = Phase::Posting(exchange);
-        if is_done || self.slot_of(to).is_none() {
+        };
+        exchange.left -= taken as u64;
+        if exchange.left == 0 || self.slot_of(to).is_none() {
             self.finish_post(slot);
         }
         taken

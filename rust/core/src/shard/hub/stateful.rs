@@ -4,12 +4,14 @@
 //! the few private messages. A client of this kind is written to by the slow path alone, because each of its messages
 //! has a number; what it has not acknowledged is bounded, beyond it the client lags.
 use std::collections::VecDeque;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use super::opening::no_connection;
 use crate::channel::Slice;
 use crate::http::RequestHead;
 use crate::protocol::signalr::sequence::{ReceivedSequence, SentSequence, Verdict};
-use crate::protocol::signalr::{HubMessage, RecordReceiver, write_message, write_records};
+use crate::protocol::signalr::{HubMessage, RecordReceiver};
 use crate::shard::Shard;
 use crate::shard::connection::Phase;
 use crate::shard::opening::{Answered, Refusal};
@@ -22,7 +24,7 @@ use crate::ws::{CloseCode, Receiver, frame_bytes, read_upgrade, write_accept, wr
 const UNACKED_BYTES_MAX: usize = 100_000;
 /// Messages of a client after which it gets an ack at once; else it waits a second for it.
 const ACK_EVERY: i64 = 32;
-const ACK_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
+const ACK_AFTER: Duration = Duration::from_secs(1);
 
 /// The books of one connection.
 #[derive(Debug, Default)]
@@ -92,11 +94,6 @@ impl Stateful {
             out.extend_from_slice(&bytes[frame_starts(bytes).nth(known).unwrap_or(bytes.len())..]);
         }
     }
-
-    /// Whether a message of the client is to be dealt with.
-    pub(super) fn takes(&mut self, is_trackable: bool) -> bool {
-        self.received.handle_message(is_trackable) == Verdict::Process
-    }
 }
 
 /// Where each frame of a server begins.
@@ -164,6 +161,11 @@ impl Shard {
         self.stateful_at(slot).is_none_or(|stateful| stateful.received.handle_sequence(sequence_id).is_ok())
     }
 
+    /// Whether a trackable message of the client is to be dealt with: it has not come before.
+    pub(super) fn is_due(&mut self, slot: u32) -> bool {
+        self.stateful_at(slot).is_none_or(|stateful| stateful.received.handle_message(true) == Verdict::Process)
+    }
+
     /// A trackable message was dealt with: it is acknowledged, soon.
     pub(super) fn owe_ack(&mut self, slot: u32) {
         let due = self.timers.tick() + ticks(ACK_AFTER);
@@ -185,14 +187,6 @@ impl Shard {
             self.write_message(slot, &HubMessage::Ack { sequence_id });
             self.flush(slot);
         }
-    }
-
-    fn write_message(&mut self, slot: u32, message: &HubMessage<'_>) {
-        let connection = self.slab.at(slot);
-        let Some(protocol) = connection.format.hub_protocol() else { return };
-        let mut record = Vec::new();
-        write_message(protocol, message, &mut record);
-        write_records(connection.format, &record, connection.outbox.bytes_mut());
     }
 
     /// The socket is gone: whether the connection waits for another one.
@@ -219,10 +213,7 @@ impl Shard {
             link.records = RecordReceiver::new(protocol);
         }
         if let Some(fd) = fd {
-            let raw = std::os::fd::AsRawFd::as_raw_fd(&fd);
-            socket::shut_down(raw);
-            self.poller.epoll.remove(raw);
-            self.stats.connections.sub(1);
+            self.end_socket(&fd);
         }
         self.timers.set(slot, self.settings.hubs.disconnect_timeout);
         true
@@ -230,8 +221,7 @@ impl Shard {
 
     /// A new socket, in `slot`, for the connection in `target`.
     pub(super) fn reattach(&mut self, slot: u32, head: &RequestHead<'_>, target: u32) -> Result<Answered, Refusal> {
-        let upgrade = read_upgrade(head)
-            .map_err(|error| Refusal { headers: error.headers(), ..Refusal::new(error.status(), error.to_string()) })?;
+        let upgrade = read_upgrade(head)?;
         let connection = self.slab.at(target);
         if let Phase::Open(_) = connection.phase {
             let mut goodbye = Vec::new();
@@ -243,7 +233,7 @@ impl Shard {
             return Err(no_connection());
         }
         let Some(fd) = self.slab.at(slot).fd.take() else { return Err(no_connection()) };
-        let raw = std::os::fd::AsRawFd::as_raw_fd(&fd);
+        let raw = fd.as_raw_fd();
         self.poller.epoll.remove(raw);
         if self.poller.epoll.add(raw, self.token_of(target), Interest::Connection).is_err() {
             self.drop_connection(slot);

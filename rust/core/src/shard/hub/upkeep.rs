@@ -125,15 +125,19 @@ impl Shard {
         allow_reconnect: bool,
         why: (CloseCode, &str, ClosedBy),
     ) {
-        let connection = self.slab.at(slot);
-        if connection.is_live()
-            && let Some(protocol) = connection.format.hub_protocol()
-        {
-            let mut record = Vec::new();
-            write_message(protocol, &HubMessage::Close { error: error.map(Into::into), allow_reconnect }, &mut record);
-            write_records(connection.format, &record, connection.outbox.bytes_mut());
+        if self.slab.at(slot).is_live() {
+            self.write_message(slot, &HubMessage::Close { error: error.map(Into::into), allow_reconnect });
         }
         self.end_hub_as_is(slot, why);
+    }
+
+    /// Adds a message of the hub's own to the outbox: one without a number.
+    pub(super) fn write_message(&mut self, slot: u32, message: &HubMessage<'_>) {
+        let connection = self.slab.at(slot);
+        let Some(protocol) = connection.format.hub_protocol() else { return };
+        let mut record = Vec::new();
+        write_message(protocol, message, &mut record);
+        write_records(connection.format, &record, connection.outbox.bytes_mut());
     }
 
     /// Ends a SignalR connection behind what it has been told; a WebSocket with 1000, as the reference does.
