@@ -25,7 +25,7 @@ node := $(and $(shell command -v node),$(shell command -v npm))
 help: ## This list
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | sort | awk -F '\t' '{ printf "%-8s %s\n", $$1, $$2 }'
 
-demo: .venv/.stamp-engine ## A hub with thousands of real clients, live in the terminal
+demo: .venv/.stamp-engine ## A backend, the relay before it, 10,000 SignalR clients: live in the terminal
 	$(BIN)/fanwire demo
 
 test: .venv/.stamp-engine .venv/.stamp-test tests/interop/node/node_modules/.stamp
@@ -43,6 +43,8 @@ lint: .venv/.stamp-engine .venv/.stamp-lint .venv/.stamp-test ## ruff, mypy, stu
 	cargo fmt --manifest-path rust/core/fuzz/Cargo.toml --check
 	$(with_python) cargo clippy --workspace --all-targets --locked -- -D warnings
 	$(with_python) RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+	@if command -v c++ >/dev/null; then set -x; cargo check --manifest-path rust/core/fuzz/Cargo.toml --locked; \
+	else echo "skipped: the fuzz targets are not checked, there is no C++ compiler for libFuzzer"; fi
 	@if cargo deny --version >/dev/null 2>&1; then set -x; cargo deny --workspace check bans licenses sources; \
 	else echo "skipped: cargo deny is not installed (cargo install --locked cargo-deny)"; fi
 	$(BIN)/python -m pytest tests/test_house.py

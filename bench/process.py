@@ -8,9 +8,12 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import IO, Any, Self
+
+CORES = os.sched_getaffinity(0)
+"""What this machine lets us use, before anybody is pinned."""
 
 
 class ChildFailed(RuntimeError):
@@ -22,6 +25,22 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def wait_until(
+    who: str,
+    look: Callable[[], dict[str, Any]],
+    what: str,
+    holds: Callable[[dict[str, Any]], bool],
+    within_s: float,
+    poll_s: float,
+) -> None:
+    """Look at counters, every `poll_s` seconds, until that holds. Raises ChildFailed after `within_s` seconds."""
+    deadline = time.monotonic() + within_s
+    while not holds(found := look()):
+        if time.monotonic() > deadline:
+            raise ChildFailed(f"{who}: {what}: {found}")
+        time.sleep(poll_s)
 
 
 class Child:
@@ -38,9 +57,8 @@ class Child:
 
     def __enter__(self) -> Self:
         """Start it, on its cores from its first instruction."""
-        cores = self.cores & os.sched_getaffinity(0) or os.sched_getaffinity(0)
         before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, cores)  # inherited by the child and all it starts
+        os.sched_setaffinity(0, self.cores & CORES or CORES)  # inherited by the child and all it starts
         try:
             self._process = subprocess.Popen(
                 self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, bufsize=1
@@ -100,8 +118,12 @@ class Child:
 
     def complaints(self) -> str:
         """The last 1,500 characters of its stderr."""
+        return self.errors()[-1500:].strip()
+
+    def errors(self) -> str:
+        """Its stderr so far."""
         with open(f"/proc/self/fd/{self._errors.fileno()}", errors="replace") as copy:  # noqa: PTH123 (a descriptor)
-            return copy.read()[-1500:].strip()
+            return copy.read()
 
     def _read(self) -> None:
         """Body of the reading thread."""

@@ -49,7 +49,7 @@ def _images(summary: Summary) -> str:
     return "\n\n".join(images)
 
 
-def _rows(header: list[str], rows: Iterable[list[str]]) -> str:
+def markdown_table(header: list[str], rows: Iterable[list[str]]) -> str:
     """A Markdown table, first column left, the others right."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -81,26 +81,27 @@ def _bounds(summary: Summary) -> str:
         bound = verdict.bound
         times = "×" if bound.against else ""
         said = {None: "not measured", True: "yes", False: "**no**"}[verdict.is_reached]
-        value = "–" if verdict.value is None else f"{_figure(verdict.value)}{times}"
-        rows.append([bound.title, f"≤ {_figure(bound.at_most)}{times}", value, said])
-    return "## The bounds\n\n" + _rows(["bound", "at most", "measured", "reached"], rows)
+        value = "–" if verdict.value is None else f"{figure_text(verdict.value)}{times}"
+        rows.append([bound.title, f"≤ {figure_text(bound.at_most)}{times}", value, said])
+    return "## The bounds\n\n" + markdown_table(["bound", "at most", "measured", "reached"], rows)
 
 
-def _figure(value: float) -> str:
+def figure_text(value: float) -> str:
     """Three significant digits, without an exponent."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _span(spread: Spread | None) -> str:
+def span_text(spread: Spread | None) -> str:
+    """The median, and the lowest and highest where there were several."""
     if spread is None:
         return "–"
     if spread.count == 1:
-        return _figure(spread.median)
-    return f"{_figure(spread.median)} ({_figure(spread.low)}–{_figure(spread.high)})"
+        return figure_text(spread.median)
+    return f"{figure_text(spread.median)} ({figure_text(spread.low)}–{figure_text(spread.high)})"
 
 
 def _micro_to_milli(value: float | None) -> str:
-    return "–" if value is None else _figure(value / 1000)
+    return "–" if value is None else figure_text(value / 1000)
 
 
 def _workload(summary: Summary, workload: str, table: dict[str, Peer], *, control: bool) -> str:
@@ -111,11 +112,11 @@ def _workload(summary: Summary, workload: str, table: dict[str, Peer], *, contro
         completion = summary.median(workload, name, "completion_us.p50", control=control)
         last = summary.median(workload, name, "completion_us.p99", control=control)
         label = f"**{table[name].label}**" if name == "fanwire" else table[name].label
-        cells = [label, _span(spread), *(f"{_figure(ratio)}×" if ratio else "–" for ratio in ratios)]
+        cells = [label, span_text(spread), *(f"{figure_text(ratio)}×" if ratio else "–" for ratio in ratios)]
         rows.append([*cells, _micro_to_milli(completion), _micro_to_milli(last), str(spread.count if spread else 0)])
     header = ["peer", "CPU, µs", "× bare loop", "× µWS", "last receiver p50, ms", "p99, ms", "runs"]
     title = f"### {_title(workload)}, {summary.clients(workload):,} clients"
-    return f"{title}\n\n{_rows(header, rows)}\n\n<sub>{conditions(summary.header)}</sub>"
+    return f"{title}\n\n{markdown_table(header, rows)}\n\n<sub>{conditions(summary.header)}</sub>"
 
 
 def _title(workload: str) -> str:
@@ -131,9 +132,9 @@ def _title(workload: str) -> str:
 def _idle(summary: Summary, table: dict[str, Peer]) -> str:
     rows = []
     for name in summary.peers("idle"):
-        cells = [table[name].label, _span(summary.spread("idle", name, "idle_kib"))]
-        cells.append(_span(summary.spread("idle", name, "connect_s")))
-        cells.append(_span(summary.spread("idle", name, "connect_cpu_us")))
+        cells = [table[name].label, span_text(summary.spread("idle", name, "idle_kib"))]
+        cells.append(span_text(summary.spread("idle", name, "connect_s")))
+        cells.append(span_text(summary.spread("idle", name, "connect_cpu_us")))
         after, before = summary.median("idle", name, "after_kib"), summary.median("idle", name, "before_kib")
         cells.append("–" if after is None or before is None else f"{(after - before) / 1024:.1f}")
         rows.append(cells)
@@ -145,7 +146,7 @@ def _idle(summary: Summary, table: dict[str, Peer]) -> str:
         "after*: what it still holds more when all have left. The sockets' kernel memory, about 3.7 KiB each, is the "
         "same for all and not in it. Seconds: from the first `connect()` to the last upgrade answered."
     )
-    return f"{text}\n\n{_rows(header, rows)}\n\n<sub>{conditions(summary.header)}</sub>"
+    return f"{text}\n\n{markdown_table(header, rows)}\n\n<sub>{conditions(summary.header)}</sub>"
 
 
 def _shards(summary: Summary) -> str:
@@ -155,7 +156,7 @@ def _shards(summary: Summary) -> str:
         two = summary.median(workload, "fanwire-2", "busiest_us")
         if workload != "idle" and one and two:
             total_one, total_two = summary.median(workload, "fanwire"), summary.median(workload, "fanwire-2")
-            cells = [_title(workload), *(_figure(v) if v else "–" for v in (total_one, total_two, one, two))]
+            cells = [_title(workload), *(figure_text(v) if v else "–" for v in (total_one, total_two, one, two))]
             rows.append([*cells, f"{one / two:.2f}×"])
     if not rows:
         return ""
@@ -165,7 +166,7 @@ def _shards(summary: Summary) -> str:
         "which is what bounds a server with a core for each shard. With two shards the server may use both cores."
     )
     header = ["workload", "1 shard, µs", "2 shards, µs", "busiest of 1, µs", "busiest of 2, µs", "capacity"]
-    return f"{text}\n\n{_rows(header, rows)}"
+    return f"{text}\n\n{markdown_table(header, rows)}"
 
 
 def _control(summary: Summary, table: dict[str, Peer]) -> str:
@@ -196,7 +197,7 @@ def _incomplete(summary: Summary, table: dict[str, Peer]) -> str:
         for run in summary.incomplete()
     ]
     text = "## Incomplete runs\n\nA run in which a message was missing, doubled or out of order counts nowhere above."
-    return f"{text}\n\n{_rows(['peer', 'workload', 'turn', 'what was wrong'], rows)}"
+    return f"{text}\n\n{markdown_table(['peer', 'workload', 'turn', 'what was wrong'], rows)}"
 
 
 def main() -> None:

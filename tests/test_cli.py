@@ -1,14 +1,14 @@
 """The command line."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import fanwire
 import pytest
-from fanwire.cli.demo import GOAL_BURST, PAYLOAD_BYTES, move, payload, plan
-from fanwire.cli.demo_figures import Figures, Match
-from fanwire.cli.demo_screen import line, screen, summary
 
 
 def fanwire_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -37,53 +37,46 @@ def test_load_hands_everything_over_and_gives_the_exit_code_back() -> None:
     assert refused.returncode == 2
 
 
-def test_the_plan_ticks_calmly_and_has_goals() -> None:
-    rhythm = plan(30, 10_000)
-    assert [at for at, _ in rhythm] == sorted(at for at, _ in rhythm)
-    assert {count for _, count in rhythm} == {1, GOAL_BURST}
-    assert 5 <= sum(count == GOAL_BURST for _, count in rhythm) <= 9
-    assert rhythm[-1][0] < 30
-    assert plan(0.01, 1) == [(0.0, 1)]
-
-
-def test_the_payload_is_what_the_load_client_checks() -> None:
-    text = payload(7, 123)
-    assert len(text) == PAYLOAD_BYTES
-    assert text.startswith("0000000007 000000 00000000000000000123 x")
-
-
-def test_a_goal_counts_and_moves_the_odds() -> None:
-    import random
-
-    match = Match()
-    before = list(match.odds)
-    move(match, 0.5, random.Random(1), is_goal=True)
-    assert sum(match.goals) == 1
-    assert match.minute == 45
-    assert match.odds != before
-
-
-@pytest.mark.parametrize("phase", ["connecting", "playing", "done"])
-def test_every_phase_can_be_drawn(phase: str) -> None:
-    from rich.console import Console
-
-    figures = Figures(clients=10, seconds=3, phase=phase, connections=7)
-    figures.connected = {"connected": 10}
-    figures.complete = {"received": 5, "expected": 5, "gaps": 0, "latency_us": {"p50": 1.0}} if phase == "done" else {}
-    figures.publications, figures.deliveries, figures.writes = 5, 50, 10
-    console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
-    console.print(screen(figures, (0.001, float("inf"))))
-    console.print(summary(figures))
-    console.file.close()
-    text = console.export_text()
-    assert "7 clients" in text
-    assert "50 writes" in text
-    assert line(figures)
+@pytest.mark.timeout(120)
+def test_the_demo_counts_what_it_did_with_the_relay_and_without() -> None:
+    done = fanwire_command("demo", "--clients", "60", "--matches", "5", "--seconds", "5")
+    assert done.returncode == 0, done.stderr
+    rows = dict(re.findall(r"│ +(\S.*?) {2,}(\S.*?) *│", done.stdout))
+    assert rows["clients"].split() == ["60", "60"]
+    assert rows["connections at the backend"].split()[:2] == ["6", "60"]
+    due = rows["messages that clients are due"].split()
+    assert rows["messages that arrived"].split() == [*due, "each", "of", "them"]
+    assert all(int(count.replace(",", "")) > 60 for count in due)
+    told = " ".join(done.stdout.replace("│", " ").split())
+    assert "60 of 60 clients stayed connected" in told
+    assert "all 6 connections were back" in told
 
 
 @pytest.mark.timeout(60)
-def test_demo_without_a_terminal_prints_lines_and_ends() -> None:
-    done = fanwire_command("demo", "--clients", "50", "--seconds", "2")
-    assert done.returncode == 0, done.stderr
-    assert "50 clients" in done.stdout
-    assert "gaps, reordered" in done.stdout
+def test_an_interrupted_demo_leaves_no_process() -> None:
+    inherited = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "FANWIRE_DEMO_MARK": str(os.getpid()),
+    }
+    command = [sys.executable, "-m", "fanwire", "demo", "--clients", "20", "--seconds", "60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=inherited) as demo:
+        assert demo.stdout is not None
+        assert any(" odds " in line and " 20 clients" in line for line in demo.stdout)
+        children = marked(f"FANWIRE_DEMO_MARK={os.getpid()}")
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(10) == 0
+    assert len(children) == 5
+    assert marked(f"FANWIRE_DEMO_MARK={os.getpid()}") == []
+
+
+def marked(variable: str) -> list[int]:
+    """Processes that inherited a variable."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if variable.encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+        except OSError:
+            continue  # it is another's, or has just ended
+    return found

@@ -1,39 +1,14 @@
 """Each example runs as it stands."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from support.examples import EXAMPLES, example
 from support.raw import frame, read_frame, upgraded
-
-EXAMPLES = Path(__file__).parent.parent / "examples"
-
-
-@contextmanager
-def example(name: str, *arguments: str) -> Iterator[str]:
-    """The first line that the example prints, while it runs; then Ctrl-C."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, str(EXAMPLES / name), *arguments]
-    # A background job of a shell ignores Ctrl-C, and its children would, too.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.send_signal(signal.SIGINT)
-        process.wait(8)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_quickstart_tells_the_time() -> None:
@@ -88,7 +63,7 @@ def test_the_readme_shows_the_quickstart_as_it_is() -> None:
 
 
 def test_every_example_is_tested() -> None:
-    source = Path(__file__).read_text()
+    source = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     for path in EXAMPLES.glob("*.py"):
         assert f'"{path.name}"' in source, path.name
 

@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import threading
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
@@ -355,3 +356,23 @@ def _what_a_child_sees(hub: fanwire.Hub) -> str:
     thread.start()
     thread.join(5)
     return said
+
+
+async def test_a_drain_is_spread_and_who_is_not_closed_yet_is_served(hub: fanwire.Hub) -> None:
+    hub.on_message(lambda client, data: client.send(data))
+    async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
+        leave = anyio.Event()
+
+        async def serve(*, task_status: anyio.abc.TaskStatus[str]) -> None:
+            async with hub.serve(ANY, drain_spread=2.0, drain_code=1012) as serving:
+                task_status.started(serving.address)
+                await leave.wait()
+
+        address = await tasks.start(serve)
+        peers = [await stack.enter_async_context(connected(address)) for _ in range(4)]
+        leave.set()
+        assert await peers[0].closed() == (1012, "")
+        await peers[3].send("still here")
+        assert await peers[3].receive() == "still here"
+        for peer in peers[1:]:
+            assert await peer.closed() == (1012, "")

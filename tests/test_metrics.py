@@ -25,6 +25,10 @@ NAMES = {
     "fanwire_overtaken_total",
     "fanwire_handshakes_refused_total",
     "fanwire_accept_pauses_total",
+    "fanwire_skipped_total",
+    "fanwire_delivery_seconds_bucket",
+    "fanwire_delivery_seconds_count",
+    "fanwire_delivery_seconds_sum",
     "fanwire_fanout_completion_seconds_bucket",
     "fanwire_fanout_completion_seconds_count",
     "fanwire_fanout_completion_seconds_sum",
@@ -57,6 +61,12 @@ async def test_what_happened_is_counted(hub: fanwire.Hub) -> None:
             assert samples["fanwire_deliveries_total", ""] == 1
             assert samples["fanwire_bytes_sent_total", ""] >= 102
             assert ("fanwire_fanout_completion_seconds_bucket", "+Inf") in samples
+            assert [samples["fanwire_delivery_seconds_count", fraction] for fraction in ("0.5", "0.99", "1")] == [
+                1,
+                1,
+                1,
+            ]
+            assert samples["fanwire_skipped_total", "latest"] == 0
         await until(lambda: 1000 in hub.stats().closes)
         assert (await scrape(serving.address))["fanwire_closes_total", "1000"] == 1
 

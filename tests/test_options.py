@@ -15,9 +15,15 @@ def test_every_setting_of_the_engine_is_an_option_or_the_hubs_own() -> None:
     settings = next(node for node in stub.body if isinstance(node, ast.ClassDef) and node.name == "Settings")
     new = next(node for node in settings.body if isinstance(node, ast.FunctionDef))
     names = {argument.arg for argument in new.args.kwonlyargs}
-    assert names - {"shards", "channels", "ask_opening", "ask_subscribing", "signalr_paths"} == set(
-        Options.__annotations__
-    ) - set(OWN)
+    assert names - {
+        "shards",
+        "channels",
+        "snapshots",
+        "ask_opening",
+        "ask_subscribing",
+        "tell_connected",
+        "signalr_paths",
+    } == set(Options.__annotations__) - set(OWN)
 
 
 def test_every_option_has_a_word_on_it() -> None:

@@ -44,7 +44,7 @@ def program(poller: str, descriptors: int = 0) -> Iterator[tuple[subprocess.Pope
         line = process.stdout.readline()
         while line and not line.startswith("serving on "):
             line = process.stdout.readline()
-        yield process, line.removeprefix("serving on ").strip()
+        yield process, line.removeprefix("serving on ").partition(" ")[0]
     finally:
         process.kill()
         process.wait()

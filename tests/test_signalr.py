@@ -1,7 +1,9 @@
 """SignalR as a Python program has it: methods, streams, results that clients owe, whom a publication is for."""
 
 import dataclasses
+import json
 import logging
+import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -444,6 +446,39 @@ async def test_a_stateful_client_gets_what_it_missed_once_and_in_order(hub: fanw
             assert (await client.receive())["type"] in (7, 8)
 
 
+async def test_calls_that_waited_when_a_stateful_client_was_lost_are_carried_out_once(hub: fanwire.Hub) -> None:
+    """More than are worked on at once, and the last one is cut in half: the client sends them all again."""
+    has_begun, may_end = anyio.Event(), anyio.Event()
+
+    @hub.method("Number")
+    async def number(client: fanwire.Client, number: int) -> int:
+        has_begun.set()
+        await may_end.wait()
+        return number
+
+    calls = [{"type": 1, "invocationId": f"{n}", "target": "Number", "arguments": [n]} for n in range(40)]
+    said = "".join(f"{json.dumps(call)}\x1e" for call in calls)
+    async with hub.serve(ANY) as serving:
+        reply = await run_sync(partial(negotiate, serving.address, query="&useStatefulReconnect=true"))
+        target = f"/signalr?id={reply['connectionToken']}"
+        async with connected(serving.address, target) as peer:
+            await HubClient(peer).send({"protocol": "json", "version": 2})
+            await peer.send(said[:-20])
+            await has_begun.wait()
+            await run_sync(peer.break_off)
+            await until(lambda: hub.stats().connections == 0)
+        async with connected(serving.address, target) as peer:
+            client = HubClient(peer)
+            await peer.send('{"type":9,"sequenceId":1}\x1e' + said)
+            may_end.set()
+            results: list[int] = []
+            while len(results) < len(calls):
+                message = await client.receive()
+                assert message["type"] in (3, 8, 9), message
+                results += [message["result"]] if message["type"] == 3 else []
+            assert results == list(range(40))
+
+
 async def test_a_stateful_client_that_acknowledges_nothing_is_bounded(hub: fanwire.Hub) -> None:
     hub.method("Echo")(lambda client, text: text)
     async with hub.serve(ANY, outbox_bytes_max=50_000) as serving:
@@ -479,3 +514,62 @@ async def test_what_waits_for_a_poller_is_bounded_by_the_log_and_the_outbox(hub:
         body = (await run_sync(get)).content
         assert b'"type":7' in body and len(body) < 20_000
         assert (await run_sync(get)).status_code in (204, 404)
+
+
+@pytest.mark.parametrize("protocol", ["json", "messagepack"])
+async def test_the_load_client_negotiates_invokes_and_has_each_publication_once(
+    hub: fanwire.Hub, protocol: str
+) -> None:
+    @hub.method("Subscribe")
+    def subscribe(client: fanwire.Client, match: str) -> None:
+        hub.subscribe(client, match)
+        client.send({"match": match}, event="Snapshot")
+
+    @hub.method("Publish")
+    def publish(client: fanwire.Client, match: str, count: int) -> None:
+        for number in range(count):
+            hub.publish(match, {"match": match, "s": number}, event="Odds")
+
+    commands: list[dict[str, object]] = [
+        {"invoke": {"target": "Subscribe", "arguments": ["m1"], "calls": 50}},
+        {"invoke": {"target": "Publish", "arguments": ["m1", 20], "calls": 1}},
+        {"expect": 20},
+        {"expect": 0},
+    ]
+    async with hub.serve(ANY) as serving:
+        command = [sys.executable, "-m", "fanwire", "load", "signalr", "--url", f"ws://{serving.address}/signalr"]
+        told = "".join(f"{json.dumps(line)}\n" for line in commands).encode()
+        done = await anyio.run_process([*command, "--protocol", protocol, "--connections", "50"], input=told)
+    connected, subscribed, published, _, complete, _, rest = map(json.loads, done.stdout.splitlines())
+    assert (connected["connected"], connected["failed"]) == (50, 0)
+    assert subscribed["invoked"].items() >= {"calls": 50, "failed": 0}.items()
+    assert published["invoked"].items() >= {"calls": 1, "failed": 0}.items()
+    assert complete["complete"].items() >= {"lowest": 20, "highest": 20, "closed": 0}.items()
+    assert rest["complete"].items() >= {"lowest": 0, "highest": 0, "closed": 0}.items()
+
+
+async def test_who_begins_with_a_post_is_the_user_that_was_authenticated(hub: fanwire.Hub) -> None:
+    hub.authenticate(lambda request: request.headers.get("authorization", "").removeprefix("Bearer ") or None)
+
+    @hub.method
+    def who(client: fanwire.Client) -> str | None:
+        return client.identity.id if client.identity else None
+
+    async with hub.serve(ANY) as serving:
+
+        def play() -> str:
+            url, call = (
+                f"http://{serving.address}/signalr",
+                '{"type":1,"invocationId":"1","target":"who","arguments":[]}',
+            )
+            with httpx.Client(headers={"Authorization": "Bearer alice"}, trust_env=False) as http:
+                token = http.post(f"{url}/negotiate?negotiateVersion=1").json()["connectionToken"]
+                polled = f"{url}?id={token}"
+                records = f'{{"protocol":"json","version":1}}\x1e{call}\x1e'
+                assert http.post(polled, content=records).status_code == 200
+                came = ""
+                while '"type":3' not in came:
+                    came += http.get(polled).text
+                return came
+
+        assert '"result":"alice"' in await run_sync(play)

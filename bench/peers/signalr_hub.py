@@ -1,11 +1,16 @@
 """The hub that is measured: fanwire with the methods that the load uses. `python signalr_hub.py PORT`."""
 
+import itertools
+import json
 import sys
+import time
 
 import anyio
 import fanwire
 
 hub = fanwire.Hub(signalr_paths=("/live",), drain_timeout=0.5)
+numbers = itertools.count(1)
+"""Of the publications, as the real hub counts them."""
 
 
 @hub.method("Subscribe")
@@ -25,10 +30,18 @@ def add(client: fanwire.Client, a: int, b: int) -> int:
 
 @hub.method("Publish")
 def publish(client: fanwire.Client, match: str, count: int, pad: int) -> None:
-    """So many publications back to back, of the real hub's form."""
-    for number in range(count):
-        odds = {"match": match, "s": number, "t": 1_700_000_000_000_000_000, "home": 1.5, "draw": 3.5, "away": 6.5}
-        hub.publish(match, odds | {"pad": "x" * pad}, event="Odds")
+    """So many publications back to back, each the object that the real hub publishes."""
+    for number in itertools.islice(numbers, count):
+        odds = {
+            "match": match,
+            "s": number,
+            "t": time.time_ns(),
+            "home": 1.5 + number % 100 / 100,
+            "draw": 3.5,
+            "away": 6.5,
+            "pad": "x" * pad,
+        }
+        hub.publish(match, odds, event="Odds")
 
 
 @hub.method("PublishRaw")
@@ -41,7 +54,7 @@ def publish_raw(client: fanwire.Client, match: str, count: int, size: int) -> No
 async def main() -> None:
     """Serve until stdin ends."""
     async with hub.serve(f"127.0.0.1:{sys.argv[1]}"):
-        print("listening", flush=True)
+        print(json.dumps({"ready": True}), flush=True)
         await anyio.to_thread.run_sync(sys.stdin.read)
 
 

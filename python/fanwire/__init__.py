@@ -4,6 +4,8 @@ from fanwire._engine import Arguments, Position, __version__
 from fanwire.auth import Identity, Request
 from fanwire.channel import Channel
 from fanwire.client import Client
+from fanwire.deliveries import Delivery
+from fanwire.endpoint import Endpoint
 from fanwire.errors import (
     CallFailed,
     ClientGone,
@@ -20,7 +22,8 @@ from fanwire.errors import (
     UnsupportedType,
     UnsupportedValue,
 )
-from fanwire.hub import Endpoint, Hub
+from fanwire.hub import Hub
+from fanwire.presence import PresenceChange
 
 __all__ = [
     "Arguments",
@@ -29,6 +32,7 @@ __all__ = [
     "Client",
     "ClientGone",
     "ConfigError",
+    "Delivery",
     "EncodeError",
     "Endpoint",
     "FanwireError",
@@ -41,6 +45,7 @@ __all__ = [
     "ListenFailed",
     "PayloadTooBig",
     "Position",
+    "PresenceChange",
     "Refused",
     "Request",
     "UnsupportedType",

@@ -20,14 +20,21 @@ __all__ = [
     "Message",
     "Opening",
     "Position",
+    "Presence",
+    "Progress",
     "Record",
+    "Relayed",
     "Settings",
+    "SnapshotWanted",
     "Stats",
     "Subscribing",
+    "Upstream",
+    "Wanted",
     "__version__",
     "build_info",
     "encode_json",
     "encode_msgpack",
+    "matches",
     "run_load",
 ]
 
@@ -41,6 +48,9 @@ def encode_json(data: Any) -> bytes:
 
 def encode_msgpack(data: Any) -> bytes:
     """MessagePack of `data`, as ``publish`` would send it. Raises what ``publish`` raises."""
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a channel's name matches a pattern, in which ``*`` is any run of characters. Raises InvalidChannel."""
 
 def run_load(command: list[str], args: list[str]) -> int:
     """Run the load client until it is done; returns its exit code.
@@ -68,9 +78,22 @@ class Position:
 
 @final
 class ChannelRule:
-    """Bounds of the channels whose name matches `pattern`; the first match wins."""
+    """What the channels promise whose name matches `pattern`; the first match wins. See ``fanwire.Channel``."""
 
-    def __new__(cls, pattern: str, *, backlog_bytes: int, backlog_frames: int) -> ChannelRule: ...
+    def __new__(
+        cls,
+        pattern: str,
+        *,
+        policy: str,
+        backlog_bytes: int,
+        backlog_frames: int,
+        backlog_age: float | None,
+        history: int,
+        history_age: float,
+        history_bytes: int,
+        start: str,
+        presence: bool,
+    ) -> ChannelRule: ...
 
 @final
 class Settings:
@@ -82,8 +105,10 @@ class Settings:
         shards: int = 1,
         poller: str | None = None,
         channels: Sequence[ChannelRule] = ...,
+        snapshots: Sequence[tuple[str, float]] = ...,
         ask_opening: bool = False,
         ask_subscribing: bool = False,
+        tell_connected: bool = False,
         origins: Sequence[str] | None = None,
         head_bytes_max: int = 16_384,
         message_bytes_max: int = 65_536,
@@ -110,6 +135,40 @@ class Settings:
         backlog: int = 4_096,
         pin_shards: bool = False,
     ) -> Settings: ...
+    def relaying(self, hubs: Sequence[int], paths: Sequence[str] = ...) -> Settings:
+        """The same, with these of ``signalr_paths``, by index, relayed: ``HubMessage.record`` has their messages.
+
+        On each of `paths` plain WebSockets are relayed: ``Opening`` with protocol ``websocket``, then ``Relayed``.
+        """
+
+@final
+class Wanted:
+    """Where a client wants to begin in the channels that it asks for; given back as it came."""
+
+@final
+class SnapshotWanted:
+    """New subscribers of a channel wait for ``publish_snapshot`` or ``give_up_snapshot``."""
+
+    channel: str
+
+@final
+class Presence:
+    """Who came to channels with presence and who went, in order."""
+
+    changes: list[tuple[str, int, bool]]
+    """Channel, connection, and whether it came."""
+
+@final
+class Progress:
+    """How far a publication has come among one shard's subscribers in one format."""
+
+    token: int
+    part: int
+    subscribers: int
+    behind: int
+    """Those whose sockets have not taken it."""
+    skipped: int
+    """Those who went past it, so far."""
 
 @final
 class Opening:
@@ -126,7 +185,7 @@ class Opening:
     channels: list[str]
     """What the query asks to watch, decoded."""
     protocol: str
-    """``raw``, ``sse`` or ``signalr``."""
+    """``raw``, ``sse``, ``signalr``, or ``websocket`` on a path whose WebSockets are relayed."""
 
 @final
 class Asking:
@@ -146,6 +205,7 @@ class Subscribing:
     channels: list[str]
     id: str | None
     """The message's ``id`` as JSON text, to be answered when it is not None."""
+    wanted: Wanted
 
 @final
 class Message:
@@ -153,6 +213,15 @@ class Message:
 
     connection: int
     data: str | bytes
+
+@final
+class Relayed:
+    """What a client sent on a path whose WebSockets are relayed, as it came; to be acknowledged."""
+
+    connection: int
+    data: bytes
+    is_text: bool
+    """Then `data` is UTF-8."""
 
 @final
 class Call:
@@ -167,7 +236,10 @@ class Call:
 
 @final
 class Connected:
-    """A SignalR client has shaken hands."""
+    """A client is connected, and, if it is a SignalR client, has shaken hands; None and 0 where it is not one.
+
+    Comes before its first message, or at once with ``tell_connected``; of other clients only with that.
+    """
 
     connection: int
     """Its number from now on."""
@@ -175,12 +247,12 @@ class Connected:
     """Its number in its ``Opening``, if there was one."""
     hub: int
     """Which of ``signalr_paths``."""
-    connection_id: str
+    connection_id: str | None
     """What the client and its hub call it."""
-    transport: str
+    transport: str | None
     """``WebSockets``, ``ServerSentEvents`` or ``LongPolling``."""
-    is_json: bool
-    """Its hub protocol: JSON, or MessagePack."""
+    hub_protocol: str | None
+    """``json`` or ``messagepack``."""
 
 @final
 class HubMessage:
@@ -194,6 +266,8 @@ class HubMessage:
     target: str
     body: bytes
     """Arguments, an item or a result in the connection's hub protocol; the text of an error."""
+    record: bytes | None
+    """On a path that is relayed the whole message as it came."""
     stream_ids: list[str]
 
 @final
@@ -220,7 +294,40 @@ class Record:
     level: int
     text: str
 
-_Event = Opening | Asking | Subscribing | Message | Call | Connected | HubMessage | Drained | Closed | Record
+@final
+class Upstream:
+    """What happened on a connection to a backend. Members that a kind does not name are empty."""
+
+    session: int
+    kind: str
+    """``opened``; ``completion`` (`id`, `outcome`, `body`); ``item`` (`id`, `body`); ``welcome`` (`id` is the target,
+    `body` the record); ``unnamed`` (`id` is the target); ``idle``; ``drained``; ``negotiated`` (`status`, 0 without an
+    answer, and `body`); ``closed``, the last (`text`, `status`, `said`, `may_reconnect`, `was_open`, `pending`)."""
+    id: str
+    outcome: str
+    """``result`` with a raw value in `body`, ``void``, or ``error`` with its text in `body`."""
+    body: bytes
+    text: str
+    """Why it was closed: the error of the backend's Close message, if it sent one, else what broke."""
+    status: int | None
+    """HTTP's, of a backend that refused."""
+    said: bool
+    """The backend sent a Close message."""
+    may_reconnect: bool
+    """That message allows the client to come back."""
+    was_open: bool
+    """The backend had shaken hands."""
+    pending: list[str]
+    """Ids of calls that have got no answer."""
+    subprotocol: str | None
+    """What a plain backend chose, in ``opened``."""
+    code: int | None
+    """Of the WebSocket's Close frame that the backend sent, in ``closed``; 1005 where that has none."""
+    reason: str
+    """Of the same."""
+
+_FromClients = Opening | Asking | Subscribing | Message | Call | Relayed | Connected | HubMessage | Drained | Closed
+_Event = _FromClients | Record | Upstream
 
 @final
 class Stats:
@@ -252,6 +359,10 @@ class Stats:
     """Fan-out completion: (upper bound in seconds, publications' turns at or under it), cumulative; the last is inf."""
     completion_seconds: float
     """Sum of all completions, seconds."""
+    skipped: dict[str, int]
+    """Publications that subscribers went past under the policy of their channel, by policy."""
+    taken: list[tuple[float, list[tuple[float, int]], float]]
+    """Of sampled publications, until a share of a shard's subscribers had them: share, buckets and sum as above."""
     poller: str
     """``epoll`` or ``uring``, as chosen."""
 
@@ -276,7 +387,7 @@ class Engine:
     def take_events(self, count_max: int = 1024) -> list[_Event]:
         """What happened since the last call, oldest first for each connection. Never waits."""
     def acknowledge(self, connections: Sequence[int]) -> None:
-        """One entry for each Message, Call or Subscribing that is dealt with: its client may send the next ones."""
+        """One entry for each Message, Call, Relayed or Subscribing that is dealt with: its client may send more."""
     def publish(
         self,
         channel: str,
@@ -286,6 +397,7 @@ class Engine:
         ttl: float | None = None,
         deferred: bool = False,
         excluded: Sequence[int] = ...,
+        keyframe: bool = False,
     ) -> Position:
         """Append one publication; with `deferred` the shards are woken by ``flush`` (or when 64 KiB wait).
 
@@ -317,16 +429,40 @@ class Engine:
         """Wake the shards for what was published with `deferred`."""
     def accept(self, connection: int, channels: Sequence[str], user: str | None = None) -> None:
         """Finish an Opening: answer the upgrade, subscribed to `channels` from its first byte, as `user`'s."""
+    def accept_relayed(self, connection: int, subprotocol: str | None = None) -> None:
+        """Finish an Opening of protocol ``websocket``, with the subprotocol that its backend chose."""
     def refuse(self, connection: int, status: int, reason: str) -> None:
         """Answer an Opening or Asking with an error status and `reason` as plain text."""
     def respond(self, connection: int, status: int, content_type: str, body: bytes) -> None:
         """Answer an Asking."""
-    def subscribe(self, connection: int, channel: str) -> None:
-        """Publications made after this call reach the connection. Raises InvalidChannel."""
-    def grant(self, connection: int, channels: Sequence[str], id: str | None = None, error: str | None = None) -> None:
+    def publish_snapshot(self, channel: str, data: Any, event: str | None = None) -> Position:
+        """Append the state of a channel, for subscribers that wait for it alone. Raises as ``publish``."""
+    def give_up_snapshot(self, channel: str, why: str) -> None:
+        """Have subscribers that wait for a keyframe begin where they came, and tell them why."""
+    def track(self, position: Position) -> tuple[int, int]:
+        """Have shards report, as Progress, how far a publication has come: the token of the reports, how many parts.
+
+        Raises ValueError for a position at which nothing was published yet.
+        """
+    def untrack(self, token: int) -> None:
+        """End the reports of a token."""
+    def subscribe(self, connection: int, channel: str, since: Position | None = None, start: str | None = None) -> None:
+        """Publications made after this call reach the connection, which begins at `since` or `start`.
+
+        Raises InvalidChannel, and ValueError for a start that does not exist.
+        """
+    def grant(
+        self,
+        connection: int,
+        channels: Sequence[str],
+        id: str | None = None,
+        error: str | None = None,
+        wanted: Wanted | None = None,
+    ) -> None:
         """Decide on a Subscribing: subscribe to `channels`, then answer with `error` or with what could not be had.
 
-        Where all is well a request with an `id` is answered with the channels, one without not at all.
+        Where all is well a request with an `id`, or one that says where it was, is answered with the channels and
+        where each begins; another one not at all.
         """
     def unsubscribe(self, connection: int, channel: str) -> None:
         """Publications made after this call no longer reach the connection. Raises InvalidChannel."""
@@ -335,6 +471,8 @@ class Engine:
 
         A full outbox closes the connection with 1013.
         """
+    def reply(self, connection: int, text: str) -> None:
+        """A reply to a call of the raw protocol: text in any of its formats. Raises PayloadTooBig."""
     def invoke(self, connection: int, target: str, arguments: tuple[Any, ...], id: str | None) -> None:
         """Call a method of a SignalR client; with an `id` it answers. Raises what ``send`` does, as the next four."""
     def complete(self, connection: int, id: str, result: Any) -> None:
@@ -345,6 +483,76 @@ class Engine:
         """Answer a SignalR client's invocation, or end its stream, with an error."""
     def stream_item(self, connection: int, id: str, item: Any) -> None:
         """Send an item of the stream that a SignalR client invoked."""
+    def complete_raw(self, connection: int, id: str, outcome: str, body: bytes) -> None:
+        """Answer an invocation with what a backend answered: ``Upstream.outcome`` and ``body`` in the same protocol."""
+    def send_records(self, connection: int, records: bytes) -> None:
+        """Send whole messages of its hub protocol to a SignalR client, as they are."""
+    def publish_to_lane(self, lane: str, data: Any, event: str) -> Position:
+        """As ``publish``, to the clients of a lane."""
+    def keep(self, lane: str, bytes_max: int | None) -> None:
+        """Keep a lane's messages for who joins late, from its newest snapshot on; None: no longer."""
+    def await_snapshot(self, lane: str, awaits: bool = True) -> None:
+        """Keep the lane's next snapshot for newcomers and show it to nobody else; or no longer."""
+    def join_lane(self, connection: int, lane: str, is_subscribed: bool = False) -> bool:
+        """Subscribe a client to a lane, behind what is kept of it; one that `is_subscribed` begins once more there.
+
+        False when that is lost, and nothing was done.
+        """
+    def join_live(self, connection: int, lane: str) -> None:
+        """Subscribe to a lane from here on, whatever was kept of it."""
+    def leave_lane(self, connection: int, lane: str) -> None:
+        """End a client's subscription to a lane."""
+    def upstream_open(
+        self,
+        session: int,
+        urls: Sequence[str],
+        headers: Sequence[tuple[str, str]],
+        protocol: str,
+        route: tuple[Any, ...],
+        *,
+        negotiates: bool,
+        keepalive: float,
+        server_timeout: float,
+        connect_timeout: float,
+        idle: float | None,
+        record_bytes_max: int,
+        queue_bytes_max: int,
+    ) -> None:
+        """Connect to a backend. `route` says where goes what comes:
+
+        ``("lane", lane, everyone, snapshot)``, ``("broadcast", path, everyone, welcome)``, ``("private", connection,
+        dropped)``, ``("calls",)``; sets of targets are sets of ``str``.
+        """
+    def upstream_send(self, session: int, records: bytes) -> int | None:
+        """Queue whole messages for a backend; gives how many bytes wait, None where the session is closed."""
+    def upstream_invoke(self, session: int, protocol: str, id: str, target: str, arguments: bytes) -> int | None:
+        """Queue an invocation with raw arguments; gives what ``upstream_send`` gives."""
+    def upstream_open_plain(
+        self,
+        session: int,
+        urls: Sequence[str],
+        headers: Sequence[tuple[str, str]],
+        subprotocols: Sequence[str],
+        route: tuple[Any, ...],
+        *,
+        keepalive: float,
+        server_timeout: float,
+        connect_timeout: float,
+        idle: float | None,
+        message_bytes_max: int,
+        queue_bytes_max: int,
+    ) -> None:
+        """Connect to a plain WebSocket backend. `route` says where goes what comes:
+
+        ``("lane", lane)``, ``("private", connection, accepts)``, where the connection may wait to be accepted once the
+        backend has agreed, or ``("nowhere",)``.
+        """
+    def upstream_send_message(self, session: int, data: bytes, is_text: bool) -> int | None:
+        """Queue a message for a plain backend; gives what ``upstream_send`` gives."""
+    def upstream_close(self, session: int, farewell: tuple[int, str] | None = None) -> None:
+        """End a session, with this code and reason in the Close frame; ``closed`` comes all the same."""
+    def upstream_negotiate(self, request: int, url: str, headers: Sequence[tuple[str, str]], timeout: float) -> None:
+        """Ask what a backend would answer; ``negotiated`` comes with `request` as its session, within the timeout."""
     def ask_drained(self, connection: int) -> None:
         """Have a Drained event come once the socket has taken all private bytes."""
     def disconnect(self, connection: int, code: int = 1000, reason: str = "") -> None:
@@ -355,8 +563,8 @@ class Engine:
         """Subscribers of the channel, now."""
     def stats(self) -> Stats:
         """All counters and gauges, now."""
-    def drain(self, code: int = 1001, reason: str = "") -> None:
-        """Stop accepting, then close every connection in an orderly way."""
+    def drain(self, code: int = 1001, reason: str = "", spread: float = 0.0) -> None:
+        """Stop accepting, then close every connection in an orderly way, evenly over `spread` seconds."""
     def stop(self) -> None:
         """End the threads and close every socket. Idempotent; waits for the threads with the GIL released.
 

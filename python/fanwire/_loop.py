@@ -40,6 +40,23 @@ async def readable(descriptor: int) -> None:
     await anyio.wait_readable(descriptor)
 
 
+class StrayCancellation(Exception):
+    """The application's code let a cancellation escape that was not its task's: of a future of its own, say."""
+
+
+def raise_if_strayed(cancelled: BaseException) -> None:
+    """Raise ``StrayCancellation`` unless it is this task that is being cancelled.
+
+    Only asyncio lets such a thing happen; and a task group would take it for the end of all that is in it.
+    """
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None or not isinstance(cancelled, asyncio.CancelledError):
+        return
+    task = asyncio.current_task()
+    if task is None or not task.cancelling():
+        raise StrayCancellation("something that it waited for was cancelled") from cancelled
+
+
 class Callback:
     """A function of the application, ``def`` or ``async def``, that is awaited alike."""
 
@@ -55,9 +72,13 @@ class Callback:
         """Whether it may wait, and so needs a task."""
 
     async def __call__(self, *arguments: Any) -> Any:
-        result = self.function(*arguments)
-        if self.is_async:
-            return await result
+        try:
+            result = self.function(*arguments)
+            if self.is_async:
+                return await result
+        except anyio.get_cancelled_exc_class() as error:
+            raise_if_strayed(error)
+            raise
         if isinstance(result, Awaitable):
             if isinstance(result, Coroutine):
                 result.close()

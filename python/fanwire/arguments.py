@@ -5,10 +5,13 @@ annotation anything goes. JSON has base64 for ``bytes`` and ISO 8601 for ``datet
 """
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
+
+from fanwire.logs import hub_log
 
 STREAMS = (AsyncIterator, AsyncIterable, AsyncGenerator)
 """Annotations of a parameter that takes what a client streams."""
@@ -45,6 +48,7 @@ class Signature:
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self._parameters: list[Decoder] = []
+        self._defaults: list[Any] = []
         self._required = 0
         self._rest: Decoder | None = None
         self.streams: list[tuple[int, Decoder]] = []
@@ -54,7 +58,7 @@ class Signature:
         except ValueError:  # some built-in functions do not tell theirs
             self._rest = ANY
             return
-        hints = _hints(function)
+        hints = _hints(name, function)
         place = 0
         for parameter in parameters:
             hint = hints.get(parameter.name, Any)
@@ -68,6 +72,7 @@ class Signature:
                         self.streams.append((place, Decoder(f"item of {parameter.name!r}", items[0] if items else Any)))
                     else:
                         self._parameters.append(Decoder(what, hint))
+                        self._defaults.append(parameter.default)
                         if parameter.default is parameter.empty:
                             self._required = len(self._parameters)
                     place += 1
@@ -84,14 +89,28 @@ class Signature:
             raise ValueError(f"too many arguments: {count}, at most {len(self._parameters)} are taken")
         decoders = self._parameters
         arguments = [decoder.decode(item, is_json) for decoder, item in zip(decoders, items, strict=False)]
+        if self.streams:
+            arguments += self._defaults[count:]  # so that streams have their places behind those that are left out
         if self._rest is not None:
             arguments += [self._rest.decode(item, is_json) for item in items[len(decoders) :]]
         return arguments
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+def _hints(method: str, function: Callable[..., Any]) -> dict[str, Any]:
     target = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
     try:
         return get_type_hints(inspect.unwrap(target), include_extras=True)
-    except (NameError, TypeError, AttributeError):  # a name that only the type checker knows
-        return {}
+    except (NameError, TypeError, AttributeError):  # a name that only the type checker knows: one by one, then
+        return dict(_hints_one_by_one(method, inspect.unwrap(target)))
+
+
+def _hints_one_by_one(method: str, function: Any) -> Iterator[tuple[str, Any]]:
+    names = getattr(function, "__globals__", {})
+    parameters = list(inspect.signature(function).parameters)
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        one = SimpleNamespace(__annotations__={name: annotation})
+        try:
+            yield from get_type_hints(one, globalns=names, include_extras=True).items()
+        except (NameError, TypeError, AttributeError) as error:
+            if name in parameters[1:] and name != "self":
+                hub_log.warning("method %r: argument %r is not checked: its annotation: %s", method, name, error)

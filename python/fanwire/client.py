@@ -10,9 +10,20 @@ from fanwire.errors import HubStopped
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fanwire._engine import Call, Engine, HubMessage, Message, Subscribing
+    from fanwire._engine import Call, Closed, Connected, Engine, HubMessage, Message, Subscribing
     from fanwire.auth import Identity
     from fanwire.errors import ClientGone
+
+    ClientEvent = Message | Call | Subscribing | HubMessage | Connected | Closed
+
+
+REASON_BYTES_MAX = 123
+"""Of a close frame: RFC 6455 §5.5."""
+
+
+def cut_reason(reason: str) -> str:
+    """As much of a close's reason as fits."""
+    return reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore")
 
 
 class Calls(Protocol):
@@ -82,8 +93,11 @@ class Client:
     __slots__ = (
         "__weakref__",
         "_calls",
+        "_gone",
         "_hub",
         "_identity",
+        "_is_connected",
+        "_is_turned_away",
         "_link",
         "_waiting",
         "connection_id",
@@ -109,8 +123,14 @@ class Client:
         self._hub = 0
         # Its calls, if it is one of SignalR's and any were made.
         self._calls: Calls | None = None
-        # What this client sent while an async callback of its own is at work; None when none is.
-        self._waiting: deque[Message | Call | Subscribing] | None = None
+        # on_connect is through with it: on_disconnect will hear of its end.
+        self._is_connected = False
+        # Whether on_connect did not want it: then nothing that it sent is dealt with.
+        self._is_turned_away = False
+        # What ended it, or the hub.
+        self._gone: Exception | None = None
+        # What happened to this client while an async callback of its own is at work; None when none is.
+        self._waiting: deque[ClientEvent] | None = None
 
     def __repr__(self) -> str:
         who = "anonymous" if self._identity is None or self._identity.id is None else repr(self._identity.id)
@@ -144,6 +164,12 @@ class Client:
         if engine is not None:
             engine.send(self.id, data, event)
 
+    def _reply(self, text: str) -> None:
+        """Answer a call of the raw protocol with JSON text, as it is. Raises what ``send`` raises."""
+        engine = self._engine()
+        if engine is not None:
+            engine.reply(self.id, text)
+
     async def invoke(self, target: str, *arguments: object) -> Any:
         """Call a method of a SignalR client and wait for its result, in a task of the hub's event loop.
 
@@ -156,6 +182,8 @@ class Client:
         """
         if self.connection_id is None:
             raise TypeError(f"client {self.id} cannot be invoked: it does not speak SignalR")
+        if self._gone is not None:
+            raise self._gone
         if self._calls is None:
             self._calls = self._link.calls_of(self)
         return await self._calls.ask(target, arguments)

@@ -65,7 +65,7 @@ class ListenFailed(FanwireError, OSError):
 
 
 class ConfigError(FanwireError, ValueError):
-    """A setting is unknown, malformed or out of its bounds."""
+    """A setting is unknown, malformed or out of its bounds; the message goes on where the key ends: ``is unknown``."""
 
     file: str | None
     """The TOML file, or None for an environment variable or an option."""
@@ -84,7 +84,8 @@ class ConfigError(FanwireError, ValueError):
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
-        return ": ".join(part for part in (place, self.key, str(self.args[0])) if part)
+        what = " ".join(part for part in (self.key, str(self.args[0])) if part)
+        return f"{place}: {what}" if place else what
 
 
 class InvalidChannel(FanwireError, ValueError):

@@ -7,3 +7,6 @@ hub_log = logging.getLogger("fanwire.hub")
 
 engine_log = logging.getLogger("fanwire.engine")
 """What the engine has to say."""
+
+relay_log = logging.getLogger("fanwire.relay")
+"""Lanes that go down and come back; what a relay's configuration should name."""

@@ -84,7 +84,7 @@ class Methods:
 
 def reply_result(client: Client, id: str, result: object) -> None:
     """Answer the message whose ``id``, as JSON text, is `id`. Raises what ``encode_json`` and ``Client.send`` raise."""
-    client.send(f'{{"id":{id},"result":{encode_json(result).decode()}}}')
+    client._reply(f'{{"id":{id},"result":{encode_json(result).decode()}}}')
 
 
 def reply_error(client: Client, id: str | None, text: str) -> None:
@@ -97,6 +97,6 @@ def tell_error(client: Client, id: str | None, text: str) -> None:
     """Send ``{"error": text}``, with the ``id`` of what it answers where there is one. Raises nothing."""
     answered = "" if id is None else f'"id":{id},'
     try:
-        client.send(f'{{{answered}"error":{encode_json(text).decode()}}}')
+        client._reply(f'{{{answered}"error":{encode_json(text).decode()}}}')
     except (EncodeError, PayloadTooBig):
         hub_log.exception("client %d could not be told of an error", client.id)

@@ -1,6 +1,6 @@
 """The engine's counters in Prometheus' text format. ✗ what counts them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import inf
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -55,24 +55,44 @@ class StatsCollector(Collector):
         for code, count in sorted(stats.closes.items()):
             closes.add_metric([str(code)], count)
         yield closes
+        skipped = CounterMetricFamily(
+            _name("skipped"), "Publications that a subscriber went past, by the channel's policy.", labels=["policy"]
+        )
+        for policy, count in sorted(stats.skipped.items()):
+            skipped.add_metric([policy], count)
+        yield skipped
         yield HistogramMetricFamily(
             _name("fanout_completion_seconds"),
             "Time from a publication until the last subscriber that keeps up has been written to.",
-            buckets=[(f"{bound:g}" if bound < inf else "+Inf", count) for bound, count in stats.completion_buckets],
+            buckets=_buckets(stats.completion_buckets),
             sum_value=stats.completion_seconds,
         )
+        taken = HistogramMetricFamily(
+            _name("delivery_seconds"),
+            "Time from a sampled publication until this share of a shard's subscribers had it or went past it.",
+            labels=["fraction"],
+        )
+        for fraction, buckets, seconds in stats.taken:
+            taken.add_metric([f"{fraction:g}"], _buckets(buckets), seconds)
+        yield taken
 
 
 class Metrics:
     """A registry of its own for one engine: nothing of the process's default registry is mixed in."""
 
-    def __init__(self, stats: Callable[[], Stats]) -> None:
+    def __init__(self, stats: Callable[[], Stats], others: Iterable[Collector] = ()) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(StatsCollector(stats))
+        for other in others:
+            self._registry.register(other)
 
     def render(self) -> bytes:
         """The text of a scrape; its type is ``CONTENT_TYPE``."""
         return generate_latest(self._registry)
+
+
+def _buckets(counts: Iterable[tuple[float, int]]) -> list[tuple[str, int]]:
+    return [(f"{bound:g}" if bound < inf else "+Inf", count) for bound, count in counts]
 
 
 def _name(field: str) -> str:

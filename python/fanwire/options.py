@@ -14,6 +14,11 @@ class Options(TypedDict, total=False):
     """The ``Origin`` values that may connect; None (default) lets all in, without one too."""
     drain_timeout: float
     """How long serving waits, at its end, for clients to answer the close; default 5."""
+    drain_spread: float
+    """Over how long, before that, the closes are spread, so that not all clients come back at once; default 0."""
+    drain_code: int
+    """The close code at the end of serving; default 1001. SignalR clients get 1000, which they take as a reason to
+    reconnect."""
     openings_max: int
     """How many openings async callbacks (``authenticate``, ``authorize``) are at work on at once; the others wait in
     order. Default 256."""
@@ -70,13 +75,28 @@ class Options(TypedDict, total=False):
     """Whether each shard's thread stays on one core; default False."""
 
 
+HANDSHAKE_TIMEOUT_S = 10.0
+"""The default, which relays keep to as well as the engine."""
 OWN: dict[str, Any] = {
     "drain_timeout": 5.0,
+    "drain_spread": 0.0,
+    "drain_code": 1001,
     "openings_max": 256,
     "signalr_paths": ("/signalr",),
     "signalr_parallel_max": 1,
 }
 """Those that are the hub's, with their defaults; the others go to the engine as they are."""
+
+
+def check_paths(signalr_paths: Sequence[str]) -> None:
+    """Raises ValueError for paths of which one would hide the other: they are found whatever the case."""
+    known: dict[str, str] = {}
+    for path in signalr_paths:
+        folded = path.casefold()
+        for other in (folded, folded.removesuffix("/negotiate"), f"{folded}/negotiate"):
+            if other in known:
+                raise ValueError(f"a hub at {path!r} and one at {known[other]!r} would hide each other")
+        known[folded] = path
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -87,8 +107,9 @@ def check_options(options: Mapping[str, Any]) -> None:
             nearest = get_close_matches(name, known, 1)
             hint = f"; the nearest known one is {nearest[0]!r}" if nearest else ""
             raise TypeError(f"unknown option {name!r}{hint}")
-    if options.get("drain_timeout", 0) < 0:
-        raise ValueError(f"drain_timeout must be >= 0 seconds, not {options['drain_timeout']}")
+    for name in ("drain_timeout", "drain_spread"):
+        if options.get(name, 0) < 0:
+            raise ValueError(f"{name} must be >= 0 seconds, not {options[name]}")
     for name in ("openings_max", "signalr_parallel_max"):
         if options.get(name, 1) < 1:
             raise ValueError(f"{name} must be >= 1, not {options[name]}")

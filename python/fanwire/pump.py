@@ -6,7 +6,7 @@ is it acknowledged, and a client with ``messages_pending_max`` of them pending i
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -23,20 +23,41 @@ from fanwire._engine import (
     HubMessage,
     Message,
     Opening,
+    Presence,
+    Progress,
     Record,
+    Relayed,
+    SnapshotWanted,
     Subscribing,
+    Upstream,
 )
 from fanwire._loop import Callback, Loop, finish, readable
-from fanwire.auth import Refused, Request, identity_of
-from fanwire.client import Client, Link
-from fanwire.errors import ClientGone, FanwireError, LimitReached
+from fanwire.auth import Identity, Refused, Request, identity_of
+from fanwire.channel import Channel
+from fanwire.client import Client, Link, cut_reason
+from fanwire.deliveries import Deliveries
+from fanwire.errors import ClientGone, FanwireError, HubStopped, LimitReached
 from fanwire.logs import engine_log, hub_log
 from fanwire.methods import INTERNAL_ERROR, TOLD, Methods, reply_error, tell_error
 from fanwire.metrics import CONTENT_TYPE, Metrics
-from fanwire.signalr import Calls
+from fanwire.presence import Presences, presence_patterns
+from fanwire.relay.admission import RefusedByBackend
+from fanwire.relay.client import RelayedClient
+from fanwire.relay.config import RelayConfig
+from fanwire.relay.metrics import RelayCollector
+from fanwire.relay.plain import PlainRelay, PlainRelays
+from fanwire.relay.relay import Relay
+from fanwire.relay.stats import RelayStats
+from fanwire.relay.upstreams import Upstreams
+from fanwire.signalr import CLOSED_WITH_ERROR, Calls
+from fanwire.snapshots import SnapshotRule, Snapshots
 
 Sent = Message | Call | Subscribing
 """What a client sent, each to be acknowledged once."""
+PRESENCE_INTERVAL_S = 0.25
+"""For so long new subscribers of a presence channel begin at the same list."""
+InTurn = Sent | HubMessage | Connected | Closed
+"""What is dealt with in its turn, client by client."""
 
 
 @dataclass(slots=True)
@@ -45,9 +66,13 @@ class Callbacks:
 
     authenticate: Callback | None = None
     authorize: Callback | None = None
+    on_connect: Callback | None = None
     on_message: Callback | None = None
+    on_disconnect: Callback | None = None
+    on_presence: Callback | None = None
     methods: Methods = field(default_factory=Methods)
     endpoints: dict[str, Methods] = field(default_factory=dict)
+    snapshots: list[SnapshotRule] = field(default_factory=list)
 
 
 class Pump:
@@ -61,8 +86,11 @@ class Pump:
         tasks: TaskGroup,
         *,
         openings_max: int,
+        handshake_timeout: float,
         signalr_paths: Sequence[str],
         signalr_parallel_max: int,
+        relays: Sequence[RelayConfig] = (),
+        channels: Mapping[str, Channel],
     ) -> None:
         engine = link.require()
         self._link = link
@@ -70,7 +98,6 @@ class Pump:
         self._callbacks = callbacks
         self._loop = loop
         self._tasks = tasks
-        self._metrics = Metrics(engine.stats)
         # Those that events or an opening told of; an idle connection that was never asked about costs nothing here.
         self._clients: dict[int, Client] = {}
         # Connections of messages that are dealt with, to be acknowledged in one call.
@@ -80,13 +107,30 @@ class Pump:
         self._openings: deque[tuple[Client, Opening]] = deque()
         self._openers = 0
         self._openers_max = openings_max
+        # Clients that are gone and wait for on_disconnect.
+        self._parting = 0
         # By the number that the engine has for each SignalR hub.
         self._hubs = [callbacks.endpoints.get(path, callbacks.methods) for path in signalr_paths]
+        upstreams = Upstreams(engine)
+        relaying = engine, tasks, upstreams, self._acknowledge_soon, handshake_timeout
+        hubs = [config for config in relays if config.protocol == "signalr"]
+        self._relays = {
+            len(signalr_paths) - len(hubs) + index: Relay(config, *relaying) for index, config in enumerate(hubs)
+        }
+        self._relays_by_path = {relay.config.path.casefold(): relay for relay in self._relays.values()}
+        plain = {config.path: PlainRelay(config, *relaying) for config in relays if config.protocol == "websocket"}
+        self._plain = PlainRelays(plain)
+        self._all_relays: tuple[Relay | PlainRelay, ...] = (*self._relays.values(), *plain.values())
+        self._metrics = Metrics(engine.stats, [RelayCollector(self._all_relays)] if relays else [])
+        self.deliveries = Deliveries(engine)
+        self.presences = Presences(engine, channels, callbacks.on_presence, self._identify)
+        snapshots = Snapshots(engine, [*self._presence_snapshots(channels), *callbacks.snapshots], tasks)
         self._parallel_max = signalr_parallel_max
         link.make_calls_by(self._make_calls)
         self._handlers: dict[type, Callable[[Any], None]] = {
             Message: self._sent,
             Call: self._sent,
+            Relayed: self._plain.take,
             Subscribing: self._sent,
             HubMessage: self._hub_message,
             Connected: self._connected,
@@ -94,8 +138,20 @@ class Pump:
             Opening: self._opening,
             Closed: self._closed,
             Asking: self._asking,
+            SnapshotWanted: snapshots.wanted,
+            Presence: self.presences.take,
+            Progress: self.deliveries.take,
             Record: self._record,
+            Upstream: upstreams.dispatch,
         }
+
+    def _presence_snapshots(self, channels: Mapping[str, Channel]) -> list[SnapshotRule]:
+        """How a new subscriber of a presence channel learns who is there."""
+        patterns = presence_patterns(channels)
+        if patterns:
+            self._tasks.start_soon(self.presences.run, self._tasks)
+        callback = Callback(self.presences.snapshot)
+        return [SnapshotRule(pattern, callback, PRESENCE_INTERVAL_S, 1.0, "presence") for pattern in patterns]
 
     async def run(self) -> None:
         """Deal with events for ever. Cancelled, it leaves no event half dealt with, but for those in tasks."""
@@ -113,13 +169,40 @@ class Pump:
             else:
                 await readable(descriptor)
 
+    def relay_stats(self) -> list[RelayStats]:
+        """How the relays stand."""
+        return [relay.stats() for relay in self._all_relays]
+
+    def end(self, error: HubStopped) -> None:
+        """Nothing is answered any more: whoever waits for a client, or for a delivery, is told."""
+        for client in self._clients.values():
+            client._gone = error
+            if isinstance(client._calls, Calls):
+                client._calls.end(error)
+        self.deliveries.end(str(error))
+
+    @property
+    def is_parting(self) -> bool:
+        """Whether ``on_disconnect`` has yet to be called for a client, or is at work."""
+        return self._callbacks.on_disconnect is not None and bool(self._clients or self._parting)
+
     # Openings
 
     def _opening(self, event: Opening) -> None:
+        if event.protocol == "websocket":
+            self._plain.opening(event)
+            return
+        relay = self._relay_of(event)
+        identity = relay.recall(Request(event)) if relay is not None else None
+        if identity is not None:
+            if not is_negotiate(event):
+                self._clients[event.connection] = Client(event.connection, self._link, identity)
+            self._engine.accept(event.connection, event.channels, None)
+            return
         client = self._clients[event.connection] = Client(event.connection, self._link)
         authenticate, authorize = self._callbacks.authenticate, self._callbacks.authorize
         may_wait = bool((authenticate and authenticate.is_async) or (authorize and authorize.is_async))
-        if not may_wait:
+        if not may_wait and relay is None:
             finish(self._open(client, event))
             return
         self._openings.append((client, event))
@@ -139,15 +222,20 @@ class Pump:
     async def _open(self, client: Client, event: Opening) -> None:
         engine = self._engine
         try:
-            if self._callbacks.authenticate is not None:
+            relay = self._relay_of(event)
+            if relay is not None:
+                client._identity = await relay.admit(Request(event))
+            elif self._callbacks.authenticate is not None:
                 client._identity = identity_of(await self._callbacks.authenticate(Request(event)))
             for channel in event.channels:
                 if not await self._may_watch(client, channel):
                     raise Refused(not_authorized([channel]), status=403)
             identity = client.identity
             engine.accept(event.connection, event.channels, None if identity is None else identity.id)
-            if event.protocol == "signalr" and event.method == "POST":  # a negotiate: its transport is asked about, too
+            if is_negotiate(event):  # its transport is asked about, too
                 del self._clients[client.id]
+        except RefusedByBackend as refused:
+            engine.respond(event.connection, 200, "application/json", refused.body)
         except Refused as refused:
             self._refuse(event, refused.status, refused.reason)
         except LimitReached as error:
@@ -157,6 +245,13 @@ class Pump:
         except Exception:
             hub_log.exception("authenticate or authorize raised on the opening of client %d", client.id)
             self._refuse(event, 500, INTERNAL_ERROR)
+
+    def _relay_of(self, event: Opening) -> Relay | None:
+        """The relay that an opening is for."""
+        if event.protocol != "signalr":
+            return None
+        path = event.target.partition("?")[0].casefold().removesuffix("/")
+        return self._relays_by_path.get(path.removesuffix("/negotiate"))
 
     def _refuse(self, event: Opening, status: int, reason: str) -> None:
         try:
@@ -176,6 +271,11 @@ class Pump:
         client = self._clients.get(connection)
         if client is None:
             client = self._clients[connection] = Client(connection, self._link)
+        if self._take(client, event):
+            self._dealt.append(connection)
+
+    def _take(self, client: Client, event: InTurn) -> bool:
+        """Deal with it now, or in its turn; True when that is done."""
         if client._waiting is not None:
             client._waiting.append(event)
         elif self._may_wait(event):
@@ -183,10 +283,17 @@ class Pump:
             self._tasks.start_soon(self._work_off, client, client._waiting)
         else:
             finish(self._deal_with(client, event))
-            self._dealt.append(connection)
+            return True
+        return False
 
-    def _may_wait(self, event: Sent) -> bool:
+    def _may_wait(self, event: InTurn) -> bool:
         callbacks = self._callbacks
+        if isinstance(event, HubMessage):
+            return False  # its calls have turns of their own
+        if isinstance(event, Connected):
+            return callbacks.on_connect is not None and callbacks.on_connect.is_async
+        if isinstance(event, Closed):
+            return callbacks.on_disconnect is not None and callbacks.on_disconnect.is_async
         if isinstance(event, Message):
             return callbacks.on_message is not None and callbacks.on_message.is_async
         if isinstance(event, Call):
@@ -194,21 +301,27 @@ class Pump:
             return method is not None and method.callback.is_async
         return callbacks.authorize is not None and callbacks.authorize.is_async
 
-    async def _work_off(self, client: Client, waiting: deque[Sent]) -> None:
+    async def _work_off(self, client: Client, waiting: deque[InTurn]) -> None:
         try:
             while waiting:
                 event = waiting.popleft()
                 try:
                     await self._deal_with(client, event)
                 finally:
-                    self._acknowledge_soon(client.id)
+                    self._acknowledge_sent(event)
         finally:  # also when a callback let asyncio's CancelledError escape: the client's next messages are dealt with
             client._waiting = None
-            for _ in waiting:
-                self._acknowledge_soon(client.id)
+            for event in waiting:
+                self._acknowledge_sent(event)
 
-    async def _deal_with(self, client: Client, event: Sent) -> None:
+    def _acknowledge_sent(self, event: InTurn) -> None:
+        if isinstance(event, Sent):
+            self._acknowledge_soon(event.connection)
+
+    async def _deal_with(self, client: Client, event: InTurn) -> None:
         """Have the event's callback deal with it. Raises nothing but cancellation: the hub outlives any callback."""
+        if client._is_turned_away and not isinstance(event, (Closed, HubMessage)):
+            return
         try:
             if isinstance(event, Message):
                 await self._message(client, event)
@@ -218,6 +331,12 @@ class Pump:
                     reply_error(client, event.id, f"no method {event.target!r}")
                 else:
                     await method.answer(client, event)
+            elif isinstance(event, HubMessage):
+                self._hand_on(client, event)
+            elif isinstance(event, Connected):
+                await self._greet(client)
+            elif isinstance(event, Closed):
+                await self._part(client, event)
             else:
                 await self._subscribing(client, event)
         except Exception:  # such as an engine that has just stopped
@@ -249,7 +368,11 @@ class Pump:
                 errors.append(INTERNAL_ERROR)
         if denied:
             errors.insert(0, not_authorized(denied))
-        self._engine.grant(client.id, granted, event.id, "; ".join(errors) or None)
+        self._engine.grant(client.id, granted, event.id, "; ".join(errors) or None, event.wanted)
+
+    def _identify(self, connection: int) -> Identity | None:
+        client = self._clients.get(connection)
+        return None if client is None else client.identity
 
     def _acknowledge_soon(self, connection: int) -> None:
         self._dealt.append(connection)
@@ -264,19 +387,56 @@ class Pump:
         if dealt and engine is not None:
             engine.acknowledge(dealt)
 
-    # SignalR
+    # The first and the last of a client
 
     def _connected(self, event: Connected) -> None:
-        """The client has shaken hands: from now on this is its number."""
+        """The client is there, and from now on this is its number."""
         client = self._clients.pop(event.opened_as, None) or Client(event.connection, self._link)
         client.id = event.connection
         client.connection_id = event.connection_id
         client.transport = event.transport
-        client.hub_protocol = "json" if event.is_json else "messagepack"
+        client.hub_protocol = event.hub_protocol
         self._clients[client.id] = client
         client._hub = event.hub
+        relay = self._relays.get(event.hub) if event.connection_id is not None else None
+        if relay is not None:
+            relay.connected(client)
+        else:
+            self._take(client, event)
 
-    def _make_calls(self, client: Client) -> Calls:
+    async def _greet(self, client: Client) -> None:
+        if self._callbacks.on_connect is not None:
+            try:
+                await self._callbacks.on_connect(client)
+            except Exception as error:
+                is_told = isinstance(error, TOLD)
+                if not is_told:
+                    hub_log.exception("on_connect, for client %d, raised", client.id)
+                if client.connection_id is not None:  # in the words of ASP.NET Core
+                    code, reason = 1008, f"{CLOSED_WITH_ERROR} HubException: {error}" if is_told else CLOSED_WITH_ERROR
+                else:
+                    code, reason = (1008, str(error)) if is_told else (1011, INTERNAL_ERROR)
+                client._is_turned_away = True
+                client.close(code, cut_reason(reason))
+                return
+        client._is_connected = True
+
+    async def _part(self, client: Client, event: Closed) -> None:
+        try:
+            if client._is_connected:
+                assert self._callbacks.on_disconnect is not None
+                await self._callbacks.on_disconnect(client, ClientGone(event.code, event.reason, event.by))
+        except Exception:
+            hub_log.exception("on_disconnect, for client %d, raised", client.id)
+        finally:
+            self._parting -= 1
+
+    # SignalR
+
+    def _make_calls(self, client: Client) -> Calls | RelayedClient:
+        relay = self._relays.get(client._hub)
+        if relay is not None:
+            return relay.calls_of(client)
         is_json = client.hub_protocol == "json"
         acknowledge = partial(self._acknowledge_soon, client.id)
         methods, parallel_max = self._hubs[client._hub], self._parallel_max
@@ -286,10 +446,18 @@ class Pump:
         client = self._clients.get(event.connection)
         if client is None:
             return
-        calls = client._calls
-        if calls is None:
-            calls = client._calls = self._make_calls(client)
-        calls.take(event)
+        if client._waiting is None:
+            self._hand_on(client, event)
+        else:
+            client._waiting.append(event)  # on_connect is at work
+
+    def _hand_on(self, client: Client, event: HubMessage) -> None:
+        if client._is_turned_away:
+            self._acknowledge_soon(client.id)
+            return
+        if client._calls is None:
+            client._calls = self._make_calls(client)
+        client._calls.take(event)
 
     def _drained(self, event: Drained) -> None:
         client = self._clients.get(event.connection)
@@ -301,11 +469,19 @@ class Pump:
     def _closed(self, event: Closed) -> None:
         client = self._clients.pop(event.connection, None)
         if client is None:
+            self._plain.closed(event.connection, lambda: ClientGone(event.code, event.reason, event.by))
             return
+        relay = self._relays.get(client._hub)
+        if relay is not None:
+            relay.gone(client.id)
         if client._waiting:
             client._waiting.clear()
+        client._gone = ClientGone(event.code, event.reason, event.by)
         if client._calls is not None:
-            client._calls.end(ClientGone(event.code, event.reason, event.by))
+            client._calls.end(client._gone)
+        if self._callbacks.on_disconnect is not None:
+            self._parting += 1
+            self._take(client, event)
 
     def _asking(self, event: Asking) -> None:
         if event.target.partition("?")[0] != "/metrics":
@@ -319,6 +495,12 @@ class Pump:
 
     def _record(self, event: Record) -> None:
         engine_log.log(event.level, "%s", event.text)
+
+
+def is_negotiate(event: Opening) -> bool:
+    """Whether a SignalR client asks for what it will connect with, and is no client yet."""
+    path = event.target.partition("?")[0].removesuffix("/")
+    return event.protocol == "signalr" and event.method == "POST" and path.lower().endswith("/negotiate")
 
 
 def not_authorized(channels: list[str]) -> str:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.abc import TaskGroup
 
-from fanwire._loop import finish
+from fanwire._loop import finish, raise_if_strayed
 from fanwire.arguments import ANY, Decoder
-from fanwire.errors import CallFailed, ClientGone, EncodeError, HubError, PayloadTooBig
+from fanwire.errors import CallFailed, EncodeError, HubError, PayloadTooBig
 from fanwire.logs import hub_log
 from fanwire.methods import TOLD, Method, Methods
 
@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from fanwire._engine import Engine, HubMessage
     from fanwire.client import Client
 
+CLOSED_WITH_ERROR = "Connection closed with an error."
+"""What a client is told whose connection the hub ends by itself."""
 UPLOAD_ITEMS_MAX = 10
 """Items of a client's stream that wait for the method; more are acknowledged as they are taken, so the client waits."""
+EARLY_MAX = 256
+"""Calls of a client that may wait for their turn while it owes an answer, so that the answer behind them is read."""
 ITEMS_AHEAD = 32
 """Items of a method's stream that are sent before the client must have taken those before them."""
 
@@ -111,6 +115,7 @@ class Calls:
         "_asked",
         "_client",
         "_drained",
+        "_early",
         "_engine",
         "_is_json",
         "_methods",
@@ -119,6 +124,7 @@ class Calls:
         "_streams",
         "_tasks",
         "_uploads",
+        "_uploads_of",
         "_waiting",
     )
 
@@ -140,9 +146,13 @@ class Calls:
         self._is_json = is_json
         self._acknowledge = acknowledge
         self._running = 0
+        # How many of those that wait, from the first on, are acknowledged though they are not dealt with.
+        self._early = 0
         self._waiting: deque[HubMessage] = deque()
         self._streams: dict[str, anyio.CancelScope] = {}
+        # By stream, whose items come now; and by call, from its coming on until it has ended.
         self._uploads: dict[str, Upload] = {}
+        self._uploads_of: dict[int, list[Upload]] = {}
         self._answers: dict[str, Answer] = {}
         self._asked = 0
         self._drained: anyio.Event | None = None
@@ -156,10 +166,14 @@ class Calls:
                 self._expect_uploads(event)
                 self._waiting.append(event)
                 self._go_on()
+                self._read_on()
                 return
             case "stream":
                 self._expect_uploads(event)
-                self._tasks.start_soon(self._guarded, self._stream, event)
+                scope = None
+                if event.id not in self._streams:  # here and now: what cancels it may come next
+                    scope = self._streams[event.id] = anyio.CancelScope()
+                self._tasks.start_soon(self._guarded, self._stream, event, scope)
             case "item":
                 upload = self._uploads.get(event.id)
                 if upload is not None:
@@ -178,8 +192,8 @@ class Calls:
         if self._drained is not None:
             self._drained.set()
 
-    def end(self, gone: ClientGone) -> None:
-        """The client is gone: streams stop, and nothing waits for it any more."""
+    def end(self, gone: Exception) -> None:
+        """The client is gone, or the hub stops: streams stop, and nothing waits for it any more."""
         self._waiting.clear()
         for scope in self._streams.values():
             scope.cancel()
@@ -213,13 +227,22 @@ class Calls:
     def _go_on(self) -> None:
         while self._waiting and self._running < self._parallel_max:
             event = self._waiting.popleft()
+            is_acknowledged = self._early > 0
+            self._early -= is_acknowledged
             method = self._methods.find(event.target)
             if method is None or not (method.callback.is_async or method.is_stream):
                 finish(self._guarded(self._answer, event, method))
-                self._acknowledge()
+                if not is_acknowledged:
+                    self._acknowledge()
             else:
                 self._running += 1
-                self._tasks.start_soon(self._run, event, method)
+                self._tasks.start_soon(self._run, event, method, is_acknowledged)
+
+    def _read_on(self) -> None:
+        """While the client owes an answer, calls that wait for their turn must not keep it from being read."""
+        while self._answers and self._early < min(len(self._waiting), EARLY_MAX):
+            self._early += 1
+            self._acknowledge()
 
     async def _guarded(self, deal_with: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         """Raises nothing but cancellation: the hub outlives any call."""
@@ -228,12 +251,13 @@ class Calls:
         except Exception:  # such as an answer that the engine does not take
             hub_log.exception("a call of client %d could not be dealt with", self._client.id)
 
-    async def _run(self, event: "HubMessage", method: Method) -> None:
+    async def _run(self, event: "HubMessage", method: Method, is_acknowledged: bool) -> None:
         try:
             await self._guarded(self._answer, event, method)
         finally:
             self._running -= 1
-            self._acknowledge()
+            if not is_acknowledged:
+                self._acknowledge()
             self._go_on()
 
     async def _answer(self, event: "HubMessage", method: Method | None) -> None:
@@ -241,18 +265,20 @@ class Calls:
         if method is None:
             self._fail(event, failed_to_invoke(target), HubError("Method does not exist."))
             return
-        if method.is_stream:
-            wrong = f"The client attempted to invoke the streaming '{target}' method with a non-streaming invocation."
-            self._fail(event, wrong)
-            return
         arguments = self._arguments(event, method)
         if arguments is None:
+            return
+        if method.is_stream:
+            name = method.name
+            self._fail(
+                event, f"The client attempted to invoke the streaming '{name}' method with a non-streaming invocation."
+            )
             return
         try:
             result = await method.callback(self._client, *arguments)
         except Exception as error:
             self._log_unless_told(error, method)
-            self._fail(event, unexpected_error(target), error)
+            self._fail(event, unexpected_error(method.name), error)
         else:
             if event.id:
                 self._complete(event.id, result, method)
@@ -269,12 +295,11 @@ class Calls:
     def _arguments(self, event: "HubMessage", method: Method) -> list[Any] | None:
         """The arguments, uploads in their places; None when the client has been told what is wrong."""
         signature = method.signature
-        text = failed_to_invoke(event.target)
         try:
             arguments = signature.decode(event.body, self._is_json)
         except ValueError as error:
             hub_log.info("client %d called %r with wrong arguments: %s", self._client.id, method.name, error)
-            self._fail(event, text)
+            self._fail(event, failed_to_invoke(method.name))
             return None
         if len(event.stream_ids) != len(signature.streams):
             hub_log.info(
@@ -284,17 +309,23 @@ class Calls:
                 len(event.stream_ids),
                 len(signature.streams),
             )
-            self._fail(event, text)
+            count, expected = len(event.stream_ids), len(signature.streams)
+            wrong = HubError(f"Client sent {count} stream(s), Hub method expects {expected}.")
+            self._fail(event, unexpected_error(method.name), wrong)
             return None
-        for id, (place, _) in zip(event.stream_ids, signature.streams, strict=True):
-            arguments.insert(place, self._uploads[id])
+        for upload, (place, _) in zip(self._uploads_of.get(id(event), ()), signature.streams, strict=True):
+            arguments.insert(place, upload)
         return arguments
 
     def _fail(self, event: "HubMessage", text: str, error: Exception | None = None) -> None:
         self._abandon_uploads(event)
         if event.id:
             told = f"{text} HubException: {error}" if isinstance(error, TOLD) else text
-            self._engine.complete_error(self._client.id, event.id, told)
+            try:
+                self._engine.complete_error(self._client.id, event.id, told)
+            except (EncodeError, PayloadTooBig, ValueError):
+                hub_log.exception("client %d cannot be told of an error", self._client.id)
+                self._engine.complete_error(self._client.id, event.id, text)
 
     def _log_unless_told(self, error: Exception, method: Method) -> None:
         if not isinstance(error, TOLD):
@@ -302,32 +333,41 @@ class Calls:
 
     # Streams
 
-    async def _stream(self, event: "HubMessage") -> None:
+    async def _stream(self, event: "HubMessage", scope: anyio.CancelScope | None) -> None:
+        try:
+            await self._stream_within(event, scope)
+        finally:
+            if scope is not None:
+                del self._streams[event.id]
+
+    async def _stream_within(self, event: "HubMessage", scope: anyio.CancelScope | None) -> None:
+        """`scope` is what cancels it; None where its id is in use."""
         target = event.target
         method = self._methods.find(target)
         if method is None:
             self._fail(event, failed_to_invoke(target), HubError("Method does not exist."))
             return
         if not method.is_stream:
-            wrong = f"The client attempted to invoke the non-streaming '{target}' method with a streaming invocation."
-            self._fail(event, wrong)
+            name = method.name
+            self._fail(
+                event, f"The client attempted to invoke the non-streaming '{name}' method with a streaming invocation."
+            )
             return
-        if event.id in self._streams:
+        if scope is None:
             self._fail(event, f"Invocation ID '{event.id}' is already in use.")
             return
         arguments = self._arguments(event, method)
         if arguments is None:
             return
-        scope = self._streams[event.id] = anyio.CancelScope()
         try:
             with scope:
-                await self._send_items(event.id, method.callback.function(self._client, *arguments))
+                if not scope.cancel_called:  # else the client has gone, or thought better of it
+                    await self._send_items(event.id, method.callback.function(self._client, *arguments))
             self._engine.complete_void(self._client.id, event.id)
         except Exception as error:
             self._log_unless_told(error, method)
             self._fail(event, "An error occurred on the server while streaming results.", error)
         finally:
-            del self._streams[event.id]
             self._abandon_uploads(event)
 
     async def _send_items(self, id: str, items: Any) -> None:
@@ -339,6 +379,9 @@ class Calls:
                 if ahead == ITEMS_AHEAD:
                     ahead = 0
                     await self._room()
+        except anyio.get_cancelled_exc_class() as error:
+            raise_if_strayed(error)
+            raise
         finally:
             close = getattr(items, "aclose", None)
             if close is not None:
@@ -360,15 +403,21 @@ class Calls:
             return
         method = self._methods.find(event.target)
         decoders = [decoder for _, decoder in method.signature.streams] if method else []
-        for index, id in enumerate(event.stream_ids):
+        uploads = self._uploads_of[id(event)] = []
+        for index, stream in enumerate(event.stream_ids):
             decoder = decoders[index] if index < len(decoders) else ANY
-            self._uploads[id] = Upload(decoder, self._is_json, self._acknowledge)
+            uploads.append(Upload(decoder, self._is_json, self._acknowledge))
+            before = self._uploads.get(stream)
+            if before is not None:
+                before.end(HubError(f"The stream '{stream}' was begun again by a later call."))
+            self._uploads[stream] = uploads[-1]
 
     def _abandon_uploads(self, event: "HubMessage") -> None:
-        for id in event.stream_ids:
-            upload = self._uploads.pop(id, None)
-            if upload is not None:
-                upload.abandon()
+        uploads = self._uploads_of.pop(id(event), ())
+        for stream, upload in zip(event.stream_ids, uploads, strict=True) if uploads else ():
+            upload.abandon()
+            if self._uploads.get(stream) is upload:  # else a later call has taken the id
+                del self._uploads[stream]
 
     # Calls to the client
 
@@ -379,6 +428,7 @@ class Calls:
         answer = self._answers[id] = Answer()
         try:
             self._engine.invoke(self._client.id, target, arguments, id)
+            self._read_on()
             await answer.came.wait()
         finally:
             self._answers.pop(id, None)

@@ -4,9 +4,14 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455 §1.3
+_SEND_BUFFER_MAX = int(Path("/proc/sys/net/ipv4/tcp_wmem").read_text().split()[2])
+# A text of which a socket takes only a part: who does not read it lags until it does. A socket that is merely full may
+# not stay so: the kernel lets its send buffer grow with each acknowledgement, and the first may come 40 ms late.
+MORE_THAN_A_SOCKET_TAKES = "x" * (_SEND_BUFFER_MAX + (1 << 20))
 
 
 def open_socket(address: str, *, receive_buffer: int | None = None) -> socket.socket:

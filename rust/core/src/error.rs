@@ -35,8 +35,10 @@ pub enum SettingsError {
         value: Duration,
     },
     /// A channel rule that could hold nothing.
-    #[error("channel pattern {pattern:?}: backlog_bytes and backlog_frames must be at least 1")]
+    #[error("channel pattern {pattern:?}: {name} must be over 0")]
     EmptyBacklog {
+        /// Which bound.
+        name: &'static str,
         /// The rule's pattern.
         pattern: String,
     },
@@ -46,6 +48,12 @@ pub enum SettingsError {
 #[non_exhaustive]
 #[derive(Debug, Error)]
 pub enum EngineError {
+    /// A position whose publication has not been made.
+    #[error("position {position}: nothing was published there yet")]
+    NoSuchPosition {
+        /// Which.
+        position: crate::position::Position,
+    },
     /// `stop` was called, or `start` was not.
     #[error("the engine is {state}")]
     NotRunning {

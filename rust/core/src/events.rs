@@ -1,4 +1,4 @@
-//! Events on their way to the application: a bounded queue for each shard, one eventfd for all.
+//! Events on their way to the application: a bounded queue for each shard, one for the rest, one eventfd for all.
 //!
 //! The eventfd is rung only when the reader has found the queues empty before; so a burst of events is one wake-up.
 use std::collections::VecDeque;
@@ -27,8 +27,9 @@ pub(crate) struct Events {
 }
 
 impl Events {
+    /// With a queue more than there are shards: for what the rest of the program reports.
     pub(crate) fn new(shards: usize, pending_max: usize) -> std::io::Result<Self> {
-        let queues = (0..shards).map(|_| Mutex::default()).collect();
+        let queues = (0..=shards).map(|_| Mutex::default()).collect();
         Ok(Self { queues, bell: Bell::new()?, is_parked: AtomicBool::new(true), pending_max })
     }
 

@@ -26,8 +26,8 @@ mod sync;
 mod tokens;
 pub mod ws;
 
-pub use engine::{Audience, Engine, NewError};
+pub use engine::{Audience, Engine, Message, NewError};
 pub use error::{EngineError, SettingsError};
 pub use position::Position;
-pub use settings::{ChannelBounds, ChannelRule, HubSettings, PollerKind, Settings};
-pub use stats::Stats;
+pub use settings::{ChannelRule, ChannelSettings, HubSettings, PollerKind, Settings};
+pub use stats::{FRACTIONS, Histogram, Stats};

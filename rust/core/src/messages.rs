@@ -1,11 +1,14 @@
 //! Every command and event that crosses a thread or the language: the contract on one page.
+use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::time::Duration;
 
-use crate::channel::{Channel, Watched};
+use crate::channel::{Channel, Origin, Start, Watch, Watched};
 pub use crate::connection_id::ConnectionId;
 pub(crate) use crate::connection_id::{GENERATION_MASK, SLOTS_MAX};
+use crate::position::Position;
 use crate::protocol::Format;
 use crate::protocol::signalr::negotiate::Transport;
 
@@ -16,12 +19,14 @@ pub enum Command {
     Listen(crate::shard::Listener),
     /// Finishes an opening: answer it, then these subscriptions; the user whom it belongs to.
     Accept(ConnectionId, Vec<Watched>, Option<Box<str>>),
+    /// Finishes the opening of a relayed WebSocket, with the subprotocol that its backend chose.
+    AcceptRelayed(ConnectionId, Option<Box<str>>),
     /// A socket whose first request, in these bytes, is for a connection of this shard.
     Adopt(OwnedFd, Vec<u8>),
     /// Answers a request: status, content type, body. Closes after it when the status is an error.
     Respond(ConnectionId, u16, Box<str>, Box<[u8]>),
-    /// Adds a subscription.
-    Subscribe(ConnectionId, Watched),
+    /// Adds a subscription that begins there, behind private bytes, already framed.
+    Subscribe(ConnectionId, Watched, Origin, Box<[u8]>),
     /// Decides on what a client asked to watch, and answers it.
     Grant(ConnectionId, Box<Grant>),
     /// Ends a subscription; what stood in the channel's log up to this byte is still for it.
@@ -38,8 +43,14 @@ pub enum Command {
     Resume,
     /// Asks for the names of a connection's channels.
     ListChannels(ConnectionId, SyncSender<Vec<String>>),
-    /// Stops accepting and closes every connection with this code and reason.
-    Drain(u16, Box<str>),
+    /// There is no keyframe of this channel to be had: who waits for one begins live, and is told this.
+    StartLive(Arc<Channel>, Box<str>),
+    /// Reports how far a publication has come, until everyone has it.
+    Track(Track),
+    /// Reports no more of that.
+    Untrack(u64),
+    /// Stops accepting and closes every connection with this code and reason, spread over so long.
+    Drain(u16, Box<str>, Duration),
     /// Ends the thread.
     Stop,
 }
@@ -53,6 +64,69 @@ pub struct Grant {
     pub id: Option<Box<str>>,
     /// Why it may not watch the others.
     pub error: Option<String>,
+    /// Where it wants to begin.
+    pub wanted: Wanted,
+}
+
+/// Where a client wants to begin in the channels that it asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// In any of them, that it has no position in; `None` is each channel's own.
+    pub start: Option<Start>,
+    /// The last publication that it had, by channel, or of whichever channel has this epoch.
+    pub since: Vec<(Option<Box<str>>, Position)>,
+    /// It is to be told where it begins.
+    pub is_told: bool,
+}
+
+impl Wanted {
+    /// Where it wants to begin in this one.
+    pub(crate) fn origin_of(&self, channel: &Channel) -> Origin {
+        let named = self.since.iter().find(|one| one.0.as_deref() == Some(channel.name()));
+        let nameless = || self.since.iter().filter(|one| one.0.is_none());
+        // A position of which nobody knows the channel says at least that something is to be recovered.
+        let known = || nameless().find(|one| one.1.epoch == channel.epoch()).or_else(|| nameless().next());
+        Origin { since: named.or_else(known).map(|one| one.1), start: self.start }
+    }
+}
+
+/// Whose way a shard is to report.
+#[derive(Clone, Debug)]
+pub struct Track {
+    /// What the reports carry.
+    pub token: u64,
+    /// Which part of all reports this shard gives, for one log.
+    pub part: u32,
+    /// The shard's eye on that log.
+    pub watch: Arc<Watch>,
+    /// Position of the byte after the publication.
+    pub end: u64,
+}
+
+/// How far a publication has come among one shard's subscribers of one log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Whose reports these are.
+    pub token: u64,
+    /// Which of them.
+    pub part: u32,
+    /// Subscribers now.
+    pub subscribers: u64,
+    /// Those whose sockets have not taken it.
+    pub behind: u64,
+    /// Those who went past it without getting it, so far: by the channel's policy or because its time was over.
+    pub skipped: u64,
+}
+
+/// One coming or going.
+#[derive(Debug)]
+pub struct Presence {
+    /// Of this channel.
+    pub channel: Arc<Channel>,
+    /// Who.
+    pub connection: ConnectionId,
+    /// It came.
+    pub has_joined: bool,
 }
 
 /// Who ended a connection.
@@ -74,23 +148,34 @@ pub enum Event {
     /// A plain request waits for `respond` or `refuse`.
     Asking(ConnectionId, Box<Request>),
     /// A client asks for channels; waits for `subscribe` or a denial. The id is JSON text.
-    Subscribing(ConnectionId, Vec<String>, Option<String>),
+    Subscribing(ConnectionId, Vec<String>, Option<String>, Wanted),
     /// A text message that the raw protocol has no meaning for.
     Text(ConnectionId, String),
     /// A binary message.
     Binary(ConnectionId, Vec<u8>),
+    /// A message on a path that is relayed, as it came; whether it is text, which is UTF-8 then.
+    Relayed(ConnectionId, bool, Vec<u8>),
     /// A call: target, arguments as JSON text, id as JSON text.
     Call(ConnectionId, String, String, Option<String>),
-    /// A SignalR client has shaken hands: its id from now on, that of its opening, and which hub it is on.
-    Connected(ConnectionId, Box<Connected>),
+    /// A client's connection is open; of a SignalR client, which has shaken hands, what it is called from now on. Comes
+    /// before the first message, or at once where [`Settings`](crate::Settings) ask for it.
+    Connected(ConnectionId, Option<Box<Connected>>),
     /// A SignalR client's message, to be acknowledged.
     Hub(ConnectionId, Box<HubEvent>),
     /// The socket has taken all private bytes, as was asked.
     Drained(ConnectionId),
     /// The connection is gone: close code, reason, by whom. Only for connections of which an event told before.
     Closed(ConnectionId, u16, String, ClosedBy),
+    /// New subscribers of this channel wait for a keyframe.
+    SnapshotWanted(String),
+    /// Who came to channels that tell it, and who went, in order.
+    Presence(Vec<Presence>),
+    /// How far a publication has come.
+    Progress(Progress),
     /// A line for the log: level as in Python's `logging`.
     Record(u8, String),
+    /// What another part of the program reports in the same stream; see [`Engine::report`](crate::Engine::report).
+    Reported(Box<dyn Any + Send>),
 }
 
 /// A SignalR connection at its beginning.
@@ -117,6 +202,8 @@ pub struct HubEvent {
     pub target: String,
     /// Raw in the hub protocol of the connection: arguments, an item or a result.
     pub body: Vec<u8>,
+    /// On a path that is relayed: the whole record as it came, to be passed on.
+    pub record: Option<Vec<u8>>,
     /// Streams that the client will send.
     pub stream_ids: Vec<String>,
 }
@@ -145,7 +232,7 @@ pub enum HubEventKind {
 pub struct Request {
     /// As sent.
     pub method: String,
-    /// Path and query as sent.
+    /// Path and query as sent, without the authority that an absolute one has.
     pub target: String,
     /// Names in lower case; values as bytes.
     pub headers: Vec<(String, Vec<u8>)>,
@@ -155,4 +242,35 @@ pub struct Request {
     pub channels: Vec<String>,
     /// Which wire it will speak.
     pub format: Format,
+    /// Its path is that of a relayed WebSocket.
+    pub is_relayed: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::Registry;
+    use crate::settings::Settings;
+
+    #[test]
+    fn a_position_is_that_of_the_channel_by_name_else_by_epoch_else_any() {
+        let registry = Registry::listed(&Arc::default());
+        let obtain = |name| registry.obtain(name, &Settings::default(), 0).expect("room");
+        let (a, b) = (obtain("a"), obtain("b"));
+        let at = |channel: &Channel, offset| Position { epoch: channel.epoch(), offset };
+        let named = |name: &str, position| (Some(Box::from(name)), position);
+        let wanted = |since| Wanted { since, start: Some(Start::Live), is_told: true };
+        let since = |wanted: &Wanted, channel| wanted.origin_of(channel).since;
+
+        let nothing = Wanted::default();
+        assert_eq!(nothing.origin_of(&a), Origin { since: None, start: None });
+        let by_name = wanted(vec![named("b", at(&b, 2)), named("a", at(&b, 3))]);
+        assert_eq!(by_name.origin_of(&a), Origin { since: Some(at(&b, 3)), start: Some(Start::Live) });
+        let by_epoch = wanted(vec![(None, at(&b, 2)), (None, at(&a, 1))]);
+        assert_eq!((since(&by_epoch, &a), since(&by_epoch, &b)), (Some(at(&a, 1)), Some(at(&b, 2))));
+        let unknown = wanted(vec![(None, Position { epoch: 1, offset: 1 })]);
+        assert_eq!(since(&unknown, &a), Some(Position { epoch: 1, offset: 1 }), "something is to be recovered");
+        let elsewhere = wanted(vec![named("b", at(&b, 2))]);
+        assert_eq!(since(&elsewhere, &a), None);
+    }
 }

@@ -1,7 +1,7 @@
 //! Limits and options of an engine, frozen at start. Each says its unit, default and worst cost.
 use std::time::Duration;
 
-use crate::channel::Pattern;
+use crate::channel::{Pattern, Policy, Start};
 use crate::error::SettingsError;
 
 /// Which system interface carries the writes of a shard.
@@ -13,27 +13,56 @@ pub enum PollerKind {
     Uring,
 }
 
-/// Bounds of the channels that match a pattern; the first match wins.
+/// What the channels that match a pattern promise; the first match wins.
 #[derive(Clone, Debug)]
 pub struct ChannelRule {
     /// Names it is for.
     pub pattern: Pattern,
-    /// What a lagging subscriber may be behind.
-    pub bounds: ChannelBounds,
+    /// What they promise.
+    pub settings: ChannelSettings,
 }
 
-/// How much of a channel's log is kept for subscribers that lag.
+/// What a channel promises its subscribers, and what it may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChannelBounds {
-    /// Bytes, default 1 MiB. Worst cost: so much memory for each channel and wire format while somebody lags.
+pub struct ChannelSettings {
+    /// What becomes of a subscriber that the bounds overtake, default [`Policy::Every`].
+    pub policy: Policy,
+    /// Bytes that a lagging subscriber may be behind, default 1 MiB. Worst cost: so much memory for each channel and wire
+    /// format while somebody lags.
     pub backlog_bytes: u64,
-    /// Frames, default 16,384; 24 bytes of index each.
+    /// The same in frames, default 16,384; 40 bytes of index each.
     pub backlog_frames: usize,
+    /// The same in time since the publication, default unbounded; looked at with each publication.
+    pub backlog_age: Duration,
+    /// Frames that are kept for who returns, default 0. Kept once for the channel, and once for each format in use.
+    pub history_frames: usize,
+    /// How long they are kept, default 300 s.
+    pub history_age: Duration,
+    /// Bytes of history, default 16 MiB. Worst cost: so much for each channel, and again for each format in use.
+    pub history_bytes: u64,
+    /// Where a new subscriber begins that does not say, default [`Start::Keyframe`].
+    pub start: Start,
+    /// How old a keyframe may be, at most, for new subscribers to begin there; an older one is asked for anew, of the
+    /// application. `None` (default): it is never asked.
+    pub snapshot_interval: Option<Duration>,
+    /// Whether the application hears who joins and leaves, default false. An event for each, in batches.
+    pub tells_presence: bool,
 }
 
-impl Default for ChannelBounds {
+impl Default for ChannelSettings {
     fn default() -> Self {
-        Self { backlog_bytes: 1 << 20, backlog_frames: 16_384 }
+        Self {
+            policy: Policy::Every,
+            backlog_bytes: 1 << 20,
+            backlog_frames: 16_384,
+            backlog_age: Duration::MAX,
+            history_frames: 0,
+            history_age: Duration::from_secs(300),
+            history_bytes: 16 << 20,
+            start: Start::Keyframe,
+            snapshot_interval: None,
+            tells_presence: false,
+        }
     }
 }
 
@@ -42,6 +71,8 @@ impl Default for ChannelBounds {
 pub struct HubSettings {
     /// Each a hub of its own, such as `/signalr`; `/negotiate` below it, too. At most 255, default none.
     pub paths: Vec<String>,
+    /// Indexes of the paths whose messages are relayed to a backend: their events carry the whole record. Default none.
+    pub relayed: Vec<u8>,
     /// Between two pings to a client, default 15 s.
     pub keepalive: Duration,
     /// Silence after which a client that has pinged before is given up, default 30 s.
@@ -60,6 +91,7 @@ impl Default for HubSettings {
     fn default() -> Self {
         Self {
             paths: Vec::new(),
+            relayed: Vec::new(),
             keepalive: Duration::from_secs(15),
             client_timeout: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(15),
@@ -77,13 +109,19 @@ pub struct Settings {
     pub shards: usize,
     /// `None` (default): io_uring where the kernel allows it, else epoll.
     pub poller: Option<PollerKind>,
-    /// Bounds by channel name; what matches none has [`ChannelBounds::default`].
+    /// Promises by channel name; what matches none has [`ChannelSettings::default`].
     pub channels: Vec<ChannelRule>,
+    /// Names whose channels have a [`ChannelSettings::snapshot_interval`], and what it is; the first match wins; default
+    /// none.
+    pub snapshots: Vec<(Pattern, Duration)>,
     /// Whether each upgrade waits for [`Engine::accept`](crate::Engine::accept); default false.
     pub asks_opening: bool,
     /// Whether each subscription that a client asks for (default: none) waits for [`Engine::subscribe`](crate::Engine::subscribe);
     /// default false.
     pub asks_subscribing: bool,
+    /// Whether each connection is told of when it opens, not only SignalR's and those only with their first message;
+    /// default false.
+    pub tells_connected: bool,
     /// Browsers' origins that may connect; `None` (default) is all. A browser sends any site's pages here otherwise.
     pub origins: Option<Vec<String>>,
     /// Bytes of a request head, default 16 KiB. A client may make us hold so much until `handshake_timeout`.
@@ -106,6 +144,9 @@ pub struct Settings {
     pub events_pending_max: usize,
     /// SignalR: paths, times and a bound; by default there is no hub.
     pub hubs: HubSettings,
+    /// Paths, case as given, of WebSockets that are relayed to a backend as they are: each opening is the application's
+    /// to decide, and each message its own. Default none.
+    pub relayed_paths: Vec<String>,
     /// From accept to the end of the upgrade, default 10 s.
     pub handshake_timeout: Duration,
     /// Silence after which a client is pinged, default 25 s.
@@ -132,8 +173,10 @@ impl Default for Settings {
             shards: 1,
             poller: None,
             channels: Vec::new(),
+            snapshots: Vec::new(),
             asks_opening: false,
             asks_subscribing: false,
+            tells_connected: false,
             origins: None,
             head_bytes_max: 16 << 10,
             message_bytes_max: 64 << 10,
@@ -145,6 +188,7 @@ impl Default for Settings {
             messages_pending_max: 16,
             events_pending_max: 16_384,
             hubs: HubSettings::default(),
+            relayed_paths: Vec::new(),
             handshake_timeout: Duration::from_secs(10),
             ping_interval: Duration::from_secs(25),
             ping_timeout: Duration::from_secs(20),
@@ -200,24 +244,39 @@ impl Settings {
                 return Err(SettingsError::TimeOutOfRange { name, value });
             }
         }
-        for path in &self.hubs.paths {
+        for path in self.hubs.paths.iter().chain(&self.relayed_paths) {
             let taken = ["/", "/ws", "/events", "/healthz", "/readyz", "/metrics"];
             if !path.starts_with('/') || path.ends_with('/') || path.contains(['?', '#']) || taken.contains(&&**path) {
                 return Err(SettingsError::BadPath { path: path.clone() });
             }
         }
+        let is_hub = |path: &&String| self.hubs.paths.iter().any(|hub| hub.eq_ignore_ascii_case(path));
+        if let Some(path) = self.relayed_paths.iter().find(is_hub) {
+            return Err(SettingsError::BadPath { path: path.clone() });
+        }
         for rule in &self.channels {
-            if rule.bounds.backlog_bytes == 0 || rule.bounds.backlog_frames == 0 {
-                return Err(SettingsError::EmptyBacklog { pattern: rule.pattern.to_string() });
+            let empty = [
+                ("backlog_bytes", rule.settings.backlog_bytes == 0),
+                ("backlog_frames", rule.settings.backlog_frames == 0),
+                ("backlog_age", rule.settings.backlog_age.is_zero()),
+                ("history_age", rule.settings.history_age.is_zero()),
+                ("history_bytes", rule.settings.history_bytes == 0),
+            ];
+            if let Some((name, _)) = empty.into_iter().find(|one| one.1) {
+                return Err(SettingsError::EmptyBacklog { name, pattern: rule.pattern.to_string() });
             }
         }
         Ok(())
     }
 
-    /// The bounds of the channel called `name`.
+    /// What the channel called `name` promises.
     #[must_use]
-    pub fn bounds_of(&self, name: &str) -> ChannelBounds {
-        self.channels.iter().find(|rule| rule.pattern.matches(name)).map_or_else(ChannelBounds::default, |r| r.bounds)
+    pub fn channel(&self, name: &str) -> ChannelSettings {
+        let rule = self.channels.iter().find(|rule| rule.pattern.matches(name));
+        let settings = rule.map_or_else(ChannelSettings::default, |rule| rule.settings);
+        let snapshot = self.snapshots.iter().find(|(pattern, _)| pattern.matches(name));
+        let snapshot_interval = snapshot.map(|(_, interval)| *interval).or(settings.snapshot_interval);
+        ChannelSettings { snapshot_interval, ..settings }
     }
 }
 
@@ -241,11 +300,11 @@ mod tests {
     fn the_first_matching_rule_wins() {
         let rule = |pattern: &str, frames| ChannelRule {
             pattern: Pattern::new(pattern).expect("a pattern"),
-            bounds: ChannelBounds { backlog_bytes: 1, backlog_frames: frames },
+            settings: ChannelSettings { backlog_frames: frames, ..ChannelSettings::default() },
         };
         let settings = Settings { channels: vec![rule("odds:7", 1), rule("odds:*", 2)], ..Settings::default() };
-        assert_eq!(settings.bounds_of("odds:7").backlog_frames, 1);
-        assert_eq!(settings.bounds_of("odds:8").backlog_frames, 2);
-        assert_eq!(settings.bounds_of("goals"), ChannelBounds::default());
+        assert_eq!(settings.channel("odds:7").backlog_frames, 1);
+        assert_eq!(settings.channel("odds:8").backlog_frames, 2);
+        assert_eq!(settings.channel("goals"), ChannelSettings::default());
     }
 }

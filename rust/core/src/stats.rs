@@ -38,13 +38,34 @@ pub(crate) struct ShardStats {
     pub(crate) bytes_in: Counter,
     pub(crate) lagging: Counter,
     pub(crate) overtaken: Counter,
+    /// Publications that subscribers went past under a policy, by its index.
+    pub(crate) skipped: [Counter; 4],
     pub(crate) accept_pauses: Counter,
     pub(crate) handshakes_refused: Counter,
     /// Codes 1000 to 1015 by their last two digits; 16 is 3000 to 3999, 17 is 4000 to 4999.
     closes: [Counter; 18],
-    completion: [Counter; COMPLETION_BOUNDS_US.len() + 1],
-    completion_ns: Counter,
+    completion: Times,
+    /// Of sampled publications: until so many of the subscribers had it, as [`FRACTIONS`] says.
+    taken: [Times; FRACTIONS.len()],
 }
+
+/// How long something took, and how often.
+#[derive(Debug, Default)]
+struct Times {
+    buckets: [Counter; COMPLETION_BOUNDS_US.len() + 1],
+    sum_ns: Counter,
+}
+
+impl Times {
+    fn count(&self, took_ns: u64) {
+        let took_us = took_ns / 1_000;
+        self.buckets[COMPLETION_BOUNDS_US.partition_point(|&bound| bound < took_us)].add(1);
+        self.sum_ns.add(took_ns);
+    }
+}
+
+/// The shares of its subscribers at which the way of a publication is timed.
+pub const FRACTIONS: [f64; 3] = [0.5, 0.99, 1.0];
 
 impl ShardStats {
     pub(crate) fn count_close(&self, code: u16) {
@@ -59,10 +80,36 @@ impl ShardStats {
 
     /// One turn's frames of one log were handed to every socket that could take them, so long after publication.
     pub(crate) fn count_completion(&self, took_ns: u64) {
-        let took_us = took_ns / 1_000;
-        let bucket = COMPLETION_BOUNDS_US.partition_point(|&bound| bound < took_us);
-        self.completion[bucket].add(1);
-        self.completion_ns.add(took_ns);
+        self.completion.count(took_ns);
+    }
+
+    /// So many of a feed's subscribers, by the index in [`FRACTIONS`], had a publication so long after it was made.
+    pub(crate) fn count_taken(&self, fraction: usize, took_ns: u64) {
+        self.taken[fraction].count(took_ns);
+    }
+}
+
+/// Completed fan-outs.
+#[derive(Clone, Debug, Default)]
+pub struct Histogram {
+    /// How many took at most so many microseconds, cumulative; the last bound is `u64::MAX`.
+    pub buckets: Vec<(u64, u64)>,
+    /// Sum of all of them.
+    pub sum: Duration,
+}
+
+impl Histogram {
+    fn add(&mut self, times: &Times) {
+        let bounds = COMPLETION_BOUNDS_US.into_iter().chain([u64::MAX]);
+        if self.buckets.is_empty() {
+            self.buckets = bounds.map(|bound| (bound, 0)).collect();
+        }
+        let mut below = 0;
+        for (total, bucket) in self.buckets.iter_mut().zip(&times.buckets) {
+            below += bucket.get();
+            total.1 += below;
+        }
+        self.sum += Duration::from_nanos(times.sum_ns.get());
     }
 }
 
@@ -93,16 +140,20 @@ pub struct Stats {
     pub lagging: u64,
     /// Connections closed because a channel's bound overtook them.
     pub overtaken: u64,
+    /// Publications that a subscriber went past under the policy of its channel, by the index of
+    /// [`Policy`](crate::channel::Policy).
+    pub skipped: [u64; 4],
     /// Times that accepting paused for want of descriptors.
     pub accept_pauses: u64,
     /// Requests answered with an error.
     pub handshakes_refused: u64,
     /// Closed connections by close code; 3000 and 4000 stand for their thousands.
     pub closes: BTreeMap<u16, u64>,
-    /// Completed fan-outs: how many took at most so many microseconds, cumulative; the last bound is `u64::MAX`.
-    pub completion: Vec<(u64, u64)>,
-    /// Sum of all of them.
-    pub completion_sum: Duration,
+    /// From a publication until the last subscriber that keeps pace was written to.
+    pub completion: Histogram,
+    /// From a publication until half, 99 of 100 and all of a shard's subscribers had it; of each channel one
+    /// publication at a time is looked at.
+    pub taken: [Histogram; FRACTIONS.len()],
 }
 
 impl Stats {
@@ -126,16 +177,13 @@ impl Stats {
                 *self.closes.entry(code).or_default() += count.get();
             }
         }
-        let bounds = COMPLETION_BOUNDS_US.into_iter().chain([u64::MAX]);
-        if self.completion.is_empty() {
-            self.completion = bounds.map(|bound| (bound, 0)).collect();
+        self.completion.add(&shard.completion);
+        for (taken, times) in self.taken.iter_mut().zip(&shard.taken) {
+            taken.add(times);
         }
-        let mut below = 0;
-        for (total, bucket) in self.completion.iter_mut().zip(&shard.completion) {
-            below += bucket.get();
-            total.1 += below;
+        for (total, count) in self.skipped.iter_mut().zip(&shard.skipped) {
+            *total += count.get();
         }
-        self.completion_sum += Duration::from_nanos(shard.completion_ns.get());
     }
 }
 
@@ -154,9 +202,9 @@ mod tests {
         let mut stats = Stats::default();
         stats.add(&one);
         stats.add(&two);
-        assert_eq!(stats.completion[0], (50, 1));
-        assert_eq!(stats.completion[1], (100, 2));
-        assert_eq!(stats.completion.last(), Some(&(u64::MAX, 3)));
+        assert_eq!(stats.completion.buckets[0], (50, 1));
+        assert_eq!(stats.completion.buckets[1], (100, 2));
+        assert_eq!(stats.completion.buckets.last(), Some(&(u64::MAX, 3)));
         assert_eq!(stats.closes, BTreeMap::from([(1013, 1), (4000, 1)]));
     }
 }

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use fanwire_core::Settings;
 use fanwire_core::channel::Publication;
 use fanwire_core::protocol::Payload;
-use support::{bounded, connect, eventually, on_each_poller, publish, publish_deferred, read_text, start};
+use support::{
+    bounded, connect, eventually, more_than_a_socket_takes, on_each_poller, publish, publish_deferred, read_text, start,
+};
 use tungstenite::Message;
 use tungstenite::protocol::frame::coding::CloseCode;
 
@@ -151,17 +153,13 @@ fn what_expired_while_a_client_lagged_is_skipped() {
         let (engine, address) = start(Settings { channels: bounded("*", 1 << 30, 1 << 20), ..settings });
         let mut client = connect(&address, "channel=a");
         eventually("a subscriber", || engine.occupancy("a") == 1);
-        let filler = "f".repeat(100_000);
-        let mut fillers = 0;
-        while engine.stats().lagging == 0 {
-            publish(&engine, "a", &filler);
-            fillers += 1;
-            assert!(fillers < 2_000, "200 MB fit into a socket");
-        }
+        let large = more_than_a_socket_takes();
+        publish(&engine, "a", &large);
+        eventually("it lags", || engine.stats().lagging == 1);
         publish_deferred(&engine, "a", "stale", Some(1));
         publish_deferred(&engine, "a", "fresh", Some(600_000_000_000));
         engine.flush();
-        (0..fillers).for_each(|_| assert_eq!(read_text(&mut client), filler));
+        assert!(read_text(&mut client) == large);
         assert_eq!(read_text(&mut client), "fresh");
         eventually("the stale one is counted", || engine.stats().expired == 1);
     });
@@ -191,7 +189,7 @@ fn stop_closes_every_descriptor_and_refuses_what_comes() {
         engine.stop();
         client.get_mut().read_to_end(&mut Vec::new()).expect("the stream ends");
         assert!(TcpStream::connect(&address).is_err(), "nobody listens");
-        let publication = Publication { payload: Payload::Text("x"), event: None, ttl_ns: None, excluded: &[] };
+        let publication = Publication::new(Payload::Text("x"));
         let error = engine.publish("a", &publication, false).expect_err("it is stopped");
         assert_eq!(error.to_string(), "the engine is stopped");
         engine.stop();

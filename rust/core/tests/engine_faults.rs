@@ -9,12 +9,14 @@ use std::sync::mpsc::{TryRecvError, channel};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
+use fanwire_core::channel::Origin;
 use fanwire_core::messages::{ConnectionId, Event};
 use fanwire_core::protocol::Payload;
 use fanwire_core::{Engine, Settings};
 use socket2::SockRef;
 use support::{
-    Client, bounded, connect, dial, eventually, on_each_poller, publish, publish_deferred, read_text, start,
+    Client, await_turn, bounded, connect, dial, eventually, on_each_poller, publish, publish_deferred, read_text,
+    resident_mib, start,
 };
 use tungstenite::Message;
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -30,13 +32,6 @@ const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nCo
 fn masked_text(text: &str) -> Vec<u8> {
     let length = u8::try_from(text.len()).expect("a short text");
     [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat()
-}
-
-/// Returns when the engine's only shard has had a turn: what was asked or published before is done.
-fn await_turn(engine: &Engine) {
-    // The number names nobody, but the shard has to look to find out.
-    let names = engine.channels_of(ConnectionId::from_bits(0x00FF_FFFF));
-    assert!(names.is_empty());
 }
 
 /// The next connection that asks to be opened.
@@ -138,7 +133,7 @@ fn a_subscriber_of_a_channel_with_a_long_unsent_log_gets_what_follows() {
             (0..300).for_each(|_| {
                 publish(&engine, "c", &filler);
             });
-            engine.subscribe(id, "c").expect("the engine runs");
+            engine.subscribe(id, "c", Origin::default()).expect("the engine runs");
             joined(third)
         });
         await_turn(&engine);
@@ -220,12 +215,6 @@ fn a_private_message_of_the_bound_reaches_an_idle_client() {
             assert_eq!(read_text(&mut client), text);
         }
     });
-}
-
-fn resident_mib() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").expect("Linux");
-    let pages: u64 = text.split(' ').nth(1).and_then(|field| field.parse().ok()).expect("proc(5)");
-    (pages * 4_096) >> 20
 }
 
 /// What the socket had taken was let go only when the outbox was empty. With a reader that is never quite there it held
@@ -310,7 +299,7 @@ fn what_is_published_after_unsubscribe_does_not_reach() {
             await_turn(&engine);
             engine.unsubscribe(id, "c").expect("the engine runs");
             publish(&engine, "c", "secret");
-            engine.subscribe(id, "c").expect("the engine runs");
+            engine.subscribe(id, "c", Origin::default()).expect("the engine runs");
             publish(&engine, "c", "open");
             assert_eq!(read_text(&mut client), "open", "round {round}");
         }

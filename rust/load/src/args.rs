@@ -11,11 +11,11 @@ use crate::payload::CHANNEL_MAX;
 use crate::sys;
 
 /// Descriptors that a process keeps for itself: stdin, stdout, stderr, epoll, and what the host program has open.
-const DESCRIPTORS_SLACK: u64 = 64;
+pub(crate) const DESCRIPTORS_SLACK: u64 = 64;
 
 /// Opens many WebSocket connections to one server and checks everything that arrives on them.
 #[derive(Debug, Parser)]
-#[command(name = "fanwire-load", version)]
+#[command(name = "fanwire-load", version, after_help = "Clients of a SignalR hub: fanwire-load signalr --help.")]
 pub(crate) struct Options {
     /// The server, as ws://ADDRESS:PORT/PATH, the address an IPv4 one or `localhost`.
     #[arg(long)]
@@ -53,6 +53,10 @@ pub(crate) struct Options {
     /// Answer each `expect` with a line `{"expecting": n}` once counting has begun anew in all processes.
     #[arg(long)]
     acknowledge: bool,
+    /// Count texts that begin as a hub's replies do, {"result":, apart from what is malformed. A `since` in the path has
+    /// one for each connection.
+    #[arg(long)]
+    replies: bool,
     /// How many processes share the connections [default: as many as the limit of open descriptors makes necessary].
     #[arg(long)]
     processes: Option<u32>,
@@ -83,6 +87,7 @@ pub(crate) struct Settings {
     pub(crate) measure: Option<Duration>,
     pub(crate) patience: Duration,
     pub(crate) is_acknowledging: bool,
+    pub(crate) is_counting_replies: bool,
     pub(crate) processes: u32,
     /// Number of the first connection, in a child.
     pub(crate) child_first: Option<u32>,
@@ -121,20 +126,23 @@ impl TryFrom<Options> for Settings {
             measure: options.measure_s.map(|s| seconds("--for", s)).transpose()?,
             patience: seconds("--patience", options.patience)?,
             is_acknowledging: options.acknowledge,
+            is_counting_replies: options.replies,
             processes,
             child_first: options.child_first,
         })
     }
 }
 
-fn within(option: &'static str, value: u32, lowest: u32, highest: u32) -> Result<(), LoadError> {
+/// Refuses what is outside an option's range.
+pub(crate) fn within(option: &'static str, value: u32, lowest: u32, highest: u32) -> Result<(), LoadError> {
     if (lowest..=highest).contains(&value) {
         return Ok(());
     }
     Err(LoadError::OutOfRange { option, value: value.into(), lowest: lowest.into(), highest: highest.into() })
 }
 
-fn seconds(option: &'static str, value: f64) -> Result<Duration, LoadError> {
+/// A time of at most a day.
+pub(crate) fn seconds(option: &'static str, value: f64) -> Result<Duration, LoadError> {
     Duration::try_from_secs_f64(value)
         .ok()
         .filter(|duration| duration.as_secs() <= 86_400)
@@ -142,7 +150,7 @@ fn seconds(option: &'static str, value: f64) -> Result<Duration, LoadError> {
 }
 
 /// Address, Host field and path of a URL; the path ends so that a query can be appended.
-fn parse_url(url: &str) -> Result<(SocketAddrV4, String, String), LoadError> {
+pub(crate) fn parse_url(url: &str) -> Result<(SocketAddrV4, String, String), LoadError> {
     let wrong = |why| LoadError::Url { url: url.to_owned(), why };
     let rest = url.strip_prefix("ws://").ok_or_else(|| wrong("it does not begin with ws://"))?;
     let (host, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));

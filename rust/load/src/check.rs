@@ -9,6 +9,9 @@ use hdrhistogram::Histogram;
 use crate::completion::Completions;
 use crate::payload;
 
+/// How a reply of fanwire's hub begins that answers no `id`.
+const REPLY: &[u8] = b"{\"result\":";
+
 /// No message of the channel has arrived yet on the connection.
 const UNSEEN: u32 = u32::MAX;
 
@@ -49,6 +52,8 @@ pub(crate) struct Tally {
     pub(crate) reordered: u64,
     /// Frames and payloads that are not as they must be.
     pub(crate) malformed: u64,
+    /// Texts that begin as [`REPLY`] does; `None` where they are malformed, too.
+    pub(crate) replies: Option<u64>,
     /// Messages of a channel that the connection does not watch.
     pub(crate) misrouted: u64,
     /// Connections that ended.
@@ -72,6 +77,7 @@ impl Tally {
             missing: 0,
             reordered: 0,
             malformed: 0,
+            replies: None,
             misrouted: 0,
             closed: 0,
             first_ns: 0,
@@ -87,6 +93,7 @@ impl Tally {
         (self.received, self.gaps, self.missing, self.reordered) = (0, 0, 0, 0);
         (self.malformed, self.misrouted, self.closed) = (0, 0, 0);
         (self.first_ns, self.last_ns) = (0, 0);
+        self.replies = self.replies.map(|_| 0);
         self.interval.reset();
         self.latency.reset();
         self.completions.reset();
@@ -126,7 +133,7 @@ impl<'a> Batch<'a> {
     /// Counts and checks one message.
     #[inline]
     pub(crate) fn message(&mut self, payload: &[u8]) {
-        let Some(fields) = payload::fields(payload) else { return self.malformed() };
+        let Some(fields) = payload::fields(payload) else { return self.no_payload(payload) };
         if *fields.ns != self.ns {
             let Some(ns) = fields.ns() else { return self.malformed() };
             self.end_run();
@@ -154,6 +161,15 @@ impl<'a> Batch<'a> {
         }
         watch.next = sequence + 1;
         self.tally.completions.arrived(watch.channel, sequence, self.ns_value, self.now);
+    }
+
+    /// Counts a text that is laid out otherwise.
+    #[cold]
+    fn no_payload(&mut self, text: &[u8]) {
+        match &mut self.tally.replies {
+            Some(replies) if text.starts_with(REPLY) => *replies += 1,
+            _ => self.malformed(),
+        }
     }
 
     /// Counts a frame or payload that is not as it must be.
@@ -242,6 +258,22 @@ mod tests {
     fn message_of_a_channel_not_watched_is_misrouted() {
         let tally = counted(&[1], &[(0, 1, 1), (0, 2, 1), (1, 1, 1)]);
         assert_eq!((tally.received, tally.misrouted, tally.gaps), (2, 1, 0));
+    }
+
+    #[test]
+    fn reply_is_malformed_unless_replies_are_counted() {
+        let reply = br#"{"result":{"subscribed":["c0"],"recovered":{"c0":true},"positions":{"c0":[1764,41]}}}"#;
+        for (counted, replies, malformed) in [(None, None, 2), (Some(0), Some(1), 1)] {
+            let mut tally = Tally::new(1, false);
+            tally.replies = counted;
+            let mut batch = Batch::new(&mut tally, &mut [], 9);
+            batch.message(reply);
+            batch.message(br#"{"error":"internal error"}"#);
+            assert_eq!(batch.end(), 0);
+            assert_eq!((tally.received, tally.replies, tally.malformed), (0, replies, malformed));
+            tally.reset();
+            assert_eq!((tally.replies, tally.malformed), (counted, 0));
+        }
     }
 
     #[test]

@@ -156,6 +156,7 @@ fn start(command: &[OsString], settings: &Settings, index: u32) -> Result<Child,
     Process::new(program)
         .args(before)
         .args(options.iter().map(|(name, value)| format!("{name}={value}")))
+        .args(settings.is_counting_replies.then_some("--replies"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -376,6 +377,7 @@ fn sum(reports: &[Counts]) -> Counts {
         missing: reports.iter().map(|one| one.missing).sum(),
         reordered: reports.iter().map(|one| one.reordered).sum(),
         malformed: reports.iter().map(|one| one.malformed).sum(),
+        replies: reports.iter().filter_map(|one| one.replies).reduce(|one, other| one + other),
         misrouted: reports.iter().map(|one| one.misrouted).sum(),
         closed: reports.iter().map(|one| one.closed).sum(),
         lowest: reports.iter().map(|one| one.lowest).min().unwrap_or(0),
@@ -408,6 +410,13 @@ mod tests {
         let counts = |received, first_ns, last_ns| Counts { received, first_ns, last_ns, ..Counts::default() };
         let all = sum(&[counts(0, 0, 0), counts(5, 100, 200), counts(6, 150, 900)]);
         assert_eq!((all.received, all.first_ns, all.last_ns), (11, 100, 900));
+    }
+
+    #[test]
+    fn replies_of_all_reports_are_added_where_they_are_counted() {
+        let counts = |replies| Counts { replies, ..Counts::default() };
+        assert_eq!(sum(&[counts(None), counts(None)]).replies, None);
+        assert_eq!(sum(&[counts(Some(2)), counts(Some(0)), counts(Some(5))]).replies, Some(7));
     }
 
     #[test]

@@ -72,10 +72,12 @@ impl Client {
         for connection in first..first + settings.connections {
             draw.channels_of(connection, settings.subscriptions as usize, &mut channels);
         }
+        let mut tally = Tally::new(settings.channels, settings.child_first.is_some());
+        tally.replies = settings.is_counting_replies.then_some(0);
         let connection = || Connection { socket: None, stage: Stage::Waiting, received: 0, kept: Vec::new() };
         Ok(Self {
             epoll: Epoll::new().map_err(LoadError::system("epoll_create1"))?,
-            tally: Tally::new(settings.channels, settings.child_first.is_some()),
+            tally,
             connections: (0..settings.connections).map(|_| connection()).collect(),
             watches: channels.into_iter().map(Watch::new).collect(),
             buffer: vec![0; READ_BYTES],

@@ -13,18 +13,21 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 
 /// Writes the request of a connection that watches `channels` over what `out` holds.
 pub(crate) fn write_request(out: &mut Vec<u8>, settings: &Settings, channels: impl Iterator<Item = u32>) {
-    out.clear();
-    out.extend_from_slice(b"GET ");
-    out.extend_from_slice(settings.path.as_bytes());
+    let mut target = settings.path.clone();
     for (index, channel) in channels.enumerate() {
         let separator = if index == 0 { "" } else { "&" };
-        out.extend_from_slice(format!("{separator}channel=c{channel}").as_bytes());
+        target.push_str(&format!("{separator}channel=c{channel}"));
     }
-    let rest = format!(
-        " HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n",
-        settings.host
-    );
-    out.extend_from_slice(rest.as_bytes());
+    out.clear();
+    out.extend_from_slice(upgrade_request(&target, &settings.host).as_bytes());
+}
+
+/// The request that makes a connection a WebSocket.
+pub(crate) fn upgrade_request(target: &str, host: &str) -> String {
+    format!(
+        "GET {target} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+    )
 }
 
 /// What an answer says.

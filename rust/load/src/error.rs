@@ -25,6 +25,13 @@ pub enum LoadError {
         /// The most that is allowed.
         highest: u64,
     },
+    /// An option does not go with another.
+    Conflict {
+        /// The option.
+        option: &'static str,
+        /// What it does not go with.
+        why: &'static str,
+    },
     /// The system refused a call that the run needs.
     System {
         /// What was attempted.
@@ -62,6 +69,7 @@ impl fmt::Display for LoadError {
             Self::OutOfRange { option, value, lowest, highest } => {
                 write!(f, "{option} is {value}, but must be {lowest} to {highest}")
             }
+            Self::Conflict { option, why } => write!(f, "{option}: {why}"),
             Self::System { what, source } => write!(f, "{what}: {source}"),
             Self::Command { line, why } => write!(f, "the command {line:?} is not understood: {why}"),
             Self::Child { child, why } => write!(f, "child {child}: {why}"),

@@ -9,6 +9,9 @@
 //! The floor is the least that any server must do for the same work: one buffer, sent to every socket. What a server
 //! costs above it is the server's own.
 //!
+//! A mode of its own, `fanwire-load signalr`, is the clients of a SignalR hub: it negotiates, shakes hands, invokes, and
+//! counts whole hub messages.
+//!
 //! Nothing here uses `fanwire-core`: a mistake that both made would hide itself.
 //!
 //! | module | what it holds |
@@ -23,6 +26,7 @@
 //! | `session` | the loop of one process: commands, ticks, expectations |
 //! | `children` | several processes, one report |
 //! | `commands`, `report` | lines on stdin · lines on stdout |
+//! | `signalr` | the clients of a SignalR hub, or of the raw protocol beside it |
 //! | [`floor`] | the bare loop |
 //! | `sys` | the calls of the operating system; with `floor/ring.rs` the only `unsafe` |
 
@@ -40,6 +44,7 @@ mod payload;
 mod receive;
 mod report;
 mod session;
+mod signalr;
 mod sys;
 
 use std::ffi::OsString;
@@ -71,18 +76,34 @@ pub fn run(args: impl Iterator<Item = String>) -> i32 {
 /// Gives the exit code: 0, or 1 after `--for` when messages were missing, out of order or broken or nobody connected,
 /// or 2 when the options or the system do not allow the run.
 pub fn run_as(command: &[OsString], args: impl Iterator<Item = String>) -> i32 {
-    let options = match Options::try_parse_from(args) {
-        Ok(options) => options,
-        Err(error) => {
-            // A closed stdout or stderr leaves nobody to tell.
-            let _ = error.print();
-            return error.exit_code();
-        }
+    let mut args: Vec<String> = args.collect();
+    let outcome = if args.get(1).is_some_and(|mode| mode == "signalr") {
+        args.remove(1);
+        args[0].push_str(" signalr");
+        parse(args).and_then(|options| told(signalr::run(options)))
+    } else {
+        parse::<Options>(args).and_then(|options| told(run_with(command, options)))
     };
-    let outcome = Settings::try_from(options).and_then(|settings| {
-        if settings.processes > 1 { children::run(command, &settings) } else { session::run(settings) }
-    });
-    outcome.unwrap_or_else(|error| {
+    outcome.unwrap_or_else(|exit_code| exit_code)
+}
+
+fn run_with(command: &[OsString], options: Options) -> Result<i32, LoadError> {
+    let settings = Settings::try_from(options)?;
+    if settings.processes > 1 { children::run(command, &settings) } else { session::run(settings) }
+}
+
+/// The options; where they are not understood, or help was asked for, says so and gives the exit code.
+fn parse<O: Parser>(args: Vec<String>) -> Result<O, i32> {
+    O::try_parse_from(args).map_err(|error| {
+        // A closed stdout or stderr leaves nobody to tell.
+        let _ = error.print();
+        error.exit_code()
+    })
+}
+
+/// Says what stopped a run.
+fn told(outcome: Result<i32, LoadError>) -> Result<i32, i32> {
+    outcome.map_err(|error| {
         eprintln!("fanwire-load: {error}");
         2
     })

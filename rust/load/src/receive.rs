@@ -6,10 +6,10 @@ use crate::check::Batch;
 pub(crate) const FRAME_BYTES_MAX: usize = 16 << 20;
 
 /// The opcodes of §5.2 that a server of whole, unfragmented messages sends.
-const TEXT: u8 = 1;
-const CLOSE: u8 = 8;
-const PING: u8 = 9;
-const PONG: u8 = 10;
+pub(crate) const TEXT: u8 = 1;
+pub(crate) const CLOSE: u8 = 8;
+pub(crate) const PING: u8 = 9;
+pub(crate) const PONG: u8 = 10;
 
 /// What stands at the front of some bytes.
 #[derive(Debug, PartialEq, Eq)]
@@ -109,10 +109,19 @@ fn other_frame(first: u8, payload: &[u8], batch: &mut Batch<'_>, walk: &mut Walk
     }
 }
 
-/// Appends a client's control frame. Its mask is zero, which masks as any other and needs no random number; the mask
-/// guards proxies against chosen bytes, and these are the server's own.
-fn write_masked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
-    out.extend_from_slice(&[0x80 | opcode, 0x80 | payload.len() as u8, 0, 0, 0, 0]);
+/// Appends a client's frame, its payload at most 65,535 bytes. Its mask is zero, which masks as any other and needs no
+/// random number; the mask guards proxies against chosen bytes, and here there are none.
+pub(crate) fn write_masked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
+    out.push(0x80 | opcode);
+    match payload.len() {
+        length @ 0..=125 => out.push(0x80 | length as u8),
+        length => {
+            debug_assert!(length <= usize::from(u16::MAX));
+            out.push(0x80 | 126);
+            out.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(payload);
 }
 

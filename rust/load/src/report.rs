@@ -35,6 +35,9 @@ pub(crate) struct Complete {
     missing: u64,
     reordered: u64,
     malformed: u64,
+    /// With `--replies` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replies: Option<u64>,
     misrouted: u64,
     closed: u64,
     lowest: u32,
@@ -45,8 +48,9 @@ pub(crate) struct Complete {
     cpu_seconds: f64,
 }
 
+/// Quantiles in microseconds; `None` of nothing.
 #[derive(Debug, Serialize)]
-struct Latency {
+pub(crate) struct Latency {
     p50: Option<f64>,
     p90: Option<f64>,
     p99: Option<f64>,
@@ -74,6 +78,8 @@ pub(crate) struct Counts {
     pub(crate) missing: u64,
     pub(crate) reordered: u64,
     pub(crate) malformed: u64,
+    /// `None` where they are malformed.
+    pub(crate) replies: Option<u64>,
     pub(crate) misrouted: u64,
     pub(crate) closed: u64,
     pub(crate) lowest: u32,
@@ -88,6 +94,20 @@ impl Counts {
     /// Whether nothing was missing, late, twice, broken or astray.
     pub(crate) fn is_clean(&self) -> bool {
         self.gaps + self.reordered + self.malformed + self.misrouted == 0
+    }
+}
+
+impl Latency {
+    /// Of ages in nanoseconds.
+    pub(crate) fn of(ages: &Histogram<u64>) -> Self {
+        Self {
+            p50: quantile_us(ages, 0.5),
+            p90: quantile_us(ages, 0.9),
+            p99: quantile_us(ages, 0.99),
+            p999: quantile_us(ages, 0.999),
+            max: quantile_us(ages, 1.0),
+            mean: (!ages.is_empty()).then(|| to_us(ages.mean())),
+        }
     }
 }
 
@@ -114,18 +134,12 @@ impl Complete {
             missing: counts.missing,
             reordered: counts.reordered,
             malformed: counts.malformed,
+            replies: counts.replies,
             misrouted: counts.misrouted,
             closed: counts.closed,
             lowest: counts.lowest,
             highest: counts.highest,
-            latency_us: Latency {
-                p50: quantile_us(latency, 0.5),
-                p90: quantile_us(latency, 0.9),
-                p99: quantile_us(latency, 0.99),
-                p999: quantile_us(latency, 0.999),
-                max: quantile_us(latency, 1.0),
-                mean: (!latency.is_empty()).then(|| to_us(latency.mean())),
-            },
+            latency_us: Latency::of(latency),
             completion_us: Completion {
                 p50: quantile_us(completion, 0.5),
                 p99: quantile_us(completion, 0.99),
@@ -268,6 +282,7 @@ mod tests {
     fn complete_of_nothing_has_no_ages() {
         let complete = Complete::new(&Counts::default(), Some(5), &latencies(), &latencies());
         let json = serde_json::to_value(complete).unwrap();
+        assert!(json.get("replies").is_none());
         assert!(json["latency_us"]["p99"].is_null() && json["received"] == 0 && json["expected"] == 5);
     }
 }

@@ -232,6 +232,7 @@ impl Session {
             missing: tally.missing,
             reordered: tally.reordered,
             malformed: tally.malformed,
+            replies: tally.replies,
             misrouted: tally.misrouted,
             closed: tally.closed,
             lowest,

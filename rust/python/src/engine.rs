@@ -1,32 +1,48 @@
 //! Class `Engine`: each method borrows, calls the core and maps the error. What may wait lets go of the GIL.
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use fanwire_core::channel::Publication;
+use fanwire_core::channel::{Origin, Publication};
 use fanwire_core::messages::ConnectionId;
 use fanwire_core::protocol::signalr::{HubMessage, Outcome};
-use fanwire_core::protocol::{Encoding, Format, Payload};
-use fanwire_core::{Audience, Engine as CoreEngine, EngineError, PollerKind};
+use fanwire_core::protocol::{Format, Payload};
+use fanwire_core::{Audience, Engine as CoreEngine, EngineError};
+use fanwire_upstream::{Open, OpenPlain};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use smallvec::SmallVec;
 
 use crate::buffer::{self, Data};
-use crate::encode;
+use crate::encoded::{Encoded, encode_for};
 use crate::errors::{new_to_pyerr, to_pyerr};
-use crate::events;
+use crate::events::{self, Wanted};
 use crate::position::Position;
-use crate::settings::Settings;
+use crate::settings::{Settings, start_of};
+use crate::stats::Stats;
+use crate::upstream::{Sessions, plain_route_of, protocol_of, route_of, seconds};
+
+/// How something is published.
+#[derive(Default)]
+struct Terms<'a> {
+    event: Option<&'a str>,
+    key: Option<&'a str>,
+    ttl: Option<f64>,
+    deferred: bool,
+    excluded: &'a [u64],
+    is_keyframe: bool,
+    is_snapshot: bool,
+}
 
 /// The shards, their sockets and the channels' logs.
 #[pyclass(frozen, module = "fanwire._engine")]
-pub(crate) struct Engine(CoreEngine);
+pub(crate) struct Engine(Arc<CoreEngine>, Sessions);
 
 #[pymethods]
 impl Engine {
     #[new]
     fn new(py: Python<'_>, settings: &Settings) -> PyResult<Self> {
-        CoreEngine::new(settings.0.clone()).map(Self).map_err(|error| new_to_pyerr(py, error))
+        let engine = CoreEngine::new(settings.0.clone()).map_err(|error| new_to_pyerr(py, error))?;
+        Ok(Self(Arc::new(engine), Sessions::default()))
     }
 
     fn start(&self, py: Python<'_>) -> PyResult<()> {
@@ -57,7 +73,9 @@ impl Engine {
 
     /// Keeps the GIL: it appends, and rings an eventfd at most.
     #[allow(clippy::too_many_arguments)] // as Python calls it
-    #[pyo3(signature = (channel, data, event = None, key = None, ttl = None, deferred = false, excluded = Vec::new()))]
+    #[pyo3(signature = (
+        channel, data, event = None, key = None, ttl = None, deferred = false, excluded = Vec::new(), keyframe = false,
+    ))]
     fn publish(
         &self,
         channel: &str,
@@ -67,9 +85,28 @@ impl Engine {
         ttl: Option<f64>,
         deferred: bool,
         excluded: Vec<u64>,
+        keyframe: bool,
     ) -> PyResult<Position> {
-        let _ = key; // only policy `latest` looks at it
-        self.publish_data(Audience::Channel(channel), data, (event, ttl, deferred, &excluded))
+        let terms = Terms { event, key, ttl, deferred, excluded: &excluded, is_keyframe: keyframe, is_snapshot: false };
+        self.publish_data(Audience::Channel(channel), data, terms)
+    }
+
+    #[pyo3(signature = (channel, data, event = None))]
+    fn publish_snapshot(&self, channel: &str, data: &Bound<'_, PyAny>, event: Option<&str>) -> PyResult<Position> {
+        let terms = Terms { event, is_snapshot: true, ..Terms::default() };
+        self.publish_data(Audience::Channel(channel), data, terms)
+    }
+
+    fn give_up_snapshot(&self, py: Python<'_>, channel: &str, why: &str) -> PyResult<()> {
+        self.0.give_up_snapshot(channel, why).map_err(|error| to_pyerr(py, error))
+    }
+
+    fn track(&self, py: Python<'_>, position: &Position) -> PyResult<(u64, u32)> {
+        self.0.track(position.0).map_err(|error| to_pyerr(py, error))
+    }
+
+    fn untrack(&self, token: u64) {
+        self.0.untrack(token);
     }
 
     #[pyo3(signature = (user, data, event = None, ttl = None, deferred = false, excluded = Vec::new()))]
@@ -82,7 +119,11 @@ impl Engine {
         deferred: bool,
         excluded: Vec<u64>,
     ) -> PyResult<Position> {
-        self.publish_data(Audience::User(user), data, (event, ttl, deferred, &excluded))
+        self.publish_data(
+            Audience::User(user),
+            data,
+            Terms { event, ttl, deferred, excluded: &excluded, ..Terms::default() },
+        )
     }
 
     #[pyo3(signature = (path, data, event = None, ttl = None, deferred = false, excluded = Vec::new()))]
@@ -95,7 +136,11 @@ impl Engine {
         deferred: bool,
         excluded: Vec<u64>,
     ) -> PyResult<Position> {
-        self.publish_data(Audience::Hub(path), data, (event, ttl, deferred, &excluded))
+        self.publish_data(
+            Audience::Hub(path),
+            data,
+            Terms { event, ttl, deferred, excluded: &excluded, ..Terms::default() },
+        )
     }
 
     fn flush(&self) {
@@ -106,6 +151,12 @@ impl Engine {
     fn accept(&self, py: Python<'_>, connection: u64, channels: Vec<String>, user: Option<&str>) -> PyResult<()> {
         let id = ConnectionId::from_bits(connection);
         self.0.accept(id, channels.iter().map(String::as_str), user).map_err(|error| to_pyerr(py, error))
+    }
+
+    #[pyo3(signature = (connection, subprotocol = None))]
+    fn accept_relayed(&self, py: Python<'_>, connection: u64, subprotocol: Option<&str>) -> PyResult<()> {
+        let id = ConnectionId::from_bits(connection);
+        self.0.accept_relayed(id, subprotocol).map_err(|error| to_pyerr(py, error))
     }
 
     fn refuse(&self, py: Python<'_>, connection: u64, status: u16, reason: &str) -> PyResult<()> {
@@ -119,11 +170,20 @@ impl Engine {
         self.0.respond(id, status, content_type, body).map_err(|error| to_pyerr(py, error))
     }
 
-    fn subscribe(&self, py: Python<'_>, connection: u64, channel: &str) -> PyResult<()> {
-        self.0.subscribe(ConnectionId::from_bits(connection), channel).map_err(|error| to_pyerr(py, error))
+    #[pyo3(signature = (connection, channel, since = None, start = None))]
+    fn subscribe(
+        &self,
+        py: Python<'_>,
+        connection: u64,
+        channel: &str,
+        since: Option<&Position>,
+        start: Option<&str>,
+    ) -> PyResult<()> {
+        let origin = Origin { since: since.map(|since| since.0), start: start.map(start_of).transpose()? };
+        self.0.subscribe(ConnectionId::from_bits(connection), channel, origin).map_err(|error| to_pyerr(py, error))
     }
 
-    #[pyo3(signature = (connection, channels, id = None, error = None))]
+    #[pyo3(signature = (connection, channels, id = None, error = None, wanted = None))]
     fn grant(
         &self,
         py: Python<'_>,
@@ -131,10 +191,12 @@ impl Engine {
         channels: Vec<String>,
         id: Option<&str>,
         error: Option<&str>,
+        wanted: Option<&Wanted>,
     ) -> PyResult<()> {
         let connection = ConnectionId::from_bits(connection);
         let channels = channels.iter().map(String::as_str);
-        self.0.grant(connection, channels, id, error).map_err(|error| to_pyerr(py, error))
+        let wanted = wanted.map(|wanted| wanted.0.clone()).unwrap_or_default();
+        self.0.grant(connection, channels, id, error, wanted).map_err(|error| to_pyerr(py, error))
     }
 
     fn unsubscribe(&self, py: Python<'_>, connection: u64, channel: &str) -> PyResult<()> {
@@ -155,6 +217,10 @@ impl Engine {
             }
         };
         sent.map_err(|error| to_pyerr(data.py(), error))
+    }
+
+    fn reply(&self, py: Python<'_>, connection: u64, text: &str) -> PyResult<()> {
+        self.0.reply(ConnectionId::from_bits(connection), text).map_err(|error| to_pyerr(py, error))
     }
 
     fn invoke(&self, connection: u64, target: &str, arguments: &Bound<'_, PyTuple>, id: Option<&str>) -> PyResult<()> {
@@ -179,6 +245,153 @@ impl Engine {
 
     fn complete_error(&self, connection: u64, id: &str, error: &str) -> PyResult<()> {
         self.send_message(connection, &completion(id, Outcome::Error(Cow::Borrowed(error))))
+    }
+
+    /// Answers an invocation with what a backend answered it with, raw.
+    fn complete_raw(&self, connection: u64, id: &str, outcome: &str, body: &[u8]) -> PyResult<()> {
+        let outcome = match outcome {
+            "error" => Outcome::Error(String::from_utf8_lossy(body)),
+            "void" => Outcome::Void,
+            _ => Outcome::Result(body),
+        };
+        self.send_message(connection, &completion(id, outcome))
+    }
+
+    fn send_records(&self, py: Python<'_>, connection: u64, records: &[u8]) -> PyResult<()> {
+        let id = ConnectionId::from_bits(connection);
+        self.0.send_records(id, records).map_err(|error| to_pyerr(py, error))
+    }
+
+    #[pyo3(signature = (lane, data, event))]
+    fn publish_to_lane(&self, lane: &str, data: &Bound<'_, PyAny>, event: &str) -> PyResult<Position> {
+        self.publish_data(Audience::Lane(lane), data, Terms { event: Some(event), ..Terms::default() })
+    }
+
+    #[pyo3(signature = (lane, bytes_max))]
+    fn keep(&self, py: Python<'_>, lane: &str, bytes_max: Option<usize>) -> PyResult<()> {
+        self.0.keep(lane, bytes_max).map_err(|error| to_pyerr(py, error))
+    }
+
+    #[pyo3(signature = (lane, awaits = true))]
+    fn await_snapshot(&self, py: Python<'_>, lane: &str, awaits: bool) -> PyResult<()> {
+        self.0.await_snapshot(lane, awaits).map_err(|error| to_pyerr(py, error))
+    }
+
+    #[pyo3(signature = (connection, lane, is_subscribed = false))]
+    fn join_lane(&self, py: Python<'_>, connection: u64, lane: &str, is_subscribed: bool) -> PyResult<bool> {
+        self.0.join_lane(ConnectionId::from_bits(connection), lane, is_subscribed).map_err(|error| to_pyerr(py, error))
+    }
+
+    fn join_live(&self, py: Python<'_>, connection: u64, lane: &str) -> PyResult<()> {
+        self.0.join_live(ConnectionId::from_bits(connection), lane).map_err(|error| to_pyerr(py, error))
+    }
+
+    fn leave_lane(&self, py: Python<'_>, connection: u64, lane: &str) -> PyResult<()> {
+        self.0.leave_lane(ConnectionId::from_bits(connection), lane).map_err(|error| to_pyerr(py, error))
+    }
+
+    #[allow(clippy::too_many_arguments)] // as Python calls it
+    #[pyo3(signature = (
+        session, urls, headers, protocol, route, *, negotiates, keepalive, server_timeout, connect_timeout, idle,
+        record_bytes_max, queue_bytes_max,
+    ))]
+    fn upstream_open(
+        &self,
+        session: u64,
+        urls: Vec<String>,
+        headers: Vec<(String, String)>,
+        protocol: &str,
+        route: &Bound<'_, PyTuple>,
+        negotiates: bool,
+        keepalive: f64,
+        server_timeout: f64,
+        connect_timeout: f64,
+        idle: Option<f64>,
+        record_bytes_max: usize,
+        queue_bytes_max: usize,
+    ) -> PyResult<()> {
+        let open = Open {
+            urls,
+            headers,
+            protocol: protocol_of(protocol)?,
+            negotiates,
+            route: route_of(route)?,
+            keepalive: seconds("keepalive", keepalive)?,
+            server_timeout: seconds("server_timeout", server_timeout)?,
+            connect_timeout: seconds("connect_timeout", connect_timeout)?,
+            idle: idle.map(|idle| seconds("idle", idle)).transpose()?,
+            record_bytes_max,
+            queue_bytes_max,
+        };
+        self.1.open(&self.0, session, open)
+    }
+
+    fn upstream_send(&self, session: u64, records: &[u8]) -> PyResult<Option<usize>> {
+        self.1.send(&self.0, session, records)
+    }
+
+    fn upstream_invoke(
+        &self,
+        session: u64,
+        protocol: &str,
+        id: &str,
+        target: &str,
+        arguments: &[u8],
+    ) -> PyResult<Option<usize>> {
+        self.1.invoke(&self.0, session, protocol, (id, target, arguments))
+    }
+
+    #[allow(clippy::too_many_arguments)] // as Python calls it
+    #[pyo3(signature = (
+        session, urls, headers, subprotocols, route, *, keepalive, server_timeout, connect_timeout, idle,
+        message_bytes_max, queue_bytes_max,
+    ))]
+    fn upstream_open_plain(
+        &self,
+        session: u64,
+        urls: Vec<String>,
+        headers: Vec<(String, String)>,
+        subprotocols: Vec<String>,
+        route: &Bound<'_, PyTuple>,
+        keepalive: f64,
+        server_timeout: f64,
+        connect_timeout: f64,
+        idle: Option<f64>,
+        message_bytes_max: usize,
+        queue_bytes_max: usize,
+    ) -> PyResult<()> {
+        let open = OpenPlain {
+            urls,
+            headers,
+            subprotocols,
+            route: plain_route_of(route)?,
+            keepalive: seconds("keepalive", keepalive)?,
+            server_timeout: seconds("server_timeout", server_timeout)?,
+            connect_timeout: seconds("connect_timeout", connect_timeout)?,
+            idle: idle.map(|idle| seconds("idle", idle)).transpose()?,
+            message_bytes_max,
+            queue_bytes_max,
+        };
+        self.1.open_plain(&self.0, session, open)
+    }
+
+    fn upstream_send_message(&self, session: u64, data: &[u8], is_text: bool) -> PyResult<Option<usize>> {
+        self.1.send_message(&self.0, session, (is_text, data))
+    }
+
+    #[pyo3(signature = (session, farewell = None))]
+    fn upstream_close(&self, session: u64, farewell: Option<(u16, String)>) -> PyResult<()> {
+        self.1.close(&self.0, session, farewell)
+    }
+
+    fn upstream_negotiate(
+        &self,
+        request: u64,
+        url: String,
+        headers: Vec<(String, String)>,
+        timeout: f64,
+    ) -> PyResult<()> {
+        self.1.negotiate(&self.0, request, url, headers, seconds("timeout", timeout)?)
     }
 
     fn ask_drained(&self, py: Python<'_>, connection: u64) -> PyResult<()> {
@@ -207,29 +420,30 @@ impl Engine {
         Stats::new(&self.0)
     }
 
-    #[pyo3(signature = (code = 1001, reason = ""))]
-    fn drain(&self, py: Python<'_>, code: u16, reason: &str) -> PyResult<()> {
-        self.0.drain(code, reason).map_err(|error| to_pyerr(py, error))
+    #[pyo3(signature = (code = 1001, reason = "", spread = 0.0))]
+    fn drain(&self, py: Python<'_>, code: u16, reason: &str, spread: f64) -> PyResult<()> {
+        self.0.drain(code, reason, seconds("spread", spread)?).map_err(|error| to_pyerr(py, error))
     }
 
     fn stop(&self, py: Python<'_>) {
-        py.detach(|| self.0.stop());
+        py.detach(|| {
+            self.1.stop();
+            self.0.stop();
+        });
     }
 }
 
 impl Engine {
-    fn publish_data(
-        &self,
-        audience: Audience<'_>,
-        data: &Bound<'_, PyAny>,
-        (event, ttl, deferred, excluded): (Option<&str>, Option<f64>, bool, &[u64]),
-    ) -> PyResult<Position> {
+    fn publish_data(&self, audience: Audience<'_>, data: &Bound<'_, PyAny>, terms: Terms<'_>) -> PyResult<Position> {
         let py = data.py();
-        let ttl_ns = ttl.map(ttl_ns).transpose().map_err(|error| to_pyerr(py, error))?;
-        let excluded: SmallVec<[ConnectionId; 4]> = excluded.iter().map(|&id| ConnectionId::from_bits(id)).collect();
+        let Terms { event, key, is_keyframe, is_snapshot, .. } = terms;
+        let ttl_ns = terms.ttl.map(ttl_ns).transpose().map_err(|error| to_pyerr(py, error))?;
+        let excluded: SmallVec<[ConnectionId; 4]> =
+            terms.excluded.iter().map(|&id| ConnectionId::from_bits(id)).collect();
         let publish = |payload: Payload<'_>| {
-            let publication = Publication { payload, event, ttl_ns, excluded: &excluded };
-            self.0.publish_to(audience, &publication, deferred).map_err(|error| to_pyerr(py, error))
+            let excluded = &excluded;
+            let publication = Publication { payload, event, key, ttl_ns, is_keyframe, is_snapshot, excluded };
+            self.0.publish_to(audience, &publication, terms.deferred).map_err(|error| to_pyerr(py, error))
         };
         let position = match buffer::read(data)? {
             Data::Text(text) => publish(Payload::Text(text))?,
@@ -245,7 +459,7 @@ impl Engine {
         &self,
         audience: Audience<'_>,
         object: &Bound<'_, PyAny>,
-        publish: impl Fn(Payload<'_>) -> PyResult<Result<fanwire_core::Position, u8>>,
+        publish: impl Fn(Payload<'_>) -> PyResult<Result<fanwire_core::Position, u16>>,
     ) -> PyResult<Position> {
         // JSON also when nobody listens: an object that can't be encoded is an error on a quiet channel, too.
         let nobody = if matches!(audience, Audience::Channel(_)) { Format::Raw } else { Format::HubJson };
@@ -269,135 +483,7 @@ fn completion<'a>(id: &'a str, outcome: Outcome<'a>) -> HubMessage<'a> {
     HubMessage::Completion { id: Cow::Borrowed(id), outcome }
 }
 
-/// An object in the encoding of a connection's hub protocol.
-fn encode_for(connection: u64, object: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
-    let encoding = ConnectionId::from_bits(connection).format().unwrap_or(Format::HubJson).encoding();
-    let mut out = Vec::with_capacity(256);
-    match encoding {
-        Encoding::Json => encode::hub_json(object, &mut out),
-        Encoding::Msgpack => encode::msgpack(object, &mut out),
-    }
-    .map_err(|error| error.into_pyerr(object.py()))?;
-    Ok(out)
-}
-
-/// An object in the encodings made so far.
-struct Encoded<'a, 'py> {
-    object: Cow<'a, Bound<'py, PyAny>>,
-    is_arguments: bool,
-    json: Option<Vec<u8>>,
-    msgpack: Option<Vec<u8>>,
-}
-
-impl<'a, 'py> Encoded<'a, 'py> {
-    fn new(object: &'a Bound<'py, PyAny>) -> Self {
-        let arguments = object.cast::<Arguments>().ok();
-        let is_arguments = arguments.is_some();
-        let object = match arguments {
-            Some(arguments) => Cow::Owned(arguments.get().0.bind(object.py()).clone().into_any()),
-            None => Cow::Borrowed(object),
-        };
-        Self { object, is_arguments, json: None, msgpack: None }
-    }
-
-    /// Adds what `formats` (bits) need.
-    fn with(mut self, formats: u8) -> PyResult<Self> {
-        type Encode = fn(&Bound<'_, PyAny>, &mut Vec<u8>) -> Result<(), encode::EncodeError>;
-        // One JSON for all who want it: where others than hubs do, what only hubs have a form for is an error.
-        let is_for_hubs = formats & (Format::Raw.bit() | Format::Sse.bit()) == 0;
-        let json: Encode = if is_for_hubs { encode::hub_json } else { encode::json };
-        for format in Format::ALL.into_iter().filter(|format| formats & format.bit() != 0) {
-            let (target, encode): (_, Encode) = match format.encoding() {
-                Encoding::Json => (&mut self.json, json),
-                Encoding::Msgpack => (&mut self.msgpack, encode::msgpack),
-            };
-            if target.is_none() {
-                let mut out = Vec::with_capacity(1_024);
-                encode(&self.object, &mut out).map_err(|error| error.into_pyerr(self.object.py()))?;
-                *target = Some(out);
-            }
-        }
-        Ok(self)
-    }
-
-    fn payload(&self) -> Payload<'_> {
-        let (json, msgpack) = (self.json.as_deref(), self.msgpack.as_deref());
-        if self.is_arguments { Payload::Arguments { json, msgpack } } else { Payload::Object { json, msgpack } }
-    }
-}
-
-/// Several arguments of one invocation; to clients of other protocols an array.
-#[pyclass(frozen, module = "fanwire._engine")]
-pub(crate) struct Arguments(Py<PyTuple>);
-
-#[pymethods]
-impl Arguments {
-    #[new]
-    #[pyo3(signature = (*items))]
-    fn new(items: Bound<'_, PyTuple>) -> Self {
-        Self(items.unbind())
-    }
-
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        Ok(format!("Arguments{}", self.0.bind(py).repr()?))
-    }
-}
-
 fn ttl_ns(seconds: f64) -> Result<u64, EngineError> {
     // NaN is not over 0 either. A float beyond u64 saturates: for ever.
     if seconds > 0.0 { Ok((seconds * 1e9) as u64) } else { Err(EngineError::InvalidTtl { seconds }) }
-}
-
-/// Counters since start and gauges now, summed over the shards.
-#[pyclass(frozen, get_all, module = "fanwire._engine")]
-pub(crate) struct Stats {
-    connections: u64,
-    connections_total: u64,
-    subscriptions: u64,
-    channels: u64,
-    publications: u64,
-    deliveries: u64,
-    expired: u64,
-    writes: u64,
-    bytes_out: u64,
-    bytes_in: u64,
-    lagging: u64,
-    overtaken: u64,
-    accept_pauses: u64,
-    handshakes_refused: u64,
-    closes: BTreeMap<u16, u64>,
-    completion_buckets: Vec<(f64, u64)>,
-    completion_seconds: f64,
-    poller: &'static str,
-}
-
-impl Stats {
-    fn new(engine: &CoreEngine) -> Self {
-        let stats = engine.stats();
-        let seconds = |us: u64| if us == u64::MAX { f64::INFINITY } else { us as f64 / 1e6 };
-        Self {
-            connections: stats.connections,
-            connections_total: stats.connections_total,
-            subscriptions: stats.subscriptions,
-            channels: stats.channels,
-            publications: stats.publications,
-            deliveries: stats.deliveries,
-            expired: stats.expired,
-            writes: stats.writes,
-            bytes_out: stats.bytes_out,
-            bytes_in: stats.bytes_in,
-            lagging: stats.lagging,
-            overtaken: stats.overtaken,
-            accept_pauses: stats.accept_pauses,
-            handshakes_refused: stats.handshakes_refused,
-            closes: stats.closes,
-            completion_buckets: stats.completion.iter().map(|&(us, count)| (seconds(us), count)).collect(),
-            completion_seconds: stats.completion_sum.as_secs_f64(),
-            poller: match engine.poller() {
-                Some(PollerKind::Uring) => "uring",
-                Some(PollerKind::Epoll) => "epoll",
-                None => "",
-            },
-        }
-    }
 }

@@ -21,7 +21,8 @@ pub(crate) fn to_pyerr(py: Python<'_>, error: EngineError) -> PyErr {
         EngineError::InvalidCloseCode { .. }
         | EngineError::ReasonTooLong { .. }
         | EngineError::InvalidEvent { .. }
-        | EngineError::InvalidTtl { .. } => PyValueError::new_err(text),
+        | EngineError::InvalidTtl { .. }
+        | EngineError::NoSuchPosition { .. } => PyValueError::new_err(text),
         EngineError::NoRandom { .. } => PyOSError::new_err(text),
         EngineError::StartFailed { cause, .. } => PyOSError::new_err((cause.raw_os_error().unwrap_or(0), text)),
         other => PyRuntimeError::new_err(other.to_string()),

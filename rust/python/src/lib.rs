@@ -1,11 +1,14 @@
 //! The extension module `fanwire._engine`: thin. Each method borrows, calls the core and maps the error.
 mod buffer;
 mod encode;
+mod encoded;
 mod engine;
 mod errors;
 mod events;
 mod position;
 mod settings;
+mod stats;
+mod upstream;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -36,6 +39,13 @@ fn encode_msgpack<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>
     encode::msgpack_bytes(data)
 }
 
+/// Whether a channel's name matches a pattern, in which `*` stands for any run of characters.
+#[pyfunction]
+fn matches(py: Python<'_>, pattern: &str, name: &str) -> PyResult<bool> {
+    let pattern = fanwire_core::channel::Pattern::new(pattern).map_err(|error| errors::to_pyerr(py, error))?;
+    Ok(pattern.matches(name))
+}
+
 /// The load client. `command` starts it as another process; `args` begins with the program's name. Gives the exit code.
 #[pyfunction]
 fn run_load(py: Python<'_>, command: Vec<String>, args: Vec<String>) -> i32 {
@@ -49,13 +59,14 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(build_info, module)?)?;
     module.add_function(wrap_pyfunction!(encode_json, module)?)?;
     module.add_function(wrap_pyfunction!(encode_msgpack, module)?)?;
+    module.add_function(wrap_pyfunction!(matches, module)?)?;
     module.add_function(wrap_pyfunction!(run_load, module)?)?;
     module.add_class::<position::Position>()?;
     module.add_class::<settings::ChannelRule>()?;
     module.add_class::<settings::Settings>()?;
-    module.add_class::<engine::Arguments>()?;
+    module.add_class::<encoded::Arguments>()?;
     module.add_class::<engine::Engine>()?;
-    module.add_class::<engine::Stats>()?;
+    module.add_class::<stats::Stats>()?;
     events::add_classes(module)?;
     if cfg!(debug_assertions) {
         let text = "fanwire was built without optimisation: use `maturin develop --release`";

@@ -1,14 +1,14 @@
 //! Settings cross once, as one frozen object.
 use std::time::Duration;
 
-use fanwire_core::channel::Pattern;
-use fanwire_core::{ChannelBounds, ChannelRule as CoreRule, HubSettings, PollerKind, Settings as CoreSettings};
+use fanwire_core::channel::{Pattern, Policy, Start};
+use fanwire_core::{ChannelRule as CoreRule, ChannelSettings, HubSettings, PollerKind, Settings as CoreSettings};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::errors::to_pyerr;
 
-/// Bounds of the channels whose name matches `pattern`; the first match wins.
+/// What the channels promise whose name matches `pattern`; the first match wins.
 #[pyclass(frozen, from_py_object, module = "fanwire._engine")]
 #[derive(Clone)]
 pub(crate) struct ChannelRule(CoreRule);
@@ -16,10 +16,39 @@ pub(crate) struct ChannelRule(CoreRule);
 #[pymethods]
 impl ChannelRule {
     #[new]
-    #[pyo3(signature = (pattern, *, backlog_bytes, backlog_frames))]
-    fn new(py: Python<'_>, pattern: &str, backlog_bytes: u64, backlog_frames: usize) -> PyResult<Self> {
+    #[pyo3(signature = (
+        pattern, *, policy, backlog_bytes, backlog_frames, backlog_age, history, history_age, history_bytes, start,
+        presence,
+    ))]
+    #[allow(clippy::too_many_arguments)] // they are keyword-only and cross once
+    fn new(
+        py: Python<'_>,
+        pattern: &str,
+        policy: &str,
+        backlog_bytes: u64,
+        backlog_frames: usize,
+        backlog_age: Option<f64>,
+        history: usize,
+        history_age: f64,
+        history_bytes: u64,
+        start: &str,
+        presence: bool,
+    ) -> PyResult<Self> {
         let pattern = Pattern::new(pattern).map_err(|error| to_pyerr(py, error))?;
-        Ok(Self(CoreRule { pattern, bounds: ChannelBounds { backlog_bytes, backlog_frames } }))
+        let settings = ChannelSettings {
+            policy: Policy::from_name(policy)
+                .ok_or_else(|| PyValueError::new_err(format!("policy {policy:?} does not exist")))?,
+            backlog_bytes,
+            backlog_frames,
+            backlog_age: backlog_age.map_or(Ok(Duration::MAX), |age| seconds("backlog_age", age))?,
+            history_frames: history,
+            history_age: seconds("history_age", history_age)?,
+            history_bytes,
+            start: start_of(start)?,
+            snapshot_interval: None,
+            tells_presence: presence,
+        };
+        Ok(Self(CoreRule { pattern, settings }))
     }
 }
 
@@ -31,8 +60,8 @@ pub(crate) struct Settings(pub(crate) CoreSettings);
 impl Settings {
     #[new]
     #[pyo3(signature = (
-        *, shards = 1, poller = None, channels = Vec::new(), ask_opening = false, ask_subscribing = false,
-        origins = None, head_bytes_max = 16_384, message_bytes_max = 65_536, publication_bytes_max = 1_048_576,
+        *, shards = 1, poller = None, channels = Vec::new(), snapshots = Vec::new(), ask_opening = false, ask_subscribing = false,
+        tell_connected = false, origins = None, head_bytes_max = 16_384, message_bytes_max = 65_536, publication_bytes_max = 1_048_576,
         unsent_bytes_max = 67_108_864, outbox_bytes_max = 262_144, subscriptions_max = 1_000, channels_max = 1_000_000,
         messages_pending_max = 16, events_pending_max = 16_384, handshake_timeout = 10.0, ping_interval = 25.0, ping_timeout = 20.0,
         signalr_paths = Vec::new(), signalr_keepalive = 15.0, signalr_client_timeout = 30.0,
@@ -44,8 +73,10 @@ impl Settings {
         shards: usize,
         poller: Option<&str>,
         channels: Vec<ChannelRule>,
+        snapshots: Vec<(String, f64)>,
         ask_opening: bool,
         ask_subscribing: bool,
+        tell_connected: bool,
         origins: Option<Vec<String>>,
         head_bytes_max: usize,
         message_bytes_max: usize,
@@ -72,12 +103,16 @@ impl Settings {
         backlog: i32,
         pin_shards: bool,
     ) -> PyResult<Self> {
-        let settings = CoreSettings {
+        let (keepalive, silence) = (signalr_keepalive, signalr_client_timeout);
+        let times = [keepalive, silence, signalr_handshake_timeout, signalr_disconnect_timeout, signalr_poll_timeout];
+        checked(CoreSettings {
             shards,
             poller: poller.map(poller_of).transpose()?,
             channels: channels.into_iter().map(|rule| rule.0).collect(),
+            snapshots: snapshots.into_iter().map(snapshot_of).collect::<PyResult<_>>()?,
             asks_opening: ask_opening,
             asks_subscribing: ask_subscribing,
+            tells_connected: tell_connected,
             origins,
             head_bytes_max,
             message_bytes_max,
@@ -93,22 +128,56 @@ impl Settings {
             ping_timeout: seconds("ping_timeout", ping_timeout)?,
             hubs: HubSettings {
                 paths: signalr_paths,
-                keepalive: seconds("signalr_keepalive", signalr_keepalive)?,
-                client_timeout: seconds("signalr_client_timeout", signalr_client_timeout)?,
-                handshake_timeout: seconds("signalr_handshake_timeout", signalr_handshake_timeout)?,
-                disconnect_timeout: seconds("signalr_disconnect_timeout", signalr_disconnect_timeout)?,
-                poll_timeout: seconds("signalr_poll_timeout", signalr_poll_timeout)?,
                 message_bytes_max: signalr_message_bytes_max,
+                ..hub_times(times)?
             },
+            relayed_paths: Vec::new(),
             close_timeout: seconds("close_timeout", close_timeout)?,
             notsent_lowat,
             congestion_control,
             backlog,
             pins_shards: pin_shards,
-        };
-        settings.validate().map_err(|error| PyValueError::new_err(error.to_string()))?;
-        Ok(Self(settings))
+        })
     }
+
+    /// The same, with the messages of these hubs, by index, and the WebSockets of these paths relayed to a backend.
+    #[pyo3(signature = (hubs, paths = Vec::new()))]
+    fn relaying(&self, hubs: Vec<u8>, paths: Vec<String>) -> PyResult<Self> {
+        let mut settings = self.0.clone();
+        settings.hubs.relayed = hubs;
+        settings.relayed_paths = paths;
+        checked(settings)
+    }
+}
+
+/// A pattern, and seconds.
+fn snapshot_of((pattern, interval): (String, f64)) -> PyResult<(Pattern, Duration)> {
+    let pattern = Pattern::new(&pattern).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    Ok((pattern, seconds("interval", interval)?))
+}
+
+/// The times of hubs, in this order.
+fn hub_times(times: [f64; 5]) -> PyResult<HubSettings> {
+    let [keepalive, client_timeout, handshake_timeout, disconnect_timeout, poll_timeout] = times;
+    Ok(HubSettings {
+        keepalive: seconds("signalr_keepalive", keepalive)?,
+        client_timeout: seconds("signalr_client_timeout", client_timeout)?,
+        handshake_timeout: seconds("signalr_handshake_timeout", handshake_timeout)?,
+        disconnect_timeout: seconds("signalr_disconnect_timeout", disconnect_timeout)?,
+        poll_timeout: seconds("signalr_poll_timeout", poll_timeout)?,
+        ..HubSettings::default()
+    })
+}
+
+fn checked(settings: CoreSettings) -> PyResult<Settings> {
+    settings.validate().map_err(|error| PyValueError::new_err(error.to_string()))?;
+    Ok(Settings(settings))
+}
+
+/// Where a subscriber begins, by its name.
+pub(crate) fn start_of(name: &str) -> PyResult<Start> {
+    Start::from_name(name)
+        .ok_or_else(|| PyValueError::new_err(format!("start is {name:?}, must be 'live', 'keyframe' or 'history'")))
 }
 
 fn poller_of(name: &str) -> PyResult<PollerKind> {

@@ -20,6 +20,8 @@ JSON_ONLY = ("json",)
 BOTH = ("json", "messagepack")
 MICROSOFT = {"websockets": BOTH, "sse": JSON_ONLY, "longpolling": BOTH}
 """Over SSE .NET and JavaScript clients refuse MessagePack by themselves."""
+WEBSOCKETS_ONLY = frozenset({"skip-negotiation", "stateful"})
+OVER_HTTP = {"sse": WEBSOCKETS_ONLY, "longpolling": WEBSOCKETS_ONLY}
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,10 @@ class Kind:
     """A client library.
 
     `lacks` are features that no transport of it has, `lacks_over` those that one transport hasn't: `answer` (client
-    results), `cancel`, `upload`, `send` (a call that wants no answer), `lost` (a call fails when the connection ends).
+    results), `cancel`, `upload`, `send` (a call that wants no answer), `lost` (a call fails when the connection ends),
+    `own-id` (the application is told the connection's id), `final` (a Close without leave to reconnect is the end), and
+    the options `reconnect` (by itself, with events that say so), `stateful` (the connection outlives its socket),
+    `skip-negotiation`.
     """
 
     name: str
@@ -38,23 +43,32 @@ class Kind:
 
 
 KINDS = [
-    Kind("dotnet", (str(ORIGIN), "client"), MICROSOFT),
-    Kind("node", ("node", str(DRIVERS / "node/node.js")), MICROSOFT),
-    Kind("chromium", ("node", str(DRIVERS / "node/chromium.js"), "--browser", CHROMIUM), MICROSOFT),
+    # Its driver is the reference's, and has no words for the id.
+    Kind("dotnet", (str(ORIGIN), "client"), MICROSOFT, lacks=frozenset({"own-id"}), lacks_over=OVER_HTTP),
+    Kind("node", ("node", str(DRIVERS / "node/node.js")), MICROSOFT, lacks_over=OVER_HTTP),
+    Kind(
+        "chromium",
+        ("node", str(DRIVERS / "node/chromium.js"), "--browser", CHROMIUM),
+        MICROSOFT,
+        # A browser sends a GET again whose connection was lost: a poll is not lost so easily.
+        lacks_over=OVER_HTTP | {"longpolling": WEBSOCKETS_ONLY | {"reconnect"}},
+    ),
     Kind(
         "java",
         (*JVM, "-cp", f"{JAVA_CLASSES / 'classes'}{os.pathsep}{JAVA_CLASSES / 'lib'}/*", "Driver"),
         # Its MessagePack is an artifact of its own, which can't be had here; it has no SSE.
         {"websockets": JSON_ONLY, "longpolling": JSON_ONLY},
+        lacks=frozenset({"reconnect", "stateful"}),
         # Each message is a POST that waits for no other: items of an upload overtake each other and their end.
-        lacks_over={"longpolling": frozenset({"upload"})},
+        lacks_over={"longpolling": frozenset({"upload", "skip-negotiation"})},
     ),
     Kind(
         "pysignalr",
         (sys.executable, str(DRIVERS / "python/drive_pysignalr.py")),
         {"websockets": BOTH},
-        # Its upload has no invocation id, so that nothing comes back.
-        lacks=frozenset({"cancel", "upload", "send"}),
+        # Its upload has no invocation id, so that nothing comes back; a lost call is never told, and where the
+        # connection is lost it dials with the old id again, which a hub refuses.
+        lacks=frozenset({"cancel", "upload", "send", "lost", "own-id", "reconnect", "stateful", "skip-negotiation"}),
     ),
     Kind(
         "signalrcore",
@@ -62,7 +76,7 @@ KINDS = [
         # Its long polling hands over one message a poll and keeps the others until the next answer, and its Server-Sent
         # Events stall at times where many small messages come close together: neither tells a story to its end.
         {"websockets": BOTH},
-        lacks=frozenset({"answer", "cancel", "upload", "send", "lost"}),
+        lacks=frozenset({"answer", "cancel", "upload", "send", "lost", "own-id", "final", "stateful"}),
     ),
 ]
 
@@ -84,10 +98,11 @@ class Mode:
         missing = self.kind.lacks | self.kind.lacks_over.get(self.transport, frozenset()) | {other}
         return bool(missing.intersection(needs))
 
-    def command(self, url: str, token: str | None) -> list[str]:
-        """The driver's command line."""
+    def command(self, url: str, token: str | None, *features: str) -> list[str]:
+        """The driver's command line; `features` are switched on."""
         words = [*self.kind.command, "--url", url, "--transport", self.transport, "--protocol", self.protocol]
-        return [*words, "--token", token] if token else words
+        words += ["--token", token] if token else []
+        return [*words, *(f"--{feature}" for feature in features)]
 
 
 def modes() -> Iterator[Mode]:

@@ -21,6 +21,9 @@ from stage import Hub
 READY_WITHIN_S = 20
 REFERENCE_PORT = int(os.environ.get("SIGNALR_REFERENCE_PORT", "24101"))
 TARGET_PORT = int(os.environ.get("SIGNALR_TARGET_PORT", "24102"))
+BACKEND_PORT = int(os.environ.get("SIGNALR_BACKEND_PORT", "24103"))
+IMPATIENCE = ("--keepalive", "1", "--client-timeout", "2", "--handshake-timeout", "1")
+"""Options, in seconds, that both hubs' programs understand."""
 
 
 @contextmanager
@@ -47,22 +50,35 @@ def reference_hub() -> Iterator[Hub]:
         yield hub
 
 
-@pytest.fixture(scope="session")
-def target_hub() -> Iterator[Hub]:
-    """A fanwire hub with the same methods."""
+@contextmanager
+def fanwire_hub(port: int, *times: str) -> Iterator[Hub]:
+    """A process of the hub that is measured, on a port of its own."""
     program = Path(__file__).parent / "live_hub.py"
-    address = f"127.0.0.1:{TARGET_PORT}"
+    address = f"127.0.0.1:{port}"
     # What its methods raise is logged, as it should be; nobody reads it here.
     with subprocess.Popen(
-        [sys.executable, str(program), address], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, str(program), address, *times], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         try:
             assert process.stdout
             assert select.select([process.stdout], [], [], READY_WITHIN_S)[0], "it never listened"
-            assert process.stdout.readline().decode().strip() == address
-            yield Hub(f"http://{address}", token_of("alice"))
+            yield Hub(f"http://{process.stdout.readline().decode().strip()}", token_of("alice"))
         finally:
             process.kill()
+
+
+@pytest.fixture(scope="session")
+def target_hub() -> Iterator[Hub]:
+    """A fanwire hub with the same methods."""
+    with fanwire_hub(TARGET_PORT) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def impatient_hub() -> Iterator[Hub]:
+    """The same, with pings and patience counted in single seconds."""
+    with fanwire_hub(0, *IMPATIENCE) as hub:
+        yield hub
 
 
 def token_of(user: str) -> str:

@@ -1,4 +1,7 @@
-"""The reference's LiveHub, as a fanwire hub: the same methods, paths and tokens. `python live_hub.py HOST:PORT`."""
+"""The reference's LiveHub, as a fanwire hub: the same methods, paths and tokens.
+
+`python live_hub.py HOST:PORT [--keepalive S] [--client-timeout S] [--handshake-timeout S]`
+"""
 
 import sys
 import uuid
@@ -239,10 +242,12 @@ def goodbye(client: fanwire.Client) -> None:
     client.close()
 
 
-async def main(address: str) -> None:
+async def main(address: str, *words: str) -> None:
     """Serve until the process is ended."""
     global tasks
-    async with anyio.create_task_group() as tasks, hub.serve(address) as serving:
+    pairs = zip(words[::2], words[1::2], strict=True)
+    times: Any = {f"signalr_{name.removeprefix('--').replace('-', '_')}": float(value) for name, value in pairs}
+    async with anyio.create_task_group() as tasks, hub.serve(address, **times) as serving:
         print(serving.address, flush=True)
         await anyio.sleep_forever()
 
@@ -250,4 +255,4 @@ async def main(address: str) -> None:
 tasks: anyio.abc.TaskGroup
 
 if __name__ == "__main__":
-    anyio.run(main, sys.argv[1])
+    anyio.run(main, *sys.argv[1:])

@@ -2,6 +2,7 @@
 
 Each file has its story (`steps`) and what the real hub did (`recorded`), step by step; only the latter is written.
 Where two requests race on two connections (`later`), the file says how many `tries` it has to come out as recorded.
+Those that say `impatient` are recorded by their names, from a hub that is begun with conftest's IMPATIENCE.
 """
 
 import json
@@ -17,8 +18,7 @@ TRANSCRIPTS = Path(__file__).parent / "transcripts"
 def written(transcript: dict[str, Any]) -> str:
     """A transcript as text, a line a step and a line for what it brought."""
     lines = ["{", f'  "about": {json.dumps(transcript["about"], ensure_ascii=False)},']
-    if "tries" in transcript:
-        lines.append(f'  "tries": {transcript["tries"]},')
+    lines += [f'  "{name}": {json.dumps(transcript[name])},' for name in ("tries", "impatient") if name in transcript]
     for name, end in (("steps", ","), ("recorded", "")):
         rows = [f"    {json.dumps(row, ensure_ascii=False)}" for row in transcript[name]]
         lines += [f'  "{name}": [', ",\n".join(rows), f"  ]{end}"]
@@ -31,6 +31,8 @@ def main(url: str, *names: str) -> None:
         if names and path.stem not in names:
             continue
         transcript = json.loads(path.read_text("utf-8"))
+        if "impatient" in transcript and not names:
+            continue
         transcript["recorded"] = Replay(url).run(transcript["steps"])
         path.write_text(written(transcript), "utf-8")
 

@@ -3,9 +3,12 @@
 A step is an object with one of:
   {"http": "POST", "path": …, "headers": {}, "body": …, "later": name}   sent on a connection of its own; its answer is
                                               {"status", "headers", "body"}; with `later` it is read by {"answer": name}
+                                              and {"held": name} is whether it stays away; of the body "rest" is kept
+                                              back until {"complete": name}
   {"open": name, "path": …, "headers": {}}    a WebSocket: {"status"} and the head, as above, where it is refused
   {"send": name, "text" | "hex" | "pack": …}  a frame: text, bytes, or a MessagePack hub message given as its array
-  {"receive": name, "until": n}               hub messages until `n` are there, or the close; not the frames' bounds
+  {"receive": name, "until": n}               hub messages until `n` are there, or the close; not the frames' bounds,
+                                              and the hub's pings only with "pings": true
   {"drop": name}                              the socket is gone, without a close
   {"stream": name, "path": …}                 a GET whose body is read on, with {"read": name, "until": text}
 `{id}` and `{token}` in a path or a body are what the last negotiate gave as connectionId and the id to use in `?id=`,
@@ -15,6 +18,7 @@ A step is an object with one of:
 import http.client
 import json
 import re
+import select
 import socket
 from contextlib import ExitStack
 from typing import Any
@@ -25,6 +29,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 WITHIN_S = 20
+HELD_S = 0.3
+"""How long a request that the hub holds open is watched for an answer, which else comes within milliseconds."""
 HEADERS_THAT_MATTER = (
     "content-type",
     "cache-control",
@@ -51,6 +57,7 @@ class Replay:
         self._base = urlsplit(url)
         self._names: dict[str, str] = {}
         self._pending: dict[str, http.client.HTTPConnection] = {}
+        self._rests: dict[str, bytes] = {}
         self._sockets: dict[str, ClientConnection] = {}
         self._open_ones = ExitStack()
         self._streams: dict[str, tuple[http.client.HTTPConnection, http.client.HTTPResponse]] = {}
@@ -80,8 +87,11 @@ class Replay:
     def _begin(self, step: dict[str, Any], method: str) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection(self._base.hostname or "", self._base.port, timeout=WITHIN_S)
         body = bytes.fromhex(step["hex"]) if "hex" in step else self._filled(step.get("body", "")).encode()
-        body = body.ljust(step.get("padded", 0), b" ")
+        body = body.ljust(step.get("padded", 0), b" ") * step.get("repeated", 1)
         headers = {name: self._filled(value) for name, value in step.get("headers", {}).items()}
+        if "rest" in step:
+            self._rests[step["later"]] = rest = self._filled(step["rest"]).encode()
+            headers["Content-Length"] = str(len(body) + len(rest))
         connection.request(method, self._filled(step["path"]), body or None, headers)
         return connection
 
@@ -91,6 +101,12 @@ class Replay:
             self._pending[step["later"]] = connection
             return None
         return self._read_answer(connection)
+
+    def _complete(self, step: dict[str, Any]) -> None:
+        self._pending[step["complete"]].send(self._rests.pop(step["complete"]))
+
+    def _held(self, step: dict[str, Any]) -> bool:
+        return not select.select([self._pending[step["held"]].sock], [], [], HELD_S)[0]
 
     def _answer(self, step: dict[str, Any]) -> Any:
         return self._read_answer(self._pending.pop(step["answer"]))
@@ -157,6 +173,7 @@ class Replay:
         """Hub messages: JSON records as text, MessagePack in hex with its length; {"close": code} for the end."""
         got: list[Any] = []
         connection = self._sockets[step["receive"]]
+        skipped = set[str]() if step.get("pings") else PING
         while len(got) < step["until"]:
             try:
                 frame = connection.recv(timeout=WITHIN_S)
@@ -169,9 +186,9 @@ class Replay:
                 )
                 return got
             if isinstance(frame, str):
-                got += [{"text": self._noted(record)} for record in frame.split("\x1e")[:-1] if record not in PING]
+                got += [{"text": self._noted(record)} for record in frame.split("\x1e")[:-1] if record not in skipped]
             else:
-                got += [self._noted_binary(piece) for piece in split_binary(frame) if piece.hex() not in PING]
+                got += [self._noted_binary(piece) for piece in split_binary(frame) if piece.hex() not in skipped]
         return got
 
     def _noted(self, record: str) -> str:
@@ -212,7 +229,7 @@ class Replay:
         return self._shown(data)
 
 
-STEPS = ("http", "answer", "open", "send", "receive", "drop", "stream", "read")
+STEPS = ("http", "complete", "held", "answer", "open", "send", "receive", "drop", "stream", "read")
 
 
 def packed(message: list[Any]) -> bytes:

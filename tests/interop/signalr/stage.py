@@ -80,16 +80,21 @@ def seen(events: list[dict[str, Any]], exit_status: int) -> Seen:
     return Seen(exit_status, life, messages, by_id)
 
 
-@contextmanager
-def playing(story: str, mode: Mode, url: str, token: str | None = None) -> Iterator[subprocess.Popen[str]]:
-    """A client that plays the story, with its commands already given."""
-    with subprocess.Popen(
-        mode.command(url, token),
+def driver(mode: Mode, url: str, token: str | None, *features: str) -> subprocess.Popen[str]:
+    """A client that takes commands."""
+    return subprocess.Popen(
+        mode.command(url, token, *features),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
-    ) as process:
+    )
+
+
+@contextmanager
+def playing(story: str, mode: Mode, url: str, token: str | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A client that plays the story, with its commands already given."""
+    with driver(mode, url, token) as process:
         assert process.stdin
         try:
             process.stdin.write(commands(story, mode))

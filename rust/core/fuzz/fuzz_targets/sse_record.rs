@@ -10,8 +10,8 @@ fuzz_target!(|input: &str| {
     let (event, text) = input.split_once('|').map_or((None, input), |(event, text)| (Some(event), text));
     let payload = Payload::Text(text);
     let mut out = Vec::new();
-    write_frame(Format::Sse, &payload, event, &mut out).expect("text needs no encoding");
-    assert!(out.len() <= frame_bytes_max(Format::Sse, &payload, event));
+    write_frame(Format::Sse, &payload, event, None, &mut out).expect("text needs no encoding");
+    assert!(out.len() <= frame_bytes_max(Format::Sse, &payload, event, None));
 
     let record = std::str::from_utf8(&out).expect("text stays text");
     let fields = record.strip_suffix("\n\n").expect("a record ends with an empty line");
@@ -30,7 +30,7 @@ fuzz_target!(|input: &str| {
     let binary = Payload::Binary(input.as_bytes());
     for format in Format::ALL {
         out.clear();
-        write_frame(format, &binary, event, &mut out).expect("bytes need no encoding");
-        assert!(out.len() <= frame_bytes_max(format, &binary, event));
+        write_frame(format, &binary, event, None, &mut out).expect("bytes need no encoding");
+        assert!(out.len() <= frame_bytes_max(format, &binary, event, None));
     }
 });

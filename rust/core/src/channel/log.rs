@@ -2,99 +2,115 @@
 //!
 //! Positions inside a log are bytes since its begin, so that what a socket has taken is a position. A cursor stands at
 //! a frame's first byte. The log never reads a clock and knows nothing of sockets; the channel's lock is around it.
+//! Here it grows and lets go; `reading` has what a cursor gets, `seeking` where one begins.
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::compacted::Compacted;
+use super::keys::{KeyId, Keys};
+use super::policy::Policy;
+use super::reading::Exclusion;
 use super::segment::{Segment, Slice};
 use super::watch::Watch;
 use crate::connection_id::ConnectionId;
-use crate::settings::ChannelBounds;
+use crate::settings::ChannelSettings;
 
 const SEGMENT_BYTES_MIN: usize = 4 << 10;
 const SEGMENT_BYTES_MAX: usize = 64 << 10;
 
-/// One read gives at most so many slices; the next one goes on.
-pub(super) const SLICES_MAX: usize = 32;
+/// So many frames that laggards lost are remembered, to say how many each has lost.
+const GONE_MAX: usize = 4_096;
+
+/// What a frame is for newcomers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum FrameKind {
+    #[default]
+    Plain,
+    /// One may begin with it.
+    Keyframe,
+    /// One may begin with it, and nobody else gets it.
+    Snapshot,
+}
 
 /// One frame in the index.
-#[derive(Clone, Copy, Debug)]
-struct FrameMark {
-    /// Position of the byte after it.
-    end: u64,
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FrameMark {
+    /// Position of the byte after it; set by the log.
+    pub(super) end: u64,
     /// When it was published, ns of the engine's clock.
-    published_ns: u64,
+    pub(super) published_ns: u64,
     /// When it must no longer be sent, ns; `u64::MAX` is never.
-    expires_ns: u64,
+    pub(super) expires_ns: u64,
+    /// Its number in the channel; of a snapshot that of the publication before it.
+    pub(super) offset: u64,
+    pub(super) key: KeyId,
+    pub(super) kind: FrameKind,
 }
 
-/// A frame that some connections are not to get.
-#[derive(Clone, Debug)]
-pub struct Exclusion {
-    start: u64,
-    end: u64,
-    /// Those who don't get it.
-    pub excluded: Arc<[ConnectionId]>,
-}
+const _: () = assert!(size_of::<FrameMark>() == 40, "as the settings say");
 
-/// Frames to write: what lies between two cursors, without what has expired.
-#[derive(Debug, Default)]
-pub struct Run {
-    /// In order; each holds whole frames. Usually one, at most `SLICES_MAX`.
-    pub slices: SmallVec<[Slice; 1]>,
-    /// Frames in them.
-    pub frames: u64,
-    /// Frames left out because their time was over.
-    pub expired: u64,
-    /// When the oldest of them was published, ns of the engine's clock.
-    pub published_ns: u64,
-    /// The cursor after them: `to`, or before it where the slices are at their bound.
-    pub end: u64,
-    /// Position of the oldest frame that the log still holds: a cursor before it is overtaken.
-    pub head: u64,
-    /// Those of the frames that are not for everyone.
-    pub exclusions: Vec<Exclusion>,
-}
-
-impl Run {
-    /// Takes out what is not for this connection.
-    pub(crate) fn exclude(&mut self, id: ConnectionId) {
-        for exclusion in std::mem::take(&mut self.exclusions) {
-            if !exclusion.excluded.iter().any(|one| one.is_same(id)) {
-                continue;
-            }
-            self.frames = self.frames.saturating_sub(1);
-            let cut = |slice: Slice| {
-                let (start, end) = (slice.position(), slice.position() + slice.bytes().len() as u64);
-                let before = (start < exclusion.start).then(|| slice.part(start, end.min(exclusion.start)));
-                let after = (end > exclusion.end).then(|| slice.part(start.max(exclusion.end), end));
-                [before, after].into_iter().flatten()
-            };
-            self.slices = self.slices.drain(..).flat_map(cut).collect();
-        }
+impl FrameMark {
+    /// Whether a read has to look at it.
+    pub(super) fn is_special(&self) -> bool {
+        self.expires_ns != u64::MAX || self.kind == FrameKind::Snapshot
     }
+}
+
+/// A place between two frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Edge {
+    pub(super) position: u64,
+    /// Of the publication before it.
+    pub(super) offset: u64,
 }
 
 /// The log.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     /// Oldest first, with the bytes written in each. A frame lies in one of them whole.
-    segments: VecDeque<(Arc<Segment>, usize)>,
-    frames: VecDeque<FrameMark>,
+    pub(super) segments: VecDeque<(Arc<Segment>, usize)>,
+    pub(super) frames: VecDeque<FrameMark>,
     /// Where the oldest kept frame begins.
-    head: u64,
-    tail: u64,
-    /// Kept frames that are not for everyone, oldest first.
-    exclusions: VecDeque<Exclusion>,
-    /// Kept frames that can expire: 0 lets `read` work by segments alone.
-    expiring: usize,
+    pub(super) head: Edge,
+    pub(super) tail: u64,
+    /// Of `frames`, those that are not for everyone, oldest first.
+    pub(super) exclusions: VecDeque<Exclusion>,
+    /// Kept frames that a read has to look at: 0 lets it work by segments alone.
+    pub(super) special: usize,
+    /// Where the newest keyframe begins, and its mark; it may have left the log.
+    pub(super) keyframe: Option<(u64, FrameMark)>,
+    /// Of policy `latest`: what is before the head and not replaced.
+    pub(super) compacted: Compacted,
+    /// Of policy `latest`: nothing before this is sure to be whole.
+    pub(super) lost: Edge,
+    /// Ends of frames that the bounds took from laggards, oldest first, and of the last frame before those.
+    gone: VecDeque<Edge>,
     pub(super) watches: SmallVec<[Arc<Watch>; 1]>,
 }
 
 impl Log {
+    /// A log that begins behind the publication of this number.
+    pub(super) fn behind(offset: u64) -> Self {
+        let head = Edge { position: 0, offset };
+        Self { head, lost: head, ..Self::default() }
+    }
+
     pub(super) fn tail(&self) -> u64 {
         self.tail
+    }
+
+    /// The number of the last publication.
+    pub(super) fn tail_offset(&self) -> u64 {
+        self.frames.back().map_or(self.head.offset, |frame| frame.offset)
+    }
+
+    /// The number of the oldest publication that is here in any form.
+    pub(super) fn oldest_offset(&self) -> u64 {
+        let oldest = self.compacted.first().map(|value| value.mark.offset);
+        oldest.or(self.frames.front().map(|frame| frame.offset)).unwrap_or(u64::MAX)
     }
 
     /// Bytes that the slowest shard has yet to fan out.
@@ -107,15 +123,38 @@ impl Log {
     }
 
     /// Appends one frame and gives up what nobody needs or the bounds no longer allow.
-    pub(super) fn append(&mut self, frame: &[u8], now_ns: u64, expires_ns: u64, bounds: &ChannelBounds) {
-        self.trim(bounds);
+    ///
+    /// Its key has been noted; `replaced` is the offset of the publication that it replaces, or 0.
+    pub(super) fn append(
+        &mut self,
+        frame: &[u8],
+        mark: FrameMark,
+        replaced: u64,
+        settings: &ChannelSettings,
+        keys: &Keys,
+    ) {
+        if replaced != 0 && replaced <= self.head.offset {
+            self.compacted.note_replaced(replaced, keys);
+        }
+        self.trim(settings, keys, &mark);
         self.make_room(frame.len());
         let (segment, filled) = self.segments.back_mut().expect("make_room left a segment with room");
         segment.write(*filled, frame);
         *filled += frame.len();
+        if mark.kind != FrameKind::Plain {
+            self.keyframe = Some((self.tail, mark));
+        }
         self.tail += frame.len() as u64;
-        self.expiring += usize::from(expires_ns != u64::MAX);
-        self.frames.push_back(FrameMark { end: self.tail, published_ns: now_ns, expires_ns });
+        self.special += usize::from(mark.is_special());
+        self.frames.push_back(FrameMark { end: self.tail, ..mark });
+    }
+
+    /// Takes over a frame that another log has let go of; before anything is appended.
+    pub(super) fn append_compacted(&mut self, frame: &[u8], mark: FrameMark) {
+        let start = self.tail;
+        self.tail += frame.len() as u64;
+        self.head.position = self.tail;
+        self.compacted.push(FrameMark { end: self.tail, ..mark }, start, frame, None);
     }
 
     /// The frame that was appended last is not for these.
@@ -124,35 +163,114 @@ impl Log {
         self.exclusions.push_back(Exclusion { start, end: self.tail, excluded: Arc::clone(excluded) });
     }
 
-    /// Lets go of frames that every cursor has passed, and of those that only laggards over the bound still need.
-    fn trim(&mut self, bounds: &ChannelBounds) {
+    /// Lets go of frames that every cursor has passed, and of those that only laggards over the bound still need; but
+    /// not of the history, nor of the newest keyframe and what follows it while that is within the bounds.
+    fn trim(&mut self, settings: &ChannelSettings, keys: &Keys, next: &FrameMark) {
+        let now_ns = next.published_ns;
         let needed = self.watches.iter().map(|watch| watch.needed()).min().unwrap_or(self.tail);
         let fanned_out = self.fanned_out();
-        while let Some(frame) = self.frames.front() {
-            let is_over = self.tail - self.head > bounds.backlog_bytes || self.frames.len() >= bounds.backlog_frames;
-            if frame.end > needed && !(is_over && frame.end <= fanned_out) {
+        while let Some(&frame) = self.frames.front() {
+            let is_full =
+                self.tail - self.head.position > settings.backlog_bytes || self.frames.len() >= settings.backlog_frames;
+            let is_over = is_full || is_older(&frame, settings.backlog_age, now_ns);
+            let is_needed = frame.end > needed;
+            let may_go = !is_needed || (is_over && frame.end <= fanned_out);
+            let is_behind_keyframe = self.keyframe.is_some_and(|(start, _)| start <= self.head.position);
+            if !may_go || (is_behind_keyframe && !is_full) || self.is_history(&frame, settings, next) {
                 break;
             }
-            self.head = frame.end;
-            self.expiring -= usize::from(frame.expires_ns != u64::MAX);
-            self.frames.pop_front();
+            self.let_go(frame, is_needed, settings, keys);
         }
-        while self.exclusions.front().is_some_and(|exclusion| exclusion.end <= self.head) {
-            self.exclusions.pop_front();
-        }
-        while self.segments.len() > 1 && self.segments[1].0.base() <= self.head {
+        self.trim_compacted(needed, settings, keys);
+        while self.segments.len() > 1 && self.segments[1].0.base() <= self.head.position {
             self.segments.pop_front();
         }
-        if self.head == self.tail && self.frames.capacity() > 1_024 {
+        while self.gone.get(1).is_some_and(|edge| edge.position <= needed) {
+            self.gone.pop_front();
+        }
+        if self.head.position <= needed {
+            self.gone.clear();
+        }
+        if self.head.position == self.tail && self.frames.capacity() > 1_024 {
             self.frames.shrink_to(64);
+        }
+    }
+
+    /// Whether the oldest frame is kept for who returns, with one more to come.
+    fn is_history(&self, oldest: &FrameMark, settings: &ChannelSettings, next: &FrameMark) -> bool {
+        // Snapshots count for nothing, as long as they are not the most.
+        let publications = next.offset - oldest.offset + 1;
+        oldest.kind != FrameKind::Snapshot
+            && publications <= settings.history_frames as u64
+            && self.frames.len() < 2 * settings.history_frames
+            && self.tail - self.head.position <= settings.history_bytes
+            && !is_older(oldest, settings.history_age, next.published_ns)
+    }
+
+    fn let_go(&mut self, oldest: FrameMark, is_needed: bool, settings: &ChannelSettings, keys: &Keys) {
+        let edge = Edge { position: oldest.end, offset: oldest.offset };
+        let is_current = settings.policy == Policy::Latest
+            && oldest.kind != FrameKind::Snapshot
+            && keys.is_newest(oldest.key, oldest.offset);
+        if is_current && (is_needed || settings.history_frames > 0) {
+            let mut frame: SmallVec<[Slice; 1]> = SmallVec::new();
+            self.push_slices(&mut frame, self.head.position, oldest.end);
+            let exclusion = self.exclusions.front().filter(|exclusion| exclusion.end == oldest.end);
+            let excluded = exclusion.map(|exclusion| Arc::clone(&exclusion.excluded));
+            self.compacted.push(oldest, frame[0].position(), frame[0].bytes(), excluded);
+        } else if is_current {
+            self.lose(edge);
+        }
+        if is_needed {
+            if self.gone.len() >= GONE_MAX {
+                self.gone.pop_front();
+            }
+            if self.gone.back() != Some(&self.head) {
+                self.gone.push_back(self.head);
+            }
+            self.gone.push_back(edge);
+        }
+        if self.keyframe.is_some_and(|(start, _)| start < edge.position) {
+            self.keyframe = None;
+        }
+        while self.exclusions.front().is_some_and(|exclusion| exclusion.end <= edge.position) {
+            self.exclusions.pop_front();
+        }
+        self.special -= usize::from(oldest.is_special());
+        self.head = edge;
+        self.frames.pop_front();
+    }
+
+    /// A newest of its key is gone that ended here.
+    fn lose(&mut self, edge: Edge) {
+        if edge.position > self.lost.position {
+            self.lost = edge;
+        }
+    }
+
+    fn trim_compacted(&mut self, needed: u64, settings: &ChannelSettings, keys: &Keys) {
+        let is_over = |compacted: &Compacted| {
+            compacted.bytes() > settings.backlog_bytes || compacted.count() > settings.backlog_frames
+        };
+        while let Some(first) = self.compacted.first() {
+            let is_passed = settings.history_frames == 0 && first.mark.end <= needed;
+            if !is_passed && !is_over(&self.compacted) {
+                break;
+            }
+            if keys.is_newest(first.mark.key, first.mark.offset) {
+                let edge = Edge { position: first.mark.end, offset: first.mark.offset };
+                self.lose(edge);
+            }
+            self.compacted.pop(keys);
         }
     }
 
     /// Makes the last segment one with room for `bytes`: the one in use, the same begun anew, or a new one.
     fn make_room(&mut self, bytes: usize) {
         let last_capacity = self.segments.back().map_or(0, |(segment, _)| segment.capacity());
+        let is_empty = self.head.position == self.tail;
         if let Some((segment, filled)) = self.segments.back_mut() {
-            if self.head == self.tail
+            if is_empty
                 && let Some(alone) = Arc::get_mut(segment)
                 && bytes <= alone.capacity()
             {
@@ -165,90 +283,52 @@ impl Log {
             }
         }
         let capacity = (last_capacity * 2).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX).max(bytes);
-        if self.head == self.tail {
+        if is_empty {
             self.segments.clear();
         }
         self.segments.push_back((Arc::new(Segment::new(self.tail, capacity)), 0));
     }
 
-    /// The frames from `cursor` to `to` (both at frames' edges), without those that have expired at `now_ns`.
-    ///
-    /// A cursor before the head gives an empty run that ends where it began, with `head` beyond it.
-    pub(super) fn read(&self, cursor: u64, to: u64, now_ns: u64) -> Run {
-        let mut run = Run { end: cursor, head: self.head, published_ns: now_ns, ..Run::default() };
-        if cursor < self.head || cursor >= to {
-            return run;
+    /// Number of the publication before a place: exact while the log remembers it, else of the oldest that it does.
+    pub(super) fn offset_before(&self, position: u64) -> u64 {
+        if position >= self.head.position {
+            let behind = self.frames.partition_point(|frame| frame.end <= position);
+            return behind.checked_sub(1).map_or(self.head.offset, |last| self.frames[last].offset);
         }
-        let first = self.frames.partition_point(|frame| frame.end <= cursor);
-        run.published_ns = self.frames[first].published_ns;
-        if self.expiring == 0 {
-            run.end = self.push_slices(&mut run.slices, cursor, to);
-            run.frames = (self.frames.partition_point(|frame| frame.end <= run.end) - first) as u64;
-            self.note_exclusions(&mut run, cursor);
-            return run;
-        }
-        let last = self.frames.partition_point(|frame| frame.end <= to);
-        let is_live = |frame: &FrameMark| frame.expires_ns > now_ns;
-        let mut at = first;
-        while run.slices.len() < SLICES_MAX {
-            while at < last && !is_live(&self.frames[at]) {
-                run.end = self.frames[at].end;
-                run.expired += 1;
-                at += 1;
-            }
-            let stretch = self.frames.range(at..last).take_while(|frame| is_live(frame)).count();
-            if stretch == 0 {
-                break;
-            }
-            let stretch_end = self.frames[at + stretch - 1].end;
-            run.end = self.push_slices(&mut run.slices, run.end, stretch_end);
-            let after = self.frames.partition_point(|frame| frame.end <= run.end);
-            run.frames += (after - at) as u64;
-            at = after;
-            if run.end < stretch_end {
-                break;
-            }
-        }
-        self.note_exclusions(&mut run, cursor);
-        run
+        let last = self.gone.partition_point(|edge| edge.position <= position).saturating_sub(1);
+        self.gone.get(last).map_or(self.head.offset, |edge| edge.offset)
     }
+}
 
-    fn note_exclusions(&self, run: &mut Run, cursor: u64) {
-        let is_in = |exclusion: &&Exclusion| exclusion.start >= cursor && exclusion.end <= run.end;
-        run.exclusions = self.exclusions.iter().filter(is_in).cloned().collect();
-    }
-
-    /// Appends the slices of the bytes `from..to` as far as the bound allows; gives where they end.
-    fn push_slices(&self, slices: &mut SmallVec<[Slice; 1]>, from: u64, to: u64) -> u64 {
-        let first = self.segments.partition_point(|(segment, filled)| segment.base() + *filled as u64 <= from);
-        let mut end = from;
-        for (segment, filled) in self.segments.range(first..) {
-            let base = segment.base();
-            if base >= to || slices.len() >= SLICES_MAX {
-                break;
-            }
-            end = to.min(base + *filled as u64);
-            slices.push(Slice::new(segment, (from.max(base) - base) as usize, (end - base) as usize));
-        }
-        end
-    }
-
-    /// Where the frame ends that holds the byte at `position`, if the log still has it.
-    pub(super) fn frame_end(&self, position: u64) -> Option<u64> {
-        if position < self.head {
-            return None;
-        }
-        self.frames.get(self.frames.partition_point(|frame| frame.end <= position)).map(|frame| frame.end)
-    }
+pub(super) fn is_older(frame: &FrameMark, age: Duration, now_ns: u64) -> bool {
+    u128::from(now_ns.saturating_sub(frame.published_ns)) > age.as_nanos()
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::reading::{Reader, Run};
     use super::*;
 
-    const BOUNDS: ChannelBounds = ChannelBounds { backlog_bytes: 1 << 20, backlog_frames: 1 << 20 };
+    fn bounds(backlog_bytes: u64, backlog_frames: usize) -> ChannelSettings {
+        ChannelSettings { backlog_bytes, backlog_frames, ..ChannelSettings::default() }
+    }
+
+    fn wide() -> ChannelSettings {
+        bounds(1 << 20, 1 << 20)
+    }
+
+    fn append(log: &mut Log, frame: &[u8], expires_ns: u64, settings: &ChannelSettings) {
+        let mark = FrameMark { expires_ns, offset: log.tail_offset() + 1, ..FrameMark::default() };
+        log.append(frame, mark, 0, settings, &Keys::default());
+    }
+
+    fn read(log: &Log, cursor: u64, to: u64, now_ns: u64) -> Run {
+        let keys = &Keys::default();
+        let (conflates, is_at_keyframe) = (false, false);
+        log.read(cursor, to, Reader { policy: Policy::Every, keys, conflates, is_at_keyframe, now_ns })
+    }
 
     fn text(run: &Run) -> Vec<u8> {
         run.slices.iter().flat_map(|slice| slice.bytes().to_vec()).collect()
@@ -265,7 +345,7 @@ mod tests {
         let mut log = Log::default();
         let watch = watched(&mut log);
         for _ in 0..10_000 {
-            log.append(&[7; 100], 0, u64::MAX, &BOUNDS);
+            append(&mut log, &[7; 100], u64::MAX, &wide());
             watch.advance(log.tail(), log.tail());
         }
         assert_eq!(log.segments.len(), 1);
@@ -277,11 +357,11 @@ mod tests {
     fn a_slice_keeps_its_bytes_while_the_log_goes_on() {
         let mut log = Log::default();
         let watch = watched(&mut log);
-        log.append(b"first", 0, u64::MAX, &BOUNDS);
-        let run = log.read(0, 5, 0);
+        append(&mut log, b"first", u64::MAX, &wide());
+        let run = read(&log, 0, 5, 0);
         watch.advance(5, 5);
         for _ in 0..5_000 {
-            log.append(b"later", 0, u64::MAX, &BOUNDS);
+            append(&mut log, b"later", u64::MAX, &wide());
             watch.advance(log.tail(), log.tail());
         }
         assert_eq!(text(&run), b"first");
@@ -289,40 +369,58 @@ mod tests {
 
     #[test]
     fn the_bound_overtakes_laggards_but_never_what_is_not_fanned_out() {
-        let bounds = ChannelBounds { backlog_bytes: 50, backlog_frames: 1_000 };
+        let bounds = bounds(50, 1_000);
         let mut log = Log::default();
         let watch = watched(&mut log);
         for _ in 0..20 {
-            log.append(&[0; 10], 0, u64::MAX, &bounds);
+            append(&mut log, &[0; 10], u64::MAX, &bounds);
         }
-        assert_eq!((log.head, log.unsent_bytes()), (0, 200));
+        assert_eq!((log.head.position, log.unsent_bytes()), (0, 200));
         watch.advance(200, 0); // fanned out, with a laggard at 0
-        log.append(&[0; 10], 0, u64::MAX, &bounds);
-        assert!(log.head >= 150 && log.head <= 200, "{}", log.head);
-        let run = log.read(0, 200, 0);
+        append(&mut log, &[0; 10], u64::MAX, &bounds);
+        assert!(log.head.position >= 150 && log.head.position <= 200, "{}", log.head.position);
+        let run = read(&log, 0, 200, 0);
         assert!(run.slices.is_empty() && run.head > 0);
+    }
+
+    /// They were kept as long as the oldest value of any key, which may never change.
+    #[test]
+    fn exclusions_go_with_their_frames() {
+        let settings = ChannelSettings { policy: Policy::Latest, history_frames: 1, ..ChannelSettings::default() };
+        let (mut log, mut keys) = (Log::default(), Keys::default());
+        let excluded: Arc<[ConnectionId]> = Arc::from([ConnectionId::from_bits(1)]);
+        for offset in 1..1_000 {
+            let (key, replaced) = keys.note(Some(if offset == 1 { "still" } else { "moves" }), offset);
+            let mark = FrameMark { offset, key, expires_ns: u64::MAX, ..FrameMark::default() };
+            log.append(b"frame", mark, replaced, &settings, &keys);
+            log.exclude_from_last(5, &excluded);
+        }
+        assert!(log.exclusions.len() <= 2, "{} are kept", log.exclusions.len());
+        let reader = Reader { policy: Policy::Latest, keys: &keys, conflates: true, is_at_keyframe: false, now_ns: 0 };
+        let run = log.read(0, log.tail(), reader);
+        assert_eq!((run.frames, run.exclusions.len()), (2, 2), "those of both keys' newest");
     }
 
     #[test]
     fn what_has_expired_is_left_out() {
         let mut log = Log::default();
         let _watch = watched(&mut log);
-        log.append(b"aa", 0, 10, &BOUNDS);
-        log.append(b"bb", 0, u64::MAX, &BOUNDS);
-        log.append(b"cc", 0, 5, &BOUNDS);
-        log.append(b"dd", 0, u64::MAX, &BOUNDS);
-        let run = log.read(0, 8, 7);
+        append(&mut log, b"aa", 10, &wide());
+        append(&mut log, b"bb", u64::MAX, &wide());
+        append(&mut log, b"cc", 5, &wide());
+        append(&mut log, b"dd", u64::MAX, &wide());
+        let run = read(&log, 0, 8, 7);
         assert_eq!(text(&run), b"aabbdd");
         assert_eq!((run.frames, run.expired, run.end), (3, 1, 8));
-        assert_eq!(text(&log.read(0, 8, 10)), b"bbdd");
+        assert_eq!(text(&read(&log, 0, 8, 10)), b"bbdd");
     }
 
     #[test]
     fn a_frame_end_is_found_from_any_byte_of_it() {
         let mut log = Log::default();
         let _watch = watched(&mut log);
-        log.append(b"abc", 0, u64::MAX, &BOUNDS);
-        log.append(b"de", 0, u64::MAX, &BOUNDS);
+        append(&mut log, b"abc", u64::MAX, &wide());
+        append(&mut log, b"de", u64::MAX, &wide());
         assert_eq!(
             (0..6).map(|at| log.frame_end(at)).collect::<Vec<_>>(),
             [Some(3), Some(3), Some(3), Some(5), Some(5), None]
@@ -335,7 +433,7 @@ mod tests {
         fn a_log_is_a_list_of_frames(
             steps in prop::collection::vec((1_usize..9_000, 0_u8..4, any::<u16>()), 1..200),
         ) {
-            let bounds = ChannelBounds { backlog_bytes: 60_000, backlog_frames: 40 };
+            let bounds = bounds(60_000, 40);
             let mut log = Log::default();
             let watch = watched(&mut log);
             let mut model: Vec<(u64, u8, usize)> = Vec::new(); // start, filling byte, length
@@ -343,27 +441,27 @@ mod tests {
             for (index, (bytes, action, pick)) in steps.into_iter().enumerate() {
                 let fill = index as u8;
                 model.push((log.tail(), fill, bytes));
-                log.append(&vec![fill; bytes], 0, u64::MAX, &bounds);
+                append(&mut log, &vec![fill; bytes], u64::MAX, &bounds);
                 if action == 0 { cursor = log.tail(); }
                 if action == 1 { cursor = log.tail(); laggard = cursor; }
                 watch.advance(cursor, laggard);
-                prop_assert!(log.head <= cursor);
+                prop_assert!(log.head.position <= cursor);
                 let from = model[usize::from(pick) % model.len()].0;
-                let run = log.read(from, log.tail(), 0);
-                if from < log.head {
+                let run = read(&log, from, log.tail(), 0);
+                if from < log.head.position {
                     prop_assert!(run.slices.is_empty());
                 } else {
                     let expected: Vec<u8> = model.iter().filter(|frame| frame.0 >= from)
                         .flat_map(|frame| std::iter::repeat_n(frame.1, frame.2)).collect();
-                    let mut read = text(&run);
+                    let mut bytes_read = text(&run);
                     let (mut frames, mut end) = (run.frames, run.end);
                     while end < log.tail() {
-                        let more = log.read(end, log.tail(), 0);
-                        read.extend(text(&more));
+                        let more = read(&log, end, log.tail(), 0);
+                        bytes_read.extend(text(&more));
                         frames += more.frames;
                         end = more.end;
                     }
-                    prop_assert_eq!(read, expected);
+                    prop_assert_eq!(bytes_read, expected);
                     prop_assert_eq!(frames, model.iter().filter(|frame| frame.0 >= from).count() as u64);
                 }
             }

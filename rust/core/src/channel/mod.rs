@@ -1,21 +1,40 @@
 //! A channel is a log, a subscriber is a cursor.
 //!
-//! - [`Channel`]: the name, the numbers and the logs, one for each wire format that a subscriber uses;
-//! - `log`, `segment`: frames ready for the wire and the memory they lie in;
+//! - [`Channel`]: the name, the numbers and the logs, one for each wire format that a subscriber uses; here what is
+//!   appended, in `joining` who watches;
+//! - `log`, `segment`: frames ready for the wire and the memory they lie in; `reading` what a cursor gets of them,
+//!   `seeking` where one begins;
+//! - `policy`: what becomes of laggards; `keys`, `compacted`: conflation;
+//! - `stored`: publications that are kept for whatever format may come; `kept`: what a relay's channel keeps for who
+//!   joins late;
 //! - `watch`: what a shard tells the writers; `registry`: channels by name; `pattern`: rules by name.
+mod compacted;
+mod joining;
+mod kept;
+mod keys;
 mod log;
+#[cfg(test)]
+mod model;
 mod pattern;
+mod policy;
+mod reading;
 mod registry;
+mod seeking;
 mod segment;
+mod stored;
 mod watch;
 
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-pub use log::{Exclusion, Run};
+pub(crate) use joining::Overtaken;
+pub use joining::Watched;
 pub use pattern::Pattern;
+pub(crate) use policy::Mode;
+pub use policy::{Origin, Policy, Seek, Start};
+pub use reading::{Exclusion, Run};
 pub use registry::Registry;
 pub use segment::Slice;
 pub use watch::Watch;
@@ -23,9 +42,12 @@ pub use watch::Watch;
 use crate::connection_id::ConnectionId;
 use crate::error::EngineError;
 use crate::position::Position;
-use crate::protocol::{Format, Payload, frame_bytes_max, write_frame};
-use crate::settings::ChannelBounds;
-use log::Log;
+use crate::protocol::signalr::{HubProtocol, write_records};
+use crate::protocol::{Encoding, Format, Payload, Stamp, frame_bytes_max, write_frame};
+use crate::settings::ChannelSettings;
+use kept::Kept;
+use keys::{KEYLESS, Keys};
+use log::{FrameKind, FrameMark, Log};
 
 /// Longest name, bytes of UTF-8.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -52,11 +74,15 @@ pub fn check_name(name: &str) -> Result<(), EngineError> {
 pub struct Channel {
     name: Box<str>,
     epoch: u64,
-    bounds: ChannelBounds,
+    settings: ChannelSettings,
     /// Clients know it by its name.
     pub(crate) is_listed: bool,
     /// Bit i: some subscriber speaks format i, so publications are framed for it.
-    formats: AtomicU8,
+    formats: AtomicU16,
+    /// Formats that some subscriber of any channel has spoken: what is kept, is kept for these.
+    formats_seen: Arc<AtomicU16>,
+    /// Publications are kept for formats that nobody speaks now.
+    is_storing: AtomicBool,
     subscribers: AtomicU32,
     /// Second of the engine's clock at the last publication, for the registry's sweep.
     published_s: AtomicU64,
@@ -66,6 +92,12 @@ pub struct Channel {
 #[derive(Debug, Default)]
 struct Inner {
     offset: u64,
+    kept: Option<Kept>,
+    keys: Keys,
+    /// The history and the newest keyframe, in the form of `stored`.
+    stored: Option<Box<Log>>,
+    /// The application was asked for a keyframe and has not answered.
+    is_snapshot_awaited: bool,
     logs: [Option<Box<Log>>; Format::COUNT],
 }
 
@@ -76,10 +108,33 @@ pub struct Publication<'a> {
     pub payload: Payload<'a>,
     /// The name of an SSE event, the target in a hub protocol.
     pub event: Option<&'a str>,
+    /// What it is the newest value of; only [`Policy::Latest`] looks at it.
+    pub key: Option<&'a str>,
     /// Nanoseconds after which it is no longer sent to who has not got it.
     pub ttl_ns: Option<u64>,
+    /// A newcomer may begin with it.
+    pub is_keyframe: bool,
+    /// It is for newcomers alone: the state up to the publication before it, whose number it has.
+    pub is_snapshot: bool,
     /// Subscribers that it is not for.
     pub excluded: &'a [ConnectionId],
+}
+
+impl<'a> Publication<'a> {
+    /// A plain one: no event, no key, for everyone and for ever.
+    #[must_use]
+    pub fn new(payload: Payload<'a>) -> Self {
+        let (event, key, ttl_ns, is_keyframe, is_snapshot) = (None, None, None, false, false);
+        Self { payload, event, key, ttl_ns, is_keyframe, is_snapshot, excluded: &[] }
+    }
+
+    fn kind(&self) -> FrameKind {
+        match (self.is_snapshot, self.is_keyframe) {
+            (true, _) => FrameKind::Snapshot,
+            (false, true) => FrameKind::Keyframe,
+            (false, false) => FrameKind::Plain,
+        }
+    }
 }
 
 /// What `append` did.
@@ -88,34 +143,26 @@ pub enum Appended {
     /// It has this number; the shards in the list have to be told, and have not been.
     At(Position),
     /// A subscriber speaks formats (bits) that the payload was not encoded for; nothing was appended.
-    Missing(u8),
+    Missing(u16),
 }
 
-/// A subscription on its way to its shard: whoever drops it gives it back.
-#[derive(Debug)]
-pub struct Watched {
-    pub(crate) channel: Arc<Channel>,
-    pub(crate) format: Format,
-    pub(crate) watch: Arc<Watch>,
-    /// Where it starts.
-    pub(crate) cursor: u64,
-    is_kept: bool,
-}
-
-impl Watched {
-    /// The shard has taken note of its cursor and calls [`Channel::unwatch`] in its time.
-    pub(crate) fn keep(mut self) {
-        self.is_kept = true;
-        self.watch.joining.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        if !self.is_kept {
-            self.watch.joining.fetch_sub(1, Ordering::AcqRel);
-            self.channel.unwatch(self.format, &self.watch);
+impl Inner {
+    /// A publication of `key` gets the newest offset; gives the key's number and the offset that it replaces, or 0.
+    fn note_key(&mut self, key: Option<&str>) -> (keys::KeyId, u64) {
+        if self.keys.is_sweep_due() {
+            let logs = self.logs.iter().flatten().chain(&self.stored);
+            self.keys.sweep(logs.map(|log| log.oldest_offset()).min().unwrap_or(u64::MAX));
         }
+        self.keys.note(key, self.offset)
+    }
+
+    fn check_unsent(&self, unsent_bytes_max: u64) -> Result<(), EngineError> {
+        let unsent = self.logs.iter().flatten().map(|log| log.unsent_bytes()).max().unwrap_or(0);
+        if unsent >= unsent_bytes_max {
+            let (value, bound) = (unsent, unsent_bytes_max);
+            return Err(EngineError::LimitReached { name: "unsent_bytes_max", value, bound });
+        }
+        Ok(())
     }
 }
 
@@ -125,13 +172,15 @@ thread_local! {
 }
 
 impl Channel {
-    fn new(name: &str, epoch: u64, bounds: ChannelBounds, is_listed: bool) -> Self {
+    fn new(name: &str, epoch: u64, settings: ChannelSettings, is_listed: bool, formats_seen: Arc<AtomicU16>) -> Self {
         Self {
             name: name.into(),
             epoch,
-            bounds,
+            settings,
             is_listed,
-            formats: AtomicU8::new(0),
+            formats: AtomicU16::new(0),
+            formats_seen,
+            is_storing: AtomicBool::new(settings.history_frames > 0),
             subscribers: AtomicU32::new(0),
             published_s: AtomicU64::new(0),
             inner: Mutex::new(Inner::default()),
@@ -150,10 +199,30 @@ impl Channel {
         self.subscribers.load(Ordering::Relaxed)
     }
 
-    /// Bits of the formats that subscribers speak now.
+    /// What it promises.
     #[must_use]
-    pub fn formats(&self) -> u8 {
-        self.formats.load(Ordering::Acquire)
+    pub fn settings(&self) -> &ChannelSettings {
+        &self.settings
+    }
+
+    /// Which life of the channel this is.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Bits of formats, such that a payload that can be written in these can be written in all that are needed: those
+    /// that subscribers speak now, and where publications are kept also those that others have spoken.
+    #[must_use]
+    pub fn formats(&self) -> u16 {
+        let formats = self.formats.load(Ordering::Acquire);
+        if !self.is_storing.load(Ordering::Acquire) {
+            return formats;
+        }
+        let seen = self.formats_seen.load(Ordering::Relaxed);
+        let is_msgpack = |format: &Format| format.encoding() == Encoding::Msgpack && seen & format.bit() != 0;
+        let msgpack = if Format::ALL.iter().any(is_msgpack) { Format::RawMsgpack.bit() } else { 0 };
+        formats | Format::Raw.bit() | msgpack
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -172,32 +241,35 @@ impl Channel {
         mut tell: impl FnMut(&Arc<Watch>),
     ) -> Result<Appended, EngineError> {
         let expires_ns = publication.ttl_ns.map_or(u64::MAX, |ttl| now_ns.saturating_add(ttl));
+        let kind = publication.kind();
         let mut inner = self.lock();
-        let missing = self.missing_formats(&publication.payload);
+        if kind != FrameKind::Plain {
+            self.is_storing.store(true, Ordering::Release);
+        }
+        let missing = self.formats() & !publication.payload.formats();
         if missing != 0 {
             return Ok(Appended::Missing(missing));
         }
-        for log in inner.logs.iter().flatten() {
-            let unsent = log.unsent_bytes();
-            if unsent >= unsent_bytes_max {
-                return Err(EngineError::LimitReached {
-                    name: "unsent_bytes_max",
-                    value: unsent,
-                    bound: unsent_bytes_max,
-                });
-            }
-        }
+        inner.check_unsent(unsent_bytes_max)?;
+        let inner = &mut *inner;
         let excluded = (!publication.excluded.is_empty()).then(|| Arc::from(publication.excluded));
-        inner.offset += 1;
+        inner.offset += u64::from(kind != FrameKind::Snapshot);
         self.published_s.store(now_ns / 1_000_000_000, Ordering::Relaxed);
+        let (key, replaced) = match (self.settings.policy, kind) {
+            (_, FrameKind::Snapshot) | (Policy::Every | Policy::Keyframe | Policy::Drop, _) => (KEYLESS, 0),
+            (Policy::Latest, _) => inner.note_key(publication.key),
+        };
+        let mark = FrameMark { published_ns: now_ns, expires_ns, offset: inner.offset, key, kind, end: 0 };
+        self.store(inner, publication, mark, replaced);
         for format in Format::ALL {
             let Some(log) = &mut inner.logs[format as usize] else { continue };
+            let stamp = self.stamp(mark);
             FRAME.with_borrow_mut(|frame| {
                 frame.clear();
-                frame.reserve(frame_bytes_max(format, &publication.payload, publication.event));
-                write_frame(format, &publication.payload, publication.event, frame)
-                    .expect("missing_formats found an encoding for every format in use");
-                log.append(frame, now_ns, expires_ns, &self.bounds);
+                frame.reserve(frame_bytes_max(format, &publication.payload, publication.event, stamp));
+                write_frame(format, &publication.payload, publication.event, stamp, frame)
+                    .expect("an encoding for every format in use was asked for above");
+                log.append(frame, mark, replaced, &self.settings, &inner.keys);
                 if let Some(excluded) = &excluded {
                     log.exclude_from_last(frame.len(), excluded);
                 }
@@ -207,66 +279,132 @@ impl Channel {
             });
             log.watches.iter().filter(|watch| watch.dirty.mark()).for_each(&mut tell);
         }
+        if kind != FrameKind::Plain {
+            inner.is_snapshot_awaited = false;
+        }
         Ok(Appended::At(Position { epoch: self.epoch, offset: inner.offset }))
     }
 
-    fn missing_formats(&self, payload: &Payload<'_>) -> u8 {
-        self.formats() & !payload.formats()
+    /// What frames tell of a publication; nothing of a channel that clients do not know.
+    fn stamp(&self, mark: FrameMark) -> Option<Stamp<'_>> {
+        self.is_listed.then(|| Stamp {
+            channel: &self.name,
+            position: Position { epoch: self.epoch, offset: mark.offset },
+            is_keyframe: mark.kind != FrameKind::Plain,
+            has_id: self.settings.history_frames > 0,
+        })
     }
 
-    /// Counts a subscriber of `shard` in, from the tail on.
-    pub(crate) fn watch(self: &Arc<Self>, format: Format, shard: usize) -> Watched {
-        let mut inner = self.lock();
-        let log = inner.logs[format as usize].get_or_insert_default();
-        let tail = log.tail();
-        let known = log.watches.iter().find(|watch| watch.shard == shard).cloned();
-        let watch = known.unwrap_or_else(|| {
-            let watch = Arc::new(Watch::new(shard, tail));
-            log.watches.push(Arc::clone(&watch));
-            watch
-        });
-        watch.subscribers.fetch_add(1, Ordering::Relaxed);
-        watch.joining.fetch_add(1, Ordering::AcqRel);
-        self.formats.fetch_or(format.bit(), Ordering::Release);
-        self.subscribers.fetch_add(1, Ordering::Relaxed);
-        drop(inner);
-        Watched { channel: Arc::clone(self), format, watch, cursor: tail, is_kept: false }
-    }
-
-    /// Counts a subscriber out. True when it was the shard's last: the shard forgets what it kept for the log.
-    pub(crate) fn unwatch(&self, format: Format, watch: &Arc<Watch>) -> bool {
-        let mut inner = self.lock();
-        self.subscribers.fetch_sub(1, Ordering::Relaxed);
-        if watch.subscribers.fetch_sub(1, Ordering::Relaxed) > 1 {
-            return false;
+    /// Keeps a publication for formats that nobody speaks now, where there is a history or a keyframe.
+    fn store(&self, inner: &mut Inner, publication: &Publication<'_>, mark: FrameMark, replaced: u64) {
+        if !self.is_storing.load(Ordering::Acquire) {
+            return;
         }
-        let slot = &mut inner.logs[format as usize];
-        if let Some(log) = slot {
-            log.watches.retain(|other| !Arc::ptr_eq(other, watch));
-            if log.watches.is_empty() {
-                *slot = None;
-                self.formats.fetch_and(!format.bit(), Ordering::Release);
+        let before = mark.offset - u64::from(mark.kind != FrameKind::Snapshot);
+        let stored = inner.stored.get_or_insert_with(|| Box::new(Log::behind(before)));
+        FRAME.with_borrow_mut(|form| {
+            form.clear();
+            stored::write(&publication.payload, publication.event, form);
+            stored.append(form, mark, replaced, &self.settings, &inner.keys);
+        });
+        let is_kept = self.settings.history_frames > 0 || stored.newest_keyframe().is_some();
+        if !is_kept {
+            inner.stored = None;
+            self.is_storing.store(false, Ordering::Release);
+        }
+    }
+
+    /// Appends whole records of a hub protocol, each a publication, for the subscribers that speak it; without a protocol
+    /// frames of the raw one, as they are.
+    ///
+    /// `snapshots` are the indexes of those at which a newcomer may begin, in ascending order.
+    ///
+    /// # Errors
+    /// [`EngineError::LimitReached`] as for [`append`](Self::append); nothing was appended.
+    pub(crate) fn append_records(
+        &self,
+        protocol: Option<HubProtocol>,
+        records: &[&[u8]],
+        snapshots: &[usize],
+        now_ns: u64,
+        unsent_bytes_max: u64,
+        mut tell: impl FnMut(&Arc<Watch>),
+    ) -> Result<(), EngineError> {
+        let is_for = |format: &Format| match protocol {
+            Some(_) => format.hub_protocol() == protocol,
+            None => *format == Format::Raw,
+        };
+        let mut inner = self.lock();
+        inner.check_unsent(unsent_bytes_max)?;
+        let inner = &mut *inner;
+        self.published_s.store(now_ns / 1_000_000_000, Ordering::Relaxed);
+        for (index, record) in records.iter().enumerate() {
+            let is_for_all =
+                inner.kept.as_mut().is_none_or(|kept| kept.push(record, snapshots.binary_search(&index).is_ok()));
+            if !is_for_all {
+                continue;
+            }
+            inner.offset += 1;
+            for format in Format::ALL.into_iter().filter(is_for) {
+                let Some(log) = &mut inner.logs[format as usize] else { continue };
+                let (published_ns, expires_ns, offset) = (now_ns, u64::MAX, inner.offset);
+                let mark = FrameMark { published_ns, expires_ns, offset, ..FrameMark::default() };
+                if protocol.is_none() {
+                    log.append(record, mark, 0, &self.settings, &inner.keys);
+                    continue;
+                }
+                FRAME.with_borrow_mut(|frame| {
+                    frame.clear();
+                    write_records(format, record, frame);
+                    log.append(frame, mark, 0, &self.settings, &inner.keys);
+                });
             }
         }
-        true
+        let written = Format::ALL.into_iter().filter(is_for);
+        for log in written.filter_map(|format| inner.logs[format as usize].as_ref()) {
+            log.watches.iter().filter(|watch| watch.dirty.mark()).for_each(&mut tell);
+        }
+        Ok(())
     }
 
-    /// The tail of a format's log.
-    pub(crate) fn tail(&self, format: Format) -> u64 {
-        self.lock().logs[format as usize].as_ref().map_or(0, |log| log.tail())
+    /// From now on records are kept for who joins late, up to a bound; with `None` no longer.
+    pub(crate) fn keep(&self, bytes_max: Option<usize>) {
+        self.lock().kept = bytes_max.map(Kept::new);
     }
 
-    /// What lies from `cursor` to `to`, or to the tail; see [`Run`].
-    pub(crate) fn read(&self, format: Format, cursor: u64, to: Option<u64>, now_ns: u64) -> Run {
-        let inner = self.lock();
-        match &inner.logs[format as usize] {
-            Some(log) => log.read(cursor, to.unwrap_or(log.tail()), now_ns),
-            None => Run { end: cursor, published_ns: now_ns, ..Run::default() },
+    /// Whether records are kept for who joins late.
+    pub(crate) fn keeps(&self) -> bool {
+        self.lock().kept.is_some()
+    }
+
+    /// The next snapshot is for newcomers: it was asked for, and everyone else has it by other means. Or no longer.
+    pub(crate) fn await_snapshot(&self, awaits: bool) {
+        if let Some(kept) = &mut self.lock().kept {
+            kept.await_snapshot(awaits);
         }
     }
 
-    /// Where the frame ends that holds the byte at `position`.
-    pub(crate) fn frame_end(&self, format: Format, position: u64) -> Option<u64> {
-        self.lock().logs[format as usize].as_ref().and_then(|log| log.frame_end(position))
+    /// Somebody waits for a keyframe. True when the application is to be asked for one: it gives some, and was not asked.
+    pub(crate) fn ask_snapshot(&self) -> bool {
+        self.settings.snapshot_interval.is_some() && !std::mem::replace(&mut self.lock().is_snapshot_awaited, true)
+    }
+
+    /// The application has no keyframe to give: who waits for one begins where it came.
+    pub(crate) fn give_up_snapshot(&self) {
+        self.lock().is_snapshot_awaited = false;
+    }
+
+    /// Each log's format and end of a publication, with the eyes of the shards on it; `None` of one yet to come.
+    pub(crate) fn watches_of(&self, offset: u64) -> Option<Vec<(u64, Arc<Watch>)>> {
+        let inner = self.lock();
+        if offset > inner.offset {
+            return None;
+        }
+        let mut watches = Vec::new();
+        for log in inner.logs.iter().flatten() {
+            let end = log.end_of(offset);
+            watches.extend(log.watches.iter().map(|watch| (end, Arc::clone(watch))));
+        }
+        Some(watches)
     }
 }

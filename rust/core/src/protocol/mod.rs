@@ -2,11 +2,14 @@
 //!
 //! A channel keeps one log for each [`Format`] that a subscriber uses; [`write_frame`] makes what is appended to it.
 //! Nothing here knows who is subscribed, and no socket.
+pub mod envelope;
 pub mod raw;
 pub mod signalr;
 pub mod sse;
 
 use signalr::HubProtocol;
+
+use crate::position::Position;
 
 pub use raw::{RawError, Request, parse_request, write_reply_error, write_reply_result};
 
@@ -30,6 +33,10 @@ pub enum Format {
     HubPollJson = 6,
     /// SignalR's MessagePack hub protocol bare, for the bodies of long polls.
     HubPollMsgpack = 7,
+    /// As [`Format::Raw`], each publication in a JSON object that tells its channel and position.
+    Envelope = 8,
+    /// As [`Format::RawMsgpack`], each publication in a MessagePack map that tells its channel and position.
+    EnvelopeMsgpack = 9,
 }
 
 impl Format {
@@ -37,7 +44,7 @@ impl Format {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All formats, each at the index that is its value.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Raw,
         Self::RawMsgpack,
         Self::Sse,
@@ -46,6 +53,8 @@ impl Format {
         Self::HubSse,
         Self::HubPollJson,
         Self::HubPollMsgpack,
+        Self::Envelope,
+        Self::EnvelopeMsgpack,
     ];
 
     /// The format of this value, or `None`.
@@ -53,23 +62,23 @@ impl Format {
         Self::ALL.get(usize::from(value)).copied()
     }
 
-    /// A bit of its own for each format, to make sets in a `u8`.
-    pub const fn bit(self) -> u8 {
-        1 << self as u8
+    /// A bit of its own for each format, to make sets in a `u16`.
+    pub const fn bit(self) -> u16 {
+        1 << self as u16
     }
 
     /// Which encoding of an object this format carries.
     pub const fn encoding(self) -> Encoding {
         match self {
-            Self::Raw | Self::Sse | Self::HubJson | Self::HubSse | Self::HubPollJson => Encoding::Json,
-            Self::RawMsgpack | Self::HubMsgpack | Self::HubPollMsgpack => Encoding::Msgpack,
+            Self::Raw | Self::Envelope | Self::Sse | Self::HubJson | Self::HubSse | Self::HubPollJson => Encoding::Json,
+            Self::RawMsgpack | Self::EnvelopeMsgpack | Self::HubMsgpack | Self::HubPollMsgpack => Encoding::Msgpack,
         }
     }
 
     /// The hub protocol of SignalR that it carries, if it does.
     pub const fn hub_protocol(self) -> Option<HubProtocol> {
         match self {
-            Self::Raw | Self::RawMsgpack | Self::Sse => None,
+            Self::Raw | Self::RawMsgpack | Self::Sse | Self::Envelope | Self::EnvelopeMsgpack => None,
             Self::HubJson | Self::HubSse | Self::HubPollJson => Some(HubProtocol::Json),
             Self::HubMsgpack | Self::HubPollMsgpack => Some(HubProtocol::MessagePack),
         }
@@ -111,7 +120,7 @@ pub enum Payload<'a> {
 impl Payload<'_> {
     /// Bits of the formats that it can be written in.
     #[must_use]
-    pub fn formats(&self) -> u8 {
+    pub fn formats(&self) -> u16 {
         let has = |encoding| match (*self, encoding) {
             (Self::Text(_) | Self::Binary(_), _) => true,
             (Self::Object { json, .. } | Self::Arguments { json, .. }, Encoding::Json) => json.is_some(),
@@ -138,13 +147,39 @@ enum Body<'a> {
     Binary(&'a [u8]),
 }
 
-/// How many bytes [`write_frame`] appends, about or at most; 0 where it fails. One pass over the payload, for SSE only.
-pub fn frame_bytes_max(format: Format, payload: &Payload<'_>, event: Option<&str>) -> usize {
+/// Whose publication it is, and which: what some formats tell with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp<'a> {
+    /// The channel's name.
+    pub channel: &'a str,
+    /// Where the publication stands.
+    pub position: Position,
+    /// A newcomer may begin with it.
+    pub is_keyframe: bool,
+    /// An event stream tells the position as the event's id, with which a client that returns is recovered.
+    pub has_id: bool,
+}
+
+impl Stamp<'_> {
+    /// The id of an event, where it has one.
+    fn id(self) -> Option<String> {
+        self.has_id.then(|| self.position.to_string())
+    }
+}
+
+/// Longest id of an event: two numbers of 20 digits.
+const ID_BYTES_MAX: usize = "id: \n".len() + 41;
+
+/// How many bytes [`write_frame`] appends, at most; 0 where it fails. One pass over the payload, for SSE and envelopes
+/// only.
+pub fn frame_bytes_max(format: Format, payload: &Payload<'_>, event: Option<&str>, stamp: Option<Stamp<'_>>) -> usize {
+    let id_bytes = if stamp.is_some_and(|stamp| stamp.has_id) { ID_BYTES_MAX } else { 0 };
     match (format, body_of(format, payload)) {
         (_, Err(_)) => 0,
         (Format::Raw | Format::RawMsgpack, Ok(Body::Text(bytes) | Body::Binary(bytes))) => raw::frame_bytes(bytes),
-        (Format::Sse, Ok(Body::Text(bytes))) => sse::text_bytes_max(None, event, bytes),
-        (Format::Sse, Ok(Body::Binary(bytes))) => sse::binary_bytes(None, event, bytes),
+        (Format::Sse, Ok(Body::Text(bytes))) => sse::text_bytes_max(None, event, bytes) + id_bytes,
+        (Format::Sse, Ok(Body::Binary(bytes))) => sse::binary_bytes(None, event, bytes) + id_bytes,
+        (Format::Envelope | Format::EnvelopeMsgpack, Ok(_)) => envelope::bytes_max(payload, event, stamp),
         (_, Ok(Body::Text(bytes) | Body::Binary(bytes))) => signalr::publication_bytes_max(payload, event, bytes.len()),
     }
 }
@@ -152,7 +187,7 @@ pub fn frame_bytes_max(format: Format, payload: &Payload<'_>, event: Option<&str
 /// Appends `payload` to `out` as one frame of `format`, ready for the wire.
 ///
 /// `event` names it where the format has names: that of [`Format::Sse`] must be [valid](sse::is_valid_event), in a hub
-/// protocol it is the target, and [`signalr::TARGET`] is without one.
+/// protocol it is the target, and [`signalr::TARGET`] is without one. What is private has no `stamp`.
 ///
 /// # Errors
 /// [`MissingEncoding`] of an object that lacks what `format` needs; `out` is as before.
@@ -160,6 +195,7 @@ pub fn write_frame(
     format: Format,
     payload: &Payload<'_>,
     event: Option<&str>,
+    stamp: Option<Stamp<'_>>,
     out: &mut Vec<u8>,
 ) -> Result<(), MissingEncoding> {
     let body = body_of(format, payload)?;
@@ -169,9 +205,12 @@ pub fn write_frame(
         signalr::write_records(format, &record, out);
         return Ok(());
     }
+    let id = || stamp.and_then(Stamp::id);
     match (format, body) {
-        (Format::Sse, Body::Text(text)) => sse::write_text(out, None, event, text),
-        (Format::Sse, Body::Binary(bytes)) => sse::write_binary(out, None, event, bytes),
+        (Format::Sse, Body::Text(text)) => sse::write_text(out, id().as_deref(), event, text),
+        (Format::Sse, Body::Binary(bytes)) => sse::write_binary(out, id().as_deref(), event, bytes),
+        (Format::Envelope, _) => envelope::write_json(out, payload, event, stamp),
+        (Format::EnvelopeMsgpack, _) => envelope::write_msgpack(out, payload, event, stamp),
         (_, Body::Text(text)) => raw::write_text(out, text),
         (_, Body::Binary(bytes)) => raw::write_binary(out, bytes),
     }

@@ -1,6 +1,6 @@
 //! The raw WebSocket: frames are the publications themselves, and a few JSON objects ask for something.
 //!
-//! `{"subscribe":["a"],"since":{"a":[epoch,offset]}}`, `{"unsubscribe":["a"]}` and
+//! `{"subscribe":["a"],"since":{"a":[epoch,offset]},"start":"live"}`, `{"unsubscribe":["a"]}` and
 //! `{"call":"PlaceBet","args":[…],"id":1}` are requests; every other message is the application's.
 use std::borrow::Cow;
 use std::fmt;
@@ -17,8 +17,11 @@ pub enum Request<'a> {
     Subscribe {
         /// Their names as sent, in order; may be empty or repeat.
         channels: Vec<Cow<'a, str>>,
-        /// Where it was, of channels that it wants recovered; may name others too.
-        since: Vec<Since<'a>>,
+        /// Where it was, of channels that it wants recovered; may name others too. `None` if it did not say, and so does
+        /// not ask where it is now.
+        since: Option<Vec<Since<'a>>>,
+        /// Where it wants to begin in the others, as sent.
+        start: Option<Cow<'a, str>>,
         /// The JSON text of a string or number, to be repeated in the reply.
         id: Option<&'a str>,
     },
@@ -120,7 +123,7 @@ pub fn write_binary(out: &mut Vec<u8>, bytes: &[u8]) {
 ///
 /// Only an object with one of the keys `subscribe`, `unsubscribe`, `call` is a request; all else, also what is no JSON,
 /// is [`Request::Other`]. Of a key that stands twice the last counts, as in `JSON.parse`; `null` counts as absent in
-/// `id`, `args` and `since`; unknown keys are skipped. No nesting is deep enough to exhaust the stack.
+/// `id`, `args`, `since` and `start`; unknown keys are skipped. No nesting is deep enough to exhaust the stack.
 ///
 /// # Errors
 /// [`RawError`] of a request with fields of wrong types, or of two requests in one.
@@ -179,7 +182,10 @@ fn read_request<'a>(fields: &Fields<'a>, id: Result<Option<&'a str>, Misdeed>) -
     let id = id?;
     if let Some(channels) = fields.subscribe {
         let channels = read_channels("subscribe", channels)?;
-        return Ok(Request::Subscribe { channels, since: read_since(fields.since)?, id });
+        let start = fields.start.filter(|start| start.get() != "null");
+        let start = start.map(|start| from_raw::<Text<'_>>("start", "a string", start)).transpose()?;
+        let start = start.map(|start| start.0);
+        return Ok(Request::Subscribe { channels, since: read_since(fields.since)?, start, id });
     }
     if let Some(channels) = fields.unsubscribe {
         return Ok(Request::Unsubscribe { channels: read_channels("unsubscribe", channels)?, id });
@@ -218,9 +224,9 @@ fn read_channels<'a>(field: &'static str, channels: &'a RawValue) -> Result<Vec<
     members.into_iter().enumerate().map(read_member).collect()
 }
 
-fn read_since(since: Option<&RawValue>) -> Result<Vec<Since<'_>>, Misdeed> {
+fn read_since(since: Option<&RawValue>) -> Result<Option<Vec<Since<'_>>>, Misdeed> {
     let Some(since) = since.filter(|since| since.get() != "null") else {
-        return Ok(Vec::new());
+        return Ok(None);
     };
     let Pairs(pairs) = from_raw("since", "an object of [epoch, offset]", since)?;
     let mut positions = Vec::with_capacity(pairs.len());
@@ -233,7 +239,7 @@ fn read_since(since: Option<&RawValue>) -> Result<Vec<Since<'_>>, Misdeed> {
         })?;
         positions.push(Since { channel, epoch, offset });
     }
-    Ok(positions)
+    Ok(Some(positions))
 }
 
 /// Reads a value of a fixed shape; members stay unread, so that no depth is followed.
@@ -274,6 +280,7 @@ struct Fields<'a> {
     call: Option<&'a RawValue>,
     args: Option<&'a RawValue>,
     since: Option<&'a RawValue>,
+    start: Option<&'a RawValue>,
     id: Option<&'a RawValue>,
 }
 
@@ -296,6 +303,7 @@ impl<'de> Deserialize<'de> for Fields<'de> {
                         "call" => &mut fields.call,
                         "args" => &mut fields.args,
                         "since" => &mut fields.since,
+                        "start" => &mut fields.start,
                         "id" => &mut fields.id,
                         _ => {
                             map.next_value::<IgnoredAny>()?;

@@ -1,10 +1,12 @@
 //! How a connection ends: by the close handshake, by a last answer, or broken.
+use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::connection::{Ending, Phase};
+use super::timers::ticks;
 use super::{Shard, socket};
-use crate::messages::{ClosedBy, Event};
+use crate::messages::{ClosedBy, ConnectionId, Event};
 use crate::ws::{CloseCode, write_close};
 
 impl Shard {
@@ -73,6 +75,7 @@ impl Shard {
     }
 
     fn end_within(&mut self, slot: u32, code: CloseCode, reason: &str, by: ClosedBy, timeout: Duration) {
+        self.unhush(slot);
         let connection = self.slab.at(slot);
         let unread = connection.unread.take();
         connection.ending.get_or_insert_with(|| Box::new(Ending { code: code.0, reason: reason.to_owned(), by }));
@@ -114,8 +117,7 @@ impl Shard {
 
     pub(super) fn leave_all(&mut self, slot: u32) {
         while let Some(last) = self.slab.at(slot).subscriptions.len().checked_sub(1) {
-            self.feeds.leave(&mut self.slab, slot, last);
-            self.stats.subscriptions.sub(1);
+            self.leave(slot, last);
         }
     }
 
@@ -163,19 +165,43 @@ impl Shard {
         self.stats.connections.sub(1);
     }
 
-    /// Stops accepting and closes everyone.
-    pub(super) fn drain(&mut self, code: u16, reason: &str) {
+    /// Stops accepting and closes everyone, evenly over the time of `spread`: who comes back does not come all at once.
+    pub(super) fn drain(&mut self, code: CloseCode, reason: Box<str>, spread: Duration) {
         self.is_draining = true;
         for listener in self.listeners.drain(..) {
             self.poller.epoll.remove(listener.fd());
         }
-        for slot in self.slab.in_use() {
+        let in_use = self.slab.in_use();
+        let (tick, spread, count) = (self.timers.tick(), u64::from(ticks(spread)), in_use.len() as u64);
+        let mut leaving = VecDeque::with_capacity(in_use.len());
+        for (index, slot) in (0..).zip(in_use) {
             match self.slab.at(slot).phase {
                 Phase::Opening(_) | Phase::Asked(_) | Phase::Posting(_) | Phase::Polling(_) => {
                     self.drop_connection(slot)
                 }
-                _ => self.close(slot, CloseCode(code), reason),
+                _ => leaving.push_back((tick + (spread * index / count) as u32, self.id_of(slot))),
             }
         }
+        self.leaving = Some(Leaving { code, reason, connections: leaving });
+        self.go_on_draining();
     }
+
+    /// Closes those whose time has come.
+    pub(super) fn go_on_draining(&mut self) {
+        let Some(mut leaving) = self.leaving.take() else { return };
+        let tick = self.timers.tick();
+        while let Some(&(_, id)) = leaving.connections.front().filter(|one| one.0 <= tick) {
+            leaving.connections.pop_front();
+            self.with(id, |shard, slot| shard.close(slot, leaving.code, &leaving.reason));
+        }
+        self.leaving = Some(leaving).filter(|leaving| !leaving.connections.is_empty());
+    }
+}
+
+/// Connections that a drain has yet to close, in order, each with the tick of its turn.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    code: CloseCode,
+    reason: Box<str>,
+    connections: VecDeque<(u32, ConnectionId)>,
 }

@@ -11,11 +11,17 @@ impl Shard {
             Command::Accept(id, watched, user) => {
                 self.with(id, |shard, slot| shard.accept_asked(slot, watched, user));
             }
+            Command::AcceptRelayed(id, subprotocol) => {
+                self.with(id, |shard, slot| shard.accept_relayed(slot, subprotocol));
+            }
             Command::Adopt(fd, bytes) => self.adopt(fd, bytes),
             Command::Respond(id, status, content_type, body) => {
                 self.with(id, |shard, slot| shard.respond_asked(slot, status, &content_type, &body));
             }
-            Command::Subscribe(id, watched) => self.with(id, |shard, slot| shard.subscribe(slot, watched)),
+            Command::Subscribe(id, watched, origin, before) => self.with(id, |shard, slot| {
+                shard.send(slot, &before);
+                shard.with(id, |shard, slot| shard.subscribe(slot, watched, origin));
+            }),
             Command::Grant(id, grant) => self.with(id, |shard, slot| shard.grant(slot, *grant)),
             Command::Unsubscribe(id, channel, _) => self.with(id, |shard, slot| shard.unsubscribe(slot, &channel)),
             Command::Send(id, frame) => self.with(id, |shard, slot| shard.send(slot, &frame)),
@@ -39,13 +45,16 @@ impl Shard {
                 let names = self.slot_of(id).map(|slot| self.channels_of(slot)).unwrap_or_default();
                 let _ = reply.send(names); // the asker may have given up
             }
-            Command::Drain(code, reason) => self.drain(code, &reason),
+            Command::StartLive(channel, why) => self.start_live(&channel, &why),
+            Command::Track(_) => {} // begun before the fan-out, see `Shard::run`
+            Command::Untrack(token) => self.untrack(token),
+            Command::Drain(code, reason, spread) => self.drain(CloseCode(code), reason, spread),
             Command::Stop => self.is_stopping = true,
         }
     }
 
     fn send(&mut self, slot: u32, frame: &[u8]) {
-        if self.slab.at(slot).is_live() && self.note_private(slot, frame) {
+        if !frame.is_empty() && self.slab.at(slot).is_live() && self.note_private(slot, frame) {
             let connection = self.slab.at(slot);
             if !matches!(connection.phase, Phase::Detached) {
                 connection.outbox.bytes_mut().extend_from_slice(frame);

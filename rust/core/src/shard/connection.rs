@@ -5,8 +5,8 @@ use smallvec::SmallVec;
 
 use super::hub::{Exchange, HubOpening, Link};
 use super::outbox::Outbox;
-use crate::channel::Slice;
-use crate::messages::ClosedBy;
+use crate::channel::{Mode, Slice};
+use crate::messages::{ClosedBy, Wanted};
 use crate::protocol::Format;
 use crate::ws::{CloseCode, Receiver, Upgrade};
 
@@ -28,6 +28,8 @@ pub(crate) struct Connection {
     pub(crate) awaits_pong: bool,
     /// The application wants to hear when its private bytes are out.
     pub(crate) wants_drained: bool,
+    /// It is relayed to a backend: its messages are passed on as they are.
+    pub(crate) is_relayed: bool,
     /// The poller knows its slot for fan-outs.
     pub(crate) is_registered: bool,
     /// Messages that the application has not dealt with.
@@ -78,7 +80,7 @@ pub(crate) enum Phase {
 #[derive(Debug, Default)]
 pub(crate) struct Asked {
     /// For a WebSocket: how to accept it, and with which subprotocol.
-    pub(crate) upgrade: Option<(Upgrade, Option<&'static str>)>,
+    pub(crate) upgrade: Option<(Upgrade, Option<Box<str>>)>,
     /// Not an opening: only a response answers it.
     pub(crate) is_plain: bool,
     pub(crate) is_head: bool,
@@ -86,6 +88,8 @@ pub(crate) struct Asked {
     pub(crate) keeps_alive: bool,
     /// Of a SignalR request: what it asks for.
     pub(crate) hub: Option<HubOpening>,
+    /// Where its subscriptions begin.
+    pub(crate) wanted: Wanted,
     /// Of an event stream or SignalR request: the origin whose pages may read it, or `*`.
     pub(crate) readable_by: Option<Box<str>>,
 }
@@ -102,11 +106,15 @@ pub(crate) struct Subscription {
 }
 
 const LAGGING: u32 = 1 << 31;
+/// Where the mode of one that lags stands, above the index.
+const MODE_SHIFT: u32 = 29;
+const INDEX_MASK: u32 = (1 << MODE_SHIFT) - 1;
 
 impl Subscription {
-    pub(crate) fn new(feed: u32, index: usize, is_lagging: bool, cursor: u64) -> Self {
+    /// One that lags, at `cursor`, has a mode; one at the tail has none.
+    pub(crate) fn new(feed: u32, index: usize, lagging: Option<Mode>, cursor: u64) -> Self {
         let mut subscription = Self { feed, place: 0, cursor };
-        subscription.set_place(index, is_lagging);
+        subscription.set_place(index, lagging);
         subscription
     }
 
@@ -114,13 +122,32 @@ impl Subscription {
         self.place & LAGGING != 0
     }
 
-    /// Index in the list that it stands in.
-    pub(crate) fn index(self) -> usize {
-        (self.place & !LAGGING) as usize
+    /// How it reads while it lags.
+    pub(crate) fn mode(self) -> Mode {
+        match self.place >> MODE_SHIFT & 3 {
+            0 => Mode::Lagging,
+            1 => Mode::Replaying,
+            2 => Mode::AtKeyframe,
+            _ => Mode::AwaitingKeyframe,
+        }
     }
 
-    pub(crate) fn set_place(&mut self, index: usize, is_lagging: bool) {
-        self.place = index as u32 | if is_lagging { LAGGING } else { 0 };
+    pub(crate) fn set_mode(&mut self, mode: Mode) {
+        self.set_place(self.index(), Some(mode));
+    }
+
+    /// Index in the list that it stands in.
+    pub(crate) fn index(self) -> usize {
+        (self.place & INDEX_MASK) as usize
+    }
+
+    /// It stands at this index of the same list as before.
+    pub(crate) fn set_index(&mut self, index: usize) {
+        self.place = self.place & !INDEX_MASK | index as u32;
+    }
+
+    pub(crate) fn set_place(&mut self, index: usize, lagging: Option<Mode>) {
+        self.place = index as u32 | lagging.map_or(0, |mode| LAGGING | (mode as u32) << MODE_SHIFT);
     }
 }
 
@@ -178,6 +205,7 @@ impl Connection {
             is_reported: false,
             awaits_pong: false,
             wants_drained: false,
+            is_relayed: false,
             is_registered: false,
             pending: 0,
             subscriptions: SmallVec::new(),

@@ -1,8 +1,9 @@
 //! The fast path: one slice of the log to everyone at its tail; several dirty channels joined in one write a connection.
 use super::Shard;
 use super::poller::{Member, Short, Write};
+use super::sampling::Marks;
 use super::socket::VECTORS_MAX;
-use crate::channel::{Run, Slice};
+use crate::channel::{Mode, Run, Slice};
 use crate::messages::ConnectionId;
 
 /// One dirty log in this turn.
@@ -13,6 +14,8 @@ pub(super) struct Turn {
     from: u64,
     /// When it was read: what expires later is still sent.
     now_ns: u64,
+    /// When parts of its receivers had been written to.
+    marks: Marks,
 }
 
 /// Reused memory of joined writes: for each connection a chain of the turns that it takes part in.
@@ -67,20 +70,21 @@ impl Shard {
         let mut turns = Vec::with_capacity(dirty.len());
         for &feed in dirty {
             let Some(target) = self.feeds.get(feed) else { continue };
-            let run = target.channel.read(target.format, target.cursor, to, now_ns);
+            let run = target.channel.read(target.format, target.cursor, to, Mode::Replaying, now_ns);
             if run.end > target.cursor {
                 let from = target.cursor;
                 let target = self.feeds.at(feed);
                 target.cursor = run.end;
                 target.is_in_turn = true;
-                turns.push(Turn { feed, run, from, now_ns });
+                let marks = Marks::new(target.at_tail.len() + target.lagging.len());
+                turns.push(Turn { feed, run, from, now_ns, marks });
             }
         }
         let set_aside = self.set_aside_excluded(&turns);
         if turns.len() > 1 && self.feeds.sharing > 0 {
             self.write_joined(&turns);
         } else {
-            for turn in &turns {
+            for turn in &mut turns {
                 self.write_alike(turn);
             }
         }
@@ -96,7 +100,7 @@ impl Shard {
         }
     }
 
-    /// Members that some frame is not for leave the tail: the slow path writes to them, around that frame.
+    /// Members that some frame is not for leave the tail: the slow path writes the others to them, every one.
     fn set_aside_excluded(&mut self, turns: &[Turn]) -> Vec<ConnectionId> {
         let mut set_aside = Vec::new();
         for turn in turns {
@@ -105,7 +109,7 @@ impl Shard {
                     let Some(slot) = self.slot_of(id) else { continue };
                     let Some(index) = self.slab.at(slot).find_feed(turn.feed) else { continue };
                     if !self.slab.at(slot).subscriptions[index].is_lagging() {
-                        self.feeds.move_to(&mut self.slab, slot, index, Some(turn.from));
+                        self.feeds.move_to(&mut self.slab, slot, index, Some((turn.from, Mode::Replaying)));
                         set_aside.push(id);
                     }
                 }
@@ -114,29 +118,33 @@ impl Shard {
         set_aside
     }
 
-    /// Everyone at the tail of one feed gets the same bytes.
-    fn write_alike(&mut self, turn: &Turn) {
+    /// Everyone at the tail of one feed gets the same bytes; in each turn another one is the first.
+    fn write_alike(&mut self, turn: &mut Turn) {
         let mut shorts = std::mem::take(&mut self.shorts);
-        let members = &self.feeds.at(turn.feed).at_tail;
-        let count = members.len() as u64;
+        let target = self.feeds.at(turn.feed);
+        let count = target.at_tail.len() as u64;
+        let start = target.begin_turn(target.at_tail.len());
+        let members = &target.at_tail;
+        let (poller, clock) = (&mut self.poller, self.clock);
         match turn.run.slices.as_slice() {
             [] => {}
-            [slice] => self.poller.send_all(members, slice.bytes(), &mut shorts),
+            [slice] => turn.marks.write_from(start, members, (poller, clock), |poller, members| {
+                poller.send_all(members, slice.bytes(), &mut shorts);
+            }),
             slices => {
                 let vectors: Vec<&[u8]> = slices.iter().map(Slice::bytes).collect();
-                let bytes = vectors.iter().map(|vector| vector.len()).sum();
-                let vectors_count = vectors.len() as u32;
-                let write = |member: &Member| Write {
-                    fd: member.fd,
-                    slot: member.slot,
-                    vectors_start: 0,
-                    vectors_count,
-                    bytes,
+                let (bytes, vectors_count) = (turn.run.bytes(), vectors.len() as u32);
+                let write = |member: &Member| {
+                    let Member { fd, slot, .. } = *member;
+                    Write { fd, slot, vectors_start: 0, vectors_count, bytes }
                 };
-                let writes: Vec<Write> = members.iter().map(write).collect();
-                self.poller.write_batch(&writes, &vectors, &mut shorts);
+                turn.marks.write_from(start, members, (poller, clock), |poller, members| {
+                    let writes: Vec<Write> = members.iter().map(write).collect();
+                    poller.write_batch(&writes, &vectors, &mut shorts);
+                });
             }
         }
+        let turn = &*turn;
         self.count_writes(turn, count);
         for short in shorts.drain(..) {
             self.lag_behind(short, std::slice::from_ref(turn), std::iter::once(0));
@@ -187,7 +195,11 @@ impl Shard {
                 });
             }
         }
-        self.poller.write_batch(&writes, &vectors, &mut shorts);
+        // In each turn another one is the first.
+        let start = turns.first().map_or(0, |turn| self.feeds.at(turn.feed).begin_turn(writes.len()));
+        for part in [&writes[start..], &writes[..start]] {
+            self.poller.write_batch(part, &vectors, &mut shorts);
+        }
         self.stats.writes.add(writes.len() as u64);
         self.stats.bytes_out.add(writes.iter().map(|write| write.bytes as u64).sum());
         for short in shorts.drain(..).chain(postponed) {
@@ -197,8 +209,8 @@ impl Shard {
         self.joiner = joiner;
     }
 
-    fn count_writes(&self, turn: &Turn, members: u64) {
-        let bytes: u64 = turn.run.slices.iter().map(|slice| slice.bytes().len() as u64).sum();
+    fn count_writes(&mut self, turn: &Turn, members: u64) {
+        let bytes = turn.run.bytes() as u64;
         if bytes > 0 {
             self.stats.writes.add(members);
             self.stats.bytes_out.add(bytes * members);
@@ -206,14 +218,15 @@ impl Shard {
         self.count_deliveries(turn, members);
     }
 
-    fn count_deliveries(&self, turn: &Turn, members: u64) {
+    fn count_deliveries(&mut self, turn: &Turn, members: u64) {
+        self.note_passed(turn.feed, (turn.from, turn.run.end), Some(&turn.run), members);
         self.stats.deliveries.add(turn.run.frames * members);
         self.stats.expired.add(turn.run.expired * members);
     }
 
     /// One member's share of a turn did not go out after all.
-    fn count_lost(&self, turn: &Turn) {
-        self.stats.bytes_out.sub(turn.run.slices.iter().map(|slice| slice.bytes().len() as u64).sum());
+    fn count_unsent(&self, turn: &Turn) {
+        self.stats.bytes_out.sub(turn.run.bytes() as u64);
         self.stats.deliveries.sub(turn.run.frames);
         self.stats.expired.sub(turn.run.expired);
     }
@@ -224,7 +237,7 @@ impl Shard {
     fn lag_behind(&mut self, short: Short, turns: &[Turn], chain: impl Iterator<Item = u32>) {
         if let Some(errno) = short.error {
             for turn in chain {
-                self.count_lost(&turns[turn as usize]);
+                self.count_unsent(&turns[turn as usize]);
             }
             self.break_off(short.slot, errno);
             return;
@@ -233,7 +246,7 @@ impl Shard {
         let mut left = short.written;
         for turn in chain {
             let turn = &turns[turn as usize];
-            let all: usize = turn.run.slices.iter().map(|slice| slice.bytes().len()).sum();
+            let all = turn.run.bytes();
             let taken = left.min(all);
             left -= taken;
             self.stats.bytes_out.sub((all - taken) as u64);
@@ -243,7 +256,7 @@ impl Shard {
             let (cursor, cut) = self.place_in(turn.feed, &turn.run, taken, turn.from);
             // What was counted as delivered to it is counted when the rest goes out.
             let target = self.feeds.at(turn.feed);
-            let rest = target.channel.read(target.format, cursor, Some(turn.run.end), turn.now_ns);
+            let rest = target.channel.read(target.format, cursor, Some(turn.run.end), Mode::Replaying, turn.now_ns);
             self.stats.deliveries.sub(rest.frames);
             self.stats.expired.sub(rest.expired);
             self.set_cursor(short.slot, turn.feed, cursor);
@@ -260,8 +273,11 @@ impl Shard {
         if self.feeds.get(turn.feed).is_none() {
             return;
         }
-        self.close_overtaken(turn.feed, turn.run.head);
+        self.settle_overtaken(turn.feed, turn.run.head);
         self.write_one_by_one(turn.feed);
+        if turn.run.frames > 0 && self.feeds.get(turn.feed).is_some() {
+            self.sample(turn.feed, turn.run.end, turn.run.published_ns, turn.marks);
+        }
         let now_ns = self.clock.now_ns();
         if turn.run.frames > 0 {
             self.stats.count_completion(now_ns.saturating_sub(turn.run.published_ns));

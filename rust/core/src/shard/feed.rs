@@ -4,8 +4,9 @@ use std::sync::atomic::Ordering;
 
 use super::connection::Subscription;
 use super::poller::Member;
+use super::sampling::Sample;
 use super::slab::Slab;
-use crate::channel::{Channel, Watch};
+use crate::channel::{Channel, Mode, Watch};
 use crate::protocol::Format;
 
 /// A log that some connection of this shard watches.
@@ -20,11 +21,25 @@ pub(crate) struct Feed {
     pub(crate) lagging: Vec<Member>,
     /// No cursor in `lagging` is before this.
     pub(crate) oldest_lag: u64,
+    /// Those of `lagging` that get nothing before the next keyframe.
+    pub(crate) awaiting: usize,
+    /// Turns so far: with each the list is written from another place on, so that nobody is always last.
+    pub(crate) turns: u32,
+    /// The publication whose way is timed.
+    pub(crate) sample: Option<Sample>,
     /// Its run is being written: who took only a part still counts as at the tail, so nothing is reported.
     pub(crate) is_in_turn: bool,
 }
 
 impl Feed {
+    /// Where in a list of so many the writing of this turn begins: each turn elsewhere, evenly over time.
+    pub(crate) fn begin_turn(&mut self, members: usize) -> usize {
+        self.turns = self.turns.wrapping_add(1);
+        // The golden ratio as a fraction of 2^32: successive multiples leave no stretch without one for long.
+        let place = u64::from(self.turns.wrapping_mul(0x9E37_79B9));
+        ((place * members as u64) >> 32) as usize
+    }
+
     /// Tells the log's writers how far this shard is and what it still needs.
     pub(crate) fn report(&mut self) {
         if self.lagging.is_empty() {
@@ -71,6 +86,9 @@ impl Feeds {
             cursor,
             at_tail: Vec::new(),
             lagging: Vec::new(),
+            awaiting: 0,
+            turns: 0,
+            sample: None,
             oldest_lag: cursor,
             is_in_turn: false,
         };
@@ -84,9 +102,10 @@ impl Feeds {
     }
 
     /// Adds a subscription to a connection and its feed.
-    pub(crate) fn join(&mut self, slab: &mut Slab, slot: u32, feed: u32, cursor: u64, is_lagging: bool) {
+    pub(crate) fn join(&mut self, slab: &mut Slab, slot: u32, feed: u32, cursor: u64, lagging: Option<Mode>) {
         let connection = slab.at(slot);
         let target = self.at(feed);
+        let is_lagging = lagging.is_some();
         let list = if is_lagging { &mut target.lagging } else { &mut target.at_tail };
         let subscription = connection.subscriptions.len() as u32;
         list.push(Member { fd: connection.raw_fd(), slot, subscription });
@@ -94,13 +113,29 @@ impl Feeds {
         if is_lagging {
             target.oldest_lag = target.oldest_lag.min(cursor);
         }
-        connection.subscriptions.push(Subscription::new(feed, index, is_lagging, cursor));
+        target.awaiting += usize::from(lagging == Some(Mode::AwaitingKeyframe));
+        connection.subscriptions.push(Subscription::new(feed, index, lagging, cursor));
         self.sharing += usize::from(connection.subscriptions.len() == 2);
+    }
+
+    /// One that lags goes on elsewhere.
+    pub(crate) fn go_on(&mut self, slab: &mut Slab, slot: u32, index: usize, cursor: u64, mode: Mode) {
+        let subscription = &mut slab.at(slot).subscriptions[index];
+        let was_awaiting = subscription.mode() == Mode::AwaitingKeyframe;
+        subscription.cursor = cursor;
+        subscription.set_mode(mode);
+        let target = self.at(subscription.feed);
+        target.oldest_lag = target.oldest_lag.min(cursor);
+        target.awaiting -= usize::from(was_awaiting);
+        target.awaiting += usize::from(mode == Mode::AwaitingKeyframe);
     }
 
     /// Takes the connection's `index`-th subscription away; the feed goes with its last one.
     pub(crate) fn leave(&mut self, slab: &mut Slab, slot: u32, index: usize) {
         let subscription = slab.at(slot).subscriptions[index];
+        if subscription.is_lagging() && subscription.mode() == Mode::AwaitingKeyframe {
+            self.at(subscription.feed).awaiting -= 1;
+        }
         self.take_out(slab, subscription);
         let connection = slab.at(slot);
         connection.subscriptions.swap_remove(index);
@@ -126,13 +161,13 @@ impl Feeds {
         }
     }
 
-    /// Moves a subscription from the tail to the lagging, at `cursor`, or back to the tail.
-    pub(crate) fn move_to(&mut self, slab: &mut Slab, slot: u32, index: usize, lagging_at: Option<u64>) {
+    /// Moves a subscription from the tail to the lagging, at a cursor and in a mode, or back to the tail.
+    pub(crate) fn move_to(&mut self, slab: &mut Slab, slot: u32, index: usize, lagging: Option<(u64, Mode)>) {
         let subscription = slab.at(slot).subscriptions[index];
         self.take_out(slab, subscription);
         let target = self.at(subscription.feed);
-        let is_lagging = lagging_at.is_some();
-        let cursor = lagging_at.unwrap_or(target.cursor);
+        let is_lagging = lagging.is_some();
+        let cursor = lagging.map_or(target.cursor, |(cursor, _)| cursor);
         let list = if is_lagging {
             target.oldest_lag = target.oldest_lag.min(cursor);
             &mut target.lagging
@@ -143,7 +178,7 @@ impl Feeds {
         list.push(Member { fd: connection.raw_fd(), slot, subscription: index as u32 });
         let moved = &mut connection.subscriptions[index];
         moved.cursor = cursor;
-        moved.set_place(list.len() - 1, is_lagging);
+        moved.set_place(list.len() - 1, lagging.map(|(_, mode)| mode));
         if !is_lagging {
             target.report();
         }
@@ -157,7 +192,39 @@ impl Feeds {
         list.swap_remove(index);
         if let Some(moved) = list.get(index).copied() {
             let other = &mut slab.at(moved.slot).subscriptions[moved.subscription as usize];
-            other.set_place(index, subscription.is_lagging());
+            other.set_index(index);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::Registry;
+    use crate::settings::Settings;
+
+    /// Of so many turns each member is the first about as often, and none waits for long until it is.
+    #[test]
+    fn over_many_turns_every_member_is_first_about_equally_often() {
+        let channel = Registry::listed(&Arc::default()).obtain("c", &Settings::default(), 0).expect("room");
+        let watched = channel.watch(Format::Raw, 0);
+        let mut feeds = Feeds::default();
+        let feed = feeds.obtain(&channel, Format::Raw, &watched.watch);
+        for members in [1, 2, 3, 7, 100, 1_000] {
+            let turns = members * 100;
+            let (mut firsts, mut last) = (vec![0_usize; members], vec![0; members]);
+            let mut longest = 0;
+            for turn in 1..=turns {
+                let first = feeds.at(feed).begin_turn(members);
+                firsts[first] += 1;
+                longest = longest.max(turn - last[first]);
+                last[first] = turn;
+            }
+            assert!(firsts.iter().all(|&count| (95..=105).contains(&count)), "{members}: {firsts:?}");
+            assert!(longest <= members * 4, "{members}: one waited {longest} turns");
+        }
+        assert_eq!(feeds.at(feed).begin_turn(0), 0);
+        feeds.at(feed).turns = u32::MAX;
+        assert_eq!(feeds.at(feed).begin_turn(10), 0, "it begins anew");
     }
 }

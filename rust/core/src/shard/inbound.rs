@@ -2,8 +2,12 @@
 
 use super::Shard;
 use super::connection::Phase;
+use super::query::no_start;
 use super::socket;
-use crate::messages::{Event, SLOTS_MAX};
+use crate::channel::Start;
+use crate::messages::{Event, SLOTS_MAX, Wanted};
+use crate::position::Position;
+use crate::protocol::raw::Since;
 use crate::protocol::{Request, parse_request, raw, write_reply_error};
 use crate::ws::{CloseCode, Opcode, ReceiveError, Received, Receiver, write_header};
 
@@ -46,6 +50,7 @@ impl Shard {
             }
         }
         self.buffer = buffer;
+        self.unhush_if_cut(slot);
     }
 
     /// Something came: the peer lives.
@@ -142,7 +147,9 @@ impl Shard {
             Some(Outcome::Close(code, reason)) => self.closed_by_peer(slot, code, &reason),
             Some(Outcome::Answered) => self.flush(slot),
             Some(Outcome::Payload(bytes)) => self.take_payload(slot, bytes),
-            Some(Outcome::Subscribe(names, id)) => self.subscribe_by_message(slot, &names, id.as_deref()),
+            Some(Outcome::Subscribe(names, id, wanted)) => {
+                self.subscribe_by_message(slot, &names, id.as_deref(), &wanted);
+            }
             Some(Outcome::Unsubscribe(names, id)) => self.unsubscribe_by_message(slot, &names, id.as_deref()),
             Some(Outcome::Event(event)) => {
                 let connection = self.slab.at(slot);
@@ -175,10 +182,15 @@ impl Shard {
 
     fn understand(&mut self, slot: u32, received: Received<'_>) -> Option<Outcome> {
         let id = self.id_of(slot);
-        let is_hub = self.slab.at(slot).link.is_some();
+        let connection = self.slab.at(slot);
+        let (is_hub, is_relayed) = (connection.link.is_some(), connection.is_relayed);
         match received {
             Received::Text(text) if is_hub => Some(Outcome::Payload(text.as_bytes().to_vec())),
             Received::Binary(bytes) if is_hub => Some(Outcome::Payload(bytes.to_vec())),
+            Received::Text(text) if is_relayed => {
+                Some(Outcome::Event(Event::Relayed(id, true, text.as_bytes().to_vec())))
+            }
+            Received::Binary(bytes) if is_relayed => Some(Outcome::Event(Event::Relayed(id, false, bytes.to_vec()))),
             Received::Text(text) => self.understand_text(slot, text),
             Received::Binary(bytes) => Some(Outcome::Event(Event::Binary(id, bytes.to_vec()))),
             Received::Ping(payload) => {
@@ -196,12 +208,19 @@ impl Shard {
         let connection = self.id_of(slot);
         let owned = |id: Option<&str>| id.map(str::to_owned);
         match parse_request(text) {
-            Ok(Request::Subscribe { channels, id, .. }) => {
+            Ok(Request::Subscribe { channels, since, start, id }) => {
                 let names = channels.into_iter().map(|name| name.into_owned()).collect();
+                let wanted = match wanted_of(since, start.as_deref()) {
+                    Ok(wanted) => wanted,
+                    Err(error) => {
+                        self.reply_error(slot, id, &error);
+                        return Some(Outcome::Answered);
+                    }
+                };
                 if self.settings.asks_subscribing {
-                    return Some(Outcome::Event(Event::Subscribing(connection, names, owned(id))));
+                    return Some(Outcome::Event(Event::Subscribing(connection, names, owned(id), wanted)));
                 }
-                Some(Outcome::Subscribe(names, owned(id)))
+                Some(Outcome::Subscribe(names, owned(id), wanted))
             }
             Ok(Request::Unsubscribe { channels, id }) => {
                 Some(Outcome::Unsubscribe(channels.into_iter().map(|name| name.into_owned()).collect(), owned(id)))
@@ -255,11 +274,22 @@ impl Shard {
     }
 }
 
+/// Where a request wants its subscriptions to begin.
+fn wanted_of(since: Option<Vec<Since<'_>>>, start: Option<&str>) -> Result<Wanted, String> {
+    let start = start.map(|start| Start::from_name(start).ok_or_else(|| no_start(start))).transpose()?;
+    let is_told = since.is_some();
+    let named = |one: Since<'_>| {
+        let Since { channel, epoch, offset } = one;
+        (Some(channel.into()), Position { epoch, offset })
+    };
+    Ok(Wanted { start, since: since.into_iter().flatten().map(named).collect(), is_told })
+}
+
 /// What a message leads to, once its bytes are no longer borrowed.
 enum Outcome {
     /// Something stands in the outbox.
     Answered,
-    Subscribe(Vec<String>, Option<String>),
+    Subscribe(Vec<String>, Option<String>, Wanted),
     Unsubscribe(Vec<String>, Option<String>),
     Event(Event),
     /// Bytes of a hub protocol.

@@ -3,7 +3,7 @@
 use super::Shard;
 use super::connection::{Connection, Cut, Phase};
 use super::socket::{self, VECTORS_MAX};
-use crate::channel::{Run, Slice};
+use crate::channel::{Mode, Overtaken, Policy, Run, Slice};
 use crate::ws::CloseCode;
 
 /// A laggard takes at most so much in one call, so that its neighbours get their turn of the cache.
@@ -24,6 +24,7 @@ struct Piece {
     subscription: usize,
     run: Run,
     from: u64,
+    mode: Mode,
     /// When it was read.
     now_ns: u64,
 }
@@ -41,7 +42,7 @@ impl Shard {
             let subscription = self.slab.at(slot).subscriptions[index];
             if !subscription.is_lagging() {
                 let cursor = self.feeds.at(subscription.feed).cursor;
-                self.feeds.move_to(&mut self.slab, slot, index, Some(cursor));
+                self.feeds.move_to(&mut self.slab, slot, index, Some((cursor, Mode::Lagging)));
             }
         }
     }
@@ -159,40 +160,69 @@ impl Shard {
         let now_ns = self.clock.now_ns();
         let mut pieces = Vec::new();
         for index in 0..self.slab.at(slot).subscriptions.len() {
-            let subscription = self.slab.at(slot).subscriptions[index];
-            if !subscription.is_lagging() {
+            if !self.find_place(slot, index) {
                 continue;
             }
+            let subscription = self.slab.at(slot).subscriptions[index];
             let target = self.feeds.at(subscription.feed);
-            let from = subscription.cursor;
+            let (from, mode) = (subscription.cursor, subscription.mode());
             if from < target.cursor {
-                let mut run = target.channel.read(target.format, from, Some(target.cursor), now_ns);
+                let mut run = target.channel.read(target.format, from, Some(target.cursor), mode, now_ns);
                 if run.head > from {
-                    // Overtaken: the next turn of the feed closes it.
+                    // Overtaken: the next turn of the feed decides, unless its keyframe is all that is gone.
+                    if mode == Mode::AtKeyframe && self.skip_overtaken(subscription.feed, slot, index) {
+                        self.pump_later(slot);
+                    }
                     continue;
                 }
                 if !run.exclusions.is_empty() {
                     run.exclude(self.id_of(slot));
                 }
-                pieces.push(Piece { subscription: index, run, from, now_ns });
+                pieces.push(Piece { subscription: index, run, from, mode, now_ns });
             }
         }
         pieces
+    }
+
+    /// Whether a subscription lags and has a place to go on.
+    fn find_place(&mut self, slot: u32, index: usize) -> bool {
+        let subscription = self.slab.at(slot).subscriptions[index];
+        let waits = subscription.mode() == Mode::AwaitingKeyframe;
+        subscription.is_lagging() && (!waits || self.find_keyframe(slot, index))
+    }
+
+    /// One that waits for a keyframe goes on there, once its shard has come past it.
+    fn find_keyframe(&mut self, slot: u32, index: usize) -> bool {
+        let subscription = self.slab.at(slot).subscriptions[index];
+        let target = self.feeds.at(subscription.feed);
+        let (channel, from) = (target.channel.clone(), subscription.cursor);
+        let found = channel.keyframe_from(target.format, from, self.clock.now_ns());
+        let Some((cursor, lost)) = found.filter(|found| found.0 < target.cursor) else { return false };
+        self.feeds.go_on(&mut self.slab, slot, index, cursor, Mode::AtKeyframe);
+        self.count_lost(subscription.feed, (from, cursor), lost);
+        true
+    }
+
+    /// One of a feed's subscribers went from one place to another and lost what lies between.
+    fn count_lost(&mut self, feed: u32, (from, to): (u64, u64), lost: u64) {
+        let policy = self.feeds.at(feed).channel.settings().policy;
+        if matches!(policy, Policy::Keyframe | Policy::Drop) {
+            self.stats.skipped[policy as usize].add(lost); // elsewhere it is a newcomer that waited
+        }
+        self.note_passed(feed, (from, to), None, 1);
     }
 
     fn move_cursors(&mut self, slot: u32, pieces: &[Piece], written: usize) {
         let mut left = written;
         for piece in pieces {
             let feed = self.slab.at(slot).subscriptions[piece.subscription].feed;
-            let all: usize = piece.run.slices.iter().map(|slice| slice.bytes().len()).sum();
+            let all = piece.run.bytes();
             let taken = left.min(all);
             left -= taken;
             let (cursor, cut) =
                 if taken == all { (piece.run.end, None) } else { self.place_in(feed, &piece.run, taken, piece.from) };
-            let target = self.feeds.at(feed);
-            let done = target.channel.read(target.format, piece.from, Some(cursor), piece.now_ns);
-            self.stats.deliveries.add(done.frames);
-            self.stats.expired.add(done.expired);
+            self.count_read(feed, piece, cursor);
+            let feed_cursor = self.feeds.at(feed).cursor;
             if self.is_stateful(slot) {
                 let upto = |slice: &Slice| {
                     let (start, end) = (slice.position(), slice.position() + slice.bytes().len() as u64);
@@ -201,11 +231,34 @@ impl Shard {
                 self.note_written(slot, piece.run.slices.iter().filter_map(upto));
             }
             let connection = self.slab.at(slot);
-            connection.subscriptions[piece.subscription].cursor = cursor;
+            let subscription = &mut connection.subscriptions[piece.subscription];
+            subscription.cursor = cursor;
+            if subscription.mode() == Mode::AtKeyframe && cursor > piece.from {
+                subscription.set_mode(Mode::Replaying);
+            }
+            if subscription.mode() == Mode::Replaying && cursor >= feed_cursor {
+                subscription.set_mode(Mode::Lagging); // it has all that it missed: from now on it is as any other
+            }
             if cut.is_some() {
                 connection.cut = cut;
             }
         }
+    }
+
+    /// Counts what one that lags has got up to `cursor`, and what it went past.
+    fn count_read(&mut self, feed: u32, piece: &Piece, cursor: u64) {
+        let target = self.feeds.at(feed);
+        let policy = target.channel.settings().policy as usize;
+        let (frames, expired, replaced) = if cursor == piece.run.end {
+            (piece.run.frames, piece.run.expired, piece.run.replaced)
+        } else {
+            let read = target.channel.read(target.format, piece.from, Some(cursor), piece.mode, piece.now_ns);
+            (target.channel.frames_until(target.format, &piece.run.slices, cursor), read.expired, read.replaced)
+        };
+        self.stats.deliveries.add(frames);
+        self.stats.expired.add(expired);
+        self.stats.skipped[policy].add(replaced);
+        self.note_passed(feed, (piece.from, cursor), Some(&piece.run), 1);
     }
 
     /// Takes out what a connection without a socket is behind, about a write's worth.
@@ -229,7 +282,9 @@ impl Shard {
         let count = if self.is_stateful(slot) { 0 } else { self.slab.at(slot).subscriptions.len() };
         for index in 0..count {
             let subscription = self.slab.at(slot).subscriptions[index];
-            if subscription.is_lagging() && subscription.cursor == self.feeds.at(subscription.feed).cursor {
+            let waits = subscription.mode() == Mode::AwaitingKeyframe;
+            let is_there = subscription.cursor == self.feeds.at(subscription.feed).cursor;
+            if subscription.is_lagging() && is_there && !waits {
                 self.feeds.move_to(&mut self.slab, slot, index, None);
             }
         }
@@ -249,30 +304,56 @@ impl Shard {
         self.feeds.at(feed).oldest_lag = oldest;
     }
 
-    /// Closes the laggards of a feed whose cursor the log no longer holds, and learns the oldest cursor of the rest.
-    pub(super) fn close_overtaken(&mut self, feed: u32, head: u64) {
+    /// Does as the policy says with the laggards of a feed whose cursor the log no longer holds, and learns the oldest
+    /// cursor of the rest.
+    pub(super) fn settle_overtaken(&mut self, feed: u32, head: u64) {
         let target = self.feeds.at(feed);
         if target.lagging.is_empty() || head <= target.oldest_lag {
             return;
         }
         let channel = target.channel.clone();
         let lagging: Vec<(u32, u32)> = target.lagging.iter().map(|m| (m.slot, m.subscription)).collect();
-        let mut oldest = target.cursor;
-        let mut overtaken = Vec::new();
-        for (slot, index) in lagging {
-            let cursor = self.slab.at(slot).subscriptions[index as usize].cursor;
-            if cursor < head {
-                overtaken.push(slot);
-            } else {
-                oldest = oldest.min(cursor);
+        let is_overtaken = |&(slot, index): &(u32, u32)| {
+            self.slab.get(slot).is_some_and(|connection| connection.subscriptions[index as usize].cursor < head)
+        };
+        let overtaken: Vec<(u32, u32)> = lagging.into_iter().filter(is_overtaken).collect();
+        let mut closing = Vec::new();
+        for (slot, index) in overtaken {
+            if !self.skip_overtaken(feed, slot, index as usize) {
+                closing.push(slot);
+            } else if !self.slab.at(slot).is_blocked {
+                self.pump_later(slot); // its socket has room, so the kernel will not tell of it
             }
         }
-        self.feeds.at(feed).oldest_lag = oldest;
-        self.stats.overtaken.add(overtaken.len() as u64);
-        for slot in overtaken {
+        self.stats.overtaken.add(closing.len() as u64);
+        for slot in closing {
             let reason = format!("too slow for channel {}", channel.name());
             self.close(slot, CloseCode::TRY_AGAIN_LATER, &reason);
         }
+        self.learn_oldest_lag(feed);
+    }
+
+    /// Has a connection looked at in this turn yet; those without a socket of their own are asked for what is new.
+    fn pump_later(&mut self, slot: u32) {
+        if matches!(self.slab.at(slot).phase, Phase::Open(_) | Phase::Streaming) {
+            self.later.push(self.id_of(slot));
+        }
+    }
+
+    /// An overtaken subscription goes on where the policy says. False if that is nowhere.
+    fn skip_overtaken(&mut self, feed: u32, slot: u32, index: usize) -> bool {
+        let subscription = self.slab.at(slot).subscriptions[index];
+        let target = self.feeds.at(feed);
+        let (channel, format, from, tail) = (target.channel.clone(), target.format, subscription.cursor, target.cursor);
+        let now_ns = self.clock.now_ns();
+        let outcome = channel.overtaken(format, (from, subscription.mode()), tail, now_ns);
+        let Overtaken::Skip(cursor, mode, lost) = outcome else { return false };
+        self.feeds.go_on(&mut self.slab, slot, index, cursor, mode);
+        self.count_lost(feed, (from, cursor), lost);
+        if mode == Mode::AwaitingKeyframe && channel.keyframe_from(format, cursor, now_ns).is_none() {
+            self.want_snapshot(&channel);
+        }
+        true
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A turn: wait, take what other threads left in the mailbox, fan out what moved, do commands, serve ready sockets,
 //! look at the deadlines. The rooms: `shared` (with other threads), `commands`, `poller` (kernel), `acceptor`, `opening`
-//! (HTTP), `inbound` (messages), `subscribing`, `hub` (SignalR), `fanout` (fast path), `lagging` (slow path), `deadlines`, `closing`,
-//! `feed`, `slab`, `connection`, `outbox`, `timers`, `clock`, `socket`.
+//! (HTTP), `query`, `inbound` (messages), `subscribing`, `hub` (SignalR), `fanout` (fast path), `lagging` (slow path), `sampling` and
+//! `tracking` (how long it took), `deadlines`, `closing`, `feed`, `slab`, `connection`, `outbox`, `timers`, `clock`, `socket`.
 mod acceptor;
 pub(crate) mod clock;
 mod closing;
@@ -18,11 +18,14 @@ mod lagging;
 mod opening;
 mod outbox;
 mod poller;
+mod query;
+mod sampling;
 mod shared;
 mod slab;
 mod socket;
 mod subscribing;
 mod timers;
+mod tracking;
 
 use std::io;
 use std::sync::Arc;
@@ -34,7 +37,8 @@ pub(crate) use shared::{Common, ShardHandle};
 
 use crate::channel::{Channel, Watch};
 use crate::error::EngineError;
-use crate::messages::ConnectionId;
+use crate::messages::{ConnectionId, Presence};
+use crate::protocol::Format;
 use crate::settings::{PollerKind, Settings};
 use crate::stats::ShardStats;
 use clock::{Clock, TICK};
@@ -69,9 +73,17 @@ pub(crate) struct Shard {
     again: Vec<u32>,
     /// Connections whose messages found no room among the events.
     stalled: Vec<ConnectionId>,
+    /// SignalR connections to be pinged in this tick.
+    pinged: Vec<(Format, u32)>,
+    /// Who came and went since the last tick, in channels that tell it.
+    presence: Vec<Presence>,
+    /// Publications of which somebody asks how far they have come.
+    tracked: Vec<tracking::Tracked>,
     /// Connections that no fan-out writes to: those that poll, and those whose messages have numbers.
     one_by_one: usize,
     is_draining: bool,
+    /// Whom a drain has yet to close.
+    leaving: Option<closing::Leaving>,
     is_stopping: bool,
     is_accept_paused: bool,
     /// Accepting failed for want of descriptors in this tick or the last.
@@ -107,8 +119,12 @@ impl Shard {
             later: Vec::new(),
             again: Vec::new(),
             stalled: Vec::new(),
+            pinged: Vec::new(),
+            presence: Vec::new(),
+            tracked: Vec::new(),
             one_by_one: 0,
             is_draining: false,
+            leaving: None,
             is_stopping: false,
             is_accept_paused: false,
             is_accept_starved: false,
@@ -129,7 +145,10 @@ impl Shard {
             self.poller.epoll.wait(&mut ready, if may_sleep { self.sleep_ms() } else { 0 });
             self.timers.begin_turn(self.clock.now_ns());
             self.handle.mailbox.take(&mut commands, &mut moved);
-            commands.iter().for_each(|command| self.unsubscribe_early(command));
+            for command in &commands {
+                self.unsubscribe_early(command);
+                self.track_early(command);
+            }
             // What moved before a command was given is fanned out before it is done: who subscribes after a
             // publication does not get it.
             self.fan_out_moved(&mut moved);
@@ -149,14 +168,21 @@ impl Shard {
             if self.timers.is_due(now_ns) {
                 self.timers.advance(now_ns, &mut expired);
                 expired.drain(..).for_each(|slot| self.expire(slot));
+                self.ping_together();
+                self.tell_presence();
+                self.go_on_draining();
                 self.resume_accepting();
+            }
+            if !self.tracked.is_empty() {
+                self.report_tracked();
             }
         }
     }
 
     /// Without connections and troubles there is no deadline to look at.
     fn sleep_ms(&self) -> i32 {
-        let has_deadlines = self.slab.count() > 0 || self.is_accept_paused || self.is_accept_starved;
+        let has_deadlines =
+            self.slab.count() > 0 || !self.presence.is_empty() || self.is_accept_paused || self.is_accept_starved;
         if has_deadlines { TICK.as_millis() as i32 } else { -1 }
     }
 

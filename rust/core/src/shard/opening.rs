@@ -6,18 +6,16 @@ use smallvec::{SmallVec, smallvec};
 use super::Shard;
 use super::connection::{Asked, Phase};
 use super::hub::{UNCACHED, accepts_event_stream};
+use super::query::MSGPACK;
 use super::socket;
-use crate::channel::{Watched, check_name};
+use crate::channel::Watched;
 use crate::http::{
-    RequestError, RequestHead, TargetError, parse_head, query_pairs, write_response, write_response_head,
+    RequestError, RequestHead, TargetError, is_token, parse_head, write_response, write_response_head,
     write_stream_head,
 };
 use crate::messages::{ClosedBy, Command, Event, Request};
 use crate::protocol::Format;
 use crate::ws::{CloseCode, UpgradeError, is_upgrade, offered_subprotocols, read_upgrade, write_accept};
-
-/// The subprotocol of those who want objects as MessagePack.
-const MSGPACK: &str = "msgpack";
 
 /// What a request head asks for.
 enum Route {
@@ -85,13 +83,6 @@ pub(super) enum Answered {
     Elsewhere(usize),
 }
 
-/// What the query asks for.
-#[derive(Default)]
-struct Query {
-    channels: Vec<String>,
-    is_msgpack: bool,
-}
-
 impl Shard {
     /// Takes bytes of a request head; a whole one is answered or lies with the application afterwards.
     pub(super) fn take_head(&mut self, slot: u32, mut partial: Vec<u8>, bytes: &[u8]) -> usize {
@@ -146,6 +137,9 @@ impl Shard {
     }
 
     fn answer_path(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<(), Refusal> {
+        if self.settings.relayed_paths.iter().any(|path| path == head.path) {
+            return self.open_relayed(slot, head);
+        }
         match route(head.path) {
             Route::WebSocket => self.open_websocket(slot, head),
             Route::EventStream => self.open_event_stream(slot, head),
@@ -173,9 +167,23 @@ impl Shard {
         let mut query = self.read_query(head)?;
         let subprotocol = offered_subprotocols(head).any(|name| name == MSGPACK).then_some(MSGPACK);
         query.is_msgpack |= subprotocol.is_some();
-        let format = if query.is_msgpack { Format::RawMsgpack } else { Format::Raw };
-        let asked = Asked { upgrade: Some((upgrade, subprotocol)), ..Asked::default() };
-        self.open_or_ask(slot, head, asked, format, query.channels)
+        let upgrade = Some((upgrade, subprotocol.map(Box::from)));
+        let asked = Asked { upgrade, wanted: query.wanted.clone(), ..Asked::default() };
+        self.open_or_ask(slot, head, asked, query.websocket_format(), query.channels)
+    }
+
+    /// A WebSocket that is relayed: whether it opens, and with which subprotocol, is its backend's to say.
+    fn open_relayed(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<(), Refusal> {
+        let upgrade = read_upgrade(head)?;
+        self.check_may_open(head)?;
+        self.slab.at(slot).format = Format::Raw;
+        let request = Request { is_relayed: true, ..self.own(slot, head, Vec::new(), Format::Raw) };
+        let connection = self.slab.at(slot);
+        connection.is_relayed = true;
+        connection.is_reported = true;
+        connection.phase = Phase::Asked(Box::new(Asked { upgrade: Some((upgrade, None)), ..Asked::default() }));
+        self.common.events.push(self.index, Event::Opening(self.id_of(slot), Box::new(request)));
+        Ok(())
     }
 
     fn open_event_stream(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<(), Refusal> {
@@ -189,8 +197,9 @@ impl Shard {
             return Err(Refusal::new(400, "/events is a stream of server-sent events, not a WebSocket; use /ws"));
         }
         self.check_may_open(head)?;
-        let query = self.read_query(head)?;
-        let asked = Asked { readable_by: self.readable_by(head), ..Asked::default() };
+        let mut query = self.read_query(head)?;
+        query.recover_last_event(head);
+        let asked = Asked { readable_by: self.readable_by(head), wanted: query.wanted, ..Asked::default() };
         self.open_or_ask(slot, head, asked, Format::Sse, query.channels)
     }
 
@@ -229,7 +238,7 @@ impl Shard {
         connection.is_upgraded = true;
         let out = connection.outbox.bytes_mut();
         if let Some((upgrade, subprotocol)) = &asked.upgrade {
-            write_accept(out, upgrade, *subprotocol);
+            write_accept(out, upgrade, subprotocol.as_deref());
             connection.phase = Phase::Open(crate::ws::Receiver::new());
         } else {
             write_stream_head(out, &cors_headers(asked.readable_by.as_deref()), "text/event-stream");
@@ -237,11 +246,14 @@ impl Shard {
         }
         self.timers.set(slot, self.settings.ping_interval);
         self.flush(slot);
-        for one in watched {
-            if self.slab.get(slot).is_none() {
-                return;
-            }
-            self.subscribe(slot, one);
+        if self.slab.get(slot).is_none() {
+            return;
+        }
+        self.subscribe_opened(slot, watched, &asked.wanted);
+        let tells = self.settings.tells_connected;
+        if let Some(connection) = self.slab.get_mut(slot).filter(|connection| tells && !connection.is_relayed) {
+            connection.is_reported = true;
+            self.common.events.push(self.index, Event::Connected(self.id_of(slot), None));
         }
     }
 
@@ -253,6 +265,20 @@ impl Shard {
                 watched.extend(self.watch_user(user, format));
             }
             self.open(slot, &asked, watched, user);
+            self.resume_reading(slot);
+        }
+    }
+
+    /// The backend of a relayed WebSocket accepts.
+    pub(super) fn accept_relayed(&mut self, slot: u32, subprotocol: Option<Box<str>>) {
+        if !self.slab.at(slot).is_relayed {
+            return;
+        }
+        if let Some(mut asked) = self.take_asked(slot, false) {
+            if let Some((_, chosen)) = &mut asked.upgrade {
+                *chosen = subprotocol.filter(|name| is_token(name.as_bytes()));
+            }
+            self.open(slot, &asked, Vec::new(), None);
             self.resume_reading(slot);
         }
     }
@@ -374,39 +400,16 @@ impl Shard {
         }
     }
 
-    fn read_query(&self, head: &RequestHead<'_>) -> Result<Query, Refusal> {
-        let mut query = Query::default();
-        for pair in query_pairs(head.query.unwrap_or("")) {
-            let (key, value) = pair?;
-            match (&*key, &*value) {
-                ("channel", name) => {
-                    check_name(name).map_err(|error| Refusal::new(400, error.to_string()))?;
-                    query.channels.push(name.to_owned());
-                }
-                ("format", "json") => query.is_msgpack = false,
-                ("format", MSGPACK) => query.is_msgpack = true,
-                ("format", other) => {
-                    return Err(Refusal::new(400, format!("format {other:?}: there are json and msgpack")));
-                }
-                _ => {} // the application's
-            }
-        }
-        let (count, bound) = (query.channels.len(), self.settings.subscriptions_max);
-        if count > bound {
-            return Err(Refusal::new(400, format!("{count} channels are over the bound of {bound}")));
-        }
-        Ok(query)
-    }
-
     fn own(&self, slot: u32, head: &RequestHead<'_>, channels: Vec<String>, format: Format) -> Request {
         let fd = self.slab.get(slot).map_or(-1, |connection| connection.raw_fd());
         Request {
             method: head.method.to_owned(),
-            target: head.target.to_owned(),
+            target: head.query.map_or_else(|| head.path.to_owned(), |query| format!("{}?{query}", head.path)),
             headers: head.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec())).collect(),
             peer: socket::peer_address(fd).map_or_else(|| "unix:".to_owned(), |address| address.to_string()),
             channels,
             format,
+            is_relayed: false,
         }
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Common {
     pub(crate) users: Registry,
     /// A channel for all connections of a SignalR hub, by its path.
     pub(crate) hubs: Registry,
+    /// A channel for each lane of a relay.
+    pub(crate) lanes: Registry,
     pub(crate) tokens: Tokens,
     /// For sockets that another shard has to take.
     pub(crate) shards: Vec<Arc<ShardHandle>>,

@@ -41,6 +41,22 @@ pub(super) fn receive(fd: RawFd, room: &mut [u8]) -> isize {
     result_of(unsafe { libc::recv(fd, room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) })
 }
 
+/// Has the socket become readable only once so many bytes are there, or its end. False where the kernel refuses.
+pub(super) fn set_receive_low_watermark(fd: RawFd, bytes: usize) -> bool {
+    option(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes as i32).is_ok()
+}
+
+/// How long ago the last bytes came on a TCP connection; `None` where the kernel does not say.
+pub(super) fn milliseconds_since_received(fd: RawFd) -> Option<u32> {
+    // SAFETY: all zeros is a valid tcp_info, which the kernel fills.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as u32;
+    // SAFETY: the kernel writes at most `length` bytes into `info`.
+    let result =
+        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut length) };
+    (result == 0).then_some(info.tcpi_last_data_recv)
+}
+
 /// Takes a connection, non-blocking.
 pub(super) fn accept(listener: RawFd) -> io::Result<OwnedFd> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;

@@ -1,27 +1,34 @@
 //! Who watches what: asked for by clients and by the application, joined to feeds and left.
 use std::sync::Arc;
 
-use smallvec::SmallVec;
+use serde_json::{Map, Value};
 
 use super::Shard;
-use crate::channel::{Channel, Registry, Watched};
+use crate::channel::{Channel, Mode, Origin, Registry, Seek, Watched};
 use crate::error::EngineError;
-use crate::messages::{Command, Grant};
-use crate::protocol::{Format, raw, write_reply_result};
+use crate::messages::{Command, Event, Grant, Presence, Wanted};
+use crate::protocol::{Format, raw, sse, write_reply_result};
+
+/// A subscription that knows where it begins and has not begun.
+pub(super) struct Seat {
+    watched: Watched,
+    seek: Seek,
+}
 
 impl Shard {
-    pub(super) fn subscribe_by_message(&mut self, slot: u32, names: &[String], id: Option<&str>) {
+    pub(super) fn subscribe_by_message(&mut self, slot: u32, names: &[String], id: Option<&str>, wanted: &Wanted) {
+        let mut seats = Vec::new();
         for name in names {
-            if let Err(error) = self.subscribe_by_name(slot, name) {
-                self.reply_error(slot, id, &error.to_string());
-                self.flush(slot);
-                return;
-            }
-            if self.slab.get(slot).is_none() {
-                return;
+            match self.seat_by_name(slot, name, wanted, seats.len()) {
+                Ok(seat) => seats.extend(seat),
+                Err(error) => {
+                    self.reply_error(slot, id, &error.to_string());
+                    return self.begin(slot, seats);
+                }
             }
         }
-        self.reply_names(slot, id, "subscribed", names);
+        self.reply_subscribed(slot, id, names, &seats, wanted);
+        self.begin(slot, seats);
     }
 
     pub(super) fn unsubscribe_by_message(&mut self, slot: u32, names: &[String], id: Option<&str>) {
@@ -30,31 +37,60 @@ impl Shard {
                 self.unsubscribe(slot, &channel);
             }
         }
-        self.reply_names(slot, id, "unsubscribed", names);
-    }
-
-    /// Who gives a request an id wants to know when it is done.
-    fn reply_names(&mut self, slot: u32, id: Option<&str>, key: &str, names: &[String]) {
         if id.is_some() && self.slab.get(slot).is_some_and(|connection| connection.is_live()) {
-            let result = serde_json::json!({ key: names }).to_string();
-            let mut reply = Vec::new();
-            write_reply_result(&mut reply, id, &result);
-            raw::write_text(self.slab.at(slot).outbox.bytes_mut(), &reply);
+            self.reply(slot, id, &serde_json::json!({ "unsubscribed": names }));
             self.flush(slot);
         }
     }
 
-    fn subscribe_by_name(&mut self, slot: u32, name: &str) -> Result<(), EngineError> {
-        if self.common.registry.find(name).is_some_and(|channel| self.feed_of(slot, &channel).is_some()) {
-            return Ok(());
+    /// Who gives a request an id wants to know when it is done; who had a position, where it begins. Goes out before the
+    /// first publication does.
+    fn reply_subscribed(&mut self, slot: u32, id: Option<&str>, names: &[String], seats: &[Seat], wanted: &Wanted) {
+        if (id.is_none() && !wanted.is_told) || !self.slab.at(slot).is_live() {
+            return;
         }
-        let count = self.slab.at(slot).subscriptions.len();
-        if count >= self.settings.subscriptions_max {
-            return Err(self.subscriptions_max(count));
+        let mut result = serde_json::json!({ "subscribed": names });
+        if wanted.is_told {
+            let seats = || seats.iter().filter(|seat| seat.watched.channel.is_listed);
+            let name = |seat: &Seat| seat.watched.channel.name().to_owned();
+            let position = |seat: &Seat| serde_json::json!([seat.seek.position.epoch, seat.seek.position.offset]);
+            let positions: Map<String, Value> = seats().map(|seat| (name(seat), position(seat))).collect();
+            let asked = seats().filter_map(|seat| Some((name(seat), seat.seek.recovered?.into())));
+            result["recovered"] = Value::Object(asked.collect());
+            result["positions"] = Value::Object(positions);
         }
+        self.reply(slot, id, &result);
+    }
+
+    /// Adds a reply to the outbox; of an event stream it is an event of its own.
+    fn reply(&mut self, slot: u32, id: Option<&str>, result: &Value) {
+        let connection = self.slab.at(slot);
+        let is_stream = connection.format == Format::Sse;
+        let out = connection.outbox.bytes_mut();
+        if is_stream {
+            sse::write_text(out, None, Some("subscribed"), result.to_string().as_bytes());
+        } else {
+            let mut reply = Vec::new();
+            write_reply_result(&mut reply, id, &result.to_string());
+            raw::write_text(out, &reply);
+        }
+    }
+
+    fn seat_by_name(
+        &mut self,
+        slot: u32,
+        name: &str,
+        wanted: &Wanted,
+        seated: usize,
+    ) -> Result<Option<Seat>, EngineError> {
+        let known = self.common.registry.find(name);
+        if known.is_some_and(|channel| self.feed_of(slot, &channel).is_some()) {
+            return Ok(None);
+        }
+        self.check_room(slot, seated)?; // a name too many makes no channel
         let channel = self.obtain_channel(name)?;
         let format = self.slab.at(slot).format;
-        self.join(slot, channel.watch(format, self.index))
+        self.seat(slot, channel.watch(format, self.index), wanted.origin_of(&channel), seated)
     }
 
     /// A subscription to what is for one user.
@@ -68,15 +104,24 @@ impl Shard {
         Some(channel.watch(format, self.index))
     }
 
-    fn subscriptions_max(&self, count: usize) -> EngineError {
-        let (value, bound) = (count as u64 + 1, self.settings.subscriptions_max as u64);
-        EngineError::LimitReached { name: "subscriptions_max", value, bound }
+    /// Whether one more subscription has room, beside so many that are about to begin.
+    ///
+    /// # Errors
+    /// [`EngineError::LimitReached`] at `subscriptions_max`.
+    fn check_room(&mut self, slot: u32, seated: usize) -> Result<(), EngineError> {
+        let (value, bound) = (self.slab.at(slot).subscriptions.len() + seated + 1, self.settings.subscriptions_max);
+        if value > bound {
+            let (value, bound) = (value as u64, bound as u64);
+            return Err(EngineError::LimitReached { name: "subscriptions_max", value, bound });
+        }
+        Ok(())
     }
 
     /// The application subscribes a connection.
-    pub(super) fn subscribe(&mut self, slot: u32, watched: Watched) {
-        if let Err(error) = self.join(slot, watched) {
-            self.record(30, format!("{}: not subscribed: {error}", self.id_of(slot)));
+    pub(super) fn subscribe(&mut self, slot: u32, watched: Watched, origin: Origin) {
+        match self.seat(slot, watched, origin, 0) {
+            Ok(seat) => self.begin(slot, seat.into_iter().collect()),
+            Err(error) => self.record(30, format!("{}: not subscribed: {error}", self.id_of(slot))),
         }
     }
 
@@ -84,48 +129,96 @@ impl Shard {
     pub(super) fn grant(&mut self, slot: u32, grant: Grant) {
         let names: Vec<String> = grant.watched.iter().map(|one| one.channel.name().to_owned()).collect();
         let mut errors: Vec<String> = grant.error.into_iter().collect();
+        let mut seats = Vec::new();
         for one in grant.watched {
-            if let Err(error) = self.join(slot, one) {
-                errors.push(error.to_string());
-                break; // the others would not fit either
-            }
-            if self.slab.get(slot).is_none_or(|connection| !connection.is_live()) {
-                return;
+            let origin = grant.wanted.origin_of(&one.channel);
+            match self.seat(slot, one, origin, seats.len()) {
+                Ok(seat) => seats.extend(seat),
+                Err(error) => {
+                    errors.push(error.to_string());
+                    break; // the others would not fit either
+                }
             }
         }
         let id = grant.id.as_deref();
         if errors.is_empty() {
-            self.reply_names(slot, id, "subscribed", &names);
+            self.reply_subscribed(slot, id, &names, &seats, &grant.wanted);
         } else {
             self.reply_error(slot, id, &errors.join("; "));
-            self.flush(slot);
         }
+        self.begin(slot, seats);
     }
 
-    /// Makes a connection a subscriber from the cursor that was taken when it was asked for. Twice is once.
+    /// An opening brings its subscriptions.
+    pub(super) fn subscribe_opened(&mut self, slot: u32, watched: Vec<Watched>, wanted: &Wanted) {
+        let (mut names, mut seats) = (Vec::new(), Vec::new());
+        for one in watched {
+            let origin = wanted.origin_of(&one.channel);
+            let name = one.channel.is_listed.then(|| one.channel.name().to_owned());
+            match self.seat(slot, one, origin, seats.len()) {
+                Ok(seat) => {
+                    names.extend(name);
+                    seats.extend(seat);
+                }
+                Err(error) => self.record(30, format!("{}: not subscribed: {error}", self.id_of(slot))),
+            }
+        }
+        self.reply_subscribed(slot, None, &names, &seats, wanted);
+        self.begin(slot, seats);
+    }
+
+    /// Finds where a connection that becomes a subscriber begins, with so many others about to. `None`: it is one already.
     ///
     /// # Errors
     /// [`EngineError::LimitReached`] when it has `subscriptions_max` others.
-    pub(super) fn join(&mut self, slot: u32, watched: Watched) -> Result<(), EngineError> {
+    fn seat(
+        &mut self,
+        slot: u32,
+        watched: Watched,
+        origin: Origin,
+        seated: usize,
+    ) -> Result<Option<Seat>, EngineError> {
+        if !self.slab.at(slot).is_live() || self.feed_of(slot, &watched.channel).is_some() {
+            return Ok(None);
+        }
+        self.check_room(slot, seated)?;
+        let seek = watched.channel.seek(watched.format, origin, watched.cursor, self.clock.now_ns());
+        if seek.asks {
+            self.common.events.push(self.index, Event::SnapshotWanted(watched.channel.name().to_owned()));
+        }
+        Ok(Some(Seat { watched, seek }))
+    }
+
+    /// Makes a connection a subscriber, from where each seat begins; what stands in its outbox goes out before.
+    fn begin(&mut self, slot: u32, seats: Vec<Seat>) {
+        for seat in seats {
+            if self.slab.get(slot).is_none_or(|connection| !connection.is_live()) {
+                return;
+            }
+            self.join(slot, seat);
+        }
+        self.flush(slot);
+    }
+
+    fn join(&mut self, slot: u32, Seat { watched, seek }: Seat) {
         let mut feed = self.feeds.obtain(&watched.channel, watched.format, &watched.watch);
         let connection = self.slab.at(slot);
-        let count = connection.subscriptions.len();
-        let (is_new, is_full) = (connection.find_feed(feed).is_none(), count >= self.settings.subscriptions_max);
-        if !connection.is_live() || !is_new || is_full {
-            self.feeds.forget_if_empty(feed);
-            return if is_new && is_full { Err(self.subscriptions_max(count)) } else { Ok(()) };
+        if connection.find_feed(feed).is_some() {
+            return; // it was asked for twice
         }
         if !std::mem::replace(&mut connection.is_registered, true) {
             let fd = connection.raw_fd();
             self.poller.register(slot, fd);
         }
-        while self.feeds.get(feed).is_some_and(|target| target.cursor < watched.cursor) {
+        // Nobody is ahead of the feed; and what is for newcomers alone must lie behind it, else it would pass them by.
+        let reach = seek.cursor + u64::from(seek.mode == Mode::AtKeyframe);
+        while self.feeds.get(feed).is_some_and(|target| target.cursor < reach) {
             self.fan_out(&[feed], None);
             if self.slab.get(slot).is_none_or(|connection| !connection.is_live()) {
                 if self.feeds.get(feed).is_some() {
                     self.feeds.forget_if_empty(feed);
                 }
-                return Ok(());
+                return;
             }
         }
         if self.feeds.get(feed).is_none() {
@@ -133,9 +226,15 @@ impl Shard {
             feed = self.feeds.obtain(&watched.channel, watched.format, &watched.watch);
         }
         let keeps_pace = !self.slab.at(slot).is_blocked && !self.is_stateful(slot);
-        let is_at_tail = keeps_pace && self.feeds.at(feed).cursor == watched.cursor;
-        self.feeds.join(&mut self.slab, slot, feed, watched.cursor, !is_at_tail);
+        let waits = seek.mode == Mode::AwaitingKeyframe;
+        let is_at_tail = keeps_pace && self.feeds.at(feed).cursor == seek.cursor && !waits;
+        let lagging = (!is_at_tail).then_some(match seek.mode {
+            Mode::Replaying if seek.cursor >= self.feeds.at(feed).cursor => Mode::Lagging, // it has missed nothing
+            mode => mode,
+        });
+        self.feeds.join(&mut self.slab, slot, feed, seek.cursor, lagging);
         self.stats.subscriptions.add(1);
+        self.note_presence(slot, &watched.channel, true);
         self.feeds.at(feed).report();
         watched.keep();
         let target = self.feeds.at(feed);
@@ -146,7 +245,65 @@ impl Shard {
             self.block(slot);
             self.pump(slot);
         }
-        Ok(())
+        if let Some(target) = self.feeds.get(feed).filter(|target| !target.lagging.is_empty()) {
+            // The bounds may have taken from it already what it came for.
+            let head = target.channel.overtaken_before(target.format);
+            self.settle_overtaken(feed, head);
+        }
+    }
+
+    /// Asks the application for a keyframe, if it gives some and was not asked.
+    pub(super) fn want_snapshot(&mut self, channel: &Channel) {
+        if channel.ask_snapshot() {
+            self.common.events.push(self.index, Event::SnapshotWanted(channel.name().to_owned()));
+        }
+    }
+
+    /// There is no keyframe to be had: who waits for one begins where it came, and is told why.
+    pub(super) fn start_live(&mut self, channel: &Arc<Channel>, why: &str) {
+        for watch in channel.watches_in(self.index) {
+            let feed = watch.feed.load(std::sync::atomic::Ordering::Relaxed);
+            let Some(target) = self.feeds.get(feed) else { continue };
+            let members = target.lagging.iter().map(|member| (member.slot, member.subscription as usize));
+            for (slot, index) in members.collect::<Vec<_>>() {
+                let Some(connection) = self.slab.get(slot) else { continue };
+                let Some(one) = connection.subscriptions.get(index).copied().filter(|one| one.feed == feed) else {
+                    continue;
+                };
+                if one.mode() == Mode::AwaitingKeyframe {
+                    self.feeds.go_on(&mut self.slab, slot, index, one.cursor, Mode::Replaying);
+                    self.tell_of(slot, why);
+                    self.flush(slot);
+                }
+            }
+        }
+    }
+
+    /// Adds to the outbox what went wrong; a hub protocol has no words for it.
+    fn tell_of(&mut self, slot: u32, error: &str) {
+        match self.slab.at(slot).format {
+            Format::Sse => {
+                let text = serde_json::json!({ "error": error }).to_string();
+                sse::write_text(self.slab.at(slot).outbox.bytes_mut(), None, Some("subscribed"), text.as_bytes());
+            }
+            format if format.hub_protocol().is_none() => self.reply_error(slot, None, error),
+            _ => {}
+        }
+    }
+
+    /// Somebody came to a channel or went, of which the application is told if the channel says so.
+    pub(super) fn note_presence(&mut self, slot: u32, channel: &Arc<Channel>, has_joined: bool) {
+        if channel.settings().tells_presence {
+            let (channel, connection) = (Arc::clone(channel), self.id_of(slot));
+            self.presence.push(Presence { channel, connection, has_joined });
+        }
+    }
+
+    /// Once a tick: what has come together.
+    pub(super) fn tell_presence(&mut self) {
+        if !self.presence.is_empty() {
+            self.common.events.push(self.index, Event::Presence(std::mem::take(&mut self.presence)));
+        }
     }
 
     /// Before anything else is fanned out: who unsubscribed gets what was published until then and nothing after.
@@ -163,17 +320,25 @@ impl Shard {
     }
 
     /// The feed through which a connection watches a channel.
-    fn feed_of(&mut self, slot: u32, channel: &Arc<Channel>) -> Option<u32> {
-        let feeds: SmallVec<[u32; 8]> = self.slab.at(slot).subscriptions.iter().map(|one| one.feed).collect();
-        feeds.into_iter().find(|&feed| Arc::ptr_eq(&self.feeds.at(feed).channel, channel))
+    fn feed_of(&self, slot: u32, channel: &Arc<Channel>) -> Option<u32> {
+        let mut feeds = self.slab.get(slot)?.subscriptions.iter().map(|subscription| subscription.feed);
+        feeds.find(|&feed| self.feeds.get(feed).is_some_and(|target| Arc::ptr_eq(&target.channel, channel)))
     }
 
     pub(super) fn unsubscribe(&mut self, slot: u32, channel: &Arc<Channel>) {
         let Some(feed) = self.feed_of(slot, channel) else { return };
         if let Some(index) = self.slab.at(slot).find_feed(feed) {
-            self.feeds.leave(&mut self.slab, slot, index);
-            self.stats.subscriptions.sub(1);
+            self.leave(slot, index);
         }
+    }
+
+    /// Ends one of a connection's subscriptions.
+    pub(super) fn leave(&mut self, slot: u32, index: usize) {
+        let feed = self.slab.at(slot).subscriptions[index].feed;
+        let channel = Arc::clone(&self.feeds.at(feed).channel);
+        self.note_presence(slot, &channel, false);
+        self.feeds.leave(&mut self.slab, slot, index);
+        self.stats.subscriptions.sub(1);
     }
 
     pub(super) fn channels_of(&mut self, slot: u32) -> Vec<String> {

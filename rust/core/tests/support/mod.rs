@@ -1,10 +1,13 @@
 //! What the tests of the engine share: an engine that listens, a client of other people's making, a wait with an end.
-use std::net::TcpStream;
+#![allow(dead_code)] // each of them uses a part
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use fanwire_core::channel::{Pattern, Publication};
+use fanwire_core::messages::ConnectionId;
 use fanwire_core::protocol::Payload;
-use fanwire_core::{ChannelBounds, ChannelRule, Engine, PollerKind, Position, Settings};
+use fanwire_core::{ChannelRule, ChannelSettings, Engine, PollerKind, Position, Settings};
+use socket2::{Domain, Socket, Type};
 use tungstenite::{Message, WebSocket};
 
 pub(crate) type Client = WebSocket<TcpStream>;
@@ -17,7 +20,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Runs a claim on each poller that this kernel has.
 pub(crate) fn on_each_poller(claim: impl Fn(Settings)) {
     for poller in POLLERS {
-        let settings = Settings { poller: Some(poller), ..Settings::default() };
+        let publication_bytes_max = 64 << 20; // room for `more_than_a_socket_takes`
+        let settings = Settings { poller: Some(poller), publication_bytes_max, ..Settings::default() };
         let engine = Engine::new(settings.clone()).expect("settings are valid");
         match engine.start() {
             Ok(()) => {
@@ -39,8 +43,12 @@ pub(crate) fn start(settings: Settings) -> (Engine, String) {
 
 /// One rule for the channels that match `pattern`.
 pub(crate) fn bounded(pattern: &str, backlog_bytes: u64, backlog_frames: usize) -> Vec<ChannelRule> {
-    let bounds = ChannelBounds { backlog_bytes, backlog_frames };
-    vec![ChannelRule { pattern: Pattern::new(pattern).expect("valid"), bounds }]
+    promising(pattern, ChannelSettings { backlog_bytes, backlog_frames, ..ChannelSettings::default() })
+}
+
+/// The same, whatever it says.
+pub(crate) fn promising(pattern: &str, settings: ChannelSettings) -> Vec<ChannelRule> {
+    vec![ChannelRule { pattern: Pattern::new(pattern).expect("valid"), settings }]
 }
 
 /// A TCP connection whose reads end, if with an error.
@@ -56,13 +64,13 @@ pub(crate) fn connect(address: &str, query: &str) -> Client {
 }
 
 pub(crate) fn publish(engine: &Engine, channel: &str, text: &str) -> Position {
-    let publication = Publication { payload: Payload::Text(text), event: None, ttl_ns: None, excluded: &[] };
+    let publication = Publication::new(Payload::Text(text));
     engine.publish(channel, &publication, false).expect("the engine runs").expect("nothing to encode")
 }
 
 /// Publishes what goes out with the next `flush`.
 pub(crate) fn publish_deferred(engine: &Engine, channel: &str, text: &str, ttl_ns: Option<u64>) -> Position {
-    let publication = Publication { payload: Payload::Text(text), event: None, ttl_ns, excluded: &[] };
+    let publication = Publication { ttl_ns, ..Publication::new(Payload::Text(text)) };
     engine.publish(channel, &publication, true).expect("the engine runs").expect("nothing to encode")
 }
 
@@ -83,4 +91,39 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         std::thread::yield_now();
     }
+}
+
+/// Returns when the engine's only shard has had a turn: what was asked or published before is done.
+pub(crate) fn await_turn(engine: &Engine) {
+    // The number names nobody, but the shard has to look to find out.
+    let names = engine.channels_of(ConnectionId::from_bits(0x00FF_FFFF));
+    assert!(names.is_empty());
+}
+
+/// An open WebSocket for which the kernel keeps little: who does not read it, lags soon.
+pub(crate) fn connect_small(address: &str, query: &str) -> Client {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(4 << 10).expect("a TCP socket");
+    let target: SocketAddr = address.parse().expect("as bound");
+    socket.connect(&target.into()).expect("the engine listens");
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
+    tungstenite::client(format!("ws://{address}/ws?{query}"), stream).expect("the upgrade is accepted").0
+}
+
+/// A text of which a socket takes only a part: who does not read it lags until it does.
+///
+/// A socket that is merely full may not stay so. The kernel lets its send buffer grow with each acknowledgement, and the
+/// first of those may come 40 ms late.
+pub(crate) fn more_than_a_socket_takes() -> String {
+    let bounds = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_wmem").expect("Linux");
+    let most: usize = bounds.split_whitespace().nth(2).and_then(|most| most.parse().ok()).expect("a number");
+    "x".repeat(most + (1 << 20))
+}
+
+/// MiB of this process's memory that are resident.
+pub(crate) fn resident_mib() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages: usize = pages.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
+    pages * 4 / 1_024
 }

@@ -17,6 +17,7 @@ pub mod sequence;
 
 use std::borrow::Cow;
 
+pub(in crate::protocol) use msgpack::{write_bin, write_str};
 pub(crate) use publication::publication_bytes_max;
 pub use publication::{TARGET, arguments_of, write_publication, write_records};
 pub use record::{RECORD_BYTES_MAX, RecordError, RecordReceiver};
@@ -62,6 +63,28 @@ impl HubProtocol {
     #[must_use]
     pub const fn is_binary(self) -> bool {
         matches!(self, Self::MessagePack)
+    }
+
+    /// A record as a [`RecordReceiver`] gives it, with its separator or length again: to be passed on as it came.
+    ///
+    /// # Panics
+    /// A MessagePack record of 4 GiB or more, which its length cannot say.
+    #[must_use]
+    pub fn whole(self, record: &[u8]) -> Vec<u8> {
+        let mut whole = Vec::with_capacity(record.len() + 5);
+        match self {
+            Self::Json => {
+                whole.extend_from_slice(record);
+                whole.push(json::SEPARATOR);
+            }
+            Self::MessagePack => {
+                let bytes = u32::try_from(record.len()).expect("a record is bounded far below 4 GiB");
+                let (prefix, prefix_bytes) = msgpack::varint(bytes);
+                whole.extend_from_slice(&prefix[..prefix_bytes]);
+                whole.extend_from_slice(record);
+            }
+        }
+        whole
     }
 
     /// [`HubMessage::Ping`] as a whole record: one for all connections.

@@ -89,16 +89,16 @@ fn write_body(message: &HubMessage<'_>, out: &mut Vec<u8>) {
         }
         HubMessage::StreamItem { id, item } => {
             begin(4);
-            write_text(out, id);
+            write_str(out, id);
             out.extend_from_slice(item);
         }
         HubMessage::Completion { id, outcome } => {
             begin(if matches!(outcome, Outcome::Void) { 4 } else { 5 });
-            write_text(out, id);
+            write_str(out, id);
             match outcome {
                 Outcome::Error(error) => {
                     out.push(KIND_ERROR);
-                    write_text(out, error);
+                    write_str(out, error);
                 }
                 Outcome::Void => out.push(KIND_VOID),
                 Outcome::Result(result) => {
@@ -109,7 +109,7 @@ fn write_body(message: &HubMessage<'_>, out: &mut Vec<u8>) {
         }
         HubMessage::CancelInvocation { id } => {
             begin(3);
-            write_text(out, id);
+            write_str(out, id);
         }
         HubMessage::Close { error, allow_reconnect } => {
             begin(3);
@@ -126,25 +126,25 @@ fn write_body(message: &HubMessage<'_>, out: &mut Vec<u8>) {
 
 fn write_call(out: &mut Vec<u8>, id: Option<&str>, target: &str, arguments: &[u8], stream_ids: &[Cow<'_, str>]) {
     write_text_or_nil(out, id);
-    write_text(out, target);
+    write_str(out, target);
     out.extend_from_slice(arguments);
     match stream_ids.len() {
         count @ 0..=15 => out.push(0x90 | count as u8),
         count => write_sized(out, [0xdc, 0xdc, 0xdd], count),
     }
     for id in stream_ids {
-        write_text(out, id);
+        write_str(out, id);
     }
 }
 
 fn write_text_or_nil(out: &mut Vec<u8>, text: Option<&str>) {
     match text {
-        Some(text) => write_text(out, text),
+        Some(text) => write_str(out, text),
         None => out.push(NIL),
     }
 }
 
-pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
+pub(in crate::protocol) fn write_str(out: &mut Vec<u8>, text: &str) {
     match text.len() {
         bytes @ 0..=31 => out.push(0xa0 | bytes as u8),
         bytes @ 32..=255 => out.extend_from_slice(&[0xd9, bytes as u8]),
@@ -154,7 +154,7 @@ pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Appends bytes as bin, which .NET has for `byte[]`.
-pub(super) fn write_bin(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(in crate::protocol) fn write_bin(out: &mut Vec<u8>, bytes: &[u8]) {
     match u8::try_from(bytes.len()) {
         Ok(count) => out.extend_from_slice(&[0xc4, count]),
         Err(_) => write_sized(out, [0xc4, 0xc5, 0xc6], bytes.len()),
@@ -198,7 +198,7 @@ fn write_big_endian(out: &mut Vec<u8>, marker: u8, bytes: &[u8]) {
 }
 
 /// A length as VarInt, least significant bits first, and how many bytes that takes.
-fn varint(mut value: u32) -> ([u8; PREFIX_BYTES_MAX], usize) {
+pub(super) fn varint(mut value: u32) -> ([u8; PREFIX_BYTES_MAX], usize) {
     let mut bytes = [0; PREFIX_BYTES_MAX];
     let mut count = 0;
     loop {

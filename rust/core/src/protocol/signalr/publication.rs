@@ -64,7 +64,7 @@ pub fn arguments_of<'a>(protocol: HubProtocol, payload: &Payload<'a>) -> Cow<'a,
         (HubProtocol::MessagePack, payload) => {
             let mut array = vec![0x91];
             match payload {
-                Payload::Text(text) => super::msgpack::write_text(&mut array, text),
+                Payload::Text(text) => super::msgpack::write_str(&mut array, text),
                 Payload::Binary(bytes) => super::msgpack::write_bin(&mut array, bytes),
                 Payload::Object { msgpack, .. } | Payload::Arguments { msgpack, .. } => {
                     array.extend_from_slice(msgpack.unwrap_or(&[0xc0]));

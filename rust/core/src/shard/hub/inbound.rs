@@ -3,6 +3,7 @@ use std::borrow::Cow;
 
 use super::format_of;
 use super::opening::connection_id_of;
+use crate::channel::Origin;
 use crate::messages::{ClosedBy, Connected, Event, HubEvent, HubEventKind};
 use crate::protocol::Format;
 use crate::protocol::signalr::handshake::{self, HandshakeError, HandshakeRequest};
@@ -66,12 +67,13 @@ impl Shard {
             let Some(link) = connection.link.as_deref_mut() else { break };
             link.heard_tick = tick;
             let has_shaken_hands = link.has_shaken_hands;
+            let is_relayed = self.settings.hubs.relayed.contains(&link.hub);
             let heard = match link.records.receive(&bytes[at..], record_bytes_max) {
                 Ok((taken, record)) => {
                     at += taken;
                     match record {
                         None => break,
-                        Some(record) if has_shaken_hands => hear(protocol, record),
+                        Some(record) if has_shaken_hands => hear(protocol, record, is_relayed),
                         Some(record) => Heard::Handshake(handshake::parse_request(
                             record,
                             &[HubProtocol::Json, HubProtocol::MessagePack],
@@ -90,12 +92,7 @@ impl Shard {
     fn act_on(&mut self, slot: u32, heard: Heard) {
         match heard {
             Heard::Skipped => {}
-            Heard::Ping => {
-                if let Some(link) = self.slab.at(slot).link.as_deref_mut() {
-                    link.note_ping();
-                }
-                self.watch_over_hub(slot);
-            }
+            Heard::Ping => self.note_ping(slot),
             Heard::Ack(sequence_id) if self.take_ack(slot, sequence_id) => {}
             Heard::Sequence(sequence_id) if self.take_sequence(slot, sequence_id) => {}
             Heard::Ack(sequence_id) | Heard::Sequence(sequence_id) => {
@@ -106,9 +103,8 @@ impl Shard {
                     return;
                 }
                 self.owe_ack(slot);
-                let connection = self.slab.at(slot);
-                connection.pending += 1;
-                connection.is_reported = true;
+                self.announce(slot);
+                self.slab.at(slot).pending += 1;
                 self.common.events.push(self.index, Event::Hub(self.id_of(slot), Box::new(event)));
             }
             Heard::Handshake(Ok(request)) => self.shake_hands(slot, request),
@@ -135,24 +131,38 @@ impl Shard {
             self.one_by_one += 1;
         }
         link.records.set_protocol(request.protocol);
+        connection.format = format_of(request.protocol, link.transport);
+        write_records(connection.format, handshake::AGREED, connection.outbox.bytes_mut());
+        self.begin_upkeep(slot);
+        self.flush(slot);
+        for watched in self.own_channels(slot) {
+            if self.slab.get(slot).is_some_and(|connection| connection.is_live()) {
+                self.subscribe(slot, watched, Origin::default());
+            }
+        }
+        if self.settings.tells_connected && self.slab.get(slot).is_some_and(|connection| connection.is_live()) {
+            self.announce(slot);
+        }
+    }
+
+    /// Tells the application of the handshake, if it has not been told.
+    ///
+    /// Where nobody waits for it, that is with the first message: a client that only listens costs the application nothing.
+    fn announce(&mut self, slot: u32) {
+        let id = self.id_of(slot);
+        let connection = self.slab.at(slot);
+        let Some(link) = connection.link.as_deref_mut() else { return };
+        if std::mem::replace(&mut link.is_announced, true) {
+            return;
+        }
         let connected = Connected {
             opened_as: link.opened_as,
             hub: link.hub,
             transport: link.transport,
             connection_id: connection_id_of(&link.token),
         };
-        connection.format = format_of(request.protocol, link.transport);
         connection.is_reported = true;
-        let format = connection.format;
-        write_records(format, handshake::AGREED, connection.outbox.bytes_mut());
-        self.common.events.push(self.index, Event::Connected(self.id_of(slot), Box::new(connected)));
-        self.begin_upkeep(slot);
-        self.flush(slot);
-        for watched in self.own_channels(slot) {
-            if self.slab.get(slot).is_some_and(|connection| connection.is_live()) {
-                self.subscribe(slot, watched);
-            }
-        }
+        self.common.events.push(self.index, Event::Connected(id, Some(Box::new(connected))));
     }
 
     pub(super) fn refuse_handshake(&mut self, slot: u32, error: &HandshakeError) {
@@ -170,7 +180,7 @@ impl Shard {
     }
 }
 
-fn hear(protocol: HubProtocol, record: &[u8]) -> Heard {
+fn hear(protocol: HubProtocol, record: &[u8], is_relayed: bool) -> Heard {
     let message = match parse_message(protocol, record) {
         Ok(message) => message,
         Err(error) => return Heard::Broken(error.to_string()),
@@ -181,6 +191,7 @@ fn hear(protocol: HubProtocol, record: &[u8]) -> Heard {
         id: id.into_owned(),
         target: String::new(),
         body: body.to_vec(),
+        record: is_relayed.then(|| protocol.whole(record)),
         stream_ids: Vec::new(),
     };
     Heard::Event(match message {

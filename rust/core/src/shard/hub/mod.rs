@@ -3,7 +3,9 @@
 //! A connection is one entry of the slab on each transport, and has its subscriptions, outbox and pending messages like
 //! any other. What is SignalR's own stands in its [`Link`]. Its token finds it for requests on other sockets; a request
 //! that comes to another shard is handed over, socket and all. `opening` has negotiates and transports, `requests` posts
-//! and polls, `inbound` the hub's messages, `stateful` connections that change sockets, `upkeep` pings, deadlines and ends.
+//! and polls, `inbound` the hub's messages, `stateful` connections that change sockets, `upkeep` pings, deadlines and
+//! ends, `expected` the clients' pings.
+mod expected;
 mod inbound;
 mod opening;
 mod requests;
@@ -33,8 +35,10 @@ pub(crate) struct Link {
     pub(crate) opened_as: ConnectionId,
     pub(crate) user: Option<Box<str>>,
     pub(crate) has_shaken_hands: bool,
-    /// The client has pinged, and so has promised to go on.
-    has_pinged: bool,
+    /// The application has been told of the handshake.
+    is_announced: bool,
+    /// When the client pings, and so has promised to go on.
+    pace: expected::Pace,
     /// Tick of the last message.
     heard_tick: u32,
     /// Tick of the next ping.
@@ -65,7 +69,8 @@ impl Link {
             opened_as,
             user: None,
             has_shaken_hands: false,
-            has_pinged: false,
+            is_announced: false,
+            pace: expected::Pace::default(),
             heard_tick: 0,
             ping_tick: 0,
             records: RecordReceiver::new(HubProtocol::Json),

@@ -20,9 +20,10 @@ const PREFLIGHT_SECONDS: &str = "7200";
 const JSON: &str = "application/json";
 
 impl Shard {
-    /// The hub that a path belongs to, and whether it is its negotiate.
+    /// The hub that a path belongs to, a slash at its end or not, and whether it is its negotiate.
     pub(in crate::shard) fn hub_of(&self, path: &str) -> Option<(u8, bool)> {
         let at = |path: &str| self.settings.hubs.paths.iter().position(|known| known.eq_ignore_ascii_case(path));
+        let path = path.strip_suffix('/').unwrap_or(path);
         match at(path) {
             Some(hub) => Some((hub as u8, false)),
             None => {

@@ -176,17 +176,18 @@ impl Shard {
         self.respond_to_poll(slot, 200, &cors, b"", asked.keeps_alive);
     }
 
-    /// Something new stands in a log: those hear of it who poll for it, or whose messages have numbers.
+    /// Something new stands in a log: those hear of it who poll for it, whose messages have numbers, or who wait for a
+    /// keyframe.
     pub(in crate::shard) fn write_one_by_one(&mut self, feed: u32) {
-        if self.one_by_one == 0 {
+        let Some(target) = self.feeds.get(feed).filter(|target| !target.lagging.is_empty()) else { return };
+        if self.one_by_one == 0 && target.awaiting == 0 {
             return;
         }
-        let Some(target) = self.feeds.get(feed).filter(|target| !target.lagging.is_empty()) else { return };
         let slots: Vec<u32> = target.lagging.iter().map(|member| member.slot).collect();
         for slot in slots {
             match self.slab.get(slot).map(|connection| (&connection.phase, connection.is_blocked)) {
                 Some((Phase::Polled, _)) => self.answer_poll(slot),
-                Some((Phase::Open(_), false)) => self.pump(slot),
+                Some((Phase::Open(_) | Phase::Streaming, false)) => self.pump(slot),
                 _ => {}
             }
         }

@@ -211,6 +211,8 @@ impl Shard {
         }
         if let (Some(link), Some(protocol)) = (self.slab.at(slot).link.as_deref_mut(), protocol) {
             link.records = RecordReceiver::new(protocol);
+            link.forget_pace();
+            link.backlog = Vec::new(); // it was not dealt with, and may end in half a record: the client sends it again
         }
         if let Some(fd) = fd {
             self.end_socket(&fd);

@@ -1,20 +1,15 @@
 //! Pings, deadlines and ends of SignalR connections. One shared ping record a protocol, no timer a connection.
 use super::Link;
 use crate::messages::{ClosedBy, ConnectionId};
+use crate::protocol::Format;
 use crate::protocol::signalr::handshake::HandshakeError;
 use crate::protocol::signalr::negotiate::Transport;
 use crate::protocol::signalr::{CLOSE_ERROR, HubMessage, write_message, write_records};
 use crate::shard::Shard;
 use crate::shard::connection::{Ending, Phase};
+use crate::shard::poller::Member;
 use crate::shard::timers::ticks;
 use crate::ws::{CloseCode, write_close};
-
-impl Link {
-    /// From its first ping on, a client has to say something within the timeout.
-    pub(super) fn note_ping(&mut self) {
-        self.has_pinged = true;
-    }
-}
 
 impl Shard {
     /// The handshake is done: pings begin.
@@ -43,17 +38,19 @@ impl Shard {
         if link.transport == Transport::LongPolling || !link.has_shaken_hands {
             return;
         }
-        let silent_until = if link.has_pinged { link.heard_tick + timeout } else { u32::MAX };
+        let silent_until = if link.pace.has_begun() { link.heard_tick + timeout } else { u32::MAX };
         let ack_tick = link.stateful.as_ref().and_then(|stateful| stateful.ack_tick).unwrap_or(u32::MAX);
-        self.timers.set_in(slot, link.ping_tick.min(silent_until).min(ack_tick).saturating_sub(tick));
+        let next = link.ping_tick.min(silent_until).min(ack_tick).min(link.pace.next_tick());
+        self.timers.set_in(slot, next.saturating_sub(tick));
     }
 
     /// A deadline of a SignalR connection has come.
     pub(in crate::shard) fn expire_hub(&mut self, slot: u32) {
         let tick = self.timers.tick();
         let (keepalive, timeout) = (ticks(self.settings.hubs.keepalive), ticks(self.settings.hubs.client_timeout));
+        let may_read = self.may_read(slot);
         let connection = self.slab.at(slot);
-        let (format, is_busy) = (connection.format, connection.pending > 0);
+        let format = connection.format;
         let Some(link) = connection.link.as_deref_mut() else { return };
         if link.is_over {
             return self.drop_connection(slot);
@@ -67,10 +64,15 @@ impl Shard {
         if link.transport == Transport::LongPolling {
             return self.end_hub_as_is(slot, (CloseCode::ABNORMAL, "no poll came in time", ClosedBy::Network));
         }
-        if is_busy {
-            link.heard_tick = tick; // it is our turn
+        if !self.expect_ping(slot) {
+            return;
         }
-        if link.has_pinged && tick >= link.heard_tick.saturating_add(timeout) {
+        let connection = self.slab.at(slot);
+        let Some(link) = connection.link.as_deref_mut() else { return };
+        if !may_read {
+            link.heard_tick = tick; // its pings may wait to be read
+        }
+        if link.pace.has_begun() && tick >= link.heard_tick.saturating_add(timeout) {
             let seconds = self.settings.hubs.client_timeout.as_secs_f64();
             let reason = format!("nothing came from the client for {seconds} s");
             return self.end_hub(slot, Some(CLOSE_ERROR), true, (CloseCode::INTERNAL, &reason, ClosedBy::Server));
@@ -82,14 +84,52 @@ impl Shard {
         if tick >= link.ping_tick {
             link.ping_tick = tick + keepalive;
             // A client that takes nothing has something to hear already.
-            if let Some(protocol) = format.hub_protocol().filter(|_| !connection.is_blocked) {
-                write_records(format, protocol.ping(), connection.outbox.bytes_mut());
+            if !connection.is_blocked {
+                self.pinged.push((format, slot));
             }
-            self.watch_over_hub(slot);
-            self.flush(slot);
-            return;
         }
         self.watch_over_hub(slot);
+    }
+
+    /// Pings those whose time came in this tick: one write of the poller for each wire format.
+    pub(in crate::shard) fn ping_together(&mut self) {
+        let pinged = std::mem::take(&mut self.pinged);
+        let mut shorts = std::mem::take(&mut self.shorts);
+        for format in Format::ALL {
+            let Some(protocol) = format.hub_protocol() else { continue };
+            let members: Vec<Member> =
+                pinged.iter().filter(|one| one.0 == format).filter_map(|one| self.member_to_ping(one.1)).collect();
+            if members.is_empty() {
+                continue;
+            }
+            let mut ping = Vec::new();
+            write_records(format, protocol.ping(), &mut ping);
+            self.poller.send_all(&members, &ping, &mut shorts);
+            self.stats.bytes_out.add((ping.len() * members.len()) as u64);
+            for short in shorts.drain(..) {
+                self.stats.bytes_out.sub((ping.len() - short.written) as u64);
+                match short.error {
+                    Some(errno) => self.break_off(short.slot, errno),
+                    None => {
+                        self.slab.at(short.slot).outbox.bytes_mut().extend_from_slice(&ping[short.written..]);
+                        self.pump(short.slot);
+                    }
+                }
+            }
+        }
+        self.shorts = shorts;
+        self.pinged = pinged;
+        self.pinged.clear();
+    }
+
+    /// A connection as the poller knows it, if nothing has happened to it since its time came.
+    fn member_to_ping(&mut self, slot: u32) -> Option<Member> {
+        let connection = self.slab.get_mut(slot).filter(|connection| connection.is_live() && !connection.is_blocked)?;
+        let fd = connection.raw_fd();
+        if !std::mem::replace(&mut connection.is_registered, true) {
+            self.poller.register(slot, fd);
+        }
+        Some(Member { fd, slot, subscription: 0 })
     }
 
     /// A SignalR connection is gone: so are its token and what was asked for it. Gives the id that was told of it.
@@ -100,7 +140,7 @@ impl Shard {
         if let Some(poll) = link.poll.and_then(|poll| self.slot_of(poll)) {
             self.finish_poll(poll, 204, b"");
         }
-        if link.has_shaken_hands { id } else { link.opened_as }
+        if link.is_announced { id } else { link.opened_as }
     }
 
     /// Ends a SignalR connection for the application or for a bound. A client that may try again is told so.

@@ -129,6 +129,10 @@ public final class Driver {
             case "upload":
                 upload(id, method, command);
                 return true;
+            case "own-id":
+                String own = hub.getConnectionId();
+                say(event("result", id), "value", own == null ? JsonNull.INSTANCE : new JsonPrimitive(own));
+                return true;
             case "sleep":
                 Thread.sleep(command.get("ms").getAsLong());
                 return true;

@@ -136,6 +136,7 @@ globalThis.makeDriver = ({ signalR, msgpack, options, say: print }) => {
       say({ ev: "cancelled", id });
     },
     upload,
+    "own-id": ({ id }) => say({ ev: "result", id, value: hub.connectionId }),
     sleep: ({ ms }) => new Promise((resolve) => setTimeout(resolve, ms)),
     wait,
   };

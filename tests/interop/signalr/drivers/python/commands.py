@@ -6,6 +6,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Protocol
 
 ANSWER_WITHIN_S = 10.0
@@ -70,9 +71,13 @@ def given(value: Any, is_binary: bool) -> Any:
 
 
 def options() -> dict[str, str]:
-    """``--name value`` of the command line."""
-    words = sys.argv[1:]
-    return {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+    """``--name value`` of the command line; a ``--name`` alone is "true"."""
+    words = [*sys.argv[1:], "--"]
+    return {
+        name.removeprefix("--"): "true" if value.startswith("--") else value
+        for name, value in pairwise(words)
+        if name.startswith("--")
+    }
 
 
 def carry_out(command: dict[str, Any], client: Client, stage: Stage, is_binary: bool) -> bool:

@@ -22,14 +22,21 @@ TRANSPORTS = {
 class Driven:
     """The client; its callbacks run in a thread of its own."""
 
-    def __init__(self, stage: Stage, url: str, is_binary: bool, transport: str, token: str | None) -> None:
+    def __init__(self, stage: Stage, options: dict[str, str]) -> None:
         self._stage = stage
-        settings: dict[str, Any] = {"transport": TRANSPORTS[transport]}
-        if token:
+        settings: dict[str, Any] = {"transport": TRANSPORTS[options.get("transport", "websockets")]}
+        if token := options.get("token"):
             settings["access_token_factory"] = lambda: token
-        builder = HubConnectionBuilder().with_url(url, options=settings).configure_logging(logging.CRITICAL)
+        if "skip-negotiation" in options:
+            settings["skip_negotiation"] = True
+        builder = HubConnectionBuilder().with_url(options["url"], options=settings)
+        builder.configure_logging(logging.CRITICAL)
+        is_binary = options.get("protocol") == "messagepack"
         builder.with_hub_protocol(HubProtocolEncoding.binary if is_binary else HubProtocolEncoding.text)
+        if "reconnect" in options:
+            builder.with_automatic_reconnect({"type": "raw", "reconnect_interval": 0.2})
         self._hub = builder.build()
+        self._hub.on_reconnect(lambda: stage.say("reconnected"))
         self._errors: dict[str, Callable[[str], None]] = {}
         self._beginning = threading.Lock()  # what a stream brings may come before the library has handed it over
         self._is_stopping = False
@@ -99,15 +106,8 @@ class Driven:
 
 if __name__ == "__main__":
     given_options = options()
-    wants_binary = given_options.get("protocol") == "messagepack"
     said = Stage()
-    driven = Driven(
-        said,
-        given_options["url"],
-        wants_binary,
-        given_options.get("transport", "websockets"),
-        given_options.get("token"),
-    )
-    is_good = run(driven, said, wants_binary)
+    driven = Driven(said, given_options)
+    is_good = run(driven, said, given_options.get("protocol") == "messagepack")
     sys.stdout.flush()
     os._exit(0 if is_good else 1)

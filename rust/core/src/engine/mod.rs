@@ -1,17 +1,25 @@
 //! The façade: start, listen, publish, subscribe, send, take events, drain, stop. Any thread may call any of it.
+//!
+//! `sending` has private bytes, `lanes` what a relay asks besides, `following` how far a publication has come, and
+//! keyframes for who waits.
+mod following;
+mod lanes;
+mod sending;
+
+pub use lanes::Message;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::channel::{Appended, Channel, Publication, Registry, Watch, check_name};
+use crate::channel::{Appended, Channel, Origin, Publication, Registry, Watch, check_name};
 use crate::error::{EngineError, SettingsError};
 use crate::events::Events;
-use crate::messages::{Command, ConnectionId, Event, Grant};
+use crate::messages::{Command, ConnectionId, Event, Grant, Wanted};
 use crate::position::Position;
-use crate::protocol::signalr::{HubMessage, write_message, write_records};
-use crate::protocol::{Payload, frame_bytes_max, raw, sse, write_frame};
+use crate::protocol::{Payload, sse};
 use crate::settings::{PollerKind, Settings};
 use crate::shard::clock::Clock;
 use crate::shard::{Common, Shard, ShardHandle, bind};
@@ -28,11 +36,13 @@ pub enum Audience<'a> {
     User(&'a str),
     /// The connections of the SignalR hub at this path.
     Hub(&'a str),
+    /// The clients that a lane of a relay serves.
+    Lane(&'a str),
 }
 
 impl<'a> Audience<'a> {
     fn name(self) -> &'a str {
-        let (Self::Channel(name) | Self::User(name) | Self::Hub(name)) = self;
+        let (Self::Channel(name) | Self::User(name) | Self::Hub(name) | Self::Lane(name)) = self;
         name
     }
 }
@@ -50,6 +60,8 @@ pub struct Engine {
     state: AtomicU64,
     publications: AtomicU64,
     deferred_bytes: AtomicU64,
+    /// Of the next call of `track`.
+    token: AtomicU64,
     /// The process whose threads these are.
     process: u32,
 }
@@ -69,11 +81,13 @@ impl Engine {
         let failed = |cause| EngineError::StartFailed { shard: 0, cause };
         let shards = shards.map_err(failed)?;
         let events = Events::new(settings.shards, settings.events_pending_max).map_err(failed)?;
+        let formats_seen = Arc::default();
         let common = Common {
             settings,
-            registry: Registry::default(),
-            users: Registry::unlisted(),
-            hubs: Registry::unlisted(),
+            registry: Registry::listed(&formats_seen),
+            users: Registry::unlisted(&formats_seen),
+            hubs: Registry::unlisted(&formats_seen),
+            lanes: Registry::unlisted(&formats_seen),
             tokens: Tokens::default(),
             shards: shards.clone(),
             events,
@@ -87,6 +101,7 @@ impl Engine {
             state: AtomicU64::new(NEW),
             publications: AtomicU64::new(0),
             deferred_bytes: AtomicU64::new(0),
+            token: AtomicU64::new(0),
             process: std::process::id(),
         })
     }
@@ -154,7 +169,7 @@ impl Engine {
 
     /// Formats (bits) that an object published to these has to be encoded for, as of now.
     #[must_use]
-    pub fn formats_of(&self, audience: Audience<'_>) -> u8 {
+    pub fn formats_of(&self, audience: Audience<'_>) -> u16 {
         self.registry_of(audience).find(audience.name()).map_or(0, |channel| channel.formats())
     }
 
@@ -163,6 +178,7 @@ impl Engine {
             Audience::Channel(_) => &self.common.registry,
             Audience::User(_) => &self.common.users,
             Audience::Hub(_) => &self.common.hubs,
+            Audience::Lane(_) => &self.common.lanes,
         }
     }
 
@@ -178,7 +194,7 @@ impl Engine {
         channel: &str,
         publication: &Publication<'_>,
         is_deferred: bool,
-    ) -> Result<Result<Position, u8>, EngineError> {
+    ) -> Result<Result<Position, u16>, EngineError> {
         self.publish_to(Audience::Channel(channel), publication, is_deferred)
     }
 
@@ -191,18 +207,13 @@ impl Engine {
         audience: Audience<'_>,
         publication: &Publication<'_>,
         is_deferred: bool,
-    ) -> Result<Result<Position, u8>, EngineError> {
+    ) -> Result<Result<Position, u16>, EngineError> {
         self.check_running()?;
         self.check_publication(publication)?;
         let common = &self.common;
         let now_ns = common.clock.now_ns();
         let channel = self.registry_of(audience).obtain(audience.name(), &common.settings, now_ns)?;
-        let tell = |watch: &Arc<Watch>| {
-            let shard = &self.shards[watch.shard];
-            if shard.mailbox.push_dirty(Arc::clone(watch), is_deferred).0 {
-                shard.bell.ring();
-            }
-        };
+        let tell = |watch: &Arc<Watch>| self.tell(watch, is_deferred);
         match channel.append(publication, now_ns, common.settings.unsent_bytes_max, tell)? {
             Appended::Missing(formats) => Ok(Err(formats)),
             Appended::At(position) => {
@@ -217,6 +228,13 @@ impl Engine {
                 }
                 Ok(Ok(position))
             }
+        }
+    }
+
+    fn tell(&self, watch: &Arc<Watch>, is_deferred: bool) {
+        let shard = &self.shards[watch.shard];
+        if shard.mailbox.push_dirty(Arc::clone(watch), is_deferred).0 {
+            shard.bell.ring();
         }
     }
 
@@ -280,16 +298,16 @@ impl Engine {
         Ok(())
     }
 
-    /// Subscribes a connection: publications made after this call reach it.
+    /// Subscribes a connection, from `origin` on; publications made after this call reach it in any case.
     ///
     /// # Errors
     /// [`EngineError`]: stopped, a bad channel name, the bound of channels.
-    pub fn subscribe(&self, id: ConnectionId, channel: &str) -> Result<(), EngineError> {
+    pub fn subscribe(&self, id: ConnectionId, channel: &str, origin: Origin) -> Result<(), EngineError> {
         self.check_running()?;
         let channel = self.obtain(channel)?;
         if let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) {
             let watched = channel.watch(format, id.shard());
-            self.command(id, Command::Subscribe(id, watched));
+            self.command(id, Command::Subscribe(id, watched, origin, Box::default()));
         }
         Ok(())
     }
@@ -297,7 +315,8 @@ impl Engine {
     /// Decides on a client's request to watch: subscribes it to `channels`, then answers it.
     ///
     /// With `error`, or when one of `channels` can't be watched, the answer is that error; else, for a request with an
-    /// `id` (JSON text), that it is subscribed. Publications made after this call reach it.
+    /// `id` (JSON text) or one that says where it was, that it is subscribed. It begins where it `wanted` to;
+    /// publications made after this call reach it in any case.
     ///
     /// # Errors
     /// [`EngineError::NotRunning`].
@@ -307,10 +326,12 @@ impl Engine {
         channels: impl IntoIterator<Item = &'a str>,
         request: Option<&str>,
         error: Option<&str>,
+        wanted: Wanted,
     ) -> Result<(), EngineError> {
         self.check_running()?;
         let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) else { return Ok(()) };
-        let mut grant = Grant { watched: Vec::new(), id: request.map(Box::from), error: error.map(str::to_owned) };
+        let (request, error) = (request.map(Box::from), error.map(str::to_owned));
+        let mut grant = Grant { watched: Vec::new(), id: request, error, wanted };
         for name in channels {
             match self.obtain(name) {
                 Ok(channel) => grant.watched.push(channel.watch(format, id.shard())),
@@ -339,59 +360,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Sends private bytes to one connection, between publications, in the connection's wire format.
-    ///
-    /// # Errors
-    /// [`EngineError::PayloadTooBig`] over `outbox_bytes_max`; [`EngineError::NotRunning`].
-    pub fn send(&self, id: ConnectionId, payload: &Payload<'_>, event: Option<&str>) -> Result<(), EngineError> {
-        self.check_running()?;
-        let Some(format) = id.format() else { return Ok(()) };
-        let (payload_bytes, bytes_max) = (payload_bytes(payload), self.common.settings.outbox_bytes_max);
-        if payload_bytes > bytes_max {
-            return Err(EngineError::PayloadTooBig { payload_bytes, bytes_max });
-        }
-        let mut frame = Vec::with_capacity(frame_bytes_max(format, payload, event));
-        if write_frame(format, payload, event, &mut frame).is_err() {
-            // An object of which there is JSON only, for a client of MessagePack: text is what it can be.
-            if let Payload::Object { json: Some(json), .. } = payload {
-                raw::write_text(&mut frame, json);
-            }
-        }
-        self.command(id, Command::Send(id, frame.into_boxed_slice()));
-        Ok(())
-    }
-
-    /// Sends one message of its hub protocol to a SignalR connection; to any other, nothing.
-    ///
-    /// # Errors
-    /// [`EngineError::PayloadTooBig`] over `outbox_bytes_max`; [`EngineError::NotRunning`].
-    pub fn send_message(&self, id: ConnectionId, message: &HubMessage<'_>) -> Result<(), EngineError> {
-        self.check_running()?;
-        let Some((format, protocol)) = id.format().and_then(|format| Some((format, format.hub_protocol()?))) else {
-            return Ok(());
-        };
-        let mut record = Vec::new();
-        write_message(protocol, message, &mut record);
-        let (payload_bytes, bytes_max) = (record.len(), self.common.settings.outbox_bytes_max);
-        if payload_bytes > bytes_max {
-            return Err(EngineError::PayloadTooBig { payload_bytes, bytes_max });
-        }
-        let mut frame = Vec::with_capacity(record.len() + 16);
-        write_records(format, &record, &mut frame);
-        self.command(id, Command::Send(id, frame.into_boxed_slice()));
-        Ok(())
-    }
-
-    /// Asks for an [`Event::Drained`] once the socket has taken all private bytes sent so far.
-    ///
-    /// # Errors
-    /// [`EngineError::NotRunning`].
-    pub fn ask_drained(&self, id: ConnectionId) -> Result<(), EngineError> {
-        self.check_running()?;
-        self.command(id, Command::AskDrained(id));
-        Ok(())
-    }
-
     /// Starts the close handshake.
     ///
     /// # Errors
@@ -417,7 +385,12 @@ impl Engine {
         if self.check_process().is_err() {
             return Vec::new(); // the eventfd is the parent's, too
         }
-        self.common.events.take(count_max, |shard| self.shards[shard].command(Command::Resume))
+        // The last queue is no shard's, and nobody stalls for it.
+        self.common.events.take(count_max, |shard| {
+            if let Some(shard) = self.shards.get(shard) {
+                shard.command(Command::Resume);
+            }
+        })
     }
 
     /// An eventfd that is readable when events wait.
@@ -461,14 +434,14 @@ impl Engine {
         *lock(&self.poller)
     }
 
-    /// Stops accepting and closes every connection in an orderly way.
+    /// Stops accepting and closes every connection in an orderly way, evenly over the time of `spread`.
     ///
     /// # Errors
     /// As [`disconnect`](Self::disconnect).
-    pub fn drain(&self, code: u16, reason: &str) -> Result<(), EngineError> {
+    pub fn drain(&self, code: u16, reason: &str, spread: Duration) -> Result<(), EngineError> {
         self.check_running()?;
         check_close(code, reason)?;
-        self.shards.iter().for_each(|shard| shard.command(Command::Drain(code, reason.into())));
+        self.shards.iter().for_each(|shard| shard.command(Command::Drain(code, reason.into(), spread)));
         Ok(())
     }
 

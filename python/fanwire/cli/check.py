@@ -1,0 +1,73 @@
+"""``fanwire check``: whether a file can be served, and what would be."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from fanwire.cli.config import ServeConfig, load
+from fanwire.config.kinds import duration_text, shown
+from fanwire.relay.config import CallShare, QueryShare, RelayConfig, Share
+
+UNREADABLE = 2
+"""The exit status where the file cannot be read; 1 where something is wrong in it."""
+
+
+def check(file: Path, /) -> None:
+    """Check a file of `fanwire serve`: `ok` and what would be served, or all that is wrong (exit status 1).
+
+    Args:
+        file: the TOML file; variables of the environment count as they do for `fanwire serve`.
+    """
+    try:
+        config = load(file, os.environ)
+    except (ExceptionGroup, OSError, UnicodeDecodeError) as error:
+        complain(file, error)
+    print(f"{file}: ok")
+    for line in summary(config):
+        print(f"  {line}")
+
+
+def complain(file: Path | None, error: Exception) -> NoReturn:
+    """Print on stderr what ``load`` raised, a line for each error, and end the program."""
+    if isinstance(error, ExceptionGroup):
+        print(*error.exceptions, sep="\n", file=sys.stderr)
+        raise SystemExit(1)
+    why = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+    print(f"{file}: {why}", file=sys.stderr)
+    raise SystemExit(UNREADABLE)
+
+
+def summary(config: ServeConfig) -> Iterator[str]:
+    """What would be served, in lines."""
+    shards = config.listen.shards
+    yield f"listens on {config.listen.address} with {shards} shard{'s' * (shards > 1)}"
+    for relay in config.relay:
+        yield route(relay)
+        yield from (f"  shares {_shared(share)}" for share in relay.share)
+        if relay.everyone.targets:
+            yield f"  gives everyone {', '.join(relay.everyone.targets)}"
+        yield f"  keeps a lane {duration_text(relay.linger)} after its last client"
+        if relay.admit == "anyone":
+            yield "  admits anyone"
+    for channel in config.channel:
+        kept = f", keeps {channel.history}" if channel.history else ""
+        yield f"channels {channel.pattern}: {channel.policy}{kept}"
+    if config.limits:
+        yield f"limits: {', '.join(config.limits)}"
+
+
+def route(relay: RelayConfig) -> str:
+    """``/live → http://127.0.0.1:5000/live (signalr)``."""
+    upstream = ", then ".join(shown(url).strip('"') for url in relay.upstream)
+    return f"{relay.path} → {upstream} ({relay.protocol})"
+
+
+def _shared(share: Share) -> str:
+    if isinstance(share, QueryShare):
+        return f"connections of equal path{''.join(f' and {name}' for name in share.query)}"
+    ends = f", ended by {share.unsubscribe}" if share.unsubscribe else ""
+    if isinstance(share, CallShare) and share.snapshot:
+        ends += f"; the newest {share.snapshot} comes first"
+    return share.subscribe + ends

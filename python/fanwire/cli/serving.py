@@ -1,0 +1,61 @@
+"""Serves what a ``ServeConfig`` says, until SIGINT or SIGTERM."""
+
+import logging
+import sys
+
+from fanwire.cli.check import route
+from fanwire.cli.config import ServeConfig
+from fanwire.hub import Hub
+from fanwire.logs import hub_log
+
+LINES = "%(asctime)s %(message)s"
+"""On a terminal; what is worse than info has its level in front."""
+PAIRS = "time=%(asctime)s level=%(levelname)s logger=%(name)s message=%(message)s"
+
+
+def run(config: ServeConfig) -> None:
+    """Serve until SIGINT or SIGTERM; returns once all clients are gone or ``drain.timeout`` is over.
+
+    Raises:
+        ListenFailed: the address cannot be had.
+    """
+    log_to_stderr(config.log.level)
+    channels = {one.pattern: one.channel() for one in config.channel}
+    hub = Hub(channels, signalr_paths=())  # no methods of its own: all SignalR paths are relays'
+    for relay in config.relay:
+        hub.relay(relay)
+        hub_log.info("relaying %s", route(relay))
+    hub.run(
+        config.listen.address,
+        shards=config.listen.shards,
+        drain_timeout=config.drain.timeout,
+        drain_spread=config.drain.spread,
+        drain_code=config.drain.code,
+        **dict(config.limits),
+    )
+
+
+def log_to_stderr(level: str) -> None:
+    """Have what fanwire logs, from `level` on, written to stderr: short lines on a terminal, else ``key=value``."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines(LINES, "%H:%M:%S") if sys.stderr.isatty() else _Pairs(PAIRS, "%Y-%m-%dT%H:%M:%S%z"))
+    log = logging.getLogger("fanwire")
+    log.handlers = [handler]
+    log.setLevel(level.upper())
+    log.propagate = False
+
+
+class _Lines(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        if record.levelno > logging.INFO:
+            record.message = f"{record.levelname.lower()}: {record.message}"
+        return super().formatMessage(record)
+
+
+class _Pairs(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.levelname = record.levelname.lower()
+        if set(' "=\n') & set(record.message):
+            escaped = record.message.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+            record.message = f'"{escaped}"'
+        return super().formatMessage(record)

@@ -1,0 +1,252 @@
+"""The kinds of values that settings have: durations, sizes, counts, URLs, secrets, each with what is said of a bad one.
+
+A field is annotated with one, ``linger: Duration = 30.0``; the value is plain, the kind tells how it is written.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Any, TypeAlias
+from urllib.parse import urlsplit
+
+SECONDS = {"ms": "0.001", "s": "1", "m": "60", "h": "3600", "d": "86400"}
+BYTES = {
+    "B": 1,
+    **{f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)},
+    **{f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)},
+    "kB": 1000,
+}
+SHOWN_MAX = 64
+"""Characters of a value that an error shows."""
+HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+
+
+class Mistake(ValueError):
+    """What is wrong with a value: the end of a sentence that begins with the setting and the value."""
+
+
+class Text(str):
+    """A value from the environment or an option: a string that numbers, booleans and lists may be read from."""
+
+    __slots__ = ()
+
+
+class Secret:
+    """A string that no repr, error or log shows; ``reveal`` gives it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The string itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+def shown(value: object) -> str:
+    """A value as an error shows it: as the file has it, short, on one line, and a URL without what may be secret."""
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, str):
+        return str(value)
+    text = re.sub(r"//[^/]*@", "//…@", value)
+    text = re.sub(r"(://[^?]*\?).+", r"\1…", text, flags=re.DOTALL)
+    text = text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
+    return '"' + "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text) + '"'
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """How one value is read."""
+
+    read: Callable[[Any], Any]
+    """Takes the value as it was written and gives what it means; raises Mistake."""
+    is_secret: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A table whose keys and their kinds are known only as a mapping; what is given is kept as a dict."""
+
+    kinds: dict[str, Any]
+    elsewhere: dict[str, str]
+    """Keys that are wrong here, and what is said of them."""
+
+
+ONE_OR_MORE = "one or more"
+"""Of a list: a single value stands for a list of one, and an empty list is an error."""
+
+
+def duration(least: float = 0.0, most: float = 86_400.0, *, is_bare_allowed: bool = False) -> Leaf:
+    """Seconds, written with a unit; `is_bare_allowed`: a number is seconds."""
+
+    def read(value: Any) -> float:
+        must = "must be a duration such as 30s"
+        number, unit = _number_and_unit(value)
+        if number is None or (unit and unit not in SECONDS):
+            raise Mistake(must)
+        if not unit and not is_bare_allowed:
+            raise Mistake(f"must have a unit, such as {number}s")
+        seconds = float(number * Decimal(SECONDS[unit or "s"]))
+        if not least <= seconds <= most:
+            raise Mistake(f"must be {duration_text(least)} to {duration_text(most)}")
+        return seconds
+
+    return Leaf(read)
+
+
+def size(least: int = 0, most: int = 2**40, *, is_bare_allowed: bool = False) -> Leaf:
+    """Bytes, written with a unit; `is_bare_allowed`: a number is bytes."""
+
+    def read(value: Any) -> int:
+        number, unit = _number_and_unit(value)
+        if number is None or (unit and unit not in BYTES):
+            raise Mistake("must be a size such as 16KiB")
+        if not unit and not is_bare_allowed:
+            raise Mistake(f"must have a unit, such as {number}B")
+        count = number * BYTES[unit or "B"]
+        if count != int(count):
+            raise Mistake("must come to whole bytes")
+        if not least <= count <= most:
+            raise Mistake(f"must be {size_text(least)} to {size_text(most)}")
+        return int(count)
+
+    return Leaf(read)
+
+
+def count(least: int = 1, most: int = 2**31 - 1) -> Leaf:
+    """A whole number of things, without a unit."""
+
+    def read(value: Any) -> int:
+        if isinstance(value, Text) and re.fullmatch(r"-?[0-9]{1,18}", value):
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise Mistake("must be a whole number")
+        if not least <= value <= most:
+            raise Mistake(f"must be >= {least}" if value < least else f"must be <= {most}")
+        return value
+
+    return Leaf(read)
+
+
+def text(must: str, pattern: str = "", check: Callable[[str], object] | None = None) -> Leaf:
+    """A string that matches `pattern` whole and passes `check`, which raises ValueError or Mistake."""
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or not re.fullmatch(pattern or ".+", value, re.DOTALL):
+            raise Mistake(f"must be {must}")
+        try:
+            if check:
+                check(value)
+        except Mistake:
+            raise
+        except ValueError as error:
+            raise Mistake(f"must be {must}") from error
+        return str(value)
+
+    return Leaf(read)
+
+
+def choice(known: Iterable[str]) -> Leaf:
+    """One of a few strings."""
+    names = [f'"{name}"' for name in known]
+    must = f"must be {', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else f"must be {names[0]}"
+
+    def read(value: Any) -> str:
+        if shown(value) not in names:
+            raise Mistake(must)
+        return str(value)
+
+    return Leaf(read)
+
+
+def _read_boolean(value: Any) -> bool:
+    if isinstance(value, Text) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise Mistake("must be true or false")
+    return value
+
+
+def _read_secret(value: Any) -> Secret:
+    # Not even its form is told: visible ASCII, as header values are (RFC 9110 §5.5), spaces inside included.
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]([ -~]*[!-~])?", value):
+        raise Mistake('must be a string of visible ASCII, or { env = "NAME" }')
+    return Secret(str(value))
+
+
+def _check_url(value: str) -> None:
+    url = urlsplit(value)
+    if "@" in url.netloc:
+        raise Mistake("must not hold a user or a password: they belong into a header of the lanes")
+    if url.scheme not in ("http", "https", "ws", "wss") or not url.hostname or url.fragment or url.port == 0:
+        raise ValueError
+
+
+def _check_header(value: str) -> None:
+    if value.lower() in HOP_BY_HOP or value.lower().startswith("sec-websocket-"):
+        raise Mistake("must not be a header that belongs to the connection itself")
+
+
+def _number_and_unit(value: Any) -> tuple[Decimal | None, str]:
+    """``"1.5m"`` as ``(1.5, "m")``; no number where there is none."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = str(value)
+    match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)([A-Za-z]*)", value) if isinstance(value, str) else None
+    return (Decimal(match[1]), match[2]) if match else (None, "")
+
+
+def duration_text(seconds: float) -> str:
+    """``30s``, ``200ms``, ``24h``."""
+    if 0 < seconds < 1:
+        return f"{seconds * 1000:g}ms"
+    units = ((unit, each) for unit, each in (("h", 3600), ("m", 60)) if seconds and seconds % each == 0)
+    unit, each = next(units, ("s", 1))
+    return f"{seconds / each:g}{unit}"
+
+
+def size_text(count: int) -> str:
+    """``64KiB``, ``100B``."""
+    units = (unit for unit in ("TiB", "GiB", "MiB", "KiB") if count and count % BYTES[unit] == 0)
+    unit = next(units, "B")
+    return f"{count // BYTES[unit]}{unit}"
+
+
+Duration: TypeAlias = Annotated[float, duration()]
+"""Seconds, 0 to a day."""
+Interval: TypeAlias = Annotated[float, duration(0.1)]
+"""Seconds, 0.1 to a day."""
+Size: TypeAlias = Annotated[int, size()]
+"""Bytes, 0 to 1 TiB."""
+Count: TypeAlias = Annotated[int, count()]
+"""A whole number of things, 1 or more."""
+Boolean: TypeAlias = Annotated[bool, Leaf(_read_boolean)]
+Name: TypeAlias = Annotated[str, text("a name, not empty and without control characters", r"[^\x00-\x1f\x7f]{1,255}")]
+"""A method's or target's."""
+Header: TypeAlias = Annotated[
+    str, text("a header's name, such as Accept-Language", r"[!#-'*+.^-`|~0-9A-Za-z-]+", _check_header)
+]
+Parameter: TypeAlias = Annotated[str, text("the name of a query parameter", r"[^\s&=#]+")]
+Pointer: TypeAlias = Annotated[str, text("a JSON pointer such as /watch (RFC 6901)", r"(?:/(?:[^/~]|~[01])*)+")]
+Url: TypeAlias = Annotated[
+    str, text("an http, https, ws or wss URL such as http://127.0.0.1:5000/live", r"[!-~]+", _check_url)
+]
+Address: TypeAlias = Annotated[
+    str, text("HOST:PORT, [V6]:PORT or unix:PATH", r"unix:.+|(\[[0-9A-Fa-f:.]+(%\w+)?\]|[\w.-]+):[0-9]{1,5}")
+]
+Hidden: TypeAlias = Annotated[Secret, Leaf(_read_secret, is_secret=True)]

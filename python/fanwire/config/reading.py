@@ -1,0 +1,198 @@
+"""Reads a tree of settings as frozen dataclasses; every mistake is found, and told where it stands.
+
+A field's annotation says what it takes: a kind (``fanwire.config.kinds``), a dataclass (a table), ``tuple[X, ...]``
+(a list), ``Mapping[K, X]`` (a table of names), ``Literal[...]``. A dataclass may have ``faults()``, which gives
+what is wrong between fields, as (path, message), and ``LATER``: keys not known yet, with a word on each.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from fanwire.config.kinds import ONE_OR_MORE, Leaf, Limits, Mistake, Text, choice, shown
+from fanwire.config.paths import Path, variable
+from fanwire.config.sources import Sources
+from fanwire.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Of a list of tables: which dataclass one is, by what stands in it and in the table around."""
+
+    choose: Callable[[dict[str, Any], dict[str, Any]], type]
+
+
+def read(cls: type[T], sources: Sources) -> T:
+    """The settings as `cls`, a dataclass.
+
+    Raises:
+        ExceptionGroup: of ConfigError, all that is wrong: in the file by line, then in the environment and the options.
+    """
+    reader = _Reader(sources, list(sources.faults))
+    value = reader.read_table(cls, sources.tree, ())
+    if reader.errors:
+        errors = sorted(reader.errors, key=lambda error: error.line or 10**9)
+        where = f"{sources.file}: " if sources.file else ""
+        raise ExceptionGroup(f"{where}{len(errors)} error{'s' * (len(errors) > 1)}", errors)
+    assert isinstance(value, cls)
+    return value
+
+
+@dataclass
+class _Reader:
+    sources: Sources
+    errors: list[ConfigError] = field(default_factory=list)
+    between: int = 0
+    """How many of them are between fields: a table with such is made all the same, so that those around are found."""
+
+    def read_table(self, cls: type, value: Any, path: Path) -> Any:
+        """A dataclass; None if something in it is wrong."""
+        before = len(self.errors) - self.between
+        if not isinstance(value, dict):
+            return self.wrong(path, value, "must be a table")
+        kinds = _kinds(cls)
+        self.unknown(value.keys() - kinds.keys(), list(kinds), path, getattr(cls, "LATER", {}))
+        found: dict[str, Any] = {}
+        for each in fields(cls):
+            at = (*path, each.name)
+            if each.name in value:
+                found[each.name] = self.read_value(kinds[each.name], value[each.name], at, value)
+            elif each.default is MISSING and each.default_factory is MISSING:
+                self.missing(kinds[each.name], at)
+        if len(self.errors) - self.between > before:
+            return None
+        made = cls(**found)
+        for below, message in made.faults() if hasattr(made, "faults") else ():
+            self.errors.append(self.sources.error((*path, *below), message))
+            self.between += 1
+        return made
+
+    def read_value(self, kind: Any, value: Any, path: Path, around: dict[str, Any]) -> Any:
+        """Whatever the kind asks for; None if something in it is wrong."""
+        kind, marks = _unwrapped(kind)
+        if get_origin(kind) is Literal:
+            return self.read_leaf(choice(get_args(kind)), value, path)
+        for mark in marks:
+            if isinstance(mark, Leaf):
+                return self.read_leaf(mark, value, path)
+            if isinstance(mark, Limits):
+                return self.read_limits(mark, value, path)
+        if is_dataclass(kind):
+            assert isinstance(kind, type)
+            return self.read_table(kind, value, path)
+        if get_origin(kind) is tuple:
+            chosen = next((mark for mark in marks if isinstance(mark, Chosen)), None)
+            return self.read_list(get_args(kind)[0], value, path, around, chosen, is_one_allowed=ONE_OR_MORE in marks)
+        key, each = get_args(kind)
+        return self.read_names(key, each, value, path)
+
+    def read_list(
+        self, kind: Any, value: Any, path: Path, around: dict[str, Any], chosen: Chosen | None, *, is_one_allowed: bool
+    ) -> Any:
+        """A tuple."""
+        if isinstance(value, Text):
+            value = [Text(part.strip()) for part in value.split(",") if part.strip()]
+        elif is_one_allowed and not isinstance(value, list):
+            return (self.read_value(kind, value, path, around),)
+        is_of_tables = is_dataclass(kind) or chosen is not None
+        if not isinstance(value, list):
+            origin = self.sources.origin(path)
+            if isinstance(value, dict) and is_of_tables and origin and origin.line is None:
+                example = variable((*path, 0, *origin.path[len(path) :]))
+                return self.wrong(path, value, f"must say which of the list, as in {example}", is_shown=False)
+            return self.wrong(path, value, f"must be a list{' of tables' * is_of_tables}")
+        if is_one_allowed and not value:
+            return self.wrong(path, value, "must not be empty", is_shown=False)
+        found = []
+        for index, each in enumerate(value):
+            one = chosen.choose(each if isinstance(each, dict) else {}, around) if chosen else kind
+            found.append(self.read_value(one, each, (*path, index), around))
+        return tuple(found)
+
+    def read_names(self, key: Any, kind: Any, value: Any, path: Path) -> Any:
+        """A dict of what the file's author names."""
+        if not isinstance(value, dict):
+            return self.wrong(path, value, "must be a table")
+        for name in value:
+            self.read_value(key, name, (*path, name), value)
+        return {name: self.read_value(kind, each, (*path, name), value) for name, each in value.items()}
+
+    def read_limits(self, limits: Limits, value: Any, path: Path) -> Any:
+        """A dict of what is given."""
+        if not isinstance(value, dict):
+            return self.wrong(path, value, "must be a table")
+        self.unknown(value.keys() - limits.kinds.keys(), list(limits.kinds), path, limits.elsewhere)
+        return {
+            name: self.read_value(limits.kinds[name], each, (*path, name), value)
+            for name, each in value.items()
+            if name in limits.kinds
+        }
+
+    def read_leaf(self, leaf: Leaf, value: Any, path: Path) -> Any:
+        """One value, of the environment if it is ``{ env = "NAME" }``."""
+        is_shown = not leaf.is_secret
+        if isinstance(value, dict) and value.keys() == {"env"} and isinstance(value["env"], str):
+            name = value["env"]
+            if name not in self.sources.environment:
+                return self.wrong(
+                    path, value, f"names the environment variable {name}, which is not set", is_shown=False
+                )
+            value, is_shown = Text(self.sources.environment[name]), False
+        try:
+            return leaf.read(value)
+        except Mistake as mistake:
+            return self.wrong(path, value, str(mistake), is_shown=is_shown)
+
+    def wrong(self, path: Path, value: Any, message: str, *, is_shown: bool = True) -> None:
+        """Take down that a value is wrong."""
+        self.errors.append(self.sources.error(path, f"is {shown(value)}, {message}" if is_shown else message))
+
+    def missing(self, kind: Any, path: Path) -> None:
+        """Take down that a value is missing, and what it must be: what is said of a value of no kind at all."""
+        kind, marks = _unwrapped(kind)
+        if get_origin(kind) is tuple:
+            marks = _unwrapped(get_args(kind)[0])[1]
+        must = ""
+        for mark in marks:
+            try:
+                mark.read(None)
+            except Mistake as mistake:
+                must = f", {mistake}"
+        self.errors.append(self.sources.error(path, f"is missing{must}"))
+
+    def unknown(self, names: Any, known: list[str], path: Path, later: Mapping[str, str]) -> None:
+        """Take down keys that there are not."""
+        for name in names:
+            message = later.get(name)
+            if message is None:
+                message = "is unknown"
+                origin = self.sources.origin((*path, name))
+                for nearest in get_close_matches(name, known, 1):
+                    if origin and origin.line is None:
+                        nearest = variable((*path, nearest, *origin.path[len(path) + 1 :]))
+                    message += f"; the nearest known one is {nearest}"
+            self.errors.append(self.sources.error((*path, name), message))
+
+
+@cache
+def _kinds(cls: type) -> dict[str, Any]:
+    """The annotation of each field."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {each.name: hints[each.name] for each in fields(cls)}
+
+
+def _unwrapped(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    """The kind without ``Annotated`` and ``| None``, and the marks that it has."""
+    marks: tuple[Any, ...] = ()
+    while True:
+        if get_origin(kind) is Annotated:
+            kind, marks = kind.__origin__, marks + kind.__metadata__
+        elif get_origin(kind) in (Union, UnionType) and NoneType in get_args(kind):
+            kind = next(each for each in get_args(kind) if each is not NoneType)
+        else:
+            return kind, marks

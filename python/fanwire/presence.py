@@ -1,0 +1,236 @@
+"""Who is in a channel: comings and goings, gathered, and told once it is sure that who went does not come back."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import anyio
+from anyio.abc import TaskGroup
+
+from fanwire._engine import ChannelRule, Engine, Presence, matches
+from fanwire._loop import Callback
+from fanwire.auth import Identity
+from fanwire.channel import Channel
+from fanwire.logs import hub_log
+
+PREFIX = "presence:"
+"""Before a channel's name: where its presence is published."""
+BATCH_S = 0.25
+"""For so long comings and goings are gathered."""
+AT_WORK_MAX = 64
+"""Channels of whose presence the application hears at once; the others wait in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceChange:
+    """What has changed in a channel since the last one."""
+
+    channel: str
+    joined: tuple[str, ...]
+    """Users who were not there before, by id, in the order of their coming; empty with ``presence="counts"``."""
+    left: tuple[str, ...]
+    """Users whose last connection is gone for ``presence_linger`` seconds; empty with ``presence="counts"``."""
+    occupancy: int
+    """Connections that are subscribed now, those of anonymous clients too."""
+
+
+@dataclass(slots=True)
+class _Room:
+    """One channel's presence."""
+
+    linger: float
+    has_names: bool
+    connections: dict[int, str | None] = field(default_factory=dict)
+    """Each connection's user; None is anonymous."""
+    users: Counter[str] = field(default_factory=Counter)
+    """How many connections each has."""
+    announced: dict[str, None] = field(default_factory=dict)
+    """Those of whom it was told that they are here."""
+    going: dict[str, float] = field(default_factory=dict)
+    """Those of the announced who have no connection, and when that is told."""
+    told: int = 0
+    """The occupancy that was told last."""
+
+    def join(self, connection: int, user: str | None) -> None:
+        if connection in self.connections:
+            return
+        self.connections[connection] = user
+        if user is not None:
+            self.users[user] += 1
+            self.going.pop(user, None)
+
+    def leave(self, connection: int, now: float) -> None:
+        user = self.connections.pop(connection, None)
+        if user is None:
+            return
+        self.users[user] -= 1
+        if not self.users[user]:
+            del self.users[user]
+            if user in self.announced:
+                self.going[user] = now + self.linger
+
+    def change(self, channel: str, now: float) -> PresenceChange | None:
+        """What is to be told now."""
+        joined = tuple(user for user in self.users if user not in self.announced)
+        left = tuple(user for user, at in self.going.items() if at <= now)
+        self.announced.update(dict.fromkeys(joined))
+        for user in left:
+            del self.going[user], self.announced[user]
+        occupancy = len(self.connections)
+        if not (joined or left or occupancy != self.told):
+            return None
+        if not self.has_names:
+            if occupancy == self.told:
+                return None
+            joined = left = ()
+        self.told = occupancy
+        return PresenceChange(channel, joined, left, occupancy)
+
+    def is_empty(self) -> bool:
+        return not (self.connections or self.announced or self.told)
+
+
+def merged(before: PresenceChange, after: PresenceChange) -> PresenceChange:
+    """Two changes of a channel as one: who came and went, or went and came, is in neither list."""
+    joined = [user for user in before.joined if user not in after.left]
+    joined += [user for user in after.joined if user not in before.left]
+    left = [user for user in before.left if user not in after.joined]
+    left += [user for user in after.left if user not in before.joined]
+    return PresenceChange(after.channel, tuple(joined), tuple(left), after.occupancy)
+
+
+class Presences:
+    """The channels whose presence is told. All state is the loop's thread's own."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        channels: Mapping[str, Channel],
+        callback: Callback | None,
+        identify: Callable[[int], Identity | None],
+    ) -> None:
+        self._engine = engine
+        self._channels = channels
+        self._callback = callback
+        self._identify = identify
+        self._rooms: dict[str, _Room] = {}
+        # Channels with something to tell, those from which somebody is going, and what wakes up who tells it.
+        self._changed: set[str] = set()
+        self._going: set[str] = set()
+        self._wakes = anyio.Event()
+        # By channel, what the application hears next; None while it hears the last.
+        self._telling: dict[str, PresenceChange | None] = {}
+        self._at_work = anyio.CapacityLimiter(AT_WORK_MAX)
+
+    def take(self, event: Presence) -> None:
+        """Some came and some went."""
+        now = anyio.current_time()
+        stays = {(channel, connection): has_joined for channel, connection, has_joined in event.changes}
+        for channel, connection, has_joined in event.changes:
+            if channel.startswith(PREFIX):
+                continue  # nobody is told who listens to presence
+            room = self._room(channel)
+            if not has_joined:
+                room.leave(connection, now)
+                if room.going:
+                    self._going.add(channel)
+            elif stays[channel, connection]:  # else it is over already, and nobody knows who it was
+                identity = self._identify(connection)
+                room.join(connection, None if identity is None else identity.id)
+            self._changed.add(channel)
+        self._wakes.set()
+
+    def members(self, channel: str) -> list[str]:
+        """Users who are there, or have just gone."""
+        room = self._rooms.get(channel)
+        return [] if room is None else sorted({*room.users, *room.going})
+
+    def snapshot(self, channel: str) -> object:
+        """What a new subscriber of a presence channel gets first."""
+        name = channel.removeprefix(PREFIX)
+        room = self._rooms.get(name)
+        if room is None:
+            room = _Room(0, has_names=self._promise(name).presence is True)
+        members = {"members": list(room.announced)} if room.has_names else {}
+        return {"channel": name, **members, "occupancy": room.told}
+
+    async def run(self, tasks: TaskGroup) -> None:
+        """Tell what has changed, for ever."""
+        while True:
+            if not (self._changed or self._going):
+                await self._wakes.wait()
+            self._wakes = anyio.Event()
+            await anyio.sleep(BATCH_S)
+            self._tell(tasks)
+
+    def _tell(self, tasks: TaskGroup) -> None:
+        now = anyio.current_time()
+        names, self._changed = sorted(self._changed | self._going), set()
+        for name in names:
+            room = self._rooms[name]
+            change = room.change(name, now)
+            if change is not None:
+                self._publish(change, has_names=room.has_names)
+                if self._callback is not None:
+                    self._call_back(tasks, change)
+            if not room.going:
+                self._going.discard(name)
+            if room.is_empty():
+                del self._rooms[name]
+
+    def _publish(self, change: PresenceChange, *, has_names: bool) -> None:
+        names = {"joined": list(change.joined), "left": list(change.left)} if has_names else {}
+        told = {"channel": change.channel, **names, "occupancy": change.occupancy}
+        try:
+            self._engine.publish(PREFIX + change.channel, told, "presence")
+        except Exception:
+            hub_log.exception("the presence of channel %r could not be published", change.channel)
+
+    def _call_back(self, tasks: TaskGroup, change: PresenceChange) -> None:
+        """Have the application hear of it: one change of a channel at a time, later ones together."""
+        if change.channel in self._telling:
+            before = self._telling[change.channel]
+            self._telling[change.channel] = change if before is None else merged(before, change)
+            return
+        self._telling[change.channel] = change
+        tasks.start_soon(self._tell_application, change.channel)
+
+    async def _tell_application(self, channel: str) -> None:
+        assert self._callback is not None
+        async with self._at_work:
+            while (change := self._telling[channel]) is not None:
+                self._telling[channel] = None
+                try:
+                    await self._callback(change)
+                except Exception:
+                    hub_log.exception("the presence of channel %r could not be told", channel)
+        del self._telling[channel]
+
+    def _room(self, channel: str) -> _Room:
+        room = self._rooms.get(channel)
+        if room is None:
+            promise = self._promise(channel)
+            room = self._rooms[channel] = _Room(promise.presence_linger, has_names=promise.presence is True)
+        return room
+
+    def _promise(self, channel: str) -> Channel:
+        found = (promise for pattern, promise in self._channels.items() if matches(pattern, channel))
+        return next(found, Channel())
+
+
+def presence_patterns(channels: Mapping[str, Channel]) -> Sequence[str]:
+    """The patterns of the channels on which presence is published."""
+    return [PREFIX + pattern for pattern, promise in channels.items() if promise.presence]
+
+
+def rules_of(channels: Mapping[str, Channel]) -> list[ChannelRule]:
+    """What the engine is told of channels; those of presence are as they come, unless named themselves.
+
+    Raises TypeError for what is no ``Channel``.
+    """
+    for pattern, promise in channels.items():
+        if not isinstance(promise, Channel):
+            raise TypeError(f"channels[{pattern!r}] must be a Channel, not {type(promise).__name__}")
+    named = {pattern: promise for pattern, promise in channels.items() if pattern.startswith(PREFIX)}
+    presences = dict.fromkeys(presence_patterns(channels), Channel())
+    return [promise.rule(pattern) for pattern, promise in {**named, **(presences | named), **channels}.items()]

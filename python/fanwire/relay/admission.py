@@ -1,0 +1,270 @@
+"""Who may connect to a relay: whoever the backend would let in. ✗ what they do then.
+
+A client's credentials are what it sends: headers and the query. Nothing here reads them; they are passed on to the
+backend as they are, they are in no ``repr``, and what is remembered of them is a hash.
+"""
+
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from time import monotonic
+from typing import Generic, Protocol, TypeVar
+
+import anyio
+import msgspec
+
+from fanwire._engine import Upstream
+from fanwire.auth import Identity, Refused, Request
+from fanwire.relay.queries import with_query, without
+from fanwire.relay.upstreams import REFUSING, Headers, Owner, Target, Upstreams
+
+OWN_HEADERS = ("authorization", "cookie")
+"""Always passed on: who a client is."""
+ORIGIN = "origin"
+"""Passed on, too, for a backend that lets in some origins only (WebSockets have no CORS)."""
+SHOWN = (*OWN_HEADERS, ORIGIN)
+"""Headers by which a backend tells one visitor from another."""
+OF_CONNECTION = ("id", "negotiateVersion", "useStatefulReconnect")
+"""Of a client's query, what is between it and fanwire."""
+REMEMBERED_MAX = 100_000
+"""Sets of credentials whose answer is remembered."""
+ASKING_PART = 0.8
+"""Of the time for a handshake, what the backend has to say whether it may be."""
+
+
+class RefusedByBackend(Refused):
+    """The backend's negotiate was answered with an error of its own, which the client is to read."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__("refused by the backend")
+        self.body = body
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a client showed, and what the backend is to know of it."""
+
+    headers: Headers = field(repr=False)
+    query: str = field(repr=False)
+    """As sent, without what is between the client and fanwire."""
+    has_token: bool
+    """In the query."""
+    peer: str
+    forwarded_for: str
+
+    @property
+    def are_any(self) -> bool:
+        """Whether the client is more than anybody."""
+        return self.has_token or any(name in OWN_HEADERS for name, _ in self.headers)
+
+    def of_session(self) -> Headers:
+        """The headers of a session in the client's name."""
+        return [*self.headers, ("X-Forwarded-For", self.forwarded_for)]
+
+    def urls(self, urls: Sequence[str]) -> list[str]:
+        """The backend's addresses with the client's query."""
+        return with_query(urls, self.query)
+
+    def key(self) -> tuple[object, ...]:
+        """Equal for clients that are the same to the backend."""
+        return (self.query, *((name, value) for name, value in self.headers if name in SHOWN))
+
+
+def passed_on(forward: Iterable[str]) -> frozenset[str]:
+    """Names, in lower case as the engine has them, of the headers that the backend gets to see."""
+    return frozenset((*SHOWN, *(name.lower() for name in forward)))
+
+
+def credentials_of(request: Request, names: Set[str]) -> Credentials:
+    """What a request shows, with the headers of these names."""
+    headers = [(name, value) for name, value in request._header_pairs if name in names]
+    peer = request.peer.rpartition(":")[0].strip("[]")
+    chain = [*request.headers.all("x-forwarded-for"), peer]
+    query = without(request._query_text, OF_CONNECTION)
+    has_token = "access_token" in query and bool(request.query.get("access_token"))
+    return Credentials(headers, query, has_token, peer, ", ".join(filter(None, chain)))
+
+
+class Lasting(Protocol):
+    """What is remembered until a time of ``monotonic``."""
+
+    until: float
+
+
+A = TypeVar("A", bound=Lasting)
+
+
+class Memory(Generic[A]):
+    """The backend's answers by what was shown: a keyed hash, so that no secret is kept; up to ``REMEMBERED_MAX``."""
+
+    def __init__(self) -> None:
+        self._secret = secrets.token_bytes(32)
+        self._answers: OrderedDict[bytes, A] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def hash(self, shown: tuple[object, ...]) -> bytes:
+        """What is kept instead of it."""
+        return blake2b(repr(shown).encode(), key=self._secret, digest_size=32).digest()
+
+    def get(self, hash: bytes) -> A | None:
+        """The answer, if it still holds."""
+        answer = self._answers.get(hash)
+        return None if answer is None or answer.until <= monotonic() else answer
+
+    def put(self, hash: bytes, answer: A) -> None:
+        """Remember one; those whose time is over are forgotten."""
+        self._answers[hash] = answer
+        self._answers.move_to_end(hash)
+        now = monotonic()
+        while (oldest := next(iter(self._answers.values()))).until <= now or len(self._answers) > REMEMBERED_MAX:
+            self._answers.popitem(last=False)
+            if oldest is answer:
+                return
+
+
+def is_lasting(status: int) -> bool:
+    """Whether it lets in or does not; any other may have been the backend's bad moment."""
+    return 100 <= status < 300 or status in REFUSING
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the backend said to a negotiate."""
+
+    status: int
+    body: bytes = field(repr=False)
+    """Of an error in the protocol's own words; empty otherwise."""
+    until: float
+    """How long it holds."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether whoever shows the same may connect."""
+        return 200 <= self.status < 300 and not self.body
+
+
+class Question(Owner):
+    """What credentials are good for: asked of one of the backend's addresses after the other, until one answers."""
+
+    def __init__(self, admission: "Admission", hash: bytes, credentials: Credentials) -> None:
+        self._admission = admission
+        self._hash = hash
+        self._headers = credentials.of_session()
+        self._urls = deque(admission.urls_for(credentials))
+        self.came = anyio.Event()
+        self.answer = Answer(0, b"", 0.0)
+        self._ask()
+
+    def _ask(self) -> None:
+        index, url = self._urls.popleft()
+        self._index = index
+        self._admission.ask(self, url, self._headers)
+
+    def happened(self, event: Upstream) -> None:
+        """It came; of a server that is down, the next is asked."""
+        if not event.status and self._urls:
+            self._ask()
+            return
+        self.answer = Answer(event.status or 0, event.body if is_error(event.body) else b"", 0.0)
+        self._admission.answered(self._hash, self.answer, self._index)
+        self.came.set()
+
+
+class Admission:
+    """Asks the backend once for each set of credentials, and remembers its answer for a while."""
+
+    def __init__(
+        self,
+        upstreams: Upstreams,
+        target: Target,
+        *,
+        asks: bool,
+        forward: Sequence[str],
+        admit_for: float,
+        handshake_timeout: float,
+    ) -> None:
+        self._upstreams = upstreams
+        self._target = target
+        self._asks = asks
+        self._names = passed_on(forward)
+        self._admit_for = admit_for
+        # Who opens a connection waits no longer than for its handshake, and is to be told why.
+        self._timeout = min(target.connect_timeout, ASKING_PART * handshake_timeout) / len(target.urls)
+        self._first = 0
+        self._remembered: Memory[Answer] = Memory()
+        self._asked: dict[bytes, Question] = {}
+
+    def recall(self, request: Request) -> Identity | None:
+        """What ``admit`` would give, where the backend's answer is remembered and good; None where it is asked."""
+        credentials = credentials_of(request, self._names)
+        if self._asks:
+            answer = self._remembered.get(self._remembered.hash(credentials.key()))
+            if answer is None or not answer.is_good:
+                return None
+        return Identity(None, {"credentials": credentials})
+
+    async def admit(self, request: Request) -> Identity:
+        """The client's identity, its credentials as a claim.
+
+        Raises:
+            Refused: the backend lets nobody in who shows these, or cannot be asked.
+        """
+        credentials = credentials_of(request, self._names)
+        identity = Identity(None, {"credentials": credentials})
+        if not self._asks:
+            return identity
+        answer = await self._answer(credentials)
+        if answer.status == 0:
+            raise Refused("the backend cannot be reached", status=503)
+        if answer.status >= 300:
+            status = answer.status if 400 <= answer.status < 600 else 502
+            raise Refused("", status=status)
+        if request.method == "POST" and answer.body:
+            raise RefusedByBackend(answer.body)
+        return identity
+
+    async def _answer(self, credentials: Credentials) -> Answer:
+        hash = self._remembered.hash(credentials.key())
+        answer = self._remembered.get(hash)
+        if answer is not None:
+            return answer
+        question = self._asked.get(hash)
+        if question is None:
+            question = self._asked[hash] = Question(self, hash, credentials)
+        await question.came.wait()
+        return question.answer
+
+    # What its questions do
+
+    def urls_for(self, credentials: Credentials) -> list[tuple[int, str]]:
+        """Whom to ask, with their indexes; first the one that answered last."""
+        urls = list(enumerate(credentials.urls(self._target.urls)))
+        return urls[self._first :] + urls[: self._first]
+
+    def ask(self, question: Question, url: str, headers: Headers) -> None:
+        """Have one of them asked."""
+        self._upstreams.negotiate(question, url, headers, self._timeout)
+
+    def answered(self, hash: bytes, answer: Answer, index: int) -> None:
+        """Remember the answer; not one that may have been the backend's bad moment: the next client asks again."""
+        del self._asked[hash]
+        if answer.status:
+            self._first = index
+        if is_lasting(answer.status):
+            answer.until = monotonic() + self._admit_for
+            self._remembered.put(hash, answer)
+
+
+def is_error(body: bytes) -> bool:
+    """Whether the answer to a negotiate is an error in the protocol's own words."""
+    if b'"error"' not in body:
+        return False
+    try:
+        answer = msgspec.json.decode(body)
+    except Exception:  # it is no answer at all: who connects finds out
+        return False
+    return isinstance(answer, dict) and "error" in answer

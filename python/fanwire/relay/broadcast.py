@@ -1,0 +1,100 @@
+"""The broadcast lane: what a backend sends to all its clients, and to each when it connects, once for all.
+
+A message does not say whom it was sent to. So what goes to all is named in ``everyone.targets`` and taken from here
+only; what greets each connection is named in ``everyone.welcome``, kept, and given to each client that comes.
+"""
+
+from collections.abc import Callable
+from time import monotonic
+
+from anyio.abc import TaskGroup
+
+from fanwire._engine import Upstream
+from fanwire.logs import relay_log
+from fanwire.relay.timing import Backoff, Delay
+from fanwire.relay.upstreams import REFUSING, Owner, Target, Upstreams
+
+
+class BroadcastLane(Owner):
+    """One hub protocol's; open from its first client until serving ends."""
+
+    def __init__(
+        self,
+        upstreams: Upstreams,
+        tasks: TaskGroup,
+        target: Target,
+        protocol: str,
+        route: tuple[str, str, frozenset[str], frozenset[str]],
+        backoff: Backoff,
+        greet: Callable[[bytes], None],
+    ) -> None:
+        self._upstreams = upstreams
+        self._tasks = tasks
+        self._target = target
+        self._protocol = protocol
+        self._route = route
+        self._backoff = backoff
+        self._greet = greet
+        self._welcome: dict[str, bytes] = {}
+        self._waiting: list[Callable[[], None]] | None = []
+        self._give_up_at = monotonic() + target.connect_timeout
+        self.why = ""
+        """Why it is down; empty while it is live or has not been opened."""
+        self.is_live = False
+        self._connect()
+
+    @property
+    def welcome(self) -> bytes:
+        """What a client gets when it connects, as records."""
+        return b"".join(self._welcome.values())
+
+    def when_ready(self, go_on: Callable[[], None]) -> bool:
+        """Whether it is there, or has been waited for long enough; else `go_on` is called then."""
+        if self._waiting is None:
+            return True
+        self._waiting.append(go_on)
+        return False
+
+    def _connect(self) -> None:
+        self._upstreams.open(self, self._target, self._protocol, self._route)
+
+    def _let_go(self) -> None:
+        waiting, self._waiting = self._waiting or [], None
+        for go_on in waiting:
+            go_on()
+
+    def opened(self, event: Upstream) -> None:
+        """The backend has shaken hands."""
+        self.is_live, self.why = True, ""
+        self._backoff.reset()
+        self._let_go()
+
+    def happened(self, event: Upstream) -> None:
+        """A greeting, or a target that nobody has named."""
+        if event.kind == "welcome":
+            is_first = event.id not in self._welcome
+            self._welcome[event.id] = event.body
+            if is_first:
+                self._greet(event.body)
+        elif event.kind == "unnamed":
+            relay_log.warning(
+                "target %r came over the broadcast lane of %s and is dropped there: add it to everyone.targets if the "
+                "backend sends it to all, to everyone.welcome if it greets each connection with it",
+                event.id,
+                self._route[1],
+            )
+
+    def closed(self, event: Upstream) -> None:
+        """It is down, and tried again."""
+        if self.is_live or not self.why:
+            relay_log.warning("the broadcast lane of %s (%s) is down: %s", self._route[1], self._protocol, event.text)
+            if event.status in REFUSING and self._route[2]:
+                relay_log.warning(
+                    "nobody gets the targets of everyone (%s) until the backend lets the broadcast lane in: "
+                    "lanes.token or lanes.headers say who it is",
+                    ", ".join(sorted(self._route[2])),
+                )
+        self.is_live, self.why = False, event.text or "closed"
+        if monotonic() > self._give_up_at or event.status is not None:
+            self._let_go()  # who waits for it longer waits in vain
+        Delay(self._tasks, self._backoff.next(), self._connect)

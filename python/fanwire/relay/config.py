@@ -1,0 +1,281 @@
+"""The settings of one ``[[relay]]``. Times are seconds and sizes bytes here; the file writes them with units."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+from fanwire._engine import Settings
+from fanwire.config.kinds import (
+    ONE_OR_MORE,
+    Boolean,
+    Count,
+    Duration,
+    Header,
+    Hidden,
+    Interval,
+    Mistake,
+    Name,
+    Parameter,
+    Pointer,
+    Size,
+    Url,
+    text,
+)
+from fanwire.config.paths import Path, dotted
+from fanwire.config.reading import Chosen
+
+
+def _check_path(value: str) -> None:
+    try:
+        Settings(signalr_paths=[value])
+    except ValueError as error:
+        raise Mistake("must " + str(error).partition(": must ")[2]) from error
+
+
+ServedPath: TypeAlias = Annotated[str, text("a path such as /live", "/.*", _check_path)]
+"""What the engine takes as a path of clients."""
+
+NEGOTIATE = "/negotiate"
+SIGNALR_ALONE = 'belongs to protocol = "signalr"'
+UNNAMED = 'looks as if protocol = "websocket" were missing'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallShare:
+    """Calls of a SignalR backend that mean 'watch': clients that make equal ones share a lane."""
+
+    subscribe: Name
+    """The method that subscribes; required. The lane's key is the method with its arguments."""
+    unsubscribe: Name | None = None
+    """The method that ends it, with equal arguments; without one the lane is left when the client leaves."""
+    snapshot: Name | None = None
+    """The target whose newest message a late joiner gets first."""
+    fresh: Duration = 5.0
+    """How long the result of a `subscribe` is given to late joiners, where there is no `snapshot`; default 5 s."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryShare:
+    """Connections to a WebSocket backend that watch the same: those of equal path and equal query parameters share."""
+
+    LATER: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(
+            ("subscribe", "unsubscribe"), "and query exclude each other: each has a [[relay.share]] of its own"
+        ),
+        **dict.fromkeys(("snapshot", "fresh"), SIGNALR_ALONE),
+    }
+    """Keys of the other shares, and what is said of them here."""
+
+    query: tuple[Parameter, ...]
+    """The parameters that must be equal; required. Without any (``[]``) the path alone counts."""
+
+    def faults(self) -> Iterator[tuple[Path, str]]:
+        """What is wrong between the fields."""
+        for index, name in enumerate(self.query):
+            if name in self.query[:index]:
+                yield ("query", index), f'is "{name}", which is query[{self.query.index(name)}] already'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageShare:
+    """Text messages to a WebSocket backend that mean 'watch': those of equal value, read as JSON, share a lane."""
+
+    LATER: ClassVar[Mapping[str, str]] = dict.fromkeys(("snapshot", "fresh"), SIGNALR_ALONE)
+    """Keys of the other shares, and what is said of them here."""
+
+    subscribe: Pointer
+    """A JSON pointer (RFC 6901), required; a message with a value there subscribes, and the value is the lane's key."""
+    unsubscribe: Pointer | None = None
+    """The same of a message that ends it; without one the lane is left when the client leaves."""
+
+
+Share: TypeAlias = CallShare | QueryShare | MessageShare
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Everyone:
+    """What the backend sends to all its clients: taken from one lane, and given to each client once."""
+
+    targets: tuple[Name, ...] = ()
+    """The targets of such messages; default none."""
+    welcome: tuple[Name, ...] = ()
+    """Targets that the backend sends to each connection when it connects: each client gets the newest; default none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Private:
+    """All other calls: they go over a connection of the client's own, a private lane."""
+
+    idle: Duration = 60.0
+    """How long a private lane without a call outlives its last one; default 60 s."""
+    eager: Boolean = False
+    """Whether a client that shows credentials has its private lane from its connecting on: then it hears what the
+    backend sends to its user though it never calls; default False."""
+    pooled: tuple[Name, ...] = ()
+    """Methods that may go over a few shared connections instead; default none."""
+    pool_size: Count = 4
+    """Connections that the pooled methods share; >= 1, default 4."""
+    forward: tuple[Header, ...] = ()
+    """Request headers of the client that are passed on, besides Authorization, Cookie,
+    Origin and X-Forwarded-For."""
+    rate: Count = 200
+    """Private lanes opened in a second at most; the others wait in order; >= 1, default 200."""
+    per_relay_max: Count = 10_000
+    """Private lanes that are open at once; >= 1, default 10,000. At the bound a call is answered with an error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lanes:
+    """The shared connections to the backend: how many, as whom, and what happens when one is lost."""
+
+    max: Count = 10_000
+    """Lanes that are open at once; >= 1, default 10,000. At the bound a subscription is answered with an error."""
+    per_client_max: Count = 100
+    """Lanes that one client may watch; >= 1, default 100."""
+    subscribe_rate: Count = 50
+    """Subscriptions of one client in a second; >= 1, default 50."""
+    token: Hidden | None = None
+    """The bearer token with which lanes connect; default none."""
+    headers: Mapping[Header, Hidden] = field(default_factory=dict)
+    """Request headers with which lanes connect; default none."""
+    keepalive: Interval = 15.0
+    """Between two pings to the backend; 0.1 s to a day, default 15 s."""
+    server_timeout: Interval = 30.0
+    """Silence of the backend after which a lane is lost; more than `keepalive`, default 30 s."""
+    connect_timeout: Interval = 15.0
+    """How long connecting may take, the handshake included: an equal part for each address of `upstream`; 0.1 s to a
+    day, default 15 s."""
+    backoff_min: Interval = 0.2
+    """The pause before the first attempt to connect again, which doubles; 0.1 s to a day, default 0.2 s."""
+    backoff_max: Interval = 1.5
+    """The longest such pause; >= `backoff_min`, default 1.5 s: lanes are back at once when the backend is."""
+    on_gap: Literal["nothing", "message", "close"] = "nothing"
+    """What clients are told when a lane was lost and is back, as messages may be missing: ``message`` sends
+    `gap_target`, ``close`` closes them; default ``nothing``."""
+    gap_target: Name = "fanwire:gap"
+    """The target of that message; default ``fanwire:gap``."""
+    snapshot_bytes_max: Size = 65_536
+    """How much of a lane's log is kept for late joiners; default 64 KiB."""
+
+    def faults(self) -> Iterator[tuple[Path, str]]:
+        """What is wrong between the fields."""
+        if self.server_timeout <= self.keepalive:
+            yield ("server_timeout",), "must be more than keepalive, or a quiet backend is taken for a lost one"
+        if self.backoff_max < self.backoff_min:
+            yield ("backoff_max",), "must not be less than backoff_min"
+
+
+def _share_of(share: Mapping[str, Any], relay: Mapping[str, Any]) -> type[Share]:
+    """By its keys where it can: that it is of another protocol than its relay is said by the relay's faults."""
+    if "query" in share:
+        return QueryShare
+    protocol = relay.get("protocol", "signalr")
+    if isinstance(protocol, dict):  # { env = "NAME" }, which is not read yet
+        protocol = "websocket" if str(share.get("subscribe")).startswith("/") else "signalr"
+    return MessageShare if protocol == "websocket" else CallShare
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayConfig:
+    """One path of clients, and the backend behind it."""
+
+    path: ServedPath
+    """What clients connect to; begins with ``/``; required, and different for each relay."""
+    upstream: Annotated[tuple[Url, ...], ONE_OR_MORE]
+    """The backend's URL, or a list: the next is tried when one fails; http, https, ws or wss; required."""
+    protocol: Literal["signalr", "websocket"] = "signalr"
+    """What clients and backend speak; default ``signalr``."""
+    negotiate: Boolean = True
+    """Whether the backend is asked for ``/negotiate`` (SignalR); False opens the WebSocket at once; default True."""
+    linger: Duration = 30.0
+    """How long a lane outlives its last client; default 30 s."""
+    admit: Literal["negotiate", "anyone"] = "negotiate"
+    """Who may connect: ``negotiate`` (default) asks the backend once for each distinct set of credentials, origin
+    and query; ``anyone`` asks nobody."""
+    admit_for: Duration = 60.0
+    """How long it is remembered that the backend lets in, or does not (401, 403); default 60 s."""
+    share: Annotated[tuple[Share, ...], Chosen(_share_of)] = ()
+    """What may be shared; default nothing: each client has connections of its own."""
+    everyone: Everyone = Everyone()
+    """What all clients get."""
+    private: Private = Private()
+    """What is one client's alone."""
+    lanes: Lanes = field(default_factory=Lanes)
+    """The shared connections."""
+
+    def faults(self) -> Iterator[tuple[Path, str]]:
+        """What is wrong between the fields."""
+        if self.protocol == "websocket":
+            yield from self._faults_of_websocket()
+        else:
+            yield from self._faults_of_signalr()
+        names: dict[str, Path] = {}
+        for path, call in self._calls():
+            known = call if self.protocol == "websocket" else call.casefold()  # as the backend finds its methods
+            above = next((name for name in names if known.startswith(f"{name}/")), None)
+            if known in names:
+                yield path, f'is "{call}", which is {dotted(names[known])} already'
+            elif self.protocol == "websocket" and above is not None:
+                yield path, f'is "{call}", below "{above}", which is {dotted(names[above])} already'
+            names.setdefault(known, path)
+
+    def _faults_of_websocket(self) -> Iterator[tuple[Path, str]]:
+        for at, is_set in (
+            (("negotiate",), not self.negotiate),
+            (("everyone",), self.everyone != Everyone()),
+            (("private", "pooled"), bool(self.private.pooled)),
+            *((("share", index), isinstance(share, CallShare)) for index, share in enumerate(self.share)),
+        ):
+            if is_set:
+                yield at, SIGNALR_ALONE
+        whole: int | None = None
+        takers: dict[str, int] = {}
+        for index, share in enumerate(self.share):
+            if not isinstance(share, QueryShare):
+                continue
+            where: Path = ("share", index, "query")
+            if whole is not None:
+                yield where, f"comes behind share[{whole}], which has all connections already"
+            elif not share.query:
+                whole = index
+            elif takers.keys() >= set(share.query):
+                before = " and ".join(f"share[{one}]" for one in sorted({takers[name] for name in share.query}))
+                yield where, f"comes behind {before}: no connection with these parameters is left"
+            for name in share.query:
+                takers.setdefault(name, index)
+
+    def _faults_of_signalr(self) -> Iterator[tuple[Path, str]]:
+        if self.path.casefold().endswith(NEGOTIATE):
+            yield ("path",), f'is "{self.path}", must not end in {NEGOTIATE}, which clients ask for below a path'
+        try:
+            _check_path(self.path.casefold())  # the engine finds it whatever the case, before its own paths
+        except Mistake as mistake:
+            yield ("path",), f'is "{self.path}", {mistake}, whatever the case'
+        everyones = dict.fromkeys(self.everyone.welcome, "everyone.welcome")
+        everyones |= dict.fromkeys(self.everyone.targets, "everyone.targets")
+        for index, share in enumerate(self.share):
+            at: Path = ("share", index)
+            if isinstance(share, QueryShare):
+                yield (*at, "query"), UNNAMED
+            elif share.subscribe.startswith("/"):
+                yield (*at, "subscribe"), f'is "{share.subscribe}", which {UNNAMED}'
+            elif isinstance(share, CallShare) and share.snapshot in everyones:
+                why = f"which is in {everyones[share.snapshot]}: lanes drop it"
+                yield (*at, "snapshot"), f'is "{share.snapshot}", {why}'
+
+    def meets(self, other: "RelayConfig") -> bool:
+        """Whether both would answer at the same path: those of SignalR are found whatever the case."""
+        relays, paths = (self, other), [self.path, other.path]
+        if "signalr" in (self.protocol, other.protocol):
+            paths = [path.casefold() for path in paths]
+        asked = {path + NEGOTIATE for path, one in zip(paths, relays, strict=True) if one.protocol == "signalr"}
+        return paths[0] == paths[1] or not asked.isdisjoint(paths)
+
+    def _calls(self) -> Iterator[tuple[Path, str]]:
+        for index, share in enumerate(self.share):
+            if not isinstance(share, QueryShare):
+                yield ("share", index, "subscribe"), share.subscribe
+                if share.unsubscribe is not None:
+                    yield ("share", index, "unsubscribe"), share.unsubscribe
+        for index, method in enumerate(self.private.pooled):
+            yield ("private", "pooled", index), method

@@ -1,0 +1,46 @@
+"""How the relays stand, in Prometheus' text format. ✗ what counts it."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from fanwire.relay.stats import RelayStats
+
+STATES = ("connecting", "live", "down")
+
+
+class Standing(Protocol):
+    """A relay, of either protocol."""
+
+    def stats(self) -> RelayStats:
+        """How it stands, now."""
+
+
+class RelayCollector(Collector):
+    """Reads the stats of all relays once for each scrape."""
+
+    def __init__(self, relays: Iterable[Standing]) -> None:
+        self._relays = relays
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family, by path."""
+        lanes = GaugeMetricFamily("fanwire_relay_lanes", "Lanes by state, now.", labels=["path", "state"])
+        clients = GaugeMetricFamily("fanwire_relay_watching", "Ties between a client and a lane, now.", labels=["path"])
+        private = GaugeMetricFamily("fanwire_relay_private_lanes", "Clients' own connections, now.", labels=["path"])
+        gaps = CounterMetricFamily("fanwire_relay_gaps", "Times that a lane was down.", labels=["path"])
+        broadcasts = GaugeMetricFamily(
+            "fanwire_relay_broadcast_live", "Whether the broadcast lane is live.", labels=["path", "protocol"]
+        )
+        for stats in (relay.stats() for relay in self._relays):
+            states = Counter(lane.state for lane in stats.lanes)
+            for state in STATES:
+                lanes.add_metric([stats.path, state], states[state])
+            clients.add_metric([stats.path], sum(lane.clients for lane in stats.lanes))
+            private.add_metric([stats.path], stats.private_lanes)
+            gaps.add_metric([stats.path], stats.gaps)
+            for protocol, how in stats.broadcasts.items():
+                broadcasts.add_metric([stats.path, protocol], how == "live")
+        return iter((lanes, clients, private, gaps, broadcasts))

@@ -1,0 +1,215 @@
+"""One relay of plain WebSockets: a path whose clients are a backend's, over one connection for each thing watched.
+
+It says how a client is let in, and keeps the lanes by what they watch (``plain_lane``). No bytes come by here but what
+clients send.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+from anyio.abc import TaskGroup
+
+from fanwire._engine import Engine, Opening, Relayed
+from fanwire.errors import ClientGone
+from fanwire.logs import relay_log
+from fanwire.relay.admission import ASKING_PART, passed_on
+from fanwire.relay.config import MessageShare, QueryShare, RelayConfig
+from fanwire.relay.lane import has_room
+from fanwire.relay.plain_admission import SWITCHING, Answer, PlainAdmission, Visitor, visitor_of
+from fanwire.relay.plain_client import PlainClient
+from fanwire.relay.plain_lane import PlainLane, PlainTerms
+from fanwire.relay.private import Gate
+from fanwire.relay.queries import query_of, values_of, with_query, without
+from fanwire.relay.relay import service_headers, target_of
+from fanwire.relay.stats import RelayStats, stats_of
+from fanwire.relay.upstreams import Upstreams
+
+NOWHERE = object()
+"""There is no value where a pointer points to."""
+
+
+class PlainRelay:
+    """See the module. Lives in the hub's event loop, for one serving."""
+
+    def __init__(
+        self,
+        config: RelayConfig,
+        engine: Engine,
+        tasks: TaskGroup,
+        upstreams: Upstreams,
+        acknowledge: Callable[[int], None],
+        handshake_timeout: float,
+    ) -> None:
+        self.config = config
+        self.engine = engine
+        self.acknowledge = acknowledge
+        self.lanes: dict[Any, PlainLane] = {}
+        self._by_query = [share for share in config.share if isinstance(share, QueryShare)]
+        self._by_message = [share for share in config.share if isinstance(share, MessageShare)]
+        own, shared = target_of(config), target_of(config, service_headers(config))
+        self._own, self._upstreams = own, upstreams
+        self._gate = Gate(tasks, config.private.rate, config.private.per_relay_max)
+        self._private_terms = upstreams, own, self._gate, config.private.idle
+        self._terms = PlainTerms(engine, upstreams, tasks, shared, config.linger, config.lanes, {})
+        asks = config.admit == "negotiate"
+        wait = min(config.lanes.connect_timeout, ASKING_PART * handshake_timeout)
+        asked = replace(own if asks else shared, connect_timeout=wait)
+        self._admission = PlainAdmission(upstreams, asked, asks=asks, admit_for=config.admit_for)
+        self._names = passed_on(config.private.forward)
+        self._lanes_made = 0
+        self._gaps = 0
+
+    # Clients
+
+    def visit(self, opening: Opening) -> PlainClient:
+        """A client asks to connect: the backend's answer will be its own."""
+        visitor = visitor_of(opening, self._names)
+        for index, share in enumerate(self._by_query):
+            values = values_of(visitor.query, share.query)
+            if any(values) or not share.query:
+                return self._visit_lane(opening.connection, visitor, index, share, values)
+        client = self._client(opening.connection, visitor, visitor.query)
+        if not self._by_message:
+            client.open_privately(visitor.subprotocols)
+            return client
+
+        def answered(answer: Answer) -> None:
+            if client.is_over:
+                return
+            if answer.status == SWITCHING:
+                client.let_in(answer.subprotocol)
+            else:
+                client.turned_away(answer.status)
+
+        self._admission.ask(visitor, answered)
+        return client
+
+    def _visit_lane(
+        self, connection: int, visitor: Visitor, index: int, share: QueryShare, values: tuple[tuple[str, ...], ...]
+    ) -> PlainClient:
+        rest = without(visitor.query, share.query)
+        client = self._client(connection, visitor, rest)
+        query = query_of(share.query, values)
+        key = ("query", index, values, visitor.subprotocols)
+
+        def answered(answer: Answer) -> None:
+            if client.is_over:
+                return
+            lane = self.lanes.get(key)
+            if answer.status != SWITCHING:
+                client.turned_away(answer.status)
+            elif lane is None and not self.has_room():
+                client.over_bound(self._over_max())
+            else:
+                urls, what = with_query(self._own.urls, query), dict(zip(share.query, values, strict=True))
+                way = f"?{'&'.join(share.query)}"
+                client.join(lane or self._open(key, way, urls, visitor.subprotocols, None, what))
+
+        # Who shows nothing that the lane does not show, and the lane nothing either, is let in as the lane is.
+        shows_nothing = visitor.is_anybody and not rest and not self._terms.target.headers
+        if shows_nothing or self.config.admit == "anyone":
+            answered(Answer(SWITCHING))
+        else:
+            self._admission.ask(visitor, answered)
+        return client
+
+    def _client(self, connection: int, visitor: Visitor, query: str) -> PlainClient:
+        urls = with_query(self._own.urls, query)
+        return PlainClient(self, connection, visitor.credentials, urls, self._private_terms)
+
+    def _over_max(self) -> str:
+        return f"{len(self.lanes) + 1} lanes are over the bound of {self.config.lanes.max}"
+
+    # Lanes
+
+    def has_room(self) -> bool:
+        """Whether there may be one lane more; one that lingers makes room."""
+        return has_room(self.lanes, self.config.lanes.max, self._terms.lingering)
+
+    def wish_of(self, message: Relayed, subprotocol: str | None) -> tuple[bool, Any] | None:
+        """Whether a message subscribes or unsubscribes, and the key of its lane; None of any other."""
+        if not (self._by_message and message.is_text):
+            return None
+        try:
+            document = msgspec.json.decode(message.data)
+            for index, share in enumerate(self._by_message):
+                for pointer, is_subscribing in ((share.subscribe, True), (share.unsubscribe, False)):
+                    value = NOWHERE if pointer is None else value_at(pointer, document)
+                    if value is not NOWHERE:
+                        canonical = msgspec.json.encode(value, order="deterministic")
+                        return is_subscribing, ("message", index, canonical, subprotocol)
+        except (msgspec.DecodeError, RecursionError):
+            pass  # it is no JSON, or none that a person wrote
+        return None
+
+    def open_lane(self, key: Any, message: bytes) -> PlainLane:
+        """The lane of this key, which has none yet; `message` is the first client's."""
+        _, index, canonical, subprotocol = key
+        offered = () if subprotocol is None else (subprotocol,)
+        way = self._by_message[index].subscribe
+        return self._open(key, way, self._own.urls, offered, message, msgspec.json.decode(canonical))
+
+    def _open(self, key: Any, way: str, urls: Any, offered: Any, message: bytes | None, what: Any) -> PlainLane:
+        self._lanes_made += 1
+
+        def end(lane: PlainLane) -> None:
+            self._gaps += lane.gaps
+            if self.lanes.get(key) is lane:
+                del self.lanes[key]
+
+        name = f"{self.config.path}#{self._lanes_made}"
+        lane = self.lanes[key] = PlainLane(name, way, urls, offered, message, what, self._terms, end)
+        relay_log.debug("%s is opened", lane)
+        return lane
+
+    def stats(self) -> RelayStats:
+        """How it stands, now."""
+        return RelayStats(
+            path=self.config.path,
+            lanes=[stats_of(lane, lane.way, "websocket") for lane in self.lanes.values()],
+            broadcasts={},
+            private_lanes=self._gate.count,
+            sessions=len(self._upstreams),
+            gaps=self._gaps + sum(lane.gaps for lane in self.lanes.values()),
+        )
+
+
+class PlainRelays:
+    """Those of one serving, and their clients."""
+
+    def __init__(self, relays: dict[str, PlainRelay]) -> None:
+        self._relays = relays
+        self._clients: dict[int, PlainClient] = {}
+
+    def opening(self, event: Opening) -> None:
+        """A client asks to connect."""
+        self._clients[event.connection] = self._relays[event.target.partition("?")[0]].visit(event)
+
+    def take(self, event: Relayed) -> None:
+        """A client has sent a message."""
+        client = self._clients.get(event.connection)
+        if client is not None:
+            client.take(event)
+
+    def closed(self, connection: int, gone: Callable[[], ClientGone]) -> bool:
+        """Whether it was a client of theirs that is gone."""
+        client = self._clients.pop(connection, None) if self._clients else None
+        if client is None:
+            return False
+        client.end(gone())
+        return True
+
+
+def value_at(pointer: str, document: Any) -> Any:
+    """What a JSON pointer (RFC 6901) points to; ``NOWHERE`` where that is not."""
+    for token in pointer.split("/")[1:]:
+        name = token.replace("~1", "/").replace("~0", "~")
+        if isinstance(document, dict):
+            document = document.get(name, NOWHERE)
+        elif isinstance(document, list) and name.isdecimal() and int(name) < len(document):
+            document = document[int(name)]
+        else:
+            return NOWHERE
+    return document

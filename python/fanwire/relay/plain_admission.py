@@ -1,0 +1,154 @@
+"""Who may connect to a relay of plain WebSockets, where no lane says: whoever the backend opens a connection for.
+
+A connection is opened as the client would have opened it, and closed again. What the backend said is remembered for
+``admit_for``: the same credentials and query get the same answer.
+"""
+
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field, replace
+from time import monotonic
+
+from fanwire._engine import Opening, Upstream
+from fanwire.auth import Request
+from fanwire.logs import relay_log
+from fanwire.relay.admission import SHOWN, Credentials, Memory, credentials_of, is_lasting
+from fanwire.relay.queries import with_query
+from fanwire.relay.upstreams import Owner, Target, Upstreams
+
+SWITCHING = 101
+"""HTTP's status of a WebSocket that opens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """A client that asks to connect: what it shows, and what it wants."""
+
+    credentials: Credentials
+    query: str = field(repr=False)
+    """As sent."""
+    subprotocols: tuple[str, ...]
+    """Those that it offers."""
+
+    @property
+    def is_anybody(self) -> bool:
+        """Whether it shows nothing by which a backend could tell it from others, its query aside."""
+        return not any(name in SHOWN for name, _ in self.credentials.headers)
+
+    def key(self) -> tuple[object, ...]:
+        """Equal for visitors that are the same to the backend."""
+        shown = tuple(pair for pair in self.credentials.headers if pair[0] in SHOWN)
+        return shown, self.query, self.subprotocols
+
+    def as_nobody(self) -> "Visitor":
+        """The same subprotocols, and nothing shown."""
+        return Visitor(replace(self.credentials, headers=(), query="", has_token=False), "", self.subprotocols)
+
+
+def visitor_of(opening: Opening, names: Set[str]) -> Visitor:
+    """The client of an opening, with the headers of these names."""
+    request = Request(opening)
+    offered = (name.strip() for line in request.headers.all("sec-websocket-protocol") for name in line.split(","))
+    query = opening.target.partition("?")[2]
+    return Visitor(credentials_of(request, names), query, tuple(filter(None, offered)))
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the backend said to a visitor."""
+
+    status: int | None = None
+    """HTTP's: 101 of one that may connect; None while it is not known, 0 where the backend cannot be reached."""
+    subprotocol: str | None = None
+    until: float = 0.0
+
+
+Then = Callable[[Answer], None]
+
+
+class Probe(Owner):
+    """A connection that is opened as a visitor, and closed."""
+
+    def __init__(self, admission: "PlainAdmission", visitor: Visitor, answer: Answer) -> None:
+        self._admission = admission
+        self.visitor = visitor
+        self.answer = answer
+        self.waiting: list[Then] = []
+        self._session = admission.open(self)
+
+    def opened(self, event: Upstream) -> None:
+        """It may connect."""
+        self.answer.subprotocol = event.subprotocol
+        self._admission.close(self._session)
+        self._tell(SWITCHING)
+
+    def closed(self, event: Upstream) -> None:
+        """It is over; it may not, unless it was opened before."""
+        if self.answer.status is None:
+            if event.status is None:
+                relay_log.warning("nobody can be admitted: %s", event.text)
+            self._tell(event.status or 0)
+
+    def _tell(self, status: int) -> None:
+        self.answer.status = status
+        self._admission.answered(self)
+        waiting, self.waiting = self.waiting, []
+        for then in waiting:
+            then(self.answer)
+
+
+class PlainAdmission:
+    """Asks the backend once for each kind of visitor, and remembers its answers for a while."""
+
+    def __init__(self, upstreams: Upstreams, target: Target, *, asks: bool, admit_for: float) -> None:
+        self._upstreams = upstreams
+        self._target = target
+        self._asks = asks
+        self._admit_for = admit_for
+        self._answers: Memory[Answer] = Memory()
+        self._probes: dict[bytes, Probe] = {}
+
+    def ask(self, visitor: Visitor, then: Then) -> None:
+        """Have `then` called with the backend's answer, at once where it is known.
+
+        Where nobody is asked about, the backend is still asked which of the client's subprotocols it chooses.
+        """
+        if not self._asks:
+            if not visitor.subprotocols:
+                then(Answer(SWITCHING))
+                return
+            visitor = visitor.as_nobody()
+        key = self._answers.hash(visitor.key())
+        answer = self._answers.get(key)
+        if answer is not None:
+            then(answer)
+            return
+        probe = self._probes.get(key)
+        if probe is None:
+            probe = self._probes[key] = Probe(self, visitor, Answer())
+        probe.waiting.append(then)
+
+    # What its probes do
+
+    def open(self, probe: Probe) -> int:
+        """Begin its session: in the visitor's name, if it is asked about."""
+        target, visitor = self._target, probe.visitor
+        return self._upstreams.open_plain(
+            probe,
+            target,
+            visitor.subprotocols,
+            ("nowhere",),
+            headers=visitor.credentials.of_session() if self._asks else (),
+            urls=with_query(target.urls, visitor.query),
+        )
+
+    def close(self, session: int) -> None:
+        """End it."""
+        self._upstreams.close(session, (1000, ""))
+
+    def answered(self, probe: Probe) -> None:
+        """Remember the answer; not one that may have been the backend's bad moment."""
+        key, answer = self._answers.hash(probe.visitor.key()), probe.answer
+        self._probes.pop(key, None)
+        if answer.status is not None and is_lasting(answer.status):
+            answer.until = monotonic() + self._admit_for
+            self._answers.put(key, answer)

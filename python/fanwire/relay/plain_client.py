@@ -1,0 +1,186 @@
+"""A client of a relay of plain WebSockets: which of its messages go where. ✗ lanes' lives ✗ bytes.
+
+A message that subscribes goes to the lane of its value, one that unsubscribes leaves it; everything else is private.
+"""
+
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any, Protocol
+
+from fanwire._engine import Engine, Relayed, Upstream
+from fanwire.client import cut_reason
+from fanwire.errors import ClientGone
+from fanwire.logs import relay_log
+from fanwire.relay.admission import Credentials
+from fanwire.relay.config import RelayConfig
+from fanwire.relay.plain_lane import PlainLane
+from fanwire.relay.plain_private import PlainPrivate
+from fanwire.relay.private import Gate
+from fanwire.relay.timing import Bucket
+from fanwire.relay.upstreams import Target, Upstreams
+
+GONE = "the backend is gone"
+LEFT = 1001
+"""What the backend is told of a client that ended without a close frame of its own."""
+PASSED_ON = {*range(1000, 1004), *range(1007, 1010), *range(1011, 1015), *range(3000, 5000)}
+"""Close codes that a server may send: RFC 6455 §7.4."""
+
+
+class Home(Protocol):
+    """The relay, as its clients need it."""
+
+    config: RelayConfig
+    engine: Engine
+    lanes: dict[Any, PlainLane]
+    acknowledge: Callable[[int], None]
+
+    def wish_of(self, message: Relayed, subprotocol: str | None) -> tuple[bool, Any] | None:
+        """Whether a message subscribes or unsubscribes, and the key of its lane; None of any other."""
+
+    def has_room(self) -> bool:
+        """Whether there may be one lane more; one that lingers makes room."""
+
+    def open_lane(self, key: Any, message: bytes) -> PlainLane:
+        """The lane of this key, which has none yet."""
+
+
+class PlainClient:
+    """One client; the pump hands it what the client sent."""
+
+    __slots__ = ("_bucket", "_is_in", "_is_over", "_lanes", "_private", "_relay", "_subprotocol", "id")
+
+    def __init__(
+        self,
+        relay: Home,
+        connection: int,
+        credentials: Credentials,
+        urls: Sequence[str],
+        terms: tuple[Upstreams, Target, Gate, float],
+    ) -> None:
+        self.id = connection
+        self._relay = relay
+        self._lanes: set[PlainLane] = set()
+        self._is_in = False
+        self._is_over = False
+        self._subprotocol: str | None = None
+        self._bucket = Bucket(relay.config.lanes.subscribe_rate)
+        self._private = PlainPrivate(self, credentials, urls, terms)
+
+    # Its opening
+
+    @property
+    def is_over(self) -> bool:
+        """It is gone, or turned away."""
+        return self._is_over
+
+    def join(self, lane: PlainLane) -> None:
+        """Let it in with that lane, which it then watches."""
+        self._lanes.add(lane)
+        lane.admit(self)
+
+    def open_privately(self, subprotocols: Sequence[str]) -> None:
+        """Let it in with a connection of its own."""
+        self._private.begin(subprotocols)
+
+    def let_in(self, subprotocol: str | None) -> None:
+        """The backend has agreed: the client's upgrade is answered."""
+        self._relay.engine.accept_relayed(self.id, subprotocol)
+        self.arrived(subprotocol)
+
+    def arrived(self, subprotocol: str | None) -> None:
+        """It is in."""
+        self._is_in, self._subprotocol = True, subprotocol
+
+    def turned_away(self, status: int | None) -> None:
+        """The backend has refused with that status, or cannot be reached."""
+        if self._is_in:
+            refused = f"the backend refused the connection with status {status}"
+            self._close(*((1008, refused) if status else (1012, GONE)))
+        elif not status:
+            self._refuse(503, "the backend cannot be reached")
+        else:
+            self._refuse(status if 400 <= status < 600 else 502, "")
+
+    def over_bound(self, why: str) -> None:
+        """A bound is reached: it is closed with what that is."""
+        if not self._is_in:
+            self.let_in(None)
+        self._close(1008, why)
+
+    def _refuse(self, status: int, reason: str) -> None:
+        self._is_over = True
+        self._relay.engine.refuse(self.id, status, reason)
+
+    # What it sends
+
+    def take(self, message: Relayed) -> None:
+        """Have a message go where it belongs. Each is acknowledged once."""
+        if self._is_over:
+            self.acknowledge()
+            return
+        wish = self._relay.wish_of(message, self._subprotocol)
+        if wish is not None:
+            is_subscribing, key = wish
+            lane = self._relay.lanes.get(key)
+            if is_subscribing:
+                self._subscribe(key, lane, message)
+                self.acknowledge()
+                return
+            if lane is not None and lane in self._lanes:
+                self._lanes.discard(lane)
+                lane.leave(self)
+                self.acknowledge()
+                return
+        self._private.send(message.data, self._subprotocol, is_text=message.is_text)
+
+    def _subscribe(self, key: Any, lane: PlainLane | None, message: Relayed) -> None:
+        relay, limits = self._relay, self._relay.config.lanes
+        if lane is not None and lane in self._lanes:
+            return
+        if not self._bucket.try_take(monotonic()):
+            self._tell_error(f"more than {limits.subscribe_rate:g} subscriptions a second")
+        elif len(self._lanes) >= limits.per_client_max:
+            self._tell_error(f"{len(self._lanes) + 1} subscriptions are over the bound of {limits.per_client_max}")
+        elif lane is None and not relay.has_room():
+            self._tell_error(f"{len(relay.lanes) + 1} lanes are over the bound of {limits.max}")
+        else:
+            lane = lane or relay.open_lane(key, message.data)
+            self._lanes.add(lane)
+            lane.watch(self, message.data)
+
+    def refused(self, lane: PlainLane, message: bytes) -> None:
+        """The backend refused the lane of this message: it goes in the client's own name."""
+        self._lanes.discard(lane)
+        self._private.send(message, self._subprotocol, is_text=True, is_owed=False)
+
+    def _tell_error(self, error: str) -> None:
+        self._relay.engine.send(self.id, {"error": error})
+
+    # Its end
+
+    def hung_up(self, event: Upstream) -> None:
+        """Its own connection is gone: the backend's close code is the client's."""
+        if event.code is None:
+            relay_log.info("client %d: its connection to the backend is lost: %s", self.id, event.text)
+            self._close(1012, GONE)
+        elif event.code in PASSED_ON:
+            self._close(event.code, event.reason)
+        else:
+            self._close(1000, "")
+
+    def end(self, gone: ClientGone) -> None:
+        """The client is gone."""
+        self._is_over = True
+        for lane in self._lanes:
+            lane.gone(self)
+        self._lanes.clear()
+        says = gone.by == "client" and gone.close_code in PASSED_ON
+        self._private.end(*((gone.close_code, gone.reason) if says else (LEFT, "")))
+
+    def acknowledge(self) -> None:
+        """A message is dealt with."""
+        self._relay.acknowledge(self.id)
+
+    def _close(self, code: int, reason: str) -> None:
+        self._is_over = True
+        self._relay.engine.disconnect(self.id, code, cut_reason(reason))

@@ -1,0 +1,238 @@
+"""A lane of plain WebSockets: one connection to the backend for all that watch the same. ✗ who they are ✗ bytes.
+
+Either it is what its URL says (clients of equal query parameters, which wait to be let in until the backend agrees), or
+what its first message says (clients that sent one of equal value, which are connected already). What comes on it goes
+into the engine's log of the same name, and from there to them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic, time
+from typing import Any, Protocol
+
+import msgspec
+from anyio.abc import TaskGroup
+
+from fanwire._engine import Engine, Upstream
+from fanwire.logs import relay_log
+from fanwire.relay.config import Lanes
+from fanwire.relay.lane import State
+from fanwire.relay.stats import shortened
+from fanwire.relay.timing import Backoff, Delay
+from fanwire.relay.upstreams import Owner, Target, Upstreams
+
+
+class Watcher(Protocol):
+    """A client, as a lane sees it."""
+
+    id: int
+
+    def let_in(self, subprotocol: str | None) -> None:
+        """The backend has agreed: the client's upgrade is answered."""
+
+    def turned_away(self, status: int | None) -> None:
+        """The backend has refused with that status, or cannot be reached."""
+
+    def refused(self, lane: "PlainLane", message: bytes) -> None:
+        """The backend refused the lane that this message of the client was to have: it may be allowed it by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainTerms:
+    """What all lanes of a relay have in common."""
+
+    engine: Engine
+    upstreams: Upstreams
+    tasks: TaskGroup
+    target: Target
+    linger: float
+    lanes: Lanes
+    lingering: "dict[PlainLane, None]"
+    """Those that nobody watches, in the order in which they will end."""
+
+
+@dataclass(slots=True, eq=False)
+class PlainLane(Owner):
+    """One connection; see the module."""
+
+    name: str
+    """Of its log in the engine."""
+    way: str
+    """How it is watched, for people: ``?match`` or ``/watch``."""
+    urls: Sequence[str] = field(repr=False)
+    subprotocols: Sequence[str]
+    """Offered to the backend."""
+    message: bytes | None = field(repr=False)
+    """What it sends when it is connected."""
+    what: Any = field(repr=False)
+    """Shown to clients that are told of a gap."""
+    terms: PlainTerms = field(repr=False)
+    on_end: Callable[["PlainLane"], None] = field(repr=False)
+    state: State = State.CONNECTING
+    watchers: dict[Watcher, bytes] = field(default_factory=dict, repr=False)
+    """With the message that each sent, while the lane was never live."""
+    subprotocol: str | None = None
+    """What the backend chose."""
+    why: str = ""
+    """Why it is down, or has failed."""
+    gap_since: float | None = None
+    """Wall clock at the begin of the gap, while it is down."""
+    gaps: int = 0
+    _waiting: list[Watcher] = field(default_factory=list, repr=False)
+    _session: int | None = None
+    _live_at: float = 0.0
+    _delay: Delay | None = None
+    _backoff: Backoff = field(init=False, repr=False)
+    shown: str = field(init=False, repr=False)
+    """What is watched, for people."""
+
+    def __post_init__(self) -> None:
+        lanes = self.terms.lanes
+        self.shown = shortened(msgspec.json.encode(self.what).decode())
+        self._backoff = Backoff(lanes.backoff_min, lanes.backoff_max)
+        self._connect()
+
+    # Clients
+
+    def admit(self, client: Watcher) -> None:
+        """Let the client in and have it watch, once the backend has agreed."""
+        if self.state is not State.LIVE:
+            self._waiting.append(client)
+            return
+        self._call_off()
+        self._welcome(client)
+
+    def watch(self, client: Watcher, message: bytes) -> None:
+        """Have a client that is connected watch from now on; `message` is what it sent for that."""
+        if self.state is State.LIVE:
+            self._call_off()
+        self._join(client)
+        self.watchers[client] = b"" if self.state is State.LIVE else message
+
+    def leave(self, client: Watcher) -> None:
+        """Have the client watch no longer."""
+        if self.watchers.pop(client, None) is not None:
+            self.terms.engine.leave_lane(client.id, self.name)
+        self._linger_if_empty()
+
+    def gone(self, client: Watcher) -> None:
+        """The client has left altogether, as the engine knows."""
+        self.watchers.pop(client, None)
+        if client in self._waiting:
+            self._waiting.remove(client)
+        self._linger_if_empty()
+
+    def _welcome(self, client: Watcher) -> None:
+        client.let_in(self.subprotocol)
+        self.watchers[client] = b""
+        self._join(client)
+
+    def _join(self, client: Watcher) -> None:
+        engine = self.terms.engine
+        if not engine.join_lane(client.id, self.name):
+            relay_log.warning("%s: what came first is over snapshot_bytes_max: clients start behind it", self)
+            engine.keep(self.name, None)
+            engine.join_lane(client.id, self.name)
+
+    def _linger_if_empty(self) -> None:
+        if self.watchers or self._waiting or self.state is State.CLOSED:
+            return
+        if self.state is State.LIVE:
+            self._call_off()
+            self._delay = Delay(self.terms.tasks, self.terms.linger, self.end)
+            self.terms.lingering[self] = None
+        else:
+            self.end()
+
+    def end(self) -> None:
+        """Close it; nobody watches."""
+        self.state = State.CLOSED
+        self._call_off()
+        self.terms.engine.keep(self.name, None)
+        if self._session is not None:
+            self.terms.upstreams.close(self._session, (1000, ""))
+        self.on_end(self)
+
+    def _call_off(self) -> None:
+        self.terms.lingering.pop(self, None)
+        if self._delay is not None:
+            self._delay.call_off()
+            self._delay = None
+
+    # The backend
+
+    def _connect(self) -> None:
+        self._delay = None
+        if self.state is State.CLOSED:
+            return
+        if self.message is None:
+            # For those who wait: what the backend sends first may be here before they are let in.
+            self.terms.engine.keep(self.name, self.terms.lanes.snapshot_bytes_max)
+        offered = self.subprotocols if self.subprotocol is None else (self.subprotocol,)
+        self._session = self.terms.upstreams.open_plain(
+            self, self.terms.target, offered, ("lane", self.name), urls=self.urls
+        )
+        if self.message is not None:
+            self.terms.upstreams.send_message(self._session, self.message, is_text=True)
+
+    def opened(self, event: Upstream) -> None:
+        """The backend has agreed."""
+        if self.state is State.CLOSED:
+            return
+        self.state, self._live_at, self.subprotocol = State.LIVE, monotonic(), event.subprotocol
+        if self.gap_since is not None:
+            self._tell_gap(self.gap_since, time())
+            self.gap_since = None
+        self.why = ""
+        self.watchers = dict.fromkeys(self.watchers, b"")
+        waiting, self._waiting = self._waiting, []
+        for client in waiting:
+            self._welcome(client)
+        self.terms.engine.keep(self.name, None)
+        self._linger_if_empty()
+
+    def _tell_gap(self, since: float, until: float) -> None:
+        relay_log.warning("%s is live again; a gap of %.1f s, because %s", self, until - since, self.why)
+        lanes = self.terms.lanes
+        if lanes.on_gap == "message":
+            told = {"gap": {"watching": self.what, "since": since, "until": until}}
+            self.terms.engine.publish_to_lane(self.name, told, lanes.gap_target)
+        elif lanes.on_gap == "close":
+            for client in self.watchers:
+                self.terms.engine.disconnect(client.id, 1012, "")
+
+    def closed(self, event: Upstream) -> None:
+        """The connection is gone, or could not be had: the lane is down, unless nobody needs it."""
+        self._session = None
+        if self.state is State.CLOSED:
+            return
+        self.why = event.text
+        if self.state is State.LIVE:
+            self._went_down()
+        elif self.gap_since is None and event.status is not None and 400 <= event.status < 500:
+            for client, message in list(self.watchers.items()):
+                self.leave(client)
+                client.refused(self, message)
+        waiting, self._waiting = self._waiting, []
+        if waiting and event.status is None:
+            relay_log.warning("%s cannot be opened: %s", self, self.why)
+        for client in waiting:
+            client.turned_away(event.status)
+        self.state = State.DOWN if self.gap_since is not None else State.CONNECTING
+        self._call_off()
+        if self.watchers:
+            relay_log.debug("%s is tried again: %s", self, self.why)
+            self._delay = Delay(self.terms.tasks, self._backoff.next(), self._connect)
+        else:
+            self.end()
+
+    def _went_down(self) -> None:
+        self.gaps += 1
+        self.gap_since = time()
+        relay_log.warning("%s is down: %s", self, self.why)
+        # One that accepts and hangs up again is not there: it is tried ever more seldom.
+        if monotonic() - self._live_at >= self.terms.lanes.backoff_max:
+            self._backoff.reset()
+
+    def __str__(self) -> str:
+        return f"lane {self.name} ({self.way} {self.shown})"

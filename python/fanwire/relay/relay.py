@@ -1,0 +1,250 @@
+"""One relay: a path whose clients are a backend's, over as few connections to it as there are things watched.
+
+It says who may connect (``admission``), keeps the lanes by what they watch (``lane``), the broadcast lanes
+(``broadcast``), the pools (``pool``) and its clients (``client``).
+"""
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING
+
+import msgspec
+from anyio.abc import TaskGroup
+
+from fanwire._engine import Engine, HubMessage
+from fanwire.auth import Identity, Request
+from fanwire.logs import relay_log
+from fanwire.relay.admission import Admission
+from fanwire.relay.broadcast import BroadcastLane
+from fanwire.relay.client import RelayedClient
+from fanwire.relay.config import CallShare, RelayConfig
+from fanwire.relay.lane import Lane, Terms, has_room
+from fanwire.relay.pool import Pool
+from fanwire.relay.private import Gate
+from fanwire.relay.stats import RelayStats, stats_of
+from fanwire.relay.timing import Backoff
+from fanwire.relay.unsubscribing import Answers
+from fanwire.relay.upstreams import Headers, Target, Upstreams
+
+if TYPE_CHECKING:
+    from fanwire.client import Client
+
+RECORD_BYTES_MAX = 1 << 20
+"""Of a message from the backend: clients built on ``websockets`` take no more."""
+QUEUE_BYTES_MAX = 256 << 10
+"""What may wait for the backend of one client's before the client is not read from."""
+
+REMEMBERED_BYTES_MAX = 1_024
+"""Of arguments whose canonical form is remembered."""
+
+Key = tuple[str, str, bytes]
+
+
+class Relay:
+    """See the module. Lives in the hub's event loop, for one serving."""
+
+    def __init__(
+        self,
+        config: RelayConfig,
+        engine: Engine,
+        tasks: TaskGroup,
+        upstreams: Upstreams,
+        acknowledge: Callable[[int], None],
+        handshake_timeout: float,
+    ) -> None:
+        self.config = config
+        self.engine = engine
+        self.acknowledge = acknowledge
+        self.lanes: dict[Key, Lane] = {}
+        shares = [share for share in config.share if isinstance(share, CallShare)]
+        self.subscribing: dict[str, CallShare] = {share.subscribe.casefold(): share for share in shares}
+        self.unsubscribing: dict[str, CallShare] = {
+            share.unsubscribe.casefold(): share for share in shares if share.unsubscribe is not None
+        }
+        self.pooled = frozenset(method.casefold() for method in config.private.pooled)
+        own, shared = target_of(config), target_of(config, service_headers(config))
+        everyone, welcome = frozenset(config.everyone.targets), frozenset(config.everyone.welcome)
+        self.gate = Gate(tasks, config.private.rate, config.private.per_relay_max)
+        subscribing = frozenset(share.subscribe.lower() for share in shares)
+        self.private_terms = upstreams, own, everyone | welcome, subscribing
+        self._admission = Admission(
+            upstreams,
+            own,
+            asks=config.admit == "negotiate",
+            forward=config.private.forward,
+            admit_for=config.admit_for,
+            handshake_timeout=handshake_timeout,
+        )
+        self._terms = Terms(
+            engine,
+            upstreams,
+            tasks,
+            shared,
+            everyone | welcome,
+            config.linger,
+            config.lanes.backoff_min,
+            config.lanes.backoff_max,
+            config.lanes.snapshot_bytes_max,
+            config.lanes.gap_target if config.lanes.on_gap == "message" else None,
+            config.lanes.on_gap == "close",
+            lingering={},
+        )
+        self._broadcast_route = ("broadcast", config.path, everyone, welcome)
+        self._broadcasts: dict[str, BroadcastLane] = {}
+        self._pools: dict[str, Pool] = {}
+        self._answers = Answers(upstreams, tasks, shared)
+        # Hub protocols of the clients that are connected.
+        self._present: dict[int, str] = {}
+        self._lanes_made = 0
+        self._gaps = 0
+        self.recall = self._admission.recall
+
+    # Clients
+
+    async def admit(self, request: Request) -> Identity:
+        """Who connects; see ``Admission.admit``."""
+        return await self._admission.admit(request)
+
+    def connected(self, client: "Client") -> None:
+        """A client has shaken hands: it hears from now on what is sent to all."""
+        protocol = client.hub_protocol or "json"
+        self._present[client.id] = protocol
+        broadcast = self._broadcast(protocol)
+        if broadcast.welcome:
+            self.engine.send_records(client.id, broadcast.welcome)
+        if self.config.private.eager:
+            client._calls = relayed = self.calls_of(client)
+            relayed.hold()
+
+    def calls_of(self, client: "Client") -> RelayedClient:
+        """What takes the client's messages."""
+        return RelayedClient(self, client)
+
+    def gone(self, id: int) -> None:
+        """A client is gone."""
+        self._present.pop(id, None)
+
+    def _greet(self, protocol: str, records: bytes) -> None:
+        """Give a welcome that has just come to those who came before it."""
+        for id, spoken in self._present.items():
+            if spoken == protocol:
+                self.engine.send_records(id, records)
+
+    def when_ready(self, protocol: str, go_on: Callable[[], None]) -> bool:
+        """Whether clients of this protocol may begin; else `go_on` is called when they may."""
+        return self._broadcast(protocol).when_ready(go_on)
+
+    def _broadcast(self, protocol: str) -> BroadcastLane:
+        broadcast = self._broadcasts.get(protocol)
+        if broadcast is None:
+            terms = self._terms
+            broadcast = self._broadcasts[protocol] = BroadcastLane(
+                terms.upstreams,
+                terms.tasks,
+                terms.target,
+                protocol,
+                self._broadcast_route,
+                self.backoff(),
+                partial(self._greet, protocol),
+            )
+        return broadcast
+
+    def backoff(self) -> Backoff:
+        """How attempts to connect to the backend are spaced."""
+        return Backoff(self.config.lanes.backoff_min, self.config.lanes.backoff_max)
+
+    # Lanes
+
+    def key_of(self, share: CallShare, protocol: str, arguments: bytes) -> Key | None:
+        """What lanes are told apart by: method, protocol, and the arguments as values; None if those can't be read."""
+        values = canonical(arguments, protocol == "json")
+        return None if values is None else (share.subscribe, protocol, values)
+
+    def has_room(self) -> bool:
+        """Whether there may be one lane more; one that lingers makes room."""
+        return has_room(self.lanes, self.config.lanes.max, self._terms.lingering)
+
+    def open_lane(self, key: Key, share: CallShare, protocol: str, arguments: bytes) -> Lane:
+        """The lane of this key, which has none yet."""
+        self._lanes_made += 1
+
+        def end(lane: Lane) -> None:
+            self._gaps += lane.gaps
+            if self.lanes.get(key) is lane:
+                del self.lanes[key]
+
+        lane = Lane(f"{self.config.path}#{self._lanes_made}", share, protocol, arguments, self._terms, end)
+        self.lanes[key] = lane
+        relay_log.debug("%s is opened", lane)
+        return lane
+
+    def answer_unsubscribe(self, client: RelayedClient, lane: Lane, call: HubMessage) -> None:
+        """Answer a client that has left a lane as the backend would have."""
+        if call.id:
+            self._answers.answer(client, lane, call)
+
+    def pool_of(self, protocol: str) -> Pool:
+        """The shared connections for pooled methods."""
+        pool = self._pools.get(protocol)
+        if pool is None:
+            private, terms = self.config.private, self._terms
+            pool = self._pools[protocol] = Pool(
+                terms.upstreams, terms.target, protocol, private.pool_size, private.idle
+            )
+        return pool
+
+    # What is visible
+
+    def stats(self) -> RelayStats:
+        """How it stands, now."""
+        return RelayStats(
+            path=self.config.path,
+            lanes=[stats_of(lane, lane.share.subscribe, lane.protocol) for lane in self.lanes.values()],
+            broadcasts={protocol: one.why or "live" for protocol, one in self._broadcasts.items()},
+            private_lanes=self.gate.count,
+            sessions=len(self._terms.upstreams),
+            gaps=self._gaps + sum(lane.gaps for lane in self.lanes.values()),
+        )
+
+
+def target_of(config: RelayConfig, headers: Headers = ()) -> Target:
+    """Where a relay's connections go, with these headers of the relay's own."""
+    lanes = config.lanes
+    return Target(
+        config.upstream,
+        config.negotiate and config.protocol == "signalr",
+        lanes.keepalive,
+        lanes.server_timeout,
+        lanes.connect_timeout,
+        RECORD_BYTES_MAX,
+        QUEUE_BYTES_MAX,
+        headers,
+    )
+
+
+def service_headers(config: RelayConfig) -> list[tuple[str, str]]:
+    """What shared connections show the backend."""
+    headers = [(name, value.reveal()) for name, value in config.lanes.headers.items()]
+    if config.lanes.token is not None:
+        headers.append(("Authorization", f"Bearer {config.lanes.token.reveal()}"))
+    return headers
+
+
+@lru_cache(maxsize=10_000)
+def _canonical(arguments: bytes, is_json: bool) -> bytes | None:
+    codec = msgspec.json if is_json else msgspec.msgpack
+    try:
+        values = codec.decode(arguments)
+    except Exception:  # what a client sends: numbers out of range, no UTF-8, too deep …
+        return None
+    encoded: bytes
+    try:
+        encoded = codec.encode(values, order="deterministic")
+    except TypeError:  # in MessagePack names may be anything
+        encoded = codec.encode(values)
+    return encoded
+
+
+def canonical(arguments: bytes, is_json: bool) -> bytes | None:
+    """Arguments without what does not matter: white space, the order of members. None if they can't be read."""
+    return (_canonical if len(arguments) <= REMEMBERED_BYTES_MAX else _canonical.__wrapped__)(arguments, is_json)

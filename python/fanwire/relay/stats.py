@@ -1,0 +1,83 @@
+"""How relays stand, of either protocol."""
+
+from collections.abc import Sized
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+SHOWN_MAX = 80
+"""Characters of a lane's arguments in stats and log."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStats:
+    """How a lane stands."""
+
+    method: str
+    """The call that subscribes; of a plain backend ``?match`` (parameters of the query) or ``/watch`` (the pointer)."""
+    arguments: str
+    """What is watched, as JSON, shortened to 80 characters: the call's arguments, the parameters, or the value."""
+    protocol: str
+    """``json``, ``messagepack`` or, of a plain backend, ``websocket``."""
+    state: str
+    """``connecting``, ``live`` or ``down``."""
+    clients: int
+    """Those that watch; not those that wait for the lane to open."""
+    gap_since: float | None
+    """Wall clock in seconds since when it is down; None while it is not."""
+    gaps: int
+    """How often it was down."""
+    why: str
+    """Why it is down or could not be opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStats:
+    """How a relay stands."""
+
+    path: str
+    lanes: list[LaneStats]
+    broadcasts: dict[str, str]
+    """By hub protocol: ``live``, or why the broadcast lane is down; empty of a plain backend."""
+    private_lanes: int
+    """Connections of single clients to the backend, open or about to be."""
+    sessions: int
+    """All connections to backends, of all relays of the hub."""
+    gaps: int
+    """How often lanes were down since the start."""
+
+
+class StandingLane(Protocol):
+    """A lane, of either protocol."""
+
+    shown: str
+    gap_since: float | None
+    gaps: int
+    why: str
+
+    @property
+    def state(self) -> Enum:
+        """Where it is in its life."""
+
+    @property
+    def watchers(self) -> Sized:
+        """The clients that watch."""
+
+
+def stats_of(lane: StandingLane, method: str, protocol: str) -> LaneStats:
+    """How one lane stands, now."""
+    return LaneStats(
+        method=method,
+        arguments=lane.shown,
+        protocol=protocol,
+        state=lane.state.value,
+        clients=len(lane.watchers),
+        gap_since=lane.gap_since,
+        gaps=lane.gaps,
+        why=lane.why,
+    )
+
+
+def shortened(text: str) -> str:
+    """At most ``SHOWN_MAX`` characters of it."""
+    return text if len(text) <= SHOWN_MAX else f"{text[: SHOWN_MAX - 1]}…"

@@ -1,0 +1,172 @@
+"""Connections to a backend, by number, and who hears of each. ✗ bytes of any protocol ✗ lanes.
+
+The connections themselves live in the engine's upstream thread; what they carry goes from there to the clients without
+coming by here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fanwire._engine import Engine, Upstream
+from fanwire.logs import relay_log
+
+Headers = Sequence[tuple[str, str]]
+REFUSING = (401, 403)
+"""Statuses with which a backend says that a connection is not for this one."""
+
+
+class Owner:
+    """Whose a session is. Every event of it is told to the owner, which overrides what it wants to hear.
+
+    ``closed`` is the last.
+    """
+
+    __slots__ = ()
+
+    def opened(self, event: Upstream) -> None:
+        """The backend has shaken hands; ``subprotocol`` is what a plain one chose."""
+
+    def completed(self, event: Upstream) -> None:
+        """A call of ours has ended: ``id``, ``outcome`` and ``body``."""
+
+    def happened(self, event: Upstream) -> None:
+        """Anything else; see ``Upstream.kind``."""
+
+    def closed(self, event: Upstream) -> None:
+        """The session is over, or could not be had: ``text``, ``status``, ``may_reconnect``, ``pending``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where sessions go and how long they may take; see ``config``."""
+
+    urls: Sequence[str]
+    negotiates: bool
+    keepalive: float
+    server_timeout: float
+    connect_timeout: float
+    record_bytes_max: int
+    queue_bytes_max: int
+    headers: Headers = field(default=(), repr=False)
+
+
+class Upstreams:
+    """The sessions of one serving."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._owners: dict[int, Owner] = {}
+        self._newest = 0
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+    def open(
+        self,
+        owner: Owner,
+        target: Target,
+        protocol: str,
+        route: tuple[Any, ...],
+        *,
+        headers: Headers = (),
+        urls: Sequence[str] | None = None,
+        idle: float | None = None,
+    ) -> int:
+        """Begin a session and give its number; what is sent to it at once goes out behind the handshake."""
+        session = self._number(owner)
+        self._engine.upstream_open(
+            session,
+            list(urls or target.urls),
+            [*target.headers, *headers],
+            protocol,
+            route,
+            negotiates=target.negotiates,
+            keepalive=target.keepalive,
+            server_timeout=target.server_timeout,
+            connect_timeout=target.connect_timeout,
+            idle=idle,
+            record_bytes_max=target.record_bytes_max,
+            queue_bytes_max=target.queue_bytes_max,
+        )
+        return session
+
+    def open_plain(
+        self,
+        owner: Owner,
+        target: Target,
+        subprotocols: Sequence[str],
+        route: tuple[Any, ...],
+        *,
+        headers: Headers = (),
+        urls: Sequence[str] | None = None,
+        idle: float | None = None,
+    ) -> int:
+        """As ``open``, with a plain WebSocket backend."""
+        session = self._number(owner)
+        self._engine.upstream_open_plain(
+            session,
+            list(urls or target.urls),
+            [*target.headers, *headers],
+            list(subprotocols),
+            route,
+            keepalive=target.keepalive,
+            server_timeout=target.server_timeout,
+            connect_timeout=target.connect_timeout,
+            idle=idle,
+            message_bytes_max=target.record_bytes_max,
+            queue_bytes_max=target.queue_bytes_max,
+        )
+        return session
+
+    def negotiate(self, owner: Owner, url: str, headers: Headers, timeout: float) -> int:
+        """Ask a backend what it would answer to these credentials; ``happened`` hears of ``negotiated``, once."""
+        session = self._number(owner)
+        self._engine.upstream_negotiate(session, url, list(headers), timeout)
+        return session
+
+    def _number(self, owner: Owner) -> int:
+        self._newest += 1
+        self._owners[self._newest] = owner
+        return self._newest
+
+    def send(self, session: int, records: bytes) -> int | None:
+        """Queue whole records; gives how many bytes wait, None where the session is closed or closing."""
+        return self._engine.upstream_send(session, records)
+
+    def invoke(self, session: int, protocol: str, id: str, target: str, arguments: bytes) -> None:
+        """Call a method with raw arguments."""
+        self._engine.upstream_invoke(session, protocol, id, target, arguments)
+
+    def send_message(self, session: int, data: bytes, *, is_text: bool) -> int | None:
+        """As ``send``, one message for a plain backend."""
+        return self._engine.upstream_send_message(session, data, is_text)
+
+    def close(self, session: int, farewell: tuple[int, str] | None = None) -> None:
+        """End a session, with this code and reason in the Close frame; ``closed`` is told all the same."""
+        self._engine.upstream_close(session, farewell)
+
+    def dispatch(self, event: Upstream) -> None:
+        """Tell the owner. What goes wrong there is logged: it is one session's, and the others go on."""
+        owner = self._owners.get(event.session)
+        if owner is None:
+            return
+        try:
+            self._tell(owner, event)
+        except Exception:
+            relay_log.exception("a backend's %r could not be dealt with", event.kind)
+
+    def _tell(self, owner: Owner, event: Upstream) -> None:
+        match event.kind:
+            case "opened":
+                owner.opened(event)
+            case "completion":
+                owner.completed(event)
+            case "closed":
+                del self._owners[event.session]
+                owner.closed(event)
+            case "negotiated":
+                del self._owners[event.session]
+                owner.happened(event)
+            case _:
+                owner.happened(event)

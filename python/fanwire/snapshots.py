@@ -1,0 +1,108 @@
+"""Keyframes on demand: the application is asked for one when new subscribers wait, at most once in a while."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import anyio
+from anyio.abc import TaskGroup
+
+from fanwire._engine import Engine, SnapshotWanted, matches
+from fanwire._loop import Callback, finish
+from fanwire.logs import hub_log
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRule:
+    """Who makes the snapshots of the channels that match a pattern."""
+
+    pattern: str
+    callback: Callback
+    interval: float
+    """Seconds for which new subscribers begin at the same one."""
+    timeout: float
+    """Seconds that the callback may take."""
+    event: str | None
+    """As of ``publish``."""
+
+
+class Snapshots:
+    """Asks for them, one at a time for a channel. All state is the loop's thread's own."""
+
+    def __init__(self, engine: Engine, rules: Sequence[SnapshotRule], tasks: TaskGroup) -> None:
+        self._engine = engine
+        self._rules = rules
+        self._tasks = tasks
+        # Async callbacks at work at once; the others wait in order.
+        self._at_work = anyio.CapacityLimiter(AT_WORK_MAX)
+        # When each channel's last one was asked for, and whether in vain; those of long ago are forgotten when there
+        # are many.
+        self._asked: dict[str, tuple[float, bool]] = {}
+
+    def wanted(self, event: SnapshotWanted) -> None:
+        """New subscribers of a channel wait: have them get one, or begin live."""
+        rule = next(rule for rule in self._rules if matches(rule.pattern, event.channel))
+        now = anyio.current_time()
+        asked_at, has_failed = self._asked.get(event.channel, (-rule.interval, False))
+        pause = asked_at + rule.interval - now
+        if pause > 0 and has_failed:
+            self._engine.give_up_snapshot(event.channel, _none_of(event.channel))
+        elif pause > rule.timeout:
+            self._tasks.start_soon(self._give_up_later, event.channel, rule.timeout)
+        elif pause <= 0 and not rule.callback.is_async:
+            finish(self._ask(event.channel, rule))  # here and now: nothing is published between the state and its place
+        else:
+            self._tasks.start_soon(self._ask_later, event.channel, rule, max(pause, 0))
+
+    async def _ask_later(self, channel: str, rule: SnapshotRule, pause: float) -> None:
+        await anyio.sleep(pause)
+        with anyio.move_on_after(rule.timeout) as scope:
+            async with self._at_work:
+                await self._ask(channel, rule)
+        if scope.cancelled_caught:
+            hub_log.error("the snapshot of channel %r took longer than %g s", channel, rule.timeout)
+            self._give_up(channel)
+
+    async def _give_up_later(self, channel: str, pause: float) -> None:
+        """The last one has left the backlog, and it is too early for the next: nobody waits for so long."""
+        await anyio.sleep(pause)
+        self._engine.give_up_snapshot(channel, _none_of(channel))
+
+    def _give_up(self, channel: str) -> None:
+        self._asked[channel] = (anyio.current_time(), True)
+        self._engine.give_up_snapshot(channel, _none_of(channel))
+
+    async def _ask(self, channel: str, rule: SnapshotRule) -> None:
+        self._note(channel, rule)
+        try:
+            data = await rule.callback(channel)
+            if data is not None:
+                self._engine.publish_snapshot(channel, data, rule.event)
+                return
+        except Exception:
+            hub_log.exception("the snapshot of channel %r could not be made", channel)
+        self._give_up(channel)
+
+    def _note(self, channel: str, rule: SnapshotRule) -> None:
+        now = anyio.current_time()
+        if len(self._asked) >= ASKED_MAX:
+            self._asked = {name: asked for name, asked in self._asked.items() if asked[0] + INTERVAL_MAX > now}
+        self._asked[channel] = (now, False)
+
+
+AT_WORK_MAX = 64
+"""Channels whose snapshots are being made at once: a client that invents channels must not cost more than that."""
+ASKED_MAX = 10_000
+"""Channels whose last snapshot is remembered, before those of long ago are looked for."""
+INTERVAL_MAX = 3600.0
+"""Longest ``interval``, seconds."""
+
+
+def check_snapshot(interval: float, timeout: float) -> None:
+    """Raises ValueError for times that are out of range."""
+    for name, value in (("interval", interval), ("timeout", timeout)):
+        if not 0 < value <= INTERVAL_MAX:
+            raise ValueError(f"{name} must be > 0 and <= {INTERVAL_MAX:g} seconds, not {value}")
+
+
+def _none_of(channel: str) -> str:
+    return f"no snapshot of channel {channel}: what follows is live"

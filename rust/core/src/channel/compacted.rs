@@ -1,0 +1,115 @@
+//! Frames that a log has let go of and that are still the newest of their keys: policy `latest` only.
+//!
+//! They keep their places: a cursor that stands before the log's head goes on with what is here, and then at the head.
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::keys::Keys;
+use super::log::FrameMark;
+use super::segment::{Segment, Slice};
+use crate::connection_id::ConnectionId;
+
+/// One frame, in memory of its own.
+#[derive(Debug)]
+pub(super) struct Value {
+    pub(super) mark: FrameMark,
+    pub(super) frame: Slice,
+    /// Those who are not to get it.
+    pub(super) excluded: Option<Arc<[ConnectionId]>>,
+}
+
+impl Value {
+    fn new(mark: FrameMark, start: u64, bytes: &[u8], excluded: Option<Arc<[ConnectionId]>>) -> Self {
+        let own = Segment::new(start, bytes.len());
+        own.write(0, bytes);
+        Self { mark, frame: Slice::new(&Arc::new(own), 0, bytes.len()), excluded }
+    }
+
+    /// Where it stood in the log.
+    pub(super) fn start(&self) -> u64 {
+        self.frame.position()
+    }
+}
+
+/// Oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Compacted {
+    values: VecDeque<Value>,
+    /// Of those that are not replaced.
+    bytes: u64,
+    /// How many of them are replaced by now, and their bytes.
+    replaced: usize,
+    replaced_bytes: u64,
+}
+
+/// The replaced are removed once they are more than so many, or bytes, and half of the rest.
+const REPLACED_MIN: usize = 16;
+const REPLACED_BYTES_MIN: u64 = 4 << 10;
+
+impl Compacted {
+    /// Takes a frame that leaves the log; each comes from behind the one before.
+    pub(super) fn push(&mut self, mark: FrameMark, start: u64, frame: &[u8], excluded: Option<Arc<[ConnectionId]>>) {
+        self.bytes += frame.len() as u64;
+        self.values.push_back(Value::new(mark, start, frame, excluded));
+    }
+
+    /// The publication of this number was replaced, which may be one of these. They are removed once they are many.
+    pub(super) fn note_replaced(&mut self, offset: u64, keys: &Keys) {
+        let Ok(index) = self.values.binary_search_by_key(&offset, |value| value.mark.offset) else { return };
+        let bytes = self.values[index].frame.bytes().len() as u64;
+        self.bytes -= bytes;
+        self.replaced_bytes += bytes;
+        self.replaced += 1;
+        let is_much = self.replaced_bytes > REPLACED_BYTES_MIN + self.bytes / 2;
+        if is_much || self.replaced > REPLACED_MIN + self.count() / 2 {
+            self.values.retain(|value| keys.is_newest(value.mark.key, value.mark.offset));
+            (self.replaced, self.replaced_bytes) = (0, 0);
+        }
+    }
+
+    pub(super) fn pop(&mut self, keys: &Keys) {
+        let Some(value) = self.values.pop_front() else { return };
+        let bytes = value.frame.bytes().len() as u64;
+        if keys.is_newest(value.mark.key, value.mark.offset) {
+            self.bytes -= bytes;
+        } else {
+            self.replaced -= 1;
+            self.replaced_bytes -= bytes;
+        }
+    }
+
+    pub(super) fn first(&self) -> Option<&Value> {
+        self.values.front()
+    }
+
+    /// Those from a cursor on.
+    pub(super) fn from(&self, cursor: u64) -> impl Iterator<Item = &Value> {
+        self.values.range(self.values.partition_point(|value| value.start() < cursor)..)
+    }
+
+    /// Whether the frame is here that began at this place.
+    pub(super) fn has(&self, start: u64) -> bool {
+        self.from(start).next().is_some_and(|value| value.start() == start)
+    }
+
+    /// Those behind an offset.
+    pub(super) fn behind(&self, offset: u64) -> impl Iterator<Item = &Value> {
+        self.values.range(self.values.partition_point(|value| value.mark.offset <= offset)..)
+    }
+
+    /// Where the frame ends that holds the byte at `position`.
+    pub(super) fn frame_end(&self, position: u64) -> Option<u64> {
+        let value = self.values.get(self.values.partition_point(|value| value.mark.end <= position))?;
+        (value.start() <= position).then_some(value.mark.end)
+    }
+
+    /// Of those that are not replaced.
+    pub(super) fn count(&self) -> usize {
+        self.values.len() - self.replaced
+    }
+
+    /// Of those that are not replaced; the others are never more than half as much again and a little.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}

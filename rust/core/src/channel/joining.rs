@@ -1,0 +1,279 @@
+//! Who watches a channel: counted in, from where they begin, and out.
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use smallvec::SmallVec;
+
+use super::compacted::Value;
+use super::log::{Edge, FrameKind, FrameMark, Log};
+use super::policy::{Mode, Origin, Policy, Seek, Start};
+use super::reading::{Reader, Run};
+use super::segment::Slice;
+use super::watch::Watch;
+use super::{Channel, Inner, stored};
+use crate::position::Position;
+use crate::protocol::{Format, write_frame};
+
+/// A subscription on its way to its shard: whoever drops it gives it back.
+#[derive(Debug)]
+pub struct Watched {
+    pub(crate) channel: Arc<Channel>,
+    pub(crate) format: Format,
+    pub(crate) watch: Arc<Watch>,
+    /// Where the log ended when it was asked for: what comes behind it reaches the subscriber in any case.
+    pub(crate) cursor: u64,
+    is_kept: bool,
+}
+
+impl Watched {
+    /// The shard has taken note of its cursor and calls [`Channel::unwatch`] in its time.
+    pub(crate) fn keep(mut self) {
+        self.is_kept = true;
+        self.watch.joining.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.watch.joining.fetch_sub(1, Ordering::AcqRel);
+            self.channel.unwatch(self.format, &self.watch);
+        }
+    }
+}
+
+/// Where an overtaken cursor goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Overtaken {
+    /// Nowhere: the policy promised every publication.
+    Close,
+    /// Here, having lost so many publications.
+    Skip(u64, Mode, u64),
+}
+
+impl Channel {
+    /// Counts a subscriber of `shard` in, from the tail on.
+    pub(crate) fn watch(self: &Arc<Self>, format: Format, shard: usize) -> Watched {
+        self.watch_in(&mut self.lock(), format, shard)
+    }
+
+    /// As [`watch`](Self::watch), with the records that were kept for a newcomer; `None` when those are lost.
+    pub(crate) fn watch_kept(self: &Arc<Self>, format: Format, shard: usize) -> Option<(Watched, Vec<u8>)> {
+        let mut inner = self.lock();
+        let records = match &inner.kept {
+            Some(kept) => kept.records()?.to_vec(),
+            None => Vec::new(),
+        };
+        Some((self.watch_in(&mut inner, format, shard), records))
+    }
+
+    fn watch_in(self: &Arc<Self>, inner: &mut Inner, format: Format, shard: usize) -> Watched {
+        if self.formats_seen.load(Ordering::Relaxed) & format.bit() == 0 {
+            self.formats_seen.fetch_or(format.bit(), Ordering::Relaxed);
+        }
+        if inner.logs[format as usize].is_none() {
+            inner.logs[format as usize] = Some(Box::new(self.begin_log(inner, format)));
+        }
+        let log = inner.logs[format as usize].as_mut().expect("made above");
+        let tail = log.tail();
+        let known = log.watches.iter().find(|watch| watch.shard == shard).cloned();
+        let watch = known.unwrap_or_else(|| {
+            let watch = Arc::new(Watch::new(shard, tail));
+            log.watches.push(Arc::clone(&watch));
+            watch
+        });
+        watch.subscribers.fetch_add(1, Ordering::Relaxed);
+        watch.joining.fetch_add(1, Ordering::AcqRel);
+        self.formats.fetch_or(format.bit(), Ordering::Release);
+        self.subscribers.fetch_add(1, Ordering::Relaxed);
+        Watched { channel: Arc::clone(self), format, watch, cursor: tail, is_kept: false }
+    }
+
+    /// A log for the first subscriber of a format: with what is stored, framed.
+    fn begin_log(&self, inner: &Inner, format: Format) -> Log {
+        let Some(stored) = &inner.stored else { return Log::behind(inner.offset) };
+        let mut log = Log::behind(stored.head.offset);
+        log.lost.offset = stored.lost.offset;
+        let mut frame = Vec::new();
+        let write = |mark, form: &Slice, frame: &mut Vec<u8>| {
+            let (payload, event) = stored::read(form.bytes());
+            frame.clear();
+            write_frame(format, &payload, event, self.stamp(mark), frame)
+        };
+        let is_newest = |value: &&Value| inner.keys.is_newest(value.mark.key, value.mark.offset);
+        for value in stored.compacted.from(0).filter(is_newest) {
+            match write(value.mark, &value.frame, &mut frame) {
+                Ok(()) => log.append_compacted(&frame, value.mark),
+                Err(_) => log = Log::behind(value.mark.offset), // it was kept before anyone spoke this encoding
+            }
+        }
+        log.head.offset = stored.head.offset;
+        for (mark, form) in frames_of(stored) {
+            match write(mark, &form, &mut frame) {
+                Ok(()) => log.append(&frame, mark, 0, &self.settings, &inner.keys),
+                Err(_) => log = Log::behind(mark.offset),
+            }
+        }
+        log
+    }
+
+    /// Counts a subscriber out. True when it was the shard's last: the shard forgets what it kept for the log.
+    pub(crate) fn unwatch(&self, format: Format, watch: &Arc<Watch>) -> bool {
+        let mut inner = self.lock();
+        self.subscribers.fetch_sub(1, Ordering::Relaxed);
+        if watch.subscribers.fetch_sub(1, Ordering::Relaxed) > 1 {
+            return false;
+        }
+        let slot = &mut inner.logs[format as usize];
+        if let Some(log) = slot {
+            log.watches.retain(|other| !Arc::ptr_eq(other, watch));
+            if log.watches.is_empty() {
+                *slot = None;
+                self.formats.fetch_and(!format.bit(), Ordering::Release);
+            }
+        }
+        true
+    }
+
+    /// Where a subscriber that wants to begin at `origin`, and asked for it when the log ended at `tail`, does begin.
+    pub(crate) fn seek(&self, format: Format, origin: Origin, tail: u64, now_ns: u64) -> Seek {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let Some(log) = &inner.logs[format as usize] else {
+            let position = Position { epoch: self.epoch, offset: inner.offset };
+            let recovered = origin.since.map(|since| since == position);
+            return Seek { cursor: tail, mode: Mode::Lagging, position, recovered, asks: false };
+        };
+        let at = |(edge, mode): (Edge, Mode), recovered, asks| {
+            let position = Position { epoch: self.epoch, offset: edge.offset };
+            Seek { cursor: edge.position, mode, position, recovered, asks }
+        };
+        let mut recovered = None;
+        if let Some(since) = origin.since {
+            let found = (since.epoch == self.epoch).then(|| log.seek_offset(since.offset, &self.settings, now_ns));
+            if let Some(found) = found.flatten() {
+                return at(found, Some(true), false);
+            }
+            recovered = Some(false);
+        }
+        let live = (Edge { position: tail, offset: log.offset_before(tail) }, Mode::Replaying);
+        match origin.start.unwrap_or(self.settings.start) {
+            Start::Live => at(live, recovered, false),
+            Start::History => at(log.seek_oldest(&self.settings, now_ns), recovered, false),
+            Start::Keyframe => match (log.living_keyframe(now_ns), self.settings.snapshot_interval) {
+                (Some((edge, mark)), interval) if interval.is_none_or(|max| is_fresh(&mark, max, now_ns)) => {
+                    at((edge, Mode::AtKeyframe), recovered, false)
+                }
+                (_, None) => at(live, recovered, false),
+                (_, Some(_)) => {
+                    let asks = !std::mem::replace(&mut inner.is_snapshot_awaited, true);
+                    at((live.0, Mode::AwaitingKeyframe), recovered, asks)
+                }
+            },
+        }
+    }
+
+    /// Where a cursor that waits for a keyframe goes on, once there is one, and how many publications pass it by until then.
+    pub(crate) fn keyframe_from(&self, format: Format, cursor: u64, now_ns: u64) -> Option<(u64, u64)> {
+        let inner = self.lock();
+        let log = inner.logs[format as usize].as_ref()?;
+        let (edge, _) = log.living_keyframe(now_ns)?;
+        (edge.position >= cursor).then(|| (edge.position, edge.offset.saturating_sub(log.offset_before(cursor))))
+    }
+
+    /// What the policy says of a cursor that was overtaken, while its shard has fanned out up to `tail`.
+    ///
+    /// Of policy `latest` it may be a newcomer's whose keyframe is gone, with nothing else: it has lost nothing yet.
+    pub(crate) fn overtaken(&self, format: Format, (cursor, mode): (u64, Mode), tail: u64, now_ns: u64) -> Overtaken {
+        let inner = self.lock();
+        let Some(log) = &inner.logs[format as usize] else { return Overtaken::Skip(tail, Mode::Lagging, 0) };
+        let lost = |to| log.offset_before(to).saturating_sub(log.offset_before(cursor));
+        // At one that its shard is yet to come past it would take the place of those at the tail.
+        let is_ahead = |edge: &Edge| edge.position > cursor && edge.position < tail;
+        let keyframe = || log.living_keyframe(now_ns).map(|(edge, _)| edge).filter(is_ahead);
+        let at_keyframe = || match keyframe() {
+            Some(edge) => Overtaken::Skip(edge.position, Mode::AtKeyframe, lost(edge.position)),
+            None => Overtaken::Skip(tail, Mode::AwaitingKeyframe, lost(tail)),
+        };
+        let is_newcomer = mode == Mode::AtKeyframe && cursor >= log.overtaken_before(Policy::Latest);
+        match self.settings.policy {
+            _ if mode == Mode::AwaitingKeyframe => at_keyframe(),
+            Policy::Latest if is_newcomer => match (keyframe(), self.settings.snapshot_interval) {
+                (Some(edge), _) => Overtaken::Skip(edge.position, Mode::AtKeyframe, 0),
+                (None, Some(_)) => Overtaken::Skip(tail, Mode::AwaitingKeyframe, 0),
+                (None, None) => Overtaken::Skip(cursor, Mode::Lagging, 0),
+            },
+            Policy::Every | Policy::Latest => Overtaken::Close,
+            Policy::Drop => Overtaken::Skip(tail, Mode::Lagging, lost(tail)),
+            Policy::Keyframe => at_keyframe(),
+        }
+    }
+
+    /// A cursor of this format before this place is overtaken.
+    pub(crate) fn overtaken_before(&self, format: Format) -> u64 {
+        let inner = self.lock();
+        inner.logs[format as usize].as_ref().map_or(0, |log| log.overtaken_before(self.settings.policy))
+    }
+
+    /// The eyes of one shard on the logs.
+    pub(crate) fn watches_in(&self, shard: usize) -> Vec<Arc<Watch>> {
+        let inner = self.lock();
+        let watches = inner.logs.iter().flatten().flat_map(|log| &log.watches);
+        watches.filter(|watch| watch.shard == shard).cloned().collect()
+    }
+
+    /// The tail of a format's log.
+    pub(crate) fn tail(&self, format: Format) -> u64 {
+        self.lock().logs[format as usize].as_ref().map_or(0, |log| log.tail())
+    }
+
+    /// What lies from `cursor` to `to`, or to the tail; see [`Run`].
+    pub(crate) fn read(&self, format: Format, cursor: u64, to: Option<u64>, mode: Mode, now_ns: u64) -> Run {
+        let inner = self.lock();
+        let reader = Reader {
+            policy: self.settings.policy,
+            keys: &inner.keys,
+            conflates: mode == Mode::Lagging && self.settings.policy == Policy::Latest,
+            is_at_keyframe: mode == Mode::AtKeyframe,
+            now_ns,
+        };
+        match &inner.logs[format as usize] {
+            Some(log) => log.read(cursor, to.unwrap_or(log.tail()), reader),
+            None => Run { end: cursor, published_ns: now_ns, ..Run::default() },
+        }
+    }
+
+    /// How many frames of a run's slices end at `to` or before.
+    pub(crate) fn frames_until(&self, format: Format, slices: &[Slice], to: u64) -> u64 {
+        let inner = self.lock();
+        let Some(log) = &inner.logs[format as usize] else { return 0 };
+        let count = |slice: &Slice| {
+            let (start, end) = (slice.position(), slice.position() + slice.bytes().len() as u64);
+            match end.min(to) {
+                end if end <= start => 0,
+                end => log.frames_in(start, end).max(1), // one that has left the log stands alone in its slice
+            }
+        };
+        slices.iter().map(count).sum()
+    }
+
+    /// Where the frame ends that holds the byte at `position`.
+    pub(crate) fn frame_end(&self, format: Format, position: u64) -> Option<u64> {
+        self.lock().logs[format as usize].as_ref().and_then(|log| log.frame_end(position))
+    }
+}
+
+/// Frames of a log from its head on, each with its mark.
+fn frames_of(log: &Log) -> impl Iterator<Item = (FrameMark, Slice)> + '_ {
+    let starts = std::iter::once(log.head.position).chain(log.frames.iter().map(|frame| frame.end));
+    log.frames.iter().zip(starts).map(|(mark, start)| {
+        let mut slices: SmallVec<[Slice; 1]> = SmallVec::new();
+        log.push_slices(&mut slices, start, mark.end);
+        (*mark, slices.swap_remove(0))
+    })
+}
+
+/// Whether one may begin at a keyframe instead of asking for another.
+fn is_fresh(mark: &FrameMark, age_max: std::time::Duration, now_ns: u64) -> bool {
+    mark.kind == FrameKind::Keyframe || u128::from(now_ns.saturating_sub(mark.published_ns)) <= age_max.as_nanos()
+}

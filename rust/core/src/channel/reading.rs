@@ -1,0 +1,257 @@
+//! What a cursor gets of a log: the slices to write, without what is not for it.
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::keys::Keys;
+use super::log::{FrameKind, FrameMark, Log};
+use super::policy::Policy;
+use super::segment::Slice;
+use crate::connection_id::ConnectionId;
+
+/// One read gives at most so many slices; the next one goes on.
+pub(super) const SLICES_MAX: usize = 32;
+
+/// A frame that some connections are not to get.
+#[derive(Clone, Debug)]
+pub struct Exclusion {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    /// Those who don't get it.
+    pub excluded: Arc<[ConnectionId]>,
+}
+
+/// Frames to write: what lies between two cursors, without what has expired or was replaced.
+#[derive(Debug, Default)]
+pub struct Run {
+    /// In order; each holds whole frames. Usually one, at most `SLICES_MAX`.
+    pub slices: SmallVec<[Slice; 1]>,
+    /// Frames in them.
+    pub frames: u64,
+    /// Frames left out because their time was over.
+    pub expired: u64,
+    /// Frames left out because newer ones have replaced them.
+    pub replaced: u64,
+    /// When the oldest of them was published, ns of the engine's clock.
+    pub published_ns: u64,
+    /// The cursor after them: `to`, or before it where the slices are at their bound.
+    pub end: u64,
+    /// A cursor before this one is overtaken.
+    pub head: u64,
+    /// Those of the frames that are not for everyone.
+    pub exclusions: Vec<Exclusion>,
+}
+
+impl Run {
+    /// Bytes of all slices.
+    pub(crate) fn bytes(&self) -> usize {
+        self.slices.iter().map(|slice| slice.bytes().len()).sum()
+    }
+
+    /// Whether the frame that ends here is among those to write.
+    pub(crate) fn has(&self, frame_end: u64) -> bool {
+        let holds =
+            |slice: &Slice| (slice.position() + 1..=slice.position() + slice.bytes().len() as u64).contains(&frame_end);
+        self.slices.iter().any(holds)
+    }
+
+    /// Takes out what is not for this connection.
+    pub(crate) fn exclude(&mut self, id: ConnectionId) {
+        for exclusion in std::mem::take(&mut self.exclusions) {
+            if !exclusion.excluded.iter().any(|one| one.is_same(id)) {
+                continue;
+            }
+            self.frames = self.frames.saturating_sub(1);
+            let cut = |slice: Slice| {
+                let (start, end) = (slice.position(), slice.position() + slice.bytes().len() as u64);
+                let before = (start < exclusion.start).then(|| slice.part(start, end.min(exclusion.start)));
+                let after = (end > exclusion.end).then(|| slice.part(start.max(exclusion.end), end));
+                [before, after].into_iter().flatten()
+            };
+            self.slices = self.slices.drain(..).flat_map(cut).collect();
+        }
+    }
+}
+
+/// Who reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reader<'a> {
+    pub(super) policy: Policy,
+    pub(super) keys: &'a Keys,
+    /// Skips what is replaced; a reader before the head does so in any case.
+    pub(super) conflates: bool,
+    /// The frame at the cursor is for it, though it is a snapshot.
+    pub(super) is_at_keyframe: bool,
+    pub(super) now_ns: u64,
+}
+
+/// What becomes of one frame in a read.
+#[derive(PartialEq, Eq)]
+enum Fate {
+    Sent,
+    Expired,
+    Replaced,
+    /// It is for newcomers alone.
+    Withheld,
+}
+
+impl Reader<'_> {
+    fn fate(&self, mark: &FrameMark, is_first: bool) -> Fate {
+        match mark {
+            _ if mark.expires_ns <= self.now_ns => Fate::Expired,
+            _ if mark.kind == FrameKind::Snapshot && !(is_first && self.is_at_keyframe) => Fate::Withheld,
+            _ if self.conflates && !self.keys.is_newest(mark.key, mark.offset) && mark.kind != FrameKind::Snapshot => {
+                Fate::Replaced
+            }
+            _ => Fate::Sent,
+        }
+    }
+}
+
+impl Run {
+    /// Goes past a frame that is not sent.
+    fn pass(&mut self, mark: &FrameMark, fate: &Fate) {
+        self.end = mark.end;
+        self.expired += u64::from(*fate == Fate::Expired);
+        self.replaced += u64::from(*fate == Fate::Replaced);
+    }
+}
+
+impl Log {
+    /// A cursor before this one is overtaken: what it needs is not all here.
+    pub(super) fn overtaken_before(&self, policy: Policy) -> u64 {
+        if policy == Policy::Latest { self.lost.position } else { self.head.position }
+    }
+
+    /// The frames from `cursor` to `to` (both at frames' edges) that this reader gets.
+    ///
+    /// An overtaken cursor gives an empty run that ends where it began, with `head` beyond it.
+    pub(super) fn read(&self, cursor: u64, to: u64, mut reader: Reader<'_>) -> Run {
+        let head = self.overtaken_before(reader.policy);
+        let mut run = Run { end: cursor, head, published_ns: reader.now_ns, ..Run::default() };
+        if cursor < head || cursor >= to {
+            return run;
+        }
+        if cursor < self.head.position {
+            let is_whole = !reader.is_at_keyframe || self.compacted.has(cursor);
+            if !is_whole {
+                run.head = self.head.position; // the keyframe that it was to begin with is gone
+                return run;
+            }
+            (reader.conflates, reader.is_at_keyframe) = (true, false);
+            self.read_compacted(&mut run, to, reader);
+            if run.end < self.head.position {
+                return run;
+            }
+        }
+        let first = self.frames.partition_point(|frame| frame.end <= run.end);
+        if run.slices.is_empty()
+            && let Some(first) = self.frames.get(first)
+        {
+            run.published_ns = first.published_ns;
+        }
+        if self.special == 0 && !reader.conflates {
+            run.end = self.push_slices(&mut run.slices, cursor, to);
+            run.frames = (self.frames.partition_point(|frame| frame.end <= run.end) - first) as u64;
+        } else {
+            self.read_one_by_one(&mut run, first, to, reader);
+        }
+        self.note_exclusions(&mut run, cursor);
+        run
+    }
+
+    /// What has left the log for what takes its place counts as replaced, too.
+    fn read_compacted(&self, run: &mut Run, to: u64, reader: Reader<'_>) {
+        let mut passed = self.offset_before(run.end);
+        for value in self.compacted.from(run.end).take_while(|value| value.mark.end <= to) {
+            if run.slices.len() >= SLICES_MAX {
+                return;
+            }
+            run.replaced += (value.mark.offset - 1).saturating_sub(passed);
+            passed = value.mark.offset;
+            match reader.fate(&value.mark, false) {
+                Fate::Sent => {
+                    if run.slices.is_empty() {
+                        run.published_ns = value.mark.published_ns;
+                    }
+                    if let Some(excluded) = &value.excluded {
+                        let (start, end, excluded) = (value.start(), value.mark.end, Arc::clone(excluded));
+                        run.exclusions.push(Exclusion { start, end, excluded });
+                    }
+                    run.slices.push(value.frame.clone());
+                    run.frames += 1;
+                    run.end = value.mark.end;
+                }
+                fate => run.pass(&value.mark, &fate),
+            }
+        }
+        run.end = self.head.position.min(to);
+        run.replaced += self.offset_before(run.end).saturating_sub(passed);
+    }
+
+    fn read_one_by_one(&self, run: &mut Run, first: usize, to: u64, reader: Reader<'_>) {
+        let last = self.frames.partition_point(|frame| frame.end <= to);
+        let mut at = first;
+        while run.slices.len() < SLICES_MAX && at < last {
+            let fate = |at: usize| reader.fate(&self.frames[at], at == first);
+            let ahead = fate(at);
+            if ahead != Fate::Sent {
+                run.pass(&self.frames[at], &ahead);
+                at += 1;
+                continue;
+            }
+            let stretch = (at..last).take_while(|&at| fate(at) == Fate::Sent).count();
+            let stretch_end = self.frames[at + stretch - 1].end;
+            run.end = self.push_slices(&mut run.slices, run.end, stretch_end);
+            let after = self.frames.partition_point(|frame| frame.end <= run.end);
+            run.frames += (after - at) as u64;
+            at = after;
+            if run.end < stretch_end {
+                break;
+            }
+        }
+    }
+
+    fn note_exclusions(&self, run: &mut Run, cursor: u64) {
+        let first = self.exclusions.partition_point(|exclusion| exclusion.start < cursor);
+        let until = run.end;
+        run.exclusions.extend(self.exclusions.range(first..).take_while(|exclusion| exclusion.end <= until).cloned());
+    }
+
+    /// Appends the slices of the bytes `from..to` as far as the bound allows; gives where they end.
+    pub(super) fn push_slices(&self, slices: &mut SmallVec<[Slice; 1]>, from: u64, to: u64) -> u64 {
+        let first = self.segments.partition_point(|(segment, filled)| segment.base() + *filled as u64 <= from);
+        let mut end = from;
+        for (segment, filled) in self.segments.range(first..) {
+            let base = segment.base();
+            if base >= to || slices.len() >= SLICES_MAX {
+                break;
+            }
+            end = to.min(base + *filled as u64);
+            slices.push(Slice::new(segment, (from.max(base) - base) as usize, (end - base) as usize));
+        }
+        end
+    }
+
+    /// Where the frame ends that holds the byte at `position`, if the log still has it.
+    pub(super) fn frame_end(&self, position: u64) -> Option<u64> {
+        if position < self.head.position {
+            return self.compacted.frame_end(position);
+        }
+        self.frames.get(self.frames.partition_point(|frame| frame.end <= position)).map(|frame| frame.end)
+    }
+
+    /// Where the publication of this number ends, or, once it has left the log, where the log begins.
+    pub(super) fn end_of(&self, offset: u64) -> u64 {
+        let index = self.frames.partition_point(|frame| frame.offset < offset);
+        // A snapshot has the number of the publication before it, and stands behind that.
+        let found = self.frames.get(index).filter(|frame| frame.offset == offset && frame.kind != FrameKind::Snapshot);
+        found.map_or(self.start_of(index), |frame| frame.end)
+    }
+
+    /// How many frames end in `from + 1..=to`, of those that are here.
+    pub(super) fn frames_in(&self, from: u64, to: u64) -> u64 {
+        let until = |position| self.frames.partition_point(|frame| frame.end <= position);
+        (until(to) - until(from)) as u64
+    }
+}

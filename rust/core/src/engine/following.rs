@@ -1,0 +1,54 @@
+//! How far a publication has come, and keyframes for subscribers that wait for one.
+use std::sync::atomic::Ordering;
+
+use super::Engine;
+use crate::error::EngineError;
+use crate::messages::{Command, Track};
+use crate::position::Position;
+
+impl Engine {
+    /// Has each shard report, as [`Event::Progress`](crate::messages::Event::Progress), how far the publication at
+    /// `position` has come, until all of its subscribers have it or have gone past it.
+    ///
+    /// Gives the token of the reports and how many parts there are, each of which reports at least once: none, where
+    /// nobody is subscribed or the channel is gone.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchPosition`] when its offset is yet to come; [`EngineError::NotRunning`].
+    pub fn track(&self, position: Position) -> Result<(u64, u32), EngineError> {
+        self.check_running()?;
+        let token = self.token.fetch_add(1, Ordering::Relaxed);
+        let common = &self.common;
+        let registries = [&common.registry, &common.users, &common.hubs, &common.lanes];
+        let Some(channel) = registries.into_iter().find_map(|registry| registry.find_epoch(position.epoch)) else {
+            return Ok((token, 0));
+        };
+        let watches = channel.watches_of(position.offset).ok_or(EngineError::NoSuchPosition { position })?;
+        let parts = watches.len() as u32;
+        for (part, (end, watch)) in (0..).zip(watches) {
+            self.shards[watch.shard].command(Command::Track(Track { token, part, watch, end }));
+        }
+        Ok((token, parts))
+    }
+
+    /// Ends the reports of a token.
+    pub fn untrack(&self, token: u64) {
+        self.shards.iter().for_each(|shard| shard.command(Command::Untrack(token)));
+    }
+
+    /// The application has no keyframe of a channel to give: subscribers that wait for one begin where they came, and are
+    /// told `why`.
+    ///
+    /// # Errors
+    /// [`EngineError::NotRunning`].
+    pub fn give_up_snapshot(&self, channel: &str, why: &str) -> Result<(), EngineError> {
+        self.check_running()?;
+        if let Some(channel) = self.common.registry.find(channel) {
+            channel.give_up_snapshot();
+            for shard in &self.shards {
+                shard.command(Command::StartLive(channel.clone(), why.into()));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,193 @@
+//! What a relay asks of the engine: publications that come as records of a hub protocol, and who joins them late.
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Audience, Engine};
+use crate::channel::{Channel, Origin, Start, Watch};
+use crate::error::EngineError;
+use crate::messages::{Command, ConnectionId, Event};
+use crate::protocol::signalr::{HubProtocol, write_records};
+use crate::protocol::{Format, Payload, frame_bytes_max, raw};
+
+/// What a lane keeps for newcomers goes before its log.
+const LIVE: Origin = Origin { since: None, start: Some(Start::Live) };
+
+/// A message of a WebSocket, in either direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// Whether it is text, which must be UTF-8.
+    pub is_text: bool,
+    /// All of it.
+    pub data: &'a [u8],
+}
+
+impl Engine {
+    /// Appends whole records of a hub protocol, in order, for the subscribers that speak it; wakes the shards once.
+    ///
+    /// `snapshots` are the indexes, ascending, of those at which a newcomer may begin.
+    ///
+    /// # Errors
+    /// [`EngineError::LimitReached`] at `unsent_bytes_max` or `channels_max`; [`EngineError::NotRunning`]. Nothing was
+    /// appended.
+    pub fn append_records(
+        &self,
+        audience: Audience<'_>,
+        protocol: HubProtocol,
+        records: &[&[u8]],
+        snapshots: &[usize],
+    ) -> Result<(), EngineError> {
+        self.check_running()?;
+        let common = &self.common;
+        let now_ns = common.clock.now_ns();
+        let channel = self.registry_of(audience).obtain(audience.name(), &common.settings, now_ns)?;
+        let tell = |watch: &Arc<Watch>| self.tell(watch, false);
+        channel.append_records(Some(protocol), records, snapshots, now_ns, common.settings.unsent_bytes_max, tell)?;
+        self.publications.fetch_add(records.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Appends messages of a WebSocket, in order, to a lane of such; wakes the shards once.
+    ///
+    /// # Errors
+    /// As of [`append_records`](Self::append_records).
+    pub fn append_messages(&self, lane: &str, messages: &[Message<'_>]) -> Result<(), EngineError> {
+        self.check_running()?;
+        let common = &self.common;
+        let mut frames = Vec::with_capacity(frames_bytes(messages));
+        let ends: Vec<usize> = messages.iter().map(|message| write_message_frame(*message, &mut frames)).collect();
+        let starts = std::iter::once(&0).chain(&ends);
+        let records: Vec<&[u8]> = starts.zip(&ends).map(|(&start, &end)| &frames[start..end]).collect();
+        let now_ns = common.clock.now_ns();
+        let tell = |watch: &Arc<Watch>| self.tell(watch, false);
+        self.lane(lane)?.append_records(None, &records, &[], now_ns, common.settings.unsent_bytes_max, tell)?;
+        self.publications.fetch_add(messages.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Sends messages of a WebSocket, in order, to one connection that is relayed.
+    ///
+    /// # Errors
+    /// As of [`send`](Self::send); nothing was sent.
+    pub fn send_messages(&self, id: ConnectionId, messages: &[Message<'_>]) -> Result<(), EngineError> {
+        self.check_running()?;
+        let bytes = frames_bytes(messages);
+        self.check_private(bytes)?;
+        let mut frames = Vec::with_capacity(bytes);
+        for message in messages {
+            write_message_frame(*message, &mut frames);
+        }
+        self.command(id, Command::Send(id, frames.into_boxed_slice()));
+        Ok(())
+    }
+
+    /// Finishes the opening of a relayed WebSocket with success, and with the subprotocol that its backend chose of those
+    /// that the client offers.
+    ///
+    /// # Errors
+    /// [`EngineError::NotRunning`].
+    pub fn accept_relayed(&self, id: ConnectionId, subprotocol: Option<&str>) -> Result<(), EngineError> {
+        self.check_running()?;
+        self.command(id, Command::AcceptRelayed(id, subprotocol.map(Box::from)));
+        Ok(())
+    }
+
+    /// From now on the lane's records are kept for who joins late: from its newest snapshot on, or from here, up to
+    /// `bytes_max`. With `None` no longer.
+    ///
+    /// # Errors
+    /// [`EngineError::LimitReached`] at `channels_max`; [`EngineError::NotRunning`].
+    pub fn keep(&self, lane: &str, bytes_max: Option<usize>) -> Result<(), EngineError> {
+        self.lane(lane)?.keep(bytes_max);
+        Ok(())
+    }
+
+    /// The lane's next snapshot is kept for newcomers and goes to nobody else; with `awaits` false everyone gets it.
+    ///
+    /// # Errors
+    /// As of [`keep`](Self::keep).
+    pub fn await_snapshot(&self, lane: &str, awaits: bool) -> Result<(), EngineError> {
+        self.lane(lane)?.await_snapshot(awaits);
+        Ok(())
+    }
+
+    /// Subscribes a connection to a lane, behind what was kept of it; one that `is_subscribed` begins once more there.
+    /// False when that is lost: then nothing was done.
+    ///
+    /// # Errors
+    /// As of [`keep`](Self::keep).
+    pub fn join_lane(&self, id: ConnectionId, lane: &str, is_subscribed: bool) -> Result<bool, EngineError> {
+        let channel = self.lane(lane)?;
+        let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) else { return Ok(true) };
+        let Some((watched, records)) = channel.watch_kept(format, id.shard()) else { return Ok(false) };
+        let mut before = Vec::new();
+        if format.hub_protocol().is_none() {
+            before = records; // frames
+        } else if !records.is_empty() {
+            write_records(format, &records, &mut before);
+        }
+        if is_subscribed {
+            self.leave_lane(id, lane)?;
+        }
+        self.command(id, Command::Subscribe(id, watched, LIVE, before.into_boxed_slice()));
+        Ok(true)
+    }
+
+    /// Subscribes a connection to a lane from here on, whatever was kept of it.
+    ///
+    /// # Errors
+    /// As of [`keep`](Self::keep).
+    pub fn join_live(&self, id: ConnectionId, lane: &str) -> Result<(), EngineError> {
+        let channel = self.lane(lane)?;
+        if let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) {
+            let watched = channel.watch(format, id.shard());
+            self.command(id, Command::Subscribe(id, watched, LIVE, Box::default()));
+        }
+        Ok(())
+    }
+
+    /// Ends a connection's subscription to a lane: what is appended after this call does not reach it.
+    ///
+    /// # Errors
+    /// [`EngineError::NotRunning`].
+    pub fn leave_lane(&self, id: ConnectionId, lane: &str) -> Result<(), EngineError> {
+        self.check_running()?;
+        if let (Some(channel), Some(format)) = (self.common.lanes.find(lane), id.format()) {
+            let tail = channel.tail(format);
+            self.command(id, Command::Unsubscribe(id, channel, tail));
+        }
+        Ok(())
+    }
+
+    fn lane(&self, name: &str) -> Result<Arc<Channel>, EngineError> {
+        self.check_running()?;
+        self.registry_of(Audience::Lane(name)).obtain(name, &self.common.settings, self.common.clock.now_ns())
+    }
+
+    /// Puts a line for the log, with a level of Python's `logging`, into the stream of events.
+    pub fn record(&self, level: u8, text: String) {
+        self.common.events.push(self.shards.len(), Event::Record(level, text));
+    }
+
+    /// Puts what another part of the program has to say into the stream of events.
+    ///
+    /// Whoever calls this bounds what it says.
+    pub fn report(&self, what: Box<dyn Any + Send>) {
+        self.common.events.push(self.shards.len(), Event::Reported(what));
+    }
+}
+
+fn frames_bytes(messages: &[Message<'_>]) -> usize {
+    let frame_bytes = |message: &Message<'_>| frame_bytes_max(Format::Raw, &Payload::Binary(message.data), None, None);
+    messages.iter().map(frame_bytes).sum()
+}
+
+/// Appends a frame; gives where it ends.
+fn write_message_frame(message: Message<'_>, out: &mut Vec<u8>) -> usize {
+    if message.is_text {
+        raw::write_text(out, message.data);
+    } else {
+        raw::write_binary(out, message.data);
+    }
+    out.len()
+}

@@ -1,0 +1,145 @@
+//! Pings that are expected wake nobody: 15,000 idle clients would otherwise wake the shard a thousand times a second.
+//!
+//! Clients ping at a steady pace. Around the time of the next one the socket is told to become readable only for more
+//! bytes than a ping has (`SO_RCVLOWAT`, socket(7)), and the ping is read at the end of that time, with those of all
+//! other clients of the tick. Every other message is longer, and is read at once; what is as short as a ping, such as a
+//! WebSocket's close, waits for a second at most, once in a ping's time. A ping that comes at another time wakes the shard as ever.
+use super::Link;
+use crate::protocol::signalr::HubProtocol;
+use crate::protocol::signalr::negotiate::Transport;
+use crate::shard::clock::TICK;
+use crate::shard::connection::Phase;
+use crate::shard::timers::ticks;
+use crate::shard::{Shard, socket};
+
+/// Ticks before and behind the moment at which a ping is expected.
+const MARGIN_TICKS: u32 = 4;
+/// A shorter pace is left alone: the client would be deaf for too great a part of it.
+const PACE_TICKS_MIN: u32 = 40;
+/// A masked frame's header around a ping.
+const HEADER_BYTES: usize = 6;
+
+/// When a client pings.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// Tick of the last ping; 0 before the first.
+    pinged_tick: u32,
+    /// Ticks from one to the next; 0 where none is expected.
+    ticks: u32,
+    /// The socket does not become readable for a ping.
+    is_hushed: bool,
+}
+
+impl Pace {
+    /// A ping came. The next one is expected after as long as this one took, after the first as hubs and clients do.
+    fn note(&mut self, tick: u32, usual: u32) {
+        self.ticks = if self.has_begun() { tick.saturating_sub(self.pinged_tick) } else { usual };
+        self.pinged_tick = tick.max(1);
+    }
+
+    /// From the first one on, a client has to say something within the timeout.
+    pub(super) fn has_begun(&self) -> bool {
+        self.pinged_tick > 0
+    }
+
+    /// When something is to be done: the begin of the time around the next ping, or its end.
+    pub(super) fn next_tick(&self) -> u32 {
+        if self.ticks < PACE_TICKS_MIN {
+            return u32::MAX;
+        }
+        let expected = self.pinged_tick + self.ticks;
+        if self.is_hushed { expected + MARGIN_TICKS } else { expected - MARGIN_TICKS }
+    }
+
+    /// The next one is not expected at any time.
+    fn forget(&mut self) {
+        self.ticks = 0;
+    }
+}
+
+impl Shard {
+    /// Does what is due at the begin and at the end of the time around an expected ping. False when the connection is gone.
+    pub(super) fn expect_ping(&mut self, slot: u32) -> bool {
+        let tick = self.timers.tick();
+        let Some(link) = self.slab.at(slot).link.as_deref() else { return true };
+        if tick < link.pace.next_tick() {
+            return true;
+        }
+        if !link.pace.is_hushed {
+            self.hush(slot);
+            return true;
+        }
+        let id = self.id_of(slot);
+        let silent_ms = socket::milliseconds_since_received(self.slab.at(slot).raw_fd());
+        self.read(slot);
+        let Some(slot) = self.slot_of(id) else { return false };
+        self.unhush(slot);
+        let connection = self.slab.at(slot);
+        if let Some(link) = connection.link.as_deref_mut() {
+            if link.pace.pinged_tick == tick {
+                // It came some time ago.
+                let ago = (silent_ms.unwrap_or(0) / TICK.as_millis() as u32).min(2 * MARGIN_TICKS);
+                let came = tick - ago;
+                (link.pace.ticks, link.pace.pinged_tick) = (link.pace.ticks - ago, came);
+                link.heard_tick = link.heard_tick.min(came);
+            } else {
+                link.pace.forget();
+            }
+        }
+        connection.is_live()
+    }
+
+    /// A ping came, expected or not: the next one is.
+    pub(super) fn note_ping(&mut self, slot: u32) {
+        let (tick, usual) = (self.timers.tick(), ticks(self.settings.hubs.keepalive));
+        if let Some(link) = self.slab.at(slot).link.as_deref_mut() {
+            link.pace.note(tick, usual);
+        }
+        self.unhush(slot);
+        self.watch_over_hub(slot);
+    }
+
+    /// A part of a message came while a ping was expected: the rest may be as short as a ping.
+    pub(in crate::shard) fn unhush_if_cut(&mut self, slot: u32) {
+        let Some(connection) = self.slab.get(slot) else { return };
+        let Some(link) = connection.link.as_deref().filter(|link| link.pace.is_hushed) else { return };
+        let is_whole = matches!(&connection.phase, Phase::Open(receiver) if !receiver.is_mid_message());
+        if !is_whole || link.records.is_mid_record() {
+            self.unhush(slot);
+        }
+    }
+
+    /// From now on a ping alone does not make the socket readable.
+    fn hush(&mut self, slot: u32) {
+        let connection = self.slab.at(slot);
+        let fd = connection.raw_fd();
+        let Some(link) = connection.link.as_deref_mut() else { return };
+        let is_whole = matches!(&connection.phase, Phase::Open(receiver) if !receiver.is_mid_message());
+        let is_quiet = is_whole && !link.records.is_mid_record() && !link.has_backlog() && connection.unread.is_none();
+        if link.transport != Transport::WebSockets || !is_quiet {
+            return link.pace.forget();
+        }
+        let protocol = connection.format.hub_protocol().unwrap_or(HubProtocol::Json);
+        let ping_bytes = HEADER_BYTES + protocol.ping().len();
+        link.pace.is_hushed = socket::set_receive_low_watermark(fd, ping_bytes + 1);
+    }
+
+    /// The socket becomes readable for whatever comes; at once, if something is there.
+    pub(in crate::shard) fn unhush(&mut self, slot: u32) {
+        let connection = self.slab.at(slot);
+        let fd = connection.raw_fd();
+        if let Some(link) = connection.link.as_deref_mut()
+            && std::mem::take(&mut link.pace.is_hushed)
+        {
+            socket::set_receive_low_watermark(fd, 1);
+        }
+    }
+}
+
+impl Link {
+    /// The socket is another one.
+    pub(super) fn forget_pace(&mut self) {
+        self.pace.is_hushed = false;
+        self.pace.forget();
+    }
+}

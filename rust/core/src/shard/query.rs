@@ -1,0 +1,87 @@
+//! What the query of an opening asks for: channels, a format, and where to begin.
+use super::Shard;
+use super::opening::Refusal;
+use crate::channel::{Start, check_name};
+use crate::http::{RequestHead, query_pairs};
+use crate::messages::Wanted;
+use crate::position::Position;
+use crate::protocol::Format;
+
+/// The subprotocol, and the format, of those who want objects as MessagePack.
+pub(super) const MSGPACK: &str = "msgpack";
+
+/// The header with which `EventSource` comes back (WHATWG HTML §9.2.4).
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// What the query asks for.
+#[derive(Default)]
+pub(super) struct Query {
+    pub(super) channels: Vec<String>,
+    pub(super) is_msgpack: bool,
+    is_enveloped: bool,
+    pub(super) wanted: Wanted,
+}
+
+impl Query {
+    /// The format of a WebSocket that asks for this.
+    pub(super) fn websocket_format(&self) -> Format {
+        match (self.is_msgpack, self.is_enveloped) {
+            (false, false) => Format::Raw,
+            (true, false) => Format::RawMsgpack,
+            (false, true) => Format::Envelope,
+            (true, true) => Format::EnvelopeMsgpack,
+        }
+    }
+
+    /// The id of the last event that an event stream had goes before what its query says, which is from its first time.
+    ///
+    /// An id that is no position of ours recovers nothing, and is no error: `EventSource` would not come back from one.
+    pub(super) fn recover_last_event(&mut self, head: &RequestHead<'_>) {
+        let Some(id) = head.header(LAST_EVENT_ID).filter(|id| !id.is_empty()) else { return };
+        let position = std::str::from_utf8(id).ok().and_then(|id| id.parse().ok());
+        self.wanted.since = vec![(None, position.unwrap_or(Position { epoch: 0, offset: 0 }))];
+        self.wanted.is_told = true;
+    }
+}
+
+impl Shard {
+    pub(super) fn read_query(&self, head: &RequestHead<'_>) -> Result<Query, Refusal> {
+        let mut query = Query::default();
+        let bad = |text: String| Refusal::new(400, text);
+        for pair in query_pairs(head.query.unwrap_or("")) {
+            let (key, value) = pair?;
+            match (&*key, &*value) {
+                ("channel", name) => {
+                    check_name(name).map_err(|error| bad(error.to_string()))?;
+                    query.channels.push(name.to_owned());
+                }
+                ("format", "json") => query.is_msgpack = false,
+                ("format", MSGPACK) => query.is_msgpack = true,
+                ("format", other) => return Err(bad(format!("format {other:?}: there are json and msgpack"))),
+                ("envelope", "1" | "true") => query.is_enveloped = true,
+                ("envelope", "0" | "false") => query.is_enveloped = false,
+                ("envelope", other) => return Err(bad(format!("envelope {other:?}: expected 1 or 0"))),
+                ("start", start) => {
+                    let found = Start::from_name(start).ok_or_else(|| bad(no_start(start)))?;
+                    query.wanted.start = Some(found);
+                }
+                ("since", position) => {
+                    let position = position.parse().map_err(|error| bad(format!("since: {error}")))?;
+                    query.wanted.since.push((None, position));
+                    query.wanted.is_told = true;
+                }
+                _ => {} // the application's
+            }
+        }
+        let (count, bound) = (query.channels.len(), self.settings.subscriptions_max);
+        if count > bound {
+            return Err(bad(format!("{count} channels are over the bound of {bound}")));
+        }
+        Ok(query)
+    }
+}
+
+/// What a client is told that wants to begin nowhere.
+pub(super) fn no_start(start: &str) -> String {
+    format!("start {start:?}: there are live, keyframe and history")
+}

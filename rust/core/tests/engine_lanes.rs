@@ -1,0 +1,183 @@
+//! Lanes of a relay: records of a hub protocol go out as they came, and who joins late begins at a snapshot.
+mod support;
+
+use std::net::TcpStream;
+
+use fanwire_core::messages::{ConnectionId, Event};
+use fanwire_core::protocol::signalr::HubProtocol;
+use fanwire_core::{Audience, Engine, HubSettings, Settings};
+use support::{eventually, on_each_poller, start};
+use tungstenite::stream::MaybeTlsStream;
+use tungstenite::{Message, WebSocket};
+
+type Client = WebSocket<MaybeTlsStream<TcpStream>>;
+
+fn hub(settings: Settings) -> Settings {
+    let hubs = HubSettings { paths: vec!["/live".to_owned()], relayed: vec![0], ..HubSettings::default() };
+    Settings { tells_connected: true, hubs, ..settings }
+}
+
+/// A client that has shaken hands, and what the engine calls it.
+fn client(engine: &Engine, address: &str, protocol: &str) -> (Client, ConnectionId) {
+    let (mut client, _) = tungstenite::connect(format!("ws://{address}/live")).expect("an upgrade");
+    let handshake = format!("{{\"protocol\":\"{protocol}\",\"version\":1}}\u{1e}");
+    client.send(Message::text(handshake)).expect("sent");
+    assert_eq!(client.read().expect("an answer").into_data(), &b"{}\x1e"[..]);
+    let mut id = None;
+    eventually("it is told of", || {
+        for event in engine.take_events(16) {
+            if let Event::Connected(connected, _) = event {
+                id = Some(connected);
+            }
+        }
+        id.is_some()
+    });
+    (client, id.expect("told of"))
+}
+
+fn append(engine: &Engine, records: &[&[u8]], snapshots: &[usize]) {
+    engine.append_records(Audience::Lane("l"), HubProtocol::Json, records, snapshots).expect("runs");
+}
+
+/// What comes next, up to `last`.
+fn read_until(client: &mut Client, last: &str) -> String {
+    let mut read = String::new();
+    while !read.ends_with(last) {
+        read.push_str(client.read().expect("a message").to_text().expect("text"));
+    }
+    read
+}
+
+#[test]
+fn who_joins_late_gets_the_newest_snapshot_and_everything_after_it() {
+    on_each_poller(|settings| {
+        let (engine, address) = start(hub(settings));
+        engine.keep("l", Some(1_000)).expect("runs");
+        append(&engine, &[b"early\x1e", b"S1\x1e", b"a\x1e"], &[1]);
+        let (mut first, id) = client(&engine, &address, "json");
+        assert!(engine.join_lane(id, "l", false).expect("runs"));
+        append(&engine, &[b"b\x1e"], &[]);
+        assert_eq!(read_until(&mut first, "b\u{1e}"), "S1\u{1e}a\u{1e}b\u{1e}");
+        let (mut second, id) = client(&engine, &address, "json");
+        append(&engine, &[b"S2\x1e", b"c\x1e"], &[0]);
+        assert!(engine.join_lane(id, "l", false).expect("runs"));
+        append(&engine, &[b"d\x1e"], &[]);
+        assert_eq!(read_until(&mut first, "d\u{1e}"), "S2\u{1e}c\u{1e}d\u{1e}");
+        assert_eq!(read_until(&mut second, "d\u{1e}"), "S2\u{1e}c\u{1e}d\u{1e}");
+        engine.leave_lane(id, "l").expect("runs");
+        append(&engine, &[b"e\x1e"], &[]);
+        assert_eq!(read_until(&mut first, "e\u{1e}"), "e\u{1e}");
+        engine.send_records(id, b"mine\x1e").expect("runs");
+        assert_eq!(read_until(&mut second, "mine\u{1e}"), "mine\u{1e}");
+    });
+}
+
+#[test]
+fn what_is_lost_is_said_and_a_snapshot_for_newcomers_is_theirs_alone() {
+    on_each_poller(|settings| {
+        let (engine, address) = start(hub(settings));
+        engine.keep("l", Some(8)).expect("runs");
+        let (mut first, id) = client(&engine, &address, "json");
+        assert!(engine.join_lane(id, "l", false).expect("runs"));
+        append(&engine, &[b"S1\x1e", b"12345678\x1e"], &[0]);
+        let (mut second, newcomer) = client(&engine, &address, "json");
+        assert!(!engine.join_lane(newcomer, "l", false).expect("runs"));
+        let (mut third, impatient) = client(&engine, &address, "json");
+        engine.join_live(impatient, "l").expect("runs");
+        engine.await_snapshot("l", true).expect("runs");
+        append(&engine, &[b"S2\x1e", b"x\x1e"], &[0]);
+        assert!(engine.join_lane(newcomer, "l", false).expect("runs"));
+        append(&engine, &[b"y\x1e"], &[]);
+        assert_eq!(read_until(&mut first, "y\u{1e}"), "S1\u{1e}12345678\u{1e}x\u{1e}y\u{1e}");
+        assert_eq!(read_until(&mut second, "y\u{1e}"), "S2\u{1e}x\u{1e}y\u{1e}");
+        assert_eq!(read_until(&mut third, "y\u{1e}"), "x\u{1e}y\u{1e}");
+    });
+}
+
+#[test]
+fn who_joins_once_more_begins_at_the_snapshot_or_stays_where_it_is() {
+    on_each_poller(|settings| {
+        let (engine, address) = start(hub(settings));
+        engine.keep("l", Some(8)).expect("runs");
+        append(&engine, &[b"S1\x1e", b"a\x1e"], &[0]);
+        let (mut client, id) = client(&engine, &address, "json");
+        assert!(engine.join_lane(id, "l", false).expect("runs"));
+        assert!(engine.join_lane(id, "l", true).expect("runs"));
+        append(&engine, &[b"b\x1e"], &[]);
+        assert_eq!(read_until(&mut client, "b\u{1e}"), "S1\u{1e}a\u{1e}S1\u{1e}a\u{1e}b\u{1e}");
+        append(&engine, &[b"12345678\x1e"], &[]);
+        assert!(!engine.join_lane(id, "l", true).expect("runs"));
+        append(&engine, &[b"c\x1e"], &[]);
+        assert_eq!(read_until(&mut client, "c\u{1e}"), "12345678\u{1e}c\u{1e}");
+    });
+}
+
+#[test]
+fn records_reach_only_those_who_speak_their_protocol_and_come_in_whole() {
+    on_each_poller(|settings| {
+        let (engine, address) = start(hub(settings));
+        let (mut json, _) = client(&engine, &address, "json");
+        let (mut msgpack, _) = client(&engine, &address, "messagepack");
+        let all = Audience::Hub("/live");
+        engine.append_records(all, HubProtocol::Json, &[b"j\x1e"], &[]).expect("runs");
+        engine.append_records(all, HubProtocol::MessagePack, &[b"\x02\x91\x01"], &[]).expect("runs");
+        assert_eq!(json.read().expect("a message"), Message::text("j\u{1e}"));
+        assert_eq!(msgpack.read().expect("a message"), Message::binary(&b"\x02\x91\x01"[..]));
+        let call = "{\"type\":1,\"target\":\"x\",\"arguments\":[1],\"extra\":{}}\u{1e}";
+        json.send(Message::text(call)).expect("sent");
+        let mut record = None;
+        eventually("the call is an event with the whole record", || {
+            for event in engine.take_events(16) {
+                if let Event::Hub(_, event) = event {
+                    record = event.record;
+                }
+            }
+            record.is_some()
+        });
+        assert_eq!(record.as_deref(), Some(call.as_bytes()));
+    });
+}
+
+/// The next opening or message on a path that is relayed.
+fn next_event(engine: &Engine) -> Event {
+    let mut found = None;
+    eventually("something happens", || {
+        found = found.take().or_else(|| engine.take_events(1).pop());
+        found.is_some()
+    });
+    found.expect("it happened")
+}
+
+#[test]
+fn a_plain_websocket_that_is_relayed_is_opened_as_the_application_says_and_its_messages_are_events() {
+    on_each_poller(|settings| {
+        let relayed_paths = vec!["/Feed".to_owned()];
+        let (engine, address) = start(Settings { tells_connected: true, relayed_paths, ..hub(settings) });
+        let url = format!("ws://{address}/Feed?channel=not+one");
+        let connecting = std::thread::spawn(move || {
+            let builder = tungstenite::ClientRequestBuilder::new(url.parse().expect("a URL"));
+            tungstenite::connect(builder.with_sub_protocol("a").with_sub_protocol("b")).expect("an upgrade")
+        });
+        let Event::Opening(id, request) = next_event(&engine) else { panic!("expected an opening") };
+        assert!(request.is_relayed && request.channels.is_empty());
+        engine.keep("f", Some(1_000)).expect("runs");
+        let message = |is_text, data| fanwire_core::Message { is_text, data };
+        engine.append_messages("f", &[message(true, b"early"), message(false, b"")]).expect("runs");
+        engine.accept_relayed(id, Some("b")).expect("runs");
+        engine.send_messages(id, &[message(true, b"first")]).expect("runs");
+        assert!(engine.join_lane(id, "f", false).expect("runs"));
+        engine.append_messages("f", &[message(true, b"late")]).expect("runs");
+        let (mut client, response) = connecting.join().expect("connected");
+        assert_eq!(response.headers()["sec-websocket-protocol"], "b");
+        for expected in [Message::text("first"), Message::text("early"), Message::binary(""), Message::text("late")] {
+            assert_eq!(client.read().expect("a message"), expected);
+        }
+        client.send(Message::text(r#"{"subscribe":["a"]}"#)).expect("sent");
+        client.send(Message::binary([0xFF].as_slice())).expect("sent");
+        for expected in [(true, br#"{"subscribe":["a"]}"#.as_slice()), (false, &[0xFF])] {
+            let Event::Relayed(from, is_text, data) = next_event(&engine) else { panic!("expected a message") };
+            assert_eq!((from, is_text, &*data), (id, expected.0, expected.1));
+        }
+        assert!(tungstenite::connect(format!("ws://{address}/feed")).is_err(), "its case matters");
+    });
+}

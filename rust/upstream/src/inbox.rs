@@ -1,0 +1,243 @@
+//! What comes from a server, cut into records and sent where its route says.
+use std::collections::HashSet;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+
+use bytes::Bytes;
+use fanwire_core::protocol::signalr::{
+    HubMessage, HubProtocol, MessageError, Outcome, RecordError, RecordReceiver, parse_message, write_message,
+};
+
+use crate::api::{CompletionKind, Route, Said, Sink, UpstreamEvent};
+use crate::ending::Ending;
+use crate::pending::OutgoingError;
+
+/// What the reference's clients answer when they have no handler.
+const NO_RESULT: &str = "Client didn't provide a result.";
+
+/// How many answers may wait before the session ends: a server that asks without reading.
+const REPLIES_BYTES_MAX: usize = 64 * 1024;
+
+/// How many unnamed targets are reported.
+const UNNAMED_MAX: usize = 1024;
+
+/// Why a session can't go on after what came.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InboundError {
+    #[error("{0}")]
+    Record(#[from] RecordError),
+    #[error("{0}")]
+    Message(#[from] MessageError),
+    #[error("answers to the server take {bytes} bytes, at most {bytes_max} wait")]
+    Replies { bytes: usize, bytes_max: usize },
+    #[error("{0}")]
+    Pending(#[from] OutgoingError),
+}
+
+/// The inbound side of one session.
+pub(crate) struct Inbox {
+    protocol: HubProtocol,
+    record_bytes_max: usize,
+    receiver: RecordReceiver,
+    /// What came of a record that is not whole, with separator or length: what is passed on is what came.
+    cut: Vec<u8>,
+    desk: Desk,
+}
+
+/// Where records go, and what waits there for the end of one read.
+struct Desk {
+    route: Route,
+    protocol: HubProtocol,
+    /// Whole records that go to the route's place in one call.
+    records: Vec<Bytes>,
+    /// Which of them are snapshots.
+    keyframes: Vec<usize>,
+    /// Hashes of the targets reported as unnamed.
+    unnamed: HashSet<u64>,
+    /// Answers of ours to the server.
+    replies: Vec<u8>,
+}
+
+impl Inbox {
+    /// Behind a handshake.
+    pub(crate) fn new(route: Route, protocol: HubProtocol, receiver: RecordReceiver, record_bytes_max: usize) -> Self {
+        let desk = Desk {
+            route,
+            protocol,
+            records: Vec::new(),
+            keyframes: Vec::new(),
+            unnamed: HashSet::new(),
+            replies: Vec::new(),
+        };
+        Self { protocol, record_bytes_max, receiver, cut: Vec::new(), desk }
+    }
+
+    /// Takes a frame; gives what the server's Close said, behind which nothing counts.
+    pub(crate) fn take(&mut self, frame: &Bytes, ending: &mut Ending) -> Result<Option<Said>, InboundError> {
+        let mut at = 0;
+        while at < frame.len() {
+            let (taken, record) = self.receiver.receive(&frame[at..], self.record_bytes_max)?;
+            let bytes = at..at + taken;
+            at += taken;
+            let Some(record) = record else {
+                self.cut.extend_from_slice(&frame[bytes]);
+                continue;
+            };
+            let message = parse_message(self.protocol, record)?;
+            let whole = if self.cut.is_empty() {
+                frame.slice(bytes)
+            } else {
+                self.cut.extend_from_slice(&frame[bytes]);
+                std::mem::take(&mut self.cut).into()
+            };
+            ending.shared.counters.count_record();
+            if let HubMessage::Close { error, allow_reconnect } = message {
+                return Ok(Some(Said { error: error.map(String::from), allow_reconnect }));
+            }
+            self.desk.take(message, whole, ending)?;
+        }
+        self.receiver.give_back();
+        Ok(None)
+    }
+
+    /// Passes on what this read brought.
+    pub(crate) fn flush(&mut self, ending: &Ending) {
+        self.desk.flush(&*ending.shared.sink);
+    }
+
+    /// Methods of whose calls the end is reported though they are a client's.
+    pub(crate) fn reported(&self) -> Option<&HashSet<String>> {
+        match &self.desk.route {
+            Route::Private { reported, .. } => Some(reported),
+            _ => None,
+        }
+    }
+
+    /// Answers of ours that wait.
+    pub(crate) fn take_replies(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.desk.replies)
+    }
+
+    /// Whether any wait.
+    pub(crate) fn has_replies(&self) -> bool {
+        !self.desk.replies.is_empty()
+    }
+}
+
+impl Desk {
+    fn take(&mut self, message: HubMessage<'_>, whole: Bytes, ending: &mut Ending) -> Result<(), InboundError> {
+        match message {
+            HubMessage::Invocation { id: Some(id), .. } if self.is_private() => {
+                ending.pending.ask(&id)?;
+                self.records.push(whole);
+            }
+            HubMessage::Invocation { id: Some(id), .. } => self.refuse(&id)?,
+            HubMessage::Invocation { id: None, target, .. } => self.take_publication(&target, whole, ending),
+            HubMessage::Completion { id, outcome } => {
+                let is_reported = ending.pending.is_reported(&id);
+                let is_ours = ending.pending.complete(&id);
+                let is_private = self.is_private();
+                if is_private {
+                    self.records.push(whole);
+                }
+                if is_ours && (is_reported || !is_private) {
+                    let (kind, body) = match outcome {
+                        Outcome::Error(_) if is_private => (CompletionKind::Error, Vec::new()),
+                        Outcome::Error(error) => (CompletionKind::Error, error.into_owned().into_bytes()),
+                        Outcome::Void => (CompletionKind::Void, Vec::new()),
+                        Outcome::Result(_) if is_private => (CompletionKind::Result, Vec::new()),
+                        Outcome::Result(result) => (CompletionKind::Result, result.to_vec()),
+                    };
+                    self.report(UpstreamEvent::Completion { id: id.into_owned(), kind, body }, ending);
+                }
+            }
+            HubMessage::StreamItem { id, item } => match self.route {
+                Route::Private { .. } => self.records.push(whole),
+                Route::Calls if ending.pending.has_call(&id) => {
+                    self.report(UpstreamEvent::StreamItem { id: id.into_owned(), item: item.to_vec() }, ending);
+                }
+                _ => {}
+            },
+            HubMessage::StreamInvocation { .. } | HubMessage::CancelInvocation { .. } if self.is_private() => {
+                self.records.push(whole);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn take_publication(&mut self, target: &str, whole: Bytes, ending: &Ending) {
+        match &self.route {
+            Route::Lane { everyone, snapshot, .. } => {
+                if everyone.contains(target) {
+                    return;
+                }
+                if snapshot.as_deref() == Some(target) {
+                    self.keyframes.push(self.records.len());
+                }
+                self.records.push(whole);
+            }
+            Route::Broadcast { everyone, welcome, .. } => {
+                let (is_for_all, is_welcome) = (everyone.contains(target), welcome.contains(target));
+                if is_for_all {
+                    self.records.push(whole.clone());
+                }
+                if is_welcome {
+                    self.report(UpstreamEvent::Welcome { target: target.to_owned(), record: whole.to_vec() }, ending);
+                } else if !is_for_all && self.is_new(target) {
+                    self.report(UpstreamEvent::Unnamed { target: target.to_owned() }, ending);
+                }
+            }
+            Route::Private { dropped, .. } => {
+                if !dropped.contains(target) {
+                    self.records.push(whole);
+                }
+            }
+            Route::Calls => {}
+        }
+    }
+
+    /// Answers a client result that nobody here can give.
+    fn refuse(&mut self, id: &str) -> Result<(), InboundError> {
+        let message = HubMessage::Completion { id: id.into(), outcome: Outcome::Error(NO_RESULT.into()) };
+        write_message(self.protocol, &message, &mut self.replies);
+        let (bytes, bytes_max) = (self.replies.len(), REPLIES_BYTES_MAX);
+        if bytes > bytes_max { Err(InboundError::Replies { bytes, bytes_max }) } else { Ok(()) }
+    }
+
+    /// Reports behind what came before it.
+    fn report(&mut self, event: UpstreamEvent, ending: &Ending) {
+        self.flush(&*ending.shared.sink);
+        ending.report(event);
+    }
+
+    fn flush(&mut self, sink: &dyn Sink) {
+        if self.records.is_empty() {
+            return;
+        }
+        let records: Vec<&[u8]> = self.records.iter().map(|record| &**record).collect();
+        match &self.route {
+            Route::Lane { channel, .. } => sink.append(channel, self.protocol, &records, &self.keyframes),
+            Route::Broadcast { path, .. } => sink.append_to_hub(path, self.protocol, &records),
+            Route::Private { client, .. } => match records.as_slice() {
+                [record] => sink.send(*client, record),
+                records => sink.send(*client, &records.concat()),
+            },
+            Route::Calls => {}
+        }
+        // A burst's room is not kept: there are thousands of sessions.
+        self.records = Vec::new();
+        self.keyframes = Vec::new();
+    }
+
+    fn is_private(&self) -> bool {
+        matches!(self.route, Route::Private { .. })
+    }
+
+    /// Whether a target was not seen before; those beyond the bound were.
+    fn is_new(&mut self, target: &str) -> bool {
+        let mut hasher = DefaultHasher::new();
+        target.hash(&mut hasher);
+        self.unnamed.len() < UNNAMED_MAX && self.unnamed.insert(hasher.finish())
+    }
+}

@@ -1,0 +1,116 @@
+//! `POST {hub}/negotiate`, and where its redirects lead.
+use std::pin::pin;
+
+use bytes::Bytes;
+use fanwire_core::protocol::signalr::negotiate::{NegotiateReply, Transport, parse_reply};
+use futures_util::future::{Either, select};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::header::{CONTENT_LENGTH, HOST, HeaderValue};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+
+use crate::connect::{ConnectError, Dialer, Progress, header_map, shown};
+use crate::target::Target;
+
+/// The most bytes of an answer.
+pub(crate) const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// The reference's bound.
+const REDIRECTS_MAX: usize = 100;
+
+/// What hyper buffers of a head, which bounds it.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// Where the WebSocket is to be opened.
+pub(crate) struct Place {
+    pub(crate) target: Target,
+    pub(crate) headers: Vec<(String, String)>,
+    /// What the server calls the connection; a secret.
+    pub(crate) token: Option<String>,
+}
+
+/// Negotiates, and again wherever the server says.
+pub(crate) async fn negotiate(dialer: &Dialer, place: &mut Place, progress: &mut Progress) -> Result<(), ConnectError> {
+    for _ in 0..=REDIRECTS_MAX {
+        progress.at(&place.target, "negotiate");
+        let (status, answer) = post(dialer, &place.target, &place.headers).await?;
+        if status != 200 {
+            return Err(ConnectError::Status { stage: "negotiate", status });
+        }
+        match parse_reply(&answer).map_err(ConnectError::Answer)? {
+            NegotiateReply::Error(error) => return Err(ConnectError::Refused { error: shown(&error) }),
+            NegotiateReply::Redirect { url, access_token } => {
+                place.redirect(&url, access_token.as_deref())?;
+            }
+            NegotiateReply::Connect(connect) if !connect.transports.contains(&Transport::WebSockets) => {
+                return Err(ConnectError::NoWebSockets);
+            }
+            NegotiateReply::Connect(connect) => {
+                place.token = Some(connect.connection_token.into_owned());
+                return Ok(());
+            }
+        }
+    }
+    Err(ConnectError::Redirects { redirects_max: REDIRECTS_MAX })
+}
+
+/// One request, no redirect followed: status and body.
+pub(crate) async fn post(
+    dialer: &Dialer,
+    target: &Target,
+    headers: &[(String, String)],
+) -> Result<(u16, Vec<u8>), ConnectError> {
+    let mut request = Request::new(Empty::<Bytes>::new());
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = target.negotiate_path().parse().map_err(|_| ConnectError::BadUrl)?;
+    let map = request.headers_mut();
+    *map = header_map(headers)?;
+    map.insert(HOST, HeaderValue::from_str(&target.host_header()).map_err(|_| ConnectError::BadUrl)?);
+    map.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+
+    let stream = TokioIo::new(dialer.dial(target).await?);
+    let failed = |source| ConnectError::Http { source };
+    let (mut sender, connection) =
+        http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(stream).await.map_err(failed)?;
+    let exchange = pin!(async move {
+        let response = sender.send_request(request).await.map_err(failed)?;
+        let status = response.status().as_u16();
+        Ok((status, read_body(response.into_body()).await?))
+    });
+    match select(exchange, pin!(connection)).await {
+        Either::Left((answer, _)) => answer,
+        // The connection has ended: what it left is with the exchange.
+        Either::Right((_, exchange)) => exchange.await,
+    }
+}
+
+async fn read_body(mut body: Incoming) -> Result<Vec<u8>, ConnectError> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(piece) = frame.map_err(|source| ConnectError::Http { source })?.into_data() {
+            if bytes.len() + piece.len() > ANSWER_BYTES_MAX {
+                return Err(ConnectError::AnswerTooBig { bytes_max: ANSWER_BYTES_MAX });
+            }
+            bytes.extend_from_slice(&piece);
+        }
+    }
+    Ok(bytes)
+}
+
+impl Place {
+    /// Goes on elsewhere, from now on with this token; cookies stay with their origin.
+    fn redirect(&mut self, url: &str, access_token: Option<&str>) -> Result<(), ConnectError> {
+        let target = Target::parse(url).ok_or(ConnectError::BadRedirect)?;
+        if !target.is_same_origin(&self.target) {
+            self.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("cookie"));
+        }
+        if let Some(token) = access_token {
+            self.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
+            self.headers.push(("Authorization".to_owned(), format!("Bearer {token}")));
+        }
+        self.target = target;
+        Ok(())
+    }
+}

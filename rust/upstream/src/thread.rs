@@ -1,0 +1,241 @@
+//! The handle, and the thread with its runtime: what starts sessions and sees to their end.
+use std::collections::hash_map::Entry;
+use std::future::poll_fn;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
+
+use crate::api::{CloseFrame, Open, OpenPlain, Sink, Stats, UpstreamEvent};
+use crate::connect::{ConnectError, Dialer, timeout_error};
+use crate::ending::Ending;
+use crate::negotiate::post;
+use crate::outbox::{Kind, Outbox};
+use crate::request::Request;
+use crate::session;
+use crate::shared::Shared;
+use crate::target::Target;
+
+/// How many sessions and negotiations there may be at once; what is above is answered with an error.
+pub const SESSIONS_MAX: usize = 65_536;
+
+/// What the operating system shows of it is cut to 15 characters.
+const THREAD_NAME: &str = "fanwire-upstream";
+
+/// Names are looked up on threads beside ours, at most so many.
+const LOOKUP_THREADS_MAX: usize = 4;
+
+/// How long a stop waits for the close handshakes of all sessions, then for names that are being looked up.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The connections to backends. Dropping it is [`stop`](Self::stop).
+pub struct Upstreams {
+    shared: Arc<Shared>,
+    commands: UnboundedSender<Command>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What is asked of the thread. Dropped undone it is answered all the same.
+enum Command {
+    Open(Ending, Box<Request>),
+    Negotiate(Answer, String, Vec<(String, String)>, Duration),
+    Stop,
+}
+
+impl Upstreams {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system's, where it has no thread or poller left.
+    pub fn start(sink: Arc<dyn Sink>) -> io::Result<Self> {
+        let shared = Arc::new(Shared::new(sink));
+        let (commands, received) = unbounded_channel();
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .max_blocking_threads(LOOKUP_THREADS_MAX)
+            .thread_name(THREAD_NAME)
+            .build()?;
+        let of_thread = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name(THREAD_NAME.to_owned())
+            .spawn(move || run(runtime, received, &of_thread))?;
+        Ok(Self { shared, commands, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Begins a session; never blocks. Its number must not be that of one that is not closed.
+    ///
+    /// [`Closed`](UpstreamEvent::Closed) is reported for it once, whatever happens.
+    pub fn open(&self, session: u64, request: Open) {
+        self.begin(session, request.into());
+    }
+
+    /// Begins a session with a plain WebSocket backend; otherwise as [`open`](Self::open).
+    pub fn open_plain(&self, session: u64, request: OpenPlain) {
+        self.begin(session, request.into());
+    }
+
+    fn begin(&self, session: u64, request: Request) {
+        let outbox = Arc::new(Outbox::new(request.queue_bytes_max));
+        let protocol = request.speech.hub_protocol();
+        let mut ending = Ending::new(session, Arc::clone(&self.shared), Arc::clone(&outbox), protocol);
+        self.shared.counters.sessions_total.fetch_add(1, Ordering::Relaxed);
+        match self.shared.lock().entry(session) {
+            Entry::Vacant(entry) => drop(entry.insert(outbox)),
+            Entry::Occupied(_) => ending.refuse(format!("session {session} is open already")),
+        }
+        // To a thread that has ended: the command is dropped here, and so answered.
+        drop(self.commands.send(Command::Open(ending, Box::new(request))));
+    }
+
+    /// Queues whole hub records; gives how many bytes now wait unsent, or `None` where nothing was taken: the session is
+    /// closed or closing.
+    ///
+    /// What was taken before the session is open goes out behind its handshake. Calls and client results are kept account
+    /// of; pings, Close, acks, sequences and unknown records are left out. Bytes that are no whole records end the
+    /// session, as do more than [`Open::queue_bytes_max`] and [`QUEUE_SLACK_BYTES`](crate::QUEUE_SLACK_BYTES) that wait.
+    pub fn send(&self, session: u64, bytes: Vec<u8>) -> Option<usize> {
+        let outbox = self.shared.lock().get(&session).cloned();
+        outbox?.push(Kind::Records, bytes)
+    }
+
+    /// As [`send`](Self::send), one message of a plain session; text that is no UTF-8 ends it.
+    pub fn send_message(&self, session: u64, is_text: bool, data: Vec<u8>) -> Option<usize> {
+        let outbox = self.shared.lock().get(&session).cloned();
+        outbox?.push(if is_text { Kind::Text } else { Kind::Binary }, data)
+    }
+
+    /// Ends a session: what waits is sent, then the WebSocket's close handshake, five seconds for both. Without a
+    /// `farewell` the Close frame says no code.
+    pub fn close(&self, session: u64, farewell: Option<CloseFrame>) {
+        let outbox = self.shared.lock().get(&session).cloned();
+        if let Some(outbox) = outbox {
+            outbox.close(farewell);
+        }
+    }
+
+    /// Posts to `{url}/negotiate`, version 1 unless the query names one, with these headers. No redirect is followed.
+    ///
+    /// The answer is a [`Negotiated`](UpstreamEvent::Negotiated) of this number, within the timeout.
+    pub fn negotiate(&self, request: u64, url: String, headers: Vec<(String, String)>, timeout: Duration) {
+        let answer = Answer::new(request, Arc::clone(&self.shared));
+        drop(self.commands.send(Command::Negotiate(answer, url, headers, timeout)));
+    }
+
+    /// What has been done so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let counters = &self.shared.counters;
+        Stats {
+            sessions_now: self.shared.lock().len() as u64,
+            sessions_total: counters.sessions_total.load(Ordering::Relaxed),
+            bytes_in: counters.bytes_in.load(Ordering::Relaxed),
+            bytes_out: counters.bytes_out.load(Ordering::Relaxed),
+            records_in: counters.records_in.load(Ordering::Relaxed),
+            connects_failed: counters.connects_failed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Closes every session and ends the thread; waits for both, two seconds at most. Again it does nothing.
+    pub fn stop(&self) {
+        drop(self.commands.send(Command::Stop));
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
+            // A panic of the thread's was printed when it happened; its sessions are closed.
+            drop(thread.join());
+        }
+    }
+}
+
+impl Drop for Upstreams {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// What a negotiation is answered with, when it is dropped.
+struct Answer {
+    request: u64,
+    shared: Arc<Shared>,
+    status: u16,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn new(request: u64, shared: Arc<Shared>) -> Self {
+        Self { request, shared, status: 0, body: b"the upstreams were stopped".to_vec() }
+    }
+
+    async fn run(mut self, dialer: &Dialer, url: &str, headers: &[(String, String)], timeout: Duration) {
+        let (at, answer) = match Target::parse(url) {
+            None => ("the URL".to_owned(), Err(ConnectError::BadUrl)),
+            Some(target) => {
+                let answer = tokio::time::timeout(timeout, post(dialer, &target, headers)).await;
+                let too_late = |_| Err(timeout_error("negotiate", timeout));
+                (target.to_string(), answer.unwrap_or_else(too_late))
+            }
+        };
+        match answer {
+            Ok((status, body)) => (self.status, self.body) = (status, body),
+            Err(error) => self.body = format!("{at}: {error}").into_bytes(),
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let event = UpstreamEvent::Negotiated { status: self.status, body: std::mem::take(&mut self.body) };
+        self.shared.sink.report(self.request, event);
+    }
+}
+
+fn run(runtime: Runtime, commands: UnboundedReceiver<Command>, shared: &Shared) {
+    runtime.block_on(serve(commands, shared));
+    runtime.shutdown_timeout(STOP_TIMEOUT);
+}
+
+async fn serve(mut commands: UnboundedReceiver<Command>, shared: &Shared) {
+    let dialer = Arc::new(Dialer::default());
+    let mut tasks = JoinSet::new();
+    loop {
+        let command = poll_fn(|context| {
+            while let Poll::Ready(Some(_)) = tasks.poll_join_next(context) {}
+            commands.poll_recv(context)
+        });
+        let dialer = Arc::clone(&dialer);
+        match command.await {
+            None | Some(Command::Stop) => break,
+            Some(Command::Open(mut ending, _)) if tasks.len() >= SESSIONS_MAX => ending.refuse(too_many()),
+            Some(Command::Open(ending, request)) => {
+                if !ending.is_refused {
+                    tasks.spawn(async move { session::run(ending, request, &dialer).await });
+                }
+            }
+            Some(Command::Negotiate(mut answer, ..)) if tasks.len() >= SESSIONS_MAX => {
+                answer.body = too_many().into_bytes();
+            }
+            Some(Command::Negotiate(answer, url, headers, timeout)) => {
+                tasks.spawn(async move { answer.run(&dialer, &url, &headers, timeout).await });
+            }
+        }
+    }
+    commands.close();
+    let outboxes: Vec<_> = shared.lock().values().cloned().collect();
+    for outbox in outboxes {
+        outbox.close(None);
+    }
+    let all = async { while tasks.join_next().await.is_some() {} };
+    // Who does not answer in time is dropped, and so closed.
+    drop(tokio::time::timeout(STOP_TIMEOUT, all).await);
+    tasks.shutdown().await;
+}
+
+fn too_many() -> String {
+    format!("there are {SESSIONS_MAX} sessions and negotiations, more are not opened")
+}

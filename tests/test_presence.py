@@ -1,0 +1,200 @@
+"""Who is in a channel, as the application, ``hub.presence`` and subscribers of ``presence:NAME`` see it."""
+
+from contextlib import AsyncExitStack
+from typing import Any
+
+import anyio
+import fanwire
+import pytest
+from fanwire.presence import merged
+from support.clients import connected
+from support.waiting import until
+
+pytestmark = pytest.mark.anyio
+ANY = "127.0.0.1:0"
+
+
+def hub_of(hub: fanwire.Hub, **promise: Any) -> tuple[fanwire.Hub, list[fanwire.PresenceChange]]:
+    """A hub whose users have the names that they bring, and what it is told of channel `room`."""
+    hub = fanwire.Hub({"room": fanwire.Channel(presence_linger=0.1, **{"presence": True, **promise})}, **hub._options)
+    hub.authenticate(lambda request: request.query.get("user"))
+    changes: list[fanwire.PresenceChange] = []
+    hub.on_presence(changes.append)
+    return hub, changes
+
+
+async def test_who_comes_and_goes_is_told_once_however_many_connections(hub: fanwire.Hub) -> None:
+    hub, changes = hub_of(hub)
+    async with hub.serve(ANY) as serving, connected(serving.address, "/ws?channel=presence:room&user=eve") as watcher:
+        assert await watcher.receive_json() == {"channel": "room", "members": [], "occupancy": 0}
+        async with AsyncExitStack() as stack:
+            for user in ("ann", "bob", "ann", ""):
+                target = f"/ws?channel=room&user={user}" if user else "/ws?channel=room"
+                await stack.enter_async_context(connected(serving.address, target))
+            await until(lambda: sum(len(change.joined) for change in changes) == 2 and changes[-1].occupancy == 4)
+            assert hub.presence("room") == ["ann", "bob"]
+            async with connected(serving.address, "/ws?channel=presence:room") as late:
+                assert await late.receive_json() == {"channel": "room", "members": ["ann", "bob"], "occupancy": 4}
+        await until(lambda: {user for change in changes for user in change.left} == {"ann", "bob"})
+        assert sorted(user for change in changes for user in change.joined) == ["ann", "bob"]
+        assert changes[-1].occupancy == 0
+        assert hub.presence("room") == hub.presence("elsewhere") == []
+        told = [await watcher.receive_json() for _ in changes]
+        assert [(one["joined"], one["left"], one["occupancy"]) for one in told] == [
+            (list(change.joined), list(change.left), change.occupancy) for change in changes
+        ]
+
+
+async def test_who_comes_back_in_time_never_left(hub: fanwire.Hub) -> None:
+    hub, changes = hub_of(hub)
+    hub._channels["room"] = fanwire.Channel(presence=True, presence_linger=60)
+    async with hub.serve(ANY) as serving:
+        for _ in range(3):
+            async with connected(serving.address, "/ws?channel=room&user=ann"):
+                await until(lambda: changes and changes[-1].occupancy == 1)
+            await until(lambda: changes[-1].occupancy == 0)
+            assert hub.presence("room") == ["ann"], "it may come back"
+        assert [change.joined for change in changes if change.joined] == [("ann",)]
+        assert not any(change.left for change in changes)
+
+
+async def test_counts_tell_no_names(hub: fanwire.Hub) -> None:
+    hub, changes = hub_of(hub, presence="counts")
+    async with hub.serve(ANY) as serving, connected(serving.address, "/ws?channel=presence:room") as watcher:
+        assert await watcher.receive_json() == {"channel": "room", "occupancy": 0}
+        async with connected(serving.address, "/ws?channel=room&user=ann"):
+            assert await watcher.receive_json() == {"channel": "room", "occupancy": 1}
+        assert await watcher.receive_json() == {"channel": "room", "occupancy": 0}
+    assert [(change.joined, change.left) for change in changes] == [((), ()), ((), ())]
+
+
+async def test_leaving_a_channel_is_leaving_it(hub: fanwire.Hub) -> None:
+    hub, changes = hub_of(hub)
+    async with hub.serve(ANY) as serving, connected(serving.address, "/ws?user=ann") as peer:
+        await peer.send_json(subscribe=["room"])
+        await until(lambda: changes)
+        await peer.send_json(unsubscribe=["room"])
+        await until(lambda: changes[-1].left == ("ann",))
+
+
+async def test_who_was_there_for_a_moment_is_no_trouble(hub: fanwire.Hub) -> None:
+    hub, changes = hub_of(hub)
+    async with hub.serve(ANY) as serving:
+        for _ in range(30):
+            async with connected(serving.address, "/ws?channel=room&user=ann"):
+                pass
+        async with connected(serving.address, "/ws?channel=room&user=bob"):
+            await until(lambda: hub.presence("room") == ["bob"] and changes and changes[-1].occupancy == 1)
+        await until(lambda: changes[-1].occupancy == 0 and not hub.presence("room"))
+        joined = [user for change in changes for user in change.joined]
+        left = [user for change in changes for user in change.left]
+        assert sorted(joined) == sorted(left)
+
+
+async def test_a_callback_that_raises_ends_nothing(hub: fanwire.Hub, caplog: pytest.LogCaptureFixture) -> None:
+    hub = fanwire.Hub({"*": fanwire.Channel(presence=True)}, **hub._options)
+    told = 0
+
+    @hub.on_presence
+    async def fail(change: fanwire.PresenceChange) -> None:
+        nonlocal told
+        told += 1
+        raise RuntimeError("no")
+
+    async with hub.serve(ANY) as serving:
+        async with connected(serving.address, "/ws?channel=a&channel=presence:a"):
+            await until(lambda: told == 1)
+        await until(lambda: told == 2)
+    assert "the presence of channel 'a' could not be told" in caplog.text
+    assert "presence:presence" not in caplog.text
+
+
+async def test_off_by_default(hub: fanwire.Hub) -> None:
+    async with hub.serve(ANY) as serving, connected(serving.address, "/ws?channel=a&user=ann"):
+        await until(lambda: hub.occupancy("a") == 1)
+        assert hub.presence("a") == []
+    with pytest.raises(fanwire.HubStopped):
+        hub.presence("a")
+
+
+async def test_a_slow_callback_holds_up_neither_other_channels_nor_what_is_published(hub: fanwire.Hub) -> None:
+    may_go_on = anyio.Event()
+    told: list[fanwire.PresenceChange] = []
+    hub = fanwire.Hub({"*": fanwire.Channel(presence=True, presence_linger=0)}, **hub._options)
+    hub.authenticate(lambda request: request.query.get("user"))
+
+    @hub.on_presence
+    async def slow(change: fanwire.PresenceChange) -> None:
+        told.append(change)
+        if change.channel == "slow":
+            await may_go_on.wait()
+
+    async with hub.serve(ANY) as serving, connected(serving.address, "/ws?channel=presence:slow") as watcher:
+        assert (await watcher.receive_json())["occupancy"] == 0
+        for user in ("ann", "bob", "ann"):
+            async with connected(serving.address, f"/ws?channel=slow&user={user}"):
+                assert (await watcher.receive_json())["joined"] == [user]
+            assert (await watcher.receive_json())["left"] == [user]
+        async with connected(serving.address, "/ws?channel=other&user=eve"):
+            await until(lambda: told[-1].channel == "other")
+        assert [change.joined for change in told if change.channel == "slow"] == [("ann",)]
+        may_go_on.set()
+        await until(lambda: [change.occupancy for change in told if change.channel == "slow"] == [1, 0])
+        assert told[-1].left == ("ann",), "who came and went meanwhile is in neither list"
+
+
+async def test_who_flaps_while_a_callback_is_at_work_is_no_trouble(hub: fanwire.Hub) -> None:
+    hub = fanwire.Hub({"*": fanwire.Channel(presence=True, presence_linger=0)}, **hub._options)
+    told = 0
+
+    @hub.on_presence
+    async def slow(change: fanwire.PresenceChange) -> None:
+        nonlocal told
+        told += 1
+        for _ in range(100):
+            await anyio.lowlevel.checkpoint()
+
+    async with hub.serve(ANY) as serving:
+        for _ in range(40):
+            async with connected(serving.address, "/ws?channel=a"):
+                pass
+        async with connected(serving.address, "/ws?channel=b"):
+            await until(lambda: told and hub.occupancy("b") == 1)
+        await until(lambda: hub.stats().connections == 0)
+
+
+async def test_who_leaves_and_comes_in_one_breath_is_there(hub: fanwire.Hub) -> None:
+    hub, changes = hub_of(hub)
+    async with hub.serve(ANY) as serving, connected(serving.address, "/ws?channel=room&user=ann") as peer:
+        await until(lambda: changes)
+        for _ in range(3):
+            await peer.send('{"unsubscribe":["room"]}')
+            await peer.send('{"subscribe":["room"],"id":1}')
+            assert (await peer.receive_json())["id"] == 1
+        async with connected(serving.address, "/ws?channel=room&user=bob"):
+            await until(lambda: hub.presence("room") == ["ann", "bob"])
+            await until(lambda: changes[-1].occupancy == 2)
+        assert not any("ann" in change.left for change in changes)
+
+
+@pytest.mark.parametrize("settings", [{"start": "live"}, {"start": "history", "history": 9}, {"policy": "latest"}])
+async def test_presence_is_told_in_the_same_way_whatever_the_channels_are(
+    hub: fanwire.Hub, settings: dict[str, Any]
+) -> None:
+    hub = fanwire.Hub({"*": fanwire.Channel(presence=True, **settings)}, **hub._options)
+    hub.authenticate(lambda request: request.query.get("user"))
+    hub.snapshot("*")(lambda channel: {"not": "of presence"})
+    async with hub.serve(ANY) as serving, connected(serving.address, "/ws?channel=a&user=ann"):
+        await until(lambda: hub.presence("a") == ["ann"])
+        async with connected(serving.address, "/ws?channel=presence:a") as watcher:
+            told = await watcher.receive_json()
+            assert told in (
+                {"channel": "a", "members": ["ann"], "occupancy": 1},
+                {"channel": "a", "members": [], "occupancy": 0},
+            )
+
+
+def test_two_changes_are_one() -> None:
+    first = fanwire.PresenceChange("a", ("ann", "bob"), ("eve", "joe"), 2)
+    second = fanwire.PresenceChange("a", ("eve", "kim"), ("bob", "zoe"), 3)
+    assert merged(first, second) == fanwire.PresenceChange("a", ("ann", "kim"), ("joe", "zoe"), 3)

@@ -1,0 +1,295 @@
+"""SignalR where two things meet: cancellation and calls, the end of a client and what waits for it, odd signatures."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import fanwire
+import pytest
+from support.clients import connected
+from support.hub_client import hub_client
+from support.waiting import until
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+pytestmark = pytest.mark.anyio
+ANY = "127.0.0.1:0"
+NO_NUMBERS: AsyncIterator[int] = iter(())  # type: ignore[assignment]  # a default that no call needs
+HANDSHAKE = '{"protocol":"json","version":1}\x1e'
+
+
+def call(target: str, *arguments: object, id: str = "1", **more: object) -> dict[str, Any]:
+    """An invocation."""
+    return {"type": 1, "invocationId": id, "target": target, "arguments": arguments, **more}
+
+
+async def strayed() -> None:
+    """What a library may do that cancels a task of its own."""
+    inner = asyncio.get_running_loop().create_future()
+    inner.cancel()
+    await inner
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancellation_that_strays_costs_its_own_call(
+    hub: fanwire.Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = asyncio.get_running_loop().create_future()
+    done.cancel()
+
+    @hub.method
+    async def waits(client: fanwire.Client) -> None:
+        await strayed()
+
+    @hub.method
+    def asks(client: fanwire.Client) -> None:
+        done.result()
+
+    @hub.method
+    async def streams(client: fanwire.Client) -> AsyncIterator[int]:
+        yield 1
+        await strayed()
+
+    @hub.on_message
+    async def message(client: fanwire.Client, data: str | bytes) -> None:
+        await strayed()
+
+    @hub.on_disconnect
+    async def part(client: fanwire.Client, gone: fanwire.ClientGone) -> None:
+        await strayed()
+
+    @hub.on_presence
+    async def presence(change: fanwire.PresenceChange) -> None:
+        await strayed()
+
+    @hub.snapshot("board")
+    async def board(channel: str) -> None:
+        await strayed()
+
+    hub._channels["board"] = fanwire.Channel(presence=True)
+    hub._rules = fanwire.presence.rules_of(hub._channels)
+    async with hub.serve(ANY) as serving:
+        async with connected(serving.address, "/ws?channel=board") as peer:
+            assert "no snapshot" in (await peer.receive_json())["error"]
+            await peer.send("anything")
+            assert await peer.receive_json() == {"error": "internal error"}
+            await until(lambda: "presence of channel 'board' could not be told" in caplog.text)
+        async with hub_client(serving.address) as client:
+            for method in ("waits", "asks"):
+                error = f"An unexpected error occurred invoking '{method}' on the server."
+                assert await client.invoke(method) == {"error": error}
+            await client.send({"type": 4, "invocationId": "s", "target": "streams", "arguments": []})
+            assert (await client.receive())["item"] == 1
+            assert "while streaming results" in (await client.receive())["error"]
+        await until(lambda: caplog.text.count("on_disconnect, for client") == 2)
+    assert "StrayCancellation: something that it waited for was cancelled" in caplog.text
+
+
+async def test_a_stream_ends_though_its_end_comes_with_it(hub: fanwire.Hub) -> None:
+    alive = 0
+
+    @hub.method
+    async def count(client: fanwire.Client) -> AsyncIterator[int]:
+        nonlocal alive
+        alive += 1
+        try:
+            for number in range(1_000_000):
+                yield number
+        finally:
+            alive -= 1
+
+    stream = {"type": 4, "invocationId": "s", "target": "count", "arguments": []}
+    async with hub.serve(ANY) as serving:
+        async with hub_client(serving.address) as client:
+            await client.send(stream, {"type": 5, "invocationId": "s"})
+            assert await client.receive() == {"type": 3, "invocationId": "s"}
+            await client.send(stream, {"type": 7})
+            await until(lambda: hub.stats().connections == 0)
+        await until(lambda: alive == 0)
+
+
+async def test_who_asks_a_client_that_is_gone_is_told(hub: fanwire.Hub) -> None:
+    clients: list[fanwire.Client] = []
+    errors: list[Exception] = []
+
+    @hub.method
+    async def ask_me(client: fanwire.Client) -> None:
+        clients.append(client)
+        try:
+            await client.invoke("Answer")
+        except fanwire.FanwireError as error:
+            errors.append(error)
+
+    async with hub.serve(ANY) as serving:
+        async with hub_client(serving.address) as client:
+            await client.send(call("ask_me"), {"type": 7})
+            await until(lambda: len(errors) == 1)
+        with pytest.raises(fanwire.ClientGone):
+            await clients[0].invoke("Answer")
+    assert isinstance(errors[0], fanwire.ClientGone)
+
+
+async def test_who_asks_a_client_when_the_hub_stops_is_told(hub: fanwire.Hub) -> None:
+    clients: list[fanwire.Client] = []
+    hub.on_connect(clients.append)
+    errors: list[Exception] = []
+
+    async def ask() -> None:
+        try:
+            await clients[0].invoke("Answer")
+        except fanwire.FanwireError as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        async with (
+            hub.serve(ANY, drain_timeout=0.1, close_timeout=0.1) as serving,
+            hub_client(serving.address) as client,
+        ):
+            await until(lambda: clients)
+            tasks.start_soon(ask)
+            assert (await client.receive())["target"] == "Answer"
+        await until(lambda: errors)
+    assert isinstance(errors[0], (fanwire.HubStopped, fanwire.ClientGone))
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_nothing_is_done_for_whom_on_connect_turns_away(hub: fanwire.Hub, is_async: bool) -> None:
+    done: list[str] = []
+    hub.method("sync")(lambda client: done.append("sync"))
+
+    @hub.method("async")
+    async def later(client: fanwire.Client) -> None:
+        done.append("async")
+
+    @hub.method
+    async def items(client: fanwire.Client) -> AsyncIterator[int]:
+        done.append("items")
+        yield 1
+
+    hub.on_message(lambda client, data: done.append("message"))
+    if is_async:
+
+        @hub.on_connect
+        async def refuse_later(client: fanwire.Client) -> None:
+            await anyio.lowlevel.checkpoint()
+            raise fanwire.Refused("banned")
+    else:
+
+        @hub.on_connect
+        def refuse(client: fanwire.Client) -> None:
+            raise fanwire.Refused("banned")
+
+    stream = '{"type":4,"invocationId":"s","target":"items","arguments":[]}\x1e'
+    calls = "".join(
+        f'{{"type":1,"invocationId":"{name}","target":"{name}","arguments":[]}}\x1e' for name in ("sync", "async")
+    )
+    async with hub.serve(ANY) as serving:
+        async with connected(serving.address, "/signalr") as peer:
+            await peer.send(HANDSHAKE + calls + stream)
+            assert (await peer.closed())[0] == 1000
+        async with connected(serving.address) as peer:
+            assert (await peer.closed()) == (1008, "banned")
+        await until(lambda: hub.stats().connections == 0)
+    assert done == []
+
+
+async def test_many_calls_that_each_ask_the_caller_are_all_answered(hub: fanwire.Hub) -> None:
+    @hub.method("AskMe")
+    async def ask_me(client: fanwire.Client, number: int) -> Any:
+        return await client.invoke("Answer", number)
+
+    async with hub.serve(ANY) as serving, hub_client(serving.address) as client:
+        await client.send(*(call("AskMe", number, id=str(number)) for number in range(60)))
+        results: list[int] = []
+        while len(results) < 60:
+            message = await client.receive()
+            if message["type"] == 1:
+                await client.send(
+                    {"type": 3, "invocationId": message["invocationId"], "result": message["arguments"][0]}
+                )
+            else:
+                results.append(message["result"])
+        assert results == list(range(60))
+
+
+async def test_a_path_may_end_in_a_slash(hub: fanwire.Hub) -> None:
+    hub.method("echo")(lambda client, value: value)
+    async with hub.serve(ANY) as serving, hub_client(serving.address, "/signalr/") as client:
+        assert await client.invoke("echo", 1) == {"result": 1}
+
+
+async def test_errors_name_the_method_as_it_is_registered(hub: fanwire.Hub) -> None:
+    @hub.method("Add")
+    def add(client: fanwire.Client, number: int) -> int:
+        raise ValueError("secret")
+
+    @hub.method("Sum")
+    async def total(client: fanwire.Client, numbers: AsyncIterator[int]) -> int:
+        return 0
+
+    unexpected = "An unexpected error occurred invoking '{}' on the server."
+    async with hub.serve(ANY) as serving, hub_client(serving.address) as client:
+        assert await client.invoke("aDD", "x") == {"error": "Failed to invoke 'Add' due to an error on the server."}
+        assert await client.invoke("aDD", 1, id="2") == {"error": unexpected.format("Add")}
+        streams = unexpected.format("Sum") + " HubException: Client sent 0 stream(s), Hub method expects 1."
+        assert await client.invoke("sUM", id="3") == {"error": streams}
+
+
+async def test_what_cannot_be_told_is_the_generic_error(hub: fanwire.Hub) -> None:
+    @hub.method
+    def fail(client: fanwire.Client, size: int) -> None:
+        raise fanwire.HubError("x" * size if size else "a\ud800b")
+
+    generic = {"error": "An unexpected error occurred invoking 'fail' on the server."}
+    async with hub.serve(ANY, outbox_bytes_max=1_024) as serving, hub_client(serving.address) as client:
+        assert await client.invoke("fail", 0) == generic
+        assert await client.invoke("fail", 10_000, id="2") == generic
+
+
+async def test_streams_find_their_calls_and_their_places(hub: fanwire.Hub) -> None:
+    @hub.method
+    async def total(client: fanwire.Client, base: int = 100, numbers: AsyncIterator[int] = NO_NUMBERS) -> int:
+        return base + sum([number async for number in numbers])
+
+    def upload(*numbers: int) -> list[dict[str, Any]]:
+        items = [{"type": 2, "invocationId": "u", "item": number} for number in numbers]
+        return [*items, {"type": 3, "invocationId": "u"}]
+
+    async with hub.serve(ANY) as serving, hub_client(serving.address) as client:
+        await client.send(call("total", streamIds=["u"]), *upload(1, 2))
+        assert (await client.receive())["result"] == 103
+        await client.send(
+            call("total", 0, id="2", streamIds=["u"]), call("total", 0, id="3", streamIds=["u"]), *upload(5)
+        )
+        first, second = await client.receive(), await client.receive()
+        assert "The stream 'u' was begun again by a later call." in first["error"]
+        assert (second["invocationId"], second["result"]) == ("3", 5)
+
+
+def unresolvable(client: "Decimal", n: int, other: "Decimal") -> int:
+    """Its annotations are names that only a type checker knows, but for one."""
+    return n
+
+
+async def test_an_annotation_that_cannot_be_resolved_costs_only_its_own_check(
+    hub: fanwire.Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "fanwire"):
+        hub.method(unresolvable)
+    assert (
+        "method 'unresolvable': argument 'other' is not checked: its annotation: name 'Decimal' is not" in caplog.text
+    )
+    async with hub.serve(ANY) as serving, hub_client(serving.address) as client:
+        assert "Failed to invoke" in (await client.invoke("unresolvable", "x", 1))["error"]
+        assert await client.invoke("unresolvable", 1, "anything", id="2") == {"result": 1}
+
+
+@pytest.mark.parametrize("paths", [("/a", "/A"), ("/a", "/a/negotiate"), ("/a/Negotiate", "/A"), ("/chat",)])
+async def test_hubs_that_would_hide_each_other_are_an_error(hub: fanwire.Hub, paths: tuple[str, ...]) -> None:
+    hub.endpoint("/Chat")
+    with pytest.raises(ValueError, match="would hide each other"):
+        async with hub.serve(ANY, signalr_paths=paths):
+            pass
