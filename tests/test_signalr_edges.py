@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import fanwire
 import pytest
+from anyio.to_thread import run_sync
 from support.clients import connected
-from support.hub_client import hub_client
+from support.hub_client import hub_client, negotiate
+from support.raw import open_socket, read_head
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -293,3 +296,37 @@ async def test_hubs_that_would_hide_each_other_are_an_error(hub: fanwire.Hub, pa
     with pytest.raises(ValueError, match="would hide each other"):
         async with hub.serve(ANY, signalr_paths=paths):
             pass
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+
+async def test_a_post_for_a_connection_that_its_beginning_ended_is_read_and_answered(hub: fanwire.Hub) -> None:
+    page = "http://page.example"
+    async with hub.serve(ANY, origins=[page]) as serving:
+        token = (await run_sync(negotiate, serving.address))["connectionToken"]
+        lines = f" /signalr?id={token} HTTP/1.1\r\nHost: a\r\nOrigin: {page}\r\n"
+
+        def post(connection: socket.socket, length: int, body: bytes) -> None:
+            connection.sendall(f"POST{lines}Content-Length: {length}\r\n\r\n".encode() + body)
+
+        def play() -> tuple[bytes, str, str]:
+            with open_socket(serving.address) as stream, open_socket(serving.address) as poster:
+                stream.sendall(f"GET{lines}Accept: text/event-stream\r\n\r\n".encode())
+                read_head(stream)
+                post(poster, len(HANDSHAKE), HANDSHAKE.encode())
+                read_head(poster)
+                post(poster, 40_000, b"x" * 35_000)
+                said = read_to_end(stream)
+                stream.close()
+                poster.sendall(b"x" * 5_000)
+                answer = read_head(poster)
+                post(poster, 0, b"")
+                return said, answer, read_head(poster)
+
+        said, answer, next_answer = await run_sync(play)
+        assert said.endswith(b'{"type":7,"error":"Connection closed with an error.","allowReconnect":true}\x1e\r\n\r\n')
+        assert answer.split()[1] == "200"
+        assert f"Access-Control-Allow-Origin: {page}" in answer
+        assert next_answer.split()[1] == "404"

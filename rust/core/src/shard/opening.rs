@@ -312,14 +312,20 @@ impl Shard {
     }
 
     pub(super) fn refuse(&mut self, slot: u32, refusal: &Refusal) {
-        if let Phase::Posting(exchange) = &self.slab.at(slot).phase {
-            let to = exchange.to();
-            self.leave_posts(self.id_of(slot), to);
+        let mut readable_by = refusal.readable_by.clone();
+        match &self.slab.at(slot).phase {
+            Phase::Posting(exchange) => {
+                readable_by = exchange.readable_by().map(Into::into);
+                let to = exchange.to();
+                self.leave_posts(self.id_of(slot), to);
+            }
+            Phase::Asked(asked) => readable_by.clone_from(&asked.readable_by),
+            _ => {}
         }
         let (body, kind) =
             if refusal.is_bare { (refusal.text.clone(), PLAIN) } else { (format!("{}\n", refusal.text), TEXT) };
         let uncached: &[_] = if refusal.is_uncached { &UNCACHED } else { &[] };
-        let headers = [refusal.headers, uncached, &cors_headers(refusal.readable_by.as_deref())].concat();
+        let headers = [refusal.headers, uncached, &cors_headers(readable_by.as_deref())].concat();
         self.respond(slot, (refusal.status, &headers), kind, body.as_bytes(), (false, false));
     }
 

@@ -133,4 +133,9 @@ impl Exchange {
     pub(crate) fn to(&self) -> ConnectionId {
         self.to
     }
+
+    /// The origin whose pages may read the answer.
+    pub(crate) fn readable_by(&self) -> Option<&str> {
+        self.readable_by.as_deref()
+    }
 }

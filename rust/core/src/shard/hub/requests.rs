@@ -108,22 +108,24 @@ impl Shard {
         }
     }
 
-    /// Takes some of a post's body.
+    /// Takes some of a post's body. What comes for a connection that has ended meanwhile is thrown away: its client
+    /// learns of the end where it listens, not from an answer that may overtake it.
     pub(in crate::shard) fn take_posted(&mut self, slot: u32, exchange: Box<Exchange>, bytes: &[u8]) -> usize {
         let count = usize::try_from(exchange.left).unwrap_or(usize::MAX).min(bytes.len());
         let to = exchange.to;
         self.slab.at(slot).phase = Phase::Posting(exchange);
-        let Some(target) = self.slot_of(to).filter(|&target| self.slab.at(target).is_live()) else {
-            self.refuse(slot, &no_connection());
-            return bytes.len();
+        let taken = match self.slot_of(to).filter(|&target| self.slab.at(target).is_live()) {
+            Some(target) => {
+                self.timers.set(slot, self.settings.handshake_timeout);
+                self.take_hub_bytes(target, &bytes[..count])
+            }
+            None => count,
         };
-        self.timers.set(slot, self.settings.handshake_timeout);
-        let taken = self.take_hub_bytes(target, &bytes[..count]);
         let Some(Phase::Posting(exchange)) = self.slab.get_mut(slot).map(|connection| &mut connection.phase) else {
             return bytes.len();
         };
         exchange.left -= taken as u64;
-        if exchange.left == 0 || self.slot_of(to).is_none() {
+        if exchange.left == 0 {
             self.finish_post(slot);
         }
         taken
@@ -133,9 +135,8 @@ impl Shard {
     fn finish_post(&mut self, slot: u32) {
         let Phase::Posting(exchange) = std::mem::replace(&mut self.slab.at(slot).phase, Phase::Ending) else { return };
         let poster = self.id_of(slot);
-        let keeps_alive = exchange.keeps_alive && exchange.left == 0;
         let cors = cors_headers(exchange.readable_by.as_deref());
-        self.respond(slot, (200, &cors), PLAIN, b"", (keeps_alive, false));
+        self.respond(slot, (200, &cors), PLAIN, b"", (exchange.keeps_alive, false));
         self.leave_posts(poster, exchange.to);
     }
 
