@@ -54,6 +54,24 @@ async def test_what_has_no_json_form_is_refused(hub: fanwire.Hub, clients: list[
             clients[0].send(object())
 
 
+async def test_what_one_callback_says_comes_in_its_order(hub: fanwire.Hub, clients: list[fanwire.Client]) -> None:
+    async with hub.serve(ANY) as serving, connected(serving.address) as peer:
+        await peer.send("hello")
+        await until(lambda: clients)
+        for turn in range(50):
+            clients[0].send(f"private before {turn}")
+            hub.subscribe(clients[0], "odds")
+            hub.publish("odds", f"published {turn}")
+            clients[0].send(f"private after {turn}")
+            hub.unsubscribe(clients[0], "odds")
+            hub.publish("odds", "for nobody")
+            assert await peer.receive_all(3) == [
+                f"private before {turn}",
+                f"published {turn}",
+                f"private after {turn}",
+            ]
+
+
 async def test_send_from_another_thread(hub: fanwire.Hub, clients: list[fanwire.Client]) -> None:
     async with hub.serve(ANY) as serving, connected(serving.address) as peer:
         await peer.send("hello")

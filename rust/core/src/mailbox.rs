@@ -14,6 +14,8 @@ pub struct Mailbox<C, D> {
 struct Inner<C, D> {
     commands: Vec<C>,
     dirty: Vec<D>,
+    /// How many of the commands came before anything had moved.
+    ahead: usize,
     /// The shard sleeps, or has decided to: the next to put something in must ring.
     is_parked: bool,
 }
@@ -25,11 +27,17 @@ pub struct MustRing(pub bool);
 
 impl<C, D> Default for Mailbox<C, D> {
     fn default() -> Self {
-        Self { inner: Mutex::new(Inner { commands: Vec::new(), dirty: Vec::new(), is_parked: false }) }
+        Self { inner: Mutex::new(Inner { commands: Vec::new(), dirty: Vec::new(), ahead: 0, is_parked: false }) }
     }
 }
 
-impl<C, D> Mailbox<C, D> {
+/// Something that can stand in a mailbox once, however often it moves.
+pub trait Moved {
+    /// It is taken out: what moves from now on is put in anew, and comes after the commands that were there.
+    fn settle(&self);
+}
+
+impl<C, D: Moved> Mailbox<C, D> {
     fn with<R>(&self, act: impl FnOnce(&mut Inner<C, D>) -> R) -> R {
         act(&mut self.inner.lock().expect("no code panics while it holds a mailbox"))
     }
@@ -45,6 +53,9 @@ impl<C, D> Mailbox<C, D> {
     /// Puts in something that moved. With `is_deferred` a sleeping shard sleeps on until [`flush`](Self::flush).
     pub fn push_dirty(&self, dirty: D, is_deferred: bool) -> MustRing {
         self.with(|inner| {
+            if inner.dirty.is_empty() {
+                inner.ahead = inner.commands.len();
+            }
             inner.dirty.push(dirty);
             MustRing(!is_deferred && std::mem::take(&mut inner.is_parked))
         })
@@ -66,14 +77,17 @@ impl<C, D> Mailbox<C, D> {
         })
     }
 
-    /// The shard is awake and swaps its empty lists for the full ones.
-    pub fn take(&self, commands: &mut Vec<C>, dirty: &mut Vec<D>) {
+    /// The shard is awake and swaps its empty lists for the full ones. Gives how many of the commands, the first ones,
+    /// came before anything that moved.
+    pub fn take(&self, commands: &mut Vec<C>, dirty: &mut Vec<D>) -> usize {
         debug_assert!(commands.is_empty() && dirty.is_empty());
         self.with(|inner| {
             inner.is_parked = false;
             std::mem::swap(&mut inner.commands, commands);
             std::mem::swap(&mut inner.dirty, dirty);
-        });
+            dirty.iter().for_each(Moved::settle);
+            if dirty.is_empty() { commands.len() } else { inner.ahead }
+        })
     }
 }
 
@@ -87,7 +101,7 @@ impl Dirty {
         !self.0.swap(true, Ordering::AcqRel)
     }
 
-    /// The shard took it out and reads the log after this, so that what is appended later marks it anew.
+    /// The shard takes it out and looks at the log after this, so that what is appended later marks it anew.
     pub fn clear(&self) {
         // A swap, not a store: it must come after the mark of whoever found it marked, to see what that one appended.
         self.0.swap(false, Ordering::AcqRel);

@@ -227,8 +227,8 @@ impl Channel {
         self.lock().logs[format as usize].as_ref().map_or(0, |log| log.tail())
     }
 
-    /// What lies from `cursor` to `to`, or to the tail; see [`Run`].
-    pub(crate) fn read(&self, format: Format, cursor: u64, to: Option<u64>, mode: Mode, now_ns: u64) -> Run {
+    /// What lies from `cursor` to `to`; see [`Run`].
+    pub(crate) fn read(&self, format: Format, cursor: u64, to: u64, mode: Mode, now_ns: u64) -> Run {
         let inner = self.lock();
         let reader = Reader {
             policy: self.settings.policy,
@@ -238,7 +238,7 @@ impl Channel {
             now_ns,
         };
         match &inner.logs[format as usize] {
-            Some(log) => log.read(cursor, to.unwrap_or(log.tail()), reader),
+            Some(log) => log.read(cursor, to, reader),
             None => Run { end: cursor, published_ns: now_ns, ..Run::default() },
         }
     }

@@ -277,7 +277,8 @@ impl Channel {
                     *frame = Vec::new();
                 }
             });
-            log.watches.iter().filter(|watch| watch.dirty.mark()).for_each(&mut tell);
+            let tail = log.tail();
+            log.watches.iter().filter(|watch| watch.append(tail)).for_each(&mut tell);
         }
         if kind != FrameKind::Plain {
             inner.is_snapshot_awaited = false;
@@ -362,7 +363,8 @@ impl Channel {
         }
         let written = Format::ALL.into_iter().filter(is_for);
         for log in written.filter_map(|format| inner.logs[format as usize].as_ref()) {
-            log.watches.iter().filter(|watch| watch.dirty.mark()).for_each(&mut tell);
+            let tail = log.tail();
+            log.watches.iter().filter(|watch| watch.append(tail)).for_each(&mut tell);
         }
         Ok(())
     }

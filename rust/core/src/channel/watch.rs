@@ -1,7 +1,7 @@
 //! What one shard tells the writers of a log: that it watches, how far it is, and what its laggards still need.
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::mailbox::Dirty;
+use crate::mailbox::{Dirty, Moved};
 
 /// One shard's eye on one log.
 #[derive(Debug)]
@@ -9,9 +9,14 @@ pub struct Watch {
     /// The shard.
     pub shard: usize,
     /// Stands in the shard's mailbox already.
-    pub(crate) dirty: Dirty,
+    dirty: Dirty,
     /// The shard's own index of what it keeps for this log; `u32::MAX` until it has one.
     pub(crate) feed: AtomicU32,
+    /// Where the log ends. Changes under the channel's lock.
+    tail: AtomicU64,
+    /// Where it ended when the shard last emptied its mailbox: it fans out no further, so that what was published behind
+    /// a command comes behind it.
+    due: AtomicU64,
     /// Where its subscribers at the tail are.
     pub(super) cursor: AtomicU64,
     /// Lower bound of what its slowest subscriber needs.
@@ -28,11 +33,24 @@ impl Watch {
             shard,
             dirty: Dirty::default(),
             feed: AtomicU32::new(u32::MAX),
+            tail: AtomicU64::new(tail),
+            due: AtomicU64::new(tail),
             cursor: AtomicU64::new(tail),
             needed: AtomicU64::new(tail),
             subscribers: AtomicU32::new(0),
             joining: AtomicU32::new(0),
         }
+    }
+
+    /// The log now ends at `tail`. True when the shard must be told.
+    pub(super) fn append(&self, tail: u64) -> bool {
+        self.tail.store(tail, Ordering::Release);
+        self.dirty.mark()
+    }
+
+    /// How far the shard may fan out.
+    pub(crate) fn due(&self) -> u64 {
+        self.due.load(Ordering::Acquire)
     }
 
     /// How far the shard has fanned out.
@@ -49,5 +67,12 @@ impl Watch {
     pub(crate) fn advance(&self, cursor: u64, needed: u64) {
         self.cursor.store(cursor, Ordering::Release);
         self.needed.store(needed, Ordering::Release);
+    }
+}
+
+impl Moved for std::sync::Arc<Watch> {
+    fn settle(&self) {
+        self.dirty.clear();
+        self.due.store(self.tail.load(Ordering::Acquire), Ordering::Release);
     }
 }

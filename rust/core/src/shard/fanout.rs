@@ -64,12 +64,13 @@ impl Joiner {
 impl Shard {
     /// Writes what is new in these feeds to everyone at their tails. A feed that is gone or has nothing new is skipped.
     ///
-    /// With `to` no further than that byte.
+    /// With `to` no further than that byte, otherwise as far as is due.
     pub(super) fn fan_out(&mut self, dirty: &[u32], to: Option<u64>) {
         let now_ns = self.clock.now_ns();
         let mut turns = Vec::with_capacity(dirty.len());
         for &feed in dirty {
             let Some(target) = self.feeds.get(feed) else { continue };
+            let to = to.unwrap_or_else(|| target.watch.due());
             let run = target.channel.read(target.format, target.cursor, to, Mode::Replaying, now_ns);
             if run.end > target.cursor {
                 let from = target.cursor;
@@ -256,7 +257,7 @@ impl Shard {
             let (cursor, cut) = self.place_in(turn.feed, &turn.run, taken, turn.from);
             // What was counted as delivered to it is counted when the rest goes out.
             let target = self.feeds.at(turn.feed);
-            let rest = target.channel.read(target.format, cursor, Some(turn.run.end), Mode::Replaying, turn.now_ns);
+            let rest = target.channel.read(target.format, cursor, turn.run.end, Mode::Replaying, turn.now_ns);
             self.stats.deliveries.sub(rest.frames);
             self.stats.expired.sub(rest.expired);
             self.set_cursor(short.slot, turn.feed, cursor);
@@ -286,7 +287,7 @@ impl Shard {
             let target = self.feeds.at(turn.feed);
             target.is_in_turn = false;
             target.report();
-            if target.cursor < target.channel.tail(target.format) {
+            if target.cursor < target.watch.due() {
                 self.again.push(turn.feed);
             }
         }

@@ -167,7 +167,7 @@ impl Shard {
             let target = self.feeds.at(subscription.feed);
             let (from, mode) = (subscription.cursor, subscription.mode());
             if from < target.cursor {
-                let mut run = target.channel.read(target.format, from, Some(target.cursor), mode, now_ns);
+                let mut run = target.channel.read(target.format, from, target.cursor, mode, now_ns);
                 if run.head > from {
                     // Overtaken: the next turn of the feed decides, unless its keyframe is all that is gone.
                     if mode == Mode::AtKeyframe && self.skip_overtaken(subscription.feed, slot, index) {
@@ -252,7 +252,7 @@ impl Shard {
         let (frames, expired, replaced) = if cursor == piece.run.end {
             (piece.run.frames, piece.run.expired, piece.run.replaced)
         } else {
-            let read = target.channel.read(target.format, piece.from, Some(cursor), piece.mode, piece.now_ns);
+            let read = target.channel.read(target.format, piece.from, cursor, piece.mode, piece.now_ns);
             (target.channel.frames_until(target.format, &piece.run.slices, cursor), read.expired, read.replaced)
         };
         self.stats.deliveries.add(frames);

@@ -144,13 +144,17 @@ impl Shard {
             let may_sleep = self.handle.mailbox.park() && !has_more;
             self.poller.epoll.wait(&mut ready, if may_sleep { self.sleep_ms() } else { 0 });
             self.timers.begin_turn(self.clock.now_ns());
-            self.handle.mailbox.take(&mut commands, &mut moved);
+            // What is told to one client and then published to all comes in this order, and the other way round, unless
+            // something else moves at the same time: then what moved is first.
+            let ahead = self.handle.mailbox.take(&mut commands, &mut moved);
+            for command in commands.drain(..ahead) {
+                self.track_early(&command);
+                self.obey(command);
+            }
             for command in &commands {
                 self.unsubscribe_early(command);
                 self.track_early(command);
             }
-            // What moved before a command was given is fanned out before it is done: who subscribes after a
-            // publication does not get it.
             self.fan_out_moved(&mut moved);
             for command in commands.drain(..) {
                 self.obey(command);
@@ -192,7 +196,6 @@ impl Shard {
         dirty.dedup();
         let continued = dirty.len();
         for watch in moved.drain(..) {
-            watch.dirty.clear();
             let feed = watch.feed.load(Ordering::Relaxed);
             if feed != u32::MAX && !dirty[..continued].contains(&feed) {
                 dirty.push(feed);

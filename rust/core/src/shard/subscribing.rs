@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::Shard;
 use crate::channel::{Channel, Mode, Origin, Registry, Seek, Watched};
 use crate::error::EngineError;
-use crate::messages::{Command, Event, Grant, Presence, Wanted};
+use crate::messages::{Command, ConnectionId, Event, Grant, Presence, Wanted};
 use crate::protocol::{Format, raw, sse, write_reply_result};
 
 /// A subscription that knows where it begins and has not begun.
@@ -211,9 +211,10 @@ impl Shard {
             self.poller.register(slot, fd);
         }
         // Nobody is ahead of the feed; and what is for newcomers alone must lie behind it, else it would pass them by.
-        let reach = seek.cursor + u64::from(seek.mode == Mode::AtKeyframe);
+        let keyframe_end = || watched.channel.frame_end(watched.format, seek.cursor);
+        let reach = if seek.mode == Mode::AtKeyframe { keyframe_end() } else { None }.unwrap_or(seek.cursor);
         while self.feeds.get(feed).is_some_and(|target| target.cursor < reach) {
-            self.fan_out(&[feed], None);
+            self.fan_out(&[feed], Some(reach.max(watched.watch.due())));
             if self.slab.get(slot).is_none_or(|connection| !connection.is_live()) {
                 if self.feeds.get(feed).is_some() {
                     self.feeds.forget_if_empty(feed);
@@ -238,7 +239,7 @@ impl Shard {
         self.feeds.at(feed).report();
         watched.keep();
         let target = self.feeds.at(feed);
-        if target.cursor < target.channel.tail(target.format) {
+        if target.cursor < target.watch.due() {
             self.again.push(feed); // what came while it was on its way here
         }
         if !is_at_tail && !self.slab.at(slot).is_blocked {
@@ -306,17 +307,23 @@ impl Shard {
         }
     }
 
-    /// Before anything else is fanned out: who unsubscribed gets what was published until then and nothing after.
+    /// Before anything else is fanned out, so that nothing comes of what was published after it.
     ///
     /// Done again in its order among the commands, for a subscription that one of them makes.
     pub(super) fn unsubscribe_early(&mut self, command: &Command) {
-        let Command::Unsubscribe(id, channel, tail) = command else { return };
-        let (Some(slot), Some(format)) = (self.slot_of(*id), id.format()) else { return };
-        let Some(feed) = self.feed_of(slot, channel) else { return };
-        if self.feeds.at(feed).cursor < *tail && self.feeds.at(feed).format == format {
-            self.fan_out(&[feed], Some(*tail));
+        if let Command::Unsubscribe(id, channel, tail) = command {
+            self.unsubscribe_at(*id, channel, *tail);
         }
-        self.with(*id, |shard, slot| shard.unsubscribe(slot, channel));
+    }
+
+    /// Who unsubscribed gets what was published until then, which is to `tail`, and nothing after.
+    pub(super) fn unsubscribe_at(&mut self, id: ConnectionId, channel: &Arc<Channel>, tail: u64) {
+        let (Some(slot), Some(format)) = (self.slot_of(id), id.format()) else { return };
+        let Some(feed) = self.feed_of(slot, channel) else { return };
+        if self.feeds.at(feed).cursor < tail && self.feeds.at(feed).format == format {
+            self.fan_out(&[feed], Some(tail));
+        }
+        self.with(id, |shard, slot| shard.unsubscribe(slot, channel));
     }
 
     /// The feed through which a connection watches a channel.

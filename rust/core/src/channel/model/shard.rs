@@ -269,7 +269,7 @@ impl World {
         let channel = Arc::clone(&self.channel);
         let feed = self.feed(watch);
         let (format, from) = (feed.format, feed.cursor);
-        let run = channel.read(format, from, None, Mode::Replaying, now_ns);
+        let run = channel.read(format, from, channel.tail(format), Mode::Replaying, now_ns);
         if run.end <= from {
             return;
         }
@@ -377,7 +377,7 @@ impl World {
                 return self.report(&watch);
             }
             assert!(from < tail, "{from} is ahead of the feed at {tail}");
-            let run = channel.read(format, from, Some(tail), mode, self.now_ns);
+            let run = channel.read(format, from, tail, mode, self.now_ns);
             if run.head > from && mode != Mode::AtKeyframe {
                 return; // overtaken: the next turn of the feed decides
             }
