@@ -7,6 +7,7 @@ import threading
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import fanwire
@@ -278,6 +279,23 @@ class TestPublishing:
                 hub.publish("a", "x" * 101)
             assert (caught.value.payload_bytes, caught.value.bytes_max) == (101, 100)
             assert hub.publish("a", "x" * 100).offset == 1
+
+    @pytest.mark.parametrize(
+        ("terms", "error"),
+        [
+            ({"key": "k" * 256}, "key of 256 bytes is over the bound of 255"),
+            ({"event": "a\nb"}, "event name .* holds a line break"),
+            ({"ttl": 0}, "ttl is 0, must be over 0 seconds"),
+        ],
+        ids=["key", "event", "ttl"],
+    )
+    async def test_terms_beyond_their_bounds_are_refused(
+        self, hub: fanwire.Hub, terms: dict[str, Any], error: str
+    ) -> None:
+        async with hub.serve(ANY):
+            with pytest.raises(ValueError, match=error):
+                hub.publish("a", "x", **terms)
+            assert hub.publish("a", "x", key="k" * 255, event="b", ttl=0.1).offset == 1
 
     async def test_occupancy_and_stats_follow_the_clients(self, hub: fanwire.Hub) -> None:
         async with hub.serve(ANY) as serving:

@@ -374,7 +374,7 @@ class Hub:
             data: ``str`` goes out as text, ``bytes`` as binary, anything else as JSON, and as
                 MessagePack for subscribers that speak it, encoded once each; copied once, into the log.
             event: the name of the SSE event.
-            key: the conflation key; only policy ``latest`` looks at it.
+            key: the conflation key, at most 255 bytes of UTF-8; only policy ``latest`` looks at it.
             ttl: seconds, > 0; a subscriber not yet written to after that skips it.
             keyframe: new subscribers begin here, while it is kept: it and what follows, within the channel's backlog.
             exclude: subscribers that it is not for.

@@ -110,6 +110,14 @@ pub enum EngineError {
         /// The name.
         name: String,
     },
+    /// A conflation key over its bound.
+    #[error("key of {bytes} bytes is over the bound of {bytes_max}")]
+    KeyTooLong {
+        /// Its length in UTF-8.
+        bytes: usize,
+        /// [`KEY_BYTES_MAX`](crate::channel::KEY_BYTES_MAX).
+        bytes_max: usize,
+    },
     /// A time to live that is not a positive number of seconds.
     #[error("ttl is {seconds}, must be over 0 seconds")]
     InvalidTtl {

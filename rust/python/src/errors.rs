@@ -21,6 +21,7 @@ pub(crate) fn to_pyerr(py: Python<'_>, error: EngineError) -> PyErr {
         EngineError::InvalidCloseCode { .. }
         | EngineError::ReasonTooLong { .. }
         | EngineError::InvalidEvent { .. }
+        | EngineError::KeyTooLong { .. }
         | EngineError::InvalidTtl { .. }
         | EngineError::NoSuchPosition { .. } => PyValueError::new_err(text),
         EngineError::NoRandom { .. } => PyOSError::new_err(text),

@@ -52,6 +52,9 @@ use log::{FrameKind, FrameMark, Log};
 /// Longest name, bytes of UTF-8.
 pub const NAME_BYTES_MAX: usize = 255;
 
+/// Longest conflation key, bytes of UTF-8.
+pub const KEY_BYTES_MAX: usize = 255;
+
 /// Checks a channel's name: 1 to 255 bytes of UTF-8 without control characters.
 ///
 /// # Errors

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::channel::{Appended, Channel, Origin, Publication, Registry, Watch, check_name};
+use crate::channel::{Appended, Channel, KEY_BYTES_MAX, Origin, Publication, Registry, Watch, check_name};
 use crate::error::{EngineError, SettingsError};
 use crate::events::Events;
 use crate::messages::{Command, ConnectionId, Event, Grant, Wanted};
@@ -243,6 +243,9 @@ impl Engine {
             (payload_bytes(&publication.payload), self.common.settings.publication_bytes_max);
         if payload_bytes > bytes_max {
             return Err(EngineError::PayloadTooBig { payload_bytes, bytes_max });
+        }
+        if let Some(bytes) = publication.key.map(str::len).filter(|&bytes| bytes > KEY_BYTES_MAX) {
+            return Err(EngineError::KeyTooLong { bytes, bytes_max: KEY_BYTES_MAX });
         }
         match publication.event {
             Some(event) if !sse::is_valid_event(event) => Err(EngineError::InvalidEvent { name: event.to_owned() }),
