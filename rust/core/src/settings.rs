@@ -1,7 +1,8 @@
 //! Limits and options of an engine, frozen at start. Each says its unit, default and worst cost.
 use std::time::Duration;
 
-use crate::channel::{Pattern, Policy, Start};
+use crate::channel::pattern::Pattern;
+use crate::channel::policy::{Policy, Start};
 use crate::error::SettingsError;
 
 /// Which system interface carries the writes of a shard.

@@ -7,6 +7,7 @@
 use hdrhistogram::Histogram;
 
 use crate::completion::Completions;
+use crate::histogram::latencies;
 use crate::payload;
 
 /// How a reply of fanwire's hub begins that answers no `id`.
@@ -33,11 +34,6 @@ impl Watch {
     pub(crate) fn reset(&mut self) {
         self.next = UNSEEN;
     }
-}
-
-/// A histogram of ages in nanoseconds, up to an hour, with three digits.
-pub(crate) fn latencies() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 3_600_000_000_000, 3).expect("the bounds are valid for hdrhistogram")
 }
 
 /// The counters of one process since the last [`reset`](Tally::reset).

@@ -9,15 +9,12 @@ use std::process::{Child, Command as Process, Stdio};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize};
 
 use crate::args::Settings;
-use crate::check::latencies;
-use crate::commands::{COMMAND_BYTES_MAX, Lines};
-use crate::completion::Completed;
+use crate::commands::{COMMAND_BYTES_MAX, Command, Lines};
 use crate::error::LoadError;
-use crate::report::{Complete, Connected, Counts, Reporter, Tick, seconds};
-use crate::session::Command;
+use crate::histogram::latencies;
+use crate::report::{Complete, Connected, Counts, Reporter, Said, Tick, seconds};
 use crate::sys::{self, Epoll, Event};
 
 /// The token of the parent's stdin; children have their numbers.
@@ -26,30 +23,11 @@ const STDIN: u64 = u64::MAX;
 /// The longest line of a child: a report with as many completions as a child remembers.
 const CHILD_LINE_BYTES_MAX: usize = 128 << 20;
 
-/// What a child says on one line. `epoch` is that of the last `expect`: what is of an older one no longer counts.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Said {
-    /// Its connections are open or failed.
-    Connected { connected: Connected, started_ns: u64, opened_ns: u64 },
-    /// It counts anew.
-    Expecting { epoch: u32 },
-    /// Messages arrived: all of the epoch, and values and counts of the ages of those since the last tick.
-    Tick { epoch: u32, received: u64, ages: Vec<(u64, u64)> },
-    /// All its counters, after a last tick.
-    Report { epoch: u32, counts: Counts, completed: Vec<Completed> },
-}
-
 /// A child's [`Said::Connected`].
 struct ChildConnected {
     connected: Connected,
     started_ns: u64,
     opened_ns: u64,
-}
-
-/// The recorded values of a histogram and how often each.
-pub(crate) fn pairs(histogram: &Histogram<u64>) -> Vec<(u64, u64)> {
-    histogram.iter_recorded().map(|value| (value.value_iterated_to(), value.count_at_value())).collect()
 }
 
 /// One publication in the children that have it.
@@ -394,18 +372,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn histogram_told_as_pairs_is_the_same_again() {
-        let (mut told, mut heard) = (latencies(), latencies());
-        for age in [5, 70_000, 70_001, 3_000_000_000] {
-            told.record_n(age, age % 7 + 1).unwrap();
-        }
-        for (age, count) in pairs(&told) {
-            heard.record_n(age, count).unwrap();
-        }
-        assert_eq!(told, heard);
-    }
-
-    #[test]
     fn span_of_all_reports_leaves_out_those_without_messages() {
         let counts = |received, first_ns, last_ns| Counts { received, first_ns, last_ns, ..Counts::default() };
         let all = sum(&[counts(0, 0, 0), counts(5, 100, 200), counts(6, 150, 900)]);
@@ -417,20 +383,5 @@ mod tests {
         let counts = |replies| Counts { replies, ..Counts::default() };
         assert_eq!(sum(&[counts(None), counts(None)]).replies, None);
         assert_eq!(sum(&[counts(Some(2)), counts(Some(0)), counts(Some(5))]).replies, Some(7));
-    }
-
-    #[test]
-    fn lines_of_a_child_are_read_as_written() {
-        let connected = Connected { connected: 2, seconds: 0.5, failed: 0, subscribers: [(17, 2)].into() };
-        for said in [
-            Said::Connected { connected, started_ns: 1, opened_ns: 2 },
-            Said::Expecting { epoch: 3 },
-            Said::Tick { epoch: 3, received: 9, ages: vec![(5, 9)] },
-            Said::Report { epoch: 3, counts: Counts::default(), completed: vec![(1, 2, 3, 4)] },
-        ] {
-            let line = serde_json::to_string(&said).unwrap();
-            let heard: Said = serde_json::from_str(&line).unwrap();
-            assert_eq!(format!("{said:?}"), format!("{heard:?}"));
-        }
     }
 }

@@ -1,12 +1,39 @@
-//! Lines on stdin, read in the same thread as everything else: nothing here ever waits.
+//! Commands, which are lines on stdin, read in the same thread as everything else: nothing here ever waits.
 
 use std::io;
 use std::os::fd::RawFd;
 
+use serde::Deserialize;
+
+use crate::error::LoadError;
 use crate::sys::{self, Epoll};
 
 /// The longest command: a publish with a sequence of some 100,000 channels.
 pub(crate) const COMMAND_BYTES_MAX: usize = 1 << 20;
+
+/// A line on stdin.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Command {
+    /// Count anew, until so many messages are in.
+    pub(crate) expect: Option<u64>,
+    /// To a child: which expectation of the parent's this is; ticks and reports carry it.
+    #[serde(default)]
+    pub(crate) epoch: u32,
+    /// To a child: tell all counters.
+    #[serde(default)]
+    pub(crate) report: bool,
+    /// End.
+    #[serde(default)]
+    pub(crate) quit: bool,
+}
+
+impl Command {
+    /// Reads one line.
+    pub(crate) fn parse(line: &str) -> Result<Self, LoadError> {
+        serde_json::from_str(line).map_err(|error| LoadError::Command { line: line.to_owned(), why: error.to_string() })
+    }
+}
 
 /// The lines of one descriptor.
 pub(crate) struct Lines {

@@ -2,7 +2,7 @@
 
 use hdrhistogram::Histogram;
 
-use crate::check::latencies;
+use crate::histogram::latencies;
 
 /// Counters in all rings together, as far as the lowest length of one ring allows.
 const COUNTERS: usize = 1 << 20;

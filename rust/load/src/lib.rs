@@ -21,6 +21,7 @@
 //! | `payload` | the fixed-width text that each publication carries |
 //! | `connect` | connect, upgrade request, the check of its answer |
 //! | `receive` | frames in what was read, and the part of one that a read cut off |
+//! | `histogram` | ages, counted |
 //! | `check`, `completion` | sequence, totals, latency · when the last subscriber has a publication |
 //! | `client` | all connections of one process: the only reader of sockets |
 //! | `session` | the loop of one process: commands, ticks, expectations |
@@ -40,6 +41,7 @@ mod connect;
 mod draw;
 mod error;
 pub mod floor;
+mod histogram;
 mod payload;
 mod receive;
 mod report;

@@ -6,6 +6,22 @@ use std::io::{IsTerminal, Write};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use crate::completion::Completed;
+
+/// What a child says on one line. `epoch` is that of the last `expect`: what is of an older one no longer counts.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Said {
+    /// Its connections are open or failed.
+    Connected { connected: Connected, started_ns: u64, opened_ns: u64 },
+    /// It counts anew.
+    Expecting { epoch: u32 },
+    /// Messages arrived: all of the epoch, and values and counts of the ages of those since the last tick.
+    Tick { epoch: u32, received: u64, ages: Vec<(u64, u64)> },
+    /// All its counters, after a last tick.
+    Report { epoch: u32, counts: Counts, completed: Vec<Completed> },
+}
+
 /// All connections are open or failed.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Connected {
@@ -261,7 +277,7 @@ fn text(line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::latencies;
+    use crate::histogram::latencies;
 
     #[test]
     fn connected_is_the_line_of_the_contract() {
@@ -284,5 +300,20 @@ mod tests {
         let json = serde_json::to_value(complete).unwrap();
         assert!(json.get("replies").is_none());
         assert!(json["latency_us"]["p99"].is_null() && json["received"] == 0 && json["expected"] == 5);
+    }
+
+    #[test]
+    fn lines_of_a_child_are_read_as_written() {
+        let connected = Connected { connected: 2, seconds: 0.5, failed: 0, subscribers: [(17, 2)].into() };
+        for said in [
+            Said::Connected { connected, started_ns: 1, opened_ns: 2 },
+            Said::Expecting { epoch: 3 },
+            Said::Tick { epoch: 3, received: 9, ages: vec![(5, 9)] },
+            Said::Report { epoch: 3, counts: Counts::default(), completed: vec![(1, 2, 3, 4)] },
+        ] {
+            let line = serde_json::to_string(&said).unwrap();
+            let heard: Said = serde_json::from_str(&line).unwrap();
+            assert_eq!(format!("{said:?}"), format!("{heard:?}"));
+        }
     }
 }

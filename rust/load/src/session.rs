@@ -3,14 +3,12 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use crate::args::Settings;
-use crate::children::{Said, pairs};
 use crate::client::Client;
-use crate::commands::{COMMAND_BYTES_MAX, Lines};
+use crate::commands::{COMMAND_BYTES_MAX, Command, Lines};
 use crate::error::LoadError;
-use crate::report::{Complete, Connected, Counts, Reporter, Tick, line, seconds};
+use crate::histogram::pairs;
+use crate::report::{Complete, Connected, Counts, Reporter, Said, Tick, line, seconds};
 use crate::sys::{self, Event};
 
 /// Events taken at a time.
@@ -22,30 +20,6 @@ const STDIN: u64 = u64::MAX;
 /// Between ticks, for the user and for a parent.
 const TICK_NS: u64 = 1_000_000_000;
 const CHILD_TICK_NS: u64 = 50_000_000;
-
-/// A line on stdin.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Command {
-    /// Count anew, until so many messages are in.
-    pub(crate) expect: Option<u64>,
-    /// To a child: which expectation of the parent's this is; ticks and reports carry it.
-    #[serde(default)]
-    pub(crate) epoch: u32,
-    /// To a child: tell all counters.
-    #[serde(default)]
-    pub(crate) report: bool,
-    /// End.
-    #[serde(default)]
-    pub(crate) quit: bool,
-}
-
-impl Command {
-    /// Reads one line.
-    pub(crate) fn parse(line: &str) -> Result<Self, LoadError> {
-        serde_json::from_str(line).map_err(|error| LoadError::Command { line: line.to_owned(), why: error.to_string() })
-    }
-}
 
 struct Session {
     client: Client,

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::keys::Keys;
-use super::log::FrameMark;
+use super::mark::FrameMark;
 use super::segment::{Segment, Slice};
 use crate::connection_id::ConnectionId;
 

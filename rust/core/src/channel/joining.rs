@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use smallvec::SmallVec;
 
 use super::compacted::Value;
-use super::log::{Edge, FrameKind, FrameMark, Log};
+use super::log::Log;
+use super::mark::{Edge, FrameKind, FrameMark};
 use super::policy::{Mode, Origin, Policy, Seek, Start};
 use super::reading::{Reader, Run};
 use super::segment::Slice;

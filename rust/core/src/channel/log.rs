@@ -10,9 +10,9 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::compacted::Compacted;
-use super::keys::{KeyId, Keys};
+use super::keys::Keys;
+use super::mark::{Edge, Exclusion, FrameKind, FrameMark};
 use super::policy::Policy;
-use super::reading::Exclusion;
 use super::segment::{Segment, Slice};
 use super::watch::Watch;
 use crate::connection_id::ConnectionId;
@@ -23,49 +23,6 @@ const SEGMENT_BYTES_MAX: usize = 64 << 10;
 
 /// So many frames that laggards lost are remembered, to say how many each has lost.
 const GONE_MAX: usize = 4_096;
-
-/// What a frame is for newcomers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum FrameKind {
-    #[default]
-    Plain,
-    /// One may begin with it.
-    Keyframe,
-    /// One may begin with it, and nobody else gets it.
-    Snapshot,
-}
-
-/// One frame in the index.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct FrameMark {
-    /// Position of the byte after it; set by the log.
-    pub(super) end: u64,
-    /// When it was published, ns of the engine's clock.
-    pub(super) published_ns: u64,
-    /// When it must no longer be sent, ns; `u64::MAX` is never.
-    pub(super) expires_ns: u64,
-    /// Its number in the channel; of a snapshot that of the publication before it.
-    pub(super) offset: u64,
-    pub(super) key: KeyId,
-    pub(super) kind: FrameKind,
-}
-
-const _: () = assert!(size_of::<FrameMark>() == 40, "as the settings say");
-
-impl FrameMark {
-    /// Whether a read has to look at it.
-    pub(super) fn is_special(&self) -> bool {
-        self.expires_ns != u64::MAX || self.kind == FrameKind::Snapshot
-    }
-}
-
-/// A place between two frames.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Edge {
-    pub(super) position: u64,
-    /// Of the publication before it.
-    pub(super) offset: u64,
-}
 
 /// The log.
 #[derive(Debug, Default)]

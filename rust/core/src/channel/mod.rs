@@ -2,8 +2,8 @@
 //!
 //! - [`Channel`]: the name, the numbers and the logs, one for each wire format that a subscriber uses; here what is
 //!   appended, in `joining` who watches;
-//! - `log`, `segment`: frames ready for the wire and the memory they lie in; `reading` what a cursor gets of them,
-//!   `seeking` where one begins;
+//! - `log`, `mark`, `segment`: frames ready for the wire, what is known of each, and the memory they lie in; `reading`
+//!   what a cursor gets of them, `seeking` where one begins;
 //! - `policy`: what becomes of laggards; `keys`, `compacted`: conflation;
 //! - `stored`: publications that are kept for whatever format may come; `kept`: what a relay's channel keeps for who
 //!   joins late;
@@ -13,10 +13,11 @@ mod joining;
 mod kept;
 mod keys;
 mod log;
+mod mark;
 #[cfg(test)]
 mod model;
-mod pattern;
-mod policy;
+pub(crate) mod pattern;
+pub(crate) mod policy;
 mod reading;
 mod registry;
 mod seeking;
@@ -31,10 +32,11 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 pub(crate) use joining::Overtaken;
 pub use joining::Watched;
+pub use mark::Exclusion;
 pub use pattern::Pattern;
 pub(crate) use policy::Mode;
 pub use policy::{Origin, Policy, Seek, Start};
-pub use reading::{Exclusion, Run};
+pub use reading::Run;
 pub use registry::Registry;
 pub use segment::Slice;
 pub use watch::Watch;
@@ -47,7 +49,8 @@ use crate::protocol::{Encoding, Format, Payload, Stamp, frame_bytes_max, write_f
 use crate::settings::ChannelSettings;
 use kept::Kept;
 use keys::{KEYLESS, Keys};
-use log::{FrameKind, FrameMark, Log};
+use log::Log;
+use mark::{FrameKind, FrameMark};
 
 /// Longest name, bytes of UTF-8.
 pub const NAME_BYTES_MAX: usize = 255;

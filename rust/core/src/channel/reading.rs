@@ -4,22 +4,14 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::keys::Keys;
-use super::log::{FrameKind, FrameMark, Log};
+use super::log::Log;
+use super::mark::{Exclusion, FrameKind, FrameMark};
 use super::policy::Policy;
 use super::segment::Slice;
 use crate::connection_id::ConnectionId;
 
 /// One read gives at most so many slices; the next one goes on.
 pub(super) const SLICES_MAX: usize = 32;
-
-/// A frame that some connections are not to get.
-#[derive(Clone, Debug)]
-pub struct Exclusion {
-    pub(super) start: u64,
-    pub(super) end: u64,
-    /// Those who don't get it.
-    pub excluded: Arc<[ConnectionId]>,
-}
 
 /// Frames to write: what lies between two cursors, without what has expired or was replaced.
 #[derive(Debug, Default)]

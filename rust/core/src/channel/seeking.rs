@@ -1,5 +1,6 @@
 //! Where a subscriber begins in a log, and where it goes on when the log no longer holds what it needs.
-use super::log::{Edge, FrameKind, FrameMark, Log, is_older};
+use super::log::{Log, is_older};
+use super::mark::{Edge, FrameKind, FrameMark};
 use super::policy::{Mode, Policy};
 use crate::settings::ChannelSettings;
 

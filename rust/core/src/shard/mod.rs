@@ -2,7 +2,7 @@
 //!
 //! A turn: wait, take what other threads left in the mailbox, fan out what moved, do commands, serve ready sockets,
 //! look at the deadlines. The rooms: `shared` (with other threads), `commands`, `poller` (kernel), `acceptor`, `opening`
-//! (HTTP), `query`, `inbound` (messages), `subscribing`, `hub` (SignalR), `fanout` (fast path), `lagging` (slow path), `sampling` and
+//! (HTTP), `query`, `refusal`, `inbound` (messages), `subscribing`, `hub` (SignalR), `fanout` (fast path), `lagging` (slow path), `sampling` and
 //! `tracking` (how long it took), `deadlines`, `closing`, `feed`, `slab`, `connection`, `outbox`, `timers`, `clock`, `socket`.
 mod acceptor;
 pub(crate) mod clock;
@@ -19,6 +19,7 @@ mod opening;
 mod outbox;
 mod poller;
 mod query;
+mod refusal;
 mod sampling;
 mod shared;
 mod slab;

@@ -7,15 +7,13 @@ use super::Shard;
 use super::connection::{Asked, Phase};
 use super::hub::{UNCACHED, accepts_event_stream};
 use super::query::MSGPACK;
+use super::refusal::Refusal;
 use super::socket;
 use crate::channel::Watched;
-use crate::http::{
-    RequestError, RequestHead, TargetError, is_token, parse_head, write_response, write_response_head,
-    write_stream_head,
-};
+use crate::http::{RequestHead, is_token, parse_head, write_response, write_response_head, write_stream_head};
 use crate::messages::{ClosedBy, Command, Event, Request};
 use crate::protocol::Format;
-use crate::ws::{CloseCode, UpgradeError, is_upgrade, offered_subprotocols, read_upgrade, write_accept};
+use crate::ws::{CloseCode, is_upgrade, offered_subprotocols, read_upgrade, write_accept};
 
 /// What a request head asks for.
 enum Route {
@@ -36,43 +34,6 @@ fn route(path: &str) -> Route {
         "/readyz" => Route::Ready,
         "/metrics" => Route::Application,
         _ => Route::Unknown,
-    }
-}
-
-/// Why a request is answered with an error, and nothing else.
-pub(super) struct Refusal {
-    pub(super) status: u16,
-    pub(super) headers: &'static [(&'static str, &'static str)],
-    pub(super) text: String,
-    /// Of a SignalR request: in the words of the reference, bare.
-    pub(super) is_bare: bool,
-    /// What was asked for may be cached otherwise.
-    pub(super) is_uncached: bool,
-    /// The origin whose pages may read it.
-    pub(super) readable_by: Option<Box<str>>,
-}
-
-impl Refusal {
-    pub(super) fn new(status: u16, text: impl Into<String>) -> Self {
-        Self { status, headers: &[], text: text.into(), is_bare: false, is_uncached: false, readable_by: None }
-    }
-}
-
-impl From<RequestError> for Refusal {
-    fn from(error: RequestError) -> Self {
-        Self::new(error.status(), error.to_string())
-    }
-}
-
-impl From<TargetError> for Refusal {
-    fn from(error: TargetError) -> Self {
-        Self::new(error.status(), error.to_string())
-    }
-}
-
-impl From<UpgradeError> for Refusal {
-    fn from(error: UpgradeError) -> Self {
-        Self { headers: error.headers(), ..Self::new(error.status(), error.to_string()) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the query of an opening asks for: channels, a format, and where to begin.
 use super::Shard;
-use super::opening::Refusal;
+use super::refusal::Refusal;
 use crate::channel::{Start, check_name};
 use crate::http::{RequestHead, query_pairs};
 use crate::messages::Wanted;

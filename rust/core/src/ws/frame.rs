@@ -1,5 +1,5 @@
 //! Frame headers (RFC 6455 §5.2): a client's are read, a server's written.
-use super::close::CloseCode;
+use super::close_code::CloseCode;
 
 /// How long the payload of a control frame may be, in bytes (RFC 6455 §5.5).
 pub const CONTROL_BYTES_MAX: usize = 125;

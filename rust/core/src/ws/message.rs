@@ -2,7 +2,7 @@
 //!
 //! What lies whole in the caller's bytes is handed out from there, unmasked in place. Only what is cut or fragmented is
 //! copied, into buffers that exist no longer than that message: an idle connection keeps one pointer.
-use super::close::CloseCode;
+use super::close_code::CloseCode;
 use super::frame::{FrameError, HEADER_BYTES_MAX, Header, Opcode, parse_header};
 use super::mask::unmask;
 use super::utf8::{InvalidUtf8, Utf8Stream};

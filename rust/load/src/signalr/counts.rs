@@ -3,7 +3,7 @@
 use hdrhistogram::Histogram;
 
 use super::inbound::Seen;
-use crate::check::latencies;
+use crate::histogram::latencies;
 use crate::sys;
 
 /// What arrived since counting last began.

@@ -15,10 +15,10 @@ use super::negotiate;
 use super::odds::{Faults, Sequence};
 use super::progress::Progress;
 use super::protocol::Protocol;
-use crate::check::latencies;
 use crate::connect::{self, upgrade_request};
 use crate::draw::source_of;
 use crate::error::LoadError;
+use crate::histogram::latencies;
 use crate::sys::{self, Epoll, Event};
 
 /// The target of what tells a client where its match is.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::inbound::Seen;
-use crate::children::pairs;
+use crate::histogram::pairs;
 use crate::sys;
 
 /// The greatest age, in microseconds, that is told as it is: an hour.

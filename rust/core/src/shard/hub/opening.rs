@@ -11,7 +11,8 @@ use crate::protocol::signalr::negotiate::{
 };
 use crate::shard::Shard;
 use crate::shard::connection::{Asked, Connection, Phase};
-use crate::shard::opening::{Answered, Refusal, TEXT, cors_headers};
+use crate::shard::opening::{Answered, TEXT, cors_headers};
+use crate::shard::refusal::Refusal;
 use crate::tokens::{self, Token};
 use crate::ws::{Receiver, is_upgrade, read_upgrade, write_accept};
 

@@ -7,7 +7,8 @@ use crate::protocol::Format;
 use crate::protocol::signalr::negotiate::Transport;
 use crate::shard::Shard;
 use crate::shard::connection::{Asked, Phase};
-use crate::shard::opening::{Answered, PLAIN, Refusal, cors_headers};
+use crate::shard::opening::{Answered, PLAIN, cors_headers};
+use crate::shard::refusal::Refusal;
 use crate::tokens::Token;
 use crate::ws::CloseCode;
 

@@ -14,8 +14,9 @@ use crate::protocol::signalr::sequence::{ReceivedSequence, SentSequence, Verdict
 use crate::protocol::signalr::{HubMessage, RecordReceiver};
 use crate::shard::Shard;
 use crate::shard::connection::Phase;
-use crate::shard::opening::{Answered, Refusal};
+use crate::shard::opening::Answered;
 use crate::shard::poller::Interest;
+use crate::shard::refusal::Refusal;
 use crate::shard::socket;
 use crate::shard::timers::ticks;
 use crate::ws::{CloseCode, Receiver, frame_bytes, read_upgrade, write_accept, write_close};

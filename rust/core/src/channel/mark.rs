@@ -1,0 +1,57 @@
+//! What a log knows of its frames and of the places between them.
+use std::sync::Arc;
+
+use super::keys::KeyId;
+use crate::connection_id::ConnectionId;
+
+/// What a frame is for newcomers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum FrameKind {
+    #[default]
+    Plain,
+    /// One may begin with it.
+    Keyframe,
+    /// One may begin with it, and nobody else gets it.
+    Snapshot,
+}
+
+/// One frame in the index.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FrameMark {
+    /// Position of the byte after it; set by the log.
+    pub(super) end: u64,
+    /// When it was published, ns of the engine's clock.
+    pub(super) published_ns: u64,
+    /// When it must no longer be sent, ns; `u64::MAX` is never.
+    pub(super) expires_ns: u64,
+    /// Its number in the channel; of a snapshot that of the publication before it.
+    pub(super) offset: u64,
+    pub(super) key: KeyId,
+    pub(super) kind: FrameKind,
+}
+
+const _: () = assert!(size_of::<FrameMark>() == 40, "as the settings say");
+
+impl FrameMark {
+    /// Whether a read has to look at it.
+    pub(super) fn is_special(&self) -> bool {
+        self.expires_ns != u64::MAX || self.kind == FrameKind::Snapshot
+    }
+}
+
+/// A place between two frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Edge {
+    pub(super) position: u64,
+    /// Of the publication before it.
+    pub(super) offset: u64,
+}
+
+/// A frame that some connections are not to get.
+#[derive(Clone, Debug)]
+pub struct Exclusion {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    /// Those who don't get it.
+    pub excluded: Arc<[ConnectionId]>,
+}
