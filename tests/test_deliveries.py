@@ -9,7 +9,7 @@ import anyio
 import fanwire
 import pytest
 from anyio.to_thread import run_sync
-from support.clients import connected
+from support.clients import connected, settle
 from support.raw import MORE_THAN_A_SOCKET_TAKES, read_frame, upgraded
 from support.waiting import until
 
@@ -88,7 +88,7 @@ async def test_who_goes_past_it_is_counted_and_who_leaves_is_not_waited_for(hub:
             async def skip() -> None:
                 while True:
                     hub.publish("a", PAD)
-                    await anyio.lowlevel.checkpoint()
+                    await settle(hub, serving.address)
 
             tasks.start_soon(skip)
             delivery = await hub.delivered(position, 1.0)

@@ -12,7 +12,7 @@ from typing import Any
 import fanwire
 import pytest
 from anyio.to_thread import run_sync
-from support.clients import connected
+from support.clients import connected, settle
 from support.raw import MORE_THAN_A_SOCKET_TAKES, read_close, read_frame, upgraded
 from support.waiting import until
 
@@ -103,13 +103,6 @@ class Feed:
             data = {"n": n, "pad": pad}
             self._hub.publish("c", data, key=str(n % KEYS), keyframe=n % 7 == 0)
         self.last += count
-
-
-async def settle(hub: fanwire.Hub, address: str) -> None:
-    """Return once the shard has fanned out all that was published."""
-    async with connected(address, "/ws?channel=clock") as peer:
-        hub.publish("clock", "")
-        await peer.receive()
 
 
 @pytest.mark.parametrize(("policy", "situation", "promise"), LAGGARDS)

@@ -7,6 +7,7 @@ from functools import partial
 from socket import SHUT_RDWR
 from typing import Any
 
+import fanwire
 from anyio import CancelScope
 from anyio.to_thread import run_sync
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -83,6 +84,13 @@ async def connected(address: str, target: str = "/ws", **options: Any) -> AsyncI
     finally:
         with CancelScope(shield=True):
             await run_sync(manager.__exit__, None, None, None)
+
+
+async def settle(hub: fanwire.Hub, address: str) -> None:
+    """Return once the shard has fanned out all that was published."""
+    async with connected(address, "/ws?channel=clock") as peer:
+        hub.publish("clock", "")
+        await peer.receive()
 
 
 async def refusal(address: str, target: str = "/ws", **options: Any) -> tuple[int, str]:
