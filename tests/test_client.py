@@ -3,7 +3,7 @@
 import anyio
 import fanwire
 import pytest
-from support.clients import connected
+from support.clients import connected, settle
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -58,7 +58,7 @@ async def test_what_one_callback_says_comes_in_its_order(hub: fanwire.Hub, clien
     async with hub.serve(ANY) as serving, connected(serving.address) as peer:
         await peer.send("hello")
         await until(lambda: clients)
-        for turn in range(50):
+        for turn in range(20):
             clients[0].send(f"private before {turn}")
             hub.subscribe(clients[0], "odds")
             hub.publish("odds", f"published {turn}")
@@ -70,6 +70,27 @@ async def test_what_one_callback_says_comes_in_its_order(hub: fanwire.Hub, clien
                 f"published {turn}",
                 f"private after {turn}",
             ]
+            await settle(hub, serving.address)  # the order is that of the calls while nothing else moves
+
+
+async def test_a_short_subscription_sees_what_was_published_meanwhile_and_nothing_else(
+    hub: fanwire.Hub, clients: list[fanwire.Client]
+) -> None:
+    async with (
+        hub.serve(ANY) as serving,
+        connected(serving.address) as peer,
+        connected(serving.address, "/ws?channel=odds") as watcher,
+    ):
+        await peer.send("hello")
+        await until(lambda: clients and hub.occupancy("odds") == 1)
+        for turn in range(200):
+            hub.publish("odds", "before")
+            hub.subscribe(clients[0], "odds")
+            hub.publish("odds", f"published {turn}")
+            hub.unsubscribe(clients[0], "odds")
+            hub.publish("odds", "after")
+            assert await peer.receive() == f"published {turn}"
+        assert (await watcher.receive_all(600))[-2:] == ["published 199", "after"]
 
 
 async def test_send_from_another_thread(hub: fanwire.Hub, clients: list[fanwire.Client]) -> None:

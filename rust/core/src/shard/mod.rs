@@ -38,7 +38,7 @@ pub(crate) use shared::{Common, ShardHandle};
 
 use crate::channel::{Channel, Watch};
 use crate::error::EngineError;
-use crate::messages::{ConnectionId, Presence};
+use crate::messages::{Command, ConnectionId, Presence};
 use crate::protocol::Format;
 use crate::settings::{PollerKind, Settings};
 use crate::stats::ShardStats;
@@ -148,9 +148,10 @@ impl Shard {
             // What is told to one client and then published to all comes in this order, and the other way round, unless
             // something else moves at the same time: then what moved is first.
             let ahead = self.handle.mailbox.take(&mut commands, &mut moved);
-            for command in commands.drain(..ahead) {
-                self.track_early(&command);
-                self.obey(command);
+            self.obey_early(commands.drain(..ahead));
+            // A subscription that is over already must not see what was published behind it.
+            if let Some(last) = commands.iter().rposition(|command| self.ends_what_has_not_begun(command)) {
+                self.obey_early(commands.drain(..=last));
             }
             for command in &commands {
                 self.unsubscribe_early(command);
@@ -181,6 +182,14 @@ impl Shard {
             if !self.tracked.is_empty() {
                 self.report_tracked();
             }
+        }
+    }
+
+    /// Does commands before anything is fanned out.
+    fn obey_early(&mut self, commands: impl Iterator<Item = Command>) {
+        for command in commands {
+            self.track_early(&command);
+            self.obey(command);
         }
     }
 

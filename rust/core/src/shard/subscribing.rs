@@ -214,7 +214,7 @@ impl Shard {
         let keyframe_end = || watched.channel.frame_end(watched.format, seek.cursor);
         let reach = if seek.mode == Mode::AtKeyframe { keyframe_end() } else { None }.unwrap_or(seek.cursor);
         while self.feeds.get(feed).is_some_and(|target| target.cursor < reach) {
-            self.fan_out(&[feed], Some(reach.max(watched.watch.due())));
+            self.fan_out(&[feed], Some(reach));
             if self.slab.get(slot).is_none_or(|connection| !connection.is_live()) {
                 if self.feeds.get(feed).is_some() {
                     self.feeds.forget_if_empty(feed);
@@ -314,6 +314,12 @@ impl Shard {
         if let Command::Unsubscribe(id, channel, tail) = command {
             self.unsubscribe_at(*id, channel, *tail);
         }
+    }
+
+    /// Whether somebody is unsubscribed who is no subscriber yet: what begins it stands among the commands, too.
+    pub(super) fn ends_what_has_not_begun(&self, command: &Command) -> bool {
+        let Command::Unsubscribe(id, channel, _) = command else { return false };
+        self.slot_of(*id).is_some_and(|slot| self.feed_of(slot, channel).is_none())
     }
 
     /// Who unsubscribed gets what was published until then, which is to `tail`, and nothing after.
