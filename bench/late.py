@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import late_report
+from figures import Figures
 from late_clients import QUIET_S, RECEIVE_BYTES, Arrivals, Crowd, LateHub, Raw, raws, read_all, stamped
 from late_report import HUB, RAW, SMOKE, Sizes
 from measure import cpu_of, environment, memory_of
 from process import ChildFailed
 from signalr import HERE, SETTLE_S, WITHIN_S, Turn, prepare, take
-from signalr_report import Figures
 
 BACKLOG_BYTES = 64 << 10
 WARM_ROUNDS, WARM_INTERVAL_S = 40, 0.1

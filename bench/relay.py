@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import relay_report
+from figures import Figures
 from measure import cpu_of, environment
 from process import ChildFailed, wait_until
 from relay_report import CROWD, FEW, LANES, MANY, MATCHES, NEWCOMERS, STALL_CLIENTS, STALL_ONE_IN
@@ -41,7 +42,6 @@ from signalr import (
     publisher,
     take,
 )
-from signalr_report import Figures
 
 SIZE = 160 + PAD
 """Bytes of a publication."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from figures import Figures
 from report import figure_text, markdown_table, span_text
-from signalr_report import Figures
 from summary import Spread
 
 MATCHES = 30
@@ -114,10 +114,9 @@ def write(figures: Figures, header: dict[str, Any], directory: Path) -> None:
 
 def markdown(figures: Figures, header: dict[str, Any]) -> str:
     """The whole report."""
-    turns = 1 + max((one["turn"] for one in figures.results), default=-1)
     parts = [
         "# The relay before ASP.NET Core's own hub",
-        f"Linux {header['kernel']}, {header['congestion_control']}, loopback, {header['cpu']}; {turns} turns, "
+        f"Linux {header['kernel']}, {header['congestion_control']}, loopback, {header['cpu']}; {figures.turns} turns, "
         f"{header['minutes']} minutes. Figures are medians of the turns, lowest to highest in brackets; "
         "a comparison is the median of those of turns, each of two runs side by side. Made by "
         "`python bench/relay.py`, do not edit.",
@@ -131,13 +130,7 @@ def markdown(figures: Figures, header: dict[str, Any]) -> str:
         _bounds(figures),
         _notes(figures),
     ]
-    if figures.failed:
-        lines = [
-            f"- turn {one['turn'] + 1}, {NAMES[one['server']]}, {one['measure']}: "
-            f"{(one['why'].splitlines() or ['?'])[0]}"
-            for one in figures.failed
-        ]
-        parts += ["## What counts nowhere", "\n".join(lines)]
+    parts += figures.nowhere(lambda one: f"{NAMES[one['server']]}, {one['measure']}")
     return "\n\n".join(parts) + "\n"
 
 

@@ -20,9 +20,10 @@ from types import TracebackType
 from typing import Any
 
 import signalr_report
+from figures import Figures
 from measure import cpu_of, environment, memory_of
 from process import Child, ChildFailed, free_port
-from signalr_report import CALLERS, CLIENTS, IDLERS, PINGERS, Figures
+from signalr_report import CALLERS, CLIENTS, IDLERS, PINGERS
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from figures import Figures
 from report import figure_text, markdown_table, span_text
-from summary import Spread
 
 CLIENTS, IDLERS, PINGERS, CALLERS = 1_000, 5_000, 15_000, 100
 TITLES = {"json": "JSON", "messagepack": "MessagePack"}
@@ -45,56 +45,6 @@ BOUNDS = (
 )
 
 
-class Figures:
-    """What was measured, turn by turn."""
-
-    def __init__(self, results: list[dict[str, Any]] | None = None, failed: list[dict[str, Any]] | None = None) -> None:
-        """Empty, or as it was written."""
-        self.results = results or []
-        self.failed = failed or []
-
-    def add(self, turn: int, server: str, protocol: str, metric: str, value: float) -> None:
-        """One figure."""
-        self.results.append(
-            {"turn": turn, "server": server, "protocol": protocol, "metric": metric, "value": round(value, 4)}
-        )
-
-    def fail(self, turn: int, server: str, protocol: str, measure: str, why: str) -> None:
-        """One measurement that counts nowhere."""
-        self.failed.append({"turn": turn, "server": server, "protocol": protocol, "measure": measure, "why": why})
-
-    def by_turn(self, server: str, protocol: str, metric: str) -> dict[int, float]:
-        """A figure in each turn that has it."""
-        wanted = (server, protocol, metric)
-        return {
-            one["turn"]: one["value"]
-            for one in self.results
-            if (one["server"], one["protocol"], one["metric"]) == wanted
-        }
-
-    def value(self, turn: int, server: str, protocol: str, metric: str) -> float:
-        """A figure of one turn. Raises KeyError where it was not measured."""
-        return self.by_turn(server, protocol, metric)[turn]
-
-    def spread(self, server: str, protocol: str, metric: str) -> Spread | None:
-        """Median, lowest and highest of the turns."""
-        values = list(self.by_turn(server, protocol, metric).values())
-        return Spread.of(values) if values else None
-
-    def ratio(self, against: str, protocol: str, metric: str) -> Spread | None:
-        """fanwire beside another server: of the ratios of turns, each of two runs side by side."""
-        own, other = self.by_turn("fanwire", protocol, metric), self.by_turn(against, protocol, metric)
-        ratios = [own[turn] / other[turn] for turn in own if turn in other]
-        return Spread.of(ratios) if ratios else None
-
-    def write(self, header: dict[str, Any], directory: Path, name: str, report: str) -> None:
-        """Write them, as JSON, and a report of them, in Markdown, into a directory."""
-        directory.mkdir(parents=True, exist_ok=True)
-        found = {"header": header, "results": self.results, "failed": self.failed}
-        (directory / f"{name}.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-        (directory / f"{name}.md").write_text(report)
-
-
 def write(figures: Figures, header: dict[str, Any], directory: Path) -> None:
     """Write both files into a directory."""
     figures.write(header, directory, "signalr", markdown(figures, header))
@@ -102,12 +52,11 @@ def write(figures: Figures, header: dict[str, Any], directory: Path) -> None:
 
 def markdown(figures: Figures, header: dict[str, Any]) -> str:
     """The whole report."""
-    turns = 1 + max((one["turn"] for one in figures.results), default=-1)
     parts = [
         "# SignalR: fanwire beside ASP.NET Core's own hub",
         f"Linux {header['kernel']}, {header['congestion_control']}, loopback, {header['cpu']}; server on core 0, "
-        f"clients on core 1; {turns} turns, {header['minutes']} minutes. Figures are medians of the turns, lowest to "
-        "highest in brackets; a ratio is the median of the ratios of turns, each of two runs side by side. "
+        f"clients on core 1; {figures.turns} turns, {header['minutes']} minutes. Figures are medians of the turns, "
+        "lowest to highest in brackets; a ratio is the median of the ratios of turns, each of two runs side by side. "
         "Made by `python bench/signalr.py`, do not edit.",
         f"WebSockets, {CLIENTS:,} clients for messages; each must have every message exactly once. All servers publish "
         "the same object; the raw protocol's message is a text of as many bytes as fanwire's hub message in the turn.",
@@ -115,13 +64,7 @@ def markdown(figures: Figures, header: dict[str, Any]) -> str:
     for protocol, title in TITLES.items():
         if any(one["protocol"] == protocol for one in figures.results):
             parts += [f"## {title}", _bounds(figures, protocol), _notes(figures, protocol)]
-    if figures.failed:
-        lines = [
-            f"- turn {one['turn'] + 1}, {NAMES[one['server']]}, {one['protocol']}, {one['measure']}: "
-            f"{(one['why'].splitlines() or ['?'])[0]}"
-            for one in figures.failed
-        ]
-        parts += ["## What counts nowhere", "\n".join(lines)]
+    parts += figures.nowhere(lambda one: f"{NAMES[one['server']]}, {one['protocol']}, {one['measure']}")
     return "\n\n".join(parts) + "\n"
 
 

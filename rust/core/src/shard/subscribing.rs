@@ -211,8 +211,11 @@ impl Shard {
             self.poller.register(slot, fd);
         }
         // Nobody is ahead of the feed; and what is for newcomers alone must lie behind it, else it would pass them by.
-        let keyframe_end = || watched.channel.frame_end(watched.format, seek.cursor);
-        let reach = if seek.mode == Mode::AtKeyframe { keyframe_end() } else { None }.unwrap_or(seek.cursor);
+        let keyframe_end = match seek.mode {
+            Mode::AtKeyframe => watched.channel.frame_end(watched.format, seek.cursor),
+            _ => None,
+        };
+        let reach = keyframe_end.unwrap_or(seek.cursor);
         while self.feeds.get(feed).is_some_and(|target| target.cursor < reach) {
             self.fan_out(&[feed], Some(reach));
             if self.slab.get(slot).is_none_or(|connection| !connection.is_live()) {
