@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from fanwire.cli import config as serve_config
 from fanwire.cli.config import Drain, Listen, Log, ServeConfig, load
-from fanwire.cli.serve import options_of
+from fanwire.cli.options import options_of
 from fanwire.config.kinds import Secret, duration_text, shown, size_text
 from fanwire.config.paths import dotted, lines_of, variable
 from fanwire.config.sources import Option

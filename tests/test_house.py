@@ -46,6 +46,7 @@ PYTHON_LAYERS = [
     ["demo.screen"],
     ["demo.summary"],
     ["cli.config"],
+    ["cli.options"],
     ["cli.check", "cli.load"],
     ["cli.demo", "cli.serving"],
     ["cli.serve"],

@@ -1,5 +1,9 @@
 """The ``fanwire`` command: one file for each subcommand."""
 
+import os
+import signal
+import sys
+
 from cyclopts import App
 
 from fanwire._engine import __version__
@@ -16,5 +20,17 @@ app.command(load, help_flags=(), version_flags=())
 
 
 def main() -> None:
-    """The entry point of the ``fanwire`` script."""
-    app()
+    """The entry point of the ``fanwire`` script.
+
+    Whoever reads what it prints may stop reading (``fanwire check FILE | head -1``): that ends it without a word, as
+    the signal would (exit status 141).
+    """
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered must not be tried again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + signal.SIGPIPE) from None

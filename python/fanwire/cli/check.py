@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from fanwire.cli.config import ServeConfig, load
+from fanwire.cli.config import ServeConfig
+from fanwire.cli.options import settings
 from fanwire.config.kinds import duration_text, shown
 from fanwire.relay.config import CallShare, QueryShare, RelayConfig, Share
 
@@ -21,7 +22,7 @@ def check(file: Path, /) -> None:
         file: the TOML file; variables of the environment count as they do for `fanwire serve`.
     """
     try:
-        config = load(file, os.environ)
+        config = settings(file, os.environ, {})
     except (ExceptionGroup, OSError, UnicodeDecodeError) as error:
         complain(file, error)
     print(f"{file}: ok")

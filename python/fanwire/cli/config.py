@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from itertools import combinations
 from pathlib import Path as File
 from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
@@ -9,7 +10,7 @@ from fanwire._engine import Settings, matches
 from fanwire.channel import Channel
 from fanwire.config.kinds import Address, Boolean, Duration, Leaf, Limits, Mistake, count, duration, size, text
 from fanwire.config.paths import Path
-from fanwire.config.reading import read
+from fanwire.config.reading import apart, read
 from fanwire.config.sources import Option, Sources
 from fanwire.errors import ConfigError
 from fanwire.options import OWN, Options, check_options
@@ -159,7 +160,10 @@ class ServeConfig:
     """What ``fanwire serve`` serves."""
 
     LATER: ClassVar[Mapping[str, str]] = {
-        "service": "is not known yet: service mode, where the backend dials in, comes in a later version"
+        "service": "is not known yet: service mode, where the backend dials in, comes in a later version",
+        "tls": "is not known: fanwire speaks plain HTTP, and a proxy in front ends TLS, as docs/proxy.md shows",
+        "backbone": "is not known yet: one process serves alone; a backbone between machines comes in a later version",
+        "admin": "is not known yet: /metrics, /healthz and /readyz are there on the address that clients connect to",
     }
 
     listen: Listen = Listen()
@@ -175,25 +179,45 @@ class ServeConfig:
 
     def faults(self) -> Iterator[tuple[Path, str]]:
         """What is wrong between the fields."""
+        relays = (self._fault_of_path(*pair) for pair in combinations(range(len(self.relay)), 2))
+        channels = (self._fault_of_pattern(*pair) for pair in combinations(range(len(self.channel)), 2))
+        yield from _first_of_each(apart(self._fault_of_none(), *relays, *channels))
+
+    def _fault_of_none(self) -> Iterator[tuple[Path, str]]:
         if not self.relay:
             yield ("relay",), "is missing: name a backend, with [[relay]] in a file or --upstream URL"
-        for index, relay in enumerate(self.relay):
-            for known, other in enumerate(self.relay[:index]):
-                if relay.meets(other):
-                    is_above = len(relay.path.casefold()) < len(other.path.casefold())
-                    what = f"whose {NEGOTIATE}" if is_above else "which"
-                    yield ("relay", index, "path"), f'is "{relay.path}", {what} is relay[{known}]\'s already'
-                    break
-        patterns: dict[str, int] = {}
-        for index, channel in enumerate(self.channel):
-            if channel.pattern in patterns:
-                known = patterns[channel.pattern]
-                yield ("channel", index, "pattern"), f'is "{channel.pattern}", which is channel[{known}]\'s already'
-            patterns.setdefault(channel.pattern, index)
+
+    def _fault_of_path(self, known: int, index: int) -> Iterator[tuple[Path, str]]:
+        other, relay = self.relay[known], self.relay[index]
+        if relay.meets(other):
+            is_above = len(relay.path.casefold()) < len(other.path.casefold())
+            what = f"whose {NEGOTIATE}" if is_above else "which"
+            yield ("relay", index, "path"), f'is "{relay.path}", {what} is relay[{known}]\'s already'
+
+    def _fault_of_pattern(self, known: int, index: int) -> Iterator[tuple[Path, str]]:
+        pattern = self.channel[index].pattern
+        if pattern == self.channel[known].pattern:
+            yield ("channel", index, "pattern"), f'is "{pattern}", which is channel[{known}]\'s already'
 
 
-def load(file: File | None, environment: Mapping[str, str], options: Iterable[Option] = ()) -> ServeConfig:
+def _first_of_each(faults: Iterator[tuple[Path, str]]) -> Iterator[tuple[Path, str]]:
+    """Of what is told of one setting, the first."""
+    told: set[Path] = set()
+    for path, message in faults:
+        if path not in told:
+            told.add(path)
+            yield path, message
+
+
+def load(
+    file: File | None,
+    environment: Mapping[str, str],
+    options: Iterable[Option] = (),
+    faults: Iterable[ConfigError] = (),
+) -> ServeConfig:
     """The settings that a file, the environment and options give together; the later of these comes first.
+
+    `faults` is what is known to be wrong already; it is told with the rest.
 
     Raises:
         ExceptionGroup: of ConfigError, all that is wrong.
@@ -204,4 +228,5 @@ def load(file: File | None, environment: Mapping[str, str], options: Iterable[Op
         sources = Sources(file, environment, options)
     except ConfigError as error:
         raise ExceptionGroup(f"{file}: 1 error", [error]) from error
+    sources.faults.extend(faults)
     return read(ServeConfig, sources)

@@ -2,44 +2,22 @@
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path as File
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from fanwire.cli import serving
 from fanwire.cli.check import complain
-from fanwire.cli.config import load
-from fanwire.config.kinds import Text
-from fanwire.config.paths import Path, variable
-from fanwire.config.sources import Option
+from fanwire.cli.options import PATHS, settings, short_variable
+from fanwire.config.paths import variable
 from fanwire.errors import ListenFailed
-
-RELAY = ("relay", 0)
-PATHS: dict[str, Path] = {
-    "listen": ("listen", "address"),
-    "shards": ("listen", "shards"),
-    "upstream": (*RELAY, "upstream"),
-    "path": (*RELAY, "path"),
-    "protocol": (*RELAY, "protocol"),
-    "share": (*RELAY, "share"),
-    "snapshot": (*RELAY, "share", 0, "snapshot"),
-    "everyone": (*RELAY, "everyone", "targets"),
-    "linger": (*RELAY, "linger"),
-    "admit": (*RELAY, "admit"),
-    "poller": ("limits", "poller"),
-    "drain_timeout": ("drain", "timeout"),
-    "log_level": ("log", "level"),
-}
-"""Which setting each option is."""
 
 
 def option(name: str, help: str) -> Parameter:
     """An option, and the variable that means the same."""
     path = (*PATHS[name], 0, "subscribe") if name == "share" else PATHS[name]
-    return Parameter(help=f"{help}  \n{variable(path)}", negative=(), show_default=False)
+    return Parameter(help=f"{help}  \n{short_variable(name)}, {variable(path)}", negative=(), show_default=False)
 
 
 def serve(
@@ -75,12 +53,12 @@ def serve(
 ) -> None:
     """Serve a relay: clients connect here, and the backend has one connection for all that watch the same.
 
-    An option comes before the environment, that before the file. Options of a relay are those of the first. Each key of
-    the file is a variable, not only these: relay[0].lanes.token is FANWIRE_RELAY__0__LANES__TOKEN.
+    An option comes before the environment, that before the file. Options of a relay are those of the first. Each option
+    is a variable by its name, and each key of the file: relay[0].lanes.token is FANWIRE_RELAY__0__LANES__TOKEN.
     """
     given = {name: value for name, value in locals().items() if name in PATHS and value not in (None, [])}
     try:
-        config = load(file, os.environ, options_of(given))
+        config = settings(file, os.environ, given)
     except (ExceptionGroup, OSError, UnicodeDecodeError) as error:
         complain(file, error)
     try:
@@ -88,32 +66,3 @@ def serve(
     except ListenFailed as error:
         print(f"fanwire serve: {error}", file=sys.stderr)
         raise SystemExit(1) from error
-
-
-def options_of(given: dict[str, Any]) -> Iterator[Option]:
-    """What was given on the command line as settings."""
-    for name, value in given.items():
-        flag = f"--{name.replace('_', '-')}"
-        if name == "share":
-            yield Option(flag, PATHS[name], [_share(each, given.get("snapshot")) for each in value])
-        elif name != "snapshot" or "share" not in given:
-            yield Option(flag, PATHS[name], [Text(each) for each in value] if isinstance(value, list) else Text(value))
-    # Where nothing names the path, clients find the relay where they found the backend.
-    for url in given.get("upstream", [])[:1]:
-        try:
-            path = urlsplit(url).path.rstrip("/")
-        except ValueError:
-            continue  # the URL itself will be complained of
-        if path:
-            yield Option("--upstream", PATHS["path"], Text(path), is_fallback=True)
-
-
-def _share(written: str, snapshot: str | None) -> dict[str, Text]:
-    """``Subscribe/Unsubscribe`` as the table that it stands for."""
-    subscribe, slash, unsubscribe = written.partition("/")
-    share = {"subscribe": Text(subscribe)}
-    if slash:
-        share["unsubscribe"] = Text(unsubscribe)
-    if snapshot is not None:
-        share["snapshot"] = Text(snapshot)
-    return share

@@ -3,9 +3,13 @@
 A field's annotation says what it takes: a kind (``fanwire.config.kinds``), a dataclass (a table), ``tuple[X, ...]``
 (a list), ``Mapping[K, X]`` (a table of names), ``Literal[...]``. A dataclass may have ``faults()``, which gives
 what is wrong between fields, as (path, message), and ``LATER``: keys not known yet, with a word on each.
+
+A field that cannot be read holds ``UNREAD`` while ``faults()`` looks for more: whatever looks at it ends the check that
+did, and ``apart`` keeps the other checks going. So one mistake hides none that has nothing to do with it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -18,6 +22,30 @@ from fanwire.config.sources import Sources
 from fanwire.errors import ConfigError
 
 T = TypeVar("T")
+
+
+class NotRead(Exception):
+    """A check looked at a field that could not be read."""
+
+
+class Unread:
+    """Stands for a field that could not be read."""
+
+    def _look(self, *_: object) -> Any:
+        raise NotRead
+
+    __getattr__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _look
+    __bool__ = __len__ = __iter__ = __contains__ = __getitem__ = __hash__ = __str__ = __format__ = _look
+
+
+UNREAD: Any = Unread()
+
+
+def apart(*checks: Iterator[tuple[Path, str]]) -> Iterator[tuple[Path, str]]:
+    """What each of `checks` finds; one that looks at a field that could not be read ends there, and only that one."""
+    for check in checks:
+        with suppress(NotRead):
+            yield from check
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,33 +75,28 @@ def read(cls: type[T], sources: Sources) -> T:
 class _Reader:
     sources: Sources
     errors: list[ConfigError] = field(default_factory=list)
-    between: int = 0
-    """How many of them are between fields: a table with such is made all the same, so that those around are found."""
 
     def read_table(self, cls: type, value: Any, path: Path) -> Any:
-        """A dataclass; None if something in it is wrong."""
-        before = len(self.errors) - self.between
+        """A dataclass; what is wrong in it is ``UNREAD``."""
         if not isinstance(value, dict):
             return self.wrong(path, value, "must be a table")
         kinds = _kinds(cls)
-        self.unknown(value.keys() - kinds.keys(), list(kinds), path, getattr(cls, "LATER", {}))
+        later: Mapping[str, str] = getattr(cls, "LATER", {})
+        self.unknown(value.keys() - kinds.keys(), list(kinds), path, later)
         found: dict[str, Any] = {}
         for each in fields(cls):
             at = (*path, each.name)
             if each.name in value:
                 found[each.name] = self.read_value(kinds[each.name], value[each.name], at, value)
             elif each.default is MISSING and each.default_factory is MISSING:
-                self.missing(kinds[each.name], at)
-        if len(self.errors) - self.between > before:
-            return None
+                found[each.name] = self.missing(kinds[each.name], at)
         made = cls(**found)
-        for below, message in made.faults() if hasattr(made, "faults") else ():
+        for below, message in apart(made.faults()) if hasattr(made, "faults") else ():
             self.errors.append(self.sources.error((*path, *below), message))
-            self.between += 1
-        return made
+        return made if later.keys().isdisjoint(value) else UNREAD  # it may be meant to be another kind of table
 
     def read_value(self, kind: Any, value: Any, path: Path, around: dict[str, Any]) -> Any:
-        """Whatever the kind asks for; None if something in it is wrong."""
+        """Whatever the kind asks for; ``UNREAD`` if it is wrong."""
         kind, marks = _unwrapped(kind)
         if get_origin(kind) is Literal:
             return self.read_leaf(choice(get_args(kind)), value, path)
@@ -148,11 +171,12 @@ class _Reader:
         except Mistake as mistake:
             return self.wrong(path, value, str(mistake), is_shown=is_shown)
 
-    def wrong(self, path: Path, value: Any, message: str, *, is_shown: bool = True) -> None:
+    def wrong(self, path: Path, value: Any, message: str, *, is_shown: bool = True) -> Any:
         """Take down that a value is wrong."""
         self.errors.append(self.sources.error(path, f"is {shown(value)}, {message}" if is_shown else message))
+        return UNREAD
 
-    def missing(self, kind: Any, path: Path) -> None:
+    def missing(self, kind: Any, path: Path) -> Any:
         """Take down that a value is missing, and what it must be: what is said of a value of no kind at all."""
         kind, marks = _unwrapped(kind)
         if get_origin(kind) is tuple:
@@ -164,6 +188,7 @@ class _Reader:
             except Mistake as mistake:
                 must = f", {mistake}"
         self.errors.append(self.sources.error(path, f"is missing{must}"))
+        return UNREAD
 
     def unknown(self, names: Any, known: list[str], path: Path, later: Mapping[str, str]) -> None:
         """Take down keys that there are not."""
@@ -177,6 +202,23 @@ class _Reader:
                         nearest = variable((*path, nearest, *origin.path[len(path) + 1 :]))
                     message += f"; the nearest known one is {nearest}"
             self.errors.append(self.sources.error((*path, name), message))
+
+
+def paths_of(cls: type, path: Path = ()) -> Iterator[Path]:
+    """The path of each setting that `cls` may hold; of lists of tables the first is named."""
+    for name, kind in _kinds(cls).items():
+        kind, marks = _unwrapped(kind)
+        at: Path = (*path, name)
+        if get_origin(kind) is tuple and is_dataclass(_unwrapped(get_args(kind)[0])[0]):
+            kind, at = _unwrapped(get_args(kind)[0])[0], (*at, 0)
+        if is_dataclass(kind):
+            assert isinstance(kind, type)
+            yield from paths_of(kind, at)
+            continue
+        yield at
+        for mark in marks:
+            if isinstance(mark, Limits):
+                yield from ((*at, limit) for limit in mark.kinds)
 
 
 @cache

@@ -1,7 +1,8 @@
 """The settings of one ``[[relay]]``. Times are seconds and sizes bytes here; the file writes them with units."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from fanwire._engine import Settings
@@ -22,7 +23,7 @@ from fanwire.config.kinds import (
     text,
 )
 from fanwire.config.paths import Path, dotted
-from fanwire.config.reading import Chosen
+from fanwire.config.reading import Chosen, apart
 
 
 def _check_path(value: str) -> None:
@@ -159,8 +160,13 @@ class Lanes:
 
     def faults(self) -> Iterator[tuple[Path, str]]:
         """What is wrong between the fields."""
+        yield from apart(self._faults_of_silence(), self._faults_of_backoff())
+
+    def _faults_of_silence(self) -> Iterator[tuple[Path, str]]:
         if self.server_timeout <= self.keepalive:
             yield ("server_timeout",), "must be more than keepalive, or a quiet backend is taken for a lost one"
+
+    def _faults_of_backoff(self) -> Iterator[tuple[Path, str]]:
         if self.backoff_max < self.backoff_min:
             yield ("backoff_max",), "must not be less than backoff_min"
 
@@ -206,9 +212,13 @@ class RelayConfig:
     def faults(self) -> Iterator[tuple[Path, str]]:
         """What is wrong between the fields."""
         if self.protocol == "websocket":
-            yield from self._faults_of_websocket()
+            foreign = (self._fault_of_foreign(path, check) for path, check in self._foreign())
+            yield from apart(*foreign, self._faults_of_queries(), self._faults_of_calls())
         else:
-            yield from self._faults_of_signalr()
+            shares = (self._faults_of_signalr_share(index) for index in range(len(self.share)))
+            yield from apart(self._faults_of_path(), *shares, self._faults_of_calls())
+
+    def _faults_of_calls(self) -> Iterator[tuple[Path, str]]:
         names: dict[str, Path] = {}
         for path, call in self._calls():
             known = call if self.protocol == "websocket" else call.casefold()  # as the backend finds its methods
@@ -219,15 +229,19 @@ class RelayConfig:
                 yield path, f'is "{call}", below "{above}", which is {dotted(names[above])} already'
             names.setdefault(known, path)
 
-    def _faults_of_websocket(self) -> Iterator[tuple[Path, str]]:
-        for at, is_set in (
-            (("negotiate",), not self.negotiate),
-            (("everyone",), self.everyone != Everyone()),
-            (("private", "pooled"), bool(self.private.pooled)),
-            *((("share", index), isinstance(share, CallShare)) for index, share in enumerate(self.share)),
-        ):
-            if is_set:
-                yield at, SIGNALR_ALONE
+    def _foreign(self) -> Iterator[tuple[Path, Callable[[], bool]]]:
+        """What belongs to SignalR alone, and whether it is set."""
+        yield ("negotiate",), lambda: not self.negotiate
+        yield ("everyone",), lambda: self.everyone != Everyone()
+        yield ("private", "pooled"), lambda: bool(self.private.pooled)
+        for index, share in enumerate(self.share):
+            yield ("share", index), partial(isinstance, share, CallShare)
+
+    def _fault_of_foreign(self, path: Path, is_set: Callable[[], bool]) -> Iterator[tuple[Path, str]]:
+        if is_set():
+            yield path, SIGNALR_ALONE
+
+    def _faults_of_queries(self) -> Iterator[tuple[Path, str]]:
         whole: int | None = None
         takers: dict[str, int] = {}
         for index, share in enumerate(self.share):
@@ -244,22 +258,24 @@ class RelayConfig:
             for name in share.query:
                 takers.setdefault(name, index)
 
-    def _faults_of_signalr(self) -> Iterator[tuple[Path, str]]:
+    def _faults_of_path(self) -> Iterator[tuple[Path, str]]:
         if self.path.casefold().endswith(NEGOTIATE):
             yield ("path",), f'is "{self.path}", must not end in {NEGOTIATE}, which clients ask for below a path'
         try:
             _check_path(self.path.casefold())  # the engine finds it whatever the case, before its own paths
         except Mistake as mistake:
             yield ("path",), f'is "{self.path}", {mistake}, whatever the case'
-        everyones = dict.fromkeys(self.everyone.welcome, "everyone.welcome")
-        everyones |= dict.fromkeys(self.everyone.targets, "everyone.targets")
-        for index, share in enumerate(self.share):
-            at: Path = ("share", index)
-            if isinstance(share, QueryShare):
-                yield (*at, "query"), UNNAMED
-            elif share.subscribe.startswith("/"):
-                yield (*at, "subscribe"), f'is "{share.subscribe}", which {UNNAMED}'
-            elif isinstance(share, CallShare) and share.snapshot in everyones:
+
+    def _faults_of_signalr_share(self, index: int) -> Iterator[tuple[Path, str]]:
+        share, at = self.share[index], ("share", index)
+        if isinstance(share, QueryShare):
+            yield (*at, "query"), UNNAMED
+        elif share.subscribe.startswith("/"):
+            yield (*at, "subscribe"), f'is "{share.subscribe}", which {UNNAMED}'
+        elif isinstance(share, CallShare):
+            everyones = dict.fromkeys(self.everyone.welcome, "everyone.welcome")
+            everyones |= dict.fromkeys(self.everyone.targets, "everyone.targets")
+            if share.snapshot in everyones:
                 why = f"which is in {everyones[share.snapshot]}: lanes drop it"
                 yield (*at, "snapshot"), f'is "{share.snapshot}", {why}'
 
