@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from support.chromium import CHROMIUM
+
 HERE = Path(__file__).parent
 DRIVERS = HERE / "drivers"
 ORIGIN = Path(os.environ.get("SIGNALR_ORIGIN", HERE.parents[3] / "shared/tools/signalr-origin/signalr-origin"))
 JVM = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
 JAVA_CLASSES = DRIVERS / "java/target"
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
 
 JSON_ONLY = ("json",)
 BOTH = ("json", "messagepack")
