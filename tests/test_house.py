@@ -38,6 +38,7 @@ PYTHON_LAYERS = [
     ["relay.relay"],
     ["relay", "relay.metrics", "relay.plain"],
     ["pump"],
+    ["registering", "serving"],
     ["hub"],
     ["demo"],
     ["demo.backend", "demo.figures", "demo.processes", "demo.units"],

@@ -15,7 +15,7 @@ from collections import Counter
 from typing import Any
 
 import fanwire
-import fanwire.hub
+import fanwire.serving
 from driver import START_DELAY_NS, Reporter, Schedule, options, run
 from fanwire.pump import Pump
 
@@ -54,7 +54,7 @@ def count_events() -> Counter[str]:
             super().__init__(*arguments, **named)
             self._engine: Any = CountedEngine(self._engine, counts)
 
-    vars(fanwire.hub)["Pump"] = CountingPump
+    vars(fanwire.serving)["Pump"] = CountingPump
     return counts
 
 

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from functools import partial
 from importlib.util import find_spec
 from threading import get_ident
@@ -17,22 +18,95 @@ from anyio.abc import TaskGroup, TaskStatus
 class Loop:
     """The event loop that runs the current task, for use from its own thread."""
 
-    __slots__ = ("call_soon", "thread")
+    __slots__ = ("call_from_any_thread", "call_soon", "thread")
 
     def __init__(self) -> None:
         self.thread: int = get_ident()
         """The loop's thread, as ``threading.get_ident`` names it."""
-        self.call_soon: Callable[[Callable[[], object]], object] = _call_soon()
+        self.call_soon: Callable[[Callable[[], object]], object]
         """Run a function that must not raise when the loop turns, after what is ready now."""
+        self.call_from_any_thread: Callable[[Callable[[], object]], object]
+        """The same, for other threads. Raises RuntimeError where the loop has ended."""
+        trio = _trio()
+        if trio is not None:
+            self.call_soon = partial(trio.lowlevel.current_trio_token().run_sync_soon, idempotent=True)
+            self.call_from_any_thread = self.call_soon
+        else:
+            import asyncio
+
+            loop = asyncio.get_running_loop()
+            self.call_soon, self.call_from_any_thread = loop.call_soon, loop.call_soon_threadsafe
 
 
-def _call_soon() -> Callable[[Callable[[], object]], object]:
+def _trio() -> Any:
+    """The module, where it runs the current task."""
     trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_task():
-        return partial(trio.lowlevel.current_trio_token().run_sync_soon, idempotent=True)
+    return trio if trio is not None and trio.lowlevel.in_trio_task() else None
+
+
+_spawned: set[object] = set()
+"""Tasks that nobody else refers to: asyncio itself holds them weakly."""
+
+
+def spawn(main: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    """Run `main` in a task that belongs to the loop, not to the current task. It must raise nothing but cancellation.
+
+    When the loop ends before it did, it is cancelled.
+    """
+    trio = _trio()
+    if trio is not None:
+        trio.lowlevel.spawn_system_task(main, name=name, context=copy_context())
+        return
     import asyncio
 
-    return asyncio.get_running_loop().call_soon
+    task = asyncio.create_task(main(), name=name)
+    _spawned.add(task)
+    task.add_done_callback(_spawned.discard)
+
+
+class Interrupt:
+    """A body of the current task, as a context manager, that another task may end: it is then left without an error.
+
+    With asyncio no scope is tied to a task: a body that is left in another task, since the one that entered it has
+    ended, cannot be interrupted, and nothing breaks. With trio it must be left in the task that entered it.
+    """
+
+    def __init__(self) -> None:
+        trio = _trio()
+        self._scope: Any = None
+        self._is_used = False
+        if trio is not None:
+            self._scope = trio.CancelScope()
+            return
+        import asyncio
+
+        task = asyncio.current_task()
+        assert task is not None  # who awaits is in one
+        self._task: asyncio.Task[Any] = task
+        self._cancelling = task.cancelling()
+
+    def now(self) -> None:
+        """End the body. In the loop's thread, from another task."""
+        if self._scope is not None:
+            self._scope.cancel()
+        elif not self._task.done():
+            self._is_used = True
+            self._task.cancel()
+
+    def __enter__(self) -> "Interrupt":
+        if self._scope is not None:
+            self._scope.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: Any) -> bool:
+        if self._scope is not None:
+            return bool(self._scope.__exit__(kind, error, where))
+        if not self._is_used:
+            return False
+        import asyncio
+
+        is_ours = asyncio.current_task() is self._task and self._task.uncancel() <= self._cancelling
+        return is_ours and isinstance(error, asyncio.CancelledError)
 
 
 async def readable(descriptor: int) -> None:

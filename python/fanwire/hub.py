@@ -9,52 +9,31 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from functools import partial
 from threading import get_ident
-from typing import Any, NoReturn, TypeVar, Unpack, overload
+from typing import Any, NoReturn, Unpack
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from fanwire._engine import Engine, Position, Settings, Stats, matches
-from fanwire._loop import Callback, Loop, background_tasks, run, watch_signals
+from fanwire._engine import Position, Stats
+from fanwire._loop import Interrupt, background_tasks, run, watch_signals
 from fanwire.auth import Identity
 from fanwire.channel import Channel
 from fanwire.client import Client, Link
-from fanwire.config.paths import dotted
 from fanwire.deliveries import Delivery
-from fanwire.endpoint import Endpoint
 from fanwire.errors import HubStopped
 from fanwire.logs import hub_log
-from fanwire.methods import Methods
-from fanwire.options import HANDSHAKE_TIMEOUT_S, OWN, Options, check_options, check_paths
-from fanwire.presence import presence_patterns, rules_of
-from fanwire.pump import PRESENCE_INTERVAL_S, Callbacks, Pump
-from fanwire.relay.config import RelayConfig
+from fanwire.options import Options, check_options
+from fanwire.presence import rules_of
+from fanwire.registering import Registering
 from fanwire.relay.stats import RelayStats
-from fanwire.snapshots import SnapshotRule, check_snapshot
+from fanwire.serving import STOPPED, Life, Serving, plan
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-NOT_STARTED = "the hub is not serving yet: publish inside `async with hub.serve(...)`"
-STOPPED = "the hub was stopped: its `async with hub.serve(...)` has ended"
-RELAY_OUTBOX_BYTES_MAX = 2 << 20
-"""With a relay: a backend's largest message and what may wait before it; see ``outbox_bytes_max``."""
-HURRIED_DRAIN_S = 1.0
-"""How long clients get to answer the close when serving ends by cancellation or an exception, at most."""
+NOT_STARTED = "the hub is not serving yet: publish inside `async with hub.serve(...)`, or after `await hub.start(...)`"
 
 
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """What ``async with hub.serve(...)`` gives."""
-
-    address: str
-    """Where the hub listens, as bound: with the port that the kernel chose where 0 was asked for."""
-    poller: str
-    """``epoll`` or ``uring``."""
-
-
-class Hub:
+class Hub(Registering):
     """A WebSocket and SSE server of channels; Python decides, the Rust engine owns the sockets.
 
     Args:
@@ -67,13 +46,12 @@ class Hub:
     """
 
     def __init__(self, channels: Mapping[str, Channel] | None = None, **options: Unpack[Options]) -> None:
+        super().__init__()
         check_options(options)
         self._options = options
         self._channels = dict(channels or {})
-        self._rules = rules_of(self._channels)
-        self._callbacks = Callbacks()
-        self._relays: list[RelayConfig] = []
-        self._is_serving = False
+        rules_of(self._channels)
+        self._life: Life | None = None
         # Guards _is_serving: two threads may try to serve the same hub.
         self._serve_lock = threading.Lock()
         # What publish needs, bound once by serve; without an engine _publish is what raises HubStopped.
@@ -89,139 +67,14 @@ class Hub:
         self._unlink(NOT_STARTED)
         _hubs.add(self)
 
-    # Registering callbacks
-
-    def authenticate(self, function: F) -> F:
-        """Have `function(request)` say who connects, once for each connection; sync or async; for use as a decorator.
-
-        It returns ``Identity``, a ``str`` (its id) or None for an anonymous client, or raises
-        ``Refused(reason, status=401)``. Another exception is logged and answered with 500. A connection is accepted
-        only afterwards; at most ``openings_max`` async calls are at work at once.
-        """
-        self._may_register("authenticate", self._callbacks.authenticate)
-        self._callbacks.authenticate = Callback(function)
-        return function
-
-    def authorize(self, function: F) -> F:
-        """Have `function(client, channel) -> bool` allow each subscription that a client asks for; sync or async.
-
-        Channels of the query are asked about before the connection is accepted: one denial refuses it with 403.
-        A later denial is answered with an error, and the client's other channels stay. ``Hub.subscribe`` does not ask.
-        """
-        self._may_register("authorize", self._callbacks.authorize)
-        self._callbacks.authorize = Callback(function)
-        return function
-
-    def on_connect(self, function: F) -> F:
-        """Have `function(client)` hear of each client once it is connected, before its first message; sync or async.
-
-        Of a SignalR client that is after its handshake. What the client sends waits until it returns. If it raises, the
-        client is turned away: with 1008 and the text of a ``Refused``, ``CallFailed`` or ``HubError``, else with 1011;
-        a SignalR client with a Close message.
-        """
-        self._may_register("on_connect", self._callbacks.on_connect)
-        self._callbacks.on_connect = Callback(function)
-        return function
-
-    def on_disconnect(self, function: F) -> F:
-        """Have `function(client, gone)` hear of the end of each connected client, once and last; sync or async.
-
-        `gone` is a ``ClientGone``: by whom, with which close code and reason. Not called for a client that
-        ``on_connect`` turned away, nor for those that are still there when ``drain_timeout`` is over.
-        """
-        self._may_register("on_disconnect", self._callbacks.on_disconnect)
-        self._callbacks.on_disconnect = Callback(function)
-        return function
-
-    def on_message(self, function: F) -> F:
-        """Have `function(client, data)` take what else a client of the raw protocol sends; sync or async.
-
-        One client's messages come one after another, in order. Without it such messages are dropped. If it raises, that
-        is logged and the client told ``{"error":"internal error"}``, or what a ``CallFailed`` or ``Refused`` says.
-        """
-        self._may_register("on_message", self._callbacks.on_message)
-        self._callbacks.on_message = Callback(function)
-        return function
-
-    def on_presence(self, function: F) -> F:
-        """Have `function(change)`, a ``PresenceChange``, hear who came to channels with ``presence`` and who went.
-
-        Sync or async; changes of a quarter of a second come together, a channel's in their order.
-        """
-        self._may_register("on_presence", self._callbacks.on_presence)
-        self._callbacks.on_presence = Callback(function)
-        return function
-
-    def snapshot(
-        self, pattern: str, *, interval: float = 1.0, timeout: float = 5.0, event: str | None = None
-    ) -> Callable[[F], F]:
-        """Have `function(channel)` give the state of a channel that matches `pattern`, for new subscribers alone.
-
-        Asked at most once in `interval` seconds a channel, however many join: they wait for what it returns, begin with
-        that, as an `event`, and get what was published after it. If it returns None, raises or takes longer than
-        `timeout` seconds, they begin live and are told so. Sync or async; a sync one sees the state at its place in
-        the log. For those whose ``start`` is ``keyframe``; the first pattern that matches counts.
-        """
-        check_snapshot(interval, timeout)
-        matches(pattern, "")  # raises InvalidChannel for a pattern that cannot be one
-        self._may_register(f"snapshot of {pattern!r}")
-
-        def register(function: F) -> F:
-            rule = SnapshotRule(pattern, Callback(function), interval, timeout, event)
-            self._callbacks.snapshots.append(rule)
-            return function
-
-        return register
-
-    @overload
-    def method(self, name: F) -> F: ...
-    @overload
-    def method(self, name: str) -> Callable[[F], F]: ...
-    def method(self, name: Any) -> Any:
-        """Let clients call `function(client, *args)` as `name` (bare: as the function's own name); sync or async.
-
-        Arguments are read as the annotations say, and a call whose arguments are wrong is an error. What the function
-        returns is the reply. ``HubError``, ``CallFailed`` and ``Refused`` are answered with their text; another
-        exception is logged, and the client told that there was one. To SignalR clients an async generator is a stream,
-        and a parameter annotated ``AsyncIterator[T]`` takes a stream of theirs.
-        """
-        return Endpoint("", self._callbacks.methods, self._may_register).method(name)
-
-    def endpoint(self, path: str) -> Endpoint:
-        """Another SignalR hub, at `path`, with methods of its own; channels, callbacks and options are this hub's."""
-        self._may_register(f"endpoint {path!r}", self._callbacks.endpoints.get(path))
-        methods = self._callbacks.endpoints[path] = Methods()
-        return Endpoint(path, methods, self._may_register)
-
-    def relay(self, config: RelayConfig) -> None:
-        """Relay the clients of ``config.path`` to a backend; see ``fanwire.relay``. Before the hub serves.
-
-        Who may connect there is the backend's to say; this hub's callbacks are not asked about them. Raises ValueError
-        for what is wrong between the fields, and for a path that is taken.
-        """
-        for path, message in config.faults():
-            raise ValueError(f"relay {config.path}: {dotted(path)} {message}")
-        is_taken = config.path.casefold() in {path.casefold() for path in self._callbacks.endpoints}
-        is_taken |= any(config.meets(relay) for relay in self._relays)
-        self._may_register(f"a hub at {config.path!r}", config if is_taken else None)
-        self._relays.append(config)
-
-    def _may_register(self, what: str, before: object = None) -> None:
-        if self._is_serving:
-            raise RuntimeError(f"{what} must be registered before the hub serves")
-        if before is not None:
-            raise ValueError(f"{what} is registered already")
-
     # Serving
 
-    @asynccontextmanager
-    async def serve(self, address: str, *, shards: int = 1, **options: Unpack[Options]) -> AsyncIterator[Serving]:
-        """Serve on `address` for as long as the context lasts; ready, the port bound, when it is entered.
+    async def start(self, address: str, *, shards: int = 1, **options: Unpack[Options]) -> Serving:
+        """Begin to serve on `address`; returns ready, the port bound. ``stop`` ends it, from any task of this loop.
 
-        At its end every client is closed with ``drain_code`` and gets ``drain_timeout`` to answer; ended by
-        cancellation or an exception it is at most a second. Callbacks that are then still at work are cancelled.
-        Afterwards no thread, task or descriptor is left, and the hub may serve again (as a new life: positions start
-        anew).
+        For fixtures and hooks of frameworks, whose setup and teardown may be different tasks; ``serve`` is both as one
+        context. The callbacks run in tasks that belong to the loop. Stopped, the hub may serve again (as a new life:
+        positions start anew).
 
         Args:
             address: ``HOST:PORT`` (port 0: any free one), ``[V6]:PORT`` or ``unix:PATH``.
@@ -233,109 +86,125 @@ class Hub:
             RuntimeError: the hub is serving already, or in the process of which this one is a fork.
             TypeError, ValueError: a bad option.
         """
+        return await self._begin(address, shards, options)
+
+    async def stop(self) -> None:
+        """End what ``start`` began: close every client with ``drain_code`` and wait until all is over.
+
+        Clients get ``drain_timeout`` to answer the close. Callbacks that are then still at work are cancelled, the
+        caller as well if it is one. Afterwards no thread, task or descriptor is left. Cancelled, it no longer waits for
+        clients, and the serving ends by itself. Does nothing where nothing is served.
+
+        Raises:
+            What ended the serving before it was asked to, once.
+            RuntimeError: this is not the thread of the event loop that serves; see ``stop_soon``.
+        """
+        life = self._life
+        if life is None:
+            return
+        if get_ident() != life.loop.thread and not life.is_over:
+            raise RuntimeError("stop is for the event loop that serves; another thread calls stop_soon")
+        try:
+            await life.end()
+        finally:
+            self._forget(life)
+
+    def stop_soon(self) -> None:
+        """Have the serving end as ``stop`` does; any thread, callbacks as well. Returns at once; ``run`` ends, too."""
+        life = self._life
+        if life is not None:
+            life.end_soon()
+
+    @asynccontextmanager
+    async def serve(self, address: str, *, shards: int = 1, **options: Unpack[Options]) -> AsyncIterator[Serving]:
+        """Serve on `address` for as long as the context lasts: ``start`` and ``stop`` as one.
+
+        At its end every client is closed with ``drain_code`` and gets ``drain_timeout`` to answer; ended by
+        cancellation or an exception it is at most a second. What ends the serving itself, such as an engine's thread
+        that fails, ends the context with that error.
+
+        Arguments and errors are those of ``start``.
+        """
+        serving = await self._begin(address, shards, options)
+        life = self._life
+        assert life is not None
+        try:
+            with Interrupt() as life.interrupt:
+                yield serving
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                await life.leave(is_hurried=True)
+            raise
+        except BaseException:
+            await life.leave(is_hurried=True)
+            raise
+        else:
+            await life.leave()
+        finally:
+            self._forget(life)
+
+    async def _begin(self, address: str, shards: int, options: Mapping[str, Any]) -> Serving:
         check_options(options)
-        merged: dict[str, Any] = {**OWN, **self._options, **options}
-        own = {name: merged.pop(name) for name in OWN}
-        own["handshake_timeout"] = merged.setdefault("handshake_timeout", HANDSHAKE_TIMEOUT_S)
-        own["signalr_paths"] = [*own["signalr_paths"], *self._callbacks.endpoints]
-        self._main_path = next(iter(own["signalr_paths"]), "")
-        check_paths(own["signalr_paths"])
-        hubs = len(own["signalr_paths"])
-        own["signalr_paths"] += [relay.path for relay in self._relays if relay.protocol == "signalr"]
-        if self._relays:
-            merged.setdefault("outbox_bytes_max", RELAY_OUTBOX_BYTES_MAX)
-        if merged.get("poller") is None:
-            merged["poller"] = os.environ.get("FANWIRE_POLLER") or None
-        settings = Settings(
-            shards=shards,
-            channels=self._rules,
-            snapshots=[
-                *((pattern, PRESENCE_INTERVAL_S) for pattern in presence_patterns(self._channels)),
-                *((rule.pattern, rule.interval) for rule in self._callbacks.snapshots),
-            ],
-            ask_opening=bool(self._callbacks.authenticate or self._callbacks.authorize or self._relays),
-            ask_subscribing=self._callbacks.authorize is not None,
-            tell_connected=bool(self._callbacks.on_connect or self._callbacks.on_disconnect or self._relays),
-            signalr_paths=own["signalr_paths"],
-            **merged,
-        ).relaying(
-            range(hubs, len(own["signalr_paths"])),
-            [relay.path for relay in self._relays if relay.protocol == "websocket"],
-        )
+        planned = plan(self._callbacks, self._channels, self._relays, shards, {**self._options, **options})
         await checkpoint()
         with self._serve_lock:
             if self._is_serving:
                 raise RuntimeError(self._link.why or "the hub is serving already")
             self._is_serving = True
         try:
-            engine = Engine(settings)
-            link = Link(engine)
-            try:
-                engine.start()
-                bound = engine.listen(address)
-                async with self._pumping(link, **own):
-                    yield Serving(bound, engine.stats().poller)
-            finally:
-                self._unlink(STOPPED)
-                link.end(STOPPED)
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(engine.stop)
-        finally:
+            self._main_path = planned.main_path
+            life = Life(planned, self._linked, partial(self._unlink, STOPPED), self._ended)
+        except BaseException:
             self._is_serving = False
-
-    @asynccontextmanager
-    async def _pumping(
-        self, link: Link, *, drain_timeout: float, drain_spread: float, drain_code: int, **options: Any
-    ) -> AsyncIterator[None]:
-        """Deal with the engine's events while the context lasts, then drain it."""
-        engine = link.require()
-        async with background_tasks() as tasks:
-            loop = Loop()
-            pump = Pump(link, self._callbacks, loop, tasks, relays=self._relays, channels=self._channels, **options)
-            tasks.start_soon(pump.run)
-            self._link_to(link, engine, loop)
-            self._relay_stats = pump.relay_stats
-            self._members = pump.presences.members
-            self._delivered = pump.deliveries.wait
-            hurry = min(drain_timeout, HURRIED_DRAIN_S)
-            try:
-                yield
-            except anyio.get_cancelled_exc_class():
-                await _drain(engine, pump, drain_code, hurry, shield=True)
-                raise
-            except BaseException:
-                await _drain(engine, pump, drain_code, hurry)
-                raise
-            else:
-                await _drain(engine, pump, drain_code, drain_timeout, drain_spread)
-            finally:
-                pump.end(HubStopped(STOPPED))
+            raise
+        await life.begin(address)
+        return life.serving
 
     def run(self, address: str, *, shards: int = 1, **options: Unpack[Options]) -> None:
-        """Serve until SIGINT or SIGTERM, under uvloop where it can be imported; for the main thread of a program.
+        """Serve until SIGINT, SIGTERM or ``stop_soon``, under uvloop where it can be imported.
 
-        The signal closes every client with 1001 and returns once they are gone or ``drain_timeout`` is over; a second
-        one does not wait. Arguments and errors are those of ``serve``.
+        A signal closes every client with 1001 and returns once they are gone or ``drain_timeout`` is over; a second
+        one does not wait. In a thread that is not the program's main one there are no signals: ``stop_soon`` ends it.
+        Arguments and errors are those of ``start``.
         """
 
         async def main() -> None:
-            signalled = anyio.Event()
+            ending = anyio.Event()
             async with background_tasks() as tasks:
-                await tasks.start(watch_signals, signalled.set, tasks.cancel_scope.cancel)
+                if threading.current_thread() is threading.main_thread():
+                    await tasks.start(watch_signals, ending.set, tasks.cancel_scope.cancel)
                 async with self.serve(address, shards=shards, **options) as serving:
                     hub_log.info("serving on %s with %s", serving.address, serving.poller)
-                    await signalled.wait()
+                    tasks.start_soon(self._tell_of_end, ending)
+                    await ending.wait()
                     hub_log.info("draining")
 
         run(main)
 
-    def _link_to(self, link: Link, engine: Engine, loop: Loop) -> None:
-        self._link = link
-        self._publish = engine.publish
-        self._engine_flush = engine.flush
-        self._call_soon = loop.call_soon
+    async def _tell_of_end(self, ending: anyio.Event) -> None:
+        if self._life is not None:
+            await self._life.wait_asked()  # by the one that serves now
+        ending.set()
+
+    def _linked(self, life: Life) -> None:
+        self._life = life
+        self._link = life.link
+        self._publish = life.engine.publish
+        self._engine_flush = life.engine.flush
+        self._call_soon = life.loop.call_soon
         self._is_flush_due = False
-        self._thread = loop.thread
+        self._thread = life.loop.thread
+        self._relay_stats = life.pump.relay_stats
+        self._members = life.pump.presences.members
+        self._delivered = life.pump.deliveries.wait
+
+    def _forget(self, life: Life) -> None:
+        """Whoever ended it has been told all: its engine may go."""
+        if self._life is life and life.is_over:
+            self._life = None
+
+    def _ended(self) -> None:
+        self._is_serving = False
 
     def _unlink(self, why: str) -> None:
         def refuse(*arguments: object) -> NoReturn:
@@ -547,21 +416,6 @@ class Hub:
 
 def _ids(clients: Client | Iterable[Client]) -> list[int]:
     return [client.id for client in ((clients,) if isinstance(clients, Client) else clients)]
-
-
-async def _drain(
-    engine: Engine, pump: Pump, code: int, timeout: float, spread: float = 0.0, *, shield: bool = False
-) -> None:
-    """Close every connection, over `spread` seconds; returns when none is left and all are told of.
-
-    Or, if that takes longer, `timeout` seconds after the last was closed.
-    """
-    engine.drain(code, "", spread)
-    pause = 0.001
-    with anyio.move_on_after(spread + timeout, shield=shield):
-        while engine.stats().connections or pump.is_parting:
-            await anyio.sleep(pause)
-            pause = min(pause * 2, 0.05)
 
 
 def _nowhere(function: Callable[[], object]) -> NoReturn:

@@ -1,0 +1,145 @@
+"""What the application registers with its hub before it serves. ✗ serving ✗ what callbacks are asked when."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+from fanwire._engine import matches
+from fanwire._loop import Callback
+from fanwire.config.paths import dotted
+from fanwire.endpoint import Endpoint
+from fanwire.methods import Methods
+from fanwire.pump import Callbacks
+from fanwire.relay.config import RelayConfig
+from fanwire.snapshots import SnapshotRule, check_snapshot
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Registering:
+    """The registering half of a ``Hub``: decorators, each for use before it serves."""
+
+    def __init__(self) -> None:
+        self._callbacks = Callbacks()
+        self._relays: list[RelayConfig] = []
+        self._is_serving = False
+
+    def authenticate(self, function: F) -> F:
+        """Have `function(request)` say who connects, once for each connection; sync or async; for use as a decorator.
+
+        It returns ``Identity``, a ``str`` (its id) or None for an anonymous client, or raises
+        ``Refused(reason, status=401)``. Another exception is logged and answered with 500. A connection is accepted
+        only afterwards; at most ``openings_max`` async calls are at work at once.
+        """
+        self._may_register("authenticate", self._callbacks.authenticate)
+        self._callbacks.authenticate = Callback(function)
+        return function
+
+    def authorize(self, function: F) -> F:
+        """Have `function(client, channel) -> bool` allow each subscription that a client asks for; sync or async.
+
+        Channels of the query are asked about before the connection is accepted: one denial refuses it with 403.
+        A later denial is answered with an error, and the client's other channels stay. ``Hub.subscribe`` does not ask.
+        """
+        self._may_register("authorize", self._callbacks.authorize)
+        self._callbacks.authorize = Callback(function)
+        return function
+
+    def on_connect(self, function: F) -> F:
+        """Have `function(client)` hear of each client once it is connected, before its first message; sync or async.
+
+        Of a SignalR client that is after its handshake. What the client sends waits until it returns. If it raises, the
+        client is turned away: with 1008 and the text of a ``Refused``, ``CallFailed`` or ``HubError``, else with 1011;
+        a SignalR client with a Close message.
+        """
+        self._may_register("on_connect", self._callbacks.on_connect)
+        self._callbacks.on_connect = Callback(function)
+        return function
+
+    def on_disconnect(self, function: F) -> F:
+        """Have `function(client, gone)` hear of the end of each connected client, once and last; sync or async.
+
+        `gone` is a ``ClientGone``: by whom, with which close code and reason. Not called for a client that
+        ``on_connect`` turned away, nor for those that are still there when ``drain_timeout`` is over.
+        """
+        self._may_register("on_disconnect", self._callbacks.on_disconnect)
+        self._callbacks.on_disconnect = Callback(function)
+        return function
+
+    def on_message(self, function: F) -> F:
+        """Have `function(client, data)` take what else a client of the raw protocol sends; sync or async.
+
+        One client's messages come one after another, in order. Without it such messages are dropped. If it raises, that
+        is logged and the client told ``{"error":"internal error"}``, or what a ``CallFailed`` or ``Refused`` says.
+        """
+        self._may_register("on_message", self._callbacks.on_message)
+        self._callbacks.on_message = Callback(function)
+        return function
+
+    def on_presence(self, function: F) -> F:
+        """Have `function(change)`, a ``PresenceChange``, hear who came to channels with ``presence`` and who went.
+
+        Sync or async; changes of a quarter of a second come together, a channel's in their order.
+        """
+        self._may_register("on_presence", self._callbacks.on_presence)
+        self._callbacks.on_presence = Callback(function)
+        return function
+
+    def snapshot(
+        self, pattern: str, *, interval: float = 1.0, timeout: float = 5.0, event: str | None = None
+    ) -> Callable[[F], F]:
+        """Have `function(channel)` give the state of a channel that matches `pattern`, for new subscribers alone.
+
+        Asked at most once in `interval` seconds a channel, however many join: they wait for what it returns, begin with
+        that, as an `event`, and get what was published after it. If it returns None, raises or takes longer than
+        `timeout` seconds, they begin live and are told so. Sync or async; a sync one sees the state at its place in
+        the log. For those whose ``start`` is ``keyframe``; the first pattern that matches counts.
+        """
+        check_snapshot(interval, timeout)
+        matches(pattern, "")  # raises InvalidChannel for a pattern that cannot be one
+        self._may_register(f"snapshot of {pattern!r}")
+
+        def register(function: F) -> F:
+            rule = SnapshotRule(pattern, Callback(function), interval, timeout, event)
+            self._callbacks.snapshots.append(rule)
+            return function
+
+        return register
+
+    @overload
+    def method(self, name: F) -> F: ...
+    @overload
+    def method(self, name: str) -> Callable[[F], F]: ...
+    def method(self, name: Any) -> Any:
+        """Let clients call `function(client, *args)` as `name` (bare: as the function's own name); sync or async.
+
+        Arguments are read as the annotations say, and a call whose arguments are wrong is an error. What the function
+        returns is the reply. ``HubError``, ``CallFailed`` and ``Refused`` are answered with their text; another
+        exception is logged, and the client told that there was one. To SignalR clients an async generator is a stream,
+        and a parameter annotated ``AsyncIterator[T]`` takes a stream of theirs.
+        """
+        return Endpoint("", self._callbacks.methods, self._may_register).method(name)
+
+    def endpoint(self, path: str) -> Endpoint:
+        """Another SignalR hub, at `path`, with methods of its own; channels, callbacks and options are this hub's."""
+        self._may_register(f"endpoint {path!r}", self._callbacks.endpoints.get(path))
+        methods = self._callbacks.endpoints[path] = Methods()
+        return Endpoint(path, methods, self._may_register)
+
+    def relay(self, config: RelayConfig) -> None:
+        """Relay the clients of ``config.path`` to a backend; see ``fanwire.relay``. Before the hub serves.
+
+        Who may connect there is the backend's to say; this hub's callbacks are not asked about them. Raises ValueError
+        for what is wrong between the fields, and for a path that is taken.
+        """
+        for path, message in config.faults():
+            raise ValueError(f"relay {config.path}: {dotted(path)} {message}")
+        is_taken = config.path.casefold() in {path.casefold() for path in self._callbacks.endpoints}
+        is_taken |= any(config.meets(relay) for relay in self._relays)
+        self._may_register(f"a hub at {config.path!r}", config if is_taken else None)
+        self._relays.append(config)
+
+    def _may_register(self, what: str, before: object = None) -> None:
+        if self._is_serving:
+            raise RuntimeError(f"{what} must be registered before the hub serves")
+        if before is not None:
+            raise ValueError(f"{what} is registered already")

@@ -1,0 +1,288 @@
+"""One serving of a hub, from its engine's start to the engine's end. ✗ what is published ✗ what callbacks do.
+
+It lives in a task of its own, which owns its task group: whoever begins it and whoever ends it may be different tasks
+of the loop (a fixture's setup and teardown, hooks of a framework), so no cancel scope spans both.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+
+from fanwire._engine import Engine, Settings
+from fanwire._loop import Interrupt, Loop, background_tasks, spawn
+from fanwire.channel import Channel
+from fanwire.client import Link
+from fanwire.errors import HubStopped
+from fanwire.logs import hub_log
+from fanwire.options import HANDSHAKE_TIMEOUT_S, OWN, check_paths
+from fanwire.presence import presence_patterns, rules_of
+from fanwire.pump import PRESENCE_INTERVAL_S, Callbacks, Pump
+from fanwire.relay.config import RelayConfig
+
+STOPPED = "the hub was stopped: its serving has ended"
+RELAY_OUTBOX_BYTES_MAX = 2 << 20
+"""With a relay: a backend's largest message and what may wait before it; see ``outbox_bytes_max``."""
+HURRIED_DRAIN_S = 1.0
+"""How long clients get to answer the close when serving ends by cancellation or an exception, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What ``hub.start`` and ``async with hub.serve(...)`` give."""
+
+    address: str
+    """Where the hub listens, as bound: with the port that the kernel chose where 0 was asked for."""
+    poller: str
+    """``epoll`` or ``uring``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is served: all that the application said, checked."""
+
+    settings: Settings
+    own: Mapping[str, Any]
+    """The hub's own options; see ``options.OWN``."""
+    callbacks: Callbacks
+    channels: Mapping[str, Channel]
+    relays: Sequence[RelayConfig]
+
+    @property
+    def main_path(self) -> str:
+        """Where the hub's own methods are; empty where SignalR is off."""
+        return next(iter(self.own["signalr_paths"]), "")
+
+
+def plan(
+    callbacks: Callbacks,
+    channels: Mapping[str, Channel],
+    relays: Sequence[RelayConfig],
+    shards: int,
+    options: Mapping[str, Any],
+) -> Plan:
+    """What is to be served with `options`, which are checked. Raises TypeError and ValueError for a bad one."""
+    merged: dict[str, Any] = {**OWN, **options}
+    own = {name: merged.pop(name) for name in OWN}
+    own["handshake_timeout"] = merged.setdefault("handshake_timeout", HANDSHAKE_TIMEOUT_S)
+    own["signalr_paths"] = [*own["signalr_paths"], *callbacks.endpoints]
+    check_paths(own["signalr_paths"])
+    hubs = len(own["signalr_paths"])
+    own["signalr_paths"] += [relay.path for relay in relays if relay.protocol == "signalr"]
+    if relays:
+        merged.setdefault("outbox_bytes_max", RELAY_OUTBOX_BYTES_MAX)
+    if merged.get("poller") is None:
+        merged["poller"] = os.environ.get("FANWIRE_POLLER") or None
+    settings = Settings(
+        shards=shards,
+        channels=rules_of(channels),
+        snapshots=[
+            *((pattern, PRESENCE_INTERVAL_S) for pattern in presence_patterns(channels)),
+            *((rule.pattern, rule.interval) for rule in callbacks.snapshots),
+        ],
+        ask_opening=bool(callbacks.authenticate or callbacks.authorize or relays),
+        ask_subscribing=callbacks.authorize is not None,
+        tell_connected=bool(callbacks.on_connect or callbacks.on_disconnect or relays),
+        signalr_paths=own["signalr_paths"],
+        **merged,
+    ).relaying(
+        range(hubs, len(own["signalr_paths"])),
+        [relay.path for relay in relays if relay.protocol == "websocket"],
+    )
+    return Plan(settings, own, callbacks, channels, relays)
+
+
+class Life:
+    """One serving. All but ``end_soon`` is called in its loop's thread, from any task.
+
+    Args:
+        plan: what is served.
+        linked: called once with the life when the pump is there.
+        unlinked: called once when the engine is about to end, however that came about.
+        ended: called once, last, when the engine has ended.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        linked: Callable[["Life"], None],
+        unlinked: Callable[[], None],
+        ended: Callable[[], None],
+    ) -> None:
+        self._plan = plan
+        self._linked = linked
+        self._unlinked = unlinked
+        self._ended = ended
+        self.engine = Engine(plan.settings)
+        """What serves."""
+        self.link = Link(self.engine)
+        """What clients hold of it."""
+        self.loop: Loop
+        """Where the callbacks run."""
+        self.pump: Pump
+        """What deals with the engine's events."""
+        self.interrupt: Interrupt | None = None
+        """What is to be interrupted when the serving ends without having been asked to: the body of ``serve``."""
+        self.serving: Serving
+        """Where it serves; once begun."""
+        # Why it ended without having been asked to, until somebody was told.
+        self._failure: BaseException | None = None
+        self._begun = anyio.Event()
+        # Somebody wants the end; with how long clients get to answer the close, and over how long they are closed.
+        self._asked = anyio.Event()
+        self._timeout, self._spread = plan.own["drain_timeout"], plan.own["drain_spread"]
+        self._draining: anyio.CancelScope | None = None
+        self._is_abandoned = False
+        self._over = anyio.Event()
+
+    async def begin(self, address: str) -> None:
+        """Start the engine, listen, and return when events are dealt with. Raises what those raise; then all is over.
+
+        Cancelled, it ends what has begun.
+        """
+        try:
+            self.engine.start()
+            bound = self.engine.listen(address)
+            self.serving = Serving(bound, self.engine.stats().poller)
+            self.loop = Loop()
+        except BaseException:
+            await self._end_engine()
+            raise
+        spawn(self._live, f"fanwire {bound}")
+        try:
+            await self._begun.wait()
+        except BaseException:
+            self.abandon()
+            with anyio.CancelScope(shield=True):
+                await self._over.wait()
+            raise
+
+    async def end(self) -> None:
+        """Have it drain and end, and return when all is over. Raises what ended it before, once.
+
+        Cancelled, it no longer drains, and ends by itself.
+        """
+        self._asked.set()
+        try:
+            await self._over.wait()
+        except anyio.get_cancelled_exc_class():
+            self.abandon()
+            raise
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    async def leave(self, *, is_hurried: bool = False) -> None:
+        """``end`` for one that must not return before all is over, cancelled or not; hurried it raises no failure."""
+        if is_hurried:
+            self._hurry()
+        try:
+            await self.end()
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException:
+            if not is_hurried:
+                raise
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._over.wait()
+
+    def end_soon(self) -> None:
+        """Have it drain and end; any thread, returns at once."""
+        with suppress(RuntimeError):  # the loop is gone, and the serving with it
+            self.loop.call_from_any_thread(self._asked.set)
+
+    def abandon(self) -> None:
+        """Have it end without waiting for anybody."""
+        self._is_abandoned = True
+        self._asked.set()
+        if self._draining is not None:
+            self._draining.cancel()
+
+    async def wait_asked(self) -> None:
+        """Return when somebody wants the end, or it has come."""
+        await self._asked.wait()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it is left."""
+        return self._over.is_set()
+
+    def _hurry(self) -> None:
+        self._timeout, self._spread = min(self._timeout, HURRIED_DRAIN_S), 0.0
+
+    async def _live(self) -> None:
+        """All of it, in its own task. Raises nothing but the cancellation of that task."""
+        try:
+            try:
+                await self._serve()
+            finally:
+                await self._end_engine()
+        except anyio.get_cancelled_exc_class():  # the loop ends, and nobody has stopped the hub
+            self._failure = HubStopped("the event loop ended while the hub served: stop it first")
+            raise
+        except BaseException as error:
+            self._failure = alone(error)
+            hub_log.error("serving on %s ended: %s", self.serving.address, self._failure, exc_info=error)
+        finally:
+            self._begun.set()
+            self._over.set()
+            if self.interrupt is not None and not self._asked.is_set():
+                self.interrupt.now()
+            self._asked.set()
+
+    async def _end_engine(self) -> None:
+        self._unlinked()
+        self.link.end(STOPPED)
+        try:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self.engine.stop)
+        finally:
+            self._ended()
+
+    async def _serve(self) -> None:
+        async with background_tasks() as tasks:
+            plan = self._plan
+            options = {name: plan.own[name] for name in PUMP_OPTIONS}
+            self.pump = Pump(
+                self.link, plan.callbacks, self.loop, tasks, relays=plan.relays, channels=plan.channels, **options
+            )
+            tasks.start_soon(self.pump.run)
+            self._linked(self)
+            self._begun.set()
+            try:
+                await self._asked.wait()
+            except anyio.get_cancelled_exc_class():
+                self._hurry()
+                await self._drain(is_shielded=True)
+                raise
+            else:
+                await self._drain()
+            finally:
+                self.pump.end(HubStopped(STOPPED))
+
+    async def _drain(self, *, is_shielded: bool = False) -> None:
+        """Close every connection, over some seconds; returns when none is left and all are told of, or time is up."""
+        if self._is_abandoned:
+            return
+        engine, pump = self.engine, self.pump
+        engine.drain(self._plan.own["drain_code"], "", self._spread)
+        pause = 0.001
+        with anyio.move_on_after(self._spread + self._timeout, shield=is_shielded) as self._draining:
+            while engine.stats().connections or pump.is_parting:
+                await anyio.sleep(pause)
+                pause = min(pause * 2, 0.05)
+
+
+PUMP_OPTIONS = ("openings_max", "handshake_timeout", "signalr_paths", "signalr_parallel_max")
+"""Those of the hub's own options that are for its pump."""
+
+
+def alone(error: BaseException) -> BaseException:
+    """What a task group wrapped, if it is one error."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
