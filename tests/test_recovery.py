@@ -74,10 +74,10 @@ async def test_many_at_once_cost_python_their_authentication_alone(hub: fanwire.
 async def test_an_event_source_comes_back_with_its_last_event(hub: fanwire.Hub) -> None:
     hub = recovering(hub)
 
-    def events(address: str, last_id: str, count: int) -> list[str]:
+    def events(address: str, last_id: str, count: int, query: str = "") -> list[str]:
         with open_socket(address) as stream:
-            head = f"GET /events?channel=a HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {last_id}\r\n\r\n"
-            stream.sendall(head.encode())
+            field = f"Last-Event-ID: {last_id}\r\n" if last_id else ""
+            stream.sendall(f"GET /events?channel=a{query} HTTP/1.1\r\nHost: localhost\r\n{field}\r\n".encode())
             read_head(stream)
             text = b""
             while text.count(b"\n\n") < count:
@@ -89,6 +89,11 @@ async def test_an_event_source_comes_back_with_its_last_event(hub: fanwire.Hub) 
         told, *missed = await run_sync(events, serving.address, f"{epoch}-1", 3)
         assert told.startswith("event: subscribed\ndata: {") and '"recovered":{"a":true}' in told
         assert missed == [f"id: {epoch}-2\ndata: 2", f"id: {epoch}-3\ndata: 3"]
+        for name in ("lastEventId", "lastEventID"):  # as polyfills and Mercure's clients send it
+            _, *missed = await run_sync(events, serving.address, "", 2, f"&since={epoch}-1&{name}={epoch}-2")
+            assert missed == [f"id: {epoch}-3\ndata: 3"]
+        _, *missed = await run_sync(events, serving.address, f"{epoch}-2", 2, f"&lastEventId={epoch}-1")
+        assert missed == [f"id: {epoch}-3\ndata: 3"], "the header goes first"
         for stranger in ("nonsense", "1-1", f"{epoch}-99", "9" * 30 + "-1"):
             (told,) = await run_sync(events, serving.address, stranger, 1)
             assert '"recovered":{"a":false}' in told

@@ -102,6 +102,12 @@ impl Shard {
             return self.open_relayed(slot, head);
         }
         match route(head.path) {
+            Route::WebSocket if asks_for_a_page(head) => {
+                let keeps_alive = check_plain(head)?;
+                let is_head = head.method == "HEAD";
+                self.respond(slot, (200, &WELCOME_HEADERS), HTML, WELCOME, (keeps_alive, is_head));
+                Ok(())
+            }
             Route::WebSocket => self.open_websocket(slot, head),
             Route::EventStream => self.open_event_stream(slot, head),
             Route::Unknown if self.is_below_hub(head.path) => Err(Refusal { is_bare: true, ..Refusal::new(404, "") }),
@@ -397,6 +403,29 @@ pub(super) fn cors_headers(origin: Option<&str>) -> SmallVec<[(&str, &str); 6]> 
 /// As the reference says it.
 pub(super) const PLAIN: &str = "text/plain";
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+
+pub(super) const HTML: &str = "text/html; charset=utf-8";
+
+/// What a person sees who opens the address in a browser: what this is, and how to connect.
+const WELCOME: &[u8] = include_bytes!("welcome.html");
+/// The page needs nothing from elsewhere, and nobody else may frame it. Its lines are tried in its own console: it may connect.
+const WELCOME_HEADERS: [(&str, &str); 3] = [
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src *; img-src data:; frame-ancestors 'none'",
+    ),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Vary", "Accept, Upgrade"),
+];
+
+/// Whether a browser's address line asks, and no client: for `/`, for HTML by name, and for no upgrade.
+fn asks_for_a_page(head: &RequestHead<'_>) -> bool {
+    let names_html = |value: &[u8]| memchr::memmem::find(&value.to_ascii_lowercase(), b"text/html").is_some();
+    head.path == "/"
+        && matches!(head.method, "GET" | "HEAD")
+        && !is_upgrade(head)
+        && head.header("accept").is_some_and(names_html)
+}
 
 /// Checks a request for a plain resource: GET or HEAD, and no body that would have to be read. True when it keeps alive.
 fn check_plain(head: &RequestHead<'_>) -> Result<bool, Refusal> {

@@ -13,12 +13,16 @@ pub(super) const MSGPACK: &str = "msgpack";
 /// The header with which `EventSource` comes back (WHATWG HTML §9.2.4).
 const LAST_EVENT_ID: &str = "last-event-id";
 
+/// What polyfills of `EventSource`, which cannot set that header, put into the query instead; the header goes before it.
+const LAST_EVENT_ID_PARAMETER: &str = "lastEventId";
+
 /// What the query asks for.
 #[derive(Default)]
 pub(super) struct Query {
     pub(super) channels: Vec<String>,
     pub(super) is_msgpack: bool,
     is_enveloped: bool,
+    last_event_id: Option<String>,
     pub(super) wanted: Wanted,
 }
 
@@ -37,7 +41,8 @@ impl Query {
     ///
     /// An id that is no position of ours recovers nothing, and is no error: `EventSource` would not come back from one.
     pub(super) fn recover_last_event(&mut self, head: &RequestHead<'_>) {
-        let Some(id) = head.header(LAST_EVENT_ID).filter(|id| !id.is_empty()) else { return };
+        let by_query = self.last_event_id.as_deref().map(str::as_bytes);
+        let Some(id) = head.header(LAST_EVENT_ID).or(by_query).filter(|id| !id.is_empty()) else { return };
         let position = std::str::from_utf8(id).ok().and_then(|id| id.parse().ok());
         self.wanted.since = vec![(None, position.unwrap_or(Position { epoch: 0, offset: 0 }))];
         self.wanted.is_told = true;
@@ -69,6 +74,9 @@ impl Shard {
                     let position = position.parse().map_err(|error| bad(format!("since: {error}")))?;
                     query.wanted.since.push((None, position));
                     query.wanted.is_told = true;
+                }
+                (name, id) if name.eq_ignore_ascii_case(LAST_EVENT_ID_PARAMETER) => {
+                    query.last_event_id = Some(id.to_owned());
                 }
                 _ => {} // the application's
             }
