@@ -19,12 +19,13 @@ FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
 
 PYTHON_LAYERS = [
-    ["_engine", "errors", "logs"],
+    ["_engine", "_loop", "errors", "logs", "texts"],
+    ["faults"],
     ["arguments", "auth", "channel", "metrics", "options"],
     ["client"],
-    ["_loop", "deliveries"],
+    ["deliveries"],
     ["methods", "presence", "snapshots"],
-    ["endpoint"],
+    ["callbacks", "endings", "endpoint"],
     ["signalr"],
     ["config"],
     ["config.kinds", "config.paths"],
@@ -37,6 +38,7 @@ PYTHON_LAYERS = [
     ["relay.plain_client", "relay.pool"],
     ["relay.relay"],
     ["relay", "relay.metrics", "relay.plain"],
+    ["openings"],
     ["pump"],
     ["registering", "serving"],
     ["hub"],

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from contextvars import copy_context
 from functools import partial
 from importlib.util import find_spec
+from math import inf
 from threading import get_ident
 from typing import Any
 
@@ -114,21 +115,59 @@ async def readable(descriptor: int) -> None:
     await anyio.wait_readable(descriptor)
 
 
-class StrayCancellation(Exception):
-    """The application's code let a cancellation escape that was not its task's: of a future of its own, say."""
+class Strayed(Exception):
+    """What an application's code raised would have ended more than its callback; it is the ``__cause__``."""
 
 
-def raise_if_strayed(cancelled: BaseException) -> None:
-    """Raise ``StrayCancellation`` unless it is this task that is being cancelled.
+def ends_task(error: BaseException) -> bool:
+    """Whether an exception that was caught must go on its way: it is the end of the task that runs, or of the process.
 
-    Only asyncio lets such a thing happen; and a task group would take it for the end of all that is in it.
+    That is ``KeyboardInterrupt``, and the cancellation of the task or of a scope that it is in. A ``CancelledError``
+    that came from elsewhere (only asyncio lets that happen), ``SystemExit``, ``GeneratorExit`` or the engine's panic
+    are not: a task group would take each for the end of all that is in it.
     """
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None or not isinstance(cancelled, asyncio.CancelledError):
-        return
+    if isinstance(error, Exception):
+        return False
+    if isinstance(error, BaseExceptionGroup):
+        return any(ends_task(one) for one in error.exceptions)
+    if isinstance(error, KeyboardInterrupt):
+        return True
+    try:
+        if isinstance(error, anyio.get_cancelled_exc_class()):
+            return is_cancelled() or _is_cancelled_alone()
+        return isinstance(error, GeneratorExit) and not _is_in_task()
+    except RuntimeError:  # no loop runs: what is left of a task is taken away
+        return True
+
+
+def is_cancelled() -> bool:
+    """Whether a scope that the task is in is cancelled."""
+    return anyio.current_effective_deadline() == -inf
+
+
+def _is_cancelled_alone() -> bool:
+    """Whether somebody has cancelled this very task, which only asyncio lets happen."""
+    if _trio() is not None:
+        return False
+    import asyncio
+
     task = asyncio.current_task()
-    if task is None or not task.cancelling():
-        raise StrayCancellation("something that it waited for was cancelled") from cancelled
+    return task is not None and task.cancelling() > 0
+
+
+def _is_in_task() -> bool:
+    """Else it is the garbage collector that ends a coroutine."""
+    if _trio() is not None:
+        return True
+    import asyncio
+
+    return asyncio.current_task() is not None
+
+
+def raise_if_strayed(error: BaseException) -> None:
+    """Raise ``Strayed`` for what the application's code raised, unless it is an ``Exception`` or ends the task."""
+    if not isinstance(error, Exception) and not ends_task(error):
+        raise Strayed(f"{type(error).__name__} came out of the application's code") from error
 
 
 class Callback:
@@ -150,7 +189,7 @@ class Callback:
             result = self.function(*arguments)
             if self.is_async:
                 return await result
-        except anyio.get_cancelled_exc_class() as error:
+        except BaseException as error:
             raise_if_strayed(error)
             raise
         if isinstance(result, Awaitable):

@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fanwire.errors import HubStopped
+from fanwire.faults import Faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,15 +16,6 @@ if TYPE_CHECKING:
     from fanwire.errors import ClientGone
 
     ClientEvent = Message | Call | Subscribing | HubMessage | Connected | Closed
-
-
-REASON_BYTES_MAX = 123
-"""Of a close frame: RFC 6455 §5.5."""
-
-
-def cut_reason(reason: str) -> str:
-    """As much of a close's reason as fits."""
-    return reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore")
 
 
 class Calls(Protocol):
@@ -48,11 +40,13 @@ class Link:
     ``end`` cuts it, so that whoever holds it learns of the end at no cost while it lives.
     """
 
-    __slots__ = ("_make_calls", "engine", "is_forked", "why")
+    __slots__ = ("_make_calls", "engine", "faults", "is_forked", "why")
 
     def __init__(self, engine: Engine | None, why: str = "") -> None:
         self.engine = engine
         """None once the serving ended."""
+        self.faults = Faults()
+        """Where what goes wrong in this serving is noted."""
         self.is_forked = False
         """True in a child process that inherited it."""
         self.why = why

@@ -1,6 +1,6 @@
 """The engine's counters in Prometheus' text format. ✗ what counts them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -75,6 +75,22 @@ class StatsCollector(Collector):
         for fraction, buckets, seconds in stats.taken:
             taken.add_metric([f"{fraction:g}"], _buckets(buckets), seconds)
         yield taken
+
+
+class FaultsCollector(Collector):
+    """What ``fanwire.faults`` counts."""
+
+    def __init__(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        """One family."""
+        errors = CounterMetricFamily(
+            _name("internal_errors"), "Exceptions that were caught and logged, by where.", labels=["where"]
+        )
+        for where, count in sorted(self._counts().items()):
+            errors.add_metric([where], count)
+        yield errors
 
 
 class Metrics:

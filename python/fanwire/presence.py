@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import anyio
-from anyio.abc import TaskGroup
 
 from fanwire._engine import ChannelRule, Engine, Presence, matches
 from fanwire._loop import Callback
 from fanwire.auth import Identity
 from fanwire.channel import Channel
+from fanwire.faults import Tasks
 from fanwire.logs import hub_log
 
 PREFIX = "presence:"
@@ -154,7 +154,7 @@ class Presences:
         members = {"members": list(room.announced)} if room.has_names else {}
         return {"channel": name, **members, "occupancy": room.told}
 
-    async def run(self, tasks: TaskGroup) -> None:
+    async def run(self, tasks: Tasks) -> None:
         """Tell what has changed, for ever."""
         while True:
             if not (self._changed or self._going):
@@ -163,7 +163,7 @@ class Presences:
             await anyio.sleep(BATCH_S)
             self._tell(tasks)
 
-    def _tell(self, tasks: TaskGroup) -> None:
+    def _tell(self, tasks: Tasks) -> None:
         now = anyio.current_time()
         names, self._changed = sorted(self._changed | self._going), set()
         for name in names:
@@ -186,7 +186,7 @@ class Presences:
         except Exception:
             hub_log.exception("the presence of channel %r could not be published", change.channel)
 
-    def _call_back(self, tasks: TaskGroup, change: PresenceChange) -> None:
+    def _call_back(self, tasks: Tasks, change: PresenceChange) -> None:
         """Have the application hear of it: one change of a channel at a time, later ones together."""
         if change.channel in self._telling:
             before = self._telling[change.channel]

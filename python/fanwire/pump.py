@@ -7,11 +7,9 @@ is it acknowledged, and a client with ``messages_pending_max`` of them pending i
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from fanwire._engine import (
@@ -32,16 +30,18 @@ from fanwire._engine import (
     Upstream,
 )
 from fanwire._loop import Callback, Loop, finish, readable
-from fanwire.auth import Identity, Refused, Request, identity_of
+from fanwire.auth import Identity, Refused
+from fanwire.callbacks import Callbacks
 from fanwire.channel import Channel
-from fanwire.client import Client, Link, cut_reason
+from fanwire.client import Client, Link
 from fanwire.deliveries import Deliveries
-from fanwire.errors import ClientGone, FanwireError, HubStopped, LimitReached
+from fanwire.errors import ClientGone, HubStopped
+from fanwire.faults import Tasks
 from fanwire.logs import engine_log, hub_log
-from fanwire.methods import INTERNAL_ERROR, TOLD, Methods, reply_error, tell_error
-from fanwire.metrics import CONTENT_TYPE, Metrics
+from fanwire.methods import INTERNAL_ERROR, TOLD, reply_error, tell_error
+from fanwire.metrics import CONTENT_TYPE, FaultsCollector, Metrics
+from fanwire.openings import Openings, not_authorized
 from fanwire.presence import Presences, presence_patterns
-from fanwire.relay.admission import RefusedByBackend
 from fanwire.relay.client import RelayedClient
 from fanwire.relay.config import RelayConfig
 from fanwire.relay.metrics import RelayCollector
@@ -51,6 +51,7 @@ from fanwire.relay.stats import RelayStats
 from fanwire.relay.upstreams import Upstreams
 from fanwire.signalr import CLOSED_WITH_ERROR, Calls
 from fanwire.snapshots import SnapshotRule, Snapshots
+from fanwire.texts import cut_reason
 
 Sent = Message | Call | Subscribing
 """What a client sent, each to be acknowledged once."""
@@ -58,21 +59,6 @@ PRESENCE_INTERVAL_S = 0.25
 """For so long new subscribers of a presence channel begin at the same list."""
 InTurn = Sent | HubMessage | Connected | Closed
 """What is dealt with in its turn, client by client."""
-
-
-@dataclass(slots=True)
-class Callbacks:
-    """What the application registered with its hub."""
-
-    authenticate: Callback | None = None
-    authorize: Callback | None = None
-    on_connect: Callback | None = None
-    on_message: Callback | None = None
-    on_disconnect: Callback | None = None
-    on_presence: Callback | None = None
-    methods: Methods = field(default_factory=Methods)
-    endpoints: dict[str, Methods] = field(default_factory=dict)
-    snapshots: list[SnapshotRule] = field(default_factory=list)
 
 
 class Pump:
@@ -83,7 +69,7 @@ class Pump:
         link: Link,
         callbacks: Callbacks,
         loop: Loop,
-        tasks: TaskGroup,
+        tasks: Tasks,
         *,
         openings_max: int,
         handshake_timeout: float,
@@ -103,25 +89,23 @@ class Pump:
         # Connections of messages that are dealt with, to be acknowledged in one call.
         self._dealt: list[int] = []
         self._acknowledging = False
-        # Openings in their order, and how many tasks are at work on them.
-        self._openings: deque[tuple[Client, Opening]] = deque()
-        self._openers = 0
-        self._openers_max = openings_max
         # Clients that are gone and wait for on_disconnect.
         self._parting = 0
         # By the number that the engine has for each SignalR hub.
         self._hubs = [callbacks.endpoints.get(path, callbacks.methods) for path in signalr_paths]
-        upstreams = Upstreams(engine)
+        upstreams = Upstreams(engine, link.faults)
         relaying = engine, tasks, upstreams, self._acknowledge_soon, handshake_timeout
         hubs = [config for config in relays if config.protocol == "signalr"]
         self._relays = {
             len(signalr_paths) - len(hubs) + index: Relay(config, *relaying) for index, config in enumerate(hubs)
         }
-        self._relays_by_path = {relay.config.path.casefold(): relay for relay in self._relays.values()}
         plain = {config.path: PlainRelay(config, *relaying) for config in relays if config.protocol == "websocket"}
         self._plain = PlainRelays(plain)
+        by_path = {relay.config.path.casefold(): relay for relay in self._relays.values()}
+        self._openings = Openings(link, callbacks, tasks, self._clients, by_path, self._plain, openings_max)
         self._all_relays: tuple[Relay | PlainRelay, ...] = (*self._relays.values(), *plain.values())
-        self._metrics = Metrics(engine.stats, [RelayCollector(self._all_relays)] if relays else [])
+        relayed = [RelayCollector(self._all_relays)] if relays else []
+        self._metrics = Metrics(engine.stats, [FaultsCollector(lambda: link.faults.counts), *relayed])
         self.deliveries = Deliveries(engine)
         self.presences = Presences(engine, channels, callbacks.on_presence, self._identify)
         snapshots = Snapshots(engine, [*self._presence_snapshots(channels), *callbacks.snapshots], tasks)
@@ -135,7 +119,7 @@ class Pump:
             HubMessage: self._hub_message,
             Connected: self._connected,
             Drained: self._drained,
-            Opening: self._opening,
+            Opening: self._openings.take,
             Closed: self._closed,
             Asking: self._asking,
             SnapshotWanted: snapshots.wanted,
@@ -185,84 +169,6 @@ class Pump:
     def is_parting(self) -> bool:
         """Whether ``on_disconnect`` has yet to be called for a client, or is at work."""
         return self._callbacks.on_disconnect is not None and bool(self._clients or self._parting)
-
-    # Openings
-
-    def _opening(self, event: Opening) -> None:
-        if event.protocol == "websocket":
-            self._plain.opening(event)
-            return
-        relay = self._relay_of(event)
-        identity = relay.recall(Request(event)) if relay is not None else None
-        if identity is not None:
-            if not is_negotiate(event):
-                self._clients[event.connection] = Client(event.connection, self._link, identity)
-            self._engine.accept(event.connection, event.channels, None)
-            return
-        client = self._clients[event.connection] = Client(event.connection, self._link)
-        authenticate, authorize = self._callbacks.authenticate, self._callbacks.authorize
-        may_wait = bool((authenticate and authenticate.is_async) or (authorize and authorize.is_async))
-        if not may_wait and relay is None:
-            finish(self._open(client, event))
-            return
-        self._openings.append((client, event))
-        if self._openers < self._openers_max:
-            self._openers += 1
-            self._tasks.start_soon(self._work_off_openings)
-
-    async def _work_off_openings(self) -> None:
-        try:
-            while self._openings:
-                client, event = self._openings.popleft()
-                if client.id in self._clients:  # else it left while it waited for its turn
-                    await self._open(client, event)
-        finally:
-            self._openers -= 1
-
-    async def _open(self, client: Client, event: Opening) -> None:
-        engine = self._engine
-        try:
-            relay = self._relay_of(event)
-            if relay is not None:
-                client._identity = await relay.admit(Request(event))
-            elif self._callbacks.authenticate is not None:
-                client._identity = identity_of(await self._callbacks.authenticate(Request(event)))
-            for channel in event.channels:
-                if not await self._may_watch(client, channel):
-                    raise Refused(not_authorized([channel]), status=403)
-            identity = client.identity
-            engine.accept(event.connection, event.channels, None if identity is None else identity.id)
-            if is_negotiate(event):  # its transport is asked about, too
-                del self._clients[client.id]
-        except RefusedByBackend as refused:
-            engine.respond(event.connection, 200, "application/json", refused.body)
-        except Refused as refused:
-            self._refuse(event, refused.status, refused.reason)
-        except LimitReached as error:
-            self._refuse(event, 503, str(error))
-        except FanwireError as error:  # a channel that cannot be
-            self._refuse(event, 400, str(error))
-        except Exception:
-            hub_log.exception("authenticate or authorize raised on the opening of client %d", client.id)
-            self._refuse(event, 500, INTERNAL_ERROR)
-
-    def _relay_of(self, event: Opening) -> Relay | None:
-        """The relay that an opening is for."""
-        if event.protocol != "signalr":
-            return None
-        path = event.target.partition("?")[0].casefold().removesuffix("/")
-        return self._relays_by_path.get(path.removesuffix("/negotiate"))
-
-    def _refuse(self, event: Opening, status: int, reason: str) -> None:
-        try:
-            self._engine.refuse(event.connection, status, reason)
-        except Exception:  # such as a reason that is no UTF-8
-            hub_log.exception("client %d cannot be refused with status %d and this reason", event.connection, status)
-            self._engine.refuse(event.connection, 500, INTERNAL_ERROR)
-
-    async def _may_watch(self, client: Client, channel: str) -> bool:
-        authorize = self._callbacks.authorize
-        return authorize is None or bool(await authorize(client, channel))
 
     # Messages, calls and subscriptions of clients
 
@@ -360,7 +266,7 @@ class Pump:
         errors: list[str] = []
         for channel in event.channels:
             try:
-                (granted if await self._may_watch(client, channel) else denied).append(channel)
+                (granted if await self._callbacks.may_watch(client, channel) else denied).append(channel)
             except Refused as refused:
                 errors.append(refused.reason)
             except Exception:
@@ -471,6 +377,7 @@ class Pump:
         if client is None:
             self._plain.closed(event.connection, lambda: ClientGone(event.code, event.reason, event.by))
             return
+        self._openings.gone(event.connection)
         relay = self._relays.get(client._hub)
         if relay is not None:
             relay.gone(client.id)
@@ -495,14 +402,3 @@ class Pump:
 
     def _record(self, event: Record) -> None:
         engine_log.log(event.level, "%s", event.text)
-
-
-def is_negotiate(event: Opening) -> bool:
-    """Whether a SignalR client asks for what it will connect with, and is no client yet."""
-    path = event.target.partition("?")[0].removesuffix("/")
-    return event.protocol == "signalr" and event.method == "POST" and path.lower().endswith("/negotiate")
-
-
-def not_authorized(channels: list[str]) -> str:
-    """The refusal that names what may not be watched."""
-    return f"not authorized for channel{'s'[: len(channels) > 1]} {', '.join(map(repr, channels))}"

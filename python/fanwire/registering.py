@@ -5,10 +5,10 @@ from typing import Any, TypeVar, overload
 
 from fanwire._engine import matches
 from fanwire._loop import Callback
+from fanwire.callbacks import Callbacks
 from fanwire.config.paths import dotted
 from fanwire.endpoint import Endpoint
 from fanwire.methods import Methods
-from fanwire.pump import Callbacks
 from fanwire.relay.config import RelayConfig
 from fanwire.snapshots import SnapshotRule, check_snapshot
 

@@ -14,13 +14,15 @@ import anyio
 
 from fanwire._engine import Engine, Settings
 from fanwire._loop import Interrupt, Loop, background_tasks, spawn
+from fanwire.callbacks import Callbacks
 from fanwire.channel import Channel
 from fanwire.client import Link
 from fanwire.errors import HubStopped
+from fanwire.faults import Tasks
 from fanwire.logs import hub_log
 from fanwire.options import HANDSHAKE_TIMEOUT_S, OWN, check_paths
 from fanwire.presence import presence_patterns, rules_of
-from fanwire.pump import PRESENCE_INTERVAL_S, Callbacks, Pump
+from fanwire.pump import PRESENCE_INTERVAL_S, Pump
 from fanwire.relay.config import RelayConfig
 
 STOPPED = "the hub was stopped: its serving has ended"
@@ -247,8 +249,9 @@ class Life:
         async with background_tasks() as tasks:
             plan = self._plan
             options = {name: plan.own[name] for name in PUMP_OPTIONS}
+            guarded = Tasks(tasks, self.link.faults)
             self.pump = Pump(
-                self.link, plan.callbacks, self.loop, tasks, relays=plan.relays, channels=plan.channels, **options
+                self.link, plan.callbacks, self.loop, guarded, relays=plan.relays, channels=plan.channels, **options
             )
             tasks.start_soon(self.pump.run)
             self._linked(self)

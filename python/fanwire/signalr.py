@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio.abc import TaskGroup
 
 from fanwire._loop import finish, raise_if_strayed
 from fanwire.arguments import ANY, Decoder
 from fanwire.errors import CallFailed, EncodeError, HubError, PayloadTooBig
+from fanwire.faults import Tasks
 from fanwire.logs import hub_log
 from fanwire.methods import TOLD, Method, Methods
 
@@ -132,7 +132,7 @@ class Calls:
         self,
         client: "Client",
         engine: "Engine",
-        tasks: TaskGroup,
+        tasks: Tasks,
         methods: Methods,
         parallel_max: int,
         is_json: bool,
@@ -379,7 +379,7 @@ class Calls:
                 if ahead == ITEMS_AHEAD:
                     ahead = 0
                     await self._room()
-        except anyio.get_cancelled_exc_class() as error:
+        except BaseException as error:
             raise_if_strayed(error)
             raise
         finally:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import anyio
-from anyio.abc import TaskGroup
 
 from fanwire._engine import Engine, SnapshotWanted, matches
 from fanwire._loop import Callback, finish
+from fanwire.faults import Tasks
 from fanwire.logs import hub_log
 
 
@@ -28,7 +28,7 @@ class SnapshotRule:
 class Snapshots:
     """Asks for them, one at a time for a channel. All state is the loop's thread's own."""
 
-    def __init__(self, engine: Engine, rules: Sequence[SnapshotRule], tasks: TaskGroup) -> None:
+    def __init__(self, engine: Engine, rules: Sequence[SnapshotRule], tasks: Tasks) -> None:
         self._engine = engine
         self._rules = rules
         self._tasks = tasks

@@ -7,9 +7,8 @@ only; what greets each connection is named in ``everyone.welcome``, kept, and gi
 from collections.abc import Callable
 from time import monotonic
 
-from anyio.abc import TaskGroup
-
 from fanwire._engine import Upstream
+from fanwire.faults import Tasks
 from fanwire.logs import relay_log
 from fanwire.relay.timing import Backoff, Delay
 from fanwire.relay.upstreams import REFUSING, Owner, Target, Upstreams
@@ -21,7 +20,7 @@ class BroadcastLane(Owner):
     def __init__(
         self,
         upstreams: Upstreams,
-        tasks: TaskGroup,
+        tasks: Tasks,
         target: Target,
         protocol: str,
         route: tuple[str, str, frozenset[str], frozenset[str]],

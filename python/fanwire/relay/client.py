@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from fanwire._engine import Engine, HubMessage, Upstream
-from fanwire.client import Client, cut_reason
+from fanwire.client import Client
 from fanwire.errors import ClientGone, LimitReached, PayloadTooBig
 from fanwire.logs import relay_log
 from fanwire.methods import INTERNAL_ERROR
@@ -22,6 +22,7 @@ from fanwire.relay.private import Gate, PrivateLane
 from fanwire.relay.timing import Backoff, Bucket
 from fanwire.relay.upstreams import REFUSING, Target, Upstreams
 from fanwire.signalr import failed_to_invoke
+from fanwire.texts import cut_reason
 
 RESTART = 1012
 """The close code with which a SignalR client is told to come back."""

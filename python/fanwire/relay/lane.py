@@ -14,9 +14,9 @@ from time import monotonic, time
 from typing import Protocol
 
 import msgspec
-from anyio.abc import TaskGroup
 
 from fanwire._engine import Engine, HubMessage, Upstream
+from fanwire.faults import Tasks
 from fanwire.logs import relay_log
 from fanwire.relay.config import CallShare
 from fanwire.relay.stats import shortened
@@ -74,7 +74,7 @@ class Terms:
 
     engine: Engine
     upstreams: Upstreams
-    tasks: TaskGroup
+    tasks: Tasks
     target: Target
     everyone: frozenset[str]
     linger: float

@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
-from anyio.abc import TaskGroup
 
 from fanwire._engine import Engine, Opening, Relayed
 from fanwire.errors import ClientGone
+from fanwire.faults import Tasks
 from fanwire.logs import relay_log
 from fanwire.relay.admission import ASKING_PART, passed_on
 from fanwire.relay.config import MessageShare, QueryShare, RelayConfig
@@ -37,7 +37,7 @@ class PlainRelay:
         self,
         config: RelayConfig,
         engine: Engine,
-        tasks: TaskGroup,
+        tasks: Tasks,
         upstreams: Upstreams,
         acknowledge: Callable[[int], None],
         handshake_timeout: float,

@@ -8,7 +8,6 @@ from time import monotonic
 from typing import Any, Protocol
 
 from fanwire._engine import Engine, Relayed, Upstream
-from fanwire.client import cut_reason
 from fanwire.errors import ClientGone
 from fanwire.logs import relay_log
 from fanwire.relay.admission import Credentials
@@ -18,6 +17,7 @@ from fanwire.relay.plain_private import PlainPrivate
 from fanwire.relay.private import Gate
 from fanwire.relay.timing import Bucket
 from fanwire.relay.upstreams import Target, Upstreams
+from fanwire.texts import cut_reason
 
 GONE = "the backend is gone"
 LEFT = 1001

@@ -11,9 +11,9 @@ from time import monotonic, time
 from typing import Any, Protocol
 
 import msgspec
-from anyio.abc import TaskGroup
 
 from fanwire._engine import Engine, Upstream
+from fanwire.faults import Tasks
 from fanwire.logs import relay_log
 from fanwire.relay.config import Lanes
 from fanwire.relay.lane import State
@@ -43,7 +43,7 @@ class PlainTerms:
 
     engine: Engine
     upstreams: Upstreams
-    tasks: TaskGroup
+    tasks: Tasks
     target: Target
     linger: float
     lanes: Lanes

@@ -9,9 +9,8 @@ from functools import partial
 from time import monotonic
 from typing import Protocol
 
-from anyio.abc import TaskGroup
-
 from fanwire._engine import HubMessage, Upstream
+from fanwire.faults import Tasks
 from fanwire.relay.admission import Credentials
 from fanwire.relay.timing import Backoff, Bucket, Delay
 from fanwire.relay.upstreams import Owner, Target, Upstreams
@@ -31,7 +30,7 @@ class Waiting(Protocol):
 class Gate:
     """Opens private lanes no faster than so many a second, first come first served, and never more than so many."""
 
-    def __init__(self, tasks: TaskGroup, rate: float, count_max: int) -> None:
+    def __init__(self, tasks: Tasks, rate: float, count_max: int) -> None:
         self.tasks = tasks
         self._bucket = Bucket(rate)
         self._waiting: deque[Waiting] = deque()

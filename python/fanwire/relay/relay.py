@@ -9,10 +9,10 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import msgspec
-from anyio.abc import TaskGroup
 
 from fanwire._engine import Engine, HubMessage
 from fanwire.auth import Identity, Request
+from fanwire.faults import Tasks
 from fanwire.logs import relay_log
 from fanwire.relay.admission import Admission
 from fanwire.relay.broadcast import BroadcastLane
@@ -47,7 +47,7 @@ class Relay:
         self,
         config: RelayConfig,
         engine: Engine,
-        tasks: TaskGroup,
+        tasks: Tasks,
         upstreams: Upstreams,
         acknowledge: Callable[[int], None],
         handshake_timeout: float,

@@ -4,8 +4,8 @@ import random
 from collections.abc import Callable
 
 import anyio
-from anyio.abc import TaskGroup
 
+from fanwire.faults import Tasks
 from fanwire.logs import relay_log
 
 
@@ -14,7 +14,7 @@ class Delay:
 
     __slots__ = ("_scope",)
 
-    def __init__(self, tasks: TaskGroup, seconds: float, function: Callable[[], object]) -> None:
+    def __init__(self, tasks: Tasks, seconds: float, function: Callable[[], object]) -> None:
         self._scope = anyio.CancelScope()
         tasks.start_soon(self._wait, seconds, function)
 

@@ -8,9 +8,8 @@ that went wrong nothing is learned: those who wait are answered without a result
 from dataclasses import dataclass
 from typing import Protocol
 
-from anyio.abc import TaskGroup
-
 from fanwire._engine import HubMessage, Upstream
+from fanwire.faults import Tasks
 from fanwire.logs import relay_log
 from fanwire.relay.lane import NOT_ANSWERED, UNREACHABLE, Lane, Outcome
 from fanwire.relay.timing import Delay
@@ -38,7 +37,7 @@ class Void:
 class Probe(Owner):
     """A connection that subscribes, unsubscribes and is closed."""
 
-    def __init__(self, upstreams: Upstreams, tasks: TaskGroup, target: Target, lane: Lane) -> None:
+    def __init__(self, upstreams: Upstreams, tasks: Tasks, target: Target, lane: Lane) -> None:
         self._upstreams = upstreams
         self._is_open = False
         self.outcome: Outcome | None = None
@@ -103,7 +102,7 @@ class Probe(Owner):
 class Answers:
     """By share and protocol."""
 
-    def __init__(self, upstreams: Upstreams, tasks: TaskGroup, target: Target) -> None:
+    def __init__(self, upstreams: Upstreams, tasks: Tasks, target: Target) -> None:
         self._upstreams = upstreams
         self._tasks = tasks
         self._target = target

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fanwire._engine import Engine, Upstream
-from fanwire.logs import relay_log
+from fanwire.faults import Faults
 
 Headers = Sequence[tuple[str, str]]
 REFUSING = (401, 403)
@@ -54,8 +54,10 @@ class Target:
 class Upstreams:
     """The sessions of one serving."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, faults: Faults) -> None:
         self._engine = engine
+        self.faults = faults
+        """Where what goes wrong in any relay of this serving is noted."""
         self._owners: dict[int, Owner] = {}
         self._newest = 0
 
@@ -153,8 +155,8 @@ class Upstreams:
             return
         try:
             self._tell(owner, event)
-        except Exception:
-            relay_log.exception("a backend's %r could not be dealt with", event.kind)
+        except Exception as error:
+            self.faults.note("relay.upstreams", error, "a backend's %r could not be dealt with", event.kind)
 
     def _tell(self, owner: Owner, event: Upstream) -> None:
         match event.kind:

@@ -1,0 +1,91 @@
+"""Exceptions that are not to end more than the request, connection or lane that they belong to. ✗ ending that.
+
+Whoever catches one notes it here: it is logged once, with its traceback, and counted by where it was caught. What is
+caught is everything but what ``fanwire._loop.ends_task`` names: a panic of the engine, a stray ``CancelledError`` or an
+application's ``SystemExit`` is one client's trouble, too.
+"""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TypeVarTuple, Unpack
+
+import anyio
+from anyio.abc import TaskGroup
+
+from fanwire._loop import ends_task, is_cancelled
+from fanwire.logs import hub_log
+
+Ts = TypeVarTuple("Ts")
+
+
+class Faults:
+    """Those of one serving; ``Link.faults`` and ``Upstreams.faults`` lead here. In the event loop's thread."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def note(self, where: str, error: BaseException, text: str, *arguments: object) -> None:
+        """Log an exception that was caught, with its traceback, and count it. Raises nothing.
+
+        Args:
+            where: a short dotted word, such as ``pump.opening``; one of a fixed set, as each is a series of metrics.
+            text: what could not be done, and for whom, with ``%``-formatting of `arguments`; never a token.
+        """
+        self._counts[where] += 1
+        with suppress(Exception):  # a log that cannot be written to, of all things, is not to end anybody
+            hub_log.error(text, *arguments, exc_info=error)
+
+    @contextmanager
+    def contained(self, where: str, text: str, *arguments: object) -> Iterator[None]:
+        """Run the body; what it raises ends it, and is noted. Not for the hot path: there stands a ``try``."""
+        try:
+            yield
+        except BaseException as error:
+            if ends_task(error):
+                raise
+            self.note(where, error, text, *arguments)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many were caught where, since the start of serving."""
+        return dict(self._counts)
+
+
+class Tasks:
+    """The hub's tasks: an exception in one of them ends that one, and is noted; the others go on."""
+
+    __slots__ = ("_faults", "_group")
+
+    def __init__(self, group: TaskGroup, faults: Faults) -> None:
+        self._group = group
+        self._faults = faults
+
+    def start_soon(
+        self, function: Callable[[Unpack[Ts]], Awaitable[object]], *arguments: *Ts, where: str | None = None
+    ) -> None:
+        """Run `function` in a task of its own. Noted by `where`, else by its module and name."""
+        self._group.start_soon(partial(self._guarded, where or name_of(function), function, arguments))
+
+    async def _guarded(
+        self, where: str, function: Callable[..., Awaitable[object]], arguments: tuple[object, ...]
+    ) -> None:
+        try:
+            await function(*arguments)
+        except BaseException as error:
+            if not ends_task(error):
+                self._faults.note(where, error, "a task of %s ended by an exception", where)
+            elif isinstance(error, anyio.get_cancelled_exc_class()) and not is_cancelled():
+                hub_log.debug("a task of %s was cancelled, and no other", where)  # which a task group cannot tell
+            else:
+                raise
+
+
+def name_of(function: Callable[..., object]) -> str:
+    """A function of ours as metrics name it, such as ``relay.timing.wait``."""
+    module = getattr(function, "__module__", None) or ""
+    name = getattr(function, "__name__", "task")
+    return f"{module.removeprefix('fanwire.')}.{name.lstrip('_')}"

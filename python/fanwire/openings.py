@@ -1,0 +1,144 @@
+"""Who may connect: each opening is put to the application, or to the relay of its path. ✗ what clients do then."""
+
+from collections.abc import Mapping
+
+import anyio
+
+from fanwire._engine import Opening
+from fanwire._loop import finish
+from fanwire.auth import Refused, Request, identity_of
+from fanwire.callbacks import Callbacks
+from fanwire.client import Client, Link
+from fanwire.endings import Endings
+from fanwire.errors import FanwireError, LimitReached
+from fanwire.faults import Faults, Tasks
+from fanwire.logs import hub_log
+from fanwire.methods import INTERNAL_ERROR
+from fanwire.relay.admission import RefusedByBackend
+from fanwire.relay.plain import PlainRelays
+from fanwire.relay.relay import Relay
+
+
+class Openings:
+    """Those of one serving. A sync callback is called here and now; an async one in one of `openers_max` tasks."""
+
+    def __init__(
+        self,
+        link: Link,
+        callbacks: Callbacks,
+        tasks: Tasks,
+        clients: dict[int, Client],
+        relays: Mapping[str, Relay],
+        plain: PlainRelays,
+        openers_max: int,
+    ) -> None:
+        self._link = link
+        self._engine = link.require()
+        self._faults: Faults = link.faults
+        self._endings = Endings(self._engine, link.faults)
+        self._callbacks = callbacks
+        self._tasks = tasks
+        self._clients = clients
+        # By path, in lower case and without a slash at its end.
+        self._relays = relays
+        self._plain = plain
+        # Those that wait for their turn, in their order, and what cancels those that a task is at work on.
+        self._waiting: dict[int, tuple[Client, Opening]] = {}
+        self._at_work: dict[int, anyio.CancelScope] = {}
+        # How many tasks there are.
+        self._openers = 0
+        self._openers_max = openers_max
+        asked = (callbacks.authenticate, callbacks.authorize)
+        self._may_wait = any(callback is not None and callback.is_async for callback in asked)
+
+    def take(self, event: Opening) -> None:
+        """Somebody asks to connect."""
+        if event.protocol == "websocket":
+            self._plain.opening(event)
+            return
+        relay = self._relay_of(event)
+        identity = relay.recall(Request(event)) if relay is not None else None
+        if identity is not None:
+            if not is_negotiate(event):
+                self._clients[event.connection] = Client(event.connection, self._link, identity)
+            self._engine.accept(event.connection, event.channels, None)
+            return
+        client = self._clients[event.connection] = Client(event.connection, self._link)
+        if not self._may_wait and relay is None:
+            finish(self._open(client, event))
+            return
+        self._waiting[event.connection] = (client, event)
+        if self._openers < self._openers_max:
+            self._openers += 1
+            self._tasks.start_soon(self._work_off)
+
+    def gone(self, connection: int) -> None:
+        """Who asked has left: nobody is at work for it any more."""
+        if self._waiting.pop(connection, None) is None:
+            scope = self._at_work.get(connection)
+            if scope is not None:
+                hub_log.debug("client %d left before it was answered", connection)
+                scope.cancel()
+
+    async def _work_off(self) -> None:
+        try:
+            while self._waiting:
+                client, event = self._waiting.pop(next(iter(self._waiting)))
+                scope = self._at_work[event.connection] = anyio.CancelScope()
+                try:
+                    with scope:
+                        await self._open(client, event, scope)
+                finally:
+                    del self._at_work[event.connection]
+        finally:
+            self._openers -= 1
+
+    async def _open(self, client: Client, event: Opening, scope: anyio.CancelScope | None = None) -> None:
+        engine = self._engine
+        try:
+            relay = self._relay_of(event)
+            if relay is not None:
+                client._identity = await relay.admit(Request(event))
+            elif self._callbacks.authenticate is not None:
+                client._identity = identity_of(await self._callbacks.authenticate(Request(event)))
+            for channel in event.channels:
+                if not await self._callbacks.may_watch(client, channel):
+                    raise Refused(not_authorized([channel]), status=403)
+            identity = client.identity
+            engine.accept(event.connection, event.channels, None if identity is None else identity.id)
+            if is_negotiate(event):  # its transport is asked about, too
+                self._clients.pop(client.id, None)
+        except RefusedByBackend as refused:
+            engine.respond(event.connection, 200, "application/json", refused.body)
+        except Refused as refused:
+            self._endings.refuse(event.connection, refused.status, refused.reason)
+        except LimitReached as error:
+            self._endings.refuse(event.connection, 503, error)
+        except FanwireError as error:  # a channel that cannot be
+            self._endings.refuse(event.connection, 400, error)
+        except Exception as error:
+            if scope is not None and scope.cancel_called:
+                hub_log.debug("what was asked about client %d, which left, raised", client.id, exc_info=error)
+                return
+            self._faults.note(
+                "opening", error, "authenticate or authorize raised on the opening of client %d", client.id
+            )
+            self._endings.refuse(event.connection, 500, INTERNAL_ERROR)
+
+    def _relay_of(self, event: Opening) -> Relay | None:
+        """The relay that an opening is for."""
+        if event.protocol != "signalr":
+            return None
+        path = event.target.partition("?")[0].casefold().removesuffix("/")
+        return self._relays.get(path.removesuffix("/negotiate"))
+
+
+def is_negotiate(event: Opening) -> bool:
+    """Whether a SignalR client asks for what it will connect with, and is no client yet."""
+    path = event.target.partition("?")[0].removesuffix("/")
+    return event.protocol == "signalr" and event.method == "POST" and path.lower().endswith("/negotiate")
+
+
+def not_authorized(channels: list[str]) -> str:
+    """The refusal that names what may not be watched."""
+    return f"not authorized for channel{'s'[: len(channels) > 1]} {', '.join(map(repr, channels))}"

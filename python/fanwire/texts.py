@@ -1,0 +1,31 @@
+"""Text that goes to a client, whoever wrote it: made such that it can be sent. ✗ sending it."""
+
+REASON_BYTES_MAX = 123
+"""Of a Close frame: RFC 6455 §5.5."""
+TOLD_BYTES_MAX = 4096
+"""Of an error that a client is told: what it repeats of the client's own words is cut there."""
+
+
+def sendable(text: object, bytes_max: int = TOLD_BYTES_MAX) -> str:
+    """`text` as UTF-8 can hold it, at most `bytes_max` bytes of it, cut between two characters. Raises nothing.
+
+    A lone surrogate is replaced by ``?``. Of an exception it is ``str(error)``, or its type's name where that raises.
+    """
+    if not isinstance(text, str):
+        text = _str_of(text)
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= bytes_max:
+        return encoded.decode()
+    return encoded[:bytes_max].decode(errors="ignore")
+
+
+def _str_of(what: object) -> str:
+    try:
+        return str(what)
+    except Exception:  # an exception of the application, with a __str__ of its own
+        return type(what).__name__
+
+
+def cut_reason(reason: object) -> str:
+    """A close's reason, as much as fits."""
+    return sendable(reason, REASON_BYTES_MAX)

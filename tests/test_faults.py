@@ -1,0 +1,99 @@
+"""What goes wrong for one does not end the others: it is logged once, counted, and ends what it belongs to."""
+
+import asyncio
+import logging
+
+import anyio
+import pytest
+from fanwire._loop import background_tasks, ends_task
+from fanwire.faults import Faults, Tasks
+from fanwire.texts import sendable
+
+pytestmark = pytest.mark.anyio
+
+
+def strays() -> list[BaseException]:
+    """What would end a task group, or the process, if it got there."""
+    return [ValueError("v"), GeneratorExit(), SystemExit(1), asyncio.CancelledError(), BaseException("panic")]
+
+
+async def test_a_task_that_ends_by_an_exception_ends_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    faults = Faults()
+    async with background_tasks() as group:
+        tasks = Tasks(group, faults)
+
+        async def fail(error: BaseException) -> None:
+            await anyio.lowlevel.checkpoint()
+            raise error
+
+        for error in strays():
+            tasks.start_soon(fail, error, where="here")
+        with anyio.fail_after(5):
+            while faults.counts != {"here": len(strays())}:
+                await anyio.lowlevel.checkpoint()
+        assert not group.cancel_scope.cancel_called
+    assert len(caplog.records) == len(strays())
+    assert all(record.exc_info for record in caplog.records)
+
+
+async def test_a_task_that_is_cancelled_alone_ends_no_other(anyio_backend_name: str) -> None:
+    if anyio_backend_name != "asyncio":
+        pytest.skip("only asyncio's tasks can be cancelled one by one")
+    faults = Faults()
+    async with background_tasks() as group:
+        over = anyio.Event()
+
+        async def cancel_itself() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            over.set()
+            await anyio.sleep_forever()
+
+        Tasks(group, faults).start_soon(cancel_itself)
+        await over.wait()
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        assert not group.cancel_scope.cancel_called
+    assert faults.counts == {}
+
+
+async def test_cancellation_and_keyboard_interrupt_go_their_way() -> None:
+    faults = Faults()
+    with anyio.move_on_after(0) as scope:
+        with faults.contained("here", "a body"):
+            await anyio.sleep_forever()
+        raise AssertionError("it was cancelled")
+    assert scope.cancelled_caught
+    with pytest.raises(KeyboardInterrupt), faults.contained("here", "a body"):
+        raise KeyboardInterrupt
+    with faults.contained("here", "a body"):
+        raise GeneratorExit
+    assert faults.counts == {"here": 1}
+    assert ends_task(BaseExceptionGroup("both", [ValueError(), KeyboardInterrupt()]))
+    assert not ends_task(BaseExceptionGroup("both", [ValueError(), SystemExit()]))
+
+
+def test_a_log_that_fails_ends_nobody() -> None:
+    def fail(record: logging.LogRecord) -> bool:
+        raise OSError("disk full")
+
+    log = logging.getLogger("fanwire.hub")
+    log.addFilter(fail)
+    try:
+        faults = Faults()
+        faults.note("here", ValueError(), "text")
+    finally:
+        log.removeFilter(fail)
+    assert faults.counts == {"here": 1}
+
+
+def test_text_is_cut_on_the_edge_of_a_character_and_surrogates_are_replaced() -> None:
+    class Speechless(Exception):
+        def __str__(self) -> str:
+            raise ValueError("nothing to say")
+
+    assert sendable("ü" * 5, 5) == "üü"
+    assert sendable("lone \ud800", 10) == "lone ?"
+    assert sendable(ValueError("why")) == "why"
+    assert sendable(Speechless()) == "Speechless"
