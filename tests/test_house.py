@@ -21,7 +21,7 @@ FUNCTION_LINES_MAX = 70
 PYTHON_LAYERS = [
     ["_engine", "_loop", "errors", "logs", "texts"],
     ["faults"],
-    ["arguments", "auth", "channel", "metrics", "options"],
+    ["arguments", "auth", "budget", "channel", "metrics", "options"],
     ["client"],
     ["deliveries"],
     ["methods", "presence", "snapshots"],

@@ -93,6 +93,22 @@ class FaultsCollector(Collector):
         yield errors
 
 
+class RefusedCollector(Collector):
+    """What was refused to clients because of a bound of their own, by its name."""
+
+    def __init__(self, refused: Mapping[str, int]) -> None:
+        self._refused = refused
+
+    def collect(self) -> Iterator[Metric]:
+        """One family; a bound that nobody has met yet is not in it."""
+        family = CounterMetricFamily(
+            _name("client_refusals"), "Requests refused because of a bound of the client's own.", labels=["bound"]
+        )
+        for bound, count in sorted(self._refused.items()):
+            family.add_metric([bound], count)
+        yield family
+
+
 class Metrics:
     """A registry of its own for one engine: nothing of the process's default registry is mixed in."""
 

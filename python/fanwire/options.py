@@ -38,6 +38,9 @@ class Options(TypedDict, total=False):
     """Channels that may have a log at once; default 1,000,000."""
     messages_pending_max: int
     """Messages of one client that callbacks have yet to deal with; default 16. At the bound it is not read from."""
+    client_bytes_max: int
+    """Bytes of all that waits in Python on behalf of one client: calls, uploads, questions, what a relay has yet to
+    pass on; default 1 MiB. At the bound it is not read from, or answered with an error that names this."""
     events_pending_max: int
     """Events of one shard that wait for Python; default 16,384. At the bound its clients are not read from."""
     handshake_timeout: float
@@ -82,10 +85,13 @@ OWN: dict[str, Any] = {
     "drain_spread": 0.0,
     "drain_code": 1001,
     "openings_max": 256,
+    "client_bytes_max": 1 << 20,
     "signalr_paths": ("/signalr",),
     "signalr_parallel_max": 1,
 }
 """Those that are the hub's, with their defaults; the others go to the engine as they are."""
+LEAST = {"openings_max": 1, "client_bytes_max": 65536, "signalr_parallel_max": 1}
+"""The least value of those that are a number."""
 
 
 def check_paths(signalr_paths: Sequence[str]) -> None:
@@ -110,8 +116,8 @@ def check_options(options: Mapping[str, Any]) -> None:
     for name in ("drain_timeout", "drain_spread"):
         if options.get(name, 0) < 0:
             raise ValueError(f"{name} must be >= 0 seconds, not {options[name]}")
-    for name in ("openings_max", "signalr_parallel_max"):
-        if options.get(name, 1) < 1:
-            raise ValueError(f"{name} must be >= 1, not {options[name]}")
+    for name, least in LEAST.items():
+        if options.get(name, least) < least:
+            raise ValueError(f"{name} must be >= {least}, not {options[name]}")
     if isinstance(options.get("signalr_paths"), str):
         raise TypeError("signalr_paths must be a sequence of paths, not a str")

@@ -31,6 +31,7 @@ from fanwire._engine import (
 )
 from fanwire._loop import Callback, Loop, finish, readable
 from fanwire.auth import Identity, Refused
+from fanwire.budget import Budgets
 from fanwire.callbacks import Callbacks
 from fanwire.channel import Channel
 from fanwire.client import Client, Link
@@ -39,7 +40,7 @@ from fanwire.errors import ClientGone, HubStopped
 from fanwire.faults import Tasks
 from fanwire.logs import engine_log, hub_log
 from fanwire.methods import INTERNAL_ERROR, TOLD, reply_error, tell_error
-from fanwire.metrics import CONTENT_TYPE, FaultsCollector, Metrics
+from fanwire.metrics import CONTENT_TYPE, FaultsCollector, Metrics, RefusedCollector
 from fanwire.openings import Openings, not_authorized
 from fanwire.presence import Presences, presence_patterns
 from fanwire.relay.client import RelayedClient
@@ -73,6 +74,7 @@ class Pump:
         *,
         openings_max: int,
         handshake_timeout: float,
+        client_bytes_max: int,
         signalr_paths: Sequence[str],
         signalr_parallel_max: int,
         relays: Sequence[RelayConfig] = (),
@@ -93,6 +95,8 @@ class Pump:
         self._parting = 0
         # By the number that the engine has for each SignalR hub.
         self._hubs = [callbacks.endpoints.get(path, callbacks.methods) for path in signalr_paths]
+        # What waits for each client.
+        self._budgets = Budgets(client_bytes_max)
         upstreams = Upstreams(engine, link.faults)
         relaying = engine, tasks, upstreams, self._acknowledge_soon, handshake_timeout
         hubs = [config for config in relays if config.protocol == "signalr"]
@@ -105,7 +109,8 @@ class Pump:
         self._openings = Openings(link, callbacks, tasks, self._clients, by_path, self._plain, openings_max)
         self._all_relays: tuple[Relay | PlainRelay, ...] = (*self._relays.values(), *plain.values())
         relayed = [RelayCollector(self._all_relays)] if relays else []
-        self._metrics = Metrics(engine.stats, [FaultsCollector(lambda: link.faults.counts), *relayed])
+        counted = FaultsCollector(lambda: link.faults.counts), RefusedCollector(self._budgets.refused)
+        self._metrics = Metrics(engine.stats, [*counted, *relayed])
         self.deliveries = Deliveries(engine)
         self.presences = Presences(engine, channels, callbacks.on_presence, self._identify)
         snapshots = Snapshots(engine, [*self._presence_snapshots(channels), *callbacks.snapshots], tasks)

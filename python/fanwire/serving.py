@@ -280,7 +280,7 @@ class Life:
                 pause = min(pause * 2, 0.05)
 
 
-PUMP_OPTIONS = ("openings_max", "handshake_timeout", "signalr_paths", "signalr_parallel_max")
+PUMP_OPTIONS = ("openings_max", "handshake_timeout", "client_bytes_max", "signalr_paths", "signalr_parallel_max")
 """Those of the hub's own options that are for its pump."""
 
 
