@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fanwire.addresses import ORIGIN_FORM
 from fanwire.cli.config import ServeConfig
 from fanwire.cli.options import settings
 
@@ -30,6 +31,25 @@ def errors(text: str, environment: dict[str, str] | None = None, **given: object
     with pytest.raises(ExceptionGroup) as raised:
         loaded(text, environment, **given)
     return [str(error).removeprefix("fanwire.toml:") for error in raised.value.exceptions]
+
+
+def test_origins_that_no_browser_sends_say_the_form() -> None:
+    for origins, says in {
+        "'a'": f'5: limits.origins is "a", must be {ORIGIN_FORM}; "a" is not',
+        "['https://a', 'https://a/b']": f'5: limits.origins is a list, must be {ORIGIN_FORM}; "https://a/b" is not',
+        "['https://a', '*']": '5: limits.origins is a list, must not have other origins beside "*", which lets all in',
+        "[7]": "5: limits.origins is a list, must be a list of origins such as https://bets.example",
+    }.items():
+        assert errors(f"{RELAY}[limits]\norigins = {origins}") == [says]
+
+
+def test_origins_and_addresses_mean_what_is_clear() -> None:
+    clear = loaded(RELAY + "[listen]\naddress = 8000\n[limits]\norigins = ['https://A.example:443/']\n")
+    assert clear.listen.address == "127.0.0.1:8000"
+    assert dict(clear.limits)["origins"] == ("https://a.example",)
+    listed = loaded(RELAY, {"FANWIRE_LIMITS__ORIGINS": "https://a, https://b/"}, listen="8000")
+    assert listed.listen.address == "127.0.0.1:8000"
+    assert dict(listed.limits)["origins"] == ("https://a", "https://b")
 
 
 # What is wrong between fields is told beside what is wrong in them

@@ -19,7 +19,7 @@ FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
 
 PYTHON_LAYERS = [
-    ["_engine", "_loop", "errors", "logs", "texts"],
+    ["_engine", "_loop", "addresses", "errors", "logs", "texts"],
     ["faults"],
     ["arguments", "auth", "budget", "channel", "metrics", "options"],
     ["client"],

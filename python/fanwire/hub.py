@@ -18,6 +18,7 @@ from anyio.lowlevel import checkpoint
 
 from fanwire._engine import Position, Stats
 from fanwire._loop import Interrupt, background_tasks, run, watch_signals
+from fanwire.addresses import address_of
 from fanwire.auth import Identity
 from fanwire.channel import Channel
 from fanwire.client import Client, Link
@@ -69,7 +70,7 @@ class Hub(Registering):
 
     # Serving
 
-    async def start(self, address: str, *, shards: int = 1, **options: Unpack[Options]) -> Serving:
+    async def start(self, address: str | int, *, shards: int = 1, **options: Unpack[Options]) -> Serving:
         """Begin to serve on `address`; returns ready, the port bound. ``stop`` ends it, from any task of this loop.
 
         For fixtures and hooks of frameworks, whose setup and teardown may be different tasks; ``serve`` is both as one
@@ -77,14 +78,15 @@ class Hub(Registering):
         positions start anew).
 
         Args:
-            address: ``HOST:PORT`` (port 0: any free one), ``[V6]:PORT`` or ``unix:PATH``.
+            address: ``HOST:PORT`` (port 0: any free one), ``[V6]:PORT`` or ``unix:PATH``; a port alone is on
+                127.0.0.1, and ``:PORT`` on all addresses.
             shards: threads that own the connections, > 0.
             options: as for ``Hub(...)``, whose values they replace.
 
         Raises:
             ListenFailed: the address cannot be had.
             RuntimeError: the hub is serving already, or in the process of which this one is a fork.
-            TypeError, ValueError: a bad option.
+            TypeError, ValueError: a bad address or option.
         """
         return await self._begin(address, shards, options)
 
@@ -116,7 +118,7 @@ class Hub(Registering):
             life.end_soon()
 
     @asynccontextmanager
-    async def serve(self, address: str, *, shards: int = 1, **options: Unpack[Options]) -> AsyncIterator[Serving]:
+    async def serve(self, address: str | int, *, shards: int = 1, **options: Unpack[Options]) -> AsyncIterator[Serving]:
         """Serve on `address` for as long as the context lasts: ``start`` and ``stop`` as one.
 
         At its end every client is closed with ``drain_code`` and gets ``drain_timeout`` to answer; ended by
@@ -143,8 +145,9 @@ class Hub(Registering):
         finally:
             self._forget(life)
 
-    async def _begin(self, address: str, shards: int, options: Mapping[str, Any]) -> Serving:
+    async def _begin(self, address: str | int, shards: int, options: Mapping[str, Any]) -> Serving:
         check_options(options)
+        address = address_of(address)
         planned = plan(self._callbacks, self._channels, self._relays, shards, {**self._options, **options})
         await checkpoint()
         with self._serve_lock:
@@ -160,7 +163,7 @@ class Hub(Registering):
         await life.begin(address)
         return life.serving
 
-    def run(self, address: str, *, shards: int = 1, **options: Unpack[Options]) -> None:
+    def run(self, address: str | int, *, shards: int = 1, **options: Unpack[Options]) -> None:
         """Serve until SIGINT, SIGTERM or ``stop_soon``, under uvloop where it can be imported.
 
         A signal closes every client with 1001 and returns once they are gone or ``drain_timeout`` is over; a second

@@ -2,7 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from math import inf
 from typing import Any, TypedDict
+
+from fanwire._engine import Settings
+from fanwire.addresses import origins_of
 
 
 class Options(TypedDict, total=False):
@@ -10,10 +14,12 @@ class Options(TypedDict, total=False):
 
     poller: str | None
     """``epoll`` or ``uring``; None (default) takes ``FANWIRE_POLLER``, else the better one that the kernel allows."""
-    origins: Sequence[str] | None
-    """The ``Origin`` values that may connect; None (default) lets all in, without one too."""
+    origins: str | Sequence[str] | None
+    """The ``Origin`` values that may connect, such as ``https://bets.example``; None (default) and ``"*"`` let all in.
+    A request without one is let in anyway."""
     drain_timeout: float
-    """How long serving waits, at its end, for clients to answer the close; default 5."""
+    """How long serving waits, at its end, for clients to answer the close; ``math.inf`` for as long as it takes;
+    default 5."""
     drain_spread: float
     """Over how long, before that, the closes are spread, so that not all clients come back at once; default 0."""
     drain_code: int
@@ -105,19 +111,45 @@ def check_paths(signalr_paths: Sequence[str]) -> None:
         known[folded] = path
 
 
+ELSEWHERE = {
+    "address": "is the first argument of serve, start and run",
+    "host": "is part of the address: hub.serve('HOST:PORT')",
+    "port": "is part of the address: hub.serve('HOST:PORT')",
+    "shards": "is an argument of serve, start and run: hub.serve(address, shards=2)",
+    "channels": "is the first argument of Hub(...)",
+}
+"""What is no option, and where it belongs."""
+SECONDS = {"drain_timeout": inf, "drain_spread": 3600.0}
+"""The hub's own times, with their upper bounds."""
+
+
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raises TypeError for an unknown option, naming the nearest known one; ValueError for a bad value of ``OWN``."""
+    """Raises TypeError for an unknown option, naming the nearest known one, and for a value of a wrong type.
+
+    Raises ValueError for a value that is out of range.
+    """
     known = Options.__annotations__
     for name in options:
+        if name in ELSEWHERE:
+            raise TypeError(f"{name} is no option: it {ELSEWHERE[name]}")
         if name not in known:
             nearest = get_close_matches(name, known, 1)
             hint = f"; the nearest known one is {nearest[0]!r}" if nearest else ""
             raise TypeError(f"unknown option {name!r}{hint}")
-    for name in ("drain_timeout", "drain_spread"):
-        if options.get(name, 0) < 0:
-            raise ValueError(f"{name} must be >= 0 seconds, not {options[name]}")
+    for name, most in SECONDS.items():
+        value = options.get(name, 0)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise TypeError(f"{name} must be >= 0 seconds, a number, not {value!r}")
+        if not 0 <= value <= most:
+            bounds = ">= 0 seconds" if most == inf else f">= 0 and <= {most:g} seconds"
+            raise ValueError(f"{name} must be {bounds}, not {value}")
     for name, least in LEAST.items():
-        if options.get(name, least) < least:
-            raise ValueError(f"{name} must be >= {least}, not {options[name]}")
+        value = options.get(name, least)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} must be >= {least}, a whole number, not {value!r}")
+        if value < least:
+            raise ValueError(f"{name} must be >= {least}, not {value}")
     if isinstance(options.get("signalr_paths"), str):
         raise TypeError("signalr_paths must be a sequence of paths, not a str")
+    origins_of(options.get("origins"))
+    Settings(**{name: value for name, value in options.items() if name not in OWN and name != "origins"})

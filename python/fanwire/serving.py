@@ -14,6 +14,7 @@ import anyio
 
 from fanwire._engine import Engine, Settings
 from fanwire._loop import Interrupt, Loop, background_tasks, spawn
+from fanwire.addresses import origins_of
 from fanwire.callbacks import Callbacks
 from fanwire.channel import Channel
 from fanwire.client import Link
@@ -69,6 +70,7 @@ def plan(
     """What is to be served with `options`, which are checked. Raises TypeError and ValueError for a bad one."""
     merged: dict[str, Any] = {**OWN, **options}
     own = {name: merged.pop(name) for name in OWN}
+    merged["origins"] = origins_of(merged.get("origins"))
     own["handshake_timeout"] = merged.setdefault("handshake_timeout", HANDSHAKE_TIMEOUT_S)
     own["signalr_paths"] = [*own["signalr_paths"], *callbacks.endpoints]
     check_paths(own["signalr_paths"])

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
 from fanwire._engine import Settings, matches
 from fanwire.channel import Channel
-from fanwire.config.kinds import Address, Boolean, Duration, Leaf, Limits, Mistake, count, duration, size, text
+from fanwire.config.kinds import Address, Boolean, Duration, Leaf, Limits, Mistake, Origins, count, duration, size, text
 from fanwire.config.paths import Path
 from fanwire.config.reading import apart, read
 from fanwire.config.sources import Option, Sources
@@ -42,6 +42,8 @@ def _as_engine_takes_it(name: str, leaf: Leaf) -> Leaf:
 
 def _kind_of_option(name: str, annotation: Any) -> Any:
     """How an option of ``Hub(...)`` is written in the file."""
+    if name == "origins":
+        return Origins
     if annotation is float:
         return Annotated[float, _as_engine_takes_it(name, duration(is_bare_allowed=True))]
     if annotation is int and (name in SIZES or "bytes" in name):

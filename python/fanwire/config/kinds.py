@@ -10,6 +10,8 @@ from decimal import Decimal
 from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlsplit
 
+from fanwire.addresses import ADDRESS_FORMS, ORIGIN_FORM, address_of, origins_of
+
 SECONDS = {"ms": "0.001", "s": "1", "m": "60", "h": "3600", "d": "86400"}
 BYTES = {
     "B": 1,
@@ -190,6 +192,29 @@ def _read_secret(value: Any) -> Secret:
     return Secret(str(value))
 
 
+def _read_address(value: Any) -> str:
+    try:
+        return address_of(value)
+    except (TypeError, ValueError) as error:
+        raise Mistake(f"must be {ADDRESS_FORMS}") from error
+
+
+def _read_origins(value: Any) -> tuple[str, ...]:
+    given = value.split(",") if isinstance(value, Text) else [value] if isinstance(value, str) else value
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+        raise Mistake("must be a list of origins such as https://bets.example")
+    for each in given:
+        try:
+            origins_of([each])
+        except ValueError as error:
+            raise Mistake(f"must be {ORIGIN_FORM}; {shown(each)} is not") from error
+    try:
+        origins = origins_of(given)
+    except ValueError as error:
+        raise Mistake('must not have other origins beside "*", which lets all in') from error
+    return ("*",) if origins is None else tuple(origins)
+
+
 def _check_url(value: str) -> None:
     url = urlsplit(value)
     if "@" in url.netloc:
@@ -246,7 +271,7 @@ Pointer: TypeAlias = Annotated[str, text("a JSON pointer such as /watch (RFC 690
 Url: TypeAlias = Annotated[
     str, text("an http, https, ws or wss URL such as http://127.0.0.1:5000/live", r"[!-~]+", _check_url)
 ]
-Address: TypeAlias = Annotated[
-    str, text("HOST:PORT, [V6]:PORT or unix:PATH", r"unix:.+|(\[[0-9A-Fa-f:.]+(%\w+)?\]|[\w.-]+):[0-9]{1,5}")
-]
+Address: TypeAlias = Annotated[str, Leaf(_read_address)]
+Origins: TypeAlias = Annotated[tuple[str, ...], Leaf(_read_origins)]
+"""``Origin`` values, one or more; ``"*"`` is all."""
 Hidden: TypeAlias = Annotated[Secret, Leaf(_read_secret, is_secret=True)]
