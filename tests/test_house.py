@@ -42,6 +42,7 @@ PYTHON_LAYERS = [
     ["pump"],
     ["registering", "serving"],
     ["hub"],
+    ["pytest_plugin", "testing"],
     ["demo"],
     ["demo.backend", "demo.figures", "demo.processes", "demo.units"],
     ["demo.backends"],

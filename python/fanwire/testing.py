@@ -1,0 +1,286 @@
+"""A hub under test: served for the length of a test, and a client for it that runs under asyncio, uvloop and trio.
+
+The engine owns the sockets and speaks the protocols, so a client that went past it would test nothing. This one goes
+through all of it, over a Unix socket in a folder of its own: no port is taken and nothing leaves the process. Stock
+clients connect by address; see docs/testing.md. Needs ``pip install 'fanwire[testing]'``.
+"""
+
+import json
+import tempfile
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Unpack
+
+import anyio
+from anyio.abc import SocketStream
+
+from fanwire.errors import CallFailed
+from fanwire.hub import Hub
+from fanwire.options import Options
+
+try:
+    from websockets.client import ClientProtocol
+    from websockets.frames import Frame, Opcode
+    from websockets.http11 import Response
+    from websockets.protocol import State
+    from websockets.typing import Origin, Subprotocol
+    from websockets.uri import parse_uri
+except ImportError as error:
+    raise ImportError("fanwire.testing needs websockets: pip install 'fanwire[testing]'") from error
+
+__all__ = ["HubServer", "NotAccepted", "TestClient", "serving"]
+
+WITHIN_S = 5.0
+"""How long a client waits for a message, unless told otherwise."""
+
+
+class NotAccepted(Exception):
+    """The hub did not accept a connection."""
+
+    status: int
+    """The response's, such as 401."""
+    reason: str
+    """Its body: the text of a ``Refused``."""
+    headers: Mapping[str, str]
+
+    def __init__(self, status: int, reason: str, headers: Mapping[str, str]) -> None:
+        super().__init__(status, reason)
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+
+    def __str__(self) -> str:
+        return f"the hub answered {self.status}: {self.reason}"
+
+
+class TestClient:
+    """A WebSocket client of the raw protocol (docs/wire.md). ``HubServer.connect`` makes it."""
+
+    __test__ = False  # pytest takes classes of such a name for tests
+
+    def __init__(self, stream: SocketStream, protocol: ClientProtocol) -> None:
+        self._stream = stream
+        self._protocol = protocol
+        self._response: Response
+        # Messages that came and were not asked for yet.
+        self._messages: deque[str | bytes] = deque()
+        self._parts: list[bytes] = []
+        self._is_text = True
+        self._calls = 0
+
+    @property
+    def subprotocol(self) -> str | None:
+        """What the hub chose of ``subprotocols``."""
+        return self._protocol.subprotocol
+
+    @property
+    def response_headers(self) -> Mapping[str, str]:
+        """The fields of the answer to the upgrade."""
+        return self._response.headers
+
+    async def send(self, data: str | bytes | object) -> None:
+        """Send a message: ``str`` as text, ``bytes`` as binary, anything else as JSON."""
+        if isinstance(data, bytes):
+            self._protocol.send_binary(data)
+        else:
+            self._protocol.send_text((data if isinstance(data, str) else json.dumps(data)).encode())
+        await self._flush()
+
+    async def receive(self, timeout: float = WITHIN_S) -> Any:
+        """The next message: JSON as what it stands for, other text and bytes as they are.
+
+        Raises:
+            TimeoutError: nothing came within `timeout` seconds.
+            EOFError: the connection has ended; it says with which close code and reason.
+        """
+        return parsed(await self.receive_raw(timeout))
+
+    async def receive_raw(self, timeout: float = WITHIN_S) -> str | bytes:
+        """The next message as it came; raises what ``receive`` raises."""
+        with anyio.fail_after(timeout):
+            while not self._messages:
+                await self._read()
+        return self._messages.popleft()
+
+    async def subscribe(self, *channels: str, timeout: float = WITHIN_S) -> None:
+        """Have what is published to `channels` from now on come. Raises CallFailed with the text of a denial."""
+        await self._ask({"subscribe": list(channels)}, timeout)
+
+    async def call(self, method: str, *arguments: object, timeout: float = WITHIN_S) -> Any:
+        """Call a method of the hub; its result. Raises CallFailed with the text of the error, if it is one.
+
+        Messages that come before the answer stay to be received.
+        """
+        return await self._ask({"call": method, "args": list(arguments)}, timeout)
+
+    async def closed(self, timeout: float = WITHIN_S) -> tuple[int, str]:
+        """Wait for the hub to end the connection; its close code and reason. What arrives before is dropped."""
+        with anyio.fail_after(timeout):
+            try:
+                while True:
+                    await self._read()
+            except EOFError:
+                return self._ending()
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """The close handshake, from this side."""
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_close(code, reason)
+            await self._flush()
+        await self.closed()
+
+    async def _ask(self, request: dict[str, object], timeout: float) -> Any:
+        self._calls += 1
+        await self.send({**request, "id": self._calls})
+        others: list[str | bytes] = []
+        try:
+            with anyio.fail_after(timeout):
+                while True:
+                    while not self._messages:
+                        await self._read()
+                    message = self._messages.popleft()
+                    answer = parsed(message)
+                    if isinstance(answer, dict) and answer.get("id") == self._calls:
+                        break
+                    others.append(message)
+        finally:
+            self._messages.extendleft(reversed(others))
+        if "error" in answer:
+            raise CallFailed(answer["error"])
+        return answer.get("result")
+
+    def _ending(self) -> tuple[int, str]:
+        return self._protocol.close_code or 1006, self._protocol.close_reason or ""
+
+    async def _shake_hands(self, headers: Mapping[str, str]) -> None:
+        request = self._protocol.connect()
+        request.headers.update(headers)
+        self._protocol.send_request(request)
+        await self._flush()
+        with anyio.fail_after(WITHIN_S):
+            while self._protocol.state is State.CONNECTING and self._protocol.handshake_exc is None:
+                await self._read()
+        error = self._protocol.handshake_exc
+        if error is None:
+            return
+        if not hasattr(self, "_response"):
+            raise EOFError("the connection ended before it was answered") from error
+        if self._response.status_code != 101:
+            body = (self._response.body or b"").decode(errors="replace").strip()
+            raise NotAccepted(self._response.status_code, body, self._response.headers) from error
+        raise error
+
+    async def _flush(self) -> None:
+        with suppress(anyio.BrokenResourceError):  # the hub has ended it: reading tells how
+            for data in self._protocol.data_to_send():
+                if data:
+                    await self._stream.send(data)
+
+    async def _read(self) -> None:
+        """What the socket has now. Raises EOFError at its end."""
+        if self._protocol.state is State.CLOSED:
+            code, reason = self._ending()
+            raise EOFError(f"the connection has ended: {code} {reason}".rstrip())
+        try:
+            self._protocol.receive_data(await self._stream.receive())
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            self._protocol.receive_eof()
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame):
+                self._take(event)
+            elif isinstance(event, Response):
+                self._response = event
+        await self._flush()
+
+    def _take(self, frame: Frame) -> None:
+        if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
+            self._is_text = frame.opcode is Opcode.TEXT
+        elif frame.opcode is not Opcode.CONT:
+            return
+        self._parts.append(bytes(frame.data))
+        if frame.fin:
+            whole = b"".join(self._parts)
+            self._parts.clear()
+            self._messages.append(whole.decode() if self._is_text else whole)
+
+
+class HubServer:
+    """A hub that is served. ``serving`` makes it."""
+
+    def __init__(self, hub: Hub, address: str) -> None:
+        self.hub = hub
+        """The hub itself."""
+        self.address = address
+        """Where it serves: ``HOST:PORT`` or ``unix:PATH``."""
+
+    def url(self, target: str = "/ws", scheme: str = "http") -> str:
+        """Where a stock client finds `target`. Raises ValueError for a Unix socket: serve on ``127.0.0.1:0``."""
+        if self.address.startswith("unix:"):
+            raise ValueError('a Unix socket has no URL: serve on TCP, as in serving(hub, "127.0.0.1:0")')
+        return f"{scheme}://{self.address}{target}"
+
+    @asynccontextmanager
+    async def connect(
+        self,
+        target: str = "/ws",
+        *,
+        headers: Mapping[str, str] | None = None,
+        origin: str | None = None,
+        subprotocols: Sequence[str] = (),
+    ) -> AsyncIterator[TestClient]:
+        """A client that is connected to `target` for as long as the context lasts.
+
+        Raises:
+            NotAccepted: the hub refused it, by ``authenticate`` or ``authorize``, say.
+        """
+        protocol = ClientProtocol(
+            parse_uri(f"ws://localhost{target}"),
+            origin=None if origin is None else Origin(origin),
+            subprotocols=[Subprotocol(name) for name in subprotocols] or None,
+            max_size=None,
+        )
+        async with await self._stream() as stream:
+            client = TestClient(stream, protocol)
+            await client._shake_hands(headers or {})
+            try:
+                yield client
+            finally:
+                with anyio.move_on_after(1, shield=True):
+                    await client.close()
+
+    async def _stream(self) -> SocketStream:
+        kind, _, path = self.address.partition("unix:")
+        if not kind:
+            return await anyio.connect_unix(path)
+        host, _, port = self.address.rpartition(":")
+        return await anyio.connect_tcp(host.strip("[]"), int(port))
+
+
+@asynccontextmanager
+async def serving(hub: Hub, address: str | None = None, **options: Unpack[Options]) -> AsyncIterator[HubServer]:
+    """Serve `hub` for as long as the context lasts; its ``start`` and ``stop``, so the tasks may be different ones.
+
+    Args:
+        address: ``127.0.0.1:0`` for stock clients; None: a Unix socket in a folder of its own, for ``connect`` alone.
+        options: as for ``Hub.serve``. At the end clients get 1 s to answer the close, unless ``drain_timeout`` is told.
+    """
+    options.setdefault("drain_timeout", 1.0)
+    with tempfile.TemporaryDirectory(prefix="fanwire-") as folder:
+        served = await hub.start(address if address is not None else f"unix:{Path(folder) / 'hub'}", **options)
+        try:
+            yield HubServer(hub, served.address)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await hub.stop()
+
+
+def parsed(message: str | bytes) -> Any:
+    """What JSON text stands for; other text and bytes as they are."""
+    if isinstance(message, bytes):
+        return message
+    try:
+        return json.loads(message)
+    except ValueError:
+        return message

@@ -1,0 +1,145 @@
+"""fanwire.testing: its client, its fixtures under each plugin, and the examples of docs/testing.md."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import fanwire
+import pytest
+from fanwire.testing import NotAccepted, serving
+
+PAGE = Path(__file__).parent.parent / "docs" / "testing.md"
+INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\nfilterwarnings = error\n    ignore:fanwire was built\n"
+
+
+def examples() -> list[str]:
+    """The Python of the page, block by block."""
+    return re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def pytest_run(folder: Path, *arguments: str) -> str:
+    """What pytest says of a folder of its own, where all plugins are found as users have them."""
+    (folder / "pytest.ini").write_text(INI)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    run = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:benchmark",
+        *arguments,
+        str(folder),
+    ]
+    done = subprocess.run(run, cwd=folder, env=environment, capture_output=True, text=True, timeout=25, check=False)
+    return done.stdout + done.stderr
+
+
+def test_the_examples_of_the_page_run(tmp_path: Path) -> None:
+    found = examples()
+    assert len(found) == 5
+    for number, source in enumerate(found):
+        (tmp_path / f"test_example_{number}.py").write_text(source)
+    said = pytest_run(tmp_path)
+    assert re.search(r"^12 passed", said, re.MULTILINE), said  # those of anyio under both of its backends
+
+
+FIXTURES = """
+import fanwire, pytest, pytest_asyncio
+
+hub = fanwire.Hub()
+
+@pytest_asyncio.fixture
+async def served():
+    async with hub.serve("127.0.0.1:0") as serving:
+        yield serving
+
+@pytest_asyncio.fixture
+async def started():
+    yield await hub.start("127.0.0.1:0")
+    await hub.stop()
+
+@pytest.mark.asyncio
+async def test_serve_in_a_fixture(served):
+    hub.publish("a", "x")
+
+@pytest.mark.asyncio
+async def test_start_in_a_fixture(started):
+    hub.publish("a", "x")
+"""
+
+
+@pytest.mark.parametrize("mode", ["strict", "auto"])
+def test_fixtures_of_pytest_asyncio_serve(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "test_fixtures.py").write_text(FIXTURES)
+    (tmp_path / "test_hub_server.py").write_text(examples()[2])
+    said = pytest_run(tmp_path, f"--asyncio-mode={mode}")
+    assert re.search(r"^3 passed", said, re.MULTILINE), said
+
+
+@pytest.mark.anyio
+class TestTheClient:
+    async def test_it_takes_no_port_and_leaves_no_file(self) -> None:
+        async with serving(fanwire.Hub()) as server:
+            path = Path(server.address.removeprefix("unix:"))
+            assert path.is_socket()
+            with pytest.raises(ValueError, match="serve on TCP"):
+                server.url()
+        assert not path.parent.exists()
+
+    async def test_what_is_said_before_an_answer_stays_to_be_received(self) -> None:
+        hub = fanwire.Hub()
+
+        @hub.method
+        def shout(client: fanwire.Client, word: str) -> int:
+            client.send(f"{word}!")
+            return len(word)
+
+        async with serving(hub) as server, server.connect() as client:
+            assert await client.call("shout", "tor") == 3
+            assert await client.receive_raw() == "tor!"
+            await client.subscribe("a", "b")
+            hub.publish("b", {"x": 1})
+            hub.publish("b", b"\x00")
+            assert [await client.receive(), await client.receive()] == [{"x": 1}, b"\x00"]
+            with pytest.raises(TimeoutError):
+                await client.receive(timeout=0.01)
+
+    async def test_it_hears_how_the_connection_ends(self) -> None:
+        hub = fanwire.Hub()
+
+        @hub.on_message
+        def leave(client: fanwire.Client, data: str | bytes) -> None:
+            client.send("last words")
+            client.close(4000, "enough")
+
+        async with serving(hub) as server:
+            async with server.connect() as client:
+                await client.send("go")
+                assert await client.receive() == "last words"
+                with pytest.raises(EOFError, match="4000 enough"):
+                    await client.receive()
+                assert await client.closed() == (4000, "enough")
+            with pytest.raises(NotAccepted, match="the hub answered 404"):
+                async with server.connect("/nowhere"):
+                    raise AssertionError
+
+    async def test_a_large_message_comes_whole(self) -> None:
+        hub = fanwire.Hub()
+        async with serving(hub) as server, server.connect("/ws?channel=a") as client:
+            hub.publish("a", "x" * 900_000)
+            assert len(await client.receive_raw()) == 900_000
+
+    async def test_a_body_that_raises_ends_all(self) -> None:
+        hub = fanwire.Hub()
+        with pytest.raises(KeyError):
+            async with serving(hub) as server, server.connect():
+                raise KeyError
+        async with serving(hub, "127.0.0.1:0") as server, server.connect() as client:
+            with anyio.fail_after(5):
+                await client.close(1000, "bye")
