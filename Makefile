@@ -20,7 +20,7 @@ signalr := tests/interop/signalr/drivers
 java := $(and $(shell command -v javac),$(shell command -v mvn))
 node := $(and $(shell command -v node),$(shell command -v npm))
 
-.PHONY: help demo test lint fmt bench fuzz docs wheel clean
+.PHONY: help demo test soak lint fmt bench fuzz docs wheel clean
 
 help: ## This list
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | sort | awk -F '\t' '{ printf "%-8s %s\n", $$1, $$2 }'
@@ -33,6 +33,10 @@ test: $(signalr)/node/node_modules/.stamp $(signalr)/java/target/.stamp ## Rust,
 	$(with_python) cargo test --workspace --exclude fanwire-python --locked
 	RUSTFLAGS="--cfg loom" cargo test -p fanwire-core --test loom --release --locked --target-dir $(TARGET)/loom
 	$(BIN)/python -m pytest
+
+soak: .venv/.stamp-engine .venv/.stamp-test ## What takes too long for `make test`: Rust's ignored tests, Python's marked soak
+	$(with_python) cargo test --workspace --exclude fanwire-python --locked -- --ignored
+	$(BIN)/python -m pytest -m soak || [ $$? -eq 5 ] # 5: there are none
 
 lint: .venv/.stamp-engine .venv/.stamp-lint .venv/.stamp-test ## ruff, mypy, stubtest, cargo fmt, clippy, doc, deny; the house's rules
 	$(BIN)/ruff check .

@@ -106,6 +106,18 @@ fn a_reconnect_after_an_ack_within_a_replay_goes_on() {
     assert_eq!(received.poll_ack(), Some(3));
 }
 
+/// Else a client that keeps what is not acked, and sends nothing while that is too much, would wait for ever.
+#[test]
+fn an_ack_that_was_lost_is_said_again_on_the_new_connection() {
+    let mut received = ReceivedSequence::new();
+    assert_eq!([(); 3].map(|()| received.handle_message(true)), [Verdict::Process; 3]);
+    assert_eq!(received.poll_ack(), Some(3));
+    assert!(!received.owes_ack());
+    assert_eq!(received.handle_sequence(2), Ok(()));
+    assert!(received.owes_ack());
+    assert_eq!((received.poll_ack(), received.poll_ack()), (Some(3), None));
+}
+
 #[test]
 fn a_sequence_below_the_first_message_is_taken_as_the_reference_does() {
     let mut received = ReceivedSequence::new();

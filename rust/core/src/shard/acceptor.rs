@@ -138,7 +138,7 @@ impl Shard {
         let slot = self.slab.insert(|generation, _| Connection::new(Some(fd), generation))?;
         if let Err(error) = self.poller.epoll.add(raw, self.token_of(slot), Interest::Connection) {
             self.record(40, format!("shard {}: cannot watch a connection: {error}", self.index));
-            self.slab.remove(slot);
+            self.slab.bury(slot);
             return None;
         }
         self.stats.connections.add(1);

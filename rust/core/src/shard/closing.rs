@@ -77,8 +77,11 @@ impl Shard {
     fn end_within(&mut self, slot: u32, code: CloseCode, reason: &str, by: ClosedBy, timeout: Duration) {
         self.unhush(slot);
         let connection = self.slab.at(slot);
-        let unread = connection.unread.take();
+        let (unread, has_socket) = (connection.unread.take(), connection.socket().is_some());
         connection.ending.get_or_insert_with(|| Box::new(Ending { code: code.0, reason: reason.to_owned(), by }));
+        if !has_socket {
+            return self.drop_connection(slot); // there is nobody to tell
+        }
         self.timers.set(slot, timeout);
         if !self.slab.at(slot).is_blocked {
             self.pump(slot);
@@ -90,9 +93,9 @@ impl Shard {
         }
     }
 
-    /// The socket is broken.
+    /// The socket is broken, which is said once: afterwards the connection has none, or is gone.
     pub(super) fn break_off(&mut self, slot: u32, errno: i32) {
-        if self.detach(slot) {
+        if self.slab.at(slot).socket().is_none() || self.detach(slot) {
             return;
         }
         let connection = self.slab.at(slot);
@@ -121,7 +124,8 @@ impl Shard {
         }
     }
 
-    /// Closes the descriptor and forgets the connection. Nothing may name the slot after this.
+    /// Closes the descriptor and forgets the connection. Who goes on with the slot in this turn finds an empty one there,
+    /// without a socket, whose ids are stale; see [`super::slab`].
     pub(super) fn drop_connection(&mut self, slot: u32) {
         if self.slab.get(slot).is_none() {
             return;
@@ -129,7 +133,7 @@ impl Shard {
         self.leave_all(slot);
         let mut id = self.id_of(slot);
         self.timers.clear(slot);
-        let connection = self.slab.remove(slot).expect("looked up above");
+        let connection = self.slab.bury(slot).expect("looked up above");
         match &connection.phase {
             Phase::Posting(exchange) => self.leave_posts(id, exchange.to()),
             Phase::Polling(exchange) => self.leave_poll(id, exchange.to()),

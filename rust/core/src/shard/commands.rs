@@ -63,10 +63,11 @@ impl Shard {
         }
     }
 
-    /// Tells the application, if it asked, once nothing private waits.
+    /// Tells the application, if it asked, once nothing private waits; of a client that is away or owes acks, not yet.
     pub(super) fn tell_if_drained(&mut self, slot: u32) {
+        let may_take_more = !matches!(self.slab.at(slot).phase, Phase::Detached) && !self.awaits_ack(slot);
         let connection = self.slab.at(slot);
-        if connection.wants_drained && connection.cut.is_none() && connection.outbox.is_empty() {
+        if may_take_more && connection.wants_drained && connection.cut.is_none() && connection.outbox.is_empty() {
             connection.wants_drained = false;
             self.common.events.push(self.index, Event::Drained(self.id_of(slot)));
         }

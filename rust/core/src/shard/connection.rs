@@ -68,7 +68,8 @@ pub(crate) enum Phase {
     Polling(Box<Exchange>),
     /// A SignalR connection that is polled: it has no socket of its own.
     Polled,
-    /// A SignalR connection whose socket is gone, and which may get another one.
+    /// A SignalR connection whose socket is gone, and which may get another one. It has no descriptor, and nothing that came
+    /// from the old one: what the client has no answer to, it sends again.
     Detached,
     /// Our Close frame is out, the peer's is awaited.
     Closing(Receiver),
@@ -224,9 +225,16 @@ impl Connection {
         matches!(self.phase, Phase::Open(_) | Phase::Streaming | Phase::Polled | Phase::Detached) && !is_over()
     }
 
-    /// The descriptor, or -1.
-    pub(crate) fn raw_fd(&self) -> RawFd {
-        self.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    /// The socket; `None` where there is none: of one that is polled, that waits for another socket, or that has ended.
+    ///
+    /// Every call that writes may find it broken, so it is asked for anew before each use and never kept.
+    pub(crate) fn socket(&self) -> Option<RawFd> {
+        self.fd.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// The descriptor as the lists of feeds have it: -1 of those that no fan-out writes to.
+    pub(crate) fn member_fd(&self) -> RawFd {
+        self.socket().unwrap_or(-1)
     }
 
     pub(crate) fn find_feed(&self, feed: u32) -> Option<usize> {

@@ -15,7 +15,7 @@ use crate::ws::{CloseCode, Opcode, ReceiveError, Received, Receiver, write_heade
 const RECEIVES_MAX: usize = 4;
 
 impl Shard {
-    /// Reads what the kernel holds for a connection, unless its messages wait.
+    /// Reads what the kernel holds for a connection, unless its messages wait or it has no socket any more.
     pub(super) fn read(&mut self, slot: u32) {
         self.read_on(slot, true);
     }
@@ -25,14 +25,12 @@ impl Shard {
         let mut buffer = std::mem::take(&mut self.buffer);
         for round in 0.. {
             let Some(connection) = self.slab.get_mut(slot) else { break };
-            if connection.unread.is_some() {
-                break;
-            }
+            let Some(fd) = connection.socket().filter(|_| connection.unread.is_none()) else { break };
             if round == RECEIVES_MAX {
                 self.later.push(self.id_of(slot));
                 break;
             }
-            let received = socket::receive(connection.raw_fd(), &mut buffer);
+            let received = socket::receive(fd, &mut buffer);
             if received <= 0 {
                 match -received as i32 {
                     0 => self.end_of_stream(slot),
@@ -90,6 +88,10 @@ impl Shard {
                     self.take_posted(slot, exchange, &bytes[at..])
                 }
                 Phase::Ending => return, // thrown away
+                Phase::Detached => {
+                    self.slab.at(slot).phase = Phase::Detached;
+                    return; // of a socket that broke meanwhile: the client sends it again
+                }
                 Phase::Streaming => {
                     self.slab.at(slot).phase = Phase::Streaming;
                     return; // an event stream has no business to send; what comes is thrown away

@@ -1,4 +1,5 @@
 //! The slow path: sockets that are full. Each subscription is a cursor; nothing is queued for anybody.
+use std::os::fd::RawFd;
 
 use super::Shard;
 use super::connection::{Connection, Cut, Phase};
@@ -86,24 +87,27 @@ impl Shard {
     }
 
     /// Writes what waits for a connection: the rest of a cut frame, private bytes, then every lagging subscription.
+    ///
+    /// A socket that breaks is broken off, once and for all: the connection has none afterwards, or is gone.
     pub(super) fn pump(&mut self, slot: u32) {
-        let pumped = match self.pump_private(slot) {
-            Pumped::Drained => self.pump_subscriptions(slot),
+        let Some(fd) = self.slab.at(slot).socket() else { return }; // it broke before, in this turn or an earlier one
+        let pumped = match self.pump_private(slot, fd) {
+            Pumped::Drained => self.pump_subscriptions(slot, fd),
             other => other,
         };
         match pumped {
-            Pumped::Drained => self.unblock(slot),
+            Pumped::Drained => self.unblock(slot, fd),
             Pumped::Full => self.block(slot),
             Pumped::Broken(errno) => self.break_off(slot, errno),
         }
     }
 
-    fn pump_private(&mut self, slot: u32) -> Pumped {
+    fn pump_private(&mut self, slot: u32, fd: RawFd) -> Pumped {
         let connection = self.slab.at(slot);
         while connection.cut.is_some() || !connection.outbox.is_empty() {
             let cut = connection.cut.as_deref().map_or(&[][..], Cut::waiting);
             let pieces = [cut, connection.outbox.waiting()];
-            let written = socket::send_vectors(connection.raw_fd(), &pieces);
+            let written = socket::send_vectors(fd, &pieces);
             if written < 0 {
                 return broken_or_full(written);
             }
@@ -115,7 +119,7 @@ impl Shard {
         Pumped::Drained
     }
 
-    fn pump_subscriptions(&mut self, slot: u32) -> Pumped {
+    fn pump_subscriptions(&mut self, slot: u32, fd: RawFd) -> Pumped {
         let mut budget = PUMP_BYTES_MAX;
         loop {
             if self.awaits_ack(slot) {
@@ -130,7 +134,7 @@ impl Shard {
             let all: usize = vectors.iter().map(|vector| vector.len()).sum();
             let written = match all {
                 0 => 0, // only expired frames
-                _ => socket::send_vectors(self.slab.at(slot).raw_fd(), &vectors),
+                _ => socket::send_vectors(fd, &vectors),
             };
             if written < 0 {
                 return broken_or_full(written);
@@ -142,10 +146,10 @@ impl Shard {
             self.move_cursors(slot, &pieces, written as usize);
             if (written as usize) < all {
                 // A part was taken; the kernel may not have been full yet. The next call tells.
-                if let Pumped::Drained = self.pump_private(slot) {
-                    continue;
+                match self.pump_private(slot, fd) {
+                    Pumped::Drained => continue,
+                    full_or_broken => return full_or_broken,
                 }
-                return Pumped::Full;
             }
             budget = budget.saturating_sub(written as usize);
             if budget == 0 {
@@ -274,7 +278,7 @@ impl Shard {
     }
 
     /// Nothing waits any more: back to the tails, or on with the end of the connection.
-    fn unblock(&mut self, slot: u32) {
+    fn unblock(&mut self, slot: u32, fd: RawFd) {
         let connection = self.slab.at(slot);
         if std::mem::take(&mut connection.is_blocked) {
             self.stats.lagging.sub(1);
@@ -289,7 +293,7 @@ impl Shard {
             }
         }
         if matches!(self.slab.at(slot).phase, Phase::Ending) {
-            socket::shut_down_writing(self.slab.at(slot).raw_fd());
+            socket::shut_down_writing(fd);
         }
     }
 

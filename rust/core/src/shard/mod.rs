@@ -68,7 +68,7 @@ pub(crate) struct Shard {
     buffer: Vec<u8>,
     shorts: Vec<Short>,
     joiner: fanout::Joiner,
-    /// Connections that had more to do than one turn allows.
+    /// Connections that had more to do than one turn allows; some may have ended since.
     later: Vec<ConnectionId>,
     /// Feeds whose log had more than one turn takes.
     again: Vec<u32>,
@@ -182,6 +182,8 @@ impl Shard {
             if !self.tracked.is_empty() {
                 self.report_tracked();
             }
+            let timers = &mut self.timers;
+            self.slab.release(|slot| timers.clear(slot));
         }
     }
 
@@ -253,8 +255,8 @@ impl Shard {
     }
 
     fn id_of(&self, slot: u32) -> ConnectionId {
-        let connection = self.slab.get(slot).expect("the caller looked it up");
-        ConnectionId::new(self.index as u8, connection.format, connection.generation, slot)
+        let (generation, format) = self.slab.generation_at(slot);
+        ConnectionId::new(self.index as u8, format, generation, slot)
     }
 
     fn obtain_channel(&self, name: &str) -> Result<Arc<Channel>, EngineError> {

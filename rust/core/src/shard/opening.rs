@@ -374,12 +374,12 @@ impl Shard {
     }
 
     fn own(&self, slot: u32, head: &RequestHead<'_>, channels: Vec<String>, format: Format) -> Request {
-        let fd = self.slab.get(slot).map_or(-1, |connection| connection.raw_fd());
+        let fd = self.slab.get(slot).and_then(|connection| connection.socket());
         Request {
             method: head.method.to_owned(),
             target: head.query.map_or_else(|| head.path.to_owned(), |query| format!("{}?{query}", head.path)),
             headers: head.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec())).collect(),
-            peer: socket::peer_address(fd).map_or_else(|| "unix:".to_owned(), |address| address.to_string()),
+            peer: fd.and_then(socket::peer_address).map_or_else(|| "unix:".to_owned(), |address| address.to_string()),
             channels,
             format,
             is_relayed: false,

@@ -1,13 +1,20 @@
 //! The connections of a shard: dense slots with generations, so that a stale id finds nothing.
-use crate::messages::{GENERATION_MASK, SLOTS_MAX};
-
+//!
+//! A connection may end in the midst of what is done with it: any write may find its socket broken. Whoever goes on with
+//! its slot must not come upon another connection there, nor upon none. So a slot is *buried* first: its ids are stale
+//! at once, [`Slab::get`] gives nothing, and [`Slab::at`] gives an empty connection without a socket, where what is
+//! written goes nowhere. Only when the turn is over is it free for others.
 use super::connection::Connection;
+use crate::messages::{GENERATION_MASK, SLOTS_MAX};
+use crate::protocol::Format;
 
 /// All connections of one shard.
 #[derive(Debug, Default)]
 pub(crate) struct Slab {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// Those whose connections have ended in this turn.
+    buried: Vec<u32>,
     count: usize,
 }
 
@@ -15,7 +22,9 @@ pub(crate) struct Slab {
 struct Slot {
     /// Of the connection in it, or of the next one.
     generation: u32,
+    /// Of one that is buried it is an empty one.
     connection: Option<Connection>,
+    is_buried: bool,
 }
 
 impl Slab {
@@ -34,7 +43,7 @@ impl Slab {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None if self.slots.len() < SLOTS_MAX as usize => {
-                self.slots.push(Slot { generation: 0, connection: None });
+                self.slots.push(Slot { generation: 0, connection: None, is_buried: false });
                 (self.slots.len() - 1) as u32
             }
             None => return None,
@@ -45,37 +54,90 @@ impl Slab {
         Some(slot)
     }
 
-    /// Empties a slot; its ids are stale from now on.
-    pub(crate) fn remove(&mut self, slot: u32) -> Option<Connection> {
-        let entry = &mut self.slots[slot as usize];
-        let connection = entry.connection.take()?;
-        entry.generation = (entry.generation + 1) & GENERATION_MASK;
-        self.free.push(slot);
+    /// Takes a connection out; its ids are stale from now on. The slot is buried until [`release`](Self::release).
+    pub(crate) fn bury(&mut self, slot: u32) -> Option<Connection> {
+        let entry = self.slots.get_mut(slot as usize).filter(|entry| !entry.is_buried)?;
+        let stale = entry.generation;
+        let ended = entry.connection.replace(Connection::new(None, stale));
+        if ended.is_none() {
+            entry.connection = None;
+            return None;
+        }
+        entry.generation = (stale + 1) & GENERATION_MASK;
+        entry.is_buried = true;
+        self.buried.push(slot);
         self.count -= 1;
-        Some(connection)
+        ended
+    }
+
+    /// The turn is over and nothing names the buried slots any more: they are free. `each` hears of them.
+    pub(crate) fn release(&mut self, mut each: impl FnMut(u32)) {
+        for slot in self.buried.drain(..) {
+            let entry = &mut self.slots[slot as usize];
+            let rest = entry.connection.take();
+            debug_assert!(rest.is_some_and(|rest| rest.subscriptions.is_empty()), "a dead connection was subscribed");
+            entry.is_buried = false;
+            self.free.push(slot);
+            each(slot);
+        }
     }
 
     pub(crate) fn get(&self, slot: u32) -> Option<&Connection> {
-        self.slots.get(slot as usize)?.connection.as_ref()
+        self.slots.get(slot as usize).filter(|entry| !entry.is_buried)?.connection.as_ref()
     }
 
     pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut Connection> {
-        self.slots.get_mut(slot as usize)?.connection.as_mut()
+        self.slots.get_mut(slot as usize).filter(|entry| !entry.is_buried)?.connection.as_mut()
     }
 
-    /// The connection in a slot that the caller knows to be in use.
+    /// The connection in a slot that the caller has looked up in this turn: an empty one, if it has ended since.
     pub(crate) fn at(&mut self, slot: u32) -> &mut Connection {
-        self.get_mut(slot).expect("the caller holds a list entry or has just looked it up")
+        let entry = self.slots.get_mut(slot as usize).and_then(|entry| entry.connection.as_mut());
+        entry.expect("the caller holds a list entry or has looked it up in this turn")
+    }
+
+    /// The generation of what [`at`](Self::at) gives, in the form that ids have.
+    pub(crate) fn generation_at(&self, slot: u32) -> (u32, Format) {
+        let entry = self.slots.get(slot as usize).and_then(|entry| entry.connection.as_ref());
+        entry.map_or((0, Format::Raw), |connection| (connection.generation, connection.format))
     }
 
     /// The slot, if `generation` is the one that is in it.
     pub(crate) fn find(&self, slot: u32, generation: u32) -> Option<u32> {
-        let entry = self.slots.get(slot as usize)?;
+        let entry = self.slots.get(slot as usize).filter(|entry| !entry.is_buried)?;
         (entry.generation == generation && entry.connection.is_some()).then_some(slot)
     }
 
     /// Slots in use.
     pub(crate) fn in_use(&self) -> Vec<u32> {
-        (0..).zip(&self.slots).filter(|(_, entry)| entry.connection.is_some()).map(|(slot, _)| slot).collect()
+        let is_in_use = |entry: &Slot| !entry.is_buried && entry.connection.is_some();
+        (0..).zip(&self.slots).filter(|(_, entry)| is_in_use(entry)).map(|(slot, _)| slot).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever goes on with the slot of a connection that has ended comes upon no other one, and does not panic.
+    #[test]
+    fn a_slot_is_nobodys_until_the_turn_is_over() {
+        let mut slab = Slab::default();
+        let make = |generation, _| Connection::new(None, generation);
+        let slot = slab.insert(make).expect("room");
+        let first = slab.at(slot).generation;
+        slab.at(slot).pending = 7;
+        assert_eq!(slab.bury(slot).map(|ended| ended.pending), Some(7));
+        assert!(slab.bury(slot).is_none() && slab.get(slot).is_none() && slab.find(slot, first).is_none());
+        assert_eq!((slab.count(), slab.in_use()), (0, vec![]));
+        slab.at(slot).outbox.bytes_mut().extend_from_slice(b"to nobody");
+        assert_eq!(slab.generation_at(slot).0, first, "ids that are made of it stay stale");
+        let other = slab.insert(make).expect("room");
+        assert_ne!(other, slot);
+        let mut released = Vec::new();
+        slab.release(|slot| released.push(slot));
+        assert_eq!(released, [slot]);
+        assert_eq!(slab.insert(make), Some(slot));
+        assert!(slab.at(slot).outbox.is_empty() && slab.find(slot, first).is_none());
     }
 }

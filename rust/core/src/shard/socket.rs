@@ -10,8 +10,14 @@ fn result_of(result: isize) -> isize {
     if result >= 0 { result } else { -(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) as isize) }
 }
 
+/// A descriptor that is gone must not be used: its number may be another socket's.
+fn check(fd: RawFd) {
+    debug_assert!(fd >= 0, "a connection without a socket was written to or read from");
+}
+
 /// Sends without waiting. Bytes taken, or minus errno.
 pub(super) fn send(fd: RawFd, bytes: &[u8]) -> isize {
+    check(fd);
     // SAFETY: the kernel reads `bytes` during the call only.
     let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
     result_of(sent)
@@ -22,6 +28,7 @@ pub(super) const VECTORS_MAX: usize = 64;
 
 /// Sends several pieces in one call, at most [`VECTORS_MAX`]. Bytes taken, or minus errno.
 pub(super) fn send_vectors(fd: RawFd, pieces: &[&[u8]]) -> isize {
+    check(fd);
     let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; VECTORS_MAX];
     let count = pieces.len().min(VECTORS_MAX);
     for (vector, piece) in vectors.iter_mut().zip(pieces) {
@@ -37,17 +44,20 @@ pub(super) fn send_vectors(fd: RawFd, pieces: &[&[u8]]) -> isize {
 
 /// Receives without waiting. Bytes, 0 at the end of the stream, or minus errno.
 pub(super) fn receive(fd: RawFd, room: &mut [u8]) -> isize {
+    check(fd);
     // SAFETY: the kernel writes at most `room.len()` bytes into `room`.
     result_of(unsafe { libc::recv(fd, room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) })
 }
 
 /// Has the socket become readable only once so many bytes are there, or its end. False where the kernel refuses.
 pub(super) fn set_receive_low_watermark(fd: RawFd, bytes: usize) -> bool {
+    check(fd);
     option(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes as i32).is_ok()
 }
 
 /// How long ago the last bytes came on a TCP connection; `None` where the kernel does not say.
 pub(super) fn milliseconds_since_received(fd: RawFd) -> Option<u32> {
+    check(fd);
     // SAFETY: all zeros is a valid tcp_info, which the kernel fills.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut length = size_of::<libc::tcp_info>() as u32;
@@ -71,12 +81,14 @@ pub(super) fn accept(listener: RawFd) -> io::Result<OwnedFd> {
 
 /// Ends the stream, whoever else holds the descriptor.
 pub(super) fn shut_down(fd: RawFd) {
+    check(fd);
     // SAFETY: two integers.
     unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
 }
 
 /// Ends our half of the stream.
 pub(super) fn shut_down_writing(fd: RawFd) {
+    check(fd);
     // SAFETY: two integers.
     unsafe { libc::shutdown(fd, libc::SHUT_WR) };
 }

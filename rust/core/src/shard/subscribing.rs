@@ -206,8 +206,9 @@ impl Shard {
         if connection.find_feed(feed).is_some() {
             return; // it was asked for twice
         }
-        if !std::mem::replace(&mut connection.is_registered, true) {
-            let fd = connection.raw_fd();
+        if let Some(fd) = connection.socket()
+            && !std::mem::replace(&mut connection.is_registered, true)
+        {
             self.poller.register(slot, fd);
         }
         // Nobody is ahead of the feed; and what is for newcomers alone must lie behind it, else it would pass them by.

@@ -152,7 +152,17 @@ impl ReceivedSequence {
         }
         self.next = sequence_id;
         self.waits_for_sequence = false;
+        if self.acked >= sequence_id {
+            // The ack that said more was lost with the old connection.
+            self.acked = if sequence_id > 0 { sequence_id - 1 } else { 0 };
+        }
         Ok(())
+    }
+
+    /// Whether an ack would say something new.
+    #[must_use]
+    pub const fn owes_ack(&self) -> bool {
+        self.acked < self.latest
     }
 
     /// What an ack sent now says, or `None` if it has been said. It counts as sent.

@@ -58,7 +58,7 @@ impl Pace {
 }
 
 impl Shard {
-    /// Does what is due at the begin and at the end of the time around an expected ping. False when the connection is gone.
+    /// Does what is due at the begin and at the end of the time around an expected ping. False when the socket is gone.
     pub(super) fn expect_ping(&mut self, slot: u32) -> bool {
         let tick = self.timers.tick();
         let Some(link) = self.slab.at(slot).link.as_deref() else { return true };
@@ -69,12 +69,12 @@ impl Shard {
             self.hush(slot);
             return true;
         }
-        let id = self.id_of(slot);
-        let silent_ms = socket::milliseconds_since_received(self.slab.at(slot).raw_fd());
+        let silent_ms = self.slab.at(slot).socket().and_then(socket::milliseconds_since_received);
         self.read(slot);
-        let Some(slot) = self.slot_of(id) else { return false };
         self.unhush(slot);
-        let connection = self.slab.at(slot);
+        let Some(connection) = self.slab.get_mut(slot).filter(|connection| connection.socket().is_some()) else {
+            return false;
+        };
         if let Some(link) = connection.link.as_deref_mut() {
             if link.pace.pinged_tick == tick {
                 // It came some time ago.
@@ -112,8 +112,7 @@ impl Shard {
     /// From now on a ping alone does not make the socket readable.
     fn hush(&mut self, slot: u32) {
         let connection = self.slab.at(slot);
-        let fd = connection.raw_fd();
-        let Some(link) = connection.link.as_deref_mut() else { return };
+        let (Some(fd), Some(link)) = (connection.socket(), connection.link.as_deref_mut()) else { return };
         let is_whole = matches!(&connection.phase, Phase::Open(receiver) if !receiver.is_mid_message());
         let is_quiet = is_whole && !link.records.is_mid_record() && !link.has_backlog() && connection.unread.is_none();
         if link.transport != Transport::WebSockets || !is_quiet {
@@ -127,8 +126,8 @@ impl Shard {
     /// The socket becomes readable for whatever comes; at once, if something is there.
     pub(in crate::shard) fn unhush(&mut self, slot: u32) {
         let connection = self.slab.at(slot);
-        let fd = connection.raw_fd();
-        if let Some(link) = connection.link.as_deref_mut()
+        if let Some(fd) = connection.socket()
+            && let Some(link) = connection.link.as_deref_mut()
             && std::mem::take(&mut link.pace.is_hushed)
         {
             socket::set_receive_low_watermark(fd, 1);

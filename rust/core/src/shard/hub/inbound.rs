@@ -10,6 +10,7 @@ use crate::protocol::signalr::handshake::{self, HandshakeError, HandshakeRequest
 use crate::protocol::signalr::negotiate::Transport;
 use crate::protocol::signalr::{CLOSE_ERROR, HubMessage, HubProtocol, Outcome, parse_message, write_records};
 use crate::shard::Shard;
+use crate::shard::connection::Phase;
 use crate::ws::CloseCode;
 
 /// What a record leads to, once its bytes are no longer borrowed.
@@ -57,7 +58,9 @@ impl Shard {
         let mut at = 0;
         let record_bytes_max = self.settings.hubs.message_bytes_max;
         while at < bytes.len() {
-            let Some(connection) = self.slab.get_mut(slot).filter(|connection| connection.is_live()) else { break };
+            let connection = self.slab.get_mut(slot).filter(|connection| connection.is_live());
+            // What comes behind the message at whose answer the socket broke is thrown away: the client sends it again.
+            let Some(connection) = connection.filter(|one| !matches!(one.phase, Phase::Detached)) else { break };
             if connection.pending >= self.settings.messages_pending_max || !self.may_ask(slot) {
                 return at;
             }
@@ -103,6 +106,9 @@ impl Shard {
                     return;
                 }
                 self.owe_ack(slot);
+                if self.slab.get(slot).is_none() {
+                    return; // its socket broke at the ack, and it is not to come back
+                }
                 self.announce(slot);
                 self.slab.at(slot).pending += 1;
                 self.common.events.push(self.index, Event::Hub(self.id_of(slot), Box::new(event)));

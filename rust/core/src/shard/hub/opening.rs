@@ -295,7 +295,7 @@ impl Shard {
             Some(negotiated) => Ok((target, token, negotiated.is_stateful)),
             None => {
                 if target != slot {
-                    self.slab.remove(target);
+                    self.slab.bury(target);
                 }
                 Err(no_connection())
             }

@@ -159,7 +159,14 @@ impl Shard {
 
     /// The client says which of its messages comes next. True unless that is beyond what came.
     pub(super) fn take_sequence(&mut self, slot: u32, sequence_id: i64) -> bool {
-        self.stateful_at(slot).is_none_or(|stateful| stateful.received.handle_sequence(sequence_id).is_ok())
+        let due = self.timers.tick() + ticks(ACK_AFTER);
+        let Some(stateful) = self.stateful_at(slot) else { return true };
+        let is_possible = stateful.received.handle_sequence(sequence_id).is_ok();
+        if is_possible && stateful.received.owes_ack() && stateful.ack_tick.is_none() {
+            stateful.ack_tick = Some(due); // it sends again what has come: nothing else would tell it so
+            self.watch_over_hub(slot);
+        }
+        is_possible
     }
 
     /// Whether a trackable message of the client is to be dealt with: it has not come before.
@@ -196,7 +203,7 @@ impl Shard {
             return false;
         }
         let connection = self.slab.at(slot);
-        if !matches!(connection.phase, Phase::Open(_)) || connection.ending.is_some() {
+        if !matches!(connection.phase, Phase::Open(_)) || connection.ending.is_some() || connection.failure.is_some() {
             return false;
         }
         self.block(slot);
@@ -229,7 +236,9 @@ impl Shard {
         if let Phase::Open(_) = connection.phase {
             let mut goodbye = Vec::new();
             write_close(&mut goodbye, CloseCode::NORMAL, "");
-            socket::send(connection.raw_fd(), &goodbye); // a full socket learns of it by its end
+            if let Some(fd) = connection.socket() {
+                socket::send(fd, &goodbye); // a full socket learns of it by its end
+            }
             self.detach(target);
         }
         if !matches!(self.slab.at(target).phase, Phase::Detached) {
@@ -239,6 +248,7 @@ impl Shard {
         let raw = fd.as_raw_fd();
         self.poller.epoll.remove(raw);
         if self.poller.epoll.add(raw, self.token_of(target), Interest::Connection).is_err() {
+            self.stats.connections.sub(1);
             self.drop_connection(slot);
             return Ok(Answered::Here);
         }

@@ -34,9 +34,10 @@ impl Shard {
     pub(super) fn watch_over_hub(&mut self, slot: u32) {
         let tick = self.timers.tick();
         let timeout = ticks(self.settings.hubs.client_timeout);
-        let Some(link) = self.slab.at(slot).link.as_deref() else { return };
-        if link.transport == Transport::LongPolling || !link.has_shaken_hands {
-            return;
+        let connection = self.slab.at(slot);
+        let Some(link) = connection.link.as_deref() else { return };
+        if connection.socket().is_none() || !link.has_shaken_hands {
+            return; // a poll's, or that of a client that may come back, is another deadline
         }
         let silent_until = if link.pace.has_begun() { link.heard_tick + timeout } else { u32::MAX };
         let ack_tick = link.stateful.as_ref().and_then(|stateful| stateful.ack_tick).unwrap_or(u32::MAX);
@@ -125,7 +126,7 @@ impl Shard {
     /// A connection as the poller knows it, if nothing has happened to it since its time came.
     fn member_to_ping(&mut self, slot: u32) -> Option<Member> {
         let connection = self.slab.get_mut(slot).filter(|connection| connection.is_live() && !connection.is_blocked)?;
-        let fd = connection.raw_fd();
+        let fd = connection.socket()?;
         if !std::mem::replace(&mut connection.is_registered, true) {
             self.poller.register(slot, fd);
         }
