@@ -21,11 +21,12 @@ FUNCTION_LINES_MAX = 70
 PYTHON_LAYERS = [
     ["_engine", "_loop", "addresses", "errors", "logs", "texts"],
     ["faults"],
+    ["endings"],
     ["arguments", "auth", "budget", "channel", "metrics", "options"],
     ["client"],
     ["deliveries"],
     ["methods", "presence", "snapshots"],
-    ["callbacks", "endings", "endpoint"],
+    ["callbacks", "endpoint"],
     ["signalr"],
     ["config"],
     ["config.kinds", "config.paths"],

@@ -209,16 +209,17 @@ async def test_a_handler_that_lets_cancelled_error_escape_costs_only_its_own_wor
             pass
 
 
-async def test_an_answer_that_the_engine_does_not_take_is_logged_and_the_hub_lives(
+async def test_a_client_whose_id_leaves_no_room_for_an_answer_is_closed_and_fills_no_log(
     hub: fanwire.Hub, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with hub.serve(ANY, outbox_bytes_max=1_024) as serving:
         async with connected(serving.address) as peer:
             await peer.send_json(call="x", id="i" * 2_000)
-            await until(lambda: "could not be told of an error" in caplog.text)
+            assert await peer.closed() == (1009, "a message with an id of 2002 characters cannot be answered")
         async with connected(serving.address) as peer:
             await peer.send_json(call="x", id=1)
             assert "error" in await peer.receive_json()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_a_subscription_too_many_is_an_error_also_where_authorize_allows_it(hub: fanwire.Hub) -> None:

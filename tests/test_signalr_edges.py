@@ -241,15 +241,15 @@ async def test_errors_name_the_method_as_it_is_registered(hub: fanwire.Hub) -> N
         assert await client.invoke("sUM", id="3") == {"error": streams}
 
 
-async def test_what_cannot_be_told_is_the_generic_error(hub: fanwire.Hub) -> None:
+async def test_what_cannot_be_told_whole_is_cut_and_a_surrogate_replaced(hub: fanwire.Hub) -> None:
     @hub.method
     def fail(client: fanwire.Client, size: int) -> None:
         raise fanwire.HubError("x" * size if size else "a\ud800b")
 
-    generic = {"error": "An unexpected error occurred invoking 'fail' on the server."}
+    told = "An unexpected error occurred invoking 'fail' on the server. HubException: "
     async with hub.serve(ANY, outbox_bytes_max=1_024) as serving, hub_client(serving.address) as client:
-        assert await client.invoke("fail", 0) == generic
-        assert await client.invoke("fail", 10_000, id="2") == generic
+        assert await client.invoke("fail", 0) == {"error": told + "a?b"}
+        assert await client.invoke("fail", 10_000, id="2") == {"error": told + "x" * (512 - len(told))}
 
 
 async def test_streams_find_their_calls_and_their_places(hub: fanwire.Hub) -> None:

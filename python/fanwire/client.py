@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fanwire.errors import HubStopped
+from fanwire.endings import Endings
+from fanwire.errors import ClientGone, HubStopped
 from fanwire.faults import Faults
+from fanwire.logs import hub_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fanwire._engine import Call, Closed, Connected, Engine, HubMessage, Message, Subscribing
     from fanwire.auth import Identity
-    from fanwire.errors import ClientGone
 
     ClientEvent = Message | Call | Subscribing | HubMessage | Connected | Closed
 
@@ -40,13 +41,15 @@ class Link:
     ``end`` cuts it, so that whoever holds it learns of the end at no cost while it lives.
     """
 
-    __slots__ = ("_make_calls", "engine", "faults", "is_forked", "why")
+    __slots__ = ("_make_calls", "endings", "engine", "faults", "is_forked", "why")
 
     def __init__(self, engine: Engine | None, why: str = "") -> None:
         self.engine = engine
         """None once the serving ended."""
         self.faults = Faults()
         """Where what goes wrong in this serving is noted."""
+        self.endings = Endings(lambda: self.engine, self.faults)
+        """How its clients are told that something is over."""
         self.is_forked = False
         """True in a child process that inherited it."""
         self.why = why
@@ -198,8 +201,22 @@ class Client:
         if engine is not None:
             engine.disconnect(self.id, code, reason)
 
+    def _note(self, where: str, error: BaseException, text: str, *arguments: object) -> None:
+        """Note what a callback for this client raised, as ``Faults.note`` does; its own leaving is nobody's fault."""
+        if self._gone is not None and is_leaving(error):
+            hub_log.debug(text, *arguments, exc_info=error)
+        else:
+            self._link.faults.note(where, error, text, *arguments)
+
     def _engine(self) -> Engine | None:
         link = self._link
         if link.is_forked:
             raise HubStopped(link.why)
         return link.engine
+
+
+def is_leaving(error: BaseException) -> bool:
+    """Whether an exception says only that a client has left."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_leaving(one) for one in error.exceptions)
+    return isinstance(error, ClientGone)

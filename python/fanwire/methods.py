@@ -7,10 +7,7 @@ from fanwire._loop import Callback
 from fanwire.arguments import Signature
 from fanwire.client import Client
 from fanwire.errors import CallFailed, EncodeError, HubError, PayloadTooBig, Refused
-from fanwire.logs import hub_log
-
-INTERNAL_ERROR = "internal error"
-"""All that a client learns of an exception that the application did not mean for it."""
+from fanwire.texts import INTERNAL_ERROR
 
 TOLD = (CallFailed, HubError, Refused)
 """Exceptions of the application whose text is for the client."""
@@ -40,9 +37,9 @@ class Method:
         try:
             result = await self.callback(client, *arguments)
         except TOLD as error:
-            reply_error(client, call.id, str(error))
-        except Exception:
-            hub_log.exception("method %r, called by client %d, raised", self.name, client.id)
+            reply_error(client, call.id, error)
+        except Exception as error:
+            client._note("method", error, "method %r, called by client %d, raised", self.name, client.id)
             reply_error(client, call.id, INTERNAL_ERROR)
         else:
             self._reply(client, call.id, result)
@@ -52,8 +49,8 @@ class Method:
             return
         try:
             reply_result(client, id, result)
-        except (EncodeError, PayloadTooBig, TypeError, ValueError):
-            hub_log.exception("what method %r returned cannot be sent", self.name)
+        except (EncodeError, PayloadTooBig, TypeError, ValueError) as error:
+            client._link.faults.note("method.result", error, "what method %r returned cannot be sent", self.name)
             reply_error(client, id, INTERNAL_ERROR)
 
 
@@ -87,16 +84,12 @@ def reply_result(client: Client, id: str, result: object) -> None:
     client._reply(f'{{"id":{id},"result":{encode_json(result).decode()}}}')
 
 
-def reply_error(client: Client, id: str | None, text: str) -> None:
-    """Answer a call with an error; one without an id gets none."""
+def reply_error(client: Client, id: str | None, text: object) -> None:
+    """Answer a call with an error; one without an id gets none. Raises nothing."""
     if id is not None:
         tell_error(client, id, text)
 
 
-def tell_error(client: Client, id: str | None, text: str) -> None:
+def tell_error(client: Client, id: str | None, text: object) -> None:
     """Send ``{"error": text}``, with the ``id`` of what it answers where there is one. Raises nothing."""
-    answered = "" if id is None else f'"id":{id},'
-    try:
-        client._reply(f'{{{answered}"error":{encode_json(text).decode()}}}')
-    except (EncodeError, PayloadTooBig):
-        hub_log.exception("client %d could not be told of an error", client.id)
+    client._link.endings.tell_error(client.id, id, text)

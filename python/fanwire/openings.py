@@ -9,14 +9,13 @@ from fanwire._loop import finish
 from fanwire.auth import Refused, Request, identity_of
 from fanwire.callbacks import Callbacks
 from fanwire.client import Client, Link
-from fanwire.endings import Endings
-from fanwire.errors import FanwireError, LimitReached
+from fanwire.errors import ClientGone, FanwireError, LimitReached
 from fanwire.faults import Faults, Tasks
 from fanwire.logs import hub_log
-from fanwire.methods import INTERNAL_ERROR
 from fanwire.relay.admission import RefusedByBackend
 from fanwire.relay.plain import PlainRelays
 from fanwire.relay.relay import Relay
+from fanwire.texts import INTERNAL_ERROR
 
 
 class Openings:
@@ -35,7 +34,7 @@ class Openings:
         self._link = link
         self._engine = link.require()
         self._faults: Faults = link.faults
-        self._endings = Endings(self._engine, link.faults)
+        self._endings = link.endings
         self._callbacks = callbacks
         self._tasks = tasks
         self._clients = clients
@@ -71,6 +70,13 @@ class Openings:
         if self._openers < self._openers_max:
             self._openers += 1
             self._tasks.start_soon(self._work_off)
+
+    def fail(self, event: Opening) -> None:
+        """Something went wrong with it that nobody expected: it is refused, and forgotten."""
+        self._clients.pop(event.connection, None)
+        self.gone(event.connection)
+        self._plain.closed(event.connection, lambda: ClientGone(1006, "", "server"))
+        self._endings.refuse(event.connection, 500, INTERNAL_ERROR)
 
     def gone(self, connection: int) -> None:
         """Who asked has left: nobody is at work for it any more."""

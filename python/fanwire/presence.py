@@ -10,8 +10,7 @@ from fanwire._engine import ChannelRule, Engine, Presence, matches
 from fanwire._loop import Callback
 from fanwire.auth import Identity
 from fanwire.channel import Channel
-from fanwire.faults import Tasks
-from fanwire.logs import hub_log
+from fanwire.faults import Faults, Tasks
 
 PREFIX = "presence:"
 """Before a channel's name: where its presence is published."""
@@ -108,8 +107,10 @@ class Presences:
         channels: Mapping[str, Channel],
         callback: Callback | None,
         identify: Callable[[int], Identity | None],
+        faults: Faults,
     ) -> None:
         self._engine = engine
+        self._faults = faults
         self._channels = channels
         self._callback = callback
         self._identify = identify
@@ -167,24 +168,28 @@ class Presences:
         now = anyio.current_time()
         names, self._changed = sorted(self._changed | self._going), set()
         for name in names:
-            room = self._rooms[name]
-            change = room.change(name, now)
-            if change is not None:
-                self._publish(change, has_names=room.has_names)
-                if self._callback is not None:
-                    self._call_back(tasks, change)
-            if not room.going:
-                self._going.discard(name)
-            if room.is_empty():
-                del self._rooms[name]
+            with self._faults.contained("presence", "the presence of channel %r could not be told", name):
+                self._tell_of(name, now, tasks)
+
+    def _tell_of(self, name: str, now: float, tasks: Tasks) -> None:
+        room = self._rooms[name]
+        change = room.change(name, now)
+        if not room.going:
+            self._going.discard(name)
+        if room.is_empty():
+            del self._rooms[name]
+        if change is not None:
+            self._publish(change, has_names=room.has_names)
+            if self._callback is not None:
+                self._call_back(tasks, change)
 
     def _publish(self, change: PresenceChange, *, has_names: bool) -> None:
         names = {"joined": list(change.joined), "left": list(change.left)} if has_names else {}
         told = {"channel": change.channel, **names, "occupancy": change.occupancy}
         try:
             self._engine.publish(PREFIX + change.channel, told, "presence")
-        except Exception:
-            hub_log.exception("the presence of channel %r could not be published", change.channel)
+        except Exception as error:
+            self._faults.note("presence", error, "the presence of channel %r could not be published", change.channel)
 
     def _call_back(self, tasks: Tasks, change: PresenceChange) -> None:
         """Have the application hear of it: one change of a channel at a time, later ones together."""
@@ -202,8 +207,8 @@ class Presences:
                 self._telling[channel] = None
                 try:
                     await self._callback(change)
-                except Exception:
-                    hub_log.exception("the presence of channel %r could not be told", channel)
+                except Exception as error:
+                    self._faults.note("on_presence", error, "the presence of channel %r could not be told", channel)
         del self._telling[channel]
 
     def _room(self, channel: str) -> _Room:

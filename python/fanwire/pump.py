@@ -29,7 +29,7 @@ from fanwire._engine import (
     Subscribing,
     Upstream,
 )
-from fanwire._loop import Callback, Loop, finish, readable
+from fanwire._loop import Callback, Loop, ends_task, finish, readable
 from fanwire.auth import Identity, Refused
 from fanwire.budget import Budgets
 from fanwire.callbacks import Callbacks
@@ -38,8 +38,8 @@ from fanwire.client import Client, Link
 from fanwire.deliveries import Deliveries
 from fanwire.errors import ClientGone, HubStopped
 from fanwire.faults import Tasks
-from fanwire.logs import engine_log, hub_log
-from fanwire.methods import INTERNAL_ERROR, TOLD, reply_error, tell_error
+from fanwire.logs import engine_log
+from fanwire.methods import TOLD, reply_error, tell_error
 from fanwire.metrics import CONTENT_TYPE, FaultsCollector, Metrics, RefusedCollector
 from fanwire.openings import Openings, not_authorized
 from fanwire.presence import Presences, presence_patterns
@@ -52,12 +52,14 @@ from fanwire.relay.stats import RelayStats
 from fanwire.relay.upstreams import Upstreams
 from fanwire.signalr import CLOSED_WITH_ERROR, Calls
 from fanwire.snapshots import SnapshotRule, Snapshots
-from fanwire.texts import cut_reason
+from fanwire.texts import INTERNAL_ERROR, sendable
 
 Sent = Message | Call | Subscribing
 """What a client sent, each to be acknowledged once."""
 PRESENCE_INTERVAL_S = 0.25
 """For so long new subscribers of a presence channel begin at the same list."""
+TAKING_ATTEMPTS_MAX = 3
+"""How often in a row the engine's events cannot be taken before serving ends."""
 InTurn = Sent | HubMessage | Connected | Closed
 """What is dealt with in its turn, client by client."""
 
@@ -83,6 +85,7 @@ class Pump:
         engine = link.require()
         self._link = link
         self._engine = engine
+        self._faults, self._endings = link.faults, link.endings
         self._callbacks = callbacks
         self._loop = loop
         self._tasks = tasks
@@ -112,8 +115,9 @@ class Pump:
         counted = FaultsCollector(lambda: link.faults.counts), RefusedCollector(self._budgets.refused)
         self._metrics = Metrics(engine.stats, [*counted, *relayed])
         self.deliveries = Deliveries(engine)
-        self.presences = Presences(engine, channels, callbacks.on_presence, self._identify)
-        snapshots = Snapshots(engine, [*self._presence_snapshots(channels), *callbacks.snapshots], tasks)
+        self.presences = Presences(engine, channels, callbacks.on_presence, self._identify, link.faults)
+        rules = [*self._presence_snapshots(channels), *callbacks.snapshots]
+        self._snapshots = Snapshots(engine, rules, tasks, link.faults)
         self._parallel_max = signalr_parallel_max
         link.make_calls_by(self._make_calls)
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -127,7 +131,7 @@ class Pump:
             Opening: self._openings.take,
             Closed: self._closed,
             Asking: self._asking,
-            SnapshotWanted: snapshots.wanted,
+            SnapshotWanted: self._snapshots.wanted,
             Presence: self.presences.take,
             Progress: self.deliveries.take,
             Record: self._record,
@@ -143,20 +147,56 @@ class Pump:
         return [SnapshotRule(pattern, callback, PRESENCE_INTERVAL_S, 1.0, "presence") for pattern in patterns]
 
     async def run(self) -> None:
-        """Deal with events for ever. Cancelled, it leaves no event half dealt with, but for those in tasks."""
-        take_events = self._engine.take_events
+        """Deal with events for ever. Cancelled, it leaves no event half dealt with, but for those in tasks.
+
+        What goes wrong with an event ends at most what it belongs to: this is the one guard around all of them.
+        Raises what keeps it from taking any.
+        """
         descriptor = self._engine.event_fd
         handlers = self._handlers
         while True:
-            events = take_events()
+            events = self._take_events()
             for event in events:
-                handlers[type(event)](event)
+                try:
+                    handlers[type(event)](event)
+                except BaseException as error:
+                    self._failed(event, error)
             if self._dealt:
                 self._acknowledge()
             if events:
                 await checkpoint()
             else:
                 await readable(descriptor)
+
+    def _take_events(self) -> Sequence[Any]:
+        """What happened since the last call. Fails it again and again, nobody is served any more: that is raised."""
+        for _ in range(TAKING_ATTEMPTS_MAX - 1):
+            try:
+                return self._engine.take_events()
+            except Exception as error:
+                self._faults.note("pump.take_events", error, "the engine's events could not be taken")
+        return self._engine.take_events()
+
+    def _failed(self, event: Any, error: BaseException) -> None:
+        """End what an event belongs to that could not be dealt with: the request, the connection or nothing at all."""
+        if ends_task(error):
+            raise error
+        kind = type(event).__name__.lower()
+        connection = getattr(event, "connection", None)
+        what = "" if connection is None else f" of client {connection}"
+        self._faults.note(f"pump.{kind}", error, "a %s event%s could not be dealt with", kind, what)
+        with self._faults.contained("pump.ending", "what a %s event belongs to could not be ended", kind):
+            if isinstance(event, Opening):
+                self._openings.fail(event)
+            elif isinstance(event, Asking):
+                self._endings.refuse(event.connection, 500, INTERNAL_ERROR)
+            elif isinstance(event, SnapshotWanted):
+                self._snapshots.fail(event)
+            elif connection is not None and not isinstance(event, Closed):
+                client = self._clients.get(connection)
+                if client is not None:
+                    client._is_turned_away = True  # what it sends until it is out is not dealt with
+                self._endings.close(connection, 1011, INTERNAL_ERROR)
 
     def relay_stats(self) -> list[RelayStats]:
         """How the relays stand."""
@@ -167,7 +207,8 @@ class Pump:
         for client in self._clients.values():
             client._gone = error
             if isinstance(client._calls, Calls):
-                client._calls.end(error)
+                with self._faults.contained("pump.end", "the calls of client %d could not be ended", client.id):
+                    client._calls.end(error)
         self.deliveries.end(str(error))
 
     @property
@@ -250,8 +291,14 @@ class Pump:
                 await self._part(client, event)
             else:
                 await self._subscribing(client, event)
-        except Exception:  # such as an engine that has just stopped
-            hub_log.exception("client %d could not be answered", client.id)
+        except BaseException as error:  # what a callback raises does not come here
+            if ends_task(error):
+                raise
+            self._faults.note("pump.answer", error, "client %d could not be answered", client.id)
+            if isinstance(event, (Call, Subscribing)):
+                reply_error(client, event.id, INTERNAL_ERROR)
+            elif isinstance(event, (Connected, HubMessage)):
+                self._turn_away(client, 1011, INTERNAL_ERROR)
 
     async def _message(self, client: Client, event: Message) -> None:
         on_message = self._callbacks.on_message
@@ -260,9 +307,9 @@ class Pump:
         try:
             await on_message(client, event.data)
         except TOLD as error:
-            tell_error(client, None, str(error))
-        except Exception:
-            hub_log.exception("on_message, for client %d, raised", client.id)
+            tell_error(client, None, error)
+        except Exception as error:
+            client._note("on_message", error, "on_message, for client %d, raised", client.id)
             tell_error(client, None, INTERNAL_ERROR)
 
     async def _subscribing(self, client: Client, event: Subscribing) -> None:
@@ -273,13 +320,14 @@ class Pump:
             try:
                 (granted if await self._callbacks.may_watch(client, channel) else denied).append(channel)
             except Refused as refused:
-                errors.append(refused.reason)
-            except Exception:
-                hub_log.exception("authorize, for client %d, raised", client.id)
+                errors.append(sendable(refused.reason))
+            except Exception as error:
+                client._note("authorize", error, "authorize, for client %d, raised", client.id)
                 errors.append(INTERNAL_ERROR)
         if denied:
             errors.insert(0, not_authorized(denied))
-        self._engine.grant(client.id, granted, event.id, "; ".join(errors) or None, event.wanted)
+        told = sendable("; ".join(errors)) if errors else None
+        self._engine.grant(client.id, granted, event.id, told, event.wanted)
 
     def _identify(self, connection: int) -> Identity | None:
         client = self._clients.get(connection)
@@ -296,7 +344,13 @@ class Pump:
         dealt, self._dealt = self._dealt, []
         engine = self._link.engine
         if dealt and engine is not None:
-            engine.acknowledge(dealt)
+            try:
+                engine.acknowledge(dealt)
+            except Exception as error:  # nobody is to wait for ever, for what may be one's fault
+                self._faults.note("pump.acknowledge", error, "%d messages could not be acknowledged", len(dealt))
+                for connection in dealt:
+                    with self._faults.contained("pump.acknowledge", "client %d cannot go on", connection):
+                        engine.acknowledge([connection])
 
     # The first and the last of a client
 
@@ -321,24 +375,32 @@ class Pump:
                 await self._callbacks.on_connect(client)
             except Exception as error:
                 is_told = isinstance(error, TOLD)
+                told = sendable(error) if is_told else ""
                 if not is_told:
-                    hub_log.exception("on_connect, for client %d, raised", client.id)
+                    client._note("on_connect", error, "on_connect, for client %d, raised", client.id)
                 if client.connection_id is not None:  # in the words of ASP.NET Core
-                    code, reason = 1008, f"{CLOSED_WITH_ERROR} HubException: {error}" if is_told else CLOSED_WITH_ERROR
+                    self._turn_away(
+                        client, 1008, f"{CLOSED_WITH_ERROR} HubException: {told}" if told else CLOSED_WITH_ERROR
+                    )
+                elif is_told:
+                    self._turn_away(client, 1008, told)
                 else:
-                    code, reason = (1008, str(error)) if is_told else (1011, INTERNAL_ERROR)
-                client._is_turned_away = True
-                client.close(code, cut_reason(reason))
+                    self._turn_away(client, 1011, INTERNAL_ERROR)
                 return
         client._is_connected = True
+
+    def _turn_away(self, client: Client, code: int, reason: str) -> None:
+        """Close it; nothing that it sent or sends is dealt with any more."""
+        client._is_turned_away = True
+        self._endings.close(client.id, code, reason)
 
     async def _part(self, client: Client, event: Closed) -> None:
         try:
             if client._is_connected:
                 assert self._callbacks.on_disconnect is not None
                 await self._callbacks.on_disconnect(client, ClientGone(event.code, event.reason, event.by))
-        except Exception:
-            hub_log.exception("on_disconnect, for client %d, raised", client.id)
+        except Exception as error:
+            client._note("on_disconnect", error, "on_disconnect, for client %d, raised", client.id)
         finally:
             self._parting -= 1
 
@@ -382,28 +444,32 @@ class Pump:
         if client is None:
             self._plain.closed(event.connection, lambda: ClientGone(event.code, event.reason, event.by))
             return
-        self._openings.gone(event.connection)
-        relay = self._relays.get(client._hub)
-        if relay is not None:
-            relay.gone(client.id)
+        client._gone = ClientGone(event.code, event.reason, event.by)
         if client._waiting:
             client._waiting.clear()
-        client._gone = ClientGone(event.code, event.reason, event.by)
-        if client._calls is not None:
-            client._calls.end(client._gone)
+        contained = self._faults.contained
+        with contained("pump.closed", "the opening of client %d could not be ended", client.id):
+            self._openings.gone(event.connection)
+        with contained("pump.closed", "client %d could not be taken from its relay", client.id):
+            relay = self._relays.get(client._hub)
+            if relay is not None:
+                relay.gone(client.id)
+        with contained("pump.closed", "the calls of client %d could not be ended", client.id):
+            if client._calls is not None:
+                client._calls.end(client._gone)
         if self._callbacks.on_disconnect is not None:
             self._parting += 1
             self._take(client, event)
 
     def _asking(self, event: Asking) -> None:
         if event.target.partition("?")[0] != "/metrics":
-            self._engine.refuse(event.connection, 404, "not found")
+            self._endings.refuse(event.connection, 404, "not found")
             return
         try:
             self._engine.respond(event.connection, 200, CONTENT_TYPE, self._metrics.render())
-        except Exception:
-            hub_log.exception("/metrics could not be rendered")
-            self._engine.refuse(event.connection, 500, INTERNAL_ERROR)
+        except Exception as error:
+            self._faults.note("metrics", error, "/metrics could not be rendered")
+            self._endings.refuse(event.connection, 500, INTERNAL_ERROR)
 
     def _record(self, event: Record) -> None:
         engine_log.log(event.level, "%s", event.text)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from fanwire._loop import finish, raise_if_strayed
+from fanwire._loop import ends_task, finish, raise_if_strayed
 from fanwire.arguments import ANY, Decoder
-from fanwire.errors import CallFailed, EncodeError, HubError, PayloadTooBig
+from fanwire.errors import CallFailed, HubError
 from fanwire.faults import Tasks
 from fanwire.logs import hub_log
 from fanwire.methods import TOLD, Method, Methods
+from fanwire.texts import sendable
 
 if TYPE_CHECKING:
     from fanwire._engine import Engine, HubMessage
@@ -116,6 +117,7 @@ class Calls:
         "_client",
         "_drained",
         "_early",
+        "_endings",
         "_engine",
         "_is_json",
         "_methods",
@@ -139,6 +141,7 @@ class Calls:
         acknowledge: Callable[[], None],
     ) -> None:
         self._client = client
+        self._endings = client._link.endings
         self._engine = engine
         self._tasks = tasks
         self._methods = methods
@@ -244,12 +247,15 @@ class Calls:
             self._early += 1
             self._acknowledge()
 
-    async def _guarded(self, deal_with: Callable[..., Awaitable[None]], *arguments: Any) -> None:
-        """Raises nothing but cancellation: the hub outlives any call."""
+    async def _guarded(self, deal_with: Callable[..., Awaitable[None]], event: "HubMessage", *arguments: Any) -> None:
+        """Raises nothing but cancellation: the hub outlives any call, and the call is answered."""
         try:
-            await deal_with(*arguments)
-        except Exception:  # such as an answer that the engine does not take
-            hub_log.exception("a call of client %d could not be dealt with", self._client.id)
+            await deal_with(event, *arguments)
+        except BaseException as error:  # such as arguments that a type of the application chokes on
+            if ends_task(error):
+                raise
+            self._client._note("signalr", error, "a call of client %d could not be dealt with", self._client.id)
+            self._fail(event, unexpected_error(event.target))
 
     async def _run(self, event: "HubMessage", method: Method, is_acknowledged: bool) -> None:
         try:
@@ -288,9 +294,9 @@ class Calls:
     def _complete(self, id: str, result: object, method: Method) -> None:
         try:
             self._engine.complete(self._client.id, id, result)
-        except (EncodeError, PayloadTooBig, TypeError, ValueError):
-            hub_log.exception("what method %r returned cannot be sent", method.name)
-            self._engine.complete_error(self._client.id, id, unexpected_error(method.name))
+        except Exception as error:
+            self._client._note("method.result", error, "what method %r returned cannot be sent", method.name)
+            self._endings.fail_call(self._client.id, id, unexpected_error(method.name))
 
     def _arguments(self, event: "HubMessage", method: Method) -> list[Any] | None:
         """The arguments, uploads in their places; None when the client has been told what is wrong."""
@@ -320,16 +326,12 @@ class Calls:
     def _fail(self, event: "HubMessage", text: str, error: Exception | None = None) -> None:
         self._abandon_uploads(event)
         if event.id:
-            told = f"{text} HubException: {error}" if isinstance(error, TOLD) else text
-            try:
-                self._engine.complete_error(self._client.id, event.id, told)
-            except (EncodeError, PayloadTooBig, ValueError):
-                hub_log.exception("client %d cannot be told of an error", self._client.id)
-                self._engine.complete_error(self._client.id, event.id, text)
+            told = f"{text} HubException: {sendable(error)}" if isinstance(error, TOLD) else text
+            self._endings.fail_call(self._client.id, event.id, told)
 
     def _log_unless_told(self, error: Exception, method: Method) -> None:
         if not isinstance(error, TOLD):
-            hub_log.error("method %r, called by client %d, raised", method.name, self._client.id, exc_info=error)
+            self._client._note("method", error, "method %r, called by client %d, raised", method.name, self._client.id)
 
     # Streams
 

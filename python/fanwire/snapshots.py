@@ -7,7 +7,7 @@ import anyio
 
 from fanwire._engine import Engine, SnapshotWanted, matches
 from fanwire._loop import Callback, finish
-from fanwire.faults import Tasks
+from fanwire.faults import Faults, Tasks
 from fanwire.logs import hub_log
 
 
@@ -28,8 +28,9 @@ class SnapshotRule:
 class Snapshots:
     """Asks for them, one at a time for a channel. All state is the loop's thread's own."""
 
-    def __init__(self, engine: Engine, rules: Sequence[SnapshotRule], tasks: Tasks) -> None:
+    def __init__(self, engine: Engine, rules: Sequence[SnapshotRule], tasks: Tasks, faults: Faults) -> None:
         self._engine = engine
+        self._faults = faults
         self._rules = rules
         self._tasks = tasks
         # Async callbacks at work at once; the others wait in order.
@@ -45,7 +46,7 @@ class Snapshots:
         asked_at, has_failed = self._asked.get(event.channel, (-rule.interval, False))
         pause = asked_at + rule.interval - now
         if pause > 0 and has_failed:
-            self._engine.give_up_snapshot(event.channel, _none_of(event.channel))
+            self._begin_live(event.channel)
         elif pause > rule.timeout:
             self._tasks.start_soon(self._give_up_later, event.channel, rule.timeout)
         elif pause <= 0 and not rule.callback.is_async:
@@ -62,14 +63,27 @@ class Snapshots:
             hub_log.error("the snapshot of channel %r took longer than %g s", channel, rule.timeout)
             self._give_up(channel)
 
+    def fail(self, event: SnapshotWanted) -> None:
+        """Something went wrong with it that nobody expected: those who wait begin live."""
+        self._give_up(event.channel)
+
     async def _give_up_later(self, channel: str, pause: float) -> None:
         """The last one has left the backlog, and it is too early for the next: nobody waits for so long."""
         await anyio.sleep(pause)
-        self._engine.give_up_snapshot(channel, _none_of(channel))
+        self._begin_live(channel)
 
     def _give_up(self, channel: str) -> None:
         self._asked[channel] = (anyio.current_time(), True)
-        self._engine.give_up_snapshot(channel, _none_of(channel))
+        self._begin_live(channel)
+
+    def _begin_live(self, channel: str) -> None:
+        """Have those who wait begin without one; twice, since nobody is to wait for ever. Raises nothing."""
+        for _ in range(2):
+            with self._faults.contained(
+                "snapshot.none", "nobody could be told that channel %r has no snapshot", channel
+            ):
+                self._engine.give_up_snapshot(channel, _none_of(channel))
+                return
 
     async def _ask(self, channel: str, rule: SnapshotRule) -> None:
         self._note(channel, rule)
@@ -78,8 +92,8 @@ class Snapshots:
             if data is not None:
                 self._engine.publish_snapshot(channel, data, rule.event)
                 return
-        except Exception:
-            hub_log.exception("the snapshot of channel %r could not be made", channel)
+        except Exception as error:
+            self._faults.note("snapshot", error, "the snapshot of channel %r could not be made", channel)
         self._give_up(channel)
 
     def _note(self, channel: str, rule: SnapshotRule) -> None:

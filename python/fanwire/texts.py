@@ -2,8 +2,12 @@
 
 REASON_BYTES_MAX = 123
 """Of a Close frame: RFC 6455 §5.5."""
-TOLD_BYTES_MAX = 4096
-"""Of an error that a client is told: what it repeats of the client's own words is cut there."""
+TOLD_BYTES_MAX = 65_536
+"""Of an error that a client is told: what is longer is cut there."""
+TOLD_BRIEFLY_BYTES_MAX = 512
+"""Of the same, where more does not fit into what may wait for the client."""
+INTERNAL_ERROR = "internal error"
+"""All that a client learns of an exception that the application did not mean for it."""
 
 
 def sendable(text: object, bytes_max: int = TOLD_BYTES_MAX) -> str:

@@ -14,7 +14,6 @@ from fanwire._engine import Engine, HubMessage, Upstream
 from fanwire.client import Client
 from fanwire.errors import ClientGone, LimitReached, PayloadTooBig
 from fanwire.logs import relay_log
-from fanwire.methods import INTERNAL_ERROR
 from fanwire.relay.admission import Credentials
 from fanwire.relay.config import CallShare, RelayConfig
 from fanwire.relay.lane import UNREACHABLE, Lane, Outcome
@@ -22,7 +21,7 @@ from fanwire.relay.private import Gate, PrivateLane
 from fanwire.relay.timing import Backoff, Bucket
 from fanwire.relay.upstreams import REFUSING, Target, Upstreams
 from fanwire.signalr import failed_to_invoke
-from fanwire.texts import cut_reason
+from fanwire.texts import INTERNAL_ERROR, cut_reason
 
 RESTART = 1012
 """The close code with which a SignalR client is told to come back."""
