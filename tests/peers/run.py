@@ -1,0 +1,127 @@
+"""Runs the test suites of pysignalr and signalrcore, unchanged, against a hub: `python tests/peers/run.py FOLDER`.
+
+FOLDER holds checkouts of the two, `pysignalr` and `signalrcore`; their requirements are installed into the Python that
+runs this (`make peers` does). The hub stands behind nginx, which gives the suites TLS and puts the login beside it.
+Not run: what needs Azure, and certificates of a machine. Prints what each suite said; exits with 1 where one failed.
+"""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+HERE = Path(__file__).parent
+NGINX = """
+daemon off; pid {folder}/pid; error_log {folder}/errors;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;
+    uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
+    map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
+    server {{
+        listen 127.0.0.1:{plain}; listen 127.0.0.1:{tls} ssl;
+        ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem;
+        proxy_http_version 1.1; proxy_buffering off; proxy_read_timeout 120s;
+        proxy_set_header Host $host;
+        location ~ ^/(users|api)/ {{ proxy_pass http://127.0.0.1:{login}; }}
+        location / {{
+            proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;
+            proxy_pass http://127.0.0.1:{hub};
+        }}
+    }}
+}}
+"""
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def await_port(port: int, process: "subprocess.Popen[bytes]") -> None:
+    """Return once something listens."""
+    for _ in range(500):
+        if process.poll() is not None:
+            break
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except ConnectionRefusedError:
+            time.sleep(0.02)
+    raise SystemExit(f"{process.args}: nothing listens on {port}")
+
+
+@contextmanager
+def served() -> Iterator[tuple[str, str]]:
+    """The plain and the TLS address of the hubs."""
+    hub, login, plain, tls = (free_port() for _ in range(4))
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+        files = ["-keyout", f"{folder}/key.pem", "-out", f"{folder}/cert.pem"]
+        subprocess.run(["openssl", "req", *options, *files], check=True, capture_output=True)
+        conf = Path(folder, "nginx.conf")
+        conf.write_text(NGINX.format(folder=folder, plain=plain, tls=tls, login=login, hub=hub))
+        commands = [
+            [sys.executable, str(HERE / "hubs.py"), f"127.0.0.1:{hub}", f"127.0.0.1:{login}"],
+            ["nginx", "-p", folder, "-c", str(conf)],
+        ]
+        path = os.environ["PATH"] + ":/usr/sbin"
+        processes = [subprocess.Popen(each, env={**os.environ, "PATH": path}) for each in commands]
+        try:
+            for port, process in zip((hub, plain), processes, strict=True):
+                await_port(port, process)
+            yield f"127.0.0.1:{plain}", f"127.0.0.1:{tls}"
+        finally:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.wait(10)
+
+
+def run(name: str, folder: Path, *arguments: str, **environment: str) -> bool:
+    """Run one suite in its checkout, from the sources there."""
+    print(f"== {name}", flush=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", *arguments]
+    done = subprocess.run(command, cwd=folder, env={**os.environ, **environment}, check=False)
+    return done.returncode == 0
+
+
+def pysignalr(folder: Path, plain: str) -> bool:
+    """Its own container is what we stand in for: the fixture gives our address instead of starting Docker."""
+    plugin = f"import _pytest.outcomes, pytest\n@pytest.fixture(scope='module')\nasync def aspnet_server(): return {plain!r}\n"
+    with tempfile.TemporaryDirectory() as room:
+        tests = Path(room, "tests")
+        subprocess.run(["cp", "-r", str(folder / "tests"), str(tests)], check=True)
+        suite = tests / "test_pysignalr/test_pysignalr.py"
+        text = re.sub(r"@pytest\.fixture\(scope='module'\)\nasync def aspnet_server.*?\n\n\n", "", suite.read_text(), flags=re.S)
+        suite.write_text(text)
+        (tests / "conftest.py").write_text(plugin)
+        return run("pysignalr", Path(room), "-o", "asyncio_mode=auto", str(tests), PYTHONPATH=str(folder / "src"))
+
+
+def signalrcore(folder: Path, plain: str, tls: str) -> bool:
+    """All but Azure's, and those that read certificates off the machine."""
+    skipped = ["--ignore=test/integration/azure_test.py", "--ignore=test/integration/builder/certificates_test.py"]
+    addresses = {"HOST_SIGNALR_HTTP": plain, "HOST_SIGNALR_HTTPS": tls, "PYTHONPATH": str(folder)}
+    pattern = ["-o", "python_files=*_test.py", "--timeout=120", "test"]
+    return run("signalrcore", folder, *pattern, *skipped, **addresses)
+
+
+def main() -> None:
+    """Both, one after the other."""
+    folder = Path(sys.argv[1]).resolve()
+    with served() as (plain, tls):
+        results = [pysignalr(folder / "pysignalr", plain), signalrcore(folder / "signalrcore", plain, tls)]
+    raise SystemExit(not all(results))
+
+
+if __name__ == "__main__":
+    main()
