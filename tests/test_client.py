@@ -171,4 +171,4 @@ async def test_data_is_kept_and_identity_is_none_for_the_anonymous(
         assert len(clients) == 1
         assert clients[0].data == {"first": "first"}
         assert clients[0].identity is None
-        assert repr(clients[0]) == f"<Client {clients[0].id} anonymous>"
+        assert repr(clients[0]) == f"<Client {clients[0]} anonymous>"

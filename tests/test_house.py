@@ -24,7 +24,7 @@ PYTHON_LAYERS = [
     ["endings"],
     ["arguments", "auth", "budget", "channel", "metrics", "options"],
     ["client"],
-    ["deliveries"],
+    ["deliveries", "roster"],
     ["methods", "presence", "snapshots"],
     ["callbacks", "endpoint"],
     ["signalr"],

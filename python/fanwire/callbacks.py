@@ -21,6 +21,17 @@ class Callbacks:
     endpoints: dict[str, Methods] = field(default_factory=dict)
     snapshots: list[SnapshotRule] = field(default_factory=list)
 
+    @property
+    def know_clients(self) -> bool:
+        """Whether each client is asked or told about from its opening on."""
+        return bool(self.authenticate or self.authorize or self.on_connect or self.on_disconnect)
+
+    @property
+    def use_requests(self) -> bool:
+        """Whether some callback sees a client that has connected, and so may look at its request."""
+        later = self.on_message or self.methods or any(self.endpoints.values())
+        return bool(self.on_connect or self.on_disconnect or self.authorize or (self.authenticate and later))
+
     async def may_watch(self, client: object, channel: str) -> bool:
         """Whether ``authorize`` allows it; what that raises is the caller's to answer."""
         return self.authorize is None or bool(await self.authorize(client, channel))

@@ -13,10 +13,16 @@ from fanwire.logs import hub_log
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fanwire._engine import Call, Closed, Connected, Engine, HubMessage, Message, Subscribing
-    from fanwire.auth import Identity
+    from fanwire._engine import Call, Closed, Connected, Engine, HubMessage, Message, Position, Subscribing
+    from fanwire.auth import Identity, Request
 
     ClientEvent = Message | Call | Subscribing | HubMessage | Connected | Closed
+
+
+def name_of(connection: int) -> str:
+    """A connection as logs name it, ``c17@2``: place 17, in its 2nd life; with ``/3`` where it is of shard 3."""
+    shard, generation, slot = connection >> 56, connection >> 24 & 0xFFF_FFFF, connection & 0xFF_FFFF
+    return f"c{slot}@{generation}" + (f"/{shard}" if shard else "")
 
 
 class Calls(Protocol):
@@ -96,6 +102,7 @@ class Client:
         "_is_connected",
         "_is_turned_away",
         "_link",
+        "_request",
         "_waiting",
         "connection_id",
         "data",
@@ -117,6 +124,7 @@ class Client:
         """The application's own; the hub never looks at it."""
         self._identity = identity
         self._link = link
+        self._request: Request | None = None
         self._hub = 0
         # Its calls, if it is one of SignalR's and any were made.
         self._calls: Calls | None = None
@@ -131,12 +139,32 @@ class Client:
 
     def __repr__(self) -> str:
         who = "anonymous" if self._identity is None or self._identity.id is None else repr(self._identity.id)
-        return f"<Client {self.id} {who}>"
+        return f"<Client {self} {who}>"
+
+    def __str__(self) -> str:
+        return name_of(self.id)
 
     @property
     def identity(self) -> Identity | None:
         """What ``authenticate`` answered; None for an anonymous client."""
         return self._identity
+
+    @property
+    def request(self) -> Request:
+        """The request that the client connected with: path, query, headers and cookies.
+
+        Kept where something can use it: where ``on_connect``, ``on_disconnect`` or ``authorize`` is registered, or
+        ``authenticate`` and a method or ``on_message``. It costs about as much memory as the request's head has bytes,
+        twice over, at most ``head_bytes_max``. Of a SignalR client it is its transport's.
+
+        Raises:
+            LookupError: nothing that has it kept was registered.
+        """
+        if self._request is None:
+            raise LookupError(
+                "requests are kept only where on_connect, on_disconnect, authorize or authenticate is registered"
+            )
+        return self._request
 
     @property
     def channels(self) -> list[str]:
@@ -184,6 +212,24 @@ class Client:
         if self._calls is None:
             self._calls = self._link.calls_of(self)
         return await self._calls.ask(target, arguments)
+
+    def subscribe(self, channel: str, *, since: Position | None = None, start: str | None = None) -> None:
+        """Have publications made after this call reach the client; ``authorize`` is not asked. See ``Hub.subscribe``.
+
+        Raises:
+            InvalidChannel: no channel can have such a name.
+            ValueError: there is no such start.
+            HubStopped: this process is a fork of the one that serves.
+        """
+        engine = self._engine()
+        if engine is not None:
+            engine.subscribe(self.id, channel, since, start)
+
+    def unsubscribe(self, channel: str) -> None:
+        """Have publications made after this call no longer reach the client."""
+        engine = self._engine()
+        if engine is not None:
+            engine.unsubscribe(self.id, channel)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Start the close handshake (RFC 6455 §7); what was sent before goes out first.

@@ -63,6 +63,7 @@ class Hub(Registering):
         self._publish: Callable[..., Position]
         self._relay_stats: Callable[[], list[RelayStats]]
         self._members: Callable[[str], list[str]]
+        self._roster: Callable[[str | None], list[Client]]
         self._delivered: Callable[[Position, float], Awaitable[Delivery]]
         self._engine_flush: Callable[[], None]
         self._unlink(NOT_STARTED)
@@ -199,6 +200,9 @@ class Hub(Registering):
         self._thread = life.loop.thread
         self._relay_stats = life.pump.relay_stats
         self._members = life.pump.presences.members
+        self._roster = _unknown
+        if self._callbacks.know_clients:
+            self._roster = life.pump.roster.clients
         self._delivered = life.pump.deliveries.wait
 
     def _forget(self, life: Life) -> None:
@@ -218,6 +222,7 @@ class Hub(Registering):
         self._publish = refuse
         self._relay_stats = refuse
         self._members = refuse
+        self._roster = refuse
         self._delivered = refuse
         self._engine_flush = refuse
 
@@ -356,6 +361,38 @@ class Hub(Registering):
         self._link.require()
         client.close(code, reason)
 
+    def clients(self, user: Identity | str | None = None) -> list[Client]:
+        """Who is connected now, or as whom `user` is connected, in the order of arrival; any thread.
+
+        Relayed clients are none of them. A user's connections are found in O(1), each costs its place in the list.
+
+        Args:
+            user: what ``authenticate`` answered, or its id; None: everybody.
+
+        Raises:
+            LookupError: the hub knows its clients only where ``authenticate``, ``authorize``, ``on_connect`` or
+                ``on_disconnect`` is registered, and none is.
+            HubStopped: the hub does not serve.
+        """
+        if isinstance(user, Identity):
+            if user.id is None:
+                raise ValueError("an anonymous identity is no user whose connections could be told")
+            user = user.id
+        return self._roster(user)
+
+    def disconnect_user(self, user: Identity | str, code: int = 1000, reason: str = "") -> int:
+        """Start the close handshake with each connection of a user, as when they sign out; how many there were.
+
+        Those that ``authenticate`` is still asked about are none of them: have it say no from now on, first.
+
+        Raises:
+            What ``clients`` and ``Client.close`` raise.
+        """
+        theirs = self.clients(user)
+        for client in theirs:
+            client.close(code, reason)
+        return len(theirs)
+
     def subscribe(
         self, client: Client, channel: str, *, since: Position | None = None, start: str | None = None
     ) -> None:
@@ -419,6 +456,12 @@ class Hub(Registering):
 
 def _ids(clients: Client | Iterable[Client]) -> list[int]:
     return [client.id for client in ((clients,) if isinstance(clients, Client) else clients)]
+
+
+def _unknown(user: str | None) -> NoReturn:
+    raise LookupError(
+        "the hub knows its clients where authenticate, authorize, on_connect or on_disconnect is registered; none is"
+    )
 
 
 def _nowhere(function: Callable[[], object]) -> NoReturn:

@@ -70,6 +70,9 @@ class Methods:
             raise ValueError(f"method {method.name!r} is registered already")
         self._by_name[method.name] = self._by_folded[folded] = method
 
+    def __bool__(self) -> bool:
+        return bool(self._by_name)
+
     def get(self, name: str) -> Method | None:
         """The method of exactly this name."""
         return self._by_name.get(name)

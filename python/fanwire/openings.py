@@ -15,6 +15,7 @@ from fanwire.logs import hub_log
 from fanwire.relay.admission import RefusedByBackend
 from fanwire.relay.plain import PlainRelays
 from fanwire.relay.relay import Relay
+from fanwire.roster import Roster
 from fanwire.texts import INTERNAL_ERROR
 
 
@@ -27,6 +28,7 @@ class Openings:
         callbacks: Callbacks,
         tasks: Tasks,
         clients: dict[int, Client],
+        roster: Roster,
         relays: Mapping[str, Relay],
         plain: PlainRelays,
         openers_max: int,
@@ -47,6 +49,8 @@ class Openings:
         # How many tasks there are.
         self._openers = 0
         self._openers_max = openers_max
+        self._roster = roster
+        self._keeps_requests = callbacks.use_requests
         asked = (callbacks.authenticate, callbacks.authorize)
         self._may_wait = any(callback is not None and callback.is_async for callback in asked)
 
@@ -101,12 +105,16 @@ class Openings:
 
     async def _open(self, client: Client, event: Opening, scope: anyio.CancelScope | None = None) -> None:
         engine = self._engine
+        request = Request(event)
         try:
             relay = self._relay_of(event)
             if relay is not None:
-                client._identity = await relay.admit(Request(event))
-            elif self._callbacks.authenticate is not None:
-                client._identity = identity_of(await self._callbacks.authenticate(Request(event)))
+                client._identity = await relay.admit(request)
+            else:
+                if self._keeps_requests:
+                    client._request = request
+                if self._callbacks.authenticate is not None:
+                    client._identity = identity_of(await self._callbacks.authenticate(request))
             for channel in event.channels:
                 if not await self._callbacks.may_watch(client, channel):
                     raise Refused(not_authorized([channel]), status=403)
@@ -114,6 +122,8 @@ class Openings:
             engine.accept(event.connection, event.channels, None if identity is None else identity.id)
             if is_negotiate(event):  # its transport is asked about, too
                 self._clients.pop(client.id, None)
+            elif relay is None:
+                self._roster.add(client)
         except RefusedByBackend as refused:
             engine.respond(event.connection, 200, "application/json", refused.body)
         except Refused as refused:

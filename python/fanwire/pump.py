@@ -50,6 +50,7 @@ from fanwire.relay.plain import PlainRelay, PlainRelays
 from fanwire.relay.relay import Relay
 from fanwire.relay.stats import RelayStats
 from fanwire.relay.upstreams import Upstreams
+from fanwire.roster import Roster
 from fanwire.signalr import CLOSED_WITH_ERROR, Calls
 from fanwire.snapshots import SnapshotRule, Snapshots
 from fanwire.texts import INTERNAL_ERROR, sendable
@@ -91,6 +92,7 @@ class Pump:
         self._tasks = tasks
         # Those that events or an opening told of; an idle connection that was never asked about costs nothing here.
         self._clients: dict[int, Client] = {}
+        self.roster = Roster()
         # Connections of messages that are dealt with, to be acknowledged in one call.
         self._dealt: list[int] = []
         self._acknowledging = False
@@ -109,7 +111,8 @@ class Pump:
         plain = {config.path: PlainRelay(config, *relaying) for config in relays if config.protocol == "websocket"}
         self._plain = PlainRelays(plain)
         by_path = {relay.config.path.casefold(): relay for relay in self._relays.values()}
-        self._openings = Openings(link, callbacks, tasks, self._clients, by_path, self._plain, openings_max)
+        who = self._clients, self.roster
+        self._openings = Openings(link, callbacks, tasks, *who, by_path, self._plain, openings_max)
         self._all_relays: tuple[Relay | PlainRelay, ...] = (*self._relays.values(), *plain.values())
         relayed = [RelayCollector(self._all_relays)] if relays else []
         counted = FaultsCollector(lambda: link.faults.counts), RefusedCollector(self._budgets.refused)
@@ -367,6 +370,7 @@ class Pump:
         if relay is not None:
             relay.connected(client)
         else:
+            self.roster.add(client)
             self._take(client, event)
 
     async def _greet(self, client: Client) -> None:
@@ -445,6 +449,7 @@ class Pump:
             self._plain.closed(event.connection, lambda: ClientGone(event.code, event.reason, event.by))
             return
         client._gone = ClientGone(event.code, event.reason, event.by)
+        self.roster.drop(client)
         if client._waiting:
             client._waiting.clear()
         contained = self._faults.contained

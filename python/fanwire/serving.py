@@ -87,7 +87,7 @@ def plan(
             *((pattern, PRESENCE_INTERVAL_S) for pattern in presence_patterns(channels)),
             *((rule.pattern, rule.interval) for rule in callbacks.snapshots),
         ],
-        ask_opening=bool(callbacks.authenticate or callbacks.authorize or relays),
+        ask_opening=bool(callbacks.know_clients or relays),
         ask_subscribing=callbacks.authorize is not None,
         tell_connected=bool(callbacks.on_connect or callbacks.on_disconnect or relays),
         signalr_paths=own["signalr_paths"],

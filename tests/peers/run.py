@@ -101,7 +101,9 @@ def pysignalr(folder: Path, plain: str) -> bool:
         tests = Path(room, "tests")
         subprocess.run(["cp", "-r", str(folder / "tests"), str(tests)], check=True)
         suite = tests / "test_pysignalr/test_pysignalr.py"
-        text = re.sub(r"@pytest\.fixture\(scope='module'\)\nasync def aspnet_server.*?\n\n\n", "", suite.read_text(), flags=re.S)
+        text = re.sub(
+            r"@pytest\.fixture\(scope='module'\)\nasync def aspnet_server.*?\n\n\n", "", suite.read_text(), flags=re.S
+        )
         suite.write_text(text)
         (tests / "conftest.py").write_text(plugin)
         return run("pysignalr", Path(room), "-o", "asyncio_mode=auto", str(tests), PYTHONPATH=str(folder / "src"))

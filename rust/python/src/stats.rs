@@ -67,6 +67,63 @@ impl Stats {
     }
 }
 
+#[pymethods]
+impl Stats {
+    /// The gauges, on one line.
+    fn __repr__(&self) -> String {
+        let Self { connections, subscriptions, channels, publications, deliveries, lagging, .. } = self;
+        format!(
+            "<Stats connections={connections} subscriptions={subscriptions} channels={channels} \
+             publications={publications} deliveries={deliveries} lagging={lagging}>"
+        )
+    }
+
+    /// A line a field; of what is measured as a histogram how many there were, and their mean.
+    fn __str__(&self) -> String {
+        let closes: Vec<String> = self.closes.iter().map(|(code, count)| format!("{code}: {count}")).collect();
+        let skipped: Vec<String> = self.skipped.iter().map(|(policy, count)| format!("{policy}: {count}")).collect();
+        let mut lines = vec![
+            ("connections", self.connections.to_string()),
+            ("connections_total", self.connections_total.to_string()),
+            ("handshakes_refused", self.handshakes_refused.to_string()),
+            ("accept_pauses", self.accept_pauses.to_string()),
+            ("closes", listed(&closes)),
+            ("subscriptions", self.subscriptions.to_string()),
+            ("channels", self.channels.to_string()),
+            ("publications", self.publications.to_string()),
+            ("deliveries", self.deliveries.to_string()),
+            ("lagging", self.lagging.to_string()),
+            ("overtaken", self.overtaken.to_string()),
+            ("skipped", listed(&skipped)),
+            ("expired", self.expired.to_string()),
+            ("writes", self.writes.to_string()),
+            ("bytes_out", self.bytes_out.to_string()),
+            ("bytes_in", self.bytes_in.to_string()),
+            ("completion", mean(&self.completion_buckets, self.completion_seconds)),
+        ];
+        let taken: Vec<String> = self
+            .taken
+            .iter()
+            .map(|(fraction, buckets, seconds)| format!("{fraction}: {}", mean(buckets, *seconds)))
+            .collect();
+        lines.push(("taken", listed(&taken)));
+        lines.push(("poller", self.poller.into()));
+        lines.iter().map(|(name, value)| format!("{name:19} {value}\n")).collect::<String>().trim_end().into()
+    }
+}
+
+fn listed(parts: &[String]) -> String {
+    if parts.is_empty() { "none".into() } else { parts.join(", ") }
+}
+
+/// How many there were, and how long they took on average.
+fn mean(buckets: &Buckets, seconds: f64) -> String {
+    match buckets.last() {
+        Some(&(_, count)) if count > 0 => format!("{count} of {:.3} ms", seconds * 1000.0 / count as f64),
+        _ => "none".into(),
+    }
+}
+
 /// How many took at most so many seconds, cumulative.
 fn buckets(histogram: &Histogram) -> Buckets {
     let seconds = |us: u64| if us == u64::MAX { f64::INFINITY } else { us as f64 / 1e6 };
