@@ -28,7 +28,6 @@ class Openings:
         callbacks: Callbacks,
         tasks: Tasks,
         clients: dict[int, Client],
-        roster: Roster,
         relays: Mapping[str, Relay],
         plain: PlainRelays,
         openers_max: int,
@@ -49,7 +48,8 @@ class Openings:
         # How many tasks there are.
         self._openers = 0
         self._openers_max = openers_max
-        self._roster = roster
+        self.roster = Roster()
+        """Those who were let in."""
         self._keeps_requests = callbacks.use_requests
         asked = (callbacks.authenticate, callbacks.authorize)
         self._may_wait = any(callback is not None and callback.is_async for callback in asked)
@@ -123,7 +123,7 @@ class Openings:
             if is_negotiate(event):  # its transport is asked about, too
                 self._clients.pop(client.id, None)
             elif relay is None:
-                self._roster.add(client)
+                self.roster.add(client)
         except RefusedByBackend as refused:
             engine.respond(event.connection, 200, "application/json", refused.body)
         except Refused as refused:

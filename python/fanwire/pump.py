@@ -50,7 +50,6 @@ from fanwire.relay.plain import PlainRelay, PlainRelays
 from fanwire.relay.relay import Relay
 from fanwire.relay.stats import RelayStats
 from fanwire.relay.upstreams import Upstreams
-from fanwire.roster import Roster
 from fanwire.signalr import CLOSED_WITH_ERROR, Calls
 from fanwire.snapshots import SnapshotRule, Snapshots
 from fanwire.texts import INTERNAL_ERROR, sendable
@@ -92,7 +91,6 @@ class Pump:
         self._tasks = tasks
         # Those that events or an opening told of; an idle connection that was never asked about costs nothing here.
         self._clients: dict[int, Client] = {}
-        self.roster = Roster()
         # Connections of messages that are dealt with, to be acknowledged in one call.
         self._dealt: list[int] = []
         self._acknowledging = False
@@ -111,8 +109,8 @@ class Pump:
         plain = {config.path: PlainRelay(config, *relaying) for config in relays if config.protocol == "websocket"}
         self._plain = PlainRelays(plain)
         by_path = {relay.config.path.casefold(): relay for relay in self._relays.values()}
-        who = self._clients, self.roster
-        self._openings = Openings(link, callbacks, tasks, *who, by_path, self._plain, openings_max)
+        self._openings = Openings(link, callbacks, tasks, self._clients, by_path, self._plain, openings_max)
+        self.roster = self._openings.roster
         self._all_relays: tuple[Relay | PlainRelay, ...] = (*self._relays.values(), *plain.values())
         relayed = [RelayCollector(self._all_relays)] if relays else []
         counted = FaultsCollector(lambda: link.faults.counts), RefusedCollector(self._budgets.refused)
