@@ -50,6 +50,7 @@ from fanwire.relay.plain import PlainRelay, PlainRelays
 from fanwire.relay.relay import Relay
 from fanwire.relay.stats import RelayStats
 from fanwire.relay.upstreams import Upstreams
+from fanwire.roster import Roster
 from fanwire.signalr import CLOSED_WITH_ERROR, Calls
 from fanwire.snapshots import SnapshotRule, Snapshots
 from fanwire.texts import INTERNAL_ERROR, sendable
@@ -110,7 +111,6 @@ class Pump:
         self._plain = PlainRelays(plain)
         by_path = {relay.config.path.casefold(): relay for relay in self._relays.values()}
         self._openings = Openings(link, callbacks, tasks, self._clients, by_path, self._plain, openings_max)
-        self.roster = self._openings.roster
         self._all_relays: tuple[Relay | PlainRelay, ...] = (*self._relays.values(), *plain.values())
         relayed = [RelayCollector(self._all_relays)] if relays else []
         counted = FaultsCollector(lambda: link.faults.counts), RefusedCollector(self._budgets.refused)
@@ -198,6 +198,11 @@ class Pump:
                 if client is not None:
                     client._is_turned_away = True  # what it sends until it is out is not dealt with
                 self._endings.close(connection, 1011, INTERNAL_ERROR)
+
+    @property
+    def roster(self) -> Roster:
+        """Who is connected."""
+        return self._openings.roster
 
     def relay_stats(self) -> list[RelayStats]:
         """How the relays stand."""
