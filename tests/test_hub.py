@@ -42,9 +42,9 @@ class TestRegistering:
     def test_decorators_give_the_function_back(self) -> None:
         hub = fanwire.Hub()
 
-        def function() -> None: ...
+        def function(client: object) -> None: ...
 
-        assert hub.authenticate(function) is function
+        assert hub.on_connect(function) is function
         assert hub.method("x")(function) is function
         assert hub.method(function) is function
 

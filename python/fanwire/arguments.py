@@ -1,31 +1,42 @@
 """What a call carries, read as the annotations of the method say. ✗ what is done with it.
 
-Types are msgspec's: ``int``, ``str``, ``list[float]``, dataclasses, ``TypedDict``, ``datetime`` and so on; without an
-annotation anything goes. JSON has base64 for ``bytes`` and ISO 8601 for ``datetime``, as .NET writes them.
+Types are msgspec's: ``int``, ``str``, ``list[float]``, dataclasses, ``TypedDict``, ``datetime`` and so on, and models
+of pydantic, which pydantic reads; without an annotation anything goes. JSON has base64 for ``bytes`` and ISO 8601 for
+``datetime``, as .NET writes them.
 """
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator
+import sys
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from fanwire.logs import hub_log
-
 STREAMS = (AsyncIterator, AsyncIterable, AsyncGenerator)
 """Annotations of a parameter that takes what a client streams."""
+PLAIN_STREAMS = (Iterator, Generator, Iterable)
+"""What a method may say that it returns, besides, to give a stream without awaiting."""
 
 
 class Decoder:
-    """Reads one value of a type, from JSON or MessagePack."""
+    """Reads one value of a type, from JSON or MessagePack.
+
+    Raises:
+        TypeError: nothing can be read as such a type.
+        NameError: the type holds a name that does not stand for anything yet.
+    """
 
     __slots__ = ("_json", "_msgpack", "name")
 
     def __init__(self, name: str, type_: Any) -> None:
         self.name = name
-        self._json: msgspec.json.Decoder[Any] = msgspec.json.Decoder(type_)
-        self._msgpack: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(type_)
+        type_ = Any if type_ is object else type_
+        for unknown in custom_types(type_):
+            if not is_pydantic(unknown):
+                raise TypeError(f"nothing reads a {unknown.__module__}.{unknown.__qualname__}")
+        self._json: msgspec.json.Decoder[Any] = msgspec.json.Decoder(type_, dec_hook=read_pydantic)
+        self._msgpack: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(type_, dec_hook=read_pydantic)
 
     def decode(self, data: bytes | msgspec.Raw, is_json: bool) -> Any:
         """The value. Raises ValueError with the name of what it is for, and what is wrong."""
@@ -33,6 +44,38 @@ class Decoder:
             return self._json.decode(data) if is_json else self._msgpack.decode(data)
         except (msgspec.DecodeError, RecursionError) as error:
             raise ValueError(f"{self.name}: {error}") from error
+
+
+def custom_types(type_: Any) -> Iterator[Any]:
+    """Those that msgspec does not read by itself, anywhere in a type."""
+    waiting: list[msgspec.inspect.Type | msgspec.inspect.Field] = [msgspec.inspect.type_info(type_)]
+    seen: set[int] = set()
+    while waiting:
+        info = waiting.pop()
+        if id(info) in seen:
+            continue
+        seen.add(id(info))
+        if isinstance(info, msgspec.inspect.CustomType):
+            yield get_origin(info.cls) or info.cls
+        for name in getattr(info, "__struct_fields__", ()):
+            value = getattr(info, name)
+            parts = value if isinstance(value, tuple) else (value,)
+            waiting += [part for part in parts if isinstance(part, msgspec.inspect.Type | msgspec.inspect.Field)]
+
+
+def is_pydantic(type_: Any) -> bool:
+    """Whether it is a model of pydantic; where pydantic was never imported there are none."""
+    pydantic = sys.modules.get("pydantic")
+    return pydantic is not None and isinstance(type_, type) and issubclass(type_, pydantic.BaseModel)
+
+
+def read_pydantic(type_: Any, value: Any) -> Any:
+    """The model out of what stands for it. Raises ValueError with all that is wrong, on one line."""
+    try:
+        return type_.model_validate(value)
+    except sys.modules["pydantic"].ValidationError as error:
+        wrong = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}".removeprefix(": ") for one in error.errors())
+        raise ValueError("; ".join(wrong)) from error
 
 
 ITEMS = Decoder("arguments", list[msgspec.Raw])
@@ -43,7 +86,8 @@ class Signature:
     """The parameters of a method behind its client.
 
     Raises:
-        TypeError: an annotation that nothing can be read as.
+        TypeError: an annotation that nothing can be read as; it names the parameter.
+        NameError: an annotation that holds a name which does not stand for anything yet; it names the parameter.
     """
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
@@ -58,7 +102,7 @@ class Signature:
         except ValueError:  # some built-in functions do not tell theirs
             self._rest = ANY
             return
-        hints = _hints(name, function)
+        hints = _hints(name, function, parameters)
         place = 0
         for parameter in parameters:
             hint = hints.get(parameter.name, Any)
@@ -76,6 +120,8 @@ class Signature:
                         if parameter.default is parameter.empty:
                             self._required = len(self._parameters)
                     place += 1
+            except NameError as error:  # in a field of a dataclass, say
+                raise NameError(f"method {name!r}: {what} cannot be of type {hint}: {error}") from error
             except TypeError as error:
                 raise TypeError(f"method {name!r}: {what} cannot be of type {hint}: {error}") from error
 
@@ -96,21 +142,69 @@ class Signature:
         return arguments
 
 
-def _hints(method: str, function: Callable[..., Any]) -> dict[str, Any]:
-    target = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
+def check_parameters(
+    what: str, function: Callable[..., Any], given: tuple[str, ...], *, takes_more: bool = False
+) -> None:
+    """Raises TypeError, which names the parameter, unless `function` can be called with so many arguments.
+
+    Args:
+        what: what it is registered as.
+        given: names of what it is called with, in order.
+        takes_more: whether it may be called with more.
+    """
+    if not callable(function):
+        raise TypeError(f"{what} must be a function, not {type(function).__name__}")
     try:
-        return get_type_hints(inspect.unwrap(target), include_extras=True)
-    except (NameError, TypeError, AttributeError):  # a name that only the type checker knows: one by one, then
-        return dict(_hints_one_by_one(method, inspect.unwrap(target)))
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # some built-in functions do not tell theirs
+        return
+    call = f"{what} is called as {getattr(function, '__name__', 'function')}({', '.join(given)}{', …' * takes_more})"
+    places = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    has_rest = any(one.kind is one.VAR_POSITIONAL for one in parameters)
+    if len(places) < len(given) and not has_rest:
+        raise TypeError(f"{call}, but it takes no {given[len(places)]!r}")
+    surplus = [] if takes_more else places[len(given) :]
+    surplus += [one for one in parameters if one.kind is one.KEYWORD_ONLY]
+    for one in surplus:
+        if one.default is one.empty:
+            raise TypeError(f"{call}, but its parameter {one.name!r} gets nothing and has no default")
 
 
-def _hints_one_by_one(method: str, function: Any) -> Iterator[tuple[str, Any]]:
+def gives_stream(function: Callable[..., Any]) -> tuple[bool, bool]:
+    """Whether what a call of it returns is a stream of items, and whether a plain iterator gives them.
+
+    That is a generator, async or not, or a ``def`` whose annotation says that it returns one or an iterator.
+    """
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        return True, inspect.isgeneratorfunction(function)
+    if inspect.iscoroutinefunction(function):
+        return False, False
+    try:
+        returned = get_type_hints(inspect.unwrap(function)).get("return")
+    except Exception:  # an annotation that names nothing, or an object that has none: no stream, then
+        return False, False
+    kind = get_origin(returned) or returned
+    return kind in STREAMS or kind in PLAIN_STREAMS, kind in PLAIN_STREAMS
+
+
+def _hints(method: str, function: Callable[..., Any], parameters: list[inspect.Parameter]) -> dict[str, Any]:
+    target = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
+    target = inspect.unwrap(target)
+    try:
+        return get_type_hints(target, include_extras=True)
+    except Exception:  # perhaps only the client's, or what is returned: one by one, then
+        return dict(_hints_one_by_one(method, target, {parameter.name for parameter in parameters}))
+
+
+def _hints_one_by_one(method: str, function: Any, wanted: set[str]) -> Iterator[tuple[str, Any]]:
     names = getattr(function, "__globals__", {})
-    parameters = list(inspect.signature(function).parameters)
     for name, annotation in getattr(function, "__annotations__", {}).items():
+        if name not in wanted:
+            continue
         one = SimpleNamespace(__annotations__={name: annotation})
         try:
             yield from get_type_hints(one, globalns=names, include_extras=True).items()
-        except (NameError, TypeError, AttributeError) as error:
-            if name in parameters[1:] and name != "self":
-                hub_log.warning("method %r: argument %r is not checked: its annotation: %s", method, name, error)
+        except NameError as error:
+            raise NameError(f"method {method!r}: argument {name!r} is annotated {annotation!r}, but {error}") from error
+        except Exception as error:
+            raise TypeError(f"method {method!r}: argument {name!r} is annotated {annotation!r}: {error}") from error

@@ -1,12 +1,13 @@
 """A SignalR hub beside the main one. ✗ what its methods do."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar, overload
+from typing import Any, Concatenate, TypeVar, overload
 
-from fanwire._loop import Callback
+from fanwire.client import Client
 from fanwire.methods import Method, Methods
 
-F = TypeVar("F", bound=Callable[..., Any])
+M = TypeVar("M", bound=Callable[Concatenate[Client, ...], Any])
+"""A method: its client, and what it is called with."""
 
 
 class Endpoint:
@@ -19,17 +20,21 @@ class Endpoint:
         self._may_register = may_register
 
     @overload
-    def method(self, name: F) -> F: ...
+    def method(self, name: M) -> M: ...
     @overload
-    def method(self, name: str) -> Callable[[F], F]: ...
+    def method(self, name: str) -> Callable[[M], M]: ...
     def method(self, name: Any) -> Any:
         """Let clients of this path call the function; see ``Hub.method``."""
         if not isinstance(name, str):
+            if not callable(name):
+                raise TypeError(f"a method must be a function, not {type(name).__name__}")
+            if not hasattr(name, "__name__"):
+                raise TypeError(f"{name!r} has no name of its own: register it with method('Name')")
             return self.method(name.__name__)(name)
 
-        def register(function: F) -> F:
+        def register(function: M) -> M:
             self._may_register(f"method {name!r}")
-            self._methods.add(Method(name, Callback(function)))
+            self._methods.add(Method(name, function))
             return function
 
         return register

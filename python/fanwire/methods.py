@@ -1,10 +1,14 @@
 """Methods that clients may call, and calls of the raw protocol: ``{"call": "PlaceBet", "args": […], "id": 1}``."""
 
-import inspect
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+from anyio.lowlevel import checkpoint
 
 from fanwire._engine import Call, encode_json
 from fanwire._loop import Callback
-from fanwire.arguments import Signature
+from fanwire.arguments import Signature, check_parameters, gives_stream
 from fanwire.client import Client
 from fanwire.errors import CallFailed, EncodeError, HubError, PayloadTooBig, Refused
 from fanwire.texts import INTERNAL_ERROR
@@ -16,14 +20,28 @@ TOLD = (CallFailed, HubError, Refused)
 class Method:
     """A function that clients may call by a name."""
 
-    __slots__ = ("callback", "is_stream", "name", "signature")
+    __slots__ = ("_function", "callback", "is_stream", "name", "signature")
 
-    def __init__(self, name: str, callback: Callback) -> None:
+    signature: Signature
+    """How arguments are read. Set when it is made, or by ``settle``."""
+
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self.name = name
-        self.callback = callback
-        self.signature = Signature(name, callback.function)
-        self.is_stream: bool = inspect.isasyncgenfunction(callback.function)
-        """Whether it gives a stream: an async generator."""
+        self._function = function
+        check_parameters(f"method {name!r}", function, ("client",), takes_more=True)
+        self.is_stream, is_plain = gives_stream(function)
+        """Whether it gives a stream: a generator, async or not."""
+        self.callback = Callback(awaited(function) if is_plain else function)
+        with suppress(NameError):  # a name that is defined below, perhaps
+            self.signature = Signature(name, function)
+
+    def settle(self) -> None:
+        """Read the annotations that could not be read before. Raises TypeError for one that still cannot be."""
+        if not hasattr(self, "signature"):
+            try:
+                self.signature = Signature(self.name, self._function)
+            except NameError as error:
+                raise TypeError(f"{error}; it must be there when the program runs, or be Any") from error
 
     async def answer(self, client: Client, call: Call) -> None:
         """Call the function and send what came of it. Raises nothing but cancellation."""
@@ -54,6 +72,23 @@ class Method:
             reply_error(client, id, INTERNAL_ERROR)
 
 
+def awaited(function: Callable[..., Iterable[Any]]) -> Callable[..., AsyncIterator[Any]]:
+    """A generator as an async one. It runs in the loop, which has a turn between two items."""
+
+    async def stream(*arguments: Any) -> AsyncIterator[Any]:
+        items = iter(function(*arguments))
+        try:
+            for item in items:
+                yield item
+                await checkpoint()
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+
+    return stream
+
+
 class Methods:
     """The methods of one hub, by name; SignalR compares names without regard to case."""
 
@@ -72,6 +107,11 @@ class Methods:
 
     def __bool__(self) -> bool:
         return bool(self._by_name)
+
+    def settle(self) -> None:
+        """Before they are called: see ``Method.settle``."""
+        for method in self._by_name.values():
+            method.settle()
 
     def get(self, name: str) -> Method | None:
         """The method of exactly this name."""

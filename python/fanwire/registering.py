@@ -1,18 +1,32 @@
 """What the application registers with its hub before it serves. ✗ serving ✗ what callbacks are asked when."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, overload
 
 from fanwire._engine import matches
 from fanwire._loop import Callback
+from fanwire.arguments import check_parameters
+from fanwire.auth import Identity, Request
 from fanwire.callbacks import Callbacks
+from fanwire.client import Client
 from fanwire.config.paths import dotted
-from fanwire.endpoint import Endpoint
+from fanwire.endpoint import Endpoint, M
+from fanwire.errors import ClientGone
 from fanwire.methods import Methods
+from fanwire.presence import PresenceChange
 from fanwire.relay.config import RelayConfig
 from fanwire.snapshots import SnapshotRule, check_snapshot
 
-F = TypeVar("F", bound=Callable[..., Any])
+# What each callback takes and gives; sync or async.
+Authenticate = TypeVar(
+    "Authenticate", bound=Callable[[Request], Identity | str | Awaitable[Identity | str | None] | None]
+)
+Authorize = TypeVar("Authorize", bound=Callable[[Client, str], bool | Awaitable[bool]])
+OnConnect = TypeVar("OnConnect", bound=Callable[[Client], object])
+OnDisconnect = TypeVar("OnDisconnect", bound=Callable[[Client, ClientGone], object])
+OnMessage = TypeVar("OnMessage", bound=Callable[[Client, str | bytes], object])
+OnPresence = TypeVar("OnPresence", bound=Callable[[PresenceChange], object])
+Snapshot = TypeVar("Snapshot", bound=Callable[[str], object])
 
 
 class Registering:
@@ -23,7 +37,7 @@ class Registering:
         self._relays: list[RelayConfig] = []
         self._is_serving = False
 
-    def authenticate(self, function: F) -> F:
+    def authenticate(self, function: Authenticate) -> Authenticate:
         """Have `function(request)` say who connects, once for each connection; sync or async; for use as a decorator.
 
         It returns ``Identity``, a ``str`` (its id) or None for an anonymous client, or raises
@@ -31,20 +45,20 @@ class Registering:
         only afterwards; at most ``openings_max`` async calls are at work at once.
         """
         self._may_register("authenticate", self._callbacks.authenticate)
-        self._callbacks.authenticate = Callback(function)
+        self._callbacks.authenticate = checked("authenticate", function, ("request",))
         return function
 
-    def authorize(self, function: F) -> F:
+    def authorize(self, function: Authorize) -> Authorize:
         """Have `function(client, channel) -> bool` allow each subscription that a client asks for; sync or async.
 
         Channels of the query are asked about before the connection is accepted: one denial refuses it with 403.
         A later denial is answered with an error, and the client's other channels stay. ``Hub.subscribe`` does not ask.
         """
         self._may_register("authorize", self._callbacks.authorize)
-        self._callbacks.authorize = Callback(function)
+        self._callbacks.authorize = checked("authorize", function, ("client", "channel"))
         return function
 
-    def on_connect(self, function: F) -> F:
+    def on_connect(self, function: OnConnect) -> OnConnect:
         """Have `function(client)` hear of each client once it is connected, before its first message; sync or async.
 
         Of a SignalR client that is after its handshake. What the client sends waits until it returns. If it raises, the
@@ -52,41 +66,41 @@ class Registering:
         a SignalR client with a Close message.
         """
         self._may_register("on_connect", self._callbacks.on_connect)
-        self._callbacks.on_connect = Callback(function)
+        self._callbacks.on_connect = checked("on_connect", function, ("client",))
         return function
 
-    def on_disconnect(self, function: F) -> F:
+    def on_disconnect(self, function: OnDisconnect) -> OnDisconnect:
         """Have `function(client, gone)` hear of the end of each connected client, once and last; sync or async.
 
         `gone` is a ``ClientGone``: by whom, with which close code and reason. Not called for a client that
         ``on_connect`` turned away, nor for those that are still there when ``drain_timeout`` is over.
         """
         self._may_register("on_disconnect", self._callbacks.on_disconnect)
-        self._callbacks.on_disconnect = Callback(function)
+        self._callbacks.on_disconnect = checked("on_disconnect", function, ("client", "gone"))
         return function
 
-    def on_message(self, function: F) -> F:
+    def on_message(self, function: OnMessage) -> OnMessage:
         """Have `function(client, data)` take what else a client of the raw protocol sends; sync or async.
 
         One client's messages come one after another, in order. Without it such messages are dropped. If it raises, that
         is logged and the client told ``{"error":"internal error"}``, or what a ``CallFailed`` or ``Refused`` says.
         """
         self._may_register("on_message", self._callbacks.on_message)
-        self._callbacks.on_message = Callback(function)
+        self._callbacks.on_message = checked("on_message", function, ("client", "data"))
         return function
 
-    def on_presence(self, function: F) -> F:
+    def on_presence(self, function: OnPresence) -> OnPresence:
         """Have `function(change)`, a ``PresenceChange``, hear who came to channels with ``presence`` and who went.
 
         Sync or async; changes of a quarter of a second come together, a channel's in their order.
         """
         self._may_register("on_presence", self._callbacks.on_presence)
-        self._callbacks.on_presence = Callback(function)
+        self._callbacks.on_presence = checked("on_presence", function, ("change",))
         return function
 
     def snapshot(
         self, pattern: str, *, interval: float = 1.0, timeout: float = 5.0, event: str | None = None
-    ) -> Callable[[F], F]:
+    ) -> Callable[[Snapshot], Snapshot]:
         """Have `function(channel)` give the state of a channel that matches `pattern`, for new subscribers alone.
 
         Asked at most once in `interval` seconds a channel, however many join: they wait for what it returns, begin with
@@ -98,23 +112,24 @@ class Registering:
         matches(pattern, "")  # raises InvalidChannel for a pattern that cannot be one
         self._may_register(f"snapshot of {pattern!r}")
 
-        def register(function: F) -> F:
-            rule = SnapshotRule(pattern, Callback(function), interval, timeout, event)
+        def register(function: Snapshot) -> Snapshot:
+            callback = checked(f"snapshot of {pattern!r}", function, ("channel",))
+            rule = SnapshotRule(pattern, callback, interval, timeout, event)
             self._callbacks.snapshots.append(rule)
             return function
 
         return register
 
     @overload
-    def method(self, name: F) -> F: ...
+    def method(self, name: M) -> M: ...
     @overload
-    def method(self, name: str) -> Callable[[F], F]: ...
+    def method(self, name: str) -> Callable[[M], M]: ...
     def method(self, name: Any) -> Any:
         """Let clients call `function(client, *args)` as `name` (bare: as the function's own name); sync or async.
 
         Arguments are read as the annotations say, and a call whose arguments are wrong is an error. What the function
         returns is the reply. ``HubError``, ``CallFailed`` and ``Refused`` are answered with their text; another
-        exception is logged, and the client told that there was one. To SignalR clients an async generator is a stream,
+        exception is logged, and the client told that there was one. To SignalR clients a generator is a stream,
         and a parameter annotated ``AsyncIterator[T]`` takes a stream of theirs.
         """
         return Endpoint("", self._callbacks.methods, self._may_register).method(name)
@@ -143,3 +158,9 @@ class Registering:
             raise RuntimeError(f"{what} must be registered before the hub serves")
         if before is not None:
             raise ValueError(f"{what} is registered already")
+
+
+def checked(what: str, function: Callable[..., Any], given: tuple[str, ...]) -> Callback:
+    """The callback. Raises TypeError for a function that cannot be called so."""
+    check_parameters(what, function, given)
+    return Callback(function)

@@ -68,6 +68,8 @@ def plan(
     options: Mapping[str, Any],
 ) -> Plan:
     """What is to be served with `options`, which are checked. Raises TypeError and ValueError for a bad one."""
+    for methods in (callbacks.methods, *callbacks.endpoints.values()):
+        methods.settle()
     merged: dict[str, Any] = {**OWN, **options}
     own = {name: merged.pop(name) for name in OWN}
     merged["origins"] = origins_of(merged.get("origins"))
