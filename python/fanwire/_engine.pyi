@@ -186,6 +186,8 @@ class Opening:
     """What the query asks to watch, decoded."""
     protocol: str
     """``raw``, ``sse``, ``signalr``, or ``websocket`` on a path whose WebSockets are relayed."""
+    subprotocols: list[str]
+    """What its upgrade offers, the preferred first."""
 
 @final
 class Asking:
@@ -427,14 +429,31 @@ class Engine:
         """As ``publish``, to the SignalR connections of this path."""
     def flush(self) -> None:
         """Wake the shards for what was published with `deferred`."""
-    def accept(self, connection: int, channels: Sequence[str], user: str | None = None) -> None:
-        """Finish an Opening: answer the upgrade, subscribed to `channels` from its first byte, as `user`'s."""
+    def accept(
+        self,
+        connection: int,
+        channels: Sequence[str],
+        user: str | None = None,
+        headers: Sequence[tuple[str, str]] = (),
+        subprotocol: str | None = None,
+    ) -> None:
+        """Finish an Opening: answer it with success, subscribed to `channels` from its first byte, as `user`'s.
+
+        Args:
+            headers: added to the response, of a negotiate, upgrade or event stream.
+            subprotocol: of a raw WebSocket: one of those that it offers, or none.
+
+        Raises ValueError for a header that may not be set: its name is no token, its value not visible ASCII, or it
+        is the engine's own.
+        """
     def accept_relayed(self, connection: int, subprotocol: str | None = None) -> None:
         """Finish an Opening of protocol ``websocket``, with the subprotocol that its backend chose."""
-    def refuse(self, connection: int, status: int, reason: str) -> None:
-        """Answer an Opening or Asking with an error status and `reason` as plain text."""
-    def respond(self, connection: int, status: int, content_type: str, body: bytes) -> None:
-        """Answer an Asking."""
+    def refuse(self, connection: int, status: int, reason: str, headers: Sequence[tuple[str, str]] = ()) -> None:
+        """Answer an Opening or Asking with an error status and `reason` as plain text. Headers as in ``accept``."""
+    def respond(
+        self, connection: int, status: int, content_type: str, body: bytes, headers: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """Answer an Asking. Headers as in ``accept``."""
     def publish_snapshot(self, channel: str, data: Any, event: str | None = None) -> Position:
         """Append the state of a channel, for subscribers that wait for it alone. Raises as ``publish``."""
     def give_up_snapshot(self, channel: str, why: str) -> None:

@@ -92,6 +92,14 @@ pub enum EngineError {
         /// What was given.
         code: u16,
     },
+    /// A response header or subprotocol that the application may not set.
+    #[error("header {name:?} {why}")]
+    InvalidHeader {
+        /// Its name as given.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// A reason that does not fit into a Close frame (§5.5).
     #[error("close reason of {bytes} bytes is over the bound of 123")]
     ReasonTooLong {

@@ -17,14 +17,14 @@ use crate::protocol::signalr::negotiate::Transport;
 pub enum Command {
     /// Takes connections from this listening socket.
     Listen(crate::shard::Listener),
-    /// Finishes an opening: answer it, then these subscriptions; the user whom it belongs to.
-    Accept(ConnectionId, Vec<Watched>, Option<Box<str>>),
+    /// Finishes an opening: answer it so, then these subscriptions; the user whom it belongs to.
+    Accept(ConnectionId, Vec<Watched>, Option<Box<str>>, Reply),
     /// Finishes the opening of a relayed WebSocket, with the subprotocol that its backend chose.
     AcceptRelayed(ConnectionId, Option<Box<str>>),
     /// A socket whose first request, in these bytes, is for a connection of this shard.
     Adopt(OwnedFd, Vec<u8>),
-    /// Answers a request: status, content type, body. Closes after it when the status is an error.
-    Respond(ConnectionId, u16, Box<str>, Box<[u8]>),
+    /// Answers a request: status, content type, body, headers besides. Closes after it when the status is an error.
+    Respond(ConnectionId, u16, Box<str>, Box<[u8]>, Box<[Header]>),
     /// Adds a subscription that begins there, behind private bytes, already framed.
     Subscribe(ConnectionId, Watched, Origin, Box<[u8]>),
     /// Decides on what a client asked to watch, and answers it.
@@ -53,6 +53,18 @@ pub enum Command {
     Drain(u16, Box<str>, Duration),
     /// Ends the thread.
     Stop,
+}
+
+/// A header that the application adds to a response: name and value.
+pub type Header = (Box<str>, Box<str>);
+
+/// What the application adds to the response that opens a connection.
+#[derive(Clone, Debug, Default)]
+pub struct Reply {
+    /// In the response to a negotiate, an upgrade or an event stream's request.
+    pub headers: Vec<Header>,
+    /// Which of the subprotocols that the client offered; of a raw WebSocket only.
+    pub subprotocol: Option<Box<str>>,
 }
 
 /// What the application decided on a client's request to watch channels.
@@ -242,6 +254,8 @@ pub struct Request {
     pub channels: Vec<String>,
     /// Which wire it will speak.
     pub format: Format,
+    /// The WebSocket subprotocols that it offers, the preferred first.
+    pub subprotocols: Vec<String>,
     /// Its path is that of a relayed WebSocket.
     pub is_relayed: bool,
 }

@@ -10,7 +10,7 @@ use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use fanwire_core::channel::Origin;
-use fanwire_core::messages::{ConnectionId, Event};
+use fanwire_core::messages::{ConnectionId, Event, Reply};
 use fanwire_core::protocol::Payload;
 use fanwire_core::{Engine, Settings};
 use socket2::SockRef;
@@ -52,7 +52,7 @@ fn open(engine: &Engine, address: &str, channels: &[&str]) -> (ConnectionId, Cli
     std::thread::scope(|scope| {
         let client = scope.spawn(|| connect(address, ""));
         let id = next_opening(engine);
-        engine.accept(id, channels.iter().copied(), None).expect("the engine runs");
+        engine.accept(id, channels.iter().copied(), None, Reply::default()).expect("the engine runs");
         (id, joined(client))
     })
 }
@@ -127,7 +127,9 @@ fn a_subscriber_of_a_channel_with_a_long_unsent_log_gets_what_follows() {
             // The shard is busy for a while with somebody's many subscriptions.
             let third = scope.spawn(|| connect(&address, ""));
             let names: Vec<String> = (0..12_000).map(|index| format!("n{index}")).collect();
-            engine.accept(next_opening(&engine), names.iter().map(String::as_str), None).expect("the engine runs");
+            engine
+                .accept(next_opening(&engine), names.iter().map(String::as_str), None, Reply::default())
+                .expect("the engine runs");
             eventually("it began with them", || engine.stats().subscriptions > 1);
             let filler = "x".repeat(60_000);
             (0..300).for_each(|_| {
@@ -272,7 +274,7 @@ fn a_subscriber_is_not_left_behind_the_head_when_the_last_other_one_leaves() {
                 await_turn(&engine);
                 "other"
             }));
-            engine.accept(id, names, None).expect("the engine runs");
+            engine.accept(id, names, None, Reply::default()).expect("the engine runs");
             joined(second)
         });
         for _ in 0..3 {
@@ -478,7 +480,7 @@ fn openings_over_the_bound_of_events_are_reported_when_events_are_taken() {
     on_each_poller(|settings| {
         let (engine, clients) = crowd(settings);
         for _ in 0..clients.len() {
-            engine.accept(next_opening(&engine), [], None).expect("the engine runs");
+            engine.accept(next_opening(&engine), [], None, Reply::default()).expect("the engine runs");
         }
         for mut client in clients {
             let mut head = [0; 12];

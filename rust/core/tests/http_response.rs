@@ -138,3 +138,27 @@ mod query {
         }
     }
 }
+
+/// RFC 9110 §5.1, §5.5, §7.6.1: an application's header forges nothing and frames nothing.
+#[test]
+fn an_application_may_not_set_what_frames_the_message_or_forges_a_header() {
+    use fanwire_core::http::header_fault;
+    for (name, value) in [("Set-Cookie", "a=b; Path=/"), ("WWW-Authenticate", "Basic realm=\"x\""), ("X-Empty", "")] {
+        assert_eq!(header_fault(name, value), None);
+    }
+    for (name, value) in [
+        ("", "x"),
+        ("a b", "x"),
+        ("X:", "x"),
+        ("X-A", "a\r\nSet-Cookie: b"),
+        ("X-A", "a\nb"),
+        ("X-A", "a\0b"),
+        ("X-A", "ä"),
+        ("content-length", "3"),
+        ("Transfer-Encoding", "chunked"),
+        ("UPGRADE", "x"),
+        ("Sec-WebSocket-Accept", "x"),
+    ] {
+        assert!(header_fault(name, value).is_some(), "{name}: {value:?}");
+    }
+}

@@ -3,7 +3,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use fanwire_core::channel::{Origin, Publication};
-use fanwire_core::messages::ConnectionId;
+use fanwire_core::messages::{ConnectionId, Header, Reply};
 use fanwire_core::protocol::signalr::{HubMessage, Outcome};
 use fanwire_core::protocol::{Format, Payload};
 use fanwire_core::{Audience, Engine as CoreEngine, EngineError};
@@ -147,10 +147,19 @@ impl Engine {
         self.0.flush();
     }
 
-    #[pyo3(signature = (connection, channels, user = None))]
-    fn accept(&self, py: Python<'_>, connection: u64, channels: Vec<String>, user: Option<&str>) -> PyResult<()> {
+    #[pyo3(signature = (connection, channels, user = None, headers = Vec::new(), subprotocol = None))]
+    fn accept(
+        &self,
+        py: Python<'_>,
+        connection: u64,
+        channels: Vec<String>,
+        user: Option<&str>,
+        headers: Vec<(String, String)>,
+        subprotocol: Option<String>,
+    ) -> PyResult<()> {
         let id = ConnectionId::from_bits(connection);
-        self.0.accept(id, channels.iter().map(String::as_str), user).map_err(|error| to_pyerr(py, error))
+        let reply = Reply { headers: boxed(headers), subprotocol: subprotocol.map(Into::into) };
+        self.0.accept(id, channels.iter().map(String::as_str), user, reply).map_err(|error| to_pyerr(py, error))
     }
 
     #[pyo3(signature = (connection, subprotocol = None))]
@@ -159,15 +168,33 @@ impl Engine {
         self.0.accept_relayed(id, subprotocol).map_err(|error| to_pyerr(py, error))
     }
 
-    fn refuse(&self, py: Python<'_>, connection: u64, status: u16, reason: &str) -> PyResult<()> {
+    #[pyo3(signature = (connection, status, reason, headers = Vec::new()))]
+    fn refuse(
+        &self,
+        py: Python<'_>,
+        connection: u64,
+        status: u16,
+        reason: &str,
+        headers: Vec<(String, String)>,
+    ) -> PyResult<()> {
         let body = if reason.is_empty() { String::new() } else { format!("{reason}\n") };
         let content_type = if body.is_empty() { "" } else { "text/plain; charset=utf-8" };
-        self.respond(py, connection, status, content_type, body.as_bytes())
+        self.respond(py, connection, status, content_type, body.as_bytes(), headers)
     }
 
-    fn respond(&self, py: Python<'_>, connection: u64, status: u16, content_type: &str, body: &[u8]) -> PyResult<()> {
+    #[pyo3(signature = (connection, status, content_type, body, headers = Vec::new()))]
+    fn respond(
+        &self,
+        py: Python<'_>,
+        connection: u64,
+        status: u16,
+        content_type: &str,
+        body: &[u8],
+        headers: Vec<(String, String)>,
+    ) -> PyResult<()> {
         let id = ConnectionId::from_bits(connection);
-        self.0.respond(id, status, content_type, body).map_err(|error| to_pyerr(py, error))
+        let answer = (status, boxed(headers));
+        self.0.respond(id, answer, content_type, body).map_err(|error| to_pyerr(py, error))
     }
 
     #[pyo3(signature = (connection, channel, since = None, start = None))]
@@ -481,6 +508,11 @@ impl Engine {
 
 fn completion<'a>(id: &'a str, outcome: Outcome<'a>) -> HubMessage<'a> {
     HubMessage::Completion { id: Cow::Borrowed(id), outcome }
+}
+
+/// Headers as the engine takes them.
+fn boxed(headers: Vec<(String, String)>) -> Vec<Header> {
+    headers.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
 fn ttl_ns(seconds: f64) -> Result<u64, EngineError> {

@@ -19,6 +19,7 @@ pub(crate) fn to_pyerr(py: Python<'_>, error: EngineError) -> PyErr {
             raise(py, "ListenFailed", (cause.raw_os_error().unwrap_or(0), strerror, address))
         }
         EngineError::InvalidCloseCode { .. }
+        | EngineError::InvalidHeader { .. }
         | EngineError::ReasonTooLong { .. }
         | EngineError::InvalidEvent { .. }
         | EngineError::KeyTooLong { .. }

@@ -21,7 +21,7 @@ event_class! {
     /// A connection whose upgrade request waits for `accept` or `refuse`.
     Opening {
         connection: u64, method: String, target: String, headers: Vec<(String, String)>, peer: String,
-        channels: Vec<String>, protocol: &'static str,
+        channels: Vec<String>, protocol: &'static str, subprotocols: Vec<String>,
     }
 }
 event_class! {
@@ -111,7 +111,7 @@ pub(crate) fn add_classes(module: &Bound<'_, PyModule>) -> PyResult<()> {
 pub(crate) fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
     Ok(match event {
         Event::Opening(id, request) => {
-            let Request { method, target, headers, peer, channels, format, is_relayed } = *request;
+            let Request { method, target, headers, peer, channels, format, subprotocols, is_relayed } = *request;
             let protocol = match format {
                 _ if is_relayed => "websocket",
                 Format::Sse => "sse",
@@ -119,7 +119,8 @@ pub(crate) fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
                 _ => "signalr",
             };
             let (connection, headers) = (id.to_bits(), decode(headers));
-            Py::new(py, Opening { connection, method, target, headers, peer, channels, protocol })?.into_any()
+            let opening = Opening { connection, method, target, headers, peer, channels, protocol, subprotocols };
+            Py::new(py, opening)?.into_any()
         }
         Event::Asking(id, request) => {
             let Request { method, target, headers, peer, .. } = *request;

@@ -17,7 +17,8 @@ use std::time::Duration;
 use crate::channel::{Appended, Channel, KEY_BYTES_MAX, Origin, Publication, Registry, Watch, check_name};
 use crate::error::{EngineError, SettingsError};
 use crate::events::Events;
-use crate::messages::{Command, ConnectionId, Event, Grant, Wanted};
+use crate::http::{header_fault, is_token};
+use crate::messages::{Command, ConnectionId, Event, Grant, Header, Reply, Wanted};
 use crate::position::Position;
 use crate::protocol::{Payload, sse};
 use crate::settings::{PollerKind, Settings};
@@ -282,12 +283,17 @@ impl Engine {
         id: ConnectionId,
         channels: impl IntoIterator<Item = &'a str>,
         user: Option<&str>,
+        reply: Reply,
     ) -> Result<(), EngineError> {
         self.check_running()?;
+        check_headers(&reply.headers)?;
+        if let Some(name) = reply.subprotocol.as_deref().filter(|name| !is_token(name.as_bytes())) {
+            return Err(EngineError::InvalidHeader { name: name.to_owned(), why: "is no subprotocol: no token" });
+        }
         let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) else { return Ok(()) };
         let watch = |name| Ok(self.obtain(name)?.watch(format, id.shard()));
         let watched = channels.into_iter().map(watch).collect::<Result<Vec<_>, EngineError>>()?;
-        self.command(id, Command::Accept(id, watched, user.map(Box::from)));
+        self.command(id, Command::Accept(id, watched, user.map(Box::from), reply));
         Ok(())
     }
 
@@ -295,9 +301,16 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::NotRunning`].
-    pub fn respond(&self, id: ConnectionId, status: u16, content_type: &str, body: &[u8]) -> Result<(), EngineError> {
+    pub fn respond(
+        &self,
+        id: ConnectionId,
+        (status, headers): (u16, Vec<Header>),
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<(), EngineError> {
         self.check_running()?;
-        self.command(id, Command::Respond(id, status, content_type.into(), body.into()));
+        check_headers(&headers)?;
+        self.command(id, Command::Respond(id, status, content_type.into(), body.into(), headers.into()));
         Ok(())
     }
 
@@ -495,6 +508,15 @@ pub enum NewError {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn check_headers(headers: &[Header]) -> Result<(), EngineError> {
+    for (name, value) in headers {
+        if let Some(why) = header_fault(name, value) {
+            return Err(EngineError::InvalidHeader { name: name.to_string(), why });
+        }
+    }
+    Ok(())
 }
 
 fn check_close(code: u16, reason: &str) -> Result<(), EngineError> {

@@ -7,7 +7,7 @@ pub mod response;
 pub mod target;
 
 pub use request::{RequestError, RequestHead, parse_head};
-pub use response::{write_response, write_response_head, write_stream_head};
+pub use response::{header_fault, write_response, write_response_head, write_stream_head};
 pub use target::{TargetError, decode_component, query_pairs};
 
 /// Whether `text` is a token (RFC 9110 §5.6.2): the grammar of methods, header names and subprotocols.

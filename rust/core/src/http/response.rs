@@ -57,6 +57,36 @@ pub fn write_stream_head(out: &mut Vec<u8>, headers: &[(&str, &str)], content_ty
     out.extend_from_slice(b"\r\n");
 }
 
+/// Why the application may not set a header like this, or `None` where it may.
+///
+/// A name is a token and a value visible ASCII, spaces and tabs (RFC 9110 §5.1, §5.5), so that no text can forge a header.
+/// What frames the message, belongs to one hop (§7.6.1) or to the handshake (RFC 6455 §11.3) is the engine's to write.
+pub fn header_fault(name: &str, value: &str) -> Option<&'static str> {
+    const OWN: [&str; 12] = [
+        "connection",
+        "content-length",
+        "content-type",
+        "keep-alive",
+        "proxy-connection",
+        "sec-websocket-accept",
+        "sec-websocket-extensions",
+        "sec-websocket-protocol",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    if !is_token(name.as_bytes()) {
+        Some("has a name that is no token")
+    } else if OWN.iter().any(|own| own.eq_ignore_ascii_case(name)) {
+        Some("is the engine's own to set")
+    } else if !value.bytes().all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte)) {
+        Some("has a value with bytes that are not visible ASCII")
+    } else {
+        None
+    }
+}
+
 /// The reason phrase of a status (RFC 9110 §15, RFC 6585), empty for one that is not used here: it may be empty.
 pub fn reason_phrase(status: u16) -> &'static str {
     match status {

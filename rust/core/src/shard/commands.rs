@@ -8,15 +8,15 @@ impl Shard {
     pub(super) fn obey(&mut self, command: Command) {
         match command {
             Command::Listen(listener) => self.add_listener(listener),
-            Command::Accept(id, watched, user) => {
-                self.with(id, |shard, slot| shard.accept_asked(slot, watched, user));
+            Command::Accept(id, watched, user, reply) => {
+                self.with(id, |shard, slot| shard.accept_asked(slot, watched, user, reply));
             }
             Command::AcceptRelayed(id, subprotocol) => {
                 self.with(id, |shard, slot| shard.accept_relayed(slot, subprotocol));
             }
             Command::Adopt(fd, bytes) => self.adopt(fd, bytes),
-            Command::Respond(id, status, content_type, body) => {
-                self.with(id, |shard, slot| shard.respond_asked(slot, status, &content_type, &body));
+            Command::Respond(id, status, content_type, body, headers) => {
+                self.with(id, |shard, slot| shard.respond_asked(slot, (status, &headers), &content_type, &body));
             }
             Command::Subscribe(id, watched, origin, before) => self.with(id, |shard, slot| {
                 shard.send(slot, &before);

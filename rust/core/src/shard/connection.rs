@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use super::hub::{Exchange, HubOpening, Link};
 use super::outbox::Outbox;
 use crate::channel::{Mode, Slice};
-use crate::messages::{ClosedBy, Wanted};
+use crate::messages::{ClosedBy, Header, Wanted};
 use crate::protocol::Format;
 use crate::ws::{CloseCode, Receiver, Upgrade};
 
@@ -91,6 +91,8 @@ pub(crate) struct Asked {
     pub(crate) hub: Option<HubOpening>,
     /// Where its subscriptions begin.
     pub(crate) wanted: Wanted,
+    /// What the application adds to the response.
+    pub(crate) headers: Vec<Header>,
     /// Of an event stream or SignalR request: the origin whose pages may read it, or `*`.
     pub(crate) readable_by: Option<Box<str>>,
 }

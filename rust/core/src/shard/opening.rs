@@ -11,7 +11,7 @@ use super::refusal::Refusal;
 use super::socket;
 use crate::channel::Watched;
 use crate::http::{RequestHead, is_token, parse_head, write_response, write_response_head, write_stream_head};
-use crate::messages::{ClosedBy, Command, Event, Request};
+use crate::messages::{ClosedBy, Command, Event, Header, Reply, Request};
 use crate::protocol::Format;
 use crate::ws::{CloseCode, is_upgrade, offered_subprotocols, read_upgrade, write_accept};
 
@@ -205,10 +205,11 @@ impl Shard {
         connection.is_upgraded = true;
         let out = connection.outbox.bytes_mut();
         if let Some((upgrade, subprotocol)) = &asked.upgrade {
-            write_accept(out, upgrade, subprotocol.as_deref());
+            write_accept(out, upgrade, subprotocol.as_deref(), &pairs(&asked.headers));
             connection.phase = Phase::Open(crate::ws::Receiver::new());
         } else {
-            write_stream_head(out, &cors_headers(asked.readable_by.as_deref()), "text/event-stream");
+            let headers = [&cors_headers(asked.readable_by.as_deref())[..], &pairs(&asked.headers)].concat();
+            write_stream_head(out, &headers, "text/event-stream");
             connection.phase = Phase::Streaming;
         }
         self.timers.set(slot, self.settings.ping_interval);
@@ -225,8 +226,12 @@ impl Shard {
     }
 
     /// The application accepts.
-    pub(super) fn accept_asked(&mut self, slot: u32, mut watched: Vec<Watched>, user: Option<Box<str>>) {
-        if let Some(asked) = self.take_asked(slot, false) {
+    pub(super) fn accept_asked(&mut self, slot: u32, mut watched: Vec<Watched>, user: Option<Box<str>>, reply: Reply) {
+        if let Some(mut asked) = self.take_asked(slot, false) {
+            asked.headers = reply.headers;
+            if let (Some((_, chosen)), Some(name)) = (&mut asked.upgrade, reply.subprotocol) {
+                *chosen = Some(name);
+            }
             let format = self.slab.at(slot).format;
             if let (None, Some(user)) = (&asked.hub, &user) {
                 watched.extend(self.watch_user(user, format));
@@ -251,10 +256,17 @@ impl Shard {
     }
 
     /// The application answers.
-    pub(super) fn respond_asked(&mut self, slot: u32, status: u16, content_type: &str, body: &[u8]) {
+    pub(super) fn respond_asked(
+        &mut self,
+        slot: u32,
+        (status, own): (u16, &[Header]),
+        content_type: &str,
+        body: &[u8],
+    ) {
         let Some(asked) = self.take_asked(slot, true) else { return };
         let mut headers = cors_headers(asked.readable_by.as_deref());
-        if status == 401 {
+        headers.extend(pairs(own));
+        if status == 401 && !own.iter().any(|(name, _)| name.eq_ignore_ascii_case("WWW-Authenticate")) {
             headers.push(("WWW-Authenticate", "Bearer")); // RFC 9110 §11.6.1 asks for one
         }
         self.respond(slot, (status, &headers), content_type, body, (false, asked.is_head));
@@ -382,9 +394,15 @@ impl Shard {
             peer: fd.and_then(socket::peer_address).map_or_else(|| "unix:".to_owned(), |address| address.to_string()),
             channels,
             format,
+            subprotocols: offered_subprotocols(head).map(str::to_owned).collect(),
             is_relayed: false,
         }
     }
+}
+
+/// Headers of the application as responses take them.
+pub(super) fn pairs(headers: &[Header]) -> SmallVec<[(&str, &str); 6]> {
+    headers.iter().map(|(name, value)| (&**name, &**value)).collect()
 }
 
 /// What lets a page of another origin read the answer, a named one with its cookies (Fetch §3.3).

@@ -139,8 +139,9 @@ pub fn offered_subprotocols<'a>(head: &RequestHead<'a>) -> impl Iterator<Item = 
 
 /// Appends the response that opens the WebSocket (RFC 6455 §4.2.2); frames may follow at once.
 ///
-/// `subprotocol` must be one of [`offered_subprotocols`], else the client fails the connection (§4.1).
-pub fn write_accept(out: &mut Vec<u8>, upgrade: &Upgrade, subprotocol: Option<&str>) {
+/// `subprotocol` must be one of [`offered_subprotocols`], else the client fails the connection (§4.1). `headers` stand
+/// there besides.
+pub fn write_accept(out: &mut Vec<u8>, upgrade: &Upgrade, subprotocol: Option<&str>, headers: &[(&str, &str)]) {
     write_status_line(out, 101);
     write_header(out, "Upgrade", "websocket");
     write_header(out, "Connection", "Upgrade");
@@ -149,6 +150,9 @@ pub fn write_accept(out: &mut Vec<u8>, upgrade: &Upgrade, subprotocol: Option<&s
     out.extend_from_slice(b"\r\n");
     if let Some(subprotocol) = subprotocol {
         write_header(out, "Sec-WebSocket-Protocol", subprotocol);
+    }
+    for (name, value) in headers {
+        write_header(out, name, value);
     }
     out.extend_from_slice(b"\r\n");
 }

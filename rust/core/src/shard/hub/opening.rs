@@ -11,7 +11,7 @@ use crate::protocol::signalr::negotiate::{
 };
 use crate::shard::Shard;
 use crate::shard::connection::{Asked, Connection, Phase};
-use crate::shard::opening::{Answered, TEXT, cors_headers};
+use crate::shard::opening::{Answered, TEXT, cors_headers, pairs};
 use crate::shard::refusal::Refusal;
 use crate::tokens::{self, Token};
 use crate::ws::{Receiver, is_upgrade, read_upgrade, write_accept};
@@ -179,7 +179,8 @@ impl Shard {
         match hub {
             HubOpening::Negotiate(hub, request) => {
                 let reply = self.reply_to_negotiate(hub, request);
-                let cors = cors_headers(asked.readable_by.as_deref());
+                let mut cors = cors_headers(asked.readable_by.as_deref());
+                cors.extend(pairs(&asked.headers));
                 // What the application hears of this socket next is another request.
                 self.slab.at(slot).is_reported = false;
                 match reply {
@@ -244,12 +245,13 @@ impl Shard {
         match transport {
             Transport::WebSockets => {
                 let (upgrade, _) = asked.upgrade.as_ref().expect("a WebSocket's opening has its upgrade");
-                write_accept(out, upgrade, None);
+                write_accept(out, upgrade, None, &pairs(&asked.headers));
                 connection.phase = Phase::Open(Receiver::new());
             }
             Transport::ServerSentEvents => {
                 let mut headers = cors_headers(asked.readable_by.as_deref());
                 headers.extend([("Pragma", "no-cache"), ("Content-Encoding", "identity")]);
+                headers.extend(pairs(&asked.headers));
                 write_stream_head(out, &headers, "text/event-stream");
                 out.extend_from_slice(b":\r\n"); // Firefox opens an event source when something comes
                 connection.phase = Phase::Streaming;

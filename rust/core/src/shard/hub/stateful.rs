@@ -256,7 +256,7 @@ impl Shard {
         connection.fd = Some(fd);
         connection.phase = Phase::Open(Receiver::new());
         connection.is_blocked = false;
-        write_accept(connection.outbox.bytes_mut(), &upgrade, None);
+        write_accept(connection.outbox.bytes_mut(), &upgrade, None, &[]);
         if let Some(sequence_id) = self.stateful_at(target).map(|stateful| stateful.sent.sequence_id()) {
             self.write_message(target, &HubMessage::Sequence { sequence_id });
         }
