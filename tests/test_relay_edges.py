@@ -14,6 +14,7 @@ from fanwire.relay.admission import Memory
 from fanwire.relay.config import Lanes, Private, RelayConfig
 from fanwire.relay.lane import shown
 from fanwire.relay.plain_admission import Answer
+from fanwire.relay.shared import SharedCall
 from support.hub_client import HubClient, hub_client
 from support.raw import open_socket, read_head
 from support.relaying import ANY, PATH, PATIENT, SHARE, config, numbers, odds, relayed, watch
@@ -288,17 +289,11 @@ async def test_who_leaves_the_queue_for_private_connections_costs_the_others_no_
 # What is visible
 
 
-@pytest.mark.parametrize(
-    ("values", "text"),
-    [
-        ([msgspec.msgpack.Ext(1, b"x")], "Ext"),
-        ([{(1, 2): None}], "(1, 2)"),
-        ([{None: 1}], "None"),
-        ([b"\x00", 1.5, "m"], '["AA==",1.5,"m"]'),
-    ],
-)
-def test_arguments_of_any_kind_can_be_shown(values: list[Any], text: str) -> None:
-    assert text in shown(msgspec.msgpack.encode(values), "messagepack")
+def test_arguments_of_any_kind_can_be_shown() -> None:
+    values = [b"\x00", 1.5, "m", 2**64 - 1, float("inf"), {"a": None}]
+    assert shown(SharedCall("Watch", "json", b'["m"]')) == '["m"]'
+    packed = SharedCall("Watch", "messagepack", msgspec.msgpack.encode(values))
+    assert shown(packed) == '["AA==",1.5,"m",18446744073709551615,null,{"a":null}]'
 
 
 async def test_on_gap_close_closes_when_the_lane_is_back(hub: fanwire.Hub, backend: ScriptedBackend) -> None:

@@ -356,7 +356,8 @@ async def test_no_arguments_end_the_relay(hub: fanwire.Hub, backend: ScriptedBac
             for value in odd_maps:
                 record = msgpack.packb([1, {}, "1", "Watch", [value]])
                 await peer.send(bytes([len(record)]) + record)
-            await peer.receive_all(1 + len(odd_maps))  # the backend reads no MessagePack, which takes its time
+            # The number alone has a lane, whose patience ends: this backend reads no MessagePack.
+            await peer.receive_all(2)
         assert await watch(first) == "m"
         assert await first.invoke("Echo", 1, id="2") == {"result": 1}
 
@@ -384,7 +385,7 @@ async def test_every_private_call_is_answered_though_its_connection_is_lost(
         assert ended["2"] == lost
 
 
-async def test_pooled_calls_of_a_backend_that_is_lost_fail_and_the_next_go_on(
+async def test_pooled_calls_of_a_backend_that_is_lost_are_made_again(
     hub: fanwire.Hub, backend: ScriptedBackend
 ) -> None:
     backend.answer = lambda session, message: None
@@ -401,8 +402,7 @@ async def test_pooled_calls_of_a_backend_that_is_lost_fail_and_the_next_go_on(
             session.end()
         for client in clients:
             ended = [await client.receive() for _ in range(40)]
-            assert len([one for one in ended if "lost" in one.get("error", "")]) >= 16
-            assert ended[-1] == {"type": 3, "invocationId": "7", "result": 1}
+            assert ended == [{"type": 3, "invocationId": "7", "result": 1}] * 40
 
 
 async def test_a_client_that_breaks_the_rules_ends_alone(hub: fanwire.Hub, backend: ScriptedBackend) -> None:

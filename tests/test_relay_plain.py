@@ -13,7 +13,7 @@ import pytest
 from anyio.to_thread import run_sync
 from fanwire.config.kinds import Secret
 from fanwire.relay.config import Lanes, MessageShare, Private, QueryShare, RelayConfig, Share
-from fanwire.relay.plain import NOWHERE, value_at
+from fanwire.relay.plain import NOWHERE, value_of
 from fanwire.relay.queries import query_of, values_of, without
 from support.clients import Peer, connected, refusal
 from support.plain_backend import PlainBackend
@@ -159,7 +159,9 @@ async def test_a_private_connection_of_a_share_closes_when_idle_and_comes_again(
 # Shared by message
 
 
-async def test_equal_messages_share_a_connection_that_sends_the_first(hub: fanwire.Hub, backend: PlainBackend) -> None:
+async def test_equal_messages_share_a_connection_and_are_sent_in_one_form(
+    hub: fanwire.Hub, backend: PlainBackend
+) -> None:
     async with relayed(backend, hub, BY_MESSAGE) as address, AsyncExitStack() as stack:
         clients = await several(stack, address, "?x=1", "?x=2", "?x=3")
         await until(lambda: not backend.now)  # each query was asked about
@@ -167,7 +169,7 @@ async def test_equal_messages_share_a_connection_that_sends_the_first(hub: fanwi
             await client.send(text)
             await until(lambda: any(visit.matches for visit in backend.now))
         await until(lambda: len(backend.now) == 2 and all(visit.matches for visit in backend.now))
-        assert sorted(visit.received for visit in backend.now) == [['{"watch": "a"}'], ['{"watch":"b"}']]
+        assert sorted(visit.received for visit in backend.now) == [['{"watch":"a"}'], ['{"watch":"b"}']]
         await until(lambda: hub.stats().subscriptions == 3)
         backend.publish("a", "1", "2")
         backend.publish("b", "3")
@@ -471,10 +473,83 @@ async def test_private_connections_are_bounded(hub: fanwire.Hub, backend: PlainB
 # In parts
 
 
-def test_a_pointer_finds_a_value_or_nothing() -> None:
-    document = {"a": [{"b/c": 1}, None], "": {"~": 2}}
-    found = [value_at(pointer, document) for pointer in ("/a/0/b~1c", "/a/1", "//~0", "/a/2", "/a/x", "/a/0/b~1c/d")]
-    assert found == [1, None, 2, NOWHERE, NOWHERE, NOWHERE]
+HOSTILE = [
+    '{"watch":"m1","unwatch":"m1"}',
+    '{"watch":"m1","x":1}',
+    '{"watch":"m2","watch":"m1"}',
+    '{"watch":"m1","Watch":"m2"}',
+    '{"watch":0.1000000000000000055511151231257827}',
+]
+
+
+async def test_a_message_that_says_more_than_the_share_names_speaks_for_its_client_alone(
+    hub: fanwire.Hub, backend: PlainBackend
+) -> None:
+    async with relayed(backend, hub, BY_MESSAGE, admit="anyone") as address, AsyncExitStack() as stack:
+        stranger, honest = await several(stack, address, "", "")
+        for number, message in enumerate(HOSTILE, 1):
+            await stranger.send(message)
+            await until(lambda: sum(len(visit.received) for visit in backend.visits) == number)  # noqa: B023
+        (visit,) = backend.now
+        assert visit.received == HOSTILE, "over one connection of its own, as it came"
+        assert standing(hub) == []
+        await stranger.send('{ "watch" : "\\u006d1"}' + " " * 40_000)
+        await honest.send('{"watch":"m1"}')
+        await until(lambda: standing(hub) == [("/watch", '"m1"', "websocket", "live", 2)])
+        await until(lambda: len(backend.now) == 2 and all(one.received for one in backend.now))
+        lane = next(one for one in backend.now if one is not visit)
+        assert lane.received == ['{"watch":"m1"}'], "as fanwire writes it"
+        lane.connection.send("goal")
+        await received(honest, "goal")
+        await honest.send('{"unwatch":"m1","x":1}')
+        await until(lambda: len(backend.now) == 3)
+        lane.connection.send("and another")
+        await received(honest, "and another")
+
+
+async def test_a_message_too_large_for_the_backend_is_its_clients_error(
+    hub: fanwire.Hub, backend: PlainBackend
+) -> None:
+    options: dict[str, Any] = {"admit": "anyone", "upstream_message_bytes_max": 100}
+    async with relayed(backend, hub, BY_MESSAGE, **options) as address, AsyncExitStack() as stack:
+        (client,) = await several(stack, address, "")
+        await client.send(f'{{"watch":"{"x" * 90}"}}')
+        await received(client, '{"error":"upstream_message_bytes_max: 102 is over the bound of 100"}')
+        assert (standing(hub), backend.visits) == ([], [])
+
+
+async def test_a_message_at_which_the_backend_hangs_up_does_so_to_its_client(
+    hub: fanwire.Hub, backend: PlainBackend
+) -> None:
+    share = MessageShare(subscribe="/0")
+    lanes = Lanes(backoff_min=0.3, backoff_max=0.3)
+    async with (
+        relayed(backend, hub, share, BY_MESSAGE, admit="anyone", lanes=lanes) as address,
+        AsyncExitStack() as stack,
+    ):
+        first, second, other = await several(stack, address, "", "", "")
+        await other.send('{"watch":"m"}')
+        backend.hangs_up_at = '["bad"]', 4001
+        for client in (first, second):
+            await client.send('["bad"]')
+        for client in (first, second):
+            assert (await client.closed())[0] == 4001
+        await until(lambda: standing(hub) == [("/watch", '"m"', "websocket", "live", 1)])
+        backend.publish("m", "goal")
+        await received(other, "goal")
+
+
+def test_a_pointer_finds_a_value_in_a_document_that_holds_nothing_else() -> None:
+    document = {"a": [{"b/c": {"~": None}}]}
+    pointers = ("/a/0/b~1c", "/a/0/b~1c/~0", "/a", "/a/00", "/a/1", "/b", "/a/0/b~1c/~0/d")
+    found = [value_of(pointer, document) for pointer in pointers]
+    assert found == [{"~": None}, None, document["a"], NOWHERE, NOWHERE, NOWHERE, NOWHERE]
+    assert value_of("/a", {"a": 1, "b": 2}) is value_of("/a/0", {"a": [1, 2]}) is NOWHERE
+
+
+@pytest.mark.parametrize("query", ["match=%FF", "match=m&match=%C3", "match=m&Match=n", "M%61tch=m", "%4Datch="])
+def test_a_query_that_another_could_be_taken_for_is_nobody_elses(query: str) -> None:
+    assert values_of(f"x=%FF&{query}", ("match", "lang")) is None
 
 
 def test_a_query_is_split_and_the_rest_stays_as_it_was() -> None:

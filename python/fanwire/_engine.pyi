@@ -49,6 +49,21 @@ def encode_json(data: Any) -> bytes:
 def encode_msgpack(data: Any) -> bytes:
     """MessagePack of `data`, as ``publish`` would send it. Raises what ``publish`` raises."""
 
+def canonical(protocol: str, value: bytes) -> bytes | None:
+    """The one form of a JSON text (`protocol` ``json``) or MessagePack value (``messagepack``); None where it has none.
+
+    Equal values give equal bytes, which say all that `value` said: sorted members, no white space, shortest numbers.
+    There is none for repeated members (names that differ in case only among them), numbers that neither 64 bits nor a
+    double hold exactly, NaN, half a surrogate pair, extensions, names that are no strings, more than 64 levels, and
+    what is malformed. Raises ValueError of another protocol.
+    """
+
+def invocation(protocol: str, id: str, target: str, arguments: bytes) -> bytes:
+    """A whole SignalR record that calls `target` with raw arguments, without headers; an empty `id` is none.
+
+    Raises ValueError of another protocol.
+    """
+
 def matches(pattern: str, name: str) -> bool:
     """Whether a channel's name matches a pattern, in which ``*`` is any run of characters. Raises InvalidChannel."""
 
@@ -544,8 +559,6 @@ class Engine:
         """
     def upstream_send(self, session: int, records: bytes) -> int | None:
         """Queue whole messages for a backend; gives how many bytes wait, None where the session is closed."""
-    def upstream_invoke(self, session: int, protocol: str, id: str, target: str, arguments: bytes) -> int | None:
-        """Queue an invocation with raw arguments; gives what ``upstream_send`` gives."""
     def upstream_open_plain(
         self,
         session: int,

@@ -102,7 +102,7 @@ class Pump:
         # What waits for each client.
         self._budgets = Budgets(client_bytes_max)
         upstreams = Upstreams(engine, link.faults)
-        relaying = engine, tasks, upstreams, self._acknowledge_soon, handshake_timeout
+        relaying = engine, tasks, upstreams, self._acknowledge_soon, handshake_timeout, self._budgets
         hubs = [config for config in relays if config.protocol == "signalr"]
         self._relays = {
             len(signalr_paths) - len(hubs) + index: Relay(config, *relaying) for index, config in enumerate(hubs)

@@ -39,6 +39,8 @@ class PlainBackend:
         self._server: Server | None = None
         self.address = ""
         self.visits: list[Visit] = []
+        self.hangs_up_at: tuple[str, int] | None = None
+        """A message, and the close code with which it is answered."""
 
     @property
     def now(self) -> list[Visit]:
@@ -103,6 +105,9 @@ class PlainBackend:
 
     def _take(self, visit: Visit, message: str | bytes) -> None:
         visit.received.append(message)
+        if self.hangs_up_at is not None and message == self.hangs_up_at[0]:
+            visit.connection.close(self.hangs_up_at[1])
+            return
         document = {}
         if isinstance(message, str) and message.startswith("{"):
             with suppress(ValueError):

@@ -26,6 +26,8 @@ class Session:
         """Of the request."""
         self.watched: list[Any] = []
         """What it was asked to watch, and agreed."""
+        self.records: list[bytes] = []
+        """What came on it, as it came; the first is the handshake."""
         self._saying = threading.Lock()
 
     def read_head(self) -> bool:
@@ -73,6 +75,7 @@ class Session:
                 return
             records += payload if opcode in (0, 1, 2) else b""
             *whole, records = records.split(SEPARATOR)
+            self.records += whole
             yield from map(json.loads, whole)
 
     def hang(self) -> None:

@@ -5,35 +5,41 @@ over shared connections. Everything else, and what the lane was refused but the 
 """
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Protocol
 
 from fanwire._engine import Engine, HubMessage, Upstream
+from fanwire.budget import ENTRY_BYTES, Budgets
 from fanwire.client import Client
 from fanwire.errors import ClientGone, LimitReached, PayloadTooBig
 from fanwire.logs import relay_log
 from fanwire.relay.admission import Credentials
 from fanwire.relay.config import CallShare, RelayConfig
-from fanwire.relay.lane import UNREACHABLE, Lane, Outcome
+from fanwire.relay.lane import LOST, UNREACHABLE, Asked, Lane, Outcome
 from fanwire.relay.private import Gate, PrivateLane
+from fanwire.relay.shared import SharedCall, call_of
 from fanwire.relay.timing import Backoff, Bucket
 from fanwire.relay.upstreams import REFUSING, Target, Upstreams
 from fanwire.signalr import failed_to_invoke
 from fanwire.texts import INTERNAL_ERROR, cut_reason
 
+OVERLOADED = 1013
+"""The close code of a client for which too much waits."""
 RESTART = 1012
 """The close code with which a SignalR client is told to come back."""
-LOST = "The connection to the backend was lost before it answered."
 REFUSED = "The backend refused the connection."
 
 
 class Calling(Protocol):
     """A pool of shared connections."""
 
-    def call(self, caller: "RelayedClient", call: HubMessage) -> None:
-        """Make a client's call."""
+    def call(self, caller: "RelayedClient", asked: Asked, call: SharedCall) -> None:
+        """Make a client's call. Raises LimitReached where the client has no room left for it."""
+
+    def gone(self, caller: "RelayedClient") -> None:
+        """A client has left."""
 
 
 class Home(Protocol):
@@ -43,23 +49,24 @@ class Home(Protocol):
     engine: Engine
     gate: Gate
     private_terms: tuple[Upstreams, Target, frozenset[str], frozenset[str]]
-    lanes: dict[Any, Lane]
+    budgets: Budgets
+    lanes: dict[SharedCall, Lane]
     subscribing: dict[str, CallShare]
     unsubscribing: dict[str, CallShare]
-    pooled: frozenset[str]
+    pooled: dict[str, str]
     acknowledge: Callable[[int], None]
-
-    def key_of(self, share: CallShare, protocol: str, arguments: bytes) -> Any:
-        """What lanes are told apart by; None of arguments that cannot be read, so that nobody shares them."""
 
     def has_room(self) -> bool:
         """Whether there may be one lane more; one that lingers makes room."""
 
-    def open_lane(self, key: Any, share: CallShare, protocol: str, arguments: bytes) -> Lane:
-        """The lane of this key, which has none yet."""
+    def open_lane(self, share: CallShare, call: SharedCall) -> Lane:
+        """The lane of this call, which has none yet."""
 
-    def answer_unsubscribe(self, client: "RelayedClient", lane: Lane, call: HubMessage) -> None:
+    def answer_unsubscribe(self, client: "RelayedClient", lane: Lane, call: Asked) -> None:
         """Answer a client that has left a lane as the backend would have."""
+
+    def forget(self, client: "RelayedClient") -> None:
+        """A client is gone: what waits for it elsewhere is for nobody."""
 
     def pool_of(self, protocol: str) -> Calling:
         """The shared connections for pooled methods."""
@@ -83,15 +90,31 @@ class OwnSubscription:
 class RelayedClient:
     """One client; the pump hands it what the client sent."""
 
-    __slots__ = ("_bucket", "_credentials", "_held", "_own", "_private", "_relay", "id", "lanes", "protocol")
+    __slots__ = (
+        "_bucket",
+        "_credentials",
+        "_held",
+        "_own",
+        "_private",
+        "_relay",
+        "budget",
+        "id",
+        "is_convicted",
+        "lanes",
+        "protocol",
+    )
 
     def __init__(self, relay: Home, client: Client) -> None:
         self.id = client.id
         self.protocol = client.hub_protocol or "json"
         self.lanes: set[Lane] = set()
         """Those that it watches, or has asked to watch."""
-        self._own: dict[Hashable, OwnSubscription] = {}
-        """By key, the subscriptions of its private lane, because the shared one was refused them."""
+        self.budget = relay.budgets.open()
+        """What waits on its behalf."""
+        self.is_convicted = False
+        """Whether the backend ended a pooled connection at a call of this client's, and again when that was alone."""
+        self._own: dict[SharedCall, OwnSubscription] = {}
+        """The subscriptions of its private lane, because the shared one was refused them."""
         self._relay = relay
         self._held: deque[HubMessage] | None = None
         self._bucket = Bucket(relay.config.lanes.subscribe_rate)
@@ -110,16 +133,31 @@ class RelayedClient:
     def take(self, event: HubMessage) -> None:
         """Have a message go where it belongs. Each is acknowledged once."""
         if self._held is not None:
-            self._held.append(event)
+            self._hold(event)
         elif not self._relay.when_ready(self.protocol, self.release):
-            self._held = deque((event,))
+            self._held = deque()
+            self._hold(event)
         else:
             self._route(event)
+
+    def _hold(self, event: HubMessage) -> None:
+        assert self._held is not None
+        try:
+            self.budget.require(cost_of(event))
+        except LimitReached as error:
+            if event.kind in ("invocation", "stream"):
+                self._tell(event, str(error))
+            else:
+                self.over_budget(error)
+            self.acknowledge()
+        else:
+            self._held.append(event)
 
     def release(self) -> None:
         """The broadcast lane is there, or cannot be had: go on."""
         held, self._held = self._held or (), None
         for event in held:
+            self.budget.release(cost_of(event))
             self._route(event)
 
     def drained(self) -> None:
@@ -131,6 +169,7 @@ class RelayedClient:
         for lane in self.lanes:
             lane.gone(self)
         self.lanes.clear()
+        self._relay.forget(self)
         self._private.end()
 
     async def ask(self, target: str, arguments: tuple[Any, ...]) -> Any:
@@ -153,54 +192,68 @@ class RelayedClient:
             relay, target = self._relay, event.target.casefold()
             share = relay.subscribing.get(target)
             if share is not None:
-                self._subscribe(share, event)
-                self.acknowledge()
+                if self._subscribe(share, event):
+                    self.acknowledge()
                 return
             share = relay.unsubscribing.get(target)
             if share is not None and self._unsubscribe(share, event):
                 self.acknowledge()
                 return
-            if target in relay.pooled:
-                relay.pool_of(self.protocol).call(self, event)  # which acknowledges it when it has ended
-                return
+            method = relay.pooled.get(target)
+            if method is not None and self._pool(method, event):
+                return  # it is acknowledged when it has ended
         self._private.send(event)
 
-    def _subscribe(self, share: CallShare, event: HubMessage) -> None:
+    def _subscribe(self, share: CallShare, event: HubMessage) -> bool:
+        """Have it watch; False when its private lane has the call, and acknowledges it."""
         relay, limits = self._relay, self._relay.config.lanes
-        key = relay.key_of(share, self.protocol, event.body)
-        if key is None:
-            self._private.send(event, is_owed=False)
-            return
-        if key in self._own:
-            self._subscribe_privately(key, event)
-            return
-        lane = relay.lanes.get(key)
         if not self._bucket.try_take(monotonic()):
             self._tell(event, f"more than {limits.subscribe_rate:g} subscriptions a second")
-        elif lane not in self.lanes and len(self.lanes) >= limits.per_client_max:
+            return True
+        call = call_of(share.subscribe, self.protocol, event.body)
+        if call is None:
+            self._private.send(event)
+            return False
+        if call in self._own:
+            self._subscribe_privately(call, event)
+            return False
+        lane = relay.lanes.get(call)
+        if lane not in self.lanes and len(self.lanes) >= limits.per_client_max:
             self._tell(event, f"{len(self.lanes) + 1} subscriptions are over the bound of {limits.per_client_max}")
-        elif lane is None and not relay.has_room():
-            self._tell(event, f"{len(relay.lanes) + 1} lanes are over the bound of {limits.max}")
-        else:
-            if lane is None:
-                lane = relay.open_lane(key, share, self.protocol, event.body)
-            self.lanes.add(lane)
-            lane.subscribe(self, event)
+            return True
+        if lane is None:
+            call.check(relay.config.upstream_message_bytes_max, share.unsubscribe or "")
+            if not relay.has_room():
+                self._tell(event, f"{len(relay.lanes) + 1} lanes are over the bound of {limits.max}")
+                return True
+            lane = relay.open_lane(share, call)
+        self.lanes.add(lane)
+        lane.subscribe(self, Asked(event.id, event.target))
+        return True
 
     def _unsubscribe(self, share: CallShare, event: HubMessage) -> bool:
         """Leave the lane; False when the client is not on it, and the call is the backend's to answer."""
-        key = self._relay.key_of(share, self.protocol, event.body)
-        lane = self._relay.lanes.get(key)
+        call = call_of(share.subscribe, self.protocol, event.body)
+        lane = None if call is None else self._relay.lanes.get(call)
         if lane is None or lane not in self.lanes:
-            if self._own.pop(key, None) is not None:
+            if call is not None and self._own.pop(call, None) is not None:
                 self._private.pins = len(self._own)
             return False
-        lane.unsubscribe(self, event)
+        lane.unsubscribe(self, Asked(event.id, event.target))
+        return True
+
+    def _pool(self, method: str, event: HubMessage) -> bool:
+        """Have its call made over a shared connection; False of one that can only be its own."""
+        call = None if self.is_convicted else call_of(method, self.protocol, event.body)
+        if call is None:
+            return False
+        call.check(self._relay.config.upstream_message_bytes_max)
+        self._relay.pool_of(self.protocol).call(self, Asked(event.id, event.target), call)
         return True
 
     # What its lanes say
 
-    def complete(self, call: HubMessage, outcome: Outcome) -> None:
+    def complete(self, call: Asked, outcome: Outcome) -> None:
         """The call ended so, for everybody who makes it."""
         if not call.id:
             return
@@ -209,24 +262,28 @@ class RelayedClient:
         except PayloadTooBig as error:
             self._tell(call, str(error))
 
-    def refused(self, call: HubMessage, outcome: Outcome | None) -> None:
+    def refused(self, lane: Lane, call: Asked, outcome: Outcome | None) -> None:
         """The backend refused the lane: a client that is somebody asks in its own name."""
-        key = self._leave(call)
-        if self._credentials.are_any and key is not None:
-            self._subscribe_privately(key, call)
+        self._forget(lane)
+        if self._credentials.are_any and lane not in self.lanes:
+            self._note_own(lane.call, call.id)
+            self._private.ask(call, lane.call.record(call.id))
         elif outcome is not None:
             self.complete(call, outcome)
         else:
             self.failed(call, REFUSED)
 
-    def _subscribe_privately(self, key: Hashable, call: HubMessage) -> None:
-        own = self._own.setdefault(key, OwnSubscription())
-        if call.id:
-            own.asked.add(call.id)
+    def _subscribe_privately(self, call: SharedCall, event: HubMessage) -> None:
+        self._note_own(call, event.id)
+        self._private.send(event)
+
+    def _note_own(self, call: SharedCall, id: str) -> None:
+        own = self._own.setdefault(call, OwnSubscription())
+        if id:
+            own.asked.add(id)
         else:
             own.is_had = True  # nobody will hear otherwise
         self._private.pins = len(self._own)
-        self._private.send(call, is_owed=False)
 
     def subscribed_privately(self, id: str, *, is_refused: bool) -> None:
         """The backend has answered a call that subscribes on the private lane."""
@@ -240,38 +297,42 @@ class RelayedClient:
         self._own = {key: own for key, own in self._own.items() if own.is_had or own.asked}
         self._private.pins = len(self._own)
 
-    def failed(self, call: HubMessage, why: str) -> None:
-        """The call could not be made."""
+    def given_up(self, lane: Lane, call: Asked, why: str) -> None:
+        """The call to watch a lane could not be made."""
+        self._forget(lane)
+        self._tell(call, why)
+
+    def failed(self, call: Asked | HubMessage, why: str) -> None:
+        """A private or pooled call could not be made."""
         for own in self._own.values():
             own.asked.discard(call.id)
         self._keep_own()
-        self._leave(call)
         self._tell(call, why)
 
-    def _tell(self, call: HubMessage, why: str) -> None:
+    def _tell(self, call: Asked | HubMessage, why: str) -> None:
         if call.id:
             self._relay.engine.complete_error(self.id, call.id, f"{failed_to_invoke(call.target)} HubException: {why}")
 
-    def left(self, lane: Lane, call: HubMessage) -> None:
+    def left(self, lane: Lane, call: Asked) -> None:
         """The client watches no longer."""
-        if not lane.has(self):  # else it has asked for it once more
-            self.lanes.discard(lane)
-        self._relay.answer_unsubscribe(self, lane, call)
+        self._forget(lane)
+        if call.id:
+            self._relay.answer_unsubscribe(self, lane, call)
 
-    def _leave(self, call: HubMessage) -> Any:
-        """Forget the call's lane; gives its key, None of another call or where the lane has the client all the same."""
-        share = self._relay.subscribing.get(call.target.casefold())
-        if share is None:
-            return None
-        key = self._relay.key_of(share, self.protocol, call.body)
-        lane = self._relay.lanes.get(key)
-        if lane is not None and lane.has(self):
-            return None
-        if lane is not None:
+    def _forget(self, lane: Lane) -> None:
+        """It is not on the lane any more, unless it has asked for it once more."""
+        if not lane.has(self):
             self.lanes.discard(lane)
-        return key
 
-    # What its private lane says
+    # What its private lane and the pool say
+
+    def call_by_itself(self, call: Asked, record: bytes) -> None:
+        """Make a call, which is acknowledged, over its own connection."""
+        self._private.ask(call, record)
+
+    def over_budget(self, error: LimitReached) -> None:
+        """It sends more than may wait for it, and not calls, which could be refused: it is closed."""
+        self._relay.engine.disconnect(self.id, OVERLOADED, cut_reason(str(error)))
 
     def acknowledge(self) -> None:
         """A message is dealt with."""
@@ -298,3 +359,8 @@ class RelayedClient:
             relay_log.info("client %d is told to come back: its private subscriptions are lost", self.id)
             engine.disconnect(self.id, RESTART, "")
         return not self._own
+
+
+def cost_of(event: HubMessage) -> int:
+    """What a message is charged while it waits as it is, in bytes."""
+    return len(event.record or b"") + len(event.body) + ENTRY_BYTES

@@ -198,6 +198,9 @@ class RelayConfig:
     admit: Literal["negotiate", "anyone"] = "negotiate"
     """Who may connect: ``negotiate`` (default) asks the backend once for each distinct set of credentials, origin
     and query; ``anyone`` asks nobody."""
+    upstream_message_bytes_max: Size = 32_768
+    """What one message on a shared connection may come to, with all that fanwire adds; over it the client that asked
+    gets an error, and nobody else; default 32 KiB, which a stock SignalR backend takes."""
     admit_for: Duration = 60.0
     """How long it is remembered that the backend lets in, or does not (401, 403); default 60 s."""
     share: Annotated[tuple[Share, ...], Chosen(_share_of)] = ()

@@ -11,14 +11,17 @@ from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
 from time import monotonic, time
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from fanwire._engine import Engine, HubMessage, Upstream
+from fanwire._engine import Engine, Upstream
+from fanwire.budget import ENTRY_BYTES, Budget
+from fanwire.errors import LimitReached
 from fanwire.faults import Tasks
 from fanwire.logs import relay_log
 from fanwire.relay.config import CallShare
+from fanwire.relay.shared import SharedCall
 from fanwire.relay.stats import shortened
 from fanwire.relay.timing import Backoff, Delay
 from fanwire.relay.upstreams import REFUSING, Owner, Target, Upstreams
@@ -27,6 +30,8 @@ UNREACHABLE = "The backend cannot be reached."
 """What a client is told: where the backend is, and what is wrong with it, is in the log."""
 NOT_ANSWERED = "The backend has not answered."
 """What a client is told whose call the backend has taken, and kept."""
+
+LOST = "The connection to the backend was lost before it answered."
 
 
 class State(Enum):
@@ -50,21 +55,32 @@ class Outcome(Protocol):
         """The text of the error, or the value, raw."""
 
 
+class Asked(NamedTuple):
+    """A client's call while it waits: the bytes that it came in are not kept."""
+
+    id: str
+    """Empty where no answer is wanted."""
+    target: str
+    """The method, as the client writes it."""
+
+
 class Watcher(Protocol):
     """A client, as a lane sees it."""
 
     id: int
+    budget: Budget
+    """What waits here is on it."""
 
-    def complete(self, call: HubMessage, outcome: Outcome) -> None:
+    def complete(self, call: Asked, outcome: Outcome) -> None:
         """The call ended so, for everybody who makes it."""
 
-    def refused(self, call: HubMessage, outcome: Outcome | None) -> None:
+    def refused(self, lane: "Lane", call: Asked, outcome: Outcome | None) -> None:
         """The backend refused the lane its call, or, without an outcome, to connect: the client may be allowed it."""
 
-    def failed(self, call: HubMessage, why: str) -> None:
+    def given_up(self, lane: "Lane", call: Asked, why: str) -> None:
         """The call could not be made."""
 
-    def left(self, lane: "Lane", call: HubMessage) -> None:
+    def left(self, lane: "Lane", call: Asked) -> None:
         """The client's call that unsubscribes has had its turn."""
 
 
@@ -93,9 +109,14 @@ class Waiting:
     """A call whose turn has not come."""
 
     client: Watcher
-    call: HubMessage
+    call: Asked
     until: float
     is_leaving: bool = False
+
+    @property
+    def cost(self) -> int:
+        """What its client is charged meanwhile, in bytes."""
+        return len(self.call.id) + ENTRY_BYTES
 
 
 @dataclass(slots=True, eq=False)
@@ -105,8 +126,8 @@ class Lane(Owner):
     name: str
     """Of its log in the engine."""
     share: CallShare
-    protocol: str
-    arguments: bytes = field(repr=False)
+    call: SharedCall = field(repr=False)
+    """That subscribes."""
     terms: Terms = field(repr=False)
     on_end: Callable[["Lane"], None] = field(repr=False)
     state: State = State.CONNECTING
@@ -128,19 +149,24 @@ class Lane(Owner):
     _outcome: Upstream | None = None
     _outcome_at: float = 0.0
     _delay: Delay | None = None
+    _asks_again: bool = True
+    """Whether the backend lets it subscribe more than once over one connection."""
     _backoff: Backoff = field(init=False, repr=False)
     shown: str = field(init=False, repr=False)
     """Its arguments, for people."""
 
     def __post_init__(self) -> None:
-        self.shown = shown(self.arguments, self.protocol)
+        self.shown = shown(self.call)
         self._backoff = Backoff(self.terms.backoff_min, self.terms.backoff_max)
         self._connect()
 
     # Clients
 
-    def subscribe(self, client: Watcher, call: HubMessage) -> None:
-        """Have the client watch, and answer its call as the backend answered the lane's."""
+    def subscribe(self, client: Watcher, call: Asked) -> None:
+        """Have the client watch, and answer its call as the backend answered the lane's.
+
+        Raises LimitReached where it would have to wait, and has no room left for that: then nothing has changed.
+        """
         if self.state is State.LIVE:
             self._call_off()  # it lingers no longer
         is_next = client.id not in self._waits_of  # else this call is behind its others
@@ -148,13 +174,23 @@ class Lane(Owner):
             assert self._outcome is not None  # it is live
             client.complete(call, self._outcome)
             return
-        self._wait(client, call, is_leaving=False)
+        if self.state is State.LIVE and is_next and not self._asks_again:
+            assert self._outcome is not None  # it is live
+            self._join_late(client)
+            client.complete(call, self._outcome)
+            return
+        self.terms.lingering.pop(self, None)
+        try:
+            self._wait(client, call, is_leaving=False)
+        except LimitReached:
+            self._linger_if_empty()
+            raise
         if self.state is State.LIVE and self._call is None:
             if self.share.snapshot is not None:
                 self.terms.engine.await_snapshot(self.name)
             self._subscribe_upstream()
 
-    def unsubscribe(self, client: Watcher, call: HubMessage) -> None:
+    def unsubscribe(self, client: Watcher, call: Asked) -> None:
         """Have the client watch no longer, once what it asked for before is done."""
         if client.id in self._waits_of:
             self._wait(client, call, is_leaving=True)
@@ -175,15 +211,17 @@ class Lane(Owner):
         """Whether the client watches, or waits for that."""
         return client.id in self.watchers or client.id in self._waits_of
 
-    def _wait(self, client: Watcher, call: HubMessage, *, is_leaving: bool) -> None:
-        until = monotonic() + self.terms.target.connect_timeout
-        self._waiting.append(Waiting(client, call, until, is_leaving))
+    def _wait(self, client: Watcher, call: Asked, *, is_leaving: bool) -> None:
+        one = Waiting(client, call, monotonic() + self.terms.target.connect_timeout, is_leaving)
+        client.budget.require(one.cost)
+        self._waiting.append(one)
         self._waits_of[client.id] = self._waits_of.get(client.id, 0) + 1
         self._be_patient()
 
     def _take_first(self) -> Waiting:
         """Whose turn it is; it waits no longer."""
         one = self._waiting.popleft()
+        one.client.budget.release(one.cost)
         self._waits_of[one.client.id] -= 1
         if not self._waits_of[one.client.id]:
             del self._waits_of[one.client.id]
@@ -205,6 +243,13 @@ class Lane(Owner):
         self.watchers[client.id] = client
         return True
 
+    def _join_late(self, client: Watcher) -> None:
+        """Subscribe the client without a snapshot."""
+        if client.id not in self.watchers:
+            relay_log.warning("%s: more than snapshot_bytes_max came at once: a late joiner starts live", self)
+            self.terms.engine.join_live(client.id, self.name)
+            self.watchers[client.id] = client
+
     def _let_go(self, client: Watcher) -> None:
         if self.watchers.pop(client.id, None) is not None:
             self.terms.engine.leave_lane(client.id, self.name)
@@ -216,8 +261,10 @@ class Lane(Owner):
             self._call_off()
             self._delay = Delay(self.terms.tasks, self.terms.linger, self.end)
             self.terms.lingering[self] = None
-        else:
+        elif self._delay is None:
             self.end()
+        else:  # it is to be tried again: who asks before that waits for it, and does not have it tried at once
+            self.terms.lingering[self] = None
 
     def end(self) -> None:
         """Close it; nobody watches."""
@@ -238,19 +285,25 @@ class Lane(Owner):
 
     # The backend
 
-    def _connect(self) -> None:
+    def _connect_again(self) -> None:
         self._delay = None
         if self.state is State.CLOSED:
             return
+        if self.watchers or self._waiting:
+            self._connect()
+        else:
+            self.end()
+
+    def _connect(self) -> None:
         self.terms.engine.keep(self.name, self.terms.snapshot_bytes_max)
         route = ("lane", self.name, self.terms.everyone, self.share.snapshot)
-        self._session = self.terms.upstreams.open(self, self.terms.target, self.protocol, route)
+        self._session = self.terms.upstreams.open(self, self.terms.target, self.call.protocol, route)
 
     def _subscribe_upstream(self) -> None:
         assert self._session is not None
         self._calls += 1
         self._call = str(self._calls)
-        self.terms.upstreams.invoke(self._session, self.protocol, self._call, self.share.subscribe, self.arguments)
+        self.terms.upstreams.send(self._session, self.call.record(self._call))
         self._call_timeout = Delay(self.terms.tasks, self.terms.target.connect_timeout, self._give_up_call)
 
     def _forget_call(self) -> None:
@@ -296,10 +349,8 @@ class Lane(Owner):
                 self._let_go(one.client)
                 one.client.left(self, one.call)
                 continue
-            if not self._join(one.client) and one.client.id not in self.watchers:
-                relay_log.warning("%s: more than snapshot_bytes_max came at once: a late joiner starts live", self)
-                self.terms.engine.join_live(one.client.id, self.name)
-                self.watchers[one.client.id] = one.client
+            if not self._join(one.client):
+                self._join_late(one.client)
             one.client.complete(one.call, event)
         self._be_patient()
         if self.watchers:
@@ -336,6 +387,7 @@ class Lane(Owner):
     def closed(self, event: Upstream) -> None:
         """The session is over: the lane is down, unless nobody needs it."""
         self._session = None
+        is_blamed = self._call is not None and event.said and bool(event.text)
         self._forget_call()
         if self.state is State.CLOSED:
             return
@@ -343,15 +395,28 @@ class Lane(Owner):
         if self.state is State.LIVE:
             self.gaps += 1
             self.gap_since = time()
+            self._asks_again &= not is_blamed  # its own subscription was fine
             relay_log.warning("%s is down: %s", self, self.why)
         self.state = State.DOWN if self.gap_since is not None else State.CONNECTING
         if event.status in REFUSING:
             self._refuse_waiting(None)
-        if not (self.watchers or self._waiting):
-            self.end()
-            return
+        elif is_blamed:
+            self._blame_first()
         self._call_off()
-        self._delay = Delay(self.terms.tasks, self._backoff.next(), self._connect)
+        self._delay = Delay(self.terms.tasks, self._backoff.next(), self._connect_again)
+        self._linger_if_empty()
+
+    def _blame_first(self) -> None:
+        """The backend has ended the connection at the call of the first who waits: the others' is made again."""
+        while self._waiting:
+            one = self._take_first()
+            if not one.is_leaving:
+                relay_log.warning("%s: the backend ended the connection at this call: %s", self, self.why)
+                one.client.given_up(self, one.call, LOST)
+                break
+            self._let_go(one.client)
+            one.client.left(self, one.call)
+        self._be_patient()
 
     def _refuse_waiting(self, event: Upstream | None) -> None:
         while self._waiting:
@@ -360,7 +425,7 @@ class Lane(Owner):
                 self._let_go(one.client)
                 one.client.left(self, one.call)
             else:
-                one.client.refused(one.call, event)
+                one.client.refused(self, one.call, event)
         self._be_patient()
 
     def _be_patient(self) -> None:
@@ -389,7 +454,7 @@ class Lane(Owner):
                 one.client.left(self, one.call)
             else:
                 given_up += 1
-                one.client.failed(one.call, why)
+                one.client.given_up(self, one.call, why)
         if given_up:
             relay_log.warning("%s: %d subscriptions are given up: %s", self, given_up, self.why or why)
         self._be_patient()
@@ -414,12 +479,10 @@ def has_room(lanes: Sized, lanes_max: int, lingering: Iterable[Lingering]) -> bo
     return len(lanes) < lanes_max
 
 
-def shown(arguments: bytes, protocol: str) -> str:
-    """A lane's arguments for people; what JSON has no form for as Python has it."""
-    codec = msgspec.json if protocol == "json" else msgspec.msgpack
-    values = codec.decode(arguments)
-    try:
-        text = msgspec.json.encode(values, enc_hook=repr).decode()
-    except (TypeError, ValueError):
-        text = repr(values)
+def shown(call: SharedCall) -> str:
+    """A lane's arguments for people: as JSON, where MessagePack has more, the nearest."""
+    if call.protocol == "json":
+        text = call.arguments.decode()
+    else:
+        text = msgspec.json.encode(msgspec.msgpack.decode(call.arguments)).decode()
     return shortened(text)

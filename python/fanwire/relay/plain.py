@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from fanwire._engine import Engine, Opening, Relayed
+from fanwire._engine import Engine, Opening, Relayed, canonical
+from fanwire.budget import Budgets
 from fanwire.errors import ClientGone
 from fanwire.faults import Tasks
 from fanwire.logs import relay_log
@@ -18,11 +19,12 @@ from fanwire.relay.admission import ASKING_PART, passed_on
 from fanwire.relay.config import MessageShare, QueryShare, RelayConfig
 from fanwire.relay.lane import has_room
 from fanwire.relay.plain_admission import SWITCHING, Answer, PlainAdmission, Visitor, visitor_of
-from fanwire.relay.plain_client import PlainClient
+from fanwire.relay.plain_client import PlainClient, Wish
 from fanwire.relay.plain_lane import PlainLane, PlainTerms
 from fanwire.relay.private import Gate
 from fanwire.relay.queries import query_of, values_of, with_query, without
 from fanwire.relay.relay import service_headers, target_of
+from fanwire.relay.shared import message_of
 from fanwire.relay.stats import RelayStats, stats_of
 from fanwire.relay.upstreams import Upstreams
 
@@ -41,8 +43,10 @@ class PlainRelay:
         upstreams: Upstreams,
         acknowledge: Callable[[int], None],
         handshake_timeout: float,
+        budgets: Budgets,
     ) -> None:
         self.config = config
+        self.budgets = budgets
         self.engine = engine
         self.acknowledge = acknowledge
         self.lanes: dict[Any, PlainLane] = {}
@@ -68,6 +72,8 @@ class PlainRelay:
         visitor = visitor_of(opening, self._names)
         for index, share in enumerate(self._by_query):
             values = values_of(visitor.query, share.query)
+            if values is None:
+                break  # it is its own
             if any(values) or not share.query:
                 return self._visit_lane(opening.connection, visitor, index, share, values)
         client = self._client(opening.connection, visitor, visitor.query)
@@ -83,7 +89,7 @@ class PlainRelay:
             else:
                 client.turned_away(answer.status)
 
-        self._admission.ask(visitor, answered)
+        client.forget_asking = self._admission.ask(visitor, answered)
         return client
 
     def _visit_lane(
@@ -112,7 +118,7 @@ class PlainRelay:
         if shows_nothing or self.config.admit == "anyone":
             answered(Answer(SWITCHING))
         else:
-            self._admission.ask(visitor, answered)
+            client.forget_asking = self._admission.ask(visitor, answered)
         return client
 
     def _client(self, connection: int, visitor: Visitor, query: str) -> PlainClient:
@@ -128,28 +134,27 @@ class PlainRelay:
         """Whether there may be one lane more; one that lingers makes room."""
         return has_room(self.lanes, self.config.lanes.max, self._terms.lingering)
 
-    def wish_of(self, message: Relayed, subprotocol: str | None) -> tuple[bool, Any] | None:
-        """Whether a message subscribes or unsubscribes, and the key of its lane; None of any other."""
+    def wish_of(self, message: Relayed, subprotocol: str | None) -> Wish | None:
+        """What a message wishes for that is shared; None of any other."""
         if not (self._by_message and message.is_text):
             return None
-        try:
-            document = msgspec.json.decode(message.data)
-            for index, share in enumerate(self._by_message):
-                for pointer, is_subscribing in ((share.subscribe, True), (share.unsubscribe, False)):
-                    value = NOWHERE if pointer is None else value_at(pointer, document)
-                    if value is not NOWHERE:
-                        canonical = msgspec.json.encode(value, order="deterministic")
-                        return is_subscribing, ("message", index, canonical, subprotocol)
-        except (msgspec.DecodeError, RecursionError):
-            pass  # it is no JSON, or none that a person wrote
+        read = message_of(message.data)
+        if read is None:
+            return None  # it is no JSON, or says what only its own bytes say
+        form, document = read
+        for index, share in enumerate(self._by_message):
+            for pointer, is_subscribing in ((share.subscribe, True), (share.unsubscribe, False)):
+                value = NOWHERE if pointer is None else value_of(pointer, document)
+                if value is not NOWHERE:
+                    key = "message", index, canonical("json", msgspec.json.encode(value)), subprotocol
+                    return Wish(is_subscribing, key, form, value)
         return None
 
-    def open_lane(self, key: Any, message: bytes) -> PlainLane:
-        """The lane of this key, which has none yet; `message` is the first client's."""
-        _, index, canonical, subprotocol = key
+    def open_lane(self, wish: Wish) -> PlainLane:
+        """The lane of this wish, which has none yet."""
+        _, index, _, subprotocol = wish.key
         offered = () if subprotocol is None else (subprotocol,)
-        way = self._by_message[index].subscribe
-        return self._open(key, way, self._own.urls, offered, message, msgspec.json.decode(canonical))
+        return self._open(wish.key, self._by_message[index].subscribe, self._own.urls, offered, wish.message, wish.what)
 
     def _open(self, key: Any, way: str, urls: Any, offered: Any, message: bytes | None, what: Any) -> PlainLane:
         self._lanes_made += 1
@@ -202,14 +207,14 @@ class PlainRelays:
         return True
 
 
-def value_at(pointer: str, document: Any) -> Any:
-    """What a JSON pointer (RFC 6901) points to; ``NOWHERE`` where that is not."""
+def value_of(pointer: str, document: Any) -> Any:
+    """What a JSON pointer (RFC 6901) points to in a document that holds nothing else; ``NOWHERE`` in any other."""
     for token in pointer.split("/")[1:]:
         name = token.replace("~1", "/").replace("~0", "~")
-        if isinstance(document, dict):
-            document = document.get(name, NOWHERE)
-        elif isinstance(document, list) and name.isdecimal() and int(name) < len(document):
-            document = document[int(name)]
+        if isinstance(document, dict) and document.keys() == {name}:
+            document = document[name]
+        elif isinstance(document, list) and len(document) == 1 and name == "0":
+            document = document[0]
         else:
             return NOWHERE
     return document

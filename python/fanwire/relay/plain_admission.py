@@ -6,6 +6,7 @@ A connection is opened as the client would have opened it, and closed again. Wha
 
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import monotonic
 
 from fanwire._engine import Opening, Upstream
@@ -65,6 +66,10 @@ class Answer:
 Then = Callable[[Answer], None]
 
 
+def nothing() -> None:
+    """There is nothing to call off."""
+
+
 class Probe(Owner):
     """A connection that is opened as a visitor, and closed."""
 
@@ -72,7 +77,7 @@ class Probe(Owner):
         self._admission = admission
         self.visitor = visitor
         self.answer = answer
-        self.waiting: list[Then] = []
+        self.waiting: dict[Then, None] = {}
         self._session = admission.open(self)
 
     def opened(self, event: Upstream) -> None:
@@ -91,7 +96,7 @@ class Probe(Owner):
     def _tell(self, status: int) -> None:
         self.answer.status = status
         self._admission.answered(self)
-        waiting, self.waiting = self.waiting, []
+        waiting, self.waiting = self.waiting, {}
         for then in waiting:
             then(self.answer)
 
@@ -107,25 +112,26 @@ class PlainAdmission:
         self._answers: Memory[Answer] = Memory()
         self._probes: dict[bytes, Probe] = {}
 
-    def ask(self, visitor: Visitor, then: Then) -> None:
-        """Have `then` called with the backend's answer, at once where it is known.
+    def ask(self, visitor: Visitor, then: Then) -> Callable[[], object]:
+        """Have `then` called with the backend's answer, at once where it is known. Gives what calls that off.
 
         Where nobody is asked about, the backend is still asked which of the client's subprotocols it chooses.
         """
         if not self._asks:
             if not visitor.subprotocols:
                 then(Answer(SWITCHING))
-                return
+                return nothing
             visitor = visitor.as_nobody()
         key = self._answers.hash(visitor.key())
         answer = self._answers.get(key)
         if answer is not None:
             then(answer)
-            return
+            return nothing
         probe = self._probes.get(key)
         if probe is None:
             probe = self._probes[key] = Probe(self, visitor, Answer())
-        probe.waiting.append(then)
+        probe.waiting[then] = None
+        return partial(probe.waiting.pop, then, None)
 
     # What its probes do
 

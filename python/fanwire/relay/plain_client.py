@@ -5,16 +5,19 @@ A message that subscribes goes to the lane of its value, one that unsubscribes l
 
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from fanwire._engine import Engine, Relayed, Upstream
-from fanwire.errors import ClientGone
+from fanwire.budget import Budgets
+from fanwire.errors import ClientGone, LimitReached
 from fanwire.logs import relay_log
 from fanwire.relay.admission import Credentials
 from fanwire.relay.config import RelayConfig
+from fanwire.relay.plain_admission import nothing
 from fanwire.relay.plain_lane import PlainLane
 from fanwire.relay.plain_private import PlainPrivate
 from fanwire.relay.private import Gate
+from fanwire.relay.shared import too_large
 from fanwire.relay.timing import Bucket
 from fanwire.relay.upstreams import Target, Upstreams
 from fanwire.texts import cut_reason
@@ -26,28 +29,52 @@ PASSED_ON = {*range(1000, 1004), *range(1007, 1010), *range(1011, 1015), *range(
 """Close codes that a server may send: RFC 6455 §7.4."""
 
 
+class Wish(NamedTuple):
+    """To watch or to watch no longer what others may watch, too."""
+
+    is_subscribing: bool
+    key: Any
+    """Of the lane."""
+    message: bytes
+    """The client's message in its one form: what a lane sends."""
+    what: Any
+    """The value."""
+
+
 class Home(Protocol):
     """The relay, as its clients need it."""
 
     config: RelayConfig
+    budgets: Budgets
     engine: Engine
     lanes: dict[Any, PlainLane]
     acknowledge: Callable[[int], None]
 
-    def wish_of(self, message: Relayed, subprotocol: str | None) -> tuple[bool, Any] | None:
-        """Whether a message subscribes or unsubscribes, and the key of its lane; None of any other."""
+    def wish_of(self, message: Relayed, subprotocol: str | None) -> Wish | None:
+        """What a message wishes for that is shared; None of any other."""
 
     def has_room(self) -> bool:
         """Whether there may be one lane more; one that lingers makes room."""
 
-    def open_lane(self, key: Any, message: bytes) -> PlainLane:
-        """The lane of this key, which has none yet."""
+    def open_lane(self, wish: Wish) -> PlainLane:
+        """The lane of this wish, which has none yet."""
 
 
 class PlainClient:
     """One client; the pump hands it what the client sent."""
 
-    __slots__ = ("_bucket", "_is_in", "_is_over", "_lanes", "_private", "_relay", "_subprotocol", "id")
+    __slots__ = (
+        "_bucket",
+        "_is_in",
+        "_is_over",
+        "_lanes",
+        "_private",
+        "_relay",
+        "_subprotocol",
+        "budget",
+        "forget_asking",
+        "id",
+    )
 
     def __init__(
         self,
@@ -58,6 +85,10 @@ class PlainClient:
         terms: tuple[Upstreams, Target, Gate, float],
     ) -> None:
         self.id = connection
+        self.budget = relay.budgets.open()
+        """What waits on its behalf."""
+        self.forget_asking: Callable[[], object] = nothing
+        """Calls off the question whether it may connect."""
         self._relay = relay
         self._lanes: set[PlainLane] = set()
         self._is_in = False
@@ -107,6 +138,13 @@ class PlainClient:
             self.let_in(None)
         self._close(1008, why)
 
+    def over_budget(self, error: LimitReached) -> None:
+        """More waits for it than may: it is closed."""
+        if self._is_in:
+            self._close(1013, str(error))
+        else:
+            self._refuse(503, str(error))
+
     def _refuse(self, status: int, reason: str) -> None:
         self._is_over = True
         self._relay.engine.refuse(self.id, status, reason)
@@ -120,10 +158,9 @@ class PlainClient:
             return
         wish = self._relay.wish_of(message, self._subprotocol)
         if wish is not None:
-            is_subscribing, key = wish
-            lane = self._relay.lanes.get(key)
-            if is_subscribing:
-                self._subscribe(key, lane, message)
+            lane = self._relay.lanes.get(wish.key)
+            if wish.is_subscribing:
+                self._subscribe(wish, lane)
                 self.acknowledge()
                 return
             if lane is not None and lane in self._lanes:
@@ -133,7 +170,7 @@ class PlainClient:
                 return
         self._private.send(message.data, self._subprotocol, is_text=message.is_text)
 
-    def _subscribe(self, key: Any, lane: PlainLane | None, message: Relayed) -> None:
+    def _subscribe(self, wish: Wish, lane: PlainLane | None) -> None:
         relay, limits = self._relay, self._relay.config.lanes
         if lane is not None and lane in self._lanes:
             return
@@ -141,12 +178,14 @@ class PlainClient:
             self._tell_error(f"more than {limits.subscribe_rate:g} subscriptions a second")
         elif len(self._lanes) >= limits.per_client_max:
             self._tell_error(f"{len(self._lanes) + 1} subscriptions are over the bound of {limits.per_client_max}")
+        elif len(wish.message) > relay.config.upstream_message_bytes_max:
+            self._tell_error(str(too_large(len(wish.message), relay.config.upstream_message_bytes_max)))
         elif lane is None and not relay.has_room():
             self._tell_error(f"{len(relay.lanes) + 1} lanes are over the bound of {limits.max}")
         else:
-            lane = lane or relay.open_lane(key, message.data)
+            lane = lane or relay.open_lane(wish)
             self._lanes.add(lane)
-            lane.watch(self, message.data)
+            lane.watch(self)
 
     def refused(self, lane: PlainLane, message: bytes) -> None:
         """The backend refused the lane of this message: it goes in the client's own name."""
@@ -171,6 +210,7 @@ class PlainClient:
     def end(self, gone: ClientGone) -> None:
         """The client is gone."""
         self._is_over = True
+        self.forget_asking()
         for lane in self._lanes:
             lane.gone(self)
         self._lanes.clear()

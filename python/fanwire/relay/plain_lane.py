@@ -21,6 +21,9 @@ from fanwire.relay.stats import shortened
 from fanwire.relay.timing import Backoff, Delay
 from fanwire.relay.upstreams import Owner, Target, Upstreams
 
+AWAY = {1001, 1006, 1012, 1013, 1014}
+"""Close codes of a backend that is not well, whatever it was told (RFC 6455 §7.4 and its registry)."""
+
 
 class Watcher(Protocol):
     """A client, as a lane sees it."""
@@ -63,14 +66,14 @@ class PlainLane(Owner):
     subprotocols: Sequence[str]
     """Offered to the backend."""
     message: bytes | None = field(repr=False)
-    """What it sends when it is connected."""
+    """What it sends when it is connected: the one form of what each of its clients sent."""
     what: Any = field(repr=False)
     """Shown to clients that are told of a gap."""
     terms: PlainTerms = field(repr=False)
     on_end: Callable[["PlainLane"], None] = field(repr=False)
     state: State = State.CONNECTING
-    watchers: dict[Watcher, bytes] = field(default_factory=dict, repr=False)
-    """With the message that each sent, while the lane was never live."""
+    watchers: dict[Watcher, None] = field(default_factory=dict, repr=False)
+    """In the order in which they came."""
     subprotocol: str | None = None
     """What the backend chose."""
     why: str = ""
@@ -78,7 +81,7 @@ class PlainLane(Owner):
     gap_since: float | None = None
     """Wall clock at the begin of the gap, while it is down."""
     gaps: int = 0
-    _waiting: list[Watcher] = field(default_factory=list, repr=False)
+    _waiting: dict[Watcher, None] = field(default_factory=dict, repr=False)
     _session: int | None = None
     _live_at: float = 0.0
     _delay: Delay | None = None
@@ -97,17 +100,19 @@ class PlainLane(Owner):
     def admit(self, client: Watcher) -> None:
         """Let the client in and have it watch, once the backend has agreed."""
         if self.state is not State.LIVE:
-            self._waiting.append(client)
+            self.terms.lingering.pop(self, None)
+            self._waiting[client] = None
             return
         self._call_off()
         self._welcome(client)
 
-    def watch(self, client: Watcher, message: bytes) -> None:
-        """Have a client that is connected watch from now on; `message` is what it sent for that."""
+    def watch(self, client: Watcher) -> None:
+        """Have a client that is connected watch from now on."""
         if self.state is State.LIVE:
             self._call_off()
+        self.terms.lingering.pop(self, None)
         self._join(client)
-        self.watchers[client] = b"" if self.state is State.LIVE else message
+        self.watchers[client] = None
 
     def leave(self, client: Watcher) -> None:
         """Have the client watch no longer."""
@@ -118,13 +123,12 @@ class PlainLane(Owner):
     def gone(self, client: Watcher) -> None:
         """The client has left altogether, as the engine knows."""
         self.watchers.pop(client, None)
-        if client in self._waiting:
-            self._waiting.remove(client)
+        self._waiting.pop(client, None)
         self._linger_if_empty()
 
     def _welcome(self, client: Watcher) -> None:
         client.let_in(self.subprotocol)
-        self.watchers[client] = b""
+        self.watchers[client] = None
         self._join(client)
 
     def _join(self, client: Watcher) -> None:
@@ -141,8 +145,10 @@ class PlainLane(Owner):
             self._call_off()
             self._delay = Delay(self.terms.tasks, self.terms.linger, self.end)
             self.terms.lingering[self] = None
-        else:
+        elif self._delay is None:
             self.end()
+        else:  # it is to be tried again: who comes before that waits for it, and does not have it tried at once
+            self.terms.lingering[self] = None
 
     def end(self) -> None:
         """Close it; nobody watches."""
@@ -161,10 +167,16 @@ class PlainLane(Owner):
 
     # The backend
 
-    def _connect(self) -> None:
+    def _connect_again(self) -> None:
         self._delay = None
         if self.state is State.CLOSED:
             return
+        if self.watchers or self._waiting:
+            self._connect()
+        else:
+            self.end()
+
+    def _connect(self) -> None:
         if self.message is None:
             # For those who wait: what the backend sends first may be here before they are let in.
             self.terms.engine.keep(self.name, self.terms.lanes.snapshot_bytes_max)
@@ -184,8 +196,7 @@ class PlainLane(Owner):
             self._tell_gap(self.gap_since, time())
             self.gap_since = None
         self.why = ""
-        self.watchers = dict.fromkeys(self.watchers, b"")
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, {}
         for client in waiting:
             self._welcome(client)
         self.terms.engine.keep(self.name, None)
@@ -207,24 +218,32 @@ class PlainLane(Owner):
         if self.state is State.CLOSED:
             return
         self.why = event.text
+        refused: list[Watcher] = []
         if self.state is State.LIVE:
+            if self._is_blamed(event):
+                refused = [next(iter(self.watchers))]
             self._went_down()
         elif self.gap_since is None and event.status is not None and 400 <= event.status < 500:
-            for client, message in list(self.watchers.items()):
-                self.leave(client)
-                client.refused(self, message)
-        waiting, self._waiting = self._waiting, []
+            refused = [] if self.message is None else list(self.watchers)
+        waiting, self._waiting = self._waiting, {}
         if waiting and event.status is None:
             relay_log.warning("%s cannot be opened: %s", self, self.why)
-        for client in waiting:
-            client.turned_away(event.status)
         self.state = State.DOWN if self.gap_since is not None else State.CONNECTING
         self._call_off()
-        if self.watchers:
-            relay_log.debug("%s is tried again: %s", self, self.why)
-            self._delay = Delay(self.terms.tasks, self._backoff.next(), self._connect)
-        else:
-            self.end()
+        relay_log.debug("%s is tried again: %s", self, self.why)
+        self._delay = Delay(self.terms.tasks, self._backoff.next(), self._connect_again)
+        for client in waiting:
+            client.turned_away(event.status)
+        for client in refused:
+            self.leave(client)
+            client.refused(self, self.message or b"")
+        self._linger_if_empty()
+
+    def _is_blamed(self, event: Upstream) -> bool:
+        """Whether the backend has ended the connection for what was said on it: the first then says it by itself."""
+        is_early = monotonic() - self._live_at < self.terms.lanes.backoff_max
+        is_meant = event.code is not None and event.code not in AWAY
+        return self.message is not None and bool(self.watchers) and is_early and is_meant
 
     def _went_down(self) -> None:
         self.gaps += 1

@@ -6,9 +6,11 @@ waits for it to be let in, and it lasts as long as the client; else the first me
 
 from collections.abc import Sequence
 from time import monotonic
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fanwire._engine import Upstream
+from fanwire.budget import ENTRY_BYTES, Budget
+from fanwire.errors import LimitReached
 from fanwire.logs import relay_log
 from fanwire.relay.admission import Credentials
 from fanwire.relay.private import Gate
@@ -19,6 +21,8 @@ class Client(Protocol):
     """Whose it is."""
 
     id: int
+    budget: Budget
+    """What waits here is on it."""
 
     def arrived(self, subprotocol: str | None) -> None:
         """The backend has let it in, and the engine has answered its upgrade."""
@@ -32,12 +36,25 @@ class Client(Protocol):
     def over_bound(self, why: str) -> None:
         """There may be no more such connections."""
 
+    def over_budget(self, error: LimitReached) -> None:
+        """More waits for it than may."""
+
     def acknowledge(self) -> None:
         """Another message may come."""
 
 
-Waiting = tuple[bytes, bool, bool]
-"""A message: its bytes, whether they are text, and whether it is owed an acknowledgement."""
+class Waiting(NamedTuple):
+    """A message."""
+
+    data: bytes
+    is_text: bool
+    is_owed: bool
+    """Whether an acknowledgement is due."""
+
+    @property
+    def cost(self) -> int:
+        """What it is charged while it waits, in bytes."""
+        return len(self.data) + ENTRY_BYTES
 
 
 class PlainPrivate(Owner):
@@ -89,18 +106,25 @@ class PlainPrivate(Owner):
 
         `subprotocol` is what the client speaks.
         """
-        message = data, is_text, is_owed
+        message = Waiting(data, is_text, is_owed)
         if self._session is not None:
-            self._pass_on(*message)
-        elif self._queued is not None:
+            self._pass_on(message)
+            return
+        try:
+            self._client.budget.require(message.cost)
+        except LimitReached as error:
+            self._client.over_budget(error)
+            return
+        if self._queued is not None:
             self._queued.append(message)
         else:
             self._enter(() if subprotocol is None else (subprotocol,), [message])
 
     def end(self, code: int, reason: str) -> None:
         """The client is gone, with this code."""
-        if self.awaits_turn:
-            self._gate.leave()
+        if self._queued is not None:
+            self._gate.call_off(self)
+            self._take_queued()
         self._is_over = True
         if self._session is not None:
             self._upstreams.close(self._session, (code, reason))
@@ -108,18 +132,19 @@ class PlainPrivate(Owner):
     def _enter(self, subprotocols: Sequence[str], queued: list[Waiting]) -> None:
         self._offered, self._queued = subprotocols, queued
         if not self._gate.enter(self):
-            self._queued = None
+            self._take_queued()
             bound = self._gate.count_max
             self._client.over_bound(f"{bound + 1} private connections are over the bound of {bound}")
 
-    @property
-    def awaits_turn(self) -> bool:
-        """Whether it is still to be opened by the gate."""
-        return self._queued is not None and not self._is_over
+    def _take_queued(self) -> list[Waiting]:
+        """What waits; it waits no longer."""
+        queued, self._queued = self._queued or [], None
+        self._client.budget.release(sum(message.cost for message in queued))
+        return queued
 
     def open(self) -> None:
         """It is its turn."""
-        queued, self._queued = self._queued or [], None
+        queued = self._take_queued()
         self._session = self._upstreams.open_plain(
             self,
             self._target,
@@ -130,16 +155,16 @@ class PlainPrivate(Owner):
             idle=None if self._accepts else self._idle,
         )
         for message in queued:
-            self._pass_on(*message)
+            self._pass_on(message)
 
-    def _pass_on(self, data: bytes, is_text: bool, is_owed: bool) -> None:
+    def _pass_on(self, message: Waiting) -> None:
         assert self._session is not None
         self._sent_at = monotonic()
-        waiting = self._upstreams.send_message(self._session, data, is_text=is_text)
+        waiting = self._upstreams.send_message(self._session, message.data, is_text=message.is_text)
         # Without a number it has just ended, and says so in a moment: then the client is closed, and this was too late.
         if waiting is not None and waiting >= self._target.queue_bytes_max:
-            self._owed += is_owed
-        elif is_owed:
+            self._owed += message.is_owed
+        elif message.is_owed:
             self._client.acknowledge()
 
     # What the session tells

@@ -1,61 +1,175 @@
 """Pooled calls: methods whose answer is nobody's own go over a few shared connections. ✗ streams.
 
 Each client counts its calls from 0, so they get numbers of the pool's own on their way out, and their old ones back.
+
+A call at which the backend ends the connection must not take others' calls with it, and which one it was nobody says.
+So all that a lost connection leaves unanswered are made once more, one by one, each with the connection to itself. One
+that loses it again is the one: it fails, and its client's others go over the client's own connection from then on.
 """
 
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
-from fanwire._engine import HubMessage, Upstream
-from fanwire.relay.client import LOST
-from fanwire.relay.lane import UNREACHABLE
+from fanwire._engine import Upstream
+from fanwire.budget import ENTRY_BYTES, Budget
+from fanwire.logs import relay_log
+from fanwire.relay.lane import LOST, UNREACHABLE, Asked
+from fanwire.relay.shared import SharedCall
 from fanwire.relay.upstreams import Owner, Target, Upstreams
+
+AT_WORK_MAX = 8_192
+"""Calls that one connection has and has not answered; more wait here. Half of what would end the session."""
 
 
 class Caller(Protocol):
     """Whose call it is."""
 
-    def complete(self, call: HubMessage, outcome: Upstream) -> None:
+    id: int
+    budget: Budget
+    is_convicted: bool
+    """Whether a call of this client's ended the connection twice: then the pool makes no more of them."""
+
+    def complete(self, call: Asked, outcome: Upstream) -> None:
         """The call ended so."""
 
-    def failed(self, call: HubMessage, why: str) -> None:
+    def failed(self, call: Asked, why: str) -> None:
         """The call could not be made."""
+
+    def call_by_itself(self, call: Asked, record: bytes) -> None:
+        """Make the call over the client's own connection."""
 
     def acknowledge(self) -> None:
         """Another message may come: a client waits for its calls as it would at the backend, and piles up none."""
 
 
+@dataclass(slots=True, eq=False)
+class Pooled:
+    """A call until it has ended."""
+
+    caller: Caller
+    asked: Asked
+    call: SharedCall | None
+    """As it goes upstream; None once the client has left, and the answer is for nobody."""
+    cost: int
+    """What the client is charged until then, in bytes."""
+
+
 class Member(Owner):
     """One connection of a pool, opened with its first call and again after a loss."""
 
-    def __init__(self, upstreams: Upstreams, target: Target, protocol: str, idle: float) -> None:
+    def __init__(
+        self, upstreams: Upstreams, target: Target, protocol: str, idle: float, ended: Callable[[Pooled], None]
+    ) -> None:
         self._upstreams = upstreams
         self._target = target
         self._protocol = protocol
         self._idle = idle
+        self._ended = ended
         self._session: int | None = None
         self._newest = 0
-        self.calls: dict[str, tuple[Caller, HubMessage]] = {}
-        """Those that wait for their outcome, by our number."""
+        self._at_work: dict[str, Pooled] = {}
+        # Of those, how many are for nobody.
+        self._abandoned = 0
+        self._waiting: OrderedDict[Pooled, None] = OrderedDict()
+        # What a lost connection left: they go first, and alone.
+        self._suspects: OrderedDict[Pooled, None] = OrderedDict()
+        self._is_alone = False
+        # The backend keeps no pace, or the session has ended and is about to say so.
+        self._is_held = False
 
-    def call(self, caller: Caller, call: HubMessage) -> None:
-        """Make a client's call."""
+    @property
+    def load(self) -> int:
+        """How many wait for their end."""
+        return len(self._at_work) + len(self._waiting) + len(self._suspects)
+
+    def take(self, one: Pooled) -> None:
+        """Make a call in its turn."""
+        self._waiting[one] = None
+        self._go_on()
+
+    def abandon(self, one: Pooled) -> None:
+        """Its client has left."""
+        one.call = None
+        if one in self._waiting or one in self._suspects:
+            self._waiting.pop(one, None)
+            self._suspects.pop(one, None)
+        else:
+            self._abandoned += 1
+            self._renew_if_stuck()
+
+    def _renew_if_stuck(self) -> None:
+        """Begin anew where most of what the backend has and does not answer is for nobody."""
+        if len(self._at_work) < AT_WORK_MAX or self._abandoned * 2 < AT_WORK_MAX or self._session is None:
+            return
+        self._upstreams.close(self._session)
+        self._session, self._is_held, self._is_alone, self._abandoned = None, False, False, 0
+        for one in self._take_at_work():
+            self._waiting[one] = None
+            self._waiting.move_to_end(one, last=False)
+        self._go_on()
+
+    def _take_at_work(self) -> list[Pooled]:
+        """What the backend has and somebody waits for; the backend has it no more."""
+        at_work, self._at_work, self._abandoned = self._at_work, {}, 0
+        for one in at_work.values():
+            if one.call is None:
+                self._ended(one)
+        return [one for one in at_work.values() if one.call is not None]
+
+    def _go_on(self) -> None:
+        while not (self._is_held or self._is_alone):
+            if self._suspects:
+                one, _ = self._suspects.popitem(last=False)
+                self._is_alone = self._send(one)
+            elif self._waiting and len(self._at_work) < AT_WORK_MAX:
+                self._send(self._waiting.popitem(last=False)[0])
+            else:
+                return
+
+    def _send(self, one: Pooled) -> bool:
+        """Have the backend get it; False where it does not."""
+        assert one.call is not None  # who leaves waits no more
+        if one.caller.is_convicted:
+            self._ended(one)
+            one.caller.call_by_itself(one.asked, one.call.record(one.asked.id))
+            return False
         if self._session is None:
             self._session = self._upstreams.open(self, self._target, self._protocol, ("calls",), idle=self._idle)
         self._newest += 1
         id = str(self._newest)
-        self.calls[id] = caller, call
-        self._upstreams.invoke(self._session, self._protocol, id, call.target, call.body)
+        waiting = self._upstreams.send(self._session, one.call.record(id))
+        if waiting is None:
+            self._is_held = True
+            self._suspects[one] = None
+            self._suspects.move_to_end(one, last=False)
+            return False
+        self._at_work[id] = one
+        self._is_held = waiting > self._target.queue_bytes_max
+        return True
 
     def completed(self, event: Upstream) -> None:
         """A call has ended."""
-        caller, call = self.calls.pop(event.id, (None, None))
-        if caller is not None and call is not None:
-            caller.complete(call, event)
-            caller.acknowledge()
+        one = self._at_work.pop(event.id, None)
+        if one is None:
+            return
+        self._is_alone = False
+        if one.call is None:
+            self._abandoned -= 1
+        else:
+            one.caller.complete(one.asked, event)
+        self._ended(one)
+        self._go_on()
 
     def happened(self, event: Upstream) -> None:
-        """It is idle."""
-        if event.kind == "idle" and not self.calls and self._session is not None:
+        """It is idle, or takes more again."""
+        if event.session != self._session:
+            return
+        if event.kind == "drained":
+            self._is_held = False
+            self._go_on()
+        elif event.kind == "idle" and not self.load:
             self._upstreams.close(self._session)
             self._session = None
 
@@ -63,19 +177,64 @@ class Member(Owner):
         """The connection is gone, and what waited with it."""
         if event.session != self._session:
             return
-        self._session = None
-        calls, self.calls = self.calls, {}
-        for caller, call in calls.values():
-            caller.failed(call, LOST if event.was_open else UNREACHABLE)
-            caller.acknowledge()
+        self._session, self._is_held = None, False
+        was_alone, self._is_alone = self._is_alone, False
+        left = self._take_at_work()
+        if not event.was_open:
+            left += [*self._suspects, *self._waiting]
+            self._suspects.clear()
+            self._waiting.clear()
+            self._fail(left, UNREACHABLE)
+        elif was_alone or len(left) == 1:
+            for one in left:
+                one.caller.is_convicted |= was_alone
+                if was_alone:
+                    relay_log.warning(
+                        "client %d: the backend ends the connection at a call of %r: its calls are not pooled any more",
+                        one.caller.id,
+                        one.asked.target,
+                    )
+            self._fail(left, LOST)
+        elif left:
+            relay_log.warning("a pooled connection is lost, its %d calls are made again: %s", len(left), event.text)
+            self._suspects.update(dict.fromkeys(left))
+        self._go_on()
+
+    def _fail(self, calls: list[Pooled], why: str) -> None:
+        for one in calls:
+            one.caller.failed(one.asked, why)
+            self._ended(one)
 
 
 class Pool:
     """The connections for one hub protocol."""
 
     def __init__(self, upstreams: Upstreams, target: Target, protocol: str, size: int, idle: float) -> None:
-        self._members = [Member(upstreams, target, protocol, idle) for _ in range(size)]
+        self._members = [Member(upstreams, target, protocol, idle, self._ended) for _ in range(size)]
+        # What has not ended, by its client.
+        self._calls: dict[int, dict[Pooled, Member]] = {}
 
-    def call(self, caller: Caller, call: HubMessage) -> None:
-        """Make a client's call over the connection with the fewest that wait."""
-        min(self._members, key=lambda member: len(member.calls)).call(caller, call)
+    def call(self, caller: Caller, asked: Asked, call: SharedCall) -> None:
+        """Make a client's call over the connection with the fewest that wait; it is acknowledged when it has ended.
+
+        Raises LimitReached where the client has no room left for it.
+        """
+        cost = len(call.arguments) + len(asked.id) + ENTRY_BYTES
+        caller.budget.require(cost)
+        one = Pooled(caller, asked, call, cost)
+        member = min(self._members, key=lambda member: member.load)
+        self._calls.setdefault(caller.id, {})[one] = member
+        member.take(one)
+
+    def gone(self, caller: Caller) -> None:
+        """A client has left: nothing of it is kept, but that the backend still has a call of that number."""
+        for one, member in self._calls.pop(caller.id, {}).items():
+            member.abandon(one)
+
+    def _ended(self, one: Pooled) -> None:
+        calls = self._calls.get(one.caller.id, {})
+        if calls.pop(one, None) is not None:
+            one.caller.budget.release(one.cost)
+            one.caller.acknowledge()
+            if not calls:
+                del self._calls[one.caller.id]

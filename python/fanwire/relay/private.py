@@ -4,24 +4,23 @@ It is opened with the first call, in the client's own name, and closes when noth
 nothing is pending. What comes on it goes from the upstream thread to the client, and to nobody else.
 """
 
-from collections import deque
+from collections import OrderedDict
 from functools import partial
 from time import monotonic
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fanwire._engine import HubMessage, Upstream
+from fanwire.budget import ENTRY_BYTES, Budget
+from fanwire.errors import LimitReached
 from fanwire.faults import Tasks
 from fanwire.relay.admission import Credentials
+from fanwire.relay.lane import Asked
 from fanwire.relay.timing import Backoff, Bucket, Delay
 from fanwire.relay.upstreams import Owner, Target, Upstreams
 
 
 class Waiting(Protocol):
     """A private lane before its turn."""
-
-    @property
-    def awaits_turn(self) -> bool:
-        """Whether it is still to be opened by the gate."""
 
     def open(self) -> None:
         """It is its turn."""
@@ -33,7 +32,7 @@ class Gate:
     def __init__(self, tasks: Tasks, rate: float, count_max: int) -> None:
         self.tasks = tasks
         self._bucket = Bucket(rate)
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: OrderedDict[Waiting, None] = OrderedDict()
         # For a token.
         self._is_waiting = False
         self.count_max = count_max
@@ -45,22 +44,25 @@ class Gate:
         if self.count >= self.count_max:
             return False
         self.count += 1
-        self._waiting.append(lane)
+        self._waiting[lane] = None
         if not self._is_waiting:
             self._go_on()
         return True
 
     def leave(self) -> None:
-        """One is closed, or does not wait any more."""
+        """One that was opened is closed."""
+        self.count -= 1
+
+    def call_off(self, lane: Waiting) -> None:
+        """It does not wait any more: it costs the others no time, and nothing of it is kept."""
+        del self._waiting[lane]
         self.count -= 1
 
     def _go_on(self) -> None:
         self._is_waiting = False
         while self._waiting:
-            if not self._waiting[0].awaits_turn:  # it has left, and costs the others no time
-                self._waiting.popleft()
-            elif self._bucket.try_take(monotonic()):
-                self._waiting.popleft().open()
+            if self._bucket.try_take(monotonic()):
+                self._waiting.popitem(last=False)[0].open()
             else:
                 self._is_waiting = True
                 Delay(self.tasks, self._bucket.wait, self._go_on)
@@ -72,6 +74,8 @@ class Client(Protocol):
 
     id: int
     protocol: str
+    budget: Budget
+    """What waits here is on it."""
 
     def lost(self, event: Upstream) -> bool:
         """The lane is gone, with calls pending perhaps. Whether the client stays."""
@@ -79,11 +83,29 @@ class Client(Protocol):
     def acknowledge(self) -> None:
         """Another message may come."""
 
-    def failed(self, call: HubMessage, why: str) -> None:
+    def failed(self, call: Asked, why: str) -> None:
         """The call could not be made."""
+
+    def over_budget(self, error: LimitReached) -> None:
+        """What belongs to a call finds no room: the client cannot go on."""
 
     def subscribed_privately(self, id: str, *, is_refused: bool) -> None:
         """A call of a method that subscribes has been answered."""
+
+
+class Message(NamedTuple):
+    """What is to be passed on."""
+
+    call: Asked | None
+    """None of what belongs to one: an item, an end, a cancellation."""
+    record: bytes
+    is_owed: bool
+    """Whether an acknowledgement is due once the backend keeps pace: until then it is one of the few that may wait."""
+
+    @property
+    def cost(self) -> int:
+        """What it is charged while it waits, in bytes."""
+        return len(self.record) + ENTRY_BYTES
 
 
 class PrivateLane(Owner):
@@ -120,7 +142,7 @@ class PrivateLane(Owner):
         self._gate = gate
         self._idle = idle
         self._session: int | None = None
-        self._queued: list[tuple[HubMessage, bool]] | None = None
+        self._queued: list[Message] | None = None
         self._owed = 0
         self._is_over = False
         self._sent_at = 0.0
@@ -133,7 +155,7 @@ class PrivateLane(Owner):
         return self._session is not None or self._queued is not None
 
     @property
-    def awaits_turn(self) -> bool:
+    def _awaits_turn(self) -> bool:
         """Whether it is still to be opened by the gate."""
         return self._queued is not None and self._session is None and not self._is_over
 
@@ -157,27 +179,61 @@ class PrivateLane(Owner):
     def _open_later(self, backoff: Backoff) -> None:
         Delay(self._gate.tasks, backoff.next(), partial(self._open_again, backoff))
 
-    def send(self, message: HubMessage, *, is_owed: bool = True) -> None:
-        """Pass a message on; one that `is_owed` an acknowledgement gets it once the backend keeps pace."""
+    def send(self, event: HubMessage) -> None:
+        """Pass a message on as it came; it is acknowledged once the backend keeps pace."""
+        assert event.record is not None  # it is a relayed client's
+        is_call = event.kind in ("invocation", "stream")
+        self._take(Message(Asked(event.id, event.target) if is_call else None, event.record, is_owed=True))
+
+    def ask(self, call: Asked, record: bytes) -> None:
+        """Make a call of the client's that is acknowledged already."""
+        self._take(Message(call, record, is_owed=False))
+
+    def _take(self, message: Message) -> None:
         if self._queued is not None:
-            self._queued.append((message, is_owed))
-            return
-        if self._session is not None:
-            self._pass_on(message, is_owed)
-            return
-        if message.kind in ("invocation", "stream"):
-            self._queued = [(message, is_owed)]
-            if self._gate.enter(self):
-                return  # it is open by now, or waits for its turn
-            self._queued = None
-            self._client.failed(message, f"{self._gate.count_max} private connections are open, the most that may be")
-        # Else it is of a call that nobody knows any more.
-        if is_owed:
+            self._keep(message)
+        elif self._session is not None:
+            self._pass_on(message)
+        elif message.call is not None:
+            self._queued = []
+            if self._keep(message) and not self._gate.enter(self):
+                bound = self._gate.count_max
+                self._client.failed(message.call, f"{bound} private connections are open, the most that may be")
+                self._acknowledge_all(self._take_queued())
+            elif not self._queued and self._session is None:
+                self._queued = None  # it found no room
+        elif message.is_owed:  # of a call that nobody knows any more
             self._client.acknowledge()
+
+    def _keep(self, message: Message) -> bool:
+        """Have it wait; False, and it is dealt with, where the client's budget has no room for it."""
+        assert self._queued is not None
+        try:
+            self._client.budget.require(message.cost)
+        except LimitReached as error:
+            if message.call is not None:
+                self._client.failed(message.call, str(error))
+            else:
+                self._client.over_budget(error)
+            self._acknowledge_all([message])
+            return False
+        self._queued.append(message)
+        return True
+
+    def _take_queued(self) -> list[Message]:
+        """What waits; it waits no longer."""
+        queued, self._queued = self._queued or [], None
+        self._client.budget.release(sum(message.cost for message in queued))
+        return queued
+
+    def _acknowledge_all(self, messages: list[Message]) -> None:
+        for message in messages:
+            if message.is_owed:
+                self._client.acknowledge()
 
     def open(self) -> None:
         """It is its turn."""
-        queued, self._queued = self._queued or [], None
+        queued = self._take_queued()
         upstreams, target, dropped, reported = self._terms
         self._session = upstreams.open(
             self,
@@ -188,28 +244,29 @@ class PrivateLane(Owner):
             urls=self._credentials.urls(target.urls),
             idle=self._idle,
         )
-        for message, is_owed in queued:
-            self._pass_on(message, is_owed)
+        for message in queued:
+            self._pass_on(message)
 
-    def _pass_on(self, message: HubMessage, is_owed: bool) -> None:
+    def _pass_on(self, message: Message) -> None:
         upstreams, target, *_ = self._terms
-        assert self._session is not None and message.record is not None  # it is a relayed client's
+        assert self._session is not None
         self._sent_at = monotonic()
         waiting = upstreams.send(self._session, message.record)
         if waiting is None:  # it has ended, and says so in a moment: then this goes over another one
             if self._queued is None:
                 self._queued = []
-            self._queued.append((message, is_owed))
-        elif is_owed and waiting <= target.queue_bytes_max:
+            self._keep(message)
+        elif message.is_owed and waiting <= target.queue_bytes_max:
             self._client.acknowledge()
         else:
-            self._owed += is_owed
+            self._owed += message.is_owed
 
     def end(self) -> None:
         """The client is gone."""
-        if self.awaits_turn:
-            self._gate.leave()
+        if self._awaits_turn:
+            self._gate.call_off(self)
         self._is_over = True
+        self._take_queued()
         if self._session is not None:
             self._terms[0].close(self._session)
 
@@ -238,13 +295,13 @@ class PrivateLane(Owner):
         if event.session != self._session:
             return  # it was idle, and closed for that
         self._session = None
-        queued, self._queued = self._queued or [], None
+        queued = self._take_queued()
         if self._is_over:
             return
         self._acknowledge_owed()
         if self._client.lost(event):
-            for message, is_owed in queued:
-                self.send(message, is_owed=is_owed)
+            for message in queued:
+                self._take(message)
         if self._backoff is not None:
             self._open_later(self._backoff)
 

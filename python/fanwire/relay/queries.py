@@ -4,12 +4,24 @@ from collections.abc import Sequence
 from urllib.parse import quote, unquote_plus, urlencode
 
 
-def values_of(query: str, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """The values of each of `names`, decoded, in the order sent."""
-    pairs = [
-        (unquote_plus(name), unquote_plus(value))
-        for name, _, value in (pair.partition("=") for pair in query.split("&") if pair)
-    ]
+def values_of(query: str, names: Sequence[str]) -> tuple[tuple[str, ...], ...] | None:
+    """The values of each of `names`, decoded, in the order sent.
+
+    None where they could not be asked for in one client's words for another: a value that is no UTF-8, or a name that
+    is one of `names` but for its case, which some backends take for the same.
+    """
+    folded = {name.casefold() for name in names}
+    pairs = []
+    for name, _, value in (pair.partition("=") for pair in query.split("&") if pair):
+        known = unquote_plus(name)
+        if known.casefold() not in folded:
+            continue
+        if known not in names:
+            return None
+        try:
+            pairs.append((known, unquote_plus(value, errors="strict")))
+        except UnicodeDecodeError:
+            return None
     return tuple(tuple(value for known, value in pairs if known == name) for name in names)
 
 

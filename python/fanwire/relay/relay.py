@@ -5,22 +5,22 @@ It says who may connect (``admission``), keeps the lanes by what they watch (``l
 """
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from fanwire._engine import Engine, HubMessage
+from fanwire._engine import Engine
 from fanwire.auth import Identity, Request
+from fanwire.budget import Budgets
 from fanwire.faults import Tasks
 from fanwire.logs import relay_log
 from fanwire.relay.admission import Admission
 from fanwire.relay.broadcast import BroadcastLane
 from fanwire.relay.client import RelayedClient
 from fanwire.relay.config import CallShare, RelayConfig
-from fanwire.relay.lane import Lane, Terms, has_room
+from fanwire.relay.lane import Asked, Lane, Terms, has_room
 from fanwire.relay.pool import Pool
 from fanwire.relay.private import Gate
+from fanwire.relay.shared import SharedCall
 from fanwire.relay.stats import RelayStats, stats_of
 from fanwire.relay.timing import Backoff
 from fanwire.relay.unsubscribing import Answers
@@ -34,11 +34,6 @@ RECORD_BYTES_MAX = 1 << 20
 QUEUE_BYTES_MAX = 256 << 10
 """What may wait for the backend of one client's before the client is not read from."""
 
-REMEMBERED_BYTES_MAX = 1_024
-"""Of arguments whose canonical form is remembered."""
-
-Key = tuple[str, str, bytes]
-
 
 class Relay:
     """See the module. Lives in the hub's event loop, for one serving."""
@@ -51,17 +46,19 @@ class Relay:
         upstreams: Upstreams,
         acknowledge: Callable[[int], None],
         handshake_timeout: float,
+        budgets: Budgets,
     ) -> None:
         self.config = config
+        self.budgets = budgets
         self.engine = engine
         self.acknowledge = acknowledge
-        self.lanes: dict[Key, Lane] = {}
+        self.lanes: dict[SharedCall, Lane] = {}
         shares = [share for share in config.share if isinstance(share, CallShare)]
         self.subscribing: dict[str, CallShare] = {share.subscribe.casefold(): share for share in shares}
         self.unsubscribing: dict[str, CallShare] = {
             share.unsubscribe.casefold(): share for share in shares if share.unsubscribe is not None
         }
-        self.pooled = frozenset(method.casefold() for method in config.private.pooled)
+        self.pooled = {method.casefold(): method for method in config.private.pooled}
         own, shared = target_of(config), target_of(config, service_headers(config))
         everyone, welcome = frozenset(config.everyone.targets), frozenset(config.everyone.welcome)
         self.gate = Gate(tasks, config.private.rate, config.private.per_relay_max)
@@ -155,33 +152,33 @@ class Relay:
 
     # Lanes
 
-    def key_of(self, share: CallShare, protocol: str, arguments: bytes) -> Key | None:
-        """What lanes are told apart by: method, protocol, and the arguments as values; None if those can't be read."""
-        values = canonical(arguments, protocol == "json")
-        return None if values is None else (share.subscribe, protocol, values)
-
     def has_room(self) -> bool:
         """Whether there may be one lane more; one that lingers makes room."""
         return has_room(self.lanes, self.config.lanes.max, self._terms.lingering)
 
-    def open_lane(self, key: Key, share: CallShare, protocol: str, arguments: bytes) -> Lane:
-        """The lane of this key, which has none yet."""
+    def open_lane(self, share: CallShare, call: SharedCall) -> Lane:
+        """The lane of this call, which has none yet."""
         self._lanes_made += 1
 
         def end(lane: Lane) -> None:
             self._gaps += lane.gaps
-            if self.lanes.get(key) is lane:
-                del self.lanes[key]
+            if self.lanes.get(call) is lane:
+                del self.lanes[call]
 
-        lane = Lane(f"{self.config.path}#{self._lanes_made}", share, protocol, arguments, self._terms, end)
-        self.lanes[key] = lane
+        lane = self.lanes[call] = Lane(f"{self.config.path}#{self._lanes_made}", share, call, self._terms, end)
         relay_log.debug("%s is opened", lane)
         return lane
 
-    def answer_unsubscribe(self, client: RelayedClient, lane: Lane, call: HubMessage) -> None:
+    def answer_unsubscribe(self, client: RelayedClient, lane: Lane, call: Asked) -> None:
         """Answer a client that has left a lane as the backend would have."""
         if call.id:
             self._answers.answer(client, lane, call)
+
+    def forget(self, client: RelayedClient) -> None:
+        """A client is gone: what waits for it elsewhere is for nobody."""
+        self._answers.gone(client)
+        for pool in self._pools.values():
+            pool.gone(client)
 
     def pool_of(self, protocol: str) -> Pool:
         """The shared connections for pooled methods."""
@@ -199,7 +196,7 @@ class Relay:
         """How it stands, now."""
         return RelayStats(
             path=self.config.path,
-            lanes=[stats_of(lane, lane.share.subscribe, lane.protocol) for lane in self.lanes.values()],
+            lanes=[stats_of(lane, lane.call.method, lane.call.protocol) for lane in self.lanes.values()],
             broadcasts={protocol: one.why or "live" for protocol, one in self._broadcasts.items()},
             private_lanes=self.gate.count,
             sessions=len(self._terms.upstreams),
@@ -228,23 +225,3 @@ def service_headers(config: RelayConfig) -> list[tuple[str, str]]:
     if config.lanes.token is not None:
         headers.append(("Authorization", f"Bearer {config.lanes.token.reveal()}"))
     return headers
-
-
-@lru_cache(maxsize=10_000)
-def _canonical(arguments: bytes, is_json: bool) -> bytes | None:
-    codec = msgspec.json if is_json else msgspec.msgpack
-    try:
-        values = codec.decode(arguments)
-    except Exception:  # what a client sends: numbers out of range, no UTF-8, too deep …
-        return None
-    encoded: bytes
-    try:
-        encoded = codec.encode(values, order="deterministic")
-    except TypeError:  # in MessagePack names may be anything
-        encoded = codec.encode(values)
-    return encoded
-
-
-def canonical(arguments: bytes, is_json: bool) -> bytes | None:
-    """Arguments without what does not matter: white space, the order of members. None if they can't be read."""
-    return (_canonical if len(arguments) <= REMEMBERED_BYTES_MAX else _canonical.__wrapped__)(arguments, is_json)

@@ -2,16 +2,18 @@
 
 The first time that a client leaves, a connection of its own subscribes and unsubscribes as the client did, and what the
 second call gave is from then on what clients of this share and protocol are answered, whatever their arguments. Where
-that went wrong nothing is learned: those who wait are answered without a result, as they have left all the same.
+that went wrong nothing is learned: who left that lane is answered without a result, as it has left all the same, and
+others who wait are asked for once more, with arguments of their own.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from fanwire._engine import HubMessage, Upstream
+from fanwire._engine import Upstream
 from fanwire.faults import Tasks
 from fanwire.logs import relay_log
-from fanwire.relay.lane import NOT_ANSWERED, UNREACHABLE, Lane, Outcome
+from fanwire.relay.lane import NOT_ANSWERED, UNREACHABLE, Asked, Lane, Outcome
 from fanwire.relay.timing import Delay
 from fanwire.relay.upstreams import Owner, Target, Upstreams
 
@@ -19,10 +21,10 @@ from fanwire.relay.upstreams import Owner, Target, Upstreams
 class Leaving(Protocol):
     """A client that has left."""
 
-    def complete(self, call: HubMessage, outcome: Outcome) -> None:
+    def complete(self, call: Asked, outcome: Outcome) -> None:
         """The call ended so."""
 
-    def failed(self, call: HubMessage, why: str) -> None:
+    def failed(self, call: Asked, why: str) -> None:
         """The call could not be made."""
 
 
@@ -34,29 +36,42 @@ class Void:
     body: bytes = b""
 
 
+class Waiting(NamedTuple):
+    """A call whose answer is not known yet."""
+
+    client: Leaving
+    lane: Lane
+    call: Asked
+    is_again: bool
+    """Whether it waited already for one that failed."""
+
+
 class Probe(Owner):
     """A connection that subscribes, unsubscribes and is closed."""
 
-    def __init__(self, upstreams: Upstreams, tasks: Tasks, target: Target, lane: Lane) -> None:
+    def __init__(
+        self, upstreams: Upstreams, tasks: Tasks, target: Target, lane: Lane, ask_again: Callable[[Waiting], None]
+    ) -> None:
         self._upstreams = upstreams
         self._is_open = False
         self.outcome: Outcome | None = None
         self.is_over = False
-        self.waiting: list[tuple[Leaving, HubMessage]] = []
-        self._session = upstreams.open(self, target, lane.protocol, ("calls",))
+        self.waiting: list[Waiting] = []
         self._lane = lane
-        self._invoke("1", lane.share.subscribe)
+        self._ask_again = ask_again
+        self._session = upstreams.open(self, target, lane.call.protocol, ("calls",))
+        self._invoke("1", lane.call.method)
         self._timeout = Delay(tasks, target.connect_timeout, self._give_up)
 
-    def answer(self, client: Leaving, call: HubMessage) -> None:
+    def answer(self, one: Waiting) -> None:
         """Answer a client, once the outcome is known."""
         if self.outcome is not None:
-            client.complete(call, self.outcome)
+            one.client.complete(one.call, self.outcome)
         else:
-            self.waiting.append((client, call))
+            self.waiting.append(one)
 
     def _invoke(self, id: str, method: str) -> None:
-        self._upstreams.invoke(self._session, self._lane.protocol, id, method, self._lane.arguments)
+        self._upstreams.send(self._session, self._lane.call._replace(method=method).record(id))
 
     def opened(self, event: Upstream) -> None:
         """The backend has shaken hands."""
@@ -68,20 +83,16 @@ class Probe(Owner):
             relay_log.warning(
                 "%s: what it answers to %s could not be learned", self._lane, self._lane.share.unsubscribe
             )
-            self._tell(Void())
+            self._fail(Void())
         elif event.id == "1":
             self._invoke("2", self._lane.share.unsubscribe or "")
             return
         else:
             self.outcome = event
-            self._tell(event)
+            self.is_over = True
+            for one in self._take_all():
+                one.client.complete(one.call, event)
         self._upstreams.close(self._session)
-
-    def _tell(self, outcome: Outcome) -> None:
-        self.is_over = True
-        waiting, self.waiting = self.waiting, []
-        for client, call in waiting:
-            client.complete(call, outcome)
 
     def closed(self, event: Upstream) -> None:
         """It is over; without an outcome those who wait are told that it could not be had."""
@@ -92,11 +103,20 @@ class Probe(Owner):
         self._fail()
         self._upstreams.close(self._session)
 
-    def _fail(self) -> None:
-        self.is_over = True
+    def _take_all(self) -> list[Waiting]:
         waiting, self.waiting = self.waiting, []
-        for client, call in waiting:
-            client.failed(call, NOT_ANSWERED if self._is_open else UNREACHABLE)
+        return waiting
+
+    def _fail(self, outcome: Outcome | None = None) -> None:
+        """It went wrong with these arguments: who left the same lane is told, the others are asked for once more."""
+        self.is_over = True
+        for one in self._take_all():
+            if self._is_open and not one.is_again and one.lane.call != self._lane.call:
+                self._ask_again(one._replace(is_again=True))
+            elif outcome is not None:
+                one.client.complete(one.call, outcome)
+            else:
+                one.client.failed(one.call, NOT_ANSWERED if self._is_open else UNREACHABLE)
 
 
 class Answers:
@@ -108,10 +128,19 @@ class Answers:
         self._target = target
         self._probes: dict[tuple[str, str], Probe] = {}
 
-    def answer(self, client: Leaving, lane: Lane, call: HubMessage) -> None:
+    def answer(self, client: Leaving, lane: Lane, call: Asked) -> None:
         """Answer a client that has left a lane as the backend would have."""
-        key = (lane.share.subscribe, lane.protocol)
+        self._answer(Waiting(client, lane, call, is_again=False))
+
+    def gone(self, client: Leaving) -> None:
+        """A client is gone: its calls are for nobody."""
+        for probe in self._probes.values():
+            if probe.waiting:
+                probe.waiting = [one for one in probe.waiting if one.client is not client]
+
+    def _answer(self, one: Waiting) -> None:
+        key = (one.lane.call.method, one.lane.call.protocol)
         probe = self._probes.get(key)
         if probe is None or (probe.is_over and probe.outcome is None):
-            probe = self._probes[key] = Probe(self._upstreams, self._tasks, self._target, lane)
-        probe.answer(client, call)
+            probe = self._probes[key] = Probe(self._upstreams, self._tasks, self._target, one.lane, self._answer)
+        probe.answer(one)

@@ -136,10 +136,6 @@ class Upstreams:
         """Queue whole records; gives how many bytes wait, None where the session is closed or closing."""
         return self._engine.upstream_send(session, records)
 
-    def invoke(self, session: int, protocol: str, id: str, target: str, arguments: bytes) -> None:
-        """Call a method with raw arguments."""
-        self._engine.upstream_invoke(session, protocol, id, target, arguments)
-
     def send_message(self, session: int, data: bytes, *, is_text: bool) -> int | None:
         """As ``send``, one message for a plain backend."""
         return self._engine.upstream_send_message(session, data, is_text)

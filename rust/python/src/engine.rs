@@ -357,17 +357,6 @@ impl Engine {
         self.1.send(&self.0, session, records)
     }
 
-    fn upstream_invoke(
-        &self,
-        session: u64,
-        protocol: &str,
-        id: &str,
-        target: &str,
-        arguments: &[u8],
-    ) -> PyResult<Option<usize>> {
-        self.1.invoke(&self.0, session, protocol, (id, target, arguments))
-    }
-
     #[allow(clippy::too_many_arguments)] // as Python calls it
     #[pyo3(signature = (
         session, urls, headers, subprotocols, route, *, keepalive, server_timeout, connect_timeout, idle,

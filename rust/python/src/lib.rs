@@ -46,6 +46,24 @@ fn matches(py: Python<'_>, pattern: &str, name: &str) -> PyResult<bool> {
     Ok(pattern.matches(name))
 }
 
+/// The one form of a JSON text or MessagePack value; None where it has none.
+#[pyfunction]
+fn canonical<'py>(py: Python<'py>, protocol: &str, value: &[u8]) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    upstream::canonical(protocol, value).map(|form| form.map(|form| PyBytes::new(py, &form)))
+}
+
+/// An invocation as a whole record of a hub protocol.
+#[pyfunction]
+fn invocation<'py>(
+    py: Python<'py>,
+    protocol: &str,
+    id: &str,
+    target: &str,
+    arguments: &[u8],
+) -> PyResult<Bound<'py, PyBytes>> {
+    upstream::invocation(protocol, id, target, arguments).map(|record| PyBytes::new(py, &record))
+}
+
 /// The load client. `command` starts it as another process; `args` begins with the program's name. Gives the exit code.
 #[pyfunction]
 fn run_load(py: Python<'_>, command: Vec<String>, args: Vec<String>) -> i32 {
@@ -59,6 +77,8 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(build_info, module)?)?;
     module.add_function(wrap_pyfunction!(encode_json, module)?)?;
     module.add_function(wrap_pyfunction!(encode_msgpack, module)?)?;
+    module.add_function(wrap_pyfunction!(canonical, module)?)?;
+    module.add_function(wrap_pyfunction!(invocation, module)?)?;
     module.add_function(wrap_pyfunction!(matches, module)?)?;
     module.add_function(wrap_pyfunction!(run_load, module)?)?;
     module.add_class::<position::Position>()?;

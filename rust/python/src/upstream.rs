@@ -183,24 +183,6 @@ impl Sessions {
         Ok(self.get(engine)?.send(session, records.to_vec()))
     }
 
-    pub(crate) fn invoke(
-        &self,
-        engine: &Arc<CoreEngine>,
-        session: u64,
-        protocol: &str,
-        (id, target, arguments): (&str, &str, &[u8]),
-    ) -> PyResult<Option<usize>> {
-        let message = HubMessage::Invocation {
-            id: Some(Cow::Borrowed(id)),
-            target: Cow::Borrowed(target),
-            arguments,
-            stream_ids: Vec::new(),
-        };
-        let mut record = Vec::new();
-        write_message(protocol_of(protocol)?, &message, &mut record);
-        Ok(self.get(engine)?.send(session, record))
-    }
-
     pub(crate) fn open_plain(&self, engine: &Arc<CoreEngine>, session: u64, open: OpenPlain) -> PyResult<()> {
         self.get(engine)?.open_plain(session, open);
         Ok(())
@@ -236,6 +218,24 @@ impl Sessions {
         self.get(engine)?.negotiate(request, url, headers, timeout);
         Ok(())
     }
+}
+
+/// The one form of a value of a hub protocol, if it has one.
+pub(crate) fn canonical(protocol: &str, value: &[u8]) -> PyResult<Option<Vec<u8>>> {
+    Ok(fanwire_core::protocol::signalr::canonical(protocol_of(protocol)?, value))
+}
+
+/// A whole record that calls a method, without headers; an empty id is none.
+pub(crate) fn invocation(protocol: &str, id: &str, target: &str, arguments: &[u8]) -> PyResult<Vec<u8>> {
+    let message = HubMessage::Invocation {
+        id: Some(Cow::Borrowed(id)).filter(|id| !id.is_empty()),
+        target: Cow::Borrowed(target),
+        arguments,
+        stream_ids: Vec::new(),
+    };
+    let mut record = Vec::new();
+    write_message(protocol_of(protocol)?, &message, &mut record);
+    Ok(record)
 }
 
 pub(crate) fn protocol_of(name: &str) -> PyResult<HubProtocol> {

@@ -6,6 +6,7 @@
 //!
 //! Arguments, items and results stay raw: the bytes of the message that carried them, never a value. What is accepted
 //! and what is written follows ASP.NET Core 10; where we differ, the function says so.
+mod canonical;
 pub mod handshake;
 mod json;
 mod msgpack;
@@ -17,6 +18,7 @@ pub mod sequence;
 
 use std::borrow::Cow;
 
+pub use canonical::canonical;
 pub(in crate::protocol) use msgpack::{write_bin, write_str};
 pub(crate) use publication::publication_bytes_max;
 pub use publication::{TARGET, arguments_of, write_publication, write_records};

@@ -128,12 +128,23 @@ fn write_call(out: &mut Vec<u8>, id: Option<&str>, target: &str, arguments: &[u8
     write_text_or_nil(out, id);
     write_str(out, target);
     out.extend_from_slice(arguments);
-    match stream_ids.len() {
+    write_array_head(out, stream_ids.len());
+    for id in stream_ids {
+        write_str(out, id);
+    }
+}
+
+pub(super) fn write_array_head(out: &mut Vec<u8>, count: usize) {
+    match count {
         count @ 0..=15 => out.push(0x90 | count as u8),
         count => write_sized(out, [0xdc, 0xdc, 0xdd], count),
     }
-    for id in stream_ids {
-        write_str(out, id);
+}
+
+pub(super) fn write_map_head(out: &mut Vec<u8>, pairs: usize) {
+    match pairs {
+        pairs @ 0..=15 => out.push(0x80 | pairs as u8),
+        pairs => write_sized(out, [0xde, 0xde, 0xdf], pairs),
     }
 }
 
@@ -178,7 +189,7 @@ fn write_sized(out: &mut Vec<u8>, markers: [u8; 3], size: usize) {
 }
 
 /// Appends a whole number in the fewest bytes.
-fn write_int(out: &mut Vec<u8>, number: i64) {
+pub(super) fn write_int(out: &mut Vec<u8>, number: i64) {
     match number {
         -0x20..=0x7f => out.push(number as u8),
         0x80..=0xff => out.extend_from_slice(&[0xcc, number as u8]),
@@ -267,14 +278,7 @@ impl<'a> Elements<'a> {
 
     fn skip_headers(&mut self) -> Result<(), MessageError> {
         let reader = self.next("headers")?;
-        let expected = "a map";
-        let pairs = match reader.read_marker("headers")? {
-            marker @ 0x80..=0x8f => u32::from(marker & 0xf),
-            0xde => reader.read_size(2, "headers")?,
-            0xdf => reader.read_size(4, "headers")?,
-            marker => return Err(MessageError::WrongType { field: "headers", expected, got: kind(marker) }),
-        };
-        for _ in 0..pairs {
+        for _ in 0..reader.read_map_head("headers")? {
             reader.read_full_text("headers")?;
             reader.read_full_text("headers")?;
         }
@@ -329,12 +333,35 @@ impl<'a> Elements<'a> {
 }
 
 /// Values at the front of bytes.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, bytes: usize, field: &'static str) -> Result<&'a [u8], MessageError> {
+    pub(super) const fn new(rest: &'a [u8]) -> Self {
+        Self { rest }
+    }
+
+    pub(super) const fn is_at_end(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// The first byte of what comes next.
+    pub(super) fn peek(&self) -> Option<u8> {
+        self.rest.first().copied()
+    }
+
+    /// The eight bytes of an integer that an `i64` does not hold, if one comes next.
+    pub(super) fn take_above_63_bits(&mut self) -> Option<&'a [u8]> {
+        let (head, rest) = self.rest.split_at_checked(9)?;
+        if head[0] != 0xcf || head[1] & 0x80 == 0 {
+            return None;
+        }
+        self.rest = rest;
+        Some(&head[1..])
+    }
+
+    pub(super) fn take(&mut self, bytes: usize, field: &'static str) -> Result<&'a [u8], MessageError> {
         let (taken, rest) = self.rest.split_at_checked(bytes).ok_or(MessageError::Truncated { field })?;
         self.rest = rest;
         Ok(taken)
@@ -345,13 +372,13 @@ impl<'a> Reader<'a> {
     }
 
     /// A size of 1, 2 or 4 bytes.
-    fn read_size(&mut self, bytes: usize, field: &'static str) -> Result<u32, MessageError> {
+    pub(super) fn read_size(&mut self, bytes: usize, field: &'static str) -> Result<u32, MessageError> {
         let taken = self.take(bytes, field)?;
         Ok(taken.iter().fold(0, |size, &byte| size << 8 | u32::from(byte)))
     }
 
     /// How many members an array has; each takes a byte at least, or the bytes are cut off.
-    fn read_array_head(&mut self, field: &'static str) -> Result<u32, MessageError> {
+    pub(super) fn read_array_head(&mut self, field: &'static str) -> Result<u32, MessageError> {
         let members = match self.read_marker(field)? {
             marker @ 0x90..=0x9f => u32::from(marker & 0xf),
             0xdc => self.read_size(2, field)?,
@@ -364,7 +391,17 @@ impl<'a> Reader<'a> {
         Ok(members)
     }
 
-    fn read_int(&mut self, field: &'static str) -> Result<i64, MessageError> {
+    /// How many pairs a map has.
+    pub(super) fn read_map_head(&mut self, field: &'static str) -> Result<u32, MessageError> {
+        match self.read_marker(field)? {
+            marker @ 0x80..=0x8f => Ok(u32::from(marker & 0xf)),
+            0xde => self.read_size(2, field),
+            0xdf => self.read_size(4, field),
+            marker => Err(MessageError::WrongType { field, expected: "a map", got: kind(marker) }),
+        }
+    }
+
+    pub(super) fn read_int(&mut self, field: &'static str) -> Result<i64, MessageError> {
         let wrong = |got| MessageError::WrongType { field, expected: "a whole number of 64 bits", got };
         let marker = self.read_marker(field)?;
         let bytes = match marker {
@@ -384,7 +421,7 @@ impl<'a> Reader<'a> {
         Ok(number)
     }
 
-    fn read_text(&mut self, field: &'static str) -> Result<&'a str, MessageError> {
+    pub(super) fn read_text(&mut self, field: &'static str) -> Result<&'a str, MessageError> {
         let bytes = match self.read_marker(field)? {
             marker @ 0xa0..=0xbf => u32::from(marker & 0x1f),
             0xd9 => self.read_size(1, field)?,
