@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_position_is_that_of_the_channel_by_name_else_by_epoch_else_any() {
-        let registry = Registry::listed(&Arc::default());
+        let registry = Registry::listed(&Arc::default(), 10);
         let obtain = |name| registry.obtain(name, &Settings::default(), 0).expect("room");
         let (a, b) = (obtain("a"), obtain("b"));
         let at = |channel: &Channel, offset| Position { epoch: channel.epoch(), offset };

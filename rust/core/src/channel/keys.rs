@@ -8,10 +8,18 @@ pub(super) type KeyId = u32;
 pub(super) const KEYLESS: KeyId = 0;
 
 /// The keys of a channel of policy `latest`. Bounded by what its logs hold: see [`sweep`](Self::sweep).
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Keys {
+    /// The offset of the newest publication without a key.
+    keyless: u64,
+    /// Of a channel without keys it is none: there may be a million.
+    named: Option<Box<Named>>,
+}
+
+#[derive(Debug)]
+struct Named {
     ids: HashMap<Box<str>, KeyId>,
-    /// By id: the offset of the newest publication; 0 of an id that is free.
+    /// By id less one: the offset of the newest publication; 0 of an id that is free.
     newest: Vec<u64>,
     free: Vec<KeyId>,
     sweep_at: usize,
@@ -19,56 +27,60 @@ pub(super) struct Keys {
 
 const SWEEP_AT_MIN: usize = 1_024;
 
-impl Default for Keys {
-    fn default() -> Self {
-        Self { ids: HashMap::new(), newest: vec![0], free: Vec::new(), sweep_at: SWEEP_AT_MIN }
-    }
-}
-
 impl Keys {
     /// A publication of `key` gets this offset: the key's id, and the offset of the one that it replaces, or 0.
     pub(super) fn note(&mut self, key: Option<&str>, offset: u64) -> (KeyId, u64) {
-        let id = match key {
-            None => KEYLESS,
-            Some(key) => match self.ids.get(key) {
-                Some(&id) => id,
-                None => self.add(key),
-            },
-        };
-        (id, std::mem::replace(&mut self.newest[id as usize], offset))
-    }
-
-    fn add(&mut self, key: &str) -> KeyId {
-        let id = self.free.pop().unwrap_or_else(|| {
-            self.newest.push(0);
-            (self.newest.len() - 1) as KeyId
-        });
-        self.ids.insert(key.into(), id);
-        id
+        let Some(key) = key else { return (KEYLESS, std::mem::replace(&mut self.keyless, offset)) };
+        let named = self.named.get_or_insert_default();
+        let id = named.ids.get(key).copied().unwrap_or_else(|| named.add(key));
+        (id, std::mem::replace(&mut named.newest[id as usize - 1], offset))
     }
 
     /// Whether no later publication has the same key.
     pub(super) fn is_newest(&self, id: KeyId, offset: u64) -> bool {
-        self.newest.get(id as usize) == Some(&offset)
+        match (id, &self.named) {
+            (KEYLESS, _) => self.keyless == offset,
+            (id, Some(named)) => named.newest.get(id as usize - 1) == Some(&offset),
+            (_, None) => false,
+        }
     }
 
     /// Whether enough keys have come together to look for those that nobody needs.
     pub(super) fn is_sweep_due(&self) -> bool {
-        self.ids.len() >= self.sweep_at
+        self.named.as_ref().is_some_and(|named| named.ids.len() >= named.sweep_at)
     }
 
     /// Forgets the keys whose newest publication is before `oldest`: no log holds a frame of theirs.
     pub(super) fn sweep(&mut self, oldest: u64) {
-        let (newest, free) = (&mut self.newest, &mut self.free);
-        self.ids.retain(|_, &mut id| {
-            let is_held = newest[id as usize] >= oldest;
+        let Some(named) = &mut self.named else { return };
+        let (newest, free) = (&mut named.newest, &mut named.free);
+        named.ids.retain(|_, &mut id| {
+            let offset = &mut newest[id as usize - 1];
+            let is_held = *offset >= oldest;
             if !is_held {
-                newest[id as usize] = 0;
+                *offset = 0;
                 free.push(id);
             }
             is_held
         });
-        self.sweep_at = (self.ids.len() * 2).max(SWEEP_AT_MIN);
+        named.sweep_at = (named.ids.len() * 2).max(SWEEP_AT_MIN);
+    }
+}
+
+impl Default for Named {
+    fn default() -> Self {
+        Self { ids: HashMap::new(), newest: Vec::new(), free: Vec::new(), sweep_at: SWEEP_AT_MIN }
+    }
+}
+
+impl Named {
+    fn add(&mut self, key: &str) -> KeyId {
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.newest.push(0);
+            self.newest.len() as KeyId
+        });
+        self.ids.insert(key.into(), id);
+        id
     }
 }
 
@@ -94,8 +106,9 @@ mod tests {
         }
         assert!(keys.is_sweep_due());
         keys.sweep(SWEEP_AT_MIN as u64);
-        assert_eq!((keys.ids.len(), keys.free.len()), (1, SWEEP_AT_MIN - 1));
+        let named = keys.named.as_ref().expect("there are keys");
+        assert_eq!((named.ids.len(), named.free.len()), (1, SWEEP_AT_MIN - 1));
         keys.note(Some("new"), 2_000);
-        assert_eq!(keys.newest.len(), SWEEP_AT_MIN + 1);
+        assert_eq!(keys.named.map(|named| named.newest.len()), Some(SWEEP_AT_MIN));
     }
 }

@@ -80,7 +80,7 @@ pub fn check_name(name: &str) -> Result<(), EngineError> {
 pub struct Channel {
     name: Box<str>,
     epoch: u64,
-    settings: ChannelSettings,
+    settings: Arc<ChannelSettings>,
     /// Clients know it by its name.
     pub(crate) is_listed: bool,
     /// Bit i: some subscriber speaks format i, so publications are framed for it.
@@ -95,10 +95,13 @@ pub struct Channel {
     inner: Mutex<Inner>,
 }
 
+// With its name, the allocator's share and its two places in the registry about 300 bytes, as the settings say.
+const _: () = assert!(size_of::<Channel>() <= 224, "a million idle ones are to cost 300 MB at most");
+
 #[derive(Debug, Default)]
 struct Inner {
     offset: u64,
-    kept: Option<Kept>,
+    kept: Option<Box<Kept>>,
     keys: Keys,
     /// The history and the newest keyframe, in the form of `stored`.
     stored: Option<Box<Log>>,
@@ -178,15 +181,21 @@ thread_local! {
 }
 
 impl Channel {
-    fn new(name: &str, epoch: u64, settings: ChannelSettings, is_listed: bool, formats_seen: Arc<AtomicU16>) -> Self {
+    fn new(
+        name: &str,
+        epoch: u64,
+        settings: Arc<ChannelSettings>,
+        is_listed: bool,
+        formats_seen: Arc<AtomicU16>,
+    ) -> Self {
         Self {
             name: name.into(),
             epoch,
-            settings,
             is_listed,
             formats: AtomicU16::new(0),
             formats_seen,
             is_storing: AtomicBool::new(settings.history_frames > 0),
+            settings,
             subscribers: AtomicU32::new(0),
             published_s: AtomicU64::new(0),
             inner: Mutex::new(Inner::default()),
@@ -377,12 +386,13 @@ impl Channel {
 
     /// From now on records are kept for who joins late, up to a bound; with `None` no longer.
     pub(crate) fn keep(&self, bytes_max: Option<usize>) {
-        self.lock().kept = bytes_max.map(Kept::new);
+        self.lock().kept = bytes_max.map(|bytes_max| Box::new(Kept::new(bytes_max)));
     }
 
-    /// Whether records are kept for who joins late.
-    pub(crate) fn keeps(&self) -> bool {
-        self.lock().kept.is_some()
+    /// Whether anything was ever published, and whether records are kept for who joins late.
+    fn has_begun(&self) -> (bool, bool) {
+        let inner = self.lock();
+        (inner.offset > 0 || inner.stored.is_some(), inner.kept.is_some())
     }
 
     /// The next snapshot is for newcomers: it was asked for, and everyone else has it by other means. Or no longer.

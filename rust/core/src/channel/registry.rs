@@ -1,8 +1,16 @@
-//! Channels by name. Made when first named; given up when nobody watches and nothing was published for a while.
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, RwLock, Weak};
+//! Channels by name. Made when first named; given up, a few at a time, when nobody watches and nothing was published for
+//! a while.
+//!
+//! The names are dealt out to stripes, each behind a lock of its own, so that whoever names a new channel, grows a table
+//! or gives up the idle is in the way of few others, and of those for microseconds. [`Registry::sweep`] looks at a bounded
+//! number of channels a call, under a lock that lets everybody read, and takes a stripe for itself only while it takes
+//! some out.
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use hashbrown::HashTable;
 
 use super::{Channel, check_name};
 use crate::error::EngineError;
@@ -11,9 +19,22 @@ use crate::settings::{ChannelSettings, Settings};
 /// A channel that nobody watches is kept this long after its last publication, so that its offsets go on; one that keeps
 /// publications for who returns as long as those.
 const IDLE_S: u64 = 60;
+/// One in which nothing was ever published is kept for so long: there is hardly anything that would not go on.
+const UNUSED_S: u64 = 5;
+/// Channels looked at in one go, and so under one lock.
+const LOOKS_MAX: usize = 256;
+/// Lists of a stripe that each channel stands in.
+const PLACES: usize = 2;
+/// Looked at on behalf of one new name at the bound.
+const LOOKS_FOR_ROOM: usize = 64;
+/// Stripes of a registry: at the bound of channels each has about so many.
+const CHANNELS_A_STRIPE: usize = 1_024;
+/// An epoch's low bits are the number of its channel's stripe.
+const STRIPE_BITS: u32 = 10;
+const STRIPES_MAX: usize = 1 << STRIPE_BITS;
 
-/// The next epoch, of any engine in this process: starts at the clock's milliseconds, so that those of a process that is
-/// started again are later.
+/// The next epoch without its low bits, of any engine in this process: starts at the clock's milliseconds, so that those
+/// of a process that is started again are later. As a whole it stays below 2^53 until the year 2248: JavaScript reads it.
 static NEXT_EPOCH: LazyLock<AtomicU64> = LazyLock::new(|| {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     AtomicU64::new(since.map_or(1, |since| since.as_millis() as u64).max(1))
@@ -22,47 +43,90 @@ static NEXT_EPOCH: LazyLock<AtomicU64> = LazyLock::new(|| {
 /// All channels of an engine.
 #[derive(Debug)]
 pub struct Registry {
-    by_name: RwLock<Names>,
+    stripes: Box<[RwLock<Stripe>]>,
+    hasher: RandomState,
+    /// How many channels exist.
+    count: AtomicUsize,
+    /// Where the sweep goes on; nobody waits for this lock.
+    sweep: Mutex<Place>,
+    /// Promises that channels have, each once.
+    promises: RwLock<Vec<Arc<ChannelSettings>>>,
     /// Its channels are the application's and have names that clients use.
     is_listed: bool,
     /// Of all registries of an engine: formats that any subscriber has spoken.
     formats_seen: Arc<AtomicU16>,
+    waker: Waker,
 }
 
+/// What is called when there were no channels and now is one: from then on somebody has to sweep.
+#[derive(Default)]
+struct Waker(Option<Box<dyn Fn() + Send + Sync>>);
+
+impl std::fmt::Debug for Waker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Waker" } else { "no Waker" })
+    }
+}
+
+/// Some of the channels. Each stands in both lists ([`PLACES`]), or in none.
 #[derive(Debug, Default)]
-struct Names {
-    map: HashMap<Box<str>, Arc<Channel>>,
-    /// The same by epoch, for who has a position only; some are gone.
-    by_epoch: HashMap<u64, Weak<Channel>>,
-    /// The idle are looked for when so many channels exist, so that the search costs O(1) a new channel.
-    sweep_at: usize,
-    /// Second of the last search: at the bound, unknown names must not make us search for each.
-    swept_s: u64,
+struct Stripe {
+    by_name: HashTable<Arc<Channel>>,
+    /// The same in the order of their epochs, which is that of their making.
+    by_epoch: Vec<Arc<Channel>>,
+    /// Where those who need room look next.
+    looked: usize,
+}
+
+/// A stripe, and an index in its `by_epoch`.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    stripe: usize,
+    index: usize,
 }
 
 impl Registry {
-    /// The channels of the application, which clients know by their names.
+    /// The channels of the application, which clients know by their names; at most about `channels_max`.
     #[must_use]
-    pub fn listed(formats_seen: &Arc<AtomicU16>) -> Self {
-        Self { by_name: RwLock::default(), is_listed: true, formats_seen: Arc::clone(formats_seen) }
+    pub fn listed(formats_seen: &Arc<AtomicU16>, channels_max: usize) -> Self {
+        let stripes = (channels_max / CHANNELS_A_STRIPE).next_power_of_two().min(STRIPES_MAX);
+        Self {
+            stripes: (0..stripes).map(|_| RwLock::default()).collect(),
+            hasher: RandomState::new(),
+            count: AtomicUsize::new(0),
+            sweep: Mutex::default(),
+            promises: RwLock::default(),
+            is_listed: true,
+            formats_seen: Arc::clone(formats_seen),
+            waker: Waker::default(),
+        }
     }
 
     /// Channels that no client can name, under any text: those of users, of hubs, of lanes. They promise the default.
     #[must_use]
-    pub fn unlisted(formats_seen: &Arc<AtomicU16>) -> Self {
-        Self { is_listed: false, ..Self::listed(formats_seen) }
+    pub fn unlisted(formats_seen: &Arc<AtomicU16>, channels_max: usize) -> Self {
+        Self { is_listed: false, ..Self::listed(formats_seen, channels_max) }
+    }
+
+    /// Calls `wake` with the first channel, and with the next one after all were given up.
+    #[must_use]
+    pub fn waking(self, wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { waker: Waker(Some(Box::new(wake))), ..self }
     }
 
     /// The channel of this epoch, if it exists.
     #[must_use]
     pub fn find_epoch(&self, epoch: u64) -> Option<Arc<Channel>> {
-        self.by_name.read().expect("no code panics while it holds the registry").by_epoch.get(&epoch)?.upgrade()
+        let index = epoch as usize % STRIPES_MAX;
+        let stripe = (index < self.stripes.len()).then(|| self.read(index))?;
+        stripe.index_of(epoch).map(|index| Arc::clone(&stripe.by_epoch[index]))
     }
 
     /// The channel called `name`, if it exists.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Arc<Channel>> {
-        self.by_name.read().expect("no code panics while it holds the registry").map.get(name).cloned()
+        let (hash, stripe) = self.place_of(name);
+        self.read(stripe).find(hash, name).cloned()
     }
 
     /// The channel called `name`, made if need be.
@@ -76,84 +140,283 @@ impl Registry {
         if self.is_listed {
             check_name(name)?;
         }
-        let mut names = self.by_name.write().expect("no code panics while it holds the registry");
-        if let Some(channel) = names.map.get(name) {
+        let (hash, index) = self.place_of(name);
+        let promised = self.promised(name, settings);
+        let mut stripe = self.write(index);
+        if let Some(channel) = stripe.find(hash, name) {
             return Ok(Arc::clone(channel));
         }
         let now_s = now_ns / 1_000_000_000;
-        if names.map.len() >= names.sweep_at.min(settings.channels_max) && (now_s > names.swept_s || now_s == 0) {
-            names.sweep(now_s);
-        }
-        let count = names.map.len();
-        if count >= settings.channels_max {
-            return Err(EngineError::LimitReached {
-                name: "channels_max",
-                value: count as u64 + 1,
-                bound: settings.channels_max as u64,
-            });
-        }
-        let epoch = NEXT_EPOCH.fetch_add(1, Ordering::Relaxed);
-        let promised = if self.is_listed { settings.channel(name) } else { ChannelSettings::default() };
+        let gone = self.take_place(&mut stripe, settings.channels_max, now_s)?;
+        let epoch = NEXT_EPOCH.fetch_add(1, Ordering::Relaxed) << STRIPE_BITS | index as u64;
         let channel = Arc::new(Channel::new(name, epoch, promised, self.is_listed, Arc::clone(&self.formats_seen)));
-        channel.published_s.store(now_ns / 1_000_000_000, Ordering::Relaxed);
-        names.map.insert(name.into(), Arc::clone(&channel));
-        names.by_epoch.insert(epoch, Arc::downgrade(&channel));
+        channel.published_s.store(now_s, Ordering::Relaxed);
+        stripe.insert(hash, &channel, &self.hasher);
+        drop(stripe);
+        drop(gone); // behind the lock
         Ok(channel)
+    }
+
+    /// Counts one more channel; at the bound a few of the stripe's make room, if they are idle.
+    fn take_place(
+        &self,
+        stripe: &mut Stripe,
+        channels_max: usize,
+        now_s: u64,
+    ) -> Result<Vec<Arc<Channel>>, EngineError> {
+        let mut gone = Vec::new();
+        let mut before = self.count.fetch_add(1, Ordering::Relaxed);
+        if before >= channels_max {
+            gone = stripe.make_room(now_s, &self.hasher);
+            self.count.fetch_sub(gone.len(), Ordering::Relaxed);
+            before -= gone.len();
+        }
+        if before >= channels_max {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            let (value, bound) = (before as u64 + 1, channels_max as u64);
+            return Err(EngineError::LimitReached { name: "channels_max", value, bound });
+        }
+        if let (0, Some(wake)) = (before, &self.waker.0) {
+            wake();
+        }
+        Ok(gone)
+    }
+
+    /// Looks at up to `count_max` channels, about, and gives up those that are idle; gives how many it looked at.
+    ///
+    /// Meant for one thread, a few channels at a time: everybody else may read meanwhile, and waits for those alone that
+    /// are taken out.
+    pub(crate) fn sweep(&self, count_max: usize, now_s: u64) -> usize {
+        let mut place = self.sweep.lock().expect("no code panics while it holds the sweep");
+        let mut looked = 0;
+        while looked < count_max {
+            let count = LOOKS_MAX.min(count_max - looked);
+            let (seen, idle) = self.read(place.stripe).find_idle(place.index, count, now_s);
+            let mut gone = Vec::new();
+            if !idle.is_empty() {
+                gone = self.write(place.stripe).give_up(idle, |channel| channel.is_idle(now_s), &self.hasher);
+                self.count.fetch_sub(gone.len(), Ordering::Relaxed);
+            }
+            looked += seen + 1; // a stripe costs about as much as a channel
+            place.index += seen - gone.len();
+            if seen < count {
+                *place = Place { stripe: (place.stripe + 1) % self.stripes.len(), index: 0 };
+            }
+        }
+        looked
+    }
+
+    /// Gives up the channel of this epoch now, if nothing was ever published to it and nobody watches.
+    pub(crate) fn forget_unused(&self, epoch: u64) {
+        if !self.find_epoch(epoch).is_some_and(|channel| channel.is_unused()) {
+            return;
+        }
+        let mut stripe = self.write(epoch as usize % STRIPES_MAX);
+        let index = stripe.index_of(epoch).into_iter().collect();
+        let gone = stripe.give_up(index, Channel::is_unused, &self.hasher);
+        drop(stripe);
+        self.count.fetch_sub(gone.len(), Ordering::Relaxed);
     }
 
     /// How many exist.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.by_name.read().expect("no code panics while it holds the registry").map.len()
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// What [`sweep`](Self::sweep) has to look at, in all, to have seen every channel.
+    pub(crate) fn looks(&self) -> usize {
+        self.count() + self.stripes.len()
+    }
+
+    fn place_of(&self, name: &str) -> (u64, usize) {
+        let hash = self.hasher.hash_one(name);
+        (hash, (hash >> 32) as usize % self.stripes.len())
+    }
+
+    fn read(&self, stripe: usize) -> RwLockReadGuard<'_, Stripe> {
+        self.stripes[stripe].read().expect("no code panics while it holds the registry")
+    }
+
+    fn write(&self, stripe: usize) -> RwLockWriteGuard<'_, Stripe> {
+        self.stripes[stripe].write().expect("no code panics while it holds the registry")
+    }
+
+    /// What the channel called `name` promises: shared with all that promise the same.
+    fn promised(&self, name: &str, settings: &Settings) -> Arc<ChannelSettings> {
+        let promised = if self.is_listed { settings.channel(name) } else { ChannelSettings::default() };
+        let find = |known: &[Arc<ChannelSettings>]| known.iter().find(|one| ***one == promised).cloned();
+        let known = find(&self.promises.read().expect("no code panics while it holds the promises"));
+        known.unwrap_or_else(|| {
+            let mut promises = self.promises.write().expect("no code panics while it holds the promises");
+            find(&promises).unwrap_or_else(|| {
+                promises.push(Arc::new(promised));
+                Arc::clone(promises.last().expect("just added"))
+            })
+        })
+    }
+}
+
+impl Stripe {
+    fn find(&self, hash: u64, name: &str) -> Option<&Arc<Channel>> {
+        self.by_name.find(hash, |channel| channel.name() == name)
+    }
+
+    fn index_of(&self, epoch: u64) -> Option<usize> {
+        self.by_epoch.binary_search_by_key(&epoch, |channel| channel.epoch).ok()
+    }
+
+    fn insert(&mut self, hash: u64, channel: &Arc<Channel>, hasher: &RandomState) {
+        self.by_name.insert_unique(hash, Arc::clone(channel), |channel| hasher.hash_one(channel.name()));
+        self.by_epoch.push(Arc::clone(channel)); // epochs of a stripe are given under its lock
+    }
+
+    /// Looks at `count` channels from `start` on: how many there were, and the indexes of the idle.
+    fn find_idle(&self, start: usize, count: usize, now_s: u64) -> (usize, Vec<usize>) {
+        let some = self.by_epoch.iter().enumerate().skip(start).take(count);
+        let seen = some.len();
+        (seen, some.filter(|(_, channel)| channel.is_idle(now_s)).map(|(index, _)| index).collect())
+    }
+
+    /// Gives up the channels at these indexes, in ascending order, that still are idle. The caller drops them.
+    ///
+    /// Nobody else can hold one of those: new holders come through this stripe, which is locked.
+    fn give_up(
+        &mut self,
+        mut indexes: Vec<usize>,
+        may_go: impl Fn(&Channel) -> bool,
+        hasher: &RandomState,
+    ) -> Vec<Arc<Channel>> {
+        indexes.retain(|&index| {
+            let channel = self.by_epoch.get(index);
+            channel.is_some_and(|channel| Arc::strong_count(channel) == PLACES && may_go(channel))
+        });
+        let (mut gone, mut at) = (Vec::with_capacity(indexes.len()), 0);
+        for &index in &indexes {
+            let channel = &self.by_epoch[index];
+            let entry = self.by_name.find_entry(hasher.hash_one(channel.name()), |one| Arc::ptr_eq(one, channel));
+            gone.extend(entry.ok().map(|entry| entry.remove().0));
+        }
+        let mut next = indexes.into_iter().peekable();
+        self.by_epoch.retain(|_| {
+            let is_gone = next.next_if_eq(&at).is_some();
+            at += 1;
+            !is_gone
+        });
+        let enough = self.by_epoch.len() * 2;
+        if self.by_epoch.capacity() > 2 * enough {
+            self.by_epoch.shrink_to(enough);
+            self.by_name.shrink_to(enough, |channel| hasher.hash_one(channel.name()));
+        }
+        gone
+    }
+
+    /// Somebody needs a place: the next few that are idle go.
+    fn make_room(&mut self, now_s: u64, hasher: &RandomState) -> Vec<Arc<Channel>> {
+        let (seen, idle) = self.find_idle(self.looked, LOOKS_FOR_ROOM, now_s);
+        let gone = self.give_up(idle, |channel| channel.is_idle(now_s), hasher);
+        self.looked = if seen < LOOKS_FOR_ROOM { 0 } else { self.looked + seen - gone.len() };
+        gone
     }
 }
 
 impl Channel {
-    fn idle_s(&self) -> u64 {
-        if self.is_storing.load(Ordering::Relaxed) { self.settings.history_age.as_secs().max(IDLE_S) } else { IDLE_S }
+    /// Nobody watches, and nothing was ever published.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.occupancy() == 0 && self.has_begun() == (false, false)
     }
-}
 
-impl Names {
-    /// Gives up the idle. Nobody else can hold one of those: new holders come through this map, which is locked.
-    fn sweep(&mut self, now_s: u64) {
-        self.map.retain(|_, channel| {
-            Arc::strong_count(channel) > 1
-                || channel.occupancy() > 0
-                || channel.keeps()
-                || channel.published_s.load(Ordering::Relaxed).saturating_add(channel.idle_s()) > now_s
-        });
-        self.by_epoch.retain(|_, channel| channel.strong_count() > 0);
-        self.by_epoch.shrink_to(self.map.len() * 2);
-        self.map.shrink_to(self.map.len() * 2);
-        self.swept_s = now_s;
-        self.sweep_at = (self.map.len() * 2).max(1_024);
+    /// Nobody watches, and nothing was published for as long as that matters.
+    fn is_idle(&self, now_s: u64) -> bool {
+        let since_s = now_s.saturating_sub(self.published_s.load(Ordering::Relaxed));
+        if since_s < UNUSED_S || self.occupancy() > 0 {
+            return false;
+        }
+        let (is_used, keeps) = self.has_begun();
+        let idle_s = match (is_used, self.is_storing.load(Ordering::Relaxed)) {
+            (false, _) => UNUSED_S,
+            (true, false) => IDLE_S,
+            (true, true) => self.settings.history_age.as_secs().max(IDLE_S),
+        };
+        !keeps && since_s >= idle_s
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::channel::Publication;
+    use crate::protocol::Payload;
+
+    const S: u64 = 1_000_000_000;
+
+    fn settings(channels_max: usize) -> Settings {
+        Settings { channels_max, ..Settings::default() }
+    }
+
+    fn registry(channels_max: usize) -> Registry {
+        Registry::listed(&Arc::default(), channels_max)
+    }
 
     #[test]
     fn the_idle_make_room_and_come_back_in_a_later_epoch() {
-        let settings = Settings { channels_max: 2, ..Settings::default() };
-        let registry = Registry::listed(&Arc::default());
+        let (settings, registry) = (settings(2), registry(2));
         let first = registry.obtain("a", &settings, 0).expect("room").epoch;
         registry.obtain("b", &settings, 0).expect("room");
         let refused = registry.obtain("c", &settings, 0).expect_err("two exist and are fresh");
         assert_eq!(refused.to_string(), "channels_max: 3 is over the bound of 2");
-        let later = (IDLE_S + 1) * 1_000_000_000;
-        registry.obtain("c", &settings, later).expect("the idle made room");
+        assert_eq!(registry.count(), 2);
+        registry.obtain("c", &settings, UNUSED_S * S).expect("the idle made room");
         assert_eq!(registry.count(), 1);
-        assert!(registry.obtain("a", &settings, later).expect("room").epoch > first);
+        assert!(registry.obtain("a", &settings, UNUSED_S * S).expect("room").epoch > first);
+    }
+
+    #[test]
+    fn a_sweep_forgets_the_idle_in_bounded_steps_and_gives_their_memory_back() {
+        let (settings, registry) = (settings(10_000), registry(10_000));
+        let obtain = |name: usize, at_s: u64| registry.obtain(&name.to_string(), &settings, at_s * S).expect("room");
+        (0..5_000).for_each(|name| drop(obtain(name, 0)));
+        let held = obtain(1, 0);
+        let published = obtain(2, 0).epoch;
+        let channel = registry.find_epoch(published).expect("it exists");
+        channel.append(&Publication::new(Payload::Text("x")), 0, u64::MAX, |_| ()).expect("room");
+        drop(channel);
+        (5_000..6_000).for_each(|name| drop(obtain(name, UNUSED_S)));
+        let mut steps = 0;
+        let rest = |at_s: u64, steps: &mut usize| {
+            for _ in 0..100 {
+                assert!(registry.sweep(100, at_s) <= 101);
+                *steps += 1;
+            }
+            registry.count()
+        };
+        assert_eq!(rest(UNUSED_S - 1, &mut steps), 6_000, "all are fresh");
+        assert_eq!(rest(UNUSED_S, &mut steps), 1_002, "the new ones, the one that is held, and the used one");
+        assert_eq!(rest(IDLE_S, &mut steps), 1, "the one that is held");
+        assert!(registry.find_epoch(published).is_none() && registry.find("2").is_none());
+        assert!(Arc::ptr_eq(&registry.find_epoch(held.epoch).expect("held"), &registry.find("1").expect("held")));
+        let room: usize = registry.stripes.iter().map(|one| one.read().expect("whole").by_epoch.capacity()).sum();
+        assert!(room < 100, "{room} places for one channel");
+    }
+
+    #[test]
+    fn the_first_channel_wakes_who_sweeps() {
+        let woken = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&woken);
+        let registry = registry(10).waking(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        for (name, at_s, expected) in [("a", 0, 1), ("b", 0, 1), ("c", IDLE_S, 2)] {
+            registry.sweep(100, at_s);
+            registry.obtain(name, &settings(10), at_s * S).expect("room");
+            assert_eq!(woken.load(Ordering::Relaxed), expected);
+        }
     }
 
     #[test]
     fn a_bad_name_is_refused_with_its_rule() {
-        let registry = Registry::listed(&Arc::default());
         for (name, rule) in [("", "empty"), ("a\nb", "control"), (&"x".repeat(256)[..], "255 bytes")] {
-            let text = registry.obtain(name, &Settings::default(), 0).expect_err(name).to_string();
+            let text = registry(10).obtain(name, &Settings::default(), 0).expect_err(name).to_string();
             assert!(text.contains(rule), "{text}");
         }
     }

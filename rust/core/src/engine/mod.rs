@@ -83,12 +83,18 @@ impl Engine {
         let shards = shards.map_err(failed)?;
         let events = Events::new(settings.shards, settings.events_pending_max).map_err(failed)?;
         let formats_seen = Arc::default();
+        let channels_max = settings.channels_max;
+        let wake = |shard: &Arc<ShardHandle>| {
+            let shard = Arc::clone(shard);
+            move || shard.bell.ring()
+        };
+        let unlisted = |count_max| Registry::unlisted(&formats_seen, count_max).waking(wake(&shards[0]));
         let common = Common {
+            registry: Registry::listed(&formats_seen, channels_max).waking(wake(&shards[0])),
+            users: unlisted(channels_max),
+            hubs: unlisted(settings.hubs.paths.len()),
+            lanes: unlisted(channels_max / 16),
             settings,
-            registry: Registry::listed(&formats_seen),
-            users: Registry::unlisted(&formats_seen),
-            hubs: Registry::unlisted(&formats_seen),
-            lanes: Registry::unlisted(&formats_seen),
             tokens: Tokens::default(),
             shards: shards.clone(),
             events,

@@ -206,7 +206,7 @@ mod tests {
     /// Of so many turns each member is the first about as often, and none waits for long until it is.
     #[test]
     fn over_many_turns_every_member_is_first_about_equally_often() {
-        let channel = Registry::listed(&Arc::default()).obtain("c", &Settings::default(), 0).expect("room");
+        let channel = Registry::listed(&Arc::default(), 10).obtain("c", &Settings::default(), 0).expect("room");
         let watched = channel.watch(Format::Raw, 0);
         let mut feeds = Feeds::default();
         let feed = feeds.obtain(&channel, Format::Raw, &watched.watch);

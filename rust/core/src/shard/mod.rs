@@ -3,7 +3,7 @@
 //! A turn: wait, take what other threads left in the mailbox, fan out what moved, do commands, serve ready sockets,
 //! look at the deadlines. The rooms: `shared` (with other threads), `commands`, `poller` (kernel), `acceptor`, `opening`
 //! (HTTP), `query`, `refusal`, `inbound` (messages), `subscribing`, `hub` (SignalR), `fanout` (fast path), `lagging` (slow path), `sampling` and
-//! `tracking` (how long it took), `deadlines`, `closing`, `feed`, `slab`, `connection`, `outbox`, `timers`, `clock`, `socket`.
+//! `tracking` (how long it took), `deadlines`, `closing`, `sweeping` (idle channels), `feed`, `slab`, `connection`, `outbox`, `timers`, `clock`, `socket`.
 mod acceptor;
 pub(crate) mod clock;
 mod closing;
@@ -25,6 +25,7 @@ mod shared;
 mod slab;
 mod socket;
 mod subscribing;
+mod sweeping;
 mod timers;
 mod tracking;
 
@@ -78,6 +79,7 @@ pub(crate) struct Shard {
     pinged: Vec<(Format, u32)>,
     /// Who came and went since the last tick, in channels that tell it.
     presence: Vec<Presence>,
+    sweep: sweeping::Sweep,
     /// Publications of which somebody asks how far they have come.
     tracked: Vec<tracking::Tracked>,
     /// Connections that no fan-out writes to: those that poll, and those whose messages have numbers.
@@ -122,6 +124,7 @@ impl Shard {
             stalled: Vec::new(),
             pinged: Vec::new(),
             presence: Vec::new(),
+            sweep: sweeping::Sweep::default(),
             tracked: Vec::new(),
             one_by_one: 0,
             is_draining: false,
@@ -141,7 +144,7 @@ impl Shard {
         let (mut ready, mut commands, mut moved) = (Vec::new(), Vec::new(), Vec::new());
         let mut expired = Vec::new();
         while !self.is_stopping {
-            let has_more = !self.later.is_empty() || !self.again.is_empty();
+            let has_more = !self.later.is_empty() || !self.again.is_empty() || self.sweep.has_more();
             let may_sleep = self.handle.mailbox.park() && !has_more;
             self.poller.epoll.wait(&mut ready, if may_sleep { self.sleep_ms() } else { 0 });
             self.timers.begin_turn(self.clock.now_ns());
@@ -178,7 +181,9 @@ impl Shard {
                 self.tell_presence();
                 self.go_on_draining();
                 self.resume_accepting();
+                self.plan_sweep();
             }
+            self.sweep_on();
             if !self.tracked.is_empty() {
                 self.report_tracked();
             }
@@ -199,7 +204,11 @@ impl Shard {
     fn sleep_ms(&self) -> i32 {
         let has_deadlines =
             self.slab.count() > 0 || !self.presence.is_empty() || self.is_accept_paused || self.is_accept_starved;
-        if has_deadlines { TICK.as_millis() as i32 } else { -1 }
+        match (has_deadlines, self.has_to_sweep()) {
+            (true, _) => TICK.as_millis() as i32,
+            (false, true) => sweeping::PAUSE.as_millis() as i32,
+            (false, false) => -1,
+        }
     }
 
     fn fan_out_moved(&mut self, moved: &mut Vec<Arc<Watch>>) {

@@ -356,6 +356,7 @@ impl Shard {
         self.note_presence(slot, &channel, false);
         self.feeds.leave(&mut self.slab, slot, index);
         self.stats.subscriptions.sub(1);
+        self.note_left(&channel);
     }
 
     pub(super) fn channels_of(&mut self, slot: u32) -> Vec<String> {

@@ -79,7 +79,7 @@ fn mix(luck: u64, index: usize) -> u64 {
 
 impl World {
     pub(super) fn new(settings: ChannelSettings) -> Self {
-        let channel = Channel::new("c", 7, settings, true, Arc::default());
+        let channel = Channel::new("c", 7, settings.into(), true, Arc::default());
         Self {
             channel: Arc::new(channel),
             list: List { all: Vec::new(), settings },
