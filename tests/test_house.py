@@ -20,11 +20,11 @@ FUNCTION_LINES_MAX = 70
 
 PYTHON_LAYERS = [
     ["_engine", "_loop", "addresses", "errors", "logs", "texts"],
-    ["faults"],
+    ["faults", "wording"],
     ["endings"],
     ["arguments", "auth", "budget", "channel", "metrics", "options"],
     ["client"],
-    ["deliveries", "roster"],
+    ["deliveries", "roster", "uploads"],
     ["methods", "presence", "snapshots"],
     ["callbacks", "endpoint"],
     ["signalr"],

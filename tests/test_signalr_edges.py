@@ -107,7 +107,11 @@ async def test_a_stream_ends_though_its_end_comes_with_it(hub: fanwire.Hub) -> N
     async with hub.serve(ANY) as serving:
         async with hub_client(serving.address) as client:
             await client.send(stream, {"type": 5, "invocationId": "s"})
-            assert await client.receive() == {"type": 3, "invocationId": "s"}
+            items = 0
+            while (message := await client.receive())["type"] == 2:
+                items += 1
+            assert message == {"type": 3, "invocationId": "s"}
+            assert 1 <= items <= 32  # it never waits, so nothing stops it before the hub waits for the client
             await client.send(stream, {"type": 7})
             await until(lambda: hub.stats().connections == 0)
         await until(lambda: alive == 0)

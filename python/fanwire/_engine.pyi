@@ -150,6 +150,8 @@ class Settings:
         backlog: int = 4_096,
         pin_shards: bool = False,
     ) -> Settings: ...
+    def hubs(self, transports: list[Sequence[str]], tells_details: bool) -> Settings:
+        """The same, with each hub's transports, and whether clients are told details. Raises ValueError for a bad name."""
     def relaying(self, hubs: Sequence[int], paths: Sequence[str] = ...) -> Settings:
         """The same, with these of ``signalr_paths``, by index, relayed: ``HubMessage.record`` has their messages.
 
@@ -515,8 +517,8 @@ class Engine:
         """Answer a SignalR client's invocation, or end its stream, without a result."""
     def complete_error(self, connection: int, id: str, error: str) -> None:
         """Answer a SignalR client's invocation, or end its stream, with an error."""
-    def stream_item(self, connection: int, id: str, item: Any) -> None:
-        """Send an item of the stream that a SignalR client invoked."""
+    def stream_item(self, connection: int, id: str, item: Any) -> int:
+        """Send an item of the stream that a SignalR client invoked; gives the item's bytes."""
     def complete_raw(self, connection: int, id: str, outcome: str, body: bytes) -> None:
         """Answer an invocation with what a backend answered: ``Upstream.outcome`` and ``body`` in the same protocol."""
     def send_records(self, connection: int, records: bytes) -> None:

@@ -13,8 +13,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from fanwire.wording import InvalidData
+
 STREAMS = (AsyncIterator, AsyncIterable, AsyncGenerator)
-"""Annotations of a parameter that takes what a client streams."""
+"""Annotations of a parameter that takes what a client streams, and of a method that gives a stream."""
 PLAIN_STREAMS = (Iterator, Generator, Iterable)
 """What a method may say that it returns, besides, to give a stream without awaiting."""
 
@@ -39,11 +41,11 @@ class Decoder:
         self._msgpack: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(type_, dec_hook=read_pydantic)
 
     def decode(self, data: bytes | msgspec.Raw, is_json: bool) -> Any:
-        """The value. Raises ValueError with the name of what it is for, and what is wrong."""
+        """The value. Raises InvalidData with the name of what it is for, and what is wrong."""
         try:
             return self._json.decode(data) if is_json else self._msgpack.decode(data)
         except (msgspec.DecodeError, RecursionError) as error:
-            raise ValueError(f"{self.name}: {error}") from error
+            raise InvalidData(f"{self.name}: {error}") from error
 
 
 def custom_types(type_: Any) -> Iterator[Any]:
@@ -78,6 +80,11 @@ def read_pydantic(type_: Any, value: Any) -> Any:
         raise ValueError("; ".join(wrong)) from error
 
 
+BINDING_FAILED = (
+    "Error binding arguments. Make sure that the types of the provided values match the types of the hub method being"
+    " invoked."
+)
+"""What the reference says of arguments of a wrong type; here it also says which."""
 ITEMS = Decoder("arguments", list[msgspec.Raw])
 ANY = Decoder("value", Any)
 
@@ -111,7 +118,7 @@ class Signature:
                 if parameter.kind is parameter.VAR_POSITIONAL:
                     self._rest = Decoder(what, hint)
                 elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-                    if get_origin(hint) in STREAMS or hint in STREAMS:
+                    if _is_stream(hint):
                         items = get_args(hint)
                         self.streams.append((place, Decoder(f"item of {parameter.name!r}", items[0] if items else Any)))
                     else:
@@ -126,20 +133,34 @@ class Signature:
                 raise TypeError(f"method {name!r}: {what} cannot be of type {hint}: {error}") from error
 
     def decode(self, body: bytes, is_json: bool) -> list[Any]:
-        """The arguments in their order, streams left out. Raises ValueError that says which one is wrong."""
+        """The arguments in their order, streams left out. Raises InvalidData that says which one is wrong."""
         items = ITEMS.decode(body, is_json)
         count = len(items)
         if count < self._required:
-            raise ValueError(f"missing a required {self._parameters[count].name}")
+            raise InvalidData(f"missing a required {self._parameters[count].name}", self._counted(count))
         if count > len(self._parameters) and self._rest is None:
-            raise ValueError(f"too many arguments: {count}, at most {len(self._parameters)} are taken")
+            detail = f"too many arguments: {count}, at most {len(self._parameters)} are taken"
+            raise InvalidData(detail, self._counted(count))
         decoders = self._parameters
-        arguments = [decoder.decode(item, is_json) for decoder, item in zip(decoders, items, strict=False)]
-        if self.streams:
-            arguments += self._defaults[count:]  # so that streams have their places behind those that are left out
-        if self._rest is not None:
-            arguments += [self._rest.decode(item, is_json) for item in items[len(decoders) :]]
+        try:
+            arguments = [decoder.decode(item, is_json) for decoder, item in zip(decoders, items, strict=False)]
+            if self.streams:
+                arguments += self._defaults[count:]  # so that streams have their places behind those that are left out
+            if self._rest is not None:
+                arguments += [self._rest.decode(item, is_json) for item in items[len(decoders) :]]
+        except InvalidData as error:
+            raise InvalidData(str(error), f"{BINDING_FAILED} {error}") from error.__cause__
         return arguments
+
+    def _counted(self, count: int) -> str:
+        """What is wrong with that many arguments."""
+        most = len(self._parameters)
+        expected = f"{most}" if most == self._required else f"{self._required} to {most}"
+        return f"Invocation provides {count} argument(s) but target expects {expected}."
+
+
+def _is_stream(hint: Any) -> bool:
+    return get_origin(hint) in STREAMS or hint in STREAMS
 
 
 def check_parameters(
@@ -173,17 +194,20 @@ def check_parameters(
 def gives_stream(function: Callable[..., Any]) -> tuple[bool, bool]:
     """Whether what a call of it returns is a stream of items, and whether a plain iterator gives them.
 
-    That is a generator, async or not, or a ``def`` whose annotation says that it returns one or an iterator.
+    That is a generator, async or not, or a ``def`` whose annotation says that it returns one or an iterator; an
+    ``async def`` may return an async one.
     """
-    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-        return True, inspect.isgeneratorfunction(function)
-    if inspect.iscoroutinefunction(function):
-        return False, False
+    target = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
+    for one in (function, target):
+        if inspect.isasyncgenfunction(one) or inspect.isgeneratorfunction(one):
+            return True, inspect.isgeneratorfunction(one)
     try:
-        returned = get_type_hints(inspect.unwrap(function)).get("return")
+        returned = get_type_hints(inspect.unwrap(target)).get("return")
     except Exception:  # an annotation that names nothing, or an object that has none: no stream, then
         return False, False
     kind = get_origin(returned) or returned
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(target):
+        return kind in STREAMS, False
     return kind in STREAMS or kind in PLAIN_STREAMS, kind in PLAIN_STREAMS
 
 

@@ -5,6 +5,7 @@ charged it here before, and releases it when it is dealt with. What finds no roo
 client is not read from; where that cannot be, the request is answered with an error that names the bound.
 """
 
+import sys
 from collections import Counter
 
 from fanwire.errors import LimitReached
@@ -60,7 +61,34 @@ class Budget:
         if not self.charge(bytes):
             raise self._budgets.refuse(CLIENT_BYTES_MAX, self.bytes + bytes, self._budgets.bytes_max)
 
+    def refuse(self, name: str, value: int, bound: int) -> LimitReached:
+        """Count that a request is over another bound of the client's; the error that says so."""
+        return self._budgets.refuse(name, value, bound)
+
+    @property
+    def left(self) -> int:
+        """How much may be charged."""
+        return self._budgets.bytes_max - self.bytes
+
     def release(self, bytes: int) -> None:
         """Give back what was charged, once."""
         self.bytes -= bytes
         assert self.bytes >= 0, "more was released than charged"
+
+
+def weigh(value: object, most: int) -> int:
+    """What a value costs that was read from JSON or MessagePack, in bytes; over `most` it may be less than it is.
+
+    A list of empty lists is 20 times what it was on the wire.
+    """
+    bytes = 0
+    waiting = [value]
+    while waiting and bytes <= most:
+        one = waiting.pop()
+        bytes += sys.getsizeof(one)
+        if isinstance(one, list):
+            waiting += one
+        elif isinstance(one, dict):
+            waiting += one
+            waiting += one.values()
+    return bytes

@@ -1,5 +1,6 @@
 """What the application registered with its hub."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fanwire._loop import Callback
@@ -19,6 +20,8 @@ class Callbacks:
     on_presence: Callback | None = None
     methods: Methods = field(default_factory=Methods)
     endpoints: dict[str, Methods] = field(default_factory=dict)
+    transports: dict[str, Sequence[str]] = field(default_factory=dict)
+    """Of endpoints that have a choice of their own."""
     snapshots: list[SnapshotRule] = field(default_factory=list)
 
     @property

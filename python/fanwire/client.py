@@ -9,6 +9,7 @@ from fanwire.endings import Endings
 from fanwire.errors import ClientGone, HubStopped
 from fanwire.faults import Faults
 from fanwire.logs import hub_log
+from fanwire.wording import Wording
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +48,7 @@ class Link:
     ``end`` cuts it, so that whoever holds it learns of the end at no cost while it lives.
     """
 
-    __slots__ = ("_make_calls", "endings", "engine", "faults", "is_forked", "why")
+    __slots__ = ("_make_calls", "endings", "engine", "faults", "is_forked", "why", "wording")
 
     def __init__(self, engine: Engine | None, why: str = "") -> None:
         self.engine = engine
@@ -56,6 +57,8 @@ class Link:
         """Where what goes wrong in this serving is noted."""
         self.endings = Endings(lambda: self.engine, self.faults)
         """How its clients are told that something is over."""
+        self.wording = Wording()
+        """What its clients are told of exceptions."""
         self.is_forked = False
         """True in a child process that inherited it."""
         self.why = why

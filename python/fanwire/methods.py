@@ -10,15 +10,16 @@ from fanwire._engine import Call, encode_json
 from fanwire._loop import Callback
 from fanwire.arguments import Signature, check_parameters, gives_stream
 from fanwire.client import Client
-from fanwire.errors import CallFailed, EncodeError, HubError, PayloadTooBig, Refused
-from fanwire.texts import INTERNAL_ERROR
-
-TOLD = (CallFailed, HubError, Refused)
-"""Exceptions of the application whose text is for the client."""
+from fanwire.errors import EncodeError, PayloadTooBig
+from fanwire.wording import TOLD
 
 
 class Method:
-    """A function that clients may call by a name."""
+    """A function that clients may call by a name.
+
+    Raises:
+        TypeError: it is no function, or its annotations are such that nothing can be read as they say.
+    """
 
     __slots__ = ("_function", "callback", "is_stream", "name", "signature")
 
@@ -30,7 +31,7 @@ class Method:
         self._function = function
         check_parameters(f"method {name!r}", function, ("client",), takes_more=True)
         self.is_stream, is_plain = gives_stream(function)
-        """Whether it gives a stream: a generator, async or not."""
+        """Whether it gives a stream: a generator, async or not, or a function that says that it returns one."""
         self.callback = Callback(awaited(function) if is_plain else function)
         with suppress(NameError):  # a name that is defined below, perhaps
             self.signature = Signature(name, function)
@@ -54,11 +55,10 @@ class Method:
             return
         try:
             result = await self.callback(client, *arguments)
-        except TOLD as error:
-            reply_error(client, call.id, error)
         except Exception as error:
-            client._note("method", error, "method %r, called by client %d, raised", self.name, client.id)
-            reply_error(client, call.id, INTERNAL_ERROR)
+            if not isinstance(error, TOLD):
+                client._note("method", error, "method %r, called by client %d, raised", self.name, client.id)
+            reply_error(client, call.id, client._link.wording.raw(error))
         else:
             self._reply(client, call.id, result)
 
@@ -69,7 +69,7 @@ class Method:
             reply_result(client, id, result)
         except (EncodeError, PayloadTooBig, TypeError, ValueError) as error:
             client._link.faults.note("method.result", error, "what method %r returned cannot be sent", self.name)
-            reply_error(client, id, INTERNAL_ERROR)
+            reply_error(client, id, client._link.wording.raw(error))
 
 
 def awaited(function: Callable[..., Iterable[Any]]) -> Callable[..., AsyncIterator[Any]]:

@@ -17,6 +17,9 @@ class Options(TypedDict, total=False):
     origins: str | Sequence[str] | None
     """The ``Origin`` values that may connect, such as ``https://bets.example``; None (default) and ``"*"`` let all in.
     A request without one is let in anyway."""
+    detailed_errors: bool
+    """Whether clients are told the class and text of exceptions, as ``EnableDetailedErrors`` has it in ASP.NET Core;
+    default False. For development: texts of exceptions hold secrets."""
     drain_timeout: float
     """How long serving waits, at its end, for clients to answer the close; ``math.inf`` for as long as it takes;
     default 5."""
@@ -58,8 +61,15 @@ class Options(TypedDict, total=False):
     """How long it may take to answer; default 20, then 1011 is the close code."""
     signalr_paths: Sequence[str]
     """Where SignalR clients find the hub's own methods; default ``("/signalr",)``. ``Hub.endpoint`` adds other hubs."""
+    signalr_transports: Sequence[str] | None
+    """Which of ``WebSockets``, ``ServerSentEvents`` and ``LongPolling`` SignalR clients may use; None (default): all.
+    ``Hub.endpoint`` may have its own."""
     signalr_parallel_max: int
     """Invocations of one SignalR client at work at once; default 1. Streams do not count."""
+    signalr_streams_max: int
+    """Streams that a SignalR client may have open at once; default 100. One more is answered with an error."""
+    signalr_questions_max: int
+    """``Client.invoke`` that a SignalR client has yet to answer; default 100. One more raises ``LimitReached``."""
     signalr_keepalive: float
     """Between two pings to a SignalR client; default 15."""
     signalr_client_timeout: float
@@ -90,13 +100,23 @@ OWN: dict[str, Any] = {
     "drain_timeout": 5.0,
     "drain_spread": 0.0,
     "drain_code": 1001,
+    "detailed_errors": False,
     "openings_max": 256,
     "client_bytes_max": 1 << 20,
     "signalr_paths": ("/signalr",),
+    "signalr_transports": None,
     "signalr_parallel_max": 1,
+    "signalr_streams_max": 100,
+    "signalr_questions_max": 100,
 }
 """Those that are the hub's, with their defaults; the others go to the engine as they are."""
-LEAST = {"openings_max": 1, "client_bytes_max": 65536, "signalr_parallel_max": 1}
+LEAST = {
+    "openings_max": 1,
+    "client_bytes_max": 65536,
+    "signalr_parallel_max": 1,
+    "signalr_streams_max": 1,
+    "signalr_questions_max": 1,
+}
 """The least value of those that are a number."""
 
 
@@ -121,6 +141,23 @@ ELSEWHERE = {
 """What is no option, and where it belongs."""
 SECONDS = {"drain_timeout": inf, "drain_spread": 3600.0}
 """The hub's own times, with their upper bounds."""
+
+
+TRANSPORTS = ("WebSockets", "ServerSentEvents", "LongPolling")
+"""How SignalR clients may connect, as SignalR calls it; best first."""
+
+
+def check_transports(transports: Sequence[str] | None) -> None:
+    """Raises TypeError or ValueError for what is no choice of ``TRANSPORTS``; None is all of them."""
+    if transports is None:
+        return
+    if isinstance(transports, str):
+        raise TypeError("signalr_transports must be a sequence of names, not a str")
+    for name in transports:
+        if name not in TRANSPORTS:
+            raise ValueError(f"signalr_transports: {name!r} is none of {', '.join(TRANSPORTS)}")
+    if not transports:
+        raise ValueError(f"signalr_transports must have at least one of {', '.join(TRANSPORTS)}")
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -151,5 +188,6 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} must be >= {least}, not {value}")
     if isinstance(options.get("signalr_paths"), str):
         raise TypeError("signalr_paths must be a sequence of paths, not a str")
+    check_transports(options.get("signalr_transports"))
     origins_of(options.get("origins"))
     Settings(**{name: value for name, value in options.items() if name not in OWN and name != "origins"})

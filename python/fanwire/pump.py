@@ -39,7 +39,7 @@ from fanwire.deliveries import Deliveries
 from fanwire.errors import ClientGone, HubStopped
 from fanwire.faults import Tasks
 from fanwire.logs import engine_log
-from fanwire.methods import TOLD, reply_error, tell_error
+from fanwire.methods import reply_error, tell_error
 from fanwire.metrics import CONTENT_TYPE, FaultsCollector, Metrics, RefusedCollector
 from fanwire.openings import Openings, not_authorized
 from fanwire.presence import Presences, presence_patterns
@@ -51,9 +51,10 @@ from fanwire.relay.relay import Relay
 from fanwire.relay.stats import RelayStats
 from fanwire.relay.upstreams import Upstreams
 from fanwire.roster import Roster
-from fanwire.signalr import CLOSED_WITH_ERROR, Calls
+from fanwire.signalr import Calls, Terms
 from fanwire.snapshots import SnapshotRule, Snapshots
 from fanwire.texts import INTERNAL_ERROR, sendable
+from fanwire.wording import CLOSED_WITH_ERROR, TOLD
 
 Sent = Message | Call | Subscribing
 """What a client sent, each to be acknowledged once."""
@@ -75,11 +76,7 @@ class Pump:
         loop: Loop,
         tasks: Tasks,
         *,
-        openings_max: int,
-        handshake_timeout: float,
-        client_bytes_max: int,
-        signalr_paths: Sequence[str],
-        signalr_parallel_max: int,
+        own: Mapping[str, Any],
         relays: Sequence[RelayConfig] = (),
         channels: Mapping[str, Channel],
     ) -> None:
@@ -98,19 +95,18 @@ class Pump:
         # Clients that are gone and wait for on_disconnect.
         self._parting = 0
         # By the number that the engine has for each SignalR hub.
-        self._hubs = [callbacks.endpoints.get(path, callbacks.methods) for path in signalr_paths]
+        paths: Sequence[str] = own["signalr_paths"]
+        self._hubs = [callbacks.endpoints.get(path, callbacks.methods) for path in paths]
         # What waits for each client.
-        self._budgets = Budgets(client_bytes_max)
+        self._budgets = Budgets(own["client_bytes_max"])
         upstreams = Upstreams(engine, link.faults)
-        relaying = engine, tasks, upstreams, self._acknowledge_soon, handshake_timeout, self._budgets
+        relaying = engine, tasks, upstreams, self._acknowledge_soon, own["handshake_timeout"], self._budgets
         hubs = [config for config in relays if config.protocol == "signalr"]
-        self._relays = {
-            len(signalr_paths) - len(hubs) + index: Relay(config, *relaying) for index, config in enumerate(hubs)
-        }
+        self._relays = {len(paths) - len(hubs) + index: Relay(config, *relaying) for index, config in enumerate(hubs)}
         plain = {config.path: PlainRelay(config, *relaying) for config in relays if config.protocol == "websocket"}
         self._plain = PlainRelays(plain)
         by_path = {relay.config.path.casefold(): relay for relay in self._relays.values()}
-        self._openings = Openings(link, callbacks, tasks, self._clients, by_path, self._plain, openings_max)
+        self._openings = Openings(link, callbacks, tasks, self._clients, by_path, self._plain, own["openings_max"])
         self._all_relays: tuple[Relay | PlainRelay, ...] = (*self._relays.values(), *plain.values())
         relayed = [RelayCollector(self._all_relays)] if relays else []
         counted = FaultsCollector(lambda: link.faults.counts), RefusedCollector(self._budgets.refused)
@@ -119,7 +115,7 @@ class Pump:
         self.presences = Presences(engine, channels, callbacks.on_presence, self._identify, link.faults)
         rules = [*self._presence_snapshots(channels), *callbacks.snapshots]
         self._snapshots = Snapshots(engine, rules, tasks, link.faults)
-        self._parallel_max = signalr_parallel_max
+        self._terms = Terms(engine, tasks, self._budgets, link.wording, own)
         link.make_calls_by(self._make_calls)
         self._handlers: dict[type, Callable[[Any], None]] = {
             Message: self._sent,
@@ -312,11 +308,10 @@ class Pump:
             return
         try:
             await on_message(client, event.data)
-        except TOLD as error:
-            tell_error(client, None, error)
         except Exception as error:
-            client._note("on_message", error, "on_message, for client %d, raised", client.id)
-            tell_error(client, None, INTERNAL_ERROR)
+            if not isinstance(error, TOLD):
+                client._note("on_message", error, "on_message, for client %d, raised", client.id)
+            tell_error(client, None, self._link.wording.raw(error))
 
     async def _subscribing(self, client: Client, event: Subscribing) -> None:
         granted: list[str] = []
@@ -381,18 +376,13 @@ class Pump:
             try:
                 await self._callbacks.on_connect(client)
             except Exception as error:
-                is_told = isinstance(error, TOLD)
-                told = sendable(error) if is_told else ""
+                is_told, wording = isinstance(error, TOLD), self._link.wording
                 if not is_told:
                     client._note("on_connect", error, "on_connect, for client %d, raised", client.id)
-                if client.connection_id is not None:  # in the words of ASP.NET Core
-                    self._turn_away(
-                        client, 1008, f"{CLOSED_WITH_ERROR} HubException: {told}" if told else CLOSED_WITH_ERROR
-                    )
-                elif is_told:
-                    self._turn_away(client, 1008, told)
+                if client.connection_id is not None:
+                    self._turn_away(client, 1008, wording.of(CLOSED_WITH_ERROR, error))
                 else:
-                    self._turn_away(client, 1011, INTERNAL_ERROR)
+                    self._turn_away(client, 1008 if is_told else 1011, wording.raw(error))
                 return
         client._is_connected = True
 
@@ -419,8 +409,7 @@ class Pump:
             return relay.calls_of(client)
         is_json = client.hub_protocol == "json"
         acknowledge = partial(self._acknowledge_soon, client.id)
-        methods, parallel_max = self._hubs[client._hub], self._parallel_max
-        return Calls(client, self._engine, self._tasks, methods, parallel_max, is_json, acknowledge)
+        return Calls(client, self._terms, self._hubs[client._hub], is_json, acknowledge)
 
     def _hub_message(self, event: HubMessage) -> None:
         client = self._clients.get(event.connection)

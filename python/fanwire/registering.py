@@ -1,6 +1,6 @@
 """What the application registers with its hub before it serves. ✗ serving ✗ what callbacks are asked when."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, overload
 
 from fanwire._engine import matches
@@ -13,6 +13,7 @@ from fanwire.config.paths import dotted
 from fanwire.endpoint import Endpoint, M
 from fanwire.errors import ClientGone
 from fanwire.methods import Methods
+from fanwire.options import check_transports
 from fanwire.presence import PresenceChange
 from fanwire.relay.config import RelayConfig
 from fanwire.snapshots import SnapshotRule, check_snapshot
@@ -134,9 +135,21 @@ class Registering:
         """
         return Endpoint("", self._callbacks.methods, self._may_register).method(name)
 
-    def endpoint(self, path: str) -> Endpoint:
-        """Another SignalR hub, at `path`, with methods of its own; channels, callbacks and options are this hub's."""
+    def endpoint(self, path: str, *, transports: Sequence[str] | None = None) -> Endpoint:
+        """Another SignalR hub, at `path`, with methods of its own; channels, callbacks and options are this hub's.
+
+        Args:
+            path: where clients connect; ``/negotiate`` is below it.
+            transports: which of ``WebSockets``, ``ServerSentEvents`` and ``LongPolling`` its clients may use; None is
+                what the option ``signalr_transports`` says.
+
+        Raises:
+            ValueError: the path is taken, or there is no such transport.
+        """
+        check_transports(transports)
         self._may_register(f"endpoint {path!r}", self._callbacks.endpoints.get(path))
+        if transports is not None:
+            self._callbacks.transports[path] = tuple(transports)
         methods = self._callbacks.endpoints[path] = Methods()
         return Endpoint(path, methods, self._may_register)
 

@@ -21,10 +21,11 @@ from fanwire.client import Link
 from fanwire.errors import HubStopped
 from fanwire.faults import Tasks
 from fanwire.logs import hub_log
-from fanwire.options import HANDSHAKE_TIMEOUT_S, OWN, check_paths
+from fanwire.options import HANDSHAKE_TIMEOUT_S, OWN, TRANSPORTS, check_paths
 from fanwire.presence import presence_patterns, rules_of
 from fanwire.pump import PRESENCE_INTERVAL_S, Pump
 from fanwire.relay.config import RelayConfig
+from fanwire.wording import Wording
 
 STOPPED = "the hub was stopped: its serving has ended"
 RELAY_OUTBOX_BYTES_MAX = 2 << 20
@@ -77,6 +78,7 @@ def plan(
     own["signalr_paths"] = [*own["signalr_paths"], *callbacks.endpoints]
     check_paths(own["signalr_paths"])
     hubs = len(own["signalr_paths"])
+    chosen = dict.fromkeys(own["signalr_paths"], own["signalr_transports"] or TRANSPORTS) | callbacks.transports
     own["signalr_paths"] += [relay.path for relay in relays if relay.protocol == "signalr"]
     if relays:
         merged.setdefault("outbox_bytes_max", RELAY_OUTBOX_BYTES_MAX)
@@ -94,7 +96,9 @@ def plan(
         tell_connected=bool(callbacks.on_connect or callbacks.on_disconnect or relays),
         signalr_paths=own["signalr_paths"],
         **merged,
-    ).relaying(
+    )
+    transports = [chosen.get(path, TRANSPORTS) for path in own["signalr_paths"]]
+    settings = settings.hubs(transports, own["detailed_errors"]).relaying(
         range(hubs, len(own["signalr_paths"])),
         [relay.path for relay in relays if relay.protocol == "websocket"],
     )
@@ -125,6 +129,7 @@ class Life:
         self.engine = Engine(plan.settings)
         """What serves."""
         self.link = Link(self.engine)
+        self.link.wording = Wording(plan.own["detailed_errors"])
         """What clients hold of it."""
         self.loop: Loop
         """Where the callbacks run."""
@@ -252,10 +257,15 @@ class Life:
     async def _serve(self) -> None:
         async with background_tasks() as tasks:
             plan = self._plan
-            options = {name: plan.own[name] for name in PUMP_OPTIONS}
             guarded = Tasks(tasks, self.link.faults)
             self.pump = Pump(
-                self.link, plan.callbacks, self.loop, guarded, relays=plan.relays, channels=plan.channels, **options
+                self.link,
+                plan.callbacks,
+                self.loop,
+                guarded,
+                own=plan.own,
+                relays=plan.relays,
+                channels=plan.channels,
             )
             tasks.start_soon(self.pump.run)
             self._linked(self)
@@ -282,10 +292,6 @@ class Life:
             while engine.stats().connections or pump.is_parting:
                 await anyio.sleep(pause)
                 pause = min(pause * 2, 0.05)
-
-
-PUMP_OPTIONS = ("openings_max", "handshake_timeout", "client_bytes_max", "signalr_paths", "signalr_parallel_max")
-"""Those of the hub's own options that are for its pump."""
 
 
 def alone(error: BaseException) -> BaseException:

@@ -3,97 +3,66 @@
 As in ASP.NET Core: invocations of a client come one after another, or ``signalr_parallel_max`` at once; streams do not
 count. The texts of errors are its own, letter by letter: clients match on them. What the application did not mean for
 the client is only logged.
+
+What a client leaves waiting is bounded: streams and questions by number, and everything by the bytes of its budget. An
+invocation over a bound is not acknowledged; what cannot wait is answered with an error that names the bound. All of it
+is given back when the client goes, but for the method that is at work: that is done to its end, as there.
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from fanwire._loop import ends_task, finish, raise_if_strayed
-from fanwire.arguments import ANY, Decoder
-from fanwire.errors import CallFailed, HubError
+from fanwire.arguments import ANY
+from fanwire.budget import ENTRY_BYTES, TASK_BYTES, Budgets, weigh
+from fanwire.errors import CallFailed, HubError, LimitReached
 from fanwire.faults import Tasks
 from fanwire.logs import hub_log
-from fanwire.methods import TOLD, Method, Methods
-from fanwire.texts import sendable
+from fanwire.methods import Method, Methods
+from fanwire.uploads import UPLOAD_BYTES, Upload
+from fanwire.wording import (
+    STREAMING_FAILED,
+    TOLD,
+    Wording,
+    failed_to_invoke,
+    not_a_stream,
+    not_invoked,
+    unexpected_error,
+)
 
 if TYPE_CHECKING:
     from fanwire._engine import Engine, HubMessage
     from fanwire.client import Client
 
-CLOSED_WITH_ERROR = "Connection closed with an error."
-"""What a client is told whose connection the hub ends by itself."""
-UPLOAD_ITEMS_MAX = 10
-"""Items of a client's stream that wait for the method; more are acknowledged as they are taken, so the client waits."""
 EARLY_MAX = 256
 """Calls of a client that may wait for their turn while it owes an answer, so that the answer behind them is read."""
 ITEMS_AHEAD = 32
 """Items of a method's stream that are sent before the client must have taken those before them."""
+BYTES_AHEAD = 64 << 10
+"""Bytes of all streams to a client that are sent before it must have taken those before them."""
+QUESTION_BYTES = 2048
+"""What a question costs that the client has yet to answer, beside the task that asks. Measured: 1 to 1.6 kB."""
+SMALL_BODY_BYTES = 512
+"""Arguments up to here are charged by a rule, larger ones by what they have become."""
+GROWTH = 25
+"""How many times its bytes a small body may cost once it is read: an empty list is 56 bytes for 3."""
 
 
-class Upload:
-    """What a client streams to a method: an async iterator, once."""
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the calls of all clients of one serving have in common."""
 
-    __slots__ = ("_acknowledge", "_arrived", "_decoder", "_error", "_is_json", "_is_over", "_items", "_owed")
-
-    def __init__(self, decoder: Decoder, is_json: bool, acknowledge: Callable[[], None]) -> None:
-        self._decoder = decoder
-        self._is_json = is_json
-        self._acknowledge = acknowledge
-        self._items: deque[bytes] = deque()
-        self._owed = 0
-        self._is_over = False
-        self._error: Exception | None = None
-        self._arrived: anyio.Event | None = None
-
-    def push(self, item: bytes) -> None:
-        """An item came."""
-        self._items.append(item)
-        if self._is_over or len(self._items) <= UPLOAD_ITEMS_MAX:
-            self._acknowledge()
-        else:
-            self._owed += 1
-        self._wake()
-
-    def end(self, error: Exception | None = None) -> None:
-        """Nothing more comes; with `error`, because of that."""
-        self._is_over = True
-        self._error = error
-        self._wake()
-
-    def abandon(self) -> None:
-        """The method is done: what still comes is dropped."""
-        self._is_over = True
-        self._items.clear()
-        while self._owed:
-            self._owed -= 1
-            self._acknowledge()
-
-    def _wake(self) -> None:
-        if self._arrived is not None:
-            self._arrived.set()
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        return self
-
-    async def __anext__(self) -> Any:
-        while not self._items:
-            if self._is_over:
-                if self._error is not None:
-                    raise self._error
-                raise StopAsyncIteration
-            self._arrived = anyio.Event()
-            await self._arrived.wait()
-        item = self._items.popleft()
-        if self._owed:
-            self._owed -= 1
-            self._acknowledge()
-        try:
-            return self._decoder.decode(item, self._is_json)
-        except ValueError as error:
-            raise HubError("Failed to bind Stream message.") from error
+    engine: "Engine"
+    tasks: Tasks
+    budgets: Budgets
+    wording: Wording
+    own: Mapping[str, Any]
+    """The hub's own options; see ``options.OWN``."""
 
 
 class Answer:
@@ -107,6 +76,37 @@ class Answer:
         self.error: Exception | None = None
 
 
+class Invocation:
+    """A call that is at work or waits for its turn."""
+
+    __slots__ = ("charged", "event", "is_acknowledged", "method", "uploads")
+
+    def __init__(self, event: "HubMessage", method: Method | None, uploads: list[tuple[str, Upload]]) -> None:
+        self.event = event
+        self.method = method
+        self.uploads = uploads
+        self.is_acknowledged = False
+        """Whether it is acknowledged though it is not dealt with."""
+        self.charged = 0
+
+
+class Stream:
+    """A stream of a method's items; here from its invocation on until it has ended."""
+
+    __slots__ = ("arguments", "charged", "id", "method", "scope", "uploads")
+
+    def __init__(
+        self, id: str, method: Method, arguments: list[Any], charged: int, uploads: list[tuple[str, Upload]]
+    ) -> None:
+        self.id = id
+        self.method = method
+        self.arguments = arguments
+        self.charged = charged
+        self.uploads = uploads
+        self.scope = anyio.CancelScope()
+        """What cancels it; here and now, since its cancellation may come in the same read."""
+
+
 class Calls:
     """The calls of one client, both ways. Lives in the event loop's thread."""
 
@@ -114,50 +114,43 @@ class Calls:
         "_acknowledge",
         "_answers",
         "_asked",
+        "_budget",
+        "_bytes_ahead",
         "_client",
         "_drained",
         "_early",
-        "_endings",
-        "_engine",
         "_is_json",
+        "_is_over",
         "_methods",
-        "_parallel_max",
         "_running",
         "_streams",
-        "_tasks",
+        "_terms",
         "_uploads",
-        "_uploads_of",
         "_waiting",
     )
 
     def __init__(
-        self,
-        client: "Client",
-        engine: "Engine",
-        tasks: Tasks,
-        methods: Methods,
-        parallel_max: int,
-        is_json: bool,
-        acknowledge: Callable[[], None],
+        self, client: "Client", terms: Terms, methods: Methods, is_json: bool, acknowledge: Callable[[], None]
     ) -> None:
         self._client = client
-        self._endings = client._link.endings
-        self._engine = engine
-        self._tasks = tasks
+        self._terms = terms
         self._methods = methods
-        self._parallel_max = parallel_max
         self._is_json = is_json
         self._acknowledge = acknowledge
+        self._budget = terms.budgets.open()
+        # The client is gone, or the hub stops.
+        self._is_over = False
         self._running = 0
         # How many of those that wait, from the first on, are acknowledged though they are not dealt with.
         self._early = 0
-        self._waiting: deque[HubMessage] = deque()
-        self._streams: dict[str, anyio.CancelScope] = {}
-        # By stream, whose items come now; and by call, from its coming on until it has ended.
+        self._waiting: deque[Invocation] = deque()
+        self._streams: dict[str, Stream] = {}
+        # By stream, whose items come now: until its call has ended.
         self._uploads: dict[str, Upload] = {}
-        self._uploads_of: dict[int, list[Upload]] = {}
         self._answers: dict[str, Answer] = {}
         self._asked = 0
+        # Of items that were sent since the socket had taken all.
+        self._bytes_ahead = 0
         self._drained: anyio.Event | None = None
 
     # What comes
@@ -166,46 +159,50 @@ class Calls:
         """Deal with a message, or have it dealt with in its turn; each is acknowledged once."""
         match event.kind:
             case "invocation":
-                self._expect_uploads(event)
-                self._waiting.append(event)
+                self._waiting.append(self._expect(event))
                 self._go_on()
                 self._read_on()
                 return
             case "stream":
-                self._expect_uploads(event)
-                scope = None
-                if event.id not in self._streams:  # here and now: what cancels it may come next
-                    scope = self._streams[event.id] = anyio.CancelScope()
-                self._tasks.start_soon(self._guarded, self._stream, event, scope)
+                self._begin_stream(event)
             case "item":
                 upload = self._uploads.get(event.id)
                 if upload is not None:
                     upload.push(event.body)
                     return
             case "cancel":
-                scope = self._streams.get(event.id)
-                if scope is not None:
-                    scope.cancel()
+                stream = self._streams.get(event.id)
+                if stream is not None:
+                    stream.scope.cancel()
             case _:
                 self._completed(event)
         self._acknowledge()
 
     def drained(self) -> None:
         """The socket has taken all that was sent."""
+        self._bytes_ahead = 0
         if self._drained is not None:
             self._drained.set()
 
     def end(self, gone: Exception) -> None:
         """The client is gone, or the hub stops: streams stop, and nothing waits for it any more."""
-        self._waiting.clear()
-        for scope in self._streams.values():
-            scope.cancel()
+        self._is_over = True
+        self._early = 0
+        while self._waiting:
+            self._forget(self._waiting.popleft())
+        for stream in self._streams.values():
+            stream.scope.cancel()
         for upload in self._uploads.values():
-            upload.end(gone)
+            upload.lose(gone)
         for answer in self._answers.values():
             answer.error = gone
             answer.came.set()
         self.drained()
+
+    @property
+    def bytes(self) -> int:
+        """What waits for the client now, by its budget."""
+        return self._budget.bytes
 
     def _completed(self, event: "HubMessage") -> None:
         error = event.body.decode() if event.kind == "error" else None
@@ -227,160 +224,235 @@ class Calls:
 
     # Invocations
 
+    def _expect(self, event: "HubMessage") -> Invocation:
+        method = self._methods.find(event.target)
+        return Invocation(event, method, self._expect_uploads(event, method))
+
     def _go_on(self) -> None:
-        while self._waiting and self._running < self._parallel_max:
-            event = self._waiting.popleft()
-            is_acknowledged = self._early > 0
-            self._early -= is_acknowledged
-            method = self._methods.find(event.target)
+        while self._waiting and self._running < self._terms.own["signalr_parallel_max"]:
+            call = self._waiting.popleft()
+            self._early -= call.is_acknowledged
+            method = call.method
             if method is None or not (method.callback.is_async or method.is_stream):
-                finish(self._guarded(self._answer, event, method))
-                if not is_acknowledged:
-                    self._acknowledge()
+                finish(self._guarded(call))
+                self._close(call)
             else:
                 self._running += 1
-                self._tasks.start_soon(self._run, event, method, is_acknowledged)
+                self._terms.tasks.start_soon(self._run, call, method)
 
     def _read_on(self) -> None:
         """While the client owes an answer, calls that wait for their turn must not keep it from being read."""
-        while self._answers and self._early < min(len(self._waiting), EARLY_MAX):
-            self._early += 1
-            self._acknowledge()
+        while self._answers and self._early < len(self._waiting):
+            call = self._waiting[self._early]
+            cost = cost_of(call.event) + UPLOAD_BYTES * len(call.uploads)
+            try:
+                if self._early >= EARLY_MAX:
+                    raise self._budget.refuse("calls that wait while an answer is owed", EARLY_MAX + 1, EARLY_MAX)
+                self._budget.require(cost)
+            except LimitReached as error:
+                del self._waiting[self._early]
+                self._fail_unless_void(call.event.id, failed_to_invoke(call.event.target), HubError(str(error)))
+                self._close(call)
+            else:
+                call.charged = cost
+                call.is_acknowledged = True
+                self._early += 1
+                self._acknowledge()
 
-    async def _guarded(self, deal_with: Callable[..., Awaitable[None]], event: "HubMessage", *arguments: Any) -> None:
+    async def _guarded(self, call: Invocation) -> None:
         """Raises nothing but cancellation: the hub outlives any call, and the call is answered."""
         try:
-            await deal_with(event, *arguments)
+            await self._answer(call)
         except BaseException as error:  # such as arguments that a type of the application chokes on
             if ends_task(error):
                 raise
-            self._client._note("signalr", error, "a call of client %d could not be dealt with", self._client.id)
-            self._fail(event, unexpected_error(event.target))
+            self._failed(call.event.id, call.event.target, error)
 
-    async def _run(self, event: "HubMessage", method: Method, is_acknowledged: bool) -> None:
+    def _failed(self, id: str, target: str, error: BaseException) -> None:
+        """What is raised beside the application's method."""
+        self._client._note("signalr", error, "a call of client %d could not be dealt with", self._client.id)
+        self._fail_unless_void(id, unexpected_error(target), error)
+
+    async def _run(self, call: Invocation, method: Method) -> None:
         try:
-            await self._guarded(self._answer, event, method)
+            await self._guarded(call)
         finally:
             self._running -= 1
-            if not is_acknowledged:
-                self._acknowledge()
+            self._close(call)
             self._go_on()
 
-    async def _answer(self, event: "HubMessage", method: Method | None) -> None:
-        target = event.target
+    def _close(self, call: Invocation) -> None:
+        """It is dealt with."""
+        self._forget(call)
+        if not call.is_acknowledged:
+            self._acknowledge()
+
+    def _forget(self, call: Invocation) -> None:
+        self._abandon_uploads(call.uploads)
+        self._budget.release(call.charged)
+        call.charged = 0
+
+    async def _answer(self, call: Invocation) -> None:
+        event, method = call.event, call.method
         if method is None:
-            self._fail(event, failed_to_invoke(target), HubError("Method does not exist."))
+            self._fail_unless_void(event.id, failed_to_invoke(event.target), HubError("Method does not exist."))
             return
         arguments = self._arguments(event, method)
         if arguments is None:
             return
+        with_uploads(arguments, call.uploads, method)
         if method.is_stream:
-            name = method.name
-            self._fail(
-                event, f"The client attempted to invoke the streaming '{name}' method with a non-streaming invocation."
-            )
+            self._fail_unless_void(event.id, not_invoked(method.name, is_stream=True))
             return
         try:
             result = await method.callback(self._client, *arguments)
         except Exception as error:
             self._log_unless_told(error, method)
-            self._fail(event, unexpected_error(method.name), error)
+            self._fail_unless_void(event.id, unexpected_error(method.name), error)
         else:
             if event.id:
                 self._complete(event.id, result, method)
-        finally:
-            self._abandon_uploads(event)
 
     def _complete(self, id: str, result: object, method: Method) -> None:
+        engine, client = self._terms.engine, self._client.id
         try:
-            self._engine.complete(self._client.id, id, result)
+            engine.complete(client, id, result)
         except Exception as error:
             self._client._note("method.result", error, "what method %r returned cannot be sent", method.name)
-            self._endings.fail_call(self._client.id, id, unexpected_error(method.name))
+            self._fail_unless_void(id, unexpected_error(method.name), error)
 
     def _arguments(self, event: "HubMessage", method: Method) -> list[Any] | None:
-        """The arguments, uploads in their places; None when the client has been told what is wrong."""
+        """The arguments, uploads left out; None when the client has been told what is wrong."""
         signature = method.signature
         try:
             arguments = signature.decode(event.body, self._is_json)
         except ValueError as error:
             hub_log.info("client %d called %r with wrong arguments: %s", self._client.id, method.name, error)
-            self._fail(event, failed_to_invoke(method.name))
+            self._fail_unless_void(event.id, failed_to_invoke(method.name), error)
             return None
-        if len(event.stream_ids) != len(signature.streams):
-            hub_log.info(
-                "client %d called %r with %d streams, it takes %d",
-                self._client.id,
-                method.name,
-                len(event.stream_ids),
-                len(signature.streams),
-            )
-            count, expected = len(event.stream_ids), len(signature.streams)
+        count, expected = len(event.stream_ids), len(signature.streams)
+        if count != expected:
+            text = "client %d called %r with %d streams, it takes %d"
+            hub_log.info(text, self._client.id, method.name, count, expected)
             wrong = HubError(f"Client sent {count} stream(s), Hub method expects {expected}.")
-            self._fail(event, unexpected_error(method.name), wrong)
+            self._fail_unless_void(event.id, unexpected_error(method.name), wrong)
             return None
-        for upload, (place, _) in zip(self._uploads_of.get(id(event), ()), signature.streams, strict=True):
-            arguments.insert(place, upload)
         return arguments
 
-    def _fail(self, event: "HubMessage", text: str, error: Exception | None = None) -> None:
-        self._abandon_uploads(event)
-        if event.id:
-            told = f"{text} HubException: {sendable(error)}" if isinstance(error, TOLD) else text
-            self._endings.fail_call(self._client.id, event.id, told)
+    def _fail_unless_void(self, id: str, text: str, error: BaseException | None = None) -> None:
+        """Answer with an error, if an answer is wanted."""
+        if id:
+            told = text if error is None else self._terms.wording.of(text, error)
+            self._client._link.endings.fail_call(self._client.id, id, told)
 
-    def _log_unless_told(self, error: Exception, method: Method) -> None:
+    def _log_unless_told(self, error: BaseException, method: Method) -> None:
         if not isinstance(error, TOLD):
             self._client._note("method", error, "method %r, called by client %d, raised", method.name, self._client.id)
 
     # Streams
 
-    async def _stream(self, event: "HubMessage", scope: anyio.CancelScope | None) -> None:
+    def _begin_stream(self, event: "HubMessage") -> None:
         try:
-            await self._stream_within(event, scope)
-        finally:
-            if scope is not None:
-                del self._streams[event.id]
+            stream = self._open_stream(event)
+        except BaseException as error:  # as of an invocation
+            if ends_task(error):
+                raise
+            self._failed(event.id, event.target, error)
+        else:
+            if stream is not None:
+                self._terms.tasks.start_soon(self._run_stream, stream)
 
-    async def _stream_within(self, event: "HubMessage", scope: anyio.CancelScope | None) -> None:
-        """`scope` is what cancels it; None where its id is in use."""
-        target = event.target
-        method = self._methods.find(target)
+    def _open_stream(self, event: "HubMessage") -> Stream | None:
+        """The stream, with its place taken; None when the client has been told what is wrong."""
+        id, method = event.id, self._methods.find(event.target)
         if method is None:
-            self._fail(event, failed_to_invoke(target), HubError("Method does not exist."))
-            return
+            self._fail_unless_void(id, failed_to_invoke(event.target), HubError("Method does not exist."))
+            return None
         if not method.is_stream:
-            name = method.name
-            self._fail(
-                event, f"The client attempted to invoke the non-streaming '{name}' method with a streaming invocation."
-            )
-            return
-        if scope is None:
-            self._fail(event, f"Invocation ID '{event.id}' is already in use.")
-            return
-        arguments = self._arguments(event, method)
-        if arguments is None:
-            return
+            self._fail_unless_void(id, not_invoked(method.name, is_stream=False))
+            return None
+        if id in self._streams:
+            self._fail_unless_void(id, f"Invocation ID '{id}' is already in use.")
+            return None
         try:
-            with scope:
-                if not scope.cancel_called:  # else the client has gone, or thought better of it
-                    await self._send_items(event.id, method.callback.function(self._client, *arguments))
-            self._engine.complete_void(self._client.id, event.id)
-        except Exception as error:
-            self._log_unless_told(error, method)
-            self._fail(event, "An error occurred on the server while streaming results.", error)
+            cost = self._charge_stream(event, method)
+        except LimitReached as error:
+            hub_log.info("client %d wanted a stream of %r too many: %s", self._client.id, method.name, error)
+            self._fail_unless_void(id, failed_to_invoke(method.name), HubError(str(error)))
+            return None
+        try:
+            arguments = self._arguments(event, method)
+        except BaseException:
+            self._budget.release(cost)
+            raise
+        if arguments is None:
+            self._budget.release(cost)
+            return None
+        stream = self._streams[id] = Stream(id, method, arguments, cost, self._expect_uploads(event, method))
+        with_uploads(arguments, stream.uploads, method)
+        return stream
+
+    def _charge_stream(self, event: "HubMessage", method: Method) -> int:
+        """Charge what it will cost, while it goes on, beside what its method itself keeps. Raises LimitReached."""
+        most = self._terms.own["signalr_streams_max"]
+        if len(self._streams) >= most:
+            raise self._budget.refuse("signalr_streams_max", len(self._streams) + 1, most)
+        cost = TASK_BYTES + cost_of(event) + UPLOAD_BYTES * len(method.signature.streams)
+        if len(event.body) <= SMALL_BODY_BYTES:
+            cost += (GROWTH - 1) * len(event.body)
+        elif self._budget.left >= cost:  # else it is over the bound however it is read
+            with suppress(ValueError):  # then its arguments cannot be read, and it will not begin
+                cost += weigh(ANY.decode(event.body, self._is_json), self._budget.left)
+        self._budget.require(cost)
+        return cost
+
+    async def _run_stream(self, stream: Stream) -> None:
+        try:
+            await self._stream(stream)
         finally:
-            self._abandon_uploads(event)
+            self._abandon_uploads(stream.uploads)
+            self._budget.release(stream.charged)
+            del self._streams[stream.id]
+
+    async def _stream(self, stream: Stream) -> None:
+        if self._is_over:
+            return
+        engine, client, name = self._terms.engine, self._client.id, stream.method.name
+        text = unexpected_error(name)
+        try:
+            # Cancelled already or not, it runs to its first await: as there, where what comes is dealt with one by one.
+            with stream.scope:
+                items = await self._items(stream)
+                if not isinstance(items, AsyncIterable):
+                    hub_log.error("method %r, a stream, returned %s", name, type(items).__name__)
+                    self._fail_unless_void(stream.id, not_a_stream(name))
+                    return
+                text = STREAMING_FAILED
+                await self._send_items(stream.id, items)
+            engine.complete_void(client, stream.id)
+        except Exception as error:
+            self._log_unless_told(error, stream.method)
+            self._fail_unless_void(stream.id, text, error)
+
+    async def _items(self, stream: Stream) -> Any:
+        """What the method gives; it may be a coroutine that gives the stream."""
+        arguments, stream.arguments = stream.arguments, []
+        try:
+            items = stream.method.callback.function(self._client, *arguments)
+            return await items if isinstance(items, Awaitable) else items
+        except BaseException as error:
+            raise_if_strayed(error)
+            raise
 
     async def _send_items(self, id: str, items: Any) -> None:
         ahead = 0
         try:
             async for item in items:
-                self._engine.stream_item(self._client.id, id, item)
-                ahead += 1
-                if ahead == ITEMS_AHEAD:
+                if ahead == ITEMS_AHEAD or self._bytes_ahead >= BYTES_AHEAD:
                     ahead = 0
                     await self._room()
+                self._bytes_ahead += self._terms.engine.stream_item(self._client.id, id, item)
+                ahead += 1
         except BaseException as error:
             raise_if_strayed(error)
             raise
@@ -392,58 +464,67 @@ class Calls:
 
     async def _room(self) -> None:
         """Wait until the client has taken what was sent, or is gone."""
-        if self._drained is None or self._drained.is_set():
-            self._drained = anyio.Event()
-            self._engine.ask_drained(self._client.id)
-        await self._drained.wait()
+        await anyio.lowlevel.checkpoint_if_cancelled()  # what never waits itself is stopped here
+        is_first = True
+        while is_first or self._bytes_ahead >= BYTES_AHEAD:  # other streams may have filled it again
+            is_first = False
+            if self._drained is None or self._drained.is_set():
+                self._drained = anyio.Event()
+                self._terms.engine.ask_drained(self._client.id)
+            await self._drained.wait()
 
     # Uploads
 
-    def _expect_uploads(self, event: "HubMessage") -> None:
-        """Items may come before the method has begun, even before it is its turn."""
-        if not event.stream_ids:
-            return
-        method = self._methods.find(event.target)
-        decoders = [decoder for _, decoder in method.signature.streams] if method else []
-        uploads = self._uploads_of[id(event)] = []
-        for index, stream in enumerate(event.stream_ids):
-            decoder = decoders[index] if index < len(decoders) else ANY
-            uploads.append(Upload(decoder, self._is_json, self._acknowledge))
-            before = self._uploads.get(stream)
+    def _expect_uploads(self, event: "HubMessage", method: Method | None) -> list[tuple[str, Upload]]:
+        """Items may come before the method has begun, even before it is its turn. A wrong number of them is none."""
+        decoders = method.signature.streams if method is not None else ()
+        if not decoders or len(event.stream_ids) != len(decoders):
+            return []
+        uploads = []
+        for id, (_, decoder) in zip(event.stream_ids, decoders, strict=True):
+            upload = Upload(decoder, self._is_json, self._acknowledge, self._budget, self._terms.wording)
+            before = self._uploads.get(id)
             if before is not None:
-                before.end(HubError(f"The stream '{stream}' was begun again by a later call."))
-            self._uploads[stream] = uploads[-1]
+                before.end(HubError(f"The stream '{id}' was begun again by a later call."))
+            self._uploads[id] = upload
+            uploads.append((id, upload))
+        return uploads
 
-    def _abandon_uploads(self, event: "HubMessage") -> None:
-        uploads = self._uploads_of.pop(id(event), ())
-        for stream, upload in zip(event.stream_ids, uploads, strict=True) if uploads else ():
+    def _abandon_uploads(self, uploads: list[tuple[str, Upload]]) -> None:
+        for id, upload in uploads:
             upload.abandon()
-            if self._uploads.get(stream) is upload:  # else a later call has taken the id
-                del self._uploads[stream]
+            if self._uploads.get(id) is upload:  # else a later call has taken the id
+                del self._uploads[id]
 
     # Calls to the client
 
     async def ask(self, target: str, arguments: tuple[Any, ...]) -> Any:
         """Call the client and wait for what it answers; see ``Client.invoke``."""
+        most = self._terms.own["signalr_questions_max"]
+        if len(self._answers) >= most:
+            raise self._budget.refuse("signalr_questions_max", len(self._answers) + 1, most)
+        self._budget.require(QUESTION_BYTES)
         self._asked += 1
         id = f"s{self._asked}"
         answer = self._answers[id] = Answer()
         try:
-            self._engine.invoke(self._client.id, target, arguments, id)
+            self._terms.engine.invoke(self._client.id, target, arguments, id)
             self._read_on()
             await answer.came.wait()
         finally:
             self._answers.pop(id, None)
+            self._budget.release(QUESTION_BYTES)
         if answer.error is not None:
             raise answer.error
         return answer.result
 
 
-def failed_to_invoke(target: str) -> str:
-    """What is answered to an invocation that cannot be made."""
-    return f"Failed to invoke '{target}' due to an error on the server."
+def with_uploads(arguments: list[Any], uploads: list[tuple[str, Upload]], method: Method) -> None:
+    """Put the uploads into their places among the other arguments."""
+    for (_, upload), (place, _) in zip(uploads, method.signature.streams, strict=True):
+        arguments.insert(place, upload)
 
 
-def unexpected_error(target: str) -> str:
-    """What is answered when a method raised."""
-    return f"An unexpected error occurred invoking '{target}' on the server."
+def cost_of(event: "HubMessage") -> int:
+    """What a message costs while it waits: its bytes, and its strings once in Rust and once in Python."""
+    return ENTRY_BYTES + len(event.body) + 5 * (len(event.id) + len(event.target) + sum(map(len, event.stream_ids)))

@@ -22,8 +22,8 @@ from fanwire.relay.private import Gate, PrivateLane
 from fanwire.relay.shared import SharedCall, call_of
 from fanwire.relay.timing import Backoff, Bucket
 from fanwire.relay.upstreams import REFUSING, Target, Upstreams
-from fanwire.signalr import failed_to_invoke
 from fanwire.texts import INTERNAL_ERROR, cut_reason
+from fanwire.wording import failed_to_invoke
 
 OVERLOADED = 1013
 """The close code of a client for which too much waits."""

@@ -29,5 +29,5 @@ pub mod ws;
 pub use engine::{Audience, Engine, Message, NewError};
 pub use error::{EngineError, SettingsError};
 pub use position::Position;
-pub use settings::{ChannelRule, ChannelSettings, HubSettings, PollerKind, Settings};
+pub use settings::{ChannelRule, ChannelSettings, HubSettings, HubTransports, PollerKind, Settings};
 pub use stats::{FRACTIONS, Histogram, Stats};

@@ -86,6 +86,21 @@ pub struct HubSettings {
     pub poll_timeout: Duration,
     /// Bytes of a hub message, default 32 KiB. A slow client makes us hold so much.
     pub message_bytes_max: usize,
+    /// Whether a client that broke the protocol is told how, default false.
+    pub tells_details: bool,
+    /// Of each path that has fewer than all, by index: the transports that clients may use. Default none.
+    pub transports: Vec<HubTransports>,
+}
+
+/// Which transports a hub's clients may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HubTransports {
+    /// WebSockets.
+    pub web_sockets: bool,
+    /// Server-Sent Events, with posts.
+    pub server_sent_events: bool,
+    /// Long polling, with posts.
+    pub long_polling: bool,
 }
 
 impl Default for HubSettings {
@@ -99,6 +114,8 @@ impl Default for HubSettings {
             disconnect_timeout: Duration::from_secs(15),
             poll_timeout: Duration::from_secs(90),
             message_bytes_max: 32 << 10,
+            tells_details: false,
+            transports: Vec::new(),
         }
     }
 }

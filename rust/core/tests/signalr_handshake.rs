@@ -13,7 +13,7 @@ fn parse(text: &str) -> Result<HandshakeRequest, HandshakeError> {
 
 fn refusal(error: &HandshakeError) -> String {
     let mut out = Vec::new();
-    write_refusal(&mut out, error);
+    write_refusal(&mut out, error, false);
     String::from_utf8(out).unwrap()
 }
 

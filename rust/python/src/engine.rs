@@ -177,9 +177,8 @@ impl Engine {
         reason: &str,
         headers: Vec<(String, String)>,
     ) -> PyResult<()> {
-        let body = if reason.is_empty() { String::new() } else { format!("{reason}\n") };
-        let content_type = if body.is_empty() { "" } else { "text/plain; charset=utf-8" };
-        self.respond(py, connection, status, content_type, body.as_bytes(), headers)
+        let content_type = if reason.is_empty() { "" } else { "text/plain; charset=utf-8" };
+        self.respond(py, connection, status, content_type, reason.as_bytes(), headers)
     }
 
     #[pyo3(signature = (connection, status, content_type, body, headers = Vec::new()))]
@@ -414,9 +413,10 @@ impl Engine {
         self.0.ask_drained(ConnectionId::from_bits(connection)).map_err(|error| to_pyerr(py, error))
     }
 
-    fn stream_item(&self, connection: u64, id: &str, item: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn stream_item(&self, connection: u64, id: &str, item: &Bound<'_, PyAny>) -> PyResult<usize> {
         let item = encode_for(connection, item)?;
-        self.send_message(connection, &HubMessage::StreamItem { id: Cow::Borrowed(id), item: &item })
+        self.send_message(connection, &HubMessage::StreamItem { id: Cow::Borrowed(id), item: &item })?;
+        Ok(item.len())
     }
 
     #[pyo3(signature = (connection, code = 1000, reason = ""))]

@@ -2,7 +2,9 @@
 use std::time::Duration;
 
 use fanwire_core::channel::{Pattern, Policy, Start};
-use fanwire_core::{ChannelRule as CoreRule, ChannelSettings, HubSettings, PollerKind, Settings as CoreSettings};
+use fanwire_core::{
+    ChannelRule as CoreRule, ChannelSettings, HubSettings, HubTransports, PollerKind, Settings as CoreSettings,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -140,6 +142,14 @@ impl Settings {
         })
     }
 
+    /// The same, with the transports of each hub's clients by their names, and whether those are told details of errors.
+    fn hubs(&self, transports: Vec<Vec<String>>, tells_details: bool) -> PyResult<Self> {
+        let mut settings = self.0.clone();
+        settings.hubs.transports = transports.iter().map(|names| transports_of(names)).collect::<PyResult<_>>()?;
+        settings.hubs.tells_details = tells_details;
+        checked(settings)
+    }
+
     /// The same, with the messages of these hubs, by index, and the WebSockets of these paths relayed to a backend.
     #[pyo3(signature = (hubs, paths = Vec::new()))]
     fn relaying(&self, hubs: Vec<u8>, paths: Vec<String>) -> PyResult<Self> {
@@ -154,6 +164,26 @@ impl Settings {
 fn snapshot_of((pattern, interval): (String, f64)) -> PyResult<(Pattern, Duration)> {
     let pattern = Pattern::new(&pattern).map_err(|error| PyValueError::new_err(error.to_string()))?;
     Ok((pattern, seconds("interval", interval)?))
+}
+
+/// The transports of a hub by their names, of which there is one at least.
+fn transports_of(names: &[String]) -> PyResult<HubTransports> {
+    let mut transports = HubTransports { web_sockets: false, server_sent_events: false, long_polling: false };
+    for name in names {
+        match name.as_str() {
+            "WebSockets" => transports.web_sockets = true,
+            "ServerSentEvents" => transports.server_sent_events = true,
+            "LongPolling" => transports.long_polling = true,
+            _ => {
+                let text = "must be 'WebSockets', 'ServerSentEvents' or 'LongPolling'";
+                return Err(PyValueError::new_err(format!("a transport {text}, not {name:?}")));
+            }
+        }
+    }
+    if names.is_empty() {
+        return Err(PyValueError::new_err("a hub must have at least one transport"));
+    }
+    Ok(transports)
 }
 
 /// The times of hubs, in this order.

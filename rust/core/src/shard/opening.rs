@@ -1,4 +1,5 @@
 //! From the first byte to an open connection: request heads, paths, upgrades, event streams and plain answers.
+use std::borrow::Cow;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use smallvec::{SmallVec, smallvec};
@@ -269,7 +270,10 @@ impl Shard {
         if status == 401 && !own.iter().any(|(name, _)| name.eq_ignore_ascii_case("WWW-Authenticate")) {
             headers.push(("WWW-Authenticate", "Bearer")); // RFC 9110 §11.6.1 asks for one
         }
-        self.respond(slot, (status, &headers), content_type, body, (false, asked.is_head));
+        // A shell wants a line's end behind an error; a SignalR client would show it.
+        let has_line_end = status >= 400 && !body.is_empty() && asked.hub.is_none();
+        let line = if has_line_end { [body, b"\n"].concat().into() } else { Cow::Borrowed(body) };
+        self.respond(slot, (status, &headers), content_type, &line, (false, asked.is_head));
     }
 
     /// What lies with the application; a plain request only for who answers plainly.
@@ -292,17 +296,21 @@ impl Shard {
 
     pub(super) fn refuse(&mut self, slot: u32, refusal: &Refusal) {
         let mut readable_by = refusal.readable_by.clone();
+        let mut is_bare = refusal.is_bare;
         match &self.slab.at(slot).phase {
             Phase::Posting(exchange) => {
+                is_bare = true;
                 readable_by = exchange.readable_by().map(Into::into);
                 let to = exchange.to();
                 self.leave_posts(self.id_of(slot), to);
             }
-            Phase::Asked(asked) => readable_by.clone_from(&asked.readable_by),
+            Phase::Asked(asked) => {
+                is_bare |= asked.hub.is_some();
+                readable_by.clone_from(&asked.readable_by);
+            }
             _ => {}
         }
-        let (body, kind) =
-            if refusal.is_bare { (refusal.text.clone(), PLAIN) } else { (format!("{}\n", refusal.text), TEXT) };
+        let (body, kind) = if is_bare { (refusal.text.clone(), PLAIN) } else { (format!("{}\n", refusal.text), TEXT) };
         let uncached: &[_] = if refusal.is_uncached { &UNCACHED } else { &[] };
         let headers = [refusal.headers, uncached, &cors_headers(readable_by.as_deref())].concat();
         self.respond(slot, (refusal.status, &headers), kind, body.as_bytes(), (false, false));

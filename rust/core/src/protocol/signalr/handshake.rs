@@ -56,7 +56,25 @@ pub enum HandshakeError {
     Canceled,
     /// The first record is no handshake.
     #[error("An unexpected error occurred during connection handshake.")]
-    Unexpected,
+    Unexpected {
+        /// What is wrong with it, for a client that is told details.
+        detail: Box<str>,
+    },
+}
+
+impl HandshakeError {
+    /// The text for a client that is told details.
+    #[must_use]
+    pub fn detailed(&self) -> String {
+        match self {
+            Self::Unexpected { detail } => format!("{self} InvalidDataException: {detail}"),
+            _ => self.to_string(),
+        }
+    }
+}
+
+fn unexpected(error: impl std::fmt::Display) -> HandshakeError {
+    HandshakeError::Unexpected { detail: error.to_string().into() }
 }
 
 impl From<RecordError> for HandshakeError {
@@ -90,12 +108,11 @@ pub enum ReplyError {
 /// # Errors
 /// [`HandshakeError`], to be sent before the close.
 pub fn parse_request(record: &[u8], offered: &[HubProtocol]) -> Result<HandshakeRequest, HandshakeError> {
-    let [protocol, version] = read_members(record, ["protocol", "version"]).map_err(|_| HandshakeError::Unexpected)?;
-    let (Some(protocol), Some(version)) = (protocol, version) else {
-        return Err(HandshakeError::Unexpected);
-    };
-    let name = read_text("protocol", protocol).map_err(|_| HandshakeError::Unexpected)?;
-    let version = read_int("version", version).map_err(|_| HandshakeError::Unexpected)?;
+    let [protocol, version] = read_members(record, ["protocol", "version"]).map_err(unexpected)?;
+    let protocol = protocol.ok_or_else(|| unexpected("protocol is missing"))?;
+    let version = version.ok_or_else(|| unexpected("version is missing"))?;
+    let name = read_text("protocol", protocol).map_err(unexpected)?;
+    let version = read_int("version", version).map_err(unexpected)?;
     let protocol = HubProtocol::from_name(&name).filter(|protocol| offered.contains(protocol));
     match protocol {
         None => Err(HandshakeError::UnsupportedProtocol { protocol: name.into() }),
@@ -131,9 +148,10 @@ pub fn parse_reply(record: &[u8]) -> Result<(), ReplyError> {
     }
 }
 
-/// Appends a server's reply that refuses; the connection is to be closed behind it. The other reply is [`AGREED`].
-pub fn write_refusal(out: &mut Vec<u8>, error: &HandshakeError) {
+/// Appends a server's reply that refuses, with details if `is_detailed`; the connection is to be closed behind it. The
+/// other reply is [`AGREED`].
+pub fn write_refusal(out: &mut Vec<u8>, error: &HandshakeError, is_detailed: bool) {
     out.push(b'{');
-    write_member(out, "error", &error.to_string());
+    write_member(out, "error", &if is_detailed { error.detailed() } else { error.to_string() });
     out.extend_from_slice(&[b'}', SEPARATOR]);
 }

@@ -122,7 +122,9 @@ impl Shard {
 
     /// The client broke the protocol: it may come back and try again.
     pub(in crate::shard) fn break_hub(&mut self, slot: u32, reason: &str) {
-        self.end_hub(slot, Some(CLOSE_ERROR), true, (CloseCode::PROTOCOL_ERROR, reason, ClosedBy::Server));
+        let details = format!("{CLOSE_ERROR} InvalidDataException: {reason}");
+        let told = if self.settings.hubs.tells_details { &details } else { CLOSE_ERROR };
+        self.end_hub(slot, Some(told), true, (CloseCode::PROTOCOL_ERROR, reason, ClosedBy::Server));
     }
 
     fn shake_hands(&mut self, slot: u32, request: HandshakeRequest) {
@@ -179,7 +181,7 @@ impl Shard {
             _ => Format::HubJson,
         };
         let mut reply = Vec::new();
-        handshake::write_refusal(&mut reply, error);
+        handshake::write_refusal(&mut reply, error, self.settings.hubs.tells_details);
         write_records(format, &reply, connection.outbox.bytes_mut());
         let reason = error.to_string();
         self.end_hub_as_is(slot, (CloseCode::PROTOCOL_ERROR, &reason, ClosedBy::Server));

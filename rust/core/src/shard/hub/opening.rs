@@ -11,7 +11,7 @@ use crate::protocol::signalr::negotiate::{
 };
 use crate::shard::Shard;
 use crate::shard::connection::{Asked, Connection, Phase};
-use crate::shard::opening::{Answered, TEXT, cors_headers, pairs};
+use crate::shard::opening::{Answered, PLAIN, cors_headers, pairs};
 use crate::shard::refusal::Refusal;
 use crate::tokens::{self, Token};
 use crate::ws::{Receiver, is_upgrade, read_upgrade, write_accept};
@@ -125,12 +125,13 @@ impl Shard {
         if token.is_none() && transport != Transport::WebSockets {
             return Err(id_required());
         }
-        if let Some(token) = token {
-            match self.find_token(&token, hub)? {
-                None => {}
-                Some(id) if id.shard() != self.index => return Ok(Answered::Elsewhere(id.shard())),
-                Some(id) => return self.connect_again(slot, head, id, transport),
-            }
+        let known = token.map(|token| self.find_token(&token, hub)).transpose()?.flatten();
+        if let Some(id) = known.filter(|id| id.shard() != self.index) {
+            return Ok(Answered::Elsewhere(id.shard()));
+        }
+        self.check_transport(hub, transport)?;
+        if let Some(id) = known {
+            return self.connect_again(slot, head, id, transport);
         }
         let upgrade = if transport == Transport::WebSockets { Some((read_upgrade(head)?, None)) } else { None };
         let asked = Asked {
@@ -143,6 +144,23 @@ impl Shard {
         let format = if transport == Transport::ServerSentEvents { Format::HubSse } else { Format::HubJson };
         self.open_or_ask(slot, head, asked, format, Vec::new())?;
         Ok(Answered::Here)
+    }
+
+    /// Refuses a transport that the hub's clients may not use, in the reference's words.
+    pub(super) fn check_transport(&self, hub: u8, transport: Transport) -> Result<(), Refusal> {
+        if self.allows(hub, transport) {
+            return Ok(());
+        }
+        let text = format!("{} transport not supported by this end point type", transport.name());
+        Err(Refusal::new(404, text))
+    }
+
+    fn allows(&self, hub: u8, transport: Transport) -> bool {
+        self.settings.hubs.transports.get(usize::from(hub)).is_none_or(|allowed| match transport {
+            Transport::WebSockets => allowed.web_sockets,
+            Transport::ServerSentEvents => allowed.server_sent_events,
+            Transport::LongPolling => allowed.long_polling,
+        })
     }
 
     /// A transport for a connection that has one.
@@ -185,7 +203,7 @@ impl Shard {
                 self.slab.at(slot).is_reported = false;
                 match reply {
                     Ok(body) => self.respond(slot, (200, &cors), JSON, &body, (asked.keeps_alive, false)),
-                    Err(text) => self.respond(slot, (503, &cors), TEXT, text.as_bytes(), (false, false)),
+                    Err(text) => self.respond(slot, (503, &cors), PLAIN, text.as_bytes(), (false, false)),
                 }
             }
             HubOpening::Connect(hub, transport, token) => {
@@ -205,7 +223,7 @@ impl Shard {
         let now_ns = self.clock.now_ns();
         let deadline_ns = now_ns + self.settings.hubs.disconnect_timeout.as_nanos() as u64;
         let token =
-            self.common.tokens.issue((hub, is_stateful), now_ns, deadline_ns).map_err(|error| format!("{error}\n"))?;
+            self.common.tokens.issue((hub, is_stateful), now_ns, deadline_ns).map_err(|error| error.to_string())?;
         let secret = encode_id(&token);
         let connection_id = if version == 0 { secret.clone() } else { connection_id_of(&token) };
         let mut body = Vec::new();
@@ -214,7 +232,7 @@ impl Shard {
             has_stateful_reconnect: is_stateful,
             connection_id: connection_id.into(),
             connection_token: secret.into(),
-            transports: Transport::ALL.to_vec(),
+            transports: Transport::ALL.into_iter().filter(|&transport| self.allows(hub, transport)).collect(),
         };
         write_reply(&mut body, &NegotiateReply::Connect(connect));
         Ok(body)

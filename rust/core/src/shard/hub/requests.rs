@@ -63,6 +63,7 @@ impl Shard {
         if head.method != "POST" {
             return Err(no_connection());
         }
+        self.check_transport(hub, Transport::LongPolling)?;
         let left = head.body_bytes()?;
         let asked = Asked {
             hub: Some(HubOpening::Post(hub, token, left)),

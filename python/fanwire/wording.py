@@ -1,0 +1,76 @@
+"""What a client is told when a callback raised: in the words of ASP.NET Core, as far as the hub tells. ✗ sending."""
+
+from fanwire.errors import CallFailed, HubError, Refused
+from fanwire.texts import INTERNAL_ERROR, sendable
+
+CLOSED_WITH_ERROR = "Connection closed with an error."
+"""What a SignalR client is told whose connection the hub ends by itself."""
+STREAMING_FAILED = "An error occurred on the server while streaming results."
+"""What is answered when a stream raised after it had begun."""
+UPLOAD_FAILED = "Failed to bind Stream message."
+"""What a method reads of an uploaded item that is not of its type."""
+TOLD = (CallFailed, HubError, Refused)
+"""Exceptions of the application whose text is for the client."""
+
+
+class InvalidData(ValueError):
+    """Arguments or items that are not what a method takes; to SignalR clients it is ``InvalidDataException``.
+
+    Args:
+        detail: what is wrong, as the log has it: which argument, and why.
+        told: the same as a client is told it, in the reference's words.
+    """
+
+    def __init__(self, detail: str, told: str | None = None) -> None:
+        super().__init__(detail)
+        self.told: str = detail if told is None else told
+        """What a client is told where the hub tells details."""
+
+
+class Wording:
+    """How exceptions are told: bare, but for those in ``TOLD``; with ``detailed_errors`` each with class and text."""
+
+    __slots__ = ("is_detailed",)
+
+    def __init__(self, is_detailed: bool = False) -> None:
+        self.is_detailed: bool = is_detailed
+        """What ``EnableDetailedErrors`` is in ASP.NET Core."""
+
+    def of(self, text: str, error: BaseException) -> str:
+        """What a SignalR client is told: `text`, and of the exception what it may know."""
+        if isinstance(error, TOLD):
+            return sendable(f"{text} HubException: {sendable(error)}")
+        if not self.is_detailed:
+            return text
+        if isinstance(error, InvalidData):
+            return sendable(f"{text} InvalidDataException: {error.told}")
+        return sendable(f"{text} {type(error).__name__}: {sendable(error)}")
+
+    def raw(self, error: BaseException) -> str:
+        """What a client of the raw protocol is told."""
+        if isinstance(error, TOLD):
+            return sendable(error)
+        if not self.is_detailed:
+            return INTERNAL_ERROR
+        return sendable(f"{INTERNAL_ERROR}: {type(error).__name__}: {sendable(error)}")
+
+
+def failed_to_invoke(target: str) -> str:
+    """What is answered to an invocation that cannot be made."""
+    return f"Failed to invoke '{target}' due to an error on the server."
+
+
+def unexpected_error(target: str) -> str:
+    """What is answered when a method raised."""
+    return f"An unexpected error occurred invoking '{target}' on the server."
+
+
+def not_invoked(target: str, *, is_stream: bool) -> str:
+    """What is answered to an invocation of the wrong kind, where `is_stream` says what the method gives."""
+    method, call = ("streaming", "non-streaming") if is_stream else ("non-streaming", "streaming")
+    return f"The client attempted to invoke the {method} '{target}' method with a {call} invocation."
+
+
+def not_a_stream(target: str) -> str:
+    """What is answered when a method that says it gives a stream gave something else."""
+    return f"The value returned by the streaming method '{target}' is not a ChannelReader<> or IAsyncEnumerable<>."
