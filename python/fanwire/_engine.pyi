@@ -458,7 +458,7 @@ class Engine:
 
         Args:
             headers: added to the response, of a negotiate, upgrade or event stream.
-            subprotocol: of a raw WebSocket: one of those that it offers, or none.
+            subprotocol: of a WebSocket: one of those that it offers, or none.
 
         Raises ValueError for a header that may not be set: its name is no token, its value not visible ASCII, or it
         is the engine's own.

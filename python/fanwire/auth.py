@@ -1,6 +1,6 @@
 """Who asks to connect: the request as a callback sees it, and the identity that it answers with.
 
-Queries, cookies and headers carry tokens: no ``repr`` here shows them.
+Queries, cookies, headers and subprotocols carry tokens: no ``repr`` here shows them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +12,10 @@ from urllib.parse import parse_qsl, unquote
 from fanwire._engine import Opening
 from fanwire.errors import Refused
 
-__all__ = ["Headers", "Identity", "Query", "Refused", "Request"]
+__all__ = ["Headers", "Identity", "Query", "Refused", "Request", "ResponseHeaders"]
+
+MSGPACK = "msgpack"
+"""The subprotocol that the engine chooses itself where it is offered: the client's format hangs on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,39 @@ class Headers(Query):
         return name.lower()
 
 
+class ResponseHeaders:
+    """What a callback adds to the head of the answer, whether the connection is accepted or refused.
+
+    Names are tokens, values latin-1 without control characters, 16 KiB together; none that HTTP itself needs, such as
+    ``Content-Length``, and no ``Sec-WebSocket-…``. What breaks this is an error of the callback, answered with 500.
+    """
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self) -> None:
+        self._pairs: list[tuple[str, str]] = []
+
+    def add(self, name: str, value: str) -> None:
+        """One more field, beside others of this name: ``Set-Cookie`` stands once for each cookie."""
+        for text in (name, value):
+            if not isinstance(text, str):
+                raise TypeError(f"a response header is a name and a value of type str, not {type(text).__name__}")
+        self._pairs.append((name, value))
+
+    def __setitem__(self, name: str, value: str) -> None:
+        self._pairs = [pair for pair in self._pairs if pair[0].lower() != name.lower()]
+        self.add(name, value)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __repr__(self) -> str:
+        return f"<ResponseHeaders: {', '.join(name for name, _ in self._pairs)}>"
+
+
 class Request:
     """The upgrade request of a connection that waits for ``authenticate``."""
 
@@ -88,12 +124,37 @@ class Request:
         self.channels: tuple[str, ...] = tuple(opening.channels)
         """What the query asks to watch."""
         self.protocol: str = opening.protocol
-        """``raw`` or ``sse``."""
+        """``raw``, ``sse`` or ``signalr``."""
+        self.subprotocols: tuple[str, ...] = tuple(opening.subprotocols)
+        """What a WebSocket's client offers, the preferred ones first; browsers put tokens here, never log them."""
+        self.response_headers = ResponseHeaders()
+        """What the answer says besides, a refusal, too; of no effect once it is answered."""
+        self._subprotocol = MSGPACK if MSGPACK in self.subprotocols else None
         self._query_text = query
         self._header_pairs = opening.headers
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path} from {self.peer}>"
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The one of ``subprotocols`` that the answer chooses; a browser that offers some fails where none is.
+
+        ``msgpack`` where that is offered, else the first that is among ``Hub(subprotocols=…)``, else None: assign the
+        one that you take. ``["access_token", token]`` is the idiom for tokens out of a browser: take ``access_token``.
+
+        Raises:
+            ValueError: when assigned: it is not offered, or ``msgpack`` is chosen; the offered ones are not shown.
+        """
+        return self._subprotocol
+
+    @subprotocol.setter
+    def subprotocol(self, name: str | None) -> None:
+        if self._subprotocol == MSGPACK and name != MSGPACK:
+            raise ValueError("msgpack is chosen, as the client offers it: with ?format=msgpack it may offer another")
+        if name is not None and name not in self.subprotocols:
+            raise ValueError("only a subprotocol that the client offers can be chosen")
+        self._subprotocol = name
 
     @cached_property
     def query(self) -> Query:

@@ -23,6 +23,8 @@ class Callbacks:
     transports: dict[str, Sequence[str]] = field(default_factory=dict)
     """Of endpoints that have a choice of their own."""
     snapshots: list[SnapshotRule] = field(default_factory=list)
+    subprotocols: frozenset[str] = frozenset()
+    """Those that are chosen without a callback; see ``Options.subprotocols``."""
 
     @property
     def know_clients(self) -> bool:

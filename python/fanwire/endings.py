@@ -4,7 +4,7 @@ Refusing and closing always end in the client being out, and a call that cannot 
 the engine does not take a text, it gets a shorter one, and where it takes none, the client goes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fanwire._engine import Engine, encode_json
 from fanwire._loop import ends_task
@@ -29,14 +29,14 @@ class Endings:
         self._engine = engine
         self._faults = faults
 
-    def refuse(self, connection: int, status: int, reason: object) -> None:
-        """Answer a request that waits with an error."""
+    def refuse(self, connection: int, status: int, reason: object, headers: Sequence[tuple[str, str]] = ()) -> None:
+        """Answer a request that waits with an error, and with `headers` besides."""
         engine = self._engine()
         if engine is None:
             return
-        for status_now, text in ((status, sendable(reason, REFUSAL_BYTES_MAX)), (500, INTERNAL_ERROR)):
-            if self._takes(engine.refuse, connection, status_now, text):
-                return
+        if self._takes(engine.refuse, connection, status, sendable(reason, REFUSAL_BYTES_MAX), headers):
+            return
+        self._takes(engine.refuse, connection, 500, INTERNAL_ERROR)
 
     def close(self, connection: int, code: int, reason: object) -> None:
         """Close a client's connection; one of SignalR gets a Close message."""

@@ -18,6 +18,11 @@ from fanwire.relay.relay import Relay
 from fanwire.roster import Roster
 from fanwire.texts import INTERNAL_ERROR
 
+NOT_CHOSEN = (
+    "a client offered subprotocols and none was chosen, so a browser fails with 1006: name those that you take in "
+    "Hub(subprotocols=[...]), or have authenticate set request.subprotocol (this is said once)"
+)
+
 
 class Openings:
     """Those of one serving. A sync callback is called here and now; an async one in one of `openers_max` tasks."""
@@ -51,6 +56,7 @@ class Openings:
         self.roster = Roster()
         """Those who were let in."""
         self._keeps_requests = callbacks.use_requests
+        self._has_told_of_subprotocols = False
         asked = (callbacks.authenticate, callbacks.authorize)
         self._may_wait = any(callback is not None and callback.is_async for callback in asked)
 
@@ -113,13 +119,20 @@ class Openings:
             else:
                 if self._keeps_requests:
                     client._request = request
+                known = self._callbacks.subprotocols
+                if request.subprotocol is None and known:
+                    request.subprotocol = next((name for name in request.subprotocols if name in known), None)
                 if self._callbacks.authenticate is not None:
                     client._identity = identity_of(await self._callbacks.authenticate(request))
             for channel in event.channels:
                 if not await self._callbacks.may_watch(client, channel):
                     raise Refused(not_authorized([channel]), status=403)
             identity = client.identity
-            engine.accept(event.connection, event.channels, None if identity is None else identity.id)
+            user = None if identity is None else identity.id
+            headers, subprotocol = list(request.response_headers), request.subprotocol
+            engine.accept(event.connection, event.channels, user, headers, subprotocol)
+            if request.subprotocols and subprotocol is None and relay is None:
+                self._tell_of_subprotocols()
             if is_negotiate(event):  # its transport is asked about, too
                 self._clients.pop(client.id, None)
             elif relay is None:
@@ -127,7 +140,7 @@ class Openings:
         except RefusedByBackend as refused:
             engine.respond(event.connection, 200, "application/json", refused.body)
         except Refused as refused:
-            self._endings.refuse(event.connection, refused.status, refused.reason)
+            self._endings.refuse(event.connection, refused.status, refused.reason, list(request.response_headers))
         except LimitReached as error:
             self._endings.refuse(event.connection, 503, error)
         except FanwireError as error:  # a channel that cannot be
@@ -140,6 +153,11 @@ class Openings:
                 "opening", error, "authenticate or authorize raised on the opening of client %d", client.id
             )
             self._endings.refuse(event.connection, 500, INTERNAL_ERROR)
+
+    def _tell_of_subprotocols(self) -> None:
+        if not self._has_told_of_subprotocols:
+            self._has_told_of_subprotocols = True
+            hub_log.warning("%s", NOT_CHOSEN)  # not what was offered: it may be a token
 
     def _relay_of(self, event: Opening) -> Relay | None:
         """The relay that an opening is for."""

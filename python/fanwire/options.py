@@ -1,5 +1,6 @@
 """The options of serving, one field each. Times are seconds, sizes bytes, unless a field says otherwise."""
 
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from math import inf
@@ -20,6 +21,9 @@ class Options(TypedDict, total=False):
     detailed_errors: bool
     """Whether clients are told the class and text of exceptions, as ``EnableDetailedErrors`` has it in ASP.NET Core;
     default False. For development: texts of exceptions hold secrets."""
+    subprotocols: Sequence[str]
+    """Subprotocols of WebSockets that are accepted without a callback: of those that a client offers the first that is
+    here is chosen; default none. ``msgpack`` is the engine's own. A browser that offers some, and gets none, fails."""
     drain_timeout: float
     """How long serving waits, at its end, for clients to answer the close; ``math.inf`` for as long as it takes;
     default 5."""
@@ -105,6 +109,7 @@ OWN: dict[str, Any] = {
     "client_bytes_max": 1 << 20,
     "signalr_paths": ("/signalr",),
     "signalr_transports": None,
+    "subprotocols": (),
     "signalr_parallel_max": 1,
     "signalr_streams_max": 100,
     "signalr_questions_max": 100,
@@ -139,6 +144,7 @@ ELSEWHERE = {
     "channels": "is the first argument of Hub(...)",
 }
 """What is no option, and where it belongs."""
+TOKEN = re.compile(r"[!#-'*+.^-`|~0-9A-Za-z-]{1,255}")
 SECONDS = {"drain_timeout": inf, "drain_spread": 3600.0}
 """The hub's own times, with their upper bounds."""
 
@@ -189,5 +195,11 @@ def check_options(options: Mapping[str, Any]) -> None:
     if isinstance(options.get("signalr_paths"), str):
         raise TypeError("signalr_paths must be a sequence of paths, not a str")
     check_transports(options.get("signalr_transports"))
+    subprotocols = options.get("subprotocols", ())
+    if isinstance(subprotocols, str):
+        raise TypeError("subprotocols must be a sequence of names, not a str")
+    for name in subprotocols:
+        if not isinstance(name, str) or not TOKEN.fullmatch(name):
+            raise ValueError(f"subprotocols must be tokens (RFC 9110 §5.6.2) such as 'chat.v2', not {name!r}")
     origins_of(options.get("origins"))
     Settings(**{name: value for name, value in options.items() if name not in OWN and name != "origins"})

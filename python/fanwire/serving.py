@@ -7,7 +7,7 @@ of the loop (a fixture's setup and teardown, hooks of a framework), so no cancel
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
@@ -75,6 +75,7 @@ def plan(
     own = {name: merged.pop(name) for name in OWN}
     merged["origins"] = origins_of(merged.get("origins"))
     own["handshake_timeout"] = merged.setdefault("handshake_timeout", HANDSHAKE_TIMEOUT_S)
+    callbacks = replace(callbacks, subprotocols=frozenset(own["subprotocols"]))
     own["signalr_paths"] = [*own["signalr_paths"], *callbacks.endpoints]
     check_paths(own["signalr_paths"])
     hubs = len(own["signalr_paths"])
@@ -91,7 +92,7 @@ def plan(
             *((pattern, PRESENCE_INTERVAL_S) for pattern in presence_patterns(channels)),
             *((rule.pattern, rule.interval) for rule in callbacks.snapshots),
         ],
-        ask_opening=bool(callbacks.know_clients or relays),
+        ask_opening=bool(callbacks.know_clients or relays or callbacks.subprotocols),
         ask_subscribing=callbacks.authorize is not None,
         tell_connected=bool(callbacks.on_connect or callbacks.on_disconnect or relays),
         signalr_paths=own["signalr_paths"],

@@ -16,6 +16,7 @@ from typing import Any, Unpack
 import anyio
 from anyio.abc import SocketStream
 
+from fanwire.auth import Headers
 from fanwire.errors import CallFailed
 from fanwire.hub import Hub
 from fanwire.options import Options
@@ -43,9 +44,10 @@ class NotAccepted(Exception):
     """The response's, such as 401."""
     reason: str
     """Its body: the text of a ``Refused``."""
-    headers: Mapping[str, str]
+    headers: Headers
+    """Its fields; ``all(name)`` has each of a name."""
 
-    def __init__(self, status: int, reason: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, status: int, reason: str, headers: Headers) -> None:
         super().__init__(status, reason)
         self.status = status
         self.reason = reason
@@ -76,9 +78,9 @@ class TestClient:
         return self._protocol.subprotocol
 
     @property
-    def response_headers(self) -> Mapping[str, str]:
-        """The fields of the answer to the upgrade."""
-        return self._response.headers
+    def response_headers(self) -> Headers:
+        """The fields of the answer to the upgrade; ``all(name)`` has each of a name."""
+        return Headers(self._response.headers.raw_items())
 
     async def send(self, data: str | bytes | object) -> None:
         """Send a message: ``str`` as text, ``bytes`` as binary, anything else as JSON."""
@@ -169,7 +171,7 @@ class TestClient:
             raise EOFError("the connection ended before it was answered") from error
         if self._response.status_code != 101:
             body = (self._response.body or b"").decode(errors="replace").strip()
-            raise NotAccepted(self._response.status_code, body, self._response.headers) from error
+            raise NotAccepted(self._response.status_code, body, self.response_headers) from error
         raise error
 
     async def _flush(self) -> None:

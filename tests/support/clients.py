@@ -23,6 +23,11 @@ class Peer:
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
 
+    @property
+    def subprotocol(self) -> str | None:
+        """What the server chose."""
+        return self._connection.subprotocol
+
     async def send(self, data: str | bytes) -> None:
         """Send one message: text or binary."""
         await run_sync(self._connection.send, data)

@@ -62,6 +62,7 @@ ELSEWHERE = {
     "drain_timeout": "is written as timeout under [drain]",
     "drain_spread": "is written as spread under [drain]",
     "drain_code": "is written as code under [drain]",
+    "subprotocols": "is an option of Hub(...): a relay's backend chooses them",
     "signalr_paths": "is written as the path of each [[relay]]",
 }
 OPTIONS = Limits(

@@ -91,6 +91,8 @@ pub(crate) struct Shard {
     is_accept_paused: bool,
     /// Accepting failed for want of descriptors in this tick or the last.
     is_accept_starved: bool,
+    /// Somebody offered subprotocols of which none was chosen, and Python's log says so.
+    has_told_of_subprotocols: bool,
 }
 
 impl Shard {
@@ -131,6 +133,7 @@ impl Shard {
             leaving: None,
             is_stopping: false,
             is_accept_paused: false,
+            has_told_of_subprotocols: false,
             is_accept_starved: false,
         })
     }

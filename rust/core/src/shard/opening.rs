@@ -16,6 +16,11 @@ use crate::messages::{ClosedBy, Command, Event, Header, Reply, Request};
 use crate::protocol::Format;
 use crate::ws::{CloseCode, is_upgrade, offered_subprotocols, read_upgrade, write_accept};
 
+/// Where openings are asked about, Python says the same.
+const NOT_CHOSEN: &str = "a client offered subprotocols and none was chosen, so a browser fails with 1006: name those \
+                          that you take in Hub(subprotocols=[...]), or have authenticate set request.subprotocol (this \
+                          is said once)";
+
 /// What a request head asks for.
 enum Route {
     WebSocket,
@@ -135,6 +140,11 @@ impl Shard {
         let mut query = self.read_query(head)?;
         let subprotocol = offered_subprotocols(head).any(|name| name == MSGPACK).then_some(MSGPACK);
         query.is_msgpack |= subprotocol.is_some();
+        let is_left = subprotocol.is_none() && offered_subprotocols(head).next().is_some();
+        if is_left && !self.settings.asks_opening && !self.has_told_of_subprotocols {
+            self.has_told_of_subprotocols = true;
+            self.record(30, NOT_CHOSEN.to_owned()); // not what was offered: it may be a token
+        }
         let upgrade = Some((upgrade, subprotocol.map(Box::from)));
         let asked = Asked { upgrade, wanted: query.wanted.clone(), ..Asked::default() };
         self.open_or_ask(slot, head, asked, query.websocket_format(), query.channels)

@@ -262,8 +262,8 @@ impl Shard {
         let out = connection.outbox.bytes_mut();
         match transport {
             Transport::WebSockets => {
-                let (upgrade, _) = asked.upgrade.as_ref().expect("a WebSocket's opening has its upgrade");
-                write_accept(out, upgrade, None, &pairs(&asked.headers));
+                let (upgrade, subprotocol) = asked.upgrade.as_ref().expect("a WebSocket's opening has its upgrade");
+                write_accept(out, upgrade, subprotocol.as_deref(), &pairs(&asked.headers));
                 connection.phase = Phase::Open(Receiver::new());
             }
             Transport::ServerSentEvents => {
