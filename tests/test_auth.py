@@ -19,6 +19,7 @@ ANY = "127.0.0.1:0"
 def request_of(target: str = "/ws", headers: tuple[tuple[str, str], ...] = ()) -> fanwire.Request:
     """A request without a connection."""
     opening = SimpleNamespace(
+        subprotocols=[],
         connection=1,
         method="GET",
         target=target,

@@ -347,6 +347,7 @@ class Upstream:
 
 _FromClients = Opening | Asking | Subscribing | Message | Call | Relayed | Connected | HubMessage | Drained | Closed
 _Event = _FromClients | Record | Upstream
+_Headers = Sequence[tuple[str, str]]
 
 @final
 class Stats:
@@ -451,25 +452,19 @@ class Engine:
         connection: int,
         channels: Sequence[str],
         user: str | None = None,
-        headers: Sequence[tuple[str, str]] = (),
+        headers: _Headers = (),
         subprotocol: str | None = None,
     ) -> None:
         """Finish an Opening: answer it with success, subscribed to `channels` from its first byte, as `user`'s.
 
-        Args:
-            headers: added to the response, of a negotiate, upgrade or event stream.
-            subprotocol: of a WebSocket: one of those that it offers, or none.
-
-        Raises ValueError for a header that may not be set: its name is no token, its value not visible ASCII, or it
-        is the engine's own.
+        `headers` are added to the response; `subprotocol` is one of those that a WebSocket offers, or none.
+        Raises ValueError for a header whose name is no token or the engine's own, or whose value is no visible ASCII.
         """
     def accept_relayed(self, connection: int, subprotocol: str | None = None) -> None:
         """Finish an Opening of protocol ``websocket``, with the subprotocol that its backend chose."""
-    def refuse(self, connection: int, status: int, reason: str, headers: Sequence[tuple[str, str]] = ()) -> None:
+    def refuse(self, connection: int, status: int, reason: str, headers: _Headers = ()) -> None:
         """Answer an Opening or Asking with an error status and `reason` as plain text. Headers as in ``accept``."""
-    def respond(
-        self, connection: int, status: int, content_type: str, body: bytes, headers: Sequence[tuple[str, str]] = ()
-    ) -> None:
+    def respond(self, connection: int, status: int, content_type: str, body: bytes, headers: _Headers = ()) -> None:
         """Answer an Asking. Headers as in ``accept``."""
     def publish_snapshot(self, channel: str, data: Any, event: str | None = None) -> Position:
         """Append the state of a channel, for subscribers that wait for it alone. Raises as ``publish``."""
