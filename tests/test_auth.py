@@ -105,7 +105,7 @@ class TestAuthenticate:
         async with hub.serve(ANY) as serving:
             assert await refusal(serving.address) == (401, "no token")
             assert await refusal(serving.address, "/ws?banned=1") == (403, "no token")
-            assert hub.stats().connections == 0
+            await until(lambda: hub.stats().connections == 0)
 
     async def test_a_reason_that_utf8_does_not_hold_is_sent_all_the_same(self, hub: fanwire.Hub) -> None:
         @hub.authenticate
