@@ -60,7 +60,6 @@ def canonical(protocol: str, value: bytes) -> bytes | None:
 
 def invocation(protocol: str, id: str, target: str, arguments: bytes) -> bytes:
     """A whole SignalR record that calls `target` with raw arguments, without headers; an empty `id` is none.
-
     Raises ValueError of another protocol.
     """
 
@@ -151,7 +150,7 @@ class Settings:
         pin_shards: bool = False,
     ) -> Settings: ...
     def hubs(self, transports: list[Sequence[str]], tells_details: bool) -> Settings:
-        """The same, with each hub's transports, and whether clients are told details. Raises ValueError for a bad name."""
+        """The same, with each hub's transports, and whether clients are told details. ValueError for a bad name."""
     def relaying(self, hubs: Sequence[int], paths: Sequence[str] = ...) -> Settings:
         """The same, with these of ``signalr_paths``, by index, relayed: ``HubMessage.record`` has their messages.
 
@@ -422,7 +421,6 @@ class Engine:
         """Append one publication; with `deferred` the shards are woken by ``flush`` (or when 64 KiB wait).
 
         The connections in `excluded` do not get it.
-
         Raises InvalidChannel, PayloadTooBig, UnsupportedType, UnsupportedValue, LimitReached, HubStopped.
         """
     def publish_to_user(
@@ -472,14 +470,12 @@ class Engine:
         """Have subscribers that wait for a keyframe begin where they came, and tell them why."""
     def track(self, position: Position) -> tuple[int, int]:
         """Have shards report, as Progress, how far a publication has come: the token of the reports, how many parts.
-
         Raises ValueError for a position at which nothing was published yet.
         """
     def untrack(self, token: int) -> None:
         """End the reports of a token."""
     def subscribe(self, connection: int, channel: str, since: Position | None = None, start: str | None = None) -> None:
         """Publications made after this call reach the connection, which begins at `since` or `start`.
-
         Raises InvalidChannel, and ValueError for a start that does not exist.
         """
     def grant(
