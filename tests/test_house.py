@@ -350,6 +350,13 @@ def test_no_name_says_a_word_that_says_nothing() -> None:
     assert [place for place, words in parts.items() if WORDS.intersection(words)] == []
 
 
+def test_logs_name_clients_as_people_read_them() -> None:
+    # `client %s` with the client, or with `name_of(number)`: c17@2, and never 9007199254740992.
+    numbered = re.compile(r"client %d|client \{[a-z_.]*(?:\.id|connection)\}")
+    paths = [path for path in files(".py") if path.parts[0] == "python"]
+    assert [str(path) for path in paths if numbered.search(text(path))] == []
+
+
 def test_unsafe_stays_in_its_rooms() -> None:
     outside, used = [], set()
     for path in files(".rs"):

@@ -3,7 +3,7 @@
 import anyio
 import fanwire
 import pytest
-from fanwire.client import name_of
+from fanwire.texts import name_of
 from support.clients import connected
 from support.hub_client import hub_client
 from support.waiting import until
@@ -149,6 +149,19 @@ async def test_a_client_prints_as_logs_name_it(hub: fanwire.Hub) -> None:
         client = hub.clients()[0]
         assert str(client) == name_of(client.id)
         assert repr(client) == f"<Client {client} 'ann'>"
+
+
+async def test_a_log_names_a_client_so_too(hub: fanwire.Hub, caplog: pytest.LogCaptureFixture) -> None:
+    hub.authenticate(who)
+
+    @hub.on_message
+    def fail(client: fanwire.Client, data: str | bytes) -> None:
+        raise KeyError(data)
+
+    async with hub.serve(ANY) as serving, connected(serving.address) as peer:
+        await peer.send("x")
+        await peer.receive()
+        assert f"on_message, for client {hub.clients()[0]}, raised" in caplog.text
 
 
 async def test_stats_print(hub: fanwire.Hub) -> None:

@@ -9,6 +9,7 @@ from fanwire.endings import Endings
 from fanwire.errors import ClientGone, HubStopped
 from fanwire.faults import Faults
 from fanwire.logs import hub_log
+from fanwire.texts import name_of
 from fanwire.wording import Wording
 
 if TYPE_CHECKING:
@@ -18,12 +19,6 @@ if TYPE_CHECKING:
     from fanwire.auth import Identity, Request
 
     ClientEvent = Message | Call | Subscribing | HubMessage | Connected | Closed
-
-
-def name_of(connection: int) -> str:
-    """A connection as logs name it, ``c17@2``: place 17, in its 2nd life; with ``/3`` where it is of shard 3."""
-    shard, generation, slot = connection >> 56, connection >> 24 & 0xFFF_FFFF, connection & 0xFF_FFFF
-    return f"c{slot}@{generation}" + (f"/{shard}" if shard else "")
 
 
 class Calls(Protocol):
@@ -209,7 +204,7 @@ class Client:
             HubStopped: the hub does not serve.
         """
         if self.connection_id is None:
-            raise TypeError(f"client {self.id} cannot be invoked: it does not speak SignalR")
+            raise TypeError(f"client {self} cannot be invoked: it does not speak SignalR")
         if self._gone is not None:
             raise self._gone
         if self._calls is None:

@@ -10,7 +10,7 @@ from fanwire._engine import Engine, encode_json
 from fanwire._loop import ends_task
 from fanwire.errors import PayloadTooBig
 from fanwire.faults import Faults
-from fanwire.texts import INTERNAL_ERROR, TOLD_BRIEFLY_BYTES_MAX, cut_reason, sendable
+from fanwire.texts import INTERNAL_ERROR, TOLD_BRIEFLY_BYTES_MAX, cut_reason, name_of, sendable
 
 REFUSAL_BYTES_MAX = 1024
 """Of the text of a refusal: it is the body of an answer."""
@@ -80,6 +80,6 @@ class Endings:
         except BaseException as error:
             if ends_task(error):
                 raise
-            self._faults.note("endings", error, "client %d could not be told that something is over", connection)
+            self._faults.note("endings", error, "client %s could not be told of an end", name_of(connection))
             return False
         return True

@@ -57,7 +57,7 @@ class Method:
             result = await self.callback(client, *arguments)
         except Exception as error:
             if not isinstance(error, TOLD):
-                client._note("method", error, "method %r, called by client %d, raised", self.name, client.id)
+                client._note("method", error, "method %r, called by client %s, raised", self.name, client)
             reply_error(client, call.id, client._link.wording.raw(error))
         else:
             self._reply(client, call.id, result)

@@ -16,7 +16,7 @@ from fanwire.relay.admission import RefusedByBackend
 from fanwire.relay.plain import PlainRelays
 from fanwire.relay.relay import Relay
 from fanwire.roster import Roster
-from fanwire.texts import INTERNAL_ERROR
+from fanwire.texts import INTERNAL_ERROR, name_of
 
 NOT_CHOSEN = (
     "a client offered subprotocols and none was chosen, so a browser fails with 1006: name those that you take in "
@@ -93,7 +93,7 @@ class Openings:
         if self._waiting.pop(connection, None) is None:
             scope = self._at_work.get(connection)
             if scope is not None:
-                hub_log.debug("client %d left before it was answered", connection)
+                hub_log.debug("client %s left before it was answered", name_of(connection))
                 scope.cancel()
 
     async def _work_off(self) -> None:
@@ -147,11 +147,9 @@ class Openings:
             self._endings.refuse(event.connection, 400, error)
         except Exception as error:
             if scope is not None and scope.cancel_called:
-                hub_log.debug("what was asked about client %d, which left, raised", client.id, exc_info=error)
+                hub_log.debug("what was asked about client %s, which left, raised", client, exc_info=error)
                 return
-            self._faults.note(
-                "opening", error, "authenticate or authorize raised on the opening of client %d", client.id
-            )
+            self._faults.note("opening", error, "authenticate or authorize raised on the opening of client %s", client)
             self._endings.refuse(event.connection, 500, INTERNAL_ERROR)
 
     def _tell_of_subprotocols(self) -> None:

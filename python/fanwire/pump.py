@@ -53,7 +53,7 @@ from fanwire.relay.upstreams import Upstreams
 from fanwire.roster import Roster
 from fanwire.signalr import Calls, Terms
 from fanwire.snapshots import SnapshotRule, Snapshots
-from fanwire.texts import INTERNAL_ERROR, sendable
+from fanwire.texts import INTERNAL_ERROR, name_of, sendable
 from fanwire.wording import CLOSED_WITH_ERROR, TOLD
 
 Sent = Message | Call | Subscribing
@@ -180,7 +180,7 @@ class Pump:
             raise error
         kind = type(event).__name__.lower()
         connection = getattr(event, "connection", None)
-        what = "" if connection is None else f" of client {connection}"
+        what = "" if connection is None else f" of client {name_of(connection)}"
         self._faults.note(f"pump.{kind}", error, "a %s event%s could not be dealt with", kind, what)
         with self._faults.contained("pump.ending", "what a %s event belongs to could not be ended", kind):
             if isinstance(event, Opening):
@@ -209,7 +209,7 @@ class Pump:
         for client in self._clients.values():
             client._gone = error
             if isinstance(client._calls, Calls):
-                with self._faults.contained("pump.end", "the calls of client %d could not be ended", client.id):
+                with self._faults.contained("pump.end", "the calls of client %s could not be ended", client):
                     client._calls.end(error)
         self.deliveries.end(str(error))
 
@@ -296,7 +296,7 @@ class Pump:
         except BaseException as error:  # what a callback raises does not come here
             if ends_task(error):
                 raise
-            self._faults.note("pump.answer", error, "client %d could not be answered", client.id)
+            self._faults.note("pump.answer", error, "client %s could not be answered", client)
             if isinstance(event, (Call, Subscribing)):
                 reply_error(client, event.id, INTERNAL_ERROR)
             elif isinstance(event, (Connected, HubMessage)):
@@ -310,7 +310,7 @@ class Pump:
             await on_message(client, event.data)
         except Exception as error:
             if not isinstance(error, TOLD):
-                client._note("on_message", error, "on_message, for client %d, raised", client.id)
+                client._note("on_message", error, "on_message, for client %s, raised", client)
             tell_error(client, None, self._link.wording.raw(error))
 
     async def _subscribing(self, client: Client, event: Subscribing) -> None:
@@ -323,7 +323,7 @@ class Pump:
             except Refused as refused:
                 errors.append(sendable(refused.reason))
             except Exception as error:
-                client._note("authorize", error, "authorize, for client %d, raised", client.id)
+                client._note("authorize", error, "authorize, for client %s, raised", client)
                 errors.append(INTERNAL_ERROR)
         if denied:
             errors.insert(0, not_authorized(denied))
@@ -350,7 +350,7 @@ class Pump:
             except Exception as error:  # nobody is to wait for ever, for what may be one's fault
                 self._faults.note("pump.acknowledge", error, "%d messages could not be acknowledged", len(dealt))
                 for connection in dealt:
-                    with self._faults.contained("pump.acknowledge", "client %d cannot go on", connection):
+                    with self._faults.contained("pump.acknowledge", "client %s cannot go on", name_of(connection)):
                         engine.acknowledge([connection])
 
     # The first and the last of a client
@@ -378,7 +378,7 @@ class Pump:
             except Exception as error:
                 is_told, wording = isinstance(error, TOLD), self._link.wording
                 if not is_told:
-                    client._note("on_connect", error, "on_connect, for client %d, raised", client.id)
+                    client._note("on_connect", error, "on_connect, for client %s, raised", client)
                 if client.connection_id is not None:
                     self._turn_away(client, 1008, wording.of(CLOSED_WITH_ERROR, error))
                 else:
@@ -397,7 +397,7 @@ class Pump:
                 assert self._callbacks.on_disconnect is not None
                 await self._callbacks.on_disconnect(client, ClientGone(event.code, event.reason, event.by))
         except Exception as error:
-            client._note("on_disconnect", error, "on_disconnect, for client %d, raised", client.id)
+            client._note("on_disconnect", error, "on_disconnect, for client %s, raised", client)
         finally:
             self._parting -= 1
 
@@ -445,13 +445,13 @@ class Pump:
         if client._waiting:
             client._waiting.clear()
         contained = self._faults.contained
-        with contained("pump.closed", "the opening of client %d could not be ended", client.id):
+        with contained("pump.closed", "the opening of client %s could not be ended", client):
             self._openings.gone(event.connection)
-        with contained("pump.closed", "client %d could not be taken from its relay", client.id):
+        with contained("pump.closed", "client %s could not be taken from its relay", client):
             relay = self._relays.get(client._hub)
             if relay is not None:
                 relay.gone(client.id)
-        with contained("pump.closed", "the calls of client %d could not be ended", client.id):
+        with contained("pump.closed", "the calls of client %s could not be ended", client):
             if client._calls is not None:
                 client._calls.end(client._gone)
         if self._callbacks.on_disconnect is not None:

@@ -270,7 +270,7 @@ class Calls:
 
     def _failed(self, id: str, target: str, error: BaseException) -> None:
         """What is raised beside the application's method."""
-        self._client._note("signalr", error, "a call of client %d could not be dealt with", self._client.id)
+        self._client._note("signalr", error, "a call of client %s could not be dealt with", self._client)
         self._fail_unless_void(id, unexpected_error(target), error)
 
     async def _run(self, call: Invocation, method: Method) -> None:
@@ -327,13 +327,13 @@ class Calls:
         try:
             arguments = signature.decode(event.body, self._is_json)
         except ValueError as error:
-            hub_log.info("client %d called %r with wrong arguments: %s", self._client.id, method.name, error)
+            hub_log.info("client %s called %r with wrong arguments: %s", self._client, method.name, error)
             self._fail_unless_void(event.id, failed_to_invoke(method.name), error)
             return None
         count, expected = len(event.stream_ids), len(signature.streams)
         if count != expected:
-            text = "client %d called %r with %d streams, it takes %d"
-            hub_log.info(text, self._client.id, method.name, count, expected)
+            text = "client %s called %r with %d streams, it takes %d"
+            hub_log.info(text, self._client, method.name, count, expected)
             wrong = HubError(f"Client sent {count} stream(s), Hub method expects {expected}.")
             self._fail_unless_void(event.id, unexpected_error(method.name), wrong)
             return None
@@ -347,7 +347,7 @@ class Calls:
 
     def _log_unless_told(self, error: BaseException, method: Method) -> None:
         if not isinstance(error, TOLD):
-            self._client._note("method", error, "method %r, called by client %d, raised", method.name, self._client.id)
+            self._client._note("method", error, "method %r, called by client %s, raised", method.name, self._client)
 
     # Streams
 
@@ -377,7 +377,7 @@ class Calls:
         try:
             cost = self._charge_stream(event, method)
         except LimitReached as error:
-            hub_log.info("client %d wanted a stream of %r too many: %s", self._client.id, method.name, error)
+            hub_log.info("client %s wanted a stream of %r too many: %s", self._client, method.name, error)
             self._fail_unless_void(id, failed_to_invoke(method.name), HubError(str(error)))
             return None
         try:

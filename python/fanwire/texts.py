@@ -33,3 +33,9 @@ def _str_of(what: object) -> str:
 def cut_reason(reason: object) -> str:
     """A close's reason, as much as fits."""
     return sendable(reason, REASON_BYTES_MAX)
+
+
+def name_of(connection: int) -> str:
+    """A connection as logs name it, ``c17@2``: place 17, in its 2nd life; with ``/3`` where it is of shard 3."""
+    shard, generation, slot = connection >> 56, connection >> 24 & 0xFFF_FFFF, connection & 0xFF_FFFF
+    return f"c{slot}@{generation}" + (f"/{shard}" if shard else "")

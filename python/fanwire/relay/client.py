@@ -22,7 +22,7 @@ from fanwire.relay.private import Gate, PrivateLane
 from fanwire.relay.shared import SharedCall, call_of
 from fanwire.relay.timing import Backoff, Bucket
 from fanwire.relay.upstreams import REFUSING, Target, Upstreams
-from fanwire.texts import INTERNAL_ERROR, cut_reason
+from fanwire.texts import INTERNAL_ERROR, cut_reason, name_of
 from fanwire.wording import failed_to_invoke
 
 OVERLOADED = 1013
@@ -174,7 +174,7 @@ class RelayedClient:
 
     async def ask(self, target: str, arguments: tuple[Any, ...]) -> Any:
         """Of clients that are not relayed."""
-        raise TypeError(f"client {self.id} is relayed: it answers to its backend")
+        raise TypeError(f"client {name_of(self.id)} is relayed: it answers to its backend")
 
     def _route(self, event: HubMessage) -> None:
         """Nothing that a client sends ends more than its call."""
@@ -183,7 +183,7 @@ class RelayedClient:
         except Exception as error:
             is_told = isinstance(error, LimitReached)
             if not is_told:
-                relay_log.exception("client %d: a call of %r could not be passed on", self.id, event.target)
+                relay_log.exception("client %s: a call of %r could not be passed on", name_of(self.id), event.target)
             self._tell(event, str(error) if is_told else INTERNAL_ERROR)
             self.acknowledge()
 
@@ -352,11 +352,11 @@ class RelayedClient:
             refusal = REFUSED if event.status in REFUSING else UNREACHABLE
             engine.complete_error(self.id, id, LOST if event.was_open else refusal)
         if not event.was_open:
-            relay_log.warning("client %d: no private connection: %s", self.id, event.text)
+            relay_log.warning("client %s: no private connection: %s", name_of(self.id), event.text)
             self._own.clear()  # those that asked for one have been told
             self._private.pins = 0
         if self._own:
-            relay_log.info("client %d is told to come back: its private subscriptions are lost", self.id)
+            relay_log.info("client %s is told to come back: its private subscriptions are lost", name_of(self.id))
             engine.disconnect(self.id, RESTART, "")
         return not self._own
 

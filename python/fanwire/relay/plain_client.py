@@ -20,7 +20,7 @@ from fanwire.relay.private import Gate
 from fanwire.relay.shared import too_large
 from fanwire.relay.timing import Bucket
 from fanwire.relay.upstreams import Target, Upstreams
-from fanwire.texts import cut_reason
+from fanwire.texts import cut_reason, name_of
 
 GONE = "the backend is gone"
 LEFT = 1001
@@ -200,7 +200,7 @@ class PlainClient:
     def hung_up(self, event: Upstream) -> None:
         """Its own connection is gone: the backend's close code is the client's."""
         if event.code is None:
-            relay_log.info("client %d: its connection to the backend is lost: %s", self.id, event.text)
+            relay_log.info("client %s: its connection to the backend is lost: %s", name_of(self.id), event.text)
             self._close(1012, GONE)
         elif event.code in PASSED_ON:
             self._close(event.code, event.reason)

@@ -15,6 +15,7 @@ from fanwire.logs import relay_log
 from fanwire.relay.admission import Credentials
 from fanwire.relay.private import Gate
 from fanwire.relay.upstreams import Owner, Target, Upstreams
+from fanwire.texts import name_of
 
 
 class Client(Protocol):
@@ -197,7 +198,7 @@ class PlainPrivate(Owner):
             self._client.hung_up(event)
         else:
             if event.status is None:
-                relay_log.warning("client %d: no connection to the backend: %s", self._client.id, event.text)
+                relay_log.warning("client %s: no connection to the backend: %s", name_of(self._client.id), event.text)
             self._client.turned_away(event.status)
 
     def _acknowledge_owed(self) -> None:

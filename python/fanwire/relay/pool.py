@@ -18,6 +18,7 @@ from fanwire.logs import relay_log
 from fanwire.relay.lane import LOST, UNREACHABLE, Asked
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.upstreams import Owner, Target, Upstreams
+from fanwire.texts import name_of
 
 AT_WORK_MAX = 8_192
 """Calls that one connection has and has not answered; more wait here. Half of what would end the session."""
@@ -190,8 +191,8 @@ class Member(Owner):
                 one.caller.is_convicted |= was_alone
                 if was_alone:
                     relay_log.warning(
-                        "client %d: the backend ends the connection at a call of %r: its calls are not pooled any more",
-                        one.caller.id,
+                        "client %s: the backend ends the connection at a call of %r: its calls are not pooled any more",
+                        name_of(one.caller.id),
                         one.asked.target,
                     )
             self._fail(left, LOST)
