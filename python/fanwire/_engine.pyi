@@ -4,7 +4,7 @@ Every method may be called from any thread and none waits for a socket. A connec
 twice in the life of an engine; a call that names one which is gone does nothing (its ``Closed`` event is on its way).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Closed",
     "Connected",
     "Drained",
+    "Encoder",
     "Engine",
     "HubMessage",
     "Message",
@@ -44,10 +45,10 @@ def build_info() -> dict[str, str]:
     """Version, profile (``release`` or ``debug``), target and Rust compiler of the extension."""
 
 def encode_json(data: Any) -> bytes:
-    """JSON text of `data` as UTF-8, as ``publish`` would send it. Raises what ``publish`` raises."""
+    """JSON of `data` as UTF-8, as ``publish`` of a hub without options sends it. Raises what ``publish`` raises."""
 
 def encode_msgpack(data: Any) -> bytes:
-    """MessagePack of `data`, as ``publish`` would send it. Raises what ``publish`` raises."""
+    """MessagePack of `data`, as ``publish`` of a hub without options sends it. Raises what ``publish`` raises."""
 
 def canonical(protocol: str, value: bytes) -> bytes | None:
     """The one form of a JSON text (`protocol` ``json``) or MessagePack value (``messagepack``); None where it has none.
@@ -156,6 +157,26 @@ class Settings:
 
         On each of `paths` plain WebSockets are relayed: ``Opening`` with protocol ``websocket``, then ``Relayed``.
         """
+
+@final
+class Encoder:
+    """How a hub writes objects: the options ``encode``, ``formats``, ``decimal`` and ``duration``.
+
+    What it refuses does not depend on the format that is asked for.
+    """
+
+    def __new__(
+        cls,
+        *,
+        hook: Callable[[Any], Any] | None = None,
+        msgpack: bool = True,
+        decimal: str | None = None,
+        duration: str | None = None,
+    ) -> Encoder: ...
+    def json(self, data: Any, *, hub: bool = False) -> bytes:
+        """`data` as JSON; with `hub` as SignalR's clients get it. Raises UnsupportedType, UnsupportedValue."""
+    def msgpack(self, data: Any, *, hub: bool = False) -> bytes:
+        """`data` as MessagePack; with `hub` as SignalR's clients get it. Raises what ``json`` raises."""
 
 @final
 class Wanted:
@@ -395,7 +416,9 @@ class Arguments:
 class Engine:
     """The shards, their sockets and the channels' logs."""
 
-    def __new__(cls, settings: Settings) -> Engine: ...
+    def __new__(cls, settings: Settings, encoder: Encoder | None = None) -> Engine: ...
+    def encode_json(self, data: Any) -> bytes:
+        """`data` as JSON, as clients that do not speak SignalR get it. Raises what ``publish`` raises."""
     def start(self) -> None:
         """Start the shards' threads. Once. Raises OSError where a poller can't be had."""
     def listen(self, address: str) -> str:

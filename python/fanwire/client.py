@@ -193,6 +193,12 @@ class Client:
         if engine is not None:
             engine.reply(self.id, text)
 
+    def _reply_result(self, id: str, result: object) -> None:
+        """Answer a call of the raw protocol whose id, as JSON text, is `id`. Raises what ``send`` raises."""
+        engine = self._engine()
+        if engine is not None:
+            engine.reply(self.id, f'{{"id":{id},"result":{engine.encode_json(result).decode()}}}')
+
     async def invoke(self, target: str, *arguments: object) -> Any:
         """Call a method of a SignalR client and wait for its result, in a task of the hub's event loop.
 

@@ -154,11 +154,11 @@ class EncodeError(FanwireError):
 
 
 class UnsupportedType(EncodeError, TypeError):
-    """The format has no such type."""
+    """There is no form of such a type, and ``Hub(encode=…)`` knows none."""
 
 
 class UnsupportedValue(EncodeError, ValueError):
-    """The format has the type but cannot carry this value: NaN in JSON, a lone surrogate, nesting without end."""
+    """One of the hub's formats has the type but not this value: NaN, a lone surrogate, an ``int`` beyond 64 bits."""
 
 
 class ClientGone(FanwireError):

@@ -248,8 +248,10 @@ class Hub(Registering):
 
         Args:
             channel: 1 to 255 bytes of UTF-8, no control characters.
-            data: ``str`` goes out as text, ``bytes`` as binary, anything else as JSON, and as
-                MessagePack for subscribers that speak it, encoded once each; copied once, into the log.
+            data: ``str`` goes out as text, ``bytes`` as binary, anything else as JSON, and as MessagePack for
+                subscribers that speak it, encoded once each; copied once, into the log. Of what it may consist and in
+                which form it goes out stands in docs/types.md: what msgspec encodes, pydantic models, and whatever
+                ``Hub(encode=…)`` knows. Whether it may does not depend on who listens.
             event: the name of the SSE event.
             key: the conflation key, at most 255 bytes of UTF-8; only policy ``latest`` looks at it.
             ttl: seconds, > 0; a subscriber not yet written to after that skips it.
@@ -262,7 +264,7 @@ class Hub(Registering):
         Raises:
             InvalidChannel: no channel can have such a name.
             PayloadTooBig: the payload exceeds ``publication_bytes_max``; carries both numbers.
-            UnsupportedType, UnsupportedValue: `data` has no form in one of the formats in use.
+            UnsupportedType, UnsupportedValue: `data` has no form in one of the hub's ``formats``; with the path.
             LimitReached: there are ``channels_max`` channels already, or ``unsent_bytes_max`` wait for the shards.
             HubStopped: the hub does not serve, or no longer, or this process is a fork of the one that does.
         """

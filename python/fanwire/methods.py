@@ -6,7 +6,7 @@ from typing import Any
 
 from anyio.lowlevel import checkpoint
 
-from fanwire._engine import Call, encode_json
+from fanwire._engine import Call
 from fanwire._loop import Callback
 from fanwire.arguments import Signature, check_parameters, gives_stream
 from fanwire.client import Client
@@ -123,8 +123,8 @@ class Methods:
 
 
 def reply_result(client: Client, id: str, result: object) -> None:
-    """Answer the message whose ``id``, as JSON text, is `id`. Raises what ``encode_json`` and ``Client.send`` raise."""
-    client._reply(f'{{"id":{id},"result":{encode_json(result).decode()}}}')
+    """Answer the message whose ``id``, as JSON text, is `id`. Raises what ``Client.send`` raises."""
+    client._reply_result(id, result)
 
 
 def reply_error(client: Client, id: str | None, text: object) -> None:

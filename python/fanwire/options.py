@@ -1,12 +1,12 @@
 """The options of serving, one field each. Times are seconds, sizes bytes, unless a field says otherwise."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from math import inf
 from typing import Any, TypedDict
 
-from fanwire._engine import Settings
+from fanwire._engine import Encoder, Settings
 from fanwire.addresses import origins_of
 
 
@@ -24,6 +24,18 @@ class Options(TypedDict, total=False):
     subprotocols: Sequence[str]
     """Subprotocols of WebSockets that are accepted without a callback: of those that a client offers the first that is
     here is chosen; default none. ``msgpack`` is the engine's own. A browser that offers some, and gets none, fails."""
+    formats: Sequence[str]
+    """What clients may ask for: ``json`` and, by default, ``msgpack``. With ``("json",)`` publications may hold what
+    MessagePack cannot: integers beyond 64 bits."""
+    encode: Callable[[Any], Any] | None
+    """Given an object of a class that has no form here, returns what is to be written in its place, as msgspec's
+    ``enc_hook``; raises NotImplementedError for one that it does not know. Without (default) that is an error."""
+    decimal: str | None
+    """How a ``Decimal`` is written in JSON: ``string`` or ``number``; None (default) is ``number``, as .NET has it, for
+    SignalR's clients, and ``string`` for others. In MessagePack it is always a string."""
+    duration: str | None
+    """How a ``timedelta`` is written: ``iso8601`` or ``dotnet`` (``[-][d.]hh:mm:ss[.fffffff]``, in MessagePack ticks of
+    100 ns); None (default) is ``dotnet`` for SignalR's clients, and ``iso8601`` for others."""
     drain_timeout: float
     """How long serving waits, at its end, for clients to answer the close; ``math.inf`` for as long as it takes;
     default 5."""
@@ -100,7 +112,13 @@ class Options(TypedDict, total=False):
 
 HANDSHAKE_TIMEOUT_S = 10.0
 """The default, which relays keep to as well as the engine."""
+FORMATS = ("json", "msgpack")
+"""What clients may ask for, where nothing else is said."""
 OWN: dict[str, Any] = {
+    "formats": FORMATS,
+    "encode": None,
+    "decimal": None,
+    "duration": None,
     "drain_timeout": 5.0,
     "drain_spread": 0.0,
     "drain_code": 1001,
@@ -201,5 +219,17 @@ def check_options(options: Mapping[str, Any]) -> None:
     for name in subprotocols:
         if not isinstance(name, str) or not TOKEN.fullmatch(name):
             raise ValueError(f"subprotocols must be tokens (RFC 9110 §5.6.2) such as 'chat.v2', not {name!r}")
+    encoder_of(options)
     origins_of(options.get("origins"))
     Settings(**{name: value for name, value in options.items() if name not in OWN and name != "origins"})
+
+
+def encoder_of(options: Mapping[str, Any]) -> Encoder:
+    """What writes objects as `options` say. Raises TypeError, ValueError for a bad one."""
+    own = {**OWN, **options}
+    formats, hook = own["formats"], own["encode"]
+    if isinstance(formats, str) or "json" not in formats or not set(formats) <= set(FORMATS):
+        raise ValueError(f"formats must be ('json', 'msgpack') or ('json',), not {formats!r}")
+    if hook is not None and not callable(hook):
+        raise TypeError(f"encode must be a function of one object, not {hook!r}")
+    return Encoder(hook=hook, msgpack="msgpack" in formats, decimal=own["decimal"], duration=own["duration"])

@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 
-from fanwire._engine import Engine, Settings
+from fanwire._engine import Encoder, Engine, Settings
 from fanwire._loop import Interrupt, Loop, background_tasks, spawn
 from fanwire.addresses import origins_of
 from fanwire.callbacks import Callbacks
@@ -21,7 +21,7 @@ from fanwire.client import Link
 from fanwire.errors import HubStopped
 from fanwire.faults import Tasks
 from fanwire.logs import hub_log
-from fanwire.options import HANDSHAKE_TIMEOUT_S, OWN, TRANSPORTS, check_paths
+from fanwire.options import HANDSHAKE_TIMEOUT_S, OWN, TRANSPORTS, check_paths, encoder_of
 from fanwire.presence import presence_patterns, rules_of
 from fanwire.pump import PRESENCE_INTERVAL_S, Pump
 from fanwire.relay.config import RelayConfig
@@ -49,6 +49,8 @@ class Plan:
     """What is served: all that the application said, checked."""
 
     settings: Settings
+    encoder: Encoder
+    """What writes publications, replies and the like."""
     own: Mapping[str, Any]
     """The hub's own options; see ``options.OWN``."""
     callbacks: Callbacks
@@ -103,7 +105,7 @@ def plan(
         range(hubs, len(own["signalr_paths"])),
         [relay.path for relay in relays if relay.protocol == "websocket"],
     )
-    return Plan(settings, own, callbacks, channels, relays)
+    return Plan(settings, encoder_of(own), own, callbacks, channels, relays)
 
 
 class Life:
@@ -127,7 +129,7 @@ class Life:
         self._linked = linked
         self._unlinked = unlinked
         self._ended = ended
-        self.engine = Engine(plan.settings)
+        self.engine = Engine(plan.settings, plan.encoder)
         """What serves."""
         self.link = Link(self.engine)
         self.link.wording = Wording(plan.own["detailed_errors"])

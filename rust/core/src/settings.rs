@@ -142,6 +142,8 @@ pub struct Settings {
     pub tells_connected: bool,
     /// Browsers' origins that may connect; `None` (default) is all. A browser sends any site's pages here otherwise.
     pub origins: Option<Vec<String>>,
+    /// Whether clients of this hub's own channels and methods may ask for MessagePack; default true.
+    pub speaks_msgpack: bool,
     /// Bytes of a request head, default 16 KiB. A client may make us hold so much until `handshake_timeout`.
     pub head_bytes_max: usize,
     /// Bytes of a message from a client over all its fragments, default 64 KiB. So much for each client that cuts one.
@@ -196,6 +198,7 @@ impl Default for Settings {
             asks_subscribing: false,
             tells_connected: false,
             origins: None,
+            speaks_msgpack: true,
             head_bytes_max: 16 << 10,
             message_bytes_max: 64 << 10,
             publication_bytes_max: 1 << 20,

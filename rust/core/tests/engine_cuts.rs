@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use fanwire_core::channel::Publication;
 use fanwire_core::messages::{ConnectionId, Event};
-use fanwire_core::protocol::Payload;
 use fanwire_core::protocol::signalr::{HubMessage, Outcome};
+use fanwire_core::protocol::{Encoded, Payload};
 use fanwire_core::{Audience, Engine, HubSettings, Settings};
 use serde_json::{Value, json};
 use socket2::{Domain, SockRef, Socket, Type};
@@ -279,7 +279,7 @@ fn answer_calls(engine: &Engine, calls: &mut BTreeMap<ConnectionId, Vec<u64>>) {
 
 fn publish(engine: &Engine, number: u64) {
     let arguments = format!("[{number},{:?}]", "x".repeat(PAYLOAD_BYTES));
-    let payload = Payload::Arguments { json: Some(arguments.as_bytes()), msgpack: None };
+    let payload = Payload::Arguments(Encoded::alike(Some(arguments.as_bytes()), None));
     let publication = Publication { event: Some("tick"), ..Publication::new(payload) };
     engine.publish_to(Audience::Hub(HUB), &publication, true).expect("it runs").expect("nothing to encode");
 }

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 
 use fanwire_core::channel::{Publication, Start};
 use fanwire_core::messages::Event;
-use fanwire_core::protocol::Payload;
+use fanwire_core::protocol::{Encoded, Payload};
 use fanwire_core::{ChannelSettings, Engine, Position, Settings};
 use serde_json::{Value, json};
 use support::{Client, await_turn, connect, dial, eventually, on_each_poller, promising, publish, read_text, start};
@@ -244,7 +244,7 @@ fn an_envelope_tells_channel_position_event_and_keyframe() {
         let mut clients: Vec<Client> = (0..2).map(|_| connect(&address, "channel=a&envelope=1")).collect();
         let mut msgpack = connect(&address, "channel=a&envelope=1&format=msgpack");
         eventually("subscribers", || engine.occupancy("a") == 3);
-        let object = Payload::Object { json: Some(b"{\"x\":1}"), msgpack: Some(&[0x81, 0xa1, b'x', 1]) };
+        let object = Payload::Object(Encoded::alike(Some(b"{\"x\":1}"), Some(&[0x81, 0xa1, b'x', 1])));
         let publication = Publication { event: Some("odds"), is_keyframe: true, ..Publication::new(object) };
         let position = engine.publish("a", &publication, false).expect("the engine runs").expect("both are there");
         let bytes = Publication::new(Payload::Binary(&[0, 255]));

@@ -1,7 +1,9 @@
 //! A publication in each format: raw frames as RFC 6455 has them, SSE records as a browser reads them.
 use fanwire_core::Position;
 use fanwire_core::protocol::sse::{self, is_valid_event, is_valid_id};
-use fanwire_core::protocol::{Encoding, Format, MissingEncoding, Payload, Stamp, frame_bytes_max, write_frame};
+use fanwire_core::protocol::{
+    Encoded, Encoding, Format, MissingEncoding, Payload, Stamp, frame_bytes_max, write_frame,
+};
 use proptest::prelude::*;
 
 fn frame(format: Format, payload: Payload<'_>, event: Option<&str>) -> Vec<u8> {
@@ -11,7 +13,7 @@ fn frame(format: Format, payload: Payload<'_>, event: Option<&str>) -> Vec<u8> {
     out
 }
 
-const BOTH: Payload<'_> = Payload::Object { json: Some(b"{}"), msgpack: Some(b"\x80") };
+const BOTH: Payload<'_> = Payload::Object(Encoded::alike(Some(b"{}"), Some(b"\x80")));
 
 #[test]
 fn formats_have_values_and_bits_of_their_own() {
@@ -35,12 +37,12 @@ fn raw_formats_frame_text_binary_and_objects() {
 
 #[test]
 fn an_object_without_the_encoding_of_the_format_is_refused_and_writes_nothing() {
-    let only_json = Payload::Object { json: Some(b"{}"), msgpack: None };
+    let only_json = Payload::Object(Encoded::alike(Some(b"{}"), None));
     let mut out = Vec::new();
     let error = write_frame(Format::RawMsgpack, &only_json, None, None, &mut out).unwrap_err();
     assert_eq!(error, MissingEncoding { format: Format::RawMsgpack, encoding: Encoding::Msgpack });
     assert_eq!(error.to_string(), "format RawMsgpack needs the object as Msgpack, which was not given");
-    let none = Payload::Object { json: None, msgpack: None };
+    let none = Payload::Object(Encoded::default());
     assert!(write_frame(Format::Sse, &none, None, None, &mut out).is_err());
     assert_eq!(frame_bytes_max(Format::Sse, &none, None, None), 0);
     assert!(out.is_empty());
@@ -120,7 +122,7 @@ fn a_hub_s_arguments_are_text_bytes_an_object_or_several() {
     let invocation = |arguments| format!("{{\"type\":1,\"target\":\"message\",\"arguments\":{arguments}}}\u{1e}");
     assert_eq!(json(Payload::Text("a \"b\"")), invocation(r#"["a \"b\""]"#));
     assert_eq!(json(Payload::Binary(b"\x00\xff")), invocation(r#"["AP8="]"#));
-    let several = Payload::Arguments { json: Some(b"[1,2]"), msgpack: Some(b"\x92\x01\x02") };
+    let several = Payload::Arguments(Encoded::alike(Some(b"[1,2]"), Some(b"\x92\x01\x02")));
     assert_eq!(json(several), invocation("[1,2]"));
     assert_eq!(frame(Format::Raw, several, None), b"\x81\x05[1,2]");
     let msgpack = |payload| frame(Format::HubPollMsgpack, payload, Some("x"));

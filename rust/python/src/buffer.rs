@@ -2,7 +2,7 @@
 //!
 //! Never holds another object's buffer beyond the call: what is mutable is copied while the thread is attached.
 
-use crate::encode::{EncodeError, has_buffer};
+use crate::encode::{EncodeError, has_buffer, is_plain};
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString};
@@ -29,7 +29,8 @@ pub(crate) fn read<'a>(data: &'a Bound<'a, PyAny>) -> PyResult<Data<'a>> {
         Ok(Data::Text(text))
     } else if let Ok(bytes) = data.cast::<PyBytes>() {
         Ok(Data::Binary(bytes.as_bytes()))
-    } else if data.is_instance_of::<PyDict>() || data.is_instance_of::<PyList>() || !has_buffer(data) {
+    } else if data.is_instance_of::<PyDict>() || data.is_instance_of::<PyList>() || !has_buffer(data) || is_plain(data)
+    {
         Ok(Data::Object(data))
     } else {
         copy(data).map(Data::Copied)

@@ -9,10 +9,11 @@ use fanwire_core::protocol::{Format, Payload};
 use fanwire_core::{Audience, Engine as CoreEngine, EngineError};
 use fanwire_upstream::{Open, OpenPlain};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyBytes, PyTuple};
 use smallvec::SmallVec;
 
 use crate::buffer::{self, Data};
+use crate::encode::{self, Encoder};
 use crate::encoded::{Encoded, encode_for};
 use crate::errors::{new_to_pyerr, to_pyerr};
 use crate::events::{self, Wanted};
@@ -35,14 +36,22 @@ struct Terms<'a> {
 
 /// The shards, their sockets and the channels' logs.
 #[pyclass(frozen, module = "fanwire._engine")]
-pub(crate) struct Engine(Arc<CoreEngine>, Sessions);
+pub(crate) struct Engine(Arc<CoreEngine>, Sessions, Option<Py<Encoder>>);
 
 #[pymethods]
 impl Engine {
     #[new]
-    fn new(py: Python<'_>, settings: &Settings) -> PyResult<Self> {
-        let engine = CoreEngine::new(settings.0.clone()).map_err(|error| new_to_pyerr(py, error))?;
-        Ok(Self(Arc::new(engine), Sessions::default()))
+    #[pyo3(signature = (settings, encoder = None))]
+    fn new(py: Python<'_>, settings: &Settings, encoder: Option<Py<Encoder>>) -> PyResult<Self> {
+        let mut settings = settings.0.clone();
+        settings.speaks_msgpack = encoder.as_ref().is_none_or(|encoder| encoder.get().has_msgpack);
+        let engine = CoreEngine::new(settings).map_err(|error| new_to_pyerr(py, error))?;
+        Ok(Self(Arc::new(engine), Sessions::default(), encoder))
+    }
+
+    /// `data` as JSON, for replies of the raw protocol.
+    fn encode_json<'py>(&self, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+        self.encoder().json(data, false)
     }
 
     fn start(&self, py: Python<'_>) -> PyResult<()> {
@@ -238,7 +247,7 @@ impl Engine {
             Data::Copied(bytes) => self.0.send(id, &Payload::Binary(&bytes), event),
             Data::Object(object) => {
                 let format = id.format().unwrap_or(Format::Raw);
-                let encoded = Encoded::new(object).with(format.bit())?;
+                let encoded = Encoded::new(self.encoder(), object, format.bit(), None)?;
                 self.0.send(id, &encoded.payload(), event)
             }
         };
@@ -250,7 +259,7 @@ impl Engine {
     }
 
     fn invoke(&self, connection: u64, target: &str, arguments: &Bound<'_, PyTuple>, id: Option<&str>) -> PyResult<()> {
-        let arguments = encode_for(connection, arguments.as_any())?;
+        let arguments = encode_for(self.encoder(), connection, arguments.as_any())?;
         let message = HubMessage::Invocation {
             id: id.map(Cow::Borrowed),
             target: Cow::Borrowed(target),
@@ -261,7 +270,7 @@ impl Engine {
     }
 
     fn complete(&self, connection: u64, id: &str, result: &Bound<'_, PyAny>) -> PyResult<()> {
-        let result = encode_for(connection, result)?;
+        let result = encode_for(self.encoder(), connection, result)?;
         self.send_message(connection, &completion(id, Outcome::Result(&result)))
     }
 
@@ -414,7 +423,7 @@ impl Engine {
     }
 
     fn stream_item(&self, connection: u64, id: &str, item: &Bound<'_, PyAny>) -> PyResult<usize> {
-        let item = encode_for(connection, item)?;
+        let item = encode_for(self.encoder(), connection, item)?;
         self.send_message(connection, &HubMessage::StreamItem { id: Cow::Borrowed(id), item: &item })?;
         Ok(item.len())
     }
@@ -479,14 +488,22 @@ impl Engine {
     ) -> PyResult<Position> {
         // JSON also when nobody listens: an object that can't be encoded is an error on a quiet channel, too.
         let nobody = if matches!(audience, Audience::Channel(_)) { Format::Raw } else { Format::HubJson };
-        let formats = self.0.formats_of(audience);
-        let mut encoded = Encoded::new(object).with(if formats == 0 { nobody.bit() } else { formats })?;
+        let mut formats = self.0.formats_of(audience);
+        if formats == 0 {
+            formats = nobody.bit();
+        }
+        let bytes_max = Some(self.0.publication_bytes_max());
         loop {
+            let encoded = Encoded::new(self.encoder(), object, formats, bytes_max)?;
             match publish(encoded.payload())? {
                 Ok(position) => return Ok(Position(position)),
-                Err(missing) => encoded = encoded.with(missing)?,
+                Err(missing) => formats |= missing,
             }
         }
+    }
+
+    fn encoder(&self) -> &Encoder {
+        self.2.as_ref().map_or(&encode::DEFAULT, Py::get)
     }
 
     fn send_message(&self, connection: u64, message: &HubMessage<'_>) -> PyResult<()> {

@@ -204,7 +204,7 @@ fn connected_of(id: ConnectionId, connected: Option<CoreConnected>) -> Connected
         let (connection_id, transport, hub_protocol) = (None, None, None);
         return Connected { connection, opened_as: connection, hub: 0, connection_id, transport, hub_protocol };
     };
-    let is_json = id.format().is_none_or(|format| format.encoding() == Encoding::Json);
+    let is_json = id.format().is_none_or(|format| matches!(format.encoding(), Encoding::Json | Encoding::HubJson));
     Connected {
         connection,
         opened_as: opened_as.to_bits(),

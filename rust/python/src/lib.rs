@@ -27,16 +27,16 @@ fn build_info() -> HashMap<&'static str, &'static str> {
     ])
 }
 
-/// JSON text of `data` as UTF-8, as `publish` would send it.
+/// JSON text of `data` as UTF-8, as `publish` of a hub without options would send it.
 #[pyfunction]
 fn encode_json<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    encode::json_bytes(data)
+    encode::DEFAULT.json(data, false)
 }
 
-/// MessagePack of `data`, as `publish` would send it.
+/// MessagePack of `data`, as `publish` of a hub without options would send it.
 #[pyfunction]
 fn encode_msgpack<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    encode::msgpack_bytes(data)
+    encode::DEFAULT.msgpack(data, false)
 }
 
 /// Whether a channel's name matches a pattern, in which `*` stands for any run of characters.
@@ -84,6 +84,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<position::Position>()?;
     module.add_class::<settings::ChannelRule>()?;
     module.add_class::<settings::Settings>()?;
+    module.add_class::<encode::Encoder>()?;
     module.add_class::<encoded::Arguments>()?;
     module.add_class::<engine::Engine>()?;
     module.add_class::<stats::Stats>()?;

@@ -133,12 +133,12 @@ impl Settings {
                 message_bytes_max: signalr_message_bytes_max,
                 ..hub_times(times)?
             },
-            relayed_paths: Vec::new(),
             close_timeout: seconds("close_timeout", close_timeout)?,
             notsent_lowat,
             congestion_control,
             backlog,
             pins_shards: pin_shards,
+            ..CoreSettings::default()
         })
     }
 

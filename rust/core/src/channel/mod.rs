@@ -235,9 +235,12 @@ impl Channel {
             return formats;
         }
         let seen = self.formats_seen.load(Ordering::Relaxed);
-        let is_msgpack = |format: &Format| format.encoding() == Encoding::Msgpack && seen & format.bit() != 0;
-        let msgpack = if Format::ALL.iter().any(is_msgpack) { Format::RawMsgpack.bit() } else { 0 };
-        formats | Format::Raw.bit() | msgpack
+        let is_msgpack = |format: &Format| {
+            matches!(format.encoding(), Encoding::Msgpack | Encoding::HubMsgpack) && seen & format.bit() != 0
+        };
+        let msgpack = Format::RawMsgpack.bit() | Format::HubMsgpack.bit();
+        let msgpack = if Format::ALL.iter().any(is_msgpack) { msgpack } else { 0 };
+        formats | Format::Raw.bit() | Format::HubJson.bit() | msgpack
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {

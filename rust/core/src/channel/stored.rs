@@ -1,43 +1,64 @@
 //! A publication in the form in which a channel keeps it for formats that nobody speaks now: payload and event, once.
 //!
 //! The bytes lie in a log like frames, and are made frames of a format when its first subscriber comes.
-use crate::protocol::Payload;
+use crate::protocol::{Encoded, Payload};
 
 /// A length that is none.
 const ABSENT: u32 = u32::MAX;
+/// Instead of a length: the form for SignalR is that for others.
+const ALIKE: u32 = u32::MAX - 1;
 
 /// Appends a publication's form.
 pub(super) fn write(payload: &Payload<'_>, event: Option<&str>, out: &mut Vec<u8>) {
-    let (kind, first, second) = match *payload {
-        Payload::Text(text) => (0, Some(text.as_bytes()), None),
-        Payload::Binary(bytes) => (1, Some(bytes), None),
-        Payload::Object { json, msgpack } => (2, json, msgpack),
-        Payload::Arguments { json, msgpack } => (3, json, msgpack),
+    let (kind, encoded) = match *payload {
+        Payload::Text(text) => (0, Encoded { json: Some(text.as_bytes()), ..Encoded::default() }),
+        Payload::Binary(bytes) => (1, Encoded { json: Some(bytes), ..Encoded::default() }),
+        Payload::Object(encoded) => (2, encoded),
+        Payload::Arguments(encoded) => (3, encoded),
     };
     out.push(kind);
-    for part in [event.map(str::as_bytes), first, second] {
-        out.extend_from_slice(&part.map_or(ABSENT, |part| part.len() as u32).to_le_bytes());
+    for (part, otherwise) in [
+        (event.map(str::as_bytes), ABSENT),
+        (encoded.json, ABSENT),
+        (encoded.msgpack, ABSENT),
+        or_alike(encoded.hub_json, encoded.json),
+        or_alike(encoded.hub_msgpack, encoded.msgpack),
+    ] {
+        let part = part.filter(|_| otherwise != ALIKE);
+        out.extend_from_slice(&part.map_or(otherwise, |part| part.len() as u32).to_le_bytes());
         out.extend_from_slice(part.unwrap_or_default());
     }
+}
+
+/// SignalR's form, and what stands in its place without bytes.
+fn or_alike<'a>(hub: Option<&'a [u8]>, plain: Option<&[u8]>) -> (Option<&'a [u8]>, u32) {
+    let is_alike = hub.zip(plain).is_some_and(|(hub, plain)| std::ptr::eq(hub, plain));
+    (hub, if is_alike { ALIKE } else { ABSENT })
 }
 
 /// Reads what [`write`] wrote.
 pub(super) fn read(bytes: &[u8]) -> (Payload<'_>, Option<&str>) {
     let (kind, mut rest) = (bytes[0], &bytes[1..]);
-    let mut part = || {
+    let mut part = |alike| {
         let (length, behind) = rest.split_first_chunk().expect("as it was written");
         let length = u32::from_le_bytes(*length);
-        let (part, behind) = behind.split_at(if length == ABSENT { 0 } else { length as usize });
+        let (part, behind) = behind.split_at(if length >= ALIKE { 0 } else { length as usize });
         rest = behind;
-        (length != ABSENT).then_some(part)
+        match length {
+            ABSENT => None,
+            ALIKE => alike,
+            _ => Some(part),
+        }
     };
-    let (event, first, second) = (part(), part(), part());
+    let (event, json, msgpack) = (part(None), part(None), part(None));
+    let (hub_json, hub_msgpack) = (part(json), part(msgpack));
+    let encoded = Encoded { json, msgpack, hub_json, hub_msgpack };
     let text = |bytes| std::str::from_utf8(bytes).expect("it was a str when it was written");
     let payload = match kind {
-        0 => Payload::Text(text(first.unwrap_or_default())),
-        1 => Payload::Binary(first.unwrap_or_default()),
-        2 => Payload::Object { json: first, msgpack: second },
-        _ => Payload::Arguments { json: first, msgpack: second },
+        0 => Payload::Text(text(json.unwrap_or_default())),
+        1 => Payload::Binary(json.unwrap_or_default()),
+        2 => Payload::Object(encoded),
+        _ => Payload::Arguments(encoded),
     };
     (payload, event.map(text))
 }
@@ -52,9 +73,11 @@ mod tests {
             Payload::Text("täxt"),
             Payload::Text(""),
             Payload::Binary(&[0, 255]),
-            Payload::Object { json: Some(b"{}"), msgpack: None },
-            Payload::Object { json: None, msgpack: Some(&[0x80]) },
-            Payload::Arguments { json: Some(b"[1]"), msgpack: Some(&[0x91, 1]) },
+            Payload::Object(Encoded::alike(Some(b"{}"), None)),
+            Payload::Object(Encoded::alike(None, Some(&[0x80]))),
+            Payload::Object(Encoded { json: Some(b"\"1\""), hub_json: Some(b"1"), ..Encoded::default() }),
+            Payload::Object(Encoded { hub_json: Some(b"1"), hub_msgpack: Some(&[1]), ..Encoded::default() }),
+            Payload::Arguments(Encoded::alike(Some(b"[1]"), Some(&[0x91, 1]))),
         ];
         for payload in payloads {
             for event in [None, Some(""), Some("odds")] {

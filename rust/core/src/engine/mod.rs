@@ -245,6 +245,12 @@ impl Engine {
         }
     }
 
+    /// Bytes that a publication's payload may have.
+    #[must_use]
+    pub fn publication_bytes_max(&self) -> usize {
+        self.common.settings.publication_bytes_max
+    }
+
     fn check_publication(&self, publication: &Publication<'_>) -> Result<(), EngineError> {
         let (payload_bytes, bytes_max) =
             (payload_bytes(&publication.payload), self.common.settings.publication_bytes_max);
@@ -539,8 +545,6 @@ fn payload_bytes(payload: &Payload<'_>) -> usize {
     match payload {
         Payload::Text(text) => text.len(),
         Payload::Binary(bytes) => bytes.len(),
-        Payload::Object { json, msgpack } | Payload::Arguments { json, msgpack } => {
-            json.map_or(0, <[u8]>::len).max(msgpack.map_or(0, <[u8]>::len))
-        }
+        Payload::Object(encoded) | Payload::Arguments(encoded) => encoded.bytes(),
     }
 }

@@ -3,7 +3,7 @@ use super::{Engine, payload_bytes};
 use crate::error::EngineError;
 use crate::messages::{Command, ConnectionId};
 use crate::protocol::signalr::{HubMessage, write_message, write_records};
-use crate::protocol::{Payload, frame_bytes_max, raw, write_frame};
+use crate::protocol::{Encoded, Payload, frame_bytes_max, raw, write_frame};
 
 impl Engine {
     /// Sends private bytes to one connection, between publications, in the connection's wire format.
@@ -17,7 +17,7 @@ impl Engine {
         let mut frame = Vec::with_capacity(frame_bytes_max(format, payload, event, None));
         if write_frame(format, payload, event, None, &mut frame).is_err() {
             // An object of which there is JSON only, for a client of MessagePack: text is what it can be.
-            if let Payload::Object { json: Some(json), .. } = payload {
+            if let Payload::Object(Encoded { json: Some(json), .. }) = payload {
                 raw::write_text(&mut frame, json);
             }
         }

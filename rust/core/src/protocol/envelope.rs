@@ -15,9 +15,7 @@ pub(super) fn bytes_max(payload: &Payload<'_>, event: Option<&str>, stamp: Optio
     let data = match *payload {
         Payload::Text(text) => string_bytes_max(text),
         Payload::Binary(bytes) => bytes.len().div_ceil(3) * 4,
-        Payload::Object { json, msgpack } | Payload::Arguments { json, msgpack } => {
-            json.map_or(0, <[u8]>::len).max(msgpack.map_or(0, <[u8]>::len))
-        }
+        Payload::Object(encoded) | Payload::Arguments(encoded) => encoded.bytes(),
     };
     data + fields_bytes_max(event, stamp)
 }
@@ -66,9 +64,9 @@ pub(super) fn write_json(out: &mut Vec<u8>, payload: &Payload<'_>, event: Option
             text.extend_from_slice(b"\"data\":");
             string(&mut text, data);
         }
-        Payload::Object { json, .. } | Payload::Arguments { json, .. } => {
+        Payload::Object(encoded) | Payload::Arguments(encoded) => {
             text.extend_from_slice(b"\"data\":");
-            text.extend_from_slice(json.unwrap_or(b"null"));
+            text.extend_from_slice(encoded.json.unwrap_or(b"null"));
         }
     }
     text.push(b'}');
@@ -102,8 +100,8 @@ pub(super) fn write_msgpack(out: &mut Vec<u8>, payload: &Payload<'_>, event: Opt
     match *payload {
         Payload::Binary(bytes) => write_bin(&mut map, bytes),
         Payload::Text(text) => write_str(&mut map, text),
-        Payload::Object { msgpack, .. } | Payload::Arguments { msgpack, .. } => {
-            map.extend_from_slice(msgpack.unwrap_or(&[0xc0]));
+        Payload::Object(encoded) | Payload::Arguments(encoded) => {
+            map.extend_from_slice(encoded.msgpack.unwrap_or(&[0xc0]));
         }
     }
     raw::write_binary(out, &map);

@@ -70,8 +70,10 @@ impl Format {
     /// Which encoding of an object this format carries.
     pub const fn encoding(self) -> Encoding {
         match self {
-            Self::Raw | Self::Envelope | Self::Sse | Self::HubJson | Self::HubSse | Self::HubPollJson => Encoding::Json,
-            Self::RawMsgpack | Self::EnvelopeMsgpack | Self::HubMsgpack | Self::HubPollMsgpack => Encoding::Msgpack,
+            Self::Raw | Self::Envelope | Self::Sse => Encoding::Json,
+            Self::RawMsgpack | Self::EnvelopeMsgpack => Encoding::Msgpack,
+            Self::HubJson | Self::HubSse | Self::HubPollJson => Encoding::HubJson,
+            Self::HubMsgpack | Self::HubPollMsgpack => Encoding::HubMsgpack,
         }
     }
 
@@ -85,13 +87,72 @@ impl Format {
     }
 }
 
-/// How an object is written.
+/// How an object is written. SignalR's clients may want some values in another form than others do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encoding {
     /// JSON text (RFC 8259).
     Json,
     /// MessagePack.
     Msgpack,
+    /// JSON text for SignalR's JSON hub protocol.
+    HubJson,
+    /// MessagePack for SignalR's MessagePack hub protocol.
+    HubMsgpack,
+}
+
+impl Encoding {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Json, Self::Msgpack, Self::HubJson, Self::HubMsgpack];
+
+    /// A format that carries it.
+    pub const fn format(self) -> Format {
+        match self {
+            Self::Json => Format::Raw,
+            Self::Msgpack => Format::RawMsgpack,
+            Self::HubJson => Format::HubJson,
+            Self::HubMsgpack => Format::HubMsgpack,
+        }
+    }
+}
+
+/// An object in the encodings that the formats in use need; they are taken as they are, nothing is checked again.
+///
+/// JSON must be UTF-8. Where SignalR's form is no other, both are the same slice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Encoded<'a> {
+    /// JSON text.
+    pub json: Option<&'a [u8]>,
+    /// MessagePack.
+    pub msgpack: Option<&'a [u8]>,
+    /// JSON text for SignalR.
+    pub hub_json: Option<&'a [u8]>,
+    /// MessagePack for SignalR.
+    pub hub_msgpack: Option<&'a [u8]>,
+}
+
+impl<'a> Encoded<'a> {
+    /// An object that SignalR's clients get as everybody else does.
+    #[must_use]
+    pub const fn alike(json: Option<&'a [u8]>, msgpack: Option<&'a [u8]>) -> Self {
+        Self { json, msgpack, hub_json: json, hub_msgpack: msgpack }
+    }
+
+    /// The bytes of one encoding.
+    #[must_use]
+    pub const fn of(self, encoding: Encoding) -> Option<&'a [u8]> {
+        match encoding {
+            Encoding::Json => self.json,
+            Encoding::Msgpack => self.msgpack,
+            Encoding::HubJson => self.hub_json,
+            Encoding::HubMsgpack => self.hub_msgpack,
+        }
+    }
+
+    /// Bytes of the longest.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        Encoding::ALL.into_iter().filter_map(|encoding| self.of(encoding)).map(<[u8]>::len).max().unwrap_or(0)
+    }
 }
 
 /// What was published.
@@ -101,30 +162,19 @@ pub enum Payload<'a> {
     Text(&'a str),
     /// Bytes as they stand.
     Binary(&'a [u8]),
-    /// An object in the encodings that the formats in use need; they are taken as they are, nothing is checked again.
-    Object {
-        /// JSON text, which must be UTF-8.
-        json: Option<&'a [u8]>,
-        /// MessagePack.
-        msgpack: Option<&'a [u8]>,
-    },
+    /// An object in the encodings that the formats in use need.
+    Object(Encoded<'a>),
     /// As [`Payload::Object`], an array: on a hub protocol each member is an argument of its own.
-    Arguments {
-        /// JSON text, which must be UTF-8.
-        json: Option<&'a [u8]>,
-        /// MessagePack.
-        msgpack: Option<&'a [u8]>,
-    },
+    Arguments(Encoded<'a>),
 }
 
 impl Payload<'_> {
     /// Bits of the formats that it can be written in.
     #[must_use]
     pub fn formats(&self) -> u16 {
-        let has = |encoding| match (*self, encoding) {
-            (Self::Text(_) | Self::Binary(_), _) => true,
-            (Self::Object { json, .. } | Self::Arguments { json, .. }, Encoding::Json) => json.is_some(),
-            (Self::Object { msgpack, .. } | Self::Arguments { msgpack, .. }, Encoding::Msgpack) => msgpack.is_some(),
+        let has = |encoding| match *self {
+            Self::Text(_) | Self::Binary(_) => true,
+            Self::Object(encoded) | Self::Arguments(encoded) => encoded.of(encoding).is_some(),
         };
         Format::ALL.into_iter().filter(|format| has(format.encoding())).fold(0, |bits, format| bits | format.bit())
     }
@@ -219,15 +269,14 @@ pub fn write_frame(
 
 fn body_of<'a>(format: Format, payload: &Payload<'a>) -> Result<Body<'a>, MissingEncoding> {
     let encoding = format.encoding();
-    let missing = MissingEncoding { format, encoding };
-    match (*payload, encoding) {
-        (Payload::Text(text), _) => Ok(Body::Text(text.as_bytes())),
-        (Payload::Binary(bytes), _) => Ok(Body::Binary(bytes)),
-        (Payload::Object { json, .. } | Payload::Arguments { json, .. }, Encoding::Json) => {
-            json.map(Body::Text).ok_or(missing)
-        }
-        (Payload::Object { msgpack, .. } | Payload::Arguments { msgpack, .. }, Encoding::Msgpack) => {
-            msgpack.map(Body::Binary).ok_or(missing)
-        }
-    }
+    let encoded = match *payload {
+        Payload::Text(text) => return Ok(Body::Text(text.as_bytes())),
+        Payload::Binary(bytes) => return Ok(Body::Binary(bytes)),
+        Payload::Object(encoded) | Payload::Arguments(encoded) => encoded,
+    };
+    let bytes = encoded.of(encoding).ok_or(MissingEncoding { format, encoding })?;
+    Ok(match encoding {
+        Encoding::Json | Encoding::HubJson => Body::Text(bytes),
+        Encoding::Msgpack | Encoding::HubMsgpack => Body::Binary(bytes),
+    })
 }

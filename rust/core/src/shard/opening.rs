@@ -7,7 +7,7 @@ use smallvec::{SmallVec, smallvec};
 use super::Shard;
 use super::connection::{Asked, Phase};
 use super::hub::{UNCACHED, accepts_event_stream};
-use super::query::MSGPACK;
+use super::query::{MSGPACK, no_msgpack};
 use super::refusal::Refusal;
 use super::socket;
 use crate::channel::Watched;
@@ -139,6 +139,9 @@ impl Shard {
         self.check_may_open(head)?;
         let mut query = self.read_query(head)?;
         let subprotocol = offered_subprotocols(head).any(|name| name == MSGPACK).then_some(MSGPACK);
+        if subprotocol.is_some() && !self.settings.speaks_msgpack {
+            return Err(Refusal::new(400, no_msgpack("subprotocol")));
+        }
         query.is_msgpack |= subprotocol.is_some();
         let is_left = subprotocol.is_none() && offered_subprotocols(head).next().is_some();
         if is_left && !self.settings.asks_opening && !self.has_told_of_subprotocols {

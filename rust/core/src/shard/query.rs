@@ -61,6 +61,7 @@ impl Shard {
                     query.channels.push(name.to_owned());
                 }
                 ("format", "json") => query.is_msgpack = false,
+                ("format", MSGPACK) if !self.settings.speaks_msgpack => return Err(bad(no_msgpack("format"))),
                 ("format", MSGPACK) => query.is_msgpack = true,
                 ("format", other) => return Err(bad(format!("format {other:?}: there are json and msgpack"))),
                 ("envelope", "1" | "true") => query.is_enveloped = true,
@@ -87,6 +88,11 @@ impl Shard {
         }
         Ok(query)
     }
+}
+
+/// What a client is told that asks for MessagePack where it is off.
+pub(super) fn no_msgpack(asked_by: &str) -> String {
+    format!("{asked_by} {MSGPACK:?}: this hub has json alone")
 }
 
 /// What a client is told that wants to begin nowhere.

@@ -37,8 +37,6 @@ pub(super) enum Step {
     Index(usize),
     /// A key, as text.
     Key(String),
-    /// A key of another type, as one reads it.
-    Other(String),
 }
 
 impl EncodeError {
@@ -121,7 +119,11 @@ impl EncodeError {
             Why::UnsupportedValue(message) => {
                 (UNSUPPORTED_VALUE.import(py, "fanwire.errors", "UnsupportedValue"), message)
             }
-            Why::Raised(error) => return error,
+            Why::Raised(error) => {
+                // As much as can be done for it: the exception is somebody else's.
+                drop(error.value(py).call_method1("add_note", (format!("raised while {path} was encoded"),)));
+                return error;
+            }
         };
         match class {
             Ok(class) => PyErr::from_type(class.clone(), (message, path)),
@@ -135,7 +137,6 @@ impl Step {
         // Writing to a String cannot fail.
         let _ = match self {
             Self::Index(index) => write!(path, "[{index}]"),
-            Self::Other(text) => write!(path, "[{text}]"),
             Self::Key(key) if is_plain_name(key) => write!(path, ".{key}"),
             Self::Key(key) => match key.char_indices().nth(KEY_CHARS_SHOWN) {
                 Some((end, _)) => write!(path, "[\"{}…\"]", &key[..end]),

@@ -4,181 +4,165 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::error::{EncodeError, Step};
-use super::msgpack::datetime_class;
-use super::walk::{Format, Kind, unsupported};
-use pyo3::ffi;
-use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
+use super::error::Step;
+use super::forms::{DecimalForm, DurationForm, Forms};
+use super::lower::Duration;
+use super::walk::{Key, Sink};
 
-use crate::buffer;
+/// RFC 8259.
+pub(super) struct Json {
+    pub(super) out: Vec<u8>,
+    forms: Forms,
+}
 
-/// RFC 8259; for hubs as .NET writes it: bytes as base64, a `datetime` as ISO 8601.
-pub(super) struct Json<const IS_FOR_HUBS: bool>;
+impl Json {
+    pub(super) fn new(forms: Forms) -> Self {
+        Self { out: Vec::with_capacity(super::CAPACITY_START), forms }
+    }
 
-impl<const IS_FOR_HUBS: bool> Format for Json<IS_FOR_HUBS> {
-    const NAME: &'static str = "JSON";
+    fn quoted(&mut self, text: &[u8]) {
+        quoted::<false>(&mut self.out, 0, text);
+    }
+}
+
+impl Sink for Json {
+    const WANTS_SECONDS: bool = false;
 
     #[inline(always)]
-    fn null(out: &mut Vec<u8>) {
-        short(out, *b"null\0\0\0\0", 4);
+    fn null(&mut self) {
+        short(&mut self.out, *b"null\0\0\0\0", 4);
     }
 
     #[inline(always)]
-    fn boolean(out: &mut Vec<u8>, value: bool) {
-        short(out, if value { *b"true\0\0\0\0" } else { *b"false\0\0\0" }, 5 - usize::from(value));
+    fn boolean(&mut self, value: bool) {
+        short(&mut self.out, if value { *b"true\0\0\0\0" } else { *b"false\0\0\0" }, 5 - usize::from(value));
     }
 
     #[inline(always)]
-    fn int(out: &mut Vec<u8>, value: i64) {
+    fn int(&mut self, value: i64) {
         if (0..100).contains(&value) {
             let tens = value as u8 / 10;
             let digits = [b'0' + tens, b'0' + value as u8 % 10];
             let [first, second] = if tens == 0 { [digits[1], 0] } else { digits };
-            short(out, [first, second, 0, 0, 0, 0, 0, 0], 1 + usize::from(tens != 0));
+            short(&mut self.out, [first, second, 0, 0, 0, 0, 0, 0], 1 + usize::from(tens != 0));
         } else {
-            out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+            self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+        }
+    }
+
+    fn unsigned(&mut self, value: u64) {
+        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    fn digits(&mut self, digits: &[u8]) {
+        self.out.extend_from_slice(digits);
+    }
+
+    #[inline(always)]
+    fn float(&mut self, value: f64) {
+        if !float_of_few_places(&mut self.out, value) {
+            self.out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes());
         }
     }
 
     #[inline(always)]
-    fn float(out: &mut Vec<u8>, value: f64) -> Result<(), EncodeError> {
-        if !value.is_finite() {
-            return Err(not_finite(value));
+    fn text(&mut self, text: &[u8]) {
+        quoted::<false>(&mut self.out, 0, text);
+    }
+
+    fn binary(&mut self, bytes: &[u8]) {
+        self.quoted(STANDARD.encode(bytes).as_bytes());
+    }
+
+    fn instant(&mut self, text: &[u8], _since: (i64, u32)) {
+        self.quoted(text);
+    }
+
+    fn decimal(&mut self, digits: &[u8]) {
+        match self.forms.decimal {
+            DecimalForm::Text => self.quoted(digits),
+            DecimalForm::Number => self.out.extend_from_slice(digits),
         }
-        if !float_of_few_places(out, value) {
-            out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes());
+    }
+
+    fn duration(&mut self, duration: &Duration) {
+        match self.forms.duration {
+            DurationForm::Iso8601 => self.quoted(duration.iso8601.as_bytes()),
+            DurationForm::Dotnet => self.quoted(duration.dotnet().as_bytes()),
         }
-        Ok(())
     }
 
     #[inline(always)]
-    fn text(out: &mut Vec<u8>, text: &[u8]) -> Result<(), EncodeError> {
-        quoted::<false>(out, 0, text);
-        Ok(())
-    }
-
-    /// An `int` beyond `i64`, as digits; for hubs [`text_of`], too; nothing else.
-    fn other(out: &mut Vec<u8>, object: &Bound<'_, PyAny>, kind: Kind) -> Result<(), EncodeError> {
-        if kind != Kind::Int {
-            let text = if IS_FOR_HUBS { text_of(object)? } else { None };
-            let text = text.ok_or_else(|| unsupported::<Self>(object))?;
-            return Self::text(out, text.as_bytes());
-        }
-        // SAFETY: an int, held by the caller; its class's own __str__ and __index__ are not asked. The result is a new
-        // str, or null with an exception.
-        let digits = unsafe { Bound::from_owned_ptr_or_err(object.py(), ffi::PyNumber_ToBase(object.as_ptr(), 10)) };
-        let digits = digits.map_err(|error| EncodeError::value(object.py(), error))?;
-        out.extend_from_slice(digits.extract::<&str>().map_err(EncodeError::raised)?.as_bytes());
-        Ok(())
+    fn array_start(&mut self, _count: usize) {
+        self.out.push(b'[');
     }
 
     #[inline(always)]
-    fn array_start(out: &mut Vec<u8>, _count: usize) -> Result<(), EncodeError> {
-        out.push(b'[');
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn item(out: &mut Vec<u8>, index: usize) {
+    fn item(&mut self, index: usize) {
         if index != 0 {
-            out.push(b',');
+            self.out.push(b',');
         }
     }
 
     #[inline(always)]
-    fn array_end(out: &mut Vec<u8>) {
-        out.push(b']');
+    fn array_end(&mut self) {
+        self.out.push(b']');
     }
 
     #[inline(always)]
-    fn map_start(out: &mut Vec<u8>, _count: usize) -> Result<(), EncodeError> {
-        out.push(b'{');
-        Ok(())
+    fn map_start(&mut self, _count: usize) {
+        self.out.push(b'{');
     }
 
     #[inline(always)]
-    fn text_key(out: &mut Vec<u8>, index: usize, text: &[u8]) -> Result<(), EncodeError> {
-        quoted::<true>(out, index, text);
-        Ok(())
+    fn text_key(&mut self, index: usize, text: &[u8]) {
+        quoted::<true>(&mut self.out, index, text);
     }
 
-    /// Coerces as `json.dumps` does.
-    fn other_key(
-        out: &mut Vec<u8>,
-        index: usize,
-        key: &Bound<'_, PyAny>,
-        kind: Kind,
-        _depth: usize,
-    ) -> Result<(), EncodeError> {
-        out.extend_from_slice(if index == 0 { b"\"" } else { b",\"" });
-        match kind {
-            Kind::Float => float_key(out, key)?,
-            Kind::Int | Kind::Boolean | Kind::Null => super::walk::walk::<Self>(key, out)?,
-            _ => {
-                let class = super::walk::class_name(key);
-                let message = format!("keys must be str, int, float, bool or None, not {class}");
-                return Err(EncodeError::unsupported_type(message));
+    /// Numbers as values have them; `None` and `bool` as `json.dumps` writes them.
+    fn other_key(&mut self, index: usize, key: &Key<'_>) {
+        match key {
+            Key::Instant(text, _) => return self.text_key(index, text),
+            Key::Binary(bytes) => return self.text_key(index, STANDARD.encode(bytes).as_bytes()),
+            Key::Duration(duration) => {
+                let text = match self.forms.duration {
+                    DurationForm::Iso8601 => duration.iso8601.clone(),
+                    DurationForm::Dotnet => duration.dotnet(),
+                };
+                return self.text_key(index, text.as_bytes());
             }
+            _ => self.out.extend_from_slice(if index == 0 { b"\"" } else { b",\"" }),
         }
-        out.extend_from_slice(b"\":");
-        Ok(())
+        match *key {
+            Key::Int(value) => self.int(value),
+            Key::Unsigned(value) => self.unsigned(value),
+            Key::Digits(digits) => self.digits(digits),
+            Key::Float(value) => self.float(value),
+            Key::Boolean(value) => self.boolean(value),
+            _ => self.null(),
+        }
+        self.out.extend_from_slice(b"\":");
     }
 
     #[inline(always)]
-    fn map_end(out: &mut Vec<u8>) {
-        out.push(b'}');
+    fn map_end(&mut self) {
+        self.out.push(b'}');
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.out.len()
     }
 
     /// The text between the quotes, escapes as they are.
-    fn step(key: &[u8]) -> Step {
+    #[cold]
+    fn step(&self, start: usize, end: usize) -> Step {
+        let key = &self.out[start..end];
         let key = key.strip_prefix(b",").unwrap_or(key);
         let key = key.strip_prefix(b"\"").unwrap_or(key);
         let key = key.strip_suffix(b"\":").unwrap_or(key);
         Step::Key(String::from_utf8_lossy(key).into_owned())
     }
-}
-
-#[cold]
-/// The text that .NET has for bytes of any kind, and for a `datetime`.
-fn text_of(object: &Bound<'_, PyAny>) -> Result<Option<String>, EncodeError> {
-    let py = object.py();
-    if let Ok(bytes) = object.cast::<PyBytes>() {
-        return Ok(Some(STANDARD.encode(bytes.as_bytes())));
-    }
-    if object.is_instance_of::<PyByteArray>() || object.is_instance_of::<PyMemoryView>() {
-        let bytes = buffer::copy(object).map_err(|error| EncodeError::value(py, error))?;
-        return Ok(Some(STANDARD.encode(bytes)));
-    }
-    if object.is_instance(datetime_class(py).map_err(EncodeError::raised)?).map_err(EncodeError::raised)? {
-        let text = object.call_method0("isoformat").and_then(|text| text.extract::<String>());
-        let text = text.map_err(EncodeError::raised)?;
-        return Ok(Some(text.strip_suffix("+00:00").map_or_else(|| text.clone(), |utc| format!("{utc}Z"))));
-    }
-    Ok(None)
-}
-
-fn not_finite(value: f64) -> EncodeError {
-    let name = if value.is_nan() {
-        "nan"
-    } else if value > 0.0 {
-        "inf"
-    } else {
-        "-inf"
-    };
-    EncodeError::unsupported_value(format!("float {name} is not JSON serializable"))
-}
-
-/// A key's float, exactly as `repr` has it: here the digits are a name, and `1e+16` is another than `1e16`.
-fn float_key(out: &mut Vec<u8>, key: &Bound<'_, PyAny>) -> Result<(), EncodeError> {
-    // SAFETY: a float (or derived), held by the caller.
-    let value = unsafe { ffi::PyFloat_AsDouble(key.as_ptr()) };
-    if !value.is_finite() {
-        return Err(not_finite(value));
-    }
-    let text = pyo3::types::PyFloat::new(key.py(), value).repr().map_err(EncodeError::raised)?;
-    out.extend_from_slice(text.extract::<&str>().map_err(EncodeError::raised)?.as_bytes());
-    Ok(())
 }
 
 /// Prices, odds and percentages: at most three digits after the point and twelve before. Says whether it wrote.

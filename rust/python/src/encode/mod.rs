@@ -1,23 +1,33 @@
-//! A Python object to JSON or MessagePack bytes, one walk, appended to a `Vec<u8>`.
+//! A Python object to JSON or MessagePack bytes.
 //!
-//! [`walk`] knows Python's objects and no format; [`json`](mod@json) and [`msgpack`](mod@msgpack) know a format's bytes
-//! and, but for the few types that only one of them has, no object. What they accept and refuse is what users of
-//! Python's `json` and `msgpack` expect. Three things differ: NaN and infinities are refused in JSON, nesting ends at
-//! [`DEPTH_MAX`], an aware `datetime` is a MessagePack timestamp (extension -1) without being asked for.
+//! [`walk`] knows Python's objects and no format; [`json`] and [`msgpack`] know a format's bytes and no object. The walk
+//! refuses, for every format, what one of the hub's formats has no form for: whether an object can be published depends
+//! on the object and on the [`Encoder`], never on who listens (`docs/decisions/0007-what-can-be-published-never-depends-on-who-listens.md`).
+//! The forms are msgspec's; what .NET reads otherwise has a form of its own for SignalR's clients.
 //!
-//! An error leaves what was written so far in the buffer: who called truncates or drops it. No input panics.
-#![allow(unsafe_code)] // the walk reads borrowed references; the formats write behind one capacity check
+//! No input panics.
+#![allow(unsafe_code)] // the walk reads borrowed references; JSON writes behind one capacity check
 
 mod error;
+mod forms;
 mod json;
+mod kind;
+mod lower;
 mod msgpack;
+mod pair;
 mod walk;
 
 pub(crate) use error::EncodeError;
-pub(crate) use walk::has_buffer;
+pub(crate) use kind::{has_buffer, is_plain};
 
+use fanwire_core::protocol::Encoding;
+use forms::Forms;
+use json::Json;
+use msgpack::MessagePack;
+use pair::Pair;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use walk::{Sink, Walk};
 
 /// Containers inside one another, the outermost counted; one more is refused, and so every circle is.
 pub(crate) const DEPTH_MAX: usize = 128;
@@ -25,59 +35,148 @@ pub(crate) const DEPTH_MAX: usize = 128;
 /// Bytes set aside before an object's size is known: glibc serves them from the thread's own cache.
 const CAPACITY_START: usize = 1024;
 
-/// Appends `object` to `out` as JSON (RFC 8259): UTF-8, no spaces, nothing escaped that needn't be.
-///
-/// Takes `dict`, `list`, `tuple`, `str`, `int`, `float`, `bool`, `None` and what derives from them. Keys of a `dict`
-/// that are `int`, `float`, `bool` or `None` become strings as `json.dumps` makes them. An `int` may have any size; a
-/// `float` is written with the fewest digits that read back as the same number.
-///
-/// # Errors
-/// `UnsupportedType` for any other type, of a value or of a key. `UnsupportedValue` for NaN and infinities, a lone
-/// surrogate, an `int` over `sys.set_int_max_str_digits`, nesting over [`DEPTH_MAX`], and a container that changes
-/// meanwhile. What Python code of a `dict`'s subclass (`items`) raises passes through.
-pub(crate) fn json(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    walk::walk::<json::Json<false>>(object, out)
+/// How a hub writes objects.
+#[pyclass(frozen, module = "fanwire._engine")]
+pub(crate) struct Encoder {
+    /// `function(object)` gives what stands for an object of a class that has no form here.
+    hook: Option<Py<PyAny>>,
+    /// MessagePack is one of the hub's formats: what it cannot hold is refused.
+    pub(crate) has_msgpack: bool,
+    plain: Forms,
+    hub: Forms,
 }
 
-/// Appends `object` to `out` as [`json`](fn@json) does, and takes bytes, as base64, and `datetime`, as ISO 8601, too.
-///
-/// # Errors
-/// Those of [`json`](fn@json).
-pub(crate) fn hub_json(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    walk::walk::<json::Json<true>>(object, out)
+/// The hub that has no options.
+pub(crate) static DEFAULT: Encoder = Encoder { hook: None, has_msgpack: true, plain: Forms::PLAIN, hub: Forms::DOTNET };
+
+#[pymethods]
+impl Encoder {
+    #[new]
+    #[pyo3(signature = (*, hook = None, msgpack = true, decimal = None, duration = None))]
+    fn new(hook: Option<Py<PyAny>>, msgpack: bool, decimal: Option<&str>, duration: Option<&str>) -> PyResult<Self> {
+        let [plain, hub] = [Forms::PLAIN, Forms::DOTNET].map(|forms| forms.with(decimal, duration));
+        Ok(Self { hook, has_msgpack: msgpack, plain: plain?, hub: hub? })
+    }
+
+    /// `data` as JSON, for SignalR's clients with `hub`.
+    #[pyo3(signature = (data, *, hub = false))]
+    pub(crate) fn json<'py>(&self, data: &Bound<'py, PyAny>, hub: bool) -> PyResult<Bound<'py, PyBytes>> {
+        let encoding = if hub { Encoding::HubJson } else { Encoding::Json };
+        Ok(PyBytes::new(data.py(), &self.encode(data, encoding)?))
+    }
+
+    /// `data` as MessagePack, for SignalR's clients with `hub`.
+    #[pyo3(signature = (data, *, hub = false))]
+    pub(crate) fn msgpack<'py>(&self, data: &Bound<'py, PyAny>, hub: bool) -> PyResult<Bound<'py, PyBytes>> {
+        let encoding = if hub { Encoding::HubMsgpack } else { Encoding::Msgpack };
+        Ok(PyBytes::new(data.py(), &self.encode(data, encoding)?))
+    }
 }
 
-/// Appends `object` to `out` as MessagePack, each value in its smallest form: the bytes of `msgpack.packb(object)`.
-///
-/// Takes what [`json`](fn@json) takes, and `bytes`, `bytearray` and `memoryview` as bin; keys of a `dict` may be anything
-/// that is accepted as a value. A `datetime` that knows its offset becomes a timestamp (extension -1), as with
-/// `packb(…, datetime=True)`. NaN and infinities are float64 like any other.
-///
-/// # Errors
-/// `UnsupportedType` for any other type. `UnsupportedValue` for an `int` outside -2**63 to 2**64 - 1, a lone surrogate, a
-/// naive `datetime`, more than 2**32 - 1 bytes or entries, nesting over [`DEPTH_MAX`], and a container that changes
-/// meanwhile. What Python code of a `dict`'s subclass or of a `tzinfo` raises passes through.
-pub(crate) fn msgpack(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    walk::walk::<msgpack::MessagePack>(object, out)
+/// What was written in one walk.
+#[derive(Default)]
+pub(crate) struct Written {
+    pub(crate) json: Option<Vec<u8>>,
+    pub(crate) msgpack: Option<Vec<u8>>,
+    pub(crate) hub_json: Option<Vec<u8>>,
+    pub(crate) hub_msgpack: Option<Vec<u8>>,
+    /// SignalR's clients get what others get: of each two only one was written, for both.
+    pub(crate) is_alike: bool,
 }
 
-/// [`json`](fn@json) as a new `bytes` object.
-pub(crate) fn json_bytes<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    bytes_of(object, json)
+impl Encoder {
+    /// `object` in one encoding, after the same checks as for any.
+    ///
+    /// # Errors
+    /// `UnsupportedType` and `UnsupportedValue` with the path, the same for every encoding; what Python code raises.
+    pub(crate) fn encode(&self, object: &Bound<'_, PyAny>, encoding: Encoding) -> PyResult<Vec<u8>> {
+        let result = match encoding {
+            Encoding::Json => return self.json_of(object, self.plain),
+            Encoding::HubJson => self.walk(object, Json::new(self.hub)).map(|(sink, _)| sink.out),
+            Encoding::Msgpack => self.walk(object, MessagePack::new(self.plain)).map(|(sink, _)| sink.out),
+            Encoding::HubMsgpack => self.walk(object, MessagePack::new(self.hub)).map(|(sink, _)| sink.out),
+        };
+        result.map_err(|error| self.explain(object, error))
+    }
+
+    /// `object` in the encodings that are asked for, in one walk.
+    ///
+    /// # Errors
+    /// Those of [`encode`](Self::encode).
+    pub(crate) fn write(&self, object: &Bound<'_, PyAny>, wanted: &[Encoding]) -> PyResult<Written> {
+        let wants = |encoding| wanted.contains(&encoding);
+        let is_plain = wants(Encoding::Json) || wants(Encoding::Msgpack);
+        let is_hub = wants(Encoding::HubJson) || wants(Encoding::HubMsgpack);
+        let forms = if is_plain { self.plain } else { self.hub };
+        let has_json = wants(Encoding::Json) || wants(Encoding::HubJson);
+        let has_msgpack = wants(Encoding::Msgpack) || wants(Encoding::HubMsgpack);
+        let written = match (has_json, has_msgpack) {
+            (true, true) => self
+                .walk(object, Pair(Json::new(forms), MessagePack::new(forms)))
+                .map(|(Pair(json, msgpack), has_forms)| (Some(json.out), Some(msgpack.out), has_forms)),
+            (false, true) => self
+                .walk(object, MessagePack::new(forms))
+                .map(|(msgpack, has_forms)| (None, Some(msgpack.out), has_forms)),
+            _ => self.walk(object, Json::new(forms)).map(|(json, has_forms)| (Some(json.out), None, has_forms)),
+        };
+        let (json, msgpack, has_forms) = written.map_err(|error| self.explain(object, error))?;
+        match (has_forms, is_plain && is_hub) {
+            (false, _) => Ok(Written { json, msgpack, is_alike: true, ..Written::default() }),
+            (true, true) => self.write_all(object),
+            (true, false) if is_plain => Ok(Written { json, msgpack, ..Written::default() }),
+            (true, false) => Ok(Written { hub_json: json, hub_msgpack: msgpack, ..Written::default() }),
+        }
+    }
+
+    /// `object` in every encoding that the hub has, in one walk.
+    ///
+    /// # Errors
+    /// Those of [`encode`](Self::encode).
+    pub(crate) fn write_all(&self, object: &Bound<'_, PyAny>) -> PyResult<Written> {
+        let jsons = Pair(Json::new(self.plain), Json::new(self.hub));
+        let written = if self.has_msgpack {
+            let msgpacks = Pair(MessagePack::new(self.plain), MessagePack::new(self.hub));
+            self.walk(object, Pair(jsons, msgpacks)).map(|(Pair(jsons, msgpacks), _)| (jsons, Some(msgpacks)))
+        } else {
+            self.walk(object, jsons).map(|(jsons, _)| (jsons, None))
+        };
+        let (Pair(json, hub_json), msgpacks) = written.map_err(|error| self.explain(object, error))?;
+        let (msgpack, hub_msgpack) = msgpacks.map(|Pair(plain, hub)| (plain.out, hub.out)).unzip();
+        Ok(Written { json: Some(json.out), hub_json: Some(hub_json.out), msgpack, hub_msgpack, is_alike: false })
+    }
+
+    fn json_of(&self, object: &Bound<'_, PyAny>, forms: Forms) -> PyResult<Vec<u8>> {
+        match self.walk(object, Json::new(forms)) {
+            Ok((sink, _)) => Ok(sink.out),
+            Err(error) => Err(error.into_pyerr(object.py())),
+        }
+    }
+
+    fn walk<S: Sink>(&self, object: &Bound<'_, PyAny>, sink: S) -> Result<(S, bool), EncodeError> {
+        let mut walk = Walk::new(self, sink);
+        walk.walk(object, 0)?;
+        Ok((walk.sink, walk.has_forms))
+    }
+
+    /// The exception for a refusal, its path as plain JSON has the keys, whatever was written.
+    #[cold]
+    fn explain(&self, object: &Bound<'_, PyAny>, error: EncodeError) -> PyErr {
+        self.json_of(object, self.plain).err().unwrap_or_else(|| error.into_pyerr(object.py()))
+    }
 }
 
-/// [`msgpack`](fn@msgpack) as a new `bytes` object.
-pub(crate) fn msgpack_bytes<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    bytes_of(object, msgpack)
-}
+impl Written {
+    /// Bytes of the longest.
+    pub(crate) fn bytes(&self) -> usize {
+        let all = [&self.json, &self.msgpack, &self.hub_json, &self.hub_msgpack];
+        all.into_iter().flatten().map(Vec::len).max().unwrap_or(0)
+    }
 
-fn bytes_of<'py>(
-    object: &Bound<'py, PyAny>,
-    encode: impl Fn(&Bound<'_, PyAny>, &mut Vec<u8>) -> Result<(), EncodeError>,
-) -> PyResult<Bound<'py, PyBytes>> {
-    let mut out = Vec::with_capacity(CAPACITY_START);
-    match encode(object, &mut out) {
-        Ok(()) => Ok(PyBytes::new(object.py(), &out)),
-        Err(error) => Err(error.into_pyerr(object.py())),
+    /// How many times longer one of the other encodings can be, at most.
+    ///
+    /// From JSON: `0.5,` is four bytes, and nine in MessagePack. From MessagePack: a key `False` is one byte, and
+    /// `"false":` eight.
+    pub(crate) fn growth_max(&self) -> usize {
+        if self.json.is_some() || self.hub_json.is_some() { 3 } else { 8 }
     }
 }

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{HubMessage, HubProtocol, write_message};
-use crate::protocol::{Format, Payload, raw};
+use crate::protocol::{Encoded, Format, Payload, raw};
 
 /// The target of a publication that names no event, as browsers call the event of a record that names none.
 pub const TARGET: &str = "message";
@@ -18,7 +18,7 @@ pub(crate) fn publication_bytes_max(payload: &Payload<'_>, event: Option<&str>, 
     let growth = match payload {
         Payload::Text(_) => 6, // each byte as \u00XX
         Payload::Binary(_) => 2,
-        Payload::Object { .. } | Payload::Arguments { .. } => 1,
+        Payload::Object(_) | Payload::Arguments(_) => 1,
     };
     let lines = if growth == 1 { line_count(payload) * "data: \r\n".len() } else { 0 };
     bytes * growth + lines + event.unwrap_or(TARGET).len() * 6 + ENVELOPE_BYTES
@@ -26,10 +26,10 @@ pub(crate) fn publication_bytes_max(payload: &Payload<'_>, event: Option<&str>, 
 
 fn line_count(payload: &Payload<'_>) -> usize {
     match payload {
-        Payload::Object { json: Some(json), .. } | Payload::Arguments { json: Some(json), .. } => {
-            memchr::memchr_iter(b'\n', json).count()
+        Payload::Object(encoded) | Payload::Arguments(encoded) => {
+            encoded.hub_json.map_or(0, |json| memchr::memchr_iter(b'\n', json).count())
         }
-        _ => 0,
+        Payload::Text(_) | Payload::Binary(_) => 0,
     }
 }
 
@@ -47,15 +47,17 @@ pub fn write_publication(protocol: HubProtocol, payload: &Payload<'_>, event: Op
 /// The raw array of arguments that a payload is in a hub protocol.
 pub fn arguments_of<'a>(protocol: HubProtocol, payload: &Payload<'a>) -> Cow<'a, [u8]> {
     match (protocol, *payload) {
-        (HubProtocol::Json, Payload::Arguments { json: Some(json), .. }) => Cow::Borrowed(json),
-        (HubProtocol::MessagePack, Payload::Arguments { msgpack: Some(msgpack), .. }) => Cow::Borrowed(msgpack),
+        (HubProtocol::Json, Payload::Arguments(Encoded { hub_json: Some(json), .. })) => Cow::Borrowed(json),
+        (HubProtocol::MessagePack, Payload::Arguments(Encoded { hub_msgpack: Some(msgpack), .. })) => {
+            Cow::Borrowed(msgpack)
+        }
         (HubProtocol::Json, payload) => {
             let mut array = vec![b'['];
             match payload {
                 Payload::Text(text) => super::object::write_text(&mut array, text),
                 Payload::Binary(bytes) => super::object::write_text(&mut array, &STANDARD.encode(bytes)),
-                Payload::Object { json, .. } | Payload::Arguments { json, .. } => {
-                    array.extend_from_slice(json.unwrap_or(b"null"));
+                Payload::Object(encoded) | Payload::Arguments(encoded) => {
+                    array.extend_from_slice(encoded.hub_json.unwrap_or(b"null"));
                 }
             }
             array.push(b']');
@@ -66,8 +68,8 @@ pub fn arguments_of<'a>(protocol: HubProtocol, payload: &Payload<'a>) -> Cow<'a,
             match payload {
                 Payload::Text(text) => super::msgpack::write_str(&mut array, text),
                 Payload::Binary(bytes) => super::msgpack::write_bin(&mut array, bytes),
-                Payload::Object { msgpack, .. } | Payload::Arguments { msgpack, .. } => {
-                    array.extend_from_slice(msgpack.unwrap_or(&[0xc0]));
+                Payload::Object(encoded) | Payload::Arguments(encoded) => {
+                    array.extend_from_slice(encoded.hub_msgpack.unwrap_or(&[0xc0]));
                 }
             }
             Cow::Owned(array)

@@ -77,10 +77,11 @@ impl Shard {
                     match record {
                         None => break,
                         Some(record) if has_shaken_hands => hear(protocol, record, is_relayed),
-                        Some(record) => Heard::Handshake(handshake::parse_request(
-                            record,
-                            &[HubProtocol::Json, HubProtocol::MessagePack],
-                        )),
+                        Some(record) => {
+                            let known = [HubProtocol::Json, HubProtocol::MessagePack];
+                            let has_msgpack = self.settings.speaks_msgpack || is_relayed;
+                            Heard::Handshake(handshake::parse_request(record, &known[..1 + usize::from(has_msgpack)]))
+                        }
                     }
                 }
                 Err(error) if has_shaken_hands => Heard::Broken(error.to_string()),
