@@ -1,0 +1,87 @@
+"""Each step of docs/tutorial.md is a program that runs, and does what the page says."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import anyio
+import fanwire
+import pytest
+from fanwire.testing import HubServer, NotAccepted, serving
+from support.waiting import until
+
+pytestmark = pytest.mark.anyio
+PAGE = Path(__file__).parent.parent / "docs" / "tutorial.md"
+ADDRESS = "127.0.0.1:8000"
+
+
+def step(number: int, address: str = ADDRESS) -> dict[str, Any]:
+    """The names of a step's program, which listens at `address` once it is started."""
+    source = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)[number - 1]
+    assert source.endswith(("    anyio.run(main)\n", f'    hub.run("{ADDRESS}")\n'))
+    names: dict[str, Any] = {"__name__": f"step_{number}"}
+    exec(compile(source.replace(ADDRESS, address), f"{PAGE.name}, step {number}", "exec"), names)
+    return names
+
+
+async def test_1_publishes_and_2_says_what_may_be(tmp_path: Path) -> None:
+    for number, channel, expected in ((1, "count", {"now": 0}), (2, "odds:7", {"home": 1.85})):
+        address = f"unix:{tmp_path}/hub{number}"
+        program = step(number, address)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(program["main"])
+            await until(Path(address.removeprefix("unix:")).is_socket)
+            async with HubServer(program["hub"], address).connect(f"/ws?channel={channel}") as client:
+                first = await client.receive()
+                assert first.keys() == expected.keys()
+            tasks.cancel_scope.cancel()
+
+
+async def test_3_asks_who_it_is() -> None:
+    async with serving(step(3)["hub"]) as server:
+        async with server.connect(headers={"Cookie": "session=c2Vzc2lvbg"}) as client:
+            assert await client.receive() == "welcome, ann"
+        with pytest.raises(NotAccepted, match="401: sign in first"):
+            async with server.connect():
+                raise AssertionError
+
+
+async def test_4_asks_what_they_may_watch() -> None:
+    async with serving(step(4)["hub"], origins=None) as server:
+        async with server.connect("/ws?channel=odds:7") as client:
+            with pytest.raises(fanwire.CallFailed, match="not authorized for channel 'vip'"):
+                await client.subscribe("vip")
+        async with server.connect("/ws?channel=vip&user=ann"):
+            pass
+        with pytest.raises(NotAccepted, match="403: not authorized"):
+            async with server.connect("/ws?channel=vip"):
+                raise AssertionError
+
+
+async def test_5_lets_clients_call() -> None:
+    async with (
+        serving(step(5)["hub"]) as server,
+        server.connect("/ws?channel=bets:7") as other,
+        server.connect("/ws?channel=bets:7") as client,
+    ):
+        assert await client.call("PlaceBet", "7", 5) == {"accepted": True}
+        assert await other.receive() == 5
+        with pytest.raises(fanwire.CallFailed, match="at most 100"):
+            await client.call("PlaceBet", "7", 500)
+        with pytest.raises(fanwire.CallFailed, match="argument 'stake'"):
+            await client.call("PlaceBet", "7", "much")
+        await client.send("hello")
+        assert await client.receive() == {"you said": "hello"}
+
+
+async def test_6_has_bounds_a_history_and_a_snapshot() -> None:
+    program = step(6)
+    async with serving(program["hub"]) as server:
+        program["hub"].publish("goals", "1:0")
+        async with server.connect("/ws?channel=goals") as client:
+            assert await client.receive() == "1:0"
+        async with server.connect("/ws?channel=odds:7", origin="https://bets.example") as client:
+            assert await client.receive() == {"home": 1.85, "away": 2.1}
+        with pytest.raises(NotAccepted, match="403"):
+            async with server.connect(origin="https://worse.example"):
+                raise AssertionError
