@@ -20,7 +20,7 @@ FILE_EXCEPTIONS = {"python/fanwire/_engine.pyi": "one extension module has one s
 FUNCTION_LINES_MAX = 70
 
 PYTHON_LAYERS = [
-    ["_engine", "_loop", "addresses", "dumps", "errors", "logs", "texts"],
+    ["_engine", "_loop", "addresses", "dumps", "errors", "logs", "texts", "timespans"],
     ["faults", "wording"],
     ["endings"],
     ["arguments", "auth", "budget", "channel", "metrics", "options"],

@@ -2,7 +2,7 @@
 
 Types are msgspec's: ``int``, ``str``, ``list[float]``, dataclasses, ``TypedDict``, ``datetime`` and so on, and models
 of pydantic, which pydantic reads; without an annotation anything goes. JSON has base64 for ``bytes`` and ISO 8601 for
-``datetime``, as .NET writes them.
+``datetime``, as .NET writes them; a ``timedelta`` may be ISO 8601 or .NET's ``TimeSpan``, a ``Decimal`` a number.
 """
 
 import inspect
@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from fanwire.timespans import Durations, lone_surrogate
 from fanwire.wording import InvalidData
 
 STREAMS = (AsyncIterator, AsyncIterable, AsyncGenerator)
@@ -29,7 +30,7 @@ class Decoder:
         NameError: the type holds a name that does not stand for anything yet.
     """
 
-    __slots__ = ("_json", "_msgpack", "name")
+    __slots__ = ("_durations", "_json", "_msgpack", "name")
 
     def __init__(self, name: str, type_: Any) -> None:
         self.name = name
@@ -37,15 +38,27 @@ class Decoder:
         for unknown in custom_types(type_):
             if not is_pydantic(unknown):
                 raise TypeError(f"nothing reads a {unknown.__module__}.{unknown.__qualname__}")
+        self._durations = Durations(type_)
         self._json: msgspec.json.Decoder[Any] = msgspec.json.Decoder(type_, dec_hook=read_pydantic)
         self._msgpack: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(type_, dec_hook=read_pydantic)
 
     def decode(self, data: bytes | msgspec.Raw, is_json: bool) -> Any:
         """The value. Raises InvalidData with the name of what it is for, and what is wrong."""
         try:
-            return self._json.decode(data) if is_json else self._msgpack.decode(data)
+            return self._decode(data, is_json)
         except (msgspec.DecodeError, RecursionError) as error:
-            raise InvalidData(f"{self.name}: {error}") from error
+            half = lone_surrogate(bytes(data)) if is_json else None
+            why = f"a string has {half}, half of a surrogate pair" if half else error
+            raise InvalidData(f"{self.name}: {why}") from error
+
+    def _decode(self, data: bytes | msgspec.Raw, is_json: bool) -> Any:
+        decoder = self._json if is_json else self._msgpack
+        try:
+            return decoder.decode(data)
+        except msgspec.ValidationError:
+            if not self._durations:
+                raise
+        return decoder.decode(self._durations.mend(data, is_json))
 
 
 def custom_types(type_: Any) -> Iterator[Any]:
