@@ -6,9 +6,11 @@ import decimal
 import enum
 import json
 import math
+import re
 import uuid
 from dataclasses import InitVar, dataclass, field
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypedDict
 
 import attrs
@@ -389,3 +391,11 @@ def test_a_bad_option_is_refused_when_the_hub_is_made(options: dict[str, Any], m
 def test_a_hook_must_be_a_function() -> None:
     with pytest.raises(TypeError, match="encode must be a function of one object, not 5"):
         Hub(encode=5)  # type: ignore[typeddict-item]
+
+
+def test_the_page_about_types_runs() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "types.md").read_text()
+    room: dict[str, Any] = {}
+    for snippet in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(snippet, room)
+    assert Encoder(hook=room["encode"]).json([1j]) == b"[[0.0,1.0]]"
