@@ -1,6 +1,6 @@
 //! Request heads (RFC 9110, RFC 9112), grouped by section; at any cut the verdict is that of the whole.
 use fanwire_core::http::request::{HEADERS_MAX, TARGET_BYTES_MAX};
-use fanwire_core::http::{RequestError, RequestHead, parse_head};
+use fanwire_core::http::{Body, RequestError, RequestHead, parse_head};
 use proptest::prelude::*;
 
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -166,9 +166,19 @@ mod rfc9110_section_5_fields {
 mod rfc9112_section_6_body {
     use super::*;
 
-    fn body_bytes(headers: &str) -> Result<u64, u16> {
+    fn body(headers: &str) -> Result<Body, u16> {
         let text = format!("POST / HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
-        head(&text).body_bytes().map_err(|error| error.status())
+        match parse_head(text.as_bytes(), HEAD_BYTES_MAX) {
+            Ok(head) => Ok(head.expect("whole").0.body),
+            Err(error) => Err(error.status()),
+        }
+    }
+
+    fn body_bytes(headers: &str) -> Result<u64, u16> {
+        body(headers).map(|body| match body {
+            Body::Length(length) => length,
+            other => panic!("{other:?}"),
+        })
     }
 
     #[test]
@@ -193,11 +203,33 @@ mod rfc9112_section_6_body {
     }
 
     #[test]
-    fn transfer_encoding_is_answered_with_501_and_with_400_where_ambiguous() {
-        assert_eq!(body_bytes("Transfer-Encoding: chunked\r\n"), Err(501));
-        assert_eq!(body_bytes("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n"), Err(400));
-        let old = head("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n");
-        assert_eq!(old.body_bytes().unwrap_err().status(), 400);
+    fn chunked_alone_is_read_and_all_else_is_refused() {
+        assert_eq!(body("Transfer-Encoding: chunked\r\n"), Ok(Body::CHUNKED));
+        assert_eq!(body("transfer-encoding: Chunked\r\n"), Ok(Body::CHUNKED));
+        for other in ["gzip, chunked", "chunked, chunked", "chunked, identity", "identity", "", "xchunked"] {
+            assert_eq!(body(&format!("Transfer-Encoding: {other}\r\n")), Err(501), "{other}");
+        }
+        assert_eq!(body("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"), Err(501));
+        assert_eq!(body("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n"), Err(400));
+        let old = b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(parse_head(old, HEAD_BYTES_MAX).unwrap_err().status(), 400);
+    }
+
+    #[test]
+    fn only_100_continue_is_expected_and_only_with_a_body() {
+        let expects = |headers: &str| head(&format!("POST / HTTP/1.1\r\nHost: x\r\n{headers}\r\n")).expects_continue();
+        assert!(expects("Expect: 100-continue\r\nContent-Length: 5\r\n"));
+        assert!(expects("Expect: 100-Continue\r\nTransfer-Encoding: chunked\r\n"));
+        assert!(!expects("Expect: 100-continue\r\nContent-Length: 0\r\n"));
+        assert!(!expects("Content-Length: 5\r\n"));
+        assert_eq!(body("Expect: the-unexpected\r\n"), Err(417));
+    }
+
+    #[test]
+    fn a_body_that_nobody_reads_ends_the_connection() {
+        let keeps = |headers: &str| head(&format!("POST / HTTP/1.1\r\nHost: x\r\n{headers}\r\n")).keeps_alive();
+        assert!(keeps("") && keeps("Content-Length: 0\r\n"));
+        assert!(!keeps("Content-Length: 1\r\n") && !keeps("Transfer-Encoding: chunked\r\n"));
     }
 }
 

@@ -26,7 +26,7 @@ fn verdict(bytes: &[u8]) -> Option<Result<usize, u16>> {
 
 fn read_all(head: &RequestHead<'_>) {
     let _ = head.keeps_alive();
-    let _ = head.body_bytes().map_err(|error| error.to_string());
+    let _ = (head.keeps_alive_after_body(), head.expects_continue(), head.body.is_done());
     for pair in query_pairs(head.query.unwrap_or("")) {
         let _ = pair.map_err(|error| error.to_string());
     }

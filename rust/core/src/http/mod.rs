@@ -1,11 +1,13 @@
 //! HTTP/1.1 as functions on bytes (RFC 9110, RFC 9112): heads are read, targets decoded, responses written.
 //!
 //! It exists so that a shard can answer whatever a browser or a load balancer says before a WebSocket or an event
-//! stream begins. It never touches a socket, never reads a body, and allocates nothing for a head of up to 24 headers.
+//! stream begins. It never touches a socket, and allocates nothing for a head of up to 24 headers, or for a body.
+pub mod body;
 pub mod request;
 pub mod response;
 pub mod target;
 
+pub use body::{Body, Piece};
 pub use request::{RequestError, RequestHead, parse_head};
 pub use response::{header_fault, write_response, write_response_head, write_stream_head};
 pub use target::{TargetError, decode_component, query_pairs};

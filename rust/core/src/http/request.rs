@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 
 use smallvec::SmallVec;
 
+use super::body::Body;
 use super::is_token_byte;
 
 /// How long a target may be, in bytes; above it the answer is 414 (RFC 9110 §15.5.15 recommends at least 8,000).
@@ -31,6 +32,8 @@ pub struct RequestHead<'a> {
     pub version_minor: u8,
     /// Names and values in the order sent, repeated ones included; values have no white space around them.
     pub headers: SmallVec<[(&'a str, &'a [u8]); 24]>,
+    /// What follows the head: nothing, so many bytes, or chunks (RFC 9112 §6).
+    pub body: Body,
 }
 
 /// Why a request is refused: the peer's misdeed, which knows its [`status`](RequestError::status).
@@ -87,9 +90,21 @@ pub enum RequestError {
         /// The largest that can be told.
         bytes_max: u64,
     },
-    /// `Transfer-Encoding` is not spoken: a body needs a `Content-Length` (RFC 9112 §6.1). 501.
-    #[error("Transfer-Encoding {value:?} is not supported, send a Content-Length")]
+    /// Another `Transfer-Encoding` than chunked alone (RFC 9112 §6.1). 501.
+    #[error("Transfer-Encoding {value:?} is not supported, only chunked is")]
     UnsupportedTransferEncoding {
+        /// The first bytes of the value, made printable.
+        value: String,
+    },
+    /// A chunked body is malformed (RFC 9112 §7.1). 400.
+    #[error("malformed chunked body: {what}")]
+    BadChunk {
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// Something is expected that is not done here (RFC 9110 §10.1.1). 417.
+    #[error("Expect {value:?} is not supported, only 100-continue is")]
+    UnsupportedExpectation {
         /// The first bytes of the value, made printable.
         value: String,
     },
@@ -109,7 +124,9 @@ impl RequestError {
             | Self::BadTarget
             | Self::HostCount { .. }
             | Self::BadContentLength { .. }
+            | Self::BadChunk { .. }
             | Self::AmbiguousBody { .. } => 400,
+            Self::UnsupportedExpectation { .. } => 417,
             Self::BodyTooBig { .. } => 413,
             Self::TargetTooLong { .. } => 414,
             Self::HeadTooLong { .. } | Self::TooManyHeaders { .. } => 431,
@@ -129,7 +146,10 @@ impl RequestError {
 /// # Errors
 /// [`RequestError::HeadTooLong`] 431 once `bytes` is longer than `head_bytes_max` and the head has not ended by then,
 /// [`RequestError::TargetTooLong`] 414, [`RequestError::TooManyHeaders`] 431, [`RequestError::UnsupportedVersion`] 505,
-/// and 400 for [`RequestError::Malformed`], [`RequestError::BadTarget`], [`RequestError::HostCount`].
+/// 400 for [`RequestError::Malformed`], [`RequestError::BadTarget`], [`RequestError::HostCount`], and what is wrong with the
+/// lengths of its body: [`RequestError::AmbiguousBody`] 400, [`RequestError::BadContentLength`] 400,
+/// [`RequestError::BodyTooBig`] 413, [`RequestError::UnsupportedTransferEncoding`] 501, and
+/// [`RequestError::UnsupportedExpectation`] 417.
 pub fn parse_head(bytes: &[u8], head_bytes_max: usize) -> Result<Option<(RequestHead<'_>, usize)>, RequestError> {
     let within_bound = &bytes[..bytes.len().min(head_bytes_max)];
     let overlong_end = overlong_target_end(within_bound);
@@ -153,7 +173,9 @@ pub fn parse_head(bytes: &[u8], head_bytes_max: usize) -> Result<Option<(Request
 
     let (path, query) = split_target(method, target)?;
     let headers = request.headers.iter().map(|header| (header.name, header.value)).collect();
-    let head = RequestHead { method, target, path, query, version_minor, headers };
+    let mut head = RequestHead { method, target, path, query, version_minor, headers, body: Body::NONE };
+    head.body = head.read_body()?;
+    head.check_expectation()?;
     let host_count = head.headers_named("host").count();
     if host_count > 1 || (host_count == 0 && version_minor >= 1) {
         return Err(RequestError::HostCount { count: host_count });
@@ -178,31 +200,50 @@ impl<'a> RequestHead<'a> {
         self.headers_named(name).flat_map(list_members).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
     }
 
-    /// Whether the client wants the connection to live on after the response (RFC 9112 §9.3).
+    /// Whether the connection may live on after a response that leaves the body unread: the client wants it to
+    /// (RFC 9112 §9.3), and there is no body that would be taken for the next request.
     pub fn keeps_alive(&self) -> bool {
+        self.body.is_done() && self.keeps_alive_after_body()
+    }
+
+    /// Whether the client wants the connection to live on once its body is read (RFC 9112 §9.3).
+    pub fn keeps_alive_after_body(&self) -> bool {
         if self.header_has_token("connection", "close") {
             return false;
         }
         self.version_minor >= 1 || self.header_has_token("connection", "keep-alive")
     }
 
-    /// How many bytes of body follow the head: its `Content-Length`, else 0 (RFC 9112 §6).
-    ///
-    /// Equal numbers repeated count as one (RFC 9110 §8.6).
-    ///
-    /// # Errors
-    /// [`RequestError::UnsupportedTransferEncoding`] 501, [`RequestError::AmbiguousBody`] 400,
-    /// [`RequestError::BadContentLength`] 400, [`RequestError::BodyTooBig`] 413 for what 64 bits don't hold.
-    pub fn body_bytes(&self) -> Result<u64, RequestError> {
+    /// Whether it waits for `100 Continue` before it sends the body (RFC 9110 §10.1.1).
+    pub fn expects_continue(&self) -> bool {
+        self.version_minor >= 1 && !self.body.is_done() && self.header_has_token("expect", "100-continue")
+    }
+
+    fn check_expectation(&self) -> Result<(), RequestError> {
+        let mut others = self.headers_named("expect").flat_map(list_members);
+        match others.find(|member| !member.eq_ignore_ascii_case(b"100-continue")) {
+            Some(other) if self.version_minor >= 1 => {
+                Err(RequestError::UnsupportedExpectation { value: excerpt(other) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What body its headers announce; equal lengths repeated count as one (RFC 9112 §6.3, RFC 9110 §8.6).
+    fn read_body(&self) -> Result<Body, RequestError> {
         let length_is_given = self.header("content-length").is_some();
         if let Some(value) = self.header("transfer-encoding") {
-            return Err(if length_is_given {
-                RequestError::AmbiguousBody { beside: "beside Content-Length" }
+            let mut codings = self.headers_named("transfer-encoding").flat_map(list_members);
+            let is_chunked = codings.next().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+            return if length_is_given {
+                Err(RequestError::AmbiguousBody { beside: "beside Content-Length" })
             } else if self.version_minor == 0 {
-                RequestError::AmbiguousBody { beside: "with HTTP/1.0" }
+                Err(RequestError::AmbiguousBody { beside: "with HTTP/1.0" })
+            } else if is_chunked && codings.next().is_none() {
+                Ok(Body::CHUNKED)
             } else {
-                RequestError::UnsupportedTransferEncoding { value: excerpt(value) }
-            });
+                Err(RequestError::UnsupportedTransferEncoding { value: excerpt(value) })
+            };
         }
         let mut body_bytes = None;
         for member in self.headers_named("content-length").flat_map(list_members) {
@@ -212,7 +253,7 @@ impl<'a> RequestHead<'a> {
             }
             body_bytes = Some(announced);
         }
-        Ok(body_bytes.unwrap_or(0))
+        Ok(Body::Length(body_bytes.unwrap_or(0)))
     }
 }
 

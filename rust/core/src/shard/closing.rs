@@ -106,9 +106,9 @@ impl Shard {
         self.drop_connection(slot);
     }
 
-    /// The peer ended its half of the stream.
+    /// The peer ended its half of the stream: that ends the connection, unless all that it asked for is an answer.
     pub(super) fn end_of_stream(&mut self, slot: u32) {
-        if self.detach(slot) {
+        if self.owes_answer(slot) || self.detach(slot) {
             return;
         }
         let connection = self.slab.at(slot);
@@ -116,6 +116,21 @@ impl Shard {
             Box::new(Ending { code: CloseCode::ABNORMAL.0, reason: String::new(), by: ClosedBy::Client })
         });
         self.drop_connection(slot);
+    }
+
+    /// Whether an answer to a whole request is still to go out: who has sent all may end its half and wait for it
+    /// (RFC 9112 §9.6). Of who waits for a WebSocket, a stream or a poll, that end says that it has left.
+    fn owes_answer(&mut self, slot: u32) -> bool {
+        let connection = self.slab.at(slot);
+        let has_unsent = connection.cut.is_some() || !connection.outbox.is_empty();
+        match &connection.phase {
+            Phase::Asked(asked) => asked.is_for_an_answer(),
+            Phase::Opening(_) | Phase::Ending if has_unsent && !connection.is_upgraded => {
+                connection.phase = Phase::Ending; // it asks for nothing more
+                true
+            }
+            _ => false,
+        }
     }
 
     pub(super) fn leave_all(&mut self, slot: u32) {

@@ -97,6 +97,14 @@ pub(crate) struct Asked {
     pub(crate) readable_by: Option<Box<str>>,
 }
 
+impl Asked {
+    /// Whether a whole answer is all that the client waits for, and no connection that lives on.
+    pub(crate) fn is_for_an_answer(&self) -> bool {
+        let is_exchange = |hub: &HubOpening| matches!(hub, HubOpening::Negotiate(..) | HubOpening::Post(..));
+        self.is_plain || self.hub.as_ref().is_some_and(is_exchange)
+    }
+}
+
 /// Where a connection reads a channel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Subscription {

@@ -107,7 +107,14 @@ impl Shard {
         if self.settings.relayed_paths.iter().any(|path| path == head.path) {
             return self.open_relayed(slot, head);
         }
-        match route(head.path) {
+        let found = route(head.path);
+        let may_be_fetched = matches!(found, Route::EventStream | Route::Health | Route::Ready | Route::Application);
+        if may_be_fetched && head.method == "OPTIONS" && head.header("access-control-request-method").is_some() {
+            let readable_by = self.check_may_open(head).ok().and_then(|()| self.readable_by(head));
+            self.answer_preflight(slot, head, readable_by);
+            return Ok(());
+        }
+        match found {
             Route::WebSocket if asks_for_a_page(head) => {
                 let keeps_alive = check_plain(head)?;
                 let is_head = head.method == "HEAD";
@@ -124,7 +131,8 @@ impl Shard {
             Route::Application => {
                 check_plain(head)?;
                 let request = self.own(slot, head, Vec::new(), Format::Raw);
-                let asked = Asked { is_plain: true, is_head: head.method == "HEAD", ..Asked::default() };
+                let readable_by = self.check_may_open(head).ok().and_then(|()| self.readable_by(head));
+                let asked = Asked { is_plain: true, is_head: head.method == "HEAD", readable_by, ..Asked::default() };
                 let connection = self.slab.at(slot);
                 connection.phase = Phase::Asked(Box::new(asked));
                 connection.is_reported = true;
@@ -287,6 +295,7 @@ impl Shard {
         let has_line_end = status >= 400 && !body.is_empty() && asked.hub.is_none();
         let line = if has_line_end { [body, b"\n"].concat().into() } else { Cow::Borrowed(body) };
         self.respond(slot, (status, &headers), content_type, &line, (false, asked.is_head));
+        self.later.push(self.id_of(slot)); // the peer may have ended its half long ago
     }
 
     /// What lies with the application; a plain request only for who answers plainly.
@@ -303,7 +312,9 @@ impl Shard {
 
     fn answer_plainly(&mut self, slot: u32, head: &RequestHead<'_>, status: u16, text: &str) -> Result<(), Refusal> {
         let keeps_alive = check_plain(head)?;
-        self.respond(slot, (status, &[]), TEXT, text.as_bytes(), (keeps_alive, head.method == "HEAD"));
+        let readable_by = self.check_may_open(head).ok().and_then(|()| self.readable_by(head));
+        let cors = cors_headers(readable_by.as_deref());
+        self.respond(slot, (status, &cors), TEXT, text.as_bytes(), (keeps_alive, head.method == "HEAD"));
         Ok(())
     }
 
@@ -466,7 +477,7 @@ fn asks_for_a_page(head: &RequestHead<'_>) -> bool {
         && head.header("accept").is_some_and(names_html)
 }
 
-/// Checks a request for a plain resource: GET or HEAD, and no body that would have to be read. True when it keeps alive.
+/// Checks a request for a plain resource: GET or HEAD. True when it keeps alive.
 fn check_plain(head: &RequestHead<'_>) -> Result<bool, Refusal> {
     if !matches!(head.method, "GET" | "HEAD") {
         return Err(Refusal {
@@ -474,5 +485,5 @@ fn check_plain(head: &RequestHead<'_>) -> Result<bool, Refusal> {
             ..Refusal::new(405, format!("{} {}: only GET and HEAD", head.method, head.path))
         });
     }
-    Ok(head.keeps_alive() && head.body_bytes()? == 0)
+    Ok(head.keeps_alive())
 }

@@ -121,7 +121,7 @@ pub fn read_upgrade(head: &RequestHead<'_>) -> Result<Upgrade, UpgradeError> {
     if !is_key(key) {
         return Err(UpgradeError::BadKey);
     }
-    if head.body_bytes() != Ok(0) {
+    if !head.body.is_done() {
         return Err(UpgradeError::HasBody);
     }
     Ok(Upgrade { accept: accept_of(key) })

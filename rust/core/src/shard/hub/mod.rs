@@ -18,6 +18,7 @@ pub(super) use opening::accepts_event_stream;
 pub(super) use requests::UNCACHED;
 pub(crate) use stateful::Stateful;
 
+use crate::http::Body;
 use crate::messages::ConnectionId;
 use crate::protocol::Format;
 use crate::protocol::signalr::negotiate::{NegotiateRequest, Transport};
@@ -113,8 +114,8 @@ pub(crate) enum HubOpening {
     Negotiate(u8, NegotiateRequest),
     /// A transport, with the token of a negotiate or, on a WebSocket, without.
     Connect(u8, Transport, Option<Token>),
-    /// A connection that will be polled, begun by a post of so many bytes.
-    Post(u8, Token, u64),
+    /// A connection that will be polled, begun by a post with this body; whether the client waits for word to send it.
+    Post(u8, Token, Body, bool),
 }
 
 /// A request for a connection that exists.
@@ -122,8 +123,10 @@ pub(crate) enum HubOpening {
 pub(crate) struct Exchange {
     /// Which one.
     to: ConnectionId,
-    /// Bytes of the body that have not come.
-    left: u64,
+    /// What has not come of the body.
+    body: Body,
+    /// The client waits for word to send it.
+    expects_continue: bool,
     keeps_alive: bool,
     readable_by: Option<Box<str>>,
 }

@@ -55,7 +55,7 @@ impl Shard {
         is_negotiate: bool,
     ) -> Result<Answered, Refusal> {
         if head.method == "OPTIONS" && head.header("access-control-request-method").is_some() {
-            self.answer_preflight(slot, head);
+            self.answer_preflight(slot, head, self.hub_readable_by(head));
             return Ok(Answered::Here);
         }
         self.check_may_open(head)?;
@@ -78,8 +78,13 @@ impl Shard {
         self.connect(slot, head, hub, transport, token)
     }
 
-    fn answer_preflight(&mut self, slot: u32, head: &RequestHead<'_>) {
-        let readable_by = self.hub_readable_by(head);
+    /// Tells a browser what a page of the origin `readable_by` may send here (Fetch §4.8), or nothing.
+    pub(in crate::shard) fn answer_preflight(
+        &mut self,
+        slot: u32,
+        head: &RequestHead<'_>,
+        readable_by: Option<Box<str>>,
+    ) {
         let asked = head.header("access-control-request-headers").map(String::from_utf8_lossy).unwrap_or_default();
         let method = head.header("access-control-request-method").map(String::from_utf8_lossy).unwrap_or_default();
         let mut headers = cors_headers(readable_by.as_deref());
@@ -95,8 +100,7 @@ impl Shard {
         if head.method != "POST" {
             return Err(Refusal { headers: &[("Allow", "POST")], ..Refusal::new(405, "") });
         }
-        let has_body = head.body_bytes()? > 0;
-        let keeps_alive = head.keeps_alive() && !has_body;
+        let keeps_alive = head.keeps_alive();
         let readable_by = self.hub_readable_by(head);
         let request = match parse_query(head.query.unwrap_or("")) {
             Ok(request) => request,
@@ -205,14 +209,15 @@ impl Shard {
                     Ok(body) => self.respond(slot, (200, &cors), JSON, &body, (asked.keeps_alive, false)),
                     Err(text) => self.respond(slot, (503, &cors), PLAIN, text.as_bytes(), (false, false)),
                 }
+                self.later.push(self.id_of(slot)); // the peer may have ended its half long ago
             }
             HubOpening::Connect(hub, transport, token) => {
                 self.open_transport(slot, asked, (hub, transport, token), user);
             }
-            HubOpening::Post(hub, token, left) => {
+            HubOpening::Post(hub, token, body, expects_continue) => {
                 let opening = (hub, Transport::LongPolling, Some(token));
                 if let Some(target) = self.open_transport(slot, asked, opening, user) {
-                    self.begin_post(slot, target, asked, left);
+                    self.begin_post(slot, target, asked, (body, expects_continue));
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Requests for a SignalR connection that exists: posts that carry its messages in, polls that carry them out.
 use super::opening::no_connection;
 use super::{Exchange, HubOpening, Link};
-use crate::http::RequestHead;
+use crate::http::{Body, Piece, RequestHead};
 use crate::messages::{ClosedBy, ConnectionId};
 use crate::protocol::Format;
 use crate::protocol::signalr::negotiate::Transport;
@@ -15,6 +15,8 @@ use crate::ws::CloseCode;
 /// What keeps caches and old proxies from answering in our place.
 pub(in crate::shard) const UNCACHED: [(&str, &str); 3] =
     [("Cache-Control", "no-cache, no-store"), ("Pragma", "no-cache"), ("Expires", "Thu, 01 Jan 1970 00:00:00 GMT")];
+/// The word that a client may send its body (RFC 9110 §10.1.1).
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 const BYTES: &str = "application/octet-stream";
 /// Bytes of messages that one poll brings, about: the rest comes with the next.
 const POLL_BYTES_MAX: usize = 512 << 10;
@@ -35,7 +37,6 @@ impl Shard {
         let target = self.slot_of(id).ok_or_else(no_connection)?;
         let link = self.slab.at(target).link.as_deref().ok_or_else(no_connection)?;
         let (transport, is_over) = (link.transport, link.is_over);
-        let left = head.body_bytes()?;
         if head.method == "DELETE" {
             if transport != Transport::LongPolling {
                 return Err(Refusal::new(400, "Cannot terminate this connection using the DELETE endpoint."));
@@ -44,7 +45,7 @@ impl Shard {
             self.end_hub(target, None, true, (CloseCode::NORMAL, "", ClosedBy::Client));
             self.drop_connection(target);
             let cors = cors_headers(cors_for.as_deref());
-            self.respond(slot, (202, &cors), PLAIN, b"", (head.keeps_alive() && left == 0, false));
+            self.respond(slot, (202, &cors), PLAIN, b"", (head.keeps_alive(), false));
             return Ok(Answered::Here);
         }
         if transport == Transport::WebSockets {
@@ -54,7 +55,14 @@ impl Shard {
             return Err(no_connection());
         }
         let readable_by = self.hub_readable_by(head);
-        self.begin_exchange(slot, target, Exchange { to: id, left, keeps_alive: head.keeps_alive(), readable_by });
+        let exchange = Exchange {
+            to: id,
+            body: head.body,
+            expects_continue: head.expects_continue(),
+            keeps_alive: head.keeps_alive_after_body(),
+            readable_by,
+        };
+        self.begin_exchange(slot, target, exchange);
         Ok(Answered::Here)
     }
 
@@ -64,11 +72,10 @@ impl Shard {
             return Err(no_connection());
         }
         self.check_transport(hub, Transport::LongPolling)?;
-        let left = head.body_bytes()?;
         let asked = Asked {
-            hub: Some(HubOpening::Post(hub, token, left)),
+            hub: Some(HubOpening::Post(hub, token, head.body, head.expects_continue())),
             readable_by: self.hub_readable_by(head),
-            keeps_alive: head.keeps_alive(),
+            keeps_alive: head.keeps_alive_after_body(),
             ..Asked::default()
         };
         self.open_or_ask(slot, head, asked, Format::HubJson, Vec::new())?;
@@ -76,17 +83,21 @@ impl Shard {
     }
 
     /// The connection that a post has begun takes its body.
-    pub(super) fn begin_post(&mut self, slot: u32, target: u32, asked: &Asked, left: u64) {
+    pub(super) fn begin_post(&mut self, slot: u32, target: u32, asked: &Asked, (body, expects_continue): (Body, bool)) {
         let (to, readable_by) = (self.id_of(target), asked.readable_by.clone());
-        self.begin_exchange(slot, target, Exchange { to, left, keeps_alive: asked.keeps_alive, readable_by });
+        let exchange = Exchange { to, body, expects_continue, keeps_alive: asked.keeps_alive, readable_by };
+        self.begin_exchange(slot, target, exchange);
     }
 
     fn begin_exchange(&mut self, slot: u32, target: u32, exchange: Exchange) {
-        let (poster, is_done) = (self.id_of(slot), exchange.left == 0);
+        let (poster, is_done, is_awaited) = (self.id_of(slot), exchange.body.is_done(), exchange.expects_continue);
         self.link_at(target).posts.push_back(poster);
         self.slab.at(slot).phase = Phase::Posting(Box::new(exchange));
         if is_done {
             self.finish_post(slot);
+        } else if is_awaited {
+            self.slab.at(slot).outbox.bytes_mut().extend_from_slice(CONTINUE);
+            self.flush(slot);
         }
     }
 
@@ -112,25 +123,33 @@ impl Shard {
 
     /// Takes some of a post's body. What comes for a connection that has ended meanwhile is thrown away: its client
     /// learns of the end where it listens, not from an answer that may overtake it.
-    pub(in crate::shard) fn take_posted(&mut self, slot: u32, exchange: Box<Exchange>, bytes: &[u8]) -> usize {
-        let count = usize::try_from(exchange.left).unwrap_or(usize::MAX).min(bytes.len());
+    pub(in crate::shard) fn take_posted(&mut self, slot: u32, mut exchange: Box<Exchange>, bytes: &[u8]) -> usize {
         let to = exchange.to;
+        let next = exchange.body.next(bytes);
         self.slab.at(slot).phase = Phase::Posting(exchange);
+        let Piece { framing, content } = match next {
+            Ok(piece) => piece,
+            Err(error) => {
+                self.refuse(slot, &error.into());
+                return bytes.len();
+            }
+        };
+        let bytes_of_content = &bytes[framing..framing + content];
         let taken = match self.slot_of(to).filter(|&target| self.slab.at(target).is_live()) {
             Some(target) => {
                 self.timers.set(slot, self.settings.handshake_timeout);
-                self.take_hub_bytes(target, &bytes[..count])
+                if content == 0 { 0 } else { self.take_hub_bytes(target, bytes_of_content) }
             }
-            None => count,
+            None => content,
         };
         let Some(Phase::Posting(exchange)) = self.slab.get_mut(slot).map(|connection| &mut connection.phase) else {
             return bytes.len();
         };
-        exchange.left -= taken as u64;
-        if exchange.left == 0 {
+        exchange.body.take(taken);
+        if exchange.body.is_done() {
             self.finish_post(slot);
         }
-        taken
+        framing + taken
     }
 
     /// The body is there: answer, and let the next post begin.
@@ -140,6 +159,7 @@ impl Shard {
         let cors = cors_headers(exchange.readable_by.as_deref());
         self.respond(slot, (200, &cors), PLAIN, b"", (exchange.keeps_alive, false));
         self.leave_posts(poster, exchange.to);
+        self.later.push(poster); // the peer may have ended its half long ago
     }
 
     /// A post is over, or its socket: the next one is read.
@@ -160,7 +180,8 @@ impl Shard {
             let asked = Asked { readable_by, keeps_alive: head.keeps_alive(), ..Asked::default() };
             return self.finish_first_poll(slot, target, &asked);
         }
-        let exchange = Exchange { to, left: 0, keeps_alive: head.keeps_alive(), readable_by };
+        let (body, keeps_alive) = (Body::NONE, head.keeps_alive());
+        let exchange = Exchange { to, body, expects_continue: false, keeps_alive, readable_by };
         self.slab.at(slot).phase = Phase::Polling(Box::new(exchange));
         self.timers.set(slot, self.settings.hubs.poll_timeout);
         if let Some(older) = self.link_at(target).poll.replace(poll).and_then(|older| self.slot_of(older)) {
