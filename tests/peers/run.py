@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,7 +55,7 @@ def await_port(port: int, process: "subprocess.Popen[bytes]") -> None:
             socket.create_connection(("127.0.0.1", port), 1).close()
             return
         except ConnectionRefusedError:
-            time.sleep(0.02)
+            threading.Event().wait(0.02)
     raise SystemExit(f"{process.args}: nothing listens on {port}")
 
 
