@@ -359,11 +359,14 @@ def _what_a_child_sees(hub: fanwire.Hub) -> str:
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
 
+    hub.stop_soon()  # would wake the loop of the parent
+
     def serve_anew() -> None:
         nonlocal said
 
         async def main() -> None:
             nonlocal said
+            await hub.stop()
             new = fanwire.Hub()
             async with new.serve(ANY):
                 said += f" new hub: {new.publish('a', 'x').offset}"

@@ -271,12 +271,13 @@ def without_client() -> int:
 """
 
 
+@pytest.mark.timeout(120)  # without a cache mypy reads all that fanwire imports: 9 s
 def test_mypy_strict_knows_a_wrong_callback_from_a_right_one(tmp_path: Path) -> None:
     (tmp_path / "right.py").write_text(SNIPPET)
     (tmp_path / "wrong.py").write_text(WRONG)
     cache = f"--cache-dir={Path(__file__).parent.parent / '.mypy_cache' / 'snippets'}"
     run = [sys.executable, "-m", "mypy", "--strict", "--config-file=", cache, "right.py", "wrong.py"]
-    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=28, check=False)
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False)
     lines = done.stdout.splitlines()
     assert [line for line in lines if line.startswith("right.py") and ": error" in line] == [], done.stdout
     assert "def (client: fanwire.client.Client, match: str, stake: float =)" in done.stdout.replace("builtins.", "")

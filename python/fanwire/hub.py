@@ -484,6 +484,7 @@ def _after_fork() -> None:
             )
             hub._link.end(why, is_forked=True)
             hub._unlink(why)
+            hub._life = None  # its loop's wake-up is the parent's, too: nothing here may touch it
 
 
 os.register_at_fork(after_in_child=_after_fork)
