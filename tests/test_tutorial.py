@@ -24,6 +24,7 @@ def step(number: int, address: str = ADDRESS) -> dict[str, Any]:
     return names
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # each publishes once a second
 async def test_1_publishes_and_2_says_what_may_be(tmp_path: Path) -> None:
     for number, channel, expected in ((1, "count", {"now": 0}), (2, "odds:7", {"home": 1.85})):
         address = f"unix:{tmp_path}/hub{number}"
