@@ -64,6 +64,7 @@ PYTHON_LAYERS = [
 CORE_LAYERS = [
     ["position"],
     ["error", "notify", "stats", "sync"],
+    ["failure"],
     ["settings", "mailbox", "http"],
     ["ws"],
     ["protocol"],

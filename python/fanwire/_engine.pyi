@@ -427,7 +427,10 @@ class Engine:
     def event_fd(self) -> int:
         """An eventfd that is readable when events wait. Only ``take_events`` reads it."""
     def take_events(self, count_max: int = 1024) -> list[_Event]:
-        """What happened since the last call, oldest first for each connection. Never waits."""
+        """What happened since the last call, oldest first for each connection. Never waits.
+
+        Raises EngineFailed once one of the engine's threads has died; ``event_fd`` is readable for that, too.
+        """
     def acknowledge(self, connections: Sequence[int]) -> None:
         """One entry for each Message, Call, Relayed or Subscribing that is dealt with: its client may send more."""
     def publish(

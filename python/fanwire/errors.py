@@ -4,6 +4,7 @@
 
     FanwireError
     ├ HubStopped(RuntimeError)
+    ├ EngineFailed(RuntimeError)        thread, reason
     ├ ListenFailed(OSError)             errno, strerror, address
     ├ ConfigError(ValueError)           file, line, key
     ├ InvalidChannel(ValueError)        channel
@@ -26,6 +27,7 @@ __all__ = [
     "ClientGone",
     "ConfigError",
     "EncodeError",
+    "EngineFailed",
     "FanwireError",
     "HubError",
     "HubStopped",
@@ -48,6 +50,23 @@ class HubStopped(FanwireError, RuntimeError):
 
     def __init__(self, message: str = "the hub is stopped") -> None:
         super().__init__(message)
+
+
+class EngineFailed(FanwireError, RuntimeError):
+    """A thread of the engine has died of a panic, a mistake of fanwire's; serving ends with this."""
+
+    thread: str
+    """``fanwire-0`` and so on, or ``fanwire-upstream``."""
+    reason: str
+    """What it panicked with."""
+
+    def __init__(self, thread: str, reason: str) -> None:
+        super().__init__(thread, reason)
+        self.thread = thread
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the engine's thread {self.thread} has died: {self.reason}"
 
 
 class ListenFailed(FanwireError, OSError):

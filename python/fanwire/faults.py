@@ -35,9 +35,13 @@ class Faults:
             where: a short dotted word, such as ``pump.opening``; one of a fixed set, as each is a series of metrics.
             text: what could not be done, and for whom, with ``%``-formatting of `arguments`; never a token.
         """
-        self._counts[where] += 1
+        self.count(where)
         with suppress(Exception):  # a log that cannot be written to, of all things, is not to end anybody
             hub_log.error(text, *arguments, exc_info=error)
+
+    def count(self, where: str) -> None:
+        """Count one that is logged elsewhere."""
+        self._counts[where] += 1
 
     @contextmanager
     def contained(self, where: str, text: str, *arguments: object) -> Iterator[None]:

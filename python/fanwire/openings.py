@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import anyio
 
 from fanwire._engine import Opening
-from fanwire._loop import finish
+from fanwire._loop import ends_task, finish
 from fanwire.auth import Refused, Request, identity_of
 from fanwire.callbacks import Callbacks
 from fanwire.client import Client, Link
@@ -145,7 +145,9 @@ class Openings:
             self._endings.refuse(event.connection, 503, error)
         except FanwireError as error:  # a channel that cannot be
             self._endings.refuse(event.connection, 400, error)
-        except Exception as error:
+        except BaseException as error:
+            if ends_task(error):
+                raise
             if scope is not None and scope.cancel_called:
                 hub_log.debug("what was asked about client %s, which left, raised", client, exc_info=error)
                 return

@@ -36,7 +36,7 @@ from fanwire.callbacks import Callbacks
 from fanwire.channel import Channel
 from fanwire.client import Client, Link
 from fanwire.deliveries import Deliveries
-from fanwire.errors import ClientGone, HubStopped
+from fanwire.errors import ClientGone, EngineFailed, HubStopped
 from fanwire.faults import Tasks
 from fanwire.logs import engine_log
 from fanwire.methods import reply_error, tell_error
@@ -99,7 +99,7 @@ class Pump:
         self._hubs = [callbacks.endpoints.get(path, callbacks.methods) for path in paths]
         # What waits for each client.
         self._budgets = Budgets(own["client_bytes_max"])
-        upstreams = Upstreams(engine, link.faults)
+        upstreams = Upstreams(engine, link.faults, link.endings)
         relaying = engine, tasks, upstreams, self._acknowledge_soon, own["handshake_timeout"], self._budgets
         hubs = [config for config in relays if config.protocol == "signalr"]
         self._relays = {len(paths) - len(hubs) + index: Relay(config, *relaying) for index, config in enumerate(hubs)}
@@ -170,7 +170,12 @@ class Pump:
         for _ in range(TAKING_ATTEMPTS_MAX - 1):
             try:
                 return self._engine.take_events()
-            except Exception as error:
+            except EngineFailed:  # serving ends with it, and logs it
+                self._faults.count("engine.thread")
+                raise
+            except BaseException as error:
+                if ends_task(error):
+                    raise
                 self._faults.note("pump.take_events", error, "the engine's events could not be taken")
         return self._engine.take_events()
 
@@ -347,7 +352,9 @@ class Pump:
         if dealt and engine is not None:
             try:
                 engine.acknowledge(dealt)
-            except Exception as error:  # nobody is to wait for ever, for what may be one's fault
+            except BaseException as error:  # nobody is to wait for ever, for what may be one's fault
+                if ends_task(error):
+                    raise
                 self._faults.note("pump.acknowledge", error, "%d messages could not be acknowledged", len(dealt))
                 for connection in dealt:
                     with self._faults.contained("pump.acknowledge", "client %s cannot go on", name_of(connection)):
@@ -464,7 +471,9 @@ class Pump:
             return
         try:
             self._engine.respond(event.connection, 200, CONTENT_TYPE, self._metrics.render())
-        except Exception as error:
+        except BaseException as error:
+            if ends_task(error):
+                raise
             self._faults.note("metrics", error, "/metrics could not be rendered")
             self._endings.refuse(event.connection, 500, INTERNAL_ERROR)
 

@@ -173,6 +173,11 @@ class Question(Owner):
         self._admission.answered(self._hash, self.answer, self._index)
         self.came.set()
 
+    def fail(self) -> None:
+        """Who waits is turned away."""
+        self._admission.answered(self._hash, self.answer, self._index)
+        self.came.set()
+
 
 class Admission:
     """Asks the backend once for each set of credentials, and remembers its answer for a while."""
@@ -251,7 +256,7 @@ class Admission:
 
     def answered(self, hash: bytes, answer: Answer, index: int) -> None:
         """Remember the answer; not one that may have been the backend's bad moment: the next client asks again."""
-        del self._asked[hash]
+        self._asked.pop(hash, None)
         if answer.status:
             self._first = index
         if is_lasting(answer.status):

@@ -43,9 +43,9 @@ class BroadcastLane(Owner):
         self._connect()
 
     @property
-    def welcome(self) -> bytes:
-        """What a client gets when it connects, as records."""
-        return b"".join(self._welcome.values())
+    def welcome(self) -> list[bytes]:
+        """What a client gets when it connects, one by one."""
+        return list(self._welcome.values())
 
     def when_ready(self, go_on: Callable[[], None]) -> bool:
         """Whether it is there, or has been waited for long enough; else `go_on` is called then."""
@@ -60,7 +60,12 @@ class BroadcastLane(Owner):
     def _let_go(self) -> None:
         waiting, self._waiting = self._waiting or [], None
         for go_on in waiting:
-            go_on()
+            with self._upstreams.faults.contained("relay.broadcast", "a client could not go on"):
+                go_on()
+
+    def fail(self) -> None:
+        """Nobody waits for it; it is opened anew, if it was lost."""
+        self._let_go()
 
     def opened(self, event: Upstream) -> None:
         """The backend has shaken hands."""
@@ -94,6 +99,9 @@ class BroadcastLane(Owner):
                     ", ".join(sorted(self._route[2])),
                 )
         self.is_live, self.why = False, event.text or "closed"
+        self._connect_later()
         if monotonic() > self._give_up_at or event.status is not None:
             self._let_go()  # who waits for it longer waits in vain
-        Delay(self._tasks, self._backoff.next(), self._connect)
+
+    def _connect_later(self) -> None:
+        Delay(self._tasks, self._backoff.next(), self._connect, self._connect_later)

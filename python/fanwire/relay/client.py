@@ -11,9 +11,12 @@ from time import monotonic
 from typing import Any, Protocol
 
 from fanwire._engine import Engine, HubMessage, Upstream
+from fanwire._loop import ends_task
 from fanwire.budget import ENTRY_BYTES, Budgets
 from fanwire.client import Client
+from fanwire.endings import Endings
 from fanwire.errors import ClientGone, LimitReached, PayloadTooBig
+from fanwire.faults import Faults
 from fanwire.logs import relay_log
 from fanwire.relay.admission import Credentials
 from fanwire.relay.config import CallShare, RelayConfig
@@ -22,7 +25,7 @@ from fanwire.relay.private import Gate, PrivateLane
 from fanwire.relay.shared import SharedCall, call_of
 from fanwire.relay.timing import Backoff, Bucket
 from fanwire.relay.upstreams import REFUSING, Target, Upstreams
-from fanwire.texts import INTERNAL_ERROR, cut_reason, name_of
+from fanwire.texts import INTERNAL_ERROR, name_of
 from fanwire.wording import failed_to_invoke
 
 OVERLOADED = 1013
@@ -47,6 +50,8 @@ class Home(Protocol):
 
     config: RelayConfig
     engine: Engine
+    endings: Endings
+    faults: Faults
     gate: Gate
     private_terms: tuple[Upstreams, Target, frozenset[str], frozenset[str]]
     budgets: Budgets
@@ -167,7 +172,8 @@ class RelayedClient:
         """The client is gone."""
         self._held = None
         for lane in self.lanes:
-            lane.gone(self)
+            with self._relay.faults.contained("relay.gone", "client %d could not be taken from %s", self.id, lane):
+                lane.gone(self)
         self.lanes.clear()
         self._relay.forget(self)
         self._private.end()
@@ -180,12 +186,19 @@ class RelayedClient:
         """Nothing that a client sends ends more than its call."""
         try:
             self._pass_on(event)
-        except Exception as error:
-            is_told = isinstance(error, LimitReached)
-            if not is_told:
-                relay_log.exception("client %s: a call of %r could not be passed on", name_of(self.id), event.target)
-            self._tell(event, str(error) if is_told else INTERNAL_ERROR)
+        except BaseException as error:
+            self._fail(event, error)
             self.acknowledge()
+
+    def _fail(self, call: Asked | HubMessage, error: BaseException) -> None:
+        """Answer a call with what kept it from being dealt with: it is nobody else's."""
+        if ends_task(error):
+            raise error
+        is_told = isinstance(error, LimitReached)
+        if not is_told:
+            text = "client %s: a call of %r could not be dealt with"
+            self._relay.faults.note("relay.call", error, text, name_of(self.id), call.target)
+        self._tell(call, str(error) if is_told else INTERNAL_ERROR)
 
     def _pass_on(self, event: HubMessage) -> None:
         if event.kind == "invocation" and not event.stream_ids:
@@ -228,8 +241,20 @@ class RelayedClient:
                 return True
             lane = relay.open_lane(share, call)
         self.lanes.add(lane)
-        lane.subscribe(self, Asked(event.id, event.target))
+        self._watch(lane, Asked(event.id, event.target))
         return True
+
+    def _watch(self, lane: Lane, call: Asked) -> None:
+        try:
+            lane.subscribe(self, call)
+        except LimitReached:  # such as channels_max: it is this client's alone
+            if not lane.has(self):
+                self.lanes.discard(lane)
+                lane.gone(self)
+            raise
+        except BaseException:  # what has become of the lane nobody can tell
+            lane.fail()
+            raise
 
     def _unsubscribe(self, share: CallShare, event: HubMessage) -> bool:
         """Leave the lane; False when the client is not on it, and the call is the backend's to answer."""
@@ -261,13 +286,18 @@ class RelayedClient:
             self._relay.engine.complete_raw(self.id, call.id, outcome.outcome, outcome.body)
         except PayloadTooBig as error:
             self._tell(call, str(error))
+        except BaseException as error:
+            self._fail(call, error)
 
     def refused(self, lane: Lane, call: Asked, outcome: Outcome | None) -> None:
         """The backend refused the lane: a client that is somebody asks in its own name."""
         self._forget(lane)
         if self._credentials.are_any and lane not in self.lanes:
-            self._note_own(lane.call, call.id)
-            self._private.ask(call, lane.call.record(call.id))
+            try:
+                self._note_own(lane.call, call.id)
+                self._private.ask(call, lane.call.record(call.id))
+            except BaseException as error:
+                self._fail(call, error)
         elif outcome is not None:
             self.complete(call, outcome)
         else:
@@ -311,13 +341,17 @@ class RelayedClient:
 
     def _tell(self, call: Asked | HubMessage, why: str) -> None:
         if call.id:
-            self._relay.engine.complete_error(self.id, call.id, f"{failed_to_invoke(call.target)} HubException: {why}")
+            text = f"{failed_to_invoke(call.target)} HubException: {why}"
+            self._relay.endings.fail_call(self.id, call.id, text)
 
     def left(self, lane: Lane, call: Asked) -> None:
         """The client watches no longer."""
         self._forget(lane)
         if call.id:
-            self._relay.answer_unsubscribe(self, lane, call)
+            try:
+                self._relay.answer_unsubscribe(self, lane, call)
+            except BaseException as error:
+                self._fail(call, error)
 
     def _forget(self, lane: Lane) -> None:
         """It is not on the lane any more, unless it has asked for it once more."""
@@ -332,7 +366,7 @@ class RelayedClient:
 
     def over_budget(self, error: LimitReached) -> None:
         """It sends more than may wait for it, and not calls, which could be refused: it is closed."""
-        self._relay.engine.disconnect(self.id, OVERLOADED, cut_reason(str(error)))
+        self._relay.endings.close(self.id, OVERLOADED, error)
 
     def acknowledge(self) -> None:
         """A message is dealt with."""
@@ -340,24 +374,24 @@ class RelayedClient:
 
     def lost(self, event: Upstream) -> bool:
         """The private lane is gone. Whether the client stays."""
-        engine = self._relay.engine
+        endings = self._relay.endings
         if event.said:  # the backend ended the client's connection, and so do we
             code = RESTART if event.may_reconnect else 1000
-            engine.disconnect(self.id, code, cut_reason(event.text))
+            endings.close(self.id, code, event.text)
             return False
         for own in self._own.values():
             own.asked.clear()  # who waits for an answer is told below
         self._keep_own()
         for id in event.pending:
             refusal = REFUSED if event.status in REFUSING else UNREACHABLE
-            engine.complete_error(self.id, id, LOST if event.was_open else refusal)
+            endings.fail_call(self.id, id, LOST if event.was_open else refusal)
         if not event.was_open:
             relay_log.warning("client %s: no private connection: %s", name_of(self.id), event.text)
             self._own.clear()  # those that asked for one have been told
             self._private.pins = 0
         if self._own:
             relay_log.info("client %s is told to come back: its private subscriptions are lost", name_of(self.id))
-            engine.disconnect(self.id, RESTART, "")
+            endings.close(self.id, RESTART, "")
         return not self._own
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from fanwire._engine import Engine, Upstream
+from fanwire._loop import ends_task
 from fanwire.budget import ENTRY_BYTES, Budget
 from fanwire.errors import LimitReached
 from fanwire.faults import Tasks
@@ -25,6 +26,7 @@ from fanwire.relay.shared import SharedCall
 from fanwire.relay.stats import shortened
 from fanwire.relay.timing import Backoff, Delay
 from fanwire.relay.upstreams import REFUSING, Owner, Target, Upstreams
+from fanwire.texts import INTERNAL_ERROR
 
 UNREACHABLE = "The backend cannot be reached."
 """What a client is told: where the backend is, and what is wrong with it, is in the log."""
@@ -158,7 +160,11 @@ class Lane(Owner):
     def __post_init__(self) -> None:
         self.shown = shown(self.call)
         self._backoff = Backoff(self.terms.backoff_min, self.terms.backoff_max)
-        self._connect()
+        try:
+            self._connect()
+        except BaseException:
+            self.end()
+            raise
 
     # Clients
 
@@ -259,7 +265,7 @@ class Lane(Owner):
             return
         if self.state is State.LIVE:
             self._call_off()
-            self._delay = Delay(self.terms.tasks, self.terms.linger, self.end)
+            self._delay = Delay(self.terms.tasks, self.terms.linger, self.end, self.fail)
             self.terms.lingering[self] = None
         elif self._delay is None:
             self.end()
@@ -267,15 +273,36 @@ class Lane(Owner):
             self.terms.lingering[self] = None
 
     def end(self) -> None:
-        """Close it; nobody watches."""
+        """Close it; nobody watches. Raises nothing."""
         self.state = State.CLOSED
         self._call_off()
-        self._forget_call()
-        self._be_patient()
-        self.terms.engine.keep(self.name, None)
-        if self._session is not None:
-            self.terms.upstreams.close(self._session)
         self.on_end(self)
+        contained = self.terms.upstreams.faults.contained
+        with contained("relay.lane", "the call of %s could not be called off", self):
+            self._forget_call()
+            self._be_patient()
+        with contained("relay.lane", "the log of %s could not be let go", self):
+            self.terms.engine.keep(self.name, None)
+        with contained("relay.lane", "the session of %s could not be closed", self):
+            if self._session is not None:
+                self.terms.upstreams.close(self._session)
+
+    def fail(self) -> None:
+        """Something went wrong that nobody expected: it ends, who waits is told, and who watches is to come back."""
+        if self.state is State.CLOSED:
+            return
+        waiting = [self._take_first() for _ in range(len(self._waiting))]
+        watchers, self.watchers = self.watchers, {}
+        self.end()
+        upstreams = self.terms.upstreams
+        for one in waiting:
+            with upstreams.faults.contained("relay.lane", "client %d could not be told", one.client.id):
+                if one.is_leaving:
+                    one.client.left(self, one.call)
+                else:
+                    one.client.given_up(self, one.call, INTERNAL_ERROR)
+        for id in watchers:
+            upstreams.endings.close(id, 1012, "")
 
     def _call_off(self) -> None:
         self.terms.lingering.pop(self, None)
@@ -304,7 +331,7 @@ class Lane(Owner):
         self._calls += 1
         self._call = str(self._calls)
         self.terms.upstreams.send(self._session, self.call.record(self._call))
-        self._call_timeout = Delay(self.terms.tasks, self.terms.target.connect_timeout, self._give_up_call)
+        self._call_timeout = Delay(self.terms.tasks, self.terms.target.connect_timeout, self._give_up_call, self.fail)
 
     def _forget_call(self) -> None:
         self._call = None
@@ -349,9 +376,18 @@ class Lane(Owner):
                 self._let_go(one.client)
                 one.client.left(self, one.call)
                 continue
-            if not self._join(one.client):
-                self._join_late(one.client)
-            one.client.complete(one.call, event)
+            try:
+                if not self._join(one.client):
+                    self._join_late(one.client)
+                one.client.complete(one.call, event)
+            except BaseException as error:  # such as channels_max: it is one client's, and the others are answered
+                if ends_task(error):
+                    raise
+                is_told = isinstance(error, LimitReached)
+                if not is_told:
+                    faults = self.terms.upstreams.faults
+                    faults.note("relay.join", error, "client %d could not join %s", one.client.id, self)
+                one.client.given_up(self, one.call, str(error) if is_told else INTERNAL_ERROR)
         self._be_patient()
         if self.watchers:
             self._call_off()  # it lingers no longer
@@ -371,7 +407,7 @@ class Lane(Owner):
                 self.terms.engine.publish_to_lane(self.name, told, self.terms.gap_target)
             if self.terms.closes_on_gap:
                 for client in self.watchers.values():
-                    self.terms.engine.disconnect(client.id, 1012, "")
+                    self.terms.upstreams.endings.close(client.id, 1012, "")
         self.why = ""
 
     def _refused(self, event: Upstream) -> None:
@@ -403,7 +439,7 @@ class Lane(Owner):
         elif is_blamed:
             self._blame_first()
         self._call_off()
-        self._delay = Delay(self.terms.tasks, self._backoff.next(), self._connect_again)
+        self._delay = Delay(self.terms.tasks, self._backoff.next(), self._connect_again, self.fail)
         self._linger_if_empty()
 
     def _blame_first(self) -> None:
@@ -433,7 +469,7 @@ class Lane(Owner):
         if self._waiting and self.state is not State.CLOSED:
             if self._patience is None:
                 wait = max(0.0, self._waiting[0].until - monotonic())
-                self._patience = Delay(self.terms.tasks, wait, self._lose_patience)
+                self._patience = Delay(self.terms.tasks, wait, self._lose_patience, self.fail)
         elif self._patience is not None:
             self._patience.call_off()
             self._patience = None

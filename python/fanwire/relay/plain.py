@@ -48,13 +48,16 @@ class PlainRelay:
         self.config = config
         self.budgets = budgets
         self.engine = engine
+        self.faults, self.endings = upstreams.faults, upstreams.endings
         self.acknowledge = acknowledge
         self.lanes: dict[Any, PlainLane] = {}
+        self.clients: dict[int, PlainClient] = {}
+        """Those of all plain relays, by connection."""
         self._by_query = [share for share in config.share if isinstance(share, QueryShare)]
         self._by_message = [share for share in config.share if isinstance(share, MessageShare)]
         own, shared = target_of(config), target_of(config, service_headers(config))
         self._own, self._upstreams = own, upstreams
-        self._gate = Gate(tasks, config.private.rate, config.private.per_relay_max)
+        self._gate = Gate(tasks, upstreams.faults, config.private.rate, config.private.per_relay_max)
         self._private_terms = upstreams, own, self._gate, config.private.idle
         self._terms = PlainTerms(engine, upstreams, tasks, shared, config.linger, config.lanes, {})
         asks = config.admit == "negotiate"
@@ -123,7 +126,9 @@ class PlainRelay:
 
     def _client(self, connection: int, visitor: Visitor, query: str) -> PlainClient:
         urls = with_query(self._own.urls, query)
-        return PlainClient(self, connection, visitor.credentials, urls, self._private_terms)
+        client = PlainClient(self, connection, visitor.credentials, urls, self._private_terms)
+        self.clients[connection] = client  # whatever becomes of it, it is ended
+        return client
 
     def _over_max(self) -> str:
         return f"{len(self.lanes) + 1} lanes are over the bound of {self.config.lanes.max}"
@@ -187,10 +192,12 @@ class PlainRelays:
     def __init__(self, relays: dict[str, PlainRelay]) -> None:
         self._relays = relays
         self._clients: dict[int, PlainClient] = {}
+        for relay in relays.values():
+            relay.clients = self._clients
 
     def opening(self, event: Opening) -> None:
         """A client asks to connect."""
-        self._clients[event.connection] = self._relays[event.target.partition("?")[0]].visit(event)
+        self._relays[event.target.partition("?")[0]].visit(event)
 
     def take(self, event: Relayed) -> None:
         """A client has sent a message."""

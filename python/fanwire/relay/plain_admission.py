@@ -98,7 +98,15 @@ class Probe(Owner):
         self._admission.answered(self)
         waiting, self.waiting = self.waiting, {}
         for then in waiting:
-            then(self.answer)
+            with self._admission.faults.contained(
+                "relay.admission", "a client could not be told whether it may connect"
+            ):
+                then(self.answer)
+
+    def fail(self) -> None:
+        """Who waits is turned away."""
+        if self.waiting:
+            self._tell(self.answer.status or 0)
 
 
 class PlainAdmission:
@@ -106,6 +114,7 @@ class PlainAdmission:
 
     def __init__(self, upstreams: Upstreams, target: Target, *, asks: bool, admit_for: float) -> None:
         self._upstreams = upstreams
+        self.faults = upstreams.faults
         self._target = target
         self._asks = asks
         self._admit_for = admit_for

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple, Protocol
 
 from fanwire._engine import Engine, Relayed, Upstream
 from fanwire.budget import Budgets
+from fanwire.endings import Endings
 from fanwire.errors import ClientGone, LimitReached
+from fanwire.faults import Faults
 from fanwire.logs import relay_log
 from fanwire.relay.admission import Credentials
 from fanwire.relay.config import RelayConfig
@@ -20,7 +22,7 @@ from fanwire.relay.private import Gate
 from fanwire.relay.shared import too_large
 from fanwire.relay.timing import Bucket
 from fanwire.relay.upstreams import Target, Upstreams
-from fanwire.texts import cut_reason, name_of
+from fanwire.texts import INTERNAL_ERROR, name_of
 
 GONE = "the backend is gone"
 LEFT = 1001
@@ -47,6 +49,8 @@ class Home(Protocol):
     config: RelayConfig
     budgets: Budgets
     engine: Engine
+    endings: Endings
+    faults: Faults
     lanes: dict[Any, PlainLane]
     acknowledge: Callable[[int], None]
 
@@ -145,9 +149,16 @@ class PlainClient:
         else:
             self._refuse(503, str(error))
 
+    def fail(self) -> None:
+        """Something went wrong that nobody expected: it goes, connected or not."""
+        if self._is_in:
+            self._close(1011, INTERNAL_ERROR)
+        else:
+            self._refuse(500, INTERNAL_ERROR)
+
     def _refuse(self, status: int, reason: str) -> None:
         self._is_over = True
-        self._relay.engine.refuse(self.id, status, reason)
+        self._relay.endings.refuse(self.id, status, reason)
 
     # What it sends
 
@@ -183,9 +194,18 @@ class PlainClient:
         elif lane is None and not relay.has_room():
             self._tell_error(f"{len(relay.lanes) + 1} lanes are over the bound of {limits.max}")
         else:
-            lane = lane or relay.open_lane(wish)
+            self._watch(wish, lane)
+
+    def _watch(self, wish: Wish, lane: PlainLane | None) -> None:
+        try:
+            lane = lane or self._relay.open_lane(wish)
             self._lanes.add(lane)
             lane.watch(self)
+        except LimitReached as error:  # such as channels_max: the client stays as it was
+            if lane is not None:
+                self._lanes.discard(lane)
+                lane.leave(self)
+            self._tell_error(str(error))
 
     def refused(self, lane: PlainLane, message: bytes) -> None:
         """The backend refused the lane of this message: it goes in the client's own name."""
@@ -212,7 +232,8 @@ class PlainClient:
         self._is_over = True
         self.forget_asking()
         for lane in self._lanes:
-            lane.gone(self)
+            with self._relay.faults.contained("relay.gone", "client %d could not be taken from %s", self.id, lane):
+                lane.gone(self)
         self._lanes.clear()
         says = gone.by == "client" and gone.close_code in PASSED_ON
         self._private.end(*((gone.close_code, gone.reason) if says else (LEFT, "")))
@@ -223,4 +244,4 @@ class PlainClient:
 
     def _close(self, code: int, reason: str) -> None:
         self._is_over = True
-        self._relay.engine.disconnect(self.id, code, cut_reason(reason))
+        self._relay.endings.close(self.id, code, reason)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from fanwire._engine import Engine, Upstream
+from fanwire._loop import ends_task
 from fanwire.faults import Tasks
 from fanwire.logs import relay_log
 from fanwire.relay.config import Lanes
@@ -38,6 +39,9 @@ class Watcher(Protocol):
 
     def refused(self, lane: "PlainLane", message: bytes) -> None:
         """The backend refused the lane that this message of the client was to have: it may be allowed it by itself."""
+
+    def fail(self) -> None:
+        """Something went wrong that nobody expected: the client goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,11 @@ class PlainLane(Owner):
         lanes = self.terms.lanes
         self.shown = shortened(msgspec.json.encode(self.what).decode())
         self._backoff = Backoff(lanes.backoff_min, lanes.backoff_max)
-        self._connect()
+        try:
+            self._connect()
+        except BaseException:
+            self.end()
+            raise
 
     # Clients
 
@@ -143,7 +151,7 @@ class PlainLane(Owner):
             return
         if self.state is State.LIVE:
             self._call_off()
-            self._delay = Delay(self.terms.tasks, self.terms.linger, self.end)
+            self._delay = Delay(self.terms.tasks, self.terms.linger, self.end, self.fail)
             self.terms.lingering[self] = None
         elif self._delay is None:
             self.end()
@@ -151,13 +159,25 @@ class PlainLane(Owner):
             self.terms.lingering[self] = None
 
     def end(self) -> None:
-        """Close it; nobody watches."""
+        """Close it; nobody watches. Raises nothing."""
         self.state = State.CLOSED
         self._call_off()
-        self.terms.engine.keep(self.name, None)
-        if self._session is not None:
-            self.terms.upstreams.close(self._session, (1000, ""))
         self.on_end(self)
+        contained = self.terms.upstreams.faults.contained
+        with contained("relay.lane", "the log of %s could not be let go", self):
+            self.terms.engine.keep(self.name, None)
+        with contained("relay.lane", "the session of %s could not be closed", self):
+            if self._session is not None:
+                self.terms.upstreams.close(self._session, (1000, ""))
+
+    def fail(self) -> None:
+        """Something went wrong that nobody expected: it ends, and so do its clients, which may come back."""
+        if self.state is State.CLOSED:
+            return
+        clients, self._waiting, self.watchers = [*self._waiting, *self.watchers], {}, {}
+        self.end()
+        for client in clients:
+            client.fail()
 
     def _call_off(self) -> None:
         self.terms.lingering.pop(self, None)
@@ -198,7 +218,14 @@ class PlainLane(Owner):
         self.why = ""
         waiting, self._waiting = self._waiting, {}
         for client in waiting:
-            self._welcome(client)
+            try:
+                self._welcome(client)
+            except BaseException as error:  # such as channels_max: it is one client's, and the others are let in
+                if ends_task(error):
+                    raise
+                self.terms.upstreams.faults.note("relay.join", error, "client %d could not join %s", client.id, self)
+                self.watchers.pop(client, None)
+                client.fail()
         self.terms.engine.keep(self.name, None)
         self._linger_if_empty()
 
@@ -210,7 +237,7 @@ class PlainLane(Owner):
             self.terms.engine.publish_to_lane(self.name, told, lanes.gap_target)
         elif lanes.on_gap == "close":
             for client in self.watchers:
-                self.terms.engine.disconnect(client.id, 1012, "")
+                self.terms.upstreams.endings.close(client.id, 1012, "")
 
     def closed(self, event: Upstream) -> None:
         """The connection is gone, or could not be had: the lane is down, unless nobody needs it."""
@@ -231,12 +258,13 @@ class PlainLane(Owner):
         self.state = State.DOWN if self.gap_since is not None else State.CONNECTING
         self._call_off()
         relay_log.debug("%s is tried again: %s", self, self.why)
-        self._delay = Delay(self.terms.tasks, self._backoff.next(), self._connect_again)
+        self._delay = Delay(self.terms.tasks, self._backoff.next(), self._connect_again, self.fail)
         for client in waiting:
             client.turned_away(event.status)
         for client in refused:
-            self.leave(client)
-            client.refused(self, self.message or b"")
+            with self.terms.upstreams.faults.contained("relay.refused", "client %d could not go on", client.id):
+                self.leave(client)
+                client.refused(self, self.message or b"")
         self._linger_if_empty()
 
     def _is_blamed(self, event: Upstream) -> bool:

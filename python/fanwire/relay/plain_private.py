@@ -43,6 +43,9 @@ class Client(Protocol):
     def acknowledge(self) -> None:
         """Another message may come."""
 
+    def fail(self) -> None:
+        """Something went wrong that nobody expected."""
+
 
 class Waiting(NamedTuple):
     """A message."""
@@ -130,6 +133,10 @@ class PlainPrivate(Owner):
         if self._session is not None:
             self._upstreams.close(self._session, (code, reason))
 
+    def fail(self) -> None:
+        """What it has lost nobody can tell: the client goes, and may come back."""
+        self._client.fail()
+
     def _enter(self, subprotocols: Sequence[str], queued: list[Waiting]) -> None:
         self._offered, self._queued = subprotocols, queued
         if not self._gate.enter(self):
@@ -142,6 +149,11 @@ class PlainPrivate(Owner):
         queued, self._queued = self._queued or [], None
         self._client.budget.release(sum(message.cost for message in queued))
         return queued
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has a session, or waits to have one."""
+        return self._session is not None or self._queued is not None
 
     def open(self) -> None:
         """It is its turn."""

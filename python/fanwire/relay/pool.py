@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fanwire._engine import Upstream
+from fanwire._loop import ends_task
 from fanwire.budget import ENTRY_BYTES, Budget
 from fanwire.logs import relay_log
 from fanwire.relay.lane import LOST, UNREACHABLE, Asked
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.upstreams import Owner, Target, Upstreams
-from fanwire.texts import name_of
+from fanwire.texts import INTERNAL_ERROR, name_of
 
 AT_WORK_MAX = 8_192
 """Calls that one connection has and has not answered; more wait here. Half of what would end the session."""
@@ -123,11 +124,22 @@ class Member(Owner):
         while not (self._is_held or self._is_alone):
             if self._suspects:
                 one, _ = self._suspects.popitem(last=False)
-                self._is_alone = self._send(one)
+                self._is_alone = self._try(one)
             elif self._waiting and len(self._at_work) < AT_WORK_MAX:
-                self._send(self._waiting.popitem(last=False)[0])
+                self._try(self._waiting.popitem(last=False)[0])
             else:
                 return
+
+    def _try(self, one: Pooled) -> bool:
+        """``_send``; what goes wrong is this call's alone."""
+        try:
+            return self._send(one)
+        except BaseException as error:
+            if ends_task(error):
+                raise
+            self._upstreams.faults.note("relay.pool", error, "a pooled call of client %d failed", one.caller.id)
+            self._fail([one], INTERNAL_ERROR)
+            return False
 
     def _send(self, one: Pooled) -> bool:
         """Have the backend get it; False where it does not."""
@@ -201,10 +213,22 @@ class Member(Owner):
             self._suspects.update(dict.fromkeys(left))
         self._go_on()
 
+    def fail(self) -> None:
+        """The connection is closed, and what waits for it is told."""
+        session, self._session = self._session, None
+        self._is_held = self._is_alone = False
+        left = [*self._take_at_work(), *self._suspects, *self._waiting]
+        self._suspects.clear()
+        self._waiting.clear()
+        self._fail(left, INTERNAL_ERROR)
+        if session is not None:
+            self._upstreams.close(session)
+
     def _fail(self, calls: list[Pooled], why: str) -> None:
         for one in calls:
-            one.caller.failed(one.asked, why)
-            self._ended(one)
+            with self._upstreams.faults.contained("relay.pool", "a client could not be told that its call has failed"):
+                one.caller.failed(one.asked, why)
+                self._ended(one)
 
 
 class Pool:

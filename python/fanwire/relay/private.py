@@ -10,13 +10,15 @@ from time import monotonic
 from typing import NamedTuple, Protocol
 
 from fanwire._engine import HubMessage, Upstream
+from fanwire._loop import ends_task
 from fanwire.budget import ENTRY_BYTES, Budget
 from fanwire.errors import LimitReached
-from fanwire.faults import Tasks
+from fanwire.faults import Faults, Tasks
 from fanwire.relay.admission import Credentials
 from fanwire.relay.lane import Asked
 from fanwire.relay.timing import Backoff, Bucket, Delay
 from fanwire.relay.upstreams import Owner, Target, Upstreams
+from fanwire.texts import INTERNAL_ERROR
 
 
 class Waiting(Protocol):
@@ -25,12 +27,20 @@ class Waiting(Protocol):
     def open(self) -> None:
         """It is its turn."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has a session, or waits to have one."""
+
+    def fail(self) -> None:
+        """It could not be opened."""
+
 
 class Gate:
     """Opens private lanes no faster than so many a second, first come first served, and never more than so many."""
 
-    def __init__(self, tasks: Tasks, rate: float, count_max: int) -> None:
+    def __init__(self, tasks: Tasks, faults: Faults, rate: float, count_max: int) -> None:
         self.tasks = tasks
+        self._faults = faults
         self._bucket = Bucket(rate)
         self._waiting: OrderedDict[Waiting, None] = OrderedDict()
         # For a token.
@@ -62,11 +72,23 @@ class Gate:
         self._is_waiting = False
         while self._waiting:
             if self._bucket.try_take(monotonic()):
-                self._waiting.popitem(last=False)[0].open()
+                self._open(self._waiting.popitem(last=False)[0])
             else:
                 self._is_waiting = True
                 Delay(self.tasks, self._bucket.wait, self._go_on)
                 return
+
+    def _open(self, lane: Waiting) -> None:
+        try:
+            lane.open()
+        except BaseException as error:  # it is one client's: the others are not to wait for ever
+            if ends_task(error):
+                raise
+            self._faults.note("relay.gate", error, "a private connection could not be opened")
+            if not lane.is_open:
+                self.leave()  # else its session will
+            with self._faults.contained("relay.fail", "a client without its private connection could not be ended"):
+                lane.fail()
 
 
 class Client(Protocol):
@@ -269,6 +291,10 @@ class PrivateLane(Owner):
         self._take_queued()
         if self._session is not None:
             self._terms[0].close(self._session)
+
+    def fail(self) -> None:
+        """What it has lost nobody can tell: the client goes, and may come back."""
+        self._terms[0].endings.close(self._client.id, 1011, INTERNAL_ERROR)
 
     # What the session tells
 

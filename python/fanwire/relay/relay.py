@@ -4,13 +4,15 @@ It says who may connect (``admission``), keeps the lanes by what they watch (``l
 (``broadcast``), the pools (``pool``) and its clients (``client``).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from fanwire._engine import Engine
+from fanwire._loop import ends_task
 from fanwire.auth import Identity, Request
 from fanwire.budget import Budgets
+from fanwire.errors import PayloadTooBig
 from fanwire.faults import Tasks
 from fanwire.logs import relay_log
 from fanwire.relay.admission import Admission
@@ -25,6 +27,7 @@ from fanwire.relay.stats import RelayStats, stats_of
 from fanwire.relay.timing import Backoff
 from fanwire.relay.unsubscribing import Answers
 from fanwire.relay.upstreams import Headers, Target, Upstreams
+from fanwire.texts import INTERNAL_ERROR
 
 if TYPE_CHECKING:
     from fanwire.client import Client
@@ -51,6 +54,7 @@ class Relay:
         self.config = config
         self.budgets = budgets
         self.engine = engine
+        self.faults, self.endings = upstreams.faults, upstreams.endings
         self.acknowledge = acknowledge
         self.lanes: dict[SharedCall, Lane] = {}
         shares = [share for share in config.share if isinstance(share, CallShare)]
@@ -61,7 +65,7 @@ class Relay:
         self.pooled = {method.casefold(): method for method in config.private.pooled}
         own, shared = target_of(config), target_of(config, service_headers(config))
         everyone, welcome = frozenset(config.everyone.targets), frozenset(config.everyone.welcome)
-        self.gate = Gate(tasks, config.private.rate, config.private.per_relay_max)
+        self.gate = Gate(tasks, upstreams.faults, config.private.rate, config.private.per_relay_max)
         subscribing = frozenset(share.subscribe.lower() for share in shares)
         self.private_terms = upstreams, own, everyone | welcome, subscribing
         self._admission = Admission(
@@ -106,9 +110,7 @@ class Relay:
         """A client has shaken hands: it hears from now on what is sent to all."""
         protocol = client.hub_protocol or "json"
         self._present[client.id] = protocol
-        broadcast = self._broadcast(protocol)
-        if broadcast.welcome:
-            self.engine.send_records(client.id, broadcast.welcome)
+        self._welcome(client.id, self._broadcast(protocol).welcome)
         if self.config.private.eager:
             client._calls = relayed = self.calls_of(client)
             relayed.hold()
@@ -125,7 +127,22 @@ class Relay:
         """Give a welcome that has just come to those who came before it."""
         for id, spoken in self._present.items():
             if spoken == protocol:
+                self._welcome(id, (records,))
+
+    def _welcome(self, id: int, welcome: Iterable[bytes]) -> None:
+        """Give a client each greeting by itself: together they may be more than what may wait for it."""
+        for records in welcome:
+            try:
                 self.engine.send_records(id, records)
+            except PayloadTooBig as error:
+                self.endings.close(id, 1013, error)
+                return
+            except BaseException as error:
+                if ends_task(error):
+                    raise
+                self.faults.note("relay.welcome", error, "client %d could not be greeted", id)
+                self.endings.close(id, 1011, INTERNAL_ERROR)
+                return
 
     def when_ready(self, protocol: str, go_on: Callable[[], None]) -> bool:
         """Whether clients of this protocol may begin; else `go_on` is called when they may."""

@@ -5,27 +5,36 @@ from collections.abc import Callable
 
 import anyio
 
+from fanwire._loop import ends_task
 from fanwire.faults import Tasks
-from fanwire.logs import relay_log
 
 
 class Delay:
-    """Calls a function later, unless it is called off before. In the event loop's thread."""
+    """Calls a function later, unless it is called off before. In the event loop's thread.
+
+    Args:
+        fail: called where the function raised, which is noted.
+    """
 
     __slots__ = ("_scope",)
 
-    def __init__(self, tasks: Tasks, seconds: float, function: Callable[[], object]) -> None:
+    def __init__(
+        self, tasks: Tasks, seconds: float, function: Callable[[], object], fail: Callable[[], object] | None = None
+    ) -> None:
         self._scope = anyio.CancelScope()
-        tasks.start_soon(self._wait, seconds, function)
+        tasks.start_soon(self._wait, seconds, function, fail)
 
-    async def _wait(self, seconds: float, function: Callable[[], object]) -> None:
+    async def _wait(self, seconds: float, function: Callable[[], object], fail: Callable[[], object] | None) -> None:
         with self._scope:
             await anyio.sleep(seconds)
-        if not self._scope.cancel_called:
-            try:
-                function()
-            except Exception:  # one lane's trouble, which is not to end the others
-                relay_log.exception("what was due could not be done")
+        if self._scope.cancel_called:
+            return
+        try:
+            function()
+        except BaseException as error:  # the task notes it
+            if fail is not None and not ends_task(error):
+                fail()
+            raise
 
     def call_off(self) -> None:
         """The function is not called any more."""

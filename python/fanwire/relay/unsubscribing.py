@@ -91,13 +91,17 @@ class Probe(Owner):
             self.outcome = event
             self.is_over = True
             for one in self._take_all():
-                one.client.complete(one.call, event)
+                self._tell(one, event)
         self._upstreams.close(self._session)
 
     def closed(self, event: Upstream) -> None:
         """It is over; without an outcome those who wait are told that it could not be had."""
         self._timeout.call_off()
         self._fail()
+
+    def fail(self) -> None:
+        """Nothing is learned."""
+        self._give_up()
 
     def _give_up(self) -> None:
         self._fail()
@@ -113,7 +117,12 @@ class Probe(Owner):
         for one in self._take_all():
             if self._is_open and not one.is_again and one.lane.call != self._lane.call:
                 self._ask_again(one._replace(is_again=True))
-            elif outcome is not None:
+            else:
+                self._tell(one, outcome)
+
+    def _tell(self, one: Waiting, outcome: Outcome | None) -> None:
+        with self._upstreams.faults.contained("relay.unsubscribe", "a client could not be answered"):
+            if outcome is not None:
                 one.client.complete(one.call, outcome)
             else:
                 one.client.failed(one.call, NOT_ANSWERED if self._is_open else UNREACHABLE)

@@ -4,11 +4,13 @@ The connections themselves live in the engine's upstream thread; what they carry
 coming by here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fanwire._engine import Engine, Upstream
+from fanwire._loop import ends_task
+from fanwire.endings import Endings
 from fanwire.faults import Faults
 
 Headers = Sequence[tuple[str, str]]
@@ -23,6 +25,9 @@ class Owner:
     """
 
     __slots__ = ()
+
+    def fail(self) -> None:
+        """Something went wrong that nobody expected, and is noted: end what it belongs to, and tell who waits."""
 
     def opened(self, event: Upstream) -> None:
         """The backend has shaken hands; ``subprotocol`` is what a plain one chose."""
@@ -54,10 +59,12 @@ class Target:
 class Upstreams:
     """The sessions of one serving."""
 
-    def __init__(self, engine: Engine, faults: Faults) -> None:
+    def __init__(self, engine: Engine, faults: Faults, endings: Endings) -> None:
         self._engine = engine
         self.faults = faults
         """Where what goes wrong in any relay of this serving is noted."""
+        self.endings = endings
+        """How clients are told that something is over."""
         self._owners: dict[int, Owner] = {}
         self._newest = 0
 
@@ -77,7 +84,8 @@ class Upstreams:
     ) -> int:
         """Begin a session and give its number; what is sent to it at once goes out behind the handshake."""
         session = self._number(owner)
-        self._engine.upstream_open(
+        self._begin(
+            self._engine.upstream_open,
             session,
             list(urls or target.urls),
             [*target.headers, *headers],
@@ -106,7 +114,8 @@ class Upstreams:
     ) -> int:
         """As ``open``, with a plain WebSocket backend."""
         session = self._number(owner)
-        self._engine.upstream_open_plain(
+        self._begin(
+            self._engine.upstream_open_plain,
             session,
             list(urls or target.urls),
             [*target.headers, *headers],
@@ -124,8 +133,15 @@ class Upstreams:
     def negotiate(self, owner: Owner, url: str, headers: Headers, timeout: float) -> int:
         """Ask a backend what it would answer to these credentials; ``happened`` hears of ``negotiated``, once."""
         session = self._number(owner)
-        self._engine.upstream_negotiate(session, url, list(headers), timeout)
+        self._begin(self._engine.upstream_negotiate, session, url, list(headers), timeout)
         return session
+
+    def _begin(self, begin: Callable[..., None], session: int, *arguments: Any, **named: Any) -> None:
+        try:
+            begin(session, *arguments, **named)
+        except BaseException:  # there will be no ``closed``
+            del self._owners[session]
+            raise
 
     def _number(self, owner: Owner) -> int:
         self._newest += 1
@@ -142,17 +158,24 @@ class Upstreams:
 
     def close(self, session: int, farewell: tuple[int, str] | None = None) -> None:
         """End a session, with this code and reason in the Close frame; ``closed`` is told all the same."""
-        self._engine.upstream_close(session, farewell)
+        for _ in range(2):  # nobody is to keep one that nobody has
+            with self.faults.contained("relay.close", "a session could not be closed"):
+                self._engine.upstream_close(session, farewell)
+                return
 
     def dispatch(self, event: Upstream) -> None:
-        """Tell the owner. What goes wrong there is logged: it is one session's, and the others go on."""
+        """Tell the owner. What goes wrong there ends what is the owner's, and the others go on."""
         owner = self._owners.get(event.session)
         if owner is None:
             return
         try:
             self._tell(owner, event)
-        except Exception as error:
+        except BaseException as error:
+            if ends_task(error):
+                raise
             self.faults.note("relay.upstreams", error, "a backend's %r could not be dealt with", event.kind)
+            with self.faults.contained("relay.fail", "what it belongs to could not be ended"):
+                owner.fail()
 
     def _tell(self, owner: Owner, event: Upstream) -> None:
         match event.kind:

@@ -148,6 +148,14 @@ pub enum EngineError {
         /// The system's word.
         cause: io::Error,
     },
+    /// A shard's thread, or that of the connections to backends, has ended by a panic.
+    #[error("thread {thread} has died: {text}")]
+    ThreadDied {
+        /// Its name.
+        thread: String,
+        /// What it panicked with.
+        text: String,
+    },
     /// This process is a fork of the one that started the engine; its threads are not here.
     #[error(
         "the engine was started in process {started} and is not usable in its fork {here}; make a new Hub after the fork"

@@ -12,6 +12,7 @@ mod connection_id;
 mod engine;
 pub mod error;
 mod events;
+mod failure;
 pub mod http;
 #[cfg_attr(not(loom), allow(dead_code))]
 pub mod mailbox;
@@ -28,6 +29,7 @@ pub mod ws;
 
 pub use engine::{Audience, Engine, Message, NewError};
 pub use error::{EngineError, SettingsError};
+pub use failure::{panic_text, run_to_end};
 pub use position::Position;
 pub use settings::{ChannelRule, ChannelSettings, HubSettings, HubTransports, PollerKind, Settings};
 pub use stats::{FRACTIONS, Histogram, Stats};

@@ -53,6 +53,9 @@ pub enum Command {
     Drain(u16, Box<str>, Duration),
     /// Ends the thread.
     Stop,
+    /// Panic with this text.
+    #[cfg(test)]
+    Panic(String),
 }
 
 /// A header that the application adds to a response: name and value.

@@ -68,6 +68,13 @@ impl Times {
 pub const FRACTIONS: [f64; 3] = [0.5, 0.99, 1.0];
 
 impl ShardStats {
+    /// The shard has died, and its connections with it.
+    pub(crate) fn forget_connections(&self) {
+        for gauge in [&self.connections, &self.subscriptions, &self.lagging] {
+            gauge.sub(gauge.get());
+        }
+    }
+
     pub(crate) fn count_close(&self, code: u16) {
         let index = match code {
             1000..=1015 => usize::from(code - 1000),

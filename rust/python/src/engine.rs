@@ -70,6 +70,7 @@ impl Engine {
 
     #[pyo3(signature = (count_max = 1024))]
     fn take_events(&self, py: Python<'_>, count_max: usize) -> PyResult<Vec<Py<PyAny>>> {
+        self.0.check_threads().map_err(|error| to_pyerr(py, error))?;
         self.0.take_events(count_max).into_iter().map(|event| events::to_python(py, event)).collect()
     }
 

@@ -18,6 +18,7 @@ pub(crate) fn to_pyerr(py: Python<'_>, error: EngineError) -> PyErr {
             let strerror = strip_errno(&cause);
             raise(py, "ListenFailed", (cause.raw_os_error().unwrap_or(0), strerror, address))
         }
+        EngineError::ThreadDied { thread, text } => raise(py, "EngineFailed", (thread, text)),
         EngineError::InvalidCloseCode { .. }
         | EngineError::InvalidHeader { .. }
         | EngineError::ReasonTooLong { .. }

@@ -149,6 +149,14 @@ impl Sink for IntoEngine {
         // An engine that has stopped has no client that waits.
         drop(self.0.accept_relayed(client, subprotocol));
     }
+
+    fn died(&self, thread: &str, text: String) {
+        self.0.thread_died(thread, text);
+    }
+
+    fn panicked(&self, text: String) {
+        self.0.record(40, format!("a connection to a backend has ended by a panic: {text}"));
+    }
 }
 
 /// The sessions of one engine; their thread is started with the first.

@@ -145,6 +145,10 @@ pub trait Sink: Send + Sync {
     fn send_messages(&self, client: ConnectionId, messages: &[Message<'_>]);
     /// A plain backend has let in a client that waits for that, and has chosen this subprotocol.
     fn accept(&self, client: ConnectionId, subprotocol: Option<&str>);
+    /// The thread of all sessions has ended by a panic, with this text; each session is reported as closed besides.
+    fn died(&self, thread: &str, text: String);
+    /// A session, or a negotiation, has ended by a panic with this text, and no other; it is reported as closed besides.
+    fn panicked(&self, text: String);
 }
 
 /// How a call of ours ended.

@@ -12,6 +12,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
+use fanwire_core::{panic_text, run_to_end};
+
 use crate::api::{CloseFrame, Open, OpenPlain, Sink, Stats, UpstreamEvent};
 use crate::connect::{ConnectError, Dialer, timeout_error};
 use crate::ending::Ending;
@@ -46,6 +48,12 @@ enum Command {
     Open(Ending, Box<Request>),
     Negotiate(Answer, String, Vec<(String, String)>, Duration),
     Stop,
+    /// Has the thread, or a task of it, panic with that.
+    #[cfg(test)]
+    Panic {
+        text: &'static str,
+        is_task: bool,
+    },
 }
 
 impl Upstreams {
@@ -63,9 +71,11 @@ impl Upstreams {
             .thread_name(THREAD_NAME)
             .build()?;
         let of_thread = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name(THREAD_NAME.to_owned())
-            .spawn(move || run(runtime, received, &of_thread))?;
+        let thread = std::thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(move || {
+            if let Err(text) = run_to_end(|| run(runtime, received, &of_thread)) {
+                of_thread.sink.died(THREAD_NAME, text);
+            }
+        })?;
         Ok(Self { shared, commands, thread: Mutex::new(Some(thread)) })
     }
 
@@ -147,7 +157,7 @@ impl Upstreams {
         drop(self.commands.send(Command::Stop));
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
-            // A panic of the thread's was printed when it happened; its sessions are closed.
+            // A panic of the thread's was told when it happened; its sessions are closed.
             drop(thread.join());
         }
     }
@@ -205,12 +215,20 @@ async fn serve(mut commands: UnboundedReceiver<Command>, shared: &Shared) {
     let mut tasks = JoinSet::new();
     loop {
         let command = poll_fn(|context| {
-            while let Poll::Ready(Some(_)) = tasks.poll_join_next(context) {}
+            while let Poll::Ready(Some(ended)) = tasks.poll_join_next(context) {
+                if let Some(panic) = ended.err().and_then(|error| error.try_into_panic().ok()) {
+                    shared.sink.panicked(panic_text(&*panic));
+                }
+            }
             commands.poll_recv(context)
         });
         let dialer = Arc::clone(&dialer);
         match command.await {
             None | Some(Command::Stop) => break,
+            #[cfg(test)]
+            Some(Command::Panic { text, is_task: true }) => drop(tasks.spawn(async move { panic!("{text}") })),
+            #[cfg(test)]
+            Some(Command::Panic { text, .. }) => panic!("{text}"),
             Some(Command::Open(mut ending, _)) if tasks.len() >= SESSIONS_MAX => ending.refuse(too_many()),
             Some(Command::Open(ending, request)) => {
                 if !ending.is_refused {
@@ -238,4 +256,53 @@ async fn serve(mut commands: UnboundedReceiver<Command>, shared: &Shared) {
 
 fn too_many() -> String {
     format!("there are {SESSIONS_MAX} sessions and negotiations, more are not opened")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use fanwire_core::Message;
+    use fanwire_core::messages::ConnectionId;
+    use fanwire_core::protocol::signalr::HubProtocol;
+
+    use super::*;
+
+    /// Hears of ends alone.
+    struct Mourner(Sender<String>);
+
+    impl Sink for Mourner {
+        fn report(&self, session: u64, event: UpstreamEvent) {
+            if let UpstreamEvent::Negotiated { status: 0, .. } = event {
+                self.0.send(format!("{session} unanswered")).expect("the test listens");
+            }
+        }
+        fn append(&self, _: &str, _: HubProtocol, _: &[&[u8]], _: &[usize]) {}
+        fn append_to_hub(&self, _: &str, _: HubProtocol, _: &[&[u8]]) {}
+        fn send(&self, _: ConnectionId, _: &[u8]) {}
+        fn append_messages(&self, _: &str, _: &[Message<'_>]) {}
+        fn send_messages(&self, _: ConnectionId, _: &[Message<'_>]) {}
+        fn accept(&self, _: ConnectionId, _: Option<&str>) {}
+        fn died(&self, thread: &str, text: String) {
+            self.0.send(format!("{thread} died: {text}")).expect("the test listens");
+        }
+        fn panicked(&self, text: String) {
+            self.0.send(format!("panicked: {text}")).expect("the test listens");
+        }
+    }
+
+    #[test]
+    fn a_panic_of_a_session_ends_no_other_and_one_of_the_thread_is_told() {
+        let (told, heard) = channel();
+        let upstreams = Upstreams::start(Arc::new(Mourner(told))).expect("a thread");
+        let next = || heard.recv_timeout(Duration::from_secs(10)).expect("something is told");
+        let panic = |text, is_task| drop(upstreams.commands.send(Command::Panic { text, is_task }));
+        panic("a task's", true);
+        assert_eq!(next(), "panicked: a task's");
+        panic("the thread's", false);
+        assert_eq!(next(), "fanwire-upstream died: the thread's");
+        upstreams.negotiate(7, "http://127.0.0.1:9".to_owned(), Vec::new(), Duration::from_secs(60));
+        assert_eq!(next(), "7 unanswered");
+        upstreams.stop();
+    }
 }

@@ -2,6 +2,8 @@
 //!
 //! `sending` has private bytes, `lanes` what a relay asks besides, `following` how far a publication has come, and
 //! keyframes for who waits.
+#[cfg(test)]
+mod dying;
 mod following;
 mod lanes;
 mod sending;
@@ -17,6 +19,7 @@ use std::time::Duration;
 use crate::channel::{Appended, Channel, KEY_BYTES_MAX, Origin, Publication, Registry, Watch, check_name};
 use crate::error::{EngineError, SettingsError};
 use crate::events::Events;
+use crate::failure::{Failure, run_to_end};
 use crate::http::{header_fault, is_token};
 use crate::messages::{Command, ConnectionId, Event, Grant, Header, Reply, Wanted};
 use crate::position::Position;
@@ -98,6 +101,7 @@ impl Engine {
             tokens: Tokens::default(),
             shards: shards.clone(),
             events,
+            failure: Failure::default(),
             clock: Clock::start(),
         };
         Ok(Self {
@@ -141,11 +145,15 @@ impl Engine {
     fn spawn(&self, index: usize) -> Receiver<std::io::Result<PollerKind>> {
         let (started, outcome) = sync_channel(1);
         let (common, handle) = (Arc::clone(&self.common), Arc::clone(&self.shards[index]));
+        let of_thread = Arc::clone(&handle);
         let failed = started.clone();
-        let body = move || match Shard::new(index, common, handle) {
+        let body = move || match Shard::new(index, Arc::clone(&common), handle) {
             Ok(shard) => {
                 let _ = started.send(Ok(shard.poller_kind())); // `start` waits for it
-                shard.run();
+                if let Err(text) = run_to_end(|| shard.run()) {
+                    of_thread.stats.forget_connections();
+                    died(&common, &format!("fanwire-{index}"), text);
+                }
             }
             Err(cause) => {
                 let _ = started.send(Err(cause));
@@ -421,6 +429,19 @@ impl Engine {
         })
     }
 
+    /// Whether all threads live; one that has died is told here, for ever, and the eventfd is rung for it.
+    ///
+    /// # Errors
+    /// [`EngineError::ThreadDied`], naming the first.
+    pub fn check_threads(&self) -> Result<(), EngineError> {
+        self.common.failure.check()
+    }
+
+    /// A thread of this name, which works for this engine, has died of that.
+    pub fn thread_died(&self, name: &str, text: String) {
+        died(&self.common, name, text);
+    }
+
     /// An eventfd that is readable when events wait.
     #[must_use]
     pub fn event_fd(&self) -> std::os::fd::RawFd {
@@ -481,7 +502,7 @@ impl Engine {
         self.state.store(STOPPED, Ordering::Release);
         self.shards.iter().for_each(|shard| shard.command(Command::Stop));
         for thread in lock(&self.threads).drain(..) {
-            // A shard that panicked has printed why; its sockets are closed all the same.
+            // One that panicked has told; its sockets are closed all the same.
             let _ = thread.join();
         }
     }
@@ -516,6 +537,11 @@ pub enum NewError {
     /// The system refused.
     #[error(transparent)]
     Engine(#[from] EngineError),
+}
+
+fn died(common: &Common, thread: &str, text: String) {
+    common.failure.report(thread, text);
+    common.events.bell.ring();
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

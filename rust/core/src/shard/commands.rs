@@ -50,6 +50,8 @@ impl Shard {
             Command::Untrack(token) => self.untrack(token),
             Command::Drain(code, reason, spread) => self.drain(CloseCode(code), reason, spread),
             Command::Stop => self.is_stopping = true,
+            #[cfg(test)]
+            Command::Panic(text) => panic!("{text}"),
         }
     }
 

@@ -127,6 +127,9 @@ impl Shard {
             Route::Unknown => Err(Refusal::new(404, format!("no such path: {}", head.path))),
             Route::Health => self.answer_plainly(slot, head, 200, "ok\n"),
             Route::Ready if self.is_draining => self.answer_plainly(slot, head, 503, "draining\n"),
+            Route::Ready if self.common.failure.has_come() => {
+                self.answer_plainly(slot, head, 503, "a thread of the engine has died\n")
+            }
             Route::Ready => self.answer_plainly(slot, head, 200, "ready\n"),
             Route::Application => {
                 check_plain(head)?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::clock::Clock;
 use crate::channel::{Registry, Watch};
 use crate::events::Events;
+use crate::failure::Failure;
 use crate::mailbox::Mailbox;
 use crate::messages::Command;
 use crate::notify::Bell;
@@ -47,5 +48,7 @@ pub(crate) struct Common {
     /// For sockets that another shard has to take.
     pub(crate) shards: Vec<Arc<ShardHandle>>,
     pub(crate) events: Events,
+    /// Of a shard's thread, or of the one to backends.
+    pub(crate) failure: Failure,
     pub(crate) clock: Clock,
 }

@@ -65,6 +65,14 @@ impl Sink for Recorder {
         drop(self.0.send(Heard::AppendMessages(channel.to_owned(), said(messages))));
     }
 
+    fn died(&self, thread: &str, text: String) {
+        panic!("{thread} has died: {text}");
+    }
+
+    fn panicked(&self, text: String) {
+        panic!("a session has panicked: {text}");
+    }
+
     fn send_messages(&self, client: ConnectionId, messages: &[SocketMessage<'_>]) {
         drop(self.0.send(Heard::SentMessages(client, said(messages))));
     }
