@@ -1,0 +1,271 @@
+"""A failure at every engine call and every callback in turn: whoever it belongs to may go, another is served."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import anyio
+import fanwire
+import fanwire.serving
+import pytest
+from fanwire._engine import Engine
+from fanwire.relay.config import CallShare, Everyone, Lanes, MessageShare, Private, QueryShare, RelayConfig
+from support import injection, scripted_backend
+from support.clients import connected
+from support.hub_client import hub_client
+from support.injection import LIVES, FaultyEngine, Panic
+from support.plain_backend import PlainBackend
+from support.scripted_backend import ScriptedBackend, Session
+from support.waiting import until
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.parametrize(
+        "anyio_backend", [("asyncio", {"use_uvloop": False}), ("trio", {})], ids=["asyncio", "trio"]
+    ),
+]
+ANY = "127.0.0.1:0"
+OFTEN = Lanes(backoff_min=0.01, backoff_max=0.02, connect_timeout=1.0, snapshot_bytes_max=1_024, on_gap="message")
+Victim = Callable[[str], Awaitable[None]]
+APPLICATIONS: tuple[Victim, ...] = (injection.raw, injection.events, injection.signalr)
+VICTIMS: tuple[Victim, ...] = (*APPLICATIONS, injection.relayed, injection.asked, injection.plain, injection.scraper)
+CALLBACKS = {"authenticate", "authorize", "on_connect", "on_message", "on_disconnect", "on_presence", "snapshot"}
+CALLBACKS |= {"echo", "counts", "sums", "asks"}
+METHODS = {name for name in dir(Engine) if not name.startswith("_") and callable(getattr(Engine, name))}
+NOT_BY_EVENTS = {
+    *LIVES,
+    *("publish_to_hub", "publish_to_user", "subscribe", "unsubscribe", "channels", "occupancy", "track", "untrack"),
+    *("flush", "send"),
+}
+"""What the application calls itself, where it hears of the exception."""
+
+
+@dataclass
+class Served:
+    """A hub, its engine, and what its callbacks are to raise."""
+
+    hub: fanwire.Hub
+    address: str = ""
+    engine: Any = None
+    fails: dict[str, BaseException] = field(default_factory=dict)
+    called: set[str] = field(default_factory=set)
+
+    def at(self, callback: str) -> None:
+        """A callback is called."""
+        self.called.add(callback)
+        error = self.fails.get(callback)
+        if error is not None:
+            raise error
+
+
+def greet(session: Session) -> None:
+    """A greeting behind the handshake."""
+    session.say({}, {"type": 1, "target": "Hello", "arguments": []})
+
+
+def answer(backend: ScriptedBackend, session: Session, message: dict[str, Any]) -> None:
+    """As a hub does; what is big has a snapshot over the bound, and one call ends the lanes of the victims."""
+    if message.get("target") == "Watch" and message["arguments"] == ["big"]:
+        session.say({"type": 1, "target": "Snapshot", "arguments": ["big", "x" * 3_000]})
+        session.say({"type": 3, "invocationId": message["invocationId"], "result": None})
+        return
+    if message.get("target") == "Drop":
+        for lane in backend.watching("victims"):
+            lane.end()
+    scripted_backend.answer(session, message)
+
+
+def registered(served: Served, *, is_async: bool) -> fanwire.Hub:
+    """A hub on which all that can be is registered, as sync or async functions."""
+    hub = served.hub
+
+    def callback(name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
+        def now(*arguments: Any) -> Any:
+            served.at(name)
+            return answer(*arguments)
+
+        async def later(*arguments: Any) -> Any:
+            await anyio.lowlevel.checkpoint()
+            return now(*arguments)
+
+        return later if is_async else now
+
+    def turn_away(client: fanwire.Client) -> None:
+        if client.identity is not None and client.identity.id == "mallory":
+            raise fanwire.Refused("turned away")
+
+    hub.authenticate(callback("authenticate", lambda request: request.query.get("user", "ada")))
+    hub.authorize(callback("authorize", lambda client, channel: channel != "secret"))
+    hub.on_connect(callback("on_connect", turn_away))
+    hub.on_message(callback("on_message", lambda client, data: client.send(data)))
+    hub.on_disconnect(callback("on_disconnect", lambda client, gone: None))
+    hub.on_presence(callback("on_presence", lambda change: None))
+    hub.snapshot("board", interval=0.001)(callback("snapshot", lambda channel: {"now": 1}))
+    hub.snapshot("bare", interval=0.001)(lambda channel: None)
+
+    if is_async:
+
+        @hub.method("echo")
+        async def echo(client: fanwire.Client, word: str) -> str:
+            served.at("echo")
+            return word
+    else:
+
+        @hub.method("echo")
+        def echo_now(client: fanwire.Client, word: str) -> str:
+            served.at("echo")
+            return word
+
+    @hub.method
+    async def counts(client: fanwire.Client, count: int) -> AsyncIterator[int]:
+        for number in range(count):
+            served.at("counts")
+            yield number
+
+    @hub.method
+    async def sums(client: fanwire.Client, numbers: AsyncIterator[int]) -> int:
+        served.at("sums")
+        return sum([number async for number in numbers])
+
+    @hub.method
+    async def asks(client: fanwire.Client) -> Any:
+        served.at("asks")
+        return await client.invoke("question")
+
+    return hub
+
+
+@asynccontextmanager
+async def served(monkeypatch: pytest.MonkeyPatch, *, is_async: bool) -> AsyncIterator[Served]:
+    """All of it, with relays of both kinds, on one hub."""
+    made: list[FaultyEngine] = []
+
+    def make(settings: Any) -> Any:
+        made.append(FaultyEngine(settings))
+        return made[-1]
+
+    monkeypatch.setattr(fanwire.serving, "Engine", make)
+    monkeypatch.setattr(fanwire.presence, "BATCH_S", 0.001)
+    channels = {"b*": fanwire.Channel(start="keyframe"), "room": fanwire.Channel(presence=True, presence_linger=0)}
+    it = Served(fanwire.Hub(channels, handshake_timeout=2.0, close_timeout=0.2, poller="epoll"))
+    registered(it, is_async=is_async)
+    with ScriptedBackend() as backend, PlainBackend().serving() as plain:
+        backend.answer, backend.shake_hands = partial(answer, backend), greet
+        share = CallShare(subscribe="Watch", unsubscribe="Unwatch", snapshot="Snapshot")
+        private = Private(pooled=("Pooled",), idle=0.05)
+        common: dict[str, Any] = {"lanes": OFTEN, "linger": 0.01, "admit": "anyone"}
+        upstream = (f"http://{backend.address}/live",)
+        everyone = Everyone(welcome=("Hello",))
+        live = RelayConfig(
+            path="/live", upstream=upstream, share=(share,), private=private, everyone=everyone, **common
+        )
+        it.hub.relay(live)
+        it.hub.relay(replace(live, path="/asked", admit="negotiate", admit_for=0.001))
+        shares = (QueryShare(query=("match",)), MessageShare(subscribe="/watch", unsubscribe="/unwatch"))
+        upstream = (f"ws://{plain}/plain",)
+        it.hub.relay(RelayConfig(path="/plain", upstream=upstream, protocol="websocket", share=shares, **common))
+        async with it.hub.serve(ANY, drain_timeout=0.2, outbox_bytes_max=4_096) as serving:
+            it.address, it.engine = serving.address, made[-1]
+            yield it
+
+
+async def is_served(it: Served) -> None:
+    """New clients of each kind get what is theirs."""
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        peer, stream, client, relayed, plain = (
+            await enter(connected(it.address, "/ws?channel=room")),
+            await enter(connected(it.address, "/ws?channel=board")),
+            await enter(hub_client(it.address)),
+            await enter(hub_client(it.address, "/live")),
+            await enter(connected(it.address, "/plain?match=m")),
+        )
+        await peer.send_json(call="echo", args=["x"], id=1)
+        assert await peer.receive_json() == {"id": 1, "result": "x"}
+        assert await stream.receive_json() == {"now": 1}
+        assert await client.invoke("echo", "x") == {"result": "x"}
+        assert (await relayed.receive())["target"] == "Hello"
+        assert await relayed.invoke("Private", "x") == {"result": "x"}
+        await relayed.send({"type": 1, "invocationId": "w", "target": "Watch", "arguments": ["m"]})
+        while (await relayed.receive())["type"] != 3:
+            pass
+        await plain.send("x")
+        assert await plain.receive() == "x"
+
+
+async def all_gone(it: Served) -> None:
+    """Return when nobody is connected, and nothing is left of those who were."""
+    pump = it.hub._life.pump  # type: ignore[union-attr]
+
+    def left() -> dict[str, Any]:
+        stats = it.hub.relay_stats()
+        found = {
+            "connections": it.engine.stats().connections,
+            "clients": [*pump._clients, *pump._plain._clients],
+            "openings": [*pump._openings._at_work, *pump._openings._waiting],
+            "parting": pump._parting,
+            "lanes": [lane for relay in stats for lane in relay.lanes],
+            "private lanes": sum(relay.private_lanes for relay in stats),
+        }
+        return {name: what for name, what in found.items() if what}
+
+    with suppress(TimeoutError):
+        await until(lambda: not left())
+    assert left() == {}
+
+
+async def play(it: Served, *victims: Victim) -> None:
+    """Have them do all that they do, at once, and leave."""
+    async with anyio.create_task_group() as tasks:
+        for victim in victims:
+            tasks.start_soon(victim, it.address)
+    await all_gone(it)
+
+
+async def calls_of(it: Served) -> dict[str, Victim]:
+    """Whose play makes which engine calls."""
+    found: dict[str, Victim] = {}
+    for victim in VICTIMS:
+        it.engine.watch()
+        await play(it, victim)
+        for name in it.engine.calls:
+            found.setdefault(name, victim)
+    return found
+
+
+async def test_a_failure_at_every_engine_call(monkeypatch: pytest.MonkeyPatch, anyio_backend_name: str) -> None:
+    async with served(monkeypatch, is_async=True) as it:
+        calls = await calls_of(it)
+        unknown = METHODS - set(calls) - NOT_BY_EVENTS
+        assert not unknown, f"no victim's play calls {unknown}: let one, or say in NOT_BY_EVENTS who calls it"
+        for name, victim in sorted(calls.items()):
+            for number in (1, 2):
+                is_panic = (number == 1) == (anyio_backend_name == "trio")
+                it.engine.fail(name, number, Panic(name) if is_panic else RuntimeError(name))
+                await play(it, victim)
+        it.engine.watch()
+        await is_served(it)
+        await all_gone(it)
+
+
+KINDS = {
+    True: (GeneratorExit(), asyncio.CancelledError(), fanwire.Refused("lone \ud800 " * 100)),
+    False: (SystemExit(1), ValueError("mine"), Panic()),
+}
+
+
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
+async def test_a_failure_at_every_callback(monkeypatch: pytest.MonkeyPatch, *, is_async: bool) -> None:
+    async with served(monkeypatch, is_async=is_async) as it:
+        await play(it, *APPLICATIONS)
+        await until(lambda: it.called == CALLBACKS)
+        for name in sorted(CALLBACKS):
+            for error in KINDS[is_async]:
+                it.fails = {name: error}
+                await play(it, *APPLICATIONS)
+        it.fails = {}
+        await is_served(it)
+        await all_gone(it)
