@@ -17,7 +17,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from fanwire._engine import Position, Stats
-from fanwire._loop import Interrupt, background_tasks, run, watch_signals
+from fanwire._loop import Interrupt, background_tasks, ends_task, run, watch_signals
 from fanwire.addresses import address_of
 from fanwire.auth import Identity
 from fanwire.channel import Channel
@@ -347,9 +347,14 @@ class Hub(Registering):
 
     def _flush(self) -> None:
         self._is_flush_due = False
-        engine = self._link.engine
+        engine, faults = self._link.engine, self._link.faults
         if engine is not None:
-            engine.flush()
+            try:
+                engine.flush()
+            except BaseException as error:  # the loop calls this: trio would end for it
+                if ends_task(error):
+                    raise
+                faults.note("hub.flush", error, "publications wait for the next ones: the shards were not woken")
 
     # Single clients, and what is known of all
 

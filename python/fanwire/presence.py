@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from fanwire._engine import ChannelRule, Engine, Presence, matches
-from fanwire._loop import Callback
+from fanwire._loop import Callback, ends_task
 from fanwire.auth import Identity
 from fanwire.channel import Channel
 from fanwire.faults import Faults, Tasks
@@ -188,7 +188,9 @@ class Presences:
         told = {"channel": change.channel, **names, "occupancy": change.occupancy}
         try:
             self._engine.publish(PREFIX + change.channel, told, "presence")
-        except Exception as error:
+        except BaseException as error:
+            if ends_task(error):
+                raise
             self._faults.note("presence", error, "the presence of channel %r could not be published", change.channel)
 
     def _call_back(self, tasks: Tasks, change: PresenceChange) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import anyio
 
 from fanwire._engine import Engine, SnapshotWanted, matches
-from fanwire._loop import Callback, finish
+from fanwire._loop import Callback, ends_task, finish
 from fanwire.faults import Faults, Tasks
 from fanwire.logs import hub_log
 
@@ -92,7 +92,9 @@ class Snapshots:
             if data is not None:
                 self._engine.publish_snapshot(channel, data, rule.event)
                 return
-        except Exception as error:
+        except BaseException as error:
+            if ends_task(error):
+                raise
             self._faults.note("snapshot", error, "the snapshot of channel %r could not be made", channel)
         self._give_up(channel)
 
