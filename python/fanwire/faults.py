@@ -72,7 +72,7 @@ class Tasks:
         self, function: Callable[[Unpack[Ts]], Awaitable[object]], *arguments: *Ts, where: str | None = None
     ) -> None:
         """Run `function` in a task of its own. Noted by `where`, else by its module and name."""
-        self._group.start_soon(partial(self._guarded, where or name_of(function), function, arguments))
+        self._group.start_soon(partial(self._guarded, where or place_of(function), function, arguments))
 
     async def _guarded(
         self, where: str, function: Callable[..., Awaitable[object]], arguments: tuple[object, ...]
@@ -88,7 +88,7 @@ class Tasks:
                 raise
 
 
-def name_of(function: Callable[..., object]) -> str:
+def place_of(function: Callable[..., object]) -> str:
     """A function of ours as metrics name it, such as ``relay.timing.wait``."""
     module = getattr(function, "__module__", None) or ""
     name = getattr(function, "__name__", "task")

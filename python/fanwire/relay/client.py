@@ -172,7 +172,9 @@ class RelayedClient:
         """The client is gone."""
         self._held = None
         for lane in self.lanes:
-            with self._relay.faults.contained("relay.gone", "client %d could not be taken from %s", self.id, lane):
+            with self._relay.faults.contained(
+                "relay.gone", "client %s could not be taken from %s", name_of(self.id), lane
+            ):
                 lane.gone(self)
         self.lanes.clear()
         self._relay.forget(self)

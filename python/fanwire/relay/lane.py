@@ -26,7 +26,7 @@ from fanwire.relay.shared import SharedCall
 from fanwire.relay.stats import shortened
 from fanwire.relay.timing import Backoff, Delay
 from fanwire.relay.upstreams import REFUSING, Owner, Target, Upstreams
-from fanwire.texts import INTERNAL_ERROR
+from fanwire.texts import INTERNAL_ERROR, name_of
 
 UNREACHABLE = "The backend cannot be reached."
 """What a client is told: where the backend is, and what is wrong with it, is in the log."""
@@ -296,7 +296,7 @@ class Lane(Owner):
         self.end()
         upstreams = self.terms.upstreams
         for one in waiting:
-            with upstreams.faults.contained("relay.lane", "client %d could not be told", one.client.id):
+            with upstreams.faults.contained("relay.lane", "client %s could not be told", name_of(one.client.id)):
                 if one.is_leaving:
                     one.client.left(self, one.call)
                 else:
@@ -386,7 +386,7 @@ class Lane(Owner):
                 is_told = isinstance(error, LimitReached)
                 if not is_told:
                     faults = self.terms.upstreams.faults
-                    faults.note("relay.join", error, "client %d could not join %s", one.client.id, self)
+                    faults.note("relay.join", error, "client %s could not join %s", name_of(one.client.id), self)
                 one.client.given_up(self, one.call, str(error) if is_told else INTERNAL_ERROR)
         self._be_patient()
         if self.watchers:

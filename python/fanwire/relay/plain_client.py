@@ -232,7 +232,9 @@ class PlainClient:
         self._is_over = True
         self.forget_asking()
         for lane in self._lanes:
-            with self._relay.faults.contained("relay.gone", "client %d could not be taken from %s", self.id, lane):
+            with self._relay.faults.contained(
+                "relay.gone", "client %s could not be taken from %s", name_of(self.id), lane
+            ):
                 lane.gone(self)
         self._lanes.clear()
         says = gone.by == "client" and gone.close_code in PASSED_ON

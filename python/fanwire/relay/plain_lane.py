@@ -21,6 +21,7 @@ from fanwire.relay.lane import State
 from fanwire.relay.stats import shortened
 from fanwire.relay.timing import Backoff, Delay
 from fanwire.relay.upstreams import Owner, Target, Upstreams
+from fanwire.texts import name_of
 
 AWAY = {1001, 1006, 1012, 1013, 1014}
 """Close codes of a backend that is not well, whatever it was told (RFC 6455 §7.4 and its registry)."""
@@ -223,7 +224,9 @@ class PlainLane(Owner):
             except BaseException as error:  # such as channels_max: it is one client's, and the others are let in
                 if ends_task(error):
                     raise
-                self.terms.upstreams.faults.note("relay.join", error, "client %d could not join %s", client.id, self)
+                self.terms.upstreams.faults.note(
+                    "relay.join", error, "client %s could not join %s", name_of(client.id), self
+                )
                 self.watchers.pop(client, None)
                 client.fail()
         self.terms.engine.keep(self.name, None)
@@ -262,7 +265,9 @@ class PlainLane(Owner):
         for client in waiting:
             client.turned_away(event.status)
         for client in refused:
-            with self.terms.upstreams.faults.contained("relay.refused", "client %d could not go on", client.id):
+            with self.terms.upstreams.faults.contained(
+                "relay.refused", "client %s could not go on", name_of(client.id)
+            ):
                 self.leave(client)
                 client.refused(self, self.message or b"")
         self._linger_if_empty()

@@ -137,7 +137,9 @@ class Member(Owner):
         except BaseException as error:
             if ends_task(error):
                 raise
-            self._upstreams.faults.note("relay.pool", error, "a pooled call of client %d failed", one.caller.id)
+            self._upstreams.faults.note(
+                "relay.pool", error, "a pooled call of client %s failed", name_of(one.caller.id)
+            )
             self._fail([one], INTERNAL_ERROR)
             return False
 

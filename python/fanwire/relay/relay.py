@@ -27,7 +27,7 @@ from fanwire.relay.stats import RelayStats, stats_of
 from fanwire.relay.timing import Backoff
 from fanwire.relay.unsubscribing import Answers
 from fanwire.relay.upstreams import Headers, Target, Upstreams
-from fanwire.texts import INTERNAL_ERROR
+from fanwire.texts import INTERNAL_ERROR, name_of
 
 if TYPE_CHECKING:
     from fanwire.client import Client
@@ -140,7 +140,7 @@ class Relay:
             except BaseException as error:
                 if ends_task(error):
                     raise
-                self.faults.note("relay.welcome", error, "client %d could not be greeted", id)
+                self.faults.note("relay.welcome", error, "client %s could not be greeted", name_of(id))
                 self.endings.close(id, 1011, INTERNAL_ERROR)
                 return
 
