@@ -174,8 +174,8 @@ async def closing(peer: Peer) -> str:
 async def test_a_flush_that_fails_ends_no_loop(hub: fanwire.Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[FaultyEngine] = []
 
-    def make(settings: Any) -> Any:
-        made.append(FaultyEngine(settings))
+    def make(*arguments: Any) -> Any:
+        made.append(FaultyEngine(*arguments))
         return made[-1]
 
     monkeypatch.setattr(fanwire.serving, "Engine", make)
@@ -193,8 +193,8 @@ async def test_a_dead_thread_of_the_engine_ends_serving_with_its_name(
 ) -> None:
     made: list[FaultyEngine] = []
 
-    def make(settings: Any) -> Any:
-        made.append(FaultyEngine(settings))
+    def make(*arguments: Any) -> Any:
+        made.append(FaultyEngine(*arguments))
         return made[-1]
 
     monkeypatch.setattr(fanwire.serving, "Engine", make)

@@ -143,8 +143,8 @@ async def served(monkeypatch: pytest.MonkeyPatch, *, is_async: bool) -> AsyncIte
     """All of it, with relays of both kinds, on one hub."""
     made: list[FaultyEngine] = []
 
-    def make(settings: Any) -> Any:
-        made.append(FaultyEngine(settings))
+    def make(*arguments: Any) -> Any:
+        made.append(FaultyEngine(*arguments))
         return made[-1]
 
     monkeypatch.setattr(fanwire.serving, "Engine", make)

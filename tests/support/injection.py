@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 from anyio.abc import ByteStream
-from fanwire._engine import Engine, Settings
+from fanwire._engine import Engine
 
 from support.raw import frame, request_text
 
@@ -26,8 +26,8 @@ class Panic(BaseException):
 class FaultyEngine:
     """An engine, each of whose methods can be made to raise, whatever methods there are."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._engine = Engine(settings)
+    def __init__(self, *arguments: Any) -> None:
+        self._engine = Engine(*arguments)
         self.calls: Counter[str] = Counter()
         """How often each was called since ``watch``."""
         self._fails: Callable[[str, int], BaseException | None] = lambda name, number: None
