@@ -323,6 +323,8 @@ class Pump:
         denied: list[str] = []
         errors: list[str] = []
         for channel in event.channels:
+            if client._gone is not None:
+                return  # and nobody is asked about the rest
             try:
                 (granted if await self._callbacks.may_watch(client, channel) else denied).append(channel)
             except Refused as refused:

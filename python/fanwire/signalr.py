@@ -446,10 +446,17 @@ class Calls:
 
     async def _send_items(self, id: str, items: Any) -> None:
         ahead = 0
+        iterator = aiter(items)
         try:
-            async for item in items:
-                if ahead == ITEMS_AHEAD or self._bytes_ahead >= BYTES_AHEAD:
+            while True:
+                if ahead == ITEMS_AHEAD or self._bytes_ahead >= BYTES_AHEAD:  # before there is an item to keep
                     ahead = 0
+                    await self._room()
+                try:
+                    item = await anext(iterator)
+                except StopAsyncIteration:
+                    break
+                if self._bytes_ahead >= BYTES_AHEAD:  # other streams have filled it meanwhile
                     await self._room()
                 self._bytes_ahead += self._terms.engine.stream_item(self._client.id, id, item)
                 ahead += 1
