@@ -20,7 +20,7 @@ signalr := tests/interop/signalr/drivers
 java := $(and $(shell command -v javac),$(shell command -v mvn))
 node := $(and $(shell command -v node),$(shell command -v npm))
 
-.PHONY: help demo test soak lint fmt bench fuzz docs wheel clean
+.PHONY: help demo test soak peers lint fmt bench fuzz docs wheel clean
 
 help: ## This list
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | sort | awk -F '\t' '{ printf "%-8s %s\n", $$1, $$2 }'
@@ -37,6 +37,11 @@ test: $(signalr)/node/node_modules/.stamp $(signalr)/java/target/.stamp ## Rust,
 soak: .venv/.stamp-engine .venv/.stamp-test ## What takes too long for `make test`: Rust's ignored tests, Python's marked soak
 	$(with_python) cargo test --workspace --exclude fanwire-python --locked -- --ignored
 	$(BIN)/python -m pytest -m soak || [ $$? -eq 5 ] # 5: there are none
+
+peers: .venv/.stamp-engine .venv-peers/.stamp ## The suites of pysignalr and signalrcore, from checkouts of both in PEERS (25 minutes)
+	@test -d "$(PEERS)/pysignalr" -a -d "$(PEERS)/signalrcore" || { echo "needs PEERS=FOLDER with checkouts of pysignalr and signalrcore"; exit 1; }
+	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || { echo "needs nginx, which gives the suites TLS"; exit 1; }
+	PYTHONPATH=$(CURDIR)/python .venv-peers/bin/python tests/peers/run.py "$(PEERS)"
 
 lint: .venv/.stamp-engine .venv/.stamp-lint .venv/.stamp-test ## ruff, mypy, stubtest, cargo fmt, clippy, doc, deny; the house's rules
 	$(BIN)/ruff check .
@@ -78,7 +83,7 @@ wheel: dist/.stamp ## Wheels for this machine, into dist
 
 clean: ## Remove all that was made here
 	cargo clean
-	rm -rf .venv .venv-bench dist python/fanwire/*.so tests/interop/node/node_modules bench/peers/node/node_modules
+	rm -rf .venv .venv-bench .venv-peers dist python/fanwire/*.so tests/interop/node/node_modules bench/peers/node/node_modules
 	rm -rf $(signalr)/node/node_modules $(signalr)/java/target
 	rm -rf rust/core/fuzz/target .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
 
@@ -87,6 +92,12 @@ clean: ## Remove all that was made here
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needs Python 3.11 or later: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' 'maturin>=1.10,<2'
+	touch $@
+
+.venv-peers/.stamp: pyproject.toml
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	.venv-peers/bin/python -m pip install --quiet --group peers
 	touch $@
 
 .venv/.stamp-test .venv/.stamp-lint: .venv/.stamp-%: .venv/.stamp pyproject.toml

@@ -1,7 +1,8 @@
-"""The hubs that the suites of pysignalr and signalrcore are written against: `python tests/peers/hubs.py HUB_ADDRESS LOGIN_ADDRESS`.
+"""The hubs that the suites of pysignalr and signalrcore are written against; ``run.py`` starts them.
 
-pysignalr's is a `weatherHub`, signalrcore's a `chatHub` and an `authHub`; both have a login that gives out a token. What
-they answer is read off the suites and their public servers; none of it is theirs.
+pysignalr's is a `weatherHub`, signalrcore's a `chatHub` and an `authHub`; both have a login that gives out a token.
+What they answer is read off the suites and their public servers; none of it is theirs. Called with the hubs' address
+and the login's.
 """
 
 import json

@@ -96,7 +96,7 @@ def run(name: str, folder: Path, *arguments: str, **environment: str) -> bool:
 
 def pysignalr(folder: Path, plain: str) -> bool:
     """Its own container is what we stand in for: the fixture gives our address instead of starting Docker."""
-    plugin = f"import _pytest.outcomes, pytest\n@pytest.fixture(scope='module')\nasync def aspnet_server(): return {plain!r}\n"
+    plugin = f"import pytest\n@pytest.fixture(scope='module')\nasync def aspnet_server(): return {plain!r}\n"
     with tempfile.TemporaryDirectory() as room:
         tests = Path(room, "tests")
         subprocess.run(["cp", "-r", str(folder / "tests"), str(tests)], check=True)
