@@ -35,7 +35,7 @@ class BroadcastLane(Owner):
         self._backoff = backoff
         self._greet = greet
         self._welcome: dict[str, bytes] = {}
-        self._waiting: list[Callable[[], None]] | None = []
+        self._waiting: dict[Callable[[], None], None] | None = {}
         self._give_up_at = monotonic() + target.connect_timeout
         self.why = ""
         """Why it is down; empty while it is live or has not been opened."""
@@ -51,14 +51,19 @@ class BroadcastLane(Owner):
         """Whether it is there, or has been waited for long enough; else `go_on` is called then."""
         if self._waiting is None:
             return True
-        self._waiting.append(go_on)
+        self._waiting[go_on] = None
         return False
+
+    def forget(self, go_on: Callable[[], None]) -> None:
+        """Who waited is gone."""
+        if self._waiting:
+            self._waiting.pop(go_on, None)
 
     def _connect(self) -> None:
         self._upstreams.open(self, self._target, self._protocol, self._route)
 
     def _let_go(self) -> None:
-        waiting, self._waiting = self._waiting or [], None
+        waiting, self._waiting = self._waiting or {}, None
         for go_on in waiting:
             with self._upstreams.faults.contained("relay.broadcast", "a client could not go on"):
                 go_on()

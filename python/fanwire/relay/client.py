@@ -171,13 +171,13 @@ class RelayedClient:
     def end(self, gone: ClientGone) -> None:
         """The client is gone."""
         self._held = None
+        self._relay.forget(self)
         for lane in self.lanes:
             with self._relay.faults.contained(
                 "relay.gone", "client %s could not be taken from %s", name_of(self.id), lane
             ):
                 lane.gone(self)
         self.lanes.clear()
-        self._relay.forget(self)
         self._private.end()
 
     async def ask(self, target: str, arguments: tuple[Any, ...]) -> Any:
@@ -233,16 +233,23 @@ class RelayedClient:
             self._subscribe_privately(call, event)
             return False
         lane = relay.lanes.get(call)
-        if lane not in self.lanes and len(self.lanes) >= limits.per_client_max:
-            self._tell(event, f"{len(self.lanes) + 1} subscriptions are over the bound of {limits.per_client_max}")
+        count = len(self.lanes) + len(self._own) + 1
+        if lane not in self.lanes and count > limits.per_client_max:
+            self._tell(event, f"{count} subscriptions are over the bound of {limits.per_client_max}")
             return True
         if lane is None:
             call.check(relay.config.upstream_message_bytes_max, share.unsubscribe or "")
             if not relay.has_room():
                 self._tell(event, f"{len(relay.lanes) + 1} lanes are over the bound of {limits.max}")
                 return True
-            lane = relay.open_lane(share, call)
-        self.lanes.add(lane)
+        if lane not in self.lanes:
+            self.budget.require(call.cost)
+            try:
+                lane = lane or relay.open_lane(share, call)
+            except BaseException:
+                self.budget.release(call.cost)
+                raise
+            self.lanes.add(lane)
         self._watch(lane, Asked(event.id, event.target))
         return True
 
@@ -251,7 +258,7 @@ class RelayedClient:
             lane.subscribe(self, call)
         except LimitReached:  # such as channels_max: it is this client's alone
             if not lane.has(self):
-                self.lanes.discard(lane)
+                self._forget(lane)
                 lane.gone(self)
             raise
         except BaseException:  # what has become of the lane nobody can tell
@@ -263,8 +270,8 @@ class RelayedClient:
         call = call_of(share.subscribe, self.protocol, event.body)
         lane = None if call is None else self._relay.lanes.get(call)
         if lane is None or lane not in self.lanes:
-            if call is not None and self._own.pop(call, None) is not None:
-                self._private.pins = len(self._own)
+            if call is not None and call in self._own:
+                self._keep_own(without=call)
             return False
         lane.unsubscribe(self, Asked(event.id, event.target))
         return True
@@ -297,6 +304,10 @@ class RelayedClient:
         if self._credentials.are_any and lane not in self.lanes:
             try:
                 self._note_own(lane.call, call.id)
+            except LimitReached as error:
+                self._tell(call, str(error))
+                return
+            try:
                 self._private.ask(call, lane.call.record(call.id))
             except BaseException as error:
                 self._fail(call, error)
@@ -310,7 +321,10 @@ class RelayedClient:
         self._private.send(event)
 
     def _note_own(self, call: SharedCall, id: str) -> None:
-        own = self._own.setdefault(call, OwnSubscription())
+        own = self._own.get(call)
+        if own is None:
+            self.budget.require(call.cost)
+            own = self._own[call] = OwnSubscription()
         if id:
             own.asked.add(id)
         else:
@@ -325,8 +339,12 @@ class RelayedClient:
                 own.is_had |= not is_refused
         self._keep_own()
 
-    def _keep_own(self) -> None:
-        self._own = {key: own for key, own in self._own.items() if own.is_had or own.asked}
+    def _keep_own(self, without: SharedCall | None = None) -> None:
+        """Forget those that it neither has nor waits for."""
+        over = [call for call, own in self._own.items() if call == without or not (own.is_had or own.asked)]
+        for call in over:
+            del self._own[call]
+            self.budget.release(call.cost)
         self._private.pins = len(self._own)
 
     def given_up(self, lane: Lane, call: Asked, why: str) -> None:
@@ -357,8 +375,9 @@ class RelayedClient:
 
     def _forget(self, lane: Lane) -> None:
         """It is not on the lane any more, unless it has asked for it once more."""
-        if not lane.has(self):
+        if lane in self.lanes and not lane.has(self):
             self.lanes.discard(lane)
+            self.budget.release(lane.call.cost)
 
     # What its private lane and the pool say
 
@@ -389,8 +408,9 @@ class RelayedClient:
             endings.fail_call(self.id, id, LOST if event.was_open else refusal)
         if not event.was_open:
             relay_log.warning("client %s: no private connection: %s", name_of(self.id), event.text)
-            self._own.clear()  # those that asked for one have been told
-            self._private.pins = 0
+            for own in self._own.values():
+                own.is_had = False  # those that asked for one have been told
+            self._keep_own()
         if self._own:
             relay_log.info("client %s is told to come back: its private subscriptions are lost", name_of(self.id))
             endings.close(self.id, RESTART, "")

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
 from fanwire._engine import Engine, Relayed, Upstream
-from fanwire.budget import Budgets
+from fanwire.budget import ENTRY_BYTES, Budgets
 from fanwire.endings import Endings
 from fanwire.errors import ClientGone, LimitReached
 from fanwire.faults import Faults
@@ -175,7 +175,7 @@ class PlainClient:
                 self.acknowledge()
                 return
             if lane is not None and lane in self._lanes:
-                self._lanes.discard(lane)
+                self._drop(lane)
                 lane.leave(self)
                 self.acknowledge()
                 return
@@ -197,11 +197,18 @@ class PlainClient:
             self._watch(wish, lane)
 
     def _watch(self, wish: Wish, lane: PlainLane | None) -> None:
+        cost = cost_of(wish.message)
+        try:
+            self.budget.require(cost)
+        except LimitReached as error:
+            self._tell_error(str(error))
+            return
         try:
             lane = lane or self._relay.open_lane(wish)
             self._lanes.add(lane)
             lane.watch(self)
         except LimitReached as error:  # such as channels_max: the client stays as it was
+            self.budget.release(cost)
             if lane is not None:
                 self._lanes.discard(lane)
                 lane.leave(self)
@@ -209,8 +216,13 @@ class PlainClient:
 
     def refused(self, lane: PlainLane, message: bytes) -> None:
         """The backend refused the lane of this message: it goes in the client's own name."""
-        self._lanes.discard(lane)
+        self._drop(lane)
         self._private.send(message, self._subprotocol, is_text=True, is_owed=False)
+
+    def _drop(self, lane: PlainLane) -> None:
+        self._lanes.discard(lane)
+        if lane.message is not None:
+            self.budget.release(cost_of(lane.message))
 
     def _tell_error(self, error: str) -> None:
         self._relay.engine.send(self.id, {"error": error})
@@ -247,3 +259,8 @@ class PlainClient:
     def _close(self, code: int, reason: str) -> None:
         self._is_over = True
         self._relay.endings.close(self.id, code, reason)
+
+
+def cost_of(message: bytes) -> int:
+    """What a client is charged for as long as it watches what it sent this for, in bytes."""
+    return len(message) + ENTRY_BYTES

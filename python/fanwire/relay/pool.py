@@ -52,10 +52,12 @@ class Pooled:
 
     caller: Caller
     asked: Asked
-    call: SharedCall | None
-    """As it goes upstream; None once the client has left, and the answer is for nobody."""
+    call: SharedCall
+    """As it goes upstream."""
     cost: int
     """What the client is charged until then, in bytes."""
+    number: str = ""
+    """Upstream, once it is there."""
 
 
 class Member(Owner):
@@ -71,7 +73,8 @@ class Member(Owner):
         self._ended = ended
         self._session: int | None = None
         self._newest = 0
-        self._at_work: dict[str, Pooled] = {}
+        # None where the client has left: the answer is for nobody.
+        self._at_work: dict[str, Pooled | None] = {}
         # Of those, how many are for nobody.
         self._abandoned = 0
         self._waiting: OrderedDict[Pooled, None] = OrderedDict()
@@ -93,11 +96,11 @@ class Member(Owner):
 
     def abandon(self, one: Pooled) -> None:
         """Its client has left."""
-        one.call = None
         if one in self._waiting or one in self._suspects:
             self._waiting.pop(one, None)
             self._suspects.pop(one, None)
         else:
+            self._at_work[one.number] = None
             self._abandoned += 1
             self._renew_if_stuck()
 
@@ -115,10 +118,7 @@ class Member(Owner):
     def _take_at_work(self) -> list[Pooled]:
         """What the backend has and somebody waits for; the backend has it no more."""
         at_work, self._at_work, self._abandoned = self._at_work, {}, 0
-        for one in at_work.values():
-            if one.call is None:
-                self._ended(one)
-        return [one for one in at_work.values() if one.call is not None]
+        return [one for one in at_work.values() if one is not None]
 
     def _go_on(self) -> None:
         while not (self._is_held or self._is_alone):
@@ -145,7 +145,6 @@ class Member(Owner):
 
     def _send(self, one: Pooled) -> bool:
         """Have the backend get it; False where it does not."""
-        assert one.call is not None  # who leaves waits no more
         if one.caller.is_convicted:
             self._ended(one)
             one.caller.call_by_itself(one.asked, one.call.record(one.asked.id))
@@ -153,28 +152,28 @@ class Member(Owner):
         if self._session is None:
             self._session = self._upstreams.open(self, self._target, self._protocol, ("calls",), idle=self._idle)
         self._newest += 1
-        id = str(self._newest)
-        waiting = self._upstreams.send(self._session, one.call.record(id))
+        one.number = str(self._newest)
+        waiting = self._upstreams.send(self._session, one.call.record(one.number))
         if waiting is None:
             self._is_held = True
             self._suspects[one] = None
             self._suspects.move_to_end(one, last=False)
             return False
-        self._at_work[id] = one
+        self._at_work[one.number] = one
         self._is_held = waiting > self._target.queue_bytes_max
         return True
 
     def completed(self, event: Upstream) -> None:
         """A call has ended."""
-        one = self._at_work.pop(event.id, None)
-        if one is None:
+        if event.id not in self._at_work:
             return
+        one = self._at_work.pop(event.id)
         self._is_alone = False
-        if one.call is None:
+        if one is None:
             self._abandoned -= 1
         else:
             one.caller.complete(one.asked, event)
-        self._ended(one)
+            self._ended(one)
         self._go_on()
 
     def happened(self, event: Upstream) -> None:

@@ -194,6 +194,9 @@ class Relay:
     def forget(self, client: RelayedClient) -> None:
         """A client is gone: what waits for it elsewhere is for nobody."""
         self._answers.gone(client)
+        broadcast = self._broadcasts.get(client.protocol)
+        if broadcast is not None:
+            broadcast.forget(client.release)
         for pool in self._pools.values():
             pool.gone(client)
 

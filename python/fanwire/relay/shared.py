@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from fanwire._engine import canonical, invocation
+from fanwire.budget import ENTRY_BYTES
 from fanwire.errors import LimitReached
 
 BOUND = "upstream_message_bytes_max"
@@ -25,6 +26,11 @@ class SharedCall(NamedTuple):
     """``json`` or ``messagepack``."""
     arguments: bytes
     """An array, canonical."""
+
+    @property
+    def cost(self) -> int:
+        """What each client is charged for as long as it watches, in bytes: without it nothing of this would be kept."""
+        return len(self.arguments) + ENTRY_BYTES
 
     def record(self, id: str) -> bytes:
         """The whole message; it holds nothing else: no header, no member that a client added."""

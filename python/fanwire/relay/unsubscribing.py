@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from fanwire._engine import Upstream
+from fanwire.budget import ENTRY_BYTES, Budget
 from fanwire.faults import Tasks
 from fanwire.logs import relay_log
 from fanwire.relay.lane import NOT_ANSWERED, UNREACHABLE, Asked, Lane, Outcome
@@ -20,6 +21,9 @@ from fanwire.relay.upstreams import Owner, Target, Upstreams
 
 class Leaving(Protocol):
     """A client that has left."""
+
+    budget: Budget
+    """What waits here is on it."""
 
     def complete(self, call: Asked, outcome: Outcome) -> None:
         """The call ended so."""
@@ -45,6 +49,11 @@ class Waiting(NamedTuple):
     is_again: bool
     """Whether it waited already for one that failed."""
 
+    @property
+    def cost(self) -> int:
+        """What its client is charged meanwhile, in bytes."""
+        return len(self.call.id) + ENTRY_BYTES
+
 
 class Probe(Owner):
     """A connection that subscribes, unsubscribes and is closed."""
@@ -67,8 +76,10 @@ class Probe(Owner):
         """Answer a client, once the outcome is known."""
         if self.outcome is not None:
             one.client.complete(one.call, self.outcome)
-        else:
+        elif one.client.budget.charge(one.cost):
             self.waiting.append(one)
+        else:  # it has left all the same
+            one.client.complete(one.call, Void())
 
     def _invoke(self, id: str, method: str) -> None:
         self._upstreams.send(self._session, self._lane.call._replace(method=method).record(id))
@@ -109,6 +120,8 @@ class Probe(Owner):
 
     def _take_all(self) -> list[Waiting]:
         waiting, self.waiting = self.waiting, []
+        for one in waiting:
+            one.client.budget.release(one.cost)
         return waiting
 
     def _fail(self, outcome: Outcome | None = None) -> None:

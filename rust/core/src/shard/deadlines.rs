@@ -22,7 +22,14 @@ impl Shard {
             }
             Phase::Opening(_) | Phase::Asked(_) | Phase::Posting(_) => self.refuse_late(slot),
             Phase::Closing(_) | Phase::Ending | Phase::Polled | Phase::Detached => self.drop_connection(slot),
-            Phase::Open(_) if connection.unread.is_some() => self.timers.set(slot, self.settings.ping_interval),
+            Phase::Open(_) if connection.unread.is_some() => {
+                // Its pong may wait among what is not read; but where nobody is any more, a write breaks the socket.
+                if !connection.is_blocked {
+                    write_header(connection.outbox.bytes_mut(), Opcode::Ping, 0);
+                }
+                self.timers.set(slot, self.settings.ping_interval);
+                self.flush(slot);
+            }
             Phase::Open(_) if connection.awaits_pong => {
                 let seconds = self.settings.ping_timeout.as_secs_f64();
                 self.close(slot, CloseCode::INTERNAL, &format!("no answer to a ping within {seconds} s"));

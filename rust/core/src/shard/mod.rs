@@ -247,6 +247,10 @@ impl Shard {
         if ready.is_readable && self.slab.find(slot, generation).is_some() {
             self.read_on(slot, ready.is_ended);
         }
+        if ready.is_over && self.slab.find(slot, generation).is_some_and(|slot| self.slab.at(slot).unread.is_some()) {
+            // One that is not read from, while its messages wait, is gone all the same.
+            self.break_off(slot, libc::ECONNRESET);
+        }
     }
 
     fn with(&mut self, id: ConnectionId, act: impl FnOnce(&mut Self, u32)) {

@@ -63,6 +63,7 @@ impl Epoll {
             let is_over = flags & (libc::EPOLLHUP | libc::EPOLLERR) != 0;
             ready.push(Ready {
                 token: event.u64,
+                is_over,
                 is_ended: is_over || flags & libc::EPOLLRDHUP != 0,
                 is_readable: is_over || flags & (libc::EPOLLIN | libc::EPOLLRDHUP) != 0,
                 is_writable: is_over || flags & libc::EPOLLOUT != 0,

@@ -63,6 +63,8 @@ pub(crate) struct Ready {
     pub(crate) is_writable: bool,
     /// The peer has ended its half, or all is over: read to the end.
     pub(crate) is_ended: bool,
+    /// All is over: nothing comes and nothing goes any more.
+    pub(crate) is_over: bool,
 }
 
 /// Readiness and batched writes of one shard. Lives on the shard's thread.
