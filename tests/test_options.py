@@ -59,7 +59,7 @@ async def test_the_environment_chooses_the_poller_where_no_option_does(monkeypat
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"ping_interval": -1}, "ping_interval is -1"),
+        ({"ping_interval": -1}, "ping_interval must be a number of seconds, 0 or more, not -1"),
         ({"drain_timeout": -1}, "drain_timeout must be >= 0 seconds, not -1"),
         ({"drain_timeout": float("nan")}, "drain_timeout must be >= 0 seconds, not nan"),
         ({"drain_spread": float("inf")}, "drain_spread must be >= 0 and <= 3600 seconds, not inf"),
@@ -83,6 +83,8 @@ def test_a_value_out_of_range_is_refused_when_the_hub_is_made(options: dict[str,
         ),
         ({"port": 8000}, "port is no option: it is part of the address"),
         ({"drain_timeout": None}, "drain_timeout must be >= 0 seconds, a number, not None"),
+        ({"ping_interval": "25"}, "ping_interval must be a number of seconds, not '25'"),
+        ({"backlog": 1.5}, "backlog must be a whole number, not 1.5"),
         ({"openings_max": "many"}, "openings_max must be >= 1, a whole number, not 'many'"),
         ({"origins": 7}, "origins must be a list of str or None, not of type int"),
         ({"origins": [7]}, "an origin must be a str, not of type int"),

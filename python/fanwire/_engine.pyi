@@ -33,8 +33,10 @@ __all__ = [
     "Wanted",
     "__version__",
     "build_info",
+    "canonical",
     "encode_json",
     "encode_msgpack",
+    "invocation",
     "matches",
     "run_load",
 ]
@@ -476,7 +478,7 @@ class Engine:
         connection: int,
         channels: Sequence[str],
         user: str | None = None,
-        headers: _Headers = (),
+        headers: _Headers = ...,
         subprotocol: str | None = None,
     ) -> None:
         """Finish an Opening: answer it with success, subscribed to `channels` from its first byte, as `user`'s.
@@ -486,9 +488,9 @@ class Engine:
         """
     def accept_relayed(self, connection: int, subprotocol: str | None = None) -> None:
         """Finish an Opening of protocol ``websocket``, with the subprotocol that its backend chose."""
-    def refuse(self, connection: int, status: int, reason: str, headers: _Headers = ()) -> None:
+    def refuse(self, connection: int, status: int, reason: str, headers: _Headers = ...) -> None:
         """Answer an Opening or Asking with an error status and `reason` as plain text. Headers as in ``accept``."""
-    def respond(self, connection: int, status: int, content_type: str, body: bytes, headers: _Headers = ()) -> None:
+    def respond(self, connection: int, status: int, content_type: str, body: bytes, headers: _Headers = ...) -> None:
         """Answer an Asking. Headers as in ``accept``."""
     def publish_snapshot(self, channel: str, data: Any, event: str | None = None) -> Position:
         """Append the state of a channel, for subscribers that wait for it alone. Raises as ``publish``."""

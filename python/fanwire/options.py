@@ -221,6 +221,13 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise ValueError(f"subprotocols must be tokens (RFC 9110 §5.6.2) such as 'chat.v2', not {name!r}")
     encoder_of(options)
     origins_of(options.get("origins"))
+    for name, value in options.items():
+        kind = known[name]
+        if kind in (int, float) and (
+            isinstance(value, bool) or not isinstance(value, int if kind is int else int | float)
+        ):
+            what = "a whole number" if kind is int else "a number of seconds"
+            raise TypeError(f"{name} must be {what}, not {value!r}")
     Settings(**{name: value for name, value in options.items() if name not in OWN and name != "origins"})
 
 
