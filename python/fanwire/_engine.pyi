@@ -125,6 +125,7 @@ class Settings:
         snapshots: Sequence[tuple[str, float]] = ...,
         ask_opening: bool = False,
         ask_subscribing: bool = False,
+        ignore_messages: bool = False,
         tell_connected: bool = False,
         origins: Sequence[str] | None = None,
         head_bytes_max: int = 16_384,
@@ -150,6 +151,7 @@ class Settings:
         notsent_lowat: int = 16_384,
         congestion_control: str | None = None,
         backlog: int = 4_096,
+        unix_mode: int = 0o660,
         pin_shards: bool = False,
     ) -> Settings: ...
     def hubs(self, transports: list[Sequence[str]], tells_details: bool) -> Settings:

@@ -106,6 +106,8 @@ class Options(TypedDict, total=False):
     """``TCP_CONGESTION`` of accepted sockets, such as ``cubic``; None (default) leaves the kernel's."""
     backlog: int
     """Connections that the kernel keeps for accepting; default 4,096."""
+    unix_mode: int
+    """Permissions of a Unix socket, such as ``0o600``; default ``0o660``: its owner and its group may connect."""
     pin_shards: bool
     """Whether each shard's thread stays on one core; default False."""
 

@@ -137,6 +137,9 @@ pub struct Settings {
     /// Whether each subscription that a client asks for (default: none) waits for [`Engine::subscribe`](crate::Engine::subscribe);
     /// default false.
     pub asks_subscribing: bool,
+    /// Whether the application takes no messages but requests; the first other one of a client is answered with an error
+    /// that shows their form; default false.
+    pub ignores_messages: bool,
     /// Whether each connection is told of when it opens, not only SignalR's and those only with their first message;
     /// default false.
     pub tells_connected: bool,
@@ -182,6 +185,8 @@ pub struct Settings {
     pub congestion_control: Option<String>,
     /// Backlog of `listen(2)`, default 4,096; the kernel caps it at `net.core.somaxconn`.
     pub backlog: i32,
+    /// Permissions of a Unix socket, default `0o660`: its owner and its group may connect.
+    pub unix_mode: u32,
     /// Whether shard i is bound to the i-th allowed CPU and its listener prefers that CPU (`SO_INCOMING_CPU`);
     /// default false.
     pub pins_shards: bool,
@@ -196,6 +201,7 @@ impl Default for Settings {
             snapshots: Vec::new(),
             asks_opening: false,
             asks_subscribing: false,
+            ignores_messages: false,
             tells_connected: false,
             origins: None,
             speaks_msgpack: true,
@@ -217,6 +223,7 @@ impl Default for Settings {
             notsent_lowat: 16 << 10,
             congestion_control: None,
             backlog: 4_096,
+            unix_mode: 0o660,
             pins_shards: false,
         }
     }
@@ -228,7 +235,7 @@ impl Settings {
     /// # Errors
     /// [`SettingsError`], which names the setting, the value and the range.
     pub fn validate(&self) -> Result<(), SettingsError> {
-        let ranges: [(&'static str, u64, u64, u64); 14] = [
+        let ranges: [(&'static str, u64, u64, u64); 15] = [
             ("shards", self.shards as u64, 1, 64),
             ("head_bytes_max", self.head_bytes_max as u64, 256, 1 << 20),
             ("message_bytes_max", self.message_bytes_max as u64, 1, 1 << 30),
@@ -242,6 +249,7 @@ impl Settings {
             ("notsent_lowat", u64::from(self.notsent_lowat), 0, 1 << 30),
             ("hub paths", self.hubs.paths.len() as u64, 0, 255),
             ("signalr_message_bytes_max", self.hubs.message_bytes_max as u64, 64, 1 << 30),
+            ("unix_mode", self.unix_mode.into(), 0, 0o777),
             ("backlog", u64::try_from(self.backlog).unwrap_or(0), 1, 1 << 16),
         ];
         for (name, value, min, max) in ranges {

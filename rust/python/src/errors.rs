@@ -16,7 +16,7 @@ pub(crate) fn to_pyerr(py: Python<'_>, error: EngineError) -> PyErr {
         EngineError::LimitReached { name, value, bound } => raise(py, "LimitReached", (name, value, bound)),
         EngineError::ListenFailed { address, cause } => {
             let strerror = strip_errno(&cause);
-            raise(py, "ListenFailed", (cause.raw_os_error().unwrap_or(0), strerror, address))
+            raise(py, "ListenFailed", (errno_of(&cause), strerror, address))
         }
         EngineError::ThreadDied { thread, text } => raise(py, "EngineFailed", (thread, text)),
         EngineError::InvalidCloseCode { .. }
@@ -38,6 +38,17 @@ pub(crate) fn new_to_pyerr(py: Python<'_>, error: NewError) -> PyErr {
         NewError::Settings(error) => PyValueError::new_err(error.to_string()),
         NewError::Engine(error) => to_pyerr(py, error),
         other => PyRuntimeError::new_err(other.to_string()),
+    }
+}
+
+/// The system's number; of what the engine found itself, the one that the system has for it.
+fn errno_of(cause: &std::io::Error) -> i32 {
+    match (cause.raw_os_error(), cause.kind()) {
+        (Some(errno), _) => errno,
+        (None, std::io::ErrorKind::AlreadyExists) => 17, // EEXIST
+        (None, std::io::ErrorKind::InvalidInput) => 22,  // EINVAL
+        (None, std::io::ErrorKind::AddrInUse) => 98,     // EADDRINUSE
+        (None, _) => 0,
     }
 }
 

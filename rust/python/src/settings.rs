@@ -63,12 +63,12 @@ impl Settings {
     #[new]
     #[pyo3(signature = (
         *, shards = 1, poller = None, channels = Vec::new(), snapshots = Vec::new(), ask_opening = false, ask_subscribing = false,
-        tell_connected = false, origins = None, head_bytes_max = 16_384, message_bytes_max = 65_536, publication_bytes_max = 1_048_576,
+        ignore_messages = false, tell_connected = false, origins = None, head_bytes_max = 16_384, message_bytes_max = 65_536, publication_bytes_max = 1_048_576,
         unsent_bytes_max = 67_108_864, outbox_bytes_max = 262_144, subscriptions_max = 1_000, channels_max = 1_000_000,
         messages_pending_max = 16, events_pending_max = 16_384, handshake_timeout = 10.0, ping_interval = 25.0, ping_timeout = 20.0,
         signalr_paths = Vec::new(), signalr_keepalive = 15.0, signalr_client_timeout = 30.0,
         signalr_handshake_timeout = 15.0, signalr_disconnect_timeout = 15.0, signalr_poll_timeout = 90.0,
-        signalr_message_bytes_max = 32_768, close_timeout = 5.0, notsent_lowat = 16_384, congestion_control = None, backlog = 4_096, pin_shards = false,
+        signalr_message_bytes_max = 32_768, close_timeout = 5.0, notsent_lowat = 16_384, congestion_control = None, backlog = 4_096, unix_mode = 0o660, pin_shards = false,
     ))]
     #[allow(clippy::too_many_arguments)] // they are keyword-only and cross once
     fn new(
@@ -78,6 +78,7 @@ impl Settings {
         snapshots: Vec<(String, f64)>,
         ask_opening: bool,
         ask_subscribing: bool,
+        ignore_messages: bool,
         tell_connected: bool,
         origins: Option<Vec<String>>,
         head_bytes_max: usize,
@@ -103,10 +104,11 @@ impl Settings {
         notsent_lowat: u32,
         congestion_control: Option<String>,
         backlog: i32,
+        unix_mode: u32,
         pin_shards: bool,
     ) -> PyResult<Self> {
-        let (keepalive, silence) = (signalr_keepalive, signalr_client_timeout);
-        let times = [keepalive, silence, signalr_handshake_timeout, signalr_disconnect_timeout, signalr_poll_timeout];
+        let pings = [signalr_keepalive, signalr_client_timeout];
+        let times = hub_times(pings, [signalr_handshake_timeout, signalr_disconnect_timeout, signalr_poll_timeout])?;
         checked(CoreSettings {
             shards,
             poller: poller.map(poller_of).transpose()?,
@@ -114,6 +116,7 @@ impl Settings {
             snapshots: snapshots.into_iter().map(snapshot_of).collect::<PyResult<_>>()?,
             asks_opening: ask_opening,
             asks_subscribing: ask_subscribing,
+            ignores_messages: ignore_messages,
             tells_connected: tell_connected,
             origins,
             head_bytes_max,
@@ -128,15 +131,12 @@ impl Settings {
             handshake_timeout: seconds("handshake_timeout", handshake_timeout)?,
             ping_interval: seconds("ping_interval", ping_interval)?,
             ping_timeout: seconds("ping_timeout", ping_timeout)?,
-            hubs: HubSettings {
-                paths: signalr_paths,
-                message_bytes_max: signalr_message_bytes_max,
-                ..hub_times(times)?
-            },
+            hubs: HubSettings { paths: signalr_paths, message_bytes_max: signalr_message_bytes_max, ..times },
             close_timeout: seconds("close_timeout", close_timeout)?,
             notsent_lowat,
             congestion_control,
             backlog,
+            unix_mode,
             pins_shards: pin_shards,
             ..CoreSettings::default()
         })
@@ -187,8 +187,8 @@ fn transports_of(names: &[String]) -> PyResult<HubTransports> {
 }
 
 /// The times of hubs, in this order.
-fn hub_times(times: [f64; 5]) -> PyResult<HubSettings> {
-    let [keepalive, client_timeout, handshake_timeout, disconnect_timeout, poll_timeout] = times;
+fn hub_times([keepalive, client_timeout]: [f64; 2], others: [f64; 3]) -> PyResult<HubSettings> {
+    let [handshake_timeout, disconnect_timeout, poll_timeout] = others;
     Ok(HubSettings {
         keepalive: seconds("signalr_keepalive", keepalive)?,
         client_timeout: seconds("signalr_client_timeout", client_timeout)?,

@@ -168,7 +168,8 @@ impl Engine {
         outcome
     }
 
-    /// Listens on `host:port`, `[v6]:port` or `unix:path` with every shard; gives the address as bound.
+    /// Listens with every shard on `host:port`, at all addresses that the host has, `[v6]:port`, `port` (at 127.0.0.1), `:port`
+    /// (at all addresses of the machine) or `unix:path`; gives the address as bound.
     ///
     /// # Errors
     /// [`EngineError::ListenFailed`], [`EngineError::NotRunning`].
@@ -176,8 +177,8 @@ impl Engine {
         self.check_running()?;
         let (listeners, bound) = bind(address, &self.common.settings)
             .map_err(|cause| EngineError::ListenFailed { address: address.to_owned(), cause })?;
-        for (shard, listener) in self.shards.iter().zip(listeners) {
-            shard.command(Command::Listen(listener));
+        for (shard, listener) in listeners {
+            self.shards[shard].command(Command::Listen(listener));
         }
         Ok(bound)
     }

@@ -1,97 +1,15 @@
-//! Listening sockets: binding, accepting in batches, and the pause when descriptors run out.
+//! Connections taken from listening sockets: in batches, and the pause when descriptors run out.
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
-use std::sync::Arc;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::connection::Connection;
+use super::listening::Listener;
 use super::poller::Interest;
 use super::{Shard, socket};
 use crate::messages::Event;
-use crate::settings::Settings;
 
 /// Connections taken in one turn from one listener; the rest is taken in the next.
 const ACCEPTS_MAX: usize = 256;
-
-/// A listening socket of one shard. A Unix path is removed when the last shard lets go.
-#[derive(Debug)]
-pub struct Listener {
-    fd: OwnedFd,
-    /// Held for its drop.
-    _path: Option<Arc<UnixPath>>,
-}
-
-#[derive(Debug)]
-struct UnixPath(Box<Path>);
-
-impl Drop for UnixPath {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0); // somebody may have removed it before
-    }
-}
-
-impl Listener {
-    pub(super) fn fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
-    }
-}
-
-/// Binds `address` (`host:port` or `unix:path`) once for each shard; gives the address as bound.
-///
-/// With several shards each has a socket of its own on the port (`SO_REUSEPORT`) and the kernel deals connections out.
-///
-/// # Errors
-/// The system's, or an address that can't be read.
-pub(crate) fn bind(address: &str, settings: &Settings) -> io::Result<(Vec<Listener>, String)> {
-    match address.strip_prefix("unix:") {
-        Some(path) => bind_unix(Path::new(path), settings.shards),
-        None => bind_tcp(address, settings),
-    }
-}
-
-fn bind_tcp(address: &str, settings: &Settings) -> io::Result<(Vec<Listener>, String)> {
-    let mut wanted = address
-        .to_socket_addrs()?
-        .next()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the host has no address"))?;
-    let options = |shares_port, shard| socket::TcpOptions {
-        shares_port,
-        notsent_lowat: settings.notsent_lowat,
-        congestion_control: settings.congestion_control.as_deref(),
-        incoming_cpu: if settings.pins_shards { socket::allowed_cpu(shard) } else { None },
-        backlog: settings.backlog,
-    };
-    let alone = socket::listen_tcp(wanted, &options(false, 0))?;
-    let bound = local_address(&alone)?;
-    if settings.shards == 1 {
-        return Ok((vec![Listener { fd: alone, _path: None }], bound.to_string()));
-    }
-    // The port is ours alone, so nobody else's server is joined unawares. Now for real, one socket a shard.
-    drop(alone);
-    wanted.set_port(bound.port());
-    let sockets: io::Result<Vec<Listener>> = (0..settings.shards)
-        .map(|shard| Ok(Listener { fd: socket::listen_tcp(wanted, &options(true, shard))?, _path: None }))
-        .collect();
-    Ok((sockets?, bound.to_string()))
-}
-
-fn local_address(fd: &OwnedFd) -> io::Result<SocketAddr> {
-    socket::local_address(fd.as_raw_fd()).ok_or_else(io::Error::last_os_error)
-}
-
-fn bind_unix(path: &Path, shards: usize) -> io::Result<(Vec<Listener>, String)> {
-    if path.exists() && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-        std::fs::remove_file(path)?; // left behind by a server that was killed
-    }
-    let socket = UnixListener::bind(path)?;
-    socket.set_nonblocking(true)?;
-    let owner = Arc::new(UnixPath(path.into()));
-    let sockets: io::Result<Vec<Listener>> =
-        (0..shards).map(|_| Ok(Listener { fd: socket.try_clone()?.into(), _path: Some(Arc::clone(&owner)) })).collect();
-    Ok((sockets?, format!("unix:{}", path.display())))
-}
 
 /// The token of a shard's `index`-th listener.
 pub(super) fn token_of(index: usize) -> u64 {

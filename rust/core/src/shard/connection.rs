@@ -30,6 +30,8 @@ pub(crate) struct Connection {
     pub(crate) wants_drained: bool,
     /// It is relayed to a backend: its messages are passed on as they are.
     pub(crate) is_relayed: bool,
+    /// It was told that the application takes no messages.
+    pub(crate) is_hinted: bool,
     /// The poller knows its slot for fan-outs.
     pub(crate) is_registered: bool,
     /// Messages that the application has not dealt with.
@@ -217,6 +219,7 @@ impl Connection {
             awaits_pong: false,
             wants_drained: false,
             is_relayed: false,
+            is_hinted: false,
             is_registered: false,
             pending: 0,
             subscriptions: SmallVec::new(),

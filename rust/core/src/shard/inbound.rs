@@ -14,6 +14,10 @@ use crate::ws::{CloseCode, Opcode, ReceiveError, Received, Receiver, write_heade
 /// Receives in one turn from one connection; a peer that sends without end waits for the others.
 const RECEIVES_MAX: usize = 4;
 
+/// To a client whose message is no request, where the application takes no messages.
+const NOBODY_TAKES_IT: &str =
+    r#"this is no request: {"subscribe":["NAME"]} watches channels, {"unsubscribe":["NAME"]} ends that"#;
+
 impl Shard {
     /// Reads what the kernel holds for a connection, unless its messages wait or it has no socket any more.
     pub(super) fn read(&mut self, slot: u32) {
@@ -194,6 +198,7 @@ impl Shard {
             }
             Received::Binary(bytes) if is_relayed => Some(Outcome::Event(Event::Relayed(id, false, bytes.to_vec()))),
             Received::Text(text) => self.understand_text(slot, text),
+            Received::Binary(_) if self.settings.ignores_messages => self.hint(slot),
             Received::Binary(bytes) => Some(Outcome::Event(Event::Binary(id, bytes.to_vec()))),
             Received::Ping(payload) => {
                 let out = self.slab.at(slot).outbox.bytes_mut();
@@ -230,12 +235,22 @@ impl Shard {
             Ok(Request::Call { target, arguments, id }) => {
                 Some(Outcome::Event(Event::Call(connection, target.into_owned(), arguments.to_owned(), owned(id))))
             }
+            Ok(Request::Other) if self.settings.ignores_messages => self.hint(slot),
             Ok(Request::Other) => Some(Outcome::Event(Event::Text(connection, text.to_owned()))),
             Err(error) => {
                 self.reply_error(slot, error.id.as_deref(), &error.to_string());
                 Some(Outcome::Answered)
             }
         }
+    }
+
+    /// A message that nobody takes: the first time its sender is told what it may send.
+    fn hint(&mut self, slot: u32) -> Option<Outcome> {
+        if std::mem::replace(&mut self.slab.at(slot).is_hinted, true) {
+            return None;
+        }
+        self.reply_error(slot, None, NOBODY_TAKES_IT);
+        Some(Outcome::Answered)
     }
 
     /// Writes what stands in the outbox, unless the socket is full; an outbox over its bound ends the connection.

@@ -1,7 +1,7 @@
 //! One thread, one poller, its own connections: the loop and nothing else.
 //!
 //! A turn: wait, take what other threads left in the mailbox, fan out what moved, do commands, serve ready sockets,
-//! look at the deadlines. The rooms: `shared` (with other threads), `commands`, `poller` (kernel), `acceptor`, `opening`
+//! look at the deadlines. The rooms: `shared` (with other threads), `commands`, `poller` (kernel), `listening`, `acceptor`, `opening`
 //! (HTTP), `query`, `refusal`, `inbound` (messages), `subscribing`, `hub` (SignalR), `fanout` (fast path), `lagging` (slow path), `sampling` and
 //! `tracking` (how long it took), `deadlines`, `closing`, `sweeping` (idle channels), `feed`, `slab`, `connection`, `outbox`, `timers`, `clock`, `socket`.
 mod acceptor;
@@ -15,6 +15,7 @@ mod feed;
 mod hub;
 mod inbound;
 mod lagging;
+mod listening;
 mod opening;
 mod outbox;
 mod poller;
@@ -33,8 +34,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-pub use acceptor::Listener;
-pub(crate) use acceptor::bind;
+pub use listening::Listener;
+pub(crate) use listening::bind;
 pub(crate) use shared::{Common, ShardHandle};
 
 use crate::channel::{Channel, Watch};
@@ -89,6 +90,7 @@ pub(crate) struct Shard {
     leaving: Option<closing::Leaving>,
     is_stopping: bool,
     is_accept_paused: bool,
+    has_hinted_at_comma: bool,
     /// Accepting failed for want of descriptors in this tick or the last.
     is_accept_starved: bool,
     /// Somebody offered subprotocols of which none was chosen, and Python's log says so.
@@ -133,6 +135,7 @@ impl Shard {
             leaving: None,
             is_stopping: false,
             is_accept_paused: false,
+            has_hinted_at_comma: false,
             has_told_of_subprotocols: false,
             is_accept_starved: false,
         })

@@ -50,8 +50,17 @@ impl Query {
 }
 
 impl Shard {
-    pub(super) fn read_query(&self, head: &RequestHead<'_>) -> Result<Query, Refusal> {
+    /// A comma may stand in a name, but who writes one may have meant several: said in the log, once a shard.
+    fn hint_at_comma(&mut self, name: &str) {
+        if !std::mem::replace(&mut self.has_hinted_at_comma, true) {
+            let name: String = name.chars().take(80).collect();
+            self.record(30, format!("a client asked for the one channel {name:?}: several are ?channel=a&channel=b"));
+        }
+    }
+
+    pub(super) fn read_query(&mut self, head: &RequestHead<'_>) -> Result<Query, Refusal> {
         let mut query = Query::default();
+        let mut misspelt = None;
         let bad = |text: String| Refusal::new(400, text);
         for pair in query_pairs(head.query.unwrap_or("")) {
             let (key, value) = pair?;
@@ -60,6 +69,7 @@ impl Shard {
                     check_name(name).map_err(|error| bad(error.to_string()))?;
                     query.channels.push(name.to_owned());
                 }
+                ("channels", names) => misspelt = Some(names.to_owned()),
                 ("format", "json") => query.is_msgpack = false,
                 ("format", MSGPACK) if !self.settings.speaks_msgpack => return Err(bad(no_msgpack("format"))),
                 ("format", MSGPACK) => query.is_msgpack = true,
@@ -82,6 +92,11 @@ impl Shard {
                 _ => {} // the application's
             }
         }
+        match (misspelt, query.channels.first()) {
+            (Some(names), None) => return Err(bad(no_channels(&names))),
+            (_, Some(name)) if name.contains(',') => self.hint_at_comma(name),
+            _ => {}
+        }
         let (count, bound) = (query.channels.len(), self.settings.subscriptions_max);
         if count > bound {
             return Err(bad(format!("{count} channels are over the bound of {bound}")));
@@ -93,6 +108,12 @@ impl Shard {
 /// What a client is told that asks for MessagePack where it is off.
 pub(super) fn no_msgpack(asked_by: &str) -> String {
     format!("{asked_by} {MSGPACK:?}: this hub has json alone")
+}
+
+/// What a client is told that asks for `channels`, which nobody gives.
+fn no_channels(names: &str) -> String {
+    let all: Vec<String> = names.split(',').take(3).map(|name| format!("channel={}", name.trim())).collect();
+    format!("channels: the parameter is channel, once for each, as in ?{}", all.join("&"))
 }
 
 /// What a client is told that wants to begin nowhere.

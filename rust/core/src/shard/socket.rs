@@ -4,6 +4,10 @@ use std::ffi::CString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Once;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 /// A call's result: bytes, or minus errno.
 fn result_of(result: isize) -> isize {
@@ -103,6 +107,8 @@ fn option(fd: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
 #[derive(Clone, Debug)]
 pub(super) struct TcpOptions<'a> {
     pub(super) shares_port: bool,
+    /// Of an IPv6 address: IPv4 comes in there, too.
+    pub(super) is_dual_stack: bool,
     pub(super) notsent_lowat: u32,
     pub(super) congestion_control: Option<&'a str>,
     pub(super) incoming_cpu: Option<usize>,
@@ -117,6 +123,9 @@ pub(super) fn listen_tcp(address: SocketAddr, options: &TcpOptions<'_>) -> io::R
     option(raw, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     if options.shares_port {
         option(raw, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    }
+    if address.is_ipv6() {
+        option(raw, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, i32::from(!options.is_dual_stack))?;
     }
     option(raw, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
     if options.notsent_lowat > 0 {
@@ -133,11 +142,69 @@ pub(super) fn listen_tcp(address: SocketAddr, options: &TcpOptions<'_>) -> io::R
     if unsafe { libc::bind(raw, (&raw const storage).cast(), length) } < 0 {
         return Err(io::Error::last_os_error());
     }
+    listen(&fd, options.backlog)?;
+    Ok(fd)
+}
+
+/// Has a bound socket listen.
+pub(super) fn listen(fd: &OwnedFd, backlog: i32) -> io::Result<()> {
     // SAFETY: two integers.
-    if unsafe { libc::listen(raw, options.backlog) } < 0 {
+    if unsafe { libc::listen(fd.as_raw_fd(), backlog) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// A socket at a path, which does not listen yet; with these permissions from its first moment, less the umask (unix(7)).
+pub(super) fn bind_unix(path: &Path, mode: u32) -> io::Result<OwnedFd> {
+    let fd = new_socket(libc::AF_UNIX)?;
+    // SAFETY: two integers.
+    if unsafe { libc::fchmod(fd.as_raw_fd(), mode) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: all zeros is a valid sockaddr_un.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as u16;
+    let (bytes, bytes_max) = (path.as_os_str().as_bytes(), address.sun_path.len() - 1);
+    if bytes.is_empty() || bytes.len() > bytes_max || bytes.contains(&0) {
+        let text =
+            format!("a path of a socket has 1 to {bytes_max} bytes, none of them zero; this one has {}", bytes.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    for (target, &byte) in address.sun_path.iter_mut().zip(bytes) {
+        *target = byte as libc::c_char;
+    }
+    let length = size_of::<libc::sockaddr_un>() as u32;
+    // SAFETY: the address has `length` bytes, and its path ends with a zero.
+    if unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length) } < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(fd)
+}
+
+/// Descriptors that a forked child closes first of all; -1 where there is none. Without a lock: one may be held at a fork.
+static CLOSED_IN_CHILDREN: [AtomicI32; 1_024] = [const { AtomicI32::new(-1) }; 1_024];
+static AT_FORK: Once = Once::new();
+
+/// From now on a child that is forked closes its copy of this descriptor; or no longer. Beyond 1,024 of them it does not.
+pub(super) fn close_in_children(fd: RawFd, closes: bool) {
+    // SAFETY: the handler is a function of ours that calls close(2) alone, which may be called after a fork.
+    AT_FORK.call_once(|| unsafe {
+        libc::pthread_atfork(None, None, Some(close_in_child));
+    });
+    let (from, to) = if closes { (-1, fd) } else { (fd, -1) };
+    let relaxed = Ordering::Relaxed;
+    let _ = CLOSED_IN_CHILDREN.iter().find(|one| one.compare_exchange(from, to, relaxed, relaxed).is_ok());
+}
+
+extern "C" fn close_in_child() {
+    for one in &CLOSED_IN_CHILDREN {
+        let fd = one.swap(-1, Ordering::Relaxed);
+        if fd >= 0 {
+            // SAFETY: the child's copy of a descriptor that nobody in the child uses: the threads that do stayed behind.
+            unsafe { libc::close(fd) };
+        }
+    }
 }
 
 fn congestion_control(fd: RawFd, name: &str) -> io::Result<()> {

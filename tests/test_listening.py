@@ -1,0 +1,186 @@
+"""Where a hub listens: at a path, at all addresses of a name, and no longer than it should."""
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import fanwire
+import pytest
+from anyio.to_thread import run_sync
+from support.clients import connected
+
+pytestmark = pytest.mark.anyio
+ANY = "127.0.0.1:0"
+
+
+def is_refused(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def listening_inodes(port: int) -> set[str]:
+    """Inodes of the sockets that listen on a port (proc(5), /proc/net/tcp: state 0A)."""
+    lines = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+    return {line[9] for line in lines if line[3] == "0A" and line[1].endswith(f":{port:04X}")}
+
+
+def held_inodes() -> set[str]:
+    links = set()
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        with suppress(OSError):  # that of the list itself is gone
+            links.add(str(entry.readlink()))
+    return {link[8:-1] for link in links if link.startswith("socket:[")}
+
+
+@contextmanager
+def forked(say: str = "") -> Iterator[list[str]]:
+    """A child that stays until the end of the block; says which of the sockets that listen on port `say` it holds."""
+    (reading, writing), (waiting, going) = os.pipe(), os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(going)
+        with os.fdopen(writing, "w") as pipe:
+            pipe.write(" ".join(listening_inodes(int(say)) & held_inodes()))
+        os.read(waiting, 1)
+        os._exit(0)
+    os.close(writing)
+    os.close(waiting)
+    try:
+        with os.fdopen(reading) as pipe:
+            yield pipe.read().split()
+    finally:
+        os.close(going)
+        os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("shards", [1, 2])
+async def test_a_forked_child_holds_no_listening_socket_and_the_port_is_free_at_the_end(
+    hub: fanwire.Hub, shards: int
+) -> None:
+    serving = await hub.start(ANY, shards=shards)
+    port = serving.address.rpartition(":")[2]
+    assert len(listening_inodes(int(port))) == shards
+    with forked(port) as held:
+        assert held == []
+        async with connected(serving.address, "/ws?channel=a") as peer:
+            hub.publish("a", "the parent still listens")
+            assert await peer.receive() == "the parent still listens"
+        await hub.stop()
+        assert await run_sync(is_refused, serving.address)
+        other = fanwire.Hub()
+        async with other.serve(serving.address) as again, connected(again.address):
+            pass
+
+
+@pytest.mark.parametrize("what", ["regular file", "directory", "symbolic link", "socket that somebody serves"])
+async def test_what_stands_at_a_path_is_left_alone_and_named(hub: fanwire.Hub, tmp_path: Path, what: str) -> None:
+    path = tmp_path / "hub"
+    server = socket.socket(socket.AF_UNIX)
+    with server:
+        match what:
+            case "regular file":
+                path.write_text("precious")
+            case "directory":
+                path.mkdir()
+            case "symbolic link":
+                path.symlink_to(tmp_path / "nowhere")
+            case _:
+                server.bind(str(path))
+                server.listen()
+        before = os.lstat(path)
+        with pytest.raises(fanwire.ListenFailed, match=f"a {what} stands there"):
+            async with hub.serve(f"unix:{path}"):
+                pass
+        assert os.lstat(path).st_ino == before.st_ino
+    assert what != "regular file" or path.read_text() == "precious"
+
+
+async def test_a_socket_that_nobody_serves_is_replaced(hub: fanwire.Hub, tmp_path: Path) -> None:
+    path = tmp_path / "hub"
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(path))
+    async with hub.serve(f"unix:{path}"):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "mode"), [({}, 0o660), ({"unix_mode": 0o600}, 0o600), ({"unix_mode": 0o666}, 0o666)]
+)
+async def test_the_permissions_of_a_socket_are_as_told_whatever_the_umask(
+    tmp_path: Path, options: dict[str, int], mode: int
+) -> None:
+    path = tmp_path / "hub"
+    async with fanwire.Hub(**options).serve(f"unix:{path}", shards=2):  # type: ignore[arg-type]
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+async def test_a_path_that_is_another_servers_by_now_is_left_alone(hub: fanwire.Hub, tmp_path: Path) -> None:
+    path = tmp_path / "hub"
+    async with hub.serve(f"unix:{path}"):
+        path.unlink()
+        path.write_text("another's")
+    assert path.read_text() == "another's"
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+async def test_localhost_is_all_addresses_that_the_name_has(hub: fanwire.Hub, shards: int) -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as six:
+            six.bind(("::1", 0))
+        hosts = {"127.0.0.1", "::1"}
+    except OSError:
+        hosts = {"127.0.0.1"}
+    known = {str(info[4][0]) for info in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
+    async with hub.serve("localhost:0", shards=shards) as serving:
+        port = serving.address.rpartition(":")[2]
+        for host in hosts & known:
+            assert not await run_sync(is_refused, f"{host}:{port}")
+
+
+async def test_a_colon_and_a_port_are_all_addresses(hub: fanwire.Hub) -> None:
+    async with hub.serve(":0") as serving:
+        port = serving.address.rpartition(":")[2]
+        assert not await run_sync(is_refused, f"127.0.0.1:{port}")
+
+
+class TestMisleading:
+    async def test_a_message_that_nobody_takes_is_answered_once_with_the_form(self, hub: fanwire.Hub) -> None:
+        async with hub.serve(ANY) as serving, connected(serving.address) as peer:
+            await peer.send('{"action":"subscribe"}')
+            said = await peer.receive()
+            assert isinstance(said, str) and said.startswith('{"error":') and '{\\"subscribe\\":[\\"NAME\\"]}' in said
+            await peer.send("hello?")
+            await peer.send('{"subscribe":["a"],"id":1}')
+            assert await peer.receive() == '{"id":1,"result":{"subscribed":["a"]}}'
+
+    async def test_with_on_message_it_is_the_applications(self, hub: fanwire.Hub) -> None:
+        hub.on_message(lambda client, data: client.send(f"got {data}"))
+        async with hub.serve(ANY) as serving, connected(serving.address) as peer:
+            await peer.send('{"action":"subscribe"}')
+            assert await peer.receive() == 'got {"action":"subscribe"}'
+
+    @pytest.mark.parametrize("path", ["/ws", "/events"])
+    async def test_channels_in_the_query_is_told_what_it_is_called(self, hub: fanwire.Hub, path: str) -> None:
+        async with hub.serve(ANY) as serving:
+            host, _, port = serving.address.rpartition(":")
+
+            def ask() -> str:
+                upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                upgrade += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                head = f"GET {path}?channels=a,b HTTP/1.1\r\nHost: x\r\n{upgrade if path == '/ws' else ''}\r\n"
+                with socket.create_connection((host, int(port)), timeout=5) as stream:
+                    stream.sendall(head.encode())
+                    return stream.makefile().read()
+
+            answer = await run_sync(ask)
+            assert answer.startswith("HTTP/1.1 400 ") and "?channel=a&channel=b" in answer
