@@ -47,7 +47,7 @@ targets = ["Announcement"]               # taken from the broadcast lane only, o
 [relay.private]                          # all other calls: a connection of the client's own
 idle = "60s"
 pooled = ["GetFixtures"]                 # methods that may go over a few shared connections instead
-forward = ["Accept-Language"]            # request headers passed on, besides Authorization, Cookie and X-Forwarded-For
+drop = ["Accept-Language"]               # request headers that are not passed on, as all others are
 """
 SERVICE = """
 [[service]]                              # the backend dials in: AddSignalR().AddAzureSignalR("Endpoint=…")
@@ -93,7 +93,7 @@ def test_the_example_of_the_surface_is_accepted() -> None:
     assert (relay.linger, relay.private.idle) == (30.0, 60.0)
     assert relay.share == (CallShare(subscribe="Subscribe", unsubscribe="Unsubscribe", snapshot="Snapshot"),)
     assert relay.everyone.targets == ("Announcement",)
-    assert (relay.private.pooled, relay.private.forward) == (("GetFixtures",), ("Accept-Language",))
+    assert (relay.private.pooled, relay.private.drop) == (("GetFixtures",), ("Accept-Language",))
 
 
 def test_the_page_of_settings_names_every_key_and_its_example_is_accepted() -> None:
@@ -243,8 +243,8 @@ WRONG = [
         'relay[0].everyone.targets[0] is "", must be a name, not empty and without control characters',
     ),
     (
-        'private.forward = ["ä"]',
-        'relay[0].private.forward[0] is "ä", must be a header\'s name, such as Accept-Language',
+        'private.drop = ["ä"]',
+        'relay[0].private.drop[0] is "ä", must be a header\'s name, such as Accept-Language',
     ),
     ('liner = "1s"', "relay[0].liner is unknown; the nearest known one is linger"),
     ("lanes.maxx = 1", "relay[0].lanes.maxx is unknown; the nearest known one is max"),

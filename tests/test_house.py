@@ -33,6 +33,7 @@ PYTHON_LAYERS = [
     ["config.kinds", "config.paths"],
     ["config.sources"],
     ["config.reading"],
+    ["relay.headers"],
     ["relay.config", "relay.queries", "relay.shared", "relay.stats", "relay.timing", "relay.upstreams"],
     ["relay.admission", "relay.broadcast", "relay.lane"],
     ["relay.plain_admission", "relay.plain_lane", "relay.private", "relay.unsubscribing"],

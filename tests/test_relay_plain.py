@@ -202,7 +202,7 @@ async def test_who_asks_twice_is_subscribed_once_and_other_messages_are_private(
 
 async def test_without_a_share_each_client_has_a_connection_of_its_own(hub: fanwire.Hub, backend: PlainBackend) -> None:
     headers = {"Authorization": "Bearer alice", "Cookie": "a=b", "X-Mine": "yes", "X-Other": "no"}
-    private = Private(forward=("X-Mine",))
+    private = Private(drop=("X-Other",))
     async with relayed(backend, hub, private=private) as address, AsyncExitStack() as stack:
         first, second = await several(
             stack, address, "?a=%20&match=m", "", additional_headers=headers, origin="http://here.test"

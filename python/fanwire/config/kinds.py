@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
+from ipaddress import ip_network
 from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -228,6 +229,11 @@ def _check_header(value: str) -> None:
         raise Mistake("must not be a header that belongs to the connection itself")
 
 
+def _check_proxy(value: str) -> None:
+    if value != "unix":
+        ip_network(value)
+
+
 def _number_and_unit(value: Any) -> tuple[Decimal | None, str]:
     """``"1.5m"`` as ``(1.5, "m")``; no number where there is none."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -265,6 +271,12 @@ Name: TypeAlias = Annotated[str, text("a name, not empty and without control cha
 """A method's or target's."""
 Header: TypeAlias = Annotated[
     str, text("a header's name, such as Accept-Language", r"[!#-'*+.^-`|~0-9A-Za-z-]+", _check_header)
+]
+HeaderPattern: TypeAlias = Annotated[
+    str, text("a header's name, perhaps with * at its end, such as accept-*", r"[!#-'+.^-`|~0-9A-Za-z-]+\*?")
+]
+Proxy: TypeAlias = Annotated[
+    str, text('an address, a network such as 10.0.0.0/8, or "unix"', r"[0-9A-Fa-f.:/]+|unix", _check_proxy)
 ]
 Parameter: TypeAlias = Annotated[str, text("the name of a query parameter", r"[^\s&=#]+")]
 Pointer: TypeAlias = Annotated[str, text("a JSON pointer such as /watch (RFC 6901)", r"(?:/(?:[^/~]|~[01])*)+")]

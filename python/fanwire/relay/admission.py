@@ -5,31 +5,33 @@ backend as they are, they are in no ``repr``, and what is remembered of them is 
 """
 
 import secrets
+from base64 import urlsafe_b64decode
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from time import monotonic
+from math import inf
+from time import monotonic, time
 from typing import Generic, Protocol, TypeVar
+from urllib.parse import parse_qsl
 
 import anyio
 import msgspec
 
 from fanwire._engine import Upstream
 from fanwire.auth import Identity, Refused, Request
+from fanwire.relay.headers import Passing
 from fanwire.relay.queries import with_query, without
 from fanwire.relay.upstreams import REFUSING, Headers, Owner, Target, Upstreams
 
 OWN_HEADERS = ("authorization", "cookie")
-"""Always passed on: who a client is."""
-ORIGIN = "origin"
-"""Passed on, too, for a backend that lets in some origins only (WebSockets have no CORS)."""
-SHOWN = (*OWN_HEADERS, ORIGIN)
-"""Headers by which a backend tells one visitor from another."""
+"""Who a client is: with one of them it is more than anybody."""
 OF_CONNECTION = ("id", "negotiateVersion", "useStatefulReconnect")
 """Of a client's query, what is between it and fanwire."""
 REMEMBERED_MAX = 100_000
 """Sets of credentials whose answer is remembered."""
+MAX_EXPIRY = 1e12
+"""Of a JWT; what is later is as good as never."""
 ASKING_PART = 0.8
 """Of the time for a handshake, what the backend has to say whether it may be."""
 
@@ -51,17 +53,13 @@ class Credentials:
     """As sent, without what is between the client and fanwire."""
     has_token: bool
     """In the query."""
-    peer: str
-    forwarded_for: str
+    important: tuple[tuple[str, str], ...] = field(repr=False)
+    """Those of the headers by which the backend may tell one client from another."""
 
     @property
     def are_any(self) -> bool:
         """Whether the client is more than anybody."""
         return self.has_token or any(name in OWN_HEADERS for name, _ in self.headers)
-
-    def of_session(self) -> Headers:
-        """The headers of a session in the client's name."""
-        return [*self.headers, ("X-Forwarded-For", self.forwarded_for)]
 
     def urls(self, urls: Sequence[str]) -> list[str]:
         """The backend's addresses with the client's query."""
@@ -69,22 +67,32 @@ class Credentials:
 
     def key(self) -> tuple[object, ...]:
         """Equal for clients that are the same to the backend."""
-        return (self.query, *((name, value) for name, value in self.headers if name in SHOWN))
+        return (self.query, *self.important)
+
+    def expires_in(self) -> float:
+        """Seconds until a token among them expires, as the token says; infinite where none says so."""
+        tokens = [value.partition(" ")[2] for name, value in self.headers if name == "authorization"]
+        tokens += [value for name, value in parse_qsl(self.query) if name == "access_token"]
+        return min((expiry_of(token) for token in tokens), default=inf) - time()
 
 
-def passed_on(forward: Iterable[str]) -> frozenset[str]:
-    """Names, in lower case as the engine has them, of the headers that the backend gets to see."""
-    return frozenset((*SHOWN, *(name.lower() for name in forward)))
+def expiry_of(token: str) -> float:
+    """A JWT's ``exp`` (RFC 7519 §4.1.4), in seconds since 1970; infinite of what is none. Nothing is verified."""
+    claims = token.strip().split(".")[1:2]
+    try:
+        expiry = msgspec.json.decode(urlsafe_b64decode(claims[0] + "==")).get("exp")
+    except (IndexError, ValueError, AttributeError, msgspec.MsgspecError):
+        return inf
+    is_number = isinstance(expiry, int | float) and not isinstance(expiry, bool)
+    return float(max(min(expiry, MAX_EXPIRY), 0)) if is_number else inf
 
 
-def credentials_of(request: Request, names: Set[str]) -> Credentials:
-    """What a request shows, with the headers of these names."""
-    headers = [(name, value) for name, value in request._header_pairs if name in names]
-    peer = request.peer.rpartition(":")[0].strip("[]")
-    chain = [*request.headers.all("x-forwarded-for"), peer]
+def credentials_of(request: Request, passing: Passing) -> Credentials:
+    """What a request shows, by a relay's rules."""
+    headers = passing.end_to_end(request)
     query = without(request._query_text, OF_CONNECTION)
     has_token = "access_token" in query and bool(request.query.get("access_token"))
-    return Credentials(headers, query, has_token, peer, ", ".join(filter(None, chain)))
+    return Credentials(headers, query, has_token, passing.important(headers))
 
 
 class Lasting(Protocol):
@@ -153,7 +161,7 @@ class Question(Owner):
     def __init__(self, admission: "Admission", hash: bytes, credentials: Credentials) -> None:
         self._admission = admission
         self._hash = hash
-        self._headers = credentials.of_session()
+        self._credentials = credentials
         self._urls = deque(admission.urls_for(credentials))
         self.came = anyio.Event()
         self.answer = Answer(0, b"", 0.0)
@@ -162,7 +170,7 @@ class Question(Owner):
     def _ask(self) -> None:
         index, url = self._urls.popleft()
         self._index = index
-        self._admission.ask(self, url, self._headers)
+        self._admission.ask(self, url, self._credentials.headers)
 
     def happened(self, event: Upstream) -> None:
         """It came; of a server that is down, the next is asked."""
@@ -170,7 +178,7 @@ class Question(Owner):
             self._ask()
             return
         self.answer = Answer(event.status or 0, event.body if is_error(event.body) else b"", 0.0)
-        self._admission.answered(self._hash, self.answer, self._index)
+        self._admission.answered(self._hash, self.answer, self._index, self._credentials)
         self.came.set()
 
     def fail(self) -> None:
@@ -188,14 +196,14 @@ class Admission:
         target: Target,
         *,
         asks: bool,
-        forward: Sequence[str],
+        passing: Passing,
         admit_for: float,
         handshake_timeout: float,
     ) -> None:
         self._upstreams = upstreams
         self._target = target
         self._asks = asks
-        self._names = passed_on(forward)
+        self._passing = passing
         self._admit_for = admit_for
         # Who opens a connection waits no longer than for its handshake, and is to be told why.
         self._timeout = min(target.connect_timeout, ASKING_PART * handshake_timeout) / len(target.urls)
@@ -205,7 +213,7 @@ class Admission:
 
     def recall(self, request: Request) -> Identity | None:
         """What ``admit`` would give, where the backend's answer is remembered and good; None where it is asked."""
-        credentials = credentials_of(request, self._names)
+        credentials = credentials_of(request, self._passing)
         if self._asks:
             answer = self._remembered.get(self._remembered.hash(credentials.key()))
             if answer is None or not answer.is_good:
@@ -218,7 +226,7 @@ class Admission:
         Raises:
             Refused: the backend lets nobody in who shows these, or cannot be asked.
         """
-        credentials = credentials_of(request, self._names)
+        credentials = credentials_of(request, self._passing)
         identity = Identity(None, {"credentials": credentials})
         if not self._asks:
             return identity
@@ -254,13 +262,13 @@ class Admission:
         """Have one of them asked."""
         self._upstreams.negotiate(question, url, headers, self._timeout)
 
-    def answered(self, hash: bytes, answer: Answer, index: int) -> None:
+    def answered(self, hash: bytes, answer: Answer, index: int, credentials: Credentials) -> None:
         """Remember the answer; not one that may have been the backend's bad moment: the next client asks again."""
         self._asked.pop(hash, None)
         if answer.status:
             self._first = index
         if is_lasting(answer.status):
-            answer.until = monotonic() + self._admit_for
+            answer.until = monotonic() + min(self._admit_for, credentials.expires_in())
             self._remembered.put(hash, answer)
 
 

@@ -1,7 +1,7 @@
 """The settings of one ``[[relay]]``. Times are seconds and sizes bytes here; the file writes them with units."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -12,18 +12,22 @@ from fanwire.config.kinds import (
     Count,
     Duration,
     Header,
+    HeaderPattern,
     Hidden,
     Interval,
     Mistake,
     Name,
     Parameter,
     Pointer,
+    Proxy,
     Size,
     Url,
     text,
 )
 from fanwire.config.paths import Path, dotted
 from fanwire.config.reading import Chosen, apart
+from fanwire.errors import ConfigError
+from fanwire.relay.headers import UNIMPORTANT
 
 
 def _check_path(value: str) -> None:
@@ -38,6 +42,7 @@ ServedPath: TypeAlias = Annotated[str, text("a path such as /live", "/.*", _chec
 
 NEGOTIATE = "/negotiate"
 SIGNALR_ALONE = 'belongs to protocol = "signalr"'
+FORWARD_IS_GONE = "is no more: all end-to-end headers are forwarded, private.drop names exceptions"
 UNNAMED = 'looks as if protocol = "websocket" were missing'
 
 
@@ -116,13 +121,21 @@ class Private:
     """Methods that may go over a few shared connections instead; default none."""
     pool_size: Count = 4
     """Connections that the pooled methods share; >= 1, default 4."""
-    forward: tuple[Header, ...] = ()
-    """Request headers of the client that are passed on, besides Authorization, Cookie,
-    Origin and X-Forwarded-For."""
+    drop: tuple[Header, ...] = ()
+    """Request headers of the client that are not passed on; all others that are end to end are; default none."""
+    forward: InitVar[object] = None
+    """There is none: all are forwarded."""
     rate: Count = 200
     """Private lanes opened in a second at most; the others wait in order; >= 1, default 200."""
     per_relay_max: Count = 10_000
     """Private lanes that are open at once; >= 1, default 10,000. At the bound a call is answered with an error."""
+
+    LATER: ClassVar[Mapping[str, str]] = {"forward": FORWARD_IS_GONE}
+    """A key of earlier versions, and what is said of it."""
+
+    def __post_init__(self, forward: object) -> None:
+        if forward is not None:
+            raise ConfigError(f"private.forward {FORWARD_IS_GONE}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,13 +209,20 @@ class RelayConfig:
     linger: Duration = 30.0
     """How long a lane outlives its last client; default 30 s."""
     admit: Literal["negotiate", "anyone"] = "negotiate"
-    """Who may connect: ``negotiate`` (default) asks the backend once for each distinct set of credentials, origin
-    and query; ``anyone`` asks nobody."""
+    """Who may connect: ``negotiate`` (default) asks the backend once for each distinct set of headers and query;
+    ``anyone`` asks nobody."""
     upstream_message_bytes_max: Size = 32_768
     """What one message on a shared connection may come to, with all that fanwire adds; over it the client that asked
     gets an error, and nobody else; default 32 KiB, which a stock SignalR backend takes."""
     admit_for: Duration = 60.0
-    """How long it is remembered that the backend lets in, or does not (401, 403); default 60 s."""
+    """How long it is remembered that the backend lets in, or does not (401, 403), and no longer than a JWT among the
+    credentials is valid; default 60 s."""
+    admit_ignore: tuple[HeaderPattern, ...] = UNIMPORTANT
+    """Headers by which the backend does not decide: clients that differ in no other are asked about once. ``*`` at the
+    end stands for any more; default ``fanwire.relay.headers.UNIMPORTANT``."""
+    trusted_proxies: tuple[Proxy, ...] = ()
+    """Networks, or ``unix``, from which ``X-Forwarded-*`` and ``Forwarded`` are kept and appended to; those of others
+    are replaced; default none."""
     share: Annotated[tuple[Share, ...], Chosen(_share_of)] = ()
     """What may be shared; default nothing: each client has connections of its own."""
     everyone: Everyone = Everyone()

@@ -15,7 +15,7 @@ from fanwire.budget import Budgets
 from fanwire.errors import ClientGone
 from fanwire.faults import Tasks
 from fanwire.logs import relay_log
-from fanwire.relay.admission import ASKING_PART, passed_on
+from fanwire.relay.admission import ASKING_PART
 from fanwire.relay.config import MessageShare, QueryShare, RelayConfig
 from fanwire.relay.lane import has_room
 from fanwire.relay.plain_admission import SWITCHING, Answer, PlainAdmission, Visitor, visitor_of
@@ -23,7 +23,7 @@ from fanwire.relay.plain_client import PlainClient, Wish
 from fanwire.relay.plain_lane import PlainLane, PlainTerms
 from fanwire.relay.private import Gate
 from fanwire.relay.queries import query_of, values_of, with_query, without
-from fanwire.relay.relay import service_headers, target_of
+from fanwire.relay.relay import passing_of, service_headers, target_of
 from fanwire.relay.shared import message_of
 from fanwire.relay.stats import RelayStats, stats_of
 from fanwire.relay.upstreams import Upstreams
@@ -56,6 +56,7 @@ class PlainRelay:
         self._by_query = [share for share in config.share if isinstance(share, QueryShare)]
         self._by_message = [share for share in config.share if isinstance(share, MessageShare)]
         own, shared = target_of(config), target_of(config, service_headers(config))
+        self._has_own_headers = bool(config.lanes.headers) or config.lanes.token is not None
         self._own, self._upstreams = own, upstreams
         self._gate = Gate(tasks, upstreams.faults, config.private.rate, config.private.per_relay_max)
         self._private_terms = upstreams, own, self._gate, config.private.idle
@@ -64,7 +65,7 @@ class PlainRelay:
         wait = min(config.lanes.connect_timeout, ASKING_PART * handshake_timeout)
         asked = replace(own if asks else shared, connect_timeout=wait)
         self._admission = PlainAdmission(upstreams, asked, asks=asks, admit_for=config.admit_for)
-        self._names = passed_on(config.private.forward)
+        self._passing = passing_of(config)
         self._lanes_made = 0
         self._gaps = 0
 
@@ -72,7 +73,7 @@ class PlainRelay:
 
     def visit(self, opening: Opening) -> PlainClient:
         """A client asks to connect: the backend's answer will be its own."""
-        visitor = visitor_of(opening, self._names)
+        visitor = visitor_of(opening, self._passing)
         for index, share in enumerate(self._by_query):
             values = values_of(visitor.query, share.query)
             if values is None:
@@ -117,7 +118,7 @@ class PlainRelay:
                 client.join(lane or self._open(key, way, urls, visitor.subprotocols, None, what))
 
         # Who shows nothing that the lane does not show, and the lane nothing either, is let in as the lane is.
-        shows_nothing = visitor.is_anybody and not rest and not self._terms.target.headers
+        shows_nothing = visitor.is_anybody and not rest and not self._has_own_headers
         if shows_nothing or self.config.admit == "anyone":
             answered(Answer(SWITCHING))
         else:

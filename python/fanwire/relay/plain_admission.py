@@ -4,7 +4,7 @@ A connection is opened as the client would have opened it, and closed again. Wha
 ``admit_for``: the same credentials and query get the same answer.
 """
 
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic
@@ -12,12 +12,15 @@ from time import monotonic
 from fanwire._engine import Opening, Upstream
 from fanwire.auth import Request
 from fanwire.logs import relay_log
-from fanwire.relay.admission import SHOWN, Credentials, Memory, credentials_of, is_lasting
+from fanwire.relay.admission import Credentials, Memory, credentials_of, is_lasting
+from fanwire.relay.headers import Passing
 from fanwire.relay.queries import with_query
 from fanwire.relay.upstreams import Owner, Target, Upstreams
 
 SWITCHING = 101
 """HTTP's status of a WebSocket that opens."""
+OF_EVERYBODY = ("x-forwarded-host", "x-forwarded-proto")
+"""Headers that say how a visitor came, and not who it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +36,25 @@ class Visitor:
     @property
     def is_anybody(self) -> bool:
         """Whether it shows nothing by which a backend could tell it from others, its query aside."""
-        return not any(name in SHOWN for name, _ in self.credentials.headers)
+        return not any(name not in OF_EVERYBODY for name, _ in self.credentials.important)
 
     def key(self) -> tuple[object, ...]:
         """Equal for visitors that are the same to the backend."""
-        shown = tuple(pair for pair in self.credentials.headers if pair[0] in SHOWN)
-        return shown, self.query, self.subprotocols
+        return self.credentials.important, self.query, self.subprotocols
 
     def as_nobody(self) -> "Visitor":
         """The same subprotocols, and nothing shown."""
-        return Visitor(replace(self.credentials, headers=(), query="", has_token=False), "", self.subprotocols)
+        return Visitor(
+            replace(self.credentials, headers=(), query="", has_token=False, important=()), "", self.subprotocols
+        )
 
 
-def visitor_of(opening: Opening, names: Set[str]) -> Visitor:
-    """The client of an opening, with the headers of these names."""
+def visitor_of(opening: Opening, passing: Passing) -> Visitor:
+    """The client of an opening, by a relay's rules."""
     request = Request(opening)
     offered = (name.strip() for line in request.headers.all("sec-websocket-protocol") for name in line.split(","))
     query = opening.target.partition("?")[2]
-    return Visitor(credentials_of(request, names), query, tuple(filter(None, offered)))
+    return Visitor(credentials_of(request, passing), query, tuple(filter(None, offered)))
 
 
 @dataclass(slots=True)
@@ -152,7 +156,7 @@ class PlainAdmission:
             target,
             visitor.subprotocols,
             ("nowhere",),
-            headers=visitor.credentials.of_session() if self._asks else (),
+            headers=visitor.credentials.headers if self._asks else (),
             urls=with_query(target.urls, visitor.query),
         )
 
@@ -165,5 +169,5 @@ class PlainAdmission:
         key, answer = self._answers.hash(probe.visitor.key()), probe.answer
         self._probes.pop(key, None)
         if answer.status is not None and is_lasting(answer.status):
-            answer.until = monotonic() + self._admit_for
+            answer.until = monotonic() + min(self._admit_for, probe.visitor.credentials.expires_in())
             self._answers.put(key, answer)

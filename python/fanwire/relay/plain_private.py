@@ -163,7 +163,7 @@ class PlainPrivate(Owner):
             self._target,
             self._offered,
             ("private", self._client.id, self._accepts),
-            headers=self._credentials.of_session(),
+            headers=self._credentials.headers,
             urls=self._urls,
             idle=None if self._accepts else self._idle,
         )

@@ -262,7 +262,7 @@ class PrivateLane(Owner):
             target,
             self._client.protocol,
             ("private", self._client.id, dropped, reported),
-            headers=self._credentials.of_session(),
+            headers=self._credentials.headers,
             urls=self._credentials.urls(target.urls),
             idle=self._idle,
         )

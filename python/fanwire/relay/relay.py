@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fanwire._engine import Engine
+from fanwire._engine import Engine, __version__
 from fanwire._loop import ends_task
 from fanwire.auth import Identity, Request
 from fanwire.budget import Budgets
@@ -19,6 +19,7 @@ from fanwire.relay.admission import Admission
 from fanwire.relay.broadcast import BroadcastLane
 from fanwire.relay.client import RelayedClient
 from fanwire.relay.config import CallShare, RelayConfig
+from fanwire.relay.headers import Passing
 from fanwire.relay.lane import Asked, Lane, Terms, has_room
 from fanwire.relay.pool import Pool
 from fanwire.relay.private import Gate
@@ -72,7 +73,7 @@ class Relay:
             upstreams,
             own,
             asks=config.admit == "negotiate",
-            forward=config.private.forward,
+            passing=passing_of(config),
             admit_for=config.admit_for,
             handshake_timeout=handshake_timeout,
         )
@@ -244,4 +245,12 @@ def service_headers(config: RelayConfig) -> list[tuple[str, str]]:
     headers = [(name, value.reveal()) for name, value in config.lanes.headers.items()]
     if config.lanes.token is not None:
         headers.append(("Authorization", f"Bearer {config.lanes.token.reveal()}"))
-    return headers
+    if not any(name.lower() == "user-agent" for name, _ in headers):
+        headers.append(("User-Agent", f"fanwire/{__version__}"))
+    # As all headers: the bytes of a setting, which is UTF-8, decoded as latin-1.
+    return [(name, value.encode().decode("latin-1")) for name, value in headers]
+
+
+def passing_of(config: RelayConfig) -> Passing:
+    """Its rules for headers."""
+    return Passing.of(config.private.drop, config.trusted_proxies, config.admit_ignore)

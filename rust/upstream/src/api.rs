@@ -13,7 +13,8 @@ pub struct Open {
     /// The hub's URLs, http, https, ws or wss, their queries kept. The first is tried first, then the next: each for
     /// `connect_timeout`. After 401 or 403 the rest is not tried: it is the token that was refused.
     pub urls: Vec<String>,
-    /// Sent with negotiations and with the upgrade: Authorization, Cookie, X-Forwarded-For … Those that belong to one
+    /// Sent with negotiations and with the upgrade: Authorization, Cookie, X-Forwarded-For … Values are bytes, decoded
+    /// as latin-1. Those that belong to one
     /// connection (Host, Connection, Upgrade, Content-Length, Sec-WebSocket-…) are left out. A redirect to another origin
     /// takes no Cookie along.
     pub headers: Vec<(String, String)>,

@@ -156,7 +156,7 @@ pub(crate) fn shown(text: &str) -> String {
     }
 }
 
-/// The headers to send; those of the connection itself are ours to write.
+/// The headers to send; those of the connection itself are ours to write. Values are bytes, decoded as latin-1.
 pub(crate) fn header_map(headers: &[(String, String)]) -> Result<HeaderMap, ConnectError> {
     let mut map = HeaderMap::with_capacity(headers.len() + 6);
     for (name, value) in headers {
@@ -167,7 +167,8 @@ pub(crate) fn header_map(headers: &[(String, String)]) -> Result<HeaderMap, Conn
             || key.as_str().starts_with("sec-websocket-")
             || key.as_str().starts_with("proxy-");
         if !is_ours {
-            map.append(key, HeaderValue::from_bytes(value.as_bytes()).map_err(|_| bad())?);
+            let bytes: Result<Vec<u8>, _> = value.chars().map(u8::try_from).collect();
+            map.append(key, HeaderValue::from_bytes(&bytes.map_err(|_| bad())?).map_err(|_| bad())?);
         }
     }
     Ok(map)

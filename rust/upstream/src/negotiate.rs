@@ -108,7 +108,8 @@ impl Place {
         }
         if let Some(token) = access_token {
             self.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
-            self.headers.push(("Authorization".to_owned(), format!("Bearer {token}")));
+            let value = format!("Bearer {token}").bytes().map(char::from).collect();
+            self.headers.push(("Authorization".to_owned(), value));
         }
         self.target = target;
         Ok(())

@@ -25,6 +25,7 @@ level = "debug"
 RELAY = """
 [[relay]]
 path = "{path}"
+trusted_proxies = ["127.0.0.1"]
 upstream = "{upstream}{path}"
 {more}
 
@@ -35,9 +36,6 @@ snapshot = "Snapshot"
 
 [relay.everyone]
 targets = ["Announcement"]
-
-[relay.private]
-forward = ["User-Agent", "X-Custom"]
 """
 
 

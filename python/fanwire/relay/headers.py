@@ -1,0 +1,119 @@
+"""Which headers of a client go on to its backend, what is said of where they came from, and which of them decide.
+
+Header values are bytes; here they are text as latin-1 decodes it, and go up as the same bytes.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import TypeAlias
+
+from fanwire.auth import Request
+
+Pairs: TypeAlias = list[tuple[str, str]]
+Network: TypeAlias = IPv4Network | IPv6Network
+
+NOT_PASSED_ON = frozenset(
+    (
+        *("accept-encoding", "connection", "expect", "forwarded", "host", "http2-settings", "keep-alive", "range"),
+        *("te", "trailer", "transfer-encoding", "upgrade", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"),
+    )
+)
+"""Of one connection (RFC 9110 §7.6.1), of the body and the answer that are not passed on, or said anew."""
+NOT_PASSED_ON_BEGINNINGS = ("content-", "if-", "proxy-", "sec-websocket-")
+
+UNIMPORTANT = (
+    *("user-agent", "accept", "accept-*", "sec-*", "cache-control", "pragma", "priority", "dnt", "referer"),
+    *("x-requested-with", "x-signalr-user-agent", "upgrade-insecure-requests"),
+    # Tracing ids, which differ from request to request.
+    *("traceparent", "tracestate", "baggage", "request-id", "x-request-id", "correlation-id", "x-correlation-id"),
+    *("correlation-context", "b3", "x-b3-*", "x-amzn-trace-id", "x-cloud-trace-context", "x-datadog-*"),
+    # Addresses: a backend that admits by address needs a list without them.
+    *("forwarded", "x-forwarded-for", "x-forwarded-port", "x-real-ip", "true-client-ip", "via", "cdn-loop", "cf-*"),
+)
+"""Headers by which a backend does not decide who may connect, in lower case; ``*`` at the end stands for any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """A relay's rules; see the settings ``private.drop``, ``trusted_proxies`` and ``admit_ignore``."""
+
+    dropped: frozenset[str]
+    trusted: Sequence[Network]
+    trusts_unix: bool
+    ignored: frozenset[str]
+    ignored_beginnings: tuple[str, ...]
+
+    @classmethod
+    def of(cls, drop: Iterable[str], trusted_proxies: Iterable[str], admit_ignore: Iterable[str]) -> "Passing":
+        """The rules as the settings write them, which have been checked."""
+        proxies, ignored = list(trusted_proxies), [name.lower() for name in admit_ignore]
+        return cls(
+            frozenset(name.lower() for name in drop),
+            [ip_network(each) for each in proxies if each != UNIX],
+            UNIX in proxies,
+            frozenset(name for name in ignored if not name.endswith("*")),
+            tuple(name[:-1] for name in ignored if name.endswith("*")),
+        )
+
+    def end_to_end(self, request: Request) -> Pairs:
+        """What the client's own connection to the backend would have carried, and who it was."""
+        named = {name.strip().lower() for line in request.headers.all("connection") for name in line.split(",")}
+        unwanted = NOT_PASSED_ON | self.dropped | named
+        headers = [
+            (name, value)
+            for name, value in request._header_pairs
+            if name not in unwanted and not name.startswith(NOT_PASSED_ON_BEGINNINGS)
+        ]
+        return headers + [pair for pair in self._origin_of(request) if pair[0].lower() not in self.dropped]
+
+    def _origin_of(self, request: Request) -> Pairs:
+        """Where it came from: what a trusted proxy says is appended to, what others say is replaced."""
+        peer, headers = address_of(request.peer), request.headers
+        is_trusted = self._trusts(peer)
+        host = ", ".join(headers.all("host"))
+        chain, told = [headers.all(name) if is_trusted else [] for name in ("x-forwarded-for", "forwarded")]
+        origin: Pairs = []
+        if (chain or not told) and (chain or peer != UNIX):
+            origin.append(("X-Forwarded-For", ", ".join([*chain, *([peer] if peer != UNIX else [])])))
+        for name, own in (("X-Forwarded-Proto", "http"), ("X-Forwarded-Host", host)):
+            kept = headers.all(name) if is_trusted else []
+            if kept or own:
+                origin.append((name, ", ".join(kept or [own])))
+        if told or not chain:
+            origin.append(("Forwarded", ", ".join([*told, forwarded(peer, host)])))
+        return origin
+
+    def _trusts(self, peer: str) -> bool:
+        if peer == UNIX:
+            return self.trusts_unix
+        try:
+            address = ip_address(peer.partition("%")[0])
+        except ValueError:
+            return False
+        mapped = getattr(address, "ipv4_mapped", None)
+        return any(one in network for one in (address, mapped) if one for network in self.trusted)
+
+    def important(self, headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+        """Those by which a backend may tell one client from another."""
+        return tuple(
+            (name, value)
+            for name, value in ((name.lower(), value) for name, value in headers)
+            if name not in self.ignored and not name.startswith(self.ignored_beginnings)
+        )
+
+
+UNIX = "unix"
+"""Among ``trusted_proxies``: who connects by a Unix socket."""
+
+
+def address_of(peer: str) -> str:
+    """An engine's peer without its port: ``127.0.0.1``, ``::1`` or ``unix``."""
+    return peer.rpartition(":")[0].strip("[]")
+
+
+def forwarded(peer: str, host: str) -> str:
+    """One element of ``Forwarded`` (RFC 7239 §4)."""
+    node = "unknown" if peer == UNIX else f'"[{peer}]"' if ":" in peer else peer
+    escaped = host.replace("\\", "\\\\").replace('"', '\\"')
+    return ";".join([f"for={node}", *([f'host="{escaped}"'] if host else []), "proto=http"])
