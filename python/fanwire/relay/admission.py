@@ -183,7 +183,7 @@ class Question(Owner):
 
     def fail(self) -> None:
         """Who waits is turned away."""
-        self._admission.answered(self._hash, self.answer, self._index)
+        self._admission.answered(self._hash, self.answer, self._index, self._credentials)
         self.came.set()
 
 
