@@ -37,7 +37,7 @@ proptest! {
     #[test]
     fn any_cut_of_chunks_gives_the_same_content_and_leaves_what_follows(
         chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..6),
-        extension in prop::sample::select(vec!["", ";a=b", " ; name=\"v\""]),
+        extension in prop::sample::select(vec!["", ";a=b", " ; name=\"v\"", "  "]),
         trailer in prop::sample::select(vec!["", "X-A: 1\r\n", "GET / HTTP/1.1\r\nHost: x\r\n"]),
         cuts in prop::collection::vec(1usize..12, 0..40),
         bite in 1usize..50,
@@ -73,6 +73,8 @@ fn what_is_no_chunk_is_400_at_its_wrong_byte() {
         b"0x5\r\n",
         b"5\n",
         b"5\rX",
+        b"5 5\r\n",
+        b"5\t5;a\r\n",
         b"5\r\nabcdeX",
         b"5\r\nabcde\n",
         b"11111111111111111\r\n",

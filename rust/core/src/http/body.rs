@@ -33,7 +33,9 @@ enum State {
     /// The first digit of a size.
     SizeStart,
     Size,
-    /// Behind the size: white space and extensions.
+    /// White space behind the size: extensions, or the line's end. Two numbers are none.
+    Padding,
+    /// Extensions.
     Extension,
     SizeLineFeed,
     Content,
@@ -127,8 +129,9 @@ impl Chunked {
                 self.left = self.left << 4 | u64::from(digit);
                 State::Size
             }
-            (State::Size, b';' | b' ' | b'\t') => State::Extension,
-            (State::Size | State::Extension, b'\r') => State::SizeLineFeed,
+            (State::Size | State::Padding, b' ' | b'\t') => State::Padding,
+            (State::Size | State::Padding, b';') => State::Extension,
+            (State::Size | State::Padding | State::Extension, b'\r') => State::SizeLineFeed,
             (State::Extension, b'\t' | b' '..=b'~' | 0x80..) => State::Extension,
             (State::SizeLineFeed, b'\n') => {
                 self.line_bytes = 0;

@@ -78,7 +78,9 @@ impl Shard {
         self.unhush(slot);
         let connection = self.slab.at(slot);
         let (unread, has_socket) = (connection.unread.take(), connection.socket().is_some());
-        connection.ending.get_or_insert_with(|| Box::new(Ending { code: code.0, reason: reason.to_owned(), by }));
+        connection
+            .ending
+            .get_or_insert_with(|| Box::new(Ending { code: code.0, reason: reason.to_owned(), by, thrown_away: 0 }));
         if !has_socket {
             return self.drop_connection(slot); // there is nobody to tell
         }
@@ -101,7 +103,7 @@ impl Shard {
         let connection = self.slab.at(slot);
         connection.ending.get_or_insert_with(|| {
             let reason = std::io::Error::from_raw_os_error(errno).to_string();
-            Box::new(Ending { code: CloseCode::ABNORMAL.0, reason, by: ClosedBy::Network })
+            Box::new(Ending { code: CloseCode::ABNORMAL.0, reason, by: ClosedBy::Network, thrown_away: 0 })
         });
         self.drop_connection(slot);
     }
@@ -113,7 +115,12 @@ impl Shard {
         }
         let connection = self.slab.at(slot);
         connection.ending.get_or_insert_with(|| {
-            Box::new(Ending { code: CloseCode::ABNORMAL.0, reason: String::new(), by: ClosedBy::Client })
+            Box::new(Ending {
+                code: CloseCode::ABNORMAL.0,
+                reason: String::new(),
+                by: ClosedBy::Client,
+                thrown_away: 0,
+            })
         });
         self.drop_connection(slot);
     }
@@ -164,8 +171,8 @@ impl Shard {
             self.end_socket(fd);
             self.stats.lagging.sub(u64::from(connection.is_blocked));
         }
-        let Ending { code, reason, by } = connection.ending.map_or_else(
-            || Ending { code: CloseCode::ABNORMAL.0, reason: String::new(), by: ClosedBy::Network },
+        let Ending { code, reason, by, .. } = connection.ending.map_or_else(
+            || Ending { code: CloseCode::ABNORMAL.0, reason: String::new(), by: ClosedBy::Network, thrown_away: 0 },
             |ending| *ending,
         );
         if connection.is_upgraded {

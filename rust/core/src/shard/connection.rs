@@ -198,12 +198,17 @@ impl Cut {
     }
 }
 
+/// Bytes that a peer may send behind its end before it is cut off: it is heard out so that it can read why (RFC 9112 §9.6).
+pub(crate) const LINGER_BYTES_MAX: usize = 16 << 20;
+
 /// Why a connection ends.
 #[derive(Debug)]
 pub(crate) struct Ending {
     pub(crate) code: u16,
     pub(crate) reason: String,
     pub(crate) by: ClosedBy,
+    /// Bytes that came since, and were thrown away.
+    pub(crate) thrown_away: usize,
 }
 
 impl Connection {

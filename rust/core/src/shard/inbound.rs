@@ -1,7 +1,7 @@
 //! What peers send: bytes to messages, messages to events. A peer whose messages wait is not read.
 
 use super::Shard;
-use super::connection::Phase;
+use super::connection::{LINGER_BYTES_MAX, Phase};
 use super::query::no_start;
 use super::socket;
 use crate::channel::Start;
@@ -91,7 +91,7 @@ impl Shard {
                 Phase::Posting(exchange) if self.may_post(slot, &exchange) => {
                     self.take_posted(slot, exchange, &bytes[at..])
                 }
-                Phase::Ending => return, // thrown away
+                Phase::Ending => return self.throw_away(slot, bytes.len() - at),
                 Phase::Detached => {
                     self.slab.at(slot).phase = Phase::Detached;
                     return; // of a socket that broke meanwhile: the client sends it again
@@ -107,6 +107,15 @@ impl Shard {
                     return;
                 }
             };
+        }
+    }
+
+    /// The peer goes on behind its end: what comes is thrown away, within a bound.
+    fn throw_away(&mut self, slot: u32, count: usize) {
+        let Some(ending) = self.slab.at(slot).ending.as_deref_mut() else { return };
+        ending.thrown_away += count;
+        if ending.thrown_away > LINGER_BYTES_MAX {
+            self.drop_connection(slot);
         }
     }
 

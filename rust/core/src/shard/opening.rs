@@ -76,12 +76,13 @@ impl Shard {
                     bytes.len()
                 }
                 Err(refusal) => {
-                    self.refuse(slot, &refusal);
+                    self.refuse(slot, &Refusal { is_head: head.method == "HEAD", ..refusal });
                     taken - had
                 }
             },
             Err(error) => {
-                self.refuse(slot, &Refusal::new(error.status(), error.to_string()));
+                let is_head = whole.starts_with(b"HEAD ");
+                self.refuse(slot, &Refusal { is_head, ..Refusal::new(error.status(), error.to_string()) });
                 bytes.len()
             }
         }
@@ -323,7 +324,7 @@ impl Shard {
 
     pub(super) fn refuse(&mut self, slot: u32, refusal: &Refusal) {
         let mut readable_by = refusal.readable_by.clone();
-        let mut is_bare = refusal.is_bare;
+        let (mut is_bare, mut is_head) = (refusal.is_bare, refusal.is_head);
         match &self.slab.at(slot).phase {
             Phase::Posting(exchange) => {
                 is_bare = true;
@@ -333,6 +334,7 @@ impl Shard {
             }
             Phase::Asked(asked) => {
                 is_bare |= asked.hub.is_some();
+                is_head |= asked.is_head;
                 readable_by.clone_from(&asked.readable_by);
             }
             _ => {}
@@ -340,7 +342,7 @@ impl Shard {
         let (body, kind) = if is_bare { (refusal.text.clone(), PLAIN) } else { (format!("{}\n", refusal.text), TEXT) };
         let uncached: &[_] = if refusal.is_uncached { &UNCACHED } else { &[] };
         let headers = [refusal.headers, uncached, &cors_headers(readable_by.as_deref())].concat();
-        self.respond(slot, (refusal.status, &headers), kind, body.as_bytes(), (false, false));
+        self.respond(slot, (refusal.status, &headers), kind, body.as_bytes(), (false, is_head));
     }
 
     /// Writes a response; then the connection waits for the next request, or ends.

@@ -9,6 +9,8 @@ pub(super) struct Refusal {
     pub(super) text: String,
     /// Of a SignalR request: in the words of the reference, bare.
     pub(super) is_bare: bool,
+    /// Of a HEAD request: the text is not sent, only its length (RFC 9110 §9.3.2).
+    pub(super) is_head: bool,
     /// What was asked for may be cached otherwise.
     pub(super) is_uncached: bool,
     /// The origin whose pages may read it.
@@ -17,7 +19,15 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn new(status: u16, text: impl Into<String>) -> Self {
-        Self { status, headers: &[], text: text.into(), is_bare: false, is_uncached: false, readable_by: None }
+        Self {
+            status,
+            headers: &[],
+            text: text.into(),
+            is_bare: false,
+            is_head: false,
+            is_uncached: false,
+            readable_by: None,
+        }
     }
 }
 

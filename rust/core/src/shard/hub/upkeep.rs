@@ -196,9 +196,9 @@ impl Shard {
             }
             Phase::Polled => {
                 connection.phase = Phase::Polled;
-                connection
-                    .ending
-                    .get_or_insert_with(|| Box::new(Ending { code: code.0, reason: reason.to_owned(), by }));
+                connection.ending.get_or_insert_with(|| {
+                    Box::new(Ending { code: code.0, reason: reason.to_owned(), by, thrown_away: 0 })
+                });
                 let Some(link) = connection.link.as_deref_mut() else { return };
                 link.is_over = true;
                 self.timers.set(slot, self.settings.close_timeout);
