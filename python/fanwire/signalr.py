@@ -46,7 +46,7 @@ ITEMS_AHEAD = 32
 BYTES_AHEAD = 64 << 10
 """Bytes of all streams to a client that are sent before it must have taken those before them."""
 QUESTION_BYTES = 2048
-"""What a question costs that the client has yet to answer, beside the task that asks. Measured: 1 to 1.6 kB."""
+"""What a question costs that the client has yet to answer, beside the task that asks. An estimate with room."""
 SMALL_BODY_BYTES = 512
 """Arguments up to here are charged by a rule, larger ones by what they have become."""
 GROWTH = 25

@@ -18,9 +18,9 @@ from fanwire.wording import UPLOAD_FAILED, Wording
 ITEMS_MAX = 10
 """Items of a client's stream that are acknowledged before the method takes them; ``StreamBufferCapacity`` in .NET."""
 ITEM_BYTES = 96
-"""What an item costs beside its bytes. Measured: 33 of the object, 8 of its place, and what malloc rounds."""
+"""What an item costs beside its bytes: 33 of the object, 8 of its place, and what malloc rounds."""
 UPLOAD_BYTES = 1536
-"""What an upload costs without its items. Measured: 1.1 kB, most of it the empty queue."""
+"""What an upload costs without its items, most of it the empty queue. An estimate with room."""
 
 
 class Upload:

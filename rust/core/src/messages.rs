@@ -183,8 +183,8 @@ pub enum Event {
     Closed(ConnectionId, u16, String, ClosedBy),
     /// New subscribers of this channel wait for a keyframe.
     SnapshotWanted(String),
-    /// Who came to channels that tell it, and who went, in order.
-    Presence(Vec<Presence>),
+    /// Who came to channels that tell it, and who went, in order. The next is told when this is dropped.
+    Presence(Arc<Vec<Presence>>),
     /// How far a publication has come.
     Progress(Progress),
     /// A line for the log: level as in Python's `logging`.

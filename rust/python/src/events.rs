@@ -182,8 +182,8 @@ fn told_to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
     Ok(match event {
         Event::SnapshotWanted(channel) => Py::new(py, SnapshotWanted { channel })?.into_any(),
         Event::Presence(changes) => {
-            let change = |one: CorePresence| (one.channel.name().to_owned(), one.connection.to_bits(), one.has_joined);
-            Py::new(py, Presence { changes: changes.into_iter().map(change).collect() })?.into_any()
+            let change = |one: &CorePresence| (one.channel.name().to_owned(), one.connection.to_bits(), one.has_joined);
+            Py::new(py, Presence { changes: changes.iter().map(change).collect() })?.into_any()
         }
         Event::Progress(progress) => {
             let CoreProgress { token, part, subscribers, behind, skipped } = progress;

@@ -3,7 +3,7 @@
 //! A turn: wait, take what other threads left in the mailbox, fan out what moved, do commands, serve ready sockets,
 //! look at the deadlines. The rooms: `shared` (with other threads), `commands`, `poller` (kernel), `listening`, `acceptor`, `opening`
 //! (HTTP), `query`, `refusal`, `inbound` (messages), `subscribing`, `hub` (SignalR), `fanout` (fast path), `lagging` (slow path), `sampling` and
-//! `tracking` (how long it took), `deadlines`, `closing`, `sweeping` (idle channels), `feed`, `slab`, `connection`, `outbox`, `timers`, `clock`, `socket`.
+//! `tracking` (how long it took), `presence` (who comes and goes), `deadlines`, `closing`, `sweeping` (idle channels), `feed`, `slab`, `connection`, `outbox`, `timers`, `clock`, `socket`.
 mod acceptor;
 pub(crate) mod clock;
 mod closing;
@@ -19,6 +19,7 @@ mod listening;
 mod opening;
 mod outbox;
 mod poller;
+mod presence;
 mod query;
 mod refusal;
 mod sampling;
@@ -40,7 +41,7 @@ pub(crate) use shared::{Common, ShardHandle};
 
 use crate::channel::{Channel, Watch};
 use crate::error::EngineError;
-use crate::messages::{Command, ConnectionId, Presence};
+use crate::messages::{Command, ConnectionId};
 use crate::protocol::Format;
 use crate::settings::{PollerKind, Settings};
 use crate::stats::ShardStats;
@@ -79,7 +80,7 @@ pub(crate) struct Shard {
     /// SignalR connections to be pinged in this tick.
     pinged: Vec<(Format, u32)>,
     /// Who came and went since the last tick, in channels that tell it.
-    presence: Vec<Presence>,
+    presence: presence::Visits,
     sweep: sweeping::Sweep,
     /// Publications of which somebody asks how far they have come.
     tracked: Vec<tracking::Tracked>,
@@ -127,7 +128,7 @@ impl Shard {
             again: Vec::new(),
             stalled: Vec::new(),
             pinged: Vec::new(),
-            presence: Vec::new(),
+            presence: presence::Visits::default(),
             sweep: sweeping::Sweep::default(),
             tracked: Vec::new(),
             one_by_one: 0,

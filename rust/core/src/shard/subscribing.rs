@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::Shard;
 use crate::channel::{Channel, Mode, Origin, Registry, Seek, Watched};
 use crate::error::EngineError;
-use crate::messages::{Command, ConnectionId, Event, Grant, Presence, Wanted};
+use crate::messages::{Command, ConnectionId, Event, Grant, Wanted};
 use crate::protocol::{Format, raw, sse, write_reply_result};
 
 /// A subscription that knows where it begins and has not begun.
@@ -299,15 +299,14 @@ impl Shard {
     /// Somebody came to a channel or went, of which the application is told if the channel says so.
     pub(super) fn note_presence(&mut self, slot: u32, channel: &Arc<Channel>, has_joined: bool) {
         if channel.settings().tells_presence {
-            let (channel, connection) = (Arc::clone(channel), self.id_of(slot));
-            self.presence.push(Presence { channel, connection, has_joined });
+            self.presence.note(channel, self.id_of(slot), has_joined);
         }
     }
 
-    /// Once a tick: what has come together.
+    /// Once a tick: what has come together, if the application has taken what was told before.
     pub(super) fn tell_presence(&mut self) {
-        if !self.presence.is_empty() {
-            self.common.events.push(self.index, Event::Presence(std::mem::take(&mut self.presence)));
+        if let Some(visits) = self.presence.take() {
+            self.common.events.push(self.index, Event::Presence(visits));
         }
     }
 
