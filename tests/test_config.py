@@ -117,7 +117,7 @@ def test_the_defaults() -> None:
     config = loaded(RELAY)
     relay = config.relay[0]
     assert (config.listen.shards, dict(config.limits), config.log.level) == (1, {}, "info")
-    assert (config.drain.timeout, config.drain.spread, config.drain.code) == (5.0, 10.0, 1000)
+    assert (config.drain.timeout, config.drain.spread, config.drain.code) == (3.0, 4.0, 1000)
     assert (relay.negotiate, relay.admit, relay.admit_for, relay.share) == (True, "negotiate", 60.0, ())
     assert (relay.private.rate, relay.private.pool_size, relay.private.per_relay_max) == (200, 4, 10_000)
     assert (relay.lanes.max, relay.lanes.per_client_max, relay.lanes.subscribe_rate) == (10_000, 100, 50)

@@ -1,15 +1,24 @@
 """A relay as a proxy: what the backend gets to see of a client, what admission remembers, and upstreams that fail."""
 
+import os
+import resource
+import signal
+import subprocess
+import sys
 import time
 from base64 import urlsafe_b64encode
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import fanwire
+import httpx
 import msgspec
 import pytest
+from anyio.to_thread import run_sync
 from fanwire.cli.options import settings
+from fanwire.cli.serving import shown_limit
 from fanwire.errors import ConfigError
 from fanwire.relay.admission import Credentials, expiry_of
 from fanwire.relay.config import Private, RelayConfig
@@ -17,8 +26,8 @@ from fanwire.relay.headers import UNIMPORTANT, Passing
 from support.hub_client import hub_client
 from support.plain_backend import PlainBackend
 from support.raw import open_socket
-from support.relaying import PATH, config, relayed
-from support.scripted_backend import ScriptedBackend
+from support.relaying import PATH, PATIENT, SECRET, SHARE, config, relayed, watch
+from support.scripted_backend import ScriptedBackend, Session, answering
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -165,6 +174,120 @@ def test_a_token_in_the_query_counts_and_the_earliest_does() -> None:
     assert 40 < shown.expires_in() <= 50
 
 
+# Upstreams that fail
+
+
+def two(first: ScriptedBackend, second: ScriptedBackend, **options: Any) -> RelayConfig:
+    """A relay before both; with a secret in the first's query."""
+    urls = f"http://{first.address}{PATH}?secret={SECRET}", f"http://{second.address}{PATH}"
+    return RelayConfig(path=PATH, upstream=urls, share=(SHARE,), lanes=PATIENT, **options)
+
+
+@pytest.mark.parametrize("status", [404, 500, 502, 503])
+async def test_admission_asks_the_next_upstream_where_the_first_is_as_good_as_down(
+    hub: fanwire.Hub, backend: ScriptedBackend, status: int
+) -> None:
+    with ScriptedBackend() as failing:
+        failing.negotiate = answering(status)
+        async with relayed(hub, two(failing, backend)) as address, hub_client(address, PATH) as client:
+            assert await watch(client) == "m"
+        asked = len(failing.heads)
+    assert asked >= 1
+
+
+async def test_where_none_does_the_answer_is_a_server_s_own(hub: fanwire.Hub, backend: ScriptedBackend) -> None:
+    backend.negotiate = answering(503)
+    with ScriptedBackend() as other:
+        other.negotiate = answering(401)
+        async with relayed(hub, two(backend, other)) as address:
+            answer = await run_sync(partial(httpx.post, f"http://{address}{PATH}/negotiate", trust_env=False))
+            assert answer.status_code == 401
+            other.negotiate = answering(500)
+            answer = await run_sync(partial(httpx.post, f"http://{address}{PATH}/negotiate?a=1", trust_env=False))
+            assert answer.status_code == 500, "of the one that was asked first"
+
+
+def said(caplog: pytest.LogCaptureFixture, part: str) -> list[str]:
+    """Lines of the relay's log with this in them."""
+    return [record.getMessage() for record in caplog.records if part in record.getMessage()]
+
+
+async def test_each_upstream_has_a_state_that_is_said_when_it_changes(
+    hub: fanwire.Hub, backend: ScriptedBackend, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fanwire.relay.servers.ASKED_EVERY_S", 0.05)
+    caplog.set_level("INFO", "fanwire.relay")
+    with ScriptedBackend() as failing:
+        well, failing.negotiate = failing.negotiate, answering(503)
+        async with relayed(hub, two(failing, backend)) as address, hub_client(address, PATH) as client:
+            assert await watch(client) == "m"
+            down = f"the upstream http://{failing.address}{PATH} is down"
+            await until(lambda: [one.state for one in hub.relay_stats()[0].upstreams] == ["down", "up"])
+            first = hub.relay_stats()[0].upstreams[0]
+            assert first.failures >= 1 and "status 503" in first.why
+            scraped = (await run_sync(partial(httpx.get, f"http://{address}/metrics", trust_env=False))).text
+            labels = f'path="{PATH}",upstream="http://{failing.address}{PATH}"'
+            assert f"fanwire_relay_upstream_up{{{labels}}} 0.0" in scraped
+            assert f"fanwire_relay_upstream_failures_total{{{labels}}}" in scraped
+            failing.negotiate = well
+            await until(lambda: hub.relay_stats()[0].upstreams[0].state == "up")
+    assert len(said(caplog, down)) == 1
+    assert said(caplog, "is back") == [f"the upstream http://{failing.address}{PATH} is back"]
+    assert SECRET not in caplog.text
+
+
+async def test_what_a_client_has_fail_takes_no_upstream_down(hub: fanwire.Hub, backend: ScriptedBackend) -> None:
+    well = backend.negotiate
+
+    def fail_some(session: Session) -> None:
+        answering(500)(session) if b"own=1" in session.head else well(session)
+
+    backend.negotiate = fail_some
+    async with relayed(hub, config(backend, admit="negotiate")) as address:
+        answer = await run_sync(partial(httpx.post, f"http://{address}{PATH}/negotiate?own=1", trust_env=False))
+        assert answer.status_code == 500
+        await until(lambda: hub.relay_stats()[0].upstreams[0].state == "up")
+        assert hub.relay_stats()[0].upstreams[0].failures == 1
+
+
+async def test_the_broadcast_lane_says_that_it_is_back(
+    hub: fanwire.Hub, backend: ScriptedBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fanwire.relay")
+    async with relayed(hub, config(backend)) as address, hub_client(address, PATH) as client:
+        assert await watch(client) == "m"
+        for session in list(backend.sessions):
+            session.reset()
+        await until(lambda: said(caplog, f"the broadcast lane of {PATH} (json) is back"))
+    assert len(said(caplog, f"the broadcast lane of {PATH} (json) is down")) == 1
+
+
+# Cookies of a balancer
+
+
+async def test_cookies_of_negotiate_go_along_with_the_upgrade(hub: fanwire.Hub, backend: ScriptedBackend) -> None:
+    def balanced(session: Session) -> None:
+        transports = [{"transport": "WebSockets", "transferFormats": ["Text", "Binary"]}]
+        body = msgspec.json.encode({"connectionId": "a", "connectionToken": "b", "availableTransports": transports})
+        cookies = ["affinity=b\u00e4r; Path=/; HttpOnly", "old=; Max-Age=0", "mine=theirs", "nonsense"]
+        lines = "".join(f"Set-Cookie: {cookie}\r\n" for cookie in cookies)
+        head = f"HTTP/1.1 200 OK\r\n{lines}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        session._connection.sendall(head.encode("latin-1") + body)
+
+    backend.negotiate = balanced
+    async with (
+        relayed(hub, config(backend)) as address,
+        hub_client(address, PATH, "?own=1", additional_headers={"Cookie": "a=1; mine=2"}) as client,
+    ):
+        assert await client.invoke("Echo", 1) == {"result": 1}
+        assert await watch(client, id="2") == "m"
+    upgrades = [head for head in backend.heads if head.startswith(b"GET")]
+    own = [fields(head)["cookie"] for head in upgrades if b"own=1" in head]
+    assert own == ["a=1; affinity=b\u00e4r; mine=theirs"]
+    lanes = [fields(head).get("cookie") for head in upgrades if b"own=1" not in head]
+    assert lanes and set(lanes) == {"affinity=b\u00e4r; mine=theirs"}
+
+
 # Settings
 
 
@@ -215,3 +338,25 @@ def test_the_rule_of_proxies_knows_mapped_addresses_and_sockets() -> None:
         *(True, True, False, True, False)
     ]
     assert not Passing.of((), (), ())._trusts("unix")
+
+
+# The process
+
+
+def test_serve_raises_the_descriptor_limit_and_ignores_sighup() -> None:
+    inherited = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    serve = f"exec {sys.executable} -m fanwire serve --listen 127.0.0.1:0 --upstream http://127.0.0.1:9/live"
+    shell = ["sh", "-c", f"ulimit -S -n 128; {serve}"]
+    with subprocess.Popen(shell, stderr=subprocess.PIPE, text=True, env=inherited) as process:
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, "")
+        limit = next(line for line in lines if "limit of open files" in line)
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        assert f"is {shown_limit(hard)} (it was 128)" in limit
+        assert next(line for line in lines if "serving on" in line)
+        process.send_signal(signal.SIGHUP)
+        assert next(line for line in lines if "SIGHUP is ignored" in line)
+        assert process.poll() is None
+        process.terminate()
+        assert sum("SIGHUP" in line for line in lines) == 0, "it is said once"
+        assert process.wait(8) == 0

@@ -343,9 +343,10 @@ class Upstream:
 
     session: int
     kind: str
-    """``opened``; ``completion`` (`id`, `outcome`, `body`); ``item`` (`id`, `body`); ``welcome`` (`id` is the target,
-    `body` the record); ``unnamed`` (`id` is the target); ``idle``; ``drained``; ``negotiated`` (`status`, 0 without an
-    answer, and `body`); ``closed``, the last (`text`, `status`, `said`, `may_reconnect`, `was_open`, `pending`)."""
+    """``opened``; ``unreached`` (`text`, `status`: a URL that failed); ``completion`` (`id`, `outcome`, `body`);
+    ``item`` (`id`, `body`); ``welcome`` (`id` is the target, `body` the record); ``unnamed`` (`id` is the target);
+    ``idle``; ``drained``; ``negotiated`` (`status`, 0 without an answer, and `body`); ``closed``, the last (`text`,
+    `status`, `said`, `may_reconnect`, `was_open`, `pending`)."""
     id: str
     outcome: str
     """``result`` with a raw value in `body`, ``void``, or ``error`` with its text in `body`."""
@@ -364,6 +365,8 @@ class Upstream:
     """Ids of calls that have got no answer."""
     subprotocol: str | None
     """What a plain backend chose, in ``opened``."""
+    url_index: int
+    """Which of the URLs, in ``opened`` and ``unreached``."""
     code: int | None
     """Of the WebSocket's Close frame that the backend sent, in ``closed``; 1005 where that has none."""
     reason: str

@@ -48,7 +48,7 @@ def serve(
         option("admit", "negotiate: the backend is asked who may connect; or anyone (default: negotiate)."),
     ] = None,
     poller: Annotated[str | None, option("poller", "epoll or uring; the better one that the kernel allows.")] = None,
-    drain_timeout: Annotated[str | None, option("drain_timeout", "How long clients get to go (default: 5s).")] = None,
+    drain_timeout: Annotated[str | None, option("drain_timeout", "How long clients get to go (default: 3s).")] = None,
     log_level: Annotated[str | None, option("log_level", "debug, info, warning or error (default: info).")] = None,
 ) -> None:
     """Serve a relay: clients connect here, and the backend has one connection for all that watch the same.

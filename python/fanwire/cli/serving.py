@@ -1,6 +1,8 @@
 """Serves what a ``ServeConfig`` says, until SIGINT or SIGTERM."""
 
 import logging
+import resource
+import signal
 import sys
 
 from fanwire.cli.check import route
@@ -20,6 +22,8 @@ def run(config: ServeConfig) -> None:
         ListenFailed: the address cannot be had.
     """
     log_to_stderr(config.log.level)
+    raise_descriptors()
+    signal.signal(signal.SIGHUP, lambda *_: hub_log.info("SIGHUP is ignored: settings are read at the start only"))
     channels = {one.pattern: one.channel() for one in config.channel}
     hub = Hub(channels, signalr_paths=())  # no methods of its own: all SignalR paths are relays'
     for relay in config.relay:
@@ -33,6 +37,22 @@ def run(config: ServeConfig) -> None:
         drain_code=config.drain.code,
         **dict(config.limits),
     )
+
+
+def raise_descriptors() -> None:
+    """Have the soft limit of open files be the hard one, and say what it is: each client has a descriptor."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:
+        hub_log.warning("the limit of open files stays at %s: %s", shown_limit(soft), error)
+    else:
+        hub_log.info("the limit of open files is %s (it was %s)", shown_limit(hard), shown_limit(soft))
+
+
+def shown_limit(limit: int) -> str:
+    """A limit of the system's, as it is said."""
+    return "unlimited" if limit == resource.RLIM_INFINITY else f"{limit:,}"
 
 
 def log_to_stderr(level: str) -> None:

@@ -22,7 +22,7 @@ from fanwire._engine import Upstream
 from fanwire.auth import Identity, Refused, Request
 from fanwire.relay.headers import Passing
 from fanwire.relay.queries import with_query, without
-from fanwire.relay.upstreams import REFUSING, Headers, Owner, Target, Upstreams
+from fanwire.relay.upstreams import FAILING, REFUSING, Headers, Owner, Target, Upstreams
 
 OWN_HEADERS = ("authorization", "cookie")
 """Who a client is: with one of them it is more than anybody."""
@@ -173,11 +173,14 @@ class Question(Owner):
         self._admission.ask(self, url, self._credentials.headers)
 
     def happened(self, event: Upstream) -> None:
-        """It came; of a server that is down, the next is asked."""
-        if not event.status and self._urls:
+        """It came; of a server that is down, or as good as that, the next is asked."""
+        status, is_failing = event.status or 0, not event.status or event.status in FAILING
+        self._admission.note(self._index, event, is_failing=is_failing)
+        if not is_failing or not self.answer.status:
+            self.answer = Answer(status, event.body if is_error(event.body) else b"", 0.0)
+        if is_failing and self._urls:
             self._ask()
             return
-        self.answer = Answer(event.status or 0, event.body if is_error(event.body) else b"", 0.0)
         self._admission.answered(self._hash, self.answer, self._index, self._credentials)
         self.came.set()
 
@@ -262,10 +265,19 @@ class Admission:
         """Have one of them asked."""
         self._upstreams.negotiate(question, url, headers, self._timeout)
 
+    def note(self, index: int, event: Upstream, *, is_failing: bool) -> None:
+        """How the server did that was asked, in a client's name."""
+        standing = self._target.standing
+        if standing is not None and is_failing:
+            why = f"negotiate was answered with status {event.status}" if event.status else event.body.decode()
+            standing.failed(index, why, is_own=False)
+        elif standing is not None:
+            standing.reached(index, is_own=False)
+
     def answered(self, hash: bytes, answer: Answer, index: int, credentials: Credentials) -> None:
         """Remember the answer; not one that may have been the backend's bad moment: the next client asks again."""
         self._asked.pop(hash, None)
-        if answer.status:
+        if answer.status and answer.status not in FAILING:
             self._first = index
         if is_lasting(answer.status):
             answer.until = monotonic() + min(self._admit_for, credentials.expires_in())

@@ -74,6 +74,8 @@ class BroadcastLane(Owner):
 
     def opened(self, event: Upstream) -> None:
         """The backend has shaken hands."""
+        if self.why:
+            relay_log.info("the broadcast lane of %s (%s) is back", self._route[1], self._protocol)
         self.is_live, self.why = True, ""
         self._backoff.reset()
         self._let_go()

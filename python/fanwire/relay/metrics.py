@@ -34,6 +34,15 @@ class RelayCollector(Collector):
         broadcasts = GaugeMetricFamily(
             "fanwire_relay_broadcast_live", "Whether the broadcast lane is live.", labels=["path", "protocol"]
         )
+        up = GaugeMetricFamily(
+            "fanwire_relay_upstream_up", "Whether the upstream is not known to be down.", labels=["path", "upstream"]
+        )
+        connects = CounterMetricFamily(
+            "fanwire_relay_upstream_connects", "Connections and negotiations had.", labels=["path", "upstream"]
+        )
+        failures = CounterMetricFamily(
+            "fanwire_relay_upstream_failures", "Those that could not be had.", labels=["path", "upstream"]
+        )
         for stats in (relay.stats() for relay in self._relays):
             states = Counter(lane.state for lane in stats.lanes)
             for state in STATES:
@@ -43,4 +52,9 @@ class RelayCollector(Collector):
             gaps.add_metric([stats.path], stats.gaps)
             for protocol, how in stats.broadcasts.items():
                 broadcasts.add_metric([stats.path, protocol], how == "live")
-        return iter((lanes, clients, private, gaps, broadcasts))
+            for one in stats.upstreams:
+                labels = [stats.path, one.url]
+                up.add_metric(labels, one.state != "down")
+                connects.add_metric(labels, one.connects)
+                failures.add_metric(labels, one.failures)
+        return iter((lanes, clients, private, gaps, broadcasts, up, connects, failures))

@@ -24,6 +24,7 @@ from fanwire.relay.plain_lane import PlainLane, PlainTerms
 from fanwire.relay.private import Gate
 from fanwire.relay.queries import query_of, values_of, with_query, without
 from fanwire.relay.relay import passing_of, service_headers, target_of
+from fanwire.relay.servers import Servers
 from fanwire.relay.shared import message_of
 from fanwire.relay.stats import RelayStats, stats_of
 from fanwire.relay.upstreams import Upstreams
@@ -55,7 +56,10 @@ class PlainRelay:
         """Those of all plain relays, by connection."""
         self._by_query = [share for share in config.share if isinstance(share, QueryShare)]
         self._by_message = [share for share in config.share if isinstance(share, MessageShare)]
-        own, shared = target_of(config), target_of(config, service_headers(config))
+        shared = target_of(config, service_headers(config))
+        self._servers = Servers(upstreams, tasks, shared)
+        shared = replace(shared, standing=self._servers)
+        own = replace(shared, headers=())
         self._has_own_headers = bool(config.lanes.headers) or config.lanes.token is not None
         self._own, self._upstreams = own, upstreams
         self._gate = Gate(tasks, upstreams.faults, config.private.rate, config.private.per_relay_max)
@@ -181,6 +185,7 @@ class PlainRelay:
             path=self.config.path,
             lanes=[stats_of(lane, lane.way, "websocket") for lane in self.lanes.values()],
             broadcasts={},
+            upstreams=self._servers.stats(),
             private_lanes=self._gate.count,
             sessions=len(self._upstreams),
             gaps=self._gaps + sum(lane.gaps for lane in self.lanes.values()),

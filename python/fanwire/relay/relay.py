@@ -5,6 +5,7 @@ It says who may connect (``admission``), keeps the lanes by what they watch (``l
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from fanwire.relay.headers import Passing
 from fanwire.relay.lane import Asked, Lane, Terms, has_room
 from fanwire.relay.pool import Pool
 from fanwire.relay.private import Gate
+from fanwire.relay.servers import Servers
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.stats import RelayStats, stats_of
 from fanwire.relay.timing import Backoff
@@ -64,7 +66,10 @@ class Relay:
             share.unsubscribe.casefold(): share for share in shares if share.unsubscribe is not None
         }
         self.pooled = {method.casefold(): method for method in config.private.pooled}
-        own, shared = target_of(config), target_of(config, service_headers(config))
+        shared = target_of(config, service_headers(config))
+        self._servers = Servers(upstreams, tasks, shared)
+        shared = replace(shared, standing=self._servers)
+        own = replace(shared, headers=())
         everyone, welcome = frozenset(config.everyone.targets), frozenset(config.everyone.welcome)
         self.gate = Gate(tasks, upstreams.faults, config.private.rate, config.private.per_relay_max)
         subscribing = frozenset(share.subscribe.lower() for share in shares)
@@ -219,6 +224,7 @@ class Relay:
             path=self.config.path,
             lanes=[stats_of(lane, lane.call.method, lane.call.protocol) for lane in self.lanes.values()],
             broadcasts={protocol: one.why or "live" for protocol, one in self._broadcasts.items()},
+            upstreams=self._servers.stats(),
             private_lanes=self.gate.count,
             sessions=len(self._terms.upstreams),
             gaps=self._gaps + sum(lane.gaps for lane in self.lanes.values()),

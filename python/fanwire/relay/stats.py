@@ -32,6 +32,22 @@ class LaneStats:
 
 
 @dataclass(frozen=True, slots=True)
+class UpstreamStats:
+    """How one of a relay's upstreams stands."""
+
+    url: str
+    """Without its query."""
+    state: str
+    """``up``, ``down``, or ``unknown`` until a first connection."""
+    why: str
+    """Why it is down: the system's or TLS's error, a timeout, or a status."""
+    connects: int
+    """Connections and negotiations that succeeded."""
+    failures: int
+    """Those that did not."""
+
+
+@dataclass(frozen=True, slots=True)
 class RelayStats:
     """How a relay stands."""
 
@@ -39,6 +55,8 @@ class RelayStats:
     lanes: list[LaneStats]
     broadcasts: dict[str, str]
     """By hub protocol: ``live``, or why the broadcast lane is down; empty of a plain backend."""
+    upstreams: list[UpstreamStats]
+    """In the order of the settings."""
     private_lanes: int
     """Connections of single clients to the backend, open or about to be."""
     sessions: int

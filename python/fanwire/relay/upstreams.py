@@ -6,7 +6,7 @@ coming by here.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from fanwire._engine import Engine, Upstream
 from fanwire._loop import ends_task
@@ -16,6 +16,20 @@ from fanwire.faults import Faults
 Headers = Sequence[tuple[str, str]]
 REFUSING = (401, 403)
 """Statuses with which a backend says that a connection is not for this one."""
+
+
+FAILING = (404, 500, 502, 503)
+"""Statuses of a negotiate with which a server is as good as down: another one is asked."""
+
+
+class Standing(Protocol):
+    """Where it is noted how a target's servers do; see ``servers``."""
+
+    def reached(self, index: int, *, is_own: bool) -> None:
+        """A connection was had: of fanwire's own, or in a client's name."""
+
+    def failed(self, index: int, why: str, *, is_own: bool) -> None:
+        """A connection could not be had."""
 
 
 class Owner:
@@ -54,6 +68,7 @@ class Target:
     record_bytes_max: int
     queue_bytes_max: int
     headers: Headers = field(default=(), repr=False)
+    standing: Standing | None = field(default=None, repr=False, compare=False)
 
 
 class Upstreams:
@@ -66,6 +81,8 @@ class Upstreams:
         self.endings = endings
         """How clients are told that something is over."""
         self._owners: dict[int, Owner] = {}
+        # Of sessions that are opening: where it is noted, and whether it is in nobody's name.
+        self._opening: dict[int, tuple[Standing, bool]] = {}
         self._newest = 0
 
     def __len__(self) -> int:
@@ -84,6 +101,8 @@ class Upstreams:
     ) -> int:
         """Begin a session and give its number; what is sent to it at once goes out behind the handshake."""
         session = self._number(owner)
+        if target.standing is not None:
+            self._opening[session] = target.standing, not headers
         self._begin(
             self._engine.upstream_open,
             session,
@@ -114,6 +133,8 @@ class Upstreams:
     ) -> int:
         """As ``open``, with a plain WebSocket backend."""
         session = self._number(owner)
+        if target.standing is not None:
+            self._opening[session] = target.standing, not headers
         self._begin(
             self._engine.upstream_open_plain,
             session,
@@ -141,6 +162,7 @@ class Upstreams:
             begin(session, *arguments, **named)
         except BaseException:  # there will be no ``closed``
             del self._owners[session]
+            self._opening.pop(session, None)
             raise
 
     def _number(self, owner: Owner) -> int:
@@ -168,6 +190,7 @@ class Upstreams:
         owner = self._owners.get(event.session)
         if owner is None:
             return
+        self._note(event)
         try:
             self._tell(owner, event)
         except BaseException as error:
@@ -176,6 +199,19 @@ class Upstreams:
             self.faults.note("relay.upstreams", error, "a backend's %r could not be dealt with", event.kind)
             with self.faults.contained("relay.fail", "what it belongs to could not be ended"):
                 owner.fail()
+
+    def _note(self, event: Upstream) -> None:
+        """How the server did that was to be had."""
+        if event.kind == "unreached":
+            standing, is_own = self._opening.get(event.session, (None, False))
+            if standing is not None:
+                with self.faults.contained("relay.servers", "how an upstream does could not be noted"):
+                    standing.failed(event.url_index, event.text, is_own=is_own)
+        elif event.kind in ("opened", "closed"):
+            standing, is_own = self._opening.pop(event.session, (None, False))
+            if standing is not None and event.kind == "opened":
+                with self.faults.contained("relay.servers", "how an upstream does could not be noted"):
+                    standing.reached(event.url_index, is_own=is_own)
 
     def _tell(self, owner: Owner, event: Upstream) -> None:
         match event.kind:
@@ -186,6 +222,8 @@ class Upstreams:
             case "closed":
                 del self._owners[event.session]
                 owner.closed(event)
+            case "unreached":
+                pass
             case "negotiated":
                 del self._owners[event.session]
                 owner.happened(event)

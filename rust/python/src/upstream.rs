@@ -32,6 +32,7 @@ pub(crate) struct Upstream {
     was_open: bool,
     pending: Vec<String>,
     subprotocol: Option<String>,
+    url_index: usize,
     code: Option<u16>,
     reason: String,
 }
@@ -52,12 +53,18 @@ impl Upstream {
             was_open: false,
             pending: Vec::new(),
             subprotocol: None,
+            url_index: 0,
             code: None,
             reason: String::new(),
         };
         let bytes = |bytes: &[u8]| PyBytes::new(py, bytes).unbind();
         match event {
-            UpstreamEvent::Opened { subprotocol, .. } => (made.kind, made.subprotocol) = ("opened", subprotocol),
+            UpstreamEvent::Opened { subprotocol, url_index } => {
+                (made.kind, made.subprotocol, made.url_index) = ("opened", subprotocol, url_index);
+            }
+            UpstreamEvent::Unreached { url_index, error, status } => {
+                (made.kind, made.url_index, made.text, made.status) = ("unreached", url_index, error, status);
+            }
             UpstreamEvent::Completion { id, kind, body } => {
                 (made.kind, made.id, made.outcome) = ("completion", id, name_of(kind));
                 made.body = bytes(&body);

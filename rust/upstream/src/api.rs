@@ -182,6 +182,16 @@ pub enum UpstreamEvent {
         /// What a plain backend chose of [`OpenPlain::subprotocols`].
         subprotocol: Option<String>,
     },
+    /// One of [`Open::urls`] could not be had; the next is tried, if there is one. Not where the fault is the request's,
+    /// or the server refused it (401, 403).
+    Unreached {
+        /// Which.
+        url_index: usize,
+        /// Why.
+        error: String,
+        /// HTTP's, if it is that.
+        status: Option<u16>,
+    },
     /// A call that went out here ended. On [`Route::Private`] of its `reported` methods only, and without a body.
     Completion {
         /// The call's.

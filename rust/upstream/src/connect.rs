@@ -118,6 +118,11 @@ impl ConnectError {
         }
     }
 
+    /// Whether it is the server that failed, and not what was asked of it.
+    pub(crate) const fn is_servers(&self) -> bool {
+        !self.is_final() && !matches!(self, Self::NoUrl | Self::BadUrl | Self::BadHeader { .. } | Self::Refused { .. })
+    }
+
     /// Whether another server of the same backend would say the same.
     pub(crate) const fn is_final(&self) -> bool {
         matches!(self.status(), Some(401 | 403))

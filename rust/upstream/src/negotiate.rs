@@ -7,7 +7,7 @@ use futures_util::future::{Either, select};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{CONTENT_LENGTH, HOST, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, SET_COOKIE};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 
@@ -35,7 +35,8 @@ pub(crate) struct Place {
 pub(crate) async fn negotiate(dialer: &Dialer, place: &mut Place, progress: &mut Progress) -> Result<(), ConnectError> {
     for _ in 0..=REDIRECTS_MAX {
         progress.at(&place.target, "negotiate");
-        let (status, answer) = post(dialer, &place.target, &place.headers).await?;
+        let (status, answer, cookies) = post(dialer, &place.target, &place.headers).await?;
+        place.keep(cookies);
         if status != 200 {
             return Err(ConnectError::Status { stage: "negotiate", status });
         }
@@ -56,12 +57,12 @@ pub(crate) async fn negotiate(dialer: &Dialer, place: &mut Place, progress: &mut
     Err(ConnectError::Redirects { redirects_max: REDIRECTS_MAX })
 }
 
-/// One request, no redirect followed: status and body.
+/// One request, no redirect followed: status, body, and the cookies that it sets, as `name=value`.
 pub(crate) async fn post(
     dialer: &Dialer,
     target: &Target,
     headers: &[(String, String)],
-) -> Result<(u16, Vec<u8>), ConnectError> {
+) -> Result<(u16, Vec<u8>, Vec<String>), ConnectError> {
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.method_mut() = Method::POST;
     *request.uri_mut() = target.negotiate_path().parse().map_err(|_| ConnectError::BadUrl)?;
@@ -77,13 +78,23 @@ pub(crate) async fn post(
     let exchange = pin!(async move {
         let response = sender.send_request(request).await.map_err(failed)?;
         let status = response.status().as_u16();
-        Ok((status, read_body(response.into_body()).await?))
+        let cookies = cookies_of(response.headers());
+        Ok((status, read_body(response.into_body()).await?, cookies))
     });
     match select(exchange, pin!(connection)).await {
         Either::Left((answer, _)) => answer,
         // The connection has ended: what it left is with the exchange.
         Either::Right((_, exchange)) => exchange.await,
     }
+}
+
+/// What an answer sets, decoded as latin-1; not what it takes back.
+fn cookies_of(headers: &HeaderMap) -> Vec<String> {
+    let lines = headers.get_all(SET_COOKIE).iter();
+    let texts = lines.map(|line| line.as_bytes().iter().map(|&byte| char::from(byte)).collect::<String>());
+    let kept = texts.filter(|text| !text.split(';').skip(1).any(|part| part.trim().eq_ignore_ascii_case("max-age=0")));
+    let pairs = kept.map(|text| text.split(';').next().unwrap_or_default().trim().to_owned());
+    pairs.filter(|pair| pair.find('=').is_some_and(|at| at > 0)).collect()
 }
 
 async fn read_body(mut body: Incoming) -> Result<Vec<u8>, ConnectError> {
@@ -100,6 +111,27 @@ async fn read_body(mut body: Incoming) -> Result<Vec<u8>, ConnectError> {
 }
 
 impl Place {
+    /// Sends these from now on, in place of those of the same names: a balancer finds the same server by them.
+    fn keep(&mut self, cookies: Vec<String>) {
+        if cookies.is_empty() {
+            return;
+        }
+        let name_of = |pair: &str| pair.split('=').next().unwrap_or_default().trim().to_owned();
+        let is_cookie = |name: &str| name.eq_ignore_ascii_case("cookie");
+        let sent = self.headers.iter().filter(|(name, _)| is_cookie(name));
+        let mut pairs: Vec<String> = sent
+            .flat_map(|(_, value)| value.split(';'))
+            .map(|pair| pair.trim().to_owned())
+            .filter(|pair| !pair.is_empty())
+            .collect();
+        for cookie in cookies {
+            pairs.retain(|pair| name_of(pair) != name_of(&cookie));
+            pairs.push(cookie);
+        }
+        self.headers.retain(|(name, _)| !is_cookie(name));
+        self.headers.push(("Cookie".to_owned(), pairs.join("; ")));
+    }
+
     /// Goes on elsewhere, from now on with this token; cookies stay with their origin.
     fn redirect(&mut self, url: &str, access_token: Option<&str>) -> Result<(), ConnectError> {
         let target = Target::parse(url).ok_or(ConnectError::BadRedirect)?;

@@ -10,6 +10,7 @@ use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::protocol::Message;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Utf8Bytes};
 
+use crate::api::UpstreamEvent;
 use crate::connect::{ConnectError, Dialer, Io, Progress, header_map, shown, timeout_error};
 use crate::inbox::Inbox;
 use crate::mailbag::Mailbag;
@@ -57,8 +58,13 @@ pub(crate) struct Failed {
     pub(crate) attempts: u64,
 }
 
-/// Tries each URL in its turn, those of servers that are down last; `failed` so many before the one that did it.
-pub(crate) async fn open(dialer: &Dialer, request: &Request) -> Result<(Opened, u64), Failed> {
+/// Tries each URL in its turn, those of servers that are down last; `failed` so many before the one that did it. Each
+/// server that fails is told.
+pub(crate) async fn open(
+    dialer: &Dialer,
+    request: &Request,
+    tell: impl Fn(UpstreamEvent),
+) -> Result<(Opened, u64), Failed> {
     let mut failed = Failed { error: String::new(), status: None, attempts: 0 };
     let timeout = request.connect_timeout / u32::try_from(request.urls.len().max(1)).unwrap_or(u32::MAX);
     for url_index in dialer.order(&request.urls) {
@@ -75,6 +81,9 @@ pub(crate) async fn open(dialer: &Dialer, request: &Request) -> Result<(Opened, 
             Ok(Err(error)) => error,
             Err(_) => timeout_error(progress.stage, timeout),
         };
+        if error.is_servers() {
+            tell(UpstreamEvent::Unreached { url_index, error: shown(&error.to_string()), status: error.status() });
+        }
         failed.attempts += 1;
         failed.status = error.status().or(failed.status);
         if !failed.error.is_empty() {

@@ -43,8 +43,10 @@ const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 pub(crate) async fn run(mut ending: Ending, request: Box<Request>, dialer: &Dialer) {
     let outbox = Arc::clone(&ending.outbox);
     let closing = pin!(poll_fn(|context| outbox.poll_closing(context)));
+    let (shared, session) = (Arc::clone(&ending.shared), ending.session);
+    let tell = move |event| shared.sink.report(session, event);
     // Boxed: what opening needs is not kept for the session's life.
-    let opened = match select(closing, Box::pin(open(dialer, &request))).await {
+    let opened = match select(closing, Box::pin(open(dialer, &request, tell))).await {
         Either::Left(_) => {
             ending.error = closed_here(&ending);
             return;

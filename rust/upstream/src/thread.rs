@@ -192,7 +192,7 @@ impl Answer {
             }
         };
         match answer {
-            Ok((status, body)) => (self.status, self.body) = (status, body),
+            Ok((status, body, _)) => (self.status, self.body) = (status, body),
             Err(error) => self.body = format!("{at}: {error}").into_bytes(),
         }
     }

@@ -44,7 +44,9 @@ struct Recorder(Sender<Heard>);
 
 impl Sink for Recorder {
     fn report(&self, session: u64, event: UpstreamEvent) {
-        drop(self.0.send(Heard::Report(session, event)));
+        if !matches!(event, UpstreamEvent::Unreached { .. }) {
+            drop(self.0.send(Heard::Report(session, event)));
+        }
     }
 
     fn append(&self, channel: &str, protocol: HubProtocol, records: &[&[u8]], keyframe: &[usize]) {
