@@ -13,8 +13,8 @@ from fanwire.errors import LimitReached
 CLIENT_BYTES_MAX = "client_bytes_max"
 """The option that holds the bound, as errors name it."""
 ENTRY_BYTES = 512
-"""What a message costs that waits, beside its bytes: event, strings, a place in a queue. An estimate with room, whose sum
-tests/test_floods.py bounds."""
+"""What a message costs that waits, beside its bytes: event, strings, a place in a queue. An estimate with room,
+whose sum tests/test_floods.py bounds."""
 TASK_BYTES = 8192
 """What a task costs that waits, with its coroutines, context and scope. An estimate with room: a bare task is 4.9 kB
 (tracemalloc, asyncio and trio)."""
