@@ -80,6 +80,10 @@ async def test_what_cannot_listen_leaves_nothing_and_the_hub_may_try_again(hub: 
     await hub.stop()
 
 
+def ignore(client: fanwire.Client, data: str | bytes) -> None:
+    """Takes messages, so that they come to Python."""
+
+
 class TestAFailure:
     """Of the serving itself: the pump is made to fail, as an engine that cannot be read would have it fail."""
 
@@ -96,6 +100,7 @@ class TestAFailure:
         return fail
 
     async def test_ends_the_body_of_serve_with_the_error(self, hub: fanwire.Hub, fail: Callable[[], None]) -> None:
+        hub.on_message(ignore)
         with pytest.raises(SystemError, match="cannot be read"):
             async with hub.serve(ANY) as serving, connected(serving.address) as peer:
                 fail()
@@ -109,6 +114,7 @@ class TestAFailure:
     async def test_is_logged_and_raised_by_stop(
         self, hub: fanwire.Hub, fail: Callable[[], None], caplog: pytest.LogCaptureFixture
     ) -> None:
+        hub.on_message(ignore)
         serving = await hub.start(ANY)
         async with connected(serving.address) as peer:
             fail()

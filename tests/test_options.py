@@ -26,6 +26,7 @@ def test_every_setting_of_the_engine_is_an_option_or_the_hubs_own() -> None:
         "ask_opening",
         "ask_subscribing",
         "tell_connected",
+        "ignore_messages",
         "signalr_paths",
     } == set(Options.__annotations__) - set(OWN)
 

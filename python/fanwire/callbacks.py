@@ -38,5 +38,13 @@ class Callbacks:
         return bool(self.on_connect or self.on_disconnect or self.authorize or (self.authenticate and later))
 
     async def may_watch(self, client: object, channel: str) -> bool:
-        """Whether ``authorize`` allows it; what that raises is the caller's to answer."""
-        return self.authorize is None or bool(await self.authorize(client, channel))
+        """Whether ``authorize`` allows it; what that raises is the caller's to answer.
+
+        Raises TypeError for an answer that is neither a bool nor None: what is no answer must not allow anything.
+        """
+        if self.authorize is None:
+            return True
+        answer = await self.authorize(client, channel)
+        if answer is not None and not isinstance(answer, bool):
+            raise TypeError(f"authorize must return True or False, not {type(answer).__name__}")
+        return bool(answer)

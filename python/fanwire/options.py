@@ -145,6 +145,15 @@ LEAST = {
 """The least value of those that are a number."""
 
 
+CLOSE_CODES = "1000 to 1003, 1007 to 1014 or 3000 to 4999"
+"""The close codes that a server may send (RFC 6455 §7.4)."""
+
+
+def may_be_sent(code: int) -> bool:
+    """Whether `code` is one of them."""
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
 def check_paths(signalr_paths: Sequence[str]) -> None:
     """Raises ValueError for paths of which one would hide the other: they are found whatever the case."""
     known: dict[str, str] = {}
@@ -212,6 +221,9 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise TypeError(f"{name} must be >= {least}, a whole number, not {value!r}")
         if value < least:
             raise ValueError(f"{name} must be >= {least}, not {value}")
+    code = options.get("drain_code", 1001)
+    if not isinstance(code, int) or isinstance(code, bool) or not may_be_sent(code):
+        raise ValueError(f"drain_code must be {CLOSE_CODES}, not {code!r}")
     if isinstance(options.get("signalr_paths"), str):
         raise TypeError("signalr_paths must be a sequence of paths, not a str")
     check_transports(options.get("signalr_transports"))

@@ -1,5 +1,6 @@
 """What the application registers with its hub before it serves. ✗ serving ✗ what callbacks are asked when."""
 
+import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, overload
 
@@ -174,6 +175,9 @@ class Registering:
 
 
 def checked(what: str, function: Callable[..., Any], given: tuple[str, ...]) -> Callback:
-    """The callback. Raises TypeError for a function that cannot be called so."""
+    """The callback. Raises TypeError for a function that cannot be called so, or whose body a call does not run."""
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        name = getattr(function, "__name__", function)
+        raise TypeError(f"{what} {name!r} has a yield: it is a generator, and its body would never run")
     check_parameters(what, function, given)
     return Callback(function)

@@ -174,6 +174,9 @@ class Life:
             with anyio.CancelScope(shield=True):
                 await self._over.wait()
             raise
+        failure, self._failure = self._failure, None
+        if failure is not None:  # it was over before it had begun
+            raise failure
 
     async def end(self) -> None:
         """Have it drain and end, and return when all is over. Raises what ended it before, once.

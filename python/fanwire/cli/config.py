@@ -10,10 +10,10 @@ from fanwire._engine import Settings, matches
 from fanwire.channel import Channel
 from fanwire.config.kinds import Address, Boolean, Duration, Leaf, Limits, Mistake, Origins, count, duration, size, text
 from fanwire.config.paths import Path
-from fanwire.config.reading import apart, read
+from fanwire.config.reading import UNREAD, apart, read
 from fanwire.config.sources import Option, Sources
 from fanwire.errors import ConfigError
-from fanwire.options import OWN, Options, check_options
+from fanwire.options import OWN, Options, check_options, encoder_of, may_be_sent
 from fanwire.relay.config import NEGOTIATE, RelayConfig
 
 SIZES = {"notsent_lowat"}
@@ -64,6 +64,7 @@ ELSEWHERE = {
     "drain_code": "is written as code under [drain]",
     "subprotocols": "is an option of Hub(...): a relay's backend chooses them",
     "signalr_paths": "is written as the path of each [[relay]]",
+    "encode": "is a function, and so an option of Hub(...) alone",
 }
 OPTIONS = Limits(
     {name: _kind_of_option(name, hint) for name, hint in get_type_hints(Options).items() if name not in ELSEWHERE},
@@ -74,7 +75,7 @@ OPTIONS = Limits(
 
 def _check_close_code(value: Any) -> int:
     code = int(count(0, 4999).read(value))
-    if not (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) and code < 3000:
+    if not may_be_sent(code):
         raise Mistake("must be a close code that a server may send, such as 1000 or 1012")
     return code
 
@@ -185,7 +186,18 @@ class ServeConfig:
         """What is wrong between the fields."""
         relays = (self._fault_of_path(*pair) for pair in combinations(range(len(self.relay)), 2))
         channels = (self._fault_of_pattern(*pair) for pair in combinations(range(len(self.channel)), 2))
-        yield from _first_of_each(apart(self._fault_of_none(), *relays, *channels))
+        limits = (self._fault_of_limit(name, value) for name, value in self.limits.items())
+        yield from _first_of_each(apart(self._fault_of_none(), *relays, *channels, *limits))
+
+    def _fault_of_limit(self, name: str, value: Any) -> Iterator[tuple[Path, str]]:
+        if value is UNREAD:
+            return
+        try:
+            check_options({name: value})
+            if name == "formats":
+                encoder_of({name: value})
+        except (TypeError, ValueError, OverflowError) as error:
+            yield ("limits", name), str(error).removeprefix(f"{name} ")
 
     def _fault_of_none(self) -> Iterator[tuple[Path, str]]:
         if not self.relay:

@@ -1,0 +1,74 @@
+"""What newcomers got wrong and was not told, or told too late: each is refused where it is said, by name."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import fanwire
+import pytest
+from fanwire.cli.options import settings
+from fanwire.relay.config import RelayConfig
+from fanwire.testing import NotAccepted, serving
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("answer", ["no", 1, NotImplemented, [True]])
+async def test_what_is_no_answer_of_authorize_allows_nothing(hub: fanwire.Hub, answer: object) -> None:
+    hub.authorize(lambda client, channel: answer)  # type: ignore[arg-type,return-value]
+    async with serving(hub) as server:
+        with pytest.raises(NotAccepted, match="500"):
+            async with server.connect("/ws?channel=secret"):
+                raise AssertionError
+
+
+async def test_no_answer_of_authorize_is_a_denial(hub: fanwire.Hub) -> None:
+    hub.authorize(lambda client, channel: None)  # type: ignore[arg-type,return-value]
+    async with serving(hub) as server:
+        with pytest.raises(NotAccepted, match="403"):
+            async with server.connect("/ws?channel=secret"):
+                raise AssertionError
+
+
+def test_a_callback_with_a_yield_is_refused_as_its_body_would_never_run() -> None:
+    hub = fanwire.Hub()
+
+    def sync(client: fanwire.Client, channel: str) -> Iterator[bool]:
+        yield False
+
+    async def lazy(client: fanwire.Client) -> AsyncIterator[None]:
+        yield
+
+    with pytest.raises(TypeError, match="authorize 'sync' has a yield"):
+        hub.authorize(sync)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="on_connect 'lazy' has a yield"):
+        hub.on_connect(lazy)  # type: ignore[arg-type]
+
+
+async def test_what_fails_before_it_serves_is_raised_by_start(hub: fanwire.Hub) -> None:
+    hub.relay(RelayConfig(path="/live", upstream=()))
+    with pytest.raises(ZeroDivisionError):
+        await hub.start("127.0.0.1:0")
+    await hub.stop()
+
+
+@pytest.mark.parametrize("code", [0, 1, 999, 1004, 1005, 1006, 1015, 2999, 5000, "1000", True])
+def test_a_drain_code_that_may_not_be_sent_is_refused_at_once(code: object) -> None:
+    with pytest.raises(ValueError, match="drain_code must be 1000 to 1003, 1007 to 1014 or 3000 to 4999"):
+        fanwire.Hub(drain_code=code)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('formats = ["xml"]', "limits.formats must be ('json', 'msgpack') or ('json',)"),
+        ('signalr_transports = ["WebSocket"]', "limits.signalr_transports"),
+        ('encode = ["x"]', "limits.encode is a function, and so an option of Hub(...) alone"),
+        ("drain_code = 1005", "limits.drain_code is written as code under [drain]"),
+    ],
+)
+def test_check_refuses_what_serve_could_not_serve(tmp_path: Path, line: str, told: str) -> None:
+    file = tmp_path / "fanwire.toml"
+    file.write_text(f'[[relay]]\npath = "/live"\nupstream = "http://127.0.0.1:5000/live"\n[limits]\n{line}\n')
+    with pytest.raises(ExceptionGroup) as raised:
+        settings(file, {}, {})
+    assert [told in str(error) for error in raised.value.exceptions] == [True], raised.value.exceptions
