@@ -97,3 +97,20 @@ def test_text_is_cut_on_the_edge_of_a_character_and_surrogates_are_replaced() ->
     assert sendable("lone \ud800", 10) == "lone ?"
     assert sendable(ValueError("why")) == "why"
     assert sendable(Speechless()) == "Speechless"
+
+
+def test_a_flood_of_faults_fills_no_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("fanwire.faults.monotonic", lambda: now)
+    faults = Faults()
+    for _ in range(1_000):
+        faults.note("here", ValueError("v"), "it failed")
+    faults.note("there", ValueError("v"), "it failed, too")
+    assert len(caplog.records) == 101
+    assert faults.counts == {"here": 1_000, "there": 1}
+    now += 11
+    faults.note("here", ValueError("v"), "it failed again")
+    assert [record.getMessage() for record in caplog.records[101:]] == [
+        "here: 900 more were left out within 10 s; they are counted",
+        "it failed again",
+    ]

@@ -284,8 +284,10 @@ async def test_who_ends_its_half_gets_its_answer(hub: fanwire.Hub, head: str) ->
         await until(lambda: hub.stats().connections == 0)
 
 
-async def test_who_leaves_a_stream_that_is_being_opened_has_left(hub: fanwire.Hub) -> None:
-    """Its end of a WebSocket or a stream that it asked for says that it does not want it any more."""
+@pytest.mark.parametrize("behind", [b"", MARKER, MARKER * 3000])
+@pytest.mark.parametrize("head", [request_text("/ws?channel=a"), b"GET /events?channel=a HTTP/1.1\r\nHost: x\r\n\r\n"])
+async def test_who_leaves_a_stream_that_is_being_opened_has_left(hub: fanwire.Hub, head: bytes, behind: bytes) -> None:
+    """Its end of a WebSocket or a stream says that it does not want it any more, whatever it sent behind."""
     asked = anyio.Event()
 
     @hub.authenticate
@@ -295,8 +297,23 @@ async def test_who_leaves_a_stream_that_is_being_opened_has_left(hub: fanwire.Hu
 
     async with hub.serve(ANY, drain_timeout=0.5) as serving:
         with await run_sync(open_socket, serving.address) as connection:
-            connection.sendall(request_text("/ws?channel=a"))
+            connection.sendall(head + behind)
             await asked.wait()
+            connection.shutdown(socket.SHUT_WR)
+            await until(lambda: hub.stats().connections == 0)
+
+
+async def test_who_leaves_a_poll_has_left_whatever_it_sent_behind(hub: fanwire.Hub) -> None:
+    async with hub.serve(ANY, drain_timeout=0.5, signalr_disconnect_timeout=0.2) as serving:
+        token = await run_sync(negotiated, serving.address)
+        poll = f"GET /signalr?id={token} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        with await run_sync(open_socket, serving.address) as connection:
+            connection.sendall(poll)
+            await run_sync(read_head, connection)
+            post = with_length(f"POST /signalr?id={token}", b'{"protocol":"json","version":1}\x1e')
+            connection.sendall(post + poll)
+            await until(lambda: hub.stats().connections == 1)
+            connection.sendall(poll + MARKER * 3000)
             connection.shutdown(socket.SHUT_WR)
             await until(lambda: hub.stats().connections == 0)
 

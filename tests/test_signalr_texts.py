@@ -268,3 +268,16 @@ def test_transports_that_there_are_not_are_an_error() -> None:
             fanwire.Hub().endpoint("/chat", transports=transports)
     with pytest.raises(TypeError, match="signalr_transports must be a sequence of names, not a str"):
         fanwire.Hub(signalr_transports="WebSockets")
+
+
+async def test_why_on_connect_turns_a_client_away_is_told_in_full(hub: fanwire.Hub) -> None:
+    """The bound of 123 bytes is a WebSocket close frame's; a Close message has none such."""
+    why = "no more than so many clients of a kind may be connected at once, " * 20
+
+    @hub.on_connect
+    def turn_away(client: fanwire.Client) -> None:
+        raise fanwire.HubError(why)
+
+    async with hub.serve(ANY) as serving, hub_client(serving.address, "/signalr") as client:
+        closed = await client.receive()
+        assert closed == {"type": 7, "error": f"Connection closed with an error. HubException: {why}"}

@@ -12,6 +12,8 @@ from fanwire.errors import PayloadTooBig
 from fanwire.faults import Faults
 from fanwire.texts import INTERNAL_ERROR, TOLD_BRIEFLY_BYTES_MAX, cut_reason, name_of, sendable
 
+CLOSE_ERROR_BYTES_MAX = 4096
+"""Of the error in a SignalR Close message, as the engine takes it."""
 REFUSAL_BYTES_MAX = 1024
 """Of the text of a refusal: it is the body of an answer."""
 
@@ -38,12 +40,13 @@ class Endings:
             return
         self._takes(engine.refuse, connection, 500, INTERNAL_ERROR)
 
-    def close(self, connection: int, code: int, reason: object) -> None:
-        """Close a client's connection; one of SignalR gets a Close message."""
+    def close(self, connection: int, code: int, reason: object, *, is_hub: bool = False) -> None:
+        """Close a client's connection; one of SignalR (`is_hub`) gets a Close message, which holds a longer reason."""
+        cut = sendable(reason, CLOSE_ERROR_BYTES_MAX) if is_hub else cut_reason(reason)
         engine = self._engine()
         if engine is None:
             return
-        for code_now, text in ((code, cut_reason(reason)), (1011, INTERNAL_ERROR)):
+        for code_now, text in ((code, cut), (1011, INTERNAL_ERROR)):
             if self._takes(engine.disconnect, connection, code_now, text):
                 return
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from time import monotonic
 from typing import TypeVarTuple, Unpack
 
 import anyio
@@ -19,14 +20,20 @@ from fanwire.logs import hub_log
 
 Ts = TypeVarTuple("Ts")
 
+LOG_S = 10.0
+LOG_LINES_MAX = 100
+"""So many exceptions of one place are logged within so many seconds; more are counted, and told of in one line."""
+
 
 class Faults:
     """Those of one serving; ``Link.faults`` and ``Upstreams.faults`` lead here. In the event loop's thread."""
 
-    __slots__ = ("_counts",)
+    __slots__ = ("_counts", "_lines")
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
+        # By where: until when lines are counted together, how many were written, and how many were left out.
+        self._lines: dict[str, tuple[float, int, int]] = {}
 
     def note(self, where: str, error: BaseException, text: str, *arguments: object) -> None:
         """Log an exception that was caught, with its traceback, and count it. Raises nothing.
@@ -37,7 +44,20 @@ class Faults:
         """
         self.count(where)
         with suppress(Exception):  # a log that cannot be written to, of all things, is not to end anybody
-            hub_log.error(text, *arguments, exc_info=error)
+            if self._may_log(where):
+                hub_log.error(text, *arguments, exc_info=error)
+
+    def _may_log(self, where: str) -> bool:
+        """Whether another line is written: whoever can cause one must not be able to fill a disk with them."""
+        now = monotonic()
+        until, written, left_out = self._lines.get(where, (0.0, 0, 0))
+        if now >= until:
+            if left_out:
+                hub_log.error("%s: %d more were left out within %g s; they are counted", where, left_out, LOG_S)
+            until, written, left_out = now + LOG_S, 0, 0
+        may = written < LOG_LINES_MAX
+        self._lines[where] = until, written + may, left_out + (not may)
+        return may
 
     def count(self, where: str) -> None:
         """Count one that is logged elsewhere."""

@@ -398,7 +398,7 @@ class Pump:
     def _turn_away(self, client: Client, code: int, reason: str) -> None:
         """Close it; nothing that it sent or sends is dealt with any more."""
         client._is_turned_away = True
-        self._endings.close(client.id, code, reason)
+        self._endings.close(client.id, code, reason, is_hub=client.connection_id is not None)
 
     async def _part(self, client: Client, event: Closed) -> None:
         try:

@@ -387,7 +387,7 @@ class RelayedClient:
 
     def over_budget(self, error: LimitReached) -> None:
         """It sends more than may wait for it, and not calls, which could be refused: it is closed."""
-        self._relay.endings.close(self.id, OVERLOADED, error)
+        self._relay.endings.close(self.id, OVERLOADED, error, is_hub=True)
 
     def acknowledge(self) -> None:
         """A message is dealt with."""
@@ -398,7 +398,7 @@ class RelayedClient:
         endings = self._relay.endings
         if event.said:  # the backend ended the client's connection, and so do we
             code = RESTART if event.may_reconnect else 1000
-            endings.close(self.id, code, event.text)
+            endings.close(self.id, code, event.text, is_hub=True)
             return False
         for own in self._own.values():
             own.asked.clear()  # who waits for an answer is told below

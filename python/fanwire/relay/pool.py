@@ -5,6 +5,8 @@ Each client counts its calls from 0, so they get numbers of the pool's own on th
 A call at which the backend ends the connection must not take others' calls with it, and which one it was nobody says.
 So all that a lost connection leaves unanswered are made once more, one by one, each with the connection to itself. One
 that loses it again is the one: it fails, and its client's others go over the client's own connection from then on.
+That holds the others up, so none has the connection to itself for long, and only a few that are slow: the rest go over
+their clients' own connections.
 """
 
 from collections import OrderedDict
@@ -15,14 +17,22 @@ from typing import Protocol
 from fanwire._engine import Upstream
 from fanwire._loop import ends_task
 from fanwire.budget import ENTRY_BYTES, Budget
+from fanwire.faults import Tasks
 from fanwire.logs import relay_log
 from fanwire.relay.lane import LOST, UNREACHABLE, Asked
 from fanwire.relay.shared import SharedCall
+from fanwire.relay.timing import Delay
 from fanwire.relay.upstreams import Owner, Target, Upstreams
 from fanwire.texts import INTERNAL_ERROR, name_of
 
 AT_WORK_MAX = 8_192
 """Calls that one connection has and has not answered; more wait here. Half of what would end the session."""
+ALONE_S = 1.0
+"""How long a call that was made again has the connection to itself, at most."""
+SLOW_MAX = 3
+"""Calls that may use up that time, after one loss; what is left of them then goes over the clients' own connections."""
+LOSSES_MAX = 3
+"""How often a call is made again at all."""
 
 
 class Caller(Protocol):
@@ -58,15 +68,24 @@ class Pooled:
     """What the client is charged until then, in bytes."""
     number: str = ""
     """Upstream, once it is there."""
+    losses: int = 0
+    """Connections that were lost while it was at work."""
 
 
 class Member(Owner):
     """One connection of a pool, opened with its first call and again after a loss."""
 
     def __init__(
-        self, upstreams: Upstreams, target: Target, protocol: str, idle: float, ended: Callable[[Pooled], None]
+        self,
+        upstreams: Upstreams,
+        tasks: Tasks,
+        target: Target,
+        protocol: str,
+        idle: float,
+        ended: Callable[[Pooled], None],
     ) -> None:
         self._upstreams = upstreams
+        self._tasks = tasks
         self._target = target
         self._protocol = protocol
         self._idle = idle
@@ -80,7 +99,10 @@ class Member(Owner):
         self._waiting: OrderedDict[Pooled, None] = OrderedDict()
         # What a lost connection left: they go first, and alone.
         self._suspects: OrderedDict[Pooled, None] = OrderedDict()
-        self._is_alone = False
+        # The one that has the connection to itself, and when that is over.
+        self._alone: tuple[Pooled, Delay] | None = None
+        # How many have used up their time since the last loss.
+        self._slow = 0
         # The backend keeps no pace, or the session has ended and is about to say so.
         self._is_held = False
 
@@ -103,13 +125,17 @@ class Member(Owner):
             self._at_work[one.number] = None
             self._abandoned += 1
             self._renew_if_stuck()
+            if self._alone is not None and self._alone[0] is one:
+                self._end_alone()
+                self._go_on()
 
     def _renew_if_stuck(self) -> None:
         """Begin anew where most of what the backend has and does not answer is for nobody."""
         if len(self._at_work) < AT_WORK_MAX or self._abandoned * 2 < AT_WORK_MAX or self._session is None:
             return
         self._upstreams.close(self._session)
-        self._session, self._is_held, self._is_alone, self._abandoned = None, False, False, 0
+        self._end_alone()
+        self._session, self._is_held, self._abandoned = None, False, 0
         for one in self._take_at_work():
             self._waiting[one] = None
             self._waiting.move_to_end(one, last=False)
@@ -121,14 +147,39 @@ class Member(Owner):
         return [one for one in at_work.values() if one is not None]
 
     def _go_on(self) -> None:
-        while not (self._is_held or self._is_alone):
+        while not (self._is_held or self._alone is not None):
             if self._suspects:
                 one, _ = self._suspects.popitem(last=False)
-                self._is_alone = self._try(one)
+                if self._try(one):
+                    self._alone = one, Delay(self._tasks, ALONE_S, self._let_others)
             elif self._waiting and len(self._at_work) < AT_WORK_MAX:
                 self._try(self._waiting.popitem(last=False)[0])
             else:
                 return
+
+    def _end_alone(self) -> bool:
+        """Nobody has the connection to itself any more; whether somebody had."""
+        if self._alone is None:
+            return False
+        self._alone[1].call_off()
+        self._alone = None
+        return True
+
+    def _let_others(self) -> None:
+        """A call takes its time: the others go on beside it."""
+        self._alone = None
+        self._slow += 1
+        if self._slow >= SLOW_MAX:
+            suspects, self._suspects = list(self._suspects), OrderedDict()
+            for one in suspects:
+                self._make_apart(one)
+        self._go_on()
+
+    def _make_apart(self, one: Pooled) -> None:
+        """Over its client's own connection."""
+        with self._upstreams.faults.contained("relay.pool", "a pooled call could not be made by itself"):
+            self._ended(one)
+            one.caller.call_by_itself(one.asked, one.call.record(one.asked.id))
 
     def _try(self, one: Pooled) -> bool:
         """``_send``; what goes wrong is this call's alone."""
@@ -168,7 +219,8 @@ class Member(Owner):
         if event.id not in self._at_work:
             return
         one = self._at_work.pop(event.id)
-        self._is_alone = False
+        if self._alone is not None and self._alone[0].number == event.id:
+            self._end_alone()
         if one is None:
             self._abandoned -= 1
         else:
@@ -191,15 +243,16 @@ class Member(Owner):
         """The connection is gone, and what waited with it."""
         if event.session != self._session:
             return
-        self._session, self._is_held = None, False
-        was_alone, self._is_alone = self._is_alone, False
+        self._session, self._is_held, self._slow = None, False, 0
+        was_single = len(self._at_work) == 1  # who has left counts: the call may have been the one
+        was_alone = self._end_alone() and was_single
         left = self._take_at_work()
         if not event.was_open:
             left += [*self._suspects, *self._waiting]
             self._suspects.clear()
             self._waiting.clear()
             self._fail(left, UNREACHABLE)
-        elif was_alone or len(left) == 1:
+        elif was_single:
             for one in left:
                 one.caller.is_convicted |= was_alone
                 if was_alone:
@@ -211,13 +264,17 @@ class Member(Owner):
             self._fail(left, LOST)
         elif left:
             relay_log.warning("a pooled connection is lost, its %d calls are made again: %s", len(left), event.text)
-            self._suspects.update(dict.fromkeys(left))
+            for one in left:
+                one.losses += 1
+            self._fail([one for one in left if one.losses > LOSSES_MAX], LOST)
+            self._suspects.update(dict.fromkeys(one for one in left if one.losses <= LOSSES_MAX))
         self._go_on()
 
     def fail(self) -> None:
         """The connection is closed, and what waits for it is told."""
         session, self._session = self._session, None
-        self._is_held = self._is_alone = False
+        self._is_held = False
+        self._end_alone()
         left = [*self._take_at_work(), *self._suspects, *self._waiting]
         self._suspects.clear()
         self._waiting.clear()
@@ -235,8 +292,10 @@ class Member(Owner):
 class Pool:
     """The connections for one hub protocol."""
 
-    def __init__(self, upstreams: Upstreams, target: Target, protocol: str, size: int, idle: float) -> None:
-        self._members = [Member(upstreams, target, protocol, idle, self._ended) for _ in range(size)]
+    def __init__(
+        self, upstreams: Upstreams, tasks: Tasks, target: Target, protocol: str, size: int, idle: float
+    ) -> None:
+        self._members = [Member(upstreams, tasks, target, protocol, idle, self._ended) for _ in range(size)]
         # What has not ended, by its client.
         self._calls: dict[int, dict[Pooled, Member]] = {}
 

@@ -212,7 +212,7 @@ class Relay:
         if pool is None:
             private, terms = self.config.private, self._terms
             pool = self._pools[protocol] = Pool(
-                terms.upstreams, terms.target, protocol, private.pool_size, private.idle
+                terms.upstreams, terms.tasks, terms.target, protocol, private.pool_size, private.idle
             )
         return pool
 

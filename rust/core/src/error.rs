@@ -101,10 +101,12 @@ pub enum EngineError {
         why: &'static str,
     },
     /// A reason that does not fit into a Close frame (§5.5).
-    #[error("close reason of {bytes} bytes is over the bound of 123")]
+    #[error("close reason of {bytes} bytes is over the bound of {bytes_max}")]
     ReasonTooLong {
         /// Its length in UTF-8.
         bytes: usize,
+        /// The bound: of a Close frame, or of a hub protocol's Close message.
+        bytes_max: usize,
     },
     /// The system gave no random bytes for a token.
     #[error("no random bytes for a connection token: {cause}")]

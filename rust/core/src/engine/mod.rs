@@ -403,7 +403,8 @@ impl Engine {
     /// [`EngineError::InvalidCloseCode`], [`EngineError::ReasonTooLong`], [`EngineError::NotRunning`].
     pub fn disconnect(&self, id: ConnectionId, code: u16, reason: &str) -> Result<(), EngineError> {
         self.check_running()?;
-        check_close(code, reason)?;
+        let is_of_hub = id.format().is_some_and(|format| format.hub_protocol().is_some());
+        check_close(code, reason, if is_of_hub { CLOSE_ERROR_BYTES_MAX } else { REASON_BYTES_MAX })?;
         self.command(id, Command::Disconnect(id, code, reason.into()));
         Ok(())
     }
@@ -490,7 +491,7 @@ impl Engine {
     /// As [`disconnect`](Self::disconnect).
     pub fn drain(&self, code: u16, reason: &str, spread: Duration) -> Result<(), EngineError> {
         self.check_running()?;
-        check_close(code, reason)?;
+        check_close(code, reason, REASON_BYTES_MAX)?;
         self.shards.iter().for_each(|shard| shard.command(Command::Drain(code, reason.into(), spread)));
         Ok(())
     }
@@ -558,12 +559,17 @@ fn check_headers(headers: &[Header]) -> Result<(), EngineError> {
     Ok(())
 }
 
-fn check_close(code: u16, reason: &str) -> Result<(), EngineError> {
+/// Of a Close frame (RFC 6455 §5.5).
+const REASON_BYTES_MAX: usize = 123;
+/// Of the error in the Close message of a hub protocol, which has no bound of its own.
+const CLOSE_ERROR_BYTES_MAX: usize = 4096;
+
+fn check_close(code: u16, reason: &str, bytes_max: usize) -> Result<(), EngineError> {
     if !CloseCode(code).may_be_sent() {
         return Err(EngineError::InvalidCloseCode { code });
     }
-    if reason.len() > 123 {
-        return Err(EngineError::ReasonTooLong { bytes: reason.len() });
+    if reason.len() > bytes_max {
+        return Err(EngineError::ReasonTooLong { bytes: reason.len(), bytes_max });
     }
     Ok(())
 }

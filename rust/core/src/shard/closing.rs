@@ -125,6 +125,18 @@ impl Shard {
         self.drop_connection(slot);
     }
 
+    /// Whether something unread stands behind a request for a WebSocket, a stream or a poll: the end of the peer's half, which
+    /// says that it has left, would not be read behind it.
+    pub(super) fn waits_for_a_stream(&mut self, slot: u32) -> bool {
+        let connection = self.slab.at(slot);
+        let waits = match &connection.phase {
+            Phase::Asked(asked) => !asked.is_for_an_answer(),
+            Phase::Polling(_) => true,
+            _ => false,
+        };
+        waits && connection.unread.is_some()
+    }
+
     /// Whether an answer to a whole request is still to go out: who has sent all may end its half and wait for it
     /// (RFC 9112 §9.6). Of who waits for a WebSocket, a stream or a poll, that end says that it has left.
     fn owes_answer(&mut self, slot: u32) -> bool {

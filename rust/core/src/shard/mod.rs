@@ -251,6 +251,9 @@ impl Shard {
         if ready.is_readable && self.slab.find(slot, generation).is_some() {
             self.read_on(slot, ready.is_ended);
         }
+        if ready.is_ended && self.slab.find(slot, generation).is_some_and(|slot| self.waits_for_a_stream(slot)) {
+            self.end_of_stream(slot); // it stands behind what is not read, and tells only once
+        }
         if ready.is_over && self.slab.find(slot, generation).is_some_and(|slot| self.slab.at(slot).unread.is_some()) {
             // One that is not read from, while its messages wait, is gone all the same.
             self.break_off(slot, libc::ECONNRESET);

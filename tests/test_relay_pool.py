@@ -1,0 +1,104 @@
+"""Pooled calls when the backend ends their connection: nobody waits for a stranger's call, nor is taken for one."""
+
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import fanwire
+import pytest
+from fanwire.relay.admission import expiry_of
+from fanwire.relay.config import Private
+from support.hub_client import hub_client
+from support.relaying import PATH, config, relayed
+from support.scripted_backend import ScriptedBackend, Session, answer
+from support.waiting import until
+
+pytestmark = pytest.mark.anyio
+POOLED = Private(pooled=("Hang", "Goodbye", "Echo"), pool_size=1)
+
+
+@pytest.fixture
+def backend() -> Iterator[ScriptedBackend]:
+    """One that does as a hub does until it is told otherwise."""
+    with ScriptedBackend() as backend:
+        yield backend
+
+
+def call(target: str, number: int) -> dict[str, Any]:
+    """An invocation that wants an answer."""
+    return {"type": 1, "invocationId": f"{target}{number}", "target": target, "arguments": [number]}
+
+
+def behave(session: Session, message: dict[str, Any]) -> None:
+    """Hang is never answered, Goodbye ends the connection."""
+    if message.get("target") == "Goodbye":
+        session.reset()
+    elif message.get("target") != "Hang":
+        answer(session, message)
+
+
+@pytest.mark.parametrize("has_left", [True, False])
+async def test_calls_that_are_never_answered_hold_up_nobody_after_a_loss(
+    hub: fanwire.Hub, backend: ScriptedBackend, has_left: bool
+) -> None:
+    backend.answer = behave
+    async with relayed(hub, config(backend, private=POOLED)) as address, AsyncExitStack() as stack:
+        victim = await stack.enter_async_context(hub_client(address, PATH))
+        async with hub_client(address, PATH) as stranger:
+            await stranger.send(*(call("Hang", number) for number in range(5)))
+            await until(lambda: len(backend.calls) == 5)
+            await stranger.send(call("Goodbye", 0))
+            await until(lambda: len(backend.calls) >= 7)  # the first of them was made again
+            if not has_left:
+                assert await victim.invoke("Echo", 1, id="1") == {"result": 1}
+        assert await victim.invoke("Echo", 2, id="2") == {"result": 2}
+
+
+async def test_a_call_is_made_again_though_the_one_that_ended_the_connection_is_nobodys_by_then(
+    hub: fanwire.Hub, backend: ScriptedBackend
+) -> None:
+    sessions: list[Session] = []
+
+    def late(session: Session, message: dict[str, Any]) -> None:
+        if message.get("target") in ("Goodbye", "Echo") and len(sessions) < 2:
+            sessions.append(session)
+        else:
+            answer(session, message)
+
+    backend.answer = late
+    async with relayed(hub, config(backend, private=POOLED)) as address, hub_client(address, PATH) as victim:
+        await victim.send(call("Echo", 7))
+        await until(lambda: len(sessions) == 1)
+        async with hub_client(address, PATH) as stranger:
+            await stranger.send(call("Goodbye", 0))
+            await until(lambda: len(sessions) == 2)
+        await until(lambda: hub.stats().connections == 1)
+        sessions[0].reset()
+        assert await victim.receive() == {"type": 3, "invocationId": "Echo7", "result": 7}
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        "[" * 3_000,
+        '{"a":' * 3_000,
+        '{"exp":' + "9" * 400 + "}",
+        '{"exp":"x"}',
+        '{"exp":null}',
+        "é",
+        '{"exp":-1e400}',
+        "7",
+    ],
+)
+def test_whatever_stands_in_a_token_is_no_error(claims: str) -> None:
+    """Such as nesting without end, which raises RecursionError: nobody was let in for 10 s then."""
+    token = f"a.{base64.urlsafe_b64encode(claims.encode()).decode().rstrip('=')}.c"
+    assert expiry_of(token) >= 0
+    assert expiry_of(f"a.{claims}.c") >= 0
+
+
+def test_the_expiry_of_a_token_is_read() -> None:
+    claims = base64.urlsafe_b64encode(json.dumps({"exp": 1_900_000_000}).encode()).decode().rstrip("=")
+    assert expiry_of(f"a.{claims}.c") == 1_900_000_000
