@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use fanwire_core::channel::Origin;
 use fanwire_core::messages::{ConnectionId, Event, Reply};
 use fanwire_core::protocol::Payload;
-use fanwire_core::{Engine, Settings};
+use fanwire_core::{ChannelSettings, Engine, Settings};
 use socket2::SockRef;
 use support::{
-    Client, await_turn, bounded, connect, dial, eventually, on_each_poller, publish, publish_deferred, read_text,
-    resident_mib, start,
+    Client, await_turn, bounded, connect, dial, eventually, on_each_poller, promising, publish, publish_deferred,
+    read_text, resident_mib, start,
 };
 use tungstenite::Message;
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -344,7 +344,9 @@ fn channels_reach_a_client_in_the_order_of_publication() {
 #[test]
 fn a_newcomer_survives_that_the_last_member_breaks_in_its_join() {
     on_each_poller(|settings| {
-        let (engine, address) = start(settings);
+        // However slow this machine is, nobody is to be overtaken by a publisher that never waits.
+        let patient = ChannelSettings { backlog_frames: 1 << 24, backlog_bytes: 1 << 30, ..ChannelSettings::default() };
+        let (engine, address) = start(Settings { channels: promising("c", patient), ..settings });
         std::thread::scope(|scope| {
             let (is_on, over) = channel::<()>();
             let engine = &engine;
