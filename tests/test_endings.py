@@ -198,6 +198,7 @@ async def test_a_dead_thread_of_the_engine_ends_serving_with_its_name(
         return made[-1]
 
     monkeypatch.setattr(fanwire.serving, "Engine", make)
+    hub.on_message(lambda client, data: None)
     with pytest.raises(fanwire.EngineFailed, match="thread fanwire-0 has died: out of its mind"):
         async with AsyncExitStack() as stack:
             serving = await stack.enter_async_context(hub.serve(ANY))

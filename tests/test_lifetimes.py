@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,10 @@ ANY = "127.0.0.1:0"
 
 def threads_of_engines() -> list[str]:
     """Names of the engines' threads of this process."""
-    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    names = []
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that ends meanwhile
+            names.append(path.read_text().strip())
     return [name for name in names if name.startswith("fanwire-")]
 
 

@@ -96,15 +96,17 @@ def hub_clients(hub: fanwire.Hub) -> list[fanwire.Client]:
     return [object for object in gc.get_objects() if type(object) is fanwire.Client and object._link is hub._link]
 
 
-async def test_without_on_message_messages_are_dropped(hub: fanwire.Hub) -> None:
+async def test_without_on_message_messages_are_dropped_and_the_first_is_told_so(hub: fanwire.Hub) -> None:
     async with hub.serve(ANY) as serving, connected(serving.address) as peer:
         for _ in range(100):
             await peer.send("nobody listens")
         await peer.send_json(call="x", id=1)
+        assert "this is no request" in (await peer.receive_json())["error"]
         assert await peer.receive_json() == {"id": 1, "error": "no method 'x'"}
 
 
 async def test_idle_clients_leave_no_object_in_python(hub: fanwire.Hub) -> None:
+    hub.on_message(lambda client, data: None)
     async with hub.serve(ANY) as serving, connected(serving.address, "/ws?channel=a") as peer:
         await until(lambda: hub.occupancy("a") == 1)
         assert hub_clients(hub) == []
