@@ -24,7 +24,7 @@ import fanwire
 import httpx
 import pytest
 from fanwire.cli.options import settings
-from support.raw import ACCEPT, frame, open_socket, read_frame, read_head, request_text, upgraded
+from support.raw import ACCEPT, frame, free_port, open_socket, read_frame, read_head, request_text, upgraded
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -49,12 +49,6 @@ def snippet(name: str, language: str, index: int) -> str:
 
 
 # Programs
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import anyio
 import fanwire
 import httpx
 import pytest
-from support.raw import read_frame, read_head, request_text
+from support.raw import free_port, read_frame, read_head, request_text
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 PAGE = Path(__file__).parents[2] / "docs" / "proxy.md"
@@ -32,12 +32,6 @@ pytestmark = [
     pytest.mark.skipif(NGINX is None, reason="there is no nginx"),
     pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl to make a certificate"),
 ]
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def make_certificate(folder: Path) -> None:

@@ -14,6 +14,12 @@ _SEND_BUFFER_MAX = int(Path("/proc/sys/net/ipv4/tcp_wmem").read_text().split()[2
 MORE_THAN_A_SOCKET_TAKES = "x" * (_SEND_BUFFER_MAX + (1 << 20))
 
 
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
 def open_socket(address: str, *, receive_buffer: int | None = None) -> socket.socket:
     """A blocking TCP socket to ``HOST:PORT``, with a deadline; `receive_buffer` bytes are set before connecting."""
     host, _, port = address.rpartition(":")

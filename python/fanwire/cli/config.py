@@ -13,7 +13,7 @@ from fanwire.config.paths import Path
 from fanwire.config.reading import UNREAD, apart, read
 from fanwire.config.sources import Option, Sources
 from fanwire.errors import ConfigError
-from fanwire.options import OWN, Options, check_options, encoder_of, may_be_sent
+from fanwire.options import OWN, Options, check_options, may_be_sent
 from fanwire.relay.config import NEGOTIATE, RelayConfig
 
 SIZES = {"notsent_lowat"}
@@ -194,8 +194,6 @@ class ServeConfig:
             return
         try:
             check_options({name: value})
-            if name == "formats":
-                encoder_of({name: value})
         except (TypeError, ValueError, OverflowError) as error:
             yield ("limits", name), str(error).removeprefix(f"{name} ")
 

@@ -111,7 +111,7 @@ impl Shard {
         let found = route(head.path);
         let may_be_fetched = matches!(found, Route::EventStream | Route::Health | Route::Ready | Route::Application);
         if may_be_fetched && head.method == "OPTIONS" && head.header("access-control-request-method").is_some() {
-            let readable_by = self.check_may_open(head).ok().and_then(|()| self.readable_by(head));
+            let readable_by = self.fetchable_by(head);
             self.answer_preflight(slot, head, readable_by);
             return Ok(());
         }
@@ -135,7 +135,7 @@ impl Shard {
             Route::Application => {
                 check_plain(head)?;
                 let request = self.own(slot, head, Vec::new(), Format::Raw);
-                let readable_by = self.check_may_open(head).ok().and_then(|()| self.readable_by(head));
+                let readable_by = self.fetchable_by(head);
                 let asked = Asked { is_plain: true, is_head: head.method == "HEAD", readable_by, ..Asked::default() };
                 let connection = self.slab.at(slot);
                 connection.phase = Phase::Asked(Box::new(asked));
@@ -316,7 +316,7 @@ impl Shard {
 
     fn answer_plainly(&mut self, slot: u32, head: &RequestHead<'_>, status: u16, text: &str) -> Result<(), Refusal> {
         let keeps_alive = check_plain(head)?;
-        let readable_by = self.check_may_open(head).ok().and_then(|()| self.readable_by(head));
+        let readable_by = self.fetchable_by(head);
         let cors = cors_headers(readable_by.as_deref());
         self.respond(slot, (status, &cors), TEXT, text.as_bytes(), (keeps_alive, head.method == "HEAD"));
         Ok(())
@@ -403,6 +403,11 @@ impl Shard {
             None => Some("*".into()),
             Some(_) => head.header("origin").map(|origin| String::from_utf8_lossy(origin).into()),
         }
+    }
+
+    /// Whose pages may read a plain answer: as an event stream, and nobody's whose origin may not connect.
+    fn fetchable_by(&self, head: &RequestHead<'_>) -> Option<Box<str>> {
+        self.check_may_open(head).ok().and_then(|()| self.readable_by(head))
     }
 
     /// The socket and what came on it go to the shard that has what it asks for.
