@@ -329,19 +329,19 @@ def test_what_is_wrong_in_a_relay_is_told(line: str, error: str) -> None:
             RELAY + "[listen]\naddress = 'a'",
             f'fanwire.toml:5: listen.address is "a", must be {ADDRESS_FORMS}',
         ),
-        (RELAY + "[listen]\nshards = 65", "fanwire.toml:5: listen.shards is 65, must be 1 to 64"),
+        (RELAY + "[listen]\nshards = 65", "fanwire.toml:5: listen.shards is 65, must be <= 64"),
         (
             RELAY + "[limits]\nping_interval = 0.01",
-            "fanwire.toml:5: limits.ping_interval is 0.01, must be 100ms to 86400s",
+            "fanwire.toml:5: limits.ping_interval is 0.01, must be 100ms to 24h",
         ),
         (
             RELAY + "[limits]\nhead_bytes_max = '1TiB'",
-            'fanwire.toml:5: limits.head_bytes_max is "1TiB", must be 256 to 1048576',
+            'fanwire.toml:5: limits.head_bytes_max is "1TiB", must be 256B to 1MiB',
         ),
         (RELAY + "[limits]\nopenings_max = 0", "fanwire.toml:5: limits.openings_max is 0, must be >= 1"),
         (
             RELAY + "[limits]\npoller = 'kqueue'",
-            "fanwire.toml:5: limits.poller is \"kqueue\", must be 'epoll' or 'uring'",
+            'fanwire.toml:5: limits.poller is "kqueue", must be "epoll" or "uring"',
         ),
         (
             RELAY + "[limits]\ndrain_timeout = 1",

@@ -74,7 +74,7 @@ presence = true
         ('start = "now"', 'start is "now", must be "live", "keyframe" or "history"'),
         ("history = -1", "history is -1, must be >= 0"),
         ("history_age = 60", "history_age is 60, must have a unit, such as 60s"),
-        ('backlog_age = "0s"', 'backlog_age is "0s", must be 1ms to 24h'),
+        ('backlog_age = "0s"', 'backlog_age is "0s", must be 1ms to 366d'),
         ('backlog_bytes = "0B"', 'backlog_bytes is "0B", must be 1B to 1TiB'),
         ('presence = "names"', 'presence is "names", must be true, false or "counts"'),
         ('polcy = "every"', "polcy is unknown; the nearest known one is policy"),

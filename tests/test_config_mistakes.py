@@ -37,7 +37,7 @@ def test_origins_that_no_browser_sends_say_the_form() -> None:
     for origins, says in {
         "'a'": f'5: limits.origins is "a", must be {ORIGIN_FORM}; "a" is not',
         "['https://a', 'https://a/b']": f'5: limits.origins is a list, must be {ORIGIN_FORM}; "https://a/b" is not',
-        "['https://a', '*']": '5: limits.origins is a list, must not have other origins beside "*", which lets all in',
+        "['https://a', '*']": "5: limits.origins is a list, must not have others beside '*', which lets all in",
         "[7]": "5: limits.origins is a list, must be a list of origins such as https://bets.example",
     }.items():
         assert errors(f"{RELAY}[limits]\norigins = {origins}") == [says]

@@ -20,10 +20,10 @@ FILE_EXCEPTIONS = {"python/fanwire/_engine.pyi": "one extension module has one s
 FUNCTION_LINES_MAX = 70
 
 PYTHON_LAYERS = [
-    ["_engine", "_loop", "addresses", "dumps", "errors", "logs", "texts", "timespans"],
-    ["faults", "wording"],
+    ["_engine", "_loop", "dumps", "errors", "logs", "texts", "timespans", "values"],
+    ["addresses", "channel", "faults", "wording"],
     ["endings"],
-    ["arguments", "auth", "budget", "channel", "metrics", "options"],
+    ["arguments", "auth", "budget", "metrics", "options"],
     ["client"],
     ["deliveries", "roster", "uploads"],
     ["methods", "presence", "snapshots"],
@@ -33,6 +33,7 @@ PYTHON_LAYERS = [
     ["config.kinds", "config.paths"],
     ["config.sources"],
     ["config.reading"],
+    ["config.building"],
     ["relay.headers"],
     ["relay.config", "relay.queries", "relay.shared", "relay.stats", "relay.timing", "relay.upstreams"],
     ["relay.admission", "relay.broadcast", "relay.lane", "relay.servers"],

@@ -6,7 +6,6 @@ from pathlib import Path
 import fanwire
 import pytest
 from fanwire.cli.options import settings
-from fanwire.relay.config import RelayConfig
 from fanwire.testing import NotAccepted, serving
 
 pytestmark = pytest.mark.anyio
@@ -44,8 +43,13 @@ def test_a_callback_with_a_yield_is_refused_as_its_body_would_never_run() -> Non
         hub.on_connect(lazy)  # type: ignore[arg-type]
 
 
-async def test_what_fails_before_it_serves_is_raised_by_start(hub: fanwire.Hub) -> None:
-    hub.relay(RelayConfig(path="/live", upstream=()))
+async def test_what_fails_before_it_serves_is_raised_by_start(
+    hub: fanwire.Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **more: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("fanwire.serving.Pump", fail)
     with pytest.raises(ZeroDivisionError):
         await hub.start("127.0.0.1:0")
     await hub.stop()
@@ -53,14 +57,25 @@ async def test_what_fails_before_it_serves_is_raised_by_start(hub: fanwire.Hub) 
 
 @pytest.mark.parametrize("code", [0, 1, 999, 1004, 1005, 1006, 1015, 2999, 5000, "1000", True])
 def test_a_drain_code_that_may_not_be_sent_is_refused_at_once(code: object) -> None:
-    with pytest.raises(ValueError, match="drain_code must be 1000 to 1003, 1007 to 1014 or 3000 to 4999"):
+    kind = ValueError if type(code) is int else TypeError
+    with pytest.raises(kind, match="drain_code must be 1000 to 1003, 1007 to 1014 or 3000 to 4999"):
         fanwire.Hub(drain_code=code)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ('formats = ["xml"]', "limits.formats must be ('json', 'msgpack') or ('json',)"),
+        ('formats = ["xml"]', 'limits.formats[0] is "xml", must be "json" or "msgpack"'),
+        ('formats = ["msgpack"]', "limits.formats must be ('json', 'msgpack') or ('json',)"),
+        ("signalr_transports = []", "limits.signalr_transports must be a non-empty list of"),
+        ('congestion_control = "nope"', 'limits.congestion_control is "nope", must be one that the kernel knows: '),
+        ("unix_mode = 0o1777", "limits.unix_mode is 0o1777, must be permissions, 0o0 to 0o777"),
+        ('ping_interval = "1ms"', 'limits.ping_interval is "1ms", must be 100ms to 24h'),
+        ("ping_interval = 0", "limits.ping_interval is 0, must be 100ms to 24h"),
+        ("events_pending_max = 15", "limits.events_pending_max is 15, must be >= 16"),
+        ("histroy = 5", "limits.histroy is unknown"),
+        ('[drain]\nspread = "2h"', 'drain.spread is "2h", must be 0s to 1h'),
+        ('[listen]\naddress = "unix:' + 108 * "x" + '"', "must be unix:PATH with a path of 1 to 107 bytes"),
         ('signalr_transports = ["WebSocket"]', "limits.signalr_transports"),
         ('encode = ["x"]', "limits.encode is a function, and so an option of Hub(...) alone"),
         ("drain_code = 1005", "limits.drain_code is written as code under [drain]"),

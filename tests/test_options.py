@@ -42,7 +42,7 @@ def test_every_option_has_a_word_on_it() -> None:
 
 @pytest.mark.parametrize("name", ["drain_timeout", "openings_max"])
 def test_the_hubs_own_are_checked(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} must be >= . ?(seconds)?, not -1"):
+    with pytest.raises(ValueError, match=f"{name} must be a .*, [01] (or more|to .*), not -1"):
         check_options({name: -1})
 
 
@@ -52,7 +52,7 @@ async def test_the_environment_chooses_the_poller_where_no_option_does(monkeypat
     async with fanwire.Hub().serve("127.0.0.1:0") as serving:
         assert serving.poller == "epoll"
     monkeypatch.setenv("FANWIRE_POLLER", "kqueue")
-    with pytest.raises(ValueError, match="poller is \"kqueue\", must be 'epoll' or 'uring'"):
+    with pytest.raises(ValueError, match="FANWIRE_POLLER must be 'epoll', 'uring' or None, not 'kqueue'"):
         async with fanwire.Hub().serve("127.0.0.1:0"):
             pass
 
@@ -60,13 +60,13 @@ async def test_the_environment_chooses_the_poller_where_no_option_does(monkeypat
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"ping_interval": -1}, "ping_interval must be a number of seconds, 0 or more, not -1"),
-        ({"drain_timeout": -1}, "drain_timeout must be >= 0 seconds, not -1"),
-        ({"drain_timeout": float("nan")}, "drain_timeout must be >= 0 seconds, not nan"),
-        ({"drain_spread": float("inf")}, "drain_spread must be >= 0 and <= 3600 seconds, not inf"),
-        ({"poller": "kqueue"}, "poller is \"kqueue\", must be 'epoll' or 'uring'"),
-        ({"origins": ["bets.example"]}, "must be SCHEME://HOST .* not 'bets.example'"),
-        ({"origins": ["*", "https://bets.example"]}, "must stand alone"),
+        ({"ping_interval": -1}, "ping_interval must be a number of seconds, 0.1 to 86,400, not -1"),
+        ({"drain_timeout": -1}, "drain_timeout must be a number of seconds, 0 or more, not -1"),
+        ({"drain_timeout": float("nan")}, "drain_timeout must be a number of seconds, 0 or more, not nan"),
+        ({"drain_spread": float("inf")}, "drain_spread must be a number of seconds, 0 to 3,600, not inf"),
+        ({"poller": "kqueue"}, "poller must be 'epoll', 'uring' or None, not 'kqueue'"),
+        ({"origins": ["bets.example"]}, r"origins\[0\] must be SCHEME://HOST .* not 'bets.example'"),
+        ({"origins": ["*", "https://bets.example"]}, "origins must not have others beside"),
     ],
     ids=str,
 )
@@ -83,12 +83,12 @@ def test_a_value_out_of_range_is_refused_when_the_hub_is_made(options: dict[str,
             r"shards is no option: it is an argument of serve, start and run: hub.serve\(address, shards=2\)",
         ),
         ({"port": 8000}, "port is no option: it is part of the address"),
-        ({"drain_timeout": None}, "drain_timeout must be >= 0 seconds, a number, not None"),
-        ({"ping_interval": "25"}, "ping_interval must be a number of seconds, not '25'"),
-        ({"backlog": 1.5}, "backlog must be a whole number, not 1.5"),
-        ({"openings_max": "many"}, "openings_max must be >= 1, a whole number, not 'many'"),
-        ({"origins": 7}, "origins must be a list of str or None, not of type int"),
-        ({"origins": [7]}, "an origin must be a str, not of type int"),
+        ({"drain_timeout": None}, "drain_timeout must be a number of seconds, 0 or more, not None"),
+        ({"ping_interval": "25"}, "ping_interval must be a number of seconds, .*, not '25'"),
+        ({"backlog": 1.5}, "backlog must be a whole number, 1 to 65,536, not 1.5"),
+        ({"openings_max": "many"}, "openings_max must be a whole number, 1 to .*, not 'many'"),
+        ({"origins": 7}, "origins must be a list of origins such as .*, not 7"),
+        ({"origins": [7]}, r"origins\[0\] must be SCHEME://HOST .*, not 7"),
         ({"pin_shard": True}, "unknown option 'pin_shard'; the nearest known one is 'pin_shards'"),
     ],
     ids=str,
@@ -104,14 +104,14 @@ def test_what_is_no_option_says_where_it_belongs(options: dict[str, Any], says: 
         (None, None),
         ("*", None),
         (["*"], None),
-        ([], []),
-        ("https://bets.example", ["https://bets.example"]),
-        (["https://Bets.Example/"], ["https://bets.example"]),
-        (["https://bets.example:443", "http://bets.example:80/"], ["https://bets.example", "http://bets.example"]),
-        (["https://bets.example:8443", "http://[::1]:3000"], ["https://bets.example:8443", "http://[::1]:3000"]),
-        (["https://bücher.example"], ["https://xn--bcher-kva.example"]),
-        (["null", "capacitor://localhost"], ["null", "capacitor://localhost"]),
-        (["https://a", "https://a/"], ["https://a"]),
+        ([], ()),
+        ("https://bets.example", ("https://bets.example",)),
+        (["https://Bets.Example/"], ("https://bets.example",)),
+        (["https://bets.example:443", "http://bets.example:80/"], ("https://bets.example", "http://bets.example")),
+        (["https://bets.example:8443", "http://[::1]:3000"], ("https://bets.example:8443", "http://[::1]:3000")),
+        (["https://bücher.example"], ("https://xn--bcher-kva.example",)),
+        (["null", "capacitor://localhost"], ("null", "capacitor://localhost")),
+        (["https://a", "https://a/"], ("https://a",)),
     ],
     ids=str,
 )
@@ -123,7 +123,7 @@ def test_origins_are_what_a_browser_sends(given: Any, meant: Any) -> None:
     "origin", ["bets.example", "https://bets.example/live", "https://*.example", "https://", "", "a:b"]
 )
 def test_an_origin_whose_meaning_is_not_clear_says_the_form(origin: str) -> None:
-    with pytest.raises(ValueError, match="an origin must be SCHEME://HOST or SCHEME://HOST:PORT"):
+    with pytest.raises(ValueError, match="must be SCHEME://HOST or SCHEME://HOST:PORT"):
         origins_of([origin])
 
 

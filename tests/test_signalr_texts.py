@@ -259,14 +259,14 @@ async def test_a_path_offers_the_transports_that_it_may(hub: fanwire.Hub) -> Non
 
 def test_transports_that_there_are_not_are_an_error() -> None:
     for transports, text in [
-        (["Carrier"], "'Carrier' is none of WebSockets, ServerSentEvents, LongPolling"),
-        ([], "signalr_transports must have at least one of WebSockets, ServerSentEvents, LongPolling"),
+        (["Carrier"], r"transports\[0\] must be 'WebSockets', 'ServerSentEvents' or 'LongPolling', not 'Carrier'"),
+        ([], "transports must be a non-empty list of transports"),
     ]:
         with pytest.raises(ValueError, match=text):
             fanwire.Hub(signalr_transports=transports)
         with pytest.raises(ValueError, match=text):
             fanwire.Hub().endpoint("/chat", transports=transports)
-    with pytest.raises(TypeError, match="signalr_transports must be a sequence of names, not a str"):
+    with pytest.raises(TypeError, match="signalr_transports must be a non-empty list of"):
         fanwire.Hub(signalr_transports="WebSockets")
 
 

@@ -1,13 +1,18 @@
 """Addresses and origins as people write them, in the form that the engine compares and binds. ✗ sockets."""
 
+import os
 import re
-from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from socket import has_dualstack_ipv6
+from typing import Any
+
+from fanwire.values import Listed, Mistake, WrongType, checked, part
 
 ADDRESS = re.compile(r"unix:.+|(\[[0-9A-Fa-f:.]+(%[\w.-]+)?\]|[\w.-]+):(?P<port>[0-9]{1,5})", re.DOTALL)
 ADDRESS_FORMS = "HOST:PORT, [V6]:PORT or unix:PATH; a PORT alone is on 127.0.0.1, :PORT on all addresses"
 PORT_MAX = 65_535
+UNIX_PATH_BYTES_MAX = 107
+"""What ``sun_path`` holds besides its end."""
 ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[^\s/?#@:\[\]*,\"]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?/?"
 )
@@ -20,10 +25,19 @@ def address_of(address: object) -> str:
 
     Raises:
         TypeError: neither a str nor an int.
-        ValueError: no address, or a port over 65535.
+        ValueError: no address, a port over 65535, or a Unix path that a socket cannot have (unix(7)).
     """
+    text: str = checked("address", address, read_address)
+    return text
+
+
+def read_address(address: Any) -> str:
+    """The same. Raises Mistake for what is no address."""
+    must = f"must be {ADDRESS_FORMS}"
     if not isinstance(address, str | int) or isinstance(address, bool):
-        raise TypeError(f"address must be {ADDRESS_FORMS}, not of type {type(address).__name__}")
+        raise WrongType(must)
+    if isinstance(address, int) and not 0 <= address <= PORT_MAX:
+        raise Mistake(must)
     text = str(address).strip()
     if re.fullmatch("[0-9]{1,5}", text):
         text = f"127.0.0.1:{text}"
@@ -31,19 +45,22 @@ def address_of(address: object) -> str:
         text = f"{'[::]' if has_dualstack_ipv6() else '0.0.0.0'}{text}"
     match = ADDRESS.fullmatch(text)
     if match is None or int(match["port"] or 0) > PORT_MAX:
-        raise ValueError(f"address must be {ADDRESS_FORMS}, not {address!r}")
+        raise Mistake(must)
+    if text.startswith("unix:"):
+        path = os.fsencode(text.removeprefix("unix:"))
+        if b"\0" in path or len(path) > UNIX_PATH_BYTES_MAX:
+            raise Mistake(f"must be unix:PATH with a path of 1 to {UNIX_PATH_BYTES_MAX} bytes without NUL")
     return text
 
 
-def origin_of(origin: object) -> str:
+def origin_of(origin: Any) -> str:
     """One origin as a browser writes it (RFC 6454 §6.1): lower case, no default port, no slash, the host in ASCII.
 
-    Raises:
-        TypeError: no str.
-        ValueError: no origin, such as a bare host or one with a path.
+    Raises Mistake for what is no origin, such as a bare host or one with a path.
     """
+    must = f"must be {ORIGIN_FORM}"
     if not isinstance(origin, str):
-        raise TypeError(f"an origin must be a str, not of type {type(origin).__name__}")
+        raise WrongType(must)
     text = origin.strip().lower()
     if text == "null":  # of a sandboxed frame, or a page out of a file
         return text
@@ -53,26 +70,24 @@ def origin_of(origin: object) -> str:
             text = scheme + mark + rest.encode("idna").decode()
     match = ORIGIN.fullmatch(text)
     if match is None or int(match["port"] or 0) > PORT_MAX:
-        hint = "; no part of it can be *" if "*" in text else ""
-        raise ValueError(f"an origin must be {ORIGIN_FORM}{hint}, not {origin!r}")
+        raise Mistake(f"{must}; no part of it can be *" if "*" in text else must)
     scheme, host, port = match["scheme"], match["host"], match["port"]
     is_default = port is None or DEFAULT_PORTS.get(scheme) == int(port)
     return f"{scheme}://{host}" if is_default else f"{scheme}://{host}:{int(port)}"
 
 
-def origins_of(origins: str | Iterable[str] | None) -> Sequence[str] | None:
-    """The origins that may connect; None is all, as ``"*"`` and ``["*"]`` are. Raises what ``origin_of`` raises.
+def origins_of(origins: Any) -> tuple[str, ...] | None:
+    """The origins that may connect; None is all, as ``"*"`` and ``["*"]`` are. A str stands for a list of it.
 
-    An empty list lets no page in.
+    An empty list lets no page in. Raises Mistake for what is no origin.
     """
-    if origins is None:
+    if origins is None or origins == "*":
         return None
-    try:
-        given = [origins] if isinstance(origins, str) else list(origins)
-    except TypeError:
-        raise TypeError(f"origins must be a list of str or None, not of type {type(origins).__name__}") from None
-    if given == ["*"]:
+    if isinstance(origins, str):
+        return (origin_of(origins),)
+    given = Listed(lambda origin: origin, "origins such as 'https://bets.example', or None")(origins)
+    if given == ("*",):
         return None
     if "*" in given:
-        raise ValueError("origins: '*' lets all in, and so must stand alone")
-    return list(dict.fromkeys(origin_of(origin) for origin in given))
+        raise Mistake("must not have others beside '*', which lets all in")
+    return tuple(dict.fromkeys(part(index, origin, origin_of) for index, origin in enumerate(given)))

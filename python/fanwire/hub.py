@@ -26,7 +26,7 @@ from fanwire.deliveries import Delivery
 from fanwire.errors import HubStopped
 from fanwire.logs import hub_log
 from fanwire.options import Options, check_options
-from fanwire.presence import rules_of
+from fanwire.presence import check_channels
 from fanwire.registering import Registering
 from fanwire.relay.stats import RelayStats
 from fanwire.serving import STOPPED, Life, Serving, plan
@@ -48,10 +48,8 @@ class Hub(Registering):
 
     def __init__(self, channels: Mapping[str, Channel] | None = None, **options: Unpack[Options]) -> None:
         super().__init__()
-        check_options(options)
-        self._options = options
-        self._channels = dict(channels or {})
-        rules_of(self._channels)
+        self._options = check_options(options)
+        self._channels = check_channels(channels)
         self._life: Life | None = None
         # Guards _is_serving: two threads may try to serve the same hub.
         self._serve_lock = threading.Lock()
@@ -68,6 +66,16 @@ class Hub(Registering):
         self._engine_flush: Callable[[], None]
         self._unlink(NOT_STARTED)
         _hubs.add(self)
+
+    def __repr__(self) -> str:
+        serving = f"serving on {self._life.serving.address}" if self._is_serving and self._life else "not serving"
+        counts = {
+            "channel pattern": len(self._channels),
+            "endpoint": len(self._callbacks.endpoints),
+            "relay": len(self._relays),
+        }
+        parts = [f"{count} {what}{'s' * (count > 1)}" for what, count in counts.items() if count]
+        return f"<fanwire.Hub {', '.join([serving, *parts])}>"
 
     # Serving
 
@@ -147,9 +155,9 @@ class Hub(Registering):
             self._forget(life)
 
     async def _begin(self, address: str | int, shards: int, options: Mapping[str, Any]) -> Serving:
-        check_options(options)
+        options = {**self._options, **check_options(options)}
         address = address_of(address)
-        planned = plan(self._callbacks, self._channels, self._relays, shards, {**self._options, **options})
+        planned = plan(self._callbacks, self._channels, self._relays, shards, options)
         await checkpoint()
         with self._serve_lock:
             if self._is_serving:

@@ -1,13 +1,30 @@
 """The options of serving, one field each. Times are seconds, sizes bytes, unless a field says otherwise."""
 
 import re
+import socket
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
+from contextlib import suppress
 from math import inf
+from pathlib import Path
 from typing import Any, TypedDict
 
 from fanwire._engine import Encoder, Settings
 from fanwire.addresses import origins_of
+from fanwire.channel import Channel
+from fanwire.values import (
+    SIZE_MAX,
+    TRUTH,
+    Choice,
+    Listed,
+    Mistake,
+    OrNone,
+    Rule,
+    Seconds,
+    Whole,
+    WrongType,
+    checked,
+    unknown,
+)
 
 
 class Options(TypedDict, total=False):
@@ -135,16 +152,7 @@ OWN: dict[str, Any] = {
     "signalr_questions_max": 100,
 }
 """Those that are the hub's, with their defaults; the others go to the engine as they are."""
-LEAST = {
-    "openings_max": 1,
-    "client_bytes_max": 65536,
-    "signalr_parallel_max": 1,
-    "signalr_streams_max": 1,
-    "signalr_questions_max": 1,
-}
-"""The least value of those that are a number."""
-
-
+TOKEN = re.compile(r"[!#-'*+.^-`|~0-9A-Za-z-]{1,255}")
 CLOSE_CODES = "1000 to 1003, 1007 to 1014 or 3000 to 4999"
 """The close codes that a server may send (RFC 6455 §7.4)."""
 
@@ -165,92 +173,206 @@ def check_paths(signalr_paths: Sequence[str]) -> None:
         known[folded] = path
 
 
+PLAIN_HTTP = "is none of fanwire: it speaks plain HTTP, and a proxy in front ends TLS, as docs/proxy.md shows"
+IN_ADDRESS = "is part of the address: hub.serve('HOST:PORT')"
+SHARDS = "is called shards here, threads in one process: hub.serve(address, shards=2)"
 ELSEWHERE = {
     "address": "is the first argument of serve, start and run",
-    "host": "is part of the address: hub.serve('HOST:PORT')",
-    "port": "is part of the address: hub.serve('HOST:PORT')",
+    **dict.fromkeys(("host", "port", "bind", "listen"), IN_ADDRESS),
+    **dict.fromkeys(("unix", "uds", "unix_socket", "socket_path"), "is an address: hub.serve('unix:PATH')"),
     "shards": "is an argument of serve, start and run: hub.serve(address, shards=2)",
+    **dict.fromkeys(("workers", "threads", "processes", "num_workers"), SHARDS),
     "channels": "is the first argument of Hub(...)",
+    **{name: f"belongs to a channel: Hub({{'odds:*': Channel({name}=…)}})" for name in Channel.__dataclass_fields__},
+    **dict.fromkeys(
+        ("upstream", "share", "lanes", "linger", "admit"), "belongs to a relay: hub.relay(RelayConfig(...))"
+    ),
+    "transports": "is called signalr_transports here, and transports of hub.endpoint(...)",
+    **{
+        name: f"is registered: @hub.{name}"
+        for name in ("authenticate", "authorize", "on_connect", "on_disconnect", "on_message", "on_presence", "method")
+    },
+    **dict.fromkeys(("tls", "ssl", "ssl_context", "certfile", "keyfile", "ssl_certfile", "ssl_keyfile"), PLAIN_HTTP),
+    **dict.fromkeys(
+        ("compression", "compress", "permessage_deflate", "perMessageDeflate", "ws_per_message_deflate"),
+        "is none of fanwire: it does not compress",
+    ),
+    **dict.fromkeys(
+        ("max_connections", "connections_max", "limit_concurrency"),
+        "is none of fanwire: the limit of open files bounds the connections, and callbacks may refuse some",
+    ),
+    **{
+        theirs: f"is called {ours} here"
+        for ours, names in {
+            "message_bytes_max": "max_message_size max_size max_msg_size ws_max_size max_http_buffer_size maxPayload",
+            "signalr_message_bytes_max": "maximum_receive_message_size MaximumReceiveMessageSize",
+            "messages_pending_max": "max_queue ws_max_queue max_queue_size",
+            "outbox_bytes_max": "write_limit max_backpressure send_buffer_size",
+            "ping_interval": "heartbeat heartbeat_interval ws_ping_interval keep_alive keepalive",
+            "ping_timeout": "ws_ping_timeout heartbeat_timeout",
+            "handshake_timeout": "open_timeout connect_timeout",
+            "drain_timeout": "graceful_timeout shutdown_timeout timeout_graceful_shutdown",
+            "origins": "cors allowed_origins allow_origins cors_origins cors_allowed_origins",
+            "encode": "enc_hook default encoder json_encoder dumps",
+            "detailed_errors": "debug EnableDetailedErrors enable_detailed_errors",
+            "signalr_paths": "path paths",
+            "signalr_parallel_max": "MaximumParallelInvocationsPerClient maximum_parallel_invocations_per_client",
+            "signalr_keepalive": "KeepAliveInterval keep_alive_interval",
+            "signalr_client_timeout": "ClientTimeoutInterval client_timeout_interval",
+        }.items()
+        for theirs in names.split()
+    },
 }
-"""What is no option, and where it belongs."""
-TOKEN = re.compile(r"[!#-'*+.^-`|~0-9A-Za-z-]{1,255}")
-SECONDS = {"drain_timeout": inf, "drain_spread": 3600.0}
-"""The hub's own times, with their upper bounds."""
-
-
+"""What is no option, and where it belongs; names of other libraries, and ours."""
 TRANSPORTS = ("WebSockets", "ServerSentEvents", "LongPolling")
 """How SignalR clients may connect, as SignalR calls it; best first."""
+SHARDS_RULE = Whole(1, 64)
+"""What ``shards`` may be."""
+PATHS_MAX = 255
+"""Paths of SignalR that one hub may have, relays' included."""
 
 
-def check_transports(transports: Sequence[str] | None) -> None:
-    """Raises TypeError or ValueError for what is no choice of ``TRANSPORTS``; None is all of them."""
-    if transports is None:
-        return
-    if isinstance(transports, str):
-        raise TypeError("signalr_transports must be a sequence of names, not a str")
-    for name in transports:
-        if name not in TRANSPORTS:
-            raise ValueError(f"signalr_transports: {name!r} is none of {', '.join(TRANSPORTS)}")
-    if not transports:
-        raise ValueError(f"signalr_transports must have at least one of {', '.join(TRANSPORTS)}")
+def read_path(value: Any) -> str:
+    """A path that SignalR clients may have, as it is. Raises Mistake."""
+    must = "must be a path such as '/live'"
+    if not isinstance(value, str):
+        raise WrongType(must)
+    try:
+        Settings(signalr_paths=[value])
+    except ValueError as error:  # a lone surrogate is one, too
+        raise Mistake(f"must {str(error).partition(': must ')[2]}" if ": must " in str(error) else must) from error
+    return value
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """Raises TypeError for an unknown option, naming the nearest known one, and for a value of a wrong type.
+def _read_paths(value: Any) -> tuple[str, ...]:
+    paths = Listed(read_path, "paths such as '/live'")(value)
+    if len(paths) > PATHS_MAX:
+        raise Mistake(f"must be {PATHS_MAX} paths at most", told=f"{len(paths)}")
+    try:
+        check_paths(paths)
+    except ValueError as error:
+        raise Mistake(f"must be apart: {error}") from error
+    return paths
 
-    Raises ValueError for a value that is out of range.
+
+def _read_token(value: Any) -> str:
+    must = "must be a token (RFC 9110 §5.6.2) such as 'chat.v2'"
+    if not isinstance(value, str):
+        raise WrongType(must)
+    if not TOKEN.fullmatch(value):
+        raise Mistake(must)
+    return value
+
+
+def _read_formats(value: Any) -> tuple[str, ...]:
+    must = "must be ('json', 'msgpack') or ('json',)"
+    if isinstance(value, str):
+        raise WrongType(must)
+    formats: tuple[str, ...] = Listed(Choice(FORMATS), "formats: ('json', 'msgpack') or ('json',)")(value)
+    if "json" not in formats:
+        raise Mistake(must)
+    return formats
+
+
+def _read_function(value: Any) -> Callable[[Any], Any]:
+    if not callable(value):
+        raise WrongType("must be a function of one object")
+    function: Callable[[Any], Any] = value
+    return function
+
+
+def _read_close_code(value: Any) -> int:
+    must = f"must be {CLOSE_CODES}"
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise WrongType(must)
+    if not may_be_sent(value):
+        raise Mistake(must)
+    return value
+
+
+def _read_congestion_control(value: Any) -> str:
+    """The kernel is asked: what it does not know, or does not let this process have, would fail when serving begins."""
+    must = "must be a name that the kernel knows, such as 'cubic'"
+    if not isinstance(value, str):
+        raise WrongType(must)
+    if not re.fullmatch("[!-~]{1,15}", value):
+        raise Mistake(must)
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tried:
+        try:
+            tried.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, value.encode())
+        except FileNotFoundError as error:
+            with suppress(OSError):
+                must = f"must be one that the kernel knows: {', '.join(CONGESTION_CONTROLS.read_text().split())}"
+            raise Mistake(must) from error
+        except PermissionError as error:
+            raise Mistake("must be one that the kernel lets this process have") from error
+    return value
+
+
+CONGESTION_CONTROLS = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
+TIME = Seconds(0.1)
+DRAIN_SPREAD = Seconds(0, 3600)
+RULES: dict[str, Rule] = {
+    "poller": Choice(("epoll", "uring", None)),
+    "origins": origins_of,
+    "detailed_errors": TRUTH,
+    "subprotocols": Listed(_read_token, "tokens such as 'chat.v2'"),
+    "formats": _read_formats,
+    "encode": OrNone(_read_function),
+    "decimal": Choice(("number", "string", None)),
+    "duration": Choice(("dotnet", "iso8601", None)),
+    "drain_timeout": Seconds(0, inf),
+    "drain_spread": DRAIN_SPREAD,
+    "drain_code": _read_close_code,
+    "openings_max": Whole(),
+    "head_bytes_max": Whole(256, 1 << 20, is_bytes=True),
+    "message_bytes_max": Whole(1, 1 << 30, is_bytes=True),
+    "publication_bytes_max": Whole(1, 1 << 30, is_bytes=True),
+    "unsent_bytes_max": Whole(1 << 10, 1 << 40, is_bytes=True),
+    "outbox_bytes_max": Whole(256, 1 << 30, is_bytes=True),
+    "subscriptions_max": Whole(1, 1 << 20),
+    "channels_max": Whole(1, 1 << 24),
+    "messages_pending_max": Whole(1, 1 << 15),
+    "client_bytes_max": Whole(65_536, SIZE_MAX, is_bytes=True),
+    "events_pending_max": Whole(16, 1 << 24),
+    "handshake_timeout": TIME,
+    "ping_interval": TIME,
+    "ping_timeout": TIME,
+    "signalr_paths": _read_paths,
+    "signalr_transports": OrNone(Listed(Choice(TRANSPORTS), "transports such as 'WebSockets'", is_empty_allowed=False)),
+    "signalr_parallel_max": Whole(),
+    "signalr_streams_max": Whole(),
+    "signalr_questions_max": Whole(),
+    "signalr_keepalive": TIME,
+    "signalr_client_timeout": TIME,
+    "signalr_handshake_timeout": TIME,
+    "signalr_disconnect_timeout": TIME,
+    "signalr_poll_timeout": TIME,
+    "signalr_message_bytes_max": Whole(64, 1 << 30, is_bytes=True),
+    "close_timeout": TIME,
+    "notsent_lowat": Whole(0, 1 << 30, is_bytes=True),
+    "congestion_control": OrNone(_read_congestion_control),
+    "backlog": Whole(1, 1 << 16),
+    "unix_mode": Whole(0, 0o777, is_octal=True),
+    "pin_shards": TRUTH,
+}
+"""What each option may be; for the engine's they are its own ranges, which a test compares."""
+
+
+def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as they are kept: lists as tuples, origins as browsers write them.
+
+    Raises TypeError for an unknown option, naming the nearest known one or where it belongs, and for a value of a wrong
+    type; ValueError for a value that is out of range.
     """
-    known = Options.__annotations__
     for name in options:
-        if name in ELSEWHERE:
-            raise TypeError(f"{name} is no option: it {ELSEWHERE[name]}")
-        if name not in known:
-            nearest = get_close_matches(name, known, 1)
-            hint = f"; the nearest known one is {nearest[0]!r}" if nearest else ""
-            raise TypeError(f"unknown option {name!r}{hint}")
-    for name, most in SECONDS.items():
-        value = options.get(name, 0)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise TypeError(f"{name} must be >= 0 seconds, a number, not {value!r}")
-        if not 0 <= value <= most:
-            bounds = ">= 0 seconds" if most == inf else f">= 0 and <= {most:g} seconds"
-            raise ValueError(f"{name} must be {bounds}, not {value}")
-    for name, least in LEAST.items():
-        value = options.get(name, least)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name} must be >= {least}, a whole number, not {value!r}")
-        if value < least:
-            raise ValueError(f"{name} must be >= {least}, not {value}")
-    code = options.get("drain_code", 1001)
-    if not isinstance(code, int) or isinstance(code, bool) or not may_be_sent(code):
-        raise ValueError(f"drain_code must be {CLOSE_CODES}, not {code!r}")
-    if isinstance(options.get("signalr_paths"), str):
-        raise TypeError("signalr_paths must be a sequence of paths, not a str")
-    check_transports(options.get("signalr_transports"))
-    subprotocols = options.get("subprotocols", ())
-    if isinstance(subprotocols, str):
-        raise TypeError("subprotocols must be a sequence of names, not a str")
-    for name in subprotocols:
-        if not isinstance(name, str) or not TOKEN.fullmatch(name):
-            raise ValueError(f"subprotocols must be tokens (RFC 9110 §5.6.2) such as 'chat.v2', not {name!r}")
-    encoder_of(options)
-    origins_of(options.get("origins"))
-    for name, value in options.items():
-        kind = known[name]
-        if kind in (int, float) and (
-            isinstance(value, bool) or not isinstance(value, int if kind is int else int | float)
-        ):
-            what = "a whole number" if kind is int else "a number of seconds"
-            raise TypeError(f"{name} must be {what}, not {value!r}")
-    Settings(**{name: value for name, value in options.items() if name not in OWN and name != "origins"})
+        if name not in RULES:
+            raise TypeError(unknown("option", name, RULES, ELSEWHERE))
+    return {name: checked(name, value, RULES[name]) for name, value in options.items()}
 
 
 def encoder_of(options: Mapping[str, Any]) -> Encoder:
-    """What writes objects as `options` say. Raises TypeError, ValueError for a bad one."""
+    """What writes objects as `options`, which are checked, say."""
     own = {**OWN, **options}
-    formats, hook = own["formats"], own["encode"]
-    if isinstance(formats, str) or "json" not in formats or not set(formats) <= set(FORMATS):
-        raise ValueError(f"formats must be ('json', 'msgpack') or ('json',), not {formats!r}")
-    if hook is not None and not callable(hook):
-        raise TypeError(f"encode must be a function of one object, not {hook!r}")
-    return Encoder(hook=hook, msgpack="msgpack" in formats, decimal=own["decimal"], duration=own["duration"])
+    msgpack = "msgpack" in own["formats"]
+    return Encoder(hook=own["encode"], msgpack=msgpack, decimal=own["decimal"], duration=own["duration"])

@@ -11,6 +11,7 @@ from fanwire._loop import Callback, ends_task
 from fanwire.auth import Identity
 from fanwire.channel import Channel
 from fanwire.faults import Faults, Tasks
+from fanwire.values import told
 
 PREFIX = "presence:"
 """Before a channel's name: where its presence is published."""
@@ -231,13 +232,28 @@ def presence_patterns(channels: Mapping[str, Channel]) -> Sequence[str]:
 
 
 def rules_of(channels: Mapping[str, Channel]) -> list[ChannelRule]:
-    """What the engine is told of channels; those of presence are as they come, unless named themselves.
-
-    Raises TypeError for what is no ``Channel``.
-    """
-    for pattern, promise in channels.items():
-        if not isinstance(promise, Channel):
-            raise TypeError(f"channels[{pattern!r}] must be a Channel, not {type(promise).__name__}")
+    """What the engine is told of channels; those of presence are as they come, unless named themselves."""
     named = {pattern: promise for pattern, promise in channels.items() if pattern.startswith(PREFIX)}
     presences = dict.fromkeys(presence_patterns(channels), Channel())
     return [promise.rule(pattern) for pattern, promise in {**named, **(presences | named), **channels}.items()]
+
+
+def check_channels(channels: object) -> dict[str, Channel]:
+    """What ``Hub(channels)`` was given, as it is kept.
+
+    Raises:
+        TypeError: no mapping, a pattern that is no str, or a promise that is no ``Channel``.
+        InvalidChannel: no channel's name can match a pattern, or none that presence is told on.
+    """
+    example = "patterns of names, such as {'odds:*': Channel(history=10)}"
+    if channels is None:
+        return {}
+    if not isinstance(channels, Mapping):
+        raise TypeError(f"channels must be a mapping of {example}, not {told(channels)}")
+    for pattern, promise in channels.items():
+        if not isinstance(pattern, str):
+            raise TypeError(f"channels must have {example}, not the key {told(pattern)}")
+        if not isinstance(promise, Channel):
+            raise TypeError(f"channels[{told(pattern)}] must be Channel(...), not {told(promise)}")
+    rules_of(channels)
+    return dict(channels)

@@ -10,14 +10,14 @@ from fanwire.arguments import check_parameters
 from fanwire.auth import Identity, Request
 from fanwire.callbacks import Callbacks
 from fanwire.client import Client
-from fanwire.config.paths import dotted
 from fanwire.endpoint import Endpoint, M
 from fanwire.errors import ClientGone
 from fanwire.methods import Methods
-from fanwire.options import check_transports
+from fanwire.options import RULES, check_paths, read_path
 from fanwire.presence import PresenceChange
 from fanwire.relay.config import RelayConfig
 from fanwire.snapshots import SnapshotRule, check_snapshot
+from fanwire.values import checked, told
 
 # What each callback takes and gives; sync or async.
 Authenticate = TypeVar(
@@ -47,7 +47,7 @@ class Registering:
         only afterwards; at most ``openings_max`` async calls are at work at once.
         """
         self._may_register("authenticate", self._callbacks.authenticate)
-        self._callbacks.authenticate = checked("authenticate", function, ("request",))
+        self._callbacks.authenticate = callback_of("authenticate", function, ("request",))
         return function
 
     def authorize(self, function: Authorize) -> Authorize:
@@ -57,7 +57,7 @@ class Registering:
         A later denial is answered with an error, and the client's other channels stay. ``Hub.subscribe`` does not ask.
         """
         self._may_register("authorize", self._callbacks.authorize)
-        self._callbacks.authorize = checked("authorize", function, ("client", "channel"))
+        self._callbacks.authorize = callback_of("authorize", function, ("client", "channel"))
         return function
 
     def on_connect(self, function: OnConnect) -> OnConnect:
@@ -68,7 +68,7 @@ class Registering:
         a SignalR client with a Close message.
         """
         self._may_register("on_connect", self._callbacks.on_connect)
-        self._callbacks.on_connect = checked("on_connect", function, ("client",))
+        self._callbacks.on_connect = callback_of("on_connect", function, ("client",))
         return function
 
     def on_disconnect(self, function: OnDisconnect) -> OnDisconnect:
@@ -78,7 +78,7 @@ class Registering:
         ``on_connect`` turned away, nor for those that are still there when ``drain_timeout`` is over.
         """
         self._may_register("on_disconnect", self._callbacks.on_disconnect)
-        self._callbacks.on_disconnect = checked("on_disconnect", function, ("client", "gone"))
+        self._callbacks.on_disconnect = callback_of("on_disconnect", function, ("client", "gone"))
         return function
 
     def on_message(self, function: OnMessage) -> OnMessage:
@@ -88,7 +88,7 @@ class Registering:
         is logged and the client told ``{"error":"internal error"}``, or what a ``CallFailed`` or ``Refused`` says.
         """
         self._may_register("on_message", self._callbacks.on_message)
-        self._callbacks.on_message = checked("on_message", function, ("client", "data"))
+        self._callbacks.on_message = callback_of("on_message", function, ("client", "data"))
         return function
 
     def on_presence(self, function: OnPresence) -> OnPresence:
@@ -97,7 +97,7 @@ class Registering:
         Sync or async; changes of a quarter of a second come together, a channel's in their order.
         """
         self._may_register("on_presence", self._callbacks.on_presence)
-        self._callbacks.on_presence = checked("on_presence", function, ("change",))
+        self._callbacks.on_presence = callback_of("on_presence", function, ("change",))
         return function
 
     def snapshot(
@@ -115,7 +115,7 @@ class Registering:
         self._may_register(f"snapshot of {pattern!r}")
 
         def register(function: Snapshot) -> Snapshot:
-            callback = checked(f"snapshot of {pattern!r}", function, ("channel",))
+            callback = callback_of(f"snapshot of {pattern!r}", function, ("channel",))
             rule = SnapshotRule(pattern, callback, interval, timeout, event)
             self._callbacks.snapshots.append(rule)
             return function
@@ -145,23 +145,26 @@ class Registering:
                 what the option ``signalr_transports`` says.
 
         Raises:
-            ValueError: the path is taken, or there is no such transport.
+            TypeError: a path that is no str, or transports that are no list.
+            ValueError: the path is taken or none that a hub can have, or there is no such transport.
         """
-        check_transports(transports)
+        path = checked("endpoint's path", path, read_path)
+        chosen = checked("endpoint's transports", transports, RULES["signalr_transports"])
         self._may_register(f"endpoint {path!r}", self._callbacks.endpoints.get(path))
-        if transports is not None:
-            self._callbacks.transports[path] = tuple(transports)
+        check_paths([*self._callbacks.endpoints, path])
+        if chosen is not None:
+            self._callbacks.transports[path] = chosen
         methods = self._callbacks.endpoints[path] = Methods()
         return Endpoint(path, methods, self._may_register)
 
     def relay(self, config: RelayConfig) -> None:
         """Relay the clients of ``config.path`` to a backend; see ``fanwire.relay``. Before the hub serves.
 
-        Who may connect there is the backend's to say; this hub's callbacks are not asked about them. Raises ValueError
-        for what is wrong between the fields, and for a path that is taken.
+        Who may connect there is the backend's to say; this hub's callbacks are not asked about them. Raises TypeError
+        for what is no ``RelayConfig``, and ValueError for a path that is taken.
         """
-        for path, message in config.faults():
-            raise ValueError(f"relay {config.path}: {dotted(path)} {message}")
+        if not isinstance(config, RelayConfig):
+            raise TypeError(f"relay takes a RelayConfig(...), not {told(config)}")
         is_taken = config.path.casefold() in {path.casefold() for path in self._callbacks.endpoints}
         is_taken |= any(config.meets(relay) for relay in self._relays)
         self._may_register(f"a hub at {config.path!r}", config if is_taken else None)
@@ -174,7 +177,7 @@ class Registering:
             raise ValueError(f"{what} is registered already")
 
 
-def checked(what: str, function: Callable[..., Any], given: tuple[str, ...]) -> Callback:
+def callback_of(what: str, function: Callable[..., Any], given: tuple[str, ...]) -> Callback:
     """The callback. Raises TypeError for a function that cannot be called so, or whose body a call does not run."""
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         name = getattr(function, "__name__", function)

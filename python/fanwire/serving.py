@@ -14,17 +14,26 @@ import anyio
 
 from fanwire._engine import Encoder, Engine, Settings
 from fanwire._loop import Interrupt, Loop, background_tasks, spawn
-from fanwire.addresses import origins_of
 from fanwire.callbacks import Callbacks
 from fanwire.channel import Channel
 from fanwire.client import Link
 from fanwire.errors import HubStopped
 from fanwire.faults import Tasks
 from fanwire.logs import hub_log
-from fanwire.options import HANDSHAKE_TIMEOUT_S, OWN, TRANSPORTS, check_paths, encoder_of
+from fanwire.options import (
+    HANDSHAKE_TIMEOUT_S,
+    OWN,
+    PATHS_MAX,
+    RULES,
+    SHARDS_RULE,
+    TRANSPORTS,
+    check_paths,
+    encoder_of,
+)
 from fanwire.presence import presence_patterns, rules_of
 from fanwire.pump import PRESENCE_INTERVAL_S, Pump
 from fanwire.relay.config import RelayConfig
+from fanwire.values import checked
 from fanwire.wording import Wording
 
 STOPPED = "the hub was stopped: its serving has ended"
@@ -70,12 +79,15 @@ def plan(
     shards: int,
     options: Mapping[str, Any],
 ) -> Plan:
-    """What is to be served with `options`, which are checked. Raises TypeError and ValueError for a bad one."""
+    """What is to be served with `options`, which are checked.
+
+    Raises TypeError and ValueError for bad `shards`, and for what is wrong between options and what is registered.
+    """
+    checked("shards", shards, SHARDS_RULE)
     for methods in (callbacks.methods, *callbacks.endpoints.values()):
         methods.settle()
     merged: dict[str, Any] = {**OWN, **options}
     own = {name: merged.pop(name) for name in OWN}
-    merged["origins"] = origins_of(merged.get("origins"))
     own["handshake_timeout"] = merged.setdefault("handshake_timeout", HANDSHAKE_TIMEOUT_S)
     callbacks = replace(callbacks, subprotocols=frozenset(own["subprotocols"]))
     own["signalr_paths"] = [*own["signalr_paths"], *callbacks.endpoints]
@@ -83,10 +95,12 @@ def plan(
     hubs = len(own["signalr_paths"])
     chosen = dict.fromkeys(own["signalr_paths"], own["signalr_transports"] or TRANSPORTS) | callbacks.transports
     own["signalr_paths"] += [relay.path for relay in relays if relay.protocol == "signalr"]
+    if len(own["signalr_paths"]) > PATHS_MAX:
+        raise ValueError(f"there must be {PATHS_MAX} SignalR paths at most, not {len(own['signalr_paths'])}")
     if relays:
         merged.setdefault("outbox_bytes_max", RELAY_OUTBOX_BYTES_MAX)
     if merged.get("poller") is None:
-        merged["poller"] = os.environ.get("FANWIRE_POLLER") or None
+        merged["poller"] = checked("FANWIRE_POLLER", os.environ.get("FANWIRE_POLLER") or None, RULES["poller"])
     settings = Settings(
         shards=shards,
         channels=rules_of(channels),

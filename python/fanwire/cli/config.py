@@ -1,61 +1,69 @@
 """All settings of ``fanwire serve``: what a ``fanwire.toml`` may hold."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from itertools import combinations
 from pathlib import Path as File
-from typing import Annotated, Any, ClassVar, Literal, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal
 
-from fanwire._engine import Settings, matches
-from fanwire.channel import Channel
-from fanwire.config.kinds import Address, Boolean, Duration, Leaf, Limits, Mistake, Origins, count, duration, size, text
+from fanwire._engine import matches
+from fanwire.channel import AGE, PRESENCES, SIZE, Channel
+from fanwire.config.kinds import (
+    Address,
+    Boolean,
+    Duration,
+    Leaf,
+    Limits,
+    Origins,
+    Text,
+    choice,
+    count,
+    duration,
+    size,
+    text,
+)
 from fanwire.config.paths import Path
 from fanwire.config.reading import UNREAD, apart, read
 from fanwire.config.sources import Option, Sources
 from fanwire.errors import ConfigError
-from fanwire.options import OWN, Options, check_options, may_be_sent
+from fanwire.options import DRAIN_SPREAD, FORMATS, RULES, SHARDS_RULE, TRANSPORTS, may_be_sent
 from fanwire.relay.config import NEGOTIATE, RelayConfig
-
-SIZES = {"notsent_lowat"}
-"""Options that are bytes, besides those whose name says so."""
+from fanwire.values import TRUTH, Choice, Mistake, OrNone, Seconds, Whole
 
 
-def _as_engine_takes_it(name: str, leaf: Leaf) -> Leaf:
-    """The same, and within the range that the hub and the engine know."""
-
-    def check(value: Any) -> Any:
-        value = leaf.read(value)
-        try:
-            if name in OWN:
-                check_options({name: value})
-            else:
-                Settings(**{name: value})
-        except OverflowError as error:
-            raise Mistake("is out of range") from error
-        except ValueError as error:
-            must = str(error).partition("must ")[2].partition(", not ")[0]
-            raise Mistake(f"must {must}") from error
-        return value
-
-    return Leaf(check)
-
-
-def _kind_of_option(name: str, annotation: Any) -> Any:
-    """How an option of ``Hub(...)`` is written in the file."""
+def _kind_of_option(name: str) -> Any:
+    """How an option of ``Hub(...)`` is written in the file: with its range, and a unit where it has one."""
     if name == "origins":
         return Origins
-    if annotation is float:
-        return Annotated[float, _as_engine_takes_it(name, duration(is_bare_allowed=True))]
-    if annotation is int and (name in SIZES or "bytes" in name):
-        return Annotated[int, _as_engine_takes_it(name, size(is_bare_allowed=True))]
-    if annotation is int:
-        return Annotated[int, _as_engine_takes_it(name, count(0))]
-    if annotation is bool:
+    rule = RULES[name]
+    rule = rule.rule if isinstance(rule, OrNone) else rule
+    if isinstance(rule, Seconds):
+        return Annotated[float, duration(rule.least, rule.most, is_bare_allowed=True)]
+    if isinstance(rule, Whole) and rule.is_bytes:
+        return Annotated[int, size(rule.least, rule.most, is_bare_allowed=True)]
+    if isinstance(rule, Whole):
+        return Annotated[int, Leaf(partial(_read_whole, rule), rule)]
+    if rule is TRUTH:
         return Boolean
-    string = text("a string that is not empty")
-    if annotation in (str | None, str):
-        return Annotated[str, _as_engine_takes_it(name, string)]
-    return tuple[Annotated[str, string], ...]
+    if isinstance(rule, Choice):
+        return Annotated[str, choice(str(one) for one in rule.known if one is not None)]
+    if name in LISTS:
+        return tuple[Annotated[str, choice(LISTS[name])], ...]
+    return Annotated[str, Leaf(rule, rule)]
+
+
+LISTS = {"formats": FORMATS, "signalr_transports": TRANSPORTS}
+"""Options that are lists of names, and which those are."""
+
+
+def _read_whole(rule: Whole, value: Any) -> int:
+    """A number of things, or permissions. A variable may hold those as ``0o660``."""
+    if rule.is_octal and isinstance(value, Text) and re.fullmatch("0o[0-7]{1,8}", value):
+        value = int(value, 8)
+    number = count(0).read(value)
+    return rule(number) if rule.is_octal else int(count(rule.least, rule.most).read(number))
 
 
 ELSEWHERE = {
@@ -67,7 +75,7 @@ ELSEWHERE = {
     "encode": "is a function, and so an option of Hub(...) alone",
 }
 OPTIONS = Limits(
-    {name: _kind_of_option(name, hint) for name, hint in get_type_hints(Options).items() if name not in ELSEWHERE},
+    {name: _kind_of_option(name) for name in RULES if name not in ELSEWHERE},
     ELSEWHERE,
 )
 """The options of ``Hub(...)`` as the file has them, under ``[limits]``."""
@@ -86,7 +94,7 @@ class Listen:
 
     address: Address = "127.0.0.1:8000"
     """``HOST:PORT`` (port 0: any free one), ``[V6]:PORT`` or ``unix:PATH``; default ``127.0.0.1:8000``."""
-    shards: Annotated[int, _as_engine_takes_it("shards", count())] = 1
+    shards: Annotated[int, count(SHARDS_RULE.least, SHARDS_RULE.most)] = 1
     """Threads that own the connections; 1 to 64, default 1."""
 
 
@@ -102,8 +110,8 @@ def _read_presence(value: Any) -> bool | str:
     raise Mistake('must be true, false or "counts"')
 
 
-_some_time = duration(0.001)
-_some_bytes = size(1)
+_some_time = duration(AGE.least, AGE.most)
+_some_bytes = size(SIZE.least, SIZE.most)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +136,7 @@ class ChannelConfig:
     """How many bytes of them; default 16 MiB."""
     start: Literal["live", "keyframe", "history"] = "keyframe"
     """Where a new subscriber begins; default ``keyframe``."""
-    presence: Annotated[bool | str, Leaf(_read_presence)] = False
+    presence: Annotated[bool | str, Leaf(_read_presence, Choice(PRESENCES))] = False
     """Whether it is told, on ``presence:NAME``, who is there, or ``"counts"``, how many; default false."""
     presence_linger: Duration = 5.0
     """How long one who is gone may come back before that is told; default 5 s."""
@@ -144,11 +152,11 @@ class Drain:
     """The orderly end."""
 
     timeout: Duration = 3.0
-    """How long clients get to answer the close; default 3 s."""
-    spread: Duration = 4.0
-    """Over how long the closes are spread, so that not all clients come back at once; default 4 s: with `timeout` all
-    is over before ``docker stop`` kills, after 10 s."""
-    code: Annotated[int, Leaf(_check_close_code)] = 1000
+    """How long clients get to answer the close; 0 to a day, default 3 s."""
+    spread: Annotated[float, duration(DRAIN_SPREAD.least, DRAIN_SPREAD.most)] = 4.0
+    """Over how long the closes are spread, so that not all clients come back at once; 0 to an hour, default 4 s: with
+    `timeout` all is over before ``docker stop`` kills, after 10 s."""
+    code: Annotated[int, Leaf(_check_close_code, _check_close_code)] = 1000
     """The close code; default 1000."""
 
 
@@ -186,16 +194,16 @@ class ServeConfig:
         """What is wrong between the fields."""
         relays = (self._fault_of_path(*pair) for pair in combinations(range(len(self.relay)), 2))
         channels = (self._fault_of_pattern(*pair) for pair in combinations(range(len(self.channel)), 2))
-        limits = (self._fault_of_limit(name, value) for name, value in self.limits.items())
+        limits = (self._fault_of_limit(name, value) for name, value in self.limits.items() if name in LISTS)
         yield from _first_of_each(apart(self._fault_of_none(), *relays, *channels, *limits))
 
     def _fault_of_limit(self, name: str, value: Any) -> Iterator[tuple[Path, str]]:
-        if value is UNREAD:
+        if value is UNREAD or any(each is UNREAD for each in value):
             return
         try:
-            check_options({name: value})
-        except (TypeError, ValueError, OverflowError) as error:
-            yield ("limits", name), str(error).removeprefix(f"{name} ")
+            RULES[name](value)
+        except Mistake as mistake:
+            yield ("limits", name), f"{mistake.at} {mistake}".strip()
 
     def _fault_of_none(self) -> Iterator[tuple[Path, str]]:
         if not self.relay:

@@ -11,7 +11,21 @@ from ipaddress import ip_network
 from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlsplit
 
-from fanwire.addresses import ADDRESS_FORMS, ORIGIN_FORM, address_of, origins_of
+from fanwire.addresses import ORIGIN_FORM, origins_of, read_address
+from fanwire.values import (
+    COUNT_MAX,
+    DAY_S,
+    SHOWN_MAX,
+    SIZE_MAX,
+    TRUTH,
+    Choice,
+    Mistake,
+    Rule,
+    Seconds,
+    Whole,
+    WrongType,
+    concealed,
+)
 
 SECONDS = {"ms": "0.001", "s": "1", "m": "60", "h": "3600", "d": "86400"}
 BYTES = {
@@ -20,13 +34,7 @@ BYTES = {
     **{f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)},
     "kB": 1000,
 }
-SHOWN_MAX = 64
-"""Characters of a value that an error shows."""
 HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
-
-
-class Mistake(ValueError):
-    """What is wrong with a value: the end of a sentence that begins with the setting and the value."""
 
 
 class Text(str):
@@ -67,8 +75,7 @@ def shown(value: object) -> str:
         return str(value).lower()
     if not isinstance(value, str):
         return str(value)
-    text = re.sub(r"//[^/]*@", "//…@", value)
-    text = re.sub(r"(://[^?]*\?).+", r"\1…", text, flags=re.DOTALL)
+    text = concealed(value)
     text = text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
     return '"' + "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text) + '"'
 
@@ -77,8 +84,10 @@ def shown(value: object) -> str:
 class Leaf:
     """How one value is read."""
 
-    read: Callable[[Any], Any]
+    read: Rule
     """Takes the value as it was written and gives what it means; raises Mistake."""
+    take: Rule
+    """The same of a value that Python gives: a number of seconds, where a file has a text with a unit."""
     is_secret: bool = False
 
 
@@ -95,7 +104,7 @@ ONE_OR_MORE = "one or more"
 """Of a list: a single value stands for a list of one, and an empty list is an error."""
 
 
-def duration(least: float = 0.0, most: float = 86_400.0, *, is_bare_allowed: bool = False) -> Leaf:
+def duration(least: float = 0.0, most: float = DAY_S, *, is_bare_allowed: bool = False) -> Leaf:
     """Seconds, written with a unit; `is_bare_allowed`: a number is seconds."""
 
     def read(value: Any) -> float:
@@ -110,10 +119,10 @@ def duration(least: float = 0.0, most: float = 86_400.0, *, is_bare_allowed: boo
             raise Mistake(f"must be {duration_text(least)} to {duration_text(most)}")
         return seconds
 
-    return Leaf(read)
+    return Leaf(read, Seconds(least, most))
 
 
-def size(least: int = 0, most: int = 2**40, *, is_bare_allowed: bool = False) -> Leaf:
+def size(least: int = 0, most: int = SIZE_MAX, *, is_bare_allowed: bool = False) -> Leaf:
     """Bytes, written with a unit; `is_bare_allowed`: a number is bytes."""
 
     def read(value: Any) -> int:
@@ -129,10 +138,10 @@ def size(least: int = 0, most: int = 2**40, *, is_bare_allowed: bool = False) ->
             raise Mistake(f"must be {size_text(least)} to {size_text(most)}")
         return int(count)
 
-    return Leaf(read)
+    return Leaf(read, Whole(least, most, is_bytes=True))
 
 
-def count(least: int = 1, most: int = 2**31 - 1) -> Leaf:
+def count(least: int = 1, most: int = COUNT_MAX) -> Leaf:
     """A whole number of things, without a unit."""
 
     def read(value: Any) -> int:
@@ -144,14 +153,16 @@ def count(least: int = 1, most: int = 2**31 - 1) -> Leaf:
             raise Mistake(f"must be >= {least}" if value < least else f"must be <= {most}")
         return value
 
-    return Leaf(read)
+    return Leaf(read, Whole(least, most))
 
 
 def text(must: str, pattern: str = "", check: Callable[[str], object] | None = None) -> Leaf:
     """A string that matches `pattern` whole and passes `check`, which raises ValueError or Mistake."""
 
     def read(value: Any) -> str:
-        if not isinstance(value, str) or not re.fullmatch(pattern or ".+", value, re.DOTALL):
+        if not isinstance(value, str):
+            raise WrongType(f"must be {must}")
+        if not re.fullmatch(pattern or ".+", value, re.DOTALL):
             raise Mistake(f"must be {must}")
         try:
             if check:
@@ -162,11 +173,12 @@ def text(must: str, pattern: str = "", check: Callable[[str], object] | None = N
             raise Mistake(f"must be {must}") from error
         return str(value)
 
-    return Leaf(read)
+    return Leaf(read, read)
 
 
 def choice(known: Iterable[str]) -> Leaf:
     """One of a few strings."""
+    known = tuple(known)
     names = [f'"{name}"' for name in known]
     must = f"must be {', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else f"must be {names[0]}"
 
@@ -175,7 +187,7 @@ def choice(known: Iterable[str]) -> Leaf:
             raise Mistake(must)
         return str(value)
 
-    return Leaf(read)
+    return Leaf(read, Choice(known))
 
 
 def _read_boolean(value: Any) -> bool:
@@ -193,11 +205,15 @@ def _read_secret(value: Any) -> Secret:
     return Secret(str(value))
 
 
-def _read_address(value: Any) -> str:
+def _take_secret(value: Any) -> Secret:
+    if isinstance(value, Secret):
+        value = value.reveal()
+    if not isinstance(value, str):
+        raise WrongType("must be a Secret, or a string of visible ASCII")
     try:
-        return address_of(value)
-    except (TypeError, ValueError) as error:
-        raise Mistake(f"must be {ADDRESS_FORMS}") from error
+        return _read_secret(value)
+    except Mistake as mistake:
+        raise Mistake("must be a Secret, or a string of visible ASCII") from mistake
 
 
 def _read_origins(value: Any) -> tuple[str, ...]:
@@ -207,13 +223,10 @@ def _read_origins(value: Any) -> tuple[str, ...]:
     for each in given:
         try:
             origins_of([each])
-        except ValueError as error:
-            raise Mistake(f"must be {ORIGIN_FORM}; {shown(each)} is not") from error
-    try:
-        origins = origins_of(given)
-    except ValueError as error:
-        raise Mistake('must not have other origins beside "*", which lets all in') from error
-    return ("*",) if origins is None else tuple(origins)
+        except Mistake as mistake:
+            raise Mistake(f"must be {ORIGIN_FORM}; {shown(each)} is not") from mistake
+    origins = origins_of(given)
+    return ("*",) if origins is None else origins
 
 
 def _check_url(value: str) -> None:
@@ -243,10 +256,11 @@ def _number_and_unit(value: Any) -> tuple[Decimal | None, str]:
 
 
 def duration_text(seconds: float) -> str:
-    """``30s``, ``200ms``, ``24h``."""
+    """``30s``, ``200ms``, ``24h``, ``366d``."""
     if 0 < seconds < 1:
         return f"{seconds * 1000:g}ms"
-    units = ((unit, each) for unit, each in (("h", 3600), ("m", 60)) if seconds and seconds % each == 0)
+    longest = (("d", 86_400),) if seconds > 86_400 else ()
+    units = ((unit, each) for unit, each in (*longest, ("h", 3600), ("m", 60)) if seconds and seconds % each == 0)
     unit, each = next(units, ("s", 1))
     return f"{seconds / each:g}{unit}"
 
@@ -262,11 +276,13 @@ Duration: TypeAlias = Annotated[float, duration()]
 """Seconds, 0 to a day."""
 Interval: TypeAlias = Annotated[float, duration(0.1)]
 """Seconds, 0.1 to a day."""
+Pause: TypeAlias = Annotated[float, duration(0.01)]
+"""Seconds between two attempts, 0.01 to a day."""
 Size: TypeAlias = Annotated[int, size()]
 """Bytes, 0 to 1 TiB."""
 Count: TypeAlias = Annotated[int, count()]
 """A whole number of things, 1 or more."""
-Boolean: TypeAlias = Annotated[bool, Leaf(_read_boolean)]
+Boolean: TypeAlias = Annotated[bool, Leaf(_read_boolean, TRUTH)]
 Name: TypeAlias = Annotated[str, text("a name, not empty and without control characters", r"[^\x00-\x1f\x7f]{1,255}")]
 """A method's or target's."""
 Header: TypeAlias = Annotated[
@@ -283,7 +299,7 @@ Pointer: TypeAlias = Annotated[str, text("a JSON pointer such as /watch (RFC 690
 Url: TypeAlias = Annotated[
     str, text("an http, https, ws or wss URL such as http://127.0.0.1:5000/live", r"[!-~]+", _check_url)
 ]
-Address: TypeAlias = Annotated[str, Leaf(_read_address)]
-Origins: TypeAlias = Annotated[tuple[str, ...], Leaf(_read_origins)]
+Address: TypeAlias = Annotated[str, Leaf(read_address, read_address)]
+Origins: TypeAlias = Annotated[tuple[str, ...], Leaf(_read_origins, origins_of)]
 """``Origin`` values, one or more; ``"*"`` is all."""
-Hidden: TypeAlias = Annotated[Secret, Leaf(_read_secret, is_secret=True)]
+Hidden: TypeAlias = Annotated[Secret, Leaf(_read_secret, _take_secret, is_secret=True)]

@@ -16,10 +16,11 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fanwire.config.kinds import ONE_OR_MORE, Leaf, Limits, Mistake, Text, choice, shown
+from fanwire.config.kinds import ONE_OR_MORE, Leaf, Limits, Text, choice, shown
 from fanwire.config.paths import Path, variable
 from fanwire.config.sources import Sources
 from fanwire.errors import ConfigError
+from fanwire.values import Mistake
 
 T = TypeVar("T")
 
@@ -80,7 +81,7 @@ class _Reader:
         """A dataclass; what is wrong in it is ``UNREAD``."""
         if not isinstance(value, dict):
             return self.wrong(path, value, "must be a table")
-        kinds = _kinds(cls)
+        kinds = kinds_of(cls)
         later: Mapping[str, str] = getattr(cls, "LATER", {})
         self.unknown(value.keys() - kinds.keys(), list(kinds), path, later)
         found: dict[str, Any] = {}
@@ -90,14 +91,14 @@ class _Reader:
                 found[each.name] = self.read_value(kinds[each.name], value[each.name], at, value)
             elif each.default is MISSING and each.default_factory is MISSING:
                 found[each.name] = self.missing(kinds[each.name], at)
-        made = cls(**found)
+        made = _made(cls, found)
         for below, message in apart(made.faults()) if hasattr(made, "faults") else ():
             self.errors.append(self.sources.error((*path, *below), message))
         return made if later.keys().isdisjoint(value) else UNREAD  # it may be meant to be another kind of table
 
     def read_value(self, kind: Any, value: Any, path: Path, around: dict[str, Any]) -> Any:
         """Whatever the kind asks for; ``UNREAD`` if it is wrong."""
-        kind, marks = _unwrapped(kind)
+        kind, marks = unwrapped(kind)
         if get_origin(kind) is Literal:
             return self.read_leaf(choice(get_args(kind)), value, path)
         for mark in marks:
@@ -169,18 +170,19 @@ class _Reader:
         try:
             return leaf.read(value)
         except Mistake as mistake:
-            return self.wrong(path, value, str(mistake), is_shown=is_shown)
+            return self.wrong(path, value, str(mistake), is_shown=is_shown, told=mistake.told)
 
-    def wrong(self, path: Path, value: Any, message: str, *, is_shown: bool = True) -> Any:
+    def wrong(self, path: Path, value: Any, message: str, *, is_shown: bool = True, told: str = "") -> Any:
         """Take down that a value is wrong."""
-        self.errors.append(self.sources.error(path, f"is {shown(value)}, {message}" if is_shown else message))
+        message = f"is {told or shown(value)}, {message}" if is_shown else message
+        self.errors.append(self.sources.error(path, message))
         return UNREAD
 
     def missing(self, kind: Any, path: Path) -> Any:
         """Take down that a value is missing, and what it must be: what is said of a value of no kind at all."""
-        kind, marks = _unwrapped(kind)
+        kind, marks = unwrapped(kind)
         if get_origin(kind) is tuple:
-            marks = _unwrapped(get_args(kind)[0])[1]
+            marks = unwrapped(get_args(kind)[0])[1]
         must = ""
         for mark in marks:
             try:
@@ -204,13 +206,22 @@ class _Reader:
             self.errors.append(self.sources.error((*path, name), message))
 
 
+def _made(cls: type, found: Mapping[str, Any]) -> Any:
+    """The dataclass with these fields; it does not check them itself, as it does for a program: all has been told."""
+    made: Any = object.__new__(cls)
+    for each in fields(cls):
+        value = each.default_factory() if each.default_factory is not MISSING else each.default
+        object.__setattr__(made, each.name, found.get(each.name, value))
+    return made
+
+
 def paths_of(cls: type, path: Path = ()) -> Iterator[Path]:
     """The path of each setting that `cls` may hold; of lists of tables the first is named."""
-    for name, kind in _kinds(cls).items():
-        kind, marks = _unwrapped(kind)
+    for name, kind in kinds_of(cls).items():
+        kind, marks = unwrapped(kind)
         at: Path = (*path, name)
-        if get_origin(kind) is tuple and is_dataclass(_unwrapped(get_args(kind)[0])[0]):
-            kind, at = _unwrapped(get_args(kind)[0])[0], (*at, 0)
+        if get_origin(kind) is tuple and is_dataclass(unwrapped(get_args(kind)[0])[0]):
+            kind, at = unwrapped(get_args(kind)[0])[0], (*at, 0)
         if is_dataclass(kind):
             assert isinstance(kind, type)
             yield from paths_of(kind, at)
@@ -222,13 +233,13 @@ def paths_of(cls: type, path: Path = ()) -> Iterator[Path]:
 
 
 @cache
-def _kinds(cls: type) -> dict[str, Any]:
+def kinds_of(cls: type) -> dict[str, Any]:
     """The annotation of each field."""
     hints = get_type_hints(cls, include_extras=True)
     return {each.name: hints[each.name] for each in fields(cls)}
 
 
-def _unwrapped(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+def unwrapped(kind: Any) -> tuple[Any, tuple[Any, ...]]:
     """The kind without ``Annotated`` and ``| None``, and the marks that it has."""
     marks: tuple[Any, ...] = ()
     while True:

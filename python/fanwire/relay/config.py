@@ -1,11 +1,11 @@
 """The settings of one ``[[relay]]``. Times are seconds and sizes bytes here; the file writes them with units."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from fanwire._engine import Settings
+from fanwire.config.building import Built
 from fanwire.config.kinds import (
     ONE_OR_MORE,
     Boolean,
@@ -15,9 +15,9 @@ from fanwire.config.kinds import (
     HeaderPattern,
     Hidden,
     Interval,
-    Mistake,
     Name,
     Parameter,
+    Pause,
     Pointer,
     Proxy,
     Size,
@@ -26,18 +26,11 @@ from fanwire.config.kinds import (
 )
 from fanwire.config.paths import Path, dotted
 from fanwire.config.reading import Chosen, apart
-from fanwire.errors import ConfigError
+from fanwire.options import read_path
 from fanwire.relay.headers import UNIMPORTANT
+from fanwire.values import Mistake
 
-
-def _check_path(value: str) -> None:
-    try:
-        Settings(signalr_paths=[value])
-    except ValueError as error:
-        raise Mistake("must " + str(error).partition(": must ")[2]) from error
-
-
-ServedPath: TypeAlias = Annotated[str, text("a path such as /live", "/.*", _check_path)]
+ServedPath: TypeAlias = Annotated[str, text("a path such as /live", "/.*", read_path)]
 """What the engine takes as a path of clients."""
 
 NEGOTIATE = "/negotiate"
@@ -47,7 +40,7 @@ UNNAMED = 'looks as if protocol = "websocket" were missing'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CallShare:
+class CallShare(Built):
     """Calls of a SignalR backend that mean 'watch': clients that make equal ones share a lane."""
 
     subscribe: Name
@@ -61,7 +54,7 @@ class CallShare:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueryShare:
+class QueryShare(Built):
     """Connections to a WebSocket backend that watch the same: those of equal path and equal query parameters share."""
 
     LATER: ClassVar[Mapping[str, str]] = {
@@ -83,7 +76,7 @@ class QueryShare:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MessageShare:
+class MessageShare(Built):
     """Text messages to a WebSocket backend that mean 'watch': those of equal value, read as JSON, share a lane."""
 
     LATER: ClassVar[Mapping[str, str]] = dict.fromkeys(("snapshot", "fresh"), SIGNALR_ALONE)
@@ -99,7 +92,7 @@ Share: TypeAlias = CallShare | QueryShare | MessageShare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Everyone:
+class Everyone(Built):
     """What the backend sends to all its clients: taken from one lane, and given to each client once."""
 
     targets: tuple[Name, ...] = ()
@@ -109,7 +102,7 @@ class Everyone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Private:
+class Private(Built):
     """All other calls: they go over a connection of the client's own, a private lane."""
 
     idle: Duration = 60.0
@@ -123,8 +116,6 @@ class Private:
     """Connections that the pooled methods share; >= 1, default 4."""
     drop: tuple[Header, ...] = ()
     """Request headers of the client that are not passed on; all others that are end to end are; default none."""
-    forward: InitVar[object] = None
-    """There is none: all are forwarded."""
     rate: Count = 200
     """Private lanes opened in a second at most; the others wait in order; >= 1, default 200."""
     per_relay_max: Count = 10_000
@@ -133,13 +124,9 @@ class Private:
     LATER: ClassVar[Mapping[str, str]] = {"forward": FORWARD_IS_GONE}
     """A key of earlier versions, and what is said of it."""
 
-    def __post_init__(self, forward: object) -> None:
-        if forward is not None:
-            raise ConfigError(f"private.forward {FORWARD_IS_GONE}")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lanes:
+class Lanes(Built):
     """The shared connections to the backend: how many, as whom, and what happens when one is lost."""
 
     max: Count = 10_000
@@ -159,9 +146,9 @@ class Lanes:
     connect_timeout: Interval = 15.0
     """How long connecting may take, the handshake included: an equal part for each address of `upstream`; 0.1 s to a
     day, default 15 s."""
-    backoff_min: Interval = 0.2
-    """The pause before the first attempt to connect again, which doubles; 0.1 s to a day, default 0.2 s."""
-    backoff_max: Interval = 1.5
+    backoff_min: Pause = 0.2
+    """The pause before the first attempt to connect again, which doubles; 10 ms to a day, default 0.2 s."""
+    backoff_max: Pause = 1.5
     """The longest such pause; >= `backoff_min`, default 1.5 s: lanes are back at once when the backend is."""
     on_gap: Literal["nothing", "message", "close"] = "nothing"
     """What clients are told when a lane was lost and is back, as messages may be missing: ``message`` sends
@@ -195,7 +182,7 @@ def _share_of(share: Mapping[str, Any], relay: Mapping[str, Any]) -> type[Share]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RelayConfig:
+class RelayConfig(Built):
     """One path of clients, and the backend behind it."""
 
     path: ServedPath
@@ -285,7 +272,7 @@ class RelayConfig:
         if self.path.casefold().endswith(NEGOTIATE):
             yield ("path",), f'is "{self.path}", must not end in {NEGOTIATE}, which clients ask for below a path'
         try:
-            _check_path(self.path.casefold())  # the engine finds it whatever the case, before its own paths
+            read_path(self.path.casefold())  # the engine finds it whatever the case, before its own paths
         except Mistake as mistake:
             yield ("path",), f'is "{self.path}", {mistake}, whatever the case'
 

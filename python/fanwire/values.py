@@ -1,0 +1,199 @@
+"""What a setting may be where Python gives it: one rule each, which says what is wrong with another value. ✗ files.
+
+A rule is a function of the value. It gives what is kept, or raises ``Mistake``, whose text goes on where the setting's
+name ends. ``checked`` makes a TypeError or a ValueError of that, with name and value.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from math import inf
+from typing import Any, ClassVar, TypeAlias
+
+SHOWN_MAX = 64
+"""Characters of a value that an error shows."""
+COUNT_MAX = 2**31 - 1
+"""The most that a number of things may be."""
+SIZE_MAX = 2**40
+"""The most that a number of bytes may be: 1 TiB."""
+DAY_S = 86_400.0
+
+
+class Mistake(ValueError):
+    """What is wrong with a value: the end of a sentence that begins with the setting and, in a file, the value.
+
+    Args:
+        must: what is allowed: ``must be a whole number, 1 to 64``.
+        at: which part of the value it is about: ``[3]``.
+        told: how the value is shown, where that is not as Python or the file has it.
+    """
+
+    def __init__(self, must: str, at: str = "", told: str = "") -> None:
+        super().__init__(must)
+        self.at: str = at
+        self.told: str = told
+
+
+class WrongType(Mistake):
+    """The value is of a type that the setting never has."""
+
+
+Rule: TypeAlias = Callable[[Any], Any]
+"""Takes what was given and gives what it means; raises Mistake."""
+
+
+def concealed(text: str) -> str:
+    """A text without the users, passwords and queries of the URLs in it, which may be secret."""
+    text = re.sub(r"//[^/]*@", "//…@", text)
+    return re.sub(r"(://[^?]*\?).+", r"\1…", text, flags=re.DOTALL)
+
+
+def told(value: object) -> str:
+    """A value as an error shows it: as Python writes it, short, on one line and without what may be secret in it."""
+    try:
+        text = concealed(ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value))
+    except Exception:  # a repr that fails, or an int of more digits than Python writes
+        return f"one of type {type(value).__name__}"
+    text = " ".join(text.split())
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
+
+
+def checked(name: str, value: object, rule: Rule, *, is_shown: bool = True) -> Any:
+    """What `rule` makes of `value`. Raises TypeError and ValueError, which name the setting, the value and the rule."""
+    try:
+        return rule(value)
+    except Mistake as mistake:
+        kind = TypeError if isinstance(mistake, WrongType) else ValueError
+        given = f", not {mistake.told or told(value)}" if is_shown else ""
+        raise kind(f"{name}{mistake.at} {mistake}{given}") from None
+
+
+def unknown(what: str, name: str, known: Iterable[str], elsewhere: Mapping[str, str]) -> str:
+    """What is said of a setting that there is not: where it belongs, or the nearest one; `what` has no such."""
+    if name in elsewhere:
+        return f"{name} is no {what}: it {elsewhere[name]}"
+    nearest = get_close_matches(name, known, 1) or get_close_matches(name.lower(), known, 1)
+    return f"unknown {what} {name!r}" + (f"; the nearest known one is {nearest[0]!r}" if nearest else "")
+
+
+class Named:
+    """The base of a dataclass of settings: an argument that it does not have is told with the nearest one."""
+
+    __slots__ = ()
+    LATER: ClassVar[Mapping[str, str]] = {}
+    """Arguments of others, and of earlier or later versions, with what is said of each."""
+
+    def __new__(cls, *_: object, **given: object) -> Any:
+        """Raises TypeError for an argument that there is not."""
+        known = getattr(cls, "__dataclass_fields__", {})
+        for name in given.keys() - known.keys():
+            raise TypeError(f"{cls.__name__}: {unknown('argument', name, known, cls.LATER)}")
+        return super().__new__(cls)
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """A number of seconds, `least` to `most`."""
+
+    least: float = 0.0
+    most: float = DAY_S
+
+    def __call__(self, value: Any) -> float:
+        bounds = f"{_plain(self.least)} or more" if self.most == inf else f"{_plain(self.least)} to {_plain(self.most)}"
+        must = f"must be a number of seconds, {bounds}"
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise WrongType(must)
+        if not self.least <= value <= self.most or (isinstance(value, int) and value.bit_length() > 1000):
+            raise Mistake(must)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole number, `least` to `most`."""
+
+    least: int = 1
+    most: int = COUNT_MAX
+    is_bytes: bool = False
+    is_octal: bool = False
+    """Whether it is written as permissions are."""
+
+    def __call__(self, value: Any) -> int:
+        if self.is_octal:
+            must = f"must be permissions, {self.least:#o} to {self.most:#o}"
+        else:
+            must = f"must be a whole number{' of bytes' * self.is_bytes}, {self.least:,} to {self.most:,}"
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise WrongType(must)
+        if not self.least <= value <= self.most:
+            raise Mistake(must, told=f"{value:#o}" if self.is_octal else "")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of a few values: texts, booleans, None."""
+
+    known: tuple[object, ...]
+
+    def __call__(self, value: Any) -> Any:
+        *others, last = map(repr, self.known)
+        must = f"must be {', '.join(others)} or {last}" if others else f"must be {last}"
+        are_texts = isinstance(value, str)
+        alike = [one for one in self.known if (isinstance(one, str) if are_texts else type(one) is type(value))]
+        if not alike:  # 1 is no True
+            raise WrongType(must)
+        if value not in alike:
+            raise Mistake(must)
+        return value
+
+
+TRUTH = Choice((True, False))
+
+
+@dataclass(frozen=True, slots=True)
+class OrNone:
+    """None, or what `rule` takes."""
+
+    rule: Rule
+
+    def __call__(self, value: Any) -> Any:
+        if value is None:
+            return None
+        try:
+            return self.rule(value)
+        except Mistake as mistake:
+            or_none = "" if mistake.at else " or None"
+            raise type(mistake)(f"{mistake}{or_none}", mistake.at, mistake.told) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A list, tuple or other collection, each of whose elements `each` takes; kept as a tuple."""
+
+    each: Rule
+    what: str
+    """What it is a list of, such as ``paths``."""
+    is_empty_allowed: bool = True
+
+    def __call__(self, value: Any) -> tuple[Any, ...]:
+        must = f"must be a {'' if self.is_empty_allowed else 'non-empty '}list of {self.what}"
+        if isinstance(value, str | bytes | bytearray | memoryview | Mapping) or not isinstance(value, Iterable):
+            raise WrongType(must)
+        given = tuple(value)
+        if not given and not self.is_empty_allowed:
+            raise Mistake(must)
+        return tuple(part(index, one, self.each) for index, one in enumerate(given))
+
+
+def part(index: object, value: object, rule: Rule) -> Any:
+    """What `rule` makes of an element. Raises Mistake, which tells where it is."""
+    try:
+        return rule(value)
+    except Mistake as mistake:
+        raise type(mistake)(str(mistake), f"[{index!r}]{mistake.at}", mistake.told or told(value)) from None
+
+
+def _plain(number: float) -> str:
+    return f"{int(number):,}" if number == int(number) else f"{number:,g}"
