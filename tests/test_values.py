@@ -119,6 +119,21 @@ def test_a_path_and_transports_of_an_endpoint_are_refused_by_name() -> None:
             hub.endpoint(path)
 
 
+def test_a_path_of_the_hub_s_own_is_refused_to_others_where_they_are_named() -> None:
+    says = r"a hub at '/SignalR' and one at '/signalr' would hide each other; .* Hub\(signalr_paths=\(\)\) has none"
+    with pytest.raises(ValueError, match=says):
+        fanwire.Hub().endpoint("/SignalR")
+    with pytest.raises(ValueError, match=says):
+        fanwire.Hub().relay(RelayConfig(path="/SignalR", upstream="http://a"))
+    assert fanwire.Hub(signalr_paths=()).endpoint("/SignalR").path == "/SignalR"
+
+
+def test_times_of_a_snapshot_are_refused_by_name() -> None:
+    for name in ("interval", "timeout"):
+        made = accepted(name, lambda value, name=name: fanwire.Hub().snapshot("*", **{name: value}))  # type: ignore[misc]
+        assert len(made) == 1  # 5
+
+
 def relay_with(table: Any) -> RelayConfig:
     """A relay that has it in its place."""
     if isinstance(table, RelayConfig):
@@ -338,6 +353,24 @@ def test_the_page_of_settings_has_each_default_and_range_as_the_code_has_it() ->
         assert ends, (name, span)
         if rule.most != inf:
             assert [number(*ends.groups("")[:2]), number(*ends.groups("")[2:])] == [rule.least, rule.most], (name, span)
+
+
+def test_check_asks_the_kernel_for_an_io_uring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused:
+        def __init__(self, settings: Settings) -> None:
+            self.stop = list
+
+        def start(self) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("fanwire.cli.config.Engine", Refused)
+    file = tmp_path / "fanwire.toml"
+    relay = '[[relay]]\npath = "/live"\nupstream = "http://127.0.0.1:5000/live"\n'
+    file.write_text(relay + '[limits]\npoller = "uring"\n')
+    with pytest.raises(ExceptionGroup) as raised:
+        settings(file, {}, {})
+    says = 'fanwire.toml:5: limits.poller is "uring", which this kernel does not allow: Operation not permitted'
+    assert str(raised.value.exceptions[0]).endswith(says)
 
 
 # What `fanwire check` lets through, `fanwire serve` can serve

@@ -25,7 +25,7 @@ from fanwire.client import Client, Link
 from fanwire.deliveries import Delivery
 from fanwire.errors import HubStopped
 from fanwire.logs import hub_log
-from fanwire.options import Options, check_options
+from fanwire.options import OWN, Options, check_options
 from fanwire.presence import check_channels
 from fanwire.registering import Registering
 from fanwire.relay.stats import RelayStats
@@ -47,8 +47,8 @@ class Hub(Registering):
     """
 
     def __init__(self, channels: Mapping[str, Channel] | None = None, **options: Unpack[Options]) -> None:
-        super().__init__()
         self._options = check_options(options)
+        super().__init__(self._options.get("signalr_paths", OWN["signalr_paths"]))
         self._channels = check_channels(channels)
         self._life: Life | None = None
         # Guards _is_serving: two threads may try to serve the same hub.

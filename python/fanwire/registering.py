@@ -34,7 +34,9 @@ Snapshot = TypeVar("Snapshot", bound=Callable[[str], object])
 class Registering:
     """The registering half of a ``Hub``: decorators, each for use before it serves."""
 
-    def __init__(self) -> None:
+    def __init__(self, own_paths: Sequence[str]) -> None:
+        # Where the hub's own methods are, unless serve says otherwise.
+        self._own_paths = own_paths
         self._callbacks = Callbacks()
         self._relays: list[RelayConfig] = []
         self._is_serving = False
@@ -151,7 +153,7 @@ class Registering:
         path = checked("endpoint's path", path, read_path)
         chosen = checked("endpoint's transports", transports, RULES["signalr_transports"])
         self._may_register(f"endpoint {path!r}", self._callbacks.endpoints.get(path))
-        check_paths([*self._callbacks.endpoints, path])
+        self._check_apart(path)
         if chosen is not None:
             self._callbacks.transports[path] = chosen
         methods = self._callbacks.endpoints[path] = Methods()
@@ -168,7 +170,16 @@ class Registering:
         is_taken = config.path.casefold() in {path.casefold() for path in self._callbacks.endpoints}
         is_taken |= any(config.meets(relay) for relay in self._relays)
         self._may_register(f"a hub at {config.path!r}", config if is_taken else None)
+        if config.protocol == "signalr":
+            self._check_apart(config.path)
         self._relays.append(config)
+
+    def _check_apart(self, path: str) -> None:
+        try:
+            check_paths([*self._own_paths, *self._callbacks.endpoints, path])
+        except ValueError as error:
+            hint = f"; the hub's own paths are {self._own_paths!r}, Hub(signalr_paths=()) has none"
+            raise ValueError(f"{error}{hint}") from error
 
     def _may_register(self, what: str, before: object = None) -> None:
         if self._is_serving:

@@ -9,6 +9,7 @@ from fanwire._engine import Engine, SnapshotWanted, matches
 from fanwire._loop import Callback, ends_task, finish
 from fanwire.faults import Faults, Tasks
 from fanwire.logs import hub_log
+from fanwire.values import Seconds, checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +115,9 @@ INTERVAL_MAX = 3600.0
 
 
 def check_snapshot(interval: float, timeout: float) -> None:
-    """Raises ValueError for times that are out of range."""
+    """Raises TypeError and ValueError for what is no time, or out of range."""
     for name, value in (("interval", interval), ("timeout", timeout)):
-        if not 0 < value <= INTERVAL_MAX:
-            raise ValueError(f"{name} must be > 0 and <= {INTERVAL_MAX:g} seconds, not {value}")
+        checked(name, value, Seconds(0.001, INTERVAL_MAX))
 
 
 def _none_of(channel: str) -> str:

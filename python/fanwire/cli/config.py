@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path as File
 from typing import Annotated, Any, ClassVar, Literal
 
-from fanwire._engine import matches
+from fanwire._engine import Engine, Settings, matches
 from fanwire.channel import AGE, PRESENCES, SIZE, Channel
 from fanwire.config.kinds import (
     Address,
@@ -21,6 +21,7 @@ from fanwire.config.kinds import (
     choice,
     count,
     duration,
+    shown,
     size,
     text,
 )
@@ -29,6 +30,7 @@ from fanwire.config.reading import UNREAD, apart, read
 from fanwire.config.sources import Option, Sources
 from fanwire.errors import ConfigError
 from fanwire.options import DRAIN_SPREAD, FORMATS, RULES, SHARDS_RULE, TRANSPORTS, may_be_sent
+from fanwire.presence import PREFIX as PRESENCE
 from fanwire.relay.config import NEGOTIATE, RelayConfig
 from fanwire.values import TRUTH, Choice, Mistake, OrNone, Seconds, Whole
 
@@ -146,6 +148,14 @@ class ChannelConfig:
         promised = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "pattern"}
         return Channel(**promised)
 
+    def faults(self) -> Iterator[tuple[Path, str]]:
+        """What is wrong between the fields."""
+        if self.presence:
+            try:
+                matches(f"{PRESENCE}{self.pattern}", "")
+            except ValueError:
+                yield ("pattern",), f'is {shown(self.pattern)}, too long for its presence to be told on "{PRESENCE}…"'
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
@@ -195,7 +205,7 @@ class ServeConfig:
         relays = (self._fault_of_path(*pair) for pair in combinations(range(len(self.relay)), 2))
         channels = (self._fault_of_pattern(*pair) for pair in combinations(range(len(self.channel)), 2))
         limits = (self._fault_of_limit(name, value) for name, value in self.limits.items() if name in LISTS)
-        yield from _first_of_each(apart(self._fault_of_none(), *relays, *channels, *limits))
+        yield from _first_of_each(apart(self._fault_of_none(), *relays, *channels, *limits, self._fault_of_poller()))
 
     def _fault_of_limit(self, name: str, value: Any) -> Iterator[tuple[Path, str]]:
         if value is UNREAD or any(each is UNREAD for each in value):
@@ -204,6 +214,17 @@ class ServeConfig:
             RULES[name](value)
         except Mistake as mistake:
             yield ("limits", name), f"{mistake.at} {mistake}".strip()
+
+    def _fault_of_poller(self) -> Iterator[tuple[Path, str]]:
+        if self.limits.get("poller") != "uring":
+            return
+        engine = Engine(Settings(poller="uring"))
+        try:
+            engine.start()
+        except OSError as error:
+            yield ("limits", "poller"), f'is "uring", which this kernel does not allow: {error.strerror or error}'
+        finally:
+            engine.stop()
 
     def _fault_of_none(self) -> Iterator[tuple[Path, str]]:
         if not self.relay:

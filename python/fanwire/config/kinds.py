@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from ipaddress import ip_network
+from ipaddress import IPv6Address, ip_network
 from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -233,7 +233,11 @@ def _check_url(value: str) -> None:
     url = urlsplit(value)
     if "@" in url.netloc:
         raise Mistake("must not hold a user or a password: they belong into a header of the lanes")
-    if url.scheme not in ("http", "https", "ws", "wss") or not url.hostname or url.fragment or url.port == 0:
+    if url.scheme not in ("http", "https", "ws", "wss") or url.fragment or url.port == 0 or url.netloc.endswith(":"):
+        raise ValueError
+    if "[" in url.netloc:
+        IPv6Address(url.hostname or "")
+    elif not re.fullmatch(r"[\w.-]+", url.hostname or ""):
         raise ValueError
 
 
