@@ -35,7 +35,7 @@ PYTHON_LAYERS = [
     ["config.reading"],
     ["config.building"],
     ["relay.headers"],
-    ["relay.config", "relay.queries", "relay.shared", "relay.stats", "relay.timing", "relay.upstreams"],
+    ["relay.blame", "relay.config", "relay.queries", "relay.shared", "relay.stats", "relay.timing", "relay.upstreams"],
     ["relay.admission", "relay.broadcast", "relay.lane", "relay.servers"],
     ["relay.plain_admission", "relay.plain_lane", "relay.private", "relay.unsubscribing"],
     ["relay.client", "relay.plain_private", "relay.pool"],

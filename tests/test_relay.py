@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from time import monotonic
 from typing import Any
 
 import anyio
@@ -178,6 +179,59 @@ async def test_what_the_log_has_lost_is_asked_for_again_and_only_newcomers_see_i
         backend.odds("m", 21)
         assert await messages(first, 21) == [("Odds", 21)]
         assert backend.watched == ["m", "m"]
+
+
+async def joined(stack: AsyncExitStack, address: str, last: Any) -> list[Any]:
+    """What who comes now begins with, up to this."""
+    late = await stack.enter_async_context(hub_client(address, PATH))
+    await late.send({"type": 1, "invocationId": "1", "target": "Watch", "arguments": ["m"]})
+    seen = await messages(late, last)
+    assert seen.pop(0) == ("Welcome", "hello")
+    return seen
+
+
+async def test_nobody_begins_with_what_is_older_than_fresh(hub: fanwire.Hub, backend: Backend) -> None:
+    share = CallShare(subscribe="Watch", snapshot="Snapshot", fresh=0.0)
+    async with relayed(backend, hub, share=(share,)) as (address, _), AsyncExitStack() as stack:
+        first = await watching(stack, address, "m")
+        backend.odds("m", 1, 2)
+        await messages(first, 2)
+        assert await joined(stack, address, 2) == [("Snapshot", 2)]
+        assert backend.watched == ["m", "m"]
+        backend.odds("m", 3)
+        assert await messages(first, 3) == [("Odds", 3)], "the newer snapshot is newcomers' alone"
+
+
+async def test_a_snapshot_that_came_by_itself_is_as_fresh_as_one_that_was_asked_for(
+    hub: fanwire.Hub, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share = CallShare(subscribe="Watch", snapshot="Odds", fresh=60.0)
+    async with relayed(backend, hub, share=(share,)) as (address, _), AsyncExitStack() as stack:
+        first = await watching(stack, address, "m")
+        backend.odds("m", 1)
+        await messages(first, 1)
+        monkeypatch.setattr("fanwire.relay.lane.monotonic", lambda: monotonic() + 61)
+        assert await joined(stack, address, 1) == [("Odds", 1)]
+        assert backend.watched == ["m"]
+
+
+async def test_when_more_messages_came_than_a_newcomer_is_to_get_a_newer_snapshot_is_fetched(
+    hub: fanwire.Hub, backend: Backend
+) -> None:
+    share = CallShare(subscribe="Watch", snapshot="Snapshot", snapshot_messages_max=2)
+    async with relayed(backend, hub, share=(share,)) as (address, _), AsyncExitStack() as stack:
+        first = await watching(stack, address, "m")
+        backend.odds("m", 1, 2)
+        await messages(first, 2)
+        assert await joined(stack, address, 2) == [("Snapshot", 0), ("Odds", 1), ("Odds", 2)]
+        assert backend.watched == ["m"]
+        backend.odds("m", 3)
+        await messages(first, 3)
+        assert await joined(stack, address, 3) == [("Snapshot", 3)]
+        assert await joined(stack, address, 3) == [("Snapshot", 3)]
+        assert backend.watched == ["m", "m"], "one call for all that come after it"
+        backend.odds("m", 4)
+        assert await messages(first, 4) == [("Odds", 4)]
 
 
 async def test_without_a_snapshot_a_newcomer_starts_live_and_the_result_is_refreshed(

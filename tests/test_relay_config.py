@@ -111,6 +111,10 @@ def test_what_is_wrong_with_shares_of_signalr_is_told(tmp_path: Path, line: str,
         ('{ query = ["m"], unsubscribe = "/w" }', [f"share[0].unsubscribe {EXCLUDES}"]),
         ('{ query = ["m"], snapshot = "S" }', ['share[0].snapshot belongs to protocol = "signalr"']),
         ('{ subscribe = "/w", fresh = "1s" }', ['share[0].fresh belongs to protocol = "signalr"']),
+        (
+            '{ subscribe = "/w", snapshot_messages_max = 9 }',
+            ['share[0].snapshot_messages_max belongs to protocol = "signalr"'],
+        ),
         ('{ query = ["m", "n", "m"] }', ['share[0].query[2] is "m", which is query[0] already']),
         ("{ query = [] }, { query = [] }", ["share[1].query comes behind share[0], which has all connections already"]),
         (

@@ -383,18 +383,20 @@ async def test_a_call_that_ends_its_lane_is_told_and_no_other_lane_has_part_in_i
         await until(lambda: len(hub.relay_stats()[0].lanes) == 1)
 
 
+def once(session: Session, message: dict[str, Any]) -> None:
+    """A backend that ends a connection which subscribes twice."""
+    if session.watched:
+        session.say(CLOSE)
+        session.end()
+    else:
+        answer(session, message)
+
+
 @pytest.mark.anyio
 async def test_a_lane_that_cannot_ask_again_for_newcomers_does_it_once(
     hub: fanwire.Hub, backend: ScriptedBackend
 ) -> None:
     """Those who watch must not have a gap each time that somebody comes."""
-
-    def once(session: Session, message: dict[str, Any]) -> None:
-        if session.watched:
-            session.say(CLOSE)
-            session.end()
-        else:
-            answer(session, message)
 
     backend.answer = once
     plain = CallShare(subscribe="Watch", fresh=0.0)
@@ -417,30 +419,16 @@ async def test_a_lane_that_cannot_ask_again_for_newcomers_does_it_once(
 
 
 @pytest.mark.anyio
-async def test_what_goes_wrong_when_one_leaves_is_not_what_others_are_answered(
+async def test_who_comes_late_to_such_a_lane_gets_what_is_there_however_old(
     hub: fanwire.Hub, backend: ScriptedBackend
 ) -> None:
-    """The answer to leaving is learned with one client's arguments: where those are bad, with another's."""
-    kept: list[tuple[Session, dict[str, Any]]] = []
-
-    def end_at_bad(session: Session, message: dict[str, Any]) -> None:
-        if message.get("target") == "Unwatch" and message["arguments"] == ["bad"]:
-            kept.append((session, message))
-        else:
-            answer(session, message)
-
-    backend.answer = end_at_bad
-    async with (
-        relayed(hub, config(backend)) as address,
-        AsyncExitStack() as stack,
-    ):
-        stranger, honest = [await stack.enter_async_context(hub_client(address, PATH)) for _ in range(2)]
-        assert (await watch(stranger, "bad"), await watch(honest)) == ("bad", "m")
-        await raw(stranger, '["bad"]', "Unwatch", "2")
-        await until(lambda: kept)
-        await raw(honest, '["m"]', "Unwatch", "2")
-        await honest.send({"type": 1, "invocationId": "3", "target": "Echo", "arguments": [3]})
-        assert (await honest.receive())["result"] == 3, "what went before has had its turn"
-        kept[0][0].end()
-        assert (await ended(stranger))["error"].endswith("The backend has not answered.")
-        assert (await ended(honest)) == {"type": 3, "invocationId": "2", "result": "m"}
+    backend.answer = once
+    old = CallShare(subscribe="Watch", snapshot="Snapshot", fresh=0.0)
+    async with relayed(hub, config(backend, share=(old,))) as address, AsyncExitStack() as stack:
+        first, unlucky, late = [await stack.enter_async_context(hub_client(address, PATH)) for _ in range(3)]
+        assert await watch(first) == "m"
+        assert await watch(unlucky) == FAILED + LOST
+        await until(lambda: hub.relay_stats()[0].lanes[0].state == "live")
+        assert await watch(late) == "m"
+        odds(backend, "m", 1)
+        assert await numbers(late, 1) == [1]

@@ -344,7 +344,8 @@ class Upstream:
     session: int
     kind: str
     """``opened``; ``unreached`` (`text`, `status`: a URL that failed); ``completion`` (`id`, `outcome`, `body`);
-    ``item`` (`id`, `body`); ``welcome`` (`id` is the target, `body` the record); ``unnamed`` (`id` is the target);
+    ``item`` (`id`, `body`); ``welcome`` (`id` is the target, `body` the record); ``unnamed``
+    and ``came`` (`id` is the target: the first of it over the broadcast lane or a lane);
     ``idle``; ``drained``; ``negotiated`` (`status`, 0 without an answer, and `body`); ``closed``, the last (`text`,
     `status`, `said`, `may_reconnect`, `was_open`, `pending`)."""
     id: str
@@ -553,10 +554,18 @@ class Engine:
         """Keep a lane's messages for who joins late, from its newest snapshot on; None: no longer."""
     def await_snapshot(self, lane: str, awaits: bool = True) -> None:
         """Keep the lane's next snapshot for newcomers and show it to nobody else; or no longer."""
-    def join_lane(self, connection: int, lane: str, is_subscribed: bool = False) -> bool:
+    def join_lane(
+        self,
+        connection: int,
+        lane: str,
+        is_subscribed: bool = False,
+        messages_max: int | None = None,
+        age_max: float | None = None,
+    ) -> bool:
         """Subscribe a client to a lane, behind what is kept of it; one that `is_subscribed` begins once more there.
 
-        False when that is lost, and nothing was done.
+        False when that is lost, or more than `messages_max` came since its snapshot, or that is older than `age_max`
+        seconds or not there: then nothing was done.
         """
     def join_live(self, connection: int, lane: str) -> None:
         """Subscribe to a lane from here on, whatever was kept of it."""

@@ -35,6 +35,7 @@ ServedPath: TypeAlias = Annotated[str, text("a path such as /live", "/.*", read_
 
 NEGOTIATE = "/negotiate"
 SIGNALR_ALONE = 'belongs to protocol = "signalr"'
+LATE = ("snapshot", "fresh", "snapshot_messages_max")
 FORWARD_IS_GONE = "is no more: all end-to-end headers are forwarded, private.drop names exceptions"
 UNNAMED = 'looks as if protocol = "websocket" were missing'
 
@@ -50,7 +51,11 @@ class CallShare(Built):
     snapshot: Name | None = None
     """The target whose newest message a late joiner gets first."""
     fresh: Duration = 5.0
-    """How long the result of a `subscribe` is given to late joiners, where there is no `snapshot`; default 5 s."""
+    """How old what a late joiner begins with may be: the `snapshot`, or without one the result of `subscribe`. Where it
+    is older the backend is asked again, for newcomers alone, and once for all that come meanwhile; default 5 s."""
+    snapshot_messages_max: Count = 256
+    """Messages since the `snapshot` that a late joiner is given at most; when more came the backend is asked for a
+    newer one, as above; >= 1, default 256."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +66,7 @@ class QueryShare(Built):
         **dict.fromkeys(
             ("subscribe", "unsubscribe"), "and query exclude each other: each has a [[relay.share]] of its own"
         ),
-        **dict.fromkeys(("snapshot", "fresh"), SIGNALR_ALONE),
+        **dict.fromkeys(LATE, SIGNALR_ALONE),
     }
     """Keys of the other shares, and what is said of them here."""
 
@@ -79,7 +84,7 @@ class QueryShare(Built):
 class MessageShare(Built):
     """Text messages to a WebSocket backend that mean 'watch': those of equal value, read as JSON, share a lane."""
 
-    LATER: ClassVar[Mapping[str, str]] = dict.fromkeys(("snapshot", "fresh"), SIGNALR_ALONE)
+    LATER: ClassVar[Mapping[str, str]] = dict.fromkeys(LATE, SIGNALR_ALONE)
     """Keys of the other shares, and what is said of them here."""
 
     subscribe: Pointer

@@ -21,6 +21,7 @@ from fanwire.budget import ENTRY_BYTES, Budget
 from fanwire.errors import LimitReached
 from fanwire.faults import Tasks
 from fanwire.logs import relay_log
+from fanwire.relay.blame import is_said
 from fanwire.relay.config import CallShare
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.stats import shortened
@@ -176,13 +177,8 @@ class Lane(Owner):
         if self.state is State.LIVE:
             self._call_off()  # it lingers no longer
         is_next = client.id not in self._waits_of  # else this call is behind its others
-        if self.state is State.LIVE and is_next and self._is_fresh() and self._join(client):
+        if self.state is State.LIVE and is_next and self._join_at_once(client):
             assert self._outcome is not None  # it is live
-            client.complete(call, self._outcome)
-            return
-        if self.state is State.LIVE and is_next and not self._asks_again:
-            assert self._outcome is not None  # it is live
-            self._join_late(client)
             client.complete(call, self._outcome)
             return
         self.terms.lingering.pop(self, None)
@@ -233,18 +229,29 @@ class Lane(Owner):
             del self._waits_of[one.client.id]
         return one
 
-    def _is_fresh(self) -> bool:
-        """Whether the newest outcome will do: with a snapshot the log is newer than any outcome."""
-        return self.share.snapshot is not None or monotonic() - self._outcome_at < self.share.fresh
+    def _join_at_once(self, client: Watcher) -> bool:
+        """Subscribe the client with what is there; False where the backend is to be asked for something newer."""
+        share, is_new = self.share, monotonic() - self._outcome_at < self.share.fresh
+        if share.snapshot is None:
+            if is_new and self._join(client):
+                return True
+        # Newer than an answer that is new enough the backend's next one would not be.
+        elif self._join(client, share.snapshot_messages_max, None if is_new else share.fresh):
+            return True
+        if self._asks_again:
+            return False
+        if not self._join(client):
+            self._join_late(client)
+        return True
 
-    def _join(self, client: Watcher) -> bool:
+    def _join(self, client: Watcher, messages_max: int | None = None, age_max: float | None = None) -> bool:
         """Subscribe the client, from the newest snapshot on; one that watches begins once more there, as it would at
-        the backend. False when the snapshot is not there any more: then nothing has changed.
+        the backend. False when the snapshot is not there any more, or over these bounds: then nothing has changed.
         """
         is_again = client.id in self.watchers
         if is_again and self.share.snapshot is None:
             return True
-        if not self.terms.engine.join_lane(client.id, self.name, is_again):
+        if not self.terms.engine.join_lane(client.id, self.name, is_again, messages_max, age_max):
             return False
         self.watchers[client.id] = client
         return True
@@ -423,7 +430,7 @@ class Lane(Owner):
     def closed(self, event: Upstream) -> None:
         """The session is over: the lane is down, unless nobody needs it."""
         self._session = None
-        is_blamed = self._call is not None and event.said and bool(event.text)
+        is_blamed = self._call is not None and is_said(event)
         self._forget_call()
         if self.state is State.CLOSED:
             return

@@ -2,11 +2,11 @@
 
 Each client counts its calls from 0, so they get numbers of the pool's own on their way out, and their old ones back.
 
-A call at which the backend ends the connection must not take others' calls with it, and which one it was nobody says.
-So all that a lost connection leaves unanswered are made once more, one by one, each with the connection to itself. One
-that loses it again is the one: it fails, and its client's others go over the client's own connection from then on.
-That holds the others up, so none has the connection to itself for long, and only a few that are slow: the rest go over
-their clients' own connections.
+A call at which the backend ends the connection must not take others' calls with it (``blame``), and which one it was
+nobody says. So all that a lost connection leaves unanswered are made once more, one by one, each with the connection
+to itself. One that loses it again is the one: it fails, and its client's others go over the client's own connection
+from then on. That holds the others up, so none has the connection to itself for long, and only a few that are slow: the
+rest go over their clients' own connections.
 """
 
 from collections import OrderedDict
@@ -19,6 +19,7 @@ from fanwire._loop import ends_task
 from fanwire.budget import ENTRY_BYTES, Budget
 from fanwire.faults import Tasks
 from fanwire.logs import relay_log
+from fanwire.relay.blame import ALONE_S, SLOW_MAX
 from fanwire.relay.lane import LOST, UNREACHABLE, Asked
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.timing import Delay
@@ -27,10 +28,6 @@ from fanwire.texts import INTERNAL_ERROR, name_of
 
 AT_WORK_MAX = 8_192
 """Calls that one connection has and has not answered; more wait here. Half of what would end the session."""
-ALONE_S = 1.0
-"""How long a call that was made again has the connection to itself, at most."""
-SLOW_MAX = 3
-"""Calls that may use up that time, after one loss; what is left of them then goes over the clients' own connections."""
 LOSSES_MAX = 3
 """How often a call is made again at all."""
 

@@ -2,21 +2,26 @@
 
 The first time that a client leaves, a connection of its own subscribes and unsubscribes as the client did, and what the
 second call gave is from then on what clients of this share and protocol are answered, whatever their arguments. Where
-that went wrong nothing is learned: who left that lane is answered without a result, as it has left all the same, and
-others who wait are asked for once more, with arguments of their own.
+that goes wrong it is the fault of that call alone (``blame``): who made it is told, and the next one's arguments are
+tried. One that takes its time has others tried beside it. Whose own call was not tried in time is answered without a
+result, as it has left all the same.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from time import monotonic
+from typing import Protocol
 
 from fanwire._engine import Upstream
+from fanwire._loop import ends_task
 from fanwire.budget import ENTRY_BYTES, Budget
 from fanwire.faults import Tasks
 from fanwire.logs import relay_log
-from fanwire.relay.lane import NOT_ANSWERED, UNREACHABLE, Asked, Lane, Outcome
+from fanwire.relay.blame import ALONE_S, SLOW_MAX, is_said
+from fanwire.relay.lane import LOST, NOT_ANSWERED, UNREACHABLE, Asked, Lane, Outcome
+from fanwire.relay.shared import SharedCall
 from fanwire.relay.timing import Delay
 from fanwire.relay.upstreams import Owner, Target, Upstreams
+from fanwire.texts import INTERNAL_ERROR
 
 
 class Leaving(Protocol):
@@ -40,14 +45,15 @@ class Void:
     body: bytes = b""
 
 
-class Waiting(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Waiting:
     """A call whose answer is not known yet."""
 
     client: Leaving
     lane: Lane
     call: Asked
-    is_again: bool
-    """Whether it waited already for one that failed."""
+    until: float
+    """When it has waited for long enough, by the monotonic clock."""
 
     @property
     def cost(self) -> int:
@@ -56,113 +62,222 @@ class Waiting(NamedTuple):
 
 
 class Probe(Owner):
-    """A connection that subscribes, unsubscribes and is closed."""
+    """A connection that subscribes and unsubscribes as who left this lane did, and carries nothing else."""
 
-    def __init__(
-        self, upstreams: Upstreams, tasks: Tasks, target: Target, lane: Lane, ask_again: Callable[[Waiting], None]
-    ) -> None:
-        self._upstreams = upstreams
-        self._is_open = False
-        self.outcome: Outcome | None = None
-        self.is_over = False
-        self.waiting: list[Waiting] = []
-        self._lane = lane
-        self._ask_again = ask_again
-        self._session = upstreams.open(self, target, lane.call.protocol, ("calls",))
+    def __init__(self, question: "Question", client: Leaving, lane: Lane) -> None:
+        self.lane = lane
+        self.client: Leaving | None = client
+        """Whose call it is, while that is there."""
+        self.is_open = False
+        self.is_slow = False
+        """It has had its time: others need not wait for it."""
+        self._question = question
+        self._session = question.upstreams.open(self, question.target, lane.call.protocol, ("calls",))
         self._invoke("1", lane.call.method)
-        self._timeout = Delay(tasks, target.connect_timeout, self._give_up)
+        self._timeout = Delay(question.tasks, question.target.connect_timeout, self.fail)
+        self._alone: Delay | None = None
 
-    def answer(self, one: Waiting) -> None:
-        """Answer a client, once the outcome is known."""
-        if self.outcome is not None:
-            one.client.complete(one.call, self.outcome)
-        elif one.client.budget.charge(one.cost):
-            self.waiting.append(one)
-        else:  # it has left all the same
-            one.client.complete(one.call, Void())
+    def is_for(self, one: Waiting) -> bool:
+        """Whether it is this one's call that is tried, or one of this one's client, which has no two at a time."""
+        return one.client is self.client or one.lane.call == self.lane.call
 
     def _invoke(self, id: str, method: str) -> None:
-        self._upstreams.send(self._session, self._lane.call._replace(method=method).record(id))
+        self._question.upstreams.send(self._session, self.lane.call._replace(method=method).record(id))
 
     def opened(self, event: Upstream) -> None:
         """The backend has shaken hands."""
-        self._is_open = True
+        self.is_open = True
+        self._alone = Delay(self._question.tasks, ALONE_S, self._let_others)
+
+    def _let_others(self) -> None:
+        self.is_slow = True
+        self._question.slowed(self)
 
     def completed(self, event: Upstream) -> None:
         """The second call tells; it waits for the first, as a backend may deal with several at once."""
         if event.outcome == "error":
-            relay_log.warning(
-                "%s: what it answers to %s could not be learned", self._lane, self._lane.share.unsubscribe
-            )
+            relay_log.warning("%s: what it answers to %s could not be learned", self.lane, self.lane.share.unsubscribe)
             self._fail(Void())
         elif event.id == "1":
-            self._invoke("2", self._lane.share.unsubscribe or "")
-            return
+            self._invoke("2", self.lane.share.unsubscribe or "")
         else:
-            self.outcome = event
-            self.is_over = True
-            for one in self._take_all():
-                self._tell(one, event)
-        self._upstreams.close(self._session)
+            self.close()
+            self._question.settled(self, event)
 
     def closed(self, event: Upstream) -> None:
-        """It is over; without an outcome those who wait are told that it could not be had."""
-        self._timeout.call_off()
-        self._fail()
+        """It is over without an outcome."""
+        self._call_off()
+        self._question.failed(self, LOST if self.is_open else UNREACHABLE, is_guilty=is_said(event))
 
     def fail(self) -> None:
-        """Nothing is learned."""
-        self._give_up()
+        """It is given up."""
+        self._fail(NOT_ANSWERED if self.is_open else UNREACHABLE)
 
-    def _give_up(self) -> None:
-        self._fail()
-        self._upstreams.close(self._session)
+    def _fail(self, outcome: Outcome | str) -> None:
+        self.close()
+        self._question.failed(self, outcome, is_guilty=True)
 
-    def _take_all(self) -> list[Waiting]:
-        waiting, self.waiting = self.waiting, []
-        for one in waiting:
-            one.client.budget.release(one.cost)
-        return waiting
+    def close(self) -> None:
+        """End it: what it still says is for nobody."""
+        self._call_off()
+        self._question.upstreams.close(self._session)
 
-    def _fail(self, outcome: Outcome | None = None) -> None:
-        """It went wrong with these arguments: who left the same lane is told, the others are asked for once more."""
-        self.is_over = True
-        for one in self._take_all():
-            if self._is_open and not one.is_again and one.lane.call != self._lane.call:
-                self._ask_again(one._replace(is_again=True))
-            else:
-                self._tell(one, outcome)
+    def _call_off(self) -> None:
+        self._timeout.call_off()
+        if self._alone is not None:
+            self._alone.call_off()
 
-    def _tell(self, one: Waiting, outcome: Outcome | None) -> None:
-        with self._upstreams.faults.contained("relay.unsubscribe", "a client could not be answered"):
-            if outcome is not None:
-                one.client.complete(one.call, outcome)
-            else:
-                one.client.failed(one.call, NOT_ANSWERED if self._is_open else UNREACHABLE)
+
+class Question:
+    """What clients of one share and protocol are answered: asked for one by one until there is an answer."""
+
+    def __init__(self, upstreams: Upstreams, tasks: Tasks, target: Target) -> None:
+        self.upstreams, self.tasks, self.target = upstreams, tasks, target
+        self._outcome: Outcome | None = None
+        # In the order in which their calls are tried.
+        self._waiting: list[Waiting] = []
+        self._probes: list[Probe] = []
+        # Calls at which a connection was lost, and the backend did not say why.
+        self._suspects: set[SharedCall] = set()
+        self._patience: Delay | None = None
+
+    def answer(self, client: Leaving, lane: Lane, call: Asked) -> None:
+        """Answer a client that has left a lane, once the outcome is known."""
+        one = Waiting(client, lane, call, monotonic() + self.target.connect_timeout)
+        if self._outcome is not None:
+            client.complete(call, self._outcome)
+        elif client.budget.charge(one.cost):
+            self._waiting.append(one)
+            self._go_on()
+        else:  # it has left all the same
+            client.complete(call, Void())
+
+    def gone(self, client: Leaving) -> None:
+        """A client is gone: its calls are for nobody."""
+        if self._waiting or self._probes:
+            self._keep([one for one in self._waiting if one.client is not client])
+            calls = {one.lane.call for one in self._waiting}
+            for probe in [probe for probe in self._probes if probe.client is client]:
+                probe.client = None
+                if probe.lane.call not in calls:  # nor does anybody else wait for what it says
+                    self._probes.remove(probe)
+                    probe.close()
+            self._go_on()
+
+    def _keep(self, waiting: list[Waiting]) -> None:
+        """No others wait any more."""
+        self._waiting = waiting
+        if self._suspects:
+            self._suspects.intersection_update([one.lane.call for one in waiting])
+        self._be_patient()
+
+    def _go_on(self) -> None:
+        """Have the next one tried, unless one is that may still answer for all."""
+        while len(self._probes) < SLOW_MAX and all(probe.is_slow for probe in self._probes):
+            one = next((one for one in self._waiting if not any(probe.is_for(one) for probe in self._probes)), None)
+            if one is None:
+                break
+            try:
+                self._probes.append(Probe(self, one.client, one.lane))
+            except BaseException as error:  # it is this call's trouble alone
+                if ends_task(error):
+                    raise
+                self.upstreams.faults.note("relay.unsubscribe", error, "%s: its backend could not be asked", one.lane)
+                self._tell_of(one.lane.call, INTERNAL_ERROR)
+        self._be_patient()
+
+    # What the probes say
+
+    def slowed(self, probe: Probe) -> None:
+        """A call takes its time: another one is tried beside it, of another client if there is one."""
+        self._put_back(probe.lane.call)
+        self._go_on()
+
+    def settled(self, probe: Probe, outcome: Outcome) -> None:
+        """The answer is known."""
+        self._outcome = outcome
+        probes, self._probes = self._probes, []
+        for other in probes:
+            if other is not probe:
+                other.close()
+        self._tell(self._waiting, outcome)
+
+    def failed(self, probe: Probe, outcome: Outcome | str, *, is_guilty: bool) -> None:
+        """Nothing is learned of this one."""
+        if probe not in self._probes:  # it was given up
+            return
+        self._probes.remove(probe)
+        call = probe.lane.call
+        if not probe.is_open:  # so it is for all
+            self._tell(self._waiting, outcome)
+        elif is_guilty or call in self._suspects:
+            if outcome == LOST:
+                relay_log.warning("%s: the backend ended the connection as it was left", probe.lane)
+            self._put_back(call)
+            self._tell_of(call, outcome)
+        else:
+            self._suspects.add(call)
+            self._put_back(call)
+        self._go_on()
+
+    def _put_back(self, call: SharedCall) -> None:
+        """Whoever made this call comes last, with all else that it has called: others are not to wait for that."""
+        callers = {id(one.client) for one in self._waiting if one.lane.call == call}
+        self._waiting.sort(key=lambda one: id(one.client) in callers)
+
+    def _tell_of(self, call: SharedCall, outcome: Outcome | str) -> None:
+        """Answer those who made this call."""
+        self._tell([one for one in self._waiting if one.lane.call == call], outcome)
+
+    def _tell(self, those: list[Waiting], outcome: Outcome | str) -> None:
+        told = set(those)
+        self._keep([one for one in self._waiting if one not in told])
+        for one in those:
+            with self.upstreams.faults.contained("relay.unsubscribe", "a client could not be answered"):
+                one.client.budget.release(one.cost)
+                if isinstance(outcome, str):
+                    one.client.failed(one.call, outcome)
+                else:
+                    one.client.complete(one.call, outcome)
+
+    # Time
+
+    def _untried(self) -> list[Waiting]:
+        """Those whose call is not being tried: who made one that is hears what becomes of that."""
+        tried = {probe.lane.call for probe in self._probes}
+        return [one for one in self._waiting if one.lane.call not in tried]
+
+    def _be_patient(self) -> None:
+        """Have those whose turn does not come answered in time, whatever becomes of the others' calls."""
+        untried = self._untried()
+        if not untried and self._patience is not None:
+            self._patience.call_off()
+            self._patience = None
+        elif untried and self._patience is None:
+            wait = max(0.0, min(one.until for one in untried) - monotonic())
+            self._patience = Delay(self.tasks, wait, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        self._patience, now = None, monotonic()
+        self._tell([one for one in self._untried() if one.until <= now], Void())
 
 
 class Answers:
     """By share and protocol."""
 
     def __init__(self, upstreams: Upstreams, tasks: Tasks, target: Target) -> None:
-        self._upstreams = upstreams
-        self._tasks = tasks
-        self._target = target
-        self._probes: dict[tuple[str, str], Probe] = {}
+        self._terms = upstreams, tasks, target
+        self._questions: dict[tuple[str, str], Question] = {}
 
     def answer(self, client: Leaving, lane: Lane, call: Asked) -> None:
         """Answer a client that has left a lane as the backend would have."""
-        self._answer(Waiting(client, lane, call, is_again=False))
+        key = (lane.call.method, lane.call.protocol)
+        question = self._questions.get(key)
+        if question is None:
+            question = self._questions[key] = Question(*self._terms)
+        question.answer(client, lane, call)
 
     def gone(self, client: Leaving) -> None:
         """A client is gone: its calls are for nobody."""
-        for probe in self._probes.values():
-            if probe.waiting:
-                probe.waiting = [one for one in probe.waiting if one.client is not client]
-
-    def _answer(self, one: Waiting) -> None:
-        key = (one.lane.call.method, one.lane.call.protocol)
-        probe = self._probes.get(key)
-        if probe is None or (probe.is_over and probe.outcome is None):
-            probe = self._probes[key] = Probe(self._upstreams, self._tasks, self._target, one.lane, self._answer)
-        probe.answer(one)
+        for question in self._questions.values():
+            question.gone(client)

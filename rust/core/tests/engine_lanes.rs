@@ -3,6 +3,7 @@ mod support;
 
 use std::net::TcpStream;
 
+use fanwire_core::channel::KeptBounds;
 use fanwire_core::messages::{ConnectionId, Event};
 use fanwire_core::protocol::signalr::HubProtocol;
 use fanwire_core::{Audience, Engine, HubSettings, Settings};
@@ -11,6 +12,9 @@ use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Message, WebSocket};
 
 type Client = WebSocket<MaybeTlsStream<TcpStream>>;
+
+/// However much and old.
+const ANY: KeptBounds = KeptBounds { messages_max: None, age_ns_max: None };
 
 fn hub(settings: Settings) -> Settings {
     let hubs = HubSettings { paths: vec!["/live".to_owned()], relayed: vec![0], ..HubSettings::default() };
@@ -55,12 +59,12 @@ fn who_joins_late_gets_the_newest_snapshot_and_everything_after_it() {
         engine.keep("l", Some(1_000)).expect("runs");
         append(&engine, &[b"early\x1e", b"S1\x1e", b"a\x1e"], &[1]);
         let (mut first, id) = client(&engine, &address, "json");
-        assert!(engine.join_lane(id, "l", false).expect("runs"));
+        assert!(engine.join_lane(id, "l", false, ANY).expect("runs"));
         append(&engine, &[b"b\x1e"], &[]);
         assert_eq!(read_until(&mut first, "b\u{1e}"), "S1\u{1e}a\u{1e}b\u{1e}");
         let (mut second, id) = client(&engine, &address, "json");
         append(&engine, &[b"S2\x1e", b"c\x1e"], &[0]);
-        assert!(engine.join_lane(id, "l", false).expect("runs"));
+        assert!(engine.join_lane(id, "l", false, ANY).expect("runs"));
         append(&engine, &[b"d\x1e"], &[]);
         assert_eq!(read_until(&mut first, "d\u{1e}"), "S2\u{1e}c\u{1e}d\u{1e}");
         assert_eq!(read_until(&mut second, "d\u{1e}"), "S2\u{1e}c\u{1e}d\u{1e}");
@@ -78,19 +82,36 @@ fn what_is_lost_is_said_and_a_snapshot_for_newcomers_is_theirs_alone() {
         let (engine, address) = start(hub(settings));
         engine.keep("l", Some(8)).expect("runs");
         let (mut first, id) = client(&engine, &address, "json");
-        assert!(engine.join_lane(id, "l", false).expect("runs"));
+        assert!(engine.join_lane(id, "l", false, ANY).expect("runs"));
         append(&engine, &[b"S1\x1e", b"12345678\x1e"], &[0]);
         let (mut second, newcomer) = client(&engine, &address, "json");
-        assert!(!engine.join_lane(newcomer, "l", false).expect("runs"));
+        assert!(!engine.join_lane(newcomer, "l", false, ANY).expect("runs"));
         let (mut third, impatient) = client(&engine, &address, "json");
         engine.join_live(impatient, "l").expect("runs");
         engine.await_snapshot("l", true).expect("runs");
         append(&engine, &[b"S2\x1e", b"x\x1e"], &[0]);
-        assert!(engine.join_lane(newcomer, "l", false).expect("runs"));
+        assert!(engine.join_lane(newcomer, "l", false, ANY).expect("runs"));
         append(&engine, &[b"y\x1e"], &[]);
         assert_eq!(read_until(&mut first, "y\u{1e}"), "S1\u{1e}12345678\u{1e}x\u{1e}y\u{1e}");
         assert_eq!(read_until(&mut second, "y\u{1e}"), "S2\u{1e}x\u{1e}y\u{1e}");
         assert_eq!(read_until(&mut third, "y\u{1e}"), "x\u{1e}y\u{1e}");
+    });
+}
+
+#[test]
+fn what_is_over_a_newcomers_bounds_is_not_given_and_is_not_lost() {
+    on_each_poller(|settings| {
+        let (engine, address) = start(hub(settings));
+        engine.keep("l", Some(1_000)).expect("runs");
+        append(&engine, &[b"S1\x1e", b"a\x1e", b"b\x1e"], &[0]);
+        let (mut late, id) = client(&engine, &address, "json");
+        for bounds in [KeptBounds { messages_max: Some(1), ..ANY }, KeptBounds { age_ns_max: Some(0), ..ANY }] {
+            eventually("time goes on", || !engine.join_lane(id, "l", false, bounds).expect("runs"));
+        }
+        let hour_ns = 3_600_000_000_000;
+        let most = KeptBounds { messages_max: Some(2), age_ns_max: Some(hour_ns) };
+        assert!(engine.join_lane(id, "l", false, most).expect("runs"));
+        assert_eq!(read_until(&mut late, "b\u{1e}"), "S1\u{1e}a\u{1e}b\u{1e}");
     });
 }
 
@@ -101,12 +122,12 @@ fn who_joins_once_more_begins_at_the_snapshot_or_stays_where_it_is() {
         engine.keep("l", Some(8)).expect("runs");
         append(&engine, &[b"S1\x1e", b"a\x1e"], &[0]);
         let (mut client, id) = client(&engine, &address, "json");
-        assert!(engine.join_lane(id, "l", false).expect("runs"));
-        assert!(engine.join_lane(id, "l", true).expect("runs"));
+        assert!(engine.join_lane(id, "l", false, ANY).expect("runs"));
+        assert!(engine.join_lane(id, "l", true, ANY).expect("runs"));
         append(&engine, &[b"b\x1e"], &[]);
         assert_eq!(read_until(&mut client, "b\u{1e}"), "S1\u{1e}a\u{1e}S1\u{1e}a\u{1e}b\u{1e}");
         append(&engine, &[b"12345678\x1e"], &[]);
-        assert!(!engine.join_lane(id, "l", true).expect("runs"));
+        assert!(!engine.join_lane(id, "l", true, ANY).expect("runs"));
         append(&engine, &[b"c\x1e"], &[]);
         assert_eq!(read_until(&mut client, "c\u{1e}"), "12345678\u{1e}c\u{1e}");
     });
@@ -165,7 +186,7 @@ fn a_plain_websocket_that_is_relayed_is_opened_as_the_application_says_and_its_m
         engine.append_messages("f", &[message(true, b"early"), message(false, b"")]).expect("runs");
         engine.accept_relayed(id, Some("b")).expect("runs");
         engine.send_messages(id, &[message(true, b"first")]).expect("runs");
-        assert!(engine.join_lane(id, "f", false).expect("runs"));
+        assert!(engine.join_lane(id, "f", false, ANY).expect("runs"));
         engine.append_messages("f", &[message(true, b"late")]).expect("runs");
         let (mut client, response) = connecting.join().expect("connected");
         assert_eq!(response.headers()["sec-websocket-protocol"], "b");

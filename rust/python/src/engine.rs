@@ -2,7 +2,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use fanwire_core::channel::{Origin, Publication};
+use fanwire_core::channel::{KeptBounds, Origin, Publication};
 use fanwire_core::messages::{ConnectionId, Header, Reply};
 use fanwire_core::protocol::signalr::{HubMessage, Outcome};
 use fanwire_core::protocol::{Format, Payload};
@@ -313,9 +313,26 @@ impl Engine {
         self.0.await_snapshot(lane, awaits).map_err(|error| to_pyerr(py, error))
     }
 
-    #[pyo3(signature = (connection, lane, is_subscribed = false))]
-    fn join_lane(&self, py: Python<'_>, connection: u64, lane: &str, is_subscribed: bool) -> PyResult<bool> {
-        self.0.join_lane(ConnectionId::from_bits(connection), lane, is_subscribed).map_err(|error| to_pyerr(py, error))
+    #[pyo3(signature = (connection, lane, is_subscribed = false, messages_max = None, age_max = None))]
+    fn join_lane(
+        &self,
+        py: Python<'_>,
+        connection: u64,
+        lane: &str,
+        is_subscribed: bool,
+        messages_max: Option<usize>,
+        age_max: Option<f64>,
+    ) -> PyResult<bool> {
+        let age_max = age_max.map(|age_max| seconds("age_max", age_max)).transpose()?;
+        let age_ns_max = age_max.map(|age_max| u64::try_from(age_max.as_nanos()).unwrap_or(u64::MAX));
+        self.0
+            .join_lane(
+                ConnectionId::from_bits(connection),
+                lane,
+                is_subscribed,
+                KeptBounds { messages_max, age_ns_max },
+            )
+            .map_err(|error| to_pyerr(py, error))
     }
 
     fn join_live(&self, py: Python<'_>, connection: u64, lane: &str) -> PyResult<()> {

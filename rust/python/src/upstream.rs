@@ -75,6 +75,7 @@ impl Upstream {
             UpstreamEvent::Welcome { target, record } => {
                 (made.kind, made.id, made.body) = ("welcome", target, bytes(&record));
             }
+            UpstreamEvent::Came { target } => (made.kind, made.id) = ("came", target),
             UpstreamEvent::Unnamed { target } => (made.kind, made.id) = ("unnamed", target),
             UpstreamEvent::Idle => made.kind = "idle",
             UpstreamEvent::Drained => made.kind = "drained",

@@ -215,6 +215,13 @@ pub enum UpstreamEvent {
         /// All of it, with separator or length.
         record: Vec<u8>,
     },
+    /// The first record of a target: of each that the route names, and of the first 16 others. On [`Route::Lane`], where
+    /// those of `everyone` are dropped; and on [`Route::Broadcast`] of what is in `everyone`. It may come before what
+    /// the server sent earlier.
+    Came {
+        /// The target.
+        target: String,
+    },
     /// The first record of a target that is in neither set, of the first 1,024 such targets. On [`Route::Broadcast`] only.
     Unnamed {
         /// The target.

@@ -19,7 +19,10 @@ const NO_RESULT: &str = "Client didn't provide a result.";
 const REPLIES_BYTES_MAX: usize = 64 * 1024;
 
 /// How many unnamed targets are reported.
-const UNNAMED_MAX: usize = 1024;
+const UNNAMED_MAX: u16 = 1024;
+
+/// How many targets that a lane's route does not name are reported.
+const CAME_MAX: u16 = 16;
 
 /// Why a session can't go on after what came.
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +55,10 @@ struct Desk {
     records: Vec<Bytes>,
     /// Which of them are snapshots.
     keyframes: Vec<usize>,
-    /// Hashes of the targets reported as unnamed.
-    unnamed: HashSet<u64>,
+    /// Hashes of the targets that were reported.
+    targets: HashSet<u64>,
+    /// How many of those the route does not name.
+    others: u16,
     /// Answers of ours to the server.
     replies: Vec<u8>,
 }
@@ -66,7 +71,8 @@ impl Inbox {
             protocol,
             records: Vec::new(),
             keyframes: Vec::new(),
-            unnamed: HashSet::new(),
+            targets: HashSet::new(),
+            others: 0,
             replies: Vec::new(),
         };
         Self { protocol, record_bytes_max, receiver, cut: Vec::new(), desk }
@@ -169,10 +175,14 @@ impl Desk {
     fn take_publication(&mut self, target: &str, whole: Bytes, ending: &Ending) {
         match &self.route {
             Route::Lane { everyone, snapshot, .. } => {
-                if everyone.contains(target) {
+                let (is_for_all, is_snapshot) = (everyone.contains(target), snapshot.as_deref() == Some(target));
+                if self.is_new(target, is_for_all || is_snapshot, CAME_MAX) {
+                    ending.report(UpstreamEvent::Came { target: target.to_owned() });
+                }
+                if is_for_all {
                     return;
                 }
-                if snapshot.as_deref() == Some(target) {
+                if is_snapshot {
                     self.keyframes.push(self.records.len());
                 }
                 self.records.push(whole);
@@ -181,10 +191,13 @@ impl Desk {
                 let (is_for_all, is_welcome) = (everyone.contains(target), welcome.contains(target));
                 if is_for_all {
                     self.records.push(whole.clone());
+                    if self.is_new(target, true, UNNAMED_MAX) {
+                        ending.report(UpstreamEvent::Came { target: target.to_owned() });
+                    }
                 }
                 if is_welcome {
                     self.report(UpstreamEvent::Welcome { target: target.to_owned(), record: whole.to_vec() }, ending);
-                } else if !is_for_all && self.is_new(target) {
+                } else if !is_for_all && self.is_new(target, false, UNNAMED_MAX) {
                     self.report(UpstreamEvent::Unnamed { target: target.to_owned() }, ending);
                 }
             }
@@ -234,10 +247,15 @@ impl Desk {
         matches!(self.route, Route::Private { .. })
     }
 
-    /// Whether a target was not seen before; those beyond the bound were.
-    fn is_new(&mut self, target: &str) -> bool {
+    /// Whether a target was not seen before; of those that the route does not name, those beyond the bound were.
+    fn is_new(&mut self, target: &str, is_named: bool, others_max: u16) -> bool {
+        if !is_named && self.others >= others_max {
+            return false;
+        }
         let mut hasher = DefaultHasher::new();
         target.hash(&mut hasher);
-        self.unnamed.len() < UNNAMED_MAX && self.unnamed.insert(hasher.finish())
+        let is_new = self.targets.insert(hasher.finish());
+        self.others += u16::from(is_new && !is_named);
+        is_new
     }
 }

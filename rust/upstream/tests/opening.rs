@@ -24,6 +24,7 @@ fn a_session_opens_without_negotiation_and_its_answer_may_share_a_frame() {
         let odds = publication(protocol, "Odds");
         peer.send(protocol, &[b"{}\x1e".as_slice(), &odds].concat());
         relay.expect_opened(0);
+        assert_eq!(relay.next(), Heard::Report(1, UpstreamEvent::Came { target: "Odds".into() }));
         assert_eq!(relay.next(), Heard::Append("m1".into(), protocol, vec![odds], vec![]));
         assert_eq!(peer.head.uri(), "/live?a=1");
         assert_eq!(peer.head.headers()["authorization"], "Bearer t");

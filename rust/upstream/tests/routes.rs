@@ -21,6 +21,10 @@ fn reported(event: UpstreamEvent) -> Heard {
     Heard::Report(1, event)
 }
 
+fn came(target: &str) -> Heard {
+    reported(UpstreamEvent::Came { target: target.to_owned() })
+}
+
 fn outcome(protocol: HubProtocol, id: &str) -> Heard {
     let body = value(protocol).to_vec();
     reported(UpstreamEvent::Completion { id: id.to_owned(), kind: CompletionKind::Result, body })
@@ -44,6 +48,7 @@ fn a_lane_appends_what_one_read_brought_around_a_completion_in_order() {
             let records = records.iter().map(|record| record.to_vec()).collect();
             Heard::Append("m1".to_owned(), protocol, records, keyframes)
         };
+        assert_eq!(["Odds", "News", "Snapshot"].map(came), [(); 3].map(|()| relay.next()));
         assert_eq!(relay.next(), append(&[&odds, &snapshot, &snapshot], vec![1, 2]));
         assert_eq!(relay.next(), outcome(protocol, "s"));
         assert_eq!(relay.next(), append(&[&odds, &odds], vec![]));
@@ -61,7 +66,23 @@ fn frames_that_are_there_together_are_one_append() {
     let frames = [frame_head.as_slice(), &odds].concat().repeat(100);
     // In one write, so that the whole of it is in the socket when it is read.
     std::io::Write::write_all(peer.socket.get_mut(), &frames).unwrap();
+    assert_eq!(relay.next(), came("Odds"));
     assert_eq!(relay.next(), Heard::Append("m1".into(), protocol, vec![odds; 100], vec![]));
+}
+
+#[test]
+fn what_came_over_a_lane_is_reported_once_and_of_targets_that_nobody_named_only_so_many() {
+    let (backend, relay) = (Backend::start(), Relay::start());
+    let protocol = HubProtocol::Json;
+    let mut peer = relay.open_at(&backend, 1, request(&backend.url, protocol, lane()));
+    let others: Vec<String> = (0..20).map(|number| format!("T{number}")).collect();
+    let names = others.iter().map(String::as_str).chain(["News", "T0", "Snapshot", "T1", "News"]);
+    let records: Vec<Vec<u8>> = names.map(|name| publication(protocol, name)).collect();
+    peer.send(protocol, &records.concat());
+    for name in others[..16].iter().map(String::as_str).chain(["News", "Snapshot"]) {
+        assert_eq!(relay.next(), came(name));
+    }
+    assert!(matches!(relay.next(), Heard::Append(..)));
 }
 
 #[test]
@@ -74,6 +95,7 @@ fn a_broadcast_lane_publishes_everyone_and_reports_welcome_and_each_unnamed_once
         peer.send(protocol, &joined(&[&news, &news, &other, &welcome, &other, &news, &welcome]));
         let hub = |count: usize| Heard::Hub("/live".to_owned(), protocol, vec![news.clone(); count]);
         let greeted = UpstreamEvent::Welcome { target: "Welcome".to_owned(), record: welcome.clone() };
+        assert_eq!(relay.next(), came("News"));
         assert_eq!(relay.next(), hub(2));
         assert_eq!(relay.next(), reported(UpstreamEvent::Unnamed { target: "Other".to_owned() }));
         assert_eq!(relay.next(), reported(greeted.clone()));
@@ -211,6 +233,7 @@ fn expect_records(relay: &Relay, expected: &[Vec<u8>]) {
     while appended.len() < expected.len() {
         match relay.next() {
             Heard::Append(_, _, records, _) => appended.extend(records),
+            Heard::Report(_, UpstreamEvent::Came { .. }) => {}
             other => panic!("expected an append, got {other:?}"),
         }
     }

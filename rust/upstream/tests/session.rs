@@ -20,6 +20,7 @@ fn a_close_message_ends_it_with_what_it_said() {
             let mut peer = relay.open_at(&backend, 1, request(&backend.url, protocol, lane()));
             let odds = publication(protocol, "Odds");
             peer.send(protocol, &[odds.clone(), close(protocol, error, allow_reconnect), odds.clone()].concat());
+            assert_eq!(relay.event(), UpstreamEvent::Came { target: "Odds".into() });
             assert_eq!(relay.next(), Heard::Append("m1".into(), protocol, vec![odds], vec![]));
             let closed = relay.closed();
             assert_eq!(closed.said, Some((error.map(str::to_owned), allow_reconnect)));
@@ -171,6 +172,7 @@ fn garbage_oversize_and_a_record_that_is_none_end_it() {
         let mut peer = relay.open_at(&backend, 1, request(&backend.url, protocol, lane()));
         let odds = publication(protocol, "Odds");
         peer.send(protocol, &[odds.clone(), bytes].concat());
+        assert_eq!(relay.event(), UpstreamEvent::Came { target: "Odds".into() });
         assert_eq!(relay.next(), Heard::Append("m1".into(), protocol, vec![odds], vec![]));
         let error = relay.closed().error;
         let expected = format!("{}: what the server sent can't be used: {expected}", backend.url);

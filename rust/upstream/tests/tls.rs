@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use fanwire_core::protocol::signalr::HubProtocol;
+use fanwire_upstream::UpstreamEvent;
 use support::{Heard, PATIENCE, Relay, lane, publication, request};
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned, crypto};
@@ -51,6 +52,7 @@ fn relay_side(address: &str) {
         return;
     }
     relay.expect_opened(0);
+    assert_eq!(relay.event(), UpstreamEvent::Came { target: "Odds".into() });
     assert_eq!(relay.next(), Heard::Append("m1".into(), JSON, vec![publication(JSON, "Odds")], vec![]));
     relay.upstreams.close(1, None);
     assert!(relay.closed().error.ends_with("closed from here"));

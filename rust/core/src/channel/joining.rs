@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use smallvec::SmallVec;
 
 use super::compacted::Value;
+use super::kept::KeptBounds;
 use super::log::Log;
 use super::mark::{Edge, FrameKind, FrameMark};
 use super::policy::{Mode, Origin, Policy, Seek, Start};
@@ -58,11 +59,18 @@ impl Channel {
         self.watch_in(&mut self.lock(), format, shard)
     }
 
-    /// As [`watch`](Self::watch), with the records that were kept for a newcomer; `None` when those are lost.
-    pub(crate) fn watch_kept(self: &Arc<Self>, format: Format, shard: usize) -> Option<(Watched, Vec<u8>)> {
+    /// As [`watch`](Self::watch), with the records that were kept for a newcomer; `None` when those are lost, or over
+    /// these bounds.
+    pub(crate) fn watch_kept(
+        self: &Arc<Self>,
+        format: Format,
+        shard: usize,
+        bounds: KeptBounds,
+        now_ns: u64,
+    ) -> Option<(Watched, Vec<u8>)> {
         let mut inner = self.lock();
         let records = match &inner.kept {
-            Some(kept) => kept.records()?.to_vec(),
+            Some(kept) => kept.records(bounds, now_ns)?.to_vec(),
             None => Vec::new(),
         };
         Some((self.watch_in(&mut inner, format, shard), records))

@@ -32,6 +32,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 pub(crate) use joining::Overtaken;
 pub use joining::Watched;
+pub use kept::KeptBounds;
 pub use mark::Exclusion;
 pub use pattern::Pattern;
 pub(crate) use policy::Mode;
@@ -358,8 +359,10 @@ impl Channel {
         let inner = &mut *inner;
         self.published_s.store(now_ns / 1_000_000_000, Ordering::Relaxed);
         for (index, record) in records.iter().enumerate() {
-            let is_for_all =
-                inner.kept.as_mut().is_none_or(|kept| kept.push(record, snapshots.binary_search(&index).is_ok()));
+            let is_for_all = inner
+                .kept
+                .as_mut()
+                .is_none_or(|kept| kept.push(record, snapshots.binary_search(&index).is_ok(), now_ns));
             if !is_for_all {
                 continue;
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Audience, Engine};
-use crate::channel::{Channel, Origin, Start, Watch};
+use crate::channel::{Channel, KeptBounds, Origin, Start, Watch};
 use crate::error::EngineError;
 use crate::messages::{Command, ConnectionId, Event};
 use crate::protocol::signalr::{HubProtocol, write_records};
@@ -112,14 +112,21 @@ impl Engine {
     }
 
     /// Subscribes a connection to a lane, behind what was kept of it; one that `is_subscribed` begins once more there.
-    /// False when that is lost: then nothing was done.
+    /// False when that is lost, or over these bounds: then nothing was done.
     ///
     /// # Errors
     /// As of [`keep`](Self::keep).
-    pub fn join_lane(&self, id: ConnectionId, lane: &str, is_subscribed: bool) -> Result<bool, EngineError> {
+    pub fn join_lane(
+        &self,
+        id: ConnectionId,
+        lane: &str,
+        is_subscribed: bool,
+        bounds: KeptBounds,
+    ) -> Result<bool, EngineError> {
         let channel = self.lane(lane)?;
         let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) else { return Ok(true) };
-        let Some((watched, records)) = channel.watch_kept(format, id.shard()) else { return Ok(false) };
+        let now_ns = self.common.clock.now_ns();
+        let Some((watched, records)) = channel.watch_kept(format, id.shard(), bounds, now_ns) else { return Ok(false) };
         let mut before = Vec::new();
         if format.hub_protocol().is_none() {
             before = records; // frames
