@@ -13,6 +13,7 @@ import fanwire
 import pytest
 from fanwire import channel, options, values
 from fanwire._engine import Settings
+from fanwire.cli.config import Drain, Listen, Log
 from fanwire.cli.options import settings
 from fanwire.options import CONGESTION_CONTROLS, ELSEWHERE, OWN, RULES, Options, check_options
 from fanwire.relay import CallShare, Everyone, Lanes, MessageShare, Private, QueryShare, RelayConfig
@@ -218,6 +219,7 @@ def test_between_the_fields_of_lanes() -> None:
     ("make", "says"),
     [
         (lambda: fanwire.Channel(histroy=1), "Channel: unknown argument 'histroy'; the nearest known one is 'history'"),
+        (lambda: fanwire.Channel("latest"), r"Channel takes its arguments by name, such as Channel\(policy=...\)"),  # type: ignore[misc]
         (lambda: fanwire.Channel(name="odds"), "Channel: name is no argument: it is the key"),
         (lambda: RelayConfig(lingr=1), "RelayConfig: unknown argument 'lingr'; the nearest known one is 'linger'"),
         (lambda: Lanes(maximum=1), "Lanes: unknown argument 'maximum'"),
@@ -353,6 +355,30 @@ def test_the_page_of_settings_has_each_default_and_range_as_the_code_has_it() ->
         assert ends, (name, span)
         if rule.most != inf:
             assert [number(*ends.groups("")[:2]), number(*ends.groups("")[2:])] == [rule.least, rule.most], (name, span)
+
+
+def test_the_page_of_settings_has_the_defaults_of_the_file_s_tables() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "settings.md").read_text(encoding="utf-8")
+    told_defaults: dict[str, str] = {}
+    for names, default in re.findall(
+        r"^\| ([^|]+) \| [^|]+ \| ([^|]+) \|", page[page.index("### `[listen]`") :], re.MULTILINE
+    ):
+        told_defaults.update(zip(re.findall(r"`([\w.]+)`", names), default.split(", "), strict=False))
+    tables = {"": RelayConfig, "everyone.": Everyone, "private.": Private, "lanes.": Lanes}
+    tables |= {"listen.": Listen, "drain.": Drain, "log.": Log}
+    for prefix, table in tables.items():
+        for each in fields(table):
+            name = f"{prefix}{each.name}"
+            if name not in ("share", "everyone", "private", "lanes", "admit_ignore"):
+                shown = told_defaults.pop(name).strip("`").replace(",", "")
+                default = {} if each.default_factory is not MISSING else each.default
+                if default is MISSING or default in ((), {}, None):
+                    assert shown == ("required" if default is MISSING else "none"), name
+                else:
+                    units = {"s": 1.0, "ms": 0.001, "KiB": 1024}
+                    amount = re.fullmatch(r"([0-9.]+)(s|ms|KiB)", shown)
+                    meant = float(amount[1]) * units[amount[2]] if amount else shown
+                    assert meant == default or str(meant) == str(default).lower(), (name, shown, default)
 
 
 def test_check_asks_the_kernel_for_an_io_uring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,9 +84,12 @@ class Named:
     LATER: ClassVar[Mapping[str, str]] = {}
     """Arguments of others, and of earlier or later versions, with what is said of each."""
 
-    def __new__(cls, *_: object, **given: object) -> Any:
-        """Raises TypeError for an argument that there is not."""
+    def __new__(cls, *positional: object, **given: object) -> Any:
+        """Raises TypeError for an argument that there is not, and for one without its name."""
         known = getattr(cls, "__dataclass_fields__", {})
+        if positional:
+            name = next(iter(known))
+            raise TypeError(f"{cls.__name__} takes its arguments by name, such as {cls.__name__}({name}=...)")
         for name in given.keys() - known.keys():
             raise TypeError(f"{cls.__name__}: {unknown('argument', name, known, cls.LATER)}")
         return super().__new__(cls)

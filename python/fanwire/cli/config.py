@@ -29,7 +29,8 @@ from fanwire.config.paths import Path
 from fanwire.config.reading import UNREAD, apart, read
 from fanwire.config.sources import Option, Sources
 from fanwire.errors import ConfigError
-from fanwire.options import DRAIN_SPREAD, FORMATS, RULES, SHARDS_RULE, TRANSPORTS, may_be_sent
+from fanwire.options import DRAIN_SPREAD, FORMATS, IN_ADDRESS, RULES, SHARDS, SHARDS_RULE, TRANSPORTS, may_be_sent
+from fanwire.options import ELSEWHERE as HUBS_ELSEWHERE
 from fanwire.presence import PREFIX as PRESENCE
 from fanwire.relay.config import NEGOTIATE, RelayConfig
 from fanwire.values import TRUTH, Choice, Mistake, OrNone, Seconds, Whole
@@ -56,6 +57,8 @@ def _kind_of_option(name: str) -> Any:
     return Annotated[str, Leaf(rule, rule)]
 
 
+IN_LISTEN = {IN_ADDRESS: "is part of address under [listen]", SHARDS: "is called shards here, under [listen]"}
+"""What is said of what is written there."""
 LISTS = {"formats": FORMATS, "signalr_transports": TRANSPORTS}
 """Options that are lists of names, and which those are."""
 
@@ -69,6 +72,11 @@ def _read_whole(rule: Whole, value: Any) -> int:
 
 
 ELSEWHERE = {
+    **{name: text for name, text in HUBS_ELSEWHERE.items() if text.startswith(("is called", "is none of"))},
+    **{name: IN_LISTEN[text] for name, text in HUBS_ELSEWHERE.items() if text in IN_LISTEN},
+    **dict.fromkeys(Channel.__dataclass_fields__, "is a key of each [[channel]]"),
+    "shards": "is written as shards under [listen]",
+    "address": "is written as address under [listen]",
     "drain_timeout": "is written as timeout under [drain]",
     "drain_spread": "is written as spread under [drain]",
     "drain_code": "is written as code under [drain]",

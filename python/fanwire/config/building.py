@@ -99,7 +99,7 @@ class _OneOrMore:
     def __call__(self, value: Any) -> Any:
         if isinstance(value, str):
             return (self.each(value),)
-        return Listed(self.each, "strings", is_empty_allowed=False)(value)
+        return Listed(self.each, "strings, or one string", is_empty_allowed=False)(value)
 
 
 @dataclass(frozen=True, slots=True)
