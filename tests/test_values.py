@@ -107,6 +107,9 @@ def test_patterns_and_promises_are_refused_by_name() -> None:
         fanwire.Hub({5: fanwire.Channel()})  # type: ignore[dict-item]
     with pytest.raises(fanwire.InvalidChannel):
         fanwire.Hub({"x" * 250: fanwire.Channel(presence=True)})
+    for refused in (lambda: fanwire.Hub({"a\ud800": fanwire.Channel()}), lambda: fanwire.Hub().snapshot("a\ud800")):
+        with pytest.raises(fanwire.InvalidChannel, match=r"channel 'a\\ud800': must not hold a lone surrogate"):
+            refused()
 
 
 def test_a_path_and_transports_of_an_endpoint_are_refused_by_name() -> None:
@@ -129,7 +132,13 @@ def test_a_path_of_the_hub_s_own_is_refused_to_others_where_they_are_named() -> 
     assert fanwire.Hub(signalr_paths=()).endpoint("/SignalR").path == "/SignalR"
 
 
-def test_times_of_a_snapshot_are_refused_by_name() -> None:
+def test_what_a_snapshot_is_registered_with_is_refused_by_name() -> None:
+    assert len(accepted("event", lambda value: fanwire.Hub().snapshot("*", event=value))) == 2  # "x" and None
+    for value in (5, None, b"x", ["x"]):
+        with pytest.raises(TypeError, match="pattern must be a str such as 'odds:\\*', not"):
+            fanwire.Hub().snapshot(value)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="event must be the name of an event, without line breaks or None, not"):
+        fanwire.Hub().snapshot("*", event="a\nb")
     for name in ("interval", "timeout"):
         made = accepted(name, lambda value, name=name: fanwire.Hub().snapshot("*", **{name: value}))  # type: ignore[misc]
         assert len(made) == 1  # 5
@@ -181,6 +190,7 @@ async def test_a_relay_is_refused_at_once_or_can_be_served(table: Any) -> None:
             [CallShare(subscribe="A")] * 2,
             r'share\[1\].subscribe is "A", which is share\[0\].subscribe already',
         ),
+        ("share", [None], r"share\[0\] must be CallShare\(...\), QueryShare"),
         ("path", "live", "path must be a path such as /live, not 'live'"),
         ("path", "/ws", "path must begin with /, .* none of the hub's own paths, not '/ws'"),
     ],
@@ -205,6 +215,14 @@ def test_no_secret_is_told(secret: Any) -> None:
             Lanes(**given)
         assert "hush" not in str(raised.value)
         assert "visible ASCII" in str(raised.value)
+
+
+@pytest.mark.parametrize("table", [CallShare, QueryShare, MessageShare])
+def test_a_name_is_utf_8(table: Any) -> None:
+    for name, value in REQUIRED[table].items():
+        given = ("a\ud800",) if isinstance(value, tuple) else f"{value}\ud800"
+        with pytest.raises(ValueError, match=rf"{table.__name__}\.{name}.* must be .*\\ud800"):
+            table(**{name: given})
 
 
 def test_between_the_fields_of_lanes() -> None:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fanwire._engine import ChannelRule
+from fanwire._engine import ChannelRule, matches
+from fanwire.errors import InvalidChannel
 from fanwire.values import SIZE_MAX, Choice, Named, OrNone, Rule, Seconds, Whole, checked
 
 POLICIES = ("every", "latest", "keyframe", "drop")
@@ -101,3 +102,11 @@ class Channel(Named):
             start=self.start,
             presence=self.presence is not False,
         )
+
+
+def check_pattern(pattern: str) -> None:
+    """Raises InvalidChannel for a pattern that no channel's name can match."""
+    try:
+        matches(pattern, "")
+    except UnicodeEncodeError as error:
+        raise InvalidChannel(pattern, "must not hold a lone surrogate: UTF-8 has none") from error

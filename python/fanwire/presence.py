@@ -9,7 +9,7 @@ import anyio
 from fanwire._engine import ChannelRule, Engine, Presence, matches
 from fanwire._loop import Callback, ends_task
 from fanwire.auth import Identity
-from fanwire.channel import Channel
+from fanwire.channel import Channel, check_pattern
 from fanwire.faults import Faults, Tasks
 from fanwire.values import told
 
@@ -253,6 +253,7 @@ def check_channels(channels: object) -> dict[str, Channel]:
     for pattern, promise in channels.items():
         if not isinstance(pattern, str):
             raise TypeError(f"channels must have {example}, not the key {told(pattern)}")
+        check_pattern(pattern)
         if not isinstance(promise, Channel):
             raise TypeError(f"channels[{told(pattern)}] must be Channel(...), not {told(promise)}")
     rules_of(channels)

@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, overload
 
-from fanwire._engine import matches
 from fanwire._loop import Callback
 from fanwire.arguments import check_parameters
 from fanwire.auth import Identity, Request
@@ -112,8 +111,7 @@ class Registering:
         `timeout` seconds, they begin live and are told so. Sync or async; a sync one sees the state at its place in
         the log. For those whose ``start`` is ``keyframe``; the first pattern that matches counts.
         """
-        check_snapshot(interval, timeout)
-        matches(pattern, "")  # raises InvalidChannel for a pattern that cannot be one
+        check_snapshot(pattern, interval, timeout, event)
         self._may_register(f"snapshot of {pattern!r}")
 
         def register(function: Snapshot) -> Snapshot:

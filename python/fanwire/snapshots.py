@@ -1,15 +1,18 @@
 """Keyframes on demand: the application is asked for one when new subscribers wait, at most once in a while."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 
 from fanwire._engine import Engine, SnapshotWanted, matches
 from fanwire._loop import Callback, ends_task, finish
+from fanwire.channel import check_pattern
 from fanwire.faults import Faults, Tasks
 from fanwire.logs import hub_log
-from fanwire.values import Seconds, checked
+from fanwire.values import Mistake, OrNone, Seconds, WrongType, checked, told
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +117,23 @@ INTERVAL_MAX = 3600.0
 """Longest ``interval``, seconds."""
 
 
-def check_snapshot(interval: float, timeout: float) -> None:
-    """Raises TypeError and ValueError for what is no time, or out of range."""
+def check_snapshot(pattern: object, interval: object, timeout: object, event: object) -> None:
+    """Raises TypeError and ValueError for times out of range, or what is none; InvalidChannel for a bad pattern."""
+    if not isinstance(pattern, str):
+        raise TypeError(f"pattern must be a str such as 'odds:*', not {told(pattern)}")
+    check_pattern(pattern)
+    checked("event", event, OrNone(_read_event))
     for name, value in (("interval", interval), ("timeout", timeout)):
         checked(name, value, Seconds(0.001, INTERVAL_MAX))
+
+
+def _read_event(value: Any) -> str:
+    must = "must be the name of an event, without line breaks"
+    if not isinstance(value, str):
+        raise WrongType(must)
+    if re.search("[\r\n\ud800-\udfff]", value):
+        raise Mistake(must)
+    return value
 
 
 def _none_of(channel: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path as File
 from typing import Annotated, Any, ClassVar, Literal
 
 from fanwire._engine import Engine, Settings, matches
-from fanwire.channel import AGE, PRESENCES, SIZE, Channel
+from fanwire.channel import AGE, PRESENCES, SIZE, Channel, check_pattern
 from fanwire.config.kinds import (
     Address,
     Boolean,
@@ -109,7 +109,7 @@ class Listen:
 
 
 def _check_pattern(value: str) -> None:
-    matches(value, "")
+    check_pattern(value)
 
 
 def _read_presence(value: Any) -> bool | str:

@@ -157,12 +157,15 @@ def count(least: int = 1, most: int = COUNT_MAX) -> Leaf:
 
 
 def text(must: str, pattern: str = "", check: Callable[[str], object] | None = None) -> Leaf:
-    """A string that matches `pattern` whole and passes `check`, which raises ValueError or Mistake."""
+    """A string of UTF-8 that matches `pattern` whole and passes `check`, which raises ValueError or Mistake.
+
+    Lone surrogates come from bytes of a variable that are no UTF-8.
+    """
 
     def read(value: Any) -> str:
         if not isinstance(value, str):
             raise WrongType(f"must be {must}")
-        if not re.fullmatch(pattern or ".+", value, re.DOTALL):
+        if not re.fullmatch(pattern or ".+", value, re.DOTALL) or re.search("[\ud800-\udfff]", value):
             raise Mistake(f"must be {must}")
         try:
             if check:
