@@ -401,6 +401,7 @@ async def test_a_lane_that_is_down_says_since_when_and_why_until_it_is_back(
                 f'fanwire_relay_watching{{path="{PATH}"}} 3.0',
                 f'fanwire_relay_private_lanes{{path="{PATH}"}} 1.0',
                 f'fanwire_relay_gaps_total{{path="{PATH}"}} 0.0',
+                f'fanwire_relay_unused_names{{path="{PATH}"}} 1.0',
                 f'fanwire_relay_upstream_up{{path="{PATH}",upstream="ws://{upstream}/plain"}} 1.0',
                 f'fanwire_relay_upstream_connects_total{{path="{PATH}",upstream="ws://{upstream}/plain"}} 3.0',
                 f'fanwire_relay_upstream_failures_total{{path="{PATH}",upstream="ws://{upstream}/plain"}} 0.0',

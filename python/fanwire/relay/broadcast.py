@@ -10,6 +10,7 @@ from time import monotonic
 from fanwire._engine import Upstream
 from fanwire.faults import Tasks
 from fanwire.logs import relay_log
+from fanwire.relay.names import Names
 from fanwire.relay.timing import Backoff, Delay
 from fanwire.relay.upstreams import REFUSING, Owner, Target, Upstreams
 
@@ -26,6 +27,7 @@ class BroadcastLane(Owner):
         route: tuple[str, str, frozenset[str], frozenset[str]],
         backoff: Backoff,
         greet: Callable[[bytes], None],
+        names: Names,
     ) -> None:
         self._upstreams = upstreams
         self._tasks = tasks
@@ -34,6 +36,7 @@ class BroadcastLane(Owner):
         self._route = route
         self._backoff = backoff
         self._greet = greet
+        self._names = names
         self._welcome: dict[str, bytes] = {}
         self._waiting: dict[Callable[[], None], None] | None = {}
         self._give_up_at = monotonic() + target.connect_timeout
@@ -81,19 +84,17 @@ class BroadcastLane(Owner):
         self._let_go()
 
     def happened(self, event: Upstream) -> None:
-        """A greeting, or a target that nobody has named."""
+        """A greeting, or the first message of another target."""
         if event.kind == "welcome":
             is_first = event.id not in self._welcome
             self._welcome[event.id] = event.body
             if is_first:
                 self._greet(event.body)
+            self._names.greeted(event.id)
+        elif event.kind == "came":
+            self._names.came_to_all(event.id)
         elif event.kind == "unnamed":
-            relay_log.warning(
-                "target %r came over the broadcast lane of %s and is dropped there: add it to everyone.targets if the "
-                "backend sends it to all, to everyone.welcome if it greets each connection with it",
-                event.id,
-                self._route[1],
-            )
+            self._names.unnamed(event.id)
 
     def closed(self, event: Upstream) -> None:
         """It is down, and tried again."""

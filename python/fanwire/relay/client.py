@@ -21,6 +21,7 @@ from fanwire.logs import relay_log
 from fanwire.relay.admission import Credentials
 from fanwire.relay.config import CallShare, RelayConfig
 from fanwire.relay.lane import LOST, UNREACHABLE, Asked, Lane, Outcome
+from fanwire.relay.names import Names
 from fanwire.relay.private import Gate, PrivateLane
 from fanwire.relay.shared import SharedCall, call_of
 from fanwire.relay.timing import Backoff, Bucket
@@ -53,6 +54,7 @@ class Home(Protocol):
     endings: Endings
     faults: Faults
     gate: Gate
+    names: Names
     private_terms: tuple[Upstreams, Target, frozenset[str], frozenset[str]]
     budgets: Budgets
     lanes: dict[SharedCall, Lane]
@@ -203,6 +205,8 @@ class RelayedClient:
         self._tell(call, str(error) if is_told else INTERNAL_ERROR)
 
     def _pass_on(self, event: HubMessage) -> None:
+        if event.kind in ("invocation", "stream"):
+            self._relay.names.called(event.target)
         if event.kind == "invocation" and not event.stream_ids:
             relay, target = self._relay, event.target.casefold()
             share = relay.subscribing.get(target)

@@ -23,6 +23,7 @@ from fanwire.faults import Tasks
 from fanwire.logs import relay_log
 from fanwire.relay.blame import is_said
 from fanwire.relay.config import CallShare
+from fanwire.relay.names import Names
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.stats import shortened
 from fanwire.relay.timing import Backoff, Delay
@@ -103,6 +104,7 @@ class Terms:
     gap_target: str | None
     """The target of the message that tells clients of a gap, if they are told."""
     closes_on_gap: bool
+    names: Names
     lingering: "dict[Lane, None]"
     """Those that nobody watches, in the order in which they will end."""
 
@@ -365,6 +367,11 @@ class Lane(Owner):
         """The backend has shaken hands."""
         if self.state is not State.CLOSED:
             self._subscribe_upstream()
+
+    def happened(self, event: Upstream) -> None:
+        """The first message of a target has come."""
+        if event.kind == "came":
+            self.terms.names.came_over_lane(event.id)
 
     def completed(self, event: Upstream) -> None:
         """The backend has answered the lane's call."""

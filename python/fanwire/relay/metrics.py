@@ -43,12 +43,16 @@ class RelayCollector(Collector):
         failures = CounterMetricFamily(
             "fanwire_relay_upstream_failures", "Those that could not be had.", labels=["path", "upstream"]
         )
+        unused = GaugeMetricFamily(
+            "fanwire_relay_unused_names", "Names of the settings that nobody has used so far.", labels=["path"]
+        )
         for stats in (relay.stats() for relay in self._relays):
             states = Counter(lane.state for lane in stats.lanes)
             for state in STATES:
                 lanes.add_metric([stats.path, state], states[state])
             clients.add_metric([stats.path], sum(lane.clients for lane in stats.lanes))
             private.add_metric([stats.path], stats.private_lanes)
+            unused.add_metric([stats.path], len(stats.unused))
             gaps.add_metric([stats.path], stats.gaps)
             for protocol, how in stats.broadcasts.items():
                 broadcasts.add_metric([stats.path, protocol], how == "live")
@@ -57,4 +61,4 @@ class RelayCollector(Collector):
                 up.add_metric(labels, one.state != "down")
                 connects.add_metric(labels, one.connects)
                 failures.add_metric(labels, one.failures)
-        return iter((lanes, clients, private, gaps, broadcasts, up, connects, failures))
+        return iter((lanes, clients, private, gaps, broadcasts, up, connects, failures, unused))

@@ -6,6 +6,7 @@ clients send.
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from fanwire.logs import relay_log
 from fanwire.relay.admission import ASKING_PART
 from fanwire.relay.config import MessageShare, QueryShare, RelayConfig
 from fanwire.relay.lane import has_room
+from fanwire.relay.names import NAMES_MAX, Names
 from fanwire.relay.plain_admission import SWITCHING, Answer, PlainAdmission, Visitor, visitor_of
 from fanwire.relay.plain_client import PlainClient, Wish
 from fanwire.relay.plain_lane import PlainLane, PlainTerms
@@ -70,6 +72,7 @@ class PlainRelay:
         asked = replace(own if asks else shared, connect_timeout=wait)
         self._admission = PlainAdmission(upstreams, asked, asks=asks, admit_for=config.admit_for)
         self._passing = passing_of(config)
+        self.names = Names(config)
         self._lanes_made = 0
         self._gaps = 0
 
@@ -78,6 +81,8 @@ class PlainRelay:
     def visit(self, opening: Opening) -> PlainClient:
         """A client asks to connect: the backend's answer will be its own."""
         visitor = visitor_of(opening, self._passing)
+        if self._by_query:
+            self.names.connected_with(visitor.query)
         for index, share in enumerate(self._by_query):
             values = values_of(visitor.query, share.query)
             if values is None:
@@ -156,8 +161,11 @@ class PlainRelay:
             for pointer, is_subscribing in ((share.subscribe, True), (share.unsubscribe, False)):
                 value = NOWHERE if pointer is None else value_of(pointer, document)
                 if value is not NOWHERE:
+                    self.names.pointed_to(pointer or "")
                     key = "message", index, canonical("json", msgspec.json.encode(value)), subprotocol
                     return Wish(is_subscribing, key, form, value)
+        for name in islice(document, NAMES_MAX) if isinstance(document, dict) else ("",):
+            self.names.pointed_to(f"/{name}")
         return None
 
     def open_lane(self, wish: Wish) -> PlainLane:
@@ -182,6 +190,7 @@ class PlainRelay:
     def stats(self) -> RelayStats:
         """How it stands, now."""
         return RelayStats(
+            unused=self.names.unused,
             path=self.config.path,
             lanes=[stats_of(lane, lane.way, "websocket") for lane in self.lanes.values()],
             broadcasts={},

@@ -25,6 +25,11 @@ def values_of(query: str, names: Sequence[str]) -> tuple[tuple[str, ...], ...] |
     return tuple(tuple(value for known, value in pairs if known == name) for name in names)
 
 
+def names_in(query: str) -> list[str]:
+    """The names of its parameters, decoded, in the order sent."""
+    return [unquote_plus(pair.partition("=")[0]) for pair in query.split("&") if pair]
+
+
 def without(query: str, names: Sequence[str]) -> str:
     """The query without these names, otherwise as it was sent."""
     kept = (pair for pair in query.split("&") if pair and unquote_plus(pair.partition("=")[0]) not in names)

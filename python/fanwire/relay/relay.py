@@ -22,6 +22,7 @@ from fanwire.relay.client import RelayedClient
 from fanwire.relay.config import CallShare, RelayConfig
 from fanwire.relay.headers import Passing
 from fanwire.relay.lane import Asked, Lane, Terms, has_room
+from fanwire.relay.names import Names
 from fanwire.relay.pool import Pool
 from fanwire.relay.private import Gate
 from fanwire.relay.servers import Servers
@@ -82,6 +83,7 @@ class Relay:
             admit_for=config.admit_for,
             handshake_timeout=handshake_timeout,
         )
+        self.names = Names(config)
         self._terms = Terms(
             engine,
             upstreams,
@@ -94,6 +96,7 @@ class Relay:
             config.lanes.snapshot_bytes_max,
             config.lanes.gap_target if config.lanes.on_gap == "message" else None,
             config.lanes.on_gap == "close",
+            self.names,
             lingering={},
         )
         self._broadcast_route = ("broadcast", config.path, everyone, welcome)
@@ -166,6 +169,7 @@ class Relay:
                 self._broadcast_route,
                 self.backoff(),
                 partial(self._greet, protocol),
+                self.names,
             )
         return broadcast
 
@@ -227,6 +231,7 @@ class Relay:
             upstreams=self._servers.stats(),
             private_lanes=self.gate.count,
             sessions=len(self._terms.upstreams),
+            unused=self.names.unused,
             gaps=self._gaps + sum(lane.gaps for lane in self.lanes.values()),
         )
 

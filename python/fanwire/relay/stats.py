@@ -63,6 +63,9 @@ class RelayStats:
     """All connections to backends, of all relays of the hub."""
     gaps: int
     """How often lanes were down since the start."""
+    unused: list[str]
+    """Names of the settings that no client has called and no message of the backend has had so far, as
+    ``share[0].snapshot = "Snapshot"``."""
 
 
 class StandingLane(Protocol):
