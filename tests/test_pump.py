@@ -101,7 +101,9 @@ async def test_without_on_message_messages_are_dropped_and_the_first_is_told_so(
         for _ in range(100):
             await peer.send("nobody listens")
         await peer.send_json(call="x", id=1)
-        assert "this is no request" in (await peer.receive_json())["error"]
+        error = (await peer.receive_json())["error"]
+        assert "this is no request" in error
+        assert '{"call":"METHOD","args":[],"id":1} calls a method' in error
         assert await peer.receive_json() == {"id": 1, "error": "no method 'x'"}
 
 

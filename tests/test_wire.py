@@ -213,3 +213,41 @@ class TestOrigins:
                 assert about_origins == expected
             async with http.stream("GET", f"http://{serving.address}/events?channel=a") as answer:
                 assert ("access-control-allow-origin" in answer.headers) == (origins is None)
+            for target in ("?channel=", "?format=xml"):
+                refused = await http.get(f"http://{serving.address}/events{target}", headers=headers)
+                assert refused.status_code == 400
+                assert {name: value for name, value in refused.headers.items() if name in expected} == expected
+
+    @pytest.mark.parametrize("target", ["/events", "/signalr/negotiate"])
+    @pytest.mark.parametrize("is_refused", [False, True])
+    async def test_what_the_application_says_of_origins_takes_the_place_of_the_engine_s(
+        self, poller: str, target: str, is_refused: bool
+    ) -> None:
+        hub = fanwire.Hub(poller=poller)
+
+        @hub.authenticate
+        def who(request: fanwire.Request) -> None:
+            request.response_headers["access-control-allow-origin"] = "https://mine.example"
+            if is_refused:
+                raise fanwire.Refused("no")
+
+        async with hub.serve(ANY) as serving, httpx.AsyncClient(trust_env=False) as http:
+            url, method = f"http://{serving.address}{target}", "POST" if "negotiate" in target else "GET"
+            async with http.stream(method, url, headers={"Origin": "https://good.example"}) as answer:
+                assert answer.status_code == (401 if is_refused else 200)
+                assert answer.headers.get_list("access-control-allow-origin") == ["https://mine.example"]
+
+    @pytest.mark.parametrize(
+        ("target", "says"),
+        [
+            ("/event", "no such path: /event; the nearest is /events"),
+            ("/singalr", "no such path: /singalr; the nearest is /signalr"),
+            ("/stream", "no such path: /stream; WebSockets connect at /ws, event streams at /events"),
+        ],
+    )
+    async def test_a_path_that_there_is_not_is_answered_with_the_nearest(
+        self, hub: fanwire.Hub, target: str, says: str
+    ) -> None:
+        async with hub.serve(ANY) as serving, httpx.AsyncClient(trust_env=False) as http:
+            answer = await http.get(f"http://{serving.address}{target}")
+            assert (answer.status_code, answer.text) == (404, f"{says}\n")

@@ -15,8 +15,10 @@ use crate::ws::{CloseCode, Opcode, ReceiveError, Received, Receiver, write_heade
 const RECEIVES_MAX: usize = 4;
 
 /// To a client whose message is no request, where the application takes no messages.
-const NOBODY_TAKES_IT: &str =
-    r#"this is no request: {"subscribe":["NAME"]} watches channels, {"unsubscribe":["NAME"]} ends that"#;
+const NOBODY_TAKES_IT: &str = concat!(
+    r#"this is no request: {"subscribe":["NAME"]} watches channels, {"unsubscribe":["NAME"]} ends that, "#,
+    r#"{"call":"METHOD","args":[],"id":1} calls a method"#
+);
 
 impl Shard {
     /// Reads what the kernel holds for a connection, unless its messages wait or it has no socket any more.

@@ -16,6 +16,7 @@ mod hub;
 mod inbound;
 mod lagging;
 mod listening;
+mod nearest;
 mod opening;
 mod outbox;
 mod poller;

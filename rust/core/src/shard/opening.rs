@@ -115,6 +115,15 @@ impl Shard {
             self.answer_preflight(slot, head, readable_by);
             return Ok(());
         }
+        let answered = self.answer_route(slot, head, found);
+        if !may_be_fetched {
+            return answered;
+        }
+        // A page that may read the answer may read why there is none.
+        answered.map_err(|refusal| Refusal { readable_by: self.fetchable_by(head), ..refusal })
+    }
+
+    fn answer_route(&mut self, slot: u32, head: &RequestHead<'_>, found: Route) -> Result<(), Refusal> {
         match found {
             Route::WebSocket if asks_for_a_page(head) => {
                 let keeps_alive = check_plain(head)?;
@@ -125,7 +134,7 @@ impl Shard {
             Route::WebSocket => self.open_websocket(slot, head),
             Route::EventStream => self.open_event_stream(slot, head),
             Route::Unknown if self.is_below_hub(head.path) => Err(Refusal { is_bare: true, ..Refusal::new(404, "") }),
-            Route::Unknown => Err(Refusal::new(404, format!("no such path: {}", head.path))),
+            Route::Unknown => Err(Refusal::new(404, self.no_such_path(head.path))),
             Route::Health => self.answer_plainly(slot, head, 200, "ok\n"),
             Route::Ready if self.is_draining => self.answer_plainly(slot, head, 503, "draining\n"),
             Route::Ready if self.common.failure.has_come() => {
@@ -234,8 +243,7 @@ impl Shard {
             write_accept(out, upgrade, subprotocol.as_deref(), &pairs(&asked.headers));
             connection.phase = Phase::Open(crate::ws::Receiver::new());
         } else {
-            let headers = [&cors_headers(asked.readable_by.as_deref())[..], &pairs(&asked.headers)].concat();
-            write_stream_head(out, &headers, "text/event-stream");
+            write_stream_head(out, &with_cors(asked.readable_by.as_deref(), &asked.headers), "text/event-stream");
             connection.phase = Phase::Streaming;
         }
         self.timers.set(slot, self.settings.ping_interval);
@@ -290,8 +298,7 @@ impl Shard {
         body: &[u8],
     ) {
         let Some(asked) = self.take_asked(slot, true) else { return };
-        let mut headers = cors_headers(asked.readable_by.as_deref());
-        headers.extend(pairs(own));
+        let mut headers = with_cors(asked.readable_by.as_deref(), own);
         if status == 401 && !own.iter().any(|(name, _)| name.eq_ignore_ascii_case("WWW-Authenticate")) {
             headers.push(("WWW-Authenticate", "Bearer")); // RFC 9110 §11.6.1 asks for one
         }
@@ -458,6 +465,15 @@ pub(super) fn cors_headers(origin: Option<&str>) -> SmallVec<[(&str, &str); 6]> 
             ("Vary", "Origin"),
         ],
     }
+}
+
+/// The application's headers behind those for pages of other origins, unless it has written those itself: a browser takes
+/// two of `Access-Control-Allow-Origin` for none (Fetch §4.9).
+pub(super) fn with_cors<'a>(origin: Option<&'a str>, own: &'a [Header]) -> SmallVec<[(&'a str, &'a str); 6]> {
+    let is_own = own.iter().any(|(name, _)| name.eq_ignore_ascii_case("Access-Control-Allow-Origin"));
+    let mut headers = if is_own { smallvec![] } else { cors_headers(origin) };
+    headers.extend(pairs(own));
+    headers
 }
 
 /// As the reference says it.

@@ -11,7 +11,7 @@ use crate::protocol::signalr::negotiate::{
 };
 use crate::shard::Shard;
 use crate::shard::connection::{Asked, Connection, Phase};
-use crate::shard::opening::{Answered, PLAIN, cors_headers, pairs};
+use crate::shard::opening::{Answered, PLAIN, cors_headers, pairs, with_cors};
 use crate::shard::refusal::Refusal;
 use crate::tokens::{self, Token};
 use crate::ws::{Receiver, is_upgrade, read_upgrade, write_accept};
@@ -201,8 +201,7 @@ impl Shard {
         match hub {
             HubOpening::Negotiate(hub, request) => {
                 let reply = self.reply_to_negotiate(hub, request);
-                let mut cors = cors_headers(asked.readable_by.as_deref());
-                cors.extend(pairs(&asked.headers));
+                let cors = with_cors(asked.readable_by.as_deref(), &asked.headers);
                 // What the application hears of this socket next is another request.
                 self.slab.at(slot).is_reported = false;
                 match reply {
@@ -272,9 +271,8 @@ impl Shard {
                 connection.phase = Phase::Open(Receiver::new());
             }
             Transport::ServerSentEvents => {
-                let mut headers = cors_headers(asked.readable_by.as_deref());
+                let mut headers = with_cors(asked.readable_by.as_deref(), &asked.headers);
                 headers.extend([("Pragma", "no-cache"), ("Content-Encoding", "identity")]);
-                headers.extend(pairs(&asked.headers));
                 write_stream_head(out, &headers, "text/event-stream");
                 out.extend_from_slice(b":\r\n"); // Firefox opens an event source when something comes
                 connection.phase = Phase::Streaming;

@@ -7,7 +7,7 @@ use crate::protocol::Format;
 use crate::protocol::signalr::negotiate::Transport;
 use crate::shard::Shard;
 use crate::shard::connection::{Asked, Phase};
-use crate::shard::opening::{Answered, PLAIN, cors_headers, pairs};
+use crate::shard::opening::{Answered, PLAIN, cors_headers, with_cors};
 use crate::shard::refusal::Refusal;
 use crate::tokens::Token;
 use crate::ws::CloseCode;
@@ -196,8 +196,7 @@ impl Shard {
     /// The first poll only opens the connection.
     pub(super) fn finish_first_poll(&mut self, slot: u32, target: u32, asked: &Asked) {
         self.link_at(target).has_polled = true;
-        let mut cors = cors_headers(asked.readable_by.as_deref());
-        cors.extend(pairs(&asked.headers));
+        let cors = with_cors(asked.readable_by.as_deref(), &asked.headers);
         self.respond_to_poll(slot, 200, &cors, b"", asked.keeps_alive);
     }
 
