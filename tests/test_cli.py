@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -80,3 +81,22 @@ def marked(variable: str) -> list[int]:
         except OSError:
             continue  # it is another's, or has just ended
     return found
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("-c", "import fanwire, sys; fanwire.Hub().run(sys.argv[1])"),
+        ("-m", "fanwire", "serve", "--upstream", "http://127.0.0.1:9/live", "--listen"),
+    ],
+    ids=["run", "serve"],
+)
+def test_a_port_that_is_taken_ends_the_program_with_one_line(command: tuple[str, ...]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        inherited = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONWARNINGS": "ignore"}
+        run = [sys.executable, *command, address]
+        done = subprocess.run(run, capture_output=True, text=True, env=inherited, timeout=50, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1] == f"fanwire: cannot listen on {address}: Address already in use (errno 98)"

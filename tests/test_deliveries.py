@@ -105,7 +105,7 @@ async def test_bad_arguments_say_what_is_wrong(hub: fanwire.Hub) -> None:
     async with hub.serve(ANY):
         position = hub.publish("a", "x")
         for fraction in (0, -1, 1.01, float("nan")):
-            with pytest.raises(ValueError, match="fraction must be > 0 and <= 1, not"):
+            with pytest.raises(ValueError, match="fraction must be a number, > 0 and <= 1, not"):
                 await hub.delivered(position, fraction)
         with pytest.raises(ValueError, match=f"position {position.epoch}-2: nothing was published there yet"):
             await hub.delivered(fanwire.Position(position.epoch, 2))

@@ -414,10 +414,11 @@ def test_refcounts_stay() -> None:
     [
         (errors.HubStopped(), "the hub is stopped"),
         (errors.ListenFailed(98, "Address in use", "[::1]:80"), "cannot listen on [::1]:80: Address in use (errno 98)"),
+        (errors.ListenFailed(0, "no such name", "x:80"), "cannot listen on x:80: no such name"),
         (errors.ConfigError("is 41", file="f.toml", line=3, key="shards"), "f.toml:3: shards is 41"),
         (errors.ConfigError("is unknown", key="shard"), "shard is unknown"),
         (errors.InvalidChannel("a\n", "has a control character"), "channel 'a\\n': has a control character"),
-        (errors.PayloadTooBig(11, 10), "payload of 11 bytes is over the bound of 10"),
+        (errors.PayloadTooBig(11, 10, "outbox_bytes_max"), "payload of 11 bytes is over outbox_bytes_max, which is 10"),
         (errors.LimitReached("channels_max", 11, 10), "channels_max: 11 is over the bound of 10"),
         (errors.UnsupportedType("Object of type X", "$.a"), "Object of type X (at $.a)"),
         (errors.UnsupportedValue("nan"), "nan (at $)"),
@@ -449,5 +450,5 @@ def test_error_classes_keep_old_excepts_working() -> None:
 
 def test_refused_answers_401_unless_told_otherwise() -> None:
     assert errors.Refused("no such user").status == 401
-    with pytest.raises(ValueError, match="status 200"):
+    with pytest.raises(ValueError, match="status must be a whole number, 400 to 599, not 200"):
         errors.Refused("x", status=200)

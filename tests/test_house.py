@@ -20,10 +20,11 @@ FILE_EXCEPTIONS = {"python/fanwire/_engine.pyi": "one extension module has one s
 FUNCTION_LINES_MAX = 70
 
 PYTHON_LAYERS = [
-    ["_engine", "_loop", "dumps", "errors", "logs", "texts", "timespans", "values"],
+    ["_engine", "_loop", "dumps", "entering", "errors", "logs", "texts", "timespans", "values"],
     ["addresses", "channel", "faults", "wording"],
     ["endings"],
     ["arguments", "auth", "budget", "metrics", "options"],
+    ["calls"],
     ["client"],
     ["deliveries", "roster", "uploads"],
     ["methods", "presence", "snapshots"],
@@ -46,6 +47,7 @@ PYTHON_LAYERS = [
     ["openings"],
     ["pump"],
     ["registering", "serving"],
+    ["publishing"],
     ["hub"],
     ["testing"],
     ["pytest_plugin"],
@@ -106,7 +108,7 @@ UPSTREAM_LAYERS = [
     ["thread"],
 ]
 
-BINDING_SEES = {"channel", "messages", "protocol", "settings", "error"}
+BINDING_SEES = {"channel", "http", "messages", "protocol", "settings", "error"}
 """Modules of fanwire-core that the binding names; what the crate's root exports it may have anyway."""
 
 UNSAFE_ROOMS = {

@@ -278,14 +278,15 @@ class TestPublishing:
             with pytest.raises(fanwire.PayloadTooBig) as caught:
                 hub.publish("a", "x" * 101)
             assert (caught.value.payload_bytes, caught.value.bytes_max) == (101, 100)
+            assert str(caught.value) == "payload of 101 bytes is over publication_bytes_max, which is 100"
             assert hub.publish("a", "x" * 100).offset == 1
 
     @pytest.mark.parametrize(
         ("terms", "error"),
         [
             ({"key": "k" * 256}, "key of 256 bytes is over the bound of 255"),
-            ({"event": "a\nb"}, "event name .* holds a line break"),
-            ({"ttl": 0}, "ttl is 0, must be over 0 seconds"),
+            ({"event": "a\nb"}, "event must be the name of an event, a str without line breaks, or None, not 'a.*b'"),
+            ({"ttl": 0}, "ttl must be a number of seconds over 0, or None, not 0"),
         ],
         ids=["key", "event", "ttl"],
     )

@@ -184,3 +184,21 @@ class TestMisleading:
 
             answer = await run_sync(ask)
             assert answer.startswith("HTTP/1.1 400 ") and "?channel=a&channel=b" in answer
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("unix:{folder}/none/hub", r"there is no folder {folder}/none \(errno 2\)"),
+        ("none.invalid:80", "cannot listen on none.invalid:80: failed to lookup address information: [^(]*$"),
+        ("192.0.2.1:80", r"Cannot assign requested address \(errno 99\)"),
+    ],
+)
+async def test_why_an_address_cannot_be_had_is_said(hub: fanwire.Hub, tmp_path: Path, address: str, says: str) -> None:
+    with pytest.raises(fanwire.ListenFailed, match=says.format(folder=tmp_path)):
+        await hub.start(address.format(folder=tmp_path))
+
+
+async def test_run_in_another_thread_raises_what_its_caller_can_see(hub: fanwire.Hub, tmp_path: Path) -> None:
+    with pytest.raises(fanwire.ListenFailed):
+        await run_sync(hub.run, f"unix:{tmp_path}/none/hub")

@@ -67,7 +67,7 @@ async def test_call_failed_is_told_and_other_exceptions_are_not(
     async with hub.serve(ANY) as serving, connected(serving.address) as peer:
         assert await answer(peer, "told") == {"error": "the market is closed"}
         assert not caplog.records
-        with caplog.at_level(logging.ERROR, "fanwire"):
+        with caplog.at_level(logging.WARNING, "fanwire"):
             assert await answer(peer, "untold") == {"error": "internal error"}
             assert "TypeError: the database's password" in caplog.text
             caplog.clear()
@@ -108,3 +108,21 @@ async def test_calls_of_one_client_are_answered_in_order(hub: fanwire.Hub) -> No
         for number in range(40):
             await peer.send_json(call="slow" if number % 3 else "quick", args=[number], id=number)
         assert [(await peer.receive_json())["result"] for _ in range(40)] == list(range(40))
+
+
+async def test_a_method_that_gives_back_what_it_got_does_not_fill_the_log(
+    hub: fanwire.Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    @hub.method
+    def echo(client: fanwire.Client, what: object) -> object:
+        return what
+
+    hub.on_connect(lambda client: None)
+    async with hub.serve(ANY) as serving, connected(serving.address) as peer:
+        for _ in range(20):
+            assert await answer(peer, "echo", 2**70) == {"error": "internal error"}
+        (client,) = hub.clients()
+        (record,) = caplog.records
+        assert record.levelno == logging.WARNING
+        assert record.getMessage().startswith(f"what method 'echo' returned to client {client} cannot be sent: ")
+        assert client._link.faults.counts == {"method.result": 20}

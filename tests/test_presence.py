@@ -38,7 +38,7 @@ async def test_who_comes_and_goes_is_told_once_however_many_connections(hub: fan
         await until(lambda: {user for change in changes for user in change.left} == {"ann", "bob"})
         assert sorted(user for change in changes for user in change.joined) == ["ann", "bob"]
         assert changes[-1].occupancy == 0
-        assert hub.presence("room") == hub.presence("elsewhere") == []
+        assert hub.presence("room") == []
         told = [await watcher.receive_json() for _ in changes]
         assert [(one["joined"], one["left"], one["occupancy"]) for one in told] == [
             (list(change.joined), list(change.left), change.occupancy) for change in changes
@@ -112,7 +112,8 @@ async def test_a_callback_that_raises_ends_nothing(hub: fanwire.Hub, caplog: pyt
 async def test_off_by_default(hub: fanwire.Hub) -> None:
     async with hub.serve(ANY) as serving, connected(serving.address, "/ws?channel=a&user=ann"):
         await until(lambda: hub.occupancy("a") == 1)
-        assert hub.presence("a") == []
+        with pytest.raises(LookupError, match="channel 'a' has no presence"):
+            hub.presence("a")
     with pytest.raises(fanwire.HubStopped):
         hub.presence("a")
 

@@ -118,6 +118,7 @@ async def audiences(**options: Any) -> AsyncIterator[fanwire.Hub]:
     """A hub with channels that nobody, each kind of subscriber alone, or all of them watch."""
     kept = fanwire.Channel(history=3)
     hub = watching(fanwire.Hub({"kept:*": kept}, **options))
+    hub.authenticate(lambda request: None)  # else nobody can be published to as a user
     async with hub.serve(ANY, drain_timeout=0.1) as serving, AsyncExitStack() as stack:
         ways = [way for way in WAYS if "msgpack" in options.get("formats", ("msgpack",)) or "msgpack" not in way]
         for way in ways:

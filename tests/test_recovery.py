@@ -190,7 +190,7 @@ async def test_a_start_that_does_not_exist_is_a_value_error(hub: fanwire.Hub) ->
     async with hub.serve(ANY) as serving, connected(serving.address, "/ws") as peer:
         await peer.send_json(call="watch")
         await until(lambda: errors)
-    assert errors == ["start is \"now\", must be 'live', 'keyframe' or 'history'"]
+    assert errors == ["start must be 'live', 'keyframe', 'history' or None, not 'now'"]
 
 
 async def test_a_client_that_polls_is_recovered_too(hub: fanwire.Hub) -> None:

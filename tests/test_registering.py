@@ -38,7 +38,7 @@ class Plain:
         ("method", lambda: None, "method '<lambda>' is called as <lambda>(client, …), but it takes no 'client'"),
         ("method", lambda client, *, stake: None, "its parameter 'stake' gets nothing and has no default"),
         ("on_message", 3, "on_message must be a function, not int"),
-        ("method", 3, "a method must be a function, not int"),
+        ("method", 3, "method takes a function, or the name to register it by, a str, not 3"),
     ],
 )
 def test_parameters_are_checked_when_registered(name: str, function: Any, says: str) -> None:

@@ -161,7 +161,7 @@ async def test_a_log_names_a_client_so_too(hub: fanwire.Hub, caplog: pytest.LogC
     async with hub.serve(ANY) as serving, connected(serving.address) as peer:
         await peer.send("x")
         await peer.receive()
-        assert f"on_message, for client {hub.clients()[0]}, raised" in caplog.text
+        assert f"on_message 'fail', for client {hub.clients()[0]}, raised" in caplog.text
 
 
 async def test_stats_print(hub: fanwire.Hub) -> None:

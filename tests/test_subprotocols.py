@@ -183,5 +183,5 @@ class TestResponseHeaders:
                 async with server.connect():
                     raise AssertionError
         assert raised.value.status == 500
-        assert "authenticate or authorize raised" in caplog.text
+        assert "authenticate 'who', on the opening of client" in caplog.text
         assert "X-B" not in raised.value.headers

@@ -145,3 +145,43 @@ class TestTheClient:
         async with serving(hub, "127.0.0.1:0") as server, server.connect() as client:
             with anyio.fail_after(5):
                 await client.close(1000, "bye")
+
+
+@pytest.mark.anyio
+class TestWhatIsWaitedFor:
+    async def test_a_timeout_says_what_did_not_come_and_what_came(self) -> None:
+        hub = fanwire.Hub()
+        forever = anyio.Event()
+
+        @hub.method
+        async def late(client: fanwire.Client) -> None:
+            client.send("first")
+            client.send({"then": 1})
+            await forever.wait()
+
+        async with serving(hub, drain_timeout=0) as server, server.connect() as client:
+            with pytest.raises(TimeoutError, match=r"^a message did not come within 0.01 s; nothing came instead$"):
+                await client.receive(0.01)
+            with pytest.raises(TimeoutError) as raised:
+                await client.call("late", timeout=0.2)
+            assert str(raised.value) == (
+                """an answer to '{"call": "late", "args": []}' did not come within 0.2 s; """
+                """'first', '{"then":1}' came instead"""
+            )
+            assert await client.receive() == "first", "what came stays to be received"
+            with pytest.raises(TimeoutError, match="the end of the connection did not come within"):
+                await client.closed(0.01)
+            await client.close()
+            with pytest.raises(EOFError, match="the connection has ended: 1000"):
+                await client.send("x")
+
+
+@pytest.mark.timeout(120)
+def test_a_test_without_an_event_loop_is_told_what_to_do(tmp_path: Path) -> None:
+    source = "def test_sync(hub_server): pass\nasync def test_nobodys(hub_server): pass\n"
+    (tmp_path / "test_wrong.py").write_text(source)
+    said = pytest_run(tmp_path)
+    wanted = "make it `async def` with @pytest.mark.anyio"
+    assert f"pytest.UsageError: test_sync uses hub_server, which needs an event loop: {wanted}" in said
+    assert "pytest.UsageError: test_nobodys uses hub_server, and no plugin runs it in an event loop: mark it" in said
+    assert "_hub_server_of_any" not in said

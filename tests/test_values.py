@@ -137,7 +137,7 @@ def test_what_a_snapshot_is_registered_with_is_refused_by_name() -> None:
     for value in (5, None, b"x", ["x"]):
         with pytest.raises(TypeError, match="pattern must be a str such as 'odds:\\*', not"):
             fanwire.Hub().snapshot(value)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="event must be the name of an event, without line breaks or None, not"):
+    with pytest.raises(ValueError, match="event must be the name of an event, a str without line breaks, or None, not"):
         fanwire.Hub().snapshot("*", event="a\nb")
     for name in ("interval", "timeout"):
         made = accepted(name, lambda value, name=name: fanwire.Hub().snapshot("*", **{name: value}))  # type: ignore[misc]
@@ -311,7 +311,7 @@ def test_permissions_are_told_as_they_are_written() -> None:
 
 def test_a_list_may_be_any_collection_and_is_read_once() -> None:
     hub = fanwire.Hub(subprotocols=(name for name in ("a", "b")), signalr_paths=iter(["/live"]))  # type: ignore[arg-type]
-    assert plan(hub._callbacks, {}, [], 1, hub._options).main_path == "/live"
+    assert plan(hub._callbacks, {}, [], 1, hub._options).paths[0] == "/live"
     assert hub._options["subprotocols"] == ("a", "b")
 
 

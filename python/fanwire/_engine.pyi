@@ -46,6 +46,9 @@ __version__: str
 def build_info() -> dict[str, str]:
     """Version, profile (``release`` or ``debug``), target and Rust compiler of the extension."""
 
+def check_header(name: str, value: str) -> None:
+    """Raises ValueError for a header that no response of the application's may have; the value is not shown."""
+
 def encode_json(data: Any) -> bytes:
     """JSON of `data` as UTF-8, as ``publish`` of a hub without options sends it. Raises what ``publish`` raises."""
 

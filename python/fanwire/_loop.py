@@ -184,6 +184,9 @@ class Callback:
         )
         """Whether it may wait, and so needs a task."""
 
+    def __str__(self) -> str:
+        return repr(getattr(self.function, "__name__", None) or type(self.function).__name__)
+
     async def __call__(self, *arguments: Any) -> Any:
         try:
             result = self.function(*arguments)

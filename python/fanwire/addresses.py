@@ -9,7 +9,9 @@ from typing import Any
 from fanwire.values import Listed, Mistake, WrongType, checked, part
 
 ADDRESS = re.compile(r"unix:.+|(\[[0-9A-Fa-f:.]+(%[\w.-]+)?\]|[\w.-]+):(?P<port>[0-9]{1,5})", re.DOTALL)
-ADDRESS_FORMS = "HOST:PORT, [V6]:PORT or unix:PATH; a PORT alone is on 127.0.0.1, :PORT on all addresses"
+ADDRESS_FORMS = (
+    "HOST:PORT, [V6]:PORT or unix:PATH, with a PORT of 0 to 65535; a PORT alone is on 127.0.0.1, :PORT on all addresses"
+)
 PORT_MAX = 65_535
 UNIX_PATH_BYTES_MAX = 107
 """What ``sun_path`` holds besides its end."""

@@ -9,11 +9,13 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from fanwire._engine import Opening
+from fanwire._engine import Opening, check_header
 from fanwire.errors import Refused
 
 __all__ = ["Headers", "Identity", "Query", "Refused", "Request", "ResponseHeaders"]
 
+RESPONSE_HEADERS_BYTES_MAX = 16 << 10
+"""What a callback may add to the head of an answer."""
 MSGPACK = "msgpack"
 """The subprotocol that the engine chooses itself where it is offered: the client's format hangs on it."""
 
@@ -35,6 +37,8 @@ class Identity:
             raise TypeError(f"an identity's id must be a str or None, not {type(self.id).__name__}")
         if self.id == "":
             raise ValueError("an identity's id must not be empty; None stands for an anonymous client")
+        if not isinstance(self.claims, Mapping):  # not shown: whatever it is, it may be a token
+            raise TypeError(f"an identity's claims must be a mapping, not {type(self.claims).__name__}")
 
 
 class Query(Mapping[str, str]):
@@ -81,8 +85,8 @@ class Headers(Query):
 class ResponseHeaders:
     """What a callback adds to the head of the answer, whether the connection is accepted or refused.
 
-    Names are tokens, values latin-1 without control characters, 16 KiB together; none that HTTP itself needs, such as
-    ``Content-Length``, and no ``Sec-WebSocket-…``. What breaks this is an error of the callback, answered with 500.
+    Names are tokens, values visible ASCII, 16 KiB together; none that HTTP itself needs, such as ``Content-Length``,
+    and no ``Sec-WebSocket-…``. What breaks this raises where it is set.
     """
 
     __slots__ = ("_pairs",)
@@ -91,15 +95,31 @@ class ResponseHeaders:
         self._pairs: list[tuple[str, str]] = []
 
     def add(self, name: str, value: str) -> None:
-        """One more field, beside others of this name: ``Set-Cookie`` stands once for each cookie."""
-        for text in (name, value):
+        """One more field, beside others of this name: ``Set-Cookie`` stands once for each cookie.
+
+        Raises:
+            TypeError, ValueError: no answer can have such a name or value, or the name is one that HTTP itself needs.
+        """
+        for what, text in (("name", name), ("value", value)):
             if not isinstance(text, str):
-                raise TypeError(f"a response header is a name and a value of type str, not {type(text).__name__}")
-        self._pairs.append((name, value))
+                raise TypeError(f"a response header's {what} must be a str, not {type(text).__name__}")
+            if not text.isascii():
+                raise ValueError(f"a response header's {what} must be of visible ASCII")  # unseen: it may be a cookie
+        check_header(name, value)
+        self._keep([*self._pairs, (name, value)])
 
     def __setitem__(self, name: str, value: str) -> None:
-        self._pairs = [pair for pair in self._pairs if pair[0].lower() != name.lower()]
-        self.add(name, value)
+        others = ResponseHeaders()
+        others._pairs = [pair for pair in self._pairs if pair[0].lower() != str(name).lower()]
+        others.add(name, value)
+        self._pairs = others._pairs
+
+    def _keep(self, pairs: list[tuple[str, str]]) -> None:
+        written = sum(len(name) + len(value) + len(": \r\n") for name, value in pairs)
+        if written > RESPONSE_HEADERS_BYTES_MAX:
+            bound = f"{RESPONSE_HEADERS_BYTES_MAX:,} bytes"
+            raise ValueError(f"response headers must be at most {bound} together, not {written:,}")
+        self._pairs = pairs
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(self._pairs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fanwire.calls import check_channel, check_code, check_reason, check_since, check_start, check_text, explain
 from fanwire.endings import Endings
 from fanwire.errors import ClientGone, HubStopped
 from fanwire.faults import Faults
@@ -181,11 +182,16 @@ class Client:
         Raises:
             PayloadTooBig: the payload exceeds ``outbox_bytes_max``; nothing was sent.
             UnsupportedType, UnsupportedValue: `data` has no form in the client's format; nothing was sent.
+            TypeError, ValueError: no event can have such a name.
             HubStopped: this process is a fork of the one that serves.
         """
         engine = self._engine()
         if engine is not None:
-            engine.send(self.id, data, event)
+            try:
+                engine.send(self.id, data, event)
+            except (TypeError, ValueError) as error:
+                explain(error, event=event)
+                raise
 
     def _reply(self, text: str) -> None:
         """Answer a call of the raw protocol with JSON text, as it is. Raises what ``send`` raises."""
@@ -206,9 +212,10 @@ class Client:
             CallFailed: the client answered with an error, or has no such method.
             ClientGone: it left before it answered.
             UnsupportedType, UnsupportedValue: an argument has no form in the client's protocol.
-            TypeError: the client does not speak SignalR.
+            TypeError: the client does not speak SignalR, or `target` is no str.
             HubStopped: the hub does not serve.
         """
+        check_text("target", target, "the name of a method of the client, a str")
         if self.connection_id is None:
             raise TypeError(f"client {self} cannot be invoked: it does not speak SignalR")
         if self._gone is not None:
@@ -222,15 +229,19 @@ class Client:
 
         Raises:
             InvalidChannel: no channel can have such a name.
-            ValueError: there is no such start.
+            TypeError, ValueError: there is no such start.
             HubStopped: this process is a fork of the one that serves.
         """
+        check_channel(channel)
+        check_since(since)
+        check_start(start)
         engine = self._engine()
         if engine is not None:
             engine.subscribe(self.id, channel, since, start)
 
     def unsubscribe(self, channel: str) -> None:
-        """Have publications made after this call no longer reach the client."""
+        """Have publications made after this call no longer reach the client. Raises TypeError, InvalidChannel."""
+        check_channel(channel)
         engine = self._engine()
         if engine is not None:
             engine.unsubscribe(self.id, channel)
@@ -244,9 +255,11 @@ class Client:
             reason: at most 123 bytes of UTF-8; to a SignalR client it is the error, at most 4,096 bytes.
 
         Raises:
-            ValueError: such a code may not be sent, or the reason is too long.
+            TypeError, ValueError: such a code may not be sent, or the reason is no str or too long.
             HubStopped: this process is a fork of the one that serves.
         """
+        check_code(code)
+        check_reason(reason)
         engine = self._engine()
         if engine is not None:
             engine.disconnect(self.id, code, reason)

@@ -64,8 +64,6 @@ class Deliveries:
 
     async def wait(self, position: Position, fraction: float) -> Delivery:
         """Return once that share of the subscribers has it or went past it. Cancelled, it leaves nothing behind."""
-        if not 0 < fraction <= 1:
-            raise ValueError(f"fraction must be > 0 and <= 1, not {fraction}")
         if len(self._waiting) >= WAITING_MAX:
             raise LimitReached("deliveries waited for", WAITING_MAX + 1, WAITING_MAX)
         token, parts = self._engine.track(position)

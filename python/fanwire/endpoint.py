@@ -5,6 +5,7 @@ from typing import Any, Concatenate, TypeVar, overload
 
 from fanwire.client import Client
 from fanwire.methods import Method, Methods
+from fanwire.values import told
 
 M = TypeVar("M", bound=Callable[Concatenate[Client, ...], Any])
 """A method: its client, and what it is called with."""
@@ -27,10 +28,12 @@ class Endpoint:
         """Let clients of this path call the function; see ``Hub.method``."""
         if not isinstance(name, str):
             if not callable(name):
-                raise TypeError(f"a method must be a function, not {type(name).__name__}")
+                raise TypeError(f"method takes a function, or the name to register it by, a str, not {told(name)}")
             if not hasattr(name, "__name__"):
                 raise TypeError(f"{name!r} has no name of its own: register it with method('Name')")
             return self.method(name.__name__)(name)
+        if not name:
+            raise ValueError("name must be a str that is not empty: clients call the method by it")
 
         def register(function: M) -> M:
             self._may_register(f"method {name!r}")

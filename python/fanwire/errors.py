@@ -8,7 +8,7 @@
     ├ ListenFailed(OSError)             errno, strerror, address
     ├ ConfigError(ValueError)           file, line, key
     ├ InvalidChannel(ValueError)        channel
-    ├ PayloadTooBig(ValueError)         payload_bytes, bytes_max
+    ├ PayloadTooBig(ValueError)         payload_bytes, bytes_max, name
     ├ LimitReached                      name, value, bound
     ├ EncodeError                       path
     │  ├ UnsupportedType(TypeError)
@@ -80,7 +80,8 @@ class ListenFailed(FanwireError, OSError):
         self.address = address
 
     def __str__(self) -> str:
-        return f"cannot listen on {self.address}: {self.strerror} (errno {self.errno})"
+        number = f" (errno {self.errno})" if self.errno else ""  # a resolver's errors have none
+        return f"cannot listen on {self.address}: {self.strerror}{number}"
 
 
 class ConfigError(FanwireError, ValueError):
@@ -108,13 +109,13 @@ class ConfigError(FanwireError, ValueError):
 
 
 class InvalidChannel(FanwireError, ValueError):
-    """A channel's name is not 1 to 255 bytes of UTF-8 without control characters."""
+    """A channel's name is not 1 to 255 bytes of UTF-8 without control characters and ``*``."""
 
     channel: str
     """The name as it was given."""
     why: str
 
-    def __init__(self, channel: str, why: str = "not 1 to 255 bytes of UTF-8 without control characters") -> None:
+    def __init__(self, channel: str, why: str = "not 1 to 255 bytes of UTF-8 without control characters and *") -> None:
         super().__init__(channel, why)
         self.channel = channel
         self.why = why
@@ -129,14 +130,17 @@ class PayloadTooBig(FanwireError, ValueError):
 
     payload_bytes: int
     bytes_max: int
+    name: str
+    """The option that holds the bound: ``publication_bytes_max`` or ``outbox_bytes_max``."""
 
-    def __init__(self, payload_bytes: int, bytes_max: int) -> None:
-        super().__init__(payload_bytes, bytes_max)
+    def __init__(self, payload_bytes: int, bytes_max: int, name: str = "the bound") -> None:
+        super().__init__(payload_bytes, bytes_max, name)
         self.payload_bytes = payload_bytes
         self.bytes_max = bytes_max
+        self.name = name
 
     def __str__(self) -> str:
-        return f"payload of {self.payload_bytes} bytes is over the bound of {self.bytes_max}"
+        return f"payload of {self.payload_bytes:,} bytes is over {self.name}, which is {self.bytes_max:,}"
 
 
 class LimitReached(FanwireError):
@@ -228,6 +232,7 @@ class Refused(FanwireError):
         status: 400 to 599. 401 asks for (other) credentials, 403 says that none will do.
 
     Raises:
+        TypeError: `reason` is no str, such as a status in its place, or `status` is no int.
         ValueError: `status` is no error status of HTTP (RFC 9110 §15).
     """
 
@@ -235,8 +240,13 @@ class Refused(FanwireError):
     status: int
 
     def __init__(self, reason: str = "", *, status: int = 401) -> None:
+        if not isinstance(reason, str):
+            hint = f"; a status is named: Refused('why', status={reason})" if isinstance(reason, int) else ""
+            raise TypeError(f"reason must be a str, not {reason!r}{hint}")
+        if not isinstance(status, int) or isinstance(status, bool):
+            raise TypeError(f"status must be a whole number, 400 to 599, not {status!r}")
         if not 400 <= status <= 599:
-            raise ValueError(f"status {status} is not 400 to 599")
+            raise ValueError(f"status must be a whole number, 400 to 599, not {status}")
         super().__init__(reason)
         self.reason = reason
         self.status = status

@@ -5,6 +5,7 @@ caught is everything but what ``fanwire._loop.ends_task`` names: a panic of the 
 application's ``SystemExit`` is one client's trouble, too.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -32,31 +33,36 @@ class Faults:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
-        # By where: until when lines are counted together, how many were written, and how many were left out.
+        # By where, and what of it: until when lines are counted together, how many were written, and how many left out.
         self._lines: dict[str, tuple[float, int, int]] = {}
 
-    def note(self, where: str, error: BaseException, text: str, *arguments: object) -> None:
+    def note(self, where: str, error: BaseException, text: str, *arguments: object, of: str | None = None) -> None:
         """Log an exception that was caught, with its traceback, and count it. Raises nothing.
 
         Args:
             where: a short dotted word, such as ``pump.opening``; one of a fixed set, as each is a series of metrics.
             text: what could not be done, and for whom, with ``%``-formatting of `arguments`; never a token.
+            of: what clients can make fail as often as they like, such as a method by its name; one of as many as the
+                application has. Of it one line is written in a while, a warning without traceback.
         """
         self.count(where)
         with suppress(Exception):  # a log that cannot be written to, of all things, is not to end anybody
-            if self._may_log(where):
-                hub_log.error(text, *arguments, exc_info=error)
+            if of is None:
+                if self._may_log(where, logging.ERROR, LOG_LINES_MAX):
+                    hub_log.error(text, *arguments, exc_info=error)
+            elif self._may_log(f"{where} of {of!r}", logging.WARNING, 1):
+                hub_log.warning(f"{text}: %s", *arguments, error)
 
-    def _may_log(self, where: str) -> bool:
+    def _may_log(self, what: str, level: int, most: int) -> bool:
         """Whether another line is written: whoever can cause one must not be able to fill a disk with them."""
         now = monotonic()
-        until, written, left_out = self._lines.get(where, (0.0, 0, 0))
+        until, written, left_out = self._lines.get(what, (0.0, 0, 0))
         if now >= until:
             if left_out:
-                hub_log.error("%s: %d more were left out within %g s; they are counted", where, left_out, LOG_S)
+                hub_log.log(level, "%s: %d more were left out within %g s; they are counted", what, left_out, LOG_S)
             until, written, left_out = now + LOG_S, 0, 0
-        may = written < LOG_LINES_MAX
-        self._lines[where] = until, written + may, left_out + (not may)
+        may = written < most
+        self._lines[what] = until, written + may, left_out + (not may)
         return may
 
     def count(self, where: str) -> None:

@@ -68,8 +68,16 @@ class Method:
         try:
             reply_result(client, id, result)
         except (EncodeError, PayloadTooBig, TypeError, ValueError) as error:
-            client._link.faults.note("method.result", error, "what method %r returned cannot be sent", self.name)
+            self.note_unsendable(client, error, "what method %r returned to client %s cannot be sent")
             reply_error(client, id, client._link.wording.raw(error))
+
+    def note_unsendable(self, client: Client, error: Exception, text: str) -> None:
+        """Note that what it gave has no form, as `text` says of it and the client.
+
+        A client may be able to cause that at will, where a method gives back what it got: a warning of each method is
+        written in a while, and the others are counted.
+        """
+        client._link.faults.note("method.result", error, text, self.name, client, of=self.name)
 
 
 def awaited(function: Callable[..., Iterable[Any]]) -> Callable[..., AsyncIterator[Any]]:

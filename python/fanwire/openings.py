@@ -112,6 +112,7 @@ class Openings:
     async def _open(self, client: Client, event: Opening, scope: anyio.CancelScope | None = None) -> None:
         engine = self._engine
         request = Request(event)
+        asked: tuple[str, object] = ("the relay", event.protocol)  # who is asked now: what raises next is theirs
         try:
             relay = self._relay_of(event)
             if relay is not None:
@@ -123,7 +124,10 @@ class Openings:
                 if request.subprotocol is None and known:
                     request.subprotocol = next((name for name in request.subprotocols if name in known), None)
                 if self._callbacks.authenticate is not None:
+                    asked = ("authenticate", self._callbacks.authenticate)
                     client._identity = identity_of(await self._callbacks.authenticate(request))
+            if self._callbacks.authorize is not None:
+                asked = ("authorize", self._callbacks.authorize)
             for channel in event.channels:
                 if not await self._callbacks.may_watch(client, channel):
                     raise Refused(not_authorized([channel]), status=403)
@@ -151,7 +155,7 @@ class Openings:
             if scope is not None and scope.cancel_called:
                 hub_log.debug("what was asked about client %s, which left, raised", client, exc_info=error)
                 return
-            self._faults.note("opening", error, "authenticate or authorize raised on the opening of client %s", client)
+            self._faults.note("opening", error, "%s %s, on the opening of client %s, raised", *asked, client)
             self._endings.refuse(event.connection, 500, INTERNAL_ERROR)
 
     def _tell_of_subprotocols(self) -> None:

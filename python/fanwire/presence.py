@@ -143,7 +143,9 @@ class Presences:
         self._wakes.set()
 
     def members(self, channel: str) -> list[str]:
-        """Users who are there, or have just gone."""
+        """Users who are there, or have just gone. Raises LookupError for a channel whose users are not noted."""
+        if self._promise(channel).presence is not True:
+            raise LookupError(f"channel {channel!r} has no presence: name it in Hub(channels) with presence=True")
         room = self._rooms.get(channel)
         return [] if room is None else sorted({*room.users, *room.going})
 

@@ -223,6 +223,10 @@ class Pump:
         """Whether ``on_disconnect`` has yet to be called for a client, or is at work."""
         return self._callbacks.on_disconnect is not None and bool(self._clients or self._parting)
 
+    def _note_raised(self, name: str, client: Client, error: BaseException) -> None:
+        """Note what the callback of this name raised, with what the application calls it."""
+        client._note(name, error, "%s %s, for client %s, raised", name, getattr(self._callbacks, name), client)
+
     # Messages, calls and subscriptions of clients
 
     def _sent(self, event: Sent) -> None:
@@ -315,7 +319,7 @@ class Pump:
             await on_message(client, event.data)
         except Exception as error:
             if not isinstance(error, TOLD):
-                client._note("on_message", error, "on_message, for client %s, raised", client)
+                self._note_raised("on_message", client, error)
             tell_error(client, None, self._link.wording.raw(error))
 
     async def _subscribing(self, client: Client, event: Subscribing) -> None:
@@ -330,7 +334,7 @@ class Pump:
             except Refused as refused:
                 errors.append(sendable(refused.reason))
             except Exception as error:
-                client._note("authorize", error, "authorize, for client %s, raised", client)
+                self._note_raised("authorize", client, error)
                 errors.append(INTERNAL_ERROR)
         if denied:
             errors.insert(0, not_authorized(denied))
@@ -387,7 +391,7 @@ class Pump:
             except Exception as error:
                 is_told, wording = isinstance(error, TOLD), self._link.wording
                 if not is_told:
-                    client._note("on_connect", error, "on_connect, for client %s, raised", client)
+                    self._note_raised("on_connect", client, error)
                 if client.connection_id is not None:
                     self._turn_away(client, 1008, wording.of(CLOSED_WITH_ERROR, error))
                 else:
@@ -406,7 +410,7 @@ class Pump:
                 assert self._callbacks.on_disconnect is not None
                 await self._callbacks.on_disconnect(client, ClientGone(event.code, event.reason, event.by))
         except Exception as error:
-            client._note("on_disconnect", error, "on_disconnect, for client %s, raised", client)
+            self._note_raised("on_disconnect", client, error)
         finally:
             self._parting -= 1
 

@@ -5,6 +5,7 @@ Found by itself where fanwire is installed; ``-p no:fanwire`` turns it off. See 
 
 from collections.abc import AsyncIterator
 from importlib.util import find_spec
+from inspect import iscoroutinefunction
 from typing import Any
 
 import pytest
@@ -28,7 +29,20 @@ def hub_address() -> str:
 def hub_server(request: pytest.FixtureRequest) -> Any:
     """The hub of the fixture ``hub``, served while the test runs: a ``fanwire.testing.HubServer``. For async tests."""
     is_asyncios = request.node.get_closest_marker("asyncio") is not None
+    check_is_run(request)
     return request.getfixturevalue("_hub_server_of_pytest_asyncio" if is_asyncios else "_hub_server_of_any")
+
+
+def check_is_run(request: pytest.FixtureRequest) -> None:
+    """Raises UsageError for a test in which nothing can be served, since it has no event loop."""
+    name, test = request.node.name, request.function
+    marks = "@pytest.mark.anyio, or asyncio or trio where pytest-asyncio or pytest-trio is installed"
+    # Those of hypothesis are plain functions around an async one.
+    if not (iscoroutinefunction(test) or hasattr(test, "hypothesis")):
+        raise pytest.UsageError(f"{name} uses hub_server, which needs an event loop: make it `async def` with {marks}")
+    is_anyios = "anyio_backend" in request.fixturenames
+    if not (is_anyios or any(request.node.get_closest_marker(one) for one in ("asyncio", "trio"))):
+        raise pytest.UsageError(f"{name} uses hub_server, and no plugin runs it in an event loop: mark it with {marks}")
 
 
 async def _served(hub: Hub, hub_address: str) -> AsyncIterator[Any]:

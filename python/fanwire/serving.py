@@ -67,9 +67,10 @@ class Plan:
     relays: Sequence[RelayConfig]
 
     @property
-    def main_path(self) -> str:
-        """Where the hub's own methods are; empty where SignalR is off."""
-        return next(iter(self.own["signalr_paths"]), "")
+    def paths(self) -> Sequence[str]:
+        """Where SignalR clients find methods, the hub's own first; those of relays are none of them."""
+        relayed = {relay.path for relay in self.relays}
+        return [path for path in self.own["signalr_paths"] if path not in relayed]
 
 
 def plan(

@@ -318,7 +318,7 @@ class Calls:
         try:
             engine.complete(client, id, result)
         except Exception as error:
-            self._client._note("method.result", error, "what method %r returned cannot be sent", method.name)
+            method.note_unsendable(self._client, error, "what method %r returned to client %s cannot be sent")
             self._fail_unless_void(id, unexpected_error(method.name), error)
 
     def _arguments(self, event: "HubMessage", method: Method) -> list[Any] | None:

@@ -1,18 +1,17 @@
 """Keyframes on demand: the application is asked for one when new subscribers wait, at most once in a while."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import anyio
 
 from fanwire._engine import Engine, SnapshotWanted, matches
 from fanwire._loop import Callback, ends_task, finish
+from fanwire.calls import check_event
 from fanwire.channel import check_pattern
 from fanwire.faults import Faults, Tasks
 from fanwire.logs import hub_log
-from fanwire.values import Mistake, OrNone, Seconds, WrongType, checked, told
+from fanwire.values import Seconds, checked, told
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +121,9 @@ def check_snapshot(pattern: object, interval: object, timeout: object, event: ob
     if not isinstance(pattern, str):
         raise TypeError(f"pattern must be a str such as 'odds:*', not {told(pattern)}")
     check_pattern(pattern)
-    checked("event", event, OrNone(_read_event))
+    check_event(event)
     for name, value in (("interval", interval), ("timeout", timeout)):
         checked(name, value, Seconds(0.001, INTERVAL_MAX))
-
-
-def _read_event(value: Any) -> str:
-    must = "must be the name of an event, without line breaks"
-    if not isinstance(value, str):
-        raise WrongType(must)
-    if re.search("[\r\n\ud800-\udfff]", value):
-        raise Mistake(must)
-    return value
 
 
 def _none_of(channel: str) -> str:

@@ -8,8 +8,8 @@ clients connect by address; see docs/testing.md. Needs ``pip install 'fanwire[te
 import json
 import tempfile
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -17,6 +17,8 @@ import anyio
 from anyio.abc import SocketStream
 
 from fanwire.auth import Headers
+from fanwire.calls import check_code, check_reason, check_text, wrong
+from fanwire.entering import AsyncOnly
 from fanwire.errors import CallFailed
 from fanwire.hub import Hub
 from fanwire.options import Options
@@ -33,6 +35,8 @@ except ImportError as error:
 
 __all__ = ["HubServer", "NotAccepted", "TestClient", "serving"]
 
+SHOWN_MAX = 100
+"""Characters of a message that an error shows."""
 WITHIN_S = 5.0
 """How long a client waits for a message, unless told otherwise."""
 
@@ -83,7 +87,13 @@ class TestClient:
         return Headers(self._response.headers.raw_items())
 
     async def send(self, data: str | bytes | object) -> None:
-        """Send a message: ``str`` as text, ``bytes`` as binary, anything else as JSON."""
+        """Send a message: ``str`` as text, ``bytes`` as binary, anything else as JSON.
+
+        Raises EOFError once the connection has ended, TypeError for what has no form in JSON.
+        """
+        if self._protocol.state is not State.OPEN:
+            code, reason = self._ending()
+            raise EOFError(f"the connection has ended: {code} {reason}".rstrip())
         if isinstance(data, bytes):
             self._protocol.send_binary(data)
         else:
@@ -94,32 +104,39 @@ class TestClient:
         """The next message: JSON as what it stands for, other text and bytes as they are.
 
         Raises:
-            TimeoutError: nothing came within `timeout` seconds.
+            TimeoutError: nothing came within `timeout` seconds; it says what was waited for.
             EOFError: the connection has ended; it says with which close code and reason.
         """
         return parsed(await self.receive_raw(timeout))
 
     async def receive_raw(self, timeout: float = WITHIN_S) -> str | bytes:
         """The next message as it came; raises what ``receive`` raises."""
-        with anyio.fail_after(timeout):
+        with waiting("a message", timeout, self._parts_told):
             while not self._messages:
                 await self._read()
         return self._messages.popleft()
 
     async def subscribe(self, *channels: str, timeout: float = WITHIN_S) -> None:
         """Have what is published to `channels` from now on come. Raises CallFailed with the text of a denial."""
+        if not channels:
+            raise ValueError("channels must be one name or several, not none")
+        for channel in channels:
+            check_text("channels", channel, "names of channels, each a str")
         await self._ask({"subscribe": list(channels)}, timeout)
 
     async def call(self, method: str, *arguments: object, timeout: float = WITHIN_S) -> Any:
         """Call a method of the hub; its result. Raises CallFailed with the text of the error, if it is one.
 
-        Messages that come before the answer stay to be received.
+        Messages that come before the answer stay to be received. Without an answer it raises TimeoutError, which tells
+        what came instead.
         """
+        check_text("method", method, "the name of a method, a str")
         return await self._ask({"call": method, "args": list(arguments)}, timeout)
 
     async def closed(self, timeout: float = WITHIN_S) -> tuple[int, str]:
         """Wait for the hub to end the connection; its close code and reason. What arrives before is dropped."""
-        with anyio.fail_after(timeout):
+        count = len(self._messages)
+        with waiting("the end of the connection", timeout, lambda: shown(list(self._messages)[count:])):
             try:
                 while True:
                     await self._read()
@@ -127,7 +144,9 @@ class TestClient:
                 return self._ending()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """The close handshake, from this side."""
+        """The close handshake, from this side. Raises TypeError and ValueError for a code that may not be sent."""
+        check_code(code)
+        check_reason(reason)
         if self._protocol.state is State.OPEN:
             self._protocol.send_close(code, reason)
             await self._flush()
@@ -138,7 +157,7 @@ class TestClient:
         await self.send({**request, "id": self._calls})
         others: list[str | bytes] = []
         try:
-            with anyio.fail_after(timeout):
+            with waiting(f"an answer to {shown([json.dumps(request)])}", timeout, lambda: shown(others)):
                 while True:
                     while not self._messages:
                         await self._read()
@@ -153,6 +172,9 @@ class TestClient:
             raise CallFailed(answer["error"])
         return answer.get("result")
 
+    def _parts_told(self) -> str:
+        return f"{sum(map(len, self._parts))} bytes of one that is not whole" if self._parts else ""
+
     def _ending(self) -> tuple[int, str]:
         return self._protocol.close_code or 1006, self._protocol.close_reason or ""
 
@@ -161,7 +183,7 @@ class TestClient:
         request.headers.update(headers)
         self._protocol.send_request(request)
         await self._flush()
-        with anyio.fail_after(WITHIN_S):
+        with waiting("the answer to the upgrade", WITHIN_S):
             while self._protocol.state is State.CONNECTING and self._protocol.handshake_exc is None:
                 await self._read()
         error = self._protocol.handshake_exc
@@ -219,24 +241,45 @@ class HubServer:
 
     def url(self, target: str = "/ws", scheme: str = "http") -> str:
         """Where a stock client finds `target`. Raises ValueError for a Unix socket: serve on ``127.0.0.1:0``."""
+        check_target(target)
+        check_text("scheme", scheme, "a str such as 'ws'")
         if self.address.startswith("unix:"):
             raise ValueError('a Unix socket has no URL: serve on TCP, as in serving(hub, "127.0.0.1:0")')
         return f"{scheme}://{self.address}{target}"
 
-    @asynccontextmanager
-    async def connect(
+    def connect(
         self,
         target: str = "/ws",
         *,
         headers: Mapping[str, str] | None = None,
         origin: str | None = None,
         subprotocols: Sequence[str] = (),
-    ) -> AsyncIterator[TestClient]:
+    ) -> AbstractAsyncContextManager[TestClient]:
         """A client that is connected to `target` for as long as the context lasts.
 
+        Args:
+            target: path and query, such as ``/ws?channel=goals``.
+            headers: fields of the request beside those of the handshake.
+            origin: the page that it comes from, as a browser has it: ``https://bets.example``.
+            subprotocols: those that it offers, the preferred ones first.
+
         Raises:
-            NotAccepted: the hub refused it, by ``authenticate`` or ``authorize``, say.
+            TypeError, ValueError: an argument is not what it may be; it is named.
+            NotAccepted: once entered: the hub refused it, by ``authenticate`` or ``authorize``, say.
         """
+        check_target(target)
+        if headers is not None and not isinstance(headers, Mapping):
+            wrong("headers", "a mapping of names to values, or None", headers)
+        if origin is not None:
+            check_text("origin", origin, "the origin of a page, a str, or None")
+        if isinstance(subprotocols, str) or not isinstance(subprotocols, Sequence):
+            wrong("subprotocols", "a list of names", subprotocols)
+        return AsyncOnly(self._connected(target, headers, origin, subprotocols), "server.connect(...)")
+
+    @asynccontextmanager
+    async def _connected(
+        self, target: str, headers: Mapping[str, str] | None, origin: str | None, subprotocols: Sequence[str]
+    ) -> AsyncIterator[TestClient]:
         protocol = ClientProtocol(
             parse_uri(f"ws://localhost{target}"),
             origin=None if origin is None else Origin(origin),
@@ -260,14 +303,26 @@ class HubServer:
         return await anyio.connect_tcp(host.strip("[]"), int(port))
 
 
-@asynccontextmanager
-async def serving(hub: Hub, address: str | None = None, **options: Unpack[Options]) -> AsyncIterator[HubServer]:
+def serving(
+    hub: Hub, address: str | int | None = None, **options: Unpack[Options]
+) -> AbstractAsyncContextManager[HubServer]:
     """Serve `hub` for as long as the context lasts; its ``start`` and ``stop``, so the tasks may be different ones.
 
     Args:
         address: ``127.0.0.1:0`` for stock clients; None: a Unix socket in a folder of its own, for ``connect`` alone.
         options: as for ``Hub.serve``. At the end clients get 1 s to answer the close, unless ``drain_timeout`` is told.
+
+    Raises:
+        TypeError: `hub` is no Hub.
+        What ``Hub.start`` raises, once entered.
     """
+    if not isinstance(hub, Hub):
+        wrong("hub", "a Hub", hub)
+    return AsyncOnly(_serving(hub, address, options), "serving(...)")
+
+
+@asynccontextmanager
+async def _serving(hub: Hub, address: str | int | None, options: Options) -> AsyncIterator[HubServer]:
     options.setdefault("drain_timeout", 1.0)
     with tempfile.TemporaryDirectory(prefix="fanwire-") as folder:
         served = await hub.start(address if address is not None else f"unix:{Path(folder) / 'hub'}", **options)
@@ -276,6 +331,41 @@ async def serving(hub: Hub, address: str | None = None, **options: Unpack[Option
         finally:
             with anyio.CancelScope(shield=True):
                 await hub.stop()
+
+
+@contextmanager
+def waiting(what: str, timeout: float, came: Callable[[], str] = str) -> Iterator[None]:
+    """Give the body so many seconds. What it does is to wait for `what`; `came` tells what has come instead, if asked.
+
+    Raises:
+        TypeError, ValueError: the timeout is none.
+        TimeoutError: they are over; it tells of both.
+    """
+    must = "a number of seconds, 0 or more"
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool):
+        wrong("timeout", must, timeout)
+    if not timeout >= 0:
+        wrong("timeout", must, timeout, ValueError)
+    try:
+        with anyio.fail_after(timeout):
+            yield
+    except TimeoutError:
+        instead = came()
+        raise TimeoutError(f"{what} did not come within {timeout:g} s; {instead or 'nothing'} came instead") from None
+
+
+def shown(messages: Sequence[str | bytes]) -> str:
+    """Messages as an error shows them: the first few, cut."""
+    first = [repr(message if len(message) <= SHOWN_MAX else message[:SHOWN_MAX]) for message in messages[:3]]
+    more = f" and {len(messages) - 3} more" if len(messages) > 3 else ""
+    return ", ".join(first) + more
+
+
+def check_target(target: object) -> None:
+    """Raises TypeError, ValueError for what is no path of a server."""
+    must = "a path and perhaps a query, such as '/ws?channel=goals'"
+    if not check_text("target", target, must).startswith("/"):
+        wrong("target", must, target, ValueError)
 
 
 def parsed(message: str | bytes) -> Any:

@@ -1,7 +1,6 @@
 """``fanwire serve``: a relay out of a file, the environment and options."""
 
 import os
-import sys
 from pathlib import Path as File
 from typing import Annotated
 
@@ -11,7 +10,6 @@ from fanwire.cli import serving
 from fanwire.cli.check import complain
 from fanwire.cli.options import PATHS, settings, short_variable
 from fanwire.config.paths import variable
-from fanwire.errors import ListenFailed
 
 
 def option(name: str, help: str) -> Parameter:
@@ -61,8 +59,4 @@ def serve(
         config = settings(file, os.environ, given)
     except (ExceptionGroup, OSError, UnicodeDecodeError) as error:
         complain(file, error)
-    try:
-        serving.run(config)
-    except ListenFailed as error:
-        print(f"fanwire serve: {error}", file=sys.stderr)
-        raise SystemExit(1) from error
+    serving.run(config)

@@ -19,7 +19,7 @@ def run(config: ServeConfig) -> None:
     """Serve until SIGINT or SIGTERM; returns once all clients are gone or ``drain.timeout`` is over.
 
     Raises:
-        ListenFailed: the address cannot be had.
+        SystemExit: the address cannot be had; see ``Hub.run``.
     """
     log_to_stderr(config.log.level)
     raise_descriptors()

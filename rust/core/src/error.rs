@@ -69,12 +69,14 @@ pub enum EngineError {
         why: &'static str,
     },
     /// More bytes than the bound for one publication or private message.
-    #[error("payload of {payload_bytes} bytes is over the bound of {bytes_max}")]
+    #[error("payload of {payload_bytes} bytes is over {name}, which is {bytes_max}")]
     PayloadTooBig {
         /// What was given.
         payload_bytes: usize,
-        /// `publication_bytes_max` or `outbox_bytes_max`.
+        /// The bound.
         bytes_max: usize,
+        /// The setting: `publication_bytes_max` or `outbox_bytes_max`.
+        name: &'static str,
     },
     /// A bound on a number of things.
     #[error("{name}: {value} is over the bound of {bound}")]

@@ -10,8 +10,8 @@ pub(crate) fn to_pyerr(py: Python<'_>, error: EngineError) -> PyErr {
     match error {
         EngineError::NotRunning { .. } | EngineError::Forked { .. } => raise(py, "HubStopped", (text,)),
         EngineError::InvalidChannel { name, why } => raise(py, "InvalidChannel", (name, why)),
-        EngineError::PayloadTooBig { payload_bytes, bytes_max } => {
-            raise(py, "PayloadTooBig", (payload_bytes, bytes_max))
+        EngineError::PayloadTooBig { payload_bytes, bytes_max, name } => {
+            raise(py, "PayloadTooBig", (payload_bytes, bytes_max, name))
         }
         EngineError::LimitReached { name, value, bound } => raise(py, "LimitReached", (name, value, bound)),
         EngineError::ListenFailed { address, cause } => {
@@ -45,6 +45,7 @@ pub(crate) fn new_to_pyerr(py: Python<'_>, error: NewError) -> PyErr {
 fn errno_of(cause: &std::io::Error) -> i32 {
     match (cause.raw_os_error(), cause.kind()) {
         (Some(errno), _) => errno,
+        (None, std::io::ErrorKind::NotFound) => 2,       // ENOENT
         (None, std::io::ErrorKind::AlreadyExists) => 17, // EEXIST
         (None, std::io::ErrorKind::InvalidInput) => 22,  // EINVAL
         (None, std::io::ErrorKind::AddrInUse) => 98,     // EADDRINUSE

@@ -13,6 +13,7 @@ mod upstream;
 use std::collections::HashMap;
 use std::ffi::OsString;
 
+use fanwire_core::http::header_fault;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -44,6 +45,13 @@ fn encode_msgpack<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>
 fn matches(py: Python<'_>, pattern: &str, name: &str) -> PyResult<bool> {
     let pattern = fanwire_core::channel::Pattern::new(pattern).map_err(|error| errors::to_pyerr(py, error))?;
     Ok(pattern.matches(name))
+}
+
+/// Raises ValueError for a header that no response of the application's may have.
+#[pyfunction]
+fn check_header(py: Python<'_>, name: &str, value: &str) -> PyResult<()> {
+    let fault = |why| fanwire_core::EngineError::InvalidHeader { name: name.to_owned(), why };
+    header_fault(name, value).map_or(Ok(()), |why| Err(errors::to_pyerr(py, fault(why))))
 }
 
 /// The one form of a JSON text or MessagePack value; None where it has none.
@@ -78,6 +86,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(encode_json, module)?)?;
     module.add_function(wrap_pyfunction!(encode_msgpack, module)?)?;
     module.add_function(wrap_pyfunction!(canonical, module)?)?;
+    module.add_function(wrap_pyfunction!(check_header, module)?)?;
     module.add_function(wrap_pyfunction!(invocation, module)?)?;
     module.add_function(wrap_pyfunction!(matches, module)?)?;
     module.add_function(wrap_pyfunction!(run_load, module)?)?;

@@ -59,11 +59,21 @@ pub const NAME_BYTES_MAX: usize = 255;
 /// Longest conflation key, bytes of UTF-8.
 pub const KEY_BYTES_MAX: usize = 255;
 
-/// Checks a channel's name: 1 to 255 bytes of UTF-8 without control characters.
+/// Checks a channel's name: 1 to 255 bytes of UTF-8 without control characters and without `*`.
+///
+/// A name with `*` would be taken for a pattern by whoever wrote it, and reach nobody.
 ///
 /// # Errors
 /// [`EngineError::InvalidChannel`] with the name and the rule.
 pub fn check_name(name: &str) -> Result<(), EngineError> {
+    if name.contains('*') {
+        return invalid(name, "must not hold *, which makes a pattern of it: a channel is named in full");
+    }
+    check_pattern(name)
+}
+
+/// Checks what may stand in a pattern: as a name, and `*`.
+fn check_pattern(name: &str) -> Result<(), EngineError> {
     let why = if name.is_empty() {
         "must not be empty"
     } else if name.len() > NAME_BYTES_MAX {
@@ -73,6 +83,10 @@ pub fn check_name(name: &str) -> Result<(), EngineError> {
     } else {
         return Ok(());
     };
+    invalid(name, why)
+}
+
+fn invalid(name: &str, why: &'static str) -> Result<(), EngineError> {
     Err(EngineError::InvalidChannel { name: name.chars().take(80).collect(), why })
 }
 

@@ -13,7 +13,7 @@ impl Pattern {
     /// # Errors
     /// [`EngineError::InvalidChannel`].
     pub fn new(text: &str) -> Result<Self, EngineError> {
-        super::check_name(text)?;
+        super::check_pattern(text)?;
         Ok(Self(text.into()))
     }
 

@@ -264,15 +264,12 @@ impl Engine {
         let (payload_bytes, bytes_max) =
             (payload_bytes(&publication.payload), self.common.settings.publication_bytes_max);
         if payload_bytes > bytes_max {
-            return Err(EngineError::PayloadTooBig { payload_bytes, bytes_max });
+            return Err(EngineError::PayloadTooBig { payload_bytes, bytes_max, name: "publication_bytes_max" });
         }
         if let Some(bytes) = publication.key.map(str::len).filter(|&bytes| bytes > KEY_BYTES_MAX) {
             return Err(EngineError::KeyTooLong { bytes, bytes_max: KEY_BYTES_MAX });
         }
-        match publication.event {
-            Some(event) if !sse::is_valid_event(event) => Err(EngineError::InvalidEvent { name: event.to_owned() }),
-            _ => Ok(()),
-        }
+        check_event(publication.event)
     }
 
     /// Wakes the shards for what was published with `is_deferred`.
@@ -548,6 +545,14 @@ fn died(common: &Common, thread: &str, text: String) {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Whether an event's name may stand in a record, whoever gets it.
+fn check_event(event: Option<&str>) -> Result<(), EngineError> {
+    match event {
+        Some(event) if !sse::is_valid_event(event) => Err(EngineError::InvalidEvent { name: event.to_owned() }),
+        _ => Ok(()),
+    }
 }
 
 fn check_headers(headers: &[Header]) -> Result<(), EngineError> {

@@ -1,5 +1,5 @@
 //! Private bytes for one connection: they go out between publications, within a bound of their own.
-use super::{Engine, payload_bytes};
+use super::{Engine, check_event, payload_bytes};
 use crate::error::EngineError;
 use crate::messages::{Command, ConnectionId};
 use crate::protocol::signalr::{HubMessage, write_message, write_records};
@@ -9,9 +9,10 @@ impl Engine {
     /// Sends private bytes to one connection, between publications, in the connection's wire format.
     ///
     /// # Errors
-    /// [`EngineError::PayloadTooBig`] over `outbox_bytes_max`; [`EngineError::NotRunning`].
+    /// [`EngineError::PayloadTooBig`] over `outbox_bytes_max`; [`EngineError::InvalidEvent`]; [`EngineError::NotRunning`].
     pub fn send(&self, id: ConnectionId, payload: &Payload<'_>, event: Option<&str>) -> Result<(), EngineError> {
         self.check_running()?;
+        check_event(event)?;
         let Some(format) = id.format() else { return Ok(()) };
         self.check_private(payload_bytes(payload))?;
         let mut frame = Vec::with_capacity(frame_bytes_max(format, payload, event, None));
@@ -87,7 +88,7 @@ impl Engine {
     pub(super) fn check_private(&self, payload_bytes: usize) -> Result<(), EngineError> {
         let bytes_max = self.common.settings.outbox_bytes_max;
         if payload_bytes > bytes_max {
-            return Err(EngineError::PayloadTooBig { payload_bytes, bytes_max });
+            return Err(EngineError::PayloadTooBig { payload_bytes, bytes_max, name: "outbox_bytes_max" });
         }
         Ok(())
     }

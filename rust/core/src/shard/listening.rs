@@ -200,7 +200,7 @@ fn make_way(path: &Path) -> io::Result<()> {
     let taken = |kind, what: &str| Err(io::Error::new(kind, format!("{what} stands there, and is left alone")));
     let found = match std::fs::symlink_metadata(path) {
         Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return check_folder(path),
         Err(error) => return Err(error),
     };
     let kind = found.file_type();
@@ -219,5 +219,15 @@ fn make_way(path: &Path) -> io::Result<()> {
         Err(error) => {
             taken(io::ErrorKind::AddrInUse, &format!("a socket that does not say whether it is served ({error})"))
         }
+    }
+}
+
+/// The system says "No such file or directory" of the socket to be, which nobody expects to be there.
+fn check_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.exists() => {
+            Err(io::Error::new(io::ErrorKind::NotFound, format!("there is no folder {}", folder.display())))
+        }
+        _ => Ok(()),
     }
 }

@@ -1,0 +1,382 @@
+"""The publishing half of a ``Hub``: what goes to channels, users and clients, and what is known of them. ✗ serving.
+
+``Hub`` binds what these calls need when a serving begins. Without one ``_publish`` and its like raise HubStopped.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from threading import get_ident
+from typing import NoReturn
+
+from fanwire._engine import Engine, Position, Stats
+from fanwire._loop import ends_task
+from fanwire.auth import Identity
+from fanwire.calls import (
+    check_channel,
+    check_code,
+    check_event,
+    check_fraction,
+    check_items,
+    check_key,
+    check_position,
+    check_reason,
+    check_since,
+    check_start,
+    check_text,
+    check_ttl,
+    explain,
+    wrong,
+)
+from fanwire.client import Client, Link
+from fanwire.deliveries import Delivery
+from fanwire.registering import Registering
+from fanwire.relay.stats import RelayStats
+
+NOBODY: tuple[()] = ()
+"""Whom a publication is not for, where nothing is said."""
+
+
+class Publishing(Registering):
+    """The calls of a hub that serves; all but ``presence``, ``delivered`` and ``relay_stats`` in any thread."""
+
+    def __init__(self, own_paths: Sequence[str]) -> None:
+        super().__init__(own_paths)
+        self._link: Link
+        self._thread = -1
+        self._call_soon: Callable[[Callable[[], object]], object] = _nowhere
+        self._is_flush_due = False
+        # SignalR paths of methods, by how they are compared; the first is where publish_to_all goes by itself.
+        self._paths: dict[str, str] = {}
+        self._publish: Callable[..., Position]
+        self._relay_stats: Callable[[], list[RelayStats]]
+        self._members: Callable[[str], list[str]]
+        self._roster: Callable[[str | None], list[Client]]
+        self._delivered: Callable[[Position, float], Awaitable[Delivery]]
+        self._engine_flush: Callable[[], None]
+
+    # Publishing
+
+    def publish(
+        self,
+        channel: str,
+        data: str | bytes | object,
+        *,
+        event: str | None = None,
+        key: str | None = None,
+        ttl: float | None = None,
+        keyframe: bool = False,
+        exclude: Client | Iterable[Client] = NOBODY,
+    ) -> Position:
+        """Append one publication to a channel's log and wake the shards that watch it.
+
+        Never waits; O(1) in subscribers; any thread. Two calls from one thread for one channel reach its subscribers in
+        that order; of several channels each keeps its own.
+        In the event loop's own thread the shards are woken when the loop turns, so that what is published back to back
+        goes out as one write for each socket.
+
+        Args:
+            channel: 1 to 255 bytes of UTF-8, no control characters and no ``*``.
+            data: ``str`` goes out as text, ``bytes`` as binary, anything else as JSON, and as MessagePack for
+                subscribers that speak it, encoded once each; copied once, into the log. Of what it may consist and in
+                which form it goes out stands in docs/types.md: what msgspec encodes, pydantic models, and whatever
+                ``Hub(encode=…)`` knows. Whether it may does not depend on who listens.
+            event: the name of the SSE event.
+            key: the conflation key, at most 255 bytes of UTF-8; only policy ``latest`` looks at it.
+            ttl: seconds, > 0; a subscriber not yet written to after that skips it.
+            keyframe: new subscribers begin here, while it is kept: it and what follows, within the channel's backlog.
+            exclude: subscribers that it is not for.
+
+        Returns:
+            Its place in the channel's log.
+
+        Raises:
+            InvalidChannel: no channel can have such a name.
+            PayloadTooBig: the payload exceeds ``publication_bytes_max``; carries both numbers.
+            UnsupportedType, UnsupportedValue: `data` has no form in one of the hub's ``formats``; with the path.
+            LimitReached: there are ``channels_max`` channels already, or ``unsent_bytes_max`` wait for the shards.
+            TypeError, ValueError: another argument is not what it may be; it is named.
+            HubStopped: the hub does not serve, or no longer, or this process is a fork of the one that does.
+        """
+        excluded = NOBODY if exclude is NOBODY else self._ids(exclude)
+        try:
+            if get_ident() != self._thread:
+                return self._publish(channel, data, event, key, ttl, False, excluded, keyframe)
+            position = self._publish(channel, data, event, key, ttl, True, excluded, keyframe)
+        except (TypeError, ValueError) as error:
+            explain(error, channel=channel, event=event, key=key, ttl=ttl, keyframe=keyframe)
+            raise
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._call_soon(self._flush)
+        return position
+
+    def publish_many(
+        self,
+        channel: str,
+        items: Iterable[str | bytes | object],
+        *,
+        event: str | None = None,
+        key: str | None = None,
+        ttl: float | None = None,
+    ) -> list[Position]:
+        """Publish each of `items` as ``publish`` does, and wake the shards once: one write for each socket.
+
+        Args:
+            items: the data of each publication, in order; the other arguments are those of ``publish``, for each.
+
+        Returns:
+            The position of each, in the order of `items`.
+
+        Raises:
+            What ``publish`` raises, with a note that tells the item's index; those before it are published.
+            TypeError: `items` is one thing, such as a str, and nothing is published.
+        """
+        check_items(items)
+        check_channel(channel)
+        check_event(event)
+        check_key(key)
+        check_ttl(ttl)
+        publish = self._publish
+        positions: list[Position] = []
+        try:
+            for item in items:
+                positions.append(publish(channel, item, event, key, ttl, True))
+        except Exception as error:
+            error.add_note(f"raised by item {len(positions)} of publish_many; those before it are published")
+            raise
+        finally:
+            if positions:
+                self._engine_flush()
+        return positions
+
+    def publish_to_user(
+        self,
+        identity: Identity | str,
+        data: str | bytes | object,
+        *,
+        event: str | None = None,
+        ttl: float | None = None,
+    ) -> Position:
+        """Publish to every connection that was accepted as this user's, as ``publish`` does to a channel's subscribers.
+
+        Args:
+            identity: what ``authenticate`` answered, or its id.
+
+        Raises:
+            LookupError: no ``authenticate`` is registered, so that no connection is any user's.
+            What ``publish`` raises.
+        """
+        user = _user("identity", identity)
+        engine = self._link.require()
+        if self._callbacks.authenticate is None:
+            raise LookupError("publish_to_user reaches connections by what authenticate answered; none is registered")
+        try:
+            return engine.publish_to_user(user, data, event, ttl)
+        except (TypeError, ValueError) as error:
+            explain(error, event=event, ttl=ttl)
+            raise
+
+    def publish_to_all(
+        self,
+        data: str | bytes | object,
+        *,
+        event: str | None = None,
+        ttl: float | None = None,
+        path: str | None = None,
+        exclude: Client | Iterable[Client] = NOBODY,
+    ) -> Position:
+        """Publish to every SignalR client of one hub, as ``publish`` does to a channel's subscribers.
+
+        Args:
+            path: that hub's; by default the first of ``signalr_paths``.
+
+        Raises:
+            ValueError: there is no hub at that path.
+            What ``publish`` raises.
+        """
+        engine = self._link.require()
+        excluded = self._ids(exclude)
+        try:
+            return engine.publish_to_hub(self._path(path), data, event, ttl, False, excluded)
+        except (TypeError, ValueError) as error:
+            explain(error, event=event, ttl=ttl)
+            raise
+
+    def _path(self, path: str | None) -> str:
+        known = list(self._paths.values())
+        if not known:
+            raise ValueError("publish_to_all reaches nobody: signalr_paths is empty, and there is no endpoint")
+        if path is None:
+            return known[0]
+        found = self._paths.get(check_text("path", path, "the path of a hub, a str").casefold())
+        if found is None:
+            wrong("path", f"{', '.join(map(repr, known))} or None", path, ValueError)
+        return found
+
+    def _ids(self, exclude: Client | Iterable[Client]) -> Sequence[int]:
+        """Who is excluded. Clients of another serving are left out: their numbers are other clients' here."""
+        must = "a Client or several"
+        if isinstance(exclude, str | bytes) or not isinstance(exclude, Client | Iterable):
+            wrong("exclude", must, exclude)
+        link, ids = self._link, []
+        for client in (exclude,) if isinstance(exclude, Client) else exclude:
+            if not isinstance(client, Client):
+                wrong("exclude", f"{must}, each a Client", client)
+            if client._link is link:
+                ids.append(client.id)
+        return ids
+
+    def _engine_of(self, client: Client) -> Engine | None:
+        """The engine, for a client that is one of this serving; None for one of an earlier one, which is gone."""
+        if not isinstance(client, Client):
+            wrong("client", "a Client", client)
+        engine = self._link.require()
+        if client._link is self._link:
+            return engine
+        if client._link.engine is not None:
+            raise ValueError(f"client must be one of this hub, not {client}, which is connected to another one")
+        return None
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        engine, faults = self._link.engine, self._link.faults
+        if engine is not None:
+            try:
+                engine.flush()
+            except BaseException as error:  # the loop calls this: trio would end for it
+                if ends_task(error):
+                    raise
+                faults.note("hub.flush", error, "publications wait for the next ones: the shards were not woken")
+
+    # Single clients, and what is known of all
+
+    def send(self, client: Client, data: str | bytes | object, *, event: str | None = None) -> None:
+        """Send to one client alone; see ``Client.send``. Raises HubStopped besides, ValueError for another hub's."""
+        if self._engine_of(client) is not None:
+            client.send(data, event=event)
+
+    def disconnect(self, client: Client, code: int = 1000, reason: str = "") -> None:
+        """Start the close handshake with one client; see ``Client.close``.
+
+        Raises HubStopped besides, ValueError for another hub's client.
+        """
+        if self._engine_of(client) is not None:
+            client.close(code, reason)
+
+    def clients(self, user: Identity | str | None = None) -> list[Client]:
+        """Who is connected now, or as whom `user` is connected, in the order of arrival; any thread.
+
+        Relayed clients are none of them. A user's connections are found in O(1), each costs its place in the list.
+
+        Args:
+            user: what ``authenticate`` answered, or its id; None: everybody.
+
+        Raises:
+            LookupError: the hub knows its clients only where ``authenticate``, ``authorize``, ``on_connect`` or
+                ``on_disconnect`` is registered, and none is.
+            TypeError, ValueError: `user` is neither, or anonymous.
+            HubStopped: the hub does not serve.
+        """
+        return self._roster(None if user is None else _user("user", user))
+
+    def disconnect_user(self, user: Identity | str, code: int = 1000, reason: str = "") -> int:
+        """Start the close handshake with each connection of a user, as when they sign out; how many there were.
+
+        Those that ``authenticate`` is still asked about are none of them: have it say no from now on, first.
+
+        Raises:
+            What ``clients`` and ``Client.close`` raise; TypeError for None, which would be everybody.
+        """
+        check_code(code)
+        check_reason(reason)
+        theirs = self._roster(_user("user", user))
+        for client in theirs:
+            client.close(code, reason)
+        return len(theirs)
+
+    def subscribe(
+        self, client: Client, channel: str, *, since: Position | None = None, start: str | None = None
+    ) -> None:
+        """Have publications made after this call reach the client; ``authorize`` is not asked.
+
+        Args:
+            since: the last publication that it had: it gets what it missed; if that is lost, it begins at `start`.
+            start: ``live``, ``keyframe`` or ``history``; None is as the channel has it.
+
+        Raises:
+            InvalidChannel: no channel can have such a name.
+            TypeError, ValueError: there is no such start, or it is another hub's client.
+            HubStopped: the hub does not serve.
+        """
+        engine = self._engine_of(client)
+        check_channel(channel)
+        check_since(since)
+        check_start(start)
+        if engine is not None:
+            engine.subscribe(client.id, channel, since, start)
+
+    def unsubscribe(self, client: Client, channel: str) -> None:
+        """Have publications made after this call no longer reach the client. Raises what ``subscribe`` raises."""
+        engine = self._engine_of(client)
+        check_channel(channel)
+        if engine is not None:
+            engine.unsubscribe(client.id, channel)
+
+    def occupancy(self, channel: str) -> int:
+        """How many connections are subscribed to `channel`, now. Raises TypeError, InvalidChannel, HubStopped."""
+        return self._link.require().occupancy(check_channel(channel))
+
+    def presence(self, channel: str) -> list[str]:
+        """Ids of the users who are subscribed to a channel with ``presence``, or left it just now; sorted.
+
+        In the event loop's thread.
+
+        Raises:
+            TypeError, InvalidChannel: no channel can have such a name.
+            LookupError: it is none of those with ``presence=True``, so that nobody's coming is noted.
+            HubStopped: the hub does not serve.
+        """
+        return self._members(check_channel(channel))
+
+    async def delivered(self, position: Position, fraction: float = 0.99) -> Delivery:
+        """Wait until so many of a channel's subscribers have a publication, or went past it; in the loop's own thread.
+
+        Args:
+            position: what ``publish`` returned.
+            fraction: of the subscribers, > 0 and <= 1.
+
+        Returns:
+            How far it has come then; all zero where nobody subscribes, or the channel is gone.
+
+        Raises:
+            TypeError: `position` is none, or `fraction` is no number.
+            ValueError: `fraction` is out of range, or nothing was published at `position` yet.
+            LimitReached: 1,024 are waited for already.
+            HubStopped: the hub does not serve, or no longer.
+        """
+        check_position(position)
+        check_fraction(fraction)
+        return await self._delivered(position, fraction)
+
+    def stats(self) -> Stats:
+        """The engine's counters since the start of serving, and gauges of now. Raises HubStopped."""
+        return self._link.require().stats()
+
+    def relay_stats(self) -> list[RelayStats]:
+        """How each relay stands, now; in the event loop's thread. Raises HubStopped."""
+        return self._relay_stats()
+
+
+def _user(name: str, user: Identity | str) -> str:
+    """A user's id. Raises TypeError and ValueError, which name the argument, for who is none."""
+    must = "an Identity, or its id, a str"
+    if isinstance(user, Identity):
+        if user.id is None:
+            raise ValueError(f"{name} must be a user's, not anonymous: no connections are its own")
+        return user.id
+    if check_text(name, user, must) == "":
+        wrong(name, f"{must} that is not empty", user, ValueError)
+    return user
+
+
+def _nowhere(function: Callable[[], object]) -> NoReturn:
+    raise AssertionError("no loop serves this hub")
