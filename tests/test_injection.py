@@ -236,16 +236,19 @@ async def calls_of(it: Served) -> dict[str, Victim]:
     return found
 
 
-async def test_a_failure_at_every_engine_call(monkeypatch: pytest.MonkeyPatch, anyio_backend_name: str) -> None:
+@pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.soak)])
+async def test_a_failure_at_every_engine_call(
+    monkeypatch: pytest.MonkeyPatch, anyio_backend_name: str, number: int
+) -> None:
     async with served(monkeypatch, is_async=True) as it:
         calls = await calls_of(it)
         unknown = METHODS - set(calls) - NOT_BY_EVENTS
         assert not unknown, f"no victim's play calls {unknown}: let one, or say in NOT_BY_EVENTS who calls it"
+        monkeypatch.setattr(injection.Victim, "patience_s", injection.SHORT_S)
         for name, victim in sorted(calls.items()):
-            for number in (1, 2) if anyio_backend_name == "asyncio" else (1,):
-                is_panic = (number == 1) == (anyio_backend_name == "trio")
-                it.engine.fail(name, number, Panic(name) if is_panic else RuntimeError(name))
-                await play(it, victim)
+            is_panic = (number == 1) == (anyio_backend_name == "trio")
+            it.engine.fail(name, number, Panic(name) if is_panic else RuntimeError(name))
+            await play(it, victim)
         it.engine.watch()
         await is_served(it)
         await all_gone(it)
@@ -262,6 +265,7 @@ async def test_a_failure_at_every_callback(monkeypatch: pytest.MonkeyPatch, anyi
     async with served(monkeypatch, is_async=is_async) as it:
         await play(it, *APPLICATIONS)
         await until(lambda: it.called == CALLBACKS)
+        monkeypatch.setattr(injection.Victim, "patience_s", injection.SHORT_S)
         for name in sorted(CALLBACKS):
             for error in KINDS[is_async]:
                 it.fails = {name: error}

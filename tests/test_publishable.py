@@ -24,6 +24,7 @@ from fanwire.errors import FanwireError, PayloadTooBig, UnsupportedType, Unsuppo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.clients import Peer, connected, refusal
+from support.generated import COUNTS
 from support.hub_client import hub_client
 from support.waiting import until
 
@@ -175,13 +176,14 @@ values = st.recursive(
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize(
     "options", [{}, {"formats": ("json",)}, {"duration": "iso8601", "decimal": "string"}], ids=["", "json", "forms"]
 )
-async def test_publish_raises_or_not_and_the_same_whoever_listens(options: Any) -> None:
+async def test_publish_raises_or_not_and_the_same_whoever_listens(options: Any, count: int) -> None:
     async with audiences(**options) as hub:
 
-        @settings(max_examples=150, deadline=None)
+        @settings(max_examples=count, deadline=None)
         @given(values)
         def same_for_all(value: object) -> None:
             outcomes = {channel: outcome(hub, channel, value) for channel in CHANNELS}

@@ -21,6 +21,12 @@ CLOSE = {"type": 7, "error": "Connection closed with an error."}
 
 
 @pytest.fixture
+def poller() -> str:
+    """What is told apart here is so beside the poller, in Python and at the upstream thread."""
+    return "epoll"
+
+
+@pytest.fixture
 def backend() -> Any:
     """One that does as a hub does until it is told otherwise."""
     with ScriptedBackend() as backend:

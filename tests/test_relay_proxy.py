@@ -35,6 +35,12 @@ LATIN = "bär\xff"
 
 
 @pytest.fixture
+def poller() -> str:
+    """What is told apart here is so beside the poller, in Python and at the upstream thread."""
+    return "epoll"
+
+
+@pytest.fixture
 def backend() -> Any:
     """One that does as a hub does until it is told otherwise."""
     with ScriptedBackend() as backend:

@@ -15,6 +15,7 @@ from fanwire.relay.config import CallShare, Lanes, Private
 from fanwire.relay.shared import call_of, message_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.generated import COUNTS
 from support.hub_client import HubClient, hub_client
 from support.relaying import PATH, config, numbers, odds, relayed, watch
 from support.scripted_backend import ScriptedBackend, Session, answer
@@ -143,22 +144,20 @@ def check_two(protocol: str, one: Any, other: Any, random: Any) -> None:
     assert (calls[0] == calls[1]) == is_same == (calls[0].record("7") == calls[1].record("7"))
 
 
-@settings(max_examples=150, deadline=None)
-@given(ARGUMENTS, ARGUMENTS, FREEDOM)
-def test_calls_are_one_in_json_if_and_only_if_they_go_upstream_in_the_same_bytes(
-    one: list[Any], other: list[Any], random: Any
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize(
+    ("protocol", "arguments"), [("json", ARGUMENTS), ("messagepack", BINARY_ARGUMENTS)], ids=["json", "messagepack"]
+)
+def test_calls_are_one_if_and_only_if_they_go_upstream_in_the_same_bytes(
+    protocol: str, arguments: st.SearchStrategy[list[Any]], count: int
 ) -> None:
-    check_two("json", one, other, random)
-    check_two("json", one, one, random)
+    @settings(max_examples=count, deadline=None)
+    @given(arguments, arguments, FREEDOM)
+    def is_so(one: list[Any], other: list[Any], random: Any) -> None:
+        check_two(protocol, one, other, random)
+        check_two(protocol, one, one, random)
 
-
-@settings(max_examples=150, deadline=None)
-@given(BINARY_ARGUMENTS, BINARY_ARGUMENTS, FREEDOM)
-def test_calls_are_one_in_messagepack_if_and_only_if_they_go_upstream_in_the_same_bytes(
-    one: list[Any], other: list[Any], random: Any
-) -> None:
-    check_two("messagepack", one, other, random)
-    check_two("messagepack", one, one, random)
+    is_so()
 
 
 @settings(max_examples=300, deadline=None)
@@ -239,6 +238,12 @@ def test_the_size_counts_with_all_that_is_added() -> None:
 
 
 # On the way to a backend
+
+
+@pytest.fixture
+def poller() -> str:
+    """What is told apart here is so beside the poller, in Python and at the upstream thread."""
+    return "epoll"
 
 
 @pytest.fixture
