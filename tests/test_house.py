@@ -37,7 +37,7 @@ PYTHON_LAYERS = [
     ["config.building"],
     ["relay.headers"],
     ["relay.blame", "relay.config", "relay.queries", "relay.shared", "relay.stats", "relay.timing", "relay.upstreams"],
-    ["relay.names"],
+    ["relay.everyones", "relay.names"],
     ["relay.admission", "relay.broadcast", "relay.lane", "relay.servers"],
     ["relay.plain_admission", "relay.plain_lane", "relay.private", "relay.unsubscribing"],
     ["relay.client", "relay.plain_private", "relay.pool"],

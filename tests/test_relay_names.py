@@ -1,7 +1,7 @@
 """The names in a relay's settings that nobody uses, and targets that come two ways, are told of."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ import httpx
 import pytest
 from anyio.to_thread import run_sync
 from fanwire.relay.config import CallShare, Everyone, MessageShare, Private, QueryShare, RelayConfig
+from fanwire.relay.everyones import Everyones
 from fanwire.relay.names import LENGTH_MAX, SEEN_MAX, USES_MAX, Names
 from support.clients import connected
 from support.hub_client import HubClient, hub_client
@@ -243,3 +244,65 @@ async def test_a_slip_in_the_settings_is_told_of(
             "private.pooled[1] is 'SendMessages', and no client has called it so far; the nearest name that was seen is"
         )
         await until(lambda: any(f"{slip} 'SendMessage'" in text for _, text in lines(caplog)))
+
+
+@pytest.mark.anyio
+async def test_a_target_of_everyone_that_goes_to_groups_too_is_told_once(
+    hub: fanwire.Hub, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fanwire.relay.everyones.CAUGHT_UP_S", 0.01)
+    async with chat(hub, everyone=Everyone(targets=("ReceiveMessage",))) as address, AsyncExitStack() as stack:
+        client = await joined(stack, address, "a", "b")
+
+        async def say(target: str, *arguments: str, times: int) -> None:
+            """Have the backend send so many."""
+            one = {"type": 1, "invocationId": "s", "target": target, "arguments": arguments}
+            for _ in range(times):
+                await client.send(one)
+                while (await client.receive())["type"] != 3:
+                    pass
+
+        def told() -> list[str]:
+            return [text for _, text in lines(caplog) if "far more often" in text]
+
+        await say("SendMessage", "to all", times=20)
+        await say("SendToGroup", "a", "to few", times=12)  # more than the broadcasts by less than may be said
+        assert told() == []
+        await say("SendToGroup", "a", "lost", times=100)
+        await until(lambda: bool(told()))
+        await say("SendToGroup", "b", "lost", times=150)
+        assert len(told()) == 1
+        assert told()[0].startswith("target 'ReceiveMessage' of /chat is in everyone.targets, and comes over lanes")
+
+
+def test_lanes_are_compared_with_the_broadcast_lane_that_was_there_all_the_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    checks: list[Callable[[], None]] = []
+    known = Everyones(PATH, ("News",), lambda seconds, check: checks.append(check))
+    assert known.life_of("json") == 0
+    known.dropped("json", "News", 20, 0)
+    known.opened("json")
+    life = known.life_of("json")
+    known.dropped("json", "News", 3, life)  # four
+    known.dropped("json", "Welcome", 20, life)
+    known.dropped("messagepack", "News", 20, life)
+    assert checks == []
+    known.dropped("json", "News", 4, life)  # eight, while the broadcast lane's have not come yet
+    for _ in range(3):  # four to seven
+        known.came_to_all("json", "News")
+    checks.pop()()
+    assert lines(caplog) == []
+    known.dropped("json", "News", 4, life)
+    assert checks == []
+    known.dropped("json", "News", 5, life)
+    known.lost("json")
+    checks.pop()()
+    known.opened("json")
+    known.dropped("json", "News", 20, life)
+    assert (checks, lines(caplog)) == ([], [])
+    known.dropped("json", "News", 20, known.life_of("json"))
+    checks.pop()()
+    assert len(lines(caplog)) == 1
+    known.dropped("json", "News", 21, known.life_of("json"))
+    assert checks == []

@@ -10,6 +10,7 @@ from time import monotonic
 from fanwire._engine import Upstream
 from fanwire.faults import Tasks
 from fanwire.logs import relay_log
+from fanwire.relay.everyones import Everyones
 from fanwire.relay.names import Names
 from fanwire.relay.timing import Backoff, Delay
 from fanwire.relay.upstreams import REFUSING, Owner, Target, Upstreams
@@ -28,6 +29,7 @@ class BroadcastLane(Owner):
         backoff: Backoff,
         greet: Callable[[bytes], None],
         names: Names,
+        everyones: Everyones,
     ) -> None:
         self._upstreams = upstreams
         self._tasks = tasks
@@ -37,6 +39,7 @@ class BroadcastLane(Owner):
         self._backoff = backoff
         self._greet = greet
         self._names = names
+        self._everyones = everyones
         self._welcome: dict[str, bytes] = {}
         self._waiting: dict[Callable[[], None], None] | None = {}
         self._give_up_at = monotonic() + target.connect_timeout
@@ -80,6 +83,7 @@ class BroadcastLane(Owner):
         if self.why:
             relay_log.info("the broadcast lane of %s (%s) is back", self._route[1], self._protocol)
         self.is_live, self.why = True, ""
+        self._everyones.opened(self._protocol)
         self._backoff.reset()
         self._let_go()
 
@@ -93,11 +97,13 @@ class BroadcastLane(Owner):
             self._names.greeted(event.id)
         elif event.kind == "came":
             self._names.came_to_all(event.id)
+            self._everyones.came_to_all(self._protocol, event.id)
         elif event.kind == "unnamed":
             self._names.unnamed(event.id)
 
     def closed(self, event: Upstream) -> None:
         """It is down, and tried again."""
+        self._everyones.lost(self._protocol)
         if self.is_live or not self.why:
             relay_log.warning("the broadcast lane of %s (%s) is down: %s", self._route[1], self._protocol, event.text)
             if event.status in REFUSING and self._route[2]:

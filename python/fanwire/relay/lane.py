@@ -5,7 +5,7 @@ and ends ``linger`` after its last client has left. While it is down its clients
 engine's log of the same name, and from there to them; here are only calls and their outcomes.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass, field
 from enum import Enum
@@ -23,6 +23,7 @@ from fanwire.faults import Tasks
 from fanwire.logs import relay_log
 from fanwire.relay.blame import is_said
 from fanwire.relay.config import CallShare
+from fanwire.relay.everyones import Everyones
 from fanwire.relay.names import Names
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.stats import shortened
@@ -105,6 +106,7 @@ class Terms:
     """The target of the message that tells clients of a gap, if they are told."""
     closes_on_gap: bool
     names: Names
+    everyones: Everyones
     lingering: "dict[Lane, None]"
     """Those that nobody watches, in the order in which they will end."""
 
@@ -156,6 +158,10 @@ class Lane(Owner):
     _delay: Delay | None = None
     _asks_again: bool = True
     """Whether the backend lets it subscribe more than once over one connection."""
+    _dropped: Counter[str] = field(default_factory=Counter, repr=False)
+    """Reports of this connection, by target."""
+    _life: int = 0
+    """Of the broadcast lane, when this connection was opened."""
     _backoff: Backoff = field(init=False, repr=False)
     shown: str = field(init=False, repr=False)
     """Its arguments, for people."""
@@ -365,13 +371,19 @@ class Lane(Owner):
 
     def opened(self, event: Upstream) -> None:
         """The backend has shaken hands."""
+        self._dropped.clear()
+        self._life = self.terms.everyones.life_of(self.call.protocol)
         if self.state is not State.CLOSED:
             self._subscribe_upstream()
 
     def happened(self, event: Upstream) -> None:
-        """The first message of a target has come."""
-        if event.kind == "came":
-            self.terms.names.came_over_lane(event.id)
+        """The first message of a target has come; or twice as many of one that is dropped here, as everyone gets it."""
+        if event.kind != "came":
+            return
+        self.terms.names.came_over_lane(event.id)
+        if event.id in self.terms.everyone:
+            self._dropped[event.id] += 1
+            self.terms.everyones.dropped(self.call.protocol, event.id, self._dropped[event.id], self._life)
 
     def completed(self, event: Upstream) -> None:
         """The backend has answered the lane's call."""

@@ -20,6 +20,7 @@ from fanwire.relay.admission import Admission
 from fanwire.relay.broadcast import BroadcastLane
 from fanwire.relay.client import RelayedClient
 from fanwire.relay.config import CallShare, RelayConfig
+from fanwire.relay.everyones import Everyones
 from fanwire.relay.headers import Passing
 from fanwire.relay.lane import Asked, Lane, Terms, has_room
 from fanwire.relay.names import Names
@@ -28,7 +29,7 @@ from fanwire.relay.private import Gate
 from fanwire.relay.servers import Servers
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.stats import RelayStats, stats_of
-from fanwire.relay.timing import Backoff
+from fanwire.relay.timing import Backoff, Delay
 from fanwire.relay.unsubscribing import Answers
 from fanwire.relay.upstreams import Headers, Target, Upstreams
 from fanwire.texts import INTERNAL_ERROR, name_of
@@ -97,6 +98,7 @@ class Relay:
             config.lanes.gap_target if config.lanes.on_gap == "message" else None,
             config.lanes.on_gap == "close",
             self.names,
+            Everyones(config.path, config.everyone.targets, partial(Delay, tasks)),
             lingering={},
         )
         self._broadcast_route = ("broadcast", config.path, everyone, welcome)
@@ -170,6 +172,7 @@ class Relay:
                 self.backoff(),
                 partial(self._greet, protocol),
                 self.names,
+                terms.everyones,
             )
         return broadcast
 

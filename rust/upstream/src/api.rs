@@ -216,8 +216,8 @@ pub enum UpstreamEvent {
         record: Vec<u8>,
     },
     /// The first record of a target: of each that the route names, and of the first 16 others. On [`Route::Lane`], where
-    /// those of `everyone` are dropped; and on [`Route::Broadcast`] of what is in `everyone`. It may come before what
-    /// the server sent earlier.
+    /// those of `everyone` are dropped; and on [`Route::Broadcast`] of what is in `everyone`. What is in `everyone` is
+    /// reported again at its second, fourth, eighth record and so on. It may come before what the server sent earlier.
     Came {
         /// The target.
         target: String,

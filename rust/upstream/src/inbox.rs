@@ -1,6 +1,6 @@
 //! What comes from a server, cut into records and sent where its route says.
-use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
+use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
@@ -55,8 +55,8 @@ struct Desk {
     records: Vec<Bytes>,
     /// Which of them are snapshots.
     keyframes: Vec<usize>,
-    /// Hashes of the targets that were reported.
-    targets: HashSet<u64>,
+    /// Hashes of the targets that were reported, and how many came of those that go to all.
+    targets: HashMap<u64, u32>,
     /// How many of those the route does not name.
     others: u16,
     /// Answers of ours to the server.
@@ -71,7 +71,7 @@ impl Inbox {
             protocol,
             records: Vec::new(),
             keyframes: Vec::new(),
-            targets: HashSet::new(),
+            targets: HashMap::new(),
             others: 0,
             replies: Vec::new(),
         };
@@ -176,7 +176,7 @@ impl Desk {
         match &self.route {
             Route::Lane { everyone, snapshot, .. } => {
                 let (is_for_all, is_snapshot) = (everyone.contains(target), snapshot.as_deref() == Some(target));
-                if self.is_new(target, is_for_all || is_snapshot, CAME_MAX) {
+                if self.is_due(target, is_for_all, is_snapshot, CAME_MAX) {
                     ending.report(UpstreamEvent::Came { target: target.to_owned() });
                 }
                 if is_for_all {
@@ -191,13 +191,13 @@ impl Desk {
                 let (is_for_all, is_welcome) = (everyone.contains(target), welcome.contains(target));
                 if is_for_all {
                     self.records.push(whole.clone());
-                    if self.is_new(target, true, UNNAMED_MAX) {
+                    if self.is_due(target, true, false, UNNAMED_MAX) {
                         ending.report(UpstreamEvent::Came { target: target.to_owned() });
                     }
                 }
                 if is_welcome {
                     self.report(UpstreamEvent::Welcome { target: target.to_owned(), record: whole.to_vec() }, ending);
-                } else if !is_for_all && self.is_new(target, false, UNNAMED_MAX) {
+                } else if !is_for_all && self.is_due(target, false, false, UNNAMED_MAX) {
                     self.report(UpstreamEvent::Unnamed { target: target.to_owned() }, ending);
                 }
             }
@@ -247,15 +247,22 @@ impl Desk {
         matches!(self.route, Route::Private { .. })
     }
 
-    /// Whether a target was not seen before; of those that the route does not name, those beyond the bound were.
-    fn is_new(&mut self, target: &str, is_named: bool, others_max: u16) -> bool {
+    /// Whether a target is to be reported: the first time, and what goes to all whenever their number has doubled. Of
+    /// those that the route does not name none beyond the bound is.
+    fn is_due(&mut self, target: &str, is_for_all: bool, is_snapshot: bool, others_max: u16) -> bool {
+        let is_named = is_for_all || is_snapshot;
         if !is_named && self.others >= others_max {
             return false;
         }
         let mut hasher = DefaultHasher::new();
         target.hash(&mut hasher);
-        let is_new = self.targets.insert(hasher.finish());
-        self.others += u16::from(is_new && !is_named);
-        is_new
+        let count = self.targets.entry(hasher.finish()).or_insert(0);
+        let is_first = *count == 0;
+        if is_first || is_for_all {
+            *count = count.saturating_add(1);
+        }
+        let is_due = is_first || (is_for_all && count.is_power_of_two());
+        self.others += u16::from(is_first && !is_named);
+        is_due
     }
 }

@@ -79,7 +79,7 @@ fn what_came_over_a_lane_is_reported_once_and_of_targets_that_nobody_named_only_
     let names = others.iter().map(String::as_str).chain(["News", "T0", "Snapshot", "T1", "News"]);
     let records: Vec<Vec<u8>> = names.map(|name| publication(protocol, name)).collect();
     peer.send(protocol, &records.concat());
-    for name in others[..16].iter().map(String::as_str).chain(["News", "Snapshot"]) {
+    for name in others[..16].iter().map(String::as_str).chain(["News", "Snapshot", "News"]) {
         assert_eq!(relay.next(), came(name));
     }
     assert!(matches!(relay.next(), Heard::Append(..)));
@@ -96,6 +96,7 @@ fn a_broadcast_lane_publishes_everyone_and_reports_welcome_and_each_unnamed_once
         let hub = |count: usize| Heard::Hub("/live".to_owned(), protocol, vec![news.clone(); count]);
         let greeted = UpstreamEvent::Welcome { target: "Welcome".to_owned(), record: welcome.clone() };
         assert_eq!(relay.next(), came("News"));
+        assert_eq!(relay.next(), came("News"), "their number has doubled");
         assert_eq!(relay.next(), hub(2));
         assert_eq!(relay.next(), reported(UpstreamEvent::Unnamed { target: "Other".to_owned() }));
         assert_eq!(relay.next(), reported(greeted.clone()));
