@@ -144,6 +144,7 @@ async def test_a_call_that_is_never_answered_holds_up_the_others_for_a_moment(
         honest = await watching(stack, address, "m")
         for number in range(4):
             await leave(stranger, f"bad{number}")
+        await until(lambda: gate.tried == ["bad0"])
         assert await honest.invoke("Unwatch", "m", id="2") == {"result": "m"}
         assert gate.tried == ["bad0", "m"]
         for number in range(4):
