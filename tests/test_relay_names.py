@@ -32,6 +32,12 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
     return [(record.levelno, record.getMessage()) for record in caplog.records if PATH in record.getMessage()]
 
 
+@pytest.fixture
+def poller() -> str:
+    """What is told apart here is so beside the poller, in Python and at the upstream thread."""
+    return "epoll"
+
+
 @pytest.fixture(autouse=True)
 def heard(caplog: pytest.LogCaptureFixture) -> None:
     """The log, with what is no warning."""
