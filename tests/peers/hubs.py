@@ -46,13 +46,15 @@ async def chat(client: fanwire.Client, user: str, message: str) -> None:
 
 @hub.method("DisconnectMe")
 async def disconnect_me(client: fanwire.Client) -> None:
-    """Context.Abort()."""
+    """Tells all, then Context.Abort(): a suite waits for the telling."""
+    hub.publish_to_all(f"{client.connection_id} Disconnected", event="ReceiveMessage", path="/chatHub")
     client.close()
 
 
 @hub.method("ThrowException")
 async def throw(client: fanwire.Client, message: str) -> None:
-    """An exception that is not told in full."""
+    """Tells all, then an exception that is not told in full."""
+    hub.publish_to_all(message, event="ThrowExceptionCall", path="/chatHub")
     raise RuntimeError(message)
 
 
