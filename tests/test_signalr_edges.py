@@ -86,7 +86,7 @@ async def test_a_cancellation_that_strays_costs_its_own_call(
             await client.send({"type": 4, "invocationId": "s", "target": "streams", "arguments": []})
             assert (await client.receive())["item"] == 1
             assert "while streaming results" in (await client.receive())["error"]
-        await until(lambda: caplog.text.count("on_disconnect, for client") == 2)
+        await until(lambda: caplog.text.count("on_disconnect 'part', for client") == 2)
     assert "Strayed: CancelledError came out of the application's code" in caplog.text
 
 
