@@ -35,8 +35,9 @@ PYTHON_LAYERS = [
     ["config.sources"],
     ["config.reading"],
     ["config.building"],
-    ["relay.headers"],
-    ["relay.blame", "relay.config", "relay.queries", "relay.shared", "relay.stats", "relay.timing", "relay.upstreams"],
+    ["relay.headers", "relay.stats"],
+    ["relay.readiness"],
+    ["relay.blame", "relay.config", "relay.queries", "relay.shared", "relay.timing", "relay.upstreams"],
     ["relay.everyones", "relay.names"],
     ["relay.admission", "relay.broadcast", "relay.lane", "relay.servers"],
     ["relay.plain_admission", "relay.plain_lane", "relay.private", "relay.unsubscribing"],
@@ -98,7 +99,8 @@ LOAD_LAYERS = [
 ]
 
 UPSTREAM_LAYERS = [
-    ["api", "target"],
+    ["roots", "target"],
+    ["api"],
     ["connect", "mailbag", "outbox", "pending", "request"],
     ["shared"],
     ["ending"],

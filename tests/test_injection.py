@@ -66,6 +66,12 @@ def greet(session: Session) -> None:
     session.say({}, {"type": 1, "target": "Hello", "arguments": []})
 
 
+def be_down_once(backend: ScriptedBackend, session: Session) -> None:
+    """One answer of a server that is down: ``/readyz`` is told, and told again when it is back."""
+    backend.negotiate = scripted_backend.negotiate
+    session.answer(503)
+
+
 def answer(backend: ScriptedBackend, session: Session, message: dict[str, Any]) -> None:
     """As a hub does; what is big has a snapshot over the bound, and one call ends the lanes of the victims."""
     if message.get("target") == "Watch" and message["arguments"] == ["big"]:
@@ -73,6 +79,7 @@ def answer(backend: ScriptedBackend, session: Session, message: dict[str, Any]) 
         session.say({"type": 3, "invocationId": message["invocationId"], "result": None})
         return
     if message.get("target") == "Drop":
+        backend.negotiate = partial(be_down_once, backend)
         for lane in backend.watching("victims"):
             lane.end()
     scripted_backend.answer(session, message)

@@ -26,7 +26,7 @@ from support.hub_client import hub_client
 from support.plain_backend import PlainBackend
 from support.raw import open_socket
 from support.relaying import PATH, PATIENT, SECRET, SHARE, config, relayed, watch
-from support.scripted_backend import ScriptedBackend, Session, answering
+from support.scripted_backend import ScriptedBackend, Session, answering, negotiate
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -271,15 +271,8 @@ async def test_the_broadcast_lane_says_that_it_is_back(
 
 
 async def test_cookies_of_negotiate_go_along_with_the_upgrade(hub: fanwire.Hub, backend: ScriptedBackend) -> None:
-    def balanced(session: Session) -> None:
-        transports = [{"transport": "WebSockets", "transferFormats": ["Text", "Binary"]}]
-        body = msgspec.json.encode({"connectionId": "a", "connectionToken": "b", "availableTransports": transports})
-        cookies = ["affinity=b\u00e4r; Path=/; HttpOnly", "old=; Max-Age=0", "mine=theirs", "nonsense"]
-        lines = "".join(f"Set-Cookie: {cookie}\r\n" for cookie in cookies)
-        head = f"HTTP/1.1 200 OK\r\n{lines}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        session._connection.sendall(head.encode("latin-1") + body)
-
-    backend.negotiate = balanced
+    cookies = ["affinity=b\u00e4r; Path=/; HttpOnly", "old=; Max-Age=0", "mine=theirs", "nonsense"]
+    backend.negotiate = partial(negotiate, cookies=cookies)
     async with (
         relayed(hub, config(backend)) as address,
         hub_client(address, PATH, "?own=1", additional_headers={"Cookie": "a=1; mine=2"}) as client,

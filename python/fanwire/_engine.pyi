@@ -349,8 +349,8 @@ class Upstream:
     """``opened``; ``unreached`` (`text`, `status`: a URL that failed); ``completion`` (`id`, `outcome`, `body`);
     ``item`` (`id`, `body`); ``welcome`` (`id` is the target, `body` the record); ``unnamed``
     and ``came`` (`id` is the target: the first of it over the broadcast lane or a lane);
-    ``idle``; ``drained``; ``negotiated`` (`status`, 0 without an answer, and `body`); ``closed``, the last (`text`,
-    `status`, `said`, `may_reconnect`, `was_open`, `pending`)."""
+    ``idle``; ``drained``; ``negotiated`` (`status`, 0 without an answer, `body`, `cookies`); ``closed``, the last
+    (`text`, `status`, `said`, `may_reconnect`, `was_open`, `pending`)."""
     id: str
     outcome: str
     """``result`` with a raw value in `body`, ``void``, or ``error`` with its text in `body`."""
@@ -375,6 +375,15 @@ class Upstream:
     """Of the WebSocket's Close frame that the backend sent, in ``closed``; 1005 where that has none."""
     reason: str
     """Of the same."""
+    cookies: list[str]
+    """The values of the answer's ``Set-Cookie``, decoded as latin-1."""
+
+@final
+class Roots:
+    """Certificates of authorities, by which backends of ``https`` and ``wss`` are checked."""
+
+    def __new__(cls, pem: bytes) -> Roots:
+        """Those of a PEM bundle. Raises ValueError: it holds none, or one that cannot be used."""
 
 _FromClients = Opening | Asking | Subscribing | Message | Call | Relayed | Connected | HubMessage | Drained | Closed
 _Event = _FromClients | Record | Upstream
@@ -589,6 +598,7 @@ class Engine:
         idle: float | None,
         record_bytes_max: int,
         queue_bytes_max: int,
+        roots: Roots | None = None,
     ) -> None:
         """Connect to a backend. `route` says where goes what comes:
 
@@ -611,6 +621,7 @@ class Engine:
         idle: float | None,
         message_bytes_max: int,
         queue_bytes_max: int,
+        roots: Roots | None = None,
     ) -> None:
         """Connect to a plain WebSocket backend. `route` says where goes what comes:
 
@@ -620,9 +631,21 @@ class Engine:
     def upstream_send_message(self, session: int, data: bytes, is_text: bool) -> int | None:
         """Queue a message for a plain backend; gives what ``upstream_send`` gives."""
     def upstream_close(self, session: int, farewell: tuple[int, str] | None = None) -> None:
-        """End a session, with this code and reason in the Close frame; ``closed`` comes all the same."""
-    def upstream_negotiate(self, request: int, url: str, headers: Sequence[tuple[str, str]], timeout: float) -> None:
+        """End a session, with this code and reason in the Close frame; ``closed`` comes all the same.
+
+        A negotiation is called off; ``negotiated`` comes all the same.
+        """
+    def upstream_negotiate(
+        self,
+        request: int,
+        url: str,
+        headers: Sequence[tuple[str, str]],
+        timeout: float,
+        roots: Roots | None = None,
+    ) -> None:
         """Ask what a backend would answer; ``negotiated`` comes with `request` as its session, within the timeout."""
+    def set_unready(self, why: str | None) -> None:
+        """Have ``/readyz`` answer 503 with this text from now on, or, with None, 200 again."""
     def ask_drained(self, connection: int) -> None:
         """Have a Drained event come once the socket has taken all private bytes."""
     def disconnect(self, connection: int, code: int = 1000, reason: str = "") -> None:

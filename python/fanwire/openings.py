@@ -142,7 +142,7 @@ class Openings:
             elif relay is None:
                 self.roster.add(client)
         except RefusedByBackend as refused:
-            engine.respond(event.connection, 200, "application/json", refused.body)
+            engine.respond(event.connection, 200, "application/json", refused.body, list(request.response_headers))
         except Refused as refused:
             self._endings.refuse(event.connection, refused.status, refused.reason, list(request.response_headers))
         except LimitReached as error:

@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from socket import SHUT_RDWR
+from ssl import SSLContext
 from threading import Lock, Thread
 from urllib.parse import parse_qs
 
@@ -56,13 +57,14 @@ class PlainBackend:
                     visit.connection.send(message)
 
     @contextmanager
-    def serving(self, address: str = "127.0.0.1:0") -> Iterator[str]:
+    def serving(self, address: str = "127.0.0.1:0", tls: SSLContext | None = None) -> Iterator[str]:
         """Serve while the context lasts; gives the address."""
         host, _, port = address.rpartition(":")
         with serve(
             self._handle,
             host,
             int(port),
+            ssl=tls,
             subprotocols=[Subprotocol("odds.v1"), Subprotocol("odds.v2")],
             select_subprotocol=lambda _, offered: next((one for one in offered if one.startswith("odds.")), None),
             process_request=_check,

@@ -4,9 +4,10 @@ import base64
 import hashlib
 import json
 import socket
+import ssl
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -38,10 +39,11 @@ class Session:
         self.head, _, self._received = self._received.partition(b"\r\n\r\n")
         return True
 
-    def answer(self, status: int, body: bytes = b"") -> None:
-        """An answer of HTTP's."""
-        head = f"HTTP/1.1 {status} Whatever\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        self._connection.sendall(head.encode() + body)
+    def answer(self, status: int, body: bytes = b"", cookies: Iterable[str] = ()) -> None:
+        """An answer of HTTP's, which sets cookies."""
+        lines = "".join(f"Set-Cookie: {cookie}\r\n" for cookie in cookies)
+        head = f"HTTP/1.1 {status} Whatever\r\n{lines}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        self._connection.sendall(head.encode("latin-1") + body)
 
     def upgrade(self) -> None:
         """Switch to a WebSocket."""
@@ -94,6 +96,10 @@ class Session:
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
 
+    def secure(self, tls: ssl.SSLContext) -> None:
+        """Speak TLS from now on."""
+        self._connection = tls.wrap_socket(self._connection, server_side=True)
+
     def close(self) -> None:
         """Give the descriptor back."""
         self._connection.close()
@@ -128,11 +134,11 @@ class Session:
         return bool(piece)
 
 
-def negotiate(session: Session) -> None:
-    """As a hub does."""
+def negotiate(session: Session, cookies: Iterable[str] = ()) -> None:
+    """As a hub does, behind a balancer that sets these."""
     transports = [{"transport": "WebSockets", "transferFormats": ["Text", "Binary"]}]
     reply = {"connectionId": "a", "connectionToken": "b", "negotiateVersion": 1, "availableTransports": transports}
-    session.answer(200, json.dumps(reply).encode())
+    session.answer(200, json.dumps(reply).encode(), cookies)
 
 
 def upgrade(session: Session) -> None:
@@ -170,7 +176,8 @@ def answering(status: int, body: bytes = b"") -> Callable[[Session], None]:
 class ScriptedBackend:
     """Listens for as long as it is entered. What it does at a stage may be changed at any time."""
 
-    def __init__(self, address: str = "127.0.0.1:0") -> None:
+    def __init__(self, address: str = "127.0.0.1:0", tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.negotiate: Callable[[Session], None] = negotiate
         self.upgrade: Callable[[Session], None] = upgrade
         self.shake_hands: Callable[[Session], None] = shake_hands
@@ -223,6 +230,8 @@ class ScriptedBackend:
 
     def _serve(self, session: Session) -> None:
         with suppress(OSError, ValueError):  # what it cannot read, such as MessagePack, ends it
+            if self._tls is not None:
+                session.secure(self._tls)
             self._play(session)
         session.close()
         self.sessions.remove(session)

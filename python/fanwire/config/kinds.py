@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from ipaddress import IPv6Address, ip_network
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlsplit
 
+from fanwire._engine import Roots
 from fanwire.addresses import ORIGIN_FORM, origins_of, read_address
 from fanwire.values import (
     COUNT_MAX,
@@ -244,6 +246,16 @@ def _check_url(value: str) -> None:
         raise ValueError
 
 
+def roots_of(file: str) -> Roots:
+    """The authorities of a PEM file. Raises Mistake: it cannot be read, or holds no certificate, or a bad one."""
+    try:
+        return Roots(Path(file).read_bytes())
+    except OSError as error:
+        raise Mistake(f"must be a file that can be read ({error.strerror})") from error
+    except ValueError as error:
+        raise Mistake(f"must be a PEM file of certificates (it {error})") from error
+
+
 def _check_header(value: str) -> None:
     if value.lower() in HOP_BY_HOP or value.lower().startswith("sec-websocket-"):
         raise Mistake("must not be a header that belongs to the connection itself")
@@ -306,6 +318,8 @@ Pointer: TypeAlias = Annotated[str, text("a JSON pointer such as /watch (RFC 690
 Url: TypeAlias = Annotated[
     str, text("an http, https, ws or wss URL such as http://127.0.0.1:5000/live", r"[!-~]+", _check_url)
 ]
+Bundle: TypeAlias = Annotated[str, text("the name of a PEM file", "[^\0]+", roots_of)]
+"""A file of certificates that can be used."""
 Address: TypeAlias = Annotated[str, Leaf(read_address, read_address)]
 Origins: TypeAlias = Annotated[tuple[str, ...], Leaf(_read_origins, origins_of)]
 """``Origin`` values, one or more; ``"*"`` is all."""

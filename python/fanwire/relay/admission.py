@@ -10,6 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import count
 from math import inf
 from time import monotonic, time
 from typing import Generic, Protocol, TypeVar
@@ -20,6 +21,7 @@ import msgspec
 
 from fanwire._engine import Upstream
 from fanwire.auth import Identity, Refused, Request
+from fanwire.logs import relay_log
 from fanwire.relay.headers import Passing
 from fanwire.relay.queries import with_query, without
 from fanwire.relay.upstreams import FAILING, REFUSING, Headers, Owner, Target, Upstreams
@@ -163,31 +165,51 @@ class Question(Owner):
         self._hash = hash
         self._credentials = credentials
         self._urls = deque(admission.urls_for(credentials))
-        self.came = anyio.Event()
-        self.answer = Answer(0, b"", 0.0)
+        self._came = anyio.Event()
+        self._answer = Answer(0, b"", 0.0)
+        self.cookies: list[str] = []
+        """What the answer sets: for the client that was asked for, and nobody who shows the same."""
+        self._waiting = 0
+        self._is_off = False
         self._ask()
 
+    async def wait(self) -> Answer:
+        """The answer. When all who wait were cancelled, it is called off."""
+        self._waiting += 1
+        try:
+            await self._came.wait()
+        finally:
+            self._waiting -= 1
+            if not self._waiting and not self._came.is_set():
+                self._is_off = True
+                self._admission.call_off(self._hash, self._session)
+        return self._answer
+
     def _ask(self) -> None:
-        index, url = self._urls.popleft()
-        self._index = index
-        self._admission.ask(self, url, self._credentials.headers)
+        self._index, url = self._urls.popleft()
+        self._session = self._admission.ask(self, url, self._credentials.headers)
 
     def happened(self, event: Upstream) -> None:
         """It came; of a server that is down, or as good as that, the next is asked."""
+        if self._is_off:
+            return  # nobody wants it, and it says nothing of the server
         status, is_failing = event.status or 0, not event.status or event.status in FAILING
         self._admission.note(self._index, event, is_failing=is_failing)
-        if not is_failing or not self.answer.status:
-            self.answer = Answer(status, event.body if is_error(event.body) else b"", 0.0)
+        if not is_failing or not self._answer.status:
+            self._answer = Answer(status, event.body if is_error(event.body) else b"", 0.0)
+            self.cookies = event.cookies
         if is_failing and self._urls:
             self._ask()
             return
-        self._admission.answered(self._hash, self.answer, self._index, self._credentials)
-        self.came.set()
+        self._end()
 
     def fail(self) -> None:
         """Who waits is turned away."""
-        self._admission.answered(self._hash, self.answer, self._index, self._credentials)
-        self.came.set()
+        self._end()
+
+    def _end(self) -> None:
+        self._admission.answered(self._hash, self._answer, self._index, self._credentials)
+        self._came.set()
 
 
 class Admission:
@@ -213,6 +235,9 @@ class Admission:
         self._first = 0
         self._remembered: Memory[Answer] = Memory()
         self._asked: dict[bytes, Question] = {}
+        # Of questions that nobody else may share.
+        self._numbers = count()
+        self._has_told_of_cookies = False
 
     def recall(self, request: Request) -> Identity | None:
         """What ``admit`` would give, where the backend's answer is remembered and good; None where it is asked."""
@@ -233,7 +258,8 @@ class Admission:
         identity = Identity(None, {"credentials": credentials})
         if not self._asks:
             return identity
-        answer = await self._answer(credentials)
+        answer, cookies = await self._answer(credentials)
+        self._give(cookies, request)
         if answer.status == 0:
             raise Refused("the backend cannot be reached", status=503)
         if answer.status >= 300:
@@ -243,16 +269,28 @@ class Admission:
             raise RefusedByBackend(answer.body)
         return identity
 
-    async def _answer(self, credentials: Credentials) -> Answer:
-        hash = self._remembered.hash(credentials.key())
+    async def _answer(self, credentials: Credentials) -> tuple[Answer, Sequence[str]]:
+        """What the backend says of these, and the cookies that are this client's: none that were another's."""
+        # Where nothing is to be remembered, not even a moment is: each client is asked about for itself.
+        hash = self._remembered.hash(credentials.key() if self._admit_for else (next(self._numbers),))
         answer = self._remembered.get(hash)
         if answer is not None:
-            return answer
+            return answer, ()
         question = self._asked.get(hash)
-        if question is None:
-            question = self._asked[hash] = Question(self, hash, credentials)
-        await question.came.wait()
-        return question.answer
+        if question is not None:
+            return await question.wait(), ()
+        question = self._asked[hash] = Question(self, hash, credentials)
+        return await question.wait(), question.cookies
+
+    def _give(self, cookies: Sequence[str], request: Request) -> None:
+        for cookie in cookies:
+            try:
+                request.response_headers.add("Set-Cookie", cookie)
+            except ValueError as error:  # no answer can carry it, or it is one too many
+                if not self._has_told_of_cookies:
+                    self._has_told_of_cookies = True
+                    upstream = self._target.urls[0].partition("?")[0]
+                    relay_log.warning("a cookie of %s is not passed on (this is said once): %s", upstream, error)
 
     # What its questions do
 
@@ -261,9 +299,14 @@ class Admission:
         urls = list(enumerate(credentials.urls(self._target.urls)))
         return urls[self._first :] + urls[: self._first]
 
-    def ask(self, question: Question, url: str, headers: Headers) -> None:
-        """Have one of them asked."""
-        self._upstreams.negotiate(question, url, headers, self._timeout)
+    def ask(self, question: Question, url: str, headers: Headers) -> int:
+        """Have one of them asked; gives its session."""
+        return self._upstreams.negotiate(question, url, headers, self._timeout, self._target.roots)
+
+    def call_off(self, hash: bytes, session: int) -> None:
+        """Nobody waits for a question any more."""
+        self._asked.pop(hash, None)
+        self._upstreams.close(session)
 
     def note(self, index: int, event: Upstream, *, is_failing: bool) -> None:
         """How the server did that was asked, in a client's name."""

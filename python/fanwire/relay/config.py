@@ -9,6 +9,7 @@ from fanwire.config.building import Built
 from fanwire.config.kinds import (
     ONE_OR_MORE,
     Boolean,
+    Bundle,
     Count,
     Duration,
     Header,
@@ -28,6 +29,7 @@ from fanwire.config.paths import Path, dotted
 from fanwire.config.reading import Chosen, apart
 from fanwire.options import read_path
 from fanwire.relay.headers import UNIMPORTANT
+from fanwire.relay.readiness import Ready
 from fanwire.values import Mistake
 
 ServedPath: TypeAlias = Annotated[str, text("a path such as /live", "/.*", read_path)]
@@ -194,6 +196,12 @@ class RelayConfig(Built):
     """What clients connect to; begins with ``/``; required, and different for each relay."""
     upstream: Annotated[tuple[Url, ...], ONE_OR_MORE]
     """The backend's URL, or a list: the next is tried when one fails; http, https, ws or wss; required."""
+    ca: Bundle | None = None
+    """A PEM file with the certificates of the authorities by which the upstreams' own are signed (https, wss): these
+    are trusted, and no others; default None, those of the system. Read when serving begins."""
+    ready: Ready = "any"
+    """When ``/readyz`` says that this relay cannot serve: ``any`` (default) when every upstream is down, ``all`` when
+    one is, ``ignore`` never."""
     protocol: Literal["signalr", "websocket"] = "signalr"
     """What clients and backend speak; default ``signalr``."""
     negotiate: Boolean = True

@@ -59,7 +59,7 @@ class PlainRelay:
         self._by_query = [share for share in config.share if isinstance(share, QueryShare)]
         self._by_message = [share for share in config.share if isinstance(share, MessageShare)]
         shared = target_of(config, service_headers(config))
-        self._servers = Servers(upstreams, tasks, shared)
+        self._servers = Servers(upstreams, tasks, shared, config.path, config.ready)
         shared = replace(shared, standing=self._servers)
         own = replace(shared, headers=())
         self._has_own_headers = bool(config.lanes.headers) or config.lanes.token is not None

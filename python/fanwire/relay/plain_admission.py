@@ -82,17 +82,27 @@ class Probe(Owner):
         self.visitor = visitor
         self.answer = answer
         self.waiting: dict[Then, None] = {}
+        self._is_off = False
         self._session = admission.open(self)
+
+    def leave(self, then: Then) -> None:
+        """One that waits is gone; when all are, it is called off."""
+        self.waiting.pop(then, None)
+        if not self.waiting and self.answer.status is None:
+            self._is_off = True
+            self._admission.call_off(self, self._session)
 
     def opened(self, event: Upstream) -> None:
         """It may connect."""
+        if self._is_off:
+            return
         self.answer.subprotocol = event.subprotocol
         self._admission.close(self._session)
         self._tell(SWITCHING)
 
     def closed(self, event: Upstream) -> None:
         """It is over; it may not, unless it was opened before."""
-        if self.answer.status is None:
+        if self.answer.status is None and not self._is_off:
             if event.status is None:
                 relay_log.warning("nobody can be admitted: %s", event.text)
             self._tell(event.status or 0)
@@ -144,7 +154,7 @@ class PlainAdmission:
         if probe is None:
             probe = self._probes[key] = Probe(self, visitor, Answer())
         probe.waiting[then] = None
-        return partial(probe.waiting.pop, then, None)
+        return partial(probe.leave, then)
 
     # What its probes do
 
@@ -163,6 +173,11 @@ class PlainAdmission:
     def close(self, session: int) -> None:
         """End it."""
         self._upstreams.close(session, (1000, ""))
+
+    def call_off(self, probe: Probe, session: int) -> None:
+        """Nobody waits for it any more."""
+        self._probes.pop(self._answers.hash(probe.visitor.key()), None)
+        self.close(session)
 
     def answered(self, probe: Probe) -> None:
         """Remember the answer; not one that may have been the backend's bad moment."""

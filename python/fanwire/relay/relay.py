@@ -13,7 +13,8 @@ from fanwire._engine import Engine, __version__
 from fanwire._loop import ends_task
 from fanwire.auth import Identity, Request
 from fanwire.budget import Budgets
-from fanwire.errors import PayloadTooBig
+from fanwire.config.kinds import roots_of
+from fanwire.errors import ConfigError, PayloadTooBig
 from fanwire.faults import Tasks
 from fanwire.logs import relay_log
 from fanwire.relay.admission import Admission
@@ -33,6 +34,7 @@ from fanwire.relay.timing import Backoff, Delay
 from fanwire.relay.unsubscribing import Answers
 from fanwire.relay.upstreams import Headers, Target, Upstreams
 from fanwire.texts import INTERNAL_ERROR, name_of
+from fanwire.values import Mistake
 
 if TYPE_CHECKING:
     from fanwire.client import Client
@@ -69,7 +71,7 @@ class Relay:
         }
         self.pooled = {method.casefold(): method for method in config.private.pooled}
         shared = target_of(config, service_headers(config))
-        self._servers = Servers(upstreams, tasks, shared)
+        self._servers = Servers(upstreams, tasks, shared, config.path, config.ready)
         shared = replace(shared, standing=self._servers)
         own = replace(shared, headers=())
         everyone, welcome = frozenset(config.everyone.targets), frozenset(config.everyone.welcome)
@@ -240,8 +242,16 @@ class Relay:
 
 
 def target_of(config: RelayConfig, headers: Headers = ()) -> Target:
-    """Where a relay's connections go, with these headers of the relay's own."""
+    """Where a relay's connections go, with these headers of the relay's own.
+
+    Raises:
+        ConfigError: `ca` was good when it was checked, and is not any more.
+    """
     lanes = config.lanes
+    try:
+        roots = None if config.ca is None else roots_of(config.ca)
+    except Mistake as mistake:
+        raise ConfigError(f"is {config.ca!r}, {mistake}", key=f"ca of the relay at {config.path}") from mistake
     return Target(
         config.upstream,
         config.negotiate and config.protocol == "signalr",
@@ -251,6 +261,7 @@ def target_of(config: RelayConfig, headers: Headers = ()) -> Target:
         RECORD_BYTES_MAX,
         QUEUE_BYTES_MAX,
         headers,
+        roots,
     )
 
 

@@ -1,29 +1,38 @@
 """Whether each of a relay's upstreams is up: said in the log when it changes, and shown in metrics.
 
 Only connections of fanwire's own decide. What fails in a client's name may be that client's doing, so it has the
-upstream asked in fanwire's own; and one that is down is asked again until it is back.
+upstream asked in fanwire's own. One that is down is so until the next success, and is asked again until then, whether
+there are clients or not: while ``/readyz`` says that the relay is not ready, a balancer sends none.
 """
 
-from functools import partial
+import random
+from collections.abc import Callable
+from dataclasses import replace
 
 from fanwire._engine import Upstream
 from fanwire.faults import Tasks
 from fanwire.logs import relay_log
+from fanwire.relay.readiness import Ready, why_unready
 from fanwire.relay.stats import UpstreamStats
 from fanwire.relay.timing import Delay
 from fanwire.relay.upstreams import FAILING, Owner, Target, Upstreams
 
 ASKED_EVERY_S = 2.0
-"""How often one that is down is asked."""
+"""How often one that is down is asked, on average: instances that lost it together do not ask together."""
+JITTER = 0.25
+"""By what part of that it is asked earlier or later."""
 GATEWAYS = (502, 503)
-"""Statuses that say the same of an upstream that is not asked for its negotiation."""
+"""Statuses that say the same of an upstream that is asked for a WebSocket at once."""
 
 
 class Server(Owner):
     """One upstream of a relay."""
 
-    def __init__(self, upstreams: Upstreams, tasks: Tasks, target: Target, index: int) -> None:
+    def __init__(
+        self, upstreams: Upstreams, tasks: Tasks, target: Target, index: int, changed: Callable[[], None]
+    ) -> None:
         self._upstreams = upstreams
+        self._changed = changed
         self._tasks = tasks
         self._target = target
         self._url = target.urls[index]
@@ -34,6 +43,7 @@ class Server(Owner):
         self.why = ""
         self.connects = 0
         self.failures = 0
+        self._session = 0
         # It is asked, or about to be.
         self._is_asked = False
 
@@ -60,50 +70,82 @@ class Server(Owner):
         was, self.is_up, self.why = self.is_up, True, ""
         if was is False:
             relay_log.info("the upstream %s is back", self.name)
+        if was is not True:
+            self._changed()
 
     def _down(self, why: str) -> None:
         was, self.is_up, self.why = self.is_up, False, why
         if was is not False:
             relay_log.warning("the upstream %s is down: %s", self.name, why)
         self._ask_later()
+        self._changed()
 
     # Asking
 
     def _ask_later(self) -> None:
         if not self._is_asked:
             self._is_asked = True
-            Delay(self._tasks, ASKED_EVERY_S, partial(self._ask, is_due=True), self.fail)
+            seconds = ASKED_EVERY_S * random.uniform(1 - JITTER, 1 + JITTER)
+            Delay(self._tasks, seconds, self._ask_again, self.fail)
 
-    def _ask(self, *, is_due: bool = False) -> None:
-        if is_due and self.is_up:
-            self._is_asked = False
-        elif is_due or not self._is_asked:
-            self._is_asked = True
+    def _ask_again(self) -> None:
+        self._is_asked = False
+        if not self.is_up:
+            self._ask()
+
+    def _ask(self) -> None:
+        if not self._is_asked:
             target = self._target
             timeout = target.connect_timeout / len(target.urls)
-            self._upstreams.negotiate(self, self._url, target.headers, timeout)
+            if target.negotiates:
+                self._upstreams.negotiate(self, self._url, target.headers, timeout, target.roots)
+            else:  # what speaks nothing but WebSocket may answer no other request
+                alone = replace(target, urls=(self._url,), connect_timeout=timeout, standing=None)
+                self._session = self._upstreams.open_plain(self, alone, (), ("nowhere",))
+            self._is_asked = True
 
     def happened(self, event: Upstream) -> None:
-        """The answer to what it was asked."""
+        """The answer to its negotiation."""
         self._is_asked = False
-        status = event.status or 0
-        if not status:
+        if not event.status:
             self._down(event.body.decode(errors="replace"))
-        elif status in (FAILING if self._target.negotiates else GATEWAYS):
-            self._down(f"negotiate was answered with status {status}")
+        elif event.status in FAILING:
+            self._down(f"negotiate was answered with status {event.status}")
         else:
             self._up()
 
-    def fail(self) -> None:
-        """It is asked once more when something fails."""
+    def opened(self, event: Upstream) -> None:
+        """It has taken the WebSocket that was to see whether it does."""
+        self._upstreams.close(self._session, (1000, ""))
+        self._up()
+
+    def closed(self, event: Upstream) -> None:
+        """That is over; or it was refused, which says that the server is there unless a gateway says so."""
         self._is_asked = False
+        if not event.was_open and (event.status is None or event.status in GATEWAYS):
+            self._down(event.text)
+        elif not event.was_open:
+            self._up()
+        elif self.is_up is False:  # it fell meanwhile
+            self._ask_later()
+
+    def fail(self) -> None:
+        """Whatever went wrong, one that is down is asked again."""
+        if self.is_up is False:
+            self._ask_later()
 
 
 class Servers:
     """All of a relay, by their index."""
 
-    def __init__(self, upstreams: Upstreams, tasks: Tasks, target: Target) -> None:
-        self._servers = [Server(upstreams, tasks, target, index) for index in range(len(target.urls))]
+    def __init__(self, upstreams: Upstreams, tasks: Tasks, target: Target, path: str, ready: Ready) -> None:
+        self._path = path
+        self._ready: Ready = ready
+        self._readiness = upstreams.readiness
+        self._servers = [Server(upstreams, tasks, target, index, self._changed) for index in range(len(target.urls))]
+
+    def _changed(self) -> None:
+        self._readiness.note(self._path, why_unready(self._ready, self.stats()))
 
     def reached(self, index: int, *, is_own: bool) -> None:
         """A connection was had."""

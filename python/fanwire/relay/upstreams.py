@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fanwire._engine import Engine, Upstream
+from fanwire._engine import Engine, Roots, Upstream
 from fanwire._loop import ends_task
 from fanwire.endings import Endings
 from fanwire.faults import Faults
+from fanwire.relay.readiness import Readiness
 
 Headers = Sequence[tuple[str, str]]
 REFUSING = (401, 403)
@@ -68,6 +69,8 @@ class Target:
     record_bytes_max: int
     queue_bytes_max: int
     headers: Headers = field(default=(), repr=False)
+    roots: Roots | None = None
+    """By whom the servers' certificates are to be signed; the system's where it is None."""
     standing: Standing | None = field(default=None, repr=False, compare=False)
 
 
@@ -80,6 +83,8 @@ class Upstreams:
         """Where what goes wrong in any relay of this serving is noted."""
         self.endings = endings
         """How clients are told that something is over."""
+        self.readiness = Readiness(engine)
+        """What ``/readyz`` is to say of the relays."""
         self._owners: dict[int, Owner] = {}
         # Of sessions that are opening: where it is noted, and whether it is in nobody's name.
         self._opening: dict[int, tuple[Standing, bool]] = {}
@@ -117,6 +122,7 @@ class Upstreams:
             idle=idle,
             record_bytes_max=target.record_bytes_max,
             queue_bytes_max=target.queue_bytes_max,
+            roots=target.roots,
         )
         return session
 
@@ -148,13 +154,17 @@ class Upstreams:
             idle=idle,
             message_bytes_max=target.record_bytes_max,
             queue_bytes_max=target.queue_bytes_max,
+            roots=target.roots,
         )
         return session
 
-    def negotiate(self, owner: Owner, url: str, headers: Headers, timeout: float) -> int:
-        """Ask a backend what it would answer to these credentials; ``happened`` hears of ``negotiated``, once."""
+    def negotiate(self, owner: Owner, url: str, headers: Headers, timeout: float, roots: Roots | None) -> int:
+        """Ask a backend what it would answer to these credentials; ``happened`` hears of ``negotiated``, once.
+
+        ``close`` calls it off.
+        """
         session = self._number(owner)
-        self._begin(self._engine.upstream_negotiate, session, url, list(headers), timeout)
+        self._begin(self._engine.upstream_negotiate, session, url, list(headers), timeout, roots)
         return session
 
     def _begin(self, begin: Callable[..., None], session: int, *arguments: Any, **named: Any) -> None:

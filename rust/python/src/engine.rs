@@ -7,7 +7,7 @@ use fanwire_core::messages::{ConnectionId, Header, Reply};
 use fanwire_core::protocol::signalr::{HubMessage, Outcome};
 use fanwire_core::protocol::{Format, Payload};
 use fanwire_core::{Audience, Engine as CoreEngine, EngineError};
-use fanwire_upstream::{Open, OpenPlain};
+use fanwire_upstream::{Negotiation, Open, OpenPlain};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 use smallvec::SmallVec;
@@ -20,7 +20,7 @@ use crate::events::{self, Wanted};
 use crate::position::Position;
 use crate::settings::{Settings, start_of};
 use crate::stats::Stats;
-use crate::upstream::{Sessions, plain_route_of, protocol_of, route_of, seconds};
+use crate::upstream::{Roots, Sessions, plain_route_of, protocol_of, route_of, seconds};
 
 /// How something is published.
 #[derive(Default)]
@@ -346,7 +346,7 @@ impl Engine {
     #[allow(clippy::too_many_arguments)] // as Python calls it
     #[pyo3(signature = (
         session, urls, headers, protocol, route, *, negotiates, keepalive, server_timeout, connect_timeout, idle,
-        record_bytes_max, queue_bytes_max,
+        record_bytes_max, queue_bytes_max, roots = None,
     ))]
     fn upstream_open(
         &self,
@@ -362,10 +362,12 @@ impl Engine {
         idle: Option<f64>,
         record_bytes_max: usize,
         queue_bytes_max: usize,
+        roots: Option<&Roots>,
     ) -> PyResult<()> {
         let open = Open {
             urls,
             headers,
+            roots: roots.map(|roots| roots.0.clone()),
             protocol: protocol_of(protocol)?,
             negotiates,
             route: route_of(route)?,
@@ -386,7 +388,7 @@ impl Engine {
     #[allow(clippy::too_many_arguments)] // as Python calls it
     #[pyo3(signature = (
         session, urls, headers, subprotocols, route, *, keepalive, server_timeout, connect_timeout, idle,
-        message_bytes_max, queue_bytes_max,
+        message_bytes_max, queue_bytes_max, roots = None,
     ))]
     fn upstream_open_plain(
         &self,
@@ -401,10 +403,12 @@ impl Engine {
         idle: Option<f64>,
         message_bytes_max: usize,
         queue_bytes_max: usize,
+        roots: Option<&Roots>,
     ) -> PyResult<()> {
         let open = OpenPlain {
             urls,
             headers,
+            roots: roots.map(|roots| roots.0.clone()),
             subprotocols,
             route: plain_route_of(route)?,
             keepalive: seconds("keepalive", keepalive)?,
@@ -426,14 +430,22 @@ impl Engine {
         self.1.close(&self.0, session, farewell)
     }
 
+    #[pyo3(signature = (request, url, headers, timeout, roots = None))]
     fn upstream_negotiate(
         &self,
         request: u64,
         url: String,
         headers: Vec<(String, String)>,
         timeout: f64,
+        roots: Option<&Roots>,
     ) -> PyResult<()> {
-        self.1.negotiate(&self.0, request, url, headers, seconds("timeout", timeout)?)
+        let (roots, timeout) = (roots.map(|roots| roots.0.clone()), seconds("timeout", timeout)?);
+        self.1.negotiate(&self.0, request, Negotiation { url, headers, roots, timeout })
+    }
+
+    #[pyo3(signature = (why))]
+    fn set_unready(&self, why: Option<String>) {
+        self.0.set_unready(why);
     }
 
     fn ask_drained(&self, py: Python<'_>, connection: u64) -> PyResult<()> {

@@ -97,6 +97,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<encoded::Arguments>()?;
     module.add_class::<engine::Engine>()?;
     module.add_class::<stats::Stats>()?;
+    module.add_class::<upstream::Roots>()?;
     events::add_classes(module)?;
     if cfg!(debug_assertions) {
         let text = "fanwire was built without optimisation: use `maturin develop --release`";

@@ -8,7 +8,8 @@ use fanwire_core::messages::ConnectionId;
 use fanwire_core::protocol::signalr::{HubMessage, HubProtocol, write_message};
 use fanwire_core::{Audience, Engine as CoreEngine, Message};
 use fanwire_upstream::{
-    CloseFrame, CompletionKind, Open, OpenPlain, PlainRoute, Route, Sink, UpstreamEvent, Upstreams,
+    CloseFrame, CompletionKind, Negotiation, Open, OpenPlain, PlainRoute, Roots as CoreRoots, Route, Sink,
+    UpstreamEvent, Upstreams,
 };
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -35,6 +36,7 @@ pub(crate) struct Upstream {
     url_index: usize,
     code: Option<u16>,
     reason: String,
+    cookies: Vec<String>,
 }
 
 impl Upstream {
@@ -56,6 +58,7 @@ impl Upstream {
             url_index: 0,
             code: None,
             reason: String::new(),
+            cookies: Vec::new(),
         };
         let bytes = |bytes: &[u8]| PyBytes::new(py, bytes).unbind();
         match event {
@@ -79,8 +82,9 @@ impl Upstream {
             UpstreamEvent::Unnamed { target } => (made.kind, made.id) = ("unnamed", target),
             UpstreamEvent::Idle => made.kind = "idle",
             UpstreamEvent::Drained => made.kind = "drained",
-            UpstreamEvent::Negotiated { status, body } => {
+            UpstreamEvent::Negotiated { status, body, cookies } => {
                 (made.kind, made.status, made.body) = ("negotiated", Some(status), bytes(&body));
+                made.cookies = cookies;
             }
             UpstreamEvent::Closed { error, status, said, frame, was_open, pending } => {
                 if let Some(CloseFrame { code, reason }) = frame {
@@ -223,16 +227,21 @@ impl Sessions {
         Ok(())
     }
 
-    pub(crate) fn negotiate(
-        &self,
-        engine: &Arc<CoreEngine>,
-        request: u64,
-        url: String,
-        headers: Vec<(String, String)>,
-        timeout: Duration,
-    ) -> PyResult<()> {
-        self.get(engine)?.negotiate(request, url, headers, timeout);
+    pub(crate) fn negotiate(&self, engine: &Arc<CoreEngine>, request: u64, negotiation: Negotiation) -> PyResult<()> {
+        self.get(engine)?.negotiate(request, negotiation);
         Ok(())
+    }
+}
+
+/// Certificates of authorities by which backends are checked.
+#[pyclass(frozen, module = "fanwire._engine")]
+pub(crate) struct Roots(pub(crate) CoreRoots);
+
+#[pymethods]
+impl Roots {
+    #[new]
+    fn new(pem: &[u8]) -> PyResult<Self> {
+        CoreRoots::from_pem(pem).map(Self).map_err(|error| PyValueError::new_err(error.to_string()))
     }
 }
 

@@ -7,6 +7,8 @@ use fanwire_core::Message;
 use fanwire_core::messages::ConnectionId;
 use fanwire_core::protocol::signalr::HubProtocol;
 
+use crate::roots::Roots;
+
 /// What a session is to be. It has no `Debug`: URLs and headers hold secrets.
 #[derive(Clone)]
 pub struct Open {
@@ -18,6 +20,8 @@ pub struct Open {
     /// connection (Host, Connection, Upgrade, Content-Length, Sec-WebSocket-…) are left out. A redirect to another origin
     /// takes no Cookie along.
     pub headers: Vec<(String, String)>,
+    /// By whom the servers' certificates have to be signed, those of redirects included; the system's where it is none.
+    pub roots: Option<Roots>,
     /// How both sides write.
     pub protocol: HubProtocol,
     /// Whether to negotiate first and follow redirects. Without it the WebSocket is opened at the hub's URL with no id.
@@ -83,6 +87,8 @@ pub struct OpenPlain {
     pub urls: Vec<String>,
     /// As [`Open::headers`].
     pub headers: Vec<(String, String)>,
+    /// As [`Open::roots`].
+    pub roots: Option<Roots>,
     /// Offered to the server, which chooses one of them, or none.
     pub subprotocols: Vec<String>,
     /// Where goes what comes.
@@ -99,6 +105,19 @@ pub struct OpenPlain {
     pub message_bytes_max: usize,
     /// As [`Open::queue_bytes_max`].
     pub queue_bytes_max: usize,
+}
+
+/// What a server is asked without a session: what it would answer to who shows these. It has no `Debug`, as [`Open`].
+#[derive(Clone)]
+pub struct Negotiation {
+    /// The hub's URL; its `/negotiate` is asked, version 1 unless the query names one.
+    pub url: String,
+    /// As [`Open::headers`].
+    pub headers: Vec<(String, String)>,
+    /// As [`Open::roots`].
+    pub roots: Option<Roots>,
+    /// For all of it. Seconds.
+    pub timeout: Duration,
 }
 
 /// Where goes what comes from a plain WebSocket backend.
@@ -237,6 +256,8 @@ pub enum UpstreamEvent {
         status: u16,
         /// The answer's, or with status 0 the text of an error.
         body: Vec<u8>,
+        /// The values of its `Set-Cookie` lines, decoded as latin-1.
+        cookies: Vec<String>,
     },
     /// The session is over: once for each open, and nothing follows it.
     Closed {

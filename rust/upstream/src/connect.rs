@@ -1,17 +1,16 @@
 //! From a target to a stream of bytes: names, TCP and TLS; and why that, or what follows, could not be had.
 use std::collections::HashSet;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
+use crate::roots::Roots;
 use crate::target::Target;
 
 /// Text of a server's that goes into an error is cut behind so many characters.
@@ -41,7 +40,9 @@ pub(crate) enum ConnectError {
         source: io::Error,
     },
     /// TLS without anybody to trust.
-    #[error("this system has no root certificates (SSL_CERT_FILE names others), so no https server can be trusted")]
+    #[error(
+        "this system has no root certificates (a relay's ca names its own, SSL_CERT_FILE others), so no https server can be trusted"
+    )]
     NoRoots,
     /// The time is up.
     #[error("{stage} took longer than {milliseconds} ms")]
@@ -187,10 +188,10 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 /// How many servers are remembered to be down: as many as any configuration names.
 const DOWN_MAX: usize = 1_024;
 
-/// Opens streams; the roots of trust are read when first needed.
+/// Opens streams; the system's roots of trust are read when first needed.
 #[derive(Default)]
 pub(crate) struct Dialer {
-    tls: OnceCell<Arc<ClientConfig>>,
+    system: OnceCell<Roots>,
     /// Servers (host and port) that gave no answer when they were last asked.
     down: Mutex<HashSet<String>>,
 }
@@ -217,7 +218,8 @@ impl Dialer {
         }
     }
 
-    pub(crate) async fn dial(&self, target: &Target) -> Result<Box<dyn Io>, ConnectError> {
+    /// A stream to a server, checked by these roots, or the system's.
+    pub(crate) async fn dial(&self, roots: Option<&Roots>, target: &Target) -> Result<Box<dyn Io>, ConnectError> {
         let failed = |what| move |source| ConnectError::Io { what, source };
         let socket = TcpStream::connect((target.host.as_str(), target.port)).await.map_err(failed("connect"))?;
         socket.set_nodelay(true).map_err(failed("TCP_NODELAY"))?;
@@ -225,8 +227,11 @@ impl Dialer {
             return Ok(Box::new(socket));
         }
         let name = ServerName::try_from(target.host.clone()).map_err(|_| ConnectError::BadUrl)?;
-        let config = self.tls.get_or_try_init(read_roots).await?;
-        let stream = TlsConnector::from(Arc::clone(config)).connect(name, socket).await.map_err(failed("TLS"))?;
+        let roots = match roots {
+            Some(roots) => roots,
+            None => self.system.get_or_try_init(system_roots).await?,
+        };
+        let stream = roots.connector().connect(name, socket).await.map_err(failed("TLS"))?;
         Ok(Box::new(stream))
     }
 }
@@ -236,22 +241,7 @@ fn server_of(url: &str) -> Option<String> {
 }
 
 /// The system's roots, read beside the thread that all sessions share.
-async fn read_roots() -> Result<Arc<ClientConfig>, ConnectError> {
-    let read = || {
-        let mut roots = RootCertStore::empty();
-        // One certificate that is broken is no reason to trust none.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        roots
-    };
-    let roots = tokio::task::spawn_blocking(read).await.map_err(|_| ConnectError::NoRoots)?;
-    if roots.is_empty() {
-        return Err(ConnectError::NoRoots);
-    }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|_| ConnectError::NoRoots)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+async fn system_roots() -> Result<Roots, ConnectError> {
+    let read = tokio::task::spawn_blocking(Roots::of_system).await;
+    read.map_err(|_| ConnectError::NoRoots)?.map_err(|_| ConnectError::NoRoots)
 }

@@ -18,13 +18,17 @@ mod opening;
 mod outbox;
 mod pending;
 mod request;
+mod roots;
 mod session;
 mod shared;
 mod target;
 mod thread;
 mod upgrade;
 
-pub use api::{CloseFrame, CompletionKind, Open, OpenPlain, PlainRoute, Route, Said, Sink, Stats, UpstreamEvent};
+pub use api::{
+    CloseFrame, CompletionKind, Negotiation, Open, OpenPlain, PlainRoute, Route, Said, Sink, Stats, UpstreamEvent,
+};
 pub use outbox::QUEUE_SLACK_BYTES;
 pub use pending::PENDING_BYTES_MAX;
+pub use roots::{Roots, RootsError};
 pub use thread::{SESSIONS_MAX, Upstreams};

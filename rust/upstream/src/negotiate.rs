@@ -7,11 +7,12 @@ use futures_util::future::{Either, select};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, SET_COOKIE};
+use hyper::header::{CONTENT_LENGTH, HOST, HeaderValue, SET_COOKIE};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 
 use crate::connect::{ConnectError, Dialer, Progress, header_map, shown};
+use crate::roots::Roots;
 use crate::target::Target;
 
 /// The most bytes of an answer.
@@ -29,14 +30,16 @@ pub(crate) struct Place {
     pub(crate) headers: Vec<(String, String)>,
     /// What the server calls the connection; a secret.
     pub(crate) token: Option<String>,
+    /// Whom to trust, redirects included; the system's where there are none.
+    pub(crate) roots: Option<Roots>,
 }
 
 /// Negotiates, and again wherever the server says.
 pub(crate) async fn negotiate(dialer: &Dialer, place: &mut Place, progress: &mut Progress) -> Result<(), ConnectError> {
     for _ in 0..=REDIRECTS_MAX {
         progress.at(&place.target, "negotiate");
-        let (status, answer, cookies) = post(dialer, &place.target, &place.headers).await?;
-        place.keep(cookies);
+        let (status, answer, lines) = post(dialer, place.roots.as_ref(), &place.target, &place.headers).await?;
+        place.keep(pairs_of(&lines));
         if status != 200 {
             return Err(ConnectError::Status { stage: "negotiate", status });
         }
@@ -57,9 +60,10 @@ pub(crate) async fn negotiate(dialer: &Dialer, place: &mut Place, progress: &mut
     Err(ConnectError::Redirects { redirects_max: REDIRECTS_MAX })
 }
 
-/// One request, no redirect followed: status, body, and the cookies that it sets, as `name=value`.
+/// One request, no redirect followed: status, body, and its `Set-Cookie` lines, decoded as latin-1.
 pub(crate) async fn post(
     dialer: &Dialer,
+    roots: Option<&Roots>,
     target: &Target,
     headers: &[(String, String)],
 ) -> Result<(u16, Vec<u8>, Vec<String>), ConnectError> {
@@ -71,15 +75,15 @@ pub(crate) async fn post(
     map.insert(HOST, HeaderValue::from_str(&target.host_header()).map_err(|_| ConnectError::BadUrl)?);
     map.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
 
-    let stream = TokioIo::new(dialer.dial(target).await?);
+    let stream = TokioIo::new(dialer.dial(roots, target).await?);
     let failed = |source| ConnectError::Http { source };
     let (mut sender, connection) =
         http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(stream).await.map_err(failed)?;
     let exchange = pin!(async move {
         let response = sender.send_request(request).await.map_err(failed)?;
         let status = response.status().as_u16();
-        let cookies = cookies_of(response.headers());
-        Ok((status, read_body(response.into_body()).await?, cookies))
+        let lines = response.headers().get_all(SET_COOKIE).iter().map(decoded).collect();
+        Ok((status, read_body(response.into_body()).await?, lines))
     });
     match select(exchange, pin!(connection)).await {
         Either::Left((answer, _)) => answer,
@@ -88,11 +92,14 @@ pub(crate) async fn post(
     }
 }
 
-/// What an answer sets, decoded as latin-1; not what it takes back.
-fn cookies_of(headers: &HeaderMap) -> Vec<String> {
-    let lines = headers.get_all(SET_COOKIE).iter();
-    let texts = lines.map(|line| line.as_bytes().iter().map(|&byte| char::from(byte)).collect::<String>());
-    let kept = texts.filter(|text| !text.split(';').skip(1).any(|part| part.trim().eq_ignore_ascii_case("max-age=0")));
+fn decoded(value: &HeaderValue) -> String {
+    value.as_bytes().iter().map(|&byte| char::from(byte)).collect()
+}
+
+/// What `Set-Cookie` lines set, as `name=value`; not what they take back.
+fn pairs_of(lines: &[String]) -> Vec<String> {
+    let kept =
+        lines.iter().filter(|text| !text.split(';').skip(1).any(|part| part.trim().eq_ignore_ascii_case("max-age=0")));
     let pairs = kept.map(|text| text.split(';').next().unwrap_or_default().trim().to_owned());
     pairs.filter(|pair| pair.find('=').is_some_and(|at| at > 0)).collect()
 }

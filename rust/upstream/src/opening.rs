@@ -137,7 +137,7 @@ async fn attempt(
     match &request.speech {
         Speech::Plain { subprotocols, route } => {
             progress.at(&target, "connect");
-            let stream = dialer.dial(&target).await?;
+            let stream = dialer.dial(request.roots.as_ref(), &target).await?;
             progress.stage = "WebSocket upgrade";
             let config = config(READ_BYTES, bytes_max);
             let (socket, subprotocol) =
@@ -146,12 +146,13 @@ async fn attempt(
             Ok(Opened { socket, wire, rest: Bytes::new(), subprotocol, url_index: 0, at: String::new() })
         }
         Speech::Hub { protocol, negotiates, route } => {
-            let mut place = Place { target, headers: request.headers.clone(), token: None };
+            let (headers, roots) = (request.headers.clone(), request.roots.clone());
+            let mut place = Place { target, headers, token: None, roots };
             if *negotiates {
                 negotiate(dialer, &mut place, progress).await?;
             }
             progress.at(&place.target, "connect");
-            let stream = dialer.dial(&place.target).await?;
+            let stream = dialer.dial(place.roots.as_ref(), &place.target).await?;
             progress.stage = "WebSocket upgrade";
             let mut socket = upgrade(&place, stream, bytes_max).await?;
             progress.stage = "the hub's handshake";

@@ -4,11 +4,13 @@ use std::time::Duration;
 use fanwire_core::protocol::signalr::HubProtocol;
 
 use crate::api::{Open, OpenPlain, PlainRoute, Route};
+use crate::roots::Roots;
 
 /// What a session is to be.
 pub(crate) struct Request {
     pub(crate) urls: Vec<String>,
     pub(crate) headers: Vec<(String, String)>,
+    pub(crate) roots: Option<Roots>,
     pub(crate) speech: Speech,
     pub(crate) keepalive: Duration,
     pub(crate) server_timeout: Duration,
@@ -42,6 +44,7 @@ impl From<Open> for Request {
         Self {
             urls: open.urls,
             headers: open.headers,
+            roots: open.roots,
             speech: Speech::Hub { protocol: open.protocol, negotiates: open.negotiates, route: open.route },
             keepalive: open.keepalive,
             server_timeout: open.server_timeout,
@@ -58,6 +61,7 @@ impl From<OpenPlain> for Request {
         Self {
             urls: open.urls,
             headers: open.headers,
+            roots: open.roots,
             speech: Speech::Plain { subprotocols: open.subprotocols, route: open.route },
             keepalive: open.keepalive,
             server_timeout: open.server_timeout,

@@ -3,6 +3,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::oneshot::Sender;
+
 use crate::api::Sink;
 use crate::outbox::Outbox;
 
@@ -12,11 +14,13 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// Sessions that are not closed.
     sessions: Mutex<HashMap<u64, Arc<Outbox>>>,
+    /// Negotiations that are not answered; what is dropped here is called off.
+    asked: Mutex<HashMap<u64, Sender<()>>>,
 }
 
 impl Shared {
     pub(crate) fn new(sink: Arc<dyn Sink>) -> Self {
-        Self { sink, counters: Counters::default(), sessions: Mutex::default() }
+        Self { sink, counters: Counters::default(), sessions: Mutex::default(), asked: Mutex::default() }
     }
 
     /// A session is closed.
@@ -30,6 +34,11 @@ impl Shared {
     /// All sessions that are not closed.
     pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Outbox>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All negotiations that are not answered.
+    pub(crate) fn lock_asked(&self) -> MutexGuard<'_, HashMap<u64, Sender<()>>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

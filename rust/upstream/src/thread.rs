@@ -8,13 +8,15 @@ use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use fanwire_core::{panic_text, run_to_end};
 
-use crate::api::{CloseFrame, Open, OpenPlain, Sink, Stats, UpstreamEvent};
+use crate::api::{CloseFrame, Negotiation, Open, OpenPlain, Sink, Stats, UpstreamEvent};
 use crate::connect::{ConnectError, Dialer, timeout_error};
 use crate::ending::Ending;
 use crate::negotiate::post;
@@ -46,7 +48,7 @@ pub struct Upstreams {
 /// What is asked of the thread. Dropped undone it is answered all the same.
 enum Command {
     Open(Ending, Box<Request>),
-    Negotiate(Answer, String, Vec<(String, String)>, Duration),
+    Negotiate(Answer, Box<Negotiation>),
     Stop,
     /// Has the thread, or a task of it, panic with that.
     #[cfg(test)]
@@ -122,20 +124,22 @@ impl Upstreams {
     }
 
     /// Ends a session: what waits is sent, then the WebSocket's close handshake, five seconds for both. Without a
-    /// `farewell` the Close frame says no code.
+    /// `farewell` the Close frame says no code. A [negotiation](Self::negotiate) is called off: its connection is closed at
+    /// once, and it is answered all the same.
     pub fn close(&self, session: u64, farewell: Option<CloseFrame>) {
+        drop(self.shared.lock_asked().remove(&session));
         let outbox = self.shared.lock().get(&session).cloned();
         if let Some(outbox) = outbox {
             outbox.close(farewell);
         }
     }
 
-    /// Posts to `{url}/negotiate`, version 1 unless the query names one, with these headers. No redirect is followed.
+    /// Posts to a hub's `/negotiate`; no redirect is followed. Its number must not be that of a session, or of another.
     ///
-    /// The answer is a [`Negotiated`](UpstreamEvent::Negotiated) of this number, within the timeout.
-    pub fn negotiate(&self, request: u64, url: String, headers: Vec<(String, String)>, timeout: Duration) {
+    /// The answer is a [`Negotiated`](UpstreamEvent::Negotiated) of this number, once, within the timeout.
+    pub fn negotiate(&self, request: u64, negotiation: Negotiation) {
         let answer = Answer::new(request, Arc::clone(&self.shared));
-        drop(self.commands.send(Command::Negotiate(answer, url, headers, timeout)));
+        drop(self.commands.send(Command::Negotiate(answer, Box::new(negotiation))));
     }
 
     /// What has been done so far.
@@ -175,32 +179,48 @@ struct Answer {
     shared: Arc<Shared>,
     status: u16,
     body: Vec<u8>,
+    cookies: Vec<String>,
+    /// Ends when nobody wants the answer any more.
+    called_off: Option<oneshot::Receiver<()>>,
 }
 
 impl Answer {
     fn new(request: u64, shared: Arc<Shared>) -> Self {
-        Self { request, shared, status: 0, body: b"the upstreams were stopped".to_vec() }
+        let (sender, receiver) = oneshot::channel();
+        drop(shared.lock_asked().insert(request, sender));
+        let body = b"the upstreams were stopped".to_vec();
+        Self { request, shared, status: 0, body, cookies: Vec::new(), called_off: Some(receiver) }
     }
 
-    async fn run(mut self, dialer: &Dialer, url: &str, headers: &[(String, String)], timeout: Duration) {
-        let (at, answer) = match Target::parse(url) {
-            None => ("the URL".to_owned(), Err(ConnectError::BadUrl)),
-            Some(target) => {
-                let answer = tokio::time::timeout(timeout, post(dialer, &target, headers)).await;
-                let too_late = |_| Err(timeout_error("negotiate", timeout));
-                (target.to_string(), answer.unwrap_or_else(too_late))
+    async fn run(mut self, dialer: &Dialer, negotiation: Box<Negotiation>) {
+        let called_off = self.called_off.take().expect("it is run once");
+        // Dropped before its end it closes its connection.
+        match select(called_off, Box::pin(answer_of(dialer, &negotiation))).await {
+            Either::Left(_) => self.body = b"it was called off".to_vec(),
+            Either::Right((Ok((status, body, cookies)), _)) => {
+                (self.status, self.body, self.cookies) = (status, body, cookies);
             }
-        };
-        match answer {
-            Ok((status, body, _)) => (self.status, self.body) = (status, body),
-            Err(error) => self.body = format!("{at}: {error}").into_bytes(),
+            Either::Right((Err(text), _)) => self.body = text.into_bytes(),
         }
     }
 }
 
+/// Status, body and cookies; or the text of an error.
+async fn answer_of(
+    dialer: &Dialer,
+    Negotiation { url, headers, roots, timeout }: &Negotiation,
+) -> Result<(u16, Vec<u8>, Vec<String>), String> {
+    let Some(target) = Target::parse(url) else { return Err(format!("the URL: {}", ConnectError::BadUrl)) };
+    let answer = tokio::time::timeout(*timeout, post(dialer, roots.as_ref(), &target, headers)).await;
+    let answer = answer.unwrap_or_else(|_| Err(timeout_error("negotiate", *timeout)));
+    answer.map_err(|error| format!("{target}: {error}"))
+}
+
 impl Drop for Answer {
     fn drop(&mut self) {
-        let event = UpstreamEvent::Negotiated { status: self.status, body: std::mem::take(&mut self.body) };
+        drop(self.shared.lock_asked().remove(&self.request));
+        let (body, cookies) = (std::mem::take(&mut self.body), std::mem::take(&mut self.cookies));
+        let event = UpstreamEvent::Negotiated { status: self.status, body, cookies };
         self.shared.sink.report(self.request, event);
     }
 }
@@ -235,11 +255,11 @@ async fn serve(mut commands: UnboundedReceiver<Command>, shared: &Shared) {
                     tasks.spawn(async move { session::run(ending, request, &dialer).await });
                 }
             }
-            Some(Command::Negotiate(mut answer, ..)) if tasks.len() >= SESSIONS_MAX => {
+            Some(Command::Negotiate(mut answer, _)) if tasks.len() >= SESSIONS_MAX => {
                 answer.body = too_many().into_bytes();
             }
-            Some(Command::Negotiate(answer, url, headers, timeout)) => {
-                tasks.spawn(async move { answer.run(&dialer, &url, &headers, timeout).await });
+            Some(Command::Negotiate(answer, negotiation)) => {
+                tasks.spawn(async move { answer.run(&dialer, negotiation).await });
             }
         }
     }
@@ -301,7 +321,8 @@ mod tests {
         assert_eq!(next(), "panicked: a task's");
         panic("the thread's", false);
         assert_eq!(next(), "fanwire-upstream died: the thread's");
-        upstreams.negotiate(7, "http://127.0.0.1:9".to_owned(), Vec::new(), Duration::from_secs(60));
+        let (url, timeout) = ("http://127.0.0.1:9".to_owned(), Duration::from_secs(60));
+        upstreams.negotiate(7, Negotiation { url, headers: Vec::new(), roots: None, timeout });
         assert_eq!(next(), "7 unanswered");
         upstreams.stop();
     }

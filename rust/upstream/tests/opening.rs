@@ -1,12 +1,12 @@
 //! How a session comes to be, and each way in which it does not.
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use fanwire_core::protocol::signalr::HubProtocol;
-use fanwire_upstream::{Route, UpstreamEvent};
-use support::{BOTH, Backend, Heard, Relay, lane, publication, read_head, request};
+use fanwire_upstream::{Negotiation, Route, UpstreamEvent};
+use support::{BOTH, Backend, Heard, Relay, lane, negotiation, publication, read_head, request};
 
 const JSON: HubProtocol = HubProtocol::Json;
 const SHORT: Duration = Duration::from_millis(300);
@@ -262,15 +262,33 @@ fn a_negotiation_alone_gives_status_and_body_and_follows_nothing() {
     let (backend, relay) = (Backend::start(), Relay::start());
     let redirect = r#"{"url":"http://127.0.0.1:1/"}"#;
     for (status, body) in [(200, redirect), (401, "no"), (302, "")] {
-        relay.upstreams.negotiate(9, backend.url.clone(), vec![("X-A".into(), "b".into())], Duration::from_secs(15));
+        let headers = vec![("X-A".into(), "b".into())];
+        relay.upstreams.negotiate(9, Negotiation { headers, ..negotiation(&backend.url) });
         let head = backend.answer(status, body).to_lowercase();
         assert!(head.contains("x-a: b\r\n"), "{head}");
-        let expected = UpstreamEvent::Negotiated { status, body: body.into() };
+        let expected = UpstreamEvent::Negotiated { status, body: body.into(), cookies: vec![] };
         assert_eq!(relay.next(), Heard::Report(9, expected));
     }
     let gone = Backend::start().url;
-    relay.upstreams.negotiate(9, format!("{gone}?access_token={SECRET}"), vec![], Duration::from_secs(15));
-    let UpstreamEvent::Negotiated { status: 0, body } = relay.event() else { panic!("expected an error") };
+    relay.upstreams.negotiate(9, negotiation(&format!("{gone}?access_token={SECRET}")));
+    let UpstreamEvent::Negotiated { status: 0, body, .. } = relay.event() else { panic!("expected an error") };
     let text = String::from_utf8(body).unwrap();
     assert!(text.starts_with(&format!("{gone}: connect: ")) && !text.contains(SECRET), "{text}");
+}
+
+#[test]
+fn a_negotiation_that_is_called_off_closes_its_connection() {
+    let (backend, relay) = (Backend::start(), Relay::start());
+    relay.upstreams.negotiate(9, negotiation(&backend.url));
+    let mut hung = backend.accept();
+    assert!(read_head(&mut hung).starts_with("POST "));
+    relay.upstreams.close(9, None);
+    let told = UpstreamEvent::Negotiated { status: 0, body: b"it was called off".to_vec(), cookies: vec![] };
+    assert_eq!(relay.next(), Heard::Report(9, told));
+    assert_eq!(hung.read(&mut [0]).unwrap(), 0, "the backend sees that it is over");
+    // Before the thread has seen it, and again when it is over.
+    relay.upstreams.negotiate(10, negotiation(&backend.url));
+    relay.upstreams.close(10, None);
+    assert!(matches!(relay.next(), Heard::Report(10, UpstreamEvent::Negotiated { status: 0, .. })));
+    relay.upstreams.close(10, None);
 }

@@ -15,6 +15,7 @@ fn open(url: &str, route: PlainRoute, subprotocols: &[&str]) -> OpenPlain {
     OpenPlain {
         urls: vec![url.to_owned()],
         headers: vec![("Origin".to_owned(), "http://here.test".to_owned())],
+        roots: None,
         subprotocols: subprotocols.iter().map(|&name| name.to_owned()).collect(),
         route,
         keepalive: Duration::from_secs(15),

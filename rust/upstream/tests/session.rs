@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use fanwire_core::protocol::signalr::HubProtocol;
 use fanwire_upstream::{PENDING_BYTES_MAX, QUEUE_SLACK_BYTES, Route, UpstreamEvent};
-use support::{BOTH, Backend, Heard, Relay, call, close, completion, lane, private, publication, request, stream_call};
+use support::{
+    BOTH, Backend, Heard, Relay, call, close, completion, lane, negotiation, private, publication, request, stream_call,
+};
 use tokio_tungstenite::tungstenite::Message;
 
 const JSON: HubProtocol = HubProtocol::Json;
@@ -296,7 +298,7 @@ fn stop_with_open_sessions_leaves_no_thread() {
     relay.upstreams.open(20, request(&backend.url, JSON, lane()));
     let hung = backend.accept();
     relay.upstreams.open(21, request(&backend.url.replace("127.0.0.1", "localhost"), JSON, lane()));
-    relay.upstreams.negotiate(22, backend.url.clone(), vec![], Duration::from_secs(15));
+    relay.upstreams.negotiate(22, negotiation(&backend.url));
     assert!(threads_named_so() >= 1);
     let peers = std::thread::spawn(move || polite.into_iter().map(|mut peer| peer.expect_end()).collect::<Vec<_>>());
     relay.upstreams.stop();
@@ -309,7 +311,7 @@ fn stop_with_open_sessions_leaves_no_thread() {
                 assert!(error.ends_with("closed from here"), "{error}");
                 closed.push(session);
             }
-            Heard::Report(22, UpstreamEvent::Negotiated { status: 0, body }) => {
+            Heard::Report(22, UpstreamEvent::Negotiated { status: 0, body, .. }) => {
                 assert_eq!(body, b"the upstreams were stopped");
             }
             other => panic!("expected the end, got {other:?}"),

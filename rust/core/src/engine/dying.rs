@@ -1,4 +1,4 @@
-//! What holds when a shard's thread dies: tests alone, as nothing but a mistake of ours lets one die.
+//! What holds when a shard's thread dies, and what `/readyz` says: tests alone, as nothing but a mistake of ours lets one die.
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -16,13 +16,18 @@ fn connected(address: &str) -> TcpStream {
     stream
 }
 
-/// The status of a plain request, and whether there was an answer at all.
-fn status(address: &str, path: &str) -> Option<String> {
+/// The whole answer to a plain request, if there was one.
+fn answer(address: &str, path: &str) -> Option<String> {
     let mut stream = connected(address);
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
-    Some(answer.get(9..12)?.to_owned())
+    Some(answer)
+}
+
+/// Its status.
+fn status(address: &str, path: &str) -> Option<String> {
+    Some(answer(address, path)?.get(9..12)?.to_owned())
 }
 
 fn until(what: &str, condition: impl Fn() -> bool) {
@@ -60,6 +65,22 @@ fn a_shard_that_dies_is_told_of_and_the_others_serve_on() {
     drop(clients);
     engine.drain(1001, "", Duration::ZERO).expect("it still runs");
     until("the living have drained", || engine.stats().connections == 0);
+    engine.stop();
+}
+
+#[test]
+fn the_application_says_whether_it_is_ready() {
+    let engine = Engine::new(Settings::default()).expect("good settings");
+    engine.start().expect("a thread");
+    let address = engine.listen("127.0.0.1:0").expect("a free port");
+    engine.set_unready(Some("/live: all down\n".to_owned()));
+    assert!(
+        answer(&address, "/readyz")
+            .is_some_and(|text| text.starts_with("HTTP/1.1 503 ") && text.ends_with("/live: all down\n"))
+    );
+    assert_eq!(status(&address, "/healthz").as_deref(), Some("200"));
+    engine.set_unready(None);
+    assert_eq!(status(&address, "/readyz").as_deref(), Some("200"));
     engine.stop();
 }
 

@@ -102,6 +102,7 @@ impl Engine {
             shards: shards.clone(),
             events,
             failure: Failure::default(),
+            unready: Mutex::default(),
             clock: Clock::start(),
         };
         Ok(Self {
@@ -434,6 +435,11 @@ impl Engine {
     /// [`EngineError::ThreadDied`], naming the first.
     pub fn check_threads(&self) -> Result<(), EngineError> {
         self.common.failure.check()
+    }
+
+    /// Has `/readyz` answer 503 with this text from now on, or 200 again.
+    pub fn set_unready(&self, why: Option<String>) {
+        *lock(&self.common.unready) = why;
     }
 
     /// A thread of this name, which works for this engine, has died of that.

@@ -1,6 +1,7 @@
 //! From the first byte to an open connection: request heads, paths, upgrades, event streams and plain answers.
 use std::borrow::Cow;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::PoisonError;
 
 use smallvec::{SmallVec, smallvec};
 
@@ -140,7 +141,11 @@ impl Shard {
             Route::Ready if self.common.failure.has_come() => {
                 self.answer_plainly(slot, head, 503, "a thread of the engine has died\n")
             }
-            Route::Ready => self.answer_plainly(slot, head, 200, "ready\n"),
+            Route::Ready => {
+                let unready = self.common.unready.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let (status, text) = unready.as_deref().map_or((200, "ready\n"), |why| (503, why));
+                self.answer_plainly(slot, head, status, text)
+            }
             Route::Application => {
                 check_plain(head)?;
                 let request = self.own(slot, head, Vec::new(), Format::Raw);

@@ -1,6 +1,6 @@
 //! What a shard has in common with other threads.
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::clock::Clock;
 use crate::channel::{Registry, Watch};
@@ -50,5 +50,7 @@ pub(crate) struct Common {
     pub(crate) events: Events,
     /// Of a shard's thread, or of the one to backends.
     pub(crate) failure: Failure,
+    /// Why the application is not ready, if it says that it is not.
+    pub(crate) unready: Mutex<Option<String>>,
     pub(crate) clock: Clock,
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use fanwire_core::Message as SocketMessage;
 use fanwire_core::messages::ConnectionId;
 use fanwire_core::protocol::signalr::{HubMessage, HubProtocol, Outcome, write_message};
-use fanwire_upstream::{Open, Route, Sink, UpstreamEvent, Upstreams};
+use fanwire_upstream::{Negotiation, Open, Route, Sink, UpstreamEvent, Upstreams};
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, accept_hdr};
 
@@ -145,6 +145,7 @@ pub(crate) fn request(url: &str, protocol: HubProtocol, route: Route) -> Open {
     Open {
         urls: vec![url.to_owned()],
         headers: Vec::new(),
+        roots: None,
         protocol,
         negotiates: false,
         route,
@@ -155,6 +156,10 @@ pub(crate) fn request(url: &str, protocol: HubProtocol, route: Route) -> Open {
         record_bytes_max: 32 * 1024,
         queue_bytes_max: 64 * 1024,
     }
+}
+
+pub(crate) fn negotiation(url: &str) -> Negotiation {
+    Negotiation { url: url.to_owned(), headers: Vec::new(), roots: None, timeout: Duration::from_secs(15) }
 }
 
 pub(crate) fn names(names: &[&str]) -> Arc<HashSet<String>> {
