@@ -16,7 +16,7 @@ use fanwire_core::protocol::{Encoded, Payload};
 use fanwire_core::{Audience, Engine, HubSettings, Settings};
 use serde_json::{Value, json};
 use socket2::{Domain, SockRef, Socket, Type};
-use support::{Client, PATIENCE, dial, eventually, on_each_poller, start};
+use support::{Chances, Client, PATIENCE, dial, eventually, on_each_poller, start};
 use tungstenite::{Error, Message};
 
 const HUB: &str = "/signalr";
@@ -24,18 +24,6 @@ const PAYLOAD_BYTES: usize = 2_000;
 /// Publications that the slowest may be behind: less than the backlog holds, and more than its socket takes.
 const BEHIND_MAX: u64 = 300;
 const CALLS: u64 = 60;
-
-/// A course of chances that a seed fixes (splitmix64, Vigna).
-struct Chances(u64);
-
-impl Chances {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-}
 
 /// A client's side of a connection that outlives its sockets.
 struct Stateful<'a> {

@@ -231,6 +231,15 @@ impl Channel {
         watches.filter(|watch| watch.shard == shard).cloned().collect()
     }
 
+    /// The number of the publication before this place of a format's log; `None` where the log no longer holds it.
+    pub(crate) fn offset_at(&self, format: Format, position: u64) -> Option<u64> {
+        let inner = self.lock();
+        match &inner.logs[format as usize] {
+            Some(log) => (position >= log.head.position).then(|| log.offset_before(position)),
+            None => Some(inner.offset),
+        }
+    }
+
     /// The tail of a format's log.
     pub(crate) fn tail(&self, format: Format) -> u64 {
         self.lock().logs[format as usize].as_ref().map_or(0, |log| log.tail())

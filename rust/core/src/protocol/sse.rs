@@ -45,6 +45,31 @@ pub fn write_text(out: &mut Vec<u8>, id: Option<&str>, event: Option<&str>, text
     out.push(b'\n');
 }
 
+/// Appends what ends a record in place of its empty line: an `id` line that counts instead of an earlier one (WHATWG HTML
+/// §9.2.6: the last does), then the empty line. An `id` that is not valid is left out.
+pub fn write_ending(out: &mut Vec<u8>, id: Option<&str>) {
+    write_fields(out, id, None);
+    out.push(b'\n');
+}
+
+/// The records that were written one behind the other, each with its empty line; what is cut off at the end is one, too.
+pub fn records(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let end = memchr::memmem::find(rest, b"\n\n").map_or(rest.len(), |at| at + 2);
+        let (record, behind) = rest.split_at(end);
+        rest = behind;
+        (!record.is_empty()).then_some(record)
+    })
+}
+
+/// The id of a record as it is written here: its first field.
+pub fn id_of(record: &[u8]) -> Option<&str> {
+    let line = record.strip_prefix(b"id: ")?;
+    let end = memchr::memchr(b'\n', line)?;
+    std::str::from_utf8(&line[..end]).ok()
+}
+
 /// Appends one record whose data is `bytes` in base64 (RFC 4648 §4), with `id` and `event` as in [`write_text`].
 pub fn write_binary(out: &mut Vec<u8>, id: Option<&str>, event: Option<&str>, bytes: &[u8]) {
     write_fields(out, id, event);

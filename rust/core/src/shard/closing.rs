@@ -176,6 +176,7 @@ impl Shard {
         if let Some(link) = &connection.link {
             id = self.forget_link(id, link);
         }
+        self.one_by_one -= usize::from(connection.event_ids.is_some());
         if connection.is_registered {
             self.poller.unregister(slot);
         }

@@ -3,6 +3,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use smallvec::SmallVec;
 
+use super::event_ids::EventIds;
 use super::hub::{Exchange, HubOpening, Link};
 use super::outbox::Outbox;
 use crate::channel::{Mode, Slice};
@@ -47,6 +48,8 @@ pub(crate) struct Connection {
     pub(crate) failure: Option<Box<(CloseCode, String)>>,
     /// Why it ends, once that is known.
     pub(crate) ending: Option<Box<Ending>>,
+    /// Of an event stream with several channels: where it is in each.
+    pub(crate) event_ids: Option<Box<EventIds>>,
     /// What a SignalR connection has besides.
     pub(crate) link: Option<Box<Link>>,
 }
@@ -192,6 +195,17 @@ impl Cut {
         }
     }
 
+    /// Without its last byte, of which something else takes the place.
+    pub(crate) fn drop_last(&mut self) {
+        match self {
+            Self::Copied(bytes, _) => *bytes = bytes[..bytes.len() - 1].into(),
+            Self::Shared(slice, _) => {
+                let start = slice.position();
+                *slice = slice.part(start, start + slice.bytes().len() as u64 - 1);
+            }
+        }
+    }
+
     pub(crate) fn advance(&mut self, count: usize) {
         let (Self::Copied(_, sent) | Self::Shared(_, sent)) = self;
         *sent += count;
@@ -233,6 +247,7 @@ impl Connection {
             unread: None,
             failure: None,
             ending: None,
+            event_ids: None,
             link: None,
         }
     }

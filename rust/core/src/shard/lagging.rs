@@ -3,6 +3,7 @@ use std::os::fd::RawFd;
 
 use super::Shard;
 use super::connection::{Connection, Cut, Phase};
+use super::event_ids::Labelled;
 use super::socket::{self, VECTORS_MAX};
 use crate::channel::{Mode, Overtaken, Policy, Run, Slice};
 use crate::ws::CloseCode;
@@ -129,8 +130,9 @@ impl Shard {
             if pieces.is_empty() {
                 return Pumped::Drained;
             }
-            let vectors: Vec<&[u8]> =
-                pieces.iter().flat_map(|piece| piece.run.slices.iter().map(Slice::bytes)).take(VECTORS_MAX).collect();
+            let slices = || pieces.iter().flat_map(|piece| piece.run.slices.iter().map(Slice::bytes));
+            let labelled = self.slab.at(slot).event_ids.as_deref().map(|ids| ids.label(slices()));
+            let vectors = labelled.as_ref().map_or_else(|| slices().take(VECTORS_MAX).collect(), Labelled::vectors);
             let all: usize = vectors.iter().map(|vector| vector.len()).sum();
             let written = match all {
                 0 => 0, // only expired frames
@@ -143,7 +145,13 @@ impl Shard {
             self.stats.writes.add(u64::from(all > 0));
             let connection = self.slab.at(slot);
             connection.awaits_pong &= written == 0 || !matches!(connection.phase, Phase::Streaming);
-            self.move_cursors(slot, &pieces, written as usize);
+            if let Some(labelled) = &labelled {
+                let taken = labelled.taken(written as usize);
+                self.move_cursors(slot, &pieces, taken.frame_bytes);
+                self.slab.at(slot).note_labelled(taken);
+            } else {
+                self.move_cursors(slot, &pieces, written as usize);
+            }
             if (written as usize) < all {
                 // A part was taken; the kernel may not have been full yet. The next call tells.
                 match self.pump_private(slot, fd) {
@@ -277,13 +285,18 @@ impl Shard {
         self.move_cursors(slot, &pieces, taken);
     }
 
+    /// Whether a connection is written to by the slow path alone: its messages have numbers, or its events ids of its own.
+    pub(super) fn is_alone(&self, slot: u32) -> bool {
+        self.is_stateful(slot) || self.slab.get(slot).is_some_and(|connection| connection.event_ids.is_some())
+    }
+
     /// Nothing waits any more: back to the tails, or on with the end of the connection.
     fn unblock(&mut self, slot: u32, fd: RawFd) {
         let connection = self.slab.at(slot);
         if std::mem::take(&mut connection.is_blocked) {
             self.stats.lagging.sub(1);
         }
-        let count = if self.is_stateful(slot) { 0 } else { self.slab.at(slot).subscriptions.len() };
+        let count = if self.is_alone(slot) { 0 } else { self.slab.at(slot).subscriptions.len() };
         for index in 0..count {
             let subscription = self.slab.at(slot).subscriptions[index];
             let waits = subscription.mode() == Mode::AwaitingKeyframe;

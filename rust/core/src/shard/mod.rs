@@ -10,6 +10,7 @@ mod closing;
 mod commands;
 mod connection;
 mod deadlines;
+mod event_ids;
 mod fanout;
 mod feed;
 mod hub;
@@ -85,7 +86,8 @@ pub(crate) struct Shard {
     sweep: sweeping::Sweep,
     /// Publications of which somebody asks how far they have come.
     tracked: Vec<tracking::Tracked>,
-    /// Connections that no fan-out writes to: those that poll, and those whose messages have numbers.
+    /// Connections that no fan-out writes to: those that poll, whose messages have numbers, or whose events have ids of their
+    /// own.
     one_by_one: usize,
     is_draining: bool,
     /// Whom a drain has yet to close.

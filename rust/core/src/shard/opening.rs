@@ -205,7 +205,7 @@ impl Shard {
         }
         self.check_may_open(head)?;
         let mut query = self.read_query(head)?;
-        query.recover_last_event(head);
+        query.recover_last_event(head, self.settings.subscriptions_max);
         let asked = Asked { readable_by: self.readable_by(head), wanted: query.wanted, ..Asked::default() };
         self.open_or_ask(slot, head, asked, Format::Sse, query.channels)
     }

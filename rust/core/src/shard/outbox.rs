@@ -14,6 +14,12 @@ impl Outbox {
         &mut self.bytes
     }
 
+    /// Puts bytes before all that waits.
+    pub(crate) fn put_first(&mut self, bytes: &[u8]) {
+        let at = self.taken as usize;
+        self.bytes.splice(at..at, bytes.iter().copied());
+    }
+
     pub(crate) fn waiting(&self) -> &[u8] {
         &self.bytes[self.taken as usize..]
     }

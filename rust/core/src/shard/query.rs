@@ -1,5 +1,6 @@
 //! What the query of an opening asks for: channels, a format, and where to begin.
 use super::Shard;
+use super::event_ids::positions_in;
 use super::refusal::Refusal;
 use crate::channel::{Start, check_name};
 use crate::http::{RequestHead, query_pairs};
@@ -40,11 +41,14 @@ impl Query {
     /// The id of the last event that an event stream had goes before what its query says, which is from its first time.
     ///
     /// An id that is no position of ours recovers nothing, and is no error: `EventSource` would not come back from one.
-    pub(super) fn recover_last_event(&mut self, head: &RequestHead<'_>) {
+    pub(super) fn recover_last_event(&mut self, head: &RequestHead<'_>, subscriptions_max: usize) {
         let by_query = self.last_event_id.as_deref().map(str::as_bytes);
         let Some(id) = head.header(LAST_EVENT_ID).or(by_query).filter(|id| !id.is_empty()) else { return };
-        let position = std::str::from_utf8(id).ok().and_then(|id| id.parse().ok());
-        self.wanted.since = vec![(None, position.unwrap_or(Position { epoch: 0, offset: 0 }))];
+        let mut positions = positions_in(id, subscriptions_max);
+        if positions.is_empty() {
+            positions.push(Position { epoch: 0, offset: 0 });
+        }
+        self.wanted.since = positions.into_iter().map(|position| (None, position)).collect();
         self.wanted.is_told = true;
     }
 }

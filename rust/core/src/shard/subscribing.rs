@@ -11,8 +11,8 @@ use crate::protocol::{Format, raw, sse, write_reply_result};
 
 /// A subscription that knows where it begins and has not begun.
 pub(super) struct Seat {
-    watched: Watched,
-    seek: Seek,
+    pub(super) watched: Watched,
+    pub(super) seek: Seek,
 }
 
 impl Shard {
@@ -191,6 +191,7 @@ impl Shard {
 
     /// Makes a connection a subscriber, from where each seat begins; what stands in its outbox goes out before.
     fn begin(&mut self, slot: u32, seats: Vec<Seat>) {
+        self.note_channels_of_stream(slot, &seats);
         for seat in seats {
             if self.slab.get(slot).is_none_or(|connection| !connection.is_live()) {
                 return;
@@ -230,7 +231,7 @@ impl Shard {
             // Its last member broke just now.
             feed = self.feeds.obtain(&watched.channel, watched.format, &watched.watch);
         }
-        let keeps_pace = !self.slab.at(slot).is_blocked && !self.is_stateful(slot);
+        let keeps_pace = !self.slab.at(slot).is_blocked && !self.is_alone(slot);
         let waits = seek.mode == Mode::AwaitingKeyframe;
         let is_at_tail = keeps_pace && self.feeds.at(feed).cursor == seek.cursor && !waits;
         let lagging = (!is_at_tail).then_some(match seek.mode {
@@ -353,6 +354,9 @@ impl Shard {
         let feed = self.slab.at(slot).subscriptions[index].feed;
         let channel = Arc::clone(&self.feeds.at(feed).channel);
         self.note_presence(slot, &channel, false);
+        if let Some(ids) = self.slab.at(slot).event_ids.as_deref_mut() {
+            ids.forget(&channel);
+        }
         self.feeds.leave(&mut self.slab, slot, index);
         self.stats.subscriptions.sub(1);
         self.note_left(&channel);

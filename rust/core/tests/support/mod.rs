@@ -127,3 +127,15 @@ pub(crate) fn resident_mib() -> usize {
     let pages: usize = pages.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
     pages * 4 / 1_024
 }
+
+/// A course of chances that a seed fixes (splitmix64, Vigna).
+pub(crate) struct Chances(pub(crate) u64);
+
+impl Chances {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}

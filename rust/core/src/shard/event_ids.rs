@@ -1,0 +1,279 @@
+//! What an event stream comes back with: the id of its last event (WHATWG HTML §9.2.4), which says where it was in each of
+//! its channels.
+//!
+//! A frame in a log has the id of its own place, which is all that a stream of one channel needs. A stream of several is
+//! written to by the slow path alone, and each of its events gets one more `id` line, in place of its empty line: of two, the
+//! last counts (§9.2.6). So an event that came whole says what came, and one that was cut off never was.
+use super::Shard;
+use super::connection::Connection;
+use super::socket::VECTORS_MAX;
+use super::subscribing::Seat;
+use crate::channel::{Channel, Mode};
+use crate::position::Position;
+use crate::protocol::{Format, sse};
+
+/// So much of an id at most. It returns in a request's head, of which proxies take a line of 8 KiB (nginx's
+/// `large_client_header_buffers`). A longer one is not written: then only the last event's own channel is recovered.
+const ID_BYTES_MAX: usize = 4 << 10;
+
+/// Between the positions of an id.
+const SEPARATOR: char = ',';
+
+/// The positions in an id that came back; of one that is not ours, none.
+pub(super) fn positions_in(id: &[u8], count_max: usize) -> Vec<Position> {
+    let parts = std::str::from_utf8(id).unwrap_or("").split(SEPARATOR);
+    parts.take(count_max).filter_map(|part| part.trim().parse().ok()).collect()
+}
+
+/// Where a stream of several channels is in each of them. One where it has got nothing yet, and waits for a keyframe, has no
+/// place.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct EventIds {
+    positions: Vec<Position>,
+}
+
+impl EventIds {
+    fn set(&mut self, position: Position) {
+        match self.positions.iter_mut().find(|known| known.epoch == position.epoch) {
+            Some(known) => *known = position,
+            None => self.positions.push(position),
+        }
+    }
+
+    pub(super) fn forget(&mut self, channel: &Channel) {
+        self.positions.retain(|known| known.epoch != channel.epoch());
+    }
+
+    /// Appends what ends an event instead of its empty line.
+    fn write(&self, out: &mut Vec<u8>) {
+        let texts: Vec<String> = self.positions.iter().map(ToString::to_string).collect();
+        let id = texts.join(&SEPARATOR.to_string());
+        sse::write_ending(out, (id.len() <= ID_BYTES_MAX).then_some(&id));
+    }
+
+    /// Takes frames for a write, as many as one call takes, each with an ending of its own where it has an id.
+    pub(super) fn label<'a>(&self, slices: impl Iterator<Item = &'a [u8]>) -> Labelled<'a> {
+        let mut labelled = Labelled { events: Vec::new(), endings: Vec::new() };
+        let mut ids = self.clone();
+        for frame in slices.flat_map(sse::records).take(VECTORS_MAX / 2) {
+            let start = labelled.endings.len();
+            let position = position_of(frame);
+            if let Some(position) = position {
+                ids.set(position);
+                ids.write(&mut labelled.endings);
+            }
+            labelled.events.push(Event { frame, position, ending: start..labelled.endings.len() });
+        }
+        labelled
+    }
+}
+
+/// The place of a frame, where it has an id.
+fn position_of(frame: &[u8]) -> Option<Position> {
+    sse::id_of(frame).and_then(|id| id.parse().ok())
+}
+
+/// One event on its way out.
+struct Event<'a> {
+    frame: &'a [u8],
+    position: Option<Position>,
+    ending: std::ops::Range<usize>,
+}
+
+impl Event<'_> {
+    /// Of the frame, what goes out before the ending.
+    fn kept(&self) -> usize {
+        self.frame.len() - usize::from(self.position.is_some())
+    }
+
+    fn bytes(&self) -> usize {
+        self.kept() + self.ending.len()
+    }
+}
+
+/// Events of one write, with their endings.
+pub(super) struct Labelled<'a> {
+    events: Vec<Event<'a>>,
+    endings: Vec<u8>,
+}
+
+/// What a socket took of labelled events.
+pub(super) struct Taken {
+    /// Of the frames, with their last bytes.
+    pub(super) frame_bytes: usize,
+    /// Those that are out, the one last that was begun.
+    positions: Vec<Position>,
+    /// What goes before everything else: the rest of an ending.
+    rest: Vec<u8>,
+    /// The last one ends inside its frame, so that its ending is still to come.
+    is_cut: bool,
+}
+
+impl Labelled<'_> {
+    pub(super) fn vectors(&self) -> Vec<&[u8]> {
+        let mut vectors: Vec<&[u8]> = Vec::with_capacity(2 * self.events.len());
+        for event in &self.events {
+            vectors.push(&event.frame[..event.kept()]);
+            vectors.push(&self.endings[event.ending.clone()]);
+        }
+        vectors.retain(|part| !part.is_empty());
+        vectors
+    }
+
+    /// What came of it that so many bytes went out.
+    pub(super) fn taken(&self, written: usize) -> Taken {
+        let mut taken = Taken { frame_bytes: 0, positions: Vec::new(), rest: Vec::new(), is_cut: false };
+        let mut left = written;
+        for event in self.events.iter() {
+            if left == 0 {
+                break;
+            }
+            taken.positions.extend(event.position);
+            if left < event.kept() {
+                taken.frame_bytes += left;
+                taken.is_cut = event.position.is_some();
+                break;
+            }
+            taken.frame_bytes += event.frame.len();
+            if left < event.bytes() {
+                taken.rest.extend_from_slice(&self.endings[event.ending.clone()][left - event.kept()..]);
+                break;
+            }
+            left -= event.bytes();
+        }
+        taken
+    }
+}
+
+impl Connection {
+    /// Its events got so far, and the frame that was cut is kept: what belongs behind it comes next.
+    pub(super) fn note_labelled(&mut self, taken: Taken) {
+        let Some(ids) = self.event_ids.as_deref_mut() else { return };
+        taken.positions.into_iter().for_each(|position| ids.set(position));
+        let out = self.outbox.bytes_mut();
+        out.extend_from_slice(&taken.rest);
+        if let Some(cut) = self.cut.as_deref_mut().filter(|_| taken.is_cut) {
+            // Where the log no longer knows its frames, more follow in the same piece.
+            sse::records(cut.waiting()).skip(1).filter_map(position_of).for_each(|position| ids.set(position));
+            cut.drop_last();
+            ids.write(out);
+        }
+    }
+}
+
+impl Shard {
+    /// A connection is about to get these channels: from its second with ids on, an event stream's events have ids of its own.
+    ///
+    /// An event that is on its way and was cut ends with such an id, too: it may be the last one that comes.
+    pub(super) fn note_channels_of_stream(&mut self, slot: u32, seats: &[Seat]) {
+        let seats: Vec<&Seat> = seats.iter().filter(|seat| has_ids(&seat.watched.channel)).collect();
+        let Some(connection) = self.slab.get(slot).filter(|connection| connection.format == Format::Sse) else {
+            return;
+        };
+        let is_new = connection.event_ids.is_none();
+        let before = if is_new { self.places_of(slot) } else { Vec::new() };
+        if seats.is_empty() || (is_new && before.len() + seats.len() < 2) {
+            return;
+        }
+        self.one_by_one += usize::from(is_new);
+        let connection = self.slab.at(slot);
+        let ids = connection.event_ids.get_or_insert_default();
+        before.into_iter().flatten().for_each(|position| ids.set(position));
+        for seat in seats.iter().filter(|seat| !awaits_state(seat.seek.mode)) {
+            ids.set(seat.seek.position);
+        }
+        if let Some(cut) = connection.cut.as_deref_mut().filter(|_| is_new) {
+            cut.drop_last();
+            let mut ending = Vec::new();
+            ids.write(&mut ending);
+            connection.outbox.put_first(&ending);
+        }
+    }
+
+    /// Where a connection is in each of its channels whose frames have ids, if that is sure.
+    fn places_of(&mut self, slot: u32) -> Vec<Option<Position>> {
+        let mut places = Vec::new();
+        for index in 0..self.slab.at(slot).subscriptions.len() {
+            let subscription = self.slab.at(slot).subscriptions[index];
+            let target = self.feeds.at(subscription.feed);
+            if !has_ids(&target.channel) {
+                continue;
+            }
+            let (cursor, awaits) = match subscription.is_lagging() {
+                true => (subscription.cursor, awaits_state(subscription.mode())),
+                false => (target.cursor, false),
+            };
+            let offset = target.channel.offset_at(target.format, cursor).filter(|_| !awaits);
+            places.push(offset.map(|offset| Position { epoch: target.channel.epoch(), offset }));
+        }
+        places
+    }
+}
+
+/// Whether frames of this channel have ids.
+fn has_ids(channel: &Channel) -> bool {
+    channel.is_listed && channel.settings().history_frames > 0
+}
+
+/// Who begins with a keyframe has nothing before it, and what it has then is not what came before that.
+fn awaits_state(mode: Mode) -> bool {
+    matches!(mode, Mode::AtKeyframe | Mode::AwaitingKeyframe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_read_back_and_what_is_none_of_ours_is_none() {
+        let (a, b) = (Position { epoch: 9, offset: 1 }, Position { epoch: 7, offset: 0 });
+        assert_eq!(positions_in(b"9-1,7-0", 5), [a, b]);
+        assert_eq!(positions_in(b"9-1, 7-0", 5), [a, b], "a proxy may have joined two headers");
+        assert_eq!(positions_in(b"9-1,7-0", 1), [a]);
+        assert_eq!(positions_in(b"x,9-1,", 5), [a]);
+        for none in [&b""[..], b",", b"17", b"\xff", b"1-1-1"] {
+            assert_eq!(positions_in(none, 5), [], "{none:?}");
+        }
+    }
+
+    /// Wherever a write ends, the bytes that follow make whole what it began.
+    #[test]
+    fn every_cut_is_made_up_for() {
+        let frames = [&b"id: 9-2\ndata: a\n\n"[..], b"data: none\n\n", b"id: 7-1\nevent: e\ndata: b\ndata:\n\n"];
+        let ids = EventIds { positions: vec![Position { epoch: 9, offset: 1 }] };
+        let all: Vec<u8> = frames.concat();
+        let labelled = ids.label([&all[..17], &all[17..]].into_iter());
+        let whole = labelled.vectors().concat();
+        let expected = "id: 9-2\ndata: a\nid: 9-2\n\ndata: none\n\nid: 7-1\nevent: e\ndata: b\ndata:\nid: 9-2,7-1\n\n";
+        assert_eq!(String::from_utf8_lossy(&whole), expected);
+        for written in 0..=whole.len() {
+            let taken = labelled.taken(written);
+            let edges: Vec<usize> = (0..=3).map(|count| frames[..count].concat().len()).collect();
+            let is_edge = edges.contains(&taken.frame_bytes);
+            assert!(!taken.is_cut || !is_edge, "{written}");
+            // What the slow path does with a frame that is cut: it keeps the rest, without the last byte here.
+            let mut out = whole[..written].to_vec();
+            let mut after = ids.clone();
+            taken.positions.iter().for_each(|position| after.set(*position));
+            let mut rest = taken.frame_bytes;
+            if !is_edge {
+                let end = *edges.iter().find(|&&edge| edge > rest).expect("the last one");
+                out.extend_from_slice(&all[rest..end - usize::from(taken.is_cut)]);
+                rest = end;
+            }
+            if taken.is_cut {
+                after.write(&mut out);
+            }
+            out.extend_from_slice(&taken.rest);
+            out.extend(after.label(std::iter::once(&all[rest..])).vectors().concat());
+            assert_eq!(String::from_utf8_lossy(&out), expected, "cut at {written}");
+        }
+    }
+
+    #[test]
+    fn an_id_that_is_too_long_is_left_out_and_the_events_own_remains() {
+        let positions = (1..200).map(|offset| Position { epoch: u64::MAX - offset, offset }).collect();
+        let labelled = EventIds { positions }.label(std::iter::once(&b"id: 9-2\ndata: a\n\n"[..]));
+        assert_eq!(labelled.vectors().concat(), b"id: 9-2\ndata: a\n\n");
+    }
+}
