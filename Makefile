@@ -41,7 +41,7 @@ soak: .venv/.stamp-engine .venv/.stamp-test ## What takes too long for `make tes
 peers: .venv/.stamp-engine .venv-peers/.stamp ## The suites of pysignalr and signalrcore, from checkouts of both in PEERS (25 minutes)
 	@test -d "$(PEERS)/pysignalr" -a -d "$(PEERS)/signalrcore" || { echo "needs PEERS=FOLDER with checkouts of pysignalr and signalrcore"; exit 1; }
 	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || { echo "needs nginx, which gives the suites TLS"; exit 1; }
-	PYTHONPATH=$(CURDIR)/python .venv-peers/bin/python tests/peers/run.py "$(PEERS)"
+	PYTHONPATH=$(CURDIR)/python:$(CURDIR)/tests .venv-peers/bin/python tests/peers/run.py "$(PEERS)"
 
 lint: .venv/.stamp-engine .venv/.stamp-lint .venv/.stamp-test ## ruff, mypy, stubtest, cargo fmt, clippy, doc, deny; the house's rules
 	$(BIN)/ruff check .

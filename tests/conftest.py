@@ -1,7 +1,8 @@
-"""Loops and pollers: every async test runs on asyncio, uvloop and trio, and every test that serves on both pollers."""
+"""Loops, pollers and a backend: async tests run on asyncio, uvloop and trio, and those that serve on both pollers."""
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `support`, in importlib mo
 
 import fanwire
 from fanwire._engine import Engine, Settings
+from support.scripted_backend import ScriptedBackend
 
 LOOPS = {
     "asyncio": ("asyncio", {"use_uvloop": False}),
@@ -43,3 +45,10 @@ def poller(request: pytest.FixtureRequest) -> str:
 def hub(poller: str) -> fanwire.Hub:
     """A hub on one of the pollers, with nothing registered yet."""
     return fanwire.Hub(poller=poller)
+
+
+@pytest.fixture
+def backend() -> Iterator[ScriptedBackend]:
+    """A SignalR backend that does as a hub does until it is told otherwise."""
+    with ScriptedBackend() as backend:
+        yield backend

@@ -25,13 +25,6 @@ pytestmark = pytest.mark.anyio
 SNAPSHOT_MAX = 1_000
 
 
-@pytest.fixture
-def backend() -> Any:
-    """One that does as a hub does until it is told otherwise."""
-    with ScriptedBackend() as backend:
-        yield backend
-
-
 def without_calls_of(match: str) -> Callable[[Session, dict[str, Any]], None]:
     """A backend that refuses to have this watched."""
 

@@ -34,13 +34,6 @@ IMPATIENT = Lanes(connect_timeout=1.0, backoff_min=0.01, backoff_max=0.02)
 PING = {"type": 6}
 
 
-@pytest.fixture
-def backend() -> Any:
-    """One that does as a hub does until it is told otherwise."""
-    with ScriptedBackend() as backend:
-        yield backend
-
-
 async def watch_at_last(client: HubClient, match: str = "m", id: str = "2") -> Any:
     """The same, of a backend that is well again: on a busy machine it may take more than one try."""
     while (said := await watch(client, match, id)) in (UNREACHABLE, NOT_ANSWERED):

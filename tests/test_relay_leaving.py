@@ -26,13 +26,6 @@ def poller() -> str:
     return "epoll"
 
 
-@pytest.fixture
-def backend() -> Any:
-    """One that does as a hub does until it is told otherwise."""
-    with ScriptedBackend() as backend:
-        yield backend
-
-
 def blame(session: Session) -> None:
     """End the connection for what came."""
     session.say(CLOSE)

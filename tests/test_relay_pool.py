@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -23,13 +22,6 @@ POOLED = Private(pooled=("Hang", "Goodbye", "Echo"), pool_size=1)
 def poller() -> str:
     """What is told apart here is so beside the poller, in Python and at the upstream thread."""
     return "epoll"
-
-
-@pytest.fixture
-def backend() -> Iterator[ScriptedBackend]:
-    """One that does as a hub does until it is told otherwise."""
-    with ScriptedBackend() as backend:
-        yield backend
 
 
 def call(target: str, number: int) -> dict[str, Any]:

@@ -40,13 +40,6 @@ def poller() -> str:
     return "epoll"
 
 
-@pytest.fixture
-def backend() -> Any:
-    """One that does as a hub does until it is told otherwise."""
-    with ScriptedBackend() as backend:
-        yield backend
-
-
 def fields(head: bytes) -> dict[str, str]:
     """A request's headers, names in lower case."""
     pairs = (line.decode("latin-1").split(": ", 1) for line in head.split(b"\r\n")[1:] if line)

@@ -246,13 +246,6 @@ def poller() -> str:
     return "epoll"
 
 
-@pytest.fixture
-def backend() -> Any:
-    """One that does as a hub does until it is told otherwise."""
-    with ScriptedBackend() as backend:
-        yield backend
-
-
 async def raw(client: HubClient, arguments: str, target: str = "Watch", id: str = "1") -> None:
     """Call with arguments that are written so."""
     await client.peer.send(f'{{"type":1,"invocationId":"{id}","target":"{target}","arguments":{arguments}}}\x1e')

@@ -12,20 +12,11 @@ import anyio
 import fanwire
 import httpx
 import pytest
+from support.nginx import configure
 from support.raw import free_port, read_frame, read_head, request_text
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 PAGE = Path(__file__).parents[2] / "docs" / "proxy.md"
-MAIN = """
-daemon off; pid {folder}/pid; error_log {folder}/errors;
-events {{ worker_connections 256; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;
-    uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
-    {shown}
-}}
-"""
 
 pytestmark = [
     pytest.mark.anyio,
@@ -34,17 +25,9 @@ pytestmark = [
 ]
 
 
-def make_certificate(folder: Path) -> None:
-    """A certificate that signs itself."""
-    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
-    options = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-    subprocess.run(["openssl", "req", *options, *files], check=True, capture_output=True)
-
-
 @contextmanager
 def nginx(folder: Path, upstream: str) -> Iterator[int]:
     """The port of an nginx, as the page shows it, before `upstream`."""
-    make_certificate(folder)
     port = free_port()
     shown = PAGE.read_text().partition("```nginx\n")[2].partition("```")[0]
     for written, here in (
@@ -55,9 +38,8 @@ def nginx(folder: Path, upstream: str) -> Iterator[int]:
     ):
         assert shown.count(written) == 1, written
         shown = shown.replace(written, here)
-    (folder / "nginx.conf").write_text(MAIN.format(folder=folder, shown=shown))
     assert NGINX is not None
-    process = subprocess.Popen([NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")], stderr=subprocess.PIPE)
+    process = subprocess.Popen([NGINX, *configure(folder, shown)], stderr=subprocess.PIPE)
     try:
         while True:
             assert process.poll() is None, process.communicate()[1]

@@ -1,4 +1,5 @@
-"""Runs the test suites of pysignalr and signalrcore, unchanged, against a hub: `python tests/peers/run.py FOLDER`.
+"""Runs the test suites of pysignalr and signalrcore, unchanged, against a hub: `python tests/peers/run.py FOLDER`,
+with `python` and `tests` in PYTHONPATH.
 
 FOLDER holds checkouts of the two, `pysignalr` and `signalrcore`; their requirements are installed into the Python that
 runs this (`make peers` does). The hub stands behind nginx, which gives the suites TLS and puts the login beside it.
@@ -16,14 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from support.nginx import configure
+from support.raw import free_port
+
 HERE = Path(__file__).parent
-NGINX = """
-daemon off; pid {folder}/pid; error_log {folder}/errors;
-events {{ worker_connections 1024; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;
-    uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
+SERVERS = """
     map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
     server {{
         listen 127.0.0.1:{plain}; listen 127.0.0.1:{tls} ssl;
@@ -36,14 +34,7 @@ http {{
             proxy_pass http://127.0.0.1:{hub};
         }}
     }}
-}}
 """
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def await_port(port: int, process: "subprocess.Popen[bytes]") -> None:
@@ -64,14 +55,10 @@ def served() -> Iterator[tuple[str, str]]:
     """The plain and the TLS address of the hubs."""
     hub, login, plain, tls = (free_port() for _ in range(4))
     with tempfile.TemporaryDirectory() as folder:
-        options = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-        files = ["-keyout", f"{folder}/key.pem", "-out", f"{folder}/cert.pem"]
-        subprocess.run(["openssl", "req", *options, *files], check=True, capture_output=True)
-        conf = Path(folder, "nginx.conf")
-        conf.write_text(NGINX.format(folder=folder, plain=plain, tls=tls, login=login, hub=hub))
+        servers = SERVERS.format(folder=folder, plain=plain, tls=tls, login=login, hub=hub)
         commands = [
             [sys.executable, str(HERE / "hubs.py"), f"127.0.0.1:{hub}", f"127.0.0.1:{login}"],
-            ["nginx", "-p", folder, "-c", str(conf)],
+            ["nginx", *configure(Path(folder), servers)],
         ]
         path = os.environ["PATH"] + ":/usr/sbin"
         processes = [subprocess.Popen(each, env={**os.environ, "PATH": path}) for each in commands]
