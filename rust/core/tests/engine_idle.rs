@@ -76,12 +76,18 @@ fn measure(engine: &Engine, what: &str, condition: impl Fn() -> bool + Sync) {
     let is_over = AtomicBool::new(false);
     let (publishing, naming) = std::thread::scope(|scope| {
         let naming = scope.spawn(|| {
+            // Not as fast as it goes: the names of a few seconds alone would reach the bound of a million.
+            let (_silent, silence) = channel::<()>();
             let mut n = 0_u64;
             let name = || {
                 n += 1;
                 publish(engine, &format!("new:{what}:{n}"), "x");
             };
-            latency(name, || !is_over.load(Ordering::Relaxed))
+            let goes_on = || {
+                silence.recv_timeout(Duration::from_micros(200)).expect_err("nobody sends");
+                !is_over.load(Ordering::Relaxed)
+            };
+            latency(name, goes_on)
         });
         let publishing = latency(
             || {
