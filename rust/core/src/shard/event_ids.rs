@@ -4,13 +4,10 @@
 //! A frame in a log has the id of its own place, which is all that a stream of one channel needs. A stream of several is
 //! written to by the slow path alone, and each of its events gets one more `id` line, in place of its empty line: of two, the
 //! last counts (§9.2.6). So an event that came whole says what came, and one that was cut off never was.
-use super::Shard;
-use super::connection::Connection;
 use super::socket::VECTORS_MAX;
-use super::subscribing::Seat;
-use crate::channel::{Channel, Mode};
+use crate::channel::Channel;
 use crate::position::Position;
-use crate::protocol::{Format, sse};
+use crate::protocol::sse;
 
 /// So much of an id at most. It returns in a request's head, of which proxies take a line of 8 KiB (nginx's
 /// `large_client_header_buffers`). A longer one is not written: then only the last event's own channel is recovered.
@@ -33,7 +30,7 @@ pub(crate) struct EventIds {
 }
 
 impl EventIds {
-    fn set(&mut self, position: Position) {
+    pub(super) fn set(&mut self, position: Position) {
         match self.positions.iter_mut().find(|known| known.epoch == position.epoch) {
             Some(known) => *known = position,
             None => self.positions.push(position),
@@ -45,10 +42,24 @@ impl EventIds {
     }
 
     /// Appends what ends an event instead of its empty line.
-    fn write(&self, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
         let texts: Vec<String> = self.positions.iter().map(ToString::to_string).collect();
         let id = texts.join(&SEPARATOR.to_string());
         sse::write_ending(out, (id.len() <= ID_BYTES_MAX).then_some(&id));
+    }
+
+    /// So much of labelled events went out: gives the rest of an ending, which goes before everything else.
+    ///
+    /// `cut` is the rest of a frame that is kept. Its ending takes the place of its last byte, and is given here.
+    pub(super) fn note(&mut self, taken: Taken, cut: Option<&[u8]>) -> Vec<u8> {
+        taken.positions.into_iter().for_each(|position| self.set(position));
+        let mut rest = taken.rest;
+        if let Some(cut) = cut {
+            // Where the log no longer knows its frames, more follow in the same piece.
+            sse::records(cut).skip(1).filter_map(position_of).for_each(|position| self.set(position));
+            self.write(&mut rest);
+        }
+        rest
     }
 
     /// Takes frames for a write, as many as one call takes, each with an ending of its own where it has an id.
@@ -106,7 +117,7 @@ pub(super) struct Taken {
     /// What goes before everything else: the rest of an ending.
     rest: Vec<u8>,
     /// The last one ends inside its frame, so that its ending is still to come.
-    is_cut: bool,
+    pub(super) is_cut: bool,
 }
 
 impl Labelled<'_> {
@@ -143,81 +154,6 @@ impl Labelled<'_> {
         }
         taken
     }
-}
-
-impl Connection {
-    /// Its events got so far, and the frame that was cut is kept: what belongs behind it comes next.
-    pub(super) fn note_labelled(&mut self, taken: Taken) {
-        let Some(ids) = self.event_ids.as_deref_mut() else { return };
-        taken.positions.into_iter().for_each(|position| ids.set(position));
-        let out = self.outbox.bytes_mut();
-        out.extend_from_slice(&taken.rest);
-        if let Some(cut) = self.cut.as_deref_mut().filter(|_| taken.is_cut) {
-            // Where the log no longer knows its frames, more follow in the same piece.
-            sse::records(cut.waiting()).skip(1).filter_map(position_of).for_each(|position| ids.set(position));
-            cut.drop_last();
-            ids.write(out);
-        }
-    }
-}
-
-impl Shard {
-    /// A connection is about to get these channels: from its second with ids on, an event stream's events have ids of its own.
-    ///
-    /// An event that is on its way and was cut ends with such an id, too: it may be the last one that comes.
-    pub(super) fn note_channels_of_stream(&mut self, slot: u32, seats: &[Seat]) {
-        let seats: Vec<&Seat> = seats.iter().filter(|seat| has_ids(&seat.watched.channel)).collect();
-        let Some(connection) = self.slab.get(slot).filter(|connection| connection.format == Format::Sse) else {
-            return;
-        };
-        let is_new = connection.event_ids.is_none();
-        let before = if is_new { self.places_of(slot) } else { Vec::new() };
-        if seats.is_empty() || (is_new && before.len() + seats.len() < 2) {
-            return;
-        }
-        self.one_by_one += usize::from(is_new);
-        let connection = self.slab.at(slot);
-        let ids = connection.event_ids.get_or_insert_default();
-        before.into_iter().flatten().for_each(|position| ids.set(position));
-        for seat in seats.iter().filter(|seat| !awaits_state(seat.seek.mode)) {
-            ids.set(seat.seek.position);
-        }
-        if let Some(cut) = connection.cut.as_deref_mut().filter(|_| is_new) {
-            cut.drop_last();
-            let mut ending = Vec::new();
-            ids.write(&mut ending);
-            connection.outbox.put_first(&ending);
-        }
-    }
-
-    /// Where a connection is in each of its channels whose frames have ids, if that is sure.
-    fn places_of(&mut self, slot: u32) -> Vec<Option<Position>> {
-        let mut places = Vec::new();
-        for index in 0..self.slab.at(slot).subscriptions.len() {
-            let subscription = self.slab.at(slot).subscriptions[index];
-            let target = self.feeds.at(subscription.feed);
-            if !has_ids(&target.channel) {
-                continue;
-            }
-            let (cursor, awaits) = match subscription.is_lagging() {
-                true => (subscription.cursor, awaits_state(subscription.mode())),
-                false => (target.cursor, false),
-            };
-            let offset = target.channel.offset_at(target.format, cursor).filter(|_| !awaits);
-            places.push(offset.map(|offset| Position { epoch: target.channel.epoch(), offset }));
-        }
-        places
-    }
-}
-
-/// Whether frames of this channel have ids.
-fn has_ids(channel: &Channel) -> bool {
-    channel.is_listed && channel.settings().history_frames > 0
-}
-
-/// Who begins with a keyframe has nothing before it, and what it has then is not what came before that.
-fn awaits_state(mode: Mode) -> bool {
-    matches!(mode, Mode::AtKeyframe | Mode::AwaitingKeyframe)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@ use std::os::fd::RawFd;
 
 use super::Shard;
 use super::connection::{Connection, Cut, Phase};
-use super::event_ids::Labelled;
+use super::event_ids::{Labelled, Taken};
 use super::socket::{self, VECTORS_MAX};
 use crate::channel::{Mode, Overtaken, Policy, Run, Slice};
 use crate::ws::CloseCode;
@@ -148,7 +148,7 @@ impl Shard {
             if let Some(labelled) = &labelled {
                 let taken = labelled.taken(written as usize);
                 self.move_cursors(slot, &pieces, taken.frame_bytes);
-                self.slab.at(slot).note_labelled(taken);
+                note_labelled(self.slab.at(slot), taken);
             } else {
                 self.move_cursors(slot, &pieces, written as usize);
             }
@@ -372,6 +372,17 @@ impl Shard {
         }
         true
     }
+}
+
+/// Where an event stream is now in its channels. What belongs behind a frame that was cut goes out next.
+fn note_labelled(connection: &mut Connection, taken: Taken) {
+    let Some(ids) = connection.event_ids.as_deref_mut() else { return };
+    let cut = connection.cut.as_deref_mut().filter(|_| taken.is_cut);
+    let rest = ids.note(taken, cut.as_deref().map(Cut::waiting));
+    if let Some(cut) = cut {
+        cut.drop_last();
+    }
+    connection.outbox.put_first(&rest);
 }
 
 fn broken_or_full(result: isize) -> Pumped {

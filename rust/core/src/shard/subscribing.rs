@@ -7,12 +7,13 @@ use super::Shard;
 use crate::channel::{Channel, Mode, Origin, Registry, Seek, Watched};
 use crate::error::EngineError;
 use crate::messages::{Command, ConnectionId, Event, Grant, Wanted};
+use crate::position::Position;
 use crate::protocol::{Format, raw, sse, write_reply_result};
 
 /// A subscription that knows where it begins and has not begun.
 pub(super) struct Seat {
-    pub(super) watched: Watched,
-    pub(super) seek: Seek,
+    watched: Watched,
+    seek: Seek,
 }
 
 impl Shard {
@@ -201,6 +202,53 @@ impl Shard {
         self.flush(slot);
     }
 
+    /// A connection is about to get these channels: from its second with ids on, an event stream's events have ids of its own.
+    ///
+    /// An event that is on its way and was cut ends with such an id, too: it may be the last one that comes.
+    fn note_channels_of_stream(&mut self, slot: u32, seats: &[Seat]) {
+        let seats: Vec<&Seat> = seats.iter().filter(|seat| has_ids(&seat.watched.channel)).collect();
+        let Some(connection) = self.slab.get(slot).filter(|connection| connection.format == Format::Sse) else {
+            return;
+        };
+        let is_new = connection.event_ids.is_none();
+        let before = if is_new { self.places_of(slot) } else { Vec::new() };
+        if seats.is_empty() || (is_new && before.len() + seats.len() < 2) {
+            return;
+        }
+        self.one_by_one += usize::from(is_new);
+        let connection = self.slab.at(slot);
+        let ids = connection.event_ids.get_or_insert_default();
+        before.into_iter().flatten().for_each(|position| ids.set(position));
+        for seat in seats.iter().filter(|seat| !awaits_state(seat.seek.mode)) {
+            ids.set(seat.seek.position);
+        }
+        if let Some(cut) = connection.cut.as_deref_mut().filter(|_| is_new) {
+            cut.drop_last();
+            let mut ending = Vec::new();
+            ids.write(&mut ending);
+            connection.outbox.put_first(&ending);
+        }
+    }
+
+    /// Where a connection is in each of its channels whose frames have ids, if that is sure.
+    fn places_of(&mut self, slot: u32) -> Vec<Option<Position>> {
+        let mut places = Vec::new();
+        for index in 0..self.slab.at(slot).subscriptions.len() {
+            let subscription = self.slab.at(slot).subscriptions[index];
+            let target = self.feeds.at(subscription.feed);
+            if !has_ids(&target.channel) {
+                continue;
+            }
+            let (cursor, awaits) = match subscription.is_lagging() {
+                true => (subscription.cursor, awaits_state(subscription.mode())),
+                false => (target.cursor, false),
+            };
+            let offset = target.channel.offset_at(target.format, cursor).filter(|_| !awaits);
+            places.push(offset.map(|offset| Position { epoch: target.channel.epoch(), offset }));
+        }
+        places
+    }
+
     fn join(&mut self, slot: u32, Seat { watched, seek }: Seat) {
         let mut feed = self.feeds.obtain(&watched.channel, watched.format, &watched.watch);
         let connection = self.slab.at(slot);
@@ -367,4 +415,14 @@ impl Shard {
         let channels = feeds.into_iter().map(|feed| Arc::clone(&self.feeds.at(feed).channel));
         channels.filter(|channel| channel.is_listed).map(|channel| channel.name().to_owned()).collect()
     }
+}
+
+/// Whether frames of this channel have ids.
+fn has_ids(channel: &Channel) -> bool {
+    channel.is_listed && channel.settings().history_frames > 0
+}
+
+/// Who begins with a keyframe has nothing before it, and what it has then is not what came before that.
+fn awaits_state(mode: Mode) -> bool {
+    matches!(mode, Mode::AtKeyframe | Mode::AwaitingKeyframe)
 }
