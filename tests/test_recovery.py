@@ -2,6 +2,7 @@
 
 import json
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -10,10 +11,11 @@ import httpx
 import msgpack
 import pytest
 from anyio.to_thread import run_sync
+from support.chromium import CHROMIUM, chromium
 from support.clients import connected
 from support.hub_client import hub_client
 from support.raw import open_socket, read_head
-from support.waiting import until
+from support.waiting import until, until_in_thread
 
 pytestmark = pytest.mark.anyio
 ANY = "127.0.0.1:0"
@@ -97,6 +99,47 @@ async def test_an_event_source_comes_back_with_its_last_event(hub: fanwire.Hub) 
         for stranger in ("nonsense", "1-1", f"{epoch}-99", "9" * 30 + "-1"):
             (told,) = await run_sync(events, serving.address, stranger, 1)
             assert '"recovered":{"a":false}' in told
+
+
+STREAM = """
+(() => {
+  window.seen = [];
+  window.source = new EventSource("/events?channel=a&channel=b");
+  source.onmessage = (event) => seen.push(event.data);
+  source.addEventListener("subscribed", (event) => seen.push(JSON.parse(event.data).recovered));
+})()
+"""
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_in_a_browser_each_channel_of_an_event_source_is_recovered(tmp_path: Path) -> None:
+    hub = fanwire.Hub({"*": fanwire.Channel(history=100)})
+    clients: list[fanwire.Client] = []
+    hub.on_connect(clients.append)
+
+    def look(address: str) -> list[object]:
+        with chromium(tmp_path) as tab:
+            tab.open(f"http://{address}/")
+            until_in_thread(lambda: tab.evaluate("location.port") != "")
+            tab.evaluate(f"void {STREAM.strip()}")
+            until_in_thread(lambda: hub.occupancy("b") == 1)
+            hub.publish("a", "a1")
+            hub.publish("b", "b1")
+            until_in_thread(lambda: tab.evaluate("seen.length") == 2)
+            hub.disconnect(clients[0])
+            until_in_thread(lambda: hub.occupancy("b") == 0)
+            for channel, text in (("b", "b2"), ("a", "a2"), ("b", "b3")):
+                hub.publish(channel, text)
+            until_in_thread(lambda: tab.evaluate("seen.length") == 6)  # it comes back after three seconds
+            return list(tab.evaluate("seen"))
+
+    async with hub.serve(ANY, drain_timeout=0.5) as serving:
+        seen = await run_sync(look, serving.address)
+    assert seen[:2] == ["a1", "b1"]
+    assert seen[2] == {"a": True, "b": True}
+    assert [text for text in seen[3:] if str(text).startswith("a")] == ["a2"]
+    assert [text for text in seen[3:] if str(text).startswith("b")] == ["b2", "b3"]
 
 
 async def test_the_application_recovers_a_client_of_any_protocol(hub: fanwire.Hub) -> None:
