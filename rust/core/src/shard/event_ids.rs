@@ -4,6 +4,8 @@
 //! A frame in a log has the id of its own place, which is all that a stream of one channel needs. A stream of several is
 //! written to by the slow path alone, and each of its events gets one more `id` line, in place of its empty line: of two, the
 //! last counts (§9.2.6). So an event that came whole says what came, and one that was cut off never was.
+use std::fmt::Write;
+
 use super::socket::VECTORS_MAX;
 use crate::channel::Channel;
 use crate::position::Position;
@@ -43,9 +45,17 @@ impl EventIds {
 
     /// Appends what ends an event instead of its empty line.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        let texts: Vec<String> = self.positions.iter().map(ToString::to_string).collect();
-        let id = texts.join(&SEPARATOR.to_string());
-        sse::write_ending(out, (id.len() <= ID_BYTES_MAX).then_some(&id));
+        let mut id = String::with_capacity(self.positions.len() * 32);
+        for position in &self.positions {
+            if !id.is_empty() {
+                id.push(SEPARATOR);
+            }
+            write!(id, "{position}").expect("a String takes all");
+            if id.len() > ID_BYTES_MAX {
+                return sse::write_ending(out, None);
+            }
+        }
+        sse::write_ending(out, Some(&id));
     }
 
     /// So much of labelled events went out: gives the rest of an ending, which goes before everything else.
