@@ -114,3 +114,14 @@ def test_a_flood_of_faults_fills_no_log(caplog: pytest.LogCaptureFixture, monkey
         "here: 900 more were left out within 10 s; they are counted",
         "it failed again",
     ]
+
+
+def test_a_flood_of_what_is_no_fault_fills_no_log_either(caplog: pytest.LogCaptureFixture) -> None:
+    faults, log = Faults(), logging.getLogger("fanwire.hub")
+    caplog.set_level(logging.INFO, "fanwire")
+    for number in range(1_000):
+        faults.tell(log, logging.INFO, "refused calls of 'a'", "call %d is refused", number, most=1)
+        faults.tell(log, logging.INFO, "what the engine tells", "line %d", number)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["call 0 is refused", *(f"line {number}" for number in range(100))]
+    assert faults.counts == {}

@@ -53,6 +53,14 @@ class Faults:
             elif self._may_log(f"{where} of {of!r}", logging.WARNING, 1):
                 hub_log.warning(f"{text}: %s", *arguments, error)
 
+    def tell(
+        self, log: logging.Logger, level: int, what: str, text: str, *arguments: object, most: int = LOG_LINES_MAX
+    ) -> None:
+        """Log what is no fault, but what clients can cause as often as they like: `most` lines of `what` in a while."""
+        with suppress(Exception):
+            if self._may_log(what, level, most):
+                log.log(level, text, *arguments)
+
     def _may_log(self, what: str, level: int, most: int) -> bool:
         """Whether another line is written: whoever can cause one must not be able to fill a disk with them."""
         now = monotonic()

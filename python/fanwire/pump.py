@@ -484,4 +484,4 @@ class Pump:
             self._endings.refuse(event.connection, 500, INTERNAL_ERROR)
 
     def _record(self, event: Record) -> None:
-        engine_log.log(event.level, "%s", event.text)
+        self._faults.tell(engine_log, event.level, "what the engine tells", "%s", event.text)

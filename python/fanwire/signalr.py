@@ -9,6 +9,7 @@ invocation over a bound is not acknowledged; what cannot wait is answered with a
 is given back when the client goes, but for the method that is at work: that is done to its end, as there.
 """
 
+import logging
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -321,19 +322,24 @@ class Calls:
             method.note_unsendable(self._client, error, "what method %r returned to client %s cannot be sent")
             self._fail_unless_void(id, unexpected_error(method.name), error)
 
+    def _tell(self, method: Method, text: str, *arguments: object) -> None:
+        """Tell the log of a call that was refused: one line of a method in a while, as clients call without end."""
+        faults = self._client._link.faults
+        refused = f"refused calls of {method.name!r}"
+        faults.tell(hub_log, logging.INFO, refused, text, self._client, method.name, *arguments, most=1)
+
     def _arguments(self, event: "HubMessage", method: Method) -> list[Any] | None:
         """The arguments, uploads left out; None when the client has been told what is wrong."""
         signature = method.signature
         try:
             arguments = signature.decode(event.body, self._is_json)
         except ValueError as error:
-            hub_log.info("client %s called %r with wrong arguments: %s", self._client, method.name, error)
+            self._tell(method, "client %s called %r with wrong arguments: %s", error)
             self._fail_unless_void(event.id, failed_to_invoke(method.name), error)
             return None
         count, expected = len(event.stream_ids), len(signature.streams)
         if count != expected:
-            text = "client %s called %r with %d streams, it takes %d"
-            hub_log.info(text, self._client, method.name, count, expected)
+            self._tell(method, "client %s called %r with %d streams, it takes %d", count, expected)
             wrong = HubError(f"Client sent {count} stream(s), Hub method expects {expected}.")
             self._fail_unless_void(event.id, unexpected_error(method.name), wrong)
             return None
@@ -377,7 +383,7 @@ class Calls:
         try:
             cost = self._charge_stream(event, method)
         except LimitReached as error:
-            hub_log.info("client %s wanted a stream of %r too many: %s", self._client, method.name, error)
+            self._tell(method, "client %s wanted a stream of %r too many: %s", error)
             self._fail_unless_void(id, failed_to_invoke(method.name), HubError(str(error)))
             return None
         try:

@@ -231,6 +231,13 @@ impl Channel {
         watches.filter(|watch| watch.shard == shard).cloned().collect()
     }
 
+    /// What a shard keeps for a format's log, if anybody there watches it.
+    pub(crate) fn feed_in(&self, format: Format, shard: usize) -> Option<u32> {
+        let inner = self.lock();
+        let watch = inner.logs[format as usize].as_ref()?.watches.iter().find(|watch| watch.shard == shard)?;
+        Some(watch.feed.load(Ordering::Relaxed)).filter(|&feed| feed != u32::MAX)
+    }
+
     /// The number of the publication before this place of a format's log; `None` where the log no longer holds it.
     pub(crate) fn offset_at(&self, format: Format, position: u64) -> Option<u64> {
         let inner = self.lock();

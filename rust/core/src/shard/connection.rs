@@ -269,8 +269,4 @@ impl Connection {
     pub(crate) fn member_fd(&self) -> RawFd {
         self.socket().unwrap_or(-1)
     }
-
-    pub(crate) fn find_feed(&self, feed: u32) -> Option<usize> {
-        self.subscriptions.iter().position(|subscription| subscription.feed == feed)
-    }
 }

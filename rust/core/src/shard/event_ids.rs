@@ -15,6 +15,12 @@ use crate::protocol::sse;
 /// `large_client_header_buffers`). A longer one is not written: then only the last event's own channel is recovered.
 const ID_BYTES_MAX: usize = 4 << 10;
 
+/// And so many positions at most: each event costs as much time as it has positions, and others wait meanwhile.
+pub(super) const POSITIONS_MAX: usize = 150;
+
+/// Endings are made for a write until they are so many bytes.
+const ENDINGS_BYTES_MAX: usize = 16 << 10;
+
 /// Between the positions of an id.
 const SEPARATOR: char = ',';
 
@@ -78,6 +84,9 @@ impl EventIds {
         let mut ids = self.clone();
         for frame in slices.flat_map(sse::records).take(VECTORS_MAX / 2) {
             let start = labelled.endings.len();
+            if start > ENDINGS_BYTES_MAX {
+                break; // most of it is for nothing where the socket takes little
+            }
             let position = position_of(frame);
             if let Some(position) = position {
                 ids.set(position);

@@ -108,7 +108,7 @@ impl Shard {
             for exclusion in &turn.run.exclusions {
                 for &id in exclusion.excluded.iter().filter(|id| id.shard() == self.index) {
                     let Some(slot) = self.slot_of(id) else { continue };
-                    let Some(index) = self.slab.at(slot).find_feed(turn.feed) else { continue };
+                    let Some(index) = self.feeds.find(self.slab.at(slot), slot, turn.feed) else { continue };
                     if !self.slab.at(slot).subscriptions[index].is_lagging() {
                         self.feeds.move_to(&mut self.slab, slot, index, Some((turn.from, Mode::Replaying)));
                         set_aside.push(id);

@@ -1,8 +1,9 @@
 //! One log as one shard sees it: who is at the tail, who lags. Lists are dense; a place in them is known from both ends.
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::connection::Subscription;
+use super::connection::{Connection, Subscription};
 use super::poller::Member;
 use super::sampling::Sample;
 use super::slab::Slab;
@@ -52,11 +53,17 @@ impl Feed {
     }
 }
 
+/// So many subscriptions of a connection are looked through.
+pub(super) const FEW: usize = 16;
+
 /// All feeds of a shard.
 #[derive(Debug, Default)]
 pub(crate) struct Feeds {
     feeds: Vec<Option<Feed>>,
     free: Vec<u32>,
+    /// By slot and feed, of connections with more than [`FEW`] subscriptions: which of them that is. A client repeats names as
+    /// often as it likes, and others wait while one is looked for.
+    places: HashMap<(u32, u32), u32>,
     /// Connections with more than one subscription: while there are none, channels need not be joined.
     pub(crate) sharing: usize,
 }
@@ -68,6 +75,14 @@ impl Feeds {
 
     pub(crate) fn get(&self, feed: u32) -> Option<&Feed> {
         self.feeds.get(feed as usize)?.as_ref()
+    }
+
+    /// Which of a connection's subscriptions is this feed's.
+    pub(crate) fn find(&self, connection: &Connection, slot: u32, feed: u32) -> Option<usize> {
+        if connection.subscriptions.len() > FEW {
+            return self.places.get(&(slot, feed)).map(|&index| index as usize);
+        }
+        connection.subscriptions.iter().position(|subscription| subscription.feed == feed)
     }
 
     /// The feed of a watch, made if need be.
@@ -115,6 +130,12 @@ impl Feeds {
         }
         target.awaiting += usize::from(lagging == Some(Mode::AwaitingKeyframe));
         connection.subscriptions.push(Subscription::new(feed, index, lagging, cursor));
+        if connection.subscriptions.len() > FEW {
+            let first = if subscription as usize == FEW { 0 } else { subscription as usize };
+            for (index, one) in connection.subscriptions.iter().enumerate().skip(first) {
+                self.places.insert((slot, one.feed), index as u32);
+            }
+        }
         self.sharing += usize::from(connection.subscriptions.len() == 2);
     }
 
@@ -139,6 +160,7 @@ impl Feeds {
         self.take_out(slab, subscription);
         let connection = slab.at(slot);
         connection.subscriptions.swap_remove(index);
+        self.forget_place(connection, (slot, subscription.feed), index);
         self.sharing -= usize::from(connection.subscriptions.len() == 1);
         if let Some(moved) = connection.subscriptions.get(index).copied() {
             let target = self.at(moved.feed);
@@ -149,6 +171,22 @@ impl Feeds {
         target.channel.unwatch(target.format, &target.watch);
         target.report();
         self.forget_if_empty(subscription.feed);
+    }
+
+    /// A connection's subscription to this feed is gone, the last one took its place.
+    fn forget_place(&mut self, connection: &Connection, gone: (u32, u32), index: usize) {
+        let left = &connection.subscriptions;
+        if left.len() < FEW {
+            return;
+        }
+        self.places.remove(&gone);
+        if left.len() == FEW {
+            for one in left {
+                self.places.remove(&(gone.0, one.feed));
+            }
+        } else if let Some(moved) = left.get(index) {
+            self.places.insert((gone.0, moved.feed), index as u32);
+        }
     }
 
     /// A feed that nobody is on is not kept; the next subscriber's begins where that one does.

@@ -14,6 +14,9 @@ use crate::ws::{CloseCode, Opcode, ReceiveError, Received, Receiver, write_heade
 /// Receives in one turn from one connection; a peer that sends without end waits for the others.
 const RECEIVES_MAX: usize = 4;
 
+/// Answers to messages that came together are written together, about so many bytes.
+const ANSWERS_BYTES_MAX: usize = 4 << 10;
+
 /// To a client whose message is no request, where the application takes no messages.
 const NOBODY_TAKES_IT: &str = concat!(
     r#"this is no request: {"subscribe":["NAME"]} watches channels, {"unsubscribe":["NAME"]} ends that, "#,
@@ -32,7 +35,7 @@ impl Shard {
         for round in 0.. {
             let Some(connection) = self.slab.get_mut(slot) else { break };
             let Some(fd) = connection.socket().filter(|_| connection.unread.is_none()) else { break };
-            if round == RECEIVES_MAX {
+            if round == RECEIVES_MAX || (round > 0 && self.has_served_enough()) {
                 self.later.push(self.id_of(slot));
                 break;
             }
@@ -78,13 +81,27 @@ impl Shard {
         }
     }
 
-    /// Deals with received bytes; what can't be dealt with now is kept as unread.
+    /// Deals with received bytes and writes the answers; what can't be dealt with now is kept as unread.
     pub(super) fn take_bytes(&mut self, slot: u32, bytes: &mut [u8]) {
+        self.take_messages(slot, bytes);
+        let connection = self.slab.get(slot);
+        if connection.is_some_and(|one| matches!(one.phase, Phase::Open(_)) && !one.outbox.is_empty()) {
+            self.flush(slot);
+        }
+    }
+
+    fn take_messages(&mut self, slot: u32, bytes: &mut [u8]) {
         let mut at = 0;
         while at < bytes.len() {
+            let is_enough = at > 0 && self.has_served_enough();
             let Some(connection) = self.slab.get_mut(slot) else { return };
             if connection.failure.is_some() {
                 return; // thrown away: the peer broke a rule before
+            }
+            if is_enough && matches!(connection.phase, Phase::Open(_) | Phase::Opening(_)) {
+                connection.unread = Some(bytes[at..].into());
+                self.later.push(self.id_of(slot));
+                return;
             }
             at += match std::mem::replace(&mut connection.phase, Phase::Ending) {
                 Phase::Opening(partial) if self.may_ask(slot) => self.take_head(slot, partial, &bytes[at..]),
@@ -162,7 +179,7 @@ impl Shard {
         match outcome {
             None => {}
             Some(Outcome::Close(code, reason)) => self.closed_by_peer(slot, code, &reason),
-            Some(Outcome::Answered) => self.flush(slot),
+            Some(Outcome::Answered) => self.flush_many(slot),
             Some(Outcome::Payload(bytes)) => self.take_payload(slot, bytes),
             Some(Outcome::Subscribe(names, id, wanted)) => {
                 self.subscribe_by_message(slot, &names, id.as_deref(), &wanted);
@@ -262,6 +279,13 @@ impl Shard {
         }
         self.reply_error(slot, None, NOBODY_TAKES_IT);
         Some(Outcome::Answered)
+    }
+
+    /// Writes answers before the last one of what came together, once there are many.
+    fn flush_many(&mut self, slot: u32) {
+        if self.slab.at(slot).outbox.waiting().len() > ANSWERS_BYTES_MAX {
+            self.flush(slot);
+        }
     }
 
     /// Writes what stands in the outbox, unless the socket is full; an outbox over its bound ends the connection.

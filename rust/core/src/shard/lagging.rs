@@ -52,7 +52,7 @@ impl Shard {
     /// Sets where a lagging subscription goes on.
     pub(super) fn set_cursor(&mut self, slot: u32, feed: u32, cursor: u64) {
         let connection = self.slab.at(slot);
-        if let Some(index) = connection.find_feed(feed) {
+        if let Some(index) = self.feeds.find(connection, slot, feed) {
             connection.subscriptions[index].cursor = cursor;
             let target = self.feeds.at(feed);
             target.oldest_lag = target.oldest_lag.min(cursor);

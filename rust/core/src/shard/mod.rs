@@ -55,6 +55,8 @@ const LISTENER_TOKENS: u64 = 1 << 63;
 const BELL_TOKEN: u64 = u64::MAX;
 /// What one receive may give.
 const BUFFER_BYTES: usize = 64 << 10;
+/// Serving peers takes so long a turn: what is published meanwhile goes out before it goes on.
+const SERVING_NS: u64 = 250_000;
 
 /// The shard's own side. Made and used on its thread.
 pub(crate) struct Shard {
@@ -73,6 +75,8 @@ pub(crate) struct Shard {
     buffer: Vec<u8>,
     shorts: Vec<Short>,
     joiner: fanout::Joiner,
+    /// When the turn has served peers for long enough.
+    serves_until_ns: u64,
     /// Connections that had more to do than one turn allows; some may have ended since.
     later: Vec<ConnectionId>,
     /// Feeds whose log had more than one turn takes.
@@ -127,6 +131,7 @@ impl Shard {
             buffer: vec![0; BUFFER_BYTES],
             shorts: Vec::new(),
             joiner: fanout::Joiner::default(),
+            serves_until_ns: 0,
             later: Vec::new(),
             again: Vec::new(),
             stalled: Vec::new(),
@@ -151,16 +156,22 @@ impl Shard {
 
     /// The loop, until `Stop`.
     pub(crate) fn run(mut self) {
-        let (mut ready, mut commands, mut moved) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut commands, mut moved) = (Vec::new(), Vec::new());
+        let (mut ready, mut served) = (Vec::new(), 0); // who is ready, and how many of them had their turn
         let mut expired = Vec::new();
         while !self.is_stopping {
             let has_more = !self.later.is_empty() || !self.again.is_empty() || self.sweep.has_more();
-            let may_sleep = self.handle.mailbox.park() && !has_more;
-            self.poller.epoll.wait(&mut ready, if may_sleep { self.sleep_ms() } else { 0 });
+            if served == ready.len() {
+                ready.clear();
+                served = 0;
+                let may_sleep = self.handle.mailbox.park() && !has_more;
+                self.poller.epoll.wait(&mut ready, if may_sleep { self.sleep_ms() } else { 0 });
+            }
             self.timers.begin_turn(self.clock.now_ns());
             // What is told to one client and then published to all comes in this order, and the other way round, unless
             // something else moves at the same time: then what moved is first.
             let ahead = self.handle.mailbox.take(&mut commands, &mut moved);
+            self.begin_serving();
             self.obey_early(commands.drain(..ahead));
             // A subscription that is over already must not see what was published behind it.
             if let Some(last) = commands.iter().rposition(|command| self.ends_what_has_not_begun(command)) {
@@ -174,15 +185,12 @@ impl Shard {
             for command in commands.drain(..) {
                 self.obey(command);
             }
-            for one in ready.drain(..) {
-                self.serve(one);
+            self.begin_serving();
+            while served < ready.len() && !self.has_served_enough() {
+                self.serve(ready[served]);
+                served += 1;
             }
-            for id in std::mem::take(&mut self.later) {
-                if let Some(slot) = self.slot_of(id) {
-                    self.pump(slot);
-                    self.go_on_reading(id);
-                }
-            }
+            self.serve_later();
             let now_ns = self.clock.now_ns();
             if self.timers.is_due(now_ns) {
                 self.timers.advance(now_ns, &mut expired);
@@ -235,6 +243,32 @@ impl Shard {
         if !dirty.is_empty() {
             self.fan_out(&dirty, None);
         }
+    }
+
+    fn begin_serving(&mut self) {
+        self.serves_until_ns = self.clock.now_ns() + SERVING_NS;
+    }
+
+    /// Whether what is left has to wait for the next turn.
+    fn has_served_enough(&self) -> bool {
+        self.clock.now_ns() >= self.serves_until_ns
+    }
+
+    /// Goes on with those that had more to do; who comes again stands behind the others.
+    fn serve_later(&mut self) {
+        self.begin_serving();
+        let mut waiting = std::mem::take(&mut self.later).into_iter();
+        for id in waiting.by_ref() {
+            if let Some(slot) = self.slot_of(id) {
+                self.pump(slot);
+                self.go_on_reading(id);
+            }
+            if self.has_served_enough() {
+                break;
+            }
+        }
+        let again = std::mem::replace(&mut self.later, waiting.collect());
+        self.later.extend(again);
     }
 
     fn serve(&mut self, ready: Ready) {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::Shard;
+use super::event_ids::POSITIONS_MAX;
+use super::feed::FEW;
 use crate::channel::{Channel, Mode, Origin, Registry, Seek, Watched};
 use crate::error::EngineError;
 use crate::messages::{Command, ConnectionId, Event, Grant, Wanted};
@@ -193,11 +195,15 @@ impl Shard {
     /// Makes a connection a subscriber, from where each seat begins; what stands in its outbox goes out before.
     fn begin(&mut self, slot: u32, seats: Vec<Seat>) {
         self.note_channels_of_stream(slot, &seats);
+        let was_blocked = self.slab.get(slot).is_none_or(|connection| connection.is_blocked);
         for seat in seats {
             if self.slab.get(slot).is_none_or(|connection| !connection.is_live()) {
-                return;
+                break;
             }
             self.join(slot, seat);
+        }
+        if !was_blocked && self.slab.get(slot).is_some_and(|connection| connection.is_blocked) {
+            self.pump(slot); // once for all of them, and whatever has become of it
         }
         self.flush(slot);
     }
@@ -211,10 +217,18 @@ impl Shard {
             return;
         };
         let is_new = connection.event_ids.is_none();
-        let before = if is_new { self.places_of(slot) } else { Vec::new() };
-        if seats.is_empty() || (is_new && before.len() + seats.len() < 2) {
+        if seats.is_empty() {
             return;
         }
+        let count = self.channels_with_ids(slot) + seats.len();
+        if count > POSITIONS_MAX {
+            self.one_by_one -= usize::from(!is_new);
+            self.slab.at(slot).event_ids = None; // it goes the way of all others
+        }
+        if !(2..=POSITIONS_MAX).contains(&count) {
+            return;
+        }
+        let before = if is_new { self.places_of(slot) } else { Vec::new() };
         self.one_by_one += usize::from(is_new);
         let connection = self.slab.at(slot);
         let ids = connection.event_ids.get_or_insert_default();
@@ -228,6 +242,12 @@ impl Shard {
             ids.write(&mut ending);
             connection.outbox.put_first(&ending);
         }
+    }
+
+    /// In how many of a connection's channels frames have ids.
+    fn channels_with_ids(&mut self, slot: u32) -> usize {
+        let subscriptions = &self.slab.at(slot).subscriptions;
+        subscriptions.iter().filter(|one| self.feeds.get(one.feed).is_some_and(|feed| has_ids(&feed.channel))).count()
     }
 
     /// Where a connection is in each of its channels whose frames have ids, if that is sure.
@@ -252,7 +272,7 @@ impl Shard {
     fn join(&mut self, slot: u32, Seat { watched, seek }: Seat) {
         let mut feed = self.feeds.obtain(&watched.channel, watched.format, &watched.watch);
         let connection = self.slab.at(slot);
-        if connection.find_feed(feed).is_some() {
+        if self.feeds.find(connection, slot, feed).is_some() {
             return; // it was asked for twice
         }
         if let Some(fd) = connection.socket()
@@ -296,8 +316,7 @@ impl Shard {
             self.again.push(feed); // what came while it was on its way here
         }
         if !is_at_tail && !self.slab.at(slot).is_blocked {
-            self.block(slot);
-            self.pump(slot);
+            self.block(slot); // `begin` pumps it
         }
         if let Some(target) = self.feeds.get(feed).filter(|target| !target.lagging.is_empty()) {
             // The bounds may have taken from it already what it came for.
@@ -386,13 +405,18 @@ impl Shard {
 
     /// The feed through which a connection watches a channel.
     fn feed_of(&self, slot: u32, channel: &Arc<Channel>) -> Option<u32> {
-        let mut feeds = self.slab.get(slot)?.subscriptions.iter().map(|subscription| subscription.feed);
+        let connection = self.slab.get(slot)?;
+        if connection.subscriptions.len() > FEW {
+            let feed = channel.feed_in(connection.format, self.index)?;
+            return self.feeds.find(connection, slot, feed).map(|_| feed);
+        }
+        let mut feeds = connection.subscriptions.iter().map(|subscription| subscription.feed);
         feeds.find(|&feed| self.feeds.get(feed).is_some_and(|target| Arc::ptr_eq(&target.channel, channel)))
     }
 
     pub(super) fn unsubscribe(&mut self, slot: u32, channel: &Arc<Channel>) {
         let Some(feed) = self.feed_of(slot, channel) else { return };
-        if let Some(index) = self.slab.at(slot).find_feed(feed) {
+        if let Some(index) = self.feeds.find(self.slab.at(slot), slot, feed) {
             self.leave(slot, index);
         }
     }
