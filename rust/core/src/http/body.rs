@@ -2,7 +2,7 @@
 //!
 //! It says which bytes are content and which only frame it, so that nothing in a body is ever read as a head, and
 //! nothing is copied. Extensions of chunks and trailers are dropped; both are bounded.
-use super::request::RequestError;
+use super::error::RequestError;
 
 /// Bytes of one chunk's size line, its extensions included.
 const SIZE_LINE_BYTES_MAX: u32 = 1024;

@@ -3,12 +3,14 @@
 //! It exists so that a shard can answer whatever a browser or a load balancer says before a WebSocket or an event
 //! stream begins. It never touches a socket, and allocates nothing for a head of up to 24 headers, or for a body.
 pub mod body;
+pub mod error;
 pub mod request;
 pub mod response;
 pub mod target;
 
 pub use body::{Body, Piece};
-pub use request::{RequestError, RequestHead, parse_head};
+pub use error::RequestError;
+pub use request::{RequestHead, parse_head};
 pub use response::{header_fault, write_response, write_response_head, write_stream_head};
 pub use target::{TargetError, decode_component, query_pairs};
 
