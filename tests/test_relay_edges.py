@@ -1,15 +1,18 @@
 """Relays at their edges: what is passed on, refusals, calls that cross, bounds, and what is visible."""
 
+import tracemalloc
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from itertools import count
+from math import inf
 from typing import Any
 
 import fanwire
 import msgspec
 import pytest
 from anyio.to_thread import run_sync
+from fanwire.relay import admission
 from fanwire.relay.admission import Memory
 from fanwire.relay.config import Lanes, Private, RelayConfig
 from fanwire.relay.lane import shown
@@ -132,6 +135,21 @@ def test_what_is_remembered_holds_no_secret_and_is_forgotten_in_time(monkeypatch
     assert len(memory) == 3
     memory.put(memory.hash(("over",)), Answer(101, until=now))
     assert memory.get(memory.hash(("over",))) is None
+
+
+@pytest.mark.parametrize(("words", "visitors"), [(b"", 40_000), (b"x" * 60_000, 300)])
+def test_what_is_remembered_is_bounded_in_bytes(words: bytes, visitors: int) -> None:
+    """A stranger has the backend asked about as many queries as it likes, and the backend's errors have words."""
+    tracemalloc.start()
+    try:
+        memory: Memory[admission.Answer] = Memory()
+        for index in range(visitors):
+            memory.put(memory.hash((index,)), admission.Answer(200, bytes(bytearray(words)), inf))
+        assert tracemalloc.get_traced_memory()[0] < admission.REMEMBERED_BYTES_MAX
+    finally:
+        tracemalloc.stop()
+    assert 0 < len(memory) < visitors
+    assert memory.get(memory.hash((visitors - 1,))) is not None
 
 
 # Subscriptions of one's own

@@ -79,6 +79,53 @@ async def test_a_call_is_made_again_though_the_one_that_ended_the_connection_is_
         assert await victim.receive() == {"type": 3, "invocationId": "Echo7", "result": 7}
 
 
+async def test_a_call_that_was_the_only_one_is_made_again_too(hub: fanwire.Hub, backend: ScriptedBackend) -> None:
+    """As where a stranger's has been answered, and the backend ends the connection for it a moment later."""
+    kept: list[Session] = []
+
+    def late(session: Session, message: dict[str, Any]) -> None:
+        if message.get("target") == "Hang" and not kept:
+            kept.append(session)
+        else:
+            answer(session, message)
+
+    backend.answer = late
+    async with (
+        relayed(hub, config(backend, private=POOLED)) as address,
+        hub_client(address, PATH) as victim,
+        hub_client(address, PATH) as stranger,
+    ):
+        await victim.send(call("Hang", 7))
+        await until(lambda: len(kept) == 1)
+        assert await stranger.invoke("Goodbye", 0) == {"result": 0}
+        kept[0].reset()
+        assert await victim.receive() == {"type": 3, "invocationId": "Hang7", "result": 7}
+
+
+async def test_a_slow_call_that_strangers_lose_is_made_over_its_client_s_own_connection(
+    hub: fanwire.Hub, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fanwire.relay.pool.ALONE_S", 0.01)
+
+    def slow(session: Session, message: dict[str, Any]) -> None:
+        if message.get("target") == "Hang" and b"victim" in session.head:
+            answer(session, message)
+        else:
+            behave(session, message)
+
+    backend.answer = slow
+    async with (
+        relayed(hub, config(backend, private=POOLED)) as address,
+        hub_client(address, PATH, "?victim=1") as victim,
+    ):
+        await victim.send(call("Hang", 7))
+        await until(lambda: len(backend.calls) == 1)
+        for _ in range(5):
+            async with hub_client(address, PATH) as stranger:
+                assert "error" in await stranger.invoke("Goodbye", 0)
+        assert await victim.receive() == {"type": 3, "invocationId": "Hang7", "result": 7}
+
+
 @pytest.mark.parametrize(
     "claims",
     [

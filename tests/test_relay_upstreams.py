@@ -13,17 +13,19 @@ import pytest
 from anyio.to_thread import run_sync
 from fanwire.cli.check import check
 from fanwire.errors import ConfigError
-from fanwire.relay.config import RelayConfig
+from fanwire.relay.config import Private, QueryShare, RelayConfig
 from fanwire.relay.readiness import RELAYS_MAX, UPSTREAMS_MAX, WHY_MAX, Readiness, why_unready
+from fanwire.relay.servers import Server
 from fanwire.relay.stats import UpstreamStats
 from support.certificates import authority, signed_by
 from support.clients import connected
 from support.hub_client import hub_client
 from support.plain_backend import PlainBackend
 from support.raw import free_port
-from support.relaying import PATH, PATIENT, SHARE, relayed, watch
-from support.scripted_backend import ScriptedBackend, answering
+from support.relaying import PATH, PATIENT, SHARE, config, relayed, watch
+from support.scripted_backend import ScriptedBackend, Session, answering, negotiate
 from support.waiting import until
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 pytestmark = pytest.mark.anyio
 FEED = "/feed"
@@ -138,6 +140,51 @@ async def test_a_plain_relay_is_unready_and_comes_back_by_a_websocket_of_fanwire
             await until(lambda: states(hub) == ["up"])
             assert await readyz(serving.address) == (200, "ready\n")
             await until(lambda: len(plain.visits) == 1 and not plain.now)
+
+
+@pytest.mark.parametrize(
+    ("target", "query", "words"),
+    [
+        (FEED, "?match=none", b"match=none"),
+        (FEED, "?match=m", b"Sec-WebSocket-Protocol: nonsense"),
+        (PATH, "?none=1", b"none=1"),
+    ],
+    ids=["a shared query", "subprotocols", "a private lane"],
+)
+async def test_what_fails_in_a_client_s_words_makes_no_relay_unready(
+    hub: fanwire.Hub, monkeypatch: pytest.MonkeyPatch, target: str, query: str, words: bytes
+) -> None:
+    """A backend that answers 404 to them, and is as well as before: others are not to lose it."""
+    notes: list[bool] = []
+    failed = Server.failed
+
+    def noted(server: Server, why: str, *, is_own: bool) -> None:
+        notes.append(is_own)
+        failed(server, why, is_own=is_own)
+
+    def refuse(session: Session) -> None:
+        if words.lower() in session.head.lower():
+            session.answer(404)
+            raise OSError("it is over")
+        (negotiate if session.head.startswith(b"POST") else Session.upgrade)(session)
+
+    monkeypatch.setattr(Server, "failed", noted)
+    # A private lane that shows nothing but its query.
+    named = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "User-Agent")
+    with ScriptedBackend() as backend:
+        backend.negotiate = backend.upgrade = refuse
+        plain = config(backend, FEED, protocol="websocket", share=(QueryShare(query=("match",)),))
+        async with relayed(hub, config(backend, private=Private(drop=named)), plain) as address:
+            if target == PATH:
+                async with hub_client(address, PATH, query) as client:
+                    assert "error" in await client.invoke("Echo", 1)
+            else:
+                with suppress(InvalidStatus, ConnectionClosed):
+                    offered = None if query == "?match=none" else ["nonsense"]
+                    async with connected(address, FEED + query, subprotocols=offered):
+                        await until(lambda: bool(notes))
+            await until(lambda: bool(notes))
+    assert not any(notes)
 
 
 async def test_an_upstream_is_asked_again_whatever_goes_wrong_in_asking(

@@ -30,8 +30,10 @@ OWN_HEADERS = ("authorization", "cookie")
 """Who a client is: with one of them it is more than anybody."""
 OF_CONNECTION = ("id", "negotiateVersion", "useStatefulReconnect")
 """Of a client's query, what is between it and fanwire."""
-REMEMBERED_MAX = 100_000
-"""Sets of credentials whose answer is remembered."""
+REMEMBERED_BYTES_MAX = 8 << 20
+"""Of answers that are remembered, by set of credentials: some 25,000, where the backend's errors have no words."""
+REMEMBERED_BYTES = 320
+"""Of one, without the backend's words: measured, with room."""
 MAX_EXPIRY = 1e12
 """Of a JWT; what is later is as good as never."""
 ASKING_PART = 0.8
@@ -102,16 +104,21 @@ class Lasting(Protocol):
 
     until: float
 
+    @property
+    def extra_bytes(self) -> int:
+        """What it holds beside numbers."""
+
 
 A = TypeVar("A", bound=Lasting)
 
 
 class Memory(Generic[A]):
-    """The backend's answers by what was shown: a keyed hash, so that no secret is kept; up to ``REMEMBERED_MAX``."""
+    """The backend's answers by what was shown: a keyed hash, so that no secret is kept."""
 
     def __init__(self) -> None:
         self._secret = secrets.token_bytes(32)
         self._answers: OrderedDict[bytes, A] = OrderedDict()
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -126,14 +133,26 @@ class Memory(Generic[A]):
         return None if answer is None or answer.until <= monotonic() else answer
 
     def put(self, hash: bytes, answer: A) -> None:
-        """Remember one; those whose time is over are forgotten."""
+        """Remember one; those whose time is over are forgotten, and the oldest where there is no room."""
+        self._forget(hash)
         self._answers[hash] = answer
-        self._answers.move_to_end(hash)
+        self._bytes += _cost_of(answer)
         now = monotonic()
-        while (oldest := next(iter(self._answers.values()))).until <= now or len(self._answers) > REMEMBERED_MAX:
-            self._answers.popitem(last=False)
-            if oldest is answer:
+        while self._answers:
+            oldest, other = next(iter(self._answers.items()))
+            if other.until > now and self._bytes <= REMEMBERED_BYTES_MAX:
                 return
+            self._forget(oldest)
+
+    def _forget(self, hash: bytes) -> None:
+        answer = self._answers.pop(hash, None)
+        if answer is not None:
+            self._bytes -= _cost_of(answer)
+
+
+def _cost_of(answer: Lasting) -> int:
+    """What remembering it takes, with its hash and its place, in bytes."""
+    return answer.extra_bytes + REMEMBERED_BYTES
 
 
 def is_lasting(status: int) -> bool:
@@ -150,6 +169,11 @@ class Answer:
     """Of an error in the protocol's own words; empty otherwise."""
     until: float
     """How long it holds."""
+
+    @property
+    def extra_bytes(self) -> int:
+        """What it holds beside numbers."""
+        return len(self.body)
 
     @property
     def is_good(self) -> bool:

@@ -66,6 +66,11 @@ class Answer:
     subprotocol: str | None = None
     until: float = 0.0
 
+    @property
+    def extra_bytes(self) -> int:
+        """What it holds beside numbers."""
+        return len(self.subprotocol or "")
+
 
 Then = Callable[[Answer], None]
 

@@ -5,8 +5,9 @@ Each client counts its calls from 0, so they get numbers of the pool's own on th
 A call at which the backend ends the connection must not take others' calls with it (``blame``), and which one it was
 nobody says. So all that a lost connection leaves unanswered are made once more, one by one, each with the connection
 to itself. One that loses it again is the one: it fails, and its client's others go over the client's own connection
-from then on. That holds the others up, so none has the connection to itself for long, and only a few that are slow: the
-rest go over their clients' own connections.
+from then on. A single one that was lost may be innocent as well: another may have been answered before the backend
+ended the connection for it. That holds the others up, so none has the connection to itself for long, and only a few
+that are slow: the rest go over their clients' own connections, and so does a slow one that is lost once more.
 """
 
 from collections import OrderedDict
@@ -19,7 +20,7 @@ from fanwire._loop import ends_task
 from fanwire.budget import ENTRY_BYTES, Budget
 from fanwire.faults import Tasks
 from fanwire.logs import relay_log
-from fanwire.relay.blame import ALONE_S, SLOW_MAX
+from fanwire.relay.blame import ALONE_S, SLOW_MAX, is_said
 from fanwire.relay.lane import LOST, UNREACHABLE, Asked
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.timing import Delay
@@ -29,7 +30,7 @@ from fanwire.texts import INTERNAL_ERROR, name_of
 AT_WORK_MAX = 8_192
 """Calls that one connection has and has not answered; more wait here. Half of what would end the session."""
 LOSSES_MAX = 3
-"""How often a call is made again at all."""
+"""How often a call is made again over a shared connection: after that, it is made over its client's own."""
 
 
 class Caller(Protocol):
@@ -163,7 +164,9 @@ class Member(Owner):
         return True
 
     def _let_others(self) -> None:
-        """A call takes its time: the others go on beside it."""
+        """A call takes its time: the others go on beside it, and should one of them lose it, it is not theirs again."""
+        assert self._alone is not None  # this is its delay
+        self._alone[0].losses = LOSSES_MAX
         self._alone = None
         self._slow += 1
         if self._slow >= SLOW_MAX:
@@ -243,13 +246,14 @@ class Member(Owner):
         self._session, self._is_held, self._slow = None, False, 0
         was_single = len(self._at_work) == 1  # who has left counts: the call may have been the one
         was_alone = self._end_alone() and was_single
+        is_guilty = was_alone or (was_single and is_said(event))
         left = self._take_at_work()
         if not event.was_open:
             left += [*self._suspects, *self._waiting]
             self._suspects.clear()
             self._waiting.clear()
             self._fail(left, UNREACHABLE)
-        elif was_single:
+        elif is_guilty:
             for one in left:
                 one.caller.is_convicted |= was_alone
                 if was_alone:
@@ -263,8 +267,10 @@ class Member(Owner):
             relay_log.warning("a pooled connection is lost, its %d calls are made again: %s", len(left), event.text)
             for one in left:
                 one.losses += 1
-            self._fail([one for one in left if one.losses > LOSSES_MAX], LOST)
-            self._suspects.update(dict.fromkeys(one for one in left if one.losses <= LOSSES_MAX))
+                if one.losses > LOSSES_MAX:  # it is slow, or it was never alone with what was lost
+                    self._make_apart(one)
+                else:
+                    self._suspects[one] = None
         self._go_on()
 
     def fail(self) -> None:

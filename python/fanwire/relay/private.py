@@ -265,6 +265,7 @@ class PrivateLane(Owner):
             headers=self._credentials.headers,
             urls=self._credentials.urls(target.urls),
             idle=self._idle,
+            is_own=False,
         )
         for message in queued:
             self._pass_on(message)

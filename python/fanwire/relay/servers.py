@@ -55,7 +55,7 @@ class Server(Owner):
     def reached(self, *, is_own: bool) -> None:
         """A connection was had."""
         self.connects += 1
-        if is_own:
+        if is_own or self.is_up is None:  # whoever has it, it is there
             self._up()
 
     def failed(self, why: str, *, is_own: bool) -> None:

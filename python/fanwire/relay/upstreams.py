@@ -103,11 +103,15 @@ class Upstreams:
         headers: Headers = (),
         urls: Sequence[str] | None = None,
         idle: float | None = None,
+        is_own: bool = True,
     ) -> int:
-        """Begin a session and give its number; what is sent to it at once goes out behind the handshake."""
+        """Begin a session and give its number; what is sent to it at once goes out behind the handshake.
+
+        It is fanwire's own where nothing of it is a client's: no header, no query, no subprotocol.
+        """
         session = self._number(owner)
         if target.standing is not None:
-            self._opening[session] = target.standing, not headers
+            self._opening[session] = target.standing, is_own
         self._begin(
             self._engine.upstream_open,
             session,
@@ -137,10 +141,10 @@ class Upstreams:
         urls: Sequence[str] | None = None,
         idle: float | None = None,
     ) -> int:
-        """As ``open``, with a plain WebSocket backend."""
+        """As ``open``, with a plain WebSocket backend, and in a client's words: its query, or its subprotocols."""
         session = self._number(owner)
         if target.standing is not None:
-            self._opening[session] = target.standing, not headers
+            self._opening[session] = target.standing, False
         self._begin(
             self._engine.upstream_open_plain,
             session,
