@@ -190,6 +190,34 @@ fn ids_follow_what_is_subscribed_later() {
     });
 }
 
+/// One channel too many, and the stream is as any other: it gets everything, with the ids of the logs.
+#[test]
+fn a_stream_of_too_many_channels_goes_the_way_of_all_others() {
+    on_each_poller(|settings| {
+        let settings = Settings { tells_connected: true, channels: promising("*", keeping()), ..settings };
+        let (engine, address) = start(settings);
+        let query: Vec<String> = (0..150).map(|number| format!("channel=c{number}")).collect();
+        let mut follower = Follower::come(&address, &query.join("&"), "");
+        eventually("a subscriber", || engine.occupancy("c149") == 1);
+        let own = publish(&engine, "c0", "1");
+        assert_eq!(follower.next().data, "1");
+        assert!(follower.last_id.starts_with(&own.to_string()) && follower.last_id.len() > 2_000);
+        let mut id = None;
+        eventually("it is told", || {
+            let found = |event: &Event| if let Event::Connected(id, _) = event { Some(*id) } else { None };
+            id = id.or(engine.take_events(10).iter().find_map(found));
+            id.is_some()
+        });
+        engine.subscribe(id.expect("it was told"), "more", Origin::default()).expect("it is there");
+        eventually("a subscriber", || engine.occupancy("more") == 1);
+        for channel in ["c0", "c149", "more"] {
+            let own = publish(&engine, channel, channel);
+            assert_eq!(follower.next().data, channel);
+            assert_eq!(follower.last_id, own.to_string());
+        }
+    });
+}
+
 #[test]
 fn who_has_no_snapshot_yet_has_no_place_there() {
     on_each_poller(|settings| {

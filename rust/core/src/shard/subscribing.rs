@@ -194,8 +194,8 @@ impl Shard {
 
     /// Makes a connection a subscriber, from where each seat begins; what stands in its outbox goes out before.
     fn begin(&mut self, slot: u32, seats: Vec<Seat>) {
-        self.note_channels_of_stream(slot, &seats);
         let was_blocked = self.slab.get(slot).is_none_or(|connection| connection.is_blocked);
+        self.note_channels_of_stream(slot, &seats);
         for seat in seats {
             if self.slab.get(slot).is_none_or(|connection| !connection.is_live()) {
                 break;
@@ -221,9 +221,10 @@ impl Shard {
             return;
         }
         let count = self.channels_with_ids(slot) + seats.len();
-        if count > POSITIONS_MAX {
-            self.one_by_one -= usize::from(!is_new);
-            self.slab.at(slot).event_ids = None; // it goes the way of all others
+        if count > POSITIONS_MAX && !is_new {
+            self.one_by_one -= 1;
+            self.slab.at(slot).event_ids = None;
+            self.block(slot); // when it is pumped, it goes the way of all others
         }
         if !(2..=POSITIONS_MAX).contains(&count) {
             return;
