@@ -405,3 +405,5 @@ class TestContexts:
         with pytest.warns(RuntimeWarning, match="was never entered, so it did nothing"):
             make(hub)
             gc.collect()
+        with pytest.raises(AttributeError, match=r"has no 'url' before it is entered: write `async with"):
+            make(hub).url  # noqa: B018

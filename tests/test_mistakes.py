@@ -1,6 +1,6 @@
 """What newcomers got wrong and was not told, or told too late: each is refused where it is said, by name."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import fanwire
@@ -87,6 +87,10 @@ def test_a_drain_code_that_may_not_be_sent_is_refused_at_once(code: object) -> N
         ('[listen]\naddress = "unix:' + 108 * "x" + '"', "must be unix:PATH with a path of 1 to 107 bytes"),
         ('signalr_transports = ["WebSocket"]', "limits.signalr_transports"),
         ('encode = ["x"]', "limits.encode is a function, and so an option of Hub(...) alone"),
+        (
+            '[[channel]]\npattern = "a"\nstart = "history"',
+            "start is \"history\", must be 'live' or 'keyframe' where history",
+        ),
         ("drain_code = 1005", "limits.drain_code is written as code under [drain]"),
     ],
 )
@@ -96,3 +100,36 @@ def test_check_refuses_what_serve_could_not_serve(tmp_path: Path, line: str, tol
     with pytest.raises(ExceptionGroup) as raised:
         settings(file, {}, {})
     assert [told in str(error) for error in raised.value.exceptions] == [True], raised.value.exceptions
+
+
+def test_a_start_at_a_history_that_is_not_kept_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"start must be 'live' or 'keyframe' where history is 0, .*, not 'history'"):
+        fanwire.Channel(start="history")
+    assert fanwire.Channel(start="history", history=1).start == "history"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda hub: hub.presence("a"),
+        lambda hub: hub.occupancy("a"),
+        lambda hub: hub.disconnect_user("ann"),
+        lambda hub: hub.publish("a", 1),
+    ],
+)
+def test_what_a_hub_does_not_do_before_it_serves_is_not_taken_for_publishing(
+    call: Callable[[fanwire.Hub], object],
+) -> None:
+    with pytest.raises(fanwire.HubStopped, match="not serving yet: do this inside `async with"):
+        call(fanwire.Hub())
+
+
+async def test_an_on_presence_that_no_channel_calls_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    for channel, told in ((fanwire.Channel(), 1), (fanwire.Channel(presence=True), 0)):
+        caplog.clear()
+        hub = fanwire.Hub({"a": channel})
+        hub.on_presence(lambda change: None)
+        async with serving(hub):
+            assert [record.levelname for record in caplog.records if "on_presence" in record.message] == [
+                "WARNING"
+            ] * told

@@ -17,6 +17,9 @@ PRESENCES = (False, True, "counts")
 AGE = Seconds(0.001, 366 * 86_400)
 """How long something may be kept: a year, at most."""
 SIZE = Whole(1, SIZE_MAX, is_bytes=True)
+NO_HISTORY = "must be 'live' or 'keyframe' where history is 0, since nothing is kept then"
+"""What is wrong with the start of a channel at a history that it does not have."""
+
 RULES: dict[str, Rule] = {
     "policy": Choice(POLICIES),
     "backlog_bytes": SIZE,
@@ -62,7 +65,7 @@ class Channel(Named):
         presence_linger: seconds for which one who is gone may come back before that is told, 0 to a day, default 5.
 
     Raises:
-        ValueError: an unknown policy, start or presence, or a bound that is out of range.
+        ValueError: an unknown policy, start or presence, a bound that is out of range, or a start at a history of 0.
         TypeError: a value of a wrong type, or an argument that there is not, with the nearest one.
     """
 
@@ -87,6 +90,8 @@ class Channel(Named):
     def __post_init__(self) -> None:
         for name, rule in RULES.items():
             checked(name, getattr(self, name), rule)
+        if self.start == "history" and not self.history:
+            raise ValueError(f"start {NO_HISTORY}, not 'history'")
 
     def rule(self, pattern: str) -> ChannelRule:
         """The same for the engine, for channels that match `pattern`."""

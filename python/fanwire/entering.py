@@ -52,3 +52,9 @@ class AsyncOnly(AbstractAsyncContextManager[T_co, bool | None], Generic[T_co]):
         def __await__(self) -> NoReturn:
             self._is_entered = True
             raise TypeError(f"{self._what} cannot be awaited: {self._hint}")
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            self._is_entered = True
+            raise AttributeError(f"{self._what} has no {name!r} before it is entered: {self._hint}")

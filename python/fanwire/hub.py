@@ -28,7 +28,7 @@ from fanwire.presence import check_channels
 from fanwire.publishing import Publishing
 from fanwire.serving import STOPPED, Life, Serving, plan
 
-NOT_STARTED = "the hub is not serving yet: publish inside `async with hub.serve(...)`, or after `await hub.start(...)`"
+NOT_STARTED = "the hub is not serving yet: do this inside `async with hub.serve(...)`, or after `await hub.start(...)`"
 
 
 class Hub(Publishing):

@@ -9,7 +9,7 @@ from pathlib import Path as File
 from typing import Annotated, Any, ClassVar, Literal
 
 from fanwire._engine import Engine, Settings, matches
-from fanwire.channel import AGE, PRESENCES, SIZE, Channel, check_pattern
+from fanwire.channel import AGE, NO_HISTORY, PRESENCES, SIZE, Channel, check_pattern
 from fanwire.config.kinds import (
     Address,
     Boolean,
@@ -158,6 +158,8 @@ class ChannelConfig:
 
     def faults(self) -> Iterator[tuple[Path, str]]:
         """What is wrong between the fields."""
+        if self.start == "history" and not self.history:
+            yield ("start",), f'is "history", {NO_HISTORY}'
         if self.presence:
             try:
                 matches(f"{PRESENCE}{self.pattern}", "")
