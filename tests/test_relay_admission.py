@@ -15,7 +15,7 @@ from anyio.to_thread import run_sync
 from fanwire.relay.config import MessageShare, RelayConfig
 from support.hub_client import hub_client
 from support.raw import open_socket
-from support.relaying import PATH, PATIENT, config, relayed, watch
+from support.relaying import ANY, PATH, PATIENT, config, relayed, watch
 from support.scripted_backend import RESET_AT_CLOSE, ScriptedBackend, Session, hang, negotiate
 from support.waiting import until
 
@@ -170,6 +170,33 @@ async def test_a_question_whose_askers_have_left_is_called_off(hub: fanwire.Hub,
         assert hub.relay_stats()[0].upstreams[0].failures == 0, "that says nothing of the backend"
         backend.negotiate = well
         assert cookies(await posted(address)) == FIRST
+
+
+async def test_nobody_waits_for_what_the_backend_is_slow_to_say_of_others(
+    hub: fanwire.Hub, backend: ScriptedBackend
+) -> None:
+    """Nor do those of another relay or of the hub's own, whose `authenticate` has its places for itself."""
+
+    def slow(session: Session) -> None:
+        (hang if b"slow=" in session.head else negotiate)(session)
+
+    async def anybody(request: fanwire.Request) -> str:
+        return "anybody"
+
+    backend.negotiate = slow
+    hub.authenticate(anybody)
+    hub.relay(config(backend, admit="negotiate"))
+    async with hub.serve(ANY, drain_timeout=0.2, openings_max=1) as serving:
+        strangers = [open_socket(serving.address) for _ in range(3)]
+        for number, stranger in enumerate(strangers):
+            query = f"?slow={number}".encode()
+            stranger.sendall(b"POST /live/negotiate" + query + b" HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+        await until(lambda: len(backend.heads) == 3)
+        assert (await posted(serving.address)).status_code == 200
+        async with hub_client(serving.address, PATH), hub_client(serving.address):
+            pass
+        for stranger in strangers:
+            stranger.close()
 
 
 async def test_so_is_the_connection_that_a_plain_relay_tries(hub: fanwire.Hub, backend: ScriptedBackend) -> None:

@@ -25,7 +25,11 @@ NOT_CHOSEN = (
 
 
 class Openings:
-    """Those of one serving. A sync callback is called here and now; an async one in one of `openers_max` tasks."""
+    """Those of one serving. A sync callback is called here and now; an async one in one of `openers_max` tasks.
+
+    A relay's backend is asked about each in a task of its own: one that is slow, for one client or for all, keeps
+    nobody waiting who does not ask the same.
+    """
 
     def __init__(
         self,
@@ -76,6 +80,10 @@ class Openings:
         if not self._may_wait and relay is None:
             finish(self._open(client, event))
             return
+        if relay is not None:
+            scope = self._at_work[event.connection] = anyio.CancelScope()
+            self._tasks.start_soon(self._work_on, client, event, scope)
+            return
         self._waiting[event.connection] = (client, event)
         if self._openers < self._openers_max:
             self._openers += 1
@@ -101,13 +109,16 @@ class Openings:
             while self._waiting:
                 client, event = self._waiting.pop(next(iter(self._waiting)))
                 scope = self._at_work[event.connection] = anyio.CancelScope()
-                try:
-                    with scope:
-                        await self._open(client, event, scope)
-                finally:
-                    del self._at_work[event.connection]
+                await self._work_on(client, event, scope)
         finally:
             self._openers -= 1
+
+    async def _work_on(self, client: Client, event: Opening, scope: anyio.CancelScope) -> None:
+        try:
+            with scope:
+                await self._open(client, event, scope)
+        finally:
+            del self._at_work[event.connection]
 
     async def _open(self, client: Client, event: Opening, scope: anyio.CancelScope | None = None) -> None:
         engine = self._engine
