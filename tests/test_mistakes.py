@@ -133,3 +133,12 @@ async def test_an_on_presence_that_no_channel_calls_is_told_of(caplog: pytest.Lo
             assert [record.levelname for record in caplog.records if "on_presence" in record.message] == [
                 "WARNING"
             ] * told
+
+
+def test_an_upstream_that_is_no_url_is_told_of_once_and_as_it_was_given() -> None:
+    with pytest.raises(ExceptionGroup) as raised:
+        settings(None, {}, {"upstream": ["localhost:5000"]})
+    told = [str(error) for error in raised.value.exceptions if "--upstream" in str(error)]
+    assert [text.partition(" URL")[0] for text in told] == [
+        '--upstream is "localhost:5000", must be an http, https, ws or wss'
+    ]

@@ -135,6 +135,7 @@ async def test_a_plain_relay_is_unready_and_comes_back_by_a_websocket_of_fanwire
         await until(lambda: states(hub) == ["down"])
         status, text = await readyz(serving.address)
         assert status == 503 and text.startswith(f"{FEED}: no upstream is up (ws://{gone}{FEED} is down: ")
+        assert text.count(gone) == 1, "an upstream is named once, where why it is down begins with its URL, too"
         plain = PlainBackend()
         with plain.serving(gone):
             await until(lambda: states(hub) == ["up"])

@@ -2,7 +2,7 @@
 
 The engine owns the sockets and speaks the protocols, so a client that went past it would test nothing. This one goes
 through all of it, over a Unix socket in a folder of its own: no port is taken and nothing leaves the process. Stock
-clients connect by address; see docs/testing.md. Needs ``pip install 'fanwire[testing]'``.
+clients connect by address; see docs/testing.md. Needs websockets, which the extra ``testing`` brings.
 """
 
 import json
@@ -31,7 +31,7 @@ try:
     from websockets.typing import Origin, Subprotocol
     from websockets.uri import parse_uri
 except ImportError as error:
-    raise ImportError("fanwire.testing needs websockets: pip install 'fanwire[testing]'") from error
+    raise ImportError("fanwire.testing needs websockets: pip install 'websockets>=15'") from error
 
 __all__ = ["HubServer", "NotAccepted", "TestClient", "serving"]
 

@@ -67,7 +67,7 @@ def options_of(given: Mapping[str, Any], written: Any = flag) -> Iterator[Option
             path = urlsplit(url).path.rstrip("/")
         except ValueError:
             continue  # the URL itself will be complained of
-        if path:
+        if path.startswith("/"):  # else it is no URL, which is said of the URL itself
             yield Option(written("upstream"), PATHS["path"], Text(path), is_fallback=True)
 
 

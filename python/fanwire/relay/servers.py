@@ -74,6 +74,8 @@ class Server(Owner):
             self._changed()
 
     def _down(self, why: str) -> None:
+        for url in (self.name, self.name.replace("ws", "http", 1)):  # whoever tells of it has named it
+            why = why.removeprefix(f"{url}: ")
         was, self.is_up, self.why = self.is_up, False, why
         if was is not False:
             relay_log.warning("the upstream %s is down: %s", self.name, why)
