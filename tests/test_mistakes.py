@@ -125,7 +125,7 @@ def test_what_a_hub_does_not_do_before_it_serves_is_not_taken_for_publishing(
 
 
 async def test_an_on_presence_that_no_channel_calls_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
-    for channel, told in ((fanwire.Channel(), 1), (fanwire.Channel(presence=True), 0)):
+    for channel, told in ((fanwire.Channel(), 1), (fanwire.Channel(presence="counts"), 0)):
         caplog.clear()
         hub = fanwire.Hub({"a": channel})
         hub.on_presence(lambda change: None)

@@ -88,7 +88,7 @@ def plan(
     for methods in (callbacks.methods, *callbacks.endpoints.values()):
         methods.settle()
     if callbacks.on_presence is not None and not presence_patterns(channels):
-        hub_log.warning("on_presence is never called: no channel of Hub(channels) has presence=True")
+        hub_log.warning("on_presence is never called: no channel of Hub(channels) has presence=True or 'counts'")
     merged: dict[str, Any] = {**OWN, **options}
     own = {name: merged.pop(name) for name in OWN}
     own["handshake_timeout"] = merged.setdefault("handshake_timeout", HANDSHAKE_TIMEOUT_S)
