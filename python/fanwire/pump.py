@@ -62,6 +62,8 @@ PRESENCE_INTERVAL_S = 0.25
 """For so long new subscribers of a presence channel begin at the same list."""
 TAKING_ATTEMPTS_MAX = 3
 """How often in a row the engine's events cannot be taken before serving ends."""
+EVENTS_MAX = 128
+"""So many are dealt with before the loop has a turn: a flood of them is not to hold up who publishes."""
 InTurn = Sent | HubMessage | Connected | Closed
 """What is dealt with in its turn, client by client."""
 
@@ -169,7 +171,7 @@ class Pump:
         """What happened since the last call. Fails it again and again, nobody is served any more: that is raised."""
         for _ in range(TAKING_ATTEMPTS_MAX - 1):
             try:
-                return self._engine.take_events()
+                return self._engine.take_events(EVENTS_MAX)
             except EngineFailed:  # serving ends with it, and logs it
                 self._faults.count("engine.thread")
                 raise
@@ -177,7 +179,7 @@ class Pump:
                 if ends_task(error):
                     raise
                 self._faults.note("pump.take_events", error, "the engine's events could not be taken")
-        return self._engine.take_events()
+        return self._engine.take_events(EVENTS_MAX)
 
     def _failed(self, event: Any, error: BaseException) -> None:
         """End what an event belongs to that could not be dealt with: the request, the connection or nothing at all."""

@@ -3,7 +3,7 @@
 //! The eventfd is rung only when the reader has found the queues empty before; so a burst of events is one wake-up.
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::messages::Event;
 use crate::notify::Bell;
@@ -23,6 +23,8 @@ pub(crate) struct Events {
     pub(crate) bell: Bell,
     /// The reader found nothing and sleeps: whoever adds the next event rings.
     is_parked: AtomicBool,
+    /// From which queue on events are taken next: each time from another one, so that one that is never empty leaves room.
+    first: AtomicUsize,
     pending_max: usize,
 }
 
@@ -30,7 +32,8 @@ impl Events {
     /// With a queue more than there are shards: for what the rest of the program reports.
     pub(crate) fn new(shards: usize, pending_max: usize) -> std::io::Result<Self> {
         let queues = (0..=shards).map(|_| Mutex::default()).collect();
-        Ok(Self { queues, bell: Bell::new()?, is_parked: AtomicBool::new(true), pending_max })
+        let (is_parked, first) = (AtomicBool::new(true), AtomicUsize::new(0));
+        Ok(Self { queues, bell: Bell::new()?, is_parked, first, pending_max })
     }
 
     fn lock(&self, shard: usize) -> std::sync::MutexGuard<'_, Queue> {
@@ -59,6 +62,7 @@ impl Events {
     /// With nothing left the reader counts as asleep: the next event rings.
     pub(crate) fn take(&self, count_max: usize, mut resume: impl FnMut(usize)) -> Vec<Event> {
         self.bell.hush();
+        self.first.fetch_add(1, Ordering::Relaxed);
         let mut taken = self.take_some(count_max, &mut resume);
         if taken.len() < count_max {
             self.is_parked.store(true, Ordering::SeqCst);
@@ -74,7 +78,9 @@ impl Events {
 
     fn take_some(&self, count_max: usize, resume: &mut impl FnMut(usize)) -> Vec<Event> {
         let mut taken = Vec::new();
-        for shard in 0..self.queues.len() {
+        let first = self.first.load(Ordering::Relaxed);
+        for step in 0..self.queues.len() {
+            let shard = first.wrapping_add(step) % self.queues.len();
             let mut queue = self.lock(shard);
             let count = queue.events.len().min(count_max - taken.len());
             taken.extend(queue.events.drain(..count));
@@ -111,5 +117,21 @@ mod tests {
         assert_eq!(events.take(10, |shard| resumed.push(shard)).len(), 2);
         assert_eq!(resumed, [0]);
         assert!(events.has_room(0));
+    }
+
+    /// The first shard's clients had all the application's time, and those of the others none, nor had what backends answer.
+    #[test]
+    fn a_queue_that_is_never_empty_leaves_room_for_the_others() {
+        let events = Events::new(2, 100).expect("an eventfd");
+        let mut seen = std::collections::BTreeSet::new();
+        events.push(1, record("of the second shard"));
+        events.push(2, record("of a backend"));
+        for _ in 0..3 {
+            (0..4).for_each(|_| events.push(0, record("flood")));
+            let taken = events.take(4, |_| {});
+            assert_eq!(taken.len(), 4);
+            seen.extend(taken.iter().map(|event| format!("{event:?}")));
+        }
+        assert_eq!(seen.len(), 3, "{seen:?}");
     }
 }
