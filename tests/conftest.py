@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `support`, in importlib mo
 
 import fanwire
 from fanwire._engine import Engine, Settings
+from fanwire.logs import Sparing, SparingFilter, relay_log
 from support.scripted_backend import ScriptedBackend
 
 LOOPS = {
@@ -39,6 +40,14 @@ def poller(request: pytest.FixtureRequest) -> str:
     finally:
         engine.stop()
     return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> None:
+    """A relay's lines of one test are not left out for those of the one before."""
+    for filter in relay_log.filters:
+        if isinstance(filter, SparingFilter):
+            filter.sparing = Sparing()
 
 
 @pytest.fixture

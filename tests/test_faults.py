@@ -101,7 +101,7 @@ def test_text_is_cut_on_the_edge_of_a_character_and_surrogates_are_replaced() ->
 
 def test_a_flood_of_faults_fills_no_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("fanwire.faults.monotonic", lambda: now)
+    monkeypatch.setattr("fanwire.logs.monotonic", lambda: now)
     faults = Faults()
     for _ in range(1_000):
         faults.note("here", ValueError("v"), "it failed")
@@ -125,3 +125,23 @@ def test_a_flood_of_what_is_no_fault_fills_no_log_either(caplog: pytest.LogCaptu
     told = [record.getMessage() for record in caplog.records]
     assert told == ["call 0 is refused", *(f"line {number}" for number in range(100))]
     assert faults.counts == {}
+
+
+def test_a_flood_of_what_a_relay_tells_fills_no_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("fanwire.logs.monotonic", lambda: now)
+    log = logging.getLogger("fanwire.relay")
+    for number in range(1_000):
+        log.warning("client %s: no private connection", number)
+    log.warning("lane %s is down", "a")
+    assert [record.getMessage() for record in caplog.records[99:]] == [
+        "client 99: no private connection",
+        "lane a is down",
+    ]
+    now += 11
+    log.warning("client %s: no private connection", 1_000)
+    assert caplog.records[-1].getMessage() == (
+        "client 1000: no private connection (900 more of this kind were left out within 10 s)"
+    )

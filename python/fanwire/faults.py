@@ -10,31 +10,25 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from time import monotonic
 from typing import TypeVarTuple, Unpack
 
 import anyio
 from anyio.abc import TaskGroup
 
 from fanwire._loop import ends_task, is_cancelled
-from fanwire.logs import hub_log
+from fanwire.logs import LOG_LINES_MAX, LOG_S, Sparing, hub_log
 
 Ts = TypeVarTuple("Ts")
-
-LOG_S = 10.0
-LOG_LINES_MAX = 100
-"""So many exceptions of one place are logged within so many seconds; more are counted, and told of in one line."""
 
 
 class Faults:
     """Those of one serving; ``Link.faults`` and ``Upstreams.faults`` lead here. In the event loop's thread."""
 
-    __slots__ = ("_counts", "_lines")
+    __slots__ = ("_counts", "_sparing")
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
-        # By where, and what of it: until when lines are counted together, how many were written, and how many left out.
-        self._lines: dict[str, tuple[float, int, int]] = {}
+        self._sparing = Sparing()  # by where, and what of it
 
     def note(self, where: str, error: BaseException, text: str, *arguments: object, of: str | None = None) -> None:
         """Log an exception that was caught, with its traceback, and count it. Raises nothing.
@@ -62,15 +56,9 @@ class Faults:
                 log.log(level, text, *arguments)
 
     def _may_log(self, what: str, level: int, most: int) -> bool:
-        """Whether another line is written: whoever can cause one must not be able to fill a disk with them."""
-        now = monotonic()
-        until, written, left_out = self._lines.get(what, (0.0, 0, 0))
-        if now >= until:
-            if left_out:
-                hub_log.log(level, "%s: %d more were left out within %g s; they are counted", what, left_out, LOG_S)
-            until, written, left_out = now + LOG_S, 0, 0
-        may = written < most
-        self._lines[what] = until, written + may, left_out + (not may)
+        may, left_out = self._sparing.ask(what, most)
+        if left_out:
+            hub_log.log(level, "%s: %d more were left out within %g s; they are counted", what, left_out, LOG_S)
         return may
 
     def count(self, where: str) -> None:

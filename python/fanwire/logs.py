@@ -1,6 +1,11 @@
 """What is logged, and under which name. Queries, cookies and Authorization never are: they carry tokens."""
 
 import logging
+from time import monotonic
+
+LOG_S = 10.0
+LOG_LINES_MAX = 100
+"""So many lines of one kind are written within so many seconds; more are counted, and told of in one line."""
 
 hub_log = logging.getLogger("fanwire.hub")
 """Callbacks that raised, with their traceback; the start and the end of serving."""
@@ -10,3 +15,42 @@ engine_log = logging.getLogger("fanwire.engine")
 
 relay_log = logging.getLogger("fanwire.relay")
 """Lanes that go down and come back; what a relay's configuration should name."""
+
+
+class Sparing:
+    """Counts lines by their kind: whoever can cause one must not be able to fill a disk with them."""
+
+    __slots__ = ("_kinds",)
+
+    def __init__(self) -> None:
+        # Until when lines are counted together, how many were written, and how many left out.
+        self._kinds: dict[str, tuple[float, int, int]] = {}
+
+    def ask(self, kind: str, most: int = LOG_LINES_MAX) -> tuple[bool, int]:
+        """Whether one more is written, and how many were left out before, which is to be told now."""
+        now = monotonic()
+        until, written, left_out = self._kinds.get(kind, (0.0, 0, 0))
+        told = left_out if now >= until else 0
+        if now >= until:
+            until, written, left_out = now + LOG_S, 0, 0
+        may = written < most
+        self._kinds[kind] = until, written + may, left_out + (not may)
+        return may, told
+
+
+class SparingFilter(logging.Filter):
+    """A relay tells of clients and lanes, as often as clients like. A kind is a line's text without arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sparing = Sparing()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether this one is written."""
+        may, left_out = self.sparing.ask(record.msg)
+        if left_out:
+            record.msg += f" ({left_out} more of this kind were left out within {LOG_S:g} s)"
+        return may
+
+
+relay_log.addFilter(SparingFilter())

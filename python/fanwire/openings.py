@@ -1,5 +1,6 @@
 """Who may connect: each opening is put to the application, or to the relay of its path. ✗ what clients do then."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
 
 import anyio
@@ -52,7 +53,7 @@ class Openings:
         self._relays = relays
         self._plain = plain
         # Those that wait for their turn, in their order, and what cancels those that a task is at work on.
-        self._waiting: dict[int, tuple[Client, Opening]] = {}
+        self._waiting: OrderedDict[int, tuple[Client, Opening]] = OrderedDict()
         self._at_work: dict[int, anyio.CancelScope] = {}
         # How many tasks there are.
         self._openers = 0
@@ -107,7 +108,7 @@ class Openings:
     async def _work_off(self) -> None:
         try:
             while self._waiting:
-                client, event = self._waiting.pop(next(iter(self._waiting)))
+                _, (client, event) = self._waiting.popitem(last=False)
                 scope = self._at_work[event.connection] = anyio.CancelScope()
                 await self._work_on(client, event, scope)
         finally:
