@@ -14,29 +14,20 @@ import pytest
 from anyio.to_thread import run_sync
 from fanwire.relay.config import MessageShare, RelayConfig
 from support.hub_client import hub_client
+from support.loops import epoll_alone, without_uvloop
 from support.raw import open_socket
 from support.relaying import ANY, PATH, PATIENT, config, relayed, watch
 from support.scripted_backend import RESET_AT_CLOSE, ScriptedBackend, Session, hang, negotiate
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
+poller = epoll_alone
+anyio_backend = without_uvloop
 FEED = "/feed"
 UPGRADE = (
     "Host: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 )
-
-
-@pytest.fixture(params=[("asyncio", {"use_uvloop": False}), ("trio", {})], ids=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """What waits, waits on uvloop as on asyncio."""
-    return request.param
-
-
-@pytest.fixture
-def poller() -> str:
-    """Nothing here depends on it."""
-    return "epoll"
 
 
 @pytest.fixture

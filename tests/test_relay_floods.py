@@ -19,12 +19,14 @@ from fanwire.relay.client import RelayedClient
 from fanwire.relay.config import Lanes, MessageShare, Private
 from fanwire.relay.plain_client import PlainClient
 from support.hub_client import HubClient, hub_client
+from support.loops import epoll_alone
 from support.raw import frame, read_frame, upgraded
 from support.relaying import ANY, PATH, config
 from support.scripted_backend import ScriptedBackend, Session, answer, hang
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
+poller = epoll_alone
 GROWTH_BYTES_MAX = 10 << 20
 FLOOD_BYTES = 48 << 20
 FLOOD_S = 0.3
@@ -38,12 +40,6 @@ SLOW_GATE = Private(rate=1)
 def anyio_backend() -> Any:
     """What waits, waits on every loop alike."""
     return "asyncio", {"use_uvloop": False}
-
-
-@pytest.fixture
-def poller() -> str:
-    """What waits, waits in Python and at the upstream thread."""
-    return "epoll"
 
 
 def call(target: str, id: str, arguments: str, more: str = "") -> bytes:

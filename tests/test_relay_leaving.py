@@ -8,22 +8,18 @@ from typing import Any
 import fanwire
 import pytest
 from support.hub_client import HubClient, hub_client
+from support.loops import epoll_alone
 from support.relaying import PATH, PATIENT, config, relayed, watch
 from support.scripted_backend import ScriptedBackend, Session, answer
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
+poller = epoll_alone
 FAILED = "Failed to invoke 'Unwatch' due to an error on the server. HubException: "
 LOST = FAILED + "The connection to the backend was lost before it answered."
 NOT_ANSWERED = FAILED + "The backend has not answered."
 CLOSE = {"type": 7, "error": "Connection closed with an error."}
 """What ASP.NET Core says to a connection whose message it cannot take."""
-
-
-@pytest.fixture
-def poller() -> str:
-    """What is told apart here is so beside the poller, in Python and at the upstream thread."""
-    return "epoll"
 
 
 def blame(session: Session) -> None:
@@ -32,14 +28,18 @@ def blame(session: Session) -> None:
     session.end()
 
 
+def say_nothing(session: Session) -> None:
+    """Never answer what came."""
+
+
 class Gate:
     """Calls that leave, kept until they may go on; what is bad ends its connection then, each time that it comes."""
 
-    def __init__(self, backend: ScriptedBackend, end: Callable[[Session], None]) -> None:
+    def __init__(self, backend: ScriptedBackend, end: Callable[[Session], None], *, is_open: bool = False) -> None:
         self.kept: list[tuple[Session, dict[str, Any]]] = []
         self.tried: list[str] = []
         self._end = end
-        self._is_open = False
+        self._is_open = is_open
         backend.answer = self._take
 
     def _take(self, session: Session, message: dict[str, Any]) -> None:
@@ -111,8 +111,7 @@ async def test_a_call_at_which_the_connection_ends_costs_only_who_made_it(
 async def test_a_call_that_loses_the_connection_without_a_word_is_tried_twice_and_no_more(
     hub: fanwire.Hub, backend: ScriptedBackend
 ) -> None:
-    gate = Gate(backend, Session.end)
-    gate.open()
+    gate = Gate(backend, Session.end, is_open=True)
     async with relayed(hub, config(backend)) as address, AsyncExitStack() as stack:
         stranger = await watching(stack, address, "bad0", "bad1")
         await stranger.send(
@@ -130,8 +129,7 @@ async def test_a_call_that_is_never_answered_holds_up_the_others_for_a_moment(
 ) -> None:
     """The next client's is tried beside it, and of one client never two at a time."""
     monkeypatch.setattr("fanwire.relay.unsubscribing.ALONE_S", 0.05)
-    gate = Gate(backend, lambda session: None)
-    gate.open()
+    gate = Gate(backend, say_nothing, is_open=True)
     async with relayed(hub, config(backend)) as address, AsyncExitStack() as stack:
         stranger = await watching(stack, address, *(f"bad{number}" for number in range(4)))
         honest = await watching(stack, address, "m")
@@ -149,8 +147,7 @@ async def test_who_goes_holds_up_nobody_any_more(
     hub: fanwire.Hub, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fanwire.relay.unsubscribing.ALONE_S", 60)
-    gate = Gate(backend, lambda session: None)
-    gate.open()
+    gate = Gate(backend, say_nothing, is_open=True)
     async with relayed(hub, config(backend)) as address, AsyncExitStack() as stack:
         honest = await watching(stack, address, "m")
         async with AsyncExitStack() as short:
@@ -164,8 +161,7 @@ async def test_whose_call_had_no_turn_in_time_has_left_all_the_same(
     hub: fanwire.Hub, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fanwire.relay.unsubscribing.ALONE_S", 0.01)
-    gate = Gate(backend, lambda session: None)
-    gate.open()
+    gate = Gate(backend, say_nothing, is_open=True)
     lanes = replace(PATIENT, connect_timeout=1.0)
     async with relayed(hub, config(backend, lanes=lanes)) as address, AsyncExitStack() as stack:
         strangers = [await watching(stack, address, f"bad{number}") for number in range(6)]

@@ -14,9 +14,11 @@ from fanwire.relay.everyones import Everyones
 from fanwire.relay.names import LENGTH_MAX, SEEN_MAX, USES_MAX, Names
 from support.clients import connected
 from support.hub_client import HubClient, hub_client
+from support.loops import epoll_alone
 from support.plain_backend import PlainBackend
 from support.waiting import until
 
+poller = epoll_alone
 ANY = "127.0.0.1:0"
 PATH = "/chat"
 SHARE = CallShare(subscribe="Subscribe", unsubscribe="Unsubscribe", snapshot="Snapshot")
@@ -30,12 +32,6 @@ def names(**options: Any) -> Names:
 def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
     """What the log said of this relay."""
     return [(record.levelno, record.getMessage()) for record in caplog.records if PATH in record.getMessage()]
-
-
-@pytest.fixture
-def poller() -> str:
-    """What is told apart here is so beside the poller, in Python and at the upstream thread."""
-    return "epoll"
 
 
 @pytest.fixture(autouse=True)

@@ -10,18 +10,14 @@ import pytest
 from fanwire.relay.admission import expiry_of
 from fanwire.relay.config import Private
 from support.hub_client import hub_client
+from support.loops import epoll_alone
 from support.relaying import PATH, config, relayed
 from support.scripted_backend import ScriptedBackend, Session, answer
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
+poller = epoll_alone
 POOLED = Private(pooled=("Hang", "Goodbye", "Echo"), pool_size=1)
-
-
-@pytest.fixture
-def poller() -> str:
-    """What is told apart here is so beside the poller, in Python and at the upstream thread."""
-    return "epoll"
 
 
 def call(target: str, number: int) -> dict[str, Any]:

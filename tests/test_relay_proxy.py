@@ -23,6 +23,7 @@ from fanwire.relay.admission import Credentials, expiry_of
 from fanwire.relay.config import Private, RelayConfig
 from fanwire.relay.headers import UNIMPORTANT, Passing
 from support.hub_client import hub_client
+from support.loops import epoll_alone
 from support.plain_backend import PlainBackend
 from support.raw import open_socket
 from support.relaying import PATH, PATIENT, SECRET, SHARE, config, relayed, watch
@@ -30,14 +31,9 @@ from support.scripted_backend import ScriptedBackend, Session, answering, negoti
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
+poller = epoll_alone
 LATIN = "bär\xff"
 """Bytes over 0x7F, which are no UTF-8."""
-
-
-@pytest.fixture
-def poller() -> str:
-    """What is told apart here is so beside the poller, in Python and at the upstream thread."""
-    return "epoll"
 
 
 def fields(head: bytes) -> dict[str, str]:

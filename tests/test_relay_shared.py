@@ -17,10 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.generated import COUNTS
 from support.hub_client import HubClient, hub_client
+from support.loops import epoll_alone
 from support.relaying import PATH, config, numbers, odds, relayed, watch
 from support.scripted_backend import ScriptedBackend, Session, answer
 from support.waiting import until
 
+poller = epoll_alone
 FAILED = "Failed to invoke 'Watch' due to an error on the server. HubException: "
 LOST = "The connection to the backend was lost before it answered."
 CLOSE = {"type": 7, "error": "Connection closed with an error."}
@@ -238,12 +240,6 @@ def test_the_size_counts_with_all_that_is_added() -> None:
 
 
 # On the way to a backend
-
-
-@pytest.fixture
-def poller() -> str:
-    """What is told apart here is so beside the poller, in Python and at the upstream thread."""
-    return "epoll"
 
 
 async def raw(client: HubClient, arguments: str, target: str = "Watch", id: str = "1") -> None:

@@ -20,6 +20,7 @@ from fanwire.relay.stats import UpstreamStats
 from support.certificates import authority, signed_by
 from support.clients import connected
 from support.hub_client import hub_client
+from support.loops import epoll_alone, without_uvloop
 from support.plain_backend import PlainBackend
 from support.raw import free_port
 from support.relaying import PATH, PATIENT, SHARE, config, relayed, watch
@@ -28,19 +29,9 @@ from support.waiting import until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 pytestmark = pytest.mark.anyio
+poller = epoll_alone
+anyio_backend = without_uvloop
 FEED = "/feed"
-
-
-@pytest.fixture(params=[("asyncio", {"use_uvloop": False}), ("trio", {})], ids=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """What waits, waits on uvloop as on asyncio."""
-    return request.param
-
-
-@pytest.fixture
-def poller() -> str:
-    """Nothing here depends on it."""
-    return "epoll"
 
 
 @pytest.fixture(autouse=True)
