@@ -100,21 +100,20 @@ class ResponseHeaders:
         Raises:
             TypeError, ValueError: no answer can have such a name or value, or the name is one that HTTP itself needs.
         """
+        self._keep(self._pairs, name, value)
+
+    def __setitem__(self, name: str, value: str) -> None:
+        self._keep([pair for pair in self._pairs if pair[0].lower() != str(name).lower()], name, value)
+
+    def _keep(self, others: list[tuple[str, str]], name: str, value: str) -> None:
+        """These and one more. Where that raises, nothing has changed."""
         for what, text in (("name", name), ("value", value)):
             if not isinstance(text, str):
                 raise TypeError(f"a response header's {what} must be a str, not {type(text).__name__}")
             if not text.isascii():
                 raise ValueError(f"a response header's {what} must be of visible ASCII")  # unseen: it may be a cookie
         check_header(name, value)
-        self._keep([*self._pairs, (name, value)])
-
-    def __setitem__(self, name: str, value: str) -> None:
-        others = ResponseHeaders()
-        others._pairs = [pair for pair in self._pairs if pair[0].lower() != str(name).lower()]
-        others.add(name, value)
-        self._pairs = others._pairs
-
-    def _keep(self, pairs: list[tuple[str, str]]) -> None:
+        pairs = [*others, (name, value)]
         written = sum(len(name) + len(value) + len(": \r\n") for name, value in pairs)
         if written > RESPONSE_HEADERS_BYTES_MAX:
             bound = f"{RESPONSE_HEADERS_BYTES_MAX:,} bytes"

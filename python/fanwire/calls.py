@@ -11,10 +11,12 @@ from typing import Any, NoReturn
 from fanwire._engine import Position, matches
 from fanwire.channel import STARTS
 from fanwire.errors import FanwireError, InvalidChannel
-from fanwire.options import CLOSE_CODES, may_be_sent
-from fanwire.values import told
+from fanwire.options import CLOSE_CODES, CloseCode
+from fanwire.values import TRUTH, Choice, checked, told
 
 EVENT = "the name of an event, a str without line breaks"
+START = Choice((*STARTS, None))
+CODE = CloseCode(f"must be a close code, {CLOSE_CODES} (RFC 6455 §7.4)")
 ITEMS = "a list or another iterable of what is to be published"
 
 
@@ -69,8 +71,7 @@ def check_ttl(ttl: object) -> None:
 
 def check_keyframe(keyframe: object) -> None:
     """Raises TypeError for what is no bool."""
-    if not isinstance(keyframe, bool):
-        wrong("keyframe", "True or False", keyframe)
+    checked("keyframe", keyframe, TRUTH)
 
 
 def check_since(since: object) -> None:
@@ -81,18 +82,12 @@ def check_since(since: object) -> None:
 
 def check_start(start: object) -> None:
     """Raises TypeError, ValueError for what is no place where a subscriber may begin."""
-    must = f"{', '.join(map(repr, STARTS))} or None"
-    if start is not None and start not in STARTS:
-        wrong("start", must, start, ValueError if isinstance(start, str) else TypeError)
+    checked("start", start, START)
 
 
 def check_code(code: object) -> None:
     """Raises TypeError, ValueError for what is no close code that may be sent."""
-    must = f"a close code, {CLOSE_CODES} (RFC 6455 §7.4)"
-    if not isinstance(code, int) or isinstance(code, bool):
-        wrong("code", must, code)
-    if not may_be_sent(code):
-        wrong("code", must, code, ValueError)
+    checked("code", code, CODE)
 
 
 def check_reason(reason: object) -> None:

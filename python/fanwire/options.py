@@ -4,6 +4,7 @@ import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any, TypedDict
@@ -281,13 +282,18 @@ def _read_function(value: Any) -> Callable[[Any], Any]:
     return function
 
 
-def _read_close_code(value: Any) -> int:
-    must = f"must be {CLOSE_CODES}"
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise WrongType(must)
-    if not may_be_sent(value):
-        raise Mistake(must)
-    return value
+@dataclass(frozen=True, slots=True)
+class CloseCode:
+    """A close code that a server may send; `must` says so where a value is none."""
+
+    must: str = f"must be {CLOSE_CODES}"
+
+    def __call__(self, value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise WrongType(self.must)
+        if not may_be_sent(value):
+            raise Mistake(self.must)
+        return value
 
 
 def _read_congestion_control(value: Any) -> str:
@@ -323,7 +329,7 @@ RULES: dict[str, Rule] = {
     "duration": Choice(("dotnet", "iso8601", None)),
     "drain_timeout": Seconds(0, inf),
     "drain_spread": DRAIN_SPREAD,
-    "drain_code": _read_close_code,
+    "drain_code": CloseCode(),
     "openings_max": Whole(),
     "head_bytes_max": Whole(256, 1 << 20, is_bytes=True),
     "message_bytes_max": Whole(1, 1 << 30, is_bytes=True),

@@ -4,9 +4,10 @@ A name is used when a client calls it, or a message of that target comes where t
 that are not are told of, with the nearest of the names that were seen instead. ✗ connections ✗ what becomes of a call.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from enum import Enum
+from itertools import islice
 from logging import INFO, WARNING
 from time import monotonic
 
@@ -80,6 +81,12 @@ class Names:
         if self._unused:
             self._use(Way.POINTER, pointer)
 
+    def pointed_elsewhere(self, members: Iterable[str]) -> None:
+        """Nothing in a client's message is shared: it has these members."""
+        if self._unused:
+            for name in islice(members, NAMES_MAX):
+                self._use(Way.POINTER, f"/{name}")
+
     def connected_with(self, query: str) -> None:
         """A client has connected with this query."""
         if self._unused:
@@ -91,10 +98,11 @@ class Names:
         self._use(Way.LANE, target)
         if target in self._dropped:
             self._lost.add(target)
-        else:
-            _keep(self._on_lanes, target)
-            if target[:LENGTH_MAX] in self._to_all:
-                self._tell_both(target[:LENGTH_MAX])
+            return
+        shown = target[:LENGTH_MAX]
+        _keep(self._on_lanes, shown)
+        if shown in self._to_all:
+            self._tell_both(shown)
 
     def came_to_all(self, target: str) -> None:
         """The first message of a target of ``everyone.targets`` has come over the broadcast lane."""
@@ -107,14 +115,15 @@ class Names:
     def unnamed(self, target: str) -> None:
         """A target has come over the broadcast lane that is in neither list, and was dropped."""
         self._use(Way.ALL, target)
-        is_new = _keep(self._to_all, target)
-        if target[:LENGTH_MAX] in self._on_lanes:
-            self._tell_both(target[:LENGTH_MAX])
+        shown = target[:LENGTH_MAX]
+        is_new = _keep(self._to_all, shown)
+        if shown in self._on_lanes:
+            self._tell_both(shown)
         elif is_new:
             relay_log.warning(
                 "target %r came over the broadcast lane of %s and is dropped there: add it to everyone.targets if the "
                 "backend sends it to all, to everyone.welcome if it greets each connection with it",
-                target[:LENGTH_MAX],
+                shown,
                 self._path,
             )
 
@@ -199,7 +208,7 @@ def _key(way: Way, name: str) -> str:
 
 def _keep(names: set[str], name: str) -> bool:
     """Remember a name; whether it is a new one, and there was room."""
-    if name[:LENGTH_MAX] in names or len(names) >= SEEN_MAX:
+    if name in names or len(names) >= SEEN_MAX:
         return False
-    names.add(name[:LENGTH_MAX])
+    names.add(name)
     return True

@@ -6,7 +6,6 @@ clients send.
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -19,7 +18,7 @@ from fanwire.logs import relay_log
 from fanwire.relay.admission import ASKING_PART
 from fanwire.relay.config import MessageShare, QueryShare, RelayConfig
 from fanwire.relay.lane import has_room
-from fanwire.relay.names import NAMES_MAX, Names
+from fanwire.relay.names import Names
 from fanwire.relay.plain_admission import SWITCHING, Answer, PlainAdmission, Visitor, visitor_of
 from fanwire.relay.plain_client import PlainClient, Wish
 from fanwire.relay.plain_lane import PlainLane, PlainTerms
@@ -164,8 +163,7 @@ class PlainRelay:
                     self.names.pointed_to(pointer or "")
                     key = "message", index, canonical("json", msgspec.json.encode(value)), subprotocol
                     return Wish(is_subscribing, key, form, value)
-        for name in islice(document, NAMES_MAX) if isinstance(document, dict) else ("",):
-            self.names.pointed_to(f"/{name}")
+        self.names.pointed_elsewhere(document if isinstance(document, dict) else ("",))
         return None
 
     def open_lane(self, wish: Wish) -> PlainLane:
