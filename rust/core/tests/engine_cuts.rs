@@ -5,7 +5,6 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -15,8 +14,8 @@ use fanwire_core::protocol::signalr::{HubMessage, Outcome};
 use fanwire_core::protocol::{Encoded, Payload};
 use fanwire_core::{Audience, Engine, HubSettings, Settings};
 use serde_json::{Value, json};
-use socket2::{Domain, SockRef, Socket, Type};
-use support::{Chances, Client, PATIENCE, dial, eventually, on_each_poller, start};
+use socket2::SockRef;
+use support::{Chances, Client, PATIENCE, dial, dial_small, eventually, on_each_poller, start};
 use tungstenite::{Error, Message};
 
 const HUB: &str = "/signalr";
@@ -119,7 +118,7 @@ impl<'a> Stateful<'a> {
 
     /// Loses its socket, in one of several ways, and comes back on a new one: both ends say from where on they send again.
     fn come_back(&mut self, chances: &mut Chances) {
-        let stream = small(self.address);
+        let stream = dial_small(self.address, 4 << 10);
         let socket = self.socket.take().expect("it has one");
         match chances.below(3) {
             0 => {
@@ -158,20 +157,9 @@ fn negotiate(address: &str) -> String {
     reply["connectionToken"].as_str().expect("a token").to_owned()
 }
 
-/// A socket that takes little while it is not read.
-fn small(address: &str) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.set_recv_buffer_size(4 << 10).expect("a TCP socket");
-    let target: SocketAddr = address.parse().expect("as bound");
-    socket.connect(&target.into()).expect("the engine listens");
-    let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
-    stream
-}
-
 fn upgrade(address: &str, token: &str) -> Client {
     let url = format!("ws://{address}{HUB}?id={token}");
-    tungstenite::client(url, small(address)).expect("the upgrade is accepted").0
+    tungstenite::client(url, dial_small(address, 4 << 10)).expect("the upgrade is accepted").0
 }
 
 fn send(socket: &mut Client, message: &Value) {

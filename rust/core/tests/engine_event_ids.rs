@@ -3,15 +3,15 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use fanwire_core::channel::{Origin, Publication, Start};
-use fanwire_core::messages::Event;
 use fanwire_core::protocol::Payload;
 use fanwire_core::{ChannelRule, ChannelSettings, Engine, Settings};
-use socket2::{Domain, Socket, Type};
-use support::{Chances, await_turn, eventually, on_each_poller, promising, publish, publish_deferred, start};
+use support::{
+    Chances, await_turn, dial_small, eventually, on_each_poller, promising, publish, publish_deferred, start, told_of,
+};
 
 fn keeping() -> ChannelSettings {
     let (history_bytes, backlog_bytes, backlog_frames) = (1 << 30, 1 << 30, 100_000);
@@ -43,12 +43,7 @@ struct Follower {
 impl Follower {
     /// Comes (back); for it the kernel keeps little, so that frames are cut.
     fn come(address: &str, query: &str, last_id: &str) -> Self {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        socket.set_recv_buffer_size(32 << 10).expect("a TCP socket");
-        let target: SocketAddr = address.parse().expect("as bound");
-        socket.connect(&target.into()).expect("the engine listens");
-        let mut stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket takes a timeout");
+        let mut stream = dial_small(address, 32 << 10);
         let header = if last_id.is_empty() { String::new() } else { format!("Last-Event-ID: {last_id}\r\n") };
         let request = format!("GET /events?{query} HTTP/1.1\r\nHost: x\r\n{header}\r\n");
         stream.write_all(request.as_bytes()).expect("it is open");
@@ -163,13 +158,7 @@ fn ids_follow_what_is_subscribed_later() {
         let settings = Settings { tells_connected: true, channels: promising("*", keeping()), ..settings };
         let (engine, address) = start(settings);
         let mut follower = Follower::come(&address, "channel=a", "");
-        let mut id = None;
-        eventually("it is told", || {
-            let found = |event: &Event| if let Event::Connected(id, _) = event { Some(*id) } else { None };
-            id = id.or(engine.take_events(10).iter().find_map(found));
-            id.is_some()
-        });
-        let id = id.expect("it was told");
+        let id = told_of(&engine);
         let mut count_after = |text: &str| {
             publish(&engine, "a", text);
             assert_eq!(follower.next().data, text);
@@ -202,13 +191,7 @@ fn a_stream_of_too_many_channels_goes_the_way_of_all_others() {
         let own = publish(&engine, "c0", "1");
         assert_eq!(follower.next().data, "1");
         assert!(follower.last_id.starts_with(&own.to_string()) && follower.last_id.len() > 2_000);
-        let mut id = None;
-        eventually("it is told", || {
-            let found = |event: &Event| if let Event::Connected(id, _) = event { Some(*id) } else { None };
-            id = id.or(engine.take_events(10).iter().find_map(found));
-            id.is_some()
-        });
-        engine.subscribe(id.expect("it was told"), "more", Origin::default()).expect("it is there");
+        engine.subscribe(told_of(&engine), "more", Origin::default()).expect("it is there");
         eventually("a subscriber", || engine.occupancy("more") == 1);
         for channel in ["c0", "c149", "more"] {
             let own = publish(&engine, channel, channel);

@@ -7,7 +7,7 @@ use fanwire_core::channel::KeptBounds;
 use fanwire_core::messages::{ConnectionId, Event};
 use fanwire_core::protocol::signalr::HubProtocol;
 use fanwire_core::{Audience, Engine, HubSettings, Settings};
-use support::{eventually, on_each_poller, start};
+use support::{eventually, on_each_poller, start, told_of};
 use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Message, WebSocket};
 
@@ -27,16 +27,8 @@ fn client(engine: &Engine, address: &str, protocol: &str) -> (Client, Connection
     let handshake = format!("{{\"protocol\":\"{protocol}\",\"version\":1}}\u{1e}");
     client.send(Message::text(handshake)).expect("sent");
     assert_eq!(client.read().expect("an answer").into_data(), &b"{}\x1e"[..]);
-    let mut id = None;
-    eventually("it is told of", || {
-        for event in engine.take_events(16) {
-            if let Event::Connected(connected, _) = event {
-                id = Some(connected);
-            }
-        }
-        id.is_some()
-    });
-    (client, id.expect("told of"))
+    let id = told_of(engine);
+    (client, id)
 }
 
 fn append(engine: &Engine, records: &[&[u8]], snapshots: &[usize]) {

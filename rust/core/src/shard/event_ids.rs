@@ -50,7 +50,7 @@ impl EventIds {
     }
 
     /// Appends what ends an event instead of its empty line.
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Vec<u8>) {
         let mut id = String::with_capacity(self.positions.len() * 32);
         for position in &self.positions {
             if !id.is_empty() {
@@ -137,6 +137,11 @@ pub(super) struct Taken {
     rest: Vec<u8>,
     /// The last one ends inside its frame, so that its ending is still to come.
     pub(super) is_cut: bool,
+}
+
+impl Taken {
+    /// What comes next is the rest of an event that was cut before it had an ending.
+    pub(super) const CUT: Self = Self { frame_bytes: 0, positions: Vec::new(), rest: Vec::new(), is_cut: true };
 }
 
 impl Labelled<'_> {

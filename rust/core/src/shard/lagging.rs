@@ -375,7 +375,7 @@ impl Shard {
 }
 
 /// Where an event stream is now in its channels. What belongs behind a frame that was cut goes out next.
-fn note_labelled(connection: &mut Connection, taken: Taken) {
+pub(super) fn note_labelled(connection: &mut Connection, taken: Taken) {
     let Some(ids) = connection.event_ids.as_deref_mut() else { return };
     let cut = connection.cut.as_deref_mut().filter(|_| taken.is_cut);
     let rest = ids.note(taken, cut.as_deref().map(Cut::waiting));

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::Shard;
-use super::event_ids::POSITIONS_MAX;
+use super::event_ids::{POSITIONS_MAX, Taken};
 use super::feed::FEW;
+use super::lagging::note_labelled;
 use crate::channel::{Channel, Mode, Origin, Registry, Seek, Watched};
 use crate::error::EngineError;
 use crate::messages::{Command, ConnectionId, Event, Grant, Wanted};
@@ -237,11 +238,8 @@ impl Shard {
         for seat in seats.iter().filter(|seat| !awaits_state(seat.seek.mode)) {
             ids.set(seat.seek.position);
         }
-        if let Some(cut) = connection.cut.as_deref_mut().filter(|_| is_new) {
-            cut.drop_last();
-            let mut ending = Vec::new();
-            ids.write(&mut ending);
-            connection.outbox.put_first(&ending);
+        if is_new {
+            note_labelled(connection, Taken::CUT);
         }
     }
 

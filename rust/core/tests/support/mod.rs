@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use fanwire_core::channel::{Pattern, Publication};
-use fanwire_core::messages::ConnectionId;
+use fanwire_core::messages::{ConnectionId, Event};
 use fanwire_core::protocol::Payload;
 use fanwire_core::{ChannelRule, ChannelSettings, Engine, PollerKind, Position, Settings};
 use socket2::{Domain, Socket, Type};
@@ -100,15 +100,32 @@ pub(crate) fn await_turn(engine: &Engine) {
     assert!(names.is_empty());
 }
 
-/// An open WebSocket for which the kernel keeps little: who does not read it, lags soon.
-pub(crate) fn connect_small(address: &str, query: &str) -> Client {
+/// A socket for which the kernel keeps about so many bytes while it is not read.
+pub(crate) fn dial_small(address: &str, bytes: usize) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.set_recv_buffer_size(4 << 10).expect("a TCP socket");
+    socket.set_recv_buffer_size(bytes).expect("a TCP socket");
     let target: SocketAddr = address.parse().expect("as bound");
     socket.connect(&target.into()).expect("the engine listens");
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
+    stream
+}
+
+/// An open WebSocket for which the kernel keeps little: who does not read it, lags soon.
+pub(crate) fn connect_small(address: &str, query: &str) -> Client {
+    let stream = dial_small(address, 4 << 10);
     tungstenite::client(format!("ws://{address}/ws?{query}"), stream).expect("the upgrade is accepted").0
+}
+
+/// As whom the next client is told of that connects, where the engine tells it.
+pub(crate) fn told_of(engine: &Engine) -> ConnectionId {
+    let mut told = None;
+    eventually("it is told of", || {
+        let found = |event: &Event| if let Event::Connected(id, _) = event { Some(*id) } else { None };
+        told = engine.take_events(16).iter().find_map(found);
+        told.is_some()
+    });
+    told.expect("awaited above")
 }
 
 /// A text of which a socket takes only a part: who does not read it lags until it does.
