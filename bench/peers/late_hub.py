@@ -38,9 +38,9 @@ class CountedEngine:
         """The engine's."""
         return getattr(self._engine, name)
 
-    def take_events(self) -> list[Any]:
+    def take_events(self, most: int) -> list[Any]:
         """What came."""
-        events: list[Any] = self._engine.take_events()
+        events: list[Any] = self._engine.take_events(most)
         self._counts.update(type(event).__name__ for event in events)
         return events
 
@@ -102,8 +102,17 @@ async def obey(hub: fanwire.Hub, port: int, openings: list[int], events: Counter
             reporter.say({"stats": found | {"openings": openings[0], "events": dict(events)}})
 
 
+async def serve(hub: fanwire.Hub, port: int, openings: list[int], events: Counter[str]) -> None:
+    """Serve until told to end, as the lines say; a line tells of the counts of openings and events."""
+    async with hub.serve(f"127.0.0.1:{port}", ping_interval=SILENCE_S, drain_timeout=DRAIN_S):
+        obeying = asyncio.create_task(obey(hub, port, openings, events))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, obeying.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await obeying
+
+
 async def main(port: int, rule: dict[str, Any], *, is_counting: bool) -> None:
-    """Serve until told to end."""
+    """Make the hub and serve."""
     openings = [0]
     events = count_events() if is_counting else Counter[str]()
     hub = fanwire.Hub(channels={CHANNEL: fanwire.Channel(**rule)})
@@ -113,11 +122,7 @@ async def main(port: int, rule: dict[str, Any], *, is_counting: bool) -> None:
         def authenticate(request: fanwire.Request) -> None:
             openings[0] += 1
 
-    async with hub.serve(f"127.0.0.1:{port}", ping_interval=SILENCE_S, drain_timeout=DRAIN_S):
-        obeying = asyncio.create_task(obey(hub, port, openings, events))
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, obeying.cancel)
-        with contextlib.suppress(asyncio.CancelledError):
-            await obeying
+    await serve(hub, port, openings, events)
 
 
 if __name__ == "__main__":
