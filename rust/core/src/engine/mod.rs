@@ -26,7 +26,7 @@ use crate::position::Position;
 use crate::protocol::{Payload, sse};
 use crate::settings::{PollerKind, Settings};
 use crate::shard::clock::Clock;
-use crate::shard::{Common, Shard, ShardHandle, bind};
+use crate::shard::{Common, Poller, Shard, ShardHandle, bind};
 use crate::stats::Stats;
 use crate::tokens::Tokens;
 use crate::ws::CloseCode;
@@ -148,7 +148,7 @@ impl Engine {
         let (common, handle) = (Arc::clone(&self.common), Arc::clone(&self.shards[index]));
         let of_thread = Arc::clone(&handle);
         let failed = started.clone();
-        let body = move || match Shard::new(index, Arc::clone(&common), handle) {
+        let body = move || match Shard::<Poller>::new(index, Arc::clone(&common), handle) {
             Ok(shard) => {
                 let _ = started.send(Ok(shard.poller_kind())); // `start` waits for it
                 if let Err(text) = run_to_end(|| shard.run()) {

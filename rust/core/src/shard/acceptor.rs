@@ -3,9 +3,9 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::connection::Connection;
+use super::io::Interest;
 use super::listening::Listener;
-use super::poller::Interest;
-use super::{Shard, socket};
+use super::{Io, Shard};
 use crate::messages::Event;
 
 /// Connections taken in one turn from one listener; the rest is taken in the next.
@@ -16,14 +16,14 @@ pub(super) fn token_of(index: usize) -> u64 {
     super::LISTENER_TOKENS | index as u64
 }
 
-impl Shard {
+impl<I: Io> Shard<I> {
     pub(super) fn add_listener(&mut self, listener: Listener) {
         if self.is_accept_paused {
             self.listeners.push(listener); // watched with the others when accepting goes on
             return;
         }
         let token = token_of(self.listeners.len());
-        match self.poller.epoll.add(listener.fd(), token, Interest::Level) {
+        match self.io.watch(listener.fd(), token, Interest::Level) {
             Ok(()) => self.listeners.push(listener),
             Err(error) => self.record(40, format!("shard {}: cannot watch a listener: {error}", self.index)),
         }
@@ -34,7 +34,7 @@ impl Shard {
         let Some(listener) = self.listeners.get(index) else { return };
         let fd = listener.fd();
         for _ in 0..ACCEPTS_MAX {
-            match socket::accept(fd) {
+            match self.io.accept(fd) {
                 Ok(taken) => {
                     self.welcome(taken);
                 }
@@ -54,7 +54,7 @@ impl Shard {
     pub(super) fn welcome(&mut self, fd: OwnedFd) -> Option<u32> {
         let (raw, timeout) = (fd.as_raw_fd(), self.settings.handshake_timeout);
         let slot = self.slab.insert(|generation, _| Connection::new(Some(fd), generation))?;
-        if let Err(error) = self.poller.epoll.add(raw, self.token_of(slot), Interest::Connection) {
+        if let Err(error) = self.io.watch(raw, self.token_of(slot), Interest::Connection) {
             self.record(40, format!("shard {}: cannot watch a connection: {error}", self.index));
             self.slab.bury(slot);
             return None;
@@ -67,7 +67,7 @@ impl Shard {
 
     fn pause_accepting(&mut self, error: &io::Error) {
         for listener in &self.listeners {
-            self.poller.epoll.remove(listener.fd());
+            self.io.unwatch(listener.fd());
         }
         if !self.is_accept_starved {
             let open = self.slab.count();
@@ -90,7 +90,7 @@ impl Shard {
         self.is_accept_paused = false;
         for index in 0..self.listeners.len() {
             let fd = self.listeners[index].fd();
-            if let Err(error) = self.poller.epoll.add(fd, token_of(index), Interest::Level) {
+            if let Err(error) = self.io.watch(fd, token_of(index), Interest::Level) {
                 self.record(40, format!("shard {}: cannot watch a listener: {error}", self.index));
             }
         }

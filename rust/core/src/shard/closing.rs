@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::connection::{Ending, Phase};
 use super::timers::ticks;
-use super::{Shard, socket};
+use super::{Io, Shard};
 use crate::messages::{ClosedBy, ConnectionId, Event};
 use crate::ws::{CloseCode, write_close};
 
-impl Shard {
+impl<I: Io> Shard<I> {
     /// Starts the close handshake (RFC 6455 §7.1.2) from this side; an event stream just ends.
     pub(super) fn close(&mut self, slot: u32, code: CloseCode, reason: &str) {
         if self.slab.at(slot).link.is_some() {
@@ -178,7 +178,7 @@ impl Shard {
         }
         self.one_by_one -= usize::from(connection.event_ids.is_some());
         if connection.is_registered {
-            self.poller.unregister(slot);
+            self.io.unregister(slot);
         }
         if let Some(fd) = &connection.fd {
             self.end_socket(fd);
@@ -197,10 +197,10 @@ impl Shard {
     }
 
     /// Ends a socket that is about to be dropped.
-    pub(super) fn end_socket(&self, fd: &OwnedFd) {
+    pub(super) fn end_socket(&mut self, fd: &OwnedFd) {
         let raw = fd.as_raw_fd();
-        socket::shut_down(raw); // not only a close: a forked child may hold the descriptor, too
-        self.poller.epoll.remove(raw);
+        self.io.shut_down(raw); // not only a close: a forked child may hold the descriptor, too
+        self.io.unwatch(raw);
         self.stats.connections.sub(1);
     }
 
@@ -208,7 +208,7 @@ impl Shard {
     pub(super) fn drain(&mut self, code: CloseCode, reason: Box<str>, spread: Duration) {
         self.is_draining = true;
         for listener in self.listeners.drain(..) {
-            self.poller.epoll.remove(listener.fd());
+            self.io.unwatch(listener.fd());
         }
         let in_use = self.slab.in_use();
         let (tick, spread, count) = (self.timers.tick(), u64::from(ticks(spread)), in_use.len() as u64);

@@ -1,10 +1,10 @@
 //! What other threads ask of the shard, one after another.
-use super::Shard;
 use super::connection::Phase;
+use super::{Io, Shard};
 use crate::messages::{Command, Event};
 use crate::ws::CloseCode;
 
-impl Shard {
+impl<I: Io> Shard<I> {
     pub(super) fn obey(&mut self, command: Command) {
         match command {
             Command::Listen(listener) => self.add_listener(listener),
@@ -46,7 +46,7 @@ impl Shard {
                 let _ = reply.send(names); // the asker may have given up
             }
             Command::StartLive(channel, why) => self.start_live(&channel, &why),
-            Command::Track(_) => {} // begun before the fan-out, see `Shard::run`
+            Command::Track(_) => {} // begun before the fan-out, see `Shard::turn`
             Command::Untrack(token) => self.untrack(token),
             Command::Drain(code, reason, spread) => self.drain(CloseCode(code), reason, spread),
             Command::Stop => self.is_stopping = true,

@@ -1,10 +1,10 @@
 //! What happens when a connection's time is up: pings, comments of event streams, late openings, ends.
-use super::Shard;
 use super::connection::Phase;
+use super::{Io, Shard};
 use crate::protocol::sse;
 use crate::ws::{CloseCode, Opcode, write_header};
 
-impl Shard {
+impl<I: Io> Shard<I> {
     /// A deadline has come.
     pub(super) fn expire(&mut self, slot: u32) {
         let Some(connection) = self.slab.get_mut(slot) else { return };

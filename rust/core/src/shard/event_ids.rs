@@ -6,7 +6,7 @@
 //! last counts (§9.2.6). So an event that came whole says what came, and one that was cut off never was.
 use std::fmt::Write;
 
-use super::socket::VECTORS_MAX;
+use super::io::VECTORS_MAX;
 use crate::channel::Channel;
 use crate::position::Position;
 use crate::protocol::sse;

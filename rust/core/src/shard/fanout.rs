@@ -1,8 +1,7 @@
 //! The fast path: one slice of the log to everyone at its tail; several dirty channels joined in one write a connection.
-use super::Shard;
-use super::poller::{Member, Short, Write};
+use super::io::{Member, Short, VECTORS_MAX, Write};
 use super::sampling::Marks;
-use super::socket::VECTORS_MAX;
+use super::{Io, Shard};
 use crate::channel::{Mode, Run, Slice};
 use crate::messages::ConnectionId;
 
@@ -61,7 +60,7 @@ impl Joiner {
     }
 }
 
-impl Shard {
+impl<I: Io> Shard<I> {
     /// Writes what is new in these feeds to everyone at their tails. A feed that is gone or has nothing new is skipped.
     ///
     /// With `to` no further than that byte, otherwise as far as is due.
@@ -126,11 +125,11 @@ impl Shard {
         let count = target.at_tail.len() as u64;
         let start = target.begin_turn(target.at_tail.len());
         let members = &target.at_tail;
-        let (poller, clock) = (&mut self.poller, self.clock);
+        let (io, clock) = (&mut self.io, self.clock);
         match turn.run.slices.as_slice() {
             [] => {}
-            [slice] => turn.marks.write_from(start, members, (poller, clock), |poller, members| {
-                poller.send_all(members, slice.bytes(), &mut shorts);
+            [slice] => turn.marks.write_from(start, members, (io, clock), |io, members| {
+                io.send_all(members, slice.bytes(), &mut shorts);
             }),
             slices => {
                 let vectors: Vec<&[u8]> = slices.iter().map(Slice::bytes).collect();
@@ -139,9 +138,9 @@ impl Shard {
                     let Member { fd, slot, .. } = *member;
                     Write { fd, slot, vectors_start: 0, vectors_count, bytes }
                 };
-                turn.marks.write_from(start, members, (poller, clock), |poller, members| {
+                turn.marks.write_from(start, members, (io, clock), |io, members| {
                     let writes: Vec<Write> = members.iter().map(write).collect();
-                    poller.write_batch(&writes, &vectors, &mut shorts);
+                    io.write_batch(&writes, &vectors, &mut shorts);
                 });
             }
         }
@@ -199,7 +198,7 @@ impl Shard {
         // In each turn another one is the first.
         let start = turns.first().map_or(0, |turn| self.feeds.at(turn.feed).begin_turn(writes.len()));
         for part in [&writes[start..], &writes[..start]] {
-            self.poller.write_batch(part, &vectors, &mut shorts);
+            self.io.write_batch(part, &vectors, &mut shorts);
         }
         self.stats.writes.add(writes.len() as u64);
         self.stats.bytes_out.add(writes.iter().map(|write| write.bytes as u64).sum());

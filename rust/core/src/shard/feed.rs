@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::connection::{Connection, Subscription};
-use super::poller::Member;
+use super::io::Member;
 use super::sampling::Sample;
 use super::slab::Slab;
 use crate::channel::{Channel, Mode, Watch};

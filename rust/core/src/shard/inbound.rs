@@ -1,9 +1,8 @@
 //! What peers send: bytes to messages, messages to events. A peer whose messages wait is not read.
 
-use super::Shard;
 use super::connection::{LINGER_BYTES_MAX, Phase};
 use super::query::no_start;
-use super::socket;
+use super::{Io, Shard};
 use crate::channel::Start;
 use crate::messages::{Event, SLOTS_MAX, Wanted};
 use crate::position::Position;
@@ -23,7 +22,7 @@ const NOBODY_TAKES_IT: &str = concat!(
     r#"{"call":"METHOD","args":[],"id":1} calls a method"#
 );
 
-impl Shard {
+impl<I: Io> Shard<I> {
     /// Reads what the kernel holds for a connection, unless its messages wait or it has no socket any more.
     pub(super) fn read(&mut self, slot: u32) {
         self.read_on(slot, true);
@@ -39,7 +38,7 @@ impl Shard {
                 self.later.push(self.id_of(slot));
                 break;
             }
-            let received = socket::receive(fd, &mut buffer);
+            let received = self.io.receive(fd, &mut buffer);
             if received <= 0 {
                 match -received as i32 {
                     0 => self.end_of_stream(slot),

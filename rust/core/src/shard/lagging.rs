@@ -1,10 +1,10 @@
 //! The slow path: sockets that are full. Each subscription is a cursor; nothing is queued for anybody.
 use std::os::fd::RawFd;
 
-use super::Shard;
 use super::connection::{Connection, Cut, Phase};
 use super::event_ids::{Labelled, Taken};
-use super::socket::{self, VECTORS_MAX};
+use super::io::VECTORS_MAX;
+use super::{Io, Shard};
 use crate::channel::{Mode, Overtaken, Policy, Run, Slice};
 use crate::ws::CloseCode;
 
@@ -31,7 +31,7 @@ struct Piece {
     now_ns: u64,
 }
 
-impl Shard {
+impl<I: Io> Shard<I> {
     /// The socket is full: all subscriptions leave the tail, where they are.
     pub(super) fn block(&mut self, slot: u32) {
         let connection = self.slab.at(slot);
@@ -108,7 +108,7 @@ impl Shard {
         while connection.cut.is_some() || !connection.outbox.is_empty() {
             let cut = connection.cut.as_deref().map_or(&[][..], Cut::waiting);
             let pieces = [cut, connection.outbox.waiting()];
-            let written = socket::send_vectors(fd, &pieces);
+            let written = self.io.send_vectors(fd, &pieces);
             if written < 0 {
                 return broken_or_full(written);
             }
@@ -136,7 +136,7 @@ impl Shard {
             let all: usize = vectors.iter().map(|vector| vector.len()).sum();
             let written = match all {
                 0 => 0, // only expired frames
-                _ => socket::send_vectors(fd, &vectors),
+                _ => self.io.send_vectors(fd, &vectors),
             };
             if written < 0 {
                 return broken_or_full(written);
@@ -306,7 +306,7 @@ impl Shard {
             }
         }
         if matches!(self.slab.at(slot).phase, Phase::Ending) {
-            socket::shut_down_writing(fd);
+            self.io.shut_down_writing(fd);
         }
     }
 

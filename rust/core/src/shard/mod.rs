@@ -1,9 +1,10 @@
-//! One thread, one poller, its own connections: the loop and nothing else.
+//! One thread, its own connections, and the kernel as a parameter: the loop and nothing else.
 //!
-//! A turn: wait, take what other threads left in the mailbox, fan out what moved, do commands, serve ready sockets,
-//! look at the deadlines. The rooms: `shared` (with other threads), `commands`, `poller` (kernel), `listening`, `acceptor`, `opening`
-//! (HTTP), `query`, `refusal`, `inbound` (messages), `subscribing`, `hub` (SignalR), `fanout` (fast path), `lagging` (slow path), `sampling` and
-//! `tracking` (how long it took), `presence` (who comes and goes), `deadlines`, `closing`, `sweeping` (idle channels), `feed`, `slab`, `connection`, `outbox`, `timers`, `clock`, `socket`.
+//! A turn: take what other threads left in the mailbox, fan out what moved, do commands, serve ready sockets, look at the
+//! deadlines; then wait. The rooms: `shared` (with other threads), `commands`, `io` (what is asked of the kernel), `poller` (the
+//! kernel), `listening`, `acceptor`, `opening` (HTTP), `query`, `refusal`, `inbound` (messages), `subscribing`, `hub` (SignalR),
+//! `fanout` (fast path), `lagging` (slow path), `sampling` and `tracking` (how long it took), `presence` (who comes and goes),
+//! `deadlines`, `closing`, `sweeping` (idle channels), `feed`, `slab`, `connection`, `outbox`, `timers`, `clock`, `socket`.
 mod acceptor;
 pub(crate) mod clock;
 mod closing;
@@ -15,6 +16,7 @@ mod fanout;
 mod feed;
 mod hub;
 mod inbound;
+mod io;
 mod lagging;
 mod listening;
 mod nearest;
@@ -33,10 +35,10 @@ mod sweeping;
 mod timers;
 mod tracking;
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use io::{Interest, Io, Ready, Short};
 pub use listening::Listener;
 pub(crate) use listening::bind;
 pub(crate) use shared::{Common, ShardHandle};
@@ -48,7 +50,7 @@ use crate::protocol::Format;
 use crate::settings::{PollerKind, Settings};
 use crate::stats::ShardStats;
 use clock::{Clock, TICK};
-use poller::{Interest, Poller, Ready, Short};
+pub(crate) use poller::Poller;
 
 /// Tokens of listeners and of the bell have a slot part that no connection has.
 const LISTENER_TOKENS: u64 = 1 << 63;
@@ -59,20 +61,27 @@ const BUFFER_BYTES: usize = 64 << 10;
 const SERVING_NS: u64 = 250_000;
 
 /// The shard's own side. Made and used on its thread.
-pub(crate) struct Shard {
+pub(crate) struct Shard<I> {
     index: usize,
     settings: Settings,
     clock: Clock,
     common: Arc<Common>,
     handle: Arc<ShardHandle>,
     stats: Arc<ShardStats>,
-    poller: Poller,
+    io: I,
     listeners: Vec<Listener>,
     slab: slab::Slab,
     feeds: feed::Feeds,
     timers: timers::Timers,
     /// Where receives go; taken out while it is in use.
     buffer: Vec<u8>,
+    /// Who is ready.
+    ready: Vec<Ready>,
+    /// How many of them had their turn.
+    served: usize,
+    /// What the mailbox gave; both are empty between two turns.
+    commands: Vec<Command>,
+    moved: Vec<Arc<Watch>>,
     shorts: Vec<Short>,
     joiner: fanout::Joiner,
     /// When the turn has served peers for long enough.
@@ -105,17 +114,30 @@ pub(crate) struct Shard {
     has_told_of_subprotocols: bool,
 }
 
-impl Shard {
-    /// Makes the shard on its own thread.
+impl Shard<Poller> {
+    /// Makes the shard on its own thread, with the poller that the settings say.
     ///
     /// # Errors
     /// The system's, when poller or descriptors can't be had.
-    pub(crate) fn new(index: usize, common: Arc<Common>, handle: Arc<ShardHandle>) -> io::Result<Self> {
+    pub(crate) fn new(index: usize, common: Arc<Common>, handle: Arc<ShardHandle>) -> std::io::Result<Self> {
         if common.settings.pins_shards {
             socket::pin_thread(index);
         }
-        let poller = Poller::new(common.settings.poller)?;
-        poller.epoll.add(handle.bell.fd(), BELL_TOKEN, Interest::Level)?;
+        Self::over(Poller::new(common.settings.poller)?, index, common, handle)
+    }
+
+    pub(crate) fn poller_kind(&self) -> PollerKind {
+        self.io.kind()
+    }
+}
+
+impl<I: Io> Shard<I> {
+    /// Makes a shard over the kernel, or what stands for it.
+    ///
+    /// # Errors
+    /// The system's, when its bell cannot be watched.
+    fn over(mut io: I, index: usize, common: Arc<Common>, handle: Arc<ShardHandle>) -> std::io::Result<Self> {
+        io.watch(handle.bell.fd(), BELL_TOKEN, Interest::Level)?;
         Ok(Self {
             index,
             settings: common.settings.clone(),
@@ -123,12 +145,16 @@ impl Shard {
             common,
             stats: Arc::clone(&handle.stats),
             handle,
-            poller,
+            io,
             listeners: Vec::new(),
             slab: slab::Slab::default(),
             feeds: feed::Feeds::default(),
             timers: timers::Timers::default(),
             buffer: vec![0; BUFFER_BYTES],
+            ready: Vec::new(),
+            served: 0,
+            commands: Vec::new(),
+            moved: Vec::new(),
             shorts: Vec::new(),
             joiner: fanout::Joiner::default(),
             serves_until_ns: 0,
@@ -150,63 +176,76 @@ impl Shard {
         })
     }
 
-    pub(crate) fn poller_kind(&self) -> PollerKind {
-        self.poller.kind()
-    }
-
     /// The loop, until `Stop`.
     pub(crate) fn run(mut self) {
-        let (mut commands, mut moved) = (Vec::new(), Vec::new());
-        let (mut ready, mut served) = (Vec::new(), 0); // who is ready, and how many of them had their turn
-        let mut expired = Vec::new();
         while !self.is_stopping {
-            let has_more = !self.later.is_empty() || !self.again.is_empty() || self.sweep.has_more();
-            if served == ready.len() {
-                ready.clear();
-                served = 0;
-                let may_sleep = self.handle.mailbox.park() && !has_more;
-                self.poller.epoll.wait(&mut ready, if may_sleep { self.sleep_ms() } else { 0 });
+            self.wait();
+            self.turn();
+        }
+    }
+
+    /// Until there is something to do, unless something is left of the last turn.
+    fn wait(&mut self) {
+        if self.served < self.ready.len() {
+            return;
+        }
+        self.ready.clear();
+        self.served = 0;
+        let has_more = !self.later.is_empty() || !self.again.is_empty() || self.sweep.has_more();
+        let may_sleep = self.handle.mailbox.park() && !has_more;
+        let timeout_ms = if may_sleep { self.sleep_ms() } else { 0 };
+        self.io.wait(&mut self.ready, timeout_ms);
+    }
+
+    /// Does what there is to do.
+    fn turn(&mut self) {
+        self.timers.begin_turn(self.clock.now_ns());
+        let (mut commands, mut moved) = (std::mem::take(&mut self.commands), std::mem::take(&mut self.moved));
+        // What is told to one client and then published to all comes in this order, and the other way round, unless
+        // something else moves at the same time: then what moved is first.
+        let ahead = self.handle.mailbox.take(&mut commands, &mut moved);
+        self.begin_serving();
+        self.obey_early(commands.drain(..ahead));
+        // A subscription that is over already must not see what was published behind it.
+        if let Some(last) = commands.iter().rposition(|command| self.ends_what_has_not_begun(command)) {
+            self.obey_early(commands.drain(..=last));
+        }
+        for command in &commands {
+            self.unsubscribe_early(command);
+            self.track_early(command);
+        }
+        self.fan_out_moved(&mut moved);
+        for command in commands.drain(..) {
+            self.obey(command);
+        }
+        (self.commands, self.moved) = (commands, moved);
+        self.begin_serving();
+        while self.served < self.ready.len() && !self.has_served_enough() {
+            self.served += 1;
+            self.serve(self.ready[self.served - 1]);
+        }
+        self.serve_later();
+        self.tick();
+        self.sweep_on();
+        if !self.tracked.is_empty() {
+            self.report_tracked();
+        }
+        let timers = &mut self.timers;
+        self.slab.release(|slot| timers.clear(slot));
+    }
+
+    /// Looks at the deadlines, if a tick has begun since the last time.
+    fn tick(&mut self) {
+        let now_ns = self.clock.now_ns();
+        if self.timers.is_due(now_ns) {
+            for slot in self.timers.advance(now_ns) {
+                self.expire(slot);
             }
-            self.timers.begin_turn(self.clock.now_ns());
-            // What is told to one client and then published to all comes in this order, and the other way round, unless
-            // something else moves at the same time: then what moved is first.
-            let ahead = self.handle.mailbox.take(&mut commands, &mut moved);
-            self.begin_serving();
-            self.obey_early(commands.drain(..ahead));
-            // A subscription that is over already must not see what was published behind it.
-            if let Some(last) = commands.iter().rposition(|command| self.ends_what_has_not_begun(command)) {
-                self.obey_early(commands.drain(..=last));
-            }
-            for command in &commands {
-                self.unsubscribe_early(command);
-                self.track_early(command);
-            }
-            self.fan_out_moved(&mut moved);
-            for command in commands.drain(..) {
-                self.obey(command);
-            }
-            self.begin_serving();
-            while served < ready.len() && !self.has_served_enough() {
-                self.serve(ready[served]);
-                served += 1;
-            }
-            self.serve_later();
-            let now_ns = self.clock.now_ns();
-            if self.timers.is_due(now_ns) {
-                self.timers.advance(now_ns, &mut expired);
-                expired.drain(..).for_each(|slot| self.expire(slot));
-                self.ping_together();
-                self.tell_presence();
-                self.go_on_draining();
-                self.resume_accepting();
-                self.plan_sweep();
-            }
-            self.sweep_on();
-            if !self.tracked.is_empty() {
-                self.report_tracked();
-            }
-            let timers = &mut self.timers;
-            self.slab.release(|slot| timers.clear(slot));
+            self.ping_together();
+            self.tell_presence();
+            self.go_on_draining();
+            self.resume_accepting();
+            self.plan_sweep();
         }
     }
 

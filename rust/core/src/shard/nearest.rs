@@ -1,5 +1,5 @@
 //! What a client that asked for a path that there is not is told: the one that it may have meant.
-use super::Shard;
+use super::{Io, Shard};
 
 /// The engine's own paths.
 const PATHS: [&str; 5] = ["/ws", "/events", "/healthz", "/readyz", "/metrics"];
@@ -10,7 +10,7 @@ const PATH_BYTES_MAX: usize = 64;
 /// Mistakes of spelling that are still taken for one.
 const MISTAKES_MAX: usize = 2;
 
-impl Shard {
+impl<I: Io> Shard<I> {
     /// The refusal of a path that there is not.
     pub(super) fn no_such_path(&self, path: &str) -> String {
         let hubs = self.settings.hubs.paths.iter().map(String::as_str);

@@ -5,12 +5,11 @@ use std::sync::PoisonError;
 
 use smallvec::{SmallVec, smallvec};
 
-use super::Shard;
 use super::connection::{Asked, Phase};
 use super::hub::{UNCACHED, accepts_event_stream};
 use super::query::{MSGPACK, no_msgpack};
 use super::refusal::Refusal;
-use super::socket;
+use super::{Io, Shard};
 use crate::channel::Watched;
 use crate::http::{RequestHead, is_token, parse_head, write_response, write_response_head, write_stream_head};
 use crate::messages::{ClosedBy, Command, Event, Header, Reply, Request};
@@ -51,7 +50,7 @@ pub(super) enum Answered {
     Elsewhere(usize),
 }
 
-impl Shard {
+impl<I: Io> Shard<I> {
     /// Takes bytes of a request head; a whole one is answered or lies with the application afterwards.
     pub(super) fn take_head(&mut self, slot: u32, mut partial: Vec<u8>, bytes: &[u8]) -> usize {
         let had = partial.len();
@@ -425,7 +424,7 @@ impl Shard {
     /// The socket and what came on it go to the shard that has what it asks for.
     fn hand_over(&mut self, slot: u32, shard: usize, bytes: Vec<u8>) {
         if let Some(fd) = self.slab.at(slot).fd.take() {
-            self.poller.epoll.remove(fd.as_raw_fd());
+            self.io.unwatch(fd.as_raw_fd());
             self.stats.connections.sub(1);
             self.common.shards[shard].command(Command::Adopt(fd, bytes));
         }
@@ -445,7 +444,9 @@ impl Shard {
             method: head.method.to_owned(),
             target: head.query.map_or_else(|| head.path.to_owned(), |query| format!("{}?{query}", head.path)),
             headers: head.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec())).collect(),
-            peer: fd.and_then(socket::peer_address).map_or_else(|| "unix:".to_owned(), |address| address.to_string()),
+            peer: fd
+                .and_then(|fd| self.io.peer_address(fd))
+                .map_or_else(|| "unix:".to_owned(), |address| address.to_string()),
             channels,
             format,
             subprotocols: offered_subprotocols(head).map(str::to_owned).collect(),

@@ -1,7 +1,7 @@
 //! What the query of an opening asks for: channels, a format, and where to begin.
-use super::Shard;
 use super::event_ids::positions_in;
 use super::refusal::Refusal;
+use super::{Io, Shard};
 use crate::channel::{Start, check_name};
 use crate::http::{RequestHead, query_pairs};
 use crate::messages::Wanted;
@@ -53,7 +53,7 @@ impl Query {
     }
 }
 
-impl Shard {
+impl<I: Io> Shard<I> {
     /// A comma may stand in a name, but who writes one may have meant several: said in the log, once a shard.
     fn hint_at_comma(&mut self, name: &str) {
         if !std::mem::replace(&mut self.has_hinted_at_comma, true) {

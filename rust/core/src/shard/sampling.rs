@@ -1,8 +1,8 @@
 //! How long publications take to reach a feed's subscribers: of each feed one at a time is looked at, from its
 //! publication until the last of them has it. Costs a look at the laggards a turn, and nothing a receiver.
-use super::Shard;
 use super::clock::Clock;
-use super::poller::{Member, Poller};
+use super::io::Member;
+use super::{Io, Shard};
 use crate::stats::FRACTIONS;
 
 /// One publication on its way.
@@ -32,19 +32,19 @@ impl Marks {
     }
 
     /// Calls `write` with all of `members`, from the one at `start` on and then those before it, and notes the times.
-    pub(super) fn write_from(
+    pub(super) fn write_from<I>(
         &mut self,
         start: usize,
         members: &[Member],
-        (poller, clock): (&mut Poller, Clock),
-        mut write: impl FnMut(&mut Poller, &[Member]),
+        (io, clock): (&mut I, Clock),
+        mut write: impl FnMut(&mut I, &[Member]),
     ) {
         let mut written = 0;
         for mut part in [&members[start..], &members[..start]] {
             while !part.is_empty() {
                 let next = self.counts.iter().filter(|&&count| count > written).min();
                 let (now, later) = part.split_at(next.map_or(part.len(), |next| (next - written).min(part.len())));
-                write(poller, now);
+                write(io, now);
                 written += now.len();
                 part = later;
                 for (count, time_ns) in self.counts.iter().zip(&mut self.times_ns) {
@@ -57,7 +57,7 @@ impl Marks {
     }
 }
 
-impl Shard {
+impl<I: Io> Shard<I> {
     /// A turn of a feed is over that brought it to `end`: times what it brought to its subscribers.
     pub(super) fn sample(&mut self, feed: u32, end: u64, published_ns: u64, marks: Marks) {
         let now_ns = self.clock.now_ns();
@@ -95,13 +95,11 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::PollerKind;
 
     fn write(subscribers: usize, members: u32, start: usize) -> (Vec<Vec<u32>>, Marks) {
         let members: Vec<Member> = (0..members).map(|slot| Member { fd: -1, slot, subscription: 0 }).collect();
-        let mut poller = Poller::new(Some(PollerKind::Epoll)).expect("a descriptor");
         let (mut marks, mut parts) = (Marks::new(subscribers), Vec::new());
-        marks.write_from(start, &members, (&mut poller, Clock::start()), |_, part| {
+        marks.write_from(start, &members, (&mut (), Clock::start()), |_, part| {
             parts.push(part.iter().map(|member| member.slot).collect());
         });
         (parts, marks)

@@ -9,6 +9,8 @@ use std::path::Path;
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use super::io::VECTORS_MAX;
+
 /// A call's result: bytes, or minus errno.
 fn result_of(result: isize) -> isize {
     if result >= 0 { result } else { -(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) as isize) }
@@ -26,9 +28,6 @@ pub(super) fn send(fd: RawFd, bytes: &[u8]) -> isize {
     let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
     result_of(sent)
 }
-
-/// Vectors in one call; more are left for the next.
-pub(super) const VECTORS_MAX: usize = 64;
 
 /// Sends several pieces in one call, at most [`VECTORS_MAX`]. Bytes taken, or minus errno.
 pub(super) fn send_vectors(fd: RawFd, pieces: &[&[u8]]) -> isize {

@@ -3,10 +3,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::Shard;
 use super::event_ids::{POSITIONS_MAX, Taken};
 use super::feed::FEW;
 use super::lagging::note_labelled;
+use super::{Io, Shard};
 use crate::channel::{Channel, Mode, Origin, Registry, Seek, Watched};
 use crate::error::EngineError;
 use crate::messages::{Command, ConnectionId, Event, Grant, Wanted};
@@ -19,7 +19,7 @@ pub(super) struct Seat {
     seek: Seek,
 }
 
-impl Shard {
+impl<I: Io> Shard<I> {
     pub(super) fn subscribe_by_message(&mut self, slot: u32, names: &[String], id: Option<&str>, wanted: &Wanted) {
         let mut seats = Vec::new();
         for name in names {
@@ -277,7 +277,7 @@ impl Shard {
         if let Some(fd) = connection.socket()
             && !std::mem::replace(&mut connection.is_registered, true)
         {
-            self.poller.register(slot, fd);
+            self.io.register(slot, fd);
         }
         // Nobody is ahead of the feed; and what is for newcomers alone must lie behind it, else it would pass them by.
         let keyframe_end = match seek.mode {

@@ -2,8 +2,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::Shard;
 use super::timers::ticks;
+use super::{Io, Shard};
 use crate::channel::{Channel, Registry};
 
 /// How long it takes to look at every channel once, about.
@@ -37,7 +37,7 @@ impl Sweep {
     }
 }
 
-impl Shard {
+impl<I: Io> Shard<I> {
     fn registries(&self) -> [&Registry; 4] {
         let common = &self.common;
         [&common.registry, &common.users, &common.hubs, &common.lanes]

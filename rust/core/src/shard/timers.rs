@@ -54,15 +54,17 @@ impl Timers {
         tick_of(now_ns) > self.now
     }
 
-    /// Moves the clock on, appends the slots whose time has come to `expired` and clears their deadlines.
-    pub(crate) fn advance(&mut self, now_ns: u64, expired: &mut Vec<u32>) {
+    /// Moves the clock on, gives the slots whose time has come and clears their deadlines.
+    pub(crate) fn advance(&mut self, now_ns: u64) -> Vec<u32> {
         self.now = tick_of(now_ns);
+        let mut expired = Vec::new();
         for (slot, deadline) in (0..).zip(&mut self.deadlines) {
             if *deadline <= self.now {
                 *deadline = NEVER;
                 expired.push(slot);
             }
         }
+        expired
     }
 }
 
@@ -85,20 +87,14 @@ mod tests {
         timers.set(3, Duration::from_millis(250));
         timers.set(1, Duration::from_secs(1));
         let at = |ms: u64| ms * 1_000_000;
-        let mut expired = Vec::new();
-        timers.advance(at(200), &mut expired);
-        assert!(expired.is_empty());
-        timers.advance(at(400), &mut expired);
-        assert_eq!(expired, [3]);
+        assert!(timers.advance(at(200)).is_empty());
+        assert_eq!(timers.advance(at(400)), [3]);
         timers.begin_turn(at(499));
         timers.set(2, Duration::from_millis(100));
-        timers.advance(at(500), &mut expired);
-        assert_eq!(expired, [3], "set at 499 ms for 100 ms");
-        timers.advance(at(600), &mut expired);
-        assert_eq!(expired, [3, 2]);
-        timers.advance(at(900), &mut expired);
+        assert!(timers.advance(at(500)).is_empty(), "set at 499 ms for 100 ms");
+        assert_eq!(timers.advance(at(600)), [2]);
+        assert!(timers.advance(at(900)).is_empty());
         timers.clear(1);
-        timers.advance(at(5_000), &mut expired);
-        assert_eq!(expired, [3, 2]);
+        assert!(timers.advance(at(5_000)).is_empty());
     }
 }

@@ -1,5 +1,5 @@
 //! How far single publications have come, for who asks: reported at the end of a turn in which that changed.
-use super::Shard;
+use super::{Io, Shard};
 use crate::channel::Run;
 use crate::messages::{Command, Event, Progress, Track};
 
@@ -11,7 +11,7 @@ pub(super) struct Tracked {
     told: Option<Progress>,
 }
 
-impl Shard {
+impl<I: Io> Shard<I> {
     /// Before anything else is fanned out: who goes past the publication in this turn is counted.
     pub(super) fn track_early(&mut self, command: &Command) {
         if let Command::Track(track) = command {

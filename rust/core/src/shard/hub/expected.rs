@@ -10,7 +10,7 @@ use crate::protocol::signalr::negotiate::Transport;
 use crate::shard::clock::TICK;
 use crate::shard::connection::Phase;
 use crate::shard::timers::ticks;
-use crate::shard::{Shard, socket};
+use crate::shard::{Io, Shard};
 
 /// Ticks before and behind the moment at which a ping is expected.
 const MARGIN_TICKS: u32 = 4;
@@ -57,7 +57,7 @@ impl Pace {
     }
 }
 
-impl Shard {
+impl<I: Io> Shard<I> {
     /// Does what is due at the begin and at the end of the time around an expected ping. False when the socket is gone.
     pub(super) fn expect_ping(&mut self, slot: u32) -> bool {
         let tick = self.timers.tick();
@@ -69,7 +69,7 @@ impl Shard {
             self.hush(slot);
             return true;
         }
-        let silent_ms = self.slab.at(slot).socket().and_then(socket::milliseconds_since_received);
+        let silent_ms = self.slab.at(slot).socket().and_then(|fd| self.io.milliseconds_since_received(fd));
         self.read(slot);
         self.unhush(slot);
         let Some(connection) = self.slab.get_mut(slot).filter(|connection| connection.socket().is_some()) else {
@@ -120,7 +120,7 @@ impl Shard {
         }
         let protocol = connection.format.hub_protocol().unwrap_or(HubProtocol::Json);
         let ping_bytes = HEADER_BYTES + protocol.ping().len();
-        link.pace.is_hushed = socket::set_receive_low_watermark(fd, ping_bytes + 1);
+        link.pace.is_hushed = self.io.set_receive_low_watermark(fd, ping_bytes + 1);
     }
 
     /// The socket becomes readable for whatever comes; at once, if something is there.
@@ -130,7 +130,7 @@ impl Shard {
             && let Some(link) = connection.link.as_deref_mut()
             && std::mem::take(&mut link.pace.is_hushed)
         {
-            socket::set_receive_low_watermark(fd, 1);
+            self.io.set_receive_low_watermark(fd, 1);
         }
     }
 }

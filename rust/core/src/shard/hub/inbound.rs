@@ -9,8 +9,8 @@ use crate::protocol::Format;
 use crate::protocol::signalr::handshake::{self, HandshakeError, HandshakeRequest};
 use crate::protocol::signalr::negotiate::Transport;
 use crate::protocol::signalr::{CLOSE_ERROR, HubMessage, HubProtocol, Outcome, parse_message, write_records};
-use crate::shard::Shard;
 use crate::shard::connection::Phase;
+use crate::shard::{Io, Shard};
 use crate::ws::CloseCode;
 
 /// What a record leads to, once its bytes are no longer borrowed.
@@ -27,7 +27,7 @@ enum Heard {
     Broken(String),
 }
 
-impl Shard {
+impl<I: Io> Shard<I> {
     /// The payload of a WebSocket message; what the application has no room for waits.
     pub(in crate::shard) fn take_payload(&mut self, slot: u32, payload: Vec<u8>) {
         let taken = self.take_hub_bytes(slot, &payload);

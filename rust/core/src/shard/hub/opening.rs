@@ -9,10 +9,10 @@ use crate::protocol::Format;
 use crate::protocol::signalr::negotiate::{
     Connect, NegotiateReply, NegotiateRequest, Transport, decode_id, encode_id, parse_query, write_error, write_reply,
 };
-use crate::shard::Shard;
 use crate::shard::connection::{Asked, Connection, Phase};
 use crate::shard::opening::{Answered, PLAIN, cors_headers, pairs, with_cors};
 use crate::shard::refusal::Refusal;
+use crate::shard::{Io, Shard};
 use crate::tokens::{self, Token};
 use crate::ws::{Receiver, is_upgrade, read_upgrade, write_accept};
 
@@ -20,7 +20,7 @@ use crate::ws::{Receiver, is_upgrade, read_upgrade, write_accept};
 const PREFLIGHT_SECONDS: &str = "7200";
 const JSON: &str = "application/json";
 
-impl Shard {
+impl<I: Io> Shard<I> {
     /// The hub that a path belongs to, a slash at its end or not, and whether it is its negotiate.
     pub(in crate::shard) fn hub_of(&self, path: &str) -> Option<(u8, bool)> {
         let at = |path: &str| self.settings.hubs.paths.iter().position(|known| known.eq_ignore_ascii_case(path));

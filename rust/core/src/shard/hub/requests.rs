@@ -5,10 +5,10 @@ use crate::http::{Body, Piece, RequestHead};
 use crate::messages::{ClosedBy, ConnectionId};
 use crate::protocol::Format;
 use crate::protocol::signalr::negotiate::Transport;
-use crate::shard::Shard;
 use crate::shard::connection::{Asked, Phase};
 use crate::shard::opening::{Answered, PLAIN, cors_headers, with_cors};
 use crate::shard::refusal::Refusal;
+use crate::shard::{Io, Shard};
 use crate::tokens::Token;
 use crate::ws::CloseCode;
 
@@ -21,7 +21,7 @@ const BYTES: &str = "application/octet-stream";
 /// Bytes of messages that one poll brings, about: the rest comes with the next.
 const POLL_BYTES_MAX: usize = 512 << 10;
 
-impl Shard {
+impl<I: Io> Shard<I> {
     /// A POST or DELETE.
     pub(super) fn answer_for(
         &mut self,

@@ -12,13 +12,12 @@ use crate::channel::Slice;
 use crate::http::RequestHead;
 use crate::protocol::signalr::sequence::{ReceivedSequence, SentSequence, Verdict};
 use crate::protocol::signalr::{HubMessage, RecordReceiver};
-use crate::shard::Shard;
 use crate::shard::connection::Phase;
+use crate::shard::io::Interest;
 use crate::shard::opening::Answered;
-use crate::shard::poller::Interest;
 use crate::shard::refusal::Refusal;
-use crate::shard::socket;
 use crate::shard::timers::ticks;
+use crate::shard::{Io, Shard};
 use crate::ws::{CloseCode, Receiver, frame_bytes, read_upgrade, write_accept, write_close};
 
 /// Unacknowledged bytes beyond which a client gets nothing new: as many as the reference keeps.
@@ -107,7 +106,7 @@ fn frame_starts(bytes: &[u8]) -> impl Iterator<Item = usize> {
     })
 }
 
-impl Shard {
+impl<I: Io> Shard<I> {
     fn stateful_at(&mut self, slot: u32) -> Option<&mut Stateful> {
         self.slab.get_mut(slot)?.link.as_deref_mut()?.stateful.as_deref_mut()
     }
@@ -215,7 +214,7 @@ impl Shard {
         connection.outbox.advance(waiting); // the numbered ones come again from the books
         let (fd, protocol) = (connection.fd.take(), connection.format.hub_protocol());
         if std::mem::take(&mut connection.is_registered) {
-            self.poller.unregister(slot);
+            self.io.unregister(slot);
         }
         if let (Some(link), Some(protocol)) = (self.slab.at(slot).link.as_deref_mut(), protocol) {
             link.records = RecordReceiver::new(protocol);
@@ -237,7 +236,7 @@ impl Shard {
             let mut goodbye = Vec::new();
             write_close(&mut goodbye, CloseCode::NORMAL, "");
             if let Some(fd) = connection.socket() {
-                socket::send(fd, &goodbye); // a full socket learns of it by its end
+                self.io.send(fd, &goodbye); // a full socket learns of it by its end
             }
             self.detach(target);
         }
@@ -246,8 +245,8 @@ impl Shard {
         }
         let Some(fd) = self.slab.at(slot).fd.take() else { return Err(no_connection()) };
         let raw = fd.as_raw_fd();
-        self.poller.epoll.remove(raw);
-        if self.poller.epoll.add(raw, self.token_of(target), Interest::Connection).is_err() {
+        self.io.unwatch(raw);
+        if self.io.watch(raw, self.token_of(target), Interest::Connection).is_err() {
             self.stats.connections.sub(1);
             self.drop_connection(slot);
             return Ok(Answered::Here);

@@ -5,13 +5,13 @@ use crate::protocol::Format;
 use crate::protocol::signalr::handshake::HandshakeError;
 use crate::protocol::signalr::negotiate::Transport;
 use crate::protocol::signalr::{CLOSE_ERROR, HubMessage, write_message, write_records};
-use crate::shard::Shard;
 use crate::shard::connection::{Ending, Phase};
-use crate::shard::poller::Member;
+use crate::shard::io::Member;
 use crate::shard::timers::ticks;
+use crate::shard::{Io, Shard};
 use crate::ws::{CloseCode, write_close};
 
-impl Shard {
+impl<I: Io> Shard<I> {
     /// The handshake is done: pings begin.
     pub(super) fn begin_upkeep(&mut self, slot: u32) {
         let tick = self.timers.tick();
@@ -105,7 +105,7 @@ impl Shard {
             }
             let mut ping = Vec::new();
             write_records(format, protocol.ping(), &mut ping);
-            self.poller.send_all(&members, &ping, &mut shorts);
+            self.io.send_all(&members, &ping, &mut shorts);
             self.stats.bytes_out.add((ping.len() * members.len()) as u64);
             for short in shorts.drain(..) {
                 self.stats.bytes_out.sub((ping.len() - short.written) as u64);
@@ -128,7 +128,7 @@ impl Shard {
         let connection = self.slab.get_mut(slot).filter(|connection| connection.is_live() && !connection.is_blocked)?;
         let fd = connection.socket()?;
         if !std::mem::replace(&mut connection.is_registered, true) {
-            self.poller.register(slot, fd);
+            self.io.register(slot, fd);
         }
         Some(Member { fd, slot, subscription: 0 })
     }

@@ -3,16 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use super::Ready;
-
-/// What to hear of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Interest {
-    /// Reading and writing, each time it becomes possible (edge-triggered).
-    Connection,
-    /// Reading, as long as it is possible (level-triggered): listeners and bells.
-    Level,
-}
+use super::{Interest, Ready};
 
 const EVENTS_MAX: usize = 1_024;
 

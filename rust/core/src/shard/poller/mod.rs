@@ -1,4 +1,4 @@
-//! What stands between a shard and the kernel: who is ready, and many writes at once.
+//! The kernel: who is ready, many writes at once, and calls on single sockets.
 //!
 //! Readiness comes from epoll in both kinds, edge-triggered, registered once for a connection's life. What differs is
 //! how a fan-out is written: `epoll` makes one `send` a connection, `uring` puts the sends into an io_uring and enters
@@ -7,69 +7,18 @@ mod epoll;
 mod uring;
 
 use std::io;
-use std::os::fd::RawFd;
+use std::net::SocketAddr;
+use std::os::fd::{OwnedFd, RawFd};
 
-use crate::settings::PollerKind;
-pub(crate) use epoll::{Epoll, Interest};
-
+use super::io::{Interest, Io, Member, Ready, Short, Write};
 use super::socket;
+use crate::settings::PollerKind;
+use epoll::Epoll;
 use uring::Ring;
 
-/// A connection in a dense list: what a write needs, and where its subscription stands.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Member {
-    pub(crate) fd: RawFd,
-    pub(crate) slot: u32,
-    /// Index of the subscription in its connection.
-    pub(crate) subscription: u32,
-}
-
-/// One connection's joined write: some of the vectors of a batch.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Write {
-    pub(crate) fd: RawFd,
-    pub(crate) slot: u32,
-    pub(crate) vectors_start: u32,
-    pub(crate) vectors_count: u32,
-    pub(crate) bytes: usize,
-}
-
-/// A write that did not go out whole.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Short {
-    pub(crate) slot: u32,
-    /// What the socket took.
-    pub(crate) written: usize,
-    /// Errno when the socket is broken; `None` when it is full.
-    pub(crate) error: Option<i32>,
-}
-
-impl Short {
-    /// `result` is what a send gave: bytes taken, or minus errno.
-    fn from_result(slot: u32, result: isize) -> Self {
-        match -result as i32 {
-            _ if result >= 0 => Self { slot, written: result as usize, error: None },
-            libc::EAGAIN => Self { slot, written: 0, error: None },
-            errno => Self { slot, written: 0, error: Some(errno) },
-        }
-    }
-}
-
-/// A socket or bell with something to do.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ready {
-    pub(crate) token: u64,
-    pub(crate) is_readable: bool,
-    pub(crate) is_writable: bool,
-    /// The peer has ended its half, or all is over: read to the end.
-    pub(crate) is_ended: bool,
-    /// All is over: nothing comes and nothing goes any more.
-    pub(crate) is_over: bool,
-}
-
-/// Readiness and batched writes of one shard. Lives on the shard's thread.
+/// The kernel as one shard uses it.
 pub(crate) struct Poller {
-    pub(crate) epoll: Epoll,
+    epoll: Epoll,
     ring: Option<Ring>,
 }
 
@@ -90,35 +39,81 @@ impl Poller {
     pub(crate) fn kind(&self) -> PollerKind {
         if self.ring.is_some() { PollerKind::Uring } else { PollerKind::Epoll }
     }
+}
 
-    /// A connection took `slot`.
-    pub(crate) fn register(&mut self, slot: u32, fd: RawFd) {
+impl Io for Poller {
+    fn watch(&mut self, fd: RawFd, token: u64, interest: Interest) -> io::Result<()> {
+        self.epoll.add(fd, token, interest)
+    }
+
+    fn unwatch(&mut self, fd: RawFd) {
+        self.epoll.remove(fd);
+    }
+
+    fn wait(&mut self, ready: &mut Vec<Ready>, timeout_ms: i32) {
+        self.epoll.wait(ready, timeout_ms);
+    }
+
+    fn register(&mut self, slot: u32, fd: RawFd) {
         if let Some(ring) = &mut self.ring {
             ring.register(slot, fd);
         }
     }
 
-    /// The connection in `slot` is about to be closed.
-    pub(crate) fn unregister(&mut self, slot: u32) {
+    fn unregister(&mut self, slot: u32) {
         if let Some(ring) = &mut self.ring {
             ring.register(slot, -1);
         }
     }
 
-    /// Sends the same bytes to every member; `shorts` gets those that did not take all.
-    pub(crate) fn send_all(&mut self, members: &[Member], bytes: &[u8], shorts: &mut Vec<Short>) {
+    fn send_all(&mut self, members: &[Member], bytes: &[u8], shorts: &mut Vec<Short>) {
         match &mut self.ring {
             Some(ring) => ring.send_all(members, bytes, shorts),
             None => send_each(members, bytes, shorts),
         }
     }
 
-    /// Makes all joined writes; `shorts` gets those that did not go out whole.
-    pub(crate) fn write_batch(&mut self, writes: &[Write], vectors: &[&[u8]], shorts: &mut Vec<Short>) {
+    fn write_batch(&mut self, writes: &[Write], vectors: &[&[u8]], shorts: &mut Vec<Short>) {
         match &mut self.ring {
             Some(ring) => ring.write_batch(writes, vectors, shorts),
             None => write_each(writes, vectors, shorts),
         }
+    }
+
+    fn send(&mut self, fd: RawFd, bytes: &[u8]) -> isize {
+        socket::send(fd, bytes)
+    }
+
+    fn send_vectors(&mut self, fd: RawFd, pieces: &[&[u8]]) -> isize {
+        socket::send_vectors(fd, pieces)
+    }
+
+    fn receive(&mut self, fd: RawFd, room: &mut [u8]) -> isize {
+        socket::receive(fd, room)
+    }
+
+    fn accept(&mut self, listener: RawFd) -> io::Result<OwnedFd> {
+        socket::accept(listener)
+    }
+
+    fn shut_down(&mut self, fd: RawFd) {
+        socket::shut_down(fd);
+    }
+
+    fn shut_down_writing(&mut self, fd: RawFd) {
+        socket::shut_down_writing(fd);
+    }
+
+    fn peer_address(&self, fd: RawFd) -> Option<SocketAddr> {
+        socket::peer_address(fd)
+    }
+
+    fn milliseconds_since_received(&self, fd: RawFd) -> Option<u32> {
+        socket::milliseconds_since_received(fd)
+    }
+
+    fn set_receive_low_watermark(&mut self, fd: RawFd, bytes: usize) -> bool {
+        socket::set_receive_low_watermark(fd, bytes)
     }
 }
 
