@@ -4,10 +4,13 @@ import asyncio
 import logging
 
 import anyio
+import fanwire
 import pytest
 from fanwire._loop import background_tasks, ends_task
 from fanwire.faults import Faults, Tasks
 from fanwire.texts import sendable
+from support.clients import connected, refusal
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -56,6 +59,68 @@ async def test_a_task_that_is_cancelled_alone_ends_no_other(anyio_backend_name: 
             await anyio.lowlevel.checkpoint()
         assert not group.cancel_scope.cancel_called
     assert faults.counts == {}
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_callback_that_cancels_its_own_task_costs_its_own_request(
+    hub: fanwire.Hub, anyio_backend_name: str, waits: bool
+) -> None:
+    if anyio_backend_name != "asyncio":
+        pytest.skip("only asyncio's tasks can be cancelled one by one")
+    hub = fanwire.Hub({"in": fanwire.Channel(presence=True)}, **{**hub._options, "openings_max": 1})
+    entered: list[str] = []
+
+    async def cancel_itself(is_due: bool) -> None:
+        if is_due:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+        if waits or not is_due:
+            await anyio.lowlevel.checkpoint()
+
+    @hub.authenticate
+    async def authenticate(request: fanwire.Request) -> str:
+        await cancel_itself(request.query.get("cancel") == "1")
+        return request.query["user"]
+
+    @hub.on_presence
+    async def enter(change: fanwire.PresenceChange) -> None:
+        entered.extend(change.joined)
+        await cancel_itself("ann" in change.joined)
+
+    @hub.snapshot("in", interval=0.001)
+    async def snapshot(channel: str) -> str:
+        await cancel_itself(not entered)
+        return "snapshot"
+
+    @hub.on_message
+    def answer(client: fanwire.Client, data: str) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel(data)  # that of all callbacks of this kind
+        client.send(data)
+
+    async with hub.serve("127.0.0.1:0") as serving, anyio.create_task_group() as tasks:
+
+        async def come(user: str) -> None:
+            if waits:
+                assert (await refusal(serving.address, f"/ws?user={user}&cancel=1"))[0] == 500
+            else:
+                async with connected(serving.address, f"/ws?user={user}&cancel=1"):
+                    pass
+
+        for user in ("eve", "mal"):
+            tasks.start_soon(come, user)
+        async with connected(serving.address, "/ws?user=ann&channel=in") as ann:
+            first = await ann.receive()
+            assert first == "snapshot" if not waits else "no snapshot" in str(first)
+            await until(lambda: entered == ["ann"])
+            async with connected(serving.address, "/ws?user=bob&channel=in") as bob:
+                assert await bob.receive() == "snapshot"
+                await until(lambda: entered == ["ann", "bob"])
+                for peer in (ann, bob):
+                    await peer.send("still here")
+                    assert await peer.receive() == "still here"
 
 
 async def test_cancellation_and_keyboard_interrupt_go_their_way() -> None:

@@ -4,7 +4,7 @@ import inspect
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from functools import partial
 from importlib.util import find_spec
@@ -164,9 +164,40 @@ def _is_in_task() -> bool:
     return asyncio.current_task() is not None
 
 
+def outlives(error: BaseException) -> bool:
+    """Whether it is the cancellation of the running task alone; that is undone, and the task goes on.
+
+    For tasks of the hub, whose own end comes by the scope of their group, also where a loop that ends cancels them all:
+    else it was the application's code, which cancelled the task that it was called in.
+    """
+    if not isinstance(error, anyio.get_cancelled_exc_class()) or is_cancelled() or not _is_cancelled_alone():
+        return False
+    _uncancel()
+    return True
+
+
+async def outlive_cancellation() -> None:
+    """Undo that the running task alone is to be cancelled: what waits next would end, or the task group at its end."""
+    if _is_cancelled_alone() and not is_cancelled():
+        with suppress(anyio.get_cancelled_exc_class()):
+            await anyio.lowlevel.cancel_shielded_checkpoint()
+        _uncancel()
+
+
+def _uncancel() -> None:
+    import asyncio
+
+    task = asyncio.current_task()
+    while task is not None and task.uncancel():
+        pass
+
+
 def raise_if_strayed(error: BaseException) -> None:
-    """Raise ``Strayed`` for what the application's code raised, unless it is an ``Exception`` or ends the task."""
-    if not isinstance(error, Exception) and not ends_task(error):
+    """Raise ``Strayed`` for what the application's code raised, unless it is an ``Exception`` or ends the task.
+
+    A task of the hub that this code cancelled, and nobody else, is not ended.
+    """
+    if not isinstance(error, Exception) and (outlives(error) or not ends_task(error)):
         raise Strayed(f"{type(error).__name__} came out of the application's code") from error
 
 

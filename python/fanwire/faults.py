@@ -15,7 +15,7 @@ from typing import TypeVarTuple, Unpack
 import anyio
 from anyio.abc import TaskGroup
 
-from fanwire._loop import ends_task, is_cancelled
+from fanwire._loop import ends_task, is_cancelled, outlive_cancellation
 from fanwire.logs import LOG_LINES_MAX, LOG_S, Sparing, hub_log
 
 Ts = TypeVarTuple("Ts")
@@ -108,6 +108,7 @@ class Tasks:
                 hub_log.debug("a task of %s was cancelled, and no other", where)  # which a task group cannot tell
             else:
                 raise
+        await outlive_cancellation()  # pending at a task's end, it would cancel the group
 
 
 def place_of(function: Callable[..., object]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import anyio
 
 from fanwire._engine import Opening
-from fanwire._loop import ends_task, finish
+from fanwire._loop import ends_task, finish, outlive_cancellation
 from fanwire.auth import Refused, Request, identity_of
 from fanwire.callbacks import Callbacks
 from fanwire.client import Client, Link
@@ -111,6 +111,7 @@ class Openings:
                 _, (client, event) = self._waiting.popitem(last=False)
                 scope = self._at_work[event.connection] = anyio.CancelScope()
                 await self._work_on(client, event, scope)
+                await outlive_cancellation()  # which is not the next one's
         finally:
             self._openers -= 1
 

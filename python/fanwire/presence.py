@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from fanwire._engine import ChannelRule, Engine, Presence, matches
-from fanwire._loop import Callback, ends_task
+from fanwire._loop import Callback, ends_task, outlive_cancellation
 from fanwire.auth import Identity
 from fanwire.channel import Channel, check_pattern
 from fanwire.faults import Faults, Tasks
@@ -214,6 +214,7 @@ class Presences:
                     await self._callback(change)
                 except Exception as error:
                     self._faults.note("on_presence", error, "the presence of channel %r could not be told", channel)
+                await outlive_cancellation()  # which is not the next one's
         del self._telling[channel]
 
     def _room(self, channel: str) -> _Room:

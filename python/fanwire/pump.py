@@ -29,7 +29,7 @@ from fanwire._engine import (
     Subscribing,
     Upstream,
 )
-from fanwire._loop import Callback, Loop, ends_task, finish, readable
+from fanwire._loop import Callback, Loop, ends_task, finish, outlives, readable
 from fanwire.auth import Identity, Refused
 from fanwire.budget import Budgets
 from fanwire.callbacks import Callbacks
@@ -162,10 +162,11 @@ class Pump:
                     self._failed(event, error)
             if self._dealt:
                 self._acknowledge()
-            if events:
-                await checkpoint()
-            else:
-                await readable(descriptor)
+            try:
+                await (checkpoint() if events else readable(descriptor))
+            except BaseException as error:  # a sync callback may have cancelled this task
+                if not outlives(error):
+                    raise
 
     def _take_events(self) -> Sequence[Any]:
         """What happened since the last call. Fails it again and again, nobody is served any more: that is raised."""
