@@ -104,17 +104,20 @@ clean: ## Remove all that was made here
 	$(BIN)/python -m pip install --quiet --group $*
 	touch $@
 
-.venv/.stamp-engine: .venv/.stamp pyproject.toml $(rust_sources)
-	VIRTUAL_ENV=$(CURDIR)/.venv $(with_python) $(BIN)/maturin develop --release --locked
+.venv/.stamp-engine: .venv/.stamp pyproject.toml rust/load/pyproject.toml $(rust_sources)
+	VIRTUAL_ENV=$(CURDIR)/.venv $(with_python) $(BIN)/maturin develop --release --locked --extras cli
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/maturin develop --release --locked --manifest-path rust/load/Cargo.toml
 	touch $@
 
-# One wheel for CPython 3.11 and later; one more for free-threaded CPython 3.14, which has no stable ABI.
-dist/.stamp: .venv/.stamp pyproject.toml $(rust_sources) $(shell find python -name '*.py*' -not -path '*/__pycache__/*')
+# One wheel for CPython 3.11 and later; one more for free-threaded CPython 3.14, which has no stable ABI; and one with the
+# load client, a program that needs no Python.
+dist/.stamp: .venv/.stamp pyproject.toml rust/load/pyproject.toml $(rust_sources) $(shell find python -name '*.py*' -not -path '*/__pycache__/*')
 	rm -rf dist
 	$(BIN)/maturin build --release --locked --interpreter $(BIN)/python --out dist
 	if command -v python3.14t >/dev/null; then \
 		$(BIN)/maturin build --release --locked --no-default-features --interpreter python3.14t --out dist; \
 	else echo "skipped: the free-threaded wheel, there is no python3.14t"; fi
+	$(BIN)/maturin build --release --locked --manifest-path rust/load/Cargo.toml --out dist
 	touch $@
 
 .venv-bench/.stamp: dist/.stamp

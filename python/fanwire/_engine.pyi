@@ -40,7 +40,6 @@ __all__ = [
     "encode_msgpack",
     "invocation",
     "matches",
-    "run_load",
 ]
 
 __version__: str
@@ -73,12 +72,6 @@ def invocation(protocol: str, id: str, target: str, arguments: bytes) -> bytes:
 
 def matches(pattern: str, name: str) -> bool:
     """Whether a channel's name matches a pattern, in which ``*`` is any run of characters. Raises InvalidChannel."""
-
-def run_load(command: list[str], args: list[str]) -> int:
-    """Run the load client until it is done; returns its exit code.
-
-    `command` starts it again as another process; `args` begins with the program's name.
-    """
 
 @final
 class Position:

@@ -9,8 +9,6 @@ from prometheus_client.registry import Collector
 
 from fanwire._engine import Stats
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
-
 GAUGES = {
     "connections": "Connections open now.",
     "subscriptions": "Ties between a client and a channel, now.",
@@ -112,6 +110,9 @@ class RefusedCollector(Collector):
 class Metrics:
     """A registry of its own for one engine: nothing of the process's default registry is mixed in."""
 
+    content_type = CONTENT_TYPE_LATEST
+    """Of what ``render`` gives."""
+
     def __init__(self, stats: Callable[[], Stats], others: Iterable[Collector] = ()) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(StatsCollector(stats))
@@ -119,7 +120,7 @@ class Metrics:
             self._registry.register(other)
 
     def render(self) -> bytes:
-        """The text of a scrape; its type is ``CONTENT_TYPE``."""
+        """The text of a scrape; its type is ``content_type``."""
         return generate_latest(self._registry)
 
 

@@ -40,17 +40,16 @@ from fanwire.errors import ClientGone, EngineFailed, HubStopped
 from fanwire.faults import Tasks
 from fanwire.logs import engine_log
 from fanwire.methods import reply_error, tell_error
-from fanwire.metrics import CONTENT_TYPE, FaultsCollector, Metrics, RefusedCollector
 from fanwire.openings import Openings, not_authorized
 from fanwire.presence import Presences, presence_patterns
 from fanwire.relay.client import RelayedClient
 from fanwire.relay.config import RelayConfig
-from fanwire.relay.metrics import RelayCollector
 from fanwire.relay.plain import PlainRelay, PlainRelays
 from fanwire.relay.relay import Relay
 from fanwire.relay.stats import RelayStats
 from fanwire.relay.upstreams import Upstreams
 from fanwire.roster import Roster
+from fanwire.scraping import Scraping
 from fanwire.signalr import Calls, Terms
 from fanwire.snapshots import SnapshotRule, Snapshots
 from fanwire.texts import INTERNAL_ERROR, name_of, sendable
@@ -110,9 +109,7 @@ class Pump:
         by_path = {relay.config.path.casefold(): relay for relay in self._relays.values()}
         self._openings = Openings(link, callbacks, tasks, self._clients, by_path, self._plain, own["openings_max"])
         self._all_relays: tuple[Relay | PlainRelay, ...] = (*self._relays.values(), *plain.values())
-        relayed = [RelayCollector(self._all_relays)] if relays else []
-        counted = FaultsCollector(lambda: link.faults.counts), RefusedCollector(self._budgets.refused)
-        self._metrics = Metrics(engine.stats, [*counted, *relayed])
+        scraping = Scraping(engine, link.faults, link.endings, refused=self._budgets.refused, relays=self._all_relays)
         self.deliveries = Deliveries(engine)
         self.presences = Presences(engine, channels, callbacks.on_presence, self._identify, link.faults)
         rules = [*self._presence_snapshots(channels), *callbacks.snapshots]
@@ -129,7 +126,7 @@ class Pump:
             Drained: self._drained,
             Opening: self._openings.take,
             Closed: self._closed,
-            Asking: self._asking,
+            Asking: scraping.take,
             SnapshotWanted: self._snapshots.wanted,
             Presence: self.presences.take,
             Progress: self.deliveries.take,
@@ -473,18 +470,6 @@ class Pump:
         if self._callbacks.on_disconnect is not None:
             self._parting += 1
             self._take(client, event)
-
-    def _asking(self, event: Asking) -> None:
-        if event.target.partition("?")[0] != "/metrics":
-            self._endings.refuse(event.connection, 404, "not found")
-            return
-        try:
-            self._engine.respond(event.connection, 200, CONTENT_TYPE, self._metrics.render())
-        except BaseException as error:
-            if ends_task(error):
-                raise
-            self._faults.note("metrics", error, "/metrics could not be rendered")
-            self._endings.refuse(event.connection, 500, INTERNAL_ERROR)
 
     def _record(self, event: Record) -> None:
         self._faults.tell(engine_log, event.level, "what the engine tells", "%s", event.text)

@@ -17,6 +17,7 @@ from rich.live import Live
 from fanwire._loop import run, watch_signals
 from fanwire.demo.acts import DemoFailed, Plan, Show, played
 from fanwire.demo.backends import BackendFailed
+from fanwire.demo.clients import LoadClientMissing, load_client
 from fanwire.demo.processes import ChildEnded
 from fanwire.demo.screen import line, screen
 from fanwire.demo.summary import summary
@@ -50,6 +51,11 @@ def demo(
         backend: the URL of another backend, which is then not killed; it has the calls and messages that the
             documentation names, and takes orders over HTTP (``fanwire/demo/backends.py``).
     """
+    try:
+        load_client()
+    except LoadClientMissing as missing:
+        print(f"fanwire demo: {missing}", file=sys.stderr)
+        raise SystemExit(1) from None
     possible = raise_descriptors(clients)
     show = Show(Plan(possible, matches, seconds, backend))
     console = Console()

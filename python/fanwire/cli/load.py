@@ -1,14 +1,12 @@
-"""``fanwire load``: hands over to the Rust load client inside the extension."""
+"""``fanwire load``: becomes the load client, which is a program of its own."""
 
+import os
 import sys
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from fanwire._engine import run_load
-
-AGAIN = [sys.executable, "-m", "fanwire", "load"]
-"""Starts the load client as a process of its own."""
+from fanwire.demo.clients import LoadClientMissing, load_client
 
 
 def load(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
@@ -17,4 +15,9 @@ def load(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> No
     Args:
         arguments: handed over to the load client as they are.
     """
-    raise SystemExit(run_load(AGAIN, ["fanwire load", *arguments]))
+    try:
+        program = load_client()
+    except LoadClientMissing as missing:
+        print(f"fanwire load: {missing}", file=sys.stderr)
+        raise SystemExit(1) from None
+    os.execv(program, ["fanwire load", *arguments])

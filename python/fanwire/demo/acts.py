@@ -16,8 +16,9 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from fanwire.demo.backends import Backend, OtherBackend, OwnBackend
+from fanwire.demo.clients import load_client
 from fanwire.demo.figures import Course, Figures, Outage, expected_of
-from fanwire.demo.processes import Child, Children
+from fanwire.demo.processes import PYTHON, Child, Children
 
 ACTS = ("logins", "odds", "goals", "backend killed", "without the relay")
 CLIENTS_EACH_MAX = 5_000
@@ -184,7 +185,7 @@ class Play:
         file, address = self._directory / "fanwire.toml", free_address()
         path = urlsplit(self._backend.url).path
         file.write_text(RELAY.format(address=address, upstream=self._backend.url, path=path))
-        self._relay = await self._children.start("relay", ["fanwire", "serve", str(file)], hear_error=hear)
+        self._relay = await self._children.start("relay", [*PYTHON, "fanwire", "serve", str(file)], hear_error=hear)
         self._tasks.start_soon(self._watch_relay, self._relay)
         await self._until(is_serving.is_set, "the relay did not start")
         return f"http://{address}{path}"
@@ -213,8 +214,9 @@ class Play:
         options = ["--subscribe", "Subscribe", "--matches", str(plan.matches), "--target", "Odds,Announcement"]
         options += ["--progress", str(PROGRESS_S), "--sources", "4", "--url", url.replace("http:", "ws:")]
         self._crowds = []
+        client = load_client()
         for index, clients in enumerate(plan.crowds):
-            command = ["fanwire", "load", "signalr", *options, "--connections", str(clients)]
+            command = [client, "signalr", *options, "--connections", str(clients)]
             crowd = await self._children.start("load client", command, partial(self._hear_crowd, index))
             await crowd.tell({"idle": {"ping_every_s": 15}})  # as stock clients do
             self._crowds.append(crowd)

@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 
 from fanwire.demo.backend import GOAL_BURST, PATH
 from fanwire.demo.figures import Figures
-from fanwire.demo.processes import Child, Children
+from fanwire.demo.processes import PYTHON, Child, Children
 
 POLLED_EVERY_S = 0.5
 ANSWERS_WITHIN_S = 5.0
@@ -62,7 +62,7 @@ class OwnBackend:
         def hear(line: str) -> None:
             self._figures.take_backend(msgspec.json.decode(line))
 
-        command = ["fanwire.demo.backend", self._address, str(self._matches)]
+        command = [*PYTHON, "fanwire.demo.backend", self._address, str(self._matches)]
         self._child = await self._children.start("backend", command, hear)
 
     async def feed(self, changes: float) -> None:

@@ -101,9 +101,7 @@ class Children:
 
     async def start(self, name: str, command: list[str], hear: Hear = ignore, hear_error: Hear = ignore) -> Child:
         """Start one, in a session of its own: Ctrl-C reaches it through us."""
-        process = await anyio.open_process(
-            [*PYTHON, *command], stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True
-        )
+        process = await anyio.open_process(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True)
         child = Child(name, process, self._tasks, hear, hear_error)
         self._all.append(child)
         return child

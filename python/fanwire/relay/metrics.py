@@ -2,21 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from fanwire.relay.stats import RelayStats
+from fanwire.relay.stats import Standing
 
 STATES = ("connecting", "live", "down")
-
-
-class Standing(Protocol):
-    """A relay, of either protocol."""
-
-    def stats(self) -> RelayStats:
-        """How it stands, now."""
 
 
 class RelayCollector(Collector):

@@ -85,6 +85,13 @@ class StandingLane(Protocol):
         """The clients that watch."""
 
 
+class Standing(Protocol):
+    """A relay, of either protocol."""
+
+    def stats(self) -> RelayStats:
+        """How it stands, now."""
+
+
 def stats_of(lane: StandingLane, method: str, protocol: str) -> LaneStats:
     """How one lane stands, now."""
     return LaneStats(

@@ -2,9 +2,10 @@
 //! share, and makes one report of theirs. The parent opens no connection.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsString;
+use std::env;
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::process::{Child, Command as Process, Stdio};
 use std::time::Duration;
 
@@ -64,13 +65,14 @@ struct Parent<'a> {
     exit_code: i32,
 }
 
-/// Runs all processes to their end; gives the exit code. `command` starts a child.
-pub(crate) fn run(command: &[OsString], settings: &Settings) -> Result<i32, LoadError> {
+/// Runs all processes to their end; gives the exit code.
+pub(crate) fn run(settings: &Settings) -> Result<i32, LoadError> {
+    let program = env::current_exe().map_err(LoadError::system("finding this program itself"))?;
     let epoll = Epoll::new().map_err(LoadError::system("epoll_create1"))?;
     let mut children = Vec::new();
     let mut outputs = Vec::new();
     for index in 0..settings.processes {
-        let child = start(command, settings, index)?;
+        let child = start(&program, settings, index)?;
         let output = child.stdout.as_ref().expect("its stdout is a pipe").as_raw_fd();
         let lines = Lines::watch(&epoll, output, index.into(), CHILD_LINE_BYTES_MAX);
         outputs.push(lines.map_err(LoadError::system("watching a child"))?);
@@ -112,7 +114,7 @@ pub(crate) fn run(command: &[OsString], settings: &Settings) -> Result<i32, Load
 }
 
 /// Starts child `index` with its share of the connections.
-fn start(command: &[OsString], settings: &Settings, index: u32) -> Result<Child, LoadError> {
+fn start(program: &Path, settings: &Settings, index: u32) -> Result<Child, LoadError> {
     let first =
         |index: u32| (u64::from(settings.connections) * u64::from(index) / u64::from(settings.processes)) as u32;
     let (first, next) = (first(index), first(index + 1));
@@ -130,9 +132,7 @@ fn start(command: &[OsString], settings: &Settings, index: u32) -> Result<Child,
         ("--patience", settings.patience.as_secs_f64().to_string()),
         ("--processes", "1".to_owned()),
     ];
-    let (program, before) = command.split_first().expect("a command has a program");
     Process::new(program)
-        .args(before)
         .args(options.iter().map(|(name, value)| format!("{name}={value}")))
         .args(settings.is_counting_replies.then_some("--replies"))
         .stdin(Stdio::piped())

@@ -49,49 +49,33 @@ mod session;
 mod signalr;
 mod sys;
 
-use std::ffi::OsString;
-
 pub use error::LoadError;
 
 use args::{Options, Settings};
 use clap::Parser;
 
-/// Runs the load client as the program that is running now: [`run_as`] with its own executable for the children.
-///
-/// `args` begins with the program's name, as [`std::env::args`] does. Gives the exit code.
-pub fn run(args: impl Iterator<Item = String>) -> i32 {
-    match std::env::current_exe() {
-        Ok(executable) => run_as(&[executable.into_os_string()], args),
-        Err(error) => {
-            eprintln!("fanwire-load: its own executable cannot be found: {error}");
-            2
-        }
-    }
-}
-
 /// Runs the load client until its work is done; blocks, reads stdin, writes stdout and stderr.
 ///
-/// `command` is what starts this same client as another process, program first: where one process may not hold all
-/// connections, children are started with it (`python -m fanwire load` for a client inside Python). `args` begins with
-/// the program's name.
+/// `args` begins with the program's name, as [`std::env::args`] does. Where one process may not hold all connections,
+/// it starts itself again for each share of them.
 ///
 /// Gives the exit code: 0, or 1 after `--for` when messages were missing, out of order or broken or nobody connected,
 /// or 2 when the options or the system do not allow the run.
-pub fn run_as(command: &[OsString], args: impl Iterator<Item = String>) -> i32 {
+pub fn run(args: impl Iterator<Item = String>) -> i32 {
     let mut args: Vec<String> = args.collect();
     let outcome = if args.get(1).is_some_and(|mode| mode == "signalr") {
         args.remove(1);
         args[0].push_str(" signalr");
         parse(args).and_then(|options| told(signalr::run(options)))
     } else {
-        parse::<Options>(args).and_then(|options| told(run_with(command, options)))
+        parse::<Options>(args).and_then(|options| told(run_with(options)))
     };
     outcome.unwrap_or_else(|exit_code| exit_code)
 }
 
-fn run_with(command: &[OsString], options: Options) -> Result<i32, LoadError> {
+fn run_with(options: Options) -> Result<i32, LoadError> {
     let settings = Settings::try_from(options)?;
-    if settings.processes > 1 { children::run(command, &settings) } else { session::run(settings) }
+    if settings.processes > 1 { children::run(&settings) } else { session::run(settings) }
 }
 
 /// The options; where they are not understood, or help was asked for, says so and gives the exit code.

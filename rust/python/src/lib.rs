@@ -11,7 +11,6 @@ mod stats;
 mod upstream;
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 
 use fanwire_core::http::header_fault;
 use pyo3::prelude::*;
@@ -72,13 +71,6 @@ fn invocation<'py>(
     upstream::invocation(protocol, id, target, arguments).map(|record| PyBytes::new(py, &record))
 }
 
-/// The load client. `command` starts it as another process; `args` begins with the program's name. Gives the exit code.
-#[pyfunction]
-fn run_load(py: Python<'_>, command: Vec<String>, args: Vec<String>) -> i32 {
-    let command: Vec<OsString> = command.into_iter().map(OsString::from).collect();
-    py.detach(|| fanwire_load::run_as(&command, args.into_iter()))
-}
-
 #[pymodule(gil_used = false)]
 fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
@@ -89,7 +81,6 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(check_header, module)?)?;
     module.add_function(wrap_pyfunction!(invocation, module)?)?;
     module.add_function(wrap_pyfunction!(matches, module)?)?;
-    module.add_function(wrap_pyfunction!(run_load, module)?)?;
     module.add_class::<position::Position>()?;
     module.add_class::<settings::ChannelRule>()?;
     module.add_class::<settings::Settings>()?;

@@ -1,0 +1,59 @@
+"""The answer to `/metrics`, and when prometheus-client is needed for it: at the first scrape. ✗ what is counted."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from fanwire._engine import Asking, Engine
+from fanwire._loop import ends_task
+from fanwire.endings import Endings
+from fanwire.faults import Faults
+from fanwire.relay.stats import Standing
+from fanwire.texts import INTERNAL_ERROR
+
+if TYPE_CHECKING:
+    from fanwire.metrics import Metrics
+
+MISSING = "metrics need the package prometheus-client: pip install 'fanwire[metrics]'"
+
+
+class Scraping:
+    """Answers scrapes of one engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        faults: Faults,
+        endings: Endings,
+        *,
+        refused: Mapping[str, int],
+        relays: Sequence[Standing],
+    ) -> None:
+        self._engine, self._faults, self._endings = engine, faults, endings
+        self._refused, self._relays = refused, relays
+        self._metrics: Metrics | None = None
+
+    def take(self, event: Asking) -> None:
+        """Answer one. A failure ends that request alone, with 500, or with 501 where the package is missing."""
+        if event.target.partition("?")[0] != "/metrics":
+            self._endings.refuse(event.connection, 404, "not found")
+            return
+        try:
+            metrics = self._metrics = self._metrics or self._collect()
+            self._engine.respond(event.connection, 200, metrics.content_type, metrics.render())
+        except ModuleNotFoundError as error:
+            if error.name != "prometheus_client":
+                raise
+            self._endings.refuse(event.connection, 501, MISSING)
+        except BaseException as error:
+            if ends_task(error):
+                raise
+            self._faults.note("metrics", error, "/metrics could not be rendered")
+            self._endings.refuse(event.connection, 500, INTERNAL_ERROR)
+
+    def _collect(self) -> "Metrics":
+        from fanwire.metrics import FaultsCollector, Metrics, RefusedCollector
+        from fanwire.relay.metrics import RelayCollector
+
+        counted = FaultsCollector(lambda: self._faults.counts), RefusedCollector(self._refused)
+        relayed = [RelayCollector(self._relays)] if self._relays else []
+        return Metrics(self._engine.stats, [*counted, *relayed])
