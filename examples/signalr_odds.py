@@ -45,7 +45,7 @@ async def place_bet(client: fanwire.Client, match: str, stake: float) -> str:
         raise fanwire.HubError("a stake is more than 0 and at most 100")
     if not await client.invoke("confirm", f"{stake:g} on match {match}?"):
         raise fanwire.HubError("not confirmed")
-    hub.publish_to_user(client.identity, f"{stake:g} on match {match}", event="bet")
+    hub.publish(fanwire.to.user(client.identity), f"{stake:g} on match {match}", event="bet")
     return "accepted"
 
 

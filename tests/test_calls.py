@@ -88,6 +88,7 @@ PUBLISHED: list[Row] = [
     ("Hub.publish_to_user", "identity", (fanwire.Identity(None), "x"), {}, ValueError, "identity must be a user's"),
     ("Hub.publish_to_user", "event", ("ann", "x"), {"event": 5}, TypeError, EVENT),
     ("Hub.publish_to_user", "ttl", ("ann", "x"), {"ttl": "x"}, TypeError, TTL),
+    ("Hub.publish_to_user", "exclude", ("ann", "x"), {"exclude": "x"}, TypeError, EXCLUDE),
     (
         "Hub.publish_to_all",
         "path",
@@ -136,6 +137,8 @@ ASKED: list[Row] = [
     ("Hub.occupancy", "channel", (5,), {}, TypeError, NO_CHANNEL),
     ("Hub.occupancy", "channel", ("a*",), {}, fanwire.InvalidChannel, A_PATTERN),
     ("Hub.occupancy", "channel", ("",), {}, fanwire.InvalidChannel, "must not be empty"),
+    ("Hub.position", "channel", (5,), {}, TypeError, NO_CHANNEL),
+    ("Hub.position", "channel", ("a*",), {}, fanwire.InvalidChannel, A_PATTERN),
     ("Hub.presence", "channel", (5,), {}, TypeError, NO_CHANNEL),
     ("Hub.presence", "channel", ("a",), {}, LookupError, r"channel 'a' has no presence: name it in Hub\(channels\)"),
     ("Hub.delivered", "position", (5,), {}, TypeError, "position must be a Position, as publish returns it, not 5"),

@@ -1,6 +1,7 @@
 """fanwire: publish once, thousands of sockets, at the kernel's floor. The public names, and nothing else."""
 
-from fanwire._engine import Arguments, Position, __version__
+from fanwire import to
+from fanwire._engine import Arguments, Position, Publication, __version__
 from fanwire.auth import Identity, Request
 from fanwire.channel import Channel
 from fanwire.client import Client
@@ -48,9 +49,11 @@ __all__ = [
     "PayloadTooBig",
     "Position",
     "PresenceChange",
+    "Publication",
     "Refused",
     "Request",
     "UnsupportedType",
     "UnsupportedValue",
     "__version__",
+    "to",
 ]

@@ -4,8 +4,10 @@ Every method may be called from any thread and none waits for a socket. A connec
 twice in the life of an engine; a call that names one which is gone does nothing (its ``Closed`` event is on its way).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, final
+
+from typing_extensions import disjoint_base
 
 __all__ = [
     "Arguments",
@@ -23,6 +25,7 @@ __all__ = [
     "Position",
     "Presence",
     "Progress",
+    "Publication",
     "Record",
     "Relayed",
     "Roots",
@@ -73,7 +76,7 @@ def invocation(protocol: str, id: str, target: str, arguments: bytes) -> bytes:
 def matches(pattern: str, name: str) -> bool:
     """Whether a channel's name matches a pattern, in which ``*`` is any run of characters. Raises InvalidChannel."""
 
-@final
+@disjoint_base
 class Position:
     """A publication's place in its channel: (epoch, offset). Ordered, hashable, unpacks like a tuple."""
 
@@ -90,6 +93,20 @@ class Position:
     def __gt__(self, other: Position, /) -> bool: ...
     def __ge__(self, other: Position, /) -> bool: ...
     def __hash__(self) -> int: ...
+
+@final
+class Publication(Position):
+    """What ``publish`` gives: the position of what was published, wherever one is taken.
+
+    Awaited it gives the position as well, for a hub that has it told by others: nothing does so yet, and it is there at
+    once. ``Publication()`` is what went to one client alone, which stands in no log. Pickled it is a ``Position``.
+    """
+
+    def __new__(cls) -> Publication: ...
+    @property
+    def position(self) -> Position:
+        """The place in the log. Raises LookupError where there is none."""
+    def __await__(self) -> Generator[Any, None, Position]: ...
 
 @final
 class ChannelRule:
@@ -458,7 +475,7 @@ class Engine:
         deferred: bool = False,
         excluded: Sequence[int] = ...,
         keyframe: bool = False,
-    ) -> Position:
+    ) -> Publication:
         """Append one publication; with `deferred` the shards are woken by ``flush`` (or when 64 KiB wait).
 
         The connections in `excluded` do not get it.
@@ -472,7 +489,7 @@ class Engine:
         ttl: float | None = None,
         deferred: bool = False,
         excluded: Sequence[int] = ...,
-    ) -> Position:
+    ) -> Publication:
         """As ``publish``, to the connections that were accepted as this user's."""
     def publish_to_hub(
         self,
@@ -482,7 +499,7 @@ class Engine:
         ttl: float | None = None,
         deferred: bool = False,
         excluded: Sequence[int] = ...,
-    ) -> Position:
+    ) -> Publication:
         """As ``publish``, to the SignalR connections of this path."""
     def flush(self) -> None:
         """Wake the shards for what was published with `deferred`."""
@@ -505,10 +522,12 @@ class Engine:
         """Answer an Opening or Asking with an error status and `reason` as plain text. Headers as in ``accept``."""
     def respond(self, connection: int, status: int, content_type: str, body: bytes, headers: _Headers = ...) -> None:
         """Answer an Asking. Headers as in ``accept``."""
-    def publish_snapshot(self, channel: str, data: Any, event: str | None = None) -> Position:
+    def publish_snapshot(self, channel: str, data: Any, event: str | None = None) -> Publication:
         """Append the state of a channel, for subscribers that wait for it alone. Raises as ``publish``."""
     def give_up_snapshot(self, channel: str, why: str) -> None:
         """Have subscribers that wait for a keyframe begin where they came, and tell them why."""
+    def position(self, channel: str) -> Position:
+        """Where a channel, made if need be, is now. Raises InvalidChannel, LimitReached, HubStopped."""
     def track(self, position: Position) -> tuple[int, int]:
         """Have shards report, as Progress, how far a publication has come: the token of the reports, how many parts.
         Raises ValueError for a position at which nothing was published yet.
@@ -555,7 +574,7 @@ class Engine:
         """Answer an invocation with what a backend answered: ``Upstream.outcome`` and ``body`` in the same protocol."""
     def send_records(self, connection: int, records: bytes) -> None:
         """Send whole messages of its hub protocol to a SignalR client, as they are."""
-    def publish_to_lane(self, lane: str, data: Any, event: str) -> Position:
+    def publish_to_lane(self, lane: str, data: Any, event: str) -> Publication:
         """As ``publish``, to the clients of a lane."""
     def keep(self, lane: str, bytes_max: int | None) -> None:
         """Keep a lane's messages for who joins late, from its newest snapshot on; None: no longer."""

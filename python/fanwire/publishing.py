@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from threading import get_ident
 from typing import NoReturn
 
-from fanwire._engine import Engine, Position, Stats
+from fanwire import to
+from fanwire._engine import Engine, Position, Publication, Stats
 from fanwire._loop import ends_task
 from fanwire.auth import Identity
 from fanwire.calls import (
@@ -21,7 +22,6 @@ from fanwire.calls import (
     check_reason,
     check_since,
     check_start,
-    check_text,
     check_ttl,
     explain,
     wrong,
@@ -30,9 +30,12 @@ from fanwire.client import Client, Link
 from fanwire.deliveries import Delivery
 from fanwire.registering import Registering
 from fanwire.relay.stats import RelayStats
+from fanwire.target import Target, ToAll, ToClient, ToUser, user_id
 
 NOBODY: tuple[()] = ()
 """Whom a publication is not for, where nothing is said."""
+PRIVATE = Publication()
+"""What publishing to one client gives."""
 
 
 class Publishing(Registering):
@@ -44,9 +47,9 @@ class Publishing(Registering):
         self._thread = -1
         self._call_soon: Callable[[Callable[[], object]], object] = _nowhere
         self._is_flush_due = False
-        # SignalR paths of methods, by how they are compared; the first is where publish_to_all goes by itself.
+        # SignalR paths of methods, by how they are compared; the first is where to.all() goes.
         self._paths: dict[str, str] = {}
-        self._publish: Callable[..., Position]
+        self._publish: Callable[..., Publication]
         self._relay_stats: Callable[[], list[RelayStats]]
         self._members: Callable[[str], list[str]]
         self._roster: Callable[[str | None], list[Client]]
@@ -57,7 +60,7 @@ class Publishing(Registering):
 
     def publish(
         self,
-        channel: str,
+        channel: str | Target,
         data: str | bytes | object,
         *,
         event: str | None = None,
@@ -65,8 +68,8 @@ class Publishing(Registering):
         ttl: float | None = None,
         keyframe: bool = False,
         exclude: Client | Iterable[Client] = NOBODY,
-    ) -> Position:
-        """Append one publication to a channel's log and wake the shards that watch it.
+    ) -> Publication:
+        """Append one publication to a log, that of a channel or of another target, and wake the shards that watch it.
 
         Never waits; O(1) in subscribers; any thread. Two calls from one thread for one channel reach its subscribers in
         that order; of several channels each keeps its own.
@@ -74,40 +77,72 @@ class Publishing(Registering):
         goes out as one write for each socket.
 
         Args:
-            channel: 1 to 255 bytes of UTF-8, no control characters and no ``*``.
+            channel: 1 to 255 bytes of UTF-8, no control characters and no ``*``; or one of ``fanwire.to``: a user, all
+                clients of a SignalR path, one client.
             data: ``str`` goes out as text, ``bytes`` as binary, anything else as JSON, and as MessagePack for
                 subscribers that speak it, encoded once each; copied once, into the log. Of what it may consist and in
                 which form it goes out stands in docs/types.md: what msgspec encodes, pydantic models, and whatever
                 ``Hub(encode=…)`` knows. Whether it may does not depend on who listens.
-            event: the name of the SSE event.
+            event: a name without line breaks. It is the ``event:`` of Server-Sent Events, the target of a SignalR
+                invocation (``message`` where there is none), and ``"event"`` in an envelope; a raw frame is the data
+                alone, and does not tell it.
             key: the conflation key, at most 255 bytes of UTF-8; only policy ``latest`` looks at it.
             ttl: seconds, > 0; a subscriber not yet written to after that skips it.
             keyframe: new subscribers begin here, while it is kept: it and what follows, within the channel's backlog.
             exclude: subscribers that it is not for.
 
         Returns:
-            Its place in the channel's log.
+            Its place in the log: ``publication.position``, or ``await publication``; and it is itself that position,
+            wherever one is taken. What went to one client has none.
 
         Raises:
             InvalidChannel: no channel can have such a name.
-            PayloadTooBig: the payload exceeds ``publication_bytes_max``; carries both numbers.
+            PayloadTooBig: the payload exceeds ``publication_bytes_max``, or to one client ``outbox_bytes_max``; carries
+                both numbers.
             UnsupportedType, UnsupportedValue: `data` has no form in one of the hub's ``formats``; with the path.
             LimitReached: there are ``channels_max`` channels already, or ``unsent_bytes_max`` wait for the shards.
-            TypeError, ValueError: another argument is not what it may be; it is named.
+            LookupError: to a user, and no ``authenticate`` is registered, so that no connection is any user's.
+            TypeError, ValueError: another argument is not what it may be, or means nothing for such a target: a `key`,
+                a `keyframe`, and to one client a `ttl` and an `exclude`. It is named.
             HubStopped: the hub does not serve, or no longer, or this process is a fork of the one that does.
         """
         excluded = NOBODY if exclude is NOBODY else self._ids(exclude)
+        if type(channel) is not str and isinstance(channel, Target):
+            channel.check(key, ttl, keyframe, excluded)
+            return self._publish_to(channel, data, event, ttl, excluded)
         try:
             if get_ident() != self._thread:
                 return self._publish(channel, data, event, key, ttl, False, excluded, keyframe)
-            position = self._publish(channel, data, event, key, ttl, True, excluded, keyframe)
+            publication = self._publish(channel, data, event, key, ttl, True, excluded, keyframe)
         except (TypeError, ValueError) as error:
             explain(error, channel=channel, event=event, key=key, ttl=ttl, keyframe=keyframe)
             raise
         if not self._is_flush_due:
             self._is_flush_due = True
             self._call_soon(self._flush)
-        return position
+        return publication
+
+    def _publish_to(
+        self, target: Target, data: object, event: str | None, ttl: float | None, excluded: Sequence[int]
+    ) -> Publication:
+        engine = self._link.require()
+        try:
+            match target:
+                case ToUser(user):
+                    if self._callbacks.authenticate is None:
+                        told = "reaches connections by what authenticate answered; none is registered"
+                        raise LookupError(f"to.user {told}")
+                    return engine.publish_to_user(user, data, event, ttl, False, excluded)
+                case ToAll(path):
+                    return engine.publish_to_hub(self._path(path), data, event, ttl, False, excluded)
+                case ToClient(client):
+                    if self._engine_of(client) is not None:
+                        client.send(data, event=event)
+                    return PRIVATE
+        except (TypeError, ValueError) as error:
+            explain(error, event=event, ttl=ttl)
+            raise
+        raise AssertionError(target)  # there is no other
 
     def publish_many(
         self,
@@ -117,7 +152,7 @@ class Publishing(Registering):
         event: str | None = None,
         key: str | None = None,
         ttl: float | None = None,
-    ) -> list[Position]:
+    ) -> list[Publication]:
         """Publish each of `items` as ``publish`` does, and wake the shards once: one write for each socket.
 
         Args:
@@ -136,7 +171,7 @@ class Publishing(Registering):
         check_key(key)
         check_ttl(ttl)
         publish = self._publish
-        positions: list[Position] = []
+        positions: list[Publication] = []
         try:
             for item in items:
                 positions.append(publish(channel, item, event, key, ttl, True))
@@ -155,25 +190,10 @@ class Publishing(Registering):
         *,
         event: str | None = None,
         ttl: float | None = None,
-    ) -> Position:
-        """Publish to every connection that was accepted as this user's, as ``publish`` does to a channel's subscribers.
-
-        Args:
-            identity: what ``authenticate`` answered, or its id.
-
-        Raises:
-            LookupError: no ``authenticate`` is registered, so that no connection is any user's.
-            What ``publish`` raises.
-        """
-        user = _user("identity", identity)
-        engine = self._link.require()
-        if self._callbacks.authenticate is None:
-            raise LookupError("publish_to_user reaches connections by what authenticate answered; none is registered")
-        try:
-            return engine.publish_to_user(user, data, event, ttl)
-        except (TypeError, ValueError) as error:
-            explain(error, event=event, ttl=ttl)
-            raise
+        exclude: Client | Iterable[Client] = NOBODY,
+    ) -> Publication:
+        """``publish(to.user(identity), …)``."""
+        return self.publish(ToUser(user_id("identity", identity)), data, event=event, ttl=ttl, exclude=exclude)
 
     def publish_to_all(
         self,
@@ -183,31 +203,17 @@ class Publishing(Registering):
         ttl: float | None = None,
         path: str | None = None,
         exclude: Client | Iterable[Client] = NOBODY,
-    ) -> Position:
-        """Publish to every SignalR client of one hub, as ``publish`` does to a channel's subscribers.
-
-        Args:
-            path: that hub's; by default the first of ``signalr_paths``.
-
-        Raises:
-            ValueError: there is no hub at that path.
-            What ``publish`` raises.
-        """
-        engine = self._link.require()
-        excluded = self._ids(exclude)
-        try:
-            return engine.publish_to_hub(self._path(path), data, event, ttl, False, excluded)
-        except (TypeError, ValueError) as error:
-            explain(error, event=event, ttl=ttl)
-            raise
+    ) -> Publication:
+        """``publish(to.all(path), …)``."""
+        return self.publish(to.all(path), data, event=event, ttl=ttl, exclude=exclude)
 
     def _path(self, path: str | None) -> str:
         known = list(self._paths.values())
         if not known:
-            raise ValueError("publish_to_all reaches nobody: signalr_paths is empty, and there is no endpoint")
+            raise ValueError("to.all reaches nobody: signalr_paths is empty, and there is no endpoint")
         if path is None:
             return known[0]
-        found = self._paths.get(check_text("path", path, "the path of a hub, a str").casefold())
+        found = self._paths.get(path.casefold())
         if found is None:
             wrong("path", f"{', '.join(map(repr, known))} or None", path, ValueError)
         return found
@@ -250,9 +256,8 @@ class Publishing(Registering):
     # Single clients, and what is known of all
 
     def send(self, client: Client, data: str | bytes | object, *, event: str | None = None) -> None:
-        """Send to one client alone; see ``Client.send``. Raises HubStopped besides, ValueError for another hub's."""
-        if self._engine_of(client) is not None:
-            client.send(data, event=event)
+        """``publish(to.client(client), …)``."""
+        self.publish(to.client(client), data, event=event)
 
     def disconnect(self, client: Client, code: int = 1000, reason: str = "") -> None:
         """Start the close handshake with one client; see ``Client.close``.
@@ -276,7 +281,7 @@ class Publishing(Registering):
             TypeError, ValueError: `user` is neither, or anonymous.
             HubStopped: the hub does not serve.
         """
-        return self._roster(None if user is None else _user("user", user))
+        return self._roster(None if user is None else user_id("user", user))
 
     def disconnect_user(self, user: Identity | str, code: int = 1000, reason: str = "") -> int:
         """Start the close handshake with each connection of a user, as when they sign out; how many there were.
@@ -288,7 +293,7 @@ class Publishing(Registering):
         """
         check_code(code)
         check_reason(reason)
-        theirs = self._roster(_user("user", user))
+        theirs = self._roster(user_id("user", user))
         for client in theirs:
             client.close(code, reason)
         return len(theirs)
@@ -357,6 +362,22 @@ class Publishing(Registering):
         check_fraction(fraction)
         return await self._delivered(position, fraction)
 
+    def position(self, channel: str) -> Position:
+        """Where a channel is now: at its newest publication; any thread. What is published later comes behind it.
+
+        For a page that shows a state and then follows it: take the position, then read the state, and have the page
+        subscribe with ``since`` that position. See docs/promises.md.
+
+        Returns:
+            Its epoch, and the number of its newest publication: 0 where nothing was published yet.
+
+        Raises:
+            TypeError, InvalidChannel: no channel can have such a name.
+            LimitReached: it is a new one, and there are ``channels_max`` already.
+            HubStopped: the hub does not serve.
+        """
+        return self._link.require().position(check_channel(channel))
+
     def stats(self) -> Stats:
         """The engine's counters since the start of serving, and gauges of now. Raises HubStopped."""
         return self._link.require().stats()
@@ -364,18 +385,6 @@ class Publishing(Registering):
     def relay_stats(self) -> list[RelayStats]:
         """How each relay stands, now; in the event loop's thread. Raises HubStopped."""
         return self._relay_stats()
-
-
-def _user(name: str, user: Identity | str) -> str:
-    """A user's id. Raises TypeError and ValueError, which name the argument, for who is none."""
-    must = "an Identity, or its id, a str"
-    if isinstance(user, Identity):
-        if user.id is None:
-            raise ValueError(f"{name} must be a user's, not anonymous: no connections are its own")
-        return user.id
-    if check_text(name, user, must) == "":
-        wrong(name, f"{must} that is not empty", user, ValueError)
-    return user
 
 
 def _nowhere(function: Callable[[], object]) -> NoReturn:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 import anyio
 import msgspec
 
+from fanwire import to
 from fanwire._loop import background_tasks, readable, run
 from fanwire.client import Client
 from fanwire.hub import Hub
@@ -60,7 +61,7 @@ class Backend:
     def goal(self, match: int, text: str) -> None:
         """Tell all clients of a goal, and those who watch the match its new odds, again and again."""
         self.announcements += 1
-        self.hub.publish_to_all({"text": text, "t": time.time_ns()}, event="Announcement")
+        self.hub.publish(to.all(), {"text": text, "t": time.time_ns()}, event="Announcement")
         for _ in range(GOAL_BURST):
             self.change(match)
 

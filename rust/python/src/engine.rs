@@ -17,7 +17,7 @@ use crate::encode::{self, Encoder};
 use crate::encoded::{Encoded, encode_for};
 use crate::errors::{new_to_pyerr, to_pyerr};
 use crate::events::{self, Wanted};
-use crate::position::Position;
+use crate::position::{Position, Published};
 use crate::settings::{Settings, start_of};
 use crate::stats::Stats;
 use crate::upstream::{Roots, Sessions, plain_route_of, protocol_of, route_of, seconds};
@@ -96,19 +96,23 @@ impl Engine {
         deferred: bool,
         excluded: Vec<u64>,
         keyframe: bool,
-    ) -> PyResult<Position> {
+    ) -> PyResult<Py<Published>> {
         let terms = Terms { event, key, ttl, deferred, excluded: &excluded, is_keyframe: keyframe, is_snapshot: false };
         self.publish_data(Audience::Channel(channel), data, terms)
     }
 
     #[pyo3(signature = (channel, data, event = None))]
-    fn publish_snapshot(&self, channel: &str, data: &Bound<'_, PyAny>, event: Option<&str>) -> PyResult<Position> {
+    fn publish_snapshot(&self, channel: &str, data: &Bound<'_, PyAny>, event: Option<&str>) -> PyResult<Py<Published>> {
         let terms = Terms { event, is_snapshot: true, ..Terms::default() };
         self.publish_data(Audience::Channel(channel), data, terms)
     }
 
     fn give_up_snapshot(&self, py: Python<'_>, channel: &str, why: &str) -> PyResult<()> {
         self.0.give_up_snapshot(channel, why).map_err(|error| to_pyerr(py, error))
+    }
+
+    fn position(&self, py: Python<'_>, channel: &str) -> PyResult<Position> {
+        self.0.position(channel).map(Position).map_err(|error| to_pyerr(py, error))
     }
 
     fn track(&self, py: Python<'_>, position: &Position) -> PyResult<(u64, u32)> {
@@ -128,7 +132,7 @@ impl Engine {
         ttl: Option<f64>,
         deferred: bool,
         excluded: Vec<u64>,
-    ) -> PyResult<Position> {
+    ) -> PyResult<Py<Published>> {
         self.publish_data(
             Audience::User(user),
             data,
@@ -145,7 +149,7 @@ impl Engine {
         ttl: Option<f64>,
         deferred: bool,
         excluded: Vec<u64>,
-    ) -> PyResult<Position> {
+    ) -> PyResult<Py<Published>> {
         self.publish_data(
             Audience::Hub(path),
             data,
@@ -299,7 +303,7 @@ impl Engine {
     }
 
     #[pyo3(signature = (lane, data, event))]
-    fn publish_to_lane(&self, lane: &str, data: &Bound<'_, PyAny>, event: &str) -> PyResult<Position> {
+    fn publish_to_lane(&self, lane: &str, data: &Bound<'_, PyAny>, event: &str) -> PyResult<Py<Published>> {
         self.publish_data(Audience::Lane(lane), data, Terms { event: Some(event), ..Terms::default() })
     }
 
@@ -489,7 +493,12 @@ impl Engine {
 }
 
 impl Engine {
-    fn publish_data(&self, audience: Audience<'_>, data: &Bound<'_, PyAny>, terms: Terms<'_>) -> PyResult<Position> {
+    fn publish_data(
+        &self,
+        audience: Audience<'_>,
+        data: &Bound<'_, PyAny>,
+        terms: Terms<'_>,
+    ) -> PyResult<Py<Published>> {
         let py = data.py();
         let Terms { event, key, is_keyframe, is_snapshot, .. } = terms;
         let ttl_ns = terms.ttl.map(ttl_ns).transpose().map_err(|error| to_pyerr(py, error))?;
@@ -506,7 +515,7 @@ impl Engine {
             Data::Copied(bytes) => publish(Payload::Binary(&bytes))?,
             Data::Object(object) => return self.publish_object(audience, object, publish),
         };
-        Ok(Position(position.expect("only objects have encodings to miss")))
+        Published::at(py, position.expect("only objects have encodings to miss"))
     }
 
     /// Encodes for the formats in use, and again for those that came into use meanwhile: at most once a format.
@@ -515,7 +524,7 @@ impl Engine {
         audience: Audience<'_>,
         object: &Bound<'_, PyAny>,
         publish: impl Fn(Payload<'_>) -> PyResult<Result<fanwire_core::Position, u16>>,
-    ) -> PyResult<Position> {
+    ) -> PyResult<Py<Published>> {
         // JSON also when nobody listens: an object that can't be encoded is an error on a quiet channel, too.
         let nobody = if matches!(audience, Audience::Channel(_)) { Format::Raw } else { Format::HubJson };
         let mut formats = self.0.formats_of(audience);
@@ -526,7 +535,7 @@ impl Engine {
         loop {
             let encoded = Encoded::new(self.encoder(), object, formats, bytes_max)?;
             match publish(encoded.payload())? {
-                Ok(position) => return Ok(Position(position)),
+                Ok(position) => return Published::at(object.py(), position),
                 Err(missing) => formats |= missing,
             }
         }

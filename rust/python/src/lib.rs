@@ -82,6 +82,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(invocation, module)?)?;
     module.add_function(wrap_pyfunction!(matches, module)?)?;
     module.add_class::<position::Position>()?;
+    module.add_class::<position::Published>()?;
     module.add_class::<settings::ChannelRule>()?;
     module.add_class::<settings::Settings>()?;
     module.add_class::<encode::Encoder>()?;

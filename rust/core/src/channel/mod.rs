@@ -241,6 +241,11 @@ impl Channel {
         self.epoch
     }
 
+    /// The place of its newest publication; offset 0 where there was none.
+    pub(crate) fn position(&self) -> Position {
+        Position { epoch: self.epoch, offset: self.lock().offset }
+    }
+
     /// Bits of formats, such that a payload that can be written in these can be written in all that are needed: those
     /// that subscribers speak now, and where publications are kept also those that others have spoken.
     #[must_use]

@@ -1,4 +1,4 @@
-//! How far a publication has come, and keyframes for subscribers that wait for one.
+//! Where a channel is, how far a publication has come, and keyframes for subscribers that wait for one.
 use std::sync::atomic::Ordering;
 
 use super::Engine;
@@ -7,6 +7,16 @@ use crate::messages::{Command, Track};
 use crate::position::Position;
 
 impl Engine {
+    /// Where a channel is now: the place of its newest publication, or of none yet. The channel is made if need be, so that
+    /// its epoch is that of what is published next.
+    ///
+    /// # Errors
+    /// [`EngineError`]: stopped, a bad channel name, the bound of channels.
+    pub fn position(&self, channel: &str) -> Result<Position, EngineError> {
+        self.check_running()?;
+        Ok(self.obtain(channel)?.position())
+    }
+
     /// Has each shard report, as [`Event::Progress`](crate::messages::Event::Progress), how far the publication at
     /// `position` has come, until all of its subscribers have it or have gone past it.
     ///
