@@ -36,9 +36,9 @@ impl ConnectionId {
         (self.0 >> 56) as usize
     }
 
-    /// Whether both name the same connection; its wire format may have changed since.
-    pub(crate) fn is_same(self, other: Self) -> bool {
-        (self.shard(), self.slot(), self.generation()) == (other.shard(), other.slot(), other.generation())
+    /// One number for each connection, whatever its wire format, which may change.
+    pub(crate) fn identity(self) -> u64 {
+        self.0 & !(0xF << 52)
     }
 
     /// The wire format that the connection speaks; `None` for a number that no engine gave.

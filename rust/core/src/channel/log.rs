@@ -35,6 +35,8 @@ pub(super) struct Log {
     pub(super) tail: u64,
     /// Of `frames`, those that are not for everyone, oldest first.
     pub(super) exclusions: VecDeque<Exclusion>,
+    /// Of their lists; one that several in a row share counts once.
+    excluded_bytes: u64,
     /// Kept frames that a read has to look at: 0 lets it work by segments alone.
     pub(super) special: usize,
     /// Where the newest keyframe begins, and its mark; it may have left the log.
@@ -117,7 +119,16 @@ impl Log {
     /// The frame that was appended last is not for these.
     pub(super) fn exclude_from_last(&mut self, frame_bytes: usize, excluded: &Arc<[ConnectionId]>) {
         let start = self.tail - frame_bytes as u64;
-        self.exclusions.push_back(Exclusion { start, end: self.tail, excluded: Arc::clone(excluded) });
+        let before = self.exclusions.back().filter(|before| before.excluded == *excluded);
+        let list = before.map_or(excluded, |before| &before.excluded);
+        let exclusion = Exclusion { start, end: self.tail, excluded: Arc::clone(list) };
+        self.excluded_bytes += if before.is_none() { size_of_val(&*exclusion.excluded) as u64 } else { 0 };
+        self.exclusions.push_back(exclusion);
+    }
+
+    /// What is kept: frames, and the lists of those who do not get them.
+    fn kept_bytes(&self) -> u64 {
+        self.tail - self.head.position + self.excluded_bytes
     }
 
     /// Lets go of frames that every cursor has passed, and of those that only laggards over the bound still need; but
@@ -127,8 +138,7 @@ impl Log {
         let needed = self.watches.iter().map(|watch| watch.needed()).min().unwrap_or(self.tail);
         let fanned_out = self.fanned_out();
         while let Some(&frame) = self.frames.front() {
-            let is_full =
-                self.tail - self.head.position > settings.backlog_bytes || self.frames.len() >= settings.backlog_frames;
+            let is_full = self.kept_bytes() > settings.backlog_bytes || self.frames.len() >= settings.backlog_frames;
             let is_over = is_full || is_older(&frame, settings.backlog_age, now_ns);
             let is_needed = frame.end > needed;
             let may_go = !is_needed || (is_over && frame.end <= fanned_out);
@@ -160,7 +170,7 @@ impl Log {
         oldest.kind != FrameKind::Snapshot
             && publications <= settings.history_frames as u64
             && self.frames.len() < 2 * settings.history_frames
-            && self.tail - self.head.position <= settings.history_bytes
+            && self.kept_bytes() <= settings.history_bytes
             && !is_older(oldest, settings.history_age, next.published_ns)
     }
 
@@ -191,7 +201,9 @@ impl Log {
             self.keyframe = None;
         }
         while self.exclusions.front().is_some_and(|exclusion| exclusion.end <= edge.position) {
-            self.exclusions.pop_front();
+            let gone = self.exclusions.pop_front().expect("there is one");
+            let is_shared = self.exclusions.front().is_some_and(|next| Arc::ptr_eq(&next.excluded, &gone.excluded));
+            self.excluded_bytes -= if is_shared { 0 } else { size_of_val(&*gone.excluded) as u64 };
         }
         self.special -= usize::from(oldest.is_special());
         self.head = edge;
@@ -287,6 +299,11 @@ mod tests {
         log.read(cursor, to, Reader { policy: Policy::Every, keys, conflates, is_at_keyframe, now_ns })
     }
 
+    fn append_excluding(log: &mut Log, frame: &[u8], excluded: &Arc<[ConnectionId]>, settings: &ChannelSettings) {
+        append(log, frame, u64::MAX, settings);
+        log.exclude_from_last(frame.len(), excluded);
+    }
+
     fn text(run: &Run) -> Vec<u8> {
         run.slices.iter().flat_map(|slice| slice.bytes().to_vec()).collect()
     }
@@ -295,6 +312,51 @@ mod tests {
         let watch = Arc::new(Watch::new(0, log.tail()));
         log.watches.push(Arc::clone(&watch));
         watch
+    }
+
+    /// However many frames are not for a laggard, one look at them is short, and each comes to it once and in order.
+    #[test]
+    fn one_read_comes_past_a_bounded_number_of_exclusions() {
+        let (mut log, settings) = (Log::default(), wide());
+        let _watch = watched(&mut log);
+        let id = ConnectionId::from_bits(7);
+        let (own, others) = (Arc::from([id]), Arc::from([ConnectionId::from_bits(8)]));
+        for turn in 0..5_000_u32 {
+            append_excluding(&mut log, b"own", &own, &settings);
+            append_excluding(&mut log, &turn.to_be_bytes(), &others, &settings);
+        }
+        let (mut cursor, mut got, mut frames) = (0, Vec::new(), 0);
+        while cursor < log.tail() {
+            let mut run = read(&log, cursor, log.tail(), 0);
+            assert!(run.end > cursor && run.exclusions.len() <= 1_024, "{}", run.exclusions.len());
+            run.exclude(id);
+            got.extend(text(&run));
+            frames += run.frames;
+            cursor = run.end;
+        }
+        let all: Vec<u8> = (0..5_000_u32).flat_map(u32::to_be_bytes).collect();
+        assert!(got == all && frames == 5_000, "{frames}");
+    }
+
+    /// Lists of the excluded are kept with the frames, and so they are within the bound; the same one again costs nothing.
+    #[test]
+    fn lists_of_the_excluded_count_as_backlog() {
+        let settings = bounds(100_000, 1 << 20);
+        let list = |first: u64| (first..first + 1_000).map(ConnectionId::from_bits).collect::<Arc<[_]>>();
+        for (step, kept) in [(0, 1_000), (1, 13)] {
+            let mut log = Log::default();
+            let _laggard = watched(&mut log);
+            for turn in 0..1_000 {
+                log.watches[0].advance(log.tail(), 0);
+                append_excluding(&mut log, b"x", &list(turn * step), &settings);
+            }
+            assert_eq!(log.frames.len(), kept);
+            let lists: std::collections::HashSet<_> = log.exclusions.iter().map(|one| one.excluded.as_ptr()).collect();
+            assert_eq!(log.excluded_bytes, lists.len() as u64 * 8_000);
+            log.watches[0].advance(log.tail(), log.tail());
+            append(&mut log, b"x", u64::MAX, &settings);
+            assert_eq!((log.excluded_bytes, log.exclusions.len()), (0, 0));
+        }
     }
 
     #[test]

@@ -52,6 +52,13 @@ pub(super) struct Edge {
 pub struct Exclusion {
     pub(super) start: u64,
     pub(super) end: u64,
-    /// Those who don't get it.
+    /// Those who don't get it, in the order of their identities.
     pub excluded: Arc<[ConnectionId]>,
+}
+
+impl Exclusion {
+    /// Whether the frame is not for this connection.
+    pub(super) fn is_of(&self, id: ConnectionId) -> bool {
+        self.excluded.binary_search_by_key(&id.identity(), |one| one.identity()).is_ok()
+    }
 }

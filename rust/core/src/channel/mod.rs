@@ -280,6 +280,10 @@ impl Channel {
     ) -> Result<Appended, EngineError> {
         let expires_ns = publication.ttl_ns.map_or(u64::MAX, |ttl| now_ns.saturating_add(ttl));
         let kind = publication.kind();
+        let mut excluded = (!publication.excluded.is_empty()).then(|| Arc::from(publication.excluded));
+        if let Some(excluded) = excluded.as_mut().and_then(Arc::<[ConnectionId]>::get_mut) {
+            excluded.sort_unstable_by_key(|one| one.identity());
+        }
         let mut inner = self.lock();
         if kind != FrameKind::Plain {
             self.is_storing.store(true, Ordering::Release);
@@ -290,7 +294,6 @@ impl Channel {
         }
         inner.check_unsent(unsent_bytes_max)?;
         let inner = &mut *inner;
-        let excluded = (!publication.excluded.is_empty()).then(|| Arc::from(publication.excluded));
         inner.offset += u64::from(kind != FrameKind::Snapshot);
         self.published_s.store(now_ns / 1_000_000_000, Ordering::Relaxed);
         let (key, replaced) = match (self.settings.policy, kind) {

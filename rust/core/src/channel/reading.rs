@@ -13,6 +13,9 @@ use crate::connection_id::ConnectionId;
 /// One read gives at most so many slices; the next one goes on.
 pub(super) const SLICES_MAX: usize = 32;
 
+/// And comes past so many frames that are not for everyone: each may cut a slice in two for each of its readers.
+const EXCLUSIONS_MAX: usize = 1_024;
+
 /// Frames to write: what lies between two cursors, without what has expired or was replaced.
 #[derive(Debug, Default)]
 pub struct Run {
@@ -47,20 +50,25 @@ impl Run {
         self.slices.iter().any(holds)
     }
 
-    /// Takes out what is not for this connection.
+    /// Takes out what is not for this connection. A frame lies whole in one slice.
     pub(crate) fn exclude(&mut self, id: ConnectionId) {
-        for exclusion in std::mem::take(&mut self.exclusions) {
-            if !exclusion.excluded.iter().any(|one| one.is_same(id)) {
-                continue;
+        let exclusions = std::mem::take(&mut self.exclusions);
+        let mut exclusions = exclusions.iter().filter(|exclusion| exclusion.is_of(id)).peekable();
+        for slice in std::mem::take(&mut self.slices) {
+            let (mut start, end) = (slice.position(), slice.position() + slice.bytes().len() as u64);
+            while let Some(exclusion) = exclusions.next_if(|exclusion| exclusion.start < end) {
+                if exclusion.start < start {
+                    continue; // it was left out already
+                }
+                if start < exclusion.start {
+                    self.slices.push(slice.part(start, exclusion.start));
+                }
+                start = exclusion.end;
+                self.frames = self.frames.saturating_sub(1);
             }
-            self.frames = self.frames.saturating_sub(1);
-            let cut = |slice: Slice| {
-                let (start, end) = (slice.position(), slice.position() + slice.bytes().len() as u64);
-                let before = (start < exclusion.start).then(|| slice.part(start, end.min(exclusion.start)));
-                let after = (end > exclusion.end).then(|| slice.part(start.max(exclusion.end), end));
-                [before, after].into_iter().flatten()
-            };
-            self.slices = self.slices.drain(..).flat_map(cut).collect();
+            if start < end {
+                self.slices.push(slice.part(start, end));
+            }
         }
     }
 }
@@ -124,6 +132,8 @@ impl Log {
         if cursor < head || cursor >= to {
             return run;
         }
+        let excluded = self.exclusions.partition_point(|exclusion| exclusion.start < cursor);
+        let to = self.exclusions.get(excluded + EXCLUSIONS_MAX).map_or(to, |next| next.start.min(to));
         if cursor < self.head.position {
             let is_whole = !reader.is_at_keyframe || self.compacted.has(cursor);
             if !is_whole {
