@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `support`, in importlib mo
 import fanwire
 from fanwire._engine import Engine, Settings
 from fanwire.logs import Sparing, SparingFilter, relay_log
+from support.hubs import MakeHub
 from support.scripted_backend import ScriptedBackend
 
 LOOPS = {
@@ -51,9 +53,15 @@ def _own_log() -> None:
 
 
 @pytest.fixture
-def hub(poller: str) -> fanwire.Hub:
-    """A hub on one of the pollers, with nothing registered yet."""
-    return fanwire.Hub(poller=poller)
+def make_hub(poller: str) -> MakeHub:
+    """Makes hubs on one of the pollers, of channels and options as `Hub` takes them."""
+    return partial(fanwire.Hub, poller=poller)
+
+
+@pytest.fixture
+def hub(make_hub: MakeHub) -> fanwire.Hub:
+    """A hub without options, with nothing registered yet."""
+    return make_hub()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import fanwire
 import pytest
 from anyio.to_thread import run_sync
 from support.clients import connected, settle
+from support.hubs import MakeHub
 from support.raw import MORE_THAN_A_SOCKET_TAKES, read_frame, upgraded
 from support.waiting import until
 
@@ -18,10 +19,9 @@ ANY = "127.0.0.1:0"
 PAD = "x" * 20_000
 
 
-def rebuilt(hub: fanwire.Hub, **settings: Any) -> fanwire.Hub:
-    """The fixture's hub with settings for all its channels, and room for ``MORE_THAN_A_SOCKET_TAKES``."""
-    options = {**hub._options, "publication_bytes_max": 64 << 20}
-    return fanwire.Hub({"*": fanwire.Channel(**settings)}, **options)
+def roomy(make_hub: MakeHub, **settings: Any) -> fanwire.Hub:
+    """A hub with settings for all its channels, and room for ``MORE_THAN_A_SOCKET_TAKES``."""
+    return make_hub({"*": fanwire.Channel(**settings)}, publication_bytes_max=64 << 20)
 
 
 async def stall(hub: fanwire.Hub, address: str, clients: int, stack: AsyncExitStack) -> list[socket.socket]:
@@ -55,8 +55,8 @@ async def test_nobody_has_it_where_nobody_is(hub: fanwire.Hub) -> None:
             assert (delivery.subscribers, delivery.taken, delivery.skipped) == (0, 0, 0)
 
 
-async def test_a_laggard_holds_back_only_the_fraction_that_includes_it(hub: fanwire.Hub) -> None:
-    hub = rebuilt(hub, backlog_bytes=1 << 30)
+async def test_a_laggard_holds_back_only_the_fraction_that_includes_it(make_hub: MakeHub) -> None:
+    hub = roomy(make_hub, backlog_bytes=1 << 30)
     async with hub.serve(ANY) as serving, AsyncExitStack() as stack:
         (stuck,) = await stall(hub, serving.address, 1, stack)
         for _ in range(3):
@@ -78,8 +78,8 @@ async def test_a_laggard_holds_back_only_the_fraction_that_includes_it(hub: fanw
             assert (await hub.delivered(position, 1.0)).taken == 4
 
 
-async def test_who_goes_past_it_is_counted_and_who_leaves_is_not_waited_for(hub: fanwire.Hub) -> None:
-    hub = rebuilt(hub, policy="drop", backlog_bytes=100_000)
+async def test_who_goes_past_it_is_counted_and_who_leaves_is_not_waited_for(make_hub: MakeHub) -> None:
+    hub = roomy(make_hub, policy="drop", backlog_bytes=100_000)
     async with hub.serve(ANY) as serving, AsyncExitStack() as stack:
         stuck = await stall(hub, serving.address, 2, stack)
         position = hub.publish("a", PAD)
@@ -113,8 +113,8 @@ async def test_bad_arguments_say_what_is_wrong(hub: fanwire.Hub) -> None:
         await hub.delivered(position)
 
 
-async def test_the_end_of_the_hub_ends_waiting(hub: fanwire.Hub) -> None:
-    hub = rebuilt(hub, backlog_bytes=1 << 30)
+async def test_the_end_of_the_hub_ends_waiting(make_hub: MakeHub) -> None:
+    hub = roomy(make_hub, backlog_bytes=1 << 30)
     async with (
         AsyncExitStack() as stack,
         anyio.create_task_group() as tasks,

@@ -10,6 +10,7 @@ from fanwire._loop import background_tasks, ends_task
 from fanwire.faults import Faults, Tasks
 from fanwire.texts import sendable
 from support.clients import connected, refusal
+from support.hubs import MakeHub
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -63,11 +64,11 @@ async def test_a_task_that_is_cancelled_alone_ends_no_other(anyio_backend_name: 
 
 @pytest.mark.parametrize("waits", [True, False])
 async def test_a_callback_that_cancels_its_own_task_costs_its_own_request(
-    hub: fanwire.Hub, anyio_backend_name: str, waits: bool
+    make_hub: MakeHub, anyio_backend_name: str, waits: bool
 ) -> None:
     if anyio_backend_name != "asyncio":
         pytest.skip("only asyncio's tasks can be cancelled one by one")
-    hub = fanwire.Hub({"in": fanwire.Channel(presence=True)}, **{**hub._options, "openings_max": 1})
+    hub = make_hub({"in": fanwire.Channel(presence=True)}, openings_max=1)
     entered: list[str] = []
 
     async def cancel_itself(is_due: bool) -> None:

@@ -8,23 +8,24 @@ import fanwire
 import pytest
 from fanwire.presence import merged
 from support.clients import connected
+from support.hubs import MakeHub
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 ANY = "127.0.0.1:0"
 
 
-def hub_of(hub: fanwire.Hub, **promise: Any) -> tuple[fanwire.Hub, list[fanwire.PresenceChange]]:
+def hub_of(make_hub: MakeHub, **promise: Any) -> tuple[fanwire.Hub, list[fanwire.PresenceChange]]:
     """A hub whose users have the names that they bring, and what it is told of channel `room`."""
-    hub = fanwire.Hub({"room": fanwire.Channel(presence_linger=0.1, **{"presence": True, **promise})}, **hub._options)
+    hub = make_hub({"room": fanwire.Channel(**{"presence": True, "presence_linger": 0.1, **promise})})
     hub.authenticate(lambda request: request.query.get("user"))
     changes: list[fanwire.PresenceChange] = []
     hub.on_presence(changes.append)
     return hub, changes
 
 
-async def test_who_comes_and_goes_is_told_once_however_many_connections(hub: fanwire.Hub) -> None:
-    hub, changes = hub_of(hub)
+async def test_who_comes_and_goes_is_told_once_however_many_connections(make_hub: MakeHub) -> None:
+    hub, changes = hub_of(make_hub)
     async with hub.serve(ANY) as serving, connected(serving.address, "/ws?channel=presence:room&user=eve") as watcher:
         assert await watcher.receive_json() == {"channel": "room", "members": [], "occupancy": 0}
         async with AsyncExitStack() as stack:
@@ -45,9 +46,8 @@ async def test_who_comes_and_goes_is_told_once_however_many_connections(hub: fan
         ]
 
 
-async def test_who_comes_back_in_time_never_left(hub: fanwire.Hub) -> None:
-    hub, changes = hub_of(hub)
-    hub._channels["room"] = fanwire.Channel(presence=True, presence_linger=60)
+async def test_who_comes_back_in_time_never_left(make_hub: MakeHub) -> None:
+    hub, changes = hub_of(make_hub, presence_linger=60)
     async with hub.serve(ANY) as serving:
         for _ in range(3):
             async with connected(serving.address, "/ws?channel=room&user=ann"):
@@ -58,8 +58,8 @@ async def test_who_comes_back_in_time_never_left(hub: fanwire.Hub) -> None:
         assert not any(change.left for change in changes)
 
 
-async def test_counts_tell_no_names(hub: fanwire.Hub) -> None:
-    hub, changes = hub_of(hub, presence="counts")
+async def test_counts_tell_no_names(make_hub: MakeHub) -> None:
+    hub, changes = hub_of(make_hub, presence="counts")
     async with hub.serve(ANY) as serving, connected(serving.address, "/ws?channel=presence:room") as watcher:
         assert await watcher.receive_json() == {"channel": "room", "occupancy": 0}
         async with connected(serving.address, "/ws?channel=room&user=ann"):
@@ -68,8 +68,8 @@ async def test_counts_tell_no_names(hub: fanwire.Hub) -> None:
     assert [(change.joined, change.left) for change in changes] == [((), ()), ((), ())]
 
 
-async def test_leaving_a_channel_is_leaving_it(hub: fanwire.Hub) -> None:
-    hub, changes = hub_of(hub)
+async def test_leaving_a_channel_is_leaving_it(make_hub: MakeHub) -> None:
+    hub, changes = hub_of(make_hub)
     async with hub.serve(ANY) as serving, connected(serving.address, "/ws?user=ann") as peer:
         await peer.send_json(subscribe=["room"])
         await until(lambda: changes)
@@ -77,8 +77,8 @@ async def test_leaving_a_channel_is_leaving_it(hub: fanwire.Hub) -> None:
         await until(lambda: changes[-1].left == ("ann",))
 
 
-async def test_who_was_there_for_a_moment_is_no_trouble(hub: fanwire.Hub) -> None:
-    hub, changes = hub_of(hub)
+async def test_who_was_there_for_a_moment_is_no_trouble(make_hub: MakeHub) -> None:
+    hub, changes = hub_of(make_hub)
     async with hub.serve(ANY) as serving:
         for _ in range(30):
             async with connected(serving.address, "/ws?channel=room&user=ann"):
@@ -91,8 +91,8 @@ async def test_who_was_there_for_a_moment_is_no_trouble(hub: fanwire.Hub) -> Non
         assert sorted(joined) == sorted(left)
 
 
-async def test_a_callback_that_raises_ends_nothing(hub: fanwire.Hub, caplog: pytest.LogCaptureFixture) -> None:
-    hub = fanwire.Hub({"*": fanwire.Channel(presence=True)}, **hub._options)
+async def test_a_callback_that_raises_ends_nothing(make_hub: MakeHub, caplog: pytest.LogCaptureFixture) -> None:
+    hub = make_hub({"*": fanwire.Channel(presence=True)})
     told = 0
 
     @hub.on_presence
@@ -118,10 +118,10 @@ async def test_off_by_default(hub: fanwire.Hub) -> None:
         hub.presence("a")
 
 
-async def test_a_slow_callback_holds_up_neither_other_channels_nor_what_is_published(hub: fanwire.Hub) -> None:
+async def test_a_slow_callback_holds_up_neither_other_channels_nor_what_is_published(make_hub: MakeHub) -> None:
     may_go_on = anyio.Event()
     told: list[fanwire.PresenceChange] = []
-    hub = fanwire.Hub({"*": fanwire.Channel(presence=True, presence_linger=0)}, **hub._options)
+    hub = make_hub({"*": fanwire.Channel(presence=True, presence_linger=0)})
     hub.authenticate(lambda request: request.query.get("user"))
 
     @hub.on_presence
@@ -144,8 +144,8 @@ async def test_a_slow_callback_holds_up_neither_other_channels_nor_what_is_publi
         assert told[-1].left == ("ann",), "who came and went meanwhile is in neither list"
 
 
-async def test_who_flaps_while_a_callback_is_at_work_is_no_trouble(hub: fanwire.Hub) -> None:
-    hub = fanwire.Hub({"*": fanwire.Channel(presence=True, presence_linger=0)}, **hub._options)
+async def test_who_flaps_while_a_callback_is_at_work_is_no_trouble(make_hub: MakeHub) -> None:
+    hub = make_hub({"*": fanwire.Channel(presence=True, presence_linger=0)})
     told = 0
 
     @hub.on_presence
@@ -164,8 +164,8 @@ async def test_who_flaps_while_a_callback_is_at_work_is_no_trouble(hub: fanwire.
         await until(lambda: hub.stats().connections == 0)
 
 
-async def test_who_leaves_and_comes_in_one_breath_is_there(hub: fanwire.Hub) -> None:
-    hub, changes = hub_of(hub)
+async def test_who_leaves_and_comes_in_one_breath_is_there(make_hub: MakeHub) -> None:
+    hub, changes = hub_of(make_hub)
     async with hub.serve(ANY) as serving, connected(serving.address, "/ws?channel=room&user=ann") as peer:
         await until(lambda: changes)
         for _ in range(3):
@@ -180,9 +180,9 @@ async def test_who_leaves_and_comes_in_one_breath_is_there(hub: fanwire.Hub) -> 
 
 @pytest.mark.parametrize("settings", [{"start": "live"}, {"start": "history", "history": 9}, {"policy": "latest"}])
 async def test_presence_is_told_in_the_same_way_whatever_the_channels_are(
-    hub: fanwire.Hub, settings: dict[str, Any]
+    make_hub: MakeHub, settings: dict[str, Any]
 ) -> None:
-    hub = fanwire.Hub({"*": fanwire.Channel(presence=True, **settings)}, **hub._options)
+    hub = make_hub({"*": fanwire.Channel(presence=True, **settings)})
     hub.authenticate(lambda request: request.query.get("user"))
     hub.snapshot("*")(lambda channel: {"not": "of presence"})
     async with hub.serve(ANY) as serving, connected(serving.address, "/ws?channel=a&user=ann"):

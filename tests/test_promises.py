@@ -13,6 +13,7 @@ import fanwire
 import pytest
 from anyio.to_thread import run_sync
 from support.clients import connected, settle
+from support.hubs import MakeHub
 from support.raw import MORE_THAN_A_SOCKET_TAKES, read_close, read_frame, upgraded
 from support.waiting import until
 
@@ -106,10 +107,9 @@ class Feed:
 
 
 @pytest.mark.parametrize(("policy", "situation", "promise"), LAGGARDS)
-async def test_who_is_behind(hub: fanwire.Hub, policy: str, situation: str, promise: str) -> None:
+async def test_who_is_behind(make_hub: MakeHub, policy: str, situation: str, promise: str) -> None:
     backlog = 256_000 if situation == "overtaken" else 1 << 30
-    options = {**hub._options, "publication_bytes_max": 64 << 20}
-    hub = fanwire.Hub({"c": fanwire.Channel(policy=policy, backlog_bytes=backlog)}, **options)
+    hub = make_hub({"c": fanwire.Channel(policy=policy, backlog_bytes=backlog)}, publication_bytes_max=64 << 20)
     feed = Feed(hub)
     async with hub.serve(ANY) as serving:
         with await run_sync(
@@ -159,11 +159,11 @@ GETS = {
 
 @pytest.mark.parametrize(("asks", "there_is", "gets", "recovered"), NEWCOMERS)
 async def test_who_comes_and_who_comes_back(
-    hub: fanwire.Hub, asks: str, there_is: str, gets: str, recovered: str
+    make_hub: MakeHub, asks: str, there_is: str, gets: str, recovered: str
 ) -> None:
     kept = 2 if "not all" in there_is else 100 if "history" in there_is or "all that" in there_is else 0
     policy = "latest" if "latest" in there_is else "every"
-    hub = fanwire.Hub({"c": fanwire.Channel(history=kept, policy=policy)}, **hub._options)
+    hub = make_hub({"c": fanwire.Channel(history=kept, policy=policy)})
     async with hub.serve(ANY) as serving:
         positions = {
             data: hub.publish(

@@ -15,6 +15,7 @@ from anyio.to_thread import run_sync
 from fanwire import to
 from support.clients import connected
 from support.hub_client import hub_client
+from support.hubs import MakeHub
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -158,10 +159,10 @@ class TestPosition:
             assert hub.publish("a", "x") == fanwire.Position(before.epoch, 1) == hub.position("a")
             assert await run_sync(hub.position, "a") == hub.position("a")
 
-    async def test_a_page_and_what_follows_it_have_no_hole_between_them(self, hub: fanwire.Hub) -> None:
+    async def test_a_page_and_what_follows_it_have_no_hole_between_them(self, make_hub: MakeHub) -> None:
         """The recipe of docs/promises.md, as it stands there."""
         text = PROMISES.split("## A page, and what follows")[1].split("```python\n")[1].split("```")[0]
-        hub = fanwire.Hub({"odds:*": fanwire.Channel(history=100)}, **hub._options)
+        hub = make_hub({"odds:*": fanwire.Channel(history=100)})
         price = 0
 
         def change() -> None:

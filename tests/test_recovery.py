@@ -14,6 +14,7 @@ from anyio.to_thread import run_sync
 from support.chromium import CHROMIUM, chromium
 from support.clients import connected
 from support.hub_client import hub_client
+from support.hubs import MakeHub
 from support.raw import open_socket, read_head
 from support.waiting import until, until_in_thread
 
@@ -21,13 +22,13 @@ pytestmark = pytest.mark.anyio
 ANY = "127.0.0.1:0"
 
 
-def recovering(hub: fanwire.Hub, **promise: Any) -> fanwire.Hub:
+def recovering(make_hub: MakeHub, **promise: Any) -> fanwire.Hub:
     """A hub with a history."""
-    return fanwire.Hub({"*": fanwire.Channel(**{"history": 100, **promise})}, **hub._options)
+    return make_hub({"*": fanwire.Channel(**{"history": 100, **promise})})
 
 
-async def test_what_was_missed_comes_first_then_live_though_python_decides(hub: fanwire.Hub) -> None:
-    hub = recovering(hub)
+async def test_what_was_missed_comes_first_then_live_though_python_decides(make_hub: MakeHub) -> None:
+    hub = recovering(make_hub)
 
     @hub.authenticate
     async def who(request: fanwire.Request) -> str:
@@ -57,8 +58,8 @@ async def test_what_was_missed_comes_first_then_live_though_python_decides(hub: 
             assert await peer.receive() == "live"
 
 
-async def test_many_at_once_cost_python_their_authentication_alone(hub: fanwire.Hub) -> None:
-    hub = recovering(hub)
+async def test_many_at_once_cost_python_their_authentication_alone(make_hub: MakeHub) -> None:
+    hub = recovering(make_hub)
     heard: list[str] = []
     hub.authenticate(lambda request: heard.append(request.path))
     async with hub.serve(ANY, shards=2) as serving, AsyncExitStack() as stack:
@@ -73,8 +74,8 @@ async def test_many_at_once_cost_python_their_authentication_alone(hub: fanwire.
         assert heard == ["/ws"] * 60
 
 
-async def test_an_event_source_comes_back_with_its_last_event(hub: fanwire.Hub) -> None:
-    hub = recovering(hub)
+async def test_an_event_source_comes_back_with_its_last_event(make_hub: MakeHub) -> None:
+    hub = recovering(make_hub)
 
     def events(address: str, last_id: str, count: int, query: str = "") -> list[str]:
         with open_socket(address) as stream:
@@ -142,8 +143,8 @@ async def test_in_a_browser_each_channel_of_an_event_source_is_recovered(tmp_pat
     assert [text for text in seen[3:] if str(text).startswith("b")] == ["b2", "b3"]
 
 
-async def test_the_application_recovers_a_client_of_any_protocol(hub: fanwire.Hub) -> None:
-    hub = recovering(hub)
+async def test_the_application_recovers_a_client_of_any_protocol(make_hub: MakeHub) -> None:
+    hub = recovering(make_hub)
 
     @hub.method
     def watch(client: fanwire.Client, channel: str, epoch: int, offset: int) -> None:
@@ -159,8 +160,8 @@ async def test_the_application_recovers_a_client_of_any_protocol(hub: fanwire.Hu
         assert (await client.receive())["arguments"] == [{"n": 1}], "another epoch: from the start, as it was said"
 
 
-async def test_envelopes_tell_what_since_takes(hub: fanwire.Hub) -> None:
-    hub = recovering(hub)
+async def test_envelopes_tell_what_since_takes(make_hub: MakeHub) -> None:
+    hub = recovering(make_hub)
     async with hub.serve(ANY) as serving, AsyncExitStack() as stack:
         async with connected(serving.address, "/ws?channel=other&format=msgpack"):
             await until(lambda: hub.occupancy("other") == 1)  # from now on MessagePack is kept, too
@@ -206,8 +207,8 @@ async def test_a_bad_request_is_an_error_that_names_it(hub: fanwire.Hub, request
         assert await peer.receive_json() == {"id": 2, "result": {"subscribed": ["a"]}}
 
 
-async def test_what_is_too_old_by_age_is_not_recovered(hub: fanwire.Hub) -> None:
-    hub = recovering(hub, history_age=0.1)
+async def test_what_is_too_old_by_age_is_not_recovered(make_hub: MakeHub) -> None:
+    hub = recovering(make_hub, history_age=0.1)
     async with hub.serve(ANY) as serving:
         epoch, offset = hub.publish_many("a", ["1", "2"])[0]
 
@@ -236,8 +237,8 @@ async def test_a_start_that_does_not_exist_is_a_value_error(hub: fanwire.Hub) ->
     assert errors == ["start must be 'live', 'keyframe', 'history' or None, not 'now'"]
 
 
-async def test_a_client_that_polls_is_recovered_too(hub: fanwire.Hub) -> None:
-    hub = recovering(hub)
+async def test_a_client_that_polls_is_recovered_too(make_hub: MakeHub) -> None:
+    hub = recovering(make_hub)
 
     @hub.method
     def watch(client: fanwire.Client, epoch: int) -> None:

@@ -381,7 +381,7 @@ async def test_a_close_says_whether_to_come_back(hub: fanwire.Hub) -> None:
                 assert await client.peer.closed() == (1000, "")
 
             tasks.start_soon(see_it_end)
-            tasks.start_soon(partial(run_sync, hub._link.require().drain))
+            tasks.start_soon(hub.stop)
 
 
 async def test_a_post_that_never_ends_is_408_and_the_next_ones_are_read(hub: fanwire.Hub) -> None:

@@ -11,6 +11,7 @@ import pytest
 from anyio.to_thread import run_sync
 from support.clients import connected
 from support.hub_client import hub_client, negotiate
+from support.hubs import MakeHub
 from support.raw import open_socket, read_head
 from support.waiting import until
 
@@ -37,8 +38,9 @@ async def strayed() -> None:
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_cancellation_that_strays_costs_its_own_call(
-    hub: fanwire.Hub, caplog: pytest.LogCaptureFixture
+    make_hub: MakeHub, caplog: pytest.LogCaptureFixture
 ) -> None:
+    hub = make_hub({"board": fanwire.Channel(presence=True)})
     done = asyncio.get_running_loop().create_future()
     done.cancel()
 
@@ -71,8 +73,6 @@ async def test_a_cancellation_that_strays_costs_its_own_call(
     async def board(channel: str) -> None:
         await strayed()
 
-    hub._channels["board"] = fanwire.Channel(presence=True)
-    hub._rules = fanwire.presence.rules_of(hub._channels)
     async with hub.serve(ANY) as serving:
         async with connected(serving.address, "/ws?channel=board") as peer:
             assert "no snapshot" in (await peer.receive_json())["error"]

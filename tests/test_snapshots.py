@@ -8,6 +8,7 @@ import fanwire
 import pytest
 from anyio.to_thread import run_sync
 from support.clients import connected
+from support.hubs import MakeHub
 from support.raw import open_socket, read_head
 from support.waiting import until
 
@@ -119,8 +120,8 @@ async def test_a_keyframe_of_the_channel_spares_the_snapshot(hub: fanwire.Hub) -
             assert await peer.receive() == "live"
 
 
-async def test_the_interval_bounds_how_often_it_is_asked(hub: fanwire.Hub) -> None:
-    hub = fanwire.Hub({"*": fanwire.Channel(backlog_frames=2)}, **hub._options)
+async def test_the_interval_bounds_how_often_it_is_asked(make_hub: MakeHub) -> None:
+    hub = make_hub({"*": fanwire.Channel(backlog_frames=2)})
     asked_at: list[float] = []
 
     @hub.snapshot("*", interval=0.2)
@@ -156,8 +157,8 @@ async def test_after_a_failure_nobody_waits_for_the_next(hub: fanwire.Hub) -> No
     assert asked == 1
 
 
-async def test_nobody_waits_for_long_where_the_last_one_is_gone_and_the_next_is_not_due(hub: fanwire.Hub) -> None:
-    hub = fanwire.Hub({"*": fanwire.Channel(backlog_frames=2)}, **hub._options)
+async def test_nobody_waits_for_long_where_the_last_one_is_gone_and_the_next_is_not_due(make_hub: MakeHub) -> None:
+    hub = make_hub({"*": fanwire.Channel(backlog_frames=2)})
     hub.snapshot("*", interval=3600, timeout=0.05)(lambda channel: "state")
     async with hub.serve(ANY) as serving:
         async with connected(serving.address, "/ws?channel=board:7") as peer:
