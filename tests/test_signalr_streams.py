@@ -204,3 +204,37 @@ async def test_a_stream_that_cleans_up_after_its_client_left_is_let_to(hub: fanw
             await client.send(stream("forever"))
             assert (await client.receive())["item"] == 0
         await until(lambda: cleaned)
+
+
+async def test_an_item_without_a_form_is_told_of_once_as_what_a_method_gave(
+    hub: fanwire.Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends: list[str] = []
+
+    @hub.method
+    async def echoes(client: fanwire.Client, what: Any) -> AsyncIterator[Any]:
+        try:
+            yield 1
+            yield what
+        finally:
+            ends.append("closed")
+
+    @hub.method
+    async def raises(client: fanwire.Client) -> AsyncIterator[Any]:
+        yield 1
+        raise ValueError("its own")
+
+    hub.on_connect(lambda client: None)
+    async with hub.serve(ANY, formats=("json", "msgpack")) as serving, hub_client(serving.address) as client:
+        for number in range(1, 6):
+            await client.send(stream("echoes", 2**70))
+            assert await outcome(client) == ([1], STREAMING_FAILED)
+            await until(lambda number=number: len(ends) == number)
+        (record,) = caplog.records
+        assert (record.levelno, record.name) == (logging.WARNING, "fanwire.hub")
+        (served,) = hub.clients()
+        assert record.getMessage().startswith(f"an item that stream 'echoes' gave client {served} cannot be sent: ")
+        await client.send(stream("raises"))
+        assert await outcome(client) == ([1], STREAMING_FAILED)
+        assert caplog.records[-1].getMessage() == f"method 'raises', called by client {served}, raised"
+        assert caplog.records[-1].exc_info

@@ -13,6 +13,9 @@ from fanwire.client import Client
 from fanwire.errors import EncodeError, PayloadTooBig
 from fanwire.wording import TOLD
 
+UNSENDABLE = (EncodeError, PayloadTooBig, TypeError, ValueError)
+"""Raised where a result or an item has no form, or one that is too big."""
+
 
 class Method:
     """A function that clients may call by a name.
@@ -67,7 +70,7 @@ class Method:
             return
         try:
             reply_result(client, id, result)
-        except (EncodeError, PayloadTooBig, TypeError, ValueError) as error:
+        except UNSENDABLE as error:
             self.note_unsendable(client, error, "what method %r returned to client %s cannot be sent")
             reply_error(client, id, client._link.wording.raw(error))
 

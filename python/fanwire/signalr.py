@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
@@ -24,7 +24,7 @@ from fanwire.budget import ENTRY_BYTES, TASK_BYTES, Budgets, weigh
 from fanwire.errors import CallFailed, HubError, LimitReached
 from fanwire.faults import Tasks
 from fanwire.logs import hub_log
-from fanwire.methods import Method, Methods
+from fanwire.methods import UNSENDABLE, Method, Methods
 from fanwire.uploads import UPLOAD_BYTES, Upload
 from fanwire.wording import (
     STREAMING_FAILED,
@@ -106,6 +106,10 @@ class Stream:
         self.uploads = uploads
         self.scope = anyio.CancelScope()
         """What cancels it; here and now, since its cancellation may come in the same read."""
+
+
+class Unsendable(Exception):
+    """An item of a stream has no form; why is its cause."""
 
 
 class Calls:
@@ -436,6 +440,10 @@ class Calls:
                 text = STREAMING_FAILED
                 await self._send_items(stream.id, items)
             engine.complete_void(client, stream.id)
+        except Unsendable as unsendable:
+            why = cast(Exception, unsendable.__cause__)
+            stream.method.note_unsendable(self._client, why, "an item that stream %r gave client %s cannot be sent")
+            self._fail_unless_void(stream.id, text, why)
         except Exception as error:
             self._log_unless_told(error, stream.method)
             self._fail_unless_void(stream.id, text, error)
@@ -464,7 +472,10 @@ class Calls:
                     break
                 if self._bytes_ahead >= BYTES_AHEAD:  # other streams have filled it meanwhile
                     await self._room()
-                self._bytes_ahead += self._terms.engine.stream_item(self._client.id, id, item)
+                try:
+                    self._bytes_ahead += self._terms.engine.stream_item(self._client.id, id, item)
+                except UNSENDABLE as error:
+                    raise Unsendable from error
                 ahead += 1
         except BaseException as error:
             raise_if_strayed(error)
