@@ -359,8 +359,8 @@ class Upstream:
     session: int
     kind: str
     """``opened``; ``unreached`` (`text`, `status`: a URL that failed); ``completion`` (`id`, `outcome`, `body`);
-    ``item`` (`id`, `body`); ``welcome`` (`id` is the target, `body` the record); ``unnamed``
-    and ``came`` (`id` is the target: the first of it over the broadcast lane or a lane);
+    ``welcome`` (`id` is the target, `body` the newest record); ``unnamed`` and ``came`` (`id` is the target: the first
+    of it over the broadcast lane or a lane);
     ``idle``; ``drained``; ``negotiated`` (`status`, 0 without an answer, `body`, `cookies`); ``closed``, the last
     (`text`, `status`, `said`, `may_reconnect`, `was_open`, `pending`)."""
     id: str

@@ -72,11 +72,8 @@ impl Upstream {
                 (made.kind, made.id, made.outcome) = ("completion", id, name_of(kind));
                 made.body = bytes(&body);
             }
-            UpstreamEvent::StreamItem { id, item } => {
-                (made.kind, made.id, made.body) = ("item", id, bytes(&item));
-            }
             UpstreamEvent::Welcome { target, record } => {
-                (made.kind, made.id, made.body) = ("welcome", target, bytes(&record));
+                (made.kind, made.id, made.body) = ("welcome", target, bytes(&record.take()));
             }
             UpstreamEvent::Came { target } => (made.kind, made.id) = ("came", target),
             UpstreamEvent::Unnamed { target } => (made.kind, made.id) = ("unnamed", target),

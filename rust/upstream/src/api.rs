@@ -1,6 +1,6 @@
 //! What callers say and hear: the contract on one page.
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fanwire_core::Message;
@@ -76,7 +76,7 @@ pub enum Route {
         /// Who it is.
         client: ConnectionId,
     },
-    /// Pooled calls: completions and items of calls that went out here are reported, nothing else.
+    /// Pooled calls: completions of calls that went out here are reported, nothing else.
     Calls,
 }
 
@@ -191,6 +191,31 @@ pub struct Said {
     pub allow_reconnect: bool,
 }
 
+/// The newest of many records, until it is taken: a server that sends them faster than they are fills no queue.
+#[derive(Clone, Debug, Default)]
+pub struct Newest(Arc<Mutex<Vec<u8>>>);
+
+impl Newest {
+    /// Takes the place of one that was not taken; whether there was none.
+    pub(crate) fn put(&self, record: Vec<u8>) -> bool {
+        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), record).is_empty()
+    }
+
+    /// The record, which is empty only where it was taken before.
+    #[must_use]
+    pub fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl PartialEq for Newest {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Newest {}
+
 /// What a session reports. Of one session events and records come in the order in which the server sent their causes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamEvent {
@@ -220,19 +245,12 @@ pub enum UpstreamEvent {
         /// Text of the error, or the value, raw.
         body: Vec<u8>,
     },
-    /// An item of a stream that was asked for here. On [`Route::Calls`] only.
-    StreamItem {
-        /// The call's.
-        id: String,
-        /// A value, raw.
-        item: Vec<u8>,
-    },
-    /// A record of a welcome target. On [`Route::Broadcast`] only.
+    /// A record of a welcome target. On [`Route::Broadcast`] only; once until it is taken, however many come meanwhile.
     Welcome {
         /// Its target.
         target: String,
         /// All of it, with separator or length.
-        record: Vec<u8>,
+        record: Newest,
     },
     /// The first record of a target: of each that the route names, and of the first 16 others. On [`Route::Lane`], where
     /// those of `everyone` are dropped; and on [`Route::Broadcast`] of what is in `everyone`. What is in `everyone` is

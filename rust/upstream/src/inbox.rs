@@ -8,7 +8,7 @@ use fanwire_core::protocol::signalr::{
     HubMessage, HubProtocol, MessageError, Outcome, RecordError, RecordReceiver, parse_message, write_message,
 };
 
-use crate::api::{CompletionKind, Route, Said, Sink, UpstreamEvent};
+use crate::api::{CompletionKind, Newest, Route, Said, Sink, UpstreamEvent};
 use crate::ending::Ending;
 use crate::pending::OutgoingError;
 
@@ -59,6 +59,8 @@ struct Desk {
     targets: HashMap<u64, u32>,
     /// How many of those the route does not name.
     others: u16,
+    /// What greets clients, by its target.
+    welcomes: HashMap<String, Newest>,
     /// Answers of ours to the server.
     replies: Vec<u8>,
 }
@@ -73,6 +75,7 @@ impl Inbox {
             keyframes: Vec::new(),
             targets: HashMap::new(),
             others: 0,
+            welcomes: HashMap::new(),
             replies: Vec::new(),
         };
         Self { protocol, record_bytes_max, receiver, cut: Vec::new(), desk }
@@ -157,14 +160,11 @@ impl Desk {
                     self.report(UpstreamEvent::Completion { id: id.into_owned(), kind, body }, ending);
                 }
             }
-            HubMessage::StreamItem { id, item } => match self.route {
-                Route::Private { .. } => self.records.push(whole),
-                Route::Calls if ending.pending.has_call(&id) => {
-                    self.report(UpstreamEvent::StreamItem { id: id.into_owned(), item: item.to_vec() }, ending);
-                }
-                _ => {}
-            },
-            HubMessage::StreamInvocation { .. } | HubMessage::CancelInvocation { .. } if self.is_private() => {
+            HubMessage::StreamItem { .. }
+            | HubMessage::StreamInvocation { .. }
+            | HubMessage::CancelInvocation { .. }
+                if self.is_private() =>
+            {
                 self.records.push(whole);
             }
             _ => {}
@@ -196,7 +196,10 @@ impl Desk {
                     }
                 }
                 if is_welcome {
-                    self.report(UpstreamEvent::Welcome { target: target.to_owned(), record: whole.to_vec() }, ending);
+                    let record = self.welcomes.entry(target.to_owned()).or_default().clone();
+                    if record.put(whole.to_vec()) {
+                        self.report(UpstreamEvent::Welcome { target: target.to_owned(), record }, ending);
+                    }
                 } else if !is_for_all && self.is_due(target, false, false, UNNAMED_MAX) {
                     self.report(UpstreamEvent::Unnamed { target: target.to_owned() }, ending);
                 }

@@ -26,7 +26,8 @@ mod thread;
 mod upgrade;
 
 pub use api::{
-    CloseFrame, CompletionKind, Negotiation, Open, OpenPlain, PlainRoute, Route, Said, Sink, Stats, UpstreamEvent,
+    CloseFrame, CompletionKind, Negotiation, Newest, Open, OpenPlain, PlainRoute, Route, Said, Sink, Stats,
+    UpstreamEvent,
 };
 pub use outbox::QUEUE_SLACK_BYTES;
 pub use pending::PENDING_BYTES_MAX;

@@ -28,7 +28,7 @@ const FRAME_SLACK_BYTES: usize = 1024 * 1024;
 /// What is spoken on a session that is open.
 pub(crate) enum Wire {
     /// Records of a hub.
-    Hub(HubProtocol, Inbox),
+    Hub(HubProtocol, Box<Inbox>),
     /// Messages as they are.
     Plain(Mailbag),
 }
@@ -122,6 +122,7 @@ pub(crate) fn end_of(error: Option<SocketError>) -> String {
     match error {
         None | Some(SocketError::ConnectionClosed | SocketError::AlreadyClosed) => "the server closed it".to_owned(),
         Some(SocketError::Io(error)) => error.to_string(),
+        Some(SocketError::WriteBufferFull(_)) => "the server does not read what it is sent".to_owned(),
         Some(error) => error.to_string(),
     }
 }
@@ -139,7 +140,7 @@ async fn attempt(
             progress.at(&target, "connect");
             let stream = dialer.dial(request.roots.as_ref(), &target).await?;
             progress.stage = "WebSocket upgrade";
-            let config = config(READ_BYTES, bytes_max);
+            let config = config(READ_BYTES, bytes_max, request.queue_bytes_max);
             let (socket, subprotocol) =
                 upgrade_plainly(&target, &request.headers, subprotocols, stream, config).await?;
             let wire = Wire::Plain(Mailbag::new(route.clone()));
@@ -154,16 +155,21 @@ async fn attempt(
             progress.at(&place.target, "connect");
             let stream = dialer.dial(place.roots.as_ref(), &place.target).await?;
             progress.stage = "WebSocket upgrade";
-            let mut socket = upgrade(&place, stream, bytes_max).await?;
+            let mut socket = upgrade(&place, stream, (bytes_max, request.queue_bytes_max)).await?;
             progress.stage = "the hub's handshake";
             let (receiver, rest) = shake_hands(&mut socket, *protocol, bytes_max).await?;
-            let wire = Wire::Hub(*protocol, Inbox::new(route.clone(), *protocol, receiver, bytes_max));
+            let inbox = Inbox::new(route.clone(), *protocol, receiver, bytes_max);
+            let wire = Wire::Hub(*protocol, Box::new(inbox));
             Ok(Opened { socket, wire, rest, subprotocol: None, url_index: 0, at: String::new() })
         }
     }
 }
 
-async fn upgrade(place: &Place, stream: Box<dyn Io>, record_bytes_max: usize) -> Result<Socket, ConnectError> {
+async fn upgrade(
+    place: &Place,
+    stream: Box<dyn Io>,
+    (record_bytes_max, queue_bytes_max): (usize, usize),
+) -> Result<Socket, ConnectError> {
     let target = &place.target;
     let uri = format!("ws://{}{}", target.host_header(), target.socket_path(place.token.as_deref()));
     let mut request = HttpRequest::new(());
@@ -179,7 +185,8 @@ async fn upgrade(place: &Place, stream: Box<dyn Io>, record_bytes_max: usize) ->
     map.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     map.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_str(&generate_key()).map_err(|_| ConnectError::BadUrl)?);
     let frame_bytes_max = record_bytes_max.saturating_add(FRAME_SLACK_BYTES);
-    match client_async_with_config(request, stream, Some(config(READ_BYTES, frame_bytes_max))).await {
+    let config = config(READ_BYTES, frame_bytes_max, queue_bytes_max);
+    match client_async_with_config(request, stream, Some(config)).await {
         Ok((socket, _)) => Ok(socket),
         Err(SocketError::Http(response)) => {
             Err(ConnectError::Status { stage: "WebSocket upgrade", status: response.status().as_u16() })

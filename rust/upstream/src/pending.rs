@@ -41,11 +41,6 @@ impl Pending {
         self.calls.is_empty() && self.asked.is_empty()
     }
 
-    /// Whether it is a call of ours that waits.
-    pub(crate) fn has_call(&self, id: &str) -> bool {
-        self.calls.contains_key(id)
-    }
-
     /// Whether the end of this call is to be reported.
     pub(crate) fn is_reported(&self, id: &str) -> bool {
         self.reported.contains(id)

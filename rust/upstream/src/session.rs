@@ -104,6 +104,7 @@ impl End {
     fn into_text(self, ending: &Ending) -> (String, Option<Said>) {
         match self {
             Self::Asked => (closed_here(ending), None),
+            Self::Failed(_) if ending.outbox.overflow().is_some() => (closed_here(ending), None),
             Self::Failed(text) => (text, None),
             Self::Said(said) => {
                 let text = match &said.error {

@@ -20,6 +20,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::connect::{ConnectError, Io, header_map};
+use crate::outbox::QUEUE_SLACK_BYTES;
 use crate::target::Target;
 
 /// What hyper buffers of a head, which bounds it.
@@ -118,10 +119,14 @@ fn failed(what: &str) -> ConnectError {
 }
 
 /// How a socket is set up: what it costs while it is idle is its read buffer, so that is small.
-pub(crate) fn config(read_bytes: usize, message_bytes_max: usize) -> WebSocketConfig {
+///
+/// What waits to be written is what one call gave, and answers to the server's pings: of those no more is kept for one
+/// that reads none of them.
+pub(crate) fn config(read_bytes: usize, message_bytes_max: usize, queue_bytes_max: usize) -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(read_bytes)
         .write_buffer_size(0)
+        .max_write_buffer_size(queue_bytes_max.saturating_add(2 * QUEUE_SLACK_BYTES))
         .max_message_size(Some(message_bytes_max))
         .max_frame_size(Some(message_bytes_max))
 }

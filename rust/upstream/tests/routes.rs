@@ -3,7 +3,7 @@ mod support;
 
 use fanwire_core::messages::ConnectionId;
 use fanwire_core::protocol::signalr::{HubMessage, HubProtocol, Outcome};
-use fanwire_upstream::{CompletionKind, Route, UpstreamEvent};
+use fanwire_upstream::{CompletionKind, Newest, Route, UpstreamEvent};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use support::{
@@ -92,16 +92,40 @@ fn a_broadcast_lane_publishes_everyone_and_reports_welcome_and_each_unnamed_once
         let mut peer = relay.open_at(&backend, 1, request(&backend.url, protocol, broadcast()));
         let of = |target| publication(protocol, target);
         let (news, welcome, other) = (of("News"), of("Welcome"), of("Other"));
-        peer.send(protocol, &joined(&[&news, &news, &other, &welcome, &other, &news, &welcome]));
+        peer.send(protocol, &joined(&[&news, &news, &other, &welcome, &other, &news]));
         let hub = |count: usize| Heard::Hub("/live".to_owned(), protocol, vec![news.clone(); count]);
-        let greeted = UpstreamEvent::Welcome { target: "Welcome".to_owned(), record: welcome.clone() };
         assert_eq!(relay.next(), came("News"));
         assert_eq!(relay.next(), came("News"), "their number has doubled");
         assert_eq!(relay.next(), hub(2));
         assert_eq!(relay.next(), reported(UpstreamEvent::Unnamed { target: "Other".to_owned() }));
-        assert_eq!(relay.next(), reported(greeted.clone()));
+        assert_eq!(greeting(&relay).take(), welcome);
         assert_eq!(relay.next(), hub(1));
-        assert_eq!(relay.next(), reported(greeted));
+        peer.send(protocol, &welcome);
+        assert_eq!(greeting(&relay).take(), welcome);
+    }
+}
+
+fn greeting(relay: &Relay) -> Newest {
+    match relay.event() {
+        UpstreamEvent::Welcome { target, record } if target == "Welcome" => record,
+        other => panic!("expected a welcome, got {other:?}"),
+    }
+}
+
+#[test]
+fn greetings_that_nobody_takes_fill_no_queue_and_the_newest_is_kept() {
+    for protocol in BOTH {
+        let (backend, relay) = (Backend::start(), Relay::start());
+        let mut peer = relay.open_at(&backend, 1, request(&backend.url, protocol, broadcast()));
+        let arguments: &[u8] = if protocol.is_binary() { &[0x90] } else { b"[]" };
+        let other = HubMessage::Invocation { id: None, target: "Welcome".into(), arguments, stream_ids: Vec::new() };
+        let (welcome, newest) = (publication(protocol, "Welcome"), record(protocol, &other));
+        peer.send(protocol, &joined(&[&welcome, &welcome, &newest, &publication(protocol, "Other")]));
+        let greeted = greeting(&relay);
+        assert_eq!(relay.next(), reported(UpstreamEvent::Unnamed { target: "Other".to_owned() }));
+        assert_eq!(greeted.take(), newest);
+        peer.send(protocol, &welcome);
+        assert_eq!(greeting(&relay).take(), welcome);
     }
 }
 
@@ -149,7 +173,7 @@ fn a_private_session_reports_how_the_named_methods_end_besides() {
 }
 
 #[test]
-fn calls_report_completions_of_each_kind_and_items_and_nothing_else() {
+fn calls_report_completions_of_each_kind_and_nothing_else() {
     for protocol in BOTH {
         let (backend, relay) = (Backend::start(), Relay::start());
         let mut peer = relay.open_at(&backend, 1, request(&backend.url, protocol, Route::Calls));
@@ -176,8 +200,6 @@ fn calls_report_completions_of_each_kind_and_items_and_nothing_else() {
         let ended = |id: &str, kind, body: &str| {
             reported(UpstreamEvent::Completion { id: id.to_owned(), kind, body: body.into() })
         };
-        let streamed = UpstreamEvent::StreamItem { id: "c".to_owned(), item: value(protocol).to_vec() };
-        assert_eq!(relay.next(), reported(streamed));
         assert_eq!(relay.next(), outcome(protocol, "a"));
         assert_eq!(relay.next(), ended("c", CompletionKind::Error, "no \u{e4}"));
         assert_eq!(relay.next(), ended("b", CompletionKind::Void, ""));

@@ -1,6 +1,7 @@
 //! A session's life: pings, silence, idleness, queues and every kind of end.
 mod support;
 
+use std::io::Write;
 use std::time::Duration;
 
 use fanwire_core::protocol::signalr::HubProtocol;
@@ -104,6 +105,21 @@ fn websocket_pings_are_answered_and_are_no_sign_of_the_hub() {
     let mut peer = relay.open_at(&backend, 1, request(&backend.url, JSON, lane()));
     peer.socket.send(Message::Ping(b"abc".as_slice().into())).unwrap();
     assert_eq!(peer.socket.read().unwrap(), Message::Pong(b"abc".as_slice().into()));
+}
+
+#[test]
+fn a_server_that_pings_and_reads_no_answer_is_lost_once_they_take_the_place_of_what_is_sent() {
+    let (backend, relay) = (Backend::start(), Relay::start());
+    let mut peer = relay.open_at(&backend, 1, request(&backend.url, JSON, private()));
+    let ping = [&[0x89, 125], [b'x'; 125].as_slice()].concat();
+    // Far more than what the kernel takes of the answers, and the queue with its slack.
+    peer.socket.get_mut().write_all(&ping.repeat(24 * 1024 * 1024 / ping.len())).unwrap();
+    peer.send(JSON, &publication(JSON, "Odds"));
+    assert!(matches!(relay.next(), Heard::Sent(..)), "it is read all the same");
+    relay.upstreams.send(1, call(JSON, Some("1"), &"Long".repeat(100)));
+    let closed = relay.closed();
+    let why = "the connection was lost: the server does not read what it is sent";
+    assert_eq!((closed.error, closed.pending), (format!("{}: {why}", backend.url), vec!["1".to_owned()]));
 }
 
 #[test]
