@@ -164,7 +164,7 @@ impl<'a> Publication<'a> {
 /// What `append` did.
 #[derive(Debug)]
 pub enum Appended {
-    /// It has this number; the shards in the list have to be told, and have not been.
+    /// It has this position; the shards that watch were told.
     At(Position),
     /// A subscriber speaks formats (bits) that the payload was not encoded for; nothing was appended.
     Missing(u16),

@@ -201,8 +201,8 @@ impl Engine {
 
     /// Appends one publication and wakes the shards that watch. O(1) in subscribers; never waits for a socket.
     ///
-    /// With `is_deferred` they are woken by [`flush`](Self::flush), or when 64 KiB wait. `Err(Ok(formats))` of the
-    /// inner result asks for encodings that came into use meanwhile.
+    /// With `is_deferred` they are woken by [`flush`](Self::flush), or when 64 KiB wait. `Ok(Err(formats))`
+    /// asks for encodings (a bit each) that came into use meanwhile and that the payload lacks: nothing was appended.
     ///
     /// # Errors
     /// [`EngineError`]: stopped, a bad channel name or event, too big, a bound reached. Nothing was appended.

@@ -386,7 +386,9 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Whether somebody is unsubscribed who is no subscriber yet: what begins it stands among the commands, too.
+    /// Whether the command unsubscribes a client whose subscription has yet to begin.
+    ///
+    /// Its beginning is among the same commands, before this one. Both are then done before anything is fanned out.
     pub(super) fn ends_what_has_not_begun(&self, command: &Command) -> bool {
         let Command::Unsubscribe(id, channel, _) = command else { return false };
         self.slot_of(*id).is_some_and(|slot| self.feed_of(slot, channel).is_none())
