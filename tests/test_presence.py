@@ -109,6 +109,18 @@ async def test_a_callback_that_raises_ends_nothing(make_hub: MakeHub, caplog: py
     assert "presence:presence" not in caplog.text
 
 
+async def test_a_channel_whose_presence_has_no_name_is_no_fault(
+    make_hub: MakeHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = make_hub({"*": fanwire.Channel(presence=True)})
+    told: list[fanwire.PresenceChange] = []
+    hub.on_presence(told.append)
+    longest = "a" * 255
+    async with hub.serve(ANY) as serving, connected(serving.address, f"/ws?channel={longest}"):
+        await until(lambda: [(change.channel, change.occupancy) for change in told] == [(longest, 1)])
+    assert "presence" not in caplog.text
+
+
 async def test_off_by_default(hub: fanwire.Hub) -> None:
     async with hub.serve(ANY) as serving, connected(serving.address, "/ws?channel=a&user=ann"):
         await until(lambda: hub.occupancy("a") == 1)

@@ -122,13 +122,14 @@ async def test_a_stream_may_fail_before_there_is_one(hub: fanwire.Hub, caplog: p
         with caplog.at_level(logging.ERROR, "fanwire"):
             await client.send(stream("plain", 4))
             assert await outcome(client) == ([], unexpected.format("plain"))
-            await client.send(stream("nothing"))
             text = (
                 "The value returned by the streaming method 'nothing' is not a ChannelReader<> or IAsyncEnumerable<>."
             )
-            assert await outcome(client) == ([], text)
+            for _ in range(3):
+                await client.send(stream("nothing"))
+                assert await outcome(client) == ([], text)
         assert "secret" in caplog.text
-        assert "method 'nothing', a stream, returned NoneType" in caplog.text
+        assert caplog.text.count("method 'nothing', a stream, returned NoneType") == 1
 
 
 async def test_whatever_is_an_async_generator_is_a_stream(hub: fanwire.Hub) -> None:

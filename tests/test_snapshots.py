@@ -168,7 +168,9 @@ async def test_nobody_waits_for_long_where_the_last_one_is_gone_and_the_next_is_
             assert await peer.receive_json() == NONE
 
 
-async def test_many_that_hang_are_all_given_up(hub: fanwire.Hub) -> None:
+async def test_many_that_hang_are_all_given_up_and_fill_no_log(
+    hub: fanwire.Hub, caplog: pytest.LogCaptureFixture
+) -> None:
     @hub.snapshot("*", timeout=0.3)
     async def state(channel: str) -> object:
         await anyio.sleep_forever()
@@ -177,6 +179,7 @@ async def test_many_that_hang_are_all_given_up(hub: fanwire.Hub) -> None:
         await peer.send_json(subscribe=[f"c{number}" for number in range(260)])
         errors = [(await peer.receive_json())["error"] for _ in range(260)]
         assert len(set(errors)) == 260
+    assert caplog.text.count("took longer than 0.3 s") == 100
 
 
 async def test_a_bad_registration_says_what_is_wrong(hub: fanwire.Hub) -> None:

@@ -10,6 +10,7 @@ from fanwire._engine import ChannelRule, Engine, Presence, matches
 from fanwire._loop import Callback, ends_task, outlive_cancellation
 from fanwire.auth import Identity
 from fanwire.channel import Channel, check_pattern
+from fanwire.errors import InvalidChannel
 from fanwire.faults import Faults, Tasks
 from fanwire.values import told
 
@@ -191,6 +192,8 @@ class Presences:
         told = {"channel": change.channel, **names, "occupancy": change.occupancy}
         try:
             self._engine.publish(PREFIX + change.channel, told, "presence")
+        except InvalidChannel:
+            return  # its name is too long with the prefix: nobody can watch that
         except BaseException as error:
             if ends_task(error):
                 raise

@@ -434,7 +434,9 @@ class Calls:
             with stream.scope:
                 items = await self._items(stream)
                 if not isinstance(items, AsyncIterable):
-                    hub_log.error("method %r, a stream, returned %s", name, type(items).__name__)
+                    what, told = f"what {name!r} returned", (name, type(items).__name__)
+                    faults = self._client._link.faults
+                    faults.tell(hub_log, logging.ERROR, what, "method %r, a stream, returned %s", *told, most=1)
                     self._fail_unless_void(stream.id, not_a_stream(name))
                     return
                 text = STREAMING_FAILED

@@ -1,5 +1,6 @@
 """Keyframes on demand: the application is asked for one when new subscribers wait, at most once in a while."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -63,7 +64,8 @@ class Snapshots:
             async with self._at_work:
                 await self._ask(channel, rule)
         if scope.cancelled_caught:
-            hub_log.error("the snapshot of channel %r took longer than %g s", channel, rule.timeout)
+            text = "the snapshot of channel %r took longer than %g s"
+            self._faults.tell(hub_log, logging.ERROR, "snapshots that took too long", text, channel, rule.timeout)
             self._give_up(channel)
 
     def fail(self, event: SnapshotWanted) -> None:
