@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+from support.rust_modules import circles, uses_of
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("python", "rust", "tests", "bench", "examples")
@@ -86,6 +87,32 @@ CORE_EXCEPTIONS = {
     ("settings", "channel"): "a rule holds a parsed Pattern, so that a bad one is refused with the settings",
     ("messages", "shard"): "Command::Listen carries the bound Listener to the shard that will own it",
 }
+
+CIRCLE = [
+    "channel::model",
+    "channel::model::shard",
+    "events",
+    "messages",
+    "shard",
+    "shard::closing",
+    "shard::connection",
+    "shard::fanout",
+    "shard::feed",
+    "shard::hub",
+    "shard::hub::expected",
+    "shard::hub::opening",
+    "shard::hub::requests",
+    "shard::hub::stateful",
+    "shard::opening",
+    "shard::presence",
+    "shard::query",
+    "shard::sampling",
+    "shard::shared",
+    "shard::slab",
+    "shard::sweeping",
+    "shard::tracking",
+]
+"""Modules of fanwire-core that use each other in circles, which is to end: nothing else may, and each of these does."""
 
 LOAD_LAYERS = [
     ["error", "histogram", "payload", "sys"],
@@ -285,6 +312,13 @@ def test_rust_uses_point_left(source: str, layers: list[list[str]], exceptions: 
             uses.setdefault(module, set()).update(rust_uses(path))
     assert sum(map(len, uses.values())) > 20
     assert misplaced(uses, layers, exceptions) == []
+
+
+@pytest.mark.parametrize("crate", ["core", "load", "python", "upstream"])
+def test_no_modules_of_a_crate_use_each_other_in_a_circle(crate: str) -> None:
+    found = circles(uses_of(ROOT / "rust" / crate / "src"))
+    left = {"::".join(one) for circle in found for one in circle}
+    assert left == (set(CIRCLE) if crate == "core" else set())
 
 
 def test_crates_stay_out_of_each_other() -> None:

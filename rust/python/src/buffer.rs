@@ -2,7 +2,8 @@
 //!
 //! Never holds another object's buffer beyond the call: what is mutable is copied while the thread is attached.
 
-use crate::encode::{EncodeError, has_buffer, is_plain};
+use crate::encode::error::EncodeError;
+use crate::encode::kind::{has_buffer, is_plain};
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString};

@@ -44,7 +44,7 @@ impl Engine {
     #[pyo3(signature = (settings, encoder = None))]
     fn new(py: Python<'_>, settings: &Settings, encoder: Option<Py<Encoder>>) -> PyResult<Self> {
         let mut settings = settings.0.clone();
-        settings.speaks_msgpack = encoder.as_ref().is_none_or(|encoder| encoder.get().has_msgpack);
+        settings.speaks_msgpack = encoder.as_ref().is_none_or(|encoder| encoder.get().has_msgpack());
         let engine = CoreEngine::new(settings).map_err(|error| new_to_pyerr(py, error))?;
         Ok(Self(Arc::new(engine), Sessions::default(), encoder))
     }

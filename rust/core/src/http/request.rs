@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::body::Body;
 use super::error::RequestError;
-use super::is_token_byte;
+use super::token::is_token_byte;
 
 /// How long a target may be, in bytes; above it the answer is 414 (RFC 9110 §15.5.15 recommends at least 8,000).
 pub const TARGET_BYTES_MAX: usize = 8 * 1024;

@@ -7,8 +7,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::signalr::{write_bin, write_str};
-use super::{Payload, Stamp, raw};
+use super::payload::{Payload, Stamp};
+use super::raw;
+use super::signalr::msgpack::{write_bin, write_str};
 
 /// How many bytes one takes at most, in either form. One pass over a text.
 pub(super) fn bytes_max(payload: &Payload<'_>, event: Option<&str>, stamp: Option<Stamp<'_>>) -> usize {

@@ -21,7 +21,7 @@ use crate::error::LoadError;
 use crate::payload;
 use crate::report::{line, seconds};
 use crate::sys::{self, Epoll, Event};
-use ring::Ring;
+use ring::{Failure, Ring};
 use round::Job;
 use upgrade::{Request, read_request};
 
@@ -76,13 +76,6 @@ struct Publish {
     bytes: usize,
     #[serde(default)]
     sequence: Option<Vec<u32>>,
-}
-
-/// One send that failed, or took only a part.
-#[derive(Debug)]
-struct Failure {
-    descriptor: RawFd,
-    outcome: Result<usize, i32>,
 }
 
 /// How the shared buffer reaches the sockets.

@@ -6,7 +6,12 @@ use std::os::fd::RawFd;
 
 use io_uring::{IoUring, opcode, squeue, types};
 
-use super::Failure;
+/// One send that failed, or took only a part.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) descriptor: RawFd,
+    pub(super) outcome: Result<usize, i32>,
+}
 
 /// One ring. Only the thread that made it may use it (`SINGLE_ISSUER`).
 pub(super) struct Ring {

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::error::Step;
 use super::forms::{DecimalForm, DurationForm, Forms};
 use super::lower::Duration;
+use super::rules::CAPACITY_START;
 use super::walk::{Key, Sink};
 
 /// RFC 8259.
@@ -17,7 +18,7 @@ pub(super) struct Json {
 
 impl Json {
     pub(super) fn new(forms: Forms) -> Self {
-        Self { out: Vec::with_capacity(super::CAPACITY_START), forms }
+        Self { out: Vec::with_capacity(CAPACITY_START), forms }
     }
 
     fn quoted(&mut self, text: &[u8]) {

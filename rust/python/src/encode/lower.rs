@@ -2,10 +2,10 @@
 //!
 //! How a class is dealt with is `python/fanwire/dumps.py`'s to say, once for each class.
 
-use super::Encoder;
 use super::error::EncodeError;
 use super::forms::DurationForm;
-use super::walk::{class_name, text_of};
+use super::rules::Rules;
+use super::text::{class_name, text_of};
 use pyo3::exceptions::PyNotImplementedError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -76,7 +76,7 @@ struct Plan {
     function: Py<PyAny>,
 }
 
-impl Encoder {
+impl Rules {
     /// Looks `object`'s class up and does as it says there.
     ///
     /// # Errors

@@ -8,18 +8,18 @@
 //! No input panics.
 #![allow(unsafe_code)] // the walk reads borrowed references; JSON writes behind one capacity check
 
-mod error;
+pub(crate) mod error;
 mod forms;
 mod json;
-mod kind;
+pub(crate) mod kind;
 mod lower;
 mod msgpack;
 mod pair;
+mod rules;
+mod text;
 mod walk;
 
-pub(crate) use error::EncodeError;
-pub(crate) use kind::{has_buffer, is_plain};
-
+use error::EncodeError;
 use fanwire_core::protocol::Encoding;
 use forms::Forms;
 use json::Json;
@@ -27,27 +27,16 @@ use msgpack::MessagePack;
 use pair::Pair;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use rules::Rules;
 use walk::{Sink, Walk};
-
-/// Containers inside one another, the outermost counted; one more is refused, and so every circle is.
-pub(crate) const DEPTH_MAX: usize = 128;
-
-/// Bytes set aside before an object's size is known: glibc serves them from the thread's own cache.
-const CAPACITY_START: usize = 1024;
 
 /// How a hub writes objects.
 #[pyclass(frozen, module = "fanwire._engine")]
-pub(crate) struct Encoder {
-    /// `function(object)` gives what stands for an object of a class that has no form here.
-    hook: Option<Py<PyAny>>,
-    /// MessagePack is one of the hub's formats: what it cannot hold is refused.
-    pub(crate) has_msgpack: bool,
-    plain: Forms,
-    hub: Forms,
-}
+pub(crate) struct Encoder(Rules);
 
 /// The hub that has no options.
-pub(crate) static DEFAULT: Encoder = Encoder { hook: None, has_msgpack: true, plain: Forms::PLAIN, hub: Forms::DOTNET };
+pub(crate) static DEFAULT: Encoder =
+    Encoder(Rules { hook: None, has_msgpack: true, plain: Forms::PLAIN, hub: Forms::DOTNET });
 
 #[pymethods]
 impl Encoder {
@@ -55,7 +44,7 @@ impl Encoder {
     #[pyo3(signature = (*, hook = None, msgpack = true, decimal = None, duration = None))]
     fn new(hook: Option<Py<PyAny>>, msgpack: bool, decimal: Option<&str>, duration: Option<&str>) -> PyResult<Self> {
         let [plain, hub] = [Forms::PLAIN, Forms::DOTNET].map(|forms| forms.with(decimal, duration));
-        Ok(Self { hook, has_msgpack: msgpack, plain: plain?, hub: hub? })
+        Ok(Self(Rules { hook, has_msgpack: msgpack, plain: plain?, hub: hub? }))
     }
 
     /// `data` as JSON, for SignalR's clients with `hub`.
@@ -85,16 +74,21 @@ pub(crate) struct Written {
 }
 
 impl Encoder {
+    /// Whether MessagePack is one of the hub's formats.
+    pub(crate) fn has_msgpack(&self) -> bool {
+        self.0.has_msgpack
+    }
+
     /// `object` in one encoding, after the same checks as for any.
     ///
     /// # Errors
     /// `UnsupportedType` and `UnsupportedValue` with the path, the same for every encoding; what Python code raises.
     pub(crate) fn encode(&self, object: &Bound<'_, PyAny>, encoding: Encoding) -> PyResult<Vec<u8>> {
         let result = match encoding {
-            Encoding::Json => return self.json_of(object, self.plain),
-            Encoding::HubJson => self.walk(object, Json::new(self.hub)).map(|(sink, _)| sink.out),
-            Encoding::Msgpack => self.walk(object, MessagePack::new(self.plain)).map(|(sink, _)| sink.out),
-            Encoding::HubMsgpack => self.walk(object, MessagePack::new(self.hub)).map(|(sink, _)| sink.out),
+            Encoding::Json => return self.json_of(object, self.0.plain),
+            Encoding::HubJson => self.walk(object, Json::new(self.0.hub)).map(|(sink, _)| sink.out),
+            Encoding::Msgpack => self.walk(object, MessagePack::new(self.0.plain)).map(|(sink, _)| sink.out),
+            Encoding::HubMsgpack => self.walk(object, MessagePack::new(self.0.hub)).map(|(sink, _)| sink.out),
         };
         result.map_err(|error| self.explain(object, error))
     }
@@ -107,7 +101,7 @@ impl Encoder {
         let wants = |encoding| wanted.contains(&encoding);
         let is_plain = wants(Encoding::Json) || wants(Encoding::Msgpack);
         let is_hub = wants(Encoding::HubJson) || wants(Encoding::HubMsgpack);
-        let forms = if is_plain { self.plain } else { self.hub };
+        let forms = if is_plain { self.0.plain } else { self.0.hub };
         let has_json = wants(Encoding::Json) || wants(Encoding::HubJson);
         let has_msgpack = wants(Encoding::Msgpack) || wants(Encoding::HubMsgpack);
         let written = match (has_json, has_msgpack) {
@@ -133,9 +127,9 @@ impl Encoder {
     /// # Errors
     /// Those of [`encode`](Self::encode).
     pub(crate) fn write_all(&self, object: &Bound<'_, PyAny>) -> PyResult<Written> {
-        let jsons = Pair(Json::new(self.plain), Json::new(self.hub));
-        let written = if self.has_msgpack {
-            let msgpacks = Pair(MessagePack::new(self.plain), MessagePack::new(self.hub));
+        let jsons = Pair(Json::new(self.0.plain), Json::new(self.0.hub));
+        let written = if self.0.has_msgpack {
+            let msgpacks = Pair(MessagePack::new(self.0.plain), MessagePack::new(self.0.hub));
             self.walk(object, Pair(jsons, msgpacks)).map(|(Pair(jsons, msgpacks), _)| (jsons, Some(msgpacks)))
         } else {
             self.walk(object, jsons).map(|(jsons, _)| (jsons, None))
@@ -153,7 +147,7 @@ impl Encoder {
     }
 
     fn walk<S: Sink>(&self, object: &Bound<'_, PyAny>, sink: S) -> Result<(S, bool), EncodeError> {
-        let mut walk = Walk::new(self, sink);
+        let mut walk = Walk::new(&self.0, sink);
         walk.walk(object, 0)?;
         Ok((walk.sink, walk.has_forms))
     }
@@ -161,7 +155,7 @@ impl Encoder {
     /// The exception for a refusal, its path as plain JSON has the keys, whatever was written.
     #[cold]
     fn explain(&self, object: &Bound<'_, PyAny>, error: EncodeError) -> PyErr {
-        self.json_of(object, self.plain).err().unwrap_or_else(|| error.into_pyerr(object.py()))
+        self.json_of(object, self.0.plain).err().unwrap_or_else(|| error.into_pyerr(object.py()))
     }
 }
 

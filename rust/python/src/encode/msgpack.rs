@@ -3,6 +3,7 @@
 use super::error::Step;
 use super::forms::{DurationForm, Forms};
 use super::lower::Duration;
+use super::rules::CAPACITY_START;
 use super::walk::{Key, Sink};
 
 /// spec.md, "Formats".
@@ -13,7 +14,7 @@ pub(super) struct MessagePack {
 
 impl MessagePack {
     pub(super) fn new(forms: Forms) -> Self {
-        Self { out: Vec::with_capacity(super::CAPACITY_START), forms }
+        Self { out: Vec::with_capacity(CAPACITY_START), forms }
     }
 }
 

@@ -12,15 +12,15 @@
 use super::error::{EncodeError, Step};
 use super::kind::Kind;
 use super::lower::{Duration, Lowered, seconds_since_epoch};
-use super::{DEPTH_MAX, Encoder};
+use super::rules::{DEPTH_MAX, Rules};
+use super::text::{check_len, class_name, text_of, utf8};
 use crate::buffer;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyString};
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 use std::borrow::Cow;
 use std::ffi::c_int;
 use std::ptr::null_mut;
-use std::slice;
 
 /// A format's bytes: how each kind of value is appended. Static, one instance of the walk each.
 pub(super) trait Sink {
@@ -72,27 +72,9 @@ pub(super) enum Key<'a> {
     Duration(&'a Duration),
 }
 
-/// The UTF-8 of a `str`, in place. It is kept with the object (CPython caches that of a `str` beyond ASCII).
-///
-/// # Safety
-/// `text` is a `str` (or derived), alive as long as the result is used.
-#[inline(always)]
-pub(super) unsafe fn utf8<'a>(py: Python<'_>, text: *mut ffi::PyObject) -> Result<&'a [u8], EncodeError> {
-    let mut len = 0;
-    // SAFETY: a str, alive (this function's contract); the bytes belong to it and never change.
-    unsafe {
-        let bytes = ffi::PyUnicode_AsUTF8AndSize(text, &raw mut len);
-        if bytes.is_null() {
-            return Err(EncodeError::text(py, PyErr::fetch(py)));
-        }
-        check_len(len as usize)?;
-        Ok(slice::from_raw_parts(bytes.cast(), len as usize))
-    }
-}
-
 /// One walk over one object.
 pub(super) struct Walk<'e, S> {
-    encoder: &'e Encoder,
+    rules: &'e Rules,
     pub(super) sink: S,
     /// What stands here came from a pydantic model, which has a form for more.
     is_in_model: bool,
@@ -101,8 +83,8 @@ pub(super) struct Walk<'e, S> {
 }
 
 impl<'e, S: Sink> Walk<'e, S> {
-    pub(super) fn new(encoder: &'e Encoder, sink: S) -> Self {
-        Self { encoder, sink, is_in_model: false, has_forms: false }
+    pub(super) fn new(rules: &'e Rules, sink: S) -> Self {
+        Self { rules, sink, is_in_model: false, has_forms: false }
     }
 
     /// Appends `object`, inside `depth` containers.
@@ -378,8 +360,8 @@ impl<'e, S: Sink> Walk<'e, S> {
     }
 
     fn lower<'py>(&mut self, object: &Bound<'py, PyAny>) -> Result<Lowered<'py>, EncodeError> {
-        let lowered = self.encoder.lower(object, self.is_in_model)?;
-        self.has_forms |= self.encoder.has_forms(&lowered);
+        let lowered = self.rules.lower(object, self.is_in_model)?;
+        self.has_forms |= self.rules.has_forms(&lowered);
         Ok(lowered)
     }
 
@@ -403,7 +385,7 @@ impl<'e, S: Sink> Walk<'e, S> {
         if let Ok(value) = object.extract::<u64>() {
             return Ok(Int::Unsigned(value));
         }
-        if self.encoder.has_msgpack {
+        if self.rules.has_msgpack {
             return Err(int_out_of_range());
         }
         // SAFETY: an int, held by the caller; its class's own __str__ and __index__ are not asked. The result is a new
@@ -434,12 +416,6 @@ fn bytes_of<'a>(object: &'a Bound<'_, PyAny>) -> Result<Option<Cow<'a, [u8]>>, E
     Ok(Some(bytes))
 }
 
-/// The UTF-8 of a `str` that is held.
-pub(super) fn text_of<'a>(text: &'a Bound<'_, PyString>) -> Result<&'a [u8], EncodeError> {
-    // SAFETY: a str, alive as long as the result.
-    unsafe { utf8(text.py(), text.as_ptr()) }
-}
-
 /// The depth inside one more container.
 fn deeper(depth: usize) -> Result<usize, EncodeError> {
     if depth < DEPTH_MAX { Ok(depth + 1) } else { Err(too_deep()) }
@@ -448,17 +424,6 @@ fn deeper(depth: usize) -> Result<usize, EncodeError> {
 #[cold]
 fn too_deep() -> EncodeError {
     EncodeError::unsupported_value(format!("nesting exceeds {DEPTH_MAX}"))
-}
-
-/// MessagePack's lengths have 32 bits; what is longer would be over any bound of a hub, too.
-#[inline(always)]
-fn check_len(len: usize) -> Result<(), EncodeError> {
-    if len > u32::MAX as usize { Err(too_long(len)) } else { Ok(()) }
-}
-
-#[cold]
-fn too_long(len: usize) -> EncodeError {
-    EncodeError::unsupported_value(format!("{len} bytes or entries exceed the bound of {}", u32::MAX))
 }
 
 #[cold]
@@ -483,11 +448,6 @@ fn not_finite(value: f64) -> EncodeError {
 #[cold]
 fn no_key(key: &Bound<'_, PyAny>) -> EncodeError {
     EncodeError::unsupported_type(format!("a key of type {} has no text in JSON", class_name(key)))
-}
-
-/// The name of an object's class; runs no Python code of the object's.
-pub(super) fn class_name(object: &Bound<'_, PyAny>) -> String {
-    object.get_type().name().map_or_else(|_| "?".into(), |name| name.to_string())
 }
 
 #[cold]

@@ -6,9 +6,10 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
+use super::hub_protocol::HubProtocol;
+use super::message::JSON_DEPTH_MAX;
 use super::msgpack::{Reader, write_array_head, write_bin, write_int, write_map_head, write_str};
 use super::object::write_text;
-use super::{HubProtocol, JSON_DEPTH_MAX};
 
 /// The one form of `value`, a whole JSON text or MessagePack value; `None` where it has none.
 ///

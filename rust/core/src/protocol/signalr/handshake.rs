@@ -3,9 +3,11 @@
 //! Both are JSON records whatever protocol follows, the server's in the kind of frame that follows. What stands behind
 //! a handshake in the same frame belongs to the protocol agreed on; a [`RecordReceiver`](super::RecordReceiver) leaves
 //! it untaken, and bounds the handshake as any other record.
+use super::hub_protocol::HubProtocol;
 use super::json::SEPARATOR;
+use super::message::MessageError;
 use super::object::{read_int, read_members, read_text, write_member, write_name};
-use super::{HubProtocol, MessageError, RecordError};
+use super::record::RecordError;
 
 /// A server's reply that agrees.
 pub const AGREED: &[u8] = b"{}\x1e";

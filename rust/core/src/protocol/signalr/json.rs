@@ -3,11 +3,11 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
+use super::message::{HubMessage, MessageError, Outcome};
 use super::object::{
     check_headers, read_array, read_bool, read_int, read_long, read_members, read_text, write_member, write_name,
     write_text,
 };
-use super::{HubMessage, MessageError, Outcome};
 use crate::protocol::raw::kind;
 
 /// Ends each record.

@@ -3,7 +3,7 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use super::{HubMessage, MSGPACK_DEPTH_MAX, MessageError, Outcome};
+use super::message::{HubMessage, MSGPACK_DEPTH_MAX, MessageError, Outcome};
 
 /// How many bytes of VarInt may say a length, and how long a record may be at most.
 pub(super) const PREFIX_BYTES_MAX: usize = 5;

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::value::RawValue;
 
-use super::MessageError;
+use super::message::MessageError;
 use super::object::{read_array, read_bool, read_int, read_members, read_text, write_member, write_name};
 use crate::http::{TargetError, query_pairs};
 

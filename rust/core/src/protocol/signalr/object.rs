@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{JSON_DEPTH_MAX, MessageError};
+use super::message::{JSON_DEPTH_MAX, MessageError};
 use crate::protocol::raw::{Text, kind, kind_of_wrong};
 
 /// The members of the JSON object `text` with these names, unread; `None` where there is none.

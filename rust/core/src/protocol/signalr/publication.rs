@@ -4,8 +4,11 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{HubMessage, HubProtocol, write_message};
-use crate::protocol::{Encoded, Format, Payload, raw};
+use super::hub_protocol::{HubProtocol, write_message};
+use super::message::HubMessage;
+use crate::protocol::format::Format;
+use crate::protocol::payload::{Encoded, Payload};
+use crate::protocol::raw;
 
 /// The target of a publication that names no event, as browsers call the event of a record that names none.
 pub const TARGET: &str = "message";

@@ -2,7 +2,7 @@
 //!
 //! What lies whole in the caller's bytes is handed out from there. Only what is cut is copied, into a buffer that
 //! exists no longer than that record: an idle connection keeps one pointer.
-use super::HubProtocol;
+use super::hub_protocol::HubProtocol;
 use super::json::SEPARATOR;
 use super::msgpack::{BODY_BYTES_MAX, PREFIX_BYTES_MAX};
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use super::{Interest, Ready};
+use crate::shard::io::{Interest, Ready};
 
 const EVENTS_MAX: usize = 1_024;
 

@@ -10,7 +10,7 @@ use std::os::fd::RawFd;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{IoUring, opcode, types};
 
-use super::{Member, Short, Write};
+use crate::shard::io::{Member, Short, Write};
 
 /// Sends in one submission. 128 entries of 64 bytes stay in the first-level cache.
 const BATCH: usize = 128;

@@ -1,0 +1,78 @@
+//! A publication as one frame of a format.
+use super::format::{Encoding, Format};
+use super::payload::{MissingEncoding, Payload, Stamp};
+use super::signalr::publication;
+use super::{envelope, raw, sse};
+
+/// What a format carries of a payload.
+#[derive(Clone, Copy)]
+enum Body<'a> {
+    Text(&'a [u8]),
+    Binary(&'a [u8]),
+}
+
+/// Longest id of an event: two numbers of 20 digits.
+const ID_BYTES_MAX: usize = "id: \n".len() + 41;
+
+/// How many bytes [`write_frame`] appends, at most; 0 where it fails. One pass over the payload, for SSE and envelopes
+/// only.
+pub fn frame_bytes_max(format: Format, payload: &Payload<'_>, event: Option<&str>, stamp: Option<Stamp<'_>>) -> usize {
+    let id_bytes = if stamp.is_some_and(|stamp| stamp.has_id) { ID_BYTES_MAX } else { 0 };
+    match (format, body_of(format, payload)) {
+        (_, Err(_)) => 0,
+        (Format::Raw | Format::RawMsgpack, Ok(Body::Text(bytes) | Body::Binary(bytes))) => raw::frame_bytes(bytes),
+        (Format::Sse, Ok(Body::Text(bytes))) => sse::text_bytes_max(None, event, bytes) + id_bytes,
+        (Format::Sse, Ok(Body::Binary(bytes))) => sse::binary_bytes(None, event, bytes) + id_bytes,
+        (Format::Envelope | Format::EnvelopeMsgpack, Ok(_)) => envelope::bytes_max(payload, event, stamp),
+        (_, Ok(Body::Text(bytes) | Body::Binary(bytes))) => {
+            publication::publication_bytes_max(payload, event, bytes.len())
+        }
+    }
+}
+
+/// Appends `payload` to `out` as one frame of `format`, ready for the wire.
+///
+/// `event` names it where the format has names: that of [`Format::Sse`] must be [valid](sse::is_valid_event), in a hub
+/// protocol it is the target, and [`TARGET`](publication::TARGET) is without one. What is private has no `stamp`.
+///
+/// # Errors
+/// [`MissingEncoding`] of an object that lacks what `format` needs; `out` is as before.
+pub fn write_frame(
+    format: Format,
+    payload: &Payload<'_>,
+    event: Option<&str>,
+    stamp: Option<Stamp<'_>>,
+    out: &mut Vec<u8>,
+) -> Result<(), MissingEncoding> {
+    let body = body_of(format, payload)?;
+    if let Some(protocol) = format.hub_protocol() {
+        let mut record = Vec::new();
+        publication::write_publication(protocol, payload, event, &mut record);
+        publication::write_records(format, &record, out);
+        return Ok(());
+    }
+    let id = || stamp.and_then(Stamp::id);
+    match (format, body) {
+        (Format::Sse, Body::Text(text)) => sse::write_text(out, id().as_deref(), event, text),
+        (Format::Sse, Body::Binary(bytes)) => sse::write_binary(out, id().as_deref(), event, bytes),
+        (Format::Envelope, _) => envelope::write_json(out, payload, event, stamp),
+        (Format::EnvelopeMsgpack, _) => envelope::write_msgpack(out, payload, event, stamp),
+        (_, Body::Text(text)) => raw::write_text(out, text),
+        (_, Body::Binary(bytes)) => raw::write_binary(out, bytes),
+    }
+    Ok(())
+}
+
+fn body_of<'a>(format: Format, payload: &Payload<'a>) -> Result<Body<'a>, MissingEncoding> {
+    let encoding = format.encoding();
+    let encoded = match *payload {
+        Payload::Text(text) => return Ok(Body::Text(text.as_bytes())),
+        Payload::Binary(bytes) => return Ok(Body::Binary(bytes)),
+        Payload::Object(encoded) | Payload::Arguments(encoded) => encoded,
+    };
+    let bytes = encoded.of(encoding).ok_or(MissingEncoding { format, encoding })?;
+    Ok(match encoding {
+        Encoding::Json | Encoding::HubJson => Body::Text(bytes),
+        Encoding::Msgpack | Encoding::HubMsgpack => Body::Binary(bytes),
+    })
+}
