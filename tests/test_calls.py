@@ -20,7 +20,7 @@ A_PATTERN = r"channel 'a\*': must not hold \*, which makes a pattern of it"
 EVENT = "event must be the name of an event, a str without line breaks, or None"
 TTL = "ttl must be a number of seconds over 0, or None, not "
 A_USER = "must be an Identity, or its id, a str"
-CODE = r"code must be a close code, 1000 to 1003, 1007 to 1014 or 3000 to 4999 \(RFC 6455 §7.4\), not "
+CODE = r"code must be a close code, 1000 to 1003, 1007 to 1009, 1011 to 1014 or 3000 to 4999 \(RFC 6455 §7.4\), not "
 EXCLUDE = "exclude must be a Client or several"
 ITEMS = "items must be a list or another iterable of what is to be published"
 START = "start must be 'live', 'keyframe', 'history' or None, not "
@@ -67,6 +67,7 @@ PUBLISHED: list[Row] = [
     ("Hub.publish", "key", ("a", "x"), {"key": 5}, TypeError, "key must be a str of at most 255 bytes, or None, not 5"),
     ("Hub.publish", "key", ("a", "x"), {"key": "k" * 256}, ValueError, "key of 256 bytes is over the bound of 255"),
     ("Hub.publish", "ttl", ("a", "x"), {"ttl": "x"}, TypeError, f"{TTL}'x'$"),
+    ("Hub.publish", "ttl", ("a", "x"), {"ttl": True}, TypeError, f"{TTL}True$"),
     ("Hub.publish", "ttl", ("a", "x"), {"ttl": 0}, ValueError, f"{TTL}0$"),
     ("Hub.publish", "ttl", ("a", "x"), {"ttl": float("nan")}, ValueError, f"{TTL}nan$"),
     ("Hub.publish", "keyframe", ("a", "x"), {"keyframe": 5}, TypeError, "keyframe must be True or False, not 5"),
@@ -88,6 +89,7 @@ PUBLISHED: list[Row] = [
     ("Hub.publish_to_user", "identity", (fanwire.Identity(None), "x"), {}, ValueError, "identity must be a user's"),
     ("Hub.publish_to_user", "event", ("ann", "x"), {"event": 5}, TypeError, EVENT),
     ("Hub.publish_to_user", "ttl", ("ann", "x"), {"ttl": "x"}, TypeError, TTL),
+    ("Hub.publish_to_user", "ttl", ("ann", "x"), {"ttl": True}, TypeError, f"{TTL}True$"),
     ("Hub.publish_to_user", "exclude", ("ann", "x"), {"exclude": "x"}, TypeError, EXCLUDE),
     (
         "Hub.publish_to_all",
@@ -100,6 +102,7 @@ PUBLISHED: list[Row] = [
     ("Hub.publish_to_all", "path", ("x",), {"path": 5}, TypeError, "path must be the path of a hub, a str, not 5"),
     ("Hub.publish_to_all", "event", ("x",), {"event": 5}, TypeError, EVENT),
     ("Hub.publish_to_all", "ttl", ("x",), {"ttl": "x"}, TypeError, TTL),
+    ("Hub.publish_to_all", "ttl", ("x",), {"ttl": True}, TypeError, f"{TTL}True$"),
     ("Hub.publish_to_all", "exclude", ("x",), {"exclude": "x"}, TypeError, EXCLUDE),
 ]
 ASKED: list[Row] = [

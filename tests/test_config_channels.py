@@ -72,7 +72,7 @@ presence = true
     [
         ('policy = "newest"', 'policy is "newest", must be "every", "latest", "keyframe" or "drop"'),
         ('start = "now"', 'start is "now", must be "live", "keyframe" or "history"'),
-        ("history = -1", "history is -1, must be >= 0"),
+        ("history = -1", "history is -1, must be a whole number, 0 to 2,147,483,647"),
         ("history_age = 60", "history_age is 60, must have a unit, such as 60s"),
         ('backlog_age = "0s"', 'backlog_age is "0s", must be 1ms to 366d'),
         ('backlog_bytes = "0B"', 'backlog_bytes is "0B", must be 1B to 1TiB'),

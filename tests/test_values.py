@@ -1,11 +1,9 @@
 """Whatever is wrong in an option is refused where it is given, by name; what is accepted there can be served."""
 
-import inspect
 import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from fanwire.cli.options import settings
 from fanwire.options import CONGESTION_CONTROLS, ELSEWHERE, OWN, RULES, Options, check_options
 from fanwire.relay import CallShare, Everyone, Lanes, MessageShare, Private, QueryShare, RelayConfig
 from fanwire.serving import plan
-from fanwire.values import Choice, OrNone, Seconds, Whole, told
+from fanwire.values import Seconds, Whole, told
 
 ANY = "127.0.0.1:0"
 WRONG: list[Any] = [5, "x", b"x", None, -1, 10**30, True, [], {}, object(), float("nan"), ("a", 5), 10**5000, "\ud800"]
@@ -341,38 +339,6 @@ async def test_a_hub_says_what_it_is() -> None:
 
 
 # The page of settings
-
-NUMBER = r"(0o[0-7]+|2³¹ − 1|[0-9.,]*[0-9])(?: ([KMGT]iB)\b)?"
-
-
-def number(text: str, unit: str) -> float:
-    """`64 KiB`, `0o660`, `2³¹ − 1` or `1,000` as a number."""
-    value = 2**31 - 1 if "³" in text else int(text, 8) if text.startswith("0o") else float(text.replace(",", ""))
-    return value * 1024 ** (" KMGT".index(unit[0]) if unit else 0)
-
-
-def test_the_page_of_settings_has_each_default_and_range_as_the_code_has_it() -> None:
-    page = (Path(__file__).parent.parent / "docs" / "settings.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `(\w+)` \|(.*)\|$", page, re.MULTILINE))
-    engines = {name: each.default for name, each in inspect.signature(Settings).parameters.items()}
-    defaults = {**engines, **OWN, **{each.name: each.default for each in fields(fanwire.Channel)}}
-    assert rows.keys() >= RULES.keys() | channel.RULES.keys() | {"address", "shards"}
-    rules = {"shards": options.SHARDS_RULE, **RULES, **channel.RULES}
-    for name, rule in rules.items():
-        unit, default, span, _ = (cell.strip() for cell in rows[name].split(" | "))
-        rule = rule.rule if isinstance(rule, OrNone) else rule
-        if isinstance(rule, Choice):
-            assert all(re.search(rf'[`"]?{each}[`"]?', span) for each in rule.known if each is not None), name
-        if not isinstance(rule, Seconds | Whole):
-            continue
-        assert ("second" in unit) is isinstance(rule, Seconds), (name, unit)
-        assert ("byte" in unit) is (isinstance(rule, Whole) and rule.is_bytes), (name, unit)
-        found = re.match(NUMBER, default)
-        assert (number(*found.groups("")) if found else None) == defaults[name], (name, default)
-        ends = re.match(rf"{NUMBER} to {NUMBER}|≥ 0; `math.inf`", span)
-        assert ends, (name, span)
-        if rule.most != inf:
-            assert [number(*ends.groups("")[:2]), number(*ends.groups("")[2:])] == [rule.least, rule.most], (name, span)
 
 
 def test_the_page_of_settings_has_the_defaults_of_the_file_s_tables() -> None:

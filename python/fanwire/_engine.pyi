@@ -29,6 +29,7 @@ __all__ = [
     "Record",
     "Relayed",
     "Roots",
+    "Setting",
     "Settings",
     "SnapshotWanted",
     "Stats",
@@ -43,6 +44,11 @@ __all__ = [
     "encode_msgpack",
     "invocation",
     "matches",
+    "may_be_sent",
+    "number_text",
+    "path_fault",
+    "settings_table",
+    "toml_lines",
 ]
 
 __version__: str
@@ -110,64 +116,77 @@ class Publication(Position):
 
 @final
 class ChannelRule:
-    """What the channels promise whose name matches `pattern`; the first match wins. See ``fanwire.Channel``."""
+    """What the channels promise whose name matches `pattern`; the first match wins. `values` are the table's."""
 
     def __new__(
         cls,
         pattern: str,
         *,
-        policy: str,
-        backlog_bytes: int,
-        backlog_frames: int,
-        backlog_age: float | None,
-        history: int,
-        history_age: float,
-        history_bytes: int,
-        start: str,
-        presence: bool,
+        presence: bool = False,
+        **values: Any,
     ) -> ChannelRule: ...
 
 @final
+class Setting:
+    """What there is to know of a setting: one row of the table."""
+
+    name: str
+    scope: str
+    """Whose it is: ``serve``'s argument, an option of a hub that the ``engine`` keeps or the ``hub`` itself, or a
+    ``channel``'s."""
+    group: str
+    """Under which heading docs/settings.md tells of it."""
+    meaning: str
+    """What it is, and in what unit."""
+    kind: str
+    """``seconds``, ``bytes``, ``whole``, ``permissions``: between `least` and `most`; ``truth``; ``choice``: one of
+    `choices`; ``other``."""
+    least: float
+    most: float
+    choices: list[str]
+    must: str
+    """What it must be, in words."""
+    limits: str
+    """More about that, for the docs."""
+    default: Any
+    usual: str
+    """More about the default, for the docs."""
+    cost: str
+    """The worst that it may cost, and what an attacker gains."""
+
+def settings_table() -> list[Setting]:
+    """All that can be set, a row each."""
+
+def number_text(kind: str, least: float, most: float) -> str:
+    """What a number of a kind (``Setting.kind``) must be, between two bounds, in words."""
+
+def path_fault(path: str) -> str | None:
+    """What is wrong with a path that clients are to have: ``must begin with /, …``; None where it is right."""
+
+def toml_lines(text: str) -> dict[tuple[str | int, ...], int]:
+    """The line, from 1, of each table, key and element of a list of a TOML text, by its path: names and indexes.
+
+    Raises ValueError for what is no TOML.
+    """
+
+def may_be_sent(code: object) -> bool:
+    """Whether it is a close code that a server may send (RFC 6455 §7.4)."""
+
+@final
 class Settings:
-    """All limits and options of an engine, frozen. Times are seconds, sizes bytes. A bad value is a ``ValueError``."""
+    """All limits and options of an engine, frozen; `values` are the table's. A bad one is a ``ValueError``."""
 
     def __new__(
         cls,
         *,
-        shards: int = 1,
-        poller: str | None = None,
         channels: Sequence[ChannelRule] = ...,
         snapshots: Sequence[tuple[str, float]] = ...,
         ask_opening: bool = False,
         ask_subscribing: bool = False,
         ignore_messages: bool = False,
         tell_connected: bool = False,
-        origins: Sequence[str] | None = None,
-        head_bytes_max: int = 16_384,
-        message_bytes_max: int = 65_536,
-        publication_bytes_max: int = 1_048_576,
-        unsent_bytes_max: int = 67_108_864,
-        outbox_bytes_max: int = 262_144,
-        subscriptions_max: int = 1_000,
-        channels_max: int = 1_000_000,
-        messages_pending_max: int = 16,
-        events_pending_max: int = 16_384,
-        handshake_timeout: float = 10.0,
-        ping_interval: float = 25.0,
-        ping_timeout: float = 20.0,
         signalr_paths: Sequence[str] = ...,
-        signalr_keepalive: float = 15.0,
-        signalr_client_timeout: float = 30.0,
-        signalr_handshake_timeout: float = 15.0,
-        signalr_disconnect_timeout: float = 15.0,
-        signalr_poll_timeout: float = 90.0,
-        signalr_message_bytes_max: int = 32_768,
-        close_timeout: float = 5.0,
-        notsent_lowat: int = 16_384,
-        congestion_control: str | None = None,
-        backlog: int = 4_096,
-        unix_mode: int = 0o660,
-        pin_shards: bool = False,
+        **values: Any,
     ) -> Settings: ...
     def hubs(self, transports: list[Sequence[str]], tells_details: bool) -> Settings:
         """The same, with each hub's transports, and whether clients are told details. ValueError for a bad name."""

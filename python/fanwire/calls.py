@@ -11,12 +11,11 @@ from typing import Any, NoReturn
 from fanwire._engine import Position, matches
 from fanwire.channel import STARTS
 from fanwire.errors import FanwireError, InvalidChannel
-from fanwire.options import CLOSE_CODES, CloseCode
+from fanwire.options import read_close_code
 from fanwire.values import TRUTH, Choice, checked, told
 
 EVENT = "the name of an event, a str without line breaks"
 START = Choice((*STARTS, None))
-CODE = CloseCode(f"must be a close code, {CLOSE_CODES} (RFC 6455 §7.4)")
 ITEMS = "a list or another iterable of what is to be published"
 
 
@@ -87,7 +86,7 @@ def check_start(start: object) -> None:
 
 def check_code(code: object) -> None:
     """Raises TypeError, ValueError for what is no close code that may be sent."""
-    checked("code", code, CODE)
+    checked("code", code, read_close_code)
 
 
 def check_reason(reason: object) -> None:

@@ -6,33 +6,18 @@ from typing import ClassVar
 
 from fanwire._engine import ChannelRule, matches
 from fanwire.errors import InvalidChannel
-from fanwire.values import SIZE_MAX, Choice, Named, OrNone, Rule, Seconds, Whole, checked
+from fanwire.values import Choice, Named, checked, rows_of, rule_of
 
-POLICIES = ("every", "latest", "keyframe", "drop")
-"""What may become of a subscriber that is further behind than the backlog."""
-STARTS = ("live", "keyframe", "history")
-"""Where a new subscriber may begin."""
 PRESENCES = (False, True, "counts")
 """What may be told of who is in a channel."""
-AGE = Seconds(0.001, 366 * 86_400)
-"""How long something may be kept: a year, at most."""
-SIZE = Whole(1, SIZE_MAX, is_bytes=True)
 NO_HISTORY = "must be 'live' or 'keyframe' where history is 0, since nothing is kept then"
 """What is wrong with the start of a channel at a history that it does not have."""
 
-RULES: dict[str, Rule] = {
-    "policy": Choice(POLICIES),
-    "backlog_bytes": SIZE,
-    "backlog_frames": Whole(),
-    "backlog_age": OrNone(AGE),
-    "history": Whole(0),
-    "history_age": AGE,
-    "history_bytes": SIZE,
-    "start": Choice(STARTS),
-    "presence": Choice(PRESENCES),
-    "presence_linger": Seconds(),
-}
+ROWS = rows_of("channel")
+RULES = {name: rule_of(row, {"presence": Choice(PRESENCES)}) for name, row in ROWS.items()}
 """What each field may be."""
+STARTS = tuple(ROWS["start"].choices)
+"""Where a new subscriber may begin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,16 +54,16 @@ class Channel(Named):
         TypeError: a value of a wrong type, or an argument that there is not, with the nearest one.
     """
 
-    policy: str = "every"
-    backlog_bytes: int = 1_048_576
-    backlog_frames: int = 16_384
-    backlog_age: float | None = None
-    history: int = 0
-    history_age: float = 300.0
-    history_bytes: int = 16_777_216
-    start: str = "keyframe"
-    presence: bool | str = False
-    presence_linger: float = 5.0
+    policy: str = ROWS["policy"].default
+    backlog_bytes: int = ROWS["backlog_bytes"].default
+    backlog_frames: int = ROWS["backlog_frames"].default
+    backlog_age: float | None = ROWS["backlog_age"].default
+    history: int = ROWS["history"].default
+    history_age: float = ROWS["history_age"].default
+    history_bytes: int = ROWS["history_bytes"].default
+    start: str = ROWS["start"].default
+    presence: bool | str = ROWS["presence"].default
+    presence_linger: float = ROWS["presence_linger"].default
 
     LATER: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("name", "pattern"), "is the key: Hub({'odds:*': Channel(...)})"),
@@ -95,18 +80,8 @@ class Channel(Named):
 
     def rule(self, pattern: str) -> ChannelRule:
         """The same for the engine, for channels that match `pattern`."""
-        return ChannelRule(
-            pattern,
-            policy=self.policy,
-            backlog_bytes=self.backlog_bytes,
-            backlog_frames=self.backlog_frames,
-            backlog_age=self.backlog_age,
-            history=self.history,
-            history_age=self.history_age,
-            history_bytes=self.history_bytes,
-            start=self.start,
-            presence=self.presence is not False,
-        )
+        values = {name: getattr(self, name) for name in RULES if not name.startswith("presence")}
+        return ChannelRule(pattern, presence=self.presence is not False, **values)
 
 
 def check_pattern(pattern: str) -> None:

@@ -250,8 +250,8 @@ class Client:
         """Start the close handshake (RFC 6455 §7); what was sent before goes out first.
 
         Args:
-            code: a close code that may be sent: 1000 to 1003, 1007 to 1014, 3000 to 4999. A SignalR client is told
-                to come back by 1011, 1012 and 1013, and to stay away by the others.
+            code: a close code that may be sent: 1000 to 1003, 1007 to 1009, 1011 to 1014, 3000 to
+                4999. A SignalR client is told to come back by 1011, 1012 and 1013, and to stay away by the others.
             reason: at most 123 bytes of UTF-8; to a SignalR client it is the error, at most 4,096 bytes.
 
         Raises:

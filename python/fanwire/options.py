@@ -1,166 +1,40 @@
-"""The options of serving, one field each. Times are seconds, sizes bytes, unless a field says otherwise."""
+"""The options of serving: what each may be, and what is said of names that are none."""
 
 import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from math import inf
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
-from fanwire._engine import Encoder, Settings
+from fanwire._engine import Encoder, may_be_sent, path_fault
+from fanwire._options import Options
 from fanwire.addresses import origins_of
 from fanwire.channel import Channel
 from fanwire.values import (
-    SIZE_MAX,
-    TRUTH,
+    TABLE,
     Choice,
     Listed,
     Mistake,
     OrNone,
     Rule,
-    Seconds,
-    Whole,
     WrongType,
     checked,
+    rows_of,
+    rule_of,
     unknown,
 )
 
-
-class Options(TypedDict, total=False):
-    """What ``Hub(...)`` takes as defaults, and ``serve`` and ``run`` for one serving. The engine checks the values."""
-
-    poller: str | None
-    """``epoll`` or ``uring``; None (default) takes ``FANWIRE_POLLER``, else the better one that the kernel allows."""
-    origins: str | Sequence[str] | None
-    """The ``Origin`` values that may connect, such as ``https://bets.example``; None (default) and ``"*"`` let all in.
-    A request without one is let in anyway."""
-    detailed_errors: bool
-    """Whether clients are told the class and text of exceptions, as ``EnableDetailedErrors`` has it in ASP.NET Core;
-    default False. For development: texts of exceptions hold secrets."""
-    subprotocols: Sequence[str]
-    """Subprotocols of WebSockets that are accepted without a callback: of those that a client offers the first that is
-    here is chosen; default none. ``msgpack`` is the engine's own. A browser that offers some, and gets none, fails."""
-    formats: Sequence[str]
-    """What clients may ask for: ``json`` and, by default, ``msgpack``. With ``("json",)`` publications may hold what
-    MessagePack cannot: integers beyond 64 bits."""
-    encode: Callable[[Any], Any] | None
-    """Given an object of a class that has no form here, returns what is to be written in its place, as msgspec's
-    ``enc_hook``; raises NotImplementedError for one that it does not know. Without (default) that is an error."""
-    decimal: str | None
-    """How a ``Decimal`` is written in JSON: ``string`` or ``number``; None (default) is ``number``, as .NET has it, for
-    SignalR's clients, and ``string`` for others. In MessagePack it is always a string."""
-    duration: str | None
-    """How a ``timedelta`` is written: ``iso8601`` or ``dotnet`` (``[-][d.]hh:mm:ss[.fffffff]``, in MessagePack ticks of
-    100 ns); None (default) is ``dotnet`` for SignalR's clients, and ``iso8601`` for others."""
-    drain_timeout: float
-    """How long serving waits, at its end, for clients to answer the close; ``math.inf`` for as long as it takes;
-    default 5."""
-    drain_spread: float
-    """Over how long, before that, the closes are spread, so that not all clients come back at once; default 0."""
-    drain_code: int
-    """The close code at the end of serving; default 1001. SignalR clients get 1000, which they take as a reason to
-    reconnect."""
-    openings_max: int
-    """How many openings async callbacks (``authenticate``, ``authorize``) are at work on at once; the others wait in
-    order. Default 256."""
-    head_bytes_max: int
-    """A request's head; default 16 KiB. Costs that much a connection while it connects."""
-    message_bytes_max: int
-    """A message from a client; default 64 KiB. A bigger one closes with 1009."""
-    publication_bytes_max: int
-    """A publication's payload; default 1 MiB. A bigger one is ``PayloadTooBig``."""
-    unsent_bytes_max: int
-    """Bytes of one channel that wait for the shards; default 64 MiB. At the bound ``publish`` raises LimitReached."""
-    outbox_bytes_max: int
-    """Private bytes that wait for one client; default 256 KiB. More closes with 1013."""
-    subscriptions_max: int
-    """Channels that one client may watch; default 1,000."""
-    channels_max: int
-    """Channels that may have a log at once; default 1,000,000."""
-    messages_pending_max: int
-    """Messages of one client that callbacks have yet to deal with; default 16. At the bound it is not read from."""
-    client_bytes_max: int
-    """Bytes of all that waits in Python on behalf of one client: calls, uploads, questions, what a relay has yet to
-    pass on; default 1 MiB. At the bound it is not read from, or answered with an error that names this."""
-    events_pending_max: int
-    """Events of one shard that wait for Python; default 16,384. At the bound its clients are not read from."""
-    handshake_timeout: float
-    """From the connection to its answered upgrade, callbacks included; default 10. Then 408, or 503 if it waits for
-    them."""
-    ping_interval: float
-    """Silence after which a client is pinged; default 25."""
-    ping_timeout: float
-    """How long it may take to answer; default 20, then 1011 is the close code."""
-    signalr_paths: Sequence[str]
-    """Where SignalR clients find the hub's own methods; default ``("/signalr",)``. ``Hub.endpoint`` adds other hubs."""
-    signalr_transports: Sequence[str] | None
-    """Which of ``WebSockets``, ``ServerSentEvents`` and ``LongPolling`` SignalR clients may use; None (default): all.
-    ``Hub.endpoint`` may have its own."""
-    signalr_parallel_max: int
-    """Invocations of one SignalR client at work at once; default 1. Streams do not count."""
-    signalr_streams_max: int
-    """Streams that a SignalR client may have open at once; default 100. One more is answered with an error."""
-    signalr_questions_max: int
-    """``Client.invoke`` that a SignalR client has yet to answer; default 100. One more raises ``LimitReached``."""
-    signalr_keepalive: float
-    """Between two pings to a SignalR client; default 15."""
-    signalr_client_timeout: float
-    """Silence after which a SignalR client that has pinged is given up; default 30."""
-    signalr_handshake_timeout: float
-    """From a SignalR transport to the hub protocol's handshake; default 15."""
-    signalr_disconnect_timeout: float
-    """From a negotiate to its transport, and between two long polls; default 15."""
-    signalr_poll_timeout: float
-    """How long a poll waits for messages; default 90."""
-    signalr_message_bytes_max: int
-    """A message from a SignalR client; default 32 KiB. A bigger one ends the connection with an error."""
-    close_timeout: float
-    """How long a client may take to answer a close; default 5."""
-    notsent_lowat: int
-    """``TCP_NOTSENT_LOWAT``: what the kernel takes of a slow client's backlog; default 16 KiB."""
-    congestion_control: str | None
-    """``TCP_CONGESTION`` of accepted sockets, such as ``cubic``; None (default) leaves the kernel's."""
-    backlog: int
-    """Connections that the kernel keeps for accepting; default 4,096."""
-    unix_mode: int
-    """Permissions of a Unix socket, such as ``0o600``; default ``0o660``: its owner and its group may connect."""
-    pin_shards: bool
-    """Whether each shard's thread stays on one core; default False."""
+__all__ = ["Options"]
 
 
-HANDSHAKE_TIMEOUT_S = 10.0
-"""The default, which relays keep to as well as the engine."""
-FORMATS = ("json", "msgpack")
-"""What clients may ask for, where nothing else is said."""
-OWN: dict[str, Any] = {
-    "formats": FORMATS,
-    "encode": None,
-    "decimal": None,
-    "duration": None,
-    "drain_timeout": 5.0,
-    "drain_spread": 0.0,
-    "drain_code": 1001,
-    "detailed_errors": False,
-    "openings_max": 256,
-    "client_bytes_max": 1 << 20,
-    "signalr_paths": ("/signalr",),
-    "signalr_transports": None,
-    "subprotocols": (),
-    "signalr_parallel_max": 1,
-    "signalr_streams_max": 100,
-    "signalr_questions_max": 100,
-}
+ROWS = rows_of("engine", "hub")
+"""The table of what a hub can be set to."""
+OWN: dict[str, Any] = {row.name: row.default for row in ROWS.values() if row.scope == "hub"}
 """Those that are the hub's, with their defaults; the others go to the engine as they are."""
+FORMATS: tuple[str, ...] = OWN["formats"]
+"""What clients may ask for, where nothing else is said."""
 TOKEN = re.compile(r"[!#-'*+.^-`|~0-9A-Za-z-]{1,255}")
-CLOSE_CODES = "1000 to 1003, 1007 to 1014 or 3000 to 4999"
-"""The close codes that a server may send (RFC 6455 §7.4)."""
-
-
-def may_be_sent(code: int) -> bool:
-    """Whether `code` is one of them."""
-    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
 def check_paths(signalr_paths: Sequence[str]) -> None:
@@ -227,8 +101,6 @@ ELSEWHERE = {
 """What is no option, and where it belongs; names of other libraries, and ours."""
 TRANSPORTS = ("WebSockets", "ServerSentEvents", "LongPolling")
 """How SignalR clients may connect, as SignalR calls it; best first."""
-SHARDS_RULE = Whole(1, 64)
-"""What ``shards`` may be."""
 PATHS_MAX = 255
 """Paths of SignalR that one hub may have, relays' included."""
 
@@ -239,9 +111,11 @@ def read_path(value: Any) -> str:
     if not isinstance(value, str):
         raise WrongType(must)
     try:
-        Settings(signalr_paths=[value])
-    except ValueError as error:  # a lone surrogate is one, too
-        raise Mistake(f"must {str(error).partition(': must ')[2]}" if ": must " in str(error) else must) from error
+        fault = path_fault(value)
+    except UnicodeEncodeError as error:
+        raise Mistake(must) from error
+    if fault:
+        raise Mistake(fault)
     return value
 
 
@@ -282,18 +156,14 @@ def _read_function(value: Any) -> Callable[[Any], Any]:
     return function
 
 
-@dataclass(frozen=True, slots=True)
-class CloseCode:
-    """A close code that a server may send; `must` says so where a value is none."""
-
-    must: str = f"must be {CLOSE_CODES}"
-
-    def __call__(self, value: Any) -> int:
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise WrongType(self.must)
-        if not may_be_sent(value):
-            raise Mistake(self.must)
-        return value
+def read_close_code(value: Any) -> int:
+    """A close code that a server may send. Raises Mistake."""
+    must = f"must be {ROWS['drain_code'].must}"
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise WrongType(must)
+    if not may_be_sent(value):
+        raise Mistake(must)
+    return value
 
 
 def _read_congestion_control(value: Any) -> str:
@@ -316,53 +186,20 @@ def _read_congestion_control(value: Any) -> str:
 
 
 CONGESTION_CONTROLS = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
-TIME = Seconds(0.1)
-DRAIN_SPREAD = Seconds(0, 3600)
-RULES: dict[str, Rule] = {
-    "poller": Choice(("epoll", "uring", None)),
+READERS: dict[str, Rule] = {
     "origins": origins_of,
-    "detailed_errors": TRUTH,
     "subprotocols": Listed(_read_token, "tokens such as 'chat.v2'"),
     "formats": _read_formats,
     "encode": OrNone(_read_function),
-    "decimal": Choice(("number", "string", None)),
-    "duration": Choice(("dotnet", "iso8601", None)),
-    "drain_timeout": Seconds(0, inf),
-    "drain_spread": DRAIN_SPREAD,
-    "drain_code": CloseCode(),
-    "openings_max": Whole(),
-    "head_bytes_max": Whole(256, 1 << 20, is_bytes=True),
-    "message_bytes_max": Whole(1, 1 << 30, is_bytes=True),
-    "publication_bytes_max": Whole(1, 1 << 30, is_bytes=True),
-    "unsent_bytes_max": Whole(1 << 10, 1 << 40, is_bytes=True),
-    "outbox_bytes_max": Whole(256, 1 << 30, is_bytes=True),
-    "subscriptions_max": Whole(1, 1 << 20),
-    "channels_max": Whole(1, 1 << 24),
-    "messages_pending_max": Whole(1, 1 << 15),
-    "client_bytes_max": Whole(65_536, SIZE_MAX, is_bytes=True),
-    "events_pending_max": Whole(16, 1 << 24),
-    "handshake_timeout": TIME,
-    "ping_interval": TIME,
-    "ping_timeout": TIME,
+    "drain_code": read_close_code,
     "signalr_paths": _read_paths,
     "signalr_transports": OrNone(Listed(Choice(TRANSPORTS), "transports such as 'WebSockets'", is_empty_allowed=False)),
-    "signalr_parallel_max": Whole(),
-    "signalr_streams_max": Whole(),
-    "signalr_questions_max": Whole(),
-    "signalr_keepalive": TIME,
-    "signalr_client_timeout": TIME,
-    "signalr_handshake_timeout": TIME,
-    "signalr_disconnect_timeout": TIME,
-    "signalr_poll_timeout": TIME,
-    "signalr_message_bytes_max": Whole(64, 1 << 30, is_bytes=True),
-    "close_timeout": TIME,
-    "notsent_lowat": Whole(0, 1 << 30, is_bytes=True),
     "congestion_control": OrNone(_read_congestion_control),
-    "backlog": Whole(1, 1 << 16),
-    "unix_mode": Whole(0, 0o777, is_octal=True),
-    "pin_shards": TRUTH,
 }
-"""What each option may be; for the engine's they are its own ranges, which a test compares."""
+RULES: dict[str, Rule] = {name: rule_of(row, READERS) for name, row in ROWS.items()}
+"""What each option may be."""
+SHARDS_RULE: Rule = rule_of(TABLE["shards"], {})
+"""What ``shards`` may be."""
 
 
 def check_options(options: Mapping[str, Any]) -> dict[str, Any]:

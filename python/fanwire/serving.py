@@ -21,9 +21,9 @@ from fanwire.errors import HubStopped
 from fanwire.faults import Tasks
 from fanwire.logs import hub_log
 from fanwire.options import (
-    HANDSHAKE_TIMEOUT_S,
     OWN,
     PATHS_MAX,
+    ROWS,
     RULES,
     SHARDS_RULE,
     TRANSPORTS,
@@ -91,7 +91,7 @@ def plan(
         hub_log.warning("on_presence is never called: no channel of Hub(channels) has presence=True or 'counts'")
     merged: dict[str, Any] = {**OWN, **options}
     own = {name: merged.pop(name) for name in OWN}
-    own["handshake_timeout"] = merged.setdefault("handshake_timeout", HANDSHAKE_TIMEOUT_S)
+    own["handshake_timeout"] = merged.setdefault("handshake_timeout", ROWS["handshake_timeout"].default)
     callbacks = replace(callbacks, subprotocols=frozenset(own["subprotocols"]))
     own["signalr_paths"] = [*own["signalr_paths"], *callbacks.endpoints]
     check_paths(own["signalr_paths"])

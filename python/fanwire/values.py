@@ -1,15 +1,17 @@
 """What a setting may be where Python gives it: one rule each, which says what is wrong with another value. ✗ files.
 
 A rule is a function of the value. It gives what is kept, or raises ``Mistake``, whose text goes on where the setting's
-name ends. ``checked`` makes a TypeError or a ValueError of that, with name and value.
+name ends. ``checked`` makes a TypeError or a ValueError of that, with name and value. Names, bounds and defaults stand
+in the engine's table of settings; ``rule_of`` makes the rule of one of its rows.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from math import inf
 from typing import Any, ClassVar, TypeAlias
+
+from fanwire._engine import Setting, number_text, settings_table
 
 SHOWN_MAX = 64
 """Characters of a value that an error shows."""
@@ -18,6 +20,8 @@ COUNT_MAX = 2**31 - 1
 SIZE_MAX = 2**40
 """The most that a number of bytes may be: 1 TiB."""
 DAY_S = 86_400.0
+TABLE = {row.name: row for row in settings_table()}
+"""What can be set: of serving, of a hub and of a channel."""
 
 
 class Mistake(ValueError):
@@ -27,10 +31,12 @@ class Mistake(ValueError):
         must: what is allowed: ``must be a whole number, 1 to 64``.
         at: which part of the value it is about: ``[3]``.
         told: how the value is shown, where that is not as Python or the file has it.
+        bounds: of a number that is beyond them: the rule, which knows its kind, least and most.
     """
 
-    def __init__(self, must: str, at: str = "", told: str = "") -> None:
+    def __init__(self, must: str, at: str = "", told: str = "", bounds: "Seconds | Whole | None" = None) -> None:
         super().__init__(must)
+        self.bounds = bounds
         self.at: str = at
         self.told: str = told
 
@@ -102,13 +108,14 @@ class Seconds:
     least: float = 0.0
     most: float = DAY_S
 
+    def __str__(self) -> str:
+        return number_text("seconds", self.least, self.most)
+
     def __call__(self, value: Any) -> float:
-        bounds = f"{_plain(self.least)} or more" if self.most == inf else f"{_plain(self.least)} to {_plain(self.most)}"
-        must = f"must be a number of seconds, {bounds}"
         if not isinstance(value, int | float) or isinstance(value, bool):
-            raise WrongType(must)
+            raise WrongType(f"must be {self}")
         if not self.least <= value <= self.most or (isinstance(value, int) and value.bit_length() > 1000):
-            raise Mistake(must)
+            raise Mistake(f"must be {self}", bounds=self)
         return value
 
 
@@ -118,19 +125,18 @@ class Whole:
 
     least: int = 1
     most: int = COUNT_MAX
-    is_bytes: bool = False
-    is_octal: bool = False
-    """Whether it is written as permissions are."""
+    kind: str = "whole"
+    """What it counts: ``bytes``, ``whole`` things, or ``permissions``, which are written as octal numbers."""
+
+    def __str__(self) -> str:
+        return number_text(self.kind, self.least, self.most)
 
     def __call__(self, value: Any) -> int:
-        if self.is_octal:
-            must = f"must be permissions, {self.least:#o} to {self.most:#o}"
-        else:
-            must = f"must be a whole number{' of bytes' * self.is_bytes}, {self.least:,} to {self.most:,}"
         if not isinstance(value, int) or isinstance(value, bool):
-            raise WrongType(must)
+            raise WrongType(f"must be {self}")
         if not self.least <= value <= self.most:
-            raise Mistake(must, told=f"{value:#o}" if self.is_octal else "")
+            told = f"{value:#o}" if self.kind == "permissions" else ""
+            raise Mistake(f"must be {self}", told=told, bounds=self)
         return value
 
 
@@ -198,5 +204,20 @@ def part(index: object, value: object, rule: Rule) -> Any:
         raise type(mistake)(str(mistake), f"[{index!r}]{mistake.at}", mistake.told or told(value)) from None
 
 
-def _plain(number: float) -> str:
-    return f"{int(number):,}" if number == int(number) else f"{number:,g}"
+def rule_of(row: Setting, readers: Mapping[str, Rule]) -> Rule:
+    """What a setting of the table may be. `readers` has those by name that are neither numbers nor of a few values."""
+    if row.kind == "other":
+        return readers[row.name]
+    if row.kind == "truth":
+        return TRUTH
+    is_optional = row.default is None
+    if row.kind == "choice":
+        return Choice((*row.choices, *([None] * is_optional)))
+    is_time = row.kind == "seconds"
+    rule = Seconds(row.least, row.most) if is_time else Whole(int(row.least), int(row.most), row.kind)
+    return OrNone(rule) if is_optional else rule
+
+
+def rows_of(*scopes: str) -> dict[str, Setting]:
+    """The rows of the table that belong to one of `scopes`, by their names."""
+    return {name: row for name, row in TABLE.items() if row.scope in scopes}

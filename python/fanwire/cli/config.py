@@ -1,74 +1,40 @@
 """All settings of ``fanwire serve``: what a ``fanwire.toml`` may hold."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from functools import partial
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path as File
 from typing import Annotated, Any, ClassVar, Literal
 
 from fanwire._engine import Engine, Settings, matches
-from fanwire.channel import AGE, NO_HISTORY, PRESENCES, SIZE, Channel, check_pattern
+from fanwire.channel import NO_HISTORY, Channel, check_pattern
+from fanwire.channel import RULES as CHANNEL_RULES
 from fanwire.config.kinds import (
     Address,
-    Boolean,
     Duration,
     Leaf,
     Limits,
     Origins,
-    Text,
     choice,
-    count,
-    duration,
+    leaf_of,
     shown,
-    size,
     text,
+    whole,
 )
 from fanwire.config.paths import Path
 from fanwire.config.reading import UNREAD, apart, read
 from fanwire.config.sources import Option, Sources
 from fanwire.errors import ConfigError
-from fanwire.options import DRAIN_SPREAD, FORMATS, IN_ADDRESS, RULES, SHARDS, SHARDS_RULE, TRANSPORTS, may_be_sent
 from fanwire.options import ELSEWHERE as HUBS_ELSEWHERE
+from fanwire.options import FORMATS, IN_ADDRESS, RULES, SHARDS, SHARDS_RULE, TRANSPORTS, read_close_code
 from fanwire.presence import PREFIX as PRESENCE
 from fanwire.relay.config import NEGOTIATE, RelayConfig
-from fanwire.values import TRUTH, Choice, Mistake, OrNone, Seconds, Whole
-
-
-def _kind_of_option(name: str) -> Any:
-    """How an option of ``Hub(...)`` is written in the file: with its range, and a unit where it has one."""
-    if name == "origins":
-        return Origins
-    rule = RULES[name]
-    rule = rule.rule if isinstance(rule, OrNone) else rule
-    if isinstance(rule, Seconds):
-        return Annotated[float, duration(rule.least, rule.most, is_bare_allowed=True)]
-    if isinstance(rule, Whole) and rule.is_bytes:
-        return Annotated[int, size(rule.least, rule.most, is_bare_allowed=True)]
-    if isinstance(rule, Whole):
-        return Annotated[int, Leaf(partial(_read_whole, rule), rule)]
-    if rule is TRUTH:
-        return Boolean
-    if isinstance(rule, Choice):
-        return Annotated[str, choice(str(one) for one in rule.known if one is not None)]
-    if name in LISTS:
-        return tuple[Annotated[str, choice(LISTS[name])], ...]
-    return Annotated[str, Leaf(rule, rule)]
-
+from fanwire.values import Mistake
 
 IN_LISTEN = {IN_ADDRESS: "is part of address under [listen]", SHARDS: "is called shards here, under [listen]"}
 """What is said of what is written there."""
 LISTS = {"formats": FORMATS, "signalr_transports": TRANSPORTS}
 """Options that are lists of names, and which those are."""
-
-
-def _read_whole(rule: Whole, value: Any) -> int:
-    """A number of things, or permissions. A variable may hold those as ``0o660``."""
-    if rule.is_octal and isinstance(value, Text) and re.fullmatch("0o[0-7]{1,8}", value):
-        value = int(value, 8)
-    number = count(0).read(value)
-    return rule(number) if rule.is_octal else int(count(rule.least, rule.most).read(number))
 
 
 ELSEWHERE = {
@@ -84,18 +50,17 @@ ELSEWHERE = {
     "signalr_paths": "is written as the path of each [[relay]]",
     "encode": "is a function, and so an option of Hub(...) alone",
 }
-OPTIONS = Limits(
-    {name: _kind_of_option(name) for name in RULES if name not in ELSEWHERE},
-    ELSEWHERE,
-)
+
+
+def _kind_of_option(name: str) -> Any:
+    """How an option of ``Hub(...)`` is written in the file."""
+    if name in LISTS:
+        return tuple[Annotated[str, choice(LISTS[name])], ...]
+    return Origins if name == "origins" else Annotated[Any, leaf_of(RULES[name], is_bare_allowed=True)]
+
+
+OPTIONS = Limits({name: _kind_of_option(name) for name in RULES if name not in ELSEWHERE}, ELSEWHERE)
 """The options of ``Hub(...)`` as the file has them, under ``[limits]``."""
-
-
-def _check_close_code(value: Any) -> int:
-    code = int(count(0, 4999).read(value))
-    if not may_be_sent(code):
-        raise Mistake("must be a close code that a server may send, such as 1000 or 1012")
-    return code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,12 +69,8 @@ class Listen:
 
     address: Address = "127.0.0.1:8000"
     """``HOST:PORT`` (port 0: any free one), ``[V6]:PORT`` or ``unix:PATH``; default ``127.0.0.1:8000``."""
-    shards: Annotated[int, count(SHARDS_RULE.least, SHARDS_RULE.most)] = 1
+    shards: Annotated[int, leaf_of(SHARDS_RULE)] = 1
     """Threads that own the connections; 1 to 64, default 1."""
-
-
-def _check_pattern(value: str) -> None:
-    check_pattern(value)
 
 
 def _read_presence(value: Any) -> bool | str:
@@ -120,41 +81,24 @@ def _read_presence(value: Any) -> bool | str:
     raise Mistake('must be true, false or "counts"')
 
 
-_some_time = duration(AGE.least, AGE.most)
-_some_bytes = size(SIZE.least, SIZE.most)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelConfig:
+class ChannelConfig(Channel):
     """What the channels promise whose name matches a pattern: ``fanwire.Channel``. The first match wins."""
 
-    pattern: Annotated[str, text("a channel's name in which * is any run of characters", check=_check_pattern)]
+    LATER: ClassVar[Mapping[str, str]] = {}
+    """Names of others mean nothing here."""
+    KINDS: ClassVar[Mapping[str, Leaf]] = {
+        **{name: leaf_of(rule) for name, rule in CHANNEL_RULES.items()},
+        "presence": Leaf(_read_presence, CHANNEL_RULES["presence"]),
+    }
+    """How the file has what a channel takes: with units."""
+
+    pattern: Annotated[str, text("a channel's name in which * is any run of characters", check=check_pattern)]
     """Which channels; required."""
-    policy: Literal["every", "latest", "keyframe", "drop"] = "every"
-    """What becomes of a subscriber that is further behind than the backlog; default ``every``."""
-    backlog_bytes: Annotated[int, _some_bytes] = 1_048_576
-    """How far a subscriber may be behind, bytes; default 1 MiB."""
-    backlog_frames: Annotated[int, count()] = 16_384
-    """The same, publications; default 16,384."""
-    backlog_age: Annotated[float, _some_time] | None = None
-    """The same, time since the publication; default unbounded."""
-    history: Annotated[int, count(0)] = 0
-    """Publications kept for who comes back; default 0."""
-    history_age: Annotated[float, _some_time] = 300.0
-    """For how long; default 300 s."""
-    history_bytes: Annotated[int, _some_bytes] = 16_777_216
-    """How many bytes of them; default 16 MiB."""
-    start: Literal["live", "keyframe", "history"] = "keyframe"
-    """Where a new subscriber begins; default ``keyframe``."""
-    presence: Annotated[bool | str, Leaf(_read_presence, Choice(PRESENCES))] = False
-    """Whether it is told, on ``presence:NAME``, who is there, or ``"counts"``, how many; default false."""
-    presence_linger: Duration = 5.0
-    """How long one who is gone may come back before that is told; default 5 s."""
 
     def channel(self) -> Channel:
         """The same for ``Hub(channels=...)``."""
-        promised = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "pattern"}
-        return Channel(**promised)
+        return Channel(**{name: getattr(self, name) for name in CHANNEL_RULES})
 
     def faults(self) -> Iterator[tuple[Path, str]]:
         """What is wrong between the fields."""
@@ -173,10 +117,10 @@ class Drain:
 
     timeout: Duration = 3.0
     """How long clients get to answer the close; 0 to a day, default 3 s."""
-    spread: Annotated[float, duration(DRAIN_SPREAD.least, DRAIN_SPREAD.most)] = 4.0
+    spread: Annotated[float, leaf_of(RULES["drain_spread"])] = 4.0
     """Over how long the closes are spread, so that not all clients come back at once; 0 to an hour, default 4 s: with
     `timeout` all is over before ``docker stop`` kills, after 10 s."""
-    code: Annotated[int, Leaf(_check_close_code, _check_close_code)] = 1000
+    code: Annotated[int, whole(read_close_code)] = 1000
     """The close code; default 1000."""
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fanwire.cli.config import ServeConfig, load
-from fanwire.config.kinds import Text
+from fanwire.config.kinds import NotGiven, Text
 from fanwire.config.paths import PREFIX, Path, variable
 from fanwire.config.reading import paths_of
 from fanwire.config.sources import Option
@@ -29,6 +29,8 @@ PATHS: dict[str, Path] = {
     "log_level": ("log", "level"),
 }
 """Which setting each option is."""
+NO_PATH = "is missing: a path such as /live, or a URL of the upstream that has one: http://127.0.0.1:5000/live"
+"""What is said where clients could not know where to connect."""
 LISTS = {"upstream", "share", "everyone"}
 """Options that may be given several times; a variable holds them with commas between."""
 
@@ -66,9 +68,10 @@ def options_of(given: Mapping[str, Any], written: Any = flag) -> Iterator[Option
         try:
             path = urlsplit(url).path.rstrip("/")
         except ValueError:
-            continue  # the URL itself will be complained of
-        if path.startswith("/"):  # else it is no URL, which is said of the URL itself
-            yield Option(written("upstream"), PATHS["path"], Text(path), is_fallback=True)
+            path = ""  # the URL itself will be complained of, too
+        has_one = path.startswith("/")
+        name, value = ("upstream", Text(path)) if has_one else ("path", NotGiven(NO_PATH))
+        yield Option(written(name), PATHS["path"], value, is_fallback=True)
 
 
 def options_in(environment: Mapping[str, str]) -> Iterator[Option]:

@@ -10,12 +10,19 @@ from fanwire.cli import serving
 from fanwire.cli.check import complain
 from fanwire.cli.options import PATHS, settings, short_variable
 from fanwire.config.paths import variable
+from fanwire.values import TABLE
 
 
 def option(name: str, help: str) -> Parameter:
     """An option, and the variable that means the same."""
     path = (*PATHS[name], 0, "subscribe") if name == "share" else PATHS[name]
     return Parameter(help=f"{help}  \n{short_variable(name)}, {variable(path)}", negative=(), show_default=False)
+
+
+def of_table(name: str) -> Parameter:
+    """One that the engine's table tells of."""
+    row = TABLE[name]
+    return option(name, f"{row.meaning.capitalize()}; {row.must} (default: {row.usual or row.default}).")
 
 
 def serve(
@@ -25,7 +32,7 @@ def serve(
     listen: Annotated[
         str | None, option("listen", "HOST:PORT, [V6]:PORT or unix:PATH (default: 127.0.0.1:8000).")
     ] = None,
-    shards: Annotated[str | None, option("shards", "Threads that own the connections (default: 1).")] = None,
+    shards: Annotated[str | None, of_table("shards")] = None,
     upstream: Annotated[
         list[str] | None, option("upstream", "A backend's URL; again: another, for when it fails.")
     ] = None,
@@ -45,7 +52,7 @@ def serve(
         str | None,
         option("admit", "negotiate: the backend is asked who may connect; or anyone (default: negotiate)."),
     ] = None,
-    poller: Annotated[str | None, option("poller", "epoll or uring; the better one that the kernel allows.")] = None,
+    poller: Annotated[str | None, of_table("poller")] = None,
     drain_timeout: Annotated[str | None, option("drain_timeout", "How long clients get to go (default: 3s).")] = None,
     log_level: Annotated[str | None, option("log_level", "debug, info, warning or error (default: info).")] = None,
 ) -> None:

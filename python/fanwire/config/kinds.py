@@ -22,6 +22,7 @@ from fanwire.values import (
     TRUTH,
     Choice,
     Mistake,
+    OrNone,
     Rule,
     Seconds,
     Whole,
@@ -41,6 +42,12 @@ HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "te", "trail
 
 class Text(str):
     """A value from the environment or an option: a string that numbers, booleans and lists may be read from."""
+
+    __slots__ = ()
+
+
+class NotGiven(str):
+    """Stands where a value could have been given, and says what is wrong without it."""
 
     __slots__ = ()
 
@@ -108,6 +115,7 @@ ONE_OR_MORE = "one or more"
 
 def duration(least: float = 0.0, most: float = DAY_S, *, is_bare_allowed: bool = False) -> Leaf:
     """Seconds, written with a unit; `is_bare_allowed`: a number is seconds."""
+    rule = Seconds(least, most)
 
     def read(value: Any) -> float:
         must = "must be a duration such as 30s"
@@ -116,16 +124,14 @@ def duration(least: float = 0.0, most: float = DAY_S, *, is_bare_allowed: bool =
             raise Mistake(must)
         if not unit and not is_bare_allowed:
             raise Mistake(f"must have a unit, such as {number}s")
-        seconds = float(number * Decimal(SECONDS[unit or "s"]))
-        if not least <= seconds <= most:
-            raise Mistake(f"must be {duration_text(least)} to {duration_text(most)}")
-        return seconds
+        return float(_within(rule, float(number * Decimal(SECONDS[unit or "s"])), duration_text))
 
-    return Leaf(read, Seconds(least, most))
+    return Leaf(read, rule)
 
 
 def size(least: int = 0, most: int = SIZE_MAX, *, is_bare_allowed: bool = False) -> Leaf:
     """Bytes, written with a unit; `is_bare_allowed`: a number is bytes."""
+    rule = Whole(least, most, "bytes")
 
     def read(value: Any) -> int:
         number, unit = _number_and_unit(value)
@@ -136,26 +142,53 @@ def size(least: int = 0, most: int = SIZE_MAX, *, is_bare_allowed: bool = False)
         count = number * BYTES[unit or "B"]
         if count != int(count):
             raise Mistake("must come to whole bytes")
-        if not least <= count <= most:
-            raise Mistake(f"must be {size_text(least)} to {size_text(most)}")
-        return int(count)
+        return int(_within(rule, int(count), size_text))
 
-    return Leaf(read, Whole(least, most, is_bytes=True))
+    return Leaf(read, rule)
+
+
+def _within(rule: Rule, value: float, written: Callable[[Any], str]) -> Any:
+    """What `rule` makes of a number; its bounds are told as a file has them."""
+    try:
+        return rule(value)
+    except Mistake as mistake:
+        if mistake.bounds is None:
+            raise
+        least, most = mistake.bounds.least, mistake.bounds.most
+        raise Mistake(f"must be {written(least)} to {written(most)}", bounds=mistake.bounds) from None
+
+
+def whole(rule: Rule) -> Leaf:
+    """A whole number without a unit; a variable, too, may hold one as ``0o660``."""
+
+    def read(value: Any) -> int:
+        if isinstance(value, Text) and re.fullmatch(r"-?[0-9]{1,18}|0o[0-7]{1,8}", value):
+            value = int(value, 8 if value.startswith("0o") else 10)
+        number: int = rule(value)
+        return number
+
+    return Leaf(read, rule)
 
 
 def count(least: int = 1, most: int = COUNT_MAX) -> Leaf:
-    """A whole number of things, without a unit."""
+    """A number of things."""
+    return whole(Whole(least, most))
 
-    def read(value: Any) -> int:
-        if isinstance(value, Text) and re.fullmatch(r"-?[0-9]{1,18}", value):
-            value = int(value)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise Mistake("must be a whole number")
-        if not least <= value <= most:
-            raise Mistake(f"must be >= {least}" if value < least else f"must be <= {most}")
-        return value
 
-    return Leaf(read, Whole(least, most))
+def leaf_of(rule: Rule, *, is_bare_allowed: bool = False) -> Leaf:
+    """How a file has what a program gives by `rule`; `is_bare_allowed`: a number without a unit is seconds or bytes."""
+    rule = rule.rule if isinstance(rule, OrNone) else rule
+    if isinstance(rule, Seconds):
+        return duration(rule.least, rule.most, is_bare_allowed=is_bare_allowed)
+    if isinstance(rule, Whole) and rule.kind == "bytes":
+        return size(rule.least, rule.most, is_bare_allowed=is_bare_allowed)
+    if isinstance(rule, Whole):
+        return whole(rule)
+    if rule is TRUTH:
+        return Leaf(_read_boolean, TRUTH)
+    if isinstance(rule, Choice):
+        return choice(str(one) for one in rule.known if one is not None)
+    return Leaf(rule, rule)
 
 
 def text(must: str, pattern: str = "", check: Callable[[str], object] | None = None) -> Leaf:

@@ -16,7 +16,7 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fanwire.config.kinds import ONE_OR_MORE, Leaf, Limits, Text, choice, shown
+from fanwire.config.kinds import ONE_OR_MORE, Leaf, Limits, NotGiven, Text, choice, shown
 from fanwire.config.paths import Path, variable
 from fanwire.config.sources import Sources
 from fanwire.errors import ConfigError
@@ -160,6 +160,8 @@ class _Reader:
     def read_leaf(self, leaf: Leaf, value: Any, path: Path) -> Any:
         """One value, of the environment if it is ``{ env = "NAME" }``."""
         is_shown = not leaf.is_secret
+        if isinstance(value, NotGiven):
+            return self.wrong(path, value, value, is_shown=False)
         if isinstance(value, dict) and value.keys() == {"env"} and isinstance(value["env"], str):
             name = value["env"]
             if name not in self.sources.environment:
@@ -234,8 +236,9 @@ def paths_of(cls: type, path: Path = ()) -> Iterator[Path]:
 
 @cache
 def kinds_of(cls: type) -> dict[str, Any]:
-    """The annotation of each field."""
+    """The annotation of each field; a class that inherits some says in ``KINDS`` how those are read."""
     hints = get_type_hints(cls, include_extras=True)
+    hints |= {name: Annotated[Any, leaf] for name, leaf in getattr(cls, "KINDS", {}).items()}
     return {each.name: hints[each.name] for each in fields(cls)}
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path as File
 from typing import Any
 
+from fanwire._engine import toml_lines
 from fanwire.config.kinds import Text
-from fanwire.config.paths import PREFIX, Path, dotted, lines_of, variable
+from fanwire.config.paths import PREFIX, Path, dotted, variable
 from fanwire.errors import ConfigError
 
 
@@ -77,11 +78,12 @@ class Sources:
         text = file.read_text(encoding="utf-8")
         try:
             self.tree = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+            lines = toml_lines(text)
+        except ValueError as error:
             what = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", str(error), re.DOTALL)
             line = int(what[2]) if what and what[2] else text.count("\n") + 1
             raise ConfigError(f"is no TOML: {what[1] if what else error}", file=str(file), line=line) from error
-        self.origins = {path: Origin(path, line=line) for path, line in lines_of(text).items()}
+        self.origins = {path: Origin(path, line=line) for path, line in lines.items()}
 
     def _overlay(self, path: Path, value: Any, option: str | None) -> None:
         """Put `value` at `path`, making the tables and lists on the way."""

@@ -1,48 +1,7 @@
 //! What the engine's own calls can refuse. Every other enum of errors lives with its module.
 use std::io;
-use std::time::Duration;
 
 use thiserror::Error;
-
-/// A setting outside its range.
-#[non_exhaustive]
-#[derive(Debug, Error)]
-pub enum SettingsError {
-    /// A path of a hub that no request can have, or another one has.
-    #[error("hub path {path:?}: must begin with /, end without, hold no ? or #, and be none of the hub's own paths")]
-    BadPath {
-        /// As given.
-        path: String,
-    },
-    /// A count or size.
-    #[error("{name} is {value}, must be {min} to {max}")]
-    OutOfRange {
-        /// The setting.
-        name: &'static str,
-        /// What was given.
-        value: u64,
-        /// Smallest allowed.
-        min: u64,
-        /// Largest allowed.
-        max: u64,
-    },
-    /// A duration.
-    #[error("{name} is {value:?}, must be 100ms to 86400s")]
-    TimeOutOfRange {
-        /// The setting.
-        name: &'static str,
-        /// What was given.
-        value: Duration,
-    },
-    /// A channel rule that could hold nothing.
-    #[error("channel pattern {pattern:?}: {name} must be over 0")]
-    EmptyBacklog {
-        /// Which bound.
-        name: &'static str,
-        /// The rule's pattern.
-        pattern: String,
-    },
-}
 
 /// Why a call to the engine did nothing.
 #[non_exhaustive]
@@ -89,10 +48,12 @@ pub enum EngineError {
         bound: u64,
     },
     /// A close code that RFC 6455 §7.4 does not let an endpoint send.
-    #[error("close code {code} may not be sent: 1000 to 1003, 1007 to 1014 or 3000 to 4999 (RFC 6455 §7.4)")]
+    #[error("code must be {allowed}, not {code}")]
     InvalidCloseCode {
         /// What was given.
         code: u16,
+        /// What may be sent, in words.
+        allowed: &'static str,
     },
     /// A response header or subprotocol that the application may not set.
     #[error("header {name:?} {why}")]

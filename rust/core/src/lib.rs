@@ -28,8 +28,9 @@ mod tokens;
 pub mod ws;
 
 pub use engine::{Audience, Engine, Message, NewError};
-pub use error::{EngineError, SettingsError};
+pub use error::EngineError;
 pub use failure::{panic_text, run_to_end};
 pub use position::Position;
-pub use settings::{ChannelRule, ChannelSettings, HubSettings, HubTransports, PollerKind, Settings};
+pub use settings::{ChannelRule, ChannelSettings, HubSettings, HubTransports, PollerKind, Settings, SettingsError};
 pub use stats::{FRACTIONS, Histogram, Stats};
+pub use ws::{CLOSE_CODES, CloseCode};

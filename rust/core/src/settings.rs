@@ -1,9 +1,12 @@
-//! Limits and options of an engine, frozen at start. Each says its unit, default and worst cost.
+//! Limits and options of an engine, frozen at start. Each is a row with its unit, range, default and worst cost.
+mod table;
+
 use std::time::Duration;
 
 use crate::channel::pattern::Pattern;
 use crate::channel::policy::{Policy, Start};
-use crate::error::SettingsError;
+use table::{AGE, COUNT_MAX, KEPT, Row, WAIT, held, settings};
+pub use table::{Kind, Setting, SettingsError, Value};
 
 /// Which system interface carries the writes of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +15,28 @@ pub enum PollerKind {
     Epoll,
     /// Batches of sends through an io_uring.
     Uring,
+}
+
+impl PollerKind {
+    const ALL: [Self; 2] = [Self::Epoll, Self::Uring];
+
+    /// As programs call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        ["epoll", "uring"][self as usize]
+    }
+
+    /// The one that is called so.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+held! {
+    Policy: Text(name => Self::from_name(name), policy => policy.name().into());
+    Start: Text(name => Self::from_name(name), start => start.name().into());
+    PollerKind: Text(name => Self::from_name(name), kind => kind.name().into());
 }
 
 /// What the channels that match a pattern promise; the first match wins.
@@ -23,73 +48,72 @@ pub struct ChannelRule {
     pub settings: ChannelSettings,
 }
 
-/// What a channel promises its subscribers, and what it may cost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChannelSettings {
-    /// What becomes of a subscriber that the bounds overtake, default [`Policy::Every`].
-    pub policy: Policy,
-    /// Bytes that a lagging subscriber may be behind, default 1 MiB. Worst cost: so much memory for each channel and wire
-    /// format while somebody lags.
-    pub backlog_bytes: u64,
-    /// The same in frames, default 16,384; 40 bytes of index each.
-    pub backlog_frames: usize,
-    /// The same in time since the publication, default unbounded; looked at with each publication.
-    pub backlog_age: Duration,
-    /// Frames that are kept for who returns, default 0. Kept once for the channel, and once for each format in use.
-    pub history_frames: usize,
-    /// How long they are kept, default 300 s.
-    pub history_age: Duration,
-    /// Bytes of history, default 16 MiB. Worst cost: so much for each channel, and again for each format in use.
-    pub history_bytes: u64,
-    /// Where a new subscriber begins that does not say, default [`Start::Keyframe`].
-    pub start: Start,
-    /// How old a keyframe may be, at most, for new subscribers to begin there; an older one is asked for anew, of the
-    /// application. `None` (default): it is never asked.
-    pub snapshot_interval: Option<Duration>,
-    /// Whether the application hears who joins and leaves, default false. An event for each, in batches.
-    pub tells_presence: bool,
-}
-
-impl Default for ChannelSettings {
-    fn default() -> Self {
-        Self {
-            policy: Policy::Every,
-            backlog_bytes: 1 << 20,
-            backlog_frames: 16_384,
-            backlog_age: Duration::MAX,
-            history_frames: 0,
-            history_age: Duration::from_secs(300),
-            history_bytes: 16 << 20,
-            start: Start::Keyframe,
-            snapshot_interval: None,
-            tells_presence: false,
-        }
+settings! {
+    /// What a channel promises its subscribers, and what it may cost.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct ChannelSettings prefixed "" {
+        /// name of what becomes of a subscriber beyond the backlog: [promises.md](promises.md)
+        policy in "Channels": Policy = Policy::Every, Kind::Choice(&["every", "latest", "keyframe", "drop"]),
+            cost "as the policy says";
+        /// bytes kept for subscribers that lag
+        backlog_bytes in "Channels": u64 = 1 << 20, KEPT,
+            cost "so much each channel and wire format while somebody lags; shared by all laggards; 8 bytes for each client of an `exclude=`, of the same ones in a row once. With `latest` as much again for values that are old and still the newest";
+        /// frames kept for them
+        backlog_frames in "Channels": usize = 16_384, Kind::Whole(1, COUNT_MAX), cost "40 bytes of index each";
+        /// seconds that they may be behind
+        backlog_age in "Channels": Duration = Duration::MAX, AGE, "a year at most", default "without bound",
+            cost "looked at with each publication";
+        /// publications kept for who comes back
+        history_frames "history" in "Channels": usize = 0, Kind::Whole(0, COUNT_MAX),
+            cost "kept once for the channel, also while nobody watches, and once for each wire format in use; encoded as JSON, and as MessagePack once any client has asked for that";
+        /// seconds that they are kept
+        history_age in "Channels": Duration = Duration::from_secs(300), AGE, "a year at most",
+            cost "a channel that nobody watches is kept as long";
+        /// bytes of them
+        history_bytes in "Channels": u64 = 16 << 20, KEPT, cost "so much each channel, and each wire format in use";
+        /// name of where a new subscriber begins
+        start in "Channels": Start = Start::Keyframe, Kind::Choice(&["live", "keyframe", "history"]),
+            cost "with `\"history\"` each new subscriber is sent all that is kept: it needs a `history` over 0";
+    }
+    besides {
+        /// How old a keyframe may be, at most, for new subscribers to begin there; an older one is asked for anew, of the
+        /// application. `None` (default): it is never asked.
+        snapshot_interval: Option<Duration> = None;
+        /// Whether the application hears who joins and leaves, default false. An event for each, in batches.
+        tells_presence: bool = false;
     }
 }
 
-/// SignalR: paths and times; the defaults are those of ASP.NET Core.
-#[derive(Clone, Debug)]
-pub struct HubSettings {
-    /// Each a hub of its own, such as `/signalr`; `/negotiate` below it, too. At most 255, default none.
-    pub paths: Vec<String>,
-    /// Indexes of the paths whose messages are relayed to a backend: their events carry the whole record. Default none.
-    pub relayed: Vec<u8>,
-    /// Between two pings to a client, default 15 s.
-    pub keepalive: Duration,
-    /// Silence after which a client that has pinged before is given up, default 30 s.
-    pub client_timeout: Duration,
-    /// From the transport to the hub protocol's handshake, default 15 s.
-    pub handshake_timeout: Duration,
-    /// From a negotiate to its transport, and from one long poll to the next, default 15 s.
-    pub disconnect_timeout: Duration,
-    /// How long a poll waits for messages, default 90 s.
-    pub poll_timeout: Duration,
-    /// Bytes of a hub message, default 32 KiB. A slow client makes us hold so much.
-    pub message_bytes_max: usize,
-    /// Whether a client that broke the protocol is told how, default false.
-    pub tells_details: bool,
-    /// Of each path that has fewer than all, by index: the transports that clients may use. Default none.
-    pub transports: Vec<HubTransports>,
+settings! {
+    /// SignalR: paths and times; the defaults are those of ASP.NET Core.
+    #[derive(Clone, Debug)]
+    pub struct HubSettings prefixed "signalr_" {
+        /// seconds between two pings to a client
+        keepalive in "SignalR": Duration = Duration::from_secs(15), WAIT, cost "a shorter one costs a write a client";
+        /// seconds of silence after which a client that has pinged is given up
+        client_timeout in "SignalR": Duration = Duration::from_secs(30), WAIT,
+            cost "a dead client keeps its place for so long; one that never pings, until its socket breaks";
+        /// seconds from the transport to the hub protocol's handshake
+        handshake_timeout in "SignalR": Duration = Duration::from_secs(15), WAIT, cost "a descriptor for so long";
+        /// seconds from a negotiate to its transport, from one poll to the next, from one socket to the next
+        disconnect_timeout in "SignalR": Duration = Duration::from_secs(15), WAIT,
+            cost "about 100 bytes each negotiate; there are at most 1,048,576 at once";
+        /// seconds that a poll waits for messages
+        poll_timeout in "SignalR": Duration = Duration::from_secs(90), WAIT, cost "clients give up after 100";
+        /// bytes of one message of a client; a bigger one ends the connection with an error
+        message_bytes_max in "SignalR": usize = 32 << 10, Kind::Bytes(64, 1 << 30),
+            cost "up to twice so much a client that sends slowly";
+    }
+    besides {
+        /// Each a hub of its own, such as `/signalr`; `/negotiate` below it, too. At most 255, default none.
+        paths: Vec<String> = Vec::new();
+        /// Indexes of the paths whose messages are relayed to a backend: their events carry the whole record. Default none.
+        relayed: Vec<u8> = Vec::new();
+        /// Whether a client that broke the protocol is told how, default false.
+        tells_details: bool = false;
+        /// Of each path that has fewer than all, by index: the transports that clients may use. Default none.
+        transports: Vec<HubTransports> = Vec::new();
+    }
 }
 
 /// Which transports a hub's clients may use.
@@ -103,197 +127,172 @@ pub struct HubTransports {
     pub long_polling: bool,
 }
 
-impl Default for HubSettings {
-    fn default() -> Self {
-        Self {
-            paths: Vec::new(),
-            relayed: Vec::new(),
-            keepalive: Duration::from_secs(15),
-            client_timeout: Duration::from_secs(30),
-            handshake_timeout: Duration::from_secs(15),
-            disconnect_timeout: Duration::from_secs(15),
-            poll_timeout: Duration::from_secs(90),
-            message_bytes_max: 32 << 10,
-            tells_details: false,
-            transports: Vec::new(),
-        }
+settings! {
+    /// All settings of an [`Engine`](crate::Engine).
+    #[derive(Clone, Debug)]
+    pub struct Settings prefixed "" {
+        /// threads that own the connections, each with its poller
+        shards in "Serving": usize = 1, Kind::Whole(1, 64),
+            cost "a thread, a poller and a 64 KiB receive buffer each; a log's frames are shared, a publication wakes each shard that watches";
+        /// name of the system interface that carries writes
+        poller in "Serving": Option<PollerKind> = None, Kind::Choice(&["epoll", "uring"]), "`uring` is io_uring",
+            default "what the variable `FANWIRE_POLLER` says, else the better one that the kernel allows",
+            cost "`\"uring\"` where the kernel allows none: `serve` raises OSError";
+        /// whether shard i stays on the i-th CPU that the process may use
+        pins_shards "pin_shards" in "Serving": bool = false, Kind::Truth, cost "it stays there also when others need that CPU";
+        /// connections that wait for `accept`
+        backlog in "Serving": i32 = 4_096, Kind::Whole(1, 1 << 16),
+            cost "the kernel's memory; it caps this at `net.core.somaxconn`";
+        /// permissions of a Unix socket, such as `0o600`
+        unix_mode in "Serving": u32 = 0o660, Kind::Permissions(0, 0o777), default "its owner and its group may connect",
+            cost "who may connect at `unix:PATH`; from the socket's first moment on";
+        /// name of TCP's algorithm, `TCP_CONGESTION`, such as `cubic`
+        congestion_control in "Serving": Option<String> = None,
+            Kind::Other("what `net.ipv4.tcp_available_congestion_control` has and the process may use; the kernel is asked when the hub is made"),
+            default "the system's", cost "–";
+        /// bytes of a slow client's backlog that the kernel takes, `TCP_NOTSENT_LOWAT`
+        notsent_lowat in "Serving": u32 = 16 << 10, Kind::Bytes(0, 1 << 30), "0 leaves the kernel's",
+            cost "so much of a slow client's backlog grows stale in the kernel; too little costs wake-ups";
+        /// list of `Origin` values that may connect, such as `https://bets.example`, or `"*"`; a request without one is let in
+        origins in "Who may connect": Option<Vec<String>> = None,
+            Kind::Other("`SCHEME://HOST` or `SCHEME://HOST:PORT`; case, a trailing slash and a default port do not count; a bare host, a path or a `*` in one is an error"),
+            default "all, as `\"*\"`", cost "with None a page of any site connects with its visitor's cookies";
+        /// bytes of a request's head
+        head_bytes_max in "Who may connect": usize = 16 << 10, Kind::Bytes(256, 1 << 20),
+            cost "so much a connection until `handshake_timeout`";
+        /// seconds from accept to the answered upgrade, your callbacks included; then 408, or 503 if it waits for them
+        handshake_timeout in "Who may connect": Duration = Duration::from_secs(10), WAIT,
+            cost "a descriptor for so long without a word; also how long a kept-alive plain connection may be idle";
+        /// bytes of a message over all its fragments; a bigger one closes with 1009
+        message_bytes_max in "What clients may do": usize = 64 << 10, Kind::Bytes(1, 1 << 30),
+            cost "up to twice so much a connection that cuts one; nothing is set aside for what is only announced";
+        /// messages of one client that callbacks have not dealt with
+        messages_pending_max in "What clients may do": u16 = 16, Kind::Whole(1, 1 << 15),
+            cost "so many messages of full size each client, then it is not read";
+        /// events of one shard that wait for Python
+        events_pending_max in "What clients may do": usize = 16_384, Kind::Whole(16, 1 << 24),
+            cost "so many messages in memory; then no socket of the shard is read for new ones";
+        /// channels of one client
+        subscriptions_max in "What clients may do": usize = 1_000, Kind::Whole(1, 1 << 20),
+            cost "28 bytes each, 45 from the 17th on, and a place in each log's list";
+        /// channels that exist at once
+        channels_max in "What clients may do": usize = 1_000_000, Kind::Whole(1, 1 << 24),
+            cost "about 300 bytes each when idle, given back once they are forgotten: nobody watches, and for 60 s (with history: as long as that) nothing was published; one that never had a publication after 5 s; at the bound a publication to a new channel is `LimitReached`";
+        /// private bytes that wait for one client: pongs, replies, `send`
+        outbox_bytes_max in "What clients may do": usize = 256 << 10, Kind::Bytes(256, 1 << 30),
+            default "2 MiB on a hub that relays", cost "so much a client that reads nothing; more closes it with 1013";
+        /// seconds of silence before a ping; of an event stream, between two keepalives
+        ping_interval in "What clients may do": Duration = Duration::from_secs(25), WAIT,
+            cost "a shorter one costs a write a client";
+        /// seconds of silence after that ping; then 1011 is the close code
+        ping_timeout in "What clients may do": Duration = Duration::from_secs(20), WAIT,
+            cost "a dead client keeps its place for both together";
+        /// seconds for a close handshake or a last answer
+        close_timeout in "What clients may do": Duration = Duration::from_secs(5), WAIT, cost "a descriptor for so long";
+        /// bytes of a payload, in the longest form that the hub has; a bigger one is `PayloadTooBig`
+        publication_bytes_max in "What you may publish": usize = 1 << 20, Kind::Bytes(1, 1 << 30),
+            cost "a frame lies whole in the log, once for each wire format in use";
+        /// bytes of one channel's log in one format that some shard has not fanned out
+        unsent_bytes_max in "What you may publish": u64 = 64 << 20, Kind::Bytes(1 << 10, 1 << 40),
+            cost "so much each channel and format when a shard cannot keep up; then `publish` raises `LimitReached`";
+    }
+    besides {
+        /// Promises by channel name; what matches none has [`ChannelSettings::default`].
+        channels: Vec<ChannelRule> = Vec::new();
+        /// Names whose channels have a [`ChannelSettings::snapshot_interval`], and what it is; the first match wins;
+        /// default none.
+        snapshots: Vec<(Pattern, Duration)> = Vec::new();
+        /// Whether each upgrade waits for [`Engine::accept`](crate::Engine::accept); default false.
+        asks_opening: bool = false;
+        /// Whether each subscription that a client asks for (default: none) waits for
+        /// [`Engine::subscribe`](crate::Engine::subscribe); default false.
+        asks_subscribing: bool = false;
+        /// Whether the application takes no messages but requests; the first other one of a client is answered with an
+        /// error that shows their form; default false.
+        ignores_messages: bool = false;
+        /// Whether each connection is told of when it opens, not only SignalR's and those only with their first message;
+        /// default false.
+        tells_connected: bool = false;
+        /// Whether clients of this hub's own channels and methods may ask for MessagePack; default true.
+        speaks_msgpack: bool = true;
+        /// SignalR: paths, times and a bound; by default there is no hub.
+        hubs: HubSettings = HubSettings::default();
+        /// Paths, case as given, of WebSockets that are relayed to a backend as they are: each opening is the
+        /// application's to decide, and each message its own. Default none.
+        relayed_paths: Vec<String> = Vec::new();
     }
 }
 
-/// All settings of an [`Engine`](crate::Engine).
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Threads, each with its own poller and connections; 1 to 64, default 1.
-    pub shards: usize,
-    /// `None` (default): io_uring where the kernel allows it, else epoll.
-    pub poller: Option<PollerKind>,
-    /// Promises by channel name; what matches none has [`ChannelSettings::default`].
-    pub channels: Vec<ChannelRule>,
-    /// Names whose channels have a [`ChannelSettings::snapshot_interval`], and what it is; the first match wins; default
-    /// none.
-    pub snapshots: Vec<(Pattern, Duration)>,
-    /// Whether each upgrade waits for [`Engine::accept`](crate::Engine::accept); default false.
-    pub asks_opening: bool,
-    /// Whether each subscription that a client asks for (default: none) waits for [`Engine::subscribe`](crate::Engine::subscribe);
-    /// default false.
-    pub asks_subscribing: bool,
-    /// Whether the application takes no messages but requests; the first other one of a client is answered with an error
-    /// that shows their form; default false.
-    pub ignores_messages: bool,
-    /// Whether each connection is told of when it opens, not only SignalR's and those only with their first message;
-    /// default false.
-    pub tells_connected: bool,
-    /// Browsers' origins that may connect; `None` (default) is all. A browser sends any site's pages here otherwise.
-    pub origins: Option<Vec<String>>,
-    /// Whether clients of this hub's own channels and methods may ask for MessagePack; default true.
-    pub speaks_msgpack: bool,
-    /// Bytes of a request head, default 16 KiB. A client may make us hold so much until `handshake_timeout`.
-    pub head_bytes_max: usize,
-    /// Bytes of a message from a client over all its fragments, default 64 KiB. So much for each client that cuts one.
-    pub message_bytes_max: usize,
-    /// Bytes of a publication's payload, default 1 MiB.
-    pub publication_bytes_max: usize,
-    /// Bytes that wait for a channel's shards before `publish` refuses, default 64 MiB.
-    pub unsent_bytes_max: u64,
-    /// Private bytes that wait for one client, default 256 KiB; more closes it with 1013.
-    pub outbox_bytes_max: usize,
-    /// Subscriptions of one client, default 1,000; 28 bytes each.
-    pub subscriptions_max: usize,
-    /// Channels that exist at once, default 1,000,000; about 300 bytes each when idle.
-    pub channels_max: usize,
-    /// Messages of one client that the application has not dealt with, default 16; then its socket is not read.
-    pub messages_pending_max: u16,
-    /// Events that wait for the application on one shard, default 16,384; then no socket is read.
-    pub events_pending_max: usize,
-    /// SignalR: paths, times and a bound; by default there is no hub.
-    pub hubs: HubSettings,
-    /// Paths, case as given, of WebSockets that are relayed to a backend as they are: each opening is the application's
-    /// to decide, and each message its own. Default none.
-    pub relayed_paths: Vec<String>,
-    /// From accept to the end of the upgrade, default 10 s.
-    pub handshake_timeout: Duration,
-    /// Silence after which a client is pinged, default 25 s.
-    pub ping_interval: Duration,
-    /// Silence after that ping, default 20 s; then the client is closed with 1011.
-    pub ping_timeout: Duration,
-    /// How long a close handshake or a last answer may take, default 5 s.
-    pub close_timeout: Duration,
-    /// `TCP_NOTSENT_LOWAT`, bytes, default 16 KiB; 0 leaves the kernel's. What a slow reader has not taken beyond it
-    /// stays in the log.
-    pub notsent_lowat: u32,
-    /// `TCP_CONGESTION` of the listener by the kernel's name, e.g. `reno`; `None` (default) leaves the system's.
-    pub congestion_control: Option<String>,
-    /// Backlog of `listen(2)`, default 4,096; the kernel caps it at `net.core.somaxconn`.
-    pub backlog: i32,
-    /// Permissions of a Unix socket, default `0o660`: its owner and its group may connect.
-    pub unix_mode: u32,
-    /// Whether shard i is bound to the i-th allowed CPU and its listener prefers that CPU (`SO_INCOMING_CPU`);
-    /// default false.
-    pub pins_shards: bool,
+/// The rows of what an engine can be set to, in no order that means anything.
+#[must_use]
+pub fn engine_table() -> Vec<Setting> {
+    Settings::ROWS.iter().map(Row::setting).chain(HubSettings::ROWS.iter().map(Row::setting)).collect()
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            shards: 1,
-            poller: None,
-            channels: Vec::new(),
-            snapshots: Vec::new(),
-            asks_opening: false,
-            asks_subscribing: false,
-            ignores_messages: false,
-            tells_connected: false,
-            origins: None,
-            speaks_msgpack: true,
-            head_bytes_max: 16 << 10,
-            message_bytes_max: 64 << 10,
-            publication_bytes_max: 1 << 20,
-            unsent_bytes_max: 64 << 20,
-            outbox_bytes_max: 256 << 10,
-            subscriptions_max: 1_000,
-            channels_max: 1_000_000,
-            messages_pending_max: 16,
-            events_pending_max: 16_384,
-            hubs: HubSettings::default(),
-            relayed_paths: Vec::new(),
-            handshake_timeout: Duration::from_secs(10),
-            ping_interval: Duration::from_secs(25),
-            ping_timeout: Duration::from_secs(20),
-            close_timeout: Duration::from_secs(5),
-            notsent_lowat: 16 << 10,
-            congestion_control: None,
-            backlog: 4_096,
-            unix_mode: 0o660,
-            pins_shards: false,
-        }
+/// The rows of what a channel can be set to.
+#[must_use]
+pub fn channel_table() -> Vec<Setting> {
+    ChannelSettings::ROWS.iter().map(Row::setting).collect()
+}
+
+impl ChannelSettings {
+    /// Has the setting called `name` be `value`.
+    ///
+    /// # Errors
+    /// [`SettingsError::OutOfRange`], and [`SettingsError::Unknown`] where there is none of this name.
+    pub fn set(&mut self, name: &str, value: &Value) -> Result<(), SettingsError> {
+        let done = table::set(self, Self::ROWS, name, value);
+        done.unwrap_or_else(|| Err(SettingsError::Unknown { name: name.to_owned() }))
     }
+}
+
+/// Checks the range of each row.
+fn check<S: Default>(settings: &S, rows: &[Row<S>]) -> Result<(), SettingsError> {
+    rows.iter().try_for_each(|row| row.check(&(row.get)(settings)))
+}
+
+/// What a path of clients must be: one that a request can have, and none where the engine answers itself.
+const PATH: &str = "must begin with /, end without, hold no ? or #, and be none of the hub's own paths";
+
+/// What is wrong with a path that clients are to have; `None` where it is right.
+#[must_use]
+pub fn path_fault(path: &str) -> Option<&'static str> {
+    let taken = ["/", "/ws", "/events", "/healthz", "/readyz", "/metrics"];
+    let is_bad = !path.starts_with('/') || path.ends_with('/') || path.contains(['?', '#']) || taken.contains(&path);
+    is_bad.then_some(PATH)
 }
 
 impl Settings {
+    /// Has the setting called `name`, of SignalR or not, be `value`.
+    ///
+    /// # Errors
+    /// As [`ChannelSettings::set`].
+    pub fn set(&mut self, name: &str, value: &Value) -> Result<(), SettingsError> {
+        let done = table::set(self, Self::ROWS, name, value);
+        let done = done.or_else(|| table::set(&mut self.hubs, HubSettings::ROWS, name, value));
+        done.unwrap_or_else(|| Err(SettingsError::Unknown { name: name.to_owned() }))
+    }
+
     /// Checks every range once, so that nothing behind it has to.
     ///
     /// # Errors
     /// [`SettingsError`], which names the setting, the value and the range.
     pub fn validate(&self) -> Result<(), SettingsError> {
-        let ranges: [(&'static str, u64, u64, u64); 15] = [
-            ("shards", self.shards as u64, 1, 64),
-            ("head_bytes_max", self.head_bytes_max as u64, 256, 1 << 20),
-            ("message_bytes_max", self.message_bytes_max as u64, 1, 1 << 30),
-            ("publication_bytes_max", self.publication_bytes_max as u64, 1, 1 << 30),
-            ("unsent_bytes_max", self.unsent_bytes_max, 1 << 10, 1 << 40),
-            ("outbox_bytes_max", self.outbox_bytes_max as u64, 256, 1 << 30),
-            ("subscriptions_max", self.subscriptions_max as u64, 1, 1 << 20),
-            ("channels_max", self.channels_max as u64, 1, 1 << 24),
-            ("messages_pending_max", u64::from(self.messages_pending_max), 1, 1 << 15),
-            ("events_pending_max", self.events_pending_max as u64, 16, 1 << 24),
-            ("notsent_lowat", u64::from(self.notsent_lowat), 0, 1 << 30),
-            ("hub paths", self.hubs.paths.len() as u64, 0, 255),
-            ("signalr_message_bytes_max", self.hubs.message_bytes_max as u64, 64, 1 << 30),
-            ("unix_mode", self.unix_mode.into(), 0, 0o777),
-            ("backlog", u64::try_from(self.backlog).unwrap_or(0), 1, 1 << 16),
-        ];
-        for (name, value, min, max) in ranges {
-            if !(min..=max).contains(&value) {
-                return Err(SettingsError::OutOfRange { name, value, min, max });
-            }
+        check(self, Self::ROWS)?;
+        check(&self.hubs, HubSettings::ROWS)?;
+        let (value, kind) = (Value::Whole(self.hubs.paths.len() as u64), Kind::Whole(0, 255));
+        if !kind.takes(&value) {
+            return Err(SettingsError::OutOfRange { name: "hub paths", value, kind, may_be_nothing: false });
         }
-        let times = [
-            ("handshake_timeout", self.handshake_timeout),
-            ("ping_interval", self.ping_interval),
-            ("ping_timeout", self.ping_timeout),
-            ("close_timeout", self.close_timeout),
-            ("signalr_keepalive", self.hubs.keepalive),
-            ("signalr_client_timeout", self.hubs.client_timeout),
-            ("signalr_handshake_timeout", self.hubs.handshake_timeout),
-            ("signalr_disconnect_timeout", self.hubs.disconnect_timeout),
-            ("signalr_poll_timeout", self.hubs.poll_timeout),
-        ];
-        for (name, value) in times {
-            if value < Duration::from_millis(100) || value > Duration::from_secs(86_400) {
-                return Err(SettingsError::TimeOutOfRange { name, value });
-            }
-        }
-        for path in self.hubs.paths.iter().chain(&self.relayed_paths) {
-            let taken = ["/", "/ws", "/events", "/healthz", "/readyz", "/metrics"];
-            if !path.starts_with('/') || path.ends_with('/') || path.contains(['?', '#']) || taken.contains(&&**path) {
-                return Err(SettingsError::BadPath { path: path.clone() });
-            }
-        }
-        let is_hub = |path: &&String| self.hubs.paths.iter().any(|hub| hub.eq_ignore_ascii_case(path));
-        if let Some(path) = self.relayed_paths.iter().find(is_hub) {
-            return Err(SettingsError::BadPath { path: path.clone() });
+        let is_hub = |path: &str| self.hubs.paths.iter().any(|hub| hub.eq_ignore_ascii_case(path));
+        let is_bad = |path: &&String| path_fault(path).is_some();
+        let taken = self.relayed_paths.iter().find(|path| is_hub(path));
+        if let Some(path) = self.hubs.paths.iter().chain(&self.relayed_paths).find(is_bad).or(taken) {
+            return Err(SettingsError::BadPath { path: path.clone(), why: PATH });
         }
         for rule in &self.channels {
-            let empty = [
-                ("backlog_bytes", rule.settings.backlog_bytes == 0),
-                ("backlog_frames", rule.settings.backlog_frames == 0),
-                ("backlog_age", rule.settings.backlog_age.is_zero()),
-                ("history_age", rule.settings.history_age.is_zero()),
-                ("history_bytes", rule.settings.history_bytes == 0),
-            ];
-            if let Some((name, _)) = empty.into_iter().find(|one| one.1) {
-                return Err(SettingsError::EmptyBacklog { name, pattern: rule.pattern.to_string() });
-            }
+            let fault = |fault| SettingsError::Channel { pattern: rule.pattern.to_string(), fault: Box::new(fault) };
+            check(&rule.settings, ChannelSettings::ROWS).map_err(fault)?;
         }
         Ok(())
     }
@@ -322,7 +321,43 @@ mod tests {
     fn an_error_names_setting_value_and_range() {
         let settings = Settings { shards: 65, ..Settings::default() };
         let text = settings.validate().expect_err("65 shards").to_string();
-        assert_eq!(text, "shards is 65, must be 1 to 64");
+        assert_eq!(text, "shards must be a whole number, 1 to 64, not 65");
+        let settings = Settings { close_timeout: Duration::ZERO, ..Settings::default() };
+        let text = settings.validate().expect_err("no time at all").to_string();
+        assert_eq!(text, "close_timeout must be a number of seconds, 0.1 to 86,400, not 0");
+        let channel = ChannelSettings { backlog_bytes: 0, ..ChannelSettings::default() };
+        let pattern = Pattern::new("odds:*").expect("a pattern");
+        let channels = vec![ChannelRule { pattern, settings: channel }];
+        let text = Settings { channels, ..Settings::default() }.validate().expect_err("no backlog").to_string();
+        let says = "backlog_bytes must be a whole number of bytes, 1 to 1,099,511,627,776, not 0";
+        assert_eq!(text, format!("channel pattern \"odds:*\": {says}"));
+    }
+
+    #[test]
+    fn each_setting_takes_its_bounds_and_nothing_beyond() {
+        let mut settings = Settings::default();
+        for row in engine_table() {
+            let mut takes = |value: Value| settings.set(row.name, &value).is_ok();
+            match row.kind {
+                Kind::Seconds(min, max) => {
+                    assert!(takes(Value::Number(min)) && takes(Value::Number(max)), "{}", row.name);
+                    assert!(!takes(Value::Number(min - 0.001)) && !takes(Value::Number(max + 0.001)), "{}", row.name);
+                }
+                Kind::Bytes(min, max) | Kind::Whole(min, max) | Kind::Permissions(min, max) => {
+                    assert!(takes(Value::Whole(min)) && takes(Value::Whole(max)), "{}", row.name);
+                    assert!(
+                        !takes(Value::Whole(max + 1)) && (min == 0 || !takes(Value::Whole(min - 1))),
+                        "{}",
+                        row.name
+                    );
+                }
+                _ => {}
+            }
+            assert!(takes(row.default.clone()) && !takes(Value::Number(f64::NAN)), "{}", row.name);
+        }
+        assert!(settings.validate().is_ok());
+        let error = settings.set("shard", &Value::Whole(1)).expect_err("no such").to_string();
+        assert_eq!(error, "there is no setting \"shard\"");
     }
 
     #[test]

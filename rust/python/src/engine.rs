@@ -8,8 +8,9 @@ use fanwire_core::protocol::signalr::{HubMessage, Outcome};
 use fanwire_core::protocol::{Format, Payload};
 use fanwire_core::{Audience, Engine as CoreEngine, EngineError};
 use fanwire_upstream::{Negotiation, Open, OpenPlain};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyTuple};
 use smallvec::SmallVec;
 
 use crate::buffer::{self, Data};
@@ -92,7 +93,7 @@ impl Engine {
         data: &Bound<'_, PyAny>,
         event: Option<&str>,
         key: Option<&str>,
-        ttl: Option<f64>,
+        #[pyo3(from_py_with = ttl_of)] ttl: Option<f64>,
         deferred: bool,
         excluded: Vec<u64>,
         keyframe: bool,
@@ -129,7 +130,7 @@ impl Engine {
         user: &str,
         data: &Bound<'_, PyAny>,
         event: Option<&str>,
-        ttl: Option<f64>,
+        #[pyo3(from_py_with = ttl_of)] ttl: Option<f64>,
         deferred: bool,
         excluded: Vec<u64>,
     ) -> PyResult<Py<Published>> {
@@ -146,7 +147,7 @@ impl Engine {
         path: &str,
         data: &Bound<'_, PyAny>,
         event: Option<&str>,
-        ttl: Option<f64>,
+        #[pyo3(from_py_with = ttl_of)] ttl: Option<f64>,
         deferred: bool,
         excluded: Vec<u64>,
     ) -> PyResult<Py<Published>> {
@@ -558,6 +559,14 @@ fn completion<'a>(id: &'a str, outcome: Outcome<'a>) -> HubMessage<'a> {
 /// Headers as the engine takes them.
 fn boxed(headers: Vec<(String, String)>) -> Vec<Header> {
     headers.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+/// Seconds to live. Python takes True for 1, but nobody means that.
+fn ttl_of(value: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
+    if value.is_instance_of::<PyBool>() {
+        return Err(PyTypeError::new_err("ttl must be a number of seconds over 0, or None, not a bool"));
+    }
+    value.extract()
 }
 
 fn ttl_ns(seconds: f64) -> Result<u64, EngineError> {

@@ -5,6 +5,8 @@ mod encoded;
 mod engine;
 mod errors;
 mod events;
+mod lines;
+mod options;
 mod position;
 mod settings;
 mod stats;
@@ -53,6 +55,12 @@ fn check_header(py: Python<'_>, name: &str, value: &str) -> PyResult<()> {
     header_fault(name, value).map_or(Ok(()), |why| Err(errors::to_pyerr(py, fault(why))))
 }
 
+/// Whether a close code may be sent by a server (RFC 6455 §7.4).
+#[pyfunction]
+fn may_be_sent(code: &Bound<'_, PyAny>) -> bool {
+    code.extract().is_ok_and(|code| fanwire_core::CloseCode(code).may_be_sent())
+}
+
 /// The one form of a JSON text or MessagePack value; None where it has none.
 #[pyfunction]
 fn canonical<'py>(py: Python<'py>, protocol: &str, value: &[u8]) -> PyResult<Option<Bound<'py, PyBytes>>> {
@@ -81,9 +89,15 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(check_header, module)?)?;
     module.add_function(wrap_pyfunction!(invocation, module)?)?;
     module.add_function(wrap_pyfunction!(matches, module)?)?;
+    module.add_function(wrap_pyfunction!(may_be_sent, module)?)?;
+    module.add_function(wrap_pyfunction!(lines::toml_lines, module)?)?;
+    module.add_function(wrap_pyfunction!(settings::path_fault, module)?)?;
+    module.add_function(wrap_pyfunction!(settings::number_text, module)?)?;
+    module.add_function(wrap_pyfunction!(settings::settings_table, module)?)?;
     module.add_class::<position::Position>()?;
     module.add_class::<position::Published>()?;
     module.add_class::<settings::ChannelRule>()?;
+    module.add_class::<settings::Setting>()?;
     module.add_class::<settings::Settings>()?;
     module.add_class::<encode::Encoder>()?;
     module.add_class::<encoded::Arguments>()?;

@@ -1,14 +1,124 @@
-//! Settings cross once, as one frozen object.
+//! Settings cross once, as one frozen object; what there is to be set, and what it may be, as a table of plain values.
 use std::time::Duration;
 
-use fanwire_core::channel::{Pattern, Policy, Start};
-use fanwire_core::{
-    ChannelRule as CoreRule, ChannelSettings, HubSettings, HubTransports, PollerKind, Settings as CoreSettings,
-};
+use fanwire_core::channel::{Pattern, Start};
+use fanwire_core::settings::{self, Kind, Setting as CoreSetting, Value};
+use fanwire_core::{ChannelRule as CoreRule, ChannelSettings, HubTransports, Settings as CoreSettings, SettingsError};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyTuple};
 
 use crate::errors::to_pyerr;
+use crate::options;
+use crate::upstream::seconds;
+
+/// One row of the table of settings.
+#[pyclass(frozen, get_all, module = "fanwire._engine")]
+pub(crate) struct Setting {
+    name: &'static str,
+    scope: &'static str,
+    group: &'static str,
+    meaning: String,
+    kind: &'static str,
+    least: f64,
+    most: f64,
+    choices: Vec<&'static str>,
+    must: String,
+    limits: &'static str,
+    default: Py<PyAny>,
+    usual: &'static str,
+    cost: &'static str,
+}
+
+impl Setting {
+    fn new(py: Python<'_>, scope: &'static str, row: CoreSetting) -> PyResult<Self> {
+        let (kind, least, most) = match row.kind {
+            Kind::Seconds(least, most) => ("seconds", least, most),
+            Kind::Bytes(least, most) => ("bytes", least as f64, most as f64),
+            Kind::Whole(least, most) => ("whole", least as f64, most as f64),
+            Kind::Permissions(least, most) => ("permissions", least as f64, most as f64),
+            Kind::Truth => ("truth", 0.0, 1.0),
+            Kind::Choice(_) => ("choice", 0.0, 0.0),
+            Kind::Other(_) => ("other", 0.0, 0.0),
+        };
+        let choices = if let Kind::Choice(names) = row.kind { names.to_vec() } else { Vec::new() };
+        let CoreSetting { name, group, meaning, limits, usual, cost, .. } = row;
+        let default = match row.default {
+            Value::Nothing => py.None(),
+            Value::Truth(truth) => truth.into_pyobject(py)?.to_owned().into_any().unbind(),
+            Value::Whole(number) => number.into_pyobject(py)?.into_any().unbind(),
+            Value::Number(number) => number.into_pyobject(py)?.into_any().unbind(),
+            Value::Text(text) => text.into_pyobject(py)?.into_any().unbind(),
+            Value::Texts(texts) => PyTuple::new(py, texts)?.into_any().unbind(),
+        };
+        let (meaning, must) = (meaning.trim().to_owned(), row.kind.to_string());
+        Ok(Self { name, scope, group, meaning, kind, least, most, choices, must, limits, default, usual, cost })
+    }
+}
+
+/// All that can be set, a row each: what serving takes, options of a hub (the engine's and its own), a channel's.
+#[pyfunction]
+pub(crate) fn settings_table(py: Python<'_>) -> PyResult<Vec<Setting>> {
+    let (shards, engine): (Vec<_>, Vec<_>) = settings::engine_table().into_iter().partition(|row| row.name == "shards");
+    let scopes = [
+        ("serve", options::of_serving()),
+        ("serve", shards),
+        ("engine", engine),
+        ("hub", options::of_hub()),
+        ("channel", settings::channel_table()),
+        ("channel", options::of_channel()),
+    ];
+    let rows = scopes.into_iter().flat_map(|(scope, rows)| rows.into_iter().map(move |row| (scope, row)));
+    rows.map(|(scope, row)| Setting::new(py, scope, row)).collect()
+}
+
+/// What a number of this kind must be, between these bounds: what stands behind "must be".
+#[pyfunction]
+pub(crate) fn number_text(kind: &str, least: f64, most: f64) -> PyResult<String> {
+    let (from, to) = (least as u64, most as u64);
+    Ok(match kind {
+        "seconds" => Kind::Seconds(least, most),
+        "bytes" => Kind::Bytes(from, to),
+        "whole" => Kind::Whole(from, to),
+        "permissions" => Kind::Permissions(from, to),
+        _ => return Err(PyValueError::new_err(format!("there is no kind of number {kind:?}"))),
+    }
+    .to_string())
+}
+
+/// What is wrong with a path that clients are to have; None where it is right.
+#[pyfunction]
+pub(crate) fn path_fault(path: &str) -> Option<&'static str> {
+    settings::path_fault(path)
+}
+
+/// What Python gave; what is none of these is a ValueError that names it.
+fn value_of(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Value> {
+    if value.is_none() {
+        return Ok(Value::Nothing);
+    }
+    if value.is_instance_of::<PyBool>() {
+        return value.extract().map(Value::Truth);
+    }
+    if let Ok(text) = value.extract::<String>() {
+        return Ok(Value::Text(text.into()));
+    }
+    let whole = value.extract().map(Value::Whole);
+    let found = whole.or_else(|_| value.extract().map(Value::Number)).or_else(|_| value.extract().map(Value::Texts));
+    found.map_err(|_| PyValueError::new_err(format!("{name} must not be of type {}", value.get_type())))
+}
+
+/// Has each of the settings that `given` names be what it says.
+fn set_all(
+    given: Option<&Bound<'_, PyDict>>,
+    mut set: impl FnMut(&str, &Value) -> Result<(), SettingsError>,
+) -> PyResult<()> {
+    for (name, value) in given.into_iter().flatten() {
+        let name: String = name.extract()?;
+        set(&name, &value_of(&name, &value)?).map_err(settings_to_pyerr)?;
+    }
+    Ok(())
+}
 
 /// What the channels promise whose name matches `pattern`; the first match wins.
 #[pyclass(frozen, from_py_object, module = "fanwire._engine")]
@@ -18,38 +128,11 @@ pub(crate) struct ChannelRule(CoreRule);
 #[pymethods]
 impl ChannelRule {
     #[new]
-    #[pyo3(signature = (
-        pattern, *, policy, backlog_bytes, backlog_frames, backlog_age, history, history_age, history_bytes, start,
-        presence,
-    ))]
-    #[allow(clippy::too_many_arguments)] // they are keyword-only and cross once
-    fn new(
-        py: Python<'_>,
-        pattern: &str,
-        policy: &str,
-        backlog_bytes: u64,
-        backlog_frames: usize,
-        backlog_age: Option<f64>,
-        history: usize,
-        history_age: f64,
-        history_bytes: u64,
-        start: &str,
-        presence: bool,
-    ) -> PyResult<Self> {
+    #[pyo3(signature = (pattern, *, presence = false, **values))]
+    fn new(py: Python<'_>, pattern: &str, presence: bool, values: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         let pattern = Pattern::new(pattern).map_err(|error| to_pyerr(py, error))?;
-        let settings = ChannelSettings {
-            policy: Policy::from_name(policy)
-                .ok_or_else(|| PyValueError::new_err(format!("policy {policy:?} does not exist")))?,
-            backlog_bytes,
-            backlog_frames,
-            backlog_age: backlog_age.map_or(Ok(Duration::MAX), |age| seconds("backlog_age", age))?,
-            history_frames: history,
-            history_age: seconds("history_age", history_age)?,
-            history_bytes,
-            start: start_of(start)?,
-            snapshot_interval: None,
-            tells_presence: presence,
-        };
+        let mut settings = ChannelSettings { tells_presence: presence, ..ChannelSettings::default() };
+        set_all(values, |name, value| settings.set(name, value))?;
         Ok(Self(CoreRule { pattern, settings }))
     }
 }
@@ -62,84 +145,32 @@ pub(crate) struct Settings(pub(crate) CoreSettings);
 impl Settings {
     #[new]
     #[pyo3(signature = (
-        *, shards = 1, poller = None, channels = Vec::new(), snapshots = Vec::new(), ask_opening = false, ask_subscribing = false,
-        ignore_messages = false, tell_connected = false, origins = None, head_bytes_max = 16_384, message_bytes_max = 65_536, publication_bytes_max = 1_048_576,
-        unsent_bytes_max = 67_108_864, outbox_bytes_max = 262_144, subscriptions_max = 1_000, channels_max = 1_000_000,
-        messages_pending_max = 16, events_pending_max = 16_384, handshake_timeout = 10.0, ping_interval = 25.0, ping_timeout = 20.0,
-        signalr_paths = Vec::new(), signalr_keepalive = 15.0, signalr_client_timeout = 30.0,
-        signalr_handshake_timeout = 15.0, signalr_disconnect_timeout = 15.0, signalr_poll_timeout = 90.0,
-        signalr_message_bytes_max = 32_768, close_timeout = 5.0, notsent_lowat = 16_384, congestion_control = None, backlog = 4_096, unix_mode = 0o660, pin_shards = false,
+        *, channels = Vec::new(), snapshots = Vec::new(), ask_opening = false, ask_subscribing = false,
+        ignore_messages = false, tell_connected = false, signalr_paths = Vec::new(), **values,
     ))]
     #[allow(clippy::too_many_arguments)] // they are keyword-only and cross once
     fn new(
-        shards: usize,
-        poller: Option<&str>,
         channels: Vec<ChannelRule>,
         snapshots: Vec<(String, f64)>,
         ask_opening: bool,
         ask_subscribing: bool,
         ignore_messages: bool,
         tell_connected: bool,
-        origins: Option<Vec<String>>,
-        head_bytes_max: usize,
-        message_bytes_max: usize,
-        publication_bytes_max: usize,
-        unsent_bytes_max: u64,
-        outbox_bytes_max: usize,
-        subscriptions_max: usize,
-        channels_max: usize,
-        messages_pending_max: u16,
-        events_pending_max: usize,
-        handshake_timeout: f64,
-        ping_interval: f64,
-        ping_timeout: f64,
         signalr_paths: Vec<String>,
-        signalr_keepalive: f64,
-        signalr_client_timeout: f64,
-        signalr_handshake_timeout: f64,
-        signalr_disconnect_timeout: f64,
-        signalr_poll_timeout: f64,
-        signalr_message_bytes_max: usize,
-        close_timeout: f64,
-        notsent_lowat: u32,
-        congestion_control: Option<String>,
-        backlog: i32,
-        unix_mode: u32,
-        pin_shards: bool,
+        values: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        let pings = [signalr_keepalive, signalr_client_timeout];
-        let times = hub_times(pings, [signalr_handshake_timeout, signalr_disconnect_timeout, signalr_poll_timeout])?;
-        checked(CoreSettings {
-            shards,
-            poller: poller.map(poller_of).transpose()?,
+        let mut settings = CoreSettings {
             channels: channels.into_iter().map(|rule| rule.0).collect(),
             snapshots: snapshots.into_iter().map(snapshot_of).collect::<PyResult<_>>()?,
             asks_opening: ask_opening,
             asks_subscribing: ask_subscribing,
             ignores_messages: ignore_messages,
             tells_connected: tell_connected,
-            origins,
-            head_bytes_max,
-            message_bytes_max,
-            publication_bytes_max,
-            unsent_bytes_max,
-            outbox_bytes_max,
-            subscriptions_max,
-            channels_max,
-            messages_pending_max,
-            events_pending_max,
-            handshake_timeout: seconds("handshake_timeout", handshake_timeout)?,
-            ping_interval: seconds("ping_interval", ping_interval)?,
-            ping_timeout: seconds("ping_timeout", ping_timeout)?,
-            hubs: HubSettings { paths: signalr_paths, message_bytes_max: signalr_message_bytes_max, ..times },
-            close_timeout: seconds("close_timeout", close_timeout)?,
-            notsent_lowat,
-            congestion_control,
-            backlog,
-            unix_mode,
-            pins_shards: pin_shards,
             ..CoreSettings::default()
-        })
+        };
+        settings.hubs.paths = signalr_paths;
+        set_all(values, |name, value| settings.set(name, value))?;
+        checked(settings)
     }
 
     /// The same, with the transports of each hub's clients by their names, and whether those are told details of errors.
@@ -186,39 +217,17 @@ fn transports_of(names: &[String]) -> PyResult<HubTransports> {
     Ok(transports)
 }
 
-/// The times of hubs, in this order.
-fn hub_times([keepalive, client_timeout]: [f64; 2], others: [f64; 3]) -> PyResult<HubSettings> {
-    let [handshake_timeout, disconnect_timeout, poll_timeout] = others;
-    Ok(HubSettings {
-        keepalive: seconds("signalr_keepalive", keepalive)?,
-        client_timeout: seconds("signalr_client_timeout", client_timeout)?,
-        handshake_timeout: seconds("signalr_handshake_timeout", handshake_timeout)?,
-        disconnect_timeout: seconds("signalr_disconnect_timeout", disconnect_timeout)?,
-        poll_timeout: seconds("signalr_poll_timeout", poll_timeout)?,
-        ..HubSettings::default()
-    })
+fn checked(settings: CoreSettings) -> PyResult<Settings> {
+    settings.validate().map_err(settings_to_pyerr)?;
+    Ok(Settings(settings))
 }
 
-fn checked(settings: CoreSettings) -> PyResult<Settings> {
-    settings.validate().map_err(|error| PyValueError::new_err(error.to_string()))?;
-    Ok(Settings(settings))
+fn settings_to_pyerr(error: SettingsError) -> PyErr {
+    PyValueError::new_err(error.to_string())
 }
 
 /// Where a subscriber begins, by its name.
 pub(crate) fn start_of(name: &str) -> PyResult<Start> {
     Start::from_name(name)
         .ok_or_else(|| PyValueError::new_err(format!("start is {name:?}, must be 'live', 'keyframe' or 'history'")))
-}
-
-fn poller_of(name: &str) -> PyResult<PollerKind> {
-    match name {
-        "epoll" => Ok(PollerKind::Epoll),
-        "uring" => Ok(PollerKind::Uring),
-        other => Err(PyValueError::new_err(format!("poller is {other:?}, must be 'epoll' or 'uring'"))),
-    }
-}
-
-fn seconds(name: &str, value: f64) -> PyResult<Duration> {
-    Duration::try_from_secs_f64(value)
-        .map_err(|_| PyValueError::new_err(format!("{name} must be a number of seconds, 0 or more, not {value}")))
 }

@@ -58,11 +58,7 @@ impl Stats {
             completion_buckets: buckets(&stats.completion),
             completion_seconds: stats.completion.sum.as_secs_f64(),
             taken: FRACTIONS.into_iter().zip(&stats.taken).map(taken).collect(),
-            poller: match engine.poller() {
-                Some(PollerKind::Uring) => "uring",
-                Some(PollerKind::Epoll) => "epoll",
-                None => "",
-            },
+            poller: engine.poller().map_or("", PollerKind::name),
         }
     }
 }

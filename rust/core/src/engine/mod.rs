@@ -17,19 +17,19 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::channel::{Appended, Channel, KEY_BYTES_MAX, Origin, Publication, Registry, Watch, check_name};
-use crate::error::{EngineError, SettingsError};
+use crate::error::EngineError;
 use crate::events::Events;
 use crate::failure::{Failure, run_to_end};
 use crate::http::{header_fault, is_token};
 use crate::messages::{Command, ConnectionId, Event, Grant, Header, Reply, Wanted};
 use crate::position::Position;
 use crate::protocol::{Payload, sse};
-use crate::settings::{PollerKind, Settings};
+use crate::settings::{PollerKind, Settings, SettingsError};
 use crate::shard::clock::Clock;
 use crate::shard::{Common, Poller, Shard, ShardHandle, bind};
 use crate::stats::Stats;
 use crate::tokens::Tokens;
-use crate::ws::CloseCode;
+use crate::ws::{CLOSE_CODES, CloseCode};
 
 /// Whom a publication is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -577,7 +577,7 @@ const CLOSE_ERROR_BYTES_MAX: usize = 4096;
 
 fn check_close(code: u16, reason: &str, bytes_max: usize) -> Result<(), EngineError> {
     if !CloseCode(code).may_be_sent() {
-        return Err(EngineError::InvalidCloseCode { code });
+        return Err(EngineError::InvalidCloseCode { code, allowed: CLOSE_CODES });
     }
     if reason.len() > bytes_max {
         return Err(EngineError::ReasonTooLong { bytes: reason.len(), bytes_max });

@@ -5,6 +5,9 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CloseCode(pub u16);
 
+/// The codes that a server may send, as errors and pages tell them.
+pub const CLOSE_CODES: &str = "a close code, 1000 to 1003, 1007 to 1009, 1011 to 1014 or 3000 to 4999 (RFC 6455 §7.4)";
+
 impl CloseCode {
     /// The purpose is fulfilled.
     pub const NORMAL: Self = Self(1000);

@@ -11,7 +11,7 @@ pub mod message;
 pub mod utf8;
 
 pub use close::write_close;
-pub use close_code::CloseCode;
+pub use close_code::{CLOSE_CODES, CloseCode};
 pub use frame::{FrameError, Header, Opcode, frame_bytes, header_bytes, parse_header, write_header};
 pub use handshake::{Upgrade, UpgradeError, is_upgrade, offered_subprotocols, read_upgrade, write_accept};
 pub use mask::unmask;

@@ -1,0 +1,128 @@
+"""Writes what is made of the engine's table of settings: the tables of docs/settings.md, and the type of options.
+
+``python tests/support/settings_page.py`` writes both files; ``tests/test_settings_table.py`` holds them equal.
+"""
+
+import re
+import subprocess
+import sys
+from math import inf
+from pathlib import Path
+
+from fanwire._engine import Setting
+from fanwire.values import TABLE, rows_of
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "settings.md"
+OPTIONS = ROOT / "python" / "fanwire" / "_options.py"
+HEAD = "| | what, and its unit | default | range | worst cost, and what an attacker gains |"
+TYPES = {"seconds": "float", "bytes": "int", "whole": "int", "permissions": "int", "truth": "bool", "choice": "str"}
+OTHER_TYPES = {
+    "origins": "str | Sequence[str]",
+    "encode": "Callable[[Any], Any]",
+    "congestion_control": "str",
+    "drain_code": "int",
+}
+"""Types of what is neither a number nor one of a few values; the others are lists."""
+
+
+def size(number: float) -> str:
+    """``64 KiB``, ``100``."""
+    power = next((power for power in (4, 3, 2, 1) if number and number % 1024**power == 0), 0)
+    return f"{number / 1024**power:,g}" + (f" {'KMGT'[power - 1]}iB" if power else "")
+
+
+def amount(row: Setting, number: float) -> str:
+    """A number as the page has it."""
+    if row.kind == "bytes":
+        return size(number)
+    if row.kind == "permissions":
+        return f"{int(number):#o}"
+    return "2³¹ − 1" if number == 2**31 - 1 else f"{number:,.10g}"
+
+
+def value(row: Setting) -> str:
+    """The default as the page has it."""
+    if isinstance(row.default, bool) or (row.kind == "other" and isinstance(row.default, int)):
+        return str(row.default)
+    if isinstance(row.default, int | float):
+        return amount(row, row.default)
+    if isinstance(row.default, tuple):
+        return ", ".join(f'`"{each}"`' for each in row.default) or "none"
+    return "None" if row.default is None else f'`"{row.default}"`'
+
+
+def default(row: Setting) -> str:
+    """The same with what else there is to say of it."""
+    said = f"{value(row)}{': ' if row.default is None else '; '}{row.usual}" if row.usual else value(row)
+    return "none: it is required" if row.name == "address" else said
+
+
+def span(row: Setting) -> str:
+    """What it may be, as the page has it."""
+    if row.kind == "other":
+        said = row.must
+    elif row.kind == "truth":
+        said = "False, True"
+    elif row.kind == "choice":
+        said = ", ".join(f'`"{name}"`' for name in row.choices)
+    elif row.most == inf:
+        said = f"≥ {amount(row, row.least)}"
+    else:
+        said = f"{amount(row, row.least)} to {amount(row, row.most)}"
+    return "; ".join(part for part in (said, row.limits) if part)
+
+
+def table(group: str) -> str:
+    """The table under one heading."""
+    rows = (row for row in TABLE.values() if row.group == group)
+    lines = (f"| `{row.name}` | {row.meaning} | {default(row)} | {span(row)} | {row.cost} |" for row in rows)
+    return "\n".join((HEAD, "|---|---|---|---|---|", *lines))
+
+
+def page(text: str) -> str:
+    """The page with its tables as they have to be."""
+    for group in dict.fromkeys(row.group for row in TABLE.values()):
+        pattern = rf"(?ms)^(## {group}\n.*?\n)\| \|.*?(?=\n(?!\|))"
+        text, count = re.subn(pattern, lambda match, group=group: match[1] + table(group), text, count=1)  # type: ignore[misc]
+        assert count == 1, group
+    return text
+
+
+def options() -> str:
+    """The module with the type of a hub's options."""
+    lines = [
+        '"""The type of a hub\'s options. Made of the table of settings by tests/support/settings_page.py alone."""',
+        "",
+        "from collections.abc import Callable, Sequence",
+        "from typing import Any, TypedDict",
+        "",
+        "",
+        "class Options(TypedDict, total=False):",
+        '    """What ``Hub(...)`` takes as defaults, and ``serve`` and ``run`` for one serving: docs/settings.md."""',
+        "",
+    ]
+    for row in rows_of("engine", "hub").values():
+        kind = TYPES.get(row.kind) or OTHER_TYPES.get(row.name, "Sequence[str]")
+        lines.append(f"    {row.name}: {kind}{' | None' * (row.default is None)}")
+        told = f"{row.meaning[0].upper()}{row.meaning[1:]}; {span(row)}; default {default(row)}."
+        lines.append(f'    """{wrapped(told.replace("`", "``"))}"""')
+    return "\n".join(lines) + "\n"
+
+
+def wrapped(text: str) -> str:
+    """A docstring in lines of 120."""
+    found = [""]
+    for word in text.split():
+        room = 120 - 4 - (3 if len(found) == 1 else 0) - 3
+        if found[-1] and len(found[-1]) + 1 + len(word) > room:
+            found.append(word)
+        else:
+            found[-1] = f"{found[-1]} {word}".strip()
+    return "\n    ".join(found)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    OPTIONS.write_text(options(), encoding="utf-8")
+    sys.exit(subprocess.call([sys.executable, "-m", "ruff", "format", "--quiet", str(OPTIONS)]))
