@@ -13,6 +13,7 @@ BENCH_BIN := $(CURDIR)/.venv-bench/bin
 # For stub checks the sources, not what is installed, are read.
 export MYPYPATH := $(CURDIR)/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+dev_build = ignore:fanwire was built:RuntimeWarning
 # Which Python the binding is built for; it is there before any cargo command that needs it.
 with_python = PYO3_PYTHON=$(BIN)/python
 rust_sources := Cargo.toml Cargo.lock $(shell find rust -name target -prune -o \( -name '*.rs' -o -name Cargo.toml \) -print)
@@ -20,13 +21,21 @@ signalr := tests/interop/signalr/drivers
 java := $(and $(shell command -v javac),$(shell command -v mvn))
 node := $(and $(shell command -v node),$(shell command -v npm))
 
-.PHONY: help demo test soak peers lint fmt bench fuzz docs wheel clean
+.PHONY: help demo quick test soak peers lint fmt bench fuzz docs wheel clean
 
 help: ## This list
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | sort | awk -F '\t' '{ printf "%-8s %s\n", $$1, $$2 }'
 
 demo: .venv/.stamp-engine ## A backend, the relay before it, 10,000 SignalR clients: live in the terminal
 	$(BIN)/fanwire demo
+
+quick: .venv/.stamp .venv/.stamp-test ## What an edit broke, in 90 s: one loop, one poller, dev profile, nothing slow
+	cargo test --quiet --locked -p fanwire-core -p fanwire-upstream --lib
+	VIRTUAL_ENV=$(CURDIR)/.venv $(with_python) $(BIN)/maturin develop --quiet --locked --extras cli
+	rm -f .venv/.stamp-engine # what is installed is no release build any more
+	PYTHONWARNINGS="$(dev_build)" $(BIN)/python -m pytest -q -n 4 -W "$(dev_build)" --hypothesis-profile quick \
+		-m "not slow and not soak" -k "not uvloop and not trio and not uring and not in_a_browser" \
+		--ignore tests/interop --ignore tests/compliance
 
 test: .venv/.stamp-engine .venv/.stamp-test tests/interop/node/node_modules/.stamp
 test: $(signalr)/node/node_modules/.stamp $(signalr)/java/target/.stamp ## Rust, loom and Python tests

@@ -14,8 +14,11 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `support`, in importlib mo
 import fanwire
 from fanwire._engine import Engine, Settings
 from fanwire.logs import Sparing, SparingFilter, relay_log
+from hypothesis import settings
 from support.hubs import MakeHub
 from support.scripted_backend import ScriptedBackend
+
+settings.register_profile("quick", max_examples=10)  # of `make quick`
 
 LOOPS = {
     "asyncio": ("asyncio", {"use_uvloop": False}),

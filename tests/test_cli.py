@@ -39,6 +39,7 @@ def test_load_hands_everything_over_and_gives_the_exit_code_back() -> None:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_the_demo_counts_what_it_did_with_the_relay_and_without() -> None:
     done = fanwire_command("demo", "--clients", "60", "--matches", "5", "--seconds", "5")
     assert done.returncode == 0, done.stderr
@@ -54,6 +55,7 @@ def test_the_demo_counts_what_it_did_with_the_relay_and_without() -> None:
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.slow
 def test_an_interrupted_demo_leaves_no_process() -> None:
     inherited = {
         **os.environ,

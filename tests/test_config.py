@@ -527,6 +527,7 @@ def test_help_shows_each_option_with_its_variable() -> None:
         assert name in done.stdout
 
 
+@pytest.mark.slow
 def test_serve_relays_until_sigterm() -> None:
     run = [
         sys.executable,

@@ -121,6 +121,7 @@ PROGRAMS: dict[tuple[str, int], Callable[[str], None]] = {
 
 
 @pytest.mark.parametrize(("page", "index"), PROGRAMS, ids=lambda value: str(value))
+@pytest.mark.slow
 def test_a_program_of_the_docs_runs_as_it_stands(page: str, index: int, tmp_path: Path) -> None:
     with running(snippet(page, "python", index), tmp_path) as address:
         PROGRAMS[page, index](address)

@@ -92,6 +92,7 @@ def nested(depth: int, container: type) -> Any:
 
 
 @given(json_values)
+@pytest.mark.slow
 def test_json_reads_back_as_that_of_json_does(value: Any) -> None:
     assert json.loads(json_alone(value)) == json.loads(json.dumps(value))
 
@@ -99,6 +100,7 @@ def test_json_reads_back_as_that_of_json_does(value: Any) -> None:
 @given(
     st.recursive(st.integers() | text | st.none(), lambda inner: st.lists(inner) | st.dictionaries(json_keys, inner))
 )
+@pytest.mark.slow
 def test_json_without_floats_is_byte_for_byte_that_of_json(value: Any) -> None:
     assert json_alone(value) == compact(value)
 

@@ -10,6 +10,8 @@ import pytest
 from support.examples import EXAMPLES, example
 from support.raw import frame, read_frame, upgraded
 
+pytestmark = pytest.mark.slow
+
 
 def test_quickstart_tells_the_time() -> None:
     with example("quickstart.py", "127.0.0.1:0") as line:

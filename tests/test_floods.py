@@ -24,6 +24,8 @@ import pytest
 from support.raw import open_socket, read_head, upgraded
 from support.waiting import until_in_thread
 
+pytestmark = pytest.mark.slow
+
 GROWTH_BYTES_MAX = 10 << 20
 """Of the process, as the system sees it."""
 PYTHON_BYTES_MAX = 5 << 19

@@ -22,6 +22,7 @@ from support.scripted_backend import ScriptedBackend, Session
 from support.waiting import until
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.anyio,
     pytest.mark.parametrize(
         "anyio_backend", [("asyncio", {"use_uvloop": False}), ("trio", {})], ids=["asyncio", "trio"]

@@ -14,6 +14,8 @@ from support.examples import example
 from support.raw import frame, read_frame, upgraded
 from support.waiting import until_in_thread
 
+pytestmark = pytest.mark.slow
+
 MATCHES, MARKETS = 8, 8
 
 

@@ -59,6 +59,8 @@ SERVE = """
 import asyncio, json, urllib.error, urllib.request
 import fanwire
 
+pytestmark = pytest.mark.slow
+
 async def main():
     hub = fanwire.Hub(channels={"a": fanwire.Channel(history=2)})
     async with hub.serve("127.0.0.1:0") as serving:

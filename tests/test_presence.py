@@ -1,12 +1,13 @@
 """Who is in a channel, as the application, ``hub.presence`` and subscribers of ``presence:NAME`` see it."""
 
+from collections import Counter
 from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
 import fanwire
 import pytest
-from fanwire.presence import merged
+from fanwire.presence import CHANNELS_AT_ONCE, Presences, merged
 from support.clients import connected
 from support.hubs import MakeHub
 from support.waiting import until
@@ -211,3 +212,34 @@ def test_two_changes_are_one() -> None:
     first = fanwire.PresenceChange("a", ("ann", "bob"), ("eve", "joe"), 2)
     second = fanwire.PresenceChange("a", ("eve", "kim"), ("bob", "zoe"), 3)
     assert merged(first, second) == fanwire.PresenceChange("a", ("ann", "kim"), ("joe", "zoe"), 3)
+
+
+async def test_the_loop_has_turns_while_thousands_of_channels_are_told_of(
+    make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = 0
+    told: Counter[int] = Counter()
+    tell_of = Presences._tell_of
+
+    def counted(self: Presences, *arguments: Any) -> None:
+        told[turns] += 1
+        tell_of(self, *arguments)
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    monkeypatch.setattr(Presences, "_tell_of", counted)
+    hub = make_hub({"*": fanwire.Channel(presence="counts", presence_linger=0)})
+    async with hub.serve(ANY) as serving, anyio.create_task_group() as tasks:
+        tasks.start_soon(count)
+        async with connected(serving.address) as peer:
+            names = [f"p{number}" for number in range(600)]
+            await peer.send_json(subscribe=names, id=1)
+            await until(lambda: sum(told.values()) >= len(names))
+            assert hub.occupancy("p0") == hub.occupancy("p599") == 1
+        await until(lambda: sum(told.values()) >= 2 * len(names))
+        tasks.cancel_scope.cancel()
+    assert max(told.values()) <= 2 * CHANNELS_AT_ONCE, "trio has tasks of one turn in any order"

@@ -17,6 +17,8 @@ SERVE = """
 import logging, resource, sys
 import fanwire
 
+pytestmark = pytest.mark.slow
+
 logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
 soft = int(sys.argv[2])
 if soft:

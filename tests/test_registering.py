@@ -272,6 +272,7 @@ def without_client() -> int:
 
 
 @pytest.mark.timeout(120)  # without a cache mypy reads all that fanwire imports: 9 s
+@pytest.mark.slow
 def test_mypy_strict_knows_a_wrong_callback_from_a_right_one(tmp_path: Path) -> None:
     (tmp_path / "right.py").write_text(SNIPPET)
     (tmp_path / "wrong.py").write_text(WRONG)

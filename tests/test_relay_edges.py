@@ -138,6 +138,7 @@ def test_what_is_remembered_holds_no_secret_and_is_forgotten_in_time(monkeypatch
 
 
 @pytest.mark.parametrize(("words", "visitors"), [(b"", 40_000), (b"x" * 60_000, 300)])
+@pytest.mark.slow
 def test_what_is_remembered_is_bounded_in_bytes(words: bytes, visitors: int) -> None:
     """A stranger has the backend asked about as many queries as it likes, and the backend's errors have words."""
     tracemalloc.start()

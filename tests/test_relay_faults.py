@@ -117,6 +117,7 @@ TROUBLE: dict[str, Callable[[Session], None]] = {
     "no WebSocket": lambda session: session._connection.sendall(b"\xff" * 64),
     "Close": lambda session: session.say({"type": 7, "allowReconnect": True}),
     "Close for good": lambda session: session.say({"type": 7, "error": "go away"}),
+    "Close with a long word": lambda session: session.say({"type": 7, "error": "go " * 100_000}),
     "a reset": lambda session: session.reset(),
     "an end": lambda session: session.end(),
 }
@@ -154,6 +155,7 @@ async def test_what_a_backend_may_do_to_a_lane_its_clients_outlive(
             assert [await numbers(client, number) for client in clients] == [[number], [number]]
         assert hub.stats().connections == 2
         assert caplog.text.count("is live again; a gap of") == len(TROUBLE)
+        assert max(len(record.getMessage()) for record in caplog.records) < 1_000
         await until(lambda: len(backend.sessions) == 2)
 
 

@@ -25,7 +25,7 @@ from support.relaying import ANY, PATH, config
 from support.scripted_backend import ScriptedBackend, Session, answer, hang
 from support.waiting import until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 poller = epoll_alone
 GROWTH_BYTES_MAX = 10 << 20
 FLOOD_BYTES = 48 << 20

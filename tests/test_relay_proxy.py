@@ -333,6 +333,7 @@ def test_the_rule_of_proxies_knows_mapped_addresses_and_sockets() -> None:
 # The process
 
 
+@pytest.mark.slow
 def test_serve_raises_the_descriptor_limit_and_ignores_sighup() -> None:
     inherited = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     serve = f"exec {sys.executable} -m fanwire serve --listen 127.0.0.1:0 --upstream http://127.0.0.1:9/live"

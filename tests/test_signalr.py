@@ -321,7 +321,7 @@ async def test_polls_carry_a_connection_whatever_shard_they_come_to(hub: fanwire
 
 
 async def test_a_poller_that_stays_away_is_forgotten(hub: fanwire.Hub) -> None:
-    async with hub.serve(ANY, signalr_disconnect_timeout=0.2) as serving:
+    async with hub.serve(ANY, signalr_disconnect_timeout=0.6) as serving:
         token = (await run_sync(negotiate, serving.address))["connectionToken"]
         url = f"http://{serving.address}/signalr?id={token}"
         post = partial(httpx.post, url, content=b'{"protocol":"json","version":1}\x1e', trust_env=False)
@@ -517,6 +517,7 @@ async def test_what_waits_for_a_poller_is_bounded_by_the_log_and_the_outbox(hub:
 
 
 @pytest.mark.parametrize("protocol", ["json", "messagepack"])
+@pytest.mark.slow
 async def test_the_load_client_negotiates_invokes_and_has_each_publication_once(
     hub: fanwire.Hub, protocol: str
 ) -> None:

@@ -43,6 +43,8 @@ def pytest_run(folder: Path, *arguments: str) -> str:
 FIXTURES = """
 import fanwire, pytest, pytest_asyncio
 
+pytestmark = pytest.mark.slow
+
 hub = fanwire.Hub()
 
 @pytest_asyncio.fixture

@@ -13,7 +13,7 @@ from fanwire.testing import HubServer, NotAccepted, serving
 from support.raw import free_port
 from support.waiting import until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 PAGE = Path(__file__).parent.parent / "docs" / "tutorial.md"
 ADDRESS = "127.0.0.1:8000"
 

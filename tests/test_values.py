@@ -386,6 +386,7 @@ def test_check_asks_the_kernel_for_an_io_uring(tmp_path: Path, monkeypatch: pyte
 # What `fanwire check` lets through, `fanwire serve` can serve
 
 
+@pytest.mark.slow
 def test_what_check_accepts_can_be_planned(tmp_path: Path) -> None:
     file = tmp_path / "fanwire.toml"
     relay = '[[relay]]\npath = "/live"\nupstream = "http://127.0.0.1:5000/live"\n[limits]\n'

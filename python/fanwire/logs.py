@@ -13,6 +13,9 @@ hub_log = logging.getLogger("fanwire.hub")
 engine_log = logging.getLogger("fanwire.engine")
 """What the engine has to say."""
 
+LOG_TEXT_MAX = 500
+"""Characters of what a peer said in a line: a backend's last words may have a mebibyte."""
+
 relay_log = logging.getLogger("fanwire.relay")
 """Lanes that go down and come back; what a relay's configuration should name."""
 
@@ -38,6 +41,13 @@ class Sparing:
         return may, told
 
 
+def cut(argument: object) -> object:
+    """The argument of a line, a text no longer than ``LOG_TEXT_MAX``."""
+    if isinstance(argument, str) and len(argument) > LOG_TEXT_MAX:
+        return f"{argument[:LOG_TEXT_MAX]}…"
+    return argument
+
+
 class SparingFilter(logging.Filter):
     """A relay tells of clients and lanes, as often as clients like. A kind is a line's text without arguments."""
 
@@ -46,7 +56,9 @@ class SparingFilter(logging.Filter):
         self.sparing = Sparing()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether this one is written."""
+        """Whether this one is written; what is too long in it is cut."""
+        if isinstance(record.args, tuple):
+            record.args = tuple(map(cut, record.args))
         may, left_out = self.sparing.ask(record.msg)
         if left_out:
             record.msg += f" ({left_out} more of this kind were left out within {LOG_S:g} s)"

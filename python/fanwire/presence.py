@@ -18,6 +18,8 @@ PREFIX = "presence:"
 """Before a channel's name: where its presence is published."""
 BATCH_S = 0.25
 """For so long comings and goings are gathered."""
+CHANNELS_AT_ONCE = 128
+"""Of so many it is told before the loop has a turn: one client can come and go in a thousand at once."""
 AT_WORK_MAX = 64
 """Channels of whose presence the application hears at once; the others wait in order."""
 
@@ -166,12 +168,15 @@ class Presences:
                 await self._wakes.wait()
             self._wakes = anyio.Event()
             await anyio.sleep(BATCH_S)
-            self._tell(tasks)
+            await self._tell(tasks)
 
-    def _tell(self, tasks: Tasks) -> None:
-        now = anyio.current_time()
+    async def _tell(self, tasks: Tasks) -> None:
         names, self._changed = sorted(self._changed | self._going), set()
-        for name in names:
+        for index, name in enumerate(names):
+            if index and index % CHANNELS_AT_ONCE == 0:
+                await anyio.lowlevel.checkpoint()
+            self._changed.discard(name)  # what changed meanwhile is told of as well
+            now = anyio.current_time()
             with self._faults.contained("presence", "the presence of channel %r could not be told", name):
                 self._tell_of(name, now, tasks)
 
