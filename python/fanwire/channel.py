@@ -24,7 +24,7 @@ STARTS = tuple(ROWS["start"].choices)
 class Channel(Named):
     """What the channels promise whose name matches a pattern of ``Hub(channels={pattern: Channel(...)})``.
 
-    docs/promises.md tells, policy by policy, what each client gets.
+    docs/promises.md tells, policy by policy, what each client gets, docs/settings.md the defaults and bounds.
 
     Args:
         policy: what becomes of a subscriber that is further behind than the backlog. ``every``: it gets every
@@ -32,22 +32,21 @@ class Channel(Named):
             it gets the newest publication of each ``key``, in their order; those without a key share one.
             ``keyframe``: it goes on at the newest keyframe, or waits for the next. ``drop``: it goes on with what
             comes.
-        backlog_bytes: bytes of frames that a channel's log keeps for subscribers that are behind, 1 to 1 TiB.
+        backlog_bytes: bytes of frames that a channel's log keeps for subscribers that are behind.
             One log is shared by all subscribers: a slow one costs no memory of its own.
-        backlog_frames: the same bound as a number of frames, 1 to 2**31 - 1.
-        backlog_age: the same bound in seconds since the publication, 0.001 to a year; None (default) is without.
-            The bound that is hit first counts; time is looked at with each publication.
-        history: publications that are kept for who comes back with a position, or asks for all; 0 to 2**31 - 1,
-            default 0. They are kept once, and once more for each wire format in use.
-        history_age: seconds that they are kept, 0.001 to a year, default 300. The newest value of a key of
-            ``latest`` has no age.
-        history_bytes: bytes of them that are kept, 1 to 1 TiB, default 16 MiB.
-        start: where a new subscriber begins that does not ask for something else. ``keyframe`` (default): at the
+        backlog_frames: the same bound as a number of frames.
+        backlog_age: the same bound in seconds since the publication; None is without. The bound that is hit first
+            counts; time is looked at with each publication.
+        history: publications that are kept for who comes back with a position, or asks for all. They are kept
+            once, and once more for each wire format in use.
+        history_age: seconds that they are kept. The newest value of a key of ``latest`` has no age.
+        history_bytes: bytes of them that are kept.
+        start: where a new subscriber begins that does not ask for something else. ``keyframe``: at the
             newest keyframe, or live where there is none; ``live``; ``history``: with the oldest that is kept, in a
             channel of ``latest`` with the newest of each key.
         presence: True: who comes and goes is told, to ``Hub.on_presence`` and on the channel ``presence:NAME``;
-            ``"counts"``: only how many are there; False (default): nothing, which costs nothing.
-        presence_linger: seconds for which one who is gone may come back before that is told, 0 to a day, default 5.
+            ``"counts"``: only how many are there; False: nothing, which costs nothing.
+        presence_linger: seconds for which one who is gone may come back before that is told.
 
     Raises:
         ValueError: an unknown policy, start or presence, a bound that is out of range, or a start at a history of 0.

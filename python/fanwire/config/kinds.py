@@ -4,7 +4,7 @@ A field is annotated with one, ``linger: Duration = 30.0``; the value is plain, 
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from ipaddress import IPv6Address, ip_network
@@ -30,12 +30,12 @@ from fanwire.values import (
     concealed,
 )
 
-SECONDS = {"ms": "0.001", "s": "1", "m": "60", "h": "3600", "d": "86400"}
+SECONDS = {"s": "1", "ms": "0.001", "m": "60", "h": "3600", "d": "86400"}
 BYTES = {
-    "B": 1,
-    **{f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)},
-    **{f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)},
-    "kB": 1000,
+    "B": "1",
+    **{f"{letter}iB": str(1024**power) for power, letter in enumerate("KMGT", 1)},
+    **{f"{letter}B": str(1000**power) for power, letter in enumerate("KMGT", 1)},
+    "kB": "1000",
 }
 HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 
@@ -115,47 +115,37 @@ ONE_OR_MORE = "one or more"
 
 def duration(least: float = 0.0, most: float = DAY_S, *, is_bare_allowed: bool = False) -> Leaf:
     """Seconds, written with a unit; `is_bare_allowed`: a number is seconds."""
-    rule = Seconds(least, most)
-
-    def read(value: Any) -> float:
-        must = "must be a duration such as 30s"
-        number, unit = _number_and_unit(value)
-        if number is None or (unit and unit not in SECONDS):
-            raise Mistake(must)
-        if not unit and not is_bare_allowed:
-            raise Mistake(f"must have a unit, such as {number}s")
-        return float(_within(rule, float(number * Decimal(SECONDS[unit or "s"])), duration_text))
-
-    return Leaf(read, rule)
+    return _amount(Seconds(least, most), SECONDS, "a duration such as 30s", duration_text, is_bare_allowed)
 
 
 def size(least: int = 0, most: int = SIZE_MAX, *, is_bare_allowed: bool = False) -> Leaf:
     """Bytes, written with a unit; `is_bare_allowed`: a number is bytes."""
-    rule = Whole(least, most, "bytes")
+    return _amount(Whole(least, most, "bytes"), BYTES, "a size such as 16KiB", size_text, is_bare_allowed)
 
-    def read(value: Any) -> int:
+
+def _amount(
+    rule: Seconds | Whole, units: Mapping[str, str], what: str, written: Callable[[Any], str], is_bare_allowed: bool
+) -> Leaf:
+    """A number that `rule` takes, with one of `units`, the plain one first; bounds are told as a file has them."""
+    plain = next(iter(units))
+
+    def read(value: Any) -> Any:
         number, unit = _number_and_unit(value)
-        if number is None or (unit and unit not in BYTES):
-            raise Mistake("must be a size such as 16KiB")
+        if number is None or (unit and unit not in units):
+            raise Mistake(f"must be {what}")
         if not unit and not is_bare_allowed:
-            raise Mistake(f"must have a unit, such as {number}B")
-        count = number * BYTES[unit or "B"]
-        if count != int(count):
+            raise Mistake(f"must have a unit, such as {number}{plain}")
+        amount = number * Decimal(units[unit or plain])
+        is_time = isinstance(rule, Seconds)
+        if not is_time and amount != int(amount):
             raise Mistake("must come to whole bytes")
-        return int(_within(rule, int(count), size_text))
+        try:
+            return rule(float(amount) if is_time else int(amount))
+        except Mistake as mistake:
+            must = f"must be {written(rule.least)} to {written(rule.most)}"
+            raise Mistake(must, bounds=mistake.bounds) from None
 
     return Leaf(read, rule)
-
-
-def _within(rule: Rule, value: float, written: Callable[[Any], str]) -> Any:
-    """What `rule` makes of a number; its bounds are told as a file has them."""
-    try:
-        return rule(value)
-    except Mistake as mistake:
-        if mistake.bounds is None:
-            raise
-        least, most = mistake.bounds.least, mistake.bounds.most
-        raise Mistake(f"must be {written(least)} to {written(most)}", bounds=mistake.bounds) from None
 
 
 def whole(rule: Rule) -> Leaf:
@@ -319,9 +309,9 @@ def duration_text(seconds: float) -> str:
 
 def size_text(count: int) -> str:
     """``64KiB``, ``100B``."""
-    units = (unit for unit in ("TiB", "GiB", "MiB", "KiB") if count and count % BYTES[unit] == 0)
+    units = (unit for unit in ("TiB", "GiB", "MiB", "KiB") if count and count % int(BYTES[unit]) == 0)
     unit = next(units, "B")
-    return f"{count // BYTES[unit]}{unit}"
+    return f"{count // int(BYTES[unit])}{unit}"
 
 
 Duration: TypeAlias = Annotated[float, duration()]
