@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, req
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 NAME = re.compile(r"[A-Za-z0-9._-]+")
 HIDING = """
 import sys
@@ -58,8 +60,6 @@ def run(program: str, allowed: Iterable[str]) -> subprocess.CompletedProcess[str
 SERVE = """
 import asyncio, json, urllib.error, urllib.request
 import fanwire
-
-pytestmark = pytest.mark.slow
 
 async def main():
     hub = fanwire.Hub(channels={"a": fanwire.Channel(history=2)})

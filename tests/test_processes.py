@@ -13,11 +13,11 @@ import pytest
 from support.raw import open_socket, read_close, read_frame, read_head, request_text, upgraded
 from support.waiting import until_in_thread
 
+pytestmark = pytest.mark.slow
+
 SERVE = """
 import logging, resource, sys
 import fanwire
-
-pytestmark = pytest.mark.slow
 
 logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
 soft = int(sys.argv[2])

@@ -11,6 +11,8 @@ import fanwire
 import pytest
 from fanwire.testing import NotAccepted, serving
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).parent.parent / "docs" / "testing.md"
 INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\nfilterwarnings = error\n    ignore:fanwire was built\n"
 
@@ -42,8 +44,6 @@ def pytest_run(folder: Path, *arguments: str) -> str:
 
 FIXTURES = """
 import fanwire, pytest, pytest_asyncio
-
-pytestmark = pytest.mark.slow
 
 hub = fanwire.Hub()
 
