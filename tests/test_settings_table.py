@@ -1,10 +1,15 @@
 """One table of settings, in Rust: what is made of it is as it says, and each row says what a reader needs."""
 
+import inspect
 import re
+from typing import Any
 
 import pytest
 from fanwire import options
 from fanwire._engine import ChannelRule, Settings, may_be_sent, number_text
+from fanwire.cli import options as cli_options
+from fanwire.cli.serve import serve
+from fanwire.config.kinds import duration_text
 from fanwire.values import TABLE, Seconds, Whole, rows_of
 from support import settings_page
 
@@ -77,3 +82,19 @@ def test_a_code_that_clients_alone_send_is_refused_at_once() -> None:
     ]
     with pytest.raises(ValueError, match=r"drain_code must be a close code, .* 1011 to 1014 .*, not 1010"):
         options.check_options({"drain_code": 1010})
+
+
+def test_the_help_of_serve_tells_the_defaults_that_there_are() -> None:
+    config = cli_options.settings(None, {}, {"upstream": ["http://a/live"]})
+    told = 0
+    for name, parameter in inspect.signature(serve, eval_str=True).parameters.items():
+        help = next((each.help for each in getattr(parameter.annotation, "__metadata__", ()) if name != "file"), "")
+        said = re.search(r"\(default: ([^)]*)\)", help or "")
+        if said is None or name in ("path", "poller"):  # the upstream's, and what the kernel has
+            continue
+        meant: Any = config
+        for part in cli_options.PATHS[name]:
+            meant = meant[part] if isinstance(part, int) else getattr(meant, part)
+        assert said[1] == (duration_text(meant) if isinstance(meant, float) else str(meant)), name
+        told += 1
+    assert told == 7
