@@ -241,14 +241,9 @@ impl ChannelSettings {
     /// # Errors
     /// [`SettingsError::OutOfRange`], and [`SettingsError::Unknown`] where there is none of this name.
     pub fn set(&mut self, name: &str, value: &Value) -> Result<(), SettingsError> {
-        let done = table::set(self, Self::ROWS, name, value);
+        let done = table::put(self, Self::ROWS, name, value);
         done.unwrap_or_else(|| Err(SettingsError::Unknown { name: name.to_owned() }))
     }
-}
-
-/// Checks the range of each row.
-fn check<S: Default>(settings: &S, rows: &[Row<S>]) -> Result<(), SettingsError> {
-    rows.iter().try_for_each(|row| row.check(&(row.get)(settings)))
 }
 
 /// What a path of clients must be: one that a request can have, and none where the engine answers itself.
@@ -268,8 +263,8 @@ impl Settings {
     /// # Errors
     /// As [`ChannelSettings::set`].
     pub fn set(&mut self, name: &str, value: &Value) -> Result<(), SettingsError> {
-        let done = table::set(self, Self::ROWS, name, value);
-        let done = done.or_else(|| table::set(&mut self.hubs, HubSettings::ROWS, name, value));
+        let done = table::put(self, Self::ROWS, name, value);
+        let done = done.or_else(|| table::put(&mut self.hubs, HubSettings::ROWS, name, value));
         done.unwrap_or_else(|| Err(SettingsError::Unknown { name: name.to_owned() }))
     }
 
@@ -278,8 +273,8 @@ impl Settings {
     /// # Errors
     /// [`SettingsError`], which names the setting, the value and the range.
     pub fn validate(&self) -> Result<(), SettingsError> {
-        check(self, Self::ROWS)?;
-        check(&self.hubs, HubSettings::ROWS)?;
+        Self::ROWS.iter().try_for_each(|row| row.check(self))?;
+        HubSettings::ROWS.iter().try_for_each(|row| row.check(&self.hubs))?;
         let (value, kind) = (Value::Whole(self.hubs.paths.len() as u64), Kind::Whole(0, 255));
         if !kind.takes(&value) {
             return Err(SettingsError::OutOfRange { name: "hub paths", value, kind, may_be_nothing: false });
@@ -292,7 +287,7 @@ impl Settings {
         }
         for rule in &self.channels {
             let fault = |fault| SettingsError::Channel { pattern: rule.pattern.to_string(), fault: Box::new(fault) };
-            check(&rule.settings, ChannelSettings::ROWS).map_err(fault)?;
+            ChannelSettings::ROWS.iter().try_for_each(|row| row.check(&rule.settings)).map_err(fault)?;
         }
         Ok(())
     }
@@ -356,6 +351,11 @@ mod tests {
             assert!(takes(row.default.clone()) && !takes(Value::Number(f64::NAN)), "{}", row.name);
         }
         assert!(settings.validate().is_ok());
+        let error = settings.set("origins", &Value::Text("x".into())).expect_err("no list").to_string();
+        assert!(
+            error.starts_with("origins must be `SCHEME://HOST`") && error.ends_with(" or None, not 'x'"),
+            "{error}"
+        );
         let error = settings.set("shard", &Value::Whole(1)).expect_err("no such").to_string();
         assert_eq!(error, "there is no setting \"shard\"");
     }

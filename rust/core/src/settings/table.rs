@@ -214,29 +214,43 @@ impl<S: Default> Row<S> {
         Setting { default: (self.get)(&S::default()), ..self.setting.clone() }
     }
 
-    /// The error that `value` is, if it is none that the setting may have.
-    pub(crate) fn check(&self, value: &Value) -> Result<(), SettingsError> {
-        let may_be_nothing = (self.get)(&S::default()) == Value::Nothing;
-        if self.setting.kind.takes(value) || (may_be_nothing && *value == Value::Nothing) {
-            return Ok(());
-        }
+    /// Whether nothing at all is allowed, too.
+    fn may_be_nothing(&self) -> bool {
+        (self.get)(&S::default()) == Value::Nothing
+    }
+
+    /// Whether `value` is of the setting's kind.
+    fn takes(&self, value: &Value) -> bool {
+        self.setting.kind.takes(value) || (*value == Value::Nothing && self.may_be_nothing())
+    }
+
+    /// Checks what `settings` has.
+    pub(crate) fn check(&self, settings: &S) -> Result<(), SettingsError> {
+        let value = (self.get)(settings);
+        if self.takes(&value) { Ok(()) } else { Err(self.out_of_range(&value)) }
+    }
+
+    /// Has `settings` hold `value`.
+    fn put(&self, settings: &mut S, value: &Value) -> Result<(), SettingsError> {
+        // A name is no list of names, though both are told by words of their own.
+        let is_held = self.takes(value) && (self.set)(settings, value);
+        if is_held { Ok(()) } else { Err(self.out_of_range(value)) }
+    }
+
+    fn out_of_range(&self, value: &Value) -> SettingsError {
         let Setting { name, kind, .. } = self.setting;
-        Err(SettingsError::OutOfRange { name, value: value.clone(), kind, may_be_nothing })
+        SettingsError::OutOfRange { name, value: value.clone(), kind, may_be_nothing: self.may_be_nothing() }
     }
 }
 
-/// Finds the row of `name` and has it hold `value`; `None`: there is none.
-pub(crate) fn set<S: Default>(
+/// Has the setting called `name` be `value`; `None`: no row has this name.
+pub(crate) fn put<S: Default>(
     settings: &mut S,
     rows: &[Row<S>],
     name: &str,
     value: &Value,
 ) -> Option<Result<(), SettingsError>> {
-    let row = rows.iter().find(|row| row.setting.name == name)?;
-    Some(row.check(value).map(|()| {
-        let is_held = (row.set)(settings, value);
-        debug_assert!(is_held, "{name}: the field holds whatever its kind takes");
-    }))
+    rows.iter().find(|row| row.setting.name == name).map(|row| row.put(settings, value))
 }
 
 macro_rules! numbers {
