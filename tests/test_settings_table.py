@@ -38,7 +38,7 @@ def test_the_engine_takes_each_of_its_rows_and_no_other_name() -> None:
     for name, row in rows_of("channel").items():
         if not name.startswith("presence"):
             assert ChannelRule("odds:*", **{name: row.default}), name
-    with pytest.raises(ValueError, match="origins must be .* or None, not 'https://a'"):
+    with pytest.raises(ValueError, match=r"origins must be .* or None, not 'https://a'"):
         Settings(origins="https://a")  # a list is taken: no wrong value is let go in silence
     for make in (lambda: Settings(shard=1), lambda: ChannelRule("odds:*", shard=1)):
         with pytest.raises(ValueError, match='there is no setting "shard"'):
