@@ -1,13 +1,16 @@
 """One table of settings, in Rust: what is made of it is as it says, and each row says what a reader needs."""
 
 import inspect
+import pickle
 import re
 from typing import Any
 
+import fanwire
 import pytest
 from fanwire import options
 from fanwire._engine import ChannelRule, Settings, may_be_sent, number_text
 from fanwire.cli import options as cli_options
+from fanwire.cli.config import OPTIONS
 from fanwire.cli.serve import serve
 from fanwire.config.kinds import duration_text
 from fanwire.values import TABLE, Seconds, Whole, rows_of
@@ -75,6 +78,13 @@ def test_a_number_is_told_in_one_way() -> None:
     assert str(Whole(1, 2**40, "bytes")) == "a whole number of bytes, 1 to 1,099,511,627,776"
 
 
+def test_a_position_is_made_of_numbers() -> None:
+    for given in ((True, 1), (1, False)):
+        with pytest.raises(TypeError, match=r"epoch and offset must be whole numbers, not (True|False)"):
+            fanwire.Position(*given)
+    assert fanwire.Position(2, 1) == pickle.loads(pickle.dumps(fanwire.Position(2, 1)))
+
+
 def test_a_code_that_clients_alone_send_is_refused_at_once() -> None:
     """1010 is the client's (RFC 6455 §7.4.1): the engine would refuse it when serving ends."""
     assert [code for code in range(990, 1020) if may_be_sent(code)] == [
@@ -100,3 +110,9 @@ def test_the_help_of_serve_tells_the_defaults_that_there_are() -> None:
         assert said[1] == (duration_text(meant) if isinstance(meant, float) else str(meant)), name
         told += 1
     assert told == 7
+
+
+def test_the_page_names_the_options_that_a_file_has_elsewhere() -> None:
+    page = settings_page.PAGE.read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith("| `limits.…` |"))
+    assert set(re.findall(r"`(\w+)`", row)) == options.RULES.keys() - OPTIONS.kinds.keys()

@@ -2,9 +2,17 @@
 use std::hash::{Hash, Hasher};
 
 use fanwire_core::Position as CorePosition;
-use pyo3::exceptions::PyLookupError;
+use pyo3::exceptions::{PyLookupError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyBool, PyTuple};
+
+/// A whole number. Python takes True for 1, but nobody means that.
+fn whole(value: &Bound<'_, PyAny>) -> PyResult<u64> {
+    if value.is_instance_of::<PyBool>() {
+        return Err(PyTypeError::new_err(format!("epoch and offset must be whole numbers, not {value}")));
+    }
+    value.extract()
+}
 
 /// (epoch, offset): ordered, hashable, unpacks like a tuple.
 #[pyclass(frozen, eq, ord, hash, subclass, module = "fanwire")]
@@ -20,7 +28,7 @@ impl Hash for Position {
 #[pymethods]
 impl Position {
     #[new]
-    fn new(epoch: u64, offset: u64) -> Self {
+    fn new(#[pyo3(from_py_with = whole)] epoch: u64, #[pyo3(from_py_with = whole)] offset: u64) -> Self {
         Self(CorePosition { epoch, offset })
     }
 
