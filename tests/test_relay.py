@@ -210,7 +210,7 @@ async def test_a_snapshot_that_came_by_itself_is_as_fresh_as_one_that_was_asked_
         first = await watching(stack, address, "m")
         backend.odds("m", 1)
         await messages(first, 1)
-        monkeypatch.setattr("fanwire.relay.lane.monotonic", lambda: monotonic() + 61)
+        monkeypatch.setattr("fanwire.relay.timing.monotonic", lambda: monotonic() + 61)
         assert await joined(stack, address, 1) == [("Odds", 1)]
         assert backend.watched == ["m"]
 

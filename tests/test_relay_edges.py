@@ -15,9 +15,9 @@ from anyio.to_thread import run_sync
 from fanwire.relay import admission
 from fanwire.relay.admission import Memory
 from fanwire.relay.config import Lanes, Private, RelayConfig
-from fanwire.relay.lane import shown
 from fanwire.relay.plain_admission import Answer
 from fanwire.relay.shared import SharedCall
+from fanwire.relay.wire import shown
 from support.hub_client import HubClient, hub_client
 from support.raw import open_socket, read_head
 from support.relaying import ANY, PATH, PATIENT, SHARE, config, numbers, odds, relayed, watch

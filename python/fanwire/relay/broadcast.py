@@ -5,14 +5,12 @@ only; what greets each connection is named in ``everyone.welcome``, kept, and gi
 """
 
 from collections.abc import Callable
-from time import monotonic
 
 from fanwire._engine import Upstream
-from fanwire.faults import Tasks
 from fanwire.logs import relay_log
 from fanwire.relay.everyones import Everyones
 from fanwire.relay.names import Names
-from fanwire.relay.timing import Backoff, Delay
+from fanwire.relay.timing import Backoff, Timers
 from fanwire.relay.upstreams import REFUSING, Owner, Target, Upstreams
 
 
@@ -22,7 +20,7 @@ class BroadcastLane(Owner):
     def __init__(
         self,
         upstreams: Upstreams,
-        tasks: Tasks,
+        timers: Timers,
         target: Target,
         protocol: str,
         route: tuple[str, str, frozenset[str], frozenset[str]],
@@ -32,7 +30,7 @@ class BroadcastLane(Owner):
         everyones: Everyones,
     ) -> None:
         self._upstreams = upstreams
-        self._tasks = tasks
+        self._timers = timers
         self._target = target
         self._protocol = protocol
         self._route = route
@@ -42,10 +40,11 @@ class BroadcastLane(Owner):
         self._everyones = everyones
         self._welcome: dict[str, bytes] = {}
         self._waiting: dict[Callable[[], None], None] | None = {}
-        self._give_up_at = monotonic() + target.connect_timeout
+        self._give_up_at = self._timers.now() + target.connect_timeout
         self.why = ""
         """Why it is down; empty while it is live or has not been opened."""
         self.is_live = False
+        self._open_since: float | None = None
         self._connect()
 
     @property
@@ -84,7 +83,7 @@ class BroadcastLane(Owner):
             relay_log.info("the broadcast lane of %s (%s) is back", self._route[1], self._protocol)
         self.is_live, self.why = True, ""
         self._everyones.opened(self._protocol)
-        self._backoff.reset()
+        self._open_since = self._timers.now()
         self._let_go()
 
     def happened(self, event: Upstream) -> None:
@@ -114,8 +113,10 @@ class BroadcastLane(Owner):
                 )
         self.is_live, self.why = False, event.text or "closed"
         self._connect_later()
-        if monotonic() > self._give_up_at or event.status is not None:
+        if self._timers.now() > self._give_up_at or event.status is not None:
             self._let_go()  # who waits for it longer waits in vain
 
     def _connect_later(self) -> None:
-        Delay(self._tasks, self._backoff.next(), self._connect, self._connect_later)
+        lived = 0.0 if self._open_since is None else self._timers.now() - self._open_since
+        self._open_since = None
+        self._timers.later(self._backoff.next(lived), self._connect, self._connect_later)

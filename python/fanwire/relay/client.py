@@ -20,12 +20,13 @@ from fanwire.faults import Faults
 from fanwire.logs import relay_log
 from fanwire.relay.admission import Credentials
 from fanwire.relay.config import CallShare, RelayConfig
-from fanwire.relay.lane import LOST, UNREACHABLE, Asked, Lane, Outcome
+from fanwire.relay.lane import CallLane
 from fanwire.relay.names import Names
 from fanwire.relay.private import Gate, PrivateLane
 from fanwire.relay.shared import SharedCall, call_of
 from fanwire.relay.timing import Backoff, Bucket
 from fanwire.relay.upstreams import REFUSING, Target, Upstreams
+from fanwire.relay.wire import LOST, UNREACHABLE, Asked, Outcome
 from fanwire.texts import INTERNAL_ERROR, name_of
 from fanwire.wording import failed_to_invoke
 
@@ -57,7 +58,7 @@ class Home(Protocol):
     names: Names
     private_terms: tuple[Upstreams, Target, frozenset[str], frozenset[str]]
     budgets: Budgets
-    lanes: dict[SharedCall, Lane]
+    lanes: dict[SharedCall, CallLane]
     subscribing: dict[str, CallShare]
     unsubscribing: dict[str, CallShare]
     pooled: dict[str, str]
@@ -66,10 +67,10 @@ class Home(Protocol):
     def has_room(self) -> bool:
         """Whether there may be one lane more; one that lingers makes room."""
 
-    def open_lane(self, share: CallShare, call: SharedCall) -> Lane:
+    def open_lane(self, share: CallShare, call: SharedCall) -> CallLane:
         """The lane of this call, which has none yet."""
 
-    def answer_unsubscribe(self, client: "RelayedClient", lane: Lane, call: Asked) -> None:
+    def answer_unsubscribe(self, client: "RelayedClient", lane: CallLane, call: Asked) -> None:
         """Answer a client that has left a lane as the backend would have."""
 
     def forget(self, client: "RelayedClient") -> None:
@@ -114,7 +115,7 @@ class RelayedClient:
     def __init__(self, relay: Home, client: Client) -> None:
         self.id = client.id
         self.protocol = client.hub_protocol or "json"
-        self.lanes: set[Lane] = set()
+        self.lanes: set[CallLane] = set()
         """Those that it watches, or has asked to watch."""
         self.budget = relay.budgets.open()
         """What waits on its behalf."""
@@ -257,7 +258,7 @@ class RelayedClient:
         self._watch(lane, Asked(event.id, event.target))
         return True
 
-    def _watch(self, lane: Lane, call: Asked) -> None:
+    def _watch(self, lane: CallLane, call: Asked) -> None:
         try:
             lane.subscribe(self, call)
         except LimitReached:  # such as channels_max: it is this client's alone
@@ -302,7 +303,7 @@ class RelayedClient:
         except BaseException as error:
             self._fail(call, error)
 
-    def refused(self, lane: Lane, call: Asked, outcome: Outcome | None) -> None:
+    def refused(self, lane: CallLane, call: Asked, outcome: Outcome | None) -> None:
         """The backend refused the lane: a client that is somebody asks in its own name."""
         self._forget(lane)
         if self._credentials.are_any and lane not in self.lanes:
@@ -351,7 +352,7 @@ class RelayedClient:
             self.budget.release(call.cost)
         self._private.pins = len(self._own)
 
-    def given_up(self, lane: Lane, call: Asked, why: str) -> None:
+    def given_up(self, lane: CallLane, call: Asked, why: str) -> None:
         """The call to watch a lane could not be made."""
         self._forget(lane)
         self._tell(call, why)
@@ -368,7 +369,7 @@ class RelayedClient:
             text = f"{failed_to_invoke(call.target)} HubException: {why}"
             self._relay.endings.fail_call(self.id, call.id, text)
 
-    def left(self, lane: Lane, call: Asked) -> None:
+    def left(self, lane: CallLane, call: Asked) -> None:
         """The client watches no longer."""
         self._forget(lane)
         if call.id:
@@ -377,7 +378,7 @@ class RelayedClient:
             except BaseException as error:
                 self._fail(call, error)
 
-    def _forget(self, lane: Lane) -> None:
+    def _forget(self, lane: CallLane) -> None:
         """It is not on the lane any more, unless it has asked for it once more."""
         if lane in self.lanes and not lane.has(self):
             self.lanes.discard(lane)

@@ -17,18 +17,20 @@ from fanwire.faults import Tasks
 from fanwire.logs import relay_log
 from fanwire.relay.admission import ASKING_PART
 from fanwire.relay.config import MessageShare, QueryShare, RelayConfig
-from fanwire.relay.lane import has_room
+from fanwire.relay.driver import Lane, Terms, has_room
+from fanwire.relay.lane import PlainLane
 from fanwire.relay.names import Names
 from fanwire.relay.plain_admission import SWITCHING, Answer, PlainAdmission, Visitor, visitor_of
 from fanwire.relay.plain_client import PlainClient, Wish
-from fanwire.relay.plain_lane import PlainLane, PlainTerms
 from fanwire.relay.private import Gate
 from fanwire.relay.queries import query_of, values_of, with_query, without
 from fanwire.relay.relay import passing_of, service_headers, target_of
 from fanwire.relay.servers import Servers
 from fanwire.relay.shared import message_of
 from fanwire.relay.stats import RelayStats, stats_of
+from fanwire.relay.timing import Timers
 from fanwire.relay.upstreams import Upstreams
+from fanwire.relay.wire import PlainWire
 
 NOWHERE = object()
 """There is no value where a pointer points to."""
@@ -63,9 +65,10 @@ class PlainRelay:
         own = replace(shared, headers=())
         self._has_own_headers = bool(config.lanes.headers) or config.lanes.token is not None
         self._own, self._upstreams = own, upstreams
-        self._gate = Gate(tasks, upstreams.faults, config.private.rate, config.private.per_relay_max)
+        timers = Timers(tasks)
+        self._gate = Gate(timers, upstreams.faults, config.private.rate, config.private.per_relay_max)
         self._private_terms = upstreams, own, self._gate, config.private.idle
-        self._terms = PlainTerms(engine, upstreams, tasks, shared, config.linger, config.lanes, {})
+        self._terms = Terms(engine, upstreams, timers, shared, config.linger, config.lanes, {})
         asks = config.admit == "negotiate"
         wait = min(config.lanes.connect_timeout, ASKING_PART * handshake_timeout)
         asked = replace(own if asks else shared, connect_timeout=wait)
@@ -175,13 +178,13 @@ class PlainRelay:
     def _open(self, key: Any, way: str, urls: Any, offered: Any, message: bytes | None, what: Any) -> PlainLane:
         self._lanes_made += 1
 
-        def end(lane: PlainLane) -> None:
+        def end(lane: Lane[Any]) -> None:
             self._gaps += lane.gaps
             if self.lanes.get(key) is lane:
                 del self.lanes[key]
 
         name = f"{self.config.path}#{self._lanes_made}"
-        lane = self.lanes[key] = PlainLane(name, way, urls, offered, message, what, self._terms, end)
+        lane = self.lanes[key] = PlainLane(name, PlainWire(way, message, what), urls, offered, self._terms, end)
         relay_log.debug("%s is opened", lane)
         return lane
 
@@ -190,7 +193,7 @@ class PlainRelay:
         return RelayStats(
             unused=self.names.unused,
             path=self.config.path,
-            lanes=[stats_of(lane, lane.way, "websocket") for lane in self.lanes.values()],
+            lanes=[stats_of(lane) for lane in self.lanes.values()],
             broadcasts={},
             upstreams=self._servers.stats(),
             private_lanes=self._gate.count,

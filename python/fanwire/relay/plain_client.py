@@ -15,8 +15,8 @@ from fanwire.faults import Faults
 from fanwire.logs import relay_log
 from fanwire.relay.admission import Credentials
 from fanwire.relay.config import RelayConfig
+from fanwire.relay.lane import PlainLane
 from fanwire.relay.plain_admission import nothing
-from fanwire.relay.plain_lane import PlainLane
 from fanwire.relay.plain_private import PlainPrivate
 from fanwire.relay.private import Gate
 from fanwire.relay.shared import too_large

@@ -5,7 +5,6 @@ waits for it to be let in, and it lasts as long as the client; else the first me
 """
 
 from collections.abc import Sequence
-from time import monotonic
 from typing import NamedTuple, Protocol
 
 from fanwire._engine import Upstream
@@ -172,10 +171,10 @@ class PlainPrivate(Owner):
 
     def _pass_on(self, message: Waiting) -> None:
         assert self._session is not None
-        self._sent_at = monotonic()
+        self._sent_at = self._gate.timers.now()
         waiting = self._upstreams.send_message(self._session, message.data, is_text=message.is_text)
         # Without a number it has just ended, and says so in a moment: then the client is closed, and this was too late.
-        if waiting is not None and waiting >= self._target.queue_bytes_max:
+        if waiting is not None and waiting > self._target.queue_bytes_max:
             self._owed += message.is_owed
         elif message.is_owed:
             self._client.acknowledge()
@@ -193,7 +192,7 @@ class PlainPrivate(Owner):
             return
         if event.kind == "drained":
             self._acknowledge_owed()
-        elif event.kind == "idle" and monotonic() - self._sent_at >= self._idle:
+        elif event.kind == "idle" and self._gate.timers.now() - self._sent_at >= self._idle:
             self._upstreams.close(self._session, (1000, ""))
             self._session = None  # what comes now goes over another one
 

@@ -18,13 +18,12 @@ from typing import Protocol
 from fanwire._engine import Upstream
 from fanwire._loop import ends_task
 from fanwire.budget import ENTRY_BYTES, Budget
-from fanwire.faults import Tasks
 from fanwire.logs import relay_log
 from fanwire.relay.blame import ALONE_S, SLOW_MAX, is_said
-from fanwire.relay.lane import LOST, UNREACHABLE, Asked
 from fanwire.relay.shared import SharedCall
-from fanwire.relay.timing import Delay
+from fanwire.relay.timing import Delay, Timers
 from fanwire.relay.upstreams import Owner, Target, Upstreams
+from fanwire.relay.wire import LOST, UNREACHABLE, Asked
 from fanwire.texts import INTERNAL_ERROR, name_of
 
 AT_WORK_MAX = 8_192
@@ -76,14 +75,14 @@ class Member(Owner):
     def __init__(
         self,
         upstreams: Upstreams,
-        tasks: Tasks,
+        timers: Timers,
         target: Target,
         protocol: str,
         idle: float,
         ended: Callable[[Pooled], None],
     ) -> None:
         self._upstreams = upstreams
-        self._tasks = tasks
+        self._timers = timers
         self._target = target
         self._protocol = protocol
         self._idle = idle
@@ -149,7 +148,7 @@ class Member(Owner):
             if self._suspects:
                 one, _ = self._suspects.popitem(last=False)
                 if self._try(one):
-                    self._alone = one, Delay(self._tasks, ALONE_S, self._let_others)
+                    self._alone = one, self._timers.later(ALONE_S, self._let_others)
             elif self._waiting and len(self._at_work) < AT_WORK_MAX:
                 self._try(self._waiting.popitem(last=False)[0])
             else:
@@ -296,9 +295,9 @@ class Pool:
     """The connections for one hub protocol."""
 
     def __init__(
-        self, upstreams: Upstreams, tasks: Tasks, target: Target, protocol: str, size: int, idle: float
+        self, upstreams: Upstreams, timers: Timers, target: Target, protocol: str, size: int, idle: float
     ) -> None:
-        self._members = [Member(upstreams, tasks, target, protocol, idle, self._ended) for _ in range(size)]
+        self._members = [Member(upstreams, timers, target, protocol, idle, self._ended) for _ in range(size)]
         # What has not ended, by its client.
         self._calls: dict[int, dict[Pooled, Member]] = {}
 

@@ -6,18 +6,17 @@ nothing is pending. What comes on it goes from the upstream thread to the client
 
 from collections import OrderedDict
 from functools import partial
-from time import monotonic
 from typing import NamedTuple, Protocol
 
 from fanwire._engine import HubMessage, Upstream
 from fanwire._loop import ends_task
 from fanwire.budget import ENTRY_BYTES, Budget
 from fanwire.errors import LimitReached
-from fanwire.faults import Faults, Tasks
+from fanwire.faults import Faults
 from fanwire.relay.admission import Credentials
-from fanwire.relay.lane import Asked
-from fanwire.relay.timing import Backoff, Bucket, Delay
+from fanwire.relay.timing import Backoff, Bucket, Timers
 from fanwire.relay.upstreams import Owner, Target, Upstreams
+from fanwire.relay.wire import Asked
 from fanwire.texts import INTERNAL_ERROR
 
 
@@ -38,8 +37,8 @@ class Waiting(Protocol):
 class Gate:
     """Opens private lanes no faster than so many a second, first come first served, and never more than so many."""
 
-    def __init__(self, tasks: Tasks, faults: Faults, rate: float, count_max: int) -> None:
-        self.tasks = tasks
+    def __init__(self, timers: Timers, faults: Faults, rate: float, count_max: int) -> None:
+        self.timers = timers
         self._faults = faults
         self._bucket = Bucket(rate)
         self._waiting: OrderedDict[Waiting, None] = OrderedDict()
@@ -71,11 +70,11 @@ class Gate:
     def _go_on(self) -> None:
         self._is_waiting = False
         while self._waiting:
-            if self._bucket.try_take(monotonic()):
+            if self._bucket.try_take(self.timers.now()):
                 self._open(self._waiting.popitem(last=False)[0])
             else:
                 self._is_waiting = True
-                Delay(self.tasks, self._bucket.wait, self._go_on)
+                self.timers.later(self._bucket.wait, self._go_on)
                 return
 
     def _open(self, lane: Waiting) -> None:
@@ -140,6 +139,7 @@ class PrivateLane(Owner):
         "_gate",
         "_idle",
         "_is_over",
+        "_open_since",
         "_owed",
         "_queued",
         "_sent_at",
@@ -167,6 +167,7 @@ class PrivateLane(Owner):
         self._queued: list[Message] | None = None
         self._owed = 0
         self._is_over = False
+        self._open_since: float | None = None
         self._sent_at = 0.0
         self.pins = 0
         """Subscriptions that only this lane has: while there are any, it is not idle."""
@@ -199,7 +200,10 @@ class PrivateLane(Owner):
                 self._open_later(backoff)
 
     def _open_later(self, backoff: Backoff) -> None:
-        Delay(self._gate.tasks, backoff.next(), partial(self._open_again, backoff))
+        now = self._gate.timers.now()
+        lived = 0.0 if self._open_since is None else now - self._open_since
+        self._open_since = None
+        self._gate.timers.later(backoff.next(lived), partial(self._open_again, backoff))
 
     def send(self, event: HubMessage) -> None:
         """Pass a message on as it came; it is acknowledged once the backend keeps pace."""
@@ -273,7 +277,7 @@ class PrivateLane(Owner):
     def _pass_on(self, message: Message) -> None:
         upstreams, target, *_ = self._terms
         assert self._session is not None
-        self._sent_at = monotonic()
+        self._sent_at = self._gate.timers.now()
         waiting = upstreams.send(self._session, message.record)
         if waiting is None:  # it has ended, and says so in a moment: then this goes over another one
             if self._queued is None:
@@ -301,8 +305,7 @@ class PrivateLane(Owner):
 
     def opened(self, event: Upstream) -> None:
         """The backend has shaken hands."""
-        if self._backoff is not None:
-            self._backoff.reset()
+        self._open_since = self._gate.timers.now()
 
     def completed(self, event: Upstream) -> None:
         """A call that subscribes has been answered."""
@@ -312,7 +315,7 @@ class PrivateLane(Owner):
         """It is idle, or takes more again."""
         if event.kind == "drained":
             self._acknowledge_owed()
-        elif event.session == self._session and self._may_go and monotonic() - self._sent_at >= self._idle:
+        elif event.session == self._session and self._may_go and self._gate.timers.now() - self._sent_at >= self._idle:
             self._terms[0].close(self._session)
             self._session = None  # what comes now goes over another one
 

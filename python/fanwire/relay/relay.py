@@ -7,7 +7,7 @@ It says who may connect (``admission``), keeps the lanes by what they watch (``l
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fanwire._engine import Engine, __version__
 from fanwire._loop import ends_task
@@ -21,18 +21,20 @@ from fanwire.relay.admission import Admission
 from fanwire.relay.broadcast import BroadcastLane
 from fanwire.relay.client import RelayedClient
 from fanwire.relay.config import CallShare, RelayConfig
+from fanwire.relay.driver import Lane, has_room
 from fanwire.relay.everyones import Everyones
 from fanwire.relay.headers import Passing
-from fanwire.relay.lane import Asked, Lane, Terms, has_room
+from fanwire.relay.lane import CallLane, CallTerms
 from fanwire.relay.names import Names
 from fanwire.relay.pool import Pool
 from fanwire.relay.private import Gate
 from fanwire.relay.servers import Servers
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.stats import RelayStats, stats_of
-from fanwire.relay.timing import Backoff, Delay
+from fanwire.relay.timing import Backoff, Timers
 from fanwire.relay.unsubscribing import Answers
 from fanwire.relay.upstreams import Headers, Target, Upstreams
+from fanwire.relay.wire import Asked
 from fanwire.texts import INTERNAL_ERROR, name_of
 from fanwire.values import Mistake
 
@@ -63,7 +65,7 @@ class Relay:
         self.engine = engine
         self.faults, self.endings = upstreams.faults, upstreams.endings
         self.acknowledge = acknowledge
-        self.lanes: dict[SharedCall, Lane] = {}
+        self.lanes: dict[SharedCall, CallLane] = {}
         shares = [share for share in config.share if isinstance(share, CallShare)]
         self.subscribing: dict[str, CallShare] = {share.subscribe.casefold(): share for share in shares}
         self.unsubscribing: dict[str, CallShare] = {
@@ -75,7 +77,8 @@ class Relay:
         shared = replace(shared, standing=self._servers)
         own = replace(shared, headers=())
         everyone, welcome = frozenset(config.everyone.targets), frozenset(config.everyone.welcome)
-        self.gate = Gate(tasks, upstreams.faults, config.private.rate, config.private.per_relay_max)
+        timers = Timers(tasks)
+        self.gate = Gate(timers, upstreams.faults, config.private.rate, config.private.per_relay_max)
         subscribing = frozenset(share.subscribe.lower() for share in shares)
         self.private_terms = upstreams, own, everyone | welcome, subscribing
         self._admission = Admission(
@@ -87,26 +90,23 @@ class Relay:
             handshake_timeout=handshake_timeout,
         )
         self.names = Names(config)
-        self._terms = Terms(
+        everyones = Everyones(config.path, config.everyone.targets, timers.later)
+        self._terms = CallTerms(
             engine,
             upstreams,
-            tasks,
+            timers,
             shared,
-            everyone | welcome,
             config.linger,
-            config.lanes.backoff_min,
-            config.lanes.backoff_max,
-            config.lanes.snapshot_bytes_max,
-            config.lanes.gap_target if config.lanes.on_gap == "message" else None,
-            config.lanes.on_gap == "close",
+            config.lanes,
+            {},
+            everyone | welcome,
             self.names,
-            Everyones(config.path, config.everyone.targets, partial(Delay, tasks)),
-            lingering={},
+            everyones,
         )
         self._broadcast_route = ("broadcast", config.path, everyone, welcome)
         self._broadcasts: dict[str, BroadcastLane] = {}
         self._pools: dict[str, Pool] = {}
-        self._answers = Answers(upstreams, tasks, shared)
+        self._answers = Answers(upstreams, timers, shared)
         # Hub protocols of the clients that are connected.
         self._present: dict[int, str] = {}
         self._lanes_made = 0
@@ -167,7 +167,7 @@ class Relay:
             terms = self._terms
             broadcast = self._broadcasts[protocol] = BroadcastLane(
                 terms.upstreams,
-                terms.tasks,
+                terms.timers,
                 terms.target,
                 protocol,
                 self._broadcast_route,
@@ -188,20 +188,20 @@ class Relay:
         """Whether there may be one lane more; one that lingers makes room."""
         return has_room(self.lanes, self.config.lanes.max, self._terms.lingering)
 
-    def open_lane(self, share: CallShare, call: SharedCall) -> Lane:
+    def open_lane(self, share: CallShare, call: SharedCall) -> CallLane:
         """The lane of this call, which has none yet."""
         self._lanes_made += 1
 
-        def end(lane: Lane) -> None:
+        def end(lane: Lane[Any]) -> None:
             self._gaps += lane.gaps
             if self.lanes.get(call) is lane:
                 del self.lanes[call]
 
-        lane = self.lanes[call] = Lane(f"{self.config.path}#{self._lanes_made}", share, call, self._terms, end)
+        lane = self.lanes[call] = CallLane(f"{self.config.path}#{self._lanes_made}", share, call, self._terms, end)
         relay_log.debug("%s is opened", lane)
         return lane
 
-    def answer_unsubscribe(self, client: RelayedClient, lane: Lane, call: Asked) -> None:
+    def answer_unsubscribe(self, client: RelayedClient, lane: CallLane, call: Asked) -> None:
         """Answer a client that has left a lane as the backend would have."""
         if call.id:
             self._answers.answer(client, lane, call)
@@ -221,7 +221,7 @@ class Relay:
         if pool is None:
             private, terms = self.config.private, self._terms
             pool = self._pools[protocol] = Pool(
-                terms.upstreams, terms.tasks, terms.target, protocol, private.pool_size, private.idle
+                terms.upstreams, terms.timers, terms.target, protocol, private.pool_size, private.idle
             )
         return pool
 
@@ -231,7 +231,7 @@ class Relay:
         """How it stands, now."""
         return RelayStats(
             path=self.config.path,
-            lanes=[stats_of(lane, lane.call.method, lane.call.protocol) for lane in self.lanes.values()],
+            lanes=[stats_of(lane) for lane in self.lanes.values()],
             broadcasts={protocol: one.why or "live" for protocol, one in self._broadcasts.items()},
             upstreams=self._servers.stats(),
             private_lanes=self.gate.count,

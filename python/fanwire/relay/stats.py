@@ -71,10 +71,21 @@ class RelayStats:
 class StandingLane(Protocol):
     """A lane, of either protocol."""
 
-    shown: str
     gap_since: float | None
     gaps: int
     why: str
+
+    @property
+    def shown(self) -> str:
+        """What is watched, for people."""
+
+    @property
+    def method(self) -> str:
+        """How it is watched, for people."""
+
+    @property
+    def protocol(self) -> str:
+        """Of the backend."""
 
     @property
     def state(self) -> Enum:
@@ -92,12 +103,12 @@ class Standing(Protocol):
         """How it stands, now."""
 
 
-def stats_of(lane: StandingLane, method: str, protocol: str) -> LaneStats:
+def stats_of(lane: StandingLane) -> LaneStats:
     """How one lane stands, now."""
     return LaneStats(
-        method=method,
+        method=lane.method,
         arguments=lane.shown,
-        protocol=protocol,
+        protocol=lane.protocol,
         state=lane.state.value,
         clients=len(lane.watchers),
         gap_since=lane.gap_since,

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from time import monotonic
 
 import anyio
 
@@ -41,24 +42,46 @@ class Delay:
         self._scope.cancel()
 
 
+class Timers:
+    """The clock of a relay, and what it does later. Tests put one of their own in its place."""
+
+    __slots__ = ("_tasks",)
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+
+    def now(self) -> float:
+        """Seconds of the monotonic clock."""
+        return monotonic()
+
+    def later(self, seconds: float, function: Callable[[], object], fail: Callable[[], object] | None = None) -> Delay:
+        """See ``Delay``."""
+        return Delay(self._tasks, seconds, function, fail)
+
+
 class Backoff:
-    """Exponential, with jitter over the whole of it: who failed together does not come back together."""
+    """Exponential, with jitter over the whole of it: who failed together does not come back together.
 
-    __slots__ = ("_max", "_min", "_next")
+    Args:
+        chance: a number between two others.
+    """
 
-    def __init__(self, min_s: float, max_s: float) -> None:
-        self._min, self._max = min_s, max_s
+    __slots__ = ("_chance", "_max", "_min", "_next")
+
+    def __init__(self, min_s: float, max_s: float, chance: Callable[[float, float], float] = random.uniform) -> None:
+        self._min, self._max, self._chance = min_s, max_s, chance
         self._next = min_s
 
-    def next(self) -> float:
-        """Seconds until the next attempt."""
-        wait = random.uniform(0.5, 1.0) * self._next
+    def next(self, lived_s: float = 0.0) -> float:
+        """Seconds until the next attempt, after a connection that was good for `lived_s`.
+
+        It begins anew behind one that lasted: a backend that accepts and hangs up again is tried ever more seldom.
+        """
+        if lived_s >= self._max:
+            self._next = self._min
+        wait = self._chance(0.5, 1.0) * self._next
         self._next = min(self._next * 2, self._max)
         return wait
-
-    def reset(self) -> None:
-        """It worked: the next failure begins anew."""
-        self._next = self._min
 
 
 class Bucket:

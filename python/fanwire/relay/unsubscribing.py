@@ -14,13 +14,13 @@ from typing import Protocol
 from fanwire._engine import Upstream
 from fanwire._loop import ends_task
 from fanwire.budget import ENTRY_BYTES, Budget
-from fanwire.faults import Tasks
 from fanwire.logs import relay_log
 from fanwire.relay.blame import ALONE_S, SLOW_MAX, is_said
-from fanwire.relay.lane import LOST, NOT_ANSWERED, UNREACHABLE, Asked, Lane, Outcome
+from fanwire.relay.lane import CallLane
 from fanwire.relay.shared import SharedCall
-from fanwire.relay.timing import Delay
+from fanwire.relay.timing import Delay, Timers
 from fanwire.relay.upstreams import Owner, Target, Upstreams
+from fanwire.relay.wire import LOST, NOT_ANSWERED, UNREACHABLE, Asked, Outcome
 from fanwire.texts import INTERNAL_ERROR
 
 
@@ -50,7 +50,7 @@ class Waiting:
     """A call whose answer is not known yet."""
 
     client: Leaving
-    lane: Lane
+    lane: CallLane
     call: Asked
     until: float
     """When it has waited for long enough, by the monotonic clock."""
@@ -64,7 +64,7 @@ class Waiting:
 class Probe(Owner):
     """A connection that subscribes and unsubscribes as who left this lane did, and carries nothing else."""
 
-    def __init__(self, question: "Question", client: Leaving, lane: Lane) -> None:
+    def __init__(self, question: "Question", client: Leaving, lane: CallLane) -> None:
         self.lane = lane
         self.client: Leaving | None = client
         """Whose call it is, while that is there."""
@@ -74,7 +74,7 @@ class Probe(Owner):
         self._question = question
         self._session = question.upstreams.open(self, question.target, lane.call.protocol, ("calls",))
         self._invoke("1", lane.call.method)
-        self._timeout = Delay(question.tasks, question.target.connect_timeout, self.fail)
+        self._timeout = question.timers.later(question.target.connect_timeout, self.fail)
         self._alone: Delay | None = None
 
     def is_for(self, one: Waiting) -> bool:
@@ -87,7 +87,7 @@ class Probe(Owner):
     def opened(self, event: Upstream) -> None:
         """The backend has shaken hands."""
         self.is_open = True
-        self._alone = Delay(self._question.tasks, ALONE_S, self._let_others)
+        self._alone = self._question.timers.later(ALONE_S, self._let_others)
 
     def _let_others(self) -> None:
         self.is_slow = True
@@ -131,8 +131,8 @@ class Probe(Owner):
 class Question:
     """What clients of one share and protocol are answered: asked for one by one until there is an answer."""
 
-    def __init__(self, upstreams: Upstreams, tasks: Tasks, target: Target) -> None:
-        self.upstreams, self.tasks, self.target = upstreams, tasks, target
+    def __init__(self, upstreams: Upstreams, timers: Timers, target: Target) -> None:
+        self.upstreams, self.timers, self.target = upstreams, timers, target
         self._outcome: Outcome | None = None
         # In the order in which their calls are tried.
         self._waiting: list[Waiting] = []
@@ -141,7 +141,7 @@ class Question:
         self._suspects: set[SharedCall] = set()
         self._patience: Delay | None = None
 
-    def answer(self, client: Leaving, lane: Lane, call: Asked) -> None:
+    def answer(self, client: Leaving, lane: CallLane, call: Asked) -> None:
         """Answer a client that has left a lane, once the outcome is known."""
         one = Waiting(client, lane, call, monotonic() + self.target.connect_timeout)
         if self._outcome is not None:
@@ -255,7 +255,7 @@ class Question:
             self._patience = None
         elif untried and self._patience is None:
             wait = max(0.0, min(one.until for one in untried) - monotonic())
-            self._patience = Delay(self.tasks, wait, self._lose_patience)
+            self._patience = self.timers.later(wait, self._lose_patience)
 
     def _lose_patience(self) -> None:
         self._patience, now = None, monotonic()
@@ -265,11 +265,11 @@ class Question:
 class Answers:
     """By share and protocol."""
 
-    def __init__(self, upstreams: Upstreams, tasks: Tasks, target: Target) -> None:
-        self._terms = upstreams, tasks, target
+    def __init__(self, upstreams: Upstreams, timers: Timers, target: Target) -> None:
+        self._terms = upstreams, timers, target
         self._questions: dict[tuple[str, str], Question] = {}
 
-    def answer(self, client: Leaving, lane: Lane, call: Asked) -> None:
+    def answer(self, client: Leaving, lane: CallLane, call: Asked) -> None:
         """Answer a client that has left a lane as the backend would have."""
         key = (lane.call.method, lane.call.protocol)
         question = self._questions.get(key)

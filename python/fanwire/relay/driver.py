@@ -1,0 +1,371 @@
+"""A lane: one connection to the backend for everyone who watches the same thing. It does what its ``machine`` says.
+
+Here are its timers, its session and its log in the engine; what arrives goes from the session into that log and from
+there to the clients, without coming by here.
+"""
+
+from collections.abc import Callable, Iterable, Sized
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from time import time
+from typing import Any, Generic, Protocol, TypeVar
+
+from fanwire._engine import Engine, Upstream
+from fanwire._loop import ends_task
+from fanwire.budget import ENTRY_BYTES
+from fanwire.errors import LimitReached
+from fanwire.logs import relay_log
+from fanwire.relay.config import Lanes
+from fanwire.relay.machine import Act, Event, Machine, Phase, Rest, State
+from fanwire.relay.timing import Backoff, Delay, Timers
+from fanwire.relay.turns import Charged, Turns
+from fanwire.relay.upstreams import Owner, Target, Upstreams
+from fanwire.relay.wire import NOT_ANSWERED, UNREACHABLE, Asked, Standing, Wire
+from fanwire.texts import INTERNAL_ERROR, name_of
+
+NO_CALL = Asked("", "")
+"""Of who waits without having called."""
+
+
+class Watcher(Charged, Protocol):
+    """A client, as a lane sees it."""
+
+    id: int
+
+
+W = TypeVar("W", bound=Watcher)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What all lanes of a relay have in common."""
+
+    engine: Engine
+    upstreams: Upstreams
+    timers: Timers
+    target: Target
+    linger: float
+    lanes: Lanes
+    lingering: "dict[Lane[Any], None]"
+    """Those that nobody watches, in the order in which they will end."""
+
+
+@dataclass(slots=True, eq=False)
+class Waiting(Generic[W]):
+    """A wish whose turn has not come."""
+
+    client: W
+    call: Asked
+    until: float
+    is_leaving: bool = False
+
+    @property
+    def cost(self) -> int:
+        """What its client is charged meanwhile, in bytes."""
+        return len(self.call.id) + ENTRY_BYTES
+
+
+class Lane(Owner, Generic[W]):
+    """What lanes of both kinds do; see the module."""
+
+    def __init__(self, name: str, wire: Wire, terms: Terms, on_end: Callable[["Lane[Any]"], None]) -> None:
+        self.terms = terms
+        self.name = name
+        """Of its log in the engine."""
+        self.watchers: dict[W, None] = {}
+        """In the order in which they came."""
+        self.why = ""
+        """Why it is down, or has failed."""
+        self.gap_since: float | None = None
+        """Wall clock at the begin of the gap, while it is down."""
+        self.gaps = 0
+        self._wire = wire
+        self._on_end = on_end
+        self._machine = Machine()
+        self._waiting: Turns[Waiting[W]] = Turns()
+        self._session: int | None = None
+        # When the backend agreed, by the monotonic clock; None while it has not.
+        self._live_at: float | None = None
+        # How long that was ago when the connection ended.
+        self._lived: float | None = None
+        self._rest = Rest.NOTHING
+        self._timer: Delay | None = None
+        self._backoff = Backoff(terms.lanes.backoff_min, terms.lanes.backoff_max)
+        try:
+            self._session = self._open()
+        except BaseException:
+            self.end()
+            raise
+
+    @property
+    def state(self) -> State:
+        """Where it is in its life."""
+        return self._machine.state
+
+    def __str__(self) -> str:
+        return f"lane {self.name} ({self._wire.method} {self._wire.shown})"
+
+    @property
+    def shown(self) -> str:
+        """What is watched, for people."""
+        return self._wire.shown
+
+    @property
+    def method(self) -> str:
+        """How it is watched, for people: ``Subscribe``, ``?match`` or ``/watch``."""
+        return self._wire.method
+
+    @property
+    def protocol(self) -> str:
+        """``json``, ``messagepack`` or, of a plain backend, ``websocket``."""
+        return self._wire.protocol
+
+    # What the two kinds do each in its way
+
+    def _open(self) -> int:
+        """Begin a session."""
+        raise NotImplementedError
+
+    def _ask(self) -> None:
+        """Ask the backend for what the lane is to carry."""
+
+    def _forget_asking(self) -> None:
+        """No answer is awaited any more."""
+
+    def _welcome(self, one: Waiting[W], cause: Upstream | None) -> None:
+        """Have it watch, and tell it so."""
+        raise NotImplementedError
+
+    def _refuse(self, one: Waiting[W], cause: Upstream | None) -> None:
+        """Tell it that the backend has refused."""
+        raise NotImplementedError
+
+    def _give_up(self, one: Waiting[W], why: str) -> None:
+        """Tell it that its wish could not be done."""
+        raise NotImplementedError
+
+    def _blame(self) -> None:
+        """Tell the first that the backend has ended the connection at its wish: the others' is tried again."""
+        raise NotImplementedError
+
+    def _send_away(self, client: W) -> None:
+        """Have one that watches go, and come back."""
+        raise NotImplementedError
+
+    # Clients
+
+    def gone(self, client: W) -> None:
+        """The client has left altogether: the engine knows, its wishes are for nobody."""
+        self._waiting.drop(client)
+        self.watchers.pop(client, None)
+        self._settle()
+
+    def has(self, client: W) -> bool:
+        """Whether the client watches, or waits for that."""
+        return client in self.watchers or client in self._waiting
+
+    def _wait(self, client: W, call: Asked = NO_CALL, *, is_leaving: bool = False, patience_s: float = inf) -> None:
+        """Have it wait. Raises LimitReached where the client has no room left for that: then nothing has changed."""
+        try:
+            self._waiting.add(Waiting(client, call, self.terms.timers.now() + patience_s, is_leaving))
+        finally:
+            self._settle()
+
+    def _join(
+        self, client: W, *, is_again: bool = False, newest: tuple[int | None, float | None] = (None, None)
+    ) -> bool:
+        """Subscribe it, from what is kept on; False when that is lost, or over the bounds: then nothing has changed."""
+        if not self.terms.engine.join_lane(client.id, self.name, is_again, *newest):
+            return False
+        self.watchers[client] = None
+        return True
+
+    def _join_late(self, client: W) -> None:
+        """Subscribe it without what was kept."""
+        if client not in self.watchers:
+            relay_log.warning("%s: more than snapshot_bytes_max came at once: a late joiner starts live", self)
+            self.terms.engine.join_live(client.id, self.name)
+            self.watchers[client] = None
+
+    def _let_go(self, client: W) -> None:
+        if client in self.watchers:
+            del self.watchers[client]
+            self.terms.engine.leave_lane(client.id, self.name)
+
+    # Its life
+
+    def _step(self, event: Event, cause: Upstream | None = None) -> None:
+        """Do what is to be done when this happens."""
+        acts = self._machine.take(event)
+        if not self._machine.is_asking:
+            self._forget_asking()
+        for act in acts:
+            match act:
+                case Act.CONNECT:
+                    self._session = self._open()
+                case Act.ASK:
+                    self._ask()
+                case Act.HANG_UP:
+                    assert self._session is not None  # it has just answered
+                    self.terms.upstreams.close(self._session)
+                case Act.GO_LIVE:
+                    self._go_live()
+                case Act.GO_DOWN:
+                    self.gaps += 1
+                    self.gap_since = time()
+                    relay_log.warning("%s is down: %s", self, self.why)
+                case Act.ASK_NO_MORE:
+                    self._ask_no_more()
+                case Act.WELCOME:
+                    self._welcome_all(cause)
+                case Act.REFUSE:
+                    self._tell_all(partial(self._refuse, cause=cause))
+                case Act.GIVE_UP:
+                    self._give_up_all()
+                case Act.BLAME:
+                    self._blame()
+        self._settle()
+
+    def _ask_no_more(self) -> None:
+        """Newcomers are given what there is."""
+
+    def _go_live(self) -> None:
+        self._live_at = self.terms.timers.now()
+        if self.gap_since is not None:
+            since, until = self.gap_since, time()
+            relay_log.warning("%s is live again; a gap of %.1f s, because %s", self, until - since, self.why)
+            self.gap_since = None
+            lanes = self.terms.lanes
+            if lanes.on_gap == "message":
+                self.terms.engine.publish_to_lane(self.name, self._wire.told_of_gap(since, until), lanes.gap_target)
+            elif lanes.on_gap == "close":
+                for client in self.watchers:
+                    self.terms.upstreams.endings.close(client.id, 1012, "")
+        self.why = ""
+
+    def _welcome_all(self, cause: Upstream | None) -> None:
+        while self._waiting:
+            one = self._waiting.take()
+            try:
+                self._part(one) if one.is_leaving else self._welcome(one, cause)
+            except BaseException as error:  # such as channels_max: it is one client's, and the others are answered
+                if ends_task(error):
+                    raise
+                is_told = isinstance(error, LimitReached)
+                if not is_told:
+                    text = "client %s could not join %s"
+                    self.terms.upstreams.faults.note("relay.join", error, text, name_of(one.client.id), self)
+                self._tell(one, partial(self._give_up, why=str(error) if is_told else INTERNAL_ERROR))
+
+    def _part(self, one: Waiting[W]) -> None:
+        """Let it go, as it wished."""
+        self._let_go(one.client)
+
+    def _tell(self, one: Waiting[W], tell: Callable[[Waiting[W]], None]) -> None:
+        """Tell it, or let it go if it wished to leave: what goes wrong with that is nobody else's."""
+        faults = self.terms.upstreams.faults
+        with faults.contained("relay.lane", "client %s of %s could not be told", name_of(one.client.id), self):
+            self._part(one) if one.is_leaving else tell(one)
+
+    def _tell_all(self, tell: Callable[[Waiting[W]], None], until: float = inf) -> int:
+        """Tell those whose time is up, who wait in its order; gives how many wished to stay."""
+        told = 0
+        while self._waiting and self._waiting.first.until <= until:
+            one = self._waiting.take()
+            told += not one.is_leaving
+            self._tell(one, tell)
+        return told
+
+    def _give_up_all(self, until: float = inf) -> None:
+        why = UNREACHABLE if self._machine.phase in (Phase.OPENING, Phase.PAUSED) else NOT_ANSWERED
+        count = self._tell_all(partial(self._give_up, why=why), until)
+        if count:
+            relay_log.warning("%s: %d subscriptions are given up: %s", self, count, self.why or why)
+
+    def _settle(self) -> None:
+        """Have happen later what is to happen if nothing else does."""
+        is_forsaken = not (self.watchers or self._waiting)
+        rest = self._machine.rest(is_forsaken=is_forsaken)
+        if rest is Rest.END:
+            self.end()
+            return
+        if is_forsaken and rest is not Rest.NOTHING:
+            self.terms.lingering.setdefault(self)
+        else:
+            self.terms.lingering.pop(self, None)
+        if rest is not self._rest:
+            self._rest = rest
+            self._call_off()
+            if rest is Rest.RETRY:
+                self._timer = self.terms.timers.later(self._backoff.next(self._lived or 0.0), self._retry, self.fail)
+            elif rest is Rest.LINGER:
+                self._timer = self.terms.timers.later(self.terms.linger, self.end, self.fail)
+
+    def _retry(self) -> None:
+        self._rest, self._timer = Rest.NOTHING, None
+        if self.watchers or self._waiting:
+            self._live_at = None
+            self._step(Event.DUE)
+        else:
+            self.end()
+
+    def _call_off(self) -> None:
+        if self._timer is not None:
+            self._timer.call_off()
+            self._timer = None
+
+    def closed(self, event: Upstream) -> None:
+        """The session is over: the lane is down, unless nobody needs it."""
+        self._session = None
+        machine = self._machine
+        self._lived = None if self._live_at is None else self.terms.timers.now() - self._live_at
+        if machine.phase is not Phase.ENDING:  # else it is known why
+            self.why = event.text or "the backend closed it"
+        standing = Standing(machine.is_asking, self._lived, self.terms.lanes.backoff_max)
+        self._step(self._wire.end_of(event, standing), event)
+
+    def end(self) -> None:
+        """Close it; nobody watches. Raises nothing."""
+        self._machine.close()
+        self._rest = Rest.NOTHING
+        self._call_off()
+        self.terms.lingering.pop(self, None)
+        self._on_end(self)
+        contained = self.terms.upstreams.faults.contained
+        with contained("relay.lane", "the call of %s could not be called off", self):
+            self._forget_asking()
+        with contained("relay.lane", "the log of %s could not be let go", self):
+            self.terms.engine.keep(self.name, None)
+        if self._session is not None:
+            self.terms.upstreams.close(self._session, (1000, "") if self._wire.protocol == "websocket" else None)
+
+    def fail(self) -> None:
+        """Something went wrong that nobody expected: it ends, who waits is told, and who watches is to come back."""
+        if self._machine.phase is Phase.CLOSED:
+            return
+        waiting = [self._waiting.take() for _ in range(len(self._waiting))]
+        watchers, self.watchers = self.watchers, {}
+        self.end()
+        for one in waiting:
+            watchers.pop(one.client, None)
+            self._tell(one, partial(self._give_up, why=INTERNAL_ERROR))
+        for client in watchers:
+            with self.terms.upstreams.faults.contained("relay.lane", "client %s stays", name_of(client.id)):
+                self._send_away(client)
+
+
+class Lingering(Protocol):
+    """A lane that nobody watches."""
+
+    def end(self) -> None:
+        """Close it."""
+
+
+def has_room(lanes: Sized, lanes_max: int, lingering: Iterable[Lingering]) -> bool:
+    """Whether there may be one lane more; the one that lingers for the longest makes room."""
+    if len(lanes) >= lanes_max:
+        for lane in lingering:
+            lane.end()
+            break
+    return len(lanes) < lanes_max

@@ -1,0 +1,134 @@
+"""What differs between backends of SignalR and of plain WebSockets: requests, answers, refusals, gaps. Bytes and words.
+
+A wire of either kind says what a lane asks for, and reads off an event what has happened to it (``machine.Event``).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from fanwire._engine import Upstream
+from fanwire.relay.blame import is_said
+from fanwire.relay.config import CallShare
+from fanwire.relay.machine import Event
+from fanwire.relay.shared import SharedCall
+from fanwire.relay.stats import shortened
+from fanwire.relay.upstreams import REFUSING
+
+UNREACHABLE = "The backend cannot be reached."
+"""What a client is told: where the backend is, and what is wrong with it, is in the log."""
+NOT_ANSWERED = "The backend has not answered."
+"""What a client is told whose call the backend has taken, and kept."""
+LOST = "The connection to the backend was lost before it answered."
+AWAY = {1001, 1006, 1012, 1013, 1014}
+"""Close codes of a backend that is not well, whatever it was told (RFC 6455 §7.4 and its registry)."""
+
+
+class Outcome(Protocol):
+    """How a call ended."""
+
+    @property
+    def outcome(self) -> str:
+        """``error``, ``void`` or ``result``."""
+
+    @property
+    def body(self) -> bytes:
+        """The text of the error, or the value, raw."""
+
+
+class Asked(NamedTuple):
+    """A client's call while it waits: the bytes that it came in are not kept."""
+
+    id: str
+    """Empty where no answer is wanted."""
+    target: str
+    """The method, as the client writes it."""
+
+
+class Standing(NamedTuple):
+    """How a lane stood when its connection ended."""
+
+    is_asking: bool
+    lived: float | None
+    """Seconds since the backend agreed; None where it had not."""
+    lasting: float
+    """Seconds after which the end is not for what was said at the beginning."""
+
+
+class Wire(Protocol):
+    """What a lane asks of its backend, and how its end is read."""
+
+    method: str
+    """How it is watched, for people."""
+    protocol: str
+    """``json``, ``messagepack`` or ``websocket``."""
+    shown: str
+    """What is watched, for people."""
+
+    def told_of_gap(self, since: float, until: float) -> dict[str, Any]:
+        """What clients read when it is live again, with the times of the wall clock."""
+
+    def end_of(self, event: Upstream, standing: Standing) -> Event:
+        """How the connection has ended: lost, for what was said on it, or so that nobody need wait for another."""
+
+
+@dataclass(slots=True)
+class CallWire:
+    """A call of a SignalR backend, which is answered."""
+
+    share: CallShare
+    call: SharedCall
+    method: str = field(init=False)
+    protocol: str = field(init=False)
+    shown: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.method, self.protocol, self.shown = self.call.method, self.call.protocol, shown(self.call)
+
+    def told_of_gap(self, since: float, until: float) -> dict[str, Any]:
+        """See ``Wire``."""
+        return {"call": self.share.subscribe, "since": since, "until": until}
+
+    def end_of(self, event: Upstream, standing: Standing) -> Event:
+        """It was the call's fault where the backend says so while it has one; the lane is let in, or it is not."""
+        if event.status in REFUSING:
+            return Event.BARRED
+        return Event.BLAMED if standing.is_asking and is_said(event) else Event.LOST
+
+
+@dataclass(slots=True)
+class PlainWire:
+    """A URL of a plain backend, and the message that says what is watched there, which nothing answers."""
+
+    method: str
+    message: bytes | None
+    """The one form of what each client sent; None where the URL says it, and clients wait to be let in."""
+    what: Any
+    shown: str = field(init=False)
+    protocol: str = "websocket"
+
+    def __post_init__(self) -> None:
+        self.shown = shortened(msgspec.json.encode(self.what).decode())
+
+    def told_of_gap(self, since: float, until: float) -> dict[str, Any]:
+        """See ``Wire``."""
+        return {"gap": {"watching": self.what, "since": since, "until": until}}
+
+    def end_of(self, event: Upstream, standing: Standing) -> Event:
+        """A hang-up soon after the message is for the message, unless the backend says that it is not well."""
+        if standing.lived is None:
+            is_for_all = self.message is None or event.status in REFUSING  # who is not let in yet waits for one attempt
+            return Event.BARRED if is_for_all else Event.LOST
+        is_early = standing.lived < standing.lasting
+        is_meant = event.code is not None and event.code not in AWAY
+        return Event.BLAMED if self.message is not None and is_early and is_meant else Event.LOST
+
+
+def shown(call: SharedCall) -> str:
+    """A lane's arguments for people: as JSON, where MessagePack has more, the nearest."""
+    if call.protocol == "json":
+        text = call.arguments.decode()
+    else:
+        text = msgspec.json.encode(msgspec.msgpack.decode(call.arguments)).decode()
+    return shortened(text)
