@@ -7,8 +7,8 @@ tried. One that takes its time has others tried beside it. Whose own call was no
 result, as it has left all the same.
 """
 
+from collections import OrderedDict
 from dataclasses import dataclass
-from time import monotonic
 from typing import Protocol
 
 from fanwire._engine import Upstream
@@ -19,6 +19,7 @@ from fanwire.relay.blame import ALONE_S, SLOW_MAX, is_said
 from fanwire.relay.lane import CallLane
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.timing import Delay, Timers
+from fanwire.relay.turns import Turns
 from fanwire.relay.upstreams import Owner, Target, Upstreams
 from fanwire.relay.wire import LOST, NOT_ANSWERED, UNREACHABLE, Asked, Outcome
 from fanwire.texts import INTERNAL_ERROR
@@ -45,7 +46,7 @@ class Void:
     body: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Waiting:
     """A call whose answer is not known yet."""
 
@@ -54,6 +55,8 @@ class Waiting:
     call: Asked
     until: float
     """When it has waited for long enough, by the monotonic clock."""
+    is_overdue: bool = False
+    """It has, and is tried."""
 
     @property
     def cost(self) -> int:
@@ -129,13 +132,20 @@ class Probe(Owner):
 
 
 class Question:
-    """What clients of one share and protocol are answered: asked for one by one until there is an answer."""
+    """What clients of one share and protocol are answered: asked for one by one until there is an answer.
+
+    What a client does costs no look at the others: only what a probe tells has it looked for whose turn is next.
+    """
 
     def __init__(self, upstreams: Upstreams, timers: Timers, target: Target) -> None:
         self.upstreams, self.timers, self.target = upstreams, timers, target
         self._outcome: Outcome | None = None
-        # In the order in which their calls are tried.
-        self._waiting: list[Waiting] = []
+        # In the order in which they came, and so of their time; and those whose time is up while theirs is tried.
+        self._waiting: Turns[Waiting] = Turns()
+        self._overdue: Turns[Waiting] = Turns()
+        # Whose calls are tried first, and who made which.
+        self._order: OrderedDict[Leaving, None] = OrderedDict()
+        self._by_call: dict[SharedCall, OrderedDict[Waiting, None]] = {}
         self._probes: list[Probe] = []
         # Calls at which a connection was lost, and the backend did not say why.
         self._suspects: set[SharedCall] = set()
@@ -143,48 +153,74 @@ class Question:
 
     def answer(self, client: Leaving, lane: CallLane, call: Asked) -> None:
         """Answer a client that has left a lane, once the outcome is known."""
-        one = Waiting(client, lane, call, monotonic() + self.target.connect_timeout)
+        one = Waiting(client, lane, call, self.timers.now() + self.target.connect_timeout)
         if self._outcome is not None:
             client.complete(call, self._outcome)
-        elif client.budget.charge(one.cost):
-            self._waiting.append(one)
-            self._go_on()
-        else:  # it has left all the same
+        elif one.cost > client.budget.left:  # it has left all the same
             client.complete(call, Void())
+        else:
+            self._waiting.add(one)
+            self._order.setdefault(client)
+            self._by_call.setdefault(lane.call, OrderedDict())[one] = None
+            if self._has_turn and not any(probe.is_for(one) for probe in self._probes):
+                self._try(one)  # none of the others could be, or it would be already
+            self._be_patient()
 
     def gone(self, client: Leaving) -> None:
         """A client is gone: its calls are for nobody."""
-        if self._waiting or self._probes:
-            self._keep([one for one in self._waiting if one.client is not client])
-            calls = {one.lane.call for one in self._waiting}
-            for probe in [probe for probe in self._probes if probe.client is client]:
-                probe.client = None
-                if probe.lane.call not in calls:  # nor does anybody else wait for what it says
-                    self._probes.remove(probe)
-                    probe.close()
+        for one in self._of(client):
+            self._forget(one)
+        is_free = False
+        for probe in [probe for probe in self._probes if probe.client is client]:
+            probe.client = None
+            if probe.lane.call not in self._by_call:  # nor does anybody else wait for what it says
+                self._probes.remove(probe)
+                probe.close()
+                is_free = True
+        if is_free:
             self._go_on()
+        else:
+            self._be_patient()
 
-    def _keep(self, waiting: list[Waiting]) -> None:
-        """No others wait any more."""
-        self._waiting = waiting
-        if self._suspects:
-            self._suspects.intersection_update([one.lane.call for one in waiting])
-        self._be_patient()
+    def _of(self, client: Leaving) -> list[Waiting]:
+        return self._overdue.of(client) + self._waiting.of(client)
+
+    def _forget(self, one: Waiting) -> None:
+        """It waits no longer."""
+        (self._overdue if one.is_overdue else self._waiting).remove(one)
+        if one.client not in self._waiting and one.client not in self._overdue:
+            self._order.pop(one.client)
+        call = one.lane.call
+        del self._by_call[call][one]
+        if not self._by_call[call]:
+            del self._by_call[call]
+            self._suspects.discard(call)
+
+    @property
+    def _has_turn(self) -> bool:
+        """Whether one more may be tried: none is that may still answer for all."""
+        return len(self._probes) < SLOW_MAX and all(probe.is_slow for probe in self._probes)
+
+    def _next(self) -> Waiting | None:
+        tried = {probe.lane.call for probe in self._probes}
+        trying = [probe.client for probe in self._probes]
+        clients = (client for client in self._order if client not in trying)
+        return next((one for client in clients for one in self._of(client) if one.lane.call not in tried), None)
 
     def _go_on(self) -> None:
         """Have the next one tried, unless one is that may still answer for all."""
-        while len(self._probes) < SLOW_MAX and all(probe.is_slow for probe in self._probes):
-            one = next((one for one in self._waiting if not any(probe.is_for(one) for probe in self._probes)), None)
-            if one is None:
-                break
-            try:
-                self._probes.append(Probe(self, one.client, one.lane))
-            except BaseException as error:  # it is this call's trouble alone
-                if ends_task(error):
-                    raise
-                self.upstreams.faults.note("relay.unsubscribe", error, "%s: its backend could not be asked", one.lane)
-                self._tell_of(one.lane.call, INTERNAL_ERROR)
+        while self._has_turn and (one := self._next()) is not None:
+            self._try(one)
         self._be_patient()
+
+    def _try(self, one: Waiting) -> None:
+        try:
+            self._probes.append(Probe(self, one.client, one.lane))
+        except BaseException as error:  # it is this call's trouble alone
+            if ends_task(error):
+                raise
+            self.upstreams.faults.note("relay.unsubscribe", error, "%s: its backend could not be asked", one.lane)
+            self._tell_of(one.lane.call, INTERNAL_ERROR)
 
     # What the probes say
 
@@ -200,7 +236,7 @@ class Question:
         for other in probes:
             if other is not probe:
                 other.close()
-        self._tell(self._waiting, outcome)
+        self._tell_all(outcome)
 
     def failed(self, probe: Probe, outcome: Outcome | str, *, is_guilty: bool) -> None:
         """Nothing is learned of this one."""
@@ -209,7 +245,7 @@ class Question:
         self._probes.remove(probe)
         call = probe.lane.call
         if not probe.is_open:  # so it is for all
-            self._tell(self._waiting, outcome)
+            self._tell_all(outcome)
         elif is_guilty or call in self._suspects:
             if outcome == LOST:
                 relay_log.warning("%s: the backend ended the connection as it was left", probe.lane)
@@ -218,23 +254,27 @@ class Question:
         else:
             self._suspects.add(call)
             self._put_back(call)
+            self._tell([one for one in self._by_call.get(call, ()) if one.is_overdue], Void())
         self._go_on()
 
     def _put_back(self, call: SharedCall) -> None:
         """Whoever made this call comes last, with all else that it has called: others are not to wait for that."""
-        callers = {id(one.client) for one in self._waiting if one.lane.call == call}
-        self._waiting.sort(key=lambda one: id(one.client) in callers)
+        for one in self._by_call.get(call, ()):
+            self._order.move_to_end(one.client)
 
     def _tell_of(self, call: SharedCall, outcome: Outcome | str) -> None:
         """Answer those who made this call."""
-        self._tell([one for one in self._waiting if one.lane.call == call], outcome)
+        self._tell(list(self._by_call.get(call, ())), outcome)
+
+    def _tell_all(self, outcome: Outcome | str) -> None:
+        self._tell([*self._overdue, *self._waiting], outcome)
 
     def _tell(self, those: list[Waiting], outcome: Outcome | str) -> None:
-        told = set(those)
-        self._keep([one for one in self._waiting if one not in told])
+        for one in those:
+            self._forget(one)
+        self._be_patient()
         for one in those:
             with self.upstreams.faults.contained("relay.unsubscribe", "a client could not be answered"):
-                one.client.budget.release(one.cost)
                 if isinstance(outcome, str):
                     one.client.failed(one.call, outcome)
                 else:
@@ -242,24 +282,26 @@ class Question:
 
     # Time
 
-    def _untried(self) -> list[Waiting]:
-        """Those whose call is not being tried: who made one that is hears what becomes of that."""
-        tried = {probe.lane.call for probe in self._probes}
-        return [one for one in self._waiting if one.lane.call not in tried]
-
     def _be_patient(self) -> None:
         """Have those whose turn does not come answered in time, whatever becomes of the others' calls."""
-        untried = self._untried()
-        if not untried and self._patience is not None:
+        if not self._waiting and self._patience is not None:
             self._patience.call_off()
             self._patience = None
-        elif untried and self._patience is None:
-            wait = max(0.0, min(one.until for one in untried) - monotonic())
+        elif self._waiting and self._patience is None:
+            wait = max(0.0, self._waiting.first.until - self.timers.now())
             self._patience = self.timers.later(wait, self._lose_patience)
 
     def _lose_patience(self) -> None:
-        self._patience, now = None, monotonic()
-        self._tell([one for one in self._untried() if one.until <= now], Void())
+        self._patience, now = None, self.timers.now()
+        tried = {probe.lane.call for probe in self._probes}
+        untried = []
+        while self._waiting and self._waiting.first.until <= now:
+            one = self._waiting.take()
+            self._overdue.add(one)
+            one.is_overdue = True
+            if one.lane.call not in tried:  # who made one that is tried hears what becomes of that
+                untried.append(one)
+        self._tell(untried, Void())
 
 
 class Answers:
