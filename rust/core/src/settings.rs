@@ -19,11 +19,13 @@ pub enum PollerKind {
 
 impl PollerKind {
     const ALL: [Self; 2] = [Self::Epoll, Self::Uring];
+    /// What programs call them, in the same order.
+    pub const NAMES: [&'static str; 2] = ["epoll", "uring"];
 
     /// As programs call it.
     #[must_use]
     pub fn name(self) -> &'static str {
-        ["epoll", "uring"][self as usize]
+        Self::NAMES[self as usize]
     }
 
     /// The one that is called so.
@@ -53,7 +55,7 @@ settings! {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct ChannelSettings prefixed "" {
         /// name of what becomes of a subscriber beyond the backlog: [promises.md](promises.md)
-        policy in "Channels": Policy = Policy::Every, Kind::Choice(&["every", "latest", "keyframe", "drop"]),
+        policy in "Channels": Policy = Policy::Every, Kind::Choice(&Policy::NAMES),
             cost "as the policy says";
         /// bytes kept for subscribers that lag
         backlog_bytes in "Channels": u64 = 1 << 20, KEPT,
@@ -72,7 +74,7 @@ settings! {
         /// bytes of them
         history_bytes in "Channels": u64 = 16 << 20, KEPT, cost "so much each channel, and each wire format in use";
         /// name of where a new subscriber begins
-        start in "Channels": Start = Start::Keyframe, Kind::Choice(&["live", "keyframe", "history"]),
+        start in "Channels": Start = Start::Keyframe, Kind::Choice(&Start::NAMES),
             cost "with `\"history\"` each new subscriber is sent all that is kept: it needs a `history` over 0";
     }
     besides {
@@ -135,7 +137,7 @@ settings! {
         shards in "Serving": usize = 1, Kind::Whole(1, 64),
             cost "a thread, a poller and a 64 KiB receive buffer each; a log's frames are shared, a publication wakes each shard that watches";
         /// name of the system interface that carries writes
-        poller in "Serving": Option<PollerKind> = None, Kind::Choice(&["epoll", "uring"]), "`uring` is io_uring",
+        poller in "Serving": Option<PollerKind> = None, Kind::Choice(&PollerKind::NAMES), "`uring` is io_uring",
             default "what the variable `FANWIRE_POLLER` says, else the better one that the kernel allows",
             cost "`\"uring\"` where the kernel allows none: `serve` raises OSError";
         /// whether shard i stays on the i-th CPU that the process may use

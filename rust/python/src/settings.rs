@@ -229,5 +229,5 @@ fn settings_to_pyerr(error: SettingsError) -> PyErr {
 /// Where a subscriber begins, by its name.
 pub(crate) fn start_of(name: &str) -> PyResult<Start> {
     Start::from_name(name)
-        .ok_or_else(|| PyValueError::new_err(format!("start is {name:?}, must be 'live', 'keyframe' or 'history'")))
+        .ok_or_else(|| PyValueError::new_err(format!("start must be {}, not {name:?}", Kind::Choice(&Start::NAMES))))
 }

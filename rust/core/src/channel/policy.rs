@@ -19,11 +19,13 @@ pub enum Policy {
 impl Policy {
     /// All, each at the index that is its value.
     pub const ALL: [Self; 4] = [Self::Every, Self::Latest, Self::Keyframe, Self::Drop];
+    /// What the application calls them, in the same order.
+    pub const NAMES: [&'static str; 4] = ["every", "latest", "keyframe", "drop"];
 
     /// What the application calls it.
     #[must_use]
     pub fn name(self) -> &'static str {
-        ["every", "latest", "keyframe", "drop"][self as usize]
+        Self::NAMES[self as usize]
     }
 
     /// The one that is called so.
@@ -48,11 +50,13 @@ pub enum Start {
 impl Start {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Live, Self::Keyframe, Self::History];
+    /// What the application and clients call them, in the same order.
+    pub const NAMES: [&'static str; 3] = ["live", "keyframe", "history"];
 
     /// What the application and clients call it.
     #[must_use]
     pub fn name(self) -> &'static str {
-        ["live", "keyframe", "history"][self as usize]
+        Self::NAMES[self as usize]
     }
 
     /// The one that is called so.
