@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,3 +72,11 @@ def backend() -> Iterator[ScriptedBackend]:
     """A SignalR backend that does as a hub does until it is told otherwise."""
     with ScriptedBackend() as backend:
         yield backend
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test has logged may hold a lone surrogate, which pytest-xdist cannot send from process to process."""
+    report = yield
+    report.sections = [(name, text.encode(errors="replace").decode()) for name, text in report.sections]
+    return report
