@@ -83,6 +83,13 @@ PUBLISHED: list[Row] = [
     ("Hub.publish_many", "event", ("a", []), {"event": 5}, TypeError, EVENT),
     ("Hub.publish_many", "key", ("a", []), {"key": 5}, TypeError, "key must be"),
     ("Hub.publish_many", "ttl", ("a", []), {"ttl": True}, TypeError, TTL),
+    ("Hub.remove", "channel", (5,), {"key": "k"}, TypeError, f"{NO_CHANNEL}5$"),
+    ("Hub.remove", "channel", ("a",), {"key": "k"}, ValueError, 'channel "a" has policy "every": only "latest" keeps'),
+    ("Hub.remove", "key", ("a",), {"key": None}, TypeError, "key must be a str of at most 255 bytes, not None"),
+    ("Hub.remove", "key", ("a",), {"key": 5}, TypeError, "key must be a str of at most 255 bytes"),
+    ("Hub.remove", "key", ("a",), {"key": "k" * 256}, ValueError, "key of 256 bytes is over the bound of 255"),
+    ("Hub.remove", "event", ("a",), {"key": "k", "event": 5}, TypeError, EVENT),
+    ("Hub.remove", "exclude", ("a",), {"key": "k", "exclude": "x"}, TypeError, EXCLUDE),
     ("Hub.publish_to_user", "identity", (5, "x"), {}, TypeError, f"identity {A_USER}, not 5"),
     ("Hub.publish_to_user", "identity", to("x"), {}, TypeError, f"identity {A_USER}, not <Client"),
     ("Hub.publish_to_user", "identity", ("", "x"), {}, ValueError, f"identity {A_USER} that is not empty"),
@@ -165,7 +172,7 @@ ASKED: list[Row] = [
 REGISTERED: list[Row] = [
     *(
         (f"Hub.{name}", "function", (5,), {}, TypeError, f"{name} must be a function, not int")
-        for name in ("authenticate", "authorize", "on_connect", "on_disconnect", "on_message", "on_presence")
+        for name in ("authenticate", "authorize", "client", "on_connect", "on_disconnect", "on_message", "on_presence")
     ),
     ("Hub.method", "name", (5,), {}, TypeError, f"{A_METHOD}5"),
     ("Hub.method", "name", ("",), {}, ValueError, "name must be a str that is not empty"),
@@ -225,7 +232,9 @@ TESTED: list[Row] = [
 ]
 ROWS = [*PUBLISHED, *ASKED, *REGISTERED, *TESTED]
 ANYTHING = {
-    **dict.fromkeys(("Hub.publish", "Hub.publish_to_user", "Hub.publish_to_all", "Hub.send", "Client.send"), "data"),
+    **dict.fromkeys(
+        ("Hub.publish", "Hub.publish_to_user", "Hub.publish_to_all", "Hub.remove", "Hub.send", "Client.send"), "data"
+    ),
     "Client.invoke": "arguments",
     "TestClient.call": "arguments",
 }

@@ -21,14 +21,14 @@ FILE_EXCEPTIONS = {"python/fanwire/_engine.pyi": "one extension module has one s
 FUNCTION_LINES_MAX = 70
 
 PYTHON_LAYERS = [
-    ["_engine", "_loop", "_options", "dumps", "entering", "errors", "logs", "texts", "timespans"],
+    ["_engine", "_loop", "_options", "dumps", "entering", "errors", "inbox", "logs", "texts", "timespans"],
     ["values"],
     ["addresses", "channel", "faults", "wording"],
     ["endings"],
     ["arguments", "auth", "budget", "metrics", "options"],
     ["calls"],
     ["client"],
-    ["deliveries", "roster", "target", "uploads"],
+    ["conversing", "deliveries", "roster", "target", "uploads"],
     ["methods", "presence", "snapshots", "to"],
     ["callbacks", "endpoint"],
     ["signalr"],

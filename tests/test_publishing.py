@@ -191,3 +191,57 @@ class TestPosition:
                 change()
                 prices = [(await peer.receive_json())["price"] for _ in range(4)]
         assert page["state"] == {"price": 2} and prices == [2, 3, 4, 5]
+
+
+class TestRemove:
+    async def test_who_watches_is_told_and_who_comes_later_gets_nothing_of_it(self, hub: fanwire.Hub) -> None:
+        promise = fanwire.Channel(policy="latest", history=100, start="history")
+        hub = fanwire.Hub({"odds": promise}, **hub._options)
+        async with hub.serve(ANY) as serving:
+            async with connected(serving.address, "/ws?channel=odds") as watching:
+                await until(lambda: hub.occupancy("odds") == 1)
+                before = hub.publish("odds", {"match": 7}, key="7")
+                hub.publish("odds", {"match": 8}, key="8")
+                assert await watching.receive_all(2) == ['{"match":7}', '{"match":8}']
+                removal = hub.remove("odds", key="7", event="ended")
+                assert removal == fanwire.Position(before.epoch, 3) == hub.position("odds")
+                assert await watching.receive() == '{"removed":"7"}'
+                hub.remove("odds", key="8", data="8 is over", exclude=())
+                assert await watching.receive() == "8 is over"
+            hub.publish("odds", {"match": 9}, key="9")
+            ends = ['{"removed":"7"}', "8 is over"]
+            for target in (
+                "/ws?channel=odds",
+                "/ws?channel=odds&envelope=1",
+                f"/ws?channel=odds&since={before.epoch}-0",
+            ):
+                async with connected(serving.address, target) as late:
+                    if "since" in target:
+                        assert (await late.receive_json())["result"]["recovered"] == {"odds": True}
+                    texts = [str(text) for text in await late.receive_all(3)]
+                    assert not any('"match":7' in text or '"match":8' in text for text in texts)
+                    if "envelope" in target:
+                        assert [json.loads(text)["data"] for text in texts] == [{"removed": "7"}, ends[1], {"match": 9}]
+                    else:
+                        assert texts == [*ends, '{"match":9}']
+
+    async def test_once_the_end_is_forgotten_who_had_the_value_is_told_that_something_is_lost(
+        self, hub: fanwire.Hub
+    ) -> None:
+        hub = fanwire.Hub({"odds": fanwire.Channel(policy="latest", history=2)}, **hub._options)
+        async with hub.serve(ANY) as serving:
+            had = hub.publish("odds", "seven", key="7")
+            end = hub.remove("odds", key="7")
+            for value in range(5):
+                hub.publish("odds", f"eight {value}", key="8")
+            for since, recovered in ((had, False), (end, True)):
+                target = f"/ws?channel=odds&since={since.epoch}-{since.offset}&start=history"
+                async with connected(serving.address, target) as peer:
+                    assert (await peer.receive_json())["result"]["recovered"] == {"odds": recovered}
+                    assert await peer.receive() == "eight 4"
+
+    async def test_a_key_that_is_none_or_a_channel_without_any_is_refused(self, hub: fanwire.Hub) -> None:
+        async with hub.serve(ANY):
+            with pytest.raises(ValueError, match='channel "goals" has policy "every": only "latest" keeps a value for'):
+                hub.remove("goals", key="7")
+            assert hub.position("goals").offset == 0

@@ -500,6 +500,13 @@ class Engine:
         The connections in `excluded` do not get it.
         Raises InvalidChannel, PayloadTooBig, UnsupportedType, UnsupportedValue, LimitReached, HubStopped.
         """
+    def remove(
+        self, channel: str, data: Any, key: str, event: str | None = None, excluded: Sequence[int] = ...
+    ) -> Publication:
+        """End a key, in a channel of policy ``latest``: ``publish`` of `data`, after which no value of it is kept.
+
+        Raises ValueError where the channel has another policy, and what ``publish`` raises.
+        """
     def publish_to_user(
         self,
         user: str,

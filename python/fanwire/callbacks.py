@@ -16,6 +16,7 @@ class Callbacks:
     authorize: Callback | None = None
     on_connect: Callback | None = None
     on_message: Callback | None = None
+    client: Callback | None = None
     on_disconnect: Callback | None = None
     on_presence: Callback | None = None
     methods: Methods = field(default_factory=Methods)
@@ -29,13 +30,18 @@ class Callbacks:
     @property
     def know_clients(self) -> bool:
         """Whether each client is asked or told about from its opening on."""
-        return bool(self.authenticate or self.authorize or self.on_connect or self.on_disconnect)
+        return bool(self.authenticate or self.authorize or self.is_told_of_clients)
+
+    @property
+    def is_told_of_clients(self) -> bool:
+        """Whether something hears of each client's first or last."""
+        return bool(self.on_connect or self.on_disconnect or self.client)
 
     @property
     def use_requests(self) -> bool:
         """Whether some callback sees a client that has connected, and so may look at its request."""
         later = self.on_message or self.methods or any(self.endpoints.values())
-        return bool(self.on_connect or self.on_disconnect or self.authorize or (self.authenticate and later))
+        return bool(self.is_told_of_clients or self.authorize or (self.authenticate and later))
 
     async def may_watch(self, client: object, channel: str) -> bool:
         """Whether ``authorize`` allows it; what that raises is the caller's to answer.

@@ -9,12 +9,13 @@ from fanwire.calls import check_channel, check_code, check_reason, check_since, 
 from fanwire.endings import Endings
 from fanwire.errors import ClientGone, HubStopped
 from fanwire.faults import Faults
+from fanwire.inbox import Inbox
 from fanwire.logs import hub_log
 from fanwire.texts import name_of
 from fanwire.wording import Wording
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from fanwire._engine import Call, Closed, Connected, Engine, HubMessage, Message, Position, Subscribing
     from fanwire.auth import Identity, Request
@@ -98,6 +99,7 @@ class Client:
         "_gone",
         "_hub",
         "_identity",
+        "_inbox",
         "_is_connected",
         "_is_turned_away",
         "_link",
@@ -125,6 +127,8 @@ class Client:
         self._link = link
         self._request: Request | None = None
         self._hub = 0
+        # What the function that @hub.client registered reads; None where there is none.
+        self._inbox: Inbox | None = None
         # Its calls, if it is one of SignalR's and any were made.
         self._calls: Calls | None = None
         # on_connect is through with it: on_disconnect will hear of its end.
@@ -142,6 +146,16 @@ class Client:
 
     def __str__(self) -> str:
         return name_of(self.id)
+
+    def __aiter__(self) -> AsyncIterator[str | bytes]:
+        """What the client sends that is no request, for the function that ``Hub.client`` registered; until it leaves.
+
+        A message is dealt with when the next one is asked for. In the event loop's thread. Raises TypeError where no
+        such function is registered.
+        """
+        if self._inbox is None:
+            raise TypeError(f"client {self} is read in the function that @hub.client registers; none is at work for it")
+        return self._inbox
 
     @property
     def identity(self) -> Identity | None:

@@ -183,6 +183,46 @@ class Publishing(Registering):
                 self._engine_flush()
         return positions
 
+    def remove(
+        self,
+        channel: str,
+        *,
+        key: str,
+        data: str | bytes | object = None,
+        event: str | None = None,
+        exclude: Client | Iterable[Client] = NOBODY,
+    ) -> Publication:
+        """End a key of a channel of policy ``latest``: what was published with it is no longer kept for anybody.
+
+        Any thread. It is a publication itself, in its place among the others: who watches is told, and so is who lags
+        or comes back with a position from before it. Who comes later gets no value of the key, from the history or as a
+        keyframe, and neither does who comes back. Publishing the key again begins it anew.
+
+        Args:
+            channel: one of policy ``latest``.
+            key: which; one that has no value is no error.
+            data: what the others are told; None: ``{"removed": key}``.
+            event: as for ``publish``, and so is `exclude`.
+
+        Returns:
+            The removal's place in the log.
+
+        Raises:
+            ValueError: the channel has another policy, which keeps nothing by key.
+            What ``publish`` raises.
+        """
+        excluded = NOBODY if exclude is NOBODY else self._ids(exclude)
+        engine = self._link.require()
+        told = {"removed": key} if data is None else data
+        try:
+            return engine.remove(channel, told, key, event, excluded)
+        except (TypeError, ValueError) as error:
+            explain(error, channel=channel, event=event)
+            if key is None:
+                wrong("key", "a str of at most 255 bytes", key)
+            explain(error, key=key)
+            raise
+
     def publish_to_user(
         self,
         identity: Identity | str,

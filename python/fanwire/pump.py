@@ -35,6 +35,7 @@ from fanwire.budget import Budgets
 from fanwire.callbacks import Callbacks
 from fanwire.channel import Channel
 from fanwire.client import Client, Link
+from fanwire.conversing import Conversations
 from fanwire.deliveries import Deliveries
 from fanwire.errors import ClientGone, EngineFailed, HubStopped
 from fanwire.faults import Tasks
@@ -114,6 +115,7 @@ class Pump:
         self.presences = Presences(engine, channels, callbacks.on_presence, self._identify, link.faults)
         rules = [*self._presence_snapshots(channels), *callbacks.snapshots]
         self._snapshots = Snapshots(engine, rules, tasks, link.faults)
+        self._conversations = Conversations(callbacks.client, tasks, link.wording, self._turn_away)
         self._terms = Terms(engine, tasks, self._budgets, link.wording, own)
         link.make_calls_by(self._make_calls)
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -216,12 +218,15 @@ class Pump:
             if isinstance(client._calls, Calls):
                 with self._faults.contained("pump.end", "the calls of client %s could not be ended", client):
                     client._calls.end(error)
+            if client._inbox is not None:
+                client._inbox.end()
         self.deliveries.end(str(error))
 
     @property
     def is_parting(self) -> bool:
-        """Whether ``on_disconnect`` has yet to be called for a client, or is at work."""
-        return self._callbacks.on_disconnect is not None and bool(self._clients or self._parting)
+        """Whether ``on_disconnect`` has yet to be called for a client, or is at work, or a client's own function is."""
+        is_told = self._callbacks.on_disconnect is not None
+        return bool(self._conversations.count or (is_told and (self._clients or self._parting)))
 
     def _note_raised(self, name: str, client: Client, error: BaseException) -> None:
         """Note what the callback of this name raised, with what the application calls it."""
@@ -398,6 +403,7 @@ class Pump:
                     self._turn_away(client, 1008 if is_told else 1011, wording.raw(error))
                 return
         client._is_connected = True
+        self._conversations.begin(client)
 
     def _turn_away(self, client: Client, code: int, reason: str) -> None:
         """Close it; nothing that it sent or sends is dealt with any more."""
@@ -457,6 +463,8 @@ class Pump:
         self.roster.drop(client)
         if client._waiting:
             client._waiting.clear()
+        if client._inbox is not None:
+            client._inbox.end()
         contained = self._faults.contained
         with contained("pump.closed", "the opening of client %s could not be ended", client):
             self._openings.gone(event.connection)

@@ -9,6 +9,7 @@ from fanwire.arguments import check_parameters
 from fanwire.auth import Identity, Request
 from fanwire.callbacks import Callbacks
 from fanwire.client import Client
+from fanwire.conversing import hand_over
 from fanwire.endpoint import Endpoint, M
 from fanwire.errors import ClientGone
 from fanwire.methods import Methods
@@ -24,6 +25,7 @@ Authenticate = TypeVar(
 )
 Authorize = TypeVar("Authorize", bound=Callable[[Client, str], bool | Awaitable[bool]])
 OnConnect = TypeVar("OnConnect", bound=Callable[[Client], object])
+OnClient = TypeVar("OnClient", bound=Callable[[Client], Awaitable[object]])
 OnDisconnect = TypeVar("OnDisconnect", bound=Callable[[Client, ClientGone], object])
 OnMessage = TypeVar("OnMessage", bound=Callable[[Client, str | bytes], object])
 OnPresence = TypeVar("OnPresence", bound=Callable[[PresenceChange], object])
@@ -88,8 +90,25 @@ class Registering:
         One client's messages come one after another, in order. Without it such messages are dropped. If it raises, that
         is logged and the client told ``{"error":"internal error"}``, or what a ``CallFailed`` or ``Refused`` says.
         """
-        self._may_register("on_message", self._callbacks.on_message)
+        self._may_register("on_message", self._callbacks.on_message, "client" if self._callbacks.client else "")
         self._callbacks.on_message = callback_of("on_message", function, ("client", "data"))
+        return function
+
+    def client(self, function: OnClient) -> OnClient:
+        """Have `function(client)`, an ``async def``, run for each client: in a task, from ``on_connect`` to its end.
+
+        It reads with ``async for message in client`` what ``on_message`` would get, which cannot be registered as well;
+        for clients of other protocols nothing comes. The loop ends when the client leaves. Where the function ends
+        before that, the client is closed with 1000; where it raises, as for ``on_connect``. When serving ends it has
+        ``drain_timeout`` to return, and is cancelled then.
+        """
+        self._may_register("client", self._callbacks.client)
+        callback = callback_of("client", function, ("client",))
+        if not callback.is_async:
+            raise TypeError(f"client {callback} must be an `async def`: it lasts as long as its client")
+        self._may_register("client", self._callbacks.on_message, "on_message")
+        self._callbacks.client = callback
+        self._callbacks.on_message = Callback(hand_over)
         return function
 
     def on_presence(self, function: OnPresence) -> OnPresence:
@@ -179,9 +198,11 @@ class Registering:
             hint = f"; the hub's own paths are {self._own_paths!r}, Hub(signalr_paths=()) has none"
             raise ValueError(f"{error}{hint}") from error
 
-    def _may_register(self, what: str, before: object = None) -> None:
+    def _may_register(self, what: str, before: object = None, taker: str = "") -> None:
         if self._is_serving:
             raise RuntimeError(f"{what} must be registered before the hub serves")
+        if before is not None and taker:
+            raise ValueError(f"{what} cannot be registered beside {taker}: what clients send goes to one of them")
         if before is not None:
             raise ValueError(f"{what} is registered already")
 

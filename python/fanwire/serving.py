@@ -114,7 +114,7 @@ def plan(
         ask_opening=bool(callbacks.know_clients or relays or callbacks.subprotocols),
         ask_subscribing=callbacks.authorize is not None,
         ignore_messages=callbacks.on_message is None,
-        tell_connected=bool(callbacks.on_connect or callbacks.on_disconnect or relays),
+        tell_connected=bool(callbacks.is_told_of_clients or relays),
         signalr_paths=own["signalr_paths"],
         **merged,
     )

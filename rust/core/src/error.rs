@@ -91,6 +91,14 @@ pub enum EngineError {
         /// [`KEY_BYTES_MAX`](crate::channel::KEY_BYTES_MAX).
         bytes_max: usize,
     },
+    /// A key was to be removed where none are kept.
+    #[error("channel {name:?} has policy {policy:?}: only \"latest\" keeps a value for each key, which can be removed")]
+    NoKeys {
+        /// The channel.
+        name: String,
+        /// What it has.
+        policy: &'static str,
+    },
     /// A time to live that is not a positive number of seconds.
     #[error("ttl is {seconds}, must be over 0 seconds")]
     InvalidTtl {

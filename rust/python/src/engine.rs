@@ -33,6 +33,7 @@ struct Terms<'a> {
     excluded: &'a [u64],
     is_keyframe: bool,
     is_snapshot: bool,
+    is_removal: bool,
 }
 
 /// The shards, their sockets and the channels' logs.
@@ -98,13 +99,26 @@ impl Engine {
         excluded: Vec<u64>,
         keyframe: bool,
     ) -> PyResult<Py<Published>> {
-        let terms = Terms { event, key, ttl, deferred, excluded: &excluded, is_keyframe: keyframe, is_snapshot: false };
+        let terms = Terms { event, key, ttl, deferred, excluded: &excluded, is_keyframe: keyframe, ..Terms::default() };
         self.publish_data(Audience::Channel(channel), data, terms)
     }
 
     #[pyo3(signature = (channel, data, event = None))]
     fn publish_snapshot(&self, channel: &str, data: &Bound<'_, PyAny>, event: Option<&str>) -> PyResult<Py<Published>> {
         let terms = Terms { event, is_snapshot: true, ..Terms::default() };
+        self.publish_data(Audience::Channel(channel), data, terms)
+    }
+
+    #[pyo3(signature = (channel, data, key, event = None, excluded = Vec::new()))]
+    fn remove(
+        &self,
+        channel: &str,
+        data: &Bound<'_, PyAny>,
+        key: &str,
+        event: Option<&str>,
+        excluded: Vec<u64>,
+    ) -> PyResult<Py<Published>> {
+        let terms = Terms { event, key: Some(key), excluded: &excluded, is_removal: true, ..Terms::default() };
         self.publish_data(Audience::Channel(channel), data, terms)
     }
 
@@ -501,13 +515,14 @@ impl Engine {
         terms: Terms<'_>,
     ) -> PyResult<Py<Published>> {
         let py = data.py();
-        let Terms { event, key, is_keyframe, is_snapshot, .. } = terms;
+        let Terms { event, key, is_keyframe, is_snapshot, is_removal, .. } = terms;
         let ttl_ns = terms.ttl.map(ttl_ns).transpose().map_err(|error| to_pyerr(py, error))?;
         let excluded: SmallVec<[ConnectionId; 4]> =
             terms.excluded.iter().map(|&id| ConnectionId::from_bits(id)).collect();
         let publish = |payload: Payload<'_>| {
             let excluded = &excluded;
-            let publication = Publication { payload, event, key, ttl_ns, is_keyframe, is_snapshot, excluded };
+            let publication =
+                Publication { payload, event, key, ttl_ns, is_keyframe, is_snapshot, is_removal, excluded };
             self.0.publish_to(audience, &publication, terms.deferred).map_err(|error| to_pyerr(py, error))
         };
         let position = match buffer::read(data)? {

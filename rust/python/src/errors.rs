@@ -24,6 +24,7 @@ pub(crate) fn to_pyerr(py: Python<'_>, error: EngineError) -> PyErr {
         | EngineError::ReasonTooLong { .. }
         | EngineError::InvalidEvent { .. }
         | EngineError::KeyTooLong { .. }
+        | EngineError::NoKeys { .. }
         | EngineError::InvalidTtl { .. }
         | EngineError::NoSuchPosition { .. } => PyValueError::new_err(text),
         EngineError::NoRandom { .. } => PyOSError::new_err(text),

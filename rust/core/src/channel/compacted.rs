@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::keys::Keys;
-use super::mark::FrameMark;
+use super::mark::{FrameKind, FrameMark};
 use super::segment::{Segment, Slice};
 use crate::connection_id::ConnectionId;
 
@@ -40,6 +40,10 @@ pub(super) struct Compacted {
     /// How many of them are replaced by now, and their bytes.
     replaced: usize,
     replaced_bytes: u64,
+    /// Where removals end and their offsets, oldest first: each is kept for those who lag before it, and for nobody else.
+    removals: VecDeque<(u64, u64)>,
+    /// The removals up to this offset were forgotten: everyone who lags has passed them.
+    forgotten: u64,
 }
 
 /// The replaced are removed once they are more than so many, or bytes, and half of the rest.
@@ -50,19 +54,70 @@ impl Compacted {
     /// Takes a frame that leaves the log; each comes from behind the one before.
     pub(super) fn push(&mut self, mark: FrameMark, start: u64, frame: &[u8], excluded: Option<Arc<[ConnectionId]>>) {
         self.bytes += frame.len() as u64;
+        if mark.kind == FrameKind::Removal {
+            self.removals.push_back((mark.end, mark.offset));
+        }
         self.values.push_back(Value::new(mark, start, frame, excluded));
+    }
+
+    /// Removals that end here or before are for nobody any more.
+    pub(super) fn forget_removals(&mut self, needed: u64, keys: &Keys) {
+        while let Some(&(end, offset)) = self.removals.front()
+            && end <= needed
+        {
+            self.removals.pop_front();
+            self.forget_removal(offset, keys);
+        }
+    }
+
+    /// Of this removal nobody will be told who comes back from before it.
+    pub(super) fn forget_removal(&mut self, offset: u64, keys: &Keys) {
+        let index = self.values.binary_search_by_key(&offset, |value| value.mark.offset).ok();
+        let current = index.filter(|&index| self.is_current(&self.values[index].mark, keys));
+        self.forgotten = self.forgotten.max(offset);
+        if let Some(index) = current {
+            self.end(index, keys);
+        }
+    }
+
+    /// The offset of the newest removal that was forgotten.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    /// As one that takes over what another has: it knows no more of removals than that one.
+    pub(super) fn forget_as(&mut self, other: &Self) {
+        self.forgotten = self.forgotten.max(other.forgotten);
+    }
+
+    /// Whether it is the newest of its key, and no removal that was forgotten.
+    pub(super) fn is_current(&self, mark: &FrameMark, keys: &Keys) -> bool {
+        !self.is_forgotten(mark) && keys.is_newest(mark.key, mark.offset)
+    }
+
+    fn is_forgotten(&self, mark: &FrameMark) -> bool {
+        mark.kind == FrameKind::Removal && mark.offset <= self.forgotten
     }
 
     /// The publication of this number was replaced, which may be one of these. They are removed once they are many.
     pub(super) fn note_replaced(&mut self, offset: u64, keys: &Keys) {
         let Ok(index) = self.values.binary_search_by_key(&offset, |value| value.mark.offset) else { return };
+        if !self.is_forgotten(&self.values[index].mark) {
+            self.end(index, keys);
+        }
+    }
+
+    /// One of these is no longer the newest of its key.
+    fn end(&mut self, index: usize, keys: &Keys) {
         let bytes = self.values[index].frame.bytes().len() as u64;
         self.bytes -= bytes;
         self.replaced_bytes += bytes;
         self.replaced += 1;
         let is_much = self.replaced_bytes > REPLACED_BYTES_MIN + self.bytes / 2;
         if is_much || self.replaced > REPLACED_MIN + self.count() / 2 {
-            self.values.retain(|value| keys.is_newest(value.mark.key, value.mark.offset));
+            let mut values = std::mem::take(&mut self.values);
+            values.retain(|value| self.is_current(&value.mark, keys));
+            self.values = values;
             (self.replaced, self.replaced_bytes) = (0, 0);
         }
     }
@@ -70,7 +125,7 @@ impl Compacted {
     pub(super) fn pop(&mut self, keys: &Keys) {
         let Some(value) = self.values.pop_front() else { return };
         let bytes = value.frame.bytes().len() as u64;
-        if keys.is_newest(value.mark.key, value.mark.offset) {
+        if self.is_current(&value.mark, keys) {
             self.bytes -= bytes;
         } else {
             self.replaced -= 1;

@@ -109,7 +109,7 @@ impl Channel {
             frame.clear();
             write_frame(format, &payload, event, self.stamp(mark), frame)
         };
-        let is_newest = |value: &&Value| inner.keys.is_newest(value.mark.key, value.mark.offset);
+        let is_newest = |value: &&Value| stored.compacted.is_current(&value.mark, &inner.keys);
         for value in stored.compacted.from(0).filter(is_newest) {
             match write(value.mark, &value.frame, &mut frame) {
                 Ok(()) => log.append_compacted(&frame, value.mark),
@@ -123,6 +123,7 @@ impl Channel {
                 Err(_) => log = Log::behind(mark.offset),
             }
         }
+        log.compacted.forget_as(&stored.compacted);
         log
     }
 
@@ -259,6 +260,7 @@ impl Channel {
             policy: self.settings.policy,
             keys: &inner.keys,
             conflates: mode == Mode::Lagging && self.settings.policy == Policy::Latest,
+            is_late: mode != Mode::Live,
             is_at_keyframe: mode == Mode::AtKeyframe,
             now_ns,
         };

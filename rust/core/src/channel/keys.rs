@@ -22,6 +22,8 @@ struct Named {
     /// By id less one: the offset of the newest publication; 0 of an id that is free.
     newest: Vec<u64>,
     free: Vec<KeyId>,
+    /// Of keys that ended, the offset of the last removal; what came before it is gone, whatever came after.
+    removed: HashMap<KeyId, u64>,
     sweep_at: usize,
 }
 
@@ -45,6 +47,18 @@ impl Keys {
         }
     }
 
+    /// The publication that was noted last, of this key and at this offset, says that the key has ended.
+    pub(super) fn note_removal(&mut self, id: KeyId, offset: u64) {
+        if let Some(named) = &mut self.named {
+            named.removed.insert(id, offset);
+        }
+    }
+
+    /// Whether the key of a publication ended later.
+    pub(super) fn is_removed(&self, id: KeyId, offset: u64) -> bool {
+        self.named.as_ref().is_some_and(|named| named.removed.get(&id).is_some_and(|&removal| offset < removal))
+    }
+
     /// Whether enough keys have come together to look for those that nobody needs.
     pub(super) fn is_sweep_due(&self) -> bool {
         self.named.as_ref().is_some_and(|named| named.ids.len() >= named.sweep_at)
@@ -53,13 +67,14 @@ impl Keys {
     /// Forgets the keys whose newest publication is before `oldest`: no log holds a frame of theirs.
     pub(super) fn sweep(&mut self, oldest: u64) {
         let Some(named) = &mut self.named else { return };
-        let (newest, free) = (&mut named.newest, &mut named.free);
+        let (newest, free, removed) = (&mut named.newest, &mut named.free, &mut named.removed);
         named.ids.retain(|_, &mut id| {
             let offset = &mut newest[id as usize - 1];
             let is_held = *offset >= oldest;
             if !is_held {
                 *offset = 0;
                 free.push(id);
+                removed.remove(&id);
             }
             is_held
         });
@@ -69,7 +84,8 @@ impl Keys {
 
 impl Default for Named {
     fn default() -> Self {
-        Self { ids: HashMap::new(), newest: Vec::new(), free: Vec::new(), sweep_at: SWEEP_AT_MIN }
+        let (ids, newest, free, removed) = (HashMap::new(), Vec::new(), Vec::new(), HashMap::new());
+        Self { ids, newest, free, removed, sweep_at: SWEEP_AT_MIN }
     }
 }
 
@@ -96,6 +112,20 @@ mod tests {
         assert_eq!(keys.note(None, 2), (KEYLESS, 0));
         assert_eq!(keys.note(Some("a"), 3), (a, 1));
         assert!(!keys.is_newest(a, 1) && keys.is_newest(a, 3) && keys.is_newest(KEYLESS, 2));
+    }
+
+    #[test]
+    fn a_removal_is_of_what_came_before_it() {
+        let mut keys = Keys::default();
+        let (a, _) = keys.note(Some("a"), 1);
+        assert!(!keys.is_removed(a, 1));
+        let (_, replaced) = keys.note(Some("a"), 2);
+        keys.note_removal(a, 2);
+        assert!(replaced == 1 && keys.is_removed(a, 1) && !keys.is_removed(a, 2) && !keys.is_removed(KEYLESS, 1));
+        keys.note(Some("a"), 3);
+        assert!(keys.is_removed(a, 1) && !keys.is_removed(a, 3), "it lives again, but not what it was");
+        keys.sweep(4);
+        assert!(!keys.is_removed(a, 1), "its number may be another key's now");
     }
 
     #[test]

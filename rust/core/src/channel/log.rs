@@ -95,12 +95,15 @@ impl Log {
         if replaced != 0 && replaced <= self.head.offset {
             self.compacted.note_replaced(replaced, keys);
         }
+        if mark.kind == FrameKind::Removal && self.keyframe.is_some_and(|(_, keyframe)| keyframe.key == mark.key) {
+            self.keyframe = None; // nobody begins with what has ended
+        }
         self.trim(settings, keys, &mark);
         self.make_room(frame.len());
         let (segment, filled) = self.segments.back_mut().expect("make_room left a segment with room");
         segment.write(*filled, frame);
         *filled += frame.len();
-        if mark.kind != FrameKind::Plain {
+        if mark.is_beginning() {
             self.keyframe = Some((self.tail, mark));
         }
         self.tail += frame.len() as u64;
@@ -137,6 +140,7 @@ impl Log {
         let now_ns = next.published_ns;
         let needed = self.watches.iter().map(|watch| watch.needed()).min().unwrap_or(self.tail);
         let fanned_out = self.fanned_out();
+        self.compacted.forget_removals(needed, keys); // the oldest first: those that are let go of now are newer
         while let Some(&frame) = self.frames.front() {
             let is_full = self.kept_bytes() > settings.backlog_bytes || self.frames.len() >= settings.backlog_frames;
             let is_over = is_full || is_older(&frame, settings.backlog_age, now_ns);
@@ -179,12 +183,15 @@ impl Log {
         let is_current = settings.policy == Policy::Latest
             && oldest.kind != FrameKind::Snapshot
             && keys.is_newest(oldest.key, oldest.offset);
-        if is_current && (is_needed || settings.history_frames > 0) {
+        let is_removal = oldest.kind == FrameKind::Removal;
+        if is_current && (is_needed || (settings.history_frames > 0 && !is_removal)) {
             let mut frame: SmallVec<[Slice; 1]> = SmallVec::new();
             self.push_slices(&mut frame, self.head.position, oldest.end);
             let exclusion = self.exclusions.front().filter(|exclusion| exclusion.end == oldest.end);
             let excluded = exclusion.map(|exclusion| Arc::clone(&exclusion.excluded));
             self.compacted.push(oldest, frame[0].position(), frame[0].bytes(), excluded);
+        } else if is_current && is_removal {
+            self.compacted.forget_removal(oldest.offset, keys);
         } else if is_current {
             self.lose(edge);
         }
@@ -226,7 +233,7 @@ impl Log {
             if !is_passed && !is_over(&self.compacted) {
                 break;
             }
-            if keys.is_newest(first.mark.key, first.mark.offset) {
+            if self.compacted.is_current(&first.mark, keys) {
                 let edge = Edge { position: first.mark.end, offset: first.mark.offset };
                 self.lose(edge);
             }
@@ -295,8 +302,8 @@ mod tests {
 
     fn read(log: &Log, cursor: u64, to: u64, now_ns: u64) -> Run {
         let keys = &Keys::default();
-        let (conflates, is_at_keyframe) = (false, false);
-        log.read(cursor, to, Reader { policy: Policy::Every, keys, conflates, is_at_keyframe, now_ns })
+        let (conflates, is_late, is_at_keyframe) = (false, false, false);
+        log.read(cursor, to, Reader { policy: Policy::Every, keys, conflates, is_late, is_at_keyframe, now_ns })
     }
 
     fn append_excluding(log: &mut Log, frame: &[u8], excluded: &Arc<[ConnectionId]>, settings: &ChannelSettings) {
@@ -415,7 +422,8 @@ mod tests {
             log.exclude_from_last(5, &excluded);
         }
         assert!(log.exclusions.len() <= 2, "{} are kept", log.exclusions.len());
-        let reader = Reader { policy: Policy::Latest, keys: &keys, conflates: true, is_at_keyframe: false, now_ns: 0 };
+        let (conflates, is_late, is_at_keyframe) = (true, true, false);
+        let reader = Reader { policy: Policy::Latest, keys: &keys, conflates, is_late, is_at_keyframe, now_ns: 0 };
         let run = log.read(0, log.tail(), reader);
         assert_eq!((run.frames, run.exclusions.len()), (2, 2), "those of both keys' newest");
     }

@@ -13,6 +13,8 @@ pub(super) enum FrameKind {
     Keyframe,
     /// One may begin with it, and nobody else gets it.
     Snapshot,
+    /// Its key has ended: the values before it are for nobody who has not got them.
+    Removal,
 }
 
 /// One frame in the index.
@@ -33,9 +35,14 @@ pub(super) struct FrameMark {
 const _: () = assert!(size_of::<FrameMark>() == 40, "as the settings say");
 
 impl FrameMark {
-    /// Whether a read has to look at it.
+    /// Whether one may begin with it.
+    pub(super) fn is_beginning(&self) -> bool {
+        matches!(self.kind, FrameKind::Keyframe | FrameKind::Snapshot)
+    }
+
+    /// Whether a read has to look at it; at a removal, for the values of its key before it.
     pub(super) fn is_special(&self) -> bool {
-        self.expires_ns != u64::MAX || self.kind == FrameKind::Snapshot
+        self.expires_ns != u64::MAX || matches!(self.kind, FrameKind::Snapshot | FrameKind::Removal)
     }
 }
 

@@ -4,7 +4,7 @@
 //!   appended, in `joining` who watches;
 //! - `log`, `mark`, `segment`: frames ready for the wire, what is known of each, and the memory they lie in; `reading`
 //!   what a cursor gets of them, `seeking` where one begins;
-//! - `policy`: what becomes of laggards; `keys`, `compacted`: conflation;
+//! - `policy`: what becomes of laggards; `keys`, `compacted`: conflation, and keys that end (`removing` has the tests);
 //! - `stored`: publications that are kept for whatever format may come; `kept`: what a relay's channel keeps for who
 //!   joins late;
 //! - `watch`: what a shard tells the writers; `registry`: channels by name; `pattern`: rules by name.
@@ -20,6 +20,8 @@ pub(crate) mod pattern;
 pub(crate) mod policy;
 mod reading;
 mod registry;
+#[cfg(test)]
+mod removing;
 mod seeking;
 mod segment;
 mod stored;
@@ -140,6 +142,8 @@ pub struct Publication<'a> {
     pub is_keyframe: bool,
     /// It is for newcomers alone: the state up to the publication before it, whose number it has.
     pub is_snapshot: bool,
+    /// Its key has ended, in a channel of [`Policy::Latest`]: who has values of that is told, nobody else gets any.
+    pub is_removal: bool,
     /// Subscribers that it is not for.
     pub excluded: &'a [ConnectionId],
 }
@@ -148,12 +152,13 @@ impl<'a> Publication<'a> {
     /// A plain one: no event, no key, for everyone and for ever.
     #[must_use]
     pub fn new(payload: Payload<'a>) -> Self {
-        let (event, key, ttl_ns, is_keyframe, is_snapshot) = (None, None, None, false, false);
-        Self { payload, event, key, ttl_ns, is_keyframe, is_snapshot, excluded: &[] }
+        let (event, key, ttl_ns, is_keyframe, is_snapshot, is_removal) = (None, None, None, false, false, false);
+        Self { payload, event, key, ttl_ns, is_keyframe, is_snapshot, is_removal, excluded: &[] }
     }
 
     fn kind(&self) -> FrameKind {
         match (self.is_snapshot, self.is_keyframe) {
+            _ if self.is_removal => FrameKind::Removal,
             (true, _) => FrameKind::Snapshot,
             (false, true) => FrameKind::Keyframe,
             (false, false) => FrameKind::Plain,
@@ -284,8 +289,12 @@ impl Channel {
         if let Some(excluded) = excluded.as_mut().and_then(Arc::<[ConnectionId]>::get_mut) {
             excluded.sort_unstable_by_key(|one| one.identity());
         }
+        let is_beginning = matches!(kind, FrameKind::Keyframe | FrameKind::Snapshot);
+        if kind == FrameKind::Removal && self.settings.policy != Policy::Latest {
+            return Err(EngineError::NoKeys { name: self.name.to_string(), policy: self.settings.policy.name() });
+        }
         let mut inner = self.lock();
-        if kind != FrameKind::Plain {
+        if is_beginning {
             self.is_storing.store(true, Ordering::Release);
         }
         let missing = self.formats() & !publication.payload.formats();
@@ -300,6 +309,9 @@ impl Channel {
             (_, FrameKind::Snapshot) | (Policy::Every | Policy::Keyframe | Policy::Drop, _) => (KEYLESS, 0),
             (Policy::Latest, _) => inner.note_key(publication.key),
         };
+        if kind == FrameKind::Removal {
+            inner.keys.note_removal(key, inner.offset);
+        }
         let mark = FrameMark { published_ns: now_ns, expires_ns, offset: inner.offset, key, kind, end: 0 };
         self.store(inner, publication, mark, replaced);
         for format in Format::ALL {
@@ -321,7 +333,7 @@ impl Channel {
             let tail = log.tail();
             log.watches.iter().filter(|watch| watch.append(tail)).for_each(&mut tell);
         }
-        if kind != FrameKind::Plain {
+        if is_beginning {
             inner.is_snapshot_awaited = false;
         }
         Ok(Appended::At(Position { epoch: self.epoch, offset: inner.offset }))
@@ -332,7 +344,7 @@ impl Channel {
         self.is_listed.then(|| Stamp {
             channel: &self.name,
             position: Position { epoch: self.epoch, offset: mark.offset },
-            is_keyframe: mark.kind != FrameKind::Plain,
+            is_keyframe: mark.is_beginning(),
             has_id: self.settings.history_frames > 0,
         })
     }

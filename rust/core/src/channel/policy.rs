@@ -102,4 +102,6 @@ pub(crate) enum Mode {
     AtKeyframe,
     /// Nothing before the next keyframe.
     AwaitingKeyframe,
+    /// At the tail: everything as it comes. Nobody who lags reads so.
+    Live,
 }

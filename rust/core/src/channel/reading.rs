@@ -80,6 +80,8 @@ pub(super) struct Reader<'a> {
     pub(super) keys: &'a Keys,
     /// Skips what is replaced; a reader before the head does so in any case.
     pub(super) conflates: bool,
+    /// Skips values whose key has ended since: it has them already, or is not to get them.
+    pub(super) is_late: bool,
     /// The frame at the cursor is for it, though it is a snapshot.
     pub(super) is_at_keyframe: bool,
     pub(super) now_ns: u64,
@@ -103,6 +105,7 @@ impl Reader<'_> {
             _ if self.conflates && !self.keys.is_newest(mark.key, mark.offset) && mark.kind != FrameKind::Snapshot => {
                 Fate::Replaced
             }
+            _ if self.is_late && self.keys.is_removed(mark.key, mark.offset) => Fate::Replaced,
             _ => Fate::Sent,
         }
     }
@@ -172,7 +175,7 @@ impl Log {
             run.replaced += (value.mark.offset - 1).saturating_sub(passed);
             passed = value.mark.offset;
             match reader.fate(&value.mark, false) {
-                Fate::Sent => {
+                Fate::Sent if self.compacted.is_current(&value.mark, reader.keys) => {
                     if run.slices.is_empty() {
                         run.published_ns = value.mark.published_ns;
                     }
@@ -184,6 +187,7 @@ impl Log {
                     run.frames += 1;
                     run.end = value.mark.end;
                 }
+                Fate::Sent => run.pass(&value.mark, &Fate::Replaced), // a removal that nobody there lags before
                 fate => run.pass(&value.mark, &fate),
             }
         }

@@ -17,7 +17,7 @@ impl Log {
                 return Some((Edge { position: self.start_of(first), offset }, Mode::Replaying));
             }
         }
-        if settings.policy == Policy::Latest && offset >= self.lost.offset {
+        if settings.policy == Policy::Latest && offset >= self.lost.offset.max(self.compacted.forgotten()) {
             let compacted = self.compacted.behind(offset).next().map(|value| value.start());
             let position =
                 compacted.unwrap_or_else(|| self.start_of(self.frames.partition_point(|frame| frame.offset <= offset)));

@@ -103,6 +103,7 @@ impl World {
             ttl_ns: new.ttl_ns,
             is_keyframe: new.kind == Kind::Keyframe,
             is_snapshot: new.kind == Kind::Snapshot,
+            is_removal: false,
             ..Publication::new(Payload::Text(&text))
         };
         let appended = self.channel.append(&publication, self.now_ns, u64::MAX, |_| {}).expect("nothing is bounded");
