@@ -8,6 +8,7 @@ import pytest
 from fanwire.testing import serving
 from support.clients import connected, settle
 from support.hub_client import hub_client
+from support.hubs import MakeHub
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -43,8 +44,8 @@ async def test_messages_come_one_by_one_and_leaving_ends_the_loop(hub: fanwire.H
     assert said == ["greeted", "greeted", "a", b"b", "c", "d"]
 
 
-async def test_who_does_not_ask_for_the_next_message_is_not_read(hub: fanwire.Hub) -> None:
-    hub = fanwire.Hub(**{**hub._options, "messages_pending_max": 2})
+async def test_who_does_not_ask_for_the_next_message_is_not_read(make_hub: MakeHub) -> None:
+    hub = make_hub(messages_pending_max=2)
     may_go_on, asked = anyio.Event(), 0
 
     @hub.client
@@ -129,8 +130,8 @@ async def test_a_signalr_client_has_its_calls_beside_it(hub: fanwire.Hub) -> Non
     assert ended == ["json"]
 
 
-async def test_when_serving_ends_the_loop_ends_and_what_then_stays_is_cancelled(hub: fanwire.Hub) -> None:
-    hub = fanwire.Hub(**{**hub._options, "drain_timeout": 0.2})
+async def test_when_serving_ends_the_loop_ends_and_what_then_stays_is_cancelled(make_hub: MakeHub) -> None:
+    hub = make_hub(drain_timeout=0.2)
     ends: list[str] = []
 
     @hub.client

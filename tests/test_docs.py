@@ -142,7 +142,8 @@ PARTS: dict[tuple[str, int], tuple[bool, str]] = {
     ("promises.md", 0): (False, "assert hub is not given"),
     ("promises.md", 1): (True, "assert (await page('7'))['since'][1] == 0"),
     ("promises.md", 2): (False, "assert await board('board:7') == {'match': '7'}"),
-    ("promises.md", 3): (True, "assert delivery.subscribers == 0"),
+    ("promises.md", 3): (True, "assert heard.data == {'home': 1.85}"),
+    ("promises.md", 4): (True, "assert delivery.subscribers == 0"),
 }
 """What is part of a program: whether the hub serves by then, and what is true behind it."""
 

@@ -29,7 +29,7 @@ PYTHON_LAYERS = [
     ["calls"],
     ["client"],
     ["conversing", "deliveries", "roster", "target", "uploads"],
-    ["methods", "presence", "snapshots", "to"],
+    ["hearing", "methods", "presence", "snapshots", "to"],
     ["callbacks", "endpoint"],
     ["signalr"],
     ["config"],

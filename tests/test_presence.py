@@ -8,7 +8,7 @@ import anyio
 import fanwire
 import pytest
 from fanwire.presence import CHANNELS_AT_ONCE, Presences, merged
-from support.clients import connected
+from support.clients import connected, refusal
 from support.hubs import MakeHub
 from support.waiting import until
 
@@ -243,3 +243,24 @@ async def test_the_loop_has_turns_while_thousands_of_channels_are_told_of(
         await until(lambda: sum(told.values()) >= 2 * len(names))
         tasks.cancel_scope.cancel()
     assert max(told.values()) <= 2 * CHANNELS_AT_ONCE, "trio has tasks of one turn in any order"
+
+
+async def test_who_wants_to_watch_the_presence_of_a_channel_without_is_told_so(make_hub: MakeHub) -> None:
+    """It was silence."""
+    promised = {"with:*": fanwire.Channel(presence=True), "presence:own": fanwire.Channel()}
+    hub = make_hub(promised)
+    hub.on_connect(lambda client: None)
+    why = "nothing is told there: the channel behind the colon has no presence"
+    async with hub.serve(ANY) as serving:
+        assert await refusal(serving.address, "/ws?channel=presence:a") == (400, f"channel 'presence:a': {why}")
+        async with connected(serving.address, "/ws?channel=presence:own") as peer:
+            await peer.send_json(subscribe=["presence:a"], id=1)
+            assert await peer.receive_json() == {"id": 1, "error": f'channel name "presence:a": {why}'}
+            await peer.send_json(subscribe=["presence:with:7"], id=2)
+            assert (await peer.receive_json())["result"] == {"subscribed": ["presence:with:7"]}
+            await until(hub.clients)
+            with pytest.raises(fanwire.InvalidChannel, match=why):
+                hub.subscribe(hub.clients()[0], "presence:a")
+    hub.authorize(lambda client, channel: True)
+    async with hub.serve(ANY) as serving:
+        assert await refusal(serving.address, "/ws?channel=presence:a") == (400, f"channel 'presence:a': {why}")

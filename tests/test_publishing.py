@@ -194,9 +194,9 @@ class TestPosition:
 
 
 class TestRemove:
-    async def test_who_watches_is_told_and_who_comes_later_gets_nothing_of_it(self, hub: fanwire.Hub) -> None:
+    async def test_who_watches_is_told_and_who_comes_later_gets_nothing_of_it(self, make_hub: MakeHub) -> None:
         promise = fanwire.Channel(policy="latest", history=100, start="history")
-        hub = fanwire.Hub({"odds": promise}, **hub._options)
+        hub = make_hub({"odds": promise})
         async with hub.serve(ANY) as serving:
             async with connected(serving.address, "/ws?channel=odds") as watching:
                 await until(lambda: hub.occupancy("odds") == 1)
@@ -226,9 +226,9 @@ class TestRemove:
                         assert texts == [*ends, '{"match":9}']
 
     async def test_once_the_end_is_forgotten_who_had_the_value_is_told_that_something_is_lost(
-        self, hub: fanwire.Hub
+        self, make_hub: MakeHub
     ) -> None:
-        hub = fanwire.Hub({"odds": fanwire.Channel(policy="latest", history=2)}, **hub._options)
+        hub = make_hub({"odds": fanwire.Channel(policy="latest", history=2)})
         async with hub.serve(ANY) as serving:
             had = hub.publish("odds", "seven", key="7")
             end = hub.remove("odds", key="7")

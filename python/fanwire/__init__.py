@@ -19,11 +19,14 @@ from fanwire.errors import (
     InvalidChannel,
     LimitReached,
     ListenFailed,
+    Overtaken,
     PayloadTooBig,
     Refused,
+    Told,
     UnsupportedType,
     UnsupportedValue,
 )
+from fanwire.hearing import Heard
 from fanwire.hub import Hub
 from fanwire.presence import PresenceChange
 
@@ -39,6 +42,7 @@ __all__ = [
     "Endpoint",
     "EngineFailed",
     "FanwireError",
+    "Heard",
     "Hub",
     "HubError",
     "HubStopped",
@@ -46,12 +50,14 @@ __all__ = [
     "InvalidChannel",
     "LimitReached",
     "ListenFailed",
+    "Overtaken",
     "PayloadTooBig",
     "Position",
     "PresenceChange",
     "Publication",
     "Refused",
     "Request",
+    "Told",
     "UnsupportedType",
     "UnsupportedValue",
     "__version__",

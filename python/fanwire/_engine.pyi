@@ -12,6 +12,7 @@ from typing_extensions import disjoint_base
 __all__ = [
     "Arguments",
     "Asking",
+    "Audible",
     "Call",
     "ChannelRule",
     "Closed",
@@ -20,6 +21,7 @@ __all__ = [
     "Encoder",
     "Engine",
     "HubMessage",
+    "Listener",
     "Message",
     "Opening",
     "Position",
@@ -232,6 +234,17 @@ class Presence:
 
     changes: list[tuple[str, int, bool]]
     """Channel, connection, and whether it came."""
+
+@final
+class Listener:
+    """Somebody that hears channels; for ``Engine.hear`` and ``Engine.unlisten``."""
+
+@final
+class Audible:
+    """There is something to read for a listener."""
+
+    token: int
+    """The one that it began with."""
 
 @final
 class Progress:
@@ -554,6 +567,18 @@ class Engine:
         """Have subscribers that wait for a keyframe begin where they came, and tell them why."""
     def position(self, channel: str) -> Position:
         """Where a channel, made if need be, is now. Raises InvalidChannel, LimitReached, HubStopped."""
+    def listen_to(self, pattern: str, token: int) -> Listener:
+        """Hear the channels of a pattern from now on; Audible with `token` tells of something to ``hear``.
+
+        Raises InvalidChannel, LimitReached, HubStopped.
+        """
+    def hear(self, listener: Listener, count_max: int) -> list[tuple[str, Position, Any, bool, str | None, bool]]:
+        """About so many publications: channel, position, data, whether that is JSON, event, whether it is a keyframe.
+
+        With none the next one is told of. Raises Overtaken, HubStopped.
+        """
+    def unlisten(self, listener: Listener) -> None:
+        """Hear no more."""
     def track(self, position: Position) -> tuple[int, int]:
         """Have shards report, as Progress, how far a publication has come: the token of the reports, how many parts.
         Raises ValueError for a position at which nothing was published yet.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fanwire.calls import check_channel, check_code, check_reason, check_since, check_start, check_text, explain
@@ -45,7 +46,7 @@ class Link:
     ``end`` cuts it, so that whoever holds it learns of the end at no cost while it lives.
     """
 
-    __slots__ = ("_make_calls", "endings", "engine", "faults", "is_forked", "why", "wording")
+    __slots__ = ("_make_calls", "endings", "engine", "faults", "is_forked", "thread", "why", "wording")
 
     def __init__(self, engine: Engine | None, why: str = "") -> None:
         self.engine = engine
@@ -60,6 +61,8 @@ class Link:
         """True in a child process that inherited it."""
         self.why = why
         """The text of the HubStopped that ``require`` raises."""
+        self.thread = -1
+        """That of the event loop, as ``threading.get_ident`` names it; -1 before there is one."""
         self._make_calls: Callable[[Client], Calls] | None = None
 
     def end(self, why: str, *, is_forked: bool = False) -> None:
@@ -78,6 +81,12 @@ class Link:
         assert self._make_calls is not None  # set before any client exists
         return self._make_calls(client)
 
+    def require_thread(self, what: str) -> None:
+        """Raises HubStopped when there is no engine, and RuntimeError in another thread than the event loop's."""
+        self.require()
+        if get_ident() != self.thread:
+            raise RuntimeError(f"{what} is for the thread of the event loop that serves; this is another one")
+
     def require(self) -> Engine:
         """The engine. Raises HubStopped when there is none."""
         engine = self.engine
@@ -89,8 +98,8 @@ class Link:
 class Client:
     """One connected client.
 
-    Made by the hub on the first event of a connection. Every method may be called from any thread and never waits;
-    once the client is gone they do nothing.
+    Made by the hub on the first event of a connection. What is not ``async`` may be called from any thread and never
+    waits; what is, and the messages, belong to the event loop's thread. Once the client is gone calls do nothing.
     """
 
     __slots__ = (
@@ -150,8 +159,7 @@ class Client:
     def __aiter__(self) -> AsyncIterator[str | bytes]:
         """What the client sends that is no request, for the function that ``Hub.client`` registered; until it leaves.
 
-        A message is dealt with when the next one is asked for. In the event loop's thread. Raises TypeError where no
-        such function is registered.
+        A message is dealt with when the next one is asked for. Raises TypeError where no such function is registered.
         """
         if self._inbox is None:
             raise TypeError(f"client {self} is read in the function that @hub.client registers; none is at work for it")
@@ -220,13 +228,14 @@ class Client:
             engine.reply(self.id, f'{{"id":{id},"result":{engine.encode_json(result).decode()}}}')
 
     async def invoke(self, target: str, *arguments: object) -> Any:
-        """Call a method of a SignalR client and wait for its result, in a task of the hub's event loop.
+        """In the event loop's thread: call a method of a SignalR client and wait for its result.
 
         Raises:
             CallFailed: the client answered with an error, or has no such method.
             ClientGone: it left before it answered.
             UnsupportedType, UnsupportedValue: an argument has no form in the client's protocol.
             TypeError: the client does not speak SignalR, or `target` is no str.
+            RuntimeError: this is another thread.
             HubStopped: the hub does not serve.
         """
         check_text("target", target, "the name of a method of the client, a str")
@@ -234,6 +243,7 @@ class Client:
             raise TypeError(f"client {self} cannot be invoked: it does not speak SignalR")
         if self._gone is not None:
             raise self._gone
+        self._link.require_thread("invoke")
         if self._calls is None:
             self._calls = self._link.calls_of(self)
         return await self._calls.ask(target, arguments)

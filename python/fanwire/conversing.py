@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 from fanwire._loop import Callback
 from fanwire.client import Client
+from fanwire.errors import Told
 from fanwire.faults import Tasks
 from fanwire.inbox import Inbox
 from fanwire.texts import INTERNAL_ERROR
-from fanwire.wording import CLOSED_WITH_ERROR, TOLD, Wording
+from fanwire.wording import CLOSED_WITH_ERROR, Wording
 
 TurnAway = Callable[[Client, int, str], None]
 
@@ -49,7 +50,7 @@ class Conversations:
                 self._turn_away(client, code, reason)
 
     def _told(self, callback: Callback, client: Client, error: Exception) -> tuple[int, str]:
-        is_told = isinstance(error, TOLD)
+        is_told = isinstance(error, Told)
         if not is_told:
             client._note("client", error, "client %s, for client %s, raised", callback, client)
         if client.connection_id is not None:

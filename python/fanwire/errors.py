@@ -9,14 +9,16 @@
     ├ ConfigError(ValueError)           file, line, key
     ├ InvalidChannel(ValueError)        channel
     ├ PayloadTooBig(ValueError)         payload_bytes, bytes_max, name
+    ├ Overtaken                         channel
     ├ LimitReached                      name, value, bound
     ├ EncodeError                       path
     │  ├ UnsupportedType(TypeError)
     │  └ UnsupportedValue(ValueError)
     ├ ClientGone                        close_code, reason, by
-    ├ CallFailed                        answer
-    ├ HubError                          raised by the application's methods
-    └ Refused                           reason, status; raised by the application's callbacks
+    └ Told                              its text is for the client; raised by the application
+       ├ CallFailed                     answer
+       ├ HubError
+       └ Refused                        reason, status
 
 The second base keeps ``except ValueError`` and its like working. What is known stands in attributes, the cause in
 ``__cause__``. No message shows a token or a payload. All of them can be pickled.
@@ -34,8 +36,10 @@ __all__ = [
     "InvalidChannel",
     "LimitReached",
     "ListenFailed",
+    "Overtaken",
     "PayloadTooBig",
     "Refused",
+    "Told",
     "UnsupportedType",
     "UnsupportedValue",
 ]
@@ -143,6 +147,19 @@ class PayloadTooBig(FanwireError, ValueError):
         return f"payload of {self.payload_bytes:,} bytes is over {self.name}, which is {self.bytes_max:,}"
 
 
+class Overtaken(FanwireError):
+    """Whoever listens to a channel that promises every publication fell behind its backlog, and has lost some."""
+
+    channel: str
+
+    def __init__(self, channel: str) -> None:
+        super().__init__(channel)
+        self.channel = channel
+
+    def __str__(self) -> str:
+        return f"channel {self.channel!a} promises every publication, and its backlog went past this listener"
+
+
 class LimitReached(FanwireError):
     """A bound of the hub is reached: what would go over it was not done."""
 
@@ -204,8 +221,20 @@ class ClientGone(FanwireError):
         return f"closed by {self.by} with {self.close_code}{because}"
 
 
-class CallFailed(FanwireError):
-    """The other side of a call answered with an error."""
+class Told(FanwireError):
+    """Raise it in a callback or a method to tell the client its text; the root of those that say something to clients.
+
+    A call or a subscription is answered with the text, an opening is refused with it and with 403. Where ``on_connect``
+    or a client's own function raises it, the client is closed with it and 1008. The text of any other exception stays
+    here: it is logged, and the client told that there was one.
+    """
+
+    status: int = 403
+    """What an opening handshake is answered with."""
+
+
+class CallFailed(Told):
+    """The other side of a call answered with an error. Raised on, its text goes to the client."""
 
     answer: str
     """What it answered."""
@@ -215,15 +244,12 @@ class CallFailed(FanwireError):
         self.answer = answer
 
 
-class HubError(FanwireError):
-    """Raise it in a method to tell the caller this text: what ``HubException`` is in ASP.NET Core.
-
-    The text of any other exception stays here: it is logged, and the caller told that there was one.
-    """
+class HubError(Told):
+    """``Told`` by the name that SignalR has for it: what ``HubException`` is in ASP.NET Core."""
 
 
-class Refused(FanwireError):
-    """Raise it in a callback to refuse a client: ``raise Refused("no such user")``.
+class Refused(Told):
+    """``Told`` with a status: ``raise Refused("no such user")``.
 
     At the opening handshake the client is answered with `status` and `reason`; later, with `reason` alone.
 

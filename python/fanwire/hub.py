@@ -1,7 +1,8 @@
 """The hub: what the application registers, serves with and publishes to. ✗ bytes of any protocol ✗ event loops.
 
-Who may do what where: ``serve`` lives in one task of one event loop, and callbacks run there. ``publish`` and the other
-verbs may be called from any thread at any time; before and after serving they raise HubStopped.
+Who may do what where: ``serve`` lives in one task of one event loop, and callbacks run there. ``publish`` and every
+other verb may be called from any thread, but for those whose docstring begins with "In the event loop's thread": what
+is ``async``, and ``relay_stats``. Before and after serving they raise HubStopped.
 """
 
 import os
@@ -203,6 +204,7 @@ class Hub(Publishing):
     def _linked(self, life: Life) -> None:
         self._life = life
         self._link = life.link
+        self._link.thread = life.loop.thread
         self._publish = life.engine.publish
         self._engine_flush = life.engine.flush
         self._call_soon = life.loop.call_soon
@@ -214,6 +216,7 @@ class Hub(Publishing):
         if self._callbacks.know_clients:
             self._roster = life.pump.roster.clients
         self._delivered = life.pump.deliveries.wait
+        self._listeners = life.pump.listeners
 
     def _forget(self, life: Life) -> None:
         """Whoever ended it has been told all: its engine may go."""

@@ -10,8 +10,7 @@ from fanwire._engine import Call
 from fanwire._loop import Callback
 from fanwire.arguments import Signature, check_parameters, gives_stream
 from fanwire.client import Client
-from fanwire.errors import EncodeError, PayloadTooBig
-from fanwire.wording import TOLD
+from fanwire.errors import EncodeError, PayloadTooBig, Told
 
 UNSENDABLE = (EncodeError, PayloadTooBig, TypeError, ValueError)
 """Raised where a result or an item has no form, or one that is too big."""
@@ -59,7 +58,7 @@ class Method:
         try:
             result = await self.callback(client, *arguments)
         except Exception as error:
-            if not isinstance(error, TOLD):
+            if not isinstance(error, Told):
                 client._note("method", error, "method %r, called by client %s, raised", self.name, client)
             reply_error(client, call.id, client._link.wording.raw(error))
         else:

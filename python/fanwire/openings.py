@@ -10,7 +10,7 @@ from fanwire._loop import ends_task, finish, outlive_cancellation
 from fanwire.auth import Refused, Request, identity_of
 from fanwire.callbacks import Callbacks
 from fanwire.client import Client, Link
-from fanwire.errors import ClientGone, FanwireError, LimitReached
+from fanwire.errors import ClientGone, FanwireError, LimitReached, Told
 from fanwire.faults import Faults, Tasks
 from fanwire.logs import hub_log
 from fanwire.relay.admission import RefusedByBackend
@@ -156,8 +156,8 @@ class Openings:
                 self.roster.add(client)
         except RefusedByBackend as refused:
             engine.respond(event.connection, 200, "application/json", refused.body, list(request.response_headers))
-        except Refused as refused:
-            self._endings.refuse(event.connection, refused.status, refused.reason, list(request.response_headers))
+        except Told as told:
+            self._endings.refuse(event.connection, told.status, told, list(request.response_headers))
         except LimitReached as error:
             self._endings.refuse(event.connection, 503, error)
         except FanwireError as error:  # a channel that cannot be

@@ -8,7 +8,7 @@ from threading import get_ident
 from typing import NoReturn
 
 from fanwire import to
-from fanwire._engine import Engine, Position, Publication, Stats
+from fanwire._engine import Engine, Position, Publication, Stats, matches
 from fanwire._loop import ends_task
 from fanwire.auth import Identity
 from fanwire.calls import (
@@ -22,12 +22,14 @@ from fanwire.calls import (
     check_reason,
     check_since,
     check_start,
+    check_text,
     check_ttl,
     explain,
     wrong,
 )
 from fanwire.client import Client, Link
 from fanwire.deliveries import Delivery
+from fanwire.hearing import Listeners, Listening
 from fanwire.registering import Registering
 from fanwire.relay.stats import RelayStats
 from fanwire.target import Target, ToAll, ToClient, ToUser, user_id
@@ -39,7 +41,7 @@ PRIVATE = Publication()
 
 
 class Publishing(Registering):
-    """The calls of a hub that serves; all but ``presence``, ``delivered`` and ``relay_stats`` in any thread."""
+    """The calls of a hub that serves, in any thread but where the first words are: in the event loop's thread."""
 
     def __init__(self, own_paths: Sequence[str]) -> None:
         super().__init__(own_paths)
@@ -52,6 +54,7 @@ class Publishing(Registering):
         self._publish: Callable[..., Publication]
         self._relay_stats: Callable[[], list[RelayStats]]
         self._members: Callable[[str], list[str]]
+        self._listeners: Listeners
         self._roster: Callable[[str | None], list[Client]]
         self._delivered: Callable[[Position, float], Awaitable[Delivery]]
         self._engine_flush: Callable[[], None]
@@ -371,9 +374,7 @@ class Publishing(Registering):
         return self._link.require().occupancy(check_channel(channel))
 
     def presence(self, channel: str) -> list[str]:
-        """Ids of the users who are subscribed to a channel with ``presence``, or left it just now; sorted.
-
-        In the event loop's thread.
+        """Ids of the users who are subscribed to a channel with ``presence``, or left it just now; sorted. Any thread.
 
         Raises:
             TypeError, InvalidChannel: no channel can have such a name.
@@ -383,7 +384,7 @@ class Publishing(Registering):
         return self._members(check_channel(channel))
 
     async def delivered(self, position: Position, fraction: float = 0.99) -> Delivery:
-        """Wait until so many of a channel's subscribers have a publication, or went past it; in the loop's own thread.
+        """In the event loop's thread: wait until so many of a channel's subscribers have it, or went past it.
 
         Args:
             position: what ``publish`` returned.
@@ -396,10 +397,12 @@ class Publishing(Registering):
             TypeError: `position` is none, or `fraction` is no number.
             ValueError: `fraction` is out of range, or nothing was published at `position` yet.
             LimitReached: 1,024 are waited for already.
+            RuntimeError: this is another thread.
             HubStopped: the hub does not serve, or no longer.
         """
         check_position(position)
         check_fraction(fraction)
+        self._link.require_thread("delivered")
         return await self._delivered(position, fraction)
 
     def position(self, channel: str) -> Position:
@@ -418,12 +421,40 @@ class Publishing(Registering):
         """
         return self._link.require().position(check_channel(channel))
 
+    def listen(self, pattern: str) -> Listening:
+        """In the event loop's thread: hear in the program itself what is published to the channels of a pattern.
+
+        ``async with hub.listen("odds:*") as publications:``, and in it ``async for heard in publications:``, gives each
+        ``Heard`` that is published from then on, a channel's in their order, of channels that are made later as well.
+        Whoever hears is a client among the others: what it has not taken waits in the channel's log, within the
+        backlog, and the channel's policy says what becomes of the rest. It is nobody's subscriber: it counts in no
+        occupancy, and keeps no channel. The iteration ends when serving ends.
+
+        Args:
+            pattern: of names, in which ``*`` is any run of characters; a name is heard alone.
+
+        Raises:
+            TypeError, InvalidChannel: no channel's name can match it.
+            LimitReached: 1,024 listen already; when it is entered.
+            Overtaken: in the iteration: the backlog of a channel that promises every publication went past it.
+            RuntimeError: this is another thread.
+            HubStopped: the hub does not serve.
+        """
+        matches(check_text("pattern", pattern, "a str such as 'odds:*'"), "")
+        self._link.require_thread("listen")
+        return Listening(pattern, self._serving_listeners)
+
+    def _serving_listeners(self) -> Listeners:
+        self._link.require_thread("listen")
+        return self._listeners
+
     def stats(self) -> Stats:
-        """The engine's counters since the start of serving, and gauges of now. Raises HubStopped."""
+        """The engine's counters since the start of serving, and gauges of now. Any thread. Raises HubStopped."""
         return self._link.require().stats()
 
     def relay_stats(self) -> list[RelayStats]:
-        """How each relay stands, now; in the event loop's thread. Raises HubStopped."""
+        """In the event loop's thread: how each relay stands, now. Raises HubStopped, RuntimeError in another thread."""
+        self._link.require_thread("relay_stats")
         return self._relay_stats()
 
 

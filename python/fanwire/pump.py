@@ -14,6 +14,7 @@ from anyio.lowlevel import checkpoint
 
 from fanwire._engine import (
     Asking,
+    Audible,
     Call,
     Closed,
     Connected,
@@ -30,15 +31,16 @@ from fanwire._engine import (
     Upstream,
 )
 from fanwire._loop import Callback, Loop, ends_task, finish, outlives, readable
-from fanwire.auth import Identity, Refused
+from fanwire.auth import Identity
 from fanwire.budget import Budgets
 from fanwire.callbacks import Callbacks
 from fanwire.channel import Channel
 from fanwire.client import Client, Link
 from fanwire.conversing import Conversations
 from fanwire.deliveries import Deliveries
-from fanwire.errors import ClientGone, EngineFailed, HubStopped
+from fanwire.errors import ClientGone, EngineFailed, HubStopped, Told
 from fanwire.faults import Tasks
+from fanwire.hearing import Listeners
 from fanwire.logs import engine_log
 from fanwire.methods import reply_error, tell_error
 from fanwire.openings import Openings, not_authorized
@@ -54,7 +56,7 @@ from fanwire.scraping import Scraping
 from fanwire.signalr import Calls, Terms
 from fanwire.snapshots import SnapshotRule, Snapshots
 from fanwire.texts import INTERNAL_ERROR, name_of, sendable
-from fanwire.wording import CLOSED_WITH_ERROR, TOLD
+from fanwire.wording import CLOSED_WITH_ERROR
 
 Sent = Message | Call | Subscribing
 """What a client sent, each to be acknowledged once."""
@@ -112,6 +114,7 @@ class Pump:
         self._all_relays: tuple[Relay | PlainRelay, ...] = (*self._relays.values(), *plain.values())
         scraping = Scraping(engine, link.faults, link.endings, refused=self._budgets.refused, relays=self._all_relays)
         self.deliveries = Deliveries(engine)
+        self.listeners = Listeners(engine)
         self.presences = Presences(engine, channels, callbacks.on_presence, self._identify, link.faults)
         rules = [*self._presence_snapshots(channels), *callbacks.snapshots]
         self._snapshots = Snapshots(engine, rules, tasks, link.faults)
@@ -132,6 +135,7 @@ class Pump:
             SnapshotWanted: self._snapshots.wanted,
             Presence: self.presences.take,
             Progress: self.deliveries.take,
+            Audible: self.listeners.take,
             Record: self._record,
             Upstream: upstreams.dispatch,
         }
@@ -221,6 +225,7 @@ class Pump:
             if client._inbox is not None:
                 client._inbox.end()
         self.deliveries.end(str(error))
+        self.listeners.end()
 
     @property
     def is_parting(self) -> bool:
@@ -323,7 +328,7 @@ class Pump:
         try:
             await on_message(client, event.data)
         except Exception as error:
-            if not isinstance(error, TOLD):
+            if not isinstance(error, Told):
                 self._note_raised("on_message", client, error)
             tell_error(client, None, self._link.wording.raw(error))
 
@@ -336,15 +341,15 @@ class Pump:
                 return  # and nobody is asked about the rest
             try:
                 (granted if await self._callbacks.may_watch(client, channel) else denied).append(channel)
-            except Refused as refused:
-                errors.append(sendable(refused.reason))
+            except Told as told:
+                errors.append(sendable(told))
             except Exception as error:
                 self._note_raised("authorize", client, error)
                 errors.append(INTERNAL_ERROR)
         if denied:
             errors.insert(0, not_authorized(denied))
-        told = sendable("; ".join(errors)) if errors else None
-        self._engine.grant(client.id, granted, event.id, told, event.wanted)
+        answer = sendable("; ".join(errors)) if errors else None
+        self._engine.grant(client.id, granted, event.id, answer, event.wanted)
 
     def _identify(self, connection: int) -> Identity | None:
         client = self._clients.get(connection)
@@ -394,7 +399,7 @@ class Pump:
             try:
                 await self._callbacks.on_connect(client)
             except Exception as error:
-                is_told, wording = isinstance(error, TOLD), self._link.wording
+                is_told, wording = isinstance(error, Told), self._link.wording
                 if not is_told:
                     self._note_raised("on_connect", client, error)
                 if client.connection_id is not None:

@@ -46,7 +46,8 @@ class Registering:
         """Have `function(request)` say who connects, once for each connection; sync or async; for use as a decorator.
 
         It returns ``Identity``, a ``str`` (its id) or None for an anonymous client, or raises
-        ``Refused(reason, status=401)``. Another exception is logged and answered with 500. A connection is accepted
+        ``Refused(reason, status=401)``, or another ``Told``. Any other exception is logged and answered with 500. A
+        connection is accepted
         only afterwards; at most ``openings_max`` async calls are at work at once.
         """
         self._may_register("authenticate", self._callbacks.authenticate)
@@ -67,7 +68,7 @@ class Registering:
         """Have `function(client)` hear of each client once it is connected, before its first message; sync or async.
 
         Of a SignalR client that is after its handshake. What the client sends waits until it returns. If it raises, the
-        client is turned away: with 1008 and the text of a ``Refused``, ``CallFailed`` or ``HubError``, else with 1011;
+        client is turned away: with 1008 and the text of a ``Told``, else with 1011;
         a SignalR client with a Close message.
         """
         self._may_register("on_connect", self._callbacks.on_connect)
@@ -88,7 +89,7 @@ class Registering:
         """Have `function(client, data)` take what else a client of the raw protocol sends; sync or async.
 
         One client's messages come one after another, in order. Without it such messages are dropped. If it raises, that
-        is logged and the client told ``{"error":"internal error"}``, or what a ``CallFailed`` or ``Refused`` says.
+        is logged and the client told ``{"error":"internal error"}``, or what a ``Told`` says.
         """
         self._may_register("on_message", self._callbacks.on_message, "client" if self._callbacks.client else "")
         self._callbacks.on_message = callback_of("on_message", function, ("client", "data"))
@@ -149,7 +150,7 @@ class Registering:
         """Let clients call `function(client, *args)` as `name` (bare: as the function's own name); sync or async.
 
         Arguments are read as the annotations say, and a call whose arguments are wrong is an error. What the function
-        returns is the reply. ``HubError``, ``CallFailed`` and ``Refused`` are answered with their text; another
+        returns is the reply. A ``Told``, such as ``CallFailed``, is answered with its text; another
         exception is logged, and the client told that there was one. To SignalR clients a generator is a stream,
         and a parameter annotated ``AsyncIterator[T]`` takes a stream of theirs.
         """

@@ -21,14 +21,13 @@ import anyio
 from fanwire._loop import ends_task, finish, raise_if_strayed
 from fanwire.arguments import ANY
 from fanwire.budget import ENTRY_BYTES, TASK_BYTES, Budgets, weigh
-from fanwire.errors import CallFailed, HubError, LimitReached
+from fanwire.errors import CallFailed, HubError, LimitReached, Told
 from fanwire.faults import Tasks
 from fanwire.logs import hub_log
 from fanwire.methods import UNSENDABLE, Method, Methods
 from fanwire.uploads import UPLOAD_BYTES, Upload
 from fanwire.wording import (
     STREAMING_FAILED,
-    TOLD,
     Wording,
     failed_to_invoke,
     not_a_stream,
@@ -356,7 +355,7 @@ class Calls:
             self._client._link.endings.fail_call(self._client.id, id, told)
 
     def _log_unless_told(self, error: BaseException, method: Method) -> None:
-        if not isinstance(error, TOLD):
+        if not isinstance(error, Told):
             self._client._note("method", error, "method %r, called by client %s, raised", method.name, self._client)
 
     # Streams

@@ -1,6 +1,6 @@
 """What a client is told when a callback raised: in the words of ASP.NET Core, as far as the hub tells. ✗ sending."""
 
-from fanwire.errors import CallFailed, HubError, Refused
+from fanwire.errors import Told
 from fanwire.texts import INTERNAL_ERROR, sendable
 
 CLOSED_WITH_ERROR = "Connection closed with an error."
@@ -9,8 +9,6 @@ STREAMING_FAILED = "An error occurred on the server while streaming results."
 """What is answered when a stream raised after it had begun."""
 UPLOAD_FAILED = "Failed to bind Stream message."
 """What a method reads of an uploaded item that is not of its type."""
-TOLD = (CallFailed, HubError, Refused)
-"""Exceptions of the application whose text is for the client."""
 
 
 class InvalidData(ValueError):
@@ -28,7 +26,7 @@ class InvalidData(ValueError):
 
 
 class Wording:
-    """How exceptions are told: bare, but for those in ``TOLD``; with ``detailed_errors`` each with class and text."""
+    """How exceptions are told: bare, but for ``Told``; with ``detailed_errors`` each with class and text."""
 
     __slots__ = ("is_detailed",)
 
@@ -38,7 +36,7 @@ class Wording:
 
     def of(self, text: str, error: BaseException) -> str:
         """What a SignalR client is told: `text`, and of the exception what it may know."""
-        if isinstance(error, TOLD):
+        if isinstance(error, Told):
             return sendable(f"{text} HubException: {sendable(error)}")
         if not self.is_detailed:
             return text
@@ -48,7 +46,7 @@ class Wording:
 
     def raw(self, error: BaseException) -> str:
         """What a client of the raw protocol is told."""
-        if isinstance(error, TOLD):
+        if isinstance(error, Told):
             return sendable(error)
         if not self.is_detailed:
             return INTERNAL_ERROR

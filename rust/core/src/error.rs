@@ -91,6 +91,12 @@ pub enum EngineError {
         /// [`KEY_BYTES_MAX`](crate::channel::KEY_BYTES_MAX).
         bytes_max: usize,
     },
+    /// The program itself heard a channel, and its backlog went past it.
+    #[error("channel {channel:?} promises every publication, and its backlog went past this listener")]
+    Overtaken {
+        /// The channel.
+        channel: String,
+    },
     /// A key was to be removed where none are kept.
     #[error("channel {name:?} has policy {policy:?}: only \"latest\" keeps a value for each key, which can be removed")]
     NoKeys {

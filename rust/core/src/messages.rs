@@ -187,6 +187,8 @@ pub enum Event {
     Presence(Arc<Vec<Presence>>),
     /// How far a publication has come.
     Progress(Progress),
+    /// There is something to read for the listener of this token.
+    Heard(u64),
     /// A line for the log: level as in Python's `logging`.
     Record(u8, String),
     /// What another part of the program reports in the same stream; see [`Engine::report`](crate::Engine::report).

@@ -84,6 +84,10 @@ event_class! {
     Progress { token: u64, part: u32, subscribers: u64, behind: u64, skipped: u64 }
 }
 event_class! {
+    /// There is something to read for a listener.
+    Audible { token: u64 }
+}
+event_class! {
     /// A line for `logging`.
     Record { level: u8, text: String }
 }
@@ -101,6 +105,7 @@ pub(crate) fn add_classes(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<SnapshotWanted>()?;
     module.add_class::<Presence>()?;
     module.add_class::<Progress>()?;
+    module.add_class::<Audible>()?;
     module.add_class::<Drained>()?;
     module.add_class::<Closed>()?;
     module.add_class::<Record>()?;
@@ -185,6 +190,7 @@ fn told_to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
             let change = |one: &CorePresence| (one.channel.name().to_owned(), one.connection.to_bits(), one.has_joined);
             Py::new(py, Presence { changes: changes.iter().map(change).collect() })?.into_any()
         }
+        Event::Heard(token) => Py::new(py, Audible { token })?.into_any(),
         Event::Progress(progress) => {
             let CoreProgress { token, part, subscribers, behind, skipped } = progress;
             Py::new(py, Progress { token, part, subscribers, behind, skipped })?.into_any()

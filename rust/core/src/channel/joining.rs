@@ -197,6 +197,11 @@ impl Channel {
     pub(crate) fn overtaken(&self, format: Format, (cursor, mode): (u64, Mode), tail: u64, now_ns: u64) -> Overtaken {
         let inner = self.lock();
         let Some(log) = &inner.logs[format as usize] else { return Overtaken::Skip(tail, Mode::Lagging, 0) };
+        self.overtaken_in(log, (cursor, mode), tail, now_ns)
+    }
+
+    /// As [`overtaken`](Self::overtaken), in this log of the channel.
+    pub(super) fn overtaken_in(&self, log: &Log, (cursor, mode): (u64, Mode), tail: u64, now_ns: u64) -> Overtaken {
         let lost = |to| log.offset_before(to).saturating_sub(log.offset_before(cursor));
         // At one that its shard is yet to come past it would take the place of those at the tail.
         let is_ahead = |edge: &Edge| edge.position > cursor && edge.position < tail;

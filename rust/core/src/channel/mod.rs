@@ -7,8 +7,10 @@
 //! - `policy`: what becomes of laggards; `keys`, `compacted`: conflation, and keys that end (`removing` has the tests);
 //! - `stored`: publications that are kept for whatever format may come; `kept`: what a relay's channel keeps for who
 //!   joins late;
+//! - `hearing`: the program's own subscribers;
 //! - `watch`: what a shard tells the writers; `registry`: channels by name; `pattern`: rules by name.
 mod compacted;
+mod hearing;
 mod joining;
 mod kept;
 mod keys;
@@ -32,6 +34,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
+pub use hearing::{Heard, HeardData, Listener};
 pub(crate) use joining::Overtaken;
 pub use joining::Watched;
 pub use kept::KeptBounds;
@@ -50,6 +53,7 @@ use crate::position::Position;
 use crate::protocol::signalr::{HubProtocol, write_records};
 use crate::protocol::{Encoding, Format, Payload, Stamp, frame_bytes_max, write_frame};
 use crate::settings::ChannelSettings;
+use hearing::Hearing;
 use kept::Kept;
 use keys::{KEYLESS, Keys};
 use log::Log;
@@ -106,6 +110,8 @@ pub struct Channel {
     formats_seen: Arc<AtomicU16>,
     /// Publications are kept for formats that nobody speaks now.
     is_storing: AtomicBool,
+    /// The program itself hears what is published.
+    is_heard: AtomicBool,
     subscribers: AtomicU32,
     /// Second of the engine's clock at the last publication, for the registry's sweep.
     published_s: AtomicU64,
@@ -122,6 +128,8 @@ struct Inner {
     keys: Keys,
     /// The history and the newest keyframe, in the form of `stored`.
     stored: Option<Box<Log>>,
+    /// What the program itself hears.
+    hearing: Option<Box<Hearing>>,
     /// The application was asked for a keyframe and has not answered.
     is_snapshot_awaited: bool,
     logs: [Option<Box<Log>>; Format::COUNT],
@@ -179,7 +187,8 @@ impl Inner {
     /// A publication of `key` gets the newest offset; gives the key's number and the offset that it replaces, or 0.
     fn note_key(&mut self, key: Option<&str>) -> (keys::KeyId, u64) {
         if self.keys.is_sweep_due() {
-            let logs = self.logs.iter().flatten().chain(&self.stored);
+            let heard = self.hearing.as_ref().map(|hearing| hearing.log());
+            let logs = self.logs.iter().flatten().chain(&self.stored).map(|log| &**log).chain(heard);
             self.keys.sweep(logs.map(|log| log.oldest_offset()).min().unwrap_or(u64::MAX));
         }
         self.keys.note(key, self.offset)
@@ -215,6 +224,7 @@ impl Channel {
             formats: AtomicU16::new(0),
             formats_seen,
             is_storing: AtomicBool::new(settings.history_frames > 0),
+            is_heard: AtomicBool::new(false),
             settings,
             subscribers: AtomicU32::new(0),
             published_s: AtomicU64::new(0),
@@ -255,7 +265,8 @@ impl Channel {
     /// that subscribers speak now, and where publications are kept also those that others have spoken.
     #[must_use]
     pub fn formats(&self) -> u16 {
-        let formats = self.formats.load(Ordering::Acquire);
+        let heard = if self.is_heard.load(Ordering::Acquire) { Format::Raw.bit() } else { 0 };
+        let formats = self.formats.load(Ordering::Acquire) | heard;
         if !self.is_storing.load(Ordering::Acquire) {
             return formats;
         }
@@ -314,6 +325,10 @@ impl Channel {
         }
         let mark = FrameMark { published_ns: now_ns, expires_ns, offset: inner.offset, key, kind, end: 0 };
         self.store(inner, publication, mark, replaced);
+        if let Some(hearing) = &mut inner.hearing {
+            let what = (&publication.payload, publication.event);
+            hearing.append(what, mark, replaced, &self.settings, &inner.keys);
+        }
         for format in Format::ALL {
             let Some(log) = &mut inner.logs[format as usize] else { continue };
             let stamp = self.stamp(mark);

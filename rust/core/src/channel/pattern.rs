@@ -17,6 +17,11 @@ impl Pattern {
         Ok(Self(text.into()))
     }
 
+    /// Whether all that it matches begins with this, as it does itself.
+    pub(super) fn is_within(&self, prefix: &str) -> bool {
+        self.0.starts_with(prefix)
+    }
+
     /// Whether `name` is one of them. Linear in the product of the lengths at worst; both are at most 255 bytes.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {

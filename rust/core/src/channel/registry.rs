@@ -12,9 +12,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hashbrown::HashTable;
 
-use super::{Channel, check_name};
+use super::{Channel, Listener, check_name};
 use crate::error::EngineError;
-use crate::settings::{ChannelSettings, Settings};
+use crate::settings::{ChannelRule, ChannelSettings, Settings};
 
 /// A channel that nobody watches is kept this long after its last publication, so that its offsets go on; one that keeps
 /// publications for who returns as long as those.
@@ -56,7 +56,15 @@ pub struct Registry {
     /// Of all registries of an engine: formats that any subscriber has spoken.
     formats_seen: Arc<AtomicU16>,
     waker: Waker,
+    /// Those who hear channels by a pattern, also such as are yet to be made. Taken behind a stripe.
+    listeners: RwLock<Vec<Arc<Listener>>>,
 }
+
+/// The program itself hears channels in so many ways at most: each publication costs a copy, and a look at each.
+const LISTENERS_MAX: usize = 1_024;
+
+/// The presence of a channel is told in one that is called so and as that.
+const PRESENCE_PREFIX: &str = "presence:";
 
 /// What is called when there were no channels and now is one: from then on somebody has to sweep.
 #[derive(Default)]
@@ -99,6 +107,7 @@ impl Registry {
             is_listed: true,
             formats_seen: Arc::clone(formats_seen),
             waker: Waker::default(),
+            listeners: RwLock::default(),
         }
     }
 
@@ -151,10 +160,66 @@ impl Registry {
         let epoch = NEXT_EPOCH.fetch_add(1, Ordering::Relaxed) << STRIPE_BITS | index as u64;
         let channel = Arc::new(Channel::new(name, epoch, promised, self.is_listed, Arc::clone(&self.formats_seen)));
         channel.published_s.store(now_s, Ordering::Relaxed);
+        let listeners = self.listeners.read().expect("no code panics while it holds the listeners");
+        listeners.iter().filter(|listener| listener.hears(name)).for_each(|listener| channel.attach(listener));
+        drop(listeners);
         stripe.insert(hash, &channel, &self.hasher);
         drop(stripe);
         drop(gone); // behind the lock
         Ok(channel)
+    }
+
+    /// Has a listener hear the channels that it is for, those that are yet to be made as well.
+    ///
+    /// # Errors
+    /// [`EngineError::LimitReached`] where there are too many.
+    pub(crate) fn listen(&self, listener: &Arc<Listener>) -> Result<(), EngineError> {
+        let mut listeners = self.listeners.write().expect("no code panics while it holds the listeners");
+        if listeners.len() >= LISTENERS_MAX {
+            let (value, bound) = (LISTENERS_MAX as u64 + 1, LISTENERS_MAX as u64);
+            return Err(EngineError::LimitReached { name: "listeners", value, bound });
+        }
+        listeners.push(Arc::clone(listener));
+        drop(listeners); // a channel that is made from now on is heard
+        self.for_each(|channel| {
+            if listener.hears(channel.name()) {
+                channel.attach(listener);
+            }
+        });
+        Ok(())
+    }
+
+    /// It hears no more.
+    pub(crate) fn unlisten(&self, listener: &Arc<Listener>) {
+        let mut listeners = self.listeners.write().expect("no code panics while it holds the listeners");
+        listeners.retain(|one| !Arc::ptr_eq(one, listener));
+        drop(listeners);
+        self.for_each(|channel| channel.detach(listener));
+        listener.end();
+    }
+
+    fn for_each(&self, visit: impl Fn(&Arc<Channel>)) {
+        for stripe in &self.stripes {
+            stripe.read().expect("no code panics while it holds the registry").by_epoch.iter().for_each(&visit);
+        }
+    }
+
+    /// As [`obtain`](Self::obtain), for a subscriber: nobody is to wait for what nothing tells.
+    ///
+    /// # Errors
+    /// Those of [`obtain`](Self::obtain), and [`EngineError::InvalidChannel`] for the presence of a channel without.
+    pub(crate) fn obtain_to_watch(
+        &self,
+        name: &str,
+        settings: &Settings,
+        now_ns: u64,
+    ) -> Result<Arc<Channel>, EngineError> {
+        let is_told = |rule: &ChannelRule| rule.pattern.is_within(PRESENCE_PREFIX) && rule.pattern.matches(name);
+        if name.starts_with(PRESENCE_PREFIX) && !settings.channels.iter().any(is_told) {
+            let why = "nothing is told there: the channel behind the colon has no presence";
+            return Err(EngineError::InvalidChannel { name: name.chars().take(80).collect(), why });
+        }
+        self.obtain(name, settings, now_ns)
     }
 
     /// Counts one more channel; at the bound a few of the stripe's make room, if they are idle.

@@ -38,6 +38,12 @@ fn or_alike<'a>(hub: Option<&'a [u8]>, plain: Option<&[u8]>) -> (Option<&'a [u8]
 
 /// Reads what [`write`] wrote.
 pub(super) fn read(bytes: &[u8]) -> (Payload<'_>, Option<&str>) {
+    let (payload, event, _) = read_one(bytes);
+    (payload, event)
+}
+
+/// As [`read`], the first of several; and what stands behind it.
+pub(super) fn read_one(bytes: &[u8]) -> (Payload<'_>, Option<&str>, &[u8]) {
     let (kind, mut rest) = (bytes[0], &bytes[1..]);
     let mut part = |alike| {
         let (length, behind) = rest.split_first_chunk().expect("as it was written");
@@ -60,7 +66,7 @@ pub(super) fn read(bytes: &[u8]) -> (Payload<'_>, Option<&str>) {
         2 => Payload::Object(encoded),
         _ => Payload::Arguments(encoded),
     };
-    (payload, event.map(text))
+    (payload, event.map(text), rest)
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! Where a channel is, how far a publication has come, and keyframes for subscribers that wait for one.
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Engine;
+use crate::channel::{Heard, Listener, Pattern};
 use crate::error::EngineError;
-use crate::messages::{Command, Track};
+use crate::messages::{Command, Event, Track};
 use crate::position::Position;
 
 impl Engine {
@@ -39,6 +41,39 @@ impl Engine {
             self.shards[watch.shard].command(Command::Track(Track { token, part, watch, end }));
         }
         Ok((token, parts))
+    }
+
+    /// Hears the channels whose names match `pattern`, from now on: [`Event::Heard`](crate::messages::Event::Heard) with
+    /// `token` says when there is something to [`hear`](Self::hear).
+    ///
+    /// # Errors
+    /// [`EngineError`]: stopped, a bad pattern, too many who listen.
+    pub fn listen_to(&self, pattern: &str, token: u64) -> Result<Arc<Listener>, EngineError> {
+        self.check_running()?;
+        let common = Arc::downgrade(&self.common);
+        let wake = move || {
+            if let Some(common) = common.upgrade() {
+                common.events.push(common.shards.len(), Event::Heard(token));
+            }
+        };
+        let listener = Arc::new(Listener::new(Pattern::new(pattern)?, wake));
+        self.common.registry.listen(&listener)?;
+        Ok(listener)
+    }
+
+    /// What a listener has to read, about `count_max` of it; it is told of more once it got nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::Overtaken`]: it fell behind the backlog of a channel that promises every publication.
+    pub fn hear(&self, listener: &Arc<Listener>, count_max: usize) -> Result<Vec<Heard>, EngineError> {
+        self.check_running()?;
+        let overtaken = |channel: Arc<str>| EngineError::Overtaken { channel: (*channel).into() };
+        listener.read(count_max, self.common.clock.now_ns()).map_err(overtaken)
+    }
+
+    /// A listener hears no more.
+    pub fn unlisten(&self, listener: &Arc<Listener>) {
+        self.common.registry.unlisten(listener);
     }
 
     /// Ends the reports of a token.

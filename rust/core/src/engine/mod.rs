@@ -287,6 +287,10 @@ impl Engine {
         self.common.registry.obtain(name, &self.common.settings, self.common.clock.now_ns())
     }
 
+    fn obtain_to_watch(&self, name: &str) -> Result<Arc<Channel>, EngineError> {
+        self.common.registry.obtain_to_watch(name, &self.common.settings, self.common.clock.now_ns())
+    }
+
     fn command(&self, id: ConnectionId, command: Command) {
         if let Some(shard) = self.shards.get(id.shard()) {
             shard.command(command);
@@ -310,7 +314,7 @@ impl Engine {
             return Err(EngineError::InvalidHeader { name: name.to_owned(), why: "is no subprotocol: no token" });
         }
         let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) else { return Ok(()) };
-        let watch = |name| Ok(self.obtain(name)?.watch(format, id.shard()));
+        let watch = |name| Ok(self.obtain_to_watch(name)?.watch(format, id.shard()));
         let watched = channels.into_iter().map(watch).collect::<Result<Vec<_>, EngineError>>()?;
         self.command(id, Command::Accept(id, watched, user.map(Box::from), reply));
         Ok(())
@@ -339,7 +343,7 @@ impl Engine {
     /// [`EngineError`]: stopped, a bad channel name, the bound of channels.
     pub fn subscribe(&self, id: ConnectionId, channel: &str, origin: Origin) -> Result<(), EngineError> {
         self.check_running()?;
-        let channel = self.obtain(channel)?;
+        let channel = self.obtain_to_watch(channel)?;
         if let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) {
             let watched = channel.watch(format, id.shard());
             self.command(id, Command::Subscribe(id, watched, origin, Box::default()));
@@ -368,7 +372,7 @@ impl Engine {
         let (request, error) = (request.map(Box::from), error.map(str::to_owned));
         let mut grant = Grant { watched: Vec::new(), id: request, error, wanted };
         for name in channels {
-            match self.obtain(name) {
+            match self.obtain_to_watch(name) {
                 Ok(channel) => grant.watched.push(channel.watch(format, id.shard())),
                 Err(cannot) => {
                     let error = grant.error.get_or_insert_default();

@@ -359,6 +359,6 @@ impl<I: Io> Shard<I> {
     }
 
     fn obtain_channel(&self, name: &str) -> Result<Arc<Channel>, EngineError> {
-        self.common.registry.obtain(name, &self.settings, self.clock.now_ns())
+        self.common.registry.obtain_to_watch(name, &self.settings, self.clock.now_ns())
     }
 }

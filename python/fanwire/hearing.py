@@ -1,0 +1,150 @@
+"""Channels as the program's own code hears them. ✗ what is kept for whom: the engine's logs and policies do that."""
+
+from collections import deque
+from dataclasses import dataclass
+from itertools import count
+from types import TracebackType
+from typing import Any, Protocol
+
+import anyio
+import msgspec
+from anyio.lowlevel import checkpoint
+
+from fanwire._engine import Audible, Engine, Listener, Position
+from fanwire.errors import FanwireError, HubStopped
+
+READ_MAX = 64
+"""So many publications are taken from the engine at once; the others wait in the logs, as they do for clients."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One publication, as ``Hub.listen`` gives it."""
+
+    channel: str
+    position: Position
+    data: Any
+    """A ``str`` or ``bytes`` as it was published; of anything else what its JSON says, as a client would read it."""
+    event: str | None
+    keyframe: bool
+
+
+class Listeners:
+    """Those of one serving. All state is the loop's thread's own."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._tokens = count(1)
+        self._by_token: dict[int, Listening] = {}
+
+    def begin(self, listening: "Listening", pattern: str) -> tuple[int, Listener]:
+        """It hears from now on. Raises what ``Hub.listen`` does."""
+        token = next(self._tokens)
+        listener = self._engine.listen_to(pattern, token)
+        self._by_token[token] = listening
+        return token, listener
+
+    def hear(self, listener: Listener) -> list[tuple[str, Position, Any, bool, str | None, bool]]:
+        """What there is to read; with none it will be woken."""
+        return self._engine.hear(listener, READ_MAX)
+
+    def leave(self, token: int, listener: Listener) -> None:
+        """It hears no more."""
+        if self._by_token.pop(token, None) is not None:
+            self._engine.unlisten(listener)
+
+    def take(self, event: Audible) -> None:
+        """There is something to read."""
+        listening = self._by_token.get(event.token)
+        if listening is not None:
+            listening.wake()
+
+    def end(self) -> None:
+        """Serving is over: nothing more comes."""
+        listening, self._by_token = self._by_token, {}
+        for one in listening.values():
+            one.end()
+
+
+class Serves(Protocol):
+    """What knows those of the serving that is now."""
+
+    def __call__(self) -> Listeners:
+        """Raises HubStopped, RuntimeError where there is none, or in another thread."""
+
+
+class Listening:
+    """What ``Hub.listen`` gives: an async context whose body iterates over publications. One body at a time."""
+
+    __slots__ = ("_arrived", "_heard", "_is_over", "_listener", "_listeners", "_pattern", "_serves", "_token")
+
+    def __init__(self, pattern: str, serves: Serves) -> None:
+        self._pattern = pattern
+        self._serves = serves
+        self._listeners: Listeners | None = None
+        self._listener: Listener
+        self._token = 0
+        self._heard: deque[Heard] = deque()
+        self._arrived = anyio.Event()
+        self._is_over = False
+
+    async def __aenter__(self) -> "Listening":
+        if self._listeners is not None:
+            raise RuntimeError(f"this is listening to {self._pattern!r} already: call hub.listen once more")
+        listeners = self._serves()
+        self._token, self._listener = listeners.begin(self, self._pattern)
+        self._listeners = listeners
+        self._heard.clear()
+        self._arrived, self._is_over = anyio.Event(), False
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        listeners, self._listeners = self._listeners, None
+        self._heard.clear()
+        self.end()
+        if listeners is not None:
+            listeners.leave(self._token, self._listener)
+
+    def __aiter__(self) -> "Listening":
+        return self
+
+    async def __anext__(self) -> Heard:
+        """The next publication. Raises Overtaken where the policy promises every one, and some are lost."""
+        while not self._heard:
+            if self._is_over:
+                raise StopAsyncIteration
+            if self._listeners is None:
+                raise RuntimeError(
+                    f"listening to {self._pattern!r} is not entered: `async with hub.listen(...) as ...`"
+                )
+            self._arrived = anyio.Event()
+            if self._read(self._listeners):
+                await checkpoint()
+            else:
+                await self._arrived.wait()
+        return self._heard.popleft()
+
+    def _read(self, listeners: Listeners) -> bool:
+        try:
+            taken = listeners.hear(self._listener)
+        except HubStopped:
+            self._is_over = True
+            return True
+        except FanwireError:
+            self._is_over = True
+            raise
+        for channel, position, data, is_json, event, keyframe in taken:
+            read = msgspec.json.decode(data) if is_json else data
+            self._heard.append(Heard(channel, position, read, event, keyframe))
+        return bool(taken)
+
+    def wake(self) -> None:
+        """There is something to read."""
+        self._arrived.set()
+
+    def end(self) -> None:
+        """Nothing more comes; what was taken already is still given out."""
+        self._is_over = True
+        self._arrived.set()

@@ -1,0 +1,288 @@
+//! The program's own subscribers: whoever hears reads the logs when it likes, and no shard has to do with it.
+//!
+//! What a channel publishes while somebody hears it stands in one more log, in the form of `stored` behind its number.
+//! It counts as fanned out at once, so that the bounds of the channel's backlog hold for whoever hears it as for any client
+//! that lags, and nobody else waits for it.
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+use super::keys::Keys;
+use super::log::Log;
+use super::mark::{FrameKind, FrameMark};
+use super::pattern::Pattern;
+use super::policy::{Mode, Policy};
+use super::reading::Reader;
+use super::watch::Watch;
+use super::{Channel, Inner, Overtaken, stored};
+use crate::position::Position;
+use crate::protocol::Payload;
+use crate::settings::ChannelSettings;
+
+/// So many publications of one channel are read in one go, about.
+const READ_MAX: usize = 256;
+
+/// One publication, as whoever hears it gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// The channel's name.
+    pub channel: Arc<str>,
+    /// Its place there.
+    pub position: Position,
+    /// What its SSE event or the target in a hub protocol is called.
+    pub event: Option<Box<str>>,
+    /// One may begin with it.
+    pub is_keyframe: bool,
+    /// What was published.
+    pub data: HeardData,
+}
+
+/// What was published, in memory of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeardData {
+    /// A text.
+    Text(Box<str>),
+    /// Bytes.
+    Binary(Box<[u8]>),
+    /// An object, as JSON.
+    Json(Box<[u8]>),
+}
+
+/// Somebody that hears the channels whose names match a pattern, from when it began.
+pub struct Listener {
+    pattern: Pattern,
+    /// Called when there is something to read where there was nothing.
+    wake: Box<dyn Fn() + Send + Sync>,
+    unread: Mutex<Unread>,
+    is_over: AtomicBool,
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listener").field("pattern", &self.pattern).finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct Unread {
+    /// Channels with something to read, each once.
+    channels: VecDeque<Arc<Channel>>,
+    /// It was woken, and has not come since.
+    is_woken: bool,
+}
+
+impl Listener {
+    /// One that hears nothing yet.
+    #[must_use]
+    pub fn new(pattern: Pattern, wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { pattern, wake: Box::new(wake), unread: Mutex::default(), is_over: AtomicBool::new(false) }
+    }
+
+    /// Whether it hears the channel of this name.
+    pub(super) fn hears(&self, name: &str) -> bool {
+        self.pattern.matches(name)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Unread> {
+        self.unread.lock().expect("no code panics while it holds what is unread")
+    }
+
+    /// A channel has something to read. Called under its lock.
+    fn tell(&self, channel: &Arc<Channel>) {
+        let mut unread = self.lock();
+        unread.channels.push_back(Arc::clone(channel));
+        if !std::mem::replace(&mut unread.is_woken, true) {
+            (self.wake)();
+        }
+    }
+
+    /// Reads about `count_max` publications, channel by channel, those of one in their order; with none it will be woken.
+    ///
+    /// # Errors
+    /// The name of a channel whose backlog went past it, where the policy promises every publication.
+    pub fn read(self: &Arc<Self>, count_max: usize, now_ns: u64) -> Result<Vec<Heard>, Arc<str>> {
+        let mut heard = Vec::new();
+        while heard.len() < count_max {
+            let Some(channel) = self.next() else { break };
+            let is_read = channel.hear(self, count_max.min(READ_MAX), now_ns, &mut heard)?;
+            if !is_read {
+                self.lock().channels.push_back(channel);
+            }
+        }
+        Ok(heard)
+    }
+
+    fn next(&self) -> Option<Arc<Channel>> {
+        let mut unread = self.lock();
+        let channel = unread.channels.pop_front();
+        if channel.is_none() {
+            unread.is_woken = false;
+        }
+        channel
+    }
+
+    /// It hears nothing any more.
+    pub(super) fn end(&self) {
+        self.is_over.store(true, Ordering::Release);
+        self.lock().channels.clear();
+    }
+}
+
+/// What is heard of one channel.
+#[derive(Debug)]
+pub(super) struct Hearing {
+    log: Log,
+    ears: Vec<Ear>,
+    /// Whose it is: a listener that is told of it keeps it until it has come.
+    channel: Weak<Channel>,
+}
+
+/// One listener's place in it.
+#[derive(Debug)]
+struct Ear {
+    listener: Arc<Listener>,
+    watch: Arc<Watch>,
+    cursor: u64,
+    mode: Mode,
+    /// The listener knows that there is something.
+    is_told: bool,
+}
+
+impl Hearing {
+    fn behind(offset: u64, channel: Weak<Channel>) -> Self {
+        Self { log: Log::behind(offset), ears: Vec::new(), channel }
+    }
+
+    pub(super) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// A publication was made.
+    pub(super) fn append(
+        &mut self,
+        (payload, event): (&Payload<'_>, Option<&str>),
+        mark: FrameMark,
+        replaced: u64,
+        settings: &ChannelSettings,
+        keys: &Keys,
+    ) {
+        let mut form = Vec::new();
+        form.extend_from_slice(&mark.offset.to_le_bytes());
+        form.push(u8::from(mark.is_beginning()));
+        stored::write(payload, event, &mut form);
+        self.log.append(&form, mark, replaced, settings, keys);
+        let tail = self.log.tail();
+        for ear in &mut self.ears {
+            ear.watch.advance(tail, ear.cursor);
+            let is_for_it = mark.kind != FrameKind::Snapshot || ear.mode == Mode::AwaitingKeyframe;
+            if is_for_it
+                && !std::mem::replace(&mut ear.is_told, true)
+                && let Some(channel) = self.channel.upgrade()
+            {
+                ear.listener.tell(&channel);
+            }
+        }
+    }
+}
+
+impl Channel {
+    /// A listener hears it from now on, if it is to and does not.
+    pub(super) fn attach(self: &Arc<Self>, listener: &Arc<Listener>) {
+        let mut inner = self.lock();
+        let offset = inner.offset;
+        let hearing = inner.hearing.get_or_insert_with(|| Box::new(Hearing::behind(offset, Arc::downgrade(self))));
+        if hearing.ears.iter().any(|ear| Arc::ptr_eq(&ear.listener, listener)) {
+            return;
+        }
+        let tail = hearing.log.tail();
+        let watch = Arc::new(Watch::new(usize::MAX, tail));
+        hearing.log.watches.push(Arc::clone(&watch));
+        let listener = Arc::clone(listener);
+        hearing.ears.push(Ear { listener, watch, cursor: tail, mode: Mode::Lagging, is_told: false });
+        self.is_heard.store(true, Ordering::Release);
+    }
+
+    /// It hears no more.
+    pub(super) fn detach(&self, listener: &Arc<Listener>) {
+        if !self.is_heard.load(Ordering::Acquire) {
+            return;
+        }
+        let mut inner = self.lock();
+        let Some(hearing) = &mut inner.hearing else { return };
+        hearing.ears.retain(|ear| !Arc::ptr_eq(&ear.listener, listener));
+        let ears = &hearing.ears;
+        hearing.log.watches.retain(|watch| ears.iter().any(|ear| Arc::ptr_eq(&ear.watch, watch)));
+        if hearing.ears.is_empty() {
+            inner.hearing = None;
+            self.is_heard.store(false, Ordering::Release);
+        }
+    }
+
+    /// Reads for one listener; whether it has read all.
+    fn hear(
+        self: &Arc<Self>,
+        listener: &Arc<Listener>,
+        count_max: usize,
+        now_ns: u64,
+        heard: &mut Vec<Heard>,
+    ) -> Result<bool, Arc<str>> {
+        let name: Arc<str> = Arc::from(self.name());
+        let mut inner = self.lock();
+        let Inner { hearing, keys, .. } = &mut *inner;
+        let Some(hearing) = hearing else { return Ok(true) };
+        let Hearing { log, ears, .. } = &mut **hearing;
+        let Some(ear) = ears.iter_mut().find(|ear| Arc::ptr_eq(&ear.listener, listener)) else { return Ok(true) };
+        let tail = log.tail();
+        let first = heard.len();
+        while ear.cursor < tail && heard.len() - first < count_max {
+            if ear.mode == Mode::AwaitingKeyframe || ear.cursor < log.overtaken_before(self.settings.policy) {
+                match self.overtaken_in(log, (ear.cursor, ear.mode), tail, now_ns) {
+                    Overtaken::Close => return Err(name),
+                    Overtaken::Skip(cursor, mode, _) => (ear.cursor, ear.mode) = (cursor, mode),
+                }
+                continue;
+            }
+            let reader = reader_of(&self.settings, keys, ear.mode, now_ns);
+            let run = log.read(ear.cursor, tail, reader);
+            for slice in &run.slices {
+                let mut bytes = slice.bytes();
+                while let Some((offset, rest)) = bytes.split_first_chunk() {
+                    let position = Position { epoch: self.epoch, offset: u64::from_le_bytes(*offset) };
+                    let (payload, event, behind) = stored::read_one(&rest[1..]);
+                    let (channel, event) = (Arc::clone(&name), event.map(Box::from));
+                    heard.push(Heard { channel, position, event, is_keyframe: rest[0] != 0, data: data_of(payload) });
+                    bytes = behind;
+                }
+            }
+            ear.cursor = run.end;
+            ear.mode = if ear.mode == Mode::AtKeyframe { Mode::Replaying } else { ear.mode };
+        }
+        ear.watch.advance(tail, ear.cursor);
+        ear.is_told = ear.cursor < tail && ear.mode != Mode::AwaitingKeyframe;
+        if !ear.is_told && ear.mode == Mode::Replaying {
+            ear.mode = Mode::Lagging;
+        }
+        Ok(!ear.is_told)
+    }
+}
+
+fn reader_of<'a>(settings: &ChannelSettings, keys: &'a Keys, mode: Mode, now_ns: u64) -> Reader<'a> {
+    Reader {
+        policy: settings.policy,
+        keys,
+        conflates: mode == Mode::Lagging && settings.policy == Policy::Latest,
+        is_late: true,
+        is_at_keyframe: mode == Mode::AtKeyframe,
+        now_ns,
+    }
+}
+
+fn data_of(payload: Payload<'_>) -> HeardData {
+    match payload {
+        Payload::Text(text) => HeardData::Text(text.into()),
+        Payload::Binary(bytes) => HeardData::Binary(bytes.into()),
+        Payload::Object(encoded) | Payload::Arguments(encoded) => {
+            HeardData::Json(encoded.json.or(encoded.hub_json).unwrap_or_default().into())
+        }
+    }
+}
