@@ -39,7 +39,7 @@ METHODS = {name for name in dir(Engine) if not name.startswith("_") and callable
 NOT_BY_EVENTS = {
     *LIVES,
     *("publish_to_hub", "publish_to_user", "subscribe", "unsubscribe", "channels", "occupancy", "track", "untrack"),
-    *("flush", "send", "position", "remove"),
+    *("flush", "send", "position", "remove", "listen_to"),
 }
 """What the application calls itself, where it hears of the exception."""
 

@@ -237,7 +237,15 @@ class Presence:
 
 @final
 class Listener:
-    """Somebody that hears channels; for ``Engine.hear`` and ``Engine.unlisten``."""
+    """Somebody that hears channels, as ``Engine.listen_to`` gives it."""
+
+    def hear(self, count_max: int) -> list[tuple[str, Position, Any, bool, str | None, bool]]:
+        """About so many publications: channel, position, data, whether that is JSON, event, whether it is a keyframe.
+
+        With none the next one is told of. Raises Overtaken, HubStopped.
+        """
+    def end(self) -> None:
+        """Hear no more."""
 
 @final
 class Audible:
@@ -568,17 +576,10 @@ class Engine:
     def position(self, channel: str) -> Position:
         """Where a channel, made if need be, is now. Raises InvalidChannel, LimitReached, HubStopped."""
     def listen_to(self, pattern: str, token: int) -> Listener:
-        """Hear the channels of a pattern from now on; Audible with `token` tells of something to ``hear``.
+        """Hear the channels of a pattern from now on; Audible with `token` tells of something to hear.
 
         Raises InvalidChannel, LimitReached, HubStopped.
         """
-    def hear(self, listener: Listener, count_max: int) -> list[tuple[str, Position, Any, bool, str | None, bool]]:
-        """About so many publications: channel, position, data, whether that is JSON, event, whether it is a keyframe.
-
-        With none the next one is told of. Raises Overtaken, HubStopped.
-        """
-    def unlisten(self, listener: Listener) -> None:
-        """Hear no more."""
     def track(self, position: Position) -> tuple[int, int]:
         """Have shards report, as Progress, how far a publication has come: the token of the reports, how many parts.
         Raises ValueError for a position at which nothing was published yet.

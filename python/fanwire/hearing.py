@@ -44,14 +44,10 @@ class Listeners:
         self._by_token[token] = listening
         return token, listener
 
-    def hear(self, listener: Listener) -> list[tuple[str, Position, Any, bool, str | None, bool]]:
-        """What there is to read; with none it will be woken."""
-        return self._engine.hear(listener, READ_MAX)
-
     def leave(self, token: int, listener: Listener) -> None:
         """It hears no more."""
         if self._by_token.pop(token, None) is not None:
-            self._engine.unlisten(listener)
+            listener.end()
 
     def take(self, event: Audible) -> None:
         """There is something to read."""
@@ -120,15 +116,15 @@ class Listening:
                     f"listening to {self._pattern!r} is not entered: `async with hub.listen(...) as ...`"
                 )
             self._arrived = anyio.Event()
-            if self._read(self._listeners):
+            if self._read():
                 await checkpoint()
             else:
                 await self._arrived.wait()
         return self._heard.popleft()
 
-    def _read(self, listeners: Listeners) -> bool:
+    def _read(self) -> bool:
         try:
-            taken = listeners.hear(self._listener)
+            taken = self._listener.hear(READ_MAX)
         except HubStopped:
             self._is_over = True
             return True

@@ -216,7 +216,7 @@ class Hub(Publishing):
         if self._callbacks.know_clients:
             self._roster = life.pump.roster.clients
         self._delivered = life.pump.deliveries.wait
-        self._listeners = life.pump.listeners
+        self._listeners = lambda: life.pump.listeners
 
     def _forget(self, life: Life) -> None:
         """Whoever ended it has been told all: its engine may go."""
@@ -237,6 +237,7 @@ class Hub(Publishing):
         self._members = refuse
         self._roster = refuse
         self._delivered = refuse
+        self._listeners = refuse
         self._engine_flush = refuse
 
 

@@ -54,7 +54,7 @@ class Publishing(Registering):
         self._publish: Callable[..., Publication]
         self._relay_stats: Callable[[], list[RelayStats]]
         self._members: Callable[[str], list[str]]
-        self._listeners: Listeners
+        self._listeners: Callable[[], Listeners]
         self._roster: Callable[[str | None], list[Client]]
         self._delivered: Callable[[Position, float], Awaitable[Delivery]]
         self._engine_flush: Callable[[], None]
@@ -446,7 +446,7 @@ class Publishing(Registering):
 
     def _serving_listeners(self) -> Listeners:
         self._link.require_thread("listen")
-        return self._listeners
+        return self._listeners()
 
     def stats(self) -> Stats:
         """The engine's counters since the start of serving, and gauges of now. Any thread. Raises HubStopped."""

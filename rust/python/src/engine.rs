@@ -18,7 +18,7 @@ use crate::encode::{self, Encoder};
 use crate::encoded::{Encoded, encode_for};
 use crate::errors::{new_to_pyerr, to_pyerr};
 use crate::events::{self, Wanted};
-use crate::hearing::{self, Listener};
+use crate::hearing::Listener;
 use crate::position::{Position, Published};
 use crate::settings::{Settings, start_of};
 use crate::stats::Stats;
@@ -133,16 +133,8 @@ impl Engine {
 
     fn listen_to(&self, py: Python<'_>, pattern: &str, token: u64) -> PyResult<Listener> {
         // It looks at the name of every channel.
-        py.detach(|| self.0.listen_to(pattern, token)).map(Listener).map_err(|error| to_pyerr(py, error))
-    }
-
-    fn hear<'py>(&self, py: Python<'py>, listener: &Listener, count_max: usize) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        let heard = self.0.hear(&listener.0, count_max).map_err(|error| to_pyerr(py, error))?;
-        heard.iter().map(|one| hearing::to_python(py, one)).collect()
-    }
-
-    fn unlisten(&self, py: Python<'_>, listener: &Listener) {
-        py.detach(|| self.0.unlisten(&listener.0));
+        let listener = py.detach(|| self.0.listen_to(pattern, token)).map_err(|error| to_pyerr(py, error))?;
+        Ok(Listener(Arc::clone(&self.0), listener))
     }
 
     fn track(&self, py: Python<'_>, position: &Position) -> PyResult<(u64, u32)> {

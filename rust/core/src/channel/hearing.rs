@@ -4,7 +4,7 @@
 //! It counts as fanned out at once, so that the bounds of the channel's backlog hold for whoever hears it as for any client
 //! that lags, and nobody else waits for it.
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use super::keys::Keys;
@@ -54,7 +54,6 @@ pub struct Listener {
     /// Called when there is something to read where there was nothing.
     wake: Box<dyn Fn() + Send + Sync>,
     unread: Mutex<Unread>,
-    is_over: AtomicBool,
 }
 
 impl std::fmt::Debug for Listener {
@@ -75,7 +74,7 @@ impl Listener {
     /// One that hears nothing yet.
     #[must_use]
     pub fn new(pattern: Pattern, wake: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { pattern, wake: Box::new(wake), unread: Mutex::default(), is_over: AtomicBool::new(false) }
+        Self { pattern, wake: Box::new(wake), unread: Mutex::default() }
     }
 
     /// Whether it hears the channel of this name.
@@ -123,7 +122,6 @@ impl Listener {
 
     /// It hears nothing any more.
     pub(super) fn end(&self) {
-        self.is_over.store(true, Ordering::Release);
         self.lock().channels.clear();
     }
 }
@@ -284,5 +282,100 @@ fn data_of(payload: Payload<'_>) -> HeardData {
         Payload::Object(encoded) | Payload::Arguments(encoded) => {
             HeardData::Json(encoded.json.or(encoded.hub_json).unwrap_or_default().into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::super::{Appended, Publication, Registry};
+    use super::*;
+    use crate::settings::{ChannelRule, Settings};
+
+    struct World {
+        registry: Registry,
+        settings: Settings,
+        woken: Arc<AtomicUsize>,
+    }
+
+    impl World {
+        fn new(policy: Policy, backlog_frames: usize) -> Self {
+            let settings = ChannelSettings { policy, backlog_frames, ..ChannelSettings::default() };
+            let rule = ChannelRule { pattern: Pattern::new("*").expect("one"), settings };
+            let settings = Settings { channels: vec![rule], ..Settings::default() };
+            Self { registry: Registry::listed(&Arc::default(), 100), settings, woken: Arc::default() }
+        }
+
+        fn listener(&self, pattern: &str) -> Arc<Listener> {
+            let woken = Arc::clone(&self.woken);
+            let wake = move || {
+                woken.fetch_add(1, Ordering::Relaxed);
+            };
+            let listener = Arc::new(Listener::new(Pattern::new(pattern).expect("one"), wake));
+            self.registry.listen(&listener).expect("there is room");
+            listener
+        }
+
+        fn publish(&self, name: &str, text: &str) {
+            let channel = self.registry.obtain(name, &self.settings, 0).expect("there is room");
+            let appended = channel.append(&Publication::new(Payload::Text(text)), 0, u64::MAX, |_| {});
+            assert!(matches!(appended, Ok(Appended::At(_))));
+        }
+    }
+
+    fn texts(heard: &[Heard]) -> Vec<String> {
+        let text = |one: &Heard| match &one.data {
+            HeardData::Text(text) => format!("{} {text}", one.channel),
+            other => panic!("{other:?}"),
+        };
+        heard.iter().map(text).collect()
+    }
+
+    #[test]
+    fn it_is_woken_once_until_it_has_come_and_found_nothing() {
+        let world = World::new(Policy::Every, 100);
+        world.publish("a", "before");
+        let listener = world.listener("*");
+        for text in ["1", "2"] {
+            world.publish("a", text);
+        }
+        world.publish("b", "3");
+        assert_eq!(world.woken.load(Ordering::Relaxed), 1);
+        assert_eq!(texts(&listener.read(1, 0).expect("all")), ["a 1"]);
+        assert_eq!(texts(&listener.read(100, 0).expect("all")), ["b 3", "a 2"]);
+        world.publish("a", "4");
+        assert_eq!(texts(&listener.read(100, 0).expect("all")), ["a 4"]);
+        assert!(listener.read(100, 0).expect("all").is_empty());
+        world.publish("b", "5");
+        assert_eq!(world.woken.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn what_is_not_taken_is_bounded_and_nobody_waits_for_it() {
+        let world = World::new(Policy::Every, 10);
+        let listener = world.listener("a");
+        for number in 0..1_000 {
+            world.publish("a", &number.to_string());
+        }
+        let channel = world.registry.find("a").expect("it was published to");
+        let frames = channel.lock().hearing.as_ref().map(|hearing| hearing.log.frames.len());
+        assert!(frames.is_some_and(|frames| frames <= 10), "{frames:?}");
+        assert_eq!(listener.read(100, 0), Err(Arc::from("a")));
+    }
+
+    #[test]
+    fn who_hears_no_more_leaves_nothing_behind() {
+        let world = World::new(Policy::Every, 10);
+        let (one, other) = (world.listener("a"), world.listener("*"));
+        world.publish("a", "1");
+        let channel = world.registry.find("a").expect("it was published to");
+        assert_eq!(channel.occupancy(), 0);
+        world.registry.unlisten(&one);
+        assert_eq!(texts(&other.read(9, 0).expect("all")), ["a 1"]);
+        world.registry.unlisten(&other);
+        assert!(channel.lock().hearing.is_none() && !channel.is_heard.load(Ordering::Relaxed));
+        world.publish("a", "2");
+        assert!(one.read(9, 0).expect("all").is_empty());
     }
 }
