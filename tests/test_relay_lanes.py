@@ -1,64 +1,21 @@
 """Lanes, their table, and what spaces attempts: with a clock that stands still, without sockets or loops."""
 
-from collections.abc import Callable
-from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fanwire.budget import Budgets
 from fanwire.errors import LimitReached
-from fanwire.faults import Faults
 from fanwire.relay.broadcast import BroadcastLane
 from fanwire.relay.config import CallShare, Lanes
 from fanwire.relay.driver import Terms, has_room
 from fanwire.relay.lane import CallLane, CallTerms, PlainLane
 from fanwire.relay.machine import FORSAKEN, TABLE, Act, Event, Machine, Phase, Rest, State
-from fanwire.relay.plain_private import PlainPrivate
-from fanwire.relay.private import Gate
 from fanwire.relay.shared import SharedCall
-from fanwire.relay.timing import Backoff, Bucket
-from fanwire.relay.turns import Turns
-from fanwire.relay.unsubscribing import Question
+from fanwire.relay.timing import Backoff
 from fanwire.relay.wire import Asked, PlainWire
-from support.clock import FakeTimers, Noted, happened, upstreams
+from support.clock import TARGET, FakeTimers, Noted, One, happened, upstreams
 
-TARGET: Any = SimpleNamespace(connect_timeout=5.0, queue_bytes_max=100)
 LANES = Lanes(backoff_min=1.0, backoff_max=8.0, on_gap="message")
-
-
-class One:
-    """A client, of either kind, that notes what it is told."""
-
-    def __init__(self, id: int = 1, bytes_max: int = 100_000) -> None:
-        self.id = id
-        self.budget = Budgets(bytes_max).open()
-        self.told: list[str] = []
-        self.tell: Callable[[str], None] = self.told.append
-
-    def complete(self, call: Asked, outcome: Any) -> None:
-        self.tell(f"complete {call.id}")
-
-    def given_up(self, lane: Any, call: Asked, why: str) -> None:
-        self.tell(f"given up {call.id}: {why}")
-
-    def failed(self, call: Asked, why: str) -> None:
-        self.tell(f"failed {call.id}")
-
-    def left(self, lane: Any, call: Asked) -> None:
-        self.tell(f"left {call.id}")
-
-    def let_in(self, subprotocol: str | None) -> None:
-        self.tell("let in")
-
-    def turned_away(self, status: int | None) -> None:
-        self.tell(f"turned away {status}")
-
-    def refused(self, lane: Any, *what: Any) -> None:
-        self.tell("refused")
-
-    def fail(self) -> None:
-        self.tell("fail")
 
 
 class Stage:
@@ -369,20 +326,6 @@ def test_who_has_no_room_to_wait_leaves_no_lane_behind() -> None:
     assert stage.ended == [stage.lane]
 
 
-def test_turns_are_taken_in_order_and_what_one_leaves_behind_is_found_at_once() -> None:
-    turns: Turns[Any] = Turns()
-    clients = [One(number) for number in range(3)]
-    items = [SimpleNamespace(client=clients[number % 3], cost=10, number=number) for number in range(9)]
-    hashed = [type("Item", (), vars(item))() for item in items]
-    for one in hashed:
-        turns.add(one)
-    assert [one.number for one in turns.drop(clients[1])] == [1, 4, 7]
-    assert (clients[1] in turns, clients[0] in turns, len(turns)) == (False, True, 6)
-    assert (clients[1].budget.bytes, clients[0].budget.bytes) == (0, 30)
-    assert [turns.take().number for _ in range(6)] == [0, 2, 3, 5, 6, 8]
-    assert sum(client.budget.bytes for client in clients) == 0
-
-
 def test_a_client_that_goes_costs_the_same_however_many_wait() -> None:
     """It cost a look at each of them: 3,000 that leave at once were 4,500,000 looks."""
     looks = 0
@@ -412,163 +355,3 @@ def test_a_client_that_goes_costs_the_same_however_many_wait() -> None:
     for client in clients:
         stage.lane.gone(client)
     assert looks < 10 * len(clients)
-
-
-# Gates and buckets
-
-
-def test_a_gate_opens_so_many_a_second_in_order_and_who_leaves_costs_no_time() -> None:
-    timers, opened = FakeTimers(), list[tuple[int, float]]()
-
-    class Door:
-        is_open = False
-
-        def __init__(self, number: int) -> None:
-            self.number = number
-
-        def open(self) -> None:
-            opened.append((self.number, timers.time - 1_000))
-
-        def fail(self) -> None:
-            raise AssertionError
-
-    gate = Gate(timers, Faults(), 2.0, 6)  # type: ignore[arg-type]
-    doors = [Door(number) for number in range(7)]
-    assert [gate.enter(door) for door in doors] == [True] * 6 + [False]
-    gate.call_off(doors[2])
-    assert gate.count == 5
-    timers.let_pass(10.0)
-    assert [number for number, _ in opened] == [0, 1, 3, 4, 5]
-    times = [time for _, time in opened]
-    assert times[:2] == [0.0, 0.0]
-    assert all(later - earlier >= 0.5 for earlier, later in pairwise(times[1:]))
-    gate.leave()
-    assert gate.enter(doors[6])
-
-
-def test_a_bucket_gives_as_many_at_once_as_in_a_second() -> None:
-    bucket = Bucket(3.0)
-    assert [bucket.try_take(100.0) for _ in range(4)] == [True, True, True, False]
-    assert bucket.wait == pytest.approx(1 / 3)
-    assert not bucket.try_take(100.3)
-    assert bucket.try_take(100.4)
-    assert [bucket.try_take(200.0) for _ in range(4)] == [True, True, True, False], "no more, however long it waited"
-
-
-@pytest.mark.parametrize(("waiting", "acknowledged"), [(100, 1), (101, 0)])
-def test_a_message_is_owed_an_acknowledgement_only_where_the_backend_s_drained_will_pay_it(
-    waiting: int, acknowledged: int
-) -> None:
-    """A session tells of ``drained`` where more than `queue_bytes_max` waited: at exactly that a client hung."""
-    sessions = upstreams()
-    sessions.send_message = lambda *arguments, **named: waiting
-    client: Any = One()
-    client.acknowledge = lambda: client.told.append("acknowledged")
-    gate = Gate(FakeTimers(), Faults(), 2.0, 6)  # type: ignore[arg-type]
-    credentials: Any = SimpleNamespace(headers=())
-    private = PlainPrivate(client, credentials, [], (sessions, TARGET, gate, 60.0))
-    private.send(b"x", None, is_text=True)
-    assert client.told == ["acknowledged"] * acknowledged
-    private.happened(happened("drained", session=sessions.opened[-1]))
-    assert client.told == ["acknowledged"]
-
-
-# What those who leave are answered
-
-
-class Left:
-    """A question, and clients that have left lanes."""
-
-    def __init__(self) -> None:
-        self.timers = FakeTimers()
-        self.sessions = upstreams()
-        self.question = Question(self.sessions, self.timers, TARGET)  # type: ignore[arg-type]
-
-    def leave(self, client: Any, match: str) -> None:
-        """Have it leave the lane of this match."""
-        share = CallShare(subscribe="Watch", unsubscribe="Unwatch")
-        lane: Any = SimpleNamespace(call=SharedCall("Watch", "json", match.encode()), share=share)
-        self.question.answer(client, lane, Asked(match, "Unwatch"))
-
-    @property
-    def tried(self) -> list[str]:
-        """What is being tried."""
-        return [probe.lane.call.arguments.decode() for probe in self.question._probes]
-
-    def open(self, index: int = 0) -> Any:
-        """Have a probe's connection be there; gives the probe."""
-        probe = self.question._probes[index]
-        probe.opened(happened("opened"))
-        return probe
-
-
-def test_a_slow_call_has_another_client_s_tried_beside_it_and_three_at_most() -> None:
-    left, clients = Left(), [One(number) for number in range(5)]
-    for match in ("a", "b"):
-        left.leave(clients[0], match)
-    for client in clients[1:]:
-        left.leave(client, f"of {client.id}")
-    assert left.tried == ["a"]
-    for index in range(4):
-        if index < 3:
-            left.open(index)
-        left.timers.let_pass(1.0)
-    assert left.tried == ["a", "of 1", "of 2"], "of one client never two"
-    left.timers.let_pass(5.0)
-    assert clients[0].told == ["failed a", "complete b"], "its own is not answered, and what had no turn has left"
-    assert (clients[4].told, left.tried[-1]) == (["complete of 4"], "of 3")
-
-
-def test_a_loss_without_a_word_has_the_call_tried_once_more_behind_the_others() -> None:
-    left, first, second = Left(), One(1), One(2)
-    left.leave(first, "bad")
-    left.leave(second, "good")
-    left.open().closed(happened("closed"))
-    assert left.tried == ["good"]
-    left.open().closed(happened("closed"))
-    assert left.tried == ["bad"]
-    left.open().closed(happened("closed"))
-    assert first.told == ["failed bad"]
-    assert left.tried == ["good"]
-    probe = left.open()
-    for id in ("1", "2"):
-        probe.completed(happened("completion", id=id, outcome="result"))
-    assert second.told == ["complete good"]
-    assert (first.budget.bytes, second.budget.bytes, left.timers.waits) == (0, 0, [])
-
-
-def test_whose_time_is_up_while_its_call_is_tried_hears_of_that_or_that_it_has_left() -> None:
-    left, first, second = Left(), One(1), One(2)
-    left.leave(first, "bad")
-    left.timers.let_pass(4.9)
-    probe = left.open()
-    left.leave(second, "bad")
-    left.question._probes[0]._timeout.call_off()
-    left.timers.let_pass(0.2)
-    assert first.told == []
-    probe.closed(happened("closed"))
-    assert (first.told, second.told, left.tried) == (["complete bad"], [], ["bad"])
-
-
-def test_who_leaves_and_goes_costs_no_look_at_the_others_who_wait() -> None:
-    """It was a pass or three over all of them, at each call and at each client that went."""
-    left, looks = Left(), 0
-
-    class Seen(str):
-        __slots__ = ()
-
-        def __hash__(self) -> int:
-            nonlocal looks
-            looks += 1
-            return super().__hash__()
-
-    share = CallShare(subscribe="Watch", unsubscribe="Unwatch")
-    clients = [One(number) for number in range(300)]
-    left.leave(One(1_000), "first")
-    for client in clients:
-        lane: Any = SimpleNamespace(call=SharedCall(Seen("Watch"), "json", b"%d" % client.id), share=share)
-        left.question.answer(client, lane, Asked("1", "Unwatch"))
-    for client in clients:
-        left.question.gone(client)
-    assert looks < 10 * len(clients)
-    assert left.tried == ["first"]

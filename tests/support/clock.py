@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+from fanwire.budget import Budgets
 from fanwire.faults import Faults
+from fanwire.relay.wire import Asked
+
+TARGET: Any = SimpleNamespace(connect_timeout=5.0, queue_bytes_max=100, urls=[])
+"""Of sessions."""
 
 
 @dataclass(eq=False)
@@ -101,3 +106,45 @@ def happened(kind: str, **told: Any) -> Any:
     """An event of a session."""
     usual = {"id": "", "outcome": "", "text": "", "status": None, "said": False, "code": None, "was_open": False}
     return SimpleNamespace(kind=kind, **{**usual, "subprotocol": None, "body": b"", **told})
+
+
+class One:
+    """A client, of either kind, that notes what it is told."""
+
+    def __init__(self, id: int = 1, bytes_max: int = 100_000) -> None:
+        self.id = id
+        self.budget = Budgets(bytes_max).open()
+        self.told: list[str] = []
+        self.tell: Callable[[str], None] = self.told.append
+
+    def complete(self, call: Asked, outcome: Any) -> None:
+        """Note it."""
+        self.tell(f"complete {call.id}")
+
+    def given_up(self, lane: Any, call: Asked, why: str) -> None:
+        """Note it."""
+        self.tell(f"given up {call.id}: {why}")
+
+    def failed(self, call: Asked, why: str) -> None:
+        """Note it."""
+        self.tell(f"failed {call.id}")
+
+    def left(self, lane: Any, call: Asked) -> None:
+        """Note it."""
+        self.tell(f"left {call.id}")
+
+    def let_in(self, subprotocol: str | None) -> None:
+        """Note it."""
+        self.tell("let in")
+
+    def turned_away(self, status: int | None) -> None:
+        """Note it."""
+        self.tell(f"turned away {status}")
+
+    def refused(self, lane: Any, *what: Any) -> None:
+        """Note it."""
+        self.tell("refused")
+
+    def fail(self) -> None:
+        """Note it."""
+        self.tell("fail")

@@ -22,7 +22,7 @@ from fanwire.relay.admission import Credentials
 from fanwire.relay.config import CallShare, RelayConfig
 from fanwire.relay.lane import CallLane
 from fanwire.relay.names import Names
-from fanwire.relay.private import Gate, PrivateLane
+from fanwire.relay.session import CallLine, Gate, Message, Session
 from fanwire.relay.shared import SharedCall, call_of
 from fanwire.relay.timing import Backoff, Bucket
 from fanwire.relay.upstreams import REFUSING, Target, Upstreams
@@ -129,7 +129,10 @@ class RelayedClient:
         credentials = client.identity.claims["credentials"] if client.identity else None
         assert isinstance(credentials, Credentials)  # the relay's own admission put them there
         self._credentials = credentials
-        self._private = PrivateLane(self, credentials, relay.private_terms, relay.gate, relay.config.private.idle)
+        upstreams, target, dropped, reported = relay.private_terms
+        idle = relay.config.private.idle
+        line = CallLine(upstreams, target, idle, self.id, self.protocol, credentials, dropped, reported)
+        self._private = Session(self, line, upstreams, relay.gate)
 
     def hold(self) -> None:
         """Have its private lane from now on, if it is somebody."""
@@ -153,10 +156,7 @@ class RelayedClient:
         try:
             self.budget.require(cost_of(event))
         except LimitReached as error:
-            if event.kind in ("invocation", "stream"):
-                self._tell(event, str(error))
-            else:
-                self.over_budget(error)
+            self.no_room(Asked(event.id, event.target) if event.kind in ("invocation", "stream") else None, error)
             self.acknowledge()
         else:
             self._held.append(event)
@@ -222,7 +222,7 @@ class RelayedClient:
             method = relay.pooled.get(target)
             if method is not None and self._pool(method, event):
                 return  # it is acknowledged when it has ended
-        self._private.send(event)
+        self._send(event)
 
     def _subscribe(self, share: CallShare, event: HubMessage) -> bool:
         """Have it watch; False when its private lane has the call, and acknowledges it."""
@@ -232,7 +232,7 @@ class RelayedClient:
             return True
         call = call_of(share.subscribe, self.protocol, event.body)
         if call is None:
-            self._private.send(event)
+            self._send(event)
             return False
         if call in self._own:
             self._subscribe_privately(call, event)
@@ -313,7 +313,7 @@ class RelayedClient:
                 self._tell(call, str(error))
                 return
             try:
-                self._private.ask(call, lane.call.record(call.id))
+                self.call_by_itself(call, lane.call.record(call.id))
             except BaseException as error:
                 self._fail(call, error)
         elif outcome is not None:
@@ -323,7 +323,7 @@ class RelayedClient:
 
     def _subscribe_privately(self, call: SharedCall, event: HubMessage) -> None:
         self._note_own(call, event.id)
-        self._private.send(event)
+        self._send(event)
 
     def _note_own(self, call: SharedCall, id: str) -> None:
         own = self._own.get(call)
@@ -388,11 +388,32 @@ class RelayedClient:
 
     def call_by_itself(self, call: Asked, record: bytes) -> None:
         """Make a call, which is acknowledged, over its own connection."""
-        self._private.ask(call, record)
+        self._private.send(Message(call, record, is_text=True, is_owed=False))
 
-    def over_budget(self, error: LimitReached) -> None:
-        """It sends more than may wait for it, and not calls, which could be refused: it is closed."""
-        self._relay.endings.close(self.id, OVERLOADED, error, is_hub=True)
+    def _send(self, event: HubMessage) -> None:
+        """Pass a message on as it came; it is acknowledged once the backend keeps pace."""
+        assert event.record is not None  # it is a relayed client's
+        call = Asked(event.id, event.target) if event.kind in ("invocation", "stream") else None
+        self._private.send(Message(call, event.record, is_text=True, is_owed=True))
+
+    def arrived(self, subprotocol: str | None) -> None:
+        """It was in before."""
+
+    def no_room(self, call: Asked | None, error: LimitReached) -> None:
+        """It sends more than may wait for it: a call is refused, and for anything else it is closed."""
+        if call is not None:
+            self.failed(call, str(error))
+        else:
+            self._relay.endings.close(self.id, OVERLOADED, error, is_hub=True)
+
+    def over_bound(self, call: Asked | None, bound: int) -> None:
+        """There may be no more private connections."""
+        if call is not None:
+            self.failed(call, f"{bound} private connections are open, the most that may be")
+
+    def fail(self) -> None:
+        """What its connection has lost nobody can tell: it goes, and may come back."""
+        self._relay.endings.close(self.id, 1011, INTERNAL_ERROR)
 
     def acknowledge(self) -> None:
         """A message is dealt with."""

@@ -21,11 +21,8 @@ from fanwire.relay.machine import Act, Event, Machine, Phase, Rest, State
 from fanwire.relay.timing import Backoff, Delay, Timers
 from fanwire.relay.turns import Charged, Turns
 from fanwire.relay.upstreams import Owner, Target, Upstreams
-from fanwire.relay.wire import NOT_ANSWERED, UNREACHABLE, Asked, Standing, Wire
+from fanwire.relay.wire import NO_CALL, NOT_ANSWERED, UNREACHABLE, Asked, Standing, Wire
 from fanwire.texts import INTERNAL_ERROR, name_of
-
-NO_CALL = Asked("", "")
-"""Of who waits without having called."""
 
 
 class Watcher(Charged, Protocol):

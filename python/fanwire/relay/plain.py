@@ -22,10 +22,10 @@ from fanwire.relay.lane import PlainLane
 from fanwire.relay.names import Names
 from fanwire.relay.plain_admission import SWITCHING, Answer, PlainAdmission, Visitor, visitor_of
 from fanwire.relay.plain_client import PlainClient, Wish
-from fanwire.relay.private import Gate
 from fanwire.relay.queries import query_of, values_of, with_query, without
 from fanwire.relay.relay import passing_of, service_headers, target_of
 from fanwire.relay.servers import Servers
+from fanwire.relay.session import Gate
 from fanwire.relay.shared import message_of
 from fanwire.relay.stats import RelayStats, stats_of
 from fanwire.relay.timing import Timers
@@ -122,7 +122,7 @@ class PlainRelay:
             if answer.status != SWITCHING:
                 client.turned_away(answer.status)
             elif lane is None and not self.has_room():
-                client.over_bound(self._over_max())
+                client.close_over_bound(self._over_max())
             else:
                 urls, what = with_query(self._own.urls, query), dict(zip(share.query, values, strict=True))
                 way = f"?{'&'.join(share.query)}"

@@ -17,11 +17,11 @@ from fanwire.relay.admission import Credentials
 from fanwire.relay.config import RelayConfig
 from fanwire.relay.lane import PlainLane
 from fanwire.relay.plain_admission import nothing
-from fanwire.relay.plain_private import PlainPrivate
-from fanwire.relay.private import Gate
+from fanwire.relay.session import Gate, Message, PlainLine, Session
 from fanwire.relay.shared import too_large
 from fanwire.relay.timing import Bucket
 from fanwire.relay.upstreams import Target, Upstreams
+from fanwire.relay.wire import NO_CALL, Asked
 from fanwire.texts import INTERNAL_ERROR, name_of
 
 GONE = "the backend is gone"
@@ -72,6 +72,7 @@ class PlainClient:
         "_is_in",
         "_is_over",
         "_lanes",
+        "_line",
         "_private",
         "_relay",
         "_subprotocol",
@@ -99,7 +100,9 @@ class PlainClient:
         self._is_over = False
         self._subprotocol: str | None = None
         self._bucket = Bucket(relay.config.lanes.subscribe_rate)
-        self._private = PlainPrivate(self, credentials, urls, terms)
+        upstreams, target, gate, idle = terms
+        self._line = PlainLine(upstreams, target, idle, connection, credentials, urls)
+        self._private = Session(self, self._line, upstreams, gate)
 
     # Its opening
 
@@ -115,7 +118,8 @@ class PlainClient:
 
     def open_privately(self, subprotocols: Sequence[str]) -> None:
         """Let it in with a connection of its own."""
-        self._private.begin(subprotocols)
+        self._line.offered, self._line.accepts = subprotocols, True
+        self._private.begin()
 
     def let_in(self, subprotocol: str | None) -> None:
         """The backend has agreed: the client's upgrade is answered."""
@@ -123,8 +127,10 @@ class PlainClient:
         self.arrived(subprotocol)
 
     def arrived(self, subprotocol: str | None) -> None:
-        """It is in."""
-        self._is_in, self._subprotocol = True, subprotocol
+        """It is in, with this one, which its own connection is opened with, too."""
+        if not self._is_in:
+            self._is_in, self._subprotocol = True, subprotocol
+            self._line.offered = () if subprotocol is None else (subprotocol,)
 
     def turned_away(self, status: int | None) -> None:
         """The backend has refused with that status, or cannot be reached."""
@@ -136,13 +142,17 @@ class PlainClient:
         else:
             self._refuse(status if 400 <= status < 600 else 502, "")
 
-    def over_bound(self, why: str) -> None:
+    def close_over_bound(self, why: str) -> None:
         """A bound is reached: it is closed with what that is."""
         if not self._is_in:
             self.let_in(None)
         self._close(1008, why)
 
-    def over_budget(self, error: LimitReached) -> None:
+    def over_bound(self, call: Asked | None, bound: int) -> None:
+        """There may be no more private connections."""
+        self.close_over_bound(f"{bound + 1} private connections are over the bound of {bound}")
+
+    def no_room(self, call: Asked | None, error: LimitReached) -> None:
         """More waits for it than may: it is closed."""
         if self._is_in:
             self._close(1013, str(error))
@@ -179,7 +189,7 @@ class PlainClient:
                 lane.leave(self)
                 self.acknowledge()
                 return
-        self._private.send(message.data, self._subprotocol, is_text=message.is_text)
+        self._private.send(Message(NO_CALL, message.data, message.is_text, is_owed=True))
 
     def _subscribe(self, wish: Wish, lane: PlainLane | None) -> None:
         relay, limits = self._relay, self._relay.config.lanes
@@ -217,7 +227,7 @@ class PlainClient:
     def refused(self, lane: PlainLane, message: bytes) -> None:
         """The backend refused the lane of this message: it goes in the client's own name."""
         self._drop(lane)
-        self._private.send(message, self._subprotocol, is_text=True, is_owed=False)
+        self._private.send(Message(NO_CALL, message, is_text=True, is_owed=False))
 
     def _drop(self, lane: PlainLane) -> None:
         self._lanes.discard(lane)
@@ -229,15 +239,23 @@ class PlainClient:
 
     # Its end
 
-    def hung_up(self, event: Upstream) -> None:
-        """Its own connection is gone: the backend's close code is the client's."""
-        if event.code is None:
+    def lost(self, event: Upstream) -> bool:
+        """Its own connection is gone, and so it goes: the backend's close code is its own. It does not stay."""
+        if not event.was_open:
+            if event.status is None:
+                relay_log.warning("client %s: no connection to the backend: %s", name_of(self.id), event.text)
+            self.turned_away(event.status)
+        elif event.code is None:
             relay_log.info("client %s: its connection to the backend is lost: %s", name_of(self.id), event.text)
             self._close(1012, GONE)
         elif event.code in PASSED_ON:
             self._close(event.code, event.reason)
         else:
             self._close(1000, "")
+        return False
+
+    def subscribed_privately(self, id: str, *, is_refused: bool) -> None:
+        """Nothing answers what it sends."""
 
     def end(self, gone: ClientGone) -> None:
         """The client is gone."""
@@ -250,7 +268,7 @@ class PlainClient:
                 lane.gone(self)
         self._lanes.clear()
         says = gone.by == "client" and gone.close_code in PASSED_ON
-        self._private.end(*((gone.close_code, gone.reason) if says else (LEFT, "")))
+        self._private.end((gone.close_code, gone.reason) if says else (LEFT, ""))
 
     def acknowledge(self) -> None:
         """A message is dealt with."""

@@ -27,8 +27,8 @@ from fanwire.relay.headers import Passing
 from fanwire.relay.lane import CallLane, CallTerms
 from fanwire.relay.names import Names
 from fanwire.relay.pool import Pool
-from fanwire.relay.private import Gate
 from fanwire.relay.servers import Servers
+from fanwire.relay.session import Gate
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.stats import RelayStats, stats_of
 from fanwire.relay.timing import Backoff, Timers

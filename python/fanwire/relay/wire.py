@@ -46,6 +46,10 @@ class Asked(NamedTuple):
     """The method, as the client writes it."""
 
 
+NO_CALL = Asked("", "")
+"""Of who waits, or sends, without having called."""
+
+
 class Standing(NamedTuple):
     """How a lane stood when its connection ended."""
 

@@ -1,14 +1,17 @@
-"""A private lane: a client's own connection to the backend, for everything that is not shared. ✗ whose turn it is.
+"""A private connection: a client's own to the backend, for what is not shared, of either kind. No bytes of a protocol.
 
-It is opened with the first call, in the client's own name, and closes when nothing has come or gone for a while and
-nothing is pending. What comes on it goes from the upstream thread to the client, and to nobody else.
+It is opened with the first message that begins something, in the client's own name and in its turn (``Gate``), and
+closes when nothing has come or gone for a while and nothing is pending; or it is what a client waits for to be let in,
+and lasts as long as that. What comes on it goes from the upstream thread to the client, and to nobody else.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from fanwire._engine import HubMessage, Upstream
+from fanwire._engine import Upstream
 from fanwire._loop import ends_task
 from fanwire.budget import ENTRY_BYTES, Budget
 from fanwire.errors import LimitReached
@@ -17,11 +20,10 @@ from fanwire.relay.admission import Credentials
 from fanwire.relay.timing import Backoff, Bucket, Timers
 from fanwire.relay.upstreams import Owner, Target, Upstreams
 from fanwire.relay.wire import Asked
-from fanwire.texts import INTERNAL_ERROR
 
 
 class Waiting(Protocol):
-    """A private lane before its turn."""
+    """A private connection before its turn."""
 
     def open(self) -> None:
         """It is its turn."""
@@ -35,7 +37,7 @@ class Waiting(Protocol):
 
 
 class Gate:
-    """Opens private lanes no faster than so many a second, first come first served, and never more than so many."""
+    """Opens private connections in order, no faster than so many a second, and never more than so many."""
 
     def __init__(self, timers: Timers, faults: Faults, rate: float, count_max: int) -> None:
         self.timers = timers
@@ -46,10 +48,10 @@ class Gate:
         self._is_waiting = False
         self.count_max = count_max
         self.count = 0
-        """Private lanes that are open or wait to be."""
+        """Private connections that are open or wait to be."""
 
     def enter(self, lane: Waiting) -> bool:
-        """Have the lane opened in its turn; False at the bound."""
+        """Have it opened in its turn; False at the bound."""
         if self.count >= self.count_max:
             return False
         self.count += 1
@@ -90,102 +92,172 @@ class Gate:
                 lane.fail()
 
 
-class Client(Protocol):
-    """Whose it is."""
-
-    id: int
-    protocol: str
-    budget: Budget
-    """What waits here is on it."""
-
-    def lost(self, event: Upstream) -> bool:
-        """The lane is gone, with calls pending perhaps. Whether the client stays."""
-
-    def acknowledge(self) -> None:
-        """Another message may come."""
-
-    def failed(self, call: Asked, why: str) -> None:
-        """The call could not be made."""
-
-    def over_budget(self, error: LimitReached) -> None:
-        """What belongs to a call finds no room: the client cannot go on."""
-
-    def subscribed_privately(self, id: str, *, is_refused: bool) -> None:
-        """A call of a method that subscribes has been answered."""
-
-
 class Message(NamedTuple):
     """What is to be passed on."""
 
     call: Asked | None
-    """None of what belongs to one: an item, an end, a cancellation."""
-    record: bytes
+    """None of what belongs to one: an item, an end, a cancellation. Those open no connection."""
+    data: bytes
+    is_text: bool
     is_owed: bool
     """Whether an acknowledgement is due once the backend keeps pace: until then it is one of the few that may wait."""
 
     @property
     def cost(self) -> int:
         """What it is charged while it waits, in bytes."""
-        return len(self.record) + ENTRY_BYTES
+        return len(self.data) + ENTRY_BYTES
 
 
-class PrivateLane(Owner):
+class Client(Protocol):
+    """Whose it is."""
+
+    id: int
+    budget: Budget
+    """What waits here is on it."""
+
+    def arrived(self, subprotocol: str | None) -> None:
+        """The backend has let it in."""
+
+    def lost(self, event: Upstream) -> bool:
+        """The connection is gone, with calls pending perhaps, or could not be had. Whether the client stays."""
+
+    def acknowledge(self) -> None:
+        """Another message may come."""
+
+    def no_room(self, call: Asked | None, error: LimitReached) -> None:
+        """There is no room in which a message could wait."""
+
+    def over_bound(self, call: Asked | None, bound: int) -> None:
+        """There are so many private connections already, the most that may be."""
+
+    def subscribed_privately(self, id: str, *, is_refused: bool) -> None:
+        """A call of a method that subscribes has been answered."""
+
+    def fail(self) -> None:
+        """What it has lost nobody can tell: the client goes, and may come back."""
+
+
+class Line(Protocol):
+    """How a connection is opened, spoken over and ended; of either kind."""
+
+    target: Target
+    idle: float
+    farewell: tuple[int, str] | None
+    """What it is closed with when it is idle."""
+
+    def open(self, owner: Owner) -> int:
+        """Begin a session."""
+
+    def send(self, session: int, message: Message) -> int | None:
+        """Queue a message; gives how many bytes wait, None where the session is closed or closing."""
+
+
+@dataclass(slots=True)
+class CallLine:
+    """To a SignalR backend."""
+
+    upstreams: Upstreams
+    target: Target
+    idle: float
+    client: int
+    protocol: str
+    credentials: Credentials
+    dropped: frozenset[str]
+    """Targets that come over the broadcast lane."""
+    reported: frozenset[str]
+    """Methods whose calls' ends are told."""
+    farewell: tuple[int, str] | None = field(default=None, init=False)
+
+    def open(self, owner: Owner) -> int:
+        """See ``Line``."""
+        return self.upstreams.open(
+            owner,
+            self.target,
+            self.protocol,
+            ("private", self.client, self.dropped, self.reported),
+            headers=self.credentials.headers,
+            urls=self.credentials.urls(self.target.urls),
+            idle=self.idle,
+            is_own=False,
+        )
+
+    def send(self, session: int, message: Message) -> int | None:
+        """See ``Line``."""
+        return self.upstreams.send(session, message.data)
+
+
+@dataclass(slots=True)
+class PlainLine:
+    """To a plain backend."""
+
+    upstreams: Upstreams
+    target: Target
+    idle: float
+    client: int
+    credentials: Credentials
+    urls: Sequence[str]
+    offered: Sequence[str] = ()
+    """Subprotocols."""
+    accepts: bool = False
+    """Whether the client waits for it to be let in: then it is never idle."""
+    farewell: tuple[int, str] | None = (1000, "")
+
+    def open(self, owner: Owner) -> int:
+        """See ``Line``."""
+        return self.upstreams.open_plain(
+            owner,
+            self.target,
+            self.offered,
+            ("private", self.client, self.accepts),
+            headers=self.credentials.headers,
+            urls=self.urls,
+            idle=None if self.accepts else self.idle,
+        )
+
+    def send(self, session: int, message: Message) -> int | None:
+        """See ``Line``."""
+        return self.upstreams.send_message(session, message.data, is_text=message.is_text)
+
+
+class Session(Owner):
     """One client's; see the module."""
 
     __slots__ = (
         "_backoff",
         "_client",
-        "_credentials",
         "_gate",
-        "_idle",
         "_is_over",
+        "_line",
         "_open_since",
         "_owed",
         "_queued",
         "_sent_at",
         "_session",
-        "_terms",
+        "_upstreams",
         "pins",
     )
 
-    def __init__(
-        self,
-        client: Client,
-        credentials: Credentials,
-        terms: tuple[Upstreams, Target, frozenset[str], frozenset[str]],
-        gate: Gate,
-        idle: float,
-    ) -> None:
+    def __init__(self, client: Client, line: Line, upstreams: Upstreams, gate: "Gate") -> None:
         self._client = client
+        self._line = line
+        self._upstreams = upstreams
+        self._gate = gate
         # Of one that is held: how attempts to have it again are spaced.
         self._backoff: Backoff | None = None
-        self._credentials = credentials
-        self._terms = terms
-        self._gate = gate
-        self._idle = idle
         self._session: int | None = None
+        # What waits for it to be opened, or, where it has just ended, for its end to be told.
         self._queued: list[Message] | None = None
         self._owed = 0
         self._is_over = False
         self._open_since: float | None = None
         self._sent_at = 0.0
         self.pins = 0
-        """Subscriptions that only this lane has: while there are any, it is not idle."""
+        """Subscriptions that only this one has: while there are any, it is not idle."""
 
     @property
     def is_open(self) -> bool:
         """Whether it is open, or waits to be."""
         return self._session is not None or self._queued is not None
-
-    @property
-    def _awaits_turn(self) -> bool:
-        """Whether it is still to be opened by the gate."""
-        return self._queued is not None and self._session is None and not self._is_over
-
-    @property
-    def _may_go(self) -> bool:
-        """Whether nothing but calls needs it: it is neither held nor pinned."""
-        return self._backoff is None and self.pins == 0
 
     def hold(self, backoff: Backoff) -> None:
         """Open it now, and again whenever it is lost, for as long as the client is there."""
@@ -193,43 +265,43 @@ class PrivateLane(Owner):
         self._open_again(backoff)
 
     def _open_again(self, backoff: Backoff) -> None:
-        if not self._is_over and not self.is_open:
-            self._queued = []
-            if not self._gate.enter(self):
-                self._queued = None
-                self._open_later(backoff)
+        if not self._is_over and not self.is_open and not self._enter():
+            self._open_later(backoff)
 
     def _open_later(self, backoff: Backoff) -> None:
-        now = self._gate.timers.now()
-        lived = 0.0 if self._open_since is None else now - self._open_since
+        timers = self._gate.timers
+        lived = 0.0 if self._open_since is None else timers.now() - self._open_since
         self._open_since = None
-        self._gate.timers.later(backoff.next(lived), partial(self._open_again, backoff))
+        timers.later(backoff.next(lived), partial(self._open_again, backoff))
 
-    def send(self, event: HubMessage) -> None:
-        """Pass a message on as it came; it is acknowledged once the backend keeps pace."""
-        assert event.record is not None  # it is a relayed client's
-        is_call = event.kind in ("invocation", "stream")
-        self._take(Message(Asked(event.id, event.target) if is_call else None, event.record, is_owed=True))
+    def begin(self) -> None:
+        """Open it for a client that waits for that."""
+        if not self._enter():
+            self._client.over_bound(None, self._gate.count_max)
 
-    def ask(self, call: Asked, record: bytes) -> None:
-        """Make a call of the client's that is acknowledged already."""
-        self._take(Message(call, record, is_owed=False))
+    def _enter(self) -> bool:
+        self._queued = []
+        if self._gate.enter(self):
+            return True
+        self._queued = None
+        return False
 
-    def _take(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
+        """Pass a message on; it is acknowledged, where that is owed, once the backend keeps pace."""
         if self._queued is not None:
             self._keep(message)
         elif self._session is not None:
             self._pass_on(message)
-        elif message.call is not None:
+        elif message.call is None:  # of a call that nobody knows any more
+            self._acknowledge_all([message])
+        else:
             self._queued = []
-            if self._keep(message) and not self._gate.enter(self):
-                bound = self._gate.count_max
-                self._client.failed(message.call, f"{bound} private connections are open, the most that may be")
-                self._acknowledge_all(self._take_queued())
-            elif not self._queued and self._session is None:
-                self._queued = None  # it found no room
-        elif message.is_owed:  # of a call that nobody knows any more
-            self._client.acknowledge()
+            if not self._keep(message):
+                self._queued = None
+            elif not self._gate.enter(self):
+                queued = self._take_queued()
+                self._client.over_bound(message.call, self._gate.count_max)
+                self._acknowledge_all(queued)
 
     def _keep(self, message: Message) -> bool:
         """Have it wait; False, and it is dealt with, where the client's budget has no room for it."""
@@ -237,10 +309,7 @@ class PrivateLane(Owner):
         try:
             self._client.budget.require(message.cost)
         except LimitReached as error:
-            if message.call is not None:
-                self._client.failed(message.call, str(error))
-            else:
-                self._client.over_budget(error)
+            self._client.no_room(message.call, error)
             self._acknowledge_all([message])
             return False
         self._queued.append(message)
@@ -260,52 +329,43 @@ class PrivateLane(Owner):
     def open(self) -> None:
         """It is its turn."""
         queued = self._take_queued()
-        upstreams, target, dropped, reported = self._terms
-        self._session = upstreams.open(
-            self,
-            target,
-            self._client.protocol,
-            ("private", self._client.id, dropped, reported),
-            headers=self._credentials.headers,
-            urls=self._credentials.urls(target.urls),
-            idle=self._idle,
-            is_own=False,
-        )
+        self._session = self._line.open(self)
         for message in queued:
             self._pass_on(message)
 
     def _pass_on(self, message: Message) -> None:
-        upstreams, target, *_ = self._terms
         assert self._session is not None
         self._sent_at = self._gate.timers.now()
-        waiting = upstreams.send(self._session, message.record)
+        waiting = self._line.send(self._session, message)
         if waiting is None:  # it has ended, and says so in a moment: then this goes over another one
             if self._queued is None:
                 self._queued = []
             self._keep(message)
-        elif message.is_owed and waiting <= target.queue_bytes_max:
+        elif message.is_owed and waiting <= self._line.target.queue_bytes_max:
             self._client.acknowledge()
-        else:
+        else:  # more waits, of which the session tells when it is `drained`
             self._owed += message.is_owed
 
-    def end(self) -> None:
+    def end(self, farewell: tuple[int, str] | None = None) -> None:
         """The client is gone."""
-        if self._awaits_turn:
+        if self._queued is not None and self._session is None and not self._is_over:
             self._gate.call_off(self)
         self._is_over = True
         self._take_queued()
         if self._session is not None:
-            self._terms[0].close(self._session)
+            self._upstreams.close(self._session, farewell)
 
     def fail(self) -> None:
         """What it has lost nobody can tell: the client goes, and may come back."""
-        self._terms[0].endings.close(self._client.id, 1011, INTERNAL_ERROR)
+        self._client.fail()
 
     # What the session tells
 
     def opened(self, event: Upstream) -> None:
-        """The backend has shaken hands."""
+        """The backend has agreed."""
         self._open_since = self._gate.timers.now()
+        if not self._is_over:
+            self._client.arrived(event.subprotocol)
 
     def completed(self, event: Upstream) -> None:
         """A call that subscribes has been answered."""
@@ -313,11 +373,18 @@ class PrivateLane(Owner):
 
     def happened(self, event: Upstream) -> None:
         """It is idle, or takes more again."""
+        if event.session != self._session:
+            return
         if event.kind == "drained":
             self._acknowledge_owed()
-        elif event.session == self._session and self._may_go and self._gate.timers.now() - self._sent_at >= self._idle:
-            self._terms[0].close(self._session)
+        elif event.kind == "idle" and self._is_idle:
+            self._upstreams.close(self._session, self._line.farewell)
             self._session = None  # what comes now goes over another one
+
+    @property
+    def _is_idle(self) -> bool:
+        is_silent = self._gate.timers.now() - self._sent_at >= self._line.idle
+        return is_silent and self._backoff is None and self.pins == 0
 
     def closed(self, event: Upstream) -> None:
         """It is gone: the next call opens another one."""
@@ -331,7 +398,7 @@ class PrivateLane(Owner):
         self._acknowledge_owed()
         if self._client.lost(event):
             for message in queued:
-                self._take(message)
+                self.send(message)
         if self._backoff is not None:
             self._open_later(self._backoff)
 
