@@ -19,12 +19,15 @@ from fanwire.relay.config import Everyone, Lanes, Private, RelayConfig
 from support.clients import connected
 from support.descriptors import sockets
 from support.hub_client import HubClient, hub_client
+from support.loops import epoll_alone, without_uvloop
 from support.raw import frame, read_close, read_frame, upgraded
 from support.relaying import PATH, PATIENT, SECRET, SHARE, config, numbers, odds, relayed, watch
 from support.scripted_backend import ScriptedBackend, Session, answer, answering, hang
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
+poller = epoll_alone
+anyio_backend = without_uvloop
 FAILED = "Failed to invoke 'Watch' due to an error on the server. HubException: "
 UNREACHABLE = FAILED + "The backend cannot be reached."
 NOT_ANSWERED = FAILED + "The backend has not answered."

@@ -8,13 +8,14 @@ from typing import Any
 import fanwire
 import pytest
 from support.hub_client import HubClient, hub_client
-from support.loops import epoll_alone
+from support.loops import asyncio_alone, epoll_alone
 from support.relaying import PATH, PATIENT, config, relayed, watch
 from support.scripted_backend import ScriptedBackend, Session, answer
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 poller = epoll_alone
+anyio_backend = asyncio_alone
 FAILED = "Failed to invoke 'Unwatch' due to an error on the server. HubException: "
 LOST = FAILED + "The connection to the backend was lost before it answered."
 NOT_ANSWERED = FAILED + "The backend has not answered."

@@ -14,11 +14,12 @@ from fanwire.relay.everyones import Everyones
 from fanwire.relay.names import LENGTH_MAX, SEEN_MAX, USES_MAX, Names
 from support.clients import connected
 from support.hub_client import HubClient, hub_client
-from support.loops import epoll_alone
+from support.loops import asyncio_alone, epoll_alone
 from support.plain_backend import PlainBackend
 from support.waiting import until
 
 poller = epoll_alone
+anyio_backend = asyncio_alone
 ANY = "127.0.0.1:0"
 PATH = "/chat"
 SHARE = CallShare(subscribe="Subscribe", unsubscribe="Unsubscribe", snapshot="Snapshot")

@@ -16,12 +16,14 @@ from fanwire.relay.config import Lanes, MessageShare, Private, QueryShare, Relay
 from fanwire.relay.plain import NOWHERE, value_of
 from fanwire.relay.queries import query_of, values_of, without
 from support.clients import Peer, connected, refusal
+from support.loops import without_uvloop
 from support.plain_backend import PlainBackend
 from support.raw import open_socket, read_head, request_text
 from support.waiting import until
 from websockets.typing import Subprotocol
 
 pytestmark = pytest.mark.anyio
+anyio_backend = without_uvloop
 ANY = "127.0.0.1:0"
 PATH = "/Plain"
 BY_MATCH = QueryShare(query=("match",))

@@ -17,12 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.generated import COUNTS
 from support.hub_client import HubClient, hub_client
-from support.loops import epoll_alone
+from support.loops import asyncio_alone, epoll_alone
 from support.relaying import PATH, config, numbers, odds, relayed, watch
 from support.scripted_backend import ScriptedBackend, Session, answer
 from support.waiting import until
 
 poller = epoll_alone
+anyio_backend = asyncio_alone
 FAILED = "Failed to invoke 'Watch' due to an error on the server. HubException: "
 LOST = "The connection to the backend was lost before it answered."
 CLOSE = {"type": 7, "error": "Connection closed with an error."}

@@ -18,3 +18,9 @@ def epoll_alone() -> str:
 def without_uvloop(request: pytest.FixtureRequest) -> Any:
     """What waits, waits on uvloop as on asyncio."""
     return request.param
+
+
+@pytest.fixture
+def asyncio_alone() -> Any:
+    """What is tested is decided by what happened, in the order in which it did: nothing of it waits."""
+    return "asyncio", {"use_uvloop": False}
