@@ -200,7 +200,7 @@ async def test_so_is_the_connection_that_a_plain_relay_tries(hub: fanwire.Hub, b
         with open_socket(address) as asker:
             asker.sendall(f"GET {FEED} HTTP/1.1\r\n{UPGRADE}".encode())
             await until(lambda: len(backend.heads) == 1)
-            assert len(relay._admission._probes) == 1
+            assert len(relay._admission._asked) == 1
         await until(lambda: not backend.sessions)
-        await until(lambda: not (relay._admission._probes or len(relay._upstreams)))
+        await until(lambda: not (relay._admission._asked or len(relay._upstreams)))
         assert hub.relay_stats()[0].upstreams[0].failures == 0

@@ -12,19 +12,20 @@ import fanwire
 import msgspec
 import pytest
 from anyio.to_thread import run_sync
-from fanwire.relay import admission
-from fanwire.relay.admission import Memory
+from fanwire.relay.admit import REMEMBERED_BYTES_MAX, Answer, Memory
 from fanwire.relay.config import Lanes, Private, RelayConfig
-from fanwire.relay.plain_admission import Answer
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.wire import shown
 from support.hub_client import HubClient, hub_client
+from support.loops import epoll_alone, without_uvloop
 from support.raw import open_socket, read_head
 from support.relaying import ANY, PATH, PATIENT, SHARE, config, numbers, odds, relayed, watch
 from support.scripted_backend import ScriptedBackend, Session, answer, answering, hang
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
+poller = epoll_alone
+anyio_backend = without_uvloop
 SNAPSHOT_MAX = 1_000
 
 
@@ -123,8 +124,8 @@ async def test_the_next_address_is_asked_in_time_where_the_first_one_hangs(
 
 def test_what_is_remembered_holds_no_secret_and_is_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("fanwire.relay.admission.monotonic", lambda: now)
-    memory: Memory[Answer] = Memory()
+    monkeypatch.setattr("fanwire.relay.admit.monotonic", lambda: now)
+    memory: Memory = Memory()
     for index in range(5):
         memory.put(memory.hash((f"secret {index}",)), Answer(101, until=now + 10 + index))
     assert "secret 0" not in repr(memory.__dict__)
@@ -143,10 +144,10 @@ def test_what_is_remembered_is_bounded_in_bytes(words: bytes, visitors: int) -> 
     """A stranger has the backend asked about as many queries as it likes, and the backend's errors have words."""
     tracemalloc.start()
     try:
-        memory: Memory[admission.Answer] = Memory()
+        memory: Memory = Memory()
         for index in range(visitors):
-            memory.put(memory.hash((index,)), admission.Answer(200, bytes(bytearray(words)), inf))
-        assert tracemalloc.get_traced_memory()[0] < admission.REMEMBERED_BYTES_MAX
+            memory.put(memory.hash((index,)), Answer(200, bytes(bytearray(words)), until=inf))
+        assert tracemalloc.get_traced_memory()[0] < REMEMBERED_BYTES_MAX
     finally:
         tracemalloc.stop()
     assert 0 < len(memory) < visitors

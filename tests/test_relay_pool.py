@@ -7,16 +7,17 @@ from typing import Any
 
 import fanwire
 import pytest
-from fanwire.relay.admission import expiry_of
 from fanwire.relay.config import Private
+from fanwire.relay.credentials import expiry_of
 from support.hub_client import hub_client
-from support.loops import epoll_alone
+from support.loops import asyncio_alone, epoll_alone
 from support.relaying import PATH, config, relayed
 from support.scripted_backend import ScriptedBackend, Session, answer
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 poller = epoll_alone
+anyio_backend = asyncio_alone
 POOLED = Private(pooled=("Hang", "Goodbye", "Echo"), pool_size=1)
 
 

@@ -19,11 +19,11 @@ import pytest
 from anyio.to_thread import run_sync
 from fanwire.cli.options import settings
 from fanwire.cli.serving import shown_limit
-from fanwire.relay.admission import Credentials, expiry_of
 from fanwire.relay.config import Private, RelayConfig
+from fanwire.relay.credentials import Credentials, expiry_of
 from fanwire.relay.headers import UNIMPORTANT, Passing
 from support.hub_client import hub_client
-from support.loops import epoll_alone
+from support.loops import epoll_alone, without_uvloop
 from support.plain_backend import PlainBackend
 from support.raw import open_socket
 from support.relaying import PATH, PATIENT, SECRET, SHARE, config, relayed, watch
@@ -32,6 +32,7 @@ from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 poller = epoll_alone
+anyio_backend = without_uvloop
 LATIN = "bär\xff"
 """Bytes over 0x7F, which are no UTF-8."""
 

@@ -13,7 +13,7 @@ from fanwire.client import Client, Link
 from fanwire.errors import ClientGone, FanwireError, LimitReached, Told
 from fanwire.faults import Faults, Tasks
 from fanwire.logs import hub_log
-from fanwire.relay.admission import RefusedByBackend
+from fanwire.relay.admit import RefusedByBackend
 from fanwire.relay.plain import PlainRelays
 from fanwire.relay.relay import Relay
 from fanwire.roster import Roster

@@ -18,8 +18,8 @@ from fanwire.endings import Endings
 from fanwire.errors import ClientGone, LimitReached, PayloadTooBig
 from fanwire.faults import Faults
 from fanwire.logs import relay_log
-from fanwire.relay.admission import Credentials
 from fanwire.relay.config import CallShare, RelayConfig
+from fanwire.relay.credentials import Credentials
 from fanwire.relay.lane import CallLane
 from fanwire.relay.names import Names
 from fanwire.relay.session import CallLine, Gate, Message, Session

@@ -4,7 +4,7 @@ It says how a client is let in, and keeps the lanes by what they watch (``plain_
 clients send.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,12 +15,12 @@ from fanwire.budget import Budgets
 from fanwire.errors import ClientGone
 from fanwire.faults import Tasks
 from fanwire.logs import relay_log
-from fanwire.relay.admission import ASKING_PART
+from fanwire.relay.admit import ASKING_PART, SWITCHING, Answer, PlainAdmission
 from fanwire.relay.config import MessageShare, QueryShare, RelayConfig
+from fanwire.relay.credentials import Visitor, visitor_of
 from fanwire.relay.driver import Lane, Terms, has_room
 from fanwire.relay.lane import PlainLane
 from fanwire.relay.names import Names
-from fanwire.relay.plain_admission import SWITCHING, Answer, PlainAdmission, Visitor, visitor_of
 from fanwire.relay.plain_client import PlainClient, Wish
 from fanwire.relay.queries import query_of, values_of, with_query, without
 from fanwire.relay.relay import passing_of, service_headers, target_of
@@ -96,7 +96,7 @@ class PlainRelay:
             client.open_privately(visitor.subprotocols)
             return client
 
-        def answered(answer: Answer) -> None:
+        def answered(answer: Answer, cookies: Sequence[str] = ()) -> None:
             if client.is_over:
                 return
             if answer.status == SWITCHING:
@@ -115,7 +115,7 @@ class PlainRelay:
         query = query_of(share.query, values)
         key = ("query", index, values, visitor.subprotocols)
 
-        def answered(answer: Answer) -> None:
+        def answered(answer: Answer, cookies: Sequence[str] = ()) -> None:
             if client.is_over:
                 return
             lane = self.lanes.get(key)

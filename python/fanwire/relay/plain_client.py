@@ -13,10 +13,10 @@ from fanwire.endings import Endings
 from fanwire.errors import ClientGone, LimitReached
 from fanwire.faults import Faults
 from fanwire.logs import relay_log
-from fanwire.relay.admission import Credentials
+from fanwire.relay.admit import nothing
 from fanwire.relay.config import RelayConfig
+from fanwire.relay.credentials import Credentials
 from fanwire.relay.lane import PlainLane
-from fanwire.relay.plain_admission import nothing
 from fanwire.relay.session import Gate, Message, PlainLine, Session
 from fanwire.relay.shared import too_large
 from fanwire.relay.timing import Bucket

@@ -1,6 +1,6 @@
 """One relay: a path whose clients are a backend's, over as few connections to it as there are things watched.
 
-It says who may connect (``admission``), keeps the lanes by what they watch (``lane``), the broadcast lanes
+It says who may connect (``admit``), keeps the lanes by what they watch (``lane``), the broadcast lanes
 (``broadcast``), the pools (``pool``) and its clients (``client``).
 """
 
@@ -17,7 +17,7 @@ from fanwire.config.kinds import roots_of
 from fanwire.errors import ConfigError, PayloadTooBig
 from fanwire.faults import Tasks
 from fanwire.logs import relay_log
-from fanwire.relay.admission import Admission
+from fanwire.relay.admit import ASKING_PART, HubAdmission
 from fanwire.relay.broadcast import BroadcastLane
 from fanwire.relay.client import RelayedClient
 from fanwire.relay.config import CallShare, RelayConfig
@@ -81,13 +81,12 @@ class Relay:
         self.gate = Gate(timers, upstreams.faults, config.private.rate, config.private.per_relay_max)
         subscribing = frozenset(share.subscribe.lower() for share in shares)
         self.private_terms = upstreams, own, everyone | welcome, subscribing
-        self._admission = Admission(
-            upstreams,
-            own,
-            asks=config.admit == "negotiate",
-            passing=passing_of(config),
-            admit_for=config.admit_for,
-            handshake_timeout=handshake_timeout,
+        # Who opens a connection waits no longer than for its handshake, and is to be told why.
+        wait = min(config.lanes.connect_timeout, ASKING_PART * handshake_timeout)
+        asked = replace(own, connect_timeout=wait)
+        asks = config.admit == "negotiate"
+        self._admission = HubAdmission(
+            upstreams, asked, asks=asks, admit_for=config.admit_for, passing=passing_of(config)
         )
         self.names = Names(config)
         everyones = Everyones(config.path, config.everyone.targets, timers.later)
@@ -116,7 +115,7 @@ class Relay:
     # Clients
 
     async def admit(self, request: Request) -> Identity:
-        """Who connects; see ``Admission.admit``."""
+        """Who connects; see ``HubAdmission.admit``."""
         return await self._admission.admit(request)
 
     def connected(self, client: "Client") -> None:

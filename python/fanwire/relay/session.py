@@ -16,7 +16,7 @@ from fanwire._loop import ends_task
 from fanwire.budget import ENTRY_BYTES, Budget
 from fanwire.errors import LimitReached
 from fanwire.faults import Faults
-from fanwire.relay.admission import Credentials
+from fanwire.relay.credentials import Credentials
 from fanwire.relay.timing import Backoff, Bucket, Timers
 from fanwire.relay.upstreams import Owner, Target, Upstreams
 from fanwire.relay.wire import Asked

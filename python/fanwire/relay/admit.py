@@ -1,0 +1,385 @@
+"""Who may connect to a relay: whoever the backend would let in. Not what they do then.
+
+The backend is asked in the visitor's name, once for all who show the same: for what it would answer to a negotiation,
+or for a WebSocket, which is closed again. Its answer is remembered for ``admit_for``, by a hash of what was shown.
+"""
+
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import blake2b
+from itertools import count
+from time import monotonic
+from typing import TypeAlias
+
+import anyio
+import msgspec
+
+from fanwire._engine import Upstream
+from fanwire.auth import Identity, Refused, Request
+from fanwire.logs import relay_log
+from fanwire.relay.credentials import Visitor, credentials_of
+from fanwire.relay.headers import Passing
+from fanwire.relay.queries import with_query
+from fanwire.relay.upstreams import FAILING, REFUSING, Owner, Target, Upstreams
+
+REMEMBERED_BYTES_MAX = 8 << 20
+"""Of answers that are remembered, by set of credentials: some 25,000, where the backend's errors have no words."""
+REMEMBERED_BYTES = 320
+"""Of one, without the backend's words: measured, with room."""
+ASKING_PART = 0.8
+"""Of the time for a handshake, what the backend has to say whether it may be."""
+SWITCHING = 101
+"""HTTP's status of a WebSocket that opens."""
+
+
+class RefusedByBackend(Refused):
+    """The backend's negotiate was answered with an error of its own, which the client is to read."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__("refused by the backend")
+        self.body = body
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the backend said to a visitor."""
+
+    status: int = 0
+    """HTTP's; 0 where it cannot be reached."""
+    body: bytes = field(default=b"", repr=False)
+    """Of an error in SignalR's own words; empty otherwise."""
+    subprotocol: str | None = None
+    """That it chose."""
+    until: float = 0.0
+    """How long it holds."""
+
+    @property
+    def extra_bytes(self) -> int:
+        """What it holds beside numbers."""
+        return len(self.body) + len(self.subprotocol or "")
+
+    @property
+    def is_good(self) -> bool:
+        """Whether whoever shows the same may connect."""
+        return 100 <= self.status < 300 and not self.body
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether it lets in or does not; any other may have been the backend's bad moment."""
+        return 100 <= self.status < 300 or self.status in REFUSING
+
+
+Then: TypeAlias = Callable[[Answer, Sequence[str]], object]
+"""Hears the answer, and the cookies that are this visitor's."""
+
+
+def nothing() -> None:
+    """There is nothing to call off."""
+
+
+class Memory:
+    """The backend's answers by what was shown: a keyed hash, so that no secret is kept."""
+
+    def __init__(self) -> None:
+        self._secret = secrets.token_bytes(32)
+        self._answers: OrderedDict[bytes, Answer] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def hash(self, shown: tuple[object, ...]) -> bytes:
+        """What is kept instead of it."""
+        return blake2b(repr(shown).encode(), key=self._secret, digest_size=32).digest()
+
+    def get(self, hash: bytes) -> Answer | None:
+        """The answer, if it still holds."""
+        answer = self._answers.get(hash)
+        return None if answer is None or answer.until <= monotonic() else answer
+
+    def put(self, hash: bytes, answer: Answer) -> None:
+        """Remember one; those whose time is over are forgotten, and the oldest where there is no room."""
+        self._forget(hash)
+        self._answers[hash] = answer
+        self._bytes += _cost_of(answer)
+        now = monotonic()
+        while self._answers:
+            oldest, other = next(iter(self._answers.items()))
+            if other.until > now and self._bytes <= REMEMBERED_BYTES_MAX:
+                return
+            self._forget(oldest)
+
+    def _forget(self, hash: bytes) -> None:
+        answer = self._answers.pop(hash, None)
+        if answer is not None:
+            self._bytes -= _cost_of(answer)
+
+
+def _cost_of(answer: Answer) -> int:
+    """What remembering it takes, with its hash and its place, in bytes."""
+    return answer.extra_bytes + REMEMBERED_BYTES
+
+
+class Question(Owner):
+    """What a visitor may: asked once, for all who show the same meanwhile."""
+
+    def __init__(self, admission: "Admission", hash: bytes, visitor: Visitor, then: Then) -> None:
+        self.hash, self.visitor = hash, visitor
+        self._admission = admission
+        # Whom the cookies of the answer are for: they are nobody's who shows the same.
+        self._asker = then
+        self._waiting: dict[Then, None] = {then: None}
+        # It is answered, or nobody wants to know any more: then nothing that comes says anything.
+        self._is_over = False
+        self._session = self._ask()
+
+    def _ask(self) -> int:
+        """Begin a session."""
+        raise NotImplementedError
+
+    def join(self, then: Then) -> None:
+        """Another shows the same."""
+        self._waiting[then] = None
+
+    def leave(self, then: Then) -> None:
+        """One that waits is gone; when all are, it is called off."""
+        self._waiting.pop(then, None)
+        if not self._waiting and not self._is_over:
+            self._is_over = True
+            self._admission.forget(self)
+            self._admission.upstreams.close(self._session, (1000, ""))
+
+    def _end(self, answer: Answer, cookies: Sequence[str] = ()) -> None:
+        self._is_over = True
+        self._admission.answered(self, answer)
+        waiting, self._waiting = self._waiting, {}
+        for then in waiting:
+            with self._admission.upstreams.faults.contained(
+                "relay.admission", "a client could not be told whether it may connect"
+            ):
+                then(answer, cookies if then is self._asker else ())
+
+    def fail(self) -> None:
+        """Who waits is turned away."""
+        if not self._is_over:
+            self._end(Answer())
+
+
+class Negotiation(Question):
+    """Asked of one of a SignalR backend's addresses after the other, until one answers."""
+
+    def __init__(self, admission: "Admission", hash: bytes, visitor: Visitor, then: Then) -> None:
+        self._urls = deque(admission.urls_for(visitor))
+        self._answer = Answer()
+        self._cookies: Sequence[str] = ()
+        super().__init__(admission, hash, visitor, then)
+
+    def _ask(self) -> int:
+        self._index, url = self._urls.popleft()
+        admission = self._admission
+        timeout = admission.target.connect_timeout / len(admission.target.urls)
+        return admission.upstreams.negotiate(
+            self, url, self.visitor.credentials.headers, timeout, admission.target.roots
+        )
+
+    def happened(self, event: Upstream) -> None:
+        """It came; of a server that is down, or as good as that, the next is asked."""
+        if self._is_over:
+            return  # nobody wants it, and it says nothing of the server
+        is_failing = not event.status or event.status in FAILING
+        self._note(event, is_failing=is_failing)
+        if not is_failing or not self._answer.status:
+            self._answer = Answer(event.status or 0, event.body if is_error(event.body) else b"")
+            self._cookies = event.cookies
+        if is_failing and self._urls:
+            self._session = self._ask()
+            return
+        if not is_failing:
+            self._admission.first = self._index
+        self._end(self._answer, self._cookies)
+
+    def _note(self, event: Upstream, *, is_failing: bool) -> None:
+        """How the server did that was asked, in a client's name."""
+        standing = self._admission.target.standing
+        if standing is not None and is_failing:
+            why = f"negotiate was answered with status {event.status}" if event.status else event.body.decode()
+            standing.failed(self._index, why, is_own=False)
+        elif standing is not None:
+            standing.reached(self._index, is_own=False)
+
+
+class Trial(Question):
+    """A connection to a plain backend that is opened as the visitor, and closed."""
+
+    def _ask(self) -> int:
+        admission, visitor = self._admission, self.visitor
+        return admission.upstreams.open_plain(
+            self,
+            admission.target,
+            visitor.subprotocols,
+            ("nowhere",),
+            headers=visitor.credentials.headers,
+            urls=with_query(admission.target.urls, visitor.query),
+        )
+
+    def opened(self, event: Upstream) -> None:
+        """It may connect."""
+        if not self._is_over:
+            self._admission.upstreams.close(self._session, (1000, ""))
+            self._end(Answer(SWITCHING, subprotocol=event.subprotocol))
+
+    def closed(self, event: Upstream) -> None:
+        """It is over; it may not, unless it was opened before."""
+        if not self._is_over:
+            if event.status is None:
+                relay_log.warning("nobody can be admitted: %s", event.text)
+            self._end(Answer(event.status or 0))
+
+
+class Admission:
+    """Asks the backend once for each kind of visitor, and remembers its answers for a while.
+
+    Args:
+        target: whose `connect_timeout` is what it has to answer, over all addresses.
+        asks: whether anybody is asked about.
+    """
+
+    question: type[Question]
+
+    def __init__(self, upstreams: Upstreams, target: Target, *, asks: bool, admit_for: float) -> None:
+        self.upstreams, self.target = upstreams, target
+        self.first = 0
+        """The index of the address that answered last."""
+        self._asks = asks
+        self._admit_for = admit_for
+        self._remembered = Memory()
+        self._asked: dict[bytes, Question] = {}
+        # Of questions that nobody else may share.
+        self._numbers = count()
+
+    def ask(self, visitor: Visitor, then: Then) -> Callable[[], object]:
+        """Have `then` called with the backend's answer, at once where it is known. Gives what calls that off."""
+        # Where nothing is to be remembered, not even a moment is: each client is asked about for itself.
+        hash = self._remembered.hash(visitor.key() if self._admit_for else (next(self._numbers),))
+        answer = self._remembered.get(hash)
+        if answer is not None:
+            then(answer, ())
+            return nothing
+        question = self._asked.get(hash)
+        if question is None:
+            question = self._asked[hash] = self.question(self, hash, visitor, then)
+        else:
+            question.join(then)
+        return partial(question.leave, then)
+
+    # What its questions do
+
+    def urls_for(self, visitor: Visitor) -> list[tuple[int, str]]:
+        """Whom to ask, with their indexes; first the one that answered last."""
+        urls = list(enumerate(with_query(self.target.urls, visitor.query)))
+        return urls[self.first :] + urls[: self.first]
+
+    def forget(self, question: Question) -> None:
+        """Nobody waits for it any more."""
+        self._asked.pop(question.hash, None)
+
+    def answered(self, question: Question, answer: Answer) -> None:
+        """Remember the answer; not one that may have been the backend's bad moment: the next client asks again."""
+        self.forget(question)
+        if answer.is_lasting:
+            answer.until = monotonic() + min(self._admit_for, question.visitor.credentials.expires_in())
+            self._remembered.put(question.hash, answer)
+
+
+class HubAdmission(Admission):
+    """To a SignalR backend."""
+
+    question = Negotiation
+
+    def __init__(self, upstreams: Upstreams, target: Target, *, asks: bool, admit_for: float, passing: Passing) -> None:
+        super().__init__(upstreams, target, asks=asks, admit_for=admit_for)
+        self._passing = passing
+        self._has_told_of_cookies = False
+
+    def _visitor(self, request: Request) -> tuple[Visitor, Identity]:
+        credentials = credentials_of(request, self._passing)
+        return Visitor(credentials, credentials.query), Identity(None, {"credentials": credentials})
+
+    def recall(self, request: Request) -> Identity | None:
+        """What ``admit`` would give, where the backend's answer is remembered and good; None where it is asked."""
+        visitor, identity = self._visitor(request)
+        if self._asks:
+            answer = self._remembered.get(self._remembered.hash(visitor.key()))
+            if answer is None or not answer.is_good:
+                return None
+        return identity
+
+    async def admit(self, request: Request) -> Identity:
+        """The client's identity, its credentials as a claim. Cancelled, it has the question called off.
+
+        Raises:
+            Refused: the backend lets nobody in who shows these, or cannot be asked.
+        """
+        visitor, identity = self._visitor(request)
+        if not self._asks:
+            return identity
+        came = anyio.Event()
+        found: list[tuple[Answer, Sequence[str]]] = []
+
+        def then(answer: Answer, cookies: Sequence[str]) -> None:
+            found.append((answer, cookies))
+            came.set()
+
+        call_off = self.ask(visitor, then)
+        try:
+            await came.wait()
+        finally:
+            call_off()
+        answer, cookies = found[0]
+        self._give(cookies, request)
+        if answer.status == 0:
+            raise Refused("the backend cannot be reached", status=503)
+        if answer.status >= 300:
+            raise Refused("", status=answer.status if 400 <= answer.status < 600 else 502)
+        if request.method == "POST" and answer.body:
+            raise RefusedByBackend(answer.body)
+        return identity
+
+    def _give(self, cookies: Sequence[str], request: Request) -> None:
+        for cookie in cookies:
+            try:
+                request.response_headers.add("Set-Cookie", cookie)
+            except ValueError as error:  # no answer can carry it, or it is one too many
+                if not self._has_told_of_cookies:
+                    self._has_told_of_cookies = True
+                    upstream = self.target.urls[0].partition("?")[0]
+                    relay_log.warning("a cookie of %s is not passed on (this is said once): %s", upstream, error)
+
+
+class PlainAdmission(Admission):
+    """To a plain backend, where no lane says."""
+
+    question = Trial
+
+    def ask(self, visitor: Visitor, then: Then) -> Callable[[], object]:
+        """See ``Admission``. Where nobody is asked about, the backend still chooses of the client's subprotocols."""
+        if not self._asks:
+            if not visitor.subprotocols:
+                then(Answer(SWITCHING), ())
+                return nothing
+            visitor = visitor.as_nobody()
+        return super().ask(visitor, then)
+
+
+def is_error(body: bytes) -> bool:
+    """Whether the answer to a negotiate is an error in the protocol's own words."""
+    if b'"error"' not in body:
+        return False
+    try:
+        answer = msgspec.json.decode(body)
+    except Exception:  # it is no answer at all: who connects finds out
+        return False
+    return isinstance(answer, dict) and "error" in answer
