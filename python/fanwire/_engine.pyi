@@ -240,7 +240,7 @@ class Listener:
     """Somebody that hears channels, as ``Engine.listen_to`` gives it."""
 
     def hear(self, count_max: int) -> list[tuple[str, Position, Any, bool, str | None, bool]]:
-        """About so many publications: channel, position, data, whether that is JSON, event, whether it is a keyframe.
+        """At most so many publications: channel, position, data, whether that is JSON, event, whether it is a keyframe.
 
         With none the next one is told of. Raises Overtaken, HubStopped.
         """

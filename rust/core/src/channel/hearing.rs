@@ -12,14 +12,14 @@ use super::log::Log;
 use super::mark::{FrameKind, FrameMark};
 use super::pattern::Pattern;
 use super::policy::{Mode, Policy};
-use super::reading::Reader;
+use super::reading::{Reader, Run};
 use super::watch::Watch;
 use super::{Channel, Inner, Overtaken, stored};
 use crate::position::Position;
 use crate::protocol::Payload;
 use crate::settings::ChannelSettings;
 
-/// So many publications of one channel are read in one go, about.
+/// So many publications of one channel are read under its lock at most.
 const READ_MAX: usize = 256;
 
 /// One publication, as whoever hears it gets it.
@@ -66,7 +66,7 @@ impl std::fmt::Debug for Listener {
 struct Unread {
     /// Channels with something to read, each once.
     channels: VecDeque<Arc<Channel>>,
-    /// It was woken, and has not come since.
+    /// It was woken, and has not come to the end since.
     is_woken: bool,
 }
 
@@ -95,7 +95,7 @@ impl Listener {
         }
     }
 
-    /// Reads about `count_max` publications, channel by channel, those of one in their order; with none it will be woken.
+    /// Reads at most `count_max` publications, channel by channel, those of one in their order; come to the end, it will be woken.
     ///
     /// # Errors
     /// The name of a channel whose backlog went past it, where the policy promises every publication.
@@ -103,7 +103,7 @@ impl Listener {
         let mut heard = Vec::new();
         while heard.len() < count_max {
             let Some(channel) = self.next() else { break };
-            let is_read = channel.hear(self, count_max.min(READ_MAX), now_ns, &mut heard)?;
+            let is_read = channel.hear(self, (count_max - heard.len()).min(READ_MAX), now_ns, &mut heard)?;
             if !is_read {
                 self.lock().channels.push_back(channel);
             }
@@ -240,19 +240,13 @@ impl Channel {
                 }
                 continue;
             }
-            let reader = reader_of(&self.settings, keys, ear.mode, now_ns);
-            let run = log.read(ear.cursor, tail, reader);
-            for slice in &run.slices {
-                let mut bytes = slice.bytes();
-                while let Some((offset, rest)) = bytes.split_first_chunk() {
-                    let position = Position { epoch: self.epoch, offset: u64::from_le_bytes(*offset) };
-                    let (payload, event, behind) = stored::read_one(&rest[1..]);
-                    let (channel, event) = (Arc::clone(&name), event.map(Box::from));
-                    heard.push(Heard { channel, position, event, is_keyframe: rest[0] != 0, data: data_of(payload) });
-                    bytes = behind;
-                }
-            }
-            ear.cursor = run.end;
+            let run = log.read(ear.cursor, tail, reader_of(&self.settings, keys, ear.mode, now_ns));
+            ear.cursor = take(&run, first + count_max, |offset, is_keyframe, (payload, event)| {
+                let position = Position { epoch: self.epoch, offset };
+                let (channel, event) = (Arc::clone(&name), event.map(Box::from));
+                heard.push(Heard { channel, position, event, is_keyframe, data: data_of(payload) });
+                heard.len()
+            });
             ear.mode = if ear.mode == Mode::AtKeyframe { Mode::Replaying } else { ear.mode };
         }
         ear.watch.advance(tail, ear.cursor);
@@ -262,6 +256,21 @@ impl Channel {
         }
         Ok(!ear.is_told)
     }
+}
+
+/// Hands over the publications of a run, until `hand` says that there are `count_max`; gives the cursor behind them.
+fn take(run: &Run, count_max: usize, mut hand: impl FnMut(u64, bool, (Payload<'_>, Option<&str>)) -> usize) -> u64 {
+    for slice in &run.slices {
+        let mut bytes = slice.bytes();
+        while let Some((offset, rest)) = bytes.split_first_chunk() {
+            let (payload, event, behind) = stored::read_one(&rest[1..]);
+            bytes = behind;
+            if hand(u64::from_le_bytes(*offset), rest[0] != 0, (payload, event)) >= count_max {
+                return slice.position() + (slice.bytes().len() - bytes.len()) as u64;
+            }
+        }
+    }
+    run.end
 }
 
 fn reader_of<'a>(settings: &ChannelSettings, keys: &'a Keys, mode: Mode, now_ns: u64) -> Reader<'a> {
@@ -333,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_woken_once_until_it_has_come_and_found_nothing() {
+    fn it_is_woken_once_until_it_has_come_to_the_end() {
         let world = World::new(Policy::Every, 100);
         world.publish("a", "before");
         let listener = world.listener("*");
@@ -343,12 +352,15 @@ mod tests {
         world.publish("b", "3");
         assert_eq!(world.woken.load(Ordering::Relaxed), 1);
         assert_eq!(texts(&listener.read(1, 0).expect("all")), ["a 1"]);
-        assert_eq!(texts(&listener.read(100, 0).expect("all")), ["b 3", "a 2"]);
+        world.publish("b", "3b");
+        assert_eq!(world.woken.load(Ordering::Relaxed), 1, "it knows that there is more");
+        assert_eq!(texts(&listener.read(100, 0).expect("all")), ["b 3", "b 3b", "a 2"]);
         world.publish("a", "4");
+        assert_eq!(world.woken.load(Ordering::Relaxed), 2);
         assert_eq!(texts(&listener.read(100, 0).expect("all")), ["a 4"]);
         assert!(listener.read(100, 0).expect("all").is_empty());
         world.publish("b", "5");
-        assert_eq!(world.woken.load(Ordering::Relaxed), 2);
+        assert_eq!(world.woken.load(Ordering::Relaxed), 3);
     }
 
     #[test]

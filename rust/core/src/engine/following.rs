@@ -61,7 +61,7 @@ impl Engine {
         Ok(listener)
     }
 
-    /// What a listener has to read, about `count_max` of it; it is told of more once it got nothing.
+    /// What a listener has to read, at most `count_max` of it; it is told of more once it got nothing.
     ///
     /// # Errors
     /// [`EngineError::Overtaken`]: it fell behind the backlog of a channel that promises every publication.
