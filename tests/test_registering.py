@@ -241,6 +241,26 @@ async def count(client: fanwire.Client, to: int) -> AsyncIterator[int]:
 def state(channel: str) -> object:
     return None
 
+@fanwire.Hub().client
+async def talk(client: fanwire.Client) -> None:
+    async for message in client:
+        said: str | bytes = message
+        raise fanwire.Told("not so")
+
+async def use(client: fanwire.Client) -> fanwire.Position:
+    publication = hub.publish("odds:7", {"home": 1.5}, key="1x2", event="odds", keyframe=True, exclude=[client])
+    hub.subscribe(client, "odds:7", since=publication)
+    hub.publish(fanwire.to.user("ann"), "x", ttl=1.0)
+    hub.publish(fanwire.to.all(path="/live"), "x", exclude=client)
+    hub.publish(fanwire.to.client(client), b"x", event="y")
+    await hub.delivered(hub.remove("odds:7", key="1x2"))
+    async with hub.listen("odds:*") as publications:
+        async for heard in publications:
+            where: fanwire.Position = heard.position
+            name: str = heard.channel
+    position: fanwire.Position = publication.position
+    return await publication if position < hub.position("odds:7") else position
+
 reveal_type(bet)
 """
 WRONG = """
@@ -268,6 +288,13 @@ def without_gone(client: fanwire.Client) -> None: ...
 @hub.method
 def without_client() -> int:
     return 1
+
+@hub.client
+def not_async(client: fanwire.Client) -> None: ...
+
+hub.publish(fanwire.to.user(5), "x")
+hub.publish(7, "x")
+hub.remove("odds:7")
 """
 
 
@@ -283,4 +310,4 @@ def test_mypy_strict_knows_a_wrong_callback_from_a_right_one(tmp_path: Path) -> 
     assert [line for line in lines if line.startswith("right.py") and ": error" in line] == [], done.stdout
     assert "def (client: fanwire.client.Client, match: str, stake: float =)" in done.stdout.replace("builtins.", "")
     wrong = sorted({int(line.split(":")[1]) for line in lines if line.startswith("wrong.py") and ": error" in line})
-    assert wrong == [5, 9, 12, 16, 20, 23], done.stdout
+    assert wrong == [5, 9, 12, 16, 20, 23, 27, 30, 31, 32], done.stdout
