@@ -141,17 +141,8 @@ def test_so_is_a_broadcast_lane() -> None:
     told: Any = Noted()
     backoff = Backoff(1.0, 8.0, lambda low, high: high)
     route = ("broadcast", "/live", frozenset[str](), frozenset[str]())
-    lane = BroadcastLane(
-        upstreams(),
-        timers,
-        TARGET,
-        "json",
-        route,
-        backoff,
-        lambda greeting: None,
-        told,
-        told,  # type: ignore[arg-type]
-    )
+    terms: Any = SimpleNamespace(upstreams=upstreams(), timers=timers, target=TARGET, names=told, everyones=told)
+    lane = BroadcastLane(terms, "json", route, backoff, lambda greeting: None)
     waits = []
     for _ in range(4):
         lane.opened(happened("opened"))

@@ -34,7 +34,8 @@ class Left:
     def __init__(self) -> None:
         self.timers = FakeTimers()
         self.sessions = upstreams()
-        self.question = Question(self.sessions, self.timers, TARGET)  # type: ignore[arg-type]
+        terms: Any = SimpleNamespace(upstreams=self.sessions, timers=self.timers, target=TARGET)
+        self.question = Question(terms)
 
     def leave(self, client: Any, match: str) -> None:
         """Have it leave the lane of this match."""

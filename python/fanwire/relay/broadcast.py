@@ -8,10 +8,9 @@ from collections.abc import Callable
 
 from fanwire._engine import Upstream
 from fanwire.logs import relay_log
-from fanwire.relay.everyones import Everyones
-from fanwire.relay.names import Names
-from fanwire.relay.timing import Backoff, Timers
-from fanwire.relay.upstreams import REFUSING, Owner, Target, Upstreams
+from fanwire.relay.lane import CallTerms
+from fanwire.relay.timing import Backoff
+from fanwire.relay.upstreams import REFUSING, Owner
 
 
 class BroadcastLane(Owner):
@@ -19,28 +18,21 @@ class BroadcastLane(Owner):
 
     def __init__(
         self,
-        upstreams: Upstreams,
-        timers: Timers,
-        target: Target,
+        terms: CallTerms,
         protocol: str,
         route: tuple[str, str, frozenset[str], frozenset[str]],
         backoff: Backoff,
         greet: Callable[[bytes], None],
-        names: Names,
-        everyones: Everyones,
     ) -> None:
-        self._upstreams = upstreams
-        self._timers = timers
-        self._target = target
+        self._upstreams, self._timers, self._target = terms.upstreams, terms.timers, terms.target
         self._protocol = protocol
         self._route = route
         self._backoff = backoff
         self._greet = greet
-        self._names = names
-        self._everyones = everyones
+        self._names, self._everyones = terms.names, terms.everyones
         self._welcome: dict[str, bytes] = {}
         self._waiting: dict[Callable[[], None], None] | None = {}
-        self._give_up_at = self._timers.now() + target.connect_timeout
+        self._give_up_at = self._timers.now() + terms.target.connect_timeout
         self.why = ""
         """Why it is down; empty while it is live or has not been opened."""
         self.is_live = False

@@ -20,9 +20,10 @@ from fanwire._loop import ends_task
 from fanwire.budget import ENTRY_BYTES, Budget
 from fanwire.logs import relay_log
 from fanwire.relay.blame import ALONE_S, SLOW_MAX, is_said
+from fanwire.relay.driver import Terms
 from fanwire.relay.shared import SharedCall
-from fanwire.relay.timing import Delay, Timers
-from fanwire.relay.upstreams import Owner, Target, Upstreams
+from fanwire.relay.timing import Delay
+from fanwire.relay.upstreams import Owner
 from fanwire.relay.wire import LOST, UNREACHABLE, Asked
 from fanwire.texts import INTERNAL_ERROR, name_of
 
@@ -74,16 +75,12 @@ class Member(Owner):
 
     def __init__(
         self,
-        upstreams: Upstreams,
-        timers: Timers,
-        target: Target,
+        terms: Terms,
         protocol: str,
         idle: float,
         ended: Callable[[Pooled], None],
     ) -> None:
-        self._upstreams = upstreams
-        self._timers = timers
-        self._target = target
+        self._upstreams, self._timers, self._target = terms.upstreams, terms.timers, terms.target
         self._protocol = protocol
         self._idle = idle
         self._ended = ended
@@ -294,10 +291,8 @@ class Member(Owner):
 class Pool:
     """The connections for one hub protocol."""
 
-    def __init__(
-        self, upstreams: Upstreams, timers: Timers, target: Target, protocol: str, size: int, idle: float
-    ) -> None:
-        self._members = [Member(upstreams, timers, target, protocol, idle, self._ended) for _ in range(size)]
+    def __init__(self, terms: Terms, protocol: str, size: int, idle: float) -> None:
+        self._members = [Member(terms, protocol, idle, self._ended) for _ in range(size)]
         # What has not ended, by its client.
         self._calls: dict[int, dict[Pooled, Member]] = {}
 

@@ -105,7 +105,7 @@ class Relay:
         self._broadcast_route = ("broadcast", config.path, everyone, welcome)
         self._broadcasts: dict[str, BroadcastLane] = {}
         self._pools: dict[str, Pool] = {}
-        self._answers = Answers(upstreams, timers, shared)
+        self._answers = Answers(self._terms)
         # Hub protocols of the clients that are connected.
         self._present: dict[int, str] = {}
         self._lanes_made = 0
@@ -163,17 +163,9 @@ class Relay:
     def _broadcast(self, protocol: str) -> BroadcastLane:
         broadcast = self._broadcasts.get(protocol)
         if broadcast is None:
-            terms = self._terms
+            greet = partial(self._greet, protocol)
             broadcast = self._broadcasts[protocol] = BroadcastLane(
-                terms.upstreams,
-                terms.timers,
-                terms.target,
-                protocol,
-                self._broadcast_route,
-                self.backoff(),
-                partial(self._greet, protocol),
-                self.names,
-                terms.everyones,
+                self._terms, protocol, self._broadcast_route, self.backoff(), greet
             )
         return broadcast
 
@@ -218,10 +210,8 @@ class Relay:
         """The shared connections for pooled methods."""
         pool = self._pools.get(protocol)
         if pool is None:
-            private, terms = self.config.private, self._terms
-            pool = self._pools[protocol] = Pool(
-                terms.upstreams, terms.timers, terms.target, protocol, private.pool_size, private.idle
-            )
+            private = self.config.private
+            pool = self._pools[protocol] = Pool(self._terms, protocol, private.pool_size, private.idle)
         return pool
 
     # What is visible

@@ -16,11 +16,12 @@ from fanwire._loop import ends_task
 from fanwire.budget import ENTRY_BYTES, Budget
 from fanwire.logs import relay_log
 from fanwire.relay.blame import ALONE_S, SLOW_MAX, is_said
+from fanwire.relay.driver import Terms
 from fanwire.relay.lane import CallLane
 from fanwire.relay.shared import SharedCall
-from fanwire.relay.timing import Delay, Timers
+from fanwire.relay.timing import Delay
 from fanwire.relay.turns import Turns
-from fanwire.relay.upstreams import Owner, Target, Upstreams
+from fanwire.relay.upstreams import Owner
 from fanwire.relay.wire import LOST, NOT_ANSWERED, UNREACHABLE, Asked, Outcome
 from fanwire.texts import INTERNAL_ERROR
 
@@ -137,8 +138,8 @@ class Question:
     What a client does costs no look at the others: only what a probe tells has it looked for whose turn is next.
     """
 
-    def __init__(self, upstreams: Upstreams, timers: Timers, target: Target) -> None:
-        self.upstreams, self.timers, self.target = upstreams, timers, target
+    def __init__(self, terms: Terms) -> None:
+        self.upstreams, self.timers, self.target = terms.upstreams, terms.timers, terms.target
         self._outcome: Outcome | None = None
         # In the order in which they came, and so of their time; and those whose time is up while theirs is tried.
         self._waiting: Turns[Waiting] = Turns()
@@ -307,8 +308,8 @@ class Question:
 class Answers:
     """By share and protocol."""
 
-    def __init__(self, upstreams: Upstreams, timers: Timers, target: Target) -> None:
-        self._terms = upstreams, timers, target
+    def __init__(self, terms: Terms) -> None:
+        self._terms = terms
         self._questions: dict[tuple[str, str], Question] = {}
 
     def answer(self, client: Leaving, lane: CallLane, call: Asked) -> None:
@@ -316,7 +317,7 @@ class Answers:
         key = (lane.call.method, lane.call.protocol)
         question = self._questions.get(key)
         if question is None:
-            question = self._questions[key] = Question(*self._terms)
+            question = self._questions[key] = Question(self._terms)
         question.answer(client, lane, call)
 
     def gone(self, client: Leaving) -> None:
