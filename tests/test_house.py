@@ -99,8 +99,6 @@ CORE_EXCEPTIONS = {
 }
 
 CIRCLE = [
-    "channel::model",
-    "channel::model::shard",
     "events",
     "messages",
     "shard",

@@ -36,6 +36,14 @@ impl Bell {
         unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
     }
 
+    /// Whether it is readable; asks the kernel.
+    #[cfg(test)]
+    pub(crate) fn is_rung(&self) -> bool {
+        let mut asked = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one entry of ours is read and written during the call.
+        unsafe { libc::poll(&raw mut asked, 1, 0) == 1 }
+    }
+
     /// For a poller.
     pub(crate) fn fd(&self) -> RawFd {
         self.0.as_raw_fd()

@@ -112,14 +112,19 @@ impl Channel {
         let is_newest = |value: &&Value| stored.compacted.is_current(&value.mark, &inner.keys);
         for value in stored.compacted.from(0).filter(is_newest) {
             match write(value.mark, &value.frame, &mut frame) {
-                Ok(()) => log.append_compacted(&frame, value.mark),
+                Ok(()) => log.append_compacted(&frame, value.mark, value.excluded.as_ref()),
                 Err(_) => log = Log::behind(value.mark.offset), // it was kept before anyone spoke this encoding
             }
         }
         log.head.offset = stored.head.offset;
         for (mark, form) in frames_of(stored) {
             match write(mark, &form, &mut frame) {
-                Ok(()) => log.append(&frame, mark, 0, &self.settings, &inner.keys),
+                Ok(()) => {
+                    log.append(&frame, mark, 0, &self.settings, &inner.keys);
+                    if let Some(excluded) = stored.excluded_at(mark.end) {
+                        log.exclude_from_last(frame.len(), excluded);
+                    }
+                }
                 Err(_) => log = Log::behind(mark.offset),
             }
         }

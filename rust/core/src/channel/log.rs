@@ -112,11 +112,11 @@ impl Log {
     }
 
     /// Takes over a frame that another log has let go of; before anything is appended.
-    pub(super) fn append_compacted(&mut self, frame: &[u8], mark: FrameMark) {
+    pub(super) fn append_compacted(&mut self, frame: &[u8], mark: FrameMark, excluded: Option<&Arc<[ConnectionId]>>) {
         let start = self.tail;
         self.tail += frame.len() as u64;
         self.head.position = self.tail;
-        self.compacted.push(FrameMark { end: self.tail, ..mark }, start, frame, None);
+        self.compacted.push(FrameMark { end: self.tail, ..mark }, start, frame, excluded.cloned());
     }
 
     /// The frame that was appended last is not for these.
@@ -132,6 +132,12 @@ impl Log {
     /// What is kept: frames, and the lists of those who do not get them.
     fn kept_bytes(&self) -> u64 {
         self.tail - self.head.position + self.excluded_bytes
+    }
+
+    /// Whom the kept frame that ends here is not for.
+    pub(super) fn excluded_at(&self, end: u64) -> Option<&Arc<[ConnectionId]>> {
+        let index = self.exclusions.binary_search_by_key(&end, |exclusion| exclusion.end).ok()?;
+        Some(&self.exclusions[index].excluded)
     }
 
     /// Lets go of frames that every cursor has passed, and of those that only laggards over the bound still need; but

@@ -11,13 +11,13 @@
 //! - `watch`: what a shard tells the writers; `registry`: channels by name; `pattern`: rules by name.
 mod compacted;
 mod hearing;
+#[cfg(test)]
+mod held;
 mod joining;
 mod kept;
 mod keys;
 mod log;
 mod mark;
-#[cfg(test)]
-mod model;
 pub(crate) mod pattern;
 pub(crate) mod policy;
 mod reading;
@@ -296,7 +296,8 @@ impl Channel {
     ) -> Result<Appended, EngineError> {
         let expires_ns = publication.ttl_ns.map_or(u64::MAX, |ttl| now_ns.saturating_add(ttl));
         let kind = publication.kind();
-        let mut excluded = (!publication.excluded.is_empty()).then(|| Arc::from(publication.excluded));
+        let mut excluded: Option<Arc<[ConnectionId]>> =
+            (!publication.excluded.is_empty()).then(|| Arc::from(publication.excluded));
         if let Some(excluded) = excluded.as_mut().and_then(Arc::<[ConnectionId]>::get_mut) {
             excluded.sort_unstable_by_key(|one| one.identity());
         }
@@ -324,7 +325,7 @@ impl Channel {
             inner.keys.note_removal(key, inner.offset);
         }
         let mark = FrameMark { published_ns: now_ns, expires_ns, offset: inner.offset, key, kind, end: 0 };
-        self.store(inner, publication, mark, replaced);
+        self.store(inner, publication, (mark, replaced), excluded.as_ref());
         if let Some(hearing) = &mut inner.hearing {
             let what = (&publication.payload, publication.event);
             hearing.append(what, mark, replaced, &self.settings, &inner.keys);
@@ -365,7 +366,13 @@ impl Channel {
     }
 
     /// Keeps a publication for formats that nobody speaks now, where there is a history or a keyframe.
-    fn store(&self, inner: &mut Inner, publication: &Publication<'_>, mark: FrameMark, replaced: u64) {
+    fn store(
+        &self,
+        inner: &mut Inner,
+        publication: &Publication<'_>,
+        (mark, replaced): (FrameMark, u64),
+        excluded: Option<&Arc<[ConnectionId]>>,
+    ) {
         if !self.is_storing.load(Ordering::Acquire) {
             return;
         }
@@ -375,6 +382,9 @@ impl Channel {
             form.clear();
             stored::write(&publication.payload, publication.event, form);
             stored.append(form, mark, replaced, &self.settings, &inner.keys);
+            if let Some(excluded) = excluded {
+                stored.exclude_from_last(form.len(), excluded);
+            }
         });
         let is_kept = self.settings.history_frames > 0 || stored.newest_keyframe().is_some();
         if !is_kept {

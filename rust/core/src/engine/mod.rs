@@ -7,6 +7,8 @@ mod dying;
 mod following;
 mod lanes;
 mod sending;
+#[cfg(test)]
+mod simulation;
 
 pub use lanes::Message;
 

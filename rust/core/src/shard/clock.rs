@@ -1,4 +1,6 @@
 //! The only clock: monotonic nanoseconds since the engine began.
+#[cfg(test)]
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Timers look at their deadlines this often.
@@ -6,14 +8,24 @@ pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 /// Shared by publishers and shards, so that their times compare.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock(Instant);
+pub(crate) enum Clock {
+    /// The system's, from here on.
+    Since(Instant),
+    /// A test's.
+    #[cfg(test)]
+    Set(&'static AtomicU64),
+}
 
 impl Clock {
     pub(crate) fn start() -> Self {
-        Self(Instant::now())
+        Self::Since(Instant::now())
     }
 
     pub(crate) fn now_ns(self) -> u64 {
-        self.0.elapsed().as_nanos() as u64
+        match self {
+            Self::Since(start) => start.elapsed().as_nanos() as u64,
+            #[cfg(test)]
+            Self::Set(now_ns) => now_ns.load(Ordering::Relaxed),
+        }
     }
 }

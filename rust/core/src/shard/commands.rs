@@ -23,7 +23,10 @@ impl<I: Io> Shard<I> {
                 shard.with(id, |shard, slot| shard.subscribe(slot, watched, origin));
             }),
             Command::Grant(id, grant) => self.with(id, |shard, slot| shard.grant(slot, *grant)),
-            Command::Unsubscribe(id, channel, tail) => self.unsubscribe_at(id, &channel, tail),
+            Command::Unsubscribe(id, channel, tail) => {
+                self.forget_unsubscribing(id, &channel);
+                self.unsubscribe_at(id, &channel, tail);
+            }
             Command::Send(id, frame) => self.with(id, |shard, slot| shard.send(slot, &frame)),
             Command::AskDrained(id) => self.with(id, |shard, slot| {
                 shard.slab.at(slot).wants_drained = true;

@@ -77,6 +77,20 @@ impl Feeds {
         self.feeds.get(feed as usize)?.as_ref()
     }
 
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.feeds.iter().flatten().count()
+    }
+
+    /// What feeds know of themselves is so, between two turns.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        for feed in self.feeds.iter().flatten() {
+            assert!(!feed.is_in_turn && feed.at_tail.len() + feed.lagging.len() > 0);
+            assert_eq!(feed.watch.cursor(), feed.cursor, "the writers know how far it is");
+        }
+    }
+
     /// Which of a connection's subscriptions is this feed's.
     pub(crate) fn find(&self, connection: &Connection, slot: u32, feed: u32) -> Option<usize> {
         if connection.subscriptions.len() > FEW {

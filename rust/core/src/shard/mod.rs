@@ -4,7 +4,8 @@
 //! deadlines; then wait. The rooms: `shared` (with other threads), `commands`, `io` (what is asked of the kernel), `poller` (the
 //! kernel), `listening`, `acceptor`, `opening` (HTTP), `query`, `refusal`, `inbound` (messages), `subscribing`, `hub` (SignalR),
 //! `fanout` (fast path), `lagging` (slow path), `sampling` and `tracking` (how long it took), `presence` (who comes and goes),
-//! `deadlines`, `closing`, `sweeping` (idle channels), `feed`, `slab`, `connection`, `outbox`, `timers`, `clock`, `socket`.
+//! `deadlines`, `closing`, `sweeping` (idle channels), `feed`, `slab`, `connection`, `outbox`, `timers`, `clock`, `socket`;
+//! `simulated` (the kernel of tests).
 mod acceptor;
 pub(crate) mod clock;
 mod closing;
@@ -82,6 +83,8 @@ pub(crate) struct Shard<I> {
     /// What the mailbox gave; both are empty between two turns.
     commands: Vec<Command>,
     moved: Vec<Arc<Watch>>,
+    /// Of the commands that are yet to be done: who leaves which channel, and up to where what stood there is for it.
+    unsubscribing: Vec<(ConnectionId, Arc<Channel>, u64)>,
     shorts: Vec<Short>,
     joiner: fanout::Joiner,
     /// When the turn has served peers for long enough.
@@ -155,6 +158,7 @@ impl<I: Io> Shard<I> {
             served: 0,
             commands: Vec::new(),
             moved: Vec::new(),
+            unsubscribing: Vec::new(),
             shorts: Vec::new(),
             joiner: fanout::Joiner::default(),
             serves_until_ns: 0,
@@ -185,7 +189,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// Until there is something to do, unless something is left of the last turn.
-    fn wait(&mut self) {
+    pub(crate) fn wait(&mut self) {
         if self.served < self.ready.len() {
             return;
         }
@@ -198,13 +202,14 @@ impl<I: Io> Shard<I> {
     }
 
     /// Does what there is to do.
-    fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         self.timers.begin_turn(self.clock.now_ns());
         let (mut commands, mut moved) = (std::mem::take(&mut self.commands), std::mem::take(&mut self.moved));
         // What is told to one client and then published to all comes in this order, and the other way round, unless
         // something else moves at the same time: then what moved is first.
         let ahead = self.handle.mailbox.take(&mut commands, &mut moved);
         self.begin_serving();
+        self.note_unsubscribing(&commands);
         self.obey_early(commands.drain(..ahead));
         // A subscription that is over already must not see what was published behind it.
         if let Some(last) = commands.iter().rposition(|command| self.ends_what_has_not_begun(command)) {
@@ -362,3 +367,7 @@ impl<I: Io> Shard<I> {
         self.common.registry.obtain_to_watch(name, &self.settings, self.clock.now_ns())
     }
 }
+
+// The kernel of tests. Here, behind all that is no test.
+#[cfg(test)]
+pub(crate) mod simulated;

@@ -285,18 +285,15 @@ impl<I: Io> Shard<I> {
             _ => None,
         };
         let reach = keyframe_end.unwrap_or(seek.cursor);
-        while self.feeds.get(feed).is_some_and(|target| target.cursor < reach) {
-            self.fan_out(&[feed], Some(reach));
-            if self.slab.get(slot).is_none_or(|connection| !connection.is_live()) {
-                if self.feeds.get(feed).is_some() {
-                    self.feeds.forget_if_empty(feed);
-                }
-                return;
-            }
-        }
-        if self.feeds.get(feed).is_none() {
-            // Its last member broke just now.
+        while self.feeds.at(feed).cursor < reach {
+            self.unsubscribe_before(&watched.channel, reach);
             feed = self.feeds.obtain(&watched.channel, watched.format, &watched.watch);
+            self.fan_out(&[feed], Some(reach));
+            // Its last member may have left just now: the next one begins where the log was told that it was, before that.
+            feed = self.feeds.obtain(&watched.channel, watched.format, &watched.watch);
+            if self.slab.get(slot).is_none_or(|connection| !connection.is_live()) {
+                return self.feeds.forget_if_empty(feed);
+            }
         }
         let keeps_pace = !self.slab.at(slot).is_blocked && !self.is_alone(slot);
         let waits = seek.mode == Mode::AwaitingKeyframe;
@@ -383,6 +380,35 @@ impl<I: Io> Shard<I> {
     pub(super) fn unsubscribe_early(&mut self, command: &Command) {
         if let Command::Unsubscribe(id, channel, tail) = command {
             self.unsubscribe_at(*id, channel, *tail);
+        }
+    }
+
+    /// The turn's commands are about to be done.
+    pub(super) fn note_unsubscribing(&mut self, commands: &[Command]) {
+        debug_assert!(self.unsubscribing.is_empty(), "each was done in its turn");
+        for command in commands {
+            if let Command::Unsubscribe(id, channel, tail) = command {
+                self.unsubscribing.push((*id, Arc::clone(channel), *tail));
+            }
+        }
+    }
+
+    /// The command that stands first for this one is done now.
+    pub(super) fn forget_unsubscribing(&mut self, id: ConnectionId, channel: &Arc<Channel>) {
+        let is_it = |one: &(ConnectionId, Arc<Channel>, u64)| one.0 == id && Arc::ptr_eq(&one.1, channel);
+        if let Some(at) = self.unsubscribing.iter().position(is_it) {
+            self.unsubscribing.remove(at);
+        }
+    }
+
+    /// A channel is about to be fanned out up to `reach`, for the sake of a newcomer: who leaves it before that, by a command
+    /// that has yet to be done, leaves it now.
+    fn unsubscribe_before(&mut self, channel: &Arc<Channel>, reach: u64) {
+        for at in 0..self.unsubscribing.len() {
+            let (id, left, tail) = self.unsubscribing[at].clone();
+            if Arc::ptr_eq(&left, channel) && tail < reach {
+                self.unsubscribe_at(id, channel, tail);
+            }
         }
     }
 

@@ -1,7 +1,9 @@
-//! The plain list: everything that was published, and what can be said of it without a log.
+//! The plain list: everything that was published to a channel, and what can be said of it without a log.
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::channel::Policy;
+use crate::messages::ConnectionId;
 use crate::settings::ChannelSettings;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +14,7 @@ pub(super) enum Kind {
 }
 
 /// One publication. Its index in the list is the number that stands in its payload.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Published {
     /// Of a snapshot that of the publication before it.
     pub(super) offset: u64,
@@ -22,13 +24,19 @@ pub(super) struct Published {
     pub(super) expires_ns: u64,
     /// At least the bytes of its frame in any format.
     pub(super) bytes_max: u64,
+    /// Whom it is not for.
+    pub(super) excluded: Rc<[ConnectionId]>,
 }
 
 /// All of them.
 #[derive(Debug)]
 pub(super) struct List {
+    pub(super) name: String,
+    pub(super) epoch: u64,
     pub(super) all: Vec<Published>,
     pub(super) settings: ChannelSettings,
+    /// The application was asked for a keyframe, and has not answered.
+    pub(super) is_snapshot_asked: bool,
 }
 
 impl List {
@@ -38,13 +46,24 @@ impl List {
 
     /// The first that has a number of its own behind this one.
     pub(super) fn index_behind(&self, offset: u64) -> usize {
-        let is_behind = |one: &Published| one.kind != Kind::Snapshot && one.offset > offset;
-        self.all.iter().position(is_behind).unwrap_or(self.all.len())
+        let first = self.all.partition_point(|one| one.offset <= offset);
+        let is_behind = |one: &Published| one.kind != Kind::Snapshot;
+        self.all[first..].iter().position(is_behind).map_or(self.all.len(), |at| first + at)
     }
 
-    /// If its time is not over.
-    pub(super) fn newest_keyframe(&self, now_ns: u64) -> Option<usize> {
-        let newest = self.all.iter().rposition(|one| one.kind != Kind::Plain);
+    /// The first that may lie behind a place of the log, before which this number is the last: a snapshot has no number.
+    pub(super) fn place(&self, before: u64) -> usize {
+        self.all.partition_point(|one| one.offset - u64::from(one.kind != Kind::Snapshot) < before)
+    }
+
+    /// The number of the publication before one.
+    pub(super) fn before(&self, index: usize) -> u64 {
+        self.all[index].offset - u64::from(self.all[index].kind != Kind::Snapshot)
+    }
+
+    /// When the list was so long, if its time is not over.
+    pub(super) fn newest_keyframe(&self, length: usize, now_ns: u64) -> Option<usize> {
+        let newest = self.all[..length].iter().rposition(|one| one.kind != Kind::Plain);
         newest.filter(|&index| !self.is_expired(index, now_ns))
     }
 
@@ -52,9 +71,13 @@ impl List {
         self.all[index].expires_ns <= now_ns
     }
 
+    pub(super) fn is_excluded(&self, index: usize, id: ConnectionId) -> bool {
+        self.all[index].excluded.iter().any(|one| one.identity() == id.identity())
+    }
+
     /// Whether there is a newer one of its key, when the list is so long.
     pub(super) fn is_replaced(&self, index: usize, to: usize) -> bool {
-        let one = self.all[index];
+        let one = &self.all[index];
         self.all[index + 1..to].iter().any(|other| other.kind != Kind::Snapshot && other.key == one.key)
     }
 
@@ -68,7 +91,7 @@ impl List {
     }
 
     fn is_older(&self, index: usize, age: Duration, now_ns: u64) -> bool {
-        u128::from(now_ns - self.all[index].published_ns) > age.as_nanos()
+        u128::from(now_ns.saturating_sub(self.all[index].published_ns)) > age.as_nanos()
     }
 
     /// Whether the bounds may have overtaken one that has yet to get the publication at `next`.

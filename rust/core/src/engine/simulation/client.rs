@@ -1,0 +1,446 @@
+//! One client: its socket, what it asked for, and what it makes of the bytes that came.
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+
+use super::list::List;
+use super::promise::{Losses, Promise, Standing, When};
+use super::seating::{Asked, Seating};
+use super::wire::{self, Item, Wire};
+use crate::channel::{Mode, Origin};
+use crate::messages::ConnectionId;
+use crate::position::Position;
+use crate::shard::simulated::{Seen, SeenSubscription, Took};
+
+/// One subscription of it, from when it is asked for.
+#[derive(Debug)]
+pub(super) struct Account {
+    pub(super) channel: usize,
+    pub(super) asked: Asked,
+    /// It hears where it begins.
+    is_told: bool,
+    /// Its shard has it, since this moment.
+    seating: Option<Seating>,
+    pub(super) promise: Option<Promise>,
+    /// Its unsubscription is on its way, from here on nothing is for it.
+    pub(super) until: usize,
+    standing: Option<Standing>,
+    /// Where it stood after turns, not yet compared with what came: a part of something has come.
+    deferred: Vec<(usize, Standing, When)>,
+    pub(super) may_give_up: bool,
+    pub(super) is_leaving: bool,
+    /// Where it stood for a while is not known.
+    is_unsure: bool,
+    /// Its shard has let go of it.
+    pub(super) is_over: bool,
+}
+
+impl Account {
+    pub(super) fn new(channel: usize, asked: Asked, is_told: bool) -> Self {
+        let (seating, promise, standing) = (None, None, None);
+        Self {
+            channel,
+            asked,
+            is_told,
+            seating,
+            promise,
+            until: usize::MAX,
+            standing,
+            deferred: Vec::new(),
+            may_give_up: false,
+            is_leaving: false,
+            is_unsure: false,
+            is_over: false,
+        }
+    }
+
+    pub(super) fn is_lagging(&self) -> bool {
+        self.standing.is_some_and(|standing| standing.mode.is_some())
+    }
+
+    /// Where it stood before a turn, and where the log begins in it.
+    fn stood(&self, turn: &Turn<'_>) -> Option<Standing> {
+        let list = &turn.lists[self.channel];
+        let seen = turn.seen.and_then(|seen| seen.subscriptions.iter().find(|one| one.channel == list.name));
+        let head = seen.map_or(usize::MAX, |one| list.place(one.before_head));
+        self.standing.map(|standing| Standing { head, ..standing })
+    }
+
+    /// The number of the last publication that it got, if it got any.
+    pub(super) fn last_offset(&self, list: &List) -> Option<u64> {
+        let last = self.promise.as_ref()?.received.last()?;
+        Some(list.all[*last].offset)
+    }
+
+    /// It has read everything: it has all that there is, or waits for a keyframe.
+    pub(super) fn check_caught_up(&self, list: &List, is_alone: bool) {
+        let promise = self.promise.as_ref();
+        let promise = promise.unwrap_or_else(|| panic!("it was never told where it begins in {}: {self:?}", list.name));
+        let standing = self.standing.expect("it was seen");
+        let waits = standing.mode == Some(Mode::AwaitingKeyframe);
+        assert!(waits || is_alone || standing.mode.is_none(), "{} is not at the tail: {standing:?}", list.name);
+        let has_all = promise.next >= list.place(list.offset()) || self.until < list.all.len();
+        assert!(waits || has_all, "{} lacks something behind {}", list.name, promise.next);
+    }
+
+    /// Compares what came with where it stood after the turns before this one.
+    fn catch_up(&mut self, turn: usize, list: &List, losses: &mut Losses) {
+        let Some(promise) = &mut self.promise else { return };
+        promise.is_unsure |= std::mem::take(&mut self.is_unsure);
+        let count = self.deferred.iter().take_while(|one| one.0 < turn).count();
+        for (_, standing, when) in self.deferred.drain(..count) {
+            promise.settle(standing, &when, list, losses);
+        }
+    }
+
+    /// Its shard has it.
+    fn seat(&mut self, list: &List, now_ns: u64) {
+        let seating = Seating::new(self.asked.clone(), list, now_ns);
+        if !self.is_told {
+            self.begin(seating.begin_live());
+        }
+        self.seating = Some(seating);
+    }
+
+    fn begin(&mut self, promise: Promise) {
+        self.promise.insert(promise).until = self.until;
+    }
+}
+
+/// By account: its channel, where it stood, and whether its shard was told that there is no keyframe.
+type Before = std::rc::Rc<[(usize, Option<Standing>, bool)]>;
+
+/// The turn in which something came.
+#[derive(Clone, Debug)]
+struct Chunk {
+    turn: usize,
+    bytes: usize,
+    now_ns: u64,
+    is_short: bool,
+    is_torn: bool,
+    is_fan_out: bool,
+    is_first: bool,
+    published: std::rc::Rc<[usize]>,
+    /// By channel, where the accounts stood before.
+    before: Before,
+}
+
+/// What a shard did in a turn, as one client has it.
+pub(super) struct Turn<'a> {
+    pub(super) lists: &'a [List],
+    pub(super) now_ns: u64,
+    /// Others published while it wrote.
+    pub(super) is_busy: bool,
+    pub(super) seen: Option<&'a Seen>,
+    pub(super) taken: Vec<u8>,
+    pub(super) took: Vec<Took>,
+    pub(super) came_short: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) wire: Wire,
+    pub(super) fd: RawFd,
+    pub(super) serial: usize,
+    pub(super) shard: usize,
+    pub(super) id: Option<ConnectionId>,
+    pub(super) accounts: Vec<Account>,
+    /// Channels that the application has to decide on.
+    pub(super) asking: Vec<usize>,
+    /// Where its query wants to begin.
+    pub(super) opening_origin: Origin,
+    pub(super) is_open: bool,
+    /// It may be subscribed: of a hub's, its handshake is answered.
+    pub(super) is_ready: bool,
+    pub(super) is_gone: bool,
+    /// Why it may end: the test did something, or a timeout may come.
+    pub(super) may_end: bool,
+    /// What it has to answer.
+    pub(super) replies: Vec<Vec<u8>>,
+    pub(super) privates_sent: usize,
+    privates_received: usize,
+    pub(super) publications: u64,
+    buffer: Vec<u8>,
+    chunks: VecDeque<Chunk>,
+    is_torn: bool,
+    turns: usize,
+    ending: Option<(u16, String)>,
+    is_shut: bool,
+}
+
+impl Client {
+    pub(super) fn new(wire: Wire, fd: RawFd, serial: usize, shard: usize, opening_origin: Origin) -> Self {
+        Self {
+            wire,
+            fd,
+            serial,
+            shard,
+            id: None,
+            accounts: Vec::new(),
+            asking: Vec::new(),
+            opening_origin,
+            is_open: false,
+            is_ready: false,
+            is_gone: false,
+            may_end: false,
+            replies: Vec::new(),
+            privates_sent: 0,
+            privates_received: 0,
+            publications: 0,
+            buffer: Vec::new(),
+            chunks: VecDeque::new(),
+            is_torn: false,
+            turns: 0,
+            ending: None,
+            is_shut: false,
+        }
+    }
+
+    /// A part of something has come.
+    pub(super) fn is_cut(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// Whether all that the test knows of it is settled: nothing is on its way.
+    pub(super) fn is_calm(&self) -> bool {
+        let is_seated = |account: &Account| account.is_over || account.seating.is_some();
+        self.is_gone || (self.id.is_some() && self.asking.is_empty() && self.accounts.iter().all(is_seated))
+    }
+
+    pub(super) fn is_asking(&self, channel: usize) -> bool {
+        self.asking.contains(&channel)
+    }
+
+    /// What has not ended, nor is about to.
+    pub(super) fn account(&mut self, channel: usize) -> Option<&mut Account> {
+        self.accounts.iter_mut().find(|one| one.channel == channel && !one.is_over)
+    }
+
+    /// Takes note of a turn of its shard.
+    pub(super) fn note(&mut self, turn: &Turn<'_>, is_shut: bool, losses: &mut Losses) {
+        let before: Vec<_> = self.accounts.iter().map(|one| (one.channel, one.stood(turn), one.may_give_up)).collect();
+        let before: Before = before.into();
+        if let Some(seen) = turn.seen {
+            self.id = Some(seen.id);
+        }
+        self.turns += 1;
+        self.buffer.extend_from_slice(&turn.taken);
+        // A stream of several channels is written to by the slow path alone.
+        let is_slow = self.wire == Wire::Sse && turn.took.iter().any(|took| !took.is_fan_out);
+        let mut is_first = true;
+        for took in &turn.took {
+            is_first &= took.is_fan_out;
+            self.chunks.push_back(Chunk {
+                turn: self.turns,
+                bytes: took.bytes,
+                now_ns: turn.now_ns,
+                is_short: turn.came_short || is_slow,
+                is_torn: turn.is_busy || self.is_torn,
+                is_fan_out: took.is_fan_out,
+                is_first,
+                published: took.published.clone(),
+                before: before.clone(),
+            });
+        }
+        let ending = turn.seen.and_then(|seen| seen.ending.clone()).filter(|_| self.ending.is_none());
+        self.ending = self.ending.take().or_else(|| ending.clone());
+        self.is_shut = is_shut;
+        self.note_seats(turn);
+        self.read(turn, losses);
+        if let Some((code, reason)) = ending {
+            self.check_ending(code, &reason, turn);
+        }
+        self.settle(turn, losses, &before);
+        if is_shut {
+            assert!(self.may_end, "it is gone, and nobody knows why");
+            self.is_gone = true;
+            self.accounts.iter_mut().for_each(|account| account.is_over = true);
+        }
+        self.is_torn = self.is_cut() && (self.is_torn || turn.is_busy);
+    }
+
+    fn note_seats(&mut self, turn: &Turn<'_>) {
+        let subscriptions = turn.seen.map_or(&[][..], |seen| &seen.subscriptions);
+        for account in self.accounts.iter_mut().filter(|account| !account.is_over && account.seating.is_none()) {
+            let list = &turn.lists[account.channel];
+            if !subscriptions.iter().any(|one| one.channel == list.name) {
+                continue;
+            }
+            account.seat(list, turn.now_ns);
+        }
+    }
+
+    fn read(&mut self, turn: &Turn<'_>, losses: &mut Losses) {
+        while let Some((count, items)) = wire::read(self.wire, self.is_open, &self.buffer, turn.lists) {
+            self.buffer.drain(..count);
+            let chunk = self.chunks.front().expect("it came in some turn").clone();
+            let mut left = count;
+            while left > 0 {
+                let front = self.chunks.front_mut().expect("as many bytes as came");
+                let now = left.min(front.bytes);
+                (left, front.bytes) = (left - now, front.bytes - now);
+                if front.bytes == 0 {
+                    self.chunks.pop_front();
+                }
+            }
+            self.is_ready = self.is_open || self.wire != Wire::Hub;
+            self.is_open = true;
+            items.into_iter().for_each(|item| self.take(item, &chunk, turn, losses));
+        }
+    }
+
+    fn take(&mut self, item: Item, chunk: &Chunk, turn: &Turn<'_>, losses: &mut Losses) {
+        match item {
+            Item::Publication(channel, index) => {
+                self.publications += 1;
+                let list = &turn.lists[channel];
+                let when = self.when(chunk, channel);
+                let name = (list.name.clone(), self.serial);
+                let mine = |one: &&mut Account| one.channel == channel && (one.promise.is_some() || !one.is_told);
+                let account = self.accounts.iter_mut().rev().find(mine);
+                let account = account.unwrap_or_else(|| panic!("{index} of {name:?} for nobody"));
+                if account.seating.is_none() {
+                    account.seat(list, turn.now_ns); // it came and went in one turn
+                }
+                account.catch_up(chunk.turn, list, losses);
+                account.promise.as_mut().expect("found by it").receive(index, &when, list, losses);
+            }
+            Item::Subscribed(all) => {
+                for (name, position, recovered) in all {
+                    let account = self
+                        .accounts
+                        .iter_mut()
+                        .rev()
+                        .find(|one| turn.lists[one.channel].name == name && one.promise.is_none());
+                    let Some(account) = account else { panic!("{name} was not asked for") };
+                    let list = &turn.lists[account.channel];
+                    let promise = match &account.seating {
+                        Some(seating) => seating.begin(position, recovered, list),
+                        None => Seating::believe(position, list),
+                    };
+                    account.begin(promise);
+                }
+            }
+            Item::Private(number) => {
+                assert_eq!(number, self.privates_received, "private ones come in order");
+                self.privates_received += 1;
+                assert!(number < self.privates_sent);
+            }
+            Item::Places(places) => self.check_places(&places, turn),
+            Item::Ping(payload) => self.replies.push(wire::frame(0xA, &payload)),
+            Item::Close(code, reason) => {
+                let is_known = |(known, why): &(u16, String)| code == 0 || (code, &reason) == (*known, why);
+                let is_answer = reason.is_empty() && (self.may_end || self.wire == Wire::Hub);
+                let is_right = self.ending.as_ref().map_or(self.is_shut, is_known) || is_answer;
+                assert!(is_right, "{code} {reason} for {:?}", self.ending);
+                if self.wire != Wire::Hub || code != 0 {
+                    self.replies.push(wire::frame(8, &code.to_be_bytes()));
+                }
+            }
+            Item::Other => {}
+        }
+    }
+
+    fn when(&self, chunk: &Chunk, channel: usize) -> When {
+        let known = chunk.before.iter().rev().find(|one| one.0 == channel);
+        let (before, may_give_up) = known.map_or((None, false), |one| (one.1, one.2));
+        let Chunk { now_ns, is_short, is_torn, is_fan_out, is_first, .. } = *chunk;
+        let (published, id) = (chunk.published[channel], self.id.unwrap_or(ConnectionId::from_bits(u64::MAX))); // it came and went in one turn
+        When { now_ns, before, is_short, is_fan_out, is_first, published, is_torn, id, may_give_up }
+    }
+
+    /// What an event stream would come back with says no less than it got, and no more than was for it.
+    fn check_places(&self, places: &[Position], turn: &Turn<'_>) {
+        for account in self.accounts.iter().filter(|account| !account.is_over) {
+            let list = &turn.lists[account.channel];
+            let place = places.iter().find(|place| place.epoch == list.epoch);
+            let (Some(place), Some(promise)) = (place, &account.promise) else { continue };
+            let last = promise.received.last().map_or(0, |&last| list.all[last].offset);
+            assert!(place.offset >= last, "{place} for one that got {last}");
+        }
+    }
+
+    /// Its shard has decided on its end in this turn.
+    fn check_ending(&mut self, code: u16, reason: &str, turn: &Turn<'_>) {
+        if let Some(name) = reason.strip_prefix("too slow for channel ") {
+            assert_eq!(code, 1013);
+            let channel = turn.lists.iter().position(|list| list.name == name).expect("it exists");
+            let list = &turn.lists[channel];
+            let account = self.accounts.iter().find(|one| one.channel == channel && !one.is_over);
+            if let Some(promise) = account.and_then(|account| account.promise.as_ref()) {
+                let next = promise.next;
+                assert!(list.may_be_overtaken(next, turn.now_ns), "{reason}, and is not overtaken at {next}");
+            }
+            self.may_end = true;
+        }
+        assert!(self.may_end || code == 1011, "it was ended: {code} {reason}");
+        self.may_end = true;
+    }
+
+    /// Compares what came with where its shard says that it stands.
+    fn settle(&mut self, turn: &Turn<'_>, losses: &mut Losses, before: &Before) {
+        let Some(id) = self.id else { return };
+        let is_cut = self.is_cut();
+        let is_slow = self.wire == Wire::Sse && turn.took.iter().any(|took| !took.is_fan_out);
+        let subscriptions = turn.seen.map_or(&[][..], |seen| &seen.subscriptions);
+        for (account, (_, stood, may_give_up)) in self.accounts.iter_mut().zip(before.iter()) {
+            let list = &turn.lists[account.channel];
+            let when = When {
+                now_ns: turn.now_ns,
+                before: *stood,
+                is_short: turn.came_short || is_slow,
+                is_fan_out: false,
+                is_first: false,
+                published: list.all.len(),
+                is_torn: self.is_torn || turn.is_busy,
+                id,
+                may_give_up: *may_give_up,
+            };
+            let one = subscriptions.iter().find(|one| one.channel == list.name).filter(|_| !account.is_over);
+            match one {
+                Some(one) => {
+                    let standing = standing_of(one, list);
+                    account.standing = Some(standing);
+                    // What is torn comes later than where it stands says.
+                    if !(is_cut && when.is_torn) {
+                        account.may_give_up = false;
+                        account.deferred.push((self.turns, standing, when));
+                    } else {
+                        account.is_unsure = true;
+                    }
+                    if !is_cut {
+                        account.catch_up(usize::MAX, list, losses);
+                    }
+                }
+                None if account.seating.is_some() && !account.is_over => {
+                    account.is_over = true;
+                    if !is_cut {
+                        account.catch_up(usize::MAX, list, losses);
+                    }
+                    account.until = account.until.min(list.all.len());
+                    // What it went past in its last turn, or before it was told where it begins, nobody knows.
+                    let next = account.promise.as_ref().map_or(0, |promise| promise.next);
+                    losses.max[list.settings.policy as usize] += list.count(next, list.all.len());
+                    let Some(promise) = &mut account.promise else { continue };
+                    promise.until = account.until;
+                    if turn.seen.is_some_and(|seen| seen.ending.is_none()) && !is_cut {
+                        promise.leave(&when, list);
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+fn standing_of(one: &SeenSubscription, list: &List) -> Standing {
+    Standing {
+        mode: one.mode,
+        place: one.before.map(|before| list.place(before)),
+        tail: list.place(one.before_tail),
+        head: list.place(one.before_head),
+    }
+}

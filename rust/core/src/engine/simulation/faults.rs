@@ -1,0 +1,189 @@
+//! Faults that the simulation and its forerunner, or a close look, have found: each test says what happened, and claims that
+//! it no longer does.
+use super::list::Kind;
+use super::wire::Wire;
+use super::world::{ALL, New, World};
+use crate::channel::{Origin, Pattern, Policy, Start};
+use crate::position::Position;
+use crate::settings::{ChannelRule, ChannelSettings, Settings};
+
+/// One shard with a channel, and clients whose sockets take what the test says.
+fn world(settings: ChannelSettings) -> World {
+    world_with(settings, Settings::default())
+}
+
+fn world_with(settings: ChannelSettings, all: Settings) -> World {
+    let rule = ChannelRule { pattern: Pattern::new("c0").expect("a pattern"), settings };
+    let world = World::new(1, Settings { channels: vec![rule], channels_max: 64, ..all }, 1, false);
+    world.net.borrow_mut().is_exact = true;
+    world
+}
+
+fn latest(backlog_frames: usize) -> World {
+    world(ChannelSettings { policy: Policy::Latest, backlog_frames, ..ChannelSettings::default() })
+}
+
+fn live() -> Origin {
+    Origin { since: None, start: Some(Start::Live) }
+}
+
+/// A client that watches the channel from `origin` on.
+fn join(world: &mut World, origin: Origin) -> usize {
+    let index = world.connect(0, Wire::Raw, ALL, &[], live());
+    world.settle();
+    world.subscribe(index, 0, origin);
+    world.settle();
+    index
+}
+
+fn put(world: &mut World, key: u8, kind: Kind) {
+    world.publish(0, &New { kind, ..New::plain(key) });
+    world.settle();
+}
+
+fn received(world: &mut World, index: usize) -> Vec<usize> {
+    let promise = world.clients[index].accounts[0].promise.as_ref();
+    promise.expect("it was told where it begins").received.clone()
+}
+
+/// What had left the log for a laggard was let go after what followed it in the log, and moved the mark back that says
+/// from where on everything newest is here. Who returned then missed a newest one, and was told that it was recovered.
+#[test]
+fn the_mark_of_what_is_lost_never_moves_back() {
+    let mut world = latest(4);
+    let first = join(&mut world, live());
+    world.set_room(first, 0);
+    (0..6).for_each(|key| put(&mut world, key, Kind::Plain));
+    world.make_room(first, ALL);
+    world.settle();
+    (6..8).for_each(|key| put(&mut world, key, Kind::Plain));
+    let epoch = world.press.lists.borrow()[0].epoch;
+    for offset in 0..8 {
+        let since = Some(Position { epoch, offset });
+        join(&mut world, Origin { since, start: Some(Start::Live) }); // its promise is checked
+    }
+    world.catch_up();
+}
+
+/// What was replaced counted against the bound of what is kept of a key, so that a value that seldom changes was lost for
+/// others that often do, and the laggard was closed.
+#[test]
+fn a_value_that_seldom_changes_is_not_lost_for_those_that_often_do() {
+    let mut world = latest(10);
+    let first = join(&mut world, live());
+    world.set_room(first, 0);
+    put(&mut world, 99, Kind::Plain);
+    (0..400).for_each(|number| put(&mut world, (number % 12) as u8, Kind::Plain));
+    world.catch_up();
+    assert!(!world.clients[first].is_gone && !world.clients[first].is_ending());
+    assert_eq!(received(&mut world, first), std::iter::once(0).chain(389..=400).collect::<Vec<_>>());
+}
+
+/// A newcomer's socket was full, and the snapshot that it was to begin with left the log. It went on without it.
+#[test]
+fn a_newcomer_whose_snapshot_is_gone_goes_on_at_the_next_one() {
+    let mut world = latest(4);
+    join(&mut world, live());
+    put(&mut world, 0, Kind::Snapshot);
+    let second = world.connect(0, Wire::Raw, ALL, &[], live());
+    world.settle();
+    world.set_room(second, 0);
+    world.subscribe(second, 0, Origin { since: None, start: Some(Start::Keyframe) });
+    world.settle();
+    (0..8).for_each(|_| put(&mut world, 1, Kind::Plain));
+    put(&mut world, 0, Kind::Snapshot);
+    put(&mut world, 1, Kind::Plain);
+    world.catch_up();
+    assert_eq!(received(&mut world, second), [9, 10]);
+}
+
+/// A snapshot has the number of the publication before it, and was taken for that when somebody asked how far it had come.
+#[test]
+fn a_publication_ends_before_the_snapshot_behind_it() {
+    let mut world = world(ChannelSettings::default());
+    join(&mut world, live());
+    let channel = world.engine().obtain("c0").expect("it exists");
+    let end_of = || channel.watches_of(1).expect("it was published")[0].0;
+    put(&mut world, 0, Kind::Plain);
+    let end = end_of();
+    assert_eq!(end, channel.tail(crate::protocol::Format::Raw));
+    put(&mut world, 0, Kind::Snapshot);
+    assert_eq!(end_of(), end);
+}
+
+/// An epoch that is not this one's, at an offset that is.
+#[test]
+fn a_world_without_publications_recovers_its_beginning() {
+    let mut world = world(ChannelSettings::default());
+    let epoch = world.press.lists.borrow()[0].epoch;
+    let first = join(&mut world, Origin { since: Some(Position { epoch, offset: 0 }), start: None });
+    put(&mut world, 0, Kind::Plain);
+    assert_eq!(received(&mut world, first), [0]);
+}
+
+/// One client watches, and the application has just let in another, which begins at a keyframe: its shard has yet to hear it.
+fn with_a_newcomer_decided_on() -> (World, usize, usize) {
+    let asking = Settings { asks_subscribing: true, ..Settings::default() };
+    let mut world = world_with(ChannelSettings::default(), asking);
+    let first = join(&mut world, live());
+    world.decide();
+    world.settle();
+    let second = join(&mut world, at_keyframe());
+    world.decide();
+    (world, first, second)
+}
+
+fn at_keyframe() -> Origin {
+    Origin { since: None, start: Some(Start::Keyframe) }
+}
+
+/// A newcomer's snapshot was fanned out for its sake, and the last of those at the tail broke at that. The shard's next list
+/// began before it again: the newcomer lost it there. One that begins further on was ahead of all others, and got nothing more.
+#[test]
+fn a_newcomer_is_not_left_behind_where_all_others_break() {
+    let (mut world, first, second) = with_a_newcomer_decided_on();
+    world.publish(0, &New { kind: Kind::Snapshot, ..New::plain(0) });
+    world.end(first, true);
+    world.settle();
+    put(&mut world, 0, Kind::Plain);
+    world.catch_up();
+    assert_eq!(received(&mut world, second), [0, 1]);
+}
+
+/// A keyframe was fanned out for a newcomer's sake, and came to one who had unsubscribed before it was published.
+#[test]
+fn who_unsubscribed_gets_nothing_for_a_newcomer_s_sake() {
+    let (mut world, first, second) = with_a_newcomer_decided_on();
+    world.unsubscribe(first, 0);
+    put(&mut world, 0, Kind::Keyframe);
+    assert_eq!(received(&mut world, second), [0]);
+    assert!(received(&mut world, first).is_empty());
+}
+
+/// What was kept for whoever may come had forgotten whom it is not for.
+#[test]
+fn an_excluded_publication_is_not_for_them_later_either() {
+    let mut world = world(ChannelSettings { history_frames: 10, ..ChannelSettings::default() });
+    let first = world.connect(0, Wire::Raw, ALL, &[], live());
+    world.settle();
+    let excluded = vec![world.clients[first].id.expect("it was seen")];
+    world.publish(0, &New { excluded, ..New::plain(0) });
+    put(&mut world, 0, Kind::Plain);
+    world.subscribe(first, 0, Origin { since: None, start: Some(Start::History) });
+    world.catch_up();
+    assert_eq!(received(&mut world, first), [1]);
+}
+
+/// A publication that was over, or for newcomers alone, and was not for one client either, was taken twice from what that one
+/// got: deliveries were counted too few.
+#[test]
+fn what_is_not_sent_for_two_reasons_is_taken_from_the_count_once() {
+    let mut world = world(ChannelSettings::default());
+    let first = join(&mut world, live());
+    let excluded = vec![world.clients[first].id.expect("it was seen")];
+    world.publish(0, &New::plain(0));
+    world.publish(0, &New { kind: Kind::Snapshot, excluded, ..New::plain(0) });
+    world.settle();
+    assert_eq!(received(&mut world, first), [0]);
+    assert_eq!(world.engine().stats().deliveries, 1);
+}

@@ -1,0 +1,57 @@
+//! The main test of the promises: the real engine and its real shards over a simulated kernel, one seed after another.
+//!
+//! A seed makes the channels' settings, the pollers, and then step after step: what is published, who connects, asks, leaves,
+//! reads a part, breaks; which shard has its turn, and what the kernel answers it ([`crate::shard::simulated`]). What each
+//! socket took is read as a client reads it (`wire`, `client`) and compared with a plain `list`: `seating` says where a
+//! subscription begins, `promise` what it gets. `faults` has what was found so, step by step.
+//!
+//! A failing seed is printed; `PROPTEST_RNG_SEED=17 PROPTEST_CASES=1 cargo test -p fanwire-core simulation` runs it again.
+mod client;
+mod faults;
+mod list;
+mod promise;
+mod seating;
+mod steps;
+mod wire;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::{Duration, Instant};
+
+use proptest::test_runner::{Config, RngSeed};
+
+/// What `cargo test` has for it, on one core.
+const TIME: Duration = Duration::from_secs(30);
+
+/// Runs seeds, from the one that the environment names or `first` on, as many as there is time for.
+fn run(first: u64, time: Duration) {
+    let config = Config::default(); // PROPTEST_RNG_SEED and PROPTEST_CASES
+    let (first, count_max) = match config.rng_seed {
+        RngSeed::Fixed(seed) => (seed, u64::from(config.cases)),
+        RngSeed::Random => (first, u64::MAX),
+    };
+    let begin = Instant::now();
+    let mut count = 0;
+    while count < count_max && begin.elapsed() < time {
+        let seed = first + count;
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| steps::run(seed))) {
+            eprintln!("again: PROPTEST_RNG_SEED={seed} PROPTEST_CASES=1 cargo test -p fanwire-core simulation");
+            resume_unwind(panic);
+        }
+        count += 1;
+    }
+    println!("{count} seeds");
+}
+
+#[test]
+fn every_subscriber_gets_what_its_policy_promises() {
+    run(0, TIME);
+}
+
+/// For `make soak`: each time other seeds.
+#[test]
+#[ignore = "ten minutes"]
+fn every_subscriber_gets_what_its_policy_promises_for_long() {
+    let since = std::time::UNIX_EPOCH.elapsed().expect("a date of today");
+    run(since.as_secs() << 20, Duration::from_secs(600));
+}

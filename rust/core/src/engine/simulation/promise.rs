@@ -1,0 +1,286 @@
+//! What one subscriber has got, and whether its channel's policy allows that.
+use super::list::{Kind, List};
+use crate::channel::{Mode, Policy};
+use crate::messages::ConnectionId;
+
+/// Where a subscription stood between two turns, as its shard has it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standing {
+    /// How it lags, if it does.
+    pub(super) mode: Option<Mode>,
+    /// Its next publication, where the log knows.
+    pub(super) place: Option<usize>,
+    /// That of those at the tail.
+    pub(super) tail: usize,
+    /// Where the log begins now.
+    pub(super) head: usize,
+}
+
+/// In which turn, and how, something was written to it.
+#[derive(Clone, Debug)]
+pub(super) struct When {
+    pub(super) now_ns: u64,
+    /// Where it stood before that turn.
+    pub(super) before: Option<Standing>,
+    /// The socket did not take all in that turn.
+    pub(super) is_short: bool,
+    /// By the fast path.
+    pub(super) is_fan_out: bool,
+    /// By that, and before anything else in that turn.
+    pub(super) is_first: bool,
+    /// How many publications there were when it was written.
+    pub(super) published: usize,
+    /// What a log that moved on meanwhile no longer knows is written as a whole, whatever is over since.
+    pub(super) is_torn: bool,
+    pub(super) id: ConnectionId,
+    /// In that turn its shard was told that there is no keyframe to be had.
+    pub(super) may_give_up: bool,
+}
+
+/// How many publications subscribers went past under a policy, at least and at most.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
+    pub(super) min: [u64; 4],
+    pub(super) max: [u64; 4],
+}
+
+/// One subscriber's account.
+#[derive(Debug)]
+pub(super) struct Promise {
+    /// Index of the next publication that it may get.
+    pub(super) next: usize,
+    /// The keyframe that it is to begin with or go on at.
+    keyframe: Option<usize>,
+    /// Nobody can tell whether it is.
+    is_optional: bool,
+    /// What passes it by now is not for it: it waits for a keyframe.
+    is_waiting: bool,
+    may_be_waiting: bool,
+    /// Where it stood for a while nobody knows: what came meanwhile was torn.
+    pub(super) is_unsure: bool,
+    /// It gets nothing from here on.
+    pub(super) until: usize,
+    pub(super) received: Vec<usize>,
+}
+
+impl Promise {
+    pub(super) fn from(next: usize) -> Self {
+        Self {
+            next,
+            keyframe: None,
+            is_optional: false,
+            is_waiting: false,
+            may_be_waiting: false,
+            is_unsure: false,
+            until: usize::MAX,
+            received: Vec::new(),
+        }
+    }
+
+    pub(super) fn begin_at(&mut self, index: usize, is_optional: bool) {
+        (self.next, self.keyframe, self.is_optional) = (index, Some(index), is_optional);
+    }
+
+    pub(super) fn wait(&mut self) {
+        (self.is_waiting, self.may_be_waiting, self.keyframe) = (true, false, None);
+    }
+
+    pub(super) fn may_wait(&mut self) {
+        self.may_be_waiting = true;
+    }
+
+    /// Whether it gets this one also if it is replaced.
+    fn is_exact_at(&self, index: usize, when: &When) -> bool {
+        match when.before {
+            Some(Standing { mode: None, place: Some(place), .. }) => {
+                index >= place && !when.is_torn && (when.is_first || !when.is_short)
+            }
+            Some(Standing { mode: Some(Mode::Replaying | Mode::AtKeyframe), place: Some(place), tail, head }) => {
+                (place..tail).contains(&index) && head <= place && !when.is_torn
+            }
+            _ => false,
+        }
+    }
+
+    /// What it does not get, of those before `to`, though they are for it.
+    fn missing(&self, to: usize, when: &When, list: &List) -> Vec<usize> {
+        let conflates = list.settings.policy == Policy::Latest;
+        let is_missing = |&index: &usize| {
+            let one = &list.all[index];
+            let is_skipped = (one.kind == Kind::Snapshot && (self.keyframe != Some(index) || self.is_optional))
+                || list.is_expired(index, when.now_ns)
+                || list.is_excluded(index, when.id)
+                || (conflates
+                    && one.kind != Kind::Snapshot
+                    && !self.is_exact_at(index, when)
+                    && list.is_replaced(index, list.all.len()));
+            !is_skipped
+        };
+        (self.next..to.min(self.until)).filter(is_missing).collect()
+    }
+
+    /// It was written this one.
+    pub(super) fn receive(&mut self, index: usize, when: &When, list: &List, losses: &mut Losses) {
+        let one = &list.all[index];
+        assert!(index < self.until, "{index} was published after it had left");
+        assert!(index >= self.next, "{index} after {:?}, next is {}", self.received.last(), self.next);
+        assert!(!list.is_excluded(index, when.id), "{index} is not for it");
+        assert!(when.is_torn || !list.is_expired(index, when.now_ns), "{index} has expired");
+        if self.is_waiting && one.kind != Kind::Plain {
+            self.go_to_keyframe(index, when, list, losses);
+        } else if self.is_waiting {
+            assert!(when.may_give_up || self.is_unsure, "{index} for one that waits for a keyframe");
+            self.give_up(index, when, list, losses);
+        }
+        self.pass(index, when, list, losses, one.kind != Kind::Plain && !list.is_expired(index, when.now_ns));
+        if one.kind == Kind::Snapshot {
+            assert_eq!(self.keyframe, Some(index), "a snapshot for one that is no newcomer");
+        } else if list.settings.policy == Policy::Latest {
+            let lags = match when.before.and_then(|before| before.mode) {
+                // One that was at the tail, unless something was not for it: that is read with all that is replaced.
+                None => {
+                    let place = when.before.and_then(|before| before.place).unwrap_or(usize::MAX);
+                    place < list.all.len()
+                        && when.is_short
+                        && !(place..list.all.len()).any(|at| list.is_excluded(at, when.id))
+                }
+                mode => mode == Some(Mode::Lagging),
+            };
+            let is_stale = lags && !when.is_fan_out && !when.is_torn && list.is_replaced(index, when.published);
+            assert!(!is_stale, "{index} is replaced, and was written to a laggard");
+        }
+        self.received.push(index);
+        (self.next, self.may_be_waiting) = (index + 1, false);
+        if self.keyframe == Some(index) {
+            self.keyframe = None;
+        }
+    }
+
+    /// There is no keyframe to be had: it goes on where it waited, or at the tail if it was overtaken there.
+    fn give_up(&mut self, to: usize, when: &When, list: &List, losses: &mut Losses) {
+        self.is_waiting = false;
+        if list.may_be_overtaken(self.next, when.now_ns) && when.before.is_none_or(|before| to >= before.tail) {
+            self.lose(to, when, list, losses);
+            self.next = self.next.max(to);
+        }
+    }
+
+    /// It goes on at this keyframe, for which it has waited.
+    fn go_to_keyframe(&mut self, index: usize, when: &When, list: &List, losses: &mut Losses) {
+        assert!(index >= self.next, "a keyframe at {index} for one that is at {}", self.next);
+        self.lose(index, when, list, losses);
+        (self.next, self.keyframe, self.is_waiting) = (index, Some(index), false);
+        (self.is_optional, self.may_be_waiting) = (false, false);
+    }
+
+    /// Counts what it went past up to `to`.
+    fn lose(&mut self, to: usize, when: &When, list: &List, losses: &mut Losses) {
+        let policy = list.settings.policy;
+        if matches!(policy, Policy::Keyframe | Policy::Drop) {
+            let lost = self.missing(to, when, list);
+            let alive = lost.iter().filter(|&&index| list.all[index].kind != Kind::Snapshot).count();
+            losses.min[policy as usize] += alive as u64;
+            losses.max[policy as usize] += list.count(self.next, to);
+        }
+    }
+
+    /// It is past everything before this place: what it did not get was not for it, or its policy took it.
+    fn pass(&mut self, to: usize, when: &When, list: &List, losses: &mut Losses, is_keyframe: bool) {
+        if self.is_waiting || to <= self.next {
+            self.next = self.next.max(to);
+            return;
+        }
+        let missing = self.missing(to, when, list);
+        let was_at_tail = when.before.is_some_and(|before| before.mode.is_none()) && !when.is_short && !when.is_torn;
+        if let (Some(&first), false) = (missing.first(), self.may_be_waiting || when.is_torn) {
+            let one = (&list.all[first], self.next, when);
+            assert!(!was_at_tail, "{first} ({one:?}) was lost at the tail");
+            match list.settings.policy {
+                Policy::Every => panic!("{first} ({one:?}) was lost on the way to {to}"),
+                Policy::Latest => {
+                    let is_newer =
+                        |&keyframe: &usize| list.all[keyframe + 1..].iter().any(|one| one.kind != Kind::Plain);
+                    let may_be_gone = |keyframe: &usize| !list.must_keep_keyframe(*keyframe) || is_newer(keyframe);
+                    let keyframe = self.keyframe.filter(may_be_gone);
+                    let is_it_alone = keyframe == Some(first) && missing.len() == 1;
+                    let may_miss = is_it_alone || (keyframe.is_some() && (is_keyframe || when.may_give_up));
+                    assert!(may_miss, "{missing:?} ({one:?}) were lost on the way to {to}");
+                }
+                Policy::Drop | Policy::Keyframe => {
+                    assert!(list.may_be_overtaken(self.next, when.now_ns), "overtaken at {one:?}, on the way to {to}");
+                    let goes_on_at_tail = when.before.is_none_or(|before| to >= before.tail);
+                    let is_right = if list.settings.policy == Policy::Drop { goes_on_at_tail } else { is_keyframe };
+                    let may_go_on = is_right || (when.may_give_up && goes_on_at_tail);
+                    assert!(may_go_on, "{first} ({one:?}) was lost, and it goes on at {to}");
+                }
+            }
+        }
+        if !was_at_tail {
+            self.lose(to, when, list, losses);
+        }
+        let may_jump = list.settings.policy == Policy::Keyframe && list.may_be_overtaken(self.next, when.now_ns);
+        if is_keyframe && (!missing.is_empty() || self.may_be_waiting || may_jump) {
+            self.keyframe = Some(to);
+        } else if self.keyframe.is_some_and(|keyframe| keyframe < to) {
+            self.keyframe = None;
+        }
+        self.next = to;
+    }
+
+    /// A turn is over, and this is where its shard says that it stands.
+    pub(super) fn settle(&mut self, standing: Standing, when: &When, list: &List, losses: &mut Losses) {
+        let Some(place) = standing.place else { return };
+        match standing.mode {
+            Some(Mode::AwaitingKeyframe) => {
+                let kept = |&index: &usize| index >= self.next && index < place && list.must_keep_keyframe(index);
+                let passed = list.newest_keyframe(when.published, when.now_ns).filter(kept);
+                assert_eq!(passed, None, "it waits for one, and went past it");
+                if place > self.next {
+                    assert!(list.may_be_overtaken(self.next, when.now_ns), "it waits, and is not overtaken");
+                    self.lose(place, when, list, losses);
+                }
+                self.wait();
+                self.next = self.next.max(place);
+            }
+            Some(Mode::AtKeyframe) => {
+                let is_known = self.keyframe == Some(self.next) && place == list.place(list.before(self.next));
+                if !is_known {
+                    let is_it =
+                        |&index: &usize| list.all[index].kind != Kind::Plain && place == list.place(list.before(index));
+                    let index = (0..when.published).rev().find(is_it).expect("it goes on at a keyframe");
+                    let tail = when.before.map_or(0, |before| before.tail);
+                    let newer = (index + 1..tail).rev().find(|&index| list.all[index].kind != Kind::Plain);
+                    let is_newest = newer.is_none_or(|newer| list.is_expired(newer, when.now_ns));
+                    assert!(is_newest, "it goes on at the keyframe {index}, and there was {newer:?}");
+                    if self.is_waiting {
+                        self.go_to_keyframe(index, when, list, losses);
+                    } else {
+                        self.pass(index, when, list, losses, true);
+                        self.keyframe = Some(index);
+                    }
+                }
+                self.is_optional = false;
+            }
+            Some(Mode::Lagging | Mode::Replaying | Mode::Live) | None => {
+                assert!(
+                    !self.is_waiting || when.may_give_up || self.is_unsure,
+                    "it waits, and goes on without a keyframe"
+                );
+                if self.is_waiting {
+                    self.give_up(place, when, list, losses);
+                }
+                (self.may_be_waiting, self.is_unsure) = (false, false);
+                self.pass(place, when, list, losses, false);
+            }
+        }
+    }
+
+    /// It left: what was published before, and was due to it, has come.
+    pub(super) fn leave(&mut self, when: &When, list: &List) {
+        let was_at_tail = when.before.is_some_and(|before| before.mode.is_none()) && !when.is_short && !when.is_torn;
+        if was_at_tail && !self.is_waiting {
+            let missing = self.missing(self.until.min(list.all.len()), when, list);
+            assert!(missing.is_empty(), "{missing:?} were published before it left");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Where a subscription has to begin, and what it is told of that.
+use super::list::{Kind, List};
+use super::promise::Promise;
+use crate::channel::{Origin, Policy, Start};
+use crate::position::Position;
+
+/// When it was asked for, and from where on.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) origin: Origin,
+    /// How many publications there were.
+    pub(super) place: usize,
+    /// The number of the last of them.
+    pub(super) offset: u64,
+    /// That is when its shard seats it.
+    pub(super) is_by_turn: bool,
+}
+
+impl Asked {
+    /// By a client, so that its shard looks where it begins when it reads that.
+    pub(super) fn by_turn(origin: Origin) -> Self {
+        Self { origin, place: 0, offset: 0, is_by_turn: true }
+    }
+}
+
+/// What the list says of it at the moment when it was seated.
+#[derive(Debug)]
+pub(super) struct Seating {
+    asked: Asked,
+    now_ns: u64,
+    /// It may, and it must begin at this keyframe.
+    keyframe: Option<usize>,
+    must_begin_at_keyframe: bool,
+    /// It was there, if its position is one of this channel's.
+    since: Option<(Position, bool)>,
+    must_recover: bool,
+    is_stale: bool,
+    /// The oldest that the history promises.
+    kept: usize,
+    waits_without_keyframe: bool,
+}
+
+impl Seating {
+    pub(super) fn new(mut asked: Asked, list: &List, now_ns: u64) -> Self {
+        if asked.is_by_turn {
+            (asked.place, asked.offset) = (list.all.len(), list.offset());
+        }
+        let since = asked.origin.since.map(|since| (since, since.epoch == list.epoch && since.offset <= list.offset()));
+        let ours = since.filter(|since| since.1).map(|since| since.0.offset);
+        let keyframe = list.newest_keyframe(list.all.len(), now_ns).filter(|&index| list.is_fresh(index, now_ns));
+        Self {
+            now_ns,
+            keyframe,
+            must_begin_at_keyframe: keyframe.is_some_and(|index| list.must_keep_keyframe(index)),
+            since,
+            must_recover: ours.is_some_and(|offset| list.must_recover(offset, now_ns)),
+            is_stale: ours.is_some_and(|offset| list.is_stale(list.index_behind(offset), now_ns)),
+            kept: (0..list.all.len()).find(|&index| list.is_kept(index, now_ns)).unwrap_or(list.all.len()),
+            waits_without_keyframe: list.settings.snapshot_interval.is_some(),
+            asked,
+        }
+    }
+
+    /// Of one that is not told: it wanted what is published from now on.
+    pub(super) fn begin_live(&self) -> Promise {
+        Promise::from(self.asked.place)
+    }
+
+    /// It was told that it begins here.
+    pub(super) fn begin(&self, position: Position, recovered: Option<bool>, list: &List) -> Promise {
+        assert_eq!(position.epoch, list.epoch);
+        assert_eq!(recovered.is_some(), self.asked.origin.since.is_some());
+        if recovered == Some(true) {
+            let (since, is_ours) = self.since.expect("asked for");
+            assert!(is_ours && since == position, "{since} recovered at {position}");
+            let may_be_stale = list.settings.policy == Policy::Latest;
+            assert!(may_be_stale || !self.is_stale, "{since} is too old, and recovered");
+            return Promise::from(list.index_behind(since.offset));
+        }
+        assert!(!self.must_recover, "{:?} is not recovered", self.since);
+        match self.asked.origin.start.unwrap_or(list.settings.start) {
+            Start::Keyframe => self.begin_at_keyframe(position, list),
+            Start::Live => {
+                assert_eq!(position.offset, self.asked.offset);
+                self.begin_live()
+            }
+            Start::History => {
+                let next = list.index_behind(position.offset);
+                let missed = list.count(self.kept, next);
+                assert!(missed == 0, "the history begins at {next}, not {}", self.kept);
+                Promise::from(next)
+            }
+        }
+    }
+
+    /// Of one that came and went in one turn: nobody saw where it stood, and what it is told is believed.
+    pub(super) fn believe(position: Position, list: &List) -> Promise {
+        let is_it = |&index: &usize| list.all[index].kind != Kind::Plain && list.before(index) == position.offset;
+        let mut promise = Promise::from(list.place(position.offset));
+        if let Some(index) = (0..list.all.len()).rev().find(is_it) {
+            promise.begin_at(index, true);
+        }
+        promise
+    }
+
+    fn begin_at_keyframe(&self, position: Position, list: &List) -> Promise {
+        let at_keyframe = self.keyframe.filter(|&index| list.before(index) == position.offset);
+        let is_ambiguous =
+            |index: usize| list.all[index].kind == Kind::Snapshot && position.offset == self.asked.offset;
+        if let Some(index) = at_keyframe {
+            let mut promise = Promise::from(index);
+            promise.begin_at(index, !self.must_begin_at_keyframe && is_ambiguous(index));
+            if is_ambiguous(index) && !self.must_begin_at_keyframe && self.waits_without_keyframe {
+                promise.may_wait();
+            }
+            return promise;
+        }
+        assert!(
+            !self.must_begin_at_keyframe,
+            "it does not begin at the keyframe {:?}, at {} ms",
+            self.keyframe,
+            self.now_ns / 1_000_000
+        );
+        assert_eq!(position.offset, self.asked.offset);
+        let mut promise = self.begin_live();
+        if self.waits_without_keyframe {
+            promise.wait();
+        }
+        promise
+    }
+}

@@ -1,0 +1,201 @@
+//! What a client reads in the bytes that its socket took, by its wire format.
+use serde_json::Value;
+
+use super::list::{Kind, List};
+use crate::position::Position;
+use crate::protocol::sse;
+
+/// How a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wire {
+    Raw,
+    Envelope,
+    Sse,
+    Hub,
+}
+
+impl Wire {
+    pub(super) const ALL: [Self; 4] = [Self::Raw, Self::Envelope, Self::Sse, Self::Hub];
+
+    /// The head of its request, and what it sends behind it without waiting.
+    pub(super) fn opening(self, channels: &[&str], since: &[Position], start: Option<&str>) -> Vec<u8> {
+        let mut query: Vec<String> = channels.iter().map(|name| format!("channel={name}")).collect();
+        query.extend(since.iter().map(|position| format!("since={position}")));
+        query.extend(start.map(|start| format!("start={start}")));
+        query.extend((self == Self::Envelope).then(|| "envelope=1".to_owned()));
+        let path = ["/ws", "/ws", "/events", "/hub"][self as usize];
+        let query = if self == Self::Hub { String::new() } else { format!("?{}", query.join("&")) };
+        let mut head = format!("GET {path}{query} HTTP/1.1\r\nHost: x\r\n");
+        if self != Self::Sse {
+            head += "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n";
+            head += "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+        }
+        let mut bytes = (head + "\r\n").into_bytes();
+        if self == Self::Hub {
+            bytes.extend(frame(1, b"{\"protocol\":\"json\",\"version\":1}\x1e"));
+        }
+        bytes
+    }
+}
+
+/// A client's frame, masked with zeros.
+pub(super) fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0x80 | opcode];
+    match payload.len() {
+        short @ 0..126 => bytes.push(0x80 | short as u8),
+        long => bytes.extend([0xFE, (long >> 8) as u8, long as u8]),
+    }
+    bytes.extend([0; 4]);
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// Something whole that came.
+#[derive(Debug)]
+pub(super) enum Item {
+    /// A publication: its channel's place among the lists, and its index there.
+    Publication(usize, usize),
+    /// Where it begins: by channel's name, and whether it was recovered.
+    Subscribed(Vec<(String, Position, Option<bool>)>),
+    /// What was sent to it alone, by number.
+    Private(usize),
+    /// Where an event stream is in its channels.
+    Places(Vec<Position>),
+    Ping(Vec<u8>),
+    Close(u16, String),
+    /// Nothing to look at.
+    Other,
+}
+
+/// Cuts off what is whole at the begin of `bytes`: how many, and what it says, which may be several things.
+pub(super) fn read(wire: Wire, is_open: bool, bytes: &[u8], lists: &[List]) -> Option<(usize, Vec<Item>)> {
+    if !is_open {
+        let end = memchr::memmem::find(bytes, b"\r\n\r\n")? + 4;
+        let head = std::str::from_utf8(&bytes[..end]).expect("a head is text");
+        let status = if wire == Wire::Sse { "HTTP/1.1 200 " } else { "HTTP/1.1 101 " };
+        assert!(head.starts_with(status), "{head}");
+        return Some((end, vec![Item::Other]));
+    }
+    if wire == Wire::Sse {
+        let end = memchr::memmem::find(bytes, b"\n\n")? + 2;
+        return Some((end, read_event(&bytes[..end], lists)));
+    }
+    let (head, length) = match *bytes.get(1)? {
+        126 => (4, usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]))),
+        127 => panic!("nothing is so long"),
+        short => (2, usize::from(short)),
+    };
+    assert!(bytes[1] < 128, "a server masks nothing");
+    let payload = bytes.get(head..head + length)?;
+    let items = match bytes[0] {
+        0x81 => read_text(wire, std::str::from_utf8(payload).expect("UTF-8"), lists),
+        0x88 => {
+            let reason = String::from_utf8(payload[2..].to_vec()).expect("UTF-8");
+            vec![Item::Close(u16::from_be_bytes([payload[0], payload[1]]), reason)]
+        }
+        0x89 => vec![Item::Ping(payload.to_vec())],
+        0x8A => vec![Item::Other],
+        other => panic!("no frame begins with {other:#x}"),
+    };
+    Some((head + length, items))
+}
+
+fn read_text(wire: Wire, text: &str, lists: &[List]) -> Vec<Item> {
+    if wire == Wire::Hub {
+        let records = text.strip_suffix('\x1e').expect("whole records").split('\x1e');
+        return records.map(|record| read_record(&parse(record), lists)).collect();
+    }
+    if wire == Wire::Raw && !text.starts_with('{') {
+        return vec![read_payload(text, lists)];
+    }
+    let object = parse(text);
+    if let Some(error) = object.get("error") {
+        assert!(error.as_str().is_some_and(|error| error.contains("no keyframe")), "{error}");
+        return vec![Item::Other];
+    }
+    if let Some(result) = object.get("result") {
+        return vec![read_result(result)];
+    }
+    assert_eq!(wire, Wire::Envelope, "{text}");
+    let item = read_payload(object["data"].as_str().expect("text"), lists);
+    if let Item::Publication(channel, index) = item {
+        let (list, one) = (&lists[channel], &lists[channel].all[index]);
+        assert_eq!(object["channel"], list.name.as_str());
+        assert_eq!(object["position"], serde_json::json!([list.epoch, one.offset]));
+        assert_eq!(object["keyframe"].as_bool(), (one.kind != Kind::Plain).then_some(true));
+    } else {
+        assert!(object.get("channel").is_none() && object.get("position").is_none(), "{text}");
+    }
+    vec![item]
+}
+
+fn parse(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{text:?} is no JSON: {error}"))
+}
+
+fn read_record(record: &Value, lists: &[List]) -> Item {
+    match record["type"].as_u64() {
+        Some(1) => read_payload(record["arguments"][0].as_str().expect("text"), lists),
+        Some(7) => Item::Close(0, record["error"].as_str().unwrap_or("").to_owned()),
+        _ => Item::Other, // the answer to the handshake, a ping
+    }
+}
+
+fn read_result(result: &Value) -> Item {
+    let Some(positions) = result.get("positions").and_then(Value::as_object) else { return Item::Other };
+    let position = |one: &Value| Position {
+        epoch: one[0].as_u64().expect("a number"),
+        offset: one[1].as_u64().expect("a number"),
+    };
+    let recovered = |name: &str| result["recovered"].get(name).and_then(Value::as_bool);
+    let all = positions.iter().map(|(name, one)| (name.clone(), position(one), recovered(name)));
+    Item::Subscribed(all.collect())
+}
+
+/// `channel|index|filling`, or `p|number|filling`.
+fn read_payload(text: &str, lists: &[List]) -> Item {
+    let mut parts = text.split('|');
+    let (name, number, filling) = (parts.next(), parts.next(), parts.next());
+    let number: usize = number.and_then(|number| number.parse().ok()).expect("as published");
+    assert!(filling.is_some_and(|filling| filling.bytes().all(|byte| byte == b'x')), "it is torn: {text:?}");
+    if name == Some("p") {
+        return Item::Private(number);
+    }
+    let channel = lists.iter().position(|list| Some(list.name.as_str()) == name).expect("a channel's");
+    assert!(number < lists[channel].all.len(), "{text} was never published");
+    Item::Publication(channel, number)
+}
+
+fn read_event(event: &[u8], lists: &[List]) -> Vec<Item> {
+    if event == sse::KEEPALIVE {
+        return vec![Item::Other];
+    }
+    let text = std::str::from_utf8(event).expect("UTF-8").strip_suffix("\n\n").expect("a whole event");
+    let (mut ids, mut name, mut data) = (Vec::new(), None, None);
+    for line in text.split('\n') {
+        match line.split_once(": ").expect("a field") {
+            ("id", id) => ids.push(id),
+            ("event", event) => assert_eq!(name.replace(event), None),
+            ("data", line) => assert_eq!(data.replace(line), None, "two lines of data: two events were mixed"),
+            other => panic!("{other:?}"),
+        }
+    }
+    let data = data.expect("data");
+    if name == Some("subscribed") {
+        let result = parse(data);
+        return vec![if result.get("error").is_some() { Item::Other } else { read_result(&result) }];
+    }
+    let mut items = vec![read_payload(data, lists)];
+    if let Item::Publication(channel, index) = items[0] {
+        let list = &lists[channel];
+        let position = Position { epoch: list.epoch, offset: list.all[index].offset };
+        if list.settings.history_frames > 0 {
+            assert!(!ids.is_empty() && ids.remove(0) == position.to_string());
+        }
+    }
+    if let Some(last) = ids.pop() {
+        items.push(Item::Places(last.split(',').map(|one| one.parse().expect("a position")).collect()));
+    }
+    assert!(ids.is_empty());
+    items
+}

@@ -1,0 +1,508 @@
+//! An engine whose shards take turns on this thread, its channels as plain lists, and its clients.
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::client::{Account, Client, Turn};
+use super::list::{Kind, List, Published};
+use super::promise::Losses;
+use super::seating::Asked;
+use super::wire::{self, Wire};
+use crate::channel::{Origin, Policy, Publication, Start};
+use crate::engine::{Engine, RUNNING};
+use crate::messages::{Command, ConnectionId, Event, Progress, Reply, Wanted};
+use crate::position::Position;
+use crate::protocol::Payload;
+use crate::settings::Settings;
+use crate::shard::Shard;
+use crate::shard::clock::Clock;
+use crate::shard::simulated::{Awake, Luck, Meanwhile, Net, Simulated};
+
+pub(super) const MS: u64 = 1_000_000;
+/// A socket that takes everything.
+pub(super) const ALL: usize = usize::MAX;
+/// Turns after which everything is quiet, if nobody does anything.
+const TURNS_MAX: usize = 2_000;
+
+/// What is to be published.
+#[derive(Clone, Debug)]
+pub(super) struct New {
+    pub(super) key: Option<u8>,
+    pub(super) kind: Kind,
+    pub(super) ttl_ns: Option<u64>,
+    pub(super) bytes: usize,
+    pub(super) excluded: Vec<ConnectionId>,
+}
+
+impl New {
+    pub(super) fn plain(key: u8) -> Self {
+        Self { key: Some(key), kind: Kind::Plain, ttl_ns: None, bytes: 10, excluded: Vec::new() }
+    }
+}
+
+/// The engine, and the lists of what was published by it.
+pub(super) struct Press {
+    pub(super) engine: Engine,
+    pub(super) lists: RefCell<Vec<List>>,
+    clock: &'static AtomicU64,
+    /// Something was published in the midst of a write.
+    has_interfered: Cell<bool>,
+}
+
+impl Press {
+    pub(super) fn publish(&self, channel: usize, new: &New, is_deferred: bool) {
+        let list = &mut self.lists.borrow_mut()[channel];
+        let text = format!("{}|{}|{}", list.name, list.all.len(), "x".repeat(new.bytes));
+        let key = new.key.map(|key| format!("key {key}"));
+        let publication = Publication {
+            key: key.as_deref(),
+            ttl_ns: new.ttl_ns,
+            is_keyframe: new.kind == Kind::Keyframe,
+            is_snapshot: new.kind == Kind::Snapshot,
+            excluded: &new.excluded,
+            ..Publication::new(Payload::Text(&text))
+        };
+        let published = self.engine.publish(&list.name, &publication, is_deferred).expect("nothing is over a bound");
+        let position = published.expect("text goes in all formats");
+        let offset = list.offset() + u64::from(new.kind != Kind::Snapshot);
+        assert_eq!(position, Position { epoch: list.epoch, offset });
+        let now_ns = self.clock.load(Ordering::Relaxed);
+        list.all.push(Published {
+            offset,
+            key: new.key.filter(|_| new.kind != Kind::Snapshot),
+            kind: new.kind,
+            published_ns: now_ns,
+            expires_ns: new.ttl_ns.map_or(u64::MAX, |ttl| now_ns + ttl),
+            bytes_max: (text.len() + 120 + size_of_val(new.excluded.as_slice())) as u64,
+            excluded: new.excluded.as_slice().into(),
+        });
+        list.is_snapshot_asked &= new.kind == Kind::Plain;
+    }
+}
+
+impl Meanwhile for Press {
+    fn published(&self) -> Rc<[usize]> {
+        self.lists.borrow().iter().map(|list| list.all.len()).collect()
+    }
+
+    fn publish(&self, luck: &mut Luck) {
+        self.has_interfered.set(true);
+        let channel = luck.below(self.lists.borrow().len());
+        Press::publish(self, channel, &New { bytes: 40, ..New::plain(0) }, false);
+    }
+}
+
+pub(super) struct World {
+    pub(super) press: Rc<Press>,
+    pub(super) net: Rc<RefCell<Net>>,
+    pub(super) shards: Vec<Shard<Simulated>>,
+    pub(super) clients: Vec<Client>,
+    pub(super) clock: &'static AtomicU64,
+    /// Openings, and requests to subscribe, that the application has to decide on.
+    pub(super) openings: Vec<(ConnectionId, Vec<String>)>,
+    pub(super) requests: Vec<(ConnectionId, Vec<String>, Option<String>, Wanted)>,
+    losses: Losses,
+    present: BTreeSet<(String, u64)>,
+    tracked: Vec<Progress>,
+    has_been_busy: bool,
+}
+
+impl World {
+    /// Channels called c0, c1, …, with what the rules of the settings promise; the pollers write in batches, or one by one.
+    pub(super) fn new(seed: u64, settings: Settings, channels: usize, is_batch: bool) -> Self {
+        let clock: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(1_000 * MS)));
+        let shards = settings.shards;
+        let mut engine = Engine::new(settings).expect("good settings");
+        Arc::get_mut(&mut engine.common).expect("no shard has it yet").clock = Clock::Set(clock);
+        engine.state.store(RUNNING, Ordering::Release);
+        let list = |index: usize| {
+            let name = format!("c{index}");
+            let channel = engine.obtain(&name).expect("room");
+            let (epoch, settings) = (channel.epoch(), *channel.settings());
+            List { name, epoch, all: Vec::new(), settings, is_snapshot_asked: false }
+        };
+        let lists = RefCell::new((0..channels).map(list).collect());
+        let press = Rc::new(Press { engine, lists, clock, has_interfered: Cell::new(false) });
+        let net = Rc::new(RefCell::new(Net::new(seed, clock, press.clone())));
+        let shard = |index: usize| {
+            let io = Simulated::new(index, &net, &press.engine.shards[index], is_batch);
+            Shard::simulated(io, index, Arc::clone(&press.engine.common))
+        };
+        let shards = (0..shards).map(shard).collect();
+        Self {
+            press,
+            net,
+            shards,
+            clients: Vec::new(),
+            clock,
+            openings: Vec::new(),
+            requests: Vec::new(),
+            losses: Losses::default(),
+            present: BTreeSet::new(),
+            tracked: Vec::new(),
+            has_been_busy: false,
+        }
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.press.engine
+    }
+
+    pub(super) fn publish(&mut self, channel: usize, new: &New) {
+        self.press.publish(channel, new, false);
+    }
+
+    pub(super) fn pass(&mut self, ms: u64) {
+        self.clock.fetch_add(ms * MS, Ordering::Relaxed);
+    }
+
+    /// A client connects, whose socket takes so many bytes at first; the query asks for these channels.
+    pub(super) fn connect(
+        &mut self,
+        shard: usize,
+        wire: Wire,
+        room: usize,
+        channels: &[usize],
+        origin: Origin,
+    ) -> usize {
+        let (fd, serial) = {
+            let mut net = self.net.borrow_mut();
+            let fd = net.connect(room);
+            let serial = net.sockets[&fd.as_raw_fd()].serial;
+            (fd, serial)
+        };
+        let lists = self.press.lists.borrow();
+        let names: Vec<&str> = channels.iter().map(|&channel| &*lists[channel].name).collect();
+        // Who says where it was is told where it begins; a position of no channel is nowhere.
+        let since = origin.since.unwrap_or(Position { epoch: 0, offset: 0 });
+        let head = wire.opening(&names, &[since], origin.start.map(Start::name));
+        let origin = Origin { since: Some(since), start: origin.start };
+        let mut client = Client::new(wire, fd.as_raw_fd(), serial, shard, origin);
+        if !self.engine().common.settings.asks_opening {
+            let asked = |&channel: &usize| Account::new(channel, Asked::by_turn(origin), true);
+            client.accounts = channels.iter().map(asked).collect();
+        }
+        drop(lists);
+        self.clients.push(client);
+        let index = self.clients.len() - 1;
+        self.engine().shards[shard].command(Command::Adopt(fd, head));
+        index
+    }
+
+    /// A client of the raw protocol asks for a channel.
+    pub(super) fn subscribe(&mut self, index: usize, channel: usize, origin: Origin) {
+        let name = self.press.lists.borrow()[channel].name.clone();
+        let since = origin.since.map(|since| (name.clone(), serde_json::json!([since.epoch, since.offset])));
+        let since: serde_json::Map<_, _> = since.into_iter().collect();
+        let mut request = serde_json::json!({ "subscribe": [name], "since": since, "id": channel });
+        if let Some(start) = origin.start {
+            request["start"] = start.name().into();
+        }
+        if self.engine().common.settings.asks_subscribing {
+            self.clients[index].asking.push(channel);
+        } else {
+            self.clients[index].accounts.push(Account::new(channel, Asked::by_turn(origin), true));
+        }
+        self.arrive(index, &wire::frame(1, request.to_string().as_bytes()));
+    }
+
+    pub(super) fn arrive(&mut self, index: usize, bytes: &[u8]) {
+        let client = &self.clients[index];
+        self.net.borrow_mut().arrive(client.fd, bytes);
+    }
+
+    /// The application subscribes a client, to what is published from now on.
+    pub(super) fn subscribe_by_application(&mut self, index: usize, channel: usize) {
+        let Some(id) = self.clients[index].id else { return };
+        let origin = Origin { since: None, start: Some(Start::Live) };
+        let asked = self.asked_now(channel, origin);
+        let name = self.press.lists.borrow()[channel].name.clone();
+        self.engine().subscribe(id, &name, origin).expect("room");
+        self.clients[index].accounts.push(Account::new(channel, asked, false));
+    }
+
+    fn asked_now(&self, channel: usize, origin: Origin) -> Asked {
+        let list = &self.press.lists.borrow()[channel];
+        Asked { origin, place: list.all.len(), offset: list.offset(), is_by_turn: false }
+    }
+
+    pub(super) fn unsubscribe(&mut self, index: usize, channel: usize) {
+        let (name, length) = {
+            let list = &self.press.lists.borrow()[channel];
+            (list.name.clone(), list.all.len())
+        };
+        let id = self.clients[index].id.expect("it was seen");
+        self.engine().unsubscribe(id, &name).expect("a good name");
+        if let Some(account) = self.clients[index].account(channel) {
+            account.until = length;
+            if let Some(promise) = &mut account.promise {
+                promise.until = length;
+            }
+        }
+    }
+
+    /// The application has no keyframe to give.
+    pub(super) fn give_up(&mut self, channel: usize) {
+        let name = {
+            let list = &mut self.press.lists.borrow_mut()[channel];
+            list.is_snapshot_asked = false;
+            list.name.clone()
+        };
+        self.engine().give_up_snapshot(&name, "there is no keyframe to be had").expect("it runs");
+        for client in &mut self.clients {
+            if let Some(account) = client.account(channel) {
+                account.may_give_up = true;
+            }
+        }
+    }
+
+    /// The application decides on what it was asked.
+    pub(super) fn decide(&mut self) {
+        for (id, names) in std::mem::take(&mut self.openings) {
+            let Some(index) = self.index_of(id) else { continue };
+            self.engine().accept(id, names.iter().map(String::as_str), None, Reply::default()).expect("room");
+            let origin = self.clients[index].opening_origin;
+            self.account_for(index, &names, |_| origin);
+        }
+        for (id, names, request, wanted) in std::mem::take(&mut self.requests) {
+            let Some(index) = self.index_of(id) else { continue };
+            let named = wanted.clone();
+            let since = |name: &str| named.since.iter().find(|one| one.0.as_deref() == Some(name)).map(|one| one.1);
+            self.account_for(index, &names, |name| Origin { since: since(name), start: named.start });
+            let names = names.iter().map(String::as_str);
+            self.engine().grant(id, names, request.as_deref(), None, wanted).expect("it runs");
+        }
+    }
+
+    fn account_for(&mut self, index: usize, names: &[String], origin: impl Fn(&str) -> Origin) {
+        for name in names {
+            let found = self.press.lists.borrow().iter().position(|list| list.name == *name);
+            let channel = found.expect("it was asked for by name");
+            self.clients[index].asking.retain(|&one| one != channel);
+            let asked = self.asked_now(channel, origin(name));
+            self.clients[index].accounts.push(Account::new(channel, asked, true));
+        }
+    }
+
+    fn index_of(&self, id: ConnectionId) -> Option<usize> {
+        let is_it =
+            |client: &Client| !client.is_gone && client.id.is_some_and(|known| known.identity() == id.identity());
+        self.clients.iter().position(is_it)
+    }
+
+    /// One shard's turn, if it has a reason to be awake. False if nothing is to be done.
+    pub(super) fn turn(&mut self, shard: usize) -> bool {
+        let Some(why) = self.shards[shard].io_mut().why_awake() else { return false };
+        self.shards[shard].io_mut().asleep_until_ns = None;
+        self.shards[shard].wait();
+        if why == Awake::New && self.shards[shard].io_mut().asleep_until_ns.is_some() {
+            return self.shards[shard].io_mut().why_awake().is_some(); // the kernel may be slow to tell
+        }
+        self.shards[shard].io_mut().asleep_until_ns = None;
+        self.press.has_interfered.set(false);
+        self.shards[shard].turn();
+        self.look(shard);
+        true
+    }
+
+    fn look(&mut self, shard: usize) {
+        let seen = self.shards[shard].look();
+        let now_ns = self.clock.load(Ordering::Relaxed);
+        for client in self.clients.iter_mut().filter(|client| client.shard == shard && !client.is_gone) {
+            let mut net = self.net.borrow_mut();
+            let socket = net.sockets.get_mut(&client.fd).filter(|socket| socket.serial == client.serial);
+            let socket = socket.expect("it is looked at before its number is used again");
+            client.may_end |= socket.is_reset;
+            let turn = Turn {
+                lists: &self.press.lists.borrow(),
+                now_ns,
+                is_busy: self.press.has_interfered.get(),
+                seen: seen.iter().find(|seen| seen.fd == Some(client.fd)),
+                taken: std::mem::take(&mut socket.taken),
+                took: std::mem::take(&mut socket.took),
+                came_short: std::mem::take(&mut socket.came_short),
+            };
+            let is_shut = socket.is_shut;
+            drop(net);
+            client.note(&turn, is_shut, &mut self.losses);
+        }
+        self.has_been_busy |= self.press.has_interfered.get();
+        self.check_deliveries();
+        self.take_events();
+        let mut net = self.net.borrow_mut();
+        let drift_ns = std::mem::take(&mut net.drift_ns);
+        if drift_ns > 0 {
+            net.clock.fetch_add(MS - drift_ns, Ordering::Relaxed);
+        }
+    }
+
+    /// Frames are counted once they are begun.
+    fn check_deliveries(&self) {
+        let is_unsure = |client: &Client| client.is_gone || client.is_ending() || client.is_cut();
+        if self.has_been_busy || self.clients.iter().any(is_unsure) {
+            return; // of what was in the midst of it, or has left the log meanwhile, some counts and some does not
+        }
+        let received: u64 = self.clients.iter().map(|client| client.publications).sum();
+        let counted: u64 = self.engine().shards.iter().map(|shard| shard.stats.deliveries.get()).sum();
+        assert_eq!(counted, received, "deliveries");
+    }
+
+    fn take_events(&mut self) {
+        for event in self.press.engine.take_events(10_000) {
+            match event {
+                Event::Opening(id, request) => self.openings.push((id, request.channels)),
+                Event::Subscribing(id, names, request, wanted) => self.requests.push((id, names, request, wanted)),
+                Event::SnapshotWanted(name) => {
+                    let mut lists = self.press.lists.borrow_mut();
+                    let list = lists.iter_mut().find(|list| list.name == name).expect("a channel's");
+                    assert!(!std::mem::replace(&mut list.is_snapshot_asked, true), "it was asked twice");
+                }
+                Event::Presence(visits) => {
+                    for visit in visits.iter() {
+                        let key = (visit.channel.name().to_owned(), visit.connection.to_bits() & !(0xF << 52));
+                        let is_new =
+                            if visit.has_joined { self.present.insert(key) } else { self.present.remove(&key) };
+                        assert!(is_new, "{visit:?} was told before");
+                    }
+                }
+                Event::Progress(progress) => {
+                    let of = |one: &Progress| (one.token, one.part);
+                    self.tracked.retain(|one| of(one) != of(&progress));
+                    self.tracked.push(progress);
+                }
+                Event::Record(level, text) => assert!(level < 30, "{text}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Turns until nothing is to be done: whoever is asleep and should not be shows here.
+    pub(super) fn settle(&mut self) {
+        self.engine().flush();
+        for _ in 0..TURNS_MAX {
+            let mut is_quiet = true;
+            for shard in 0..self.shards.len() {
+                is_quiet &= !self.turn(shard);
+            }
+            if is_quiet {
+                return;
+            }
+        }
+        panic!("it is never quiet");
+    }
+
+    /// Everyone reads all.
+    pub(super) fn catch_up(&mut self) {
+        for _ in 0..3 {
+            self.decide();
+            for index in 0..self.clients.len() {
+                self.answer(index);
+                self.make_room(index, ALL);
+            }
+            self.settle();
+        }
+        let lists = self.press.lists.borrow();
+        for client in self.clients.iter().filter(|client| client.is_open && !client.is_gone && !client.is_ending()) {
+            assert!(!client.is_cut(), "it has read everything");
+            for account in client.accounts.iter().filter(|account| !account.is_over) {
+                account.check_caught_up(&lists[account.channel], client.wire == Wire::Sse);
+            }
+        }
+        let waits = self.clients.iter().flat_map(|client| &client.accounts).any(Account::is_lagging);
+        assert!(waits || self.tracked.iter().all(|progress| progress.behind == 0), "{:?}", self.tracked);
+    }
+
+    /// The client sends what it owes: pongs, and the answer to a close, behind which it goes.
+    pub(super) fn answer(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        let replies = std::mem::take(&mut client.replies);
+        if client.is_gone || (replies.is_empty() && !client.is_ending()) {
+            return;
+        }
+        let is_ending = client.is_ending() && (client.wire == Wire::Sse || !replies.is_empty());
+        for reply in replies {
+            self.arrive(index, &reply);
+        }
+        if is_ending {
+            self.end(index, false);
+        }
+    }
+
+    pub(super) fn end(&mut self, index: usize, is_reset: bool) {
+        let client = &mut self.clients[index];
+        client.may_end = true;
+        self.net.borrow_mut().end(client.fd, is_reset);
+    }
+
+    pub(super) fn set_room(&mut self, index: usize, bytes: usize) {
+        self.net.borrow_mut().set_room(self.clients[index].fd, bytes);
+    }
+
+    /// Nothing is on its way of which a publication in the midst of a write would make something else.
+    pub(super) fn is_calm(&self) -> bool {
+        let net = self.net.borrow();
+        let is_read = |client: &Client| client.is_gone || net.sockets[&client.fd].inbound.is_empty();
+        self.openings.is_empty()
+            && self.requests.is_empty()
+            && self.clients.iter().all(|client| client.is_calm() && is_read(client))
+    }
+
+    pub(super) fn make_room(&mut self, index: usize, bytes: usize) {
+        let client = &self.clients[index];
+        if !client.is_gone && bytes > 0 {
+            self.net.borrow_mut().make_room(client.fd, bytes);
+        }
+    }
+
+    /// After everyone has read all, and one more; then everyone leaves: nothing is kept but what was asked for.
+    pub(super) fn check_end(&mut self) {
+        for _ in 0..2 {
+            self.catch_up();
+            let channels = self.press.lists.borrow().len();
+            for channel in 0..channels {
+                let plain = New { key: None, ..New::plain(0) };
+                self.publish(channel, &plain);
+            }
+        }
+        let names: Vec<String> = self.press.lists.borrow().iter().map(|list| list.name.clone()).collect();
+        for (index, name) in names.iter().enumerate() {
+            let channel = self.engine().obtain(name).expect("it exists");
+            channel.check_memory(
+                self.clients.iter_mut().any(|client| client.account(index).is_some_and(|one| one.is_lagging())),
+            );
+        }
+        self.catch_up();
+        self.check_counts();
+        for index in 0..self.clients.len() {
+            if !self.clients[index].is_gone {
+                self.end(index, true);
+            }
+        }
+        self.settle();
+        self.pass(200);
+        self.settle();
+        for shard in &self.shards {
+            shard.check_empty();
+        }
+        let stats = self.engine().stats();
+        assert_eq!((stats.connections, stats.subscriptions, stats.lagging), (0, 0, 0));
+        assert!(self.present.is_empty(), "{:?}", self.present);
+        for name in &names {
+            self.engine().obtain(name).expect("it exists").check_left();
+        }
+        assert!(self.net.borrow().sockets.values().all(|socket| socket.is_shut), "a socket is left");
+    }
+
+    fn check_counts(&self) {
+        let stats = self.engine().stats();
+        assert_eq!(stats.bytes_out, self.net.borrow().bytes_out);
+        for policy in [Policy::Keyframe, Policy::Drop] {
+            let (at, skipped) = (policy as usize, stats.skipped[policy as usize]);
+            let (min, max) = (self.losses.min[at], self.losses.max[at]);
+            assert!(min <= skipped && skipped <= max, "{skipped} skipped of {policy:?}, {min} to {max} are lost");
+        }
+    }
+}
