@@ -241,6 +241,8 @@ impl Net {
         }
         socket.came_short |= count < all;
         if count == 0 {
+            // From here on it is written to by the slow path, perhaps with nothing.
+            socket.took.push(Took { bytes: 0, is_fan_out: false, published });
             socket.is_refused = true;
             socket.has_edge |= socket.room > 0;
             return -(libc::EAGAIN as isize);

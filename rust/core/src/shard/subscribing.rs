@@ -424,7 +424,8 @@ impl<I: Io> Shard<I> {
     pub(super) fn unsubscribe_at(&mut self, id: ConnectionId, channel: &Arc<Channel>, tail: u64) {
         let (Some(slot), Some(format)) = (self.slot_of(id), id.format()) else { return };
         let Some(feed) = self.feed_of(slot, channel) else { return };
-        if self.feeds.at(feed).cursor < tail && self.feeds.at(feed).format == format {
+        // One read of the log may not be all of it.
+        while self.feeds.get(feed).is_some_and(|target| target.cursor < tail && target.format == format) {
             self.fan_out(&[feed], Some(tail));
         }
         self.with(id, |shard, slot| shard.unsubscribe(slot, channel));

@@ -233,6 +233,9 @@ impl Client {
         let mut is_first = true;
         for took in &turn.took {
             is_first &= took.is_fan_out;
+            if took.bytes == 0 {
+                continue;
+            }
             self.chunks.push_back(Chunk {
                 turn: self.turns,
                 bytes: took.bytes,
@@ -420,13 +423,15 @@ impl Client {
                     if !is_cut {
                         account.catch_up(usize::MAX, list, losses);
                     }
+                    // A client's own message is read when its shard comes to it, wherever that is in the log.
+                    let is_by_application = account.until < usize::MAX;
                     account.until = account.until.min(list.all.len());
                     // What it went past in its last turn, or before it was told where it begins, nobody knows.
                     let next = account.promise.as_ref().map_or(0, |promise| promise.next);
                     losses.max[list.settings.policy as usize] += list.count(next, list.all.len());
                     let Some(promise) = &mut account.promise else { continue };
                     promise.until = account.until;
-                    if turn.seen.is_some_and(|seen| seen.ending.is_none()) && !is_cut {
+                    if is_by_application && turn.seen.is_some_and(|seen| seen.ending.is_none()) && !is_cut {
                         promise.leave(&when, list);
                     }
                 }

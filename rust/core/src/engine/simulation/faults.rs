@@ -187,3 +187,17 @@ fn what_is_not_sent_for_two_reasons_is_taken_from_the_count_once() {
     assert_eq!(received(&mut world, first), [0]);
     assert_eq!(world.engine().stats().deliveries, 1);
 }
+
+/// Who unsubscribed got what one read of the log gave, at most 32 pieces, and not the rest of what was published before that.
+#[test]
+fn who_unsubscribed_gets_all_that_was_published_before() {
+    let mut world = world(ChannelSettings::default());
+    let first = join(&mut world, live());
+    for _ in 0..40 {
+        world.publish(0, &New::plain(0));
+        world.publish(0, &New { kind: Kind::Snapshot, ..New::plain(0) });
+    }
+    world.unsubscribe(first, 0);
+    world.settle();
+    assert_eq!(received(&mut world, first), (0..40).map(|number| 2 * number).collect::<Vec<_>>());
+}

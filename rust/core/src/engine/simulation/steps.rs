@@ -99,6 +99,7 @@ fn step(world: &mut World, channels: usize, luck: &mut Luck) {
         85..88 => world.decide(),
         88..90 => world.answer(client),
         90 if luck.once_in(2) => end(world, client, luck),
+        90 => burst(world, channel),
         91 => world.give_up(channel),
         92 => world.settle(),
         93 => track(world, channel),
@@ -137,6 +138,14 @@ fn publish(world: &mut World, channel: usize, luck: &mut Luck) {
         if luck.once_in(3) {
             world.engine().flush();
         }
+    }
+}
+
+/// More pieces than one read of a log gives: every other publication is for newcomers alone.
+fn burst(world: &mut World, channel: usize) {
+    for _ in 0..40 {
+        world.publish(channel, &New::plain(0));
+        world.publish(channel, &New { kind: Kind::Snapshot, ..New::plain(0) });
     }
 }
 
