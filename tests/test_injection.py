@@ -12,6 +12,7 @@ import fanwire
 import fanwire.serving
 import pytest
 from fanwire._engine import Engine
+from fanwire.application import ApplicationStats
 from fanwire.relay.config import CallShare, Everyone, Lanes, MessageShare, Private, QueryShare, RelayConfig
 from support import injection, scripted_backend
 from support.clients import connected
@@ -39,7 +40,7 @@ METHODS = {name for name in dir(Engine) if not name.startswith("_") and callable
 NOT_BY_EVENTS = {
     *LIVES,
     *("publish_to_hub", "publish_to_user", "subscribe", "unsubscribe", "channels", "occupancy", "track", "untrack"),
-    *("flush", "send", "position", "remove", "listen_to"),
+    *("flush", "send", "position", "remove", "listen_to", "add_route", "remove_route"),
 }
 """What the application calls itself, where it hears of the exception."""
 
@@ -212,9 +213,9 @@ async def all_gone(it: Served) -> None:
         stats = it.hub.relay_stats()
         found = {
             "connections": it.engine.stats().connections,
-            "clients": [*pump._clients, *pump._plain._clients],
-            "openings": [*pump._openings._at_work, *pump._openings._waiting],
-            "parting": pump._parting,
+            "application": pump.application.stats() != ApplicationStats(clients=0, openings=0, parting=0),
+            "clients": [client for relay in pump._relays for client in relay._clients],
+            "openings": [one for relay in pump._relays for one in getattr(relay, "_at_work", ())],
             "lanes": [lane for relay in stats for lane in relay.lanes],
             "private lanes": sum(relay.private_lanes for relay in stats),
         }

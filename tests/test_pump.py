@@ -3,11 +3,15 @@
 import asyncio
 import logging
 from functools import partial
+from typing import Literal
 
 import anyio
 import fanwire
 import pytest
+from fanwire.pump import Pump
+from fanwire.relay import RelayConfig
 from support.clients import connected, refusal
+from support.raw import open_socket
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -105,6 +109,28 @@ async def test_without_on_message_messages_are_dropped_and_the_first_is_told_so(
         assert "this is no request" in error
         assert '{"call":"METHOD","args":[],"id":1} calls a method' in error
         assert await peer.receive_json() == {"id": 1, "error": "no method 'x'"}
+
+
+@pytest.mark.parametrize("protocol", ["signalr", "websocket"])
+async def test_an_idle_client_beside_a_relay_costs_no_object_and_no_event(
+    hub: fanwire.Hub, protocol: Literal["signalr", "websocket"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.relay(RelayConfig(path="/feed", upstream=("http://127.0.0.1:1",), protocol=protocol, ready="ignore"))
+    seen: list[str] = []
+    taken = Pump._take_events
+    monkeypatch.setattr(
+        Pump, "_take_events", lambda pump: [seen.append(type(one).__name__) or one for one in taken(pump)]
+    )
+    async with hub.serve(ANY) as serving, connected(serving.address, "/ws?channel=a") as peer:
+        with open_socket(serving.address) as stream:
+            stream.sendall(b"GET /events?channel=a HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await until(lambda: hub.occupancy("a") == 2)
+        await until(lambda: hub.occupancy("a") == 1)
+        hub.publish("a", "x")
+        assert await peer.receive() == "x"
+        await peer.close()
+        await until(lambda: hub.occupancy("a") == 0)
+        assert (hub_clients(hub), seen) == ([], [])
 
 
 async def test_idle_clients_leave_no_object_in_python(hub: fanwire.Hub) -> None:

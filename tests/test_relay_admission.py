@@ -111,7 +111,7 @@ async def test_of_two_that_ask_at_once_each_has_its_own_or_none(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask, address)
             tasks.start_soon(ask, address)
-            await until(lambda: len(hub._life.pump._openings._at_work) == 2)  # type: ignore[union-attr]
+            await until(lambda: len(hub._life.pump._relays[0]._at_work) == 2)  # type: ignore[union-attr]
             await until(lambda: len(backend.heads) == (1 if admit_for else 2))
             goes_on.set()
         assert sorted(found) == ([[], FIRST] if admit_for else [FIRST, SECOND])
@@ -146,18 +146,17 @@ async def test_a_cookie_that_no_answer_can_carry_is_left_out_and_said_once(
 async def test_a_question_whose_askers_have_left_is_called_off(hub: fanwire.Hub, backend: ScriptedBackend) -> None:
     well, backend.negotiate = backend.negotiate, hang
     async with relayed(hub, config(backend, admit="negotiate")) as address:
-        relay: Any = hub._life.pump._all_relays[0]  # type: ignore[union-attr]
-        openings: Any = hub._life.pump._openings  # type: ignore[union-attr]
+        relay: Any = hub._life.pump._relays[0]  # type: ignore[union-attr]
         with open_socket(address) as negotiating:
             with open_socket(address) as upgrading:
                 negotiating.sendall(f"POST {PATH}/negotiate HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".encode())
                 upgrading.sendall(f"GET {PATH} HTTP/1.1\r\n{UPGRADE}".encode())
-                await until(lambda: len(backend.sessions) == 1 and len(openings._at_work) == 2)
-            await until(lambda: len(openings._at_work) == 1)
+                await until(lambda: len(backend.sessions) == 1 and len(relay._at_work) == 2)
+            await until(lambda: len(relay._at_work) == 1)
             assert len(backend.sessions) == 1 and len(relay._admission._asked) == 1, "one waits still"
             negotiating.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)  # its half alone it may close
         await until(lambda: not backend.sessions)
-        await until(lambda: not (openings._at_work or relay._admission._asked or len(relay._terms.upstreams)))
+        await until(lambda: not (relay._at_work or relay._admission._asked or len(relay._terms.upstreams)))
         assert hub.relay_stats()[0].upstreams[0].failures == 0, "that says nothing of the backend"
         backend.negotiate = well
         assert cookies(await posted(address)) == FIRST
@@ -196,7 +195,7 @@ async def test_so_is_the_connection_that_a_plain_relay_tries(hub: fanwire.Hub, b
     upstream = (f"ws://{backend.address}{FEED}",)
     feed = RelayConfig(path=FEED, upstream=upstream, protocol="websocket", share=(share,), lanes=PATIENT)
     async with relayed(hub, feed) as address:
-        relay: Any = hub._life.pump._all_relays[0]  # type: ignore[union-attr]
+        relay: Any = hub._life.pump._relays[0]  # type: ignore[union-attr]
         with open_socket(address) as asker:
             asker.sendall(f"GET {FEED} HTTP/1.1\r\n{UPGRADE}".encode())
             await until(lambda: len(backend.heads) == 1)

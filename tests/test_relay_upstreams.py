@@ -184,7 +184,7 @@ async def test_an_upstream_is_asked_again_whatever_goes_wrong_in_asking(
 ) -> None:
     gone = f"127.0.0.1:{free_port()}"
     async with relayed(hub, before(gone)) as address:
-        upstreams = hub._life.pump._all_relays[0]._servers._servers[0]._upstreams  # type: ignore[union-attr]
+        upstreams = hub._life.pump._relays[0]._servers._servers[0]._upstreams  # type: ignore[union-attr]
         ask, failures = upstreams.negotiate, []
 
         def fail(*arguments: Any) -> int:

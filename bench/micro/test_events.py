@@ -37,6 +37,7 @@ def masked_text_frame(payload: bytes) -> bytes:
 def talking_client() -> Iterator[tuple["_engine.Engine", socket.socket]]:
     """An engine and one client of it, upgraded; nothing bounds how many messages may wait."""
     engine = _engine.Engine(_engine.Settings(messages_pending_max=2 * MESSAGES))
+    engine.add_route(_engine.Route("/ws", "websocket", asks=["messages"]))
     engine.start()
     try:
         host, _, port = engine.listen("127.0.0.1:0").rpartition(":")

@@ -31,6 +31,7 @@ __all__ = [
     "Record",
     "Relayed",
     "Roots",
+    "Route",
     "Setting",
     "Settings",
     "SnapshotWanted",
@@ -48,7 +49,6 @@ __all__ = [
     "matches",
     "may_be_sent",
     "number_text",
-    "path_fault",
     "settings_table",
     "toml_lines",
 ]
@@ -162,9 +162,6 @@ def settings_table() -> list[Setting]:
 def number_text(kind: str, least: float, most: float) -> str:
     """What a number of a kind (``Setting.kind``) must be, between two bounds, in words."""
 
-def path_fault(path: str) -> str | None:
-    """What is wrong with a path that clients are to have: ``must begin with /, …``; None where it is right."""
-
 def toml_lines(text: str) -> dict[tuple[str | int, ...], int]:
     """The line, from 1, of each table, key and element of a list of a TOML text, by its path: names and indexes.
 
@@ -183,20 +180,42 @@ class Settings:
         *,
         channels: Sequence[ChannelRule] = ...,
         snapshots: Sequence[tuple[str, float]] = ...,
-        ask_opening: bool = False,
-        ask_subscribing: bool = False,
-        ignore_messages: bool = False,
-        tell_connected: bool = False,
-        signalr_paths: Sequence[str] = ...,
+        tell_details: bool = False,
         **values: Any,
     ) -> Settings: ...
-    def hubs(self, transports: list[Sequence[str]], tells_details: bool) -> Settings:
-        """The same, with each hub's transports, and whether clients are told details. ValueError for a bad name."""
-    def relaying(self, hubs: Sequence[int], paths: Sequence[str] = ...) -> Settings:
-        """The same, with these of ``signalr_paths``, by index, relayed: ``HubMessage.record`` has their messages.
 
-        On each of `paths` plain WebSockets are relayed: ``Opening`` with protocol ``websocket``, then ``Relayed``.
+@final
+class Route:
+    """A path, and who answers for it.
+
+    A segment ``{name}`` of a `path` of WebSockets or event streams stands for any text but none; in the name of the
+    `channel` that its clients watch from their opening on, it stands for what the path has there, decoded. A path that
+    no request can have, a channel that cannot be and an unknown name are a ``ValueError``.
+    """
+
+    def __new__(
+        cls,
+        path: str,
+        wire: str,
+        owner: int = 0,
+        *,
+        channel: str | None = None,
+        transports: Sequence[str] | None = None,
+        asks: Sequence[str] = ...,
+        origins: Sequence[str] | None = None,
+        message_bytes_max: int | None = None,
+    ) -> Route:
+        """Of which `wire` (``websocket``, ``events``, ``signalr``, ``plain``, ``request``, ``health``, ``ready``).
+
+        `owner` is what its clients' events carry, 0 to 65,535. It is asked and told what `asks` has: of each
+        ``opening``, ``subscribing`` and connection that is ``connected``, of ``messages`` that are no requests, and of
+        ``records`` (``HubMessage.record``). Without `origins` and `message_bytes_max` those of the settings count.
         """
+    @property
+    def path(self) -> str:
+        """As given."""
+    def clashes_with(self, other: Route) -> bool:
+        """Whether a request could mean either with equal right."""
 
 @final
 class Encoder:
@@ -271,6 +290,7 @@ class Opening:
     """A connection whose upgrade request waits for ``accept`` or ``refuse`` (only with ``ask_opening``)."""
 
     connection: int
+    owner: int
     method: str
     target: str
     """Path and query as they came, percent-encoded."""
@@ -290,6 +310,7 @@ class Asking:
     """A plain HTTP request for a path that Python answers (``/metrics``) with ``respond``."""
 
     connection: int
+    owner: int
     method: str
     target: str
     headers: list[tuple[str, str]]
@@ -300,6 +321,7 @@ class Subscribing:
     """``{"subscribe": […]}`` from a client, waiting for ``grant`` (only with ``ask_subscribing``)."""
 
     connection: int
+    owner: int
     channels: list[str]
     id: str | None
     """The message's ``id`` as JSON text, to be answered when it is not None."""
@@ -310,6 +332,7 @@ class Message:
     """What a client of the raw protocol sent and the engine has no meaning for."""
 
     connection: int
+    owner: int
     data: str | bytes
 
 @final
@@ -317,6 +340,7 @@ class Relayed:
     """What a client sent on a path whose WebSockets are relayed, as it came; to be acknowledged."""
 
     connection: int
+    owner: int
     data: bytes
     is_text: bool
     """Then `data` is UTF-8."""
@@ -326,6 +350,7 @@ class Call:
     """``{"call": target, "args": […], "id": …}`` from a client of the raw protocol."""
 
     connection: int
+    owner: int
     target: str
     arguments: str
     """The ``args`` as JSON text; ``[]`` when absent."""
@@ -334,17 +359,18 @@ class Call:
 
 @final
 class Connected:
-    """A client is connected, and, if it is a SignalR client, has shaken hands; None and 0 where it is not one.
+    """A client is connected, and, if it is a SignalR client, has shaken hands; None where it is not one.
 
-    Comes before its first message, or at once with ``tell_connected``; of other clients only with that.
+    Comes before its first message, or at once where the route asks for it; of other clients only then.
     """
 
     connection: int
     """Its number from now on."""
+    owner: int
     opened_as: int
     """Its number in its ``Opening``, if there was one."""
-    hub: int
-    """Which of ``signalr_paths``."""
+    path: str | None
+    """The path of its route, as that was given."""
     connection_id: str | None
     """What the client and its hub call it."""
     transport: str | None
@@ -357,6 +383,7 @@ class HubMessage:
     """What a SignalR client sent, to be acknowledged."""
 
     connection: int
+    owner: int
     kind: str
     """``invocation``, ``stream``, ``item``, ``result``, ``void``, ``error`` or ``cancel``."""
     id: str
@@ -365,7 +392,7 @@ class HubMessage:
     body: bytes
     """Arguments, an item or a result in the connection's hub protocol; the text of an error."""
     record: bytes | None
-    """On a path that is relayed the whole message as it came."""
+    """Where the route asks for it the whole message as it came."""
     stream_ids: list[str]
 
 @final
@@ -373,12 +400,14 @@ class Drained:
     """The socket has taken all private bytes, as ``ask_drained`` wanted to know."""
 
     connection: int
+    owner: int
 
 @final
 class Closed:
     """A connection that Python has heard of (any event above, or ``accept``) is gone."""
 
     connection: int
+    owner: int
     code: int
     """The close code, RFC 6455 §7.4; 1006 when the socket broke, 1005 when the peer gave none."""
     reason: str
@@ -491,6 +520,13 @@ class Engine:
     def __new__(cls, settings: Settings, encoder: Encoder | None = None) -> Engine: ...
     def encode_json(self, data: Any) -> bytes:
         """`data` as JSON, as clients that do not speak SignalR get it. Raises what ``publish`` raises."""
+    def add_route(self, route: Route) -> None:
+        """Have requests that begin after this call find a path, before or while it serves.
+
+        Raises ValueError for one that would hide another, and for one over 1,024.
+        """
+    def remove_route(self, path: str) -> bool:
+        """Have requests that begin after this call not find a path; its clients stay. False if there was none."""
     def start(self) -> None:
         """Start the shards' threads. Once. Raises OSError where a poller can't be had."""
     def listen(self, address: str) -> str:

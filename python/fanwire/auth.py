@@ -205,3 +205,9 @@ def identity_of(answer: object) -> Identity | None:
     if isinstance(answer, str):
         return Identity(answer)
     raise TypeError(f"authenticate must return Identity, str or None, not {type(answer).__name__}")
+
+
+def is_negotiate(event: Opening) -> bool:
+    """Whether a SignalR client asks for what it will connect with, and is no client yet."""
+    path = event.target.partition("?")[0].removesuffix("/")
+    return event.protocol == "signalr" and event.method == "POST" and path.lower().endswith("/negotiate")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from sys import intern
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -106,12 +107,12 @@ class Client:
         "__weakref__",
         "_calls",
         "_gone",
-        "_hub",
         "_identity",
         "_inbox",
         "_is_connected",
         "_is_turned_away",
         "_link",
+        "_path",
         "_request",
         "_waiting",
         "connection_id",
@@ -135,9 +136,10 @@ class Client:
         self._identity = identity
         self._link = link
         self._request: Request | None = None
-        self._hub = 0
         # What the function that @hub.client registered reads; None where there is none.
         self._inbox: Inbox | None = None
+        # Of a SignalR client: the path of its route.
+        self._path = ""
         # Its calls, if it is one of SignalR's and any were made.
         self._calls: Calls | None = None
         # on_connect is through with it: on_disconnect will hear of its end.
@@ -164,6 +166,15 @@ class Client:
         if self._inbox is None:
             raise TypeError(f"client {self} is read in the function that @hub.client registers; none is at work for it")
         return self._inbox
+
+    def _connected(self, event: Connected) -> None:
+        """It is there, and from now on this is its number."""
+        self.id = event.connection
+        self.connection_id = event.connection_id
+        self.transport = event.transport
+        self.hub_protocol = event.hub_protocol
+        if event.path is not None:
+            self._path = intern(event.path)
 
     @property
     def identity(self) -> Identity | None:

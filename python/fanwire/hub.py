@@ -59,6 +59,7 @@ class Hub(Publishing):
         counts = {
             "channel pattern": len(self._channels),
             "endpoint": len(self._callbacks.endpoints),
+            "path": len(self._ways),
             "relay": len(self._relays),
         }
         parts = [f"{count} {what}{'s' * (count > 1)}" for what, count in counts.items() if count]
@@ -158,9 +159,9 @@ class Hub(Publishing):
             self._is_serving = True
         try:
             self._paths = {path.casefold(): path for path in planned.paths}
-            life = Life(planned, self._linked, partial(self._unlink, STOPPED), self._ended)
+            life = Life(planned, self._ways, self._linked, partial(self._unlink, STOPPED), self._ended)
         except BaseException:
-            self._is_serving = False
+            self._ended()
             raise
         await life.begin(address)
         return life.serving
@@ -214,7 +215,7 @@ class Hub(Publishing):
         self._members = life.pump.presences.members
         self._roster = _unknown
         if self._callbacks.know_clients:
-            self._roster = life.pump.roster.clients
+            self._roster = life.pump.application.roster.clients
         self._delivered = life.pump.deliveries.wait
         self._listeners = lambda: life.pump.listeners
 
@@ -224,6 +225,7 @@ class Hub(Publishing):
             self._life = None
 
     def _ended(self) -> None:
+        self._ways.end()
         self._is_serving = False
 
     def _unlink(self, why: str) -> None:
@@ -261,6 +263,7 @@ def _after_fork() -> None:
             )
             hub._link.end(why, is_forked=True)
             hub._unlink(why)
+            hub._ways.end()
             hub._life = None  # its loop's wake-up is the parent's, too: nothing here may touch it
 
 

@@ -1,21 +1,17 @@
-"""Who may connect: each opening is put to the application, or to the relay of its path. ✗ what clients do then."""
+"""Who may connect to the application: each opening is put to its callbacks. ✗ what clients do then."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
 
 import anyio
 
 from fanwire._engine import Opening
 from fanwire._loop import ends_task, finish, outlive_cancellation
-from fanwire.auth import Refused, Request, identity_of
+from fanwire.auth import Refused, Request, identity_of, is_negotiate
 from fanwire.callbacks import Callbacks
 from fanwire.client import Client, Link
-from fanwire.errors import ClientGone, FanwireError, LimitReached, Told
+from fanwire.errors import FanwireError, LimitReached, Told
 from fanwire.faults import Faults, Tasks
 from fanwire.logs import hub_log
-from fanwire.relay.admit import RefusedByBackend
-from fanwire.relay.plain import PlainRelays
-from fanwire.relay.relay import Relay
 from fanwire.roster import Roster
 from fanwire.texts import INTERNAL_ERROR, name_of
 
@@ -26,11 +22,7 @@ NOT_CHOSEN = (
 
 
 class Openings:
-    """Those of one serving. A sync callback is called here and now; an async one in one of `openers_max` tasks.
-
-    A relay's backend is asked about each in a task of its own: one that is slow, for one client or for all, keeps
-    nobody waiting who does not ask the same.
-    """
+    """Those of one serving. A sync callback is called here and now; an async one in one of `openers_max` tasks."""
 
     def __init__(
         self,
@@ -38,8 +30,6 @@ class Openings:
         callbacks: Callbacks,
         tasks: Tasks,
         clients: dict[int, Client],
-        relays: Mapping[str, Relay],
-        plain: PlainRelays,
         openers_max: int,
     ) -> None:
         self._link = link
@@ -49,9 +39,6 @@ class Openings:
         self._callbacks = callbacks
         self._tasks = tasks
         self._clients = clients
-        # By path, in lower case and without a slash at its end.
-        self._relays = relays
-        self._plain = plain
         # Those that wait for their turn, in their order, and what cancels those that a task is at work on.
         self._waiting: OrderedDict[int, tuple[Client, Opening]] = OrderedDict()
         self._at_work: dict[int, anyio.CancelScope] = {}
@@ -67,35 +54,24 @@ class Openings:
 
     def take(self, event: Opening) -> None:
         """Somebody asks to connect."""
-        if event.protocol == "websocket":
-            self._plain.opening(event)
-            return
-        relay = self._relay_of(event)
-        identity = relay.recall(Request(event)) if relay is not None else None
-        if identity is not None:
-            if not is_negotiate(event):
-                self._clients[event.connection] = Client(event.connection, self._link, identity)
-            self._engine.accept(event.connection, event.channels, None)
-            return
         client = self._clients[event.connection] = Client(event.connection, self._link)
-        if not self._may_wait and relay is None:
+        if not self._may_wait:
             finish(self._open(client, event))
-            return
-        if relay is not None:
-            scope = self._at_work[event.connection] = anyio.CancelScope()
-            self._tasks.start_soon(self._work_on, client, event, scope)
             return
         self._waiting[event.connection] = (client, event)
         if self._openers < self._openers_max:
             self._openers += 1
             self._tasks.start_soon(self._work_off)
 
-    def fail(self, event: Opening) -> None:
-        """Something went wrong with it that nobody expected: it is refused, and forgotten."""
-        self._clients.pop(event.connection, None)
-        self.gone(event.connection)
-        self._plain.closed(event.connection, lambda: ClientGone(1006, "", "server"))
-        self._endings.refuse(event.connection, 500, INTERNAL_ERROR)
+    @property
+    def count(self) -> int:
+        """How many wait or are at work."""
+        return len(self._waiting) + len(self._at_work)
+
+    def forget(self, connection: int) -> None:
+        """Something went wrong with one that nobody expected: nobody is at work for it any more."""
+        self._clients.pop(connection, None)
+        self.gone(connection)
 
     def gone(self, connection: int) -> None:
         """Who asked has left: nobody is at work for it any more."""
@@ -125,20 +101,16 @@ class Openings:
     async def _open(self, client: Client, event: Opening, scope: anyio.CancelScope | None = None) -> None:
         engine = self._engine
         request = Request(event)
-        asked: tuple[str, object] = ("the relay", event.protocol)  # who is asked now: what raises next is theirs
+        asked: tuple[str, object] = ("the hub", event.protocol)  # who is asked now: what raises next is theirs
         try:
-            relay = self._relay_of(event)
-            if relay is not None:
-                client._identity = await relay.admit(request)
-            else:
-                if self._keeps_requests:
-                    client._request = request
-                known = self._callbacks.subprotocols
-                if request.subprotocol is None and known:
-                    request.subprotocol = next((name for name in request.subprotocols if name in known), None)
-                if self._callbacks.authenticate is not None:
-                    asked = ("authenticate", self._callbacks.authenticate)
-                    client._identity = identity_of(await self._callbacks.authenticate(request))
+            if self._keeps_requests:
+                client._request = request
+            known = self._callbacks.subprotocols
+            if request.subprotocol is None and known:
+                request.subprotocol = next((name for name in request.subprotocols if name in known), None)
+            if self._callbacks.authenticate is not None:
+                asked = ("authenticate", self._callbacks.authenticate)
+                client._identity = identity_of(await self._callbacks.authenticate(request))
             if self._callbacks.authorize is not None:
                 asked = ("authorize", self._callbacks.authorize)
             for channel in event.channels:
@@ -148,14 +120,12 @@ class Openings:
             user = None if identity is None else identity.id
             headers, subprotocol = list(request.response_headers), request.subprotocol
             engine.accept(event.connection, event.channels, user, headers, subprotocol)
-            if request.subprotocols and subprotocol is None and relay is None:
+            if request.subprotocols and subprotocol is None:
                 self._tell_of_subprotocols()
             if is_negotiate(event):  # its transport is asked about, too
                 self._clients.pop(client.id, None)
-            elif relay is None:
+            else:
                 self.roster.add(client)
-        except RefusedByBackend as refused:
-            engine.respond(event.connection, 200, "application/json", refused.body, list(request.response_headers))
         except Told as told:
             self._endings.refuse(event.connection, told.status, told, list(request.response_headers))
         except LimitReached as error:
@@ -175,19 +145,6 @@ class Openings:
         if not self._has_told_of_subprotocols:
             self._has_told_of_subprotocols = True
             hub_log.warning("%s", NOT_CHOSEN)  # not what was offered: it may be a token
-
-    def _relay_of(self, event: Opening) -> Relay | None:
-        """The relay that an opening is for."""
-        if event.protocol != "signalr":
-            return None
-        path = event.target.partition("?")[0].casefold().removesuffix("/")
-        return self._relays.get(path.removesuffix("/negotiate"))
-
-
-def is_negotiate(event: Opening) -> bool:
-    """Whether a SignalR client asks for what it will connect with, and is no client yet."""
-    path = event.target.partition("?")[0].removesuffix("/")
-    return event.protocol == "signalr" and event.method == "POST" and path.lower().endswith("/negotiate")
 
 
 def not_authorized(channels: list[str]) -> str:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fanwire._engine import Encoder, may_be_sent, path_fault
+from fanwire._engine import Encoder, Route, may_be_sent
 from fanwire._options import Options
 from fanwire.addresses import origins_of
 from fanwire.channel import Channel
@@ -105,17 +105,28 @@ PATHS_MAX = 255
 """Paths of SignalR that one hub may have, relays' included."""
 
 
+OWN_PATHS = {
+    "/": "websocket",
+    "/ws": "websocket",
+    "/events": "events",
+    "/metrics": "request",
+    "/healthz": "health",
+    "/readyz": "ready",
+}
+"""What each hub has, and what is spoken there."""
+
+
 def read_path(value: Any) -> str:
     """A path that SignalR clients may have, as it is. Raises Mistake."""
     must = "must be a path such as '/live'"
     if not isinstance(value, str):
         raise WrongType(must)
+    if not value.startswith("/") or value.endswith("/") or {"?", "#"}.intersection(value) or value in OWN_PATHS:
+        raise Mistake("must begin with /, end without, hold no ? or #, and be none of the hub's own paths")
     try:
-        fault = path_fault(value)
-    except UnicodeEncodeError as error:
-        raise Mistake(must) from error
-    if fault:
-        raise Mistake(fault)
+        Route(value, "signalr")
+    except ValueError as error:  # a lone surrogate is one, too
+        raise Mistake(f"must {str(error).partition(': must ')[2]}" if ": must " in str(error) else must) from error
     return value
 
 

@@ -2,22 +2,26 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
+from fanwire._engine import Route
 from fanwire._loop import Callback
 from fanwire.arguments import check_parameters
 from fanwire.auth import Identity, Request
 from fanwire.callbacks import Callbacks
+from fanwire.calls import check_text
 from fanwire.client import Client
 from fanwire.conversing import hand_over
 from fanwire.endpoint import Endpoint, M
 from fanwire.errors import ClientGone
 from fanwire.methods import Methods
-from fanwire.options import RULES, check_paths, read_path
+from fanwire.options import OWN_PATHS, RULES, check_paths, read_path
+from fanwire.paths import WIRES, PathRule, Paths, hiding
 from fanwire.presence import PresenceChange
 from fanwire.relay.config import RelayConfig
+from fanwire.routing import route_of_relay
 from fanwire.snapshots import SnapshotRule, check_snapshot
-from fanwire.values import checked, told
+from fanwire.values import Choice, OrNone, checked, told
 
 # What each callback takes and gives; sync or async.
 Authenticate = TypeVar(
@@ -40,6 +44,7 @@ class Registering:
         self._own_paths = own_paths
         self._callbacks = Callbacks()
         self._relays: list[RelayConfig] = []
+        self._ways = Paths()
         self._is_serving = False
 
     def authenticate(self, function: Authenticate) -> Authenticate:
@@ -172,6 +177,7 @@ class Registering:
         chosen = checked("endpoint's transports", transports, RULES["signalr_transports"])
         self._may_register(f"endpoint {path!r}", self._callbacks.endpoints.get(path))
         self._check_apart(path)
+        self._check_ways(Route(path, "signalr"))
         if chosen is not None:
             self._callbacks.transports[path] = chosen
         methods = self._callbacks.endpoints[path] = Methods()
@@ -190,7 +196,70 @@ class Registering:
         self._may_register(f"a hub at {config.path!r}", config if is_taken else None)
         if config.protocol == "signalr":
             self._check_apart(config.path)
+        self._check_ways(route_of_relay(config))
         self._relays.append(config)
+
+    def path(
+        self,
+        path: str,
+        *,
+        channel: str | None = None,
+        wire: Literal["websocket", "events"] = "websocket",
+        origins: str | Sequence[str] | None = None,
+        message_bytes_max: int | None = None,
+    ) -> None:
+        """Have clients connect at `path` as at ``/ws``, or as at ``/events``: so that a program keeps its URLs.
+
+        ``hub.path("/ws/{room}", channel="odds:{room}")`` has who connects at ``/ws/7`` watch ``odds:7`` from the first
+        byte on, as with ``/ws?channel=odds:7``. ``authorize`` is asked for that channel; the query may name others, and
+        all else is as there. Before the hub serves or while it does; any thread.
+
+        Args:
+            path: a segment ``{name}`` stands for any text but none, percent-decoded. Of several paths that a request
+                fits the most exact one answers: one without placeholders, then the one of which the first segment that
+                differs is a text.
+            channel: what its clients watch; ``{name}`` stands for what the path has there. A request for what is no
+                channel's name is answered with 400. None (default): what the query says.
+            wire: ``websocket`` (default), or ``events`` for event streams.
+            origins: as the option of ``serve``, for this path; None (default) is as that says.
+            message_bytes_max: the same.
+
+        Raises:
+            TypeError: an argument is of a wrong type.
+            ValueError: no request can have the path, a placeholder is there twice or in `channel` alone, no channel
+                can have the name, another path would be hidden by it, or it is one over 1,024.
+        """
+        if channel is not None:
+            check_text("channel", channel, "a channel's name, a str such as 'odds:{room}'")
+        rule = PathRule(
+            check_text("path", path, "what clients connect to, a str such as '/ws/{room}'"),
+            checked("wire", wire, Choice(WIRES)),
+            None
+            if channel is None
+            else check_text("channel", channel, "a channel's name, a str such as 'odds:{room}'"),
+            checked("origins", origins, RULES["origins"]),
+            checked("message_bytes_max", message_bytes_max, OrNone(RULES["message_bytes_max"])),
+        )
+        self._ways.add(rule, self._check_free)
+
+    def remove_path(self, path: str) -> None:
+        """Have nobody connect any more at what was given to ``path``; who is connected stays. Any thread, at any time.
+
+        Raises ValueError for a path that was not given to it, and TypeError for what is no str.
+        """
+        self._ways.remove(check_text("path", path, "what was given to hub.path, a str"))
+
+    def _check_free(self, route: Route) -> None:
+        others = [Route(path, wire) for path, wire in OWN_PATHS.items()]
+        others += [Route(path, "signalr") for path in (*self._own_paths, *self._callbacks.endpoints)]
+        for other in (*others, *map(route_of_relay, self._relays)):
+            if other.clashes_with(route):
+                raise ValueError(hiding(route.path, other.path))
+
+    def _check_ways(self, route: Route) -> None:
+        other = self._ways.clash(route)
+        if other is not None:
+            raise ValueError(hiding(route.path, other))
 
     def _check_apart(self, path: str) -> None:
         try:

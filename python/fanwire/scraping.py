@@ -7,6 +7,7 @@ from fanwire._engine import Asking, Engine
 from fanwire._loop import ends_task
 from fanwire.endings import Endings
 from fanwire.faults import Faults
+from fanwire.owner import Owner
 from fanwire.relay.stats import Standing
 from fanwire.texts import INTERNAL_ERROR
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 MISSING = "metrics need the package prometheus-client: pip install 'fanwire[metrics]'"
 
 
-class Scraping:
-    """Answers scrapes of one engine."""
+class Scraping(Owner):
+    """Answers scrapes of one engine: the owner of ``/metrics``."""
 
     def __init__(
         self,
@@ -32,11 +33,8 @@ class Scraping:
         self._refused, self._relays = refused, relays
         self._metrics: Metrics | None = None
 
-    def take(self, event: Asking) -> None:
+    def asking(self, event: Asking) -> None:
         """Answer one. A failure ends that request alone, with 500, or with 501 where the package is missing."""
-        if event.target.partition("?")[0] != "/metrics":
-            self._endings.refuse(event.connection, 404, "not found")
-            return
         try:
             metrics = self._metrics = self._metrics or self._collect()
             self._engine.respond(event.connection, 200, metrics.content_type, metrics.render())

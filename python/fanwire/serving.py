@@ -8,11 +8,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import anyio
 
-from fanwire._engine import Encoder, Engine, Settings
+from fanwire._engine import Encoder, Engine, Route, Settings
 from fanwire._loop import Interrupt, Loop, background_tasks, spawn
 from fanwire.callbacks import Callbacks
 from fanwire.channel import Channel
@@ -26,13 +27,15 @@ from fanwire.options import (
     ROWS,
     RULES,
     SHARDS_RULE,
-    TRANSPORTS,
     check_paths,
     encoder_of,
 )
+from fanwire.owner import RELAYS
+from fanwire.paths import Paths
 from fanwire.presence import presence_patterns, rules_of
 from fanwire.pump import PRESENCE_INTERVAL_S, Pump
 from fanwire.relay.config import RelayConfig
+from fanwire.routing import asked_of, route_of_relay, routes_of
 from fanwire.values import checked
 from fanwire.wording import Wording
 
@@ -58,6 +61,8 @@ class Plan:
     """What is served: all that the application said, checked."""
 
     settings: Settings
+    routes: Sequence[Route]
+    """Which path is whose; the owners' numbers are those of ``owner``."""
     encoder: Encoder
     """What writes publications, replies and the like."""
     own: Mapping[str, Any]
@@ -69,8 +74,8 @@ class Plan:
     @property
     def paths(self) -> Sequence[str]:
         """Where SignalR clients find methods, the hub's own first; those of relays are none of them."""
-        relayed = {relay.path for relay in self.relays}
-        return [path for path in self.own["signalr_paths"] if path not in relayed]
+        paths: Sequence[str] = self.own["signalr_paths"]
+        return paths
 
 
 def plan(
@@ -95,11 +100,9 @@ def plan(
     callbacks = replace(callbacks, subprotocols=frozenset(own["subprotocols"]))
     own["signalr_paths"] = [*own["signalr_paths"], *callbacks.endpoints]
     check_paths(own["signalr_paths"])
-    hubs = len(own["signalr_paths"])
-    chosen = dict.fromkeys(own["signalr_paths"], own["signalr_transports"] or TRANSPORTS) | callbacks.transports
-    own["signalr_paths"] += [relay.path for relay in relays if relay.protocol == "signalr"]
-    if len(own["signalr_paths"]) > PATHS_MAX:
-        raise ValueError(f"there must be {PATHS_MAX} SignalR paths at most, not {len(own['signalr_paths'])}")
+    paths = len(own["signalr_paths"]) + sum(relay.protocol == "signalr" for relay in relays)
+    if paths > PATHS_MAX:
+        raise ValueError(f"there must be {PATHS_MAX} SignalR paths at most, not {paths}")
     if relays:
         merged.setdefault("outbox_bytes_max", RELAY_OUTBOX_BYTES_MAX)
     if merged.get("poller") is None:
@@ -111,19 +114,11 @@ def plan(
             *((pattern, PRESENCE_INTERVAL_S) for pattern in presence_patterns(channels)),
             *((rule.pattern, rule.interval) for rule in callbacks.snapshots),
         ],
-        ask_opening=bool(callbacks.know_clients or relays or callbacks.subprotocols),
-        ask_subscribing=callbacks.authorize is not None,
-        ignore_messages=callbacks.on_message is None,
-        tell_connected=bool(callbacks.is_told_of_clients or relays),
-        signalr_paths=own["signalr_paths"],
+        tell_details=own["detailed_errors"],
         **merged,
     )
-    transports = [chosen.get(path, TRANSPORTS) for path in own["signalr_paths"]]
-    settings = settings.hubs(transports, own["detailed_errors"]).relaying(
-        range(hubs, len(own["signalr_paths"])),
-        [relay.path for relay in relays if relay.protocol == "websocket"],
-    )
-    return Plan(settings, encoder_of(own), own, callbacks, channels, relays)
+    routes = [*routes_of(callbacks, own), *map(route_of_relay, relays, count(RELAYS))]
+    return Plan(settings, routes, encoder_of(own), own, callbacks, channels, relays)
 
 
 class Life:
@@ -131,6 +126,7 @@ class Life:
 
     Args:
         plan: what is served.
+        ways: the paths that come and go.
         linked: called once with the life when the pump is there.
         unlinked: called once when the engine is about to end, however that came about.
         ended: called once, last, when the engine has ended.
@@ -139,6 +135,7 @@ class Life:
     def __init__(
         self,
         plan: Plan,
+        ways: Paths,
         linked: Callable[["Life"], None],
         unlinked: Callable[[], None],
         ended: Callable[[], None],
@@ -149,6 +146,9 @@ class Life:
         self._ended = ended
         self.engine = Engine(plan.settings, plan.encoder)
         """What serves."""
+        for route in plan.routes:
+            self.engine.add_route(route)
+        ways.serve(self.engine, asked_of(plan.callbacks))
         self.link = Link(self.engine)
         self.link.wording = Wording(plan.own["detailed_errors"])
         """What clients hold of it."""
@@ -313,7 +313,7 @@ class Life:
         engine.drain(self._plan.own["drain_code"], "", self._spread)
         pause = 0.001
         with anyio.move_on_after(self._spread + self._timeout, shield=is_shielded) as self._draining:
-            while engine.stats().connections or pump.is_parting:
+            while engine.stats().connections or pump.application.is_parting:
                 await anyio.sleep(pause)
                 pause = min(pause * 2, 0.05)
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 
-from fanwire._engine import Engine, Opening, Relayed, canonical
+from fanwire._engine import Closed, HubMessage, Message, Opening, Relayed, canonical
 from fanwire.budget import Budgets
+from fanwire.client import Link
 from fanwire.errors import ClientGone
 from fanwire.faults import Tasks
 from fanwire.logs import relay_log
+from fanwire.owner import ClientEvent, Owner
 from fanwire.relay.admit import ASKING_PART, SWITCHING, Answer, PlainAdmission
 from fanwire.relay.config import MessageShare, QueryShare, RelayConfig
 from fanwire.relay.credentials import Visitor, visitor_of
@@ -36,13 +38,13 @@ NOWHERE = object()
 """There is no value where a pointer points to."""
 
 
-class PlainRelay:
+class PlainRelay(Owner):
     """See the module. Lives in the hub's event loop, for one serving."""
 
     def __init__(
         self,
         config: RelayConfig,
-        engine: Engine,
+        link: Link,
         tasks: Tasks,
         upstreams: Upstreams,
         acknowledge: Callable[[int], None],
@@ -51,12 +53,11 @@ class PlainRelay:
     ) -> None:
         self.config = config
         self.budgets = budgets
-        self.engine = engine
+        self.engine = engine = link.require()
         self.faults, self.endings = upstreams.faults, upstreams.endings
         self.acknowledge = acknowledge
         self.lanes: dict[Any, PlainLane] = {}
-        self.clients: dict[int, PlainClient] = {}
-        """Those of all plain relays, by connection."""
+        self._clients: dict[int, PlainClient] = {}
         self._by_query = [share for share in config.share if isinstance(share, QueryShare)]
         self._by_message = [share for share in config.share if isinstance(share, MessageShare)]
         shared = target_of(config, service_headers(config))
@@ -80,9 +81,9 @@ class PlainRelay:
 
     # Clients
 
-    def visit(self, opening: Opening) -> PlainClient:
+    def opening(self, event: Opening) -> None:
         """A client asks to connect: the backend's answer will be its own."""
-        visitor = visitor_of(opening, self._passing)
+        visitor = visitor_of(event, self._passing)
         if self._by_query:
             self.names.connected_with(visitor.query)
         for index, share in enumerate(self._by_query):
@@ -90,11 +91,12 @@ class PlainRelay:
             if values is None:
                 break  # it is its own
             if any(values) or not share.query:
-                return self._visit_lane(opening.connection, visitor, index, share, values)
-        client = self._client(opening.connection, visitor, visitor.query)
+                self._visit_lane(event.connection, visitor, index, share, values)
+                return
+        client = self._client(event.connection, visitor, visitor.query)
         if not self._by_message:
             client.open_privately(visitor.subprotocols)
-            return client
+            return
 
         def answered(answer: Answer, cookies: Sequence[str] = ()) -> None:
             if client.is_over:
@@ -105,11 +107,29 @@ class PlainRelay:
                 client.turned_away(answer.status)
 
         client.forget_asking = self._admission.ask(visitor, answered)
-        return client
+
+    def message(self, event: Message | Relayed | HubMessage) -> None:
+        """A client has sent a message."""
+        assert isinstance(event, Relayed)  # the wire of its path
+        client = self._clients.get(event.connection)
+        if client is not None:
+            client.take(event)
+
+    def closed(self, event: Closed) -> None:
+        """A client is gone, let in or not."""
+        client = self._clients.pop(event.connection, None)
+        if client is not None:
+            client.end(ClientGone(event.code, event.reason, event.by))
+
+    def failed(self, event: ClientEvent) -> None:
+        """Something went wrong with an event that nobody expected: its connection is being ended."""
+        client = self._clients.pop(event.connection, None) if isinstance(event, Opening) else None
+        if client is not None:
+            client.end(ClientGone(1006, "", "server"))
 
     def _visit_lane(
         self, connection: int, visitor: Visitor, index: int, share: QueryShare, values: tuple[tuple[str, ...], ...]
-    ) -> PlainClient:
+    ) -> None:
         rest = without(visitor.query, share.query)
         client = self._client(connection, visitor, rest)
         query = query_of(share.query, values)
@@ -134,12 +154,11 @@ class PlainRelay:
             answered(Answer(SWITCHING))
         else:
             client.forget_asking = self._admission.ask(visitor, answered)
-        return client
 
     def _client(self, connection: int, visitor: Visitor, query: str) -> PlainClient:
         urls = with_query(self._own.urls, query)
         client = PlainClient(self, connection, visitor.credentials, urls, self._private_terms)
-        self.clients[connection] = client  # whatever becomes of it, it is ended
+        self._clients[connection] = client  # whatever becomes of it, it is ended
         return client
 
     def _over_max(self) -> str:
@@ -200,34 +219,6 @@ class PlainRelay:
             sessions=len(self._upstreams),
             gaps=self._gaps + sum(lane.gaps for lane in self.lanes.values()),
         )
-
-
-class PlainRelays:
-    """Those of one serving, and their clients."""
-
-    def __init__(self, relays: dict[str, PlainRelay]) -> None:
-        self._relays = relays
-        self._clients: dict[int, PlainClient] = {}
-        for relay in relays.values():
-            relay.clients = self._clients
-
-    def opening(self, event: Opening) -> None:
-        """A client asks to connect."""
-        self._relays[event.target.partition("?")[0]].visit(event)
-
-    def take(self, event: Relayed) -> None:
-        """A client has sent a message."""
-        client = self._clients.get(event.connection)
-        if client is not None:
-            client.take(event)
-
-    def closed(self, connection: int, gone: Callable[[], ClientGone]) -> bool:
-        """Whether it was a client of theirs that is gone."""
-        client = self._clients.pop(connection, None) if self._clients else None
-        if client is None:
-            return False
-        client.end(gone())
-        return True
 
 
 def value_of(pointer: str, document: Any) -> Any:

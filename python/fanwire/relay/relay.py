@@ -7,17 +7,21 @@ It says who may connect (``admit``), keeps the lanes by what they watch (``lane`
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fanwire._engine import Engine, __version__
+import anyio
+
+from fanwire._engine import Closed, Connected, Drained, HubMessage, Message, Opening, Relayed, __version__
 from fanwire._loop import ends_task
-from fanwire.auth import Identity, Request
+from fanwire.auth import Refused, Request, is_negotiate
 from fanwire.budget import Budgets
+from fanwire.client import Client, Link
 from fanwire.config.kinds import roots_of
-from fanwire.errors import ConfigError, PayloadTooBig
+from fanwire.errors import ClientGone, ConfigError, LimitReached, PayloadTooBig
 from fanwire.faults import Tasks
 from fanwire.logs import relay_log
-from fanwire.relay.admit import ASKING_PART, HubAdmission
+from fanwire.owner import ClientEvent, Owner
+from fanwire.relay.admit import ASKING_PART, HubAdmission, RefusedByBackend
 from fanwire.relay.broadcast import BroadcastLane
 from fanwire.relay.client import RelayedClient
 from fanwire.relay.config import CallShare, RelayConfig
@@ -38,22 +42,23 @@ from fanwire.relay.wire import Asked
 from fanwire.texts import INTERNAL_ERROR, name_of
 from fanwire.values import Mistake
 
-if TYPE_CHECKING:
-    from fanwire.client import Client
-
 RECORD_BYTES_MAX = 1 << 20
 """Of a message from the backend: clients built on ``websockets`` take no more."""
 QUEUE_BYTES_MAX = 256 << 10
 """What may wait for the backend of one client's before the client is not read from."""
 
 
-class Relay:
-    """See the module. Lives in the hub's event loop, for one serving."""
+class Relay(Owner):
+    """See the module. Lives in the hub's event loop, for one serving.
+
+    Its backend is asked about each opening in a task of its own: one that is slow, for one client or for all, keeps
+    nobody waiting who does not ask the same.
+    """
 
     def __init__(
         self,
         config: RelayConfig,
-        engine: Engine,
+        link: Link,
         tasks: Tasks,
         upstreams: Upstreams,
         acknowledge: Callable[[int], None],
@@ -62,7 +67,11 @@ class Relay:
     ) -> None:
         self.config = config
         self.budgets = budgets
-        self.engine = engine
+        self.engine = engine = link.require()
+        self._link, self._tasks = link, tasks
+        # Those that were asked about or are there, and what cancels the asking.
+        self._clients: dict[int, Client] = {}
+        self._at_work: dict[int, anyio.CancelScope] = {}
         self.faults, self.endings = upstreams.faults, upstreams.endings
         self.acknowledge = acknowledge
         self.lanes: dict[SharedCall, CallLane] = {}
@@ -110,30 +119,105 @@ class Relay:
         self._present: dict[int, str] = {}
         self._lanes_made = 0
         self._gaps = 0
-        self.recall = self._admission.recall
 
     # Clients
 
-    async def admit(self, request: Request) -> Identity:
-        """Who connects; see ``HubAdmission.admit``."""
-        return await self._admission.admit(request)
+    def opening(self, event: Opening) -> None:
+        """Somebody asks to connect, or what to connect with; see ``HubAdmission.admit``."""
+        request = Request(event)
+        identity = self._admission.recall(request)
+        client = Client(event.connection, self._link, identity)
+        if identity is None:
+            self._clients[event.connection] = client
+            scope = self._at_work[event.connection] = anyio.CancelScope()
+            self._tasks.start_soon(self._ask, client, event, request, scope)
+            return
+        if not is_negotiate(event):
+            self._clients[event.connection] = client
+        self.engine.accept(event.connection, event.channels, None)
 
-    def connected(self, client: "Client") -> None:
+    async def _ask(self, client: Client, event: Opening, request: Request, scope: anyio.CancelScope) -> None:
+        id, headers = event.connection, request.response_headers
+        try:
+            with scope:
+                identity = client._identity = await self._admission.admit(request)
+                self.engine.accept(id, event.channels, identity.id, list(headers), request.subprotocol)
+                if is_negotiate(event):  # its transport is asked about, too
+                    self._clients.pop(id, None)
+        except RefusedByBackend as refused:
+            self.engine.respond(id, 200, "application/json", refused.body, list(headers))
+        except Refused as refused:
+            self.endings.refuse(id, refused.status, refused.reason, list(headers))
+        except LimitReached as error:
+            self.endings.refuse(id, 503, error)
+        except BaseException as error:
+            if ends_task(error):
+                raise
+            if scope.cancel_called:
+                relay_log.debug("what was asked about client %s, which left, raised", client, exc_info=error)
+                return
+            self.faults.note(
+                "opening", error, "the relay at %s, on the opening of client %s, raised", self.config.path, client
+            )
+            self.endings.refuse(id, 500, INTERNAL_ERROR)
+        finally:
+            del self._at_work[id]
+
+    def connected(self, event: Connected) -> None:
         """A client has shaken hands: it hears from now on what is sent to all."""
+        client = self._clients.pop(event.opened_as, None) or Client(event.connection, self._link)
+        client._connected(event)
+        self._clients[client.id] = client
         protocol = client.hub_protocol or "json"
         self._present[client.id] = protocol
         self._welcome(client.id, self._broadcast(protocol).welcome)
         if self.config.private.eager:
-            client._calls = relayed = self.calls_of(client)
+            client._calls = relayed = RelayedClient(self, client)
             relayed.hold()
 
-    def calls_of(self, client: "Client") -> RelayedClient:
-        """What takes the client's messages."""
-        return RelayedClient(self, client)
+    def message(self, event: Message | Relayed | HubMessage) -> None:
+        """A client has sent a message of the hub protocol."""
+        assert isinstance(event, HubMessage)  # the wire of its path
+        client = self._clients.get(event.connection)
+        if client is None:
+            return
+        if client._is_turned_away:
+            self.acknowledge(client.id)
+            return
+        if client._calls is None:
+            client._calls = RelayedClient(self, client)
+        client._calls.take(event)
 
-    def gone(self, id: int) -> None:
-        """A client is gone."""
-        self._present.pop(id, None)
+    def drained(self, event: Drained) -> None:
+        """A client's socket has taken all that was sent."""
+        client = self._clients.get(event.connection)
+        if client is not None and client._calls is not None:
+            client._calls.drained()
+
+    def closed(self, event: Closed) -> None:
+        """A client is gone, or somebody who asked to connect has left."""
+        self._present.pop(event.connection, None)
+        scope = self._at_work.get(event.connection)
+        if scope is not None:
+            relay_log.debug("client %s left before it was answered", name_of(event.connection))
+            scope.cancel()
+        client = self._clients.pop(event.connection, None)
+        if client is not None:
+            client._gone = gone = ClientGone(event.code, event.reason, event.by)
+            if client._calls is not None:
+                client._calls.end(gone)
+
+    def failed(self, event: ClientEvent) -> None:
+        """Something went wrong with an event that nobody expected: its connection is being ended."""
+        if isinstance(event, Opening):
+            self._clients.pop(event.connection, None)
+            scope = self._at_work.get(event.connection)
+            if scope is not None:
+                scope.cancel()
+            return
+        client = self._clients.get(event.connection)
+        if client is not None:
+            client._is_turned_away = True  # what it sends until it is out is not dealt with
 
     def _greet(self, protocol: str, records: bytes) -> None:
         """Give a welcome that has just come to those who came before it."""

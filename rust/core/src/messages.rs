@@ -9,8 +9,8 @@ use crate::channel::{Channel, Origin, Start, Watch, Watched};
 pub use crate::connection_id::ConnectionId;
 pub(crate) use crate::connection_id::{GENERATION_MASK, SLOTS_MAX};
 use crate::position::Position;
-use crate::protocol::Format;
 use crate::protocol::signalr::negotiate::Transport;
+use crate::routes::{OwnerId, Wire};
 
 /// What any thread asks of a shard. Each is done once, in order; one that names a connection which is gone does nothing.
 #[derive(Debug)]
@@ -155,32 +155,41 @@ pub enum ClosedBy {
     Network,
 }
 
+/// On which connection something happened, and who answers for its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whose {
+    /// Which.
+    pub connection: ConnectionId,
+    /// Whose path it connected to.
+    pub owner: OwnerId,
+}
+
 /// What happened on a connection, in order for each connection.
 #[derive(Debug)]
 pub enum Event {
     /// An upgrade or event stream waits for `accept` or `refuse`.
-    Opening(ConnectionId, Box<Request>),
+    Opening(Whose, Box<Request>),
     /// A plain request waits for `respond` or `refuse`.
-    Asking(ConnectionId, Box<Request>),
+    Asking(Whose, Box<Request>),
     /// A client asks for channels; waits for `subscribe` or a denial. The id is JSON text.
-    Subscribing(ConnectionId, Vec<String>, Option<String>, Wanted),
+    Subscribing(Whose, Vec<String>, Option<String>, Wanted),
     /// A text message that the raw protocol has no meaning for.
-    Text(ConnectionId, String),
+    Text(Whose, String),
     /// A binary message.
-    Binary(ConnectionId, Vec<u8>),
-    /// A message on a path that is relayed, as it came; whether it is text, which is UTF-8 then.
-    Relayed(ConnectionId, bool, Vec<u8>),
+    Binary(Whose, Vec<u8>),
+    /// A message on a path of [`Wire::Plain`], as it came; whether it is text, which is UTF-8 then.
+    Relayed(Whose, bool, Vec<u8>),
     /// A call: target, arguments as JSON text, id as JSON text.
-    Call(ConnectionId, String, String, Option<String>),
+    Call(Whose, String, String, Option<String>),
     /// A client's connection is open; of a SignalR client, which has shaken hands, what it is called from now on. Comes
-    /// before the first message, or at once where [`Settings`](crate::Settings) ask for it.
-    Connected(ConnectionId, Option<Box<Connected>>),
+    /// before the first message, or at once where the [`Route`](crate::Route) asks for it.
+    Connected(Whose, Option<Box<Connected>>),
     /// A SignalR client's message, to be acknowledged.
-    Hub(ConnectionId, Box<HubEvent>),
+    Hub(Whose, Box<HubEvent>),
     /// The socket has taken all private bytes, as was asked.
-    Drained(ConnectionId),
+    Drained(Whose),
     /// The connection is gone: close code, reason, by whom. Only for connections of which an event told before.
-    Closed(ConnectionId, u16, String, ClosedBy),
+    Closed(Whose, u16, String, ClosedBy),
     /// New subscribers of this channel wait for a keyframe.
     SnapshotWanted(String),
     /// Who came to channels that tell it, and who went, in order. The next is told when this is dropped.
@@ -200,8 +209,8 @@ pub enum Event {
 pub struct Connected {
     /// What it was called while it was opened: its wire format was not known then.
     pub opened_as: ConnectionId,
-    /// Which hub, by its index among the settings' paths.
-    pub hub: u8,
+    /// The path of its route.
+    pub path: String,
     /// What carries it.
     pub transport: Transport,
     /// What the client and its hub call it.
@@ -219,7 +228,7 @@ pub struct HubEvent {
     pub target: String,
     /// Raw in the hub protocol of the connection: arguments, an item or a result.
     pub body: Vec<u8>,
-    /// On a path that is relayed: the whole record as it came, to be passed on.
+    /// Where the route asks for it: the whole record as it came, to be passed on.
     pub record: Option<Vec<u8>>,
     /// Streams that the client will send.
     pub stream_ids: Vec<String>,
@@ -257,12 +266,10 @@ pub struct Request {
     pub peer: String,
     /// What the query asks to watch.
     pub channels: Vec<String>,
-    /// Which wire it will speak.
-    pub format: Format,
+    /// What is spoken on its path.
+    pub wire: Wire,
     /// The WebSocket subprotocols that it offers, the preferred first.
     pub subprotocols: Vec<String>,
-    /// Its path is that of a relayed WebSocket.
-    pub is_relayed: bool,
 }
 
 #[cfg(test)]

@@ -87,7 +87,7 @@ settings! {
 }
 
 settings! {
-    /// SignalR: paths and times; the defaults are those of ASP.NET Core.
+    /// SignalR: times and a bound; the defaults are those of ASP.NET Core.
     #[derive(Clone, Debug)]
     pub struct HubSettings prefixed "signalr_" {
         /// seconds between two pings to a client
@@ -107,26 +107,9 @@ settings! {
             cost "up to twice so much a client that sends slowly";
     }
     besides {
-        /// Each a hub of its own, such as `/signalr`; `/negotiate` below it, too. At most 255, default none.
-        paths: Vec<String> = Vec::new();
-        /// Indexes of the paths whose messages are relayed to a backend: their events carry the whole record. Default none.
-        relayed: Vec<u8> = Vec::new();
         /// Whether a client that broke the protocol is told how, default false.
         tells_details: bool = false;
-        /// Of each path that has fewer than all, by index: the transports that clients may use. Default none.
-        transports: Vec<HubTransports> = Vec::new();
     }
-}
-
-/// Which transports a hub's clients may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HubTransports {
-    /// WebSockets.
-    pub web_sockets: bool,
-    /// Server-Sent Events, with posts.
-    pub server_sent_events: bool,
-    /// Long polling, with posts.
-    pub long_polling: bool,
 }
 
 settings! {
@@ -204,24 +187,10 @@ settings! {
         /// Names whose channels have a [`ChannelSettings::snapshot_interval`], and what it is; the first match wins;
         /// default none.
         snapshots: Vec<(Pattern, Duration)> = Vec::new();
-        /// Whether each upgrade waits for [`Engine::accept`](crate::Engine::accept); default false.
-        asks_opening: bool = false;
-        /// Whether each subscription that a client asks for (default: none) waits for
-        /// [`Engine::subscribe`](crate::Engine::subscribe); default false.
-        asks_subscribing: bool = false;
-        /// Whether the application takes no messages but requests; the first other one of a client is answered with an
-        /// error that shows their form; default false.
-        ignores_messages: bool = false;
-        /// Whether each connection is told of when it opens, not only SignalR's and those only with their first message;
-        /// default false.
-        tells_connected: bool = false;
         /// Whether clients of this hub's own channels and methods may ask for MessagePack; default true.
         speaks_msgpack: bool = true;
-        /// SignalR: paths, times and a bound; by default there is no hub.
+        /// SignalR: times and a bound, each with its default.
         hubs: HubSettings = HubSettings::default();
-        /// Paths, case as given, of WebSockets that are relayed to a backend as they are: each opening is the
-        /// application's to decide, and each message its own. Default none.
-        relayed_paths: Vec<String> = Vec::new();
     }
 }
 
@@ -248,17 +217,6 @@ impl ChannelSettings {
     }
 }
 
-/// What a path of clients must be: one that a request can have, and none where the engine answers itself.
-const PATH: &str = "must begin with /, end without, hold no ? or #, and be none of the hub's own paths";
-
-/// What is wrong with a path that clients are to have; `None` where it is right.
-#[must_use]
-pub fn path_fault(path: &str) -> Option<&'static str> {
-    let taken = ["/", "/ws", "/events", "/healthz", "/readyz", "/metrics"];
-    let is_bad = !path.starts_with('/') || path.ends_with('/') || path.contains(['?', '#']) || taken.contains(&path);
-    is_bad.then_some(PATH)
-}
-
 impl Settings {
     /// Has the setting called `name`, of SignalR or not, be `value`.
     ///
@@ -277,16 +235,6 @@ impl Settings {
     pub fn validate(&self) -> Result<(), SettingsError> {
         Self::ROWS.iter().try_for_each(|row| row.check(self))?;
         HubSettings::ROWS.iter().try_for_each(|row| row.check(&self.hubs))?;
-        let (value, kind) = (Value::Whole(self.hubs.paths.len() as u64), Kind::Whole(0, 255));
-        if !kind.takes(&value) {
-            return Err(SettingsError::OutOfRange { name: "hub paths", value, kind, may_be_nothing: false });
-        }
-        let is_hub = |path: &str| self.hubs.paths.iter().any(|hub| hub.eq_ignore_ascii_case(path));
-        let is_bad = |path: &&String| path_fault(path).is_some();
-        let taken = self.relayed_paths.iter().find(|path| is_hub(path));
-        if let Some(path) = self.hubs.paths.iter().chain(&self.relayed_paths).find(is_bad).or(taken) {
-            return Err(SettingsError::BadPath { path: path.clone(), why: PATH });
-        }
         for rule in &self.channels {
             let fault = |fault| SettingsError::Channel { pattern: rule.pattern.to_string(), fault: Box::new(fault) };
             ChannelSettings::ROWS.iter().try_for_each(|row| row.check(&rule.settings)).map_err(fault)?;

@@ -16,8 +16,8 @@ const TOKENS_MAX: usize = 1 << 20;
 /// What stands behind a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Negotiated {
-    /// Which hub, by its index among the settings' paths.
-    pub(crate) hub: u8,
+    /// The number of its route.
+    pub(crate) route: u64,
     /// The client may reconnect statefully.
     pub(crate) is_stateful: bool,
     /// Its connection, once a transport has claimed it.
@@ -48,7 +48,7 @@ impl Tokens {
     /// [`EngineError::LimitReached`] when too many wait; [`EngineError::NoRandom`].
     pub(crate) fn issue(
         &self,
-        (hub, is_stateful): (u8, bool),
+        (route, is_stateful): (u64, bool),
         now_ns: u64,
         deadline_ns: u64,
     ) -> Result<Token, EngineError> {
@@ -60,7 +60,7 @@ impl Tokens {
                 let (value, bound) = (count as u64 + 1, TOKENS_MAX as u64);
                 return Err(EngineError::LimitReached { name: "negotiated connections", value, bound });
             }
-            inner.known.insert(token, Negotiated { hub, is_stateful, claimed_by: None });
+            inner.known.insert(token, Negotiated { route, is_stateful, claimed_by: None });
             inner.waiting.push_back((deadline_ns, token));
             Ok(token)
         })
@@ -124,9 +124,9 @@ mod tests {
             (tokens.issue((0, true), 0, 15).expect("room"), tokens.issue((1, false), 0, 15).expect("room"));
         assert_ne!(one, other);
         let id = ConnectionId::from_bits(7);
-        assert_eq!(tokens.find(&one, 14), Some(Negotiated { hub: 0, is_stateful: true, claimed_by: None }));
+        assert_eq!(tokens.find(&one, 14), Some(Negotiated { route: 0, is_stateful: true, claimed_by: None }));
         assert!(tokens.claim(&one, id).is_some() && tokens.claim(&one, id).is_none());
-        assert_eq!(tokens.find(&one, 15), Some(Negotiated { hub: 0, is_stateful: true, claimed_by: Some(id) }));
+        assert_eq!(tokens.find(&one, 15), Some(Negotiated { route: 0, is_stateful: true, claimed_by: Some(id) }));
         assert_eq!(tokens.find(&other, 15), None);
         assert!(tokens.claim(&other, id).is_none());
         tokens.forget(&one);

@@ -9,16 +9,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fanwire_core::channel::Publication;
-use fanwire_core::messages::{ConnectionId, Event};
+use fanwire_core::messages::{ConnectionId, Event, Whose};
 use fanwire_core::protocol::signalr::{HubMessage, Outcome};
 use fanwire_core::protocol::{Encoded, Payload};
-use fanwire_core::{Audience, Engine, HubSettings, Settings};
+use fanwire_core::{Audience, Engine, Settings};
 use serde_json::{Value, json};
 use socket2::SockRef;
-use support::{Chances, Client, PATIENCE, dial, dial_small, eventually, on_each_poller, start};
+use support::{
+    Chances, Client, HUB, PATIENCE, TAKES_MESSAGES, dial, dial_small, eventually, on_each_poller, start_asking,
+};
 use tungstenite::{Error, Message};
 
-const HUB: &str = "/signalr";
+const PATH: &str = "/signalr";
 const PAYLOAD_BYTES: usize = 2_000;
 /// Publications that the slowest may be behind: less than the backlog holds, and more than its socket takes.
 const BEHIND_MAX: u64 = 300;
@@ -130,7 +132,7 @@ impl<'a> Stateful<'a> {
         }
         // The engine notices before it comes back, meanwhile, or not at all.
         (0..chances.below(500)).for_each(|_| std::thread::yield_now());
-        let url = format!("ws://{}{HUB}?id={}", self.address, self.token);
+        let url = format!("ws://{}{PATH}?id={}", self.address, self.token);
         self.socket = match tungstenite::client(url, stream) {
             Ok((socket, _)) => Some(socket),
             Err(error) => panic!("the connection is lost: {error}"),
@@ -148,7 +150,7 @@ fn negotiate(address: &str) -> String {
     let mut stream = dial(address);
     let query = "negotiateVersion=1&useStatefulReconnect=true";
     let head =
-        format!("POST {HUB}/negotiate?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        format!("POST {PATH}/negotiate?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).expect("it is open");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer, then the end");
@@ -158,7 +160,7 @@ fn negotiate(address: &str) -> String {
 }
 
 fn upgrade(address: &str, token: &str) -> Client {
-    let url = format!("ws://{address}{HUB}?id={token}");
+    let url = format!("ws://{address}{PATH}?id={token}");
     tungstenite::client(url, dial_small(address, 4 << 10)).expect("the upgrade is accepted").0
 }
 
@@ -239,7 +241,7 @@ fn live(client: &mut Stateful<'_>, seed: u64, publications: u64, progress: &Prog
 fn answer_calls(engine: &Engine, calls: &mut BTreeMap<ConnectionId, Vec<u64>>) {
     for event in engine.take_events(1_000) {
         match event {
-            Event::Hub(id, call) => {
+            Event::Hub(Whose { connection: id, .. }, call) => {
                 let number: u64 = call.id.parse().expect("one of our calls");
                 calls.entry(id).or_default().push(number);
                 let result = format!("{number}");
@@ -247,7 +249,7 @@ fn answer_calls(engine: &Engine, calls: &mut BTreeMap<ConnectionId, Vec<u64>>) {
                 engine.send_message(id, &HubMessage::Completion { id: call.id.into(), outcome }).expect("it runs");
                 engine.acknowledge(id, 1);
             }
-            Event::Closed(id, code, reason, _) => panic!("{id:?} was closed: {code} {reason}"),
+            Event::Closed(whose, code, reason, _) => panic!("{whose:?} was closed: {code} {reason}"),
             _ => {}
         }
     }
@@ -257,13 +259,12 @@ fn publish(engine: &Engine, number: u64) {
     let arguments = format!("[{number},{:?}]", "x".repeat(PAYLOAD_BYTES));
     let payload = Payload::Arguments(Encoded::alike(Some(arguments.as_bytes()), None));
     let publication = Publication { event: Some("tick"), ..Publication::new(payload) };
-    engine.publish_to(Audience::Hub(HUB), &publication, true).expect("it runs").expect("nothing to encode");
+    engine.publish_to(Audience::Hub(PATH), &publication, true).expect("it runs").expect("nothing to encode");
 }
 
 /// So many clients under random cuts while so much is published; gives how often they were cut.
 fn survive(settings: Settings, seed: u64, clients: usize, publications: u64) -> u64 {
-    let hubs = HubSettings { paths: vec![HUB.to_owned()], ..HubSettings::default() };
-    let (engine, address) = start(Settings { hubs, shards: 2, ..settings });
+    let (engine, address) = start_asking(Settings { shards: 2, ..settings }, TAKES_MESSAGES, &[(PATH, HUB)]);
     let mut alive: Vec<Stateful<'_>> = (0..clients).map(|_| Stateful::connect(&address)).collect();
     eventually("everybody has joined", || engine.stats().subscriptions == clients as u64);
     let (progress, mut calls) = (Progress::default(), BTreeMap::new());
@@ -337,8 +338,8 @@ fn no_cut_of_thousands_loses_or_doubles_anything() {
 #[test]
 fn a_client_whose_socket_breaks_at_an_ack_while_all_is_drained_ends_alone() {
     on_each_poller(|settings| {
-        let hubs = HubSettings { paths: vec![HUB.to_owned()], ..HubSettings::default() };
-        let (engine, address) = start(Settings { hubs, messages_pending_max: 1_000, ..settings });
+        let settings = Settings { messages_pending_max: 1_000, ..settings };
+        let (engine, address) = start_asking(settings, TAKES_MESSAGES, &[(PATH, HUB)]);
         let clients: Vec<Stateful<'_>> = (0..50).map(|_| Stateful::connect(&address)).collect();
         engine.drain(1012, "", Duration::from_secs(60)).expect("it runs");
         for mut client in clients {

@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use fanwire_core::channel::{Origin, Publication, Start};
 use fanwire_core::protocol::Payload;
-use fanwire_core::{ChannelRule, ChannelSettings, Engine, Settings};
+use fanwire_core::{Asks, ChannelRule, ChannelSettings, Engine, Settings};
 use support::{
-    Chances, await_turn, dial_small, eventually, on_each_poller, promising, publish, publish_deferred, start, told_of,
+    Chances, TAKES_MESSAGES, await_turn, dial_small, eventually, on_each_poller, promising, publish, publish_deferred,
+    start, start_asking, told_of,
 };
+
+const TELLS_CONNECTED: Asks = Asks { connected: true, ..TAKES_MESSAGES };
 
 fn keeping() -> ChannelSettings {
     let (history_bytes, backlog_bytes, backlog_frames) = (1 << 30, 1 << 30, 100_000);
@@ -155,8 +158,8 @@ fn a_stream_of_one_channel_has_the_ids_of_its_log() {
 #[test]
 fn ids_follow_what_is_subscribed_later() {
     on_each_poller(|settings| {
-        let settings = Settings { tells_connected: true, channels: promising("*", keeping()), ..settings };
-        let (engine, address) = start(settings);
+        let settings = Settings { channels: promising("*", keeping()), ..settings };
+        let (engine, address) = start_asking(settings, TELLS_CONNECTED, &[]);
         let mut follower = Follower::come(&address, "channel=a", "");
         let id = told_of(&engine);
         let mut count_after = |text: &str| {
@@ -183,8 +186,8 @@ fn ids_follow_what_is_subscribed_later() {
 #[test]
 fn a_stream_of_too_many_channels_goes_the_way_of_all_others() {
     on_each_poller(|settings| {
-        let settings = Settings { tells_connected: true, channels: promising("*", keeping()), ..settings };
-        let (engine, address) = start(settings);
+        let settings = Settings { channels: promising("*", keeping()), ..settings };
+        let (engine, address) = start_asking(settings, TELLS_CONNECTED, &[]);
         let query: Vec<String> = (0..150).map(|number| format!("channel=c{number}")).collect();
         let mut follower = Follower::come(&address, &query.join("&"), "");
         eventually("a subscriber", || engine.occupancy("c149") == 1);

@@ -12,16 +12,17 @@ use std::time::{Duration, Instant};
 use fanwire_core::channel::Origin;
 use fanwire_core::messages::{ConnectionId, Event, Reply};
 use fanwire_core::protocol::Payload;
-use fanwire_core::{ChannelSettings, Engine, Settings};
+use fanwire_core::{Asks, ChannelSettings, Engine, Settings};
 use socket2::SockRef;
 use support::{
-    Client, await_turn, bounded, connect, dial, eventually, on_each_poller, promising, publish, publish_deferred,
-    read_text, resident_mib, start,
+    Client, TAKES_MESSAGES, await_turn, bounded, connect, dial, eventually, on_each_poller, promising, publish,
+    publish_deferred, read_text, resident_mib, start, start_asking,
 };
 use tungstenite::Message;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 /// A request whose answer is the end of the stream, too.
+const ASKS_OPENING: Asks = Asks { opening: true, ..TAKES_MESSAGES };
 const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
 /// A request for a WebSocket (RFC 6455 §1.3).
@@ -39,7 +40,7 @@ fn next_opening(engine: &Engine) -> ConnectionId {
     let mut opening = None;
     eventually("an opening", || {
         opening = engine.take_events(1).into_iter().find_map(|event| match event {
-            Event::Opening(id, _) => Some(id),
+            Event::Opening(whose, _) => Some(whose.connection),
             _ => None,
         });
         opening.is_some()
@@ -120,7 +121,7 @@ fn a_subscriber_of_a_channel_with_a_long_unsent_log_gets_what_follows() {
     on_each_poller(|settings| {
         let channels = bounded("c", 1 << 30, 1 << 20);
         let (engine, address) =
-            start(Settings { asks_opening: true, subscriptions_max: 1 << 20, channels, ..settings });
+            start_asking(Settings { subscriptions_max: 1 << 20, channels, ..settings }, ASKS_OPENING, &[]);
         let (_, _first) = open(&engine, &address, &["c"]);
         let (id, mut second) = open(&engine, &address, &[]);
         let _third = std::thread::scope(|scope| {
@@ -210,7 +211,7 @@ fn bytes_out_are_what_went_out_also_when_a_write_has_too_many_pieces() {
 #[test]
 fn a_private_message_of_the_bound_reaches_an_idle_client() {
     on_each_poller(|settings| {
-        let (engine, address) = start(Settings { asks_opening: true, outbox_bytes_max: 1_000, ..settings });
+        let (engine, address) = start_asking(Settings { outbox_bytes_max: 1_000, ..settings }, ASKS_OPENING, &[]);
         let (id, mut client) = open(&engine, &address, &[]);
         for text in ["x".repeat(1_000).as_str(), "and on"] {
             engine.send(id, &Payload::Text(text), None).expect("it is no longer than the bound");
@@ -224,7 +225,7 @@ fn a_private_message_of_the_bound_reaches_an_idle_client() {
 #[test]
 fn an_outbox_that_is_never_empty_does_not_grow() {
     on_each_poller(|settings| {
-        let (engine, address) = start(Settings { asks_opening: true, outbox_bytes_max: 32 << 20, ..settings });
+        let (engine, address) = start_asking(Settings { outbox_bytes_max: 32 << 20, ..settings }, ASKS_OPENING, &[]);
         let (id, mut client) = open(&engine, &address, &[]);
         // Else the kernel would grow its buffer until it holds all that waits.
         SockRef::from(client.get_ref()).set_recv_buffer_size(64 << 10).expect("a TCP socket");
@@ -254,7 +255,8 @@ fn an_outbox_that_is_never_empty_does_not_grow() {
 fn a_subscriber_is_not_left_behind_the_head_when_the_last_other_one_leaves() {
     on_each_poller(|settings| {
         let channels = bounded("c", 1 << 20, 1);
-        let (engine, address) = start(Settings { asks_opening: true, unsent_bytes_max: 1 << 16, channels, ..settings });
+        let (engine, address) =
+            start_asking(Settings { unsent_bytes_max: 1 << 16, channels, ..settings }, ASKS_OPENING, &[]);
         let (first_id, _first) = open(&engine, &address, &["c"]);
         let mut second = std::thread::scope(|scope| {
             let second = scope.spawn(|| connect(&address, ""));
@@ -295,7 +297,7 @@ fn a_subscriber_is_not_left_behind_the_head_when_the_last_other_one_leaves() {
 #[test]
 fn what_is_published_after_unsubscribe_does_not_reach() {
     on_each_poller(|settings| {
-        let (engine, address) = start(Settings { asks_opening: true, ..settings });
+        let (engine, address) = start_asking(settings, ASKS_OPENING, &[]);
         let (id, mut client) = open(&engine, &address, &["c"]);
         for round in 0..200 {
             await_turn(&engine);
@@ -382,7 +384,7 @@ fn misbehave(engine: &Engine, address: &str) -> (ConnectionId, Client) {
     let mut texts = Vec::new();
     eventually("two messages", || {
         texts.extend(engine.take_events(2).into_iter().filter_map(|event| match event {
-            Event::Text(id, text) => Some((id, text)),
+            Event::Text(whose, text) => Some((whose.connection, text)),
             _ => None,
         }));
         texts.len() == 2
@@ -453,7 +455,7 @@ fn a_subscription_over_the_bound_is_refused_by_name_and_twice_is_once() {
 
 /// 100 clients who ask to be opened, of whom the shard has read everything, with room for 16 events.
 fn crowd(settings: Settings) -> (Engine, Vec<TcpStream>) {
-    let (engine, address) = start(Settings { asks_opening: true, events_pending_max: 16, ..settings });
+    let (engine, address) = start_asking(Settings { events_pending_max: 16, ..settings }, ASKS_OPENING, &[]);
     let clients = std::iter::repeat_with(|| {
         let mut stream = dial(&address);
         stream.write_all(UPGRADE).expect("sent");

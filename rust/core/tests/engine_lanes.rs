@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use fanwire_core::channel::KeptBounds;
 use fanwire_core::messages::{ConnectionId, Event};
 use fanwire_core::protocol::signalr::HubProtocol;
-use fanwire_core::{Audience, Engine, HubSettings, Settings};
-use support::{eventually, on_each_poller, start, told_of};
+use fanwire_core::{Asks, Audience, Engine, OwnerId, Route, Settings, Wire};
+use support::{HUB, TAKES_MESSAGES, eventually, on_each_poller, start_asking, told_of};
 use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Message, WebSocket};
 
@@ -16,9 +16,13 @@ type Client = WebSocket<MaybeTlsStream<TcpStream>>;
 /// However much and old.
 const ANY: KeptBounds = KeptBounds { messages_max: None, age_ns_max: None };
 
-fn hub(settings: Settings) -> Settings {
-    let hubs = HubSettings { paths: vec!["/live".to_owned()], relayed: vec![0], ..HubSettings::default() };
-    Settings { tells_connected: true, hubs, ..settings }
+/// An engine with a SignalR path and a plain one, both a relay's, and where it listens.
+fn start(settings: Settings) -> (Engine, String) {
+    let asks = Asks { connected: true, records: true, ..TAKES_MESSAGES };
+    let (engine, address) = start_asking(settings, asks, &[("/live", HUB)]);
+    let feed = Route::new("/Feed", Wire::Plain, OwnerId(0)).expect("a path");
+    engine.add_route(feed).expect("it is free");
+    (engine, address)
 }
 
 /// A client that has shaken hands, and what the engine calls it.
@@ -47,7 +51,7 @@ fn read_until(client: &mut Client, last: &str) -> String {
 #[test]
 fn who_joins_late_gets_the_newest_snapshot_and_everything_after_it() {
     on_each_poller(|settings| {
-        let (engine, address) = start(hub(settings));
+        let (engine, address) = start(settings);
         engine.keep("l", Some(1_000)).expect("runs");
         append(&engine, &[b"early\x1e", b"S1\x1e", b"a\x1e"], &[1]);
         let (mut first, id) = client(&engine, &address, "json");
@@ -71,7 +75,7 @@ fn who_joins_late_gets_the_newest_snapshot_and_everything_after_it() {
 #[test]
 fn what_is_lost_is_said_and_a_snapshot_for_newcomers_is_theirs_alone() {
     on_each_poller(|settings| {
-        let (engine, address) = start(hub(settings));
+        let (engine, address) = start(settings);
         engine.keep("l", Some(8)).expect("runs");
         let (mut first, id) = client(&engine, &address, "json");
         assert!(engine.join_lane(id, "l", false, ANY).expect("runs"));
@@ -93,7 +97,7 @@ fn what_is_lost_is_said_and_a_snapshot_for_newcomers_is_theirs_alone() {
 #[test]
 fn what_is_over_a_newcomers_bounds_is_not_given_and_is_not_lost() {
     on_each_poller(|settings| {
-        let (engine, address) = start(hub(settings));
+        let (engine, address) = start(settings);
         engine.keep("l", Some(1_000)).expect("runs");
         append(&engine, &[b"S1\x1e", b"a\x1e", b"b\x1e"], &[0]);
         let (mut late, id) = client(&engine, &address, "json");
@@ -110,7 +114,7 @@ fn what_is_over_a_newcomers_bounds_is_not_given_and_is_not_lost() {
 #[test]
 fn who_joins_once_more_begins_at_the_snapshot_or_stays_where_it_is() {
     on_each_poller(|settings| {
-        let (engine, address) = start(hub(settings));
+        let (engine, address) = start(settings);
         engine.keep("l", Some(8)).expect("runs");
         append(&engine, &[b"S1\x1e", b"a\x1e"], &[0]);
         let (mut client, id) = client(&engine, &address, "json");
@@ -128,7 +132,7 @@ fn who_joins_once_more_begins_at_the_snapshot_or_stays_where_it_is() {
 #[test]
 fn records_reach_only_those_who_speak_their_protocol_and_come_in_whole() {
     on_each_poller(|settings| {
-        let (engine, address) = start(hub(settings));
+        let (engine, address) = start(settings);
         let (mut json, _) = client(&engine, &address, "json");
         let (mut msgpack, _) = client(&engine, &address, "messagepack");
         let all = Audience::Hub("/live");
@@ -164,15 +168,15 @@ fn next_event(engine: &Engine) -> Event {
 #[test]
 fn a_plain_websocket_that_is_relayed_is_opened_as_the_application_says_and_its_messages_are_events() {
     on_each_poller(|settings| {
-        let relayed_paths = vec!["/Feed".to_owned()];
-        let (engine, address) = start(Settings { tells_connected: true, relayed_paths, ..hub(settings) });
+        let (engine, address) = start(settings);
         let url = format!("ws://{address}/Feed?channel=not+one");
         let connecting = std::thread::spawn(move || {
             let builder = tungstenite::ClientRequestBuilder::new(url.parse().expect("a URL"));
             tungstenite::connect(builder.with_sub_protocol("a").with_sub_protocol("b")).expect("an upgrade")
         });
-        let Event::Opening(id, request) = next_event(&engine) else { panic!("expected an opening") };
-        assert!(request.is_relayed && request.channels.is_empty());
+        let Event::Opening(whose, request) = next_event(&engine) else { panic!("expected an opening") };
+        let id = whose.connection;
+        assert!(request.wire == Wire::Plain && request.channels.is_empty());
         engine.keep("f", Some(1_000)).expect("runs");
         let message = |is_text, data| fanwire_core::Message { is_text, data };
         engine.append_messages("f", &[message(true, b"early"), message(false, b"")]).expect("runs");
@@ -189,7 +193,7 @@ fn a_plain_websocket_that_is_relayed_is_opened_as_the_application_says_and_its_m
         client.send(Message::binary([0xFF].as_slice())).expect("sent");
         for expected in [(true, br#"{"subscribe":["a"]}"#.as_slice()), (false, &[0xFF])] {
             let Event::Relayed(from, is_text, data) = next_event(&engine) else { panic!("expected a message") };
-            assert_eq!((from, is_text, &*data), (id, expected.0, expected.1));
+            assert_eq!((from, is_text, &*data), (whose, expected.0, expected.1));
         }
         assert!(tungstenite::connect(format!("ws://{address}/feed")).is_err(), "its case matters");
     });

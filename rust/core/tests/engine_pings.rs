@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use fanwire_core::messages::Event;
 use fanwire_core::{HubSettings, Settings};
-use support::{dial, eventually, on_each_poller, start};
+use support::{HUB, TAKES_MESSAGES, dial, eventually, on_each_poller, start_asking};
 use tungstenite::Message;
 
 /// Long enough for a ping to be expected.
@@ -16,13 +16,8 @@ const PING: &str = "{\"type\":6}\u{1e}";
 #[test]
 fn a_client_that_pings_when_expected_lives_and_one_that_falls_silent_is_told_so() {
     on_each_poller(|settings| {
-        let hubs = HubSettings {
-            paths: vec!["/live".to_owned()],
-            keepalive: KEEPALIVE,
-            client_timeout: TIMEOUT,
-            ..HubSettings::default()
-        };
-        let (engine, address) = start(Settings { hubs, ..settings });
+        let hubs = HubSettings { keepalive: KEEPALIVE, client_timeout: TIMEOUT, ..HubSettings::default() };
+        let (engine, address) = start_asking(Settings { hubs, ..settings }, TAKES_MESSAGES, &[("/live", HUB)]);
         let (mut client, _) = tungstenite::client(format!("ws://{address}/live"), dial(&address)).expect("an upgrade");
         let handshake = "{\"protocol\":\"json\",\"version\":1}\u{1e}";
         client.send(Message::text(format!("{handshake}{PING}"))).expect("sent");
@@ -53,8 +48,8 @@ fn a_client_that_pings_when_expected_lives_and_one_that_falls_silent_is_told_so(
 #[test]
 fn a_close_at_the_time_of_a_ping_is_answered() {
     on_each_poller(|settings| {
-        let hubs = HubSettings { paths: vec!["/live".to_owned()], keepalive: KEEPALIVE, ..HubSettings::default() };
-        let (engine, address) = start(Settings { hubs, ..settings });
+        let hubs = HubSettings { keepalive: KEEPALIVE, ..HubSettings::default() };
+        let (engine, address) = start_asking(Settings { hubs, ..settings }, TAKES_MESSAGES, &[("/live", HUB)]);
         let (mut client, _) = tungstenite::client(format!("ws://{address}/live"), dial(&address)).expect("an upgrade");
         let handshake = "{\"protocol\":\"messagepack\",\"version\":1}\u{1e}\u{2}";
         let mut first = handshake.as_bytes().to_vec();

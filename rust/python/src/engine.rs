@@ -3,10 +3,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use fanwire_core::channel::{KeptBounds, Origin, Publication};
-use fanwire_core::messages::{ConnectionId, Header, Reply};
+use fanwire_core::messages::{ConnectionId, Reply};
 use fanwire_core::protocol::signalr::{HubMessage, Outcome};
 use fanwire_core::protocol::{Format, Payload};
-use fanwire_core::{Audience, Engine as CoreEngine, EngineError};
+use fanwire_core::{Audience, Engine as CoreEngine};
 use fanwire_upstream::{Negotiation, Open, OpenPlain};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -17,10 +17,11 @@ use crate::buffer::{self, Data};
 use crate::encode::{self, Encoder};
 use crate::encoded::{Encoded, encode_for};
 use crate::errors::{new_to_pyerr, to_pyerr};
-use crate::events::{self, Wanted};
+use crate::events::{self, Wanted, boxed};
 use crate::hearing::Listener;
 use crate::position::{Position, Published};
-use crate::settings::{Settings, start_of};
+use crate::routes::{Route, bad};
+use crate::settings::{Settings, start_of, ttl_ns};
 use crate::stats::Stats;
 use crate::upstream::{Roots, Sessions, plain_route_of, protocol_of, route_of, seconds};
 
@@ -55,6 +56,14 @@ impl Engine {
     /// `data` as JSON, for replies of the raw protocol.
     fn encode_json<'py>(&self, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
         self.encoder().json(data, false)
+    }
+
+    fn add_route(&self, route: &Route) -> PyResult<()> {
+        self.0.add_route(route.0.clone()).map_err(|error| bad(error.to_string()))
+    }
+
+    fn remove_route(&self, path: &str) -> bool {
+        self.0.remove_route(path)
     }
 
     fn start(&self, py: Python<'_>) -> PyResult<()> {
@@ -578,20 +587,10 @@ fn completion<'a>(id: &'a str, outcome: Outcome<'a>) -> HubMessage<'a> {
     HubMessage::Completion { id: Cow::Borrowed(id), outcome }
 }
 
-/// Headers as the engine takes them.
-fn boxed(headers: Vec<(String, String)>) -> Vec<Header> {
-    headers.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
-}
-
 /// Seconds to live. Python takes True for 1, but nobody means that.
 fn ttl_of(value: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
     if value.is_instance_of::<PyBool>() {
         return Err(PyTypeError::new_err("ttl must be a number of seconds over 0, or None, not a bool"));
     }
     value.extract()
-}
-
-fn ttl_ns(seconds: f64) -> Result<u64, EngineError> {
-    // NaN is not over 0 either. A float beyond u64 saturates: for ever.
-    if seconds > 0.0 { Ok((seconds * 1e9) as u64) } else { Err(EngineError::InvalidTtl { seconds }) }
 }

@@ -1,9 +1,10 @@
 //! One batch of events to Python objects: frozen classes with plain attributes.
+use fanwire_core::Wire;
 use fanwire_core::messages::{
-    ClosedBy, Connected as CoreConnected, ConnectionId, Event, HubEvent, HubEventKind, Presence as CorePresence,
-    Progress as CoreProgress, Request, Wanted as CoreWanted,
+    ClosedBy, Connected as CoreConnected, Event, Header, HubEvent, HubEventKind, Presence as CorePresence,
+    Progress as CoreProgress, Request, Wanted as CoreWanted, Whose,
 };
-use fanwire_core::protocol::{Encoding, Format};
+use fanwire_core::protocol::Encoding;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
@@ -20,17 +21,19 @@ macro_rules! event_class {
 event_class! {
     /// A connection whose upgrade request waits for `accept` or `refuse`.
     Opening {
-        connection: u64, method: String, target: String, headers: Vec<(String, String)>, peer: String,
+        connection: u64, owner: u16, method: String, target: String, headers: Vec<(String, String)>, peer: String,
         channels: Vec<String>, protocol: &'static str, subprotocols: Vec<String>,
     }
 }
 event_class! {
     /// A plain HTTP request for a path that Python answers.
-    Asking { connection: u64, method: String, target: String, headers: Vec<(String, String)>, peer: String }
+    Asking {
+        connection: u64, owner: u16, method: String, target: String, headers: Vec<(String, String)>, peer: String,
+    }
 }
 event_class! {
     /// A client asks for channels.
-    Subscribing { connection: u64, channels: Vec<String>, id: Option<String>, wanted: Py<Wanted> }
+    Subscribing { connection: u64, owner: u16, channels: Vec<String>, id: Option<String>, wanted: Py<Wanted> }
 }
 
 /// Where a client wants to begin: handed back as it came.
@@ -39,37 +42,37 @@ pub(crate) struct Wanted(pub(crate) CoreWanted);
 
 event_class! {
     /// What a client of the raw protocol sent and the engine has no meaning for.
-    Message { connection: u64, data: Py<PyAny> }
+    Message { connection: u64, owner: u16, data: Py<PyAny> }
 }
 event_class! {
-    /// What a client sent on a path whose WebSockets are relayed.
-    Relayed { connection: u64, data: Py<PyBytes>, is_text: bool }
+    /// What a client sent on a path whose messages are passed on.
+    Relayed { connection: u64, owner: u16, data: Py<PyBytes>, is_text: bool }
 }
 event_class! {
     /// A client calls a method.
-    Call { connection: u64, target: String, arguments: String, id: Option<String> }
+    Call { connection: u64, owner: u16, target: String, arguments: String, id: Option<String> }
 }
 event_class! {
-    /// A client's connection is open; the last four are for SignalR clients.
+    /// A client's connection is open; what may be missing is SignalR clients'.
     Connected {
-        connection: u64, opened_as: u64, hub: u8, connection_id: Option<String>, transport: Option<&'static str>,
-        hub_protocol: Option<&'static str>,
+        connection: u64, owner: u16, opened_as: u64, path: Option<String>, connection_id: Option<String>,
+        transport: Option<&'static str>, hub_protocol: Option<&'static str>,
     }
 }
 event_class! {
     /// What a SignalR client sent.
     HubMessage {
-        connection: u64, kind: &'static str, id: String, target: String, body: Py<PyBytes>,
+        connection: u64, owner: u16, kind: &'static str, id: String, target: String, body: Py<PyBytes>,
         record: Option<Py<PyBytes>>, stream_ids: Vec<String>,
     }
 }
 event_class! {
     /// The socket has taken all private bytes.
-    Drained { connection: u64 }
+    Drained { connection: u64, owner: u16 }
 }
 event_class! {
     /// A connection that Python has heard of is gone.
-    Closed { connection: u64, code: u16, reason: String, by: &'static str }
+    Closed { connection: u64, owner: u16, code: u16, reason: String, by: &'static str }
 }
 event_class! {
     /// New subscribers of a channel wait for a keyframe.
@@ -115,68 +118,60 @@ pub(crate) fn add_classes(module: &Bound<'_, PyModule>) -> PyResult<()> {
 /// One event as a Python object.
 pub(crate) fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
     Ok(match event {
-        Event::Opening(id, request) => {
-            let Request { method, target, headers, peer, channels, format, subprotocols, is_relayed } = *request;
-            let protocol = match format {
-                _ if is_relayed => "websocket",
-                Format::Sse => "sse",
-                Format::Raw | Format::RawMsgpack | Format::Envelope | Format::EnvelopeMsgpack => "raw",
-                _ => "signalr",
+        Event::Opening(whose, request) => {
+            let Request { method, target, headers, peer, channels, wire, subprotocols } = *request;
+            let protocol = match wire {
+                Wire::Plain => "websocket",
+                Wire::EventStream => "sse",
+                Wire::SignalR(_) => "signalr",
+                _ => "raw",
             };
-            let (connection, headers) = (id.to_bits(), decode(headers));
-            let opening = Opening { connection, method, target, headers, peer, channels, protocol, subprotocols };
+            let ((connection, owner), headers) = (bits(whose), decode(headers));
+            let opening =
+                Opening { connection, owner, method, target, headers, peer, channels, protocol, subprotocols };
             Py::new(py, opening)?.into_any()
         }
-        Event::Asking(id, request) => {
+        Event::Asking(whose, request) => {
             let Request { method, target, headers, peer, .. } = *request;
-            let headers = decode(headers);
-            Py::new(py, Asking { connection: id.to_bits(), method, target, headers, peer })?.into_any()
+            let ((connection, owner), headers) = (bits(whose), decode(headers));
+            Py::new(py, Asking { connection, owner, method, target, headers, peer })?.into_any()
         }
-        Event::Subscribing(connection, channels, id, wanted) => {
-            let (connection, wanted) = (connection.to_bits(), Py::new(py, Wanted(wanted))?);
-            Py::new(py, Subscribing { connection, channels, id, wanted })?.into_any()
+        Event::Subscribing(whose, channels, id, wanted) => {
+            let ((connection, owner), wanted) = (bits(whose), Py::new(py, Wanted(wanted))?);
+            Py::new(py, Subscribing { connection, owner, channels, id, wanted })?.into_any()
         }
-        Event::Text(id, text) => {
-            let data = PyString::new(py, &text).into_any().unbind();
-            Py::new(py, Message { connection: id.to_bits(), data })?.into_any()
+        Event::Text(whose, text) => {
+            let ((connection, owner), data) = (bits(whose), PyString::new(py, &text).into_any().unbind());
+            Py::new(py, Message { connection, owner, data })?.into_any()
         }
-        Event::Binary(id, bytes) => {
-            let data = PyBytes::new(py, &bytes).into_any().unbind();
-            Py::new(py, Message { connection: id.to_bits(), data })?.into_any()
+        Event::Binary(whose, bytes) => {
+            let ((connection, owner), data) = (bits(whose), PyBytes::new(py, &bytes).into_any().unbind());
+            Py::new(py, Message { connection, owner, data })?.into_any()
         }
-        Event::Relayed(id, is_text, data) => {
-            let data = PyBytes::new(py, &data).unbind();
-            Py::new(py, Relayed { connection: id.to_bits(), data, is_text })?.into_any()
+        Event::Relayed(whose, is_text, data) => {
+            let ((connection, owner), data) = (bits(whose), PyBytes::new(py, &data).unbind());
+            Py::new(py, Relayed { connection, owner, data, is_text })?.into_any()
         }
-        Event::Call(connection, target, arguments, id) => {
-            Py::new(py, Call { connection: connection.to_bits(), target, arguments, id })?.into_any()
+        Event::Call(whose, target, arguments, id) => {
+            let (connection, owner) = bits(whose);
+            Py::new(py, Call { connection, owner, target, arguments, id })?.into_any()
         }
-        Event::Connected(id, connected) => {
-            Py::new(py, connected_of(id, connected.map(|connected| *connected)))?.into_any()
+        Event::Connected(whose, connected) => {
+            Py::new(py, connected_of(whose, connected.map(|connected| *connected)))?.into_any()
         }
-        Event::Hub(id, event) => {
-            let HubEvent { kind, id: invocation, target, body, record, stream_ids } = *event;
-            let kind = match kind {
-                HubEventKind::Invocation => "invocation",
-                HubEventKind::StreamInvocation => "stream",
-                HubEventKind::StreamItem => "item",
-                HubEventKind::Result => "result",
-                HubEventKind::Void => "void",
-                HubEventKind::Error => "error",
-                HubEventKind::Cancel => "cancel",
-            };
-            let (connection, body) = (id.to_bits(), PyBytes::new(py, &body).unbind());
-            let record = record.map(|record| PyBytes::new(py, &record).unbind());
-            Py::new(py, HubMessage { connection, kind, id: invocation, target, body, record, stream_ids })?.into_any()
+        Event::Hub(whose, event) => hub_message_of(py, whose, *event)?,
+        Event::Drained(whose) => {
+            let (connection, owner) = bits(whose);
+            Py::new(py, Drained { connection, owner })?.into_any()
         }
-        Event::Drained(id) => Py::new(py, Drained { connection: id.to_bits() })?.into_any(),
-        Event::Closed(id, code, reason, by) => {
+        Event::Closed(whose, code, reason, by) => {
             let by = match by {
                 ClosedBy::Client => "client",
                 ClosedBy::Server => "server",
                 ClosedBy::Network => "network",
             };
-            Py::new(py, Closed { connection: id.to_bits(), code, reason, by })?.into_any()
+            let (connection, owner) = bits(whose);
+            Py::new(py, Closed { connection, owner, code, reason, by })?.into_any()
         }
         other => return told_to_python(py, other),
     })
@@ -204,17 +199,40 @@ fn told_to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
     })
 }
 
-fn connected_of(id: ConnectionId, connected: Option<CoreConnected>) -> Connected {
-    let connection = id.to_bits();
-    let Some(CoreConnected { opened_as, hub, connection_id, transport }) = connected else {
-        let (connection_id, transport, hub_protocol) = (None, None, None);
-        return Connected { connection, opened_as: connection, hub: 0, connection_id, transport, hub_protocol };
+fn hub_message_of(py: Python<'_>, whose: Whose, event: HubEvent) -> PyResult<Py<PyAny>> {
+    let HubEvent { kind, id: invocation, target, body, record, stream_ids } = event;
+    let kind = match kind {
+        HubEventKind::Invocation => "invocation",
+        HubEventKind::StreamInvocation => "stream",
+        HubEventKind::StreamItem => "item",
+        HubEventKind::Result => "result",
+        HubEventKind::Void => "void",
+        HubEventKind::Error => "error",
+        HubEventKind::Cancel => "cancel",
     };
-    let is_json = id.format().is_none_or(|format| matches!(format.encoding(), Encoding::Json | Encoding::HubJson));
+    let ((connection, owner), body) = (bits(whose), PyBytes::new(py, &body).unbind());
+    let record = record.map(|record| PyBytes::new(py, &record).unbind());
+    let message = HubMessage { connection, owner, kind, id: invocation, target, body, record, stream_ids };
+    Ok(Py::new(py, message)?.into_any())
+}
+
+fn bits(whose: Whose) -> (u64, u16) {
+    (whose.connection.to_bits(), whose.owner.0)
+}
+
+fn connected_of(whose: Whose, connected: Option<CoreConnected>) -> Connected {
+    let (connection, owner) = bits(whose);
+    let Some(CoreConnected { opened_as, path, connection_id, transport }) = connected else {
+        let (path, connection_id, transport, hub_protocol) = (None, None, None, None);
+        return Connected { connection, owner, opened_as: connection, path, connection_id, transport, hub_protocol };
+    };
+    let is_json =
+        whose.connection.format().is_none_or(|format| matches!(format.encoding(), Encoding::Json | Encoding::HubJson));
     Connected {
         connection,
+        owner,
         opened_as: opened_as.to_bits(),
-        hub,
+        path: Some(path),
         connection_id: Some(connection_id),
         transport: Some(transport.name()),
         hub_protocol: Some(if is_json { "json" } else { "messagepack" }),
@@ -224,4 +242,9 @@ fn connected_of(id: ConnectionId, connected: Option<CoreConnected>) -> Connected
 /// Header values are bytes; each is the character of the same number (latin-1), as WSGI and ASGI servers do.
 fn decode(headers: Vec<(String, Vec<u8>)>) -> Vec<(String, String)> {
     headers.into_iter().map(|(name, value)| (name, value.into_iter().map(char::from).collect())).collect()
+}
+
+/// Headers as the engine takes them.
+pub(crate) fn boxed(headers: Vec<(String, String)>) -> Vec<Header> {
+    headers.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use fanwire_core::channel::{Pattern, Start};
 use fanwire_core::settings::{self, Kind, Setting as CoreSetting, Value};
-use fanwire_core::{ChannelRule as CoreRule, ChannelSettings, HubTransports, Settings as CoreSettings, SettingsError};
+use fanwire_core::{ChannelRule as CoreRule, ChannelSettings, EngineError, Settings as CoreSettings, SettingsError};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyTuple};
@@ -86,12 +86,6 @@ pub(crate) fn number_text(kind: &str, least: f64, most: f64) -> PyResult<String>
     .to_string())
 }
 
-/// What is wrong with a path that clients are to have; None where it is right.
-#[pyfunction]
-pub(crate) fn path_fault(path: &str) -> Option<&'static str> {
-    settings::path_fault(path)
-}
-
 /// What Python gave; what is none of these is a ValueError that names it.
 fn value_of(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Value> {
     if value.is_none() {
@@ -145,48 +139,21 @@ pub(crate) struct Settings(pub(crate) CoreSettings);
 impl Settings {
     #[new]
     #[pyo3(signature = (
-        *, channels = Vec::new(), snapshots = Vec::new(), ask_opening = false, ask_subscribing = false,
-        ignore_messages = false, tell_connected = false, signalr_paths = Vec::new(), **values,
+        *, channels = Vec::new(), snapshots = Vec::new(), tell_details = false, **values,
     ))]
-    #[allow(clippy::too_many_arguments)] // they are keyword-only and cross once
     fn new(
         channels: Vec<ChannelRule>,
         snapshots: Vec<(String, f64)>,
-        ask_opening: bool,
-        ask_subscribing: bool,
-        ignore_messages: bool,
-        tell_connected: bool,
-        signalr_paths: Vec<String>,
+        tell_details: bool,
         values: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
         let mut settings = CoreSettings {
             channels: channels.into_iter().map(|rule| rule.0).collect(),
             snapshots: snapshots.into_iter().map(snapshot_of).collect::<PyResult<_>>()?,
-            asks_opening: ask_opening,
-            asks_subscribing: ask_subscribing,
-            ignores_messages: ignore_messages,
-            tells_connected: tell_connected,
             ..CoreSettings::default()
         };
-        settings.hubs.paths = signalr_paths;
+        settings.hubs.tells_details = tell_details;
         set_all(values, |name, value| settings.set(name, value))?;
-        checked(settings)
-    }
-
-    /// The same, with the transports of each hub's clients by their names, and whether those are told details of errors.
-    fn hubs(&self, transports: Vec<Vec<String>>, tells_details: bool) -> PyResult<Self> {
-        let mut settings = self.0.clone();
-        settings.hubs.transports = transports.iter().map(|names| transports_of(names)).collect::<PyResult<_>>()?;
-        settings.hubs.tells_details = tells_details;
-        checked(settings)
-    }
-
-    /// The same, with the messages of these hubs, by index, and the WebSockets of these paths relayed to a backend.
-    #[pyo3(signature = (hubs, paths = Vec::new()))]
-    fn relaying(&self, hubs: Vec<u8>, paths: Vec<String>) -> PyResult<Self> {
-        let mut settings = self.0.clone();
-        settings.hubs.relayed = hubs;
-        settings.relayed_paths = paths;
         checked(settings)
     }
 }
@@ -195,26 +162,6 @@ impl Settings {
 fn snapshot_of((pattern, interval): (String, f64)) -> PyResult<(Pattern, Duration)> {
     let pattern = Pattern::new(&pattern).map_err(|error| PyValueError::new_err(error.to_string()))?;
     Ok((pattern, seconds("interval", interval)?))
-}
-
-/// The transports of a hub by their names, of which there is one at least.
-fn transports_of(names: &[String]) -> PyResult<HubTransports> {
-    let mut transports = HubTransports { web_sockets: false, server_sent_events: false, long_polling: false };
-    for name in names {
-        match name.as_str() {
-            "WebSockets" => transports.web_sockets = true,
-            "ServerSentEvents" => transports.server_sent_events = true,
-            "LongPolling" => transports.long_polling = true,
-            _ => {
-                let text = "must be 'WebSockets', 'ServerSentEvents' or 'LongPolling'";
-                return Err(PyValueError::new_err(format!("a transport {text}, not {name:?}")));
-            }
-        }
-    }
-    if names.is_empty() {
-        return Err(PyValueError::new_err("a hub must have at least one transport"));
-    }
-    Ok(transports)
 }
 
 fn checked(settings: CoreSettings) -> PyResult<Settings> {
@@ -230,4 +177,10 @@ fn settings_to_pyerr(error: SettingsError) -> PyErr {
 pub(crate) fn start_of(name: &str) -> PyResult<Start> {
     Start::from_name(name)
         .ok_or_else(|| PyValueError::new_err(format!("start must be {}, not {name:?}", Kind::Choice(&Start::NAMES))))
+}
+
+/// A publication's time in nanoseconds.
+pub(crate) fn ttl_ns(seconds: f64) -> Result<u64, EngineError> {
+    // NaN is not over 0 either. A float beyond u64 saturates: for ever.
+    if seconds > 0.0 { Ok((seconds * 1e9) as u64) } else { Err(EngineError::InvalidTtl { seconds }) }
 }

@@ -8,6 +8,7 @@ use crate::channel::Publication;
 use crate::error::EngineError;
 use crate::messages::Command;
 use crate::protocol::Payload;
+use crate::routes::{OwnerId, Route, Wire};
 use crate::settings::Settings;
 
 fn connected(address: &str) -> TcpStream {
@@ -30,6 +31,13 @@ fn status(address: &str, path: &str) -> Option<String> {
     Some(answer(address, path)?.get(9..12)?.to_owned())
 }
 
+/// What probes ask for.
+fn add_probes(engine: &Engine) {
+    for (path, wire) in [("/readyz", Wire::Ready), ("/healthz", Wire::Health)] {
+        engine.add_route(Route::new(path, wire, OwnerId(0)).expect("a path")).expect("it is free");
+    }
+}
+
 fn until(what: &str, condition: impl Fn() -> bool) {
     let end = Instant::now() + Duration::from_secs(10);
     while !condition() {
@@ -41,6 +49,7 @@ fn until(what: &str, condition: impl Fn() -> bool) {
 #[test]
 fn a_shard_that_dies_is_told_of_and_the_others_serve_on() {
     let engine = Engine::new(Settings { shards: 2, ..Settings::default() }).expect("good settings");
+    add_probes(&engine);
     engine.start().expect("two threads");
     let address = engine.listen("127.0.0.1:0").expect("a free port");
     assert!(engine.check_threads().is_ok());
@@ -71,6 +80,7 @@ fn a_shard_that_dies_is_told_of_and_the_others_serve_on() {
 #[test]
 fn the_application_says_whether_it_is_ready() {
     let engine = Engine::new(Settings::default()).expect("good settings");
+    add_probes(&engine);
     engine.start().expect("a thread");
     let address = engine.listen("127.0.0.1:0").expect("a free port");
     engine.set_unready(Some("/live: all down\n".to_owned()));

@@ -6,6 +6,7 @@
 mod dying;
 mod following;
 mod lanes;
+mod paths;
 mod sending;
 #[cfg(test)]
 mod simulation;
@@ -97,9 +98,10 @@ impl Engine {
         let common = Common {
             registry: Registry::listed(&formats_seen, channels_max).waking(wake(&shards[0])),
             users: unlisted(channels_max),
-            hubs: unlisted(settings.hubs.paths.len()),
+            hubs: unlisted(crate::routes::ROUTES_MAX),
             lanes: unlisted(channels_max / 16),
             settings,
+            routes: Default::default(),
             tokens: Tokens::default(),
             shards: shards.clone(),
             events,
@@ -576,10 +578,8 @@ fn check_headers(headers: &[Header]) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Of a Close frame (RFC 6455 §5.5).
-const REASON_BYTES_MAX: usize = 123;
-/// Of the error in the Close message of a hub protocol, which has no bound of its own.
-const CLOSE_ERROR_BYTES_MAX: usize = 4096;
+const REASON_BYTES_MAX: usize = 123; // of a Close frame (RFC 6455 §5.5)
+const CLOSE_ERROR_BYTES_MAX: usize = 4096; // of the error in a hub protocol's Close message, which has no bound of its own
 
 fn check_close(code: u16, reason: &str, bytes_max: usize) -> Result<(), EngineError> {
     if !CloseCode(code).may_be_sent() {

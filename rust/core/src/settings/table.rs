@@ -69,14 +69,6 @@ pub struct Setting {
 #[non_exhaustive]
 #[derive(Debug, Error)]
 pub enum SettingsError {
-    /// A path of a hub that no request can have, or another one has.
-    #[error("path {why}, not {path:?}")]
-    BadPath {
-        /// As given.
-        path: String,
-        /// What it must be.
-        why: &'static str,
-    },
     /// A value that is not what the setting may be.
     #[error("{name} must be {}, not {value}", must(kind, *may_be_nothing))]
     OutOfRange {

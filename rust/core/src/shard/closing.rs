@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::connection::{Ending, Phase};
 use super::timers::ticks;
 use super::{Io, Shard};
-use crate::messages::{ClosedBy, ConnectionId, Event};
+use crate::messages::{ClosedBy, ConnectionId, Event, Whose};
 use crate::ws::{CloseCode, write_close};
 
 impl<I: Io> Shard<I> {
@@ -91,7 +91,7 @@ impl<I: Io> Shard<I> {
         if let (Some(mut unread), Some(_)) = (unread, self.slab.get(slot)) {
             // The peer's Close may stand in it or behind it.
             self.later.push(self.id_of(slot));
-            self.take_bytes(slot, &mut unread);
+            self.take_bytes(slot, &mut unread.0);
         }
     }
 
@@ -165,7 +165,7 @@ impl<I: Io> Shard<I> {
             return;
         }
         self.leave_all(slot);
-        let mut id = self.id_of(slot);
+        let Whose { connection: mut id, owner } = self.whose(slot);
         self.timers.clear(slot);
         let connection = self.slab.bury(slot).expect("looked up above");
         match &connection.phase {
@@ -192,7 +192,7 @@ impl<I: Io> Shard<I> {
             self.stats.count_close(code);
         }
         if connection.is_reported {
-            self.common.events.push(self.index, Event::Closed(id, code, reason, by));
+            self.common.events.push(self.index, Event::Closed(Whose { connection: id, owner }, code, reason, by));
         }
     }
 

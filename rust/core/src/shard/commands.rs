@@ -74,7 +74,7 @@ impl<I: Io> Shard<I> {
         let connection = self.slab.at(slot);
         if may_take_more && connection.wants_drained && connection.cut.is_none() && connection.outbox.is_empty() {
             connection.wants_drained = false;
-            self.common.events.push(self.index, Event::Drained(self.id_of(slot)));
+            self.common.events.push(self.index, Event::Drained(self.whose(slot)));
         }
     }
 

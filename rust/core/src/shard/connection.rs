@@ -1,5 +1,6 @@
 //! What a shard keeps of one connection. Every byte here is paid for each idle client.
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -9,6 +10,7 @@ use super::outbox::Outbox;
 use crate::channel::{Mode, Slice};
 use crate::messages::{ClosedBy, Header, Wanted};
 use crate::protocol::Format;
+use crate::routes::Placed;
 use crate::ws::{CloseCode, Receiver, Upgrade};
 
 /// One socket.
@@ -29,21 +31,21 @@ pub(crate) struct Connection {
     pub(crate) awaits_pong: bool,
     /// The application wants to hear when its private bytes are out.
     pub(crate) wants_drained: bool,
-    /// It is relayed to a backend: its messages are passed on as they are.
-    pub(crate) is_relayed: bool,
     /// It was told that the application takes no messages.
     pub(crate) is_hinted: bool,
     /// The poller knows its slot for fan-outs.
     pub(crate) is_registered: bool,
     /// Messages that the application has not dealt with.
     pub(crate) pending: u16,
+    /// By which path it came; none before its request has been read.
+    pub(crate) route: Option<Arc<Placed>>,
     /// Its subscriptions, in no order.
     pub(crate) subscriptions: SmallVec<[Subscription; 1]>,
     pub(crate) outbox: Outbox,
     /// The rest of a frame of which the socket took a part: it goes before everything else.
     pub(crate) cut: Option<Box<Cut>>,
     /// Bytes that were received and not looked at, while the application has enough to do.
-    pub(crate) unread: Option<Box<[u8]>>,
+    pub(crate) unread: Option<Box<Unread>>,
     /// The rule that the peer broke, while the application still owes answers to what came before.
     pub(crate) failure: Option<Box<(CloseCode, String)>>,
     /// Why it ends, once that is known.
@@ -55,6 +57,10 @@ pub(crate) struct Connection {
 }
 
 const _: () = assert!(size_of::<Connection>() <= 168, "120,000 of them are to cost less than 20 MB");
+
+/// Bytes that wait to be looked at: behind a pointer of one word, as most connections have none.
+#[derive(Debug)]
+pub(crate) struct Unread(pub(crate) Box<[u8]>);
 
 /// What the bytes from the peer mean now.
 #[derive(Debug)]
@@ -237,10 +243,10 @@ impl Connection {
             is_reported: false,
             awaits_pong: false,
             wants_drained: false,
-            is_relayed: false,
             is_hinted: false,
             is_registered: false,
             pending: 0,
+            route: None,
             subscriptions: SmallVec::new(),
             outbox: Outbox::default(),
             cut: None,

@@ -1,6 +1,6 @@
 //! What peers send: bytes to messages, messages to events. A peer whose messages wait is not read.
 
-use super::connection::{LINGER_BYTES_MAX, Phase};
+use super::connection::{LINGER_BYTES_MAX, Phase, Unread};
 use super::query::no_start;
 use super::{Io, Shard};
 use crate::channel::Start;
@@ -8,6 +8,7 @@ use crate::messages::{Event, SLOTS_MAX, Wanted};
 use crate::position::Position;
 use crate::protocol::raw::Since;
 use crate::protocol::{Request, parse_request, raw, write_reply_error};
+use crate::routes::{Asks, Wire};
 use crate::ws::{CloseCode, Opcode, ReceiveError, Received, Receiver, write_header};
 
 /// Receives in one turn from one connection; a peer that sends without end waits for the others.
@@ -74,7 +75,7 @@ impl<I: Io> Shard<I> {
             return;
         }
         let Some(mut unread) = self.slab.get_mut(slot).and_then(|connection| connection.unread.take()) else { return };
-        self.take_bytes(slot, &mut unread);
+        self.take_bytes(slot, &mut unread.0);
         if self.slab.get(slot).is_some_and(|connection| connection.unread.is_none()) {
             self.read(slot);
         }
@@ -98,7 +99,7 @@ impl<I: Io> Shard<I> {
                 return; // thrown away: the peer broke a rule before
             }
             if is_enough && matches!(connection.phase, Phase::Open(_) | Phase::Opening(_)) {
-                connection.unread = Some(bytes[at..].into());
+                connection.unread = Some(Box::new(Unread(bytes[at..].into())));
                 self.later.push(self.id_of(slot));
                 return;
             }
@@ -121,7 +122,7 @@ impl<I: Io> Shard<I> {
                 waiting => {
                     // Opening, Asked, Open, Posting; Polling: the next request waits until this one is answered.
                     self.slab.at(slot).phase = waiting;
-                    self.slab.at(slot).unread = Some(bytes[at..].into());
+                    self.slab.at(slot).unread = Some(Box::new(Unread(bytes[at..].into())));
                     return;
                 }
             };
@@ -159,7 +160,8 @@ impl<I: Io> Shard<I> {
     /// Takes up to one whole message.
     fn take_frame(&mut self, slot: u32, mut receiver: Receiver, bytes: &mut [u8]) -> usize {
         // The connection is Ending while its receiver is out, so what the message leads to must see it open again.
-        let (taken, outcome) = match receiver.receive(bytes, self.settings.message_bytes_max) {
+        let bytes_max = self.message_bytes_max(slot);
+        let (taken, outcome) = match receiver.receive(bytes, bytes_max) {
             Err(ReceiveError::MessageTooBig { .. }) if self.slab.at(slot).link.is_some() => {
                 self.slab.at(slot).phase = Phase::Open(Receiver::new());
                 self.break_hub(slot, "a message over message_bytes_max");
@@ -196,7 +198,8 @@ impl<I: Io> Shard<I> {
 
     /// After our Close only the peer's matters (RFC 6455 §5.5.1).
     fn take_last_frame(&mut self, slot: u32, mut receiver: Receiver, bytes: &mut [u8]) -> usize {
-        match receiver.receive(bytes, self.settings.message_bytes_max) {
+        let bytes_max = self.message_bytes_max(slot);
+        match receiver.receive(bytes, bytes_max) {
             Ok((taken, Some(Received::Close { .. }))) => {
                 self.slab.at(slot).phase = Phase::Closing(receiver);
                 self.closed_by_peer(slot, None, "");
@@ -213,20 +216,32 @@ impl<I: Io> Shard<I> {
         }
     }
 
+    /// What the owner of a connection's path is asked.
+    pub(super) fn asks(&self, slot: u32) -> Asks {
+        let route = self.slab.get(slot).and_then(|connection| connection.route.as_ref());
+        route.map(|route| route.asks).unwrap_or_default()
+    }
+
+    fn message_bytes_max(&self, slot: u32) -> usize {
+        let route = self.slab.get(slot).and_then(|connection| connection.route.as_ref());
+        route.and_then(|route| route.limits.message_bytes_max).unwrap_or(self.settings.message_bytes_max)
+    }
+
     fn understand(&mut self, slot: u32, received: Received<'_>) -> Option<Outcome> {
-        let id = self.id_of(slot);
-        let connection = self.slab.at(slot);
-        let (is_hub, is_relayed) = (connection.link.is_some(), connection.is_relayed);
+        let whose = self.whose(slot);
+        let route = self.slab.at(slot).route.as_deref();
+        let is_hub = matches!(route.map(|route| route.wire), Some(Wire::SignalR(_)));
+        let is_plain = matches!(route.map(|route| route.wire), Some(Wire::Plain));
         match received {
             Received::Text(text) if is_hub => Some(Outcome::Payload(text.as_bytes().to_vec())),
             Received::Binary(bytes) if is_hub => Some(Outcome::Payload(bytes.to_vec())),
-            Received::Text(text) if is_relayed => {
-                Some(Outcome::Event(Event::Relayed(id, true, text.as_bytes().to_vec())))
+            Received::Text(text) if is_plain => {
+                Some(Outcome::Event(Event::Relayed(whose, true, text.as_bytes().to_vec())))
             }
-            Received::Binary(bytes) if is_relayed => Some(Outcome::Event(Event::Relayed(id, false, bytes.to_vec()))),
+            Received::Binary(bytes) if is_plain => Some(Outcome::Event(Event::Relayed(whose, false, bytes.to_vec()))),
             Received::Text(text) => self.understand_text(slot, text),
-            Received::Binary(_) if self.settings.ignores_messages => self.hint(slot),
-            Received::Binary(bytes) => Some(Outcome::Event(Event::Binary(id, bytes.to_vec()))),
+            Received::Binary(_) if !self.asks(slot).messages => self.hint(slot),
+            Received::Binary(bytes) => Some(Outcome::Event(Event::Binary(whose, bytes.to_vec()))),
             Received::Ping(payload) => {
                 let out = self.slab.at(slot).outbox.bytes_mut();
                 write_header(out, Opcode::Pong, payload.len());
@@ -239,7 +254,7 @@ impl<I: Io> Shard<I> {
     }
 
     fn understand_text(&mut self, slot: u32, text: &str) -> Option<Outcome> {
-        let connection = self.id_of(slot);
+        let (whose, asks) = (self.whose(slot), self.asks(slot));
         let owned = |id: Option<&str>| id.map(str::to_owned);
         match parse_request(text) {
             Ok(Request::Subscribe { channels, since, start, id }) => {
@@ -251,8 +266,8 @@ impl<I: Io> Shard<I> {
                         return Some(Outcome::Answered);
                     }
                 };
-                if self.settings.asks_subscribing {
-                    return Some(Outcome::Event(Event::Subscribing(connection, names, owned(id), wanted)));
+                if asks.subscribing {
+                    return Some(Outcome::Event(Event::Subscribing(whose, names, owned(id), wanted)));
                 }
                 Some(Outcome::Subscribe(names, owned(id), wanted))
             }
@@ -260,10 +275,10 @@ impl<I: Io> Shard<I> {
                 Some(Outcome::Unsubscribe(channels.into_iter().map(|name| name.into_owned()).collect(), owned(id)))
             }
             Ok(Request::Call { target, arguments, id }) => {
-                Some(Outcome::Event(Event::Call(connection, target.into_owned(), arguments.to_owned(), owned(id))))
+                Some(Outcome::Event(Event::Call(whose, target.into_owned(), arguments.to_owned(), owned(id))))
             }
-            Ok(Request::Other) if self.settings.ignores_messages => self.hint(slot),
-            Ok(Request::Other) => Some(Outcome::Event(Event::Text(connection, text.to_owned()))),
+            Ok(Request::Other) if !asks.messages => self.hint(slot),
+            Ok(Request::Other) => Some(Outcome::Event(Event::Text(whose, text.to_owned()))),
             Err(error) => {
                 self.reply_error(slot, error.id.as_deref(), &error.to_string());
                 Some(Outcome::Answered)

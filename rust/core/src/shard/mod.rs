@@ -46,8 +46,9 @@ pub(crate) use shared::{Common, ShardHandle};
 
 use crate::channel::{Channel, Watch};
 use crate::error::EngineError;
-use crate::messages::{Command, ConnectionId};
+use crate::messages::{Command, ConnectionId, Whose};
 use crate::protocol::Format;
+use crate::routes::Routes;
 use crate::settings::{PollerKind, Settings};
 use crate::stats::ShardStats;
 use clock::{Clock, TICK};
@@ -65,6 +66,8 @@ const SERVING_NS: u64 = 250_000;
 pub(crate) struct Shard<I> {
     index: usize,
     settings: Settings,
+    /// As of the last request; see [`Shard::routes`].
+    routes: Arc<Routes>,
     clock: Clock,
     common: Arc<Common>,
     handle: Arc<ShardHandle>,
@@ -144,6 +147,7 @@ impl<I: Io> Shard<I> {
         Ok(Self {
             index,
             settings: common.settings.clone(),
+            routes: Arc::default(),
             clock: common.clock,
             common,
             stats: Arc::clone(&handle.stats),
@@ -361,6 +365,18 @@ impl<I: Io> Shard<I> {
     fn id_of(&self, slot: u32) -> ConnectionId {
         let (generation, format) = self.slab.generation_at(slot);
         ConnectionId::new(self.index as u8, format, generation, slot)
+    }
+
+    /// Which path is whose, now.
+    fn routes(&mut self) -> &Routes {
+        self.common.routes.refresh(&mut self.routes);
+        &self.routes
+    }
+
+    /// A connection that has been read from, and whose it is.
+    fn whose(&self, slot: u32) -> Whose {
+        let route = self.slab.get(slot).and_then(|connection| connection.route.as_ref());
+        Whose { connection: self.id_of(slot), owner: route.map(|route| route.owner).unwrap_or_default() }
     }
 
     fn obtain_channel(&self, name: &str) -> Result<Arc<Channel>, EngineError> {

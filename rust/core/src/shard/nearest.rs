@@ -1,9 +1,6 @@
 //! What a client that asked for a path that there is not is told: the one that it may have meant.
 use super::{Io, Shard};
 
-/// The engine's own paths.
-const PATHS: [&str; 5] = ["/ws", "/events", "/healthz", "/readyz", "/metrics"];
-
 /// Longest path that is compared, bytes: the work grows with its square.
 const PATH_BYTES_MAX: usize = 64;
 
@@ -13,8 +10,7 @@ const MISTAKES_MAX: usize = 2;
 impl<I: Io> Shard<I> {
     /// The refusal of a path that there is not.
     pub(super) fn no_such_path(&self, path: &str) -> String {
-        let hubs = self.settings.hubs.paths.iter().map(String::as_str);
-        match nearest(path, PATHS.into_iter().chain(hubs)) {
+        match nearest(path, self.routes.paths().filter(|&one| one != "/")) {
             Some(meant) => format!("no such path: {path}; the nearest is {meant}"),
             None => format!("no such path: {path}; WebSockets connect at /ws, event streams at /events"),
         }

@@ -1,7 +1,7 @@
 //! From the first byte to an open connection: request heads, paths, upgrades, event streams and plain answers.
 use std::borrow::Cow;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use smallvec::{SmallVec, smallvec};
 
@@ -12,36 +12,15 @@ use super::refusal::Refusal;
 use super::{Io, Shard};
 use crate::channel::Watched;
 use crate::http::{RequestHead, is_token, parse_head, write_response, write_response_head, write_stream_head};
-use crate::messages::{ClosedBy, Command, Event, Header, Reply, Request};
+use crate::messages::{ClosedBy, Command, Event, Header, Reply, Request, Whose};
 use crate::protocol::Format;
+use crate::routes::{Found, Placed, Wire};
 use crate::ws::{CloseCode, is_upgrade, offered_subprotocols, read_upgrade, write_accept};
 
 /// Where openings are asked about, Python says the same.
 const NOT_CHOSEN: &str = "a client offered subprotocols and none was chosen, so a browser fails with 1006: name those \
                           that you take in Hub(subprotocols=[...]), or have authenticate set request.subprotocol (this \
                           is said once)";
-
-/// What a request head asks for.
-enum Route {
-    WebSocket,
-    EventStream,
-    Health,
-    Ready,
-    /// A path that the application answers.
-    Application,
-    Unknown,
-}
-
-fn route(path: &str) -> Route {
-    match path {
-        "/" | "/ws" => Route::WebSocket,
-        "/events" => Route::EventStream,
-        "/healthz" => Route::Health,
-        "/readyz" => Route::Ready,
-        "/metrics" => Route::Application,
-        _ => Route::Unknown,
-    }
-}
 
 /// Where a request is dealt with.
 pub(super) enum Answered {
@@ -90,109 +69,111 @@ impl<I: Io> Shard<I> {
 
     /// Does what a head asks for. The connection's phase is set by whatever that is.
     fn answer(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<Answered, Refusal> {
-        if let Some((hub, is_negotiate)) = self.hub_of(head.path) {
-            let answered = self.answer_hub(slot, head, hub, is_negotiate);
+        let Some(Found { route, is_negotiate }) = self.routes().find(head.path) else {
+            let is_bare = self.routes.is_below_signalr(head.path);
+            let text = if is_bare { String::new() } else { self.no_such_path(head.path) };
+            return Err(Refusal { is_bare, ..Refusal::new(404, text) });
+        };
+        self.slab.at(slot).route = Some(Arc::clone(&route));
+        if matches!(route.wire, Wire::SignalR(_)) {
+            let answered = self.answer_hub(slot, head, &route, is_negotiate);
             let is_poll = head.method == "GET" && !is_negotiate && !is_upgrade(head) && !accepts_event_stream(head);
             return answered.map_err(|refusal| Refusal {
                 is_bare: true,
                 is_uncached: is_poll,
-                readable_by: self.hub_readable_by(head),
+                readable_by: self.hub_readable_by(&route, head),
                 ..refusal
             });
         }
-        self.answer_path(slot, head)?;
+        self.answer_path(slot, &route, head)?;
         Ok(Answered::Here)
     }
 
-    fn answer_path(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<(), Refusal> {
-        if self.settings.relayed_paths.iter().any(|path| path == head.path) {
-            return self.open_relayed(slot, head);
+    fn answer_path(&mut self, slot: u32, route: &Placed, head: &RequestHead<'_>) -> Result<(), Refusal> {
+        if matches!(route.wire, Wire::WebSocket | Wire::Plain) {
+            return self.answer_route(slot, route, head);
         }
-        let found = route(head.path);
-        let may_be_fetched = matches!(found, Route::EventStream | Route::Health | Route::Ready | Route::Application);
-        if may_be_fetched && head.method == "OPTIONS" && head.header("access-control-request-method").is_some() {
-            let readable_by = self.fetchable_by(head);
-            self.answer_preflight(slot, head, readable_by);
+        if head.method == "OPTIONS" && head.header("access-control-request-method").is_some() {
+            self.answer_preflight(slot, head, self.fetchable_by(route, head));
             return Ok(());
         }
-        let answered = self.answer_route(slot, head, found);
-        if !may_be_fetched {
-            return answered;
-        }
+        let answered = self.answer_route(slot, route, head);
         // A page that may read the answer may read why there is none.
-        answered.map_err(|refusal| Refusal { readable_by: self.fetchable_by(head), ..refusal })
+        answered.map_err(|refusal| Refusal { readable_by: self.fetchable_by(route, head), ..refusal })
     }
 
-    fn answer_route(&mut self, slot: u32, head: &RequestHead<'_>, found: Route) -> Result<(), Refusal> {
-        match found {
-            Route::WebSocket if asks_for_a_page(head) => {
+    fn answer_route(&mut self, slot: u32, route: &Placed, head: &RequestHead<'_>) -> Result<(), Refusal> {
+        match route.wire {
+            Wire::WebSocket if asks_for_a_page(head) => {
                 let keeps_alive = check_plain(head)?;
                 let is_head = head.method == "HEAD";
                 self.respond(slot, (200, &WELCOME_HEADERS), HTML, WELCOME, (keeps_alive, is_head));
                 Ok(())
             }
-            Route::WebSocket => self.open_websocket(slot, head),
-            Route::EventStream => self.open_event_stream(slot, head),
-            Route::Unknown if self.is_below_hub(head.path) => Err(Refusal { is_bare: true, ..Refusal::new(404, "") }),
-            Route::Unknown => Err(Refusal::new(404, self.no_such_path(head.path))),
-            Route::Health => self.answer_plainly(slot, head, 200, "ok\n"),
-            Route::Ready if self.is_draining => self.answer_plainly(slot, head, 503, "draining\n"),
-            Route::Ready if self.common.failure.has_come() => {
-                self.answer_plainly(slot, head, 503, "a thread of the engine has died\n")
+            Wire::WebSocket => self.open_websocket(slot, route, head),
+            Wire::EventStream => self.open_event_stream(slot, route, head),
+            Wire::Plain => self.open_plain(slot, route, head),
+            Wire::SignalR(_) => unreachable!("`answer` has dealt with it"),
+            Wire::Health => self.answer_plainly(slot, route, head, 200, "ok\n"),
+            Wire::Ready if self.is_draining => self.answer_plainly(slot, route, head, 503, "draining\n"),
+            Wire::Ready if self.common.failure.has_come() => {
+                self.answer_plainly(slot, route, head, 503, "a thread of the engine has died\n")
             }
-            Route::Ready => {
+            Wire::Ready => {
                 let unready = self.common.unready.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let (status, text) = unready.as_deref().map_or((200, "ready\n"), |why| (503, why));
-                self.answer_plainly(slot, head, status, text)
+                self.answer_plainly(slot, route, head, status, text)
             }
-            Route::Application => {
+            Wire::Request => {
                 check_plain(head)?;
-                let request = self.own(slot, head, Vec::new(), Format::Raw);
-                let readable_by = self.fetchable_by(head);
+                let request = self.own(slot, route, head, Vec::new());
+                let readable_by = self.fetchable_by(route, head);
                 let asked = Asked { is_plain: true, is_head: head.method == "HEAD", readable_by, ..Asked::default() };
-                let connection = self.slab.at(slot);
-                connection.phase = Phase::Asked(Box::new(asked));
-                connection.is_reported = true;
-                self.common.events.push(self.index, Event::Asking(self.id_of(slot), Box::new(request)));
+                self.ask(slot, asked, |whose| Event::Asking(whose, Box::new(request)));
                 Ok(())
             }
         }
     }
 
-    fn open_websocket(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<(), Refusal> {
+    /// Has the owner answer: the connection waits.
+    fn ask(&mut self, slot: u32, asked: Asked, event: impl FnOnce(Whose) -> Event) {
+        let connection = self.slab.at(slot);
+        connection.phase = Phase::Asked(Box::new(asked));
+        connection.is_reported = true;
+        self.common.events.push(self.index, event(self.whose(slot)));
+    }
+
+    fn open_websocket(&mut self, slot: u32, route: &Placed, head: &RequestHead<'_>) -> Result<(), Refusal> {
         let upgrade = read_upgrade(head)?;
-        self.check_may_open(head)?;
-        let mut query = self.read_query(head)?;
+        self.check_may_open(route, head)?;
+        let mut query = self.read_query(route, head)?;
         let subprotocol = offered_subprotocols(head).any(|name| name == MSGPACK).then_some(MSGPACK);
         if subprotocol.is_some() && !self.settings.speaks_msgpack {
             return Err(Refusal::new(400, no_msgpack("subprotocol")));
         }
         query.is_msgpack |= subprotocol.is_some();
         let is_left = subprotocol.is_none() && offered_subprotocols(head).next().is_some();
-        if is_left && !self.settings.asks_opening && !self.has_told_of_subprotocols {
+        if is_left && !route.asks.opening && !self.has_told_of_subprotocols {
             self.has_told_of_subprotocols = true;
             self.record(30, NOT_CHOSEN.to_owned()); // not what was offered: it may be a token
         }
         let upgrade = Some((upgrade, subprotocol.map(Box::from)));
         let asked = Asked { upgrade, wanted: query.wanted.clone(), ..Asked::default() };
-        self.open_or_ask(slot, head, asked, query.websocket_format(), query.channels)
+        self.open_or_ask(slot, (route, head), asked, query.websocket_format(), query.channels)
     }
 
-    /// A WebSocket that is relayed: whether it opens, and with which subprotocol, is its backend's to say.
-    fn open_relayed(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<(), Refusal> {
+    /// A WebSocket whose messages are passed on: whether it opens, and with which subprotocol, is its owner's to say.
+    fn open_plain(&mut self, slot: u32, route: &Placed, head: &RequestHead<'_>) -> Result<(), Refusal> {
         let upgrade = read_upgrade(head)?;
-        self.check_may_open(head)?;
+        self.check_may_open(route, head)?;
         self.slab.at(slot).format = Format::Raw;
-        let request = Request { is_relayed: true, ..self.own(slot, head, Vec::new(), Format::Raw) };
-        let connection = self.slab.at(slot);
-        connection.is_relayed = true;
-        connection.is_reported = true;
-        connection.phase = Phase::Asked(Box::new(Asked { upgrade: Some((upgrade, None)), ..Asked::default() }));
-        self.common.events.push(self.index, Event::Opening(self.id_of(slot), Box::new(request)));
+        let request = self.own(slot, route, head, Vec::new());
+        let asked = Asked { upgrade: Some((upgrade, None)), ..Asked::default() };
+        self.ask(slot, asked, |whose| Event::Opening(whose, Box::new(request)));
         Ok(())
     }
 
-    fn open_event_stream(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<(), Refusal> {
+    fn open_event_stream(&mut self, slot: u32, route: &Placed, head: &RequestHead<'_>) -> Result<(), Refusal> {
         if head.method != "GET" {
             return Err(Refusal {
                 headers: &[("Allow", "GET")],
@@ -200,30 +181,28 @@ impl<I: Io> Shard<I> {
             });
         }
         if is_upgrade(head) {
-            return Err(Refusal::new(400, "/events is a stream of server-sent events, not a WebSocket; use /ws"));
+            let text = format!("{} is a stream of server-sent events, not a WebSocket; use /ws", head.path);
+            return Err(Refusal::new(400, text));
         }
-        self.check_may_open(head)?;
-        let mut query = self.read_query(head)?;
+        self.check_may_open(route, head)?;
+        let mut query = self.read_query(route, head)?;
         query.recover_last_event(head, self.settings.subscriptions_max);
-        let asked = Asked { readable_by: self.readable_by(head), wanted: query.wanted, ..Asked::default() };
-        self.open_or_ask(slot, head, asked, Format::Sse, query.channels)
+        let asked = Asked { readable_by: self.readable_by(route, head), wanted: query.wanted, ..Asked::default() };
+        self.open_or_ask(slot, (route, head), asked, Format::Sse, query.channels)
     }
 
     pub(super) fn open_or_ask(
         &mut self,
         slot: u32,
-        head: &RequestHead<'_>,
+        (route, head): (&Placed, &RequestHead<'_>),
         asked: Asked,
         format: Format,
         channels: Vec<String>,
     ) -> Result<(), Refusal> {
         self.slab.at(slot).format = format;
-        if self.settings.asks_opening {
-            let request = self.own(slot, head, channels, format);
-            let connection = self.slab.at(slot);
-            connection.phase = Phase::Asked(Box::new(asked));
-            connection.is_reported = true;
-            self.common.events.push(self.index, Event::Opening(self.id_of(slot), Box::new(request)));
+        if route.asks.opening {
+            let request = self.own(slot, route, head, channels);
+            self.ask(slot, asked, |whose| Event::Opening(whose, Box::new(request)));
             return Ok(());
         }
         let mut watched = Vec::with_capacity(channels.len());
@@ -256,10 +235,9 @@ impl<I: Io> Shard<I> {
             return;
         }
         self.subscribe_opened(slot, watched, &asked.wanted);
-        let tells = self.settings.tells_connected;
-        if let Some(connection) = self.slab.get_mut(slot).filter(|connection| tells && !connection.is_relayed) {
-            connection.is_reported = true;
-            self.common.events.push(self.index, Event::Connected(self.id_of(slot), None));
+        if self.slab.get(slot).is_some() && self.asks(slot).connected {
+            self.slab.at(slot).is_reported = true;
+            self.common.events.push(self.index, Event::Connected(self.whose(slot), None));
         }
     }
 
@@ -281,7 +259,7 @@ impl<I: Io> Shard<I> {
 
     /// The backend of a relayed WebSocket accepts.
     pub(super) fn accept_relayed(&mut self, slot: u32, subprotocol: Option<Box<str>>) {
-        if !self.slab.at(slot).is_relayed {
+        if !self.slab.at(slot).route.as_ref().is_some_and(|route| route.wire == Wire::Plain) {
             return;
         }
         if let Some(mut asked) = self.take_asked(slot, false) {
@@ -325,9 +303,16 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn answer_plainly(&mut self, slot: u32, head: &RequestHead<'_>, status: u16, text: &str) -> Result<(), Refusal> {
+    fn answer_plainly(
+        &mut self,
+        slot: u32,
+        route: &Placed,
+        head: &RequestHead<'_>,
+        status: u16,
+        text: &str,
+    ) -> Result<(), Refusal> {
         let keeps_alive = check_plain(head)?;
-        let readable_by = self.fetchable_by(head);
+        let readable_by = self.fetchable_by(route, head);
         let cors = cors_headers(readable_by.as_deref());
         self.respond(slot, (status, &cors), TEXT, text.as_bytes(), (keeps_alive, head.method == "HEAD"));
         Ok(())
@@ -397,28 +382,32 @@ impl<I: Io> Shard<I> {
         self.refuse(slot, &refusal);
     }
 
-    pub(super) fn check_may_open(&self, head: &RequestHead<'_>) -> Result<(), Refusal> {
+    pub(super) fn check_may_open(&self, route: &Placed, head: &RequestHead<'_>) -> Result<(), Refusal> {
         if self.is_draining {
             return Err(Refusal::new(503, "draining"));
         }
-        let (Some(allowed), Some(origin)) = (&self.settings.origins, head.header("origin")) else { return Ok(()) };
+        let (Some(allowed), Some(origin)) = (self.origins_of(route), head.header("origin")) else { return Ok(()) };
         if allowed.iter().any(|one| one.as_bytes().eq_ignore_ascii_case(origin)) {
             return Ok(());
         }
         Err(Refusal::new(403, format!("origin {:?} is not allowed", String::from_utf8_lossy(origin))))
     }
 
+    fn origins_of<'a>(&'a self, route: &'a Placed) -> Option<&'a [String]> {
+        route.origins.as_deref().or(self.settings.origins.as_deref())
+    }
+
     /// Whose pages may read an event stream: `*`, the request's origin, which was checked before, or none.
-    fn readable_by(&self, head: &RequestHead<'_>) -> Option<Box<str>> {
-        match self.settings.origins {
+    fn readable_by(&self, route: &Placed, head: &RequestHead<'_>) -> Option<Box<str>> {
+        match self.origins_of(route) {
             None => Some("*".into()),
             Some(_) => head.header("origin").map(|origin| String::from_utf8_lossy(origin).into()),
         }
     }
 
     /// Whose pages may read a plain answer: as an event stream, and nobody's whose origin may not connect.
-    fn fetchable_by(&self, head: &RequestHead<'_>) -> Option<Box<str>> {
-        self.check_may_open(head).ok().and_then(|()| self.readable_by(head))
+    fn fetchable_by(&self, route: &Placed, head: &RequestHead<'_>) -> Option<Box<str>> {
+        self.check_may_open(route, head).ok().and_then(|()| self.readable_by(route, head))
     }
 
     /// The socket and what came on it go to the shard that has what it asks for.
@@ -438,7 +427,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn own(&self, slot: u32, head: &RequestHead<'_>, channels: Vec<String>, format: Format) -> Request {
+    fn own(&self, slot: u32, route: &Placed, head: &RequestHead<'_>, channels: Vec<String>) -> Request {
         let fd = self.slab.get(slot).and_then(|connection| connection.socket());
         Request {
             method: head.method.to_owned(),
@@ -448,9 +437,8 @@ impl<I: Io> Shard<I> {
                 .and_then(|fd| self.io.peer_address(fd))
                 .map_or_else(|| "unix:".to_owned(), |address| address.to_string()),
             channels,
-            format,
+            wire: route.wire,
             subprotocols: offered_subprotocols(head).map(str::to_owned).collect(),
-            is_relayed: false,
         }
     }
 }

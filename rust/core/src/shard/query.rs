@@ -7,6 +7,7 @@ use crate::http::{RequestHead, query_pairs};
 use crate::messages::Wanted;
 use crate::position::Position;
 use crate::protocol::Format;
+use crate::routes::Placed;
 
 /// The subprotocol, and the format, of those who want objects as MessagePack.
 pub(super) const MSGPACK: &str = "msgpack";
@@ -62,10 +63,12 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    pub(super) fn read_query(&mut self, head: &RequestHead<'_>) -> Result<Query, Refusal> {
+    /// What the query asks for, behind the channel that the path itself names.
+    pub(super) fn read_query(&mut self, route: &Placed, head: &RequestHead<'_>) -> Result<Query, Refusal> {
         let mut query = Query::default();
         let mut misspelt = None;
         let bad = |text: String| Refusal::new(400, text);
+        query.channels.extend(route.channel_of(head.path).map_err(bad)?);
         for pair in query_pairs(head.query.unwrap_or("")) {
             let (key, value) = pair?;
             match (&*key, &*value) {

@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::mailbox::Mailbox;
 use crate::messages::Command;
 use crate::notify::Bell;
+use crate::routes::Table;
 use crate::settings::Settings;
 use crate::stats::ShardStats;
 use crate::tokens::Tokens;
@@ -37,6 +38,8 @@ impl ShardHandle {
 #[derive(Debug)]
 pub(crate) struct Common {
     pub(crate) settings: Settings,
+    /// Which path is whose.
+    pub(crate) routes: Table,
     pub(crate) registry: Registry,
     /// A channel for each user, by id.
     pub(crate) users: Registry,

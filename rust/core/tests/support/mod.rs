@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use fanwire_core::channel::{Pattern, Publication};
 use fanwire_core::messages::{ConnectionId, Event};
 use fanwire_core::protocol::Payload;
-use fanwire_core::{ChannelRule, ChannelSettings, Engine, PollerKind, Position, Settings};
+use fanwire_core::{
+    Asks, ChannelRule, ChannelSettings, Engine, OwnerId, PollerKind, Position, Route, Settings, Transports, Wire,
+};
 use socket2::{Domain, Socket, Type};
 use tungstenite::{Message, WebSocket};
 
@@ -33,13 +35,40 @@ pub(crate) fn on_each_poller(claim: impl Fn(Settings)) {
     }
 }
 
-/// An engine that listens, and where.
+/// What an owner asks that takes messages and nothing else.
+pub(crate) const TAKES_MESSAGES: Asks =
+    Asks { messages: true, opening: false, subscribing: false, connected: false, records: false };
+
+/// An engine that listens, with the usual paths, and where.
 pub(crate) fn start(settings: Settings) -> (Engine, String) {
+    start_asking(settings, TAKES_MESSAGES, &[])
+}
+
+/// The same, whose owner is asked this, with paths besides.
+pub(crate) fn start_asking(settings: Settings, asks: Asks, others: &[(&str, Wire)]) -> (Engine, String) {
     let engine = Engine::new(settings).expect("settings are valid");
+    for &(path, wire) in USUAL.iter().chain(others) {
+        let mut route = Route::new(path, wire, OwnerId(0)).expect("a path");
+        route.asks = asks;
+        engine.add_route(route).expect("it is free");
+    }
     engine.start().expect("the poller was had a moment ago");
     let address = engine.listen("127.0.0.1:0").expect("a free port");
     (engine, address)
 }
+
+/// The paths that a hub has.
+const USUAL: [(&str, Wire); 6] = [
+    ("/", Wire::WebSocket),
+    ("/ws", Wire::WebSocket),
+    ("/events", Wire::EventStream),
+    ("/healthz", Wire::Health),
+    ("/readyz", Wire::Ready),
+    ("/metrics", Wire::Request),
+];
+
+/// A SignalR hub with every transport.
+pub(crate) const HUB: Wire = Wire::SignalR(Transports::ALL);
 
 /// One rule for the channels that match `pattern`.
 pub(crate) fn bounded(pattern: &str, backlog_bytes: u64, backlog_frames: usize) -> Vec<ChannelRule> {
@@ -121,7 +150,7 @@ pub(crate) fn connect_small(address: &str, query: &str) -> Client {
 pub(crate) fn told_of(engine: &Engine) -> ConnectionId {
     let mut told = None;
     eventually("it is told of", || {
-        let found = |event: &Event| if let Event::Connected(id, _) = event { Some(*id) } else { None };
+        let found = |event: &Event| if let Event::Connected(whose, _) = event { Some(whose.connection) } else { None };
         told = engine.take_events(16).iter().find_map(found);
         told.is_some()
     });

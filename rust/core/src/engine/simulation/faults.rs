@@ -5,16 +5,18 @@ use super::wire::Wire;
 use super::world::{ALL, New, World};
 use crate::channel::{Origin, Pattern, Policy, Start};
 use crate::position::Position;
+use crate::routes::Asks;
 use crate::settings::{ChannelRule, ChannelSettings, Settings};
 
 /// One shard with a channel, and clients whose sockets take what the test says.
 fn world(settings: ChannelSettings) -> World {
-    world_with(settings, Settings::default())
+    world_with(settings, Asks::default())
 }
 
-fn world_with(settings: ChannelSettings, all: Settings) -> World {
+fn world_with(settings: ChannelSettings, asks: Asks) -> World {
     let rule = ChannelRule { pattern: Pattern::new("c0").expect("a pattern"), settings };
-    let world = World::new(1, Settings { channels: vec![rule], channels_max: 64, ..all }, 1, false);
+    let settings = Settings { channels: vec![rule], channels_max: 64, ..Settings::default() };
+    let world = World::new(1, settings, asks, 1, false);
     world.net.borrow_mut().is_exact = true;
     world
 }
@@ -123,7 +125,7 @@ fn a_world_without_publications_recovers_its_beginning() {
 
 /// One client watches, and the application has just let in another, which begins at a keyframe: its shard has yet to hear it.
 fn with_a_newcomer_decided_on() -> (World, usize, usize) {
-    let asking = Settings { asks_subscribing: true, ..Settings::default() };
+    let asking = Asks { subscribing: true, ..Asks::default() };
     let mut world = world_with(ChannelSettings::default(), asking);
     let first = join(&mut world, live());
     world.decide();

@@ -8,7 +8,8 @@ use crate::channel::{Origin, Pattern, Policy, Start};
 use crate::messages::ConnectionId;
 use crate::position::Position;
 use crate::protocol::Payload;
-use crate::settings::{ChannelRule, ChannelSettings, HubSettings, Settings};
+use crate::routes::Asks;
+use crate::settings::{ChannelRule, ChannelSettings, Settings};
 use crate::shard::simulated::Luck;
 
 const CLIENTS_MAX: usize = 10;
@@ -42,18 +43,16 @@ fn world(seed: u64, luck: &mut Luck) -> (World, usize) {
     };
     let rules = (0..channels).map(rule).collect();
     let is_hasty = luck.once_in(6); // pings and their timeouts come within the test's time
+    let asks = Asks { opening: luck.once_in(2), subscribing: luck.once_in(2), messages: true, ..Asks::default() };
     let settings = Settings {
         shards: 1 + luck.below(3),
         channels: rules,
         channels_max: 64,
-        asks_opening: luck.once_in(2),
-        asks_subscribing: luck.once_in(2),
         ping_interval: Duration::from_millis(if is_hasty { 300 } else { 25_000 }),
         ping_timeout: Duration::from_millis(if is_hasty { 300 } else { 20_000 }),
-        hubs: HubSettings { paths: vec!["/hub".to_owned()], ..HubSettings::default() },
         ..Settings::default()
     };
-    let world = World::new(seed, settings, channels, luck.once_in(2));
+    let world = World::new(seed, settings, asks, channels, luck.once_in(2));
     let mut net = world.net.borrow_mut();
     net.drifts = luck.once_in(3);
     net.breaks_once_in = if luck.once_in(4) { 40 } else { 0 };

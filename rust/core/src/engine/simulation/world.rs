@@ -16,6 +16,7 @@ use crate::engine::{Engine, RUNNING};
 use crate::messages::{Command, ConnectionId, Event, Progress, Reply, Wanted};
 use crate::position::Position;
 use crate::protocol::Payload;
+use crate::routes::{self, Asks, OwnerId, Route, Transports};
 use crate::settings::Settings;
 use crate::shard::Shard;
 use crate::shard::clock::Clock;
@@ -95,7 +96,16 @@ impl Meanwhile for Press {
     }
 }
 
+/// Where the clients connect.
+const PATHS: [(&str, routes::Wire); 3] = [
+    ("/ws", routes::Wire::WebSocket),
+    ("/events", routes::Wire::EventStream),
+    ("/hub", routes::Wire::SignalR(Transports::ALL)),
+];
+
 pub(super) struct World {
+    /// What the owner of the paths is asked.
+    asks: Asks,
     pub(super) press: Rc<Press>,
     pub(super) net: Rc<RefCell<Net>>,
     pub(super) shards: Vec<Shard<Simulated>>,
@@ -112,10 +122,15 @@ pub(super) struct World {
 
 impl World {
     /// Channels called c0, c1, …, with what the rules of the settings promise; the pollers write in batches, or one by one.
-    pub(super) fn new(seed: u64, settings: Settings, channels: usize, is_batch: bool) -> Self {
+    pub(super) fn new(seed: u64, settings: Settings, asks: Asks, channels: usize, is_batch: bool) -> Self {
         let clock: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(1_000 * MS)));
         let shards = settings.shards;
         let mut engine = Engine::new(settings).expect("good settings");
+        for (path, wire) in PATHS {
+            let mut route = Route::new(path, wire, OwnerId(0)).expect("a path");
+            route.asks = asks;
+            engine.add_route(route).expect("it is free");
+        }
         Arc::get_mut(&mut engine.common).expect("no shard has it yet").clock = Clock::Set(clock);
         engine.state.store(RUNNING, Ordering::Release);
         let list = |index: usize| {
@@ -133,6 +148,7 @@ impl World {
         };
         let shards = (0..shards).map(shard).collect();
         Self {
+            asks,
             press,
             net,
             shards,
@@ -181,7 +197,7 @@ impl World {
         let head = wire.opening(&names, &[since], origin.start.map(Start::name));
         let origin = Origin { since: Some(since), start: origin.start };
         let mut client = Client::new(wire, fd.as_raw_fd(), serial, shard, origin);
-        if !self.engine().common.settings.asks_opening {
+        if !self.asks.opening {
             let asked = |&channel: &usize| Account::new(channel, Asked::by_turn(origin), true);
             client.accounts = channels.iter().map(asked).collect();
         }
@@ -201,7 +217,7 @@ impl World {
         if let Some(start) = origin.start {
             request["start"] = start.name().into();
         }
-        if self.engine().common.settings.asks_subscribing {
+        if self.asks.subscribing {
             self.clients[index].asking.push(channel);
         } else {
             self.clients[index].accounts.push(Account::new(channel, Asked::by_turn(origin), true));
@@ -353,8 +369,10 @@ impl World {
     fn take_events(&mut self) {
         for event in self.press.engine.take_events(10_000) {
             match event {
-                Event::Opening(id, request) => self.openings.push((id, request.channels)),
-                Event::Subscribing(id, names, request, wanted) => self.requests.push((id, names, request, wanted)),
+                Event::Opening(whose, request) => self.openings.push((whose.connection, request.channels)),
+                Event::Subscribing(whose, names, request, wanted) => {
+                    self.requests.push((whose.connection, names, request, wanted));
+                }
                 Event::SnapshotWanted(name) => {
                     let mut lists = self.press.lists.borrow_mut();
                     let list = lists.iter_mut().find(|list| list.name == name).expect("a channel's");

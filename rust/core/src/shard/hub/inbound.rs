@@ -70,7 +70,7 @@ impl<I: Io> Shard<I> {
             let Some(link) = connection.link.as_deref_mut() else { break };
             link.heard_tick = tick;
             let has_shaken_hands = link.has_shaken_hands;
-            let is_relayed = self.settings.hubs.relayed.contains(&link.hub);
+            let is_relayed = connection.route.as_ref().is_some_and(|route| route.asks.records);
             let heard = match link.records.receive(&bytes[at..], record_bytes_max) {
                 Ok((taken, record)) => {
                     at += taken;
@@ -112,7 +112,7 @@ impl<I: Io> Shard<I> {
                 }
                 self.announce(slot);
                 self.slab.at(slot).pending += 1;
-                self.common.events.push(self.index, Event::Hub(self.id_of(slot), Box::new(event)));
+                self.common.events.push(self.index, Event::Hub(self.whose(slot), Box::new(event)));
             }
             Heard::Handshake(Ok(request)) => self.shake_hands(slot, request),
             Heard::Handshake(Err(error)) => self.refuse_handshake(slot, &error),
@@ -149,7 +149,7 @@ impl<I: Io> Shard<I> {
                 self.subscribe(slot, watched, Origin::default());
             }
         }
-        if self.settings.tells_connected && self.slab.get(slot).is_some_and(|connection| connection.is_live()) {
+        if self.asks(slot).connected && self.slab.get(slot).is_some_and(|connection| connection.is_live()) {
             self.announce(slot);
         }
     }
@@ -158,7 +158,7 @@ impl<I: Io> Shard<I> {
     ///
     /// Where nobody waits for it, that is with the first message: a client that only listens costs the application nothing.
     fn announce(&mut self, slot: u32) {
-        let id = self.id_of(slot);
+        let whose = self.whose(slot);
         let connection = self.slab.at(slot);
         let Some(link) = connection.link.as_deref_mut() else { return };
         if std::mem::replace(&mut link.is_announced, true) {
@@ -166,12 +166,12 @@ impl<I: Io> Shard<I> {
         }
         let connected = Connected {
             opened_as: link.opened_as,
-            hub: link.hub,
+            path: connection.route.as_ref().map(|route| route.path().to_owned()).unwrap_or_default(),
             transport: link.transport,
             connection_id: connection_id_of(&link.token),
         };
         connection.is_reported = true;
-        self.common.events.push(self.index, Event::Connected(id, Some(Box::new(connected))));
+        self.common.events.push(self.index, Event::Connected(whose, Some(Box::new(connected))));
     }
 
     pub(super) fn refuse_handshake(&mut self, slot: u32, error: &HandshakeError) {

@@ -28,8 +28,6 @@ use crate::tokens::Token;
 /// What a SignalR connection has besides.
 #[derive(Debug)]
 pub(crate) struct Link {
-    /// Which hub, by its index among the settings' paths.
-    pub(crate) hub: u8,
     pub(crate) transport: Transport,
     pub(crate) token: Token,
     /// What the application was told that it is called.
@@ -62,9 +60,8 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(hub: u8, transport: Transport, token: Token, opened_as: ConnectionId) -> Self {
+    pub(crate) fn new(transport: Transport, token: Token, opened_as: ConnectionId) -> Self {
         Self {
-            hub,
             transport,
             token,
             opened_as,
@@ -111,11 +108,11 @@ const fn format_of(protocol: HubProtocol, transport: Transport) -> Format {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum HubOpening {
     /// A token.
-    Negotiate(u8, NegotiateRequest),
+    Negotiate(NegotiateRequest),
     /// A transport, with the token of a negotiate or, on a WebSocket, without.
-    Connect(u8, Transport, Option<Token>),
+    Connect(Transport, Option<Token>),
     /// A connection that will be polled, begun by a post with this body; whether the client waits for word to send it.
-    Post(u8, Token, Body, bool),
+    Post(Token, Body, bool),
 }
 
 /// A request for a connection that exists.

@@ -9,6 +9,7 @@ use crate::protocol::Format;
 use crate::protocol::signalr::negotiate::{
     Connect, NegotiateReply, NegotiateRequest, Transport, decode_id, encode_id, parse_query, write_error, write_reply,
 };
+use crate::routes::{Placed, Wire};
 use crate::shard::connection::{Asked, Connection, Phase};
 use crate::shard::opening::{Answered, PLAIN, cors_headers, pairs, with_cors};
 use crate::shard::refusal::Refusal;
@@ -21,29 +22,10 @@ const PREFLIGHT_SECONDS: &str = "7200";
 const JSON: &str = "application/json";
 
 impl<I: Io> Shard<I> {
-    /// The hub that a path belongs to, a slash at its end or not, and whether it is its negotiate.
-    pub(in crate::shard) fn hub_of(&self, path: &str) -> Option<(u8, bool)> {
-        let at = |path: &str| self.settings.hubs.paths.iter().position(|known| known.eq_ignore_ascii_case(path));
-        let path = path.strip_suffix('/').unwrap_or(path);
-        match at(path) {
-            Some(hub) => Some((hub as u8, false)),
-            None => {
-                let (hub, last) = path.rsplit_once('/')?;
-                at(hub).filter(|_| last.eq_ignore_ascii_case("negotiate")).map(|hub| (hub as u8, true))
-            }
-        }
-    }
-
-    /// Whether a path that no hub has is below one that it has.
-    pub(in crate::shard) fn is_below_hub(&self, path: &str) -> bool {
-        let is_above = |hub: &String| path.get(..hub.len()).is_some_and(|start| start.eq_ignore_ascii_case(hub));
-        self.settings.hubs.paths.iter().any(is_above)
-    }
-
     /// Whose pages may read the answers of a hub, with their cookies: those of an origin that may connect.
-    pub(in crate::shard) fn hub_readable_by(&self, head: &RequestHead<'_>) -> Option<Box<str>> {
+    pub(in crate::shard) fn hub_readable_by(&self, route: &Placed, head: &RequestHead<'_>) -> Option<Box<str>> {
         let origin = head.header("origin")?;
-        self.check_may_open(head).is_ok().then(|| String::from_utf8_lossy(origin).into())
+        self.check_may_open(route, head).is_ok().then(|| String::from_utf8_lossy(origin).into())
     }
 
     /// Does what a request for a hub's path asks for.
@@ -51,21 +33,21 @@ impl<I: Io> Shard<I> {
         &mut self,
         slot: u32,
         head: &RequestHead<'_>,
-        hub: u8,
+        route: &Placed,
         is_negotiate: bool,
     ) -> Result<Answered, Refusal> {
         if head.method == "OPTIONS" && head.header("access-control-request-method").is_some() {
-            self.answer_preflight(slot, head, self.hub_readable_by(head));
+            self.answer_preflight(slot, head, self.hub_readable_by(route, head));
             return Ok(Answered::Here);
         }
-        self.check_may_open(head)?;
+        self.check_may_open(route, head)?;
         if is_negotiate {
-            return self.negotiate(slot, head, hub);
+            return self.negotiate(slot, head, route);
         }
         let token = token_of(head)?;
         match head.method {
             "GET" => {}
-            "POST" | "DELETE" => return self.answer_for(slot, head, hub, token.ok_or_else(id_required)?),
+            "POST" | "DELETE" => return self.answer_for(slot, head, route, token.ok_or_else(id_required)?),
             _ => return Err(Refusal { headers: &[("Allow", "GET, POST, DELETE")], ..Refusal::new(405, "") }),
         }
         let transport = if accepts_event_stream(head) {
@@ -75,7 +57,7 @@ impl<I: Io> Shard<I> {
         } else {
             Transport::LongPolling
         };
-        self.connect(slot, head, hub, transport, token)
+        self.connect(slot, head, route, transport, token)
     }
 
     /// Tells a browser what a page of the origin `readable_by` may send here (Fetch §4.8), or nothing.
@@ -96,12 +78,12 @@ impl<I: Io> Shard<I> {
         self.respond(slot, (204, &headers), "", b"", (head.keeps_alive(), false));
     }
 
-    fn negotiate(&mut self, slot: u32, head: &RequestHead<'_>, hub: u8) -> Result<Answered, Refusal> {
+    fn negotiate(&mut self, slot: u32, head: &RequestHead<'_>, route: &Placed) -> Result<Answered, Refusal> {
         if head.method != "POST" {
             return Err(Refusal { headers: &[("Allow", "POST")], ..Refusal::new(405, "") });
         }
         let keeps_alive = head.keeps_alive();
-        let readable_by = self.hub_readable_by(head);
+        let readable_by = self.hub_readable_by(route, head);
         let request = match parse_query(head.query.unwrap_or("")) {
             Ok(request) => request,
             Err(error) => {
@@ -112,9 +94,9 @@ impl<I: Io> Shard<I> {
                 return Ok(Answered::Here);
             }
         };
-        let hub = Some(HubOpening::Negotiate(hub, request));
+        let hub = Some(HubOpening::Negotiate(request));
         let asked = Asked { hub, readable_by, keeps_alive, ..Asked::default() };
-        self.open_or_ask(slot, head, asked, Format::HubJson, Vec::new())?;
+        self.open_or_ask(slot, (route, head), asked, Format::HubJson, Vec::new())?;
         Ok(Answered::Here)
     }
 
@@ -122,56 +104,39 @@ impl<I: Io> Shard<I> {
         &mut self,
         slot: u32,
         head: &RequestHead<'_>,
-        hub: u8,
+        route: &Placed,
         transport: Transport,
         token: Option<Token>,
     ) -> Result<Answered, Refusal> {
         if token.is_none() && transport != Transport::WebSockets {
             return Err(id_required());
         }
-        let known = token.map(|token| self.find_token(&token, hub)).transpose()?.flatten();
+        let known = token.map(|token| self.find_token(&token, route)).transpose()?.flatten();
         if let Some(id) = known.filter(|id| id.shard() != self.index) {
             return Ok(Answered::Elsewhere(id.shard()));
         }
-        self.check_transport(hub, transport)?;
+        check_transport(route, transport)?;
         if let Some(id) = known {
-            return self.connect_again(slot, head, id, transport);
+            return self.connect_again(slot, (route, head), id, transport);
         }
         let upgrade = if transport == Transport::WebSockets { Some((read_upgrade(head)?, None)) } else { None };
         let asked = Asked {
             upgrade,
-            hub: Some(HubOpening::Connect(hub, transport, token)),
-            readable_by: self.hub_readable_by(head),
+            hub: Some(HubOpening::Connect(transport, token)),
+            readable_by: self.hub_readable_by(route, head),
             keeps_alive: head.keeps_alive(),
             ..Asked::default()
         };
         let format = if transport == Transport::ServerSentEvents { Format::HubSse } else { Format::HubJson };
-        self.open_or_ask(slot, head, asked, format, Vec::new())?;
+        self.open_or_ask(slot, (route, head), asked, format, Vec::new())?;
         Ok(Answered::Here)
-    }
-
-    /// Refuses a transport that the hub's clients may not use, in the reference's words.
-    pub(super) fn check_transport(&self, hub: u8, transport: Transport) -> Result<(), Refusal> {
-        if self.allows(hub, transport) {
-            return Ok(());
-        }
-        let text = format!("{} transport not supported by this end point type", transport.name());
-        Err(Refusal::new(404, text))
-    }
-
-    fn allows(&self, hub: u8, transport: Transport) -> bool {
-        self.settings.hubs.transports.get(usize::from(hub)).is_none_or(|allowed| match transport {
-            Transport::WebSockets => allowed.web_sockets,
-            Transport::ServerSentEvents => allowed.server_sent_events,
-            Transport::LongPolling => allowed.long_polling,
-        })
     }
 
     /// A transport for a connection that has one.
     fn connect_again(
         &mut self,
         slot: u32,
-        head: &RequestHead<'_>,
+        (route, head): (&Placed, &RequestHead<'_>),
         id: ConnectionId,
         transport: Transport,
     ) -> Result<Answered, Refusal> {
@@ -186,21 +151,21 @@ impl<I: Io> Shard<I> {
         if transport != Transport::LongPolling {
             return Err(Refusal::new(409, ""));
         }
-        self.poll(slot, head, target);
+        self.poll(slot, (route, head), target);
         Ok(Answered::Here)
     }
 
     /// The connection behind a token, if a transport has claimed it.
-    pub(super) fn find_token(&self, token: &Token, hub: u8) -> Result<Option<ConnectionId>, Refusal> {
+    pub(super) fn find_token(&self, token: &Token, route: &Placed) -> Result<Option<ConnectionId>, Refusal> {
         let found = self.common.tokens.find(token, self.clock.now_ns());
-        Ok(found.filter(|negotiated| negotiated.hub == hub).ok_or_else(no_connection)?.claimed_by)
+        Ok(found.filter(|negotiated| negotiated.route == route.number).ok_or_else(no_connection)?.claimed_by)
     }
 
     /// Answers an opening with success.
     pub(in crate::shard) fn open_hub(&mut self, slot: u32, asked: &Asked, hub: HubOpening, user: Option<Box<str>>) {
         match hub {
-            HubOpening::Negotiate(hub, request) => {
-                let reply = self.reply_to_negotiate(hub, request);
+            HubOpening::Negotiate(request) => {
+                let reply = self.reply_to_negotiate(slot, request);
                 let cors = with_cors(asked.readable_by.as_deref(), &asked.headers);
                 // What the application hears of this socket next is another request.
                 self.slab.at(slot).is_reported = false;
@@ -210,11 +175,11 @@ impl<I: Io> Shard<I> {
                 }
                 self.later.push(self.id_of(slot)); // the peer may have ended its half long ago
             }
-            HubOpening::Connect(hub, transport, token) => {
-                self.open_transport(slot, asked, (hub, transport, token), user);
+            HubOpening::Connect(transport, token) => {
+                self.open_transport(slot, asked, (transport, token), user);
             }
-            HubOpening::Post(hub, token, body, expects_continue) => {
-                let opening = (hub, Transport::LongPolling, Some(token));
+            HubOpening::Post(token, body, expects_continue) => {
+                let opening = (Transport::LongPolling, Some(token));
                 if let Some(target) = self.open_transport(slot, asked, opening, user) {
                     self.begin_post(slot, target, asked, (body, expects_continue));
                 }
@@ -222,12 +187,16 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn reply_to_negotiate(&mut self, hub: u8, request: NegotiateRequest) -> Result<Vec<u8>, String> {
+    fn reply_to_negotiate(&mut self, slot: u32, request: NegotiateRequest) -> Result<Vec<u8>, String> {
+        let route = self.slab.at(slot).route.clone().expect("its request has been read");
         let NegotiateRequest { version, wants_stateful_reconnect: is_stateful } = request;
         let now_ns = self.clock.now_ns();
         let deadline_ns = now_ns + self.settings.hubs.disconnect_timeout.as_nanos() as u64;
-        let token =
-            self.common.tokens.issue((hub, is_stateful), now_ns, deadline_ns).map_err(|error| error.to_string())?;
+        let token = self
+            .common
+            .tokens
+            .issue((route.number, is_stateful), now_ns, deadline_ns)
+            .map_err(|error| error.to_string())?;
         let secret = encode_id(&token);
         let connection_id = if version == 0 { secret.clone() } else { connection_id_of(&token) };
         let mut body = Vec::new();
@@ -236,7 +205,7 @@ impl<I: Io> Shard<I> {
             has_stateful_reconnect: is_stateful,
             connection_id: connection_id.into(),
             connection_token: secret.into(),
-            transports: Transport::ALL.into_iter().filter(|&transport| self.allows(hub, transport)).collect(),
+            transports: Transport::ALL.into_iter().filter(|&transport| allows(&route, transport)).collect(),
         };
         write_reply(&mut body, &NegotiateReply::Connect(connect));
         Ok(body)
@@ -246,7 +215,7 @@ impl<I: Io> Shard<I> {
         &mut self,
         slot: u32,
         asked: &Asked,
-        (hub, transport, token): (u8, Transport, Option<Token>),
+        (transport, token): (Transport, Option<Token>),
         user: Option<Box<str>>,
     ) -> Option<u32> {
         let (opened_as, is_reported) = (self.id_of(slot), self.slab.at(slot).is_reported);
@@ -257,11 +226,13 @@ impl<I: Io> Shard<I> {
                 return None;
             }
         };
-        let mut link = Link::new(hub, transport, token, opened_as);
+        let route = self.slab.at(slot).route.clone();
+        let mut link = Link::new(transport, token, opened_as);
         link.may_be_stateful = may_be_stateful;
         link.user = user;
         let connection = self.slab.at(target);
         connection.link = Some(Box::new(link));
+        connection.route = route;
         connection.is_upgraded = true;
         let out = connection.outbox.bytes_mut();
         match transport {
@@ -329,11 +300,24 @@ impl<I: Io> Shard<I> {
     pub(super) fn own_channels(&self, slot: u32) -> Vec<Watched> {
         let Some(connection) = self.slab.get(slot) else { return Vec::new() };
         let Some(link) = &connection.link else { return Vec::new() };
-        let path = &self.settings.hubs.paths[usize::from(link.hub)];
-        let everybody = self.watch_unlisted(&self.common.hubs, path, connection.format);
+        let path = connection.route.as_ref().map(|route| route.path());
+        let everybody = path.and_then(|path| self.watch_unlisted(&self.common.hubs, path, connection.format));
         let user = link.user.as_ref().and_then(|user| self.watch_user(user, connection.format));
         everybody.into_iter().chain(user).collect()
     }
+}
+
+/// Refuses a transport that the path's clients may not use, in the reference's words.
+pub(super) fn check_transport(route: &Placed, transport: Transport) -> Result<(), Refusal> {
+    if allows(route, transport) {
+        return Ok(());
+    }
+    let text = format!("{} transport not supported by this end point type", transport.name());
+    Err(Refusal::new(404, text))
+}
+
+fn allows(route: &Placed, transport: Transport) -> bool {
+    matches!(route.wire, Wire::SignalR(transports) if transports.allow(transport))
 }
 
 /// The public name of a connection; says nothing about its token.

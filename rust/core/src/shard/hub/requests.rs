@@ -1,10 +1,11 @@
 //! Requests for a SignalR connection that exists: posts that carry its messages in, polls that carry them out.
-use super::opening::no_connection;
+use super::opening::{check_transport, no_connection};
 use super::{Exchange, HubOpening, Link};
 use crate::http::{Body, Piece, RequestHead};
 use crate::messages::{ClosedBy, ConnectionId};
 use crate::protocol::Format;
 use crate::protocol::signalr::negotiate::Transport;
+use crate::routes::Placed;
 use crate::shard::connection::{Asked, Phase};
 use crate::shard::opening::{Answered, PLAIN, cors_headers, with_cors};
 use crate::shard::refusal::Refusal;
@@ -27,10 +28,10 @@ impl<I: Io> Shard<I> {
         &mut self,
         slot: u32,
         head: &RequestHead<'_>,
-        hub: u8,
+        route: &Placed,
         token: Token,
     ) -> Result<Answered, Refusal> {
-        let Some(id) = self.find_token(&token, hub)? else { return self.post_first(slot, head, hub, token) };
+        let Some(id) = self.find_token(&token, route)? else { return self.post_first(slot, head, route, token) };
         if id.shard() != self.index {
             return Ok(Answered::Elsewhere(id.shard()));
         }
@@ -41,7 +42,7 @@ impl<I: Io> Shard<I> {
             if transport != Transport::LongPolling {
                 return Err(Refusal::new(400, "Cannot terminate this connection using the DELETE endpoint."));
             }
-            let cors_for = self.hub_readable_by(head);
+            let cors_for = self.hub_readable_by(route, head);
             self.end_hub(target, None, true, (CloseCode::NORMAL, "", ClosedBy::Client));
             self.drop_connection(target);
             let cors = cors_headers(cors_for.as_deref());
@@ -54,7 +55,7 @@ impl<I: Io> Shard<I> {
         if is_over {
             return Err(no_connection());
         }
-        let readable_by = self.hub_readable_by(head);
+        let readable_by = self.hub_readable_by(route, head);
         let exchange = Exchange {
             to: id,
             body: head.body,
@@ -67,18 +68,24 @@ impl<I: Io> Shard<I> {
     }
 
     /// A post that comes before any transport: what it says waits for the first poll.
-    fn post_first(&mut self, slot: u32, head: &RequestHead<'_>, hub: u8, token: Token) -> Result<Answered, Refusal> {
+    fn post_first(
+        &mut self,
+        slot: u32,
+        head: &RequestHead<'_>,
+        route: &Placed,
+        token: Token,
+    ) -> Result<Answered, Refusal> {
         if head.method != "POST" {
             return Err(no_connection());
         }
-        self.check_transport(hub, Transport::LongPolling)?;
+        check_transport(route, Transport::LongPolling)?;
         let asked = Asked {
-            hub: Some(HubOpening::Post(hub, token, head.body, head.expects_continue())),
-            readable_by: self.hub_readable_by(head),
+            hub: Some(HubOpening::Post(token, head.body, head.expects_continue())),
+            readable_by: self.hub_readable_by(route, head),
             keeps_alive: head.keeps_alive_after_body(),
             ..Asked::default()
         };
-        self.open_or_ask(slot, head, asked, Format::HubJson, Vec::new())?;
+        self.open_or_ask(slot, (route, head), asked, Format::HubJson, Vec::new())?;
         Ok(Answered::Here)
     }
 
@@ -173,9 +180,9 @@ impl<I: Io> Shard<I> {
     }
 
     /// A poll for a connection: waits until there is something to say.
-    pub(super) fn poll(&mut self, slot: u32, head: &RequestHead<'_>, target: u32) {
+    pub(super) fn poll(&mut self, slot: u32, (route, head): (&Placed, &RequestHead<'_>), target: u32) {
         let (poll, to) = (self.id_of(slot), self.id_of(target));
-        let readable_by = self.hub_readable_by(head);
+        let readable_by = self.hub_readable_by(route, head);
         if !self.link_at(target).has_polled {
             let asked = Asked { readable_by, keeps_alive: head.keeps_alive(), ..Asked::default() };
             return self.finish_first_poll(slot, target, &asked);

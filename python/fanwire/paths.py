@@ -1,0 +1,86 @@
+"""Paths of the application's own, which map to channels: they come and go while the hub serves."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+from fanwire._engine import Engine, Route
+
+WIRES = ("websocket", "events")
+"""What may be spoken at such a path."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathRule:
+    """One such path; see ``Hub.path``."""
+
+    path: str
+    wire: str
+    channel: str | None
+    origins: Sequence[str] | None
+    message_bytes_max: int | None
+
+    def route(self, asks: Sequence[str] = ()) -> Route:
+        """The route, of which the application is asked this. Raises ValueError where there can be none."""
+        return Route(
+            self.path,
+            self.wire,
+            channel=self.channel,
+            asks=asks,
+            origins=self.origins,
+            message_bytes_max=self.message_bytes_max,
+        )
+
+
+class Paths:
+    """Those of one hub, and of the serving that has them now; any thread."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._rules: dict[str, PathRule] = {}
+        # The engine that serves, and what the application is asked there.
+        self._served: tuple[Engine, Sequence[str]] | None = None
+
+    def __len__(self) -> int:
+        return len(self._rules)
+
+    def clash(self, route: Route) -> str | None:
+        """The path that this route would hide, or that would hide it."""
+        return next((path for path, rule in list(self._rules.items()) if rule.route().clashes_with(route)), None)
+
+    def add(self, rule: PathRule, check: Callable[[Route], None]) -> None:
+        """Add one, which `check` has nothing against. Raises ValueError where it cannot be."""
+        route = rule.route()
+        check(route)
+        with self._lock:
+            other = self.clash(route)
+            if other is not None:
+                raise ValueError(hiding(rule.path, other))
+            if self._served is not None:
+                engine, asks = self._served
+                engine.add_route(rule.route(asks))
+            self._rules[rule.path] = rule
+
+    def remove(self, path: str) -> None:
+        """Remove one. Raises ValueError for one that was not added."""
+        with self._lock:
+            if self._rules.pop(path, None) is None:
+                raise ValueError(f"there is no path {path!r} of hub.path to remove")
+            if self._served is not None:
+                self._served[0].remove_route(path)
+
+    def serve(self, engine: Engine, asks: Sequence[str]) -> None:
+        """Have this engine serve them, and those that come. Raises ValueError for one that an option's path hides."""
+        with self._lock:
+            for rule in self._rules.values():
+                engine.add_route(rule.route(asks))
+            self._served = engine, asks
+
+    def end(self) -> None:
+        """Nobody serves them any more."""
+        self._served = None
+
+
+def hiding(path: str, other: str) -> str:
+    """What is said of two that cannot both be."""
+    return f"path {path!r} and {other!r} would hide each other"

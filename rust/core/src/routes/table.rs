@@ -1,0 +1,245 @@
+//! The table itself: frozen states of it, and which one stands now.
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::route::{NEGOTIATE, ROUTES_MAX, Route, RouteError};
+
+/// A route in its place.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    /// Never used twice: by this a token is its path's alone, also when another route has taken the path.
+    pub(crate) number: u64,
+    pub(crate) route: Route,
+}
+
+impl std::ops::Deref for Placed {
+    type Target = Route;
+
+    fn deref(&self) -> &Route {
+        &self.route
+    }
+}
+
+/// One state of the table; frozen.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Routes {
+    version: u64,
+    exact: HashMap<Box<str>, Arc<Placed>>,
+    /// SignalR's, by path in lower case.
+    folded: HashMap<Box<str>, Arc<Placed>>,
+    /// The more exact first.
+    patterns: Vec<Arc<Placed>>,
+}
+
+/// What a request's path leads to.
+pub(crate) struct Found {
+    pub(crate) route: Arc<Placed>,
+    /// It is SignalR's `/negotiate` below that.
+    pub(crate) is_negotiate: bool,
+}
+
+impl Routes {
+    pub(crate) fn find(&self, path: &str) -> Option<Found> {
+        let found = |route: &Arc<Placed>| Found { route: Arc::clone(route), is_negotiate: false };
+        if let Some(route) = self.exact.get(path) {
+            return Some(found(route));
+        }
+        if !self.folded.is_empty() {
+            let folded = path.strip_suffix('/').unwrap_or(path).to_ascii_lowercase();
+            if let Some(route) = self.folded.get(&*folded) {
+                return Some(found(route));
+            }
+            if let Some(route) = folded.strip_suffix(NEGOTIATE).and_then(|above| self.folded.get(above)) {
+                return Some(Found { is_negotiate: true, ..found(route) });
+            }
+        }
+        self.patterns.iter().find(|route| route.matches(path)).map(found)
+    }
+
+    /// Whether a path that nobody has begins as a SignalR path does.
+    pub(crate) fn is_below_signalr(&self, path: &str) -> bool {
+        let begins = |hub: &str| path.get(..hub.len()).is_some_and(|start| start.eq_ignore_ascii_case(hub));
+        self.folded.keys().any(|hub| begins(hub))
+    }
+
+    /// Paths as given, those without placeholders.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.exact.values().chain(self.folded.values()).map(|placed| placed.path())
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Placed>> {
+        self.exact.values().chain(self.folded.values()).chain(&self.patterns)
+    }
+
+    fn add(&mut self, number: u64, route: Route) -> Result<(), RouteError> {
+        let path = route.path.to_string();
+        if let Some(other) = self.all().find(|other| other.clashes_with(&route)) {
+            return Err(RouteError::Clash { path, other: other.path.to_string() });
+        }
+        if self.all().count() >= ROUTES_MAX {
+            return Err(RouteError::TooMany { path });
+        }
+        let placed = Arc::new(Placed { number, route });
+        if placed.is_signalr() {
+            self.folded.insert(path.to_ascii_lowercase().into(), placed);
+        } else if placed.is_pattern() {
+            let at = self.patterns.partition_point(|other| other.exactness() <= placed.exactness());
+            self.patterns.insert(at, placed);
+        } else {
+            self.exact.insert(path.into(), placed);
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, path: &str) -> bool {
+        let before = self.all().count();
+        let is_it = |placed: &Arc<Placed>| placed.path() == path;
+        self.exact.retain(|_, placed| !is_it(placed));
+        self.folded.retain(|_, placed| !is_it(placed));
+        self.patterns.retain(|placed| !is_it(placed));
+        self.all().count() < before
+    }
+}
+
+/// The table as it stands, for all threads.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    current: Mutex<Arc<Routes>>,
+    version: AtomicU64,
+}
+
+impl Table {
+    fn lock(&self) -> MutexGuard<'_, Arc<Routes>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes `held` what stands now. One load where nothing has changed.
+    pub(crate) fn refresh(&self, held: &mut Arc<Routes>) {
+        if held.version != self.version.load(Ordering::Acquire) {
+            *held = Arc::clone(&self.lock());
+        }
+    }
+
+    /// Adds a route: requests that begin after this call find it.
+    pub(crate) fn add(&self, route: Route) -> Result<(), RouteError> {
+        self.change(|routes, number| routes.add(number, route))
+    }
+
+    /// Removes what was added under this path: requests that begin after this call find nothing. False if nothing was.
+    pub(crate) fn remove(&self, path: &str) -> bool {
+        self.change(|routes, _| Ok::<_, ()>(routes.remove(path))).unwrap_or_default()
+    }
+
+    fn change<T, E>(&self, act: impl FnOnce(&mut Routes, u64) -> Result<T, E>) -> Result<T, E> {
+        let mut current = self.lock();
+        let mut routes = Routes::clone(&current);
+        routes.version += 1;
+        let done = act(&mut routes, current.version + 1)?;
+        let version = routes.version;
+        *current = Arc::new(routes);
+        self.version.store(version, Ordering::Release);
+        Ok(done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routes::route::{OwnerId, Transports, Wire};
+
+    const OWNER: OwnerId = OwnerId(0);
+    const HUB: Wire = Wire::SignalR(Transports::ALL);
+
+    fn route(path: &str, wire: Wire) -> Route {
+        Route::new(path, wire, OWNER).expect(path)
+    }
+
+    fn table(routes: &[(&str, Wire)]) -> Routes {
+        let mut table = Routes::default();
+        for (number, &(path, wire)) in (0..).zip(routes) {
+            table.add(number, route(path, wire)).expect(path);
+        }
+        table
+    }
+
+    #[test]
+    fn the_most_exact_route_answers() {
+        let sockets = ["/", "/ws", "/{any}", "/rooms/{room}", "/rooms/main", "/{a}/main/{b}", "/rooms/{a}/{b}"];
+        let mut routes: Vec<_> = sockets.map(|path| (path, Wire::WebSocket)).to_vec();
+        routes.extend([("/Live", HUB), ("/Feed", Wire::Plain)]);
+        for _ in 0..2 {
+            let table = table(&routes);
+            let found = |path: &str| table.find(path).map(|found| (found.route.path().to_owned(), found.is_negotiate));
+            let cases = [
+                ("/", Some(("/", false))),
+                ("/ws", Some(("/ws", false))),
+                ("/WS", Some(("/{any}", false))),
+                ("/x", Some(("/{any}", false))),
+                ("/x/", None),
+                ("/rooms/", None),
+                ("/rooms/7", Some(("/rooms/{room}", false))),
+                ("/rooms/main", Some(("/rooms/main", false))),
+                ("/rooms/main/7", Some(("/rooms/{a}/{b}", false))),
+                ("/halls/main/7", Some(("/{a}/main/{b}", false))),
+                ("/halls/7/7", None),
+                ("/live/", Some(("/Live", false))),
+                ("/lIVE/NEGOTIATE", Some(("/Live", true))),
+                ("/Feed", Some(("/Feed", false))),
+                ("/feed", Some(("/{any}", false))),
+                ("", None),
+            ];
+            for (path, expected) in cases {
+                assert_eq!(found(path), expected.map(|(path, is)| (path.to_owned(), is)), "{path}");
+            }
+            routes.reverse(); // the order in which they come does not matter
+        }
+    }
+
+    #[test]
+    fn what_would_hide_another_is_refused() {
+        let there = [("/ws", Wire::WebSocket), ("/live", HUB), ("/Feed", Wire::Plain), ("/a/{x}", Wire::EventStream)];
+        for (path, wire, other) in [
+            ("/ws", Wire::EventStream, Some("/ws")),
+            ("/WS", HUB, Some("/ws")),
+            ("/WS", Wire::Plain, None),
+            ("/LIVE", Wire::WebSocket, Some("/live")),
+            ("/live/Negotiate", Wire::WebSocket, Some("/live")),
+            ("/live/negotiate", HUB, Some("/live")),
+            ("/feed", HUB, Some("/Feed")),
+            ("/a/{y}", Wire::WebSocket, Some("/a/{x}")),
+            ("/{a}/{x}", Wire::WebSocket, None),
+            ("/a/b", HUB, None),
+        ] {
+            let mut table = table(&there);
+            let clash = other.map(|other| RouteError::Clash { path: path.to_owned(), other: other.to_owned() });
+            assert_eq!(table.add(9, route(path, wire)).err(), clash, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_change_is_seen_at_the_next_look() {
+        let table = Table::default();
+        let mut held = Arc::default();
+        table.add(route("/a", Wire::WebSocket)).expect("room");
+        assert!(table.add(route("/a", Wire::WebSocket)).is_err());
+        table.refresh(&mut held);
+        let first = held.find("/a").expect("added").route;
+        assert!(table.remove("/a") && !table.remove("/a"));
+        table.add(route("/a", Wire::Plain)).expect("free again");
+        assert!(held.find("/a").is_some(), "what is held does not change");
+        table.refresh(&mut held);
+        let second = held.find("/a").expect("added").route;
+        assert!(first.number < second.number && second.wire == Wire::Plain);
+    }
+
+    #[test]
+    fn there_is_room_for_so_many() {
+        let table = Table::default();
+        for number in 0..ROUTES_MAX {
+            table.add(route(&format!("/{number}"), Wire::WebSocket)).expect("room");
+        }
+        let error = table.add(route("/x", Wire::WebSocket)).expect_err("full").to_string();
+        assert_eq!(error, "path \"/x\": 1024 paths is the bound");
+    }
+}
