@@ -13,6 +13,8 @@ BENCH_BIN := $(CURDIR)/.venv-bench/bin
 # For stub checks the sources, not what is installed, are read.
 export MYPYPATH := $(CURDIR)/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Stock clients and suites come one by one: they have servers of their own, and take their time.
+beside = --ignore tests/interop --ignore tests/compliance
 dev_build = ignore:fanwire was built:RuntimeWarning
 # Which Python the binding is built for; it is there before any cargo command that needs it.
 with_python = PYO3_PYTHON=$(BIN)/python
@@ -35,13 +37,14 @@ quick: .venv/.stamp .venv/.stamp-test ## What an edit broke, in 90 s: one loop, 
 	rm -f .venv/.stamp-engine # what is installed is no release build any more
 	PYTHONWARNINGS="$(dev_build)" $(BIN)/python -m pytest -q -n 4 -W "$(dev_build)" --hypothesis-profile quick \
 		-m "not slow and not soak" -k "not uvloop and not trio and not uring and not in_a_browser" \
-		--ignore tests/interop --ignore tests/compliance
+		$(beside)
 
 test: .venv/.stamp-engine .venv/.stamp-test tests/interop/node/node_modules/.stamp
 test: $(signalr)/node/node_modules/.stamp $(signalr)/java/target/.stamp ## Rust, loom and Python tests
 	$(with_python) cargo test --workspace --exclude fanwire-python --locked
 	RUSTFLAGS="--cfg loom" cargo test -p fanwire-core --test loom --release --locked --target-dir $(TARGET)/loom
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 $(beside)
+	$(BIN)/python -m pytest tests/interop tests/compliance
 
 soak: .venv/.stamp-engine .venv/.stamp-test ## What takes too long for `make test`: Rust's ignored tests, Python's marked soak
 	$(with_python) cargo test --workspace --exclude fanwire-python --locked -- --ignored

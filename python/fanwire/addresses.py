@@ -1,4 +1,4 @@
-"""Addresses and origins as people write them, in the form that the engine compares and binds. ✗ sockets."""
+"""Addresses and origins as people write them, in the form that the engine compares and binds. Not here: sockets."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The application as an owner of paths: from its clients' events to its callbacks and back. ✗ registering ✗ lifetimes.
+"""The application as an owner of paths: from its clients' events to its callbacks and back.
 
 Order: what one client sent is dealt with one after another. A sync callback runs at once, in the pump; an async one
 runs in a task that lives as long as this client has work, and holds up nobody else. Only when a message is dealt with

@@ -1,4 +1,4 @@
-"""What a call carries, read as the annotations of the method say. ✗ what is done with it.
+"""What a call carries, read as the annotations of the method say. Not here: what is done with it.
 
 Types are msgspec's: ``int``, ``str``, ``list[float]``, dataclasses, ``TypedDict``, ``datetime`` and so on, and models
 of pydantic, which pydantic reads; without an annotation anything goes. JSON has base64 for ``bytes`` and ISO 8601 for

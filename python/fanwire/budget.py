@@ -1,4 +1,4 @@
-"""What waits in Python on behalf of one client, in bytes, against ``client_bytes_max``. ✗ what becomes of it.
+"""What waits in Python on behalf of one client, in bytes, against ``client_bytes_max``. Not here: what becomes of it.
 
 Whoever keeps something for a client until something else happens (its turn, a backend's answer, the client's own) has
 charged it here before, and releases it when it is dealt with. What finds no room is not acknowledged, so that the

@@ -1,4 +1,4 @@
-"""What is wrong with a call: which argument, what it was, and what is allowed. ✗ the calls themselves.
+"""What is wrong with a call: which argument, what it was, and what is allowed. Not here: the calls themselves.
 
 ``publish`` and its like hand their arguments to the engine as they are: only when that fails does ``explain`` look at
 them, one by one. Calls that are rare have them checked before.

@@ -1,4 +1,4 @@
-"""The function that lasts as long as its client: one task for each, from ``on_connect`` to its end. ✗ messages."""
+"""The function that lasts as long as its client: one task for each, from ``on_connect`` to its end."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""How far publications have come, for who waits for it. ✗ what counts: the shards do."""
+"""How far publications have come, for who waits for it. Not here: what counts: the shards do."""
 
 from dataclasses import dataclass, field
 from math import ceil

@@ -1,4 +1,4 @@
-"""What objects of a class are written as, where they are neither plain nor containers. ✗ bytes of any format.
+"""What objects of a class are written as, where they are neither plain nor containers. Not here: bytes of any format.
 
 The forms are msgspec's. ``_engine`` asks once for each class, and remembers.
 """

@@ -1,4 +1,4 @@
-"""How a client is told that something is over: its request, its call, its connection. Nothing here raises. ✗ why.
+"""How a client is told that something is over: its request, its call, its connection. Nothing here raises.
 
 Refusing and closing always end in the client being out, and a call that cannot be answered ends the connection: where
 the engine does not take a text, it gets a shorter one, and where it takes none, the client goes.

@@ -1,4 +1,4 @@
-"""A SignalR hub beside the main one. ✗ what its methods do."""
+"""A SignalR hub beside the main one. Not here: what its methods do."""
 
 from collections.abc import Callable
 from typing import Any, Concatenate, TypeVar, overload

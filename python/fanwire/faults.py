@@ -1,4 +1,4 @@
-"""Exceptions that are not to end more than the request, connection or lane that they belong to. ✗ ending that.
+"""Exceptions that are not to end more than the request, connection or lane that they belong to. Not here: ending that.
 
 Whoever catches one notes it here: it is logged once, with its traceback, and counted by where it was caught. What is
 caught is everything but what ``fanwire._loop.ends_task`` names: a panic of the engine, a stray ``CancelledError`` or an

@@ -1,4 +1,4 @@
-"""Channels as the program's own code hears them. ✗ what is kept for whom: the engine's logs and policies do that."""
+"""Channels as the program's own code hears them."""
 
 from collections import deque
 from dataclasses import dataclass

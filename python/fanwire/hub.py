@@ -1,4 +1,4 @@
-"""The hub: what the application registers, serves with and publishes to. ✗ bytes of any protocol ✗ event loops.
+"""The hub: what the application registers, serves with and publishes to. Not here: bytes of any protocol, event loops.
 
 Who may do what where: ``serve`` lives in one task of one event loop, and callbacks run there. ``publish`` and every
 other verb may be called from any thread, but for those whose docstring begins with "In the event loop's thread": what

@@ -1,4 +1,4 @@
-"""What one client sent, for the function that reads it: one message after another. ✗ whose function that is."""
+"""What one client sent, for the function that reads it: one message after another. Not here: whose function that is."""
 
 import anyio
 

@@ -1,4 +1,4 @@
-"""The engine's counters in Prometheus' text format. ✗ what counts them."""
+"""The engine's counters in Prometheus' text format. Not here: what counts them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf

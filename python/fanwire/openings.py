@@ -1,4 +1,4 @@
-"""Who may connect to the application: each opening is put to its callbacks. ✗ what clients do then."""
+"""Who may connect to the application: each opening is put to its callbacks. Not here: what clients do then."""
 
 from collections import OrderedDict
 

@@ -1,4 +1,4 @@
-"""The publishing half of a ``Hub``: what goes to channels, users and clients, and what is known of them. ✗ serving.
+"""The publishing half of a ``Hub``: what goes to channels, users and clients, and what is known of them.
 
 ``Hub`` binds what these calls need when a serving begins. Without one ``_publish`` and its like raise HubStopped.
 """

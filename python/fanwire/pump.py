@@ -1,4 +1,4 @@
-"""From the engine's events to the owners of paths, and acknowledgements back. ✗ what an owner does with its clients.
+"""From the engine's events to the owners of paths, and acknowledgements back.
 
 Each event of a connection carries the number of the owner of its path, who is asked or told of it; one guard stands
 around all of them.

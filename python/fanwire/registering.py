@@ -1,4 +1,4 @@
-"""What the application registers with its hub before it serves. ✗ serving ✗ what callbacks are asked when."""
+"""What the application registers with its hub before it serves. Not here: serving, what callbacks are asked when."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Sequence

@@ -1,4 +1,4 @@
-"""Who is connected, by user. ✗ who may be."""
+"""Who is connected, by user. Not here: who may be."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""The answer to `/metrics`, and when prometheus-client is needed for it: at the first scrape. ✗ what is counted."""
+"""The answer to `/metrics`, and when prometheus-client is needed for it: at the first scrape."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""One serving of a hub, from its engine's start to the engine's end. ✗ what is published ✗ what callbacks do.
+"""One serving of a hub, from its engine's start to the engine's end. Not here: what is published, what callbacks do.
 
 It lives in a task of its own, which owns its task group: whoever begins it and whoever ends it may be different tasks
 of the loop (a fixture's setup and teardown, hooks of a framework), so no cancel scope spans both.

@@ -1,4 +1,4 @@
-"""SignalR calls of one client: invocations, streams both ways, results that the client owes. ✗ bytes of any protocol.
+"""SignalR calls of one client: invocations, streams both ways, results that the client owes.
 
 As in ASP.NET Core: invocations of a client come one after another, or ``signalr_parallel_max`` at once; streams do not
 count. The texts of errors are its own, letter by letter: clients match on them. What the application did not mean for

@@ -1,4 +1,4 @@
-"""Whom a publication is for, where that is no channel, and what publishing gives. ✗ publishing.
+"""Whom a publication is for, where that is no channel, and what publishing gives. Not here: publishing.
 
 ``fanwire.to`` has the functions that make a target.
 """

@@ -1,4 +1,4 @@
-"""Text that goes to a client, whoever wrote it: made such that it can be sent. ✗ sending it."""
+"""Text that goes to a client, whoever wrote it: made such that it can be sent. Not here: sending it."""
 
 REASON_BYTES_MAX = 123
 """Of a Close frame: RFC 6455 §5.5."""

@@ -1,4 +1,4 @@
-"""Durations as .NET writes them, made such that msgspec reads them; and text that is none. ✗ what they are for.
+"""Durations as .NET writes them, made such that msgspec reads them; and text that is none. Not here: what they are for.
 
 .NET has a ``TimeSpan`` as ``[-][d.]hh:mm:ss[.fffffff]`` in JSON and as ticks of 100 ns in MessagePack.
 """

@@ -1,4 +1,4 @@
-"""What SignalR clients stream to methods. ✗ which method it is for.
+"""What SignalR clients stream to methods. Not here: which method it is for.
 
 Items wait for the method: ``ITEMS_MAX`` of each stream, as far as the client's budget goes, are acknowledged as they
 come, the others as they are taken. So the client is not read from while it is too far ahead.

@@ -1,4 +1,4 @@
-"""What a setting may be where Python gives it: one rule each, which says what is wrong with another value. ✗ files.
+"""What a setting may be where Python gives it: one rule each, which says what is wrong with another value.
 
 A rule is a function of the value. It gives what is kept, or raises ``Mistake``, whose text goes on where the setting's
 name ends. ``checked`` makes a TypeError or a ValueError of that, with name and value. Names, bounds and defaults stand

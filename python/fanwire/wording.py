@@ -1,4 +1,4 @@
-"""What a client is told when a callback raised: in the words of ASP.NET Core, as far as the hub tells. ✗ sending."""
+"""What a client is told when a callback raised: in the words of ASP.NET Core, as far as the hub tells."""
 
 from fanwire.errors import Told
 from fanwire.texts import INTERNAL_ERROR, sendable

@@ -1,4 +1,4 @@
-"""What the demo measures, from what its processes say. ✗ processes ✗ the screen."""
+"""What the demo measures, from what its processes say. Not here: processes, the screen."""
 
 import time
 from collections import Counter, deque

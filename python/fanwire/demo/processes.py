@@ -1,4 +1,4 @@
-"""The demo's processes: started, told, heard, and all killed at the end. ✗ what they say."""
+"""The demo's processes: started, told, heard, and all killed at the end. Not here: what they say."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The demo as a person sees it while it runs: a live screen on a terminal, lines elsewhere. ✗ measuring."""
+"""The demo as a person sees it while it runs: a live screen on a terminal, lines elsewhere. Not here: measuring."""
 
 import time
 

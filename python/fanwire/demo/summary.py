@@ -1,4 +1,4 @@
-"""The demo's last word: the same work with the relay and without it, counted. ✗ measuring."""
+"""The demo's last word: the same work with the relay and without it, counted. Not here: measuring."""
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel

@@ -4,7 +4,7 @@ Guilty is a call that the backend had alone when it ended the connection: at onc
 an error, as ASP.NET Core sends at what it cannot take); else, where others wait for it, when that happens again. Who
 made it is answered with an error, and the others are made again, one by one. A call that is merely slow has the backend
 to itself only for so long.
-✗ connections ✗ calls.
+Not here: connections, calls.
 """
 
 from fanwire._engine import Upstream

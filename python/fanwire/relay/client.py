@@ -1,4 +1,4 @@
-"""A client of a relay: which of its calls go where. ✗ lanes' lives ✗ bytes.
+"""A client of a relay: which of its calls go where. Not here: lanes' lives, bytes.
 
 A call that subscribes goes to the lane of its method and arguments; one that unsubscribes leaves it. Pooled methods go
 over shared connections. Everything else, and what the lane was refused but the client may be allowed, is private.

@@ -1,4 +1,4 @@
-"""How the relays stand, in Prometheus' text format. ✗ what counts it."""
+"""How the relays stand, in Prometheus' text format. Not here: what counts it."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,7 @@
 """The names in a relay's settings: which of them nobody uses, and what comes two ways. Told in the log, once each.
 
 A name is used when a client calls it, or a message of that target comes where the settings say. After a while those
-that are not are told of, with the nearest of the names that were seen instead. ✗ connections ✗ what becomes of a call.
+that are not are told of, with the nearest of the names that were seen instead.
 """
 
 from collections.abc import Iterable, Iterator

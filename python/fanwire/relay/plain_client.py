@@ -1,4 +1,4 @@
-"""A client of a relay of plain WebSockets: which of its messages go where. ✗ lanes' lives ✗ bytes.
+"""A client of a relay of plain WebSockets: which of its messages go where. Not here: lanes' lives, bytes.
 
 A message that subscribes goes to the lane of its value, one that unsubscribes leaves it; everything else is private.
 """

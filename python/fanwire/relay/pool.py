@@ -1,4 +1,4 @@
-"""Pooled calls: methods whose answer is nobody's own go over a few shared connections. ✗ streams.
+"""Pooled calls: methods whose answer is nobody's own go over a few shared connections. Not here: streams.
 
 Each client counts its calls from 0, so they get numbers of the pool's own on their way out, and their old ones back.
 

@@ -1,4 +1,4 @@
-"""What ``/readyz`` says of the relays: which of them has too few upstreams to serve with. ✗ what finds that out.
+"""What ``/readyz`` says of the relays: which of them has too few upstreams to serve with.
 
 The engine answers by itself: it is told when something changes, and asks nobody.
 """

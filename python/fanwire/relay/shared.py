@@ -1,7 +1,7 @@
 """What goes upstream for many: it is written here, from what a client's message says, never from the bytes it came in.
 
 A call or message has one form (``canonical``) or none. What has none goes over the connection of the client that sent
-it. ✗ connections ✗ whose it is.
+it. Not here: connections, whose it is.
 """
 
 from typing import Any, NamedTuple

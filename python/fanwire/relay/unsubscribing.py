@@ -1,4 +1,4 @@
-"""What a backend answers to those who unsubscribe, learned once: a lane does not while others watch. ✗ lanes.
+"""What a backend answers to those who unsubscribe, learned once: a lane does not while others watch. Not here: lanes.
 
 The first time that a client leaves, a connection of its own subscribes and unsubscribes as the client did, and what the
 second call gave is from then on what clients of this share and protocol are answered, whatever their arguments. Where

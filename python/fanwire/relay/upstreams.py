@@ -1,4 +1,4 @@
-"""Connections to a backend, by number, and who hears of each. ✗ bytes of any protocol ✗ lanes.
+"""Connections to a backend, by number, and who hears of each. Not here: bytes of any protocol, lanes.
 
 The connections themselves live in the engine's upstream thread; what they carry goes from there to the clients without
 coming by here.
