@@ -43,9 +43,10 @@ fn world(seed: u64, luck: &mut Luck) -> (World, usize) {
     };
     let rules = (0..channels).map(rule).collect();
     let is_hasty = luck.once_in(6); // pings and their timeouts come within the test's time
+    let shards = 1 + luck.below(3);
     let asks = Asks { opening: luck.once_in(2), subscribing: luck.once_in(2), messages: true, ..Asks::default() };
     let settings = Settings {
-        shards: 1 + luck.below(3),
+        shards,
         channels: rules,
         channels_max: 64,
         ping_interval: Duration::from_millis(if is_hasty { 300 } else { 25_000 }),
