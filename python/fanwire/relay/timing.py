@@ -60,7 +60,7 @@ class Timers:
 
 
 class Backoff:
-    """Exponential, with jitter over the whole of it: who failed together does not come back together.
+    """Exponential, with jitter over its upper half: who failed together does not come back together.
 
     Args:
         chance: a number between two others.
