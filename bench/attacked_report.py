@@ -26,7 +26,6 @@ class Kind:
 
 ATTACKS = {
     "garbage": Kind("connects, writes what is no request, leaves, as fast as it can", is_served_by_floor=True),
-    "stalled": Kind("2,000 clients that watch and read nothing"),
     "calls": Kind("SignalR invocations as fast as they are answered, on two connections"),
     "streams": Kind("500 event streams of 20 channels with all their history"),
 }

@@ -18,9 +18,7 @@ from typing import Any
 NICE = 19
 SOURCES = 250
 """Addresses 127.0.0.2 and on that an attacker comes from, so that no bound of one address ends it."""
-STALLED, STREAMS, STREAM_CHANNELS, CALLERS = 2_000, 500, 20, 2
-STALLED_BYTES = 2_304
-"""SO_RCVBUF of who does not read: the least that Linux gives."""
+STREAMS, STREAM_CHANNELS, CALLERS = 500, 20, 2
 CALLS_EACH = 500
 """Invocations that one write brings."""
 GARBAGE = (
@@ -55,11 +53,9 @@ class Attack(ABC):
         self.done = 0
         self.is_on = threading.Event()
 
-    def connect(self, number: int, receive_bytes: int | None = None) -> socket.socket:
+    def connect(self, number: int) -> socket.socket:
         """A connection from one of many addresses."""
         made = socket.socket()
-        if receive_bytes is not None:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         made.bind((f"127.0.0.{2 + number % SOURCES}", 0))
         made.connect(("127.0.0.1", self.port))
         return made
@@ -106,18 +102,6 @@ class Garbage(Attack):
     def begin(self) -> None:
         """Knock."""
         self.is_on.set()
-
-
-class Stalled(Attack):
-    """Watches what all watch, and a channel that fills its socket, and reads nothing."""
-
-    def begin(self) -> None:
-        """Connect all of them."""
-        for number in range(STALLED):
-            one = self.connect(number, STALLED_BYTES)
-            one.sendall(UPGRADE.format("/ws?channel=fat&channel=c0").encode())
-            self.held.append(one)
-        self.done += STALLED
 
 
 class Streams(Attack):
@@ -179,7 +163,7 @@ class Calls(Attack):
             return
 
 
-KINDS: dict[str, type[Attack]] = {"garbage": Garbage, "stalled": Stalled, "calls": Calls, "streams": Streams}
+KINDS: dict[str, type[Attack]] = {"garbage": Garbage, "calls": Calls, "streams": Streams}
 
 
 def main() -> None:

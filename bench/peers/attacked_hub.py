@@ -1,7 +1,7 @@
 """The server of bench/attacked.py: fanwire's hub with what attackers use besides the channel of all.
 
 Not a peer of run.py; lines on stdin tell it what to publish. All the time, attacked or not, it publishes to twenty
-channels with history, and a fat message a second to a channel that nobody but who stalls watches.
+channels with history.
 """
 
 import asyncio
@@ -13,17 +13,14 @@ from late_hub import serve
 
 HISTORIES, HISTORY = 20, 200
 PAUSE_S = 0.05
-FAT = bytes(64 << 10)
 
 
 async def publish(hub: fanwire.Hub) -> None:
-    """For ever: twenty small messages a second, dealt out to the channels with history, and one that fills sockets."""
+    """For ever: twenty small messages a second, dealt out to the channels with history."""
     number = 0
     while True:
         number += 1
         hub.publish(f"h:{number % HISTORIES}", {"number": number})
-        if number % HISTORIES == 0:
-            hub.publish("fat", FAT)
         await asyncio.sleep(PAUSE_S)
 
 
