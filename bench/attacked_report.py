@@ -1,12 +1,10 @@
 """Writes attacked.json and attacked.md: ``python bench/attacked_report.py attacked.json`` writes the tables again."""
 
-import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from figures import Figures
+from figures import Figures, write_again
 from report import markdown_table, span_text
 from summary import Spread
 
@@ -33,10 +31,7 @@ ATTACKS = {
 
 def ratio(figures: Figures, server: str, kind: str) -> Spread | None:
     """p99 attacked beside p99 alone, turn by turn."""
-    beside = figures.by_turn(server, RAW, f"{kind}_attacked_p99_ms")
-    alone = figures.by_turn(server, RAW, f"{kind}_alone_p99_ms")
-    ratios = [beside[turn] / alone[turn] for turn in beside if turn in alone]
-    return Spread.of(ratios) if ratios else None
+    return figures.beside(server, RAW, f"{kind}_attacked_p99_ms", f"{kind}_alone_p99_ms")
 
 
 def write(figures: Figures, header: dict[str, Any], directory: Path) -> None:
@@ -90,12 +85,5 @@ def _table(figures: Figures) -> str:
     return markdown_table([*head, "attacks a second", "server's core busy, %", "memory +MiB", "kept +MiB"], rows)
 
 
-def main() -> None:
-    """Write the tables of a run again."""
-    path = Path(sys.argv[1])
-    found = json.loads(path.read_text())
-    write(Figures(found["results"], found["failed"]), found["header"], path.parent)
-
-
 if __name__ == "__main__":
-    main()
+    write_again(write)

@@ -1,6 +1,7 @@
 """What a comparison has measured, turn by turn, as its files hold it."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,12 @@ class Figures:
         ratios = [own[turn] / other[turn] for turn in own if turn in other]
         return Spread.of(ratios) if ratios else None
 
+    def beside(self, server: str, protocol: str, metric: str, against: str) -> Spread | None:
+        """One figure of a server beside another of the same: of the ratios of turns."""
+        own, other = self.by_turn(server, protocol, metric), self.by_turn(server, protocol, against)
+        ratios = [own[turn] / other[turn] for turn in own if turn in other]
+        return Spread.of(ratios) if ratios else None
+
     def write(self, header: dict[str, Any], directory: Path, name: str, report: str) -> None:
         """Write them, as JSON, and a report of them, in Markdown, into a directory."""
         directory.mkdir(parents=True, exist_ok=True)
@@ -70,3 +77,10 @@ class Figures:
             f"- turn {one['turn'] + 1}, {told(one)}: {(one['why'].splitlines() or ['?'])[0]}" for one in self.failed
         ]
         return ["## What counts nowhere", "\n".join(lines)]
+
+
+def write_again(write: Callable[[Figures, dict[str, Any], Path], None]) -> None:
+    """Have `write` write the tables of the run again whose JSON file the command line names."""
+    path = Path(sys.argv[1])
+    found = json.loads(path.read_text())
+    write(Figures(found["results"], found["failed"]), found["header"], path.parent)

@@ -1,13 +1,11 @@
 """Writes late.json and late.md: ``python bench/late_report.py late.json`` writes the tables again."""
 
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from figures import Figures
+from figures import Figures, write_again
 from report import figure_text, markdown_table, span_text
 from summary import Spread
 
@@ -51,12 +49,9 @@ class Bound:
 
     def judged(self, figures: Figures) -> Spread | None:
         """What is held against the limit: the figure's median, or that of the turns' ratios."""
-        own = figures.by_turn(HUB, RAW, self.metric)
         if self.against is None:
-            return Spread.of(list(own.values())) if own else None
-        other = figures.by_turn(HUB, RAW, self.against)
-        ratios = [own[turn] / other[turn] for turn in own if turn in other]
-        return Spread.of(ratios) if ratios else None
+            return figures.spread(HUB, RAW, self.metric)
+        return figures.beside(HUB, RAW, self.metric, self.against)
 
     def is_reached(self, value: float) -> bool:
         """Whether a value is on the right side."""
@@ -158,12 +153,5 @@ def _notes(figures: Figures) -> str:
     return "\n".join(f"- {text}: {span_text(spread)}" for text, spread in spreads if spread)
 
 
-def main() -> None:
-    """Write the tables of a run again."""
-    path = Path(sys.argv[1])
-    found = json.loads(path.read_text())
-    write(Figures(found["results"], found["failed"]), found["header"], path.parent)
-
-
 if __name__ == "__main__":
-    main()
+    write_again(write)

@@ -1,13 +1,11 @@
 """Writes relay.json and relay.md: ``python bench/relay_report.py relay.json`` writes the tables again."""
 
-import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from figures import Figures
+from figures import Figures, write_again
 from report import figure_text, markdown_table, span_text
 from summary import Spread
 
@@ -181,12 +179,5 @@ def _notes(figures: Figures) -> str:
     return "\n".join(line for line in lines if not line.endswith(": "))
 
 
-def main() -> None:
-    """Write the tables of a run again."""
-    path = Path(sys.argv[1])
-    found = json.loads(path.read_text())
-    write(Figures(found["results"], found["failed"]), found["header"], path.parent)
-
-
 if __name__ == "__main__":
-    main()
+    write_again(write)

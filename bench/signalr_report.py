@@ -1,12 +1,10 @@
 """Writes signalr.json and signalr.md: ``python bench/signalr_report.py signalr.json`` writes the tables again."""
 
-import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from figures import Figures
+from figures import Figures, write_again
 from report import figure_text, markdown_table, span_text
 
 CLIENTS, IDLERS, PINGERS, CALLERS = 1_000, 5_000, 15_000, 100
@@ -108,12 +106,5 @@ def _notes(figures: Figures, protocol: str) -> str:
     return "\n".join(line for line in lines if not line.endswith(": "))
 
 
-def main() -> None:
-    """Write the tables of a run again."""
-    path = Path(sys.argv[1])
-    found = json.loads(path.read_text())
-    write(Figures(found["results"], found["failed"]), found["header"], path.parent)
-
-
 if __name__ == "__main__":
-    main()
+    write_again(write)

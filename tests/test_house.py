@@ -21,7 +21,8 @@ FILE_EXCEPTIONS = {"python/fanwire/_engine.pyi": "one extension module has one s
 FUNCTION_LINES_MAX = 70
 
 PYTHON_LAYERS = [
-    ["_engine", "_loop", "_options", "dumps", "entering", "errors", "inbox", "logs", "texts", "timespans"],
+    ["texts"],
+    ["_engine", "_loop", "_options", "dumps", "entering", "errors", "inbox", "logs", "timespans"],
     ["values"],
     ["addresses", "channel", "faults", "owner", "wording"],
     ["endings"],

@@ -3,18 +3,19 @@
 import logging
 from time import monotonic
 
+from fanwire.texts import shortened
+
 LOG_S = 10.0
 LOG_LINES_MAX = 100
 """So many lines of one kind are written within so many seconds; more are counted, and told of in one line."""
+LOG_TEXT_MAX = 500
+"""Characters of what a peer said in a line: a backend's last words may have a mebibyte."""
 
 hub_log = logging.getLogger("fanwire.hub")
 """Callbacks that raised, with their traceback; the start and the end of serving."""
 
 engine_log = logging.getLogger("fanwire.engine")
 """What the engine has to say."""
-
-LOG_TEXT_MAX = 500
-"""Characters of what a peer said in a line: a backend's last words may have a mebibyte."""
 
 relay_log = logging.getLogger("fanwire.relay")
 """Lanes that go down and come back; what a relay's configuration should name."""
@@ -43,9 +44,7 @@ class Sparing:
 
 def cut(argument: object) -> object:
     """The argument of a line, a text no longer than ``LOG_TEXT_MAX``."""
-    if isinstance(argument, str) and len(argument) > LOG_TEXT_MAX:
-        return f"{argument[:LOG_TEXT_MAX]}…"
-    return argument
+    return shortened(argument, LOG_TEXT_MAX) if isinstance(argument, str) else argument
 
 
 class SparingFilter(logging.Filter):

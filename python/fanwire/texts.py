@@ -30,6 +30,11 @@ def _str_of(what: object) -> str:
         return type(what).__name__
 
 
+def shortened(text: str, characters_max: int) -> str:
+    """So many characters of a text, and a sign where there are more."""
+    return text if len(text) <= characters_max else f"{text[:characters_max]}…"
+
+
 def cut_reason(reason: object) -> str:
     """A close's reason, as much as fits."""
     return sendable(reason, REASON_BYTES_MAX)

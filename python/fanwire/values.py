@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import Any, ClassVar, TypeAlias
 
 from fanwire._engine import Setting, number_text, settings_table
+from fanwire.texts import shortened
 
 SHOWN_MAX = 64
 """Characters of a value that an error shows."""
@@ -62,7 +63,7 @@ def told(value: object) -> str:
     except Exception:  # a repr that fails, or an int of more digits than Python writes
         return f"one of type {type(value).__name__}"
     text = " ".join(text.split())
-    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
+    return shortened(text, SHOWN_MAX)
 
 
 def checked(name: str, value: object, rule: Rule, *, is_shown: bool = True) -> Any:

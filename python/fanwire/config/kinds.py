@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from fanwire._engine import Roots
 from fanwire.addresses import ORIGIN_FORM, origins_of, read_address
+from fanwire.texts import shortened
 from fanwire.values import (
     COUNT_MAX,
     DAY_S,
@@ -84,8 +85,7 @@ def shown(value: object) -> str:
         return str(value).lower()
     if not isinstance(value, str):
         return str(value)
-    text = concealed(value)
-    text = text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
+    text = shortened(concealed(value), SHOWN_MAX)
     return '"' + "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text) + '"'
 
 

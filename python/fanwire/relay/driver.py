@@ -31,6 +31,7 @@ class Watcher(Charged, Protocol):
     id: int
 
 
+C = TypeVar("C")
 W = TypeVar("W", bound=Watcher)
 
 
@@ -49,18 +50,25 @@ class Terms:
 
 
 @dataclass(slots=True, eq=False)
-class Waiting(Generic[W]):
-    """A wish whose turn has not come."""
+class Pending(Generic[C]):
+    """A call that waits."""
 
-    client: W
+    client: C
     call: Asked
     until: float
-    is_leaving: bool = False
+    """When it has waited for long enough, by the monotonic clock."""
 
     @property
     def cost(self) -> int:
         """What its client is charged meanwhile, in bytes."""
         return len(self.call.id) + ENTRY_BYTES
+
+
+@dataclass(slots=True, eq=False)
+class Waiting(Pending[W]):
+    """A wish whose turn has not come."""
+
+    is_leaving: bool = False
 
 
 class Lane(Owner, Generic[W]):

@@ -13,10 +13,10 @@ from typing import Protocol
 
 from fanwire._engine import Upstream
 from fanwire._loop import ends_task
-from fanwire.budget import ENTRY_BYTES, Budget
+from fanwire.budget import Budget
 from fanwire.logs import relay_log
 from fanwire.relay.blame import ALONE_S, SLOW_MAX, is_said
-from fanwire.relay.driver import Terms
+from fanwire.relay.driver import Pending, Terms
 from fanwire.relay.lane import CallLane
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.timing import Delay
@@ -48,21 +48,12 @@ class Void:
 
 
 @dataclass(slots=True, eq=False)
-class Waiting:
+class Waiting(Pending[Leaving]):
     """A call whose answer is not known yet."""
 
-    client: Leaving
     lane: CallLane
-    call: Asked
-    until: float
-    """When it has waited for long enough, by the monotonic clock."""
     is_overdue: bool = False
-    """It has, and is tried."""
-
-    @property
-    def cost(self) -> int:
-        """What its client is charged meanwhile, in bytes."""
-        return len(self.call.id) + ENTRY_BYTES
+    """It has waited for long enough, and is tried."""
 
 
 class Probe(Owner):
@@ -154,7 +145,7 @@ class Question:
 
     def answer(self, client: Leaving, lane: CallLane, call: Asked) -> None:
         """Answer a client that has left a lane, once the outcome is known."""
-        one = Waiting(client, lane, call, self.timers.now() + self.target.connect_timeout)
+        one = Waiting(client, call, self.timers.now() + self.target.connect_timeout, lane)
         if self._outcome is not None:
             client.complete(call, self._outcome)
         elif one.cost > client.budget.left:  # it has left all the same

@@ -7,7 +7,7 @@ use fanwire_core::channel::KeptBounds;
 use fanwire_core::messages::{ConnectionId, Event};
 use fanwire_core::protocol::signalr::HubProtocol;
 use fanwire_core::{Asks, Audience, Engine, OwnerId, Route, Settings, Wire};
-use support::{HUB, TAKES_MESSAGES, eventually, on_each_poller, start_asking, told_of};
+use support::{HUB, TAKES_MESSAGES, eventually, next_event, on_each_poller, start_asking, told_of};
 use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Message, WebSocket};
 
@@ -153,16 +153,6 @@ fn records_reach_only_those_who_speak_their_protocol_and_come_in_whole() {
         });
         assert_eq!(record.as_deref(), Some(call.as_bytes()));
     });
-}
-
-/// The next opening or message on a path that is relayed.
-fn next_event(engine: &Engine) -> Event {
-    let mut found = None;
-    eventually("something happens", || {
-        found = found.take().or_else(|| engine.take_events(1).pop());
-        found.is_some()
-    });
-    found.expect("it happened")
 }
 
 #[test]

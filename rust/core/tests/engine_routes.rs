@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use fanwire_core::messages::{Event, Reply, Whose};
-use fanwire_core::{Asks, Engine, Limits, OwnerId, Route, Settings, Wire};
-use support::{Client, TAKES_MESSAGES, dial, eventually, on_each_poller, publish, read_text, start};
+use fanwire_core::{Asks, Limits, OwnerId, Route, Settings, Wire};
+use support::{Client, TAKES_MESSAGES, dial, eventually, next_event, on_each_poller, publish, read_text, start};
 use tungstenite::{Error, Message};
 
 const OTHER: OwnerId = OwnerId(7);
@@ -28,15 +28,6 @@ fn refusal(address: &str, path: &str) -> (u16, String) {
         }
         other => panic!("expected a refusal, got {other:?}"),
     }
-}
-
-fn next_event(engine: &Engine) -> Event {
-    let mut found = None;
-    eventually("something happens", || {
-        found = found.take().or_else(|| engine.take_events(1).pop());
-        found.is_some()
-    });
-    found.expect("it happened")
 }
 
 #[test]

@@ -113,6 +113,16 @@ pub(crate) fn read_text(client: &mut Client) -> String {
     }
 }
 
+/// What Python would hear of next.
+pub(crate) fn next_event(engine: &Engine) -> Event {
+    let mut found = None;
+    eventually("something happens", || {
+        found = found.take().or_else(|| engine.take_events(1).pop());
+        found.is_some()
+    });
+    found.expect("it happened")
+}
+
 /// Waits until `condition` holds.
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
