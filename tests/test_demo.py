@@ -11,7 +11,7 @@ from threading import Thread
 import pytest
 from fanwire._loop import background_tasks
 from fanwire.demo import units
-from fanwire.demo.acts import ACTS, Plan, Show
+from fanwire.demo.acts import ACTS, DemoPlan, Show
 from fanwire.demo.backends import BackendFailed, OtherBackend
 from fanwire.demo.figures import Figures, Outage, expected_of, quantile_s
 from fanwire.demo.screen import line, screen
@@ -20,9 +20,9 @@ from support.waiting import until
 
 
 def test_a_plan_shares_its_clients_among_processes() -> None:
-    assert Plan(10_001, 20, 60).crowds == [3334, 3334, 3333]
-    assert Plan(60, 20, 60).crowds == [30, 30]
-    assert Plan(1, 20, 60).crowds == [1]
+    assert DemoPlan(10_001, 20, 60).crowds == [3334, 3334, 3333]
+    assert DemoPlan(60, 20, 60).crowds == [30, 30]
+    assert DemoPlan(1, 20, 60).crowds == [1]
 
 
 def test_what_clients_are_due_follows_from_what_they_watch() -> None:
@@ -55,7 +55,7 @@ def test_sizes_have_their_units(value: float, written: str) -> None:
 @pytest.mark.parametrize("width", [80, 110])
 @pytest.mark.parametrize("act", range(len(ACTS)))
 def test_every_act_is_drawn_in_its_place(act: int, width: int) -> None:
-    show = Show(Plan(10, 2, 5), act=act, is_relayed=act < 4, is_down=act == 3)
+    show = Show(DemoPlan(10, 2, 5), act=act, is_relayed=act < 4, is_down=act == 3)
     show.outage = Outage(0.0, 3, clients=10) if act == 3 else None
     show.figures.take_tick(0, {"open": 7, "received": 50, "bytes": 900, "ages_us": [[1500, 50]], "failures": {}})
     show.figures.take_backend({"connections": 3, "messages": 5, "bytes": 90, "cpu_s": 0.1})

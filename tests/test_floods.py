@@ -30,7 +30,7 @@ GROWTH_BYTES_MAX = 10 << 20
 """Of the process, as the system sees it."""
 PYTHON_BYTES_MAX = 5 << 19
 """Of what Python holds: ``client_bytes_max``, and 16 messages that are not acknowledged, of 64 KiB and some."""
-HELD_MAX = {"Client": 1, "Calls": 1, "Stream": 100, "Answer": 100, "Invocation": 256 + 16, "Upload": 256 + 16}
+HELD_MAX = {"Client": 1, "Calls": 1, "Stream": 100, "ClientResult": 100, "Invocation": 256 + 16, "Upload": 256 + 16}
 FLOOD_MESSAGES = 1_000_000
 FLOOD_S = 0.2
 SOAK_S = 8.0

@@ -156,7 +156,7 @@ async def test_a_question_whose_askers_have_left_is_called_off(hub: fanwire.Hub,
             assert len(backend.sessions) == 1 and len(relay._admission._asked) == 1, "one waits still"
             negotiating.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)  # its half alone it may close
         await until(lambda: not backend.sessions)
-        await until(lambda: not (relay._at_work or relay._admission._asked or len(relay._terms.upstreams)))
+        await until(lambda: not (relay._at_work or relay._admission._asked or len(relay._context.upstreams)))
         assert hub.relay_stats()[0].upstreams[0].failures == 0, "that says nothing of the backend"
         backend.negotiate = well
         assert cookies(await posted(address)) == FIRST

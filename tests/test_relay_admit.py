@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from fanwire.relay.admit import Admission, HubAdmission, PlainAdmission
 from fanwire.relay.credentials import Credentials, Visitor
-from fanwire.relay.upstreams import Target
+from fanwire.relay.upstreams import Backend
 from support.clock import happened, upstreams
 
-TARGET = Target(("http://a",), True, 1.0, 1.0, 1.0, 1, 1)
+BACKEND = Backend(("http://a",), True, 1.0, 1.0, 1.0, 1, 1)
 KINDS = pytest.mark.parametrize("kind", [HubAdmission, PlainAdmission])
 
 
@@ -20,7 +20,7 @@ class Asking:
         self.sessions = upstreams()
         self.sessions.negotiate = self.sessions.open
         passing: dict[str, Any] = {"passing": None} if kind is HubAdmission else {}
-        self.admission = kind(self.sessions, TARGET, asks=True, admit_for=admit_for, **passing)
+        self.admission = kind(self.sessions, BACKEND, asks=True, admit_for=admit_for, **passing)
         self.told: list[tuple[str, int, list[str]]] = []
         self.questions: list[Any] = []
 

@@ -12,7 +12,7 @@ import fanwire
 import msgspec
 import pytest
 from anyio.to_thread import run_sync
-from fanwire.relay.admit import REMEMBERED_BYTES_MAX, Answer, Memory
+from fanwire.relay.admit import REMEMBERED_BYTES_MAX, Memory, Verdict
 from fanwire.relay.config import Lanes, Private, RelayConfig
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.wire import shown
@@ -127,14 +127,14 @@ def test_what_is_remembered_holds_no_secret_and_is_forgotten_in_time(monkeypatch
     monkeypatch.setattr("fanwire.relay.admit.monotonic", lambda: now)
     memory: Memory = Memory()
     for index in range(5):
-        memory.put(memory.hash((f"secret {index}",)), Answer(101, until=now + 10 + index))
+        memory.put(memory.hash((f"secret {index}",)), Verdict(101, until=now + 10 + index))
     assert "secret 0" not in repr(memory.__dict__)
     assert memory.get(memory.hash(("secret 0",))) is not None
     now = 112.0
     assert memory.get(memory.hash(("secret 0",))) is None
-    memory.put(memory.hash(("new",)), Answer(101, until=now + 10))
+    memory.put(memory.hash(("new",)), Verdict(101, until=now + 10))
     assert len(memory) == 3
-    memory.put(memory.hash(("over",)), Answer(101, until=now))
+    memory.put(memory.hash(("over",)), Verdict(101, until=now))
     assert memory.get(memory.hash(("over",))) is None
 
 
@@ -146,7 +146,7 @@ def test_what_is_remembered_is_bounded_in_bytes(words: bytes, visitors: int) -> 
     try:
         memory: Memory = Memory()
         for index in range(visitors):
-            memory.put(memory.hash((index,)), Answer(200, bytes(bytearray(words)), until=inf))
+            memory.put(memory.hash((index,)), Verdict(200, bytes(bytearray(words)), until=inf))
         assert tracemalloc.get_traced_memory()[0] < REMEMBERED_BYTES_MAX
     finally:
         tracemalloc.stop()

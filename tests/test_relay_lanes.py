@@ -7,13 +7,13 @@ import pytest
 from fanwire.errors import LimitReached
 from fanwire.relay.broadcast import BroadcastLane
 from fanwire.relay.config import CallShare, Lanes
-from fanwire.relay.driver import Terms, has_room
-from fanwire.relay.lane import CallLane, CallTerms, PlainLane
+from fanwire.relay.driver import LaneContext, has_room
+from fanwire.relay.lane import CallLane, CallLaneContext, PlainLane
 from fanwire.relay.machine import FORSAKEN, TABLE, Act, Event, Machine, Phase, Rest, State
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.timing import Backoff
 from fanwire.relay.wire import Asked, PlainWire
-from support.clock import TARGET, FakeTimers, Noted, One, happened, upstreams
+from support.clock import BACKEND, FakeTimers, Noted, One, happened, upstreams
 
 LANES = Lanes(backoff_min=1.0, backoff_max=8.0, on_gap="message")
 
@@ -26,17 +26,17 @@ class Stage:
         self.engine = Noted(**{"join_lane": True, **engine})
         self.upstreams = upstreams()
         self.ended: list[Any] = []
-        common: Any = (self.engine, self.upstreams, self.timers, TARGET, 30.0, LANES, {})
+        common: Any = (self.engine, self.upstreams, self.timers, BACKEND, 30.0, LANES, {})
         self.lingering: dict[Any, None] = common[-1]
         self.lane: Any
         if kind == "call":
             share, call = CallShare(subscribe="Watch", fresh=60.0), SharedCall("Watch", "json", b'["m"]')
             everyones: Any = SimpleNamespace(life_of=lambda protocol: 0)
-            terms = CallTerms(*common, frozenset(), Noted(), everyones)  # type: ignore[arg-type]
-            self.lane = CallLane("l", share, call, terms, self.ended.append)
+            context = CallLaneContext(*common, frozenset(), Noted(), everyones)  # type: ignore[arg-type]
+            self.lane = CallLane("l", share, call, context, self.ended.append)
         else:
             message = b'{"watch":1}' if kind == "message" else None
-            self.lane = PlainLane("l", PlainWire("?m", message, 1), [], (), Terms(*common), self.ended.append)
+            self.lane = PlainLane("l", PlainWire("?m", message, 1), [], (), LaneContext(*common), self.ended.append)
         self.lane._backoff = Backoff(1.0, 8.0, lambda low, high: high)
 
     def come(self, client: One, id: str = "1") -> None:
@@ -141,8 +141,8 @@ def test_so_is_a_broadcast_lane() -> None:
     told: Any = Noted()
     backoff = Backoff(1.0, 8.0, lambda low, high: high)
     route = ("broadcast", "/live", frozenset[str](), frozenset[str]())
-    terms: Any = SimpleNamespace(upstreams=upstreams(), timers=timers, target=TARGET, names=told, everyones=told)
-    lane = BroadcastLane(terms, "json", route, backoff, lambda greeting: None)
+    context: Any = SimpleNamespace(upstreams=upstreams(), timers=timers, backend=BACKEND, names=told, everyones=told)
+    lane = BroadcastLane(context, "json", route, backoff, lambda greeting: None)
     waits = []
     for _ in range(4):
         lane.opened(happened("opened"))
@@ -291,7 +291,7 @@ def test_a_session_that_has_begun_is_closed_when_what_follows_fails() -> None:
     stage = Stage("message")
     stage.upstreams.send_message = lambda *arguments, **named: 1 / 0
     with pytest.raises(ZeroDivisionError):
-        PlainLane("l", PlainWire("/w", b"1", 1), [], (), stage.lane.terms, stage.ended.append)
+        PlainLane("l", PlainWire("/w", b"1", 1), [], (), stage.lane.context, stage.ended.append)
     assert ("close session", stage.upstreams.opened[-1]) in stage.upstreams.noted.calls
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from fanwire.errors import LimitReached
 from fanwire.faults import Faults
-from fanwire.relay.session import CallLine, Gate, Message, PlainLine, Session
+from fanwire.relay.session import CallLine, Gate, PlainLine, Session, UpstreamMessage
 from fanwire.relay.timing import Backoff, Bucket
 from fanwire.relay.wire import Asked
-from support.clock import TARGET, FakeTimers, One, happened, upstreams
+from support.clock import BACKEND, FakeTimers, One, happened, upstreams
 
 # Gates and buckets
 
@@ -67,7 +67,7 @@ class Owning(One):
         self.sessions.send = self.sessions.send_message = lambda *arguments, **named: self.waiting
         self.gate = Gate(self.timers, Faults(), 2.0, 1)  # type: ignore[arg-type]
         shown: Any = SimpleNamespace(headers=(), urls=lambda urls: urls)
-        common: Any = (self.sessions, TARGET, 60.0, self.id)
+        common: Any = (self.sessions, BACKEND, 60.0, self.id)
         line: Any = PlainLine(*common, shown, [])
         if kind == "call":
             line = CallLine(*common, "json", shown, frozenset(), frozenset())
@@ -93,7 +93,7 @@ class Owning(One):
         pass
 
     def send(self, *, begins: bool = True) -> None:
-        self.private.send(Message(Asked("1", "Echo") if begins else None, b"x", is_text=True, is_owed=True))
+        self.private.send(UpstreamMessage(Asked("1", "Echo") if begins else None, b"x", is_text=True, is_owed=True))
 
     def happened(self, kind: str, session: int) -> None:
         (self.private.closed if kind == "closed" else self.private.happened)(happened(kind, session=session))

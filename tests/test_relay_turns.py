@@ -6,9 +6,9 @@ from typing import Any
 from fanwire.relay.config import CallShare
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.turns import Turns
-from fanwire.relay.unsubscribing import Question
+from fanwire.relay.unsubscribing import LearnedAnswer
 from fanwire.relay.wire import Asked
-from support.clock import TARGET, FakeTimers, One, happened, upstreams
+from support.clock import BACKEND, FakeTimers, One, happened, upstreams
 
 
 def test_turns_are_taken_in_order_and_what_one_leaves_behind_is_found_at_once() -> None:
@@ -34,23 +34,23 @@ class Left:
     def __init__(self) -> None:
         self.timers = FakeTimers()
         self.sessions = upstreams()
-        terms: Any = SimpleNamespace(upstreams=self.sessions, timers=self.timers, target=TARGET)
-        self.question = Question(terms)
+        context: Any = SimpleNamespace(upstreams=self.sessions, timers=self.timers, backend=BACKEND)
+        self.learned = LearnedAnswer(context)
 
     def leave(self, client: Any, match: str) -> None:
         """Have it leave the lane of this match."""
         share = CallShare(subscribe="Watch", unsubscribe="Unwatch")
         lane: Any = SimpleNamespace(call=SharedCall("Watch", "json", match.encode()), share=share)
-        self.question.answer(client, lane, Asked(match, "Unwatch"))
+        self.learned.answer(client, lane, Asked(match, "Unwatch"))
 
     @property
     def tried(self) -> list[str]:
         """What is being tried."""
-        return [probe.lane.call.arguments.decode() for probe in self.question._probes]
+        return [probe.lane.call.arguments.decode() for probe in self.learned._probes]
 
     def open(self, index: int = 0) -> Any:
         """Have a probe's connection be there; gives the probe."""
-        probe = self.question._probes[index]
+        probe = self.learned._probes[index]
         probe.opened(happened("opened"))
         return probe
 
@@ -96,7 +96,7 @@ def test_whose_time_is_up_while_its_call_is_tried_hears_of_that_or_that_it_has_l
     left.timers.let_pass(4.9)
     probe = left.open()
     left.leave(second, "bad")
-    left.question._probes[0]._timeout.call_off()
+    left.learned._probes[0]._timeout.call_off()
     left.timers.let_pass(0.2)
     assert first.told == []
     probe.closed(happened("closed"))
@@ -120,8 +120,8 @@ def test_who_leaves_and_goes_costs_no_look_at_the_others_who_wait() -> None:
     left.leave(One(1_000), "first")
     for client in clients:
         lane: Any = SimpleNamespace(call=SharedCall(Seen("Watch"), "json", b"%d" % client.id), share=share)
-        left.question.answer(client, lane, Asked("1", "Unwatch"))
+        left.learned.answer(client, lane, Asked("1", "Unwatch"))
     for client in clients:
-        left.question.gone(client)
+        left.learned.gone(client)
     assert looks < 10 * len(clients)
     assert left.tried == ["first"]

@@ -34,7 +34,7 @@ from fanwire.methods import reply_error, tell_error
 from fanwire.openings import Openings, not_authorized
 from fanwire.owner import ClientEvent, Owner
 from fanwire.roster import Roster
-from fanwire.signalr import Calls, Terms
+from fanwire.signalr import CallContext, Calls
 from fanwire.texts import INTERNAL_ERROR, sendable
 from fanwire.wording import CLOSED_WITH_ERROR
 
@@ -91,7 +91,7 @@ class Application(Owner):
         self._parting = 0
         self._openings = Openings(link, callbacks, tasks, self._clients, own["openings_max"])
         self._conversations = Conversations(callbacks.client, tasks, link.wording, self._turn_away)
-        self._terms = Terms(self._engine, tasks, budgets, link.wording, own)
+        self._context = CallContext(self._engine, tasks, budgets, link.wording, own)
         link.make_calls_by(self._make_calls)
 
     @property
@@ -309,7 +309,7 @@ class Application(Owner):
         is_json = client.hub_protocol == "json"
         acknowledge = partial(self._acknowledge, client.id)
         methods = self._callbacks.endpoints.get(client._path, self._callbacks.methods)
-        return Calls(client, self._terms, methods, is_json, acknowledge)
+        return Calls(client, self._context, methods, is_json, acknowledge)
 
     def _hub_message(self, event: HubMessage) -> None:
         client = self._clients.get(event.connection)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     ClientEvent = Message | Call | Subscribing | HubMessage | Connected | Closed
 
 
-class Calls(Protocol):
+class CallsInterface(Protocol):
     """The calls of a SignalR client, both ways; ``fanwire.signalr`` has them."""
 
     def take(self, event: HubMessage) -> None:
@@ -64,7 +64,7 @@ class Link:
         """The text of the HubStopped that ``require`` raises."""
         self.thread = -1
         """That of the event loop, as ``threading.get_ident`` names it; -1 before there is one."""
-        self._make_calls: Callable[[Client], Calls] | None = None
+        self._make_calls: Callable[[Client], CallsInterface] | None = None
 
     def end(self, why: str, *, is_forked: bool = False) -> None:
         """Cut the link: from now on ``require`` raises HubStopped with `why`."""
@@ -72,11 +72,11 @@ class Link:
         self.is_forked = is_forked
         self.engine = None
 
-    def make_calls_by(self, make: Callable[[Client], Calls]) -> None:
+    def make_calls_by(self, make: Callable[[Client], CallsInterface]) -> None:
         """Have ``calls_of`` ask `make`."""
         self._make_calls = make
 
-    def calls_of(self, client: Client) -> Calls:
+    def calls_of(self, client: Client) -> CallsInterface:
         """The calls of a SignalR client, begun. Raises HubStopped when there is no engine."""
         self.require()
         assert self._make_calls is not None  # set before any client exists
@@ -141,7 +141,7 @@ class Client:
         # Of a SignalR client: the path of its route.
         self._path = ""
         # Its calls, if it is one of SignalR's and any were made.
-        self._calls: Calls | None = None
+        self._calls: CallsInterface | None = None
         # on_connect is through with it: on_disconnect will hear of its end.
         self._is_connected = False
         # Whether on_connect did not want it: then nothing that it sent is dealt with.

@@ -8,7 +8,7 @@ from fanwire._loop import ends_task
 from fanwire.endings import Endings
 from fanwire.faults import Faults
 from fanwire.owner import Owner
-from fanwire.relay.stats import Standing
+from fanwire.relay.stats import MeasuredRelay
 from fanwire.texts import INTERNAL_ERROR
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Scraping(Owner):
         endings: Endings,
         *,
         refused: Mapping[str, int],
-        relays: Sequence[Standing],
+        relays: Sequence[MeasuredRelay],
     ) -> None:
         self._engine, self._faults, self._endings = engine, faults, endings
         self._refused, self._relays = refused, relays

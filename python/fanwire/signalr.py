@@ -54,7 +54,7 @@ GROWTH = 25
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class CallContext:
     """What the calls of all clients of one serving have in common."""
 
     engine: "Engine"
@@ -65,8 +65,8 @@ class Terms:
     """The hub's own options; see ``options.OWN``."""
 
 
-class Answer:
-    """What a client owes to ``Client.invoke``."""
+class ClientResult:
+    """A client result, as SignalR calls it: what the client owes to ``Client.invoke``."""
 
     __slots__ = ("came", "error", "result")
 
@@ -116,32 +116,32 @@ class Calls:
 
     __slots__ = (
         "_acknowledge",
-        "_answers",
         "_asked",
         "_budget",
         "_bytes_ahead",
         "_client",
+        "_context",
         "_drained",
         "_early",
         "_is_json",
         "_is_over",
         "_methods",
+        "_results",
         "_running",
         "_streams",
-        "_terms",
         "_uploads",
         "_waiting",
     )
 
     def __init__(
-        self, client: "Client", terms: Terms, methods: Methods, is_json: bool, acknowledge: Callable[[], None]
+        self, client: "Client", context: CallContext, methods: Methods, is_json: bool, acknowledge: Callable[[], None]
     ) -> None:
         self._client = client
-        self._terms = terms
+        self._context = context
         self._methods = methods
         self._is_json = is_json
         self._acknowledge = acknowledge
-        self._budget = terms.budgets.open()
+        self._budget = context.budgets.open()
         # The client is gone, or the hub stops.
         self._is_over = False
         self._running = 0
@@ -151,7 +151,7 @@ class Calls:
         self._streams: dict[str, Stream] = {}
         # By stream, whose items come now: until its call has ended.
         self._uploads: dict[str, Upload] = {}
-        self._answers: dict[str, Answer] = {}
+        self._results: dict[str, ClientResult] = {}
         self._asked = 0
         # Of items that were sent since the socket had taken all.
         self._bytes_ahead = 0
@@ -198,9 +198,9 @@ class Calls:
             stream.scope.cancel()
         for upload in self._uploads.values():
             upload.lose(gone)
-        for answer in self._answers.values():
-            answer.error = gone
-            answer.came.set()
+        for owed in self._results.values():
+            owed.error = gone
+            owed.came.set()
         self.drained()
 
     @property
@@ -214,17 +214,17 @@ class Calls:
         if upload is not None:
             upload.end(None if error is None else HubError(error))
             return
-        answer = self._answers.pop(event.id, None)
-        if answer is None:
+        owed = self._results.pop(event.id, None)
+        if owed is None:
             return
         if error is not None:
-            answer.error = CallFailed(error)
+            owed.error = CallFailed(error)
         elif event.kind == "result":
             try:
-                answer.result = ANY.decode(event.body, self._is_json)
+                owed.result = ANY.decode(event.body, self._is_json)
             except ValueError as cannot:
-                answer.error = CallFailed(f"the result cannot be read: {cannot}")
-        answer.came.set()
+                owed.error = CallFailed(f"the result cannot be read: {cannot}")
+        owed.came.set()
 
     # Invocations
 
@@ -233,7 +233,7 @@ class Calls:
         return Invocation(event, method, self._expect_uploads(event, method))
 
     def _go_on(self) -> None:
-        while self._waiting and self._running < self._terms.own["signalr_parallel_max"]:
+        while self._waiting and self._running < self._context.own["signalr_parallel_max"]:
             call = self._waiting.popleft()
             self._early -= call.is_acknowledged
             method = call.method
@@ -242,11 +242,11 @@ class Calls:
                 self._close(call)
             else:
                 self._running += 1
-                self._terms.tasks.start_soon(self._run, call, method)
+                self._context.tasks.start_soon(self._run, call, method)
 
     def _read_on(self) -> None:
         """While the client owes an answer, calls that wait for their turn must not keep it from being read."""
-        while self._answers and self._early < len(self._waiting):
+        while self._results and self._early < len(self._waiting):
             call = self._waiting[self._early]
             cost = cost_of(call.event) + UPLOAD_BYTES * len(call.uploads)
             try:
@@ -318,7 +318,7 @@ class Calls:
                 self._complete(event.id, result, method)
 
     def _complete(self, id: str, result: object, method: Method) -> None:
-        engine, client = self._terms.engine, self._client.id
+        engine, client = self._context.engine, self._client.id
         try:
             engine.complete(client, id, result)
         except Exception as error:
@@ -351,7 +351,7 @@ class Calls:
     def _fail_unless_void(self, id: str, text: str, error: BaseException | None = None) -> None:
         """Answer with an error, if an answer is wanted."""
         if id:
-            told = text if error is None else self._terms.wording.of(text, error)
+            told = text if error is None else self._context.wording.of(text, error)
             self._client._link.endings.fail_call(self._client.id, id, told)
 
     def _log_unless_told(self, error: BaseException, method: Method) -> None:
@@ -369,7 +369,7 @@ class Calls:
             self._failed(event.id, event.target, error)
         else:
             if stream is not None:
-                self._terms.tasks.start_soon(self._run_stream, stream)
+                self._context.tasks.start_soon(self._run_stream, stream)
 
     def _open_stream(self, event: "HubMessage") -> Stream | None:
         """The stream, with its place taken; None when the client has been told what is wrong."""
@@ -403,7 +403,7 @@ class Calls:
 
     def _charge_stream(self, event: "HubMessage", method: Method) -> int:
         """Charge what it will cost, while it goes on, beside what its method itself keeps. Raises LimitReached."""
-        most = self._terms.own["signalr_streams_max"]
+        most = self._context.own["signalr_streams_max"]
         if len(self._streams) >= most:
             raise self._budget.refuse("signalr_streams_max", len(self._streams) + 1, most)
         cost = TASK_BYTES + cost_of(event) + UPLOAD_BYTES * len(method.signature.streams)
@@ -426,7 +426,7 @@ class Calls:
     async def _stream(self, stream: Stream) -> None:
         if self._is_over:
             return
-        engine, client, name = self._terms.engine, self._client.id, stream.method.name
+        engine, client, name = self._context.engine, self._client.id, stream.method.name
         text = unexpected_error(name)
         try:
             # Cancelled already or not, it runs to its first await: as there, where what comes is dealt with one by one.
@@ -474,7 +474,7 @@ class Calls:
                 if self._bytes_ahead >= BYTES_AHEAD:  # other streams have filled it meanwhile
                     await self._room()
                 try:
-                    self._bytes_ahead += self._terms.engine.stream_item(self._client.id, id, item)
+                    self._bytes_ahead += self._context.engine.stream_item(self._client.id, id, item)
                 except UNSENDABLE as error:
                     raise Unsendable from error
                 ahead += 1
@@ -495,7 +495,7 @@ class Calls:
             is_first = False
             if self._drained is None or self._drained.is_set():
                 self._drained = anyio.Event()
-                self._terms.engine.ask_drained(self._client.id)
+                self._context.engine.ask_drained(self._client.id)
             await self._drained.wait()
 
     # Uploads
@@ -507,7 +507,7 @@ class Calls:
             return []
         uploads = []
         for id, (_, decoder) in zip(event.stream_ids, decoders, strict=True):
-            upload = Upload(decoder, self._is_json, self._acknowledge, self._budget, self._terms.wording)
+            upload = Upload(decoder, self._is_json, self._acknowledge, self._budget, self._context.wording)
             before = self._uploads.get(id)
             if before is not None:
                 before.end(HubError(f"The stream '{id}' was begun again by a later call."))
@@ -525,23 +525,23 @@ class Calls:
 
     async def ask(self, target: str, arguments: tuple[Any, ...]) -> Any:
         """Call the client and wait for what it answers; see ``Client.invoke``."""
-        most = self._terms.own["signalr_questions_max"]
-        if len(self._answers) >= most:
-            raise self._budget.refuse("signalr_questions_max", len(self._answers) + 1, most)
+        most = self._context.own["signalr_questions_max"]
+        if len(self._results) >= most:
+            raise self._budget.refuse("signalr_questions_max", len(self._results) + 1, most)
         self._budget.require(QUESTION_BYTES)
         self._asked += 1
         id = f"s{self._asked}"
-        answer = self._answers[id] = Answer()
+        owed = self._results[id] = ClientResult()
         try:
-            self._terms.engine.invoke(self._client.id, target, arguments, id)
+            self._context.engine.invoke(self._client.id, target, arguments, id)
             self._read_on()
-            await answer.came.wait()
+            await owed.came.wait()
         finally:
-            self._answers.pop(id, None)
+            self._results.pop(id, None)
             self._budget.release(QUESTION_BYTES)
-        if answer.error is not None:
-            raise answer.error
-        return answer.result
+        if owed.error is not None:
+            raise owed.error
+        return owed.result
 
 
 def with_uploads(arguments: list[Any], uploads: list[tuple[str, Upload]], method: Method) -> None:

@@ -10,7 +10,7 @@ from fanwire.budget import Budgets
 from fanwire.faults import Faults
 from fanwire.relay.wire import Asked
 
-TARGET: Any = SimpleNamespace(connect_timeout=5.0, queue_bytes_max=100, urls=[])
+BACKEND: Any = SimpleNamespace(connect_timeout=5.0, queue_bytes_max=100, urls=[])
 """Of sessions."""
 
 

@@ -19,7 +19,7 @@ import anyio
 import fanwire
 from fanwire import client, signalr, uploads
 
-HELD = (client.Client, signalr.Calls, signalr.Invocation, signalr.Stream, signalr.Answer, uploads.Upload)
+HELD = (client.Client, signalr.Calls, signalr.Invocation, signalr.Stream, signalr.ClientResult, uploads.Upload)
 """What is there because of a client, and goes with it."""
 
 hub = fanwire.Hub()

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 
 from fanwire._loop import run, watch_signals
-from fanwire.demo.acts import DemoFailed, Plan, Show, played
+from fanwire.demo.acts import DemoFailed, DemoPlan, Show, played
 from fanwire.demo.backends import BackendFailed
 from fanwire.demo.clients import LoadClientMissing, load_client
 from fanwire.demo.processes import ChildEnded
@@ -57,7 +57,7 @@ def demo(
         print(f"fanwire demo: {missing}", file=sys.stderr)
         raise SystemExit(1) from None
     possible = raise_descriptors(clients)
-    show = Show(Plan(possible, matches, seconds, backend))
+    show = Show(DemoPlan(possible, matches, seconds, backend))
     console = Console()
     if possible < clients:
         print(f"{possible:,} of {clients:,} clients: the limit of open descriptors (ulimit -n) allows no more")

@@ -15,7 +15,7 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
-from fanwire.demo.backends import Backend, OtherBackend, OwnBackend
+from fanwire.demo.backends import DemoBackend, OtherBackend, OwnBackend
 from fanwire.demo.clients import load_client
 from fanwire.demo.figures import Course, Figures, Outage, expected_of
 from fanwire.demo.processes import PYTHON, Child, Children
@@ -82,7 +82,7 @@ class DemoFailed(Exception):
 
 
 @dataclass
-class Plan:
+class DemoPlan:
     """How much of everything."""
 
     clients: int
@@ -107,7 +107,7 @@ class Plan:
 class Show:
     """What the screen shows."""
 
-    plan: Plan
+    plan: DemoPlan
     figures: Figures = field(default_factory=Figures)
     act: int = 0
     started: float = field(default_factory=time.monotonic)
@@ -141,7 +141,7 @@ class Play:
         self._tasks = tasks
         self._directory = directory
         matches, url = show.plan.matches, show.plan.backend
-        self._backend: Backend = (
+        self._backend: DemoBackend = (
             OwnBackend(children, show.figures, free_address(), matches)
             if url is None
             else OtherBackend(url, show.figures, matches, tasks)

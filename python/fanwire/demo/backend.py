@@ -26,7 +26,7 @@ TELL_EVERY_S = 0.1
 MARKETS = {"over": 1.9, "under": 1.95, "both": 1.72, "neither": 2.1, "next": 1.88}
 
 
-class Backend:
+class OddsBackend:
     """The hub, its matches, and how much of each was published."""
 
     def __init__(self, matches: int) -> None:
@@ -121,4 +121,4 @@ async def _lines(descriptor: int) -> AsyncIterator[bytes]:
 
 
 if __name__ == "__main__":
-    run(Backend(int(sys.argv[2])).serve, sys.argv[1])
+    run(OddsBackend(int(sys.argv[2])).serve, sys.argv[1])

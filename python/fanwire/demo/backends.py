@@ -24,7 +24,7 @@ class BackendFailed(Exception):
     """Another backend does not do what the demo needs."""
 
 
-class Backend(Protocol):
+class DemoBackend(Protocol):
     """What the acts ask for; what it says goes into the figures."""
 
     url: str

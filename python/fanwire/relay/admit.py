@@ -23,7 +23,7 @@ from fanwire.logs import relay_log
 from fanwire.relay.credentials import Visitor, credentials_of
 from fanwire.relay.headers import Passing
 from fanwire.relay.queries import with_query
-from fanwire.relay.upstreams import FAILING, REFUSING, Owner, Target, Upstreams
+from fanwire.relay.upstreams import FAILING, REFUSING, Backend, SessionHandler, Upstreams
 
 REMEMBERED_BYTES_MAX = 8 << 20
 """Of answers that are remembered, by set of credentials: some 25,000, where the backend's errors have no words."""
@@ -44,7 +44,7 @@ class RefusedByBackend(Refused):
 
 
 @dataclass(slots=True)
-class Answer:
+class Verdict:
     """What the backend said to a visitor."""
 
     status: int = 0
@@ -72,7 +72,7 @@ class Answer:
         return 100 <= self.status < 300 or self.status in REFUSING
 
 
-Then: TypeAlias = Callable[[Answer, Sequence[str]], object]
+Then: TypeAlias = Callable[[Verdict, Sequence[str]], object]
 """Hears the answer, and the cookies that are this visitor's."""
 
 
@@ -85,45 +85,45 @@ class Memory:
 
     def __init__(self) -> None:
         self._secret = secrets.token_bytes(32)
-        self._answers: OrderedDict[bytes, Answer] = OrderedDict()
+        self._verdicts: OrderedDict[bytes, Verdict] = OrderedDict()
         self._bytes = 0
 
     def __len__(self) -> int:
-        return len(self._answers)
+        return len(self._verdicts)
 
     def hash(self, shown: tuple[object, ...]) -> bytes:
         """What is kept instead of it."""
         return blake2b(repr(shown).encode(), key=self._secret, digest_size=32).digest()
 
-    def get(self, hash: bytes) -> Answer | None:
+    def get(self, hash: bytes) -> Verdict | None:
         """The answer, if it still holds."""
-        answer = self._answers.get(hash)
-        return None if answer is None or answer.until <= monotonic() else answer
+        verdict = self._verdicts.get(hash)
+        return None if verdict is None or verdict.until <= monotonic() else verdict
 
-    def put(self, hash: bytes, answer: Answer) -> None:
+    def put(self, hash: bytes, verdict: Verdict) -> None:
         """Remember one; those whose time is over are forgotten, and the oldest where there is no room."""
         self._forget(hash)
-        self._answers[hash] = answer
-        self._bytes += _cost_of(answer)
+        self._verdicts[hash] = verdict
+        self._bytes += _cost_of(verdict)
         now = monotonic()
-        while self._answers:
-            oldest, other = next(iter(self._answers.items()))
+        while self._verdicts:
+            oldest, other = next(iter(self._verdicts.items()))
             if other.until > now and self._bytes <= REMEMBERED_BYTES_MAX:
                 return
             self._forget(oldest)
 
     def _forget(self, hash: bytes) -> None:
-        answer = self._answers.pop(hash, None)
-        if answer is not None:
-            self._bytes -= _cost_of(answer)
+        verdict = self._verdicts.pop(hash, None)
+        if verdict is not None:
+            self._bytes -= _cost_of(verdict)
 
 
-def _cost_of(answer: Answer) -> int:
+def _cost_of(verdict: Verdict) -> int:
     """What remembering it takes, with its hash and its place, in bytes."""
-    return answer.extra_bytes + REMEMBERED_BYTES
+    return verdict.extra_bytes + REMEMBERED_BYTES
 
 
-class Question(Owner):
+class AdmissionCheck(SessionHandler):
     """What a visitor may: asked once, for all who show the same meanwhile."""
 
     def __init__(self, admission: "Admission", hash: bytes, visitor: Visitor, then: Then) -> None:
@@ -152,37 +152,37 @@ class Question(Owner):
             self._admission.forget(self)
             self._admission.upstreams.close(self._session, (1000, ""))
 
-    def _end(self, answer: Answer, cookies: Sequence[str] = ()) -> None:
+    def _end(self, verdict: Verdict, cookies: Sequence[str] = ()) -> None:
         self._is_over = True
-        self._admission.answered(self, answer)
+        self._admission.answered(self, verdict)
         waiting, self._waiting = self._waiting, {}
         for then in waiting:
             with self._admission.upstreams.faults.contained(
                 "relay.admission", "a client could not be told whether it may connect"
             ):
-                then(answer, cookies if then is self._asker else ())
+                then(verdict, cookies if then is self._asker else ())
 
     def fail(self) -> None:
         """Who waits is turned away."""
         if not self._is_over:
-            self._end(Answer())
+            self._end(Verdict())
 
 
-class Negotiation(Question):
+class Negotiation(AdmissionCheck):
     """Asked of one of a SignalR backend's addresses after the other, until one answers."""
 
     def __init__(self, admission: "Admission", hash: bytes, visitor: Visitor, then: Then) -> None:
         self._urls = deque(admission.urls_for(visitor))
-        self._answer = Answer()
+        self._verdict = Verdict()
         self._cookies: Sequence[str] = ()
         super().__init__(admission, hash, visitor, then)
 
     def _ask(self) -> int:
         self._index, url = self._urls.popleft()
         admission = self._admission
-        timeout = admission.target.connect_timeout / len(admission.target.urls)
+        timeout = admission.backend.connect_timeout / len(admission.backend.urls)
         return admission.upstreams.negotiate(
-            self, url, self.visitor.credentials.headers, timeout, admission.target.roots
+            self, url, self.visitor.credentials.headers, timeout, admission.backend.roots
         )
 
     def happened(self, event: Upstream) -> None:
@@ -191,116 +191,118 @@ class Negotiation(Question):
             return  # nobody wants it, and it says nothing of the server
         is_failing = not event.status or event.status in FAILING
         self._note(event, is_failing=is_failing)
-        if not is_failing or not self._answer.status:
-            self._answer = Answer(event.status or 0, event.body if is_error(event.body) else b"")
+        if not is_failing or not self._verdict.status:
+            self._verdict = Verdict(event.status or 0, event.body if is_error(event.body) else b"")
             self._cookies = event.cookies
         if is_failing and self._urls:
             self._session = self._ask()
             return
         if not is_failing:
             self._admission.first = self._index
-        self._end(self._answer, self._cookies)
+        self._end(self._verdict, self._cookies)
 
     def _note(self, event: Upstream, *, is_failing: bool) -> None:
         """How the server did that was asked, in a client's name."""
-        standing = self._admission.target.standing
-        if standing is not None and is_failing:
+        health = self._admission.backend.health
+        if health is not None and is_failing:
             why = f"negotiate was answered with status {event.status}" if event.status else event.body.decode()
-            standing.failed(self._index, why, is_own=False)
-        elif standing is not None:
-            standing.reached(self._index, is_own=False)
+            health.failed(self._index, why, is_own=False)
+        elif health is not None:
+            health.reached(self._index, is_own=False)
 
 
-class Trial(Question):
+class Trial(AdmissionCheck):
     """A connection to a plain backend that is opened as the visitor, and closed."""
 
     def _ask(self) -> int:
         admission, visitor = self._admission, self.visitor
         return admission.upstreams.open_plain(
             self,
-            admission.target,
+            admission.backend,
             visitor.subprotocols,
             ("nowhere",),
             headers=visitor.credentials.headers,
-            urls=with_query(admission.target.urls, visitor.query),
+            urls=with_query(admission.backend.urls, visitor.query),
         )
 
     def opened(self, event: Upstream) -> None:
         """It may connect."""
         if not self._is_over:
             self._admission.upstreams.close(self._session, (1000, ""))
-            self._end(Answer(SWITCHING, subprotocol=event.subprotocol))
+            self._end(Verdict(SWITCHING, subprotocol=event.subprotocol))
 
     def closed(self, event: Upstream) -> None:
         """It is over; it may not, unless it was opened before."""
         if not self._is_over:
             if event.status is None:
                 relay_log.warning("nobody can be admitted: %s", event.text)
-            self._end(Answer(event.status or 0))
+            self._end(Verdict(event.status or 0))
 
 
 class Admission:
     """Asks the backend once for each kind of visitor, and remembers its answers for a while.
 
     Args:
-        target: whose `connect_timeout` is what it has to answer, over all addresses.
+        backend: whose `connect_timeout` is what it has to answer, over all addresses.
         asks: whether anybody is asked about.
     """
 
-    question: type[Question]
+    check: type[AdmissionCheck]
 
-    def __init__(self, upstreams: Upstreams, target: Target, *, asks: bool, admit_for: float) -> None:
-        self.upstreams, self.target = upstreams, target
+    def __init__(self, upstreams: Upstreams, backend: Backend, *, asks: bool, admit_for: float) -> None:
+        self.upstreams, self.backend = upstreams, backend
         self.first = 0
         """The index of the address that answered last."""
         self._asks = asks
         self._admit_for = admit_for
         self._remembered = Memory()
-        self._asked: dict[bytes, Question] = {}
-        # Of questions that nobody else may share.
+        self._asked: dict[bytes, AdmissionCheck] = {}
+        # Of checks that nobody else may share.
         self._numbers = count()
 
     def ask(self, visitor: Visitor, then: Then) -> Callable[[], object]:
         """Have `then` called with the backend's answer, at once where it is known. Gives what calls that off."""
         # Where nothing is to be remembered, not even a moment is: each client is asked about for itself.
         hash = self._remembered.hash(visitor.key() if self._admit_for else (next(self._numbers),))
-        answer = self._remembered.get(hash)
-        if answer is not None:
-            then(answer, ())
+        verdict = self._remembered.get(hash)
+        if verdict is not None:
+            then(verdict, ())
             return nothing
-        question = self._asked.get(hash)
-        if question is None:
-            question = self._asked[hash] = self.question(self, hash, visitor, then)
+        check = self._asked.get(hash)
+        if check is None:
+            check = self._asked[hash] = self.check(self, hash, visitor, then)
         else:
-            question.join(then)
-        return partial(question.leave, then)
+            check.join(then)
+        return partial(check.leave, then)
 
-    # What its questions do
+    # What its checks do
 
     def urls_for(self, visitor: Visitor) -> list[tuple[int, str]]:
         """Whom to ask, with their indexes; first the one that answered last."""
-        urls = list(enumerate(with_query(self.target.urls, visitor.query)))
+        urls = list(enumerate(with_query(self.backend.urls, visitor.query)))
         return urls[self.first :] + urls[: self.first]
 
-    def forget(self, question: Question) -> None:
+    def forget(self, check: AdmissionCheck) -> None:
         """Nobody waits for it any more."""
-        self._asked.pop(question.hash, None)
+        self._asked.pop(check.hash, None)
 
-    def answered(self, question: Question, answer: Answer) -> None:
+    def answered(self, check: AdmissionCheck, verdict: Verdict) -> None:
         """Remember the answer; not one that may have been the backend's bad moment: the next client asks again."""
-        self.forget(question)
-        if answer.is_lasting:
-            answer.until = monotonic() + min(self._admit_for, question.visitor.credentials.expires_in())
-            self._remembered.put(question.hash, answer)
+        self.forget(check)
+        if verdict.is_lasting:
+            verdict.until = monotonic() + min(self._admit_for, check.visitor.credentials.expires_in())
+            self._remembered.put(check.hash, verdict)
 
 
 class HubAdmission(Admission):
     """To a SignalR backend."""
 
-    question = Negotiation
+    check = Negotiation
 
-    def __init__(self, upstreams: Upstreams, target: Target, *, asks: bool, admit_for: float, passing: Passing) -> None:
-        super().__init__(upstreams, target, asks=asks, admit_for=admit_for)
+    def __init__(
+        self, upstreams: Upstreams, backend: Backend, *, asks: bool, admit_for: float, passing: Passing
+    ) -> None:
+        super().__init__(upstreams, backend, asks=asks, admit_for=admit_for)
         self._passing = passing
         self._has_told_of_cookies = False
 
@@ -312,13 +314,13 @@ class HubAdmission(Admission):
         """What ``admit`` would give, where the backend's answer is remembered and good; None where it is asked."""
         visitor, identity = self._visitor(request)
         if self._asks:
-            answer = self._remembered.get(self._remembered.hash(visitor.key()))
-            if answer is None or not answer.is_good:
+            verdict = self._remembered.get(self._remembered.hash(visitor.key()))
+            if verdict is None or not verdict.is_good:
                 return None
         return identity
 
     async def admit(self, request: Request) -> Identity:
-        """The client's identity, its credentials as a claim. Cancelled, it has the question called off.
+        """The client's identity, its credentials as a claim. Cancelled, it has the check called off.
 
         Raises:
             Refused: the backend lets nobody in who shows these, or cannot be asked.
@@ -327,10 +329,10 @@ class HubAdmission(Admission):
         if not self._asks:
             return identity
         came = anyio.Event()
-        found: list[tuple[Answer, Sequence[str]]] = []
+        found: list[tuple[Verdict, Sequence[str]]] = []
 
-        def then(answer: Answer, cookies: Sequence[str]) -> None:
-            found.append((answer, cookies))
+        def then(verdict: Verdict, cookies: Sequence[str]) -> None:
+            found.append((verdict, cookies))
             came.set()
 
         call_off = self.ask(visitor, then)
@@ -338,14 +340,14 @@ class HubAdmission(Admission):
             await came.wait()
         finally:
             call_off()
-        answer, cookies = found[0]
+        verdict, cookies = found[0]
         self._give(cookies, request)
-        if answer.status == 0:
+        if verdict.status == 0:
             raise Refused("the backend cannot be reached", status=503)
-        if answer.status >= 300:
-            raise Refused("", status=answer.status if 400 <= answer.status < 600 else 502)
-        if request.method == "POST" and answer.body:
-            raise RefusedByBackend(answer.body)
+        if verdict.status >= 300:
+            raise Refused("", status=verdict.status if 400 <= verdict.status < 600 else 502)
+        if request.method == "POST" and verdict.body:
+            raise RefusedByBackend(verdict.body)
         return identity
 
     def _give(self, cookies: Sequence[str], request: Request) -> None:
@@ -355,20 +357,20 @@ class HubAdmission(Admission):
             except ValueError as error:  # no answer can carry it, or it is one too many
                 if not self._has_told_of_cookies:
                     self._has_told_of_cookies = True
-                    upstream = self.target.urls[0].partition("?")[0]
+                    upstream = self.backend.urls[0].partition("?")[0]
                     relay_log.warning("a cookie of %s is not passed on (this is said once): %s", upstream, error)
 
 
 class PlainAdmission(Admission):
     """To a plain backend, where no lane says."""
 
-    question = Trial
+    check = Trial
 
     def ask(self, visitor: Visitor, then: Then) -> Callable[[], object]:
         """See ``Admission``. Where nobody is asked about, the backend still chooses of the client's subprotocols."""
         if not self._asks:
             if not visitor.subprotocols:
-                then(Answer(SWITCHING), ())
+                then(Verdict(SWITCHING), ())
                 return nothing
             visitor = visitor.as_nobody()
         return super().ask(visitor, then)

@@ -8,31 +8,31 @@ from collections.abc import Callable
 
 from fanwire._engine import Upstream
 from fanwire.logs import relay_log
-from fanwire.relay.lane import CallTerms
+from fanwire.relay.lane import CallLaneContext
 from fanwire.relay.timing import Backoff
-from fanwire.relay.upstreams import REFUSING, Owner
+from fanwire.relay.upstreams import REFUSING, SessionHandler
 
 
-class BroadcastLane(Owner):
+class BroadcastLane(SessionHandler):
     """One hub protocol's; open from its first client until serving ends."""
 
     def __init__(
         self,
-        terms: CallTerms,
+        context: CallLaneContext,
         protocol: str,
         route: tuple[str, str, frozenset[str], frozenset[str]],
         backoff: Backoff,
         greet: Callable[[bytes], None],
     ) -> None:
-        self._upstreams, self._timers, self._target = terms.upstreams, terms.timers, terms.target
+        self._upstreams, self._timers, self._backend = context.upstreams, context.timers, context.backend
         self._protocol = protocol
         self._route = route
         self._backoff = backoff
         self._greet = greet
-        self._names, self._everyones = terms.names, terms.everyones
+        self._names, self._everyones = context.names, context.everyones
         self._welcome: dict[str, bytes] = {}
         self._waiting: dict[Callable[[], None], None] | None = {}
-        self._give_up_at = self._timers.now() + terms.target.connect_timeout
+        self._give_up_at = self._timers.now() + context.backend.connect_timeout
         self.why = ""
         """Why it is down; empty while it is live or has not been opened."""
         self.is_live = False
@@ -57,7 +57,7 @@ class BroadcastLane(Owner):
             self._waiting.pop(go_on, None)
 
     def _connect(self) -> None:
-        self._upstreams.open(self, self._target, self._protocol, self._route)
+        self._upstreams.open(self, self._backend, self._protocol, self._route)
 
     def _let_go(self) -> None:
         waiting, self._waiting = self._waiting or {}, None

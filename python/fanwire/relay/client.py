@@ -22,10 +22,10 @@ from fanwire.relay.config import CallShare, RelayConfig
 from fanwire.relay.credentials import Credentials
 from fanwire.relay.lane import CallLane
 from fanwire.relay.names import Names
-from fanwire.relay.session import CallLine, Gate, Message, Session
+from fanwire.relay.session import CallLine, Gate, Session, UpstreamMessage
 from fanwire.relay.shared import SharedCall, call_of
 from fanwire.relay.timing import Backoff, Bucket
-from fanwire.relay.upstreams import REFUSING, Target, Upstreams
+from fanwire.relay.upstreams import REFUSING, Backend, Upstreams
 from fanwire.relay.wire import LOST, UNREACHABLE, Asked, Outcome
 from fanwire.texts import INTERNAL_ERROR, name_of
 from fanwire.wording import failed_to_invoke
@@ -47,7 +47,7 @@ class Calling(Protocol):
         """A client has left."""
 
 
-class Home(Protocol):
+class RelayInterface(Protocol):
     """The relay, as its clients need it."""
 
     config: RelayConfig
@@ -56,7 +56,7 @@ class Home(Protocol):
     faults: Faults
     gate: Gate
     names: Names
-    private_terms: tuple[Upstreams, Target, frozenset[str], frozenset[str]]
+    private_context: tuple[Upstreams, Backend, frozenset[str], frozenset[str]]
     budgets: Budgets
     lanes: dict[SharedCall, CallLane]
     subscribing: dict[str, CallShare]
@@ -112,7 +112,7 @@ class RelayedClient:
         "protocol",
     )
 
-    def __init__(self, relay: Home, client: Client) -> None:
+    def __init__(self, relay: RelayInterface, client: Client) -> None:
         self.id = client.id
         self.protocol = client.hub_protocol or "json"
         self.lanes: set[CallLane] = set()
@@ -129,9 +129,9 @@ class RelayedClient:
         credentials = client.identity.claims["credentials"] if client.identity else None
         assert isinstance(credentials, Credentials)  # the relay's own admission put them there
         self._credentials = credentials
-        upstreams, target, dropped, reported = relay.private_terms
+        upstreams, backend, dropped, reported = relay.private_context
         idle = relay.config.private.idle
-        line = CallLine(upstreams, target, idle, self.id, self.protocol, credentials, dropped, reported)
+        line = CallLine(upstreams, backend, idle, self.id, self.protocol, credentials, dropped, reported)
         self._private = Session(self, line, upstreams, relay.gate)
 
     def hold(self) -> None:
@@ -388,13 +388,13 @@ class RelayedClient:
 
     def call_by_itself(self, call: Asked, record: bytes) -> None:
         """Make a call, which is acknowledged, over its own connection."""
-        self._private.send(Message(call, record, is_text=True, is_owed=False))
+        self._private.send(UpstreamMessage(call, record, is_text=True, is_owed=False))
 
     def _send(self, event: HubMessage) -> None:
         """Pass a message on as it came; it is acknowledged once the backend keeps pace."""
         assert event.record is not None  # it is a relayed client's
         call = Asked(event.id, event.target) if event.kind in ("invocation", "stream") else None
-        self._private.send(Message(call, event.record, is_text=True, is_owed=True))
+        self._private.send(UpstreamMessage(call, event.record, is_text=True, is_owed=True))
 
     def arrived(self, subprotocol: str | None) -> None:
         """It was in before."""

@@ -20,8 +20,8 @@ from fanwire.relay.config import Lanes
 from fanwire.relay.machine import Act, Event, Machine, Phase, Rest, State
 from fanwire.relay.timing import Backoff, Delay, Timers
 from fanwire.relay.turns import Charged, Turns
-from fanwire.relay.upstreams import Owner, Target, Upstreams
-from fanwire.relay.wire import NO_CALL, NOT_ANSWERED, UNREACHABLE, Asked, Standing, Wire
+from fanwire.relay.upstreams import Backend, SessionHandler, Upstreams
+from fanwire.relay.wire import NO_CALL, NOT_ANSWERED, UNREACHABLE, Asked, Lifetime, Wire
 from fanwire.texts import INTERNAL_ERROR, name_of
 
 
@@ -36,13 +36,13 @@ W = TypeVar("W", bound=Watcher)
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class LaneContext:
     """What all lanes of a relay have in common."""
 
     engine: Engine
     upstreams: Upstreams
     timers: Timers
-    target: Target
+    backend: Backend
     linger: float
     lanes: Lanes
     lingering: "dict[Lane[Any], None]"
@@ -65,17 +65,17 @@ class Pending(Generic[C]):
 
 
 @dataclass(slots=True, eq=False)
-class Waiting(Pending[W]):
+class PendingWish(Pending[W]):
     """A wish whose turn has not come."""
 
     is_leaving: bool = False
 
 
-class Lane(Owner, Generic[W]):
+class Lane(SessionHandler, Generic[W]):
     """What lanes of both kinds do; see the module."""
 
-    def __init__(self, name: str, wire: Wire, terms: Terms, on_end: Callable[["Lane[Any]"], None]) -> None:
-        self.terms = terms
+    def __init__(self, name: str, wire: Wire, context: LaneContext, on_end: Callable[["Lane[Any]"], None]) -> None:
+        self.context = context
         self.name = name
         """Of its log in the engine."""
         self.watchers: dict[W, None] = {}
@@ -88,7 +88,7 @@ class Lane(Owner, Generic[W]):
         self._wire = wire
         self._on_end = on_end
         self._machine = Machine()
-        self._waiting: Turns[Waiting[W]] = Turns()
+        self._waiting: Turns[PendingWish[W]] = Turns()
         self._session: int | None = None
         # When the backend agreed, by the monotonic clock; None while it has not.
         self._live_at: float | None = None
@@ -96,7 +96,7 @@ class Lane(Owner, Generic[W]):
         self._lived: float | None = None
         self._rest = Rest.NOTHING
         self._timer: Delay | None = None
-        self._backoff = Backoff(terms.lanes.backoff_min, terms.lanes.backoff_max)
+        self._backoff = Backoff(context.lanes.backoff_min, context.lanes.backoff_max)
         try:
             self._session = self._open()
         except BaseException:
@@ -138,15 +138,15 @@ class Lane(Owner, Generic[W]):
     def _forget_asking(self) -> None:
         """No answer is awaited any more."""
 
-    def _welcome(self, one: Waiting[W], cause: Upstream | None) -> None:
+    def _welcome(self, one: PendingWish[W], cause: Upstream | None) -> None:
         """Have it watch, and tell it so."""
         raise NotImplementedError
 
-    def _refuse(self, one: Waiting[W], cause: Upstream | None) -> None:
+    def _refuse(self, one: PendingWish[W], cause: Upstream | None) -> None:
         """Tell it that the backend has refused."""
         raise NotImplementedError
 
-    def _give_up(self, one: Waiting[W], why: str) -> None:
+    def _give_up(self, one: PendingWish[W], why: str) -> None:
         """Tell it that its wish could not be done."""
         raise NotImplementedError
 
@@ -173,7 +173,7 @@ class Lane(Owner, Generic[W]):
     def _wait(self, client: W, call: Asked = NO_CALL, *, is_leaving: bool = False, patience_s: float = inf) -> None:
         """Have it wait. Raises LimitReached where the client has no room left for that: then nothing has changed."""
         try:
-            self._waiting.add(Waiting(client, call, self.terms.timers.now() + patience_s, is_leaving))
+            self._waiting.add(PendingWish(client, call, self.context.timers.now() + patience_s, is_leaving))
         finally:
             self._settle()
 
@@ -181,7 +181,7 @@ class Lane(Owner, Generic[W]):
         self, client: W, *, is_again: bool = False, newest: tuple[int | None, float | None] = (None, None)
     ) -> bool:
         """Subscribe it, from what is kept on; False when that is lost, or over the bounds: then nothing has changed."""
-        if not self.terms.engine.join_lane(client.id, self.name, is_again, *newest):
+        if not self.context.engine.join_lane(client.id, self.name, is_again, *newest):
             return False
         self.watchers[client] = None
         return True
@@ -190,13 +190,13 @@ class Lane(Owner, Generic[W]):
         """Subscribe it without what was kept."""
         if client not in self.watchers:
             relay_log.warning("%s: more than snapshot_bytes_max came at once: a late joiner starts live", self)
-            self.terms.engine.join_live(client.id, self.name)
+            self.context.engine.join_live(client.id, self.name)
             self.watchers[client] = None
 
     def _let_go(self, client: W) -> None:
         if client in self.watchers:
             del self.watchers[client]
-            self.terms.engine.leave_lane(client.id, self.name)
+            self.context.engine.leave_lane(client.id, self.name)
 
     # Its life
 
@@ -213,7 +213,7 @@ class Lane(Owner, Generic[W]):
                     self._ask()
                 case Act.HANG_UP:
                     assert self._session is not None  # it has just answered
-                    self.terms.upstreams.close(self._session)
+                    self.context.upstreams.close(self._session)
                 case Act.GO_LIVE:
                     self._go_live()
                 case Act.GO_DOWN:
@@ -236,17 +236,17 @@ class Lane(Owner, Generic[W]):
         """Newcomers are given what there is."""
 
     def _go_live(self) -> None:
-        self._live_at = self.terms.timers.now()
+        self._live_at = self.context.timers.now()
         if self.gap_since is not None:
             since, until = self.gap_since, time()
             relay_log.warning("%s is live again; a gap of %.1f s, because %s", self, until - since, self.why)
             self.gap_since = None
-            lanes = self.terms.lanes
+            lanes = self.context.lanes
             if lanes.on_gap == "message":
-                self.terms.engine.publish_to_lane(self.name, self._wire.told_of_gap(since, until), lanes.gap_target)
+                self.context.engine.publish_to_lane(self.name, self._wire.told_of_gap(since, until), lanes.gap_target)
             elif lanes.on_gap == "close":
                 for client in self.watchers:
-                    self.terms.upstreams.endings.close(client.id, 1012, "")
+                    self.context.upstreams.endings.close(client.id, 1012, "")
         self.why = ""
 
     def _welcome_all(self, cause: Upstream | None) -> None:
@@ -260,20 +260,20 @@ class Lane(Owner, Generic[W]):
                 is_told = isinstance(error, LimitReached)
                 if not is_told:
                     text = "client %s could not join %s"
-                    self.terms.upstreams.faults.note("relay.join", error, text, name_of(one.client.id), self)
+                    self.context.upstreams.faults.note("relay.join", error, text, name_of(one.client.id), self)
                 self._tell(one, partial(self._give_up, why=str(error) if is_told else INTERNAL_ERROR))
 
-    def _part(self, one: Waiting[W]) -> None:
+    def _part(self, one: PendingWish[W]) -> None:
         """Let it go, as it wished."""
         self._let_go(one.client)
 
-    def _tell(self, one: Waiting[W], tell: Callable[[Waiting[W]], None]) -> None:
+    def _tell(self, one: PendingWish[W], tell: Callable[[PendingWish[W]], None]) -> None:
         """Tell it, or let it go if it wished to leave: what goes wrong with that is nobody else's."""
-        faults = self.terms.upstreams.faults
+        faults = self.context.upstreams.faults
         with faults.contained("relay.lane", "client %s of %s could not be told", name_of(one.client.id), self):
             self._part(one) if one.is_leaving else tell(one)
 
-    def _tell_all(self, tell: Callable[[Waiting[W]], None], until: float = inf) -> int:
+    def _tell_all(self, tell: Callable[[PendingWish[W]], None], until: float = inf) -> int:
         """Tell those whose time is up, who wait in its order; gives how many wished to stay."""
         told = 0
         while self._waiting and self._waiting.first.until <= until:
@@ -296,16 +296,16 @@ class Lane(Owner, Generic[W]):
             self.end()
             return
         if is_forsaken and rest is not Rest.NOTHING:
-            self.terms.lingering.setdefault(self)
+            self.context.lingering.setdefault(self)
         else:
-            self.terms.lingering.pop(self, None)
+            self.context.lingering.pop(self, None)
         if rest is not self._rest:
             self._rest = rest
             self._call_off()
             if rest is Rest.RETRY:
-                self._timer = self.terms.timers.later(self._backoff.next(self._lived or 0.0), self._retry, self.fail)
+                self._timer = self.context.timers.later(self._backoff.next(self._lived or 0.0), self._retry, self.fail)
             elif rest is Rest.LINGER:
-                self._timer = self.terms.timers.later(self.terms.linger, self.end, self.fail)
+                self._timer = self.context.timers.later(self.context.linger, self.end, self.fail)
 
     def _retry(self) -> None:
         self._rest, self._timer = Rest.NOTHING, None
@@ -324,26 +324,26 @@ class Lane(Owner, Generic[W]):
         """The session is over: the lane is down, unless nobody needs it."""
         self._session = None
         machine = self._machine
-        self._lived = None if self._live_at is None else self.terms.timers.now() - self._live_at
+        self._lived = None if self._live_at is None else self.context.timers.now() - self._live_at
         if machine.phase is not Phase.ENDING:  # else it is known why
             self.why = event.text or "the backend closed it"
-        standing = Standing(machine.is_asking, self._lived, self.terms.lanes.backoff_max)
-        self._step(self._wire.end_of(event, standing), event)
+        lifetime = Lifetime(machine.is_asking, self._lived, self.context.lanes.backoff_max)
+        self._step(self._wire.end_of(event, lifetime), event)
 
     def end(self) -> None:
         """Close it; nobody watches. Raises nothing."""
         self._machine.close()
         self._rest = Rest.NOTHING
         self._call_off()
-        self.terms.lingering.pop(self, None)
+        self.context.lingering.pop(self, None)
         self._on_end(self)
-        contained = self.terms.upstreams.faults.contained
+        contained = self.context.upstreams.faults.contained
         with contained("relay.lane", "the call of %s could not be called off", self):
             self._forget_asking()
         with contained("relay.lane", "the log of %s could not be let go", self):
-            self.terms.engine.keep(self.name, None)
+            self.context.engine.keep(self.name, None)
         if self._session is not None:
-            self.terms.upstreams.close(self._session, (1000, "") if self._wire.protocol == "websocket" else None)
+            self.context.upstreams.close(self._session, (1000, "") if self._wire.protocol == "websocket" else None)
 
     def fail(self) -> None:
         """Something went wrong that nobody expected: it ends, who waits is told, and who watches is to come back."""
@@ -356,7 +356,7 @@ class Lane(Owner, Generic[W]):
             watchers.pop(one.client, None)
             self._tell(one, partial(self._give_up, why=INTERNAL_ERROR))
         for client in watchers:
-            with self.terms.upstreams.faults.contained("relay.lane", "client %s stays", name_of(client.id)):
+            with self.context.upstreams.faults.contained("relay.lane", "client %s stays", name_of(client.id)):
                 self._send_away(client)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from fanwire._engine import Upstream
 from fanwire.logs import relay_log
 from fanwire.relay.config import CallShare
-from fanwire.relay.driver import Lane, Terms, Waiting, Watcher
+from fanwire.relay.driver import Lane, LaneContext, PendingWish, Watcher
 from fanwire.relay.everyones import Everyones
 from fanwire.relay.machine import Event, Phase
 from fanwire.relay.names import Names
@@ -23,7 +23,7 @@ from fanwire.relay.wire import LOST, Asked, CallWire, Outcome, PlainWire
 from fanwire.texts import name_of
 
 
-class Caller(Watcher, Protocol):
+class CallWatcher(Watcher, Protocol):
     """A client of a SignalR relay, as a lane sees it."""
 
     def complete(self, call: Asked, outcome: Outcome) -> None:
@@ -40,7 +40,7 @@ class Caller(Watcher, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class CallTerms(Terms):
+class CallLaneContext(LaneContext):
     """What all lanes of a SignalR relay have in common."""
 
     everyone: frozenset[str]
@@ -49,13 +49,18 @@ class CallTerms(Terms):
     everyones: Everyones
 
 
-class CallLane(Lane[Caller]):
+class CallLane(Lane[CallWatcher]):
     """One subscription at a SignalR backend."""
 
-    terms: CallTerms
+    context: CallLaneContext
 
     def __init__(
-        self, name: str, share: CallShare, call: SharedCall, terms: CallTerms, on_end: Callable[[Lane[Any]], None]
+        self,
+        name: str,
+        share: CallShare,
+        call: SharedCall,
+        context: CallLaneContext,
+        on_end: Callable[[Lane[Any]], None],
     ) -> None:
         self.share = share
         self.call = call
@@ -72,11 +77,11 @@ class CallLane(Lane[Caller]):
         # Reports of this connection, by target, and the life of the broadcast lane when it was opened.
         self._dropped: Counter[str] = Counter()
         self._life = 0
-        super().__init__(name, CallWire(share, call), terms, on_end)
+        super().__init__(name, CallWire(share, call), context, on_end)
 
     # Clients
 
-    def subscribe(self, client: Caller, call: Asked) -> None:
+    def subscribe(self, client: CallWatcher, call: Asked) -> None:
         """Have the client watch, and answer its call as the backend answered the lane's.
 
         Raises LimitReached where it would have to wait, and has no room left for that: then nothing has changed.
@@ -87,22 +92,22 @@ class CallLane(Lane[Caller]):
             assert self._outcome is not None  # it is live
             client.complete(call, self._outcome)
             return
-        self._wait(client, call, patience_s=self.terms.target.connect_timeout)
+        self._wait(client, call, patience_s=self.context.backend.connect_timeout)
         self._step(Event.WANTED)
 
-    def unsubscribe(self, client: Caller, call: Asked) -> None:
+    def unsubscribe(self, client: CallWatcher, call: Asked) -> None:
         """Have the client watch no longer, once what it asked for before is done."""
         if client in self._waiting:
-            self._wait(client, call, is_leaving=True, patience_s=self.terms.target.connect_timeout)
+            self._wait(client, call, is_leaving=True, patience_s=self.context.backend.connect_timeout)
         else:
             self._let_go(client)
             client.left(self, call)
             self._settle()
 
-    def _join_at_once(self, client: Caller) -> bool:
+    def _join_at_once(self, client: CallWatcher) -> bool:
         """Subscribe the client with what is there; False where the backend is to be asked for something newer."""
         share = self.share
-        is_new = self.terms.timers.now() - self._outcome_at < share.fresh
+        is_new = self.context.timers.now() - self._outcome_at < share.fresh
         if share.snapshot is None:
             if is_new and self._join_again(client):
                 return True
@@ -115,14 +120,14 @@ class CallLane(Lane[Caller]):
             self._join_late(client)
         return True
 
-    def _join_again(self, client: Caller, messages_max: int | None = None, age_max: float | None = None) -> bool:
+    def _join_again(self, client: CallWatcher, messages_max: int | None = None, age_max: float | None = None) -> bool:
         """As ``_join``; one that watches begins once more at the newest snapshot, as it would at the backend."""
         is_again = client in self.watchers
         if is_again and self.share.snapshot is None:
             return True
         return self._join(client, is_again=is_again, newest=(messages_max, age_max))
 
-    def _welcome(self, one: Waiting[Caller], cause: Upstream | None) -> None:
+    def _welcome(self, one: PendingWish[CallWatcher], cause: Upstream | None) -> None:
         if not self._join_again(one.client):
             self._join_late(one.client)
         assert cause is not None  # it is the answer
@@ -131,20 +136,20 @@ class CallLane(Lane[Caller]):
     def _welcome_all(self, cause: Upstream | None) -> None:
         super()._welcome_all(cause)
         if self.share.snapshot is None:
-            self.terms.engine.keep(self.name, None)
+            self.context.engine.keep(self.name, None)
 
-    def _refuse(self, one: Waiting[Caller], cause: Upstream | None) -> None:
+    def _refuse(self, one: PendingWish[CallWatcher], cause: Upstream | None) -> None:
         one.client.refused(self, one.call, cause if cause is not None and cause.kind == "completion" else None)
 
-    def _give_up(self, one: Waiting[Caller], why: str) -> None:
+    def _give_up(self, one: PendingWish[CallWatcher], why: str) -> None:
         one.client.given_up(self, one.call, why)
 
-    def _part(self, one: Waiting[Caller]) -> None:
+    def _part(self, one: PendingWish[CallWatcher]) -> None:
         super()._part(one)
         one.client.left(self, one.call)
 
     def _blame(self) -> None:
-        def give_up(one: Waiting[Caller]) -> None:
+        def give_up(one: PendingWish[CallWatcher]) -> None:
             relay_log.warning("%s: the backend ended the connection at this call: %s", self, self.why)
             one.client.given_up(self, one.call, LOST)
 
@@ -154,26 +159,26 @@ class CallLane(Lane[Caller]):
             is_told = not one.is_leaving
             self._tell(one, give_up)
 
-    def _send_away(self, client: Caller) -> None:
-        self.terms.upstreams.endings.close(client.id, 1012, "")
+    def _send_away(self, client: CallWatcher) -> None:
+        self.context.upstreams.endings.close(client.id, 1012, "")
 
     # The backend
 
     def _open(self) -> int:
-        terms = self.terms
-        terms.engine.keep(self.name, terms.lanes.snapshot_bytes_max)
-        route = ("lane", self.name, terms.everyone, self.share.snapshot)
-        return terms.upstreams.open(self, terms.target, self.call.protocol, route)
+        context = self.context
+        context.engine.keep(self.name, context.lanes.snapshot_bytes_max)
+        route = ("lane", self.name, context.everyone, self.share.snapshot)
+        return context.upstreams.open(self, context.backend, self.call.protocol, route)
 
     def _ask(self) -> None:
-        terms = self.terms
+        context = self.context
         if self._machine.phase is Phase.RENEWING and self.share.snapshot is not None:
-            terms.engine.await_snapshot(self.name)
+            context.engine.await_snapshot(self.name)
         assert self._session is not None  # it is open
         self._calls += 1
         self._call = str(self._calls)
-        terms.upstreams.send(self._session, self.call.record(self._call))
-        self._call_timeout = terms.timers.later(terms.target.connect_timeout, self._lose_answer, self.fail)
+        context.upstreams.send(self._session, self.call.record(self._call))
+        self._call_timeout = context.timers.later(context.backend.connect_timeout, self._lose_answer, self.fail)
 
     def _forget_asking(self) -> None:
         if self._call is None:
@@ -183,13 +188,13 @@ class CallLane(Lane[Caller]):
             self._call_timeout.call_off()
             self._call_timeout = None
         if self.share.snapshot is not None:
-            self.terms.engine.await_snapshot(self.name, False)  # one that still comes is everyone's
+            self.context.engine.await_snapshot(self.name, False)  # one that still comes is everyone's
 
     def _ask_no_more(self) -> None:
         self._asks_again = False  # its own subscription was fine
 
     def _lose_answer(self) -> None:
-        why = f"{self.share.subscribe} was not answered within {self.terms.target.connect_timeout:g} s"
+        why = f"{self.share.subscribe} was not answered within {self.context.backend.connect_timeout:g} s"
         if self._machine.is_live:  # it was asked again for newcomers: whoever watches goes on
             relay_log.warning("%s: late joiners: %s", self, why)
         else:
@@ -199,24 +204,24 @@ class CallLane(Lane[Caller]):
     def opened(self, event: Upstream) -> None:
         """The backend has shaken hands."""
         self._dropped.clear()
-        self._life = self.terms.everyones.life_of(self.call.protocol)
+        self._life = self.context.everyones.life_of(self.call.protocol)
         self._step(Event.OPENED)
 
     def happened(self, event: Upstream) -> None:
         """The first message of a target has come; or twice as many of one that is dropped here, as everyone gets it."""
         if event.kind != "came":
             return
-        self.terms.names.came_over_lane(event.id)
-        if event.id in self.terms.everyone:
+        self.context.names.came_over_lane(event.id)
+        if event.id in self.context.everyone:
             self._dropped[event.id] += 1
-            self.terms.everyones.dropped(self.call.protocol, event.id, self._dropped[event.id], self._life)
+            self.context.everyones.dropped(self.call.protocol, event.id, self._dropped[event.id], self._life)
 
     def completed(self, event: Upstream) -> None:
         """The backend has answered the lane's call."""
         if event.id != self._call:
             return
         if event.outcome != "error":
-            self._outcome, self._outcome_at = event, self.terms.timers.now()
+            self._outcome, self._outcome_at = event, self.context.timers.now()
             self._step(Event.AGREED, event)
             return
         if not self._machine.is_live:
@@ -238,15 +243,15 @@ class CallLane(Lane[Caller]):
         """Have those who wait told in time that it was in vain, whatever the backend does."""
         if self._waiting and self._machine.phase is not Phase.CLOSED:
             if self._patience is None:
-                wait = max(0.0, self._waiting.first.until - self.terms.timers.now())
-                self._patience = self.terms.timers.later(wait, self._lose_patience, self.fail)
+                wait = max(0.0, self._waiting.first.until - self.context.timers.now())
+                self._patience = self.context.timers.later(wait, self._lose_patience, self.fail)
         elif self._patience is not None:
             self._patience.call_off()
             self._patience = None
 
     def _lose_patience(self) -> None:
         self._patience = None
-        self._give_up_all(until=self.terms.timers.now())
+        self._give_up_all(until=self.context.timers.now())
         self._settle()
 
 
@@ -279,7 +284,7 @@ class PlainLane(Lane[Visiting]):
         wire: PlainWire,
         urls: Sequence[str],
         offered: Sequence[str],
-        terms: Terms,
+        context: LaneContext,
         on_end: Callable[[Lane[Any]], None],
     ) -> None:
         self.message = wire.message
@@ -287,7 +292,7 @@ class PlainLane(Lane[Visiting]):
         self._offered = offered
         # What the backend chose.
         self._subprotocol: str | None = None
-        super().__init__(name, wire, terms, on_end)
+        super().__init__(name, wire, context, on_end)
 
     # Clients
 
@@ -322,28 +327,28 @@ class PlainLane(Lane[Visiting]):
         if not self._join(client):
             self._join_late(client)
 
-    def _welcome(self, one: Waiting[Visiting], cause: Upstream | None) -> None:
+    def _welcome(self, one: PendingWish[Visiting], cause: Upstream | None) -> None:
         if self.message is None:
             self._let_in(one.client)
 
     def _welcome_all(self, cause: Upstream | None) -> None:
         super()._welcome_all(cause)
-        self.terms.engine.keep(self.name, None)
+        self.context.engine.keep(self.name, None)
 
-    def _refuse(self, one: Waiting[Visiting], cause: Upstream | None) -> None:
+    def _refuse(self, one: PendingWish[Visiting], cause: Upstream | None) -> None:
         if self.message is None:
             one.client.turned_away(None if cause is None else cause.status)
         else:
             self._let_go(one.client)
             one.client.refused(self, self.message)
 
-    def _give_up(self, one: Waiting[Visiting], why: str) -> None:
+    def _give_up(self, one: PendingWish[Visiting], why: str) -> None:
         one.client.fail()
 
     def _blame(self) -> None:
         for client in self.watchers:
             text = "client %s of %s could not go on"
-            with self.terms.upstreams.faults.contained("relay.lane", text, name_of(client.id), self):
+            with self.context.upstreams.faults.contained("relay.lane", text, name_of(client.id), self):
                 self._let_go(client)
                 client.refused(self, self.message or b"")
             return
@@ -354,15 +359,15 @@ class PlainLane(Lane[Visiting]):
     # The backend
 
     def _open(self) -> int:
-        terms = self.terms
+        context = self.context
         if self.message is None:
             # For those who wait: what the backend sends first may be here before they are let in.
-            terms.engine.keep(self.name, terms.lanes.snapshot_bytes_max)
+            context.engine.keep(self.name, context.lanes.snapshot_bytes_max)
         offered = self._offered if self._subprotocol is None else (self._subprotocol,)
         route = ("lane", self.name)
-        session = self._session = terms.upstreams.open_plain(self, terms.target, offered, route, urls=self._urls)
+        session = self._session = context.upstreams.open_plain(self, context.backend, offered, route, urls=self._urls)
         if self.message is not None:
-            terms.upstreams.send_message(session, self.message, is_text=True)
+            context.upstreams.send_message(session, self.message, is_text=True)
         return session
 
     def opened(self, event: Upstream) -> None:

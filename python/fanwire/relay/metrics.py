@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from fanwire.relay.stats import Standing
+from fanwire.relay.stats import MeasuredRelay
 
 STATES = ("connecting", "live", "down")
 
@@ -14,7 +14,7 @@ STATES = ("connecting", "live", "down")
 class RelayCollector(Collector):
     """Reads the stats of all relays once for each scrape."""
 
-    def __init__(self, relays: Iterable[Standing]) -> None:
+    def __init__(self, relays: Iterable[MeasuredRelay]) -> None:
         self._relays = relays
 
     def collect(self) -> Iterator[Metric]:

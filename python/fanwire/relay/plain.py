@@ -17,15 +17,15 @@ from fanwire.errors import ClientGone
 from fanwire.faults import Tasks
 from fanwire.logs import relay_log
 from fanwire.owner import ClientEvent, Owner
-from fanwire.relay.admit import ASKING_PART, SWITCHING, Answer, PlainAdmission
+from fanwire.relay.admit import ASKING_PART, SWITCHING, PlainAdmission, Verdict
 from fanwire.relay.config import MessageShare, QueryShare, RelayConfig
 from fanwire.relay.credentials import Visitor, visitor_of
-from fanwire.relay.driver import Lane, Terms, has_room
+from fanwire.relay.driver import Lane, LaneContext, has_room
 from fanwire.relay.lane import PlainLane
 from fanwire.relay.names import Names
 from fanwire.relay.plain_client import PlainClient, Wish
 from fanwire.relay.queries import query_of, values_of, with_query, without
-from fanwire.relay.relay import passing_of, service_headers, target_of
+from fanwire.relay.relay import backend_of, passing_of, service_headers
 from fanwire.relay.servers import Servers
 from fanwire.relay.session import Gate
 from fanwire.relay.shared import message_of
@@ -60,16 +60,16 @@ class PlainRelay(Owner):
         self._clients: dict[int, PlainClient] = {}
         self._by_query = [share for share in config.share if isinstance(share, QueryShare)]
         self._by_message = [share for share in config.share if isinstance(share, MessageShare)]
-        shared = target_of(config, service_headers(config))
+        shared = backend_of(config, service_headers(config))
         self._servers = Servers(upstreams, tasks, shared, config.path, config.ready)
-        shared = replace(shared, standing=self._servers)
+        shared = replace(shared, health=self._servers)
         own = replace(shared, headers=())
         self._has_own_headers = bool(config.lanes.headers) or config.lanes.token is not None
         self._own, self._upstreams = own, upstreams
         timers = Timers(tasks)
         self._gate = Gate(timers, upstreams.faults, config.private.rate, config.private.per_relay_max)
-        self._private_terms = upstreams, own, self._gate, config.private.idle
-        self._terms = Terms(engine, upstreams, timers, shared, config.linger, config.lanes, {})
+        self._private_context = upstreams, own, self._gate, config.private.idle
+        self._context = LaneContext(engine, upstreams, timers, shared, config.linger, config.lanes, {})
         asks = config.admit == "negotiate"
         wait = min(config.lanes.connect_timeout, ASKING_PART * handshake_timeout)
         asked = replace(own if asks else shared, connect_timeout=wait)
@@ -98,13 +98,13 @@ class PlainRelay(Owner):
             client.open_privately(visitor.subprotocols)
             return
 
-        def answered(answer: Answer, cookies: Sequence[str] = ()) -> None:
+        def answered(verdict: Verdict, cookies: Sequence[str] = ()) -> None:
             if client.is_over:
                 return
-            if answer.status == SWITCHING:
-                client.let_in(answer.subprotocol)
+            if verdict.status == SWITCHING:
+                client.let_in(verdict.subprotocol)
             else:
-                client.turned_away(answer.status)
+                client.turned_away(verdict.status)
 
         client.forget_asking = self._admission.ask(visitor, answered)
 
@@ -135,12 +135,12 @@ class PlainRelay(Owner):
         query = query_of(share.query, values)
         key = ("query", index, values, visitor.subprotocols)
 
-        def answered(answer: Answer, cookies: Sequence[str] = ()) -> None:
+        def answered(verdict: Verdict, cookies: Sequence[str] = ()) -> None:
             if client.is_over:
                 return
             lane = self.lanes.get(key)
-            if answer.status != SWITCHING:
-                client.turned_away(answer.status)
+            if verdict.status != SWITCHING:
+                client.turned_away(verdict.status)
             elif lane is None and not self.has_room():
                 client.close_over_bound(self._over_max())
             else:
@@ -151,13 +151,13 @@ class PlainRelay(Owner):
         # Who shows nothing that the lane does not show, and the lane nothing either, is let in as the lane is.
         shows_nothing = visitor.is_anybody and not rest and not self._has_own_headers
         if shows_nothing or self.config.admit == "anyone":
-            answered(Answer(SWITCHING))
+            answered(Verdict(SWITCHING))
         else:
             client.forget_asking = self._admission.ask(visitor, answered)
 
     def _client(self, connection: int, visitor: Visitor, query: str) -> PlainClient:
         urls = with_query(self._own.urls, query)
-        client = PlainClient(self, connection, visitor.credentials, urls, self._private_terms)
+        client = PlainClient(self, connection, visitor.credentials, urls, self._private_context)
         self._clients[connection] = client  # whatever becomes of it, it is ended
         return client
 
@@ -168,7 +168,7 @@ class PlainRelay(Owner):
 
     def has_room(self) -> bool:
         """Whether there may be one lane more; one that lingers makes room."""
-        return has_room(self.lanes, self.config.lanes.max, self._terms.lingering)
+        return has_room(self.lanes, self.config.lanes.max, self._context.lingering)
 
     def wish_of(self, message: Relayed, subprotocol: str | None) -> Wish | None:
         """What a message wishes for that is shared; None of any other."""
@@ -203,7 +203,7 @@ class PlainRelay(Owner):
                 del self.lanes[key]
 
         name = f"{self.config.path}#{self._lanes_made}"
-        lane = self.lanes[key] = PlainLane(name, PlainWire(way, message, what), urls, offered, self._terms, end)
+        lane = self.lanes[key] = PlainLane(name, PlainWire(way, message, what), urls, offered, self._context, end)
         relay_log.debug("%s is opened", lane)
         return lane
 

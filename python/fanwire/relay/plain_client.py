@@ -17,10 +17,10 @@ from fanwire.relay.admit import nothing
 from fanwire.relay.config import RelayConfig
 from fanwire.relay.credentials import Credentials
 from fanwire.relay.lane import PlainLane
-from fanwire.relay.session import Gate, Message, PlainLine, Session
+from fanwire.relay.session import Gate, PlainLine, Session, UpstreamMessage
 from fanwire.relay.shared import too_large
 from fanwire.relay.timing import Bucket
-from fanwire.relay.upstreams import Target, Upstreams
+from fanwire.relay.upstreams import Backend, Upstreams
 from fanwire.relay.wire import NO_CALL, Asked
 from fanwire.texts import INTERNAL_ERROR, name_of
 
@@ -43,7 +43,7 @@ class Wish(NamedTuple):
     """The value."""
 
 
-class Home(Protocol):
+class PlainRelayInterface(Protocol):
     """The relay, as its clients need it."""
 
     config: RelayConfig
@@ -83,11 +83,11 @@ class PlainClient:
 
     def __init__(
         self,
-        relay: Home,
+        relay: PlainRelayInterface,
         connection: int,
         credentials: Credentials,
         urls: Sequence[str],
-        terms: tuple[Upstreams, Target, Gate, float],
+        context: tuple[Upstreams, Backend, Gate, float],
     ) -> None:
         self.id = connection
         self.budget = relay.budgets.open()
@@ -100,8 +100,8 @@ class PlainClient:
         self._is_over = False
         self._subprotocol: str | None = None
         self._bucket = Bucket(relay.config.lanes.subscribe_rate)
-        upstreams, target, gate, idle = terms
-        self._line = PlainLine(upstreams, target, idle, connection, credentials, urls)
+        upstreams, backend, gate, idle = context
+        self._line = PlainLine(upstreams, backend, idle, connection, credentials, urls)
         self._private = Session(self, self._line, upstreams, gate)
 
     # Its opening
@@ -189,7 +189,7 @@ class PlainClient:
                 lane.leave(self)
                 self.acknowledge()
                 return
-        self._private.send(Message(NO_CALL, message.data, message.is_text, is_owed=True))
+        self._private.send(UpstreamMessage(NO_CALL, message.data, message.is_text, is_owed=True))
 
     def _subscribe(self, wish: Wish, lane: PlainLane | None) -> None:
         relay, limits = self._relay, self._relay.config.lanes
@@ -227,7 +227,7 @@ class PlainClient:
     def refused(self, lane: PlainLane, message: bytes) -> None:
         """The backend refused the lane of this message: it goes in the client's own name."""
         self._drop(lane)
-        self._private.send(Message(NO_CALL, message, is_text=True, is_owed=False))
+        self._private.send(UpstreamMessage(NO_CALL, message, is_text=True, is_owed=False))
 
     def _drop(self, lane: PlainLane) -> None:
         self._lanes.discard(lane)

@@ -20,10 +20,10 @@ from fanwire._loop import ends_task
 from fanwire.budget import ENTRY_BYTES, Budget
 from fanwire.logs import relay_log
 from fanwire.relay.blame import ALONE_S, SLOW_MAX, is_said
-from fanwire.relay.driver import Terms
+from fanwire.relay.driver import LaneContext
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.timing import Delay
-from fanwire.relay.upstreams import Owner
+from fanwire.relay.upstreams import SessionHandler
 from fanwire.relay.wire import LOST, UNREACHABLE, Asked
 from fanwire.texts import INTERNAL_ERROR, name_of
 
@@ -70,17 +70,17 @@ class Pooled:
     """Connections that were lost while it was at work."""
 
 
-class Member(Owner):
+class Member(SessionHandler):
     """One connection of a pool, opened with its first call and again after a loss."""
 
     def __init__(
         self,
-        terms: Terms,
+        context: LaneContext,
         protocol: str,
         idle: float,
         ended: Callable[[Pooled], None],
     ) -> None:
-        self._upstreams, self._timers, self._target = terms.upstreams, terms.timers, terms.target
+        self._upstreams, self._timers, self._backend = context.upstreams, context.timers, context.backend
         self._protocol = protocol
         self._idle = idle
         self._ended = ended
@@ -197,7 +197,7 @@ class Member(Owner):
             one.caller.call_by_itself(one.asked, one.call.record(one.asked.id))
             return False
         if self._session is None:
-            self._session = self._upstreams.open(self, self._target, self._protocol, ("calls",), idle=self._idle)
+            self._session = self._upstreams.open(self, self._backend, self._protocol, ("calls",), idle=self._idle)
         self._newest += 1
         one.number = str(self._newest)
         waiting = self._upstreams.send(self._session, one.call.record(one.number))
@@ -207,7 +207,7 @@ class Member(Owner):
             self._suspects.move_to_end(one, last=False)
             return False
         self._at_work[one.number] = one
-        self._is_held = waiting > self._target.queue_bytes_max
+        self._is_held = waiting > self._backend.queue_bytes_max
         return True
 
     def completed(self, event: Upstream) -> None:
@@ -291,8 +291,8 @@ class Member(Owner):
 class Pool:
     """The connections for one hub protocol."""
 
-    def __init__(self, terms: Terms, protocol: str, size: int, idle: float) -> None:
-        self._members = [Member(terms, protocol, idle, self._ended) for _ in range(size)]
+    def __init__(self, context: LaneContext, protocol: str, size: int, idle: float) -> None:
+        self._members = [Member(context, protocol, idle, self._ended) for _ in range(size)]
         # What has not ended, by its client.
         self._calls: dict[int, dict[Pooled, Member]] = {}
 

@@ -28,7 +28,7 @@ from fanwire.relay.config import CallShare, RelayConfig
 from fanwire.relay.driver import Lane, has_room
 from fanwire.relay.everyones import Everyones
 from fanwire.relay.headers import Passing
-from fanwire.relay.lane import CallLane, CallTerms
+from fanwire.relay.lane import CallLane, CallLaneContext
 from fanwire.relay.names import Names
 from fanwire.relay.pool import Pool
 from fanwire.relay.servers import Servers
@@ -36,8 +36,8 @@ from fanwire.relay.session import Gate
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.stats import RelayStats, stats_of
 from fanwire.relay.timing import Backoff, Timers
-from fanwire.relay.unsubscribing import Answers
-from fanwire.relay.upstreams import Headers, Target, Upstreams
+from fanwire.relay.unsubscribing import LearnedAnswers
+from fanwire.relay.upstreams import Backend, Headers, Upstreams
 from fanwire.relay.wire import Asked
 from fanwire.texts import INTERNAL_ERROR, name_of
 from fanwire.values import Mistake
@@ -81,15 +81,15 @@ class Relay(Owner):
             share.unsubscribe.casefold(): share for share in shares if share.unsubscribe is not None
         }
         self.pooled = {method.casefold(): method for method in config.private.pooled}
-        shared = target_of(config, service_headers(config))
+        shared = backend_of(config, service_headers(config))
         self._servers = Servers(upstreams, tasks, shared, config.path, config.ready)
-        shared = replace(shared, standing=self._servers)
+        shared = replace(shared, health=self._servers)
         own = replace(shared, headers=())
         everyone, welcome = frozenset(config.everyone.targets), frozenset(config.everyone.welcome)
         timers = Timers(tasks)
         self.gate = Gate(timers, upstreams.faults, config.private.rate, config.private.per_relay_max)
         subscribing = frozenset(share.subscribe.lower() for share in shares)
-        self.private_terms = upstreams, own, everyone | welcome, subscribing
+        self.private_context = upstreams, own, everyone | welcome, subscribing
         # Who opens a connection waits no longer than for its handshake, and is to be told why.
         wait = min(config.lanes.connect_timeout, ASKING_PART * handshake_timeout)
         asked = replace(own, connect_timeout=wait)
@@ -99,7 +99,7 @@ class Relay(Owner):
         )
         self.names = Names(config)
         everyones = Everyones(config.path, config.everyone.targets, timers.later)
-        self._terms = CallTerms(
+        self._context = CallLaneContext(
             engine,
             upstreams,
             timers,
@@ -114,7 +114,7 @@ class Relay(Owner):
         self._broadcast_route = ("broadcast", config.path, everyone, welcome)
         self._broadcasts: dict[str, BroadcastLane] = {}
         self._pools: dict[str, Pool] = {}
-        self._answers = Answers(self._terms)
+        self._answers = LearnedAnswers(self._context)
         # Hub protocols of the clients that are connected.
         self._present: dict[int, str] = {}
         self._lanes_made = 0
@@ -249,7 +249,7 @@ class Relay(Owner):
         if broadcast is None:
             greet = partial(self._greet, protocol)
             broadcast = self._broadcasts[protocol] = BroadcastLane(
-                self._terms, protocol, self._broadcast_route, self.backoff(), greet
+                self._context, protocol, self._broadcast_route, self.backoff(), greet
             )
         return broadcast
 
@@ -261,7 +261,7 @@ class Relay(Owner):
 
     def has_room(self) -> bool:
         """Whether there may be one lane more; one that lingers makes room."""
-        return has_room(self.lanes, self.config.lanes.max, self._terms.lingering)
+        return has_room(self.lanes, self.config.lanes.max, self._context.lingering)
 
     def open_lane(self, share: CallShare, call: SharedCall) -> CallLane:
         """The lane of this call, which has none yet."""
@@ -272,7 +272,7 @@ class Relay(Owner):
             if self.lanes.get(call) is lane:
                 del self.lanes[call]
 
-        lane = self.lanes[call] = CallLane(f"{self.config.path}#{self._lanes_made}", share, call, self._terms, end)
+        lane = self.lanes[call] = CallLane(f"{self.config.path}#{self._lanes_made}", share, call, self._context, end)
         relay_log.debug("%s is opened", lane)
         return lane
 
@@ -295,7 +295,7 @@ class Relay(Owner):
         pool = self._pools.get(protocol)
         if pool is None:
             private = self.config.private
-            pool = self._pools[protocol] = Pool(self._terms, protocol, private.pool_size, private.idle)
+            pool = self._pools[protocol] = Pool(self._context, protocol, private.pool_size, private.idle)
         return pool
 
     # What is visible
@@ -308,13 +308,13 @@ class Relay(Owner):
             broadcasts={protocol: one.why or "live" for protocol, one in self._broadcasts.items()},
             upstreams=self._servers.stats(),
             private_lanes=self.gate.count,
-            sessions=len(self._terms.upstreams),
+            sessions=len(self._context.upstreams),
             unused=self.names.unused,
             gaps=self._gaps + sum(lane.gaps for lane in self.lanes.values()),
         )
 
 
-def target_of(config: RelayConfig, headers: Headers = ()) -> Target:
+def backend_of(config: RelayConfig, headers: Headers = ()) -> Backend:
     """Where a relay's connections go, with these headers of the relay's own.
 
     Raises:
@@ -325,7 +325,7 @@ def target_of(config: RelayConfig, headers: Headers = ()) -> Target:
         roots = None if config.ca is None else roots_of(config.ca)
     except Mistake as mistake:
         raise ConfigError(f"is {config.ca!r}, {mistake}", key=f"ca of the relay at {config.path}") from mistake
-    return Target(
+    return Backend(
         config.upstream,
         config.negotiate and config.protocol == "signalr",
         lanes.keepalive,

@@ -15,7 +15,7 @@ from fanwire.logs import relay_log
 from fanwire.relay.readiness import Ready, why_unready
 from fanwire.relay.stats import UpstreamStats
 from fanwire.relay.timing import Delay
-from fanwire.relay.upstreams import FAILING, Owner, Target, Upstreams
+from fanwire.relay.upstreams import FAILING, Backend, SessionHandler, Upstreams
 
 ASKED_EVERY_S = 2.0
 """How often one that is down is asked, on average: instances that lost it together do not ask together."""
@@ -25,17 +25,17 @@ GATEWAYS = (502, 503)
 """Statuses that say the same of an upstream that is asked for a WebSocket at once."""
 
 
-class Server(Owner):
+class Server(SessionHandler):
     """One upstream of a relay."""
 
     def __init__(
-        self, upstreams: Upstreams, tasks: Tasks, target: Target, index: int, changed: Callable[[], None]
+        self, upstreams: Upstreams, tasks: Tasks, backend: Backend, index: int, changed: Callable[[], None]
     ) -> None:
         self._upstreams = upstreams
         self._changed = changed
         self._tasks = tasks
-        self._target = target
-        self._url = target.urls[index]
+        self._backend = backend
+        self._url = backend.urls[index]
         self.name = self._url.partition("?")[0]
         """Its URL without the query, which may hold a secret."""
         self.is_up: bool | None = None
@@ -97,12 +97,12 @@ class Server(Owner):
 
     def _ask(self) -> None:
         if not self._is_asked:
-            target = self._target
-            timeout = target.connect_timeout / len(target.urls)
-            if target.negotiates:
-                self._upstreams.negotiate(self, self._url, target.headers, timeout, target.roots)
+            backend = self._backend
+            timeout = backend.connect_timeout / len(backend.urls)
+            if backend.negotiates:
+                self._upstreams.negotiate(self, self._url, backend.headers, timeout, backend.roots)
             else:  # what speaks nothing but WebSocket may answer no other request
-                alone = replace(target, urls=(self._url,), connect_timeout=timeout, standing=None)
+                alone = replace(backend, urls=(self._url,), connect_timeout=timeout, health=None)
                 self._session = self._upstreams.open_plain(self, alone, (), ("nowhere",))
             self._is_asked = True
 
@@ -140,11 +140,11 @@ class Server(Owner):
 class Servers:
     """All of a relay, by their index."""
 
-    def __init__(self, upstreams: Upstreams, tasks: Tasks, target: Target, path: str, ready: Ready) -> None:
+    def __init__(self, upstreams: Upstreams, tasks: Tasks, backend: Backend, path: str, ready: Ready) -> None:
         self._path = path
         self._ready: Ready = ready
         self._readiness = upstreams.readiness
-        self._servers = [Server(upstreams, tasks, target, index, self._changed) for index in range(len(target.urls))]
+        self._servers = [Server(upstreams, tasks, backend, index, self._changed) for index in range(len(backend.urls))]
 
     def _changed(self) -> None:
         self._readiness.note(self._path, why_unready(self._ready, self.stats()))

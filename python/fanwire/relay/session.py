@@ -18,11 +18,11 @@ from fanwire.errors import LimitReached
 from fanwire.faults import Faults
 from fanwire.relay.credentials import Credentials
 from fanwire.relay.timing import Backoff, Bucket, Timers
-from fanwire.relay.upstreams import Owner, Target, Upstreams
+from fanwire.relay.upstreams import Backend, SessionHandler, Upstreams
 from fanwire.relay.wire import Asked
 
 
-class Waiting(Protocol):
+class Gated(Protocol):
     """A private connection before its turn."""
 
     def open(self) -> None:
@@ -43,19 +43,19 @@ class Gate:
         self.timers = timers
         self._faults = faults
         self._bucket = Bucket(rate)
-        self._waiting: OrderedDict[Waiting, None] = OrderedDict()
+        self._waiting: OrderedDict[Gated, None] = OrderedDict()
         # For a token.
         self._is_waiting = False
         self.count_max = count_max
         self.count = 0
         """Private connections that are open or wait to be."""
 
-    def enter(self, lane: Waiting) -> bool:
+    def enter(self, one: Gated) -> bool:
         """Have it opened in its turn; False at the bound."""
         if self.count >= self.count_max:
             return False
         self.count += 1
-        self._waiting[lane] = None
+        self._waiting[one] = None
         if not self._is_waiting:
             self._go_on()
         return True
@@ -64,9 +64,9 @@ class Gate:
         """One that was opened is closed."""
         self.count -= 1
 
-    def call_off(self, lane: Waiting) -> None:
+    def call_off(self, one: Gated) -> None:
         """It does not wait any more: it costs the others no time, and nothing of it is kept."""
-        del self._waiting[lane]
+        del self._waiting[one]
         self.count -= 1
 
     def _go_on(self) -> None:
@@ -79,20 +79,20 @@ class Gate:
                 self.timers.later(self._bucket.wait, self._go_on)
                 return
 
-    def _open(self, lane: Waiting) -> None:
+    def _open(self, one: Gated) -> None:
         try:
-            lane.open()
+            one.open()
         except BaseException as error:  # it is one client's: the others are not to wait for ever
             if ends_task(error):
                 raise
             self._faults.note("relay.gate", error, "a private connection could not be opened")
-            if not lane.is_open:
+            if not one.is_open:
                 self.leave()  # else its session will
             with self._faults.contained("relay.fail", "a client without its private connection could not be ended"):
-                lane.fail()
+                one.fail()
 
 
-class Message(NamedTuple):
+class UpstreamMessage(NamedTuple):
     """What is to be passed on."""
 
     call: Asked | None
@@ -108,7 +108,7 @@ class Message(NamedTuple):
         return len(self.data) + ENTRY_BYTES
 
 
-class Client(Protocol):
+class SessionClient(Protocol):
     """Whose it is."""
 
     id: int
@@ -140,15 +140,15 @@ class Client(Protocol):
 class Line(Protocol):
     """How a connection is opened, spoken over and ended; of either kind."""
 
-    target: Target
+    backend: Backend
     idle: float
     farewell: tuple[int, str] | None
     """What it is closed with when it is idle."""
 
-    def open(self, owner: Owner) -> int:
+    def open(self, handler: SessionHandler) -> int:
         """Begin a session."""
 
-    def send(self, session: int, message: Message) -> int | None:
+    def send(self, session: int, message: UpstreamMessage) -> int | None:
         """Queue a message; gives how many bytes wait, None where the session is closed or closing."""
 
 
@@ -157,7 +157,7 @@ class CallLine:
     """To a SignalR backend."""
 
     upstreams: Upstreams
-    target: Target
+    backend: Backend
     idle: float
     client: int
     protocol: str
@@ -168,20 +168,20 @@ class CallLine:
     """Methods whose calls' ends are told."""
     farewell: tuple[int, str] | None = field(default=None, init=False)
 
-    def open(self, owner: Owner) -> int:
+    def open(self, handler: SessionHandler) -> int:
         """See ``Line``."""
         return self.upstreams.open(
-            owner,
-            self.target,
+            handler,
+            self.backend,
             self.protocol,
             ("private", self.client, self.dropped, self.reported),
             headers=self.credentials.headers,
-            urls=self.credentials.urls(self.target.urls),
+            urls=self.credentials.urls(self.backend.urls),
             idle=self.idle,
             is_own=False,
         )
 
-    def send(self, session: int, message: Message) -> int | None:
+    def send(self, session: int, message: UpstreamMessage) -> int | None:
         """See ``Line``."""
         return self.upstreams.send(session, message.data)
 
@@ -191,7 +191,7 @@ class PlainLine:
     """To a plain backend."""
 
     upstreams: Upstreams
-    target: Target
+    backend: Backend
     idle: float
     client: int
     credentials: Credentials
@@ -202,11 +202,11 @@ class PlainLine:
     """Whether the client waits for it to be let in: then it is never idle."""
     farewell: tuple[int, str] | None = (1000, "")
 
-    def open(self, owner: Owner) -> int:
+    def open(self, handler: SessionHandler) -> int:
         """See ``Line``."""
         return self.upstreams.open_plain(
-            owner,
-            self.target,
+            handler,
+            self.backend,
             self.offered,
             ("private", self.client, self.accepts),
             headers=self.credentials.headers,
@@ -214,12 +214,12 @@ class PlainLine:
             idle=None if self.accepts else self.idle,
         )
 
-    def send(self, session: int, message: Message) -> int | None:
+    def send(self, session: int, message: UpstreamMessage) -> int | None:
         """See ``Line``."""
         return self.upstreams.send_message(session, message.data, is_text=message.is_text)
 
 
-class Session(Owner):
+class Session(SessionHandler):
     """One client's; see the module."""
 
     __slots__ = (
@@ -237,7 +237,7 @@ class Session(Owner):
         "pins",
     )
 
-    def __init__(self, client: Client, line: Line, upstreams: Upstreams, gate: "Gate") -> None:
+    def __init__(self, client: SessionClient, line: Line, upstreams: Upstreams, gate: "Gate") -> None:
         self._client = client
         self._line = line
         self._upstreams = upstreams
@@ -246,7 +246,7 @@ class Session(Owner):
         self._backoff: Backoff | None = None
         self._session: int | None = None
         # What waits for it to be opened, or, where it has just ended, for its end to be told.
-        self._queued: list[Message] | None = None
+        self._queued: list[UpstreamMessage] | None = None
         self._owed = 0
         self._is_over = False
         self._open_since: float | None = None
@@ -286,7 +286,7 @@ class Session(Owner):
         self._queued = None
         return False
 
-    def send(self, message: Message) -> None:
+    def send(self, message: UpstreamMessage) -> None:
         """Pass a message on; it is acknowledged, where that is owed, once the backend keeps pace."""
         if self._queued is not None:
             self._keep(message)
@@ -303,7 +303,7 @@ class Session(Owner):
                 self._client.over_bound(message.call, self._gate.count_max)
                 self._acknowledge_all(queued)
 
-    def _keep(self, message: Message) -> bool:
+    def _keep(self, message: UpstreamMessage) -> bool:
         """Have it wait; False, and it is dealt with, where the client's budget has no room for it."""
         assert self._queued is not None
         try:
@@ -315,13 +315,13 @@ class Session(Owner):
         self._queued.append(message)
         return True
 
-    def _take_queued(self) -> list[Message]:
+    def _take_queued(self) -> list[UpstreamMessage]:
         """What waits; it waits no longer."""
         queued, self._queued = self._queued or [], None
         self._client.budget.release(sum(message.cost for message in queued))
         return queued
 
-    def _acknowledge_all(self, messages: list[Message]) -> None:
+    def _acknowledge_all(self, messages: list[UpstreamMessage]) -> None:
         for message in messages:
             if message.is_owed:
                 self._client.acknowledge()
@@ -333,7 +333,7 @@ class Session(Owner):
         for message in queued:
             self._pass_on(message)
 
-    def _pass_on(self, message: Message) -> None:
+    def _pass_on(self, message: UpstreamMessage) -> None:
         assert self._session is not None
         self._sent_at = self._gate.timers.now()
         waiting = self._line.send(self._session, message)
@@ -341,7 +341,7 @@ class Session(Owner):
             if self._queued is None:
                 self._queued = []
             self._keep(message)
-        elif message.is_owed and waiting <= self._line.target.queue_bytes_max:
+        elif message.is_owed and waiting <= self._line.backend.queue_bytes_max:
             self._client.acknowledge()
         else:  # more waits, of which the session tells when it is `drained`
             self._owed += message.is_owed

@@ -68,7 +68,7 @@ class RelayStats:
     ``share[0].snapshot = "Snapshot"``."""
 
 
-class StandingLane(Protocol):
+class MeasuredLane(Protocol):
     """A lane, of either protocol."""
 
     gap_since: float | None
@@ -96,14 +96,14 @@ class StandingLane(Protocol):
         """The clients that watch."""
 
 
-class Standing(Protocol):
+class MeasuredRelay(Protocol):
     """A relay, of either protocol."""
 
     def stats(self) -> RelayStats:
         """How it stands, now."""
 
 
-def stats_of(lane: StandingLane) -> LaneStats:
+def stats_of(lane: MeasuredLane) -> LaneStats:
     """How one lane stands, now."""
     return LaneStats(
         method=lane.method,

@@ -16,12 +16,12 @@ from fanwire._loop import ends_task
 from fanwire.budget import Budget
 from fanwire.logs import relay_log
 from fanwire.relay.blame import ALONE_S, SLOW_MAX, is_said
-from fanwire.relay.driver import Pending, Terms
+from fanwire.relay.driver import LaneContext, Pending
 from fanwire.relay.lane import CallLane
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.timing import Delay
 from fanwire.relay.turns import Turns
-from fanwire.relay.upstreams import Owner
+from fanwire.relay.upstreams import SessionHandler
 from fanwire.relay.wire import LOST, NOT_ANSWERED, UNREACHABLE, Asked, Outcome
 from fanwire.texts import INTERNAL_ERROR
 
@@ -48,7 +48,7 @@ class Void:
 
 
 @dataclass(slots=True, eq=False)
-class Waiting(Pending[Leaving]):
+class PendingUnsubscribe(Pending[Leaving]):
     """A call whose answer is not known yet."""
 
     lane: CallLane
@@ -56,37 +56,37 @@ class Waiting(Pending[Leaving]):
     """It has waited for long enough, and is tried."""
 
 
-class Probe(Owner):
+class Probe(SessionHandler):
     """A connection that subscribes and unsubscribes as who left this lane did, and carries nothing else."""
 
-    def __init__(self, question: "Question", client: Leaving, lane: CallLane) -> None:
+    def __init__(self, learned: "LearnedAnswer", client: Leaving, lane: CallLane) -> None:
         self.lane = lane
         self.client: Leaving | None = client
         """Whose call it is, while that is there."""
         self.is_open = False
         self.is_slow = False
         """It has had its time: others need not wait for it."""
-        self._question = question
-        self._session = question.upstreams.open(self, question.target, lane.call.protocol, ("calls",))
+        self._learned = learned
+        self._session = learned.upstreams.open(self, learned.backend, lane.call.protocol, ("calls",))
         self._invoke("1", lane.call.method)
-        self._timeout = question.timers.later(question.target.connect_timeout, self.fail)
+        self._timeout = learned.timers.later(learned.backend.connect_timeout, self.fail)
         self._alone: Delay | None = None
 
-    def is_for(self, one: Waiting) -> bool:
+    def is_for(self, one: PendingUnsubscribe) -> bool:
         """Whether it is this one's call that is tried, or one of this one's client, which has no two at a time."""
         return one.client is self.client or one.lane.call == self.lane.call
 
     def _invoke(self, id: str, method: str) -> None:
-        self._question.upstreams.send(self._session, self.lane.call._replace(method=method).record(id))
+        self._learned.upstreams.send(self._session, self.lane.call._replace(method=method).record(id))
 
     def opened(self, event: Upstream) -> None:
         """The backend has shaken hands."""
         self.is_open = True
-        self._alone = self._question.timers.later(ALONE_S, self._let_others)
+        self._alone = self._learned.timers.later(ALONE_S, self._let_others)
 
     def _let_others(self) -> None:
         self.is_slow = True
-        self._question.slowed(self)
+        self._learned.slowed(self)
 
     def completed(self, event: Upstream) -> None:
         """The second call tells; it waits for the first, as a backend may deal with several at once."""
@@ -97,12 +97,12 @@ class Probe(Owner):
             self._invoke("2", self.lane.share.unsubscribe or "")
         else:
             self.close()
-            self._question.settled(self, event)
+            self._learned.settled(self, event)
 
     def closed(self, event: Upstream) -> None:
         """It is over without an outcome."""
         self._call_off()
-        self._question.failed(self, LOST if self.is_open else UNREACHABLE, is_guilty=is_said(event))
+        self._learned.failed(self, LOST if self.is_open else UNREACHABLE, is_guilty=is_said(event))
 
     def fail(self) -> None:
         """It is given up."""
@@ -110,12 +110,12 @@ class Probe(Owner):
 
     def _fail(self, outcome: Outcome | str) -> None:
         self.close()
-        self._question.failed(self, outcome, is_guilty=True)
+        self._learned.failed(self, outcome, is_guilty=True)
 
     def close(self) -> None:
         """End it: what it still says is for nobody."""
         self._call_off()
-        self._question.upstreams.close(self._session)
+        self._learned.upstreams.close(self._session)
 
     def _call_off(self) -> None:
         self._timeout.call_off()
@@ -123,21 +123,21 @@ class Probe(Owner):
             self._alone.call_off()
 
 
-class Question:
+class LearnedAnswer:
     """What clients of one share and protocol are answered: asked for one by one until there is an answer.
 
     What a client does costs no look at the others: only what a probe tells has it looked for whose turn is next.
     """
 
-    def __init__(self, terms: Terms) -> None:
-        self.upstreams, self.timers, self.target = terms.upstreams, terms.timers, terms.target
+    def __init__(self, context: LaneContext) -> None:
+        self.upstreams, self.timers, self.backend = context.upstreams, context.timers, context.backend
         self._outcome: Outcome | None = None
         # In the order in which they came, and so of their time; and those whose time is up while theirs is tried.
-        self._waiting: Turns[Waiting] = Turns()
-        self._overdue: Turns[Waiting] = Turns()
+        self._waiting: Turns[PendingUnsubscribe] = Turns()
+        self._overdue: Turns[PendingUnsubscribe] = Turns()
         # Whose calls are tried first, and who made which.
         self._order: OrderedDict[Leaving, None] = OrderedDict()
-        self._by_call: dict[SharedCall, OrderedDict[Waiting, None]] = {}
+        self._by_call: dict[SharedCall, OrderedDict[PendingUnsubscribe, None]] = {}
         self._probes: list[Probe] = []
         # Calls at which a connection was lost, and the backend did not say why.
         self._suspects: set[SharedCall] = set()
@@ -145,7 +145,7 @@ class Question:
 
     def answer(self, client: Leaving, lane: CallLane, call: Asked) -> None:
         """Answer a client that has left a lane, once the outcome is known."""
-        one = Waiting(client, call, self.timers.now() + self.target.connect_timeout, lane)
+        one = PendingUnsubscribe(client, call, self.timers.now() + self.backend.connect_timeout, lane)
         if self._outcome is not None:
             client.complete(call, self._outcome)
         elif one.cost > client.budget.left:  # it has left all the same
@@ -174,10 +174,10 @@ class Question:
         else:
             self._be_patient()
 
-    def _of(self, client: Leaving) -> list[Waiting]:
+    def _of(self, client: Leaving) -> list[PendingUnsubscribe]:
         return self._overdue.of(client) + self._waiting.of(client)
 
-    def _forget(self, one: Waiting) -> None:
+    def _forget(self, one: PendingUnsubscribe) -> None:
         """It waits no longer."""
         (self._overdue if one.is_overdue else self._waiting).remove(one)
         if one.client not in self._waiting and one.client not in self._overdue:
@@ -193,7 +193,7 @@ class Question:
         """Whether one more may be tried: none is that may still answer for all."""
         return len(self._probes) < SLOW_MAX and all(probe.is_slow for probe in self._probes)
 
-    def _next(self) -> Waiting | None:
+    def _next(self) -> PendingUnsubscribe | None:
         tried = {probe.lane.call for probe in self._probes}
         trying = [probe.client for probe in self._probes]
         clients = (client for client in self._order if client not in trying)
@@ -205,7 +205,7 @@ class Question:
             self._try(one)
         self._be_patient()
 
-    def _try(self, one: Waiting) -> None:
+    def _try(self, one: PendingUnsubscribe) -> None:
         try:
             self._probes.append(Probe(self, one.client, one.lane))
         except BaseException as error:  # it is this call's trouble alone
@@ -261,7 +261,7 @@ class Question:
     def _tell_all(self, outcome: Outcome | str) -> None:
         self._tell([*self._overdue, *self._waiting], outcome)
 
-    def _tell(self, those: list[Waiting], outcome: Outcome | str) -> None:
+    def _tell(self, those: list[PendingUnsubscribe], outcome: Outcome | str) -> None:
         for one in those:
             self._forget(one)
         self._be_patient()
@@ -296,22 +296,22 @@ class Question:
         self._tell(untried, Void())
 
 
-class Answers:
-    """By share and protocol."""
+class LearnedAnswers:
+    """What clients are answered, of each share and protocol."""
 
-    def __init__(self, terms: Terms) -> None:
-        self._terms = terms
-        self._questions: dict[tuple[str, str], Question] = {}
+    def __init__(self, context: LaneContext) -> None:
+        self._context = context
+        self._by_kind: dict[tuple[str, str], LearnedAnswer] = {}
 
     def answer(self, client: Leaving, lane: CallLane, call: Asked) -> None:
         """Answer a client that has left a lane as the backend would have."""
         key = (lane.call.method, lane.call.protocol)
-        question = self._questions.get(key)
-        if question is None:
-            question = self._questions[key] = Question(self._terms)
-        question.answer(client, lane, call)
+        learned = self._by_kind.get(key)
+        if learned is None:
+            learned = self._by_kind[key] = LearnedAnswer(self._context)
+        learned.answer(client, lane, call)
 
     def gone(self, client: Leaving) -> None:
         """A client is gone: its calls are for nobody."""
-        for question in self._questions.values():
-            question.gone(client)
+        for learned in self._by_kind.values():
+            learned.gone(client)

@@ -23,8 +23,8 @@ FAILING = (404, 500, 502, 503)
 """Statuses of a negotiate with which a server is as good as down: another one is asked."""
 
 
-class Standing(Protocol):
-    """Where it is noted how a target's servers do; see ``servers``."""
+class ServerHealth(Protocol):
+    """Where it is noted how a backend's servers do; see ``servers``."""
 
     def reached(self, index: int, *, is_own: bool) -> None:
         """A connection was had: of fanwire's own, or in a client's name."""
@@ -33,8 +33,8 @@ class Standing(Protocol):
         """A connection could not be had."""
 
 
-class Owner:
-    """Whose a session is. Every event of it is told to the owner, which overrides what it wants to hear.
+class SessionHandler:
+    """Whose a session is. Every event of it is told to the handler, which overrides what it wants to hear.
 
     ``closed`` is the last.
     """
@@ -58,7 +58,7 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Backend:
     """Where sessions go and how long they may take; see ``config``."""
 
     urls: Sequence[str]
@@ -71,7 +71,7 @@ class Target:
     headers: Headers = field(default=(), repr=False)
     roots: Roots | None = None
     """By whom the servers' certificates are to be signed; the system's where it is None."""
-    standing: Standing | None = field(default=None, repr=False, compare=False)
+    health: ServerHealth | None = field(default=None, repr=False, compare=False)
 
 
 class Upstreams:
@@ -85,18 +85,18 @@ class Upstreams:
         """How clients are told that something is over."""
         self.readiness = Readiness(engine)
         """What ``/readyz`` is to say of the relays."""
-        self._owners: dict[int, Owner] = {}
+        self._handlers: dict[int, SessionHandler] = {}
         # Of sessions that are opening: where it is noted, and whether it is in nobody's name.
-        self._opening: dict[int, tuple[Standing, bool]] = {}
+        self._opening: dict[int, tuple[ServerHealth, bool]] = {}
         self._newest = 0
 
     def __len__(self) -> int:
-        return len(self._owners)
+        return len(self._handlers)
 
     def open(
         self,
-        owner: Owner,
-        target: Target,
+        handler: SessionHandler,
+        backend: Backend,
         protocol: str,
         route: tuple[Any, ...],
         *,
@@ -109,31 +109,31 @@ class Upstreams:
 
         It is fanwire's own where nothing of it is a client's: no header, no query, no subprotocol.
         """
-        session = self._number(owner)
-        if target.standing is not None:
-            self._opening[session] = target.standing, is_own
+        session = self._number(handler)
+        if backend.health is not None:
+            self._opening[session] = backend.health, is_own
         self._begin(
             self._engine.upstream_open,
             session,
-            list(urls or target.urls),
-            [*target.headers, *headers],
+            list(urls or backend.urls),
+            [*backend.headers, *headers],
             protocol,
             route,
-            negotiates=target.negotiates,
-            keepalive=target.keepalive,
-            server_timeout=target.server_timeout,
-            connect_timeout=target.connect_timeout,
+            negotiates=backend.negotiates,
+            keepalive=backend.keepalive,
+            server_timeout=backend.server_timeout,
+            connect_timeout=backend.connect_timeout,
             idle=idle,
-            record_bytes_max=target.record_bytes_max,
-            queue_bytes_max=target.queue_bytes_max,
-            roots=target.roots,
+            record_bytes_max=backend.record_bytes_max,
+            queue_bytes_max=backend.queue_bytes_max,
+            roots=backend.roots,
         )
         return session
 
     def open_plain(
         self,
-        owner: Owner,
-        target: Target,
+        handler: SessionHandler,
+        backend: Backend,
         subprotocols: Sequence[str],
         route: tuple[Any, ...],
         *,
@@ -142,32 +142,34 @@ class Upstreams:
         idle: float | None = None,
     ) -> int:
         """As ``open``, with a plain WebSocket backend, and in a client's words: its query, or its subprotocols."""
-        session = self._number(owner)
-        if target.standing is not None:
-            self._opening[session] = target.standing, False
+        session = self._number(handler)
+        if backend.health is not None:
+            self._opening[session] = backend.health, False
         self._begin(
             self._engine.upstream_open_plain,
             session,
-            list(urls or target.urls),
-            [*target.headers, *headers],
+            list(urls or backend.urls),
+            [*backend.headers, *headers],
             list(subprotocols),
             route,
-            keepalive=target.keepalive,
-            server_timeout=target.server_timeout,
-            connect_timeout=target.connect_timeout,
+            keepalive=backend.keepalive,
+            server_timeout=backend.server_timeout,
+            connect_timeout=backend.connect_timeout,
             idle=idle,
-            message_bytes_max=target.record_bytes_max,
-            queue_bytes_max=target.queue_bytes_max,
-            roots=target.roots,
+            message_bytes_max=backend.record_bytes_max,
+            queue_bytes_max=backend.queue_bytes_max,
+            roots=backend.roots,
         )
         return session
 
-    def negotiate(self, owner: Owner, url: str, headers: Headers, timeout: float, roots: Roots | None) -> int:
+    def negotiate(
+        self, handler: SessionHandler, url: str, headers: Headers, timeout: float, roots: Roots | None
+    ) -> int:
         """Ask a backend what it would answer to these credentials; ``happened`` hears of ``negotiated``, once.
 
         ``close`` calls it off.
         """
-        session = self._number(owner)
+        session = self._number(handler)
         self._begin(self._engine.upstream_negotiate, session, url, list(headers), timeout, roots)
         return session
 
@@ -175,13 +177,13 @@ class Upstreams:
         try:
             begin(session, *arguments, **named)
         except BaseException:  # there will be no ``closed``
-            del self._owners[session]
+            del self._handlers[session]
             self._opening.pop(session, None)
             raise
 
-    def _number(self, owner: Owner) -> int:
+    def _number(self, handler: SessionHandler) -> int:
         self._newest += 1
-        self._owners[self._newest] = owner
+        self._handlers[self._newest] = handler
         return self._newest
 
     def send(self, session: int, records: bytes) -> int | None:
@@ -200,46 +202,46 @@ class Upstreams:
                 return
 
     def dispatch(self, event: Upstream) -> None:
-        """Tell the owner. What goes wrong there ends what is the owner's, and the others go on."""
-        owner = self._owners.get(event.session)
-        if owner is None:
+        """Tell the handler. What goes wrong there ends what is the handler's, and the others go on."""
+        handler = self._handlers.get(event.session)
+        if handler is None:
             return
         self._note(event)
         try:
-            self._tell(owner, event)
+            self._tell(handler, event)
         except BaseException as error:
             if ends_task(error):
                 raise
             self.faults.note("relay.upstreams", error, "a backend's %r could not be dealt with", event.kind)
             with self.faults.contained("relay.fail", "what it belongs to could not be ended"):
-                owner.fail()
+                handler.fail()
 
     def _note(self, event: Upstream) -> None:
         """How the server did that was to be had."""
         if event.kind == "unreached":
-            standing, is_own = self._opening.get(event.session, (None, False))
-            if standing is not None:
+            health, is_own = self._opening.get(event.session, (None, False))
+            if health is not None:
                 with self.faults.contained("relay.servers", "how an upstream does could not be noted"):
-                    standing.failed(event.url_index, event.text, is_own=is_own)
+                    health.failed(event.url_index, event.text, is_own=is_own)
         elif event.kind in ("opened", "closed"):
-            standing, is_own = self._opening.pop(event.session, (None, False))
-            if standing is not None and event.kind == "opened":
+            health, is_own = self._opening.pop(event.session, (None, False))
+            if health is not None and event.kind == "opened":
                 with self.faults.contained("relay.servers", "how an upstream does could not be noted"):
-                    standing.reached(event.url_index, is_own=is_own)
+                    health.reached(event.url_index, is_own=is_own)
 
-    def _tell(self, owner: Owner, event: Upstream) -> None:
+    def _tell(self, handler: SessionHandler, event: Upstream) -> None:
         match event.kind:
             case "opened":
-                owner.opened(event)
+                handler.opened(event)
             case "completion":
-                owner.completed(event)
+                handler.completed(event)
             case "closed":
-                del self._owners[event.session]
-                owner.closed(event)
+                del self._handlers[event.session]
+                handler.closed(event)
             case "unreached":
                 pass
             case "negotiated":
-                del self._owners[event.session]
-                owner.happened(event)
+                del self._handlers[event.session]
+                handler.happened(event)
             case _:
-                owner.happened(event)
+                handler.happened(event)

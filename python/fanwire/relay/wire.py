@@ -50,7 +50,7 @@ NO_CALL = Asked("", "")
 """Of who waits, or sends, without having called."""
 
 
-class Standing(NamedTuple):
+class Lifetime(NamedTuple):
     """How a lane stood when its connection ended."""
 
     is_asking: bool
@@ -73,7 +73,7 @@ class Wire(Protocol):
     def told_of_gap(self, since: float, until: float) -> dict[str, Any]:
         """What clients read when it is live again, with the times of the wall clock."""
 
-    def end_of(self, event: Upstream, standing: Standing) -> Event:
+    def end_of(self, event: Upstream, lifetime: Lifetime) -> Event:
         """How the connection has ended: lost, for what was said on it, or so that nobody need wait for another."""
 
 
@@ -94,11 +94,11 @@ class CallWire:
         """See ``Wire``."""
         return {"call": self.share.subscribe, "since": since, "until": until}
 
-    def end_of(self, event: Upstream, standing: Standing) -> Event:
+    def end_of(self, event: Upstream, lifetime: Lifetime) -> Event:
         """It was the call's fault where the backend says so while it has one; the lane is let in, or it is not."""
         if event.status in REFUSING:
             return Event.BARRED
-        return Event.BLAMED if standing.is_asking and is_said(event) else Event.LOST
+        return Event.BLAMED if lifetime.is_asking and is_said(event) else Event.LOST
 
 
 @dataclass(slots=True)
@@ -119,12 +119,12 @@ class PlainWire:
         """See ``Wire``."""
         return {"gap": {"watching": self.what, "since": since, "until": until}}
 
-    def end_of(self, event: Upstream, standing: Standing) -> Event:
+    def end_of(self, event: Upstream, lifetime: Lifetime) -> Event:
         """A hang-up soon after the message is for the message, unless the backend says that it is not well."""
-        if standing.lived is None:
+        if lifetime.lived is None:
             is_for_all = self.message is None or event.status in REFUSING  # who is not let in yet waits for one attempt
             return Event.BARRED if is_for_all else Event.LOST
-        is_early = standing.lived < standing.lasting
+        is_early = lifetime.lived < lifetime.lasting
         is_meant = event.code is not None and event.code not in AWAY
         return Event.BLAMED if self.message is not None and is_early and is_meant else Event.LOST
 
