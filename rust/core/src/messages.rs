@@ -185,7 +185,7 @@ pub enum Event {
     /// before the first message, or at once where the [`Route`](crate::Route) asks for it.
     Connected(Whose, Option<Box<Connected>>),
     /// A SignalR client's message, to be acknowledged.
-    Hub(Whose, Box<HubEvent>),
+    SignalR(Whose, Box<SignalRMessage>),
     /// The socket has taken all private bytes, as was asked.
     Drained(Whose),
     /// The connection is gone: close code, reason, by whom. Only for connections of which an event told before.
@@ -219,9 +219,9 @@ pub struct Connected {
 
 /// What a SignalR client sent.
 #[derive(Debug)]
-pub struct HubEvent {
+pub struct SignalRMessage {
     /// What it is.
-    pub kind: HubEventKind,
+    pub kind: SignalRMessageKind,
     /// Of the invocation, or of the stream or call that an item, completion or cancellation belongs to; may be empty.
     pub id: String,
     /// The method that is invoked.
@@ -234,9 +234,9 @@ pub struct HubEvent {
     pub stream_ids: Vec<String>,
 }
 
-/// Kinds of a [`HubEvent`].
+/// Kinds of a [`SignalRMessage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HubEventKind {
+pub enum SignalRMessageKind {
     /// Calls a method; without an id nobody waits for an answer.
     Invocation,
     /// Calls a method for its stream.

@@ -241,7 +241,7 @@ fn live(client: &mut Stateful<'_>, seed: u64, publications: u64, progress: &Prog
 fn answer_calls(engine: &Engine, calls: &mut BTreeMap<ConnectionId, Vec<u64>>) {
     for event in engine.take_events(1_000) {
         match event {
-            Event::Hub(Whose { connection: id, .. }, call) => {
+            Event::SignalR(Whose { connection: id, .. }, call) => {
                 let number: u64 = call.id.parse().expect("one of our calls");
                 calls.entry(id).or_default().push(number);
                 let result = format!("{number}");

@@ -145,7 +145,7 @@ fn records_reach_only_those_who_speak_their_protocol_and_come_in_whole() {
         let mut record = None;
         eventually("the call is an event with the whole record", || {
             for event in engine.take_events(16) {
-                if let Event::Hub(_, event) = event {
+                if let Event::SignalR(_, event) = event {
                     record = event.record;
                 }
             }

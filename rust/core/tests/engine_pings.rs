@@ -31,7 +31,7 @@ fn a_client_that_pings_when_expected_lives_and_one_that_falls_silent_is_told_so(
             .expect("sent");
         let spoken = Instant::now();
         eventually("a call at the time of a ping is heard", || {
-            engine.take_events(16).iter().any(|event| matches!(event, Event::Hub(..)))
+            engine.take_events(16).iter().any(|event| matches!(event, Event::SignalR(..)))
         });
         let told = loop {
             match client.read().expect("pings, then a close") {

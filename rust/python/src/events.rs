@@ -1,8 +1,8 @@
 //! One batch of events to Python objects: frozen classes with plain attributes.
 use fanwire_core::Wire;
 use fanwire_core::messages::{
-    ClosedBy, Connected as CoreConnected, Event, Header, HubEvent, HubEventKind, Presence as CorePresence,
-    Progress as CoreProgress, Request, Wanted as CoreWanted, Whose,
+    ClosedBy, Connected as CoreConnected, Event, Header, Presence as CorePresence, Progress as CoreProgress, Request,
+    SignalRMessage, SignalRMessageKind, Wanted as CoreWanted, Whose,
 };
 use fanwire_core::protocol::Encoding;
 use pyo3::prelude::*;
@@ -159,7 +159,7 @@ pub(crate) fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
         Event::Connected(whose, connected) => {
             Py::new(py, connected_of(whose, connected.map(|connected| *connected)))?.into_any()
         }
-        Event::Hub(whose, event) => hub_message_of(py, whose, *event)?,
+        Event::SignalR(whose, event) => hub_message_of(py, whose, *event)?,
         Event::Drained(whose) => {
             let (connection, owner) = bits(whose);
             Py::new(py, Drained { connection, owner })?.into_any()
@@ -199,16 +199,16 @@ fn told_to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
     })
 }
 
-fn hub_message_of(py: Python<'_>, whose: Whose, event: HubEvent) -> PyResult<Py<PyAny>> {
-    let HubEvent { kind, id: invocation, target, body, record, stream_ids } = event;
+fn hub_message_of(py: Python<'_>, whose: Whose, event: SignalRMessage) -> PyResult<Py<PyAny>> {
+    let SignalRMessage { kind, id: invocation, target, body, record, stream_ids } = event;
     let kind = match kind {
-        HubEventKind::Invocation => "invocation",
-        HubEventKind::StreamInvocation => "stream",
-        HubEventKind::StreamItem => "item",
-        HubEventKind::Result => "result",
-        HubEventKind::Void => "void",
-        HubEventKind::Error => "error",
-        HubEventKind::Cancel => "cancel",
+        SignalRMessageKind::Invocation => "invocation",
+        SignalRMessageKind::StreamInvocation => "stream",
+        SignalRMessageKind::StreamItem => "item",
+        SignalRMessageKind::Result => "result",
+        SignalRMessageKind::Void => "void",
+        SignalRMessageKind::Error => "error",
+        SignalRMessageKind::Cancel => "cancel",
     };
     let ((connection, owner), body) = (bits(whose), PyBytes::new(py, &body).unbind());
     let record = record.map(|record| PyBytes::new(py, &record).unbind());

@@ -12,8 +12,8 @@ use crate::ws::{CloseCode, write_close};
 impl<I: Io> Shard<I> {
     /// Starts the close handshake (RFC 6455 §7.1.2) from this side; an event stream just ends.
     pub(super) fn close(&mut self, slot: u32, code: CloseCode, reason: &str) {
-        if self.slab.at(slot).link.is_some() {
-            return self.close_hub(slot, code, reason);
+        if self.slab.at(slot).signalr.is_some() {
+            return self.close_signalr(slot, code, reason);
         }
         self.leave_all(slot);
         let connection = self.slab.at(slot);
@@ -169,12 +169,12 @@ impl<I: Io> Shard<I> {
         self.timers.clear(slot);
         let connection = self.slab.bury(slot).expect("looked up above");
         match &connection.phase {
-            Phase::Posting(exchange) => self.leave_posts(id, exchange.to()),
-            Phase::Polling(exchange) => self.leave_poll(id, exchange.to()),
+            Phase::Posting(carrier) => self.leave_posts(id, carrier.to()),
+            Phase::Polling(carrier) => self.leave_poll(id, carrier.to()),
             _ => {}
         }
-        if let Some(link) = &connection.link {
-            id = self.forget_link(id, link);
+        if let Some(signalr) = &connection.signalr {
+            id = self.forget_signalr(id, signalr);
         }
         self.one_by_one -= usize::from(connection.event_ids.is_some());
         if connection.is_registered {

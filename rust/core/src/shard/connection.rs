@@ -5,8 +5,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::event_ids::EventIds;
-use super::hub::{Exchange, HubOpening, Link};
 use super::outbox::Outbox;
+use super::signalr::{Carrier, SignalR, SignalROpening};
 use crate::channel::{Mode, Slice};
 use crate::messages::{ClosedBy, Header, Wanted};
 use crate::protocol::Format;
@@ -53,7 +53,7 @@ pub(crate) struct Connection {
     /// Of an event stream with several channels: where it is in each.
     pub(crate) event_ids: Option<Box<EventIds>>,
     /// What a SignalR connection has besides.
-    pub(crate) link: Option<Box<Link>>,
+    pub(crate) signalr: Option<Box<SignalR>>,
 }
 
 const _: () = assert!(size_of::<Connection>() <= 168, "120,000 of them are to cost less than 20 MB");
@@ -74,9 +74,9 @@ pub(crate) enum Phase {
     /// Server-sent events: nothing is expected from the peer.
     Streaming,
     /// The body of a request for a SignalR connection.
-    Posting(Box<Exchange>),
+    Posting(Box<Carrier>),
     /// A poll that waits for messages of a SignalR connection.
-    Polling(Box<Exchange>),
+    Polling(Box<Carrier>),
     /// A SignalR connection that is polled: it has no socket of its own.
     Polled,
     /// A SignalR connection whose socket is gone, and which may get another one. It has no descriptor, and nothing that came
@@ -99,7 +99,7 @@ pub(crate) struct Asked {
     /// Of a SignalR request: whether its socket is for the next one, too.
     pub(crate) keeps_alive: bool,
     /// Of a SignalR request: what it asks for.
-    pub(crate) hub: Option<HubOpening>,
+    pub(crate) signalr: Option<SignalROpening>,
     /// Where its subscriptions begin.
     pub(crate) wanted: Wanted,
     /// What the application adds to the response.
@@ -111,8 +111,9 @@ pub(crate) struct Asked {
 impl Asked {
     /// Whether a whole answer is all that the client waits for, and no connection that lives on.
     pub(crate) fn is_for_an_answer(&self) -> bool {
-        let is_exchange = |hub: &HubOpening| matches!(hub, HubOpening::Negotiate(..) | HubOpening::Post(..));
-        self.is_plain || self.hub.as_ref().is_some_and(is_exchange)
+        let is_for_an_answer =
+            |opening: &SignalROpening| matches!(opening, SignalROpening::Negotiate(..) | SignalROpening::Post(..));
+        self.is_plain || self.signalr.as_ref().is_some_and(is_for_an_answer)
     }
 }
 
@@ -254,13 +255,13 @@ impl Connection {
             failure: None,
             ending: None,
             event_ids: None,
-            link: None,
+            signalr: None,
         }
     }
 
     /// Whether it may get publications and private messages.
     pub(crate) fn is_live(&self) -> bool {
-        let is_over = || self.link.as_ref().is_some_and(|link| link.is_over());
+        let is_over = || self.signalr.as_ref().is_some_and(|signalr| signalr.is_over());
         matches!(self.phase, Phase::Open(_) | Phase::Streaming | Phase::Polled | Phase::Detached) && !is_over()
     }
 

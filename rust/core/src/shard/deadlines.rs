@@ -12,8 +12,8 @@ impl<I: Io> Shard<I> {
             self.fail(slot, failure.0, &failure.1);
             return;
         }
-        if connection.link.is_some() && connection.is_live() {
-            return self.expire_hub(slot);
+        if connection.signalr.is_some() && connection.is_live() {
+            return self.expire_signalr(slot);
         }
         match connection.phase {
             Phase::Polling(_) => self.expire_poll(slot),

@@ -64,7 +64,7 @@ impl<I: Io> Shard<I> {
     fn hear(&mut self, slot: u32) {
         let connection = self.slab.at(slot);
         connection.awaits_pong = false;
-        if matches!(connection.phase, Phase::Open(_)) && connection.failure.is_none() && connection.link.is_none() {
+        if matches!(connection.phase, Phase::Open(_)) && connection.failure.is_none() && connection.signalr.is_none() {
             self.timers.set(slot, self.settings.ping_interval);
         }
     }
@@ -107,8 +107,8 @@ impl<I: Io> Shard<I> {
                 Phase::Opening(partial) if self.may_ask(slot) => self.take_head(slot, partial, &bytes[at..]),
                 Phase::Open(receiver) if self.may_read(slot) => self.take_frame(slot, receiver, &mut bytes[at..]),
                 Phase::Closing(receiver) => self.take_last_frame(slot, receiver, &mut bytes[at..]),
-                Phase::Posting(exchange) if self.may_post(slot, &exchange) => {
-                    self.take_posted(slot, exchange, &bytes[at..])
+                Phase::Posting(carrier) if self.may_post(slot, &carrier) => {
+                    self.take_posted(slot, carrier, &bytes[at..])
                 }
                 Phase::Ending => return self.throw_away(slot, bytes.len() - at),
                 Phase::Detached => {
@@ -150,7 +150,7 @@ impl<I: Io> Shard<I> {
     /// Whether one more message of this connection may become an event; when not, somebody resumes it later.
     pub(super) fn may_read(&mut self, slot: u32) -> bool {
         let connection = self.slab.at(slot);
-        let has_backlog = connection.link.as_ref().is_some_and(|link| link.has_backlog());
+        let has_backlog = connection.signalr.as_ref().is_some_and(|signalr| signalr.has_backlog());
         if connection.pending >= self.settings.messages_pending_max || has_backlog {
             return false;
         }
@@ -162,9 +162,9 @@ impl<I: Io> Shard<I> {
         // The connection is Ending while its receiver is out, so what the message leads to must see it open again.
         let bytes_max = self.message_bytes_max(slot);
         let (taken, outcome) = match receiver.receive(bytes, bytes_max) {
-            Err(ReceiveError::MessageTooBig { .. }) if self.slab.at(slot).link.is_some() => {
+            Err(ReceiveError::MessageTooBig { .. }) if self.slab.at(slot).signalr.is_some() => {
                 self.slab.at(slot).phase = Phase::Open(Receiver::new());
-                self.break_hub(slot, "a message over message_bytes_max");
+                self.break_signalr(slot, "a message over message_bytes_max");
                 return bytes.len();
             }
             Err(error) => {
@@ -230,11 +230,11 @@ impl<I: Io> Shard<I> {
     fn understand(&mut self, slot: u32, received: Received<'_>) -> Option<Outcome> {
         let whose = self.whose(slot);
         let route = self.slab.at(slot).route.as_deref();
-        let is_hub = matches!(route.map(|route| route.wire), Some(Wire::SignalR(_)));
+        let is_signalr = matches!(route.map(|route| route.wire), Some(Wire::SignalR(_)));
         let is_plain = matches!(route.map(|route| route.wire), Some(Wire::Plain));
         match received {
-            Received::Text(text) if is_hub => Some(Outcome::Payload(text.as_bytes().to_vec())),
-            Received::Binary(bytes) if is_hub => Some(Outcome::Payload(bytes.to_vec())),
+            Received::Text(text) if is_signalr => Some(Outcome::Payload(text.as_bytes().to_vec())),
+            Received::Binary(bytes) if is_signalr => Some(Outcome::Payload(bytes.to_vec())),
             Received::Text(text) if is_plain => {
                 Some(Outcome::Event(Event::Relayed(whose, true, text.as_bytes().to_vec())))
             }

@@ -2,7 +2,7 @@
 //!
 //! A turn: take what other threads left in the mailbox, fan out what moved, do commands, serve ready sockets, look at the
 //! deadlines; then wait. The rooms: `shared` (with other threads), `commands`, `io` (what is asked of the kernel), `poller` (the
-//! kernel), `listening`, `acceptor`, `opening` (HTTP), `query`, `refusal`, `inbound` (messages), `subscribing`, `hub` (SignalR),
+//! kernel), `listening`, `acceptor`, `opening` (HTTP), `query`, `refusal`, `inbound` (messages), `subscribing`, `signalr`,
 //! `fanout` (fast path), `lagging` (slow path), `sampling` and `tracking` (how long it took), `presence` (who comes and goes),
 //! `deadlines`, `closing`, `sweeping` (idle channels), `feed`, `slab`, `connection`, `outbox`, `timers`, `clock`, `socket`;
 //! `simulated` (the kernel of tests).
@@ -15,7 +15,6 @@ mod deadlines;
 mod event_ids;
 mod fanout;
 mod feed;
-mod hub;
 mod inbound;
 mod io;
 mod lagging;
@@ -29,6 +28,7 @@ mod query;
 mod refusal;
 mod sampling;
 mod shared;
+mod signalr;
 mod slab;
 mod socket;
 mod subscribing;

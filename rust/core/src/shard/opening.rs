@@ -6,9 +6,9 @@ use std::sync::{Arc, PoisonError};
 use smallvec::{SmallVec, smallvec};
 
 use super::connection::{Asked, Phase};
-use super::hub::{UNCACHED, accepts_event_stream};
 use super::query::{MSGPACK, no_msgpack};
 use super::refusal::Refusal;
+use super::signalr::{UNCACHED, accepts_event_stream};
 use super::{Io, Shard};
 use crate::channel::Watched;
 use crate::http::{RequestHead, is_token, parse_head, write_response, write_response_head, write_stream_head};
@@ -22,11 +22,11 @@ const NOT_CHOSEN: &str = "a client offered subprotocols and none was chosen, so 
                           that you take in Hub(subprotocols=[...]), or have authenticate set request.subprotocol (this \
                           is said once)";
 
-/// Where a request is dealt with.
-pub(super) enum Answered {
-    Here,
-    /// By this shard: it has the connection that the request is for.
-    Elsewhere(usize),
+/// Who deals with a request.
+pub(super) enum AnsweredBy {
+    ThisShard,
+    /// By that one: it has the connection that the request is for.
+    Shard(usize),
 }
 
 impl<I: Io> Shard<I> {
@@ -47,8 +47,8 @@ impl<I: Io> Shard<I> {
                 bytes.len()
             }
             Ok(Some((head, taken))) => match self.answer(slot, &head) {
-                Ok(Answered::Here) => taken - had,
-                Ok(Answered::Elsewhere(shard)) => {
+                Ok(AnsweredBy::ThisShard) => taken - had,
+                Ok(AnsweredBy::Shard(shard)) => {
                     let mut all = if had == 0 { Vec::new() } else { partial[..had].to_vec() };
                     all.extend_from_slice(bytes);
                     self.hand_over(slot, shard, all);
@@ -68,7 +68,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// Does what a head asks for. The connection's phase is set by whatever that is.
-    fn answer(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<Answered, Refusal> {
+    fn answer(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<AnsweredBy, Refusal> {
         let Some(Found { route, is_negotiate }) = self.routes().find(head.path) else {
             let is_bare = self.routes.is_below_signalr(head.path);
             let text = if is_bare { String::new() } else { self.no_such_path(head.path) };
@@ -76,17 +76,17 @@ impl<I: Io> Shard<I> {
         };
         self.slab.at(slot).route = Some(Arc::clone(&route));
         if matches!(route.wire, Wire::SignalR(_)) {
-            let answered = self.answer_hub(slot, head, &route, is_negotiate);
+            let answered = self.answer_signalr(slot, head, &route, is_negotiate);
             let is_poll = head.method == "GET" && !is_negotiate && !is_upgrade(head) && !accepts_event_stream(head);
             return answered.map_err(|refusal| Refusal {
                 is_bare: true,
                 is_uncached: is_poll,
-                readable_by: self.hub_readable_by(&route, head),
+                readable_by: self.signalr_readable_by(&route, head),
                 ..refusal
             });
         }
         self.answer_path(slot, &route, head)?;
-        Ok(Answered::Here)
+        Ok(AnsweredBy::ThisShard)
     }
 
     fn answer_path(&mut self, slot: u32, route: &Placed, head: &RequestHead<'_>) -> Result<(), Refusal> {
@@ -216,8 +216,8 @@ impl<I: Io> Shard<I> {
 
     /// Answers an upgrade or event stream with success; the subscriptions begin with its first byte.
     fn open(&mut self, slot: u32, asked: &Asked, watched: Vec<Watched>, user: Option<Box<str>>) {
-        if let Some(hub) = asked.hub {
-            return self.open_hub(slot, asked, hub, user);
+        if let Some(opening) = asked.signalr {
+            return self.open_signalr(slot, asked, opening, user);
         }
         let connection = self.slab.at(slot);
         connection.is_upgraded = true;
@@ -249,7 +249,7 @@ impl<I: Io> Shard<I> {
                 *chosen = Some(name);
             }
             let format = self.slab.at(slot).format;
-            if let (None, Some(user)) = (&asked.hub, &user) {
+            if let (None, Some(user)) = (&asked.signalr, &user) {
                 watched.extend(self.watch_user(user, format));
             }
             self.open(slot, &asked, watched, user);
@@ -285,7 +285,7 @@ impl<I: Io> Shard<I> {
             headers.push(("WWW-Authenticate", "Bearer")); // RFC 9110 §11.6.1 asks for one
         }
         // A shell wants a line's end behind an error; a SignalR client would show it.
-        let has_line_end = status >= 400 && !body.is_empty() && asked.hub.is_none();
+        let has_line_end = status >= 400 && !body.is_empty() && asked.signalr.is_none();
         let line = if has_line_end { [body, b"\n"].concat().into() } else { Cow::Borrowed(body) };
         self.respond(slot, (status, &headers), content_type, &line, (false, asked.is_head));
         self.later.push(self.id_of(slot)); // the peer may have ended its half long ago
@@ -322,14 +322,14 @@ impl<I: Io> Shard<I> {
         let mut readable_by = refusal.readable_by.clone();
         let (mut is_bare, mut is_head) = (refusal.is_bare, refusal.is_head);
         match &self.slab.at(slot).phase {
-            Phase::Posting(exchange) => {
+            Phase::Posting(carrier) => {
                 is_bare = true;
-                readable_by = exchange.readable_by().map(Into::into);
-                let to = exchange.to();
+                readable_by = carrier.readable_by().map(Into::into);
+                let to = carrier.to();
                 self.leave_posts(self.id_of(slot), to);
             }
             Phase::Asked(asked) => {
-                is_bare |= asked.hub.is_some();
+                is_bare |= asked.signalr.is_some();
                 is_head |= asked.is_head;
                 readable_by.clone_from(&asked.readable_by);
             }

@@ -1,5 +1,5 @@
 //! Pings, deadlines and ends of SignalR connections. One shared ping record a protocol, no timer a connection.
-use super::Link;
+use super::SignalR;
 use crate::messages::{ClosedBy, ConnectionId};
 use crate::protocol::Format;
 use crate::protocol::signalr::handshake::HandshakeError;
@@ -16,80 +16,80 @@ impl<I: Io> Shard<I> {
     pub(super) fn begin_upkeep(&mut self, slot: u32) {
         let tick = self.timers.tick();
         let keepalive = ticks(self.settings.hubs.keepalive);
-        if let Some(link) = self.slab.at(slot).link.as_deref_mut() {
-            link.heard_tick = tick;
-            link.ping_tick = tick + keepalive;
-            if link.transport == Transport::LongPolling {
-                match link.poll {
+        if let Some(signalr) = self.slab.at(slot).signalr.as_deref_mut() {
+            signalr.heard_tick = tick;
+            signalr.ping_tick = tick + keepalive;
+            if signalr.transport == Transport::LongPolling {
+                match signalr.poll {
                     Some(_) => self.timers.clear(slot), // the poll has a deadline of its own
                     None => self.timers.set(slot, self.settings.hubs.disconnect_timeout),
                 }
                 return;
             }
         }
-        self.watch_over_hub(slot);
+        self.watch_over_signalr(slot);
     }
 
     /// Sets the next deadline: a ping that is due, or a client that has not kept its promise.
-    pub(super) fn watch_over_hub(&mut self, slot: u32) {
+    pub(super) fn watch_over_signalr(&mut self, slot: u32) {
         let tick = self.timers.tick();
         let timeout = ticks(self.settings.hubs.client_timeout);
         let connection = self.slab.at(slot);
-        let Some(link) = connection.link.as_deref() else { return };
-        if connection.socket().is_none() || !link.has_shaken_hands {
+        let Some(signalr) = connection.signalr.as_deref() else { return };
+        if connection.socket().is_none() || !signalr.has_shaken_hands {
             return; // a poll's, or that of a client that may come back, is another deadline
         }
-        let silent_until = if link.pace.has_begun() { link.heard_tick + timeout } else { u32::MAX };
-        let ack_tick = link.stateful.as_ref().and_then(|stateful| stateful.ack_tick).unwrap_or(u32::MAX);
-        let next = link.ping_tick.min(silent_until).min(ack_tick).min(link.pace.next_tick());
+        let silent_until = if signalr.pace.has_begun() { signalr.heard_tick + timeout } else { u32::MAX };
+        let ack_tick = signalr.stateful.as_ref().and_then(|stateful| stateful.ack_tick).unwrap_or(u32::MAX);
+        let next = signalr.ping_tick.min(silent_until).min(ack_tick).min(signalr.pace.next_tick());
         self.timers.set_in(slot, next.saturating_sub(tick));
     }
 
     /// A deadline of a SignalR connection has come.
-    pub(in crate::shard) fn expire_hub(&mut self, slot: u32) {
+    pub(in crate::shard) fn expire_signalr(&mut self, slot: u32) {
         let tick = self.timers.tick();
         let (keepalive, timeout) = (ticks(self.settings.hubs.keepalive), ticks(self.settings.hubs.client_timeout));
         let may_read = self.may_read(slot);
         let connection = self.slab.at(slot);
         let format = connection.format;
-        let Some(link) = connection.link.as_deref_mut() else { return };
-        if link.is_over {
+        let Some(signalr) = connection.signalr.as_deref_mut() else { return };
+        if signalr.is_over {
             return self.drop_connection(slot);
         }
-        if !link.has_shaken_hands {
+        if !signalr.has_shaken_hands {
             return self.refuse_handshake(slot, &HandshakeError::Canceled);
         }
         if matches!(connection.phase, Phase::Detached) {
             return self.drop_connection(slot);
         }
-        if link.transport == Transport::LongPolling {
-            return self.end_hub_as_is(slot, (CloseCode::ABNORMAL, "no poll came in time", ClosedBy::Network));
+        if signalr.transport == Transport::LongPolling {
+            return self.end_signalr_as_is(slot, (CloseCode::ABNORMAL, "no poll came in time", ClosedBy::Network));
         }
         if !self.expect_ping(slot) {
             return;
         }
         let connection = self.slab.at(slot);
-        let Some(link) = connection.link.as_deref_mut() else { return };
+        let Some(signalr) = connection.signalr.as_deref_mut() else { return };
         if !may_read {
-            link.heard_tick = tick; // its pings may wait to be read
+            signalr.heard_tick = tick; // its pings may wait to be read
         }
-        if link.pace.has_begun() && tick >= link.heard_tick.saturating_add(timeout) {
+        if signalr.pace.has_begun() && tick >= signalr.heard_tick.saturating_add(timeout) {
             let seconds = self.settings.hubs.client_timeout.as_secs_f64();
             let reason = format!("nothing came from the client for {seconds} s");
-            return self.end_hub(slot, Some(CLOSE_ERROR), true, (CloseCode::INTERNAL, &reason, ClosedBy::Server));
+            return self.end_signalr(slot, Some(CLOSE_ERROR), true, (CloseCode::INTERNAL, &reason, ClosedBy::Server));
         }
-        if link.stateful.as_ref().and_then(|stateful| stateful.ack_tick).is_some_and(|due| tick >= due) {
+        if signalr.stateful.as_ref().and_then(|stateful| stateful.ack_tick).is_some_and(|due| tick >= due) {
             self.send_ack(slot);
-            return self.watch_over_hub(slot);
+            return self.watch_over_signalr(slot);
         }
-        if tick >= link.ping_tick {
-            link.ping_tick = tick + keepalive;
+        if tick >= signalr.ping_tick {
+            signalr.ping_tick = tick + keepalive;
             // A client that takes nothing has something to hear already.
             if !connection.is_blocked {
                 self.pinged.push((format, slot));
             }
         }
-        self.watch_over_hub(slot);
+        self.watch_over_signalr(slot);
     }
 
     /// Pings those whose time came in this tick: one write of the poller for each wire format.
@@ -134,32 +134,32 @@ impl<I: Io> Shard<I> {
     }
 
     /// A SignalR connection is gone: so are its token and what was asked for it. Gives the id that was told of it.
-    pub(in crate::shard) fn forget_link(&mut self, id: ConnectionId, link: &Link) -> ConnectionId {
-        self.common.tokens.forget(&link.token);
-        self.one_by_one -= usize::from(link.stateful.is_some() || link.transport == Transport::LongPolling);
-        self.later.extend(&link.posts);
-        if let Some(poll) = link.poll.and_then(|poll| self.slot_of(poll)) {
+    pub(in crate::shard) fn forget_signalr(&mut self, id: ConnectionId, signalr: &SignalR) -> ConnectionId {
+        self.common.tokens.forget(&signalr.token);
+        self.one_by_one -= usize::from(signalr.stateful.is_some() || signalr.transport == Transport::LongPolling);
+        self.later.extend(&signalr.posts);
+        if let Some(poll) = signalr.poll.and_then(|poll| self.slot_of(poll)) {
             self.finish_poll(poll, 204, b"");
         }
-        if link.is_announced { id } else { link.opened_as }
+        if signalr.is_announced { id } else { signalr.opened_as }
     }
 
     /// Ends a SignalR connection for the application or for a bound. A client that may try again is told so.
     ///
     /// While everything drains there is no message: then every client that can reconnects.
-    pub(in crate::shard) fn close_hub(&mut self, slot: u32, code: CloseCode, reason: &str) {
+    pub(in crate::shard) fn close_signalr(&mut self, slot: u32, code: CloseCode, reason: &str) {
         let why = (code, reason, ClosedBy::Server);
         let may_reconnect = matches!(code, CloseCode::TRY_AGAIN_LATER | CloseCode::RESTART | CloseCode::INTERNAL);
-        let has_shaken_hands = self.slab.at(slot).link.as_deref().is_some_and(|link| link.has_shaken_hands);
+        let has_shaken_hands = self.slab.at(slot).signalr.as_deref().is_some_and(|signalr| signalr.has_shaken_hands);
         if self.is_draining || !has_shaken_hands {
-            self.end_hub_as_is(slot, why);
+            self.end_signalr_as_is(slot, why);
         } else {
-            self.end_hub(slot, Some(reason).filter(|reason| !reason.is_empty()), may_reconnect, why);
+            self.end_signalr(slot, Some(reason).filter(|reason| !reason.is_empty()), may_reconnect, why);
         }
     }
 
-    /// Says goodbye in the hub's protocol and ends the connection.
-    pub(super) fn end_hub(
+    /// Says goodbye in the hub protocol and ends the connection.
+    pub(super) fn end_signalr(
         &mut self,
         slot: u32,
         error: Option<&str>,
@@ -169,10 +169,10 @@ impl<I: Io> Shard<I> {
         if self.slab.at(slot).is_live() {
             self.write_message(slot, &HubMessage::Close { error: error.map(Into::into), allow_reconnect });
         }
-        self.end_hub_as_is(slot, why);
+        self.end_signalr_as_is(slot, why);
     }
 
-    /// Adds a message of the hub's own to the outbox: one without a number.
+    /// Adds a message of the hub protocol's own to the outbox: one without a number.
     pub(super) fn write_message(&mut self, slot: u32, message: &HubMessage<'_>) {
         let connection = self.slab.at(slot);
         let Some(protocol) = connection.format.hub_protocol() else { return };
@@ -182,7 +182,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// Ends a SignalR connection behind what it has been told; a WebSocket with 1000, as the reference does.
-    pub(super) fn end_hub_as_is(&mut self, slot: u32, (code, reason, by): (CloseCode, &str, ClosedBy)) {
+    pub(super) fn end_signalr_as_is(&mut self, slot: u32, (code, reason, by): (CloseCode, &str, ClosedBy)) {
         self.leave_all(slot);
         let connection = self.slab.at(slot);
         match std::mem::replace(&mut connection.phase, Phase::Ending) {
@@ -199,8 +199,8 @@ impl<I: Io> Shard<I> {
                 connection.ending.get_or_insert_with(|| {
                     Box::new(Ending { code: code.0, reason: reason.to_owned(), by, thrown_away: 0 })
                 });
-                let Some(link) = connection.link.as_deref_mut() else { return };
-                link.is_over = true;
+                let Some(signalr) = connection.signalr.as_deref_mut() else { return };
+                signalr.is_over = true;
                 self.timers.set(slot, self.settings.close_timeout);
                 self.answer_poll(slot);
                 return;

@@ -14,7 +14,7 @@ use crate::protocol::signalr::sequence::{ReceivedSequence, SentSequence, Verdict
 use crate::protocol::signalr::{HubMessage, RecordReceiver};
 use crate::shard::connection::Phase;
 use crate::shard::io::Interest;
-use crate::shard::opening::Answered;
+use crate::shard::opening::AnsweredBy;
 use crate::shard::refusal::Refusal;
 use crate::shard::timers::ticks;
 use crate::shard::{Io, Shard};
@@ -108,12 +108,12 @@ fn frame_starts(bytes: &[u8]) -> impl Iterator<Item = usize> {
 
 impl<I: Io> Shard<I> {
     fn stateful_at(&mut self, slot: u32) -> Option<&mut Stateful> {
-        self.slab.get_mut(slot)?.link.as_deref_mut()?.stateful.as_deref_mut()
+        self.slab.get_mut(slot)?.signalr.as_deref_mut()?.stateful.as_deref_mut()
     }
 
     pub(in crate::shard) fn is_stateful(&self, slot: u32) -> bool {
-        let link = self.slab.get(slot).and_then(|connection| connection.link.as_deref());
-        link.is_some_and(|link| link.stateful.is_some())
+        let signalr = self.slab.get(slot).and_then(|connection| connection.signalr.as_deref());
+        signalr.is_some_and(|signalr| signalr.stateful.is_some())
     }
 
     /// Whether a client has to acknowledge before it gets more.
@@ -163,7 +163,7 @@ impl<I: Io> Shard<I> {
         let is_possible = stateful.received.handle_sequence(sequence_id).is_ok();
         if is_possible && stateful.received.owes_ack() && stateful.ack_tick.is_none() {
             stateful.ack_tick = Some(due); // it sends again what has come: nothing else would tell it so
-            self.watch_over_hub(slot);
+            self.watch_over_signalr(slot);
         }
         is_possible
     }
@@ -182,7 +182,7 @@ impl<I: Io> Shard<I> {
             self.send_ack(slot);
         } else if stateful.ack_tick.is_none() {
             stateful.ack_tick = Some(due);
-            self.watch_over_hub(slot);
+            self.watch_over_signalr(slot);
         }
     }
 
@@ -216,10 +216,10 @@ impl<I: Io> Shard<I> {
         if std::mem::take(&mut connection.is_registered) {
             self.io.unregister(slot);
         }
-        if let (Some(link), Some(protocol)) = (self.slab.at(slot).link.as_deref_mut(), protocol) {
-            link.records = RecordReceiver::new(protocol);
-            link.forget_pace();
-            link.backlog = Vec::new(); // it was not dealt with, and may end in half a record: the client sends it again
+        if let (Some(signalr), Some(protocol)) = (self.slab.at(slot).signalr.as_deref_mut(), protocol) {
+            signalr.records = RecordReceiver::new(protocol);
+            signalr.forget_pace();
+            signalr.backlog = Vec::new(); // it was not dealt with, and may end in half a record: the client sends it again
         }
         if let Some(fd) = fd {
             self.end_socket(&fd);
@@ -229,7 +229,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// A new socket, in `slot`, for the connection in `target`.
-    pub(super) fn reattach(&mut self, slot: u32, head: &RequestHead<'_>, target: u32) -> Result<Answered, Refusal> {
+    pub(super) fn reattach(&mut self, slot: u32, head: &RequestHead<'_>, target: u32) -> Result<AnsweredBy, Refusal> {
         let upgrade = read_upgrade(head)?;
         let connection = self.slab.at(target);
         if let Phase::Open(_) = connection.phase {
@@ -249,7 +249,7 @@ impl<I: Io> Shard<I> {
         if self.io.watch(raw, self.token_of(target), Interest::Connection).is_err() {
             self.stats.connections.sub(1);
             self.drop_connection(slot);
-            return Ok(Answered::Here);
+            return Ok(AnsweredBy::ThisShard);
         }
         let connection = self.slab.at(target);
         connection.fd = Some(fd);
@@ -267,6 +267,6 @@ impl<I: Io> Shard<I> {
         self.drop_connection(slot);
         self.begin_upkeep(target);
         self.pump(target);
-        Ok(Answered::Here)
+        Ok(AnsweredBy::ThisShard)
     }
 }

@@ -4,7 +4,7 @@
 //! bytes than a ping has (`SO_RCVLOWAT`, socket(7)), and the ping is read at the end of that time, with those of all
 //! other clients of the tick. Every other message is longer, and is read at once; what is as short as a ping, such as a
 //! WebSocket's close, waits for a second at most, once in a ping's time. A ping that comes at another time wakes the shard as ever.
-use super::Link;
+use super::SignalR;
 use crate::protocol::signalr::HubProtocol;
 use crate::protocol::signalr::negotiate::Transport;
 use crate::shard::clock::TICK;
@@ -61,11 +61,11 @@ impl<I: Io> Shard<I> {
     /// Does what is due at the begin and at the end of the time around an expected ping. False when the socket is gone.
     pub(super) fn expect_ping(&mut self, slot: u32) -> bool {
         let tick = self.timers.tick();
-        let Some(link) = self.slab.at(slot).link.as_deref() else { return true };
-        if tick < link.pace.next_tick() {
+        let Some(signalr) = self.slab.at(slot).signalr.as_deref() else { return true };
+        if tick < signalr.pace.next_tick() {
             return true;
         }
-        if !link.pace.is_hushed {
+        if !signalr.pace.is_hushed {
             self.hush(slot);
             return true;
         }
@@ -75,15 +75,15 @@ impl<I: Io> Shard<I> {
         let Some(connection) = self.slab.get_mut(slot).filter(|connection| connection.socket().is_some()) else {
             return false;
         };
-        if let Some(link) = connection.link.as_deref_mut() {
-            if link.pace.pinged_tick == tick {
+        if let Some(signalr) = connection.signalr.as_deref_mut() {
+            if signalr.pace.pinged_tick == tick {
                 // It came some time ago.
                 let ago = (silent_ms.unwrap_or(0) / TICK.as_millis() as u32).min(2 * MARGIN_TICKS);
                 let came = tick - ago;
-                (link.pace.ticks, link.pace.pinged_tick) = (link.pace.ticks - ago, came);
-                link.heard_tick = link.heard_tick.min(came);
+                (signalr.pace.ticks, signalr.pace.pinged_tick) = (signalr.pace.ticks - ago, came);
+                signalr.heard_tick = signalr.heard_tick.min(came);
             } else {
-                link.pace.forget();
+                signalr.pace.forget();
             }
         }
         connection.is_live()
@@ -92,19 +92,19 @@ impl<I: Io> Shard<I> {
     /// A ping came, expected or not: the next one is.
     pub(super) fn note_ping(&mut self, slot: u32) {
         let (tick, usual) = (self.timers.tick(), ticks(self.settings.hubs.keepalive));
-        if let Some(link) = self.slab.at(slot).link.as_deref_mut() {
-            link.pace.note(tick, usual);
+        if let Some(signalr) = self.slab.at(slot).signalr.as_deref_mut() {
+            signalr.pace.note(tick, usual);
         }
         self.unhush(slot);
-        self.watch_over_hub(slot);
+        self.watch_over_signalr(slot);
     }
 
     /// A part of a message came while a ping was expected: the rest may be as short as a ping.
     pub(in crate::shard) fn unhush_if_cut(&mut self, slot: u32) {
         let Some(connection) = self.slab.get(slot) else { return };
-        let Some(link) = connection.link.as_deref().filter(|link| link.pace.is_hushed) else { return };
+        let Some(signalr) = connection.signalr.as_deref().filter(|signalr| signalr.pace.is_hushed) else { return };
         let is_whole = matches!(&connection.phase, Phase::Open(receiver) if !receiver.is_mid_message());
-        if !is_whole || link.records.is_mid_record() {
+        if !is_whole || signalr.records.is_mid_record() {
             self.unhush(slot);
         }
     }
@@ -112,30 +112,31 @@ impl<I: Io> Shard<I> {
     /// From now on a ping alone does not make the socket readable.
     fn hush(&mut self, slot: u32) {
         let connection = self.slab.at(slot);
-        let (Some(fd), Some(link)) = (connection.socket(), connection.link.as_deref_mut()) else { return };
+        let (Some(fd), Some(signalr)) = (connection.socket(), connection.signalr.as_deref_mut()) else { return };
         let is_whole = matches!(&connection.phase, Phase::Open(receiver) if !receiver.is_mid_message());
-        let is_quiet = is_whole && !link.records.is_mid_record() && !link.has_backlog() && connection.unread.is_none();
-        if link.transport != Transport::WebSockets || !is_quiet {
-            return link.pace.forget();
+        let is_quiet =
+            is_whole && !signalr.records.is_mid_record() && !signalr.has_backlog() && connection.unread.is_none();
+        if signalr.transport != Transport::WebSockets || !is_quiet {
+            return signalr.pace.forget();
         }
         let protocol = connection.format.hub_protocol().unwrap_or(HubProtocol::Json);
         let ping_bytes = HEADER_BYTES + protocol.ping().len();
-        link.pace.is_hushed = self.io.set_receive_low_watermark(fd, ping_bytes + 1);
+        signalr.pace.is_hushed = self.io.set_receive_low_watermark(fd, ping_bytes + 1);
     }
 
     /// The socket becomes readable for whatever comes; at once, if something is there.
     pub(in crate::shard) fn unhush(&mut self, slot: u32) {
         let connection = self.slab.at(slot);
         if let Some(fd) = connection.socket()
-            && let Some(link) = connection.link.as_deref_mut()
-            && std::mem::take(&mut link.pace.is_hushed)
+            && let Some(signalr) = connection.signalr.as_deref_mut()
+            && std::mem::take(&mut signalr.pace.is_hushed)
         {
             self.io.set_receive_low_watermark(fd, 1);
         }
     }
 }
 
-impl Link {
+impl SignalR {
     /// The socket is another one.
     pub(super) fn forget_pace(&mut self) {
         self.pace.is_hushed = false;

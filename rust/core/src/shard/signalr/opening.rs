@@ -1,7 +1,7 @@
 //! Negotiates and transports (TransportProtocols of ASP.NET Core's SignalR), with its statuses and texts.
 use sha1::{Digest, Sha1};
 
-use super::{HubOpening, Link};
+use super::{SignalR, SignalROpening};
 use crate::channel::Watched;
 use crate::http::{RequestHead, query_pairs, write_stream_head};
 use crate::messages::ConnectionId;
@@ -11,7 +11,7 @@ use crate::protocol::signalr::negotiate::{
 };
 use crate::routes::{Placed, Wire};
 use crate::shard::connection::{Asked, Connection, Phase};
-use crate::shard::opening::{Answered, PLAIN, cors_headers, pairs, with_cors};
+use crate::shard::opening::{AnsweredBy, PLAIN, cors_headers, pairs, with_cors};
 use crate::shard::refusal::Refusal;
 use crate::shard::{Io, Shard};
 use crate::tokens::{self, Token};
@@ -22,23 +22,23 @@ const PREFLIGHT_SECONDS: &str = "7200";
 const JSON: &str = "application/json";
 
 impl<I: Io> Shard<I> {
-    /// Whose pages may read the answers of a hub, with their cookies: those of an origin that may connect.
-    pub(in crate::shard) fn hub_readable_by(&self, route: &Placed, head: &RequestHead<'_>) -> Option<Box<str>> {
+    /// Whose pages may read the answers of a SignalR path, with their cookies: those of an origin that may connect.
+    pub(in crate::shard) fn signalr_readable_by(&self, route: &Placed, head: &RequestHead<'_>) -> Option<Box<str>> {
         let origin = head.header("origin")?;
         self.check_may_open(route, head).is_ok().then(|| String::from_utf8_lossy(origin).into())
     }
 
-    /// Does what a request for a hub's path asks for.
-    pub(in crate::shard) fn answer_hub(
+    /// Does what a request for a SignalR path asks for.
+    pub(in crate::shard) fn answer_signalr(
         &mut self,
         slot: u32,
         head: &RequestHead<'_>,
         route: &Placed,
         is_negotiate: bool,
-    ) -> Result<Answered, Refusal> {
+    ) -> Result<AnsweredBy, Refusal> {
         if head.method == "OPTIONS" && head.header("access-control-request-method").is_some() {
-            self.answer_preflight(slot, head, self.hub_readable_by(route, head));
-            return Ok(Answered::Here);
+            self.answer_preflight(slot, head, self.signalr_readable_by(route, head));
+            return Ok(AnsweredBy::ThisShard);
         }
         self.check_may_open(route, head)?;
         if is_negotiate {
@@ -78,12 +78,12 @@ impl<I: Io> Shard<I> {
         self.respond(slot, (204, &headers), "", b"", (head.keeps_alive(), false));
     }
 
-    fn negotiate(&mut self, slot: u32, head: &RequestHead<'_>, route: &Placed) -> Result<Answered, Refusal> {
+    fn negotiate(&mut self, slot: u32, head: &RequestHead<'_>, route: &Placed) -> Result<AnsweredBy, Refusal> {
         if head.method != "POST" {
             return Err(Refusal { headers: &[("Allow", "POST")], ..Refusal::new(405, "") });
         }
         let keeps_alive = head.keeps_alive();
-        let readable_by = self.hub_readable_by(route, head);
+        let readable_by = self.signalr_readable_by(route, head);
         let request = match parse_query(head.query.unwrap_or("")) {
             Ok(request) => request,
             Err(error) => {
@@ -91,13 +91,13 @@ impl<I: Io> Shard<I> {
                 write_error(&mut body, &error.to_string());
                 let cors = cors_headers(readable_by.as_deref());
                 self.respond(slot, (error.status(), &cors), JSON, &body, (keeps_alive, false));
-                return Ok(Answered::Here);
+                return Ok(AnsweredBy::ThisShard);
             }
         };
-        let hub = Some(HubOpening::Negotiate(request));
-        let asked = Asked { hub, readable_by, keeps_alive, ..Asked::default() };
+        let signalr = Some(SignalROpening::Negotiate(request));
+        let asked = Asked { signalr, readable_by, keeps_alive, ..Asked::default() };
         self.open_or_ask(slot, (route, head), asked, Format::HubJson, Vec::new())?;
-        Ok(Answered::Here)
+        Ok(AnsweredBy::ThisShard)
     }
 
     fn connect(
@@ -107,13 +107,13 @@ impl<I: Io> Shard<I> {
         route: &Placed,
         transport: Transport,
         token: Option<Token>,
-    ) -> Result<Answered, Refusal> {
+    ) -> Result<AnsweredBy, Refusal> {
         if token.is_none() && transport != Transport::WebSockets {
             return Err(id_required());
         }
         let known = token.map(|token| self.find_token(&token, route)).transpose()?.flatten();
         if let Some(id) = known.filter(|id| id.shard() != self.index) {
-            return Ok(Answered::Elsewhere(id.shard()));
+            return Ok(AnsweredBy::Shard(id.shard()));
         }
         check_transport(route, transport)?;
         if let Some(id) = known {
@@ -122,14 +122,14 @@ impl<I: Io> Shard<I> {
         let upgrade = if transport == Transport::WebSockets { Some((read_upgrade(head)?, None)) } else { None };
         let asked = Asked {
             upgrade,
-            hub: Some(HubOpening::Connect(transport, token)),
-            readable_by: self.hub_readable_by(route, head),
+            signalr: Some(SignalROpening::Connect(transport, token)),
+            readable_by: self.signalr_readable_by(route, head),
             keeps_alive: head.keeps_alive(),
             ..Asked::default()
         };
         let format = if transport == Transport::ServerSentEvents { Format::HubSse } else { Format::HubJson };
         self.open_or_ask(slot, (route, head), asked, format, Vec::new())?;
-        Ok(Answered::Here)
+        Ok(AnsweredBy::ThisShard)
     }
 
     /// A transport for a connection that has one.
@@ -139,9 +139,9 @@ impl<I: Io> Shard<I> {
         (route, head): (&Placed, &RequestHead<'_>),
         id: ConnectionId,
         transport: Transport,
-    ) -> Result<Answered, Refusal> {
+    ) -> Result<AnsweredBy, Refusal> {
         let target = self.slot_of(id).ok_or_else(no_connection)?;
-        let known = self.slab.at(target).link.as_ref().ok_or_else(no_connection)?.transport;
+        let known = self.slab.at(target).signalr.as_ref().ok_or_else(no_connection)?.transport;
         if known != transport {
             return Err(Refusal::new(400, "Cannot change transports mid-connection"));
         }
@@ -152,7 +152,7 @@ impl<I: Io> Shard<I> {
             return Err(Refusal::new(409, ""));
         }
         self.poll(slot, (route, head), target);
-        Ok(Answered::Here)
+        Ok(AnsweredBy::ThisShard)
     }
 
     /// The connection behind a token, if a transport has claimed it.
@@ -162,9 +162,15 @@ impl<I: Io> Shard<I> {
     }
 
     /// Answers an opening with success.
-    pub(in crate::shard) fn open_hub(&mut self, slot: u32, asked: &Asked, hub: HubOpening, user: Option<Box<str>>) {
-        match hub {
-            HubOpening::Negotiate(request) => {
+    pub(in crate::shard) fn open_signalr(
+        &mut self,
+        slot: u32,
+        asked: &Asked,
+        opening: SignalROpening,
+        user: Option<Box<str>>,
+    ) {
+        match opening {
+            SignalROpening::Negotiate(request) => {
                 let reply = self.reply_to_negotiate(slot, request);
                 let cors = with_cors(asked.readable_by.as_deref(), &asked.headers);
                 // What the application hears of this socket next is another request.
@@ -175,10 +181,10 @@ impl<I: Io> Shard<I> {
                 }
                 self.later.push(self.id_of(slot)); // the peer may have ended its half long ago
             }
-            HubOpening::Connect(transport, token) => {
+            SignalROpening::Connect(transport, token) => {
                 self.open_transport(slot, asked, (transport, token), user);
             }
-            HubOpening::Post(token, body, expects_continue) => {
+            SignalROpening::Post(token, body, expects_continue) => {
                 let opening = (Transport::LongPolling, Some(token));
                 if let Some(target) = self.open_transport(slot, asked, opening, user) {
                     self.begin_post(slot, target, asked, (body, expects_continue));
@@ -227,11 +233,11 @@ impl<I: Io> Shard<I> {
             }
         };
         let route = self.slab.at(slot).route.clone();
-        let mut link = Link::new(transport, token, opened_as);
-        link.may_be_stateful = may_be_stateful;
-        link.user = user;
+        let mut signalr = SignalR::new(transport, token, opened_as);
+        signalr.may_be_stateful = may_be_stateful;
+        signalr.user = user;
         let connection = self.slab.at(target);
-        connection.link = Some(Box::new(link));
+        connection.signalr = Some(Box::new(signalr));
         connection.route = route;
         connection.is_upgraded = true;
         let out = connection.outbox.bytes_mut();
@@ -254,7 +260,7 @@ impl<I: Io> Shard<I> {
                 connection.is_blocked = true; // for ever: it is written to by polls
                 connection.is_reported = is_reported;
                 self.slab.at(slot).is_reported = false;
-                if matches!(asked.hub, Some(HubOpening::Connect(..))) {
+                if matches!(asked.signalr, Some(SignalROpening::Connect(..))) {
                     self.finish_first_poll(slot, target, asked);
                 }
             }
@@ -296,13 +302,13 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// The channels that a connection is on from its handshake: everybody's of its hub, and its user's.
+    /// The channels that a connection is on from its handshake: everybody's of its path, and its user's.
     pub(super) fn own_channels(&self, slot: u32) -> Vec<Watched> {
         let Some(connection) = self.slab.get(slot) else { return Vec::new() };
-        let Some(link) = &connection.link else { return Vec::new() };
+        let Some(signalr) = &connection.signalr else { return Vec::new() };
         let path = connection.route.as_ref().map(|route| route.path());
         let everybody = path.and_then(|path| self.watch_unlisted(&self.common.hubs, path, connection.format));
-        let user = link.user.as_ref().and_then(|user| self.watch_user(user, connection.format));
+        let user = signalr.user.as_ref().and_then(|user| self.watch_user(user, connection.format));
         everybody.into_iter().chain(user).collect()
     }
 }

@@ -1,13 +1,13 @@
 //! Requests for a SignalR connection that exists: posts that carry its messages in, polls that carry them out.
 use super::opening::{check_transport, no_connection};
-use super::{Exchange, HubOpening, Link};
+use super::{Carrier, SignalR, SignalROpening};
 use crate::http::{Body, Piece, RequestHead};
 use crate::messages::{ClosedBy, ConnectionId};
 use crate::protocol::Format;
 use crate::protocol::signalr::negotiate::Transport;
 use crate::routes::Placed;
 use crate::shard::connection::{Asked, Phase};
-use crate::shard::opening::{Answered, PLAIN, cors_headers, with_cors};
+use crate::shard::opening::{AnsweredBy, PLAIN, cors_headers, with_cors};
 use crate::shard::refusal::Refusal;
 use crate::shard::{Io, Shard};
 use crate::tokens::Token;
@@ -30,24 +30,24 @@ impl<I: Io> Shard<I> {
         head: &RequestHead<'_>,
         route: &Placed,
         token: Token,
-    ) -> Result<Answered, Refusal> {
+    ) -> Result<AnsweredBy, Refusal> {
         let Some(id) = self.find_token(&token, route)? else { return self.post_first(slot, head, route, token) };
         if id.shard() != self.index {
-            return Ok(Answered::Elsewhere(id.shard()));
+            return Ok(AnsweredBy::Shard(id.shard()));
         }
         let target = self.slot_of(id).ok_or_else(no_connection)?;
-        let link = self.slab.at(target).link.as_deref().ok_or_else(no_connection)?;
-        let (transport, is_over) = (link.transport, link.is_over);
+        let signalr = self.slab.at(target).signalr.as_deref().ok_or_else(no_connection)?;
+        let (transport, is_over) = (signalr.transport, signalr.is_over);
         if head.method == "DELETE" {
             if transport != Transport::LongPolling {
                 return Err(Refusal::new(400, "Cannot terminate this connection using the DELETE endpoint."));
             }
-            let cors_for = self.hub_readable_by(route, head);
-            self.end_hub(target, None, true, (CloseCode::NORMAL, "", ClosedBy::Client));
+            let cors_for = self.signalr_readable_by(route, head);
+            self.end_signalr(target, None, true, (CloseCode::NORMAL, "", ClosedBy::Client));
             self.drop_connection(target);
             let cors = cors_headers(cors_for.as_deref());
             self.respond(slot, (202, &cors), PLAIN, b"", (head.keeps_alive(), false));
-            return Ok(Answered::Here);
+            return Ok(AnsweredBy::ThisShard);
         }
         if transport == Transport::WebSockets {
             return Err(Refusal::new(405, "POST requests are not allowed for WebSocket connections."));
@@ -55,16 +55,16 @@ impl<I: Io> Shard<I> {
         if is_over {
             return Err(no_connection());
         }
-        let readable_by = self.hub_readable_by(route, head);
-        let exchange = Exchange {
+        let readable_by = self.signalr_readable_by(route, head);
+        let carrier = Carrier {
             to: id,
             body: head.body,
             expects_continue: head.expects_continue(),
             keeps_alive: head.keeps_alive_after_body(),
             readable_by,
         };
-        self.begin_exchange(slot, target, exchange);
-        Ok(Answered::Here)
+        self.begin_post_of(slot, target, carrier);
+        Ok(AnsweredBy::ThisShard)
     }
 
     /// A post that comes before any transport: what it says waits for the first poll.
@@ -74,32 +74,32 @@ impl<I: Io> Shard<I> {
         head: &RequestHead<'_>,
         route: &Placed,
         token: Token,
-    ) -> Result<Answered, Refusal> {
+    ) -> Result<AnsweredBy, Refusal> {
         if head.method != "POST" {
             return Err(no_connection());
         }
         check_transport(route, Transport::LongPolling)?;
         let asked = Asked {
-            hub: Some(HubOpening::Post(token, head.body, head.expects_continue())),
-            readable_by: self.hub_readable_by(route, head),
+            signalr: Some(SignalROpening::Post(token, head.body, head.expects_continue())),
+            readable_by: self.signalr_readable_by(route, head),
             keeps_alive: head.keeps_alive_after_body(),
             ..Asked::default()
         };
         self.open_or_ask(slot, (route, head), asked, Format::HubJson, Vec::new())?;
-        Ok(Answered::Here)
+        Ok(AnsweredBy::ThisShard)
     }
 
     /// The connection that a post has begun takes its body.
     pub(super) fn begin_post(&mut self, slot: u32, target: u32, asked: &Asked, (body, expects_continue): (Body, bool)) {
         let (to, readable_by) = (self.id_of(target), asked.readable_by.clone());
-        let exchange = Exchange { to, body, expects_continue, keeps_alive: asked.keeps_alive, readable_by };
-        self.begin_exchange(slot, target, exchange);
+        let carrier = Carrier { to, body, expects_continue, keeps_alive: asked.keeps_alive, readable_by };
+        self.begin_post_of(slot, target, carrier);
     }
 
-    fn begin_exchange(&mut self, slot: u32, target: u32, exchange: Exchange) {
-        let (poster, is_done, is_awaited) = (self.id_of(slot), exchange.body.is_done(), exchange.expects_continue);
-        self.link_at(target).posts.push_back(poster);
-        self.slab.at(slot).phase = Phase::Posting(Box::new(exchange));
+    fn begin_post_of(&mut self, slot: u32, target: u32, carrier: Carrier) {
+        let (poster, is_done, is_awaited) = (self.id_of(slot), carrier.body.is_done(), carrier.expects_continue);
+        self.signalr_at(target).posts.push_back(poster);
+        self.slab.at(slot).phase = Phase::Posting(Box::new(carrier));
         if is_done {
             self.finish_post(slot);
         } else if is_awaited {
@@ -108,32 +108,32 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn link_at(&mut self, slot: u32) -> &mut Link {
-        self.slab.at(slot).link.as_deref_mut().expect("the caller has seen that it is a SignalR connection")
+    fn signalr_at(&mut self, slot: u32) -> &mut SignalR {
+        self.slab.at(slot).signalr.as_deref_mut().expect("the caller has seen that it is a SignalR connection")
     }
 
     /// Whether the body of a post may be read on: it is its turn, and the application has room.
-    pub(in crate::shard) fn may_post(&mut self, slot: u32, exchange: &Exchange) -> bool {
-        let Some(target) = self.slot_of(exchange.to) else { return true }; // to be told so
+    pub(in crate::shard) fn may_post(&mut self, slot: u32, carrier: &Carrier) -> bool {
+        let Some(target) = self.slot_of(carrier.to) else { return true }; // to be told so
         let poster = self.id_of(slot);
-        let link = self.link_at(target);
-        link.is_over || (link.posts.front() == Some(&poster) && !link.has_backlog() && self.may_read(target))
+        let signalr = self.signalr_at(target);
+        signalr.is_over || (signalr.posts.front() == Some(&poster) && !signalr.has_backlog() && self.may_read(target))
     }
 
     /// The application has room again: the post that is being read goes on.
     pub(in crate::shard) fn resume_posts(&mut self, slot: u32) {
-        let link = self.slab.get(slot).and_then(|connection| connection.link.as_deref());
-        if let Some(&post) = link.and_then(|link| link.posts.front()) {
+        let signalr = self.slab.get(slot).and_then(|connection| connection.signalr.as_deref());
+        if let Some(&post) = signalr.and_then(|signalr| signalr.posts.front()) {
             self.later.push(post);
         }
     }
 
     /// Takes some of a post's body. What comes for a connection that has ended meanwhile is thrown away: its client
     /// learns of the end where it listens, not from an answer that may overtake it.
-    pub(in crate::shard) fn take_posted(&mut self, slot: u32, mut exchange: Box<Exchange>, bytes: &[u8]) -> usize {
-        let to = exchange.to;
-        let next = exchange.body.next(bytes);
-        self.slab.at(slot).phase = Phase::Posting(exchange);
+    pub(in crate::shard) fn take_posted(&mut self, slot: u32, mut carrier: Box<Carrier>, bytes: &[u8]) -> usize {
+        let to = carrier.to;
+        let next = carrier.body.next(bytes);
+        self.slab.at(slot).phase = Phase::Posting(carrier);
         let Piece { framing, content } = match next {
             Ok(piece) => piece,
             Err(error) => {
@@ -145,15 +145,15 @@ impl<I: Io> Shard<I> {
         let taken = match self.slot_of(to).filter(|&target| self.slab.at(target).is_live()) {
             Some(target) => {
                 self.timers.set(slot, self.settings.handshake_timeout);
-                if content == 0 { 0 } else { self.take_hub_bytes(target, bytes_of_content) }
+                if content == 0 { 0 } else { self.take_records(target, bytes_of_content) }
             }
             None => content,
         };
-        let Some(Phase::Posting(exchange)) = self.slab.get_mut(slot).map(|connection| &mut connection.phase) else {
+        let Some(Phase::Posting(carrier)) = self.slab.get_mut(slot).map(|connection| &mut connection.phase) else {
             return bytes.len();
         };
-        exchange.body.take(taken);
-        if exchange.body.is_done() {
+        carrier.body.take(taken);
+        if carrier.body.is_done() {
             self.finish_post(slot);
         }
         framing + taken
@@ -161,20 +161,20 @@ impl<I: Io> Shard<I> {
 
     /// The body is there: answer, and let the next post begin.
     fn finish_post(&mut self, slot: u32) {
-        let Phase::Posting(exchange) = std::mem::replace(&mut self.slab.at(slot).phase, Phase::Ending) else { return };
+        let Phase::Posting(carrier) = std::mem::replace(&mut self.slab.at(slot).phase, Phase::Ending) else { return };
         let poster = self.id_of(slot);
-        let cors = cors_headers(exchange.readable_by.as_deref());
-        self.respond(slot, (200, &cors), PLAIN, b"", (exchange.keeps_alive, false));
-        self.leave_posts(poster, exchange.to);
+        let cors = cors_headers(carrier.readable_by.as_deref());
+        self.respond(slot, (200, &cors), PLAIN, b"", (carrier.keeps_alive, false));
+        self.leave_posts(poster, carrier.to);
         self.later.push(poster); // the peer may have ended its half long ago
     }
 
     /// A post is over, or its socket: the next one is read.
     pub(in crate::shard) fn leave_posts(&mut self, poster: ConnectionId, to: ConnectionId) {
         let Some(target) = self.slot_of(to) else { return };
-        let link = self.link_at(target);
-        link.posts.retain(|&post| post != poster);
-        if let Some(&next) = link.posts.front() {
+        let signalr = self.signalr_at(target);
+        signalr.posts.retain(|&post| post != poster);
+        if let Some(&next) = signalr.posts.front() {
             self.later.push(next);
         }
     }
@@ -182,19 +182,19 @@ impl<I: Io> Shard<I> {
     /// A poll for a connection: waits until there is something to say.
     pub(super) fn poll(&mut self, slot: u32, (route, head): (&Placed, &RequestHead<'_>), target: u32) {
         let (poll, to) = (self.id_of(slot), self.id_of(target));
-        let readable_by = self.hub_readable_by(route, head);
-        if !self.link_at(target).has_polled {
+        let readable_by = self.signalr_readable_by(route, head);
+        if !self.signalr_at(target).has_polled {
             let asked = Asked { readable_by, keeps_alive: head.keeps_alive(), ..Asked::default() };
             return self.finish_first_poll(slot, target, &asked);
         }
         let (body, keeps_alive) = (Body::NONE, head.keeps_alive());
-        let exchange = Exchange { to, body, expects_continue: false, keeps_alive, readable_by };
-        self.slab.at(slot).phase = Phase::Polling(Box::new(exchange));
+        let carrier = Carrier { to, body, expects_continue: false, keeps_alive, readable_by };
+        self.slab.at(slot).phase = Phase::Polling(Box::new(carrier));
         self.timers.set(slot, self.settings.hubs.poll_timeout);
-        if let Some(older) = self.link_at(target).poll.replace(poll).and_then(|older| self.slot_of(older)) {
+        if let Some(older) = self.signalr_at(target).poll.replace(poll).and_then(|older| self.slot_of(older)) {
             self.finish_poll(older, 204, b"");
         }
-        if self.link_at(target).has_shaken_hands {
+        if self.signalr_at(target).has_shaken_hands {
             self.timers.clear(target);
         }
         self.answer_poll(target);
@@ -202,7 +202,7 @@ impl<I: Io> Shard<I> {
 
     /// The first poll only opens the connection.
     pub(super) fn finish_first_poll(&mut self, slot: u32, target: u32, asked: &Asked) {
-        self.link_at(target).has_polled = true;
+        self.signalr_at(target).has_polled = true;
         let cors = with_cors(asked.readable_by.as_deref(), &asked.headers);
         self.respond_to_poll(slot, 200, &cors, b"", asked.keeps_alive);
     }
@@ -227,9 +227,9 @@ impl<I: Io> Shard<I> {
 
     /// Answers the poll that waits for a connection, if there is one and something to say.
     pub(in crate::shard) fn answer_poll(&mut self, slot: u32) {
-        let link = self.link_at(slot);
-        let is_over = link.is_over;
-        let Some(poll) = link.poll.and_then(|poll| self.slot_of(poll)) else { return };
+        let signalr = self.signalr_at(slot);
+        let is_over = signalr.is_over;
+        let Some(poll) = signalr.poll.and_then(|poll| self.slot_of(poll)) else { return };
         let connection = self.slab.at(slot);
         let mut body = connection.outbox.waiting().to_vec();
         connection.outbox.advance(body.len());
@@ -244,7 +244,7 @@ impl<I: Io> Shard<I> {
             return;
         }
         self.tell_if_drained(slot);
-        self.link_at(slot).poll = None;
+        self.signalr_at(slot).poll = None;
         self.finish_poll(poll, if body.is_empty() { 204 } else { 200 }, &body);
         if body.is_empty() {
             self.drop_connection(slot);
@@ -254,8 +254,8 @@ impl<I: Io> Shard<I> {
     }
 
     fn await_next_poll(&mut self, slot: u32) {
-        let link = self.link_at(slot);
-        if link.has_shaken_hands && !link.is_over {
+        let signalr = self.signalr_at(slot);
+        if signalr.has_shaken_hands && !signalr.is_over {
             self.timers.set(slot, self.settings.hubs.disconnect_timeout);
         }
     }
@@ -263,17 +263,17 @@ impl<I: Io> Shard<I> {
     /// A poll's time is up, or its socket is gone.
     pub(in crate::shard) fn leave_poll(&mut self, poll: ConnectionId, to: ConnectionId) {
         let Some(target) = self.slot_of(to) else { return };
-        let link = self.link_at(target);
-        if link.poll == Some(poll) {
-            link.poll = None;
+        let signalr = self.signalr_at(target);
+        if signalr.poll == Some(poll) {
+            signalr.poll = None;
             self.await_next_poll(target);
         }
     }
 
     /// Nothing came within a poll's time.
     pub(in crate::shard) fn expire_poll(&mut self, slot: u32) {
-        if let Phase::Polling(exchange) = &self.slab.at(slot).phase {
-            let to = exchange.to;
+        if let Phase::Polling(carrier) = &self.slab.at(slot).phase {
+            let to = carrier.to;
             self.leave_poll(self.id_of(slot), to);
             self.finish_poll(slot, 200, b"");
         }
@@ -281,9 +281,9 @@ impl<I: Io> Shard<I> {
 
     pub(super) fn finish_poll(&mut self, slot: u32, status: u16, body: &[u8]) {
         let phase = std::mem::replace(&mut self.slab.at(slot).phase, Phase::Ending);
-        let Phase::Polling(exchange) = phase else { return self.slab.at(slot).phase = phase };
-        let cors = cors_headers(exchange.readable_by.as_deref());
-        self.respond_to_poll(slot, status, &cors, body, exchange.keeps_alive);
+        let Phase::Polling(carrier) = phase else { return self.slab.at(slot).phase = phase };
+        let cors = cors_headers(carrier.readable_by.as_deref());
+        self.respond_to_poll(slot, status, &cors, body, carrier.keeps_alive);
     }
 
     pub(super) fn respond_to_poll(

@@ -1,9 +1,9 @@
 //! SignalR connections: a hub protocol over a WebSocket, over an event stream with posts, or over polls with posts.
 //!
 //! A connection is one entry of the slab on each transport, and has its subscriptions, outbox and pending messages like
-//! any other. What is SignalR's own stands in its [`Link`]. Its token finds it for requests on other sockets; a request
+//! any other. What is SignalR's own stands in its [`SignalR`]. Its token finds it for requests on other sockets; a request
 //! that comes to another shard is handed over, socket and all. `opening` has negotiates and transports, `requests` posts
-//! and polls, `inbound` the hub's messages, `stateful` connections that change sockets, `upkeep` pings, deadlines and
+//! and polls, `inbound` its messages, `stateful` connections that change sockets, `upkeep` pings, deadlines and
 //! ends, `expected` the clients' pings.
 mod expected;
 mod inbound;
@@ -27,7 +27,7 @@ use crate::tokens::Token;
 
 /// What a SignalR connection has besides.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct SignalR {
     pub(crate) transport: Transport,
     pub(crate) token: Token,
     /// What the application was told that it is called.
@@ -59,7 +59,7 @@ pub(crate) struct Link {
     stateful: Option<Box<Stateful>>,
 }
 
-impl Link {
+impl SignalR {
     pub(crate) fn new(transport: Transport, token: Token, opened_as: ConnectionId) -> Self {
         Self {
             transport,
@@ -106,7 +106,7 @@ const fn format_of(protocol: HubProtocol, transport: Transport) -> Format {
 
 /// What a request that opens something asks for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum HubOpening {
+pub(crate) enum SignalROpening {
     /// A token.
     Negotiate(NegotiateRequest),
     /// A transport, with the token of a negotiate or, on a WebSocket, without.
@@ -117,7 +117,7 @@ pub(crate) enum HubOpening {
 
 /// A request for a connection that exists.
 #[derive(Debug)]
-pub(crate) struct Exchange {
+pub(crate) struct Carrier {
     /// Which one.
     to: ConnectionId,
     /// What has not come of the body.
@@ -128,7 +128,7 @@ pub(crate) struct Exchange {
     readable_by: Option<Box<str>>,
 }
 
-impl Exchange {
+impl Carrier {
     /// The connection that it is for.
     pub(crate) fn to(&self) -> ConnectionId {
         self.to
