@@ -16,8 +16,7 @@ from fanwire.cli import config as serve_config
 from fanwire.cli.config import Drain, Listen, Log, ServeConfig, load
 from fanwire.cli.options import options_of
 from fanwire.config.kinds import Secret, duration_text, shown, size_text
-from fanwire.config.paths import variable
-from fanwire.config.sources import Option
+from fanwire.config.sources import Option, variable
 from fanwire.errors import ConfigError
 from fanwire.relay import config as relay_config
 from fanwire.relay.config import CallShare, Everyone, Lanes, MessageShare, Private, QueryShare, RelayConfig

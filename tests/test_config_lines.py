@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from fanwire._engine import toml_lines
-from fanwire.config.paths import dotted
+from fanwire.config.sources import dotted
 from hypothesis import given
 from hypothesis import strategies as st
 

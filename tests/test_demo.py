@@ -10,10 +10,9 @@ from threading import Thread
 
 import pytest
 from fanwire._loop import background_tasks
-from fanwire.demo import units
 from fanwire.demo.acts import ACTS, DemoPlan, Show
 from fanwire.demo.backends import BackendFailed, OtherBackend
-from fanwire.demo.figures import Figures, Outage, expected_of, quantile_s
+from fanwire.demo.figures import Figures, Outage, expected_of, quantile_s, size
 from fanwire.demo.screen import line, screen
 from rich.console import Console
 from support.waiting import until
@@ -49,7 +48,7 @@ def test_what_a_killed_backend_did_stays_counted() -> None:
     [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (999_960, "1.0 MB"), (2.5e9, "2.5 GB")],
 )
 def test_sizes_have_their_units(value: float, written: str) -> None:
-    assert units.size(value) == written
+    assert size(value) == written
 
 
 @pytest.mark.parametrize("width", [80, 110])

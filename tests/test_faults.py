@@ -8,7 +8,7 @@ import fanwire
 import pytest
 from fanwire._loop import background_tasks, ends_task
 from fanwire.faults import Faults, Tasks
-from fanwire.texts import sendable
+from fanwire.wording import sendable
 from support.clients import connected, refusal
 from support.hubs import MakeHub
 from support.waiting import until

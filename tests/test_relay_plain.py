@@ -13,8 +13,8 @@ import pytest
 from anyio.to_thread import run_sync
 from fanwire.config.kinds import Secret
 from fanwire.relay.config import Lanes, MessageShare, Private, QueryShare, RelayConfig, Share
+from fanwire.relay.headers import query_of, values_of, without
 from fanwire.relay.plain import NOWHERE, value_of
-from fanwire.relay.queries import query_of, values_of, without
 from support.clients import Peer, connected, refusal
 from support.loops import without_uvloop
 from support.plain_backend import PlainBackend

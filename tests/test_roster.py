@@ -3,7 +3,7 @@
 import anyio
 import fanwire
 import pytest
-from fanwire.texts import name_of
+from fanwire.logs import name_of
 from support.clients import connected
 from support.hub_client import hub_client
 from support.waiting import until

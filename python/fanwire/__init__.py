@@ -6,7 +6,6 @@ from fanwire.auth import Identity, Request
 from fanwire.channel import Channel
 from fanwire.client import Client
 from fanwire.deliveries import Delivery
-from fanwire.endpoint import Endpoint
 from fanwire.errors import (
     CallFailed,
     ClientGone,
@@ -28,6 +27,7 @@ from fanwire.errors import (
 )
 from fanwire.hearing import Heard
 from fanwire.hub import Hub
+from fanwire.methods import Endpoint
 from fanwire.presence import PresenceChange
 
 __all__ = [

@@ -25,18 +25,16 @@ from fanwire._engine import (
 from fanwire._loop import ends_task, finish
 from fanwire.auth import Identity
 from fanwire.budget import Budgets
-from fanwire.callbacks import Callbacks
+from fanwire.callbacks import Callbacks, Conversations
 from fanwire.client import Client, Link
-from fanwire.conversing import Conversations
 from fanwire.errors import ClientGone, HubStopped, Told
 from fanwire.faults import Tasks
 from fanwire.methods import reply_error, tell_error
 from fanwire.openings import Openings, not_authorized
 from fanwire.owner import ClientEvent, Owner
-from fanwire.roster import Roster
+from fanwire.presence import Roster
 from fanwire.signalr import CallContext, Calls
-from fanwire.texts import INTERNAL_ERROR, sendable
-from fanwire.wording import CLOSED_WITH_ERROR
+from fanwire.wording import CLOSED_WITH_ERROR, INTERNAL_ERROR, sendable
 
 Sent = Message | Call | Subscribing
 """What a client sent, each to be acknowledged once."""

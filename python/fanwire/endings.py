@@ -10,7 +10,8 @@ from fanwire._engine import Engine, encode_json
 from fanwire._loop import ends_task
 from fanwire.errors import PayloadTooBig
 from fanwire.faults import Faults
-from fanwire.texts import INTERNAL_ERROR, TOLD_BRIEFLY_BYTES_MAX, cut_reason, name_of, sendable
+from fanwire.logs import name_of
+from fanwire.wording import INTERNAL_ERROR, TOLD_BRIEFLY_BYTES_MAX, cut_reason, sendable
 
 CLOSE_ERROR_BYTES_MAX = 4096
 """Of the error in a SignalR Close message, as the engine takes it."""

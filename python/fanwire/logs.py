@@ -3,7 +3,7 @@
 import logging
 from time import monotonic
 
-from fanwire.texts import shortened
+from fanwire.wording import shortened
 
 LOG_S = 10.0
 LOG_LINES_MAX = 100
@@ -65,3 +65,9 @@ class SparingFilter(logging.Filter):
 
 
 relay_log.addFilter(SparingFilter())
+
+
+def name_of(connection: int) -> str:
+    """A connection as logs name it, ``c17@2``: place 17, in its 2nd life; with ``/3`` where it is of shard 3."""
+    shard, generation, slot = connection >> 56, connection >> 24 & 0xFFF_FFFF, connection & 0xFF_FFFF
+    return f"c{slot}@{generation}" + (f"/{shard}" if shard else "")

@@ -1,8 +1,11 @@
-"""Methods that clients may call, and calls of the raw protocol: ``{"call": "PlaceBet", "args": […], "id": 1}``."""
+"""Methods that clients may call, hubs beside the main one, and calls of the raw protocol.
+
+Such a call reads ``{"call": "PlaceBet", "args": […], "id": 1}``.
+"""
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Concatenate, TypeVar, overload
 
 from anyio.lowlevel import checkpoint
 
@@ -11,6 +14,7 @@ from fanwire._loop import Callback
 from fanwire.arguments import Signature, check_parameters, gives_stream
 from fanwire.client import Client
 from fanwire.errors import EncodeError, PayloadTooBig, Told
+from fanwire.values import told
 
 UNSENDABLE = (EncodeError, PayloadTooBig, TypeError, ValueError)
 """Raised where a result or an item has no form, or one that is too big."""
@@ -146,3 +150,39 @@ def reply_error(client: Client, id: str | None, text: object) -> None:
 def tell_error(client: Client, id: str | None, text: object) -> None:
     """Send ``{"error": text}``, with the ``id`` of what it answers where there is one. Raises nothing."""
     client._link.endings.tell_error(client.id, id, text)
+
+
+M = TypeVar("M", bound=Callable[Concatenate[Client, ...], Any])
+"""A method: its client, and what it is called with."""
+
+
+class Endpoint:
+    """A SignalR hub of its own: a path, and the methods that its clients may call. ``Hub.endpoint`` makes it."""
+
+    def __init__(self, path: str, methods: Methods, may_register: Callable[[str], None]) -> None:
+        self.path: str = path
+        """Where clients connect; ``/negotiate`` is below it."""
+        self._methods = methods
+        self._may_register = may_register
+
+    @overload
+    def method(self, name: M) -> M: ...
+    @overload
+    def method(self, name: str) -> Callable[[M], M]: ...
+    def method(self, name: Any) -> Any:
+        """Let clients of this path call the function; see ``Hub.method``."""
+        if not isinstance(name, str):
+            if not callable(name):
+                raise TypeError(f"method takes a function, or the name to register it by, a str, not {told(name)}")
+            if not hasattr(name, "__name__"):
+                raise TypeError(f"{name!r} has no name of its own: register it with method('Name')")
+            return self.method(name.__name__)(name)
+        if not name:
+            raise ValueError("name must be a str that is not empty: clients call the method by it")
+
+        def register(function: M) -> M:
+            self._may_register(f"method {name!r}")
+            self._methods.add(Method(name, function))
+            return function
+
+        return register

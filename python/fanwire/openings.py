@@ -11,9 +11,9 @@ from fanwire.callbacks import Callbacks
 from fanwire.client import Client, Link
 from fanwire.errors import FanwireError, LimitReached, Told
 from fanwire.faults import Faults, Tasks
-from fanwire.logs import hub_log
-from fanwire.roster import Roster
-from fanwire.texts import INTERNAL_ERROR, name_of
+from fanwire.logs import hub_log, name_of
+from fanwire.presence import Roster
+from fanwire.wording import INTERNAL_ERROR
 
 NOT_CHOSEN = (
     "a client offered subprotocols and none was chosen, so a browser fails with 1006: name those that you take in "

@@ -1,7 +1,7 @@
-"""Who is in a channel: comings and goings, gathered, and told once it is sure that who went does not come back."""
+"""Who is there: accepted clients by user; and who is in a channel, told once it is sure that who went stays away."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -10,6 +10,7 @@ from fanwire._engine import ChannelRule, Engine, Presence, matches
 from fanwire._loop import Callback, ends_task, outlive_cancellation
 from fanwire.auth import Identity
 from fanwire.channel import Channel, check_pattern
+from fanwire.client import Client
 from fanwire.errors import InvalidChannel
 from fanwire.faults import Faults, Tasks
 from fanwire.values import told
@@ -269,3 +270,44 @@ def check_channels(channels: object) -> dict[str, Channel]:
             raise TypeError(f"channels[{told(pattern)}] must be Channel(...), not {told(promise)}")
     rules_of(channels)
     return dict(channels)
+
+
+class Roster:
+    """Accepted clients of one serving. Changed in the event loop's thread; read in any."""
+
+    __slots__ = ("_all", "_of_users")
+
+    def __init__(self) -> None:
+        # Dicts keep the order of arrival; the values mean nothing.
+        self._all: dict[Client, None] = {}
+        self._of_users: dict[str, dict[Client, None]] = {}
+
+    def add(self, client: Client) -> None:
+        """It was accepted. Twice is once."""
+        if client in self._all:
+            return
+        self._all[client] = None
+        user = _user_of(client)
+        if user is not None:
+            self._of_users.setdefault(user, {})[client] = None
+
+    def drop(self, client: Client) -> None:
+        """It is gone. One that is not here is no error."""
+        if client not in self._all:
+            return
+        del self._all[client]
+        user = _user_of(client)
+        if user is not None:
+            theirs = self._of_users[user]
+            del theirs[client]
+            if not theirs:
+                del self._of_users[user]
+
+    def clients(self, user: str | None = None) -> list[Client]:
+        """Those who are there, or those of one user, in the order in which they came."""
+        found: Iterable[Client] = self._all if user is None else self._of_users.get(user, ())
+        return [client for client in list(found) if not client._is_turned_away]
+
+
+def _user_of(client: Client) -> str | None:
+    return None if client.identity is None else client.identity.id

@@ -32,7 +32,7 @@ from fanwire.deliveries import Delivery
 from fanwire.hearing import Listeners, Listening
 from fanwire.registering import Registering
 from fanwire.relay.stats import RelayStats
-from fanwire.target import Target, ToAll, ToClient, ToUser, user_id
+from fanwire.to import Target, ToAll, ToClient, ToUser, user_id
 
 NOBODY: tuple[()] = ()
 """Whom a publication is not for, where nothing is said."""

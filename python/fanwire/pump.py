@@ -20,7 +20,7 @@ from fanwire.deliveries import Deliveries
 from fanwire.errors import EngineFailed, HubStopped
 from fanwire.faults import Tasks
 from fanwire.hearing import Listeners
-from fanwire.logs import engine_log
+from fanwire.logs import engine_log, name_of
 from fanwire.owner import APPLICATION, RELAYS, SCRAPES, Owner, handlers_of
 from fanwire.presence import Presences, presence_patterns
 from fanwire.relay.config import RelayConfig
@@ -30,7 +30,7 @@ from fanwire.relay.stats import RelayStats
 from fanwire.relay.upstreams import Upstreams
 from fanwire.scraping import Scraping
 from fanwire.snapshots import SnapshotRule, Snapshots
-from fanwire.texts import INTERNAL_ERROR, name_of
+from fanwire.wording import INTERNAL_ERROR
 
 PRESENCE_INTERVAL_S = 0.25
 """For so long new subscribers of a presence channel begin at the same list."""

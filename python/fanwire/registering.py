@@ -8,18 +8,15 @@ from fanwire._engine import Route
 from fanwire._loop import Callback
 from fanwire.arguments import check_parameters
 from fanwire.auth import Identity, Request
-from fanwire.callbacks import Callbacks
+from fanwire.callbacks import Callbacks, hand_over
 from fanwire.calls import check_text
 from fanwire.client import Client
-from fanwire.conversing import hand_over
-from fanwire.endpoint import Endpoint, M
 from fanwire.errors import ClientGone
-from fanwire.methods import Methods
+from fanwire.methods import Endpoint, M, Methods
 from fanwire.options import OWN_PATHS, RULES, check_paths, read_path
-from fanwire.paths import WIRES, PathRule, Paths, hiding
+from fanwire.paths import WIRES, PathRule, Paths, hiding, route_of_relay
 from fanwire.presence import PresenceChange
 from fanwire.relay.config import RelayConfig
-from fanwire.routing import route_of_relay
 from fanwire.snapshots import SnapshotRule, check_snapshot
 from fanwire.values import Choice, OrNone, checked, told
 

@@ -9,7 +9,7 @@ from fanwire.endings import Endings
 from fanwire.faults import Faults
 from fanwire.owner import Owner
 from fanwire.relay.stats import MeasuredRelay
-from fanwire.texts import INTERNAL_ERROR
+from fanwire.wording import INTERNAL_ERROR
 
 if TYPE_CHECKING:
     from fanwire.metrics import Metrics
@@ -49,8 +49,7 @@ class Scraping(Owner):
             self._endings.refuse(event.connection, 500, INTERNAL_ERROR)
 
     def _collect(self) -> "Metrics":
-        from fanwire.metrics import FaultsCollector, Metrics, RefusedCollector
-        from fanwire.relay.metrics import RelayCollector
+        from fanwire.metrics import FaultsCollector, Metrics, RefusedCollector, RelayCollector
 
         counted = FaultsCollector(lambda: self._faults.counts), RefusedCollector(self._refused)
         relayed = [RelayCollector(self._relays)] if self._relays else []

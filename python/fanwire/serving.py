@@ -31,11 +31,10 @@ from fanwire.options import (
     encoder_of,
 )
 from fanwire.owner import RELAYS
-from fanwire.paths import Paths
+from fanwire.paths import Paths, asked_of, route_of_relay, routes_of
 from fanwire.presence import presence_patterns, rules_of
 from fanwire.pump import PRESENCE_INTERVAL_S, Pump
 from fanwire.relay.config import RelayConfig
-from fanwire.routing import asked_of, route_of_relay, routes_of
 from fanwire.values import checked
 from fanwire.wording import Wording
 

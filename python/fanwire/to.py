@@ -1,9 +1,92 @@
 """Whom ``hub.publish`` is for, where that is no channel: ``hub.publish(to.user("ann"), "your bet is placed")``."""
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from anyio.lowlevel import checkpoint
+
+from fanwire._engine import Position, Publication
 from fanwire.auth import Identity
 from fanwire.calls import check_text, wrong
 from fanwire.client import Client
-from fanwire.target import ToAll, ToClient, ToUser, user_id
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Target:
+    """Whom a publication is for; one of the classes below."""
+
+    __slots__ = ()
+
+    def check(self, key: object, ttl: object, keyframe: object, excluded: "Sequence[int]") -> None:
+        """Raises ValueError for an argument of ``publish`` that means nothing for such a target, and says why."""
+        if key is not None:
+            raise ValueError(f"key means nothing to {self}: it conflates what a channel of policy 'latest' holds")
+        if keyframe is not False:
+            raise ValueError(f"keyframe means nothing to {self}: nobody begins there, so that nothing is kept for it")
+
+
+@dataclass(frozen=True, slots=True)
+class ToUser(Target):
+    """Every connection that was accepted as one user's."""
+
+    user: str
+    """The user's id."""
+
+    def __str__(self) -> str:
+        return f"to.user({self.user!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class ToAll(Target):
+    """Every SignalR client of one path."""
+
+    path: str | None
+    """None: the first of the hub's ``signalr_paths``."""
+
+    def __str__(self) -> str:
+        return f"to.all(path={self.path!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class ToClient(Target):
+    """One client."""
+
+    client: Client
+
+    def __str__(self) -> str:
+        return f"to.client({self.client})"
+
+    def check(self, key: object, ttl: object, keyframe: object, excluded: "Sequence[int]") -> None:
+        """As ``Target.check``; besides there is nobody to exclude, and what is private does not expire."""
+        Target.check(self, key, ttl, keyframe, excluded)
+        if ttl is not None:
+            raise ValueError(f"ttl means nothing to {self}: what is sent to one client is never left out")
+        if excluded:
+            raise ValueError(f"exclude means nothing to {self}: nobody else gets it")
+
+
+def user_id(name: str, user: Identity | str) -> str:
+    """A user's id. Raises TypeError and ValueError, which name the argument, for who is none."""
+    must = "an Identity, or its id, a str"
+    if isinstance(user, Identity):
+        if user.id is None:
+            raise ValueError(f"{name} must be a user's, not anonymous: no connections are its own")
+        return user.id
+    if check_text(name, user, must) == "":
+        wrong(name, f"{must} that is not empty", user, ValueError)
+    return user
+
+
+async def settled(publication: Publication) -> Position:
+    """The position of a publication, which it has from the beginning: nothing but this hub's own logs gives any.
+
+    Raises LookupError for what went to one client alone.
+    """
+    await checkpoint()
+    return publication.position
+
 
 __all__ = ["all", "client", "user"]
 

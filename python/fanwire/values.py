@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Any, ClassVar, TypeAlias
 
 from fanwire._engine import Setting, number_text, settings_table
-from fanwire.texts import shortened
+from fanwire.wording import shortened
 
 SHOWN_MAX = 64
 """Characters of a value that an error shows."""

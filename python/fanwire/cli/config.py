@@ -21,9 +21,8 @@ from fanwire.config.kinds import (
     text,
     whole,
 )
-from fanwire.config.paths import Path
 from fanwire.config.reading import UNREAD, apart, read
-from fanwire.config.sources import Option, Sources
+from fanwire.config.sources import Option, Path, Sources
 from fanwire.errors import ConfigError
 from fanwire.options import ELSEWHERE as HUBS_ELSEWHERE
 from fanwire.options import FORMATS, IN_ADDRESS, RULES, SHARDS, SHARDS_RULE, TRANSPORTS, read_close_code

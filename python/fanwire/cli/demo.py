@@ -17,8 +17,7 @@ from rich.live import Live
 from fanwire._loop import run, watch_signals
 from fanwire.demo.acts import DemoFailed, DemoPlan, Show, played
 from fanwire.demo.backends import BackendFailed
-from fanwire.demo.clients import LoadClientMissing, load_client
-from fanwire.demo.processes import ChildEnded
+from fanwire.demo.processes import ChildEnded, LoadClientMissing, load_client
 from fanwire.demo.screen import line, screen
 from fanwire.demo.summary import summary
 

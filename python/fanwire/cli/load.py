@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from fanwire.demo.clients import LoadClientMissing, load_client
+from fanwire.demo.processes import LoadClientMissing, load_client
 
 
 def load(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:

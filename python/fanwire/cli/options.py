@@ -7,9 +7,8 @@ from urllib.parse import urlsplit
 
 from fanwire.cli.config import ServeConfig, load
 from fanwire.config.kinds import NotGiven, Text
-from fanwire.config.paths import PREFIX, Path, variable
 from fanwire.config.reading import paths_of
-from fanwire.config.sources import Option
+from fanwire.config.sources import PREFIX, Option, Path, variable
 from fanwire.errors import ConfigError
 
 RELAY = ("relay", 0)

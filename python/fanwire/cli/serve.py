@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from fanwire.cli import serving
 from fanwire.cli.check import complain
 from fanwire.cli.options import PATHS, settings, short_variable
-from fanwire.config.paths import variable
+from fanwire.config.sources import variable
 from fanwire.values import TABLE
 
 

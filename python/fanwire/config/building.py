@@ -11,8 +11,8 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from fanwire.config.kinds import ONE_OR_MORE, Leaf
-from fanwire.config.paths import dotted
 from fanwire.config.reading import apart, kinds_of, unwrapped
+from fanwire.config.sources import dotted
 from fanwire.values import Choice, Listed, Named, OrNone, Rule, WrongType, checked, part
 
 

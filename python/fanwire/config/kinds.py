@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 from fanwire._engine import Roots
 from fanwire.addresses import ORIGIN_FORM, origins_of, read_address
-from fanwire.texts import shortened
 from fanwire.values import (
     COUNT_MAX,
     DAY_S,
@@ -30,6 +29,7 @@ from fanwire.values import (
     WrongType,
     concealed,
 )
+from fanwire.wording import shortened
 
 SECONDS = {"s": "1", "ms": "0.001", "m": "60", "h": "3600", "d": "86400"}
 BYTES = {

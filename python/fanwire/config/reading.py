@@ -17,8 +17,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fanwire.config.kinds import ONE_OR_MORE, Leaf, Limits, NotGiven, Text, choice, shown
-from fanwire.config.paths import Path, variable
-from fanwire.config.sources import Sources
+from fanwire.config.sources import Path, Sources, variable
 from fanwire.errors import ConfigError
 from fanwire.values import Mistake
 

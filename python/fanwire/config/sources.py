@@ -5,12 +5,26 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as File
-from typing import Any
+from typing import Any, TypeAlias
 
 from fanwire._engine import toml_lines
 from fanwire.config.kinds import Text
-from fanwire.config.paths import PREFIX, Path, dotted, variable
 from fanwire.errors import ConfigError
+
+Path: TypeAlias = tuple[str | int, ...]
+"""``("relay", 0, "linger")``: names of keys, and indices of lists."""
+
+PREFIX = "FANWIRE_"
+
+
+def dotted(path: Path) -> str:
+    """``relay[0].linger``."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+def variable(path: Path) -> str:
+    """``FANWIRE_RELAY__0__LINGER``."""
+    return PREFIX + "__".join(str(part).upper().replace("-", "_") for part in path)
 
 
 @dataclass(frozen=True, slots=True)

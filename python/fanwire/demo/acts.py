@@ -16,9 +16,8 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from fanwire.demo.backends import DemoBackend, OtherBackend, OwnBackend
-from fanwire.demo.clients import load_client
 from fanwire.demo.figures import Course, Figures, Outage, expected_of
-from fanwire.demo.processes import PYTHON, Child, Children
+from fanwire.demo.processes import PYTHON, Child, Children, load_client
 
 ACTS = ("logins", "odds", "goals", "backend killed", "without the relay")
 CLIENTS_EACH_MAX = 5_000

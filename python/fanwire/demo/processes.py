@@ -1,7 +1,9 @@
 """The demo's processes: started, told, heard, and all killed at the end. Not here: what they say."""
 
 import os
+import shutil
 import sys
+import sysconfig
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -111,3 +113,22 @@ class Children:
         with anyio.CancelScope(shield=True):
             for child in self._all:
                 await child.kill()
+
+
+NAME = "fanwire-load"
+
+
+class LoadClientMissing(Exception):
+    """The program cannot be found."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the program {NAME} is not there: install the package {NAME} (make wheel builds it)")
+
+
+def load_client() -> str:
+    """The program's path: beside the interpreter's scripts, or on PATH. Raises LoadClientMissing."""
+    folders = os.pathsep.join((sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)))
+    found = shutil.which(NAME, path=folders)
+    if found is None:
+        raise LoadClientMissing
+    return found

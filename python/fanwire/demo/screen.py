@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fanwire.demo.acts import ACTS, Show
-from fanwire.demo.units import NONE, duration, number, percent, rate, ratio, size
+from fanwire.demo.figures import NONE, duration, number, percent, rate, ratio, size
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 WIDTH = 96

@@ -6,9 +6,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fanwire.demo.acts import Show
-from fanwire.demo.figures import Course, Outage
+from fanwire.demo.figures import NONE, Course, Outage, duration, number, ratio, saved, size
 from fanwire.demo.screen import ACCENT, GOOD, PADDING, PLAIN, WIDTH
-from fanwire.demo.units import NONE, duration, number, ratio, saved, size
 
 
 def summary(show: Show) -> RenderableType:

@@ -21,8 +21,7 @@ from fanwire._engine import Upstream
 from fanwire.auth import Identity, Refused, Request
 from fanwire.logs import relay_log
 from fanwire.relay.credentials import Visitor, credentials_of
-from fanwire.relay.headers import Passing
-from fanwire.relay.queries import with_query
+from fanwire.relay.headers import Passing, with_query
 from fanwire.relay.upstreams import FAILING, REFUSING, Backend, SessionHandler, Upstreams
 
 REMEMBERED_BYTES_MAX = 8 << 20

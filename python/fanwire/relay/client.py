@@ -17,7 +17,7 @@ from fanwire.client import Client
 from fanwire.endings import Endings
 from fanwire.errors import ClientGone, LimitReached, PayloadTooBig
 from fanwire.faults import Faults
-from fanwire.logs import relay_log
+from fanwire.logs import name_of, relay_log
 from fanwire.relay.config import CallShare, RelayConfig
 from fanwire.relay.credentials import Credentials
 from fanwire.relay.lane import CallLane
@@ -27,8 +27,7 @@ from fanwire.relay.shared import SharedCall, call_of
 from fanwire.relay.timing import Backoff, Bucket
 from fanwire.relay.upstreams import REFUSING, Backend, Upstreams
 from fanwire.relay.wire import LOST, UNREACHABLE, Asked, Outcome
-from fanwire.texts import INTERNAL_ERROR, name_of
-from fanwire.wording import failed_to_invoke
+from fanwire.wording import INTERNAL_ERROR, failed_to_invoke
 
 OVERLOADED = 1013
 """The close code of a client for which too much waits."""

@@ -25,8 +25,8 @@ from fanwire.config.kinds import (
     Url,
     text,
 )
-from fanwire.config.paths import Path, dotted
 from fanwire.config.reading import Chosen, apart
+from fanwire.config.sources import Path, dotted
 from fanwire.options import read_path
 from fanwire.relay.headers import UNIMPORTANT
 from fanwire.relay.readiness import Ready

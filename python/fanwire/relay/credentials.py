@@ -14,8 +14,7 @@ import msgspec
 
 from fanwire._engine import Opening
 from fanwire.auth import Request
-from fanwire.relay.headers import Passing
-from fanwire.relay.queries import with_query, without
+from fanwire.relay.headers import Passing, with_query, without
 from fanwire.relay.upstreams import Headers
 
 OWN_HEADERS = ("authorization", "cookie")

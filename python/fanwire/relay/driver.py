@@ -15,14 +15,14 @@ from fanwire._engine import Engine, Upstream
 from fanwire._loop import ends_task
 from fanwire.budget import ENTRY_BYTES
 from fanwire.errors import LimitReached
-from fanwire.logs import relay_log
+from fanwire.logs import name_of, relay_log
 from fanwire.relay.config import Lanes
 from fanwire.relay.machine import Act, Event, Machine, Phase, Rest, State
 from fanwire.relay.timing import Backoff, Delay, Timers
 from fanwire.relay.turns import Charged, Turns
 from fanwire.relay.upstreams import Backend, SessionHandler, Upstreams
 from fanwire.relay.wire import NO_CALL, NOT_ANSWERED, UNREACHABLE, Asked, Lifetime, Wire
-from fanwire.texts import INTERNAL_ERROR, name_of
+from fanwire.wording import INTERNAL_ERROR
 
 
 class Watcher(Charged, Protocol):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fanwire._engine import Upstream
-from fanwire.logs import relay_log
+from fanwire.logs import name_of, relay_log
 from fanwire.relay.config import CallShare
 from fanwire.relay.driver import Lane, LaneContext, PendingWish, Watcher
 from fanwire.relay.everyones import Everyones
@@ -20,7 +20,6 @@ from fanwire.relay.names import Names
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.timing import Delay
 from fanwire.relay.wire import LOST, Asked, CallWire, Outcome, PlainWire
-from fanwire.texts import name_of
 
 
 class CallWatcher(Watcher, Protocol):

@@ -13,7 +13,7 @@ from time import monotonic
 
 from fanwire.logs import relay_log
 from fanwire.relay.config import CallShare, QueryShare, RelayConfig
-from fanwire.relay.queries import names_in
+from fanwire.relay.headers import names_in
 
 AFTER_S = 600.0
 """How long after the first call or message the names that nobody has used are told of, with the next one."""

@@ -21,10 +21,10 @@ from fanwire.relay.admit import ASKING_PART, SWITCHING, PlainAdmission, Verdict
 from fanwire.relay.config import MessageShare, QueryShare, RelayConfig
 from fanwire.relay.credentials import Visitor, visitor_of
 from fanwire.relay.driver import Lane, LaneContext, has_room
+from fanwire.relay.headers import query_of, values_of, with_query, without
 from fanwire.relay.lane import PlainLane
 from fanwire.relay.names import Names
 from fanwire.relay.plain_client import PlainClient, Wish
-from fanwire.relay.queries import query_of, values_of, with_query, without
 from fanwire.relay.relay import backend_of, passing_of, service_headers
 from fanwire.relay.servers import Servers
 from fanwire.relay.session import Gate

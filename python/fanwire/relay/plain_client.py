@@ -12,7 +12,7 @@ from fanwire.budget import ENTRY_BYTES, Budgets
 from fanwire.endings import Endings
 from fanwire.errors import ClientGone, LimitReached
 from fanwire.faults import Faults
-from fanwire.logs import relay_log
+from fanwire.logs import name_of, relay_log
 from fanwire.relay.admit import nothing
 from fanwire.relay.config import RelayConfig
 from fanwire.relay.credentials import Credentials
@@ -22,7 +22,7 @@ from fanwire.relay.shared import too_large
 from fanwire.relay.timing import Bucket
 from fanwire.relay.upstreams import Backend, Upstreams
 from fanwire.relay.wire import NO_CALL, Asked
-from fanwire.texts import INTERNAL_ERROR, name_of
+from fanwire.wording import INTERNAL_ERROR
 
 GONE = "the backend is gone"
 LEFT = 1001

@@ -2,7 +2,7 @@
 
 Each client counts its calls from 0, so they get numbers of the pool's own on their way out, and their old ones back.
 
-A call at which the backend ends the connection must not take others' calls with it (``blame``), and which one it was
+A call at which the backend ends the connection must not take others' calls with it (``wire``), and which one it was
 nobody says. So all that a lost connection leaves unanswered are made once more, one by one, each with the connection
 to itself. One that loses it again is the one: it fails, and its client's others go over the client's own connection
 from then on. A single one that was lost may be innocent as well: another may have been answered before the backend
@@ -18,14 +18,13 @@ from typing import Protocol
 from fanwire._engine import Upstream
 from fanwire._loop import ends_task
 from fanwire.budget import ENTRY_BYTES, Budget
-from fanwire.logs import relay_log
-from fanwire.relay.blame import ALONE_S, SLOW_MAX, is_said
+from fanwire.logs import name_of, relay_log
 from fanwire.relay.driver import LaneContext
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.timing import Delay
 from fanwire.relay.upstreams import SessionHandler
-from fanwire.relay.wire import LOST, UNREACHABLE, Asked
-from fanwire.texts import INTERNAL_ERROR, name_of
+from fanwire.relay.wire import ALONE_S, LOST, SLOW_MAX, UNREACHABLE, Asked, is_said
+from fanwire.wording import INTERNAL_ERROR
 
 AT_WORK_MAX = 8_192
 """Calls that one connection has and has not answered; more wait here. Half of what would end the session."""

@@ -19,7 +19,7 @@ from fanwire.client import Client, Link
 from fanwire.config.kinds import roots_of
 from fanwire.errors import ClientGone, ConfigError, LimitReached, PayloadTooBig
 from fanwire.faults import Tasks
-from fanwire.logs import relay_log
+from fanwire.logs import name_of, relay_log
 from fanwire.owner import ClientEvent, Owner
 from fanwire.relay.admit import ASKING_PART, HubAdmission, RefusedByBackend
 from fanwire.relay.broadcast import BroadcastLane
@@ -39,8 +39,8 @@ from fanwire.relay.timing import Backoff, Timers
 from fanwire.relay.unsubscribing import LearnedAnswers
 from fanwire.relay.upstreams import Backend, Headers, Upstreams
 from fanwire.relay.wire import Asked
-from fanwire.texts import INTERNAL_ERROR, name_of
 from fanwire.values import Mistake
+from fanwire.wording import INTERNAL_ERROR
 
 RECORD_BYTES_MAX = 1 << 20
 """Of a message from the backend: clients built on ``websockets`` take no more."""

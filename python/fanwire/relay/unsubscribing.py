@@ -2,7 +2,7 @@
 
 The first time that a client leaves, a connection of its own subscribes and unsubscribes as the client did, and what the
 second call gave is from then on what clients of this share and protocol are answered, whatever their arguments. Where
-that goes wrong it is the fault of that call alone (``blame``): who made it is told, and the next one's arguments are
+that goes wrong it is the fault of that call alone (``wire``): who made it is told, and the next one's arguments are
 tried. One that takes its time has others tried beside it. Whose own call was not tried in time is answered without a
 result, as it has left all the same.
 """
@@ -15,15 +15,14 @@ from fanwire._engine import Upstream
 from fanwire._loop import ends_task
 from fanwire.budget import Budget
 from fanwire.logs import relay_log
-from fanwire.relay.blame import ALONE_S, SLOW_MAX, is_said
 from fanwire.relay.driver import LaneContext, Pending
 from fanwire.relay.lane import CallLane
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.timing import Delay
 from fanwire.relay.turns import Turns
 from fanwire.relay.upstreams import SessionHandler
-from fanwire.relay.wire import LOST, NOT_ANSWERED, UNREACHABLE, Asked, Outcome
-from fanwire.texts import INTERNAL_ERROR
+from fanwire.relay.wire import ALONE_S, LOST, NOT_ANSWERED, SLOW_MAX, UNREACHABLE, Asked, Outcome, is_said
+from fanwire.wording import INTERNAL_ERROR
 
 
 class Leaving(Protocol):

@@ -1,6 +1,12 @@
 """What differs between backends of SignalR and of plain WebSockets: requests, answers, refusals, gaps. Bytes and words.
 
 A wire of either kind says what a lane asks for, and reads off an event what has happened to it (``machine.Event``).
+
+Here is also whose fault it is that the backend ends a shared connection: one way for lanes, pools and those who leave.
+Guilty is a call that the backend had alone when it ended the connection: at once where it says so (a Close message with
+an error, as ASP.NET Core sends at what it cannot take); else, where others wait for it, when that happens again. Who
+made it is answered with an error, and the others are made again, one by one. A call that is merely slow has the backend
+to itself only for so long.
 """
 
 from dataclasses import dataclass, field
@@ -9,7 +15,6 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from fanwire._engine import Upstream
-from fanwire.relay.blame import is_said
 from fanwire.relay.config import CallShare
 from fanwire.relay.machine import Event
 from fanwire.relay.shared import SharedCall
@@ -23,6 +28,10 @@ NOT_ANSWERED = "The backend has not answered."
 LOST = "The connection to the backend was lost before it answered."
 AWAY = {1001, 1006, 1012, 1013, 1014}
 """Close codes of a backend that is not well, whatever it was told (RFC 6455 §7.4 and its registry)."""
+ALONE_S = 1.0
+"""How long a call that was made again, or is made for others, has the backend to itself, at most."""
+SLOW_MAX = 3
+"""Calls that may use up that time before the others are dealt with in another way."""
 
 
 class Outcome(Protocol):
@@ -136,3 +145,8 @@ def shown(call: SharedCall) -> str:
     else:
         text = msgspec.json.encode(msgspec.msgpack.decode(call.arguments)).decode()
     return shortened(text)
+
+
+def is_said(event: Upstream) -> bool:
+    """Whether the backend says that it ends the connection for what it was sent, and not for reasons of its own."""
+    return event.said and bool(event.text)
