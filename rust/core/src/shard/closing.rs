@@ -20,7 +20,7 @@ impl<I: Io> Shard<I> {
         match std::mem::replace(&mut connection.phase, Phase::Ending) {
             Phase::Open(receiver) => {
                 connection.phase = Phase::Closing(receiver);
-                write_close(connection.outbox.bytes_mut(), code, reason);
+                write_close(connection.transport.outbox.bytes_mut(), code, reason);
             }
             Phase::Closing(receiver) => {
                 connection.phase = Phase::Closing(receiver);
@@ -48,7 +48,7 @@ impl<I: Io> Shard<I> {
         self.leave_all(slot);
         let connection = self.slab.at(slot);
         if let Phase::Open(_) = std::mem::replace(&mut connection.phase, Phase::Ending) {
-            write_close(connection.outbox.bytes_mut(), code, reason);
+            write_close(connection.transport.outbox.bytes_mut(), code, reason);
         }
         self.end_soon(slot, code, reason, ClosedBy::Server);
     }
@@ -64,7 +64,7 @@ impl<I: Io> Shard<I> {
             return;
         }
         let answer = code.unwrap_or(CloseCode::NORMAL);
-        write_close(connection.outbox.bytes_mut(), answer, "");
+        write_close(connection.transport.outbox.bytes_mut(), answer, "");
         self.end_soon(slot, code.unwrap_or(CloseCode::NO_STATUS), reason, ClosedBy::Client);
     }
 
@@ -77,7 +77,7 @@ impl<I: Io> Shard<I> {
     fn end_within(&mut self, slot: u32, code: CloseCode, reason: &str, by: ClosedBy, timeout: Duration) {
         self.unhush(slot);
         let connection = self.slab.at(slot);
-        let (unread, has_socket) = (connection.unread.take(), connection.socket().is_some());
+        let (unread, has_socket) = (connection.transport.unread.take(), connection.transport.socket().is_some());
         connection
             .ending
             .get_or_insert_with(|| Box::new(Ending { code: code.0, reason: reason.to_owned(), by, thrown_away: 0 }));
@@ -85,7 +85,7 @@ impl<I: Io> Shard<I> {
             return self.drop_connection(slot); // there is nobody to tell
         }
         self.timers.set(slot, timeout);
-        if !self.slab.at(slot).is_blocked {
+        if !self.slab.at(slot).transport.is_blocked {
             self.pump(slot);
         }
         if let (Some(mut unread), Some(_)) = (unread, self.slab.get(slot)) {
@@ -97,7 +97,7 @@ impl<I: Io> Shard<I> {
 
     /// The socket is broken, which is said once: afterwards the connection has none, or is gone.
     pub(super) fn break_off(&mut self, slot: u32, errno: i32) {
-        if self.slab.at(slot).socket().is_none() || self.detach(slot) {
+        if self.slab.at(slot).transport.socket().is_none() || self.detach(slot) {
             return;
         }
         let connection = self.slab.at(slot);
@@ -134,14 +134,14 @@ impl<I: Io> Shard<I> {
             Phase::Polling(_) => true,
             _ => false,
         };
-        waits && connection.unread.is_some()
+        waits && connection.transport.unread.is_some()
     }
 
     /// Whether an answer to a whole request is still to go out: who has sent all may end its half and wait for it
     /// (RFC 9112 §9.6). Of who waits for a WebSocket, a stream or a poll, that end says that it has left.
     fn owes_answer(&mut self, slot: u32) -> bool {
         let connection = self.slab.at(slot);
-        let has_unsent = connection.cut.is_some() || !connection.outbox.is_empty();
+        let has_unsent = connection.transport.has_unsent();
         match &connection.phase {
             Phase::Asked(asked) => asked.is_for_an_answer(),
             Phase::Opening(_) | Phase::Ending if has_unsent && !connection.is_upgraded => {
@@ -177,12 +177,12 @@ impl<I: Io> Shard<I> {
             id = self.forget_signalr(id, signalr);
         }
         self.one_by_one -= usize::from(connection.event_ids.is_some());
-        if connection.is_registered {
+        if connection.transport.is_registered {
             self.io.unregister(slot);
         }
-        if let Some(fd) = &connection.fd {
+        if let Some(fd) = &connection.transport.fd {
             self.end_socket(fd);
-            self.stats.lagging.sub(u64::from(connection.is_blocked));
+            self.stats.lagging.sub(u64::from(connection.transport.is_blocked));
         }
         let Ending { code, reason, by, .. } = connection.ending.map_or_else(
             || Ending { code: CloseCode::ABNORMAL.0, reason: String::new(), by: ClosedBy::Network, thrown_away: 0 },

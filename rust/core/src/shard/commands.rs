@@ -62,7 +62,7 @@ impl<I: Io> Shard<I> {
         if !frame.is_empty() && self.slab.at(slot).is_live() && self.note_private(slot, frame) {
             let connection = self.slab.at(slot);
             if !matches!(connection.phase, Phase::Detached) {
-                connection.outbox.bytes_mut().extend_from_slice(frame);
+                connection.transport.outbox.bytes_mut().extend_from_slice(frame);
                 self.flush(slot);
             }
         }
@@ -72,7 +72,7 @@ impl<I: Io> Shard<I> {
     pub(super) fn tell_if_drained(&mut self, slot: u32) {
         let may_take_more = !matches!(self.slab.at(slot).phase, Phase::Detached) && !self.awaits_ack(slot);
         let connection = self.slab.at(slot);
-        if may_take_more && connection.wants_drained && connection.cut.is_none() && connection.outbox.is_empty() {
+        if may_take_more && connection.wants_drained && !connection.transport.has_unsent() {
             connection.wants_drained = false;
             self.common.events.push(self.index, Event::Drained(self.whose(slot)));
         }

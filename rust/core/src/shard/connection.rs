@@ -1,28 +1,25 @@
 //! What a shard keeps of one connection. Every byte here is paid for each idle client.
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::event_ids::EventIds;
-use super::outbox::Outbox;
 use super::signalr::{Carrier, SignalR, SignalROpening};
-use crate::channel::{Mode, Slice};
+use super::transport::Transport;
+use crate::channel::Mode;
 use crate::messages::{ClosedBy, Header, Wanted};
 use crate::protocol::Format;
 use crate::routes::Placed;
 use crate::ws::{CloseCode, Receiver, Upgrade};
 
-/// One socket.
+/// A transport, what is spoken on it, and what it watches.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// None of a SignalR connection that is polled: sockets come and go.
-    pub(crate) fd: Option<OwnedFd>,
+    pub(crate) transport: Transport,
     pub(crate) generation: u32,
     pub(crate) format: Format,
     pub(crate) phase: Phase,
-    /// The socket is full: every subscription is a cursor, nothing is written until it drains.
-    pub(crate) is_blocked: bool,
     /// It is or was a WebSocket or an event stream.
     pub(crate) is_upgraded: bool,
     /// The application knows of it and wants to hear of its end.
@@ -33,19 +30,12 @@ pub(crate) struct Connection {
     pub(crate) wants_drained: bool,
     /// It was told that the application takes no messages.
     pub(crate) is_hinted: bool,
-    /// The poller knows its slot for fan-outs.
-    pub(crate) is_registered: bool,
     /// Messages that the application has not dealt with.
     pub(crate) pending: u16,
     /// By which path it came; none before its request has been read.
     pub(crate) route: Option<Arc<Placed>>,
     /// Its subscriptions, in no order.
     pub(crate) subscriptions: SmallVec<[Subscription; 1]>,
-    pub(crate) outbox: Outbox,
-    /// The rest of a frame of which the socket took a part: it goes before everything else.
-    pub(crate) cut: Option<Box<Cut>>,
-    /// Bytes that were received and not looked at, while the application has enough to do.
-    pub(crate) unread: Option<Box<Unread>>,
     /// The rule that the peer broke, while the application still owes answers to what came before.
     pub(crate) failure: Option<Box<(CloseCode, String)>>,
     /// Why it ends, once that is known.
@@ -57,10 +47,6 @@ pub(crate) struct Connection {
 }
 
 const _: () = assert!(size_of::<Connection>() <= 168, "120,000 of them are to cost less than 20 MB");
-
-/// Bytes that wait to be looked at: behind a pointer of one word, as most connections have none.
-#[derive(Debug)]
-pub(crate) struct Unread(pub(crate) Box<[u8]>);
 
 /// What the bytes from the peer mean now.
 #[derive(Debug)]
@@ -174,51 +160,6 @@ impl Subscription {
     }
 }
 
-/// The rest of a frame that was cut by a full socket.
-#[derive(Debug)]
-pub(crate) enum Cut {
-    /// A small one, copied, so that a stalled client holds no log memory.
-    Copied(Box<[u8]>, usize),
-    /// A large one, shared with the log.
-    Shared(Slice, usize),
-}
-
-/// A rest up to so many bytes is copied.
-const COPIED_BYTES_MAX: usize = 4 << 10;
-
-impl Cut {
-    pub(crate) fn new(rest: Slice) -> Self {
-        if rest.bytes().len() <= COPIED_BYTES_MAX {
-            Self::Copied(rest.bytes().into(), 0)
-        } else {
-            Self::Shared(rest, 0)
-        }
-    }
-
-    pub(crate) fn waiting(&self) -> &[u8] {
-        match self {
-            Self::Copied(bytes, sent) => &bytes[*sent..],
-            Self::Shared(slice, sent) => &slice.bytes()[*sent..],
-        }
-    }
-
-    /// Without its last byte, of which something else takes the place.
-    pub(crate) fn drop_last(&mut self) {
-        match self {
-            Self::Copied(bytes, _) => *bytes = bytes[..bytes.len() - 1].into(),
-            Self::Shared(slice, _) => {
-                let start = slice.position();
-                *slice = slice.part(start, start + slice.bytes().len() as u64 - 1);
-            }
-        }
-    }
-
-    pub(crate) fn advance(&mut self, count: usize) {
-        let (Self::Copied(_, sent) | Self::Shared(_, sent)) = self;
-        *sent += count;
-    }
-}
-
 /// Bytes that a peer may send behind its end before it is cut off: it is heard out so that it can read why (RFC 9112 §9.6).
 pub(crate) const LINGER_BYTES_MAX: usize = 16 << 20;
 
@@ -235,23 +176,18 @@ pub(crate) struct Ending {
 impl Connection {
     pub(crate) fn new(fd: Option<OwnedFd>, generation: u32) -> Self {
         Self {
-            fd,
+            transport: Transport::new(fd),
             generation,
             format: Format::Raw,
             phase: Phase::Opening(Vec::new()),
-            is_blocked: false,
             is_upgraded: false,
             is_reported: false,
             awaits_pong: false,
             wants_drained: false,
             is_hinted: false,
-            is_registered: false,
             pending: 0,
             route: None,
             subscriptions: SmallVec::new(),
-            outbox: Outbox::default(),
-            cut: None,
-            unread: None,
             failure: None,
             ending: None,
             event_ids: None,
@@ -263,17 +199,5 @@ impl Connection {
     pub(crate) fn is_live(&self) -> bool {
         let is_over = || self.signalr.as_ref().is_some_and(|signalr| signalr.is_over());
         matches!(self.phase, Phase::Open(_) | Phase::Streaming | Phase::Polled | Phase::Detached) && !is_over()
-    }
-
-    /// The socket; `None` where there is none: of one that is polled, that waits for another socket, or that has ended.
-    ///
-    /// Every call that writes may find it broken, so it is asked for anew before each use and never kept.
-    pub(crate) fn socket(&self) -> Option<RawFd> {
-        self.fd.as_ref().map(AsRawFd::as_raw_fd)
-    }
-
-    /// The descriptor as the lists of feeds have it: -1 of those that no fan-out writes to.
-    pub(crate) fn member_fd(&self) -> RawFd {
-        self.socket().unwrap_or(-1)
     }
 }

@@ -17,15 +17,15 @@ impl<I: Io> Shard<I> {
         }
         match connection.phase {
             Phase::Polling(_) => self.expire_poll(slot),
-            Phase::Opening(ref partial) if partial.is_empty() && connection.unread.is_none() => {
+            Phase::Opening(ref partial) if partial.is_empty() && connection.transport.unread.is_none() => {
                 self.drop_connection(slot); // idle between requests
             }
             Phase::Opening(_) | Phase::Asked(_) | Phase::Posting(_) => self.refuse_late(slot),
             Phase::Closing(_) | Phase::Ending | Phase::Polled | Phase::Detached => self.drop_connection(slot),
-            Phase::Open(_) if connection.unread.is_some() => {
+            Phase::Open(_) if connection.transport.unread.is_some() => {
                 // Its pong may wait among what is not read; but where nobody is any more, a write breaks the socket.
-                if !connection.is_blocked {
-                    write_header(connection.outbox.bytes_mut(), Opcode::Ping, 0);
+                if !connection.transport.is_blocked {
+                    write_header(connection.transport.outbox.bytes_mut(), Opcode::Ping, 0);
                 }
                 self.timers.set(slot, self.settings.ping_interval);
                 self.flush(slot);
@@ -36,20 +36,20 @@ impl<I: Io> Shard<I> {
             }
             Phase::Open(_) => {
                 connection.awaits_pong = true;
-                write_header(connection.outbox.bytes_mut(), Opcode::Ping, 0);
+                write_header(connection.transport.outbox.bytes_mut(), Opcode::Ping, 0);
                 self.timers.set(slot, self.settings.ping_timeout);
                 self.flush(slot);
             }
-            Phase::Streaming if connection.is_blocked && connection.awaits_pong => {
+            Phase::Streaming if connection.transport.is_blocked && connection.awaits_pong => {
                 let seconds = self.settings.ping_timeout.as_secs_f64();
                 self.close(slot, CloseCode::INTERNAL, &format!("took nothing for {seconds} s"));
             }
-            Phase::Streaming if connection.is_blocked => {
+            Phase::Streaming if connection.transport.is_blocked => {
                 connection.awaits_pong = true; // until it takes something
                 self.timers.set(slot, self.settings.ping_timeout);
             }
             Phase::Streaming => {
-                connection.outbox.bytes_mut().extend_from_slice(sse::KEEPALIVE);
+                connection.transport.outbox.bytes_mut().extend_from_slice(sse::KEEPALIVE);
                 self.timers.set(slot, self.settings.ping_interval);
                 self.flush(slot);
             }

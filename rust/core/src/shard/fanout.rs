@@ -93,7 +93,7 @@ impl<I: Io> Shard<I> {
         }
         for id in set_aside {
             self.with(id, |shard, slot| {
-                if !shard.slab.at(slot).is_blocked {
+                if !shard.slab.at(slot).transport.is_blocked {
                     shard.pump(slot);
                 }
             });
@@ -261,7 +261,7 @@ impl<I: Io> Shard<I> {
             self.stats.expired.sub(rest.expired);
             self.set_cursor(short.slot, turn.feed, cursor);
             if cut.is_some() {
-                self.slab.at(short.slot).cut = cut;
+                self.slab.at(short.slot).transport.cut = cut;
             }
         }
         // The kernel says when there is room, but only to those whom it has refused: so ask once more.

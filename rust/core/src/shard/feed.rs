@@ -137,7 +137,7 @@ impl Feeds {
         let is_lagging = lagging.is_some();
         let list = if is_lagging { &mut target.lagging } else { &mut target.at_tail };
         let subscription = connection.subscriptions.len() as u32;
-        list.push(Member { fd: connection.member_fd(), slot, subscription });
+        list.push(Member { fd: connection.transport.member_fd(), slot, subscription });
         let index = list.len() - 1;
         if is_lagging {
             target.oldest_lag = target.oldest_lag.min(cursor);
@@ -227,7 +227,7 @@ impl Feeds {
             &mut target.at_tail
         };
         let connection = slab.at(slot);
-        list.push(Member { fd: connection.member_fd(), slot, subscription: index as u32 });
+        list.push(Member { fd: connection.transport.member_fd(), slot, subscription: index as u32 });
         let moved = &mut connection.subscriptions[index];
         moved.cursor = cursor;
         moved.set_place(list.len() - 1, lagging.map(|(_, mode)| mode));

@@ -1,7 +1,8 @@
 //! What peers send: bytes to messages, messages to events. A peer whose messages wait is not read.
 
-use super::connection::{LINGER_BYTES_MAX, Phase, Unread};
+use super::connection::{LINGER_BYTES_MAX, Phase};
 use super::query::no_start;
+use super::transport::Unread;
 use super::{Io, Shard};
 use crate::channel::Start;
 use crate::messages::{Event, SLOTS_MAX, Wanted};
@@ -34,7 +35,9 @@ impl<I: Io> Shard<I> {
         let mut buffer = std::mem::take(&mut self.buffer);
         for round in 0.. {
             let Some(connection) = self.slab.get_mut(slot) else { break };
-            let Some(fd) = connection.socket().filter(|_| connection.unread.is_none()) else { break };
+            let Some(fd) = connection.transport.socket().filter(|_| connection.transport.unread.is_none()) else {
+                break;
+            };
             if round == RECEIVES_MAX || (round > 0 && self.has_served_enough()) {
                 self.later.push(self.id_of(slot));
                 break;
@@ -74,9 +77,11 @@ impl<I: Io> Shard<I> {
         if !self.take_backlog(slot) {
             return;
         }
-        let Some(mut unread) = self.slab.get_mut(slot).and_then(|connection| connection.unread.take()) else { return };
+        let Some(mut unread) = self.slab.get_mut(slot).and_then(|connection| connection.transport.unread.take()) else {
+            return;
+        };
         self.take_bytes(slot, &mut unread.0);
-        if self.slab.get(slot).is_some_and(|connection| connection.unread.is_none()) {
+        if self.slab.get(slot).is_some_and(|connection| connection.transport.unread.is_none()) {
             self.read(slot);
         }
     }
@@ -85,7 +90,7 @@ impl<I: Io> Shard<I> {
     pub(super) fn take_bytes(&mut self, slot: u32, bytes: &mut [u8]) {
         self.take_messages(slot, bytes);
         let connection = self.slab.get(slot);
-        if connection.is_some_and(|one| matches!(one.phase, Phase::Open(_)) && !one.outbox.is_empty()) {
+        if connection.is_some_and(|one| matches!(one.phase, Phase::Open(_)) && !one.transport.outbox.is_empty()) {
             self.flush(slot);
         }
     }
@@ -99,7 +104,7 @@ impl<I: Io> Shard<I> {
                 return; // thrown away: the peer broke a rule before
             }
             if is_enough && matches!(connection.phase, Phase::Open(_) | Phase::Opening(_)) {
-                connection.unread = Some(Box::new(Unread(bytes[at..].into())));
+                connection.transport.unread = Some(Box::new(Unread(bytes[at..].into())));
                 self.later.push(self.id_of(slot));
                 return;
             }
@@ -122,7 +127,7 @@ impl<I: Io> Shard<I> {
                 waiting => {
                     // Opening, Asked, Open, Posting; Polling: the next request waits until this one is answered.
                     self.slab.at(slot).phase = waiting;
-                    self.slab.at(slot).unread = Some(Box::new(Unread(bytes[at..].into())));
+                    self.slab.at(slot).transport.unread = Some(Box::new(Unread(bytes[at..].into())));
                     return;
                 }
             };
@@ -243,7 +248,7 @@ impl<I: Io> Shard<I> {
             Received::Binary(_) if !self.asks(slot).messages => self.hint(slot),
             Received::Binary(bytes) => Some(Outcome::Event(Event::Binary(whose, bytes.to_vec()))),
             Received::Ping(payload) => {
-                let out = self.slab.at(slot).outbox.bytes_mut();
+                let out = self.slab.at(slot).transport.outbox.bytes_mut();
                 write_header(out, Opcode::Pong, payload.len());
                 out.extend_from_slice(payload);
                 Some(Outcome::Answered)
@@ -297,7 +302,7 @@ impl<I: Io> Shard<I> {
 
     /// Writes answers before the last one of what came together, once there are many.
     fn flush_many(&mut self, slot: u32) {
-        if self.slab.at(slot).outbox.waiting().len() > ANSWERS_BYTES_MAX {
+        if self.slab.at(slot).transport.outbox.waiting().len() > ANSWERS_BYTES_MAX {
             self.flush(slot);
         }
     }
@@ -310,11 +315,11 @@ impl<I: Io> Shard<I> {
         }
         if matches!(connection.phase, Phase::Polled) {
             self.answer_poll(slot);
-        } else if !connection.is_blocked {
+        } else if !connection.transport.is_blocked {
             self.pump(slot);
         }
         let Some(connection) = self.slab.get_mut(slot) else { return };
-        let waiting = connection.outbox.waiting().len();
+        let waiting = connection.transport.outbox.waiting().len();
         if waiting > self.settings.outbox_bytes_max {
             let bound = self.settings.outbox_bytes_max;
             self.close(
@@ -329,7 +334,7 @@ impl<I: Io> Shard<I> {
     pub(super) fn reply_error(&mut self, slot: u32, id: Option<&str>, error: &str) {
         let mut reply = Vec::new();
         write_reply_error(&mut reply, id, error);
-        raw::write_text(self.slab.at(slot).outbox.bytes_mut(), &reply);
+        raw::write_text(self.slab.at(slot).transport.outbox.bytes_mut(), &reply);
     }
 
     /// The token under which the poller knows a connection.

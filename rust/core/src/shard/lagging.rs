@@ -1,9 +1,10 @@
 //! The slow path: sockets that are full. Each subscription is a cursor; nothing is queued for anybody.
 use std::os::fd::RawFd;
 
-use super::connection::{Connection, Cut, Phase};
+use super::connection::{Connection, Phase};
 use super::event_ids::{Labelled, Taken};
 use super::io::VECTORS_MAX;
+use super::transport::Cut;
 use super::{Io, Shard};
 use crate::channel::{Mode, Overtaken, Policy, Run, Slice};
 use crate::ws::CloseCode;
@@ -35,10 +36,10 @@ impl<I: Io> Shard<I> {
     /// The socket is full: all subscriptions leave the tail, where they are.
     pub(super) fn block(&mut self, slot: u32) {
         let connection = self.slab.at(slot);
-        if connection.is_blocked {
+        if connection.transport.is_blocked {
             return;
         }
-        connection.is_blocked = true;
+        connection.transport.is_blocked = true;
         self.stats.lagging.add(1);
         for index in 0..self.slab.at(slot).subscriptions.len() {
             let subscription = self.slab.at(slot).subscriptions[index];
@@ -91,7 +92,7 @@ impl<I: Io> Shard<I> {
     ///
     /// A socket that breaks is broken off, once and for all: the connection has none afterwards, or is gone.
     pub(super) fn pump(&mut self, slot: u32) {
-        let Some(fd) = self.slab.at(slot).socket() else { return }; // it broke before, in this turn or an earlier one
+        let Some(fd) = self.slab.at(slot).transport.socket() else { return }; // it broke before, in this turn or an earlier one
         let pumped = match self.pump_private(slot, fd) {
             Pumped::Drained => self.pump_subscriptions(slot, fd),
             other => other,
@@ -105,16 +106,14 @@ impl<I: Io> Shard<I> {
 
     fn pump_private(&mut self, slot: u32, fd: RawFd) -> Pumped {
         let connection = self.slab.at(slot);
-        while connection.cut.is_some() || !connection.outbox.is_empty() {
-            let cut = connection.cut.as_deref().map_or(&[][..], Cut::waiting);
-            let pieces = [cut, connection.outbox.waiting()];
-            let written = self.io.send_vectors(fd, &pieces);
+        while connection.transport.has_unsent() {
+            let written = self.io.send_vectors(fd, &connection.transport.unsent());
             if written < 0 {
                 return broken_or_full(written);
             }
             self.stats.bytes_out.add(written as u64);
             connection.awaits_pong &= written == 0 || !matches!(connection.phase, Phase::Streaming);
-            advance_private(connection, written as usize);
+            connection.transport.advance(written as usize);
         }
         self.tell_if_drained(slot);
         Pumped::Drained
@@ -252,7 +251,7 @@ impl<I: Io> Shard<I> {
                 subscription.set_mode(Mode::Lagging); // it has all that it missed: from now on it is as any other
             }
             if cut.is_some() {
-                connection.cut = cut;
+                connection.transport.cut = cut;
             }
         }
     }
@@ -293,7 +292,7 @@ impl<I: Io> Shard<I> {
     /// Nothing waits any more: back to the tails, or on with the end of the connection.
     fn unblock(&mut self, slot: u32, fd: RawFd) {
         let connection = self.slab.at(slot);
-        if std::mem::take(&mut connection.is_blocked) {
+        if std::mem::take(&mut connection.transport.is_blocked) {
             self.stats.lagging.sub(1);
         }
         let count = if self.is_alone(slot) { 0 } else { self.slab.at(slot).subscriptions.len() };
@@ -338,7 +337,7 @@ impl<I: Io> Shard<I> {
         for (slot, index) in overtaken {
             if !self.skip_overtaken(feed, slot, index as usize) {
                 closing.push(slot);
-            } else if !self.slab.at(slot).is_blocked {
+            } else if !self.slab.at(slot).transport.is_blocked {
                 self.pump_later(slot); // its socket has room, so the kernel will not tell of it
             }
         }
@@ -377,12 +376,12 @@ impl<I: Io> Shard<I> {
 /// Where an event stream is now in its channels. What belongs behind a frame that was cut goes out next.
 pub(super) fn note_labelled(connection: &mut Connection, taken: Taken) {
     let Some(ids) = connection.event_ids.as_deref_mut() else { return };
-    let cut = connection.cut.as_deref_mut().filter(|_| taken.is_cut);
+    let cut = connection.transport.cut.as_deref_mut().filter(|_| taken.is_cut);
     let rest = ids.note(taken, cut.as_deref().map(Cut::waiting));
     if let Some(cut) = cut {
         cut.drop_last();
     }
-    connection.outbox.put_first(&rest);
+    connection.transport.outbox.put_first(&rest);
 }
 
 fn broken_or_full(result: isize) -> Pumped {
@@ -391,17 +390,4 @@ fn broken_or_full(result: isize) -> Pumped {
         libc::EINTR => Pumped::Full,
         errno => Pumped::Broken(errno),
     }
-}
-
-fn advance_private(connection: &mut Connection, written: usize) {
-    let mut left = written;
-    if let Some(cut) = connection.cut.as_deref_mut() {
-        let taken = left.min(cut.waiting().len());
-        cut.advance(taken);
-        left -= taken;
-        if cut.waiting().is_empty() {
-            connection.cut = None;
-        }
-    }
-    connection.outbox.advance(left);
 }

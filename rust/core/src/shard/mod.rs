@@ -4,7 +4,7 @@
 //! deadlines; then wait. The rooms: `shared` (with other threads), `commands`, `io` (what is asked of the kernel), `poller` (the
 //! kernel), `listening`, `acceptor`, `opening` (HTTP), `query`, `refusal`, `inbound` (messages), `subscribing`, `signalr`,
 //! `fanout` (fast path), `lagging` (slow path), `sampling` and `tracking` (how long it took), `presence` (who comes and goes),
-//! `deadlines`, `closing`, `sweeping` (idle channels), `feed`, `slab`, `connection`, `outbox`, `timers`, `clock`, `socket`;
+//! `deadlines`, `closing`, `sweeping` (idle channels), `feed`, `slab`, `connection`, `transport` (the socket and what waits), `timers`, `clock`, `socket`;
 //! `simulated` (the kernel of tests).
 mod acceptor;
 pub(crate) mod clock;
@@ -21,7 +21,6 @@ mod lagging;
 mod listening;
 mod nearest;
 mod opening;
-mod outbox;
 mod poller;
 mod presence;
 mod query;
@@ -35,6 +34,7 @@ mod subscribing;
 mod sweeping;
 mod timers;
 mod tracking;
+mod transport;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -330,7 +330,7 @@ impl<I: Io> Shard<I> {
         }
         let (slot, generation) = ((ready.token & 0xFF_FFFF) as u32, (ready.token >> 24) as u32);
         let Some(slot) = self.slab.find(slot, generation) else { return };
-        if ready.is_writable && self.slab.at(slot).is_blocked {
+        if ready.is_writable && self.slab.at(slot).transport.is_blocked {
             self.pump(slot);
         }
         if ready.is_readable && self.slab.find(slot, generation).is_some() {
@@ -339,7 +339,9 @@ impl<I: Io> Shard<I> {
         if ready.is_ended && self.slab.find(slot, generation).is_some_and(|slot| self.waits_for_a_stream(slot)) {
             self.end_of_stream(slot); // it stands behind what is not read, and tells only once
         }
-        if ready.is_over && self.slab.find(slot, generation).is_some_and(|slot| self.slab.at(slot).unread.is_some()) {
+        if ready.is_over
+            && self.slab.find(slot, generation).is_some_and(|slot| self.slab.at(slot).transport.unread.is_some())
+        {
             // One that is not read from, while its messages wait, is gone all the same.
             self.break_off(slot, libc::ECONNRESET);
         }
@@ -352,7 +354,7 @@ impl<I: Io> Shard<I> {
     }
 
     fn go_on_reading(&mut self, id: ConnectionId) {
-        self.with(id, |shard, slot| match shard.slab.at(slot).unread {
+        self.with(id, |shard, slot| match shard.slab.at(slot).transport.unread {
             Some(_) => shard.resume_reading(slot),
             None => shard.read(slot),
         });

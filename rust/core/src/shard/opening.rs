@@ -221,7 +221,7 @@ impl<I: Io> Shard<I> {
         }
         let connection = self.slab.at(slot);
         connection.is_upgraded = true;
-        let out = connection.outbox.bytes_mut();
+        let out = connection.transport.outbox.bytes_mut();
         if let Some((upgrade, subprotocol)) = &asked.upgrade {
             write_accept(out, upgrade, subprotocol.as_deref(), &pairs(&asked.headers));
             connection.phase = Phase::Open(crate::ws::Receiver::new());
@@ -350,7 +350,7 @@ impl<I: Io> Shard<I> {
         body: &[u8],
         (keeps_alive, is_head): (bool, bool),
     ) {
-        let out = self.slab.at(slot).outbox.bytes_mut();
+        let out = self.slab.at(slot).transport.outbox.bytes_mut();
         if is_head {
             write_response_head(out, status, headers, content_type, body.len(), keeps_alive);
         } else {
@@ -373,7 +373,7 @@ impl<I: Io> Shard<I> {
         let connection = self.slab.at(slot);
         let refusal = match connection.phase {
             // What is unread waits for room among the application's events.
-            _ if connection.unread.take().is_some() => {
+            _ if connection.transport.unread.take().is_some() => {
                 Refusal::new(503, format!("the application did not answer within {seconds} s"))
             }
             Phase::Asked(_) => Refusal::new(503, format!("the application did not answer within {seconds} s")),
@@ -412,7 +412,7 @@ impl<I: Io> Shard<I> {
 
     /// The socket and what came on it go to the shard that has what it asks for.
     fn hand_over(&mut self, slot: u32, shard: usize, bytes: Vec<u8>) {
-        if let Some(fd) = self.slab.at(slot).fd.take() {
+        if let Some(fd) = self.slab.at(slot).transport.fd.take() {
             self.io.unwatch(fd.as_raw_fd());
             self.stats.connections.sub(1);
             self.common.shards[shard].command(Command::Adopt(fd, bytes));
@@ -428,7 +428,7 @@ impl<I: Io> Shard<I> {
     }
 
     fn own(&self, slot: u32, route: &Placed, head: &RequestHead<'_>, channels: Vec<String>) -> Request {
-        let fd = self.slab.get(slot).and_then(|connection| connection.socket());
+        let fd = self.slab.get(slot).and_then(|connection| connection.transport.socket());
         Request {
             method: head.method.to_owned(),
             target: head.query.map_or_else(|| head.path.to_owned(), |query| format!("{}?{query}", head.path)),

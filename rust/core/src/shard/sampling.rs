@@ -85,7 +85,7 @@ impl<I: Io> Shard<I> {
         let is_behind = |member: &&Member| {
             let Some(connection) = self.slab.get(member.slot) else { return false };
             let cursor = connection.subscriptions.get(member.subscription as usize).map_or(end, |one| one.cursor);
-            cursor < end || (cursor == end && connection.cut.is_some())
+            cursor < end || (cursor == end && connection.transport.cut.is_some())
         };
         let lagging = target.lagging.iter().filter(is_behind).count();
         if target.cursor < end { lagging + target.at_tail.len() } else { lagging }

@@ -491,7 +491,7 @@ impl Shard<Simulated> {
             let id = self.id_of(slot);
             let connection = self.slab.at(slot);
             let ending = connection.ending.as_ref().map(|ending| (ending.code, ending.reason.clone()));
-            let fd = connection.socket();
+            let fd = connection.transport.socket();
             let subscriptions = connection.subscriptions.clone();
             let look = |one: &super::connection::Subscription| {
                 let feed = self.feeds.get(one.feed).expect("a subscription names it");
@@ -525,8 +525,8 @@ impl Shard<Simulated> {
             let connection = self.slab.at(slot);
             sharing += usize::from(connection.subscriptions.len() > 1);
             alone += usize::from(connection.event_ids.is_some());
-            blocked += u64::from(connection.is_blocked);
-            let (is_blocked, fd) = (connection.is_blocked, connection.member_fd());
+            blocked += u64::from(connection.transport.is_blocked);
+            let (is_blocked, fd) = (connection.transport.is_blocked, connection.transport.member_fd());
             for (index, one) in connection.subscriptions.clone().iter().enumerate() {
                 let feed = self.feeds.get(one.feed).expect("a subscription names it");
                 let list = if one.is_lagging() { &feed.lagging } else { &feed.at_tail };

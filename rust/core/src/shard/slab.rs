@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(slab.bury(slot).map(|ended| ended.pending), Some(7));
         assert!(slab.bury(slot).is_none() && slab.get(slot).is_none() && slab.find(slot, first).is_none());
         assert_eq!((slab.count(), slab.in_use()), (0, vec![]));
-        slab.at(slot).outbox.bytes_mut().extend_from_slice(b"to nobody");
+        slab.at(slot).transport.outbox.bytes_mut().extend_from_slice(b"to nobody");
         assert_eq!(slab.generation_at(slot).0, first, "ids that are made of it stay stale");
         let other = slab.insert(make).expect("room");
         assert_ne!(other, slot);
@@ -138,6 +138,6 @@ mod tests {
         slab.release(|slot| released.push(slot));
         assert_eq!(released, [slot]);
         assert_eq!(slab.insert(make), Some(slot));
-        assert!(slab.at(slot).outbox.is_empty() && slab.find(slot, first).is_none());
+        assert!(slab.at(slot).transport.outbox.is_empty() && slab.find(slot, first).is_none());
     }
 }

@@ -70,7 +70,7 @@ impl<I: Io> Shard<I> {
     fn reply(&mut self, slot: u32, id: Option<&str>, result: &Value) {
         let connection = self.slab.at(slot);
         let is_stream = connection.format == Format::Sse;
-        let out = connection.outbox.bytes_mut();
+        let out = connection.transport.outbox.bytes_mut();
         if is_stream {
             sse::write_text(out, None, Some("subscribed"), result.to_string().as_bytes());
         } else {
@@ -195,7 +195,7 @@ impl<I: Io> Shard<I> {
 
     /// Makes a connection a subscriber, from where each seat begins; what stands in its outbox goes out before.
     fn begin(&mut self, slot: u32, seats: Vec<Seat>) {
-        let was_blocked = self.slab.get(slot).is_none_or(|connection| connection.is_blocked);
+        let was_blocked = self.slab.get(slot).is_none_or(|connection| connection.transport.is_blocked);
         self.note_channels_of_stream(slot, &seats);
         for seat in seats {
             if self.slab.get(slot).is_none_or(|connection| !connection.is_live()) {
@@ -203,7 +203,7 @@ impl<I: Io> Shard<I> {
             }
             self.join(slot, seat);
         }
-        if !was_blocked && self.slab.get(slot).is_some_and(|connection| connection.is_blocked) {
+        if !was_blocked && self.slab.get(slot).is_some_and(|connection| connection.transport.is_blocked) {
             self.pump(slot); // once for all of them, and whatever has become of it
         }
         self.flush(slot);
@@ -274,8 +274,8 @@ impl<I: Io> Shard<I> {
         if self.feeds.find(connection, slot, feed).is_some() {
             return; // it was asked for twice
         }
-        if let Some(fd) = connection.socket()
-            && !std::mem::replace(&mut connection.is_registered, true)
+        if let Some(fd) = connection.transport.socket()
+            && !std::mem::replace(&mut connection.transport.is_registered, true)
         {
             self.io.register(slot, fd);
         }
@@ -295,7 +295,7 @@ impl<I: Io> Shard<I> {
                 return self.feeds.forget_if_empty(feed);
             }
         }
-        let keeps_pace = !self.slab.at(slot).is_blocked && !self.is_alone(slot);
+        let keeps_pace = !self.slab.at(slot).transport.is_blocked && !self.is_alone(slot);
         let waits = seek.mode == Mode::AwaitingKeyframe;
         let is_at_tail = keeps_pace && self.feeds.at(feed).cursor == seek.cursor && !waits;
         let lagging = (!is_at_tail).then_some(match seek.mode {
@@ -311,7 +311,7 @@ impl<I: Io> Shard<I> {
         if target.cursor < target.watch.due() {
             self.again.push(feed); // what came while it was on its way here
         }
-        if !is_at_tail && !self.slab.at(slot).is_blocked {
+        if !is_at_tail && !self.slab.at(slot).transport.is_blocked {
             self.block(slot); // `begin` pumps it
         }
         if let Some(target) = self.feeds.get(feed).filter(|target| !target.lagging.is_empty()) {
@@ -353,7 +353,12 @@ impl<I: Io> Shard<I> {
         match self.slab.at(slot).format {
             Format::Sse => {
                 let text = serde_json::json!({ "error": error }).to_string();
-                sse::write_text(self.slab.at(slot).outbox.bytes_mut(), None, Some("subscribed"), text.as_bytes());
+                sse::write_text(
+                    self.slab.at(slot).transport.outbox.bytes_mut(),
+                    None,
+                    Some("subscribed"),
+                    text.as_bytes(),
+                );
             }
             format if format.hub_protocol().is_none() => self.reply_error(slot, None, error),
             _ => {}

@@ -69,10 +69,11 @@ impl<I: Io> Shard<I> {
             self.hush(slot);
             return true;
         }
-        let silent_ms = self.slab.at(slot).socket().and_then(|fd| self.io.milliseconds_since_received(fd));
+        let silent_ms = self.slab.at(slot).transport.socket().and_then(|fd| self.io.milliseconds_since_received(fd));
         self.read(slot);
         self.unhush(slot);
-        let Some(connection) = self.slab.get_mut(slot).filter(|connection| connection.socket().is_some()) else {
+        let Some(connection) = self.slab.get_mut(slot).filter(|connection| connection.transport.socket().is_some())
+        else {
             return false;
         };
         if let Some(signalr) = connection.signalr.as_deref_mut() {
@@ -112,10 +113,14 @@ impl<I: Io> Shard<I> {
     /// From now on a ping alone does not make the socket readable.
     fn hush(&mut self, slot: u32) {
         let connection = self.slab.at(slot);
-        let (Some(fd), Some(signalr)) = (connection.socket(), connection.signalr.as_deref_mut()) else { return };
+        let (Some(fd), Some(signalr)) = (connection.transport.socket(), connection.signalr.as_deref_mut()) else {
+            return;
+        };
         let is_whole = matches!(&connection.phase, Phase::Open(receiver) if !receiver.is_mid_message());
-        let is_quiet =
-            is_whole && !signalr.records.is_mid_record() && !signalr.has_backlog() && connection.unread.is_none();
+        let is_quiet = is_whole
+            && !signalr.records.is_mid_record()
+            && !signalr.has_backlog()
+            && connection.transport.unread.is_none();
         if signalr.transport != Transport::WebSockets || !is_quiet {
             return signalr.pace.forget();
         }
@@ -127,7 +132,7 @@ impl<I: Io> Shard<I> {
     /// The socket becomes readable for whatever comes; at once, if something is there.
     pub(in crate::shard) fn unhush(&mut self, slot: u32) {
         let connection = self.slab.at(slot);
-        if let Some(fd) = connection.socket()
+        if let Some(fd) = connection.transport.socket()
             && let Some(signalr) = connection.signalr.as_deref_mut()
             && std::mem::take(&mut signalr.pace.is_hushed)
         {

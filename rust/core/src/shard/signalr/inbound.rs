@@ -141,7 +141,7 @@ impl<I: Io> Shard<I> {
         }
         signalr.records.set_protocol(request.protocol);
         connection.format = format_of(request.protocol, signalr.transport);
-        write_records(connection.format, handshake::AGREED, connection.outbox.bytes_mut());
+        write_records(connection.format, handshake::AGREED, connection.transport.outbox.bytes_mut());
         self.begin_upkeep(slot);
         self.flush(slot);
         for watched in self.own_channels(slot) {
@@ -183,7 +183,7 @@ impl<I: Io> Shard<I> {
         };
         let mut reply = Vec::new();
         handshake::write_refusal(&mut reply, error, self.settings.hubs.tells_details);
-        write_records(format, &reply, connection.outbox.bytes_mut());
+        write_records(format, &reply, connection.transport.outbox.bytes_mut());
         let reason = error.to_string();
         self.end_signalr_as_is(slot, (CloseCode::PROTOCOL_ERROR, &reason, ClosedBy::Server));
     }

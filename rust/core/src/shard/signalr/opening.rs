@@ -240,7 +240,7 @@ impl<I: Io> Shard<I> {
         connection.signalr = Some(Box::new(signalr));
         connection.route = route;
         connection.is_upgraded = true;
-        let out = connection.outbox.bytes_mut();
+        let out = connection.transport.outbox.bytes_mut();
         match transport {
             Transport::WebSockets => {
                 let (upgrade, subprotocol) = asked.upgrade.as_ref().expect("a WebSocket's opening has its upgrade");
@@ -257,7 +257,7 @@ impl<I: Io> Shard<I> {
             Transport::LongPolling => {
                 self.one_by_one += 1;
                 connection.phase = Phase::Polled;
-                connection.is_blocked = true; // for ever: it is written to by polls
+                connection.transport.is_blocked = true; // for ever: it is written to by polls
                 connection.is_reported = is_reported;
                 self.slab.at(slot).is_reported = false;
                 if matches!(asked.signalr, Some(SignalROpening::Connect(..))) {

@@ -103,7 +103,7 @@ impl<I: Io> Shard<I> {
         if is_done {
             self.finish_post(slot);
         } else if is_awaited {
-            self.slab.at(slot).outbox.bytes_mut().extend_from_slice(CONTINUE);
+            self.slab.at(slot).transport.outbox.bytes_mut().extend_from_slice(CONTINUE);
             self.flush(slot);
         }
     }
@@ -216,7 +216,7 @@ impl<I: Io> Shard<I> {
         }
         let slots: Vec<u32> = target.lagging.iter().map(|member| member.slot).collect();
         for slot in slots {
-            match self.slab.get(slot).map(|connection| (&connection.phase, connection.is_blocked)) {
+            match self.slab.get(slot).map(|connection| (&connection.phase, connection.transport.is_blocked)) {
                 Some((Phase::Polled, _)) => self.answer_poll(slot),
                 Some((Phase::Open(_) | Phase::Streaming, false)) => self.pump(slot),
                 _ => {}
@@ -231,8 +231,8 @@ impl<I: Io> Shard<I> {
         let is_over = signalr.is_over;
         let Some(poll) = signalr.poll.and_then(|poll| self.slot_of(poll)) else { return };
         let connection = self.slab.at(slot);
-        let mut body = connection.outbox.waiting().to_vec();
-        connection.outbox.advance(body.len());
+        let mut body = connection.transport.outbox.waiting().to_vec();
+        connection.transport.outbox.advance(body.len());
         while body.len() < POLL_BYTES_MAX {
             let before = body.len();
             self.take_behind(slot, &mut body);

@@ -209,11 +209,9 @@ impl<I: Io> Shard<I> {
         self.stats.lagging.sub(1);
         let connection = self.slab.at(slot);
         connection.phase = Phase::Detached;
-        (connection.cut, connection.unread) = (None, None);
-        let waiting = connection.outbox.waiting().len();
-        connection.outbox.advance(waiting); // the numbered ones come again from the books
-        let (fd, protocol) = (connection.fd.take(), connection.format.hub_protocol());
-        if std::mem::take(&mut connection.is_registered) {
+        // What is numbered comes again from the books.
+        let (fd, protocol) = (connection.transport.detach(), connection.format.hub_protocol());
+        if std::mem::take(&mut connection.transport.is_registered) {
             self.io.unregister(slot);
         }
         if let (Some(signalr), Some(protocol)) = (self.slab.at(slot).signalr.as_deref_mut(), protocol) {
@@ -235,7 +233,7 @@ impl<I: Io> Shard<I> {
         if let Phase::Open(_) = connection.phase {
             let mut goodbye = Vec::new();
             write_close(&mut goodbye, CloseCode::NORMAL, "");
-            if let Some(fd) = connection.socket() {
+            if let Some(fd) = connection.transport.socket() {
                 self.io.send(fd, &goodbye); // a full socket learns of it by its end
             }
             self.detach(target);
@@ -243,7 +241,7 @@ impl<I: Io> Shard<I> {
         if !matches!(self.slab.at(target).phase, Phase::Detached) {
             return Err(no_connection());
         }
-        let Some(fd) = self.slab.at(slot).fd.take() else { return Err(no_connection()) };
+        let Some(fd) = self.slab.at(slot).transport.fd.take() else { return Err(no_connection()) };
         let raw = fd.as_raw_fd();
         self.io.unwatch(raw);
         if self.io.watch(raw, self.token_of(target), Interest::Connection).is_err() {
@@ -252,10 +250,10 @@ impl<I: Io> Shard<I> {
             return Ok(AnsweredBy::ThisShard);
         }
         let connection = self.slab.at(target);
-        connection.fd = Some(fd);
+        connection.transport.fd = Some(fd);
         connection.phase = Phase::Open(Receiver::new());
-        connection.is_blocked = false;
-        write_accept(connection.outbox.bytes_mut(), &upgrade, None, &[]);
+        connection.transport.is_blocked = false;
+        write_accept(connection.transport.outbox.bytes_mut(), &upgrade, None, &[]);
         if let Some(sequence_id) = self.stateful_at(target).map(|stateful| stateful.sent.sequence_id()) {
             self.write_message(target, &HubMessage::Sequence { sequence_id });
         }
@@ -263,7 +261,7 @@ impl<I: Io> Shard<I> {
         if let Some(stateful) = self.stateful_at(target) {
             stateful.replay(&mut replay);
         }
-        self.slab.at(target).outbox.bytes_mut().extend_from_slice(&replay);
+        self.slab.at(target).transport.outbox.bytes_mut().extend_from_slice(&replay);
         self.drop_connection(slot);
         self.begin_upkeep(target);
         self.pump(target);

@@ -36,7 +36,7 @@ impl<I: Io> Shard<I> {
         let timeout = ticks(self.settings.hubs.client_timeout);
         let connection = self.slab.at(slot);
         let Some(signalr) = connection.signalr.as_deref() else { return };
-        if connection.socket().is_none() || !signalr.has_shaken_hands {
+        if connection.transport.socket().is_none() || !signalr.has_shaken_hands {
             return; // a poll's, or that of a client that may come back, is another deadline
         }
         let silent_until = if signalr.pace.has_begun() { signalr.heard_tick + timeout } else { u32::MAX };
@@ -85,7 +85,7 @@ impl<I: Io> Shard<I> {
         if tick >= signalr.ping_tick {
             signalr.ping_tick = tick + keepalive;
             // A client that takes nothing has something to hear already.
-            if !connection.is_blocked {
+            if !connection.transport.is_blocked {
                 self.pinged.push((format, slot));
             }
         }
@@ -112,7 +112,7 @@ impl<I: Io> Shard<I> {
                 match short.error {
                     Some(errno) => self.break_off(short.slot, errno),
                     None => {
-                        self.slab.at(short.slot).outbox.bytes_mut().extend_from_slice(&ping[short.written..]);
+                        self.slab.at(short.slot).transport.outbox.bytes_mut().extend_from_slice(&ping[short.written..]);
                         self.pump(short.slot);
                     }
                 }
@@ -125,9 +125,10 @@ impl<I: Io> Shard<I> {
 
     /// A connection as the poller knows it, if nothing has happened to it since its time came.
     fn member_to_ping(&mut self, slot: u32) -> Option<Member> {
-        let connection = self.slab.get_mut(slot).filter(|connection| connection.is_live() && !connection.is_blocked)?;
-        let fd = connection.socket()?;
-        if !std::mem::replace(&mut connection.is_registered, true) {
+        let connection =
+            self.slab.get_mut(slot).filter(|connection| connection.is_live() && !connection.transport.is_blocked)?;
+        let fd = connection.transport.socket()?;
+        if !std::mem::replace(&mut connection.transport.is_registered, true) {
             self.io.register(slot, fd);
         }
         Some(Member { fd, slot, subscription: 0 })
@@ -178,7 +179,7 @@ impl<I: Io> Shard<I> {
         let Some(protocol) = connection.format.hub_protocol() else { return };
         let mut record = Vec::new();
         write_message(protocol, message, &mut record);
-        write_records(connection.format, &record, connection.outbox.bytes_mut());
+        write_records(connection.format, &record, connection.transport.outbox.bytes_mut());
     }
 
     /// Ends a SignalR connection behind what it has been told; a WebSocket with 1000, as the reference does.
@@ -188,7 +189,7 @@ impl<I: Io> Shard<I> {
         match std::mem::replace(&mut connection.phase, Phase::Ending) {
             Phase::Open(receiver) => {
                 connection.phase = Phase::Closing(receiver);
-                write_close(connection.outbox.bytes_mut(), CloseCode::NORMAL, "");
+                write_close(connection.transport.outbox.bytes_mut(), CloseCode::NORMAL, "");
             }
             Phase::Closing(receiver) => {
                 connection.phase = Phase::Closing(receiver);
