@@ -131,9 +131,8 @@ LOAD_LAYERS = [
 UPSTREAM_LAYERS = [
     ["roots", "target"],
     ["api"],
-    ["connect", "mailbag", "outbox", "pending", "request"],
+    ["connect", "outbox", "pending", "request"],
     ["shared"],
-    ["ending"],
     ["inbox", "negotiate", "upgrade"],
     ["opening"],
     ["session"],

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use crate::args::Settings;
 use crate::check::{Batch, Tally, Watch};
-use crate::connect::{Answer, read_answer, write_request};
+use crate::connect::{UpgradeResponse, read_answer, write_request};
 use crate::draw::{Draw, source_of};
 use crate::error::LoadError;
 use crate::receive::{self, Walk};
@@ -216,9 +216,9 @@ impl Client {
             let kept = &mut self.connections[index].kept;
             kept.extend_from_slice(&self.buffer[..count]);
             match read_answer(kept) {
-                Answer::Part => {}
-                Answer::Refused(why) => return self.fail(index, format!("upgrade: {why}")),
-                Answer::Granted { head_bytes } => {
+                UpgradeResponse::Part => {}
+                UpgradeResponse::Refused(why) => return self.fail(index, format!("upgrade: {why}")),
+                UpgradeResponse::Granted { head_bytes } => {
                     kept.drain(..head_bytes);
                     return self.open(index, descriptor);
                 }

@@ -32,7 +32,7 @@ pub(crate) fn upgrade_request(target: &str, host: &str) -> String {
 
 /// What an answer says.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum UpgradeResponse {
     /// More must be read.
     Part,
     /// The upgrade is granted; frames begin after this many bytes.
@@ -42,26 +42,28 @@ pub(crate) enum Answer {
 }
 
 /// Reads an answer from its beginning.
-pub(crate) fn read_answer(bytes: &[u8]) -> Answer {
+pub(crate) fn read_answer(bytes: &[u8]) -> UpgradeResponse {
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
         return if bytes.len() > HEAD_BYTES_MAX {
-            Answer::Refused(format!("the head of its answer has over {HEAD_BYTES_MAX} bytes"))
+            UpgradeResponse::Refused(format!("the head of its answer has over {HEAD_BYTES_MAX} bytes"))
         } else {
-            Answer::Part
+            UpgradeResponse::Part
         };
     };
     let head = String::from_utf8_lossy(&bytes[..end]);
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap_or_default();
     if !status.starts_with("HTTP/1.1 101") {
-        return Answer::Refused(format!("its answer is {status:?}, not 101"));
+        return UpgradeResponse::Refused(format!("its answer is {status:?}, not 101"));
     }
     let fields = lines.filter_map(|line| line.split_once(':'));
     let mut accepts = fields.filter(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-accept"));
     match accepts.next() {
-        Some((_, value)) if value.trim() == ACCEPT => Answer::Granted { head_bytes: end + 4 },
-        Some((_, value)) => Answer::Refused(format!("its Sec-WebSocket-Accept is {:?}, not {ACCEPT}", value.trim())),
-        None => Answer::Refused("its answer has no Sec-WebSocket-Accept".to_owned()),
+        Some((_, value)) if value.trim() == ACCEPT => UpgradeResponse::Granted { head_bytes: end + 4 },
+        Some((_, value)) => {
+            UpgradeResponse::Refused(format!("its Sec-WebSocket-Accept is {:?}, not {ACCEPT}", value.trim()))
+        }
+        None => UpgradeResponse::Refused("its answer has no Sec-WebSocket-Accept".to_owned()),
     }
 }
 
@@ -75,11 +77,11 @@ mod tests {
     #[test]
     fn answer_cut_anywhere_is_a_part_until_it_is_whole() {
         for end in 0..GRANTED.len() {
-            assert_eq!(read_answer(&GRANTED[..end]), Answer::Part);
+            assert_eq!(read_answer(&GRANTED[..end]), UpgradeResponse::Part);
         }
-        assert_eq!(read_answer(GRANTED), Answer::Granted { head_bytes: GRANTED.len() });
+        assert_eq!(read_answer(GRANTED), UpgradeResponse::Granted { head_bytes: GRANTED.len() });
         let with_frame = [GRANTED, b"\x81\x01a"].concat();
-        assert_eq!(read_answer(&with_frame), Answer::Granted { head_bytes: GRANTED.len() });
+        assert_eq!(read_answer(&with_frame), UpgradeResponse::Granted { head_bytes: GRANTED.len() });
     }
 
     #[test]
@@ -89,7 +91,7 @@ mod tests {
             (b"HTTP/1.1 101 S\r\nUpgrade: websocket\r\n\r\n", "no Sec-WebSocket-Accept"),
             (b"HTTP/1.1 101 S\r\nSec-WebSocket-Accept: abc\r\n\r\n", "abc"),
         ] {
-            let Answer::Refused(reason) = read_answer(bytes) else { panic!("granted") };
+            let UpgradeResponse::Refused(reason) = read_answer(bytes) else { panic!("granted") };
             assert!(reason.contains(why), "{reason}");
         }
     }

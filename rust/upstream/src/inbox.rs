@@ -1,16 +1,17 @@
-//! What comes from a server, cut into records and sent where its route says.
+//! What comes from a server and goes where its route says: a hub's records, or whole messages of a plain WebSocket.
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
+use fanwire_core::Message;
 use fanwire_core::protocol::signalr::{
     HubMessage, HubProtocol, MessageError, Outcome, RecordError, RecordReceiver, parse_message, write_message,
 };
 
-use crate::api::{CompletionKind, Newest, Route, Said, Sink, UpstreamEvent};
-use crate::ending::Ending;
+use crate::api::{CompletionKind, Newest, PlainRoute, Route, Said, Sink, UpstreamEvent};
 use crate::pending::OutgoingError;
+use crate::shared::Ending;
 
 /// What the reference's clients answer when they have no handler.
 const NO_RESULT: &str = "Client didn't provide a result.";
@@ -267,5 +268,48 @@ impl Desk {
         let is_due = is_first || (is_for_all && count.is_power_of_two());
         self.others += u16::from(is_first && !is_named);
         is_due
+    }
+}
+
+/// The messages of one read.
+pub(crate) struct Mailbag {
+    route: PlainRoute,
+    /// Whether each is text, and its bytes.
+    messages: Vec<(bool, Bytes)>,
+}
+
+impl Mailbag {
+    pub(crate) const fn new(route: PlainRoute) -> Self {
+        Self { route, messages: Vec::new() }
+    }
+
+    /// The backend has agreed: the client that waits for that is told before anything is sent to it.
+    pub(crate) fn begin(&self, sink: &dyn Sink, subprotocol: Option<&str>) {
+        if let PlainRoute::Private { client, accepts: true } = self.route {
+            sink.accept(client, subprotocol);
+        }
+    }
+
+    /// Takes a message.
+    pub(crate) fn push(&mut self, is_text: bool, data: Bytes) {
+        if !matches!(self.route, PlainRoute::Nowhere) {
+            self.messages.push((is_text, data));
+        }
+    }
+
+    /// Passes on what this read brought.
+    pub(crate) fn flush(&mut self, sink: &dyn Sink) {
+        if self.messages.is_empty() {
+            return;
+        }
+        // A burst's room is not kept: there are thousands of sessions.
+        let taken = std::mem::take(&mut self.messages);
+        let messages: Vec<Message<'_>> =
+            taken.iter().map(|(is_text, data)| Message { is_text: *is_text, data }).collect();
+        match &self.route {
+            PlainRoute::Lane { channel } => sink.append_messages(channel, &messages),
+            PlainRoute::Private { client, .. } => sink.send_messages(*client, &messages),
+            PlainRoute::Nowhere => {}
+        }
     }
 }

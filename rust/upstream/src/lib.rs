@@ -10,9 +10,7 @@
 //! header's value or a token: it names scheme, host, port and path only.
 mod api;
 mod connect;
-mod ending;
 mod inbox;
-mod mailbag;
 mod negotiate;
 mod opening;
 mod outbox;

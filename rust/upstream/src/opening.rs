@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::{Error as SocketError, Utf8Bytes};
 use crate::api::UpstreamEvent;
 use crate::connect::{ConnectError, Dialer, Io, Progress, header_map, shown, timeout_error};
 use crate::inbox::Inbox;
-use crate::mailbag::Mailbag;
+use crate::inbox::Mailbag;
 use crate::negotiate::{Place, negotiate};
 use crate::request::{Request, Speech};
 use crate::target::Target;

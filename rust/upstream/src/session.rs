@@ -18,10 +18,10 @@ use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame as Farewell;
 
 use crate::api::{CloseFrame, Said, UpstreamEvent};
 use crate::connect::{Dialer, shown};
-use crate::ending::Ending;
 use crate::opening::{Opened, Wire, bytes_of, end_of, message_of, open};
 use crate::outbox::{Kind, Next};
 use crate::request::Request;
+use crate::shared::Ending;
 use crate::upgrade::Socket;
 
 /// How much is read before what came is passed on and the other sessions have their turn.

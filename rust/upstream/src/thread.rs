@@ -18,11 +18,11 @@ use fanwire_core::{panic_text, run_to_end};
 
 use crate::api::{CloseFrame, Negotiation, Open, OpenPlain, Sink, Stats, UpstreamEvent};
 use crate::connect::{ConnectError, Dialer, timeout_error};
-use crate::ending::Ending;
 use crate::negotiate::post;
 use crate::outbox::{Kind, Outbox};
 use crate::request::Request;
 use crate::session;
+use crate::shared::Ending;
 use crate::shared::Shared;
 use crate::target::Target;
 
@@ -48,7 +48,7 @@ pub struct Upstreams {
 /// What is asked of the thread. Dropped undone it is answered all the same.
 enum Command {
     Open(Ending, Box<Request>),
-    Negotiate(Answer, Box<Negotiation>),
+    Negotiate(NegotiationGuard, Box<Negotiation>),
     Stop,
     /// Has the thread, or a task of it, panic with that.
     #[cfg(test)]
@@ -138,8 +138,8 @@ impl Upstreams {
     ///
     /// The answer is a [`Negotiated`](UpstreamEvent::Negotiated) of this number, once, within the timeout.
     pub fn negotiate(&self, request: u64, negotiation: Negotiation) {
-        let answer = Answer::new(request, Arc::clone(&self.shared));
-        drop(self.commands.send(Command::Negotiate(answer, Box::new(negotiation))));
+        let guard = NegotiationGuard::new(request, Arc::clone(&self.shared));
+        drop(self.commands.send(Command::Negotiate(guard, Box::new(negotiation))));
     }
 
     /// What has been done so far.
@@ -173,8 +173,8 @@ impl Drop for Upstreams {
     }
 }
 
-/// What a negotiation is answered with, when it is dropped.
-struct Answer {
+/// Tells how a negotiation ended when it is dropped.
+struct NegotiationGuard {
     request: u64,
     shared: Arc<Shared>,
     status: u16,
@@ -184,7 +184,7 @@ struct Answer {
     called_off: Option<oneshot::Receiver<()>>,
 }
 
-impl Answer {
+impl NegotiationGuard {
     fn new(request: u64, shared: Arc<Shared>) -> Self {
         let (sender, receiver) = oneshot::channel();
         drop(shared.lock_asked().insert(request, sender));
@@ -216,7 +216,7 @@ async fn answer_of(
     answer.map_err(|error| format!("{target}: {error}"))
 }
 
-impl Drop for Answer {
+impl Drop for NegotiationGuard {
     fn drop(&mut self) {
         drop(self.shared.lock_asked().remove(&self.request));
         let (body, cookies) = (std::mem::take(&mut self.body), std::mem::take(&mut self.cookies));
@@ -255,11 +255,11 @@ async fn serve(mut commands: UnboundedReceiver<Command>, shared: &Shared) {
                     tasks.spawn(async move { session::run(ending, request, &dialer).await });
                 }
             }
-            Some(Command::Negotiate(mut answer, _)) if tasks.len() >= SESSIONS_MAX => {
-                answer.body = too_many().into_bytes();
+            Some(Command::Negotiate(mut guard, _)) if tasks.len() >= SESSIONS_MAX => {
+                guard.body = too_many().into_bytes();
             }
-            Some(Command::Negotiate(answer, negotiation)) => {
-                tasks.spawn(async move { answer.run(&dialer, negotiation).await });
+            Some(Command::Negotiate(guard, negotiation)) => {
+                tasks.spawn(async move { guard.run(&dialer, negotiation).await });
             }
         }
     }

@@ -7,11 +7,9 @@ pub mod error;
 pub mod request;
 pub mod response;
 pub mod target;
-pub mod token;
 
 pub use body::{Body, Piece};
 pub use error::RequestError;
-pub use request::{RequestHead, parse_head};
+pub use request::{RequestHead, is_token, parse_head};
 pub use response::{header_fault, write_response, write_response_head, write_stream_head};
 pub use target::{TargetError, decode_component, query_pairs};
-pub use token::is_token;

@@ -7,7 +7,6 @@ use smallvec::SmallVec;
 
 use super::body::Body;
 use super::error::RequestError;
-use super::token::is_token_byte;
 
 /// How long a target may be, in bytes; above it the answer is 414 (RFC 9110 §15.5.15 recommends at least 8,000).
 pub const TARGET_BYTES_MAX: usize = 8 * 1024;
@@ -238,4 +237,14 @@ fn names_other_version(bytes: &[u8]) -> bool {
 fn excerpt(value: &[u8]) -> String {
     let bytes = &value[..value.len().min(EXCERPT_BYTES_MAX)];
     bytes.escape_ascii().to_string()
+}
+
+/// Whether `text` is a token (RFC 9110 §5.6.2): the grammar of methods, header names and subprotocols.
+pub fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|&byte| is_token_byte(byte))
+}
+
+/// Whether `byte` may stand in a token (RFC 9110 §5.6.2, `tchar`).
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

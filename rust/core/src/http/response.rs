@@ -1,7 +1,7 @@
 //! Responses, written whole into the bytes that a connection sends (RFC 9112 §4 to §6).
 //!
 //! There is no `Date`: a caller with a clock hands it in among `headers` (RFC 9110 §6.6.1 asks only those who have one).
-use super::token::is_token;
+use super::request::is_token;
 
 /// Appends one whole response: status line, headers, `Content-Length`, body.
 ///

@@ -6,7 +6,7 @@ use super::{envelope, raw, sse};
 
 /// What a format carries of a payload.
 #[derive(Clone, Copy)]
-enum Body<'a> {
+enum FrameBody<'a> {
     Text(&'a [u8]),
     Binary(&'a [u8]),
 }
@@ -20,11 +20,13 @@ pub fn frame_bytes_max(format: Format, payload: &Payload<'_>, event: Option<&str
     let id_bytes = if stamp.is_some_and(|stamp| stamp.has_id) { ID_BYTES_MAX } else { 0 };
     match (format, body_of(format, payload)) {
         (_, Err(_)) => 0,
-        (Format::Raw | Format::RawMsgpack, Ok(Body::Text(bytes) | Body::Binary(bytes))) => raw::frame_bytes(bytes),
-        (Format::Sse, Ok(Body::Text(bytes))) => sse::text_bytes_max(None, event, bytes) + id_bytes,
-        (Format::Sse, Ok(Body::Binary(bytes))) => sse::binary_bytes(None, event, bytes) + id_bytes,
+        (Format::Raw | Format::RawMsgpack, Ok(FrameBody::Text(bytes) | FrameBody::Binary(bytes))) => {
+            raw::frame_bytes(bytes)
+        }
+        (Format::Sse, Ok(FrameBody::Text(bytes))) => sse::text_bytes_max(None, event, bytes) + id_bytes,
+        (Format::Sse, Ok(FrameBody::Binary(bytes))) => sse::binary_bytes(None, event, bytes) + id_bytes,
         (Format::Envelope | Format::EnvelopeMsgpack, Ok(_)) => envelope::bytes_max(payload, event, stamp),
-        (_, Ok(Body::Text(bytes) | Body::Binary(bytes))) => {
+        (_, Ok(FrameBody::Text(bytes) | FrameBody::Binary(bytes))) => {
             publication::publication_bytes_max(payload, event, bytes.len())
         }
     }
@@ -53,26 +55,26 @@ pub fn write_frame(
     }
     let id = || stamp.and_then(Stamp::id);
     match (format, body) {
-        (Format::Sse, Body::Text(text)) => sse::write_text(out, id().as_deref(), event, text),
-        (Format::Sse, Body::Binary(bytes)) => sse::write_binary(out, id().as_deref(), event, bytes),
+        (Format::Sse, FrameBody::Text(text)) => sse::write_text(out, id().as_deref(), event, text),
+        (Format::Sse, FrameBody::Binary(bytes)) => sse::write_binary(out, id().as_deref(), event, bytes),
         (Format::Envelope, _) => envelope::write_json(out, payload, event, stamp),
         (Format::EnvelopeMsgpack, _) => envelope::write_msgpack(out, payload, event, stamp),
-        (_, Body::Text(text)) => raw::write_text(out, text),
-        (_, Body::Binary(bytes)) => raw::write_binary(out, bytes),
+        (_, FrameBody::Text(text)) => raw::write_text(out, text),
+        (_, FrameBody::Binary(bytes)) => raw::write_binary(out, bytes),
     }
     Ok(())
 }
 
-fn body_of<'a>(format: Format, payload: &Payload<'a>) -> Result<Body<'a>, MissingEncoding> {
+fn body_of<'a>(format: Format, payload: &Payload<'a>) -> Result<FrameBody<'a>, MissingEncoding> {
     let encoding = format.encoding();
     let encoded = match *payload {
-        Payload::Text(text) => return Ok(Body::Text(text.as_bytes())),
-        Payload::Binary(bytes) => return Ok(Body::Binary(bytes)),
+        Payload::Text(text) => return Ok(FrameBody::Text(text.as_bytes())),
+        Payload::Binary(bytes) => return Ok(FrameBody::Binary(bytes)),
         Payload::Object(encoded) | Payload::Arguments(encoded) => encoded,
     };
     let bytes = encoded.of(encoding).ok_or(MissingEncoding { format, encoding })?;
     Ok(match encoding {
-        Encoding::Json | Encoding::HubJson => Body::Text(bytes),
-        Encoding::Msgpack | Encoding::HubMsgpack => Body::Binary(bytes),
+        Encoding::Json | Encoding::HubJson => FrameBody::Text(bytes),
+        Encoding::Msgpack | Encoding::HubMsgpack => FrameBody::Binary(bytes),
     })
 }

@@ -132,7 +132,7 @@ pub fn parse_request(text: &str) -> Result<Request<'_>, RawError> {
     if !trimmed.starts_with('{') {
         return Ok(Request::Other);
     }
-    let Ok(fields) = serde_json::from_str::<Fields<'_>>(trimmed) else {
+    let Ok(fields) = serde_json::from_str::<RequestFields<'_>>(trimmed) else {
         return Ok(Request::Other);
     };
     let id = read_id(fields.id);
@@ -169,7 +169,7 @@ fn write_reply_start(out: &mut Vec<u8>, id: Option<&str>) {
     }
 }
 
-fn read_request<'a>(fields: &Fields<'a>, id: Result<Option<&'a str>, Misdeed>) -> Result<Request<'a>, Misdeed> {
+fn read_request<'a>(fields: &RequestFields<'a>, id: Result<Option<&'a str>, Misdeed>) -> Result<Request<'a>, Misdeed> {
     let asked =
         [fields.subscribe.map(|_| "subscribe"), fields.unsubscribe.map(|_| "unsubscribe"), fields.call.map(|_| "call")];
     let mut asked = asked.into_iter().flatten();
@@ -274,7 +274,7 @@ pub(super) fn kind_of_wrong(expected: &str, value: &RawValue) -> &'static str {
 
 /// The fields that make an object a request, unread.
 #[derive(Default)]
-struct Fields<'a> {
+struct RequestFields<'a> {
     subscribe: Option<&'a RawValue>,
     unsubscribe: Option<&'a RawValue>,
     call: Option<&'a RawValue>,
@@ -284,18 +284,18 @@ struct Fields<'a> {
     id: Option<&'a RawValue>,
 }
 
-impl<'de> Deserialize<'de> for Fields<'de> {
+impl<'de> Deserialize<'de> for RequestFields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct FieldsVisitor;
         impl<'de> Visitor<'de> for FieldsVisitor {
-            type Value = Fields<'de>;
+            type Value = RequestFields<'de>;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-                let mut fields = Fields::default();
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RequestFields<'de>, A::Error> {
+                let mut fields = RequestFields::default();
                 while let Some(Text(key)) = map.next_key()? {
                     let field = match &*key {
                         "subscribe" => &mut fields.subscribe,

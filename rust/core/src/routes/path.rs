@@ -5,14 +5,14 @@ const PATH_BYTES_MAX: usize = 255;
 
 /// A part of a path or of a channel's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Segment {
+pub(super) enum PathSegment {
     Text(Box<str>),
     /// `{name}`.
     Placeholder(Box<str>),
 }
 
 /// The segments of a path or a pattern; or the rule that it breaks.
-pub(super) fn segments_of(path: &str) -> Result<Vec<Segment>, &'static str> {
+pub(super) fn segments_of(path: &str) -> Result<Vec<PathSegment>, &'static str> {
     let Some(rest) = path.strip_prefix('/') else { return Err("begin with /") };
     let is_request_char = |one: char| one.is_ascii_graphic() || !one.is_ascii();
     if path.len() > PATH_BYTES_MAX {
@@ -22,21 +22,21 @@ pub(super) fn segments_of(path: &str) -> Result<Vec<Segment>, &'static str> {
         return Err("hold no ?, no #, no space and no control character");
     }
     if rest.is_empty() {
-        return Ok(vec![Segment::Text("".into())]);
+        return Ok(vec![PathSegment::Text("".into())]);
     }
     if rest.ends_with('/') {
         return Err("not end with /");
     }
     let mut segments = Vec::new();
     for segment in rest.split('/') {
-        let is_whole = |parts: &[Segment]| parts.len() == 1;
+        let is_whole = |parts: &[PathSegment]| parts.len() == 1;
         match parts_of(segment) {
             _ if segment.is_empty() => return Err("hold no empty segment"),
             Ok(mut parts) if is_whole(&parts) => segments.push(parts.remove(0)),
             Ok(_) => return Err("have each placeholder in a segment of its own, as in /rooms/{room}"),
             Err(why) => return Err(why),
         }
-        if let Some((last @ Segment::Placeholder(_), before)) = segments.split_last()
+        if let Some((last @ PathSegment::Placeholder(_), before)) = segments.split_last()
             && before.contains(last)
         {
             return Err("hold each placeholder once");
@@ -46,24 +46,24 @@ pub(super) fn segments_of(path: &str) -> Result<Vec<Segment>, &'static str> {
 }
 
 /// Texts and placeholders in their order; or the rule that they break.
-pub(super) fn parts_of(template: &str) -> Result<Vec<Segment>, &'static str> {
+pub(super) fn parts_of(template: &str) -> Result<Vec<PathSegment>, &'static str> {
     const FORM: &str = "have each { closed by a }, with a name of letters, digits and _ between them";
     let mut parts = Vec::new();
     let mut rest = template;
     while let Some(at) = rest.find(['{', '}']) {
         if at > 0 {
-            parts.push(Segment::Text(rest[..at].into()));
+            parts.push(PathSegment::Text(rest[..at].into()));
         }
         let (name, behind) = rest[at..].strip_prefix('{').and_then(|rest| rest.split_once('}')).ok_or(FORM)?;
         let is_name = |byte: u8| byte == b'_' || byte.is_ascii_alphanumeric();
         if name.is_empty() || !name.bytes().all(is_name) {
             return Err(FORM);
         }
-        parts.push(Segment::Placeholder(name.into()));
+        parts.push(PathSegment::Placeholder(name.into()));
         rest = behind;
     }
     if !rest.is_empty() || parts.is_empty() {
-        parts.push(Segment::Text(rest.into()));
+        parts.push(PathSegment::Text(rest.into()));
     }
     Ok(parts)
 }

@@ -1,7 +1,7 @@
 //! What stands in the table: a path, what is spoken there, who answers for it and what that owner is asked.
 use std::borrow::Cow;
 
-use super::path::{Segment, parts_of, segments_of};
+use super::path::{PathSegment, parts_of, segments_of};
 
 use crate::channel::check_name;
 use crate::http::decode_component;
@@ -88,9 +88,9 @@ pub struct Limits {
 pub struct Route {
     /// As given.
     pub(super) path: Box<str>,
-    segments: Vec<Segment>,
+    segments: Vec<PathSegment>,
     /// The channel that a client of it watches.
-    channel: Option<Vec<Segment>>,
+    channel: Option<Vec<PathSegment>>,
     /// What is spoken there.
     pub wire: Wire,
     /// Who answers.
@@ -150,7 +150,7 @@ impl Route {
     pub fn new(path: &str, wire: Wire, owner: OwnerId) -> Result<Self, RouteError> {
         let segments =
             segments_of(path).map_err(|why| RouteError::BadPath { path: path.chars().take(80).collect(), why })?;
-        let has_placeholder = segments.iter().any(|one| matches!(one, Segment::Placeholder(_)));
+        let has_placeholder = segments.iter().any(|one| matches!(one, PathSegment::Placeholder(_)));
         let has_channels = matches!(wire, Wire::WebSocket | Wire::EventStream);
         if has_placeholder && !has_channels {
             let why = "hold no placeholder: only paths of WebSockets and event streams have some";
@@ -176,13 +176,13 @@ impl Route {
             return Err(bad("only paths of WebSockets and event streams have one".to_owned()));
         }
         for part in &parts {
-            if let Segment::Placeholder(name) = part
+            if let PathSegment::Placeholder(name) = part
                 && !self.segments.contains(part)
             {
                 return Err(bad(format!("the path has no {{{name}}}")));
             }
         }
-        let texts = parts.iter().map(|part| if let Segment::Text(text) = part { text } else { "x" });
+        let texts = parts.iter().map(|part| if let PathSegment::Text(text) = part { text } else { "x" });
         check_name(&texts.collect::<String>()).map_err(|error| bad(error.to_string()))?;
         self.channel = Some(parts);
         Ok(self)
@@ -195,7 +195,7 @@ impl Route {
     }
 
     pub(super) fn is_pattern(&self) -> bool {
-        self.segments.iter().any(|one| matches!(one, Segment::Placeholder(_)))
+        self.segments.iter().any(|one| matches!(one, PathSegment::Placeholder(_)))
     }
 
     pub(super) fn is_signalr(&self) -> bool {
@@ -205,8 +205,9 @@ impl Route {
     /// What two routes may not both be, whatever their placeholders are called: in lower case for one that is found so.
     fn names(&self, is_folded: bool) -> Vec<String> {
         let path = if self.is_pattern() {
-            let shape =
-                |one: &Segment| if let Segment::Text(text) = one { format!("/{text}") } else { "/{}".to_owned() };
+            let shape = |one: &PathSegment| {
+                if let PathSegment::Text(text) = one { format!("/{text}") } else { "/{}".to_owned() }
+            };
             self.segments.iter().map(shape).collect()
         } else {
             self.path.to_string()
@@ -227,9 +228,9 @@ impl Route {
     /// Whether this pattern is for a request's path.
     pub(super) fn matches(&self, path: &str) -> bool {
         let mut segments = path.strip_prefix('/').unwrap_or(path).split('/');
-        let is_of = |segment: &Segment| match (segment, segments.next()) {
-            (Segment::Text(text), Some(one)) => **text == *one,
-            (Segment::Placeholder(_), Some(one)) => !one.is_empty(),
+        let is_of = |segment: &PathSegment| match (segment, segments.next()) {
+            (PathSegment::Text(text), Some(one)) => **text == *one,
+            (PathSegment::Placeholder(_), Some(one)) => !one.is_empty(),
             (_, None) => false,
         };
         self.segments.iter().all(is_of) && segments.next().is_none()
@@ -245,8 +246,8 @@ impl Route {
         let mut name = String::new();
         for part in parts {
             let text = match part {
-                Segment::Text(text) => Cow::Borrowed(&**text),
-                Segment::Placeholder(_) => {
+                PathSegment::Text(text) => Cow::Borrowed(&**text),
+                PathSegment::Placeholder(_) => {
                     let place = self.segments.iter().position(|one| one == part).expect("checked when it was made");
                     decode_component(given[place]).map_err(|error| error.to_string())?
                 }
@@ -259,7 +260,7 @@ impl Route {
 
     /// Which of two patterns that are for the same path is the more exact: that is first.
     pub(super) fn exactness(&self) -> Vec<bool> {
-        self.segments.iter().map(|one| matches!(one, Segment::Placeholder(_))).collect()
+        self.segments.iter().map(|one| matches!(one, PathSegment::Placeholder(_))).collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Frame headers (RFC 6455 §5.2): a client's are read, a server's written.
+//! Frames (RFC 6455 §5): a client's header is read and its payload unmasked; a server's header and close are written.
 use super::close_code::CloseCode;
 
 /// How long the payload of a control frame may be, in bytes (RFC 6455 §5.5).
@@ -231,4 +231,48 @@ fn parse_length(short_length: u8, bytes: &[u8]) -> Result<Option<(u64, usize)>, 
         return Err(FrameError::LengthTooLong { payload_bytes });
     }
     Ok(Some((payload_bytes, 2 + usize::from(length_bytes))))
+}
+
+/// Masks or unmasks `bytes` in place; twice is not at all.
+///
+/// `offset` is where in the payload `bytes` begins, so that a payload may come in pieces. Works on 32 bytes at a time,
+/// which the compiler turns into vector instructions; no `unsafe`, no alignment needed.
+pub fn unmask(bytes: &mut [u8], mask: [u8; 4], offset: usize) {
+    let phase_mask: [u8; 32] = std::array::from_fn(|index| mask[(offset.wrapping_add(index)) % 4]);
+    let (blocks, rest) = bytes.as_chunks_mut::<32>();
+    for block in blocks {
+        for (byte, key) in block.iter_mut().zip(phase_mask) {
+            *byte ^= key;
+        }
+    }
+    for (byte, key) in rest.iter_mut().zip(phase_mask) {
+        *byte ^= key;
+    }
+}
+
+/// How long the reason of a close frame may be, in bytes: a control frame's 125 less the code (RFC 6455 §5.5).
+pub const REASON_BYTES_MAX: usize = CONTROL_BYTES_MAX - 2;
+
+/// Appends a server's whole close frame (RFC 6455 §5.5.1).
+///
+/// `reason` is cut to 123 bytes at a character's boundary. A code that may not be sent, such as
+/// [`CloseCode::NO_STATUS`], gives a frame without code and reason.
+pub fn write_close(out: &mut Vec<u8>, code: CloseCode, reason: &str) {
+    if !code.may_be_sent() {
+        write_header(out, Opcode::Close, 0);
+        return;
+    }
+    let reason = cut_at_character(reason, REASON_BYTES_MAX);
+    write_header(out, Opcode::Close, 2 + reason.len());
+    out.extend_from_slice(&code.0.to_be_bytes());
+    out.extend_from_slice(reason.as_bytes());
+}
+
+/// The longest beginning of `text` that ends between characters and has at most `bytes_max` bytes.
+fn cut_at_character(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }

@@ -3,8 +3,7 @@
 //! What lies whole in the caller's bytes is handed out from there, unmasked in place. Only what is cut or fragmented is
 //! copied, into buffers that exist no longer than that message: an idle connection keeps one pointer.
 use super::close_code::CloseCode;
-use super::frame::{FrameError, HEADER_BYTES_MAX, Header, Opcode, parse_header};
-use super::mask::unmask;
+use super::frame::{FrameError, HEADER_BYTES_MAX, Header, Opcode, parse_header, unmask};
 use super::utf8::{InvalidUtf8, Utf8Stream};
 
 /// What became whole.
@@ -93,22 +92,22 @@ impl From<InvalidUtf8> for ReceiveError {
 #[derive(Debug, Default)]
 pub struct Receiver {
     /// What has begun and is not whole; boxed so that an idle connection pays a pointer.
-    cut: Option<Box<Cut>>,
+    partial: Option<Box<Partial>>,
 }
 
 const _: () = assert!(size_of::<Receiver>() <= 64, "every connection has one");
 
 /// What has begun and is not whole: a header, a payload, a message in fragments.
 #[derive(Debug, Default)]
-struct Cut {
+struct Partial {
     /// The first bytes of a header whose rest has not come.
     header: [u8; HEADER_BYTES_MAX],
     /// How many of them there are.
     header_bytes: usize,
     /// The frame whose payload has not all come.
-    frame: Option<CutFrame>,
+    frame: Option<PartialFrame>,
     /// The message under way; kept beyond its end while the caller looks at it.
-    message: Option<CutMessage>,
+    message: Option<PartialMessage>,
     /// The payload of a control frame that came in pieces: it may stand between the fragments of `message`.
     control: Vec<u8>,
     /// Which buffer the caller looks at, so that the next call gives it back.
@@ -124,14 +123,14 @@ enum HandedOut {
 }
 
 #[derive(Debug)]
-struct CutFrame {
+struct PartialFrame {
     header: Header,
     /// How much of the payload has come.
     received_bytes: usize,
 }
 
 #[derive(Debug)]
-struct CutMessage {
+struct PartialMessage {
     is_text: bool,
     /// Unmasked; grows with what has come, never with what was announced.
     bytes: Vec<u8>,
@@ -142,7 +141,7 @@ struct CutMessage {
 impl Receiver {
     /// A receiver at the start of a connection, right after the handshake.
     pub const fn new() -> Self {
-        Self { cut: None }
+        Self { partial: None }
     }
 
     /// Takes some of `bytes`, unmasking them in place; gives how many were taken and what became whole, if anything.
@@ -183,14 +182,14 @@ impl Receiver {
         self.give_back();
         let mut taken = 0;
         loop {
-            let frame = match self.cut.as_mut().and_then(|cut| cut.frame.take()) {
+            let frame = match self.partial.as_mut().and_then(|partial| partial.frame.take()) {
                 Some(frame) => frame,
                 None => match self.take_header(bytes, &mut taken, message_bytes_max)? {
-                    Some(header) => CutFrame { header, received_bytes: 0 },
+                    Some(header) => PartialFrame { header, received_bytes: 0 },
                     None => return Ok((taken, None)),
                 },
             };
-            let CutFrame { header, received_bytes } = frame;
+            let PartialFrame { header, received_bytes } = frame;
             let payload_at = taken;
             let missing_bytes = header.payload_bytes - received_bytes as u64;
             let piece_bytes =
@@ -209,47 +208,47 @@ impl Receiver {
                 return Ok((taken, Some(received)));
             }
 
-            let cut = self.cut.get_or_insert_default();
-            cut.append(&header, &bytes[payload_at..taken])?;
+            let partial = self.partial.get_or_insert_default();
+            partial.append(&header, &bytes[payload_at..taken])?;
             if !is_whole {
                 let received_bytes = received_bytes + piece_bytes;
-                cut.frame = Some(CutFrame { header, received_bytes });
+                partial.frame = Some(PartialFrame { header, received_bytes });
                 return Ok((taken, None));
             }
             if header.is_final {
-                let cut = self.cut.get_or_insert_default();
-                return Ok((taken, Some(cut.hand_out(header.opcode)?)));
+                let partial = self.partial.get_or_insert_default();
+                return Ok((taken, Some(partial.hand_out(header.opcode)?)));
             }
         }
     }
 
     /// Whether something has begun that is not whole: part of a header, of a frame, or of a message in fragments.
     pub fn is_mid_message(&self) -> bool {
-        self.cut.as_ref().is_some_and(|cut| {
-            let message_is_cut = cut.message.is_some() && cut.handed_out != HandedOut::Message;
-            cut.header_bytes > 0 || cut.frame.is_some() || message_is_cut
+        self.partial.as_ref().is_some_and(|partial| {
+            let message_is_cut = partial.message.is_some() && partial.handed_out != HandedOut::Message;
+            partial.header_bytes > 0 || partial.frame.is_some() || message_is_cut
         })
     }
 
     /// Whether a message has begun, in the sense of RFC 6455 §5.4.
     fn is_in_message(&self) -> bool {
-        self.cut.as_ref().is_some_and(|cut| cut.message.is_some())
+        self.partial.as_ref().is_some_and(|partial| partial.message.is_some())
     }
 
-    /// Frees what the last [`receive`](Self::receive) handed out, and everything once nothing is cut.
+    /// Frees what the last [`receive`](Self::receive) handed out, and everything once nothing is partial.
     ///
     /// For a caller that stops when its bytes are at an end, without a call that finds nothing whole: the buffer of a
     /// message that came in pieces would lie there as long as the connection is idle.
     pub fn give_back(&mut self) {
-        let Some(cut) = &mut self.cut else { return };
-        match cut.handed_out {
+        let Some(partial) = &mut self.partial else { return };
+        match partial.handed_out {
             HandedOut::Nothing => {}
-            HandedOut::Message => cut.message = None,
-            HandedOut::Control => cut.control = Vec::new(),
+            HandedOut::Message => partial.message = None,
+            HandedOut::Control => partial.control = Vec::new(),
         }
-        cut.handed_out = HandedOut::Nothing;
+        partial.handed_out = HandedOut::Nothing;
         if !self.is_mid_message() {
-            self.cut = None;
+            self.partial = None;
         }
     }
 
@@ -262,7 +261,7 @@ impl Receiver {
         taken: &mut usize,
         message_bytes_max: usize,
     ) -> Result<Option<Header>, ReceiveError> {
-        let message = self.cut.as_ref().and_then(|cut| cut.message.as_ref());
+        let message = self.partial.as_ref().and_then(|partial| partial.message.as_ref());
         let message_bytes = message.map_or(0, |message| message.bytes.len());
         let payload_bytes_max = message_bytes_max.saturating_sub(message_bytes) as u64;
         let refuse = |error| match error {
@@ -274,21 +273,21 @@ impl Receiver {
         };
 
         let rest = &bytes[*taken..];
-        let known_bytes = self.cut.as_ref().map_or(0, |cut| cut.header_bytes);
+        let known_bytes = self.partial.as_ref().map_or(0, |partial| partial.header_bytes);
         let parsed = if known_bytes == 0 {
             let parsed = parse_header(rest, payload_bytes_max).map_err(refuse)?;
             if parsed.is_none() && !rest.is_empty() {
-                let cut = self.cut.get_or_insert_default();
-                cut.header[..rest.len()].copy_from_slice(rest);
-                cut.header_bytes = rest.len();
+                let partial = self.partial.get_or_insert_default();
+                partial.header[..rest.len()].copy_from_slice(rest);
+                partial.header_bytes = rest.len();
             }
             parsed
         } else {
-            let cut = self.cut.get_or_insert_default();
+            let partial = self.partial.get_or_insert_default();
             let added_bytes = rest.len().min(HEADER_BYTES_MAX - known_bytes);
-            cut.header_bytes += added_bytes;
-            cut.header[known_bytes..cut.header_bytes].copy_from_slice(&rest[..added_bytes]);
-            let known = &cut.header[..cut.header_bytes];
+            partial.header_bytes += added_bytes;
+            partial.header[known_bytes..partial.header_bytes].copy_from_slice(&rest[..added_bytes]);
+            let known = &partial.header[..partial.header_bytes];
             parse_header(known, payload_bytes_max).map_err(refuse)?
         };
         let Some((header, header_bytes)) = parsed else {
@@ -296,8 +295,8 @@ impl Receiver {
             return Ok(None);
         };
         *taken += header_bytes - known_bytes;
-        if let Some(cut) = &mut self.cut {
-            cut.header_bytes = 0;
+        if let Some(partial) = &mut self.partial {
+            partial.header_bytes = 0;
         }
         self.check_order(&header)?;
         Ok(Some(header))
@@ -313,14 +312,14 @@ impl Receiver {
     }
 }
 
-impl Cut {
+impl Partial {
     /// Keeps one unmasked piece of a payload; refuses text at its first wrong byte.
     fn append(&mut self, header: &Header, piece: &[u8]) -> Result<(), InvalidUtf8> {
         if header.opcode.is_control() {
             self.control.extend_from_slice(piece);
             return Ok(());
         }
-        let message = self.message.get_or_insert_with(|| CutMessage {
+        let message = self.message.get_or_insert_with(|| PartialMessage {
             is_text: header.opcode == Opcode::Text,
             bytes: Vec::new(),
             utf8: Utf8Stream::new(),
@@ -388,11 +387,11 @@ mod tests {
         let mut frames = *b"\x01\x81\0\0\0\0a\x89\x81\0\0\0\0p\x80\x81\0\0\0\0b";
         for byte in &mut frames {
             receiver.receive(std::slice::from_mut(byte), 10).unwrap();
-            assert!(receiver.cut.is_some());
+            assert!(receiver.partial.is_some());
         }
         assert!(!receiver.is_mid_message());
         receiver.give_back();
-        assert!(receiver.cut.is_none());
+        assert!(receiver.partial.is_none());
     }
 
     #[test]
@@ -400,7 +399,7 @@ mod tests {
         let mut receiver = Receiver::new();
         let mut start = *b"\x82\xff\0\0\0\0\x40\0\0\0\0\0\0\0abc";
         assert_eq!(receiver.receive(&mut start, 1 << 31), Ok((17, None)));
-        let message = receiver.cut.as_ref().and_then(|cut| cut.message.as_ref()).unwrap();
+        let message = receiver.partial.as_ref().and_then(|partial| partial.message.as_ref()).unwrap();
         assert!(message.bytes.capacity() <= 8);
     }
 

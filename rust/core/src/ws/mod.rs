@@ -2,18 +2,16 @@
 //!
 //! Sending needs no state: [`write_header`] and the payload are a frame. Receiving has one state machine, [`Receiver`].
 //! Nothing here touches a socket, a clock or a channel.
-pub mod close;
 pub mod close_code;
 pub mod frame;
 pub mod handshake;
-pub mod mask;
 pub mod message;
 pub mod utf8;
 
-pub use close::write_close;
 pub use close_code::{CLOSE_CODES, CloseCode};
-pub use frame::{FrameError, Header, Opcode, frame_bytes, header_bytes, parse_header, write_header};
+pub use frame::{
+    FrameError, Header, Opcode, frame_bytes, header_bytes, parse_header, unmask, write_close, write_header,
+};
 pub use handshake::{Upgrade, UpgradeError, is_upgrade, offered_subprotocols, read_upgrade, write_accept};
-pub use mask::unmask;
 pub use message::{ReceiveError, Received, Receiver};
 pub use utf8::{InvalidUtf8, Utf8Stream};

@@ -382,15 +382,17 @@ impl Crowd {
             connection.answer.extend_from_slice(&self.buffer[..count]);
             if connection.stage == Stage::Negotiating {
                 match negotiate::read_answer(&connection.answer) {
-                    negotiate::Answer::Part => {}
-                    negotiate::Answer::Refused(why) => return Err(why),
-                    negotiate::Answer::Token(token) => return self.begin_upgrade(index, &token),
+                    negotiate::NegotiateResponse::Part => {}
+                    negotiate::NegotiateResponse::Refused(why) => return Err(why),
+                    negotiate::NegotiateResponse::Token(token) => return self.begin_upgrade(index, &token),
                 }
             } else {
                 match connect::read_answer(&connection.answer) {
-                    connect::Answer::Part => {}
-                    connect::Answer::Refused(why) => return Err(why),
-                    connect::Answer::Granted { head_bytes } => return self.begin_frames(index, descriptor, head_bytes),
+                    connect::UpgradeResponse::Part => {}
+                    connect::UpgradeResponse::Refused(why) => return Err(why),
+                    connect::UpgradeResponse::Granted { head_bytes } => {
+                        return self.begin_frames(index, descriptor, head_bytes);
+                    }
                 }
             }
         }

@@ -15,7 +15,7 @@ pub(super) fn request(path: &str, host: &str) -> String {
 
 /// What an answer says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum NegotiateResponse {
     /// More must be read.
     Part,
     /// What goes into `?id=`.
@@ -33,30 +33,32 @@ struct Body {
 }
 
 /// Reads an answer from its beginning.
-pub(super) fn read_answer(bytes: &[u8]) -> Answer {
+pub(super) fn read_answer(bytes: &[u8]) -> NegotiateResponse {
     if bytes.len() > ANSWER_BYTES_MAX {
-        return Answer::Refused(format!("its answer has {} bytes, over {ANSWER_BYTES_MAX}", bytes.len()));
+        return NegotiateResponse::Refused(format!("its answer has {} bytes, over {ANSWER_BYTES_MAX}", bytes.len()));
     }
-    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Answer::Part };
+    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return NegotiateResponse::Part };
     let head = String::from_utf8_lossy(&bytes[..end]);
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap_or_default();
     if !status.starts_with("HTTP/1.1 200") {
-        return Answer::Refused(format!("its answer is {status:?}, not 200"));
+        return NegotiateResponse::Refused(format!("its answer is {status:?}, not 200"));
     }
     let mut fields = lines.filter_map(|line| line.split_once(':'));
     let length = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length")).map(|(_, value)| value.trim());
     let Some(length) = length.and_then(|value| value.parse::<usize>().ok()) else {
-        return Answer::Refused("its answer has no Content-Length".to_owned());
+        return NegotiateResponse::Refused("its answer has no Content-Length".to_owned());
     };
     let body = &bytes[end + 4..];
     if body.len() < length {
-        return Answer::Part;
+        return NegotiateResponse::Part;
     }
     match serde_json::from_slice(&body[..length]) {
-        Ok(Body { connection_token: Some(token), .. }) => Answer::Token(token),
-        Ok(Body { error, .. }) => Answer::Refused(error.unwrap_or_else(|| "its answer has no connectionToken".into())),
-        Err(error) => Answer::Refused(format!("its answer is no JSON: {error}")),
+        Ok(Body { connection_token: Some(token), .. }) => NegotiateResponse::Token(token),
+        Ok(Body { error, .. }) => {
+            NegotiateResponse::Refused(error.unwrap_or_else(|| "its answer has no connectionToken".into()))
+        }
+        Err(error) => NegotiateResponse::Refused(format!("its answer is no JSON: {error}")),
     }
 }
 
@@ -74,9 +76,9 @@ mod tests {
         let bytes =
             answer(r#"{"negotiateVersion":1,"connectionId":"a","connectionToken":"b","availableTransports":[]}"#);
         for end in 0..bytes.len() {
-            assert_eq!(read_answer(&bytes[..end]), Answer::Part);
+            assert_eq!(read_answer(&bytes[..end]), NegotiateResponse::Part);
         }
-        assert_eq!(read_answer(&bytes), Answer::Token("b".to_owned()));
+        assert_eq!(read_answer(&bytes), NegotiateResponse::Token("b".to_owned()));
     }
 
     #[test]
@@ -89,7 +91,7 @@ mod tests {
             (answer("<html>"), "no JSON"),
             (vec![b'a'; ANSWER_BYTES_MAX + 1], "16385 bytes, over 16384"),
         ] {
-            let Answer::Refused(reason) = read_answer(&bytes) else { panic!("not refused") };
+            let NegotiateResponse::Refused(reason) = read_answer(&bytes) else { panic!("not refused") };
             assert!(reason.contains(why), "{reason}");
         }
     }

@@ -5,9 +5,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::error::Step;
-use super::forms::{DecimalForm, DurationForm, Forms};
 use super::lower::Duration;
 use super::rules::CAPACITY_START;
+use super::rules::{DecimalForm, DurationForm, Forms};
 use super::walk::{Key, Sink};
 
 /// RFC 8259.

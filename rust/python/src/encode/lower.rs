@@ -3,7 +3,7 @@
 //! How a class is dealt with is `python/fanwire/dumps.py`'s to say, once for each class.
 
 use super::error::EncodeError;
-use super::forms::DurationForm;
+use super::rules::DurationForm;
 use super::rules::Rules;
 use super::text::{class_name, text_of};
 use pyo3::exceptions::PyNotImplementedError;

@@ -9,26 +9,23 @@
 #![allow(unsafe_code)] // the walk reads borrowed references; JSON writes behind one capacity check
 
 pub(crate) mod error;
-mod forms;
 mod json;
 pub(crate) mod kind;
 mod lower;
 mod msgpack;
-mod pair;
 mod rules;
 mod text;
 mod walk;
 
-use error::EncodeError;
+use error::{EncodeError, Step};
 use fanwire_core::protocol::Encoding;
-use forms::Forms;
 use json::Json;
+use lower::Duration;
 use msgpack::MessagePack;
-use pair::Pair;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use rules::Rules;
-use walk::{Sink, Walk};
+use rules::{Forms, Rules};
+use walk::{Key, Sink, Walk};
 
 /// How a hub writes objects.
 #[pyclass(frozen, module = "fanwire._engine")]
@@ -172,5 +169,52 @@ impl Written {
     /// `"false":` eight.
     pub(crate) fn growth_max(&self) -> usize {
         if self.json.is_some() || self.hub_json.is_some() { 3 } else { 8 }
+    }
+}
+
+/// Two formats in one pass, so that both have the same of an object whose Python code never says the same twice.
+///
+/// Whatever comes goes to both; a path is told by the first.
+struct Pair<A, B>(A, B);
+
+macro_rules! to_both {
+    ($($name:ident($($argument:ident: $kind:ty),*);)*) => {
+        $(fn $name(&mut self, $($argument: $kind),*) {
+            self.0.$name($($argument),*);
+            self.1.$name($($argument),*);
+        })*
+    };
+}
+
+impl<A: Sink, B: Sink> Sink for Pair<A, B> {
+    const WANTS_SECONDS: bool = A::WANTS_SECONDS || B::WANTS_SECONDS;
+
+    to_both! {
+        null();
+        boolean(value: bool);
+        int(value: i64);
+        unsigned(value: u64);
+        digits(digits: &[u8]);
+        float(value: f64);
+        text(text: &[u8]);
+        binary(bytes: &[u8]);
+        instant(text: &[u8], since: (i64, u32));
+        decimal(digits: &[u8]);
+        duration(duration: &Duration);
+        array_start(count: usize);
+        item(index: usize);
+        array_end();
+        map_start(count: usize);
+        text_key(index: usize, text: &[u8]);
+        other_key(index: usize, key: &Key<'_>);
+        map_end();
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn step(&self, start: usize, end: usize) -> Step {
+        self.0.step(start, end)
     }
 }

@@ -1,9 +1,9 @@
 //! MessagePack's bytes, each value in its smallest form (github.com/msgpack/msgpack, spec.md): `msgpack.packb`'s.
 
 use super::error::Step;
-use super::forms::{DurationForm, Forms};
 use super::lower::Duration;
 use super::rules::CAPACITY_START;
+use super::rules::{DurationForm, Forms};
 use super::walk::{Key, Sink};
 
 /// spec.md, "Formats".

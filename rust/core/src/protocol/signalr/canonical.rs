@@ -29,7 +29,7 @@ pub fn canonical(protocol: HubProtocol, value: &[u8]) -> Option<Vec<u8>> {
         HubProtocol::Json => {
             // Validated in one pass, without recursion; what follows relies on it.
             let text = serde_json::from_slice::<&RawValue>(value).ok()?.get();
-            let mut text = Text { text, at: 0 };
+            let mut text = JsonText { text, at: 0 };
             text.write_value(&mut out, JSON_DEPTH_MAX)?;
         }
         HubProtocol::MessagePack => {
@@ -44,9 +44,9 @@ pub fn canonical(protocol: HubProtocol, value: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Members of an object: their names, and their values in the one form.
-struct Members<'a>(Vec<(Cow<'a, str>, Vec<u8>)>);
+struct CanonicalMembers<'a>(Vec<(Cow<'a, str>, Vec<u8>)>);
 
-impl<'a> Members<'a> {
+impl<'a> CanonicalMembers<'a> {
     /// In the order of their names; `None` where one stands twice.
     fn sorted(self) -> Option<Vec<(Cow<'a, str>, Vec<u8>)>> {
         let Self(mut members) = self;
@@ -61,12 +61,12 @@ impl<'a> Members<'a> {
 }
 
 /// A JSON text that is known to be well-formed, read from `at` on.
-struct Text<'a> {
+struct JsonText<'a> {
     text: &'a str,
     at: usize,
 }
 
-impl<'a> Text<'a> {
+impl<'a> JsonText<'a> {
     fn peek(&mut self) -> Option<u8> {
         let rest = self.text.as_bytes().get(self.at..)?;
         self.at += rest.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))?;
@@ -107,7 +107,7 @@ impl<'a> Text<'a> {
 
     fn write_object(&mut self, out: &mut Vec<u8>, depth_left: usize) -> Option<()> {
         self.at += 1;
-        let mut members = Members(Vec::new());
+        let mut members = CanonicalMembers(Vec::new());
         while !self.take(b'}') {
             self.take(b',');
             self.peek()?;
@@ -231,7 +231,7 @@ fn write_msgpack(reader: &mut Reader<'_>, out: &mut Vec<u8>, depth_left: usize) 
         0x80..=0x8f | 0xde | 0xdf => {
             let depth_left = depth_left.checked_sub(1)?;
             let count = reader.read_map_head("value").ok()?;
-            let mut members = Members(Vec::new());
+            let mut members = CanonicalMembers(Vec::new());
             for _ in 0..count {
                 let name = reader.read_text("name").ok()?;
                 let mut value = Vec::new();

@@ -33,7 +33,7 @@ pub(super) fn parse(record: &[u8]) -> Result<HubMessage<'_>, MessageError> {
         members;
     let message_type = message_type.ok_or(MessageError::Missing { field: "type" })?;
     headers.map_or(Ok(()), |headers| check_headers("headers", headers))?;
-    let fields = Fields {
+    let fields = MessageFields {
         message_type: read_int("type", message_type)?,
         id: id.map(|id| read_text("invocationId", id)).transpose()?,
         target: target.map(|target| read_text("target", target)).transpose()?,
@@ -89,7 +89,7 @@ pub(super) fn write(message: &HubMessage<'_>, out: &mut Vec<u8>) {
 }
 
 /// The members of a message, of the types they must have.
-struct Fields<'a> {
+struct MessageFields<'a> {
     message_type: i32,
     id: Option<Cow<'a, str>>,
     target: Option<Cow<'a, str>>,
@@ -102,7 +102,7 @@ struct Fields<'a> {
     sequence_id: Option<i64>,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> MessageFields<'a> {
     fn into_message(self) -> Result<HubMessage<'a>, MessageError> {
         let Self { message_type, id, target, arguments, stream_ids, item, result, error, .. } = self;
         let id = id.filter(|id| !id.is_empty());

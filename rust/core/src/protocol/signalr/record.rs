@@ -37,14 +37,14 @@ pub struct RecordReceiver {
     /// How records end or begin.
     protocol: HubProtocol,
     /// What has begun and is not whole; boxed so that an idle connection pays a pointer.
-    cut: Option<Box<Cut>>,
+    partial: Option<Box<PartialRecord>>,
 }
 
 const _: () = assert!(size_of::<RecordReceiver>() <= 16, "every connection has one");
 
 /// A record that came in pieces.
 #[derive(Debug, Default)]
-struct Cut {
+struct PartialRecord {
     /// What has come of it, in MessagePack with its length; grows with what has come, never with what was announced.
     bytes: Vec<u8>,
     /// Whether the caller looks at it, so that the next call gives it back.
@@ -55,7 +55,7 @@ impl RecordReceiver {
     /// A receiver at the start of a stream. Handshakes are JSON whatever follows.
     #[must_use]
     pub const fn new(protocol: HubProtocol) -> Self {
-        Self { protocol, cut: None }
+        Self { protocol, partial: None }
     }
 
     /// Reads what follows the last record in another protocol: to be called once the handshake has been read.
@@ -104,13 +104,13 @@ impl RecordReceiver {
     /// Whether a record has begun that is not whole.
     #[must_use]
     pub fn is_mid_record(&self) -> bool {
-        self.cut.as_ref().is_some_and(|cut| !cut.is_handed_out)
+        self.partial.as_ref().is_some_and(|partial| !partial.is_handed_out)
     }
 
     /// Frees what the last [`receive`](Self::receive) handed out, for a caller that stops without another call.
     pub fn give_back(&mut self) {
-        if self.cut.as_ref().is_some_and(|cut| cut.is_handed_out) {
-            self.cut = None;
+        if self.partial.as_ref().is_some_and(|partial| partial.is_handed_out) {
+            self.partial = None;
         }
     }
 
@@ -119,7 +119,7 @@ impl RecordReceiver {
         bytes: &'a [u8],
         bytes_max: usize,
     ) -> Result<(usize, Option<&'a [u8]>), RecordError> {
-        let held_bytes = self.cut.as_ref().map_or(0, |cut| cut.bytes.len());
+        let held_bytes = self.partial.as_ref().map_or(0, |partial| partial.bytes.len());
         let room_bytes = bytes_max.saturating_sub(held_bytes);
         let window = &bytes[..bytes.len().min(room_bytes)];
         let end = memchr::memchr(SEPARATOR, window);
@@ -128,17 +128,17 @@ impl RecordReceiver {
                 return Err(RecordError::TooBig { record_bytes: bytes_max as u64 + 1, bytes_max });
             }
             if !bytes.is_empty() {
-                self.cut.get_or_insert_default().bytes.extend_from_slice(bytes);
+                self.partial.get_or_insert_default().bytes.extend_from_slice(bytes);
             }
             return Ok((bytes.len(), None));
         };
         if held_bytes == 0 {
             return Ok((end + 1, Some(&bytes[..end])));
         }
-        let cut = self.cut.get_or_insert_default();
-        cut.bytes.extend_from_slice(&bytes[..end]);
-        cut.is_handed_out = true;
-        Ok((end + 1, Some(&cut.bytes)))
+        let partial = self.partial.get_or_insert_default();
+        partial.bytes.extend_from_slice(&bytes[..end]);
+        partial.is_handed_out = true;
+        Ok((end + 1, Some(&partial.bytes)))
     }
 
     fn receive_prefixed<'a>(
@@ -146,7 +146,7 @@ impl RecordReceiver {
         bytes: &'a [u8],
         bytes_max: usize,
     ) -> Result<(usize, Option<&'a [u8]>), RecordError> {
-        if self.cut.is_none() {
+        if self.partial.is_none() {
             let prefix = parse_prefix(bytes, bytes_max)?;
             if let Some(Prefix { prefix_bytes, record_bytes }) =
                 prefix.filter(|prefix| prefix.record_bytes <= bytes.len())
@@ -157,27 +157,27 @@ impl RecordReceiver {
                 return Ok((0, None));
             }
         }
-        let cut = self.cut.get_or_insert_default();
+        let partial = self.partial.get_or_insert_default();
         let mut taken = 0;
         let prefix = loop {
-            if let Some(prefix) = parse_prefix(&cut.bytes, bytes_max)? {
+            if let Some(prefix) = parse_prefix(&partial.bytes, bytes_max)? {
                 break prefix;
             }
             let Some(&byte) = bytes.get(taken) else {
                 return Ok((taken, None));
             };
-            cut.bytes.push(byte);
+            partial.bytes.push(byte);
             taken += 1;
         };
-        let missing_bytes = prefix.record_bytes - cut.bytes.len();
+        let missing_bytes = prefix.record_bytes - partial.bytes.len();
         let piece_bytes = missing_bytes.min(bytes.len() - taken);
-        cut.bytes.extend_from_slice(&bytes[taken..taken + piece_bytes]);
+        partial.bytes.extend_from_slice(&bytes[taken..taken + piece_bytes]);
         taken += piece_bytes;
         if piece_bytes < missing_bytes {
             return Ok((taken, None));
         }
-        cut.is_handed_out = true;
-        Ok((taken, Some(&cut.bytes[prefix.prefix_bytes..])))
+        partial.is_handed_out = true;
+        Ok((taken, Some(&partial.bytes[prefix.prefix_bytes..])))
     }
 }
 
@@ -221,11 +221,11 @@ mod tests {
             let mut receiver = RecordReceiver::new(protocol);
             for byte in record {
                 receiver.receive(std::slice::from_ref(byte), 10).unwrap();
-                assert!(receiver.cut.is_some());
+                assert!(receiver.partial.is_some());
             }
             assert!(!receiver.is_mid_record());
             receiver.give_back();
-            assert!(receiver.cut.is_none());
+            assert!(receiver.partial.is_none());
         }
     }
 
@@ -233,6 +233,6 @@ mod tests {
     fn an_announced_length_costs_nothing_until_its_bytes_come() {
         let mut receiver = RecordReceiver::new(HubProtocol::MessagePack);
         assert_eq!(receiver.receive(b"\xff\xff\xff\xff\x07abc", usize::MAX), Ok((8, None)));
-        assert!(receiver.cut.as_ref().unwrap().bytes.capacity() <= 16);
+        assert!(receiver.partial.as_ref().unwrap().bytes.capacity() <= 16);
     }
 }
