@@ -1,4 +1,4 @@
-//! Which path is whose: one table, in which the shards look requests up. ✗ sockets ✗ bytes of any protocol.
+//! Which path is whose: one table, in which the shards look requests up. It knows no socket, and no bytes of any protocol.
 //!
 //! Routes come and go while the engine serves. Each change makes a new table; a shard keeps the one that it has, and at
 //! each request's head compares a number to see whether there is another. A connection keeps its own route for life.
