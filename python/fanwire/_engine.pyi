@@ -705,7 +705,7 @@ class Engine:
         """Connect to a backend. `route` says where goes what comes:
 
         ``("lane", lane, everyone, snapshot)``, ``("broadcast", path, everyone, welcome)``, ``("private", connection,
-        dropped, reported)``, ``("calls",)``. Targets, and the methods whose calls' ends are reported, are sets of ``str``.
+        dropped, reported)``, ``("calls",)``. Targets, and methods whose calls' ends are reported, are sets of ``str``.
         """
     def upstream_send(self, session: int, records: bytes) -> int | None:
         """Queue whole messages for a backend; gives how many bytes wait, None where the session is closed."""
