@@ -71,9 +71,9 @@ def canonical(protocol: str, value: bytes) -> bytes | None:
     """The one form of a JSON text (`protocol` ``json``) or MessagePack value (``messagepack``); None where it has none.
 
     Equal values give equal bytes, which say all that `value` said: sorted members, no white space, shortest numbers.
-    There is none for repeated members (names that differ in case only among them), numbers that neither 64 bits nor a
-    double hold exactly, NaN, half a surrogate pair, extensions, names that are no strings, more than 64 levels, and
-    what is malformed. Raises ValueError of another protocol.
+    What is malformed has none. Nor has a value with a repeated member (also where names differ in case only), with a
+    number that neither 64 bits nor a double hold exactly, with NaN or half a surrogate pair. Extensions, names that are
+    no strings, and more than 64 levels have none. Raises ValueError of another protocol.
     """
 
 def invocation(protocol: str, id: str, target: str, arguments: bytes) -> bytes:

@@ -1,6 +1,6 @@
 """What waits in Python on behalf of one client, in bytes, against ``client_bytes_max``. Not here: what becomes of it.
 
-Whoever keeps something for a client until something else happens (its turn, a backend's answer, the client's own) has
+Something may be kept for a client until its turn, a backend's answer or the client's own has come. Whoever keeps it has
 charged it here before, and releases it when it is dealt with. What finds no room is not acknowledged, so that the
 client is not read from; where that cannot be, the request is answered with an error that names the bound.
 """

@@ -76,8 +76,8 @@ class Publishing(Registering):
 
         Never waits; O(1) in subscribers; any thread. Two calls from one thread for one channel reach its subscribers in
         that order; of several channels each keeps its own.
-        In the event loop's own thread the shards are woken when the loop turns, so that what is published back to back
-        goes out as one write for each socket.
+        In the event loop's own thread the shards are woken when the loop turns. So what is published back to back goes
+        out as one write for each socket.
 
         Args:
             channel: 1 to 255 bytes of UTF-8, no control characters and no ``*``; or one of ``fanwire.to``: a user, all
@@ -429,7 +429,8 @@ class Publishing(Registering):
         """In the event loop's thread: hear in the program itself what is published to the channels of a pattern.
 
         ``async with hub.listen("odds:*") as publications:``, and in it ``async for heard in publications:``, gives each
-        ``Heard`` that is published from then on, a channel's in their order, of channels that are made later as well.
+        ``Heard`` that is published from then on. Those of a channel come in their order, and channels that are made
+        later are heard as well.
         Whoever hears is a client among the others: what it has not taken waits in the channel's log, within the
         backlog, and the channel's policy says what becomes of the rest. It is nobody's subscriber: it counts in no
         occupancy, and keeps no channel. The iteration ends when serving ends.

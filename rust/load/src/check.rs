@@ -1,8 +1,8 @@
 //! What is counted of what arrives: totals, the sequence on each connection and channel, ages.
 //!
 //! The hot path. A burst reaches a connection as many messages in one `read`, which share the time of arrival and
-//! mostly the channel and the `ns` field: [`Batch`] remembers the last of both as bytes, so that the digits are read
-//! and the histogram is touched once for a run of equal ones. The result is the same as recording each message.
+//! mostly the channel and the `ns` field: [`Batch`] remembers the last of both as bytes. So the digits are read and
+//! the histogram is touched once for a run of equal ones. The result is the same as recording each message.
 
 use hdrhistogram::Histogram;
 

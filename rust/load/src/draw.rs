@@ -41,8 +41,8 @@ impl Draw {
 
     /// Appends the `count` distinct channels of one connection, at most as many as there are, in ascending order.
     ///
-    /// A channel that was drawn before is drawn again. Where that happens very often, which is where the weights are
-    /// steep and `count` is near the number of channels, the heaviest of those not drawn yet fill the rest.
+    /// A channel that was drawn before is drawn again. That happens very often where the weights are steep and `count` is
+    /// near the number of channels. Then the heaviest of those not drawn yet fill the rest.
     pub(crate) fn channels_of(&self, connection: u32, count: usize, out: &mut Vec<u32>) {
         let first = out.len();
         let mut random = Random(self.seed ^ u64::from(connection).wrapping_mul(0xd134_2543_de82_ef95));

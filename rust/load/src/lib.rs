@@ -59,8 +59,8 @@ use clap::Parser;
 /// `args` begins with the program's name, as [`std::env::args`] does. Where one process may not hold all connections,
 /// it starts itself again for each share of them.
 ///
-/// Gives the exit code: 0, or 1 after `--for` when messages were missing, out of order or broken or nobody connected,
-/// or 2 when the options or the system do not allow the run.
+/// Gives the exit code, 0 where all is well. After `--for` it is 1 when messages were missing, out of order or broken,
+/// or nobody connected. It is 2 when the options or the system do not allow the run.
 pub fn run(args: impl Iterator<Item = String>) -> i32 {
     let mut args: Vec<String> = args.collect();
     let outcome = if args.get(1).is_some_and(|mode| mode == "signalr") {

@@ -1,7 +1,7 @@
 //! The body of a request, taken apart as its bytes come (RFC 9112 §6, §7.1): by its length, or chunk by chunk.
 //!
-//! It says which bytes are content and which only frame it, so that nothing in a body is ever read as a head, and
-//! nothing is copied. Extensions of chunks and trailers are dropped; both are bounded.
+//! It says which bytes are content and which only frame it. So nothing in a body is ever read as a head, and nothing is
+//! copied. Extensions of chunks and trailers are dropped; both are bounded.
 use super::error::RequestError;
 
 /// Bytes of one chunk's size line, its extensions included.

@@ -5,8 +5,8 @@ use super::request::is_token;
 
 /// Appends one whole response: status line, headers, `Content-Length`, body.
 ///
-/// `headers` come first and as given; line ends inside a value become spaces and a name that is no token is left out,
-/// so that no text can forge a header (RFC 9110 §5.5). `content_type` is left out when empty. Of 1xx, 204 and 304 body
+/// `headers` come first and as given. Line ends inside a value become spaces, and a name that is no token is left out.
+/// So no text can forge a header (RFC 9110 §5.5). `content_type` is left out when empty. Of 1xx, 204 and 304 body
 /// and its headers are left out (RFC 9112 §6.3). `keep_alive` says what `Connection` promises; the caller keeps it.
 pub fn write_response(
     out: &mut Vec<u8>,
@@ -59,7 +59,7 @@ pub fn write_stream_head(out: &mut Vec<u8>, headers: &[(&str, &str)], content_ty
 
 /// Why the application may not set a header like this, or `None` where it may.
 ///
-/// A name is a token and a value visible ASCII, spaces and tabs (RFC 9110 §5.1, §5.5), so that no text can forge a header.
+/// A name is a token, and a value visible ASCII, spaces and tabs (RFC 9110 §5.1, §5.5). So no text can forge a header.
 /// What frames the message, belongs to one hop (§7.6.1) or to the handshake (RFC 6455 §11.3) is the engine's to write.
 pub fn header_fault(name: &str, value: &str) -> Option<&'static str> {
     const OWN: [&str; 12] = [

@@ -26,8 +26,8 @@ impl TargetError {
 
 /// The name and value pairs of `query`, decoded, in the order sent.
 ///
-/// `+` is a space, a name without `=` has the empty value, empty pairs are skipped, and a `%` without two hexadecimal
-/// digits stands for itself, all as browsers read a form. Copies only what has something to decode.
+/// As browsers read a form, `+` is a space, a name without `=` has the empty value, and empty pairs are skipped. A `%`
+/// without two hexadecimal digits stands for itself. Copies only what has something to decode.
 ///
 /// Each item is an error of its own where the pair is not UTF-8: [`TargetError::NotUtf8`].
 pub fn query_pairs(query: &str) -> impl Iterator<Item = Result<(Cow<'_, str>, Cow<'_, str>), TargetError>> {

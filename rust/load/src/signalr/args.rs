@@ -29,8 +29,8 @@ const MATCHES_MAX: u32 = 100_000;
 ///   {"quit": true}
 ///
 /// With --progress a line tells from time to time what there has been since the start: "tick", with clients that are
-/// open, failed or were closed and why, messages that were counted, bytes of all kinds, and the ages of publications
-/// since the last such line, as pairs of microseconds and a count.
+/// open, failed or were closed and why. It has the messages that were counted, and bytes of all kinds. It has the ages
+/// of publications since the last such line, as pairs of microseconds and a count.
 #[derive(Debug, Parser)]
 #[command(name = "fanwire-load signalr", version, verbatim_doc_comment)]
 pub(crate) struct Options {

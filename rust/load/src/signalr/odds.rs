@@ -1,7 +1,7 @@
 //! A match's publications at one client: each once, in their order. No sockets.
 //!
-//! A publication is an object with `match`, `s`, which counts up by one within the match, and `t`, the nanoseconds of
-//! the wall clock at which it was published. A snapshot is one with the newest `s`, to begin with.
+//! A publication is an object with `match`, `s` and `t`. `s` counts up by one within the match, and `t` is the
+//! nanoseconds of the wall clock at which it was published. A snapshot is one with the newest `s`, to begin with.
 
 use std::ops::AddAssign;
 

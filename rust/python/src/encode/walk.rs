@@ -5,8 +5,8 @@
 //!
 //! Reads with borrowed references where that is sound, which is where no Python code can run between the look and the
 //! last use. Code can run in a `dict` subclass's `items`, a `tzinfo`, a hook, and (up to 3.11) whatever the collector
-//! finalises when something is allocated: so everything but plain values is held while it is walked, sizes are looked at
-//! again, and an error's path is read from the bytes already written. Free-threaded builds take owned references to a
+//! finalises when something is allocated. So everything but plain values is held while it is walked, and sizes are
+//! looked at again. An error's path is read from the bytes already written. Free-threaded builds take owned references to a
 //! `list`'s items and walk a copy of a `dict`'s pairs.
 
 use super::error::{EncodeError, Step};

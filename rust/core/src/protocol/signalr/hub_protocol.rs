@@ -74,9 +74,9 @@ impl HubProtocol {
 /// ones are skipped; `null` is no string. In MessagePack elements beyond the known ones are skipped. An
 /// [`Invocation`](HubMessage::Invocation) with an empty id has none.
 ///
-/// Stricter than the reference: anything behind the JSON object, MessagePack with too few elements, bytes behind them
-/// or text that is no UTF-8, and malformed arguments (there an error for the caller alone) end the connection. No input
-/// makes it recurse.
+/// Stricter than the reference, it ends the connection for anything behind the JSON object. So it does for MessagePack
+/// with too few elements, with bytes behind them, or with text that is no UTF-8. It does for malformed arguments, which
+/// are there an error for the caller alone. No input makes it recurse.
 ///
 /// # Errors
 /// [`MessageError`]: the connection is to be closed.

@@ -1,9 +1,9 @@
 //! Stateful reconnect's books: both ends number [trackable](super::HubMessage::is_trackable) messages from 1, and
 //! after a reconnect go on where they were. The messages themselves are kept elsewhere.
 //!
-//! It follows what the reference does, which is not all that its specification says: after a reconnect each end sends
+//! It follows what the reference does, which is not all that its specification says. After a reconnect each end sends
 //! [`Sequence`](super::HubMessage::Sequence) with the id of its **first message that is not acked**, or of the next if
-//! all are, and sends all from there again. The reference sends at most an ack a second, and stops sending at 100,000
+//! all are. Then it sends all from there again. The reference sends at most an ack a second, and stops sending at 100,000
 //! bytes (`StatefulReconnectBufferSize`) that are not acked: a receiver does better to ack every 32 KiB (800 kB take
 //! 9 ms, not 7.9 s).
 use std::ops::RangeInclusive;
@@ -140,8 +140,8 @@ impl ReceivedSequence {
 
     /// A Sequence came, expected or not: the next trackable message has this id.
     ///
-    /// The reference compares it with its counter alone, and so refuses its peer where a second reconnect comes after
-    /// an ack but before the end of what the first one sent again. Here it may go on behind all that ever came.
+    /// The reference compares it with its counter alone. So it refuses its peer where a second reconnect comes after an
+    /// ack, but before the end of what the first one sent again. Here it may go on behind all that ever came.
     ///
     /// # Errors
     /// [`SequenceError::AboveNext`]; nothing has changed.
