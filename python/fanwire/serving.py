@@ -1,7 +1,7 @@
 """One serving of a hub, from its engine's start to the engine's end. Not here: what is published, what callbacks do.
 
-It lives in a task of its own, which owns its task group. Whoever begins it and whoever ends it may be different tasks of
-the loop: a fixture's setup and teardown, hooks of a framework. So no cancel scope spans both.
+It lives in a task of its own, which owns its task group. Whoever begins it and whoever ends it may be different tasks
+of the loop: a fixture's setup and teardown, hooks of a framework. So no cancel scope spans both.
 """
 
 import os

@@ -1,8 +1,8 @@
 """Whether the targets of ``everyone`` go to all and to nobody else: lanes drop them, so what they alone have is lost.
 
 What is sent to all comes over each lane's connection as often as over the broadcast lane's. Both report a target at its
-first, second, fourth, eighth message and so on. A lane may have had far more than the broadcast
-lane, and still have when that has had time to catch up. Then the rest went to a group, a user or a caller. Not here: connections, bytes.
+first, second, fourth, eighth message and so on. A lane may have had far more than the broadcast lane, and still have
+when that has had time to catch up. Then the rest went to a group, a user or a caller. Not here: connections, bytes.
 """
 
 from collections import Counter

@@ -1,7 +1,7 @@
 """The two kinds of lanes: of a SignalR backend, whose calls are answered, and of a plain one, which just sends.
 
-A ``CallLane`` lets its clients watch once the backend has answered its call. What a ``PlainLane`` carries is said by its
-URL, for clients that wait to be let in until the backend agrees. Or its first message says it, for clients that are
+A ``CallLane`` lets its clients watch once the backend has answered its call. What a ``PlainLane`` carries is said by
+its URL, for clients that wait to be let in until the backend agrees. Or its first message says it, for clients that are
 connected already.
 """
 

@@ -1,8 +1,8 @@
 """A private connection: a client's own to the backend, for what is not shared, of either kind. No bytes of a protocol.
 
-It is opened with the first message that begins something, in the client's own name and in its turn (``Gate``). It closes
-when nothing has come or gone for a while and nothing is pending. Or a client waits for it to be let in: then it lasts as
-long as the client. What comes on it goes from the upstream thread to the client, and to nobody else.
+It is opened with the first message that begins something, in the client's own name and in its turn (``Gate``). It
+closes when nothing has come or gone for a while and nothing is pending. Or a client waits for it to be let in: then it
+lasts as long as the client. What comes on it goes from the upstream thread to the client, and to nobody else.
 """
 
 from collections import OrderedDict

@@ -2,9 +2,9 @@
 
 The first time that a client leaves, a connection of its own subscribes and unsubscribes as the client did. From then on
 clients of this share and protocol are answered what the second call gave, whatever their arguments. Where that goes
-wrong it is the fault of that call alone (``wire``): who made it is told, and the next one's arguments are
-tried. One that takes its time has others tried beside it. Whose own call was not tried in time is answered without a
-result, as it has left all the same.
+wrong it is the fault of that call alone (``wire``): who made it is told, and the next one's arguments are tried. One
+that takes its time has others tried beside it. Whose own call was not tried in time is answered without a result, as it
+has left all the same.
 """
 
 from collections import OrderedDict
