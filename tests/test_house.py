@@ -160,6 +160,19 @@ SLEEP_EXCEPTIONS = {
 
 WORDS = {"util", "utils", "helper", "helpers", "manager", "managers", "data2"}
 
+PROSE_COLUMNS_MAX = 100
+SENTENCE_WORDS_MAX = 25
+UNWRAPPED = [
+    "CHANGELOG.md",
+    "docs/promises.md",
+    "docs/relay.md",
+    "docs/settings.md",
+    "docs/signalr.md",
+    "docs/threats.md",
+    "docs/wire.md",
+]
+"""Pages whose lines are yet to be wrapped."""
+
 Definition: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
@@ -430,6 +443,63 @@ def test_every_path_in_the_architecture_exists() -> None:
     assert named, "it names no file"
     known = [*ours, *folders]
     assert [name for name in sorted(named) if not any(f"/{path}".endswith(f"/{name}") for path in known)] == []
+
+
+def pages() -> list[Path]:
+    """What people read: the pages of docs/, and those beside them."""
+    return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def prose(page: Path) -> Iterator[tuple[int, str]]:
+    """The numbered lines of a page that are neither code nor table nor heading; blank ones between them."""
+    is_code = False
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        is_fence = line.lstrip().startswith("```")
+        is_code ^= is_fence
+        if is_fence or is_code or line.lstrip().startswith(("|", "#", "<")):
+            yield number, ""
+        else:
+            yield number, line.rstrip()
+
+
+def sentences(page: Path) -> Iterator[tuple[int, str]]:
+    """The numbered sentences of a page, code and the targets of links left out; a colon ends one."""
+    begin, words = 0, ""
+    for number, line in [*prose(page), (0, "")]:
+        is_item = re.match(r"\s*([-*+]|\d+\.)\s", line)
+        if words and (not line or is_item):
+            text = re.sub(r"`[^`]*`|\]\([^)]*\)", "it", words)
+            yield from ((begin, sentence) for sentence in re.split(r"(?<=[.!?:])[)*\"]*\s+|\s·\s", text))
+            words = ""
+        begin, words = (number, line) if not words else (begin, f"{words} {line.strip()}")
+
+
+def test_lines_of_prose_have_100_characters() -> None:
+    long = []
+    for page in pages():
+        for number, line in prose(page):
+            # What cannot be broken, a link or a piece of code, may be longer.
+            pieces = re.sub(r"`[^`]*`", "it", re.sub(r"^\s*([-*+]|\d+\.)\s+", "", line)).split()
+            if len(line) > PROSE_COLUMNS_MAX and len(pieces) > 1:
+                long.append(f"{page.relative_to(ROOT)}:{number}")
+    assert {place.partition(":")[0] for place in long} <= set(UNWRAPPED), long
+
+
+def test_sentences_of_the_docs_have_at_most_25_words() -> None:
+    found = {}
+    for page in pages():
+        for number, sentence in sentences(page):
+            count = len(re.findall(r"\w[\w'’/-]*", sentence))
+            if count > SENTENCE_WORDS_MAX and page.name != "CHANGELOG.md":  # where one entry is one line of a list
+                found[f"{page.relative_to(ROOT)}:{number} {sentence[:50]}"] = count
+    assert found == {}
+
+
+def test_every_decision_stands_in_the_list() -> None:
+    listed = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    assert [
+        path.name for path in (ROOT / "docs" / "decisions").iterdir() if f"](decisions/{path.name})" not in listed
+    ] == []
 
 
 def test_every_public_python_name_has_a_docstring() -> None:
