@@ -409,6 +409,16 @@ def test_no_name_says_a_word_that_says_nothing() -> None:
     assert [place for place, words in parts.items() if WORDS.intersection(words)] == []
 
 
+def test_no_two_classes_of_python_have_one_name() -> None:
+    places: dict[str, list[str]] = {}
+    for path in files(".py", ".pyi"):
+        if path.parts[0] == "python":
+            for node in tree(path).body:
+                if isinstance(node, ast.ClassDef):
+                    places.setdefault(node.name, []).append(str(path))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
 def test_logs_name_clients_as_people_read_them() -> None:
     # `client %s` with the client, or with `name_of(number)`: c17@2, and never 9007199254740992.
     numbered = re.compile(r"client %d|client \{[a-z_.]*(?:\.id|connection)\}")

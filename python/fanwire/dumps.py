@@ -15,12 +15,12 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-Plan = tuple[str, Callable[[Any], Any] | None]
+DumpPlan = tuple[str, Callable[[Any], Any] | None]
 """A word for what the function makes of an object: ``text``, ``datetime``, ``duration``, ``decimal`` (all ``str``),
 ``value`` (another object), ``model`` (a pydantic model's dump), ``pairs`` (of names and values); or ``unknown``."""
 
 
-def plan_of(cls: type) -> Plan:
+def plan_of(cls: type) -> DumpPlan:
     """How objects of `cls` are written."""
     if issubclass(cls, enum.Enum):
         return "value", _enum_value
@@ -77,7 +77,7 @@ def _duration(value: dt.timedelta) -> Any:
     return msgspec.to_builtins(dt.timedelta(value.days, value.seconds, value.microseconds))
 
 
-_PLANS: dict[type, Plan] = {
+_PLANS: dict[type, DumpPlan] = {
     dt.datetime: ("datetime", _datetime),
     dt.date: ("text", _date),
     dt.time: ("text", _time),
@@ -90,7 +90,7 @@ _PLANS: dict[type, Plan] = {
 """Of each class and what derives from it; a ``datetime`` is a ``date``, too."""
 
 
-def _plan_of_struct(cls: type[msgspec.Struct]) -> Plan:
+def _plan_of_struct(cls: type[msgspec.Struct]) -> DumpPlan:
     config = cls.__struct_config__
     names = cls.__struct_fields__
     if config.array_like:

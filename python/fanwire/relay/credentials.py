@@ -15,7 +15,7 @@ import msgspec
 from fanwire._engine import Opening
 from fanwire.auth import Request
 from fanwire.relay.headers import Passing, with_query, without
-from fanwire.relay.upstreams import Headers
+from fanwire.relay.upstreams import HeaderFields
 
 OWN_HEADERS = ("authorization", "cookie")
 """Who a client is: with one of them it is more than anybody."""
@@ -31,7 +31,7 @@ OF_EVERYBODY = ("x-forwarded-host", "x-forwarded-proto")
 class Credentials:
     """What a client showed, and what the backend is to know of it."""
 
-    headers: Headers = field(repr=False)
+    headers: HeaderFields = field(repr=False)
     query: str = field(repr=False)
     """As sent, without what is between the client and fanwire."""
     has_token: bool

@@ -37,7 +37,7 @@ from fanwire.relay.shared import SharedCall
 from fanwire.relay.stats import RelayStats, stats_of
 from fanwire.relay.timing import Backoff, Timers
 from fanwire.relay.unsubscribing import LearnedAnswers
-from fanwire.relay.upstreams import Backend, Headers, Upstreams
+from fanwire.relay.upstreams import Backend, HeaderFields, Upstreams
 from fanwire.relay.wire import Asked
 from fanwire.values import Mistake
 from fanwire.wording import INTERNAL_ERROR
@@ -314,7 +314,7 @@ class Relay(Owner):
         )
 
 
-def backend_of(config: RelayConfig, headers: Headers = ()) -> Backend:
+def backend_of(config: RelayConfig, headers: HeaderFields = ()) -> Backend:
     """Where a relay's connections go, with these headers of the relay's own.
 
     Raises:

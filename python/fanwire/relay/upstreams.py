@@ -14,7 +14,7 @@ from fanwire.endings import Endings
 from fanwire.faults import Faults
 from fanwire.relay.readiness import Readiness
 
-Headers = Sequence[tuple[str, str]]
+HeaderFields = Sequence[tuple[str, str]]
 REFUSING = (401, 403)
 """Statuses with which a backend says that a connection is not for this one."""
 
@@ -68,7 +68,7 @@ class Backend:
     connect_timeout: float
     record_bytes_max: int
     queue_bytes_max: int
-    headers: Headers = field(default=(), repr=False)
+    headers: HeaderFields = field(default=(), repr=False)
     roots: Roots | None = None
     """By whom the servers' certificates are to be signed; the system's where it is None."""
     health: ServerHealth | None = field(default=None, repr=False, compare=False)
@@ -100,7 +100,7 @@ class Upstreams:
         protocol: str,
         route: tuple[Any, ...],
         *,
-        headers: Headers = (),
+        headers: HeaderFields = (),
         urls: Sequence[str] | None = None,
         idle: float | None = None,
         is_own: bool = True,
@@ -137,7 +137,7 @@ class Upstreams:
         subprotocols: Sequence[str],
         route: tuple[Any, ...],
         *,
-        headers: Headers = (),
+        headers: HeaderFields = (),
         urls: Sequence[str] | None = None,
         idle: float | None = None,
     ) -> int:
@@ -163,7 +163,7 @@ class Upstreams:
         return session
 
     def negotiate(
-        self, handler: SessionHandler, url: str, headers: Headers, timeout: float, roots: Roots | None
+        self, handler: SessionHandler, url: str, headers: HeaderFields, timeout: float, roots: Roots | None
     ) -> int:
         """Ask a backend what it would answer to these credentials; ``happened`` hears of ``negotiated``, once.
 

@@ -21,7 +21,7 @@ const KIND_RESULT: u8 = 3;
 
 /// As [`parse_message`](super::parse_message).
 pub(super) fn parse(record: &[u8]) -> Result<HubMessage<'_>, MessageError> {
-    let mut reader = Reader { rest: record };
+    let mut reader = MsgpackReader { rest: record };
     let left = reader.read_array_head("message")?;
     let mut elements = Elements { reader, left };
     let message_type = elements.read_int("type")?;
@@ -225,13 +225,13 @@ pub(super) fn varint(mut value: u32) -> ([u8; PREFIX_BYTES_MAX], usize) {
 
 /// The elements of a message's array, of which none is read that was not announced.
 struct Elements<'a> {
-    reader: Reader<'a>,
+    reader: MsgpackReader<'a>,
     /// How many are still to come.
     left: u32,
 }
 
 impl<'a> Elements<'a> {
-    fn next(&mut self, field: &'static str) -> Result<&mut Reader<'a>, MessageError> {
+    fn next(&mut self, field: &'static str) -> Result<&mut MsgpackReader<'a>, MessageError> {
         self.left = self.left.checked_sub(1).ok_or(MessageError::Missing { field })?;
         Ok(&mut self.reader)
     }
@@ -287,7 +287,7 @@ impl<'a> Elements<'a> {
 
     fn read_arguments(&mut self) -> Result<&'a [u8], MessageError> {
         let reader = self.next("arguments")?;
-        let mut ahead = Reader { rest: reader.rest };
+        let mut ahead = MsgpackReader { rest: reader.rest };
         ahead.read_array_head("arguments")?;
         reader.read_raw("arguments")
     }
@@ -333,11 +333,11 @@ impl<'a> Elements<'a> {
 }
 
 /// Values at the front of bytes.
-pub(super) struct Reader<'a> {
+pub(super) struct MsgpackReader<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Reader<'a> {
+impl<'a> MsgpackReader<'a> {
     pub(super) const fn new(rest: &'a [u8]) -> Self {
         Self { rest }
     }
