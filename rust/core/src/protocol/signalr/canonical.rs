@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::hub_protocol::HubProtocol;
 use super::message::JSON_DEPTH_MAX;
-use super::msgpack::{Reader, write_array_head, write_bin, write_int, write_map_head, write_str};
+use super::msgpack::{MsgpackReader, write_array_head, write_bin, write_int, write_map_head, write_str};
 use super::object::write_text;
 
 /// The one form of `value`, a whole JSON text or MessagePack value; `None` where it has none.
@@ -33,7 +33,7 @@ pub fn canonical(protocol: HubProtocol, value: &[u8]) -> Option<Vec<u8>> {
             text.write_value(&mut out, JSON_DEPTH_MAX)?;
         }
         HubProtocol::MessagePack => {
-            let mut reader = Reader::new(value);
+            let mut reader = MsgpackReader::new(value);
             write_msgpack(&mut reader, &mut out, JSON_DEPTH_MAX)?;
             if !reader.is_at_end() {
                 return None;
@@ -208,7 +208,7 @@ impl Decimal {
     }
 }
 
-fn write_msgpack(reader: &mut Reader<'_>, out: &mut Vec<u8>, depth_left: usize) -> Option<()> {
+fn write_msgpack(reader: &mut MsgpackReader<'_>, out: &mut Vec<u8>, depth_left: usize) -> Option<()> {
     let marker = reader.peek()?;
     match marker {
         0x00..=0x7f | 0xe0..=0xff | 0xcc..=0xcf | 0xd0..=0xd3 => write_integer(reader, out)?,
@@ -249,7 +249,7 @@ fn write_msgpack(reader: &mut Reader<'_>, out: &mut Vec<u8>, depth_left: usize) 
     Some(())
 }
 
-fn write_integer(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Option<()> {
+fn write_integer(reader: &mut MsgpackReader<'_>, out: &mut Vec<u8>) -> Option<()> {
     if let Some(large) = reader.take_above_63_bits() {
         // There is one form.
         out.push(0xcf);
@@ -260,7 +260,7 @@ fn write_integer(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-fn write_float(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Option<()> {
+fn write_float(reader: &mut MsgpackReader<'_>, out: &mut Vec<u8>) -> Option<()> {
     let is_double = reader.take(1, "value").ok()? == [0xcb];
     let number = if is_double {
         f64::from_be_bytes(reader.take(8, "value").ok()?.try_into().ok()?)
