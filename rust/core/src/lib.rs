@@ -21,6 +21,7 @@ mod notify;
 mod position;
 pub mod protocol;
 pub mod routes;
+mod session;
 pub mod settings;
 pub mod shard;
 mod stats;

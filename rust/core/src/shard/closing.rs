@@ -3,30 +3,25 @@ use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use super::connection::{Ending, Phase};
+use super::connection::Ending;
 use super::timers::ticks;
 use super::{Io, Shard};
 use crate::messages::{ClosedBy, ConnectionId, Event, Whose};
+use crate::session::Farewell;
 use crate::ws::{CloseCode, write_close};
 
 impl<I: Io> Shard<I> {
     /// Starts the close handshake (RFC 6455 §7.1.2) from this side; an event stream just ends.
     pub(super) fn close(&mut self, slot: u32, code: CloseCode, reason: &str) {
-        if self.slab.at(slot).signalr.is_some() {
+        if self.slab.at(slot).session.signalr().is_some() {
             return self.close_signalr(slot, code, reason);
         }
         self.leave_all(slot);
         let connection = self.slab.at(slot);
-        match std::mem::replace(&mut connection.phase, Phase::Ending) {
-            Phase::Open(receiver) => {
-                connection.phase = Phase::Closing(receiver);
-                write_close(connection.transport.outbox.bytes_mut(), code, reason);
-            }
-            Phase::Closing(receiver) => {
-                connection.phase = Phase::Closing(receiver);
-                return;
-            }
-            _ => {}
+        match connection.session.end() {
+            Farewell::CloseFrame => write_close(connection.transport.outbox.bytes_mut(), code, reason),
+            Farewell::Begun => return,
+            Farewell::Silent => {}
         }
         self.end_soon(slot, code, reason, ClosedBy::Server);
     }
@@ -47,7 +42,7 @@ impl<I: Io> Shard<I> {
     pub(super) fn fail(&mut self, slot: u32, code: CloseCode, reason: &str) {
         self.leave_all(slot);
         let connection = self.slab.at(slot);
-        if let Phase::Open(_) = std::mem::replace(&mut connection.phase, Phase::Ending) {
+        if connection.session.fail() {
             write_close(connection.transport.outbox.bytes_mut(), code, reason);
         }
         self.end_soon(slot, code, reason, ClosedBy::Server);
@@ -57,9 +52,7 @@ impl<I: Io> Shard<I> {
     pub(super) fn closed_by_peer(&mut self, slot: u32, code: Option<CloseCode>, reason: &str) {
         self.leave_all(slot);
         let connection = self.slab.at(slot);
-        let is_answer = matches!(connection.phase, Phase::Closing(_));
-        connection.phase = Phase::Ending;
-        if is_answer {
+        if connection.session.handle_close() {
             self.drop_connection(slot);
             return;
         }
@@ -110,7 +103,8 @@ impl<I: Io> Shard<I> {
 
     /// The peer ended its half of the stream: that ends the connection, unless all that it asked for is an answer.
     pub(super) fn end_of_stream(&mut self, slot: u32) {
-        if self.owes_answer(slot) || self.detach(slot) {
+        let connection = self.slab.at(slot);
+        if connection.session.handle_end_of_stream(connection.transport.has_unsent()) || self.detach(slot) {
             return;
         }
         let connection = self.slab.at(slot);
@@ -129,27 +123,7 @@ impl<I: Io> Shard<I> {
     /// says that it has left, would not be read behind it.
     pub(super) fn waits_for_a_stream(&mut self, slot: u32) -> bool {
         let connection = self.slab.at(slot);
-        let waits = match &connection.phase {
-            Phase::Asked(asked) => !asked.is_for_an_answer(),
-            Phase::Polling(_) => true,
-            _ => false,
-        };
-        waits && connection.transport.unread.is_some()
-    }
-
-    /// Whether an answer to a whole request is still to go out: who has sent all may end its half and wait for it
-    /// (RFC 9112 §9.6). Of who waits for a WebSocket, a stream or a poll, that end says that it has left.
-    fn owes_answer(&mut self, slot: u32) -> bool {
-        let connection = self.slab.at(slot);
-        let has_unsent = connection.transport.has_unsent();
-        match &connection.phase {
-            Phase::Asked(asked) => asked.is_for_an_answer(),
-            Phase::Opening(_) | Phase::Ending if has_unsent && !connection.is_upgraded => {
-                connection.phase = Phase::Ending; // it asks for nothing more
-                true
-            }
-            _ => false,
-        }
+        connection.session.waits_for_a_stream() && connection.transport.unread.is_some()
     }
 
     pub(super) fn leave_all(&mut self, slot: u32) {
@@ -168,12 +142,13 @@ impl<I: Io> Shard<I> {
         let Whose { connection: mut id, owner } = self.whose(slot);
         self.timers.clear(slot);
         let connection = self.slab.bury(slot).expect("looked up above");
-        match &connection.phase {
-            Phase::Posting(carrier) => self.leave_posts(id, carrier.to()),
-            Phase::Polling(carrier) => self.leave_poll(id, carrier.to()),
-            _ => {}
+        if let Some(post) = connection.session.post() {
+            self.leave_posts(id, post.to);
         }
-        if let Some(signalr) = &connection.signalr {
+        if let Some(poll) = connection.session.poll() {
+            self.leave_poll(id, poll.to);
+        }
+        if let Some(signalr) = connection.session.signalr() {
             id = self.forget_signalr(id, signalr);
         }
         self.one_by_one -= usize::from(connection.event_ids.is_some());
@@ -188,7 +163,7 @@ impl<I: Io> Shard<I> {
             || Ending { code: CloseCode::ABNORMAL.0, reason: String::new(), by: ClosedBy::Network, thrown_away: 0 },
             |ending| *ending,
         );
-        if connection.is_upgraded {
+        if connection.session.is_opened() {
             self.stats.count_close(code);
         }
         if connection.is_reported {
@@ -214,11 +189,10 @@ impl<I: Io> Shard<I> {
         let (tick, spread, count) = (self.timers.tick(), u64::from(ticks(spread)), in_use.len() as u64);
         let mut leaving = VecDeque::with_capacity(in_use.len());
         for (index, slot) in (0..).zip(in_use) {
-            match self.slab.at(slot).phase {
-                Phase::Opening(_) | Phase::Asked(_) | Phase::Posting(_) | Phase::Polling(_) => {
-                    self.drop_connection(slot)
-                }
-                _ => leaving.push_back((tick + (spread * index / count) as u32, self.id_of(slot))),
+            if self.slab.at(slot).session.is_requesting() {
+                self.drop_connection(slot);
+            } else {
+                leaving.push_back((tick + (spread * index / count) as u32, self.id_of(slot)));
             }
         }
         self.leaving = Some(Leaving { code, reason, connections: leaving });

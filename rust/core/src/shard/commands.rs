@@ -1,5 +1,4 @@
 //! What other threads ask of the shard, one after another.
-use super::connection::Phase;
 use super::{Io, Shard};
 use crate::messages::{Command, Event};
 use crate::ws::CloseCode;
@@ -59,9 +58,9 @@ impl<I: Io> Shard<I> {
     }
 
     fn send(&mut self, slot: u32, frame: &[u8]) {
-        if !frame.is_empty() && self.slab.at(slot).is_live() && self.note_private(slot, frame) {
+        if !frame.is_empty() && self.slab.at(slot).takes_publications() && self.note_private(slot, frame) {
             let connection = self.slab.at(slot);
-            if !matches!(connection.phase, Phase::Detached) {
+            if !connection.session.is_detached() {
                 connection.transport.outbox.bytes_mut().extend_from_slice(frame);
                 self.flush(slot);
             }
@@ -70,7 +69,7 @@ impl<I: Io> Shard<I> {
 
     /// Tells the application, if it asked, once nothing private waits; of a client that is away or owes acks, not yet.
     pub(super) fn tell_if_drained(&mut self, slot: u32) {
-        let may_take_more = !matches!(self.slab.at(slot).phase, Phase::Detached) && !self.awaits_ack(slot);
+        let may_take_more = !self.slab.at(slot).session.is_detached() && !self.awaits_ack(slot);
         let connection = self.slab.at(slot);
         if may_take_more && connection.wants_drained && !connection.transport.has_unsent() {
             connection.wants_drained = false;

@@ -5,31 +5,25 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::event_ids::EventIds;
-use super::signalr::{Carrier, SignalR, SignalROpening};
 use super::transport::Transport;
 use crate::channel::Mode;
-use crate::messages::{ClosedBy, Header, Wanted};
+use crate::messages::ClosedBy;
 use crate::protocol::Format;
 use crate::routes::Placed;
-use crate::ws::{CloseCode, Receiver, Upgrade};
+use crate::session::Session;
+use crate::ws::CloseCode;
 
 /// A transport, what is spoken on it, and what it watches.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) transport: Transport,
+    pub(crate) session: Session,
     pub(crate) generation: u32,
     pub(crate) format: Format,
-    pub(crate) phase: Phase,
-    /// It is or was a WebSocket or an event stream.
-    pub(crate) is_upgraded: bool,
     /// The application knows of it and wants to hear of its end.
     pub(crate) is_reported: bool,
-    /// A ping was sent and nothing came since; of an event stream: it was found full and took nothing since.
-    pub(crate) awaits_pong: bool,
     /// The application wants to hear when its private bytes are out.
     pub(crate) wants_drained: bool,
-    /// It was told that the application takes no messages.
-    pub(crate) is_hinted: bool,
     /// Messages that the application has not dealt with.
     pub(crate) pending: u16,
     /// By which path it came; none before its request has been read.
@@ -42,66 +36,9 @@ pub(crate) struct Connection {
     pub(crate) ending: Option<Box<Ending>>,
     /// Of an event stream with several channels: where it is in each.
     pub(crate) event_ids: Option<Box<EventIds>>,
-    /// What a SignalR connection has besides.
-    pub(crate) signalr: Option<Box<SignalR>>,
 }
 
 const _: () = assert!(size_of::<Connection>() <= 168, "120,000 of them are to cost less than 20 MB");
-
-/// What the bytes from the peer mean now.
-#[derive(Debug)]
-pub(crate) enum Phase {
-    /// HTTP; what has come of a head.
-    Opening(Vec<u8>),
-    /// A request lies with the application.
-    Asked(Box<Asked>),
-    /// WebSocket.
-    Open(Receiver),
-    /// Server-sent events: nothing is expected from the peer.
-    Streaming,
-    /// The body of a request for a SignalR connection.
-    Posting(Box<Carrier>),
-    /// A poll that waits for messages of a SignalR connection.
-    Polling(Box<Carrier>),
-    /// A SignalR connection that is polled: it has no socket of its own.
-    Polled,
-    /// A SignalR connection whose socket is gone, and which may get another one. It has no descriptor, and nothing that came
-    /// from the old one: what the client has no answer to, it sends again.
-    Detached,
-    /// Our Close frame is out, the peer's is awaited.
-    Closing(Receiver),
-    /// Last bytes go out, then our half is shut down and what comes is thrown away until the peer ends its half.
-    Ending,
-}
-
-/// A request that the application has to answer.
-#[derive(Debug, Default)]
-pub(crate) struct Asked {
-    /// For a WebSocket: how to accept it, and with which subprotocol.
-    pub(crate) upgrade: Option<(Upgrade, Option<Box<str>>)>,
-    /// Not an opening: only a response answers it.
-    pub(crate) is_plain: bool,
-    pub(crate) is_head: bool,
-    /// Of a SignalR request: whether its socket is for the next one, too.
-    pub(crate) keeps_alive: bool,
-    /// Of a SignalR request: what it asks for.
-    pub(crate) signalr: Option<SignalROpening>,
-    /// Where its subscriptions begin.
-    pub(crate) wanted: Wanted,
-    /// What the application adds to the response.
-    pub(crate) headers: Vec<Header>,
-    /// Of an event stream or SignalR request: the origin whose pages may read it, or `*`.
-    pub(crate) readable_by: Option<Box<str>>,
-}
-
-impl Asked {
-    /// Whether a whole answer is all that the client waits for, and no connection that lives on.
-    pub(crate) fn is_for_an_answer(&self) -> bool {
-        let is_for_an_answer =
-            |opening: &SignalROpening| matches!(opening, SignalROpening::Negotiate(..) | SignalROpening::Post(..));
-        self.is_plain || self.signalr.as_ref().is_some_and(is_for_an_answer)
-    }
-}
 
 /// Where a connection reads a channel.
 #[derive(Clone, Copy, Debug)]
@@ -177,27 +114,22 @@ impl Connection {
     pub(crate) fn new(fd: Option<OwnedFd>, generation: u32) -> Self {
         Self {
             transport: Transport::new(fd),
+            session: Session::default(),
             generation,
             format: Format::Raw,
-            phase: Phase::Opening(Vec::new()),
-            is_upgraded: false,
             is_reported: false,
-            awaits_pong: false,
             wants_drained: false,
-            is_hinted: false,
             pending: 0,
             route: None,
             subscriptions: SmallVec::new(),
             failure: None,
             ending: None,
             event_ids: None,
-            signalr: None,
         }
     }
 
     /// Whether it may get publications and private messages.
-    pub(crate) fn is_live(&self) -> bool {
-        let is_over = || self.signalr.as_ref().is_some_and(|signalr| signalr.is_over());
-        matches!(self.phase, Phase::Open(_) | Phase::Streaming | Phase::Polled | Phase::Detached) && !is_over()
+    pub(crate) fn takes_publications(&self) -> bool {
+        self.session.takes_publications()
     }
 }

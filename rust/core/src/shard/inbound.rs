@@ -1,28 +1,19 @@
 //! What peers send: bytes to messages, messages to events. A peer whose messages wait is not read.
 
-use super::connection::{LINGER_BYTES_MAX, Phase};
-use super::query::no_start;
+use super::connection::LINGER_BYTES_MAX;
 use super::transport::Unread;
 use super::{Io, Shard};
-use crate::channel::Start;
-use crate::messages::{Event, SLOTS_MAX, Wanted};
-use crate::position::Position;
-use crate::protocol::raw::Since;
-use crate::protocol::{Request, parse_request, raw, write_reply_error};
-use crate::routes::{Asks, Wire};
-use crate::ws::{CloseCode, Opcode, ReceiveError, Received, Receiver, write_header};
+use crate::messages::SLOTS_MAX;
+use crate::protocol::{raw, write_reply_error};
+use crate::routes::Asks;
+use crate::session::{Heard, Reads, Terms};
+use crate::ws::{CloseCode, ReceiveError};
 
 /// Receives in one turn from one connection; a peer that sends without end waits for the others.
 const RECEIVES_MAX: usize = 4;
 
 /// Answers to messages that came together are written together, about so many bytes.
 const ANSWERS_BYTES_MAX: usize = 4 << 10;
-
-/// To a client whose message is no request, where the application takes no messages.
-const NOBODY_TAKES_IT: &str = concat!(
-    r#"this is no request: {"subscribe":["NAME"]} watches channels, {"unsubscribe":["NAME"]} ends that, "#,
-    r#"{"call":"METHOD","args":[],"id":1} calls a method"#
-);
 
 impl<I: Io> Shard<I> {
     /// Reads what the kernel holds for a connection, unless its messages wait or it has no socket any more.
@@ -66,8 +57,7 @@ impl<I: Io> Shard<I> {
     /// Something came: the peer lives.
     fn hear(&mut self, slot: u32) {
         let connection = self.slab.at(slot);
-        connection.awaits_pong = false;
-        if matches!(connection.phase, Phase::Open(_)) && connection.failure.is_none() && connection.signalr.is_none() {
+        if connection.session.handle_received() && connection.failure.is_none() {
             self.timers.set(slot, self.settings.ping_interval);
         }
     }
@@ -90,7 +80,7 @@ impl<I: Io> Shard<I> {
     pub(super) fn take_bytes(&mut self, slot: u32, bytes: &mut [u8]) {
         self.take_messages(slot, bytes);
         let connection = self.slab.get(slot);
-        if connection.is_some_and(|one| matches!(one.phase, Phase::Open(_)) && !one.transport.outbox.is_empty()) {
+        if connection.is_some_and(|one| one.session.is_conversing() && !one.transport.outbox.is_empty()) {
             self.flush(slot);
         }
     }
@@ -103,30 +93,20 @@ impl<I: Io> Shard<I> {
             if connection.failure.is_some() {
                 return; // thrown away: the peer broke a rule before
             }
-            if is_enough && matches!(connection.phase, Phase::Open(_) | Phase::Opening(_)) {
+            let reads = connection.session.reads();
+            if is_enough && matches!(reads, Reads::Frames | Reads::Head) {
                 connection.transport.unread = Some(Box::new(Unread(bytes[at..].into())));
                 self.later.push(self.id_of(slot));
                 return;
             }
-            at += match std::mem::replace(&mut connection.phase, Phase::Ending) {
-                Phase::Opening(partial) if self.may_ask(slot) => self.take_head(slot, partial, &bytes[at..]),
-                Phase::Open(receiver) if self.may_read(slot) => self.take_frame(slot, receiver, &mut bytes[at..]),
-                Phase::Closing(receiver) => self.take_last_frame(slot, receiver, &mut bytes[at..]),
-                Phase::Posting(carrier) if self.may_post(slot, &carrier) => {
-                    self.take_posted(slot, carrier, &bytes[at..])
-                }
-                Phase::Ending => return self.throw_away(slot, bytes.len() - at),
-                Phase::Detached => {
-                    self.slab.at(slot).phase = Phase::Detached;
-                    return; // of a socket that broke meanwhile: the client sends it again
-                }
-                Phase::Streaming => {
-                    self.slab.at(slot).phase = Phase::Streaming;
-                    return; // an event stream has no business to send; what comes is thrown away
-                }
-                waiting => {
-                    // Opening, Asked, Open, Posting; Polling: the next request waits until this one is answered.
-                    self.slab.at(slot).phase = waiting;
+            at += match reads {
+                Reads::Head if self.may_ask(slot) => self.take_head(slot, &bytes[at..]),
+                Reads::Frames if self.may_read(slot) => self.take_frame(slot, &mut bytes[at..]),
+                Reads::Body if self.may_post(slot) => self.take_posted(slot, &bytes[at..]),
+                Reads::LastFrames => self.take_last_frame(slot, &mut bytes[at..]),
+                Reads::Rest => return self.throw_away(slot, bytes.len() - at),
+                Reads::Nothing => return,
+                Reads::Head | Reads::Frames | Reads::Body | Reads::Later => {
                     self.slab.at(slot).transport.unread = Some(Box::new(Unread(bytes[at..].into())));
                     return;
                 }
@@ -155,44 +135,33 @@ impl<I: Io> Shard<I> {
     /// Whether one more message of this connection may become an event; when not, somebody resumes it later.
     pub(super) fn may_read(&mut self, slot: u32) -> bool {
         let connection = self.slab.at(slot);
-        let has_backlog = connection.signalr.as_ref().is_some_and(|signalr| signalr.has_backlog());
-        if connection.pending >= self.settings.messages_pending_max || has_backlog {
+        if connection.pending >= self.settings.messages_pending_max || connection.session.has_backlog() {
             return false;
         }
         self.may_ask(slot)
     }
 
     /// Takes up to one whole message.
-    fn take_frame(&mut self, slot: u32, mut receiver: Receiver, bytes: &mut [u8]) -> usize {
-        // The connection is Ending while its receiver is out, so what the message leads to must see it open again.
-        let bytes_max = self.message_bytes_max(slot);
-        let (taken, outcome) = match receiver.receive(bytes, bytes_max) {
-            Err(ReceiveError::MessageTooBig { .. }) if self.slab.at(slot).signalr.is_some() => {
-                self.slab.at(slot).phase = Phase::Open(Receiver::new());
-                self.break_signalr(slot, "a message over message_bytes_max");
-                return bytes.len();
-            }
-            Err(error) => {
-                self.slab.at(slot).phase = Phase::Open(Receiver::new());
-                self.fail_when_answered(slot, error.close_code(), error.to_string());
-                return bytes.len();
-            }
-            Ok((taken, None)) => (taken, None),
-            Ok((taken, Some(received))) => (taken, self.understand(slot, received)),
-        };
-        receiver.give_back();
-        self.slab.at(slot).phase = Phase::Open(receiver);
-        match outcome {
+    fn take_frame(&mut self, slot: u32, bytes: &mut [u8]) -> usize {
+        let terms =
+            Terms { whose: self.whose(slot), asks: self.asks(slot), message_bytes_max: self.message_bytes_max(slot) };
+        let connection = self.slab.at(slot);
+        let out = connection.transport.outbox.bytes_mut();
+        let (taken, heard) = connection.session.handle_frames(bytes, terms, out);
+        match heard {
             None => {}
-            Some(Outcome::Close(code, reason)) => self.closed_by_peer(slot, code, &reason),
-            Some(Outcome::Answered) => self.flush_many(slot),
-            Some(Outcome::Payload(bytes)) => self.take_payload(slot, bytes),
-            Some(Outcome::Subscribe(names, id, wanted)) => {
+            Some(Heard::Broken(ReceiveError::MessageTooBig { .. })) if connection.session.signalr().is_some() => {
+                self.break_signalr(slot, "a message over message_bytes_max");
+            }
+            Some(Heard::Broken(error)) => self.fail_when_answered(slot, error.close_code(), error.to_string()),
+            Some(Heard::Close(code, reason)) => self.closed_by_peer(slot, code, &reason),
+            Some(Heard::Answered) => self.flush_many(slot),
+            Some(Heard::Payload(bytes)) => self.take_payload(slot, bytes),
+            Some(Heard::Subscribe(names, id, wanted)) => {
                 self.subscribe_by_message(slot, &names, id.as_deref(), &wanted);
             }
-            Some(Outcome::Unsubscribe(names, id)) => self.unsubscribe_by_message(slot, &names, id.as_deref()),
-            Some(Outcome::Event(event)) => {
-                let connection = self.slab.at(slot);
+            Some(Heard::Unsubscribe(names, id)) => self.unsubscribe_by_message(slot, &names, id.as_deref()),
+            Some(Heard::Event(event)) => {
                 connection.pending += 1;
                 connection.is_reported = true;
                 self.common.events.push(self.index, event);
@@ -202,19 +171,16 @@ impl<I: Io> Shard<I> {
     }
 
     /// After our Close only the peer's matters (RFC 6455 §5.5.1).
-    fn take_last_frame(&mut self, slot: u32, mut receiver: Receiver, bytes: &mut [u8]) -> usize {
+    fn take_last_frame(&mut self, slot: u32, bytes: &mut [u8]) -> usize {
         let bytes_max = self.message_bytes_max(slot);
-        match receiver.receive(bytes, bytes_max) {
-            Ok((taken, Some(Received::Close { .. }))) => {
-                self.slab.at(slot).phase = Phase::Closing(receiver);
-                self.closed_by_peer(slot, None, "");
+        match self.slab.at(slot).session.handle_last_frames(bytes, bytes_max) {
+            Some((taken, is_close)) => {
+                if is_close {
+                    self.closed_by_peer(slot, None, "");
+                }
                 taken
             }
-            Ok((taken, _)) => {
-                self.slab.at(slot).phase = Phase::Closing(receiver);
-                taken
-            }
-            Err(_) => {
+            None => {
                 self.drop_connection(slot);
                 bytes.len()
             }
@@ -232,74 +198,6 @@ impl<I: Io> Shard<I> {
         route.and_then(|route| route.limits.message_bytes_max).unwrap_or(self.settings.message_bytes_max)
     }
 
-    fn understand(&mut self, slot: u32, received: Received<'_>) -> Option<Outcome> {
-        let whose = self.whose(slot);
-        let route = self.slab.at(slot).route.as_deref();
-        let is_signalr = matches!(route.map(|route| route.wire), Some(Wire::SignalR(_)));
-        let is_plain = matches!(route.map(|route| route.wire), Some(Wire::Plain));
-        match received {
-            Received::Text(text) if is_signalr => Some(Outcome::Payload(text.as_bytes().to_vec())),
-            Received::Binary(bytes) if is_signalr => Some(Outcome::Payload(bytes.to_vec())),
-            Received::Text(text) if is_plain => {
-                Some(Outcome::Event(Event::Relayed(whose, true, text.as_bytes().to_vec())))
-            }
-            Received::Binary(bytes) if is_plain => Some(Outcome::Event(Event::Relayed(whose, false, bytes.to_vec()))),
-            Received::Text(text) => self.understand_text(slot, text),
-            Received::Binary(_) if !self.asks(slot).messages => self.hint(slot),
-            Received::Binary(bytes) => Some(Outcome::Event(Event::Binary(whose, bytes.to_vec()))),
-            Received::Ping(payload) => {
-                let out = self.slab.at(slot).transport.outbox.bytes_mut();
-                write_header(out, Opcode::Pong, payload.len());
-                out.extend_from_slice(payload);
-                Some(Outcome::Answered)
-            }
-            Received::Pong(_) => None,
-            Received::Close { code, reason } => Some(Outcome::Close(code, reason.to_owned())),
-        }
-    }
-
-    fn understand_text(&mut self, slot: u32, text: &str) -> Option<Outcome> {
-        let (whose, asks) = (self.whose(slot), self.asks(slot));
-        let owned = |id: Option<&str>| id.map(str::to_owned);
-        match parse_request(text) {
-            Ok(Request::Subscribe { channels, since, start, id }) => {
-                let names = channels.into_iter().map(|name| name.into_owned()).collect();
-                let wanted = match wanted_of(since, start.as_deref()) {
-                    Ok(wanted) => wanted,
-                    Err(error) => {
-                        self.reply_error(slot, id, &error);
-                        return Some(Outcome::Answered);
-                    }
-                };
-                if asks.subscribing {
-                    return Some(Outcome::Event(Event::Subscribing(whose, names, owned(id), wanted)));
-                }
-                Some(Outcome::Subscribe(names, owned(id), wanted))
-            }
-            Ok(Request::Unsubscribe { channels, id }) => {
-                Some(Outcome::Unsubscribe(channels.into_iter().map(|name| name.into_owned()).collect(), owned(id)))
-            }
-            Ok(Request::Call { target, arguments, id }) => {
-                Some(Outcome::Event(Event::Call(whose, target.into_owned(), arguments.to_owned(), owned(id))))
-            }
-            Ok(Request::Other) if !asks.messages => self.hint(slot),
-            Ok(Request::Other) => Some(Outcome::Event(Event::Text(whose, text.to_owned()))),
-            Err(error) => {
-                self.reply_error(slot, error.id.as_deref(), &error.to_string());
-                Some(Outcome::Answered)
-            }
-        }
-    }
-
-    /// A message that nobody takes: the first time its sender is told what it may send.
-    fn hint(&mut self, slot: u32) -> Option<Outcome> {
-        if std::mem::replace(&mut self.slab.at(slot).is_hinted, true) {
-            return None;
-        }
-        self.reply_error(slot, None, NOBODY_TAKES_IT);
-        Some(Outcome::Answered)
-    }
-
     /// Writes answers before the last one of what came together, once there are many.
     fn flush_many(&mut self, slot: u32) {
         if self.slab.at(slot).transport.outbox.waiting().len() > ANSWERS_BYTES_MAX {
@@ -310,10 +208,10 @@ impl<I: Io> Shard<I> {
     /// Writes what stands in the outbox, unless the socket is full; an outbox over its bound ends the connection.
     pub(super) fn flush(&mut self, slot: u32) {
         let Some(connection) = self.slab.get_mut(slot) else { return };
-        if matches!(connection.phase, Phase::Detached) {
+        if connection.session.is_detached() {
             return;
         }
-        if matches!(connection.phase, Phase::Polled) {
+        if connection.session.is_polled() {
             self.answer_poll(slot);
         } else if !connection.transport.is_blocked {
             self.pump(slot);
@@ -343,27 +241,4 @@ impl<I: Io> Shard<I> {
         debug_assert!(slot <= SLOTS_MAX);
         u64::from(generation) << 24 | u64::from(slot)
     }
-}
-
-/// Where a request wants its subscriptions to begin.
-fn wanted_of(since: Option<Vec<Since<'_>>>, start: Option<&str>) -> Result<Wanted, String> {
-    let start = start.map(|start| Start::from_name(start).ok_or_else(|| no_start(start))).transpose()?;
-    let is_told = since.is_some();
-    let named = |one: Since<'_>| {
-        let Since { channel, epoch, offset } = one;
-        (Some(channel.into()), Position { epoch, offset })
-    };
-    Ok(Wanted { start, since: since.into_iter().flatten().map(named).collect(), is_told })
-}
-
-/// What a message leads to, once its bytes are no longer borrowed.
-enum Outcome {
-    /// Something stands in the outbox.
-    Answered,
-    Subscribe(Vec<String>, Option<String>, Wanted),
-    Unsubscribe(Vec<String>, Option<String>),
-    Event(Event),
-    /// Bytes of a hub protocol.
-    Payload(Vec<u8>),
-    Close(Option<CloseCode>, String),
 }

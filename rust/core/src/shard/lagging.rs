@@ -1,7 +1,7 @@
 //! The slow path: sockets that are full. Each subscription is a cursor; nothing is queued for anybody.
 use std::os::fd::RawFd;
 
-use super::connection::{Connection, Phase};
+use super::connection::Connection;
 use super::event_ids::{Labelled, Taken};
 use super::io::VECTORS_MAX;
 use super::transport::Cut;
@@ -112,7 +112,7 @@ impl<I: Io> Shard<I> {
                 return broken_or_full(written);
             }
             self.stats.bytes_out.add(written as u64);
-            connection.awaits_pong &= written == 0 || !matches!(connection.phase, Phase::Streaming);
+            connection.session.handle_taken(written as usize);
             connection.transport.advance(written as usize);
         }
         self.tell_if_drained(slot);
@@ -143,7 +143,7 @@ impl<I: Io> Shard<I> {
             self.stats.bytes_out.add(written as u64);
             self.stats.writes.add(u64::from(all > 0));
             let connection = self.slab.at(slot);
-            connection.awaits_pong &= written == 0 || !matches!(connection.phase, Phase::Streaming);
+            connection.session.handle_taken(written as usize);
             if let Some(labelled) = &labelled {
                 let taken = labelled.taken(written as usize);
                 self.move_cursors(slot, &pieces, taken.frame_bytes);
@@ -304,7 +304,7 @@ impl<I: Io> Shard<I> {
                 self.feeds.move_to(&mut self.slab, slot, index, None);
             }
         }
-        if matches!(self.slab.at(slot).phase, Phase::Ending) {
+        if self.slab.at(slot).session.is_over() {
             self.io.shut_down_writing(fd);
         }
     }
@@ -351,7 +351,7 @@ impl<I: Io> Shard<I> {
 
     /// Has a connection looked at in this turn yet; those without a socket of their own are asked for what is new.
     fn pump_later(&mut self, slot: u32) {
-        if matches!(self.slab.at(slot).phase, Phase::Open(_) | Phase::Streaming) {
+        if self.slab.at(slot).session.writes_publications() {
             self.later.push(self.id_of(slot));
         }
     }

@@ -5,7 +5,6 @@ use std::sync::{Arc, PoisonError};
 
 use smallvec::{SmallVec, smallvec};
 
-use super::connection::{Asked, Phase};
 use super::query::{MSGPACK, no_msgpack};
 use super::refusal::Refusal;
 use super::signalr::{UNCACHED, accepts_event_stream};
@@ -15,6 +14,7 @@ use crate::http::{RequestHead, is_token, parse_head, write_response, write_respo
 use crate::messages::{ClosedBy, Command, Event, Header, Reply, Request, Whose};
 use crate::protocol::Format;
 use crate::routes::{Found, Placed, Wire};
+use crate::session::Asked;
 use crate::ws::{CloseCode, is_upgrade, offered_subprotocols, read_upgrade, write_accept};
 
 /// Where openings are asked about, Python says the same.
@@ -31,7 +31,8 @@ pub(super) enum AnsweredBy {
 
 impl<I: Io> Shard<I> {
     /// Takes bytes of a request head; a whole one is answered or lies with the application afterwards.
-    pub(super) fn take_head(&mut self, slot: u32, mut partial: Vec<u8>, bytes: &[u8]) -> usize {
+    pub(super) fn take_head(&mut self, slot: u32, bytes: &[u8]) -> usize {
+        let mut partial = self.slab.at(slot).session.take_partial_head();
         let had = partial.len();
         let head_bytes_max = self.settings.head_bytes_max;
         let whole: &[u8] = if had == 0 {
@@ -43,7 +44,7 @@ impl<I: Io> Shard<I> {
         };
         match parse_head(whole, head_bytes_max) {
             Ok(None) => {
-                self.slab.at(slot).phase = Phase::Opening(whole.to_vec());
+                self.slab.at(slot).session.keep_partial_head(whole.to_vec());
                 bytes.len()
             }
             Ok(Some((head, taken))) => match self.answer(slot, &head) {
@@ -67,7 +68,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Does what a head asks for. The connection's phase is set by whatever that is.
+    /// Does what a head asks for. What the session is then is said by whatever that is.
     fn answer(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<AnsweredBy, Refusal> {
         let Some(Found { route, is_negotiate }) = self.routes().find(head.path) else {
             let is_bare = self.routes.is_below_signalr(head.path);
@@ -138,7 +139,7 @@ impl<I: Io> Shard<I> {
     /// Has the owner answer: the connection waits.
     fn ask(&mut self, slot: u32, asked: Asked, event: impl FnOnce(Whose) -> Event) {
         let connection = self.slab.at(slot);
-        connection.phase = Phase::Asked(Box::new(asked));
+        connection.session.ask(asked);
         connection.is_reported = true;
         self.common.events.push(self.index, event(self.whose(slot)));
     }
@@ -220,14 +221,14 @@ impl<I: Io> Shard<I> {
             return self.open_signalr(slot, asked, opening, user);
         }
         let connection = self.slab.at(slot);
-        connection.is_upgraded = true;
+        let passes_on = connection.route.as_ref().is_some_and(|route| route.wire == Wire::Plain);
         let out = connection.transport.outbox.bytes_mut();
         if let Some((upgrade, subprotocol)) = &asked.upgrade {
             write_accept(out, upgrade, subprotocol.as_deref(), &pairs(&asked.headers));
-            connection.phase = Phase::Open(crate::ws::Receiver::new());
+            connection.session.open_websocket(passes_on);
         } else {
             write_stream_head(out, &with_cors(asked.readable_by.as_deref(), &asked.headers), "text/event-stream");
-            connection.phase = Phase::Streaming;
+            connection.session.open_event_stream();
         }
         self.timers.set(slot, self.settings.ping_interval);
         self.flush(slot);
@@ -243,7 +244,7 @@ impl<I: Io> Shard<I> {
 
     /// The application accepts.
     pub(super) fn accept_asked(&mut self, slot: u32, mut watched: Vec<Watched>, user: Option<Box<str>>, reply: Reply) {
-        if let Some(mut asked) = self.take_asked(slot, false) {
+        if let Some(mut asked) = self.slab.at(slot).session.take_asked(false) {
             asked.headers = reply.headers;
             if let (Some((_, chosen)), Some(name)) = (&mut asked.upgrade, reply.subprotocol) {
                 *chosen = Some(name);
@@ -262,7 +263,7 @@ impl<I: Io> Shard<I> {
         if !self.slab.at(slot).route.as_ref().is_some_and(|route| route.wire == Wire::Plain) {
             return;
         }
-        if let Some(mut asked) = self.take_asked(slot, false) {
+        if let Some(mut asked) = self.slab.at(slot).session.take_asked(false) {
             if let Some((_, chosen)) = &mut asked.upgrade {
                 *chosen = subprotocol.filter(|name| is_token(name.as_bytes()));
             }
@@ -279,7 +280,7 @@ impl<I: Io> Shard<I> {
         content_type: &str,
         body: &[u8],
     ) {
-        let Some(asked) = self.take_asked(slot, true) else { return };
+        let Some(asked) = self.slab.at(slot).session.take_asked(true) else { return };
         let mut headers = with_cors(asked.readable_by.as_deref(), own);
         if status == 401 && !own.iter().any(|(name, _)| name.eq_ignore_ascii_case("WWW-Authenticate")) {
             headers.push(("WWW-Authenticate", "Bearer")); // RFC 9110 §11.6.1 asks for one
@@ -289,18 +290,6 @@ impl<I: Io> Shard<I> {
         let line = if has_line_end { [body, b"\n"].concat().into() } else { Cow::Borrowed(body) };
         self.respond(slot, (status, &headers), content_type, &line, (false, asked.is_head));
         self.later.push(self.id_of(slot)); // the peer may have ended its half long ago
-    }
-
-    /// What lies with the application; a plain request only for who answers plainly.
-    fn take_asked(&mut self, slot: u32, answers_plainly: bool) -> Option<Asked> {
-        let connection = self.slab.at(slot);
-        match std::mem::replace(&mut connection.phase, Phase::Ending) {
-            Phase::Asked(asked) if answers_plainly || !asked.is_plain => Some(*asked),
-            other => {
-                connection.phase = other;
-                None
-            }
-        }
     }
 
     fn answer_plainly(
@@ -321,19 +310,17 @@ impl<I: Io> Shard<I> {
     pub(super) fn refuse(&mut self, slot: u32, refusal: &Refusal) {
         let mut readable_by = refusal.readable_by.clone();
         let (mut is_bare, mut is_head) = (refusal.is_bare, refusal.is_head);
-        match &self.slab.at(slot).phase {
-            Phase::Posting(carrier) => {
-                is_bare = true;
-                readable_by = carrier.readable_by().map(Into::into);
-                let to = carrier.to();
-                self.leave_posts(self.id_of(slot), to);
-            }
-            Phase::Asked(asked) => {
-                is_bare |= asked.signalr.is_some();
-                is_head |= asked.is_head;
-                readable_by.clone_from(&asked.readable_by);
-            }
-            _ => {}
+        let session = &self.slab.at(slot).session;
+        if let Some(asked) = session.asked() {
+            is_bare |= asked.signalr.is_some();
+            is_head |= asked.is_head;
+            readable_by.clone_from(&asked.readable_by);
+        }
+        if let Some(post) = session.post() {
+            is_bare = true;
+            readable_by.clone_from(&post.readable_by);
+            let to = post.to;
+            self.leave_posts(self.id_of(slot), to);
         }
         let (body, kind) = if is_bare { (refusal.text.clone(), PLAIN) } else { (format!("{}\n", refusal.text), TEXT) };
         let uncached: &[_] = if refusal.is_uncached { &UNCACHED } else { &[] };
@@ -357,12 +344,11 @@ impl<I: Io> Shard<I> {
             write_response(out, status, headers, content_type, body, keeps_alive);
         }
         self.stats.handshakes_refused.add(u64::from(status >= 400));
+        self.slab.at(slot).session.finish_request(keeps_alive);
         if keeps_alive {
-            self.slab.at(slot).phase = Phase::Opening(Vec::new());
             self.timers.set(slot, self.settings.handshake_timeout);
             self.flush(slot);
         } else {
-            self.slab.at(slot).phase = Phase::Ending;
             self.end_soon(slot, CloseCode::ABNORMAL, "", ClosedBy::Server);
         }
     }
@@ -371,13 +357,11 @@ impl<I: Io> Shard<I> {
     pub(super) fn refuse_late(&mut self, slot: u32) {
         let seconds = self.settings.handshake_timeout.as_secs_f64();
         let connection = self.slab.at(slot);
-        let refusal = match connection.phase {
-            // What is unread waits for room among the application's events.
-            _ if connection.transport.unread.take().is_some() => {
-                Refusal::new(503, format!("the application did not answer within {seconds} s"))
-            }
-            Phase::Asked(_) => Refusal::new(503, format!("the application did not answer within {seconds} s")),
-            _ => Refusal::new(408, format!("no whole request within {seconds} s")),
+        // What is unread waits for room among the application's events.
+        let refusal = if connection.transport.unread.take().is_some() || connection.session.asked().is_some() {
+            Refusal::new(503, format!("the application did not answer within {seconds} s"))
+        } else {
+            Refusal::new(408, format!("no whole request within {seconds} s"))
         };
         self.refuse(slot, &refusal);
     }

@@ -8,6 +8,7 @@ use crate::messages::Wanted;
 use crate::position::Position;
 use crate::protocol::Format;
 use crate::routes::Placed;
+use crate::session::no_start;
 
 /// The subprotocol, and the format, of those who want objects as MessagePack.
 pub(super) const MSGPACK: &str = "msgpack";
@@ -121,9 +122,4 @@ pub(super) fn no_msgpack(asked_by: &str) -> String {
 fn no_channels(names: &str) -> String {
     let all: Vec<String> = names.split(',').take(3).map(|name| format!("channel={}", name.trim())).collect();
     format!("channels: the parameter is channel, once for each, as in ?{}", all.join("&"))
-}
-
-/// What a client is told that wants to begin nowhere.
-pub(super) fn no_start(start: &str) -> String {
-    format!("start {start:?}: there are live, keyframe and history")
 }

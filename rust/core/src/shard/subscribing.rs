@@ -41,7 +41,7 @@ impl<I: Io> Shard<I> {
                 self.unsubscribe(slot, &channel);
             }
         }
-        if id.is_some() && self.slab.get(slot).is_some_and(|connection| connection.is_live()) {
+        if id.is_some() && self.slab.get(slot).is_some_and(|connection| connection.takes_publications()) {
             self.reply(slot, id, &serde_json::json!({ "unsubscribed": names }));
             self.flush(slot);
         }
@@ -50,7 +50,7 @@ impl<I: Io> Shard<I> {
     /// Who gives a request an id wants to know when it is done; who had a position, where it begins. Goes out before the
     /// first publication does.
     fn reply_subscribed(&mut self, slot: u32, id: Option<&str>, names: &[String], seats: &[Seat], wanted: &Wanted) {
-        if (id.is_none() && !wanted.is_told) || !self.slab.at(slot).is_live() {
+        if (id.is_none() && !wanted.is_told) || !self.slab.at(slot).takes_publications() {
             return;
         }
         let mut result = serde_json::json!({ "subscribed": names });
@@ -182,7 +182,7 @@ impl<I: Io> Shard<I> {
         origin: Origin,
         seated: usize,
     ) -> Result<Option<Seat>, EngineError> {
-        if !self.slab.at(slot).is_live() || self.feed_of(slot, &watched.channel).is_some() {
+        if !self.slab.at(slot).takes_publications() || self.feed_of(slot, &watched.channel).is_some() {
             return Ok(None);
         }
         self.check_room(slot, seated)?;
@@ -198,7 +198,7 @@ impl<I: Io> Shard<I> {
         let was_blocked = self.slab.get(slot).is_none_or(|connection| connection.transport.is_blocked);
         self.note_channels_of_stream(slot, &seats);
         for seat in seats {
-            if self.slab.get(slot).is_none_or(|connection| !connection.is_live()) {
+            if self.slab.get(slot).is_none_or(|connection| !connection.takes_publications()) {
                 break;
             }
             self.join(slot, seat);
@@ -291,7 +291,7 @@ impl<I: Io> Shard<I> {
             self.fan_out(&[feed], Some(reach));
             // Its last member may have left just now: the next one begins where the log was told that it was, before that.
             feed = self.feeds.obtain(&watched.channel, watched.format, &watched.watch);
-            if self.slab.get(slot).is_none_or(|connection| !connection.is_live()) {
+            if self.slab.get(slot).is_none_or(|connection| !connection.takes_publications()) {
                 return self.feeds.forget_if_empty(feed);
             }
         }

@@ -114,6 +114,11 @@ impl RecordReceiver {
         }
     }
 
+    /// Forgets what has begun: the stream begins anew, in the same protocol.
+    pub fn forget(&mut self) {
+        self.partial = None;
+    }
+
     fn receive_separated<'a>(
         &'a mut self,
         bytes: &'a [u8],

@@ -1,7 +1,6 @@
 //! Negotiates and transports (TransportProtocols of ASP.NET Core's SignalR), with its statuses and texts.
 use sha1::{Digest, Sha1};
 
-use super::{SignalR, SignalROpening};
 use crate::channel::Watched;
 use crate::http::{RequestHead, query_pairs, write_stream_head};
 use crate::messages::ConnectionId;
@@ -10,12 +9,13 @@ use crate::protocol::signalr::negotiate::{
     Connect, NegotiateReply, NegotiateRequest, Transport, decode_id, encode_id, parse_query, write_error, write_reply,
 };
 use crate::routes::{Placed, Wire};
-use crate::shard::connection::{Asked, Connection, Phase};
+use crate::session::{Asked, SignalR, SignalROpening};
+use crate::shard::connection::Connection;
 use crate::shard::opening::{AnsweredBy, PLAIN, cors_headers, pairs, with_cors};
 use crate::shard::refusal::Refusal;
 use crate::shard::{Io, Shard};
 use crate::tokens::{self, Token};
-use crate::ws::{Receiver, is_upgrade, read_upgrade, write_accept};
+use crate::ws::{is_upgrade, read_upgrade, write_accept};
 
 /// How long a browser may remember what a preflight allowed.
 const PREFLIGHT_SECONDS: &str = "7200";
@@ -141,7 +141,7 @@ impl<I: Io> Shard<I> {
         transport: Transport,
     ) -> Result<AnsweredBy, Refusal> {
         let target = self.slot_of(id).ok_or_else(no_connection)?;
-        let known = self.slab.at(target).signalr.as_ref().ok_or_else(no_connection)?.transport;
+        let known = self.slab.at(target).session.signalr().ok_or_else(no_connection)?.transport;
         if known != transport {
             return Err(Refusal::new(400, "Cannot change transports mid-connection"));
         }
@@ -237,26 +237,22 @@ impl<I: Io> Shard<I> {
         signalr.may_be_stateful = may_be_stateful;
         signalr.user = user;
         let connection = self.slab.at(target);
-        connection.signalr = Some(Box::new(signalr));
+        connection.session.open_signalr(signalr);
         connection.route = route;
-        connection.is_upgraded = true;
         let out = connection.transport.outbox.bytes_mut();
         match transport {
             Transport::WebSockets => {
                 let (upgrade, subprotocol) = asked.upgrade.as_ref().expect("a WebSocket's opening has its upgrade");
                 write_accept(out, upgrade, subprotocol.as_deref(), &pairs(&asked.headers));
-                connection.phase = Phase::Open(Receiver::new());
             }
             Transport::ServerSentEvents => {
                 let mut headers = with_cors(asked.readable_by.as_deref(), &asked.headers);
                 headers.extend([("Pragma", "no-cache"), ("Content-Encoding", "identity")]);
                 write_stream_head(out, &headers, "text/event-stream");
                 out.extend_from_slice(b":\r\n"); // Firefox opens an event source when something comes
-                connection.phase = Phase::Streaming;
             }
             Transport::LongPolling => {
                 self.one_by_one += 1;
-                connection.phase = Phase::Polled;
                 connection.transport.is_blocked = true; // for ever: it is written to by polls
                 connection.is_reported = is_reported;
                 self.slab.at(slot).is_reported = false;
@@ -305,7 +301,7 @@ impl<I: Io> Shard<I> {
     /// The channels that a connection is on from its handshake: everybody's of its path, and its user's.
     pub(super) fn own_channels(&self, slot: u32) -> Vec<Watched> {
         let Some(connection) = self.slab.get(slot) else { return Vec::new() };
-        let Some(signalr) = &connection.signalr else { return Vec::new() };
+        let Some(signalr) = connection.session.signalr() else { return Vec::new() };
         let path = connection.route.as_ref().map(|route| route.path());
         let everybody = path.and_then(|path| self.watch_unlisted(&self.common.hubs, path, connection.format));
         let user = signalr.user.as_ref().and_then(|user| self.watch_user(user, connection.format));

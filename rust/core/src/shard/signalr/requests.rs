@@ -1,12 +1,11 @@
 //! Requests for a SignalR connection that exists: posts that carry its messages in, polls that carry them out.
 use super::opening::{check_transport, no_connection};
-use super::{Carrier, SignalR, SignalROpening};
 use crate::http::{Body, Piece, RequestHead};
 use crate::messages::{ClosedBy, ConnectionId};
 use crate::protocol::Format;
 use crate::protocol::signalr::negotiate::Transport;
 use crate::routes::Placed;
-use crate::shard::connection::{Asked, Phase};
+use crate::session::{Asked, Carrier, SignalR, SignalROpening};
 use crate::shard::opening::{AnsweredBy, PLAIN, cors_headers, with_cors};
 use crate::shard::refusal::Refusal;
 use crate::shard::{Io, Shard};
@@ -36,7 +35,7 @@ impl<I: Io> Shard<I> {
             return Ok(AnsweredBy::Shard(id.shard()));
         }
         let target = self.slot_of(id).ok_or_else(no_connection)?;
-        let signalr = self.slab.at(target).signalr.as_deref().ok_or_else(no_connection)?;
+        let signalr = self.slab.at(target).session.signalr().ok_or_else(no_connection)?;
         let (transport, is_over) = (signalr.transport, signalr.is_over);
         if head.method == "DELETE" {
             if transport != Transport::LongPolling {
@@ -99,7 +98,7 @@ impl<I: Io> Shard<I> {
     fn begin_post_of(&mut self, slot: u32, target: u32, carrier: Carrier) {
         let (poster, is_done, is_awaited) = (self.id_of(slot), carrier.body.is_done(), carrier.expects_continue);
         self.signalr_at(target).posts.push_back(poster);
-        self.slab.at(slot).phase = Phase::Posting(Box::new(carrier));
+        self.slab.at(slot).session.carry(carrier, false);
         if is_done {
             self.finish_post(slot);
         } else if is_awaited {
@@ -109,12 +108,13 @@ impl<I: Io> Shard<I> {
     }
 
     fn signalr_at(&mut self, slot: u32) -> &mut SignalR {
-        self.slab.at(slot).signalr.as_deref_mut().expect("the caller has seen that it is a SignalR connection")
+        self.slab.at(slot).session.signalr_mut().expect("the caller has seen that it is a SignalR connection")
     }
 
     /// Whether the body of a post may be read on: it is its turn, and the application has room.
-    pub(in crate::shard) fn may_post(&mut self, slot: u32, carrier: &Carrier) -> bool {
-        let Some(target) = self.slot_of(carrier.to) else { return true }; // to be told so
+    pub(in crate::shard) fn may_post(&mut self, slot: u32) -> bool {
+        let to = self.slab.at(slot).session.post().map(|post| post.to);
+        let Some(target) = to.and_then(|to| self.slot_of(to)) else { return true }; // to be told so
         let poster = self.id_of(slot);
         let signalr = self.signalr_at(target);
         signalr.is_over || (signalr.posts.front() == Some(&poster) && !signalr.has_backlog() && self.may_read(target))
@@ -122,7 +122,7 @@ impl<I: Io> Shard<I> {
 
     /// The application has room again: the post that is being read goes on.
     pub(in crate::shard) fn resume_posts(&mut self, slot: u32) {
-        let signalr = self.slab.get(slot).and_then(|connection| connection.signalr.as_deref());
+        let signalr = self.slab.get(slot).and_then(|connection| connection.session.signalr());
         if let Some(&post) = signalr.and_then(|signalr| signalr.posts.front()) {
             self.later.push(post);
         }
@@ -130,11 +130,10 @@ impl<I: Io> Shard<I> {
 
     /// Takes some of a post's body. What comes for a connection that has ended meanwhile is thrown away: its client
     /// learns of the end where it listens, not from an answer that may overtake it.
-    pub(in crate::shard) fn take_posted(&mut self, slot: u32, mut carrier: Box<Carrier>, bytes: &[u8]) -> usize {
-        let to = carrier.to;
-        let next = carrier.body.next(bytes);
-        self.slab.at(slot).phase = Phase::Posting(carrier);
-        let Piece { framing, content } = match next {
+    pub(in crate::shard) fn take_posted(&mut self, slot: u32, bytes: &[u8]) -> usize {
+        let Some(post) = self.slab.at(slot).session.post_mut() else { return bytes.len() };
+        let to = post.to;
+        let Piece { framing, content } = match post.body.next(bytes) {
             Ok(piece) => piece,
             Err(error) => {
                 self.refuse(slot, &error.into());
@@ -142,18 +141,18 @@ impl<I: Io> Shard<I> {
             }
         };
         let bytes_of_content = &bytes[framing..framing + content];
-        let taken = match self.slot_of(to).filter(|&target| self.slab.at(target).is_live()) {
+        let taken = match self.slot_of(to).filter(|&target| self.slab.at(target).takes_publications()) {
             Some(target) => {
                 self.timers.set(slot, self.settings.handshake_timeout);
                 if content == 0 { 0 } else { self.take_records(target, bytes_of_content) }
             }
             None => content,
         };
-        let Some(Phase::Posting(carrier)) = self.slab.get_mut(slot).map(|connection| &mut connection.phase) else {
+        let Some(post) = self.slab.get_mut(slot).and_then(|connection| connection.session.post_mut()) else {
             return bytes.len();
         };
-        carrier.body.take(taken);
-        if carrier.body.is_done() {
+        post.body.take(taken);
+        if post.body.is_done() {
             self.finish_post(slot);
         }
         framing + taken
@@ -161,7 +160,7 @@ impl<I: Io> Shard<I> {
 
     /// The body is there: answer, and let the next post begin.
     fn finish_post(&mut self, slot: u32) {
-        let Phase::Posting(carrier) = std::mem::replace(&mut self.slab.at(slot).phase, Phase::Ending) else { return };
+        let Some(carrier) = self.slab.at(slot).session.take_carrier(false) else { return };
         let poster = self.id_of(slot);
         let cors = cors_headers(carrier.readable_by.as_deref());
         self.respond(slot, (200, &cors), PLAIN, b"", (carrier.keeps_alive, false));
@@ -189,7 +188,7 @@ impl<I: Io> Shard<I> {
         }
         let (body, keeps_alive) = (Body::NONE, head.keeps_alive());
         let carrier = Carrier { to, body, expects_continue: false, keeps_alive, readable_by };
-        self.slab.at(slot).phase = Phase::Polling(Box::new(carrier));
+        self.slab.at(slot).session.carry(carrier, true);
         self.timers.set(slot, self.settings.hubs.poll_timeout);
         if let Some(older) = self.signalr_at(target).poll.replace(poll).and_then(|older| self.slot_of(older)) {
             self.finish_poll(older, 204, b"");
@@ -216,10 +215,11 @@ impl<I: Io> Shard<I> {
         }
         let slots: Vec<u32> = target.lagging.iter().map(|member| member.slot).collect();
         for slot in slots {
-            match self.slab.get(slot).map(|connection| (&connection.phase, connection.transport.is_blocked)) {
-                Some((Phase::Polled, _)) => self.answer_poll(slot),
-                Some((Phase::Open(_) | Phase::Streaming, false)) => self.pump(slot),
-                _ => {}
+            let Some(connection) = self.slab.get(slot) else { continue };
+            if connection.session.is_polled() {
+                self.answer_poll(slot);
+            } else if connection.session.writes_publications() && !connection.transport.is_blocked {
+                self.pump(slot);
             }
         }
         self.learn_oldest_lag(feed);
@@ -272,16 +272,14 @@ impl<I: Io> Shard<I> {
 
     /// Nothing came within a poll's time.
     pub(in crate::shard) fn expire_poll(&mut self, slot: u32) {
-        if let Phase::Polling(carrier) = &self.slab.at(slot).phase {
-            let to = carrier.to;
+        if let Some(to) = self.slab.at(slot).session.poll().map(|poll| poll.to) {
             self.leave_poll(self.id_of(slot), to);
             self.finish_poll(slot, 200, b"");
         }
     }
 
     pub(super) fn finish_poll(&mut self, slot: u32, status: u16, body: &[u8]) {
-        let phase = std::mem::replace(&mut self.slab.at(slot).phase, Phase::Ending);
-        let Phase::Polling(carrier) = phase else { return self.slab.at(slot).phase = phase };
+        let Some(carrier) = self.slab.at(slot).session.take_carrier(true) else { return };
         let cors = cors_headers(carrier.readable_by.as_deref());
         self.respond_to_poll(slot, status, &cors, body, carrier.keeps_alive);
     }

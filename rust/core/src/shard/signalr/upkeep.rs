@@ -1,11 +1,12 @@
 //! Pings, deadlines and ends of SignalR connections. One shared ping record a protocol, no timer a connection.
-use super::SignalR;
 use crate::messages::{ClosedBy, ConnectionId};
 use crate::protocol::Format;
 use crate::protocol::signalr::handshake::HandshakeError;
 use crate::protocol::signalr::negotiate::Transport;
 use crate::protocol::signalr::{CLOSE_ERROR, HubMessage, write_message, write_records};
-use crate::shard::connection::{Ending, Phase};
+use crate::session::signalr::{Due, Patience};
+use crate::session::{Farewell, SignalR};
+use crate::shard::connection::Ending;
 use crate::shard::io::Member;
 use crate::shard::timers::ticks;
 use crate::shard::{Io, Shard};
@@ -16,7 +17,7 @@ impl<I: Io> Shard<I> {
     pub(super) fn begin_upkeep(&mut self, slot: u32) {
         let tick = self.timers.tick();
         let keepalive = ticks(self.settings.hubs.keepalive);
-        if let Some(signalr) = self.slab.at(slot).signalr.as_deref_mut() {
+        if let Some(signalr) = self.slab.at(slot).session.signalr_mut() {
             signalr.heard_tick = tick;
             signalr.ping_tick = tick + keepalive;
             if signalr.transport == Transport::LongPolling {
@@ -30,64 +31,62 @@ impl<I: Io> Shard<I> {
         self.watch_over_signalr(slot);
     }
 
-    /// Sets the next deadline: a ping that is due, or a client that has not kept its promise.
+    /// Sets the next deadline.
     pub(super) fn watch_over_signalr(&mut self, slot: u32) {
-        let tick = self.timers.tick();
-        let timeout = ticks(self.settings.hubs.client_timeout);
+        let (tick, patience) = (self.timers.tick(), self.patience());
         let connection = self.slab.at(slot);
-        let Some(signalr) = connection.signalr.as_deref() else { return };
+        let Some(signalr) = connection.session.signalr() else { return };
         if connection.transport.socket().is_none() || !signalr.has_shaken_hands {
             return; // a poll's, or that of a client that may come back, is another deadline
         }
-        let silent_until = if signalr.pace.has_begun() { signalr.heard_tick + timeout } else { u32::MAX };
-        let ack_tick = signalr.stateful.as_ref().and_then(|stateful| stateful.ack_tick).unwrap_or(u32::MAX);
-        let next = signalr.ping_tick.min(silent_until).min(ack_tick).min(signalr.pace.next_tick());
-        self.timers.set_in(slot, next.saturating_sub(tick));
+        self.timers.set_in(slot, signalr.poll_timeout(patience).saturating_sub(tick));
+    }
+
+    fn patience(&self) -> Patience {
+        let hubs = &self.settings.hubs;
+        Patience { keepalive: ticks(hubs.keepalive), client_timeout: ticks(hubs.client_timeout) }
     }
 
     /// A deadline of a SignalR connection has come.
     pub(in crate::shard) fn expire_signalr(&mut self, slot: u32) {
-        let tick = self.timers.tick();
-        let (keepalive, timeout) = (ticks(self.settings.hubs.keepalive), ticks(self.settings.hubs.client_timeout));
-        let may_read = self.may_read(slot);
-        let connection = self.slab.at(slot);
-        let format = connection.format;
-        let Some(signalr) = connection.signalr.as_deref_mut() else { return };
-        if signalr.is_over {
-            return self.drop_connection(slot);
-        }
-        if !signalr.has_shaken_hands {
-            return self.refuse_handshake(slot, &HandshakeError::Canceled);
-        }
-        if matches!(connection.phase, Phase::Detached) {
-            return self.drop_connection(slot);
-        }
-        if signalr.transport == Transport::LongPolling {
-            return self.end_signalr_as_is(slot, (CloseCode::ABNORMAL, "no poll came in time", ClosedBy::Network));
-        }
-        if !self.expect_ping(slot) {
-            return;
-        }
-        let connection = self.slab.at(slot);
-        let Some(signalr) = connection.signalr.as_deref_mut() else { return };
-        if !may_read {
-            signalr.heard_tick = tick; // its pings may wait to be read
-        }
-        if signalr.pace.has_begun() && tick >= signalr.heard_tick.saturating_add(timeout) {
-            let seconds = self.settings.hubs.client_timeout.as_secs_f64();
-            let reason = format!("nothing came from the client for {seconds} s");
-            return self.end_signalr(slot, Some(CLOSE_ERROR), true, (CloseCode::INTERNAL, &reason, ClosedBy::Server));
-        }
-        if signalr.stateful.as_ref().and_then(|stateful| stateful.ack_tick).is_some_and(|due| tick >= due) {
-            self.send_ack(slot);
-            return self.watch_over_signalr(slot);
-        }
-        if tick >= signalr.ping_tick {
-            signalr.ping_tick = tick + keepalive;
-            // A client that takes nothing has something to hear already.
-            if !connection.transport.is_blocked {
-                self.pinged.push((format, slot));
+        let Some(due) = self.slab.at(slot).session.signalr().map(SignalR::handle_timeout) else { return };
+        self.do_due(slot, due);
+    }
+
+    fn do_due(&mut self, slot: u32, due: Due) {
+        match due {
+            Due::Drop => return self.drop_connection(slot),
+            Due::RefuseHandshake => return self.refuse_handshake(slot, &HandshakeError::Canceled),
+            Due::NoPoll => {
+                let why = (CloseCode::ABNORMAL, "no poll came in time", ClosedBy::Network);
+                return self.end_signalr_as_is(slot, why);
             }
+            Due::Silent => {
+                let seconds = self.settings.hubs.client_timeout.as_secs_f64();
+                let reason = format!("nothing came from the client for {seconds} s");
+                let why = (CloseCode::INTERNAL, &*reason, ClosedBy::Server);
+                return self.end_signalr(slot, Some(CLOSE_ERROR), true, why);
+            }
+            Due::Upkeep => {
+                let may_read = self.may_read(slot);
+                let (tick, patience) = (self.timers.tick(), self.patience());
+                if self.expect_ping(slot)
+                    && let Some(signalr) = self.slab.at(slot).session.signalr_mut()
+                {
+                    let due = signalr.handle_silence(tick, patience, may_read);
+                    self.do_due(slot, due);
+                }
+                return;
+            }
+            Due::Ack => self.send_ack(slot),
+            Due::Ping => {
+                let connection = self.slab.at(slot);
+                // A client that takes nothing has something to hear already.
+                if !connection.transport.is_blocked {
+                    self.pinged.push((connection.format, slot));
+                }
+            }
+            Due::Nothing => {}
         }
         self.watch_over_signalr(slot);
     }
@@ -125,8 +124,10 @@ impl<I: Io> Shard<I> {
 
     /// A connection as the poller knows it, if nothing has happened to it since its time came.
     fn member_to_ping(&mut self, slot: u32) -> Option<Member> {
-        let connection =
-            self.slab.get_mut(slot).filter(|connection| connection.is_live() && !connection.transport.is_blocked)?;
+        let connection = self
+            .slab
+            .get_mut(slot)
+            .filter(|connection| connection.takes_publications() && !connection.transport.is_blocked)?;
         let fd = connection.transport.socket()?;
         if !std::mem::replace(&mut connection.transport.is_registered, true) {
             self.io.register(slot, fd);
@@ -151,7 +152,7 @@ impl<I: Io> Shard<I> {
     pub(in crate::shard) fn close_signalr(&mut self, slot: u32, code: CloseCode, reason: &str) {
         let why = (code, reason, ClosedBy::Server);
         let may_reconnect = matches!(code, CloseCode::TRY_AGAIN_LATER | CloseCode::RESTART | CloseCode::INTERNAL);
-        let has_shaken_hands = self.slab.at(slot).signalr.as_deref().is_some_and(|signalr| signalr.has_shaken_hands);
+        let has_shaken_hands = self.slab.at(slot).session.signalr().is_some_and(|signalr| signalr.has_shaken_hands);
         if self.is_draining || !has_shaken_hands {
             self.end_signalr_as_is(slot, why);
         } else {
@@ -167,7 +168,7 @@ impl<I: Io> Shard<I> {
         allow_reconnect: bool,
         why: (CloseCode, &str, ClosedBy),
     ) {
-        if self.slab.at(slot).is_live() {
+        if self.slab.at(slot).takes_publications() {
             self.write_message(slot, &HubMessage::Close { error: error.map(Into::into), allow_reconnect });
         }
         self.end_signalr_as_is(slot, why);
@@ -186,27 +187,19 @@ impl<I: Io> Shard<I> {
     pub(super) fn end_signalr_as_is(&mut self, slot: u32, (code, reason, by): (CloseCode, &str, ClosedBy)) {
         self.leave_all(slot);
         let connection = self.slab.at(slot);
-        match std::mem::replace(&mut connection.phase, Phase::Ending) {
-            Phase::Open(receiver) => {
-                connection.phase = Phase::Closing(receiver);
-                write_close(connection.transport.outbox.bytes_mut(), CloseCode::NORMAL, "");
-            }
-            Phase::Closing(receiver) => {
-                connection.phase = Phase::Closing(receiver);
-                return;
-            }
-            Phase::Polled => {
-                connection.phase = Phase::Polled;
-                connection.ending.get_or_insert_with(|| {
-                    Box::new(Ending { code: code.0, reason: reason.to_owned(), by, thrown_away: 0 })
-                });
-                let Some(signalr) = connection.signalr.as_deref_mut() else { return };
-                signalr.is_over = true;
-                self.timers.set(slot, self.settings.close_timeout);
-                self.answer_poll(slot);
-                return;
-            }
-            _ => {}
+        if connection.session.is_polled() {
+            connection.ending.get_or_insert_with(|| {
+                Box::new(Ending { code: code.0, reason: reason.to_owned(), by, thrown_away: 0 })
+            });
+            let Some(signalr) = connection.session.signalr_mut() else { return };
+            signalr.is_over = true; // the next poll is told so
+            self.timers.set(slot, self.settings.close_timeout);
+            return self.answer_poll(slot);
+        }
+        match connection.session.end() {
+            Farewell::CloseFrame => write_close(connection.transport.outbox.bytes_mut(), CloseCode::NORMAL, ""),
+            Farewell::Begun => return,
+            Farewell::Silent => {}
         }
         self.end_soon(slot, code, reason, by);
     }

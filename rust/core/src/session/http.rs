@@ -1,0 +1,124 @@
+//! Requests, one after another on one socket: a head, what the application is asked, bodies and polls of SignalR.
+use super::{Due, Held, Reads};
+use crate::http::Body;
+use crate::messages::{ConnectionId, Header, Wanted};
+use crate::protocol::signalr::negotiate::{NegotiateRequest, Transport};
+use crate::tokens::Token;
+use crate::ws::Upgrade;
+
+/// How far a request is.
+#[derive(Debug)]
+pub(super) enum Http {
+    /// What has come of a head.
+    Head(Vec<u8>),
+    /// The application has to answer it.
+    Asked(Box<Asked>),
+    /// The body of a request for a SignalR connection comes.
+    Posting(Box<Carrier>),
+    /// A poll waits for messages of a SignalR connection.
+    Polling(Box<Carrier>),
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self::Head(Vec::new())
+    }
+}
+
+/// A request that the application has to answer.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    /// For a WebSocket: how to accept it, and with which subprotocol.
+    pub(crate) upgrade: Option<(Upgrade, Option<Box<str>>)>,
+    /// Not an opening: only a response answers it.
+    pub(crate) is_plain: bool,
+    pub(crate) is_head: bool,
+    /// Of a SignalR request: whether its socket is for the next one, too.
+    pub(crate) keeps_alive: bool,
+    /// Of a SignalR request: what it asks for.
+    pub(crate) signalr: Option<SignalROpening>,
+    /// Where its subscriptions begin.
+    pub(crate) wanted: Wanted,
+    /// What the application adds to the response.
+    pub(crate) headers: Vec<Header>,
+    /// Of an event stream or SignalR request: the origin whose pages may read it, or `*`.
+    pub(crate) readable_by: Option<Box<str>>,
+}
+
+/// What a request that opens something of SignalR asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SignalROpening {
+    /// A token.
+    Negotiate(NegotiateRequest),
+    /// A transport, with the token of a negotiate or, on a WebSocket, without.
+    Connect(Transport, Option<Token>),
+    /// A connection that will be polled, begun by a post with this body; whether the client waits for word to send it.
+    Post(Token, Body, bool),
+}
+
+/// A request for a SignalR connection that exists: a post carries its messages in, a poll carries them out.
+#[derive(Debug)]
+pub(crate) struct Carrier {
+    /// Which connection it is for.
+    pub(crate) to: ConnectionId,
+    /// What has not come of the body.
+    pub(crate) body: Body,
+    /// The client waits for word to send it.
+    pub(crate) expects_continue: bool,
+    pub(crate) keeps_alive: bool,
+    /// The origin whose pages may read the answer.
+    pub(crate) readable_by: Option<Box<str>>,
+}
+
+impl Asked {
+    /// Whether a whole answer is all that the client waits for, and no connection that lives on.
+    pub(super) fn is_for_an_answer(&self) -> bool {
+        let answers = |one: &SignalROpening| matches!(one, SignalROpening::Negotiate(..) | SignalROpening::Post(..));
+        self.is_plain || self.signalr.as_ref().is_some_and(answers)
+    }
+}
+
+impl Http {
+    pub(super) fn reads(&self) -> Reads {
+        match self {
+            Self::Head(_) => Reads::Head,
+            Self::Posting(_) => Reads::Body,
+            Self::Asked(_) | Self::Polling(_) => Reads::Later,
+        }
+    }
+
+    pub(super) fn due(&self, held: Held) -> Due {
+        match self {
+            Self::Head(partial) if partial.is_empty() && !held.is_unread => Due::Drop, // idle between requests
+            Self::Head(_) | Self::Asked(_) | Self::Posting(_) => Due::Refuse,
+            Self::Polling(_) => Due::EmptyPoll,
+        }
+    }
+
+    pub(super) fn take_partial(&mut self) -> Vec<u8> {
+        match self {
+            Self::Head(partial) => std::mem::take(partial),
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn take_asked(&mut self, answers_plainly: bool) -> Option<Asked> {
+        match std::mem::take(self) {
+            Self::Asked(asked) if answers_plainly || !asked.is_plain => Some(*asked),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
+    pub(super) fn take_carrier(&mut self, is_poll: bool) -> Option<Carrier> {
+        match (std::mem::take(self), is_poll) {
+            (Self::Posting(carrier), false) | (Self::Polling(carrier), true) => Some(*carrier),
+            (other, _) => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
