@@ -233,14 +233,14 @@ impl Channel {
         let tail = log.tail();
         let first = heard.len();
         while ear.cursor < tail && heard.len() - first < count_max {
-            if ear.mode == Mode::AwaitingKeyframe || ear.cursor < log.overtaken_before(self.settings.policy) {
+            let run = log.read(ear.cursor, tail, reader_of(&self.settings, keys, ear.mode, now_ns));
+            if ear.mode == Mode::AwaitingKeyframe || ear.cursor < run.head {
                 match self.overtaken_in(log, (ear.cursor, ear.mode), tail, now_ns) {
                     Overtaken::Close => return Err(name),
                     Overtaken::Skip(cursor, mode, _) => (ear.cursor, ear.mode) = (cursor, mode),
                 }
                 continue;
             }
-            let run = log.read(ear.cursor, tail, reader_of(&self.settings, keys, ear.mode, now_ns));
             ear.cursor = take(&run, first + count_max, |offset, is_keyframe, (payload, event)| {
                 let position = Position { epoch: self.epoch, offset };
                 let (channel, event) = (Arc::clone(&name), event.map(Box::from));
@@ -328,7 +328,9 @@ mod tests {
 
         fn publish(&self, name: &str, text: &str) {
             let channel = self.registry.obtain(name, &self.settings, 0).expect("there is room");
-            let appended = channel.append(&Publication::new(Payload::Text(text)), 0, u64::MAX, |_| {});
+            let is_keyframe = text.starts_with("keyframe");
+            let publication = Publication { is_keyframe, ..Publication::new(Payload::Text(text)) };
+            let appended = channel.append(&publication, 0, u64::MAX, |_| {});
             assert!(matches!(appended, Ok(Appended::At(_))));
         }
     }
@@ -374,6 +376,22 @@ mod tests {
         let frames = channel.lock().hearing.as_ref().map(|hearing| hearing.log.frames.len());
         assert!(frames.is_some_and(|frames| frames <= 10), "{frames:?}");
         assert_eq!(listener.read(100, 0), Err(Arc::from("a")));
+    }
+
+    /// The first keyframe behind what it lost stands where it waits.
+    #[test]
+    fn one_that_was_overtaken_goes_on_at_the_next_keyframe() {
+        let world = World::new(Policy::Keyframe, 10);
+        let listener = world.listener("a");
+        for number in 0..100 {
+            world.publish("a", &number.to_string());
+        }
+        assert!(listener.read(100, 0).expect("it is not closed").is_empty());
+        world.publish("a", "not yet");
+        assert!(listener.read(100, 0).expect("it is not closed").is_empty());
+        world.publish("a", "keyframe");
+        world.publish("a", "behind it");
+        assert_eq!(texts(&listener.read(100, 0).expect("it is not closed")), ["a keyframe", "a behind it"]);
     }
 
     #[test]

@@ -209,7 +209,11 @@ impl Channel {
     pub(super) fn overtaken_in(&self, log: &Log, (cursor, mode): (u64, Mode), tail: u64, now_ns: u64) -> Overtaken {
         let lost = |to| log.offset_before(to).saturating_sub(log.offset_before(cursor));
         // At one that its shard is yet to come past it would take the place of those at the tail.
-        let is_ahead = |edge: &Edge| edge.position > cursor && edge.position < tail;
+        let is_ahead = |edge: &Edge| {
+            // One that waits for a keyframe may stand where that begins.
+            let begins_there = mode == Mode::AwaitingKeyframe && edge.position == cursor;
+            (edge.position > cursor || begins_there) && edge.position < tail
+        };
         let keyframe = || log.living_keyframe(now_ns).map(|(edge, _)| edge).filter(is_ahead);
         let at_keyframe = || match keyframe() {
             Some(edge) => Overtaken::Skip(edge.position, Mode::AtKeyframe, lost(edge.position)),
@@ -229,10 +233,20 @@ impl Channel {
         }
     }
 
-    /// A cursor of this format before this place is overtaken.
-    pub(crate) fn overtaken_before(&self, format: Format) -> u64 {
+    /// A cursor of this format from this place on is not overtaken.
+    pub(crate) fn whole_from(&self, format: Format) -> u64 {
         let inner = self.lock();
-        inner.logs[format as usize].as_ref().map_or(0, |log| log.overtaken_before(self.settings.policy))
+        inner.logs[format as usize].as_ref().map_or(0, |log| match self.settings.policy {
+            Policy::Latest => log.lost.position,
+            Policy::Every | Policy::Keyframe | Policy::Drop => log.head.position,
+        })
+    }
+
+    /// Whether what a cursor of this format needs is not all here.
+    pub(crate) fn is_overtaken(&self, format: Format, cursor: u64, mode: Mode) -> bool {
+        let inner = self.lock();
+        let Some(log) = &inner.logs[format as usize] else { return false };
+        cursor < log.overtaken_before(self.settings.policy) || (mode == Mode::AtKeyframe && log.lacks_keyframe(cursor))
     }
 
     /// The eyes of one shard on the logs.
@@ -253,7 +267,7 @@ impl Channel {
     pub(crate) fn offset_at(&self, format: Format, position: u64) -> Option<u64> {
         let inner = self.lock();
         match &inner.logs[format as usize] {
-            Some(log) => (position >= log.head.position).then(|| log.offset_before(position)),
+            Some(log) => (log.catch_up(position) >= log.head.position).then(|| log.offset_before(position)),
             None => Some(inner.offset),
         }
     }

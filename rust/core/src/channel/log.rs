@@ -32,6 +32,9 @@ pub(super) struct Log {
     pub(super) frames: VecDeque<FrameMark>,
     /// Where the oldest kept frame begins.
     pub(super) head: Edge,
+    /// A cursor from here on has lost nothing, though it stands before the head: only snapshots were in between, which are
+    /// for newcomers alone.
+    pub(super) whole_from: u64,
     pub(super) tail: u64,
     /// Of `frames`, those that are not for everyone, oldest first.
     pub(super) exclusions: VecDeque<Exclusion>,
@@ -115,7 +118,7 @@ impl Log {
     pub(super) fn append_compacted(&mut self, frame: &[u8], mark: FrameMark, excluded: Option<&Arc<[ConnectionId]>>) {
         let start = self.tail;
         self.tail += frame.len() as u64;
-        self.head.position = self.tail;
+        (self.head.position, self.whole_from) = (self.tail, self.tail);
         self.compacted.push(FrameMark { end: self.tail, ..mark }, start, frame, excluded.cloned());
     }
 
@@ -220,6 +223,9 @@ impl Log {
         }
         self.special -= usize::from(oldest.is_special());
         self.head = edge;
+        if oldest.kind != FrameKind::Snapshot {
+            self.whole_from = edge.position;
+        }
         self.frames.pop_front();
     }
 
@@ -271,9 +277,14 @@ impl Log {
         self.segments.push_back((Arc::new(Segment::new(self.tail, capacity)), 0));
     }
 
+    /// Where a cursor goes on: at the head, if nothing that it is to get stood before that.
+    pub(super) fn catch_up(&self, cursor: u64) -> u64 {
+        if cursor < self.whole_from { cursor } else { cursor.max(self.head.position) }
+    }
+
     /// Number of the publication before a place: exact while the log remembers it, else of the oldest that it does.
     pub(super) fn offset_before(&self, position: u64) -> u64 {
-        if position >= self.head.position {
+        if position >= self.whole_from {
             let behind = self.frames.partition_point(|frame| frame.end <= position);
             return behind.checked_sub(1).map_or(self.head.offset, |last| self.frames[last].offset);
         }

@@ -123,7 +123,12 @@ impl Run {
 impl Log {
     /// A cursor before this one is overtaken: what it needs is not all here.
     pub(super) fn overtaken_before(&self, policy: Policy) -> u64 {
-        if policy == Policy::Latest { self.lost.position } else { self.head.position }
+        if policy == Policy::Latest { self.lost.position } else { self.whole_from }
+    }
+
+    /// Whether the keyframe that began here is gone.
+    pub(super) fn lacks_keyframe(&self, start: u64) -> bool {
+        start < self.head.position && !self.compacted.has(start)
     }
 
     /// The frames from `cursor` to `to` (both at frames' edges) that this reader gets.
@@ -138,13 +143,16 @@ impl Log {
         let excluded = self.exclusions.partition_point(|exclusion| exclusion.start < cursor);
         let to = self.exclusions.get(excluded + EXCLUSIONS_MAX).map_or(to, |next| next.start.min(to));
         if cursor < self.head.position {
-            let is_whole = !reader.is_at_keyframe || self.compacted.has(cursor);
-            if !is_whole {
+            if reader.is_at_keyframe && self.lacks_keyframe(cursor) {
                 run.head = self.head.position; // the keyframe that it was to begin with is gone
                 return run;
             }
-            (reader.conflates, reader.is_at_keyframe) = (true, false);
-            self.read_compacted(&mut run, to, reader);
+            run.end = self.catch_up(cursor).min(to);
+            reader.is_at_keyframe = false;
+            if run.end < self.head.position {
+                reader.conflates = true;
+                self.read_compacted(&mut run, to, reader);
+            }
             if run.end < self.head.position {
                 return run;
             }
@@ -156,7 +164,7 @@ impl Log {
             run.published_ns = first.published_ns;
         }
         if self.special == 0 && !reader.conflates {
-            run.end = self.push_slices(&mut run.slices, cursor, to);
+            run.end = self.push_slices(&mut run.slices, run.end, to);
             run.frames = (self.frames.partition_point(|frame| frame.end <= run.end) - first) as u64;
         } else {
             self.read_one_by_one(&mut run, first, to, reader);

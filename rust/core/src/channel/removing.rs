@@ -208,7 +208,7 @@ proptest! {
                     watched = Some(new);
                 }
                 (Some(one), 0) => {
-                    let is_overtaken = laggard < channel.overtaken_before(Format::Raw);
+                    let is_overtaken = channel.is_overtaken(Format::Raw, laggard, Mode::Lagging);
                     if !is_overtaken {
                         let mut state = truth[at].clone();
                         apply(&mut state, &texts(&channel, Format::Raw, laggard, Mode::Lagging));

@@ -182,8 +182,8 @@ impl<I: Io> Shard<I> {
             let own = &vectors[start..];
             if own.len() > VECTORS_MAX {
                 let all: usize = own.iter().map(|vector| vector.len()).sum();
-                self.stats.bytes_out.add(all as u64); // taken back where it lags behind
-                postponed.push(Short { slot: member.slot, written: 0, error: None });
+                self.stats.bytes_out.add(all as u64); // taken back where it is written in several calls
+                postponed.push(member.slot);
                 vectors.truncate(start);
             } else if !own.is_empty() {
                 writes.push(Write {
@@ -202,8 +202,11 @@ impl<I: Io> Shard<I> {
         }
         self.stats.writes.add(writes.len() as u64);
         self.stats.bytes_out.add(writes.iter().map(|write| write.bytes as u64).sum());
-        for short in shorts.drain(..).chain(postponed) {
+        for short in shorts.drain(..) {
             self.lag_behind(short, turns, joiner.chain(short.slot));
+        }
+        for slot in postponed {
+            self.write_in_calls(slot, turns, joiner.chain(slot));
         }
         self.shorts = shorts;
         self.joiner = joiner;
@@ -229,6 +232,18 @@ impl<I: Io> Shard<I> {
         self.stats.bytes_out.sub(turn.run.bytes() as u64);
         self.stats.deliveries.sub(turn.run.frames);
         self.stats.expired.sub(turn.run.expired);
+    }
+
+    /// A connection has more pieces than one call takes. It keeps pace all the same: the slow path writes every one to it.
+    fn write_in_calls(&mut self, slot: u32, turns: &[Turn], chain: impl Iterator<Item = u32>) {
+        for turn in chain {
+            let turn = &turns[turn as usize];
+            self.count_unsent(turn);
+            if let Some(index) = self.feeds.find(self.slab.at(slot), slot, turn.feed) {
+                self.feeds.move_to(&mut self.slab, slot, index, Some((turn.from, Mode::Replaying)));
+            }
+        }
+        self.pump(slot);
     }
 
     /// A connection took only a part: find the cursor of each of its turns, keep the rest of a cut frame, and let it lag.
@@ -273,7 +288,7 @@ impl<I: Io> Shard<I> {
         if self.feeds.get(turn.feed).is_none() {
             return;
         }
-        self.settle_overtaken(turn.feed, turn.run.head);
+        self.settle_overtaken(turn.feed);
         self.write_one_by_one(turn.feed);
         if turn.run.frames > 0 && self.feeds.get(turn.feed).is_some() {
             self.sample(turn.feed, turn.run.end, turn.run.published_ns, turn.marks);

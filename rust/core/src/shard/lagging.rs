@@ -322,15 +322,18 @@ impl<I: Io> Shard<I> {
 
     /// Does as the policy says with the laggards of a feed whose cursor the log no longer holds, and learns the oldest
     /// cursor of the rest.
-    pub(super) fn settle_overtaken(&mut self, feed: u32, head: u64) {
-        let target = self.feeds.at(feed);
-        if target.lagging.is_empty() || head <= target.oldest_lag {
+    pub(super) fn settle_overtaken(&mut self, feed: u32) {
+        let Some(target) = self.feeds.get(feed).filter(|target| !target.lagging.is_empty()) else { return };
+        let (channel, format) = (target.channel.clone(), target.format);
+        if channel.whole_from(format) <= target.oldest_lag {
             return;
         }
-        let channel = target.channel.clone();
         let lagging: Vec<(u32, u32)> = target.lagging.iter().map(|m| (m.slot, m.subscription)).collect();
         let is_overtaken = |&(slot, index): &(u32, u32)| {
-            self.slab.get(slot).is_some_and(|connection| connection.subscriptions[index as usize].cursor < head)
+            self.slab.get(slot).is_some_and(|connection| {
+                let subscription = connection.subscriptions[index as usize];
+                channel.is_overtaken(format, subscription.cursor, subscription.mode())
+            })
         };
         let overtaken: Vec<(u32, u32)> = lagging.into_iter().filter(is_overtaken).collect();
         let mut closing = Vec::new();

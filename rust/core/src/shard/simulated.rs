@@ -64,6 +64,8 @@ pub(crate) struct Took {
     pub(crate) bytes: usize,
     /// By the fast path: the bytes are what is new for everyone at the tail.
     pub(crate) is_fan_out: bool,
+    /// There was more to take.
+    pub(crate) is_short: bool,
     /// How many publications of each channel there were before the call.
     pub(crate) published: Rc<[usize]>,
 }
@@ -239,10 +241,10 @@ impl Net {
         if is_partial {
             count = part % (count + 1); // fewer than there is room for: the kernel may be short of memory
         }
-        socket.came_short |= count < all;
+        let is_short = count < all;
+        socket.came_short |= is_short;
+        socket.took.push(Took { bytes: count, is_fan_out, is_short, published });
         if count == 0 {
-            // From here on it is written to by the slow path, perhaps with nothing.
-            socket.took.push(Took { bytes: 0, is_fan_out: false, published });
             socket.is_refused = true;
             socket.has_edge |= socket.room > 0;
             return -(libc::EAGAIN as isize);
@@ -254,7 +256,6 @@ impl Net {
             socket.taken.extend_from_slice(&piece[..now]);
             left -= now;
         }
-        socket.took.push(Took { bytes: count, is_fan_out, published });
         self.bytes_out += count as u64;
         count as isize
     }

@@ -314,11 +314,7 @@ impl<I: Io> Shard<I> {
         if !is_at_tail && !self.slab.at(slot).transport.is_blocked {
             self.block(slot); // `begin` pumps it
         }
-        if let Some(target) = self.feeds.get(feed).filter(|target| !target.lagging.is_empty()) {
-            // The bounds may have taken from it already what it came for.
-            let head = target.channel.overtaken_before(target.format);
-            self.settle_overtaken(feed, head);
-        }
+        self.settle_overtaken(feed); // the bounds may have taken from it already what it came for
     }
 
     /// Asks the application for a keyframe, if it gives some and was not asked.

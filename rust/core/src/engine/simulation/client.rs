@@ -119,6 +119,7 @@ struct Chunk {
     is_torn: bool,
     is_fan_out: bool,
     is_first: bool,
+    is_in_fan_out: bool,
     published: std::rc::Rc<[usize]>,
     /// By channel, where the accounts stood before.
     before: Before,
@@ -230,9 +231,12 @@ impl Client {
         self.buffer.extend_from_slice(&turn.taken);
         // A stream of several channels is written to by the slow path alone.
         let is_slow = self.wire == Wire::Sse && turn.took.iter().any(|took| !took.is_fan_out);
+        let is_in_fan_out = turn.took.iter().any(|took| took.is_fan_out);
         let mut is_first = true;
         for took in &turn.took {
             is_first &= took.is_fan_out;
+            let is_first_yet = is_first;
+            is_first &= !took.is_short; // what follows may be written to a laggard that has come back to the tail
             if took.bytes == 0 {
                 continue;
             }
@@ -243,7 +247,8 @@ impl Client {
                 is_short: turn.came_short || is_slow,
                 is_torn: turn.is_busy || self.is_torn,
                 is_fan_out: took.is_fan_out,
-                is_first,
+                is_first: is_first_yet,
+                is_in_fan_out,
                 published: took.published.clone(),
                 before: before.clone(),
             });
@@ -350,9 +355,9 @@ impl Client {
     fn when(&self, chunk: &Chunk, channel: usize) -> When {
         let known = chunk.before.iter().rev().find(|one| one.0 == channel);
         let (before, may_give_up) = known.map_or((None, false), |one| (one.1, one.2));
-        let Chunk { now_ns, is_short, is_torn, is_fan_out, is_first, .. } = *chunk;
+        let Chunk { now_ns, is_short, is_torn, is_fan_out, is_first, is_in_fan_out, .. } = *chunk;
         let (published, id) = (chunk.published[channel], self.id.unwrap_or(ConnectionId::from_bits(u64::MAX))); // it came and went in one turn
-        When { now_ns, before, is_short, is_fan_out, is_first, published, is_torn, id, may_give_up }
+        When { now_ns, before, is_short, is_fan_out, is_first, is_in_fan_out, published, is_torn, id, may_give_up }
     }
 
     /// What an event stream would come back with says no less than it got, and no more than was for it.
@@ -397,6 +402,7 @@ impl Client {
                 is_short: turn.came_short || is_slow,
                 is_fan_out: false,
                 is_first: false,
+                is_in_fan_out: turn.took.iter().any(|took| took.is_fan_out),
                 published: list.all.len(),
                 is_torn: self.is_torn || turn.is_busy,
                 id,

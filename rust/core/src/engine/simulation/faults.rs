@@ -203,3 +203,62 @@ fn who_unsubscribed_gets_all_that_was_published_before() {
     world.settle();
     assert_eq!(received(&mut world, first), (0..40).map(|number| 2 * number).collect::<Vec<_>>());
 }
+
+/// Who had more pieces to get in one turn than one call takes was taken for a laggard, and in channels of `latest` went past
+/// what was replaced in the same turn, though it kept pace.
+#[test]
+fn who_keeps_pace_gets_every_publication_of_a_long_turn() {
+    let settings = ChannelSettings { policy: Policy::Latest, ..ChannelSettings::default() };
+    let rule = ChannelRule { pattern: Pattern::new("*").expect("a pattern"), settings };
+    let settings = Settings { channels: vec![rule], channels_max: 64, ..Settings::default() };
+    let mut world = World::new(1, settings, Asks::default(), 3, false);
+    world.net.borrow_mut().is_exact = true;
+    let first = world.connect(0, Wire::Raw, ALL, &[0, 1, 2], live());
+    world.settle();
+    for channel in [0, 1, 2].repeat(30) {
+        world.publish(channel, &New::plain(0));
+        world.publish(channel, &New { kind: Kind::Snapshot, ..New::plain(0) });
+    }
+    world.settle();
+    for account in &world.clients[first].accounts {
+        let promise = account.promise.as_ref().expect("it was told where it begins");
+        assert_eq!(promise.received, (0..30).map(|number| 2 * number).collect::<Vec<_>>());
+    }
+    assert_eq!(world.engine().stats().deliveries, 90);
+}
+
+/// A snapshot for newcomers alone that left the log made who stood before it too slow for the channel, though nothing that
+/// was for it was gone.
+#[test]
+fn a_snapshot_that_leaves_the_log_overtakes_nobody_whom_it_is_not_for() {
+    let mut world = world(ChannelSettings { policy: Policy::Every, backlog_frames: 4, ..ChannelSettings::default() });
+    let first = join(&mut world, live());
+    world.set_room(first, 0);
+    put(&mut world, 0, Kind::Snapshot);
+    (1..=4).for_each(|key| put(&mut world, key, Kind::Plain));
+    world.make_room(first, ALL);
+    world.settle();
+    assert!(!world.clients[first].is_ending());
+    assert_eq!(received(&mut world, first), [1, 2, 3, 4]);
+}
+
+/// Who replays a channel of `latest` and stood before such a snapshot went past what was replaced since, though the log had
+/// it all.
+#[test]
+fn a_snapshot_that_leaves_the_log_conflates_for_nobody_who_replays() {
+    let mut world = latest(4);
+    put(&mut world, 7, Kind::Plain);
+    let first = world.connect(0, Wire::Raw, ALL, &[], live());
+    world.settle();
+    world.set_room(first, 0);
+    let origin =
+        Origin { since: Some(Position { epoch: world.press.lists.borrow()[0].epoch, offset: 1 }), start: None };
+    put(&mut world, 0, Kind::Snapshot);
+    (0..3).for_each(|_| put(&mut world, 1, Kind::Plain));
+    world.subscribe(first, 0, origin);
+    world.settle();
+    put(&mut world, 1, Kind::Plain);
+    world.make_room(first, ALL);
+    world.settle();
+    assert_eq!(received(&mut world, first), [2, 3, 4, 5]);
+}

@@ -28,6 +28,8 @@ pub(super) struct When {
     pub(super) is_fan_out: bool,
     /// By that, and before anything else in that turn.
     pub(super) is_first: bool,
+    /// The fast path wrote to it in that turn: who had more to get than one call takes is left to the slow path.
+    pub(super) is_in_fan_out: bool,
     /// How many publications there were when it was written.
     pub(super) published: usize,
     /// What a log that moved on meanwhile no longer knows is written as a whole, whatever is over since.
@@ -90,13 +92,20 @@ impl Promise {
     }
 
     /// Whether it gets this one also if it is replaced.
-    fn is_exact_at(&self, index: usize, when: &When) -> bool {
+    fn is_exact_at(&self, index: usize, when: &When, list: &List) -> bool {
         match when.before {
             Some(Standing { mode: None, place: Some(place), .. }) => {
                 index >= place && !when.is_torn && (when.is_first || !when.is_short)
             }
-            Some(Standing { mode: Some(Mode::Replaying | Mode::AtKeyframe), place: Some(place), tail, head }) => {
-                (place..tail).contains(&index) && head <= place && !when.is_torn
+            Some(Standing {
+                mode: Some(mode @ (Mode::Replaying | Mode::AtKeyframe)),
+                place: Some(place),
+                tail,
+                head,
+            }) => {
+                // Whether a log still has the snapshot at its head nobody can tell, as that has no number of its own.
+                let may_be_gone = mode == Mode::AtKeyframe && head == place && list.all[place].kind == Kind::Snapshot;
+                (place..tail).contains(&index) && head <= place && !may_be_gone && !when.is_torn
             }
             _ => false,
         }
@@ -112,7 +121,7 @@ impl Promise {
                 || list.is_excluded(index, when.id)
                 || (conflates
                     && one.kind != Kind::Snapshot
-                    && !self.is_exact_at(index, when)
+                    && !self.is_exact_at(index, when, list)
                     && list.is_replaced(index, list.all.len()));
             !is_skipped
         };
@@ -137,11 +146,13 @@ impl Promise {
             assert_eq!(self.keyframe, Some(index), "a snapshot for one that is no newcomer");
         } else if list.settings.policy == Policy::Latest {
             let lags = match when.before.and_then(|before| before.mode) {
-                // One that was at the tail, unless something was not for it: that is read with all that is replaced.
+                // One that was at the tail, unless something was not for it, or it had too much to get for one call: that is
+                // read with all that is replaced.
                 None => {
                     let place = when.before.and_then(|before| before.place).unwrap_or(usize::MAX);
                     place < list.all.len()
                         && when.is_short
+                        && when.is_in_fan_out
                         && !(place..list.all.len()).any(|at| list.is_excluded(at, when.id))
                 }
                 mode => mode == Some(Mode::Lagging),
@@ -184,6 +195,12 @@ impl Promise {
         }
     }
 
+    /// The keyframe that it was to begin with, if the log may have let go of it for a newer one or its bounds.
+    fn gone_keyframe(&self, list: &List) -> Option<usize> {
+        let has_newer = |keyframe: usize| list.all[keyframe + 1..].iter().any(|one| one.kind != Kind::Plain);
+        self.keyframe.filter(|&keyframe| !list.must_keep_keyframe(keyframe) || has_newer(keyframe))
+    }
+
     /// It is past everything before this place: what it did not get was not for it, or its policy took it.
     fn pass(&mut self, to: usize, when: &When, list: &List, losses: &mut Losses, is_keyframe: bool) {
         if self.is_waiting || to <= self.next {
@@ -198,10 +215,7 @@ impl Promise {
             match list.settings.policy {
                 Policy::Every => panic!("{first} ({one:?}) was lost on the way to {to}"),
                 Policy::Latest => {
-                    let is_newer =
-                        |&keyframe: &usize| list.all[keyframe + 1..].iter().any(|one| one.kind != Kind::Plain);
-                    let may_be_gone = |keyframe: &usize| !list.must_keep_keyframe(*keyframe) || is_newer(keyframe);
-                    let keyframe = self.keyframe.filter(may_be_gone);
+                    let keyframe = self.gone_keyframe(list);
                     let is_it_alone = keyframe == Some(first) && missing.len() == 1;
                     let may_miss = is_it_alone || (keyframe.is_some() && (is_keyframe || when.may_give_up));
                     assert!(may_miss, "{missing:?} ({one:?}) were lost on the way to {to}");
@@ -218,7 +232,11 @@ impl Promise {
         if !was_at_tail {
             self.lose(to, when, list, losses);
         }
-        let may_jump = list.settings.policy == Policy::Keyframe && list.may_be_overtaken(self.next, when.now_ns);
+        let may_jump = match list.settings.policy {
+            Policy::Keyframe => list.may_be_overtaken(self.next, when.now_ns),
+            Policy::Latest => self.gone_keyframe(list).is_some(),
+            Policy::Every | Policy::Drop => false,
+        };
         if is_keyframe && (!missing.is_empty() || self.may_be_waiting || may_jump) {
             self.keyframe = Some(to);
         } else if self.keyframe.is_some_and(|keyframe| keyframe < to) {
@@ -229,7 +247,12 @@ impl Promise {
 
     /// A turn is over, and this is where its shard says that it stands.
     pub(super) fn settle(&mut self, standing: Standing, when: &When, list: &List, losses: &mut Losses) {
-        let Some(place) = standing.place else { return };
+        let Some(place) = standing.place else {
+            let has_gone_on = self.is_waiting && standing.mode != Some(Mode::AwaitingKeyframe);
+            assert!(!has_gone_on || when.may_give_up || self.is_unsure || standing.mode == Some(Mode::AtKeyframe));
+            self.is_unsure |= has_gone_on;
+            return;
+        };
         match standing.mode {
             Some(Mode::AwaitingKeyframe) => {
                 let kept = |&index: &usize| index >= self.next && index < place && list.must_keep_keyframe(index);
