@@ -164,15 +164,7 @@ WORDS = {"util", "utils", "helper", "helpers", "manager", "managers", "data2"}
 
 PROSE_COLUMNS_MAX = 100
 SENTENCE_WORDS_MAX = 25
-UNWRAPPED = [
-    "CHANGELOG.md",
-    "docs/promises.md",
-    "docs/relay.md",
-    "docs/settings.md",
-    "docs/signalr.md",
-    "docs/threats.md",
-    "docs/wire.md",
-]
+UNWRAPPED = ["CHANGELOG.md"]
 """Pages whose lines are yet to be wrapped."""
 
 Definition: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
