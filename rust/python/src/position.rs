@@ -85,7 +85,7 @@ impl Published {
 
     /// The waiting is Python's: it lets the event loop turn, whichever that is.
     fn __await__<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let settled = this.py().import("fanwire.target")?.getattr("settled")?;
+        let settled = this.py().import("fanwire.to")?.getattr("settled")?;
         settled.call1((this,))?.call_method0("__await__")
     }
 
