@@ -141,8 +141,11 @@ def test_so_is_a_broadcast_lane() -> None:
     told: Any = Noted()
     backoff = Backoff(1.0, 8.0, lambda low, high: high)
     route = ("broadcast", "/live", frozenset[str](), frozenset[str]())
-    context: Any = SimpleNamespace(upstreams=upstreams(), timers=timers, backend=BACKEND, names=told, everyones=told)
-    lane = BroadcastLane(context, "json", route, backoff, lambda greeting: None)
+    context: Any = SimpleNamespace(
+        upstreams=upstreams(), timers=timers, backend=BACKEND, names=told, everyones=told, linger=30.0, lanes=LANES
+    )
+    ended: list[BroadcastLane] = []
+    lane = BroadcastLane(context, "json", route, backoff, lambda greeting: None, lambda words: None, ended.append)
     waits = []
     for _ in range(4):
         lane.opened(happened("opened"))
@@ -150,6 +153,11 @@ def test_so_is_a_broadcast_lane() -> None:
         waits += timers.waits
         timers.let_pass(waits[-1])
     assert waits == [1.0, 2.0, 4.0, 8.0]
+    lane.spoken(is_spoken=False)
+    lane.closed(happened("closed"))
+    timers.let_pass(8.0)
+    lane.closed(happened("closed", fault="handshake"))
+    assert (timers.waits, ended) == ([], [lane]), "it is not tried for nobody where the backend does not speak it"
 
 
 # Lingering

@@ -2,7 +2,8 @@
 
 import re
 import shutil
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from fanwire.relay.readiness import RELAYS_MAX, UPSTREAMS_MAX, WHY_MAX, Readines
 from fanwire.relay.servers import Server
 from fanwire.relay.stats import UpstreamStats
 from support.certificates import authority, signed_by
-from support.clients import connected
+from support.clients import Peer, connected
 from support.hub_client import hub_client
 from support.loops import epoll_alone, without_uvloop
 from support.plain_backend import PlainBackend
@@ -177,6 +178,80 @@ async def test_what_fails_in_a_client_s_words_makes_no_relay_unready(
                         await until(lambda: bool(notes))
             await until(lambda: bool(notes))
     assert not any(notes)
+
+
+NOT_SPOKEN = "The protocol 'messagepack' is not supported."
+
+
+def shake_hands_in_json_alone(session: Session) -> None:
+    """As ASP.NET Core does where nobody has added MessagePack."""
+    if b"messagepack" not in session.records[0]:
+        session.say({})
+        return
+    session.say({"error": NOT_SPOKEN})
+    raise OSError("it is over")
+
+
+@asynccontextmanager
+async def messagepack_client(address: str) -> AsyncIterator[Peer]:
+    """One whose handshake was answered."""
+    async with connected(address, PATH) as peer:
+        await peer.send('{"protocol":"messagepack","version":1}\x1e')
+        assert await peer.receive() == b"{}\x1e"
+        yield peer
+
+
+async def test_a_client_whose_hub_protocol_the_backend_does_not_speak_hears_so_and_makes_no_relay_unready(
+    hub: fanwire.Hub,
+) -> None:
+    with ScriptedBackend() as first, ScriptedBackend() as second:
+        first.shake_hands = second.shake_hands = shake_hands_in_json_alone
+        several = before(first.address, second.address, ready="all", linger=30.0)
+        async with relayed(hub, several) as address, hub_client(address, PATH) as honest:
+            assert await watch(honest) == "m"
+            for _ in range(3):
+                async with messagepack_client(address) as peer:
+                    assert NOT_SPOKEN.encode() in await peer.receive()
+                    await peer.closed()
+            asked = [session for session in second.heads + first.heads if session.startswith(b"GET")]
+            assert len(asked) <= 2 + 2 * 3, "the backend is asked for a client that comes, and not again and again"
+            assert await readyz(address) == (200, "ready\n")
+            assert "down" not in states(hub)
+            assert await honest.invoke("Echo", 1) == {"result": 1}
+            await until(lambda: set(hub.relay_stats()[0].broadcasts) == {"json"})
+        assert not second.watching("m"), "the first is asked first as before"
+
+
+async def test_a_broadcast_lane_that_never_was_there_is_tried_for_nobody(hub: fanwire.Hub) -> None:
+    gone = f"127.0.0.1:{free_port()}"
+    async with relayed(hub, before(gone)) as address:
+        async with hub_client(address, PATH):
+            await until(lambda: "json" in hub.relay_stats()[0].broadcasts)
+        await until(lambda: not hub.relay_stats()[0].broadcasts)
+        with ScriptedBackend(gone):
+            await until(lambda: states(hub) == ["up"])
+            async with hub_client(address, PATH) as client:
+                assert await watch(client) == "m"
+                await until(lambda: hub.relay_stats()[0].broadcasts == {"json": "live"})
+
+
+@pytest.mark.parametrize("way", ["hangs up at once", "answers 503"])
+async def test_a_server_that_is_of_no_use_is_not_asked_first_for_ever(hub: fanwire.Hub, way: str) -> None:
+    def hang_up(session: Session) -> None:
+        session.say({})
+        raise OSError("it is over")
+
+    with ScriptedBackend() as first, ScriptedBackend() as second:
+        if way == "answers 503":
+            first.upgrade = answering(503)
+        else:
+            first.shake_hands = hang_up
+        several = before(first.address, second.address)
+        async with relayed(hub, several) as address, hub_client(address, PATH) as client:
+            assert await watch(client) == "m"
+            first.heads.clear()
+            assert [await watch(client, f"m{index}") for index in range(3)] == ["m0", "m1", "m2"]
+            assert not [head for head in first.heads if head.startswith(b"GET")]
 
 
 async def test_an_upstream_is_asked_again_whatever_goes_wrong_in_asking(

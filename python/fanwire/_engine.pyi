@@ -430,8 +430,8 @@ class Upstream:
     """``opened``; ``unreached`` (`text`, `status`: a URL that failed); ``completion`` (`id`, `outcome`, `body`);
     ``welcome`` (`id` is the target, `body` the newest record); ``unnamed`` and ``came`` (`id` is the target: the first
     of it over the broadcast lane or a lane);
-    ``idle``; ``drained``; ``negotiated`` (`status`, 0 without an answer, `body`, `cookies`); ``closed``, the last
-    (`text`, `status`, `said`, `may_reconnect`, `was_open`, `pending`)."""
+    ``idle``; ``drained``; ``negotiated`` (`status`, 0 without an answer, `body`, `cookies`, `fault`); ``closed``, the
+    last (`text`, `status`, `said`, `may_reconnect`, `was_open`, `pending`, `fault`, `body`)."""
     id: str
     outcome: str
     """``result`` with a raw value in `body`, ``void``, or ``error`` with its text in `body`."""
@@ -458,6 +458,10 @@ class Upstream:
     """Of the same."""
     cookies: list[str]
     """The values of the answer's ``Set-Cookie``, decoded as latin-1."""
+    fault: str
+    """Whose doing it is that there was no answer, or no session: ``server``; ``request``, which cannot be sent or was
+    refused in the backend's words; ``machine``, which has no descriptor, port or memory left; ``handshake``, which the
+    hub refused with the words in `body`."""
 
 @final
 class Roots:

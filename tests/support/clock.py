@@ -105,6 +105,7 @@ def upstreams() -> Any:
 def happened(kind: str, **told: Any) -> Any:
     """An event of a session."""
     usual = {"id": "", "outcome": "", "text": "", "status": None, "said": False, "code": None, "was_open": False}
+    usual |= {"fault": ""}
     return SimpleNamespace(kind=kind, **{**usual, "subprotocol": None, "body": b"", **told})
 
 

@@ -9,12 +9,24 @@ from collections.abc import Callable
 from fanwire._engine import Upstream
 from fanwire.logs import relay_log
 from fanwire.relay.lane import CallLaneContext
-from fanwire.relay.timing import Backoff
+from fanwire.relay.timing import Backoff, Delay
 from fanwire.relay.upstreams import REFUSING, SessionHandler
+
+SPOKEN_BY_ALL = "json"
+"""The hub protocol that no server is without: one that refuses it has a bad moment."""
 
 
 class BroadcastLane(SessionHandler):
-    """One hub protocol's; open from its first client until serving ends."""
+    """One hub protocol's; open from its first client until serving ends, once the backend has agreed to it.
+
+    A backend that refuses its handshake, and has never agreed, does not speak the protocol, unless that is JSON, which
+    all speak: it is not asked again before a client comes that does, and not sooner than `backoff_max`. Before it has
+    agreed, and where it does not any more, it is asked for nobody.
+
+    Args:
+        refuse: is given the words with which the backend refused it, for all clients that speak it.
+        on_end: called once it is over.
+    """
 
     def __init__(
         self,
@@ -23,20 +35,32 @@ class BroadcastLane(SessionHandler):
         route: tuple[str, str, frozenset[str], frozenset[str]],
         backoff: Backoff,
         greet: Callable[[bytes], None],
+        refuse: Callable[[str], None],
+        on_end: Callable[["BroadcastLane"], None],
     ) -> None:
+        self._pause = context.lanes.backoff_max
         self._upstreams, self._timers, self._backend = context.upstreams, context.timers, context.backend
         self._protocol = protocol
         self._route = route
         self._backoff = backoff
-        self._greet = greet
+        self._greet, self._refuse, self._on_end = greet, refuse, on_end
         self._names, self._everyones = context.names, context.everyones
         self._welcome: dict[str, bytes] = {}
         self._waiting: dict[Callable[[], None], None] | None = {}
         self._give_up_at = self._timers.now() + context.backend.connect_timeout
         self.why = ""
         """Why it is down; empty while it is live or has not been opened."""
+        self.refusal = ""
+        """The backend's words, where it does not speak the protocol."""
         self.is_live = False
+        # Whether the backend has agreed to it, and has not refused it since.
+        self._has_agreed = False
+        self._is_spoken = True
+        self._is_over = False
         self._open_since: float | None = None
+        # One that is there or asked for; and what happens later: a retry, or its end.
+        self._session: int | None = None
+        self._timer: Delay | None = None
         self._connect()
 
     @property
@@ -56,8 +80,32 @@ class BroadcastLane(SessionHandler):
         if self._waiting:
             self._waiting.pop(go_on, None)
 
+    def spoken(self, *, is_spoken: bool) -> None:
+        """Whether any client speaks it has changed."""
+        self._is_spoken = is_spoken
+        # What is refused is remembered for a while; and what has been asked for says how the backend is.
+        if not (is_spoken or self._has_agreed or self.refusal) and self._session is None:
+            self.end()
+
+    def end(self) -> None:
+        """Close it. Raises nothing."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._call_off()
+        self._everyones.lost(self._protocol)
+        self._on_end(self)
+        if self._session is not None:
+            self._upstreams.close(self._session)
+
+    def _call_off(self) -> None:
+        if self._timer is not None:
+            self._timer.call_off()
+            self._timer = None
+
     def _connect(self) -> None:
-        self._upstreams.open(self, self._backend, self._protocol, self._route)
+        self._timer = None
+        self._session = self._upstreams.open(self, self._backend, self._protocol, self._route)
 
     def _let_go(self) -> None:
         waiting, self._waiting = self._waiting or {}, None
@@ -71,6 +119,9 @@ class BroadcastLane(SessionHandler):
 
     def opened(self, event: Upstream) -> None:
         """The backend has shaken hands."""
+        if self._is_over:
+            return
+        self._has_agreed = True
         if self.why:
             relay_log.info("the broadcast lane of %s (%s) is back", self._route[1], self._protocol)
         self.is_live, self.why = True, ""
@@ -80,6 +131,8 @@ class BroadcastLane(SessionHandler):
 
     def happened(self, event: Upstream) -> None:
         """A greeting, or the first message of another target."""
+        if self._is_over:
+            return
         if event.kind == "welcome":
             is_first = event.id not in self._welcome
             self._welcome[event.id] = event.body
@@ -93,8 +146,16 @@ class BroadcastLane(SessionHandler):
             self._names.unnamed(event.id)
 
     def closed(self, event: Upstream) -> None:
-        """It is down, and tried again."""
+        """It is down, and tried again, unless nobody needs it or the backend does not speak the protocol."""
+        self._session = None
+        if self._is_over:
+            return
         self._everyones.lost(self._protocol)
+        if event.fault == "handshake":
+            if not self._has_agreed and self._protocol != SPOKEN_BY_ALL:
+                self._be_refused(event.body.decode())
+                return
+            self._has_agreed = False  # it may be a bad moment: the next says
         if self.is_live or not self.why:
             relay_log.warning("the broadcast lane of %s (%s) is down: %s", self._route[1], self._protocol, event.text)
             if event.status in REFUSING and self._route[2]:
@@ -104,6 +165,9 @@ class BroadcastLane(SessionHandler):
                     ", ".join(sorted(self._route[2])),
                 )
         self.is_live, self.why = False, event.text or "closed"
+        if not (self._is_spoken or self._has_agreed):
+            self.end()
+            return
         self._connect_later()
         if self._timers.now() > self._give_up_at or event.status is not None:
             self._let_go()  # who waits for it longer waits in vain
@@ -111,4 +175,17 @@ class BroadcastLane(SessionHandler):
     def _connect_later(self) -> None:
         lived = 0.0 if self._open_since is None else self._timers.now() - self._open_since
         self._open_since = None
-        self._timers.later(self._backoff.next(lived), self._connect, self._connect_later)
+        self._timer = self._timers.later(self._backoff.next(lived), self._connect, self._connect_later)
+
+    def _be_refused(self, words: str) -> None:
+        self.why, self.refusal = f"refused: {words}", words
+        relay_log.warning(
+            "the backend of %s does not speak %s, and clients that do are closed: %s",
+            self._route[1],
+            self._protocol,
+            words,
+        )
+        self._waiting = None
+        self._call_off()
+        self._timer = self._timers.later(self._pause, self.end, self.end)
+        self._refuse(words)

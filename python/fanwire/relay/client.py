@@ -429,7 +429,8 @@ class RelayedClient:
             own.asked.clear()  # who waits for an answer is told below
         self._keep_own()
         for id in event.pending:
-            refusal = REFUSED if event.status in REFUSING else UNREACHABLE
+            is_refused = event.status in REFUSING or event.fault in ("handshake", "request")
+            refusal = REFUSED if is_refused else UNREACHABLE
             endings.fail_call(self.id, id, LOST if event.was_open else refusal)
         if not event.was_open:
             relay_log.warning("client %s: no private connection: %s", name_of(self.id), event.text)

@@ -4,6 +4,7 @@ It says who may connect (``admit``), keeps the lanes by what they watch (``lane`
 (``broadcast``), the pools (``pool``) and its clients (``client``).
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -44,6 +45,8 @@ from fanwire.wording import INTERNAL_ERROR
 
 RECORD_BYTES_MAX = 1 << 20
 """Of a message from the backend: clients built on ``websockets`` take no more."""
+NOT_SPOKEN = 1003
+"""The close code of a client whose hub protocol the backend does not speak: it is not to come back with it."""
 QUEUE_BYTES_MAX = 256 << 10
 """What may wait for the backend of one client's before the client is not read from."""
 
@@ -115,8 +118,9 @@ class Relay(Owner):
         self._broadcasts: dict[str, BroadcastLane] = {}
         self._pools: dict[str, Pool] = {}
         self._answers = LearnedAnswers(self._context)
-        # Hub protocols of the clients that are connected.
+        # Hub protocols of the clients that are connected, and how many speak each.
         self._present: dict[int, str] = {}
+        self._speaking: Counter[str] = Counter()
         self._lanes_made = 0
         self._gaps = 0
 
@@ -170,7 +174,13 @@ class Relay(Owner):
         self._clients[client.id] = client
         protocol = client.hub_protocol or "json"
         self._present[client.id] = protocol
-        self._welcome(client.id, self._broadcast(protocol).welcome)
+        self._speaking[protocol] += 1
+        broadcast = self._broadcast(protocol)
+        broadcast.spoken(is_spoken=True)
+        if broadcast.refusal:
+            self._turn_away(client, broadcast.refusal)
+            return
+        self._welcome(client.id, broadcast.welcome)
         if self.config.private.eager:
             client._calls = relayed = RelayedClient(self, client)
             relayed.hold()
@@ -196,7 +206,7 @@ class Relay(Owner):
 
     def closed(self, event: Closed) -> None:
         """A client is gone, or somebody who asked to connect has left."""
-        self._present.pop(event.connection, None)
+        self._forget_speaker(event.connection)
         scope = self._at_work.get(event.connection)
         if scope is not None:
             relay_log.debug("client %s left before it was answered", name_of(event.connection))
@@ -218,6 +228,25 @@ class Relay(Owner):
         client = self._clients.get(event.connection)
         if client is not None:
             client._is_turned_away = True  # what it sends until it is out is not dealt with
+
+    def _forget_speaker(self, id: int) -> None:
+        protocol = self._present.pop(id, None)
+        if protocol is None:
+            return
+        self._speaking[protocol] -= 1
+        broadcast = self._broadcasts.get(protocol)
+        if broadcast is not None and not self._speaking[protocol]:
+            broadcast.spoken(is_spoken=False)
+
+    def _turn_away(self, client: Client, words: str) -> None:
+        """Its hub protocol is none of the backend's: it is told so, and what it sends meanwhile is not dealt with."""
+        client._is_turned_away = True
+        self.endings.close(client.id, NOT_SPOKEN, words, is_hub=True)
+
+    def _turn_away_all(self, protocol: str, words: str) -> None:
+        for id, spoken in list(self._present.items()):
+            if spoken == protocol:
+                self._turn_away(self._clients[id], words)
 
     def _greet(self, protocol: str, records: bytes) -> None:
         """Give a welcome that has just come to those who came before it."""
@@ -247,11 +276,14 @@ class Relay(Owner):
     def _broadcast(self, protocol: str) -> BroadcastLane:
         broadcast = self._broadcasts.get(protocol)
         if broadcast is None:
-            greet = partial(self._greet, protocol)
+            greet, refuse = partial(self._greet, protocol), partial(self._turn_away_all, protocol)
             broadcast = self._broadcasts[protocol] = BroadcastLane(
-                self._context, protocol, self._broadcast_route, self.backoff(), greet
+                self._context, protocol, self._broadcast_route, self.backoff(), greet, refuse, self._end_broadcast
             )
         return broadcast
+
+    def _end_broadcast(self, broadcast: BroadcastLane) -> None:
+        self._broadcasts = {protocol: one for protocol, one in self._broadcasts.items() if one is not broadcast}
 
     def backoff(self) -> Backoff:
         """How attempts to connect to the backend are spaced."""

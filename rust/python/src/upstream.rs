@@ -8,7 +8,7 @@ use fanwire_core::messages::ConnectionId;
 use fanwire_core::protocol::signalr::{HubMessage, HubProtocol, write_message};
 use fanwire_core::{Audience, Engine as CoreEngine, Message};
 use fanwire_upstream::{
-    CloseFrame, CompletionKind, Negotiation, Open, OpenPlain, PlainRoute, Roots as CoreRoots, Route, Sink,
+    CloseFrame, CompletionKind, Fault, Negotiation, Open, OpenPlain, PlainRoute, Roots as CoreRoots, Route, Sink,
     UpstreamEvent, Upstreams,
 };
 use pyo3::exceptions::{PyOSError, PyValueError};
@@ -37,6 +37,7 @@ pub(crate) struct Upstream {
     code: Option<u16>,
     reason: String,
     cookies: Vec<String>,
+    fault: &'static str,
 }
 
 impl Upstream {
@@ -59,6 +60,7 @@ impl Upstream {
             code: None,
             reason: String::new(),
             cookies: Vec::new(),
+            fault: "",
         };
         let bytes = |bytes: &[u8]| PyBytes::new(py, bytes).unbind();
         match event {
@@ -79,16 +81,21 @@ impl Upstream {
             UpstreamEvent::Unnamed { target } => (made.kind, made.id) = ("unnamed", target),
             UpstreamEvent::Idle => made.kind = "idle",
             UpstreamEvent::Drained => made.kind = "drained",
-            UpstreamEvent::Negotiated { status, body, cookies } => {
+            UpstreamEvent::Negotiated { status, body, fault, cookies } => {
                 (made.kind, made.status, made.body) = ("negotiated", Some(status), bytes(&body));
                 made.cookies = cookies;
+                made.fault = fault.as_ref().map_or("", name_of_fault);
             }
-            UpstreamEvent::Closed { error, status, said, frame, was_open, pending } => {
+            UpstreamEvent::Closed { error, status, fault, said, frame, was_open, pending } => {
                 if let Some(CloseFrame { code, reason }) = frame {
                     (made.code, made.reason) = (Some(code), reason);
                 }
                 (made.kind, made.status, made.was_open, made.pending) = ("closed", status, was_open, pending);
                 made.said = said.is_some();
+                made.fault = fault.as_ref().map_or("", name_of_fault);
+                if let Some(Fault::Handshake(words)) = fault {
+                    made.body = bytes(words.as_bytes());
+                }
                 match said {
                     None => made.text = error,
                     Some(said) => {
@@ -107,6 +114,15 @@ fn name_of(kind: CompletionKind) -> &'static str {
         CompletionKind::Error => "error",
         CompletionKind::Void => "void",
         CompletionKind::Result => "result",
+    }
+}
+
+fn name_of_fault(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::Server => "server",
+        Fault::Request => "request",
+        Fault::Machine => "machine",
+        Fault::Handshake(_) => "handshake",
     }
 }
 

@@ -216,6 +216,19 @@ impl PartialEq for Newest {
 
 impl Eq for Newest {}
 
+/// Whose doing it is that a server could not be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The server's: it cannot be reached, or what it answers is none.
+    Server,
+    /// The request's: it cannot be sent, or was refused in the server's own words. The server is there.
+    Request,
+    /// This machine's: it has no descriptor, port or memory left. Nothing is known of the server.
+    Machine,
+    /// The hub's, which has refused the handshake with these words: it does not speak the protocol, say. It is there.
+    Handshake(String),
+}
+
 /// What a session reports. Of one session events and records come in the order in which the server sent their causes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamEvent {
@@ -226,8 +239,8 @@ pub enum UpstreamEvent {
         /// What a plain backend chose of [`OpenPlain::subprotocols`].
         subprotocol: Option<String>,
     },
-    /// One of [`Open::urls`] could not be had; the next is tried, if there is one. Not where the fault is the request's,
-    /// or the server refused it (401, 403).
+    /// One of [`Open::urls`] could not be had; the next is tried, if there is one. Not where the [`Fault`] is another's
+    /// than the server's, or it refused the request (401, 403).
     Unreached {
         /// Which.
         url_index: usize,
@@ -274,6 +287,8 @@ pub enum UpstreamEvent {
         status: u16,
         /// The answer's, or with status 0 the text of an error.
         body: Vec<u8>,
+        /// With status 0, whose doing that is.
+        fault: Option<Fault>,
         /// The values of its `Set-Cookie` lines, decoded as latin-1.
         cookies: Vec<String>,
     },
@@ -283,6 +298,8 @@ pub enum UpstreamEvent {
         error: String,
         /// HTTP's, of a server that refused.
         status: Option<u16>,
+        /// Whose doing it is that it was never open: the last URL's, or a hub's that refused the handshake.
+        fault: Option<Fault>,
         /// What the server's Close message said, if there was one.
         said: Option<Said>,
         /// The WebSocket's Close frame that the server sent, if it did.

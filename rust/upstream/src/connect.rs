@@ -4,17 +4,25 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use fanwire_core::protocol::signalr::handshake::ReplyError;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio_rustls::rustls::pki_types::ServerName;
 
+use crate::api::Fault;
 use crate::roots::Roots;
 use crate::target::Target;
 
 /// Text of a server's that goes into an error is cut behind so many characters.
 const SHOWN_TEXT_CHARS_MAX: usize = 500;
+
+/// Statuses with which a server is as good as down: another one is asked.
+const FAILING: [u16; 4] = [404, 500, 502, 503];
+
+/// What the system says where it is this machine that can open nothing more.
+const EXHAUSTED: [i32; 5] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EADDRNOTAVAIL];
 
 /// Why an attempt failed. None of these says a query, a header's value or a token.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +112,7 @@ pub(crate) enum ConnectError {
     Lost(String),
     /// The answer to the handshake is none.
     #[error("the hub's handshake: {0}")]
-    Handshake(#[from] fanwire_core::protocol::signalr::handshake::ReplyError),
+    Handshake(#[from] ReplyError),
     /// The answer to the handshake is too long.
     #[error("the hub's handshake: {0}")]
     Record(#[from] fanwire_core::protocol::signalr::RecordError),
@@ -119,9 +127,26 @@ impl ConnectError {
         }
     }
 
-    /// Whether it is the server that failed, and not what was asked of it.
-    pub(crate) const fn is_servers(&self) -> bool {
-        !self.is_final() && !matches!(self, Self::NoUrl | Self::BadUrl | Self::BadHeader { .. } | Self::Refused { .. })
+    /// Whose doing it is.
+    pub(crate) fn fault(&self) -> Fault {
+        match self {
+            Self::NoUrl | Self::BadUrl | Self::BadHeader { .. } | Self::Refused { .. } => Fault::Request,
+            Self::Handshake(ReplyError::Refused { error }) => Fault::Handshake(shown(error)),
+            Self::Io { source, .. } if source.raw_os_error().is_some_and(|error| EXHAUSTED.contains(&error)) => {
+                Fault::Machine
+            }
+            _ => Fault::Server,
+        }
+    }
+
+    /// Whether it is the server that failed, and not what was asked of it, nor this machine.
+    pub(crate) fn is_servers(&self) -> bool {
+        !self.is_final() && self.fault() == Fault::Server
+    }
+
+    /// Whether it is a status with which a server fails, and which may be for what was asked of it.
+    pub(crate) fn is_failing_status(&self) -> bool {
+        self.status().is_some_and(|status| FAILING.contains(&status))
     }
 
     /// Whether another server of the same backend would say the same.
@@ -154,12 +179,13 @@ pub(crate) fn timeout_error(stage: &'static str, timeout: Duration) -> ConnectEr
     ConnectError::Timeout { stage, milliseconds: timeout.as_millis() }
 }
 
-/// A server's own words, short enough for an error.
+/// A server's own words, short enough for an error, and with nothing in them that a terminal would obey.
 pub(crate) fn shown(text: &str) -> String {
-    match text.char_indices().nth(SHOWN_TEXT_CHARS_MAX) {
+    let shortened = match text.char_indices().nth(SHOWN_TEXT_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
-    }
+    };
+    shortened.replace(char::is_control, " ")
 }
 
 /// The headers to send; those of the connection itself are ours to write. Values are bytes, decoded as latin-1.
@@ -192,7 +218,7 @@ const DOWN_MAX: usize = 1_024;
 #[derive(Default)]
 pub(crate) struct Dialer {
     system: OnceCell<Roots>,
-    /// Servers (host and port) that gave no answer when they were last asked.
+    /// Servers (host and port) that gave no answer when they were last asked, or hung up on it at once.
     down: Mutex<HashSet<String>>,
 }
 

@@ -24,7 +24,7 @@ mod thread;
 mod upgrade;
 
 pub use api::{
-    CloseFrame, CompletionKind, Negotiation, Newest, Open, OpenPlain, PlainRoute, Route, Said, Sink, Stats,
+    CloseFrame, CompletionKind, Fault, Negotiation, Newest, Open, OpenPlain, PlainRoute, Route, Said, Sink, Stats,
     UpstreamEvent,
 };
 pub use outbox::QUEUE_SLACK_BYTES;

@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::protocol::Message;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Utf8Bytes};
 
-use crate::api::UpstreamEvent;
+use crate::api::{Fault, UpstreamEvent};
 use crate::connect::{ConnectError, Dialer, Io, Progress, header_map, shown, timeout_error};
 use crate::inbox::Inbox;
 use crate::inbox::Mailbag;
@@ -54,6 +54,8 @@ pub(crate) struct Failed {
     pub(crate) error: String,
     /// Of the last that gave one.
     pub(crate) status: Option<u16>,
+    /// Whose doing the last was, or that of a hub that refused the handshake.
+    pub(crate) fault: Option<Fault>,
     /// How many were tried.
     pub(crate) attempts: u64,
 }
@@ -65,22 +67,33 @@ pub(crate) async fn open(
     request: &Request,
     tell: impl Fn(UpstreamEvent),
 ) -> Result<(Opened, u64), Failed> {
-    let mut failed = Failed { error: String::new(), status: None, attempts: 0 };
+    let mut failed = Failed { error: String::new(), status: None, fault: None, attempts: 0 };
+    // Those that answered so that another one was asked: where that lets us in, it was not for what was asked.
+    let mut failing = Vec::new();
     let timeout = request.connect_timeout / u32::try_from(request.urls.len().max(1)).unwrap_or(u32::MAX);
     for url_index in dialer.order(&request.urls) {
         let url = &request.urls[url_index];
         let mut progress = Progress::new(format!("URL {} of {}", url_index + 1, request.urls.len()));
         let attempt = tokio::time::timeout(timeout, attempt(dialer, request, url, &mut progress)).await;
-        let is_answered =
-            matches!(&attempt, Ok(Ok(_))) || matches!(&attempt, Ok(Err(error)) if error.status().is_some());
-        if request.urls.len() > 1 {
-            dialer.note(url, !is_answered);
-        }
         let error = match attempt {
-            Ok(Ok(opened)) => return Ok((Opened { url_index, at: progress.at, ..opened }, failed.attempts)),
+            Ok(Ok(opened)) => {
+                if request.urls.len() > 1 {
+                    dialer.note(url, false);
+                    failing.into_iter().for_each(|failing: &String| dialer.note(failing, true));
+                }
+                return Ok((Opened { url_index, at: progress.at, ..opened }, failed.attempts));
+            }
             Ok(Err(error)) => error,
             Err(_) => timeout_error(progress.stage, timeout),
         };
+        if error.is_failing_status() {
+            failing.push(url);
+        } else if request.urls.len() > 1 && error.fault() != Fault::Machine {
+            dialer.note(url, error.is_servers());
+        }
+        if !matches!(failed.fault, Some(Fault::Handshake(_))) {
+            failed.fault = Some(error.fault());
+        }
         if error.is_servers() {
             tell(UpstreamEvent::Unreached { url_index, error: shown(&error.to_string()), status: error.status() });
         }

@@ -21,6 +21,17 @@ pub(crate) struct Request {
     pub(crate) queue_bytes_max: usize,
 }
 
+impl Request {
+    /// Whether a server that hangs up at once is told from another: one client's own session says nothing of it.
+    pub(crate) fn watches_flapping(&self) -> bool {
+        let is_clients = matches!(
+            &self.speech,
+            Speech::Hub { route: Route::Private { .. }, .. } | Speech::Plain { route: PlainRoute::Private { .. }, .. }
+        );
+        self.urls.len() > 1 && !is_clients
+    }
+}
+
 /// What is spoken on it, and where goes what comes.
 pub(crate) enum Speech {
     /// Records of a hub protocol.

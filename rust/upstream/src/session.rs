@@ -27,6 +27,12 @@ use crate::upgrade::Socket;
 /// How much is read before what came is passed on and the other sessions have their turn.
 const READ_BYTES_MAX: usize = 64 * 1024;
 
+/// What a message costs of that beside its bytes: one without any costs time, too.
+const MESSAGE_BYTES: usize = 32;
+
+/// A server that hangs up without a word sooner than this, with nothing said since the handshake, is asked last.
+const FLAPPING_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How long a close may take, what waits to be sent included.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -59,6 +65,7 @@ pub(crate) async fn run(mut ending: Ending, request: Box<Request>, dialer: &Dial
             ending.shared.counters.connects_failed.fetch_add(failed.attempts, Ordering::Relaxed);
             ending.error = failed.error;
             ending.status = failed.status;
+            ending.fault = failed.fault;
             return;
         }
     };
@@ -68,6 +75,7 @@ pub(crate) async fn run(mut ending: Ending, request: Box<Request>, dialer: &Dial
     }
     ending.report(UpstreamEvent::Opened { url_index: opened.url_index, subprotocol: opened.subprotocol.clone() });
     let at = opened.at.clone();
+    let server = request.watches_flapping().then(|| request.urls[opened.url_index].clone());
     let (mut live, rest) = Live::new(opened, *request, &mut ending);
     let begun = live.take_frame(&rest);
     live.flush();
@@ -76,6 +84,9 @@ pub(crate) async fn run(mut ending: Ending, request: Box<Request>, dialer: &Dial
         Ok(()) => poll_fn(|context| live.poll(context)).await,
         Err(end) => end,
     };
+    if let Some(server) = server.filter(|_| live.has_flapped(&end)) {
+        dialer.note(&server, true);
+    }
     let Live { mut socket, close_by, .. } = live;
     let is_asked = matches!(end, End::Asked);
     let (text, said) = end.into_text(&ending);
@@ -161,6 +172,9 @@ struct Live<'a> {
     sent_at: Instant,
     /// When either was more than a ping.
     active_at: Instant,
+    opened_at: Instant,
+    /// Whether anything came behind the handshake.
+    was_heard: bool,
     /// Whether `Idle` was reported since.
     is_idle: bool,
     /// When a close that was asked for is broken off.
@@ -184,6 +198,8 @@ impl<'a> Live<'a> {
             heard_at: now,
             sent_at: now,
             active_at: now,
+            opened_at: now,
+            was_heard: false,
             is_idle: false,
             close_by: None,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -221,7 +237,7 @@ impl<'a> Live<'a> {
                     break Err(End::Failed(text));
                 }
                 Poll::Ready(Some(Ok(message))) => {
-                    bytes_read += message.len();
+                    bytes_read += message.len() + MESSAGE_BYTES;
                     if let Err(end) = self.take(message) {
                         break Err(end);
                     }
@@ -240,10 +256,17 @@ impl<'a> Live<'a> {
         outcome
     }
 
+    /// Whether the server has hung up at once, for no reason that it gives.
+    fn has_flapped(&self, end: &End) -> bool {
+        let is_lost = matches!(end, End::Failed(_)) && self.ending.frame.is_none();
+        is_lost && !self.was_heard && self.close_by.is_none() && self.opened_at.elapsed() < FLAPPING_TIMEOUT
+    }
+
     fn take(&mut self, message: Message) -> Result<(), End> {
         let Wire::Plain(mailbag) = &mut self.wire else {
             return bytes_of(message).map_or(Ok(()), |bytes| self.take_frame(&bytes));
         };
+        self.was_heard = true;
         self.heard_at = Instant::now();
         self.sent_at = self.heard_at;
         let is_text = message.is_text();
@@ -268,6 +291,7 @@ impl<'a> Live<'a> {
         if bytes.is_empty() {
             return Ok(());
         }
+        self.was_heard = true;
         self.heard_at = Instant::now();
         let is_ping = **bytes == *protocol.ping();
         self.ending.shared.counters.bytes_in.fetch_add(bytes.len() as u64, Ordering::Relaxed);

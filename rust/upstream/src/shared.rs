@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use fanwire_core::protocol::signalr::HubProtocol;
 use tokio::sync::oneshot::Sender;
 
-use crate::api::{CloseFrame, Said, Sink, UpstreamEvent};
+use crate::api::{CloseFrame, Fault, Said, Sink, UpstreamEvent};
 use crate::outbox::Outbox;
 use crate::pending::Pending;
 
@@ -74,6 +74,8 @@ pub(crate) struct Ending {
     /// Whether it is not to begin.
     pub(crate) is_refused: bool,
     pub(crate) status: Option<u16>,
+    /// Of one that was never open.
+    pub(crate) fault: Option<Fault>,
     pub(crate) said: Option<Said>,
     pub(crate) frame: Option<CloseFrame>,
 }
@@ -90,6 +92,7 @@ impl Ending {
             error: "the upstreams were stopped".to_owned(),
             is_refused: false,
             status: None,
+            fault: None,
             said: None,
             frame: None,
         }
@@ -114,10 +117,11 @@ impl Drop for Ending {
         let calls = std::mem::take(&mut self.pending);
         let pending = self.protocol.map_or_else(Vec::new, |protocol| calls.into_ids(protocol, records));
         let error = std::mem::take(&mut self.error);
-        let (said, frame) = (self.said.take(), self.frame.take());
+        let (fault, said, frame) = (self.fault.take(), self.said.take(), self.frame.take());
         self.report(UpstreamEvent::Closed {
             error,
             status: self.status,
+            fault,
             said,
             frame,
             was_open: self.was_open,

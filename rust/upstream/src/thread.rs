@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use fanwire_core::{panic_text, run_to_end};
 
-use crate::api::{CloseFrame, Negotiation, Open, OpenPlain, Sink, Stats, UpstreamEvent};
+use crate::api::{CloseFrame, Fault, Negotiation, Open, OpenPlain, Sink, Stats, UpstreamEvent};
 use crate::connect::{ConnectError, Dialer, timeout_error};
 use crate::negotiate::post;
 use crate::outbox::{Kind, Outbox};
@@ -179,6 +179,7 @@ struct NegotiationGuard {
     shared: Arc<Shared>,
     status: u16,
     body: Vec<u8>,
+    fault: Option<Fault>,
     cookies: Vec<String>,
     /// Ends when nobody wants the answer any more.
     called_off: Option<oneshot::Receiver<()>>,
@@ -189,7 +190,7 @@ impl NegotiationGuard {
         let (sender, receiver) = oneshot::channel();
         drop(shared.lock_asked().insert(request, sender));
         let body = b"the upstreams were stopped".to_vec();
-        Self { request, shared, status: 0, body, cookies: Vec::new(), called_off: Some(receiver) }
+        Self { request, shared, status: 0, body, fault: None, cookies: Vec::new(), called_off: Some(receiver) }
     }
 
     async fn run(mut self, dialer: &Dialer, negotiation: Box<Negotiation>) {
@@ -200,27 +201,29 @@ impl NegotiationGuard {
             Either::Right((Ok((status, body, cookies)), _)) => {
                 (self.status, self.body, self.cookies) = (status, body, cookies);
             }
-            Either::Right((Err(text), _)) => self.body = text.into_bytes(),
+            Either::Right((Err((text, fault)), _)) => (self.body, self.fault) = (text.into_bytes(), Some(fault)),
         }
     }
 }
 
-/// Status, body and cookies; or the text of an error.
+/// Status, body and cookies; or the text of an error, and whose doing it is.
 async fn answer_of(
     dialer: &Dialer,
     Negotiation { url, headers, roots, timeout }: &Negotiation,
-) -> Result<(u16, Vec<u8>, Vec<String>), String> {
-    let Some(target) = Target::parse(url) else { return Err(format!("the URL: {}", ConnectError::BadUrl)) };
+) -> Result<(u16, Vec<u8>, Vec<String>), (String, Fault)> {
+    let Some(target) = Target::parse(url) else {
+        return Err((format!("the URL: {}", ConnectError::BadUrl), Fault::Request));
+    };
     let answer = tokio::time::timeout(*timeout, post(dialer, roots.as_ref(), &target, headers)).await;
     let answer = answer.unwrap_or_else(|_| Err(timeout_error("negotiate", *timeout)));
-    answer.map_err(|error| format!("{target}: {error}"))
+    answer.map_err(|error| (format!("{target}: {error}"), error.fault()))
 }
 
 impl Drop for NegotiationGuard {
     fn drop(&mut self) {
         drop(self.shared.lock_asked().remove(&self.request));
         let (body, cookies) = (std::mem::take(&mut self.body), std::mem::take(&mut self.cookies));
-        let event = UpstreamEvent::Negotiated { status: self.status, body, cookies };
+        let event = UpstreamEvent::Negotiated { status: self.status, body, fault: self.fault.take(), cookies };
         self.shared.sink.report(self.request, event);
     }
 }

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use fanwire_core::protocol::signalr::HubProtocol;
-use fanwire_upstream::{Negotiation, Route, UpstreamEvent};
+use fanwire_upstream::{Fault, Negotiation, Open, Route, UpstreamEvent};
 use support::{BOTH, Backend, Heard, Relay, lane, negotiation, publication, read_head, request};
 
 const JSON: HubProtocol = HubProtocol::Json;
@@ -235,6 +235,63 @@ fn a_header_that_cannot_be_sent_is_named_without_its_value() {
 }
 
 #[test]
+fn whose_doing_it_is_that_there_is_no_session_is_told() {
+    let (backend, relay) = (Backend::start(), Relay::start());
+    let fault = |url: &str, header: &str, negotiates: bool, meet: &dyn Fn()| {
+        let mut open = Open { negotiates, ..request(url, JSON, lane()) };
+        open.headers = vec![("X-A".into(), header.into())];
+        relay.upstreams.open(1, open);
+        meet();
+        let UpstreamEvent::Closed { fault, .. } = relay.event() else { panic!("expected Closed") };
+        fault.expect("it was never open")
+    };
+    let say = |words: &'static str| {
+        let (backend, words) = (&backend, format!("{words}\x1e"));
+        move || {
+            let mut peer = backend.accept_socket();
+            peer.expect_handshake(JSON);
+            peer.send(JSON, words.as_bytes());
+        }
+    };
+    let (nothing, gone): (&dyn Fn(), _) = (&|| (), Backend::start().url);
+    assert_eq!(fault(&gone, "b", false, nothing), Fault::Server);
+    assert_eq!(fault(&format!("{}?a=<", backend.url), "b", false, nothing), Fault::Request);
+    assert_eq!(fault(&backend.url, "b\n", true, nothing), Fault::Request);
+    let refuse = || drop(backend.answer(200, r#"{"error":"full up"}"#));
+    assert_eq!(fault(&backend.url, "b", true, &refuse), Fault::Request);
+    let words = Fault::Handshake("not \u{1b}spoken".replace('\u{1b}', " "));
+    assert_eq!(fault(&backend.url, "b", false, &say(r#"{"error":"not \u001bspoken"}"#)), words);
+    assert_eq!(fault(&backend.url, "b", false, &say("nonsense")), Fault::Server);
+}
+
+/// Answers go by what was asked, so only where another server lets the same in is one that fails asked last.
+#[test]
+fn a_server_that_fails_or_hangs_up_at_once_is_asked_last_if_another_does_not() {
+    for is_flapping in [false, true] {
+        let (first, second, relay) = (Backend::start(), Backend::start(), Relay::start());
+        let open = Open { urls: vec![first.url.clone(), second.url.clone()], ..request("", JSON, lane()) };
+        relay.upstreams.open(1, open.clone());
+        if is_flapping {
+            first.accept_socket().shake_hands(JSON);
+            relay.expect_opened(0);
+            assert!(relay.closed().was_open);
+        } else {
+            first.answer(503, "");
+            second.answer(503, "");
+            assert_eq!(relay.closed().status, Some(503));
+            relay.upstreams.open(2, open.clone());
+            first.answer(503, "");
+            second.accept_socket().shake_hands(JSON);
+            relay.expect_opened(1);
+            assert!(relay.closed().was_open);
+        }
+        relay.upstreams.open(3, open);
+        second.accept_socket().shake_hands(JSON);
+        relay.expect_opened(1);
+    }
+}
+
+#[test]
 fn a_close_while_it_opens_ends_it_at_once() {
     let (backend, relay) = (Backend::start(), Relay::start());
     relay.upstreams.open(1, request(&backend.url, JSON, lane()));
@@ -266,12 +323,13 @@ fn a_negotiation_alone_gives_status_and_body_and_follows_nothing() {
         relay.upstreams.negotiate(9, Negotiation { headers, ..negotiation(&backend.url) });
         let head = backend.answer(status, body).to_lowercase();
         assert!(head.contains("x-a: b\r\n"), "{head}");
-        let expected = UpstreamEvent::Negotiated { status, body: body.into(), cookies: vec![] };
+        let expected = UpstreamEvent::Negotiated { status, body: body.into(), fault: None, cookies: vec![] };
         assert_eq!(relay.next(), Heard::Report(9, expected));
     }
     let gone = Backend::start().url;
     relay.upstreams.negotiate(9, negotiation(&format!("{gone}?access_token={SECRET}")));
-    let UpstreamEvent::Negotiated { status: 0, body, .. } = relay.event() else { panic!("expected an error") };
+    let UpstreamEvent::Negotiated { status: 0, body, fault, .. } = relay.event() else { panic!("expected an error") };
+    assert_eq!(fault, Some(Fault::Server));
     let text = String::from_utf8(body).unwrap();
     assert!(text.starts_with(&format!("{gone}: connect: ")) && !text.contains(SECRET), "{text}");
 }
@@ -283,7 +341,8 @@ fn a_negotiation_that_is_called_off_closes_its_connection() {
     let mut hung = backend.accept();
     assert!(read_head(&mut hung).starts_with("POST "));
     relay.upstreams.close(9, None);
-    let told = UpstreamEvent::Negotiated { status: 0, body: b"it was called off".to_vec(), cookies: vec![] };
+    let told =
+        UpstreamEvent::Negotiated { status: 0, body: b"it was called off".to_vec(), fault: None, cookies: vec![] };
     assert_eq!(relay.next(), Heard::Report(9, told));
     assert_eq!(hung.read(&mut [0]).unwrap(), 0, "the backend sees that it is over");
     // Before the thread has seen it, and again when it is over.

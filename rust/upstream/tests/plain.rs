@@ -68,6 +68,23 @@ fn closed(relay: &Relay) -> (String, Option<u16>, Option<CloseFrame>) {
     }
 }
 
+/// A turn is bounded by what was read, and a message without any bytes is some of it.
+#[test]
+fn messages_that_are_empty_end_a_session_s_turn_too() {
+    const COUNT: usize = 40_000;
+    let (backend, relay) = (Backend::start(), Relay::start());
+    relay.upstreams.open_plain(1, open(&backend.url, lane(), &[]));
+    let (mut peer, _) = accept(&backend, "", &b"\x82\x00".repeat(COUNT));
+    assert_eq!(relay.next(), opened(None));
+    let mut came = 0;
+    while came < COUNT {
+        let Heard::AppendMessages(_, messages) = relay.next() else { panic!("expected messages") };
+        assert!(messages.len() <= 64 * 1024 / 32, "{} at once", messages.len());
+        came += messages.len();
+    }
+    peer.close(None).unwrap();
+}
+
 #[test]
 fn a_client_is_let_in_before_anything_is_sent_to_it() {
     let (backend, relay) = (Backend::start(), Relay::start());
