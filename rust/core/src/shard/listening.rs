@@ -207,7 +207,7 @@ fn make_way(path: &Path) -> io::Result<()> {
     if !kind.is_socket() {
         let what = match (kind.is_dir(), kind.is_symlink(), kind.is_file()) {
             (true, ..) => "a directory",
-            (_, true, _) => "a symbolic signalr",
+            (_, true, _) => "a symbolic link",
             (.., true) => "a regular file",
             _ => "something that is no socket",
         };
