@@ -25,9 +25,9 @@ use crate::settings::{Settings, start_of, ttl_ns};
 use crate::stats::Stats;
 use crate::upstream::{Roots, Sessions, plain_route_of, protocol_of, route_of, seconds};
 
-/// How something is published.
+/// The options of one publication.
 #[derive(Default)]
-struct Terms<'a> {
+struct Options<'a> {
     event: Option<&'a str>,
     key: Option<&'a str>,
     ttl: Option<f64>,
@@ -109,14 +109,15 @@ impl Engine {
         excluded: Vec<u64>,
         keyframe: bool,
     ) -> PyResult<Py<Published>> {
-        let terms = Terms { event, key, ttl, deferred, excluded: &excluded, is_keyframe: keyframe, ..Terms::default() };
-        self.publish_data(Audience::Channel(channel), data, terms)
+        let options =
+            Options { event, key, ttl, deferred, excluded: &excluded, is_keyframe: keyframe, ..Options::default() };
+        self.publish_data(Audience::Channel(channel), data, options)
     }
 
     #[pyo3(signature = (channel, data, event = None))]
     fn publish_snapshot(&self, channel: &str, data: &Bound<'_, PyAny>, event: Option<&str>) -> PyResult<Py<Published>> {
-        let terms = Terms { event, is_snapshot: true, ..Terms::default() };
-        self.publish_data(Audience::Channel(channel), data, terms)
+        let options = Options { event, is_snapshot: true, ..Options::default() };
+        self.publish_data(Audience::Channel(channel), data, options)
     }
 
     #[pyo3(signature = (channel, data, key, event = None, excluded = Vec::new()))]
@@ -128,8 +129,8 @@ impl Engine {
         event: Option<&str>,
         excluded: Vec<u64>,
     ) -> PyResult<Py<Published>> {
-        let terms = Terms { event, key: Some(key), excluded: &excluded, is_removal: true, ..Terms::default() };
-        self.publish_data(Audience::Channel(channel), data, terms)
+        let options = Options { event, key: Some(key), excluded: &excluded, is_removal: true, ..Options::default() };
+        self.publish_data(Audience::Channel(channel), data, options)
     }
 
     fn give_up_snapshot(&self, py: Python<'_>, channel: &str, why: &str) -> PyResult<()> {
@@ -167,7 +168,7 @@ impl Engine {
         self.publish_data(
             Audience::User(user),
             data,
-            Terms { event, ttl, deferred, excluded: &excluded, ..Terms::default() },
+            Options { event, ttl, deferred, excluded: &excluded, ..Options::default() },
         )
     }
 
@@ -184,7 +185,7 @@ impl Engine {
         self.publish_data(
             Audience::Hub(path),
             data,
-            Terms { event, ttl, deferred, excluded: &excluded, ..Terms::default() },
+            Options { event, ttl, deferred, excluded: &excluded, ..Options::default() },
         )
     }
 
@@ -335,7 +336,7 @@ impl Engine {
 
     #[pyo3(signature = (lane, data, event))]
     fn publish_to_lane(&self, lane: &str, data: &Bound<'_, PyAny>, event: &str) -> PyResult<Py<Published>> {
-        self.publish_data(Audience::Lane(lane), data, Terms { event: Some(event), ..Terms::default() })
+        self.publish_data(Audience::Lane(lane), data, Options { event: Some(event), ..Options::default() })
     }
 
     #[pyo3(signature = (lane, bytes_max))]
@@ -528,18 +529,18 @@ impl Engine {
         &self,
         audience: Audience<'_>,
         data: &Bound<'_, PyAny>,
-        terms: Terms<'_>,
+        options: Options<'_>,
     ) -> PyResult<Py<Published>> {
         let py = data.py();
-        let Terms { event, key, is_keyframe, is_snapshot, is_removal, .. } = terms;
-        let ttl_ns = terms.ttl.map(ttl_ns).transpose().map_err(|error| to_pyerr(py, error))?;
+        let Options { event, key, is_keyframe, is_snapshot, is_removal, .. } = options;
+        let ttl_ns = options.ttl.map(ttl_ns).transpose().map_err(|error| to_pyerr(py, error))?;
         let excluded: SmallVec<[ConnectionId; 4]> =
-            terms.excluded.iter().map(|&id| ConnectionId::from_bits(id)).collect();
+            options.excluded.iter().map(|&id| ConnectionId::from_bits(id)).collect();
         let publish = |payload: Payload<'_>| {
             let excluded = &excluded;
             let publication =
                 Publication { payload, event, key, ttl_ns, is_keyframe, is_snapshot, is_removal, excluded };
-            self.0.publish_to(audience, &publication, terms.deferred).map_err(|error| to_pyerr(py, error))
+            self.0.publish_to(audience, &publication, options.deferred).map_err(|error| to_pyerr(py, error))
         };
         let position = match buffer::read(data)? {
             Data::Text(text) => publish(Payload::Text(text))?,
