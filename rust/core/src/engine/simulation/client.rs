@@ -392,8 +392,9 @@ impl Client {
     fn settle(&mut self, turn: &Turn<'_>, losses: &mut Losses, before: &Before) {
         let Some(id) = self.id else { return };
         let is_cut = self.is_cut();
-        let is_slow = self.wire == Wire::Sse && turn.took.iter().any(|took| !took.is_fan_out);
         let subscriptions = turn.seen.map_or(&[][..], |seen| &seen.subscriptions);
+        let is_slow = subscriptions.len() > 1 || turn.took.iter().any(|took| !took.is_fan_out);
+        let is_slow = self.wire == Wire::Sse && is_slow;
         for (account, (_, stood, may_give_up)) in self.accounts.iter_mut().zip(before.iter()) {
             let list = &turn.lists[account.channel];
             let when = When {

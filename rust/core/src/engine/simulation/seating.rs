@@ -100,6 +100,9 @@ impl Seating {
         if let Some(index) = (0..list.all.len()).rev().find(is_it) {
             promise.begin_at(index, true);
         }
+        if list.settings.snapshot_interval.is_some() {
+            promise.may_wait();
+        }
         promise
     }
 
