@@ -118,15 +118,55 @@ async def test_of_two_that_ask_at_once_each_has_its_own_or_none(
         assert cookies(await posted(address)) == ([] if admit_for else ["sid=3; Path=/live; HttpOnly", "affinity=a1"])
 
 
-@pytest.mark.parametrize(("status", "body"), [(401, b""), (403, b""), (200, b'{"error":"not today"}')])
+@pytest.mark.parametrize("status", [401, 403])
 async def test_a_refusal_sets_them_too_and_is_remembered_without(
-    hub: fanwire.Hub, backend: ScriptedBackend, status: int, body: bytes
+    hub: fanwire.Hub, backend: ScriptedBackend, status: int
 ) -> None:
-    backend.negotiate = lambda session: session.answer(status, body, ["sid=; Max-Age=0"])
+    backend.negotiate = lambda session: session.answer(status, b"", ["sid=; Max-Age=0"])
     async with relayed(hub, config(backend, admit="negotiate")) as address:
         first, again = await posted(address), await posted(address)
     assert [first.status_code, again.status_code] == [status, status]
     assert [cookies(first), cookies(again)] == [["sid=; Max-Age=0"], []]
+
+
+async def test_an_error_in_the_backend_s_words_sets_them_and_is_not_remembered(
+    hub: fanwire.Hub, backend: ScriptedBackend
+) -> None:
+    """It is starting, say: the next client asks again."""
+    well, starting = backend.negotiate, b'{"error":"starting"}'
+    backend.negotiate = lambda session: session.answer(200, starting, ["sid=; Max-Age=0"])
+    async with relayed(hub, config(backend, admit="negotiate")) as address:
+        first = await posted(address)
+        assert (first.status_code, first.content, cookies(first)) == (200, starting, ["sid=; Max-Age=0"])
+        backend.negotiate = well
+        assert "connectionToken" in (await posted(address)).json()
+
+
+@pytest.mark.parametrize("header", ["user-agent", "referer", "accept-language", "x-request-id", "x-real-ip", "via"])
+async def test_a_refusal_for_a_header_that_does_not_count_keeps_nobody_else_out(
+    hub: fanwire.Hub, backend: ScriptedBackend, header: str
+) -> None:
+    def guarded(session: Session) -> None:
+        session.answer(403) if b"sqlmap" in session.head else negotiate(session)
+
+    backend.negotiate = guarded
+    async with relayed(hub, config(backend, admit="negotiate")) as address:
+        shown = ({header: "sqlmap"}, {header: "sqlmap"}, {header: "honest"}, {header: "honest too"})
+        assert [(await posted(address, "", **each)).status_code for each in shown] == [403, 403, 200, 200]
+    assert len(backend.heads) == 2, "a no is remembered for who got it, and a yes for all"
+
+
+@pytest.mark.parametrize("path", [PATH, FEED])
+async def test_a_query_that_no_url_may_hold_is_the_client_s_fault(
+    hub: fanwire.Hub, backend: ScriptedBackend, path: str
+) -> None:
+    plain = config(backend, FEED, protocol="websocket", share=())
+    async with relayed(hub, config(backend, admit="negotiate"), plain) as address:
+        with open_socket(address) as stranger:
+            stranger.sendall(f"GET {path}?a=< HTTP/1.1\r\n{UPGRADE}".encode())
+            assert (await run_sync(stranger.recv, 1024)).startswith(b"HTTP/1.1 400 ")
+        assert [one.failures for relay in hub.relay_stats() for one in relay.upstreams] == [0, 0]
+    assert backend.heads == []
 
 
 async def test_a_cookie_that_no_answer_can_carry_is_left_out_and_said_once(

@@ -1,5 +1,6 @@
 """Who is asked about, whose the answer is, and for how long: the same of both kinds, without sockets or loops."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,9 +25,9 @@ class Asking:
         self.told: list[tuple[str, int, list[str]]] = []
         self.questions: list[Any] = []
 
-    def ask(self, name: str, query: str = "") -> Any:
-        """A visitor comes; gives what calls its question off."""
-        visitor = Visitor(Credentials((), query, False, ()), query)
+    def ask(self, name: str, query: str = "", agent: str = "a") -> Any:
+        """A visitor comes, with this header that does not count; gives what calls its question off."""
+        visitor = Visitor(Credentials((("user-agent", agent),), query, False, ()), query)
         off = self.admission.ask(visitor, lambda answer, cookies: self.told.append((name, answer.status, [*cookies])))
         self.questions += [one for one in self.admission._asked.values() if one not in self.questions]
         return off
@@ -93,9 +94,76 @@ def test_only_what_lets_in_or_does_not_is_remembered(kind: type[Admission], stat
 
 
 @KINDS
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500])
+def test_a_no_is_for_those_alone_who_showed_the_very_same(kind: type[Admission], status: int) -> None:
+    """A firewall may refuse a header that does not count: one who sends it kept everybody out."""
+    asking = Asking(kind, 60.0)
+    asking.ask("bad", agent="sqlmap")
+    asking.ask("bad too", agent="sqlmap")
+    asking.ask("good")
+    asking.ask("good too")
+    off = asking.ask("gone", agent="b")
+    asking.answer(status)
+    assert [(name, status) for name, status, _ in asking.told] == [("bad", status), ("bad too", status)]
+    assert len(asking.sessions.opened) == 3, "those who show the same are asked about once"
+    off()
+    asking.told.clear()
+    asking.questions = list(asking.admission._asked.values())
+    asking.answer()
+    late = asking.ask("late", agent="c")
+    late()
+    good = 101 if kind is PlainAdmission else 200
+    assert [(name, status) for name, status, _ in asking.told] == [("good", good), ("good too", good), ("late", good)]
+    asking.ask("bad again", agent="sqlmap")
+    expected = status if status in (401, 403) else good
+    assert asking.told[-1][:2] == ("bad again", expected), "of a no, who is known to have got it"
+
+
+@KINDS
+def test_those_who_are_asked_about_anew_wait_for_room(kind: type[Admission], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fanwire.relay.admit.ASKED_ANEW_MAX", 2)
+    asking = Asking(kind, 60.0)
+    asking.ask("bad", agent="sqlmap")
+    offs = [asking.ask(f"{index}", agent=f"{index}") for index in range(5)]
+    asking.answer(403)
+    assert (len(asking.sessions.opened), len(asking.admission._asked), len(asking.admission._anew)) == (3, 2, 3)
+    offs[2]()
+    assert len(asking.admission._anew) == 2
+    offs[0]()
+    offs[1]()
+    assert (len(asking.sessions.opened), len(asking.admission._asked), len(asking.admission._anew)) == (5, 2, 0)
+    for off in offs[3:]:
+        off()
+    assert len(asking.admission._asked) == 0
+
+
+def test_an_error_in_the_backend_s_own_words_is_not_remembered() -> None:
+    asking = Asking(HubAdmission, 60.0)
+    asking.ask("first")
+    asking.questions[0].happened(happened("negotiated", status=200, cookies=[], body=b'{"error":"starting"}'))
+    asking.ask("second")
+    assert len(asking.sessions.opened) == 2
+
+
+@KINDS
+@pytest.mark.parametrize(("fault", "status"), [("request", 400), ("machine", 0)])
+def test_what_no_server_would_hear_is_no_server_s_failure(kind: type[Admission], fault: str, status: int) -> None:
+    asking = Asking(kind, 60.0)
+    failures: list[Any] = []
+    health: Any = SimpleNamespace(failed=lambda *told, **named: failures.append(told))
+    asking.admission.backend = replace(BACKEND, health=health)
+    asking.ask("first")
+    if kind is PlainAdmission:
+        asking.questions[0].closed(happened("closed", fault=fault))
+    else:
+        asking.questions[0].happened(happened("negotiated", status=0, cookies=[], fault=fault))
+    assert (asking.told, failures) == ([("first", status, [])], [])
+
+
+@KINDS
 def test_one_that_cannot_be_told_keeps_nobody_else_waiting(kind: type[Admission]) -> None:
     asking = Asking(kind, 60.0)
-    visitor = Visitor(Credentials((), "", False, ()), "")
+    visitor = Visitor(Credentials((("user-agent", "a"),), "", False, ()), "")
     asking.admission.ask(visitor, lambda answer, cookies: SimpleNamespace().missing)
     asking.ask("second")
     asking.questions[0].fail()

@@ -2,6 +2,9 @@
 
 The backend is asked in the visitor's name, once for all who show the same: for what it would answer to a negotiation,
 or for a WebSocket, which is closed again. Its answer is remembered for ``admit_for``, by a hash of what was shown.
+
+A yes is for all whose headers that count are the same. Anything else may be for a header that does not count (a
+firewall refuses a user agent), so it is only for those who showed the very same, and the others are asked about anew.
 """
 
 import secrets
@@ -18,16 +21,27 @@ import anyio
 import msgspec
 
 from fanwire._engine import Upstream
+from fanwire._loop import ends_task
 from fanwire.auth import Identity, Refused, Request
 from fanwire.logs import relay_log
 from fanwire.relay.credentials import Visitor, credentials_of
 from fanwire.relay.headers import Passing, with_query
-from fanwire.relay.upstreams import FAILING, REFUSING, Backend, SessionHandler, Upstreams
+from fanwire.relay.upstreams import (
+    BAD_REQUEST,
+    FAILING,
+    REFUSING,
+    Backend,
+    SessionHandler,
+    Upstreams,
+    status_of,
+)
 
 REMEMBERED_BYTES_MAX = 8 << 20
-"""Of answers that are remembered, by set of credentials: some 25,000, where the backend's errors have no words."""
-REMEMBERED_BYTES = 320
-"""Of one, without the backend's words: measured, with room."""
+"""Of answers that are remembered, by set of credentials: some 23,000, where the backend's errors have no words."""
+REMEMBERED_BYTES = 360
+"""Of one, without the backend's words: 300 of the resident set with 100,000 of them, 355 while their table grows."""
+ASKED_ANEW_MAX = 256
+"""Questions at once, above which those who got another's refusal wait to be asked about anew."""
 ASKING_PART = 0.8
 """Of the time for a handshake, what the backend has to say whether it may be."""
 SWITCHING = 101
@@ -67,8 +81,8 @@ class Verdict:
 
     @property
     def is_lasting(self) -> bool:
-        """Whether it lets in or does not; any other may have been the backend's bad moment."""
-        return 100 <= self.status < 300 or self.status in REFUSING
+        """Whether it lets in or does not; any other may have been the backend's bad moment, errors in its words too."""
+        return self.is_good or self.status in REFUSING
 
 
 Then: TypeAlias = Callable[[Verdict, Sequence[str]], object]
@@ -77,6 +91,20 @@ Then: TypeAlias = Callable[[Verdict, Sequence[str]], object]
 
 def nothing() -> None:
     """There is nothing to call off."""
+
+
+@dataclass(slots=True, eq=False)
+class Asker:
+    """Who waits to be told."""
+
+    visitor: Visitor
+    key: bytes
+    """A hash of what counts."""
+    shown: bytes
+    """A hash of all that it shows."""
+    then: Then
+    check: "AdmissionCheck | None" = None
+    """What it waits for; None where that has yet to begin."""
 
 
 class Memory:
@@ -125,12 +153,13 @@ def _cost_of(verdict: Verdict) -> int:
 class AdmissionCheck(SessionHandler):
     """What a visitor may: asked once, for all who show the same meanwhile."""
 
-    def __init__(self, admission: "Admission", hash: bytes, visitor: Visitor, then: Then) -> None:
-        self.hash, self.visitor = hash, visitor
+    def __init__(self, admission: "Admission", hash: bytes, asker: Asker) -> None:
+        self.hash, self.visitor = hash, asker.visitor
         self._admission = admission
         # Whom the cookies of the answer are for: they are nobody's who shows the same.
-        self._asker = then
-        self._waiting: dict[Then, None] = {then: None}
+        self.asker = asker
+        self._waiting: dict[Asker, None] = {}
+        self.join(asker)
         # It is answered, or nobody wants to know any more: then nothing that comes says anything.
         self._is_over = False
         self._session = self._ask()
@@ -139,13 +168,14 @@ class AdmissionCheck(SessionHandler):
         """Begin a session."""
         raise NotImplementedError
 
-    def join(self, then: Then) -> None:
+    def join(self, asker: Asker) -> None:
         """Another shows the same."""
-        self._waiting[then] = None
+        asker.check = self
+        self._waiting[asker] = None
 
-    def leave(self, then: Then) -> None:
+    def leave(self, asker: Asker) -> None:
         """One that waits is gone; when all are, it is called off."""
-        self._waiting.pop(then, None)
+        self._waiting.pop(asker, None)
         if not self._waiting and not self._is_over:
             self._is_over = True
             self._admission.forget(self)
@@ -155,11 +185,14 @@ class AdmissionCheck(SessionHandler):
         self._is_over = True
         self._admission.answered(self, verdict)
         waiting, self._waiting = self._waiting, {}
-        for then in waiting:
+        for asker in waiting:
+            if not verdict.is_good and asker.shown != self.asker.shown:
+                self._admission.ask_anew(asker)
+                continue
             with self._admission.upstreams.faults.contained(
                 "relay.admission", "a client could not be told whether it may connect"
             ):
-                then(verdict, cookies if then is self._asker else ())
+                asker.then(verdict, cookies if asker is self.asker else ())
 
     def fail(self) -> None:
         """Who waits is turned away."""
@@ -170,11 +203,11 @@ class AdmissionCheck(SessionHandler):
 class Negotiation(AdmissionCheck):
     """Asked of one of a SignalR backend's addresses after the other, until one answers."""
 
-    def __init__(self, admission: "Admission", hash: bytes, visitor: Visitor, then: Then) -> None:
-        self._urls = deque(admission.urls_for(visitor))
+    def __init__(self, admission: "Admission", hash: bytes, asker: Asker) -> None:
+        self._urls = deque(admission.urls_for(asker.visitor))
         self._verdict = Verdict()
         self._cookies: Sequence[str] = ()
-        super().__init__(admission, hash, visitor, then)
+        super().__init__(admission, hash, asker)
 
     def _ask(self) -> int:
         self._index, url = self._urls.popleft()
@@ -188,6 +221,9 @@ class Negotiation(AdmissionCheck):
         """It came; of a server that is down, or as good as that, the next is asked."""
         if self._is_over:
             return  # nobody wants it, and it says nothing of the server
+        if event.fault == "request":  # no server would hear it
+            self._end(Verdict(BAD_REQUEST))
+            return
         is_failing = not event.status or event.status in FAILING
         self._note(event, is_failing=is_failing)
         if not is_failing or not self._verdict.status:
@@ -203,7 +239,9 @@ class Negotiation(AdmissionCheck):
     def _note(self, event: Upstream, *, is_failing: bool) -> None:
         """How the server did that was asked, in a client's name."""
         health = self._admission.backend.health
-        if health is not None and is_failing:
+        if event.fault == "machine":
+            relay_log.warning("nobody can be admitted: %s", event.body.decode())
+        elif health is not None and is_failing:
             why = f"negotiate was answered with status {event.status}" if event.status else event.body.decode()
             health.failed(self._index, why, is_own=False)
         elif health is not None:
@@ -233,9 +271,10 @@ class Trial(AdmissionCheck):
     def closed(self, event: Upstream) -> None:
         """It is over; it may not, unless it was opened before."""
         if not self._is_over:
-            if event.status is None:
+            status = status_of(event)
+            if status is None:
                 relay_log.warning("nobody can be admitted: %s", event.text)
-            self._end(Verdict(event.status or 0))
+            self._end(Verdict(status or 0))
 
 
 class Admission:
@@ -256,23 +295,51 @@ class Admission:
         self._admit_for = admit_for
         self._remembered = Memory()
         self._asked: dict[bytes, AdmissionCheck] = {}
+        # Those who got another's refusal, and are asked about when there is room.
+        self._anew: OrderedDict[Asker, None] = OrderedDict()
         # Of checks that nobody else may share.
         self._numbers = count()
 
     def ask(self, visitor: Visitor, then: Then) -> Callable[[], object]:
         """Have `then` called with the backend's answer, at once where it is known. Gives what calls that off."""
         # Where nothing is to be remembered, not even a moment is: each client is asked about for itself.
-        hash = self._remembered.hash(visitor.key() if self._admit_for else (next(self._numbers),))
-        verdict = self._remembered.get(hash)
+        key, shown = (visitor.key(), visitor.shown()) if self._admit_for else ((next(self._numbers),),) * 2
+        asker = Asker(visitor, self._remembered.hash(key), self._remembered.hash(shown), then)
+        verdict = self._remembered.get(asker.shown) or self._remembered.get(asker.key)
         if verdict is not None:
             then(verdict, ())
             return nothing
+        self._join(asker, asker.key)
+        return partial(self._leave, asker)
+
+    def _leave(self, asker: Asker) -> None:
+        self._anew.pop(asker, None)
+        if asker.check is not None:
+            asker.check.leave(asker)
+
+    def _join(self, asker: Asker, hash: bytes) -> None:
         check = self._asked.get(hash)
         if check is None:
-            check = self._asked[hash] = self.check(self, hash, visitor, then)
+            self._asked[hash] = self.check(self, hash, asker)
         else:
-            check.join(then)
-        return partial(check.leave, then)
+            check.join(asker)
+
+    def ask_anew(self, asker: Asker) -> None:
+        """Ask about it by all that it shows: the answer was for something that another has shown."""
+        asker.check = None
+        self._anew[asker] = None
+        self._go_on()
+
+    def _go_on(self) -> None:
+        while self._anew and len(self._asked) < ASKED_ANEW_MAX:
+            asker, _ = self._anew.popitem(last=False)
+            try:
+                self._join(asker, asker.shown)
+            except BaseException as error:
+                if ends_task(error):
+                    raise
+                self.upstreams.faults.note("relay.admission", error, "a client could not be asked about anew")
+                asker.then(Verdict(), ())
 
     # What its checks do
 
@@ -284,13 +351,15 @@ class Admission:
     def forget(self, check: AdmissionCheck) -> None:
         """Nobody waits for it any more."""
         self._asked.pop(check.hash, None)
+        self._go_on()
 
     def answered(self, check: AdmissionCheck, verdict: Verdict) -> None:
         """Remember the answer; not one that may have been the backend's bad moment: the next client asks again."""
         self.forget(check)
         if verdict.is_lasting:
             verdict.until = monotonic() + min(self._admit_for, check.visitor.credentials.expires_in())
-            self._remembered.put(check.hash, verdict)
+            asker = check.asker
+            self._remembered.put(asker.key if verdict.is_good else asker.shown, verdict)
 
 
 class HubAdmission(Admission):

@@ -93,6 +93,10 @@ class Visitor:
         """Equal for visitors that are the same to the backend."""
         return self.credentials.important, self.query, self.subprotocols
 
+    def shown(self) -> tuple[object, ...]:
+        """All that the backend sees: equal for visitors that no backend can tell apart."""
+        return tuple(self.credentials.headers), self.query, self.subprotocols
+
     def as_nobody(self) -> "Visitor":
         """The same subprotocols, and nothing shown."""
         return Visitor(

@@ -20,7 +20,7 @@ from fanwire.relay.lane import PlainLane
 from fanwire.relay.session import Gate, PlainLine, Session, UpstreamMessage
 from fanwire.relay.shared import too_large
 from fanwire.relay.timing import Bucket
-from fanwire.relay.upstreams import Backend, Upstreams
+from fanwire.relay.upstreams import Backend, Upstreams, status_of
 from fanwire.relay.wire import NO_CALL, Asked
 from fanwire.wording import INTERNAL_ERROR
 
@@ -244,7 +244,7 @@ class PlainClient:
         if not event.was_open:
             if event.status is None:
                 relay_log.warning("client %s: no connection to the backend: %s", name_of(self.id), event.text)
-            self.turned_away(event.status)
+            self.turned_away(status_of(event))
         elif event.code is None:
             relay_log.info("client %s: its connection to the backend is lost: %s", name_of(self.id), event.text)
             self._close(1012, GONE)

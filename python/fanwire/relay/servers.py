@@ -109,7 +109,9 @@ class Server(SessionHandler):
     def happened(self, event: Upstream) -> None:
         """The answer to its negotiation."""
         self._is_asked = False
-        if not event.status:
+        if event.fault == "machine":  # which says nothing of the server
+            self._ask_later()
+        elif not event.status:
             self._down(event.body.decode(errors="replace"))
         elif event.status in FAILING:
             self._down(f"negotiate was answered with status {event.status}")
@@ -124,7 +126,9 @@ class Server(SessionHandler):
     def closed(self, event: Upstream) -> None:
         """That is over; or it was refused, which says that the server is there unless a gateway says so."""
         self._is_asked = False
-        if not event.was_open and (event.status is None or event.status in GATEWAYS):
+        if event.fault == "machine":
+            self._ask_later()
+        elif not event.was_open and (event.status is None or event.status in GATEWAYS):
             self._down(event.text)
         elif not event.was_open:
             self._up()

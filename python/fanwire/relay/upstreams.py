@@ -23,6 +23,10 @@ FAILING = (404, 500, 502, 503)
 """Statuses of a negotiate with which a server is as good as down: another one is asked."""
 
 
+BAD_REQUEST = 400
+"""What a client is answered whose query or headers cannot be sent to any server."""
+
+
 class ServerHealth(Protocol):
     """Where it is noted how a backend's servers do; see ``servers``."""
 
@@ -31,6 +35,11 @@ class ServerHealth(Protocol):
 
     def failed(self, index: int, why: str, *, is_own: bool) -> None:
         """A connection could not be had."""
+
+
+def status_of(event: Upstream) -> int | None:
+    """With which status a client is refused that asked for a plain session; None where there is none to be had."""
+    return BAD_REQUEST if event.fault == "request" else event.status
 
 
 class SessionHandler:
