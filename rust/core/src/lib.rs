@@ -8,12 +8,14 @@
 //! The crate reads no environment variables, knows no Python and starts no threads but the shards'.
 #![deny(unsafe_op_in_unsafe_fn)]
 pub mod channel;
+mod clock;
 mod connection_id;
 mod engine;
 pub mod error;
 mod events;
 mod failure;
 pub mod http;
+mod listening;
 #[cfg_attr(not(loom), allow(dead_code))]
 pub mod mailbox;
 pub mod messages;
@@ -24,6 +26,7 @@ pub mod routes;
 mod session;
 pub mod settings;
 pub mod shard;
+mod socket;
 mod stats;
 mod sync;
 mod tokens;

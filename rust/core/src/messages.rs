@@ -16,7 +16,7 @@ use crate::routes::{OwnerId, Wire};
 #[derive(Debug)]
 pub enum Command {
     /// Takes connections from this listening socket.
-    Listen(crate::shard::Listener),
+    Listen(crate::listening::Listener),
     /// Finishes an opening: answer it so, then these subscriptions; the user whom it belongs to.
     Accept(ConnectionId, Vec<Watched>, Option<Box<str>>, Reply),
     /// Finishes the opening of a relayed WebSocket, with the subprotocol that its backend chose.

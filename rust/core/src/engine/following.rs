@@ -31,7 +31,7 @@ impl Engine {
         self.check_running()?;
         let token = self.token.fetch_add(1, Ordering::Relaxed);
         let common = &self.common;
-        let registries = [&common.registry, &common.users, &common.hubs, &common.lanes];
+        let registries = common.registries();
         let Some(channel) = registries.into_iter().find_map(|registry| registry.find_epoch(position.epoch)) else {
             return Ok((token, 0));
         };

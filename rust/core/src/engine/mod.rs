@@ -20,6 +20,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::channel::{Appended, Channel, KEY_BYTES_MAX, Origin, Publication, Registry, Watch, check_name};
+use crate::clock::Clock;
 use crate::error::EngineError;
 use crate::events::Events;
 use crate::failure::{Failure, run_to_end};
@@ -28,8 +29,7 @@ use crate::messages::{Command, ConnectionId, Event, Grant, Header, Reply, Wanted
 use crate::position::Position;
 use crate::protocol::{Payload, sse};
 use crate::settings::{PollerKind, Settings, SettingsError};
-use crate::shard::clock::Clock;
-use crate::shard::{Common, Poller, Shard, ShardHandle, bind};
+use crate::shard::{Common, Poller, Shard, ShardHandle};
 use crate::stats::Stats;
 use crate::tokens::Tokens;
 use crate::ws::{CLOSE_CODES, CloseCode};
@@ -180,7 +180,7 @@ impl Engine {
     /// [`EngineError::ListenFailed`], [`EngineError::NotRunning`].
     pub fn listen(&self, address: &str) -> Result<String, EngineError> {
         self.check_running()?;
-        let (listeners, bound) = bind(address, &self.common.settings)
+        let (listeners, bound) = crate::listening::bind(address, &self.common.settings)
             .map_err(|cause| EngineError::ListenFailed { address: address.to_owned(), cause })?;
         for (shard, listener) in listeners {
             self.shards[shard].command(Command::Listen(listener));

@@ -1,7 +1,13 @@
-//! Paths and names with placeholders: `/rooms/{room}`, `odds:{room}`.
+//! Paths and names with placeholders, `/rooms/{room}`, `odds:{room}`; and which path one that there is not may mean.
 
 /// Bytes of a path.
 const PATH_BYTES_MAX: usize = 255;
+
+/// Longest path that is compared, bytes: the work grows with its square.
+const COMPARED_BYTES_MAX: usize = 64;
+
+/// Mistakes of spelling that are still taken for one.
+const MISTAKES_MAX: usize = 2;
 
 /// A part of a path or of a channel's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,4 +72,51 @@ pub(super) fn parts_of(template: &str) -> Result<Vec<PathSegment>, &'static str>
         parts.push(PathSegment::Text(rest.into()));
     }
     Ok(parts)
+}
+
+/// The path that a client which asked for this one may have meant.
+pub(super) fn nearest<'a>(path: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let near = known.filter_map(|one| Some((mistakes(path, one)?, one)));
+    near.min_by_key(|&(count, _)| count).map(|(_, one)| one)
+}
+
+/// How many letters must be put in, left out or replaced to get from one to the other, a slash at the end and case aside;
+/// None if it is more than [`MISTAKES_MAX`].
+fn mistakes(one: &str, other: &str) -> Option<usize> {
+    if one.len() > COMPARED_BYTES_MAX || one.len().abs_diff(other.len()) > MISTAKES_MAX + 1 {
+        return None;
+    }
+    let (one, other) = (one.trim_end_matches('/').to_lowercase(), other.to_lowercase());
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (line, a) in one.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], line + 1);
+        for (column, b) in other.bytes().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    Some(row[other.len()]).filter(|&count| count <= MISTAKES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn the_nearest_path_is_within_two_letters() {
+        let known = ["/ws", "/events", "/metrics", "/signalr"];
+        let cases = [
+            ("/event", Some("/events")),
+            ("/Events/", Some("/events")),
+            ("/singalr", Some("/signalr")),
+            ("/wss", Some("/ws")),
+            ("/metric", Some("/metrics")),
+            ("/stream", None),
+            ("/\u{e9}v\u{e9}nements-qui-ne-sont-pas-l\u{e0}", None),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(nearest(path, known.into_iter()), expected, "{path}");
+        }
+    }
 }

@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::path::nearest;
 use super::route::{NEGOTIATE, ROUTES_MAX, Route, RouteError};
 
 /// A route in its place.
@@ -63,9 +64,10 @@ impl Routes {
         self.folded.keys().any(|hub| begins(hub))
     }
 
-    /// Paths as given, those without placeholders.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
-        self.exact.values().chain(self.folded.values()).map(|placed| placed.path())
+    /// Which path a client may have meant that asked for one that there is not.
+    pub(crate) fn nearest(&self, path: &str) -> Option<&str> {
+        let paths = self.exact.values().chain(self.folded.values()).map(|placed| placed.path());
+        nearest(path, paths.filter(|&one| one != "/"))
     }
 
     fn all(&self) -> impl Iterator<Item = &Arc<Placed>> {

@@ -1,5 +1,5 @@
 //! Requests, one after another on one socket: a head, what the application is asked, bodies and polls of SignalR.
-use super::{Due, Held, Reads};
+use super::decisions::{Due, Held, Reads};
 use crate::http::Body;
 use crate::messages::{ConnectionId, Header, Wanted};
 use crate::protocol::signalr::negotiate::{NegotiateRequest, Transport};

@@ -16,10 +16,12 @@
 //! | SignalR | as its transport | [`SignalR::handle_timeout`] | over, or detached if stateful | as its transport |
 //! | closing | till the peer's Close frame | dropped | over | nothing more |
 //! | over | thrown away | dropped | over | nothing more |
+mod decisions;
 mod http;
 pub(crate) mod signalr;
 mod websocket;
 
+pub(crate) use decisions::{Due, Farewell, Held, Reads};
 use http::Http;
 pub(crate) use http::{Asked, Carrier, SignalROpening};
 pub(crate) use signalr::SignalR;
@@ -56,70 +58,6 @@ enum Stage {
     Closing,
     /// Last bytes go out, then our half is shut down and what comes is thrown away until the peer ends its half.
     Over,
-}
-
-/// What the bytes from the peer are now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reads {
-    /// A request's head.
-    Head,
-    /// The body of a post.
-    Body,
-    /// WebSocket frames.
-    Frames,
-    /// WebSocket frames, of which only the peer's Close matters.
-    LastFrames,
-    /// Nothing: the peer has no business to send, or sends it again on another socket.
-    Nothing,
-    /// What comes behind the end: thrown away, within a bound.
-    Rest,
-    /// What is looked at later: the next request waits until this one is answered.
-    Later,
-}
-
-/// How an end from here begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Farewell {
-    /// With a Close frame, which the caller writes; the peer's is awaited.
-    CloseFrame,
-    /// It has begun before.
-    Begun,
-    /// Without a word.
-    Silent,
-}
-
-/// What is to be done now that a connection's time is up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Due {
-    /// The connection is forgotten.
-    Drop,
-    /// The request that is not whole, or that the application has not answered, is refused.
-    Refuse,
-    /// The poll is answered with nothing.
-    EmptyPoll,
-    /// A ping, if the socket takes one; the next look after the interval between pings.
-    Probe,
-    /// A ping, and its answer within its timeout.
-    Ping,
-    /// There was no answer to the ping.
-    Silent,
-    /// An event stream takes nothing: it has until the timeout of pings.
-    Patience,
-    /// It took nothing in that time.
-    Stuck,
-    /// A comment, so that nobody on the way takes the stream for dead.
-    Comment,
-    /// As SignalR has it.
-    SignalR,
-}
-
-/// How a transport is when its session's time is up.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Held {
-    /// Received bytes wait to be looked at.
-    pub(crate) is_unread: bool,
-    /// The socket is full.
-    pub(crate) is_blocked: bool,
 }
 
 impl Default for Session {

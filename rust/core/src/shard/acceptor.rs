@@ -4,8 +4,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::connection::Connection;
 use super::io::Interest;
-use super::listening::Listener;
 use super::{Io, Shard};
+use crate::listening::Listener;
 use crate::messages::Event;
 
 /// Connections taken in one turn from one listener; the rest is taken in the next.

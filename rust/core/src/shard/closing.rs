@@ -1,12 +1,12 @@
 //! How a connection ends: by the close handshake, by a last answer, or broken.
-use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::connection::Ending;
-use super::timers::ticks;
+use super::timers::Leaving;
 use super::{Io, Shard};
-use crate::messages::{ClosedBy, ConnectionId, Event, Whose};
+use crate::clock::ticks;
+use crate::messages::{ClosedBy, Event, Whose};
 use crate::session::Farewell;
 use crate::ws::{CloseCode, write_close};
 
@@ -186,16 +186,15 @@ impl<I: Io> Shard<I> {
             self.io.unwatch(listener.fd());
         }
         let in_use = self.slab.in_use();
-        let (tick, spread, count) = (self.timers.tick(), u64::from(ticks(spread)), in_use.len() as u64);
-        let mut leaving = VecDeque::with_capacity(in_use.len());
+        let mut leaving = Leaving::new((code, reason), (self.timers.tick(), ticks(spread)), in_use.len());
         for (index, slot) in (0..).zip(in_use) {
             if self.slab.at(slot).session.is_requesting() {
                 self.drop_connection(slot);
             } else {
-                leaving.push_back((tick + (spread * index / count) as u32, self.id_of(slot)));
+                leaving.add(index, self.id_of(slot));
             }
         }
-        self.leaving = Some(Leaving { code, reason, connections: leaving });
+        self.leaving = Some(leaving);
         self.go_on_draining();
     }
 
@@ -203,18 +202,9 @@ impl<I: Io> Shard<I> {
     pub(super) fn go_on_draining(&mut self) {
         let Some(mut leaving) = self.leaving.take() else { return };
         let tick = self.timers.tick();
-        while let Some(&(_, id)) = leaving.connections.front().filter(|one| one.0 <= tick) {
-            leaving.connections.pop_front();
+        while let Some(id) = leaving.next_before(tick) {
             self.with(id, |shard, slot| shard.close(slot, leaving.code, &leaving.reason));
         }
-        self.leaving = Some(leaving).filter(|leaving| !leaving.connections.is_empty());
+        self.leaving = Some(leaving).filter(|leaving| !leaving.is_empty());
     }
-}
-
-/// Connections that a drain has yet to close, in order, each with the tick of its turn.
-#[derive(Debug)]
-pub(super) struct Leaving {
-    code: CloseCode,
-    reason: Box<str>,
-    connections: VecDeque<(u32, ConnectionId)>,
 }

@@ -17,49 +17,6 @@ pub(super) struct Turn {
     marks: Marks,
 }
 
-/// Reused memory of joined writes: for each connection a chain of the turns that it takes part in.
-#[derive(Debug, Default)]
-pub(super) struct Joiner {
-    /// By slot: first link of its chain and which fan-out that was made in.
-    heads: Vec<(u32, u32)>,
-    links: Vec<(u32, u32)>,
-    /// Slots with a chain, in order of appearance, with their descriptors.
-    touched: Vec<Member>,
-    generation: u32,
-}
-
-const NO_LINK: u32 = u32::MAX;
-
-impl Joiner {
-    /// Chains every member of every turn.
-    fn gather<'a>(&mut self, slots: usize, turns: impl Iterator<Item = (u32, &'a [Member])>) {
-        self.generation = self.generation.wrapping_add(1);
-        self.links.clear();
-        self.touched.clear();
-        if self.heads.len() < slots {
-            self.heads.resize(slots, (NO_LINK, self.generation.wrapping_sub(1)));
-        }
-        for (turn, members) in turns {
-            for member in members {
-                let head = &mut self.heads[member.slot as usize];
-                if head.1 != self.generation {
-                    *head = (NO_LINK, self.generation);
-                    self.touched.push(*member);
-                }
-                self.links.push((turn, head.0));
-                head.0 = (self.links.len() - 1) as u32;
-            }
-        }
-    }
-
-    /// The turns that a touched slot takes part in, last first.
-    fn chain(&self, slot: u32) -> impl Iterator<Item = u32> {
-        let first = self.heads[slot as usize].0;
-        let link_at = |at: u32| (at != NO_LINK).then(|| self.links[at as usize]);
-        std::iter::successors(link_at(first), move |link| link_at(link.1)).map(|link| link.0)
-    }
-}
-
 impl<I: Io> Shard<I> {
     /// Writes what is new in these feeds to everyone at their tails. A feed that is gone or has nothing new is skipped.
     ///

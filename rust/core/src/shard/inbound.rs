@@ -1,13 +1,15 @@
-//! What peers send: bytes to messages, messages to events. A peer whose messages wait is not read.
+//! What peers send, and their silence: bytes and deadlines go to the session, and what it gives is done. A peer whose
+//! messages wait is not read.
+use std::time::Duration;
 
 use super::connection::LINGER_BYTES_MAX;
 use super::transport::Unread;
 use super::{Io, Shard};
 use crate::messages::SLOTS_MAX;
-use crate::protocol::{raw, write_reply_error};
+use crate::protocol::{raw, sse, write_reply_error};
 use crate::routes::Asks;
-use crate::session::{Heard, Reads, Terms};
-use crate::ws::{CloseCode, ReceiveError};
+use crate::session::{Due, Heard, Held, Reads, Terms};
+use crate::ws::{CloseCode, Opcode, ReceiveError, write_header};
 
 /// Receives in one turn from one connection; a peer that sends without end waits for the others.
 const RECEIVES_MAX: usize = 4;
@@ -233,6 +235,51 @@ impl<I: Io> Shard<I> {
         let mut reply = Vec::new();
         write_reply_error(&mut reply, id, error);
         raw::write_text(self.slab.at(slot).transport.outbox.bytes_mut(), &reply);
+    }
+
+    /// A deadline has come.
+    pub(super) fn expire(&mut self, slot: u32) {
+        let Some(connection) = self.slab.get_mut(slot) else { return };
+        if let Some(failure) = connection.failure.take() {
+            self.fail(slot, failure.0, &failure.1);
+            return;
+        }
+        let held =
+            Held { is_unread: connection.transport.unread.is_some(), is_blocked: connection.transport.is_blocked };
+        match connection.session.handle_timeout(held) {
+            Due::Drop => self.drop_connection(slot),
+            Due::Refuse => self.refuse_late(slot),
+            Due::EmptyPoll => self.expire_poll(slot),
+            Due::SignalR => self.expire_signalr(slot),
+            Due::Probe => {
+                if !held.is_blocked {
+                    write_header(connection.transport.outbox.bytes_mut(), Opcode::Ping, 0);
+                }
+                self.look_again(slot, self.settings.ping_interval);
+            }
+            Due::Ping => {
+                write_header(connection.transport.outbox.bytes_mut(), Opcode::Ping, 0);
+                self.look_again(slot, self.settings.ping_timeout);
+            }
+            Due::Comment => {
+                connection.transport.outbox.bytes_mut().extend_from_slice(sse::KEEPALIVE);
+                self.look_again(slot, self.settings.ping_interval);
+            }
+            Due::Patience => self.timers.set(slot, self.settings.ping_timeout),
+            Due::Silent => {
+                let seconds = self.settings.ping_timeout.as_secs_f64();
+                self.close(slot, CloseCode::INTERNAL, &format!("no answer to a ping within {seconds} s"));
+            }
+            Due::Stuck => {
+                let seconds = self.settings.ping_timeout.as_secs_f64();
+                self.close(slot, CloseCode::INTERNAL, &format!("took nothing for {seconds} s"));
+            }
+        }
+    }
+
+    fn look_again(&mut self, slot: u32, after: Duration) {
+        self.timers.set(slot, after);
+        self.flush(slot);
     }
 
     /// The token under which the poller knows a connection.

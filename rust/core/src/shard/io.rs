@@ -6,8 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
 
-/// Vectors in one call; more are left for the next.
-pub(crate) const VECTORS_MAX: usize = 64;
+pub(crate) use crate::socket::VECTORS_MAX;
 
 /// What to hear of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

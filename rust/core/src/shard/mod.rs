@@ -1,35 +1,34 @@
 //! One thread, its own connections, and the kernel as a parameter: the loop and nothing else.
 //!
 //! A turn: take what other threads left in the mailbox, fan out what moved, do commands, serve ready sockets, look at the
-//! deadlines; then wait. The rooms: `shared` (with other threads), `commands`, `io` (what is asked of the kernel), `poller` (the
-//! kernel), `listening`, `acceptor`, `opening` (HTTP), `query`, `refusal`, `inbound` (messages), `subscribing`, `signalr`,
-//! `fanout` (fast path), `lagging` (slow path), `sampling` and `tracking` (how long it took), `presence` (who comes and goes),
-//! `deadlines`, `closing`, `sweeping` (idle channels), `feed`, `slab`, `connection`, `transport` (the socket and what waits), `timers`, `clock`, `socket`;
-//! `simulated` (the kernel of tests).
+//! deadlines; then wait.
+//!
+//! What the shard has stands in leaves, which know no shard: `io` (what is asked of the kernel), `poller` (the kernel),
+//! `shared` (with other threads), `transport`, `connection`, `slab`, `feed`, `timers`, `joiner`, `sampling`, `presence`,
+//! `sweeping` (idle channels), `event_ids`, `answers`. What it does stands in rooms, each of them `impl Shard`: `commands`,
+//! `acceptor`, `opening` (HTTP), `query`, `inbound` (bytes and silence), `subscribing`, `signalr`, `fanout` (fast path),
+//! `lagging` (slow path), `tracking` (how far it came), `closing`. Rooms name leaves and this file, which names no room.
+//! `simulated` is the kernel of tests.
 mod acceptor;
-pub(crate) mod clock;
+mod answers;
 mod closing;
 mod commands;
 mod connection;
-mod deadlines;
 mod event_ids;
 mod fanout;
 mod feed;
 mod inbound;
 mod io;
+mod joiner;
 mod lagging;
-mod listening;
-mod nearest;
 mod opening;
 mod poller;
 mod presence;
 mod query;
-mod refusal;
 mod sampling;
 mod shared;
 mod signalr;
 mod slab;
-mod socket;
 mod subscribing;
 mod sweeping;
 mod timers;
@@ -40,18 +39,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use io::{Interest, Io, Ready, Short};
-pub use listening::Listener;
-pub(crate) use listening::bind;
 pub(crate) use shared::{Common, ShardHandle};
 
 use crate::channel::{Channel, Watch};
+use crate::clock::{Clock, TICK};
 use crate::error::EngineError;
+use crate::listening::Listener;
 use crate::messages::{Command, ConnectionId, Whose};
 use crate::protocol::Format;
 use crate::routes::Routes;
 use crate::settings::{PollerKind, Settings};
+use crate::socket;
 use crate::stats::ShardStats;
-use clock::{Clock, TICK};
 pub(crate) use poller::Poller;
 
 /// Tokens of listeners and of the bell have a slot part that no connection has.
@@ -89,7 +88,7 @@ pub(crate) struct Shard<I> {
     /// Of the commands that are yet to be done: who leaves which channel, and up to where what stood there is for it.
     unsubscribing: Vec<(ConnectionId, Arc<Channel>, u64)>,
     shorts: Vec<Short>,
-    joiner: fanout::Joiner,
+    joiner: joiner::Joiner,
     /// When the turn has served peers for long enough.
     serves_until_ns: u64,
     /// Connections that had more to do than one turn allows; some may have ended since.
@@ -104,13 +103,13 @@ pub(crate) struct Shard<I> {
     presence: presence::Visits,
     sweep: sweeping::Sweep,
     /// Publications of which somebody asks how far they have come.
-    tracked: Vec<tracking::Tracked>,
+    tracked: Vec<sampling::Tracked>,
     /// Connections that no fan-out writes to: those that poll, whose messages have numbers, or whose events have ids of their
     /// own.
     one_by_one: usize,
     is_draining: bool,
     /// Whom a drain has yet to close.
-    leaving: Option<closing::Leaving>,
+    leaving: Option<timers::Leaving>,
     is_stopping: bool,
     is_accept_paused: bool,
     has_hinted_at_comma: bool,
@@ -164,7 +163,7 @@ impl<I: Io> Shard<I> {
             moved: Vec::new(),
             unsubscribing: Vec::new(),
             shorts: Vec::new(),
-            joiner: fanout::Joiner::default(),
+            joiner: joiner::Joiner::default(),
             serves_until_ns: 0,
             later: Vec::new(),
             again: Vec::new(),
@@ -235,7 +234,7 @@ impl<I: Io> Shard<I> {
         }
         self.serve_later();
         self.tick();
-        self.sweep_on();
+        self.sweep.go_on(self.common.registries(), self.clock.now_ns());
         if !self.tracked.is_empty() {
             self.report_tracked();
         }
@@ -254,7 +253,11 @@ impl<I: Io> Shard<I> {
             self.tell_presence();
             self.go_on_draining();
             self.resume_accepting();
-            self.plan_sweep();
+            if self.has_to_sweep() {
+                self.sweep.plan(self.common.registries(), self.timers.tick());
+            } else {
+                self.sweep.rest();
+            }
         }
     }
 
@@ -275,6 +278,11 @@ impl<I: Io> Shard<I> {
             (false, true) => sweeping::PAUSE.as_millis() as i32,
             (false, false) => -1,
         }
+    }
+
+    /// Whether this shard has channels to look at from time to time.
+    fn has_to_sweep(&self) -> bool {
+        self.index == 0 && self.common.registries().iter().any(|registry| registry.count() > 0)
     }
 
     fn fan_out_moved(&mut self, moved: &mut Vec<Arc<Watch>>) {

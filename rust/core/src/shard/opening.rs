@@ -3,11 +3,10 @@ use std::borrow::Cow;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, PoisonError};
 
-use smallvec::{SmallVec, smallvec};
-
+use super::answers::{
+    AnsweredBy, HTML, PLAIN, Refusal, TEXT, UNCACHED, accepts_event_stream, cors_headers, pairs, with_cors,
+};
 use super::query::{MSGPACK, no_msgpack};
-use super::refusal::Refusal;
-use super::signalr::{UNCACHED, accepts_event_stream};
 use super::{Io, Shard};
 use crate::channel::Watched;
 use crate::http::{RequestHead, is_token, parse_head, write_response, write_response_head, write_stream_head};
@@ -21,13 +20,6 @@ use crate::ws::{CloseCode, is_upgrade, offered_subprotocols, read_upgrade, write
 const NOT_CHOSEN: &str = "a client offered subprotocols and none was chosen, so a browser fails with 1006: name those \
                           that you take in Hub(subprotocols=[...]), or have authenticate set request.subprotocol (this \
                           is said once)";
-
-/// Who deals with a request.
-pub(super) enum AnsweredBy {
-    ThisShard,
-    /// By that one: it has the connection that the request is for.
-    Shard(usize),
-}
 
 impl<I: Io> Shard<I> {
     /// Takes bytes of a request head; a whole one is answered or lies with the application afterwards.
@@ -72,7 +64,7 @@ impl<I: Io> Shard<I> {
     fn answer(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<AnsweredBy, Refusal> {
         let Some(Found { route, is_negotiate }) = self.routes().find(head.path) else {
             let is_bare = self.routes.is_below_signalr(head.path);
-            let text = if is_bare { String::new() } else { self.no_such_path(head.path) };
+            let text = if is_bare { String::new() } else { no_such_path(head.path, self.routes.nearest(head.path)) };
             return Err(Refusal { is_bare, ..Refusal::new(404, text) });
         };
         self.slab.at(slot).route = Some(Arc::clone(&route));
@@ -427,39 +419,6 @@ impl<I: Io> Shard<I> {
     }
 }
 
-/// Headers of the application as responses take them.
-pub(super) fn pairs(headers: &[Header]) -> SmallVec<[(&str, &str); 6]> {
-    headers.iter().map(|(name, value)| (&**name, &**value)).collect()
-}
-
-/// What lets a page of another origin read the answer, a named one with its cookies (Fetch §3.3).
-pub(super) fn cors_headers(origin: Option<&str>) -> SmallVec<[(&str, &str); 6]> {
-    match origin {
-        None => smallvec![],
-        Some("*") => smallvec![("Access-Control-Allow-Origin", "*")],
-        Some(origin) => smallvec![
-            ("Access-Control-Allow-Origin", origin),
-            ("Access-Control-Allow-Credentials", "true"),
-            ("Vary", "Origin"),
-        ],
-    }
-}
-
-/// The application's headers behind those for pages of other origins, unless it has written those itself: a browser takes
-/// two of `Access-Control-Allow-Origin` for none (Fetch §4.9).
-pub(super) fn with_cors<'a>(origin: Option<&'a str>, own: &'a [Header]) -> SmallVec<[(&'a str, &'a str); 6]> {
-    let is_own = own.iter().any(|(name, _)| name.eq_ignore_ascii_case("Access-Control-Allow-Origin"));
-    let mut headers = if is_own { smallvec![] } else { cors_headers(origin) };
-    headers.extend(pairs(own));
-    headers
-}
-
-/// As the reference says it.
-pub(super) const PLAIN: &str = "text/plain";
-pub(super) const TEXT: &str = "text/plain; charset=utf-8";
-
-pub(super) const HTML: &str = "text/html; charset=utf-8";
-
 /// What a person sees who opens the address in a browser: what this is, and how to connect.
 const WELCOME: &[u8] = include_bytes!("welcome.html");
 /// The page needs nothing from elsewhere, and nobody else may frame it. Its lines are tried in its own console: it may connect.
@@ -490,4 +449,12 @@ fn check_plain(head: &RequestHead<'_>) -> Result<bool, Refusal> {
         });
     }
     Ok(head.keeps_alive())
+}
+
+/// What a client is told of a path that there is not.
+fn no_such_path(path: &str, meant: Option<&str>) -> String {
+    match meant {
+        Some(meant) => format!("no such path: {path}; the nearest is {meant}"),
+        None => format!("no such path: {path}; WebSockets connect at /ws, event streams at /events"),
+    }
 }

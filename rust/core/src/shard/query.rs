@@ -1,6 +1,6 @@
 //! What the query of an opening asks for: channels, a format, and where to begin.
+use super::answers::Refusal;
 use super::event_ids::positions_in;
-use super::refusal::Refusal;
 use super::{Io, Shard};
 use crate::channel::{Start, check_name};
 use crate::http::{RequestHead, query_pairs};

@@ -1,20 +1,41 @@
 //! How long publications take to reach a feed's subscribers: of each feed one at a time is looked at, from its
 //! publication until the last of them has it. Costs a look at the laggards a turn, and nothing a receiver.
-use super::clock::Clock;
 use super::io::Member;
-use super::{Io, Shard};
+use crate::clock::Clock;
+use crate::messages::{Progress, Track};
 use crate::stats::FRACTIONS;
 
 /// One publication on its way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     /// Position of the byte after it.
-    end: u64,
-    published_ns: u64,
+    pub(super) end: u64,
+    pub(super) published_ns: u64,
     /// Subscribers when it was first written.
     subscribers: usize,
     /// Which of [`FRACTIONS`] have been reached.
     is_reached: [bool; FRACTIONS.len()],
+}
+
+impl Sample {
+    pub(super) fn new(end: u64, published_ns: u64, subscribers: usize) -> Self {
+        Self { end, published_ns, subscribers, is_reached: [false; FRACTIONS.len()] }
+    }
+
+    /// So many have not taken it: gives which fractions of the subscribers have, that had not before.
+    pub(super) fn reach(&mut self, behind: usize) -> [bool; FRACTIONS.len()] {
+        let before = self.is_reached;
+        for (fraction, is_reached) in FRACTIONS.into_iter().zip(&mut self.is_reached) {
+            let may_miss = self.subscribers - (fraction * self.subscribers as f64).ceil() as usize;
+            *is_reached |= behind <= may_miss;
+        }
+        std::array::from_fn(|index| self.is_reached[index] && !before[index])
+    }
+
+    /// Whether all have it.
+    pub(super) fn is_done(&self) -> bool {
+        self.is_reached.iter().all(|&is| is)
+    }
 }
 
 /// When so many of a list had been written to.
@@ -29,6 +50,11 @@ impl Marks {
     pub(super) fn new(subscribers: usize) -> Self {
         let count = |fraction: f64| (fraction * subscribers as f64).ceil() as usize;
         Self { counts: FRACTIONS.map(count), ..Self::default() }
+    }
+
+    /// When this fraction of them had been written to, if it was.
+    pub(super) fn at_ns(&self, index: usize) -> Option<u64> {
+        Some(self.times_ns[index]).filter(|&time_ns| time_ns > 0)
     }
 
     /// Calls `write` with all of `members`, from the one at `start` on and then those before it, and notes the times.
@@ -57,39 +83,12 @@ impl Marks {
     }
 }
 
-impl<I: Io> Shard<I> {
-    /// A turn of a feed is over that brought it to `end`: times what it brought to its subscribers.
-    pub(super) fn sample(&mut self, feed: u32, end: u64, published_ns: u64, marks: Marks) {
-        let now_ns = self.clock.now_ns();
-        let target = self.feeds.at(feed);
-        let subscribers = target.at_tail.len() + target.lagging.len();
-        let is_new = target.sample.is_none();
-        let new = Sample { end, published_ns, subscribers, is_reached: [false; FRACTIONS.len()] };
-        let mut sample = target.sample.take().unwrap_or(new);
-        let behind = self.behind(feed, sample.end);
-        for (index, fraction) in FRACTIONS.into_iter().enumerate() {
-            let may_miss = sample.subscribers - (fraction * sample.subscribers as f64).ceil() as usize;
-            if sample.is_reached[index] || behind > may_miss {
-                continue;
-            }
-            sample.is_reached[index] = true;
-            let at_ns = Some(marks.times_ns[index]).filter(|&time_ns| is_new && time_ns > 0).unwrap_or(now_ns);
-            self.stats.count_taken(index, at_ns.saturating_sub(sample.published_ns));
-        }
-        self.feeds.at(feed).sample = Some(sample).filter(|sample| !sample.is_reached.iter().all(|&is| is));
-    }
-
-    /// How many of a feed's subscribers have not taken all up to `end`.
-    pub(super) fn behind(&mut self, feed: u32, end: u64) -> usize {
-        let Some(target) = self.feeds.get(feed) else { return 0 };
-        let is_behind = |member: &&Member| {
-            let Some(connection) = self.slab.get(member.slot) else { return false };
-            let cursor = connection.subscriptions.get(member.subscription as usize).map_or(end, |one| one.cursor);
-            cursor < end || (cursor == end && connection.transport.cut.is_some())
-        };
-        let lagging = target.lagging.iter().filter(is_behind).count();
-        if target.cursor < end { lagging + target.at_tail.len() } else { lagging }
-    }
+/// A publication that somebody asks about.
+#[derive(Debug)]
+pub(crate) struct Tracked {
+    pub(super) track: Track,
+    pub(super) skipped: u64,
+    pub(super) told: Option<Progress>,
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use super::clock::Clock;
 use crate::channel::{Registry, Watch};
+use crate::clock::Clock;
 use crate::events::Events;
 use crate::failure::Failure;
 use crate::mailbox::Mailbox;
@@ -56,4 +56,11 @@ pub(crate) struct Common {
     /// Why the application is not ready, if it says that it is not.
     pub(crate) unready: Mutex<Option<String>>,
     pub(crate) clock: Clock,
+}
+
+impl Common {
+    /// All registries of channels.
+    pub(crate) fn registries(&self) -> [&Registry; 4] {
+        [&self.registry, &self.users, &self.hubs, &self.lanes]
+    }
 }

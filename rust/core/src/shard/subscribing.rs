@@ -460,7 +460,7 @@ impl<I: Io> Shard<I> {
         }
         self.feeds.leave(&mut self.slab, slot, index);
         self.stats.subscriptions.sub(1);
-        self.note_left(&channel);
+        self.sweep.note_left(&self.common.registry, &channel);
     }
 
     pub(super) fn channels_of(&mut self, slot: u32) -> Vec<String> {

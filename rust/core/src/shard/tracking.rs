@@ -1,15 +1,9 @@
-//! How far single publications have come, for who asks: reported at the end of a turn in which that changed.
+//! How far publications have come: timed for the metrics, and told to who asks, at the end of a turn in which that changed.
+use super::io::Member;
+use super::sampling::{Marks, Sample, Tracked};
 use super::{Io, Shard};
 use crate::channel::Run;
-use crate::messages::{Command, Event, Progress, Track};
-
-/// A publication that somebody asks about.
-#[derive(Debug)]
-pub(super) struct Tracked {
-    track: Track,
-    skipped: u64,
-    told: Option<Progress>,
-}
+use crate::messages::{Command, Event, Progress};
 
 impl<I: Io> Shard<I> {
     /// Before anything else is fanned out: who goes past the publication in this turn is counted.
@@ -51,5 +45,32 @@ impl<I: Io> Shard<I> {
                 self.tracked.push(tracked);
             }
         }
+    }
+
+    /// A turn of a feed is over that brought it to `end`: times what it brought to its subscribers.
+    pub(super) fn sample(&mut self, feed: u32, end: u64, published_ns: u64, marks: Marks) {
+        let now_ns = self.clock.now_ns();
+        let target = self.feeds.at(feed);
+        let subscribers = target.at_tail.len() + target.lagging.len();
+        let is_new = target.sample.is_none();
+        let mut sample = target.sample.take().unwrap_or_else(|| Sample::new(end, published_ns, subscribers));
+        let behind = self.behind(feed, sample.end);
+        for (index, _) in sample.reach(behind).into_iter().enumerate().filter(|&(_, is_new)| is_new) {
+            let at_ns = marks.at_ns(index).filter(|_| is_new).unwrap_or(now_ns);
+            self.stats.count_taken(index, at_ns.saturating_sub(sample.published_ns));
+        }
+        self.feeds.at(feed).sample = Some(sample).filter(|sample| !sample.is_done());
+    }
+
+    /// How many of a feed's subscribers have not taken all up to `end`.
+    pub(super) fn behind(&mut self, feed: u32, end: u64) -> usize {
+        let Some(target) = self.feeds.get(feed) else { return 0 };
+        let is_behind = |member: &&Member| {
+            let Some(connection) = self.slab.get(member.slot) else { return false };
+            let cursor = connection.subscriptions.get(member.subscription as usize).map_or(end, |one| one.cursor);
+            cursor < end || (cursor == end && connection.transport.cut.is_some())
+        };
+        let lagging = target.lagging.iter().filter(is_behind).count();
+        if target.cursor < end { lagging + target.at_tail.len() } else { lagging }
     }
 }

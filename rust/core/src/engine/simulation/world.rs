@@ -12,6 +12,7 @@ use super::promise::Losses;
 use super::seating::Asked;
 use super::wire::{self, Wire};
 use crate::channel::{Origin, Policy, Publication, Start};
+use crate::clock::Clock;
 use crate::engine::{Engine, RUNNING};
 use crate::messages::{Command, ConnectionId, Event, Progress, Reply, Wanted};
 use crate::position::Position;
@@ -19,7 +20,6 @@ use crate::protocol::Payload;
 use crate::routes::{self, Asks, OwnerId, Route, Transports};
 use crate::settings::Settings;
 use crate::shard::Shard;
-use crate::shard::clock::Clock;
 use crate::shard::simulated::{Awake, Luck, Meanwhile, Net, Simulated};
 
 pub(super) const MS: u64 = 1_000_000;

@@ -11,8 +11,8 @@ use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
 
 use super::io::{Interest, Io, Member, Ready, Short, Write};
-use super::socket;
 use crate::settings::PollerKind;
+use crate::socket;
 use epoll::Epoll;
 use uring::Ring;
 

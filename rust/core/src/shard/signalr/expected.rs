@@ -4,9 +4,9 @@
 //! bytes than a ping has (`SO_RCVLOWAT`, socket(7)), and the ping is read at the end of that time, with those of all
 //! other clients of the tick. Every other message is longer, and is read at once; what is as short as a ping, such as a
 //! WebSocket's close, waits for a second at most, once in a ping's time. A ping that comes at another time wakes the shard as ever.
+use crate::clock::TICK;
+use crate::clock::ticks;
 use crate::protocol::signalr::HubProtocol;
-use crate::shard::clock::TICK;
-use crate::shard::timers::ticks;
 use crate::shard::{Io, Shard};
 
 /// A masked frame's header around a ping.

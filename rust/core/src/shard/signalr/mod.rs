@@ -11,6 +11,3 @@ mod opening;
 mod requests;
 mod stateful;
 mod upkeep;
-
-pub(super) use opening::accepts_event_stream;
-pub(super) use requests::UNCACHED;

@@ -10,9 +10,8 @@ use crate::protocol::signalr::negotiate::{
 };
 use crate::routes::{Placed, Wire};
 use crate::session::{Asked, SignalR, SignalROpening};
+use crate::shard::answers::{AnsweredBy, PLAIN, Refusal, accepts_event_stream, cors_headers, pairs, with_cors};
 use crate::shard::connection::Connection;
-use crate::shard::opening::{AnsweredBy, PLAIN, cors_headers, pairs, with_cors};
-use crate::shard::refusal::Refusal;
 use crate::shard::{Io, Shard};
 use crate::tokens::{self, Token};
 use crate::ws::{is_upgrade, read_upgrade, write_accept};
@@ -345,12 +344,4 @@ fn token_of(head: &RequestHead<'_>) -> Result<Option<Token>, Refusal> {
         }
     }
     Ok(None)
-}
-
-/// Whether the request is for an event stream: that comes before all else that it may be for.
-pub(in crate::shard) fn accepts_event_stream(head: &RequestHead<'_>) -> bool {
-    head.headers_named("accept").any(|value| {
-        let is_it = |kind: &[u8]| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream");
-        value.split(|&byte| byte == b',').any(|one| one.split(|&byte| byte == b';').next().is_some_and(is_it))
-    })
 }

@@ -6,15 +6,11 @@ use crate::protocol::Format;
 use crate::protocol::signalr::negotiate::Transport;
 use crate::routes::Placed;
 use crate::session::{Asked, Carrier, SignalR, SignalROpening};
-use crate::shard::opening::{AnsweredBy, PLAIN, cors_headers, with_cors};
-use crate::shard::refusal::Refusal;
+use crate::shard::answers::{AnsweredBy, PLAIN, Refusal, UNCACHED, cors_headers, with_cors};
 use crate::shard::{Io, Shard};
 use crate::tokens::Token;
 use crate::ws::CloseCode;
 
-/// What keeps caches and old proxies from answering in our place.
-pub(in crate::shard) const UNCACHED: [(&str, &str); 3] =
-    [("Cache-Control", "no-cache, no-store"), ("Pragma", "no-cache"), ("Expires", "Thu, 01 Jan 1970 00:00:00 GMT")];
 /// The word that a client may send its body (RFC 9110 §10.1.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 const BYTES: &str = "application/octet-stream";

@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use super::opening::no_connection;
 use crate::channel::Slice;
+use crate::clock::ticks;
 use crate::http::RequestHead;
 use crate::protocol::signalr::HubMessage;
 use crate::session::signalr::{Ack, Stateful, UNACKED_BYTES_MAX};
+use crate::shard::answers::{AnsweredBy, Refusal};
 use crate::shard::io::Interest;
-use crate::shard::opening::AnsweredBy;
-use crate::shard::refusal::Refusal;
-use crate::shard::timers::ticks;
 use crate::shard::{Io, Shard};
 use crate::ws::{CloseCode, read_upgrade, write_accept, write_close};
 

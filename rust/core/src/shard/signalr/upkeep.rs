@@ -1,4 +1,5 @@
 //! Pings, deadlines and ends of SignalR connections. One shared ping record a protocol, no timer a connection.
+use crate::clock::ticks;
 use crate::messages::{ClosedBy, ConnectionId};
 use crate::protocol::Format;
 use crate::protocol::signalr::handshake::HandshakeError;
@@ -8,7 +9,6 @@ use crate::session::signalr::{Due, Patience};
 use crate::session::{Farewell, SignalR};
 use crate::shard::connection::Ending;
 use crate::shard::io::Member;
-use crate::shard::timers::ticks;
 use crate::shard::{Io, Shard};
 use crate::ws::{CloseCode, write_close};
 

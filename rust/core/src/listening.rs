@@ -11,8 +11,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::socket;
 use crate::settings::Settings;
+use crate::socket;
 
 /// Ports tried where any will do, until one is free at all addresses of the host.
 const PORTS_TRIED: usize = 16;
@@ -52,7 +52,7 @@ impl Listener {
         Self { fd: Some(fd), process: std::process::id(), _path: path }
     }
 
-    pub(super) fn fd(&self) -> RawFd {
+    pub(crate) fn fd(&self) -> RawFd {
         self.fd.as_ref().expect("taken by its drop alone").as_raw_fd()
     }
 }

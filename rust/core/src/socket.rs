@@ -9,8 +9,6 @@ use std::path::Path;
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use super::io::VECTORS_MAX;
-
 /// A call's result: bytes, or minus errno.
 fn result_of(result: isize) -> isize {
     if result >= 0 { result } else { -(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) as isize) }
@@ -21,8 +19,11 @@ fn check(fd: RawFd) {
     debug_assert!(fd >= 0, "a connection without a socket was written to or read from");
 }
 
+/// Vectors in one call; more are left for the next.
+pub(crate) const VECTORS_MAX: usize = 64;
+
 /// Sends without waiting. Bytes taken, or minus errno.
-pub(super) fn send(fd: RawFd, bytes: &[u8]) -> isize {
+pub(crate) fn send(fd: RawFd, bytes: &[u8]) -> isize {
     check(fd);
     // SAFETY: the kernel reads `bytes` during the call only.
     let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
@@ -30,7 +31,7 @@ pub(super) fn send(fd: RawFd, bytes: &[u8]) -> isize {
 }
 
 /// Sends several pieces in one call, at most [`VECTORS_MAX`]. Bytes taken, or minus errno.
-pub(super) fn send_vectors(fd: RawFd, pieces: &[&[u8]]) -> isize {
+pub(crate) fn send_vectors(fd: RawFd, pieces: &[&[u8]]) -> isize {
     check(fd);
     let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; VECTORS_MAX];
     let count = pieces.len().min(VECTORS_MAX);
@@ -46,20 +47,20 @@ pub(super) fn send_vectors(fd: RawFd, pieces: &[&[u8]]) -> isize {
 }
 
 /// Receives without waiting. Bytes, 0 at the end of the stream, or minus errno.
-pub(super) fn receive(fd: RawFd, room: &mut [u8]) -> isize {
+pub(crate) fn receive(fd: RawFd, room: &mut [u8]) -> isize {
     check(fd);
     // SAFETY: the kernel writes at most `room.len()` bytes into `room`.
     result_of(unsafe { libc::recv(fd, room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) })
 }
 
 /// Has the socket become readable only once so many bytes are there, or its end. False where the kernel refuses.
-pub(super) fn set_receive_low_watermark(fd: RawFd, bytes: usize) -> bool {
+pub(crate) fn set_receive_low_watermark(fd: RawFd, bytes: usize) -> bool {
     check(fd);
     option(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes as i32).is_ok()
 }
 
 /// How long ago the last bytes came on a TCP connection; `None` where the kernel does not say.
-pub(super) fn milliseconds_since_received(fd: RawFd) -> Option<u32> {
+pub(crate) fn milliseconds_since_received(fd: RawFd) -> Option<u32> {
     check(fd);
     // SAFETY: all zeros is a valid tcp_info, which the kernel fills.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
@@ -71,7 +72,7 @@ pub(super) fn milliseconds_since_received(fd: RawFd) -> Option<u32> {
 }
 
 /// Takes a connection, non-blocking.
-pub(super) fn accept(listener: RawFd) -> io::Result<OwnedFd> {
+pub(crate) fn accept(listener: RawFd) -> io::Result<OwnedFd> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: no address is asked for.
     let fd = unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags) };
@@ -83,14 +84,14 @@ pub(super) fn accept(listener: RawFd) -> io::Result<OwnedFd> {
 }
 
 /// Ends the stream, whoever else holds the descriptor.
-pub(super) fn shut_down(fd: RawFd) {
+pub(crate) fn shut_down(fd: RawFd) {
     check(fd);
     // SAFETY: two integers.
     unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
 }
 
 /// Ends our half of the stream.
-pub(super) fn shut_down_writing(fd: RawFd) {
+pub(crate) fn shut_down_writing(fd: RawFd) {
     check(fd);
     // SAFETY: two integers.
     unsafe { libc::shutdown(fd, libc::SHUT_WR) };
@@ -104,18 +105,18 @@ fn option(fd: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
 
 /// What a listening TCP socket is told; accepted ones inherit it.
 #[derive(Clone, Debug)]
-pub(super) struct TcpOptions<'a> {
-    pub(super) shares_port: bool,
+pub(crate) struct TcpOptions<'a> {
+    pub(crate) shares_port: bool,
     /// Of an IPv6 address: IPv4 comes in there, too.
-    pub(super) is_dual_stack: bool,
-    pub(super) notsent_lowat: u32,
-    pub(super) congestion_control: Option<&'a str>,
-    pub(super) incoming_cpu: Option<usize>,
-    pub(super) backlog: i32,
+    pub(crate) is_dual_stack: bool,
+    pub(crate) notsent_lowat: u32,
+    pub(crate) congestion_control: Option<&'a str>,
+    pub(crate) incoming_cpu: Option<usize>,
+    pub(crate) backlog: i32,
 }
 
 /// Binds and listens.
-pub(super) fn listen_tcp(address: SocketAddr, options: &TcpOptions<'_>) -> io::Result<OwnedFd> {
+pub(crate) fn listen_tcp(address: SocketAddr, options: &TcpOptions<'_>) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let fd = new_socket(family)?;
     let raw = fd.as_raw_fd();
@@ -146,7 +147,7 @@ pub(super) fn listen_tcp(address: SocketAddr, options: &TcpOptions<'_>) -> io::R
 }
 
 /// Has a bound socket listen.
-pub(super) fn listen(fd: &OwnedFd, backlog: i32) -> io::Result<()> {
+pub(crate) fn listen(fd: &OwnedFd, backlog: i32) -> io::Result<()> {
     // SAFETY: two integers.
     if unsafe { libc::listen(fd.as_raw_fd(), backlog) } < 0 {
         return Err(io::Error::last_os_error());
@@ -155,7 +156,7 @@ pub(super) fn listen(fd: &OwnedFd, backlog: i32) -> io::Result<()> {
 }
 
 /// A socket at a path, which does not listen yet; with these permissions from its first moment, less the umask (unix(7)).
-pub(super) fn bind_unix(path: &Path, mode: u32) -> io::Result<OwnedFd> {
+pub(crate) fn bind_unix(path: &Path, mode: u32) -> io::Result<OwnedFd> {
     let fd = new_socket(libc::AF_UNIX)?;
     // SAFETY: two integers.
     if unsafe { libc::fchmod(fd.as_raw_fd(), mode) } < 0 {
@@ -186,7 +187,7 @@ static CLOSED_IN_CHILDREN: [AtomicI32; 1_024] = [const { AtomicI32::new(-1) }; 1
 static AT_FORK: Once = Once::new();
 
 /// From now on a child that is forked closes its copy of this descriptor; or no longer. Beyond 1,024 of them it does not.
-pub(super) fn close_in_children(fd: RawFd, closes: bool) {
+pub(crate) fn close_in_children(fd: RawFd, closes: bool) {
     // SAFETY: the handler is a function of ours that calls close(2) alone, which may be called after a fork.
     AT_FORK.call_once(|| unsafe {
         libc::pthread_atfork(None, None, Some(close_in_child));
@@ -289,17 +290,17 @@ fn name_by(call: NameCall, fd: RawFd) -> Option<SocketAddr> {
 }
 
 /// Where the peer of a TCP connection is; `None` for a Unix socket or one that is gone.
-pub(super) fn peer_address(fd: RawFd) -> Option<SocketAddr> {
+pub(crate) fn peer_address(fd: RawFd) -> Option<SocketAddr> {
     name_by(libc::getpeername, fd)
 }
 
 /// Where a TCP socket is bound.
-pub(super) fn local_address(fd: RawFd) -> Option<SocketAddr> {
+pub(crate) fn local_address(fd: RawFd) -> Option<SocketAddr> {
     name_by(libc::getsockname, fd)
 }
 
 /// Binds the calling thread to the `index`-th CPU that it may use (cyclically) and gives that CPU's number.
-pub(super) fn pin_thread(index: usize) -> Option<usize> {
+pub(crate) fn pin_thread(index: usize) -> Option<usize> {
     let cpu = allowed_cpu(index)?;
     // SAFETY: all zeros is an empty set; CPU_SET writes inside it for numbers below CPU_SETSIZE, which cpu is.
     unsafe {
@@ -311,7 +312,7 @@ pub(super) fn pin_thread(index: usize) -> Option<usize> {
 }
 
 /// The `index`-th CPU that this thread may use, cyclically.
-pub(super) fn allowed_cpu(index: usize) -> Option<usize> {
+pub(crate) fn allowed_cpu(index: usize) -> Option<usize> {
     // SAFETY: all zeros is an empty set, which the kernel fills.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: the size is that of the set.

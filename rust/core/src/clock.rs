@@ -1,4 +1,4 @@
-//! The only clock: monotonic nanoseconds since the engine began.
+//! The only clock: monotonic nanoseconds since the engine began, and the ticks in which deadlines are counted.
 #[cfg(test)]
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -28,4 +28,17 @@ impl Clock {
             Self::Set(now_ns) => now_ns.load(Ordering::Relaxed),
         }
     }
+}
+
+/// No tick: a deadline that there is not.
+pub(crate) const NO_TICK: u32 = u32::MAX;
+
+/// A time in ticks, rounded up.
+pub(crate) fn ticks(time: Duration) -> u32 {
+    time.as_nanos().div_ceil(TICK.as_nanos()) as u32
+}
+
+/// The tick in which a moment lies.
+pub(crate) fn tick_of(now_ns: u64) -> u32 {
+    u32::try_from(u128::from(now_ns) / TICK.as_nanos()).unwrap_or(NO_TICK - 1)
 }
