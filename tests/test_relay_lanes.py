@@ -7,7 +7,7 @@ import pytest
 from fanwire.errors import LimitReached
 from fanwire.relay.broadcast import BroadcastLane
 from fanwire.relay.config import CallShare, Lanes
-from fanwire.relay.driver import LaneContext, has_room
+from fanwire.relay.driver import LINGERING_BYTES_MAX, LINGERING_MIN, LaneContext, Lingering, has_room
 from fanwire.relay.lane import CallLane, CallLaneContext, PlainLane
 from fanwire.relay.machine import FORSAKEN, TABLE, Act, Event, Machine, Phase, Rest, State
 from fanwire.relay.shared import SharedCall
@@ -26,8 +26,8 @@ class Stage:
         self.engine = Noted(**{"join_lane": True, **engine})
         self.upstreams = upstreams()
         self.ended: list[Any] = []
-        common: Any = (self.engine, self.upstreams, self.timers, BACKEND, 30.0, LANES, {})
-        self.lingering: dict[Any, None] = common[-1]
+        common: Any = (self.engine, self.upstreams, self.timers, BACKEND, 30.0, LANES, Lingering(LANES.per_client_max))
+        self.lingering: Lingering = common[-1]
         self.lane: Any
         if kind == "call":
             share, call = CallShare(subscribe="Watch", fresh=60.0), SharedCall("Watch", "json", b'["m"]')
@@ -203,6 +203,62 @@ def test_a_lane_that_was_left_while_it_is_down_is_tried_no_sooner_and_makes_room
     stage.lane.gone(second)
     assert not has_room([1], 1, stage.lingering)  # that list does not shrink
     assert (stage.lane.state, stage.timers.waits) == (State.CLOSED, [])
+
+
+class Left:
+    """A lane that nobody watches."""
+
+    def __init__(self, lingering: Lingering, cost: int = 1) -> None:
+        self.cost, self._lingering = cost, lingering
+        lingering.needed(self)
+
+    def end(self) -> None:
+        """As a lane does."""
+        self._lingering.ended(self)
+
+
+def test_one_client_leaves_no_more_lanes_than_it_may_watch_the_oldest_end() -> None:
+    lingering = Lingering(2)
+    first, second, others = Left(lingering), Left(lingering), Left(lingering)
+    lingering.left(others, 2)
+    for lane in (first, second):
+        lingering.left(lane, 1)
+    lingering.needed(first)
+    lingering.left(third := Left(lingering), 1)
+    lingering.left(first, 1)
+    assert list(lingering) == [others, third, first], "who came back is the newest"
+
+
+def test_all_leave_no_more_lanes_than_were_watched_at_once() -> None:
+    lingering = Lingering(100)
+    watched = [Left(lingering) for _ in range(LINGERING_MIN + 10)]
+    for client, lane in enumerate(watched):
+        lingering.left(lane, client)
+    assert list(lingering) == watched, "those that all left at once may all come back"
+    for client in range(50):
+        lingering.left(Left(lingering), 1_000 + client)
+    assert len(lingering) == len(watched) and watched[50] in list(lingering) and watched[49] not in list(lingering)
+
+
+def test_lanes_that_linger_hold_no_more_than_so_many_bytes() -> None:
+    lingering = Lingering(100)
+    lanes = [Left(lingering, LINGERING_BYTES_MAX // 4) for _ in range(6)]
+    for lane in lanes:
+        lingering.left(lane, 1)
+    assert list(lingering) == lanes[2:]
+    for lane in lanes[2:]:
+        lane.end()
+    assert (len(lingering), lingering._bytes, lingering._of_client, lingering._needed) == (0, 0, {}, set())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lane_that_is_over_that_ends_at_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fanwire.relay.driver.LINGERING_BYTES_MAX", 1)
+    stage, client = Stage(kind), One()
+    stage.come(client)
+    stage.agree()
+    stage.lane.gone(client)
+    assert (stage.ended, stage.timers.waits, list(stage.lingering)) == ([stage.lane], [], [])
 
 
 # Refusals and blame

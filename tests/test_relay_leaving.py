@@ -176,3 +176,17 @@ async def test_whose_call_had_no_turn_in_time_has_left_all_the_same(
         for stranger in strangers[:3]:
             assert (await stranger.receive())["error"] == NOT_ANSWERED
         assert "m" not in gate.tried
+
+
+async def test_one_client_that_subscribes_and_leaves_for_ever_leaves_few_lanes(hub: fanwire.Hub) -> None:
+    bounded = replace(PATIENT, per_client_max=3, subscribe_rate=1_000)
+    with ScriptedBackend() as backend:
+        async with relayed(hub, config(backend, linger=30.0, lanes=bounded)) as address:
+            async with hub_client(address, PATH) as client:
+                for index in range(12):
+                    assert await watch(client, f"m{index}") == f"m{index}"
+                    await leave(client, f"m{index}")
+                await until(lambda: len(hub.relay_stats()[0].lanes) == 3)
+                assert await watch(client, "m11") == "m11", "the newest are there still"
+            await until(lambda: sum(len(backend.watching(f"m{index}")) for index in range(12)) == 3)
+            assert [len(backend.watching(f"m{index}")) for index in (9, 10, 11)] == [1, 1, 1]

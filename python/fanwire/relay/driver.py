@@ -4,7 +4,7 @@ Here are its timers, its session and its log in the engine; what arrives goes fr
 there to the clients, without coming by here.
 """
 
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -23,6 +23,11 @@ from fanwire.relay.turns import Charged, Turns
 from fanwire.relay.upstreams import Backend, SessionHandler, Upstreams
 from fanwire.relay.wire import NO_CALL, NOT_ANSWERED, UNREACHABLE, Asked, Lifetime, Wire
 from fanwire.wording import INTERNAL_ERROR
+
+LINGERING_MIN = 256
+"""Lanes that may linger however few were watched at once."""
+LINGERING_BYTES_MAX = 4 << 20
+"""Of all that linger, of what they watch."""
 
 
 class Watcher(Charged, Protocol):
@@ -45,8 +50,8 @@ class LaneContext:
     backend: Backend
     linger: float
     lanes: Lanes
-    lingering: "dict[Lane[Any], None]"
-    """Those that nobody watches, in the order in which they will end."""
+    lingering: "Lingering"
+    """Those that nobody watches."""
 
 
 @dataclass(slots=True, eq=False)
@@ -97,6 +102,9 @@ class Lane(SessionHandler, Generic[W]):
         self._rest = Rest.NOTHING
         self._timer: Delay | None = None
         self._backoff = Backoff(context.lanes.backoff_min, context.lanes.backoff_max)
+        # The client that came or left last: what it leaves is its own doing.
+        self._last = 0
+        context.lingering.needed(self)
         try:
             self._session = self._open()
         except BaseException:
@@ -125,6 +133,11 @@ class Lane(SessionHandler, Generic[W]):
     def protocol(self) -> str:
         """``json``, ``messagepack`` or, of a plain backend, ``websocket``."""
         return self._wire.protocol
+
+    @property
+    def cost(self) -> int:
+        """Bytes of what it watches, and some."""
+        return ENTRY_BYTES + self._wire.extra_bytes
 
     # What the two kinds do each in its way
 
@@ -162,6 +175,7 @@ class Lane(SessionHandler, Generic[W]):
 
     def gone(self, client: W) -> None:
         """The client has left altogether: the engine knows, its wishes are for nobody."""
+        self._last = client.id
         self._waiting.drop(client)
         self.watchers.pop(client, None)
         self._settle()
@@ -172,6 +186,7 @@ class Lane(SessionHandler, Generic[W]):
 
     def _wait(self, client: W, call: Asked = NO_CALL, *, is_leaving: bool = False, patience_s: float = inf) -> None:
         """Have it wait. Raises LimitReached where the client has no room left for that: then nothing has changed."""
+        self._last = client.id
         try:
             self._waiting.add(PendingWish(client, call, self.context.timers.now() + patience_s, is_leaving))
         finally:
@@ -194,6 +209,7 @@ class Lane(SessionHandler, Generic[W]):
             self.watchers[client] = None
 
     def _let_go(self, client: W) -> None:
+        self._last = client.id
         if client in self.watchers:
             del self.watchers[client]
             self.context.engine.leave_lane(client.id, self.name)
@@ -296,9 +312,11 @@ class Lane(SessionHandler, Generic[W]):
             self.end()
             return
         if is_forsaken and rest is not Rest.NOTHING:
-            self.context.lingering.setdefault(self)
-        else:
-            self.context.lingering.pop(self, None)
+            self.context.lingering.left(self, self._last)
+            if self._machine.phase is Phase.CLOSED:
+                return  # there are so many already
+        elif not is_forsaken:
+            self.context.lingering.needed(self)
         if rest is not self._rest:
             self._rest = rest
             self._call_off()
@@ -335,7 +353,7 @@ class Lane(SessionHandler, Generic[W]):
         self._machine.close()
         self._rest = Rest.NOTHING
         self._call_off()
-        self.context.lingering.pop(self, None)
+        self.context.lingering.ended(self)
         self._on_end(self)
         contained = self.context.upstreams.faults.contained
         with contained("relay.lane", "the call of %s could not be called off", self):
@@ -360,14 +378,77 @@ class Lane(SessionHandler, Generic[W]):
                 self._send_away(client)
 
 
-class Lingering(Protocol):
+class Lingerer(Protocol):
     """A lane that nobody watches."""
+
+    @property
+    def cost(self) -> int:
+        """Bytes of what it watches, and some."""
 
     def end(self) -> None:
         """Close it."""
 
 
-def has_room(lanes: Sized, lanes_max: int, lingering: Iterable[Lingering]) -> bool:
+class Lingering:
+    """A relay's lanes that nobody watches, in the order in which they will end. They are charged to nobody, so bounded.
+
+    One client leaves no more of them than it may watch at once. All clients leave no more than were ever watched at
+    once, as when all connect again, and their calls are so many bytes at most. Above that the oldest end at once.
+    """
+
+    __slots__ = ("_bytes", "_left_by", "_most", "_needed", "_of_client", "_per_client_max")
+
+    def __init__(self, per_client_max: int) -> None:
+        self._per_client_max = per_client_max
+        self._needed: set[Lingerer] = set()
+        self._most = LINGERING_MIN
+        self._left_by: dict[Lingerer, int] = {}
+        self._of_client: dict[int, dict[Lingerer, None]] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._left_by)
+
+    def __iter__(self) -> Iterator[Lingerer]:
+        return iter(self._left_by)
+
+    def needed(self, lane: Lingerer) -> None:
+        """Somebody watches it, or waits to."""
+        self._forget(lane)
+        self._needed.add(lane)
+        self._most = max(self._most, len(self._needed))
+
+    def ended(self, lane: Lingerer) -> None:
+        """It is over."""
+        self._forget(lane)
+        self._needed.discard(lane)
+
+    def left(self, lane: Lingerer, client: int) -> None:
+        """Nobody watches it any more; this client was the last. It may have to end."""
+        if lane in self._left_by:
+            return
+        self._needed.discard(lane)
+        self._left_by[lane] = client
+        own = self._of_client.setdefault(client, {})
+        own[lane] = None
+        self._bytes += lane.cost
+        if len(own) > self._per_client_max:
+            next(iter(own)).end()
+        while len(self._left_by) > self._most or self._bytes > LINGERING_BYTES_MAX:
+            next(iter(self._left_by)).end()
+
+    def _forget(self, lane: Lingerer) -> None:
+        client = self._left_by.pop(lane, None)
+        if client is None:
+            return
+        self._bytes -= lane.cost
+        own = self._of_client[client]
+        del own[lane]
+        if not own:
+            del self._of_client[client]
+
+
+def has_room(lanes: Sized, lanes_max: int, lingering: Iterable[Lingerer]) -> bool:
     """Whether there may be one lane more; the one that lingers for the longest makes room."""
     if len(lanes) >= lanes_max:
         for lane in lingering:

@@ -20,7 +20,7 @@ from fanwire.owner import ClientEvent, Owner
 from fanwire.relay.admit import ASKING_PART, SWITCHING, PlainAdmission, Verdict
 from fanwire.relay.config import MessageShare, QueryShare, RelayConfig
 from fanwire.relay.credentials import Visitor, visitor_of
-from fanwire.relay.driver import Lane, LaneContext, has_room
+from fanwire.relay.driver import Lane, LaneContext, Lingering, has_room
 from fanwire.relay.headers import query_of, values_of, with_query, without
 from fanwire.relay.lane import PlainLane
 from fanwire.relay.names import Names
@@ -69,7 +69,9 @@ class PlainRelay(Owner):
         timers = Timers(tasks)
         self._gate = Gate(timers, upstreams.faults, config.private.rate, config.private.per_relay_max)
         self._private_context = upstreams, own, self._gate, config.private.idle
-        self._context = LaneContext(engine, upstreams, timers, shared, config.linger, config.lanes, {})
+        self._context = LaneContext(
+            engine, upstreams, timers, shared, config.linger, config.lanes, Lingering(config.lanes.per_client_max)
+        )
         asks = config.admit == "negotiate"
         wait = min(config.lanes.connect_timeout, ASKING_PART * handshake_timeout)
         asked = replace(own if asks else shared, connect_timeout=wait)

@@ -26,7 +26,7 @@ from fanwire.relay.admit import ASKING_PART, HubAdmission, RefusedByBackend
 from fanwire.relay.broadcast import BroadcastLane
 from fanwire.relay.client import RelayedClient
 from fanwire.relay.config import CallShare, RelayConfig
-from fanwire.relay.driver import Lane, has_room
+from fanwire.relay.driver import Lane, Lingering, has_room
 from fanwire.relay.everyones import Everyones
 from fanwire.relay.headers import Passing
 from fanwire.relay.lane import CallLane, CallLaneContext
@@ -109,7 +109,7 @@ class Relay(Owner):
             shared,
             config.linger,
             config.lanes,
-            {},
+            Lingering(config.lanes.per_client_max),
             everyone | welcome,
             self.names,
             everyones,

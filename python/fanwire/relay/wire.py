@@ -78,6 +78,8 @@ class Wire(Protocol):
     """``json``, ``messagepack`` or ``websocket``."""
     shown: str
     """What is watched, for people."""
+    extra_bytes: int
+    """Of what it asks for."""
 
     def told_of_gap(self, since: float, until: float) -> dict[str, Any]:
         """What clients read when it is live again, with the times of the wall clock."""
@@ -95,9 +97,11 @@ class CallWire:
     method: str = field(init=False)
     protocol: str = field(init=False)
     shown: str = field(init=False)
+    extra_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.method, self.protocol, self.shown = self.call.method, self.call.protocol, shown(self.call)
+        self.extra_bytes = len(self.call.arguments)
 
     def told_of_gap(self, since: float, until: float) -> dict[str, Any]:
         """See ``Wire``."""
@@ -120,9 +124,11 @@ class PlainWire:
     what: Any
     shown: str = field(init=False)
     protocol: str = "websocket"
+    extra_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.shown = shortened(msgspec.json.encode(self.what).decode())
+        what = msgspec.json.encode(self.what)
+        self.shown, self.extra_bytes = shortened(what.decode()), len(what) + len(self.message or b"")
 
     def told_of_gap(self, since: float, until: float) -> dict[str, Any]:
         """See ``Wire``."""
