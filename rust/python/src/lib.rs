@@ -5,7 +5,6 @@ mod encoded;
 mod engine;
 mod errors;
 mod events;
-mod hearing;
 mod lines;
 mod options;
 mod position;
@@ -104,7 +103,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<encode::Encoder>()?;
     module.add_class::<encoded::Arguments>()?;
     module.add_class::<engine::Engine>()?;
-    module.add_class::<hearing::Listener>()?;
+    module.add_class::<events::Listener>()?;
     module.add_class::<stats::Stats>()?;
     module.add_class::<upstream::Roots>()?;
     events::add_classes(module)?;
