@@ -668,10 +668,12 @@ class Engine:
         """Send whole messages of its hub protocol to a SignalR client, as they are."""
     def publish_to_lane(self, lane: str, data: Any, event: str) -> Publication:
         """As ``publish``, to the clients of a lane."""
-    def keep(self, lane: str, bytes_max: int | None) -> None:
-        """Keep a lane's messages for who joins late, from its newest snapshot on; None: no longer."""
-    def await_snapshot(self, lane: str, awaits: bool = True) -> None:
-        """Keep the lane's next snapshot for newcomers and show it to nobody else; or no longer."""
+    def set_beginning(self, lane: str, bytes_max: int) -> None:
+        """Have newcomers of a lane begin here, or at a later snapshot, with what follows: up to `bytes_max`."""
+    def forget_beginning(self, lane: str) -> None:
+        """Have newcomers of a lane begin with what comes from now on."""
+    def expect_snapshot(self, lane: str, is_expected: bool = True) -> None:
+        """Show the lane's next snapshot to nobody but newcomers, for whom it was asked; or no longer."""
     def join_lane(
         self,
         connection: int,
@@ -680,13 +682,13 @@ class Engine:
         messages_max: int | None = None,
         age_max: float | None = None,
     ) -> bool:
-        """Subscribe a client to a lane, behind what is kept of it; one that `is_subscribed` begins once more there.
+        """Subscribe a client to a lane, from its beginning on; one that `is_subscribed` begins once more there.
 
         False when that is lost, or more than `messages_max` came since its snapshot, or that is older than `age_max`
         seconds or not there: then nothing was done.
         """
     def join_live(self, connection: int, lane: str) -> None:
-        """Subscribe to a lane from here on, whatever was kept of it."""
+        """Subscribe to a lane from here on, wherever it begins."""
     def leave_lane(self, connection: int, lane: str) -> None:
         """End a client's subscription to a lane."""
     def upstream_open(

@@ -202,7 +202,7 @@ class Lane(SessionHandler, Generic[W]):
         return True
 
     def _join_late(self, client: W) -> None:
-        """Subscribe it without what was kept."""
+        """Subscribe it from here on."""
         if client not in self.watchers:
             relay_log.warning("%s: more than snapshot_bytes_max came at once: a late joiner starts live", self)
             self.context.engine.join_live(client.id, self.name)
@@ -359,7 +359,7 @@ class Lane(SessionHandler, Generic[W]):
         with contained("relay.lane", "the call of %s could not be called off", self):
             self._forget_asking()
         with contained("relay.lane", "the log of %s could not be let go", self):
-            self.context.engine.keep(self.name, None)
+            self.context.engine.forget_beginning(self.name)
         if self._session is not None:
             self.context.upstreams.close(self._session, (1000, "") if self._wire.protocol == "websocket" else None)
 

@@ -135,7 +135,7 @@ class CallLane(Lane[CallWatcher]):
     def _welcome_all(self, cause: Upstream | None) -> None:
         super()._welcome_all(cause)
         if self.share.snapshot is None:
-            self.context.engine.keep(self.name, None)
+            self.context.engine.forget_beginning(self.name)
 
     def _refuse(self, one: PendingWish[CallWatcher], cause: Upstream | None) -> None:
         one.client.refused(self, one.call, cause if cause is not None and cause.kind == "completion" else None)
@@ -165,14 +165,14 @@ class CallLane(Lane[CallWatcher]):
 
     def _open(self) -> int:
         context = self.context
-        context.engine.keep(self.name, context.lanes.snapshot_bytes_max)
+        context.engine.set_beginning(self.name, context.lanes.snapshot_bytes_max)
         route = ("lane", self.name, context.everyone, self.share.snapshot)
         return context.upstreams.open(self, context.backend, self.call.protocol, route)
 
     def _ask(self) -> None:
         context = self.context
         if self._machine.phase is Phase.RENEWING and self.share.snapshot is not None:
-            context.engine.await_snapshot(self.name)
+            context.engine.expect_snapshot(self.name)
         assert self._session is not None  # it is open
         self._calls += 1
         self._call = str(self._calls)
@@ -187,7 +187,7 @@ class CallLane(Lane[CallWatcher]):
             self._call_timeout.call_off()
             self._call_timeout = None
         if self.share.snapshot is not None:
-            self.context.engine.await_snapshot(self.name, False)  # one that still comes is everyone's
+            self.context.engine.expect_snapshot(self.name, False)  # one that still comes is everyone's
 
     def _ask_no_more(self) -> None:
         self._asks_again = False  # its own subscription was fine
@@ -332,7 +332,7 @@ class PlainLane(Lane[Visiting]):
 
     def _welcome_all(self, cause: Upstream | None) -> None:
         super()._welcome_all(cause)
-        self.context.engine.keep(self.name, None)
+        self.context.engine.forget_beginning(self.name)
 
     def _refuse(self, one: PendingWish[Visiting], cause: Upstream | None) -> None:
         if self.message is None:
@@ -361,7 +361,7 @@ class PlainLane(Lane[Visiting]):
         context = self.context
         if self.message is None:
             # For those who wait: what the backend sends first may be here before they are let in.
-            context.engine.keep(self.name, context.lanes.snapshot_bytes_max)
+            context.engine.set_beginning(self.name, context.lanes.snapshot_bytes_max)
         offered = self._offered if self._subprotocol is None else (self._subprotocol,)
         route = ("lane", self.name)
         session = self._session = context.upstreams.open_plain(self, context.backend, offered, route, urls=self._urls)

@@ -3,7 +3,7 @@ mod support;
 
 use std::net::TcpStream;
 
-use fanwire_core::channel::KeptBounds;
+use fanwire_core::channel::Newest;
 use fanwire_core::messages::{ConnectionId, Event};
 use fanwire_core::protocol::signalr::HubProtocol;
 use fanwire_core::{Asks, Audience, Engine, OwnerId, Route, Settings, Wire};
@@ -14,7 +14,7 @@ use tungstenite::{Message, WebSocket};
 type Client = WebSocket<MaybeTlsStream<TcpStream>>;
 
 /// However much and old.
-const ANY: KeptBounds = KeptBounds { messages_max: None, age_ns_max: None };
+const ANY: Newest = Newest { messages_max: None, age_ns_max: None };
 
 /// An engine with a SignalR path and a plain one, both a relay's, and where it listens.
 fn start(settings: Settings) -> (Engine, String) {
@@ -52,7 +52,7 @@ fn read_until(client: &mut Client, last: &str) -> String {
 fn who_joins_late_gets_the_newest_snapshot_and_everything_after_it() {
     on_each_poller(|settings| {
         let (engine, address) = start(settings);
-        engine.keep("l", Some(1_000)).expect("runs");
+        engine.set_beginning("l", 1_000).expect("runs");
         append(&engine, &[b"early\x1e", b"S1\x1e", b"a\x1e"], &[1]);
         let (mut first, id) = client(&engine, &address, "json");
         assert!(engine.join_lane(id, "l", false, ANY).expect("runs"));
@@ -76,7 +76,7 @@ fn who_joins_late_gets_the_newest_snapshot_and_everything_after_it() {
 fn what_is_lost_is_said_and_a_snapshot_for_newcomers_is_theirs_alone() {
     on_each_poller(|settings| {
         let (engine, address) = start(settings);
-        engine.keep("l", Some(8)).expect("runs");
+        engine.set_beginning("l", 8).expect("runs");
         let (mut first, id) = client(&engine, &address, "json");
         assert!(engine.join_lane(id, "l", false, ANY).expect("runs"));
         append(&engine, &[b"S1\x1e", b"12345678\x1e"], &[0]);
@@ -84,7 +84,7 @@ fn what_is_lost_is_said_and_a_snapshot_for_newcomers_is_theirs_alone() {
         assert!(!engine.join_lane(newcomer, "l", false, ANY).expect("runs"));
         let (mut third, impatient) = client(&engine, &address, "json");
         engine.join_live(impatient, "l").expect("runs");
-        engine.await_snapshot("l", true).expect("runs");
+        engine.expect_snapshot("l", true).expect("runs");
         append(&engine, &[b"S2\x1e", b"x\x1e"], &[0]);
         assert!(engine.join_lane(newcomer, "l", false, ANY).expect("runs"));
         append(&engine, &[b"y\x1e"], &[]);
@@ -98,14 +98,14 @@ fn what_is_lost_is_said_and_a_snapshot_for_newcomers_is_theirs_alone() {
 fn what_is_over_a_newcomers_bounds_is_not_given_and_is_not_lost() {
     on_each_poller(|settings| {
         let (engine, address) = start(settings);
-        engine.keep("l", Some(1_000)).expect("runs");
+        engine.set_beginning("l", 1_000).expect("runs");
         append(&engine, &[b"S1\x1e", b"a\x1e", b"b\x1e"], &[0]);
         let (mut late, id) = client(&engine, &address, "json");
-        for bounds in [KeptBounds { messages_max: Some(1), ..ANY }, KeptBounds { age_ns_max: Some(0), ..ANY }] {
+        for bounds in [Newest { messages_max: Some(1), ..ANY }, Newest { age_ns_max: Some(0), ..ANY }] {
             eventually("time goes on", || !engine.join_lane(id, "l", false, bounds).expect("runs"));
         }
         let hour_ns = 3_600_000_000_000;
-        let most = KeptBounds { messages_max: Some(2), age_ns_max: Some(hour_ns) };
+        let most = Newest { messages_max: Some(2), age_ns_max: Some(hour_ns) };
         assert!(engine.join_lane(id, "l", false, most).expect("runs"));
         assert_eq!(read_until(&mut late, "b\u{1e}"), "S1\u{1e}a\u{1e}b\u{1e}");
     });
@@ -115,7 +115,7 @@ fn what_is_over_a_newcomers_bounds_is_not_given_and_is_not_lost() {
 fn who_joins_once_more_begins_at_the_snapshot_or_stays_where_it_is() {
     on_each_poller(|settings| {
         let (engine, address) = start(settings);
-        engine.keep("l", Some(8)).expect("runs");
+        engine.set_beginning("l", 8).expect("runs");
         append(&engine, &[b"S1\x1e", b"a\x1e"], &[0]);
         let (mut client, id) = client(&engine, &address, "json");
         assert!(engine.join_lane(id, "l", false, ANY).expect("runs"));
@@ -167,7 +167,7 @@ fn a_plain_websocket_that_is_relayed_is_opened_as_the_application_says_and_its_m
         let Event::Opening(whose, request) = next_event(&engine) else { panic!("expected an opening") };
         let id = whose.connection;
         assert!(request.wire == Wire::Plain && request.channels.is_empty());
-        engine.keep("f", Some(1_000)).expect("runs");
+        engine.set_beginning("f", 1_000).expect("runs");
         let message = |is_text, data| fanwire_core::Message { is_text, data };
         engine.append_messages("f", &[message(true, b"early"), message(false, b"")]).expect("runs");
         engine.accept_relayed(id, Some("b")).expect("runs");

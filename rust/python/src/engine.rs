@@ -2,7 +2,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use fanwire_core::channel::{KeptBounds, Origin, Publication};
+use fanwire_core::channel::{Newest, Origin, Publication};
 use fanwire_core::messages::{ConnectionId, Reply};
 use fanwire_core::protocol::signalr::{HubMessage, Outcome};
 use fanwire_core::protocol::{Format, Payload};
@@ -338,14 +338,17 @@ impl Engine {
         self.publish_data(Audience::Lane(lane), data, Options { event: Some(event), ..Options::default() })
     }
 
-    #[pyo3(signature = (lane, bytes_max))]
-    fn keep(&self, py: Python<'_>, lane: &str, bytes_max: Option<usize>) -> PyResult<()> {
-        self.0.keep(lane, bytes_max).map_err(|error| to_pyerr(py, error))
+    fn set_beginning(&self, py: Python<'_>, lane: &str, bytes_max: u64) -> PyResult<()> {
+        self.0.set_beginning(lane, bytes_max).map_err(|error| to_pyerr(py, error))
     }
 
-    #[pyo3(signature = (lane, awaits = true))]
-    fn await_snapshot(&self, py: Python<'_>, lane: &str, awaits: bool) -> PyResult<()> {
-        self.0.await_snapshot(lane, awaits).map_err(|error| to_pyerr(py, error))
+    fn forget_beginning(&self, py: Python<'_>, lane: &str) -> PyResult<()> {
+        self.0.forget_beginning(lane).map_err(|error| to_pyerr(py, error))
+    }
+
+    #[pyo3(signature = (lane, is_expected = true))]
+    fn expect_snapshot(&self, py: Python<'_>, lane: &str, is_expected: bool) -> PyResult<()> {
+        self.0.expect_snapshot(lane, is_expected).map_err(|error| to_pyerr(py, error))
     }
 
     #[pyo3(signature = (connection, lane, is_subscribed = false, messages_max = None, age_max = None))]
@@ -361,12 +364,7 @@ impl Engine {
         let age_max = age_max.map(|age_max| seconds("age_max", age_max)).transpose()?;
         let age_ns_max = age_max.map(|age_max| u64::try_from(age_max.as_nanos()).unwrap_or(u64::MAX));
         self.0
-            .join_lane(
-                ConnectionId::from_bits(connection),
-                lane,
-                is_subscribed,
-                KeptBounds { messages_max, age_ns_max },
-            )
+            .join_lane(ConnectionId::from_bits(connection), lane, is_subscribed, Newest { messages_max, age_ns_max })
             .map_err(|error| to_pyerr(py, error))
     }
 

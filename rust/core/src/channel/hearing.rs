@@ -287,7 +287,7 @@ fn reader_of<'a>(settings: &ChannelSettings, keys: &'a Keys, mode: Mode, now_ns:
 fn data_of(payload: Payload<'_>) -> HeardData {
     match payload {
         Payload::Text(text) => HeardData::Text(text.into()),
-        Payload::Binary(bytes) => HeardData::Binary(bytes.into()),
+        Payload::Binary(bytes) | Payload::Whole(_, bytes) => HeardData::Binary(bytes.into()),
         Payload::Object(encoded) | Payload::Arguments(encoded) => {
             HeardData::Json(encoded.json.or(encoded.hub_json).unwrap_or_default().into())
         }

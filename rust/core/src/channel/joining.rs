@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use smallvec::SmallVec;
 
 use super::compacted::Value;
-use super::kept::KeptBounds;
 use super::log::Log;
 use super::mark::{Edge, FrameKind, FrameMark};
 use super::policy::{Mode, Origin, Policy, Seek, Start};
@@ -59,24 +58,7 @@ impl Channel {
         self.watch_in(&mut self.lock(), format, shard)
     }
 
-    /// As [`watch`](Self::watch), with the records that were kept for a newcomer; `None` when those are lost, or over
-    /// these bounds.
-    pub(crate) fn watch_kept(
-        self: &Arc<Self>,
-        format: Format,
-        shard: usize,
-        bounds: KeptBounds,
-        now_ns: u64,
-    ) -> Option<(Watched, Vec<u8>)> {
-        let mut inner = self.lock();
-        let records = match &inner.kept {
-            Some(kept) => kept.records(bounds, now_ns)?.to_vec(),
-            None => Vec::new(),
-        };
-        Some((self.watch_in(&mut inner, format, shard), records))
-    }
-
-    fn watch_in(self: &Arc<Self>, inner: &mut Inner, format: Format, shard: usize) -> Watched {
+    pub(super) fn watch_in(self: &Arc<Self>, inner: &mut Inner, format: Format, shard: usize) -> Watched {
         if self.formats_seen.load(Ordering::Relaxed) & format.bit() == 0 {
             self.formats_seen.fetch_or(format.bit(), Ordering::Relaxed);
         }
@@ -100,7 +82,8 @@ impl Channel {
 
     /// A log for the first subscriber of a format: with what is stored, framed.
     fn begin_log(&self, inner: &Inner, format: Format) -> Log {
-        let Some(stored) = &inner.stored else { return Log::behind(inner.offset) };
+        let stored = inner.stored.as_ref().filter(|_| inner.beginning_bytes_max.is_none());
+        let Some(stored) = stored else { return Log::behind(inner.offset) };
         let mut log = Log::behind(stored.head.offset);
         log.lost.offset = stored.lost.offset;
         let mut frame = Vec::new();
@@ -315,7 +298,7 @@ impl Channel {
 }
 
 /// Frames of a log from its head on, each with its mark.
-fn frames_of(log: &Log) -> impl Iterator<Item = (FrameMark, Slice)> + '_ {
+pub(super) fn frames_of(log: &Log) -> impl Iterator<Item = (FrameMark, Slice)> + '_ {
     let starts = std::iter::once(log.head.position).chain(log.frames.iter().map(|frame| frame.end));
     log.frames.iter().zip(starts).map(|(mark, start)| {
         let mut slices: SmallVec<[Slice; 1]> = SmallVec::new();

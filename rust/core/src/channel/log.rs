@@ -80,6 +80,11 @@ impl Log {
         self.tail - self.fanned_out()
     }
 
+    /// `tell` hears of each shard that watches and does not know yet that it has grown.
+    pub(super) fn tell(&self, tell: impl FnMut(&Arc<Watch>)) {
+        self.watches.iter().filter(|watch| watch.append(self.tail)).for_each(tell);
+    }
+
     fn fanned_out(&self) -> u64 {
         self.watches.iter().map(|watch| watch.cursor()).min().unwrap_or(self.tail)
     }

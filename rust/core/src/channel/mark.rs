@@ -15,6 +15,8 @@ pub(super) enum FrameKind {
     Snapshot,
     /// Its key has ended: the values before it are for nobody who has not got them.
     Removal,
+    /// Of no frame: from here on a newcomer lacks nothing, though there is no state to begin with.
+    Opening,
 }
 
 /// One frame in the index.

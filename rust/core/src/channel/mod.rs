@@ -5,16 +5,16 @@
 //! - `log`, `mark`, `segment`: frames ready for the wire, what is known of each, and the memory they lie in; `reading`
 //!   what a cursor gets of them, `seeking` where one begins;
 //! - `policy`: what becomes of laggards; `keys`, `compacted`: conflation, and keys that end (`removing` has the tests);
-//! - `stored`: publications that are kept for whatever format may come; `kept`: what a relay's channel keeps for who
-//!   joins late;
+//! - `stored`: publications that are kept for whatever format may come; `beginning`: those that newcomers of a relay's
+//!   lane begin with;
 //! - `hearing`: the program's own subscribers;
 //! - `watch`: what a shard tells the writers; `registry`: channels by name; `pattern`: rules by name.
+mod beginning;
 mod compacted;
 mod hearing;
 #[cfg(test)]
 mod held;
 mod joining;
-mod kept;
 mod keys;
 mod log;
 mod mark;
@@ -34,10 +34,10 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
+pub use beginning::Newest;
 pub use hearing::{Heard, HeardData, Listener};
 pub(crate) use joining::Overtaken;
 pub use joining::Watched;
-pub use kept::KeptBounds;
 pub use mark::Exclusion;
 pub use pattern::Pattern;
 pub(crate) use policy::Mode;
@@ -50,11 +50,9 @@ pub use watch::Watch;
 use crate::connection_id::ConnectionId;
 use crate::error::EngineError;
 use crate::position::Position;
-use crate::protocol::signalr::{HubProtocol, write_records};
 use crate::protocol::{Encoding, Format, Payload, Stamp, frame_bytes_max, write_frame};
 use crate::settings::ChannelSettings;
 use hearing::Hearing;
-use kept::Kept;
 use keys::{KEYLESS, Keys};
 use log::Log;
 use mark::{FrameKind, FrameMark};
@@ -124,10 +122,11 @@ const _: () = assert!(size_of::<Channel>() <= 224, "a million idle ones are to c
 #[derive(Debug, Default)]
 struct Inner {
     offset: u64,
-    kept: Option<Box<Kept>>,
     keys: Keys,
     /// The history and the newest keyframe, in the form of `stored`.
     stored: Option<Box<Log>>,
+    /// Of a lane: how much is stored for newcomers.
+    beginning_bytes_max: Option<u64>,
     /// What the program itself hears.
     hearing: Option<Box<Hearing>>,
     /// The application was asked for a keyframe and has not answered.
@@ -292,7 +291,7 @@ impl Channel {
         publication: &Publication<'_>,
         now_ns: u64,
         unsent_bytes_max: u64,
-        mut tell: impl FnMut(&Arc<Watch>),
+        tell: impl FnMut(&Arc<Watch>),
     ) -> Result<Appended, EngineError> {
         let expires_ns = publication.ttl_ns.map_or(u64::MAX, |ttl| now_ns.saturating_add(ttl));
         let kind = publication.kind();
@@ -330,29 +329,46 @@ impl Channel {
             let what = (&publication.payload, publication.event);
             hearing.append(what, mark, replaced, &self.settings, &inner.keys);
         }
+        let what = (&publication.payload, publication.event);
+        self.write(inner, what, (mark, replaced), excluded.as_ref(), Some(tell));
+        if is_beginning {
+            inner.is_snapshot_awaited = false;
+        }
+        Ok(Appended::At(Position { epoch: self.epoch, offset: inner.offset }))
+    }
+
+    /// Writes a publication into the log of each format in use; `tell` hears of each shard that watches and does not know yet.
+    fn write(
+        &self,
+        inner: &mut Inner,
+        (payload, event): (&Payload<'_>, Option<&str>),
+        (mark, replaced): (FrameMark, u64),
+        excluded: Option<&Arc<[ConnectionId]>>,
+        mut tell: Option<impl FnMut(&Arc<Watch>)>,
+    ) {
         for format in Format::ALL {
             let Some(log) = &mut inner.logs[format as usize] else { continue };
+            if !payload.is_for(format) {
+                continue;
+            }
             let stamp = self.stamp(mark);
             FRAME.with_borrow_mut(|frame| {
                 frame.clear();
-                frame.reserve(frame_bytes_max(format, &publication.payload, publication.event, stamp));
-                write_frame(format, &publication.payload, publication.event, stamp, frame)
+                frame.reserve(frame_bytes_max(format, payload, event, stamp));
+                write_frame(format, payload, event, stamp, frame)
                     .expect("an encoding for every format in use was asked for above");
                 log.append(frame, mark, replaced, &self.settings, &inner.keys);
-                if let Some(excluded) = &excluded {
+                if let Some(excluded) = excluded {
                     log.exclude_from_last(frame.len(), excluded);
                 }
                 if frame.capacity() > 1 << 20 {
                     *frame = Vec::new();
                 }
             });
-            let tail = log.tail();
-            log.watches.iter().filter(|watch| watch.append(tail)).for_each(&mut tell);
+            if let Some(tell) = &mut tell {
+                log.tell(tell);
+            }
         }
-        if is_beginning {
-            inner.is_snapshot_awaited = false;
-        }
-        Ok(Appended::At(Position { epoch: self.epoch, offset: inner.offset }))
     }
 
     /// What frames tell of a publication; nothing of a channel that clients do not know.
@@ -376,16 +392,8 @@ impl Channel {
         if !self.is_storing.load(Ordering::Acquire) {
             return;
         }
-        let before = mark.offset - u64::from(mark.kind != FrameKind::Snapshot);
-        let stored = inner.stored.get_or_insert_with(|| Box::new(Log::behind(before)));
-        FRAME.with_borrow_mut(|form| {
-            form.clear();
-            stored::write(&publication.payload, publication.event, form);
-            stored.append(form, mark, replaced, &self.settings, &inner.keys);
-            if let Some(excluded) = excluded {
-                stored.exclude_from_last(form.len(), excluded);
-            }
-        });
+        let what = (&publication.payload, publication.event);
+        let stored = self.store_in(inner, what, (mark, replaced), excluded, &self.settings);
         let is_kept = self.settings.history_frames > 0 || stored.newest_keyframe().is_some();
         if !is_kept {
             inner.stored = None;
@@ -393,78 +401,32 @@ impl Channel {
         }
     }
 
-    /// Appends whole records of a hub protocol, each a publication, for the subscribers that speak it; without a protocol
-    /// frames of the raw one, as they are.
-    ///
-    /// `snapshots` are the indexes of those at which a newcomer may begin, in ascending order.
-    ///
-    /// # Errors
-    /// [`EngineError::LimitReached`] as for [`append`](Self::append); nothing was appended.
-    pub(crate) fn append_records(
+    /// Writes a publication into what is stored, bounded as these settings say.
+    fn store_in<'a>(
         &self,
-        protocol: Option<HubProtocol>,
-        records: &[&[u8]],
-        snapshots: &[usize],
-        now_ns: u64,
-        unsent_bytes_max: u64,
-        mut tell: impl FnMut(&Arc<Watch>),
-    ) -> Result<(), EngineError> {
-        let is_for = |format: &Format| match protocol {
-            Some(_) => format.hub_protocol() == protocol,
-            None => *format == Format::Raw,
-        };
-        let mut inner = self.lock();
-        inner.check_unsent(unsent_bytes_max)?;
-        let inner = &mut *inner;
-        self.published_s.store(now_ns / 1_000_000_000, Ordering::Relaxed);
-        for (index, record) in records.iter().enumerate() {
-            let is_for_all = inner
-                .kept
-                .as_mut()
-                .is_none_or(|kept| kept.push(record, snapshots.binary_search(&index).is_ok(), now_ns));
-            if !is_for_all {
-                continue;
+        inner: &'a mut Inner,
+        (payload, event): (&Payload<'_>, Option<&str>),
+        (mark, replaced): (FrameMark, u64),
+        excluded: Option<&Arc<[ConnectionId]>>,
+        settings: &ChannelSettings,
+    ) -> &'a Log {
+        let before = mark.offset - u64::from(mark.kind != FrameKind::Snapshot);
+        let stored = inner.stored.get_or_insert_with(|| Box::new(Log::behind(before)));
+        FRAME.with_borrow_mut(|form| {
+            form.clear();
+            stored::write(payload, event, form);
+            stored.append(form, mark, replaced, settings, &inner.keys);
+            if let Some(excluded) = excluded {
+                stored.exclude_from_last(form.len(), excluded);
             }
-            inner.offset += 1;
-            for format in Format::ALL.into_iter().filter(is_for) {
-                let Some(log) = &mut inner.logs[format as usize] else { continue };
-                let (published_ns, expires_ns, offset) = (now_ns, u64::MAX, inner.offset);
-                let mark = FrameMark { published_ns, expires_ns, offset, ..FrameMark::default() };
-                if protocol.is_none() {
-                    log.append(record, mark, 0, &self.settings, &inner.keys);
-                    continue;
-                }
-                FRAME.with_borrow_mut(|frame| {
-                    frame.clear();
-                    write_records(format, record, frame);
-                    log.append(frame, mark, 0, &self.settings, &inner.keys);
-                });
-            }
-        }
-        let written = Format::ALL.into_iter().filter(is_for);
-        for log in written.filter_map(|format| inner.logs[format as usize].as_ref()) {
-            let tail = log.tail();
-            log.watches.iter().filter(|watch| watch.append(tail)).for_each(&mut tell);
-        }
-        Ok(())
+        });
+        stored
     }
 
-    /// From now on records are kept for who joins late, up to a bound; with `None` no longer.
-    pub(crate) fn keep(&self, bytes_max: Option<usize>) {
-        self.lock().kept = bytes_max.map(|bytes_max| Box::new(Kept::new(bytes_max)));
-    }
-
-    /// Whether anything was ever published, and whether records are kept for who joins late.
+    /// Whether anything was ever published, and whether it is a lane with something for newcomers.
     fn has_begun(&self) -> (bool, bool) {
         let inner = self.lock();
-        (inner.offset > 0 || inner.stored.is_some(), inner.kept.is_some())
-    }
-
-    /// The next snapshot is for newcomers: it was asked for, and everyone else has it by other means. Or no longer.
-    pub(crate) fn await_snapshot(&self, awaits: bool) {
-        if let Some(kept) = &mut self.lock().kept {
-            kept.await_snapshot(awaits);
-        }
+        (inner.offset > 0 || inner.stored.is_some(), inner.beginning_bytes_max.is_some())
     }
 
     /// Somebody waits for a keyframe. True when the application is to be asked for one: it gives some, and was not asked.

@@ -50,7 +50,7 @@ impl Log {
     /// The newest keyframe: where it begins, and its mark.
     pub(super) fn newest_keyframe(&self) -> Option<(Edge, FrameMark)> {
         let (position, mark) = self.keyframe.filter(|(start, _)| *start >= self.head.position)?;
-        let before = if mark.kind == FrameKind::Snapshot { mark.offset } else { mark.offset - 1 };
+        let before = mark.offset - u64::from(mark.kind == FrameKind::Keyframe);
         Some((Edge { position, offset: before }, mark))
     }
 

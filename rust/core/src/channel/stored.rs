@@ -1,12 +1,18 @@
 //! A publication in the form in which a channel keeps it for formats that nobody speaks now: payload and event, once.
 //!
 //! The bytes lie in a log like frames, and are made frames of a format when its first subscriber comes.
+use crate::protocol::signalr::HubProtocol;
 use crate::protocol::{Encoded, Payload};
 
 /// A length that is none.
 const ABSENT: u32 = u32::MAX;
 /// Instead of a length: the form for SignalR is that for others.
 const ALIKE: u32 = u32::MAX - 1;
+
+/// Of whole records and frames: what says which, and then they are all of the form.
+const WHOLE: [Option<HubProtocol>; 3] = [None, Some(HubProtocol::Json), Some(HubProtocol::MessagePack)];
+/// The first of those.
+const WHOLE_KIND: u8 = 4;
 
 /// Appends a publication's form.
 pub(super) fn write(payload: &Payload<'_>, event: Option<&str>, out: &mut Vec<u8>) {
@@ -15,6 +21,11 @@ pub(super) fn write(payload: &Payload<'_>, event: Option<&str>, out: &mut Vec<u8
         Payload::Binary(bytes) => (1, Encoded { json: Some(bytes), ..Encoded::default() }),
         Payload::Object(encoded) => (2, encoded),
         Payload::Arguments(encoded) => (3, encoded),
+        Payload::Whole(protocol, bytes) => {
+            let which = WHOLE.iter().position(|one| *one == protocol).expect("all are there");
+            out.push(WHOLE_KIND + which as u8);
+            return out.extend_from_slice(bytes);
+        }
     };
     out.push(kind);
     for (part, otherwise) in [
@@ -45,6 +56,9 @@ pub(super) fn read(bytes: &[u8]) -> (Payload<'_>, Option<&str>) {
 /// As [`read`], the first of several; and what stands behind it.
 pub(super) fn read_one(bytes: &[u8]) -> (Payload<'_>, Option<&str>, &[u8]) {
     let (kind, mut rest) = (bytes[0], &bytes[1..]);
+    if let Some(protocol) = kind.checked_sub(WHOLE_KIND) {
+        return (Payload::Whole(WHOLE[usize::from(protocol)], rest), None, &[]);
+    }
     let mut part = |alike| {
         let (length, behind) = rest.split_first_chunk().expect("as it was written");
         let length = u32::from_le_bytes(*length);
@@ -91,6 +105,11 @@ mod tests {
                 write(&payload, event, &mut bytes);
                 assert_eq!(read(&bytes), (payload, event));
             }
+        }
+        for protocol in WHOLE {
+            let (payload, mut bytes) = (Payload::Whole(protocol, b"{}\x1e"), Vec::new());
+            write(&payload, None, &mut bytes);
+            assert_eq!(read(&bytes), (payload, None));
         }
     }
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Audience, Engine};
-use crate::channel::{Channel, KeptBounds, Origin, Start, Watch};
+use crate::channel::{Channel, Newest, Origin, Start, Watch};
 use crate::error::EngineError;
 use crate::messages::{Command, ConnectionId, Event};
-use crate::protocol::signalr::{HubProtocol, write_records};
+use crate::protocol::signalr::HubProtocol;
 use crate::protocol::{Format, Payload, frame_bytes_max, raw};
 
-/// What a lane keeps for newcomers goes before its log.
+/// What newcomers of a lane begin with goes before its log.
 const LIVE: Origin = Origin { since: None, start: Some(Start::Live) };
 
 /// A message of a WebSocket, in either direction.
@@ -42,7 +42,7 @@ impl Engine {
         let now_ns = common.clock.now_ns();
         let channel = self.registry_of(audience).obtain(audience.name(), &common.settings, now_ns)?;
         let tell = |watch: &Arc<Watch>| self.tell(watch, false);
-        channel.append_records(Some(protocol), records, snapshots, now_ns, common.settings.unsent_bytes_max, tell)?;
+        channel.append_records((Some(protocol), records), snapshots, now_ns, common.settings.unsent_bytes_max, tell)?;
         self.publications.fetch_add(records.len() as u64, Ordering::Relaxed);
         Ok(())
     }
@@ -60,7 +60,7 @@ impl Engine {
         let records: Vec<&[u8]> = starts.zip(&ends).map(|(&start, &end)| &frames[start..end]).collect();
         let now_ns = common.clock.now_ns();
         let tell = |watch: &Arc<Watch>| self.tell(watch, false);
-        self.lane(lane)?.append_records(None, &records, &[], now_ns, common.settings.unsent_bytes_max, tell)?;
+        self.lane(lane)?.append_records((None, &records), &[], now_ns, common.settings.unsent_bytes_max, tell)?;
         self.publications.fetch_add(messages.len() as u64, Ordering::Relaxed);
         Ok(())
     }
@@ -92,47 +92,57 @@ impl Engine {
         Ok(())
     }
 
-    /// From now on the lane's records are kept for who joins late: from its newest snapshot on, or from here, up to
-    /// `bytes_max`. With `None` no longer.
+    /// Newcomers of a lane begin here, or at a snapshot that comes later, with what follows, up to `bytes_max` of it.
     ///
     /// # Errors
     /// [`EngineError::LimitReached`] at `channels_max`; [`EngineError::NotRunning`].
-    pub fn keep(&self, lane: &str, bytes_max: Option<usize>) -> Result<(), EngineError> {
-        self.lane(lane)?.keep(bytes_max);
+    pub fn set_beginning(&self, lane: &str, bytes_max: u64) -> Result<(), EngineError> {
+        self.lane(lane)?.set_beginning(bytes_max);
         Ok(())
     }
 
-    /// The lane's next snapshot is kept for newcomers and goes to nobody else; with `awaits` false everyone gets it.
+    /// Newcomers of a lane begin with what is appended from now on.
     ///
     /// # Errors
-    /// As of [`keep`](Self::keep).
-    pub fn await_snapshot(&self, lane: &str, awaits: bool) -> Result<(), EngineError> {
-        self.lane(lane)?.await_snapshot(awaits);
+    /// [`EngineError::NotRunning`].
+    pub fn forget_beginning(&self, lane: &str) -> Result<(), EngineError> {
+        self.check_running()?;
+        if let Some(channel) = self.common.lanes.find(lane) {
+            channel.forget_beginning();
+        }
         Ok(())
     }
 
-    /// Subscribes a connection to a lane, behind what was kept of it; one that `is_subscribed` begins once more there.
-    /// False when that is lost, or over these bounds: then nothing was done.
+    /// The lane's next snapshot was asked for newcomers' sake, and goes to nobody else; or, no longer, to everyone.
     ///
     /// # Errors
-    /// As of [`keep`](Self::keep).
+    /// [`EngineError::NotRunning`].
+    pub fn expect_snapshot(&self, lane: &str, is_expected: bool) -> Result<(), EngineError> {
+        self.check_running()?;
+        if let Some(channel) = self.common.lanes.find(lane) {
+            channel.expect_snapshot(is_expected);
+        }
+        Ok(())
+    }
+
+    /// Subscribes a connection to a lane, from its beginning on; one that `is_subscribed` begins once more there. False when
+    /// that is lost, or over these bounds: then nothing was done.
+    ///
+    /// # Errors
+    /// As of [`set_beginning`](Self::set_beginning).
     pub fn join_lane(
         &self,
         id: ConnectionId,
         lane: &str,
         is_subscribed: bool,
-        bounds: KeptBounds,
+        newest: Newest,
     ) -> Result<bool, EngineError> {
         let channel = self.lane(lane)?;
         let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) else { return Ok(true) };
         let now_ns = self.common.clock.now_ns();
-        let Some((watched, records)) = channel.watch_kept(format, id.shard(), bounds, now_ns) else { return Ok(false) };
-        let mut before = Vec::new();
-        if format.hub_protocol().is_none() {
-            before = records; // frames
-        } else if !records.is_empty() {
-            write_records(format, &records, &mut before);
-        }
+        let Some((watched, before)) = channel.watch_from_beginning(format, id.shard(), newest, now_ns) else {
+            return Ok(false);
+        };
         if is_subscribed {
             self.leave_lane(id, lane)?;
         }
@@ -143,7 +153,7 @@ impl Engine {
     /// Subscribes a connection to a lane from here on, whatever was kept of it.
     ///
     /// # Errors
-    /// As of [`keep`](Self::keep).
+    /// As of [`set_beginning`](Self::set_beginning).
     pub fn join_live(&self, id: ConnectionId, lane: &str) -> Result<(), EngineError> {
         let channel = self.lane(lane)?;
         if let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) {

@@ -594,7 +594,7 @@ fn check_close(code: u16, reason: &str, bytes_max: usize) -> Result<(), EngineEr
 fn payload_bytes(payload: &Payload<'_>) -> usize {
     match payload {
         Payload::Text(text) => text.len(),
-        Payload::Binary(bytes) => bytes.len(),
+        Payload::Binary(bytes) | Payload::Whole(_, bytes) => bytes.len(),
         Payload::Object(encoded) | Payload::Arguments(encoded) => encoded.bytes(),
     }
 }

@@ -15,7 +15,7 @@ use super::signalr::msgpack::{write_bin, write_str};
 pub(super) fn bytes_max(payload: &Payload<'_>, event: Option<&str>, stamp: Option<Stamp<'_>>) -> usize {
     let data = match *payload {
         Payload::Text(text) => string_bytes_max(text),
-        Payload::Binary(bytes) => bytes.len().div_ceil(3) * 4,
+        Payload::Binary(bytes) | Payload::Whole(_, bytes) => bytes.len().div_ceil(3) * 4,
         Payload::Object(encoded) | Payload::Arguments(encoded) => encoded.bytes(),
     };
     data + fields_bytes_max(event, stamp)
@@ -56,7 +56,7 @@ pub(super) fn write_json(out: &mut Vec<u8>, payload: &Payload<'_>, event: Option
         text.extend_from_slice(b"\"keyframe\":true,");
     }
     match *payload {
-        Payload::Binary(bytes) => {
+        Payload::Binary(bytes) | Payload::Whole(_, bytes) => {
             text.extend_from_slice(b"\"base64\":\"");
             text.extend_from_slice(STANDARD.encode(bytes).as_bytes());
             text.push(b'"');
@@ -99,7 +99,7 @@ pub(super) fn write_msgpack(out: &mut Vec<u8>, payload: &Payload<'_>, event: Opt
     }
     write_str(&mut map, "data");
     match *payload {
-        Payload::Binary(bytes) => write_bin(&mut map, bytes),
+        Payload::Binary(bytes) | Payload::Whole(_, bytes) => write_bin(&mut map, bytes),
         Payload::Text(text) => write_str(&mut map, text),
         Payload::Object(encoded) | Payload::Arguments(encoded) => {
             map.extend_from_slice(encoded.msgpack.unwrap_or(&[0xc0]));

@@ -17,6 +17,9 @@ const ID_BYTES_MAX: usize = "id: \n".len() + 41;
 /// How many bytes [`write_frame`] appends, at most; 0 where it fails. One pass over the payload, for SSE and envelopes
 /// only.
 pub fn frame_bytes_max(format: Format, payload: &Payload<'_>, event: Option<&str>, stamp: Option<Stamp<'_>>) -> usize {
+    if let Payload::Whole(_, bytes) = *payload {
+        return publication::records_bytes_max(bytes);
+    }
     let id_bytes = if stamp.is_some_and(|stamp| stamp.has_id) { ID_BYTES_MAX } else { 0 };
     match (format, body_of(format, payload)) {
         (_, Err(_)) => 0,
@@ -35,7 +38,8 @@ pub fn frame_bytes_max(format: Format, payload: &Payload<'_>, event: Option<&str
 /// Appends `payload` to `out` as one frame of `format`, ready for the wire.
 ///
 /// `event` names it where the format has names: that of [`Format::Sse`] must be [valid](sse::is_valid_event), in a hub
-/// protocol it is the target, and [`TARGET`](publication::TARGET) is without one. What is private has no `stamp`.
+/// protocol it is the target, and [`TARGET`](publication::TARGET) is without one. What is private has no `stamp`. What is
+/// not [for](Payload::is_for) the format adds nothing.
 ///
 /// # Errors
 /// [`MissingEncoding`] of an object that lacks what `format` needs; `out` is as before.
@@ -46,6 +50,14 @@ pub fn write_frame(
     stamp: Option<Stamp<'_>>,
     out: &mut Vec<u8>,
 ) -> Result<(), MissingEncoding> {
+    if let Payload::Whole(protocol, bytes) = *payload {
+        match protocol {
+            _ if !payload.is_for(format) => {}
+            Some(_) => publication::write_records(format, bytes, out),
+            None => out.extend_from_slice(bytes),
+        }
+        return Ok(());
+    }
     let body = body_of(format, payload)?;
     if let Some(protocol) = format.hub_protocol() {
         let mut record = Vec::new();
@@ -69,7 +81,7 @@ fn body_of<'a>(format: Format, payload: &Payload<'a>) -> Result<FrameBody<'a>, M
     let encoding = format.encoding();
     let encoded = match *payload {
         Payload::Text(text) => return Ok(FrameBody::Text(text.as_bytes())),
-        Payload::Binary(bytes) => return Ok(FrameBody::Binary(bytes)),
+        Payload::Binary(bytes) | Payload::Whole(_, bytes) => return Ok(FrameBody::Binary(bytes)),
         Payload::Object(encoded) | Payload::Arguments(encoded) => encoded,
     };
     let bytes = encoded.of(encoding).ok_or(MissingEncoding { format, encoding })?;

@@ -1,5 +1,6 @@
 //! What is published: a payload, and the place of it that some formats tell.
 use super::format::{Encoding, Format};
+use super::signalr::hub_protocol::HubProtocol;
 use crate::position::Position;
 
 /// An object in the encodings that the formats in use need; they are taken as they are, nothing is checked again.
@@ -53,6 +54,9 @@ pub enum Payload<'a> {
     Object(Encoded<'a>),
     /// As [`Payload::Object`], an array: on a hub protocol each member is an argument of its own.
     Arguments(Encoded<'a>),
+    /// Whole records of a hub protocol, or without one whole frames of [`Format::Raw`], as they came from a backend: for
+    /// those who speak that, and nothing to anybody else.
+    Whole(Option<HubProtocol>, &'a [u8]),
 }
 
 impl Payload<'_> {
@@ -60,10 +64,20 @@ impl Payload<'_> {
     #[must_use]
     pub fn formats(&self) -> u16 {
         let has = |encoding| match *self {
-            Self::Text(_) | Self::Binary(_) => true,
+            Self::Text(_) | Self::Binary(_) | Self::Whole(..) => true,
             Self::Object(encoded) | Self::Arguments(encoded) => encoded.of(encoding).is_some(),
         };
         Format::ALL.into_iter().filter(|format| has(format.encoding())).fold(0, |bits, format| bits | format.bit())
+    }
+
+    /// Whether anything of it goes to those who speak a format.
+    #[must_use]
+    pub fn is_for(&self, format: Format) -> bool {
+        match *self {
+            Self::Whole(None, _) => format == Format::Raw,
+            Self::Whole(protocol, _) => format.hub_protocol() == protocol,
+            _ => true,
+        }
     }
 }
 

@@ -20,7 +20,7 @@ const ENVELOPE_BYTES: usize = 64;
 pub(crate) fn publication_bytes_max(payload: &Payload<'_>, event: Option<&str>, bytes: usize) -> usize {
     let growth = match payload {
         Payload::Text(_) => 6, // each byte as \u00XX
-        Payload::Binary(_) => 2,
+        Payload::Binary(_) | Payload::Whole(..) => 2,
         Payload::Object(_) | Payload::Arguments(_) => 1,
     };
     let lines = if growth == 1 { line_count(payload) * "data: \r\n".len() } else { 0 };
@@ -32,7 +32,7 @@ fn line_count(payload: &Payload<'_>) -> usize {
         Payload::Object(encoded) | Payload::Arguments(encoded) => {
             encoded.hub_json.map_or(0, |json| memchr::memchr_iter(b'\n', json).count())
         }
-        Payload::Text(_) | Payload::Binary(_) => 0,
+        Payload::Text(_) | Payload::Binary(_) | Payload::Whole(..) => 0,
     }
 }
 
@@ -58,7 +58,9 @@ pub fn arguments_of<'a>(protocol: HubProtocol, payload: &Payload<'a>) -> Cow<'a,
             let mut array = vec![b'['];
             match payload {
                 Payload::Text(text) => super::object::write_text(&mut array, text),
-                Payload::Binary(bytes) => super::object::write_text(&mut array, &STANDARD.encode(bytes)),
+                Payload::Binary(bytes) | Payload::Whole(_, bytes) => {
+                    super::object::write_text(&mut array, &STANDARD.encode(bytes))
+                }
                 Payload::Object(encoded) | Payload::Arguments(encoded) => {
                     array.extend_from_slice(encoded.hub_json.unwrap_or(b"null"));
                 }
@@ -70,7 +72,7 @@ pub fn arguments_of<'a>(protocol: HubProtocol, payload: &Payload<'a>) -> Cow<'a,
             let mut array = vec![0x91];
             match payload {
                 Payload::Text(text) => super::msgpack::write_str(&mut array, text),
-                Payload::Binary(bytes) => super::msgpack::write_bin(&mut array, bytes),
+                Payload::Binary(bytes) | Payload::Whole(_, bytes) => super::msgpack::write_bin(&mut array, bytes),
                 Payload::Object(encoded) | Payload::Arguments(encoded) => {
                     array.extend_from_slice(encoded.hub_msgpack.unwrap_or(&[0xc0]));
                 }
@@ -78,6 +80,11 @@ pub fn arguments_of<'a>(protocol: HubProtocol, payload: &Payload<'a>) -> Cow<'a,
             Cow::Owned(array)
         }
     }
+}
+
+/// How many bytes [`write_records`] appends of `records` at most.
+pub(crate) fn records_bytes_max(records: &[u8]) -> usize {
+    records.len() + (memchr::memchr_iter(b'\n', records).count() + 2) * "data: \r\n".len() + 10
 }
 
 /// Appends whole records as one frame of a hub's format: no client but one takes a part of a record.

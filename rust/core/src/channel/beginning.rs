@@ -1,0 +1,254 @@
+//! What newcomers of a relay's lane begin with: its newest snapshot, which is a keyframe, and what followed.
+//!
+//! It is what the channel stores, from the keyframe on. A newcomer is answered besides, and the answer comes behind the
+//! snapshot: so the one is private as the other is, in one write, and its cursor starts at the tail of the same moment. The
+//! logs of a lane therefore hold no keyframe back, and a snapshot that was asked for newcomers' sake does not come into them.
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::joining::{Watched, frames_of};
+use super::log::Log;
+use super::mark::{FrameKind, FrameMark};
+use super::watch::Watch;
+use super::{Channel, Inner, stored};
+use crate::error::EngineError;
+use crate::protocol::signalr::HubProtocol;
+use crate::protocol::{Format, Payload, write_frame};
+use crate::settings::ChannelSettings;
+
+/// How much and how old what a newcomer begins with may be; `None` is without bound.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Newest {
+    /// Publications behind the snapshot.
+    pub messages_max: Option<usize>,
+    /// Of the snapshot: where there is none, it is too old.
+    pub age_ns_max: Option<u64>,
+}
+
+impl Newest {
+    fn allows(self, stored: &Log, mark: &FrameMark, start: u64, now_ns: u64) -> bool {
+        let is_opening = mark.kind == FrameKind::Opening;
+        let age_ns = if is_opening { u64::MAX } else { now_ns.saturating_sub(mark.published_ns) };
+        let behind = if is_opening { 0 } else { stored.frames_in(start, stored.tail()).saturating_sub(1) };
+        self.age_ns_max.is_none_or(|most| age_ns <= most) && self.messages_max.is_none_or(|most| behind <= most as u64)
+    }
+}
+
+/// Only the keyframe's own bound is for what newcomers begin with.
+fn held_by_keyframe(settings: &ChannelSettings) -> ChannelSettings {
+    ChannelSettings { backlog_bytes: u64::MAX, backlog_frames: usize::MAX, ..*settings }
+}
+
+impl Channel {
+    /// Newcomers begin here, or at a snapshot that comes later, with what follows, up to so many bytes of it.
+    pub(crate) fn set_beginning(&self, bytes_max: u64) {
+        let mut inner = self.lock();
+        let mark = FrameMark { kind: FrameKind::Opening, offset: inner.offset, ..FrameMark::default() };
+        let mut stored = Log::behind(inner.offset);
+        stored.keyframe = Some((0, mark));
+        inner.stored = Some(Box::new(stored));
+        (inner.beginning_bytes_max, inner.is_snapshot_awaited) = (Some(bytes_max), false);
+    }
+
+    /// Newcomers begin with what is published from now on.
+    pub(crate) fn forget_beginning(&self) {
+        let mut inner = self.lock();
+        (inner.stored, inner.beginning_bytes_max) = (None, None);
+    }
+
+    /// A lane's next snapshot is for newcomers alone: it was asked for, and everyone else has it by other means. Or no longer.
+    pub(crate) fn expect_snapshot(&self, is_expected: bool) {
+        self.lock().is_snapshot_awaited = is_expected;
+    }
+
+    /// Counts a subscriber of `shard` in, from the tail on, and gives what it begins with, framed; `None` when that is lost,
+    /// or over these bounds.
+    pub(crate) fn watch_from_beginning(
+        self: &Arc<Self>,
+        format: Format,
+        shard: usize,
+        newest: Newest,
+        now_ns: u64,
+    ) -> Option<(Watched, Vec<u8>)> {
+        let mut inner = self.lock();
+        let (mut records, mut protocol, mut frame) = (Vec::new(), None, Vec::new());
+        if inner.beginning_bytes_max.is_some() {
+            let stored = inner.stored.as_deref()?;
+            let (start, _) = stored.keyframe.filter(|(start, mark)| newest.allows(stored, mark, *start, now_ns))?;
+            for (_, form) in frames_of(stored).filter(|(_, form)| form.position() >= start) {
+                if let (Payload::Whole(of, record), _) = stored::read(form.bytes()) {
+                    records.extend_from_slice(record);
+                    protocol = of;
+                }
+            }
+        }
+        if !records.is_empty() {
+            write_frame(format, &Payload::Whole(protocol, &records), None, None, &mut frame).expect("it is no object");
+        }
+        Some((self.watch_in(&mut inner, format, shard), frame))
+    }
+
+    /// Appends whole records of a hub protocol, each a publication, for those who speak it; without a protocol frames of the
+    /// raw one. Shards are told once. `snapshots` are the indexes of those at which a newcomer may begin, in ascending order.
+    ///
+    /// # Errors
+    /// [`EngineError::LimitReached`] as for [`append`](Self::append); nothing was appended.
+    pub(crate) fn append_records(
+        &self,
+        (protocol, records): (Option<HubProtocol>, &[&[u8]]),
+        snapshots: &[usize],
+        now_ns: u64,
+        unsent_bytes_max: u64,
+        mut tell: impl FnMut(&Arc<Watch>),
+    ) -> Result<(), EngineError> {
+        let mut inner = self.lock();
+        inner.check_unsent(unsent_bytes_max)?;
+        let inner = &mut *inner;
+        self.published_s.store(now_ns / 1_000_000_000, Ordering::Relaxed);
+        for (index, record) in records.iter().enumerate() {
+            let payload = Payload::Whole(protocol, record);
+            let is_snapshot = snapshots.binary_search(&index).is_ok();
+            let is_for_all = !(is_snapshot && std::mem::take(&mut inner.is_snapshot_awaited));
+            inner.offset += u64::from(is_for_all);
+            let (expires_ns, offset) = (u64::MAX, inner.offset);
+            let mark = FrameMark { published_ns: now_ns, expires_ns, offset, ..FrameMark::default() };
+            if inner.beginning_bytes_max.is_some() {
+                let kind = if is_for_all { FrameKind::Keyframe } else { FrameKind::Snapshot };
+                let kind = if is_snapshot { kind } else { FrameKind::Plain };
+                self.keep_for_newcomers(inner, &payload, FrameMark { kind, ..mark });
+            }
+            if is_for_all {
+                self.write(inner, (&payload, None), (mark, 0), None, None::<fn(&Arc<Watch>)>);
+            }
+        }
+        for format in Format::ALL.into_iter().filter(|format| Payload::Whole(protocol, &[]).is_for(*format)) {
+            if let Some(log) = &inner.logs[format as usize] {
+                log.tell(&mut tell);
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores what newcomers begin with; over the bound all of it is lost, until the next snapshot.
+    fn keep_for_newcomers(&self, inner: &mut Inner, payload: &Payload<'_>, mark: FrameMark) {
+        if inner.stored.is_none() && !mark.is_beginning() {
+            return;
+        }
+        self.store_in(inner, (payload, None), (mark, 0), None, &held_by_keyframe(&self.settings));
+        let bytes_max = inner.beginning_bytes_max.unwrap_or(0);
+        inner.stored.take_if(|stored| stored.keyframe.is_none_or(|(start, _)| stored.tail() - start > bytes_max));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Registry;
+    use super::*;
+    use crate::settings::Settings;
+
+    fn lane(bytes_max: u64) -> Arc<Channel> {
+        let registry = Registry::unlisted(&Arc::default(), 10);
+        let lane = registry.obtain("l", &Settings::default(), 0).expect("there is room");
+        lane.set_beginning(bytes_max);
+        lane
+    }
+
+    /// Appends records; gives which of them are for everyone.
+    fn push(lane: &Arc<Channel>, record: &str, is_snapshot: bool, now_ns: u64) -> bool {
+        let before = lane.position().offset;
+        let records: (_, &[&[u8]]) = (Some(HubProtocol::Json), &[record.as_bytes()]);
+        let snapshots: &[usize] = if is_snapshot { &[0] } else { &[] };
+        lane.append_records(records, snapshots, now_ns, u64::MAX, |_| ()).expect("there is room");
+        lane.position().offset > before
+    }
+
+    fn within(
+        lane: &Arc<Channel>,
+        messages_max: Option<usize>,
+        age_ns_max: Option<u64>,
+        now_ns: u64,
+    ) -> Option<String> {
+        let newest = Newest { messages_max, age_ns_max };
+        let (_, frame) = lane.watch_from_beginning(Format::HubPollJson, 0, newest, now_ns)?;
+        Some(String::from_utf8(frame).expect("UTF-8"))
+    }
+
+    fn all(lane: &Arc<Channel>) -> Option<String> {
+        within(lane, None, None, u64::MAX)
+    }
+
+    #[test]
+    fn a_snapshot_begins_anew() {
+        let lane = lane(100);
+        for (record, is_snapshot) in [("a", false), ("S", true), ("b", false)] {
+            assert!(push(&lane, record, is_snapshot, 0));
+        }
+        assert_eq!(all(&lane).as_deref(), Some("Sb"));
+        lane.set_beginning(100);
+        assert_eq!(all(&lane).as_deref(), Some(""), "what another connection brought is not for newcomers");
+        lane.forget_beginning();
+        push(&lane, "c", false, 0);
+        assert_eq!(all(&lane).as_deref(), Some(""), "they begin live");
+    }
+
+    #[test]
+    fn over_the_bound_it_is_lost_until_the_next_snapshot() {
+        let lane = lane(5); // a record takes a byte more
+        assert!(push(&lane, "S12345", true, 0), "a snapshot over the bound is for the others all the same");
+        assert_eq!(all(&lane), None);
+        push(&lane, "S1", true, 0);
+        push(&lane, "2", false, 0);
+        assert_eq!(all(&lane).as_deref(), Some("S12"));
+        push(&lane, "3", false, 0);
+        assert_eq!(all(&lane), None);
+        push(&lane, "x", false, 0);
+        assert_eq!(all(&lane), None, "what follows alone is no beginning");
+        assert!(lane.lock().stored.is_none(), "and costs nothing");
+    }
+
+    #[test]
+    fn a_snapshot_that_was_asked_for_is_for_newcomers_alone() {
+        let lane = lane(100);
+        push(&lane, "S", true, 0);
+        lane.expect_snapshot(true);
+        assert!(push(&lane, "b", false, 0));
+        assert!(!push(&lane, "T", true, 0));
+        assert_eq!(all(&lane).as_deref(), Some("T"));
+        assert!(push(&lane, "U", true, 0));
+        assert_eq!(all(&lane).as_deref(), Some("U"));
+    }
+
+    #[test]
+    fn what_is_too_much_or_too_old_for_a_newcomer_is_kept_for_others() {
+        let lane = lane(100);
+        push(&lane, "a", false, 0);
+        assert_eq!(within(&lane, Some(0), None, 9).as_deref(), Some("a"), "there is no snapshot to count from");
+        assert_eq!(within(&lane, None, Some(9), 9), None);
+        push(&lane, "S", true, 10);
+        push(&lane, "b", false, 12);
+        assert_eq!(within(&lane, Some(1), Some(5), 15).as_deref(), Some("Sb"));
+        assert_eq!(within(&lane, Some(0), None, 15), None);
+        assert_eq!(within(&lane, None, Some(4), 15), None);
+        assert_eq!(within(&lane, None, Some(0), 9).as_deref(), Some("Sb"), "a clock of another thread may be behind");
+        assert_eq!(all(&lane).as_deref(), Some("Sb"));
+        push(&lane, "T", true, 15);
+        assert_eq!(within(&lane, Some(0), Some(0), 15).as_deref(), Some("T"));
+    }
+
+    /// More than any backlog holds is kept if so much is to be, and the logs hold nothing back for newcomers.
+    #[test]
+    fn its_bound_is_its_own() {
+        let lane = lane(10 << 20);
+        let watched = lane.watch(Format::HubJson, 0);
+        watched.watch.joining.store(0, Ordering::Relaxed);
+        push(&lane, "S", true, 0);
+        for _ in 0..20_000 {
+            push(&lane, &"x".repeat(100), false, 0);
+            let tail = lane.tail(Format::HubJson);
+            watched.watch.advance(tail, tail);
+        }
+        assert_eq!(all(&lane).map(|all| all.len()), Some(1 + 20_000 * 100));
+        let frames = lane.lock().logs[Format::HubJson as usize].as_ref().map(|log| log.frames.len());
+        assert_eq!(frames, Some(1));
+    }
+}
