@@ -274,6 +274,36 @@ async def test_the_subprotocol_is_the_one_that_the_backend_chose(
                 assert backend.visits[-1].subprotocol == chosen
 
 
+async def test_cookies_of_the_backend_s_answer_go_to_whose_connection_it_is(
+    hub: fanwire.Hub, backend: PlainBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def cookies(address: str, query: str) -> list[str]:
+        async with connected(address, f"{PATH}?{query}") as client:
+            response = client._connection.response
+            assert response is not None
+            return response.headers.get_all("Set-Cookie")
+
+    async with relayed(backend, hub) as address:
+        assert await cookies(address, "sets=a%3D1;%20Path%3D/&sets=b%3D2") == ["a=1; Path=/", "b=2"]
+        assert await cookies(address, "match=a") == []
+        # One that no answer can carry is told of, once, and the client is let in.
+        for _ in range(2):
+            assert await cookies(address, "sets=%C3%BC&sets=c%3D3") == ["c=3"]
+    told = [record.getMessage() for record in caplog.records if "cookie" in record.getMessage()]
+    assert len(told) == 1
+    assert told[0].startswith("a cookie of a backend is not passed on")
+
+
+async def test_cookies_for_a_lane_are_nobody_s(hub: fanwire.Hub, backend: PlainBackend) -> None:
+    async with (
+        relayed(backend, hub, BY_MATCH, admit="anyone") as address,
+        connected(address, f"{PATH}?match=a&sets=x%3D1") as client,
+    ):
+        response = client._connection.response
+        assert response is not None
+        assert response.headers.get_all("Set-Cookie") == []
+
+
 async def test_a_target_with_an_authority_is_the_same_path(hub: fanwire.Hub, backend: PlainBackend) -> None:
     async with relayed(backend, hub) as address:
 

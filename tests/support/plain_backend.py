@@ -68,6 +68,7 @@ class PlainBackend:
             subprotocols=[Subprotocol("odds.v1"), Subprotocol("odds.v2")],
             select_subprotocol=lambda _, offered: next((one for one in offered if one.startswith("odds.")), None),
             process_request=_check,
+            process_response=_set_cookies,
         ) as server:
             self.address = "{}:{}".format(*server.socket.getsockname())
             self._server = server
@@ -132,3 +133,8 @@ def _check(connection: ServerConnection, request: Request) -> Response | None:
     if "match=none" in request.path:
         return connection.respond(HTTPStatus.NOT_FOUND, "no such match\n")
     return None
+
+
+def _set_cookies(connection: ServerConnection, request: Request, response: Response) -> None:
+    for cookie in parse_qs(request.path.partition("?")[2]).get("sets", []):
+        response.headers["Set-Cookie"] = cookie

@@ -19,8 +19,8 @@ pub enum Command {
     Listen(crate::listening::Listener),
     /// Finishes an opening: answer it so, then these subscriptions; the user whom it belongs to.
     Accept(ConnectionId, Vec<Watched>, Option<Box<str>>, Reply),
-    /// Finishes the opening of a relayed WebSocket, with the subprotocol that its backend chose.
-    AcceptRelayed(ConnectionId, Option<Box<str>>),
+    /// Finishes the opening of a relayed WebSocket, with the subprotocol that its backend chose and its cookies.
+    AcceptRelayed(ConnectionId, Reply),
     /// A socket whose first request, in these bytes, is for a connection of this shard.
     Adopt(OwnedFd, Vec<u8>),
     /// Answers a request: status, content type, body, headers besides. Closes after it when the status is an error.

@@ -4,9 +4,9 @@ mod support;
 use std::net::TcpStream;
 
 use fanwire_core::channel::Newest;
-use fanwire_core::messages::{ConnectionId, Event};
+use fanwire_core::messages::{ConnectionId, Event, Reply};
 use fanwire_core::protocol::signalr::HubProtocol;
-use fanwire_core::{Asks, Audience, Engine, OwnerId, Route, Settings, Wire};
+use fanwire_core::{Asks, Audience, Engine, EngineError, OwnerId, Route, Settings, Wire};
 use support::{HUB, TAKES_MESSAGES, eventually, next_event, on_each_poller, start_asking, told_of};
 use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Message, WebSocket};
@@ -170,12 +170,22 @@ fn a_plain_websocket_that_is_relayed_is_opened_as_the_application_says_and_its_m
         engine.set_beginning("f", 1_000).expect("runs");
         let message = |is_text, data| fanwire_core::Message { is_text, data };
         engine.append_messages("f", &[message(true, b"early"), message(false, b"")]).expect("runs");
-        engine.accept_relayed(id, Some("b")).expect("runs");
+        let cookie = |value: &str| Reply {
+            headers: vec![("Set-Cookie".into(), "a=1".into()), ("Set-Cookie".into(), value.into())],
+            subprotocol: Some("b".into()),
+        };
+        for bad in ["b=\r\nX: y".to_owned(), "b".repeat(16 * 1024)] {
+            let refused = engine.accept_relayed(id, cookie(&bad));
+            assert!(matches!(refused, Err(EngineError::InvalidHeader { .. })), "{refused:?}");
+        }
+        engine.accept_relayed(id, cookie("b=2; Path=/")).expect("runs");
         engine.send_messages(id, &[message(true, b"first")]).expect("runs");
         assert!(engine.join_lane(id, "f", false, ANY).expect("runs"));
         engine.append_messages("f", &[message(true, b"late")]).expect("runs");
         let (mut client, response) = connecting.join().expect("connected");
         assert_eq!(response.headers()["sec-websocket-protocol"], "b");
+        let cookies: Vec<_> = response.headers().get_all("set-cookie").iter().collect();
+        assert_eq!(cookies, ["a=1", "b=2; Path=/"]);
         for expected in [Message::text("first"), Message::text("early"), Message::binary(""), Message::text("late")] {
             assert_eq!(client.read().expect("a message"), expected);
         }

@@ -1,10 +1,12 @@
 //! Sessions to backends, for the relay: what Python asks of `fanwire-upstream`, and what that does with the engine.
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fanwire_core::messages::ConnectionId;
+use fanwire_core::http::{RESPONSE_HEADERS_BYTES_MAX, header_bytes, header_fault};
+use fanwire_core::messages::{ConnectionId, Header, Reply};
 use fanwire_core::protocol::signalr::{HubMessage, HubProtocol, write_message};
 use fanwire_core::{Audience, Engine as CoreEngine, Message};
 use fanwire_upstream::{
@@ -14,6 +16,8 @@ use fanwire_upstream::{
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
+
+const SET_COOKIE: &str = "Set-Cookie";
 
 /// A session's event among the engine's.
 pub(crate) struct Reported(u64, UpstreamEvent);
@@ -64,8 +68,9 @@ impl Upstream {
         };
         let bytes = |bytes: &[u8]| PyBytes::new(py, bytes).unbind();
         match event {
-            UpstreamEvent::Opened { subprotocol, url_index } => {
+            UpstreamEvent::Opened { subprotocol, url_index, cookies } => {
                 (made.kind, made.subprotocol, made.url_index) = ("opened", subprotocol, url_index);
+                made.cookies = cookies;
             }
             UpstreamEvent::Unreached { url_index, error, status } => {
                 (made.kind, made.url_index, made.text, made.status) = ("unreached", url_index, error, status);
@@ -126,8 +131,9 @@ fn name_of_fault(fault: &Fault) -> &'static str {
     }
 }
 
-/// What comes from backends goes into the engine's logs and to its clients.
-struct IntoEngine(Arc<CoreEngine>);
+/// What comes from backends goes into the engine's logs and to its clients. Whether a cookie that could not be passed on
+/// was told of stands beside it.
+struct IntoEngine(Arc<CoreEngine>, AtomicBool);
 
 impl IntoEngine {
     fn append_to(&self, audience: Audience<'_>, protocol: HubProtocol, records: &[&[u8]], snapshots: &[usize]) {
@@ -170,9 +176,22 @@ impl Sink for IntoEngine {
         }
     }
 
-    fn accept(&self, client: ConnectionId, subprotocol: Option<&str>) {
+    fn accept(&self, client: ConnectionId, subprotocol: Option<&str>, cookies: &[String]) {
+        let mut headers: Vec<Header> = Vec::new();
+        let mut bytes = 0;
+        for cookie in cookies {
+            bytes += header_bytes(SET_COOKIE, cookie);
+            let over = (bytes > RESPONSE_HEADERS_BYTES_MAX).then_some("is over 16 KiB, with those before it");
+            match header_fault(SET_COOKIE, cookie).or(over) {
+                None => headers.push((SET_COOKIE.into(), cookie.as_str().into())),
+                Some(why) if !self.1.swap(true, Ordering::Relaxed) => {
+                    self.0.record(30, format!("a cookie of a backend is not passed on (this is said once): it {why}"));
+                }
+                Some(_) => {}
+            }
+        }
         // An engine that has stopped has no client that waits.
-        drop(self.0.accept_relayed(client, subprotocol));
+        drop(self.0.accept_relayed(client, Reply { headers, subprotocol: subprotocol.map(Into::into) }));
     }
 
     fn died(&self, thread: &str, text: String) {
@@ -194,7 +213,7 @@ impl Sessions {
         if let Some(upstreams) = &*sessions {
             return Ok(Arc::clone(upstreams));
         }
-        let sink = Arc::new(IntoEngine(Arc::clone(engine)));
+        let sink = Arc::new(IntoEngine(Arc::clone(engine), AtomicBool::new(false)));
         let started = Arc::new(Upstreams::start(sink).map_err(|error| PyOSError::new_err(error.to_string()))?);
         *sessions = Some(Arc::clone(&started));
         Ok(started)

@@ -163,8 +163,9 @@ pub trait Sink: Send + Sync {
     fn append_messages(&self, channel: &str, messages: &[Message<'_>]);
     /// Messages of a plain backend in their order for one client.
     fn send_messages(&self, client: ConnectionId, messages: &[Message<'_>]);
-    /// A plain backend has let in a client that waits for that, and has chosen this subprotocol.
-    fn accept(&self, client: ConnectionId, subprotocol: Option<&str>);
+    /// A plain backend has let in a client that waits for that, and has chosen this subprotocol and set these cookies:
+    /// its answer's `Set-Cookie` lines, decoded as latin-1.
+    fn accept(&self, client: ConnectionId, subprotocol: Option<&str>, cookies: &[String]);
     /// The thread of all sessions has ended by a panic, with this text; each session is reported as closed besides.
     fn died(&self, thread: &str, text: String);
     /// A session, or a negotiation, has ended by a panic with this text, and no other; it is reported as closed besides.
@@ -238,6 +239,8 @@ pub enum UpstreamEvent {
         url_index: usize,
         /// What a plain backend chose of [`OpenPlain::subprotocols`].
         subprotocol: Option<String>,
+        /// The `Set-Cookie` lines of a plain backend's answer, decoded as latin-1.
+        cookies: Vec<String>,
     },
     /// One of [`Open::urls`] could not be had; the next is tried, if there is one. Not where the [`Fault`] is another's
     /// than the server's, or it refused the request (401, 403).

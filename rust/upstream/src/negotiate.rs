@@ -7,7 +7,7 @@ use futures_util::future::{Either, select};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{CONTENT_LENGTH, HOST, HeaderValue, SET_COOKIE};
+use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, SET_COOKIE};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 
@@ -82,7 +82,7 @@ pub(crate) async fn post(
     let exchange = pin!(async move {
         let response = sender.send_request(request).await.map_err(failed)?;
         let status = response.status().as_u16();
-        let lines = response.headers().get_all(SET_COOKIE).iter().map(decoded).collect();
+        let lines = cookies_of(response.headers());
         Ok((status, read_body(response.into_body()).await?, lines))
     });
     match select(exchange, pin!(connection)).await {
@@ -92,8 +92,10 @@ pub(crate) async fn post(
     }
 }
 
-fn decoded(value: &HeaderValue) -> String {
-    value.as_bytes().iter().map(|&byte| char::from(byte)).collect()
+/// The `Set-Cookie` lines of an answer, decoded as latin-1.
+pub(crate) fn cookies_of(headers: &HeaderMap) -> Vec<String> {
+    let decoded = |value: &HeaderValue| value.as_bytes().iter().map(|&byte| char::from(byte)).collect();
+    headers.get_all(SET_COOKIE).iter().map(decoded).collect()
 }
 
 /// What `Set-Cookie` lines set, as `name=value`; not what they take back.

@@ -17,7 +17,7 @@ use crate::inbox::Mailbag;
 use crate::negotiate::{Place, negotiate};
 use crate::request::{Request, Speech};
 use crate::target::Target;
-use crate::upgrade::{Socket, config, upgrade as upgrade_plainly};
+use crate::upgrade::{Agreed, Socket, config, upgrade as upgrade_plainly};
 
 /// A session's read buffer: what it costs while it is idle, so it is small.
 const READ_BYTES: usize = 4 * 1024;
@@ -40,8 +40,8 @@ pub(crate) struct Opened {
     pub(crate) wire: Wire,
     /// What came behind a hub's handshake in its frame.
     pub(crate) rest: Bytes,
-    /// What a plain backend chose.
-    pub(crate) subprotocol: Option<String>,
+    /// What a plain backend chose and set.
+    pub(crate) agreed: Agreed,
     /// Which URL it is.
     pub(crate) url_index: usize,
     /// How it is shown.
@@ -154,10 +154,9 @@ async fn attempt(
             let stream = dialer.dial(request.roots.as_ref(), &target).await?;
             progress.stage = "WebSocket upgrade";
             let config = config(READ_BYTES, bytes_max, request.queue_bytes_max);
-            let (socket, subprotocol) =
-                upgrade_plainly(&target, &request.headers, subprotocols, stream, config).await?;
+            let (socket, agreed) = upgrade_plainly(&target, &request.headers, subprotocols, stream, config).await?;
             let wire = Wire::Plain(Mailbag::new(route.clone()));
-            Ok(Opened { socket, wire, rest: Bytes::new(), subprotocol, url_index: 0, at: String::new() })
+            Ok(Opened { socket, wire, rest: Bytes::new(), agreed, url_index: 0, at: String::new() })
         }
         Speech::Hub { protocol, negotiates, route } => {
             let (headers, roots) = (request.headers.clone(), request.roots.clone());
@@ -173,7 +172,7 @@ async fn attempt(
             let (receiver, rest) = shake_hands(&mut socket, *protocol, bytes_max).await?;
             let inbox = Inbox::new(route.clone(), *protocol, receiver, bytes_max);
             let wire = Wire::Hub(*protocol, Box::new(inbox));
-            Ok(Opened { socket, wire, rest, subprotocol: None, url_index: 0, at: String::new() })
+            Ok(Opened { socket, wire, rest, agreed: Agreed::default(), url_index: 0, at: String::new() })
         }
     }
 }

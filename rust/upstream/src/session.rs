@@ -22,7 +22,7 @@ use crate::opening::{Opened, Wire, bytes_of, end_of, message_of, open};
 use crate::outbox::{Kind, Next};
 use crate::request::Request;
 use crate::shared::Ending;
-use crate::upgrade::Socket;
+use crate::upgrade::{Agreed, Socket};
 
 /// How much is read before what came is passed on and the other sessions have their turn.
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -71,9 +71,10 @@ pub(crate) async fn run(mut ending: Ending, request: Box<Request>, dialer: &Dial
     };
     ending.was_open = true;
     if let Wire::Plain(mailbag) = &opened.wire {
-        mailbag.begin(&*ending.shared.sink, opened.subprotocol.as_deref());
+        mailbag.begin(&*ending.shared.sink, &opened.agreed);
     }
-    ending.report(UpstreamEvent::Opened { url_index: opened.url_index, subprotocol: opened.subprotocol.clone() });
+    let Agreed { subprotocol, cookies } = opened.agreed.clone();
+    ending.report(UpstreamEvent::Opened { url_index: opened.url_index, subprotocol, cookies });
     let at = opened.at.clone();
     let server = request.watches_flapping().then(|| request.urls[opened.url_index].clone());
     let (mut live, rest) = Live::new(opened, *request, &mut ending);

@@ -305,7 +305,7 @@ mod tests {
         fn send(&self, _: ConnectionId, _: &[u8]) {}
         fn append_messages(&self, _: &str, _: &[Message<'_>]) {}
         fn send_messages(&self, _: ConnectionId, _: &[Message<'_>]) {}
-        fn accept(&self, _: ConnectionId, _: Option<&str>) {}
+        fn accept(&self, _: ConnectionId, _: Option<&str>, _: &[String]) {}
         fn died(&self, thread: &str, text: String) {
             self.0.send(format!("{thread} died: {text}")).expect("the test listens");
         }

@@ -20,6 +20,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::connect::{ConnectError, Io, header_map};
+use crate::negotiate::cookies_of;
 use crate::outbox::QUEUE_SLACK_BYTES;
 use crate::target::Target;
 
@@ -31,22 +32,32 @@ pub(crate) type Socket = WebSocketStream<Box<dyn Io>>;
 
 const STAGE: &str = "WebSocket upgrade";
 
-/// Asks for a WebSocket; gives it with the subprotocol that the server chose.
+/// What a server's answer says beside that it agrees.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Agreed {
+    /// Which of the subprotocols it chose.
+    pub(crate) subprotocol: Option<String>,
+    /// Its `Set-Cookie` lines, decoded as latin-1.
+    pub(crate) cookies: Vec<String>,
+}
+
+/// Asks for a WebSocket; gives it with what the server's answer says.
 pub(crate) async fn upgrade(
     target: &Target,
     headers: &[(String, String)],
     subprotocols: &[String],
     stream: Box<dyn Io>,
     config: WebSocketConfig,
-) -> Result<(Socket, Option<String>), ConnectError> {
+) -> Result<(Socket, Agreed), ConnectError> {
     let key = generate_key();
     let request = request_for(target, headers, subprotocols, &key)?;
     let (response, upgraded) = exchange(request, stream).await?;
     let subprotocol = check(&response, &key, subprotocols)?;
+    let agreed = Agreed { subprotocol, cookies: cookies_of(response.headers()) };
     let parts = upgraded.downcast::<TokioIo<Box<dyn Io>>>().map_err(|_| failed("the stream was lost"))?;
     let read = parts.read_buf.to_vec();
     let socket = WebSocketStream::from_partially_read(parts.io.into_inner(), read, Role::Client, Some(config));
-    Ok((socket.await, subprotocol))
+    Ok((socket.await, agreed))
 }
 
 fn request_for(

@@ -157,7 +157,10 @@ fn a_url_that_hangs_leaves_time_for_the_next_which_is_asked_first_from_then_on()
         let _hanging = (session == 1).then(|| hanging.accept());
         let mut peer = backend.accept_socket();
         peer.shake_hands(HubProtocol::Json);
-        assert_eq!(relay.next(), Heard::Report(session, UpstreamEvent::Opened { url_index: 1, subprotocol: None }));
+        assert_eq!(
+            relay.next(),
+            Heard::Report(session, UpstreamEvent::Opened { url_index: 1, subprotocol: None, cookies: Vec::new() })
+        );
         peers.push(peer);
     }
     assert!(hanging.is_left_alone());

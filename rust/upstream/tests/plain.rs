@@ -44,19 +44,24 @@ fn said(is_text: bool, data: &[u8]) -> Said {
 }
 
 fn opened(subprotocol: Option<&str>) -> Heard {
-    Heard::Report(1, UpstreamEvent::Opened { url_index: 0, subprotocol: subprotocol.map(str::to_owned) })
+    opened_with(subprotocol, &[])
+}
+
+fn opened_with(subprotocol: Option<&str>, cookies: &[&str]) -> Heard {
+    let cookies = cookies.iter().map(|&cookie| cookie.to_owned()).collect();
+    let subprotocol = subprotocol.map(str::to_owned);
+    Heard::Report(1, UpstreamEvent::Opened { url_index: 0, subprotocol, cookies })
 }
 
 /// The backend's end of an upgrade that is answered with these headers besides, and what follows them at once.
-fn accept(backend: &Backend, headers: &str, rest: &[u8]) -> (WebSocket<std::net::TcpStream>, String) {
+fn accept(backend: &Backend, headers: impl AsRef<[u8]>, rest: &[u8]) -> (WebSocket<std::net::TcpStream>, String) {
     let mut stream = backend.accept();
     let head = read_head(&mut stream);
     let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).expect("a key");
     let accept = derive_accept_key(key.as_bytes());
-    let answer = format!(
-        "HTTP/1.1 101 X\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n{headers}\r\n"
-    );
-    std::io::Write::write_all(&mut stream, &[answer.as_bytes(), rest].concat()).unwrap();
+    let answer =
+        format!("HTTP/1.1 101 X\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n");
+    std::io::Write::write_all(&mut stream, &[answer.as_bytes(), headers.as_ref(), b"\r\n", rest].concat()).unwrap();
     (WebSocket::from_raw_socket(stream, Role::Server, None), head)
 }
 
@@ -67,6 +72,9 @@ fn closed(relay: &Relay) -> (String, Option<u16>, Option<CloseFrame>) {
         other => panic!("expected Closed, got {other:?}"),
     }
 }
+
+const SETS: &[u8] =
+    b"Sec-WebSocket-Protocol: y\r\nSet-Cookie: a=1; Path=/\r\nX-Powered-By: z\r\nSet-Cookie: b=\xfc\r\n";
 
 /// A turn is bounded by what was read, and a message without any bytes is some of it.
 #[test]
@@ -89,14 +97,15 @@ fn messages_that_are_empty_end_a_session_s_turn_too() {
 fn a_client_is_let_in_before_anything_is_sent_to_it() {
     let (backend, relay) = (Backend::start(), Relay::start());
     relay.upstreams.open_plain(1, open(&format!("{}?a=%20", backend.url), private(true), &["x", "y"]));
-    let (_socket, head) = accept(&backend, "Sec-WebSocket-Protocol: y\r\n", b"\x81\x05first\x82\x00");
+    let (_socket, head) = accept(&backend, SETS, b"\x81\x05first\x82\x00");
     assert!(head.starts_with("GET /live?a=%20 HTTP/1.1\r\n"), "{head}");
     assert!(
         head.contains("sec-websocket-protocol: x, y\r\n") && head.contains("origin: http://here.test\r\n"),
         "{head}"
     );
-    assert_eq!(relay.next(), Heard::Accepted(client(), Some("y".to_owned())));
-    assert_eq!(relay.next(), opened(Some("y")));
+    let cookies = ["a=1; Path=/", "b=\u{fc}"];
+    assert_eq!(relay.next(), Heard::Accepted(client(), Some("y".to_owned()), cookies.map(str::to_owned).to_vec()));
+    assert_eq!(relay.next(), opened_with(Some("y"), &cookies));
     assert_eq!(relay.next(), Heard::SentMessages(client(), vec![said(true, b"first"), said(false, b"")]));
 }
 

@@ -3,10 +3,10 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Audience, Engine};
+use super::{Audience, Engine, check_headers};
 use crate::channel::{Channel, Newest, Origin, Start, Watch};
 use crate::error::EngineError;
-use crate::messages::{Command, ConnectionId, Event};
+use crate::messages::{Command, ConnectionId, Event, Reply};
 use crate::protocol::signalr::HubProtocol;
 use crate::protocol::{Format, Payload, frame_bytes_max, raw};
 
@@ -81,14 +81,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Finishes the opening of a relayed WebSocket with success, and with the subprotocol that its backend chose of those
-    /// that the client offers.
+    /// Finishes the opening of a relayed WebSocket with success, with the subprotocol that its backend chose of those
+    /// that the client offers, and with what the backend's answer sets for this client.
     ///
     /// # Errors
-    /// [`EngineError::NotRunning`].
-    pub fn accept_relayed(&self, id: ConnectionId, subprotocol: Option<&str>) -> Result<(), EngineError> {
+    /// [`EngineError::InvalidHeader`]; [`EngineError::NotRunning`].
+    pub fn accept_relayed(&self, id: ConnectionId, reply: Reply) -> Result<(), EngineError> {
         self.check_running()?;
-        self.command(id, Command::AcceptRelayed(id, subprotocol.map(Box::from)));
+        check_headers(&reply.headers)?;
+        self.command(id, Command::AcceptRelayed(id, reply));
         Ok(())
     }
 

@@ -87,6 +87,14 @@ pub fn header_fault(name: &str, value: &str) -> Option<&'static str> {
     }
 }
 
+/// What an application's headers of one answer may take together: stock clients take heads of 32 KiB and less.
+pub const RESPONSE_HEADERS_BYTES_MAX: usize = 16 * 1024;
+
+/// What a header takes in an answer's head, its separator and line's end included.
+pub const fn header_bytes(name: &str, value: &str) -> usize {
+    name.len() + ": ".len() + value.len() + "\r\n".len()
+}
+
 /// The reason phrase of a status (RFC 9110 §15, RFC 6585), empty for one that is not used here: it may be empty.
 pub fn reason_phrase(status: u16) -> &'static str {
     match status {

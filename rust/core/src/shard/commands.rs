@@ -10,8 +10,8 @@ impl<I: Io> Shard<I> {
             Command::Accept(id, watched, user, reply) => {
                 self.with(id, |shard, slot| shard.accept_asked(slot, watched, user, reply));
             }
-            Command::AcceptRelayed(id, subprotocol) => {
-                self.with(id, |shard, slot| shard.accept_relayed(slot, subprotocol));
+            Command::AcceptRelayed(id, reply) => {
+                self.with(id, |shard, slot| shard.accept_relayed(slot, reply));
             }
             Command::Adopt(fd, bytes) => self.adopt(fd, bytes),
             Command::Respond(id, status, content_type, body, headers) => {

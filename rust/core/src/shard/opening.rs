@@ -251,13 +251,14 @@ impl<I: Io> Shard<I> {
     }
 
     /// The backend of a relayed WebSocket accepts.
-    pub(super) fn accept_relayed(&mut self, slot: u32, subprotocol: Option<Box<str>>) {
+    pub(super) fn accept_relayed(&mut self, slot: u32, reply: Reply) {
         if !self.slab.at(slot).route.as_ref().is_some_and(|route| route.wire == Wire::Plain) {
             return;
         }
         if let Some(mut asked) = self.slab.at(slot).session.take_asked(false) {
+            asked.headers = reply.headers;
             if let Some((_, chosen)) = &mut asked.upgrade {
-                *chosen = subprotocol.filter(|name| is_token(name.as_bytes()));
+                *chosen = reply.subprotocol.filter(|name| is_token(name.as_bytes()));
             }
             self.open(slot, &asked, Vec::new(), None);
             self.resume_reading(slot);

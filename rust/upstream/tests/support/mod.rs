@@ -26,7 +26,7 @@ pub(crate) enum Heard {
     Sent(ConnectionId, Vec<u8>),
     AppendMessages(String, Vec<Said>),
     SentMessages(ConnectionId, Vec<Said>),
-    Accepted(ConnectionId, Option<String>),
+    Accepted(ConnectionId, Option<String>, Vec<String>),
 }
 
 /// A message of a plain WebSocket.
@@ -79,8 +79,8 @@ impl Sink for Recorder {
         drop(self.0.send(Heard::SentMessages(client, said(messages))));
     }
 
-    fn accept(&self, client: ConnectionId, subprotocol: Option<&str>) {
-        drop(self.0.send(Heard::Accepted(client, subprotocol.map(str::to_owned))));
+    fn accept(&self, client: ConnectionId, subprotocol: Option<&str>, cookies: &[String]) {
+        drop(self.0.send(Heard::Accepted(client, subprotocol.map(str::to_owned), cookies.to_vec())));
     }
 }
 
@@ -108,7 +108,7 @@ impl Relay {
     }
 
     pub(crate) fn expect_opened(&self, url_index: usize) {
-        assert_eq!(self.event(), UpstreamEvent::Opened { url_index, subprotocol: None });
+        assert_eq!(self.event(), UpstreamEvent::Opened { url_index, subprotocol: None, cookies: Vec::new() });
     }
 
     pub(crate) fn closed(&self) -> Closed {
@@ -127,7 +127,10 @@ impl Relay {
         self.upstreams.open(session, request);
         let mut peer = backend.accept_socket();
         peer.shake_hands(protocol);
-        assert_eq!(self.next(), Heard::Report(session, UpstreamEvent::Opened { url_index: 0, subprotocol: None }));
+        assert_eq!(
+            self.next(),
+            Heard::Report(session, UpstreamEvent::Opened { url_index: 0, subprotocol: None, cookies: Vec::new() })
+        );
         peer
     }
 }
