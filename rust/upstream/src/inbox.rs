@@ -12,7 +12,6 @@ use fanwire_core::protocol::signalr::{
 use crate::api::{CompletionKind, Newest, PlainRoute, Route, Said, Sink, UpstreamEvent};
 use crate::pending::OutgoingError;
 use crate::shared::Ending;
-use crate::upgrade::Agreed;
 
 /// What the reference's clients answer when they have no handler.
 const NO_RESULT: &str = "Client didn't provide a result.";
@@ -285,9 +284,9 @@ impl Mailbag {
     }
 
     /// The backend has agreed: the client that waits for that is told before anything is sent to it.
-    pub(crate) fn begin(&self, sink: &dyn Sink, agreed: &Agreed) {
+    pub(crate) fn begin(&self, sink: &dyn Sink, subprotocol: Option<&str>, cookies: &[String]) {
         if let PlainRoute::Private { client, accepts: true } = self.route {
-            sink.accept(client, agreed.subprotocol.as_deref(), &agreed.cookies);
+            sink.accept(client, subprotocol, cookies);
         }
     }
 

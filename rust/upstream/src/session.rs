@@ -71,7 +71,7 @@ pub(crate) async fn run(mut ending: Ending, request: Box<Request>, dialer: &Dial
     };
     ending.was_open = true;
     if let Wire::Plain(mailbag) = &opened.wire {
-        mailbag.begin(&*ending.shared.sink, &opened.agreed);
+        mailbag.begin(&*ending.shared.sink, opened.agreed.subprotocol.as_deref(), &opened.agreed.cookies);
     }
     let Agreed { subprotocol, cookies } = opened.agreed.clone();
     ending.report(UpstreamEvent::Opened { url_index: opened.url_index, subprotocol, cookies });

@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::error::EngineError;
 use crate::events::Events;
 use crate::failure::{Failure, run_to_end};
-use crate::http::{RESPONSE_HEADERS_BYTES_MAX, header_bytes, header_fault, is_token};
+use crate::http::{headers_fault, is_token};
 use crate::messages::{Command, ConnectionId, Event, Grant, Header, Reply, Wanted};
 use crate::position::Position;
 use crate::protocol::{Payload, sse};
@@ -570,15 +570,8 @@ fn check_event(event: Option<&str>) -> Result<(), EngineError> {
 }
 
 fn check_headers(headers: &[Header]) -> Result<(), EngineError> {
-    let mut bytes = 0;
-    for (name, value) in headers {
-        bytes += header_bytes(name, value);
-        let over = (bytes > RESPONSE_HEADERS_BYTES_MAX).then_some("is one too many: together they are over 16 KiB");
-        if let Some(why) = header_fault(name, value).or(over) {
-            return Err(EngineError::InvalidHeader { name: name.to_string(), why });
-        }
-    }
-    Ok(())
+    let fault = headers_fault(headers.iter().map(|(name, value)| (&**name, &**value)));
+    fault.map_or(Ok(()), |(name, why)| Err(EngineError::InvalidHeader { name: name.to_owned(), why }))
 }
 
 const REASON_BYTES_MAX: usize = 123; // of a Close frame (RFC 6455 §5.5)

@@ -12,6 +12,7 @@ pub use body::{Body, Piece};
 pub use error::RequestError;
 pub use request::{RequestHead, is_token, parse_head};
 pub use response::{
-    RESPONSE_HEADERS_BYTES_MAX, header_bytes, header_fault, write_response, write_response_head, write_stream_head,
+    RESPONSE_HEADERS_BYTES_MAX, header_bytes, header_fault, headers_fault, write_response, write_response_head,
+    write_stream_head,
 };
 pub use target::{TargetError, decode_component, query_pairs};

@@ -95,6 +95,19 @@ pub const fn header_bytes(name: &str, value: &str) -> usize {
     name.len() + ": ".len() + value.len() + "\r\n".len()
 }
 
+/// Which of an answer's headers cannot be sent, and why.
+pub fn headers_fault<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>) -> Option<(&'a str, &'static str)> {
+    let mut bytes = 0;
+    for (name, value) in headers {
+        bytes += header_bytes(name, value);
+        let over = (bytes > RESPONSE_HEADERS_BYTES_MAX).then_some("is one too many: together they are over 16 KiB");
+        if let Some(why) = header_fault(name, value).or(over) {
+            return Some((name, why));
+        }
+    }
+    None
+}
+
 /// The reason phrase of a status (RFC 9110 §15, RFC 6585), empty for one that is not used here: it may be empty.
 pub fn reason_phrase(status: u16) -> &'static str {
     match status {
