@@ -352,6 +352,7 @@ def test_what_is_wrong_in_a_relay_is_told(line: str, error: str) -> None:
             "3000 to 4999 (RFC 6455 §7.4)",
         ),
         (RELAY + "a = 1\na = 2", "fanwire.toml:5: is no TOML: Cannot overwrite a value"),
+        (f"a = {'[' * 3_000}", "fanwire.toml:1: is nested too deeply"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_told(text: str, error: str) -> None:

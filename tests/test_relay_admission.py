@@ -142,7 +142,7 @@ async def test_an_error_in_the_backend_s_words_sets_them_and_is_not_remembered(
         assert "connectionToken" in (await posted(address)).json()
 
 
-@pytest.mark.parametrize("header", ["user-agent", "referer", "accept-language", "x-request-id", "x-real-ip", "via"])
+@pytest.mark.parametrize("header", ["user-agent", "referer", "accept-language", "x-request-id", "via"])
 async def test_a_refusal_for_a_header_that_does_not_count_keeps_nobody_else_out(
     hub: fanwire.Hub, backend: ScriptedBackend, header: str
 ) -> None:
@@ -154,6 +154,19 @@ async def test_a_refusal_for_a_header_that_does_not_count_keeps_nobody_else_out(
         shown = ({header: "sqlmap"}, {header: "sqlmap"}, {header: "honest"}, {header: "honest too"})
         assert [(await posted(address, "", **each)).status_code for each in shown] == [403, 403, 200, 200]
     assert len(backend.heads) == 2, "a no is remembered for who got it, and a yes for all"
+
+
+@pytest.mark.parametrize("header", ["cf-access-jwt-assertion", "sec-api-key", "x-api-key"])
+async def test_a_header_that_says_who_somebody_is_counts(
+    hub: fanwire.Hub, backend: ScriptedBackend, header: str
+) -> None:
+    def guarded(session: Session) -> None:
+        negotiate(session) if b"a secret" in session.head else session.answer(401)
+
+    backend.negotiate = guarded
+    async with relayed(hub, config(backend, admit="negotiate")) as address:
+        assert (await posted(address, "", **{header: "a secret"})).status_code == 200
+        assert (await posted(address)).status_code == 401
 
 
 @pytest.mark.parametrize("path", [PATH, FEED])

@@ -93,6 +93,8 @@ class Sources:
         try:
             self.tree = tomllib.loads(text)
             lines = toml_lines(text)
+        except RecursionError as error:
+            raise ConfigError("is nested too deeply", file=str(file), line=1) from error
         except ValueError as error:
             what = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", str(error), re.DOTALL)
             line = int(what[2]) if what and what[2] else text.count("\n") + 1

@@ -36,15 +36,29 @@ NOT_PASSED_ON = frozenset(
 ``Accept`` is the answer's, too: a client of an event stream asks for ``text/event-stream``, and the WebSocket that goes
 up for it would be taken for one."""
 NOT_PASSED_ON_BEGINNINGS = ("content-", "if-", "proxy-", "sec-websocket-")
+ORIGIN_BEGINNINGS = (
+    "x-forwarded-",
+    "x-real-ip",
+    "true-client-ip",
+    "x-original-url",
+    "x-original-host",
+    "x-rewrite-url",
+)
+"""What only a trusted proxy says of where a request came from; many backends read ``_`` as ``-``."""
 
 UNIMPORTANT = (
-    *("user-agent", "accept", "accept-*", "sec-*", "cache-control", "pragma", "priority", "dnt", "referer"),
+    *("user-agent", "accept", "accept-*", "cache-control", "pragma", "priority", "dnt", "referer"),
+    # By name: a name of one's own may begin so (`Sec-Api-Key`), and says who somebody is.
+    *("sec-fetch-*", "sec-ch-*", "sec-gpc", "sec-purpose"),
     *("x-requested-with", "x-signalr-user-agent", "upgrade-insecure-requests"),
     # Tracing ids, which differ from request to request.
     *("traceparent", "tracestate", "baggage", "request-id", "x-request-id", "correlation-id", "x-correlation-id"),
     *("correlation-context", "b3", "x-b3-*", "x-amzn-trace-id", "x-cloud-trace-context", "x-datadog-*"),
     # Addresses: a backend that admits by address needs a list without them.
-    *("forwarded", "x-forwarded-for", "x-forwarded-port", "x-real-ip", "true-client-ip", "via", "cdn-loop", "cf-*"),
+    *("forwarded", "x-forwarded-for", "x-forwarded-port", "x-real-ip", "true-client-ip", "via", "cdn-loop"),
+    # Of Cloudflare by name: `Cf-Access-Jwt-Assertion` says who somebody is.
+    *("cf-connecting-ip", "cf-connecting-ipv6", "cf-pseudo-ipv4", "cf-ray", "cf-ipcountry", "cf-visitor", "cf-worker"),
+    *("cf-ew-via", "cf-warp-tag-id"),
 )
 """Headers by which a backend does not decide who may connect, in lower case; ``*`` at the end stands for any more."""
 
@@ -75,10 +89,13 @@ class Passing:
         """What the client's own connection to the backend would have carried, and who it was."""
         named = {name.strip().lower() for line in request.headers.all("connection") for name in line.split(",")}
         unwanted = NOT_PASSED_ON | self.dropped | named
+        claims = () if self._trusts(address_of(request.peer)) else ORIGIN_BEGINNINGS
         headers = [
             (name, value)
             for name, value in request._header_pairs
-            if name not in unwanted and not name.startswith(NOT_PASSED_ON_BEGINNINGS)
+            if name not in unwanted
+            and not name.startswith(NOT_PASSED_ON_BEGINNINGS)
+            and not name.replace("_", "-").startswith(claims)
         ]
         return headers + [pair for pair in self._origin_of(request) if pair[0].lower() not in self.dropped]
 
