@@ -231,10 +231,10 @@ impl Client {
         self.buffer.extend_from_slice(&turn.taken);
         // A stream of several channels is written to by the slow path alone.
         let is_slow = self.wire == Wire::Sse && turn.took.iter().any(|took| !took.is_fan_out);
-        let is_in_fan_out = turn.took.iter().any(|took| took.is_fan_out);
-        let mut is_first = true;
+        let (mut is_first, mut is_in_fan_out) = (true, false);
         for took in &turn.took {
             is_first &= took.is_fan_out;
+            is_in_fan_out |= took.is_fan_out;
             let is_first_yet = is_first;
             is_first &= !took.is_short; // what follows may be written to a laggard that has come back to the tail
             if took.bytes == 0 {

@@ -28,7 +28,7 @@ pub(super) struct When {
     pub(super) is_fan_out: bool,
     /// By that, and before anything else in that turn.
     pub(super) is_first: bool,
-    /// The fast path wrote to it in that turn: who had more to get than one call takes is left to the slow path.
+    /// The fast path wrote to it by then in that turn: who has more to get than one call takes is left to the slow path.
     pub(super) is_in_fan_out: bool,
     /// How many publications there were when it was written.
     pub(super) published: usize,
@@ -37,6 +37,14 @@ pub(super) struct When {
     pub(super) id: ConnectionId,
     /// In that turn its shard was told that there is no keyframe to be had.
     pub(super) may_give_up: bool,
+}
+
+impl When {
+    /// It stood at a keyframe whose time was over before it could be written.
+    fn has_missed_keyframe(&self, list: &List) -> bool {
+        let at = self.before.filter(|before| before.mode == Some(Mode::AtKeyframe)).and_then(|before| before.place);
+        at.is_some_and(|place| list.all[place].kind != Kind::Plain && list.is_expired(place, self.now_ns))
+    }
 }
 
 /// How many publications subscribers went past under a policy, at least and at most.
@@ -138,7 +146,8 @@ impl Promise {
         if self.is_waiting && one.kind != Kind::Plain {
             self.go_to_keyframe(index, when, list, losses);
         } else if self.is_waiting {
-            assert!(when.may_give_up || self.is_unsure, "{index} for one that waits for a keyframe");
+            let may_go_on = when.may_give_up || self.is_unsure || when.has_missed_keyframe(list);
+            assert!(may_go_on, "{index} for one that waits for a keyframe");
             self.give_up(index, when, list, losses);
         }
         self.pass(index, when, list, losses, one.kind != Kind::Plain && !list.is_expired(index, when.now_ns));
@@ -259,7 +268,9 @@ impl Promise {
                 let passed = list.newest_keyframe(when.published, when.now_ns).filter(kept);
                 assert_eq!(passed, None, "it waits for one, and went past it");
                 if place > self.next {
-                    assert!(list.may_be_overtaken(self.next, when.now_ns), "it waits, and is not overtaken");
+                    // Of `latest` it may be a newcomer whose keyframe is gone.
+                    let may_wait = list.may_be_overtaken(self.next, when.now_ns) || self.gone_keyframe(list).is_some();
+                    assert!(may_wait, "it waits, and is not overtaken");
                     self.lose(place, when, list, losses);
                 }
                 self.wait();
@@ -289,7 +300,7 @@ impl Promise {
             Some(Mode::Lagging | Mode::Replaying | Mode::Live) | None => {
                 // The keyframe that it went to may be gone before it got it, where others publish meanwhile.
                 let may_miss = when.is_torn && list.settings.policy == Policy::Drop;
-                let may_go_on = when.may_give_up || self.is_unsure || may_miss;
+                let may_go_on = when.may_give_up || self.is_unsure || may_miss || when.has_missed_keyframe(list);
                 assert!(!self.is_waiting || may_go_on, "it waits, and goes on without a keyframe");
                 if self.is_waiting {
                     self.give_up(place, when, list, losses);
