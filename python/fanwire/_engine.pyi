@@ -10,6 +10,7 @@ from typing import Any, final
 from typing_extensions import disjoint_base
 
 __all__ = [
+    "FAILING_STATUSES",
     "Arguments",
     "Asking",
     "Audible",
@@ -54,6 +55,9 @@ __all__ = [
 ]
 
 __version__: str
+
+FAILING_STATUSES: tuple[int, ...]
+"""Statuses with which a backend's server is as good as down: another one is asked."""
 
 def build_info() -> dict[str, str]:
     """Version, profile (``release`` or ``debug``), target and Rust compiler of the extension."""

@@ -89,7 +89,9 @@ class Passing:
         """What the client's own connection to the backend would have carried, and who it was."""
         named = {name.strip().lower() for line in request.headers.all("connection") for name in line.split(",")}
         unwanted = NOT_PASSED_ON | self.dropped | named
-        claims = () if self._trusts(address_of(request.peer)) else ORIGIN_BEGINNINGS
+        peer = address_of(request.peer)
+        is_trusted = self._trusts(peer)
+        claims = () if is_trusted else ORIGIN_BEGINNINGS
         headers = [
             (name, value)
             for name, value in request._header_pairs
@@ -97,24 +99,8 @@ class Passing:
             and not name.startswith(NOT_PASSED_ON_BEGINNINGS)
             and not name.replace("_", "-").startswith(claims)
         ]
-        return headers + [pair for pair in self._origin_of(request) if pair[0].lower() not in self.dropped]
-
-    def _origin_of(self, request: Request) -> Pairs:
-        """Where it came from: what a trusted proxy says is appended to, what others say is replaced."""
-        peer, headers = address_of(request.peer), request.headers
-        is_trusted = self._trusts(peer)
-        host = ", ".join(headers.all("host"))
-        chain, told = [headers.all(name) if is_trusted else [] for name in ("x-forwarded-for", "forwarded")]
-        origin: Pairs = []
-        if (chain or not told) and (chain or peer != UNIX):
-            origin.append(("X-Forwarded-For", ", ".join([*chain, *([peer] if peer != UNIX else [])])))
-        for name, own in (("X-Forwarded-Proto", "http"), ("X-Forwarded-Host", host)):
-            kept = headers.all(name) if is_trusted else []
-            if kept or own:
-                origin.append((name, ", ".join(kept or [own])))
-        if told or not chain:
-            origin.append(("Forwarded", ", ".join([*told, forwarded(peer, host)])))
-        return origin
+        origin = _origin_of(request, peer, is_trusted=is_trusted)
+        return headers + [pair for pair in origin if pair[0].lower() not in self.dropped]
 
     def _trusts(self, peer: str) -> bool:
         if peer == UNIX:
@@ -142,6 +128,23 @@ UNIX = "unix"
 def address_of(peer: str) -> str:
     """An engine's peer without its port: ``127.0.0.1``, ``::1`` or ``unix``."""
     return peer.rpartition(":")[0].strip("[]")
+
+
+def _origin_of(request: Request, peer: str, *, is_trusted: bool) -> Pairs:
+    """Where it came from: what a trusted proxy says is appended to, what others say is replaced."""
+    headers = request.headers
+    host = ", ".join(headers.all("host"))
+    chain, told = [headers.all(name) if is_trusted else [] for name in ("x-forwarded-for", "forwarded")]
+    origin: Pairs = []
+    if (chain or not told) and (chain or peer != UNIX):
+        origin.append(("X-Forwarded-For", ", ".join([*chain, *([peer] if peer != UNIX else [])])))
+    for name, own in (("X-Forwarded-Proto", "http"), ("X-Forwarded-Host", host)):
+        kept = headers.all(name) if is_trusted else []
+        if kept or own:
+            origin.append((name, ", ".join(kept or [own])))
+    if told or not chain:
+        origin.append(("Forwarded", ", ".join([*told, forwarded(peer, host)])))
+    return origin
 
 
 def forwarded(peer: str, host: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fanwire._engine import Engine, Roots, Upstream
+from fanwire._engine import FAILING_STATUSES, Engine, Roots, Upstream
 from fanwire._loop import ends_task
 from fanwire.endings import Endings
 from fanwire.faults import Faults
@@ -19,7 +19,7 @@ REFUSING = (401, 403)
 """Statuses with which a backend says that a connection is not for this one."""
 
 
-FAILING = (404, 500, 502, 503)
+FAILING = FAILING_STATUSES
 """Statuses of a negotiate with which a server is as good as down: another one is asked."""
 
 

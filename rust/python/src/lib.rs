@@ -17,7 +17,7 @@ use std::collections::HashMap;
 
 use fanwire_core::http::header_fault;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyTuple};
 
 /// What was built, and how.
 #[pyfunction]
@@ -94,6 +94,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(lines::toml_lines, module)?)?;
     module.add_function(wrap_pyfunction!(settings::number_text, module)?)?;
     module.add_function(wrap_pyfunction!(settings::settings_table, module)?)?;
+    module.add("FAILING_STATUSES", PyTuple::new(module.py(), fanwire_upstream::FAILING)?)?;
     module.add_class::<position::Position>()?;
     module.add_class::<position::Published>()?;
     module.add_class::<routes::Route>()?;

@@ -19,7 +19,7 @@ use crate::target::Target;
 const SHOWN_TEXT_CHARS_MAX: usize = 500;
 
 /// Statuses with which a server is as good as down: another one is asked.
-const FAILING: [u16; 4] = [404, 500, 502, 503];
+pub const FAILING: [u16; 4] = [404, 500, 502, 503];
 
 /// What the system says where it is this machine that can open nothing more.
 const EXHAUSTED: [i32; 5] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EADDRNOTAVAIL];

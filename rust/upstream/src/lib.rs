@@ -27,6 +27,7 @@ pub use api::{
     CloseFrame, CompletionKind, Fault, Negotiation, Newest, Open, OpenPlain, PlainRoute, Route, Said, Sink, Stats,
     UpstreamEvent,
 };
+pub use connect::FAILING;
 pub use outbox::QUEUE_SLACK_BYTES;
 pub use pending::PENDING_BYTES_MAX;
 pub use roots::{Roots, RootsError};

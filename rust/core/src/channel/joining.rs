@@ -216,8 +216,8 @@ impl Channel {
         }
     }
 
-    /// A cursor of this format from this place on is not overtaken.
-    pub(crate) fn whole_from(&self, format: Format) -> u64 {
+    /// Only cursors of this format before this place may be overtaken.
+    pub(crate) fn may_be_overtaken_before(&self, format: Format) -> u64 {
         let inner = self.lock();
         inner.logs[format as usize].as_ref().map_or(0, |log| match self.settings.policy {
             Policy::Latest => log.lost.position,
@@ -250,7 +250,7 @@ impl Channel {
     pub(crate) fn offset_at(&self, format: Format, position: u64) -> Option<u64> {
         let inner = self.lock();
         match &inner.logs[format as usize] {
-            Some(log) => (log.catch_up(position) >= log.head.position).then(|| log.offset_before(position)),
+            Some(log) => (position >= log.whole_from).then(|| log.offset_before(position)),
             None => Some(inner.offset),
         }
     }

@@ -282,11 +282,6 @@ impl Log {
         self.segments.push_back((Arc::new(Segment::new(self.tail, capacity)), 0));
     }
 
-    /// Where a cursor goes on: at the head, if nothing that it is to get stood before that.
-    pub(super) fn catch_up(&self, cursor: u64) -> u64 {
-        if cursor < self.whole_from { cursor } else { cursor.max(self.head.position) }
-    }
-
     /// Number of the publication before a place: exact while the log remembers it, else of the oldest that it does.
     pub(super) fn offset_before(&self, position: u64) -> u64 {
         if position >= self.whole_from {

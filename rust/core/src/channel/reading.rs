@@ -147,7 +147,9 @@ impl Log {
                 run.head = self.head.position; // the keyframe that it was to begin with is gone
                 return run;
             }
-            run.end = self.catch_up(cursor).min(to);
+            if cursor >= self.whole_from {
+                run.end = self.head.position.min(to);
+            }
             reader.is_at_keyframe = false;
             if run.end < self.head.position {
                 reader.conflates = true;

@@ -161,7 +161,7 @@ impl Session {
         std::mem::replace(&mut self.stage, Stage::Over) == Stage::Closing
     }
 
-    /// Takes some of the peer's frames behind our Close. True at its Close frame, or where it breaks a rule; `None` there.
+    /// Takes some of the peer's frames behind our Close. True at its Close frame; `None` where it breaks a rule.
     pub(crate) fn handle_last_frames(&mut self, bytes: &mut [u8], bytes_max: usize) -> Option<(usize, bool)> {
         self.receiver_mut()?
             .receive(bytes, bytes_max)

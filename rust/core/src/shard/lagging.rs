@@ -324,15 +324,18 @@ impl<I: Io> Shard<I> {
     /// cursor of the rest.
     pub(super) fn settle_overtaken(&mut self, feed: u32) {
         let Some(target) = self.feeds.get(feed).filter(|target| !target.lagging.is_empty()) else { return };
-        let (channel, format) = (target.channel.clone(), target.format);
-        if channel.whole_from(format) <= target.oldest_lag {
+        let format = target.format;
+        let bound = target.channel.may_be_overtaken_before(format);
+        if bound <= target.oldest_lag {
             return;
         }
+        let channel = target.channel.clone();
         let lagging: Vec<(u32, u32)> = target.lagging.iter().map(|m| (m.slot, m.subscription)).collect();
         let is_overtaken = |&(slot, index): &(u32, u32)| {
             self.slab.get(slot).is_some_and(|connection| {
                 let subscription = connection.subscriptions[index as usize];
-                channel.is_overtaken(format, subscription.cursor, subscription.mode())
+                let cursor = subscription.cursor;
+                cursor < bound && channel.is_overtaken(format, cursor, subscription.mode()) // which locks the channel
             })
         };
         let overtaken: Vec<(u32, u32)> = lagging.into_iter().filter(is_overtaken).collect();
