@@ -1,5 +1,6 @@
 """The command line."""
 
+import logging
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import fanwire
 import pytest
+from fanwire.cli.serving import LINES, PAIRS, _Lines, _Pairs
 
 
 def fanwire_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -102,3 +104,16 @@ def test_a_port_that_is_taken_ends_the_program_with_one_line(command: tuple[str,
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1] == f"fanwire: cannot listen on {address}: Address already in use (errno 98)"
+
+
+@pytest.mark.parametrize("formatter", [_Lines(LINES), _Pairs(PAIRS)], ids=["for a terminal", "pairs"])
+@pytest.mark.parametrize("name", ["relay", "engine"])
+def test_what_a_peer_wrote_moves_no_cursor_where_the_log_is_read(formatter: logging.Formatter, name: str) -> None:
+    """A backend's close reason may hold ESC and the like, and a client's arguments the controls that JSON leaves."""
+    log = logging.getLogger(f"fanwire.{name}")
+    record = log.makeRecord(log.name, 30, "", 0, "%s is down: %s", ("l", "a\x1b[2Jb\x9b1mc\u2028d\re\x7f"), None)
+    assert log.filter(record)
+    line = formatter.format(record)
+    assert line.isprintable() and "a [2Jb 1mc d e " in line
+    if name == "relay":
+        assert record.getMessage().isprintable(), "whoever else writes it"

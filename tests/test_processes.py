@@ -1,5 +1,6 @@
 """Whole programs: signals, and descriptors that run out."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.raw import open_socket, read_close, read_frame, read_head, request_text, upgraded
+from support.raw import frame, open_socket, read_close, read_frame, read_head, request_text, upgraded
+from support.scripted_backend import ScriptedBackend
 from support.waiting import until_in_thread
 
 pytestmark = pytest.mark.slow
@@ -18,12 +20,15 @@ pytestmark = pytest.mark.slow
 SERVE = """
 import logging, resource, sys
 import fanwire
+from fanwire.relay.config import CallShare, RelayConfig
 
 logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
 soft = int(sys.argv[2])
 if soft:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 hub = fanwire.Hub(poller=sys.argv[1])
+if sys.argv[3]:
+    hub.relay(RelayConfig(path="/live", upstream=(sys.argv[3],), admit="anyone", share=(CallShare(subscribe="Watch"),)))
 
 @hub.method
 def pauses(client):
@@ -35,10 +40,10 @@ print("ended", flush=True)
 
 
 @contextmanager
-def program(poller: str, descriptors: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def program(poller: str, descriptors: int = 0, upstream: str = "") -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A program that runs a hub, and its address."""
     # -u: the lines are read while it runs
-    command = [sys.executable, "-u", "-c", SERVE, poller, str(descriptors)]
+    command = [sys.executable, "-u", "-c", SERVE, poller, str(descriptors), upstream]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     assert process.stdout is not None
@@ -89,12 +94,29 @@ def test_without_descriptors_accepting_pauses_and_then_goes_on(poller: str) -> N
             connection.close()
 
 
+@pytest.mark.timeout(60)
+def test_clients_leave_descriptors_for_connections_to_backends(poller: str) -> None:
+    with (
+        ScriptedBackend() as backend,
+        program(poller, 100, f"http://{backend.address}/live") as (_, address),
+        upgraded(address, "/live") as client,
+        upgraded(address) as other,
+    ):
+        client.sendall(frame(1, b'{"protocol":"json","version":1}\x1e'))
+        assert read_frame(client).payload == b"{}\x1e"
+        held = [open_socket(address) for _ in range(120)]  # the rest waits in the kernel, or is closed
+        assert pauses(other) > 0
+        client.sendall(frame(1, b'{"type":1,"invocationId":"1","target":"Watch","arguments":["m"]}\x1e'))
+        answers = b""
+        while b'"type":3' not in answers:
+            answers += read_frame(client).payload
+        assert b"error" not in answers
+        for connection in held:
+            connection.close()
+
+
 def pauses(connection: object) -> int:
     """How often accepting paused, asked of the program until it is more than never."""
-    import json
-
-    from support.raw import frame
-
     found = 0
 
     def ask() -> bool:

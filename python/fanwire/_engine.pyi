@@ -185,6 +185,7 @@ class Settings:
         channels: Sequence[ChannelRule] = ...,
         snapshots: Sequence[tuple[str, float]] = ...,
         tell_details: bool = False,
+        descriptors_spare: int = 0,
         **values: Any,
     ) -> Settings: ...
 

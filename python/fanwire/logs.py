@@ -3,7 +3,7 @@
 import logging
 from time import monotonic
 
-from fanwire.wording import shortened
+from fanwire.wording import printable, shortened
 
 LOG_S = 10.0
 LOG_LINES_MAX = 100
@@ -43,8 +43,8 @@ class Sparing:
 
 
 def cut(argument: object) -> object:
-    """The argument of a line, a text no longer than ``LOG_TEXT_MAX``."""
-    return shortened(argument, LOG_TEXT_MAX) if isinstance(argument, str) else argument
+    """The argument of a line, a text no longer than ``LOG_TEXT_MAX``, and printable: a peer may have written it."""
+    return printable(shortened(argument, LOG_TEXT_MAX)) if isinstance(argument, str) else argument
 
 
 class SparingFilter(logging.Filter):

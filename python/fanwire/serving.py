@@ -39,6 +39,8 @@ from fanwire.values import checked
 from fanwire.wording import Wording
 
 STOPPED = "the hub was stopped: its serving has ended"
+RELAY_DESCRIPTORS_SPARE = 256
+"""With a relay: those that clients leave for connections to backends, a quarter of the limit at most."""
 RELAY_OUTBOX_BYTES_MAX = 2 << 20
 """With a relay: a backend's largest message and what may wait before it; see ``outbox_bytes_max``."""
 HURRIED_DRAIN_S = 1.0
@@ -114,6 +116,7 @@ def plan(
             *((rule.pattern, rule.interval) for rule in callbacks.snapshots),
         ],
         tell_details=own["detailed_errors"],
+        descriptors_spare=RELAY_DESCRIPTORS_SPARE if relays else 0,
         **merged,
     )
     routes = [*routes_of(callbacks, own), *map(route_of_relay, relays, count(RELAYS))]

@@ -32,6 +32,11 @@ def _str_of(what: object) -> str:
         return type(what).__name__
 
 
+def printable(text: str) -> str:
+    """A text with nothing in it that a terminal would obey, on one line."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else " " for each in text)
+
+
 def shortened(text: str, characters_max: int) -> str:
     """So many characters of a text, and a sign where there are more."""
     return text if len(text) <= characters_max else f"{text[:characters_max]}…"

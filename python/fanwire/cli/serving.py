@@ -9,6 +9,7 @@ from fanwire.cli.check import route
 from fanwire.cli.config import ServeConfig
 from fanwire.hub import Hub
 from fanwire.logs import hub_log
+from fanwire.wording import printable
 
 LINES = "%(asctime)s %(message)s"
 """On a terminal; what is worse than info has its level in front."""
@@ -67,6 +68,7 @@ def log_to_stderr(level: str) -> None:
 
 class _Lines(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = "\n".join(map(printable, record.message.split("\n")))
         if record.levelno > logging.INFO:
             record.message = f"{record.levelname.lower()}: {record.message}"
         return super().formatMessage(record)
@@ -77,5 +79,7 @@ class _Pairs(logging.Formatter):
         record.levelname = record.levelname.lower()
         if set(' "=\n') & set(record.message):
             escaped = record.message.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-            record.message = f'"{escaped}"'
+            record.message = f'"{printable(escaped)}"'
+        else:
+            record.message = printable(record.message)
         return super().formatMessage(record)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from fanwire._engine import Engine
 from fanwire.relay.stats import UpstreamStats, shortened
+from fanwire.wording import printable
 
 Ready = Literal["any", "all", "ignore"]
 """What a relay needs to be ready: an upstream that is not down, all of them, or nothing."""
@@ -58,4 +59,4 @@ def why_unready(ready: Ready, upstreams: Sequence[UpstreamStats]) -> str:
 def _plain(why: str) -> str:
     """On one line, and short."""
     text = why if len(why) <= WHY_MAX else f"{why[:WHY_MAX]}…"
-    return "".join(each if each.isprintable() else " " for each in text)
+    return printable(text)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from fanwire.wording import printable
+
 SHOWN_MAX = 80
 """Characters of a lane's arguments in stats and log."""
 
@@ -118,5 +120,5 @@ def stats_of(lane: MeasuredLane) -> LaneStats:
 
 
 def shortened(text: str) -> str:
-    """At most ``SHOWN_MAX`` characters of it."""
-    return text if len(text) <= SHOWN_MAX else f"{text[: SHOWN_MAX - 1]}…"
+    """At most ``SHOWN_MAX`` characters of it, all printable: clients write what they watch."""
+    return printable(text if len(text) <= SHOWN_MAX else f"{text[: SHOWN_MAX - 1]}…")

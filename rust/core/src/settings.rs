@@ -189,6 +189,8 @@ settings! {
         snapshots: Vec<(Pattern, Duration)> = Vec::new();
         /// Whether clients of this hub's own channels and methods may ask for MessagePack; default true.
         speaks_msgpack: bool = true;
+        /// Descriptors that accepting leaves for others of the process, a quarter of the limit at most; default none.
+        descriptors_spare: usize = 0;
         /// SignalR: times and a bound, each with its default.
         hubs: HubSettings = HubSettings::default();
     }

@@ -71,6 +71,20 @@ pub(crate) fn milliseconds_since_received(fd: RawFd) -> Option<u32> {
     (result == 0).then_some(info.tcpi_last_data_recv)
 }
 
+/// The number from which on descriptors are spare: a new one has the lowest that is free.
+pub(crate) fn spare_from(descriptors_spare: usize) -> RawFd {
+    if descriptors_spare == 0 {
+        return RawFd::MAX;
+    }
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel fills `limit`.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return RawFd::MAX;
+    }
+    let spare = (limit.rlim_cur / 4).min(descriptors_spare as u64);
+    RawFd::try_from(limit.rlim_cur - spare).unwrap_or(RawFd::MAX)
+}
+
 /// Takes a connection, non-blocking.
 pub(crate) fn accept(listener: RawFd) -> io::Result<OwnedFd> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;

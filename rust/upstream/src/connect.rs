@@ -271,3 +271,19 @@ async fn system_roots() -> Result<Roots, ConnectError> {
     let read = tokio::task::spawn_blocking(Roots::of_system).await;
     read.map_err(|_| ConnectError::NoRoots)?.map_err(|_| ConnectError::NoRoots)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_machine_has_none_of_left_is_no_fault_of_a_server() {
+        let io = |number| ConnectError::Io { what: "connect", source: io::Error::from_raw_os_error(number) };
+        for number in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EADDRNOTAVAIL] {
+            assert_eq!((io(number).fault(), io(number).is_servers()), (Fault::Machine, false), "{number}");
+        }
+        for number in [libc::ECONNREFUSED, libc::EHOSTUNREACH, libc::ECONNRESET] {
+            assert_eq!((io(number).fault(), io(number).is_servers()), (Fault::Server, true), "{number}");
+        }
+    }
+}

@@ -29,12 +29,17 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Takes what waits, up to a bound. Without descriptors accepting pauses until some are free.
+    /// Takes what waits, up to a bound. Without descriptors, spare ones aside, accepting pauses until some are free.
     pub(super) fn accept(&mut self, index: usize) {
         let Some(listener) = self.listeners.get(index) else { return };
         let fd = listener.fd();
         for _ in 0..ACCEPTS_MAX {
             match self.io.accept(fd) {
+                Ok(taken) if taken.as_raw_fd() >= self.spare_from => {
+                    drop(taken); // it was looked at to see that there is none but a spare one
+                    self.pause_accepting(&io::Error::other("the descriptors that are left are for backends"));
+                    return;
+                }
                 Ok(taken) => {
                     self.welcome(taken);
                 }

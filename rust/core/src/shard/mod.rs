@@ -35,6 +35,7 @@ mod timers;
 mod tracking;
 mod transport;
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -115,6 +116,8 @@ pub(crate) struct Shard<I> {
     has_hinted_at_comma: bool,
     /// Accepting failed for want of descriptors in this tick or the last.
     is_accept_starved: bool,
+    /// Descriptors from this on are left for others.
+    spare_from: RawFd,
     /// Somebody offered subprotocols of which none was chosen, and Python's log says so.
     has_told_of_subprotocols: bool,
 }
@@ -145,6 +148,7 @@ impl<I: Io> Shard<I> {
         io.watch(handle.bell.fd(), BELL_TOKEN, Interest::Level)?;
         Ok(Self {
             index,
+            spare_from: socket::spare_from(common.settings.descriptors_spare),
             settings: common.settings.clone(),
             routes: Arc::default(),
             clock: common.clock,
