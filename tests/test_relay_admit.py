@@ -36,7 +36,7 @@ class Asking:
         """The backend does, to this question."""
         question = self.questions[index]
         if isinstance(self.admission, PlainAdmission):
-            event = happened("opened" if status == 200 else "closed", status=status)
+            event = happened("opened" if status == 200 else "closed", status=status, cookies=["a=1"])
             (question.opened if status == 200 else question.closed)(event)
         else:
             question.happened(happened("negotiated", status=status, cookies=["a=1"]))
@@ -52,8 +52,8 @@ def test_those_who_show_the_same_are_asked_about_once_and_the_cookies_are_the_fi
     assert len(asking.sessions.opened) == 2
     asking.answer()
     asking.ask("late")
-    good, cookies = (101, []) if kind is PlainAdmission else (200, ["a=1"])
-    assert asking.told == [("first", good, cookies), ("second", good, []), ("late", good, [])]
+    good = 101 if kind is PlainAdmission else 200
+    assert asking.told == [("first", good, ["a=1"]), ("second", good, []), ("late", good, [])]
 
 
 @KINDS

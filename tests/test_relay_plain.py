@@ -274,15 +274,17 @@ async def test_the_subprotocol_is_the_one_that_the_backend_chose(
                 assert backend.visits[-1].subprotocol == chosen
 
 
+async def cookies(address: str, query: str, **options: Any) -> list[str]:
+    """What the answer to a client's upgrade sets."""
+    async with connected(address, f"{PATH}?{query}", **options) as client:
+        response = client._connection.response
+        assert response is not None
+        return response.headers.get_all("Set-Cookie")
+
+
 async def test_cookies_of_the_backend_s_answer_go_to_whose_connection_it_is(
     hub: fanwire.Hub, backend: PlainBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def cookies(address: str, query: str) -> list[str]:
-        async with connected(address, f"{PATH}?{query}") as client:
-            response = client._connection.response
-            assert response is not None
-            return response.headers.get_all("Set-Cookie")
-
     async with relayed(backend, hub) as address:
         assert await cookies(address, "sets=a%3D1;%20Path%3D/&sets=b%3D2") == ["a=1; Path=/", "b=2"]
         assert await cookies(address, "match=a") == []
@@ -294,14 +296,14 @@ async def test_cookies_of_the_backend_s_answer_go_to_whose_connection_it_is(
     assert told[0].startswith("a cookie of a backend is not passed on")
 
 
-async def test_cookies_for_a_lane_are_nobody_s(hub: fanwire.Hub, backend: PlainBackend) -> None:
-    async with (
-        relayed(backend, hub, BY_MATCH, admit="anyone") as address,
-        connected(address, f"{PATH}?match=a&sets=x%3D1") as client,
-    ):
-        response = client._connection.response
-        assert response is not None
-        assert response.headers.get_all("Set-Cookie") == []
+@pytest.mark.parametrize("share", [BY_MATCH, BY_MESSAGE])
+@pytest.mark.parametrize(("admit", "first"), [("negotiate", ["x=1"]), ("anyone", [])])
+async def test_cookies_are_whose_the_question_was_and_a_lane_s_are_nobody_s(
+    hub: fanwire.Hub, backend: PlainBackend, share: Share, admit: str, first: list[str]
+) -> None:
+    async with relayed(backend, hub, share, admit=admit) as address:
+        for expected in (first, []):  # what is remembered sets nothing
+            assert await cookies(address, "match=a&sets=x%3D1", subprotocols=ODDS) == expected
 
 
 async def test_a_target_with_an_authority_is_the_same_path(hub: fanwire.Hub, backend: PlainBackend) -> None:

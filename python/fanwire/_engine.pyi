@@ -608,8 +608,8 @@ class Engine:
         `headers` are added to the response; `subprotocol` is one of those that a WebSocket offers, or none.
         Raises ValueError for a header whose name is no token or the engine's own, or whose value is no visible ASCII.
         """
-    def accept_relayed(self, connection: int, subprotocol: str | None = None) -> None:
-        """Finish an Opening of protocol ``websocket``, with the subprotocol that its backend chose."""
+    def accept_relayed(self, connection: int, subprotocol: str | None = None, headers: _Headers = ...) -> None:
+        """Finish an Opening of protocol ``websocket`` with its backend's subprotocol. Headers as in ``accept``."""
     def refuse(self, connection: int, status: int, reason: str, headers: _Headers = ...) -> None:
         """Answer an Opening or Asking with an error status and `reason` as plain text. Headers as in ``accept``."""
     def respond(self, connection: int, status: int, content_type: str, body: bytes, headers: _Headers = ...) -> None:

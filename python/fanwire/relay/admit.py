@@ -22,7 +22,7 @@ import msgspec
 
 from fanwire._engine import Upstream
 from fanwire._loop import ends_task
-from fanwire.auth import Identity, Refused, Request
+from fanwire.auth import Identity, Refused, Request, ResponseHeaders
 from fanwire.logs import relay_log
 from fanwire.relay.credentials import Visitor, credentials_of
 from fanwire.relay.headers import Passing, with_query
@@ -266,7 +266,7 @@ class Trial(AdmissionCheck):
         """It may connect."""
         if not self._is_over:
             self._admission.upstreams.close(self._session, (1000, ""))
-            self._end(Verdict(SWITCHING, subprotocol=event.subprotocol))
+            self._end(Verdict(SWITCHING, subprotocol=event.subprotocol), event.cookies)
 
     def closed(self, event: Upstream) -> None:
         """It is over; it may not, unless it was opened before."""
@@ -299,6 +299,7 @@ class Admission:
         self._anew: OrderedDict[Asker, None] = OrderedDict()
         # Of checks that nobody else may share.
         self._numbers = count()
+        self._has_told_of_cookies = False
 
     def ask(self, visitor: Visitor, then: Then) -> Callable[[], object]:
         """Have `then` called with the backend's answer, at once where it is known. Gives what calls that off."""
@@ -311,6 +312,17 @@ class Admission:
             return nothing
         self._join(asker, asker.key)
         return partial(self._leave, asker)
+
+    def give(self, cookies: Sequence[str], headers: ResponseHeaders) -> None:
+        """Add to a client's answer what the backend's answer about it sets."""
+        for cookie in cookies:
+            try:
+                headers.add("Set-Cookie", cookie)
+            except ValueError as error:  # no answer can carry it, or it is one too many
+                if not self._has_told_of_cookies:
+                    self._has_told_of_cookies = True
+                    upstream = self.backend.urls[0].partition("?")[0]
+                    relay_log.warning("a cookie of %s is not passed on (this is said once): %s", upstream, error)
 
     def _leave(self, asker: Asker) -> None:
         self._anew.pop(asker, None)
@@ -372,7 +384,6 @@ class HubAdmission(Admission):
     ) -> None:
         super().__init__(upstreams, backend, asks=asks, admit_for=admit_for)
         self._passing = passing
-        self._has_told_of_cookies = False
 
     def _visitor(self, request: Request) -> tuple[Visitor, Identity]:
         credentials = credentials_of(request, self._passing)
@@ -409,7 +420,7 @@ class HubAdmission(Admission):
         finally:
             call_off()
         verdict, cookies = found[0]
-        self._give(cookies, request)
+        self.give(cookies, request.response_headers)
         if verdict.status == 0:
             raise Refused("the backend cannot be reached", status=503)
         if verdict.status >= 300:
@@ -417,16 +428,6 @@ class HubAdmission(Admission):
         if request.method == "POST" and verdict.body:
             raise RefusedByBackend(verdict.body)
         return identity
-
-    def _give(self, cookies: Sequence[str], request: Request) -> None:
-        for cookie in cookies:
-            try:
-                request.response_headers.add("Set-Cookie", cookie)
-            except ValueError as error:  # no answer can carry it, or it is one too many
-                if not self._has_told_of_cookies:
-                    self._has_told_of_cookies = True
-                    upstream = self.backend.urls[0].partition("?")[0]
-                    relay_log.warning("a cookie of %s is not passed on (this is said once): %s", upstream, error)
 
 
 class PlainAdmission(Admission):
@@ -440,7 +441,7 @@ class PlainAdmission(Admission):
             if not visitor.subprotocols:
                 then(Verdict(SWITCHING), ())
                 return nothing
-            visitor = visitor.as_nobody()
+            return super().ask(visitor.as_nobody(), lambda verdict, _: then(verdict, ()))  # set for nobody
         return super().ask(visitor, then)
 
 

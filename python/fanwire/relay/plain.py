@@ -103,6 +103,7 @@ class PlainRelay(Owner):
         def answered(verdict: Verdict, cookies: Sequence[str] = ()) -> None:
             if client.is_over:
                 return
+            self._admission.give(cookies, client.headers)
             if verdict.status == SWITCHING:
                 client.let_in(verdict.subprotocol)
             else:
@@ -140,6 +141,7 @@ class PlainRelay(Owner):
         def answered(verdict: Verdict, cookies: Sequence[str] = ()) -> None:
             if client.is_over:
                 return
+            self._admission.give(cookies, client.headers)
             lane = self.lanes.get(key)
             if verdict.status != SWITCHING:
                 client.turned_away(verdict.status)

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
 from fanwire._engine import Engine, Relayed, Upstream
+from fanwire.auth import ResponseHeaders
 from fanwire.budget import ENTRY_BYTES, Budgets
 from fanwire.endings import Endings
 from fanwire.errors import ClientGone, LimitReached
@@ -78,6 +79,7 @@ class PlainClient:
         "_subprotocol",
         "budget",
         "forget_asking",
+        "headers",
         "id",
     )
 
@@ -92,6 +94,8 @@ class PlainClient:
         self.id = connection
         self.budget = relay.budgets.open()
         """What waits on its behalf."""
+        self.headers = ResponseHeaders()
+        """What stands in the answer to its upgrade."""
         self.forget_asking: Callable[[], object] = nothing
         """Calls off the question whether it may connect."""
         self._relay = relay
@@ -123,7 +127,7 @@ class PlainClient:
 
     def let_in(self, subprotocol: str | None) -> None:
         """The backend has agreed: the client's upgrade is answered."""
-        self._relay.engine.accept_relayed(self.id, subprotocol)
+        self._relay.engine.accept_relayed(self.id, subprotocol, list(self.headers))
         self.arrived(subprotocol)
 
     def arrived(self, subprotocol: str | None) -> None:

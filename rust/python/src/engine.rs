@@ -207,9 +207,15 @@ impl Engine {
         self.0.accept(id, channels.iter().map(String::as_str), user, reply).map_err(|error| to_pyerr(py, error))
     }
 
-    #[pyo3(signature = (connection, subprotocol = None))]
-    fn accept_relayed(&self, py: Python<'_>, connection: u64, subprotocol: Option<String>) -> PyResult<()> {
-        let reply = Reply { headers: Vec::new(), subprotocol: subprotocol.map(Into::into) };
+    #[pyo3(signature = (connection, subprotocol = None, headers = Vec::new()))]
+    fn accept_relayed(
+        &self,
+        py: Python<'_>,
+        connection: u64,
+        subprotocol: Option<String>,
+        headers: Vec<(String, String)>,
+    ) -> PyResult<()> {
+        let reply = Reply { headers: boxed(headers), subprotocol: subprotocol.map(Into::into) };
         self.0.accept_relayed(ConnectionId::from_bits(connection), reply).map_err(|error| to_pyerr(py, error))
     }
 
