@@ -83,6 +83,8 @@ PUBLISHED: list[Row] = [
     ("Hub.publish_many", "event", ("a", []), {"event": 5}, TypeError, EVENT),
     ("Hub.publish_many", "key", ("a", []), {"key": 5}, TypeError, "key must be"),
     ("Hub.publish_many", "ttl", ("a", []), {"ttl": True}, TypeError, TTL),
+    ("Hub.publish_many", "keyframe", ("a", []), {"keyframe": 5}, TypeError, "keyframe must be True or False, not 5"),
+    ("Hub.publish_many", "exclude", ("a", []), {"exclude": [7]}, TypeError, f"{EXCLUDE}, each a Client, not 7"),
     ("Hub.remove", "channel", (5,), {"key": "k"}, TypeError, f"{NO_CHANNEL}5$"),
     ("Hub.remove", "channel", ("a",), {"key": "k"}, ValueError, 'channel "a" has policy "every": only "latest" keeps'),
     ("Hub.remove", "key", ("a",), {"key": None}, TypeError, "key must be a str of at most 255 bytes, not None"),

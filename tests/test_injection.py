@@ -36,6 +36,8 @@ APPLICATIONS: tuple[Victim, ...] = (injection.raw, injection.events, injection.s
 VICTIMS: tuple[Victim, ...] = (*APPLICATIONS, injection.relayed, injection.asked, injection.plain, injection.scraper)
 CALLBACKS = {"authenticate", "authorize", "on_connect", "on_message", "on_disconnect", "on_presence", "snapshot"}
 CALLBACKS |= {"echo", "counts", "sums", "asks"}
+CONVERSING = {"begun", "message", "left"}
+"""Where the function of ``@hub.client`` fails: before its first message, at one, and when its client has left."""
 METHODS = {name for name in dir(Engine) if not name.startswith("_") and callable(getattr(Engine, name))}
 NOT_BY_EVENTS = {
     *LIVES,
@@ -87,7 +89,16 @@ def answer(backend: ScriptedBackend, session: Session, message: dict[str, Any]) 
     scripted_backend.answer(session, message)
 
 
-def registered(served: Served, *, is_async: bool) -> fanwire.Hub:
+async def converse(served: Served, client: fanwire.Client) -> None:
+    """As ``on_message`` does, in a function that lasts as long as its client."""
+    served.at("begun")
+    async for message in client:
+        served.at("message")
+        client.send(message)
+    served.at("left")
+
+
+def registered(served: Served, *, is_async: bool, converses: bool) -> fanwire.Hub:
     """A hub on which all that can be is registered, as sync or async functions."""
     hub = served.hub
 
@@ -109,7 +120,10 @@ def registered(served: Served, *, is_async: bool) -> fanwire.Hub:
     hub.authenticate(callback("authenticate", lambda request: request.query.get("user", "ada")))
     hub.authorize(callback("authorize", lambda client, channel: channel != "secret"))
     hub.on_connect(callback("on_connect", turn_away))
-    hub.on_message(callback("on_message", lambda client, data: client.send(data)))
+    if converses:
+        hub.client(partial(converse, served))
+    else:
+        hub.on_message(callback("on_message", lambda client, data: client.send(data)))
     hub.on_disconnect(callback("on_disconnect", lambda client, gone: None))
     hub.on_presence(callback("on_presence", lambda change: None))
     hub.snapshot("board", interval=0.001)(callback("snapshot", lambda channel: {"now": 1}))
@@ -148,7 +162,7 @@ def registered(served: Served, *, is_async: bool) -> fanwire.Hub:
 
 
 @asynccontextmanager
-async def served(monkeypatch: pytest.MonkeyPatch, *, is_async: bool) -> AsyncIterator[Served]:
+async def served(monkeypatch: pytest.MonkeyPatch, *, is_async: bool, converses: bool = False) -> AsyncIterator[Served]:
     """All of it, with relays of both kinds, on one hub."""
     made: list[FaultyEngine] = []
 
@@ -160,7 +174,7 @@ async def served(monkeypatch: pytest.MonkeyPatch, *, is_async: bool) -> AsyncIte
     monkeypatch.setattr(fanwire.presence, "BATCH_S", 0.001)
     channels = {"b*": fanwire.Channel(start="keyframe"), "room": fanwire.Channel(presence=True, presence_linger=0)}
     it = Served(fanwire.Hub(channels, handshake_timeout=2.0, close_timeout=0.2, poller="epoll"))
-    registered(it, is_async=is_async)
+    registered(it, is_async=is_async, converses=converses)
     with ScriptedBackend() as backend, PlainBackend().serving() as plain:
         backend.answer, backend.shake_hands = partial(answer, backend), greet
         share = CallShare(subscribe="Watch", unsubscribe="Unwatch", snapshot="Snapshot")
@@ -194,6 +208,8 @@ async def is_served(it: Served) -> None:
         )
         await peer.send_json(call="echo", args=["x"], id=1)
         assert await peer.receive_json() == {"id": 1, "result": "x"}
+        await peer.send("said")
+        assert await peer.receive() == "said"
         assert await stream.receive_json() == {"now": 1}
         assert await client.invoke("echo", "x") == {"result": "x"}
         assert (await relayed.receive())["target"] == "Hello"
@@ -213,6 +229,7 @@ async def all_gone(it: Served) -> None:
         stats = it.hub.relay_stats()
         found = {
             "connections": it.engine.stats().connections,
+            "parting": pump.application.is_parting,
             "application": pump.application.stats() != ApplicationStats(clients=0, openings=0, parting=0),
             "clients": [client for relay in pump._relays for client in relay._clients],
             "openings": [one for relay in pump._relays for one in getattr(relay, "_at_work", ())],
@@ -234,10 +251,10 @@ async def play(it: Served, *victims: Victim) -> None:
     await all_gone(it)
 
 
-async def calls_of(it: Served) -> dict[str, Victim]:
+async def calls_of(it: Served, *victims: Victim) -> dict[str, Victim]:
     """Whose play makes which engine calls."""
     found: dict[str, Victim] = {}
-    for victim in VICTIMS:
+    for victim in victims:
         it.engine.watch()
         await play(it, victim)
         for name in it.engine.calls:
@@ -250,7 +267,7 @@ async def test_a_failure_at_every_engine_call(
     monkeypatch: pytest.MonkeyPatch, anyio_backend_name: str, number: int
 ) -> None:
     async with served(monkeypatch, is_async=True) as it:
-        calls = await calls_of(it)
+        calls = await calls_of(it, *VICTIMS)
         unknown = METHODS - set(calls) - NOT_BY_EVENTS
         assert not unknown, f"no victim's play calls {unknown}: let one, or say in NOT_BY_EVENTS who calls it"
         monkeypatch.setattr(injection.Victim, "patience_s", injection.SHORT_S)
@@ -280,5 +297,25 @@ async def test_a_failure_at_every_callback(monkeypatch: pytest.MonkeyPatch, anyi
                 it.fails = {name: error}
                 await play(it, *APPLICATIONS)
         it.fails = {}
+        await is_served(it)
+        await all_gone(it)
+
+
+async def test_a_failure_at_every_part_of_a_function_that_lasts_as_long_as_its_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with served(monkeypatch, is_async=True, converses=True) as it:
+        calls = await calls_of(it, *APPLICATIONS)
+        await until(lambda: it.called == (CALLBACKS - {"on_message"}) | CONVERSING)
+        monkeypatch.setattr(injection.Victim, "patience_s", injection.SHORT_S)
+        for name in sorted(CONVERSING):
+            for error in (*KINDS[True], *KINDS[False]):
+                it.fails = {name: error}
+                await play(it, *APPLICATIONS)
+        it.fails = {}
+        for name, victim in sorted(calls.items()):
+            it.engine.fail(name, 1, Panic(name))
+            await play(it, victim)
+        it.engine.watch()
         await is_served(it)
         await all_gone(it)

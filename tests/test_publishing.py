@@ -92,6 +92,55 @@ class TestTo:
             users.publish(to.client(client), "last")
             assert await peer.receive() == "last"
 
+    async def test_many_go_to_a_target_as_one_does(self, users: fanwire.Hub) -> None:
+        async with (
+            users.serve(ANY) as serving,
+            connected(serving.address, "/ws?user=ann") as first,
+            connected(serving.address, "/ws?user=ann") as second,
+            hub_client(serving.address) as live,
+        ):
+            await until(lambda: len(users.clients("ann")) == 2)
+            one, _ = users.clients("ann")  # in the order of their arrival
+            given = users.publish_many(to.user("ann"), ["1", "2"], event="news", ttl=5.0, exclude=one)
+            assert [publication.offset for publication in given] == [1, 2]
+            assert await second.receive_all(2) == ["1", "2"]
+            assert users.stats().writes == 1, "and one write"
+            sent = users.publish_many(to.client(one), ["x", b"y", {"z": 1}], event="news")
+            assert [repr(publication) for publication in sent] == ["Publication()"] * 3
+            assert await first.receive_all(3) == ["x", b"y", '{"z":1}']
+            users.publish_many(to.all(), iter([{"a": 1}, {"a": 2}]), event="News")
+            assert [(await live.receive())["arguments"] for _ in range(2)] == [[{"a": 1}], [{"a": 2}]]
+
+    async def test_many_go_to_a_channel_with_all_that_one_has(self, users: fanwire.Hub) -> None:
+        async with users.serve(ANY) as serving, connected(serving.address, "/ws?channel=a") as peer:
+            await until(users.clients)
+            users.publish_many("a", ["1", "2"], exclude=users.clients())
+            users.publish_many("a", ["3", "4"], keyframe=True)
+            assert await peer.receive_all(2) == ["3", "4"]
+            target = "/ws?channel=a&start=keyframe"
+            async with connected(serving.address, target) as late:
+                assert await late.receive() == "4", "each of them is a keyframe"
+
+    async def test_what_means_nothing_for_many_is_refused_before_any_is_published(self, users: fanwire.Hub) -> None:
+        async with users.serve(ANY) as serving, connected(serving.address, "/ws?user=ann"):
+            await until(users.clients)
+            client = users.clients()[0]
+            for target in (to.user("ann"), to.all(), to.client(client)):
+                with pytest.raises(ValueError, match=rf"key means nothing to {re.escape(str(target))}"):
+                    users.publish_many(target, [], key="k")
+            with pytest.raises(ValueError, match="exclude means nothing to"):
+                users.publish_many(to.client(client), [], exclude=client)
+            with pytest.raises(ValueError, match="path must be '/signalr' or None, not '/nope'"):
+                users.publish_many(to.all("/nope"), [])
+            with pytest.raises(fanwire.UnsupportedType) as caught:
+                users.publish_many(to.client(client), ["x", object()])
+            assert "raised by item 1 of publish_many" in caught.value.__notes__[0]
+            assert users.publish(to.user("ann"), "x").offset == 1
+        with pytest.raises(fanwire.HubStopped):
+            users.publish_many(to.user("ann"), [])
+        with pytest.raises(fanwire.HubStopped):
+            users.publish_many("a", ["x"])
+
     @pytest.mark.parametrize(
         ("make", "error", "says"),
         [

@@ -229,7 +229,7 @@ class Hub(Publishing):
         self._is_serving = False
 
     def _unlink(self, why: str) -> None:
-        def refuse(*arguments: object) -> NoReturn:
+        def refuse(*arguments: object, **named: object) -> NoReturn:
             raise HubStopped(why)
 
         self._thread = -1

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from threading import get_ident
 from typing import NoReturn
 
@@ -18,6 +19,7 @@ from fanwire.calls import (
     check_fraction,
     check_items,
     check_key,
+    check_keyframe,
     check_position,
     check_reason,
     check_since,
@@ -130,63 +132,86 @@ class Publishing(Registering):
     def _publish_to(
         self, target: Target, data: object, event: str | None, ttl: float | None, excluded: Sequence[int]
     ) -> Publication:
-        engine = self._link.require()
         try:
-            match target:
-                case ToUser(user):
-                    if self._callbacks.authenticate is None:
-                        told = "reaches connections by what authenticate answered; none is registered"
-                        raise LookupError(f"to.user {told}")
-                    return engine.publish_to_user(user, data, event, ttl, False, excluded)
-                case ToAll(path):
-                    return engine.publish_to_hub(self._path(path), data, event, ttl, False, excluded)
-                case ToClient(client):
-                    if self._engine_of(client) is not None:
-                        client.send(data, event=event)
-                    return PRIVATE
+            return self._way_to(target, event, ttl, excluded)(data)
         except (TypeError, ValueError) as error:
             explain(error, event=event, ttl=ttl)
             raise
+
+    def _way_to(
+        self, target: Target, event: str | None, ttl: float | None, excluded: Sequence[int]
+    ) -> Callable[..., Publication]:
+        """What publishes to `target` each data that it is given, and with ``deferred=True`` wakes no shard."""
+        engine = self._link.require()
+        match target:
+            case ToUser(user):
+                if self._callbacks.authenticate is None:
+                    told = "reaches connections by what authenticate answered; none is registered"
+                    raise LookupError(f"to.user {told}")
+                return partial(engine.publish_to_user, user, event=event, ttl=ttl, excluded=excluded)
+            case ToAll(path):
+                return partial(engine.publish_to_hub, self._path(path), event=event, ttl=ttl, excluded=excluded)
+            case ToClient(client):
+                is_here = self._engine_of(client) is not None
+
+                def send(data: object, *, deferred: bool = False) -> Publication:
+                    if is_here:
+                        client.send(data, event=event)
+                    return PRIVATE
+
+                return send
         raise AssertionError(target)  # there is no other
 
     def publish_many(
         self,
-        channel: str,
+        channel: str | Target,
         items: Iterable[str | bytes | object],
         *,
         event: str | None = None,
         key: str | None = None,
         ttl: float | None = None,
+        keyframe: bool = False,
+        exclude: Client | Iterable[Client] = NOBODY,
     ) -> list[Publication]:
         """Publish each of `items` as ``publish`` does, and wake the shards once: one write for each socket.
 
         Args:
+            channel: as for ``publish``, or another target.
             items: the data of each publication, in order; the other arguments are those of ``publish``, for each.
 
         Returns:
-            The position of each, in the order of `items`.
+            What ``publish`` returns for each, in the order of `items`.
 
         Raises:
             What ``publish`` raises, with a note that tells the item's index; those before it are published.
             TypeError: `items` is one thing, such as a str, and nothing is published.
         """
         check_items(items)
-        check_channel(channel)
+        excluded = NOBODY if exclude is NOBODY else self._ids(exclude)
+        if isinstance(channel, Target):
+            channel.check(key, ttl, keyframe, excluded)
+        else:
+            check_channel(channel)
         check_event(event)
         check_key(key)
         check_ttl(ttl)
-        publish = self._publish
-        positions: list[Publication] = []
+        check_keyframe(keyframe)
+        if isinstance(channel, Target):
+            publish = self._way_to(channel, event, ttl, excluded)
+        else:
+            terms = {"event": event, "key": key, "ttl": ttl, "excluded": excluded, "keyframe": keyframe}
+            publish = partial(self._publish, channel, **terms)
+        publications: list[Publication] = []
         try:
             for item in items:
-                positions.append(publish(channel, item, event, key, ttl, True))
+                publications.append(publish(item, deferred=True))
         except Exception as error:
-            error.add_note(f"raised by item {len(positions)} of publish_many; those before it are published")
+            error.add_note(f"raised by item {len(publications)} of publish_many; those before it are published")
             raise
         finally:
-            if positions:
+            if publications:
                 self._engine_flush()
-        return positions
+        return publications
 
     def remove(
         self,
