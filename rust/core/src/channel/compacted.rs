@@ -29,6 +29,12 @@ impl Value {
     pub(super) fn start(&self) -> u64 {
         self.frame.position()
     }
+
+    /// Of the frame and of the list; one that several share counts with each, since one may outlive the others.
+    fn bytes(&self) -> u64 {
+        let excluded = self.excluded.as_deref().map_or(0, size_of_val);
+        (self.frame.bytes().len() + excluded) as u64
+    }
 }
 
 /// Oldest first.
@@ -53,11 +59,12 @@ const REPLACED_BYTES_MIN: u64 = 4 << 10;
 impl Compacted {
     /// Takes a frame that leaves the log; each comes from behind the one before.
     pub(super) fn push(&mut self, mark: FrameMark, start: u64, frame: &[u8], excluded: Option<Arc<[ConnectionId]>>) {
-        self.bytes += frame.len() as u64;
         if mark.kind == FrameKind::Removal {
             self.removals.push_back((mark.end, mark.offset));
         }
-        self.values.push_back(Value::new(mark, start, frame, excluded));
+        let value = Value::new(mark, start, frame, excluded);
+        self.bytes += value.bytes();
+        self.values.push_back(value);
     }
 
     /// Removals that end here or before are for nobody any more.
@@ -109,7 +116,7 @@ impl Compacted {
 
     /// One of these is no longer the newest of its key.
     fn end(&mut self, index: usize, keys: &Keys) {
-        let bytes = self.values[index].frame.bytes().len() as u64;
+        let bytes = self.values[index].bytes();
         self.bytes -= bytes;
         self.replaced_bytes += bytes;
         self.replaced += 1;
@@ -124,7 +131,7 @@ impl Compacted {
 
     pub(super) fn pop(&mut self, keys: &Keys) {
         let Some(value) = self.values.pop_front() else { return };
-        let bytes = value.frame.bytes().len() as u64;
+        let bytes = value.bytes();
         if self.is_current(&value.mark, keys) {
             self.bytes -= bytes;
         } else {

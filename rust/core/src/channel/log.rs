@@ -383,6 +383,23 @@ mod tests {
         }
     }
 
+    /// So they do with the newest values of keys, which stay when the log lets go of them.
+    #[test]
+    fn lists_of_the_excluded_count_with_the_values_of_keys() {
+        let base = bounds(100_000, 1 << 20);
+        let settings = ChannelSettings { policy: Policy::Latest, history_frames: 1, ..base };
+        let (mut log, mut keys) = (Log::default(), Keys::default());
+        for offset in 1..1_000 {
+            let (key, replaced) = keys.note(Some(&offset.to_string()), offset);
+            let mark = FrameMark { offset, key, expires_ns: u64::MAX, ..FrameMark::default() };
+            log.append(b"frame", mark, replaced, &settings, &keys);
+            let list = (offset..offset + 1_000).map(ConnectionId::from_bits).collect::<Arc<[_]>>();
+            log.exclude_from_last(5, &list);
+        }
+        assert_eq!((log.compacted.count(), log.compacted.bytes()), (12, 12 * 8_005));
+        assert_eq!(log.excluded_bytes, 8_000 * log.frames.len() as u64);
+    }
+
     #[test]
     fn a_quiet_log_begins_its_only_segment_anew() {
         let mut log = Log::default();
