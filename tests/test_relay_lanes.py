@@ -13,6 +13,7 @@ from fanwire.relay.machine import FORSAKEN, TABLE, Act, Event, Machine, Phase, R
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.timing import Backoff
 from fanwire.relay.wire import Asked, PlainWire
+from fanwire.wording import BRIEF_MAX
 from support.clock import BACKEND, FakeTimers, Noted, One, happened, upstreams
 
 LANES = Lanes(backoff_min=1.0, backoff_max=8.0, on_gap="message")
@@ -325,6 +326,14 @@ def test_why_a_lane_is_down_is_what_happened_last() -> None:
     stage.timers.let_pass(1.0)
     stage.lose(text="second")
     assert stage.lane.why == "second"
+
+
+def test_a_backend_s_words_are_kept_short_and_printable() -> None:
+    stage = Stage()
+    stage.come(One(1))
+    stage.agree()
+    stage.lose(text="\x1b[2J\n" + "x" * 1_000_000)
+    assert stage.lane.why == " [2J " + "x" * (BRIEF_MAX - 5) + "…"
 
 
 # One's trouble is nobody else's

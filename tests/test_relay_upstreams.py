@@ -15,9 +15,10 @@ from anyio.to_thread import run_sync
 from fanwire.cli.check import check
 from fanwire.errors import ConfigError
 from fanwire.relay.config import Private, QueryShare, RelayConfig
-from fanwire.relay.readiness import RELAYS_MAX, UPSTREAMS_MAX, WHY_MAX, Readiness, why_unready
+from fanwire.relay.readiness import RELAYS_MAX, UPSTREAMS_MAX, Readiness, why_unready
 from fanwire.relay.servers import Server
 from fanwire.relay.stats import UpstreamStats
+from fanwire.wording import BRIEF_MAX
 from support.certificates import authority, signed_by
 from support.clients import Peer, connected
 from support.hub_client import hub_client
@@ -279,7 +280,7 @@ async def test_an_upstream_is_asked_again_whatever_goes_wrong_in_asking(
 def test_what_is_said_is_bounded_and_on_one_line() -> None:
     down = [UpstreamStats(f"http://{index}", "down", "x\ny" * 1_000, 0, 1) for index in range(UPSTREAMS_MAX + 2)]
     why = why_unready("any", down)
-    assert why.endswith("; 2 more)") and "\n" not in why and len(why) < UPSTREAMS_MAX * (WHY_MAX + 100)
+    assert why.endswith("; 2 more)") and "\n" not in why and len(why) < UPSTREAMS_MAX * (BRIEF_MAX + 100)
     told: list[str | None] = []
 
     class Engine:

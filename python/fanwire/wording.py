@@ -8,6 +8,8 @@ TOLD_BYTES_MAX = 65_536
 """Of an error that a client is told: what is longer is cut there."""
 TOLD_BRIEFLY_BYTES_MAX = 512
 """Of the same, where more does not fit into what may wait for the client."""
+BRIEF_MAX = 200
+"""Characters of why a peer ended something, as stats keep and show it."""
 INTERNAL_ERROR = "internal error"
 """All that a client learns of an exception that the application did not mean for it."""
 
@@ -116,3 +118,8 @@ def not_invoked(target: str, *, is_stream: bool) -> str:
 def not_a_stream(target: str) -> str:
     """What is answered when a method that says it gives a stream gave something else."""
     return f"The value returned by the streaming method '{target}' is not a ChannelReader<> or IAsyncEnumerable<>."
+
+
+def brief(text: str) -> str:
+    """Why a peer ended something, in its words: no more than ``BRIEF_MAX`` characters, all printable."""
+    return printable(shortened(text, BRIEF_MAX))

@@ -11,6 +11,7 @@ from fanwire.logs import relay_log
 from fanwire.relay.lane import CallLaneContext
 from fanwire.relay.timing import Backoff, Delay
 from fanwire.relay.upstreams import REFUSING, SessionHandler
+from fanwire.wording import brief
 
 SPOKEN_BY_ALL = "json"
 """The hub protocol that no server is without: one that refuses it has a bad moment."""
@@ -164,7 +165,7 @@ class BroadcastLane(SessionHandler):
                     "lanes.token or lanes.headers say who it is",
                     ", ".join(sorted(self._route[2])),
                 )
-        self.is_live, self.why = False, event.text or "closed"
+        self.is_live, self.why = False, brief(event.text) or "closed"
         if not (self._is_spoken or self._has_agreed):
             self.end()
             return
@@ -178,7 +179,7 @@ class BroadcastLane(SessionHandler):
         self._timer = self._timers.later(self._backoff.next(lived), self._connect, self._connect_later)
 
     def _be_refused(self, words: str) -> None:
-        self.why, self.refusal = f"refused: {words}", words
+        self.why, self.refusal = brief(f"refused: {words}"), words
         relay_log.warning(
             "the backend of %s does not speak %s, and clients that do are closed: %s",
             self._route[1],

@@ -22,7 +22,7 @@ from fanwire.relay.timing import Backoff, Delay, Timers
 from fanwire.relay.turns import Charged, Turns
 from fanwire.relay.upstreams import Backend, SessionHandler, Upstreams
 from fanwire.relay.wire import NO_CALL, NOT_ANSWERED, UNREACHABLE, Asked, Lifetime, Wire
-from fanwire.wording import INTERNAL_ERROR
+from fanwire.wording import INTERNAL_ERROR, brief
 
 LINGERING_MIN = 256
 """Lanes that may linger however few were watched at once."""
@@ -344,7 +344,7 @@ class Lane(SessionHandler, Generic[W]):
         machine = self._machine
         self._lived = None if self._live_at is None else self.context.timers.now() - self._live_at
         if machine.phase is not Phase.ENDING:  # else it is known why
-            self.why = event.text or "the backend closed it"
+            self.why = brief(event.text) or "the backend closed it"
         lifetime = Lifetime(machine.is_asking, self._lived, self.context.lanes.backoff_max)
         self._step(self._wire.end_of(event, lifetime), event)
 

@@ -8,12 +8,10 @@ from typing import Literal
 
 from fanwire._engine import Engine
 from fanwire.relay.stats import UpstreamStats, shortened
-from fanwire.wording import printable
+from fanwire.wording import brief
 
 Ready = Literal["any", "all", "ignore"]
 """What a relay needs to be ready: an upstream that is not down, all of them, or nothing."""
-WHY_MAX = 200
-"""Characters of why one upstream is down."""
 UPSTREAMS_MAX = 4
 """Of one relay that are named."""
 RELAYS_MAX = 16
@@ -50,13 +48,7 @@ def why_unready(ready: Ready, upstreams: Sequence[UpstreamStats]) -> str:
     if ready == "ignore" or not down or (ready == "any" and len(down) < len(upstreams)):
         return ""
     what = "no upstream is up" if len(down) == len(upstreams) else f"{len(down)} of {len(upstreams)} upstreams are down"
-    shown = [f"{shortened(one.url)} is down: {_plain(one.why)}" for one in down[:UPSTREAMS_MAX]]
+    shown = [f"{shortened(one.url)} is down: {brief(one.why)}" for one in down[:UPSTREAMS_MAX]]
     if len(down) > UPSTREAMS_MAX:
         shown.append(f"{len(down) - UPSTREAMS_MAX} more")
     return f"{what} ({'; '.join(shown)})"
-
-
-def _plain(why: str) -> str:
-    """On one line, and short."""
-    text = why if len(why) <= WHY_MAX else f"{why[:WHY_MAX]}…"
-    return printable(text)

@@ -16,6 +16,7 @@ from fanwire.relay.readiness import Ready, why_unready
 from fanwire.relay.stats import UpstreamStats
 from fanwire.relay.timing import Delay
 from fanwire.relay.upstreams import FAILING, Backend, SessionHandler, Upstreams
+from fanwire.wording import brief
 
 ASKED_EVERY_S = 2.0
 """How often one that is down is asked, on average: instances that lost it together do not ask together."""
@@ -76,7 +77,7 @@ class Server(SessionHandler):
     def _down(self, why: str) -> None:
         for url in (self.name, self.name.replace("ws", "http", 1)):  # whoever tells of it has named it
             why = why.removeprefix(f"{url}: ")
-        was, self.is_up, self.why = self.is_up, False, why
+        was, self.is_up, self.why = self.is_up, False, brief(why)
         if was is not False:
             relay_log.warning("the upstream %s is down: %s", self.name, why)
         self._ask_later()

@@ -30,7 +30,7 @@ class LaneStats:
     gaps: int
     """How often it was down."""
     why: str
-    """Why it is down or could not be opened."""
+    """Why it is down or could not be opened, in at most 200 characters of the backend's words."""
 
 
 @dataclass(frozen=True, slots=True)
