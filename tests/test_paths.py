@@ -156,6 +156,23 @@ def test_what_comes_behind_a_path_must_not_hide_it(hub: fanwire.Hub) -> None:
         hub.relay(RelayConfig(path="/live", upstream=("ws://127.0.0.1:1",)))
 
 
+@pytest.mark.parametrize("path", ["/WS", "/Metrics", "/healthZ"])
+def test_a_hub_s_own_path_is_refused_to_signalr_where_it_is_named(path: str) -> None:
+    for name in (lambda: fanwire.Hub(signalr_paths=[path]), lambda: fanwire.Hub().endpoint(path)):
+        with pytest.raises(ValueError, match="be none of the hub's own paths, whatever the case"):
+            name()
+
+
+def test_whether_two_paths_are_apart_is_the_engine_s_to_say() -> None:
+    hub = fanwire.Hub()
+    hub.endpoint("/straße")
+    hub.endpoint("/STRASSE")  # no request could mean both
+    with pytest.raises(ValueError, match="a hub at '/Straße' is registered already"):
+        hub.relay(RelayConfig(path="/Straße", upstream=("ws://127.0.0.1:1",), protocol="websocket"))
+    with pytest.raises(ValueError, match="a hub at '/STRASSE/Negotiate' is registered already"):
+        hub.relay(RelayConfig(path="/STRASSE/Negotiate", upstream=("ws://127.0.0.1:1",), protocol="websocket"))
+
+
 @pytest.mark.parametrize(
     "call",
     [

@@ -2,7 +2,7 @@
 
 import re
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,15 +37,19 @@ FORMATS: tuple[str, ...] = OWN["formats"]
 TOKEN = re.compile(r"[!#-'*+.^-`|~0-9A-Za-z-]{1,255}")
 
 
+def clash(route: Route, others: Iterable[Route]) -> str | None:
+    """The path of the first of `others` that a request for this one could mean as well; the rule is the engine's."""
+    return next((other.path for other in others if other.clashes_with(route)), None)
+
+
 def check_paths(signalr_paths: Sequence[str]) -> None:
-    """Raises ValueError for paths of which one would hide the other: they are found whatever the case."""
-    known: dict[str, str] = {}
-    for path in signalr_paths:
-        folded = path.casefold()
-        for other in (folded, folded.removesuffix("/negotiate"), f"{folded}/negotiate"):
-            if other in known:
-                raise ValueError(f"a hub at {path!r} and one at {known[other]!r} would hide each other")
-        known[folded] = path
+    """Raises ValueError for paths of SignalR of which one would hide the other."""
+    known: list[Route] = []
+    for route in (Route(path, "signalr") for path in signalr_paths):
+        other = clash(route, known)
+        if other is not None:
+            raise ValueError(f"a hub at {route.path!r} and one at {other!r} would hide each other")
+        known.append(route)
 
 
 PLAIN_HTTP = "is none of fanwire: it speaks plain HTTP, and a proxy in front ends TLS, as docs/proxy.md shows"
@@ -116,13 +120,16 @@ OWN_PATHS = {
 """What each hub has, and what is spoken there."""
 
 
+MUST_BE_A_PATH = "must begin with /, end without, hold no ? or #, and be none of the hub's own paths"
+
+
 def read_path(value: Any) -> str:
-    """A path that SignalR clients may have, as it is. Raises Mistake."""
+    """A path that clients may have, as it is. Raises Mistake."""
     must = "must be a path such as '/live'"
     if not isinstance(value, str):
         raise WrongType(must)
     if not value.startswith("/") or value.endswith("/") or {"?", "#"}.intersection(value) or value in OWN_PATHS:
-        raise Mistake("must begin with /, end without, hold no ? or #, and be none of the hub's own paths")
+        raise Mistake(MUST_BE_A_PATH)
     try:
         Route(value, "signalr")
     except ValueError as error:  # a lone surrogate is one, too
@@ -130,8 +137,16 @@ def read_path(value: Any) -> str:
     return value
 
 
+def read_signalr_path(value: Any) -> str:
+    """The same of SignalR clients, which is found whatever the case. Raises Mistake."""
+    path = read_path(value)
+    if clash(Route(path, "signalr"), (Route(own, wire) for own, wire in OWN_PATHS.items())) is not None:
+        raise Mistake(f"{MUST_BE_A_PATH}, whatever the case")
+    return path
+
+
 def _read_paths(value: Any) -> tuple[str, ...]:
-    paths = Listed(read_path, "paths such as '/live'")(value)
+    paths = Listed(read_signalr_path, "paths such as '/live'")(value)
     if len(paths) > PATHS_MAX:
         raise Mistake(f"must be {PATHS_MAX} paths at most", told=f"{len(paths)}")
     try:

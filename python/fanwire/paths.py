@@ -10,7 +10,7 @@ from typing import Any
 
 from fanwire._engine import Engine, Route
 from fanwire.callbacks import Callbacks
-from fanwire.options import OWN_PATHS
+from fanwire.options import OWN_PATHS, clash
 from fanwire.owner import RELAYS, SCRAPES
 from fanwire.relay.config import RelayConfig
 
@@ -81,7 +81,7 @@ class Paths:
 
     def clash(self, route: Route) -> str | None:
         """The path that this route would hide, or that would hide it."""
-        return next((path for path, rule in list(self._rules.items()) if rule.route().clashes_with(route)), None)
+        return clash(route, (rule.route() for rule in list(self._rules.values())))
 
     def add(self, rule: PathRule, check: Callable[[Route], None]) -> None:
         """Add one, which `check` has nothing against. Raises ValueError where it cannot be."""

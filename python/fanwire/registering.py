@@ -13,7 +13,7 @@ from fanwire.calls import check_text
 from fanwire.client import Client
 from fanwire.errors import ClientGone
 from fanwire.methods import Endpoint, M, Methods
-from fanwire.options import OWN_PATHS, RULES, check_paths, read_path
+from fanwire.options import OWN_PATHS, RULES, clash, read_signalr_path
 from fanwire.paths import WIRES, PathRule, Paths, hiding, route_of_relay
 from fanwire.presence import PresenceChange
 from fanwire.relay.config import RelayConfig
@@ -170,11 +170,10 @@ class Registering:
             TypeError: a path that is no str, or transports that are no list.
             ValueError: the path is taken or none that a hub can have, or there is no such transport.
         """
-        path = checked("endpoint's path", path, read_path)
+        path = checked("endpoint's path", path, read_signalr_path)
         chosen = checked("endpoint's transports", transports, RULES["signalr_transports"])
         self._may_register(f"endpoint {path!r}", self._callbacks.endpoints.get(path))
-        self._check_apart(path)
-        self._check_ways(Route(path, "signalr"))
+        self._check_new(_signalr(path))
         if chosen is not None:
             self._callbacks.transports[path] = chosen
         methods = self._callbacks.endpoints[path] = Methods()
@@ -188,12 +187,10 @@ class Registering:
         """
         if not isinstance(config, RelayConfig):
             raise TypeError(f"relay takes a RelayConfig(...), not {told(config)}")
-        is_taken = config.path.casefold() in {path.casefold() for path in self._callbacks.endpoints}
-        is_taken |= any(config.meets(relay) for relay in self._relays)
-        self._may_register(f"a hub at {config.path!r}", config if is_taken else None)
-        if config.protocol == "signalr":
-            self._check_apart(config.path)
-        self._check_ways(route_of_relay(config))
+        route = route_of_relay(config)
+        others = [*map(_signalr, self._callbacks.endpoints), *map(route_of_relay, self._relays)]
+        self._may_register(f"a hub at {config.path!r}", clash(route, others))
+        self._check_new(route)
         self._relays.append(config)
 
     def path(
@@ -247,23 +244,24 @@ class Registering:
         self._ways.remove(check_text("path", path, "what was given to hub.path, a str"))
 
     def _check_free(self, route: Route) -> None:
-        others = [Route(path, wire) for path, wire in OWN_PATHS.items()]
-        others += [Route(path, "signalr") for path in (*self._own_paths, *self._callbacks.endpoints)]
-        for other in (*others, *map(route_of_relay, self._relays)):
-            if other.clashes_with(route):
-                raise ValueError(hiding(route.path, other.path))
-
-    def _check_ways(self, route: Route) -> None:
-        other = self._ways.clash(route)
+        """Raises ValueError where there is a path that this one would hide, but for those of ``hub.path``."""
+        hubs = map(_signalr, (*self._own_paths, *self._callbacks.endpoints))
+        own = (Route(path, wire) for path, wire in OWN_PATHS.items())
+        other = clash(route, (*own, *hubs, *map(route_of_relay, self._relays)))
         if other is not None:
             raise ValueError(hiding(route.path, other))
 
-    def _check_apart(self, path: str) -> None:
-        try:
-            check_paths([*self._own_paths, *self._callbacks.endpoints, path])
-        except ValueError as error:
-            hint = f"; the hub's own paths are {self._own_paths!r}, Hub(signalr_paths=()) has none"
-            raise ValueError(f"{error}{hint}") from error
+    def _check_new(self, route: Route) -> None:
+        """The same of one that comes beside the hub's own methods, which the text says how to be without."""
+        other = clash(route, map(_signalr, self._own_paths))
+        if other is not None:
+            told = f"a hub at {route.path!r} and one at {other!r} would hide each other"
+            own = list(self._own_paths)
+            raise ValueError(f"{told}; the hub's own paths are {own!r}, Hub(signalr_paths=()) has none")
+        self._check_free(route)
+        other = self._ways.clash(route)
+        if other is not None:
+            raise ValueError(hiding(route.path, other))
 
     def _may_register(self, what: str, before: object = None, taker: str = "") -> None:
         if self._is_serving:
@@ -272,6 +270,10 @@ class Registering:
             raise ValueError(f"{what} cannot be registered beside {taker}: what clients send goes to one of them")
         if before is not None:
             raise ValueError(f"{what} is registered already")
+
+
+def _signalr(path: str) -> Route:
+    return Route(path, "signalr")
 
 
 def callback_of(what: str, function: Callable[..., Any], given: tuple[str, ...]) -> Callback:

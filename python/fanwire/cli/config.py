@@ -26,6 +26,7 @@ from fanwire.config.sources import Option, Path, Sources
 from fanwire.errors import ConfigError
 from fanwire.options import ELSEWHERE as HUBS_ELSEWHERE
 from fanwire.options import FORMATS, IN_ADDRESS, RULES, SHARDS, SHARDS_RULE, TRANSPORTS, read_close_code
+from fanwire.paths import route_of_relay
 from fanwire.presence import PREFIX as PRESENCE
 from fanwire.relay.config import NEGOTIATE, RelayConfig
 from fanwire.values import Mistake
@@ -185,8 +186,8 @@ class ServeConfig:
 
     def _fault_of_path(self, known: int, index: int) -> Iterator[tuple[Path, str]]:
         other, relay = self.relay[known], self.relay[index]
-        if relay.meets(other):
-            is_above = len(relay.path.casefold()) < len(other.path.casefold())
+        is_above = len(relay.path) < len(other.path)  # first: it looks whether both were read
+        if route_of_relay(relay).clashes_with(route_of_relay(other)):
             what = f"whose {NEGOTIATE}" if is_above else "which"
             yield ("relay", index, "path"), f'is "{relay.path}", {what} is relay[{known}]\'s already'
 

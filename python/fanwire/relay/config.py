@@ -27,7 +27,7 @@ from fanwire.config.kinds import (
 )
 from fanwire.config.reading import Chosen, apart
 from fanwire.config.sources import Path, dotted
-from fanwire.options import read_path
+from fanwire.options import read_path, read_signalr_path
 from fanwire.relay.headers import UNIMPORTANT
 from fanwire.relay.readiness import Ready
 from fanwire.values import Mistake
@@ -285,9 +285,9 @@ class RelayConfig(Built):
         if self.path.casefold().endswith(NEGOTIATE):
             yield ("path",), f'is "{self.path}", must not end in {NEGOTIATE}, which clients ask for below a path'
         try:
-            read_path(self.path.casefold())  # the engine finds it whatever the case, before its own paths
+            read_signalr_path(self.path)
         except Mistake as mistake:
-            yield ("path",), f'is "{self.path}", {mistake}, whatever the case'
+            yield ("path",), f'is "{self.path}", {mistake}'
 
     def _faults_of_signalr_share(self, index: int) -> Iterator[tuple[Path, str]]:
         share, at = self.share[index], ("share", index)
@@ -301,14 +301,6 @@ class RelayConfig(Built):
             if share.snapshot in everyones:
                 why = f"which is in {everyones[share.snapshot]}: lanes drop it"
                 yield (*at, "snapshot"), f'is "{share.snapshot}", {why}'
-
-    def meets(self, other: "RelayConfig") -> bool:
-        """Whether both would answer at the same path: those of SignalR are found whatever the case."""
-        relays, paths = (self, other), [self.path, other.path]
-        if "signalr" in (self.protocol, other.protocol):
-            paths = [path.casefold() for path in paths]
-        asked = {path + NEGOTIATE for path, one in zip(paths, relays, strict=True) if one.protocol == "signalr"}
-        return paths[0] == paths[1] or not asked.isdisjoint(paths)
 
     def _calls(self) -> Iterator[tuple[Path, str]]:
         for index, share in enumerate(self.share):
