@@ -165,10 +165,10 @@ def test_a_hub_s_own_path_is_refused_to_signalr_where_it_is_named(path: str) -> 
 
 def test_whether_two_paths_are_apart_is_the_engine_s_to_say() -> None:
     hub = fanwire.Hub()
-    hub.endpoint("/straße")
+    hub.endpoint("/stra%C3%9Fe")
     hub.endpoint("/STRASSE")  # no request could mean both
-    with pytest.raises(ValueError, match="a hub at '/Straße' is registered already"):
-        hub.relay(RelayConfig(path="/Straße", upstream=("ws://127.0.0.1:1",), protocol="websocket"))
+    with pytest.raises(ValueError, match="a hub at '/STRA%c3%9fe' is registered already"):
+        hub.relay(RelayConfig(path="/STRA%c3%9fe", upstream=("ws://127.0.0.1:1",), protocol="websocket"))
     with pytest.raises(ValueError, match="a hub at '/STRASSE/Negotiate' is registered already"):
         hub.relay(RelayConfig(path="/STRASSE/Negotiate", upstream=("ws://127.0.0.1:1",), protocol="websocket"))
 

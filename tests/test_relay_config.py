@@ -42,8 +42,7 @@ def test_a_signalr_path_does_not_end_where_clients_negotiate(tmp_path: Path, pat
 def test_a_signalr_path_is_none_of_the_hub_s_own_whatever_the_case(tmp_path: Path, path: str) -> None:
     text = RELAY.replace('"/live"', f'"{path}"')
     (error,) = errors(tmp_path, text)
-    assert error.startswith(f'2: relay[0].path is "{path}", must begin with /')
-    assert error.endswith("and be none of the hub's own paths, whatever the case")
+    assert error == f'2: relay[0].path is "{path}", must be none of the hub\'s own paths, whatever the case'
     assert loaded(tmp_path, text + 'protocol = "websocket"').relay[0].path == path
 
 

@@ -190,7 +190,7 @@ async def test_a_relay_is_refused_at_once_or_can_be_served(table: Any) -> None:
         ),
         ("share", [None], r"share\[0\] must be CallShare\(...\), QueryShare"),
         ("path", "live", "path must be a path such as /live, not 'live'"),
-        ("path", "/ws", "path must begin with /, .* none of the hub's own paths, not '/ws'"),
+        ("path", "/ws", "path must be none of the hub's own paths, not '/ws'"),
     ],
 )
 def test_a_program_s_relay_is_checked_as_a_file_s(name: str, value: object, says: str) -> None:

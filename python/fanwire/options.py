@@ -4,6 +4,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from fanwire.values import (
     WrongType,
     checked,
     rows_of,
+    rule_in,
     rule_of,
     unknown,
 )
@@ -120,35 +122,29 @@ OWN_PATHS = {
 """What each hub has, and what is spoken there."""
 
 
-MUST_BE_A_PATH = "must begin with /, end without, hold no ? or #, and be none of the hub's own paths"
+OWN_ROUTES = [Route(path, wire) for path, wire in OWN_PATHS.items()]
 
 
-def read_path(value: Any) -> str:
-    """A path that clients may have, as it is. Raises Mistake."""
+def read_path(value: Any, wire: str = "plain") -> str:
+    """A path that clients may have, as it is: what the engine takes beside the hub's own. Raises Mistake."""
     must = "must be a path such as '/live'"
     if not isinstance(value, str):
         raise WrongType(must)
-    if not value.startswith("/") or value.endswith("/") or {"?", "#"}.intersection(value) or value in OWN_PATHS:
-        raise Mistake(MUST_BE_A_PATH)
     try:
-        Route(value, "signalr")
+        route = Route(value, wire)
     except ValueError as error:  # a lone surrogate is one, too
-        raise Mistake(f"must {str(error).partition(': must ')[2]}" if ": must " in str(error) else must) from error
+        raise Mistake(rule_in(error, must)) from error
+    if clash(route, OWN_ROUTES) is not None:
+        raise Mistake("must be none of the hub's own paths" + ", whatever the case" * (value not in OWN_PATHS))
     return value
 
 
-def read_signalr_path(value: Any) -> str:
-    """The same of SignalR clients, which is found whatever the case. Raises Mistake."""
-    path = read_path(value)
-    if clash(Route(path, "signalr"), (Route(own, wire) for own, wire in OWN_PATHS.items())) is not None:
-        raise Mistake(f"{MUST_BE_A_PATH}, whatever the case")
-    return path
+read_signalr_path = partial(read_path, wire="signalr")
+"""The same of SignalR clients, which is found whatever the case."""
 
 
 def _read_paths(value: Any) -> tuple[str, ...]:
-    paths = Listed(read_signalr_path, "paths such as '/live'")(value)
-    if len(paths) > PATHS_MAX:
-        raise Mistake(f"must be {PATHS_MAX} paths at most", told=f"{len(paths)}")
+    paths = Listed(read_signalr_path, "paths such as '/live'", most=PATHS_MAX)(value)
     try:
         check_paths(paths)
     except ValueError as error:

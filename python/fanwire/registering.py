@@ -13,7 +13,7 @@ from fanwire.calls import check_text
 from fanwire.client import Client
 from fanwire.errors import ClientGone
 from fanwire.methods import Endpoint, M, Methods
-from fanwire.options import OWN_PATHS, RULES, clash, read_signalr_path
+from fanwire.options import OWN_ROUTES, RULES, clash, read_signalr_path
 from fanwire.paths import WIRES, PathRule, Paths, hiding, route_of_relay
 from fanwire.presence import PresenceChange
 from fanwire.relay.config import RelayConfig
@@ -246,8 +246,7 @@ class Registering:
     def _check_free(self, route: Route) -> None:
         """Raises ValueError where there is a path that this one would hide, but for those of ``hub.path``."""
         hubs = map(_signalr, (*self._own_paths, *self._callbacks.endpoints))
-        own = (Route(path, wire) for path, wire in OWN_PATHS.items())
-        other = clash(route, (*own, *hubs, *map(route_of_relay, self._relays)))
+        other = clash(route, (*OWN_ROUTES, *hubs, *map(route_of_relay, self._relays)))
         if other is not None:
             raise ValueError(hiding(route.path, other))
 

@@ -6,9 +6,10 @@ in the engine's table of settings; ``rule_of`` makes the rule of one of its rows
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any, ClassVar, TypeAlias
 
 from fanwire._engine import Setting, number_text, settings_table
@@ -21,6 +22,10 @@ COUNT_MAX = 2**31 - 1
 SIZE_MAX = 2**40
 """The most that a number of bytes may be: 1 TiB."""
 DAY_S = 86_400.0
+TEXT_MAX = 255
+"""The most characters that a text may have, unless it says otherwise."""
+LIST_MAX = 1_024
+"""The most elements that a list may have, unless it says otherwise."""
 TABLE = {row.name: row for row in settings_table()}
 """What can be set: of serving, of a hub and of a channel."""
 
@@ -186,15 +191,30 @@ class Listed:
     what: str
     """What it is a list of, such as ``paths``."""
     is_empty_allowed: bool = True
+    most: int = LIST_MAX
 
     def __call__(self, value: Any) -> tuple[Any, ...]:
         must = f"must be a {'' if self.is_empty_allowed else 'non-empty '}list of {self.what}"
         if isinstance(value, str | bytes | bytearray | memoryview | Mapping) or not isinstance(value, Iterable):
             raise WrongType(must)
-        given = tuple(value)
+        given = tuple(islice(value, self.most + 1))
+        check_count(value, given, self.most)
         if not given and not self.is_empty_allowed:
             raise Mistake(must)
         return tuple(part(index, one, self.each) for index, one in enumerate(given))
+
+
+def check_count(value: Any, given: Sized, most: int = LIST_MAX) -> None:
+    """Raises Mistake for a collection of more than so many; `given` is as much of it as is looked at."""
+    if len(given) > most:
+        told = f"one of {len(value):,}" if isinstance(value, Sized) else "one of more"
+        raise Mistake(f"must have {most:,} elements at most", told=told)
+
+
+def rule_in(error: ValueError, otherwise: str) -> str:
+    """The rule that the engine names in an error; `otherwise` where it names none."""
+    _, _, rule = str(error).rpartition(": must ")
+    return f"must {rule}" if rule != str(error) else otherwise
 
 
 def part(index: object, value: object, rule: Rule) -> Any:

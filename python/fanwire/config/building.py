@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 from fanwire.config.kinds import ONE_OR_MORE, Leaf
 from fanwire.config.reading import apart, kinds_of, unwrapped
 from fanwire.config.sources import dotted
-from fanwire.values import Choice, Listed, Named, OrNone, Rule, WrongType, checked, part
+from fanwire.values import Choice, Listed, Named, OrNone, Rule, WrongType, check_count, checked, part
 
 
 class Built(Named):
@@ -112,4 +112,5 @@ class _Table:
     def __call__(self, value: Any) -> Any:
         if not isinstance(value, Mapping):
             raise WrongType("must be a mapping such as {'Name': 'value'}")
+        check_count(value, value)
         return {part(name, name, self.key): part(name, each, self.each) for name, each in value.items()}

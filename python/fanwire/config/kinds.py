@@ -19,6 +19,7 @@ from fanwire.values import (
     DAY_S,
     SHOWN_MAX,
     SIZE_MAX,
+    TEXT_MAX,
     TRUTH,
     Choice,
     Mistake,
@@ -28,6 +29,7 @@ from fanwire.values import (
     Whole,
     WrongType,
     concealed,
+    rule_in,
 )
 from fanwire.wording import shortened
 
@@ -38,6 +40,12 @@ BYTES = {
     **{f"{letter}B": str(1000**power) for power, letter in enumerate("KMGT", 1)},
     "kB": "1000",
 }
+NUMBER_BITS_MAX = 1_000
+"""A longer whole number is none of any setting's; Python writes none of more than 4,300 digits."""
+SECRET_MAX = 16_384
+"""Characters of a secret: as much as a whole request's head may have by default."""
+BUNDLE_BYTES_MAX = 16 * 1024 * 1024
+"""Of a file of certificates; a system's own has a quarter of a MiB."""
 HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 
 
@@ -75,7 +83,7 @@ class Secret:
         return hash(self._value)
 
 
-def shown(value: object) -> str:
+def shown(value: Any) -> str:
     """A value as an error shows it: as the file has it, short, on one line, and a URL without what may be secret."""
     if isinstance(value, dict):
         return "a table"
@@ -83,8 +91,10 @@ def shown(value: object) -> str:
         return "a list"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, int) and value.bit_length() > NUMBER_BITS_MAX:
+        return "a number of too many digits"
     if not isinstance(value, str):
-        return str(value)
+        return shortened(str(value), SHOWN_MAX)
     text = shortened(concealed(value), SHOWN_MAX)
     return '"' + "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text) + '"'
 
@@ -181,8 +191,11 @@ def leaf_of(rule: Rule, *, is_bare_allowed: bool = False) -> Leaf:
     return Leaf(rule, rule)
 
 
-def text(must: str, pattern: str = "", check: Callable[[str], object] | None = None) -> Leaf:
-    """A string of UTF-8 that matches `pattern` whole and passes `check`, which raises ValueError or Mistake.
+def text(
+    must: str, pattern: str = ".+", check: Callable[[str], object] | None = None, *, most: float = TEXT_MAX
+) -> Leaf:
+    """A string of UTF-8, of `most` characters, that matches `pattern` whole and passes `check`, which raises ValueError
+    or Mistake.
 
     Lone surrogates come from bytes of a variable that are no UTF-8.
     """
@@ -190,7 +203,9 @@ def text(must: str, pattern: str = "", check: Callable[[str], object] | None = N
     def read(value: Any) -> str:
         if not isinstance(value, str):
             raise WrongType(f"must be {must}")
-        if not re.fullmatch(pattern or ".+", value, re.DOTALL) or re.search("[\ud800-\udfff]", value):
+        if len(value) > most:
+            raise Mistake(f"must be {must}, of {most:,} characters at most")
+        if not re.fullmatch(pattern, value, re.DOTALL) or re.search("[\ud800-\udfff]", value):
             raise Mistake(f"must be {must}")
         try:
             if check:
@@ -198,7 +213,7 @@ def text(must: str, pattern: str = "", check: Callable[[str], object] | None = N
         except Mistake:
             raise
         except ValueError as error:
-            raise Mistake(f"must be {must}") from error
+            raise Mistake(rule_in(error, f"must be {must}")) from error
         return str(value)
 
     return Leaf(read, read)
@@ -227,21 +242,24 @@ def _read_boolean(value: Any) -> bool:
 
 
 def _read_secret(value: Any) -> Secret:
+    return _secret(value, 'must be a string of visible ASCII, or { env = "NAME" }')
+
+
+def _secret(value: Any, must: str) -> Secret:
     # Not even its form is told: visible ASCII, as header values are (RFC 9110 §5.5), spaces inside included.
-    if not isinstance(value, str) or not re.fullmatch(r"[!-~]([ -~]*[!-~])?", value):
-        raise Mistake('must be a string of visible ASCII, or { env = "NAME" }')
+    if not isinstance(value, str):
+        raise WrongType(must)
+    if len(value) > SECRET_MAX:
+        raise Mistake(f"{must}, of {SECRET_MAX:,} characters at most")
+    if not re.fullmatch(r"[!-~]([ -~]*[!-~])?", value):
+        raise Mistake(must)
     return Secret(str(value))
 
 
 def _take_secret(value: Any) -> Secret:
-    if isinstance(value, Secret):
-        value = value.reveal()
-    if not isinstance(value, str):
-        raise WrongType("must be a Secret, or a string of visible ASCII")
-    try:
-        return _read_secret(value)
-    except Mistake as mistake:
-        raise Mistake("must be a Secret, or a string of visible ASCII") from mistake
+    return _secret(
+        value.reveal() if isinstance(value, Secret) else value, "must be a Secret, or a string of visible ASCII"
+    )
 
 
 def _read_origins(value: Any) -> tuple[str, ...]:
@@ -272,9 +290,14 @@ def _check_url(value: str) -> None:
 def roots_of(file: str) -> Roots:
     """The authorities of a PEM file. Raises Mistake: it cannot be read, or holds no certificate, or a bad one."""
     try:
-        return Roots(Path(file).read_bytes())
+        with Path(file).open("rb") as opened:
+            pem = opened.read(BUNDLE_BYTES_MAX + 1)
     except OSError as error:
         raise Mistake(f"must be a file that can be read ({error.strerror})") from error
+    if len(pem) > BUNDLE_BYTES_MAX:
+        raise Mistake(f"must be a file of {size_text(BUNDLE_BYTES_MAX)} at most")
+    try:
+        return Roots(pem)
     except ValueError as error:
         raise Mistake(f"must be a PEM file of certificates (it {error})") from error
 
@@ -292,7 +315,7 @@ def _check_proxy(value: str) -> None:
 def _number_and_unit(value: Any) -> tuple[Decimal | None, str]:
     """``"1.5m"`` as ``(1.5, "m")``; no number where there is none."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = str(value)
+        value = shown(value)
     match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)([A-Za-z]*)", value) if isinstance(value, str) else None
     return (Decimal(match[1]), match[2]) if match else (None, "")
 
@@ -322,10 +345,14 @@ Pause: TypeAlias = Annotated[float, duration(0.01)]
 """Seconds between two attempts, 0.01 to a day."""
 Size: TypeAlias = Annotated[int, size()]
 """Bytes, 0 to 1 TiB."""
+MessageSize: TypeAlias = Annotated[int, size(1)]
+"""Bytes of one message, 1 to 1 TiB."""
 Count: TypeAlias = Annotated[int, count()]
 """A whole number of things, 1 or more."""
+Few: TypeAlias = Annotated[int, count(1, 1_024)]
+"""A number of things that are all there from the beginning."""
 Boolean: TypeAlias = Annotated[bool, Leaf(_read_boolean, TRUTH)]
-Name: TypeAlias = Annotated[str, text("a name, not empty and without control characters", r"[^\x00-\x1f\x7f]{1,255}")]
+Name: TypeAlias = Annotated[str, text("a name, not empty and without control characters", r"[^\x00-\x1f\x7f]+")]
 """A method's or target's."""
 Header: TypeAlias = Annotated[
     str, text("a header's name, such as Accept-Language", r"[!#-'*+.^-`|~0-9A-Za-z-]+", _check_header)
@@ -336,12 +363,12 @@ HeaderPattern: TypeAlias = Annotated[
 Proxy: TypeAlias = Annotated[
     str, text('an address, a network such as 10.0.0.0/8, or "unix"', r"[0-9A-Fa-f.:/]+|unix", _check_proxy)
 ]
-Parameter: TypeAlias = Annotated[str, text("the name of a query parameter", r"[^\s&=#]+")]
+Parameter: TypeAlias = Annotated[str, text("the name of a query parameter", r"[^\s&=#\x00-\x1f\x7f]+")]
 Pointer: TypeAlias = Annotated[str, text("a JSON pointer such as /watch (RFC 6901)", r"(?:/(?:[^/~]|~[01])*)+")]
 Url: TypeAlias = Annotated[
-    str, text("an http, https, ws or wss URL such as http://127.0.0.1:5000/live", r"[!-~]+", _check_url)
+    str, text("an http, https, ws or wss URL such as http://127.0.0.1:5000/live", r"[!-~]+", _check_url, most=2_048)
 ]
-Bundle: TypeAlias = Annotated[str, text("the name of a PEM file", "[^\0]+", roots_of)]
+Bundle: TypeAlias = Annotated[str, text("the name of a PEM file", "[^\0]+", roots_of, most=4_095)]
 """A file of certificates that can be used."""
 Address: TypeAlias = Annotated[str, Leaf(read_address, read_address)]
 Origins: TypeAlias = Annotated[tuple[str, ...], Leaf(_read_origins, origins_of)]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from fanwire.config.building import Built
@@ -12,10 +13,12 @@ from fanwire.config.kinds import (
     Bundle,
     Count,
     Duration,
+    Few,
     Header,
     HeaderPattern,
     Hidden,
     Interval,
+    MessageSize,
     Name,
     Parameter,
     Pause,
@@ -32,8 +35,8 @@ from fanwire.relay.headers import UNIMPORTANT
 from fanwire.relay.readiness import Ready
 from fanwire.values import Mistake
 
-ServedPath: TypeAlias = Annotated[str, text("a path such as /live", "/.*", read_path)]
-"""What the engine takes as a path of clients."""
+ServedPath: TypeAlias = Annotated[str, text("a path such as /live", "/.*", read_path, most=inf)]
+"""What the engine takes as a path of clients, whatever they speak."""
 
 NEGOTIATE = "/negotiate"
 SIGNALR_ALONE = 'belongs to protocol = "signalr"'
@@ -119,8 +122,8 @@ class Private(Built):
     backend sends to its user though it never calls; default False."""
     pooled: tuple[Name, ...] = ()
     """Methods that may go over a few shared connections instead; default none."""
-    pool_size: Count = 4
-    """Connections that the pooled methods share; >= 1, default 4."""
+    pool_size: Few = 4
+    """Connections that the pooled methods share; 1 to 1,024, default 4."""
     drop: tuple[Header, ...] = ()
     """Request headers of the client that are not passed on; all others that are end to end are; default none."""
     rate: Count = 200
@@ -211,7 +214,7 @@ class RelayConfig(Built):
     admit: Literal["negotiate", "anyone"] = "negotiate"
     """Who may connect: ``negotiate`` (default) asks the backend once for each distinct set of headers and query;
     ``anyone`` asks nobody."""
-    upstream_message_bytes_max: Size = 32_768
+    upstream_message_bytes_max: MessageSize = 32_768
     """What one message on a shared connection may come to, with all that fanwire adds; over it the client that asked
     gets an error, and nobody else; default 32 KiB, which a stock SignalR backend takes."""
     admit_for: Duration = 60.0
@@ -285,7 +288,7 @@ class RelayConfig(Built):
         if self.path.casefold().endswith(NEGOTIATE):
             yield ("path",), f'is "{self.path}", must not end in {NEGOTIATE}, which clients ask for below a path'
         try:
-            read_signalr_path(self.path)
+            read_signalr_path(str(self.path))
         except Mistake as mistake:
             yield ("path",), f'is "{self.path}", {mistake}'
 

@@ -20,11 +20,13 @@ pub(super) enum PathSegment {
 /// The segments of a path or a pattern; or the rule that it breaks.
 pub(super) fn segments_of(path: &str) -> Result<Vec<PathSegment>, &'static str> {
     let Some(rest) = path.strip_prefix('/') else { return Err("begin with /") };
-    let is_request_char = |one: char| one.is_ascii_graphic() || !one.is_ascii();
     if path.len() > PATH_BYTES_MAX {
         return Err("not be over 255 bytes");
     }
-    if path.contains(['?', '#']) || !path.chars().all(is_request_char) {
+    if !path.is_ascii() {
+        return Err("hold what is not ASCII as requests do, such as %C3%BC for ü");
+    }
+    if path.contains(['?', '#']) || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("hold no ?, no #, no space and no control character");
     }
     if rest.is_empty() {

@@ -284,6 +284,8 @@ mod tests {
             ("/a//b", "no empty segment"),
             ("/a?b", "no ?"),
             ("/a b", "no space"),
+            ("/a\0", "no control character"),
+            ("/ü", "such as %C3%BC"),
             (&long, "255 bytes"),
             ("/{a}/{a}", "each placeholder once"),
             ("/x{a}", "a segment of its own"),
