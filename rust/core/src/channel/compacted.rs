@@ -149,9 +149,9 @@ impl Compacted {
         self.values.range(self.values.partition_point(|value| value.start() < cursor)..)
     }
 
-    /// Whether the frame is here that began at this place.
-    pub(super) fn has(&self, start: u64) -> bool {
-        self.from(start).next().is_some_and(|value| value.start() == start)
+    /// The frame that began at this place, if it is here.
+    pub(super) fn at(&self, start: u64) -> Option<&Value> {
+        self.from(start).next().filter(|value| value.start() == start)
     }
 
     /// Those behind an offset.

@@ -181,7 +181,8 @@ impl Channel {
 
     /// What the policy says of a cursor that was overtaken, while its shard has fanned out up to `tail`.
     ///
-    /// Of policy `latest` it may be a newcomer's whose keyframe is gone, with nothing else: it has lost nothing yet.
+    /// It may be one whose keyframe is gone, or its time is over, and nothing else: of policy `latest` that has lost nothing
+    /// yet, and in others it waits for the next one.
     pub(crate) fn overtaken(&self, format: Format, (cursor, mode): (u64, Mode), tail: u64, now_ns: u64) -> Overtaken {
         let inner = self.lock();
         let Some(log) = &inner.logs[format as usize] else { return Overtaken::Skip(tail, Mode::Lagging, 0) };
@@ -202,13 +203,20 @@ impl Channel {
             Some(edge) => Overtaken::Skip(edge.position, Mode::AtKeyframe, lost(edge.position)),
             None => Overtaken::Skip(tail, Mode::AwaitingKeyframe, lost(tail)),
         };
-        let is_newcomer = mode == Mode::AtKeyframe && cursor >= log.overtaken_before(Policy::Latest);
+        // It has lost nothing but its keyframe.
+        let is_newcomer = mode == Mode::AtKeyframe && cursor >= log.overtaken_before(self.settings.policy);
         match self.settings.policy {
             _ if mode == Mode::AwaitingKeyframe => at_keyframe(),
             Policy::Latest if is_newcomer => match (keyframe(), self.settings.snapshot_interval) {
                 (Some(edge), _) => Overtaken::Skip(edge.position, Mode::AtKeyframe, 0),
                 (None, Some(_)) => Overtaken::Skip(tail, Mode::AwaitingKeyframe, 0),
                 (None, None) => Overtaken::Skip(cursor, Mode::Lagging, 0),
+            },
+            // The bounds have not taken that from it: its time is over. It waits where it is, so that nothing behind it is lost
+            // where there is none to be had.
+            _ if is_newcomer && !log.lacks_keyframe(cursor) => match keyframe() {
+                Some(edge) => Overtaken::Skip(edge.position, Mode::AtKeyframe, lost(edge.position)),
+                None => Overtaken::Skip(cursor, Mode::AwaitingKeyframe, 0),
             },
             Policy::Every | Policy::Latest => Overtaken::Close,
             Policy::Drop => Overtaken::Skip(tail, Mode::Lagging, lost(tail)),

@@ -126,9 +126,17 @@ impl Log {
         if policy == Policy::Latest { self.lost.position } else { self.whole_from }
     }
 
-    /// Whether the keyframe that began here is gone.
+    /// Whether the keyframe that began here has left the log.
     pub(super) fn lacks_keyframe(&self, start: u64) -> bool {
-        start < self.head.position && !self.compacted.has(start)
+        self.mark_at(start).is_none()
+    }
+
+    /// What is known of the frame that begins here.
+    fn mark_at(&self, start: u64) -> Option<&FrameMark> {
+        if start < self.head.position {
+            return self.compacted.at(start).map(|value| &value.mark);
+        }
+        self.frames.get(self.frames.partition_point(|frame| frame.end <= start))
     }
 
     /// The frames from `cursor` to `to` (both at frames' edges) that this reader gets.
@@ -140,13 +148,13 @@ impl Log {
         if cursor < head || cursor >= to {
             return run;
         }
+        if reader.is_at_keyframe && self.mark_at(cursor).is_none_or(|mark| reader.fate(mark, true) != Fate::Sent) {
+            run.head = cursor + 1; // the keyframe that it was to begin with is gone, or nothing to begin with any more
+            return run;
+        }
         let excluded = self.exclusions.partition_point(|exclusion| exclusion.start < cursor);
         let to = self.exclusions.get(excluded + EXCLUSIONS_MAX).map_or(to, |next| next.start.min(to));
         if cursor < self.head.position {
-            if reader.is_at_keyframe && self.lacks_keyframe(cursor) {
-                run.head = self.head.position; // the keyframe that it was to begin with is gone
-                return run;
-            }
             if cursor >= self.whole_from {
                 run.end = self.head.position.min(to);
             }

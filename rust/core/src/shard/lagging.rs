@@ -169,30 +169,30 @@ impl<I: Io> Shard<I> {
     /// What each lagging subscription has to catch up with, up to where its feed is; one that is there joins the tail.
     fn gather_pieces(&mut self, slot: u32) -> Vec<Piece> {
         let now_ns = self.clock.now_ns();
-        let mut pieces = Vec::new();
-        for index in 0..self.slab.at(slot).subscriptions.len() {
-            if !self.find_place(slot, index) {
-                continue;
-            }
-            let subscription = self.slab.at(slot).subscriptions[index];
-            let target = self.feeds.at(subscription.feed);
-            let (from, mode) = (subscription.cursor, subscription.mode());
-            if from < target.cursor {
-                let mut run = target.channel.read(target.format, from, target.cursor, mode, now_ns);
-                if run.head > from {
-                    // Overtaken: the next turn of the feed decides, unless its keyframe is all that is gone.
-                    if mode == Mode::AtKeyframe && self.skip_overtaken(subscription.feed, slot, index) {
-                        self.pump_later(slot);
-                    }
-                    continue;
-                }
-                if !run.exclusions.is_empty() {
-                    run.exclude(self.id_of(slot));
-                }
-                pieces.push(Piece { subscription: index, run, from, mode, now_ns });
-            }
+        let count = self.slab.at(slot).subscriptions.len();
+        (0..count).filter_map(|index| self.gather_piece(slot, index, now_ns)).collect()
+    }
+
+    fn gather_piece(&mut self, slot: u32, index: usize, now_ns: u64) -> Option<Piece> {
+        if !self.find_place(slot, index) {
+            return None;
         }
-        pieces
+        let subscription = self.slab.at(slot).subscriptions[index];
+        let target = self.feeds.at(subscription.feed);
+        let (from, mode) = (subscription.cursor, subscription.mode());
+        if from >= target.cursor {
+            return None;
+        }
+        let mut run = target.channel.read(target.format, from, target.cursor, mode, now_ns);
+        if run.head > from {
+            // Overtaken: the next turn of the feed decides, unless its keyframe is all that is gone.
+            let goes_on = mode == Mode::AtKeyframe && self.skip_overtaken(subscription.feed, slot, index);
+            return if goes_on { self.gather_piece(slot, index, now_ns) } else { None };
+        }
+        if !run.exclusions.is_empty() {
+            run.exclude(self.id_of(slot));
+        }
+        Some(Piece { subscription: index, run, from, mode, now_ns })
     }
 
     /// Whether a subscription lags and has a place to go on.

@@ -2,7 +2,7 @@
 //! it no longer does.
 use super::list::Kind;
 use super::wire::Wire;
-use super::world::{ALL, New, World};
+use super::world::{ALL, MS, New, World};
 use crate::channel::{Origin, Pattern, Policy, Start};
 use crate::position::Position;
 use crate::routes::Asks;
@@ -261,4 +261,53 @@ fn a_snapshot_that_leaves_the_log_conflates_for_nobody_who_replays() {
     world.make_room(first, ALL);
     world.settle();
     assert_eq!(received(&mut world, first), [2, 3, 4, 5]);
+}
+
+/// A client whose socket is full is to begin at a keyframe, and the time of that is over before it can be written.
+fn with_an_expired_keyframe(settings: ChannelSettings) -> (World, usize) {
+    let mut world = world(settings);
+    let first = world.connect(0, Wire::Raw, ALL, &[], live());
+    world.settle();
+    world.set_room(first, 0);
+    world.publish(0, &New { kind: Kind::Keyframe, ttl_ns: Some(5 * MS), ..New::plain(0) });
+    put(&mut world, 1, Kind::Plain);
+    world.subscribe(first, 0, at_keyframe());
+    world.settle();
+    world.pass(10);
+    world.make_room(first, ALL);
+    world.settle();
+    assert!(received(&mut world, first).is_empty(), "what followed changes a state that it has not got");
+    (world, first)
+}
+
+/// It went on behind the keyframe without a state.
+#[test]
+fn who_was_to_begin_at_a_keyframe_that_expires_waits_for_the_next() {
+    for policy in [Policy::Every, Policy::Keyframe, Policy::Drop] {
+        let (mut world, first) = with_an_expired_keyframe(ChannelSettings { policy, ..ChannelSettings::default() });
+        put(&mut world, 2, Kind::Plain);
+        put(&mut world, 3, Kind::Keyframe);
+        put(&mut world, 4, Kind::Plain);
+        assert_eq!(received(&mut world, first), [3, 4], "{policy:?}");
+        world.catch_up();
+    }
+}
+
+/// Where a newer one lives it goes on there, and where the application gives some it is asked.
+#[test]
+fn who_waits_for_an_expired_keyframe_gets_what_there_is() {
+    for policy in Policy::ALL {
+        let snapshot_interval = Some(std::time::Duration::ZERO);
+        let settings = ChannelSettings { policy, snapshot_interval, ..ChannelSettings::default() };
+        let (mut world, first) = with_an_expired_keyframe(settings);
+        assert!(world.press.lists.borrow()[0].is_snapshot_asked, "{policy:?}");
+        put(&mut world, 2, Kind::Snapshot);
+        put(&mut world, 3, Kind::Plain);
+        assert_eq!(received(&mut world, first), [2, 3], "{policy:?}");
+        let (mut world, first) = with_an_expired_keyframe(settings);
+        world.give_up(0);
+        put(&mut world, 2, Kind::Plain);
+        let all: &[usize] = if policy == Policy::Latest { &[2] } else { &[1, 2] };
+        assert_eq!(received(&mut world, first), all, "{policy:?}: there is none, and what came behind it is not lost");
+    }
 }

@@ -39,14 +39,6 @@ pub(super) struct When {
     pub(super) may_give_up: bool,
 }
 
-impl When {
-    /// It stood at a keyframe whose time was over before it could be written.
-    fn has_missed_keyframe(&self, list: &List) -> bool {
-        let at = self.before.filter(|before| before.mode == Some(Mode::AtKeyframe)).and_then(|before| before.place);
-        at.is_some_and(|place| list.all[place].kind != Kind::Plain && list.is_expired(place, self.now_ns))
-    }
-}
-
 /// How many publications subscribers went past under a policy, at least and at most.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
@@ -112,7 +104,12 @@ impl Promise {
                 head,
             }) => {
                 // Whether a log still has the snapshot at its head nobody can tell, as that has no number of its own.
-                let may_be_gone = mode == Mode::AtKeyframe && head == place && list.all[place].kind == Kind::Snapshot;
+                let is_gone = |at: usize| {
+                    list.is_expired(at, when.now_ns) || list.all[at].kind == Kind::Snapshot && head == place
+                };
+                let begins_there =
+                    |&at: &usize| list.all[at].kind != Kind::Plain && list.place(list.before(at)) == place;
+                let may_be_gone = mode == Mode::AtKeyframe && (place..tail).filter(begins_there).any(is_gone);
                 (place..tail).contains(&index) && head <= place && !may_be_gone && !when.is_torn
             }
             _ => false,
@@ -146,7 +143,7 @@ impl Promise {
         if self.is_waiting && one.kind != Kind::Plain {
             self.go_to_keyframe(index, when, list, losses);
         } else if self.is_waiting {
-            let may_go_on = when.may_give_up || self.is_unsure || when.has_missed_keyframe(list);
+            let may_go_on = when.may_give_up || self.is_unsure;
             assert!(may_go_on, "{index} for one that waits for a keyframe");
             self.give_up(index, when, list, losses);
         }
@@ -204,10 +201,28 @@ impl Promise {
         }
     }
 
-    /// The keyframe that it was to begin with, if the log may have let go of it for a newer one or its bounds.
-    fn gone_keyframe(&self, list: &List) -> Option<usize> {
+    /// The keyframe that it was to begin with, if the log may have let go of it for a newer one or its bounds, or if its
+    /// time is over.
+    fn gone_keyframe(&self, list: &List, now_ns: u64) -> Option<usize> {
         let has_newer = |keyframe: usize| list.all[keyframe + 1..].iter().any(|one| one.kind != Kind::Plain);
-        self.keyframe.filter(|&keyframe| !list.must_keep_keyframe(keyframe) || has_newer(keyframe))
+        let is_gone = |&keyframe: &usize| {
+            !list.must_keep_keyframe(keyframe) || has_newer(keyframe) || list.is_expired(keyframe, now_ns)
+        };
+        self.keyframe.filter(is_gone)
+    }
+
+    /// It went past the keyframe that it was to begin with, whose time was over: it has waited for the next one, or was
+    /// overtaken besides.
+    fn check_expired_keyframe(&self, when: &When, list: &List) {
+        let is_sure = !self.is_optional && !self.may_be_waiting && !self.is_unsure && !when.is_torn;
+        let keyframe = self.keyframe.filter(|&keyframe| is_sure && list.is_expired(keyframe, when.now_ns));
+        let Some(keyframe) = keyframe.filter(|_| !when.may_give_up) else { return };
+        let may_go_on = match list.settings.policy {
+            Policy::Latest => list.settings.snapshot_interval.is_none(),
+            Policy::Drop => list.may_be_overtaken(self.next, when.now_ns),
+            Policy::Every | Policy::Keyframe => false,
+        };
+        assert!(may_go_on, "its keyframe {keyframe} has expired, and it goes on without another");
     }
 
     /// It is past everything before this place: what it did not get was not for it, or its policy took it.
@@ -216,15 +231,20 @@ impl Promise {
             self.next = self.next.max(to);
             return;
         }
+        if !is_keyframe && self.keyframe.is_some_and(|keyframe| keyframe < to) {
+            self.check_expired_keyframe(when, list);
+        }
         let missing = self.missing(to, when, list);
         let was_at_tail = when.before.is_some_and(|before| before.mode.is_none()) && !when.is_short && !when.is_torn;
-        if let (Some(&first), false) = (missing.first(), self.may_be_waiting || when.is_torn) {
+        let has_expired = self.keyframe.is_some_and(|keyframe| list.is_expired(keyframe, when.now_ns));
+        let is_right = self.may_be_waiting || when.is_torn || (has_expired && is_keyframe);
+        if let (Some(&first), false) = (missing.first(), is_right) {
             let one = (&list.all[first], self.next, when);
             assert!(!was_at_tail, "{first} ({one:?}) was lost at the tail");
             match list.settings.policy {
                 Policy::Every => panic!("{first} ({one:?}) was lost on the way to {to}"),
                 Policy::Latest => {
-                    let keyframe = self.gone_keyframe(list);
+                    let keyframe = self.gone_keyframe(list, when.now_ns);
                     let is_it_alone = keyframe == Some(first) && missing.len() == 1;
                     let may_miss = is_it_alone || (keyframe.is_some() && (is_keyframe || when.may_give_up));
                     assert!(may_miss, "{missing:?} ({one:?}) were lost on the way to {to}");
@@ -241,11 +261,12 @@ impl Promise {
         if !was_at_tail {
             self.lose(to, when, list, losses);
         }
-        let may_jump = match list.settings.policy {
-            Policy::Keyframe => list.may_be_overtaken(self.next, when.now_ns),
-            Policy::Latest => self.gone_keyframe(list).is_some(),
-            Policy::Every | Policy::Drop => false,
-        };
+        let may_jump = has_expired
+            || match list.settings.policy {
+                Policy::Keyframe => list.may_be_overtaken(self.next, when.now_ns),
+                Policy::Latest => self.gone_keyframe(list, when.now_ns).is_some(),
+                Policy::Every | Policy::Drop => false,
+            };
         if is_keyframe && (!missing.is_empty() || self.may_be_waiting || may_jump) {
             self.keyframe = Some(to);
         } else if self.keyframe.is_some_and(|keyframe| keyframe < to) {
@@ -267,9 +288,10 @@ impl Promise {
                 let kept = |&index: &usize| index >= self.next && index < place && list.must_keep_keyframe(index);
                 let passed = list.newest_keyframe(when.published, when.now_ns).filter(kept);
                 assert_eq!(passed, None, "it waits for one, and went past it");
-                if place > self.next {
-                    // Of `latest` it may be a newcomer whose keyframe is gone.
-                    let may_wait = list.may_be_overtaken(self.next, when.now_ns) || self.gone_keyframe(list).is_some();
+                if place > self.next || !(self.is_waiting || self.may_be_waiting || self.is_unsure) {
+                    // Its keyframe may be gone: of policy `latest` for the bounds, of any as its time is over.
+                    let is_gone = self.gone_keyframe(list, when.now_ns).is_some();
+                    let may_wait = list.may_be_overtaken(self.next, when.now_ns) || is_gone;
                     assert!(may_wait, "it waits, and is not overtaken");
                     self.lose(place, when, list, losses);
                 }
@@ -300,7 +322,7 @@ impl Promise {
             Some(Mode::Lagging | Mode::Replaying | Mode::Live) | None => {
                 // The keyframe that it went to may be gone before it got it, where others publish meanwhile.
                 let may_miss = when.is_torn && list.settings.policy == Policy::Drop;
-                let may_go_on = when.may_give_up || self.is_unsure || may_miss || when.has_missed_keyframe(list);
+                let may_go_on = when.may_give_up || self.is_unsure || may_miss;
                 assert!(!self.is_waiting || may_go_on, "it waits, and goes on without a keyframe");
                 if self.is_waiting {
                     self.give_up(place, when, list, losses);
