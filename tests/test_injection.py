@@ -31,6 +31,7 @@ pytestmark = [
 ]
 ANY = "127.0.0.1:0"
 OFTEN = Lanes(backoff_min=0.01, backoff_max=0.02, connect_timeout=1.0, snapshot_bytes_max=1_024, on_gap="message")
+RECORD_BYTES_MAX = 4_096
 Victim = Callable[[str], Awaitable[None]]
 APPLICATIONS: tuple[Victim, ...] = (injection.raw, injection.events, injection.signalr)
 VICTIMS: tuple[Victim, ...] = (*APPLICATIONS, injection.relayed, injection.asked, injection.plain, injection.scraper)
@@ -77,9 +78,10 @@ def be_down_once(backend: ScriptedBackend, session: Session) -> None:
 
 
 def answer(backend: ScriptedBackend, session: Session, message: dict[str, Any]) -> None:
-    """As a hub does; what is big has a snapshot over the bound, and one call ends the lanes of the victims."""
+    """As a hub does; what is big has more before its answer than is kept, and one call ends the lanes of the victims."""
     if message.get("target") == "Watch" and message["arguments"] == ["big"]:
-        session.say({"type": 1, "target": "Snapshot", "arguments": ["big", "x" * 3_000]})
+        for target in ("Snapshot", "Odds"):
+            session.say({"type": 1, "target": target, "arguments": ["big", "x" * (RECORD_BYTES_MAX - 100)]})
         session.say({"type": 3, "invocationId": message["invocationId"], "result": None})
         return
     if message.get("target") == "Drop":
@@ -172,6 +174,7 @@ async def served(monkeypatch: pytest.MonkeyPatch, *, is_async: bool, converses: 
 
     monkeypatch.setattr(fanwire.serving, "Engine", make)
     monkeypatch.setattr(fanwire.presence, "BATCH_S", 0.001)
+    monkeypatch.setattr(fanwire.relay.relay, "RECORD_BYTES_MAX", RECORD_BYTES_MAX)
     channels = {"b*": fanwire.Channel(start="keyframe"), "room": fanwire.Channel(presence=True, presence_linger=0)}
     it = Served(fanwire.Hub(channels, handshake_timeout=2.0, close_timeout=0.2, poller="epoll"))
     registered(it, is_async=is_async, converses=converses)

@@ -202,7 +202,7 @@ async def test_a_call_that_is_kept_is_only_its_callers_trouble(hub: fanwire.Hub,
 async def test_a_burst_behind_a_snapshot_costs_only_those_who_join_in_it(
     hub: fanwire.Hub, backend: ScriptedBackend
 ) -> None:
-    """More than is kept comes between the snapshot and the answer: who asked starts live, the next has a snapshot."""
+    """More than is kept comes between the snapshot and the answer: who asked gets all of it, the next has it anew."""
 
     def burst(session: Session, message: dict[str, Any]) -> None:
         session.watched.append("m")
@@ -216,11 +216,37 @@ async def test_a_burst_behind_a_snapshot_costs_only_those_who_join_in_it(
     backend.answer = burst
     async with relayed(hub, config(backend, lanes=lanes)) as address, AsyncExitStack() as stack:
         first, late = [await stack.enter_async_context(hub_client(address, PATH)) for _ in range(2)]
-        assert await watch(first) is None
+        await first.send({"type": 1, "invocationId": "1", "target": "Watch", "arguments": ["m"]})
+        seen = [await first.receive() for _ in range(10)]
+        assert [message.get("target") for message in seen] == ["Snapshot", *["Odds"] * 8, None]
         backend.answer = answer
         assert await watch(late) == "m"
         odds(backend, "m", 9)
         assert await numbers(first, 9) == await numbers(late, 9) == [9]
+
+
+async def test_a_snapshot_over_the_bound_is_asked_for_by_whoever_comes(
+    hub: fanwire.Hub, backend: ScriptedBackend
+) -> None:
+    """All who wait get it, before the answer, and nobody else; it is not kept."""
+    snapshot = {"type": 1, "target": "Snapshot", "arguments": ["m", "x" * 300_000]}
+
+    def big(session: Session, message: dict[str, Any]) -> None:
+        session.watched.append("m")
+        session.say(snapshot, {"type": 3, "invocationId": message["invocationId"], "result": "m"})
+
+    backend.answer = big
+    async with relayed(hub, config(backend, lanes=PATIENT)) as address, AsyncExitStack() as stack:
+        for turn in range(3):
+            client = await stack.enter_async_context(hub_client(address, PATH))
+            await client.send({"type": 1, "invocationId": "1", "target": "Watch", "arguments": ["m"]})
+            assert await client.receive() == snapshot
+            assert (await client.receive()).get("result") == "m"
+            if not turn:
+                first = client
+        odds(backend, "m", 9)
+        assert await numbers(first, 9) == await numbers(client, 9) == [9]
+    assert [call["target"] for call in backend.calls if call["type"] == 1] == ["Watch"] * 3
 
 
 async def test_who_comes_while_the_last_one_leaves_stays(hub: fanwire.Hub, backend: ScriptedBackend) -> None:

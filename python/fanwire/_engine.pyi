@@ -675,6 +675,8 @@ class Engine:
         """As ``publish``, to the clients of a lane."""
     def set_beginning(self, lane: str, bytes_max: int) -> None:
         """Have newcomers of a lane begin here, or at a later snapshot, with what follows: up to `bytes_max`."""
+    def bound_beginning(self, lane: str, bytes_max: int) -> None:
+        """Keep so much for newcomers of a lane from now on; what is more is lost, until the next snapshot."""
     def forget_beginning(self, lane: str) -> None:
         """Have newcomers of a lane begin with what comes from now on."""
     def expect_snapshot(self, lane: str, is_expected: bool = True) -> None:

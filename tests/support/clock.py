@@ -10,7 +10,7 @@ from fanwire.budget import Budgets
 from fanwire.faults import Faults
 from fanwire.relay.wire import Asked
 
-BACKEND: Any = SimpleNamespace(connect_timeout=5.0, queue_bytes_max=100, urls=[])
+BACKEND: Any = SimpleNamespace(connect_timeout=5.0, queue_bytes_max=100, record_bytes_max=1_000, urls=[])
 """Of sessions."""
 
 

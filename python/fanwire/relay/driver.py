@@ -53,6 +53,11 @@ class LaneContext:
     lingering: "Lingering"
     """Those that nobody watches."""
 
+    @property
+    def asked_bytes_max(self) -> int:
+        """What is kept for those who wait for the backend's answer: its largest message, and as much as else."""
+        return self.backend.record_bytes_max + self.lanes.snapshot_bytes_max
+
 
 @dataclass(slots=True, eq=False)
 class Pending(Generic[C]):
@@ -204,7 +209,7 @@ class Lane(SessionHandler, Generic[W]):
     def _join_late(self, client: W) -> None:
         """Subscribe it from here on."""
         if client not in self.watchers:
-            relay_log.warning("%s: more than snapshot_bytes_max came at once: a late joiner starts live", self)
+            relay_log.warning("%s: more came before the backend's answer than can be kept: a late joiner starts live", self)
             self.context.engine.join_live(client.id, self.name)
             self.watchers[client] = None
 

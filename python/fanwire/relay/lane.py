@@ -71,6 +71,8 @@ class CallLane(Lane[CallWatcher]):
         self._patience: Delay | None = None
         self._outcome: Upstream | None = None
         self._outcome_at = 0.0
+        # Whether all that the backend sends before its answer is kept, for those who wait.
+        self._keeps_more = False
         # Whether the backend lets it subscribe more than once over one connection.
         self._asks_again = True
         # Reports of this connection, by target, and the life of the broadcast lane when it was opened.
@@ -171,9 +173,11 @@ class CallLane(Lane[CallWatcher]):
 
     def _ask(self) -> None:
         context = self.context
+        assert self._session is not None  # it is open
+        context.engine.bound_beginning(self.name, context.asked_bytes_max)
+        self._keeps_more = True
         if self._machine.phase is Phase.RENEWING and self.share.snapshot is not None:
             context.engine.expect_snapshot(self.name)
-        assert self._session is not None  # it is open
         self._calls += 1
         self._call = str(self._calls)
         context.upstreams.send(self._session, self.call.record(self._call))
@@ -231,6 +235,9 @@ class CallLane(Lane[CallWatcher]):
 
     def _settle(self) -> None:
         super()._settle()
+        if self._keeps_more and not self._machine.is_asking and self._machine.phase is not Phase.CLOSED:
+            self._keeps_more = False
+            self.context.engine.bound_beginning(self.name, self.context.lanes.snapshot_bytes_max)
         self._be_patient()
 
     def end(self) -> None:
@@ -361,7 +368,7 @@ class PlainLane(Lane[Visiting]):
         context = self.context
         if self.message is None:
             # For those who wait: what the backend sends first may be here before they are let in.
-            context.engine.set_beginning(self.name, context.lanes.snapshot_bytes_max)
+            context.engine.set_beginning(self.name, context.asked_bytes_max)
         offered = self._offered if self._subprotocol is None else (self._subprotocol,)
         route = ("lane", self.name)
         session = self._session = context.upstreams.open_plain(self, context.backend, offered, route, urls=self._urls)

@@ -26,7 +26,7 @@ pub enum Command {
     /// Answers a request: status, content type, body, headers besides. Closes after it when the status is an error.
     Respond(ConnectionId, u16, Box<str>, Box<[u8]>, Box<[Header]>),
     /// Adds a subscription that begins there, behind private bytes, already framed.
-    Subscribe(ConnectionId, Watched, Origin, Box<[u8]>),
+    Subscribe(ConnectionId, Watched, Origin, Arc<[u8]>),
     /// Decides on what a client asked to watch, and answers it.
     Grant(ConnectionId, Box<Grant>),
     /// Ends a subscription; what stood in the channel's log up to this byte is still for it.

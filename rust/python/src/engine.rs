@@ -8,9 +8,8 @@ use fanwire_core::protocol::signalr::{HubMessage, Outcome};
 use fanwire_core::protocol::{Format, Payload};
 use fanwire_core::{Audience, Engine as CoreEngine};
 use fanwire_upstream::{Negotiation, Open, OpenPlain};
-use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyTuple};
+use pyo3::types::{PyBytes, PyTuple};
 use smallvec::SmallVec;
 
 use crate::buffer::{self, Data};
@@ -20,7 +19,7 @@ use crate::errors::{new_to_pyerr, to_pyerr};
 use crate::events::{self, Listener, Wanted, boxed};
 use crate::position::{Position, Published};
 use crate::routes::{Route, bad};
-use crate::settings::{Settings, start_of, ttl_ns};
+use crate::settings::{Settings, start_of, ttl_ns, ttl_of};
 use crate::stats::Stats;
 use crate::upstream::{Roots, Sessions, plain_route_of, protocol_of, route_of, seconds};
 
@@ -348,6 +347,10 @@ impl Engine {
         self.0.set_beginning(lane, bytes_max).map_err(|error| to_pyerr(py, error))
     }
 
+    fn bound_beginning(&self, py: Python<'_>, lane: &str, bytes_max: u64) -> PyResult<()> {
+        self.0.bound_beginning(lane, bytes_max).map_err(|error| to_pyerr(py, error))
+    }
+
     fn forget_beginning(&self, py: Python<'_>, lane: &str) -> PyResult<()> {
         self.0.forget_beginning(lane).map_err(|error| to_pyerr(py, error))
     }
@@ -589,12 +592,4 @@ impl Engine {
 
 fn completion<'a>(id: &'a str, outcome: Outcome<'a>) -> HubMessage<'a> {
     HubMessage::Completion { id: Cow::Borrowed(id), outcome }
-}
-
-/// Seconds to live. Python takes True for 1, but nobody means that.
-fn ttl_of(value: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
-    if value.is_instance_of::<PyBool>() {
-        return Err(PyTypeError::new_err("ttl must be a number of seconds over 0, or None, not a bool"));
-    }
-    value.extract()
 }

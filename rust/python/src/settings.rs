@@ -4,7 +4,7 @@ use std::time::Duration;
 use fanwire_core::channel::{Pattern, Start};
 use fanwire_core::settings::{self, Kind, Setting as CoreSetting, Value};
 use fanwire_core::{ChannelRule as CoreRule, ChannelSettings, EngineError, Settings as CoreSettings, SettingsError};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyTuple};
 
@@ -185,4 +185,12 @@ pub(crate) fn start_of(name: &str) -> PyResult<Start> {
 pub(crate) fn ttl_ns(seconds: f64) -> Result<u64, EngineError> {
     // NaN is not over 0 either. A float beyond u64 saturates: for ever.
     if seconds > 0.0 { Ok((seconds * 1e9) as u64) } else { Err(EngineError::InvalidTtl { seconds }) }
+}
+
+/// Seconds to live. Python takes True for 1, but nobody means that.
+pub(crate) fn ttl_of(value: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
+    if value.is_instance_of::<PyBool>() {
+        return Err(PyTypeError::new_err("ttl must be a number of seconds over 0, or None, not a bool"));
+    }
+    value.extract()
 }

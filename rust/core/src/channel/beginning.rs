@@ -3,8 +3,8 @@
 //! It is what the channel stores, from the keyframe on. A newcomer is answered besides, and the answer comes behind the
 //! snapshot: so the one is private as the other is, in one write, and its cursor starts at the tail of the same moment. The
 //! logs of a lane therefore hold no keyframe back, and a snapshot that was asked for newcomers' sake does not come into them.
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use super::joining::{Watched, frames_of};
 use super::log::Log;
@@ -34,6 +34,16 @@ impl Newest {
     }
 }
 
+/// Of a lane that keeps something for newcomers.
+#[derive(Debug)]
+pub(super) struct Beginning {
+    bytes_max: u64,
+    /// What the last newcomer began with, while it is on its way: for whom, and where it begins and ends in what is stored.
+    /// All who come at one time are given the same bytes.
+    last: Weak<[u8]>,
+    last_is: (Format, u64, u64),
+}
+
 /// Only the keyframe's own bound is for what newcomers begin with.
 fn held_by_keyframe(settings: &ChannelSettings) -> ChannelSettings {
     ChannelSettings { backlog_bytes: u64::MAX, backlog_frames: usize::MAX, ..*settings }
@@ -47,13 +57,24 @@ impl Channel {
         let mut stored = Log::behind(inner.offset);
         stored.keyframe = Some((0, mark));
         inner.stored = Some(Box::new(stored));
-        (inner.beginning_bytes_max, inner.is_snapshot_awaited) = (Some(bytes_max), false);
+        let (last, last_is) = (Weak::<[u8; 0]>::new(), (Format::Raw, 0, 0));
+        inner.beginning = Some(Box::new(Beginning { bytes_max, last, last_is }));
+        inner.is_snapshot_awaited = false;
+    }
+
+    /// From now on no more than this is kept for newcomers.
+    pub(crate) fn bound_beginning(&self, bytes_max: u64) {
+        let mut inner = self.lock();
+        if let Some(beginning) = &mut inner.beginning {
+            beginning.bytes_max = bytes_max;
+            inner.keep_within(bytes_max);
+        }
     }
 
     /// Newcomers begin with what is published from now on.
     pub(crate) fn forget_beginning(&self) {
         let mut inner = self.lock();
-        (inner.stored, inner.beginning_bytes_max) = (None, None);
+        (inner.stored, inner.beginning) = (None, None);
     }
 
     /// A lane's next snapshot is for newcomers alone: it was asked for, and everyone else has it by other means. Or no longer.
@@ -69,23 +90,21 @@ impl Channel {
         shard: usize,
         newest: Newest,
         now_ns: u64,
-    ) -> Option<(Watched, Vec<u8>)> {
-        let mut inner = self.lock();
-        let (mut records, mut protocol, mut frame) = (Vec::new(), None, Vec::new());
-        if inner.beginning_bytes_max.is_some() {
+    ) -> Option<(Watched, Arc<[u8]>)> {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let mut frame: Arc<[u8]> = Arc::default();
+        if let Some(beginning) = &mut inner.beginning {
             let stored = inner.stored.as_deref()?;
             let (start, _) = stored.keyframe.filter(|(start, mark)| newest.allows(stored, mark, *start, now_ns))?;
-            for (_, form) in frames_of(stored).filter(|(_, form)| form.position() >= start) {
-                if let (Payload::Whole(of, record), _) = stored::read(form.bytes()) {
-                    records.extend_from_slice(record);
-                    protocol = of;
-                }
-            }
+            let is = (format, start, stored.tail());
+            frame = beginning.last.upgrade().filter(|_| beginning.last_is == is).unwrap_or_else(|| {
+                let frame = framed_from(stored, start, format);
+                (beginning.last, beginning.last_is) = (Arc::downgrade(&frame), is);
+                frame
+            });
         }
-        if !records.is_empty() {
-            write_frame(format, &Payload::Whole(protocol, &records), None, None, &mut frame).expect("it is no object");
-        }
-        Some((self.watch_in(&mut inner, format, shard), frame))
+        Some((self.watch_in(inner, format, shard), frame))
     }
 
     /// Appends whole records of a hub protocol, each a publication, for those who speak it; without a protocol frames of the
@@ -112,7 +131,7 @@ impl Channel {
             inner.offset += u64::from(is_for_all);
             let (expires_ns, offset) = (u64::MAX, inner.offset);
             let mark = FrameMark { published_ns: now_ns, expires_ns, offset, ..FrameMark::default() };
-            if inner.beginning_bytes_max.is_some() {
+            if inner.beginning.is_some() {
                 let kind = if is_for_all { FrameKind::Keyframe } else { FrameKind::Snapshot };
                 let kind = if is_snapshot { kind } else { FrameKind::Plain };
                 self.keep_for_newcomers(inner, &payload, FrameMark { kind, ..mark });
@@ -135,9 +154,30 @@ impl Channel {
             return;
         }
         self.store_in(inner, (payload, None), (mark, 0), None, &held_by_keyframe(&self.settings));
-        let bytes_max = inner.beginning_bytes_max.unwrap_or(0);
-        inner.stored.take_if(|stored| stored.keyframe.is_none_or(|(start, _)| stored.tail() - start > bytes_max));
+        inner.keep_within(inner.beginning.as_ref().map_or(0, |beginning| beginning.bytes_max));
     }
+}
+
+impl Inner {
+    /// What newcomers begin with is lost where it is over this bound.
+    fn keep_within(&mut self, bytes_max: u64) {
+        self.stored.take_if(|stored| stored.keyframe.is_none_or(|(start, _)| stored.tail() - start > bytes_max));
+    }
+}
+
+/// What is stored from this place on, as one write in that format.
+fn framed_from(stored: &Log, start: u64, format: Format) -> Arc<[u8]> {
+    let (mut records, mut protocol, mut frame) = (Vec::new(), None, Vec::new());
+    for (_, form) in frames_of(stored).filter(|(_, form)| form.position() >= start) {
+        if let (Payload::Whole(of, record), _) = stored::read(form.bytes()) {
+            records.extend_from_slice(record);
+            protocol = of;
+        }
+    }
+    if !records.is_empty() {
+        write_frame(format, &Payload::Whole(protocol, &records), None, None, &mut frame).expect("it is no object");
+    }
+    frame.into()
 }
 
 #[cfg(test)]
@@ -170,7 +210,7 @@ mod tests {
     ) -> Option<String> {
         let newest = Newest { messages_max, age_ns_max };
         let (_, frame) = lane.watch_from_beginning(Format::HubPollJson, 0, newest, now_ns)?;
-        Some(String::from_utf8(frame).expect("UTF-8"))
+        Some(String::from_utf8(frame.to_vec()).expect("UTF-8"))
     }
 
     fn all(lane: &Arc<Channel>) -> Option<String> {
@@ -204,6 +244,31 @@ mod tests {
         push(&lane, "x", false, 0);
         assert_eq!(all(&lane), None, "what follows alone is no beginning");
         assert!(lane.lock().stored.is_none(), "and costs nothing");
+    }
+
+    #[test]
+    fn the_bound_can_be_raised_for_a_while() {
+        let lane = lane(5);
+        lane.bound_beginning(100);
+        push(&lane, "S12345", true, 0);
+        assert_eq!(all(&lane).as_deref(), Some("S12345"));
+        lane.bound_beginning(5);
+        assert_eq!(all(&lane), None);
+        lane.forget_beginning();
+        lane.bound_beginning(100);
+        assert_eq!(all(&lane).as_deref(), Some(""), "they begin live");
+    }
+
+    #[test]
+    fn all_who_come_at_one_time_are_given_the_same_bytes() {
+        let lane = lane(100);
+        push(&lane, "S", true, 0);
+        let come = |format| lane.watch_from_beginning(format, 0, Newest::default(), 0).expect("it is kept").1;
+        let first = come(Format::HubPollJson);
+        assert!(Arc::ptr_eq(&first, &come(Format::HubPollJson)));
+        assert_ne!(first, come(Format::HubJson), "framed for another transport");
+        push(&lane, "T", false, 0);
+        assert_eq!(&*come(Format::HubPollJson), b"ST");
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl Channel {
 
     /// A log for the first subscriber of a format: with what is stored, framed.
     fn begin_log(&self, inner: &Inner, format: Format) -> Log {
-        let stored = inner.stored.as_ref().filter(|_| inner.beginning_bytes_max.is_none());
+        let stored = inner.stored.as_ref().filter(|_| inner.beginning.is_none());
         let Some(stored) = stored else { return Log::behind(inner.offset) };
         let mut log = Log::behind(stored.head.offset);
         log.lost.offset = stored.lost.offset;

@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
+use beginning::Beginning;
 pub use beginning::Newest;
 pub use hearing::{Heard, HeardData, Listener};
 pub(crate) use joining::Overtaken;
@@ -126,7 +127,7 @@ struct Inner {
     /// The history and the newest keyframe, in the form of `stored`.
     stored: Option<Box<Log>>,
     /// Of a lane: how much is stored for newcomers.
-    beginning_bytes_max: Option<u64>,
+    beginning: Option<Box<Beginning>>,
     /// What the program itself hears.
     hearing: Option<Box<Hearing>>,
     /// The application was asked for a keyframe and has not answered.
@@ -426,7 +427,7 @@ impl Channel {
     /// Whether anything was ever published, and whether it is a lane with something for newcomers.
     fn has_begun(&self) -> (bool, bool) {
         let inner = self.lock();
-        (inner.offset > 0 || inner.stored.is_some(), inner.beginning_bytes_max.is_some())
+        (inner.offset > 0 || inner.stored.is_some(), inner.beginning.is_some())
     }
 
     /// Somebody waits for a keyframe. True when the application is to be asked for one: it gives some, and was not asked.

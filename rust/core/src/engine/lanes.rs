@@ -102,6 +102,18 @@ impl Engine {
         Ok(())
     }
 
+    /// From now on no more than `bytes_max` is kept for newcomers of a lane; what is more is lost, until the next snapshot.
+    ///
+    /// # Errors
+    /// [`EngineError::NotRunning`].
+    pub fn bound_beginning(&self, lane: &str, bytes_max: u64) -> Result<(), EngineError> {
+        self.check_running()?;
+        if let Some(channel) = self.common.lanes.find(lane) {
+            channel.bound_beginning(bytes_max);
+        }
+        Ok(())
+    }
+
     /// Newcomers of a lane begin with what is appended from now on.
     ///
     /// # Errors
@@ -147,7 +159,7 @@ impl Engine {
         if is_subscribed {
             self.leave_lane(id, lane)?;
         }
-        self.command(id, Command::Subscribe(id, watched, LIVE, before.into_boxed_slice()));
+        self.command(id, Command::Subscribe(id, watched, LIVE, before));
         Ok(true)
     }
 
@@ -159,7 +171,7 @@ impl Engine {
         let channel = self.lane(lane)?;
         if let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) {
             let watched = channel.watch(format, id.shard());
-            self.command(id, Command::Subscribe(id, watched, LIVE, Box::default()));
+            self.command(id, Command::Subscribe(id, watched, LIVE, Arc::default()));
         }
         Ok(())
     }

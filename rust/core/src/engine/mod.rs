@@ -350,7 +350,7 @@ impl Engine {
         let channel = self.obtain_to_watch(channel)?;
         if let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) {
             let watched = channel.watch(format, id.shard());
-            self.command(id, Command::Subscribe(id, watched, origin, Box::default()));
+            self.command(id, Command::Subscribe(id, watched, origin, Arc::default()));
         }
         Ok(())
     }
