@@ -209,7 +209,7 @@ class Lane(SessionHandler, Generic[W]):
     def _join_late(self, client: W) -> None:
         """Subscribe it from here on."""
         if client not in self.watchers:
-            relay_log.warning("%s: more came before the backend's answer than can be kept: a late joiner starts live", self)
+            relay_log.warning("%s: more came before the answer than is kept: a late joiner starts live", self)
             self.context.engine.join_live(client.id, self.name)
             self.watchers[client] = None
 
