@@ -199,7 +199,7 @@ REGISTERED: list[Row] = [
     ),
     ("Hub.path", "path", ("nope",), {}, ValueError, "path ['\"]nope['\"]: must begin with /"),
     ("Hub.path", "channel", ("/x",), {"channel": 5}, TypeError, "channel must be a channel's name, a str .*, not 5"),
-    ("Hub.path", "wire", ("/x",), {"wire": "tcp"}, ValueError, "wire must be 'websocket' or 'events', not 'tcp'"),
+    ("Hub.path", "wire", ("/x",), {"wire": "tcp"}, ValueError, "wire must be 'websocket', 'events' or 'metrics'"),
     ("Hub.path", "origins", ("/x",), {"origins": 5}, TypeError, "origins must be .*, not 5"),
     (
         "Hub.path",

@@ -44,7 +44,7 @@ PYTHON_LAYERS = [
     ["relay.wire"],
     ["relay.credentials", "relay.driver", "relay.servers"],
     ["relay.admit", "relay.lane", "relay.session"],
-    ["relay.broadcast", "relay.unsubscribing"],
+    ["relay.backed", "relay.broadcast", "relay.unsubscribing"],
     ["relay.client", "relay.plain_client", "relay.pool"],
     ["relay.relay"],
     ["relay", "relay.plain"],

@@ -185,5 +185,5 @@ def test_whether_two_paths_are_apart_is_the_engine_s_to_say() -> None:
 def test_an_argument_of_a_wrong_type_is_told(hub: fanwire.Hub, call: Callable[[Any], object]) -> None:
     with pytest.raises(TypeError):
         call(hub)
-    with pytest.raises(ValueError, match="wire must be 'websocket' or 'events'"):
+    with pytest.raises(ValueError, match="wire must be 'websocket', 'events' or 'metrics'"):
         hub.path("/a", wire="signalr")  # type: ignore[arg-type]

@@ -213,8 +213,9 @@ class Route:
         """Of which `wire` (``websocket``, ``events``, ``signalr``, ``plain``, ``request``, ``health``, ``ready``).
 
         `owner` is what its clients' events carry, 0 to 65,535. It is asked and told what `asks` has: of each
-        ``opening``, ``subscribing`` and connection that is ``connected``, of ``messages`` that are no requests, and of
-        ``records`` (``HubMessage.record``). Without `origins` and `message_bytes_max` those of the settings count.
+        ``opening``, ``subscribing`` and connection that is ``connected``, of ``messages`` that are no requests, of
+        ``records`` (``HubMessage.record``), and on a path of wire ``request`` of any method with its whole body, up to
+        ``body_bytes_max`` (``bodies``). Without `origins` and `message_bytes_max` those of the settings count.
         """
     @property
     def path(self) -> str:
@@ -320,6 +321,8 @@ class Asking:
     target: str
     headers: list[tuple[str, str]]
     peer: str
+    body: bytes
+    """All of it, where the route asks for ``bodies``."""
 
 @final
 class Subscribing:
@@ -534,8 +537,12 @@ class Engine:
 
         Raises ValueError for one that would hide another, and for one over 1,024.
         """
-    def remove_route(self, path: str) -> bool:
-        """Have requests that begin after this call not find a path; its clients stay. False if there was none."""
+    def remove_route(self, path: str, code: int | None = None) -> bool:
+        """Have requests that begin after this call not find a path. False if there was none.
+
+        Its clients stay, or are closed with `code`, 1,024 of a shard in a tenth of a second; who asks to connect is
+        answered with 404.
+        """
     def start(self) -> None:
         """Start the shards' threads. Once. Raises OSError where a poller can't be had."""
     def listen(self, address: str) -> str:

@@ -30,6 +30,9 @@ class Options(TypedDict, total=False):
     count; a bare host, a path or a ``*`` in one is an error; default None: all, as ``"*"``."""
     head_bytes_max: int
     """Bytes of a request's head; 256 to 1 MiB; default 16 KiB."""
+    body_bytes_max: int
+    """Bytes of a request's body, on a path whose owner takes bodies; a bigger one is answered with 413; 1 to 1 GiB;
+    default 1 MiB."""
     handshake_timeout: float
     """Seconds from accept to the answered upgrade, your callbacks included; then 408, or 503 if it waits for them;
     0.1 to 86,400; default 10."""

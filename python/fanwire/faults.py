@@ -84,17 +84,19 @@ class Faults:
 class Tasks:
     """The hub's tasks: an exception in one of them ends that one, and is noted; the others go on."""
 
-    __slots__ = ("_faults", "_group")
+    __slots__ = ("faults", "group")
 
     def __init__(self, group: TaskGroup, faults: Faults) -> None:
-        self._group = group
-        self._faults = faults
+        self.group = group
+        """Whose they are."""
+        self.faults = faults
+        """Where it is noted."""
 
     def start_soon(
         self, function: Callable[[Unpack[Ts]], Awaitable[object]], *arguments: *Ts, where: str | None = None
     ) -> None:
         """Run `function` in a task of its own. Noted by `where`, else by its module and name."""
-        self._group.start_soon(partial(self._guarded, where or place_of(function), function, arguments))
+        self.group.start_soon(partial(self._guarded, where or place_of(function), function, arguments))
 
     async def _guarded(
         self, where: str, function: Callable[..., Awaitable[object]], arguments: tuple[object, ...]
@@ -103,7 +105,7 @@ class Tasks:
             await function(*arguments)
         except BaseException as error:
             if not ends_task(error):
-                self._faults.note(where, error, "a task of %s ended by an exception", where)
+                self.faults.note(where, error, "a task of %s ended by an exception", where)
             elif isinstance(error, anyio.get_cancelled_exc_class()) and not is_cancelled():
                 hub_log.debug("a task of %s was cancelled, and no other", where)  # which a task group cannot tell
             else:

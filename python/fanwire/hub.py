@@ -203,7 +203,7 @@ class Hub(Publishing):
         ending.set()
 
     def _linked(self, life: Life) -> None:
-        self._life = life
+        self._life = self._served_paths = life
         self._link = life.link
         self._link.thread = life.loop.thread
         self._publish = life.engine.publish
@@ -233,6 +233,7 @@ class Hub(Publishing):
             raise HubStopped(why)
 
         self._thread = -1
+        self._served_paths = None
         self._link = Link(None, why)
         self._publish = refuse
         self._relay_stats = refuse

@@ -106,14 +106,18 @@ def awaited(function: Callable[..., Iterable[Any]]) -> Callable[..., AsyncIterat
 class Methods:
     """The methods of one hub, by name; SignalR compares names without regard to case."""
 
-    __slots__ = ("_by_folded", "_by_name")
+    __slots__ = ("_by_folded", "_by_name", "_is_served")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_served: bool = False) -> None:
+        # Its clients may call at once.
+        self._is_served = is_served
         self._by_name: dict[str, Method] = {}
         self._by_folded: dict[str, Method] = {}
 
     def add(self, method: Method) -> None:
-        """Register it. Raises ValueError for a name that is taken."""
+        """Register it. Raises ValueError for a name that is taken, and what ``settle`` raises if clients are there."""
+        if self._is_served:
+            method.settle()
         folded = method.name.casefold()
         if folded in self._by_folded:
             raise ValueError(f"method {method.name!r} is registered already")

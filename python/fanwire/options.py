@@ -115,14 +115,14 @@ OWN_PATHS = {
     "/": "websocket",
     "/ws": "websocket",
     "/events": "events",
-    "/metrics": "request",
+    "/metrics": "metrics",
     "/healthz": "health",
     "/readyz": "ready",
 }
 """What each hub has, and what is spoken there."""
 
 
-OWN_ROUTES = [Route(path, wire) for path, wire in OWN_PATHS.items()]
+OWN_ROUTES = [Route(path, "health") for path in OWN_PATHS]
 
 
 def read_path(value: Any, wire: str = "plain") -> str:

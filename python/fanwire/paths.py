@@ -11,16 +11,14 @@ from typing import Any
 from fanwire._engine import Engine, Route
 from fanwire.callbacks import Callbacks
 from fanwire.options import OWN_PATHS, clash
-from fanwire.owner import RELAYS, SCRAPES
+from fanwire.owner import APPLICATION, RELAYS, SCRAPES
 from fanwire.relay.config import RelayConfig
 
 
-def routes_of(callbacks: Callbacks, own: Mapping[str, Any]) -> list[Route]:
-    """The paths of the application, which is asked what it has a callback for."""
-    asks = asked_of(callbacks)
-    chosen = dict.fromkeys(own["signalr_paths"], own["signalr_transports"]) | callbacks.transports
-    hubs = [Route(path, "signalr", transports=chosen[path], asks=asks) for path in own["signalr_paths"]]
-    return [*(Route(path, wire, SCRAPES * (wire == "request"), asks=asks) for path, wire in OWN_PATHS.items()), *hubs]
+def route_of_hub(path: str, callbacks: Callbacks, own: Mapping[str, Any]) -> Route:
+    """A path of the application's where SignalR clients find methods."""
+    transports = callbacks.transports.get(path, own["signalr_transports"])
+    return Route(path, "signalr", APPLICATION, transports=transports, asks=asked_of(callbacks))
 
 
 def asked_of(callbacks: Callbacks) -> list[str]:
@@ -41,7 +39,7 @@ def route_of_relay(relay: RelayConfig, owner: int = RELAYS) -> Route:
     return Route(relay.path, "signalr", owner, asks=["opening", "connected", "records"])
 
 
-WIRES = ("websocket", "events")
+WIRES = ("websocket", "events", "metrics")
 """What may be spoken at such a path."""
 
 
@@ -51,15 +49,17 @@ class PathRule:
 
     path: str
     wire: str
-    channel: str | None
-    origins: Sequence[str] | None
-    message_bytes_max: int | None
+    channel: str | None = None
+    origins: Sequence[str] | None = None
+    message_bytes_max: int | None = None
 
     def route(self, asks: Sequence[str] = ()) -> Route:
         """The route, of which the application is asked this. Raises ValueError where there can be none."""
+        is_scraped = self.wire == "metrics"
         return Route(
             self.path,
-            self.wire,
+            "request" if is_scraped else self.wire,
+            SCRAPES if is_scraped else APPLICATION,
             channel=self.channel,
             asks=asks,
             origins=self.origins,
@@ -68,16 +68,16 @@ class PathRule:
 
 
 class Paths:
-    """Those of one hub, and of the serving that has them now; any thread."""
+    """Those of one hub, which begins with its own, and of the serving that has them now; any thread."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._rules: dict[str, PathRule] = {}
+        self._rules = {path: PathRule(path, wire) for path, wire in OWN_PATHS.items()}
         # The engine that serves, and what the application is asked there.
         self._served: tuple[Engine, Sequence[str]] | None = None
 
     def __len__(self) -> int:
-        return len(self._rules)
+        return len(self._rules.keys() - OWN_PATHS.keys())
 
     def clash(self, route: Route) -> str | None:
         """The path that this route would hide, or that would hide it."""
@@ -100,7 +100,7 @@ class Paths:
         """Remove one. Raises ValueError for one that was not added."""
         with self._lock:
             if self._rules.pop(path, None) is None:
-                raise ValueError(f"there is no path {path!r} of hub.path to remove")
+                raise ValueError(f"there is no path {path!r} of hub.path to remove, nor an endpoint or a relay")
             if self._served is not None:
                 self._served[0].remove_route(path)
 

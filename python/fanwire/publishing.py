@@ -51,8 +51,6 @@ class Publishing(Registering):
         self._thread = -1
         self._call_soon: Callable[[Callable[[], object]], object] = _nowhere
         self._is_flush_due = False
-        # SignalR paths of methods, by how they are compared; the first is where to.all() goes.
-        self._paths: dict[str, str] = {}
         self._publish: Callable[..., Publication]
         self._relay_stats: Callable[[], list[RelayStats]]
         self._members: Callable[[str], list[str]]

@@ -17,17 +17,19 @@ from fanwire.callbacks import Callbacks
 from fanwire.channel import Channel
 from fanwire.client import Link
 from fanwire.deliveries import Deliveries
-from fanwire.errors import EngineFailed, HubStopped
+from fanwire.endings import Endings
+from fanwire.errors import ClientGone, EngineFailed, HubStopped, LimitReached
 from fanwire.faults import Tasks
 from fanwire.hearing import Listeners
 from fanwire.logs import engine_log, name_of
 from fanwire.owner import APPLICATION, RELAYS, SCRAPES, Owner, handlers_of
 from fanwire.presence import Presences, presence_patterns
+from fanwire.relay.backed import Surroundings
 from fanwire.relay.config import RelayConfig
 from fanwire.relay.plain import PlainRelay
 from fanwire.relay.relay import Relay
 from fanwire.relay.stats import RelayStats
-from fanwire.relay.upstreams import Upstreams
+from fanwire.relay.upstreams import Sessions
 from fanwire.scraping import Scraping
 from fanwire.snapshots import SnapshotRule, Snapshots
 from fanwire.wording import INTERNAL_ERROR
@@ -36,8 +38,42 @@ PRESENCE_INTERVAL_S = 0.25
 """For so long new subscribers of a presence channel begin at the same list."""
 TAKING_ATTEMPTS_MAX = 3
 """How often in a row the engine's events cannot be taken before serving ends."""
+REMOVED = "this path has been removed"
+"""What is said to who asks for it meanwhile, by the engine as well."""
 EVENTS_MAX = 128
 """So many are dealt with before the loop has a turn: a flood of them is not to hold up who publishes."""
+
+
+KINDS: Mapping[str, type[Relay | PlainRelay]] = {"signalr": Relay, "websocket": PlainRelay}
+"""By what a relay's clients speak."""
+OWNERS_MAX = 65_535
+"""The highest number of one; so many are there at most."""
+
+
+class Handlers(dict[int, dict[type, Callable[[Any], None]]]):
+    """What deals with each class of event, by the number of the owner; of an owner that is gone, what `nobody` does."""
+
+    def __init__(self, nobody: Owner) -> None:
+        super().__init__()
+        self._nobody = handlers_of(nobody)
+
+    def __missing__(self, number: int) -> dict[type, Callable[[Any], None]]:
+        return self._nobody
+
+
+class Nobody(Owner):
+    """Whose a path is that was removed a moment ago: who asks to connect is refused, all others are being closed."""
+
+    def __init__(self, endings: Endings) -> None:
+        self._endings = endings
+
+    def opening(self, event: Opening) -> None:
+        """It is not there."""
+        self._endings.refuse(event.connection, 404, REMOVED)
+
+    def asking(self, event: Asking) -> None:
+        """It is not there."""
+        self._endings.refuse(event.connection, 404, REMOVED)
 
 
 class Pump:
@@ -65,10 +101,10 @@ class Pump:
         self._acknowledging = False
         # What waits for each client.
         budgets = Budgets(own["client_bytes_max"])
-        upstreams = Upstreams(engine, link.faults, link.endings)
-        relaying = link, tasks, upstreams, self._acknowledge_soon, own["handshake_timeout"], budgets
-        kinds: dict[str, type[Relay | PlainRelay]] = {"signalr": Relay, "websocket": PlainRelay}
-        self._relays = [kinds[config.protocol](config, *relaying) for config in relays]
+        sessions = Sessions(engine, link.faults, link.endings)
+        handshake_timeout = own["handshake_timeout"]
+        self._around = Surroundings(link, tasks, sessions, self._acknowledge_soon, handshake_timeout, budgets)
+        self._relays: list[Relay | PlainRelay] = []
         self.application = Application(link, callbacks, tasks, own, budgets, self._note_dealt, self._acknowledge_soon)
         self.deliveries = Deliveries(engine)
         self.listeners = Listeners(engine)
@@ -79,10 +115,13 @@ class Pump:
         self._owners: dict[int, Owner] = {
             APPLICATION: self.application,
             SCRAPES: Scraping(engine, link.faults, link.endings, refused=budgets.refused, relays=self._relays),
-            **dict(enumerate(self._relays, RELAYS)),
         }
         # Of each of them, by the event's class.
-        self._handlers = {number: handlers_of(owner) for number, owner in self._owners.items()}
+        self._handlers = Handlers(Nobody(link.endings))
+        self._handlers.update((number, handlers_of(owner)) for number, owner in self._owners.items())
+        self._newest = RELAYS - 1
+        for config in relays:
+            self.add_relay(config)
         # What belongs to no connection.
         self._reports: dict[type, Callable[[Any], None]] = {
             SnapshotWanted: self._snapshots.wanted,
@@ -90,7 +129,7 @@ class Pump:
             Progress: self.deliveries.take,
             Audible: self.listeners.take,
             Record: self._record,
-            Upstream: upstreams.dispatch,
+            Upstream: sessions.dispatch,
         }
 
     def _presence_snapshots(self, channels: Mapping[str, Channel]) -> list[SnapshotRule]:
@@ -164,6 +203,39 @@ class Pump:
                 self._endings.refuse(event.connection, 500, INTERNAL_ERROR)
             elif not isinstance(event, Closed):
                 self._endings.close(event.connection, 1011, INTERNAL_ERROR)
+
+    # Owners that come and go
+
+    def add_owner(self, owner: Owner) -> int:
+        """Have it answer for the paths of the number that this gives. Raises LimitReached where there are too many."""
+        if len(self._owners) >= OWNERS_MAX:
+            raise LimitReached("owners of paths", len(self._owners) + 1, OWNERS_MAX)
+        number = self._newest
+        while (number := number + 1 if number < OWNERS_MAX else RELAYS) in self._owners:
+            pass
+        self._newest = number
+        self._owners[number], self._handlers[number] = owner, handlers_of(owner)
+        return number
+
+    def remove_owner(self, number: int) -> None:
+        """Nobody answers for its paths any more: the number is not given anew before all others were."""
+        del self._owners[number], self._handlers[number]
+
+    def add_relay(self, config: RelayConfig) -> int:
+        """Have a relay work; gives its number. Raises ConfigError for a `ca` that is not good any more."""
+        relay = KINDS[config.protocol](config, self._around)
+        number = self.add_owner(relay)
+        self._relays.append(relay)
+        return number
+
+    def remove_relay(self, config: RelayConfig, code: int) -> None:
+        """End that relay, whose clients are being closed with this code; its path is removed already."""
+        for number, owner in self._owners.items():
+            if isinstance(owner, Relay | PlainRelay) and owner.config is config:
+                self.remove_owner(number)
+                self._relays.remove(owner)
+                owner.end(ClientGone(code, "", "server"))
+                return
 
     def relay_stats(self) -> list[RelayStats]:
         """How the relays stand."""

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, Protocol, TypeVar, overload
 
 from fanwire._engine import Route
 from fanwire._loop import Callback
@@ -10,10 +10,10 @@ from fanwire.arguments import check_parameters
 from fanwire.auth import Identity, Request
 from fanwire.callbacks import Callbacks, hand_over
 from fanwire.calls import check_text
-from fanwire.client import Client
+from fanwire.client import Client, Link
 from fanwire.errors import ClientGone
 from fanwire.methods import Endpoint, M, Methods
-from fanwire.options import OWN_ROUTES, RULES, clash, read_signalr_path
+from fanwire.options import RULES, clash, read_signalr_path
 from fanwire.paths import WIRES, PathRule, Paths, hiding, route_of_relay
 from fanwire.presence import PresenceChange
 from fanwire.relay.config import RelayConfig
@@ -33,8 +33,26 @@ OnPresence = TypeVar("OnPresence", bound=Callable[[PresenceChange], object])
 Snapshot = TypeVar("Snapshot", bound=Callable[[str], object])
 
 
+class ServedPaths(Protocol):
+    """The serving whose paths come and go."""
+
+    link: Link
+
+    def add_endpoint(self, path: str) -> None:
+        """Have SignalR clients find methods there."""
+
+    def remove_endpoint(self, path: str) -> None:
+        """Have nobody find it, and close who is connected there."""
+
+    def add_relay(self, config: RelayConfig) -> None:
+        """Have a relay work."""
+
+    def remove_relay(self, config: RelayConfig) -> None:
+        """End it, and close its clients."""
+
+
 class Registering:
-    """The registering half of a ``Hub``: decorators, each for use before it serves."""
+    """The registering half of a ``Hub``: decorators, each for use before it serves, and paths, for use at any time."""
 
     def __init__(self, own_paths: Sequence[str]) -> None:
         # Where the hub's own methods are, unless serve says otherwise.
@@ -43,6 +61,9 @@ class Registering:
         self._relays: list[RelayConfig] = []
         self._ways = Paths()
         self._is_serving = False
+        self._served_paths: ServedPaths | None = None
+        # SignalR paths of methods, by how they are compared; the first is where to.all() goes.
+        self._paths: dict[str, str] = {}
 
     def authenticate(self, function: Authenticate) -> Authenticate:
         """Have `function(request)` say who connects, once for each connection; sync or async; for use as a decorator.
@@ -161,6 +182,9 @@ class Registering:
     def endpoint(self, path: str, *, transports: Sequence[str] | None = None) -> Endpoint:
         """Another SignalR hub, at `path`, with methods of its own; channels, callbacks and options are this hub's.
 
+        Before the hub serves, or while it does and then in the event loop's thread: then its methods may be registered
+        while the hub serves, too. ``remove_path`` removes it.
+
         Args:
             path: where clients connect; ``/negotiate`` is below it.
             transports: which of ``WebSockets``, ``ServerSentEvents`` and ``LongPolling`` its clients may use; None is
@@ -172,16 +196,26 @@ class Registering:
         """
         path = checked("endpoint's path", path, read_signalr_path)
         chosen = checked("endpoint's transports", transports, RULES["signalr_transports"])
-        self._may_register(f"endpoint {path!r}", self._callbacks.endpoints.get(path))
+        served = self._change(f"endpoint {path!r}", self._callbacks.endpoints.get(path))
         self._check_new(_signalr(path))
         if chosen is not None:
             self._callbacks.transports[path] = chosen
-        methods = self._callbacks.endpoints[path] = Methods()
-        return Endpoint(path, methods, self._may_register)
+        methods = self._callbacks.endpoints[path] = Methods(is_served=served is not None)
+        if served is None:
+            return Endpoint(path, methods, self._may_register)
+        try:
+            served.add_endpoint(path)
+        except BaseException:
+            self._forget_endpoint(path)
+            raise
+        self._paths[path.casefold()] = path
+        return Endpoint(path, methods, lambda what: None)
 
     def relay(self, config: RelayConfig) -> None:
-        """Relay the clients of ``config.path`` to a backend; see ``fanwire.relay``. Before the hub serves.
+        """Relay the clients of ``config.path`` to a backend; see ``fanwire.relay``.
 
+        Before the hub serves, or while it does and then in the event loop's thread. ``remove_path`` removes it. A hub
+        that has begun without a relay keeps its ``outbox_bytes_max``: give 2 MiB, as a hub with relays has it.
         Who may connect there is the backend's to say; this hub's callbacks are not asked about them. Raises TypeError
         for what is no ``RelayConfig``, and ValueError for a path that is taken.
         """
@@ -189,8 +223,10 @@ class Registering:
             raise TypeError(f"relay takes a RelayConfig(...), not {told(config)}")
         route = route_of_relay(config)
         others = [*map(_signalr, self._callbacks.endpoints), *map(route_of_relay, self._relays)]
-        self._may_register(f"a hub at {config.path!r}", clash(route, others))
+        served = self._change(f"a hub at {config.path!r}", clash(route, others))
         self._check_new(route)
+        if served is not None:
+            served.add_relay(config)
         self._relays.append(config)
 
     def path(
@@ -198,7 +234,7 @@ class Registering:
         path: str,
         *,
         channel: str | None = None,
-        wire: Literal["websocket", "events"] = "websocket",
+        wire: Literal["websocket", "events", "metrics"] = "websocket",
         origins: str | Sequence[str] | None = None,
         message_bytes_max: int | None = None,
     ) -> None:
@@ -214,7 +250,7 @@ class Registering:
                 differs is a text.
             channel: what its clients watch; ``{name}`` stands for what the path has there. A request for what is no
                 channel's name is answered with 400. None (default): what the query says.
-            wire: ``websocket`` (default), or ``events`` for event streams.
+            wire: ``websocket`` (default), ``events`` for event streams, or ``metrics`` for what ``/metrics`` answers.
             origins: as the option of ``serve``, for this path; None (default) is as that says.
             message_bytes_max: the same.
 
@@ -234,19 +270,47 @@ class Registering:
             checked("origins", origins, RULES["origins"]),
             checked("message_bytes_max", message_bytes_max, OrNone(RULES["message_bytes_max"])),
         )
+        if rule.wire == "metrics" and message_bytes_max is not None:
+            raise ValueError("message_bytes_max means nothing to a path of metrics: nobody sends messages there")
         self._ways.add(rule, self._check_free)
 
     def remove_path(self, path: str) -> None:
-        """Have nobody connect any more at what was given to ``path``; who is connected stays. Any thread, at any time.
+        """Have nobody connect any more at a path: one of ``path``, of an endpoint or a relay, or of the hub's own.
 
-        Raises ValueError for a path that was not given to it, and TypeError for what is no str.
+        At any time. Who is connected at one of ``path``, or of the hub's own, stays; any thread.
+        Of an endpoint or a relay everybody is closed with ``drain_code``, 1,024 of a shard in a tenth of a second; who
+        is asked about is answered with 404, and a relay's connections to its backend end. While the hub serves that is
+        for the event loop's thread.
+
+        Raises:
+            ValueError: there is no such path. Those of ``signalr_paths`` are the option's.
+            TypeError: it is no str.
+            RuntimeError: this is another thread.
         """
-        self._ways.remove(check_text("path", path, "what was given to hub.path, a str"))
+        check_text("path", path, "what was given to hub.path, a str")
+        relay = next((relay for relay in self._relays if relay.path == path), None)
+        if relay is None and path not in self._callbacks.endpoints:
+            self._ways.remove(path)
+            return
+        served = self._change(f"path {path!r}")
+        if relay is not None:
+            self._relays.remove(relay)
+            if served is not None:
+                served.remove_relay(relay)
+            return
+        self._forget_endpoint(path)
+        if served is not None:
+            del self._paths[path.casefold()]
+            served.remove_endpoint(path)
+
+    def _forget_endpoint(self, path: str) -> None:
+        del self._callbacks.endpoints[path]
+        self._callbacks.transports.pop(path, None)
 
     def _check_free(self, route: Route) -> None:
-        """Raises ValueError where there is a path that this one would hide, but for those of ``hub.path``."""
+        """Raises ValueError where a hub or a relay has a path that this one would hide."""
         hubs = map(_signalr, (*self._own_paths, *self._callbacks.endpoints))
-        other = clash(route, (*OWN_ROUTES, *hubs, *map(route_of_relay, self._relays)))
+        other = clash(route, (*hubs, *map(route_of_relay, self._relays)))
         if other is not None:
             raise ValueError(hiding(route.path, other))
 
@@ -262,9 +326,21 @@ class Registering:
         if other is not None:
             raise ValueError(hiding(route.path, other))
 
+    def _change(self, what: str, before: object = None) -> ServedPaths | None:
+        """The serving of which something is to change; None where there is none."""
+        if self._served_paths is None:
+            self._may_register(what, before)
+            return None
+        self._served_paths.link.require_thread(what)
+        self._check_alone(what, before)
+        return self._served_paths
+
     def _may_register(self, what: str, before: object = None, taker: str = "") -> None:
         if self._is_serving:
             raise RuntimeError(f"{what} must be registered before the hub serves")
+        self._check_alone(what, before, taker)
+
+    def _check_alone(self, what: str, before: object, taker: str = "") -> None:
         if before is not None and taker:
             raise ValueError(f"{what} cannot be registered beside {taker}: what clients send goes to one of them")
         if before is not None:

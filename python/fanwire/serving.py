@@ -31,7 +31,7 @@ from fanwire.options import (
     encoder_of,
 )
 from fanwire.owner import RELAYS
-from fanwire.paths import Paths, asked_of, route_of_relay, routes_of
+from fanwire.paths import Paths, asked_of, route_of_hub, route_of_relay
 from fanwire.presence import presence_patterns, rules_of
 from fanwire.pump import PRESENCE_INTERVAL_S, Pump
 from fanwire.relay.config import RelayConfig
@@ -119,7 +119,8 @@ def plan(
         descriptors_spare=RELAY_DESCRIPTORS_SPARE if relays else 0,
         **merged,
     )
-    routes = [*routes_of(callbacks, own), *map(route_of_relay, relays, count(RELAYS))]
+    routes = [route_of_hub(path, callbacks, own) for path in own["signalr_paths"]]
+    routes += map(route_of_relay, relays, count(RELAYS))
     return Plan(settings, routes, encoder_of(own), own, callbacks, channels, relays)
 
 
@@ -247,6 +248,31 @@ class Life:
     def is_over(self) -> bool:
         """Whether nothing of it is left."""
         return self._over.is_set()
+
+    # Paths that come and go; those of ``hub.path`` are with the engine
+
+    def add_endpoint(self, path: str) -> None:
+        """Have SignalR clients find methods there."""
+        self.engine.add_route(route_of_hub(path, self._plan.callbacks, self._plan.own))
+
+    def remove_endpoint(self, path: str) -> None:
+        """Have nobody find it, and close who is connected there."""
+        self.engine.remove_route(path, self._plan.own["drain_code"])
+
+    def add_relay(self, config: RelayConfig) -> None:
+        """Have a relay work. Raises ConfigError for a `ca` that is not good any more; then there is none."""
+        number = self.pump.add_relay(config)
+        try:
+            self.engine.add_route(route_of_relay(config, number))
+        except BaseException:
+            self.pump.remove_relay(config, self._plan.own["drain_code"])
+            raise
+
+    def remove_relay(self, config: RelayConfig) -> None:
+        """End it, and close its clients."""
+        code = self._plan.own["drain_code"]
+        self.engine.remove_route(config.path, code)
+        self.pump.remove_relay(config, code)
 
     def _hurry(self) -> None:
         self._timeout, self._spread = min(self._timeout, HURRIED_DRAIN_S), 0.0

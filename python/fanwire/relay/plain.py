@@ -4,82 +4,53 @@ It says how a client is let in, and keeps the lanes by what they watch (``plain_
 clients send.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from fanwire._engine import Closed, HubMessage, Message, Opening, Relayed, canonical
-from fanwire.budget import Budgets
-from fanwire.client import Link
 from fanwire.errors import ClientGone
-from fanwire.faults import Tasks
-from fanwire.logs import relay_log
-from fanwire.owner import ClientEvent, Owner
-from fanwire.relay.admit import ASKING_PART, SWITCHING, PlainAdmission, Verdict
+from fanwire.logs import name_of
+from fanwire.owner import ClientEvent
+from fanwire.relay.admit import SWITCHING, PlainAdmission, Verdict
+from fanwire.relay.backed import Backed, Surroundings
 from fanwire.relay.config import MessageShare, QueryShare, RelayConfig
 from fanwire.relay.credentials import Visitor, visitor_of
-from fanwire.relay.driver import Lane, LaneContext, Lingering, has_room
+from fanwire.relay.driver import LaneContext
 from fanwire.relay.headers import query_of, values_of, with_query, without
 from fanwire.relay.lane import PlainLane
-from fanwire.relay.names import Names
 from fanwire.relay.plain_client import PlainClient, Wish
-from fanwire.relay.relay import backend_of, passing_of, service_headers
-from fanwire.relay.servers import Servers
-from fanwire.relay.session import Gate
 from fanwire.relay.shared import message_of
-from fanwire.relay.stats import RelayStats, stats_of
-from fanwire.relay.timing import Timers
-from fanwire.relay.upstreams import Upstreams
 from fanwire.relay.wire import PlainWire
 
 NOWHERE = object()
 """There is no value where a pointer points to."""
 
 
-class PlainRelay(Owner):
-    """See the module. Lives in the hub's event loop, for one serving."""
+class PlainRelay(Backed[Any, PlainLane]):
+    """See the module."""
 
-    def __init__(
-        self,
-        config: RelayConfig,
-        link: Link,
-        tasks: Tasks,
-        upstreams: Upstreams,
-        acknowledge: Callable[[int], None],
-        handshake_timeout: float,
-        budgets: Budgets,
-    ) -> None:
-        self.config = config
-        self.budgets = budgets
-        self.engine = engine = link.require()
-        self.faults, self.endings = upstreams.faults, upstreams.endings
-        self.acknowledge = acknowledge
-        self.lanes: dict[Any, PlainLane] = {}
+    def __init__(self, config: RelayConfig, around: Surroundings) -> None:
+        super().__init__(config, around)
         self._clients: dict[int, PlainClient] = {}
         self._by_query = [share for share in config.share if isinstance(share, QueryShare)]
         self._by_message = [share for share in config.share if isinstance(share, MessageShare)]
-        shared = backend_of(config, service_headers(config))
-        self._servers = Servers(upstreams, tasks, shared, config.path, config.ready)
-        shared = replace(shared, health=self._servers)
-        own = replace(shared, headers=())
         self._has_own_headers = bool(config.lanes.headers) or config.lanes.token is not None
-        self._own, self._upstreams = own, upstreams
-        timers = Timers(tasks)
-        self._gate = Gate(timers, upstreams.faults, config.private.rate, config.private.per_relay_max)
-        self._private_context = upstreams, own, self._gate, config.private.idle
+        self._private_context = self._upstreams, self._own, self.gate, config.private.idle
         self._context = LaneContext(
-            engine, upstreams, timers, shared, config.linger, config.lanes, Lingering(config.lanes.per_client_max)
+            self.engine,
+            self._upstreams,
+            self._timers,
+            self._shared,
+            config.linger,
+            config.lanes,
+            self._lingering,
         )
         asks = config.admit == "negotiate"
-        wait = min(config.lanes.connect_timeout, ASKING_PART * handshake_timeout)
-        asked = replace(own if asks else shared, connect_timeout=wait)
-        self._admission = PlainAdmission(upstreams, asked, asks=asks, admit_for=config.admit_for)
-        self._passing = passing_of(config)
-        self.names = Names(config)
-        self._lanes_made = 0
-        self._gaps = 0
+        asked = replace(self._own if asks else self._shared, connect_timeout=self._answer_s)
+        self._admission = PlainAdmission(self._upstreams, asked, asks=asks, admit_for=config.admit_for)
 
     # Clients
 
@@ -170,10 +141,6 @@ class PlainRelay(Owner):
 
     # Lanes
 
-    def has_room(self) -> bool:
-        """Whether there may be one lane more; one that lingers makes room."""
-        return has_room(self.lanes, self.config.lanes.max, self._context.lingering)
-
     def wish_of(self, message: Relayed, subprotocol: str | None) -> Wish | None:
         """What a message wishes for that is shared; None of any other."""
         if not (self._by_message and message.is_text):
@@ -199,30 +166,14 @@ class PlainRelay(Owner):
         return self._open(wish.key, self._by_message[index].subscribe, self._own.urls, offered, wish.message, wish.what)
 
     def _open(self, key: Any, way: str, urls: Any, offered: Any, message: bytes | None, what: Any) -> PlainLane:
-        self._lanes_made += 1
+        wire = PlainWire(way, message, what)
+        return self._keep(key, lambda name, on_end: PlainLane(name, wire, urls, offered, self._context, on_end))
 
-        def end(lane: Lane[Any]) -> None:
-            self._gaps += lane.gaps
-            if self.lanes.get(key) is lane:
-                del self.lanes[key]
-
-        name = f"{self.config.path}#{self._lanes_made}"
-        lane = self.lanes[key] = PlainLane(name, PlainWire(way, message, what), urls, offered, self._context, end)
-        relay_log.debug("%s is opened", lane)
-        return lane
-
-    def stats(self) -> RelayStats:
-        """How it stands, now."""
-        return RelayStats(
-            unused=self.names.unused,
-            path=self.config.path,
-            lanes=[stats_of(lane) for lane in self.lanes.values()],
-            broadcasts={},
-            upstreams=self._servers.stats(),
-            private_lanes=self._gate.count,
-            sessions=len(self._upstreams),
-            gaps=self._gaps + sum(lane.gaps for lane in self.lanes.values()),
-        )
+    def _part_with_all(self, gone: ClientGone) -> None:
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
+            with self.faults.contained("relay.end", "client %s could not be parted with", name_of(client.id)):
+                client.end(gone)
 
 
 def value_of(pointer: str, document: Any) -> Any:

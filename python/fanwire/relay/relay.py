@@ -8,111 +8,74 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import anyio
 
-from fanwire._engine import Closed, Connected, Drained, HubMessage, Message, Opening, Relayed, __version__
+from fanwire._engine import Closed, Connected, Drained, HubMessage, Message, Opening, Relayed
 from fanwire._loop import ends_task
 from fanwire.auth import Refused, Request, is_negotiate
-from fanwire.budget import Budgets
-from fanwire.client import Client, Link
-from fanwire.config.kinds import roots_of
-from fanwire.errors import ClientGone, ConfigError, LimitReached, PayloadTooBig
-from fanwire.faults import Tasks
+from fanwire.client import Client
+from fanwire.errors import ClientGone, LimitReached, PayloadTooBig
 from fanwire.logs import name_of, relay_log
-from fanwire.owner import ClientEvent, Owner
-from fanwire.relay.admit import ASKING_PART, HubAdmission, RefusedByBackend
+from fanwire.owner import ClientEvent
+from fanwire.relay.admit import HubAdmission, RefusedByBackend
+from fanwire.relay.backed import Backed, Surroundings
 from fanwire.relay.broadcast import BroadcastLane
 from fanwire.relay.client import RelayedClient
 from fanwire.relay.config import CallShare, RelayConfig
-from fanwire.relay.driver import Lane, Lingering, has_room
 from fanwire.relay.everyones import Everyones
-from fanwire.relay.headers import Passing
 from fanwire.relay.lane import CallLane, CallLaneContext
-from fanwire.relay.names import Names
 from fanwire.relay.pool import Pool
-from fanwire.relay.servers import Servers
-from fanwire.relay.session import Gate
 from fanwire.relay.shared import SharedCall
-from fanwire.relay.stats import RelayStats, stats_of
-from fanwire.relay.timing import Backoff, Timers
+from fanwire.relay.timing import Backoff
 from fanwire.relay.unsubscribing import LearnedAnswers
-from fanwire.relay.upstreams import Backend, HeaderFields, Upstreams
 from fanwire.relay.wire import Asked
-from fanwire.values import Mistake
 from fanwire.wording import INTERNAL_ERROR
 
-RECORD_BYTES_MAX = 1 << 20
-"""Of a message from the backend: clients built on ``websockets`` take no more."""
 NOT_SPOKEN = 1003
 """The close code of a client whose hub protocol the backend does not speak: it is not to come back with it."""
-QUEUE_BYTES_MAX = 256 << 10
-"""What may wait for the backend of one client's before the client is not read from."""
 
 
-class Relay(Owner):
-    """See the module. Lives in the hub's event loop, for one serving.
+class Relay(Backed[SharedCall, CallLane]):
+    """See the module.
 
     Its backend is asked about each opening in a task of its own: one that is slow, for one client or for all, keeps
     nobody waiting who does not ask the same.
     """
 
-    def __init__(
-        self,
-        config: RelayConfig,
-        link: Link,
-        tasks: Tasks,
-        upstreams: Upstreams,
-        acknowledge: Callable[[int], None],
-        handshake_timeout: float,
-        budgets: Budgets,
-    ) -> None:
-        self.config = config
-        self.budgets = budgets
-        self.engine = engine = link.require()
-        self._link, self._tasks = link, tasks
+    def __init__(self, config: RelayConfig, around: Surroundings) -> None:
+        super().__init__(config, around)
+        self._link = around.link
         # Those that were asked about or are there, and what cancels the asking.
         self._clients: dict[int, Client] = {}
         self._at_work: dict[int, anyio.CancelScope] = {}
-        self.faults, self.endings = upstreams.faults, upstreams.endings
-        self.acknowledge = acknowledge
-        self.lanes: dict[SharedCall, CallLane] = {}
         shares = [share for share in config.share if isinstance(share, CallShare)]
         self.subscribing: dict[str, CallShare] = {share.subscribe.casefold(): share for share in shares}
         self.unsubscribing: dict[str, CallShare] = {
             share.unsubscribe.casefold(): share for share in shares if share.unsubscribe is not None
         }
         self.pooled = {method.casefold(): method for method in config.private.pooled}
-        shared = backend_of(config, service_headers(config))
-        self._servers = Servers(upstreams, tasks, shared, config.path, config.ready)
-        shared = replace(shared, health=self._servers)
-        own = replace(shared, headers=())
         everyone, welcome = frozenset(config.everyone.targets), frozenset(config.everyone.welcome)
-        timers = Timers(tasks)
-        self.gate = Gate(timers, upstreams.faults, config.private.rate, config.private.per_relay_max)
         subscribing = frozenset(share.subscribe.lower() for share in shares)
-        self.private_context = upstreams, own, everyone | welcome, subscribing
-        # Who opens a connection waits no longer than for its handshake, and is to be told why.
-        wait = min(config.lanes.connect_timeout, ASKING_PART * handshake_timeout)
-        asked = replace(own, connect_timeout=wait)
-        asks = config.admit == "negotiate"
+        self.private_context = self._upstreams, self._own, everyone | welcome, subscribing
         self._admission = HubAdmission(
-            upstreams, asked, asks=asks, admit_for=config.admit_for, passing=passing_of(config)
+            self._upstreams,
+            replace(self._own, connect_timeout=self._answer_s),
+            asks=config.admit == "negotiate",
+            admit_for=config.admit_for,
+            passing=self._passing,
         )
-        self.names = Names(config)
-        everyones = Everyones(config.path, config.everyone.targets, timers.later)
         self._context = CallLaneContext(
-            engine,
-            upstreams,
-            timers,
-            shared,
+            self.engine,
+            self._upstreams,
+            self._timers,
+            self._shared,
             config.linger,
             config.lanes,
-            Lingering(config.lanes.per_client_max),
+            self._lingering,
             everyone | welcome,
             self.names,
-            everyones,
+            Everyones(config.path, config.everyone.targets, self._timers.later),
         )
         self._broadcast_route = ("broadcast", config.path, everyone, welcome)
         self._broadcasts: dict[str, BroadcastLane] = {}
@@ -121,8 +84,6 @@ class Relay(Owner):
         # Hub protocols of the clients that are connected, and how many speak each.
         self._present: dict[int, str] = {}
         self._speaking: Counter[str] = Counter()
-        self._lanes_made = 0
-        self._gaps = 0
 
     # Clients
 
@@ -206,14 +167,17 @@ class Relay(Owner):
 
     def closed(self, event: Closed) -> None:
         """A client is gone, or somebody who asked to connect has left."""
-        self._forget_speaker(event.connection)
-        scope = self._at_work.get(event.connection)
+        self._part(event.connection, ClientGone(event.code, event.reason, event.by))
+
+    def _part(self, id: int, gone: ClientGone) -> None:
+        self._forget_speaker(id)
+        scope = self._at_work.get(id)
         if scope is not None:
-            relay_log.debug("client %s left before it was answered", name_of(event.connection))
+            relay_log.debug("client %s left before it was answered", name_of(id))
             scope.cancel()
-        client = self._clients.pop(event.connection, None)
+        client = self._clients.pop(id, None)
         if client is not None:
-            client._gone = gone = ClientGone(event.code, event.reason, event.by)
+            client._gone = gone
             if client._calls is not None:
                 client._calls.end(gone)
 
@@ -291,22 +255,9 @@ class Relay(Owner):
 
     # Lanes
 
-    def has_room(self) -> bool:
-        """Whether there may be one lane more; one that lingers makes room."""
-        return has_room(self.lanes, self.config.lanes.max, self._context.lingering)
-
     def open_lane(self, share: CallShare, call: SharedCall) -> CallLane:
         """The lane of this call, which has none yet."""
-        self._lanes_made += 1
-
-        def end(lane: Lane[Any]) -> None:
-            self._gaps += lane.gaps
-            if self.lanes.get(call) is lane:
-                del self.lanes[call]
-
-        lane = self.lanes[call] = CallLane(f"{self.config.path}#{self._lanes_made}", share, call, self._context, end)
-        relay_log.debug("%s is opened", lane)
-        return lane
+        return self._keep(call, lambda name, on_end: CallLane(name, share, call, self._context, on_end))
 
     def answer_unsubscribe(self, client: RelayedClient, lane: CallLane, call: Asked) -> None:
         """Answer a client that has left a lane as the backend would have."""
@@ -330,57 +281,14 @@ class Relay(Owner):
             pool = self._pools[protocol] = Pool(self._context, protocol, private.pool_size, private.idle)
         return pool
 
-    # What is visible
+    # Its end, and what is visible
 
-    def stats(self) -> RelayStats:
-        """How it stands, now."""
-        return RelayStats(
-            path=self.config.path,
-            lanes=[stats_of(lane) for lane in self.lanes.values()],
-            broadcasts={protocol: one.why or "live" for protocol, one in self._broadcasts.items()},
-            upstreams=self._servers.stats(),
-            private_lanes=self.gate.count,
-            sessions=len(self._context.upstreams),
-            unused=self.names.unused,
-            gaps=self._gaps + sum(lane.gaps for lane in self.lanes.values()),
-        )
+    def _part_with_all(self, gone: ClientGone) -> None:
+        for id in [*self._at_work, *self._clients]:
+            with self.faults.contained("relay.end", "client %s could not be parted with", name_of(id)):
+                self._part(id, gone)
+        for broadcast in list(self._broadcasts.values()):
+            broadcast.end()
 
-
-def backend_of(config: RelayConfig, headers: HeaderFields = ()) -> Backend:
-    """Where a relay's connections go, with these headers of the relay's own.
-
-    Raises:
-        ConfigError: `ca` was good when it was checked, and is not any more.
-    """
-    lanes = config.lanes
-    try:
-        roots = None if config.ca is None else roots_of(config.ca)
-    except Mistake as mistake:
-        raise ConfigError(f"is {config.ca!r}, {mistake}", key=f"ca of the relay at {config.path}") from mistake
-    return Backend(
-        config.upstream,
-        config.negotiate and config.protocol == "signalr",
-        lanes.keepalive,
-        lanes.server_timeout,
-        lanes.connect_timeout,
-        RECORD_BYTES_MAX,
-        QUEUE_BYTES_MAX,
-        headers,
-        roots,
-    )
-
-
-def service_headers(config: RelayConfig) -> list[tuple[str, str]]:
-    """What shared connections show the backend."""
-    headers = [(name, value.reveal()) for name, value in config.lanes.headers.items()]
-    if config.lanes.token is not None:
-        headers.append(("Authorization", f"Bearer {config.lanes.token.reveal()}"))
-    if not any(name.lower() == "user-agent" for name, _ in headers):
-        headers.append(("User-Agent", f"fanwire/{__version__}"))
-    # As all headers: the bytes of a setting, which is UTF-8, decoded as latin-1.
-    return [(name, value.encode().decode("latin-1")) for name, value in headers]
-
-
-def passing_of(config: RelayConfig) -> Passing:
-    """Its rules for headers."""
-    return Passing.of(config.private.drop, config.trusted_proxies, config.admit_ignore)
+    def _broadcasts_stats(self) -> dict[str, str]:
+        return {protocol: one.why or "live" for protocol, one in self._broadcasts.items()}

@@ -1,13 +1,49 @@
 """Times of a relay: delays that can be called off, and how long to wait before the next attempt."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
+from typing import TypeVarTuple, Unpack
 
 import anyio
 
 from fanwire._loop import ends_task
-from fanwire.faults import Tasks
+from fanwire.faults import Tasks, place_of
+
+Ts = TypeVarTuple("Ts")
+
+
+class RelayTasks(Tasks):
+    """Those of one relay, which end with it."""
+
+    __slots__ = ("_is_over", "_scopes")
+
+    def __init__(self, tasks: Tasks) -> None:
+        super().__init__(tasks.group, tasks.faults)
+        self._scopes: set[anyio.CancelScope] = set()
+        self._is_over = False
+
+    def start_soon(
+        self, function: Callable[[Unpack[Ts]], Awaitable[object]], *arguments: *Ts, where: str | None = None
+    ) -> None:
+        """See ``Tasks``; nothing begins once they have ended."""
+        if not self._is_over:
+            super().start_soon(self._scoped, function, arguments, where=where or place_of(function))
+
+    async def _scoped(self, function: Callable[..., Awaitable[object]], arguments: tuple[object, ...]) -> None:
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                if not self._is_over:
+                    await function(*arguments)
+            finally:
+                self._scopes.discard(scope)
+
+    def end(self) -> None:
+        """Cancel them."""
+        self._is_over = True
+        for scope in list(self._scopes):
+            scope.cancel()
 
 
 class Delay:

@@ -84,23 +84,26 @@ class Backend:
 
 
 class Upstreams:
-    """The sessions of one serving."""
+    """The sessions of one relay."""
 
-    def __init__(self, engine: Engine, faults: Faults, endings: Endings) -> None:
-        self._engine = engine
-        self.faults = faults
+    def __init__(self, sessions: "Sessions") -> None:
+        self._sessions = sessions
+        self._engine = sessions.engine
+        self.faults = sessions.faults
         """Where what goes wrong in any relay of this serving is noted."""
-        self.endings = endings
+        self.endings = sessions.endings
         """How clients are told that something is over."""
-        self.readiness = Readiness(engine)
+        self.readiness = sessions.readiness
         """What ``/readyz`` is to say of the relays."""
-        self._handlers: dict[int, SessionHandler] = {}
-        # Of sessions that are opening: where it is noted, and whether it is in nobody's name.
-        self._opening: dict[int, tuple[ServerHealth, bool]] = {}
-        self._newest = 0
 
     def __len__(self) -> int:
-        return len(self._handlers)
+        """How many all relays have."""
+        return len(self._sessions)
+
+    def end(self) -> None:
+        """Close those of this relay; nobody hears of them any more."""
+        for session in self._sessions.forget_all_of(self):
+            self.close(session)
 
     def open(
         self,
@@ -118,9 +121,7 @@ class Upstreams:
 
         It is fanwire's own where nothing of it is a client's: no header, no query, no subprotocol.
         """
-        session = self._number(handler)
-        if backend.health is not None:
-            self._opening[session] = backend.health, is_own
+        session = self._sessions.number(handler, self, backend.health, is_own=is_own)
         self._begin(
             self._engine.upstream_open,
             session,
@@ -151,9 +152,7 @@ class Upstreams:
         idle: float | None = None,
     ) -> int:
         """As ``open``, with a plain WebSocket backend, and in a client's words: its query, or its subprotocols."""
-        session = self._number(handler)
-        if backend.health is not None:
-            self._opening[session] = backend.health, False
+        session = self._sessions.number(handler, self, backend.health, is_own=False)
         self._begin(
             self._engine.upstream_open_plain,
             session,
@@ -178,7 +177,7 @@ class Upstreams:
 
         ``close`` calls it off.
         """
-        session = self._number(handler)
+        session = self._sessions.number(handler, self)
         self._begin(self._engine.upstream_negotiate, session, url, list(headers), timeout, roots)
         return session
 
@@ -186,14 +185,8 @@ class Upstreams:
         try:
             begin(session, *arguments, **named)
         except BaseException:  # there will be no ``closed``
-            del self._handlers[session]
-            self._opening.pop(session, None)
+            self._sessions.forget(session)
             raise
-
-    def _number(self, handler: SessionHandler) -> int:
-        self._newest += 1
-        self._handlers[self._newest] = handler
-        return self._newest
 
     def send(self, session: int, records: bytes) -> int | None:
         """Queue whole records; gives how many bytes wait, None where the session is closed or closing."""
@@ -210,9 +203,46 @@ class Upstreams:
                 self._engine.upstream_close(session, farewell)
                 return
 
+
+class Sessions:
+    """Those of one serving, by number, and who hears of each."""
+
+    def __init__(self, engine: Engine, faults: Faults, endings: Endings) -> None:
+        self.engine, self.faults, self.endings = engine, faults, endings
+        self.readiness = Readiness(engine)
+        self._handlers: dict[int, tuple[SessionHandler, Upstreams]] = {}
+        # Of sessions that are opening: where it is noted, and whether it is in nobody's name.
+        self._opening: dict[int, tuple[ServerHealth, bool]] = {}
+        self._newest = 0
+
+    def __len__(self) -> int:
+        return len(self._handlers)
+
+    def number(
+        self, handler: SessionHandler, of: Upstreams, health: ServerHealth | None = None, *, is_own: bool = False
+    ) -> int:
+        """The number of a session that begins."""
+        self._newest += 1
+        self._handlers[self._newest] = handler, of
+        if health is not None:
+            self._opening[self._newest] = health, is_own
+        return self._newest
+
+    def forget(self, session: int) -> None:
+        """Nobody hears of it any more."""
+        del self._handlers[session]
+        self._opening.pop(session, None)
+
+    def forget_all_of(self, upstreams: Upstreams) -> list[int]:
+        """The same of all of one relay; gives their numbers."""
+        theirs = [session for session, (_, of) in self._handlers.items() if of is upstreams]
+        for session in theirs:
+            self.forget(session)
+        return theirs
+
     def dispatch(self, event: Upstream) -> None:
         """Tell the handler. What goes wrong there ends what is the handler's, and the others go on."""
-        handler = self._handlers.get(event.session)
+        handler, _ = self._handlers.get(event.session, (None, None))
         if handler is None:
             return
         self._note(event)

@@ -49,6 +49,8 @@ pub enum Command {
     Track(Track),
     /// Reports no more of that.
     Untrack(u64),
+    /// Closes who came by the route of this number, with this code and reason, a few in a tick.
+    CloseRoute(u64, u16, Box<str>),
     /// Stops accepting and closes every connection with this code and reason, spread over so long.
     Drain(u16, Box<str>, Duration),
     /// Ends the thread.
@@ -169,8 +171,8 @@ pub struct Whose {
 pub enum Event {
     /// An upgrade or event stream waits for `accept` or `refuse`.
     Opening(Whose, Box<Request>),
-    /// A plain request waits for `respond` or `refuse`.
-    Asking(Whose, Box<Request>),
+    /// A plain request waits for `respond` or `refuse`; with its body, where the path's owner wants bodies.
+    Asking(Whose, Box<Request>, Vec<u8>),
     /// A client asks for channels; waits for `subscribe` or a denial. The id is JSON text.
     Subscribing(Whose, Vec<String>, Option<String>, Wanted),
     /// A text message that the raw protocol has no meaning for.

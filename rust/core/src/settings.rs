@@ -145,6 +145,9 @@ settings! {
         /// bytes of a request's head
         head_bytes_max in "Who may connect": usize = 16 << 10, Kind::Bytes(256, 1 << 20),
             cost "so much a connection until `handshake_timeout`";
+        /// bytes of a request's body, on a path whose owner takes bodies; a bigger one is answered with 413
+        body_bytes_max in "Who may connect": usize = 1 << 20, Kind::Bytes(1, 1 << 30),
+            cost "so much a connection to such a path, until `handshake_timeout`; nothing is set aside for what is only announced";
         /// seconds from accept to the answered upgrade, your callbacks included; then 408, or 503 if it waits for them
         handshake_timeout in "Who may connect": Duration = Duration::from_secs(10), WAIT,
             cost "a descriptor for so long without a word; also how long a kept-alive plain connection may be idle";

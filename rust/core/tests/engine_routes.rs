@@ -129,6 +129,41 @@ fn routes_come_and_go_while_all_is_served_and_who_is_connected_stays() {
 }
 
 #[test]
+fn a_path_that_is_closed_ends_its_own_clients_and_nobody_elses() {
+    on_each_poller(|settings| {
+        let (engine, address) = start(Settings { shards: 2, ..settings });
+        let mut other = open(&address, "/ws?channel=b").expect("there");
+        let mut route = Route::new("/asked", Wire::WebSocket, OTHER).expect("a path");
+        route.asks.opening = true;
+        engine.add_route(route).expect("it is free");
+        let echo = Route::new("/echo/{x}", Wire::WebSocket, OTHER).expect("a path").with_channel("{x}").expect("good");
+        engine.add_route(echo.clone()).expect("it is free");
+        let mut clients: Vec<Client> = (0..20).map(|_| open(&address, "/echo/a").expect("added")).collect();
+        eventually("subscribers", || engine.occupancy("a") == 20 && engine.occupancy("b") == 1);
+        assert!(engine.close_route("/echo/{x}", 5, "").is_err(), "no such code");
+        assert!(engine.close_route("/echo/{x}", 1001, "moved").expect("it runs"));
+        assert!(!engine.close_route("/echo/{x}", 1001, "moved").expect("it runs"), "it is gone");
+        for client in &mut clients {
+            let Ok(Message::Close(Some(frame))) = client.read() else { panic!("expected a Close frame") };
+            assert_eq!((u16::from(frame.code), frame.reason.as_str()), (1001, "moved"));
+        }
+        assert_eq!(refusal(&address, "/echo/a").0, 404);
+        engine.add_route(echo).expect("free again");
+        drop(open(&address, "/echo/a").expect("added again"));
+        let asking = std::thread::spawn({
+            let address = address.clone();
+            move || refusal(&address, "/asked")
+        });
+        let Event::Opening(whose, _) = next_event(&engine) else { panic!("expected an opening") };
+        assert!(engine.close_route("/asked", 1001, "").expect("it runs"));
+        engine.accept(whose.connection, [], None, Reply::default()).expect("too late, and no harm");
+        assert_eq!(asking.join().expect("answered"), (404, "this path has been removed\n".to_owned()));
+        publish(&engine, "b", "still there");
+        assert_eq!(read_text(&mut other), "still there");
+    });
+}
+
+#[test]
 fn a_route_has_limits_and_origins_of_its_own() {
     on_each_poller(|settings| {
         let (engine, address) = start(settings);

@@ -60,8 +60,10 @@ impl Engine {
         self.0.add_route(route.0.clone()).map_err(|error| bad(error.to_string()))
     }
 
-    fn remove_route(&self, path: &str) -> bool {
-        self.0.remove_route(path)
+    #[pyo3(signature = (path, code = None))]
+    fn remove_route(&self, py: Python<'_>, path: &str, code: Option<u16>) -> PyResult<bool> {
+        let Some(code) = code else { return Ok(self.0.remove_route(path)) };
+        self.0.close_route(path, code, "").map_err(|error| to_pyerr(py, error))
     }
 
     fn start(&self, py: Python<'_>) -> PyResult<()> {
@@ -163,11 +165,8 @@ impl Engine {
         deferred: bool,
         excluded: Vec<u64>,
     ) -> PyResult<Py<Published>> {
-        self.publish_data(
-            Audience::User(user),
-            data,
-            Options { event, ttl, deferred, excluded: &excluded, ..Options::default() },
-        )
+        let options = Options { event, ttl, deferred, excluded: &excluded, ..Options::default() };
+        self.publish_data(Audience::User(user), data, options)
     }
 
     #[pyo3(signature = (path, data, event = None, ttl = None, deferred = false, excluded = Vec::new()))]
@@ -180,11 +179,8 @@ impl Engine {
         deferred: bool,
         excluded: Vec<u64>,
     ) -> PyResult<Py<Published>> {
-        self.publish_data(
-            Audience::Hub(path),
-            data,
-            Options { event, ttl, deferred, excluded: &excluded, ..Options::default() },
-        )
+        let options = Options { event, ttl, deferred, excluded: &excluded, ..Options::default() };
+        self.publish_data(Audience::Hub(path), data, options)
     }
 
     fn flush(&self) {

@@ -34,6 +34,7 @@ event_class! {
     /// A plain HTTP request for a path that Python answers.
     Asking {
         connection: u64, owner: u16, method: String, target: String, headers: Vec<(String, String)>, peer: String,
+        body: Py<PyBytes>,
     }
 }
 event_class! {
@@ -136,10 +137,11 @@ pub(crate) fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
                 Opening { connection, owner, method, target, headers, peer, channels, protocol, subprotocols };
             Py::new(py, opening)?.into_any()
         }
-        Event::Asking(whose, request) => {
+        Event::Asking(whose, request, body) => {
             let Request { method, target, headers, peer, .. } = *request;
             let ((connection, owner), headers) = (bits(whose), decode(headers));
-            Py::new(py, Asking { connection, owner, method, target, headers, peer })?.into_any()
+            let body = PyBytes::new(py, &body).unbind();
+            Py::new(py, Asking { connection, owner, method, target, headers, peer, body })?.into_any()
         }
         Event::Subscribing(whose, channels, id, wanted) => {
             let ((connection, owner), wanted) = (bits(whose), Py::new(py, Wanted(wanted))?);

@@ -72,6 +72,7 @@ fn asks_of(names: &[String]) -> PyResult<Asks> {
             "subscribing" => &mut asks.subscribing,
             "connected" => &mut asks.connected,
             "messages" => &mut asks.messages,
+            "bodies" => &mut asks.bodies,
             "records" => &mut asks.records,
             _ => return Err(bad(format!("no owner is asked {name:?}"))),
         } = true;

@@ -72,6 +72,9 @@ pub struct Asks {
     pub connected: bool,
     /// It takes messages that are no requests. Otherwise the first one is answered with an error that shows their form.
     pub messages: bool,
+    /// It takes requests of any method on a path of [`Wire::Request`], with their whole body, up to
+    /// [`Settings::body_bytes_max`](crate::Settings::body_bytes_max). Otherwise GET and HEAD alone.
+    pub bodies: bool,
     /// Of a SignalR message it gets the whole record as well, to be passed on.
     pub records: bool,
 }

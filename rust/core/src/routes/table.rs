@@ -94,13 +94,13 @@ impl Routes {
         Ok(())
     }
 
-    fn remove(&mut self, path: &str) -> bool {
-        let before = self.all().count();
-        let is_it = |placed: &Arc<Placed>| placed.path() == path;
-        self.exact.retain(|_, placed| !is_it(placed));
-        self.folded.retain(|_, placed| !is_it(placed));
-        self.patterns.retain(|placed| !is_it(placed));
-        self.all().count() < before
+    fn remove(&mut self, path: &str) -> Option<Arc<Placed>> {
+        let removed = self.all().find(|placed| placed.path() == path).map(Arc::clone)?;
+        let stays = |placed: &Arc<Placed>| placed.number != removed.number;
+        self.exact.retain(|_, placed| stays(placed));
+        self.folded.retain(|_, placed| stays(placed));
+        self.patterns.retain(stays);
+        Some(removed)
     }
 }
 
@@ -128,9 +128,9 @@ impl Table {
         self.change(|routes, number| routes.add(number, route))
     }
 
-    /// Removes what was added under this path: requests that begin after this call find nothing. False if nothing was.
-    pub(crate) fn remove(&self, path: &str) -> bool {
-        self.change(|routes, _| Ok::<_, ()>(routes.remove(path))).unwrap_or_default()
+    /// Removes what was added under this path, and gives it: requests that begin after this call find nothing.
+    pub(crate) fn remove(&self, path: &str) -> Option<Arc<Placed>> {
+        self.change(|routes, _| routes.remove(path).ok_or(())).ok()
     }
 
     fn change<T, E>(&self, act: impl FnOnce(&mut Routes, u64) -> Result<T, E>) -> Result<T, E> {
@@ -227,7 +227,7 @@ mod tests {
         assert!(table.add(route("/a", Wire::WebSocket)).is_err());
         table.refresh(&mut held);
         let first = held.find("/a").expect("added").route;
-        assert!(table.remove("/a") && !table.remove("/a"));
+        assert!(table.remove("/a").is_some() && table.remove("/a").is_none());
         table.add(route("/a", Wire::Plain)).expect("free again");
         assert!(held.find("/a").is_some(), "what is held does not change");
         table.refresh(&mut held);

@@ -7,6 +7,8 @@ pub(crate) enum Reads {
     Head,
     /// The body of a post.
     Body,
+    /// The body of a request, which the owner of its path wants.
+    Wanted,
     /// WebSocket frames.
     Frames,
     /// WebSocket frames, of which only the peer's Close matters.

@@ -1,7 +1,7 @@
 //! Requests, one after another on one socket: a head, what the application is asked, bodies and polls of SignalR.
 use super::decisions::{Due, Held, Reads};
-use crate::http::Body;
-use crate::messages::{ConnectionId, Header, Wanted};
+use crate::http::{Body, Piece, RequestError};
+use crate::messages::{ConnectionId, Header, Request, Wanted};
 use crate::protocol::signalr::negotiate::{NegotiateRequest, Transport};
 use crate::tokens::Token;
 use crate::ws::Upgrade;
@@ -13,6 +13,8 @@ pub(super) enum Http {
     Head(Vec<u8>),
     /// The application has to answer it.
     Asked(Box<Asked>),
+    /// A body comes that the owner of the path wants.
+    Coming(Box<Incoming>),
     /// The body of a request for a SignalR connection comes.
     Posting(Box<Carrier>),
     /// A poll waits for messages of a SignalR connection.
@@ -70,6 +72,28 @@ pub(crate) struct Carrier {
     pub(crate) readable_by: Option<Box<str>>,
 }
 
+/// A request whose body has not come whole: its owner is asked when it has.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) request: Box<Request>,
+    /// What the connection waits for then.
+    pub(crate) asked: Asked,
+    /// What has not come of the body.
+    pub(crate) body: Body,
+    /// What has.
+    pub(crate) content: Vec<u8>,
+}
+
+impl Incoming {
+    /// Takes some of the body, up to its end; how many bytes that are.
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<usize, RequestError> {
+        let Piece { framing, content } = self.body.next(bytes)?;
+        self.content.extend_from_slice(&bytes[framing..framing + content]);
+        self.body.take(content);
+        Ok(framing + content)
+    }
+}
+
 impl Asked {
     /// Whether a whole answer is all that the client waits for, and no connection that lives on.
     pub(super) fn is_for_an_answer(&self) -> bool {
@@ -82,6 +106,7 @@ impl Http {
     pub(super) fn reads(&self) -> Reads {
         match self {
             Self::Head(_) => Reads::Head,
+            Self::Coming(_) => Reads::Wanted,
             Self::Posting(_) => Reads::Body,
             Self::Asked(_) | Self::Polling(_) => Reads::Later,
         }
@@ -90,7 +115,7 @@ impl Http {
     pub(super) fn due(&self, held: Held) -> Due {
         match self {
             Self::Head(partial) if partial.is_empty() && !held.is_unread => Due::Drop, // idle between requests
-            Self::Head(_) | Self::Asked(_) | Self::Posting(_) => Due::Refuse,
+            Self::Head(_) | Self::Asked(_) | Self::Coming(_) | Self::Posting(_) => Due::Refuse,
             Self::Polling(_) => Due::EmptyPoll,
         }
     }

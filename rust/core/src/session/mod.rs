@@ -9,6 +9,7 @@
 //! |---|---|---|---|---|
 //! | HTTP, a head | till it is whole | dropped if nothing came, else 408 | an answer that is out is waited for | over |
 //! | HTTP, asked | wait | 503 | an answer is owed, to a stream none | over |
+//! | HTTP, coming | the body, till it is whole | 408 | over | over |
 //! | HTTP, posting | the body, in its turn | 408 | over | over |
 //! | HTTP, polling | wait | answered with nothing | over | over |
 //! | raw, plain | one message at a time | a ping, then over | over | a Close frame, closing |
@@ -23,7 +24,7 @@ mod websocket;
 
 pub(crate) use decisions::{Due, Farewell, Held, Reads};
 use http::Http;
-pub(crate) use http::{Asked, Carrier, SignalROpening};
+pub(crate) use http::{Asked, Carrier, Incoming, SignalROpening};
 pub(crate) use signalr::SignalR;
 use websocket::WebSocket;
 pub(crate) use websocket::{Heard, Terms, no_start};
@@ -206,6 +207,18 @@ impl Session {
         self.speaks = Speaks::Http(Http::Asked(Box::new(asked)));
     }
 
+    /// The body of a request comes, which its owner wants.
+    pub(crate) fn take_in(&mut self, incoming: Incoming) {
+        self.speaks = Speaks::Http(Http::Coming(Box::new(incoming)));
+    }
+
+    /// All of the request has come: gives it.
+    pub(crate) fn take_incoming(&mut self) -> Option<Incoming> {
+        let http = self.http_mut().filter(|http| matches!(http, Http::Coming(_)))?;
+        let Http::Coming(incoming) = std::mem::take(http) else { return None };
+        Some(*incoming)
+    }
+
     /// The application answers: gives what it was asked; a plain request only to who answers plainly.
     pub(crate) fn take_asked(&mut self, answers_plainly: bool) -> Option<Asked> {
         self.http_mut()?.take_asked(answers_plainly)
@@ -352,6 +365,22 @@ impl Session {
     pub(crate) fn asked(&self) -> Option<&Asked> {
         match &self.speaks {
             Speaks::Http(Http::Asked(asked)) => Some(asked),
+            _ => None,
+        }
+    }
+
+    /// The request whose body comes.
+    pub(crate) fn incoming(&self) -> Option<&Incoming> {
+        match &self.speaks {
+            Speaks::Http(Http::Coming(incoming)) => Some(incoming),
+            _ => None,
+        }
+    }
+
+    /// The same, to take some of it.
+    pub(crate) fn incoming_mut(&mut self) -> Option<&mut Incoming> {
+        match &mut self.speaks {
+            Speaks::Http(Http::Coming(incoming)) => Some(incoming),
             _ => None,
         }
     }

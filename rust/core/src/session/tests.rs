@@ -2,11 +2,11 @@
 use super::signalr::{Due as SignalRDue, Patience, Record, RecordTerms};
 use super::*;
 use crate::http::Body;
-use crate::messages::{ConnectionId, Event, Whose};
+use crate::messages::{ConnectionId, Event, Request, Whose};
 use crate::protocol::Format;
 use crate::protocol::signalr::HubProtocol;
 use crate::protocol::signalr::handshake::{HandshakeError, parse_request};
-use crate::routes::{Asks, OwnerId};
+use crate::routes::{Asks, OwnerId, Wire};
 
 fn id() -> ConnectionId {
     ConnectionId::new(0, Format::Raw, 0, 7)
@@ -25,6 +25,14 @@ fn asked(is_plain: bool) -> Session {
 fn carrying(is_poll: bool) -> Session {
     let carrier = Carrier { to: id(), body: Body::NONE, expects_continue: false, keeps_alive: true, readable_by: None };
     made(|session| session.carry(carrier, is_poll))
+}
+
+fn coming() -> Session {
+    let (wire, peer) = (Wire::Request, "unix:".to_owned());
+    let (method, target, headers) = ("POST".to_owned(), "/".to_owned(), Vec::new());
+    let request = Request { method, target, headers, peer, channels: Vec::new(), wire, subprotocols: Vec::new() };
+    let (asked, body, content) = (Asked { is_plain: true, ..Asked::default() }, Body::Length(1), Vec::new());
+    made(|session| session.take_in(Incoming { request: Box::new(request), asked, body, content }))
 }
 
 fn signalr(transport: Transport, is_stateful: bool) -> Session {
@@ -57,6 +65,7 @@ fn every_row_of_the_table() {
         ),
         ("asked for a stream", asked(false), (R::Later, D::Refuse, false, F::Silent, none)),
         ("asked for an answer", asked(true), (R::Later, D::Refuse, true, F::Silent, none)),
+        ("a body comes", coming(), (R::Wanted, D::Refuse, false, F::Silent, none)),
         ("posting", carrying(false), (R::Body, D::Refuse, false, F::Silent, none)),
         ("polling", carrying(true), (R::Later, D::EmptyPoll, false, F::Silent, none)),
         ("raw", websocket(), (R::Frames, D::Ping, false, F::CloseFrame, own)),

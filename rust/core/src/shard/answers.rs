@@ -103,3 +103,14 @@ pub(super) fn accepts_event_stream(head: &RequestHead<'_>) -> bool {
         value.split(|&byte| byte == b',').any(|one| one.split(|&byte| byte == b';').next().is_some_and(is_it))
     })
 }
+
+/// Checks a request for a plain resource: GET or HEAD. True when it keeps alive.
+pub(super) fn check_plain(head: &RequestHead<'_>) -> Result<bool, Refusal> {
+    if !matches!(head.method, "GET" | "HEAD") {
+        return Err(Refusal {
+            headers: &[("Allow", "GET, HEAD")],
+            ..Refusal::new(405, format!("{} {}: only GET and HEAD", head.method, head.path))
+        });
+    }
+    Ok(head.keeps_alive())
+}

@@ -2,6 +2,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
+use super::answers::Refusal;
 use super::connection::Ending;
 use super::timers::Leaving;
 use super::{Io, Shard};
@@ -9,6 +10,9 @@ use crate::clock::ticks;
 use crate::messages::{ClosedBy, Event, Whose};
 use crate::session::Farewell;
 use crate::ws::{CloseCode, write_close};
+
+/// Connections of a path that is removed: closing so many takes a few milliseconds, and others are served between.
+const CLOSED_IN_A_TICK: usize = 1_024;
 
 impl<I: Io> Shard<I> {
     /// Starts the close handshake (RFC 6455 §7.1.2) from this side; an event stream just ends.
@@ -194,17 +198,39 @@ impl<I: Io> Shard<I> {
                 leaving.add(index, self.id_of(slot));
             }
         }
-        self.leaving = Some(leaving);
+        self.leaving.push(leaving);
+        self.go_on_draining();
+    }
+
+    /// Closes everyone who came by a route that is gone, so many in a tick; who asks to connect there is refused.
+    pub(super) fn close_route(&mut self, number: u64, code: CloseCode, reason: Box<str>) {
+        let came_by =
+            |shard: &mut Self, slot| shard.slab.at(slot).route.as_ref().is_some_and(|one| one.number == number);
+        let theirs: Vec<u32> = self.slab.in_use().into_iter().filter(|&slot| came_by(self, slot)).collect();
+        let spread = u32::try_from(theirs.len() / CLOSED_IN_A_TICK).unwrap_or(u32::MAX);
+        let mut leaving = Leaving::new((code, reason), (self.timers.tick(), spread), theirs.len());
+        for (index, slot) in (0..).zip(theirs) {
+            let session = &self.slab.at(slot).session;
+            if session.asked().is_some() {
+                self.refuse(slot, &Refusal::new(404, "this path has been removed".to_owned()));
+            } else if !session.is_requesting() {
+                leaving.add(index, self.id_of(slot));
+            }
+        }
+        self.leaving.push(leaving);
         self.go_on_draining();
     }
 
     /// Closes those whose time has come.
     pub(super) fn go_on_draining(&mut self) {
-        let Some(mut leaving) = self.leaving.take() else { return };
         let tick = self.timers.tick();
-        while let Some(id) = leaving.next_before(tick) {
-            self.with(id, |shard, slot| shard.close(slot, leaving.code, &leaving.reason));
+        for mut leaving in std::mem::take(&mut self.leaving) {
+            while let Some(id) = leaving.next_before(tick) {
+                self.with(id, |shard, slot| shard.close(slot, leaving.code, &leaving.reason));
+            }
+            if !leaving.is_empty() {
+                self.leaving.push(leaving);
+            }
         }
-        self.leaving = Some(leaving).filter(|leaving| !leaving.is_empty());
     }
 }

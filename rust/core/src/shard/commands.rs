@@ -50,6 +50,7 @@ impl<I: Io> Shard<I> {
             Command::StartLive(channel, why) => self.start_live(&channel, &why),
             Command::Track(_) => {} // begun before the fan-out, see `Shard::turn`
             Command::Untrack(token) => self.untrack(token),
+            Command::CloseRoute(route, code, reason) => self.close_route(route, CloseCode(code), reason),
             Command::Drain(code, reason, spread) => self.drain(CloseCode(code), reason, spread),
             Command::Stop => self.is_stopping = true,
             #[cfg(test)]

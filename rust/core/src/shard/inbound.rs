@@ -104,11 +104,12 @@ impl<I: Io> Shard<I> {
             at += match reads {
                 Reads::Head if self.may_ask(slot) => self.take_head(slot, &bytes[at..]),
                 Reads::Frames if self.may_read(slot) => self.take_frame(slot, &mut bytes[at..]),
+                Reads::Wanted if self.may_ask(slot) => self.take_body(slot, &bytes[at..]),
                 Reads::Body if self.may_post(slot) => self.take_posted(slot, &bytes[at..]),
                 Reads::LastFrames => self.take_last_frame(slot, &mut bytes[at..]),
                 Reads::Rest => return self.throw_away(slot, bytes.len() - at),
                 Reads::Nothing => return,
-                Reads::Head | Reads::Frames | Reads::Body | Reads::Later => {
+                Reads::Head | Reads::Frames | Reads::Body | Reads::Wanted | Reads::Later => {
                     self.slab.at(slot).transport.unread = Some(Box::new(Unread(bytes[at..].into())));
                     return;
                 }

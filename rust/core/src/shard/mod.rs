@@ -25,6 +25,7 @@ mod opening;
 mod poller;
 mod presence;
 mod query;
+mod requests;
 mod sampling;
 mod shared;
 mod signalr;
@@ -109,8 +110,8 @@ pub(crate) struct Shard<I> {
     /// own.
     one_by_one: usize,
     is_draining: bool,
-    /// Whom a drain has yet to close.
-    leaving: Option<timers::Leaving>,
+    /// Whom a drain, or a path that is removed, has yet to close.
+    leaving: Vec<timers::Leaving>,
     is_stopping: bool,
     is_accept_paused: bool,
     has_hinted_at_comma: bool,
@@ -178,7 +179,7 @@ impl<I: Io> Shard<I> {
             tracked: Vec::new(),
             one_by_one: 0,
             is_draining: false,
-            leaving: None,
+            leaving: Vec::new(),
             is_stopping: false,
             is_accept_paused: false,
             has_hinted_at_comma: false,

@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, PoisonError};
 
 use super::answers::{
-    AnsweredBy, HTML, PLAIN, Refusal, TEXT, UNCACHED, accepts_event_stream, cors_headers, pairs, with_cors,
+    AnsweredBy, HTML, PLAIN, Refusal, TEXT, UNCACHED, accepts_event_stream, check_plain, cors_headers, pairs, with_cors,
 };
 use super::query::{MSGPACK, no_msgpack};
 use super::{Io, Shard};
@@ -117,19 +117,12 @@ impl<I: Io> Shard<I> {
                 let (status, text) = unready.as_deref().map_or((200, "ready\n"), |why| (503, why));
                 self.answer_plainly(slot, route, head, status, text)
             }
-            Wire::Request => {
-                check_plain(head)?;
-                let request = self.own(slot, route, head, Vec::new());
-                let readable_by = self.fetchable_by(route, head);
-                let asked = Asked { is_plain: true, is_head: head.method == "HEAD", readable_by, ..Asked::default() };
-                self.ask(slot, asked, |whose| Event::Asking(whose, Box::new(request)));
-                Ok(())
-            }
+            Wire::Request => self.answer_request(slot, route, head),
         }
     }
 
     /// Has the owner answer: the connection waits.
-    fn ask(&mut self, slot: u32, asked: Asked, event: impl FnOnce(Whose) -> Event) {
+    pub(super) fn ask(&mut self, slot: u32, asked: Asked, event: impl FnOnce(Whose) -> Event) {
         let connection = self.slab.at(slot);
         connection.session.ask(asked);
         connection.is_reported = true;
@@ -309,6 +302,10 @@ impl<I: Io> Shard<I> {
             is_head |= asked.is_head;
             readable_by.clone_from(&asked.readable_by);
         }
+        if let Some(asked) = session.incoming().map(|incoming| &incoming.asked) {
+            is_head |= asked.is_head;
+            readable_by.clone_from(&asked.readable_by);
+        }
         if let Some(post) = session.post() {
             is_bare = true;
             readable_by.clone_from(&post.readable_by);
@@ -383,7 +380,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// Whose pages may read a plain answer: as an event stream, and nobody's whose origin may not connect.
-    fn fetchable_by(&self, route: &Placed, head: &RequestHead<'_>) -> Option<Box<str>> {
+    pub(super) fn fetchable_by(&self, route: &Placed, head: &RequestHead<'_>) -> Option<Box<str>> {
         self.check_may_open(route, head).ok().and_then(|()| self.readable_by(route, head))
     }
 
@@ -404,7 +401,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn own(&self, slot: u32, route: &Placed, head: &RequestHead<'_>, channels: Vec<String>) -> Request {
+    pub(super) fn own(&self, slot: u32, route: &Placed, head: &RequestHead<'_>, channels: Vec<String>) -> Request {
         let fd = self.slab.get(slot).and_then(|connection| connection.transport.socket());
         Request {
             method: head.method.to_owned(),
@@ -439,17 +436,6 @@ fn asks_for_a_page(head: &RequestHead<'_>) -> bool {
         && matches!(head.method, "GET" | "HEAD")
         && !is_upgrade(head)
         && head.header("accept").is_some_and(names_html)
-}
-
-/// Checks a request for a plain resource: GET or HEAD. True when it keeps alive.
-fn check_plain(head: &RequestHead<'_>) -> Result<bool, Refusal> {
-    if !matches!(head.method, "GET" | "HEAD") {
-        return Err(Refusal {
-            headers: &[("Allow", "GET, HEAD")],
-            ..Refusal::new(405, format!("{} {}: only GET and HEAD", head.method, head.path))
-        });
-    }
-    Ok(head.keeps_alive())
 }
 
 /// What a client is told of a path that there is not.

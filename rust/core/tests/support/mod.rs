@@ -37,7 +37,7 @@ pub(crate) fn on_each_poller(claim: impl Fn(Settings)) {
 
 /// What an owner asks that takes messages and nothing else.
 pub(crate) const TAKES_MESSAGES: Asks =
-    Asks { messages: true, opening: false, subscribing: false, connected: false, records: false };
+    Asks { messages: true, opening: false, subscribing: false, connected: false, bodies: false, records: false };
 
 /// An engine that listens, with the usual paths, and where.
 pub(crate) fn start(settings: Settings) -> (Engine, String) {

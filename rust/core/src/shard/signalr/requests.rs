@@ -7,12 +7,11 @@ use crate::protocol::signalr::negotiate::Transport;
 use crate::routes::Placed;
 use crate::session::{Asked, Carrier, SignalR, SignalROpening};
 use crate::shard::answers::{AnsweredBy, PLAIN, Refusal, UNCACHED, cors_headers, with_cors};
+use crate::shard::requests::CONTINUE;
 use crate::shard::{Io, Shard};
 use crate::tokens::Token;
 use crate::ws::CloseCode;
 
-/// The word that a client may send its body (RFC 9110 §10.1.1).
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 const BYTES: &str = "application/octet-stream";
 /// Bytes of messages that one poll brings, about: the rest comes with the next.
 const POLL_BYTES_MAX: usize = 512 << 10;
