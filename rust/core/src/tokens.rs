@@ -18,10 +18,21 @@ const TOKENS_MAX: usize = 1 << 20;
 pub(crate) struct Negotiated {
     /// The number of its route.
     pub(crate) route: u64,
-    /// The client may reconnect statefully.
-    pub(crate) is_stateful: bool,
-    /// Its connection, once a transport has claimed it.
-    pub(crate) claimed_by: Option<ConnectionId>,
+    pub(crate) claim: Claim,
+}
+
+const _: () = assert!(size_of::<Negotiated>() <= 24, "every SignalR connection has one");
+
+/// Whose a token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// A transport may claim it.
+    Open {
+        /// The client may reconnect statefully then.
+        is_stateful: bool,
+    },
+    /// That of this connection.
+    By(ConnectionId),
 }
 
 /// All tokens of an engine.
@@ -60,7 +71,7 @@ impl Tokens {
                 let (value, bound) = (count as u64 + 1, TOKENS_MAX as u64);
                 return Err(EngineError::LimitReached { name: "negotiated connections", value, bound });
             }
-            inner.known.insert(token, Negotiated { route, is_stateful, claimed_by: None });
+            inner.known.insert(token, Negotiated { route, claim: Claim::Open { is_stateful } });
             inner.waiting.push_back((deadline_ns, token));
             Ok(token)
         })
@@ -74,12 +85,15 @@ impl Tokens {
         })
     }
 
-    /// A transport takes the token for its connection; `None` when it is not there to be taken.
-    pub(crate) fn claim(&self, token: &Token, id: ConnectionId) -> Option<Negotiated> {
+    /// A transport takes the token for its connection: whether its client may reconnect statefully. `None` when it is not
+    /// there to be taken.
+    pub(crate) fn claim(&self, token: &Token, id: ConnectionId) -> Option<bool> {
         self.with(|inner| {
-            let negotiated = inner.known.get_mut(token).filter(|negotiated| negotiated.claimed_by.is_none())?;
-            negotiated.claimed_by = Some(id);
-            Some(*negotiated)
+            let negotiated = inner.known.get_mut(token)?;
+            let Claim::Open { is_stateful } = negotiated.claim else { return None };
+            negotiated.claim = Claim::By(id);
+            inner.forget_claimed();
+            Some(is_stateful)
         })
     }
 
@@ -96,10 +110,24 @@ impl Inner {
                 return;
             }
             self.waiting.pop_front();
-            if self.known.get(&token).is_some_and(|negotiated| negotiated.claimed_by.is_none()) {
+            if self.is_open(&token) {
                 self.known.remove(&token);
             }
         }
+    }
+
+    /// Those that stand before all who still wait need not be looked at when their time is over: a list of them would hold
+    /// as much as the connections' tokens.
+    fn forget_claimed(&mut self) {
+        while let Some((_, token)) = self.waiting.front()
+            && !self.is_open(token)
+        {
+            self.waiting.pop_front();
+        }
+    }
+
+    fn is_open(&self, token: &Token) -> bool {
+        self.known.get(token).is_some_and(|negotiated| matches!(negotiated.claim, Claim::Open { .. }))
     }
 }
 
@@ -124,12 +152,24 @@ mod tests {
             (tokens.issue((0, true), 0, 15).expect("room"), tokens.issue((1, false), 0, 15).expect("room"));
         assert_ne!(one, other);
         let id = ConnectionId::from_bits(7);
-        assert_eq!(tokens.find(&one, 14), Some(Negotiated { route: 0, is_stateful: true, claimed_by: None }));
-        assert!(tokens.claim(&one, id).is_some() && tokens.claim(&one, id).is_none());
-        assert_eq!(tokens.find(&one, 15), Some(Negotiated { route: 0, is_stateful: true, claimed_by: Some(id) }));
+        let open = Claim::Open { is_stateful: true };
+        assert_eq!(tokens.find(&one, 14), Some(Negotiated { route: 0, claim: open }));
+        assert_eq!((tokens.claim(&one, id), tokens.claim(&one, id)), (Some(true), None));
+        assert_eq!(tokens.find(&one, 15), Some(Negotiated { route: 0, claim: Claim::By(id) }));
         assert_eq!(tokens.find(&other, 15), None);
         assert!(tokens.claim(&other, id).is_none());
         tokens.forget(&one);
         assert_eq!(tokens.find(&one, 15), None);
+    }
+
+    #[test]
+    fn tokens_that_are_claimed_wait_for_no_time() {
+        let tokens = Tokens::default();
+        let id = ConnectionId::from_bits(7);
+        let issued: Vec<Token> = (0..100).map(|_| tokens.issue((0, false), 0, 15).expect("room")).collect();
+        assert!(issued.iter().skip(1).all(|token| tokens.claim(token, id) == Some(false)));
+        assert_eq!(tokens.with(|inner| inner.waiting.len()), 100, "behind one that still waits");
+        assert_eq!(tokens.claim(&issued[0], id), Some(false));
+        assert_eq!(tokens.with(|inner| (inner.waiting.len(), inner.known.len())), (0, 100));
     }
 }

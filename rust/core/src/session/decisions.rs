@@ -1,4 +1,4 @@
-//! What a session tells the shard that has its connection.
+//! What a session tells the shard that has its connection, and what both keep for later.
 
 /// What the bytes from the peer are now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(crate) enum Farewell {
     CloseFrame,
     /// It has begun before.
     Begun,
+    /// By the poll that waits, or the next one: the session lives on until then.
+    ByPoll,
     /// Without a word.
     Silent,
 }
@@ -65,3 +67,7 @@ pub(crate) struct Held {
     /// The socket is full.
     pub(crate) is_blocked: bool,
 }
+
+/// Bytes that wait to be looked at: behind a pointer of one word, as most connections have none.
+#[derive(Debug)]
+pub(crate) struct Unread(pub(crate) Box<[u8]>);

@@ -22,7 +22,7 @@ mod http;
 pub(crate) mod signalr;
 mod websocket;
 
-pub(crate) use decisions::{Due, Farewell, Held, Reads};
+pub(crate) use decisions::{Due, Farewell, Held, Reads, Unread};
 use http::Http;
 pub(crate) use http::{Asked, Carrier, Incoming, SignalROpening};
 pub(crate) use signalr::SignalR;
@@ -51,6 +51,8 @@ enum Speaks {
     EventStream,
     SignalR(Box<SignalR>),
 }
+
+const _: () = assert!(size_of::<Session>() <= 32, "every connection has one");
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -90,7 +92,7 @@ impl Session {
     /// A connection's time is up.
     pub(crate) fn handle_timeout(&mut self, held: Held) -> Due {
         match (self.stage, &self.speaks) {
-            (Stage::Live, Speaks::SignalR(signalr)) if !signalr.is_over => Due::SignalR,
+            (Stage::Live, Speaks::SignalR(signalr)) if !signalr.is_over() => Due::SignalR,
             (Stage::Closing | Stage::Over, _) | (_, Speaks::SignalR(_)) => Due::Drop,
             (_, Speaks::Http(http)) => http.due(held),
             // Its pong may wait among what is not read; but where nobody is any more, a write breaks the socket.
@@ -142,6 +144,10 @@ impl Session {
             Stage::Live if self.has_frames() => {
                 self.stage = Stage::Closing;
                 Farewell::CloseFrame
+            }
+            Stage::Live if self.is_polled() => {
+                self.signalr_mut().expect("it is polled").requests_mut().end();
+                Farewell::ByPoll
             }
             _ => {
                 self.stage = Stage::Over;
@@ -282,7 +288,7 @@ impl Session {
         let is_open = match &self.speaks {
             Speaks::Http(_) => false,
             Speaks::Raw(_) | Speaks::Plain(_) | Speaks::EventStream => true,
-            Speaks::SignalR(signalr) => !signalr.is_over,
+            Speaks::SignalR(signalr) => !signalr.is_over(),
         };
         is_open && self.stage == Stage::Live
     }

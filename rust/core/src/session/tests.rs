@@ -77,7 +77,7 @@ fn every_row_of_the_table() {
             signalr(Transport::ServerSentEvents, false),
             (R::Nothing, D::SignalR, false, F::Silent, own),
         ),
-        ("polled", signalr(Transport::LongPolling, false), (R::Later, D::SignalR, false, F::Silent, kept)),
+        ("polled", signalr(Transport::LongPolling, false), (R::Later, D::SignalR, false, F::ByPoll, kept)),
         (
             "detached",
             {

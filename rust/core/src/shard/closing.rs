@@ -25,7 +25,7 @@ impl<I: Io> Shard<I> {
         match connection.session.end() {
             Farewell::CloseFrame => write_close(connection.transport.outbox.bytes_mut(), code, reason),
             Farewell::Begun => return,
-            Farewell::Silent => {}
+            Farewell::Silent | Farewell::ByPoll => {} // only a SignalR connection is polled
         }
         self.end_soon(slot, code, reason, ClosedBy::Server);
     }

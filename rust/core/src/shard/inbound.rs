@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use super::connection::LINGER_BYTES_MAX;
-use super::transport::Unread;
 use super::{Io, Shard};
 use crate::messages::SLOTS_MAX;
 use crate::protocol::{raw, sse, write_reply_error};
 use crate::routes::Asks;
-use crate::session::{Due, Heard, Held, Reads, Terms};
+use crate::session::{Due, Heard, Held, Reads, Terms, Unread};
 use crate::ws::{CloseCode, Opcode, ReceiveError, write_header};
 
 /// Receives in one turn from one connection; a peer that sends without end waits for the others.
@@ -159,7 +158,7 @@ impl<I: Io> Shard<I> {
             Some(Heard::Broken(error)) => self.fail_when_answered(slot, error.close_code(), error.to_string()),
             Some(Heard::Close(code, reason)) => self.closed_by_peer(slot, code, &reason),
             Some(Heard::Answered) => self.flush_many(slot),
-            Some(Heard::Payload(bytes)) => self.take_payload(slot, bytes),
+            Some(Heard::Payload(bytes)) => self.take_payload(slot, &bytes),
             Some(Heard::Subscribe(names, id, wanted)) => {
                 self.subscribe_by_message(slot, &names, id.as_deref(), &wanted);
             }

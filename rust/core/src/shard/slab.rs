@@ -27,6 +27,8 @@ struct Slot {
     is_buried: bool,
 }
 
+const _: () = assert!(size_of::<Slot>() <= 176, "every connection has one, whatever it speaks");
+
 impl Slab {
     /// Connections in it.
     pub(crate) fn count(&self) -> usize {

@@ -5,6 +5,7 @@
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use crate::channel::Slice;
+use crate::session::Unread;
 
 /// The socket's side of a connection.
 #[derive(Debug, Default)]
@@ -22,10 +23,6 @@ pub(crate) struct Transport {
     /// Bytes that were received and not looked at, while the application has enough to do.
     pub(crate) unread: Option<Box<Unread>>,
 }
-
-/// Bytes that wait to be looked at: behind a pointer of one word, as most connections have none.
-#[derive(Debug)]
-pub(crate) struct Unread(pub(crate) Box<[u8]>);
 
 impl Transport {
     pub(crate) fn new(fd: Option<OwnedFd>) -> Self {

@@ -66,6 +66,14 @@ impl HubProtocol {
             Self::MessagePack => b"\x02\x91\x06",
         }
     }
+
+    /// The same, without separator or length.
+    const fn bare_ping(self) -> &'static [u8] {
+        match (self, self.ping()) {
+            (Self::Json, [bare @ .., _]) | (Self::MessagePack, [_, bare @ ..]) => bare,
+            (_, []) => &[],
+        }
+    }
 }
 
 /// Reads one message; `record` is what a [`RecordReceiver`](super::RecordReceiver) gives, without separator or length.
@@ -81,6 +89,9 @@ impl HubProtocol {
 /// # Errors
 /// [`MessageError`]: the connection is to be closed.
 pub fn parse_message(protocol: HubProtocol, record: &[u8]) -> Result<HubMessage<'_>, MessageError> {
+    if record == protocol.bare_ping() {
+        return Ok(HubMessage::Ping); // all that an idle peer sends
+    }
     match protocol {
         HubProtocol::Json => json::parse(record),
         HubProtocol::MessagePack => msgpack::parse(record),

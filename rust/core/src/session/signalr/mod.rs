@@ -1,15 +1,19 @@
 //! A hub protocol over a WebSocket, an event stream with posts, or polls with posts: what one client says and is owed.
 //!
-//! [`pace`](Pace) expects its pings, [`stateful`](Stateful) keeps the books of one that may change its socket.
+//! [`pace`](Pace) expects its pings, [`requests`](Requests) has the posts and polls that carry its messages, and
+//! [`stateful`](Stateful) keeps the books of one that may change its socket.
 mod pace;
+mod requests;
 mod stateful;
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
 
 pub(crate) use pace::Pace;
+use requests::Requests;
+pub(crate) use requests::{Poll, PollAnswer};
 pub(crate) use stateful::{Ack, Stateful, UNACKED_BYTES_MAX};
 
+use super::decisions::Unread;
 use super::websocket::{Heard, Terms, receive};
 use crate::messages::{ConnectionId, SignalRMessage, SignalRMessageKind};
 use crate::protocol::Format;
@@ -34,6 +38,7 @@ pub(crate) struct SignalR {
     pub(crate) token: Token,
     /// What the application was told that it is called.
     pub(crate) opened_as: ConnectionId,
+    /// Whose it is, until it is on that user's channel.
     pub(crate) user: Option<Box<str>>,
     pub(crate) has_shaken_hands: bool,
     /// The application has been told of the handshake.
@@ -48,15 +53,9 @@ pub(crate) struct SignalR {
     pub(super) receiver: Receiver,
     records: RecordReceiver,
     /// Of the last frame, what the application had no room for.
-    pub(crate) backlog: Vec<u8>,
-    /// The first poll, which is answered at once, has come.
-    pub(crate) has_polled: bool,
-    /// The poll that waits for messages.
-    pub(crate) poll: Option<ConnectionId>,
-    /// Posts in the order of their arrival: the first is read, the others wait.
-    pub(crate) posts: VecDeque<ConnectionId>,
-    /// The end has been said, and waits for a poll.
-    pub(crate) is_over: bool,
+    backlog: Option<Box<Unread>>,
+    /// Of a connection without a WebSocket.
+    requests: Option<Box<Requests>>,
     /// The negotiate granted a stateful reconnect; the handshake has to ask for it, too.
     pub(crate) may_be_stateful: bool,
     /// Its socket is gone, and it may get another one. It has no descriptor, and nothing that came from the old one: what
@@ -65,6 +64,8 @@ pub(crate) struct SignalR {
     /// Of a connection that may get another socket.
     pub(crate) stateful: Option<Box<Stateful>>,
 }
+
+const _: () = assert!(size_of::<SignalR>() <= 120, "one step of the allocator more is 16 bytes a client");
 
 /// What a record leads to, once its bytes are no longer borrowed.
 #[derive(Debug)]
@@ -134,11 +135,8 @@ impl SignalR {
             ping_tick: 0,
             receiver: Receiver::new(),
             records: RecordReceiver::new(HubProtocol::Json),
-            backlog: Vec::new(),
-            has_polled: false,
-            poll: None,
-            posts: VecDeque::new(),
-            is_over: false,
+            backlog: None,
+            requests: None,
             may_be_stateful: false,
             is_detached: false,
             stateful: None,
@@ -232,7 +230,7 @@ impl SignalR {
         }
         self.is_detached = true;
         self.records.forget();
-        self.backlog = Vec::new();
+        self.backlog = None;
         self.pace.forget_socket();
         true
     }
@@ -247,9 +245,44 @@ impl SignalR {
         self.is_detached
     }
 
+    /// The application has no room for these bytes of the last frame.
+    pub(crate) fn keep_backlog(&mut self, bytes: &[u8]) {
+        self.backlog = Some(Box::new(Unread(bytes.into())));
+    }
+
+    /// What waited is dealt with now.
+    pub(crate) fn take_backlog(&mut self) -> Option<Unread> {
+        self.backlog.take().map(|unread| *unread)
+    }
+
+    /// The posts and polls that are for it.
+    pub(crate) fn requests_mut(&mut self) -> &mut Requests {
+        self.requests.get_or_insert_default()
+    }
+
+    /// The posts that have come and are not dealt with, in their order.
+    pub(crate) fn posts(&self) -> impl Iterator<Item = ConnectionId> {
+        self.requests.iter().flat_map(|requests| requests.posts())
+    }
+
+    /// The poll that waits for messages.
+    pub(crate) fn poll(&self) -> Option<ConnectionId> {
+        self.requests.as_ref()?.poll()
+    }
+
+    /// Whether the client has to poll within its time.
+    pub(crate) fn owes_poll(&self) -> bool {
+        self.has_shaken_hands && !self.is_over() && self.poll().is_none()
+    }
+
+    /// Whether the end has been said, and waits for a poll.
+    pub(crate) fn is_over(&self) -> bool {
+        self.requests.as_ref().is_some_and(|requests| requests.is_over())
+    }
+
     /// Whether what came must be dealt with before more is read.
     pub(crate) fn has_backlog(&self) -> bool {
-        !self.backlog.is_empty()
+        self.backlog.is_some()
     }
 
     /// Whether nothing has begun that is not whole, or waits: frames are the caller's to know.

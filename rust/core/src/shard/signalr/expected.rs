@@ -25,7 +25,7 @@ impl<I: Io> Shard<I> {
             return true;
         }
         let silent_ms = self.slab.at(slot).transport.socket().and_then(|fd| self.io.milliseconds_since_received(fd));
-        self.read(slot);
+        self.read_on(slot, false); // an end of the stream wakes the shard, whatever the socket waits for
         self.unhush(slot);
         let Some(connection) = self.slab.get_mut(slot).filter(|connection| connection.transport.socket().is_some())
         else {

@@ -12,12 +12,12 @@ use crate::ws::CloseCode;
 
 impl<I: Io> Shard<I> {
     /// The payload of a WebSocket message; what the application has no room for waits.
-    pub(in crate::shard) fn take_payload(&mut self, slot: u32, payload: Vec<u8>) {
-        let taken = self.take_records(slot, &payload);
+    pub(in crate::shard) fn take_payload(&mut self, slot: u32, payload: &[u8]) {
+        let taken = self.take_records(slot, payload);
         if taken < payload.len()
             && let Some(signalr) = self.slab.get_mut(slot).and_then(|connection| connection.session.signalr_mut())
         {
-            signalr.backlog = payload[taken..].to_vec();
+            signalr.keep_backlog(&payload[taken..]);
         }
     }
 
@@ -26,9 +26,8 @@ impl<I: Io> Shard<I> {
         let Some(signalr) = self.slab.get_mut(slot).and_then(|connection| connection.session.signalr_mut()) else {
             return true;
         };
-        let backlog = std::mem::take(&mut signalr.backlog);
-        if !backlog.is_empty() {
-            self.take_payload(slot, backlog);
+        if let Some(backlog) = signalr.take_backlog() {
+            self.take_payload(slot, &backlog.0);
         }
         let connection = self.slab.get(slot);
         connection.is_none_or(|connection| !connection.session.has_backlog())
@@ -112,7 +111,7 @@ impl<I: Io> Shard<I> {
         write_records(connection.format, handshake::AGREED, connection.transport.outbox.bytes_mut());
         self.begin_upkeep(slot);
         self.flush(slot);
-        for watched in self.own_channels(slot) {
+        for watched in self.take_own_channels(slot) {
             if self.slab.get(slot).is_some_and(|connection| connection.takes_publications()) {
                 self.subscribe(slot, watched, Origin::default());
             }

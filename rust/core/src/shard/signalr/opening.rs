@@ -13,7 +13,7 @@ use crate::session::{Asked, SignalR, SignalROpening};
 use crate::shard::answers::{AnsweredBy, PLAIN, Refusal, accepts_event_stream, cors_headers, pairs, with_cors};
 use crate::shard::connection::Connection;
 use crate::shard::{Io, Shard};
-use crate::tokens::{self, Token};
+use crate::tokens::{self, Claim, Token};
 use crate::ws::{is_upgrade, read_upgrade, write_accept};
 
 /// How long a browser may remember what a preflight allowed.
@@ -157,7 +157,10 @@ impl<I: Io> Shard<I> {
     /// The connection behind a token, if a transport has claimed it.
     pub(super) fn find_token(&self, token: &Token, route: &Placed) -> Result<Option<ConnectionId>, Refusal> {
         let found = self.common.tokens.find(token, self.clock.now_ns());
-        Ok(found.filter(|negotiated| negotiated.route == route.number).ok_or_else(no_connection)?.claimed_by)
+        match found.filter(|negotiated| negotiated.route == route.number).ok_or_else(no_connection)?.claim {
+            Claim::Open { .. } => Ok(None),
+            Claim::By(id) => Ok(Some(id)),
+        }
     }
 
     /// Answers an opening with success.
@@ -256,7 +259,8 @@ impl<I: Io> Shard<I> {
                 connection.is_reported = is_reported;
                 self.slab.at(slot).is_reported = false;
                 if matches!(asked.signalr, Some(SignalROpening::Connect(..))) {
-                    self.finish_first_poll(slot, target, asked);
+                    self.signalr_at(target).requests_mut().handle_poll(opened_as);
+                    self.finish_first_poll(slot, asked);
                 }
             }
         }
@@ -287,7 +291,7 @@ impl<I: Io> Shard<I> {
             return Ok((target, token, false));
         };
         match self.common.tokens.claim(&token, self.id_of(target)) {
-            Some(negotiated) => Ok((target, token, negotiated.is_stateful)),
+            Some(is_stateful) => Ok((target, token, is_stateful)),
             None => {
                 if target != slot {
                     self.slab.bury(target);
@@ -298,12 +302,13 @@ impl<I: Io> Shard<I> {
     }
 
     /// The channels that a connection is on from its handshake: everybody's of its path, and its user's.
-    pub(super) fn own_channels(&self, slot: u32) -> Vec<Watched> {
+    pub(super) fn take_own_channels(&mut self, slot: u32) -> Vec<Watched> {
+        let signalr = self.slab.get_mut(slot).and_then(|connection| connection.session.signalr_mut());
+        let user = signalr.and_then(|signalr| signalr.user.take());
         let Some(connection) = self.slab.get(slot) else { return Vec::new() };
-        let Some(signalr) = connection.session.signalr() else { return Vec::new() };
         let path = connection.route.as_ref().map(|route| route.path());
         let everybody = path.and_then(|path| self.watch_unlisted(&self.common.hubs, path, connection.format));
-        let user = signalr.user.as_ref().and_then(|user| self.watch_user(user, connection.format));
+        let user = user.and_then(|user| self.watch_user(&user, connection.format));
         everybody.into_iter().chain(user).collect()
     }
 }

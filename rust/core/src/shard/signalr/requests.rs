@@ -5,6 +5,7 @@ use crate::messages::{ClosedBy, ConnectionId};
 use crate::protocol::Format;
 use crate::protocol::signalr::negotiate::Transport;
 use crate::routes::Placed;
+use crate::session::signalr::{Poll, PollAnswer};
 use crate::session::{Asked, Carrier, SignalR, SignalROpening};
 use crate::shard::answers::{AnsweredBy, PLAIN, Refusal, UNCACHED, cors_headers, with_cors};
 use crate::shard::requests::CONTINUE;
@@ -31,7 +32,7 @@ impl<I: Io> Shard<I> {
         }
         let target = self.slot_of(id).ok_or_else(no_connection)?;
         let signalr = self.slab.at(target).session.signalr().ok_or_else(no_connection)?;
-        let (transport, is_over) = (signalr.transport, signalr.is_over);
+        let (transport, is_over) = (signalr.transport, signalr.is_over());
         if head.method == "DELETE" {
             if transport != Transport::LongPolling {
                 return Err(Refusal::new(400, "Cannot terminate this connection using the DELETE endpoint."));
@@ -92,7 +93,7 @@ impl<I: Io> Shard<I> {
 
     fn begin_post_of(&mut self, slot: u32, target: u32, carrier: Carrier) {
         let (poster, is_done, is_awaited) = (self.id_of(slot), carrier.body.is_done(), carrier.expects_continue);
-        self.signalr_at(target).posts.push_back(poster);
+        self.signalr_at(target).requests_mut().handle_post(poster);
         self.slab.at(slot).session.carry(carrier, false);
         if is_done {
             self.finish_post(slot);
@@ -102,7 +103,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn signalr_at(&mut self, slot: u32) -> &mut SignalR {
+    pub(super) fn signalr_at(&mut self, slot: u32) -> &mut SignalR {
         self.slab.at(slot).session.signalr_mut().expect("the caller has seen that it is a SignalR connection")
     }
 
@@ -112,15 +113,13 @@ impl<I: Io> Shard<I> {
         let Some(target) = to.and_then(|to| self.slot_of(to)) else { return true }; // to be told so
         let poster = self.id_of(slot);
         let signalr = self.signalr_at(target);
-        signalr.is_over || (signalr.posts.front() == Some(&poster) && !signalr.has_backlog() && self.may_read(target))
+        signalr.is_over() || (signalr.posts().next() == Some(poster) && self.may_read(target))
     }
 
     /// The application has room again: the post that is being read goes on.
     pub(in crate::shard) fn resume_posts(&mut self, slot: u32) {
         let signalr = self.slab.get(slot).and_then(|connection| connection.session.signalr());
-        if let Some(&post) = signalr.and_then(|signalr| signalr.posts.front()) {
-            self.later.push(post);
-        }
+        self.later.extend(signalr.and_then(|signalr| signalr.posts().next()));
     }
 
     /// Takes some of a post's body. What comes for a connection that has ended meanwhile is thrown away: its client
@@ -166,26 +165,23 @@ impl<I: Io> Shard<I> {
     /// A post is over, or its socket: the next one is read.
     pub(in crate::shard) fn leave_posts(&mut self, poster: ConnectionId, to: ConnectionId) {
         let Some(target) = self.slot_of(to) else { return };
-        let signalr = self.signalr_at(target);
-        signalr.posts.retain(|&post| post != poster);
-        if let Some(&next) = signalr.posts.front() {
-            self.later.push(next);
-        }
+        let next = self.signalr_at(target).requests_mut().handle_post_end(poster);
+        self.later.extend(next);
     }
 
     /// A poll for a connection: waits until there is something to say.
     pub(super) fn poll(&mut self, slot: u32, (route, head): (&Placed, &RequestHead<'_>), target: u32) {
         let (poll, to) = (self.id_of(slot), self.id_of(target));
         let readable_by = self.signalr_readable_by(route, head);
-        if !self.signalr_at(target).has_polled {
+        let Poll::Waits(older) = self.signalr_at(target).requests_mut().handle_poll(poll) else {
             let asked = Asked { readable_by, keeps_alive: head.keeps_alive(), ..Asked::default() };
-            return self.finish_first_poll(slot, target, &asked);
-        }
+            return self.finish_first_poll(slot, &asked);
+        };
         let (body, keeps_alive) = (Body::NONE, head.keeps_alive());
         let carrier = Carrier { to, body, expects_continue: false, keeps_alive, readable_by };
         self.slab.at(slot).session.carry(carrier, true);
         self.timers.set(slot, self.settings.hubs.poll_timeout);
-        if let Some(older) = self.signalr_at(target).poll.replace(poll).and_then(|older| self.slot_of(older)) {
+        if let Some(older) = older.and_then(|older| self.slot_of(older)) {
             self.finish_poll(older, 204, b"");
         }
         if self.signalr_at(target).has_shaken_hands {
@@ -195,8 +191,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// The first poll only opens the connection.
-    pub(super) fn finish_first_poll(&mut self, slot: u32, target: u32, asked: &Asked) {
-        self.signalr_at(target).has_polled = true;
+    pub(super) fn finish_first_poll(&mut self, slot: u32, asked: &Asked) {
         let cors = with_cors(asked.readable_by.as_deref(), &asked.headers);
         self.respond_to_poll(slot, 200, &cors, b"", asked.keeps_alive);
     }
@@ -222,9 +217,7 @@ impl<I: Io> Shard<I> {
 
     /// Answers the poll that waits for a connection, if there is one and something to say.
     pub(in crate::shard) fn answer_poll(&mut self, slot: u32) {
-        let signalr = self.signalr_at(slot);
-        let is_over = signalr.is_over;
-        let Some(poll) = signalr.poll.and_then(|poll| self.slot_of(poll)) else { return };
+        let Some(poll) = self.signalr_at(slot).poll().and_then(|poll| self.slot_of(poll)) else { return };
         let connection = self.slab.at(slot);
         let mut body = connection.transport.outbox.waiting().to_vec();
         connection.transport.outbox.advance(body.len());
@@ -235,22 +228,20 @@ impl<I: Io> Shard<I> {
                 break;
             }
         }
-        if body.is_empty() && !is_over {
+        let answer = self.signalr_at(slot).requests_mut().answer_poll(!body.is_empty());
+        if answer == PollAnswer::Waits {
             return;
         }
         self.tell_if_drained(slot);
-        self.signalr_at(slot).poll = None;
-        self.finish_poll(poll, if body.is_empty() { 204 } else { 200 }, &body);
-        if body.is_empty() {
-            self.drop_connection(slot);
-        } else {
-            self.await_next_poll(slot);
+        self.finish_poll(poll, if answer == PollAnswer::Over { 204 } else { 200 }, &body);
+        match answer {
+            PollAnswer::Over => self.drop_connection(slot),
+            _ => self.await_next_poll(slot),
         }
     }
 
     fn await_next_poll(&mut self, slot: u32) {
-        let signalr = self.signalr_at(slot);
-        if signalr.has_shaken_hands && !signalr.is_over {
+        if self.signalr_at(slot).owes_poll() {
             self.timers.set(slot, self.settings.hubs.disconnect_timeout);
         }
     }
@@ -258,9 +249,7 @@ impl<I: Io> Shard<I> {
     /// A poll's time is up, or its socket is gone.
     pub(in crate::shard) fn leave_poll(&mut self, poll: ConnectionId, to: ConnectionId) {
         let Some(target) = self.slot_of(to) else { return };
-        let signalr = self.signalr_at(target);
-        if signalr.poll == Some(poll) {
-            signalr.poll = None;
+        if self.signalr_at(target).requests_mut().handle_poll_end(poll) {
             self.await_next_poll(target);
         }
     }

@@ -21,7 +21,7 @@ impl<I: Io> Shard<I> {
             signalr.heard_tick = tick;
             signalr.ping_tick = tick + keepalive;
             if signalr.transport == Transport::LongPolling {
-                match signalr.poll {
+                match signalr.poll() {
                     Some(_) => self.timers.clear(slot), // the poll has a deadline of its own
                     None => self.timers.set(slot, self.settings.hubs.disconnect_timeout),
                 }
@@ -139,8 +139,8 @@ impl<I: Io> Shard<I> {
     pub(in crate::shard) fn forget_signalr(&mut self, id: ConnectionId, signalr: &SignalR) -> ConnectionId {
         self.common.tokens.forget(&signalr.token);
         self.one_by_one -= usize::from(signalr.stateful.is_some() || signalr.transport == Transport::LongPolling);
-        self.later.extend(&signalr.posts);
-        if let Some(poll) = signalr.poll.and_then(|poll| self.slot_of(poll)) {
+        self.later.extend(signalr.posts());
+        if let Some(poll) = signalr.poll().and_then(|poll| self.slot_of(poll)) {
             self.finish_poll(poll, 204, b"");
         }
         if signalr.is_announced { id } else { signalr.opened_as }
@@ -187,16 +187,14 @@ impl<I: Io> Shard<I> {
     pub(super) fn end_signalr_as_is(&mut self, slot: u32, (code, reason, by): (CloseCode, &str, ClosedBy)) {
         self.leave_all(slot);
         let connection = self.slab.at(slot);
-        if connection.session.is_polled() {
-            connection.ending.get_or_insert_with(|| {
-                Box::new(Ending { code: code.0, reason: reason.to_owned(), by, thrown_away: 0 })
-            });
-            let Some(signalr) = connection.session.signalr_mut() else { return };
-            signalr.is_over = true; // the next poll is told so
-            self.timers.set(slot, self.settings.close_timeout);
-            return self.answer_poll(slot);
-        }
         match connection.session.end() {
+            Farewell::ByPoll => {
+                connection.ending.get_or_insert_with(|| {
+                    Box::new(Ending { code: code.0, reason: reason.to_owned(), by, thrown_away: 0 })
+                });
+                self.timers.set(slot, self.settings.close_timeout);
+                return self.answer_poll(slot);
+            }
             Farewell::CloseFrame => write_close(connection.transport.outbox.bytes_mut(), CloseCode::NORMAL, ""),
             Farewell::Begun => return,
             Farewell::Silent => {}
