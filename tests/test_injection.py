@@ -78,7 +78,7 @@ def be_down_once(backend: ScriptedBackend, session: Session) -> None:
 
 
 def answer(backend: ScriptedBackend, session: Session, message: dict[str, Any]) -> None:
-    """As a hub does; for what is big more comes before the answer than is kept, and one call ends the victims' lanes."""
+    """As a hub does; for what is big more comes before the answer than is kept; one call ends the victims' lanes."""
     if message.get("target") == "Watch" and message["arguments"] == ["big"]:
         for target in ("Snapshot", "Odds"):
             session.say({"type": 1, "target": target, "arguments": ["big", "x" * (RECORD_BYTES_MAX - 100)]})

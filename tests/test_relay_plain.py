@@ -291,6 +291,8 @@ async def test_cookies_of_the_backend_s_answer_go_to_whose_connection_it_is(
         # One that no answer can carry is told of, once, and the client is let in.
         for _ in range(2):
             assert await cookies(address, "sets=%C3%BC&sets=c%3D3") == ["c=3"]
+        # Nor does one that is too long shut out those behind it.
+        assert await cookies(address, f"sets_long={16 << 10}&sets=d%3D4") == ["d=4"]
     told = [record.getMessage() for record in caplog.records if "cookie" in record.getMessage()]
     assert len(told) == 1
     assert told[0].startswith("a cookie of a backend is not passed on")

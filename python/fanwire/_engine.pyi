@@ -43,7 +43,7 @@ __all__ = [
     "__version__",
     "build_info",
     "canonical",
-    "check_header",
+    "check_headers",
     "encode_json",
     "encode_msgpack",
     "invocation",
@@ -62,8 +62,9 @@ FAILING_STATUSES: tuple[int, ...]
 def build_info() -> dict[str, str]:
     """Version, profile (``release`` or ``debug``), target and Rust compiler of the extension."""
 
-def check_header(name: str, value: str) -> None:
-    """Raises ValueError for a header that no response of the application's may have; the value is not shown."""
+def check_headers(headers: _Headers) -> None:
+    """Raises ValueError for headers that no response of the application's may have together: one by itself, or all
+    take more than 16 KiB. Names the header; its value is not shown."""
 
 def encode_json(data: Any) -> bytes:
     """JSON of `data` as UTF-8, as ``publish`` of a hub without options sends it. Raises what ``publish`` raises."""

@@ -9,13 +9,11 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from fanwire._engine import Opening, check_header
+from fanwire._engine import Opening, check_headers
 from fanwire.errors import Refused
 
 __all__ = ["Headers", "Identity", "Query", "Refused", "Request", "ResponseHeaders"]
 
-RESPONSE_HEADERS_BYTES_MAX = 16 << 10
-"""What a callback may add to the head of an answer."""
 MSGPACK = "msgpack"
 """The subprotocol that the engine chooses itself where it is offered: the client's format hangs on it."""
 
@@ -112,12 +110,8 @@ class ResponseHeaders:
                 raise TypeError(f"a response header's {what} must be a str, not {type(text).__name__}")
             if not text.isascii():
                 raise ValueError(f"a response header's {what} must be of visible ASCII")  # unseen: it may be a cookie
-        check_header(name, value)
         pairs = [*others, (name, value)]
-        written = sum(len(name) + len(value) + len(": \r\n") for name, value in pairs)
-        if written > RESPONSE_HEADERS_BYTES_MAX:
-            bound = f"{RESPONSE_HEADERS_BYTES_MAX:,} bytes"
-            raise ValueError(f"response headers must be at most {bound} together, not {written:,}")
+        check_headers(pairs)
         self._pairs = pairs
 
     def __iter__(self) -> Iterator[tuple[str, str]]:

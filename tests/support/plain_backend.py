@@ -136,5 +136,6 @@ def _check(connection: ServerConnection, request: Request) -> Response | None:
 
 
 def _set_cookies(connection: ServerConnection, request: Request, response: Response) -> None:
-    for cookie in parse_qs(request.path.partition("?")[2]).get("sets", []):
+    query = parse_qs(request.path.partition("?")[2])
+    for cookie in (*("x" * int(count) for count in query.get("sets_long", ())), *query.get("sets", ())):
         response.headers["Set-Cookie"] = cookie

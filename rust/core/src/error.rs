@@ -1,4 +1,5 @@
 //! What the engine's own calls can refuse. Every other enum of errors lives with its module.
+use std::borrow::Cow;
 use std::io;
 
 use thiserror::Error;
@@ -61,7 +62,7 @@ pub enum EngineError {
         /// Its name as given.
         name: String,
         /// What is wrong with it.
-        why: &'static str,
+        why: Cow<'static, str>,
     },
     /// A reason that does not fit into a Close frame (§5.5).
     #[error("close reason of {bytes} bytes is over the bound of {bytes_max}")]

@@ -162,3 +162,19 @@ fn an_application_may_not_set_what_frames_the_message_or_forges_a_header() {
         assert!(header_fault(name, value).is_some(), "{name}: {value:?}");
     }
 }
+
+/// What is left out takes nothing from what comes behind it.
+#[test]
+fn headers_of_one_answer_are_counted_where_they_are_taken() {
+    use fanwire_core::http::{HeaderBytes, headers_fault};
+    let (long, half) = ("x".repeat(16 * 1024), "x".repeat(8 * 1024 - 5));
+    let mut taken = HeaderBytes::default();
+    let too_many =
+        |bytes: usize| Err(format!("is one too many: together they are {bytes} bytes, over the bound of 16384").into());
+    assert_eq!(taken.add("A", &long), too_many(16_389));
+    assert_eq!(taken.add("A", "ä"), Err("has a value with bytes that are not visible ASCII".into()));
+    assert_eq!((taken.add("A", &half), taken.add("A", &half)), (Ok(()), Ok(())));
+    assert_eq!(taken.add("A", ""), too_many(16_389));
+    let all = [("A", &*half), ("B", &*half), ("C", "")];
+    assert_eq!(headers_fault(all.into_iter()).map(|(name, _)| name), Some("C"));
+}

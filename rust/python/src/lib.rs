@@ -15,7 +15,7 @@ mod upstream;
 
 use std::collections::HashMap;
 
-use fanwire_core::http::header_fault;
+use fanwire_core::http::headers_fault;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
@@ -49,11 +49,12 @@ fn matches(py: Python<'_>, pattern: &str, name: &str) -> PyResult<bool> {
     Ok(pattern.matches(name))
 }
 
-/// Raises ValueError for a header that no response of the application's may have.
+/// Raises ValueError for headers that no response of the application's may have together.
 #[pyfunction]
-fn check_header(py: Python<'_>, name: &str, value: &str) -> PyResult<()> {
-    let fault = |why| fanwire_core::EngineError::InvalidHeader { name: name.to_owned(), why };
-    header_fault(name, value).map_or(Ok(()), |why| Err(errors::to_pyerr(py, fault(why))))
+fn check_headers(py: Python<'_>, headers: Vec<(String, String)>) -> PyResult<()> {
+    let fault = |(name, why): (&str, _)| fanwire_core::EngineError::InvalidHeader { name: name.to_owned(), why };
+    let found = headers_fault(headers.iter().map(|(name, value)| (&**name, &**value)));
+    found.map_or(Ok(()), |found| Err(errors::to_pyerr(py, fault(found))))
 }
 
 /// Whether a close code may be sent by a server (RFC 6455 §7.4).
@@ -87,7 +88,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(encode_json, module)?)?;
     module.add_function(wrap_pyfunction!(encode_msgpack, module)?)?;
     module.add_function(wrap_pyfunction!(canonical, module)?)?;
-    module.add_function(wrap_pyfunction!(check_header, module)?)?;
+    module.add_function(wrap_pyfunction!(check_headers, module)?)?;
     module.add_function(wrap_pyfunction!(invocation, module)?)?;
     module.add_function(wrap_pyfunction!(matches, module)?)?;
     module.add_function(wrap_pyfunction!(may_be_sent, module)?)?;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fanwire_core::http::{RESPONSE_HEADERS_BYTES_MAX, header_bytes, header_fault};
+use fanwire_core::http::HeaderBytes;
 use fanwire_core::messages::{ConnectionId, Header, Reply};
 use fanwire_core::protocol::signalr::{HubMessage, HubProtocol, write_message};
 use fanwire_core::{Audience, Engine as CoreEngine, Message};
@@ -178,16 +178,14 @@ impl Sink for IntoEngine {
 
     fn accept(&self, client: ConnectionId, subprotocol: Option<&str>, cookies: &[String]) {
         let mut headers: Vec<Header> = Vec::new();
-        let mut bytes = 0;
+        let mut taken = HeaderBytes::default();
         for cookie in cookies {
-            bytes += header_bytes(SET_COOKIE, cookie);
-            let over = (bytes > RESPONSE_HEADERS_BYTES_MAX).then_some("is over 16 KiB, with those before it");
-            match header_fault(SET_COOKIE, cookie).or(over) {
-                None => headers.push((SET_COOKIE.into(), cookie.as_str().into())),
-                Some(why) if !self.1.swap(true, Ordering::Relaxed) => {
+            match taken.add(SET_COOKIE, cookie) {
+                Ok(()) => headers.push((SET_COOKIE.into(), cookie.as_str().into())),
+                Err(why) if !self.1.swap(true, Ordering::Relaxed) => {
                     self.0.record(30, format!("a cookie of a backend is not passed on (this is said once): it {why}"));
                 }
-                Some(_) => {}
+                Err(_) => {}
             }
         }
         // An engine that has stopped has no client that waits.

@@ -315,7 +315,10 @@ impl Engine {
         self.check_running()?;
         check_headers(&reply.headers)?;
         if let Some(name) = reply.subprotocol.as_deref().filter(|name| !is_token(name.as_bytes())) {
-            return Err(EngineError::InvalidHeader { name: name.to_owned(), why: "is no subprotocol: no token" });
+            return Err(EngineError::InvalidHeader {
+                name: name.to_owned(),
+                why: "is no subprotocol: no token".into(),
+            });
         }
         let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) else { return Ok(()) };
         let watch = |name| Ok(self.obtain_to_watch(name)?.watch(format, id.shard()));

@@ -11,8 +11,5 @@ pub mod target;
 pub use body::{Body, Piece};
 pub use error::RequestError;
 pub use request::{RequestHead, is_token, parse_head};
-pub use response::{
-    RESPONSE_HEADERS_BYTES_MAX, header_bytes, header_fault, headers_fault, write_response, write_response_head,
-    write_stream_head,
-};
+pub use response::{HeaderBytes, header_fault, headers_fault, write_response, write_response_head, write_stream_head};
 pub use target::{TargetError, decode_component, query_pairs};

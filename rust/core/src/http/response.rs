@@ -1,6 +1,8 @@
 //! Responses, written whole into the bytes that a connection sends (RFC 9112 §4 to §6).
 //!
 //! There is no `Date`: a caller with a clock hands it in among `headers` (RFC 9110 §6.6.1 asks only those who have one).
+use std::borrow::Cow;
+
 use super::request::is_token;
 
 /// Appends one whole response: status line, headers, `Content-Length`, body.
@@ -88,24 +90,37 @@ pub fn header_fault(name: &str, value: &str) -> Option<&'static str> {
 }
 
 /// What an application's headers of one answer may take together: stock clients take heads of 32 KiB and less.
-pub const RESPONSE_HEADERS_BYTES_MAX: usize = 16 * 1024;
+const RESPONSE_HEADERS_BYTES_MAX: usize = 16 * 1024;
 
-/// What a header takes in an answer's head, its separator and line's end included.
-pub const fn header_bytes(name: &str, value: &str) -> usize {
-    name.len() + ": ".len() + value.len() + "\r\n".len()
+/// How much of that the headers of one answer take, which come one by one.
+#[derive(Debug, Default)]
+pub struct HeaderBytes(usize);
+
+impl HeaderBytes {
+    /// Adds a header; or says why it cannot be sent with those before it, and counts nothing then.
+    ///
+    /// # Errors
+    /// What [`header_fault`] has against it, or that it would be one too many.
+    pub fn add(&mut self, name: &str, value: &str) -> Result<(), Cow<'static, str>> {
+        if let Some(why) = header_fault(name, value) {
+            return Err(why.into());
+        }
+        let bytes = self.0 + name.len() + ": ".len() + value.len() + "\r\n".len();
+        if bytes > RESPONSE_HEADERS_BYTES_MAX {
+            let bound = format!("{bytes} bytes, over the bound of {RESPONSE_HEADERS_BYTES_MAX}");
+            return Err(format!("is one too many: together they are {bound}").into());
+        }
+        self.0 = bytes;
+        Ok(())
+    }
 }
 
 /// Which of an answer's headers cannot be sent, and why.
-pub fn headers_fault<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>) -> Option<(&'a str, &'static str)> {
-    let mut bytes = 0;
-    for (name, value) in headers {
-        bytes += header_bytes(name, value);
-        let over = (bytes > RESPONSE_HEADERS_BYTES_MAX).then_some("is one too many: together they are over 16 KiB");
-        if let Some(why) = header_fault(name, value).or(over) {
-            return Some((name, why));
-        }
-    }
-    None
+pub fn headers_fault<'a>(
+    mut headers: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Option<(&'a str, Cow<'static, str>)> {
+    let mut taken = HeaderBytes::default();
+    headers.find_map(|(name, value)| taken.add(name, value).err().map(|why| (name, why)))
 }
 
 /// The reason phrase of a status (RFC 9110 §15, RFC 6585), empty for one that is not used here: it may be empty.
