@@ -19,7 +19,7 @@ from fanwire.relay.headers import Passing
 from fanwire.relay.names import Names
 from fanwire.relay.servers import Servers
 from fanwire.relay.session import Gate
-from fanwire.relay.stats import RelayStats, stats_of
+from fanwire.relay.stats import RelayStats
 from fanwire.relay.timing import RelayTasks, Timers
 from fanwire.relay.upstreams import Backend, HeaderFields, Sessions, Upstreams
 from fanwire.values import Mistake
@@ -113,7 +113,7 @@ class Backed(Owner, Generic[K, L]):
         """How it stands, now."""
         return RelayStats(
             path=self.config.path,
-            lanes=[stats_of(lane) for lane in self.lanes.values()],
+            lanes=[lane.stats() for lane in self.lanes.values()],
             broadcasts=self._broadcasts_stats(),
             upstreams=self._servers.stats(),
             private_lanes=self.gate.count,

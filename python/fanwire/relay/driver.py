@@ -18,6 +18,7 @@ from fanwire.errors import LimitReached
 from fanwire.logs import name_of, relay_log
 from fanwire.relay.config import Lanes
 from fanwire.relay.machine import Act, Event, Machine, Phase, Rest, State
+from fanwire.relay.stats import LaneStats
 from fanwire.relay.timing import Backoff, Delay, Timers
 from fanwire.relay.turns import Charged, Turns
 from fanwire.relay.upstreams import Backend, SessionHandler, Upstreams
@@ -116,28 +117,26 @@ class Lane(SessionHandler, Generic[W]):
             self.end()
             raise
 
+    def __str__(self) -> str:
+        return f"lane {self.name} ({self._wire.method} {self._wire.shown})"
+
     @property
     def state(self) -> State:
         """Where it is in its life."""
         return self._machine.state
 
-    def __str__(self) -> str:
-        return f"lane {self.name} ({self._wire.method} {self._wire.shown})"
-
-    @property
-    def shown(self) -> str:
-        """What is watched, for people."""
-        return self._wire.shown
-
-    @property
-    def method(self) -> str:
-        """How it is watched, for people: ``Subscribe``, ``?match`` or ``/watch``."""
-        return self._wire.method
-
-    @property
-    def protocol(self) -> str:
-        """``json``, ``messagepack`` or, of a plain backend, ``websocket``."""
-        return self._wire.protocol
+    def stats(self) -> LaneStats:
+        """How it stands, now."""
+        return LaneStats(
+            method=self._wire.method,
+            arguments=self._wire.shown,
+            protocol=self._wire.protocol,
+            state=self.state.value,
+            clients=len(self.watchers),
+            gap_since=self.gap_since,
+            gaps=self.gaps,
+            why=self.why,
+        )
 
     @property
     def cost(self) -> int:
@@ -383,17 +382,6 @@ class Lane(SessionHandler, Generic[W]):
                 self._send_away(client)
 
 
-class Lingerer(Protocol):
-    """A lane that nobody watches."""
-
-    @property
-    def cost(self) -> int:
-        """Bytes of what it watches, and some."""
-
-    def end(self) -> None:
-        """Close it."""
-
-
 class Lingering:
     """A relay's lanes that nobody watches, in the order in which they will end. They are charged to nobody, so bounded.
 
@@ -405,30 +393,30 @@ class Lingering:
 
     def __init__(self, per_client_max: int) -> None:
         self._per_client_max = per_client_max
-        self._needed: set[Lingerer] = set()
+        self._needed: set[Lane[Any]] = set()
         self._most = LINGERING_MIN
-        self._left_by: dict[Lingerer, int] = {}
-        self._of_client: dict[int, dict[Lingerer, None]] = {}
+        self._left_by: dict[Lane[Any], int] = {}
+        self._of_client: dict[int, dict[Lane[Any], None]] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._left_by)
 
-    def __iter__(self) -> Iterator[Lingerer]:
+    def __iter__(self) -> Iterator[Lane[Any]]:
         return iter(self._left_by)
 
-    def needed(self, lane: Lingerer) -> None:
+    def needed(self, lane: Lane[Any]) -> None:
         """Somebody watches it, or waits to."""
         self._forget(lane)
         self._needed.add(lane)
         self._most = max(self._most, len(self._needed))
 
-    def ended(self, lane: Lingerer) -> None:
+    def ended(self, lane: Lane[Any]) -> None:
         """It is over."""
         self._forget(lane)
         self._needed.discard(lane)
 
-    def left(self, lane: Lingerer, client: int) -> None:
+    def left(self, lane: Lane[Any], client: int) -> None:
         """Nobody watches it any more; this client was the last. It may have to end."""
         if lane in self._left_by:
             return
@@ -442,7 +430,7 @@ class Lingering:
         while len(self._left_by) > self._most or self._bytes > LINGERING_BYTES_MAX:
             next(iter(self._left_by)).end()
 
-    def _forget(self, lane: Lingerer) -> None:
+    def _forget(self, lane: Lane[Any]) -> None:
         client = self._left_by.pop(lane, None)
         if client is None:
             return
@@ -453,7 +441,7 @@ class Lingering:
             del self._of_client[client]
 
 
-def has_room(lanes: Sized, lanes_max: int, lingering: Iterable[Lingerer]) -> bool:
+def has_room(lanes: Sized, lanes_max: int, lingering: Iterable[Lane[Any]]) -> bool:
     """Whether there may be one lane more; the one that lingers for the longest makes room."""
     if len(lanes) >= lanes_max:
         for lane in lingering:

@@ -1,8 +1,6 @@
 """How relays stand, of either protocol."""
 
-from collections.abc import Sized
 from dataclasses import dataclass
-from enum import Enum
 from typing import Protocol
 
 from fanwire.wording import printable
@@ -70,53 +68,11 @@ class RelayStats:
     ``share[0].snapshot = "Snapshot"``."""
 
 
-class MeasuredLane(Protocol):
-    """A lane, of either protocol."""
-
-    gap_since: float | None
-    gaps: int
-    why: str
-
-    @property
-    def shown(self) -> str:
-        """What is watched, for people."""
-
-    @property
-    def method(self) -> str:
-        """How it is watched, for people."""
-
-    @property
-    def protocol(self) -> str:
-        """Of the backend."""
-
-    @property
-    def state(self) -> Enum:
-        """Where it is in its life."""
-
-    @property
-    def watchers(self) -> Sized:
-        """The clients that watch."""
-
-
 class MeasuredRelay(Protocol):
     """A relay, of either protocol."""
 
     def stats(self) -> RelayStats:
         """How it stands, now."""
-
-
-def stats_of(lane: MeasuredLane) -> LaneStats:
-    """How one lane stands, now."""
-    return LaneStats(
-        method=lane.method,
-        arguments=lane.shown,
-        protocol=lane.protocol,
-        state=lane.state.value,
-        clients=len(lane.watchers),
-        gap_since=lane.gap_since,
-        gaps=lane.gaps,
-        why=lane.why,
-    )
 
 
 def shortened(text: str) -> str:

@@ -121,24 +121,9 @@ class Upstreams:
 
         It is fanwire's own where nothing of it is a client's: no header, no query, no subprotocol.
         """
-        session = self._sessions.number(handler, self, backend.health, is_own=is_own)
-        self._begin(
-            self._engine.upstream_open,
-            session,
-            list(urls or backend.urls),
-            [*backend.headers, *headers],
-            protocol,
-            route,
-            negotiates=backend.negotiates,
-            keepalive=backend.keepalive,
-            server_timeout=backend.server_timeout,
-            connect_timeout=backend.connect_timeout,
-            idle=idle,
-            record_bytes_max=backend.record_bytes_max,
-            queue_bytes_max=backend.queue_bytes_max,
-            roots=backend.roots,
-        )
-        return session
+        kind = {"negotiates": backend.negotiates, "record_bytes_max": backend.record_bytes_max}
+        begin = self._engine.upstream_open
+        return self._open(begin, handler, backend, protocol, route, headers, urls, idle, is_own=is_own, **kind)
 
     def open_plain(
         self,
@@ -152,21 +137,41 @@ class Upstreams:
         idle: float | None = None,
     ) -> int:
         """As ``open``, with a plain WebSocket backend, and in a client's words: its query, or its subprotocols."""
-        session = self._sessions.number(handler, self, backend.health, is_own=False)
+        begin, offered = self._engine.upstream_open_plain, list(subprotocols)
+        bytes_max = backend.record_bytes_max
+        return self._open(
+            begin, handler, backend, offered, route, headers, urls, idle, is_own=False, message_bytes_max=bytes_max
+        )
+
+    def _open(
+        self,
+        begin: Callable[..., None],
+        handler: SessionHandler,
+        backend: Backend,
+        spoken: str | list[str],
+        route: tuple[Any, ...],
+        headers: HeaderFields,
+        urls: Sequence[str] | None,
+        idle: float | None,
+        *,
+        is_own: bool,
+        **of_kind: Any,
+    ) -> int:
+        session = self._sessions.number(handler, self, backend.health, is_own=is_own)
         self._begin(
-            self._engine.upstream_open_plain,
+            begin,
             session,
             list(urls or backend.urls),
             [*backend.headers, *headers],
-            list(subprotocols),
+            spoken,
             route,
             keepalive=backend.keepalive,
             server_timeout=backend.server_timeout,
             connect_timeout=backend.connect_timeout,
             idle=idle,
-            message_bytes_max=backend.record_bytes_max,
             queue_bytes_max=backend.queue_bytes_max,
             roots=backend.roots,
+            **of_kind,
         )
         return session
 
