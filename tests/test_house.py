@@ -29,7 +29,7 @@ PYTHON_LAYERS = [
     ["arguments", "auth", "budget", "options"],
     ["calls"],
     ["client"],
-    ["deliveries", "hearing", "methods", "presence", "snapshots", "to", "uploads"],
+    ["deliveries", "hearing", "hosting", "methods", "presence", "snapshots", "to", "uploads"],
     ["callbacks"],
     ["signalr"],
     ["config"],

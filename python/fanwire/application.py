@@ -15,7 +15,6 @@ from fanwire._engine import (
     Call,
     Closed,
     Connected,
-    Drained,
     HubMessage,
     Message,
     Opening,
@@ -29,9 +28,9 @@ from fanwire.callbacks import Callbacks, Conversations
 from fanwire.client import Client, Link
 from fanwire.errors import ClientGone, HubStopped, Told
 from fanwire.faults import Tasks
+from fanwire.hosting import Hosting
 from fanwire.methods import reply_error, tell_error
 from fanwire.openings import Openings, not_authorized
-from fanwire.owner import ClientEvent, Owner
 from fanwire.presence import Roster
 from fanwire.signalr import CallContext, Calls
 from fanwire.wording import CLOSED_WITH_ERROR, INTERNAL_ERROR, sendable
@@ -54,7 +53,7 @@ class ApplicationStats:
     """Those who are gone and wait for ``on_disconnect``."""
 
 
-class Application(Owner):
+class Application(Hosting):
     """What the application registered, for one serving. All state is the loop's thread's own.
 
     Args:
@@ -77,14 +76,12 @@ class Application(Owner):
         dealt: Callable[[int], None],
         acknowledge: Callable[[int], None],
     ) -> None:
-        self._link = link
+        super().__init__(link)
         self._engine = link.require()
-        self._faults, self._endings = link.faults, link.endings
+        self._faults = link.faults
         self._callbacks = callbacks
         self._tasks = tasks
         self._dealt, self._acknowledge = dealt, acknowledge
-        # Those that events or an opening told of; an idle connection that was never asked about costs nothing here.
-        self._clients: dict[int, Client] = {}
         # Clients that are gone and wait for on_disconnect.
         self._parting = 0
         self._openings = Openings(link, callbacks, tasks, self._clients, own["openings_max"])
@@ -116,13 +113,8 @@ class Application(Owner):
         """Somebody asks to connect."""
         self._openings.take(event)
 
-    def failed(self, event: ClientEvent) -> None:
-        """Something went wrong with an event that nobody expected: its connection is being ended."""
-        client = self._clients.get(event.connection)
-        if isinstance(event, Opening):
-            self._openings.forget(event.connection)
-        elif client is not None and not isinstance(event, Closed):
-            client._is_turned_away = True  # what it sends until it is out is not dealt with
+    def _call_off(self, connection: int) -> None:
+        self._openings.gone(connection)
 
     def end(self, error: HubStopped) -> None:
         """Nothing is answered any more: whoever waits for a client is told."""
@@ -264,9 +256,7 @@ class Application(Owner):
 
     def connected(self, event: Connected) -> None:
         """The client is there, and from now on has this number."""
-        client = self._clients.pop(event.opened_as, None) or Client(event.connection, self._link)
-        client._connected(event)
-        self._clients[client.id] = client
+        client = self._arrived(event)
         self.roster.add(client)
         self._take(client, event)
 
@@ -285,11 +275,6 @@ class Application(Owner):
                 return
         client._is_connected = True
         self._conversations.begin(client)
-
-    def _turn_away(self, client: Client, code: int, reason: str) -> None:
-        """Close it; nothing that it sent or sends is dealt with any more."""
-        client._is_turned_away = True
-        self._endings.close(client.id, code, reason, is_hub=client.connection_id is not None)
 
     async def _part(self, client: Client, event: Closed) -> None:
         try:
@@ -326,18 +311,12 @@ class Application(Owner):
             client._calls = self._make_calls(client)
         client._calls.take(event)
 
-    def drained(self, event: Drained) -> None:
-        """The socket has taken all that was sent."""
-        client = self._clients.get(event.connection)
-        if client is not None and client._calls is not None:
-            client._calls.drained()
-
     def closed(self, event: Closed) -> None:
         """The client is gone, connected or not."""
-        client = self._clients.pop(event.connection, None)
+        gone = ClientGone(event.code, event.reason, event.by)
+        client = self._left(event.connection, gone)
         if client is None:
             return
-        client._gone = ClientGone(event.code, event.reason, event.by)
         self.roster.drop(client)
         if client._waiting:
             client._waiting.clear()
@@ -345,10 +324,10 @@ class Application(Owner):
             client._inbox.end()
         contained = self._faults.contained
         with contained("pump.closed", "the opening of client %s could not be ended", client):
-            self._openings.gone(event.connection)
+            self._call_off(event.connection)
         with contained("pump.closed", "the calls of client %s could not be ended", client):
             if client._calls is not None:
-                client._calls.end(client._gone)
+                client._calls.end(gone)
         if self._callbacks.on_disconnect is not None:
             self._parting += 1
             self._take(client, event)

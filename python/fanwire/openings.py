@@ -68,11 +68,6 @@ class Openings:
         """How many wait or are at work."""
         return len(self._waiting) + len(self._at_work)
 
-    def forget(self, connection: int) -> None:
-        """Something went wrong with one that nobody expected: nobody is at work for it any more."""
-        self._clients.pop(connection, None)
-        self.gone(connection)
-
     def gone(self, connection: int) -> None:
         """Who asked has left: nobody is at work for it any more."""
         if self._waiting.pop(connection, None) is None:

@@ -11,13 +11,13 @@ from functools import partial
 
 import anyio
 
-from fanwire._engine import Closed, Connected, Drained, HubMessage, Message, Opening, Relayed
+from fanwire._engine import Closed, Connected, HubMessage, Message, Opening, Relayed
 from fanwire._loop import ends_task
 from fanwire.auth import Refused, Request, is_negotiate
 from fanwire.client import Client
 from fanwire.errors import ClientGone, LimitReached, PayloadTooBig
+from fanwire.hosting import Hosting
 from fanwire.logs import name_of, relay_log
-from fanwire.owner import ClientEvent
 from fanwire.relay.admit import HubAdmission, RefusedByBackend
 from fanwire.relay.backed import Backed, Surroundings
 from fanwire.relay.broadcast import BroadcastLane
@@ -36,7 +36,7 @@ NOT_SPOKEN = 1003
 """The close code of a client whose hub protocol the backend does not speak: it is not to come back with it."""
 
 
-class Relay(Backed[SharedCall, CallLane]):
+class Relay(Hosting, Backed[SharedCall, CallLane]):
     """See the module.
 
     Its backend is asked about each opening in a task of its own: one that is slow, for one client or for all, keeps
@@ -44,10 +44,9 @@ class Relay(Backed[SharedCall, CallLane]):
     """
 
     def __init__(self, config: RelayConfig, around: Surroundings) -> None:
-        super().__init__(config, around)
-        self._link = around.link
-        # Those that were asked about or are there, and what cancels the asking.
-        self._clients: dict[int, Client] = {}
+        Hosting.__init__(self, around.link)
+        Backed.__init__(self, config, around)
+        # Of those who are asked about: what cancels that.
         self._at_work: dict[int, anyio.CancelScope] = {}
         shares = [share for share in config.share if isinstance(share, CallShare)]
         self.subscribing: dict[str, CallShare] = {share.subscribe.casefold(): share for share in shares}
@@ -130,16 +129,14 @@ class Relay(Backed[SharedCall, CallLane]):
 
     def connected(self, event: Connected) -> None:
         """A client has shaken hands: it hears from now on what is sent to all."""
-        client = self._clients.pop(event.opened_as, None) or Client(event.connection, self._link)
-        client._connected(event)
-        self._clients[client.id] = client
+        client = self._arrived(event)
         protocol = client.hub_protocol or "json"
         self._present[client.id] = protocol
         self._speaking[protocol] += 1
         broadcast = self._broadcast(protocol)
         broadcast.spoken(is_spoken=True)
         if broadcast.refusal:
-            self._turn_away(client, broadcast.refusal)
+            self._turn_away(client, NOT_SPOKEN, broadcast.refusal)
             return
         self._welcome(client.id, broadcast.welcome)
         if self.config.private.eager:
@@ -159,39 +156,22 @@ class Relay(Backed[SharedCall, CallLane]):
             client._calls = RelayedClient(self, client)
         client._calls.take(event)
 
-    def drained(self, event: Drained) -> None:
-        """A client's socket has taken all that was sent."""
-        client = self._clients.get(event.connection)
-        if client is not None and client._calls is not None:
-            client._calls.drained()
-
     def closed(self, event: Closed) -> None:
         """A client is gone, or somebody who asked to connect has left."""
         self._part(event.connection, ClientGone(event.code, event.reason, event.by))
 
     def _part(self, id: int, gone: ClientGone) -> None:
         self._forget_speaker(id)
-        scope = self._at_work.get(id)
-        if scope is not None:
-            relay_log.debug("client %s left before it was answered", name_of(id))
-            scope.cancel()
-        client = self._clients.pop(id, None)
-        if client is not None:
-            client._gone = gone
-            if client._calls is not None:
-                client._calls.end(gone)
+        self._call_off(id)
+        client = self._left(id, gone)
+        if client is not None and client._calls is not None:
+            client._calls.end(gone)
 
-    def failed(self, event: ClientEvent) -> None:
-        """Something went wrong with an event that nobody expected: its connection is being ended."""
-        if isinstance(event, Opening):
-            self._clients.pop(event.connection, None)
-            scope = self._at_work.get(event.connection)
-            if scope is not None:
-                scope.cancel()
-            return
-        client = self._clients.get(event.connection)
-        if client is not None:
-            client._is_turned_away = True  # what it sends until it is out is not dealt with
+    def _call_off(self, connection: int) -> None:
+        scope = self._at_work.get(connection)
+        if scope is not None:
+            relay_log.debug("client %s left before it was answered", name_of(connection))
+            scope.cancel()
 
     def _forget_speaker(self, id: int) -> None:
         protocol = self._present.pop(id, None)
@@ -202,15 +182,10 @@ class Relay(Backed[SharedCall, CallLane]):
         if broadcast is not None and not self._speaking[protocol]:
             broadcast.spoken(is_spoken=False)
 
-    def _turn_away(self, client: Client, words: str) -> None:
-        """Its hub protocol is none of the backend's: it is told so, and what it sends meanwhile is not dealt with."""
-        client._is_turned_away = True
-        self.endings.close(client.id, NOT_SPOKEN, words, is_hub=True)
-
     def _turn_away_all(self, protocol: str, words: str) -> None:
         for id, spoken in list(self._present.items()):
             if spoken == protocol:
-                self._turn_away(self._clients[id], words)
+                self._turn_away(self._clients[id], NOT_SPOKEN, words)
 
     def _greet(self, protocol: str, records: bytes) -> None:
         """Give a welcome that has just come to those who came before it."""
