@@ -20,7 +20,7 @@ from fanwire.relay.names import Names
 from fanwire.relay.servers import Servers
 from fanwire.relay.session import Gate
 from fanwire.relay.stats import RelayStats
-from fanwire.relay.timing import RelayTasks, Timers
+from fanwire.relay.timing import Backoff, RelayTasks, Timers
 from fanwire.relay.upstreams import Backend, HeaderFields, Sessions, Upstreams
 from fanwire.values import Mistake
 
@@ -75,6 +75,15 @@ class Backed(Owner, Generic[K, L]):
     def has_room(self) -> bool:
         """Whether there may be one lane more; one that lingers makes room."""
         return has_room(self.lanes, self.config.lanes.max, self._lingering)
+
+    @property
+    def over_max(self) -> str:
+        """What is said where there is none."""
+        return f"{len(self.lanes) + 1} lanes are over the bound of {self.config.lanes.max}"
+
+    def backoff(self) -> Backoff:
+        """How attempts to connect to the backend are spaced."""
+        return Backoff(self.config.lanes.backoff_min, self.config.lanes.backoff_max)
 
     def _keep(self, key: K, make: Callable[[str, Callable[[Lane[Any]], None]], L]) -> L:
         """A new lane, under this key until it ends."""

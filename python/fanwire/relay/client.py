@@ -10,21 +10,19 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Protocol
 
-from fanwire._engine import Engine, HubMessage, Upstream
+from fanwire._engine import HubMessage, Upstream
 from fanwire._loop import ends_task
-from fanwire.budget import ENTRY_BYTES, Budgets
+from fanwire.budget import ENTRY_BYTES
 from fanwire.client import Client
-from fanwire.endings import Endings
 from fanwire.errors import ClientGone, LimitReached, PayloadTooBig
-from fanwire.faults import Faults
 from fanwire.logs import name_of, relay_log
-from fanwire.relay.config import CallShare, RelayConfig
+from fanwire.relay.backed import Backed
+from fanwire.relay.config import CallShare
 from fanwire.relay.credentials import Credentials
 from fanwire.relay.lane import CallLane
-from fanwire.relay.names import Names
-from fanwire.relay.session import CallLine, Gate, Session, UpstreamMessage
+from fanwire.relay.session import CallLine, Session, UpstreamMessage
 from fanwire.relay.shared import SharedCall, call_of
-from fanwire.relay.timing import Backoff, Bucket
+from fanwire.relay.timing import Bucket
 from fanwire.relay.upstreams import REFUSING, Backend, Upstreams
 from fanwire.relay.wire import LOST, UNREACHABLE, Asked, Outcome
 from fanwire.wording import INTERNAL_ERROR, failed_to_invoke
@@ -46,43 +44,33 @@ class Calling(Protocol):
         """A client has left."""
 
 
-class RelayInterface(Protocol):
+class CallRelay(Backed[SharedCall, CallLane]):
     """The relay, as its clients need it."""
 
-    config: RelayConfig
-    engine: Engine
-    endings: Endings
-    faults: Faults
-    gate: Gate
-    names: Names
     private_context: tuple[Upstreams, Backend, frozenset[str], frozenset[str]]
-    budgets: Budgets
-    lanes: dict[SharedCall, CallLane]
     subscribing: dict[str, CallShare]
     unsubscribing: dict[str, CallShare]
     pooled: dict[str, str]
-    acknowledge: Callable[[int], None]
-
-    def has_room(self) -> bool:
-        """Whether there may be one lane more; one that lingers makes room."""
 
     def open_lane(self, share: CallShare, call: SharedCall) -> CallLane:
         """The lane of this call, which has none yet."""
+        raise NotImplementedError
 
     def answer_unsubscribe(self, client: "RelayedClient", lane: CallLane, call: Asked) -> None:
         """Answer a client that has left a lane as the backend would have."""
+        raise NotImplementedError
 
     def forget(self, client: "RelayedClient") -> None:
         """A client is gone: what waits for it elsewhere is for nobody."""
+        raise NotImplementedError
 
     def pool_of(self, protocol: str) -> Calling:
         """The shared connections for pooled methods."""
-
-    def backoff(self) -> Backoff:
-        """How attempts to connect to the backend are spaced."""
+        raise NotImplementedError
 
     def when_ready(self, protocol: str, go_on: Callable[[], None]) -> bool:
         """Whether clients of this protocol may begin; else `go_on` is called when they may."""
+        raise NotImplementedError
 
 
 @dataclass(slots=True)
@@ -111,7 +99,7 @@ class RelayedClient:
         "protocol",
     )
 
-    def __init__(self, relay: RelayInterface, client: Client) -> None:
+    def __init__(self, relay: CallRelay, client: Client) -> None:
         self.id = client.id
         self.protocol = client.hub_protocol or "json"
         self.lanes: set[CallLane] = set()
@@ -244,7 +232,7 @@ class RelayedClient:
         if lane is None:
             call.check(relay.config.upstream_message_bytes_max, share.unsubscribe or "")
             if not relay.has_room():
-                self._tell(event, f"{len(relay.lanes) + 1} lanes are over the bound of {limits.max}")
+                self._tell(event, relay.over_max)
                 return True
         if lane not in self.lanes:
             self.budget.require(call.cost)

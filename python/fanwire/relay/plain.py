@@ -15,13 +15,13 @@ from fanwire.errors import ClientGone
 from fanwire.logs import name_of
 from fanwire.owner import ClientEvent
 from fanwire.relay.admit import SWITCHING, PlainAdmission, Verdict
-from fanwire.relay.backed import Backed, Surroundings
+from fanwire.relay.backed import Surroundings
 from fanwire.relay.config import MessageShare, QueryShare, RelayConfig
 from fanwire.relay.credentials import Visitor, visitor_of
 from fanwire.relay.driver import LaneContext
 from fanwire.relay.headers import query_of, values_of, with_query, without
 from fanwire.relay.lane import PlainLane
-from fanwire.relay.plain_client import PlainClient, Wish
+from fanwire.relay.plain_client import MessageRelay, PlainClient, Wish
 from fanwire.relay.shared import message_of
 from fanwire.relay.wire import PlainWire
 
@@ -29,7 +29,7 @@ NOWHERE = object()
 """There is no value where a pointer points to."""
 
 
-class PlainRelay(Backed[Any, PlainLane]):
+class PlainRelay(MessageRelay):
     """See the module."""
 
     def __init__(self, config: RelayConfig, around: Surroundings) -> None:
@@ -117,7 +117,7 @@ class PlainRelay(Backed[Any, PlainLane]):
             if verdict.status != SWITCHING:
                 client.turned_away(verdict.status)
             elif lane is None and not self.has_room():
-                client.close_over_bound(self._over_max())
+                client.close_over_bound(self.over_max)
             else:
                 urls, what = with_query(self._own.urls, query), dict(zip(share.query, values, strict=True))
                 way = f"?{'&'.join(share.query)}"
@@ -135,9 +135,6 @@ class PlainRelay(Backed[Any, PlainLane]):
         client = PlainClient(self, connection, visitor.credentials, urls, self._private_context)
         self._clients[connection] = client  # whatever becomes of it, it is ended
         return client
-
-    def _over_max(self) -> str:
-        return f"{len(self.lanes) + 1} lanes are over the bound of {self.config.lanes.max}"
 
     # Lanes
 

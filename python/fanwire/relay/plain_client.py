@@ -5,17 +5,15 @@ A message that subscribes goes to the lane of its value, one that unsubscribes l
 
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from fanwire._engine import Engine, Relayed, Upstream
+from fanwire._engine import Relayed, Upstream
 from fanwire.auth import ResponseHeaders
-from fanwire.budget import ENTRY_BYTES, Budgets
-from fanwire.endings import Endings
+from fanwire.budget import ENTRY_BYTES
 from fanwire.errors import ClientGone, LimitReached
-from fanwire.faults import Faults
 from fanwire.logs import name_of, relay_log
 from fanwire.relay.admit import nothing
-from fanwire.relay.config import RelayConfig
+from fanwire.relay.backed import Backed
 from fanwire.relay.credentials import Credentials
 from fanwire.relay.lane import PlainLane
 from fanwire.relay.session import Gate, PlainLine, Session, UpstreamMessage
@@ -44,25 +42,16 @@ class Wish(NamedTuple):
     """The value."""
 
 
-class PlainRelayInterface(Protocol):
+class MessageRelay(Backed[Any, PlainLane]):
     """The relay, as its clients need it."""
-
-    config: RelayConfig
-    budgets: Budgets
-    engine: Engine
-    endings: Endings
-    faults: Faults
-    lanes: dict[Any, PlainLane]
-    acknowledge: Callable[[int], None]
 
     def wish_of(self, message: Relayed, subprotocol: str | None) -> Wish | None:
         """What a message wishes for that is shared; None of any other."""
-
-    def has_room(self) -> bool:
-        """Whether there may be one lane more; one that lingers makes room."""
+        raise NotImplementedError
 
     def open_lane(self, wish: Wish) -> PlainLane:
         """The lane of this wish, which has none yet."""
+        raise NotImplementedError
 
 
 class PlainClient:
@@ -85,7 +74,7 @@ class PlainClient:
 
     def __init__(
         self,
-        relay: PlainRelayInterface,
+        relay: MessageRelay,
         connection: int,
         credentials: Credentials,
         urls: Sequence[str],
@@ -206,7 +195,7 @@ class PlainClient:
         elif len(wish.message) > relay.config.upstream_message_bytes_max:
             self._tell_error(str(too_large(len(wish.message), relay.config.upstream_message_bytes_max)))
         elif lane is None and not relay.has_room():
-            self._tell_error(f"{len(relay.lanes) + 1} lanes are over the bound of {limits.max}")
+            self._tell_error(relay.over_max)
         else:
             self._watch(wish, lane)
 

@@ -19,15 +19,14 @@ from fanwire.errors import ClientGone, LimitReached, PayloadTooBig
 from fanwire.hosting import Hosting
 from fanwire.logs import name_of, relay_log
 from fanwire.relay.admit import HubAdmission, RefusedByBackend
-from fanwire.relay.backed import Backed, Surroundings
+from fanwire.relay.backed import Surroundings
 from fanwire.relay.broadcast import BroadcastLane
-from fanwire.relay.client import RelayedClient
+from fanwire.relay.client import CallRelay, RelayedClient
 from fanwire.relay.config import CallShare, RelayConfig
 from fanwire.relay.everyones import Everyones
 from fanwire.relay.lane import CallLane, CallLaneContext
 from fanwire.relay.pool import Pool
 from fanwire.relay.shared import SharedCall
-from fanwire.relay.timing import Backoff
 from fanwire.relay.unsubscribing import LearnedAnswers
 from fanwire.relay.wire import Asked
 from fanwire.wording import INTERNAL_ERROR
@@ -36,7 +35,7 @@ NOT_SPOKEN = 1003
 """The close code of a client whose hub protocol the backend does not speak: it is not to come back with it."""
 
 
-class Relay(Hosting, Backed[SharedCall, CallLane]):
+class Relay(Hosting, CallRelay):
     """See the module.
 
     Its backend is asked about each opening in a task of its own: one that is slow, for one client or for all, keeps
@@ -45,7 +44,7 @@ class Relay(Hosting, Backed[SharedCall, CallLane]):
 
     def __init__(self, config: RelayConfig, around: Surroundings) -> None:
         Hosting.__init__(self, around.link)
-        Backed.__init__(self, config, around)
+        CallRelay.__init__(self, config, around)
         # Of those who are asked about: what cancels that.
         self._at_work: dict[int, anyio.CancelScope] = {}
         shares = [share for share in config.share if isinstance(share, CallShare)]
@@ -223,10 +222,6 @@ class Relay(Hosting, Backed[SharedCall, CallLane]):
 
     def _end_broadcast(self, broadcast: BroadcastLane) -> None:
         self._broadcasts = {protocol: one for protocol, one in self._broadcasts.items() if one is not broadcast}
-
-    def backoff(self) -> Backoff:
-        """How attempts to connect to the backend are spaced."""
-        return Backoff(self.config.lanes.backoff_min, self.config.lanes.backoff_max)
 
     # Lanes
 
