@@ -174,7 +174,7 @@ async def served(monkeypatch: pytest.MonkeyPatch, *, is_async: bool, converses: 
 
     monkeypatch.setattr(fanwire.serving, "Engine", make)
     monkeypatch.setattr(fanwire.presence, "BATCH_S", 0.001)
-    monkeypatch.setattr(fanwire.relay.relay, "RECORD_BYTES_MAX", RECORD_BYTES_MAX)
+    monkeypatch.setattr(fanwire.relay.backed, "RECORD_BYTES_MAX", RECORD_BYTES_MAX)
     channels = {"b*": fanwire.Channel(start="keyframe"), "room": fanwire.Channel(presence=True, presence_linger=0)}
     it = Served(fanwire.Hub(channels, handshake_timeout=2.0, close_timeout=0.2, poller="epoll"))
     registered(it, is_async=is_async, converses=converses)
