@@ -190,7 +190,7 @@ def test_each_field_is_a_number_a_text_or_one_of_a_few() -> None:
         each.name
         for table in PLACES
         for each in fields(table)
-        if any(isinstance(mark, Leaf) and mark.take is TRUTH for mark in unwrapped(kinds_of(table)[each.name])[1])
+        if any(isinstance(mark, Leaf) and mark.take == TRUTH for mark in unwrapped(kinds_of(table)[each.name])[1])
     }
     assert truths == {"negotiate", "eager"}
     known = {f"{table.__name__}.{name}" for table, name, _ in NUMBERS} | TEXTS.keys()

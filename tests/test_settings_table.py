@@ -3,6 +3,7 @@
 import inspect
 import pickle
 import re
+from dataclasses import fields
 from typing import Any
 
 import fanwire
@@ -10,8 +11,9 @@ import pytest
 from fanwire import options
 from fanwire._engine import ChannelRule, Settings, may_be_sent, number_text
 from fanwire.cli import options as cli_options
-from fanwire.cli.config import OPTIONS
+from fanwire.cli.config import OPTIONS, ServeConfig
 from fanwire.cli.serve import serve
+from fanwire.config import reading
 from fanwire.config.kinds import duration_text
 from fanwire.values import TABLE, Seconds, Whole, rows_of
 from support import settings_page
@@ -33,6 +35,20 @@ def test_each_row_says_its_unit_and_its_worst_cost() -> None:
         assert row.cost
         assert "\n" not in row.meaning + row.cost + row.limits + row.usual, row.name
         assert "|" not in row.meaning + row.cost + row.limits + row.usual, row.name
+
+
+def test_each_field_of_a_file_s_tables_says_what_it_may_cost() -> None:
+    tables = [table for section in settings_page.SECTIONS.values() for table in section.values()]
+    for table in tables:
+        said = settings_page.words(table)
+        assert said.keys() == {each.name for each in fields(table)}
+        for name, (meaning, cost) in said.items():
+            assert meaning.endswith(".") and cost.endswith("."), name
+            assert "|" not in meaning + cost, name
+    for row in reading.rows_of(ServeConfig):
+        if row.leaf is not None and row.path[0] not in ("limits", "channel"):
+            assert row.leaf.span, row.path
+            assert row.default_text, row.path
 
 
 def test_the_engine_takes_each_of_its_rows_and_no_other_name() -> None:
@@ -110,6 +126,8 @@ def test_the_help_of_serve_tells_the_defaults_that_there_are() -> None:
         assert said[1] == (duration_text(meant) if isinstance(meant, float) else str(meant)), name
         told += 1
     assert told == 7
+    assert "0s to 24h (default: 30s)" in cli_options.help_of("linger")
+    assert "signalr or websocket (default: signalr)" in cli_options.help_of("protocol")
 
 
 def test_the_page_names_the_options_that_a_file_has_elsewhere() -> None:

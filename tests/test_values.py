@@ -359,8 +359,8 @@ def test_the_page_of_settings_has_the_defaults_of_the_file_s_tables() -> None:
                 if default is MISSING or default in ((), {}, None):
                     assert shown == ("required" if default is MISSING else "none"), name
                 else:
-                    units = {"s": 1.0, "ms": 0.001, "KiB": 1024}
-                    amount = re.fullmatch(r"([0-9.]+)(s|ms|KiB)", shown)
+                    units = {"s": 1.0, "m": 60.0, "ms": 0.001, "KiB": 1024}
+                    amount = re.fullmatch(r"([0-9.]+)(s|m|ms|KiB)", shown)
                     meant = float(amount[1]) * units[amount[2]] if amount else shown
                     assert meant == default or str(meant) == str(default).lower(), (name, shown, default)
 

@@ -1,8 +1,13 @@
-"""Writes what is made of the engine's table of settings: the tables of docs/settings.md, and the type of options.
+"""Writes what is made of the tables of settings: the tables of docs/settings.md, and the type of options.
+
+Of the engine and the hub it is a table of values (``fanwire.values.TABLE``), of a file's own tables the dataclasses: a
+field's annotation has kind and range, its docstring says what it means, and behind ``Worst cost:`` what it may cost.
 
 ``python tests/support/settings_page.py`` writes both files; ``tests/test_settings_table.py`` holds them equal.
 """
 
+import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -10,7 +15,14 @@ from math import inf
 from pathlib import Path
 
 from fanwire._engine import Setting
-from fanwire.values import TABLE, rows_of
+from fanwire.cli.config import OPTIONS as LIMITS
+from fanwire.cli.config import Drain, Listen, Log
+from fanwire.config.kinds import ONE_OR_MORE
+from fanwire.config.reading import Row, kinds_of, leaf_at, unwrapped
+from fanwire.config.reading import rows_of as rows_of_table
+from fanwire.options import RULES
+from fanwire.relay.config import CallShare, Everyone, Lanes, MessageShare, Private, QueryShare, RelayConfig
+from fanwire.values import LIST_MAX, TABLE, rows_of
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "settings.md"
@@ -80,8 +92,90 @@ def table(group: str) -> str:
     return "\n".join((HEAD, "|---|---|---|---|---|", *lines))
 
 
+SECTIONS: dict[str, dict[str, type]] = {
+    "### `[listen]`, `[limits]`, `[drain]`, `[log]`": {"listen.": Listen, "drain.": Drain, "log.": Log},
+    "### `[[relay]]`": {"": RelayConfig},
+    "#### `[[relay.share]]` of `signalr`": {"": CallShare},
+    "#### `[[relay.share]]` of `websocket`": {"": QueryShare, " ": MessageShare},
+    "#### `[relay.everyone]`, `[relay.private]`, `[relay.lanes]`": {
+        "everyone.": Everyone,
+        "private.": Private,
+        "lanes.": Lanes,
+    },
+}
+"""A file's own tables, by the page's headings; what stands before each key."""
+
+
+def words(table: type) -> dict[str, tuple[str, str]]:
+    """What each field means, and what it may cost at worst: its docstring."""
+    (tree,) = ast.parse(inspect.getsource(table)).body
+    assert isinstance(tree, ast.ClassDef)
+    found = {}
+    for field, word in zip(tree.body, [*tree.body[1:], None], strict=True):
+        is_said = isinstance(word, ast.Expr) and isinstance(word.value, ast.Constant)
+        if isinstance(field, ast.AnnAssign) and is_said and "ClassVar" not in ast.unparse(field.annotation):
+            meaning, _, cost = " ".join(word.value.value.split()).partition(" Worst cost: ")  # type: ignore[union-attr]
+            found[ast.unparse(field.target)] = (meaning, cost)
+    return found
+
+
+def cell(text: str) -> str:
+    """A sentence of a docstring as the page has it."""
+    text = text.replace("``", "`").removesuffix(".")
+    return re.sub(r"docs/(\w+\.md), (\w+)", lambda match: f"[{match[1]}]({match[1]}#{match[2].lower()})", text)
+
+
+def row_span(kind: object) -> str:
+    """What it may be, as the page has it."""
+    leaf = leaf_at(kind)
+    if leaf is not None:
+        return re.sub(r'(\{.*?\}|".*?")', r"`\1`", leaf.span.replace("2,147,483,647", "2³¹ − 1")).removeprefix(
+            "a whole number, "
+        )
+    plain, marks = unwrapped(kind)
+    is_list = plain.__origin__ is tuple
+    each = row_span(plain.__args__[0 if is_list else -1])
+    one = "one, or " * (ONE_OR_MORE in marks)
+    return f"{one}{'a list' if is_list else 'a table'} of at most {LIST_MAX:,}; each {each}"
+
+
+def row_line(prefix: str, row: Row, said: tuple[str, str]) -> str:
+    """A row of such a table."""
+    key = f"{prefix}{row.path[0]}".strip()
+    default = "see [Headers](#headers)" if key == "admit_ignore" else row.default_text
+    if default.isdecimal() and row.path != ("code",):
+        default = f"{int(default):,}"
+    elif not default.startswith(("see", "none", "required")):
+        default = f"`{default}`"
+    cost = cell(said[1])
+    return f"| `{key}` | {cell(said[0])} | {default} | {row_span(row.kind)} | {'–' if cost == 'none' else cost} |"
+
+
+def file_table(heading: str) -> str:
+    """The table of the page under one of ``SECTIONS``."""
+    lines = [HEAD, "|---|---|---|---|---|"]
+    for prefix, table in SECTIONS[heading].items():
+        said = words(table)
+        kinds = kinds_of(table)
+        for row in rows_of_table(table):
+            if len(row.path) == 1 and (row.leaf or row.path[0] != "share"):
+                assert row.path[0] in kinds
+                lines.append(row_line(prefix, row, said[str(row.path[0])]))
+        if table is Listen:
+            elsewhere = ", ".join(f"`{name}`" for name in RULES if name not in LIMITS.kinds)
+            lines.append(
+                f"| `limits.…` | the options above, by their names, but {elsewhere} | as above | as above | as above |"
+            )
+    return "\n".join(lines)
+
+
 def page(text: str) -> str:
     """The page with its tables as they have to be."""
+    for heading in SECTIONS:
+        pattern = rf"(?ms)^({re.escape(heading)}\n.*?\n)\| \|.*?(?=\n(?!\|))"
+        new = file_table(heading)
+        text, count = re.subn(pattern, lambda match, new=new: match[1] + new, text, count=1)  # type: ignore[misc]
+        assert count == 1, heading
     for group in dict.fromkeys(row.group for row in TABLE.values()):
         pattern = rf"(?ms)^(## {group}\n.*?\n)\| \|.*?(?=\n(?!\|))"
         text, count = re.subn(pattern, lambda match, group=group: match[1] + table(group), text, count=1)  # type: ignore[misc]

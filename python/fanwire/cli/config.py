@@ -25,7 +25,7 @@ from fanwire.config.reading import UNREAD, apart, read
 from fanwire.config.sources import Option, Path, Sources
 from fanwire.errors import ConfigError
 from fanwire.options import ELSEWHERE as HUBS_ELSEWHERE
-from fanwire.options import FORMATS, IN_ADDRESS, RULES, SHARDS, SHARDS_RULE, TRANSPORTS, read_close_code
+from fanwire.options import FORMATS, IN_ADDRESS, ROWS, RULES, SHARDS, SHARDS_RULE, TRANSPORTS, read_close_code
 from fanwire.paths import route_of_relay
 from fanwire.presence import PREFIX as PRESENCE
 from fanwire.relay.config import NEGOTIATE, RelayConfig
@@ -68,17 +68,9 @@ class Listen:
     """Where clients connect, and how many threads serve them."""
 
     address: Address = "127.0.0.1:8000"
-    """``HOST:PORT`` (port 0: any free one), ``[V6]:PORT`` or ``unix:PATH``; default ``127.0.0.1:8000``."""
+    """As ``address`` of ``serve``. Worst cost: as there."""
     shards: Annotated[int, leaf_of(SHARDS_RULE)] = 1
-    """Threads that own the connections; 1 to 64, default 1."""
-
-
-def _read_presence(value: Any) -> bool | str:
-    if value == "counts":
-        return str(value)
-    if isinstance(value, bool) or value in ("true", "false"):
-        return value is True or value == "true"
-    raise Mistake('must be true, false or "counts"')
+    """As ``shards`` of ``serve``. Worst cost: as there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +81,7 @@ class ChannelConfig(Channel):
     """Names of others mean nothing here."""
     KINDS: ClassVar[Mapping[str, Leaf]] = {
         **{name: leaf_of(rule) for name, rule in CHANNEL_RULES.items()},
-        "presence": Leaf(_read_presence, CHANNEL_RULES["presence"]),
+        "presence": choice((True, False, "counts")),
     }
     """How the file has what a channel takes: with units."""
 
@@ -116,12 +108,12 @@ class Drain:
     """The orderly end."""
 
     timeout: Duration = 3.0
-    """How long clients get to answer the close; 0 to a day, default 3 s."""
+    """How long clients get to answer the close. Worst cost: the end takes so long when clients do not answer."""
     spread: Annotated[float, leaf_of(RULES["drain_spread"])] = 4.0
-    """Over how long the closes are spread, so that not all clients come back at once; 0 to an hour, default 4 s: with
-    `timeout` all is over before ``docker stop`` kills, after 10 s."""
-    code: Annotated[int, whole(read_close_code)] = 1000
-    """The close code; default 1000."""
+    """Over how long the closes are spread; with `timeout` less than 8 s by default, since ``docker stop`` kills after
+    10. Worst cost: all clients come back at once where it is 0."""
+    code: Annotated[int, whole(read_close_code, ROWS["drain_code"].must)] = 1000
+    """The close code of clients that are not SignalR's. Worst cost: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +121,7 @@ class Log:
     """What is logged, on stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least that is; default ``info``."""
+    """The least that is logged, on stderr. Worst cost: a line each with ``debug`` for what a client can cause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

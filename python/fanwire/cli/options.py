@@ -7,27 +7,31 @@ from urllib.parse import urlsplit
 
 from fanwire.cli.config import ServeConfig, load
 from fanwire.config.kinds import NotGiven, Text
-from fanwire.config.reading import paths_of
+from fanwire.config.reading import rows_of
 from fanwire.config.sources import PREFIX, Option, Path, variable
 from fanwire.errors import ConfigError
+from fanwire.values import TABLE
 
 RELAY = ("relay", 0)
-PATHS: dict[str, Path] = {
-    "listen": ("listen", "address"),
-    "shards": ("listen", "shards"),
-    "upstream": (*RELAY, "upstream"),
-    "path": (*RELAY, "path"),
-    "protocol": (*RELAY, "protocol"),
-    "share": (*RELAY, "share"),
-    "snapshot": (*RELAY, "share", 0, "snapshot"),
-    "everyone": (*RELAY, "everyone", "targets"),
-    "linger": (*RELAY, "linger"),
-    "admit": (*RELAY, "admit"),
-    "poller": ("limits", "poller"),
-    "drain_timeout": ("drain", "timeout"),
-    "log_level": ("log", "level"),
+SHARE = (*RELAY, "share")
+FLAGS: dict[str, tuple[Path, str] | tuple[Path, str, str]] = {
+    "listen": (("listen", "address"), "Where clients connect"),
+    "shards": (("listen", "shards"), TABLE["shards"].meaning),
+    "upstream": ((*RELAY, "upstream"), "A backend's URL; again: another, for when it fails"),
+    "path": ((*RELAY, "path"), "What clients connect to", "the upstream's own path"),
+    "protocol": ((*RELAY, "protocol"), "What clients and backend speak"),
+    "share": (SHARE, "SUBSCRIBE[/UNSUBSCRIBE]: calls that mean 'watch'; again: others"),
+    "snapshot": ((*SHARE, 0, "snapshot"), "The target whose newest message a late joiner of a --share gets first"),
+    "everyone": ((*RELAY, "everyone", "targets"), "A target of messages to all clients; again: others"),
+    "linger": ((*RELAY, "linger"), "How long a lane outlives its last client"),
+    "admit": ((*RELAY, "admit"), "Whether the backend is asked who may connect"),
+    "poller": (("limits", "poller"), TABLE["poller"].meaning, TABLE["poller"].usual),
+    "drain_timeout": (("drain", "timeout"), "How long clients get to go"),
+    "log_level": (("log", "level"), "The least that is logged"),
 }
-"""Which setting each option is."""
+"""Which setting each option is, and what its help says beside the range; a default that is not fixed."""
+PATHS = {name: path for name, (path, *_) in FLAGS.items()}
+KNOWN = {row.path: row for row in rows_of(ServeConfig)}
 NO_PATH = "is missing: a path such as /live, or a URL of the upstream that has one: http://127.0.0.1:5000/live"
 """What is said where clients could not know where to connect."""
 LISTS = {"upstream", "share", "everyone"}
@@ -42,6 +46,14 @@ def settings(file: File | None, environment: Mapping[str, str], given: Mapping[s
     """
     options = [*options_in(environment), *options_of(given)]
     return load(file, environment, options, misspelt(environment))
+
+
+def help_of(name: str) -> str:
+    """What ``--help`` says of an option: its words, range and default, and the variables that mean the same."""
+    path, words, *usual = FLAGS[name]
+    row, longest = KNOWN.get(path), (*path, 0, "subscribe") if name == "share" else path
+    span = f"; {row.leaf.span} (default: {(*usual, row.default_text)[0]})" if row and row.leaf else ""
+    return f"{words[0].upper()}{words[1:]}{span}.  \n{short_variable(name)}, {variable(longest)}".replace('"', "")
 
 
 def flag(name: str) -> str:
@@ -88,7 +100,7 @@ def misspelt(environment: Mapping[str, str]) -> Iterable[ConfigError]:
 
     Other names that begin with ``FANWIRE_`` are the user's own: what a container platform tells of a service, say.
     """
-    known = {variable(path).replace("__", "_"): variable(path) for path in paths_of(ServeConfig)}
+    known = {variable(path).replace("__", "_"): variable(path) for path in KNOWN}
     options = {short_variable(name) for name in PATHS}
     for name in sorted(environment):
         if name in known and name not in options and known[name] != name:

@@ -8,53 +8,31 @@ from cyclopts import Parameter
 
 from fanwire.cli import serving
 from fanwire.cli.check import complain
-from fanwire.cli.options import PATHS, settings, short_variable
-from fanwire.config.sources import variable
-from fanwire.values import TABLE
+from fanwire.cli.options import PATHS, help_of, settings
 
 
-def option(name: str, help: str) -> Parameter:
-    """An option, and the variable that means the same."""
-    path = (*PATHS[name], 0, "subscribe") if name == "share" else PATHS[name]
-    return Parameter(help=f"{help}  \n{short_variable(name)}, {variable(path)}", negative=(), show_default=False)
-
-
-def of_table(name: str) -> Parameter:
-    """One that the engine's table tells of."""
-    row = TABLE[name]
-    return option(name, f"{row.meaning.capitalize()}; {row.must} (default: {row.usual or row.default}).")
+def option(name: str) -> Parameter:
+    """How the command line has it."""
+    return Parameter(help=help_of(name), negative=(), show_default=False)
 
 
 def serve(
     file: Annotated[File | None, Parameter(help="A TOML file; docs/settings.md tells its keys.")] = None,
     /,
     *,
-    listen: Annotated[
-        str | None, option("listen", "HOST:PORT, [V6]:PORT or unix:PATH (default: 127.0.0.1:8000).")
-    ] = None,
-    shards: Annotated[str | None, of_table("shards")] = None,
-    upstream: Annotated[
-        list[str] | None, option("upstream", "A backend's URL; again: another, for when it fails.")
-    ] = None,
-    path: Annotated[str | None, option("path", "What clients connect to (default: the upstream's own path).")] = None,
-    protocol: Annotated[str | None, option("protocol", "signalr or websocket (default: signalr).")] = None,
-    share: Annotated[
-        list[str] | None, option("share", "SUBSCRIBE[/UNSUBSCRIBE]: calls that mean 'watch'; again: others.")
-    ] = None,
-    snapshot: Annotated[
-        str | None, option("snapshot", "The target whose newest message a late joiner of a --share gets first.")
-    ] = None,
-    everyone: Annotated[
-        list[str] | None, option("everyone", "A target of messages to all clients; again: others.")
-    ] = None,
-    linger: Annotated[str | None, option("linger", "How long a lane outlives its last client (default: 30s).")] = None,
-    admit: Annotated[
-        str | None,
-        option("admit", "negotiate: the backend is asked who may connect; or anyone (default: negotiate)."),
-    ] = None,
-    poller: Annotated[str | None, of_table("poller")] = None,
-    drain_timeout: Annotated[str | None, option("drain_timeout", "How long clients get to go (default: 3s).")] = None,
-    log_level: Annotated[str | None, option("log_level", "debug, info, warning or error (default: info).")] = None,
+    listen: Annotated[str | None, option("listen")] = None,
+    shards: Annotated[str | None, option("shards")] = None,
+    upstream: Annotated[list[str] | None, option("upstream")] = None,
+    path: Annotated[str | None, option("path")] = None,
+    protocol: Annotated[str | None, option("protocol")] = None,
+    share: Annotated[list[str] | None, option("share")] = None,
+    snapshot: Annotated[str | None, option("snapshot")] = None,
+    everyone: Annotated[list[str] | None, option("everyone")] = None,
+    linger: Annotated[str | None, option("linger")] = None,
+    admit: Annotated[str | None, option("admit")] = None,
+    poller: Annotated[str | None, option("poller")] = None,
+    drain_timeout: Annotated[str | None, option("drain_timeout")] = None,
+    log_level: Annotated[str | None, option("log_level")] = None,
 ) -> None:
     """Serve a relay: clients connect here, and the backend has one connection for all that watch the same.
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_args, get_origin
 
-from fanwire.config.kinds import ONE_OR_MORE, Leaf
-from fanwire.config.reading import apart, kinds_of, unwrapped
+from fanwire.config.kinds import ONE_OR_MORE
+from fanwire.config.reading import apart, kinds_of, leaf_at, unwrapped
 from fanwire.config.sources import dotted
-from fanwire.values import Choice, Listed, Named, OrNone, Rule, WrongType, check_count, checked, part
+from fanwire.values import Listed, Named, OrNone, Rule, WrongType, check_count, checked, part
 
 
 class Built(Named):
@@ -28,50 +28,35 @@ class Built(Named):
 
     def __post_init__(self) -> None:
         cls: Any = type(self)
-        for name, taken in _fields_of(cls).items():
-            value = checked(f"{cls.__name__}.{name}", getattr(self, name), taken.rule, is_shown=taken.is_shown)
+        for name, (rule, is_shown) in _rules_of(cls).items():
+            value = checked(f"{cls.__name__}.{name}", getattr(self, name), rule, is_shown=is_shown)
             object.__setattr__(self, name, value)
         faults = getattr(self, "faults", None)
         for path, message in apart(faults()) if faults else ():
             raise ValueError(f"{cls.__name__}.{dotted(path)} {message}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Field:
-    """What a field takes."""
-
-    rule: Rule
-    is_shown: bool = True
-    """Whether an error may show what was given."""
-
-
 @cache
-def _fields_of(cls: type) -> dict[str, _Field]:
-    return {name: _field(kind) for name, kind in kinds_of(cls).items()}
+def _rules_of(cls: type) -> dict[str, tuple[Rule, bool]]:
+    return {name: _rule_of(kind) for name, kind in kinds_of(cls).items()}
 
 
-def _field(kind: Any) -> _Field:
+def _rule_of(kind: Any) -> tuple[Rule, bool]:
+    """What a field takes, and whether an error may show what was given."""
     plain, marks = unwrapped(kind)
-    leaf = next((mark for mark in marks if isinstance(mark, Leaf)), None)
-    origin = get_origin(plain)
-    if origin is Literal:
-        found = _Field(Choice(get_args(plain)))
-    elif leaf is not None:
-        found = _Field(leaf.take, not leaf.is_secret)
-    elif origin is tuple:
-        each = _field(get_args(plain)[0]).rule
-        found = _Field(_OneOrMore(each) if ONE_OR_MORE in marks else Listed(each, _what(each)))
-    elif origin is Mapping:
-        key, value = map(_field, get_args(plain))
-        found = _Field(_Table(key.rule, value.rule), value.is_shown)
+    leaf, is_shown = leaf_at(kind), True
+    if leaf is not None:
+        rule, is_shown = leaf.take, not leaf.is_secret
+    elif get_origin(plain) is tuple:
+        each, _ = _rule_of(get_args(plain)[0])
+        what = str(each) if isinstance(each, _OfClass) else "strings"
+        rule = _OneOrMore(each) if ONE_OR_MORE in marks else Listed(each, what)
+    elif get_origin(plain) is Mapping:
+        (key, _), (value, is_shown) = map(_rule_of, get_args(plain))
+        rule = _Table(key, value)
     else:
-        found = _Field(_OfClass(get_args(plain) or (plain,)))
-    is_optional = NoneType in get_args(kind)
-    return _Field(OrNone(found.rule), found.is_shown) if is_optional else found
-
-
-def _what(each: Rule) -> str:
-    return str(each) if isinstance(each, _OfClass) else "strings"
+        rule = _OfClass(get_args(plain) or (plain,))
+    return OrNone(rule) if NoneType in get_args(kind) else rule, is_shown
 
 
 @dataclass(frozen=True, slots=True)

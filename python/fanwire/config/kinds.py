@@ -4,19 +4,18 @@ A field is annotated with one, ``linger: Duration = 30.0``; the value is plain, 
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from ipaddress import IPv6Address, ip_network
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from fanwire._engine import Roots
-from fanwire.addresses import ORIGIN_FORM, origins_of, read_address
+from fanwire.addresses import ADDRESS_FORMS, ORIGIN_FORM, origins_of, read_address
 from fanwire.values import (
-    COUNT_MAX,
-    DAY_S,
     SHOWN_MAX,
     SIZE_MAX,
     TEXT_MAX,
@@ -42,6 +41,7 @@ BYTES = {
 }
 NUMBER_BITS_MAX = 1_000
 """A longer whole number is none of any setting's; Python writes none of more than 4,300 digits."""
+VISIBLE = "[!-~]([ -~]*[!-~])?"
 SECRET_MAX = 16_384
 """Characters of a secret: as much as a whole request's head may have by default."""
 BUNDLE_BYTES_MAX = 16 * 1024 * 1024
@@ -107,6 +107,10 @@ class Leaf:
     """Takes the value as it was written and gives what it means; raises Mistake."""
     take: Rule
     """The same of a value that Python gives: a number of seconds, where a file has a text with a unit."""
+    span: str
+    """What it may be, as a file has it: ``0s to 24h``."""
+    written: Callable[[Any], str] = str
+    """A value as a file has it."""
     is_secret: bool = False
 
 
@@ -123,42 +127,31 @@ ONE_OR_MORE = "one or more"
 """Of a list: a single value stands for a list of one, and an empty list is an error."""
 
 
-def duration(least: float = 0.0, most: float = DAY_S, *, is_bare_allowed: bool = False) -> Leaf:
-    """Seconds, written with a unit; `is_bare_allowed`: a number is seconds."""
-    return _amount(Seconds(least, most), SECONDS, "a duration such as 30s", duration_text, is_bare_allowed)
-
-
-def size(least: int = 0, most: int = SIZE_MAX, *, is_bare_allowed: bool = False) -> Leaf:
-    """Bytes, written with a unit; `is_bare_allowed`: a number is bytes."""
-    return _amount(Whole(least, most, "bytes"), BYTES, "a size such as 16KiB", size_text, is_bare_allowed)
-
-
-def _amount(
-    rule: Seconds | Whole, units: Mapping[str, str], what: str, written: Callable[[Any], str], is_bare_allowed: bool
-) -> Leaf:
-    """A number that `rule` takes, with one of `units`, the plain one first; bounds are told as a file has them."""
-    plain = next(iter(units))
+def _amount(rule: Seconds | Whole, is_bare_allowed: bool) -> Leaf:
+    """A number that `rule` takes, with a unit; bounds are told as a file has them."""
+    is_time = isinstance(rule, Seconds)
+    units = SECONDS if is_time else BYTES
+    written: Callable[[Any], str] = duration_text if is_time else size_text
+    plain, span = next(iter(units)), f"{written(rule.least)} to {'more' if rule.most == inf else written(rule.most)}"
 
     def read(value: Any) -> Any:
         number, unit = _number_and_unit(value)
         if number is None or (unit and unit not in units):
-            raise Mistake(f"must be {what}")
+            raise Mistake(f"must be {'a duration such as 30s' if is_time else 'a size such as 16KiB'}")
         if not unit and not is_bare_allowed:
             raise Mistake(f"must have a unit, such as {number}{plain}")
         amount = number * Decimal(units[unit or plain])
-        is_time = isinstance(rule, Seconds)
         if not is_time and amount != int(amount):
             raise Mistake("must come to whole bytes")
         try:
             return rule(float(amount) if is_time else int(amount))
         except Mistake as mistake:
-            must = f"must be {written(rule.least)} to {written(rule.most)}"
-            raise Mistake(must, bounds=mistake.bounds) from None
+            raise Mistake(f"must be {span}", bounds=mistake.bounds) from None
 
-    return Leaf(read, rule)
+    return Leaf(read, rule, span, written)
 
 
-def whole(rule: Rule) -> Leaf:
+def whole(rule: Rule, span: str = "") -> Leaf:
     """A whole number without a unit; a variable, too, may hold one as ``0o660``."""
 
     def read(value: Any) -> int:
@@ -167,28 +160,19 @@ def whole(rule: Rule) -> Leaf:
         number: int = rule(value)
         return number
 
-    return Leaf(read, rule)
-
-
-def count(least: int = 1, most: int = COUNT_MAX) -> Leaf:
-    """A number of things."""
-    return whole(Whole(least, most))
+    return Leaf(read, rule, span or str(rule))
 
 
 def leaf_of(rule: Rule, *, is_bare_allowed: bool = False) -> Leaf:
     """How a file has what a program gives by `rule`; `is_bare_allowed`: a number without a unit is seconds or bytes."""
     rule = rule.rule if isinstance(rule, OrNone) else rule
-    if isinstance(rule, Seconds):
-        return duration(rule.least, rule.most, is_bare_allowed=is_bare_allowed)
-    if isinstance(rule, Whole) and rule.kind == "bytes":
-        return size(rule.least, rule.most, is_bare_allowed=is_bare_allowed)
+    if isinstance(rule, Seconds) or (isinstance(rule, Whole) and rule.kind == "bytes"):
+        return _amount(rule, is_bare_allowed)
     if isinstance(rule, Whole):
         return whole(rule)
-    if rule is TRUTH:
-        return Leaf(_read_boolean, TRUTH)
     if isinstance(rule, Choice):
-        return choice(str(one) for one in rule.known if one is not None)
-    return Leaf(rule, rule)
+        return choice(one for one in rule.known if one is not None)
+    return Leaf(rule, rule, "")
 
 
 def text(
@@ -199,12 +183,13 @@ def text(
 
     Lone surrogates come from bytes of a variable that are no UTF-8.
     """
+    span = must if most == inf else f"{must}, of {most:,} characters at most"
 
     def read(value: Any) -> str:
         if not isinstance(value, str):
             raise WrongType(f"must be {must}")
         if len(value) > most:
-            raise Mistake(f"must be {must}, of {most:,} characters at most")
+            raise Mistake(f"must be {span}")
         if not re.fullmatch(pattern, value, re.DOTALL) or re.search("[\ud800-\udfff]", value):
             raise Mistake(f"must be {must}")
         try:
@@ -216,50 +201,27 @@ def text(
             raise Mistake(rule_in(error, f"must be {must}")) from error
         return str(value)
 
-    return Leaf(read, read)
+    return Leaf(read, read, span)
 
 
-def choice(known: Iterable[str]) -> Leaf:
-    """One of a few strings."""
+def choice(known: Iterable[object]) -> Leaf:
+    """One of a few strings and booleans."""
     known = tuple(known)
-    names = [f'"{name}"' for name in known]
-    must = f"must be {', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else f"must be {names[0]}"
+    names = {shown(one): one for one in known}
+    *others, last = names
+    span = f"{', '.join(others)} or {last}" if others else last
 
-    def read(value: Any) -> str:
-        if shown(value) not in names:
-            raise Mistake(must)
-        return str(value)
+    def read(value: Any) -> Any:
+        name = value.lower() if isinstance(value, Text) and value.lower() in names else shown(value)
+        if name not in names:
+            raise Mistake(f"must be {span}")
+        return names[name]
 
-    return Leaf(read, Choice(known))
-
-
-def _read_boolean(value: Any) -> bool:
-    if isinstance(value, Text) and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    if not isinstance(value, bool):
-        raise Mistake("must be true or false")
-    return value
+    return Leaf(read, Choice(known), span, lambda value: shown(value).strip('"'))
 
 
-def _read_secret(value: Any) -> Secret:
-    return _secret(value, 'must be a string of visible ASCII, or { env = "NAME" }')
-
-
-def _secret(value: Any, must: str) -> Secret:
-    # Not even its form is told: visible ASCII, as header values are (RFC 9110 §5.5), spaces inside included.
-    if not isinstance(value, str):
-        raise WrongType(must)
-    if len(value) > SECRET_MAX:
-        raise Mistake(f"{must}, of {SECRET_MAX:,} characters at most")
-    if not re.fullmatch(r"[!-~]([ -~]*[!-~])?", value):
-        raise Mistake(must)
-    return Secret(str(value))
-
-
-def _take_secret(value: Any) -> Secret:
-    return _secret(
-        value.reveal() if isinstance(value, Secret) else value, "must be a Secret, or a string of visible ASCII"
-    )
+def _taken_secret(value: Any) -> Secret:
+    return Secret(TAKEN_SECRET.read(value.reveal() if isinstance(value, Secret) else value))
 
 
 def _read_origins(value: Any) -> tuple[str, ...]:
@@ -337,21 +299,21 @@ def size_text(count: int) -> str:
     return f"{count // int(BYTES[unit])}{unit}"
 
 
-Duration: TypeAlias = Annotated[float, duration()]
+Duration: TypeAlias = Annotated[float, leaf_of(Seconds())]
 """Seconds, 0 to a day."""
-Interval: TypeAlias = Annotated[float, duration(0.1)]
+Interval: TypeAlias = Annotated[float, leaf_of(Seconds(0.1))]
 """Seconds, 0.1 to a day."""
-Pause: TypeAlias = Annotated[float, duration(0.01)]
+Pause: TypeAlias = Annotated[float, leaf_of(Seconds(0.01))]
 """Seconds between two attempts, 0.01 to a day."""
-Size: TypeAlias = Annotated[int, size()]
+Size: TypeAlias = Annotated[int, leaf_of(Whole(0, SIZE_MAX, "bytes"))]
 """Bytes, 0 to 1 TiB."""
-MessageSize: TypeAlias = Annotated[int, size(1)]
+MessageSize: TypeAlias = Annotated[int, leaf_of(Whole(1, SIZE_MAX, "bytes"))]
 """Bytes of one message, 1 to 1 TiB."""
-Count: TypeAlias = Annotated[int, count()]
+Count: TypeAlias = Annotated[int, leaf_of(Whole())]
 """A whole number of things, 1 or more."""
-Few: TypeAlias = Annotated[int, count(1, 1_024)]
+Few: TypeAlias = Annotated[int, leaf_of(Whole(1, 1_024))]
 """A number of things that are all there from the beginning."""
-Boolean: TypeAlias = Annotated[bool, Leaf(_read_boolean, TRUTH)]
+Boolean: TypeAlias = Annotated[bool, leaf_of(TRUTH)]
 Name: TypeAlias = Annotated[str, text("a name, not empty and without control characters", r"[^\x00-\x1f\x7f]+")]
 """A method's or target's."""
 Header: TypeAlias = Annotated[
@@ -370,7 +332,12 @@ Url: TypeAlias = Annotated[
 ]
 Bundle: TypeAlias = Annotated[str, text("the name of a PEM file", "[^\0]+", roots_of, most=4_095)]
 """A file of certificates that can be used."""
-Address: TypeAlias = Annotated[str, Leaf(read_address, read_address)]
-Origins: TypeAlias = Annotated[tuple[str, ...], Leaf(_read_origins, origins_of)]
+Address: TypeAlias = Annotated[str, Leaf(read_address, read_address, ADDRESS_FORMS)]
+Origins: TypeAlias = Annotated[tuple[str, ...], Leaf(_read_origins, origins_of, "a list of origins")]
 """``Origin`` values, one or more; ``"*"`` is all."""
-Hidden: TypeAlias = Annotated[Secret, Leaf(_read_secret, _take_secret, is_secret=True)]
+# Not even its form is told: visible ASCII, as header values are (RFC 9110 §5.5), spaces inside included.
+SECRET = text('a string of visible ASCII, or { env = "NAME" }', VISIBLE, most=SECRET_MAX)
+TAKEN_SECRET = text("a Secret, or a string of visible ASCII", VISIBLE, most=SECRET_MAX)
+Hidden: TypeAlias = Annotated[
+    Secret, Leaf(lambda value: Secret(SECRET.read(value)), _taken_secret, SECRET.span, is_secret=True)
+]

@@ -97,12 +97,11 @@ class _Reader:
 
     def read_value(self, kind: Any, value: Any, path: Path, around: dict[str, Any]) -> Any:
         """Whatever the kind asks for; ``UNREAD`` if it is wrong."""
+        leaf = leaf_at(kind)
+        if leaf is not None:
+            return self.read_leaf(leaf, value, path)
         kind, marks = unwrapped(kind)
-        if get_origin(kind) is Literal:
-            return self.read_leaf(choice(get_args(kind)), value, path)
         for mark in marks:
-            if isinstance(mark, Leaf):
-                return self.read_leaf(mark, value, path)
             if isinstance(mark, Limits):
                 return self.read_limits(mark, value, path)
         if is_dataclass(kind):
@@ -194,16 +193,13 @@ class _Reader:
 
     def missing(self, kind: Any, path: Path) -> Any:
         """Take down that a value is missing, and what it must be: what is said of a value of no kind at all."""
-        kind, marks = unwrapped(kind)
-        if get_origin(kind) is tuple:
-            marks = unwrapped(get_args(kind)[0])[1]
-        must = ""
-        for mark in marks:
-            try:
-                mark.read(None)
-            except Mistake as mistake:
-                must = f", {mistake}"
-        self.errors.append(self.sources.error(path, f"is missing{must}"))
+        plain, _ = unwrapped(kind)
+        leaf = leaf_at(get_args(plain)[0] if get_origin(plain) is tuple else kind)
+        try:
+            assert leaf
+            leaf.read(None)
+        except Mistake as mistake:
+            self.errors.append(self.sources.error(path, f"is missing, {mistake}"))
         return UNREAD
 
     def unknown(self, names: Any, known: list[str], path: Path, later: Mapping[str, str]) -> None:
@@ -229,21 +225,48 @@ def _made(cls: type, found: Mapping[str, Any]) -> Any:
     return made
 
 
-def paths_of(cls: type, path: Path = ()) -> Iterator[Path]:
-    """The path of each setting that `cls` may hold; of lists of tables the first is named."""
-    for name, kind in kinds_of(cls).items():
-        kind, marks = unwrapped(kind)
-        at: Path = (*path, name)
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One setting of a file. What it means, and what it may cost, is the docstring of its field."""
+
+    path: Path
+    kind: Any
+    default: Any
+
+    @property
+    def leaf(self) -> Leaf | None:
+        """How it is read, which knows its range; None for a list or a table."""
+        return leaf_at(self.kind)
+
+    @property
+    def default_text(self) -> str:
+        """Its default as a file has it."""
+        if self.default is MISSING:
+            return "required"
+        return "none" if not self.leaf or self.default is None else self.leaf.written(self.default)
+
+
+def rows_of(cls: Any, path: Path = ()) -> Iterator[Row]:
+    """The settings that `cls` may hold; of lists of tables those of the first."""
+    for each in fields(cls):
+        kind, marks = unwrapped(kinds_of(cls)[each.name])
+        at: Path = (*path, each.name)
         if get_origin(kind) is tuple and is_dataclass(unwrapped(get_args(kind)[0])[0]):
             kind, at = unwrapped(get_args(kind)[0])[0], (*at, 0)
         if is_dataclass(kind):
-            assert isinstance(kind, type)
-            yield from paths_of(kind, at)
+            yield from rows_of(kind, at)
             continue
-        yield at
+        yield Row(at, kinds_of(cls)[each.name], () if callable(each.default_factory) else each.default)
         for mark in marks:
             if isinstance(mark, Limits):
-                yield from ((*at, limit) for limit in mark.kinds)
+                yield from (Row((*at, limit), one, MISSING) for limit, one in mark.kinds.items())
+
+
+def leaf_at(kind: Any) -> Leaf | None:
+    """How a value of this kind is read; None for tables and lists."""
+    plain, marks = unwrapped(kind)
+    literal = choice(get_args(plain)) if get_origin(plain) is Literal else None
+    return next((mark for mark in marks if isinstance(mark, Leaf)), literal)
 
 
 @cache

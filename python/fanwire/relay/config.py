@@ -50,17 +50,20 @@ class CallShare(Built):
     """Calls of a SignalR backend that mean 'watch': clients that make equal ones share a lane."""
 
     subscribe: Name
-    """The method that subscribes; required. The lane's key is the method with its arguments."""
+    """The method that subscribes; the lane's key is the method with its arguments. Worst cost: a client that makes
+    arguments up opens a lane each, up to `lanes.max`."""
     unsubscribe: Name | None = None
-    """The method that ends it, with equal arguments; without one the lane is left when the client leaves."""
+    """The method that ends it, with equal arguments; without one the lane is left when the client leaves. Worst cost:
+    none."""
     snapshot: Name | None = None
-    """The target whose newest message a late joiner gets first."""
+    """The target whose newest message a late joiner gets first. Worst cost: none."""
     fresh: Duration = 5.0
     """How old what a late joiner begins with may be: the `snapshot`, or without one the result of `subscribe`. Where it
-    is older the backend is asked again, for newcomers alone, and once for all that come meanwhile; default 5 s."""
+    is older the backend is asked again, for newcomers alone, and once for all that come meanwhile. Worst cost: the
+    smaller, the more often the backend is asked: `lanes.subscribe_rate` a client at most."""
     snapshot_messages_max: Count = 256
     """Messages since the `snapshot` that a late joiner is given at most; when more came the backend is asked for a
-    newer one, as above; >= 1, default 256."""
+    newer one, as above. Worst cost: as `fresh`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,8 @@ class QueryShare(Built):
     """Keys of the other shares, and what is said of them here."""
 
     query: tuple[Parameter, ...]
-    """The parameters that must be equal; required. Without any (``[]``) the path alone counts."""
+    """The parameters that must be equal; without any (``[]``) the path alone counts. Worst cost: a client that makes
+    values up opens a lane each, up to `lanes.max`."""
 
     def faults(self) -> Iterator[tuple[Path, str]]:
         """What is wrong between the fields."""
@@ -93,9 +97,9 @@ class MessageShare(Built):
     """Keys of the other shares, and what is said of them here."""
 
     subscribe: Pointer
-    """A JSON pointer (RFC 6901), required; a message with a value there subscribes, and the value is the lane's key."""
+    """Where a text message that subscribes has a value, which is the lane's key. Worst cost: as `query`."""
     unsubscribe: Pointer | None = None
-    """The same of a message that ends it; without one the lane is left when the client leaves."""
+    """The same of a message that ends it; without one the lane is left when the client leaves. Worst cost: none."""
 
 
 Share: TypeAlias = CallShare | QueryShare | MessageShare
@@ -106,9 +110,10 @@ class Everyone(Built):
     """What the backend sends to all its clients: taken from one lane, and given to each client once."""
 
     targets: tuple[Name, ...] = ()
-    """The targets of such messages; default none."""
+    """Targets of messages that the backend sends to all its clients: taken from one lane. Worst cost: none."""
     welcome: tuple[Name, ...] = ()
-    """Targets that the backend sends to each connection when it connects: each client gets the newest; default none."""
+    """Targets that it sends to each connection: each client gets the newest. One may be in both lists; who was there
+    before its first greeting may get that twice. Worst cost: what is meant for one client reaches all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,20 +121,24 @@ class Private(Built):
     """All other calls: they go over a connection of the client's own, a private lane."""
 
     idle: Duration = 60.0
-    """How long a private lane without a call outlives its last one; default 60 s."""
+    """How long a private lane outlives its last call. Worst cost: a connection to the backend for each client that
+    calls."""
     eager: Boolean = False
     """Whether a client that shows credentials has its private lane from its connecting on: then it hears what the
-    backend sends to its user though it never calls; default False."""
+    backend sends to its user though it never calls. Worst cost: a connection to the backend for each such client."""
     pooled: tuple[Name, ...] = ()
-    """Methods that may go over a few shared connections instead; default none."""
+    """Methods that may go over a few shared connections. Worst cost: the backend cannot tell their callers apart."""
     pool_size: Few = 4
-    """Connections that the pooled methods share; 1 to 1,024, default 4."""
+    """Connections that the pooled methods share. Worst cost: so many connections to the backend for each hub
+    protocol."""
     drop: tuple[Header, ...] = ()
-    """Request headers of the client that are not passed on; all others that are end to end are; default none."""
+    """Request headers of a client that are not passed on; all others that are end to end are. Worst cost: none."""
     rate: Count = 200
-    """Private lanes opened in a second at most; the others wait in order; >= 1, default 200."""
+    """Private lanes opened in a second; the others wait in order. Worst cost: so many negotiations and upgrades of the
+    backend's a second."""
     per_relay_max: Count = 10_000
-    """Private lanes that are open at once; >= 1, default 10,000. At the bound a call is answered with an error."""
+    """Private lanes open at once; beyond that a call is answered with an error. Worst cost: as many connections to the
+    backend."""
 
     LATER: ClassVar[Mapping[str, str]] = {"forward": FORWARD_IS_GONE}
     """A key of earlier versions, and what is said of it."""
@@ -140,33 +149,40 @@ class Lanes(Built):
     """The shared connections to the backend: how many, as whom, and what happens when one is lost."""
 
     max: Count = 10_000
-    """Lanes that are open at once; >= 1, default 10,000. At the bound a subscription is answered with an error."""
+    """Lanes open at once; one that lingers makes room for a new one, and beyond that a subscription is answered with an
+    error. Worst cost: as many connections to the backend."""
     per_client_max: Count = 100
-    """Lanes that one client may watch; >= 1, default 100."""
+    """Lanes that one client may watch. Worst cost: a few clients can have all of `max`."""
     subscribe_rate: Count = 50
-    """Subscriptions of one client in a second; >= 1, default 50."""
+    """Subscriptions of one client in a second. Worst cost: as many calls to the backend."""
     token: Hidden | None = None
-    """The bearer token with which lanes connect; default none."""
+    """The bearer token with which lanes connect. Worst cost: what its bearer may see is what each client of a lane
+    sees."""
     headers: Mapping[Header, Hidden] = field(default_factory=dict)
-    """Request headers with which lanes connect; default none."""
+    """Request headers with which lanes connect. Worst cost: as `token`."""
     keepalive: Interval = 15.0
-    """Between two pings to the backend; 0.1 s to a day, default 15 s."""
+    """Between two pings to the backend. Worst cost: a ping for each connection that often."""
     server_timeout: Interval = 30.0
-    """Silence of the backend after which a lane is lost; more than `keepalive`, default 30 s."""
+    """Silence of the backend after which a lane is lost; more than `keepalive`. Worst cost: messages may be missed for
+    so long."""
     connect_timeout: Interval = 15.0
-    """How long connecting may take, the handshake included: an equal part for each address of `upstream`; 0.1 s to a
-    day, default 15 s."""
+    """How long connecting may take, the handshake included: of all addresses of `upstream` together, each an equal
+    part. Worst cost: a client that asks waits so long for its error."""
     backoff_min: Pause = 0.2
-    """The pause before the first attempt to connect again, which doubles; 10 ms to a day, default 0.2 s."""
+    """The pause before the first attempt to connect again, which doubles. Worst cost: an attempt for each lane that
+    often."""
     backoff_max: Pause = 1.5
-    """The longest such pause; >= `backoff_min`, default 1.5 s: lanes are back at once when the backend is."""
+    """The longest such pause, not less than `backoff_min`. Worst cost: an attempt for each lane that often, and lanes
+    that are back as much later than the backend."""
     on_gap: Literal["nothing", "message", "close"] = "nothing"
     """What clients are told when a lane was lost and is back, as messages may be missing: ``message`` sends
-    `gap_target`, ``close`` closes them; default ``nothing``."""
+    `gap_target`, ``close`` closes them. Worst cost: with ``nothing`` nobody knows; with ``close`` all of a lane come
+    back at once."""
     gap_target: Name = "fanwire:gap"
-    """The target of that message; default ``fanwire:gap``."""
+    """The target of that message. Worst cost: none."""
     snapshot_bytes_max: Size = 65_536
-    """How much of a lane's log is kept for late joiners; default 64 KiB."""
+    """How much of a lane's log is kept for late joiners. Worst cost: so much each lane, and 1 MiB more until the
+    backend has answered."""
 
     def faults(self) -> Iterator[tuple[Path, str]]:
         """What is wrong between the fields."""
@@ -196,44 +212,54 @@ class RelayConfig(Built):
     """One path of clients, and the backend behind it."""
 
     path: ServedPath
-    """What clients connect to; begins with ``/``; required, and different for each relay."""
+    """What clients connect to. Of ``signalr`` it is found whatever the case, does not end in ``/negotiate``, and is
+    none of the hub's own in any case; of ``websocket`` case matters. What is not ASCII is written as requests have it,
+    as ``/%C3%BC``; at most 255 bytes. Worst cost: none."""
     upstream: Annotated[tuple[Url, ...], ONE_OR_MORE]
-    """The backend's URL, or a list: the next is tried when one fails; http, https, ws or wss; required."""
+    """The backend's URL, without user and password; of several the next is tried when one fails, and the one that
+    answered last is asked first. Worst cost: none."""
     ca: Bundle | None = None
-    """A PEM file with the certificates of the authorities by which the upstreams' own are signed (https, wss): these
-    are trusted, and no others; default None, those of the system. Read when serving begins."""
+    """The certificates of the authorities by which the upstreams' own are signed (https, wss): these alone are trusted,
+    without it those of the system, or of ``SSL_CERT_FILE``. Of 16 MiB at most; read when the settings are, and when
+    serving begins. Worst cost: who has a key of theirs is the backend."""
     ready: Ready = "any"
-    """When ``/readyz`` says that this relay cannot serve: ``any`` (default) when every upstream is down, ``all`` when
-    one is, ``ignore`` never."""
+    """When ``/readyz`` answers 503 for this relay: ``any``: every upstream is down; ``all``: one is; ``ignore``: never.
+    Worst cost: a balancer takes this instance out until an upstream is back, the other relays with it; no client can
+    bring that about."""
     protocol: Literal["signalr", "websocket"] = "signalr"
-    """What clients and backend speak; default ``signalr``."""
+    """What clients and backend speak. Worst cost: none."""
     negotiate: Boolean = True
-    """Whether the backend is asked for ``/negotiate`` (SignalR); False opens the WebSocket at once; default True."""
+    """Whether the backend is asked for ``/negotiate`` (SignalR); if not, the WebSocket is opened at once. Worst cost:
+    none."""
     linger: Duration = 30.0
-    """How long a lane outlives its last client; default 30 s."""
+    """How long a lane outlives its last client, where not too many do: docs/relay.md, Limits. Worst cost: a connection
+    to the backend for so long."""
     admit: Literal["negotiate", "anyone"] = "negotiate"
-    """Who may connect: ``negotiate`` (default) asks the backend once for each distinct set of headers and query;
-    ``anyone`` asks nobody."""
+    """Who may connect: ``negotiate``: the backend is asked once for each distinct set of headers (but those of
+    `admit_ignore`) and query; ``anyone``: nobody is. Worst cost: with ``anyone`` what is shared is public."""
     upstream_message_bytes_max: MessageSize = 32_768
-    """What one message on a shared connection may come to, with all that fanwire adds; over it the client that asked
-    gets an error, and nobody else; default 32 KiB, which a stock SignalR backend takes."""
+    """One message on a shared connection, all that fanwire adds included; a stock SignalR backend takes the default.
+    Worst cost: over it the client that asked gets an error; above the backend's own bound, a client could end shared
+    connections."""
     admit_for: Duration = 60.0
-    """How long it is remembered that the backend lets in, or does not (401, 403), and no longer than a JWT among the
-    credentials is valid; default 60 s."""
+    """How long its yes is remembered, and a 401 or 403 for who shows the very same, ignored headers included; no longer
+    than a JWT that is shown says with its ``exp``; with 0 each client is asked about. Worst cost: who was shut out may
+    connect for so long."""
     admit_ignore: tuple[HeaderPattern, ...] = UNIMPORTANT
-    """Headers by which the backend does not decide: clients that differ in no other are asked about once. ``*`` at the
-    end stands for any more; default ``fanwire.relay.headers.UNIMPORTANT``."""
+    """Headers by which the backend does not decide, ``*`` at the end for any more: who differs in no other header is
+    let in by one yes, but by nobody else's no shut out. Worst cost: a header too many: one client's yes is another's;
+    one too few: the backend is asked more often."""
     trusted_proxies: tuple[Proxy, ...] = ()
-    """Networks, or ``unix``, from which ``X-Forwarded-*`` and ``Forwarded`` are kept and appended to; those of others
-    are replaced; default none."""
+    """Addresses and networks, or ``unix``, whose ``X-Forwarded-*`` and ``Forwarded`` are kept and appended to; those of
+    others are replaced. Worst cost: who is in them says where clients come from."""
     share: Annotated[tuple[Share, ...], Chosen(_share_of)] = ()
-    """What may be shared; default nothing: each client has connections of its own."""
+    """What may be shared, below; nothing: each client has connections of its own. Worst cost: as of each."""
     everyone: Everyone = Everyone()
-    """What all clients get."""
+    """What all clients get, below. Worst cost: as of each."""
     private: Private = Private()
-    """What is one client's alone."""
+    """What is one client's alone, below. Worst cost: as of each."""
     lanes: Lanes = field(default_factory=Lanes)
-    """The shared connections."""
+    """The shared connections, below. Worst cost: as of each."""
 
     def faults(self) -> Iterator[tuple[Path, str]]:
         """What is wrong between the fields."""
