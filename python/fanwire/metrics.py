@@ -1,7 +1,7 @@
 """The engine's counters, and how relays stand, in Prometheus' text format. Not here: what counts them."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import inf
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -138,13 +138,15 @@ STATES = ("connecting", "live", "down")
 
 
 class RelayCollector(Collector):
-    """Reads the stats of all relays once for each scrape."""
+    """Reads the stats of all relays once for each scrape; they come and go."""
 
-    def __init__(self, relays: Iterable[MeasuredRelay]) -> None:
+    def __init__(self, relays: Sequence[MeasuredRelay]) -> None:
         self._relays = relays
 
     def collect(self) -> Iterator[Metric]:
-        """Every family, by path."""
+        """Every family, by path; none where there is no relay."""
+        if not self._relays:
+            return iter(())
         lanes = GaugeMetricFamily("fanwire_relay_lanes", "Lanes by state, now.", labels=["path", "state"])
         clients = GaugeMetricFamily("fanwire_relay_watching", "Ties between a client and a lane, now.", labels=["path"])
         private = GaugeMetricFamily("fanwire_relay_private_lanes", "Clients' own connections, now.", labels=["path"])

@@ -52,5 +52,4 @@ class Scraping(Owner):
         from fanwire.metrics import FaultsCollector, Metrics, RefusedCollector, RelayCollector
 
         counted = FaultsCollector(lambda: self._faults.counts), RefusedCollector(self._refused)
-        relayed = [RelayCollector(self._relays)] if self._relays else []
-        return Metrics(self._engine.stats, [*counted, *relayed])
+        return Metrics(self._engine.stats, [*counted, RelayCollector(self._relays)])
