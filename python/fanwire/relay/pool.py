@@ -17,13 +17,13 @@ from typing import Protocol
 
 from fanwire._engine import Upstream
 from fanwire._loop import ends_task
-from fanwire.budget import ENTRY_BYTES, Budget
+from fanwire.budget import ENTRY_BYTES
 from fanwire.logs import name_of, relay_log
 from fanwire.relay.driver import LaneContext
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.timing import Delay
 from fanwire.relay.upstreams import SessionHandler
-from fanwire.relay.wire import ALONE_S, LOST, SLOW_MAX, UNREACHABLE, Asked, is_said
+from fanwire.relay.wire import ALONE_S, LOST, SLOW_MAX, UNREACHABLE, Asked, Caller, is_said
 from fanwire.wording import INTERNAL_ERROR
 
 AT_WORK_MAX = 8_192
@@ -32,19 +32,11 @@ LOSSES_MAX = 3
 """How often a call is made again over a shared connection: after that, it is made over its client's own."""
 
 
-class Caller(Protocol):
+class Pooling(Caller, Protocol):
     """Whose call it is."""
 
-    id: int
-    budget: Budget
     is_convicted: bool
     """Whether a call of this client's ended the connection twice: then the pool makes no more of them."""
-
-    def complete(self, call: Asked, outcome: Upstream) -> None:
-        """The call ended so."""
-
-    def failed(self, call: Asked, why: str) -> None:
-        """The call could not be made."""
 
     def call_by_itself(self, call: Asked, record: bytes) -> None:
         """Make the call over the client's own connection."""
@@ -57,7 +49,7 @@ class Caller(Protocol):
 class Pooled:
     """A call until it has ended."""
 
-    caller: Caller
+    caller: Pooling
     asked: Asked
     call: SharedCall
     """As it goes upstream."""
@@ -295,7 +287,7 @@ class Pool:
         # What has not ended, by its client.
         self._calls: dict[int, dict[Pooled, Member]] = {}
 
-    def call(self, caller: Caller, asked: Asked, call: SharedCall) -> None:
+    def call(self, caller: Pooling, asked: Asked, call: SharedCall) -> None:
         """Make a client's call over the connection with the fewest that wait; it is acknowledged when it has ended.
 
         Raises LimitReached where the client has no room left for it.
@@ -307,7 +299,7 @@ class Pool:
         self._calls.setdefault(caller.id, {})[one] = member
         member.take(one)
 
-    def gone(self, caller: Caller) -> None:
+    def gone(self, caller: Pooling) -> None:
         """A client has left: nothing of it is kept, but that the backend still has a call of that number."""
         for one, member in self._calls.pop(caller.id, {}).items():
             member.abandon(one)

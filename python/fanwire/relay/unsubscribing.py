@@ -9,11 +9,9 @@ has left all the same.
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Protocol
 
 from fanwire._engine import Upstream
 from fanwire._loop import ends_task
-from fanwire.budget import Budget
 from fanwire.logs import relay_log
 from fanwire.relay.driver import LaneContext, Pending
 from fanwire.relay.lane import CallLane
@@ -21,21 +19,8 @@ from fanwire.relay.shared import SharedCall
 from fanwire.relay.timing import Delay
 from fanwire.relay.turns import Turns
 from fanwire.relay.upstreams import SessionHandler
-from fanwire.relay.wire import ALONE_S, LOST, NOT_ANSWERED, SLOW_MAX, UNREACHABLE, Asked, Outcome, is_said
+from fanwire.relay.wire import ALONE_S, LOST, NOT_ANSWERED, SLOW_MAX, UNREACHABLE, Asked, Caller, Outcome, is_said
 from fanwire.wording import INTERNAL_ERROR
-
-
-class Leaving(Protocol):
-    """A client that has left."""
-
-    budget: Budget
-    """What waits here is on it."""
-
-    def complete(self, call: Asked, outcome: Outcome) -> None:
-        """The call ended so."""
-
-    def failed(self, call: Asked, why: str) -> None:
-        """The call could not be made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +32,7 @@ class Void:
 
 
 @dataclass(slots=True, eq=False)
-class PendingUnsubscribe(Pending[Leaving]):
+class PendingUnsubscribe(Pending[Caller]):
     """A call whose answer is not known yet."""
 
     lane: CallLane
@@ -58,9 +43,9 @@ class PendingUnsubscribe(Pending[Leaving]):
 class Probe(SessionHandler):
     """A connection that subscribes and unsubscribes as who left this lane did, and carries nothing else."""
 
-    def __init__(self, learned: "LearnedAnswer", client: Leaving, lane: CallLane) -> None:
+    def __init__(self, learned: "LearnedAnswer", client: Caller, lane: CallLane) -> None:
         self.lane = lane
-        self.client: Leaving | None = client
+        self.client: Caller | None = client
         """Whose call it is, while that is there."""
         self.is_open = False
         self.is_slow = False
@@ -135,14 +120,14 @@ class LearnedAnswer:
         self._waiting: Turns[PendingUnsubscribe] = Turns()
         self._overdue: Turns[PendingUnsubscribe] = Turns()
         # Whose calls are tried first, and who made which.
-        self._order: OrderedDict[Leaving, None] = OrderedDict()
+        self._order: OrderedDict[Caller, None] = OrderedDict()
         self._by_call: dict[SharedCall, OrderedDict[PendingUnsubscribe, None]] = {}
         self._probes: list[Probe] = []
         # Calls at which a connection was lost, and the backend did not say why.
         self._suspects: set[SharedCall] = set()
         self._patience: Delay | None = None
 
-    def answer(self, client: Leaving, lane: CallLane, call: Asked) -> None:
+    def answer(self, client: Caller, lane: CallLane, call: Asked) -> None:
         """Answer a client that has left a lane, once the outcome is known."""
         one = PendingUnsubscribe(client, call, self.timers.now() + self.backend.connect_timeout, lane)
         if self._outcome is not None:
@@ -157,7 +142,7 @@ class LearnedAnswer:
                 self._try(one)  # none of the others could be, or it would be already
             self._be_patient()
 
-    def gone(self, client: Leaving) -> None:
+    def gone(self, client: Caller) -> None:
         """A client is gone: its calls are for nobody."""
         for one in self._of(client):
             self._forget(one)
@@ -173,7 +158,7 @@ class LearnedAnswer:
         else:
             self._be_patient()
 
-    def _of(self, client: Leaving) -> list[PendingUnsubscribe]:
+    def _of(self, client: Caller) -> list[PendingUnsubscribe]:
         return self._overdue.of(client) + self._waiting.of(client)
 
     def _forget(self, one: PendingUnsubscribe) -> None:
@@ -302,7 +287,7 @@ class LearnedAnswers:
         self._context = context
         self._by_kind: dict[tuple[str, str], LearnedAnswer] = {}
 
-    def answer(self, client: Leaving, lane: CallLane, call: Asked) -> None:
+    def answer(self, client: Caller, lane: CallLane, call: Asked) -> None:
         """Answer a client that has left a lane as the backend would have."""
         key = (lane.call.method, lane.call.protocol)
         learned = self._by_kind.get(key)
@@ -310,7 +295,7 @@ class LearnedAnswers:
             learned = self._by_kind[key] = LearnedAnswer(self._context)
         learned.answer(client, lane, call)
 
-    def gone(self, client: Leaving) -> None:
+    def gone(self, client: Caller) -> None:
         """A client is gone: its calls are for nobody."""
         for learned in self._by_kind.values():
             learned.gone(client)

@@ -19,6 +19,7 @@ from fanwire.relay.config import CallShare
 from fanwire.relay.machine import Event
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.stats import shortened
+from fanwire.relay.turns import Charged
 from fanwire.relay.upstreams import REFUSING
 
 UNREACHABLE = "The backend cannot be reached."
@@ -53,6 +54,18 @@ class Asked(NamedTuple):
     """Empty where no answer is wanted."""
     target: str
     """The method, as the client writes it."""
+
+
+class Caller(Charged, Protocol):
+    """A client, as whoever makes its call sees it."""
+
+    id: int
+
+    def complete(self, call: Asked, outcome: Outcome) -> None:
+        """The call ended so."""
+
+    def failed(self, call: Asked, why: str) -> None:
+        """The call could not be made."""
 
 
 NO_CALL = Asked("", "")
