@@ -15,34 +15,18 @@ from fanwire.auth import Request
 Pairs: TypeAlias = list[tuple[str, str]]
 Network: TypeAlias = IPv4Network | IPv6Network
 
-NOT_PASSED_ON = frozenset(
-    (
-        *(
-            "accept",
-            "accept-encoding",
-            "connection",
-            "expect",
-            "forwarded",
-            "host",
-            "http2-settings",
-            "keep-alive",
-            "range",
-        ),
-        *("te", "trailer", "transfer-encoding", "upgrade", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"),
-    )
-)
+NOT_PASSED_ON = {
+    *("accept", "accept-encoding", "connection", "expect", "forwarded", "host", "http2-settings", "keep-alive"),
+    *("range", "te", "trailer", "transfer-encoding", "upgrade"),
+    *("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"),
+}
 """Of one connection (RFC 9110 §7.6.1), of the body and the answer that are not passed on, or said anew.
 
 ``Accept`` is the answer's, too: a client of an event stream asks for ``text/event-stream``, and the WebSocket that goes
 up for it would be taken for one."""
 NOT_PASSED_ON_BEGINNINGS = ("content-", "if-", "proxy-", "sec-websocket-")
 ORIGIN_BEGINNINGS = (
-    "x-forwarded-",
-    "x-real-ip",
-    "true-client-ip",
-    "x-original-url",
-    "x-original-host",
-    "x-rewrite-url",
+    *("x-forwarded-", "x-real-ip", "true-client-ip", "x-original-url", "x-original-host", "x-rewrite-url"),
 )
 """What only a trusted proxy says of where a request came from; many backends read ``_`` as ``-``."""
 

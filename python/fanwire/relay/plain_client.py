@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
-from fanwire._engine import Relayed, Upstream
+from fanwire._engine import Relayed, Upstream, may_be_sent
 from fanwire.auth import ResponseHeaders
 from fanwire.budget import ENTRY_BYTES
 from fanwire.errors import ClientGone, LimitReached
@@ -26,8 +26,6 @@ from fanwire.wording import INTERNAL_ERROR
 GONE = "the backend is gone"
 LEFT = 1001
 """What the backend is told of a client that ended without a close frame of its own."""
-PASSED_ON = {*range(1000, 1004), *range(1007, 1010), *range(1011, 1015), *range(3000, 5000)}
-"""Close codes that a server may send: RFC 6455 §7.4."""
 
 
 class Wish(NamedTuple):
@@ -241,7 +239,7 @@ class PlainClient:
         elif event.code is None:
             relay_log.info("client %s: its connection to the backend is lost: %s", name_of(self.id), event.text)
             self._close(1012, GONE)
-        elif event.code in PASSED_ON:
+        elif may_be_sent(event.code):
             self._close(event.code, event.reason)
         else:
             self._close(1000, "")
@@ -260,7 +258,7 @@ class PlainClient:
             ):
                 lane.gone(self)
         self._lanes.clear()
-        says = gone.by == "client" and gone.close_code in PASSED_ON
+        says = gone.by == "client" and may_be_sent(gone.close_code)
         self._private.end((gone.close_code, gone.reason) if says else (LEFT, ""))
 
     def acknowledge(self) -> None:
