@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -12,7 +13,8 @@ import httpx
 import pytest
 from anyio.to_thread import run_sync
 from fanwire.relay.config import CallShare, Everyone, Lanes, Private, RelayConfig
-from support.hub_client import HubClient, hub_client
+from support.clients import connected
+from support.hub_client import HubClient, hub_client, negotiate
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -188,6 +190,35 @@ async def joined(stack: AsyncExitStack, address: str, last: Any) -> list[Any]:
     seen = await messages(late, last)
     assert seen.pop(0) == ("Welcome", "hello")
     return seen
+
+
+async def test_numbers_of_a_stateful_client_are_those_of_messages(hub: fanwire.Hub, backend: Backend) -> None:
+    """A late joiner gets the snapshot and what followed in one frame. It acknowledges a message in the midst of it."""
+    async with relayed(backend, hub) as (address, _), AsyncExitStack() as stack:
+        first = await watching(stack, address, "m")
+        backend.odds("m", 1, 2)
+        await messages(first, 2)
+        reply = await run_sync(partial(negotiate, address, PATH, query="&useStatefulReconnect=true"))
+        target = f"{PATH}?id={reply['connectionToken']}"
+        async with connected(address, target) as peer:
+            late = HubClient(peer)
+            await late.send({"protocol": "json", "version": 2})
+            assert await late.receive() == {}
+            await late.send({"type": 1, "invocationId": "1", "target": "Watch", "arguments": ["m"]})
+            seen = [await late.receive() for _ in range(5)]
+            assert [message.get("target") for message in seen] == ["Welcome", "Snapshot", "Odds", "Odds", None]
+            await late.send({"type": 8, "sequenceId": 3})
+            await late.send({"type": 1, "invocationId": "2", "target": "Slow", "arguments": ["x"]})
+            seen.append(await late.receive())
+            assert (seen[-1]["invocationId"], seen[-1]["result"]) == ("2", "x"), "that number is known"
+            await run_sync(peer.break_off)
+        async with connected(address, target) as peer:
+            late = HubClient(peer)
+            assert await late.receive() == {"type": 9, "sequenceId": 4}
+            assert [await late.receive() for _ in range(3)] == seen[3:]
+            await late.send({"type": 9, "sequenceId": 3})
+            backend.odds("m", 3)
+            assert await messages(late, 3) == [("Odds", 3)]
 
 
 async def test_nobody_begins_with_what_is_older_than_fresh(hub: fanwire.Hub, backend: Backend) -> None:

@@ -340,3 +340,28 @@ fn stop_with_open_sessions_leaves_no_thread() {
     relay.upstreams.stop();
     drop(hung);
 }
+
+/// An answer was looked for after 61 turns of the other, where that one had so much to say.
+#[test]
+fn a_server_that_sends_without_pause_leaves_others_their_turns() {
+    let (backend, relay) = (Backend::start(), Relay::start());
+    let mut flooder = relay.open_at(&backend, 1, request(&backend.url, JSON, lane()));
+    let mut other = relay.open_at(&backend, 2, request(&backend.url, JSON, private()));
+    let odds = publication(JSON, "Odds");
+    let flood = [&[0x81, u8::try_from(odds.len()).unwrap()][..], &odds].concat().repeat(10_000);
+    let flooding = std::thread::spawn(move || while flooder.socket.get_mut().write_all(&flood).is_ok() {});
+    let mut turns = [0; 31];
+    for turn in &mut turns {
+        relay.upstreams.send(2, call(JSON, Some("1"), "Add"));
+        other.receive(JSON);
+        while relay.heard.try_recv().is_ok() {} // of before
+        other.send(JSON, &completion(JSON, "1"));
+        while !matches!(relay.next(), Heard::Sent(..)) {
+            *turn += 1;
+        }
+    }
+    turns.sort_unstable();
+    assert!(turns[15] < 2, "the answers came after so many turns of the other: {turns:?}");
+    drop(relay);
+    flooding.join().unwrap();
+}

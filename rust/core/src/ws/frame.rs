@@ -163,11 +163,16 @@ pub fn parse_header(bytes: &[u8], payload_bytes_max: u64) -> Result<Option<(Head
 /// How long the frame is that begins `bytes`: one that [`write_header`] began, whole.
 #[must_use]
 pub fn frame_bytes(bytes: &[u8]) -> usize {
-    let short = usize::from(bytes[1] & 0x7f);
-    match short {
-        126 => 4 + usize::from(u16::from_be_bytes([bytes[2], bytes[3]])),
-        127 => 10 + u64::from_be_bytes(bytes[2..10].try_into().expect("eight bytes")) as usize,
-        payload_bytes => 2 + payload_bytes,
+    let payload_bytes = payload_bytes(bytes);
+    header_bytes(payload_bytes) + payload_bytes
+}
+
+/// How long the payload of that frame is.
+pub(crate) fn payload_bytes(bytes: &[u8]) -> usize {
+    match usize::from(bytes[1] & 0x7f) {
+        126 => usize::from(u16::from_be_bytes([bytes[2], bytes[3]])),
+        127 => u64::from_be_bytes(bytes[2..10].try_into().expect("eight bytes")) as usize,
+        short => short,
     }
 }
 

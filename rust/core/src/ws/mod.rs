@@ -9,6 +9,7 @@ pub mod message;
 pub mod utf8;
 
 pub use close_code::{CLOSE_CODES, CloseCode};
+pub(crate) use frame::payload_bytes;
 pub use frame::{
     FrameError, Header, Opcode, frame_bytes, header_bytes, parse_header, unmask, write_close, write_header,
 };

@@ -22,4 +22,5 @@ pub use canonical::canonical;
 pub use hub_protocol::{HubProtocol, parse_message, write_message};
 pub use message::{CLOSE_ERROR, HubMessage, JSON_DEPTH_MAX, MSGPACK_DEPTH_MAX, MessageError, Outcome};
 pub use publication::{TARGET, arguments_of, write_publication, write_records};
+pub(crate) use record::record_bytes;
 pub use record::{RECORD_BYTES_MAX, RecordError, RecordReceiver};

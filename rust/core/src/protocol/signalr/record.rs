@@ -42,6 +42,15 @@ pub struct RecordReceiver {
 
 const _: () = assert!(size_of::<RecordReceiver>() <= 16, "every connection has one");
 
+/// How long the first of these records is, with its separator or length: they are whole, and were written here.
+pub(crate) fn record_bytes(protocol: HubProtocol, records: &[u8]) -> usize {
+    let end = match protocol {
+        HubProtocol::Json => memchr::memchr(SEPARATOR, records).map(|end| end + 1),
+        HubProtocol::MessagePack => parse_prefix(records, usize::MAX).ok().flatten().map(|prefix| prefix.record_bytes),
+    };
+    end.unwrap_or(records.len()).min(records.len())
+}
+
 /// A record that came in pieces.
 #[derive(Debug, Default)]
 struct PartialRecord {

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 
 use crate::channel::Slice;
 use crate::protocol::signalr::sequence::{ReceivedSequence, SentSequence, Verdict};
-use crate::ws::frame_bytes;
+use crate::protocol::signalr::{HubProtocol, record_bytes};
+use crate::ws::{Opcode, frame_bytes, payload_bytes, write_header};
 
 /// Unacknowledged bytes beyond which a client gets nothing new: as many as the reference keeps.
 pub(crate) const UNACKED_BYTES_MAX: usize = 100_000;
@@ -120,7 +121,7 @@ impl Stateful {
     }
 
     fn note(&mut self, frames: Frames) {
-        let count = frame_starts(frames.bytes()).count() as i64;
+        let count = records_of(frames.bytes()).count() as i64;
         let last = (0..count).map(|_| self.sent.handle_sent()).last();
         if let Some(last) = last {
             self.unacked_bytes += frames.bytes().len();
@@ -139,24 +140,48 @@ impl Stateful {
         true
     }
 
-    /// All frames that are not acknowledged, appended to `out`.
+    /// All that is not acknowledged, appended to `out` in whole frames.
     pub(crate) fn replay(&self, out: &mut Vec<u8>) {
         let first = self.sent.sequence_id();
         for sent in &self.unacked {
             let known = (first - (sent.last - sent.count + 1)).max(0) as usize;
             let bytes = sent.frames.bytes();
-            out.extend_from_slice(&bytes[frame_starts(bytes).nth(known).unwrap_or(bytes.len())..]);
+            let Some(record) = records_of(bytes).nth(known) else { continue };
+            if record.is_first {
+                out.extend_from_slice(&bytes[record.frame_start..]);
+                continue;
+            }
+            write_header(out, record.opcode, record.frame_end - record.start); // the client has what is before it there
+            out.extend_from_slice(&bytes[record.start..]);
         }
     }
 }
 
-/// Where each frame of a server begins.
-fn frame_starts(bytes: &[u8]) -> impl Iterator<Item = usize> {
-    let mut at = 0;
+/// Where a record stands.
+struct Record {
+    start: usize,
+    is_first: bool,
+    frame_start: usize,
+    frame_end: usize,
+    opcode: Opcode,
+}
+
+/// The records in frames of a server, each of which holds some: what numbers count.
+fn records_of(bytes: &[u8]) -> impl Iterator<Item = Record> {
+    let (mut frame_start, mut frame_end, mut at, mut opcode) = (0, 0, 0, Opcode::Text);
     std::iter::from_fn(move || {
+        let is_first = at == frame_end;
+        if is_first {
+            let rest = bytes.get(frame_end..).filter(|rest| !rest.is_empty())?;
+            frame_start = frame_end;
+            frame_end += frame_bytes(rest);
+            at = frame_end - payload_bytes(rest);
+            opcode = if rest[0] & 0x0f == Opcode::Binary as u8 { Opcode::Binary } else { Opcode::Text };
+        }
         let start = at;
-        at += frame_bytes(bytes.get(start..).filter(|rest| !rest.is_empty())?);
-        Some(start)
+        let protocol = if opcode == Opcode::Binary { HubProtocol::MessagePack } else { HubProtocol::Json };
+        at += record_bytes(protocol, &bytes[start..frame_end]);
+        Some(Record { start, is_first, frame_start, frame_end, opcode })
     })
 }
 
@@ -183,6 +208,42 @@ mod tests {
         assert!(!books.awaits_ack());
         let unacked = books.handle_private(&[&[0x81, 127][..], &100_000_u64.to_be_bytes(), &[b'x'; 100_000]].concat());
         assert!(books.awaits_ack() && unacked > UNACKED_BYTES_MAX);
+    }
+
+    /// What a relay passes on stands in frames of several records, and a client counts records.
+    #[test]
+    fn records_are_counted_not_frames() {
+        let framed = |opcode, records: &[&[u8]]| {
+            let mut frame = Vec::new();
+            write_header(&mut frame, opcode, records.concat().len());
+            [frame, records.concat()].concat()
+        };
+        let long = [&[0xc8, 1][..], &[0x91; 200]].concat(); // its length takes two bytes
+        for (opcode, a, b, c) in [
+            (Opcode::Text, &b"a\x1e"[..], &b"bb\x1e"[..], &b"c\x1e"[..]),
+            (Opcode::Binary, &[2, 0x91, 7], &long, &[1, 0x90]),
+        ] {
+            let whole = [framed(opcode, &[a, b, c]), framed(opcode, &[a, b])].concat();
+            let mut books = Stateful::default();
+            books.handle_private(&whole);
+            books.handle_private(&framed(opcode, &[c]));
+            assert!(!books.acknowledge(7), "six were sent");
+            let rest = [framed(opcode, &[a, b]), framed(opcode, &[c])].concat();
+            for (known, again) in [
+                (0, [whole.clone(), framed(opcode, &[c])].concat()),
+                (1, [framed(opcode, &[b, c]), rest.clone()].concat()),
+                (2, [framed(opcode, &[c]), rest.clone()].concat()),
+                (3, rest),
+                (4, [framed(opcode, &[b]), framed(opcode, &[c])].concat()),
+                (5, framed(opcode, &[c])),
+                (6, Vec::new()),
+            ] {
+                let mut out = Vec::new();
+                assert!(books.acknowledge(known));
+                books.replay(&mut out);
+                assert_eq!(out, again, "{known} are known");
+            }
+        }
     }
 
     #[test]
