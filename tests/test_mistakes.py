@@ -72,6 +72,7 @@ def test_a_drain_code_that_may_not_be_sent_is_refused_at_once(code: object) -> N
         ("signalr_transports = []", "limits.signalr_transports must be a non-empty list of"),
         ('congestion_control = "nope"', 'limits.congestion_control is "nope", must be one that the kernel knows: '),
         ("unix_mode = 0o1777", "limits.unix_mode is 0o1777, must be permissions, 0o0 to 0o777"),
+        (f"unix_mode = 0x{'f' * 5_000}", f"limits.unix_mode is 0o37{'7' * 60}…, must be permissions, 0o0 to 0o777"),
         ('ping_interval = "1ms"', 'limits.ping_interval is "1ms", must be 100ms to 24h'),
         ("ping_interval = 0", "limits.ping_interval is 0, must be 100ms to 24h"),
         ("events_pending_max = 15", "limits.events_pending_max is 15, must be a whole number, 16 to 16,777,216"),

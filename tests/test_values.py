@@ -40,6 +40,7 @@ def accepted(name: str, make: Callable[[Any], Any]) -> list[Any]:
             assert type(error) in (TypeError, ValueError, fanwire.InvalidChannel), (name, told(value), error)
             assert name in str(error), (name, told(value), error)
             assert "must" in str(error), (name, told(value), error)
+            assert len(str(error)) < 400, (name, told(value))
     return made
 
 

@@ -37,12 +37,10 @@ class Mistake(ValueError):
         must: what is allowed: ``must be a whole number, 1 to 64``.
         at: which part of the value it is about: ``[3]``.
         told: how the value is shown, where that is not as Python or the file has it.
-        bounds: of a number that is beyond them: the rule, which knows its kind, least and most.
     """
 
-    def __init__(self, must: str, at: str = "", told: str = "", bounds: "Seconds | Whole | None" = None) -> None:
+    def __init__(self, must: str, at: str = "", told: str = "") -> None:
         super().__init__(must)
-        self.bounds = bounds
         self.at: str = at
         self.told: str = told
 
@@ -121,7 +119,7 @@ class Seconds:
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise WrongType(f"must be {self}")
         if not self.least <= value <= self.most or (isinstance(value, int) and value.bit_length() > 1000):
-            raise Mistake(f"must be {self}", bounds=self)
+            raise Mistake(f"must be {self}")
         return value
 
 
@@ -141,8 +139,8 @@ class Whole:
         if not isinstance(value, int) or isinstance(value, bool):
             raise WrongType(f"must be {self}")
         if not self.least <= value <= self.most:
-            told = f"{value:#o}" if self.kind == "permissions" else ""
-            raise Mistake(f"must be {self}", told=told, bounds=self)
+            told = shortened(f"{value:#o}", SHOWN_MAX) if self.kind == "permissions" else ""
+            raise Mistake(f"must be {self}", told=told)
         return value
 
 

@@ -145,8 +145,8 @@ def _amount(rule: Seconds | Whole, is_bare_allowed: bool) -> Leaf:
             raise Mistake("must come to whole bytes")
         try:
             return rule(float(amount) if is_time else int(amount))
-        except Mistake as mistake:
-            raise Mistake(f"must be {span}", bounds=mistake.bounds) from None
+        except Mistake:
+            raise Mistake(f"must be {span}") from None
 
     return Leaf(read, rule, span, written)
 

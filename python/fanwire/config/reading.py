@@ -8,7 +8,7 @@ A field that cannot be read holds ``UNREAD`` while ``faults()`` looks for more: 
 did, and ``apart`` keeps the other checks going. So one mistake hides none that has nothing to do with it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
@@ -130,8 +130,10 @@ class _Reader:
             return self.wrong(path, value, f"must be a list{' of tables' * is_of_tables}")
         if is_one_allowed and not value:
             return self.wrong(path, value, "must not be empty", is_shown=False)
-        if not self.is_bounded(path, value):
-            return UNREAD
+        try:
+            check_count(value, value)
+        except Mistake as mistake:
+            return self.wrong(path, value, str(mistake), told=mistake.told)
         found = []
         for index, each in enumerate(value):
             one = chosen.choose(each if isinstance(each, dict) else {}, around) if chosen else kind
@@ -142,20 +144,13 @@ class _Reader:
         """A dict of what the file's author names."""
         if not isinstance(value, dict):
             return self.wrong(path, value, "must be a table")
-        if not self.is_bounded(path, value):
-            return UNREAD
-        for name in value:
-            self.read_value(key, name, (*path, name), value)
-        return {name: self.read_value(kind, each, (*path, name), value) for name, each in value.items()}
-
-    def is_bounded(self, path: Path, value: Sized) -> bool:
-        """Whether it has no more elements than a list may have; takes down that it has."""
         try:
             check_count(value, value)
         except Mistake as mistake:
-            self.wrong(path, value, str(mistake), told=mistake.told)
-            return False
-        return True
+            return self.wrong(path, value, str(mistake), told=mistake.told)
+        for name in value:
+            self.read_value(key, name, (*path, name), value)
+        return {name: self.read_value(kind, each, (*path, name), value) for name, each in value.items()}
 
     def read_limits(self, limits: Limits, value: Any, path: Path) -> Any:
         """A dict of what is given."""
