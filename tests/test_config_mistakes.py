@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from fanwire.addresses import ORIGIN_FORM
 from fanwire.cli.config import ServeConfig
-from fanwire.cli.options import settings
+from fanwire.cli.options import KNOWN, settings
+from fanwire.errors import ConfigError
 
 RELAY = '[[relay]]\npath = "/live"\nupstream = "http://127.0.0.1:5000/live"\n'
 
@@ -153,3 +154,41 @@ def test_a_reader_that_stops_reading_ends_check_without_a_word() -> None:
         os.close(writing)
     assert done.stderr == b""
     assert done.returncode == 141
+
+
+ODD = [
+    "nan",
+    "-inf",
+    "-1",
+    "1e400",
+    "1.5",
+    "true",
+    '""',
+    '"\\u0000"',
+    '"٣s"',
+    f'"{"9" * 5_000}s"',
+    f"0x{'f' * 5_000}",
+    "2026-11-24",
+    "[[5]]",
+    "{ a = {} }",
+    '{ env = "ODD" }',
+]
+"""Values that few keys or none take."""
+
+
+@pytest.mark.parametrize("odd", ODD, ids=[odd[:12] for odd in ODD])
+def test_whatever_stands_at_each_key_is_told_in_one_line(odd: str) -> None:
+    tables: dict[str, list[str]] = {}
+    for first, *rest in KNOWN:
+        keys = [str(part) for part in rest if not isinstance(part, int)]
+        header = f"[[{first}]]" if first in ("relay", "channel") else f"[{first}]"
+        if keys:
+            tables.setdefault(header, []).append(f"{'.'.join(keys)} = {odd}")
+    text = "\n".join("\n".join((header, *lines)) for header, lines in tables.items())
+    with pytest.raises(ExceptionGroup) as raised:
+        loaded(text, {"ODD": "٣" * 5_000})
+    told = {error.key: str(error) for error in raised.value.exceptions if isinstance(error, ConfigError)}
+    assert len(told) > len(KNOWN) / 2
+    for line in map(str, raised.value.exceptions):
+        assert "\n" not in line
+        assert len(line) < 500, line
