@@ -17,12 +17,11 @@ from itertools import count
 from time import monotonic
 from typing import TypeAlias
 
-import anyio
 import msgspec
 
 from fanwire._engine import Upstream
 from fanwire._loop import ends_task
-from fanwire.auth import Identity, Refused, Request, ResponseHeaders
+from fanwire.auth import Identity, Request, ResponseHeaders
 from fanwire.logs import relay_log
 from fanwire.relay.credentials import Visitor, credentials_of
 from fanwire.relay.headers import Passing, with_query
@@ -48,14 +47,6 @@ SWITCHING = 101
 """HTTP's status of a WebSocket that opens."""
 
 
-class RefusedByBackend(Refused):
-    """The backend's negotiate was answered with an error of its own, which the client is to read."""
-
-    def __init__(self, body: bytes) -> None:
-        super().__init__("refused by the backend")
-        self.body = body
-
-
 @dataclass(slots=True)
 class Verdict:
     """What the backend said to a visitor."""
@@ -78,6 +69,13 @@ class Verdict:
     def is_good(self) -> bool:
         """Whether whoever shows the same may connect."""
         return 100 <= self.status < 300 and not self.body
+
+    @property
+    def refusal(self) -> tuple[int, str]:
+        """The status and text for who is not let in."""
+        if not self.status:
+            return 503, "the backend cannot be reached"
+        return (self.status if 400 <= self.status < 600 else 502), ""
 
     @property
     def is_lasting(self) -> bool:
@@ -385,49 +383,17 @@ class HubAdmission(Admission):
         super().__init__(upstreams, backend, asks=asks, admit_for=admit_for)
         self._passing = passing
 
-    def _visitor(self, request: Request) -> tuple[Visitor, Identity]:
+    def visitor(self, request: Request) -> tuple[Visitor, Identity]:
+        """Who asks to connect: what it shows, and the identity that has this as a claim."""
         credentials = credentials_of(request, self._passing)
         return Visitor(credentials, credentials.query), Identity(None, {"credentials": credentials})
 
-    def recall(self, request: Request) -> Identity | None:
-        """What ``admit`` would give, where the backend's answer is remembered and good; None where it is asked."""
-        visitor, identity = self._visitor(request)
+    def ask(self, visitor: Visitor, then: Then) -> Callable[[], object]:
+        """See ``Admission``. Where nobody is asked about, it is let in at once."""
         if self._asks:
-            verdict = self._remembered.get(self._remembered.hash(visitor.key()))
-            if verdict is None or not verdict.is_good:
-                return None
-        return identity
-
-    async def admit(self, request: Request) -> Identity:
-        """The client's identity, its credentials as a claim. Cancelled, it has the check called off.
-
-        Raises:
-            Refused: the backend lets nobody in who shows these, or cannot be asked.
-        """
-        visitor, identity = self._visitor(request)
-        if not self._asks:
-            return identity
-        came = anyio.Event()
-        found: list[tuple[Verdict, Sequence[str]]] = []
-
-        def then(verdict: Verdict, cookies: Sequence[str]) -> None:
-            found.append((verdict, cookies))
-            came.set()
-
-        call_off = self.ask(visitor, then)
-        try:
-            await came.wait()
-        finally:
-            call_off()
-        verdict, cookies = found[0]
-        self.give(cookies, request.response_headers)
-        if verdict.status == 0:
-            raise Refused("the backend cannot be reached", status=503)
-        if verdict.status >= 300:
-            raise Refused("", status=verdict.status if 400 <= verdict.status < 600 else 502)
-        if request.method == "POST" and verdict.body:
-            raise RefusedByBackend(verdict.body)
-        return identity
+            return super().ask(visitor, then)
+        then(Verdict(SWITCHING), ())
+        return nothing
 
 
 class PlainAdmission(Admission):

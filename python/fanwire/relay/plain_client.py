@@ -12,7 +12,7 @@ from fanwire.auth import ResponseHeaders
 from fanwire.budget import ENTRY_BYTES
 from fanwire.errors import ClientGone, LimitReached
 from fanwire.logs import name_of, relay_log
-from fanwire.relay.admit import nothing
+from fanwire.relay.admit import Verdict, nothing
 from fanwire.relay.backed import Backed
 from fanwire.relay.credentials import Credentials
 from fanwire.relay.lane import PlainLane
@@ -128,10 +128,8 @@ class PlainClient:
         if self._is_in:
             refused = f"the backend refused the connection with status {status}"
             self._close(*((1008, refused) if status else (1012, GONE)))
-        elif not status:
-            self._refuse(503, "the backend cannot be reached")
         else:
-            self._refuse(status if 400 <= status < 600 else 502, "")
+            self._refuse(*Verdict(status or 0).refusal)
 
     def close_over_bound(self, why: str) -> None:
         """A bound is reached: it is closed with what that is."""

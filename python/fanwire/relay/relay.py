@@ -5,20 +5,18 @@ It says who may connect (``admit``), keeps the lanes by what they watch (``lane`
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-import anyio
-
 from fanwire._engine import Closed, Connected, HubMessage, Message, Opening, Relayed
 from fanwire._loop import ends_task
-from fanwire.auth import Refused, Request, is_negotiate
+from fanwire.auth import Request, is_negotiate
 from fanwire.client import Client
 from fanwire.errors import ClientGone, LimitReached, PayloadTooBig
 from fanwire.hosting import Hosting
 from fanwire.logs import name_of, relay_log
-from fanwire.relay.admit import HubAdmission, RefusedByBackend
+from fanwire.relay.admit import HubAdmission, Verdict, nothing
 from fanwire.relay.backed import Surroundings
 from fanwire.relay.broadcast import BroadcastLane
 from fanwire.relay.client import CallRelay, RelayedClient
@@ -36,17 +34,13 @@ NOT_SPOKEN = 1003
 
 
 class Relay(Hosting, CallRelay):
-    """See the module.
-
-    Its backend is asked about each opening in a task of its own: one that is slow, for one client or for all, keeps
-    nobody waiting who does not ask the same.
-    """
+    """See the module."""
 
     def __init__(self, config: RelayConfig, around: Surroundings) -> None:
         Hosting.__init__(self, around.link)
         CallRelay.__init__(self, config, around)
         # Of those who are asked about: what cancels that.
-        self._at_work: dict[int, anyio.CancelScope] = {}
+        self._at_work: dict[int, Callable[[], object]] = {}
         shares = [share for share in config.share if isinstance(share, CallShare)]
         self.subscribing: dict[str, CallShare] = {share.subscribe.casefold(): share for share in shares}
         self.unsubscribing: dict[str, CallShare] = {
@@ -86,45 +80,36 @@ class Relay(Hosting, CallRelay):
     # Clients
 
     def opening(self, event: Opening) -> None:
-        """Somebody asks to connect, or what to connect with; see ``HubAdmission.admit``."""
+        """Somebody asks to connect, or what to connect with; the backend's answer may come later."""
         request = Request(event)
-        identity = self._admission.recall(request)
-        client = Client(event.connection, self._link, identity)
-        if identity is None:
-            self._clients[event.connection] = client
-            scope = self._at_work[event.connection] = anyio.CancelScope()
-            self._tasks.start_soon(self._ask, client, event, request, scope)
-            return
-        if not is_negotiate(event):
-            self._clients[event.connection] = client
-        self.engine.accept(event.connection, event.channels, None)
+        visitor, identity = self._admission.visitor(request)
+        self._clients[event.connection] = Client(event.connection, self._link, identity)
+        call_off = self._admission.ask(visitor, partial(self._answered, event, request))
+        if call_off is not nothing:
+            self._at_work[event.connection] = call_off
 
-    async def _ask(self, client: Client, event: Opening, request: Request, scope: anyio.CancelScope) -> None:
+    def _answered(self, event: Opening, request: Request, verdict: Verdict, cookies: Sequence[str]) -> None:
+        """What the backend says of one that asks to connect."""
         id, headers = event.connection, request.response_headers
+        self._at_work.pop(id, None)
         try:
-            with scope:
-                identity = client._identity = await self._admission.admit(request)
-                self.engine.accept(id, event.channels, identity.id, list(headers), request.subprotocol)
+            self._admission.give(cookies, headers)
+            if not 100 <= verdict.status < 300:
+                self.endings.refuse(id, *verdict.refusal, list(headers))
+            elif request.method == "POST" and verdict.body:  # an error in the backend's own words, to be read
+                self.engine.respond(id, 200, "application/json", verdict.body, list(headers))
+            else:
+                self.engine.accept(id, event.channels, None, list(headers), request.subprotocol)
                 if is_negotiate(event):  # its transport is asked about, too
                     self._clients.pop(id, None)
-        except RefusedByBackend as refused:
-            self.engine.respond(id, 200, "application/json", refused.body, list(headers))
-        except Refused as refused:
-            self.endings.refuse(id, refused.status, refused.reason, list(headers))
         except LimitReached as error:
             self.endings.refuse(id, 503, error)
         except BaseException as error:
             if ends_task(error):
                 raise
-            if scope.cancel_called:
-                relay_log.debug("what was asked about client %s, which left, raised", client, exc_info=error)
-                return
-            self.faults.note(
-                "opening", error, "the relay at %s, on the opening of client %s, raised", self.config.path, client
-            )
+            text = "the relay at %s, on the opening of client %s, raised"
+            self.faults.note("opening", error, text, self.config.path, name_of(id))
             self.endings.refuse(id, 500, INTERNAL_ERROR)
-        finally:
-            del self._at_work[id]
 
     def connected(self, event: Connected) -> None:
         """A client has shaken hands: it hears from now on what is sent to all."""
@@ -167,10 +152,10 @@ class Relay(Hosting, CallRelay):
             client._calls.end(gone)
 
     def _call_off(self, connection: int) -> None:
-        scope = self._at_work.get(connection)
-        if scope is not None:
+        call_off = self._at_work.pop(connection, None)
+        if call_off is not None:
             relay_log.debug("client %s left before it was answered", name_of(connection))
-            scope.cancel()
+            call_off()
 
     def _forget_speaker(self, id: int) -> None:
         protocol = self._present.pop(id, None)
