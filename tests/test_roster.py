@@ -142,7 +142,7 @@ async def test_a_client_subscribes_and_unsubscribes(hub: fanwire.Hub) -> None:
 
 
 async def test_a_client_prints_as_logs_name_it(hub: fanwire.Hub) -> None:
-    assert name_of(3 << 56 | 1 << 52 | 2 << 24 | 17) == "c17@2/3"
+    assert name_of(3 << 48 | 2 << 24 | 17) == "c17@2/3"
     hub.authenticate(who)
     async with hub.serve(ANY) as serving, connected(serving.address, "/ws?user=ann"):
         await until(hub.clients)

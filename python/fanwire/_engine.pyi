@@ -374,10 +374,10 @@ class Connected:
     """
 
     connection: int
-    """Its number from now on."""
+    """Its number."""
     owner: int
     opened_as: int
-    """Its number in its ``Opening``, if there was one."""
+    """Its number in its ``Opening``, if there was one: of one that polls, that of its first request."""
     path: str | None
     """The path of its route, as that was given."""
     connection_id: str | None

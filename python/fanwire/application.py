@@ -255,7 +255,7 @@ class Application(Hosting):
     # The first and the last of a client
 
     def connected(self, event: Connected) -> None:
-        """The client is there, and from now on has this number."""
+        """The client is there; one that polls has its number from now on."""
         client = self._arrived(event)
         self.roster.add(client)
         self._take(client, event)

@@ -124,7 +124,10 @@ class Client:
 
     def __init__(self, id: int, link: Link, identity: Identity | None = None) -> None:
         self.id: int = id
-        """The connection's number, never used twice while the hub serves."""
+        """The connection's number, never used twice while the hub serves.
+
+        64 bits without a sign. With at most 32 engine threads it is below 2**53, which JSON's readers keep whole.
+        """
         self.connection_id: str | None = None
         """What a SignalR client and its hub call the connection; None for clients of other protocols."""
         self.transport: str | None = None
@@ -168,7 +171,7 @@ class Client:
         return self._inbox
 
     def _connected(self, event: Connected) -> None:
-        """It is there, and from now on this is its number."""
+        """It is there; one that polls has its number from now on."""
         self.id = event.connection
         self.connection_id = event.connection_id
         self.transport = event.transport

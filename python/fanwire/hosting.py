@@ -15,7 +15,7 @@ class Hosting(Owner):
         self._clients: dict[int, Client] = {}
 
     def _arrived(self, event: Connected) -> Client:
-        """The client is there, and from now on has this number."""
+        """The client is there; one that polls has its number from now on."""
         client = self._clients.pop(event.opened_as, None) or Client(event.connection, self._link)
         client._connected(event)
         self._clients[client.id] = client

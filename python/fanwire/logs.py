@@ -69,5 +69,5 @@ relay_log.addFilter(SparingFilter())
 
 def name_of(connection: int) -> str:
     """A connection as logs name it, ``c17@2``: place 17, in its 2nd life; with ``/3`` where it is of shard 3."""
-    shard, generation, slot = connection >> 56, connection >> 24 & 0xFFF_FFFF, connection & 0xFF_FFFF
+    shard, generation, slot = connection >> 48 & 0xFF, connection >> 24 & 0xFF_FFFF, connection & 0xFF_FFFF
     return f"c{slot}@{generation}" + (f"/{shard}" if shard else "")

@@ -1,23 +1,23 @@
 //! The number that names a connection everywhere outside its shard.
 use std::fmt;
 
-use crate::protocol::Format;
-
-/// Names one connection for the life of an engine: shard, wire format, generation and slot in 64 bits.
+/// Names one connection for the life of an engine: worker, shard, generation and slot in 64 bits.
 ///
-/// The wire format is part of it so that a subscription can be made from any thread without asking the shard.
-/// Prints as `c17@2`: slot 17, generation 2.
+/// It stays the same for the connection's life, whatever wire format that speaks and however often it changes its
+/// socket. It never names another one: a slot whose generations are used up is not used again. Prints as `c17@2`:
+/// slot 17, generation 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(u64);
 
 /// Slots of one shard end here; descriptors of a process end far below.
 pub(crate) const SLOTS_MAX: u32 = (1 << 24) - 1;
-pub(crate) const GENERATION_MASK: u32 = (1 << 28) - 1;
+/// The last connection of a slot has this generation.
+pub(crate) const GENERATION_MAX: u32 = (1 << 24) - 1;
 
 impl ConnectionId {
-    pub(crate) fn new(shard: u8, format: Format, generation: u32, slot: u32) -> Self {
-        debug_assert!(slot <= SLOTS_MAX && generation <= GENERATION_MASK);
-        Self(u64::from(shard) << 56 | u64::from(format as u8) << 52 | u64::from(generation) << 24 | u64::from(slot))
+    pub(crate) fn new(worker: u8, shard: u8, generation: u32, slot: u32) -> Self {
+        debug_assert!(slot <= SLOTS_MAX && generation <= GENERATION_MAX);
+        Self(u64::from(worker) << 56 | u64::from(shard) << 48 | u64::from(generation) << 24 | u64::from(slot))
     }
 
     /// The number that stands for it outside.
@@ -32,23 +32,18 @@ impl ConnectionId {
         Self(bits)
     }
 
-    pub(crate) fn shard(self) -> usize {
-        (self.0 >> 56) as usize
-    }
-
-    /// One number for each connection, whatever its wire format, which may change.
-    pub(crate) fn identity(self) -> u64 {
-        self.0 & !(0xF << 52)
-    }
-
-    /// The wire format that the connection speaks; `None` for a number that no engine gave.
+    /// Whose connection it is: [`Settings::worker`](crate::Settings::worker) of that engine.
     #[must_use]
-    pub fn format(self) -> Option<Format> {
-        Format::from_u8((self.0 >> 52 & 0xF) as u8)
+    pub fn worker(self) -> u8 {
+        (self.0 >> 56) as u8
+    }
+
+    pub(crate) fn shard(self) -> usize {
+        (self.0 >> 48) as usize & 0xFF
     }
 
     pub(crate) fn generation(self) -> u32 {
-        (self.0 >> 24) as u32 & GENERATION_MASK
+        (self.0 >> 24) as u32 & GENERATION_MAX
     }
 
     pub(crate) fn slot(self) -> u32 {
@@ -68,9 +63,12 @@ mod tests {
 
     #[test]
     fn an_id_gives_back_its_parts() {
-        let id = ConnectionId::new(3, Format::Sse, 77, 12_345);
-        assert_eq!((id.shard(), id.format(), id.generation(), id.slot()), (3, Some(Format::Sse), 77, 12_345));
-        assert_eq!(ConnectionId::from_bits(id.to_bits()), id);
-        assert_eq!(id.to_string(), "c12345@77");
+        for (worker, shard, generation, slot) in [(7, 3, 77, 12_345), (255, 255, GENERATION_MAX, SLOTS_MAX)] {
+            let id = ConnectionId::new(worker, shard, generation, slot);
+            let parts = (id.worker(), id.shard(), id.generation(), id.slot());
+            assert_eq!(parts, (worker, usize::from(shard), generation, slot));
+            assert_eq!(ConnectionId::from_bits(id.to_bits()), id);
+        }
+        assert_eq!(ConnectionId::new(7, 3, 77, 12_345).to_string(), "c12345@77");
     }
 }

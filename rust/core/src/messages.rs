@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use crate::channel::{Channel, Origin, Start, Watch, Watched};
+use crate::channel::{Channel, Origin, Start, Tails, Watch, Watched};
 pub use crate::connection_id::ConnectionId;
-pub(crate) use crate::connection_id::{GENERATION_MASK, SLOTS_MAX};
+pub(crate) use crate::connection_id::{GENERATION_MAX, SLOTS_MAX};
 use crate::position::Position;
+use crate::protocol::signalr::HubProtocol;
 use crate::protocol::signalr::negotiate::Transport;
 use crate::routes::{OwnerId, Wire};
 
@@ -29,8 +30,8 @@ pub enum Command {
     Subscribe(ConnectionId, Watched, Origin, Arc<[u8]>),
     /// Decides on what a client asked to watch, and answers it.
     Grant(ConnectionId, Box<Grant>),
-    /// Ends a subscription; what stood in the channel's log up to this byte is still for it.
-    Unsubscribe(ConnectionId, Arc<Channel>, u64),
+    /// Ends a subscription; what stood in the channel's logs up to these places is still for it.
+    Unsubscribe(ConnectionId, Arc<Channel>, Tails),
     /// Private bytes, already framed.
     Send(ConnectionId, Box<[u8]>),
     /// Wants a `Drained` once the private bytes sent so far are with the socket.
@@ -183,7 +184,7 @@ pub enum Event {
     Relayed(Whose, bool, Vec<u8>),
     /// A call: target, arguments as JSON text, id as JSON text.
     Call(Whose, String, String, Option<String>),
-    /// A client's connection is open; of a SignalR client, which has shaken hands, what it is called from now on. Comes
+    /// A client's connection is open; of a SignalR client, which has shaken hands, more about it. Comes
     /// before the first message, or at once where the [`Route`](crate::Route) asks for it.
     Connected(Whose, Option<Box<Connected>>),
     /// A SignalR client's message, to be acknowledged.
@@ -209,12 +210,14 @@ pub enum Event {
 /// A SignalR connection at its beginning.
 #[derive(Debug)]
 pub struct Connected {
-    /// What it was called while it was opened: its wire format was not known then.
+    /// What it was called while it was opened: of one that polls, its first request's socket; of any other, itself.
     pub opened_as: ConnectionId,
     /// The path of its route.
     pub path: String,
     /// What carries it.
     pub transport: Transport,
+    /// What it speaks.
+    pub protocol: HubProtocol,
     /// What the client and its hub call it.
     pub connection_id: String,
 }

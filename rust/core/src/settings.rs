@@ -194,6 +194,8 @@ settings! {
         speaks_msgpack: bool = true;
         /// Descriptors that accepting leaves for others of the process, a quarter of the limit at most; default none.
         descriptors_spare: usize = 0;
+        /// Which of several engines that serve together this one is, 0 to 255; default 0. The ids of its connections say so.
+        worker: u8 = 0;
         /// SignalR: times and a bound, each with its default.
         hubs: HubSettings = HubSettings::default();
     }

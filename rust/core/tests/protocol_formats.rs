@@ -2,7 +2,7 @@
 use fanwire_core::Position;
 use fanwire_core::protocol::sse::{self, is_valid_event, is_valid_id};
 use fanwire_core::protocol::{
-    Encoded, Encoding, Format, MissingEncoding, Payload, Stamp, frame_bytes_max, write_frame,
+    Encoded, Encoding, Format, Formats, MissingEncoding, Payload, Stamp, frame_bytes_max, write_frame,
 };
 use proptest::prelude::*;
 
@@ -16,13 +16,25 @@ fn frame(format: Format, payload: Payload<'_>, event: Option<&str>) -> Vec<u8> {
 const BOTH: Payload<'_> = Payload::Object(Encoded::alike(Some(b"{}"), Some(b"\x80")));
 
 #[test]
-fn formats_have_values_and_bits_of_their_own() {
+fn formats_have_places_and_bits_of_their_own() {
     for (index, format) in Format::ALL.into_iter().enumerate() {
-        assert_eq!(format as usize, index);
-        assert_eq!(Format::from_u8(format as u8), Some(format));
-        assert_eq!(format.bit(), 1 << index);
+        assert_eq!(format.index(), index);
+        assert_eq!(Formats::from(format).to_bits(), 1 << index);
+        assert_eq!(Formats::from(format).only(), Some(format));
     }
-    assert_eq!(Format::from_u8(Format::COUNT as u8), None);
+    assert_eq!(Formats::from_bits(u16::MAX).iter().collect::<Vec<_>>(), Format::ALL, "other bits are no formats");
+}
+
+#[test]
+fn a_set_of_formats_has_what_was_put_in() {
+    let one = Formats::from(Format::Raw);
+    let both: Formats = [Format::Raw, Format::EnvelopeMsgpack].into_iter().collect();
+    assert_eq!(one.and(Format::EnvelopeMsgpack.into()), both);
+    assert_eq!(
+        (both.without(one).only(), both.only(), Formats::default().only()),
+        (Some(Format::EnvelopeMsgpack), None, None)
+    );
+    assert!(both.has(Format::Raw) && !both.has(Format::Sse) && Formats::default().is_empty() && !one.is_empty());
 }
 
 #[test]

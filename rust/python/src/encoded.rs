@@ -1,18 +1,12 @@
 //! An object in the encodings that formats need.
 use std::borrow::Cow;
 
-use fanwire_core::messages::ConnectionId;
-use fanwire_core::protocol::{self, Encoding, Format, Payload};
+use fanwire_core::protocol::{self, Encoding, Format, Formats, Payload};
+use fanwire_core::{Audience, Engine, Position};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::encode::{Encoder, Written};
-
-/// An object in the encoding of a connection's hub protocol.
-pub(crate) fn encode_for(encoder: &Encoder, connection: u64, object: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
-    let encoding = ConnectionId::from_bits(connection).format().unwrap_or(Format::HubJson).encoding();
-    encoder.encode(object, encoding)
-}
 
 /// An object in the encodings that some formats need.
 pub(crate) struct Encoded {
@@ -20,15 +14,38 @@ pub(crate) struct Encoded {
     written: Written,
 }
 
+/// Encodes for the formats in use, and again for those that came into use meanwhile: at most once a format.
+pub(crate) fn publish_object(
+    engine: &Engine,
+    encoder: &Encoder,
+    (audience, object): (Audience<'_>, &Bound<'_, PyAny>),
+    publish: impl Fn(Payload<'_>) -> PyResult<Result<Position, Formats>>,
+) -> PyResult<Position> {
+    // JSON also when nobody listens: an object that can't be encoded is an error on a quiet channel, too.
+    let nobody = if matches!(audience, Audience::Channel(_)) { Format::Raw } else { Format::HubJson };
+    let mut formats = engine.formats_of(audience);
+    if formats.is_empty() {
+        formats = nobody.into();
+    }
+    let bytes_max = Some(engine.publication_bytes_max());
+    loop {
+        let encoded = Encoded::new(encoder, object, formats, bytes_max)?;
+        match publish(encoded.payload())? {
+            Ok(position) => return Ok(position),
+            Err(missing) => formats = formats.and(missing),
+        }
+    }
+}
+
 impl Encoded {
-    /// Encodes `object` for `formats` (bits).
+    /// Encodes `object` for `formats`.
     ///
     /// Whether it is over `bytes_max` must not depend on these: where the others could be longer, all are written, and
     /// the longest counts.
     pub(crate) fn new(
         encoder: &Encoder,
         object: &Bound<'_, PyAny>,
-        formats: u16,
+        formats: Formats,
         bytes_max: Option<usize>,
     ) -> PyResult<Self> {
         let arguments = object.cast::<Arguments>().ok();
@@ -37,10 +54,7 @@ impl Encoded {
             Some(arguments) => Cow::Owned(arguments.get().0.bind(object.py()).clone().into_any()),
             None => Cow::Borrowed(object),
         };
-        let is_wanted = |encoding: &Encoding| {
-            let mut all = Format::ALL.into_iter().filter(|format| format.encoding() == *encoding);
-            all.any(|format| formats & format.bit() != 0)
-        };
+        let is_wanted = |encoding: &Encoding| formats.iter().any(|format| format.encoding() == *encoding);
         let wanted: Vec<Encoding> = Encoding::ALL.into_iter().filter(is_wanted).collect();
         let mut written = encoder.write(&object, &wanted)?;
         if bytes_max.is_some_and(|bytes_max| written.bytes().saturating_mul(written.growth_max()) > bytes_max) {

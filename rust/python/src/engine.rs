@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use crate::buffer::{self, Data};
 use crate::encode::{self, Encoder};
-use crate::encoded::{Encoded, encode_for};
+use crate::encoded::{Encoded, publish_object};
 use crate::errors::{new_to_pyerr, to_pyerr};
 use crate::events::{self, Listener, Wanted, boxed};
 use crate::position::{Position, Published};
@@ -283,8 +283,8 @@ impl Engine {
             Data::Binary(bytes) => self.0.send(id, &Payload::Binary(bytes), event),
             Data::Copied(bytes) => self.0.send(id, &Payload::Binary(&bytes), event),
             Data::Object(object) => {
-                let format = id.format().unwrap_or(Format::Raw);
-                let encoded = Encoded::new(self.encoder(), object, format.bit(), None)?;
+                let format = self.0.format_of(id).unwrap_or(Format::Raw);
+                let encoded = Encoded::new(self.encoder(), object, format.into(), None)?;
                 self.0.send(id, &encoded.payload(), event)
             }
         };
@@ -296,7 +296,7 @@ impl Engine {
     }
 
     fn invoke(&self, connection: u64, target: &str, arguments: &Bound<'_, PyTuple>, id: Option<&str>) -> PyResult<()> {
-        let arguments = encode_for(self.encoder(), connection, arguments.as_any())?;
+        let arguments = self.encode_for(connection, arguments.as_any())?;
         let message = HubMessage::Invocation {
             id: id.map(Cow::Borrowed),
             target: Cow::Borrowed(target),
@@ -307,7 +307,7 @@ impl Engine {
     }
 
     fn complete(&self, connection: u64, id: &str, result: &Bound<'_, PyAny>) -> PyResult<()> {
-        let result = encode_for(self.encoder(), connection, result)?;
+        let result = self.encode_for(connection, result)?;
         self.send_message(connection, &completion(id, Outcome::Result(&result)))
     }
 
@@ -491,7 +491,7 @@ impl Engine {
     }
 
     fn stream_item(&self, connection: u64, id: &str, item: &Bound<'_, PyAny>) -> PyResult<usize> {
-        let item = encode_for(self.encoder(), connection, item)?;
+        let item = self.encode_for(connection, item)?;
         self.send_message(connection, &HubMessage::StreamItem { id: Cow::Borrowed(id), item: &item })?;
         Ok(item.len())
     }
@@ -548,32 +548,15 @@ impl Engine {
             Data::Text(text) => publish(Payload::Text(text))?,
             Data::Binary(bytes) => publish(Payload::Binary(bytes))?,
             Data::Copied(bytes) => publish(Payload::Binary(&bytes))?,
-            Data::Object(object) => return self.publish_object(audience, object, publish),
+            Data::Object(object) => Ok(publish_object(&self.0, self.encoder(), (audience, object), publish)?),
         };
         Published::at(py, position.expect("only objects have encodings to miss"))
     }
 
-    /// Encodes for the formats in use, and again for those that came into use meanwhile: at most once a format.
-    fn publish_object(
-        &self,
-        audience: Audience<'_>,
-        object: &Bound<'_, PyAny>,
-        publish: impl Fn(Payload<'_>) -> PyResult<Result<fanwire_core::Position, u16>>,
-    ) -> PyResult<Py<Published>> {
-        // JSON also when nobody listens: an object that can't be encoded is an error on a quiet channel, too.
-        let nobody = if matches!(audience, Audience::Channel(_)) { Format::Raw } else { Format::HubJson };
-        let mut formats = self.0.formats_of(audience);
-        if formats == 0 {
-            formats = nobody.bit();
-        }
-        let bytes_max = Some(self.0.publication_bytes_max());
-        loop {
-            let encoded = Encoded::new(self.encoder(), object, formats, bytes_max)?;
-            match publish(encoded.payload())? {
-                Ok(position) => return Published::at(object.py(), position),
-                Err(missing) => formats |= missing,
-            }
-        }
+    /// An object in the encoding that a client of SignalR speaks; of one that is gone, anything will do.
+    fn encode_for(&self, connection: u64, object: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+        let format = self.0.format_of(ConnectionId::from_bits(connection)).unwrap_or(Format::HubJson);
+        self.encoder().encode(object, format.encoding())
     }
 
     fn encoder(&self) -> &Encoder {

@@ -6,7 +6,6 @@ use fanwire_core::messages::{
     ClosedBy, Connected as CoreConnected, Event, Header, Presence as CorePresence, Progress as CoreProgress, Request,
     SignalRMessage, SignalRMessageKind, Wanted as CoreWanted, Whose,
 };
-use fanwire_core::protocol::Encoding;
 use fanwire_core::{Engine as CoreEngine, Wire};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyTuple};
@@ -229,12 +228,10 @@ fn bits(whose: Whose) -> (u64, u16) {
 
 fn connected_of(whose: Whose, connected: Option<CoreConnected>) -> Connected {
     let (connection, owner) = bits(whose);
-    let Some(CoreConnected { opened_as, path, connection_id, transport }) = connected else {
+    let Some(CoreConnected { opened_as, path, connection_id, transport, protocol }) = connected else {
         let (path, connection_id, transport, hub_protocol) = (None, None, None, None);
         return Connected { connection, owner, opened_as: connection, path, connection_id, transport, hub_protocol };
     };
-    let is_json =
-        whose.connection.format().is_none_or(|format| matches!(format.encoding(), Encoding::Json | Encoding::HubJson));
     Connected {
         connection,
         owner,
@@ -242,7 +239,7 @@ fn connected_of(whose: Whose, connected: Option<CoreConnected>) -> Connected {
         path: Some(path),
         connection_id: Some(connection_id),
         transport: Some(transport.name()),
-        hub_protocol: Some(if is_json { "json" } else { "messagepack" }),
+        hub_protocol: Some(protocol.name()),
     }
 }
 

@@ -104,7 +104,7 @@ impl Channel {
                 frame
             });
         }
-        Some((self.watch_in(inner, format, shard), frame))
+        Some((self.watch_in(inner, format.into(), shard)?, frame))
     }
 
     /// Appends whole records of a hub protocol, each a publication, for those who speak it; without a protocol frames of the
@@ -141,7 +141,7 @@ impl Channel {
             }
         }
         for format in Format::ALL.into_iter().filter(|format| Payload::Whole(protocol, &[]).is_for(*format)) {
-            if let Some(log) = &inner.logs[format as usize] {
+            if let Some(log) = &inner.logs[format.index()] {
                 log.tell(&mut tell);
             }
         }
@@ -304,7 +304,7 @@ mod tests {
     #[test]
     fn its_bound_is_its_own() {
         let lane = lane(10 << 20);
-        let watched = lane.watch(Format::HubJson, 0);
+        let watched = lane.watch(Format::HubJson.into(), 0).expect("a format");
         watched.watch.joining.store(0, Ordering::Relaxed);
         push(&lane, "S", true, 0);
         for _ in 0..20_000 {

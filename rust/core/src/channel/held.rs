@@ -7,7 +7,7 @@ impl Channel {
     /// The number of the publication before the oldest one that a format's log holds.
     pub(crate) fn offset_before_head(&self, format: Format) -> u64 {
         let inner = self.lock();
-        inner.logs[format as usize].as_ref().map_or(inner.offset, |log| log.head.offset)
+        inner.logs[format.index()].as_ref().map_or(inner.offset, |log| log.head.offset)
     }
 
     /// After everyone has read all but the last publication, unless somebody lags: nothing is kept but what was asked for.

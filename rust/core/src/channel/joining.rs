@@ -13,7 +13,7 @@ use super::segment::Slice;
 use super::watch::Watch;
 use super::{Channel, Inner, stored};
 use crate::position::Position;
-use crate::protocol::{Format, write_frame};
+use crate::protocol::{Format, Formats, write_frame};
 
 /// A subscription on its way to its shard: whoever drops it gives it back.
 #[derive(Debug)]
@@ -23,10 +23,42 @@ pub struct Watched {
     pub(crate) watch: Arc<Watch>,
     /// Where the log ended when it was asked for: what comes behind it reaches the subscriber in any case.
     pub(crate) cursor: u64,
+    /// The same place in the logs of the other formats that the subscriber may come to speak.
+    others: Vec<Pin>,
     is_kept: bool,
 }
 
+/// A place in the log of one format, at which that is held.
+type Pin = (Format, Arc<Watch>, u64);
+
+/// Where the logs of some formats ended at one moment.
+pub type Tails = SmallVec<[(Format, u64); 1]>;
+
 impl Watched {
+    /// The same place in the log of the format that the subscriber turned out to speak, and in no other one; `None` where
+    /// it was not one of those that it might.
+    pub(crate) fn in_format(mut self, format: Format) -> Option<Self> {
+        let mut others = std::mem::take(&mut self.others);
+        if self.format != format {
+            let found = others.iter_mut().find(|pin| pin.0 == format);
+            if let Some(pin) = found {
+                let this = (&mut self.format, &mut self.watch, &mut self.cursor);
+                std::mem::swap(this.0, &mut pin.0);
+                std::mem::swap(this.1, &mut pin.1);
+                std::mem::swap(this.2, &mut pin.2);
+            }
+        }
+        self.let_go(&others);
+        (self.format == format).then_some(self)
+    }
+
+    fn let_go(&self, pins: &[Pin]) {
+        for (format, watch, _) in pins {
+            watch.joining.fetch_sub(1, Ordering::AcqRel);
+            self.channel.unpin(*format, watch);
+        }
+    }
+
     /// The shard has taken note of its cursor and calls [`Channel::unwatch`] in its time.
     pub(crate) fn keep(mut self) {
         self.is_kept = true;
@@ -36,6 +68,7 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
+        self.let_go(&self.others);
         if !self.is_kept {
             self.watch.joining.fetch_sub(1, Ordering::AcqRel);
             self.channel.unwatch(self.format, &self.watch);
@@ -53,19 +86,30 @@ pub(crate) enum Overtaken {
 }
 
 impl Channel {
-    /// Counts a subscriber of `shard` in, from the tail on.
-    pub(crate) fn watch(self: &Arc<Self>, format: Format, shard: usize) -> Watched {
-        self.watch_in(&mut self.lock(), format, shard)
+    /// Counts a subscriber of `shard` in, from the tail on, in whichever of `formats` it turns out to speak.
+    ///
+    /// `None` without any: it is gone.
+    pub(crate) fn watch(self: &Arc<Self>, formats: Formats, shard: usize) -> Option<Watched> {
+        self.watch_in(&mut self.lock(), formats, shard)
     }
 
-    pub(super) fn watch_in(self: &Arc<Self>, inner: &mut Inner, format: Format, shard: usize) -> Watched {
-        if self.formats_seen.load(Ordering::Relaxed) & format.bit() == 0 {
-            self.formats_seen.fetch_or(format.bit(), Ordering::Relaxed);
+    pub(super) fn watch_in(self: &Arc<Self>, inner: &mut Inner, formats: Formats, shard: usize) -> Option<Watched> {
+        let mut pins = formats.iter().map(|format| self.pin(inner, format, shard));
+        let (format, watch, cursor) = pins.next()?;
+        let others = pins.collect();
+        self.subscribers.fetch_add(1, Ordering::Relaxed);
+        Some(Watched { channel: Arc::clone(self), format, watch, cursor, others, is_kept: false })
+    }
+
+    fn pin(&self, inner: &mut Inner, format: Format, shard: usize) -> Pin {
+        let bit = Formats::from(format).to_bits();
+        if self.formats_seen.load(Ordering::Relaxed) & bit == 0 {
+            self.formats_seen.fetch_or(bit, Ordering::Relaxed);
         }
-        if inner.logs[format as usize].is_none() {
-            inner.logs[format as usize] = Some(Box::new(self.begin_log(inner, format)));
+        if inner.logs[format.index()].is_none() {
+            inner.logs[format.index()] = Some(Box::new(self.begin_log(inner, format)));
         }
-        let log = inner.logs[format as usize].as_mut().expect("made above");
+        let log = inner.logs[format.index()].as_mut().expect("made above");
         let tail = log.tail();
         let known = log.watches.iter().find(|watch| watch.shard == shard).cloned();
         let watch = known.unwrap_or_else(|| {
@@ -75,9 +119,8 @@ impl Channel {
         });
         watch.subscribers.fetch_add(1, Ordering::Relaxed);
         watch.joining.fetch_add(1, Ordering::AcqRel);
-        self.formats.fetch_or(format.bit(), Ordering::Release);
-        self.subscribers.fetch_add(1, Ordering::Relaxed);
-        Watched { channel: Arc::clone(self), format, watch, cursor: tail, is_kept: false }
+        self.formats.fetch_or(bit, Ordering::Release);
+        (format, watch, tail)
     }
 
     /// A log for the first subscriber of a format: with what is stored, framed.
@@ -117,17 +160,21 @@ impl Channel {
 
     /// Counts a subscriber out. True when it was the shard's last: the shard forgets what it kept for the log.
     pub(crate) fn unwatch(&self, format: Format, watch: &Arc<Watch>) -> bool {
-        let mut inner = self.lock();
         self.subscribers.fetch_sub(1, Ordering::Relaxed);
+        self.unpin(format, watch)
+    }
+
+    fn unpin(&self, format: Format, watch: &Arc<Watch>) -> bool {
+        let mut inner = self.lock();
         if watch.subscribers.fetch_sub(1, Ordering::Relaxed) > 1 {
             return false;
         }
-        let slot = &mut inner.logs[format as usize];
+        let slot = &mut inner.logs[format.index()];
         if let Some(log) = slot {
             log.watches.retain(|other| !Arc::ptr_eq(other, watch));
             if log.watches.is_empty() {
                 *slot = None;
-                self.formats.fetch_and(!format.bit(), Ordering::Release);
+                self.formats.fetch_and(!Formats::from(format).to_bits(), Ordering::Release);
             }
         }
         true
@@ -137,7 +184,7 @@ impl Channel {
     pub(crate) fn seek(&self, format: Format, origin: Origin, tail: u64, now_ns: u64) -> Seek {
         let mut inner = self.lock();
         let inner = &mut *inner;
-        let Some(log) = &inner.logs[format as usize] else {
+        let Some(log) = &inner.logs[format.index()] else {
             let position = Position { epoch: self.epoch, offset: inner.offset };
             let recovered = origin.since.map(|since| since == position);
             return Seek { cursor: tail, mode: Mode::Lagging, position, recovered, asks: false };
@@ -174,7 +221,7 @@ impl Channel {
     /// Where a cursor that waits for a keyframe goes on, once there is one, and how many publications pass it by until then.
     pub(crate) fn keyframe_from(&self, format: Format, cursor: u64, now_ns: u64) -> Option<(u64, u64)> {
         let inner = self.lock();
-        let log = inner.logs[format as usize].as_ref()?;
+        let log = inner.logs[format.index()].as_ref()?;
         let (edge, _) = log.living_keyframe(now_ns)?;
         (edge.position >= cursor).then(|| (edge.position, edge.offset.saturating_sub(log.offset_before(cursor))))
     }
@@ -185,7 +232,7 @@ impl Channel {
     /// yet, and in others it waits for the next one.
     pub(crate) fn overtaken(&self, format: Format, (cursor, mode): (u64, Mode), tail: u64, now_ns: u64) -> Overtaken {
         let inner = self.lock();
-        let Some(log) = &inner.logs[format as usize] else { return Overtaken::Skip(tail, Mode::Lagging, 0) };
+        let Some(log) = &inner.logs[format.index()] else { return Overtaken::Skip(tail, Mode::Lagging, 0) };
         self.overtaken_in(log, (cursor, mode), tail, now_ns)
     }
 
@@ -227,7 +274,7 @@ impl Channel {
     /// Only cursors of this format before this place may be overtaken.
     pub(crate) fn may_be_overtaken_before(&self, format: Format) -> u64 {
         let inner = self.lock();
-        inner.logs[format as usize].as_ref().map_or(0, |log| match self.settings.policy {
+        inner.logs[format.index()].as_ref().map_or(0, |log| match self.settings.policy {
             Policy::Latest => log.lost.position,
             Policy::Every | Policy::Keyframe | Policy::Drop => log.head.position,
         })
@@ -236,7 +283,7 @@ impl Channel {
     /// Whether what a cursor of this format needs is not all here.
     pub(crate) fn is_overtaken(&self, format: Format, cursor: u64, mode: Mode) -> bool {
         let inner = self.lock();
-        let Some(log) = &inner.logs[format as usize] else { return false };
+        let Some(log) = &inner.logs[format.index()] else { return false };
         cursor < log.overtaken_before(self.settings.policy) || (mode == Mode::AtKeyframe && log.lacks_keyframe(cursor))
     }
 
@@ -250,22 +297,30 @@ impl Channel {
     /// What a shard keeps for a format's log, if anybody there watches it.
     pub(crate) fn feed_in(&self, format: Format, shard: usize) -> Option<u32> {
         let inner = self.lock();
-        let watch = inner.logs[format as usize].as_ref()?.watches.iter().find(|watch| watch.shard == shard)?;
+        let watch = inner.logs[format.index()].as_ref()?.watches.iter().find(|watch| watch.shard == shard)?;
         Some(watch.feed.load(Ordering::Relaxed)).filter(|&feed| feed != u32::MAX)
     }
 
     /// The number of the publication before this place of a format's log; `None` where the log no longer holds it.
     pub(crate) fn offset_at(&self, format: Format, position: u64) -> Option<u64> {
         let inner = self.lock();
-        match &inner.logs[format as usize] {
+        match &inner.logs[format.index()] {
             Some(log) => (position >= log.whole_from).then(|| log.offset_before(position)),
             None => Some(inner.offset),
         }
     }
 
+    /// Where the logs of these formats end now; of one that nobody speaks, at its begin.
+    pub(crate) fn tails(&self, formats: Formats) -> Tails {
+        let inner = self.lock();
+        let tail = |format: Format| inner.logs[format.index()].as_ref().map_or(0, |log| log.tail());
+        formats.iter().map(|format| (format, tail(format))).collect()
+    }
+
     /// The tail of a format's log.
+    #[cfg(test)]
     pub(crate) fn tail(&self, format: Format) -> u64 {
-        self.lock().logs[format as usize].as_ref().map_or(0, |log| log.tail())
+        self.lock().logs[format.index()].as_ref().map_or(0, |log| log.tail())
     }
 
     /// What lies from `cursor` to `to`; see [`Run`].
@@ -279,7 +334,7 @@ impl Channel {
             is_at_keyframe: mode == Mode::AtKeyframe,
             now_ns,
         };
-        match &inner.logs[format as usize] {
+        match &inner.logs[format.index()] {
             Some(log) => log.read(cursor, to, reader),
             None => Run { end: cursor, published_ns: now_ns, ..Run::default() },
         }
@@ -288,7 +343,7 @@ impl Channel {
     /// How many frames of a run's slices end at `to` or before.
     pub(crate) fn frames_until(&self, format: Format, slices: &[Slice], to: u64) -> u64 {
         let inner = self.lock();
-        let Some(log) = &inner.logs[format as usize] else { return 0 };
+        let Some(log) = &inner.logs[format.index()] else { return 0 };
         let count = |slice: &Slice| {
             let (start, end) = (slice.position(), slice.position() + slice.bytes().len() as u64);
             match end.min(to) {
@@ -301,7 +356,7 @@ impl Channel {
 
     /// Where the frame ends that holds the byte at `position`.
     pub(crate) fn frame_end(&self, format: Format, position: u64) -> Option<u64> {
-        self.lock().logs[format as usize].as_ref().and_then(|log| log.frame_end(position))
+        self.lock().logs[format.index()].as_ref().and_then(|log| log.frame_end(position))
     }
 }
 

@@ -68,6 +68,6 @@ pub struct Exclusion {
 impl Exclusion {
     /// Whether the frame is not for this connection.
     pub(super) fn is_of(&self, id: ConnectionId) -> bool {
-        self.excluded.binary_search_by_key(&id.identity(), |one| one.identity()).is_ok()
+        self.excluded.binary_search(&id).is_ok()
     }
 }

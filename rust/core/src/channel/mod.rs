@@ -38,7 +38,7 @@ use beginning::Beginning;
 pub use beginning::Newest;
 pub use hearing::{Heard, HeardData, Listener};
 pub(crate) use joining::Overtaken;
-pub use joining::Watched;
+pub use joining::{Tails, Watched};
 pub use mark::Exclusion;
 pub use pattern::Pattern;
 pub(crate) use policy::Mode;
@@ -51,7 +51,7 @@ pub use watch::Watch;
 use crate::connection_id::ConnectionId;
 use crate::error::EngineError;
 use crate::position::Position;
-use crate::protocol::{Encoding, Format, Payload, Stamp, frame_bytes_max, write_frame};
+use crate::protocol::{Encoding, Format, Formats, Payload, Stamp, frame_bytes_max, write_frame};
 use crate::settings::ChannelSettings;
 use hearing::Hearing;
 use keys::{KEYLESS, Keys};
@@ -179,8 +179,8 @@ impl<'a> Publication<'a> {
 pub enum Appended {
     /// It has this position; the shards that watch were told.
     At(Position),
-    /// A subscriber speaks formats (bits) that the payload was not encoded for; nothing was appended.
-    Missing(u16),
+    /// A subscriber speaks formats that the payload was not encoded for; nothing was appended.
+    Missing(Formats),
 }
 
 impl Inner {
@@ -261,22 +261,22 @@ impl Channel {
         Position { epoch: self.epoch, offset: self.lock().offset }
     }
 
-    /// Bits of formats, such that a payload that can be written in these can be written in all that are needed: those
+    /// Formats, such that a payload that can be written in these can be written in all that are needed: those
     /// that subscribers speak now, and where publications are kept also those that others have spoken.
     #[must_use]
-    pub fn formats(&self) -> u16 {
-        let heard = if self.is_heard.load(Ordering::Acquire) { Format::Raw.bit() } else { 0 };
-        let formats = self.formats.load(Ordering::Acquire) | heard;
+    pub fn formats(&self) -> Formats {
+        let mut formats = Formats::from_bits(self.formats.load(Ordering::Acquire));
+        if self.is_heard.load(Ordering::Acquire) {
+            formats = formats.and(Format::Raw.into());
+        }
         if !self.is_storing.load(Ordering::Acquire) {
             return formats;
         }
-        let seen = self.formats_seen.load(Ordering::Relaxed);
-        let is_msgpack = |format: &Format| {
-            matches!(format.encoding(), Encoding::Msgpack | Encoding::HubMsgpack) && seen & format.bit() != 0
-        };
-        let msgpack = Format::RawMsgpack.bit() | Format::HubMsgpack.bit();
-        let msgpack = if Format::ALL.iter().any(is_msgpack) { msgpack } else { 0 };
-        formats | Format::Raw.bit() | Format::HubJson.bit() | msgpack
+        let mut seen = Formats::from_bits(self.formats_seen.load(Ordering::Relaxed)).iter();
+        if seen.any(|format| matches!(format.encoding(), Encoding::Msgpack | Encoding::HubMsgpack)) {
+            formats = [Format::RawMsgpack, Format::HubMsgpack].into_iter().collect::<Formats>().and(formats);
+        }
+        [Format::Raw, Format::HubJson].into_iter().collect::<Formats>().and(formats)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -299,7 +299,7 @@ impl Channel {
         let mut excluded: Option<Arc<[ConnectionId]>> =
             (!publication.excluded.is_empty()).then(|| Arc::from(publication.excluded));
         if let Some(excluded) = excluded.as_mut().and_then(Arc::<[ConnectionId]>::get_mut) {
-            excluded.sort_unstable_by_key(|one| one.identity());
+            excluded.sort_unstable();
         }
         let is_beginning = matches!(kind, FrameKind::Keyframe | FrameKind::Snapshot);
         if kind == FrameKind::Removal && self.settings.policy != Policy::Latest {
@@ -309,8 +309,8 @@ impl Channel {
         if is_beginning {
             self.is_storing.store(true, Ordering::Release);
         }
-        let missing = self.formats() & !publication.payload.formats();
-        if missing != 0 {
+        let missing = self.formats().without(publication.payload.formats());
+        if !missing.is_empty() {
             return Ok(Appended::Missing(missing));
         }
         inner.check_unsent(unsent_bytes_max)?;
@@ -348,7 +348,7 @@ impl Channel {
         mut tell: Option<impl FnMut(&Arc<Watch>)>,
     ) {
         for format in Format::ALL {
-            let Some(log) = &mut inner.logs[format as usize] else { continue };
+            let Some(log) = &mut inner.logs[format.index()] else { continue };
             if !payload.is_for(format) {
                 continue;
             }

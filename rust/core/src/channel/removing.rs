@@ -75,7 +75,7 @@ fn apply(state: &mut State, texts: &[String]) {
 
 /// Whoever comes now and begins so: what it gets, and whether it recovered.
 fn newcomer(channel: &Arc<Channel>, since: Option<Position>, start: Start) -> (Vec<String>, Option<bool>) {
-    let watched = channel.watch(Format::Raw, 1);
+    let watched = channel.watch(Format::Raw.into(), 1).expect("a format");
     let seek = channel.seek(Format::Raw, Origin { since, start: Some(start) }, watched.cursor, 0);
     (texts(channel, Format::Raw, seek.cursor, seek.mode), seek.recovered)
 }
@@ -121,7 +121,7 @@ fn who_comes_back_is_told_of_the_end_while_that_is_in_the_history_and_else_that_
 #[test]
 fn who_keeps_pace_gets_everything_and_who_lags_gets_the_end() {
     let channel = channel(latest(0));
-    let watched = channel.watch(Format::Raw, 0);
+    let watched = channel.watch(Format::Raw.into(), 0).expect("a format");
     fanned_out(&channel, &watched, 0);
     set(&channel, "a", Some(1));
     let behind = channel.tail(Format::Raw);
@@ -139,7 +139,7 @@ fn who_keeps_pace_gets_everything_and_who_lags_gets_the_end() {
     set(&channel, "b", Some(1));
     fanned_out(&channel, &watched, tail);
     let inner = channel.lock();
-    let log = inner.logs[Format::Raw as usize].as_ref().expect("it is watched");
+    let log = inner.logs[Format::Raw.index()].as_ref().expect("it is watched");
     assert_eq!((log.compacted.count(), log.compacted.forgotten()), (0, 3), "nobody lags before it");
 }
 
@@ -202,7 +202,7 @@ proptest! {
             let now = truth.last().expect("just pushed");
             match (&watched, action) {
                 (None, 0) => {
-                    let new = channel.watch(Format::Raw, 0);
+                    let new = channel.watch(Format::Raw.into(), 0).expect("a format");
                     (laggard, at) = (channel.tail(Format::Raw), truth.len() - 1);
                     fanned_out(&channel, &new, laggard);
                     watched = Some(new);

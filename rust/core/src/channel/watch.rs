@@ -63,6 +63,11 @@ impl Watch {
         if self.joining.load(Ordering::Acquire) > 0 { 0 } else { self.needed.load(Ordering::Acquire) }
     }
 
+    /// The shard fans out nothing here for now: publications do not wait for it.
+    pub(crate) fn pass_by(&self) {
+        self.cursor.store(self.due(), Ordering::Release);
+    }
+
     /// The shard has fanned out up to `cursor`; its slowest laggard needs `needed` and what follows.
     pub(crate) fn advance(&self, cursor: u64, needed: u64) {
         self.cursor.store(cursor, Ordering::Release);

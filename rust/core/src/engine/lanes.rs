@@ -151,7 +151,7 @@ impl Engine {
         newest: Newest,
     ) -> Result<bool, EngineError> {
         let channel = self.lane(lane)?;
-        let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) else { return Ok(true) };
+        let Some(format) = self.format_of(id) else { return Ok(true) };
         let now_ns = self.common.clock.now_ns();
         let Some((watched, before)) = channel.watch_from_beginning(format, id.shard(), newest, now_ns) else {
             return Ok(false);
@@ -169,8 +169,7 @@ impl Engine {
     /// As of [`set_beginning`](Self::set_beginning).
     pub fn join_live(&self, id: ConnectionId, lane: &str) -> Result<(), EngineError> {
         let channel = self.lane(lane)?;
-        if let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) {
-            let watched = channel.watch(format, id.shard());
+        if let Some(watched) = channel.watch(self.may_speak(id), id.shard()) {
             self.command(id, Command::Subscribe(id, watched, LIVE, Arc::default()));
         }
         Ok(())
@@ -182,9 +181,9 @@ impl Engine {
     /// [`EngineError::NotRunning`].
     pub fn leave_lane(&self, id: ConnectionId, lane: &str) -> Result<(), EngineError> {
         self.check_running()?;
-        if let (Some(channel), Some(format)) = (self.common.lanes.find(lane), id.format()) {
-            let tail = channel.tail(format);
-            self.command(id, Command::Unsubscribe(id, channel, tail));
+        if let Some(channel) = self.common.lanes.find(lane) {
+            let tails = channel.tails(self.may_speak(id));
+            self.command(id, Command::Unsubscribe(id, channel, tails));
         }
         Ok(())
     }

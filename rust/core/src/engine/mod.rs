@@ -1,7 +1,7 @@
 //! The façade: start, listen, publish, subscribe, send, take events, drain, stop. Any thread may call any of it.
 //!
 //! `sending` has private bytes, `lanes` what a relay asks besides, `following` how far a publication has come, and
-//! keyframes for who waits.
+//! keyframes for who waits, `subscribing` who hears which channel, in which format.
 #[cfg(test)]
 mod dying;
 mod following;
@@ -10,6 +10,7 @@ mod paths;
 mod sending;
 #[cfg(test)]
 mod simulation;
+mod subscribing;
 
 pub use lanes::Message;
 
@@ -19,15 +20,15 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::channel::{Appended, Channel, KEY_BYTES_MAX, Origin, Publication, Registry, Watch, check_name};
+use crate::channel::{Appended, Channel, KEY_BYTES_MAX, Publication, Registry, Watch};
 use crate::clock::Clock;
 use crate::error::EngineError;
 use crate::events::Events;
 use crate::failure::{Failure, run_to_end};
-use crate::http::{headers_fault, is_token};
-use crate::messages::{Command, ConnectionId, Event, Grant, Header, Reply, Wanted};
+use crate::http::headers_fault;
+use crate::messages::{Command, ConnectionId, Event, Header};
 use crate::position::Position;
-use crate::protocol::{Payload, sse};
+use crate::protocol::{Formats, Payload, sse};
 use crate::settings::{PollerKind, Settings, SettingsError};
 use crate::shard::{Common, Poller, Shard, ShardHandle};
 use crate::stats::Stats;
@@ -188,10 +189,15 @@ impl Engine {
         Ok(bound)
     }
 
-    /// Formats (bits) that an object published to these has to be encoded for, as of now.
+    /// Formats that an object published to these has to be encoded for, as of now.
     #[must_use]
-    pub fn formats_of(&self, audience: Audience<'_>) -> u16 {
-        self.registry_of(audience).find(audience.name()).map_or(0, |channel| channel.formats())
+    pub fn formats_of(&self, audience: Audience<'_>) -> Formats {
+        self.registry_of(audience).find(audience.name()).map_or(Formats::default(), |channel| channel.formats())
+    }
+
+    /// The shard of a connection of this engine.
+    fn shard_of(&self, id: ConnectionId) -> Option<&Arc<ShardHandle>> {
+        self.shards.get(id.shard()).filter(|_| id.worker() == self.common.settings.worker)
     }
 
     fn registry_of(&self, audience: Audience<'_>) -> &Registry {
@@ -206,7 +212,7 @@ impl Engine {
     /// Appends one publication and wakes the shards that watch. O(1) in subscribers; never waits for a socket.
     ///
     /// With `is_deferred` they are woken by [`flush`](Self::flush), or when 64 KiB wait. `Ok(Err(formats))`
-    /// asks for encodings (a bit each) that came into use meanwhile and that the payload lacks: nothing was appended.
+    /// asks for those that came into use meanwhile and that the payload was not encoded for: nothing was appended.
     ///
     /// # Errors
     /// [`EngineError`]: stopped, a bad channel name or event, too big, a bound reached. Nothing was appended.
@@ -215,7 +221,7 @@ impl Engine {
         channel: &str,
         publication: &Publication<'_>,
         is_deferred: bool,
-    ) -> Result<Result<Position, u16>, EngineError> {
+    ) -> Result<Result<Position, Formats>, EngineError> {
         self.publish_to(Audience::Channel(channel), publication, is_deferred)
     }
 
@@ -228,7 +234,7 @@ impl Engine {
         audience: Audience<'_>,
         publication: &Publication<'_>,
         is_deferred: bool,
-    ) -> Result<Result<Position, u16>, EngineError> {
+    ) -> Result<Result<Position, Formats>, EngineError> {
         self.check_running()?;
         self.check_publication(publication)?;
         let common = &self.common;
@@ -296,35 +302,9 @@ impl Engine {
     }
 
     fn command(&self, id: ConnectionId, command: Command) {
-        if let Some(shard) = self.shards.get(id.shard()) {
+        if let Some(shard) = self.shard_of(id) {
             shard.command(command);
         }
-    }
-
-    /// Finishes an opening with success, subscribed to `channels` from its first byte.
-    ///
-    /// # Errors
-    /// [`EngineError`]: stopped, a bad channel name, the bound of channels.
-    pub fn accept<'a>(
-        &self,
-        id: ConnectionId,
-        channels: impl IntoIterator<Item = &'a str>,
-        user: Option<&str>,
-        reply: Reply,
-    ) -> Result<(), EngineError> {
-        self.check_running()?;
-        check_headers(&reply.headers)?;
-        if let Some(name) = reply.subprotocol.as_deref().filter(|name| !is_token(name.as_bytes())) {
-            return Err(EngineError::InvalidHeader {
-                name: name.to_owned(),
-                why: "is no subprotocol: no token".into(),
-            });
-        }
-        let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) else { return Ok(()) };
-        let watch = |name| Ok(self.obtain_to_watch(name)?.watch(format, id.shard()));
-        let watched = channels.into_iter().map(watch).collect::<Result<Vec<_>, EngineError>>()?;
-        self.command(id, Command::Accept(id, watched, user.map(Box::from), reply));
-        Ok(())
     }
 
     /// Answers a request that waits. A status of 400 and over ends the connection.
@@ -344,76 +324,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Subscribes a connection, from `origin` on; publications made after this call reach it in any case.
-    ///
-    /// # Errors
-    /// [`EngineError`]: stopped, a bad channel name, the bound of channels.
-    pub fn subscribe(&self, id: ConnectionId, channel: &str, origin: Origin) -> Result<(), EngineError> {
-        self.check_running()?;
-        let channel = self.obtain_to_watch(channel)?;
-        if let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) {
-            let watched = channel.watch(format, id.shard());
-            self.command(id, Command::Subscribe(id, watched, origin, Arc::default()));
-        }
-        Ok(())
-    }
-
-    /// Decides on a client's request to watch: subscribes it to `channels`, then answers it.
-    ///
-    /// With `error`, or when one of `channels` can't be watched, the answer is that error; else, for a request with an
-    /// `id` (JSON text) or one that says where it was, that it is subscribed. It begins where it `wanted` to;
-    /// publications made after this call reach it in any case.
-    ///
-    /// # Errors
-    /// [`EngineError::NotRunning`].
-    pub fn grant<'a>(
-        &self,
-        id: ConnectionId,
-        channels: impl IntoIterator<Item = &'a str>,
-        request: Option<&str>,
-        error: Option<&str>,
-        wanted: Wanted,
-    ) -> Result<(), EngineError> {
-        self.check_running()?;
-        let (Some(format), true) = (id.format(), id.shard() < self.shards.len()) else { return Ok(()) };
-        let (request, error) = (request.map(Box::from), error.map(str::to_owned));
-        let mut grant = Grant { watched: Vec::new(), id: request, error, wanted };
-        for name in channels {
-            match self.obtain_to_watch(name) {
-                Ok(channel) => grant.watched.push(channel.watch(format, id.shard())),
-                Err(cannot) => {
-                    let error = grant.error.get_or_insert_default();
-                    let separator = if error.is_empty() { "" } else { "; " };
-                    error.push_str(&format!("{separator}{cannot}"));
-                }
-            }
-        }
-        self.command(id, Command::Grant(id, Box::new(grant)));
-        Ok(())
-    }
-
-    /// Ends a subscription, if there is one: what is published after this call does not reach the connection.
-    ///
-    /// # Errors
-    /// [`EngineError`]: stopped, a bad channel name.
-    pub fn unsubscribe(&self, id: ConnectionId, channel: &str) -> Result<(), EngineError> {
-        self.check_running()?;
-        check_name(channel)?;
-        if let (Some(channel), Some(format)) = (self.common.registry.find(channel), id.format()) {
-            let tail = channel.tail(format);
-            self.command(id, Command::Unsubscribe(id, channel, tail));
-        }
-        Ok(())
-    }
-
     /// Starts the close handshake.
     ///
     /// # Errors
     /// [`EngineError::InvalidCloseCode`], [`EngineError::ReasonTooLong`], [`EngineError::NotRunning`].
     pub fn disconnect(&self, id: ConnectionId, code: u16, reason: &str) -> Result<(), EngineError> {
         self.check_running()?;
-        let is_of_hub = id.format().is_some_and(|format| format.hub_protocol().is_some());
-        check_close(code, reason, if is_of_hub { CLOSE_ERROR_BYTES_MAX } else { REASON_BYTES_MAX })?;
+        let speaks_raw = self.may_speak(id).iter().any(|format| format.hub_protocol().is_none());
+        check_close(code, reason, if speaks_raw { REASON_BYTES_MAX } else { CLOSE_ERROR_BYTES_MAX })?;
         self.command(id, Command::Disconnect(id, code, reason.into()));
         Ok(())
     }

@@ -13,8 +13,8 @@ impl Engine {
     pub fn send(&self, id: ConnectionId, payload: &Payload<'_>, event: Option<&str>) -> Result<(), EngineError> {
         self.check_running()?;
         check_event(event)?;
-        let Some(format) = id.format() else { return Ok(()) };
         self.check_private(payload_bytes(payload))?;
+        let Some(format) = self.format_of(id) else { return Ok(()) };
         let mut frame = Vec::with_capacity(frame_bytes_max(format, payload, event, None));
         if write_frame(format, payload, event, None, &mut frame).is_err() {
             // An object of which there is JSON only, for a client of MessagePack: text is what it can be.
@@ -45,7 +45,8 @@ impl Engine {
     /// [`EngineError::PayloadTooBig`] over `outbox_bytes_max`; [`EngineError::NotRunning`].
     pub fn send_message(&self, id: ConnectionId, message: &HubMessage<'_>) -> Result<(), EngineError> {
         self.check_running()?;
-        let Some((format, protocol)) = id.format().and_then(|format| Some((format, format.hub_protocol()?))) else {
+        let Some((format, protocol)) = self.format_of(id).and_then(|format| Some((format, format.hub_protocol()?)))
+        else {
             return Ok(());
         };
         let mut record = Vec::new();
@@ -63,8 +64,8 @@ impl Engine {
     /// Those of [`send_message`](Self::send_message).
     pub fn send_records(&self, id: ConnectionId, records: &[u8]) -> Result<(), EngineError> {
         self.check_running()?;
-        let Some(format) = id.format().filter(|format| format.hub_protocol().is_some()) else { return Ok(()) };
         self.check_private(records.len())?;
+        let Some(format) = self.format_of(id).filter(|format| format.hub_protocol().is_some()) else { return Ok(()) };
         let mut frame = Vec::with_capacity(records.len() + 16);
         write_records(format, records, &mut frame);
         self.command(id, Command::Send(id, frame.into_boxed_slice()));

@@ -45,14 +45,9 @@ impl Format {
         Self::EnvelopeMsgpack,
     ];
 
-    /// The format of this value, or `None`.
-    pub fn from_u8(value: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(value)).copied()
-    }
-
-    /// A bit of its own for each format, to make sets in a `u16`.
-    pub const fn bit(self) -> u16 {
-        1 << self as u16
+    /// Its place among all of them.
+    pub const fn index(self) -> usize {
+        self as usize
     }
 
     /// Which encoding of an object this format carries.
@@ -72,6 +67,66 @@ impl Format {
             Self::HubJson | Self::HubSse | Self::HubPollJson => Some(HubProtocol::Json),
             Self::HubMsgpack | Self::HubPollMsgpack => Some(HubProtocol::MessagePack),
         }
+    }
+}
+
+/// A set of formats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Formats(u16);
+
+impl Formats {
+    /// Those whose bits, at their [`index`](Format::index), are set.
+    pub const fn from_bits(bits: u16) -> Self {
+        Self(bits & ((1 << Format::COUNT) - 1))
+    }
+
+    /// A bit for each, at its [`index`](Format::index).
+    pub const fn to_bits(self) -> u16 {
+        self.0
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether this format is one of them.
+    pub const fn has(self, format: Format) -> bool {
+        self.0 & 1 << format.index() != 0
+    }
+
+    /// These and those.
+    #[must_use]
+    pub const fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// These without those.
+    #[must_use]
+    pub const fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
+    /// Each of them, in the order of their places.
+    pub fn iter(self) -> impl Iterator<Item = Format> {
+        Format::ALL.into_iter().filter(move |&format| self.has(format))
+    }
+
+    /// The format, where there is exactly one.
+    pub fn only(self) -> Option<Format> {
+        self.iter().next().filter(|_| self.0.is_power_of_two())
+    }
+}
+
+impl From<Format> for Formats {
+    fn from(format: Format) -> Self {
+        Self(1 << format.index())
+    }
+}
+
+impl FromIterator<Format> for Formats {
+    fn from_iter<I: IntoIterator<Item = Format>>(formats: I) -> Self {
+        formats.into_iter().fold(Self::default(), |all, format| all.and(format.into()))
     }
 }
 

@@ -1,5 +1,5 @@
 //! What is published: a payload, and the place of it that some formats tell.
-use super::format::{Encoding, Format};
+use super::format::{Encoding, Format, Formats};
 use super::signalr::hub_protocol::HubProtocol;
 use crate::position::Position;
 
@@ -60,14 +60,14 @@ pub enum Payload<'a> {
 }
 
 impl Payload<'_> {
-    /// Bits of the formats that it can be written in.
+    /// The formats that it can be written in.
     #[must_use]
-    pub fn formats(&self) -> u16 {
+    pub fn formats(&self) -> Formats {
         let has = |encoding| match *self {
             Self::Text(_) | Self::Binary(_) | Self::Whole(..) => true,
             Self::Object(encoded) | Self::Arguments(encoded) => encoded.of(encoding).is_some(),
         };
-        Format::ALL.into_iter().filter(|format| has(format.encoding())).fold(0, |bits, format| bits | format.bit())
+        Format::ALL.into_iter().filter(|format| has(format.encoding())).collect()
     }
 
     /// Whether anything of it goes to those who speak a format.

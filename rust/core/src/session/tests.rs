@@ -3,13 +3,12 @@ use super::signalr::{Due as SignalRDue, Patience, Record, RecordTerms};
 use super::*;
 use crate::http::Body;
 use crate::messages::{ConnectionId, Event, Request, Whose};
-use crate::protocol::Format;
 use crate::protocol::signalr::HubProtocol;
 use crate::protocol::signalr::handshake::{HandshakeError, parse_request};
 use crate::routes::{Asks, OwnerId, Wire};
 
 fn id() -> ConnectionId {
-    ConnectionId::new(0, Format::Raw, 0, 7)
+    ConnectionId::new(0, 0, 0, 7)
 }
 
 fn made(change: impl FnOnce(&mut Session)) -> Session {

@@ -8,6 +8,7 @@ use super::timers::Leaving;
 use super::{Io, Shard};
 use crate::clock::ticks;
 use crate::messages::{ClosedBy, Event, Whose};
+use crate::protocol::Formats;
 use crate::session::Farewell;
 use crate::ws::{CloseCode, write_close};
 
@@ -146,6 +147,7 @@ impl<I: Io> Shard<I> {
         let Whose { connection: mut id, owner } = self.whose(slot);
         self.timers.clear(slot);
         let connection = self.slab.bury(slot).expect("looked up above");
+        self.handle.spoken.set(id, Formats::default());
         if let Some(post) = connection.session.post() {
             self.leave_posts(id, post.to);
         }

@@ -22,9 +22,9 @@ impl<I: Io> Shard<I> {
                 shard.with(id, |shard, slot| shard.subscribe(slot, watched, origin));
             }),
             Command::Grant(id, grant) => self.with(id, |shard, slot| shard.grant(slot, *grant)),
-            Command::Unsubscribe(id, channel, tail) => {
+            Command::Unsubscribe(id, channel, tails) => {
                 self.forget_unsubscribing(id, &channel);
-                self.unsubscribe_at(id, &channel, tail);
+                self.unsubscribe_at(id, &channel, &tails);
             }
             Command::Send(id, frame) => self.with(id, |shard, slot| shard.send(slot, &frame)),
             Command::AskDrained(id) => self.with(id, |shard, slot| {

@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn over_many_turns_every_member_is_first_about_equally_often() {
         let channel = Registry::listed(&Arc::default(), 10).obtain("c", &Settings::default(), 0).expect("room");
-        let watched = channel.watch(Format::Raw, 0);
+        let watched = channel.watch(Format::Raw.into(), 0).expect("a format");
         let mut feeds = Feeds::default();
         let feed = feeds.obtain(&channel, Format::Raw, &watched.watch);
         for members in [1, 2, 3, 7, 100, 1_000] {

@@ -5,7 +5,7 @@
 //!
 //! What the shard has stands in leaves, which know no shard: `io` (what is asked of the kernel), `poller` (the kernel),
 //! `shared` (with other threads), `transport`, `connection`, `slab`, `feed`, `timers`, `joiner`, `sampling`, `presence`,
-//! `sweeping` (idle channels), `event_ids`, `answers`. What it does stands in rooms, each of them `impl Shard`: `commands`,
+//! `sweeping` (idle channels), `spoken` (what a connection may come to speak), `event_ids`, `answers`. What it does stands in rooms, each of them `impl Shard`: `commands`,
 //! `acceptor`, `opening` (HTTP), `query`, `inbound` (bytes and silence), `subscribing`, `signalr`, `fanout` (fast path),
 //! `lagging` (slow path), `tracking` (how far it came), `closing`. Rooms name leaves and this file, which names no room.
 //! `simulated` is the kernel of tests.
@@ -30,12 +30,14 @@ mod sampling;
 mod shared;
 mod signalr;
 mod slab;
+mod spoken;
 mod subscribing;
 mod sweeping;
 mod timers;
 mod tracking;
 mod transport;
 
+use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -43,12 +45,12 @@ use std::sync::atomic::Ordering;
 use io::{Interest, Io, Ready, Short};
 pub(crate) use shared::{Common, ShardHandle};
 
-use crate::channel::{Channel, Watch};
+use crate::channel::{Channel, Origin, Tails, Watch, Watched};
 use crate::clock::{Clock, TICK};
 use crate::error::EngineError;
 use crate::listening::Listener;
 use crate::messages::{Command, ConnectionId, Whose};
-use crate::protocol::Format;
+use crate::protocol::{Format, Formats};
 use crate::routes::Routes;
 use crate::settings::{PollerKind, Settings};
 use crate::socket;
@@ -88,7 +90,7 @@ pub(crate) struct Shard<I> {
     commands: Vec<Command>,
     moved: Vec<Arc<Watch>>,
     /// Of the commands that are yet to be done: who leaves which channel, and up to where what stood there is for it.
-    unsubscribing: Vec<(ConnectionId, Arc<Channel>, u64)>,
+    unsubscribing: Vec<(ConnectionId, Arc<Channel>, Tails)>,
     shorts: Vec<Short>,
     joiner: joiner::Joiner,
     /// When the turn has served peers for long enough.
@@ -106,6 +108,8 @@ pub(crate) struct Shard<I> {
     sweep: sweeping::Sweep,
     /// Publications of which somebody asks how far they have come.
     tracked: Vec<sampling::Tracked>,
+    /// By slot, of SignalR connections that have not shaken hands: subscriptions that begin then, in the format it says.
+    held: BTreeMap<u32, Vec<(Watched, Origin)>>,
     /// Connections that no fan-out writes to: those that poll, whose messages have numbers, or whose events have ids of their
     /// own.
     one_by_one: usize,
@@ -177,6 +181,7 @@ impl<I: Io> Shard<I> {
             presence: presence::Visits::default(),
             sweep: sweeping::Sweep::default(),
             tracked: Vec::new(),
+            held: BTreeMap::new(),
             one_by_one: 0,
             is_draining: false,
             leaving: Vec::new(),
@@ -297,7 +302,9 @@ impl<I: Io> Shard<I> {
         let continued = dirty.len();
         for watch in moved.drain(..) {
             let feed = watch.feed.load(Ordering::Relaxed);
-            if feed != u32::MAX && !dirty[..continued].contains(&feed) {
+            if feed == u32::MAX && !self.held.is_empty() {
+                watch.pass_by(); // it may be a client's that takes its time to shake hands: nobody waits for it
+            } else if feed != u32::MAX && !dirty[..continued].contains(&feed) {
                 dirty.push(feed);
             }
         }
@@ -378,8 +385,12 @@ impl<I: Io> Shard<I> {
     }
 
     fn id_of(&self, slot: u32) -> ConnectionId {
-        let (generation, format) = self.slab.generation_at(slot);
-        ConnectionId::new(self.index as u8, format, generation, slot)
+        ConnectionId::new(self.settings.worker, self.index as u8, self.slab.generation_at(slot), slot)
+    }
+
+    /// A connection may come to speak these, from now on.
+    fn note_formats(&self, slot: u32, formats: Formats) {
+        self.handle.spoken.set(self.id_of(slot), formats);
     }
 
     /// Which path is whose, now.

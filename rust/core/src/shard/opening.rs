@@ -11,7 +11,7 @@ use super::{Io, Shard};
 use crate::channel::Watched;
 use crate::http::{RequestHead, is_token, parse_head, write_response, write_response_head, write_stream_head};
 use crate::messages::{ClosedBy, Command, Event, Header, Reply, Request, Whose};
-use crate::protocol::Format;
+use crate::protocol::{Format, Formats};
 use crate::routes::{Found, Placed, Wire};
 use crate::session::Asked;
 use crate::ws::{CloseCode, is_upgrade, offered_subprotocols, read_upgrade, write_accept};
@@ -145,7 +145,7 @@ impl<I: Io> Shard<I> {
         }
         let upgrade = Some((upgrade, subprotocol.map(Box::from)));
         let asked = Asked { upgrade, wanted: query.wanted.clone(), ..Asked::default() };
-        self.open_or_ask(slot, (route, head), asked, query.websocket_format(), query.channels)
+        self.open_or_ask(slot, (route, head), asked, query.websocket_format().into(), query.channels)
     }
 
     /// A WebSocket whose messages are passed on: whether it opens, and with which subprotocol, is its owner's to say.
@@ -153,6 +153,7 @@ impl<I: Io> Shard<I> {
         let upgrade = read_upgrade(head)?;
         self.check_may_open(route, head)?;
         self.slab.at(slot).format = Format::Raw;
+        self.note_formats(slot, Format::Raw.into());
         let request = self.own(slot, route, head, Vec::new());
         let asked = Asked { upgrade: Some((upgrade, None)), ..Asked::default() };
         self.ask(slot, asked, |whose| Event::Opening(whose, Box::new(request)));
@@ -174,7 +175,7 @@ impl<I: Io> Shard<I> {
         let mut query = self.read_query(route, head)?;
         query.recover_last_event(head, self.settings.subscriptions_max);
         let asked = Asked { readable_by: self.readable_by(route, head), wanted: query.wanted, ..Asked::default() };
-        self.open_or_ask(slot, (route, head), asked, Format::Sse, query.channels)
+        self.open_or_ask(slot, (route, head), asked, Format::Sse.into(), query.channels)
     }
 
     pub(super) fn open_or_ask(
@@ -182,10 +183,11 @@ impl<I: Io> Shard<I> {
         slot: u32,
         (route, head): (&Placed, &RequestHead<'_>),
         asked: Asked,
-        format: Format,
+        formats: Formats,
         channels: Vec<String>,
     ) -> Result<(), Refusal> {
-        self.slab.at(slot).format = format;
+        self.slab.at(slot).format = formats.iter().next().unwrap_or(Format::Raw);
+        self.note_formats(slot, formats);
         if route.asks.opening {
             let request = self.own(slot, route, head, channels);
             self.ask(slot, asked, |whose| Event::Opening(whose, Box::new(request)));
@@ -194,7 +196,7 @@ impl<I: Io> Shard<I> {
         let mut watched = Vec::with_capacity(channels.len());
         for name in &channels {
             let channel = self.obtain_channel(name).map_err(|error| Refusal::new(503, error.to_string()))?;
-            watched.push(channel.watch(format, self.index));
+            watched.extend(channel.watch(formats, self.index));
         }
         self.open(slot, &asked, watched, None);
         Ok(())
@@ -203,7 +205,7 @@ impl<I: Io> Shard<I> {
     /// Answers an upgrade or event stream with success; the subscriptions begin with its first byte.
     fn open(&mut self, slot: u32, asked: &Asked, watched: Vec<Watched>, user: Option<Box<str>>) {
         if let Some(opening) = asked.signalr {
-            return self.open_signalr(slot, asked, opening, user);
+            return self.open_signalr(slot, asked, opening, (user, watched));
         }
         let connection = self.slab.at(slot);
         let passes_on = connection.route.as_ref().is_some_and(|route| route.wire == Wire::Plain);

@@ -76,7 +76,6 @@ fn key_of(channel: &Arc<Channel>, connection: ConnectionId) -> (usize, u64) {
 mod tests {
     use super::*;
     use crate::channel::Registry;
-    use crate::protocol::Format;
     use crate::settings::Settings;
 
     fn told(visits: &mut Visits) -> Vec<(u32, bool)> {
@@ -91,7 +90,7 @@ mod tests {
             .map(|name| registry.obtain(name, &Settings::default(), 0).expect("room"))
             .into_iter()
             .collect();
-        let id = |slot| ConnectionId::new(0, Format::Raw, 0, slot);
+        let id = |slot| ConnectionId::new(0, 0, 0, slot);
         let mut visits = Visits::default();
         visits.note(&channels[0], id(7), false);
         for _ in 0..100_000 {
@@ -111,7 +110,7 @@ mod tests {
     fn nothing_is_told_before_the_last_telling_was_taken() {
         let registry = Registry::listed(&Arc::default(), 1);
         let channel = registry.obtain("a", &Settings::default(), 0).expect("room");
-        let id = |slot| ConnectionId::new(0, Format::Raw, 0, slot);
+        let id = |slot| ConnectionId::new(0, 0, 0, slot);
         let mut visits = Visits::default();
         visits.note(&channel, id(1), true);
         let first = visits.take().expect("somebody came");

@@ -2,6 +2,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use super::spoken::Spoken;
 use crate::channel::{Registry, Watch};
 use crate::clock::Clock;
 use crate::events::Events;
@@ -20,11 +21,13 @@ pub(crate) struct ShardHandle {
     pub(crate) mailbox: Mailbox<Command, Arc<Watch>>,
     pub(crate) bell: Bell,
     pub(crate) stats: Arc<ShardStats>,
+    /// What its connections may come to speak.
+    pub(crate) spoken: Spoken,
 }
 
 impl ShardHandle {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { mailbox: Mailbox::default(), bell: Bell::new()?, stats: Arc::default() })
+        Ok(Self { mailbox: Mailbox::default(), bell: Bell::new()?, stats: Arc::default(), spoken: Spoken::default() })
     }
 
     pub(crate) fn command(&self, command: Command) {

@@ -3,10 +3,10 @@
 //! A connection may end in the midst of what is done with it: any write may find its socket broken. Whoever goes on with
 //! its slot must not come upon another connection there, nor upon none. So a slot is *buried* first: its ids are stale
 //! at once, [`Slab::get`] gives nothing, and [`Slab::at`] gives an empty connection without a socket, where what is
-//! written goes nowhere. Only when the turn is over is it free for others.
+//! written goes nowhere. Only when the turn is over is it free for others; after its 16,777,216th connection it never is
+//! again, so that no id ever names another connection. That costs an empty slot for so many connections.
 use super::connection::Connection;
-use crate::messages::{GENERATION_MASK, SLOTS_MAX};
-use crate::protocol::Format;
+use crate::messages::{GENERATION_MAX, SLOTS_MAX};
 
 /// All connections of one shard.
 #[derive(Debug, Default)]
@@ -65,7 +65,7 @@ impl Slab {
             entry.connection = None;
             return None;
         }
-        entry.generation = (stale + 1) & GENERATION_MASK;
+        entry.generation = stale + 1;
         entry.is_buried = true;
         self.buried.push(slot);
         self.count -= 1;
@@ -79,7 +79,9 @@ impl Slab {
             let rest = entry.connection.take();
             debug_assert!(rest.is_some_and(|rest| rest.subscriptions.is_empty()), "a dead connection was subscribed");
             entry.is_buried = false;
-            self.free.push(slot);
+            if entry.generation <= GENERATION_MAX {
+                self.free.push(slot);
+            }
             each(slot);
         }
     }
@@ -98,10 +100,10 @@ impl Slab {
         entry.expect("the caller holds a list entry or has looked it up in this turn")
     }
 
-    /// The generation of what [`at`](Self::at) gives, in the form that ids have.
-    pub(crate) fn generation_at(&self, slot: u32) -> (u32, Format) {
+    /// The generation of what [`at`](Self::at) gives.
+    pub(crate) fn generation_at(&self, slot: u32) -> u32 {
         let entry = self.slots.get(slot as usize).and_then(|entry| entry.connection.as_ref());
-        entry.map_or((0, Format::Raw), |connection| (connection.generation, connection.format))
+        entry.map_or(0, |connection| connection.generation)
     }
 
     /// The slot, if `generation` is the one that is in it.
@@ -133,7 +135,7 @@ mod tests {
         assert!(slab.bury(slot).is_none() && slab.get(slot).is_none() && slab.find(slot, first).is_none());
         assert_eq!((slab.count(), slab.in_use()), (0, vec![]));
         slab.at(slot).transport.outbox.bytes_mut().extend_from_slice(b"to nobody");
-        assert_eq!(slab.generation_at(slot).0, first, "ids that are made of it stay stale");
+        assert_eq!(slab.generation_at(slot), first, "ids that are made of it stay stale");
         let other = slab.insert(make).expect("room");
         assert_ne!(other, slot);
         let mut released = Vec::new();
@@ -141,5 +143,26 @@ mod tests {
         assert_eq!(released, [slot]);
         assert_eq!(slab.insert(make), Some(slot));
         assert!(slab.at(slot).transport.outbox.is_empty() && slab.find(slot, first).is_none());
+    }
+
+    /// An event of long ago may still name a connection: nobody else is ever called so.
+    #[test]
+    fn a_slot_whose_generations_are_used_up_is_not_used_again() {
+        let mut slab = Slab::default();
+        let make = |generation, _| Connection::new(None, generation);
+        let slot = slab.insert(make).expect("room");
+        slab.slots[slot as usize].generation = GENERATION_MAX - 1;
+        slab.slots[slot as usize].connection = Some(make(GENERATION_MAX - 1, slot));
+        let end = |slab: &mut Slab| {
+            slab.bury(slot).expect("it is there");
+            slab.release(|_| {});
+        };
+        end(&mut slab);
+        assert_eq!(slab.insert(make), Some(slot));
+        assert_eq!((slab.generation_at(slot), slab.find(slot, GENERATION_MAX)), (GENERATION_MAX, Some(slot)));
+        end(&mut slab);
+        let other = slab.insert(make).expect("room");
+        assert_ne!(other, slot);
+        assert_eq!((slab.find(slot, GENERATION_MAX), slab.find(slot, 0), slab.count()), (None, None, 1));
     }
 }

@@ -7,7 +7,7 @@ use super::event_ids::{POSITIONS_MAX, Taken};
 use super::feed::FEW;
 use super::lagging::note_labelled;
 use super::{Io, Shard};
-use crate::channel::{Channel, Mode, Origin, Registry, Seek, Watched};
+use crate::channel::{Channel, Mode, Origin, Registry, Seek, Tails, Watched};
 use crate::error::EngineError;
 use crate::messages::{Command, ConnectionId, Event, Grant, Wanted};
 use crate::position::Position;
@@ -93,8 +93,8 @@ impl<I: Io> Shard<I> {
         }
         self.check_room(slot, seated)?; // a name too many makes no channel
         let channel = self.obtain_channel(name)?;
-        let format = self.slab.at(slot).format;
-        self.seat(slot, channel.watch(format, self.index), wanted.origin_of(&channel), seated)
+        let watched = channel.watch(self.slab.at(slot).format.into(), self.index);
+        watched.map_or(Ok(None), |watched| self.seat(slot, watched, wanted.origin_of(&channel), seated))
     }
 
     /// A subscription to what is for one user.
@@ -105,7 +105,7 @@ impl<I: Io> Shard<I> {
     /// A subscription to a channel that clients cannot name; none at the bound of channels.
     pub(super) fn watch_unlisted(&self, registry: &Registry, name: &str, format: Format) -> Option<Watched> {
         let channel = registry.obtain(name, &self.settings, self.clock.now_ns()).ok()?;
-        Some(channel.watch(format, self.index))
+        channel.watch(format.into(), self.index)
     }
 
     /// Whether one more subscription has room, beside so many that are about to begin.
@@ -123,6 +123,9 @@ impl<I: Io> Shard<I> {
 
     /// The application subscribes a connection.
     pub(super) fn subscribe(&mut self, slot: u32, watched: Watched, origin: Origin) {
+        if self.awaits_handshake(slot) {
+            return self.hold(slot, watched, origin);
+        }
         match self.seat(slot, watched, origin, 0) {
             Ok(seat) => self.begin(slot, seat.into_iter().collect()),
             Err(error) => self.record(30, format!("{}: not subscribed: {error}", self.id_of(slot))),
@@ -185,6 +188,7 @@ impl<I: Io> Shard<I> {
         if !self.slab.at(slot).takes_publications() || self.feed_of(slot, &watched.channel).is_some() {
             return Ok(None);
         }
+        let Some(watched) = watched.in_format(self.slab.at(slot).format) else { return Ok(None) };
         self.check_room(slot, seated)?;
         let seek = watched.channel.seek(watched.format, origin, watched.cursor, self.clock.now_ns());
         if seek.asks {
@@ -286,7 +290,7 @@ impl<I: Io> Shard<I> {
         };
         let reach = keyframe_end.unwrap_or(seek.cursor);
         while self.feeds.at(feed).cursor < reach {
-            self.unsubscribe_before(&watched.channel, reach);
+            self.unsubscribe_before(&watched.channel, (watched.format, reach));
             feed = self.feeds.obtain(&watched.channel, watched.format, &watched.watch);
             self.fan_out(&[feed], Some(reach));
             // Its last member may have left just now: the next one begins where the log was told that it was, before that.
@@ -379,8 +383,8 @@ impl<I: Io> Shard<I> {
     ///
     /// Done again in its order among the commands, for a subscription that one of them makes.
     pub(super) fn unsubscribe_early(&mut self, command: &Command) {
-        if let Command::Unsubscribe(id, channel, tail) = command {
-            self.unsubscribe_at(*id, channel, *tail);
+        if let Command::Unsubscribe(id, channel, tails) = command {
+            self.unsubscribe_at(*id, channel, tails);
         }
     }
 
@@ -388,15 +392,15 @@ impl<I: Io> Shard<I> {
     pub(super) fn note_unsubscribing(&mut self, commands: &[Command]) {
         debug_assert!(self.unsubscribing.is_empty(), "each was done in its turn");
         for command in commands {
-            if let Command::Unsubscribe(id, channel, tail) = command {
-                self.unsubscribing.push((*id, Arc::clone(channel), *tail));
+            if let Command::Unsubscribe(id, channel, tails) = command {
+                self.unsubscribing.push((*id, Arc::clone(channel), tails.clone()));
             }
         }
     }
 
     /// The command that stands first for this one is done now.
     pub(super) fn forget_unsubscribing(&mut self, id: ConnectionId, channel: &Arc<Channel>) {
-        let is_it = |one: &(ConnectionId, Arc<Channel>, u64)| one.0 == id && Arc::ptr_eq(&one.1, channel);
+        let is_it = |one: &(ConnectionId, Arc<Channel>, Tails)| one.0 == id && Arc::ptr_eq(&one.1, channel);
         if let Some(at) = self.unsubscribing.iter().position(is_it) {
             self.unsubscribing.remove(at);
         }
@@ -404,11 +408,12 @@ impl<I: Io> Shard<I> {
 
     /// A channel is about to be fanned out up to `reach`, for the sake of a newcomer: who leaves it before that, by a command
     /// that has yet to be done, leaves it now.
-    fn unsubscribe_before(&mut self, channel: &Arc<Channel>, reach: u64) {
+    fn unsubscribe_before(&mut self, channel: &Arc<Channel>, (format, reach): (Format, u64)) {
         for at in 0..self.unsubscribing.len() {
-            let (id, left, tail) = self.unsubscribing[at].clone();
-            if Arc::ptr_eq(&left, channel) && tail < reach {
-                self.unsubscribe_at(id, channel, tail);
+            let (id, left, tails) = &self.unsubscribing[at];
+            if Arc::ptr_eq(left, channel) && tails.iter().any(|one| one.0 == format && one.1 < reach) {
+                let (id, tails) = (*id, tails.clone());
+                self.unsubscribe_at(id, channel, &tails);
             }
         }
     }
@@ -421,10 +426,16 @@ impl<I: Io> Shard<I> {
         self.slot_of(*id).is_some_and(|slot| self.feed_of(slot, channel).is_none())
     }
 
-    /// Who unsubscribed gets what was published until then, which is to `tail`, and nothing after.
-    pub(super) fn unsubscribe_at(&mut self, id: ConnectionId, channel: &Arc<Channel>, tail: u64) {
-        let (Some(slot), Some(format)) = (self.slot_of(id), id.format()) else { return };
+    /// Who unsubscribed gets what was published until then, which is to the tail of its format, and nothing
+    /// after.
+    pub(super) fn unsubscribe_at(&mut self, id: ConnectionId, channel: &Arc<Channel>, tails: &Tails) {
+        let Some(slot) = self.slot_of(id) else { return };
+        if self.awaits_handshake(slot) {
+            return self.let_go_of_held(slot, channel);
+        }
         let Some(feed) = self.feed_of(slot, channel) else { return };
+        let format = self.slab.at(slot).format;
+        let tail = tails.iter().find(|one| one.0 == format).map_or(0, |one| one.1);
         // One read of the log may not be all of it.
         while self.feeds.get(feed).is_some_and(|target| target.cursor < tail && target.format == format) {
             self.fan_out(&[feed], Some(tail));

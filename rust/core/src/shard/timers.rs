@@ -129,7 +129,7 @@ mod tests {
     /// Who comes back does not come all at once.
     #[test]
     fn those_who_leave_do_so_evenly_over_the_time() {
-        let id = |slot| ConnectionId::new(0, crate::protocol::Format::Raw, 0, slot);
+        let id = |slot| ConnectionId::new(0, 0, 0, slot);
         let mut leaving = Leaving::new((CloseCode::RESTART, "".into()), (100, 10), 4);
         (0..4).filter(|&place| place != 1).for_each(|place| leaving.add(place, id(place as u32)));
         let mut at = |tick| std::iter::from_fn(|| leaving.next_before(tick)).map(|one| one.slot()).collect::<Vec<_>>();

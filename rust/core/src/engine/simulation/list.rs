@@ -72,7 +72,7 @@ impl List {
     }
 
     pub(super) fn is_excluded(&self, index: usize, id: ConnectionId) -> bool {
-        self.all[index].excluded.iter().any(|one| one.identity() == id.identity())
+        self.all[index].excluded.contains(&id)
     }
 
     /// Whether there is a newer one of its key, when the list is so long.

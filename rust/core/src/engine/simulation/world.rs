@@ -115,7 +115,7 @@ pub(super) struct World {
     pub(super) openings: Vec<(ConnectionId, Vec<String>)>,
     pub(super) requests: Vec<(ConnectionId, Vec<String>, Option<String>, Wanted)>,
     losses: Losses,
-    present: BTreeSet<(String, u64)>,
+    present: BTreeSet<(String, ConnectionId)>,
     tracked: Vec<Progress>,
     has_been_busy: bool,
 }
@@ -304,8 +304,7 @@ impl World {
     }
 
     fn index_of(&self, id: ConnectionId) -> Option<usize> {
-        let is_it =
-            |client: &Client| !client.is_gone && client.id.is_some_and(|known| known.identity() == id.identity());
+        let is_it = |client: &Client| !client.is_gone && client.id.is_some_and(|known| known == id);
         self.clients.iter().position(is_it)
     }
 
@@ -380,7 +379,7 @@ impl World {
                 }
                 Event::Presence(visits) => {
                     for visit in visits.iter() {
-                        let key = (visit.channel.name().to_owned(), visit.connection.to_bits() & !(0xF << 52));
+                        let key = (visit.channel.name().to_owned(), visit.connection);
                         let is_new =
                             if visit.has_joined { self.present.insert(key) } else { self.present.remove(&key) };
                         assert!(is_new, "{visit:?} was told before");

@@ -16,10 +16,10 @@ pub(crate) use stateful::{Ack, Stateful, UNACKED_BYTES_MAX};
 use super::decisions::Unread;
 use super::websocket::{Heard, Terms, receive};
 use crate::messages::{ConnectionId, SignalRMessage, SignalRMessageKind};
-use crate::protocol::Format;
 use crate::protocol::signalr::handshake::{self, HandshakeError, HandshakeRequest};
 use crate::protocol::signalr::negotiate::Transport;
 use crate::protocol::signalr::{HubMessage, HubProtocol, Outcome, RecordReceiver, parse_message};
+use crate::protocol::{Format, Formats};
 use crate::tokens::Token;
 use crate::ws::Receiver;
 
@@ -300,6 +300,12 @@ pub(crate) const fn format_of(protocol: HubProtocol, transport: Transport) -> Fo
         (Transport::LongPolling, HubProtocol::Json) => Format::HubPollJson,
         (Transport::LongPolling, HubProtocol::MessagePack) => Format::HubPollMsgpack,
     }
+}
+
+/// What a client on a transport may come to speak: its handshake says which.
+pub(crate) fn formats_on(transport: Transport, has_msgpack: bool) -> Formats {
+    let protocols = [HubProtocol::Json, HubProtocol::MessagePack];
+    protocols.into_iter().take(1 + usize::from(has_msgpack)).map(|protocol| format_of(protocol, transport)).collect()
 }
 
 /// What a record means, behind the handshake.

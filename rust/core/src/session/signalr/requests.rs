@@ -96,10 +96,9 @@ impl Requests {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Format;
 
     fn id(slot: u32) -> ConnectionId {
-        ConnectionId::new(0, Format::Raw, 0, slot)
+        ConnectionId::new(0, 0, 0, slot)
     }
 
     #[test]

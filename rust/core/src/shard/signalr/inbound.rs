@@ -108,12 +108,20 @@ impl<I: Io> Shard<I> {
             Err(error) => return self.refuse_handshake(slot, &error),
         }
         connection.format = format_of(request.protocol, signalr.transport);
+        let format = connection.format;
+        self.note_formats(slot, format.into());
+        let connection = self.slab.at(slot);
         write_records(connection.format, handshake::AGREED, connection.transport.outbox.bytes_mut());
         self.begin_upkeep(slot);
         self.flush(slot);
         for watched in self.take_own_channels(slot) {
             if self.slab.get(slot).is_some_and(|connection| connection.takes_publications()) {
                 self.subscribe(slot, watched, Origin::default());
+            }
+        }
+        for (watched, origin) in self.held.remove(&slot).unwrap_or_default() {
+            if self.slab.get(slot).is_some_and(|connection| connection.takes_publications()) {
+                self.subscribe(slot, watched, origin);
             }
         }
         if self.asks(slot).connected && self.slab.get(slot).is_some_and(|connection| connection.takes_publications()) {
@@ -135,6 +143,7 @@ impl<I: Io> Shard<I> {
             opened_as: signalr.opened_as,
             path: connection.route.as_ref().map(|route| route.path().to_owned()).unwrap_or_default(),
             transport: signalr.transport,
+            protocol: connection.format.hub_protocol().unwrap_or(HubProtocol::Json),
             connection_id: connection_id_of(&signalr.token),
         };
         connection.is_reported = true;

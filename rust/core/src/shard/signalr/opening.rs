@@ -1,15 +1,17 @@
 //! Negotiates and transports (TransportProtocols of ASP.NET Core's SignalR), with its statuses and texts.
+use std::sync::Arc;
+
 use sha1::{Digest, Sha1};
 
-use crate::channel::Watched;
+use crate::channel::{Channel, Origin, Watched};
 use crate::http::{RequestHead, query_pairs, write_stream_head};
 use crate::messages::ConnectionId;
-use crate::protocol::Format;
 use crate::protocol::signalr::negotiate::{
     Connect, NegotiateReply, NegotiateRequest, Transport, decode_id, encode_id, parse_query, write_error, write_reply,
 };
+use crate::protocol::{Format, Formats};
 use crate::routes::{Placed, Wire};
-use crate::session::{Asked, SignalR, SignalROpening};
+use crate::session::{Asked, SignalR, SignalROpening, signalr};
 use crate::shard::answers::{AnsweredBy, PLAIN, Refusal, accepts_event_stream, cors_headers, pairs, with_cors};
 use crate::shard::connection::Connection;
 use crate::shard::{Io, Shard};
@@ -95,7 +97,7 @@ impl<I: Io> Shard<I> {
         };
         let signalr = Some(SignalROpening::Negotiate(request));
         let asked = Asked { signalr, readable_by, keeps_alive, ..Asked::default() };
-        self.open_or_ask(slot, (route, head), asked, Format::HubJson, Vec::new())?;
+        self.open_or_ask(slot, (route, head), asked, Format::HubJson.into(), Vec::new())?;
         Ok(AnsweredBy::ThisShard)
     }
 
@@ -126,8 +128,8 @@ impl<I: Io> Shard<I> {
             keeps_alive: head.keeps_alive(),
             ..Asked::default()
         };
-        let format = if transport == Transport::ServerSentEvents { Format::HubSse } else { Format::HubJson };
-        self.open_or_ask(slot, (route, head), asked, format, Vec::new())?;
+        let formats = self.formats_on(route, transport);
+        self.open_or_ask(slot, (route, head), asked, formats, Vec::new())?;
         Ok(AnsweredBy::ThisShard)
     }
 
@@ -169,7 +171,7 @@ impl<I: Io> Shard<I> {
         slot: u32,
         asked: &Asked,
         opening: SignalROpening,
-        user: Option<Box<str>>,
+        accepted: (Option<Box<str>>, Vec<Watched>),
     ) {
         match opening {
             SignalROpening::Negotiate(request) => {
@@ -184,11 +186,11 @@ impl<I: Io> Shard<I> {
                 self.later.push(self.id_of(slot)); // the peer may have ended its half long ago
             }
             SignalROpening::Connect(transport, token) => {
-                self.open_transport(slot, asked, (transport, token), user);
+                self.open_transport(slot, asked, (transport, token), accepted);
             }
             SignalROpening::Post(token, body, expects_continue) => {
                 let opening = (Transport::LongPolling, Some(token));
-                if let Some(target) = self.open_transport(slot, asked, opening, user) {
+                if let Some(target) = self.open_transport(slot, asked, opening, accepted) {
                     self.begin_post(slot, target, asked, (body, expects_continue));
                 }
             }
@@ -224,7 +226,7 @@ impl<I: Io> Shard<I> {
         slot: u32,
         asked: &Asked,
         (transport, token): (Transport, Option<Token>),
-        user: Option<Box<str>>,
+        (user, watched): (Option<Box<str>>, Vec<Watched>),
     ) -> Option<u32> {
         let (opened_as, is_reported) = (self.id_of(slot), self.slab.at(slot).is_reported);
         let (target, token, may_be_stateful) = match self.claim_connection(slot, transport, token) {
@@ -238,9 +240,15 @@ impl<I: Io> Shard<I> {
         let mut signalr = SignalR::new(transport, token, opened_as);
         signalr.may_be_stateful = may_be_stateful;
         signalr.user = user;
+        let formats = route.as_ref().map(|route| self.formats_on(route, transport)).unwrap_or_default();
+        self.note_formats(target, formats);
         let connection = self.slab.at(target);
         connection.session.open_signalr(signalr);
         connection.route = route;
+        for one in watched {
+            self.hold(target, one, Origin::default());
+        }
+        let connection = self.slab.at(target);
         let out = connection.transport.outbox.bytes_mut();
         match transport {
             Transport::WebSockets => {
@@ -298,6 +306,33 @@ impl<I: Io> Shard<I> {
                 }
                 Err(no_connection())
             }
+        }
+    }
+
+    pub(super) fn formats_on(&self, route: &Placed, transport: Transport) -> Formats {
+        signalr::formats_on(transport, self.settings.speaks_msgpack || route.asks.records)
+    }
+
+    /// A subscription of a connection that has not shaken hands begins when it does, at the same place in the log of its
+    /// format. What comes until then is kept within the bounds of the channel's backlog.
+    pub(in crate::shard) fn hold(&mut self, slot: u32, watched: Watched, origin: Origin) {
+        let held_max = self.settings.subscriptions_max;
+        let held = self.held.entry(slot).or_default();
+        if held.len() < held_max && !held.iter().any(|one| Arc::ptr_eq(&one.0.channel, &watched.channel)) {
+            held.push((watched, origin));
+        }
+    }
+
+    /// Whether what it subscribes to is held.
+    pub(in crate::shard) fn awaits_handshake(&self, slot: u32) -> bool {
+        let signalr = self.slab.get(slot).and_then(|connection| connection.session.signalr());
+        signalr.is_some_and(|signalr| !signalr.has_shaken_hands)
+    }
+
+    /// It has no subscription to this channel any more that is held.
+    pub(in crate::shard) fn let_go_of_held(&mut self, slot: u32, channel: &Arc<Channel>) {
+        if let Some(held) = self.held.get_mut(&slot) {
+            held.retain(|one| !Arc::ptr_eq(&one.0.channel, channel));
         }
     }
 

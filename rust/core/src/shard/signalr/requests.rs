@@ -2,7 +2,6 @@
 use super::opening::{check_transport, no_connection};
 use crate::http::{Body, Piece, RequestHead};
 use crate::messages::{ClosedBy, ConnectionId};
-use crate::protocol::Format;
 use crate::protocol::signalr::negotiate::Transport;
 use crate::routes::Placed;
 use crate::session::signalr::{Poll, PollAnswer};
@@ -80,7 +79,8 @@ impl<I: Io> Shard<I> {
             keeps_alive: head.keeps_alive_after_body(),
             ..Asked::default()
         };
-        self.open_or_ask(slot, (route, head), asked, Format::HubJson, Vec::new())?;
+        let formats = self.formats_on(route, Transport::LongPolling);
+        self.open_or_ask(slot, (route, head), asked, formats, Vec::new())?;
         Ok(AnsweredBy::ThisShard)
     }
 

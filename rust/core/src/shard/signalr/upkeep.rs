@@ -139,6 +139,7 @@ impl<I: Io> Shard<I> {
     pub(in crate::shard) fn forget_signalr(&mut self, id: ConnectionId, signalr: &SignalR) -> ConnectionId {
         self.common.tokens.forget(&signalr.token);
         self.one_by_one -= usize::from(signalr.stateful.is_some() || signalr.transport == Transport::LongPolling);
+        self.held.remove(&id.slot());
         self.later.extend(signalr.posts());
         if let Some(poll) = signalr.poll().and_then(|poll| self.slot_of(poll)) {
             self.finish_poll(poll, 204, b"");

@@ -1,0 +1,113 @@
+//! Who hears which channel, in which of the formats that it may come to speak.
+use std::sync::Arc;
+
+use super::{Engine, check_headers};
+use crate::channel::{Origin, check_name};
+use crate::error::EngineError;
+use crate::http::is_token;
+use crate::messages::{Command, ConnectionId, Grant, Reply, Wanted};
+use crate::protocol::{Format, Formats};
+
+impl Engine {
+    /// The formats that a connection may come to speak; none of one that is gone, or another engine's.
+    pub(super) fn may_speak(&self, id: ConnectionId) -> Formats {
+        self.shard_of(id).map_or(Formats::default(), |shard| shard.spoken.of(id))
+    }
+
+    /// The wire format that a connection speaks; `None` of one that is gone, or has yet to say it.
+    #[must_use]
+    pub fn format_of(&self, id: ConnectionId) -> Option<Format> {
+        self.may_speak(id).only()
+    }
+
+    /// Finishes an opening with success, subscribed to `channels` from its first byte.
+    ///
+    /// # Errors
+    /// [`EngineError`]: stopped, a bad channel name, the bound of channels.
+    pub fn accept<'a>(
+        &self,
+        id: ConnectionId,
+        channels: impl IntoIterator<Item = &'a str>,
+        user: Option<&str>,
+        reply: Reply,
+    ) -> Result<(), EngineError> {
+        self.check_running()?;
+        check_headers(&reply.headers)?;
+        if let Some(name) = reply.subprotocol.as_deref().filter(|name| !is_token(name.as_bytes())) {
+            return Err(EngineError::InvalidHeader {
+                name: name.to_owned(),
+                why: "is no subprotocol: no token".into(),
+            });
+        }
+        let formats = self.may_speak(id);
+        let watch = |name| Ok(self.obtain_to_watch(name)?.watch(formats, id.shard()));
+        let watched = channels.into_iter().filter_map(|name| watch(name).transpose());
+        let watched = watched.collect::<Result<Vec<_>, EngineError>>()?;
+        self.command(id, Command::Accept(id, watched, user.map(Box::from), reply));
+        Ok(())
+    }
+
+    /// Subscribes a connection, from `origin` on; publications made after this call reach it in any case.
+    ///
+    /// # Errors
+    /// [`EngineError`]: stopped, a bad channel name, the bound of channels.
+    pub fn subscribe(&self, id: ConnectionId, channel: &str, origin: Origin) -> Result<(), EngineError> {
+        self.check_running()?;
+        let channel = self.obtain_to_watch(channel)?;
+        if let Some(watched) = channel.watch(self.may_speak(id), id.shard()) {
+            self.command(id, Command::Subscribe(id, watched, origin, Arc::default()));
+        }
+        Ok(())
+    }
+
+    /// Decides on a client's request to watch: subscribes it to `channels`, then answers it.
+    ///
+    /// With `error`, or when one of `channels` can't be watched, the answer is that error; else, for a request with an
+    /// `id` (JSON text) or one that says where it was, that it is subscribed. It begins where it `wanted` to;
+    /// publications made after this call reach it in any case.
+    ///
+    /// # Errors
+    /// [`EngineError::NotRunning`].
+    pub fn grant<'a>(
+        &self,
+        id: ConnectionId,
+        channels: impl IntoIterator<Item = &'a str>,
+        request: Option<&str>,
+        error: Option<&str>,
+        wanted: Wanted,
+    ) -> Result<(), EngineError> {
+        self.check_running()?;
+        let formats = self.may_speak(id);
+        if formats.is_empty() {
+            return Ok(());
+        }
+        let (request, error) = (request.map(Box::from), error.map(str::to_owned));
+        let mut grant = Grant { watched: Vec::new(), id: request, error, wanted };
+        for name in channels {
+            match self.obtain_to_watch(name) {
+                Ok(channel) => grant.watched.extend(channel.watch(formats, id.shard())),
+                Err(cannot) => {
+                    let error = grant.error.get_or_insert_default();
+                    let separator = if error.is_empty() { "" } else { "; " };
+                    error.push_str(&format!("{separator}{cannot}"));
+                }
+            }
+        }
+        self.command(id, Command::Grant(id, Box::new(grant)));
+        Ok(())
+    }
+
+    /// Ends a subscription, if there is one: what is published after this call does not reach the connection.
+    ///
+    /// # Errors
+    /// [`EngineError`]: stopped, a bad channel name.
+    pub fn unsubscribe(&self, id: ConnectionId, channel: &str) -> Result<(), EngineError> {
+        self.check_running()?;
+        check_name(channel)?;
+        if let Some(channel) = self.common.registry.find(channel) {
+            let tails = channel.tails(self.may_speak(id));
+            self.command(id, Command::Unsubscribe(id, channel, tails));
+        }
+        Ok(())
+    }
+}
