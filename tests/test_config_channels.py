@@ -93,3 +93,10 @@ def test_a_pattern_stands_once(tmp_path: Path) -> None:
     with pytest.raises(ExceptionGroup) as raised:
         loaded(tmp_path, '[[channel]]\npattern = "a"\n' * 2)
     assert str(raised.value.exceptions[0]).endswith('channel[1].pattern is "a", which is channel[0]\'s already')
+
+
+def test_there_may_be_as_many_patterns_as_a_hub_takes(tmp_path: Path) -> None:
+    tables = "".join(f'[[channel]]\npattern = "odds:{index}:*"\n' for index in range(3_000))
+    config = loaded(tmp_path, tables)
+    assert len(config.channel) == 3_000
+    assert fanwire.Hub({one.pattern: one.channel() for one in config.channel})

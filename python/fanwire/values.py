@@ -190,14 +190,20 @@ class Listed:
     """What it is a list of, such as ``paths``."""
     is_empty_allowed: bool = True
     most: int = LIST_MAX
+    is_one_enough: bool = False
+    """Whether its only element may stand for it, a str; then it is not empty."""
 
     def __call__(self, value: Any) -> tuple[Any, ...]:
-        must = f"must be a {'' if self.is_empty_allowed else 'non-empty '}list of {self.what}"
+        if self.is_one_enough and isinstance(value, str):
+            return (self.each(value),)
+        may_be_empty = self.is_empty_allowed and not self.is_one_enough
+        one = ", or one string" * self.is_one_enough
+        must = f"must be a {'' if may_be_empty else 'non-empty '}list of {self.what}{one}"
         if isinstance(value, str | bytes | bytearray | memoryview | Mapping) or not isinstance(value, Iterable):
             raise WrongType(must)
         given = tuple(islice(value, self.most + 1))
         check_count(value, given, self.most)
-        if not given and not self.is_empty_allowed:
+        if not given and not may_be_empty:
             raise Mistake(must)
         return tuple(part(index, one, self.each) for index, one in enumerate(given))
 

@@ -149,7 +149,8 @@ class ServeConfig:
     def faults(self) -> Iterator[tuple[Path, str]]:
         """What is wrong between the fields."""
         relays = (self._fault_of_path(*pair) for pair in combinations(range(len(self.relay)), 2))
-        channels = (self._fault_of_pattern(*pair) for pair in combinations(range(len(self.channel)), 2))
+        known: dict[str, int] = {}
+        channels = (self._fault_of_pattern(index, known) for index in range(len(self.channel)))
         limits = (self._fault_of_limit(name, value) for name, value in self.limits.items() if name in LISTS)
         yield from _first_of_each(apart(self._fault_of_none(), *relays, *channels, *limits, self._fault_of_poller()))
 
@@ -183,10 +184,11 @@ class ServeConfig:
             what = f"whose {NEGOTIATE}" if is_above else "which"
             yield ("relay", index, "path"), f'is "{relay.path}", {what} is relay[{known}]\'s already'
 
-    def _fault_of_pattern(self, known: int, index: int) -> Iterator[tuple[Path, str]]:
+    def _fault_of_pattern(self, index: int, known: dict[str, int]) -> Iterator[tuple[Path, str]]:
         pattern = self.channel[index].pattern
-        if pattern == self.channel[known].pattern:
-            yield ("channel", index, "pattern"), f'is "{pattern}", which is channel[{known}]\'s already'
+        first = known.setdefault(pattern, index)
+        if first != index:
+            yield ("channel", index, "pattern"), f'is "{pattern}", which is channel[{first}]\'s already'
 
 
 def _first_of_each(faults: Iterator[tuple[Path, str]]) -> Iterator[tuple[Path, str]]:

@@ -50,7 +50,7 @@ def _rule_of(kind: Any) -> tuple[Rule, bool]:
     elif get_origin(plain) is tuple:
         each, _ = _rule_of(get_args(plain)[0])
         what = str(each) if isinstance(each, _OfClass) else "strings"
-        rule = _OneOrMore(each) if ONE_OR_MORE in marks else Listed(each, what)
+        rule = Listed(each, what, is_one_enough=ONE_OR_MORE in marks)
     elif get_origin(plain) is Mapping:
         (key, _), (value, is_shown) = map(_rule_of, get_args(plain))
         rule = _Table(key, value)
@@ -73,18 +73,6 @@ class _OfClass:
         if not isinstance(value, self.classes):
             raise WrongType(f"must be {self}")
         return value
-
-
-@dataclass(frozen=True, slots=True)
-class _OneOrMore:
-    """A list that is not empty, for which its only element may stand."""
-
-    each: Rule
-
-    def __call__(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return (self.each(value),)
-        return Listed(self.each, "strings, or one string", is_empty_allowed=False)(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,7 @@ class _Reader:
         if is_one_allowed and not value:
             return self.wrong(path, value, "must not be empty", is_shown=False)
         try:
-            check_count(value, value)
+            check_count(value, () if is_dataclass(kind) else value)  # of relays and channels the engine has bounds
         except Mistake as mistake:
             return self.wrong(path, value, str(mistake), told=mistake.told)
         found = []
