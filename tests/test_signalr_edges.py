@@ -1,6 +1,7 @@
 """SignalR where two things meet: cancellation and calls, the end of a client and what waits for it, odd signatures."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from anyio.to_thread import run_sync
 from support.clients import connected
 from support.hub_client import hub_client, negotiate
 from support.hubs import MakeHub
-from support.raw import open_socket, read_head
+from support.raw import frame, open_socket, read_head, upgraded
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -159,6 +160,59 @@ async def test_who_asks_a_client_when_the_hub_stops_is_told(hub: fanwire.Hub) ->
             assert (await client.receive())["target"] == "Answer"
         await until(lambda: errors)
     assert isinstance(errors[0], (fanwire.HubStopped, fanwire.ClientGone))
+
+
+async def test_each_who_asks_a_client_that_is_gone_is_told_by_an_exception_of_their_own(hub: fanwire.Hub) -> None:
+    clients: list[fanwire.Client] = []
+    hub.on_connect(clients.append)
+    left: list[fanwire.Client] = []
+    hub.on_disconnect(lambda client, gone: left.append(client))
+    async with hub.serve(ANY) as serving:
+        async with hub_client(serving.address):
+            await until(lambda: clients)
+        await until(lambda: left)
+        errors, lengths = [], []
+        for _ in range(3):
+            with pytest.raises(fanwire.ClientGone) as told:
+                await clients[0].invoke("Answer")
+            errors.append(told.value)
+            lengths.append(len(told.traceback))
+    assert len({*map(id, errors)}) == 3
+    assert len({*lengths}) == 1  # nobody's traceback holds the frames of who asked before
+    assert len({*map(str, errors)}) == 1
+
+
+async def test_the_end_of_serving_is_no_fault_of_the_methods_that_wait_for_clients(
+    hub: fanwire.Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[fanwire.Client] = []
+    errors: list[Exception] = []
+
+    @hub.method
+    async def ask(client: fanwire.Client) -> None:
+        asked.append(client)
+        try:
+            await client.invoke("Answer")
+        except fanwire.FanwireError as error:
+            errors.append(error)
+            raise
+
+    def ask_me(address: str) -> socket.socket:
+        silent = upgraded(address, "/signalr")
+        invocation = json.dumps(call("ask")) + "\x1e"
+        silent.sendall(frame(1, HANDSHAKE.encode()) + frame(1, invocation.encode()))
+        return silent
+
+    serving = await hub.start(ANY, drain_timeout=0.1, close_timeout=60)
+    silent = [await run_sync(ask_me, serving.address) for _ in range(3)]
+    await until(lambda: len(asked) == 3)
+    await hub.stop()
+    await until(lambda: len(errors) == 3)
+    assert {*map(type, errors)} == {fanwire.HubStopped}
+    assert len({*map(id, errors)}) == 3
+    assert caplog.records == []
+    for one in silent:
+        one.close()
 
 
 @pytest.mark.parametrize("is_async", [False, True])

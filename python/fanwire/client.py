@@ -11,7 +11,7 @@ import anyio
 
 from fanwire.calls import check_channel, check_code, check_reason, check_since, check_start, check_text, explain
 from fanwire.endings import Endings
-from fanwire.errors import ClientGone, HubStopped
+from fanwire.errors import ClientGone, HubStopped, anew
 from fanwire.faults import Faults
 from fanwire.logs import hub_log, name_of
 from fanwire.wording import Wording
@@ -256,7 +256,7 @@ class Client:
         if self.connection_id is None:
             raise TypeError(f"client {self} cannot be invoked: it does not speak SignalR")
         if self._gone is not None:
-            raise self._gone
+            raise anew(self._gone)
         self._link.require_thread("invoke")
         if self._calls is None:
             self._calls = self._link.calls_of(self)
@@ -303,8 +303,11 @@ class Client:
             engine.disconnect(self.id, code, reason)
 
     def _note(self, where: str, error: BaseException, text: str, *arguments: object) -> None:
-        """Note what a callback for this client raised, as ``Faults.note`` does; its own leaving is nobody's fault."""
-        if self._gone is not None and is_leaving(error):
+        """Note what a callback for this client raised, as ``Faults.note`` does.
+
+        That it has left, or that serving has ended, is nobody's fault.
+        """
+        if self._gone is not None and is_leaving(error, type(self._gone)):
             hub_log.debug(text, *arguments, exc_info=error)
         else:
             self._link.faults.note(where, error, text, *arguments)
@@ -316,11 +319,11 @@ class Client:
         return link.engine
 
 
-def is_leaving(error: BaseException) -> bool:
-    """Whether an exception says only that a client has left."""
+def is_leaving(error: BaseException, gone: type[Exception]) -> bool:
+    """Whether an exception says only that a client has left, or what `gone` says: that serving has ended."""
     if isinstance(error, BaseExceptionGroup):
-        return all(is_leaving(one) for one in error.exceptions)
-    return isinstance(error, ClientGone)
+        return all(is_leaving(one, gone) for one in error.exceptions)
+    return isinstance(error, (ClientGone, gone))
 
 
 class Inbox:

@@ -24,6 +24,8 @@ The second base keeps ``except ValueError`` and its like working. What is known 
 ``__cause__``. No message shows a token or a payload. All of them can be pickled.
 """
 
+from copy import copy
+
 __all__ = [
     "CallFailed",
     "ClientGone",
@@ -47,6 +49,16 @@ __all__ = [
 
 class FanwireError(Exception):
     """The root: ``except FanwireError`` catches whatever fanwire raises on purpose."""
+
+
+def anew(error: Exception) -> Exception:
+    """An exception that says the same, to be raised to one of several who are told, or who ask again.
+
+    One object would gather in its traceback the frames of everybody who got it, with all that these hold.
+    """
+    fresh = copy(error)
+    fresh.__cause__ = error.__cause__
+    return fresh
 
 
 class HubStopped(FanwireError, RuntimeError):

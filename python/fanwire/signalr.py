@@ -21,7 +21,7 @@ import anyio
 from fanwire._loop import ends_task, finish, raise_if_strayed
 from fanwire.arguments import ANY
 from fanwire.budget import ENTRY_BYTES, TASK_BYTES, Budgets, weigh
-from fanwire.errors import CallFailed, HubError, LimitReached, Told
+from fanwire.errors import CallFailed, HubError, LimitReached, Told, anew
 from fanwire.faults import Tasks
 from fanwire.logs import hub_log
 from fanwire.methods import UNSENDABLE, Method, Methods
@@ -199,7 +199,7 @@ class Calls:
         for upload in self._uploads.values():
             upload.lose(gone)
         for owed in self._results.values():
-            owed.error = gone
+            owed.error = anew(gone)
             owed.came.set()
         self.drained()
 

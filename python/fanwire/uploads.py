@@ -12,7 +12,7 @@ import anyio
 
 from fanwire.arguments import Decoder
 from fanwire.budget import Budget
-from fanwire.errors import HubError
+from fanwire.errors import HubError, anew
 from fanwire.wording import UPLOAD_FAILED, Wording
 
 ITEMS_MAX = 10
@@ -113,7 +113,7 @@ class Upload:
         while not self._items:
             if self._is_over:
                 if self._error is not None:
-                    raise self._error
+                    raise anew(self._error)
                 raise StopAsyncIteration
             self._arrived = anyio.Event()
             await self._arrived.wait()
