@@ -4,14 +4,18 @@ A message does not say whom it was sent to. So what goes to all is named in ``ev
 only; what greets each connection is named in ``everyone.welcome``, kept, and given to each client that comes.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from fanwire._engine import Upstream
-from fanwire.logs import relay_log
+from fanwire._loop import ends_task
+from fanwire.errors import PayloadTooBig
+from fanwire.logs import name_of, relay_log
 from fanwire.relay.lane import CallLaneContext
 from fanwire.relay.timing import Backoff, Delay
 from fanwire.relay.upstreams import REFUSING, SessionHandler
-from fanwire.wording import brief
+from fanwire.wording import INTERNAL_ERROR, brief
 
 SPOKEN_BY_ALL = "json"
 """The hub protocol that no server is without: one that refuses it has a bad moment."""
@@ -190,3 +194,104 @@ class BroadcastLane(SessionHandler):
         self._call_off()
         self._timer = self._timers.later(self._pause, self.end, self.end)
         self._refuse(words)
+
+
+class Broadcasts:
+    """Those of a relay, by hub protocol, and which of its clients speaks which.
+
+    Args:
+        turn_away: closes the client of this number, with the words in which the backend refused its hub protocol.
+    """
+
+    def __init__(
+        self,
+        context: CallLaneContext,
+        route: tuple[str, str, frozenset[str], frozenset[str]],
+        turn_away: Callable[[int, str], None],
+    ) -> None:
+        self._context, self._route, self._turn_away = context, route, turn_away
+        self._lanes: dict[str, BroadcastLane] = {}
+        # Hub protocols of the clients that are connected, and how many speak each.
+        self._present: dict[int, str] = {}
+        self._speaking: Counter[str] = Counter()
+
+    def came(self, id: int, protocol: str) -> bool:
+        """A client has shaken hands, and is greeted; or it is turned away, and False given."""
+        self._present[id] = protocol
+        self._speaking[protocol] += 1
+        lane = self._lane(protocol)
+        lane.spoken(is_spoken=True)
+        if lane.refusal:
+            self._turn_away(id, lane.refusal)
+            return False
+        self._welcome(id, lane.welcome)
+        return True
+
+    def left(self, id: int) -> None:
+        """It is gone, if it ever was there."""
+        protocol = self._present.pop(id, None)
+        if protocol is None:
+            return
+        self._speaking[protocol] -= 1
+        lane = self._lanes.get(protocol)
+        if lane is not None and not self._speaking[protocol]:
+            lane.spoken(is_spoken=False)
+
+    def when_ready(self, protocol: str, go_on: Callable[[], None]) -> bool:
+        """Whether clients of this protocol may begin; else `go_on` is called when they may."""
+        return self._lane(protocol).when_ready(go_on)
+
+    def forget(self, protocol: str, go_on: Callable[[], None]) -> None:
+        """Who waited for that is gone."""
+        lane = self._lanes.get(protocol)
+        if lane is not None:
+            lane.forget(go_on)
+
+    def end(self) -> None:
+        """Close all. Raises nothing."""
+        for lane in list(self._lanes.values()):
+            lane.end()
+
+    def stats(self) -> dict[str, str]:
+        """How each stands: ``live``, or why it is down."""
+        return {protocol: lane.why or "live" for protocol, lane in self._lanes.items()}
+
+    def _lane(self, protocol: str) -> BroadcastLane:
+        lane = self._lanes.get(protocol)
+        if lane is None:
+            lanes, greet, refuse = self._context.lanes, partial(self._greet, protocol), partial(self._refuse, protocol)
+            backoff = Backoff(lanes.backoff_min, lanes.backoff_max)
+            lane = self._lanes[protocol] = BroadcastLane(
+                self._context, protocol, self._route, backoff, greet, refuse, self._forget_lane
+            )
+        return lane
+
+    def _forget_lane(self, lane: BroadcastLane) -> None:
+        self._lanes = {protocol: one for protocol, one in self._lanes.items() if one is not lane}
+
+    def _refuse(self, protocol: str, words: str) -> None:
+        for id, spoken in list(self._present.items()):
+            if spoken == protocol:
+                self._turn_away(id, words)
+
+    def _greet(self, protocol: str, records: bytes) -> None:
+        """Give a welcome that has just come to those who came before it."""
+        for id, spoken in self._present.items():
+            if spoken == protocol:
+                self._welcome(id, (records,))
+
+    def _welcome(self, id: int, welcome: Iterable[bytes]) -> None:
+        """Give a client each greeting by itself: together they may be more than what may wait for it."""
+        upstreams = self._context.upstreams
+        for records in welcome:
+            try:
+                self._context.engine.send_records(id, records)
+            except PayloadTooBig as error:
+                upstreams.endings.close(id, 1013, error)
+                return
+            except BaseException as error:
+                if ends_task(error):
+                    raise
+                upstreams.faults.note("relay.welcome", error, "client %s could not be greeted", name_of(id))
+                upstreams.endings.close(id, 1011, INTERNAL_ERROR)
+                return

@@ -5,10 +5,9 @@ over shared connections. Everything else, and what the lane was refused but the 
 """
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 from fanwire._engine import HubMessage, Upstream
 from fanwire._loop import ends_task
@@ -16,14 +15,14 @@ from fanwire.budget import ENTRY_BYTES
 from fanwire.client import Client
 from fanwire.errors import ClientGone, LimitReached, PayloadTooBig
 from fanwire.logs import name_of, relay_log
-from fanwire.relay.backed import Backed
+from fanwire.relay.calls import CallRelay
 from fanwire.relay.config import CallShare
 from fanwire.relay.credentials import Credentials
 from fanwire.relay.lane import CallLane
 from fanwire.relay.session import CallLine, Session, UpstreamMessage
 from fanwire.relay.shared import SharedCall, call_of
 from fanwire.relay.timing import Bucket
-from fanwire.relay.upstreams import REFUSING, Backend, Upstreams
+from fanwire.relay.upstreams import REFUSING
 from fanwire.relay.wire import LOST, UNREACHABLE, Asked, Outcome
 from fanwire.wording import INTERNAL_ERROR, failed_to_invoke
 
@@ -32,45 +31,6 @@ OVERLOADED = 1013
 RESTART = 1012
 """The close code with which a SignalR client is told to come back."""
 REFUSED = "The backend refused the connection."
-
-
-class Calling(Protocol):
-    """A pool of shared connections."""
-
-    def call(self, caller: "RelayedClient", asked: Asked, call: SharedCall) -> None:
-        """Make a client's call. Raises LimitReached where the client has no room left for it."""
-
-    def gone(self, caller: "RelayedClient") -> None:
-        """A client has left."""
-
-
-class CallRelay(Backed[SharedCall, CallLane]):
-    """The relay, as its clients need it."""
-
-    private_context: tuple[Upstreams, Backend, frozenset[str], frozenset[str]]
-    subscribing: dict[str, CallShare]
-    unsubscribing: dict[str, CallShare]
-    pooled: dict[str, str]
-
-    def open_lane(self, share: CallShare, call: SharedCall) -> CallLane:
-        """The lane of this call, which has none yet."""
-        raise NotImplementedError
-
-    def answer_unsubscribe(self, client: "RelayedClient", lane: CallLane, call: Asked) -> None:
-        """Answer a client that has left a lane as the backend would have."""
-        raise NotImplementedError
-
-    def forget(self, client: "RelayedClient") -> None:
-        """A client is gone: what waits for it elsewhere is for nobody."""
-        raise NotImplementedError
-
-    def pool_of(self, protocol: str) -> Calling:
-        """The shared connections for pooled methods."""
-        raise NotImplementedError
-
-    def when_ready(self, protocol: str, go_on: Callable[[], None]) -> bool:
-        """Whether clients of this protocol may begin; else `go_on` is called when they may."""
-        raise NotImplementedError
 
 
 @dataclass(slots=True)
@@ -132,7 +92,7 @@ class RelayedClient:
         """Have a message go where it belongs. Each is acknowledged once."""
         if self._held is not None:
             self._hold(event)
-        elif not self._relay.when_ready(self.protocol, self.release):
+        elif not self._relay.broadcasts.when_ready(self.protocol, self.release):
             self._held = deque()
             self._hold(event)
         else:
@@ -162,6 +122,7 @@ class RelayedClient:
         """The client is gone."""
         self._held = None
         self._relay.forget(self)
+        self._relay.broadcasts.forget(self.protocol, self.release)
         for lane in self.lanes:
             with self._relay.faults.contained(
                 "relay.gone", "client %s could not be taken from %s", name_of(self.id), lane
@@ -361,7 +322,7 @@ class RelayedClient:
         self._forget(lane)
         if call.id:
             try:
-                self._relay.answer_unsubscribe(self, lane, call)
+                self._relay.answers.answer(self, lane, call)
             except BaseException as error:
                 self._fail(call, error)
 
