@@ -68,7 +68,10 @@ class Backed(Owner, Generic[K, L]):
         self._passing = Passing.of(config.private.drop, config.trusted_proxies, config.admit_ignore)
         # Who opens a connection waits no longer than for its handshake, and is to be told why.
         self._answer_s = min(config.lanes.connect_timeout, ASKING_PART * around.handshake_timeout)
-        self._lingering = Lingering(config.lanes.per_client_max)
+        lingering = self._lingering = Lingering(config.lanes.per_client_max)
+        # What a context of lanes begins with.
+        engine, linger, lanes = self.engine, config.linger, config.lanes
+        self._of_lanes = engine, self._upstreams, self._timers, self._shared, linger, lanes, lingering
         self._lanes_made = 0
         self._gaps = 0
 

@@ -28,18 +28,8 @@ class CallRelay(Backed[SharedCall, CallLane]):
         everyone, welcome = frozenset(config.everyone.targets), frozenset(config.everyone.welcome)
         subscribing = frozenset(share.subscribe.lower() for share in shares)
         self.private_context = self._upstreams, self._own, everyone | welcome, subscribing
-        self._context = CallLaneContext(
-            self.engine,
-            self._upstreams,
-            self._timers,
-            self._shared,
-            config.linger,
-            config.lanes,
-            self._lingering,
-            everyone | welcome,
-            self.names,
-            Everyones(config.path, config.everyone.targets, self._timers.later),
-        )
+        everyones = Everyones(config.path, config.everyone.targets, self._timers.later)
+        self._context = CallLaneContext(*self._of_lanes, everyone | welcome, self.names, everyones)
         self.broadcasts = Broadcasts(self._context, ("broadcast", config.path, everyone, welcome), turn_away)
         self.answers = LearnedAnswers(self._context)
         self._pools: dict[str, Pool] = {}

@@ -39,15 +39,7 @@ class PlainRelay(MessageRelay):
         self._by_message = [share for share in config.share if isinstance(share, MessageShare)]
         self._has_own_headers = bool(config.lanes.headers) or config.lanes.token is not None
         self._private_context = self._upstreams, self._own, self.gate, config.private.idle
-        self._context = LaneContext(
-            self.engine,
-            self._upstreams,
-            self._timers,
-            self._shared,
-            config.linger,
-            config.lanes,
-            self._lingering,
-        )
+        self._context = LaneContext(*self._of_lanes)
         asks = config.admit == "negotiate"
         asked = replace(self._own if asks else self._shared, connect_timeout=self._answer_s)
         self._admission = PlainAdmission(self._upstreams, asked, asks=asks, admit_for=config.admit_for)
