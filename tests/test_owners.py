@@ -19,7 +19,7 @@ from support.loops import epoll_alone, without_uvloop
 from support.plain_backend import PlainBackend
 from support.raw import free_port
 from support.relaying import PATH, config, watch
-from support.scripted_backend import ScriptedBackend, Session
+from support.scripted_backend import ScriptedBackend, Session, hang
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -135,14 +135,8 @@ async def test_a_plain_relay_comes_and_goes_with_its_clients_and_connections(hub
 async def test_who_a_relay_is_asking_about_is_refused_when_it_goes_and_nobody_waits_for_its_backend(
     hub: fanwire.Hub,
 ) -> None:
-    asked = anyio.Event()
-    token = anyio.lowlevel.current_token()
-
-    def keep_silent(session: Session) -> None:
-        anyio.from_thread.run_sync(asked.set, token=token)
-
     with ScriptedBackend() as backend:
-        backend.negotiate = keep_silent
+        backend.negotiate = hang
         relays = [config(backend, admit="negotiate"), config(backend, "/other", admit="negotiate")]
         async with hub.serve(ANY) as serving:
             for relay in relays:
@@ -154,8 +148,7 @@ async def test_who_a_relay_is_asking_about_is_refused_when_it_goes_and_nobody_wa
 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(knock)
-                with anyio.fail_after(8):
-                    await asked.wait()
+                await until(lambda: backend.heads)
                 hub.remove_path(PATH)
             assert found == [(404, "this path has been removed")]
             await until(lambda: not backend.sessions)
