@@ -9,7 +9,7 @@ from contextvars import copy_context
 from functools import partial
 from importlib.util import find_spec
 from math import inf
-from threading import get_ident
+from threading import Thread, get_ident
 from typing import Any
 
 import anyio
@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup, TaskStatus
 class Loop:
     """The event loop that runs the current task, for use from its own thread."""
 
-    __slots__ = ("call_from_any_thread", "call_soon", "thread")
+    __slots__ = ("_asyncio", "_token", "call_from_any_thread", "call_soon", "thread")
 
     def __init__(self) -> None:
         self.thread: int = get_ident()
@@ -28,15 +28,31 @@ class Loop:
         """Run a function that must not raise when the loop turns, after what is ready now."""
         self.call_from_any_thread: Callable[[Callable[[], object]], object]
         """The same, for other threads. Raises RuntimeError where the loop has ended."""
+        self._asyncio: Any = None
+        self._token: Any = None
         trio = _trio()
         if trio is not None:
-            self.call_soon = partial(trio.lowlevel.current_trio_token().run_sync_soon, idempotent=True)
+            self._token = trio.lowlevel.current_trio_token()
+            self.call_soon = partial(self._token.run_sync_soon, idempotent=True)
             self.call_from_any_thread = self.call_soon
         else:
             import asyncio
 
-            loop = asyncio.get_running_loop()
+            self._asyncio = loop = asyncio.get_running_loop()
             self.call_soon, self.call_from_any_thread = loop.call_soon, loop.call_soon_threadsafe
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the current task is one of this loop's: a thread may run several, one after another."""
+        trio = _trio()
+        if trio is not None:
+            return trio.lowlevel.current_trio_token() is self._token
+        return self._asyncio is not None and sys.modules["asyncio"]._get_running_loop() is self._asyncio
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed though tasks were at work, which only asyncio lets happen: they never go on."""
+        return self._asyncio is not None and bool(self._asyncio.is_closed())
 
 
 def _trio() -> Any:
@@ -63,6 +79,29 @@ def spawn(main: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
     task = asyncio.create_task(main(), name=name)
     _spawned.add(task)
     task.add_done_callback(_spawned.discard)
+
+
+async def in_thread(function: Callable[[], object]) -> None:
+    """Run `function` in a thread of its own, and return when it has; in any task, also one that outlives the program's.
+
+    Raises what it raises. A worker of AnyIO's would wait for the end of the loop's main task, which may be over, and
+    keep the process.
+    """
+    loop, is_done = Loop(), anyio.Event()
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            function()
+        except BaseException as error:
+            failures.append(error)
+        with suppress(RuntimeError):  # the loop has ended meanwhile: nobody waits
+            loop.call_from_any_thread(is_done.set)
+
+    Thread(target=work, name="end of fanwire", daemon=True).start()
+    await is_done.wait()
+    if failures:
+        raise failures[0]
 
 
 class Interrupt:

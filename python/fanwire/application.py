@@ -123,6 +123,7 @@ class Application(Hosting):
             if isinstance(client._calls, Calls):
                 with self._faults.contained("pump.end", "the calls of client %s could not be ended", client):
                     client._calls.end(error)
+            client._calls = None  # whoever holds the client does not hold what it had
             if client._inbox is not None:
                 client._inbox.end()
 
@@ -328,6 +329,7 @@ class Application(Hosting):
         with contained("pump.closed", "the calls of client %s could not be ended", client):
             if client._calls is not None:
                 client._calls.end(gone)
+                client._calls = None
         if self._callbacks.on_disconnect is not None:
             self._parting += 1
             self._take(client, event)

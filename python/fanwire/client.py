@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
+from fanwire._loop import Loop
 from fanwire.calls import check_channel, check_code, check_reason, check_since, check_start, check_text, explain
 from fanwire.endings import Endings
 from fanwire.errors import ClientGone, HubStopped, anew
@@ -47,7 +48,7 @@ class Link:
     ``end`` cuts it, so that whoever holds it learns of the end at no cost while it lives.
     """
 
-    __slots__ = ("_make_calls", "endings", "engine", "faults", "is_forked", "thread", "why", "wording")
+    __slots__ = ("_make_calls", "endings", "engine", "faults", "is_forked", "loop", "thread", "why", "wording")
 
     def __init__(self, engine: Engine | None, why: str = "") -> None:
         self.engine = engine
@@ -64,6 +65,8 @@ class Link:
         """The text of the HubStopped that ``require`` raises."""
         self.thread = -1
         """That of the event loop, as ``threading.get_ident`` names it; -1 before there is one."""
+        self.loop: Loop | None = None
+        """The event loop itself."""
         self._make_calls: Callable[[Client], CallsInterface] | None = None
 
     def end(self, why: str, *, is_forked: bool = False) -> None:
@@ -71,6 +74,7 @@ class Link:
         self.why = why
         self.is_forked = is_forked
         self.engine = None
+        self._make_calls = None  # whoever holds a client for long does not hold the engine
 
     def make_calls_by(self, make: Callable[[Client], CallsInterface]) -> None:
         """Have ``calls_of`` ask `make`."""
@@ -87,6 +91,12 @@ class Link:
         self.require()
         if get_ident() != self.thread:
             raise RuntimeError(f"{what} is for the thread of the event loop that serves; this is another one")
+
+    def require_loop(self, what: str) -> None:
+        """The same for what waits: a thread may run several loops, one after another, and none wakes another's."""
+        self.require_thread(what)
+        if self.loop is not None and not self.loop.is_current:
+            raise RuntimeError(f"{what} is for the event loop that serves; this is another one of the same thread")
 
     def require(self) -> Engine:
         """The engine. Raises HubStopped when there is none."""
@@ -257,7 +267,7 @@ class Client:
             raise TypeError(f"client {self} cannot be invoked: it does not speak SignalR")
         if self._gone is not None:
             raise anew(self._gone)
-        self._link.require_thread("invoke")
+        self._link.require_loop("invoke")
         if self._calls is None:
             self._calls = self._link.calls_of(self)
         return await self._calls.ask(target, arguments)

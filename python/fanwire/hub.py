@@ -27,7 +27,7 @@ from fanwire.logs import hub_log
 from fanwire.options import OWN, Options, check_options
 from fanwire.presence import check_channels
 from fanwire.publishing import Publishing
-from fanwire.serving import STOPPED, Life, Serving, plan
+from fanwire.serving import LOOP_CLOSED, STOPPED, Life, Serving, plan
 
 NOT_STARTED = "the hub is not serving yet: do this inside `async with hub.serve(...)`, or after `await hub.start(...)`"
 
@@ -49,8 +49,12 @@ class Hub(Publishing):
         super().__init__(self._options.get("signalr_paths", OWN["signalr_paths"]))
         self._channels = check_channels(channels)
         self._life: Life | None = None
-        # Guards _is_serving: two threads may try to serve the same hub.
-        self._serve_lock = threading.Lock()
+        # Guards what follows and _is_serving: two threads may serve the same hub, or end it, and signal handlers, too.
+        self._serve_lock = threading.RLock()
+        # Between the call that serves and its first moment; whether it is to end at once.
+        self._is_beginning = self._is_end_wanted = False
+        # Why it cannot serve in this process.
+        self._forked = ""
         self._unlink(NOT_STARTED)
         _hubs.add(self)
 
@@ -96,21 +100,31 @@ class Hub(Publishing):
 
         Raises:
             What ended the serving before it was asked to, once.
-            RuntimeError: this is not the thread of the event loop that serves; see ``stop_soon``.
+            RuntimeError: this is not the event loop that serves; see ``stop_soon``.
         """
+        self._let_go_of_closed()
         life = self._life
         if life is None:
             return
-        if get_ident() != life.loop.thread and not life.is_over:
-            raise RuntimeError("stop is for the event loop that serves; another thread calls stop_soon")
+        if not life.is_over and not (get_ident() == life.loop.thread and life.loop.is_current):
+            raise RuntimeError(
+                "stop is for the event loop that serves: another loop, or another thread calls stop_soon"
+            )
         try:
             await life.end()
         finally:
             self._forget(life)
 
     def stop_soon(self) -> None:
-        """Have the serving end as ``stop`` does; any thread, callbacks as well. Returns at once; ``run`` ends, too."""
-        life = self._life
+        """Have the serving end as ``stop`` does; any thread, callbacks as well. Returns at once; ``run`` ends, too.
+
+        It counts from the call of ``run``, ``serve`` or ``start`` on: what has only begun ends as soon as it serves.
+        """
+        with self._serve_lock:
+            self._let_go_of_closed()
+            life = self._life
+            if life is None:
+                self._is_end_wanted = self._is_beginning
         if life is not None:
             life.end_soon()
 
@@ -151,13 +165,17 @@ class Hub(Publishing):
     async def _begin(self, address: str | int, shards: int, options: Mapping[str, Any]) -> Serving:
         options = {**self._options, **check_options(options)}
         address = address_of(address)
-        planned = plan(self._callbacks, self._channels, self._relays, shards, options)
-        await checkpoint()
         with self._serve_lock:
+            self._let_go_of_closed()
+            if self._is_serving and self._link.engine is not None:
+                raise RuntimeError("the hub is serving already")
             if self._is_serving:
-                raise RuntimeError(self._link.why or "the hub is serving already")
-            self._is_serving = True
+                under_way = "another start or stop of this hub is under way: wait until it has returned"
+                raise RuntimeError(self._forked or under_way)
+            self._is_serving = self._is_beginning = True  # from now on nothing is registered
         try:
+            planned = plan(self._callbacks, self._channels, self._relays, shards, options)
+            await checkpoint()
             self._paths = {path.casefold(): path for path in planned.paths}
             life = Life(planned, self._ways, self._linked, partial(self._unlink, STOPPED), self._ended)
         except BaseException:
@@ -190,12 +208,17 @@ class Hub(Publishing):
                     await ending.wait()
                     hub_log.info("draining")
 
+        with self._serve_lock:
+            self._is_beginning = not self._is_serving
         try:
             run(main)
         except ListenFailed as error:
             if threading.current_thread() is not threading.main_thread():
                 raise
             raise SystemExit(f"fanwire: {error}") from error
+        finally:
+            if not self._is_serving:
+                self._is_beginning = self._is_end_wanted = False
 
     async def _tell_of_end(self, ending: anyio.Event) -> None:
         if self._life is not None:
@@ -203,9 +226,13 @@ class Hub(Publishing):
         ending.set()
 
     def _linked(self, life: Life) -> None:
-        self._life = self._served_paths = life
+        with self._serve_lock:
+            self._life = self._served_paths = life
+            self._is_beginning = False
+            if self._is_end_wanted:
+                life.end_soon()
         self._link = life.link
-        self._link.thread = life.loop.thread
+        self._link.thread, self._link.loop = life.loop.thread, life.loop
         self._publish = life.engine.publish
         self._engine_flush = life.engine.flush
         self._call_soon = life.loop.call_soon
@@ -224,9 +251,23 @@ class Hub(Publishing):
         if self._life is life and life.is_over:
             self._life = None
 
+    def _let_go_of_closed(self) -> None:
+        """End what serves where its loop was closed: none of its tasks can."""
+        with self._serve_lock:
+            life = self._life
+            if life is not None and not life.is_over and life.loop.is_closed:
+                self._life = None
+                life.forsake()
+                self._unlink(LOOP_CLOSED)
+                hub_log.error("serving on %s ended: %s", life.serving.address, LOOP_CLOSED)
+
+    def _lose_loop(self) -> None:
+        self._let_go_of_closed()
+        self._link.require()
+
     def _ended(self) -> None:
         self._ways.end()
-        self._is_serving = False
+        self._is_serving = self._is_beginning = self._is_end_wanted = False
 
     def _unlink(self, why: str) -> None:
         def refuse(*arguments: object, **named: object) -> NoReturn:
@@ -265,6 +306,8 @@ def _after_fork() -> None:
             hub._link.end(why, is_forked=True)
             hub._unlink(why)
             hub._ways.end()
+            hub._forked = why
+            hub._serve_lock = threading.RLock()  # a thread that stayed behind may have held it
             hub._life = None  # its loop's wake-up is the parent's, too: nothing here may touch it
 
 

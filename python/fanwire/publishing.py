@@ -122,7 +122,11 @@ class Publishing(Registering):
         else:
             if is_in_loop and not self._is_flush_due:
                 self._is_flush_due = True
-                self._call_soon(self._flush)
+                try:
+                    self._call_soon(self._flush)
+                except RuntimeError:
+                    self._lose_loop()
+                    raise
             return publication
         channel.check(key, ttl, keyframe, excluded)
         return self._publish_to(channel, data, event, ttl, excluded)
@@ -312,6 +316,9 @@ class Publishing(Registering):
             raise ValueError(f"client must be one of this hub, not {client}, which is connected to another one")
         return None
 
+    def _lose_loop(self) -> None:
+        """The loop does not take what is to run soon. Raises HubStopped where it was closed: serving is over then."""
+
     def _flush(self) -> None:
         self._is_flush_due = False
         engine, faults = self._link.engine, self._link.faults
@@ -429,7 +436,7 @@ class Publishing(Registering):
         """
         check_position(position)
         check_fraction(fraction)
-        self._link.require_thread("delivered")
+        self._link.require_loop("delivered")
         return await self._delivered(position, fraction)
 
     def position(self, channel: str) -> Position:
@@ -473,7 +480,7 @@ class Publishing(Registering):
         return Listening(pattern, self._serving_listeners)
 
     def _serving_listeners(self) -> Listeners:
-        self._link.require_thread("listen")
+        self._link.require_loop("listen")
         return self._listeners()
 
     def stats(self) -> Stats:

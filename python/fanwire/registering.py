@@ -158,6 +158,7 @@ class Registering:
         self._may_register(f"snapshot of {pattern!r}")
 
         def register(function: Snapshot) -> Snapshot:
+            self._may_register(f"snapshot of {pattern!r}")
             callback = callback_of(f"snapshot of {pattern!r}", function, ("channel",))
             rule = SnapshotRule(pattern, callback, interval, timeout, event)
             self._callbacks.snapshots.append(rule)

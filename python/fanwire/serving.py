@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 
 from fanwire._engine import Encoder, Engine, Route, Settings
-from fanwire._loop import Interrupt, Loop, background_tasks, spawn
+from fanwire._loop import Interrupt, Loop, background_tasks, in_thread, spawn
 from fanwire.callbacks import Callbacks
 from fanwire.channel import Channel
 from fanwire.client import Link
@@ -39,6 +39,7 @@ from fanwire.values import checked
 from fanwire.wording import Wording
 
 STOPPED = "the hub was stopped: its serving has ended"
+LOOP_CLOSED = "the event loop was closed while the hub served: stop the hub first"
 RELAY_DESCRIPTORS_SPARE = 256
 """With a relay: those that clients leave for connections to backends, a quarter of the limit at most."""
 RELAY_OUTBOX_BYTES_MAX = 2 << 20
@@ -170,7 +171,7 @@ class Life:
         self._asked = anyio.Event()
         self._timeout, self._spread = plan.own["drain_timeout"], plan.own["drain_spread"]
         self._draining: anyio.CancelScope | None = None
-        self._is_abandoned = False
+        self._is_abandoned = self._is_forsaken = False
         self._over = anyio.Event()
 
     async def begin(self, address: str) -> None:
@@ -233,6 +234,16 @@ class Life:
         with suppress(RuntimeError):  # the loop is gone, and the serving with it
             self.loop.call_from_any_thread(self._asked.set)
 
+    def forsake(self) -> None:
+        """Its loop was closed, so its tasks never go on: end what does not need them. Any thread."""
+        self._is_forsaken = True
+        self._unlinked()
+        self.link.end(LOOP_CLOSED)
+        try:
+            self.engine.stop()
+        finally:
+            self._ended()
+
     def abandon(self) -> None:
         """Have it end without waiting for anybody."""
         self._is_abandoned = True
@@ -247,7 +258,7 @@ class Life:
     @property
     def is_over(self) -> bool:
         """Whether nothing of it is left."""
-        return self._over.is_set()
+        return self._is_forsaken or self._over.is_set()
 
     # Paths that come and go; those of ``hub.path`` are with the engine
 
@@ -302,7 +313,7 @@ class Life:
         self.link.end(STOPPED)
         try:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self.engine.stop)
+                await in_thread(self.engine.stop)
         finally:
             self._ended()
 
