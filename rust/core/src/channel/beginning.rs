@@ -1,8 +1,9 @@
 //! What newcomers of a relay's lane begin with: its newest snapshot, which is a keyframe, and what followed.
 //!
 //! It is what the channel stores, from the keyframe on. A newcomer is answered besides, and the answer comes behind the
-//! snapshot: so the one is private as the other is, in one write, and its cursor starts at the tail of the same moment. The
-//! logs of a lane therefore hold no keyframe back, and a snapshot that was asked for newcomers' sake does not come into them.
+//! snapshot. So the one is private as the other is, in one write. Its cursor starts at the tail of the same moment. The
+//! logs of a lane therefore hold no keyframe back, and a snapshot that was asked for newcomers' sake does not come into
+//! them.
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 

@@ -1,8 +1,8 @@
 //! The program's own subscribers: whoever hears reads the logs when it likes, and no shard has to do with it.
 //!
 //! What a channel publishes while somebody hears it stands in one more log, in the form of `stored` behind its number.
-//! It counts as fanned out at once, so that the bounds of the channel's backlog hold for whoever hears it as for any client
-//! that lags, and nobody else waits for it.
+//! It counts as fanned out at once: nobody else waits for it. The bounds of the channel's backlog hold for whoever
+//! hears it, as for any client that lags.
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};

@@ -148,8 +148,8 @@ impl Log {
         Some(&self.exclusions[index].excluded)
     }
 
-    /// Lets go of frames that every cursor has passed, and of those that only laggards over the bound still need; but
-    /// not of the history, nor of the newest keyframe and what follows it while that is within the bounds.
+    /// Lets go of frames that every cursor has passed, and of those that only laggards over the bound still need. The
+    /// history stays, and so does the newest keyframe with what follows it, while that is within the bounds.
     fn trim(&mut self, settings: &ChannelSettings, keys: &Keys, next: &FrameMark) {
         let now_ns = next.published_ns;
         let needed = self.watches.iter().map(|watch| watch.needed()).min().unwrap_or(self.tail);

@@ -261,8 +261,8 @@ impl Channel {
         Position { epoch: self.epoch, offset: self.lock().offset }
     }
 
-    /// Formats, such that a payload that can be written in these can be written in all that are needed: those
-    /// that subscribers speak now, and where publications are kept also those that others have spoken.
+    /// Formats, such that a payload that can be written in these can be written in all that are needed. Those are what
+    /// subscribers speak now, and where publications are kept also what others have spoken.
     #[must_use]
     pub fn formats(&self) -> Formats {
         let mut formats = Formats::from_bits(self.formats.load(Ordering::Acquire));

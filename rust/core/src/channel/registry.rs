@@ -1,10 +1,9 @@
 //! Channels by name. Made when first named; given up, a few at a time, when nobody watches and nothing was published for
 //! a while.
 //!
-//! The names are dealt out to stripes, each behind a lock of its own, so that whoever names a new channel, grows a table
-//! or gives up the idle is in the way of few others, and of those for microseconds. [`Registry::sweep`] looks at a bounded
-//! number of channels a call, under a lock that lets everybody read, and takes a stripe for itself only while it takes
-//! some out.
+//! The names are dealt out to stripes, each behind a lock of its own. So whoever names a new channel, grows a table or
+//! gives up the idle is in the way of few others, for microseconds. [`Registry::sweep`] looks at a bounded number of
+//! channels a call, under a lock that lets everybody read, and takes a stripe for itself only while it takes some out.
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -33,8 +32,8 @@ const CHANNELS_A_STRIPE: usize = 1_024;
 const STRIPE_BITS: u32 = 10;
 const STRIPES_MAX: usize = 1 << STRIPE_BITS;
 
-/// The next epoch without its low bits, of any engine in this process: starts at the clock's milliseconds, so that those
-/// of a process that is started again are later. As a whole it stays below 2^53 until the year 2248: JavaScript reads it.
+/// The next epoch without its low bits, of any engine in this process. It starts at the clock's milliseconds: those of
+/// a process that is started again are later. As a whole it stays below 2^53 until the year 2248: JavaScript reads it.
 static NEXT_EPOCH: LazyLock<AtomicU64> = LazyLock::new(|| {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     AtomicU64::new(since.map_or(1, |since| since.as_millis() as u64).max(1))

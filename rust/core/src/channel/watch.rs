@@ -14,8 +14,8 @@ pub struct Watch {
     pub(crate) feed: AtomicU32,
     /// Where the log ends. Changes under the channel's lock.
     tail: AtomicU64,
-    /// Where it ended when the shard last emptied its mailbox: it fans out no further, so that what was published behind
-    /// a command comes behind it.
+    /// Where it ended when the shard last emptied its mailbox. It fans out no further: what was published behind a
+    /// command comes behind it.
     due: AtomicU64,
     /// Where its subscribers at the tail are.
     pub(super) cursor: AtomicU64,

@@ -122,9 +122,9 @@ impl Session {
         self.is_awaited &= written == 0 || !self.is_stream();
     }
 
-    /// The peer ended its half. True while an answer to a whole request is still to go out: who has sent all may end its
-    /// half and wait for it (RFC 9112 §9.6). Of who waits for a WebSocket, a stream or a poll, that end says that it has
-    /// left.
+    /// The peer ended its half. True while an answer to a whole request is still to go out. Who has sent all may end
+    /// its half and wait for it (RFC 9112 §9.6). Of who waits for a WebSocket, a stream or a poll, that end says that
+    /// it has left.
     pub(crate) fn handle_end_of_stream(&mut self, has_unsent: bool) -> bool {
         let Speaks::Http(http) = &self.speaks else { return false };
         match (self.stage, http) {

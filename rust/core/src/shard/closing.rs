@@ -124,8 +124,8 @@ impl<I: Io> Shard<I> {
         self.drop_connection(slot);
     }
 
-    /// Whether something unread stands behind a request for a WebSocket, a stream or a poll: the end of the peer's half, which
-    /// says that it has left, would not be read behind it.
+    /// Whether something unread stands behind a request for a WebSocket, a stream or a poll. The end of the peer's half
+    /// says that it has left, and would not be read behind it.
     pub(super) fn waits_for_a_stream(&mut self, slot: u32) -> bool {
         let connection = self.slab.at(slot);
         connection.session.waits_for_a_stream() && connection.transport.unread.is_some()

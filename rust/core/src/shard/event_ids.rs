@@ -1,9 +1,9 @@
 //! What an event stream comes back with: the id of its last event (WHATWG HTML §9.2.4), which says where it was in each of
 //! its channels.
 //!
-//! A frame in a log has the id of its own place, which is all that a stream of one channel needs. A stream of several is
-//! written to by the slow path alone, and each of its events gets one more `id` line, in place of its empty line: of two, the
-//! last counts (§9.2.6). So an event that came whole says what came, and one that was cut off never was.
+//! A frame in a log has the id of its own place, which is all that a stream of one channel needs. A stream of several
+//! is written to by the slow path alone. Each of its events gets one more `id` line, in place of its empty line: of
+//! two, the last counts (§9.2.6). So an event that came whole says what came, and one that was cut off never was.
 use std::fmt::Write;
 
 use super::io::VECTORS_MAX;

@@ -218,8 +218,8 @@ impl<I: Io> Shard<I> {
     pub(crate) fn turn(&mut self) {
         self.timers.begin_turn(self.clock.now_ns());
         let (mut commands, mut moved) = (std::mem::take(&mut self.commands), std::mem::take(&mut self.moved));
-        // What is told to one client and then published to all comes in this order, and the other way round, unless
-        // something else moves at the same time: then what moved is first.
+        // What is told to one client and then published to all comes in this order, and the other way round. If
+        // something else moves at the same time, what moved is first.
         let ahead = self.handle.mailbox.take(&mut commands, &mut moved);
         self.begin_serving();
         self.note_unsubscribing(&commands);

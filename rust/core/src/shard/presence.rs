@@ -1,7 +1,7 @@
 //! Who comes to channels that tell it, and who goes, between two tellings.
 //!
 //! One client may come and go as often as it likes while the application is slow. So a visit that is over before it was
-//! told is forgotten, and nothing is told before the last telling was taken: what waits is bounded by the subscriptions
+//! told is forgotten. Nothing is told before the last telling was taken: what waits is bounded by the subscriptions
 //! that there are, twice over.
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};

@@ -1,5 +1,5 @@
-//! How long publications take to reach a feed's subscribers: of each feed one at a time is looked at, from its
-//! publication until the last of them has it. Costs a look at the laggards a turn, and nothing a receiver.
+//! How long publications take to reach a feed's subscribers: of each feed one at a time is looked at, until the last of
+//! them has it. Costs a look at the laggards a turn, and nothing a receiver.
 use super::io::Member;
 use crate::clock::Clock;
 use crate::messages::{Progress, Track};

@@ -1,9 +1,9 @@
 //! The connections of a shard: dense slots with generations, so that a stale id finds nothing.
 //!
 //! A connection may end in the midst of what is done with it: any write may find its socket broken. Whoever goes on with
-//! its slot must not come upon another connection there, nor upon none. So a slot is *buried* first: its ids are stale
-//! at once, [`Slab::get`] gives nothing, and [`Slab::at`] gives an empty connection without a socket, where what is
-//! written goes nowhere. Only when the turn is over is it free for others; after its 16,777,216th connection it never is
+//! its slot must not come upon another connection there, nor upon none. So a slot is *buried* first. Its ids are stale
+//! at once, and [`Slab::get`] gives nothing. [`Slab::at`] gives an empty connection without a socket, where what is
+//! written goes nowhere. Only when the turn is over is it free for others. After its 16,777,216th connection it never is
 //! again, so that no id ever names another connection. That costs an empty slot for so many connections.
 use super::connection::Connection;
 use crate::messages::{GENERATION_MAX, SLOTS_MAX};

@@ -1,7 +1,7 @@
 //! One socket and what waits to go out on it or to be looked at: the side of a connection that owns the descriptor.
 //!
 //! It knows no protocol. What is written goes out in this order: the rest of a cut frame, private bytes, then what the
-//! subscriptions are behind; so no frame is ever interleaved with another.
+//! subscriptions are behind. So no frame is ever interleaved with another.
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use crate::channel::Slice;

@@ -2,7 +2,7 @@
 //!
 //! What the client has not acknowledged is known by the pieces of the logs that carried it, shared with everyone, and by
 //! the few private messages. A client of this kind is written to by the slow path alone, because each of its messages
-//! has a number; what it has not acknowledged is bounded, beyond it the client lags.
+//! has a number. What it has not acknowledged is bounded; beyond that the client lags.
 use std::collections::VecDeque;
 
 use crate::channel::Slice;

@@ -1,9 +1,10 @@
 //! Pings that are expected wake nobody: 15,000 idle clients would otherwise wake the shard a thousand times a second.
 //!
 //! Clients ping at a steady pace. Around the time of the next one the socket is told to become readable only for more
-//! bytes than a ping has (`SO_RCVLOWAT`, socket(7)), and the ping is read at the end of that time, with those of all
-//! other clients of the tick. Every other message is longer, and is read at once; what is as short as a ping, such as a
-//! WebSocket's close, waits for a second at most, once in a ping's time. A ping that comes at another time wakes the shard as ever.
+//! bytes than a ping has (`SO_RCVLOWAT`, socket(7)). The ping is read at the end of that time, with those of all other
+//! clients of the tick. Every other message is longer, and is read at once. What is as short as a ping, such as a
+//! WebSocket's close, waits for a second at most, once in a ping's time. A ping that comes at another time wakes the
+//! shard as ever.
 use crate::clock::TICK;
 use crate::clock::ticks;
 use crate::protocol::signalr::HubProtocol;
