@@ -75,14 +75,14 @@ PYTHON_LAYERS = [
 
 CORE_LAYERS = [
     ["position"],
-    ["clock", "error", "notify", "socket", "stats", "sync"],
+    ["clock", "error", "notify", "socket", "sync"],
     ["failure"],
     ["settings", "mailbox", "http"],
     ["listening", "ws"],
     ["protocol"],
     ["connection_id"],
     ["channel", "tokens"],
-    ["routes"],
+    ["routes", "stats"],
     ["messages"],
     ["events"],
     ["session"],

@@ -120,6 +120,6 @@ def not_a_stream(target: str) -> str:
     return f"The value returned by the streaming method '{target}' is not a ChannelReader<> or IAsyncEnumerable<>."
 
 
-def brief(text: str) -> str:
-    """Why a peer ended something, in its words: no more than ``BRIEF_MAX`` characters, all printable."""
-    return printable(shortened(text, BRIEF_MAX))
+def brief(text: str, characters_max: int = BRIEF_MAX) -> str:
+    """What a peer wrote, such as why it ended something: so many characters of it, all printable."""
+    return printable(shortened(text, characters_max))

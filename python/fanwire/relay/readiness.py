@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from fanwire._engine import Engine
-from fanwire.relay.stats import UpstreamStats, shortened
+from fanwire.relay.stats import SHOWN_MAX, UpstreamStats
 from fanwire.wording import brief
 
 Ready = Literal["any", "all", "ignore"]
@@ -35,7 +35,7 @@ class Readiness:
         unready = {**self._unready, path: why}
         if not why:
             del unready[path]
-        lines = [f"{shortened(path)}: {why}\n" for path, why in list(unready.items())[:RELAYS_MAX]]
+        lines = [f"{brief(path, SHOWN_MAX)}: {why}\n" for path, why in list(unready.items())[:RELAYS_MAX]]
         if len(unready) > RELAYS_MAX:
             lines.append(f"{len(unready) - RELAYS_MAX} relays more\n")
         self._engine.set_unready("".join(lines) or None)
@@ -48,7 +48,7 @@ def why_unready(ready: Ready, upstreams: Sequence[UpstreamStats]) -> str:
     if ready == "ignore" or not down or (ready == "any" and len(down) < len(upstreams)):
         return ""
     what = "no upstream is up" if len(down) == len(upstreams) else f"{len(down)} of {len(upstreams)} upstreams are down"
-    shown = [f"{shortened(one.url)} is down: {brief(one.why)}" for one in down[:UPSTREAMS_MAX]]
+    shown = [f"{brief(one.url, SHOWN_MAX)} is down: {brief(one.why)}" for one in down[:UPSTREAMS_MAX]]
     if len(down) > UPSTREAMS_MAX:
         shown.append(f"{len(down) - UPSTREAMS_MAX} more")
     return f"{what} ({'; '.join(shown)})"

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from fanwire.wording import printable
-
 SHOWN_MAX = 80
 """Characters of a lane's arguments in stats and log."""
 
@@ -73,8 +71,3 @@ class MeasuredRelay(Protocol):
 
     def stats(self) -> RelayStats:
         """How it stands, now."""
-
-
-def shortened(text: str) -> str:
-    """At most ``SHOWN_MAX`` characters of it, all printable: clients write what they watch."""
-    return printable(text if len(text) <= SHOWN_MAX else f"{text[: SHOWN_MAX - 1]}…")

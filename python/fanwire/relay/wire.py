@@ -18,9 +18,10 @@ from fanwire._engine import Upstream
 from fanwire.relay.config import CallShare
 from fanwire.relay.machine import Event
 from fanwire.relay.shared import SharedCall
-from fanwire.relay.stats import shortened
+from fanwire.relay.stats import SHOWN_MAX
 from fanwire.relay.turns import Charged
 from fanwire.relay.upstreams import REFUSING
+from fanwire.wording import brief
 
 UNREACHABLE = "The backend cannot be reached."
 """What a client is told: where the backend is, and what is wrong with it, is in the log."""
@@ -141,7 +142,7 @@ class PlainWire:
 
     def __post_init__(self) -> None:
         what = msgspec.json.encode(self.what)
-        self.shown, self.extra_bytes = shortened(what.decode()), len(what) + len(self.message or b"")
+        self.shown, self.extra_bytes = brief(what.decode(), SHOWN_MAX), len(what) + len(self.message or b"")
 
     def told_of_gap(self, since: float, until: float) -> dict[str, Any]:
         """See ``Wire``."""
@@ -163,7 +164,7 @@ def shown(call: SharedCall) -> str:
         text = call.arguments.decode()
     else:
         text = msgspec.json.encode(msgspec.msgpack.decode(call.arguments)).decode()
-    return shortened(text)
+    return brief(text, SHOWN_MAX)
 
 
 def is_said(event: Upstream) -> bool:

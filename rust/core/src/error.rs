@@ -4,6 +4,9 @@ use std::io;
 
 use thiserror::Error;
 
+/// What the system says to `accept`, `socket` and `connect` where this machine has no more of something.
+pub const EXHAUSTED: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+
 /// Why a call to the engine did nothing.
 #[non_exhaustive]
 #[derive(Debug, Error)]

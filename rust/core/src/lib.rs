@@ -33,7 +33,7 @@ mod tokens;
 pub mod ws;
 
 pub use engine::{Audience, Engine, Message, NewError};
-pub use error::EngineError;
+pub use error::{EXHAUSTED, EngineError};
 pub use failure::{panic_text, run_to_end};
 pub use position::Position;
 pub use routes::{Asks, Limits, OwnerId, Route, RouteError, Transports, Wire};

@@ -3,6 +3,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::channel::Policy;
+
 /// Upper bounds of the completion histogram's buckets, microseconds; one more counts what is over the last.
 pub(crate) const COMPLETION_BOUNDS_US: [u64; 15] =
     [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000];
@@ -39,7 +41,7 @@ pub(crate) struct ShardStats {
     pub(crate) lagging: Counter,
     pub(crate) overtaken: Counter,
     /// Publications that subscribers went past under a policy, by its index.
-    pub(crate) skipped: [Counter; 4],
+    pub(crate) skipped: [Counter; Policy::ALL.len()],
     pub(crate) accept_pauses: Counter,
     pub(crate) handshakes_refused: Counter,
     /// Codes 1000 to 1015 by their last two digits; 16 is 3000 to 3999, 17 is 4000 to 4999.
@@ -149,7 +151,7 @@ pub struct Stats {
     pub overtaken: u64,
     /// Publications that a subscriber went past under the policy of its channel, by the index of
     /// [`Policy`](crate::channel::Policy).
-    pub skipped: [u64; 4],
+    pub skipped: [u64; Policy::ALL.len()],
     /// Times that accepting paused for want of descriptors.
     pub accept_pauses: u64,
     /// Requests answered with an error.

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use fanwire_core::EXHAUSTED;
 use fanwire_core::protocol::signalr::handshake::ReplyError;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -20,9 +21,6 @@ const SHOWN_TEXT_CHARS_MAX: usize = 500;
 
 /// Statuses with which a server is as good as down: another one is asked.
 pub const FAILING: [u16; 4] = [404, 500, 502, 503];
-
-/// What the system says where it is this machine that can open nothing more.
-const EXHAUSTED: [i32; 5] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EADDRNOTAVAIL];
 
 /// Why an attempt failed. None of these says a query, a header's value or a token.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +116,11 @@ pub(crate) enum ConnectError {
     Record(#[from] fanwire_core::protocol::signalr::RecordError),
 }
 
+/// Whether it is this machine that can open nothing more: it has no memory, descriptor, or port to connect from.
+fn is_machines(errno: i32) -> bool {
+    EXHAUSTED.contains(&errno) || errno == libc::EADDRNOTAVAIL
+}
+
 impl ConnectError {
     /// HTTP's status, if it is one.
     pub(crate) const fn status(&self) -> Option<u16> {
@@ -132,9 +135,7 @@ impl ConnectError {
         match self {
             Self::NoUrl | Self::BadUrl | Self::BadHeader { .. } | Self::Refused { .. } => Fault::Request,
             Self::Handshake(ReplyError::Refused { error }) => Fault::Handshake(shown(error)),
-            Self::Io { source, .. } if source.raw_os_error().is_some_and(|error| EXHAUSTED.contains(&error)) => {
-                Fault::Machine
-            }
+            Self::Io { source, .. } if source.raw_os_error().is_some_and(is_machines) => Fault::Machine,
             _ => Fault::Server,
         }
     }

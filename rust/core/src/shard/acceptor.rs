@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use super::connection::Connection;
 use super::io::Interest;
 use super::{Io, Shard};
+use crate::error::EXHAUSTED;
 use crate::listening::Listener;
 use crate::messages::Event;
 
@@ -44,7 +45,7 @@ impl<I: Io> Shard<I> {
                     self.welcome(taken);
                 }
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                    Some(errno) if EXHAUSTED.contains(&errno) => {
                         self.pause_accepting(&error);
                         return;
                     }

@@ -126,7 +126,7 @@ impl<I: Io> Shard<I> {
         joiner.gather(self.slab.slots(), members);
         for turn in turns {
             let count = self.feeds.at(turn.feed).at_tail.len() as u64;
-            self.count_deliveries(turn, count);
+            self.count_sent(turn, count);
         }
         let mut vectors: Vec<&[u8]> = Vec::new();
         let mut writes = Vec::with_capacity(joiner.touched.len());
@@ -138,8 +138,6 @@ impl<I: Io> Shard<I> {
             }
             let own = &vectors[start..];
             if own.len() > VECTORS_MAX {
-                let all: usize = own.iter().map(|vector| vector.len()).sum();
-                self.stats.bytes_out.add(all as u64); // taken back where it is written in several calls
                 postponed.push(member.slot);
                 vectors.truncate(start);
             } else if !own.is_empty() {
@@ -158,7 +156,6 @@ impl<I: Io> Shard<I> {
             self.io.write_batch(part, &vectors, &mut shorts);
         }
         self.stats.writes.add(writes.len() as u64);
-        self.stats.bytes_out.add(writes.iter().map(|write| write.bytes as u64).sum());
         for short in shorts.drain(..) {
             self.lag_behind(short, turns, joiner.chain(short.slot));
         }
@@ -170,15 +167,15 @@ impl<I: Io> Shard<I> {
     }
 
     fn count_writes(&mut self, turn: &Turn, members: u64) {
-        let bytes = turn.run.bytes() as u64;
-        if bytes > 0 {
+        if turn.run.bytes() > 0 {
             self.stats.writes.add(members);
-            self.stats.bytes_out.add(bytes * members);
         }
-        self.count_deliveries(turn, members);
+        self.count_sent(turn, members);
     }
 
-    fn count_deliveries(&mut self, turn: &Turn, members: u64) {
+    /// A turn goes out to so many; what one of them does not take is taken back.
+    fn count_sent(&mut self, turn: &Turn, members: u64) {
+        self.stats.bytes_out.add(turn.run.bytes() as u64 * members);
         self.note_passed(turn.feed, (turn.from, turn.run.end), Some(&turn.run), members);
         self.stats.deliveries.add(turn.run.frames * members);
         self.stats.expired.add(turn.run.expired * members);

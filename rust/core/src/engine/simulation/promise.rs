@@ -42,8 +42,8 @@ pub(super) struct When {
 /// How many publications subscribers went past under a policy, at least and at most.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
-    pub(super) min: [u64; 4],
-    pub(super) max: [u64; 4],
+    pub(super) min: [u64; Policy::ALL.len()],
+    pub(super) max: [u64; Policy::ALL.len()],
 }
 
 /// One subscriber's account.
