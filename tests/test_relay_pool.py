@@ -3,15 +3,17 @@
 import base64
 import json
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import fanwire
 import pytest
 from fanwire.relay.config import Private
 from fanwire.relay.credentials import expiry_of
+from fanwire.relay.wire import NOT_ANSWERED
 from support.hub_client import hub_client
 from support.loops import asyncio_alone, epoll_alone
-from support.relaying import PATH, config, relayed
+from support.relaying import PATH, PATIENT, config, relayed
 from support.scripted_backend import ScriptedBackend, Session, answer
 from support.waiting import until
 
@@ -103,6 +105,7 @@ async def test_a_slow_call_that_strangers_lose_is_made_over_its_client_s_own_con
     hub: fanwire.Hub, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fanwire.relay.pool.ALONE_S", 0.01)
+    monkeypatch.setattr("fanwire.relay.pool.HELD_UP_S", 60.0)
 
     def slow(session: Session, message: dict[str, Any]) -> None:
         if message.get("target") == "Hang" and b"victim" in session.head:
@@ -121,6 +124,72 @@ async def test_a_slow_call_that_strangers_lose_is_made_over_its_client_s_own_con
             async with hub_client(address, PATH) as stranger:
                 assert "error" in await stranger.invoke("Goodbye", 0)
         assert await victim.receive() == {"type": 3, "invocationId": "Hang7", "result": 7}
+
+
+def one_at_a_time(session: Session, message: dict[str, Any]) -> None:
+    """As ASP.NET Core: behind a Hang nothing is answered."""
+    if message.get("target") == "Hang":
+        session.hang()
+    else:
+        answer(session, message)
+
+
+@pytest.mark.parametrize("stays", [True, False])
+async def test_a_call_that_is_never_answered_has_its_connection_for_so_long(
+    hub: fanwire.Hub, backend: ScriptedBackend, stays: bool
+) -> None:
+    backend.answer = one_at_a_time
+    hasty = replace(PATIENT, connect_timeout=0.3)
+    async with relayed(hub, config(backend, private=POOLED, lanes=hasty)) as address, AsyncExitStack() as stack:
+        victim = await stack.enter_async_context(hub_client(address, PATH))
+        async with AsyncExitStack() as its:
+            stranger = await its.enter_async_context(hub_client(address, PATH))
+            await stranger.send(call("Hang", 0))
+            await until(lambda: len(backend.calls) == 1)
+            await victim.send(call("Echo", 1))  # behind it
+            if stays:
+                error = (await stranger.receive())["error"]
+                assert error.endswith(NOT_ANSWERED)
+            else:
+                await its.aclose()
+            assert await victim.receive() == {"type": 3, "invocationId": "Echo1", "result": 1}
+            await until(lambda: hub.relay_stats()[0].private_lanes == 1)  # it was made again there
+            assert await victim.invoke("Echo", 2, id="2") == {"result": 2}
+            assert hub.relay_stats()[0].private_lanes == 1
+            if stays:  # it has the pool no more
+                await stranger.send(call("Hang", 3))
+                await until(lambda: hub.relay_stats()[0].private_lanes == 2)
+                assert await victim.invoke("Echo", 4, id="4") == {"result": 4}
+
+
+async def test_a_connection_that_is_held_up_gets_no_more_calls(
+    hub: fanwire.Hub, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.answer = one_at_a_time
+    async with (
+        relayed(hub, config(backend, private=POOLED)) as address,
+        hub_client(address, PATH) as victim,
+        hub_client(address, PATH) as stranger,
+    ):
+        await stranger.send(call("Hang", 0))
+        await until(lambda: len(backend.calls) == 1)
+        monkeypatch.setattr("fanwire.relay.pool.HELD_UP_S", 1e-9)
+        assert await victim.invoke("Echo", 1, id="1") == {"result": 1}
+        assert hub.relay_stats()[0].private_lanes == 1
+
+
+async def test_a_client_has_one_of_a_pool_s_connections(hub: fanwire.Hub, backend: ScriptedBackend) -> None:
+    backend.answer = one_at_a_time
+    pooled = replace(POOLED, pool_size=2)
+    async with (
+        relayed(hub, config(backend, private=pooled)) as address,
+        hub_client(address, PATH) as victim,
+        hub_client(address, PATH) as stranger,
+    ):
+        await stranger.send(*(call("Hang", number) for number in range(16)))
+        await until(lambda: len(backend.calls) == 1)
+        assert await victim.invoke("Echo", 1, id="1") == {"result": 1}
+        assert hub.relay_stats()[0].private_lanes == 0
 
 
 @pytest.mark.parametrize(

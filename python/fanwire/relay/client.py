@@ -67,7 +67,7 @@ class RelayedClient:
         self.budget = relay.budgets.open()
         """What waits on its behalf."""
         self.is_convicted = False
-        """Whether the backend ended a pooled connection at a call of this client's, and again when that was alone."""
+        """Whether a call of this client's ended a pooled connection, and again when alone, or held one up for long."""
         self._own: dict[SharedCall, OwnSubscription] = {}
         """The subscriptions of its private lane, because the shared one was refused them."""
         self._relay = relay
@@ -235,8 +235,7 @@ class RelayedClient:
         if call is None:
             return False
         call.check(self._relay.config.upstream_message_bytes_max)
-        self._relay.pool_of(self.protocol).call(self, Asked(event.id, event.target), call)
-        return True
+        return self._relay.pool_of(self.protocol).call(self, Asked(event.id, event.target), call)
 
     # What its lanes say
 

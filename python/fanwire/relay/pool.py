@@ -8,12 +8,18 @@ to itself. One that loses it again is the one: it fails, and its client's others
 from then on. A single one that was lost may be innocent as well: another may have been answered before the backend
 ended the connection for it. That holds the others up, so none has the connection to itself for long, and only a few
 that are slow: the rest go over their clients' own connections, and so does a slow one that is lost once more.
+
+Nor must a call that the backend does not answer hold up those behind it, as ASP.NET Core deals with one at a time. All
+of a client's go over one connection, so that it has no more than its share. One that has not answered its oldest call
+for a while gets no more of them: where all do that, calls go over their clients' own connections. And no call has one
+for longer than ``lanes.connect_timeout``, whether its client is still there or not: then the connection ends, that call
+fails, and those beside it are made over their clients' own.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fanwire._engine import Upstream
 from fanwire._loop import ends_task
@@ -23,11 +29,13 @@ from fanwire.relay.driver import LaneContext
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.timing import Delay
 from fanwire.relay.upstreams import SessionHandler
-from fanwire.relay.wire import ALONE_S, LOST, SLOW_MAX, UNREACHABLE, Asked, Caller, is_said
+from fanwire.relay.wire import ALONE_S, LOST, NOT_ANSWERED, SLOW_MAX, UNREACHABLE, Asked, Caller, is_said
 from fanwire.wording import INTERNAL_ERROR
 
 AT_WORK_MAX = 8_192
 """Calls that one connection has and has not answered; more wait here. Half of what would end the session."""
+HELD_UP_S = 1.0
+"""How long the backend may have a call before no more are sent behind it."""
 LOSSES_MAX = 3
 """How often a call is made again over a shared connection: after that, it is made over its client's own."""
 
@@ -61,6 +69,15 @@ class Pooled:
     """Connections that were lost while it was at work."""
 
 
+class Sent(NamedTuple):
+    """What the backend has."""
+
+    one: Pooled | None
+    """None where the client has left: the answer is for nobody."""
+    since: float
+    """By the monotonic clock."""
+
+
 class Member(SessionHandler):
     """One connection of a pool, opened with its first call and again after a loss."""
 
@@ -76,11 +93,12 @@ class Member(SessionHandler):
         self._idle = idle
         self._ended = ended
         self._session: int | None = None
+        # When the backend had shaken hands; before that it has no call.
+        self._opened_at: float | None = None
         self._newest = 0
-        # None where the client has left: the answer is for nobody.
-        self._at_work: dict[str, Pooled | None] = {}
-        # Of those, how many are for nobody.
-        self._abandoned = 0
+        # In the order in which they were sent.
+        self._at_work: dict[str, Sent] = {}
+        self._patience: Delay | None = None
         self._waiting: OrderedDict[Pooled, None] = OrderedDict()
         # What a lost connection left: they go first, and alone.
         self._suspects: OrderedDict[Pooled, None] = OrderedDict()
@@ -107,29 +125,61 @@ class Member(SessionHandler):
             self._waiting.pop(one, None)
             self._suspects.pop(one, None)
         else:
-            self._at_work[one.number] = None
-            self._abandoned += 1
-            self._renew_if_stuck()
+            self._at_work[one.number] = self._at_work[one.number]._replace(one=None)
             if self._alone is not None and self._alone[0] is one:
                 self._end_alone()
                 self._go_on()
 
-    def _renew_if_stuck(self) -> None:
-        """Begin anew where most of what the backend has and does not answer is for nobody."""
-        if len(self._at_work) < AT_WORK_MAX or self._abandoned * 2 < AT_WORK_MAX or self._session is None:
-            return
+    @property
+    def is_held_up(self) -> bool:
+        """Whether what is sent now would wait behind a call that the backend does not answer."""
+        return self._oldest >= HELD_UP_S
+
+    @property
+    def _oldest(self) -> float:
+        """Seconds that the backend has had the first of its calls."""
+        if not self._at_work or self._opened_at is None:
+            return 0.0
+        return self._timers.now() - max(self._opened_at, next(iter(self._at_work.values())).since)
+
+    def _be_patient(self) -> None:
+        if self._patience is None and self._at_work and self._opened_at is not None:
+            wait = max(0.0, self._backend.connect_timeout - self._oldest)
+            self._patience = self._timers.later(wait, self._lose_patience, self.fail)
+
+    def _lose_patience(self) -> None:
+        self._patience = None
+        if self._oldest >= self._backend.connect_timeout:
+            self._renew()
+        self._be_patient()
+
+    def _renew(self) -> None:
+        """The first call is not answered: it has the connection no longer, and those beside it get others."""
+        assert self._session is not None  # there are calls at work
+        first = next(iter(self._at_work.values())).one
         self._upstreams.close(self._session)
         self._end_alone()
-        self._session, self._is_held, self._abandoned = None, False, 0
-        for one in self._take_at_work():
-            self._waiting[one] = None
-            self._waiting.move_to_end(one, last=False)
+        self._forget_session()
+        left = self._take_at_work()
+        timeout = self._backend.connect_timeout
+        relay_log.warning("a pooled connection is ended: a call was not answered within %g s", timeout)
+        if first is not None:
+            left.remove(first)
+            first.caller.is_convicted = True
+            text = "client %s: %r was not answered: its calls are not pooled any more"
+            relay_log.warning(text, name_of(first.caller.id), first.asked.target)
+            self._fail([first], NOT_ANSWERED)
+        for one in left:
+            self._make_apart(one)
         self._go_on()
+
+    def _forget_session(self) -> None:
+        self._session, self._opened_at, self._is_held, self._slow = None, None, False, 0
 
     def _take_at_work(self) -> list[Pooled]:
         """What the backend has and somebody waits for; the backend has it no more."""
-        at_work, self._at_work, self._abandoned = self._at_work, {}, 0
-        return [one for one in at_work.values() if one is not None]
+        at_work, self._at_work = self._at_work, {}
+        return [sent.one for sent in at_work.values() if sent.one is not None]
 
     def _go_on(self) -> None:
         while not (self._is_held or self._alone is not None):
@@ -197,20 +247,25 @@ class Member(SessionHandler):
             self._suspects[one] = None
             self._suspects.move_to_end(one, last=False)
             return False
-        self._at_work[one.number] = one
+        self._at_work[one.number] = Sent(one, self._timers.now())
+        self._be_patient()
         self._is_held = waiting > self._backend.queue_bytes_max
         return True
+
+    def opened(self, event: Upstream) -> None:
+        """The backend has shaken hands, and gets what was sent."""
+        if event.session == self._session:
+            self._opened_at = self._timers.now()
+            self._be_patient()
 
     def completed(self, event: Upstream) -> None:
         """A call has ended."""
         if event.id not in self._at_work:
             return
-        one = self._at_work.pop(event.id)
+        one = self._at_work.pop(event.id).one
         if self._alone is not None and self._alone[0].number == event.id:
             self._end_alone()
-        if one is None:
-            self._abandoned -= 1
-        else:
+        if one is not None:
             one.caller.complete(one.asked, event)
             self._ended(one)
         self._go_on()
@@ -224,13 +279,13 @@ class Member(SessionHandler):
             self._go_on()
         elif event.kind == "idle" and not self.load:
             self._upstreams.close(self._session)
-            self._session = None
+            self._forget_session()
 
     def closed(self, event: Upstream) -> None:
         """The connection is gone, and what waited with it."""
         if event.session != self._session:
             return
-        self._session, self._is_held, self._slow = None, False, 0
+        self._forget_session()
         was_single = len(self._at_work) == 1  # who has left counts: the call may have been the one
         was_alone = self._end_alone() and was_single
         is_guilty = was_alone or (was_single and is_said(event))
@@ -262,8 +317,8 @@ class Member(SessionHandler):
 
     def fail(self) -> None:
         """The connection is closed, and what waits for it is told."""
-        session, self._session = self._session, None
-        self._is_held = False
+        session = self._session
+        self._forget_session()
         self._end_alone()
         left = [*self._take_at_work(), *self._suspects, *self._waiting]
         self._suspects.clear()
@@ -287,17 +342,27 @@ class Pool:
         # What has not ended, by its client.
         self._calls: dict[int, dict[Pooled, Member]] = {}
 
-    def call(self, caller: Pooling, asked: Asked, call: SharedCall) -> None:
+    def call(self, caller: Pooling, asked: Asked, call: SharedCall) -> bool:
         """Make a client's call over the connection with the fewest that wait; it is acknowledged when it has ended.
 
-        Raises LimitReached where the client has no room left for it.
+        False where there is none for it: it would wait for a call that the backend does not answer. Raises LimitReached
+        where the client has no room left for it.
         """
+        member = self._member_for(caller)
+        if member is None:
+            return False
         cost = len(call.arguments) + len(asked.id) + ENTRY_BYTES
         caller.budget.require(cost)
         one = Pooled(caller, asked, call, cost)
-        member = min(self._members, key=lambda member: member.load)
         self._calls.setdefault(caller.id, {})[one] = member
         member.take(one)
+        return True
+
+    def _member_for(self, caller: Pooling) -> Member | None:
+        """The one that has calls of this client's, or that with the fewest; one client holds up no more than one."""
+        its_own = next(iter(self._calls.get(caller.id, {}).values()), None)
+        members = self._members if its_own is None else [its_own]
+        return min((one for one in members if not one.is_held_up), key=lambda one: one.load, default=None)
 
     def gone(self, caller: Pooling) -> None:
         """A client has left: nothing of it is kept, but that the backend still has a call of that number."""
