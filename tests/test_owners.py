@@ -1,5 +1,6 @@
 """Owners of paths that come and go while the hub serves: endpoints, relays, metrics, and one that takes bodies."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -242,3 +243,16 @@ async def test_a_number_is_not_given_anew_before_all_others_were(hub: fanwire.Hu
         assert Echo(hub).number == RELAYS + 2
         pump._newest = OWNERS_MAX - 1
         assert [Echo(hub).number for _ in range(3)] == [OWNERS_MAX, RELAYS, RELAYS + 3]
+
+
+async def test_paths_of_signalr_are_bounded_where_they_are_named(hub: fanwire.Hub) -> None:
+    for number in range(254):
+        hub.endpoint(f"/chat{number}")
+    relay = RelayConfig(path="/live", upstream=("http://127.0.0.1:1",), ready="ignore")
+    for name in (partial(hub.endpoint, "/one/more"), partial(hub.relay, relay)):
+        with pytest.raises(ValueError, match="there must be 255 SignalR paths at most, not 256"):
+            name()
+    hub.relay(replace(relay, protocol="websocket", upstream=("ws://127.0.0.1:1",)))
+    async with hub.serve(ANY):
+        with pytest.raises(ValueError, match="there must be 255 SignalR paths at most, not 256"):
+            hub.endpoint("/one/more")

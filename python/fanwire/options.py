@@ -54,6 +54,12 @@ def check_paths(signalr_paths: Sequence[str]) -> None:
         known.append(route)
 
 
+def check_count(count: int) -> None:
+    """Raises ValueError for more paths of SignalR than one hub may have."""
+    if count > PATHS_MAX:
+        raise ValueError(f"there must be {PATHS_MAX} SignalR paths at most, not {count}")
+
+
 PLAIN_HTTP = "is none of fanwire: it speaks plain HTTP, and a proxy in front ends TLS, as docs/proxy.md shows"
 IN_ADDRESS = "is part of the address: hub.serve('HOST:PORT')"
 SHARDS = "is called shards here, threads in one process: hub.serve(address, shards=2)"

@@ -13,7 +13,7 @@ from fanwire.calls import check_text
 from fanwire.client import Client, Link
 from fanwire.errors import ClientGone
 from fanwire.methods import Endpoint, M, Methods
-from fanwire.options import RULES, clash, read_signalr_path
+from fanwire.options import RULES, check_count, clash, read_signalr_path
 from fanwire.paths import WIRES, PathRule, Paths, hiding, route_of_relay
 from fanwire.presence import PresenceChange
 from fanwire.relay.config import RelayConfig
@@ -198,7 +198,7 @@ class Registering:
         path = checked("endpoint's path", path, read_signalr_path)
         chosen = checked("endpoint's transports", transports, RULES["signalr_transports"])
         served = self._change(f"endpoint {path!r}", self._callbacks.endpoints.get(path))
-        self._check_new(_signalr(path))
+        self._check_new(_signalr(path), is_signalr=True)
         if chosen is not None:
             self._callbacks.transports[path] = chosen
         methods = self._callbacks.endpoints[path] = Methods(is_served=served is not None)
@@ -225,7 +225,7 @@ class Registering:
         route = route_of_relay(config)
         others = [*map(_signalr, self._callbacks.endpoints), *map(route_of_relay, self._relays)]
         served = self._change(f"a hub at {config.path!r}", clash(route, others))
-        self._check_new(route)
+        self._check_new(route, is_signalr=config.protocol == "signalr")
         if served is not None:
             served.add_relay(config)
         self._relays.append(config)
@@ -315,8 +315,10 @@ class Registering:
         if other is not None:
             raise ValueError(hiding(route.path, other))
 
-    def _check_new(self, route: Route) -> None:
+    def _check_new(self, route: Route, *, is_signalr: bool) -> None:
         """The same of one that comes beside the hub's own methods, which the text says how to be without."""
+        hubs = len(self._own_paths) + len(self._callbacks.endpoints)
+        check_count(hubs + sum(relay.protocol == "signalr" for relay in self._relays) + is_signalr)
         other = clash(route, map(_signalr, self._own_paths))
         if other is not None:
             told = f"a hub at {route.path!r} and one at {other!r} would hide each other"

@@ -23,10 +23,10 @@ from fanwire.faults import Tasks
 from fanwire.logs import hub_log
 from fanwire.options import (
     OWN,
-    PATHS_MAX,
     ROWS,
     RULES,
     SHARDS_RULE,
+    check_count,
     check_paths,
     encoder_of,
 )
@@ -102,9 +102,7 @@ def plan(
     callbacks = replace(callbacks, subprotocols=frozenset(own["subprotocols"]))
     own["signalr_paths"] = [*own["signalr_paths"], *callbacks.endpoints]
     check_paths(own["signalr_paths"])
-    paths = len(own["signalr_paths"]) + sum(relay.protocol == "signalr" for relay in relays)
-    if paths > PATHS_MAX:
-        raise ValueError(f"there must be {PATHS_MAX} SignalR paths at most, not {paths}")
+    check_count(len(own["signalr_paths"]) + sum(relay.protocol == "signalr" for relay in relays))
     if relays:
         merged.setdefault("outbox_bytes_max", RELAY_OUTBOX_BYTES_MAX)
     if merged.get("poller") is None:
