@@ -1,13 +1,21 @@
 """``/metrics``: names that dashboards rely on."""
 
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import fanwire
 import httpx
 import pytest
 from anyio.to_thread import run_sync
+from fanwire._engine import Engine, Settings
+from fanwire.faults import Faults
+from fanwire.scraping import FRESH_S, Scraping
 from prometheus_client.parser import text_string_to_metric_families
 from support.clients import connected
+from support.hub_client import hub_client
+from support.relaying import PATH, config, relayed, watch
+from support.scripted_backend import ScriptedBackend
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -47,7 +55,8 @@ async def scrape(address: str) -> dict[tuple[str, str], float]:
     }
 
 
-async def test_what_happened_is_counted(hub: fanwire.Hub) -> None:
+async def test_what_happened_is_counted(hub: fanwire.Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fanwire.scraping.FRESH_S", 0.0)
     async with hub.serve(ANY) as serving:
         async with connected(serving.address, "/ws?channel=a") as peer:
             hub.publish("a", "x" * 100)
@@ -76,3 +85,38 @@ async def test_health_is_answered_without_python(hub: fanwire.Hub) -> None:
         for path in ("/healthz", "/readyz"):
             response = await run_sync(partial(httpx.get, f"http://{serving.address}{path}", trust_env=False))
             assert response.status_code == 200
+
+
+def test_an_answer_is_made_once_a_second_however_many_ask() -> None:
+    now, read, answers = 1_000.0, [], []
+
+    def stats() -> Any:
+        read.append(now)
+        return known
+
+    known = Engine(Settings()).stats()
+    engine: Any = SimpleNamespace(stats=stats, respond=lambda id, status, kind, body: answers.append((status, body)))
+    endings: Any = None
+    scraping = Scraping(engine, Faults(), endings, refused={}, relays=[], now=lambda: now)
+    asked: Any = SimpleNamespace(connection=1)
+    for _ in range(100):
+        scraping.asking(asked)
+    now += FRESH_S * 0.9
+    scraping.asking(asked)
+    made = len(read)
+    assert len(answers) == 101 and set(answers) == {answers[0]} and answers[0][0] == 200
+    assert made <= 2, "as collectors are registered, and for the answer"
+    now += FRESH_S * 0.1
+    scraping.asking(asked)
+    assert len(read) == made + 1
+
+
+async def test_a_scrape_makes_no_stats_of_lanes(
+    hub: fanwire.Hub, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only their sums: a relay may have 100,000."""
+    async with relayed(hub, config(backend)) as address, hub_client(address, PATH) as client:
+        assert await watch(client) == "m"
+        monkeypatch.setattr("fanwire.relay.driver.LaneStats", None)
+        samples = await scrape(address)
+        assert samples["fanwire_relay_lanes", f"{PATH}live"] == samples["fanwire_relay_watching", PATH] == 1

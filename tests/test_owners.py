@@ -80,7 +80,11 @@ async def test_a_method_that_cannot_be_is_refused_at_once_where_clients_may_call
         assert hub._callbacks.endpoints["/chat"].get("broken") is None
 
 
-async def test_a_relay_comes_and_goes_with_its_clients_and_connections(hub: fanwire.Hub) -> None:
+async def test_a_relay_comes_and_goes_with_its_clients_and_connections(
+    hub: fanwire.Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fanwire.scraping.FRESH_S", 0.0)
+
     def greet(session: Session) -> None:
         session.say({}, {"type": 1, "target": "Hello", "arguments": []})
 

@@ -1,6 +1,5 @@
 """The engine's counters, and how relays stand, in Prometheus' text format. Not here: what counts them."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import inf
 
@@ -138,7 +137,7 @@ STATES = ("connecting", "live", "down")
 
 
 class RelayCollector(Collector):
-    """Reads the stats of all relays once for each scrape; they come and go."""
+    """Reads the sums of all relays once for each reading; they come and go."""
 
     def __init__(self, relays: Sequence[MeasuredRelay]) -> None:
         self._relays = relays
@@ -166,18 +165,17 @@ class RelayCollector(Collector):
         unused = GaugeMetricFamily(
             "fanwire_relay_unused_names", "Names of the settings that nobody has used so far.", labels=["path"]
         )
-        for stats in (relay.stats() for relay in self._relays):
-            states = Counter(lane.state for lane in stats.lanes)
+        for sums in (relay.sums() for relay in self._relays):
             for state in STATES:
-                lanes.add_metric([stats.path, state], states[state])
-            clients.add_metric([stats.path], sum(lane.clients for lane in stats.lanes))
-            private.add_metric([stats.path], stats.private_lanes)
-            unused.add_metric([stats.path], len(stats.unused))
-            gaps.add_metric([stats.path], stats.gaps)
-            for protocol, how in stats.broadcasts.items():
-                broadcasts.add_metric([stats.path, protocol], how == "live")
-            for one in stats.upstreams:
-                labels = [stats.path, one.url]
+                lanes.add_metric([sums.path, state], sums.states.get(state, 0))
+            clients.add_metric([sums.path], sums.watching)
+            private.add_metric([sums.path], sums.private_lanes)
+            unused.add_metric([sums.path], sums.unused)
+            gaps.add_metric([sums.path], sums.gaps)
+            for protocol, how in sums.broadcasts.items():
+                broadcasts.add_metric([sums.path, protocol], how == "live")
+            for one in sums.upstreams:
+                labels = [sums.path, one.url]
                 up.add_metric(labels, one.state != "down")
                 connects.add_metric(labels, one.connects)
                 failures.add_metric(labels, one.failures)

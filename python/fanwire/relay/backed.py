@@ -1,5 +1,6 @@
 """What a relay of either kind is: the owner of a path, with a backend, its servers and lanes; and how it ends."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -19,7 +20,7 @@ from fanwire.relay.headers import Passing
 from fanwire.relay.names import Names
 from fanwire.relay.servers import Servers
 from fanwire.relay.session import Gate
-from fanwire.relay.stats import RelayStats
+from fanwire.relay.stats import RelayStats, RelaySums
 from fanwire.relay.timing import Backoff, RelayTasks, Timers
 from fanwire.relay.upstreams import Backend, HeaderFields, Sessions, Upstreams
 from fanwire.values import Mistake
@@ -132,6 +133,25 @@ class Backed(Owner, Generic[K, L]):
             sessions=len(self._upstreams),
             unused=self.names.unused,
             gaps=self._gaps + sum(lane.gaps for lane in self.lanes.values()),
+        )
+
+    def sums(self) -> RelaySums:
+        """The same in numbers, of which many may ask."""
+        states: Counter[str] = Counter()
+        watching, gaps = 0, self._gaps
+        for lane in self.lanes.values():
+            states[lane.state.value] += 1
+            watching += len(lane.watchers)
+            gaps += lane.gaps
+        return RelaySums(
+            path=self.config.path,
+            states=states,
+            watching=watching,
+            broadcasts=self._broadcasts_stats(),
+            upstreams=self._servers.stats(),
+            private_lanes=self.gate.count,
+            gaps=gaps,
+            unused=len(self.names.unused),
         )
 
 

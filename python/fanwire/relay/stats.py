@@ -1,5 +1,6 @@
 """How relays stand, of either protocol."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,8 +67,25 @@ class RelayStats:
     ``share[0].snapshot = "Snapshot"``."""
 
 
+@dataclass(frozen=True, slots=True)
+class RelaySums:
+    """The same in numbers: of however many lanes, without a word on each."""
+
+    path: str
+    states: Mapping[str, int]
+    """Lanes by state."""
+    watching: int
+    """Ties between a client and a lane."""
+    broadcasts: dict[str, str]
+    upstreams: list[UpstreamStats]
+    private_lanes: int
+    gaps: int
+    unused: int
+    """How many names."""
+
+
 class MeasuredRelay(Protocol):
     """A relay, of either protocol."""
 
-    def stats(self) -> RelayStats:
+    def sums(self) -> RelaySums:
         """How it stands, now."""
