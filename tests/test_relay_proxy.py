@@ -172,6 +172,22 @@ def test_a_token_in_the_query_counts_and_the_earliest_does() -> None:
     assert 40 < shown.expires_in() <= 50
 
 
+@pytest.mark.parametrize("name", ["access_token", "ACCESS_TOKEN", "access%5Ftoken", "Access%5FTok%65n"])
+async def test_a_token_counts_however_its_name_is_written(
+    hub: fanwire.Hub, backend: ScriptedBackend, name: str
+) -> None:
+    """As ASP.NET Core reads it: its client is somebody, and let in no longer than the token is good."""
+    assert Credentials((), f"a=b&{name}={jwt(exp=time.time() + 50)}", True, ()).expires_in() <= 50
+    asking = config(backend, admit="negotiate", admit_for=3_600.0, private=Private(eager=True))
+    expired = jwt(exp=time.time() - 100)
+    async with relayed(hub, asking) as address:
+        for count in (1, 2):
+            async with hub_client(address, PATH, f"?{name}={expired}"):
+                await until(lambda: hub.relay_stats()[0].private_lanes == 1)  # of those that are somebody
+            asked = sum(head.startswith(b"POST") and name.encode() in head for head in backend.heads)
+            assert asked >= count
+
+
 # Upstreams that fail
 
 

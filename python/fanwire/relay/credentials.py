@@ -51,8 +51,13 @@ class Credentials:
     def expires_in(self) -> float:
         """Seconds until a token among them expires, as the token says; infinite where none says so."""
         tokens = [value.partition(" ")[2] for name, value in self.headers if name == "authorization"]
-        tokens += [value for name, value in parse_qsl(self.query) if name == "access_token"]
+        tokens += tokens_in(self.query)
         return min((expiry_of(token) for token in tokens), default=inf) - time()
+
+
+def tokens_in(query: str) -> list[str]:
+    """Values of ``access_token``, which backends such as ASP.NET Core take whatever its case, and decoded."""
+    return [value for name, value in parse_qsl(query) if name.casefold() == "access_token"]
 
 
 def expiry_of(token: str) -> float:
@@ -70,8 +75,7 @@ def credentials_of(request: Request, passing: Passing) -> Credentials:
     """What a request shows, by a relay's rules."""
     headers = passing.end_to_end(request)
     query = without(request._query_text, OF_CONNECTION)
-    has_token = "access_token" in query and bool(request.query.get("access_token"))
-    return Credentials(headers, query, has_token, passing.important(headers))
+    return Credentials(headers, query, bool(tokens_in(query)), passing.important(headers))
 
 
 @dataclass(frozen=True, slots=True)
