@@ -1,5 +1,6 @@
 """The relay: what is shared, what is private, and what a backend sees of it. The backend is a hub of our own."""
 
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -219,6 +220,38 @@ async def test_numbers_of_a_stateful_client_are_those_of_messages(hub: fanwire.H
             await late.send({"type": 9, "sequenceId": 3})
             backend.odds("m", 3)
             assert await messages(late, 3) == [("Odds", 3)]
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["relay", "hub"])
+async def test_polls_of_two_users_over_one_connection_of_a_proxy_are_each_their_own(
+    hub: fanwire.Hub, backend: Backend, which: int
+) -> None:
+    """Both poll before either shakes hands; what one proxy connection carries says nothing of whose it is."""
+
+    def play(address: str) -> list[list[str]]:
+        url, users = f"http://{address}{PATH}", ("alice", "bob")
+        said: list[list[str]] = []
+        with httpx.Client(limits=httpx.Limits(max_connections=1), trust_env=False) as proxy:
+
+            def ask(method: str, user: str, query: str, content: str = "") -> httpx.Response:
+                headers = {"Authorization": f"Bearer {user}"}
+                return proxy.request(method, url + query, headers=headers, content=content.encode())
+
+            tokens = [ask("POST", user, "/negotiate?negotiateVersion=1").json()["connectionToken"] for user in users]
+            for method, content in (("GET", ""), ("POST", '{"protocol":"json","version":1}\x1e')):
+                for user, token in zip(users, tokens, strict=True):
+                    assert ask(method, user, f"?id={token}", content).status_code == 200
+            for user, token in zip(users, tokens, strict=True):
+                call = {"type": 1, "invocationId": "1", "target": "WhoAmI", "arguments": []}
+                assert ask("POST", user, f"?id={token}", json.dumps(call) + "\x1e").status_code == 200
+                came: list[dict[str, Any]] = []
+                while not (answers := [message["result"][0] for message in came if message.get("type") == 3]):
+                    came += [json.loads(each) for each in ask("GET", user, f"?id={token}").text.split("\x1e") if each]
+                said.append(answers)
+        return said
+
+    async with relayed(backend, hub) as addresses:
+        assert await run_sync(play, addresses[which]) == [["alice"], ["bob"]]
 
 
 async def test_nobody_begins_with_what_is_older_than_fresh(hub: fanwire.Hub, backend: Backend) -> None:

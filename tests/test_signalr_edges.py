@@ -13,7 +13,7 @@ from anyio.to_thread import run_sync
 from support.clients import connected
 from support.hub_client import hub_client, negotiate
 from support.hubs import MakeHub
-from support.raw import frame, open_socket, read_head, upgraded
+from support.raw import frame, open_socket, read_frame, read_head, upgraded
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -381,3 +381,46 @@ async def test_a_post_for_a_connection_that_its_beginning_ended_is_read_and_answ
         assert answer.split()[1] == "200"
         assert f"Access-Control-Allow-Origin: {page}" in answer
         assert next_answer.split()[1] == "404"
+
+
+async def test_the_end_of_a_poll_is_not_that_of_who_came_over_its_connection_later(make_hub: MakeHub) -> None:
+    """A session polls once over a proxy's connection and never shakes hands; a WebSocket is opened over the same."""
+    hub = make_hub(handshake_timeout=0.4)
+    hub.authenticate(lambda request: request.headers["x-user"])
+    hub.method("WhoAmI")(lambda client: client.identity.id)
+    gone: list[fanwire.Client] = []
+    hub.on_disconnect(lambda client, why: gone.append(client))
+    async with hub.serve(ANY) as serving:
+
+        def ask(peer: socket.socket, method: str, query: str, user: str, *more: str) -> str:
+            lines = (f"{method} /signalr{query} HTTP/1.1", "Host: a", f"X-User: {user}", *more, "", "")
+            peer.sendall("\r\n".join(lines).encode())
+            return read_head(peer)
+
+        def opened(peer: socket.socket, user: str) -> str:
+            head = ask(peer, "POST", "/negotiate?negotiateVersion=1", user, "Content-Length: 0")
+            length = int(head.lower().partition("content-length: ")[2].split()[0])
+            body = b""
+            while len(body) < length:
+                body += peer.recv(length - len(body))
+            return str(json.loads(body)["connectionToken"])
+
+        def begin(peer: socket.socket) -> None:
+            first, second = opened(peer, "eve"), opened(peer, "alice")
+            assert ask(peer, "GET", f"?id={first}", "eve").split()[1] == "200"
+            key = ("Upgrade: websocket", "Connection: upgrade", "Sec-WebSocket-Version: 13")
+            head = ask(peer, "GET", f"?id={second}", "alice", *key, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+            assert head.split()[1] == "101"
+            peer.sendall(frame(1, HANDSHAKE.encode()))
+            assert read_frame(peer).payload == b"{}\x1e"
+
+        def call_it(peer: socket.socket) -> bytes:
+            peer.sendall(frame(1, json.dumps(call("WhoAmI")).encode() + b"\x1e"))
+            return read_frame(peer).payload
+
+        with open_socket(serving.address) as peer:
+            await run_sync(begin, peer)
+            with anyio.fail_after(5):
+                await until(lambda: hub.stats().connections == 1)  # eve's time to shake hands is over
+            assert json.loads((await run_sync(call_it, peer))[:-1])["result"] == "alice"
+            assert not gone

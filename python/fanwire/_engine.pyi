@@ -376,8 +376,6 @@ class Connected:
     connection: int
     """Its number."""
     owner: int
-    opened_as: int
-    """Its number in its ``Opening``, if there was one: of one that polls, that of its first request."""
     path: str | None
     """The path of its route, as that was given."""
     connection_id: str | None
@@ -386,6 +384,17 @@ class Connected:
     """``WebSockets``, ``ServerSentEvents`` or ``LongPolling``."""
     hub_protocol: str | None
     """``json`` or ``messagepack``."""
+
+@final
+class Moved:
+    """Who was accepted as `connection` is called `to` from now on: a SignalR client of long polling.
+
+    The connection that its first poll came over carries others' requests, too, as one from a reverse proxy does.
+    """
+
+    connection: int
+    owner: int
+    to: int
 
 @final
 class HubMessage:

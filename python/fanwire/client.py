@@ -181,8 +181,7 @@ class Client:
         return self._inbox
 
     def _connected(self, event: Connected) -> None:
-        """It is there; one that polls has its number from now on."""
-        self.id = event.connection
+        """It is there."""
         self.connection_id = event.connection_id
         self.transport = event.transport
         self.hub_protocol = event.hub_protocol

@@ -1,6 +1,6 @@
 """What owners of paths do alike that know each of their clients: who is there, and who is being turned away."""
 
-from fanwire._engine import Closed, Connected, Drained, Opening
+from fanwire._engine import Closed, Connected, Drained, Moved, Opening
 from fanwire.client import Client, Link
 from fanwire.errors import ClientGone
 from fanwire.owner import ClientEvent, Owner
@@ -15,11 +15,18 @@ class Hosting(Owner):
         self._clients: dict[int, Client] = {}
 
     def _arrived(self, event: Connected) -> Client:
-        """The client is there; one that polls has its number from now on."""
-        client = self._clients.pop(event.opened_as, None) or Client(event.connection, self._link)
+        """The client is there."""
+        client = self._clients.get(event.connection) or Client(event.connection, self._link)
         client._connected(event)
         self._clients[client.id] = client
         return client
+
+    def moved(self, event: Moved) -> None:
+        """What was asked about it is its own, and not the next one's whose request comes over that connection."""
+        client = self._clients.pop(event.connection, None)
+        if client is not None:
+            client.id = event.to
+            self._clients[event.to] = client
 
     def _left(self, connection: int, gone: ClientGone) -> Client | None:
         """It is not any more, connected or not."""

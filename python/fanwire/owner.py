@@ -15,6 +15,7 @@ from fanwire._engine import (
     Drained,
     HubMessage,
     Message,
+    Moved,
     Opening,
     Relayed,
     Subscribing,
@@ -27,7 +28,7 @@ SCRAPES = 1
 RELAYS = 2
 """That of the first relay; the others follow in their order."""
 ClientEvent: TypeAlias = (
-    Opening | Asking | Connected | Message | Relayed | HubMessage | Call | Subscribing | Drained | Closed
+    Opening | Asking | Moved | Connected | Message | Relayed | HubMessage | Call | Subscribing | Drained | Closed
 )
 """What happens on one connection."""
 
@@ -43,6 +44,9 @@ class Owner:
 
     def asking(self, event: Asking) -> None:
         """A plain request, to be answered, now or later."""
+
+    def moved(self, event: Moved) -> None:
+        """Who was accepted has a number of its own from now on: its first poll came over a connection of many."""
 
     def connected(self, event: Connected) -> None:
         """A client is there, and has its number."""
@@ -72,6 +76,7 @@ def handlers_of(owner: Owner) -> dict[type, Callable[[Any], None]]:
     return {
         Opening: owner.opening,
         Asking: owner.asking,
+        Moved: owner.moved,
         Connected: owner.connected,
         Message: owner.message,
         Relayed: owner.message,

@@ -187,6 +187,9 @@ pub enum Event {
     /// A client's connection is open; of a SignalR client, which has shaken hands, more about it. Comes
     /// before the first message, or at once where the [`Route`](crate::Route) asks for it.
     Connected(Whose, Option<Box<Connected>>),
+    /// Who was asked about on a connection that carries others' requests, too, has a number of its own from now on: a
+    /// client of long polling, for whom its first poll was accepted.
+    Moved(Whose, ConnectionId),
     /// A SignalR client's message, to be acknowledged.
     SignalR(Whose, Box<SignalRMessage>),
     /// The socket has taken all private bytes, as was asked.
@@ -210,8 +213,6 @@ pub enum Event {
 /// A SignalR connection at its beginning.
 #[derive(Debug)]
 pub struct Connected {
-    /// What it was called while it was opened: of one that polls, its first request's socket; of any other, itself.
-    pub opened_as: ConnectionId,
     /// The path of its route.
     pub path: String,
     /// What carries it.

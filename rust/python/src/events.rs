@@ -60,9 +60,13 @@ event_class! {
 event_class! {
     /// A client's connection is open; what may be missing is SignalR clients'.
     Connected {
-        connection: u64, owner: u16, opened_as: u64, path: Option<String>, connection_id: Option<String>,
+        connection: u64, owner: u16, path: Option<String>, connection_id: Option<String>,
         transport: Option<&'static str>, hub_protocol: Option<&'static str>,
     }
+}
+event_class! {
+    /// Who was asked about as `connection` is called `to` from now on.
+    Moved { connection: u64, owner: u16, to: u64 }
 }
 event_class! {
     /// What a SignalR client sent.
@@ -108,6 +112,7 @@ pub(crate) fn add_classes(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Call>()?;
     module.add_class::<Relayed>()?;
     module.add_class::<Connected>()?;
+    module.add_class::<Moved>()?;
     module.add_class::<HubMessage>()?;
     module.add_class::<Wanted>()?;
     module.add_class::<SnapshotWanted>()?;
@@ -166,6 +171,10 @@ pub(crate) fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
             Py::new(py, connected_of(whose, connected.map(|connected| *connected)))?.into_any()
         }
         Event::SignalR(whose, event) => hub_message_of(py, whose, *event)?,
+        Event::Moved(whose, to) => {
+            let (connection, owner) = bits(whose);
+            Py::new(py, Moved { connection, owner, to: to.to_bits() })?.into_any()
+        }
         Event::Drained(whose) => {
             let (connection, owner) = bits(whose);
             Py::new(py, Drained { connection, owner })?.into_any()
@@ -228,14 +237,13 @@ fn bits(whose: Whose) -> (u64, u16) {
 
 fn connected_of(whose: Whose, connected: Option<CoreConnected>) -> Connected {
     let (connection, owner) = bits(whose);
-    let Some(CoreConnected { opened_as, path, connection_id, transport, protocol }) = connected else {
+    let Some(CoreConnected { path, connection_id, transport, protocol }) = connected else {
         let (path, connection_id, transport, hub_protocol) = (None, None, None, None);
-        return Connected { connection, owner, opened_as: connection, path, connection_id, transport, hub_protocol };
+        return Connected { connection, owner, path, connection_id, transport, hub_protocol };
     };
     Connected {
         connection,
         owner,
-        opened_as: opened_as.to_bits(),
         path: Some(path),
         connection_id: Some(connection_id),
         transport: Some(transport.name()),

@@ -36,7 +36,7 @@ fn coming() -> Session {
 
 fn signalr(transport: Transport, is_stateful: bool) -> Session {
     made(|session| {
-        let mut signalr = SignalR::new(transport, [1; 16], id());
+        let mut signalr = SignalR::new(transport, [1; 16]);
         signalr.has_shaken_hands = true;
         signalr.stateful = is_stateful.then(Box::default);
         session.open_signalr(signalr);
@@ -238,7 +238,7 @@ fn a_signalr_client_shakes_hands_first_and_its_records_come_however_they_are_cut
     let stream = b"{\"protocol\":\"json\",\"version\":1}\x1e{\"type\":6}\x1e\
                    {\"type\":1,\"target\":\"add\",\"arguments\":[1]}\x1e{\"type\":7}\x1e{\"type\":99}\x1e]\x1e";
     for step in [1, 5, stream.len()] {
-        let mut signalr = SignalR::new(Transport::WebSockets, [1; 16], id());
+        let mut signalr = SignalR::new(Transport::WebSockets, [1; 16]);
         let mut seen = Vec::new();
         for piece in stream.chunks(step) {
             let mut at = 0;
@@ -266,7 +266,7 @@ fn a_signalr_client_shakes_hands_first_and_its_records_come_however_they_are_cut
         assert!(signalr.is_between_records() && signalr.heard_tick == 5);
     }
     let request = parse_request(b"{\"protocol\":\"messagepack\",\"version\":1}", &[HubProtocol::MessagePack]);
-    let mut stream = SignalR::new(Transport::ServerSentEvents, [1; 16], id());
+    let mut stream = SignalR::new(Transport::ServerSentEvents, [1; 16]);
     let refused = stream.shake_hands(&request.expect("a handshake"));
     assert_eq!(refused, Err(HandshakeError::UnsupportedFormat), "an event stream is text");
 }
@@ -274,7 +274,7 @@ fn a_signalr_client_shakes_hands_first_and_its_records_come_however_they_are_cut
 #[test]
 fn a_signalr_client_is_pinged_acknowledged_and_given_up_in_time() {
     let patience = Patience { keepalive: 150, client_timeout: 300 };
-    let mut signalr = SignalR::new(Transport::WebSockets, [1; 16], id());
+    let mut signalr = SignalR::new(Transport::WebSockets, [1; 16]);
     assert_eq!(signalr.handle_timeout(), SignalRDue::RefuseHandshake);
     signalr.has_shaken_hands = true;
     assert_eq!(signalr.handle_timeout(), SignalRDue::Upkeep);
@@ -291,7 +291,7 @@ fn a_signalr_client_is_pinged_acknowledged_and_given_up_in_time() {
     signalr.stateful = None;
     assert_eq!(signalr.handle_silence(1_008, patience, true), SignalRDue::Ping);
     assert_eq!(signalr.handle_silence(1_009, patience, true), SignalRDue::Silent);
-    let mut polled = SignalR::new(Transport::LongPolling, [1; 16], id());
+    let mut polled = SignalR::new(Transport::LongPolling, [1; 16]);
     polled.has_shaken_hands = true;
     assert_eq!(polled.handle_timeout(), SignalRDue::NoPoll);
 }

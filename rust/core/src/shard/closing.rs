@@ -144,7 +144,7 @@ impl<I: Io> Shard<I> {
             return;
         }
         self.leave_all(slot);
-        let Whose { connection: mut id, owner } = self.whose(slot);
+        let Whose { connection: id, owner } = self.whose(slot);
         self.timers.clear(slot);
         let connection = self.slab.bury(slot).expect("looked up above");
         self.handle.spoken.set(id, Formats::default());
@@ -155,7 +155,7 @@ impl<I: Io> Shard<I> {
             self.leave_poll(id, poll.to);
         }
         if let Some(signalr) = connection.session.signalr() {
-            id = self.forget_signalr(id, signalr);
+            self.forget_signalr(id, signalr);
         }
         self.one_by_one -= usize::from(connection.event_ids.is_some());
         if connection.transport.is_registered {

@@ -36,8 +36,6 @@ use crate::ws::Receiver;
 pub(crate) struct SignalR {
     pub(crate) transport: Transport,
     pub(crate) token: Token,
-    /// What the application was told that it is called.
-    pub(crate) opened_as: ConnectionId,
     /// Whose it is, until it is on that user's channel.
     pub(crate) user: Option<Box<str>>,
     pub(crate) has_shaken_hands: bool,
@@ -122,11 +120,10 @@ pub(crate) struct Patience {
 }
 
 impl SignalR {
-    pub(crate) fn new(transport: Transport, token: Token, opened_as: ConnectionId) -> Self {
+    pub(crate) fn new(transport: Transport, token: Token) -> Self {
         Self {
             transport,
             token,
-            opened_as,
             user: None,
             has_shaken_hands: false,
             is_announced: false,

@@ -140,7 +140,6 @@ impl<I: Io> Shard<I> {
             return;
         }
         let connected = Connected {
-            opened_as: signalr.opened_as,
             path: connection.route.as_ref().map(|route| route.path().to_owned()).unwrap_or_default(),
             transport: signalr.transport,
             protocol: connection.format.hub_protocol().unwrap_or(HubProtocol::Json),

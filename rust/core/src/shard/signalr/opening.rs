@@ -5,7 +5,7 @@ use sha1::{Digest, Sha1};
 
 use crate::channel::{Channel, Origin, Watched};
 use crate::http::{RequestHead, query_pairs, write_stream_head};
-use crate::messages::ConnectionId;
+use crate::messages::{ConnectionId, Event};
 use crate::protocol::signalr::negotiate::{
     Connect, NegotiateReply, NegotiateRequest, Transport, decode_id, encode_id, parse_query, write_error, write_reply,
 };
@@ -228,7 +228,7 @@ impl<I: Io> Shard<I> {
         (transport, token): (Transport, Option<Token>),
         (user, watched): (Option<Box<str>>, Vec<Watched>),
     ) -> Option<u32> {
-        let (opened_as, is_reported) = (self.id_of(slot), self.slab.at(slot).is_reported);
+        let (whose, is_reported) = (self.whose(slot), self.slab.at(slot).is_reported);
         let (target, token, may_be_stateful) = match self.claim_connection(slot, transport, token) {
             Ok(claimed) => claimed,
             Err(refusal) => {
@@ -237,7 +237,8 @@ impl<I: Io> Shard<I> {
             }
         };
         let route = self.slab.at(slot).route.clone();
-        let mut signalr = SignalR::new(transport, token, opened_as);
+        let id = self.id_of(target);
+        let mut signalr = SignalR::new(transport, token);
         signalr.may_be_stateful = may_be_stateful;
         signalr.user = user;
         let formats = route.as_ref().map(|route| self.formats_on(route, transport)).unwrap_or_default();
@@ -266,8 +267,11 @@ impl<I: Io> Shard<I> {
                 connection.transport.is_blocked = true; // for ever: it is written to by polls
                 connection.is_reported = is_reported;
                 self.slab.at(slot).is_reported = false;
+                if is_reported {
+                    self.common.events.push(self.index, Event::Moved(whose, id));
+                }
                 if matches!(asked.signalr, Some(SignalROpening::Connect(..))) {
-                    self.signalr_at(target).requests_mut().handle_poll(opened_as);
+                    self.signalr_at(target).requests_mut().handle_poll(whose.connection);
                     self.finish_first_poll(slot, asked);
                 }
             }

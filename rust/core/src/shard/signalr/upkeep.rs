@@ -135,8 +135,8 @@ impl<I: Io> Shard<I> {
         Some(Member { fd, slot, subscription: 0 })
     }
 
-    /// A SignalR connection is gone: so are its token and what was asked for it. Gives the id that was told of it.
-    pub(in crate::shard) fn forget_signalr(&mut self, id: ConnectionId, signalr: &SignalR) -> ConnectionId {
+    /// A SignalR connection is gone: so are its token and what was asked for it.
+    pub(in crate::shard) fn forget_signalr(&mut self, id: ConnectionId, signalr: &SignalR) {
         self.common.tokens.forget(&signalr.token);
         self.one_by_one -= usize::from(signalr.stateful.is_some() || signalr.transport == Transport::LongPolling);
         self.held.remove(&id.slot());
@@ -144,7 +144,6 @@ impl<I: Io> Shard<I> {
         if let Some(poll) = signalr.poll().and_then(|poll| self.slot_of(poll)) {
             self.finish_poll(poll, 204, b"");
         }
-        if signalr.is_announced { id } else { signalr.opened_as }
     }
 
     /// Ends a SignalR connection for the application or for a bound. A client that may try again is told so.
