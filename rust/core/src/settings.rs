@@ -165,7 +165,7 @@ settings! {
             cost "28 bytes each, 45 from the 17th on, and a place in each log's list";
         /// channels that exist at once
         channels_max in "What clients may do": usize = 1_000_000, Kind::Whole(1, 1 << 24),
-            cost "about 300 bytes each when idle, given back once they are forgotten: nobody watches, and for 60 s (with history: as long as that) nothing was published; one that never had a publication after 5 s; at the bound a publication to a new channel is `LimitReached`";
+            cost "about 250 bytes each when idle, given back once they are forgotten: nobody watches, and for 60 s (with history: as long as that) nothing was published; one that never had a publication after 5 s; at the bound a publication to a new channel is `LimitReached`";
         /// private bytes that wait for one client: pongs, replies, `send`
         outbox_bytes_max in "What clients may do": usize = 256 << 10, Kind::Bytes(256, 1 << 30),
             default "2 MiB on a hub that relays", cost "so much a client that reads nothing; more closes it with 1013";

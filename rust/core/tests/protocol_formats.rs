@@ -1,8 +1,10 @@
 //! A publication in each format: raw frames as RFC 6455 has them, SSE records as a browser reads them.
 use fanwire_core::Position;
+use fanwire_core::protocol::signalr::HubProtocol;
+use fanwire_core::protocol::signalr::negotiate::Transport;
 use fanwire_core::protocol::sse::{self, is_valid_event, is_valid_id};
 use fanwire_core::protocol::{
-    Encoded, Encoding, Format, Formats, MissingEncoding, Payload, Stamp, frame_bytes_max, write_frame,
+    Encoded, Encoding, Format, Formats, Framing, MissingEncoding, Payload, Stamp, frame_bytes_max, write_frame,
 };
 use proptest::prelude::*;
 
@@ -23,6 +25,20 @@ fn formats_have_places_and_bits_of_their_own() {
         assert_eq!(Formats::from(format).only(), Some(format));
     }
     assert_eq!(Formats::from_bits(u16::MAX).iter().collect::<Vec<_>>(), Format::ALL, "other bits are no formats");
+}
+
+#[test]
+fn a_format_is_an_encoding_a_framing_and_a_transport() {
+    let parts = |format: Format| (format.encoding(), format.framing(), format.transport());
+    let all: std::collections::HashSet<_> = Format::ALL.into_iter().map(parts).collect();
+    assert_eq!(all.len(), Format::COUNT, "no two are made of the same");
+    for format in Format::ALL {
+        let of_hub = format.hub_protocol().and_then(|protocol| Format::of_hub(protocol, format.transport()));
+        assert!(of_hub == Some(format) || format.hub_protocol().is_none());
+        let is_of_hub = matches!(format.encoding(), Encoding::HubJson | Encoding::HubMsgpack);
+        assert_eq!(is_of_hub, matches!(format.framing(), Framing::Hub(_)), "{format:?}");
+    }
+    assert_eq!(Format::of_hub(HubProtocol::MessagePack, Transport::ServerSentEvents), None, "events are text");
 }
 
 #[test]

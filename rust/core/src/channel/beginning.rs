@@ -141,11 +141,8 @@ impl Channel {
                 self.write(inner, (&payload, None), (mark, 0), None, None::<fn(&Arc<Watch>)>);
             }
         }
-        for format in Format::ALL.into_iter().filter(|format| Payload::Whole(protocol, &[]).is_for(*format)) {
-            if let Some(log) = &inner.logs[format.index()] {
-                log.tell(&mut tell);
-            }
-        }
+        let is_for = |format| Payload::Whole(protocol, &[]).is_for(format);
+        inner.logs.iter().filter(|one| is_for(one.0)).for_each(|(_, log)| log.tell(&mut tell));
         Ok(())
     }
 
@@ -314,7 +311,7 @@ mod tests {
             watched.watch.advance(tail, tail);
         }
         assert_eq!(all(&lane).map(|all| all.len()), Some(1 + 20_000 * 100));
-        let frames = lane.lock().logs[Format::HubJson as usize].as_ref().map(|log| log.frames.len());
+        let frames = lane.lock().logs.of(Format::HubJson).map(|log| log.frames.len());
         assert_eq!(frames, Some(1));
     }
 }

@@ -7,7 +7,7 @@ impl Channel {
     /// The number of the publication before the oldest one that a format's log holds.
     pub(crate) fn offset_before_head(&self, format: Format) -> u64 {
         let inner = self.lock();
-        inner.logs[format.index()].as_ref().map_or(inner.offset, |log| log.head.offset)
+        inner.logs.of(format).map_or(inner.offset, |log| log.head.offset)
     }
 
     /// After everyone has read all but the last publication, unless somebody lags: nothing is kept but what was asked for.
@@ -18,8 +18,8 @@ impl Channel {
             (is_bare, log.frames.len(), log.compacted.count(), log.compacted.bytes())
         };
         let inner = self.lock();
-        let logs = inner.logs.iter().flatten().chain(&inner.stored);
-        let all: Vec<_> = logs.map(|log| held(log)).collect();
+        let logs = inner.logs.iter().map(|one| one.1).chain(inner.stored.as_deref());
+        let all: Vec<_> = logs.map(held).collect();
         drop(inner);
         for (is_bare, frames, count, bytes) in all {
             assert!(!is_bare || (frames <= 1 && count == 0), "{frames} frames are kept");
@@ -34,7 +34,7 @@ impl Channel {
     pub(crate) fn check_left(&self) {
         let mut inner = self.lock();
         inner.keys.sweep(u64::MAX);
-        let (is_empty, is_due) = (inner.logs.iter().all(Option::is_none), inner.keys.is_sweep_due());
+        let (is_empty, is_due) = (inner.logs.iter().next().is_none(), inner.keys.is_sweep_due());
         drop(inner);
         assert!(is_empty && !is_due && self.occupancy() == 0);
     }

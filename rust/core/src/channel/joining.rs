@@ -106,10 +106,11 @@ impl Channel {
         if self.formats_seen.load(Ordering::Relaxed) & bit == 0 {
             self.formats_seen.fetch_or(bit, Ordering::Relaxed);
         }
-        if inner.logs[format.index()].is_none() {
-            inner.logs[format.index()] = Some(Box::new(self.begin_log(inner, format)));
+        if inner.logs.of(format).is_none() {
+            let log = self.begin_log(inner, format);
+            inner.logs.begin(format, log);
         }
-        let log = inner.logs[format.index()].as_mut().expect("made above");
+        let log = inner.logs.of_mut(format).expect("made above");
         let tail = log.tail();
         let known = log.watches.iter().find(|watch| watch.shard == shard).cloned();
         let watch = known.unwrap_or_else(|| {
@@ -169,11 +170,10 @@ impl Channel {
         if watch.subscribers.fetch_sub(1, Ordering::Relaxed) > 1 {
             return false;
         }
-        let slot = &mut inner.logs[format.index()];
-        if let Some(log) = slot {
+        if let Some(log) = inner.logs.of_mut(format) {
             log.watches.retain(|other| !Arc::ptr_eq(other, watch));
             if log.watches.is_empty() {
-                *slot = None;
+                inner.logs.end(format);
                 self.formats.fetch_and(!Formats::from(format).to_bits(), Ordering::Release);
             }
         }
@@ -184,7 +184,7 @@ impl Channel {
     pub(crate) fn seek(&self, format: Format, origin: Origin, tail: u64, now_ns: u64) -> Seek {
         let mut inner = self.lock();
         let inner = &mut *inner;
-        let Some(log) = &inner.logs[format.index()] else {
+        let Some(log) = inner.logs.of(format) else {
             let position = Position { epoch: self.epoch, offset: inner.offset };
             let recovered = origin.since.map(|since| since == position);
             return Seek { cursor: tail, mode: Mode::Lagging, position, recovered, asks: false };
@@ -221,7 +221,7 @@ impl Channel {
     /// Where a cursor that waits for a keyframe goes on, once there is one, and how many publications pass it by until then.
     pub(crate) fn keyframe_from(&self, format: Format, cursor: u64, now_ns: u64) -> Option<(u64, u64)> {
         let inner = self.lock();
-        let log = inner.logs[format.index()].as_ref()?;
+        let log = inner.logs.of(format)?;
         let (edge, _) = log.living_keyframe(now_ns)?;
         (edge.position >= cursor).then(|| (edge.position, edge.offset.saturating_sub(log.offset_before(cursor))))
     }
@@ -232,7 +232,7 @@ impl Channel {
     /// yet, and in others it waits for the next one.
     pub(crate) fn overtaken(&self, format: Format, (cursor, mode): (u64, Mode), tail: u64, now_ns: u64) -> Overtaken {
         let inner = self.lock();
-        let Some(log) = &inner.logs[format.index()] else { return Overtaken::Skip(tail, Mode::Lagging, 0) };
+        let Some(log) = inner.logs.of(format) else { return Overtaken::Skip(tail, Mode::Lagging, 0) };
         self.overtaken_in(log, (cursor, mode), tail, now_ns)
     }
 
@@ -274,7 +274,7 @@ impl Channel {
     /// Only cursors of this format before this place may be overtaken.
     pub(crate) fn may_be_overtaken_before(&self, format: Format) -> u64 {
         let inner = self.lock();
-        inner.logs[format.index()].as_ref().map_or(0, |log| match self.settings.policy {
+        inner.logs.of(format).map_or(0, |log| match self.settings.policy {
             Policy::Latest => log.lost.position,
             Policy::Every | Policy::Keyframe | Policy::Drop => log.head.position,
         })
@@ -283,28 +283,28 @@ impl Channel {
     /// Whether what a cursor of this format needs is not all here.
     pub(crate) fn is_overtaken(&self, format: Format, cursor: u64, mode: Mode) -> bool {
         let inner = self.lock();
-        let Some(log) = &inner.logs[format.index()] else { return false };
+        let Some(log) = inner.logs.of(format) else { return false };
         cursor < log.overtaken_before(self.settings.policy) || (mode == Mode::AtKeyframe && log.lacks_keyframe(cursor))
     }
 
     /// The eyes of one shard on the logs.
     pub(crate) fn watches_in(&self, shard: usize) -> Vec<Arc<Watch>> {
         let inner = self.lock();
-        let watches = inner.logs.iter().flatten().flat_map(|log| &log.watches);
+        let watches = inner.logs.iter().flat_map(|(_, log)| &log.watches);
         watches.filter(|watch| watch.shard == shard).cloned().collect()
     }
 
     /// What a shard keeps for a format's log, if anybody there watches it.
     pub(crate) fn feed_in(&self, format: Format, shard: usize) -> Option<u32> {
         let inner = self.lock();
-        let watch = inner.logs[format.index()].as_ref()?.watches.iter().find(|watch| watch.shard == shard)?;
+        let watch = inner.logs.of(format)?.watches.iter().find(|watch| watch.shard == shard)?;
         Some(watch.feed.load(Ordering::Relaxed)).filter(|&feed| feed != u32::MAX)
     }
 
     /// The number of the publication before this place of a format's log; `None` where the log no longer holds it.
     pub(crate) fn offset_at(&self, format: Format, position: u64) -> Option<u64> {
         let inner = self.lock();
-        match &inner.logs[format.index()] {
+        match inner.logs.of(format) {
             Some(log) => (position >= log.whole_from).then(|| log.offset_before(position)),
             None => Some(inner.offset),
         }
@@ -313,14 +313,14 @@ impl Channel {
     /// Where the logs of these formats end now; of one that nobody speaks, at its begin.
     pub(crate) fn tails(&self, formats: Formats) -> Tails {
         let inner = self.lock();
-        let tail = |format: Format| inner.logs[format.index()].as_ref().map_or(0, |log| log.tail());
+        let tail = |format: Format| inner.logs.of(format).map_or(0, |log| log.tail());
         formats.iter().map(|format| (format, tail(format))).collect()
     }
 
     /// The tail of a format's log.
     #[cfg(test)]
     pub(crate) fn tail(&self, format: Format) -> u64 {
-        self.lock().logs[format.index()].as_ref().map_or(0, |log| log.tail())
+        self.lock().logs.of(format).map_or(0, |log| log.tail())
     }
 
     /// What lies from `cursor` to `to`; see [`Run`].
@@ -334,7 +334,7 @@ impl Channel {
             is_at_keyframe: mode == Mode::AtKeyframe,
             now_ns,
         };
-        match &inner.logs[format.index()] {
+        match inner.logs.of(format) {
             Some(log) => log.read(cursor, to, reader),
             None => Run { end: cursor, published_ns: now_ns, ..Run::default() },
         }
@@ -343,7 +343,7 @@ impl Channel {
     /// How many frames of a run's slices end at `to` or before.
     pub(crate) fn frames_until(&self, format: Format, slices: &[Slice], to: u64) -> u64 {
         let inner = self.lock();
-        let Some(log) = &inner.logs[format.index()] else { return 0 };
+        let Some(log) = inner.logs.of(format) else { return 0 };
         let count = |slice: &Slice| {
             let (start, end) = (slice.position(), slice.position() + slice.bytes().len() as u64);
             match end.min(to) {
@@ -356,7 +356,7 @@ impl Channel {
 
     /// Where the frame ends that holds the byte at `position`.
     pub(crate) fn frame_end(&self, format: Format, position: u64) -> Option<u64> {
-        self.lock().logs[format.index()].as_ref().and_then(|log| log.frame_end(position))
+        self.lock().logs.of(format).and_then(|log| log.frame_end(position))
     }
 }
 

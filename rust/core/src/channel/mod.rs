@@ -2,7 +2,7 @@
 //!
 //! - [`Channel`]: the name, the numbers and the logs, one for each wire format that a subscriber uses; here what is
 //!   appended, in `joining` who watches;
-//! - `log`, `mark`, `segment`: frames ready for the wire, what is known of each, and the memory they lie in; `reading`
+//! - `logs`: one log for each wire format in use; `log`, `mark`, `segment`: frames ready for the wire, what is known of each, and the memory they lie in; `reading`
 //!   what a cursor gets of them, `seeking` where one begins;
 //! - `policy`: what becomes of laggards; `keys`, `compacted`: conflation, and keys that end (`removing` has the tests);
 //! - `stored`: publications that are kept for whatever format may come; `beginning`: those that newcomers of a relay's
@@ -17,6 +17,7 @@ mod held;
 mod joining;
 mod keys;
 mod log;
+mod logs;
 mod mark;
 pub(crate) mod pattern;
 pub(crate) mod policy;
@@ -56,6 +57,7 @@ use crate::settings::ChannelSettings;
 use hearing::Hearing;
 use keys::{KEYLESS, Keys};
 use log::Log;
+use logs::Logs;
 use mark::{FrameKind, FrameMark};
 
 /// Longest name, bytes of UTF-8.
@@ -117,8 +119,8 @@ pub struct Channel {
     inner: Mutex<Inner>,
 }
 
-// With its name, the allocator's share and its two places in the registry about 300 bytes, as the settings say.
-const _: () = assert!(size_of::<Channel>() <= 224, "a million idle ones are to cost 300 MB at most");
+// With its name, the allocator's share and its two places in the registry about 250 bytes, as the settings say.
+const _: () = assert!(size_of::<Channel>() <= 168, "a million idle ones are to cost 250 MB at most");
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -132,7 +134,7 @@ struct Inner {
     hearing: Option<Box<Hearing>>,
     /// The application was asked for a keyframe and has not answered.
     is_snapshot_awaited: bool,
-    logs: [Option<Box<Log>>; Format::COUNT],
+    logs: Logs,
 }
 
 /// One publication on its way into the logs.
@@ -188,14 +190,14 @@ impl Inner {
     fn note_key(&mut self, key: Option<&str>) -> (keys::KeyId, u64) {
         if self.keys.is_sweep_due() {
             let heard = self.hearing.as_ref().map(|hearing| hearing.log());
-            let logs = self.logs.iter().flatten().chain(&self.stored).map(|log| &**log).chain(heard);
+            let logs = self.logs.iter().map(|one| one.1).chain(self.stored.as_deref()).chain(heard);
             self.keys.sweep(logs.map(|log| log.oldest_offset()).min().unwrap_or(u64::MAX));
         }
         self.keys.note(key, self.offset)
     }
 
     fn check_unsent(&self, unsent_bytes_max: u64) -> Result<(), EngineError> {
-        let unsent = self.logs.iter().flatten().map(|log| log.unsent_bytes()).max().unwrap_or(0);
+        let unsent = self.logs.iter().map(|(_, log)| log.unsent_bytes()).max().unwrap_or(0);
         if unsent >= unsent_bytes_max {
             let (value, bound) = (unsent, unsent_bytes_max);
             return Err(EngineError::LimitReached { name: "unsent_bytes_max", value, bound });
@@ -347,8 +349,7 @@ impl Channel {
         excluded: Option<&Arc<[ConnectionId]>>,
         mut tell: Option<impl FnMut(&Arc<Watch>)>,
     ) {
-        for format in Format::ALL {
-            let Some(log) = &mut inner.logs[format.index()] else { continue };
+        for (format, log) in inner.logs.iter_mut() {
             if !payload.is_for(format) {
                 continue;
             }
@@ -447,7 +448,7 @@ impl Channel {
             return None;
         }
         let mut watches = Vec::new();
-        for log in inner.logs.iter().flatten() {
+        for (_, log) in inner.logs.iter() {
             let end = log.end_of(offset);
             watches.extend(log.watches.iter().map(|watch| (end, Arc::clone(watch))));
         }

@@ -139,7 +139,7 @@ fn who_keeps_pace_gets_everything_and_who_lags_gets_the_end() {
     set(&channel, "b", Some(1));
     fanned_out(&channel, &watched, tail);
     let inner = channel.lock();
-    let log = inner.logs[Format::Raw.index()].as_ref().expect("it is watched");
+    let log = inner.logs.of(Format::Raw).expect("it is watched");
     assert_eq!((log.compacted.count(), log.compacted.forgotten()), (0, 3), "nobody lags before it");
 }
 

@@ -1,7 +1,9 @@
 //! The wire formats, and the encodings of objects that they carry.
 use super::signalr::hub_protocol::HubProtocol;
+use super::signalr::negotiate::Transport;
 
-/// A wire format: publications in it are the same bytes for all who use it, so it has one log in each channel.
+/// A wire format, which is an encoding, a framing and a transport: publications in it are the same bytes for all who use
+/// it, so it has one log in each channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Format {
@@ -50,24 +52,63 @@ impl Format {
         self as usize
     }
 
-    /// Which encoding of an object this format carries.
-    pub const fn encoding(self) -> Encoding {
+    /// What it is made of. Each format is made of something else.
+    const fn parts(self) -> (Encoding, Framing, Transport) {
+        use Encoding::{HubJson, HubMsgpack, Json, Msgpack};
+        use Transport::{LongPolling, ServerSentEvents, WebSockets};
         match self {
-            Self::Raw | Self::Envelope | Self::Sse => Encoding::Json,
-            Self::RawMsgpack | Self::EnvelopeMsgpack => Encoding::Msgpack,
-            Self::HubJson | Self::HubSse | Self::HubPollJson => Encoding::HubJson,
-            Self::HubMsgpack | Self::HubPollMsgpack => Encoding::HubMsgpack,
+            Self::Raw => (Json, Framing::Bare, WebSockets),
+            Self::RawMsgpack => (Msgpack, Framing::Bare, WebSockets),
+            Self::Sse => (Json, Framing::Bare, ServerSentEvents),
+            Self::HubJson => (HubJson, Framing::Hub(HubProtocol::Json), WebSockets),
+            Self::HubMsgpack => (HubMsgpack, Framing::Hub(HubProtocol::MessagePack), WebSockets),
+            Self::HubSse => (HubJson, Framing::Hub(HubProtocol::Json), ServerSentEvents),
+            Self::HubPollJson => (HubJson, Framing::Hub(HubProtocol::Json), LongPolling),
+            Self::HubPollMsgpack => (HubMsgpack, Framing::Hub(HubProtocol::MessagePack), LongPolling),
+            Self::Envelope => (Json, Framing::Envelope, WebSockets),
+            Self::EnvelopeMsgpack => (Msgpack, Framing::Envelope, WebSockets),
         }
+    }
+
+    /// The format of a hub protocol on a transport; `None` where that cannot carry it.
+    pub fn of_hub(protocol: HubProtocol, transport: Transport) -> Option<Self> {
+        let is_it = |format: &Self| (format.framing(), format.transport()) == (Framing::Hub(protocol), transport);
+        Self::ALL.into_iter().find(is_it)
+    }
+
+    /// How an object is written in it.
+    pub const fn encoding(self) -> Encoding {
+        self.parts().0
+    }
+
+    /// What stands around a publication.
+    pub const fn framing(self) -> Framing {
+        self.parts().1
+    }
+
+    /// What carries it.
+    pub const fn transport(self) -> Transport {
+        self.parts().2
     }
 
     /// The hub protocol of SignalR that it carries, if it does.
     pub const fn hub_protocol(self) -> Option<HubProtocol> {
-        match self {
-            Self::Raw | Self::RawMsgpack | Self::Sse | Self::Envelope | Self::EnvelopeMsgpack => None,
-            Self::HubJson | Self::HubSse | Self::HubPollJson => Some(HubProtocol::Json),
-            Self::HubMsgpack | Self::HubPollMsgpack => Some(HubProtocol::MessagePack),
+        match self.framing() {
+            Framing::Bare | Framing::Envelope => None,
+            Framing::Hub(protocol) => Some(protocol),
         }
     }
+}
+
+/// What stands around a publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Framing {
+    /// Nothing: the publication itself.
+    Bare,
+    /// An object or map that tells its channel and position.
+    Envelope,
+    /// An invocation of this hub protocol of SignalR.
+    Hub(HubProtocol),
 }
 
 /// A set of formats.

@@ -1,6 +1,7 @@
 //! A publication as one frame of a format.
-use super::format::{Encoding, Format};
+use super::format::{Encoding, Format, Framing};
 use super::payload::{MissingEncoding, Payload, Stamp};
+use super::signalr::negotiate::Transport;
 use super::signalr::publication;
 use super::{envelope, raw, sse};
 
@@ -21,17 +22,18 @@ pub fn frame_bytes_max(format: Format, payload: &Payload<'_>, event: Option<&str
         return publication::records_bytes_max(bytes);
     }
     let id_bytes = if stamp.is_some_and(|stamp| stamp.has_id) { ID_BYTES_MAX } else { 0 };
-    match (format, body_of(format, payload)) {
-        (_, Err(_)) => 0,
-        (Format::Raw | Format::RawMsgpack, Ok(FrameBody::Text(bytes) | FrameBody::Binary(bytes))) => {
-            raw::frame_bytes(bytes)
+    let Ok(body) = body_of(format, payload) else { return 0 };
+    let (FrameBody::Text(bytes) | FrameBody::Binary(bytes)) = body;
+    match (format.framing(), format.transport(), body) {
+        (Framing::Bare, Transport::ServerSentEvents, FrameBody::Text(_)) => {
+            sse::text_bytes_max(None, event, bytes) + id_bytes
         }
-        (Format::Sse, Ok(FrameBody::Text(bytes))) => sse::text_bytes_max(None, event, bytes) + id_bytes,
-        (Format::Sse, Ok(FrameBody::Binary(bytes))) => sse::binary_bytes(None, event, bytes) + id_bytes,
-        (Format::Envelope | Format::EnvelopeMsgpack, Ok(_)) => envelope::bytes_max(payload, event, stamp),
-        (_, Ok(FrameBody::Text(bytes) | FrameBody::Binary(bytes))) => {
-            publication::publication_bytes_max(payload, event, bytes.len())
+        (Framing::Bare, Transport::ServerSentEvents, FrameBody::Binary(_)) => {
+            sse::binary_bytes(None, event, bytes) + id_bytes
         }
+        (Framing::Bare, Transport::WebSockets | Transport::LongPolling, _) => raw::frame_bytes(bytes),
+        (Framing::Envelope, ..) => envelope::bytes_max(payload, event, stamp),
+        (Framing::Hub(_), ..) => publication::publication_bytes_max(payload, event, bytes.len()),
     }
 }
 
@@ -59,20 +61,29 @@ pub fn write_frame(
         return Ok(());
     }
     let body = body_of(format, payload)?;
-    if let Some(protocol) = format.hub_protocol() {
-        let mut record = Vec::new();
-        publication::write_publication(protocol, payload, event, &mut record);
-        publication::write_records(format, &record, out);
-        return Ok(());
-    }
     let id = || stamp.and_then(Stamp::id);
-    match (format, body) {
-        (Format::Sse, FrameBody::Text(text)) => sse::write_text(out, id().as_deref(), event, text),
-        (Format::Sse, FrameBody::Binary(bytes)) => sse::write_binary(out, id().as_deref(), event, bytes),
-        (Format::Envelope, _) => envelope::write_json(out, payload, event, stamp),
-        (Format::EnvelopeMsgpack, _) => envelope::write_msgpack(out, payload, event, stamp),
-        (_, FrameBody::Text(text)) => raw::write_text(out, text),
-        (_, FrameBody::Binary(bytes)) => raw::write_binary(out, bytes),
+    match (format.framing(), format.transport(), body) {
+        (Framing::Bare, Transport::ServerSentEvents, FrameBody::Text(text)) => {
+            sse::write_text(out, id().as_deref(), event, text);
+        }
+        (Framing::Bare, Transport::ServerSentEvents, FrameBody::Binary(bytes)) => {
+            sse::write_binary(out, id().as_deref(), event, bytes);
+        }
+        (Framing::Bare, Transport::WebSockets | Transport::LongPolling, FrameBody::Text(text)) => {
+            raw::write_text(out, text);
+        }
+        (Framing::Bare, Transport::WebSockets | Transport::LongPolling, FrameBody::Binary(bytes)) => {
+            raw::write_binary(out, bytes);
+        }
+        (Framing::Envelope, ..) => match format.encoding() {
+            Encoding::Json | Encoding::HubJson => envelope::write_json(out, payload, event, stamp),
+            Encoding::Msgpack | Encoding::HubMsgpack => envelope::write_msgpack(out, payload, event, stamp),
+        },
+        (Framing::Hub(protocol), ..) => {
+            let mut record = Vec::new();
+            publication::write_publication(protocol, payload, event, &mut record);
+            publication::write_records(format, &record, out);
+        }
     }
     Ok(())
 }

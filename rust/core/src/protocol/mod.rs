@@ -10,7 +10,7 @@ pub mod raw;
 pub mod signalr;
 pub mod sse;
 
-pub use format::{Encoding, Format, Formats};
+pub use format::{Encoding, Format, Formats, Framing};
 pub use frame::{frame_bytes_max, write_frame};
 pub use payload::{Encoded, MissingEncoding, Payload, Stamp};
 pub use raw::{RawError, Request, parse_request, write_reply_error, write_reply_result};

@@ -3,6 +3,7 @@ use super::signalr::{Due as SignalRDue, Patience, Record, RecordTerms};
 use super::*;
 use crate::http::Body;
 use crate::messages::{ConnectionId, Event, Request, Whose};
+use crate::protocol::Format;
 use crate::protocol::signalr::HubProtocol;
 use crate::protocol::signalr::handshake::{HandshakeError, parse_request};
 use crate::routes::{Asks, OwnerId, Wire};
@@ -246,7 +247,7 @@ fn a_signalr_client_shakes_hands_first_and_its_records_come_however_they_are_cut
                 let (taken, record) = signalr.handle_records(&piece[at..], 5, RECORDS);
                 at += taken;
                 if let Some(Record::Handshake(Ok(request))) = &record {
-                    assert_eq!(signalr.shake_hands(request), Ok(false));
+                    assert_eq!(signalr.shake_hands(request), Ok((Format::HubJson, false)));
                 }
                 seen.extend(record);
             }

@@ -6,7 +6,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::hub_protocol::{HubProtocol, write_message};
 use super::message::HubMessage;
-use crate::protocol::format::Format;
+use super::negotiate::Transport;
+use crate::protocol::format::{Encoding, Format};
 use crate::protocol::payload::{Encoded, Payload};
 use crate::protocol::raw;
 
@@ -91,11 +92,11 @@ pub(crate) fn records_bytes_max(records: &[u8]) -> usize {
 ///
 /// JSON goes into text frames, MessagePack into binary ones, whatever the client sent its own in.
 pub fn write_records(format: Format, records: &[u8], out: &mut Vec<u8>) {
-    match format {
-        Format::HubSse => write_event(out, records),
-        Format::HubMsgpack => raw::write_binary(out, records),
-        Format::HubPollJson | Format::HubPollMsgpack => out.extend_from_slice(records),
-        _ => raw::write_text(out, records),
+    match (format.transport(), format.encoding()) {
+        (Transport::ServerSentEvents, _) => write_event(out, records),
+        (Transport::LongPolling, _) => out.extend_from_slice(records),
+        (Transport::WebSockets, Encoding::Json | Encoding::HubJson) => raw::write_text(out, records),
+        (Transport::WebSockets, Encoding::Msgpack | Encoding::HubMsgpack) => raw::write_binary(out, records),
     }
 }
 

@@ -168,20 +168,18 @@ impl SignalR {
         result
     }
 
-    /// The client asks for a protocol. True when the connection may get another socket from now on.
+    /// The client asks for a protocol: the format that it speaks from now on, and whether it may get another socket.
     ///
     /// # Errors
-    /// An event stream cannot carry what is asked for.
-    pub(crate) fn shake_hands(&mut self, request: &HandshakeRequest) -> Result<bool, HandshakeError> {
-        if self.transport == Transport::ServerSentEvents && request.protocol == HubProtocol::MessagePack {
-            return Err(HandshakeError::UnsupportedFormat);
-        }
+    /// Its transport cannot carry what is asked for: an event stream carries text only.
+    pub(crate) fn shake_hands(&mut self, request: &HandshakeRequest) -> Result<(Format, bool), HandshakeError> {
+        let format = Format::of_hub(request.protocol, self.transport).ok_or(HandshakeError::UnsupportedFormat)?;
         self.has_shaken_hands = true;
         let is_stateful =
             self.may_be_stateful && request.has_stateful_reconnect() && self.transport == Transport::WebSockets;
         self.stateful = is_stateful.then(Box::default);
         self.records.set_protocol(request.protocol);
-        Ok(is_stateful)
+        Ok((format, is_stateful))
     }
 
     /// A deadline has come.
@@ -288,21 +286,11 @@ impl SignalR {
     }
 }
 
-/// The wire format of a hub protocol on a transport.
-pub(crate) const fn format_of(protocol: HubProtocol, transport: Transport) -> Format {
-    match (transport, protocol) {
-        (Transport::WebSockets, HubProtocol::Json) => Format::HubJson,
-        (Transport::WebSockets, HubProtocol::MessagePack) => Format::HubMsgpack,
-        (Transport::ServerSentEvents, _) => Format::HubSse,
-        (Transport::LongPolling, HubProtocol::Json) => Format::HubPollJson,
-        (Transport::LongPolling, HubProtocol::MessagePack) => Format::HubPollMsgpack,
-    }
-}
-
 /// What a client on a transport may come to speak: its handshake says which.
 pub(crate) fn formats_on(transport: Transport, has_msgpack: bool) -> Formats {
     let protocols = [HubProtocol::Json, HubProtocol::MessagePack];
-    protocols.into_iter().take(1 + usize::from(has_msgpack)).map(|protocol| format_of(protocol, transport)).collect()
+    let known = protocols.into_iter().take(1 + usize::from(has_msgpack));
+    known.filter_map(|protocol| Format::of_hub(protocol, transport)).collect()
 }
 
 /// What a record means, behind the handshake.

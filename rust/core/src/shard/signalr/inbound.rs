@@ -6,7 +6,7 @@ use crate::protocol::Format;
 use crate::protocol::signalr::handshake::{self, HandshakeError, HandshakeRequest};
 use crate::protocol::signalr::negotiate::Transport;
 use crate::protocol::signalr::{CLOSE_ERROR, HubProtocol, write_records};
-use crate::session::signalr::{Record, RecordTerms, format_of};
+use crate::session::signalr::{Record, RecordTerms};
 use crate::shard::{Io, Shard};
 use crate::ws::CloseCode;
 
@@ -103,12 +103,12 @@ impl<I: Io> Shard<I> {
     fn shake_hands(&mut self, slot: u32, request: HandshakeRequest) {
         let connection = self.slab.at(slot);
         let Some(signalr) = connection.session.signalr_mut() else { return };
-        match signalr.shake_hands(&request) {
-            Ok(is_stateful) => self.one_by_one += usize::from(is_stateful),
+        let (format, is_stateful) = match signalr.shake_hands(&request) {
+            Ok(agreed) => agreed,
             Err(error) => return self.refuse_handshake(slot, &error),
-        }
-        connection.format = format_of(request.protocol, signalr.transport);
-        let format = connection.format;
+        };
+        connection.format = format;
+        self.one_by_one += usize::from(is_stateful);
         self.note_formats(slot, format.into());
         let connection = self.slab.at(slot);
         write_records(connection.format, handshake::AGREED, connection.transport.outbox.bytes_mut());
@@ -151,11 +151,8 @@ impl<I: Io> Shard<I> {
 
     pub(super) fn refuse_handshake(&mut self, slot: u32, error: &HandshakeError) {
         let connection = self.slab.at(slot);
-        let format = match connection.session.signalr().map(|signalr| signalr.transport) {
-            Some(Transport::ServerSentEvents) => Format::HubSse,
-            Some(Transport::LongPolling) => Format::HubPollJson,
-            _ => Format::HubJson,
-        };
+        let transport = connection.session.signalr().map_or(Transport::WebSockets, |signalr| signalr.transport);
+        let format = Format::of_hub(HubProtocol::Json, transport).expect("each transport carries JSON");
         let mut reply = Vec::new();
         handshake::write_refusal(&mut reply, error, self.settings.hubs.tells_details);
         write_records(format, &reply, connection.transport.outbox.bytes_mut());
