@@ -307,6 +307,33 @@ def test_a_call_that_ends_the_connection_is_told_and_the_others_are_made_again()
     assert good.told == ["complete 1"]
 
 
+@pytest.mark.parametrize("is_answered_between", [False, True])
+def test_a_backend_that_drops_the_connection_at_a_second_call_is_not_asked_again(is_answered_between: bool) -> None:
+    stage = Stage()
+    stage.come(One(1))
+    stage.agree()
+
+    def come_late(id: int) -> int:
+        """Have one come when what there is has grown old; gives how often the backend has been asked."""
+        stage.timers.let_pass(61.0)
+        stage.come(One(id))
+        return stage.lane._calls
+
+    assert come_late(2) == 2
+    stage.lose()
+    stage.timers.let_pass(8.0)
+    stage.agree()  # those that wait are welcome, and nobody knows yet whether it was for the call
+    assert come_late(3) == 4
+    if is_answered_between:
+        stage.answer()
+        assert come_late(4) == 5
+    stage.lose()
+    stage.timers.let_pass(8.0)
+    stage.agree()
+    calls = stage.lane._calls
+    assert come_late(5) == calls + is_answered_between, "not a third time in a row"
+
+
 def test_a_message_at_which_a_backend_hangs_up_early_is_its_first_client_s() -> None:
     for code, after, told in ((4001, 0.0, ["refused"]), (1012, 0.0, []), (4001, 9.0, [])):
         stage, first, second = Stage("message"), One(1), One(2)

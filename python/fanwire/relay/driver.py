@@ -242,6 +242,8 @@ class Lane(SessionHandler, Generic[W]):
                     relay_log.warning("%s is down: %s", self, self.why)
                 case Act.ASK_NO_MORE:
                     self._ask_no_more()
+                case Act.SUSPECT:
+                    self._suspect()
                 case Act.WELCOME:
                     self._welcome_all(cause)
                 case Act.REFUSE:
@@ -254,6 +256,9 @@ class Lane(SessionHandler, Generic[W]):
 
     def _ask_no_more(self) -> None:
         """Newcomers are given what there is."""
+
+    def _suspect(self) -> None:
+        """That the backend ends connections on which it is asked twice."""
 
     def _go_live(self) -> None:
         self._live_at = self.context.timers.now()

@@ -21,6 +21,9 @@ from fanwire.relay.shared import SharedCall
 from fanwire.relay.timing import Delay
 from fanwire.relay.wire import LOST, Asked, CallWire, Outcome, PlainWire
 
+ASKED_AGAIN_MAX = 2
+"""Connections in a row that may be lost without a word when the backend is asked once more: after that it is not."""
+
 
 class CallWatcher(Watcher, Protocol):
     """A client of a SignalR relay, as a lane sees it."""
@@ -75,6 +78,8 @@ class CallLane(Lane[CallWatcher]):
         self._keeps_more = False
         # Whether the backend lets it subscribe more than once over one connection.
         self._asks_again = True
+        # Connections in a row that were lost as it did, without a word.
+        self._lost_asking_again = 0
         # Reports of this connection, by target, and the life of the broadcast lane when it was opened.
         self._dropped: Counter[str] = Counter()
         self._life = 0
@@ -196,6 +201,11 @@ class CallLane(Lane[CallWatcher]):
     def _ask_no_more(self) -> None:
         self._asks_again = False  # its own subscription was fine
 
+    def _suspect(self) -> None:
+        self._lost_asking_again += 1
+        if self._lost_asking_again >= ASKED_AGAIN_MAX:
+            self._ask_no_more()
+
     def _lose_answer(self) -> None:
         why = f"{self.share.subscribe} was not answered within {self.context.backend.connect_timeout:g} s"
         if self._machine.is_live:  # it was asked again for newcomers: whoever watches goes on
@@ -223,6 +233,8 @@ class CallLane(Lane[CallWatcher]):
         """The backend has answered the lane's call."""
         if event.id != self._call:
             return
+        if self._machine.phase is Phase.RENEWING:
+            self._lost_asking_again = 0
         if event.outcome != "error":
             self._outcome, self._outcome_at = event, self.context.timers.now()
             self._step(Event.AGREED, event)

@@ -68,6 +68,8 @@ class Act(Enum):
     GO_DOWN = auto()
     ASK_NO_MORE = auto()
     """Newcomers are given what there is, however old: asking twice over one connection ends it."""
+    SUSPECT = auto()
+    """It may have ended for being asked twice: another time in a row, and newcomers are given what there is as well."""
     WELCOME = auto()
     """Those who wait watch from now on."""
     REFUSE = auto()
@@ -102,7 +104,7 @@ TABLE: dict[tuple[Phase, Event], Step] = {
     (Phase.RENEWING, Event.AGREED): Step(Phase.LIVE, (Act.WELCOME,)),
     (Phase.RENEWING, Event.REFUSED): Step(Phase.LIVE, (Act.REFUSE,)),
     (Phase.RENEWING, Event.UNANSWERED): Step(Phase.LIVE, (Act.GIVE_UP,)),
-    (Phase.RENEWING, Event.LOST): Step(Phase.PAUSED, (Act.GO_DOWN,)),
+    (Phase.RENEWING, Event.LOST): Step(Phase.PAUSED, (Act.GO_DOWN, Act.SUSPECT)),
     (Phase.RENEWING, Event.BLAMED): Step(Phase.PAUSED, (Act.GO_DOWN, Act.ASK_NO_MORE, Act.BLAME)),
     (Phase.PAUSED, Event.DUE): Step(Phase.OPENING, (Act.CONNECT,)),
 }
