@@ -17,6 +17,8 @@ use super::shared::ShardHandle;
 use super::{BELL_TOKEN, Shard};
 use crate::channel::Mode;
 use crate::messages::ConnectionId;
+use crate::protocol::signalr::negotiate::Transport;
+use crate::session::SignalR;
 
 /// Slots below this have a place in the registered descriptors of a poller that writes in batches.
 const FILES_MAX: usize = 4;
@@ -525,14 +527,19 @@ impl Shard<Simulated> {
         for slot in self.slab.in_use() {
             let connection = self.slab.at(slot);
             sharing += usize::from(connection.subscriptions.len() > 1);
-            alone += usize::from(connection.event_ids.is_some());
-            blocked += u64::from(connection.transport.is_blocked);
+            let is_carried = |one: &SignalR| one.transport == Transport::LongPolling || one.stateful.is_some();
+            let is_alone = connection.event_ids.is_some() || connection.session.signalr().is_some_and(is_carried);
+            alone += usize::from(is_alone);
+            let has_socket = connection.transport.socket().is_some();
+            blocked += u64::from(connection.transport.is_blocked && has_socket);
             let (is_blocked, fd) = (connection.transport.is_blocked, connection.transport.member_fd());
             for (index, one) in connection.subscriptions.clone().iter().enumerate() {
                 let feed = self.feeds.get(one.feed).expect("a subscription names it");
                 let list = if one.is_lagging() { &feed.lagging } else { &feed.at_tail };
                 let member = list[one.index()];
-                assert_eq!((member.slot, member.subscription as usize, member.fd), (slot, index, fd));
+                assert_eq!((member.slot, member.subscription as usize), (slot, index));
+                // Whoever is written to alone is found by its slot: its sockets come and go.
+                assert!(is_alone || member.fd == fd, "the list has {}, the connection {fd}", member.fd);
                 assert!(one.is_lagging() || !is_blocked, "one whose socket is full is at the tail");
                 assert!(!one.is_lagging() || one.cursor >= feed.oldest_lag, "the log may let go of what it needs");
                 assert!(!one.is_lagging() || one.cursor <= feed.cursor, "one that lags is ahead");

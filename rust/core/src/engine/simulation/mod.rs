@@ -3,9 +3,10 @@
 //! A seed makes the channels' settings, the pollers, and then step after step: what is published, who connects, asks, leaves,
 //! reads a part, breaks; which shard has its turn, and what the kernel answers it ([`crate::shard::simulated`]). What each
 //! socket took is read as a client reads it (`wire`, `client`) and compared with a plain `list`: `seating` says where a
-//! subscription begins, `promise` what it gets. `faults` has what was found so, step by step.
+//! subscription begins, `promise` what it gets. `carried` has SignalR by polls and on one socket after another. `faults` has what was found so, step by step.
 //!
 //! A failing seed is printed; `PROPTEST_RNG_SEED=17 PROPTEST_CASES=1 cargo test -p fanwire-core simulation` runs it again.
+mod carried;
 mod client;
 mod faults;
 mod list;
@@ -23,9 +24,11 @@ use proptest::test_runner::{Config, RngSeed};
 /// What `cargo test` has for it, on one core; and so many seeds at most, so that each run of it looks at the same ones.
 const TIME: Duration = Duration::from_secs(30);
 const SEEDS: u64 = 6_000;
+/// The same for SignalR that has no socket for life.
+const CARRIED_SEEDS: u64 = 300;
 
 /// Runs seeds, from the one that the environment names or `first` on, as many as there is time for.
-fn run((first, seeds): (u64, u64), time: Duration) {
+fn run(one: fn(u64), (first, seeds): (u64, u64), time: Duration) {
     let config = Config::default(); // PROPTEST_RNG_SEED and PROPTEST_CASES
     let (first, count_max) = match config.rng_seed {
         RngSeed::Fixed(seed) => (seed, u64::from(config.cases)),
@@ -35,7 +38,7 @@ fn run((first, seeds): (u64, u64), time: Duration) {
     let mut count = 0;
     while count < count_max && begin.elapsed() < time {
         let seed = first + count;
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| steps::run(seed))) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| one(seed))) {
             eprintln!("again: PROPTEST_RNG_SEED={seed} PROPTEST_CASES=1 cargo test -p fanwire-core simulation");
             resume_unwind(panic);
         }
@@ -46,7 +49,12 @@ fn run((first, seeds): (u64, u64), time: Duration) {
 
 #[test]
 fn every_subscriber_gets_what_its_policy_promises() {
-    run((0, SEEDS), TIME);
+    run(steps::run, (0, SEEDS), TIME);
+}
+
+#[test]
+fn signalr_clients_get_all_in_order_whatever_carries_it() {
+    run(carried::run, (0, CARRIED_SEEDS), TIME);
 }
 
 /// For `make soak`: each time other seeds.
@@ -54,5 +62,7 @@ fn every_subscriber_gets_what_its_policy_promises() {
 #[ignore = "ten minutes"]
 fn every_subscriber_gets_what_its_policy_promises_for_long() {
     let since = std::time::UNIX_EPOCH.elapsed().expect("a date of today");
-    run((since.as_secs() << 20, u64::MAX), Duration::from_secs(600));
+    let seeds = (since.as_secs() << 20, u64::MAX);
+    run(carried::run, seeds, Duration::from_secs(60));
+    run(steps::run, seeds, Duration::from_secs(600));
 }

@@ -310,17 +310,35 @@ impl World {
 
     /// One shard's turn, if it has a reason to be awake. False if nothing is to be done.
     pub(super) fn turn(&mut self, shard: usize) -> bool {
-        let Some(why) = self.shards[shard].io_mut().why_awake() else { return false };
+        let Some(has_run) = self.give_turn(shard) else { return false };
+        if has_run {
+            self.look(shard);
+            self.round_time();
+        }
+        true
+    }
+
+    /// The same, and nobody looks at what came of it: whether it ran, or `None` if nothing is to be done.
+    pub(super) fn give_turn(&mut self, shard: usize) -> Option<bool> {
+        let why = self.shards[shard].io_mut().why_awake()?;
         self.shards[shard].io_mut().asleep_until_ns = None;
         self.shards[shard].wait();
         if why == Awake::New && self.shards[shard].io_mut().asleep_until_ns.is_some() {
-            return self.shards[shard].io_mut().why_awake().is_some(); // the kernel may be slow to tell
+            return self.shards[shard].io_mut().why_awake().map(|_| false); // the kernel may be slow to tell
         }
         self.shards[shard].io_mut().asleep_until_ns = None;
         self.press.has_interfered.set(false);
         self.shards[shard].turn();
-        self.look(shard);
-        true
+        Some(true)
+    }
+
+    /// Between two turns time is whole.
+    pub(super) fn round_time(&mut self) {
+        let mut net = self.net.borrow_mut();
+        let drift_ns = std::mem::take(&mut net.drift_ns);
+        if drift_ns > 0 {
+            net.clock.fetch_add(MS - drift_ns, Ordering::Relaxed);
+        }
     }
 
     fn look(&mut self, shard: usize) {
@@ -347,11 +365,6 @@ impl World {
         self.has_been_busy |= self.press.has_interfered.get();
         self.check_deliveries();
         self.take_events();
-        let mut net = self.net.borrow_mut();
-        let drift_ns = std::mem::take(&mut net.drift_ns);
-        if drift_ns > 0 {
-            net.clock.fetch_add(MS - drift_ns, Ordering::Relaxed);
-        }
     }
 
     /// Frames are counted once they are begun.
