@@ -17,6 +17,12 @@ pub enum EngineError {
         /// Which.
         position: crate::position::Position,
     },
+    /// A position from outside that no publication can have.
+    #[error("position {position}: epoch and offset must be from 1 to 2^53 - 1")]
+    InvalidPosition {
+        /// Which.
+        position: crate::position::Position,
+    },
     /// `stop` was called, or `start` was not.
     #[error("the engine is {state}")]
     NotRunning {

@@ -26,6 +26,7 @@ pub(crate) fn to_pyerr(py: Python<'_>, error: EngineError) -> PyErr {
         | EngineError::InvalidEvent { .. }
         | EngineError::KeyTooLong { .. }
         | EngineError::NoKeys { .. }
+        | EngineError::InvalidPosition { .. }
         | EngineError::InvalidTtl { .. }
         | EngineError::NoSuchPosition { .. } => PyValueError::new_err(text),
         EngineError::NoRandom { .. } => PyOSError::new_err(text),

@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use super::joining::{Watched, frames_of};
 use super::log::Log;
 use super::mark::{FrameKind, FrameMark};
+use super::stand::Stand;
 use super::watch::Watch;
 use super::{Channel, Inner, stored};
 use crate::error::EngineError;
@@ -129,12 +130,15 @@ impl Channel {
             let payload = Payload::Whole(protocol, record);
             let is_snapshot = snapshots.binary_search(&index).is_ok();
             let is_for_all = !(is_snapshot && std::mem::take(&mut inner.is_snapshot_awaited));
-            inner.offset += u64::from(is_for_all);
+            let kind = match (is_snapshot, is_for_all) {
+                (true, true) => FrameKind::Keyframe,
+                (true, false) => FrameKind::Snapshot,
+                (false, _) => FrameKind::Plain,
+            };
+            self.stand(inner, Stand::Next, kind, now_ns)?;
             let (expires_ns, offset) = (u64::MAX, inner.offset);
             let mark = FrameMark { published_ns: now_ns, expires_ns, offset, ..FrameMark::default() };
             if inner.beginning.is_some() {
-                let kind = if is_for_all { FrameKind::Keyframe } else { FrameKind::Snapshot };
-                let kind = if is_snapshot { kind } else { FrameKind::Plain };
                 self.keep_for_newcomers(inner, &payload, FrameMark { kind, ..mark });
             }
             if is_for_all {

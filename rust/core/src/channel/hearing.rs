@@ -1,6 +1,6 @@
 //! The program's own subscribers: whoever hears reads the logs when it likes, and no shard has to do with it.
 //!
-//! What a channel publishes while somebody hears it stands in one more log, in the form of `stored` behind its number.
+//! What a channel publishes while somebody hears it stands in one more log, in the form of `stored` behind its position.
 //! It counts as fanned out at once: nobody else waits for it. The bounds of the channel's backlog hold for whoever
 //! hears it, as for any client that lags.
 use std::collections::VecDeque;
@@ -155,17 +155,22 @@ impl Hearing {
         &self.log
     }
 
+    pub(super) fn log_mut(&mut self) -> &mut Log {
+        &mut self.log
+    }
+
     /// A publication was made.
     pub(super) fn append(
         &mut self,
         (payload, event): (&Payload<'_>, Option<&str>),
-        mark: FrameMark,
+        (mark, position): (FrameMark, Position),
         replaced: u64,
         settings: &ChannelSettings,
         keys: &Keys,
     ) {
         let mut form = Vec::new();
-        form.extend_from_slice(&mark.offset.to_le_bytes());
+        form.extend_from_slice(&position.epoch.to_le_bytes());
+        form.extend_from_slice(&position.offset.to_le_bytes());
         form.push(u8::from(mark.is_beginning()));
         stored::write(payload, event, &mut form);
         self.log.append(&form, mark, replaced, settings, keys);
@@ -241,8 +246,7 @@ impl Channel {
                 }
                 continue;
             }
-            ear.cursor = take(&run, first + count_max, |offset, is_keyframe, (payload, event)| {
-                let position = Position { epoch: self.epoch, offset };
+            ear.cursor = take(&run, first + count_max, |position, is_keyframe, (payload, event)| {
                 let (channel, event) = (Arc::clone(&name), event.map(Box::from));
                 heard.push(Heard { channel, position, event, is_keyframe, data: data_of(payload) });
                 heard.len()
@@ -259,13 +263,19 @@ impl Channel {
 }
 
 /// Hands over the publications of a run, until `hand` says that there are `count_max`; gives the cursor behind them.
-fn take(run: &Run, count_max: usize, mut hand: impl FnMut(u64, bool, (Payload<'_>, Option<&str>)) -> usize) -> u64 {
+fn take(
+    run: &Run,
+    count_max: usize,
+    mut hand: impl FnMut(Position, bool, (Payload<'_>, Option<&str>)) -> usize,
+) -> u64 {
     for slice in &run.slices {
         let mut bytes = slice.bytes();
-        while let Some((offset, rest)) = bytes.split_first_chunk() {
+        while let Some((epoch, rest)) = bytes.split_first_chunk() {
+            let (offset, rest) = rest.split_first_chunk().expect("as it was written");
+            let position = Position { epoch: u64::from_le_bytes(*epoch), offset: u64::from_le_bytes(*offset) };
             let (payload, event, behind) = stored::read_one(&rest[1..]);
             bytes = behind;
-            if hand(u64::from_le_bytes(*offset), rest[0] != 0, (payload, event)) >= count_max {
+            if hand(position, rest[0] != 0, (payload, event)) >= count_max {
                 return slice.position() + (slice.bytes().len() - bytes.len()) as u64;
             }
         }
@@ -298,7 +308,7 @@ fn data_of(payload: Payload<'_>) -> HeardData {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
-    use super::super::{Appended, Publication, Registry};
+    use super::super::{Appended, Publication, Registry, Stand};
     use super::*;
     use crate::settings::{ChannelRule, Settings};
 
@@ -330,7 +340,7 @@ mod tests {
             let channel = self.registry.obtain(name, &self.settings, 0).expect("there is room");
             let is_keyframe = text.starts_with("keyframe");
             let publication = Publication { is_keyframe, ..Publication::new(Payload::Text(text)) };
-            let appended = channel.append(&publication, 0, u64::MAX, |_| {});
+            let appended = channel.append(&publication, Stand::Next, 0, u64::MAX, |_| {});
             assert!(matches!(appended, Ok(Appended::At(_))));
         }
     }

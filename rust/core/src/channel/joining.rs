@@ -128,23 +128,29 @@ impl Channel {
     fn begin_log(&self, inner: &Inner, format: Format) -> Log {
         let stored = inner.stored.as_ref().filter(|_| inner.beginning.is_none());
         let Some(stored) = stored else { return Log::behind(inner.offset) };
-        let mut log = Log::behind(stored.head.offset);
-        log.lost.offset = stored.lost.offset;
+        let life = stored.life.position; // what is before it is for nobody who comes
+        let head = if life > stored.head.position { stored.life } else { stored.head };
+        let mut log = Log::behind(head.offset);
+        (log.lost.offset, log.gap.offset) = (stored.lost.offset.max(stored.life.offset), stored.gap.offset);
         let mut frame = Vec::new();
-        let write = |mark, form: &Slice, frame: &mut Vec<u8>| {
+        let write = |mark: FrameMark, form: &Slice, frame: &mut Vec<u8>| {
             let (payload, event) = stored::read(form.bytes());
             frame.clear();
-            write_frame(format, &payload, event, self.stamp(mark), frame)
+            write_frame(format, &payload, event, self.stamp(&mark, self.life(inner).position_of(mark.offset)), frame)
         };
         let is_newest = |value: &&Value| stored.compacted.is_current(&value.mark, &inner.keys);
-        for value in stored.compacted.from(0).filter(is_newest) {
+        for value in stored.compacted.from(life).filter(is_newest) {
             match write(value.mark, &value.frame, &mut frame) {
                 Ok(()) => log.append_compacted(&frame, value.mark, value.excluded.as_ref()),
                 Err(_) => log = Log::behind(value.mark.offset), // it was kept before anyone spoke this encoding
             }
         }
-        log.head.offset = stored.head.offset;
-        for (mark, form) in frames_of(stored) {
+        log.head.offset = head.offset;
+        for (mark, form) in frames_of(stored).filter(|(_, form)| form.position() >= life) {
+            if mark.kind == FrameKind::Gap {
+                log.append_gap(mark, false, &self.settings, &inner.keys);
+                continue;
+            }
             match write(mark, &form, &mut frame) {
                 Ok(()) => {
                     log.append(&frame, mark, 0, &self.settings, &inner.keys);
@@ -184,19 +190,20 @@ impl Channel {
     pub(crate) fn seek(&self, format: Format, origin: Origin, tail: u64, now_ns: u64) -> Seek {
         let mut inner = self.lock();
         let inner = &mut *inner;
+        let life = self.life(inner);
+        let known = origin.since.and_then(|since| life.number_of(since));
         let Some(log) = inner.logs.of(format) else {
-            let position = Position { epoch: self.epoch, offset: inner.offset };
+            let position = life.position_of(inner.offset);
             let recovered = origin.since.map(|since| since == position);
             return Seek { cursor: tail, mode: Mode::Lagging, position, recovered, asks: false };
         };
         let at = |(edge, mode): (Edge, Mode), recovered, asks| {
-            let position = Position { epoch: self.epoch, offset: edge.offset };
+            let position = life.position_of(edge.offset);
             Seek { cursor: edge.position, mode, position, recovered, asks }
         };
         let mut recovered = None;
-        if let Some(since) = origin.since {
-            let found = (since.epoch == self.epoch).then(|| log.seek_offset(since.offset, &self.settings, now_ns));
-            if let Some(found) = found.flatten() {
+        if origin.since.is_some() {
+            if let Some(found) = known.and_then(|number| log.seek_offset(number, &self.settings, now_ns)) {
                 return at(found, Some(true), false);
             }
             recovered = Some(false);
@@ -266,6 +273,9 @@ impl Channel {
                 None => Overtaken::Skip(cursor, Mode::AwaitingKeyframe, 0),
             },
             Policy::Every | Policy::Latest => Overtaken::Close,
+            Policy::Drop if let Some(end) = log.gap_at(cursor, Policy::Drop) => {
+                Overtaken::Skip(end, Mode::Lagging, lost(end))
+            }
             Policy::Drop => Overtaken::Skip(tail, Mode::Lagging, lost(tail)),
             Policy::Keyframe => at_keyframe(),
         }
@@ -276,7 +286,7 @@ impl Channel {
         let inner = self.lock();
         inner.logs.of(format).map_or(0, |log| match self.settings.policy {
             Policy::Latest => log.lost.position,
-            Policy::Every | Policy::Keyframe | Policy::Drop => log.head.position,
+            Policy::Every | Policy::Keyframe | Policy::Drop => log.head.position.max(log.gap.position),
         })
     }
 
@@ -284,7 +294,9 @@ impl Channel {
     pub(crate) fn is_overtaken(&self, format: Format, cursor: u64, mode: Mode) -> bool {
         let inner = self.lock();
         let Some(log) = inner.logs.of(format) else { return false };
-        cursor < log.overtaken_before(self.settings.policy) || (mode == Mode::AtKeyframe && log.lacks_keyframe(cursor))
+        let policy = self.settings.policy;
+        let is_at_gap = mode != Mode::AwaitingKeyframe && log.gap_at(cursor, policy).is_some();
+        is_at_gap || cursor < log.overtaken_before(policy) || (mode == Mode::AtKeyframe && log.lacks_keyframe(cursor))
     }
 
     /// The eyes of one shard on the logs.
@@ -308,6 +320,19 @@ impl Channel {
             Some(log) => (position >= log.whole_from).then(|| log.offset_before(position)),
             None => Some(inner.offset),
         }
+    }
+
+    /// The position of that publication; `None` also where it is of a life that is over.
+    pub(crate) fn position_at(&self, format: Format, position: u64) -> Option<Position> {
+        let number = self.offset_at(format, position)?;
+        let inner = self.lock();
+        self.life(&inner).has(number).then(|| self.life(&inner).position_of(number))
+    }
+
+    /// Whether publications are missing behind this place of a format's log.
+    pub(crate) fn has_gap_at(&self, format: Format, position: u64) -> bool {
+        let inner = self.lock();
+        inner.logs.of(format).is_some_and(|log| log.gap_at(position, self.settings.policy).is_some())
     }
 
     /// Where the logs of these formats end now; of one that nobody speaks, at its begin.

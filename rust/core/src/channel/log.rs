@@ -48,6 +48,10 @@ pub(super) struct Log {
     pub(super) compacted: Compacted,
     /// Of policy `latest`: nothing before this is sure to be whole.
     pub(super) lost: Edge,
+    /// Behind the newest gap: nobody recovers from before it.
+    pub(super) gap: Edge,
+    /// Where the channel's life began, if that was behind others: nothing before it is for who comes.
+    pub(super) life: Edge,
     /// Ends of frames that the bounds took from laggards, oldest first, and of the last frame before those.
     gone: VecDeque<Edge>,
     pub(super) watches: SmallVec<[Arc<Watch>; 1]>,
@@ -58,6 +62,11 @@ impl Log {
     pub(super) fn behind(offset: u64) -> Self {
         let head = Edge { position: 0, offset };
         Self { head, lost: head, ..Self::default() }
+    }
+
+    /// It is empty yet, and begins behind this number.
+    pub(super) fn begin_behind(&mut self, offset: u64) {
+        (self.head.offset, self.lost.offset) = (offset, offset);
     }
 
     pub(super) fn tail(&self) -> u64 {
@@ -117,6 +126,16 @@ impl Log {
         self.tail += frame.len() as u64;
         self.special += usize::from(mark.is_special());
         self.frames.push_back(FrameMark { end: self.tail, ..mark });
+    }
+
+    /// Marks that publications up to this number are missing here, and, of a new life, that nothing before it is for who comes.
+    pub(super) fn append_gap(&mut self, mark: FrameMark, is_new_life: bool, settings: &ChannelSettings, keys: &Keys) {
+        let mark = FrameMark { kind: FrameKind::Gap, expires_ns: u64::MAX, ..mark };
+        self.append(&[0], mark, 0, settings, keys); // of one byte, so that it has a place of its own
+        (self.keyframe, self.gap) = (None, Edge { position: self.tail, offset: mark.offset });
+        if is_new_life {
+            self.life = self.gap;
+        }
     }
 
     /// Takes over a frame that another log has let go of; before anything is appended.
@@ -186,6 +205,7 @@ impl Log {
         // Snapshots count for nothing, as long as they are not the most.
         let publications = next.offset - oldest.offset + 1;
         oldest.kind != FrameKind::Snapshot
+            && oldest.end > self.gap.position
             && publications <= settings.history_frames as u64
             && self.frames.len() < 2 * settings.history_frames
             && self.kept_bytes() <= settings.history_bytes
@@ -195,10 +215,11 @@ impl Log {
     fn let_go(&mut self, oldest: FrameMark, is_needed: bool, settings: &ChannelSettings, keys: &Keys) {
         let edge = Edge { position: oldest.end, offset: oldest.offset };
         let is_current = settings.policy == Policy::Latest
-            && oldest.kind != FrameKind::Snapshot
+            && !matches!(oldest.kind, FrameKind::Snapshot | FrameKind::Gap)
             && keys.is_newest(oldest.key, oldest.offset);
         let is_removal = oldest.kind == FrameKind::Removal;
-        if is_current && (is_needed || (settings.history_frames > 0 && !is_removal)) {
+        let is_kept = settings.history_frames > 0 && !is_removal && edge.position > self.life.position;
+        if is_current && (is_needed || is_kept) {
             let mut frame: SmallVec<[Slice; 1]> = SmallVec::new();
             self.push_slices(&mut frame, self.head.position, oldest.end);
             let exclusion = self.exclusions.front().filter(|exclusion| exclusion.end == oldest.end);
@@ -246,7 +267,8 @@ impl Log {
             compacted.bytes() > settings.backlog_bytes || compacted.count() > settings.backlog_frames
         };
         while let Some(first) = self.compacted.first() {
-            let is_passed = settings.history_frames == 0 && first.mark.end <= needed;
+            let is_for_nobody = settings.history_frames == 0 || first.mark.end <= self.life.position;
+            let is_passed = is_for_nobody && first.mark.end <= needed;
             if !is_passed && !is_over(&self.compacted) {
                 break;
             }

@@ -17,6 +17,8 @@ pub(super) enum FrameKind {
     Removal,
     /// Of no frame: from here on a newcomer lacks nothing, though there is no state to begin with.
     Opening,
+    /// Of no frame that is written: publications up to this number are missing here.
+    Gap,
 }
 
 /// One frame in the index.
@@ -44,7 +46,8 @@ impl FrameMark {
 
     /// Whether a read has to look at it; at a removal, for the values of its key before it.
     pub(super) fn is_special(&self) -> bool {
-        self.expires_ns != u64::MAX || matches!(self.kind, FrameKind::Snapshot | FrameKind::Removal)
+        let is_looked_at = matches!(self.kind, FrameKind::Snapshot | FrameKind::Removal | FrameKind::Gap);
+        self.expires_ns != u64::MAX || is_looked_at
     }
 }
 

@@ -8,6 +8,7 @@
 //! - `stored`: publications that are kept for whatever format may come; `beginning`: those that newcomers of a relay's
 //!   lane begin with;
 //! - `hearing`: the program's own subscribers;
+//! - `stand`: where a publication stands, and what is missing before it, where positions come from outside;
 //! - `watch`: what a shard tells the writers; `registry`: channels by name; `pattern`: rules by name.
 mod beginning;
 mod compacted;
@@ -27,6 +28,7 @@ mod registry;
 mod removing;
 mod seeking;
 mod segment;
+mod stand;
 mod stored;
 mod watch;
 
@@ -47,6 +49,7 @@ pub use policy::{Origin, Policy, Seek, Start};
 pub use reading::Run;
 pub use registry::Registry;
 pub use segment::Slice;
+pub use stand::Stand;
 pub use watch::Watch;
 
 use crate::connection_id::ConnectionId;
@@ -59,6 +62,7 @@ use keys::{KEYLESS, Keys};
 use log::Log;
 use logs::Logs;
 use mark::{FrameKind, FrameMark};
+use stand::Life;
 
 /// Longest name, bytes of UTF-8.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -124,7 +128,10 @@ const _: () = assert!(size_of::<Channel>() <= 168, "a million idle ones are to c
 
 #[derive(Debug, Default)]
 struct Inner {
+    /// The number of the newest publication in the logs; its offset, unless there is a `life`.
     offset: u64,
+    /// Where positions come from outside, which life theirs is.
+    life: Option<Box<Life>>,
     keys: Keys,
     /// The history and the newest keyframe, in the form of `stored`.
     stored: Option<Box<Log>>,
@@ -181,6 +188,8 @@ impl<'a> Publication<'a> {
 pub enum Appended {
     /// It has this position; the shards that watch were told.
     At(Position),
+    /// It was to stand at or before this, the newest position: nothing was appended.
+    Duplicate(Position),
     /// A subscriber speaks formats that the payload was not encoded for; nothing was appended.
     Missing(Formats),
 }
@@ -255,12 +264,18 @@ impl Channel {
     /// Which life of the channel this is.
     #[must_use]
     pub fn epoch(&self) -> u64 {
+        self.position().epoch
+    }
+
+    /// The epoch that it was made with: the registry knows it by that, whatever positions come from outside.
+    pub(crate) fn own_epoch(&self) -> u64 {
         self.epoch
     }
 
     /// The place of its newest publication; offset 0 where there was none.
     pub(crate) fn position(&self) -> Position {
-        Position { epoch: self.epoch, offset: self.lock().offset }
+        let inner = self.lock();
+        self.life(&inner).position_of(inner.offset)
     }
 
     /// Formats, such that a payload that can be written in these can be written in all that are needed. Those are what
@@ -288,10 +303,12 @@ impl Channel {
     /// Appends to the log of each format in use; `tell` hears of each shard that watches and does not know yet.
     ///
     /// # Errors
-    /// [`EngineError::LimitReached`] when `unsent_bytes_max` wait for a shard already; nothing was appended.
+    /// [`EngineError::LimitReached`] when `unsent_bytes_max` wait for a shard already; [`EngineError::NoKeys`];
+    /// [`EngineError::InvalidPosition`]. Nothing was appended.
     pub(crate) fn append(
         &self,
         publication: &Publication<'_>,
+        stand: Stand,
         now_ns: u64,
         unsent_bytes_max: u64,
         tell: impl FnMut(&Arc<Watch>),
@@ -317,7 +334,9 @@ impl Channel {
         }
         inner.check_unsent(unsent_bytes_max)?;
         let inner = &mut *inner;
-        inner.offset += u64::from(kind != FrameKind::Snapshot);
+        if !self.stand(inner, stand, kind, now_ns)? {
+            return Ok(Appended::Duplicate(self.life(inner).position_of(inner.offset)));
+        }
         self.published_s.store(now_ns / 1_000_000_000, Ordering::Relaxed);
         let (key, replaced) = match (self.settings.policy, kind) {
             (_, FrameKind::Snapshot) | (Policy::Every | Policy::Keyframe | Policy::Drop, _) => (KEYLESS, 0),
@@ -328,16 +347,17 @@ impl Channel {
         }
         let mark = FrameMark { published_ns: now_ns, expires_ns, offset: inner.offset, key, kind, end: 0 };
         self.store(inner, publication, (mark, replaced), excluded.as_ref());
+        let position = self.life(inner).position_of(inner.offset);
         if let Some(hearing) = &mut inner.hearing {
             let what = (&publication.payload, publication.event);
-            hearing.append(what, mark, replaced, &self.settings, &inner.keys);
+            hearing.append(what, (mark, position), replaced, &self.settings, &inner.keys);
         }
         let what = (&publication.payload, publication.event);
         self.write(inner, what, (mark, replaced), excluded.as_ref(), Some(tell));
         if is_beginning {
             inner.is_snapshot_awaited = false;
         }
-        Ok(Appended::At(Position { epoch: self.epoch, offset: inner.offset }))
+        Ok(Appended::At(position))
     }
 
     /// Writes a publication into the log of each format in use; `tell` hears of each shard that watches and does not know yet.
@@ -349,11 +369,11 @@ impl Channel {
         excluded: Option<&Arc<[ConnectionId]>>,
         mut tell: Option<impl FnMut(&Arc<Watch>)>,
     ) {
+        let stamp = self.stamp(&mark, self.life(inner).position_of(mark.offset));
         for (format, log) in inner.logs.iter_mut() {
             if !payload.is_for(format) {
                 continue;
             }
-            let stamp = self.stamp(mark);
             FRAME.with_borrow_mut(|frame| {
                 frame.clear();
                 frame.reserve(frame_bytes_max(format, payload, event, stamp));
@@ -374,10 +394,10 @@ impl Channel {
     }
 
     /// What frames tell of a publication; nothing of a channel that clients do not know.
-    fn stamp(&self, mark: FrameMark) -> Option<Stamp<'_>> {
+    fn stamp(&self, mark: &FrameMark, position: Position) -> Option<Stamp<'_>> {
         self.is_listed.then(|| Stamp {
             channel: &self.name,
-            position: Position { epoch: self.epoch, offset: mark.offset },
+            position,
             is_keyframe: mark.is_beginning(),
             has_id: self.settings.history_frames > 0,
         })
@@ -441,9 +461,11 @@ impl Channel {
         self.lock().is_snapshot_awaited = false;
     }
 
-    /// Each log's format and end of a publication, with the eyes of the shards on it; `None` of one yet to come.
-    pub(crate) fn watches_of(&self, offset: u64) -> Option<Vec<(u64, Arc<Watch>)>> {
+    /// Each log's format and end of a publication, with the eyes of the shards on it, none of one that is of another life;
+    /// `None` of one yet to come.
+    pub(crate) fn watches_of(&self, position: Position) -> Option<Vec<(u64, Arc<Watch>)>> {
         let inner = self.lock();
+        let Some(offset) = self.life(&inner).number_of(position) else { return Some(Vec::new()) };
         if offset > inner.offset {
             return None;
         }

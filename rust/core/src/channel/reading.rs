@@ -25,7 +25,7 @@ pub struct Run {
     pub frames: u64,
     /// Frames left out because their time was over.
     pub expired: u64,
-    /// Frames left out because newer ones have replaced them.
+    /// Frames left out because newer ones have replaced them, and of policy `latest` those that are missing.
     pub replaced: u64,
     /// When the oldest of them was published, ns of the engine's clock.
     pub published_ns: u64,
@@ -95,11 +95,14 @@ enum Fate {
     Replaced,
     /// It is for newcomers alone.
     Withheld,
+    /// It stands for what is missing.
+    Missing,
 }
 
 impl Reader<'_> {
     fn fate(&self, mark: &FrameMark, is_first: bool) -> Fate {
         match mark {
+            _ if mark.kind == FrameKind::Gap => Fate::Missing,
             _ if mark.expires_ns <= self.now_ns => Fate::Expired,
             _ if mark.kind == FrameKind::Snapshot && !(is_first && self.is_at_keyframe) => Fate::Withheld,
             _ if self.conflates && !self.keys.is_newest(mark.key, mark.offset) && mark.kind != FrameKind::Snapshot => {
@@ -139,6 +142,14 @@ impl Log {
         self.frames.get(self.frames.partition_point(|frame| frame.end <= start))
     }
 
+    /// Where the gap ends that begins here, which overtakes a cursor: of policy `latest` that goes past it.
+    pub(super) fn gap_at(&self, cursor: u64, policy: Policy) -> Option<u64> {
+        if self.special == 0 || policy == Policy::Latest {
+            return None;
+        }
+        self.mark_at(cursor).filter(|mark| mark.kind == FrameKind::Gap).map(|mark| mark.end)
+    }
+
     /// The frames from `cursor` to `to` (both at frames' edges) that this reader gets.
     ///
     /// An overtaken cursor gives an empty run that ends where it began, with `head` beyond it.
@@ -146,6 +157,10 @@ impl Log {
         let head = self.overtaken_before(reader.policy);
         let mut run = Run { end: cursor, head, published_ns: reader.now_ns, ..Run::default() };
         if cursor < head || cursor >= to {
+            return run;
+        }
+        if let Some(end) = self.gap_at(cursor, reader.policy) {
+            run.head = end;
             return run;
         }
         if reader.is_at_keyframe && self.mark_at(cursor).is_none_or(|mark| reader.fate(mark, true) != Fate::Sent) {
@@ -219,6 +234,13 @@ impl Log {
         while run.slices.len() < SLICES_MAX && at < last {
             let fate = |at: usize| reader.fate(&self.frames[at], at == first);
             let ahead = fate(at);
+            if ahead == Fate::Missing {
+                if reader.policy != Policy::Latest {
+                    break; // who comes there is overtaken
+                }
+                let before = at.checked_sub(1).map_or(self.head.offset, |before| self.frames[before].offset);
+                run.replaced += self.frames[at].offset - before;
+            }
             if ahead != Fate::Sent {
                 run.pass(&self.frames[at], &ahead);
                 at += 1;

@@ -408,6 +408,7 @@ impl Channel {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Stand;
     use super::*;
     use crate::channel::Publication;
     use crate::protocol::Payload;
@@ -443,7 +444,7 @@ mod tests {
         let held = obtain(1, 0);
         let published = obtain(2, 0).epoch;
         let channel = registry.find_epoch(published).expect("it exists");
-        channel.append(&Publication::new(Payload::Text("x")), 0, u64::MAX, |_| ()).expect("room");
+        channel.append(&Publication::new(Payload::Text("x")), Stand::Next, 0, u64::MAX, |_| ()).expect("room");
         drop(channel);
         (5_000..6_000).for_each(|name| drop(obtain(name, UNUSED_S)));
         let mut steps = 0;

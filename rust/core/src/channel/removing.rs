@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{Appended, Channel, Mode, Origin, Policy, Publication, Registry, Start, Watch, Watched};
+use super::{Appended, Channel, Mode, Origin, Policy, Publication, Registry, Stand, Start, Watch, Watched};
 use crate::error::EngineError;
 use crate::position::Position;
 use crate::protocol::{Format, Payload};
@@ -26,7 +26,7 @@ fn latest(history_frames: usize) -> ChannelSettings {
 
 fn append(channel: &Channel, text: &str, key: &str, is_removal: bool, is_keyframe: bool) -> Position {
     let publication = Publication { key: Some(key), is_removal, is_keyframe, ..Publication::new(Payload::Text(text)) };
-    match channel.append(&publication, 0, u64::MAX, |_: &Arc<Watch>| {}) {
+    match channel.append(&publication, Stand::Next, 0, u64::MAX, |_: &Arc<Watch>| {}) {
         Ok(Appended::At(position)) => position,
         other => panic!("{other:?}"),
     }
@@ -170,7 +170,7 @@ fn only_where_values_are_kept_by_key_can_one_end() {
     for policy in [Policy::Every, Policy::Keyframe, Policy::Drop] {
         let channel = channel(ChannelSettings { policy, ..ChannelSettings::default() });
         let publication = Publication { key: Some("a"), is_removal: true, ..Publication::new(Payload::Text("-a")) };
-        let refused = channel.append(&publication, 0, u64::MAX, |_: &Arc<Watch>| {});
+        let refused = channel.append(&publication, Stand::Next, 0, u64::MAX, |_: &Arc<Watch>| {});
         assert!(matches!(refused, Err(EngineError::NoKeys { .. })), "{refused:?}");
         assert_eq!(channel.position().offset, 0);
     }

@@ -7,6 +7,9 @@ use crate::settings::ChannelSettings;
 impl Log {
     /// Where one goes on that has everything up to publication `offset`; `None` if something behind it is not here.
     pub(super) fn seek_offset(&self, offset: u64, settings: &ChannelSettings, now_ns: u64) -> Option<(Edge, Mode)> {
+        if offset < self.gap.offset {
+            return None;
+        }
         if offset >= self.tail_offset() {
             return (offset == self.tail_offset()).then_some((Edge { position: self.tail, offset }, Mode::Replaying));
         }
@@ -29,12 +32,15 @@ impl Log {
     /// The oldest place where one may begin.
     pub(super) fn seek_oldest(&self, settings: &ChannelSettings, now_ns: u64) -> (Edge, Mode) {
         if settings.policy == Policy::Latest {
-            let first = self.compacted.first();
-            let position = first.map_or(self.head.position, |value| value.start());
-            let offset = first.map_or(self.head.offset, |value| value.mark.offset - 1);
+            let first = self.compacted.from(self.life.position).next();
+            let head = if self.life.position > self.head.position { self.life } else { self.head };
+            let position = first.map_or(head.position, |value| value.start());
+            let offset = first.map_or(head.offset, |value| value.mark.offset - 1);
             return (Edge { position, offset }, Mode::Lagging);
         }
-        let mut first = self.frames.partition_point(|frame| is_older(frame, settings.history_age, now_ns));
+        let is_over =
+            |frame: &FrameMark| frame.end <= self.gap.position || is_older(frame, settings.history_age, now_ns);
+        let mut first = self.frames.partition_point(is_over);
         while self.frames.get(first).is_some_and(|frame| frame.kind == FrameKind::Snapshot) {
             first += 1; // it is not for this one, which would be overtaken for its sake
         }

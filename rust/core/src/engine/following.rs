@@ -35,7 +35,7 @@ impl Engine {
         let Some(channel) = registries.into_iter().find_map(|registry| registry.find_epoch(position.epoch)) else {
             return Ok((token, 0));
         };
-        let watches = channel.watches_of(position.offset).ok_or(EngineError::NoSuchPosition { position })?;
+        let watches = channel.watches_of(position).ok_or(EngineError::NoSuchPosition { position })?;
         let parts = watches.len() as u32;
         for (part, (end, watch)) in (0..).zip(watches) {
             self.shards[watch.shard].command(Command::Track(Track { token, part, watch, end }));

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::channel::{Appended, Channel, KEY_BYTES_MAX, Publication, Registry, Watch};
+use crate::channel::{Appended, Channel, KEY_BYTES_MAX, Publication, Registry, Stand, Watch};
 use crate::clock::Clock;
 use crate::error::EngineError;
 use crate::events::Events;
@@ -235,27 +235,44 @@ impl Engine {
         publication: &Publication<'_>,
         is_deferred: bool,
     ) -> Result<Result<Position, Formats>, EngineError> {
+        match self.publish_at(audience, publication, Stand::Next, is_deferred)? {
+            Appended::Missing(formats) => Ok(Err(formats)),
+            Appended::At(position) | Appended::Duplicate(position) => Ok(Ok(position)),
+        }
+    }
+
+    /// As [`publish_to`](Self::publish_to), at a place that may come from outside: [`Appended::Duplicate`] of what is there.
+    ///
+    /// Whoever stands before what is missing is dealt with as the channel's policy says of something missed.
+    ///
+    /// # Errors
+    /// Those of [`publish`](Self::publish); [`EngineError::InvalidPosition`].
+    pub fn publish_at(
+        &self,
+        audience: Audience<'_>,
+        publication: &Publication<'_>,
+        stand: Stand,
+        is_deferred: bool,
+    ) -> Result<Appended, EngineError> {
         self.check_running()?;
         self.check_publication(publication)?;
         let common = &self.common;
         let now_ns = common.clock.now_ns();
         let channel = self.registry_of(audience).obtain(audience.name(), &common.settings, now_ns)?;
         let tell = |watch: &Arc<Watch>| self.tell(watch, is_deferred);
-        match channel.append(publication, now_ns, common.settings.unsent_bytes_max, tell)? {
-            Appended::Missing(formats) => Ok(Err(formats)),
-            Appended::At(position) => {
-                self.publications.fetch_add(1, Ordering::Relaxed);
-                if !is_deferred && self.deferred_bytes.load(Ordering::Relaxed) > 0 {
-                    self.flush(); // it may stand in a mailbox that was not rung for it
-                } else if is_deferred {
-                    let bytes = (payload_bytes(&publication.payload) as u64).max(1);
-                    if self.deferred_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > DEFERRED_BYTES_MAX {
-                        self.flush();
-                    }
+        let appended = channel.append(publication, stand, now_ns, common.settings.unsent_bytes_max, tell)?;
+        if matches!(appended, Appended::At(_)) {
+            self.publications.fetch_add(1, Ordering::Relaxed);
+            if !is_deferred && self.deferred_bytes.load(Ordering::Relaxed) > 0 {
+                self.flush(); // it may stand in a mailbox that was not rung for it
+            } else if is_deferred {
+                let bytes = (payload_bytes(&publication.payload) as u64).max(1);
+                if self.deferred_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > DEFERRED_BYTES_MAX {
+                    self.flush();
                 }
-                Ok(Ok(position))
             }
         }
+        Ok(appended)
     }
 
     fn tell(&self, watch: &Arc<Watch>, is_deferred: bool) {

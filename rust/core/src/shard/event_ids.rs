@@ -45,8 +45,18 @@ impl EventIds {
         }
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Keeps the places in lives of these epochs.
+    pub(super) fn retain(&mut self, keeps: impl Fn(u64) -> bool) {
+        self.positions.retain(|known| keeps(known.epoch));
+    }
+
     pub(super) fn forget(&mut self, channel: &Channel) {
-        self.positions.retain(|known| known.epoch != channel.epoch());
+        let epoch = channel.epoch();
+        self.retain(|known| known != epoch);
     }
 
     /// Appends what ends an event instead of its empty line.

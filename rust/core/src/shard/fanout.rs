@@ -2,7 +2,7 @@
 use super::io::{Member, Short, VECTORS_MAX, Write};
 use super::sampling::Marks;
 use super::{Io, Shard};
-use crate::channel::{Mode, Run, Slice};
+use crate::channel::{Mode, Policy, Run, Slice};
 use crate::messages::ConnectionId;
 
 /// One dirty log in this turn.
@@ -24,6 +24,7 @@ impl<I: Io> Shard<I> {
     pub(super) fn fan_out(&mut self, dirty: &[u32], to: Option<u64>) {
         let now_ns = self.clock.now_ns();
         let mut turns = Vec::with_capacity(dirty.len());
+        let mut without = Vec::new();
         for &feed in dirty {
             let Some(target) = self.feeds.get(feed) else { continue };
             let to = to.unwrap_or_else(|| target.watch.due());
@@ -35,6 +36,8 @@ impl<I: Io> Shard<I> {
                 target.is_in_turn = true;
                 let marks = Marks::new(target.at_tail.len() + target.lagging.len());
                 turns.push(Turn { feed, run, from, now_ns, marks });
+            } else {
+                without.push((feed, run.head));
             }
         }
         let set_aside = self.set_aside_excluded(&turns);
@@ -48,12 +51,42 @@ impl<I: Io> Shard<I> {
         for turn in &turns {
             self.finish(turn);
         }
+        for (feed, head) in without {
+            self.settle_before(feed, head);
+        }
         for id in set_aside {
-            self.with(id, |shard, slot| {
-                if !shard.slab.at(slot).transport.is_blocked {
-                    shard.pump(slot);
-                }
-            });
+            self.with(id, |shard, slot| shard.pump_if_open(slot));
+        }
+    }
+
+    fn pump_if_open(&mut self, slot: u32) {
+        if !self.slab.at(slot).transport.is_blocked {
+            self.pump(slot);
+        }
+    }
+
+    /// A feed had nothing new, but where publications are missing up to `head`: it goes past that, and who stood before it does
+    /// as the policy says.
+    fn settle_before(&mut self, feed: u32, head: u64) {
+        let Some(target) = self.feeds.get(feed) else { return };
+        let (from, mut moved) = (target.cursor, Vec::new());
+        if from < head {
+            for member in target.at_tail.clone() {
+                let index = member.subscription as usize;
+                self.feeds.move_to(&mut self.slab, member.slot, index, Some((from, Mode::Lagging)));
+                moved.push(self.id_of(member.slot));
+            }
+            let target = self.feeds.at(feed);
+            (target.cursor, target.oldest_lag) = (head, target.oldest_lag.min(from));
+            self.again.push(feed); // what follows
+        }
+        self.settle_overtaken(feed);
+        for id in moved {
+            self.with(id, |shard, slot| shard.pump_if_open(slot)); // back to the tail, if it may go on
+        }
+        self.write_one_by_one(feed);
+        if self.feeds.get(feed).is_some() {
+            self.feeds.at(feed).report();
         }
     }
 
@@ -179,6 +212,7 @@ impl<I: Io> Shard<I> {
         self.note_passed(turn.feed, (turn.from, turn.run.end), Some(&turn.run), members);
         self.stats.deliveries.add(turn.run.frames * members);
         self.stats.expired.add(turn.run.expired * members);
+        self.stats.skipped[Policy::Latest as usize].add(turn.run.replaced * members); // of nothing else, at the tail
     }
 
     /// One member's share of a turn did not go out after all.
@@ -186,6 +220,7 @@ impl<I: Io> Shard<I> {
         self.stats.bytes_out.sub(turn.run.bytes() as u64);
         self.stats.deliveries.sub(turn.run.frames);
         self.stats.expired.sub(turn.run.expired);
+        self.stats.skipped[Policy::Latest as usize].sub(turn.run.replaced);
     }
 
     /// A connection has more pieces than one call takes. It keeps pace all the same: the slow path writes every one to it.
@@ -228,6 +263,7 @@ impl<I: Io> Shard<I> {
             let rest = target.channel.read(target.format, cursor, turn.run.end, Mode::Live, turn.now_ns);
             self.stats.deliveries.sub(rest.frames);
             self.stats.expired.sub(rest.expired);
+            self.stats.skipped[Policy::Latest as usize].sub(rest.replaced);
             self.set_cursor(short.slot, turn.feed, cursor);
             if cut.is_some() {
                 self.slab.at(short.slot).transport.cut = cut;

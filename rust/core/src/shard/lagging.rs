@@ -148,6 +148,7 @@ impl<I: Io> Shard<I> {
                 let taken = labelled.taken(written as usize);
                 self.move_cursors(slot, &pieces, taken.frame_bytes);
                 note_labelled(self.slab.at(slot), taken);
+                self.forget_lives(slot);
             } else {
                 self.move_cursors(slot, &pieces, written as usize);
             }
@@ -185,9 +186,11 @@ impl<I: Io> Shard<I> {
         }
         let mut run = target.channel.read(target.format, from, target.cursor, mode, now_ns);
         if run.head > from {
-            // Overtaken: the next turn of the feed decides, unless its keyframe is all that is gone.
-            let goes_on = mode == Mode::AtKeyframe && self.skip_overtaken(subscription.feed, slot, index);
-            return if goes_on { self.gather_piece(slot, index, now_ns) } else { None };
+            if mode == Mode::AtKeyframe && self.skip_overtaken(subscription.feed, slot, index) {
+                return self.gather_piece(slot, index, now_ns); // its keyframe is all that is gone
+            }
+            self.again.push(subscription.feed); // its next turn decides
+            return None;
         }
         if !run.exclusions.is_empty() {
             run.exclude(self.id_of(slot));
@@ -329,27 +332,29 @@ impl<I: Io> Shard<I> {
         if bound <= target.oldest_lag {
             return;
         }
-        let channel = target.channel.clone();
+        let (channel, tail) = (target.channel.clone(), target.cursor);
         let lagging: Vec<(u32, u32)> = target.lagging.iter().map(|m| (m.slot, m.subscription)).collect();
         let is_overtaken = |&(slot, index): &(u32, u32)| {
             self.slab.get(slot).is_some_and(|connection| {
                 let subscription = connection.subscriptions[index as usize];
                 let cursor = subscription.cursor;
-                cursor < bound && channel.is_overtaken(format, cursor, subscription.mode()) // which locks the channel
+                cursor < bound.min(tail) && channel.is_overtaken(format, cursor, subscription.mode()) // which locks the channel
             })
         };
         let overtaken: Vec<(u32, u32)> = lagging.into_iter().filter(is_overtaken).collect();
         let mut closing = Vec::new();
         for (slot, index) in overtaken {
             if !self.skip_overtaken(feed, slot, index as usize) {
-                closing.push(slot);
+                let cursor = self.slab.at(slot).subscriptions[index as usize].cursor;
+                let why =
+                    if channel.has_gap_at(format, cursor) { "publications are missing in" } else { "too slow for" };
+                closing.push((slot, format!("{why} channel {}", channel.name())));
             } else if !self.slab.at(slot).transport.is_blocked {
                 self.pump_later(slot); // its socket has room, so the kernel will not tell of it
             }
         }
         self.stats.overtaken.add(closing.len() as u64);
-        for slot in closing {
-            let reason = format!("too slow for channel {}", channel.name());
+        for (slot, reason) in closing {
             self.close(slot, CloseCode::TRY_AGAIN_LATER, &reason);
         }
         self.learn_oldest_lag(feed);

@@ -247,6 +247,16 @@ impl<I: Io> Shard<I> {
         }
     }
 
+    /// A life of one of a stream's channels is over: its place there is none any more.
+    pub(super) fn forget_lives(&mut self, slot: u32) {
+        let connection = self.slab.at(slot);
+        let count = connection.subscriptions.len();
+        let Some(ids) = connection.event_ids.as_deref_mut().filter(|ids| ids.count() > count) else { return };
+        let channels = connection.subscriptions.iter().map(|one| self.feeds.at(one.feed).channel.epoch());
+        let epochs: Vec<u64> = channels.collect();
+        ids.retain(|epoch| epochs.contains(&epoch));
+    }
+
     /// In how many of a connection's channels frames have ids.
     fn channels_with_ids(&mut self, slot: u32) -> usize {
         let subscriptions = &self.slab.at(slot).subscriptions;
@@ -266,8 +276,7 @@ impl<I: Io> Shard<I> {
                 true => (subscription.cursor, awaits_state(subscription.mode())),
                 false => (target.cursor, false),
             };
-            let offset = target.channel.offset_at(target.format, cursor).filter(|_| !awaits);
-            places.push(offset.map(|offset| Position { epoch: target.channel.epoch(), offset }));
+            places.push(target.channel.position_at(target.format, cursor).filter(|_| !awaits));
         }
         places
     }

@@ -55,7 +55,7 @@ impl Sweep {
         if !channel.is_listed || !channel.is_unused() {
             return;
         }
-        self.left.push_back(channel.epoch());
+        self.left.push_back(channel.own_epoch());
         if self.left.len() > LEFT_MAX
             && let Some(epoch) = self.left.pop_front()
         {

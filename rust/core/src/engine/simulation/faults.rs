@@ -3,8 +3,11 @@
 use super::list::Kind;
 use super::wire::Wire;
 use super::world::{ALL, MS, New, World};
-use crate::channel::{Origin, Pattern, Policy, Start};
+use crate::channel::{Origin, Pattern, Policy, Publication, Stand, Start};
+use crate::engine::Audience;
+use crate::error::EngineError;
 use crate::position::Position;
+use crate::protocol::Payload;
 use crate::routes::Asks;
 use crate::settings::{ChannelRule, ChannelSettings, Settings};
 
@@ -59,7 +62,7 @@ fn the_mark_of_what_is_lost_never_moves_back() {
     world.make_room(first, ALL);
     world.settle();
     (6..8).for_each(|key| put(&mut world, key, Kind::Plain));
-    let epoch = world.press.lists.borrow()[0].epoch;
+    let epoch = world.press.lists.borrow()[0].life().0;
     for offset in 0..8 {
         let since = Some(Position { epoch, offset });
         join(&mut world, Origin { since, start: Some(Start::Live) }); // its promise is checked
@@ -105,7 +108,8 @@ fn a_publication_ends_before_the_snapshot_behind_it() {
     let mut world = world(ChannelSettings::default());
     join(&mut world, live());
     let channel = world.engine().obtain("c0").expect("it exists");
-    let end_of = || channel.watches_of(1).expect("it was published")[0].0;
+    let first = Position { epoch: channel.epoch(), offset: 1 };
+    let end_of = || channel.watches_of(first).expect("it was published")[0].0;
     put(&mut world, 0, Kind::Plain);
     let end = end_of();
     assert_eq!(end, channel.tail(crate::protocol::Format::Raw));
@@ -117,7 +121,7 @@ fn a_publication_ends_before_the_snapshot_behind_it() {
 #[test]
 fn a_world_without_publications_recovers_its_beginning() {
     let mut world = world(ChannelSettings::default());
-    let epoch = world.press.lists.borrow()[0].epoch;
+    let epoch = world.press.lists.borrow()[0].life().0;
     let first = join(&mut world, Origin { since: Some(Position { epoch, offset: 0 }), start: None });
     put(&mut world, 0, Kind::Plain);
     assert_eq!(received(&mut world, first), [0]);
@@ -252,7 +256,7 @@ fn a_snapshot_that_leaves_the_log_conflates_for_nobody_who_replays() {
     world.settle();
     world.set_room(first, 0);
     let origin =
-        Origin { since: Some(Position { epoch: world.press.lists.borrow()[0].epoch, offset: 1 }), start: None };
+        Origin { since: Some(Position { epoch: world.press.lists.borrow()[0].life().0, offset: 1 }), start: None };
     put(&mut world, 0, Kind::Snapshot);
     (0..3).for_each(|_| put(&mut world, 1, Kind::Plain));
     world.subscribe(first, 0, origin);
@@ -309,5 +313,132 @@ fn who_waits_for_an_expired_keyframe_gets_what_there_is() {
         put(&mut world, 2, Kind::Plain);
         let all: &[usize] = if policy == Policy::Latest { &[2] } else { &[1, 2] };
         assert_eq!(received(&mut world, first), all, "{policy:?}: there is none, and what came behind it is not lost");
+    }
+}
+
+/// Publishes where a position from outside says.
+fn put_at(world: &mut World, key: u8, kind: Kind, at: Position) {
+    world.publish(0, &New { kind, at: Some(at), ..New::plain(key) });
+    world.settle();
+}
+
+/// Behind so many of those that are missing, in the life that the channel is in.
+fn further(world: &World, missing: u64) -> Position {
+    let Position { epoch, offset } = world.press.lists.borrow()[0].position();
+    Position { epoch, offset: offset + 1 + missing }
+}
+
+fn skipped(world: &World, policy: Policy) -> u64 {
+    world.engine().stats().skipped[policy as usize]
+}
+
+/// A client that has the first publication, and the next one stands behind two that are missing.
+fn with_a_gap(policy: Policy) -> (World, usize) {
+    let mut world = world(ChannelSettings { policy, history_frames: 10, ..ChannelSettings::default() });
+    let first = join(&mut world, live());
+    put(&mut world, 0, Kind::Plain);
+    let at = further(&world, 2);
+    put_at(&mut world, 1, Kind::Plain, at);
+    (world, first)
+}
+
+#[test]
+fn a_gap_is_something_missed_of_which_the_policy_says_what_becomes() {
+    let (mut world, first) = with_a_gap(Policy::Every);
+    assert!(world.clients[first].is_ending(), "1013");
+    assert_eq!(received(&mut world, first), [0]);
+    for policy in [Policy::Latest, Policy::Drop] {
+        let (mut world, first) = with_a_gap(policy);
+        put(&mut world, 2, Kind::Plain);
+        assert_eq!(received(&mut world, first), [0, 1, 2], "{policy:?}");
+        assert_eq!(skipped(&world, policy), 2, "{policy:?}: they are counted");
+    }
+    let (mut world, first) = with_a_gap(Policy::Keyframe);
+    put(&mut world, 2, Kind::Keyframe);
+    put(&mut world, 3, Kind::Plain);
+    assert_eq!(received(&mut world, first), [0, 2, 3]);
+    assert_eq!(skipped(&world, Policy::Keyframe), 3, "and the one before the keyframe");
+}
+
+/// Who lags gets what was there before the gap first.
+#[test]
+fn who_comes_to_a_gap_late_is_dealt_with_when_it_is_there() {
+    for (policy, all) in
+        [(Policy::Every, vec![0, 1]), (Policy::Keyframe, vec![0, 1, 3]), (Policy::Drop, vec![0, 1, 2, 3])]
+    {
+        let mut world = world(ChannelSettings { policy, ..ChannelSettings::default() });
+        let first = join(&mut world, live());
+        world.set_room(first, 0);
+        put(&mut world, 0, Kind::Plain);
+        put(&mut world, 0, Kind::Plain);
+        let at = further(&world, 7);
+        put_at(&mut world, 1, Kind::Plain, at);
+        put(&mut world, 1, Kind::Keyframe);
+        world.make_room(first, ALL);
+        world.settle();
+        assert_eq!(received(&mut world, first), all, "{policy:?}");
+        assert_eq!(world.clients[first].is_ending(), policy == Policy::Every);
+    }
+}
+
+/// Whatever the policy is: `recovered` says whether anything is missing, and its promise is checked.
+#[test]
+fn who_returns_from_before_a_gap_is_not_recovered() {
+    for policy in Policy::ALL {
+        let (mut world, _) = with_a_gap(policy);
+        let epoch = world.press.lists.borrow()[0].life().0;
+        for (offset, is_recovered) in [(0, false), (1, false), (2, false), (3, true), (4, true)] {
+            let since = Some(Position { epoch, offset });
+            let back = join(&mut world, Origin { since, start: Some(Start::Live) });
+            put(&mut world, 5, Kind::Plain);
+            let got = received(&mut world, back);
+            let newest = world.press.lists.borrow()[0].all.len() - 1;
+            assert!(got.contains(&newest));
+            assert_eq!(got.contains(&1), is_recovered && offset == 3, "{policy:?} {offset}");
+        }
+        let oldest = join(&mut world, Origin { since: None, start: Some(Start::History) });
+        let got = received(&mut world, oldest);
+        assert_eq!(got.contains(&0), policy == Policy::Latest, "{policy:?}: a newcomer misses nothing");
+        assert!(got.contains(&1));
+    }
+}
+
+#[test]
+fn what_stands_at_or_before_the_head_is_a_duplicate() {
+    let mut world = world(ChannelSettings { policy: Policy::Drop, ..ChannelSettings::default() });
+    let first = join(&mut world, live());
+    put_at(&mut world, 0, Kind::Plain, Position { epoch: 7, offset: 500 });
+    assert_eq!((received(&mut world, first), skipped(&world, Policy::Drop)), (vec![0], 0), "the first misses nothing");
+    for (epoch, offset) in [(7, 500), (7, 1), (6, 900)] {
+        put_at(&mut world, 0, Kind::Plain, Position { epoch, offset });
+    }
+    put_at(&mut world, 0, Kind::Plain, Position { epoch: 7, offset: 501 });
+    put_at(&mut world, 0, Kind::Plain, Position { epoch: 8, offset: 1 });
+    put(&mut world, 0, Kind::Plain);
+    assert_eq!(received(&mut world, first), [0, 1, 2, 3]);
+    assert_eq!(world.press.lists.borrow()[0].position(), Position { epoch: 8, offset: 2 });
+    for (epoch, offset) in [(0, 1), (9, 0), (9, 1 << 53), (1 << 53, 1)] {
+        let (one, stand) = (Publication::new(Payload::Text("x")), Stand::At(Position { epoch, offset }));
+        let refused = world.engine().publish_at(Audience::Channel("c0"), &one, stand, false);
+        assert!(matches!(refused, Err(EngineError::InvalidPosition { .. })), "{epoch}-{offset}");
+    }
+}
+
+/// What is kept is of the life that is over, and its positions are those of another channel.
+#[test]
+fn an_epoch_from_outside_begins_anew() {
+    for policy in Policy::ALL {
+        let mut world = world(ChannelSettings { policy, history_frames: 10, ..ChannelSettings::default() });
+        let watcher = join(&mut world, live());
+        put(&mut world, 0, Kind::Keyframe);
+        let before = world.press.lists.borrow()[0].position();
+        put_at(&mut world, 1, Kind::Plain, Position { epoch: before.epoch + 1, offset: 1 });
+        let all: &[usize] = if matches!(policy, Policy::Latest | Policy::Drop) { &[0, 1] } else { &[0] };
+        assert_eq!(received(&mut world, watcher), all, "{policy:?}");
+        for (since, start) in [(Some(before), Start::History), (None, Start::History), (None, Start::Keyframe)] {
+            let back = join(&mut world, Origin { since, start: Some(start) });
+            let all: &[usize] = if start == Start::History { &[1] } else { &[] };
+            assert_eq!(received(&mut world, back), all, "{policy:?} {start:?}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::channel::Policy;
 use crate::messages::ConnectionId;
+use crate::position::Position;
 use crate::settings::ChannelSettings;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +17,12 @@ pub(super) enum Kind {
 /// One publication. Its index in the list is the number that stands in its payload.
 #[derive(Clone, Debug)]
 pub(super) struct Published {
-    /// Of a snapshot that of the publication before it.
+    /// Its number in the logs, in which an epoch from outside goes on; of a snapshot that of the publication before it.
     pub(super) offset: u64,
+    pub(super) position: Position,
+    /// So many are missing before it.
+    pub(super) missing: u64,
+    pub(super) begins_life: bool,
     pub(super) key: Option<u8>,
     pub(super) kind: Kind,
     pub(super) published_ns: u64,
@@ -32,7 +37,8 @@ pub(super) struct Published {
 #[derive(Debug)]
 pub(super) struct List {
     pub(super) name: String,
-    pub(super) epoch: u64,
+    /// Epochs, each with the number before its first publication.
+    pub(super) lives: Vec<(u64, u64)>,
     pub(super) all: Vec<Published>,
     pub(super) settings: ChannelSettings,
     /// The application was asked for a keyframe, and has not answered.
@@ -42,6 +48,74 @@ pub(super) struct List {
 impl List {
     pub(super) fn offset(&self) -> u64 {
         self.all.last().map_or(0, |one| one.offset)
+    }
+
+    pub(super) fn life(&self) -> (u64, u64) {
+        *self.lives.last().expect("it has begun")
+    }
+
+    /// That of the newest publication.
+    pub(super) fn position(&self) -> Position {
+        self.position_of(self.offset())
+    }
+
+    /// That of a publication that was in one of the lives.
+    pub(super) fn position_of(&self, number: u64) -> Position {
+        let (epoch, before) = *self.lives.iter().rfind(|life| life.1 < number).unwrap_or(&self.lives[0]);
+        let (epoch, before) = if number == self.offset() { self.life() } else { (epoch, before) };
+        Position { epoch, offset: number - before }
+    }
+
+    /// Of a position of this life.
+    pub(super) fn number_of(&self, position: Position) -> Option<u64> {
+        let (epoch, before) = self.life();
+        (position.epoch == epoch).then(|| position.offset + before)
+    }
+
+    /// Where a publication stands that is published at this position: its number, what is missing before it, and whether it
+    /// begins a life. Nowhere if that is there.
+    pub(super) fn stand(&self, at: Position, own: u64) -> Option<(u64, u64, bool)> {
+        let (head, is_new_life) = (self.position(), at.epoch != self.life().0);
+        let is_there = match is_new_life {
+            true => self.lives.len() > 1 && at.epoch < head.epoch,
+            false => at.offset < head.offset + own,
+        };
+        let number = at.offset + if is_new_life { self.offset() } else { self.life().1 };
+        let missing = if self.all.is_empty() { 0 } else { (number - own).saturating_sub(self.offset()) };
+        (!is_there).then_some((number, missing, is_new_life))
+    }
+
+    /// Whether something is missing before a publication: a new life may have lost some of the one before.
+    pub(super) fn has_gap(&self, index: usize) -> bool {
+        index < self.all.len() && index > 0 && (self.all[index].missing > 0 || self.all[index].begins_life)
+    }
+
+    pub(super) fn has_gap_in(&self, mut indexes: std::ops::Range<usize>) -> bool {
+        indexes.any(|index| self.has_gap(index))
+    }
+
+    /// How many are missing before publications of a range.
+    pub(super) fn missing(&self, from: usize, to: usize) -> u64 {
+        self.all[from.min(to)..to].iter().map(|one| one.missing).sum()
+    }
+
+    /// When the list was so long, the first behind the newest gap.
+    pub(super) fn behind_gap(&self, length: usize) -> usize {
+        (0..length).rfind(|&index| self.has_gap(index)).unwrap_or(0)
+    }
+
+    /// The first of this life.
+    pub(super) fn behind_life(&self) -> usize {
+        (0..self.all.len()).rfind(|&index| self.all[index].begins_life).unwrap_or(0)
+    }
+
+    /// Nobody recovers from before this number.
+    pub(super) fn gap(&self) -> u64 {
+        if self.all.is_empty() { 0 } else { self.before(self.behind_gap(self.all.len())) }
+    }
+
+    fn frames_from(&self, from: usize) -> usize {
+        (from..self.all.len()).map(|index| 1 + usize::from(self.has_gap(index))).sum()
     }
 
     /// The first that has a number of its own behind this one.
@@ -61,10 +135,17 @@ impl List {
         self.all[index].offset - u64::from(self.all[index].kind != Kind::Snapshot)
     }
 
+    /// Behind what may lie at a place of the log: snapshots that have no number, and the one that has the next.
+    pub(super) fn reach(&self, place: usize) -> usize {
+        let behind = |number: u64| (place..self.all.len()).find(|&index| self.before(index) > number);
+        let reach = (place < self.all.len()).then(|| behind(self.before(place))).flatten();
+        reach.unwrap_or(self.all.len())
+    }
+
     /// When the list was so long, if its time is not over.
     pub(super) fn newest_keyframe(&self, length: usize, now_ns: u64) -> Option<usize> {
         let newest = self.all[..length].iter().rposition(|one| one.kind != Kind::Plain);
-        newest.filter(|&index| !self.is_expired(index, now_ns))
+        newest.filter(|&index| !self.is_expired(index, now_ns) && index >= self.behind_gap(length))
     }
 
     pub(super) fn is_expired(&self, index: usize, now_ns: u64) -> bool {
@@ -96,7 +177,7 @@ impl List {
 
     /// Whether the bounds may have overtaken one that has yet to get the publication at `next`.
     pub(super) fn may_be_overtaken(&self, next: usize, now_ns: u64) -> bool {
-        let is_over = self.all.len() - next > self.settings.backlog_frames
+        let is_over = self.frames_from(next) > self.settings.backlog_frames
             || self.bytes_from(next) > self.settings.backlog_bytes
             || (next < self.all.len() && self.is_older(next, self.settings.backlog_age, now_ns));
         is_over && (self.settings.policy != Policy::Latest || self.may_lose_newest())
@@ -114,7 +195,8 @@ impl List {
 
     /// Whether the history promises all from here on.
     pub(super) fn is_kept(&self, from: usize, now_ns: u64) -> bool {
-        self.count(from, self.all.len()) <= self.settings.history_frames as u64
+        from >= self.behind_gap(self.all.len())
+            && self.count(from, self.all.len()) <= self.settings.history_frames as u64
             && self.all.len() - from < 2 * self.settings.history_frames
             && self.bytes_from(from) <= self.settings.history_bytes
             && (from..self.all.len()).all(|index| !self.is_older(index, self.settings.history_age, now_ns))
@@ -127,7 +209,7 @@ impl List {
 
     /// Whether who returns with this offset has to be recovered.
     pub(super) fn must_recover(&self, offset: u64, now_ns: u64) -> bool {
-        if offset > self.offset() {
+        if offset > self.offset() || offset < self.gap() {
             return false;
         }
         let keeps_newest =
@@ -137,7 +219,7 @@ impl List {
 
     /// Whether a keyframe, and what follows it, is within the bounds.
     pub(super) fn must_keep_keyframe(&self, index: usize) -> bool {
-        self.all.len() - index <= self.settings.backlog_frames && self.bytes_from(index) <= self.settings.backlog_bytes
+        self.frames_from(index) <= self.settings.backlog_frames && self.bytes_from(index) <= self.settings.backlog_bytes
     }
 
     /// Whether a newcomer may begin at a keyframe instead of asking for another.

@@ -60,15 +60,24 @@ pub(super) struct Promise {
     may_be_waiting: bool,
     /// Where it stood for a while nobody knows: what came meanwhile was torn.
     pub(super) is_unsure: bool,
+    /// What is missing before these it has gone past, or nothing of that was for it.
+    pub(super) crossed: usize,
+    /// The same, where it may have: that counts.
+    may_have_crossed: usize,
+    /// Where it waited no longer, which may have been behind what is missing there.
+    gave_up: usize,
     /// It gets nothing from here on.
     pub(super) until: usize,
     pub(super) received: Vec<usize>,
 }
 
 impl Promise {
-    pub(super) fn from(next: usize) -> Self {
+    pub(super) fn from(next: usize, crossed: usize) -> Self {
         Self {
             next,
+            crossed,
+            may_have_crossed: crossed,
+            gave_up: 0,
             keyframe: None,
             is_optional: false,
             is_waiting: false,
@@ -85,6 +94,11 @@ impl Promise {
 
     pub(super) fn wait(&mut self) {
         (self.is_waiting, self.may_be_waiting, self.keyframe) = (true, false, None);
+    }
+
+    /// What is missing behind this it may have gone past.
+    pub(super) fn may_miss_from(&mut self, index: usize) {
+        self.may_have_crossed = index;
     }
 
     pub(super) fn may_wait(&mut self) {
@@ -140,6 +154,8 @@ impl Promise {
         assert!(index >= self.next, "{index} after {:?}, next is {}", self.received.last(), self.next);
         assert!(!list.is_excluded(index, when.id), "{index} is not for it");
         assert!(when.is_torn || !list.is_expired(index, when.now_ns), "{index} has expired");
+        let has_gap = list.has_gap_in(self.crossed..index + 1);
+        self.cross(index + 1, one.kind != Kind::Plain, when, list, losses);
         if self.is_waiting && one.kind != Kind::Plain {
             self.go_to_keyframe(index, when, list, losses);
         } else if self.is_waiting {
@@ -148,6 +164,9 @@ impl Promise {
             self.give_up(index, when, list, losses);
         }
         self.pass(index, when, list, losses, one.kind != Kind::Plain && !list.is_expired(index, when.now_ns));
+        if has_gap && one.kind != Kind::Plain && list.settings.policy == Policy::Keyframe {
+            self.keyframe = Some(index);
+        }
         if one.kind == Kind::Snapshot {
             assert_eq!(self.keyframe, Some(index), "a snapshot for one that is no newcomer");
         } else if list.settings.policy == Policy::Latest {
@@ -173,10 +192,39 @@ impl Promise {
         }
     }
 
+    /// It is past what is missing before the publications before `to`.
+    fn cross(&mut self, to: usize, is_keyframe: bool, when: &When, list: &List, losses: &mut Losses) {
+        let policy = list.settings.policy;
+        let from = self.crossed.max(self.gave_up);
+        if list.has_gap_in(from..to) {
+            let has_expired = self.keyframe.is_some_and(|keyframe| list.is_expired(keyframe, when.now_ns));
+            let is_unsure = self.is_unsure || self.may_be_waiting || when.is_torn;
+            let may_cross = match policy {
+                Policy::Every => is_keyframe && (self.is_waiting || has_expired || is_unsure),
+                Policy::Keyframe => is_keyframe || when.may_give_up || is_unsure,
+                Policy::Latest | Policy::Drop => true,
+            };
+            assert!(may_cross, "it went past what is missing, to {to}");
+            if matches!(policy, Policy::Keyframe | Policy::Drop) {
+                losses.min[policy as usize] += if is_unsure { 0 } else { list.missing(from, to) };
+            }
+        }
+        self.crossed = self.crossed.max(to);
+        self.may_cross(to, list, losses);
+    }
+
+    /// It may be past that.
+    fn may_cross(&mut self, to: usize, list: &List, losses: &mut Losses) {
+        let to = to.min(list.all.len());
+        losses.max[list.settings.policy as usize] += list.missing(self.may_have_crossed, to);
+        self.may_have_crossed = self.may_have_crossed.max(to);
+    }
+
     /// There is no keyframe to be had: it goes on where it waited, or at the tail if it was overtaken there.
     fn give_up(&mut self, to: usize, when: &When, list: &List, losses: &mut Losses) {
         self.is_waiting = false;
-        if list.may_be_overtaken(self.next, when.now_ns) && when.before.is_none_or(|before| to >= before.tail) {
+        let is_overtaken = list.may_be_overtaken(self.next, when.now_ns) || list.has_gap_in(self.next..list.reach(to));
+        if is_overtaken && when.before.is_none_or(|before| to >= before.tail) {
             self.lose(to, when, list, losses);
             self.next = self.next.max(to);
         }
@@ -237,10 +285,11 @@ impl Promise {
         let missing = self.missing(to, when, list);
         let was_at_tail = when.before.is_some_and(|before| before.mode.is_none()) && !when.is_short && !when.is_torn;
         let has_expired = self.keyframe.is_some_and(|keyframe| list.is_expired(keyframe, when.now_ns));
+        let has_gap = list.has_gap_in(self.next..list.reach(to));
         let is_right = self.may_be_waiting || when.is_torn || (has_expired && is_keyframe);
         if let (Some(&first), false) = (missing.first(), is_right) {
             let one = (&list.all[first], self.next, when);
-            assert!(!was_at_tail, "{first} ({one:?}) was lost at the tail");
+            assert!(!was_at_tail || has_gap, "{first} ({one:?}) was lost at the tail");
             match list.settings.policy {
                 Policy::Every => panic!("{first} ({one:?}) was lost on the way to {to}"),
                 Policy::Latest => {
@@ -250,7 +299,8 @@ impl Promise {
                     assert!(may_miss, "{missing:?} ({one:?}) were lost on the way to {to}");
                 }
                 Policy::Drop | Policy::Keyframe => {
-                    assert!(list.may_be_overtaken(self.next, when.now_ns), "overtaken at {one:?}, on the way to {to}");
+                    let is_overtaken = list.may_be_overtaken(self.next, when.now_ns) || has_gap;
+                    assert!(is_overtaken, "overtaken at {one:?}, on the way to {to}");
                     let goes_on_at_tail = when.before.is_none_or(|before| to >= before.tail);
                     let is_right = if list.settings.policy == Policy::Drop { goes_on_at_tail } else { is_keyframe };
                     let may_go_on = is_right || (when.may_give_up && goes_on_at_tail);
@@ -258,12 +308,12 @@ impl Promise {
                 }
             }
         }
-        if !was_at_tail {
+        if !was_at_tail || has_gap {
             self.lose(to, when, list, losses);
         }
         let may_jump = has_expired
             || match list.settings.policy {
-                Policy::Keyframe => list.may_be_overtaken(self.next, when.now_ns),
+                Policy::Keyframe => list.may_be_overtaken(self.next, when.now_ns) || has_gap,
                 Policy::Latest => self.gone_keyframe(list, when.now_ns).is_some(),
                 Policy::Every | Policy::Drop => false,
             };
@@ -283,6 +333,7 @@ impl Promise {
             self.is_unsure |= has_gone_on;
             return;
         };
+        self.may_cross(list.reach(place), list, losses);
         match standing.mode {
             Some(Mode::AwaitingKeyframe) => {
                 let kept = |&index: &usize| index >= self.next && index < place && list.must_keep_keyframe(index);
@@ -291,10 +342,12 @@ impl Promise {
                 if place > self.next || !(self.is_waiting || self.may_be_waiting || self.is_unsure) {
                     // Its keyframe may be gone: of policy `latest` for the bounds, of any as its time is over.
                     let is_gone = self.gone_keyframe(list, when.now_ns).is_some();
-                    let may_wait = list.may_be_overtaken(self.next, when.now_ns) || is_gone;
+                    let has_gap = list.has_gap_in(self.next..list.reach(place));
+                    let may_wait = list.may_be_overtaken(self.next, when.now_ns) || is_gone || has_gap;
                     assert!(may_wait, "it waits, and is not overtaken");
                     self.lose(place, when, list, losses);
                 }
+                self.cross(place, true, when, list, losses);
                 self.wait();
                 self.next = self.next.max(place);
             }
@@ -310,6 +363,7 @@ impl Promise {
                     let is_newest = newer.is_none_or(|newer| list.is_expired(newer, when.now_ns))
                         || when.before.is_some_and(stood_there);
                     assert!(is_newest, "it goes on at the keyframe {index}, and there was {newer:?}");
+                    self.cross(index + 1, true, when, list, losses);
                     if self.is_waiting {
                         self.go_to_keyframe(index, when, list, losses);
                     } else {
@@ -324,6 +378,10 @@ impl Promise {
                 let may_miss = when.is_torn && list.settings.policy == Policy::Drop;
                 let may_go_on = when.may_give_up || self.is_unsure || may_miss;
                 assert!(!self.is_waiting || may_go_on, "it waits, and goes on without a keyframe");
+                self.cross(place, false, when, list, losses);
+                if when.may_give_up {
+                    self.gave_up = self.gave_up.max(list.reach(place));
+                }
                 if self.is_waiting {
                     self.give_up(place, when, list, losses);
                 }
@@ -336,7 +394,7 @@ impl Promise {
     /// It left: what was published before, and was due to it, has come.
     pub(super) fn leave(&mut self, when: &When, list: &List) {
         let was_at_tail = when.before.is_some_and(|before| before.mode.is_none()) && !when.is_short && !when.is_torn;
-        if was_at_tail && !self.is_waiting {
+        if was_at_tail && !self.is_waiting && !list.has_gap_in(self.crossed..self.until.min(list.all.len())) {
             let missing = self.missing(self.until.min(list.all.len()), when, list);
             assert!(missing.is_empty(), "{missing:?} were published before it left");
         }

@@ -38,6 +38,13 @@ pub(super) struct Seating {
     /// The oldest that the history promises.
     kept: usize,
     waits_without_keyframe: bool,
+    life: (u64, u64),
+    /// The number before the first that its life has.
+    first: u64,
+    length: usize,
+    gap: u64,
+    /// Nothing before this is for who comes and asks for the history.
+    oldest: usize,
 }
 
 impl Seating {
@@ -45,8 +52,10 @@ impl Seating {
         if asked.is_by_turn {
             (asked.place, asked.offset) = (list.all.len(), list.offset());
         }
-        let since = asked.origin.since.map(|since| (since, since.epoch == list.epoch && since.offset <= list.offset()));
-        let ours = since.filter(|since| since.1).map(|since| since.0.offset);
+        let known = |since| list.number_of(since).filter(|&number| number <= list.offset());
+        let since = asked.origin.since.map(|since| (since, known(since).is_some()));
+        let ours = asked.origin.since.and_then(known);
+        let is_latest = list.settings.policy == Policy::Latest;
         let keyframe = list.newest_keyframe(list.all.len(), now_ns).filter(|&index| list.is_fresh(index, now_ns));
         Self {
             now_ns,
@@ -57,46 +66,63 @@ impl Seating {
             is_stale: ours.is_some_and(|offset| list.is_stale(list.index_behind(offset), now_ns)),
             kept: (0..list.all.len()).find(|&index| list.is_kept(index, now_ns)).unwrap_or(list.all.len()),
             waits_without_keyframe: list.settings.snapshot_interval.is_some(),
+            life: list.life(),
+            first: if list.all.is_empty() { 0 } else { list.before(0).max(list.life().1) },
+            length: list.all.len(),
+            gap: list.gap(),
+            oldest: if is_latest { list.behind_life() } else { list.behind_gap(list.all.len()) },
             asked,
         }
     }
 
     /// Of one that is not told: it wanted what is published from now on.
     pub(super) fn begin_live(&self) -> Promise {
-        Promise::from(self.asked.place)
+        Promise::from(self.asked.place, self.asked.place)
     }
 
     /// It was told that it begins here.
     pub(super) fn begin(&self, position: Position, recovered: Option<bool>, list: &List) -> Promise {
-        assert_eq!(position.epoch, list.epoch);
+        assert_eq!(position.epoch, self.life.0);
+        let number = position.offset + self.life.1;
         assert_eq!(recovered.is_some(), self.asked.origin.since.is_some());
         if recovered == Some(true) {
             let (since, is_ours) = self.since.expect("asked for");
             assert!(is_ours && since == position, "{since} recovered at {position}");
             let may_be_stale = list.settings.policy == Policy::Latest;
             assert!(may_be_stale || !self.is_stale, "{since} is too old, and recovered");
-            return Promise::from(list.index_behind(since.offset));
+            assert!(number >= self.gap, "{since} is recovered, and something is missing behind it");
+            return Promise::from(list.index_behind(number), self.length);
         }
         assert!(!self.must_recover, "{:?} is not recovered", self.since);
         match self.asked.origin.start.unwrap_or(list.settings.start) {
-            Start::Keyframe => self.begin_at_keyframe(position, list),
+            Start::Keyframe => self.begin_at_keyframe(number, list),
             Start::Live => {
-                assert_eq!(position.offset, self.asked.offset);
+                assert_eq!(number, self.asked.offset.max(self.first));
                 self.begin_live()
             }
             Start::History => {
-                let next = list.index_behind(position.offset);
+                let next = list.index_behind(number);
+                assert!(next >= self.oldest, "the history begins before {}", self.oldest);
                 let missed = list.count(self.kept, next);
                 assert!(missed == 0, "the history begins at {next}, not {}", self.kept);
-                Promise::from(next)
+                Promise::from(next, self.length)
             }
         }
     }
 
     /// Of one that came and went in one turn: nobody saw where it stood, and what it is told is believed.
-    pub(super) fn believe(position: Position, list: &List) -> Promise {
-        let is_it = |&index: &usize| list.all[index].kind != Kind::Plain && list.before(index) == position.offset;
-        let mut promise = Promise::from(list.place(position.offset));
+    pub(super) fn believe(position: Position, asked: &Asked, list: &List) -> Promise {
+        let life = list.lives.iter().find(|life| life.0 == position.epoch).expect("one of its lives");
+        let number = position.offset + life.1;
+        let is_it = |&index: &usize| list.all[index].kind != Kind::Plain && list.before(index) == number;
+        // Of one that asked in a life that is over it is told as well that it begins with the next one.
+        let may_be_earlier = position.offset == 0 && life.1 > 0;
+        let next = if may_be_earlier { asked.place.min(list.place(number)) } else { list.place(number) };
+        let mut promise = Promise::from(next, list.all.len());
+        promise.may_miss_from(next.min(asked.place));
+        if may_be_earlier {
+            promise.may_wait();
+        }
         if let Some(index) = (0..list.all.len()).rev().find(is_it) {
             promise.begin_at(index, true);
         }
@@ -106,14 +132,14 @@ impl Seating {
         promise
     }
 
-    fn begin_at_keyframe(&self, position: Position, list: &List) -> Promise {
-        let at_keyframe = self.keyframe.filter(|&index| list.before(index) == position.offset);
-        let is_ambiguous =
-            |index: usize| list.all[index].kind == Kind::Snapshot && position.offset == self.asked.offset;
+    fn begin_at_keyframe(&self, number: u64, list: &List) -> Promise {
+        let at_keyframe = self.keyframe.filter(|&index| list.before(index) == number);
+        let is_ambiguous = |index: usize| list.all[index].kind == Kind::Snapshot && number == self.asked.offset;
         if let Some(index) = at_keyframe {
-            let mut promise = Promise::from(index);
+            let may_wait = is_ambiguous(index) && !self.must_begin_at_keyframe && self.waits_without_keyframe;
+            let mut promise = Promise::from(index, if may_wait { self.asked.place } else { self.length });
             promise.begin_at(index, !self.must_begin_at_keyframe && is_ambiguous(index));
-            if is_ambiguous(index) && !self.must_begin_at_keyframe && self.waits_without_keyframe {
+            if may_wait {
                 promise.may_wait();
             }
             return promise;
@@ -124,7 +150,7 @@ impl Seating {
             self.keyframe,
             self.now_ns / 1_000_000
         );
-        assert_eq!(position.offset, self.asked.offset);
+        assert_eq!(number, self.asked.offset.max(self.first));
         let mut promise = self.begin_live();
         if self.waits_without_keyframe {
             promise.wait();

@@ -53,7 +53,8 @@ fn world(seed: u64, luck: &mut Luck) -> (World, usize) {
         ping_timeout: Duration::from_millis(if is_hasty { 300 } else { 20_000 }),
         ..Settings::default()
     };
-    let world = World::new(seed, settings, asks, channels, luck.once_in(2));
+    let mut world = World::new(seed, settings, asks, channels, luck.once_in(2));
+    world.comes_from_outside = luck.once_in(3);
     let mut net = world.net.borrow_mut();
     net.drifts = luck.once_in(3);
     net.breaks_once_in = if luck.once_in(4) { 40 } else { 0 };
@@ -133,11 +134,24 @@ fn publish(world: &mut World, channel: usize, luck: &mut Luck) {
             ttl_ns: luck.once_in(9).then(|| (1 + luck.below(19)) as u64 * MS),
             bytes: if luck.once_in(7) { 1_000 + luck.below(4_000) } else { luck.below(200) },
             excluded,
+            at: if world.comes_from_outside && luck.once_in(4) { Some(place(world, channel, luck)) } else { None },
         };
         world.press.publish(channel, &new, luck.once_in(4));
         if luck.once_in(3) {
             world.engine().flush();
         }
+    }
+}
+
+/// A position from outside: the next one, one further on, one that is there, or one of another life.
+fn place(world: &World, channel: usize, luck: &mut Luck) -> Position {
+    let Position { epoch, offset } = world.press.lists.borrow()[channel].position();
+    match luck.below(10) {
+        0..4 => Position { epoch, offset: offset + 1 },
+        4..7 => Position { epoch, offset: offset + 2 + luck.below(5) as u64 },
+        7 => Position { epoch, offset: offset.saturating_sub(luck.below(4) as u64).max(1) },
+        8 => Position { epoch: epoch - 1, offset: 1 + luck.below(30) as u64 },
+        _ => Position { epoch: epoch + 1 + luck.below(3) as u64, offset: 1 + luck.below(5) as u64 },
     }
 }
 
@@ -151,12 +165,12 @@ fn burst(world: &mut World, channel: usize) {
 
 fn origin(world: &World, channel: usize, luck: &mut Luck) -> Origin {
     let list = &world.press.lists.borrow()[channel];
-    let (epoch, offset) = (list.epoch, list.offset());
+    let Position { epoch, offset } = list.position();
     let accounts = world.clients.iter().flat_map(|client| &client.accounts).filter(|one| one.channel == channel);
     let known: Vec<u64> = accounts.filter_map(|account| account.last_offset(list)).collect();
     let since = match luck.below(11) {
         0..4 => None,
-        4..7 if !known.is_empty() => Some(Position { epoch, offset: luck.pick(&known) }),
+        4..7 if !known.is_empty() => Some(list.position_of(luck.pick(&known))),
         4..9 => Some(Position { epoch, offset: offset.saturating_sub(luck.below(30) as u64) }),
         9 => Some(Position { epoch, offset: offset + 1 }),
         _ => Some(Position { epoch: epoch - 1, offset }),
@@ -238,10 +252,7 @@ fn end(world: &mut World, index: usize, luck: &mut Luck) {
 }
 
 fn track(world: &mut World, channel: usize) {
-    let position = {
-        let list = &world.press.lists.borrow()[channel];
-        Position { epoch: list.epoch, offset: list.offset() }
-    };
+    let position = { world.press.lists.borrow()[channel].position() };
     if position.offset > 0 {
         world.engine().track(position).expect("it was published");
     }

@@ -121,7 +121,7 @@ fn read_text(wire: Wire, text: &str, lists: &[List]) -> Vec<Item> {
     if let Item::Publication(channel, index) = item {
         let (list, one) = (&lists[channel], &lists[channel].all[index]);
         assert_eq!(object["channel"], list.name.as_str());
-        assert_eq!(object["position"], serde_json::json!([list.epoch, one.offset]));
+        assert_eq!(object["position"], serde_json::json!([one.position.epoch, one.position.offset]));
         assert_eq!(object["keyframe"].as_bool(), (one.kind != Kind::Plain).then_some(true));
     } else {
         assert!(object.get("channel").is_none() && object.get("position").is_none(), "{text}");
@@ -188,7 +188,7 @@ fn read_event(event: &[u8], lists: &[List]) -> Vec<Item> {
     let mut items = vec![read_payload(data, lists)];
     if let Item::Publication(channel, index) = items[0] {
         let list = &lists[channel];
-        let position = Position { epoch: list.epoch, offset: list.all[index].offset };
+        let position = list.all[index].position;
         if list.settings.history_frames > 0 {
             assert!(!ids.is_empty() && ids.remove(0) == position.to_string());
         }

@@ -11,9 +11,9 @@ use super::list::{Kind, List, Published};
 use super::promise::Losses;
 use super::seating::Asked;
 use super::wire::{self, Wire};
-use crate::channel::{Origin, Policy, Publication, Start};
+use crate::channel::{Appended, Origin, Policy, Publication, Stand, Start};
 use crate::clock::Clock;
-use crate::engine::{Engine, RUNNING};
+use crate::engine::{Audience, Engine, RUNNING};
 use crate::messages::{Command, ConnectionId, Event, Progress, Reply, Wanted};
 use crate::position::Position;
 use crate::protocol::Payload;
@@ -36,11 +36,13 @@ pub(super) struct New {
     pub(super) ttl_ns: Option<u64>,
     pub(super) bytes: usize,
     pub(super) excluded: Vec<ConnectionId>,
+    /// Where it stands, if that comes from outside.
+    pub(super) at: Option<Position>,
 }
 
 impl New {
     pub(super) fn plain(key: u8) -> Self {
-        Self { key: Some(key), kind: Kind::Plain, ttl_ns: None, bytes: 10, excluded: Vec::new() }
+        Self { key: Some(key), kind: Kind::Plain, ttl_ns: None, bytes: 10, excluded: Vec::new(), at: None }
     }
 }
 
@@ -66,13 +68,28 @@ impl Press {
             excluded: &new.excluded,
             ..Publication::new(Payload::Text(&text))
         };
-        let published = self.engine.publish(&list.name, &publication, is_deferred).expect("nothing is over a bound");
-        let position = published.expect("text goes in all formats");
-        let offset = list.offset() + u64::from(new.kind != Kind::Snapshot);
-        assert_eq!(position, Position { epoch: list.epoch, offset });
+        let own = u64::from(new.kind != Kind::Snapshot);
+        let stand = new.at.map_or(Stand::Next, Stand::At);
+        let appended = self.engine.publish_at(Audience::Channel(&list.name), &publication, stand, is_deferred);
+        let next = Some((list.offset() + own, 0, false));
+        let known = new.at.map_or(next, |at| list.stand(at, own));
+        let position = match appended.expect("nothing is over a bound") {
+            Appended::At(position) => position,
+            Appended::Duplicate(head) => return assert_eq!((known, head), (None, list.position())),
+            Appended::Missing(_) => panic!("text goes in all formats"),
+        };
+        let (offset, missing, begins_life) = known.expect("it is there already");
+        if begins_life {
+            list.lives.push((position.epoch, list.offset()));
+        }
+        let (epoch, before) = list.life();
+        assert_eq!(position, new.at.unwrap_or(Position { epoch, offset: offset - before }));
         let now_ns = self.clock.load(Ordering::Relaxed);
         list.all.push(Published {
             offset,
+            position,
+            missing,
+            begins_life,
             key: new.key.filter(|_| new.kind != Kind::Snapshot),
             kind: new.kind,
             published_ns: now_ns,
@@ -114,6 +131,8 @@ pub(super) struct World {
     /// Openings, and requests to subscribe, that the application has to decide on.
     pub(super) openings: Vec<(ConnectionId, Vec<String>)>,
     pub(super) requests: Vec<(ConnectionId, Vec<String>, Option<String>, Wanted)>,
+    /// Positions of some publications come from outside.
+    pub(super) comes_from_outside: bool,
     losses: Losses,
     present: BTreeSet<(String, ConnectionId)>,
     tracked: Vec<Progress>,
@@ -137,7 +156,7 @@ impl World {
             let name = format!("c{index}");
             let channel = engine.obtain(&name).expect("room");
             let (epoch, settings) = (channel.epoch(), *channel.settings());
-            List { name, epoch, all: Vec::new(), settings, is_snapshot_asked: false }
+            List { name, lives: vec![(epoch, 0)], all: Vec::new(), settings, is_snapshot_asked: false }
         };
         let lists = RefCell::new((0..channels).map(list).collect());
         let press = Rc::new(Press { engine, lists, clock, has_interfered: Cell::new(false) });
@@ -156,6 +175,7 @@ impl World {
             clock,
             openings: Vec::new(),
             requests: Vec::new(),
+            comes_from_outside: false,
             losses: Losses::default(),
             present: BTreeSet::new(),
             tracked: Vec::new(),
