@@ -11,6 +11,7 @@ import fanwire
 import pytest
 from anyio.to_thread import run_sync
 from support.clients import connected
+from support.raw import upgraded
 
 pytestmark = pytest.mark.anyio
 ANY = "127.0.0.1:0"
@@ -78,6 +79,17 @@ async def test_a_forked_child_holds_no_listening_socket_and_the_port_is_free_at_
         other = fanwire.Hub()
         async with other.serve(serving.address) as again, connected(again.address):
             pass
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_clients_who_are_cut_off_at_the_end_see_it_though_a_forked_child_holds_their_sockets(
+    hub: fanwire.Hub,
+) -> None:
+    serving = await hub.start(ANY, drain_timeout=0.1, close_timeout=60)
+    with await run_sync(upgraded, serving.address) as silent, forked("0"):
+        await hub.stop()
+        assert await run_sync(silent.recv, 100) == b"\x88\x02\x03\xe9"  # a Close frame of 1001, not answered
+        assert await run_sync(silent.recv, 100) == b""
 
 
 @pytest.mark.parametrize("what", ["regular file", "directory", "symbolic link", "socket that somebody serves"])

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
+from select import select
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -424,3 +425,28 @@ async def test_the_end_of_a_poll_is_not_that_of_who_came_over_its_connection_lat
                 await until(lambda: hub.stats().connections == 1)  # eve's time to shake hands is over
             assert json.loads((await run_sync(call_it, peer))[:-1])["result"] == "alice"
             assert not gone
+
+
+async def test_a_post_that_waits_behind_a_slow_one_blames_that_and_not_the_application(hub: fanwire.Hub) -> None:
+    async with hub.serve(ANY, handshake_timeout=0.5) as serving:
+        token = (await run_sync(negotiate, serving.address))["connectionToken"]
+        lines = f" /signalr?id={token} HTTP/1.1\r\nHost: a\r\n"
+
+        def play() -> bytes:
+            with (
+                open_socket(serving.address) as stream,
+                open_socket(serving.address) as slow,
+                open_socket(serving.address) as behind,
+            ):
+                stream.sendall(f"GET{lines}Accept: text/event-stream\r\n\r\n".encode())
+                read_head(stream)
+                slow.sendall(f"POST{lines}Content-Length: 40000\r\n\r\n".encode() + HANDSHAKE.encode())
+                stream.recv(1)  # the handshake's answer: the slow one is being read
+                behind.sendall(f"POST{lines}Content-Length: 2\r\n\r\n{{}}".encode())
+                while not select([behind], [], [], 0.05)[0]:
+                    slow.sendall(b"x")
+                return read_to_end(behind)
+
+        answer = await run_sync(play)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert answer.endswith(b"a post of this connection that came before was not over within 0.5 s")

@@ -38,7 +38,7 @@ mod tracking;
 mod transport;
 
 use std::collections::BTreeMap;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -66,7 +66,7 @@ const BUFFER_BYTES: usize = 64 << 10;
 const SERVING_NS: u64 = 250_000;
 
 /// The shard's own side. Made and used on its thread.
-pub(crate) struct Shard<I> {
+pub(crate) struct Shard<I: Io> {
     index: usize,
     settings: Settings,
     /// As of the last request; see [`Shard::routes`].
@@ -141,6 +141,17 @@ impl Shard<Poller> {
 
     pub(crate) fn poller_kind(&self) -> PollerKind {
         self.io.kind()
+    }
+}
+
+impl<I: Io> Drop for Shard<I> {
+    /// Ends who is still connected, however the shard ends: a forked child may hold the descriptors, too.
+    fn drop(&mut self) {
+        for slot in self.slab.in_use() {
+            if let Some(fd) = &self.slab.at(slot).transport.fd {
+                self.io.shut_down(fd.as_raw_fd());
+            }
+        }
     }
 }
 

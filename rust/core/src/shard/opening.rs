@@ -348,9 +348,12 @@ impl<I: Io> Shard<I> {
     /// The upgrade did not come in time.
     pub(super) fn refuse_late(&mut self, slot: u32) {
         let seconds = self.settings.handshake_timeout.as_secs_f64();
+        let is_behind_a_post = self.waits_for_another_post(slot);
         let connection = self.slab.at(slot);
         // What is unread waits for room among the application's events.
-        let refusal = if connection.transport.unread.take().is_some() || connection.session.asked().is_some() {
+        let refusal = if is_behind_a_post {
+            Refusal::new(503, format!("a post of this connection that came before was not over within {seconds} s"))
+        } else if connection.transport.unread.take().is_some() || connection.session.asked().is_some() {
             Refusal::new(503, format!("the application did not answer within {seconds} s"))
         } else {
             Refusal::new(408, format!("no whole request within {seconds} s"))

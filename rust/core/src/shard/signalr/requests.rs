@@ -116,6 +116,14 @@ impl<I: Io> Shard<I> {
         signalr.is_over() || (signalr.posts().next() == Some(poster) && self.may_read(target))
     }
 
+    /// Whether another post of the same connection is being read, so that nothing of this one was looked at.
+    pub(in crate::shard) fn waits_for_another_post(&mut self, slot: u32) -> bool {
+        let to = self.slab.at(slot).session.post().map(|post| post.to);
+        let Some(target) = to.and_then(|to| self.slot_of(to)) else { return false };
+        let poster = self.id_of(slot);
+        self.signalr_at(target).posts().next() != Some(poster)
+    }
+
     /// The application has room again: the post that is being read goes on.
     pub(in crate::shard) fn resume_posts(&mut self, slot: u32) {
         let signalr = self.slab.get(slot).and_then(|connection| connection.session.signalr());
