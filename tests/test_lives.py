@@ -7,11 +7,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import anyio
 import fanwire
 import pytest
+from support.clients import connected
 from support.hub_client import hub_client
 from support.hubs import MakeHub
 from support.raw import free_port, upgraded
@@ -178,6 +180,42 @@ async def test_who_keeps_a_client_keeps_no_engine(hub: fanwire.Hub) -> None:
     gc.collect()
     assert descriptors() <= before
     assert len(kept) == 6
+
+
+@pytest.mark.anyio
+async def test_what_has_ended_keeps_no_descriptors_until_the_garbage_collector_comes(hub: fanwire.Hub) -> None:
+    async def live() -> None:
+        async with hub.serve(ANY):
+            pass
+
+    await live()
+    gc.collect()
+    before = descriptors()
+    gc.disable()
+    try:
+        for _ in range(10):
+            await live()
+        assert descriptors() <= before + 2  # of the last one, which a task that is ending may hold
+    finally:
+        gc.enable()
+
+
+def test_a_user_s_id_is_text() -> None:
+    with pytest.raises(ValueError, match="lone surrogate"):
+        fanwire.Identity("a\ud800")
+    assert fanwire.Identity("a\0\U0001f600").id == "a\0\U0001f600"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("half", [ModuleType("trio"), SimpleNamespace(lowlevel=ModuleType("trio.lowlevel"))])
+async def test_a_thread_that_imports_trio_just_now_disturbs_nobody(
+    hub: fanwire.Hub, monkeypatch: pytest.MonkeyPatch, half: Any
+) -> None:
+    monkeypatch.setitem(sys.modules, "trio", half)
+    async with hub.serve(ANY) as serving, connected(serving.address, "/ws?channel=a") as peer:
+        hub.publish("a", "x")
+        assert await peer.receive() == "x"
 
 
 INTERRUPTED = """

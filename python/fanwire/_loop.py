@@ -58,7 +58,8 @@ class Loop:
 def _trio() -> Any:
     """The module, where it runs the current task."""
     trio = sys.modules.get("trio")
-    return trio if trio is not None and trio.lowlevel.in_trio_task() else None
+    is_in_task = getattr(getattr(trio, "lowlevel", None), "in_trio_task", None)
+    return trio if is_in_task is not None and is_in_task() else None  # another thread may be importing it just now
 
 
 _spawned: set[object] = set()

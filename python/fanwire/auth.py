@@ -35,6 +35,8 @@ class Identity:
             raise TypeError(f"an identity's id must be a str or None, not {type(self.id).__name__}")
         if self.id == "":
             raise ValueError("an identity's id must not be empty; None stands for an anonymous client")
+        if self.id is not None and any("\ud800" <= character <= "\udfff" for character in self.id):
+            raise ValueError("an identity's id must be Unicode text; this one has a lone surrogate")
         if not isinstance(self.claims, Mapping):  # not shown: whatever it is, it may be a token
             raise TypeError(f"an identity's claims must be a mapping, not {type(self.claims).__name__}")
 

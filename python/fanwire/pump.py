@@ -247,6 +247,16 @@ class Pump:
         self.deliveries.end(str(error))
         self.listeners.end()
 
+    def let_go(self) -> None:
+        """Cut the circles of references: else the engine's descriptors stay open until the garbage collector comes.
+
+        The last that is called, when no task of the serving is left.
+        """
+        vars(self.application).clear()
+        for table in (self._reports, self._handlers, self._owners, self._relays):
+            table.clear()  # what is left of ``run`` in a traceback has them, too
+        vars(self).clear()
+
     def _note_dealt(self, connection: int) -> None:
         """A message is dealt with while events are: all of them are acknowledged together."""
         self._dealt.append(connection)

@@ -156,8 +156,7 @@ class Life:
         """What clients hold of it."""
         self.loop: Loop
         """Where the callbacks run."""
-        self.pump: Pump
-        """What deals with the engine's events."""
+        self._pump: Pump | None = None
         self.interrupt: Interrupt | None = None
         """What is to be interrupted when the serving ends without having been asked to: the body of ``serve``."""
         self.serving: Serving
@@ -254,6 +253,12 @@ class Life:
         await self._asked.wait()
 
     @property
+    def pump(self) -> Pump:
+        """What deals with the engine's events; from when it is linked until the engine ends."""
+        assert self._pump is not None
+        return self._pump
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing of it is left."""
         return self._is_forsaken or self._over.is_set()
@@ -314,12 +319,15 @@ class Life:
                 await in_thread(self.engine.stop)
         finally:
             self._ended()
+            if self._pump is not None:
+                self._pump.let_go()
+                self._pump = None
 
     async def _serve(self) -> None:
         async with background_tasks() as tasks:
             plan = self._plan
             guarded = Tasks(tasks, self.link.faults)
-            self.pump = Pump(
+            pump = self._pump = Pump(
                 self.link,
                 plan.callbacks,
                 self.loop,
@@ -328,7 +336,7 @@ class Life:
                 relays=plan.relays,
                 channels=plan.channels,
             )
-            tasks.start_soon(self.pump.run)
+            tasks.start_soon(pump.run)
             self._linked(self)
             self._begun.set()
             try:
@@ -340,7 +348,7 @@ class Life:
             else:
                 await self._drain()
             finally:
-                self.pump.end(HubStopped(STOPPED))
+                pump.end(HubStopped(STOPPED))
 
     async def _drain(self, *, is_shielded: bool = False) -> None:
         """Close every connection, over some seconds; returns when none is left and all are told of, or time is up."""
