@@ -1,5 +1,6 @@
 """Streams of methods: cancelled as they begin, failing before they begin, and all the ways to give one."""
 
+import asyncio
 import functools
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable
@@ -239,3 +240,65 @@ async def test_an_item_without_a_form_is_told_of_once_as_what_a_method_gave(
         assert await outcome(client) == ([1], STREAMING_FAILED)
         assert caplog.records[-1].getMessage() == f"method 'raises', called by client {served}, raised"
         assert caplog.records[-1].exc_info
+
+
+async def test_a_stream_that_does_not_let_go_holds_the_end_up_no_longer_than_other_callbacks(
+    hub: fanwire.Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[str] = []
+
+    class Endless:
+        def __aiter__(self) -> "Endless":
+            return self
+
+        async def __anext__(self) -> int:
+            return await anyio.sleep_forever()
+
+        async def aclose(self) -> None:
+            seen.append("begun")
+            await anyio.lowlevel.checkpoint()
+            seen.append("not cancelled at once")
+            await anyio.sleep_forever()
+
+    @hub.method
+    def endless(client: fanwire.Client) -> AsyncIterator[int]:
+        seen.append("called")
+        return Endless()
+
+    serving = await hub.start(ANY, drain_timeout=0.3)
+    async with hub_client(serving.address) as client:
+        await client.send(stream("endless"))
+        await until(lambda: seen)
+    await until(lambda: len(seen) == 3)
+    with anyio.fail_after(5):
+        await hub.stop()
+    assert "stream 'endless' of client" in caplog.text
+    assert "was still being closed when time was up" in caplog.text
+
+
+@pytest.mark.parametrize("stray", [SystemExit, asyncio.CancelledError, GeneratorExit])
+async def test_what_a_stream_raises_as_it_is_closed_is_its_own_and_its_client_is_told(
+    hub: fanwire.Hub, stray: type[BaseException]
+) -> None:
+    class Items:
+        def __aiter__(self) -> "Items":
+            return self
+
+        async def __anext__(self) -> int:
+            raise StopAsyncIteration
+
+        async def aclose(self) -> None:
+            raise stray
+
+    @hub.method
+    def odd(client: fanwire.Client) -> AsyncIterator[int]:
+        return Items()
+
+    async with hub.serve(ANY) as serving, hub_client(serving.address) as client:
+        await client.send(stream("odd"))
+        items, error = await outcome(client)
+        assert items == []
+        assert error == STREAMING_FAILED
+        assert await client.invoke("nothing") == {
+            "error": "Failed to invoke 'nothing' due to an error on the server. HubException: Method does not exist."
+        }

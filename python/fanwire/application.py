@@ -86,7 +86,7 @@ class Application(Hosting):
         self._parting = 0
         self._openings = Openings(link, callbacks, tasks, self._clients, own["openings_max"])
         self._conversations = Conversations(callbacks.client, tasks, link.wording, self._turn_away)
-        self._context = CallContext(self._engine, tasks, budgets, link.wording, own)
+        self._context = CallContext(self._engine, tasks, budgets, link.wording, own, set())
         link.make_calls_by(self._make_calls)
 
     @property
@@ -101,9 +101,14 @@ class Application(Hosting):
 
     @property
     def is_parting(self) -> bool:
-        """Whether ``on_disconnect`` has yet to be called for a client, or is at work, or a client's own function is."""
+        """Whether ``on_disconnect`` has yet to be called for a client, or is at work, or a client's own function is.
+
+        Or the method of a stream that is over has yet to let go.
+        """
         is_told = self._callbacks.on_disconnect is not None
-        return bool(self._conversations.count or (is_told and (self._clients or self._parting)))
+        return bool(
+            self._conversations.count or self._context.closing or (is_told and (self._clients or self._parting))
+        )
 
     def stats(self) -> ApplicationStats:
         """How it stands, now."""

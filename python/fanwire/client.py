@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 
 from fanwire._loop import Loop
+from fanwire.arrivals import Arrivals
 from fanwire.calls import check_channel, check_code, check_reason, check_since, check_start, check_text, explain
 from fanwire.endings import Endings
 from fanwire.errors import ClientGone, HubStopped, anew
@@ -174,7 +175,8 @@ class Client:
     def __aiter__(self) -> AsyncIterator[str | bytes]:
         """What the client sends that is no request, for the function that ``Hub.client`` registered; until it leaves.
 
-        A message is dealt with when the next one is asked for. Raises TypeError where no such function is registered.
+        A message is dealt with when the next one is asked for. Raises TypeError where no such function is registered,
+        and RuntimeError in a task that asks for one while another does.
         """
         if self._inbox is None:
             raise TypeError(f"client {self} is read in the function that @hub.client registers; none is at work for it")
@@ -345,7 +347,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self._message: str | bytes | None = None
-        self._arrived = anyio.Event()
+        self._arrived = Arrivals("the client")
         # The message that was offered last is dealt with.
         self._passed = anyio.Event()
         self._is_over = False
@@ -356,13 +358,13 @@ class Inbox:
             return
         self._message = message
         self._passed = anyio.Event()
-        self._arrived.set()
+        self._arrived.come()
         await self._passed.wait()
 
     def end(self) -> None:
         """No more comes, or nobody reads. A message that was offered is still given out."""
         self._is_over = True
-        self._arrived.set()
+        self._arrived.come()
         self._passed.set()
 
     def __aiter__(self) -> Inbox:
@@ -373,7 +375,6 @@ class Inbox:
         while self._message is None:
             if self._is_over:
                 raise StopAsyncIteration
-            self._arrived = anyio.Event()
             await self._arrived.wait()
         message, self._message = self._message, None
         return message

@@ -6,11 +6,11 @@ from itertools import count
 from types import TracebackType
 from typing import Any, Protocol
 
-import anyio
 import msgspec
 from anyio.lowlevel import checkpoint
 
 from fanwire._engine import Audible, Engine, Listener, Position
+from fanwire.arrivals import Arrivals
 from fanwire.errors import FanwireError, HubStopped
 
 READ_MAX = 64
@@ -81,7 +81,7 @@ class Listening:
         self._listener: Listener
         self._token = 0
         self._heard: deque[Heard] = deque()
-        self._arrived = anyio.Event()
+        self._arrived = Arrivals(f"what is published to {pattern!r}")
         self._is_over = False
 
     async def __aenter__(self) -> "Listening":
@@ -91,7 +91,7 @@ class Listening:
         self._token, self._listener = listeners.begin(self, self._pattern)
         self._listeners = listeners
         self._heard.clear()
-        self._arrived, self._is_over = anyio.Event(), False
+        self._is_over = False
         return self
 
     async def __aexit__(
@@ -115,7 +115,6 @@ class Listening:
                 raise RuntimeError(
                     f"listening to {self._pattern!r} is not entered: `async with hub.listen(...) as ...`"
                 )
-            self._arrived = anyio.Event()
             if self._read():
                 await checkpoint()
             else:
@@ -138,9 +137,9 @@ class Listening:
 
     def wake(self) -> None:
         """There is something to read."""
-        self._arrived.set()
+        self._arrived.come()
 
     def end(self) -> None:
         """Nothing more comes; what was taken already is still given out."""
         self._is_over = True
-        self._arrived.set()
+        self._arrived.come()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
-from fanwire._loop import ends_task, finish, raise_if_strayed
+from fanwire._loop import ends_task, finish, is_cancelled, raise_if_strayed
 from fanwire.arguments import ANY
 from fanwire.budget import ENTRY_BYTES, TASK_BYTES, Budgets, weigh
 from fanwire.errors import CallFailed, HubError, LimitReached, Told, anew
@@ -63,6 +63,8 @@ class CallContext:
     wording: Wording
     own: Mapping[str, Any]
     """The hub's own options; see ``options.OWN``."""
+    closing: set["Stream"]
+    """Those that are over, and whose method has yet to let go."""
 
 
 class ClientResult:
@@ -428,18 +430,25 @@ class Calls:
             return
         engine, client, name = self._context.engine, self._client.id, stream.method.name
         text = unexpected_error(name)
+        close: Callable[[], Awaitable[object]] | None = None
         try:
-            # Cancelled already or not, it runs to its first await: as there, where what comes is dealt with one by one.
-            with stream.scope:
-                items = await self._items(stream)
-                if not isinstance(items, AsyncIterable):
-                    what, told = f"what {name!r} returned", (name, type(items).__name__)
-                    faults = self._client._link.faults
-                    faults.tell(hub_log, logging.ERROR, what, "method %r, a stream, returned %s", *told, most=1)
-                    self._fail_unless_void(stream.id, not_a_stream(name))
-                    return
-                text = STREAMING_FAILED
-                await self._send_items(stream.id, items)
+            try:
+                # Cancelled already or not, it runs to its first await: as there, where what comes is dealt with one by
+                # one.
+                with stream.scope:
+                    items = await self._items(stream)
+                    if not isinstance(items, AsyncIterable):
+                        what, told = f"what {name!r} returned", (name, type(items).__name__)
+                        faults = self._client._link.faults
+                        faults.tell(hub_log, logging.ERROR, what, "method %r, a stream, returned %s", *told, most=1)
+                        self._fail_unless_void(stream.id, not_a_stream(name))
+                        return
+                    text = STREAMING_FAILED
+                    close = getattr(items, "aclose", None)
+                    await self._send_items(stream.id, items)
+            finally:
+                if close is not None:
+                    await self._close_items(stream, close)
             engine.complete_void(client, stream.id)
         except Unsendable as unsendable:
             why = cast(Exception, unsendable.__cause__)
@@ -481,11 +490,23 @@ class Calls:
         except BaseException as error:
             raise_if_strayed(error)
             raise
+
+    async def _close_items(self, stream: Stream, close: Callable[[], Awaitable[object]]) -> None:
+        """Have the application's code let go; the end of the client or of the stream does not cut that off.
+
+        The end of serving waits for it as for other callbacks, and then does.
+        """
+        self._context.closing.add(stream)
+        try:
+            await close()
+        except BaseException as error:
+            raise_if_strayed(error)
+            if is_cancelled():
+                text = "stream %r of client %s was still being closed when time was up: it is cancelled"
+                hub_log.warning(text, stream.method.name, self._client)
+            raise
         finally:
-            close = getattr(items, "aclose", None)
-            if close is not None:
-                with anyio.CancelScope(shield=True):
-                    await close()
+            self._context.closing.discard(stream)
 
     async def _room(self) -> None:
         """Wait until the client has taken what was sent, or is gone."""

@@ -8,9 +8,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import anyio
-
 from fanwire.arguments import Decoder
+from fanwire.arrivals import Arrivals
 from fanwire.budget import Budget
 from fanwire.errors import HubError, anew
 from fanwire.wording import UPLOAD_FAILED, Wording
@@ -57,7 +56,7 @@ class Upload:
         self._accepted = 0
         self._is_over = False
         self._error: Exception | None = None
-        self._arrived: anyio.Event | None = None
+        self._arrived = Arrivals("the stream of a client")
 
     def push(self, item: bytes) -> None:
         """An item came; one behind the end is dropped."""
@@ -66,14 +65,14 @@ class Upload:
             return
         self._items.append(item)
         self._accept()
-        self._wake()
+        self._arrived.come()
 
     def end(self, error: Exception | None = None) -> None:
         """Nothing more comes; with `error`, because of that."""
         if not self._is_over:
             self._is_over = True
             self._error = error
-            self._wake()
+            self._arrived.come()
 
     def abandon(self, error: Exception | None = None) -> None:
         """The method is done, or the client is gone and has not ended it: nothing is kept any more."""
@@ -102,10 +101,6 @@ class Upload:
             self._acknowledge()
         return item
 
-    def _wake(self) -> None:
-        if self._arrived is not None:
-            self._arrived.set()
-
     def __aiter__(self) -> AsyncIterator[Any]:
         return self
 
@@ -115,7 +110,6 @@ class Upload:
                 if self._error is not None:
                     raise anew(self._error)
                 raise StopAsyncIteration
-            self._arrived = anyio.Event()
             await self._arrived.wait()
         item = self._take()
         self._accept()
