@@ -3,6 +3,7 @@ in a file alike."""
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, get_origin
 import fanwire
 import pytest
 from fanwire.cli.config import load
+from fanwire.cli.options import settings
 from fanwire.config import kinds
 from fanwire.config.kinds import Leaf, duration_text, size_text
 from fanwire.config.reading import kinds_of, unwrapped
@@ -232,3 +234,36 @@ def test_a_file_of_certificates_is_read_no_further_than_one_may_be_long(monkeypa
     monkeypatch.setattr(kinds, "BUNDLE_BYTES_MAX", 1 << 16)
     with pytest.raises(ValueError, match=r"RelayConfig\.ca must be a file of 64KiB at most or None, not '/dev/zero'"):
         RelayConfig(path="/live", upstream="https://a", ca="/dev/zero")  # type: ignore[arg-type]
+
+
+def test_a_pipe_is_no_file_of_certificates(tmp_path: Path) -> None:
+    """That nobody writes to: it would never be open."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match=r"RelayConfig\.ca must be a file of 16MiB at most or None"):
+        RelayConfig(path="/live", upstream="https://a", ca=str(tmp_path / "pipe"))  # type: ignore[arg-type]
+
+
+def test_a_file_of_settings_is_a_regular_one_of_no_more_than_so_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fanwire.config.sources.FILE_BYTES_MAX", 1 << 10)
+    file, pipe = tmp_path / "fanwire.toml", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    relay = '[[relay]]\npath = "/live"\nupstream = "https://a"\n'
+    file.write_bytes(b"\xef\xbb\xbf" + relay.encode())
+    assert settings(file, {}, {}).relay[0].path == "/live", "behind a mark of the byte order"
+    file.write_text("#" * 2_000)
+    for one, says in ((file, "of 2,000 bytes"), (pipe, "no regular file")):
+        with pytest.raises(ExceptionGroup) as failed:
+            settings(one, {}, {})
+        assert str(failed.value.exceptions[0]) == f"{one}: is {says}, must be a file of 1KiB at most"
+
+
+def test_relays_and_keys_that_nobody_would_write_are_told_in_short(tmp_path: Path) -> None:
+    file = tmp_path / "fanwire.toml"
+    file.write_text('"k\\u001b]0;x" = 1\n' + '[[relay]]\npath = "/live"\nupstream = "https://a"\n' * 256)
+    with pytest.raises(ExceptionGroup) as failed:
+        settings(file, {}, {})
+    lines = [str(error) for error in failed.value.exceptions]
+    assert lines[0] == f"{file}:1: k ]0;x is unknown"
+    assert any(one.endswith("relay has 256 tables, must have 255 at most") for one in lines)

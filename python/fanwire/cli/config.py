@@ -25,7 +25,17 @@ from fanwire.config.reading import UNREAD, apart, read
 from fanwire.config.sources import Option, Path, Sources
 from fanwire.errors import ConfigError
 from fanwire.options import ELSEWHERE as HUBS_ELSEWHERE
-from fanwire.options import FORMATS, IN_ADDRESS, ROWS, RULES, SHARDS, SHARDS_RULE, TRANSPORTS, read_close_code
+from fanwire.options import (
+    FORMATS,
+    IN_ADDRESS,
+    PATHS_MAX,
+    ROWS,
+    RULES,
+    SHARDS,
+    SHARDS_RULE,
+    TRANSPORTS,
+    read_close_code,
+)
 from fanwire.paths import route_of_relay
 from fanwire.presence import PREFIX as PRESENCE
 from fanwire.relay.config import NEGOTIATE, RelayConfig
@@ -148,7 +158,9 @@ class ServeConfig:
 
     def faults(self) -> Iterator[tuple[Path, str]]:
         """What is wrong between the fields."""
-        relays = (self._fault_of_path(*pair) for pair in combinations(range(len(self.relay)), 2))
+        if len(self.relay) > PATHS_MAX:
+            yield ("relay",), f"has {len(self.relay):,} tables, must have {PATHS_MAX} at most"
+        relays = (self._fault_of_path(*pair) for pair in combinations(range(len(self.relay[:PATHS_MAX])), 2))
         known: dict[str, int] = {}
         channels = (self._fault_of_pattern(index, known) for index in range(len(self.channel)))
         limits = (self._fault_of_limit(name, value) for name, value in self.limits.items() if name in LISTS)

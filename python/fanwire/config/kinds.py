@@ -3,6 +3,7 @@
 A field is annotated with one, ``linger: Duration = 30.0``; the value is plain, the kind tells how it is written.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from decimal import Decimal
 from ipaddress import IPv6Address, ip_network
 from math import inf
 from pathlib import Path
+from stat import S_ISREG
 from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -252,16 +254,27 @@ def _check_url(value: str) -> None:
 def roots_of(file: str) -> Roots:
     """The authorities of a PEM file. Raises Mistake: it cannot be read, or holds no certificate, or a bad one."""
     try:
-        with Path(file).open("rb") as opened:
-            pem = opened.read(BUNDLE_BYTES_MAX + 1)
+        pem = bytes_of(file, BUNDLE_BYTES_MAX)
+    except Mistake as mistake:
+        raise Mistake(str(mistake)) from mistake  # which file is told
     except OSError as error:
         raise Mistake(f"must be a file that can be read ({error.strerror})") from error
-    if len(pem) > BUNDLE_BYTES_MAX:
-        raise Mistake(f"must be a file of {size_text(BUNDLE_BYTES_MAX)} at most")
     try:
         return Roots(pem)
     except ValueError as error:
         raise Mistake(f"must be a PEM file of certificates (it {error})") from error
+
+
+def bytes_of(file: str | Path, bytes_max: int) -> bytes:
+    """What is in a file. Raises OSError: it cannot be read; Mistake: it is over the bound, or a pipe or device."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # a pipe that nobody writes to would not open otherwise
+    with os.fdopen(descriptor, "rb") as opened:
+        about = os.fstat(descriptor)
+        read = opened.read(bytes_max + 1) if S_ISREG(about.st_mode) else None
+    if read is None or len(read) > bytes_max:
+        told = "no regular file" if read is None else f"of {max(about.st_size, len(read)):,} bytes"
+        raise Mistake(f"must be a file of {size_text(bytes_max)} at most", told=told)
+    return read
 
 
 def _check_header(value: str) -> None:

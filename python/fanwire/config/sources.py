@@ -8,18 +8,26 @@ from pathlib import Path as File
 from typing import Any, TypeAlias
 
 from fanwire._engine import toml_lines
-from fanwire.config.kinds import Text
+from fanwire.config.kinds import Text, bytes_of
 from fanwire.errors import ConfigError
+from fanwire.values import Mistake
+from fanwire.wording import printable, shortened
 
 Path: TypeAlias = tuple[str | int, ...]
 """``("relay", 0, "linger")``: names of keys, and indices of lists."""
 
 PREFIX = "FANWIRE_"
+FILE_BYTES_MAX = 4 * 1024 * 1024
+"""Of a TOML file."""
+KEY_SHOWN_MAX = 200
+"""Characters of a key in an error."""
 
 
 def dotted(path: Path) -> str:
-    """``relay[0].linger``."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+    """``relay[0].linger``, as it is shown."""
+    parts = path[:KEY_SHOWN_MAX]
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
+    return printable(shortened(text, KEY_SHOWN_MAX))
 
 
 def variable(path: Path) -> str:
@@ -89,7 +97,10 @@ class Sources:
             self._overlay(option.path, option.value, option.name)
 
     def _read_file(self, file: File) -> None:
-        text = file.read_text(encoding="utf-8")
+        try:
+            text = bytes_of(file, FILE_BYTES_MAX).decode("utf-8-sig")  # as some editors begin a file
+        except Mistake as mistake:
+            raise ConfigError(f"is {mistake.told}, {mistake}", file=str(file)) from mistake
         try:
             self.tree = tomllib.loads(text)
             lines = toml_lines(text)
