@@ -163,7 +163,13 @@ impl Channel {
 impl Inner {
     /// What newcomers begin with is lost where it is over this bound.
     fn keep_within(&mut self, bytes_max: u64) {
-        self.stored.take_if(|stored| stored.keyframe.is_none_or(|(start, _)| stored.tail() - start > bytes_max));
+        let is_over =
+            |stored: &mut Box<Log>| stored.keyframe.is_none_or(|(start, _)| stored.tail() - start > bytes_max);
+        if self.stored.take_if(is_over).is_some()
+            && let Some(beginning) = &mut self.beginning
+        {
+            beginning.last = Weak::<[u8; 0]>::new(); // what is stored next begins at the same place
+        }
     }
 }
 
@@ -270,7 +276,14 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &come(Format::HubPollJson)));
         assert_ne!(first, come(Format::HubJson), "framed for another transport");
         push(&lane, "T", false, 0);
-        assert_eq!(&*come(Format::HubPollJson), b"ST");
+        let both = come(Format::HubPollJson);
+        assert_eq!(&*both, b"ST");
+        lane.bound_beginning(0);
+        lane.bound_beginning(100);
+        push(&lane, "U", true, 0);
+        push(&lane, "V", false, 0);
+        assert_eq!(&*come(Format::HubPollJson), b"UV", "as much at the same place");
+        drop(both);
     }
 
     #[test]
