@@ -412,8 +412,9 @@ async def test_how_it_stands_is_told_in_stats_metrics_and_log(
 
 
 async def test_a_lane_that_is_down_says_since_when_and_why_until_it_is_back(
-    hub: fanwire.Hub, backend: PlainBackend
+    hub: fanwire.Hub, backend: PlainBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("fanwire.scraping.FRESH_S", 0.0)
     shares, lanes = (BY_MATCH, BY_MESSAGE), Lanes(backoff_min=0.1, backoff_max=0.1)
     async with AsyncExitStack() as stack:
         with backend.serving() as upstream:
