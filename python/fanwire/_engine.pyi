@@ -24,6 +24,7 @@ __all__ = [
     "HubMessage",
     "Listener",
     "Message",
+    "Moved",
     "Opening",
     "Position",
     "Presence",
