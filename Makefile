@@ -44,7 +44,7 @@ test: $(signalr)/node/node_modules/.stamp $(signalr)/java/target/.stamp ## Rust,
 	$(with_python) cargo test --workspace --exclude fanwire-python --locked
 	RUSTFLAGS="--cfg loom" cargo test -p fanwire-core --test loom --release --locked --target-dir $(TARGET)/loom
 	$(BIN)/python -m pytest -n 2 $(beside)
-	$(BIN)/python -m pytest tests/interop tests/compliance
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/interop tests/compliance
 
 soak: .venv/.stamp-engine .venv/.stamp-test ## What takes too long for `make test`: Rust's ignored tests, Python's marked soak
 	$(with_python) cargo test --workspace --exclude fanwire-python --locked -- --ignored

@@ -19,9 +19,10 @@ from clients import ORIGIN
 from stage import Hub
 
 READY_WITHIN_S = 20
-REFERENCE_PORT = int(os.environ.get("SIGNALR_REFERENCE_PORT", "24101"))
-TARGET_PORT = int(os.environ.get("SIGNALR_TARGET_PORT", "24102"))
-BACKEND_PORT = int(os.environ.get("SIGNALR_BACKEND_PORT", "24103"))
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+FIRST_PORT = int(os.environ.get("SIGNALR_FIRST_PORT", "24101")) + 3 * WORKER
+"""Of three for each worker of pytest-xdist."""
+REFERENCE_PORT, TARGET_PORT, BACKEND_PORT = range(FIRST_PORT, FIRST_PORT + 3)
 IMPATIENCE = ("--keepalive", "1", "--client-timeout", "2", "--handshake-timeout", "1")
 """Options, in seconds, that both hubs' programs understand."""
 
