@@ -21,9 +21,9 @@ FILE_EXCEPTIONS = {"python/fanwire/_engine.pyi": "one extension module has one s
 FUNCTION_LINES_MAX = 70
 
 PYTHON_LAYERS = [
-    ["_engine", "_loop", "_options", "arrivals", "dumps", "entering", "errors", "timespans"],
-    ["owner", "wording"],
-    ["logs", "values"],
+    ["_engine", "_loop", "_options", "arrivals", "dumps", "entering", "errors", "timespans", "uvicorn.extension"],
+    ["owner", "uvicorn.sansio", "wording"],
+    ["logs", "uvicorn", "values"],
     ["addresses", "channel", "faults"],
     ["endings"],
     ["arguments", "auth", "budget", "options"],

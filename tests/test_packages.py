@@ -107,6 +107,13 @@ def test_without_its_extra_the_command_line_names_it(missing: str) -> None:
     assert done.stderr == f"fanwire: the command line needs {missing}: pip install 'fanwire[cli]'\n"
 
 
+@pytest.mark.parametrize("missing", ["uvicorn", "websockets"])
+def test_without_its_extra_the_protocol_for_uvicorn_names_it(missing: str) -> None:
+    there = {"uvicorn", "websockets"} - {missing}
+    done = run(f"HIDDEN |= {{{missing!r}}}\nimport fanwire.uvicorn", there)
+    assert f"ImportError: fanwire.uvicorn needs {missing}: pip install 'fanwire[uvicorn]'" in done.stderr
+
+
 @pytest.mark.parametrize("command", ["load", "demo"])
 def test_without_the_load_client_its_commands_name_its_package(command: str) -> None:
     hiding = "import shutil\nshutil.which = lambda *_, **__: None\nimport sys\nfrom fanwire.__main__ import main\n"
