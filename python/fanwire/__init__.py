@@ -7,6 +7,7 @@ from fanwire.channel import Channel
 from fanwire.client import Client
 from fanwire.deliveries import Delivery
 from fanwire.errors import (
+    AdoptionError,
     CallFailed,
     ClientGone,
     ConfigError,
@@ -31,6 +32,7 @@ from fanwire.methods import Endpoint
 from fanwire.presence import PresenceChange
 
 __all__ = [
+    "AdoptionError",
     "Arguments",
     "CallFailed",
     "Channel",

@@ -11,6 +11,7 @@
     ├ PayloadTooBig(ValueError)         payload_bytes, bytes_max, name
     ├ Overtaken                         channel
     ├ LimitReached                      name, value, bound
+    ├ AdoptionError(RuntimeError)       what, why
     ├ EncodeError                       path
     │  ├ UnsupportedType(TypeError)
     │  └ UnsupportedValue(ValueError)
@@ -27,6 +28,7 @@ The second base keeps ``except ValueError`` and its like working. What is known 
 from copy import copy
 
 __all__ = [
+    "AdoptionError",
     "CallFailed",
     "ClientGone",
     "ConfigError",
@@ -189,6 +191,22 @@ class LimitReached(FanwireError):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.value} is over the bound of {self.bound}"
+
+
+class AdoptionError(FanwireError, RuntimeError):
+    """A connection of a framework cannot be attached; nothing was done."""
+
+    what: str
+    """What it is, such as ``a WebSocket of Starlette``."""
+    why: str
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(what, why)
+        self.what = what
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.what} cannot be attached: {self.why}"
 
 
 class EncodeError(FanwireError):

@@ -19,6 +19,7 @@ from anyio.lowlevel import checkpoint
 
 from fanwire._loop import Interrupt, background_tasks, run, watch_signals
 from fanwire.addresses import address_of
+from fanwire.attaching import Attaching
 from fanwire.channel import Channel
 from fanwire.client import Link
 from fanwire.entering import AsyncOnly
@@ -26,13 +27,12 @@ from fanwire.errors import HubStopped, ListenFailed
 from fanwire.logs import hub_log
 from fanwire.options import OWN, Options, check_options
 from fanwire.presence import check_channels
-from fanwire.publishing import Publishing
 from fanwire.serving import LOOP_CLOSED, STOPPED, Life, Serving, plan
 
 NOT_STARTED = "the hub is not serving yet: do this inside `async with hub.serve(...)`, or after `await hub.start(...)`"
 
 
-class Hub(Publishing):
+class Hub(Attaching):
     """A WebSocket and SSE server of channels; Python decides, the Rust engine owns the sockets.
 
     Args:
@@ -245,6 +245,7 @@ class Hub(Publishing):
             self._roster = life.pump.application.roster.clients
         self._delivered = life.pump.deliveries.wait
         self._listeners = lambda: life.pump.listeners
+        self._attachments = life.pump.attachments
 
     def _forget(self, life: Life) -> None:
         """Whoever ended it has been told all: its engine may go."""
@@ -274,7 +275,7 @@ class Hub(Publishing):
             raise HubStopped(why)
 
         self._thread = -1
-        self._served_paths = None
+        self._served_paths = self._attachments = None
         self._link = Link(None, why)
         self._publish = refuse
         self._relay_stats = refuse

@@ -11,6 +11,7 @@ from anyio.lowlevel import checkpoint
 
 from fanwire._engine import Asking, Audible, Closed, Opening, Presence, Progress, Record, SnapshotWanted, Upstream
 from fanwire._loop import Callback, Loop, ends_task, outlives, readable
+from fanwire.adopt.attachments import Attachments
 from fanwire.application import Application
 from fanwire.budget import Budgets
 from fanwire.callbacks import Callbacks
@@ -108,6 +109,7 @@ class Pump:
         self.application = Application(link, callbacks, tasks, own, budgets, self._note_dealt, self._acknowledge_soon)
         self.deliveries = Deliveries(engine)
         self.listeners = Listeners(engine)
+        self.attachments = Attachments(self.listeners, tasks)
         self.presences = Presences(engine, channels, callbacks.on_presence, self.application.identify, link.faults)
         rules = [*self._presence_snapshots(channels), *callbacks.snapshots]
         self._snapshots = Snapshots(engine, rules, tasks, link.faults)
@@ -246,6 +248,7 @@ class Pump:
         self.application.end(error)
         self.deliveries.end(str(error))
         self.listeners.end()
+        self.attachments.end()
 
     def let_go(self) -> None:
         """Cut the circles of references: else the engine's descriptors stay open until the garbage collector comes.

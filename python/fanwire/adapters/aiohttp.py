@@ -1,0 +1,60 @@
+"""``aiohttp.web.WebSocketResponse``."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from fanwire.adapters.foreign import Departed, Foreign
+
+
+class AiohttpSocket(Foreign):
+    """One of them. Its writer has the transport, and so has the protocol of its request, which closes it."""
+
+    __slots__ = ()
+
+    named: ClassVar[tuple[str, str]] = ("aiohttp.web_ws", "WebSocketResponse")
+    what: ClassVar[str] = "a WebSocketResponse of aiohttp"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was prepared, and neither side has closed."""
+        connection = self.connection
+        return bool(connection.prepared and not connection.closed and connection.close_code is None)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether it was prepared."""
+        return bool(self.connection.prepared)
+
+    @property
+    def how_to_begin(self) -> str:
+        """What prepares it."""
+        return "`await ws.prepare(request)` comes first"
+
+    @property
+    def holders(self) -> Sequence[tuple[Any, str]]:
+        """Writer and protocol, where both have the same transport."""
+        writer = getattr(self.connection, "_writer", None)
+        protocol = getattr(writer, "protocol", None)
+        transport = getattr(writer, "transport", None)
+        if transport is None or getattr(protocol, "transport", None) is not transport:
+            return ()
+        return ((writer, "transport"), (protocol, "transport"))
+
+    async def send(self, data: str | bytes) -> None:
+        """One message, compressed where that was negotiated."""
+        await (self.connection.send_str(data) if isinstance(data, str) else self.connection.send_bytes(data))
+
+    async def receive(self) -> str | bytes:
+        """The next message; what answers pings by itself gets none of them."""
+        while True:
+            message = await self.connection.receive()
+            match message.type.name:
+                case "TEXT" | "BINARY":
+                    data: str | bytes = message.data
+                    return data
+                case "CLOSE" | "CLOSING" | "CLOSED" | "ERROR":
+                    raise Departed(self.connection.close_code)
+
+    async def close(self, code: int, reason: str) -> None:
+        """As the program would. Returns when the client has answered, or its ``timeout`` is over."""
+        await self.connection.close(code=code, message=reason.encode())
