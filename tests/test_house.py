@@ -35,6 +35,7 @@ PYTHON_LAYERS = [
     ["adopt", "adopt.feeding"],
     ["adopt.plain"],
     ["adopt.attachments"],
+    ["adopt.broadcast"],
     ["config"],
     ["config.kinds"],
     ["config.sources"],

@@ -2,6 +2,7 @@
 
 from fanwire import to
 from fanwire._engine import Arguments, Position, Publication, __version__
+from fanwire.adopt.broadcast import broadcast
 from fanwire.auth import Identity, Request
 from fanwire.channel import Channel
 from fanwire.client import Client
@@ -63,5 +64,6 @@ __all__ = [
     "UnsupportedType",
     "UnsupportedValue",
     "__version__",
+    "broadcast",
     "to",
 ]

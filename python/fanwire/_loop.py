@@ -62,6 +62,16 @@ def _trio() -> Any:
     return trio if is_in_task is not None and is_in_task() else None  # another thread may be importing it just now
 
 
+def running() -> object:
+    """The event loop that runs in this thread, to be compared. Raises RuntimeError where none does."""
+    trio = _trio()
+    if trio is not None:
+        return trio.lowlevel.current_trio_token()
+    import asyncio
+
+    return asyncio.get_running_loop()
+
+
 _spawned: set[object] = set()
 """Tasks that nobody else refers to: asyncio itself holds them weakly."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from fanwire.adapters.foreign import Departed, Foreign
+from fanwire.adapters.foreign import OTHER_LOOP, Broadcast, Departed, Foreign
 
 
 class AiohttpSocket(Foreign):
@@ -39,6 +39,19 @@ class AiohttpSocket(Foreign):
         if transport is None or getattr(protocol, "transport", None) is not transport:
             return ()
         return ((writer, "transport"), (protocol, "transport"))
+
+    @staticmethod
+    def push(connection: Any, message: Broadcast, loop: Any) -> Exception | None:
+        """By the transport that its writer writes to."""
+        if not connection.prepared or connection.closed or connection.close_code is not None:
+            return None
+        transport = connection._writer.transport
+        if transport is None or transport.is_closing():
+            return None
+        if connection._loop is not loop:
+            raise RuntimeError(OTHER_LOOP)
+        transport.write(message.frame)
+        return None
 
     async def send(self, data: str | bytes) -> None:
         """One message, compressed where that was negotiated."""

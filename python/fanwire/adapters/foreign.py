@@ -4,12 +4,23 @@ No framework is imported: whoever has such a connection has imported it. What is
 state stays right where the framework is not there, or is there twice.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from fanwire.logs import hub_log
+
+FRAGMENTS = "sending a fragmented message"
+"""Why a connection is left out of a broadcast, as ``websockets`` says it."""
+OTHER_LOOP = "it belongs to another event loop"
+
 ABNORMAL = 1006
 """The close code of who has left without one (RFC 6455 §7.1.5)."""
+
+
+class NoTransport(Exception):
+    """A message cannot be written at once: it goes through the framework's ``send``."""
 
 
 class Departed(Exception):
@@ -18,6 +29,42 @@ class Departed(Exception):
     def __init__(self, code: int | None) -> None:
         super().__init__(code)
         self.code = ABNORMAL if code is None else int(code)
+
+
+class Broadcast:
+    """One message for many connections: its payload, and its frame, which all those get who can take the same bytes."""
+
+    __slots__ = ("_frame", "is_text", "payload")
+
+    def __init__(self, payload: bytes | bytearray | memoryview, *, is_text: bool) -> None:
+        self.payload = payload
+        """UTF-8, where it is a text."""
+        self.is_text = is_text
+        self._frame: bytes | None = None
+
+    @property
+    def frame(self) -> bytes:
+        """One whole message as a server sends it: not masked, and not compressed (RFC 6455 §5.2).
+
+        Where compression was negotiated such a message may come between compressed ones, and changes nothing for them.
+        """
+        if self._frame is None:
+            payload = bytes(self.payload)
+            opcode, size = 0x81 if self.is_text else 0x82, len(payload)
+            if size < 126:
+                head = bytes((opcode, size))
+            elif size < 1 << 16:
+                head = opcode.to_bytes() + b"\x7e" + size.to_bytes(2)
+            else:
+                head = opcode.to_bytes() + b"\x7f" + size.to_bytes(8)
+            self._frame = head + payload
+        return self._frame
+
+    @property
+    def data(self) -> str | bytes:
+        """As frameworks send it."""
+        payload = bytes(self.payload)
+        return payload.decode() if self.is_text else payload
 
 
 class Foreign(ABC):
@@ -29,6 +76,9 @@ class Foreign(ABC):
     """Module and name of the framework's class; its subclasses are meant, too."""
     what: ClassVar[str]
     """What it is called in errors and logs: ``a WebSocket of Starlette``."""
+
+    why_no_broadcast: ClassVar[str] = ""
+    """Why no message can be pushed to it, if none can."""
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
@@ -58,6 +108,21 @@ class Foreign(ABC):
     def why_none(self) -> str:
         """Why there are no holders, and what to do, for the log."""
         return "its server does not show its transport"
+
+    @staticmethod
+    def push(connection: Any, message: Broadcast, loop: Any) -> Exception | None:
+        """Write a message to a connection of this framework, at once and without a limit to what waits.
+
+        Does nothing where it is closed.
+        Gives why it was not written. Raises what the framework's own write raises, NoTransport where there is none, and
+        RuntimeError where the connection is known to belong to another event loop than `loop`.
+        """
+        raise NoTransport
+
+    @property
+    def log(self) -> logging.Logger:
+        """Where it is told that a broadcast left out this connection."""
+        return hub_log
 
     @abstractmethod
     async def send(self, data: str | bytes) -> None:

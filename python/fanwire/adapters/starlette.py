@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from fanwire.adapters.foreign import Departed, Foreign
+from fanwire.adapters.foreign import OTHER_LOOP, Broadcast, Departed, Foreign, NoTransport
 
 EXTENSION = "fanwire"
 """Of the ASGI scope: what a server offers whose transport can be had; its ``holder`` has the ``transport``."""
@@ -43,6 +43,22 @@ class StarletteSocket(Foreign):
     def why_none(self) -> str:
         """What would offer it."""
         return "its server does not offer the scope's extension `fanwire`"
+
+    @staticmethod
+    def push(connection: Any, message: Broadcast, loop: Any) -> Exception | None:
+        """By the transport that the server offers."""
+        if not connection.application_state.name == connection.client_state.name == "CONNECTED":
+            return None
+        offered = (connection.scope.get("extensions") or {}).get(EXTENSION)
+        if not offered or offered.get("holder") is None:
+            raise NoTransport
+        holder = offered["holder"]
+        if holder.transport.is_closing():
+            return None
+        if getattr(holder, "loop", loop) is not loop:
+            raise RuntimeError(OTHER_LOOP)
+        holder.transport.write(message.frame)
+        return None
 
     async def send(self, data: str | bytes) -> None:
         """One message, past what a subclass may do to texts."""

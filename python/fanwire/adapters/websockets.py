@@ -1,9 +1,17 @@
 """Connections of ``websockets`` (``websockets.asyncio`` and ``websockets.trio``), servers' and clients'."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from fanwire.adapters.foreign import Departed, Foreign
+from fanwire.adapters.foreign import FRAGMENTS, OTHER_LOOP, Broadcast, Departed, Foreign
+
+OPEN = 1
+"""``websockets.protocol.State.OPEN``, an ``IntEnum``."""
+SERVER = 0
+"""``websockets.protocol.Side.SERVER``, an ``IntEnum``: a client's frames are masked, each with a key of its own."""
+SHARED = "permessage-deflate"
+"""The one extension beside which a frame may be the same for all: with others it goes through the connection."""
 
 
 class TrioConnection(Foreign):
@@ -13,6 +21,7 @@ class TrioConnection(Foreign):
 
     named: ClassVar[tuple[str, str]] = ("websockets.trio.connection", "Connection")
     what: ClassVar[str] = "a connection of websockets.trio"
+    why_no_broadcast: ClassVar[str] = "its stream is written to by tasks: `await websockets.trio.server.broadcast(…)`"
 
     @property
     def is_open(self) -> bool:
@@ -65,6 +74,7 @@ class AsyncioConnection(TrioConnection):
 
     named: ClassVar[tuple[str, str]] = ("websockets.asyncio.connection", "Connection")
     what: ClassVar[str] = "a connection of websockets"
+    why_no_broadcast: ClassVar[str] = ""
 
     @property
     def holders(self) -> Sequence[tuple[Any, str]]:
@@ -75,3 +85,30 @@ class AsyncioConnection(TrioConnection):
     def why_none(self) -> str:
         """It was in the middle of a message."""
         return "it is sending a message in fragments"
+
+    @property
+    def log(self) -> logging.Logger:
+        """The connection's own."""
+        log: logging.Logger = self.connection.logger
+        return log
+
+    @staticmethod
+    def push(connection: Any, message: Broadcast, loop: Any) -> Exception | None:
+        """As ``websockets.broadcast``, without the work for each connection where the frame can be shared."""
+        protocol = connection.protocol
+        if protocol.state != OPEN:
+            return None
+        if connection.send_in_progress is not None:
+            from websockets.exceptions import ConcurrencyError
+
+            return ConcurrencyError(FRAGMENTS)
+        if connection.loop is not loop:
+            raise RuntimeError(OTHER_LOOP)
+        extensions = protocol.extensions
+        is_shared = not extensions or all(extension.name == SHARED for extension in extensions)
+        if is_shared and protocol.side == SERVER and not protocol.debug:
+            connection.transport.write(message.frame)
+        else:
+            (protocol.send_text if message.is_text else protocol.send_binary)(message.payload)
+            connection.send_data()
+        return None

@@ -1,0 +1,148 @@
+"""``fanwire.broadcast``: one message to connections of frameworks, as ``websockets.broadcast`` does it."""
+
+import weakref
+from collections import deque
+from collections.abc import Iterable
+from traceback import format_exception_only
+from typing import Any
+
+from fanwire._loop import running, spawn
+from fanwire.adapters.foreign import Broadcast, Foreign, NoTransport
+from fanwire.adopt.attachments import known
+
+WAITING_BYTES_MAX = 1 << 20
+"""So much waits for one connection that is written to by its framework's ``send``; what is more is left out."""
+SKIPPED = "skipped broadcast"
+FAILED = "failed to write message"
+
+
+class Outgoing:
+    """What waits for one connection whose framework sends it, in a task that ends with the last of it."""
+
+    __slots__ = ("_is_running", "_kind", "_waiting", "_waiting_bytes", "connection")
+
+    def __init__(self, foreign: Foreign) -> None:
+        self.connection: weakref.ref[Any] = weakref.ref(foreign.connection)
+        self._kind = type(foreign)
+        self._waiting: deque[Broadcast] = deque()
+        self._waiting_bytes = 0
+        self._is_running = False
+
+    def push(self, message: Broadcast) -> Exception | None:
+        """Send it behind the others. Gives why it is left out."""
+        size = len(message.frame)
+        if self._waiting and self._waiting_bytes + size > WAITING_BYTES_MAX:
+            return failure(BufferError(f"{self._waiting_bytes + size:,} bytes would wait, over {WAITING_BYTES_MAX:,}"))
+        self._waiting.append(message)
+        self._waiting_bytes += size
+        if not self._is_running:
+            spawn(self._run, "fanwire.broadcast")
+            self._is_running = True
+        return None
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                connection = self.connection()
+                if connection is None or not (foreign := self._kind(connection)).is_open:
+                    self._waiting.clear()
+                    break
+                message = self._waiting[0]
+                try:
+                    await foreign.send(message.data)
+                except Exception as error:
+                    tell(foreign, failure(error))
+                    self._waiting.clear()
+                    break
+                self._waiting.popleft()
+                self._waiting_bytes -= len(message.frame)
+        finally:
+            self._is_running = False
+            self._waiting_bytes = sum(len(message.frame) for message in self._waiting)
+
+
+_outgoing: weakref.WeakKeyDictionary[Any, Outgoing] = weakref.WeakKeyDictionary()
+
+
+def outgoing_of(foreign: Foreign) -> Outgoing:
+    """What waits for a connection."""
+    found = _outgoing.get(foreign.connection)
+    return found or _outgoing.setdefault(foreign.connection, Outgoing(foreign))
+
+
+def failure(cause: Exception) -> Exception:
+    """A connection could not be written to."""
+    error = RuntimeError(FAILED)
+    error.__cause__ = cause
+    return error
+
+
+def tell(foreign: Foreign, why: Exception) -> None:
+    """That a connection was left out."""
+    cause = f": {format_exception_only(why.__cause__)[0].strip()}" if why.__cause__ else ""
+    foreign.log.warning(f"{SKIPPED}: %s%s", why, cause)
+
+
+def kind_of(connection: Any) -> type[Foreign]:
+    """Its framework's. Raises AdoptionError, TypeError where it is none that a message can be pushed to."""
+    foreign = known(connection)
+    if foreign.why_no_broadcast:
+        raise TypeError(f"{foreign.what} cannot be broadcast to: {foreign.why_no_broadcast}")
+    return type(foreign)
+
+
+def broadcast(
+    connections: Iterable[Any],
+    message: str | bytes | bytearray | memoryview,
+    *,
+    text: bool | None = None,
+    raise_exceptions: bool = False,
+) -> None:
+    """In the event loop's thread: send a message to connections of ``websockets``, aiohttp, Starlette and FastAPI.
+
+    What ``websockets.broadcast`` does, by one frame for all of them. It returns at once, and nothing holds it up: what
+    a slow client has not taken waits in its transport's buffer, without a bound, until its framework gives it up. The
+    message is not compressed. It stands behind what a connection has sent itself, and before what it sends next. Those
+    that are not open are left out.
+
+    A connection of Starlette is written to that way under a server that offers its transport (docs/scope.md). Under
+    another one each has a task that sends, and 1 MiB waits at most.
+
+    Args:
+        connections: each an open connection of the running loop; iterated once, and not copied.
+        message: a ``str`` is a text, and what has bytes is binary.
+        text: True for a text of bytes that are UTF-8; False for a binary message of a ``str``.
+        raise_exceptions: raise, once all are through, what is otherwise one line in the log for each connection.
+
+    Raises:
+        ExceptionGroup: with `raise_exceptions`: a ``ConcurrencyError`` of websockets for each that was in the middle of
+            a message in fragments, a RuntimeError for each that could not be written to.
+        TypeError: `message` is neither, or a connection is one of trio's.
+        AdoptionError: a connection is of no framework that is known; those before it have the message.
+        RuntimeError: no event loop runs in this thread.
+    """
+    if isinstance(message, str):
+        whole = Broadcast(message.encode(), is_text=text is not False)
+    elif isinstance(message, bytes | bytearray | memoryview):
+        whole = Broadcast(message, is_text=text is True)
+    else:
+        raise TypeError(f"message must be a str or bytes-like, not {type(message).__name__}")
+    loop = running()
+    kinds: dict[type, type[Foreign]] = {}
+    skipped: list[Exception] = []
+    for connection in connections:
+        kind = kinds.get(type(connection)) or kinds.setdefault(type(connection), kind_of(connection))
+        try:
+            why = kind.push(connection, whole, loop)
+        except NoTransport:
+            why = outgoing_of(kind(connection)).push(whole)
+        except Exception as error:
+            why = failure(error)
+        if why is None:
+            continue
+        if raise_exceptions:
+            skipped.append(why)
+        else:
+            tell(kind(connection), why)
+    if skipped:
+        raise ExceptionGroup(SKIPPED, skipped)
