@@ -205,5 +205,5 @@ def test_every_command_of_a_shell_is_there() -> None:
 
 
 def test_there_is_no_snippet_of_a_kind_that_nothing_looks_at() -> None:
-    looked_at = {"python", "toml", "js", "sh", "", "nginx", "caddy"}
+    looked_at = {"python", "toml", "js", "sh", "", "nginx", "caddy", "diff"}  # a diff by test_examples.py
     assert {language for page in PAGES for language, _ in BLOCK.findall(page.read_text())} <= looked_at

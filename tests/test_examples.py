@@ -59,6 +59,30 @@ def test_signalr_odds_serves_its_page_sends_odds_and_takes_bets() -> None:
             assert receive(1, "bet")["arguments"] == ["10 on match 7"]
 
 
+@pytest.mark.parametrize("name", ["aiohttp_rooms.py", "websockets_rooms.py"])
+def test_what_is_said_in_a_room_reaches_who_is_there(name: str) -> None:
+    with example(name, "127.0.0.1:0") as line:
+        url = urlsplit(line)
+        with upgraded(url.netloc, url.path) as one, upgraded(url.netloc, "/rooms/8") as elsewhere:
+            with upgraded(url.netloc, url.path) as other:
+                other.sendall(frame(1, b"hello"))
+                assert read_frame(one).payload == read_frame(other).payload == b"hello"
+                elsewhere.sendall(frame(1, b"and here"))
+                assert read_frame(elsewhere).payload == b"and here"
+            one.sendall(frame(1, b"alone"))
+            assert read_frame(one).payload == b"alone"
+
+
+@pytest.mark.parametrize("name", ["aiohttp", "websockets"])
+def test_what_a_page_says_that_differs_is_what_the_example_has(name: str) -> None:
+    page = (EXAMPLES.parent / "docs" / f"{name}.md").read_text()
+    difference = page.partition("```diff\n")[2].partition("```")[0]
+    program = (EXAMPLES / f"{name}_rooms.py").read_text()
+    after = [line[1:] for line in difference.splitlines() if line[:1] in "+ " and line.strip("+ ")]
+    assert [line for line in after if line not in program] == []
+    assert not [line for line in difference.splitlines() if line.startswith("-") and line[1:] in program]
+
+
 def test_the_readme_shows_the_quickstart_as_it_is() -> None:
     readme = (EXAMPLES.parent / "README.md").read_text()
     assert f"```python\n{(EXAMPLES / 'quickstart.py').read_text()}```" in readme

@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from fanwire._loop import Callback
 from fanwire.adapters.foreign import Departed
 from fanwire.adopt.attachments import Attachments
 from fanwire.calls import check_channel, wrong
@@ -76,7 +75,7 @@ class Attaching(Publishing):
 
         Args:
             connection: as for ``attach``, and so are `channels`.
-            on_message: is called with each message, one after another; None drops them.
+            on_message: is called with each message, one after another, and awaited where that can be; None drops them.
 
         Returns:
             The close code with which the client left, or the connection ended: 1006 where there was none.
@@ -84,14 +83,17 @@ class Attaching(Publishing):
         Raises:
             What ``attach`` and `on_message` raise.
         """
-        callback = None if on_message is None else Callback(on_message)
+        if on_message is not None and not callable(on_message):
+            wrong("on_message", "a function of one argument, or None", on_message)
         foreign = self._attach(connection, channels)
         closed_with: int | None = None
         try:
             while True:
                 message = await foreign.receive()
-                if callback is not None:
-                    await callback(message)
+                if on_message is not None:
+                    result = on_message(message)
+                    if isinstance(result, Awaitable):
+                        await result
         except Departed as gone:
             code = gone.code
         finally:
