@@ -1,8 +1,8 @@
-"""Runs the test suites of pysignalr and signalrcore, unchanged, against a hub: `python tests/peers/run.py FOLDER`,
-with `python` and `tests` in PYTHONPATH.
+"""Runs the test suites of pysignalr and signalrcore, unchanged, against a hub, and the tests of websockets' `broadcast`
+with ours: `python tests/peers/run.py FOLDER`, with `python` and `tests` in PYTHONPATH.
 
-FOLDER holds checkouts of the two, `pysignalr` and `signalrcore`; their requirements are installed into the Python that
-runs this (`make peers` does). The hub stands behind nginx, which gives the suites TLS and puts the login beside it.
+FOLDER holds checkouts of the three, `pysignalr`, `signalrcore` and `websockets`; their requirements are installed into
+the Python that runs this (`make peers` does). The hub stands behind nginx, which gives the suites TLS and puts the login beside it.
 Not run: what needs Azure, and certificates of a machine. Prints what each suite said; exits with 1 where one failed.
 """
 
@@ -104,11 +104,24 @@ def signalrcore(folder: Path, plain: str, tls: str) -> bool:
     return run("signalrcore", folder, *pattern, *skipped, **addresses)
 
 
+def websockets(folder: Path) -> bool:
+    """What tests its `broadcast`, which is replaced by ours before they import it."""
+    plugin = (
+        "import fanwire, websockets.asyncio.connection, websockets.asyncio.server\n"
+        "websockets.asyncio.connection.broadcast = websockets.asyncio.server.broadcast = fanwire.broadcast\n"
+    )
+    with tempfile.TemporaryDirectory() as room:
+        subprocess.run(["cp", "-r", str(folder / "tests"), str(Path(room, "tests"))], check=True)
+        Path(room, "conftest.py").write_text(plugin)
+        return run("websockets", Path(room), "-k", "broadcast", "tests/asyncio/test_connection.py")
+
+
 def main() -> None:
-    """Both, one after the other."""
+    """All, one after the other."""
     folder = Path(sys.argv[1]).resolve()
+    results = [websockets(folder / "websockets")]
     with served() as (plain, tls):
-        results = [pysignalr(folder / "pysignalr", plain), signalrcore(folder / "signalrcore", plain, tls)]
+        results += [pysignalr(folder / "pysignalr", plain), signalrcore(folder / "signalrcore", plain, tls)]
     raise SystemExit(not all(results))
 
 
