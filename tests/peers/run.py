@@ -2,8 +2,9 @@
 with ours: `python tests/peers/run.py FOLDER`, with `python` and `tests` in PYTHONPATH.
 
 FOLDER holds checkouts of the three, `pysignalr`, `signalrcore` and `websockets`; their requirements are installed into
-the Python that runs this (`make peers` does). The hub stands behind nginx, which gives the suites TLS and puts the login beside it.
-Not run: what needs Azure, and certificates of a machine. Prints what each suite said; exits with 1 where one failed.
+the Python that runs this (`make peers` does). The hub stands behind nginx, which gives the suites TLS and puts the
+login beside it. Not run: what needs Azure, and certificates of a machine. Prints what each suite said; exits with 1
+where one failed.
 """
 
 import os
