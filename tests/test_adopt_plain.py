@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
-from support.frameworks import SERVERS, client, received, send_text
+from support.frameworks import SERVERS, by_uvicorn, client, received, send_text
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -232,7 +232,7 @@ async def test_serving_ends_and_the_connection_stays(served: Any) -> None:
         begun.clear()
 
 
-async def test_it_is_told_once_why_a_transport_cannot_be_had(served: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_it_is_told_once_why_a_transport_cannot_be_had(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "fanwire.hub")
     hub = fanwire.Hub()
     count = 0
@@ -244,7 +244,7 @@ async def test_it_is_told_once_why_a_transport_cannot_be_had(served: Any, caplog
         while await received(connection) is not None:
             pass
 
-    async with hub.serve(ANY), served(route) as url, client(url), client(url):
+    async with hub.serve(ANY), by_uvicorn(route) as url, client(url), client(url):
         await until(lambda: count == 2)
     assert len([line for line in caplog.messages if "by its own send" in line]) == 1
 

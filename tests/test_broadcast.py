@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -13,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
-from support.frameworks import SERVERS, by_aiohttp, by_uvicorn, by_websockets, client, received, send_text
+from support.frameworks import SERVERS, by_aiohttp, by_sansio, by_uvicorn, by_websockets, client, received, send_text
 from support.waiting import until
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConcurrencyError
@@ -27,20 +26,10 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return "asyncio", {"use_uvloop": request.param == "uvloop"}
 
 
-@asynccontextmanager
-async def by_sansio(route: Any) -> AsyncIterator[str]:
-    """Starlette under uvicorn with the protocol that offers its transport."""
-    async with by_uvicorn(route, ws="fanwire.uvicorn:Sansio") as url:
-        yield url
-
-
-ALL: dict[str, Callable[..., Any]] = {**SERVERS, "sansio": by_sansio}
-
-
-@pytest.fixture(params=ALL)
+@pytest.fixture(params=SERVERS)
 def served(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """One of the servers."""
-    return ALL[request.param]
+    return SERVERS[request.param]
 
 
 class Room:

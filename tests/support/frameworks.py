@@ -73,8 +73,16 @@ async def by_websockets(route: Route, **options: Any) -> AsyncIterator[str]:
             yield f"ws://127.0.0.1:{listening.getsockname()[1]}/"
 
 
+@asynccontextmanager
+async def by_sansio(route: Route) -> AsyncIterator[str]:
+    """Starlette under uvicorn, with the protocol that offers its transport."""
+    async with by_uvicorn(route, ws="fanwire.uvicorn:Sansio") as url:
+        yield url
+
+
 SERVERS: dict[str, Callable[..., Any]] = {
     "uvicorn": by_uvicorn,
+    "sansio": by_sansio,
     "aiohttp": by_aiohttp,
     "websockets": by_websockets,
 }

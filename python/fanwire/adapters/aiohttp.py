@@ -41,16 +41,22 @@ class AiohttpSocket(Foreign):
         return ((writer, "transport"), (protocol, "transport"))
 
     @staticmethod
+    def pipe(connection: Any) -> Any:
+        """The writer's, until it is closed."""
+        transport = connection._writer.transport
+        return None if transport is None or transport.is_closing() else transport
+
+    @staticmethod
     def push(connection: Any, message: Broadcast, loop: Any) -> Exception | None:
         """By the transport that its writer writes to."""
         if not connection.prepared or connection.closed or connection.close_code is not None:
             return None
-        transport = connection._writer.transport
-        if transport is None or transport.is_closing():
+        pipe = AiohttpSocket.pipe(connection)
+        if pipe is None:
             return None
         if connection._loop is not loop:
             raise RuntimeError(OTHER_LOOP)
-        transport.write(message.frame)
+        pipe.write(message.frame)
         return None
 
     async def send(self, data: str | bytes) -> None:

@@ -110,6 +110,11 @@ class Foreign(ABC):
         return "its server does not show its transport"
 
     @staticmethod
+    def pipe(connection: Any) -> Any:
+        """The transport, where whole frames, neither masked nor compressed, may be written to it now; else None."""
+        return None
+
+    @staticmethod
     def push(connection: Any, message: Broadcast, loop: Any) -> Exception | None:
         """Write a message to a connection of this framework, at once and without a limit to what waits.
 

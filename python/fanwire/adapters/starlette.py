@@ -9,6 +9,12 @@ EXTENSION = "fanwire"
 """Of the ASGI scope: what a server offers whose transport can be had; its ``holder`` has the ``transport``."""
 
 
+def holder_of(connection: Any) -> Any:
+    """What holds the transport, if the server says so."""
+    offered = (connection.scope.get("extensions") or {}).get(EXTENSION)
+    return offered.get("holder") if offered else None
+
+
 class StarletteSocket(Foreign):
     """One of them. Its ``_send`` is wrapped in closures, so its transport is found by the scope alone."""
 
@@ -35,8 +41,7 @@ class StarletteSocket(Foreign):
     @property
     def holders(self) -> Sequence[tuple[Any, str]]:
         """What the server offers."""
-        offered = (self.connection.scope.get("extensions") or {}).get(EXTENSION) or {}
-        holder = offered.get("holder")
+        holder = holder_of(self.connection)
         return () if holder is None else ((holder, "transport"),)
 
     @property
@@ -45,19 +50,24 @@ class StarletteSocket(Foreign):
         return "its server does not offer the scope's extension `fanwire`"
 
     @staticmethod
+    def pipe(connection: Any) -> Any:
+        """What the server offers, until it is closed."""
+        holder = holder_of(connection)
+        return None if holder is None or holder.transport.is_closing() else holder.transport
+
+    @staticmethod
     def push(connection: Any, message: Broadcast, loop: Any) -> Exception | None:
         """By the transport that the server offers."""
         if not connection.application_state.name == connection.client_state.name == "CONNECTED":
             return None
-        offered = (connection.scope.get("extensions") or {}).get(EXTENSION)
-        if not offered or offered.get("holder") is None:
+        holder = holder_of(connection)
+        if holder is None:
             raise NoTransport
-        holder = offered["holder"]
-        if holder.transport.is_closing():
-            return None
         if getattr(holder, "loop", loop) is not loop:
             raise RuntimeError(OTHER_LOOP)
-        holder.transport.write(message.frame)
+        pipe = StarletteSocket.pipe(connection)
+        if pipe is not None:
+            pipe.write(message.frame)
         return None
 
     async def send(self, data: str | bytes) -> None:

@@ -78,19 +78,25 @@ class AsyncioConnection(TrioConnection):
 
     @property
     def holders(self) -> Sequence[tuple[Any, str]]:
-        """The connection, between two messages: the rest of one that has begun must not have another before it."""
-        return () if self.connection.send_in_progress is not None else ((self.connection, "transport"),)
-
-    @property
-    def why_none(self) -> str:
-        """It was in the middle of a message."""
-        return "it is sending a message in fragments"
+        """The connection."""
+        return ((self.connection, "transport"),)
 
     @property
     def log(self) -> logging.Logger:
         """The connection's own."""
         log: logging.Logger = self.connection.logger
         return log
+
+    @staticmethod
+    def pipe(connection: Any) -> Any:
+        """A server's, between two messages, and with no extension that would want to see what is sent."""
+        protocol = connection.protocol
+        if protocol.side != SERVER or protocol.debug or connection.send_in_progress is not None:
+            return None
+        extensions = protocol.extensions
+        if extensions and not all(extension.name == SHARED for extension in extensions):
+            return None
+        return connection.transport
 
     @staticmethod
     def push(connection: Any, message: Broadcast, loop: Any) -> Exception | None:
@@ -104,10 +110,9 @@ class AsyncioConnection(TrioConnection):
             return ConcurrencyError(FRAGMENTS)
         if connection.loop is not loop:
             raise RuntimeError(OTHER_LOOP)
-        extensions = protocol.extensions
-        is_shared = not extensions or all(extension.name == SHARED for extension in extensions)
-        if is_shared and protocol.side == SERVER and not protocol.debug:
-            connection.transport.write(message.frame)
+        pipe = AsyncioConnection.pipe(connection)
+        if pipe is not None:
+            pipe.write(message.frame)
         else:
             (protocol.send_text if message.is_text else protocol.send_binary)(message.payload)
             connection.send_data()

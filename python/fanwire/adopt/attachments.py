@@ -58,7 +58,8 @@ class Attachments:
         self._plain[foreign.connection] = plain
         _attached[foreign.connection] = self
         self._tasks.start_soon(plain.run, where="adopt.plain")
-        self._tell_why(foreign)
+        if not foreign.holders:
+            self._tell_why(foreign)
 
     def _tell_why(self, foreign: Foreign) -> None:
         if foreign.what not in self._told:

@@ -1,19 +1,34 @@
-"""A connection that is written to by the framework's own ``send``, where the transport below it cannot be had."""
+"""A connection that is written to in the event loop: by its transport, or where that cannot be had by its framework."""
 
 import logging
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from fanwire._loop import ends_task
-from fanwire.adapters.foreign import Foreign
+from fanwire.adapters.foreign import Broadcast, Foreign
 from fanwire.adopt.feeding import Feed
 from fanwire.errors import Overtaken
 from fanwire.faults import Faults
 from fanwire.logs import hub_log
 
+WRITE_BYTES = 65_536
+"""About so much is one write: what is behind it may yet be dropped, where the client turns out to be slow."""
 OVERTAKEN = 1013
 """The close code of who is promised every publication and falls behind the backlog; see docs/promises.md."""
+
+
+def framed(waiting: deque[str | bytes]) -> bytes:
+    """Takes some of the messages, and gives their frames."""
+    frames: list[bytes] = []
+    size = 0
+    while waiting and size < WRITE_BYTES:
+        message = waiting.popleft()
+        is_text = isinstance(message, str)
+        frames.append(Broadcast(message.encode() if isinstance(message, str) else message, is_text=is_text).frame)
+        size += len(frames[-1])
+    return b"".join(frames)
 
 
 class Plain:
@@ -66,13 +81,22 @@ class Plain:
         return foreign if foreign.is_open else None
 
     async def _send(self, messages: list[str | bytes]) -> bool:
-        """Whether it can go on."""
-        for message in messages:
+        """Whether it can go on.
+
+        As long as the client keeps up, all that is there is one write to its transport. Where that cannot be had, or
+        something waits in it, the framework sends one message, and waits as it does.
+        """
+        waiting = deque(messages)
+        while waiting:
             foreign = self._foreign()
             if foreign is None:
                 return False
             try:
-                await foreign.send(message)
+                pipe = foreign.pipe(foreign.connection)
+                if pipe is None or pipe.get_write_buffer_size():
+                    await foreign.send(waiting.popleft())
+                else:
+                    pipe.write(framed(waiting))
             except Exception as error:
                 self._tell(foreign, "a publication could not be sent", error)
                 return False
