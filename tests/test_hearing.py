@@ -133,15 +133,16 @@ async def test_it_ends_with_the_serving_and_with_its_context(hub: fanwire.Hub) -
 
 async def test_so_many_may_listen_and_leaving_makes_room(hub: fanwire.Hub) -> None:
     async with hub.serve(ANY):
-        listening = [hub.listen("c") for _ in range(1_025)]
+        listening = [hub.listen("c*") for _ in range(1_025)]
         for one in listening[:-1]:
             await one.__aenter__()
         with pytest.raises(fanwire.LimitReached, match="listeners: 1025 is over the bound of 1024"):
             await listening[-1].__aenter__()
         await listening[0].__aexit__(None, None, None)
-        async with listening[-1] as publications:
+        async with listening[-1] as publications, hub.listen("c") as by_name:
             hub.publish("c", "x")
             assert (await some(publications, 1))[0].data == "x"
+            assert (await some(by_name, 1))[0].data == "x"
         for one in listening[1:-1]:
             await one.__aexit__(None, None, None)
 

@@ -470,7 +470,7 @@ class Publishing(Registering):
 
         Raises:
             TypeError, InvalidChannel: no channel's name can match it.
-            LimitReached: 1,024 listen already; when it is entered.
+            LimitReached: 1,024 listen by a pattern already, or 262,144 by a name; when it is entered.
             Overtaken: in the iteration: the backlog of a channel that promises every publication went past it.
             RuntimeError: this is another thread.
             HubStopped: the hub does not serve.

@@ -82,6 +82,11 @@ impl Listener {
         self.pattern.matches(name)
     }
 
+    /// The one channel that it hears, where it is no more than that.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.pattern.name()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Unread> {
         self.unread.lock().expect("no code panics while it holds what is unread")
     }
@@ -212,9 +217,9 @@ impl Channel {
         }
         let mut inner = self.lock();
         let Some(hearing) = &mut inner.hearing else { return };
-        hearing.ears.retain(|ear| !Arc::ptr_eq(&ear.listener, listener));
-        let ears = &hearing.ears;
-        hearing.log.watches.retain(|watch| ears.iter().any(|ear| Arc::ptr_eq(&ear.watch, watch)));
+        let Some(index) = hearing.ears.iter().position(|ear| Arc::ptr_eq(&ear.listener, listener)) else { return };
+        let ear = hearing.ears.swap_remove(index);
+        hearing.log.watches.retain(|watch| !Arc::ptr_eq(&ear.watch, watch));
         if hearing.ears.is_empty() {
             inner.hearing = None;
             self.is_heard.store(false, Ordering::Release);
@@ -386,6 +391,26 @@ mod tests {
         let frames = channel.lock().hearing.as_ref().map(|hearing| hearing.log.frames.len());
         assert!(frames.is_some_and(|frames| frames <= 10), "{frames:?}");
         assert_eq!(listener.read(100, 0), Err(Arc::from("a")));
+    }
+
+    #[test]
+    fn who_hears_by_name_hears_a_channel_that_is_made_later_and_no_other() {
+        let world = World::new(Policy::Every, 10);
+        let many: Vec<_> = (0..2_000).map(|_| world.listener("a")).collect();
+        world.publish("b", "not for them");
+        world.publish("a", "1");
+        for listener in &many {
+            assert_eq!(texts(&listener.read(9, 0).expect("all")), ["a 1"]);
+        }
+        let (last, others) = many.split_last().expect("some");
+        others.iter().for_each(|listener| world.registry.unlisten(listener));
+        world.publish("a", "2");
+        assert_eq!(texts(&last.read(9, 0).expect("all")), ["a 2"]);
+        assert!(others[0].read(9, 0).expect("nothing").is_empty());
+        let channel = world.registry.find("a").expect("it was published to");
+        assert_eq!(channel.lock().hearing.as_ref().map(|hearing| hearing.log.watches.len()), Some(1));
+        world.registry.unlisten(last);
+        assert!(channel.lock().hearing.is_none());
     }
 
     /// The first keyframe behind what it lost stands where it waits.

@@ -22,6 +22,11 @@ impl Pattern {
         self.0.starts_with(prefix)
     }
 
+    /// The one name that it matches, where it is no more than that.
+    pub(super) fn name(&self) -> Option<&str> {
+        (!self.0.contains('*')).then_some(&*self.0)
+    }
+
     /// Whether `name` is one of them. Linear in the product of the lengths at worst; both are at most 255 bytes.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {

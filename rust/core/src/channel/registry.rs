@@ -4,6 +4,7 @@
 //! The names are dealt out to stripes, each behind a lock of its own. So whoever names a new channel, grows a table or
 //! gives up the idle is in the way of few others, for microseconds. [`Registry::sweep`] looks at a bounded number of
 //! channels a call, under a lock that lets everybody read, and takes a stripe for itself only while it takes some out.
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -56,11 +57,62 @@ pub struct Registry {
     formats_seen: Arc<AtomicU16>,
     waker: Waker,
     /// Those who hear channels by a pattern, also such as are yet to be made. Taken behind a stripe.
-    listeners: RwLock<Vec<Arc<Listener>>>,
+    listeners: RwLock<Listeners>,
 }
 
-/// The program itself hears channels in so many ways at most: each publication costs a copy, and a look at each.
+/// The program itself hears channels by so many patterns at most: each channel that is made costs a look at each.
 const LISTENERS_MAX: usize = 1_024;
+
+/// And by name so often: each publication costs a look at each who hears its channel.
+const NAMED_MAX: usize = 262_144;
+
+/// Who hears channels, those that are yet to be made as well.
+#[derive(Debug, Default)]
+struct Listeners {
+    by_pattern: Vec<Arc<Listener>>,
+    by_name: HashMap<Box<str>, Vec<Arc<Listener>>>,
+    /// How many stand in `by_name`.
+    named: usize,
+}
+
+impl Listeners {
+    fn add(&mut self, listener: &Arc<Listener>) -> Result<(), EngineError> {
+        let (count, max) = match listener.name() {
+            Some(_) => (self.named, NAMED_MAX),
+            None => (self.by_pattern.len(), LISTENERS_MAX),
+        };
+        if count >= max {
+            let (value, bound) = (max as u64 + 1, max as u64);
+            return Err(EngineError::LimitReached { name: "listeners", value, bound });
+        }
+        if let Some(name) = listener.name() {
+            self.named += 1;
+            self.by_name.entry(name.into()).or_default().push(Arc::clone(listener));
+        } else {
+            self.by_pattern.push(Arc::clone(listener));
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, listener: &Arc<Listener>) {
+        let is_other = |one: &Arc<Listener>| !Arc::ptr_eq(one, listener);
+        let Some(name) = listener.name() else { return self.by_pattern.retain(is_other) };
+        let Some(all) = self.by_name.get_mut(name) else { return };
+        if let Some(index) = all.iter().position(|one| !is_other(one)) {
+            all.swap_remove(index);
+            self.named -= 1;
+        }
+        if all.is_empty() {
+            self.by_name.remove(name);
+        }
+    }
+
+    /// Those who hear the channel of this name.
+    fn of(&self, name: &str) -> impl Iterator<Item = &Arc<Listener>> {
+        let named = self.by_name.get(name).into_iter().flatten();
+        self.by_pattern.iter().filter(move |listener| listener.hears(name)).chain(named)
+    }
+}
 
 /// The presence of a channel is told in one that is called so and as that.
 const PRESENCE_PREFIX: &str = "presence:";
@@ -160,7 +212,7 @@ impl Registry {
         let channel = Arc::new(Channel::new(name, epoch, promised, self.is_listed, Arc::clone(&self.formats_seen)));
         channel.published_s.store(now_s, Ordering::Relaxed);
         let listeners = self.listeners.read().expect("no code panics while it holds the listeners");
-        listeners.iter().filter(|listener| listener.hears(name)).for_each(|listener| channel.attach(listener));
+        listeners.of(name).for_each(|listener| channel.attach(listener));
         drop(listeners);
         stripe.insert(hash, &channel, &self.hasher);
         drop(stripe);
@@ -174,27 +226,31 @@ impl Registry {
     /// [`EngineError::LimitReached`] where there are too many.
     pub(crate) fn listen(&self, listener: &Arc<Listener>) -> Result<(), EngineError> {
         let mut listeners = self.listeners.write().expect("no code panics while it holds the listeners");
-        if listeners.len() >= LISTENERS_MAX {
-            let (value, bound) = (LISTENERS_MAX as u64 + 1, LISTENERS_MAX as u64);
-            return Err(EngineError::LimitReached { name: "listeners", value, bound });
-        }
-        listeners.push(Arc::clone(listener));
+        listeners.add(listener)?;
         drop(listeners); // a channel that is made from now on is heard
-        self.for_each(|channel| {
-            if listener.hears(channel.name()) {
-                channel.attach(listener);
-            }
-        });
+        self.for_each_heard(listener, |channel| channel.attach(listener));
         Ok(())
     }
 
     /// It hears no more.
     pub(crate) fn unlisten(&self, listener: &Arc<Listener>) {
         let mut listeners = self.listeners.write().expect("no code panics while it holds the listeners");
-        listeners.retain(|one| !Arc::ptr_eq(one, listener));
+        listeners.remove(listener);
         drop(listeners);
-        self.for_each(|channel| channel.detach(listener));
+        self.for_each_heard(listener, |channel| channel.detach(listener));
         listener.end();
+    }
+
+    /// The channels that there are and it hears.
+    fn for_each_heard(&self, listener: &Listener, visit: impl Fn(&Arc<Channel>)) {
+        match listener.name() {
+            Some(name) => self.find(name).iter().for_each(visit),
+            None => self.for_each(|channel| {
+                if listener.hears(channel.name()) {
+                    visit(channel);
+                }
+            }),
+        }
     }
 
     fn for_each(&self, visit: impl Fn(&Arc<Channel>)) {
