@@ -4,13 +4,14 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import fanwire
 import pytest
 from anyio.to_thread import run_sync
 from support.clients import connected
+from support.descriptors import held_inodes, listening_inodes
 from support.raw import upgraded
 
 pytestmark = pytest.mark.anyio
@@ -24,20 +25,6 @@ def is_refused(address: str) -> bool:
     except ConnectionRefusedError:
         return True
     return False
-
-
-def listening_inodes(port: int) -> set[str]:
-    """Inodes of the sockets that listen on a port (proc(5), /proc/net/tcp: state 0A)."""
-    lines = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
-    return {line[9] for line in lines if line[3] == "0A" and line[1].endswith(f":{port:04X}")}
-
-
-def held_inodes() -> set[str]:
-    links = set()
-    for entry in list(Path("/proc/self/fd").iterdir()):
-        with suppress(OSError):  # that of the list itself is gone
-            links.add(str(entry.readlink()))
-    return {link[8:-1] for link in links if link.startswith("socket:[")}
 
 
 @contextmanager

@@ -558,6 +558,13 @@ class Engine:
         """Start the shards' threads. Once. Raises OSError where a poller can't be had."""
     def listen(self, address: str) -> str:
         """Listen on ``HOST:PORT``, ``[V6]:PORT`` or ``unix:PATH``; returns the bound address. Raises ListenFailed."""
+    def welcome(self, fd: int, client: str = "") -> None:
+        """Serve a connected stream socket as one that was accepted. The engine owns the descriptor then, and closes it.
+
+        `client` is what ``Request.peer`` is to say, at most 262 bytes of visible ASCII; empty, it is where the socket's
+        other end is. Any thread. Raises OSError for no such socket, or where only spare descriptors are left, and
+        HubStopped; the descriptor is still the caller's.
+        """
     @property
     def event_fd(self) -> int:
         """An eventfd that is readable when events wait. Only ``take_events`` reads it."""

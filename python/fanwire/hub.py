@@ -59,7 +59,7 @@ class Hub(Attaching):
         _hubs.add(self)
 
     def __repr__(self) -> str:
-        serving = f"serving on {self._life.serving.address}" if self._is_serving and self._life else "not serving"
+        serving = str(self._life.serving) if self._is_serving and self._life else "not serving"
         counts = {
             "channel pattern": len(self._channels),
             "endpoint": len(self._callbacks.endpoints),
@@ -71,7 +71,7 @@ class Hub(Attaching):
 
     # Serving
 
-    async def start(self, address: str | int, *, shards: int = 1, **options: Unpack[Options]) -> Serving:
+    async def start(self, address: str | int | None = None, *, shards: int = 1, **options: Unpack[Options]) -> Serving:
         """Begin to serve on `address`; returns ready, the port bound. ``stop`` ends it, from any task of this loop.
 
         For fixtures and hooks of frameworks, whose setup and teardown may be different tasks; ``serve`` is both as one
@@ -80,7 +80,7 @@ class Hub(Attaching):
 
         Args:
             address: ``HOST:PORT`` (port 0: any free one), ``[V6]:PORT`` or ``unix:PATH``; a port alone is on
-                127.0.0.1, and ``:PORT`` on all addresses.
+                127.0.0.1, and ``:PORT`` on all addresses. None: nothing listens, all else is as ever.
             shards: threads that own the connections, > 0.
             options: as for ``Hub(...)``, whose values they replace.
 
@@ -129,7 +129,7 @@ class Hub(Attaching):
             life.end_soon()
 
     def serve(
-        self, address: str | int, *, shards: int = 1, **options: Unpack[Options]
+        self, address: str | int | None = None, *, shards: int = 1, **options: Unpack[Options]
     ) -> AbstractAsyncContextManager[Serving]:
         """Serve on `address` for as long as the context lasts: ``start`` and ``stop`` as one.
 
@@ -143,7 +143,9 @@ class Hub(Attaching):
         return AsyncOnly(inner, "hub.serve(...)", "`await hub.start(...)` and `await hub.stop()`")
 
     @asynccontextmanager
-    async def _served(self, address: str | int, shards: int, options: Mapping[str, Any]) -> AsyncIterator[Serving]:
+    async def _served(
+        self, address: str | int | None, shards: int, options: Mapping[str, Any]
+    ) -> AsyncIterator[Serving]:
         serving = await self._begin(address, shards, options)
         life = self._life
         assert life is not None
@@ -162,9 +164,9 @@ class Hub(Attaching):
         finally:
             self._forget(life)
 
-    async def _begin(self, address: str | int, shards: int, options: Mapping[str, Any]) -> Serving:
+    async def _begin(self, address: str | int | None, shards: int, options: Mapping[str, Any]) -> Serving:
         options = {**self._options, **check_options(options)}
-        address = address_of(address)
+        at = None if address is None else address_of(address)
         with self._serve_lock:
             self._let_go_of_closed()
             if self._is_serving and self._link.engine is not None:
@@ -181,7 +183,7 @@ class Hub(Attaching):
         except BaseException:
             self._ended()
             raise
-        await life.begin(address)
+        await life.begin(at)
         return life.serving
 
     def run(self, address: str | int, *, shards: int = 1, **options: Unpack[Options]) -> None:
@@ -189,13 +191,15 @@ class Hub(Attaching):
 
         A signal closes every client with 1001 and returns once they are gone or ``drain_timeout`` is over; a second
         one does not wait. In a thread that is not the program's main one there are no signals: ``stop_soon`` ends it.
-        Arguments and errors are those of ``start``, but for an address that cannot be had: that ends the program, as
-        its user's trouble and not its author's.
+        Arguments and errors are those of ``start``, but that it needs an address; one that cannot be had ends the
+        program, as its user's trouble and not its author's.
 
         Raises:
             SystemExit: the address cannot be had; Python then prints one line and exits with 1. The ListenFailed is its
                 ``__cause__``. In another thread than the main one, where nothing would be printed, it is raised itself.
         """
+
+        address_of(address)  # a None as well is refused
 
         async def main() -> None:
             ending = anyio.Event()
@@ -203,7 +207,7 @@ class Hub(Attaching):
                 if threading.current_thread() is threading.main_thread():
                     await tasks.start(watch_signals, ending.set, tasks.cancel_scope.cancel)
                 async with self.serve(address, shards=shards, **options) as serving:
-                    hub_log.info("serving on %s with %s", serving.address, serving.poller)
+                    hub_log.info("%s with %s", serving, serving.poller)
                     tasks.start_soon(self._tell_of_end, ending)
                     await ending.wait()
                     hub_log.info("draining")
@@ -260,7 +264,7 @@ class Hub(Attaching):
                 self._life = None
                 life.forsake()
                 self._unlink(LOOP_CLOSED)
-                hub_log.error("serving on %s ended: %s", life.serving.address, LOOP_CLOSED)
+                hub_log.error("%s ended: %s", life.serving, LOOP_CLOSED)
 
     def _lose_loop(self) -> None:
         self._let_go_of_closed()

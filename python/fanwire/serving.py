@@ -53,9 +53,12 @@ class Serving:
     """What ``hub.start`` and ``async with hub.serve(...)`` give."""
 
     address: str
-    """Where the hub listens, as bound: with the port that the kernel chose where 0 was asked for."""
+    """Where the hub listens, as bound: with the port that the kernel chose where 0 was asked for. Empty: nowhere."""
     poller: str
     """``epoll`` or ``uring``."""
+
+    def __str__(self) -> str:
+        return f"serving on {self.address}" if self.address else "serving without an address"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,20 +174,20 @@ class Life:
         self._is_abandoned = self._is_forsaken = False
         self._over = anyio.Event()
 
-    async def begin(self, address: str) -> None:
+    async def begin(self, address: str | None) -> None:
         """Start the engine, listen, and return when events are dealt with. Raises what those raise; then all is over.
 
-        Cancelled, it ends what has begun.
+        Without an address nothing listens. Cancelled, it ends what has begun.
         """
         try:
             self.engine.start()
-            bound = self.engine.listen(address)
+            bound = self.engine.listen(address) if address is not None else ""
             self.serving = Serving(bound, self.engine.stats().poller)
             self.loop = Loop()
         except BaseException:
             await self._end_engine()
             raise
-        spawn(self._live, f"fanwire {bound}")
+        spawn(self._live, f"fanwire {bound}".rstrip())
         try:
             await self._begun.wait()
         except BaseException:
@@ -303,7 +306,7 @@ class Life:
             raise
         except BaseException as error:
             self._failure = alone(error)
-            hub_log.error("serving on %s ended: %s", self.serving.address, self._failure, exc_info=error)
+            hub_log.error("%s ended: %s", self.serving, self._failure, exc_info=error)
         finally:
             self._begun.set()
             self._over.set()

@@ -129,6 +129,14 @@ pub enum EngineError {
         /// The system's word.
         cause: io::Error,
     },
+    /// A descriptor that was handed in cannot be served.
+    #[error("cannot serve descriptor {fd}: {cause}")]
+    WelcomeFailed {
+        /// As given; it is still the caller's.
+        fd: std::os::fd::RawFd,
+        /// The system's word, or what it is not.
+        cause: io::Error,
+    },
     /// A shard could not get its thread, poller or descriptors.
     #[error("cannot start shard {shard}: {cause}")]
     StartFailed {

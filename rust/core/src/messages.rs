@@ -22,8 +22,10 @@ pub enum Command {
     Accept(ConnectionId, Vec<Watched>, Option<Box<str>>, Reply),
     /// Finishes the opening of a relayed WebSocket, with the subprotocol that its backend chose and its cookies.
     AcceptRelayed(ConnectionId, Reply),
-    /// A socket whose first request, in these bytes, is for a connection of this shard.
-    Adopt(OwnedFd, Vec<u8>),
+    /// A connected socket, to be served as one that was accepted, and where its client is; `None` is where the socket says.
+    Welcome(OwnedFd, Option<Box<str>>),
+    /// A socket whose first request, in these bytes, is for a connection of this shard; the client as of `Welcome`.
+    Adopt(OwnedFd, Vec<u8>, Option<Box<str>>),
     /// Answers a request: status, content type, body, headers besides. Closes after it when the status is an error.
     Respond(ConnectionId, u16, Box<str>, Box<[u8]>, Box<[Header]>),
     /// Adds a subscription that begins there, behind private bytes, already framed.

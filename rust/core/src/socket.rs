@@ -97,6 +97,38 @@ pub(crate) fn accept(listener: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Takes over a descriptor of a stream socket, non-blocking from now on; whoever had it must not use it any more.
+///
+/// # Errors
+/// It is no such socket, or one that is not connected: it stays the caller's.
+pub(crate) fn take_over(fd: RawFd) -> io::Result<OwnedFd> {
+    let kind = int_option(fd, libc::SOL_SOCKET, libc::SO_TYPE)?;
+    if kind != libc::SOCK_STREAM || int_option(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)? != 0 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no connected stream socket"));
+    }
+    name_of(libc::getpeername, fd)?;
+    // SAFETY: two integers.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    // SAFETY: three integers.
+    let is_waitless = flags >= 0 && unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) } >= 0;
+    // SAFETY: three integers.
+    if !is_waitless || unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if int_option(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL)? == libc::IPPROTO_TCP {
+        option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    }
+    // SAFETY: it is open, since the calls above found a socket there, and the caller gives it away.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn int_option(fd: RawFd, level: i32, name: i32) -> io::Result<i32> {
+    let (mut value, mut length) = (0i32, size_of::<i32>() as u32);
+    // SAFETY: the kernel writes at most `length` bytes into `value`.
+    let result = unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut length) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
+}
+
 /// Ends the stream, whoever else holds the descriptor.
 pub(crate) fn shut_down(fd: RawFd) {
     check(fd);
@@ -294,23 +326,24 @@ fn from_system(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
 
 type NameCall = unsafe extern "C" fn(i32, *mut libc::sockaddr, *mut libc::socklen_t) -> i32;
 
-fn name_by(call: NameCall, fd: RawFd) -> Option<SocketAddr> {
+/// `None` is a name that is no address of TCP.
+fn name_of(call: NameCall, fd: RawFd) -> io::Result<Option<SocketAddr>> {
     // SAFETY: all zeros is a valid sockaddr_storage.
     let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let mut length = size_of::<libc::sockaddr_storage>() as u32;
     // SAFETY: the kernel writes at most `length` bytes into `storage`.
     let result = unsafe { call(fd, (&raw mut storage).cast(), &raw mut length) };
-    if result < 0 { None } else { from_system(&storage) }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(from_system(&storage)) }
 }
 
 /// Where the peer of a TCP connection is; `None` for a Unix socket or one that is gone.
 pub(crate) fn peer_address(fd: RawFd) -> Option<SocketAddr> {
-    name_by(libc::getpeername, fd)
+    name_of(libc::getpeername, fd).ok().flatten()
 }
 
 /// Where a TCP socket is bound.
 pub(crate) fn local_address(fd: RawFd) -> Option<SocketAddr> {
-    name_by(libc::getsockname, fd)
+    name_of(libc::getsockname, fd).ok().flatten()
 }
 
 /// Binds the calling thread to the `index`-th CPU that it may use (cyclically) and gives that CPU's number.

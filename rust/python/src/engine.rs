@@ -75,6 +75,11 @@ impl Engine {
         py.detach(|| self.0.listen(address)).map_err(|error| to_pyerr(py, error))
     }
 
+    #[pyo3(signature = (fd, client = ""))]
+    fn welcome(&self, py: Python<'_>, fd: i32, client: &str) -> PyResult<()> {
+        self.0.welcome(fd, client).map_err(|error| to_pyerr(py, error))
+    }
+
     #[getter]
     fn event_fd(&self) -> i32 {
         self.0.event_fd()

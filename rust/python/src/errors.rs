@@ -30,7 +30,9 @@ pub(crate) fn to_pyerr(py: Python<'_>, error: EngineError) -> PyErr {
         | EngineError::InvalidTtl { .. }
         | EngineError::NoSuchPosition { .. } => PyValueError::new_err(text),
         EngineError::NoRandom { .. } => PyOSError::new_err(text),
-        EngineError::StartFailed { cause, .. } => PyOSError::new_err((cause.raw_os_error().unwrap_or(0), text)),
+        EngineError::StartFailed { cause, .. } | EngineError::WelcomeFailed { cause, .. } => {
+            PyOSError::new_err((errno_of(&cause), text))
+        }
         other => PyRuntimeError::new_err(other.to_string()),
     }
 }

@@ -1,7 +1,7 @@
 //! The façade: start, listen, publish, subscribe, send, take events, drain, stop. Any thread may call any of it.
 //!
 //! `sending` has private bytes, `lanes` what a relay asks besides, `following` how far a publication has come, and
-//! keyframes for who waits, `subscribing` who hears which channel, in which format.
+//! keyframes for who waits, `subscribing` who hears which channel, in which format, `welcoming` sockets that were handed in.
 #[cfg(test)]
 mod dying;
 mod following;
@@ -11,10 +11,11 @@ mod sending;
 #[cfg(test)]
 mod simulation;
 mod subscribing;
+mod welcoming;
 
 pub use lanes::Message;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -70,6 +71,8 @@ pub struct Engine {
     deferred_bytes: AtomicU64,
     /// Of the next call of `track`.
     token: AtomicU64,
+    /// Sockets that were handed in so far.
+    welcomed: AtomicUsize,
     /// The process whose threads these are.
     process: u32,
 }
@@ -119,6 +122,7 @@ impl Engine {
             publications: AtomicU64::new(0),
             deferred_bytes: AtomicU64::new(0),
             token: AtomicU64::new(0),
+            welcomed: AtomicUsize::new(0),
             process: std::process::id(),
         })
     }
@@ -450,12 +454,14 @@ impl Engine {
         if self.process != std::process::id() {
             return; // a fork has no threads to end
         }
+        let mut threads = lock(&self.threads);
         self.state.store(STOPPED, Ordering::Release);
         self.shards.iter().for_each(|shard| shard.command(Command::Stop));
-        for thread in lock(&self.threads).drain(..) {
+        for thread in threads.drain(..) {
             // One that panicked has told; its sockets are closed all the same.
             let _ = thread.join();
         }
+        self.shards.iter().for_each(|shard| shard.drop_commands());
     }
 
     fn check_process(&self) -> Result<(), EngineError> {

@@ -42,7 +42,7 @@ impl<I: Io> Shard<I> {
                     return;
                 }
                 Ok(taken) => {
-                    self.welcome(taken);
+                    self.welcome(taken, None);
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(errno) if EXHAUSTED.contains(&errno) => {
@@ -56,8 +56,8 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Takes a socket in; gives its slot, if there is room for it.
-    pub(super) fn welcome(&mut self, fd: OwnedFd) -> Option<u32> {
+    /// Takes a socket in; gives its slot, if there is room for it. `client` is where its client is, if not at its other end.
+    pub(super) fn welcome(&mut self, fd: OwnedFd, client: Option<Box<str>>) -> Option<u32> {
         let (raw, timeout) = (fd.as_raw_fd(), self.settings.handshake_timeout);
         let slot = self.slab.insert(|generation, _| Connection::new(Some(fd), generation))?;
         if let Err(error) = self.io.watch(raw, self.token_of(slot), Interest::Connection) {
@@ -68,6 +68,9 @@ impl<I: Io> Shard<I> {
         self.stats.connections.add(1);
         self.stats.connections_total.add(1);
         self.timers.set(slot, timeout);
+        if let Some(client) = client {
+            self.clients_elsewhere.insert(slot, client);
+        }
         Some(slot)
     }
 

@@ -13,7 +13,10 @@ impl<I: Io> Shard<I> {
             Command::AcceptRelayed(id, reply) => {
                 self.with(id, |shard, slot| shard.accept_relayed(slot, reply));
             }
-            Command::Adopt(fd, bytes) => self.adopt(fd, bytes),
+            Command::Welcome(fd, client) => {
+                self.welcome(fd, client);
+            }
+            Command::Adopt(fd, bytes, client) => self.adopt(fd, bytes, client),
             Command::Respond(id, status, content_type, body, headers) => {
                 self.with(id, |shard, slot| shard.respond_asked(slot, (status, &headers), &content_type, &body));
             }

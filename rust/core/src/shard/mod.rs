@@ -110,6 +110,8 @@ pub(crate) struct Shard<I: Io> {
     tracked: Vec<sampling::Tracked>,
     /// By slot, of SignalR connections that have not shaken hands: subscriptions that begin then, in the format it says.
     held: BTreeMap<u32, Vec<(Watched, Origin)>>,
+    /// By slot, of sockets whose other end is not the client: where that one is, as the application is told.
+    clients_elsewhere: BTreeMap<u32, Box<str>>,
     /// Connections that no fan-out writes to: those that poll, whose messages have numbers, or whose events have ids of their
     /// own.
     one_by_one: usize,
@@ -193,6 +195,7 @@ impl<I: Io> Shard<I> {
             sweep: sweeping::Sweep::default(),
             tracked: Vec::new(),
             held: BTreeMap::new(),
+            clients_elsewhere: BTreeMap::new(),
             one_by_one: 0,
             is_draining: false,
             leaving: Vec::new(),
@@ -259,8 +262,11 @@ impl<I: Io> Shard<I> {
         if !self.tracked.is_empty() {
             self.report_tracked();
         }
-        let timers = &mut self.timers;
-        self.slab.release(|slot| timers.clear(slot));
+        let (timers, clients) = (&mut self.timers, &mut self.clients_elsewhere);
+        self.slab.release(|slot| {
+            timers.clear(slot);
+            clients.remove(&slot);
+        });
     }
 
     /// Looks at the deadlines, if a tick has begun since the last time.

@@ -394,27 +394,28 @@ impl<I: Io> Shard<I> {
         if let Some(fd) = self.slab.at(slot).transport.fd.take() {
             self.io.unwatch(fd.as_raw_fd());
             self.stats.connections.sub(1);
-            self.common.shards[shard].command(Command::Adopt(fd, bytes));
+            let client = self.clients_elsewhere.remove(&slot);
+            self.common.shards[shard].command(Command::Adopt(fd, bytes, client));
         }
         self.drop_connection(slot);
     }
 
     /// Takes in a socket that another shard was asked on.
-    pub(super) fn adopt(&mut self, fd: OwnedFd, mut bytes: Vec<u8>) {
-        if let Some(slot) = self.welcome(fd) {
+    pub(super) fn adopt(&mut self, fd: OwnedFd, mut bytes: Vec<u8>, client: Option<Box<str>>) {
+        if let Some(slot) = self.welcome(fd, client) {
             self.take_bytes(slot, &mut bytes);
         }
     }
 
     pub(super) fn own(&self, slot: u32, route: &Placed, head: &RequestHead<'_>, channels: Vec<String>) -> Request {
         let fd = self.slab.get(slot).and_then(|connection| connection.transport.socket());
+        let of_socket = || fd.and_then(|fd| self.io.peer_address(fd)).map(|address| address.to_string());
+        let peer = self.clients_elsewhere.get(&slot).map(|client| client.to_string()).or_else(of_socket);
         Request {
             method: head.method.to_owned(),
             target: head.query.map_or_else(|| head.path.to_owned(), |query| format!("{}?{query}", head.path)),
             headers: head.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec())).collect(),
-            peer: fd
-                .and_then(|fd| self.io.peer_address(fd))
-                .map_or_else(|| "unix:".to_owned(), |address| address.to_string()),
+            peer: peer.unwrap_or_else(|| "unix:".to_owned()),
             channels,
             wire: route.wire,
             subprotocols: offered_subprotocols(head).map(str::to_owned).collect(),

@@ -35,6 +35,12 @@ impl ShardHandle {
             self.bell.ring();
         }
     }
+
+    /// The thread has ended: what it was asked since is never done, and the descriptors in it are closed.
+    pub(crate) fn drop_commands(&self) {
+        let (mut commands, mut moved) = (Vec::new(), Vec::new());
+        self.mailbox.take(&mut commands, &mut moved);
+    }
 }
 
 /// What all shards share.

@@ -224,7 +224,7 @@ impl World {
         drop(lists);
         self.clients.push(client);
         let index = self.clients.len() - 1;
-        self.engine().shards[shard].command(Command::Adopt(fd, head));
+        self.engine().shards[shard].command(Command::Adopt(fd, head, None));
         index
     }
 
