@@ -1,6 +1,7 @@
 """``fanwire.broadcast``: the semantics of ``websockets.broadcast``, for connections of several frameworks."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import anyio
 import fanwire
 import pytest
+from fanwire.adapters import foreign_of
+from fanwire.adopt.joining import Joined
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.testclient import TestClient
@@ -15,7 +18,7 @@ from starlette.websockets import WebSocket
 from support.frameworks import SERVERS, by_aiohttp, by_sansio, by_uvicorn, by_websockets, client, received, send_text
 from support.waiting import until
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConcurrencyError
+from websockets.exceptions import ConcurrencyError, ConnectionClosed
 
 pytestmark = pytest.mark.anyio
 
@@ -86,6 +89,51 @@ async def test_it_stands_between_what_the_connection_sends_itself(served: Any) -
             fanwire.broadcast(room.connections, f"all {number} " * 50)
             wanted += [f"own {number} " * 50, f"all {number} " * 50]
         assert await receive(one, 100) == wanted
+
+
+@pytest.mark.parametrize("served", [by_aiohttp, by_websockets, by_sansio])
+async def test_broadcasts_of_one_turn_are_one_write_in_their_order(served: Any) -> None:
+    room = Room()
+    async with served(room.route) as url, client(url) as one, client(url) as other:
+        await until(lambda: len(room.connections) == 2)
+        fanwire.broadcast(room.connections, "0")
+        for number in range(1, 20):
+            fanwire.broadcast(room.connections, str(number))
+        transport = pipe_of(room.connections[0])
+        assert isinstance(transport, Joined) and transport.get_write_buffer_size() == 19 * 2 + 9 + 10 * 2
+        real = transport.real
+        await send_text(room.connections[0], "own")
+        fanwire.broadcast(room.connections[:1], "behind it")
+        wanted = [str(number) for number in range(20)]
+        assert await receive(one, 22) == [*wanted, "own", "behind it"]
+        assert await receive(other, 20) == wanted
+        assert pipe_of(room.connections[0]) is real, "it stands there until the loop turns"
+
+
+@pytest.mark.parametrize("served", [by_aiohttp, by_websockets, by_sansio])
+async def test_a_close_in_the_same_turn_comes_behind_them(served: Any) -> None:
+    room = Room()
+    async with served(room.route) as url, client(url) as one:
+        await until(lambda: room.connections)
+        for number in range(5):
+            fanwire.broadcast(room.connections, str(number))
+        pipe_of(room.connections[0]).close()
+        got = [message async for message in quietly(one)]
+        assert got == ["0", "1", "2", "3", "4"]
+
+
+async def quietly(peer: Any) -> AsyncIterator[Any]:
+    """What comes until the connection ends, in whatever way."""
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            yield await peer.recv()
+
+
+def pipe_of(connection: Any) -> Any:
+    """What stands for its transport."""
+    foreign = foreign_of(connection)
+    assert foreign is not None
+    return foreign.pipe(connection)
 
 
 async def test_what_is_in_the_middle_of_fragments_is_left_out(caplog: pytest.LogCaptureFixture) -> None:

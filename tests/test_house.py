@@ -32,7 +32,7 @@ PYTHON_LAYERS = [
     ["adapters.foreign", "deliveries", "hearing", "hosting", "methods", "presence", "snapshots", "to", "uploads"],
     ["adapters.aiohttp", "adapters.starlette", "adapters.websockets", "callbacks"],
     ["adapters", "signalr"],
-    ["adopt", "adopt.feeding"],
+    ["adopt", "adopt.feeding", "adopt.joining"],
     ["adopt.plain"],
     ["adopt.attachments"],
     ["adopt.broadcast"],

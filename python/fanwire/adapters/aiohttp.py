@@ -56,7 +56,7 @@ class AiohttpSocket(Foreign):
             return None
         if connection._loop is not loop:
             raise RuntimeError(OTHER_LOOP)
-        pipe.write(message.frame)
+        message.write(pipe, AiohttpSocket(connection))
         return None
 
     async def send(self, data: str | bytes) -> None:

@@ -6,7 +6,7 @@ state stays right where the framework is not there, or is there twice.
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from fanwire.logs import hub_log
@@ -34,9 +34,16 @@ class Departed(Exception):
 class Broadcast:
     """One message for many connections: its payload, and its frame, which all those get who can take the same bytes."""
 
-    __slots__ = ("_frame", "is_text", "payload")
+    __slots__ = ("_frame", "_join", "is_text", "payload")
 
-    def __init__(self, payload: bytes | bytearray | memoryview, *, is_text: bool) -> None:
+    def __init__(
+        self,
+        payload: bytes | bytearray | memoryview,
+        *,
+        is_text: bool,
+        join: "Callable[[Any, Foreign, bytes], None] | None" = None,
+    ) -> None:
+        self._join = join
         self.payload = payload
         """UTF-8, where it is a text."""
         self.is_text = is_text
@@ -59,6 +66,13 @@ class Broadcast:
                 head = opcode.to_bytes() + b"\x7f" + size.to_bytes(8)
             self._frame = head + payload
         return self._frame
+
+    def write(self, pipe: Any, foreign: "Foreign") -> None:
+        """Write the frame to a connection's transport, or have it written with others."""
+        if self._join is None:
+            pipe.write(self.frame)
+        else:
+            self._join(pipe, foreign, self.frame)
 
     @property
     def data(self) -> str | bytes:

@@ -67,7 +67,7 @@ class StarletteSocket(Foreign):
             raise RuntimeError(OTHER_LOOP)
         pipe = StarletteSocket.pipe(connection)
         if pipe is not None:
-            pipe.write(message.frame)
+            message.write(pipe, StarletteSocket(connection))
         return None
 
     async def send(self, data: str | bytes) -> None:

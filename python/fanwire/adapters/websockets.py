@@ -112,7 +112,7 @@ class AsyncioConnection(TrioConnection):
             raise RuntimeError(OTHER_LOOP)
         pipe = AsyncioConnection.pipe(connection)
         if pipe is not None:
-            pipe.write(message.frame)
+            message.write(pipe, AsyncioConnection(connection))
         else:
             (protocol.send_text if message.is_text else protocol.send_binary)(message.payload)
             connection.send_data()

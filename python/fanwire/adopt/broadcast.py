@@ -9,9 +9,11 @@ from typing import Any
 from fanwire._loop import running, spawn
 from fanwire.adapters.foreign import Broadcast, Foreign, NoTransport
 from fanwire.adopt.attachments import known
+from fanwire.adopt.joining import Turn
 
 WAITING_BYTES_MAX = 1 << 20
 """So much waits for one connection that is written to by its framework's ``send``; what is more is left out."""
+_turn = Turn()
 SKIPPED = "skipped broadcast"
 FAILED = "failed to write message"
 
@@ -102,7 +104,8 @@ def broadcast(
 
     What ``websockets.broadcast`` does, by one frame for all of them. It returns at once, and nothing holds it up: what
     a slow client has not taken waits in its transport's buffer, without a bound, until its framework gives it up. The
-    message is not compressed. It stands behind what a connection has sent itself, and before what it sends next. Those
+    message is not compressed. Of several broadcasts in one turn of the loop all but the first are one write for each
+    connection, unless they are to `raise_exceptions`. It stands behind what a connection has sent itself, and before what it sends next. Those
     that are not open are left out.
 
     A connection of Starlette is written to that way under a server that offers its transport (docs/scope.md). Under
@@ -121,13 +124,14 @@ def broadcast(
         AdoptionError: a connection is of no framework that is known; those before it have the message.
         RuntimeError: no event loop runs in this thread.
     """
-    if isinstance(message, str):
-        whole = Broadcast(message.encode(), is_text=text is not False)
-    elif isinstance(message, bytes | bytearray | memoryview):
-        whole = Broadcast(message, is_text=text is True)
-    else:
+    if not isinstance(message, str | bytes | bytearray | memoryview):
         raise TypeError(f"message must be a str or bytes-like, not {type(message).__name__}")
     loop = running()
+    join = _turn.push if _turn.begin(loop) and not raise_exceptions else None
+    if isinstance(message, str):
+        whole = Broadcast(message.encode(), is_text=text is not False, join=join)
+    else:
+        whole = Broadcast(message, is_text=text is True, join=join)
     kinds: dict[type, type[Foreign]] = {}
     skipped: list[Exception] = []
     for connection in connections:
