@@ -104,9 +104,9 @@ def broadcast(
 
     What ``websockets.broadcast`` does, by one frame for all of them. It returns at once, and nothing holds it up: what
     a slow client has not taken waits in its transport's buffer, without a bound, until its framework gives it up. The
-    message is not compressed. Of several broadcasts in one turn of the loop all but the first are one write for each
-    connection, unless they are to `raise_exceptions`. It stands behind what a connection has sent itself, and before what it sends next. Those
-    that are not open are left out.
+    message is not compressed. It stands behind what a connection has sent itself, and before what it sends next. Those
+    that are not open are left out. Of several broadcasts in one turn of the loop all but the first are one write for
+    each connection, unless they are to `raise_exceptions`.
 
     A connection of Starlette is written to that way under a server that offers its transport (docs/scope.md). Under
     another one each has a task that sends, and 1 MiB waits at most.
