@@ -21,7 +21,7 @@ async def rooms(request: web.Request) -> web.WebSocketResponse:
 
 
 async def with_hub(app: web.Application) -> AsyncIterator[None]:
-    async with hub.serve("127.0.0.1:0"):
+    async with hub.serve():
         yield
 
 

@@ -17,7 +17,7 @@ async def rooms(connection: ServerConnection) -> None:
 
 async def main(address: str = "127.0.0.1:8080") -> None:
     host, _, port = address.rpartition(":")
-    async with hub.serve("127.0.0.1:0"), serve(rooms, host, int(port)) as server:
+    async with hub.serve(), serve(rooms, host, int(port)) as server:
         print(f"ws://{host}:{server.sockets[0].getsockname()[1]}/7", flush=True)
         await server.serve_forever()
 
