@@ -139,6 +139,13 @@ class Database:
 
 
 PARTS: dict[tuple[str, int], tuple[bool, str]] = {
+    ("broadcaster.md", 0): (False, "assert repr(broadcast._backend).startswith('<fanwire.compat.broadcaster')"),
+    ("channels.md", 0): (
+        False,
+        "from fanwire.compat.django_channels import ChannelLayer; ChannelLayer()",
+    ),
+    ("socketio.md", 0): (False, "assert isinstance(sio.manager, AsyncFanwireManager)"),
+    ("socketio.md", 1): (False, "assert AsyncFanwireManager in Clients.mro()[2:-1]"),
     ("promises.md", 0): (False, "assert hub is not given"),
     ("promises.md", 1): (True, "assert (await page('7'))['since'][1] == 0"),
     ("promises.md", 2): (False, "assert await board('board:7') == {'match': '7'}"),

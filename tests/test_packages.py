@@ -114,6 +114,17 @@ def test_without_its_extra_the_protocol_for_uvicorn_names_it(missing: str) -> No
     assert f"ImportError: fanwire.uvicorn needs {missing}: pip install 'fanwire[uvicorn]'" in done.stderr
 
 
+@pytest.mark.parametrize(("module", "extra"), [("django_channels", "channels"), ("socketio", "socketio")])
+def test_without_its_extra_another_library_s_interface_names_it(module: str, extra: str) -> None:
+    done = run(f"import fanwire.compat.{module}", [])
+    assert f"pip install 'fanwire[{extra}]'" in done.stderr.splitlines()[-1]
+
+
+def test_without_its_extra_broadcaster_s_interface_has_what_needs_nothing() -> None:
+    done = run("from fanwire.compat.broadcaster import Broadcast\nBroadcast('memory://')\nBroadcast('redis://h')", [])
+    assert "pip install 'fanwire[broadcaster]' 'broadcaster[redis]'" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize("command", ["load", "demo"])
 def test_without_the_load_client_its_commands_name_its_package(command: str) -> None:
     hiding = "import shutil\nshutil.which = lambda *_, **__: None\nimport sys\nfrom fanwire.__main__ import main\n"

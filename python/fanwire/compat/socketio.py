@@ -1,0 +1,150 @@
+"""A client manager for python-socketio: ``socketio.AsyncServer(client_manager=AsyncFanwireManager())``.
+
+The server stays as it is: rooms, namespaces, sessions, callbacks and both transports. ``emit`` encodes an event once
+and makes no task for each receiver. What is promised stands in docs/socketio.md. It needs the package
+``python-socketio``, which ``fanwire[socketio]`` brings, and follows its 5.18.
+"""
+
+import logging
+from time import time
+from typing import Any
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from fanwire._loop import spawn
+from fanwire.values import Whole, checked
+
+try:
+    from engineio.async_socket import AsyncSocket
+    from engineio.packet import MESSAGE, Packet
+    from socketio.async_manager import AsyncManager
+    from socketio.async_server import AsyncServer
+    from socketio.packet import EVENT
+except ImportError as error:
+    raise ImportError(
+        "fanwire.compat.socketio needs the package python-socketio: pip install 'fanwire[socketio]'", name=error.name
+    ) from error
+
+__all__ = ["AsyncFanwireManager"]
+
+WAITING_MAX = 4096
+"""Packets that may wait for one client."""
+
+log = logging.getLogger("fanwire.socketio")
+
+
+class AsyncFanwireManager(AsyncManager):
+    """Rooms and clients of one server, as ``socketio.AsyncManager`` has them.
+
+    For several processes: ``class Clients(AsyncRedisManager, AsyncFanwireManager)`` emits to its own clients this way.
+
+    Attributes:
+        waiting_max: packets that may wait for one client, > 0; one more ends it, so that nobody who does not read can
+            fill the memory.
+    """
+
+    waiting_max: int = WAITING_MAX
+
+    def __init__(self, *, waiting_max: int = WAITING_MAX) -> None:
+        super().__init__()
+        self.waiting_max = checked("waiting_max", waiting_max, Whole())
+
+    async def emit(
+        self,
+        event: str,
+        data: Any,
+        namespace: str,
+        room: Any = None,
+        skip_sid: Any = None,
+        callback: Any = None,
+        to: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Send an event to one client, a room, several, or all of the namespace; arguments are the base class's.
+
+        All that it sends to a client over a WebSocket stands together in that client's order. Waits only for clients
+        whose sending is not the server's plain one.
+        """
+        if callback or namespace not in self.rooms:
+            await super().emit(event, data, namespace, room, skip_sid, callback, to, **kwargs)
+            return
+        skipped = skip_sid if isinstance(skip_sid, list) else [skip_sid]
+        packets = Packets(self.server, event, data, namespace)
+        # A server that sends in a way of its own, such as one under test, is asked for each.
+        is_plain = getattr(type(self.server), "_send_eio_packet", None) is AsyncServer._send_eio_packet
+        sockets: dict[str, Any] = self.server.eio.sockets if is_plain else {}
+        others = []
+        for sid, eio_sid in self.get_participants(namespace, to or room):
+            if sid in skipped:
+                continue
+            socket: Any = sockets.get(eio_sid)
+            if type(socket) is not AsyncSocket or socket.closed or is_overdue(socket):
+                others.append(eio_sid)
+            elif socket.queue.qsize() >= self.waiting_max:
+                self._end(socket)
+            else:
+                packets.queue_for(socket)
+        if others:
+            async with anyio.create_task_group() as tasks:
+                for eio_sid in others:
+                    tasks.start_soon(self._send, eio_sid, packets)
+        await checkpoint()
+
+    async def _send(self, eio_sid: str, packets: "Packets") -> None:
+        """Send by the server's own way, which finds out whether the client is still there."""
+        try:
+            for packet in packets.of(is_upgraded=False):
+                await self.server._send_eio_packet(eio_sid, packet)
+        except Exception:
+            log.exception("%s: sending failed", eio_sid)
+
+    def _end(self, socket: Any) -> None:
+        """Close one who does not read: what waits is dropped, so that its writer ends with what it has in hand."""
+        if socket.closing:
+            return
+        log.warning("%s: more than %d packets wait for this client, closing it", socket.sid, self.waiting_max)
+        queue = socket.queue
+        while not queue.empty():
+            queue.get_nowait()
+            queue.task_done()
+        queue.put_nowait(None)
+
+        async def close() -> None:
+            try:
+                await socket.close(wait=False, abort=True, reason=self.server.eio.reason.TRANSPORT_ERROR)
+            except Exception:
+                log.exception("%s: closing failed", socket.sid)
+
+        spawn(close, f"fanwire closes {socket.sid}")
+
+
+class Packets:
+    """One event as packets of Engine.IO: text, or binary, or text and the binary parts that belong to it."""
+
+    def __init__(self, server: Any, event: str, data: Any, namespace: str) -> None:
+        arguments = list(data) if isinstance(data, tuple) else [] if data is None else [data]
+        encoded = server.packet_class(EVENT, namespace=namespace, data=[event, *arguments]).encode()
+        self._parts = encoded if isinstance(encoded, list) else [encoded]
+        self._is_text = all(isinstance(part, str) for part in self._parts)
+        self._shared = [Packet(MESSAGE, part) for part in self._parts]
+        self._logger = server.eio.logger if server.eio.logger.isEnabledFor(logging.INFO) else None
+
+    def of(self, *, is_upgraded: bool) -> list[Any]:
+        """Those to send; a packet keeps the form that it was first encoded in, and polling has another for binary."""
+        if self._is_text or is_upgraded:
+            return self._shared
+        return [Packet(MESSAGE, part) for part in self._parts]
+
+    def queue_for(self, socket: Any) -> None:
+        """Have the client's writer, or its next poll, take them."""
+        for packet in self.of(is_upgraded=socket.upgraded):
+            socket.queue.put_nowait(packet)
+            if self._logger is not None:
+                data = packet.data if isinstance(packet.data, str) else "<binary>"
+                self._logger.info("%s: Sending packet %s data %s", socket.sid, "MESSAGE", data)
+
+
+def is_overdue(socket: Any) -> bool:
+    """Whether its last ping was not answered in time, so that whoever sends to it next closes it."""
+    return bool(socket.last_ping and time() - socket.last_ping > socket.server.ping_timeout)

@@ -1,0 +1,226 @@
+"""The client manager for python-socketio: stock server and stock clients, over both transports."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+import socketio
+from engineio.packet import MESSAGE, Packet
+from fanwire.compat.socketio import AsyncFanwireManager, Packets
+from socketio.async_pubsub_manager import AsyncPubSubManager
+from support.uvicorns import served
+from support.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """python-socketio's server is asyncio's alone."""
+    return "asyncio"
+
+
+class Program:
+    """A server of python-socketio as a program would have it, and who connected to it."""
+
+    def __init__(self, **options: Any) -> None:
+        self.manager = AsyncFanwireManager(**options.pop("manager", {}))
+        self.sio = socketio.AsyncServer(async_mode="asgi", client_manager=self.manager, **options)
+        self.sids: list[str] = []
+        self.left: list[str] = []
+
+        @self.sio.event
+        def connect(sid: str, environ: Any) -> None:
+            self.sids.append(sid)
+
+        @self.sio.event
+        def disconnect(sid: str, reason: str) -> None:
+            self.left.append(sid)
+
+        @self.sio.event
+        async def echo(sid: str, data: Any) -> Any:
+            await self.sio.emit("echoed", data, to=sid)
+            return data
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[str]:
+        """Its address."""
+        async with served(socketio.ASGIApp(self.sio), "auto") as address:
+            yield f"http://{address}"
+            await self.sio.shutdown()
+
+
+@asynccontextmanager
+async def client(url: str, *transports: str) -> AsyncIterator[tuple[socketio.AsyncClient, list[Any]]]:
+    """A stock client, and what it heard."""
+    sio, heard = socketio.AsyncClient(reconnection=False), []
+
+    @sio.on("*")
+    def hear(event: str, *arguments: Any) -> str:
+        heard.append((event, *arguments))
+        return f"had {event}"
+
+    await sio.connect(url, transports=list(transports) or ["websocket"])
+    try:
+        yield sio, heard
+    finally:
+        await sio.disconnect()
+
+
+async def test_all_rooms_and_single_clients_get_what_is_theirs_over_both_transports() -> None:
+    program = Program()
+    sio = program.sio
+    async with (
+        program.serving() as url,
+        client(url) as (_, ann),
+        client(url, "polling") as (_, bob),
+        client(url, "polling", "websocket") as (_, cleo),
+    ):
+        await until(lambda: len(program.sids) == 3)
+        one, two, three = program.sids
+        await sio.enter_room(one, "room")
+        await sio.enter_room(two, "room")
+        await sio.emit("to all", {"a": [1, "ü"]})
+        await sio.emit("to room", ("two", "arguments"), room="room")
+        await sio.emit("but one", None, room=["room", "nowhere"], skip_sid=one)
+        await sio.emit("but two", 1, skip_sid=[one, two])
+        await sio.emit("binary", {"b": b"\x00\xff", "t": "x"})
+        await sio.emit("to one", "x", to=three)
+        await sio.emit("nobody", "x", namespace="/other")
+        await sio.leave_room(one, "room")
+        await sio.close_room("room")
+        await sio.emit("closed", "x", room="room")
+        await sio.emit("last")
+        everybody, room = ("to all", {"a": [1, "ü"]}), ("to room", "two", "arguments")
+        binary, last = ("binary", {"b": b"\x00\xff", "t": "x"}), ("last",)
+        await until(lambda: all(heard and heard[-1] == last for heard in (ann, bob, cleo)))
+        for sid in program.sids:  # a stock client that polls would wait for the end of its poll
+            await sio.disconnect(sid)
+        assert ann == [everybody, room, binary, last]
+        assert bob == [everybody, room, ("but one",), binary, last]
+        assert cleo == [everybody, ("but two", 1), binary, ("to one", "x"), last]
+
+
+async def test_acknowledgements_and_what_a_client_asked_for_keep_their_order() -> None:
+    program = Program()
+    async with program.serving() as url, client(url) as (ann, heard):
+        await until(lambda: program.sids)
+        for number in range(5):
+            assert await ann.call("echo", number) == number
+            assert heard[-1] == ("echoed", number), "what was emitted before the answer came before it"
+        told: list[Any] = []
+        await program.sio.emit("ask", "x", to=program.sids[0], callback=lambda *answer: told.append(answer))
+        await until(lambda: told)
+        assert told == [("had ask",)]
+        assert await program.sio.call("ask", "y", to=program.sids[0], timeout=8) == "had ask"
+
+
+async def test_no_task_is_made_for_a_receiver_and_the_packet_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Program()
+    async with program.serving() as url, client(url) as (_, ann), client(url) as (_, bob):
+        await until(lambda: len(program.sids) == 2)
+        encoded = []
+        encode = Packet.encode
+
+        def counted(packet: Packet, b64: bool = False) -> Any:
+            if not packet.encode_cache:
+                encoded.append(packet.data)
+            return encode(packet, b64)
+
+        monkeypatch.setattr(Packet, "encode", counted)
+        spawned = []
+        create_task = asyncio.create_task
+        monkeypatch.setattr(asyncio, "create_task", lambda *a, **k: (spawned.append(a), create_task(*a, **k))[1])
+        await program.sio.emit("x", "data")
+        assert spawned == []
+        await until(lambda: ann and bob)
+        assert encoded == ['2["x","data"]']
+
+
+async def test_one_who_does_not_read_is_ended_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    program = Program(manager={"waiting_max": 20})
+    async with program.serving() as url, client(url) as (_, ann), client(url) as (_, bob):
+        await until(lambda: len(program.sids) == 2)
+        stalled = program.sio.eio.sockets[program.manager.eio_sid_from_sid(program.sids[1], "/")]
+        taken, stalled.queue = stalled.queue, program.sio.eio.create_queue()  # nobody takes what waits there
+        for number in range(30):
+            await program.sio.emit("n", number)
+            await until(lambda number=number: len(ann) == number + 1)
+        assert bob == []
+        await until(lambda: program.left == [program.sids[1]])
+        assert f"{stalled.sid}: more than 20 packets wait for this client, closing it" in caplog.text
+        assert stalled.closed
+        assert stalled.queue.qsize() <= 11
+        taken.put_nowait(None)
+
+
+async def test_a_client_that_is_gone_is_left_to_the_server_and_a_handler_that_fails_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    program = Program()
+    async with program.serving() as url, client(url) as (_, ann), client(url):
+        await until(lambda: len(program.sids) == 2)
+        overdue = program.sio.eio.sockets[program.manager.eio_sid_from_sid(program.sids[1], "/")]
+        overdue.last_ping = 1.0  # sent in 1970 and never answered
+
+        @program.sio.event
+        def disconnect(sid: str, reason: str) -> None:
+            program.left.append(reason)
+
+        await program.sio.emit("x")
+        assert program.left == ["ping timeout"]
+        await until(lambda: ann == [("x",)])
+
+        async def fail(*_: Any) -> None:
+            raise ValueError("a server's own way")
+
+        class Own(socketio.AsyncServer):  # a server that sends in a way of its own is asked for each
+            _send_eio_packet = fail
+
+        program.manager.set_server(Own(async_mode="asgi", client_manager=program.manager))
+        await program.sio.emit("y")
+        assert "sending failed" in caplog.text
+        program.manager.set_server(program.sio)
+
+
+async def test_it_goes_below_one_that_joins_several_processes() -> None:
+    published: list[Any] = []
+
+    class Clients(AsyncPubSubManager, AsyncFanwireManager):
+        async def _publish(self, data: Any) -> None:
+            published.append(data)
+
+        async def _listen(self) -> AsyncIterator[Any]:
+            await anyio.sleep_forever()
+            yield
+
+    manager = Clients()
+    assert manager.waiting_max == 4096
+    program = Program()
+    program.sio.manager = program.manager = manager
+    manager.set_server(program.sio)
+    async with program.serving() as url, client(url) as (_, ann):
+        await program.sio.emit("x", "data")
+        await until(lambda: ann == [("x", "data")])
+        assert [one["method"] for one in published if one["method"] == "emit"] == ["emit"]
+        manager.thread.cancel()
+
+
+async def test_a_mixture_of_text_and_binary_is_made_anew_for_who_polls() -> None:
+    program = Program()
+    packets = Packets(program.sio, "x", b"\xff", "/")
+    fresh = packets.of(is_upgraded=False)
+    assert [packet.encode(b64=True) for packet in fresh] == ['451-["x",{"_placeholder":true,"num":0}]', "b/w=="]
+    assert [packet.encode() for packet in packets.of(is_upgraded=True)][1] == b"\xff"
+    assert packets.of(is_upgraded=True) is packets.of(is_upgraded=True)
+    text = Packets(program.sio, "x", ("a", "b"), "/n")
+    assert text.of(is_upgraded=True) is text.of(is_upgraded=False)
+    assert (text.of(is_upgraded=True)[0].packet_type, text.of(is_upgraded=True)[0].encode()) == (
+        MESSAGE,
+        '42/n,["x","a","b"]',
+    )
+    with pytest.raises((TypeError, ValueError), match="waiting_max must be a whole number"):
+        AsyncFanwireManager(waiting_max=0)
