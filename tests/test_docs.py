@@ -144,6 +144,7 @@ PARTS: dict[tuple[str, int], tuple[bool, str]] = {
         False,
         "from fanwire.compat.django_channels import ChannelLayer; ChannelLayer()",
     ),
+    ("litestar.md", 0): (False, "assert plugin._backend.hub"),
     ("socketio.md", 0): (False, "assert isinstance(sio.manager, AsyncFanwireManager)"),
     ("socketio.md", 1): (False, "assert AsyncFanwireManager in Clients.mro()[2:-1]"),
     ("promises.md", 0): (False, "assert hub is not given"),

@@ -64,7 +64,7 @@ PYTHON_LAYERS = [
     ["testing"],
     ["compat"],
     ["compat.recent"],
-    ["compat.broadcaster", "compat.django_channels", "compat.socketio"],
+    ["compat.broadcaster", "compat.django_channels", "compat.litestar", "compat.socketio"],
     ["pytest_plugin"],
     ["demo"],
     ["demo.backend", "demo.figures", "demo.processes"],

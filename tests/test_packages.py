@@ -114,7 +114,9 @@ def test_without_its_extra_the_protocol_for_uvicorn_names_it(missing: str) -> No
     assert f"ImportError: fanwire.uvicorn needs {missing}: pip install 'fanwire[uvicorn]'" in done.stderr
 
 
-@pytest.mark.parametrize(("module", "extra"), [("django_channels", "channels"), ("socketio", "socketio")])
+@pytest.mark.parametrize(
+    ("module", "extra"), [("django_channels", "channels"), ("litestar", "litestar"), ("socketio", "socketio")]
+)
 def test_without_its_extra_another_library_s_interface_names_it(module: str, extra: str) -> None:
     done = run(f"import fanwire.compat.{module}", [])
     assert f"pip install 'fanwire[{extra}]'" in done.stderr.splitlines()[-1]
