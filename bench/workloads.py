@@ -89,6 +89,11 @@ def _python(file: str, *options: str) -> tuple[str, ...]:
     return (sys.executable, str(PEERS_DIR / file), *options)
 
 
+def python_peer(name: str, label: str, file: str, *options: str) -> Peer:
+    """A server program of bench/peers that this Python runs."""
+    return Peer(name, label, _python(file, *options))
+
+
 def peers(floor: Path) -> dict[str, Peer]:
     """All peers by name; `floor` is the path of the bare loop's binary."""
     node = ("node", str(PEERS_DIR / "node" / "node_ws.js"))

@@ -1,11 +1,12 @@
 """Peer: FastAPI on uvicorn with uvloop, as FastAPI's guide does it: ``await send_text`` to one client after another.
 
 Uvicorn's WebSocket implementation is its default (``--ws auto``); only compression and keepalive are off, as for all
-peers.
+peers. With ``--attach`` each connection is attached to a channel of fanwire's, and the route goes on as before.
 """
 
 import asyncio
 from argparse import Namespace
+from typing import Any
 
 import uvicorn
 from driver import Watchers, channels_of, drive, options, run
@@ -16,12 +17,20 @@ async def main(arguments: Namespace) -> None:
     """Serve until stdin ends."""
     watchers = Watchers()
     app = FastAPI()
+    hub: Any = None
+    if arguments.attach:
+        import fanwire
+
+        hub = fanwire.Hub()
+        await hub.start()
 
     @app.websocket("/ws")
     async def endpoint(websocket: WebSocket) -> None:
         channels = channels_of(str(websocket.url))
         await websocket.accept()
         watchers.add(websocket, channels)
+        if hub is not None:
+            hub.attach(websocket, channels)
         try:
             while True:
                 await websocket.receive_text()
@@ -30,15 +39,19 @@ async def main(arguments: Namespace) -> None:
         finally:
             watchers.discard(websocket, channels)
 
-    async def publish(channel: str, text: str) -> None:
+    async def send_to_each(channel: str, text: str) -> None:
         for websocket in list(watchers.of(channel)):
             await websocket.send_text(text)
+
+    def publish(channel: str, text: str) -> None:
+        hub.publish(channel, text)
 
     server = uvicorn.Server(
         uvicorn.Config(
             app,
             host="127.0.0.1",
             port=arguments.port,
+            ws=arguments.ws,
             log_level="warning",
             access_log=False,
             backlog=4096,
@@ -50,9 +63,12 @@ async def main(arguments: Namespace) -> None:
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
-    await drive(publish, lambda: watchers.count, arguments.port)
+    await drive(send_to_each if hub is None else publish, lambda: watchers.count, arguments.port)
     serving.cancel()
 
 
 if __name__ == "__main__":
-    run(main(options(__doc__ or "").parse_args()))
+    parser = options(__doc__ or "")
+    parser.add_argument("--ws", default="auto", help="uvicorn's --ws")
+    parser.add_argument("--attach", action="store_true", help="publish to a channel that connections are attached to")
+    run(main(parser.parse_args()))
