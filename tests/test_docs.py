@@ -144,6 +144,8 @@ PARTS: dict[tuple[str, int], tuple[bool, str]] = {
         False,
         "from fanwire.compat.django_channels import ChannelLayer; ChannelLayer()",
     ),
+    ("fastapi.md", 0): (False, "assert manager.active_connections == []"),
+    ("fastapi.md", 1): (False, "assert app.url_path_for('events', match='7') == '/events/7'"),
     ("litestar.md", 0): (False, "assert plugin._backend.hub"),
     ("socketio.md", 0): (False, "assert isinstance(sio.manager, AsyncFanwireManager)"),
     ("socketio.md", 1): (False, "assert AsyncFanwireManager in Clients.mro()[2:-1]"),

@@ -62,6 +62,7 @@ PYTHON_LAYERS = [
     ["attaching"],
     ["hub"],
     ["testing"],
+    ["fastapi"],
     ["compat"],
     ["compat.recent"],
     ["compat.broadcaster", "compat.django_channels", "compat.litestar", "compat.socketio"],
@@ -145,6 +146,7 @@ SLEEP_EXCEPTIONS = {
 }
 
 OTHERS_NAMES = {
+    "ConnectionManager": "FastAPI's tutorial calls it so",
     "AsyncFanwireManager": "python-socketio calls it so: AsyncManager, AsyncRedisManager",
 }
 """Names that other libraries have given."""

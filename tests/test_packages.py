@@ -115,10 +115,16 @@ def test_without_its_extra_the_protocol_for_uvicorn_names_it(missing: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("module", "extra"), [("django_channels", "channels"), ("litestar", "litestar"), ("socketio", "socketio")]
+    ("module", "extra"),
+    [
+        ("compat.django_channels", "channels"),
+        ("compat.litestar", "litestar"),
+        ("compat.socketio", "socketio"),
+        ("fastapi", "fastapi"),
+    ],
 )
-def test_without_its_extra_another_library_s_interface_names_it(module: str, extra: str) -> None:
-    done = run(f"import fanwire.compat.{module}", [])
+def test_without_its_extra_what_is_for_another_library_names_it(module: str, extra: str) -> None:
+    done = run(f"import fanwire.{module}", [])
     assert f"pip install 'fanwire[{extra}]'" in done.stderr.splitlines()[-1]
 
 

@@ -21,22 +21,23 @@ FAILED = "failed to write message"
 class Outgoing:
     """What waits for one connection whose framework sends it, in a task that ends with the last of it."""
 
-    __slots__ = ("_is_running", "_kind", "_waiting", "_waiting_bytes", "connection")
+    __slots__ = ("_is_running", "_kind", "_waiting", "connection", "waiting_bytes")
 
     def __init__(self, foreign: Foreign) -> None:
         self.connection: weakref.ref[Any] = weakref.ref(foreign.connection)
         self._kind = type(foreign)
         self._waiting: deque[Broadcast] = deque()
-        self._waiting_bytes = 0
+        self.waiting_bytes = 0
+        """The frames of what waits."""
         self._is_running = False
 
     def push(self, message: Broadcast) -> Exception | None:
         """Send it behind the others. Gives why it is left out."""
         size = len(message.frame)
-        if self._waiting and self._waiting_bytes + size > WAITING_BYTES_MAX:
-            return failure(BufferError(f"{self._waiting_bytes + size:,} bytes would wait, over {WAITING_BYTES_MAX:,}"))
+        if self._waiting and self.waiting_bytes + size > WAITING_BYTES_MAX:
+            return failure(BufferError(f"{self.waiting_bytes + size:,} bytes would wait, over {WAITING_BYTES_MAX:,}"))
         self._waiting.append(message)
-        self._waiting_bytes += size
+        self.waiting_bytes += size
         if not self._is_running:
             spawn(self._run, "fanwire.broadcast")
             self._is_running = True
@@ -57,10 +58,10 @@ class Outgoing:
                     self._waiting.clear()
                     break
                 self._waiting.popleft()
-                self._waiting_bytes -= len(message.frame)
+                self.waiting_bytes -= len(message.frame)
         finally:
             self._is_running = False
-            self._waiting_bytes = sum(len(message.frame) for message in self._waiting)
+            self.waiting_bytes = sum(len(message.frame) for message in self._waiting)
 
 
 _outgoing: weakref.WeakKeyDictionary[Any, Outgoing] = weakref.WeakKeyDictionary()
@@ -70,6 +71,16 @@ def outgoing_of(foreign: Foreign) -> Outgoing:
     """What waits for a connection."""
     found = _outgoing.get(foreign.connection)
     return found or _outgoing.setdefault(foreign.connection, Outgoing(foreign))
+
+
+def waiting_bytes(connection: Any) -> int:
+    """What waits for a connection that can be broadcast to, in its transport or for its framework."""
+    pipe = kind_of(connection).pipe(connection)
+    if pipe is not None:
+        size: int = pipe.get_write_buffer_size()
+        return size
+    found = _outgoing.get(connection)
+    return 0 if found is None else found.waiting_bytes
 
 
 def failure(cause: Exception) -> Exception:

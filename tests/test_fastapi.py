@@ -1,0 +1,286 @@
+"""What programs on FastAPI use: the tutorial's rooms, a hub as a dependency, routes and event streams that it feeds."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import anyio
+import fanwire
+import httpx
+import pytest
+from fanwire.fastapi import Broadcaster, ConnectionManager, EventSourceResponse, record, websocket_channel
+from fanwire.hub import Hub
+from fastapi import Depends, FastAPI, HTTPException, WebSocket, WebSocketDisconnect, WebSocketException
+from starlette.testclient import TestClient
+from support.uvicorns import served
+from support.waiting import until
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+pytestmark = pytest.mark.anyio
+PROTOCOLS = ["auto", "fanwire.uvicorn:Sansio"]
+"""Of uvicorn: one that hides its transport, and one that offers it."""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """uvicorn is asyncio's."""
+    return "asyncio"
+
+
+def chat(manager: Any) -> FastAPI:
+    """The program of FastAPI's tutorial, with its connection manager or another."""
+    app = FastAPI()
+
+    @app.websocket("/ws/{client_id}")
+    async def websocket_endpoint(websocket: WebSocket, client_id: int) -> None:
+        await manager.connect(websocket)
+        try:
+            while True:
+                data = await websocket.receive_text()
+                await manager.send_personal_message(f"You wrote: {data}", websocket)
+                await manager.broadcast(f"Client #{client_id} says: {data}")
+        except WebSocketDisconnect:
+            manager.disconnect(websocket)
+            await manager.broadcast(f"Client #{client_id} left the chat")
+
+    return app
+
+
+@asynccontextmanager
+async def joined(address: str, *numbers: int) -> AsyncIterator[list[Any]]:
+    """Clients of the chat."""
+    async with anyio.create_task_group():
+        clients = [await connect(f"ws://{address}/ws/{number}") for number in numbers]
+        try:
+            yield clients
+        finally:
+            for client in clients:
+                await client.close()
+
+
+async def said(client: Any, count: int) -> list[Any]:
+    """The next so many messages."""
+    with anyio.fail_after(8):
+        return [await client.recv() for _ in range(count)]
+
+
+def test_fastapi_s_own_test_of_its_tutorial_passes() -> None:
+    client = TestClient(chat(manager := ConnectionManager()))
+    for _ in range(20):
+        with client.websocket_connect("/ws/1234") as one, client.websocket_connect("/ws/5678") as two:
+            one.send_text("Hello from 1234")
+            assert one.receive_text() == "You wrote: Hello from 1234"
+            assert two.receive_text() == "Client #1234 says: Hello from 1234"
+            assert one.receive_text() == "Client #1234 says: Hello from 1234"
+            two.send_text("Hello from 5678")
+            assert two.receive_text() == "You wrote: Hello from 5678"
+            assert one.receive_text() == "Client #5678 says: Hello from 5678"
+            assert two.receive_text() == "Client #5678 says: Hello from 5678"
+            one.close(1000)
+            assert two.receive_text() == "Client #1234 left the chat"
+        assert manager.active_connections == []
+
+
+@pytest.mark.parametrize("ws", PROTOCOLS)
+async def test_the_tutorial_s_chat_works_over_real_sockets(ws: str) -> None:
+    manager = ConnectionManager()
+    async with served(chat(manager), ws) as address, joined(address, 1, 2) as (ann, bob):
+        await until(lambda: len(manager.active_connections) == 2)
+        for number in range(20):
+            await ann.send(f"x{number}")
+        expected = [text for n in range(20) for text in (f"You wrote: x{n}", f"Client #1 says: x{n}")]
+        assert await said(ann, 40) == expected
+        assert await said(bob, 20) == expected[1::2]
+        await ann.close()
+        assert await said(bob, 1) == ["Client #1 left the chat"]
+        await manager.broadcast_json({"a": [1, "ü"]})
+        await manager.broadcast_bytes(b"\xff")
+        await manager.broadcast("last")
+        await manager.send_personal_message("personal", manager.active_connections[0])
+        assert await said(bob, 4) == ['{"a":[1,"ü"]}', b"\xff", "last", "personal"]
+
+
+@pytest.mark.parametrize("ws", PROTOCOLS)
+async def test_one_who_does_not_read_is_closed_and_one_who_is_gone_is_forgotten(
+    ws: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = ConnectionManager(waiting_bytes_max=300_000)
+    settings = {"ws_ping_interval": None, "ws_per_message_deflate": False}
+    async with served(chat(manager), ws, **settings) as address, joined(address, 1) as (ann,):
+        await until(lambda: manager.active_connections)
+        host, _, port = address.partition(":")
+        stalled = socket.socket()
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await anyio.to_thread.run_sync(stalled.connect, (host, int(port)))
+        stalled.sendall(
+            f"GET /ws/2 HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        await until(lambda: len(manager.active_connections) == 2)
+        slow = manager.active_connections[1]
+        text = "x" * 100_000
+        for _ in range(100):
+            await manager.broadcast(text)
+            assert await said(ann, 1) == [text]
+        assert len(manager.active_connections) == 1
+        assert "a client of ConnectionManager is closed with 1013" in caplog.text
+        assert slow not in manager.active_connections
+        stalled.close()
+        manager.disconnect(slow)  # by its route, later
+        await ann.send("x")
+        assert await said(ann, 2) == ["You wrote: x", "Client #1 says: x"]
+
+
+def test_what_is_no_bound_is_refused_and_connecting_twice_is_once() -> None:
+    with pytest.raises((TypeError, ValueError), match="waiting_bytes_max must be"):
+        ConnectionManager(waiting_bytes_max=0)
+    app, manager = FastAPI(), ConnectionManager()
+
+    @app.websocket("/")
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await manager.connect(websocket)
+        await manager.connect(websocket)
+        await manager.broadcast("once")
+        await websocket.close()
+        await manager.broadcast("nobody")
+        assert manager.active_connections == []
+
+    with TestClient(app).websocket_connect("/") as client:
+        assert client.receive_text() == "once"
+        with pytest.raises(WebSocketDisconnect):
+            client.receive_text()
+
+
+def odds_program() -> tuple[FastAPI, Broadcaster]:
+    """A hub as a dependency: routes that publish, that are a subscription, and that stream."""
+    broadcaster = Broadcaster(Hub({"odds:*": fanwire.Channel(history=5)}))
+    app = FastAPI(lifespan=broadcaster.lifespan)
+
+    def who(token: str = "") -> str:
+        if token != "t1":
+            raise WebSocketException(1008, "sign in first")
+        return "ann"
+
+    @app.post("/odds/{match}")
+    async def change(match: str, odds: dict[str, float], hub: Annotated[Hub, Depends(broadcaster)]) -> None:
+        if not odds:
+            raise HTTPException(422)
+        hub.publish(f"odds:{match}", odds, event="odds")
+
+    app.add_api_websocket_route(
+        "/odds/{match}", websocket_channel(broadcaster, "odds:{match}", "all"), dependencies=[Depends(who)]
+    )
+
+    @app.get("/events/{match}")
+    async def events(match: str) -> EventSourceResponse:
+        return EventSourceResponse(broadcaster, [f"odds:{match}", "all"], ping=0.05)
+
+    return app, broadcaster
+
+
+def test_a_route_that_is_a_subscription_works_under_the_test_client() -> None:
+    app, _ = odds_program()
+    for _ in range(2):
+        with TestClient(app) as client, client.websocket_connect("/odds/7?token=t1") as websocket:
+            assert client.post("/odds/7", json={"home": 1.85}).status_code == 200
+            assert websocket.receive_json() == {"home": 1.85}
+        refusing = pytest.raises(WebSocketDisconnect)
+        with TestClient(app) as client, refusing as refused, client.websocket_connect("/odds/7"):
+            pass
+        assert refused.value.code == 1008
+
+
+@pytest.mark.parametrize("ws", PROTOCOLS)
+async def test_a_route_that_is_a_subscription_works_over_real_sockets(ws: str) -> None:
+    app, broadcaster = odds_program()
+    async with served(app, ws, lifespan="on") as address:
+        with pytest.raises(InvalidStatus, match="403"):
+            await connect(f"ws://{address}/odds/7")
+        with pytest.raises(InvalidStatus, match="403"):
+            await connect(f"ws://{address}/odds/7*?token=t1")
+        async with connect(f"ws://{address}/odds/7?token=t1") as client, httpx.AsyncClient(trust_env=False) as http:
+            await client.send("dropped")
+            await until(lambda: broadcaster.hub._attachments is not None and broadcaster.hub._attachments._plain)
+            assert (await http.post(f"http://{address}/odds/7", json={"home": 1.5})).status_code == 200
+            broadcaster.hub.publish("all", "to all")
+            assert set(await said(client, 2)) == {'{"home":1.5}', "to all"}
+
+
+async def test_an_event_stream_has_what_is_published_and_ends_with_its_client_and_the_hub() -> None:
+    app, broadcaster = odds_program()
+    async with served(app, "auto", lifespan="on") as address, httpx.AsyncClient(trust_env=False) as http:
+        async with http.stream("GET", f"http://{address}/events/7") as response:
+            assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+            assert (response.headers["cache-control"], response.headers["x-accel-buffering"]) == ("no-store", "no")
+            lines = response.aiter_lines()
+            with anyio.fail_after(8):
+                assert [await anext(lines), await anext(lines)] == [": begins", ""]
+                broadcaster.hub.publish("odds:7", {"home": 1.85}, event="odds")
+                got = [line async for line in take(lines, until_line='data: {"home":1.85}')]
+                assert got[-1] == "event: odds"
+                broadcaster.hub.publish("all", "two\nlines")
+                got = [line async for line in take(lines, until_line="data: lines")]
+                assert got[-1] == "data: two"
+                async for _ in take(lines, until_line=": ping"):
+                    pass
+        async with http.stream("GET", f"http://{address}/events/7") as response:
+            lines = response.aiter_lines()
+            with anyio.fail_after(8):
+                assert await anext(lines) == ": begins"
+                await broadcaster.hub.stop()
+                async for _ in lines:
+                    pass
+        await broadcaster.hub.start()  # the lifespan stops it
+
+
+async def take(lines: AsyncIterator[str], until_line: str) -> AsyncIterator[str]:
+    """What is not empty and no ping before a line."""
+    async for line in lines:
+        if line == until_line:
+            return
+        if line and line != ": ping":
+            yield line
+
+
+def test_a_record_is_what_an_event_source_reads() -> None:
+    position = fanwire.Position(1, 1)
+    for data, event, expected in (
+        ("x", None, b"data: x\n\n"),
+        ("a\r\nb\rc\n", "e", b"event: e\ndata: a\ndata: b\ndata: c\ndata: \n\n"),
+        (b"\xff", None, "data: \ufffd\n\n".encode()),
+        ({"a": "ü"}, None, 'data: {"a":"ü"}\n\n'.encode()),
+    ):
+        assert record(fanwire.Heard("c", position, data, event, False)) == expected
+
+
+async def test_what_is_wrong_with_a_route_is_said_when_it_is_made() -> None:
+    hub = Hub()
+    with pytest.raises(ValueError, match="websocket_channel needs a channel"):
+        websocket_channel(hub)
+    with pytest.raises(TypeError, match="a channel must be a str"):
+        websocket_channel(hub, 7)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected '}'"):
+        websocket_channel(hub, "odds:{match")
+    with pytest.raises(ValueError, match="needs a channel"):
+        EventSourceResponse(hub, [])
+    with pytest.raises(TypeError, match="a list of names"):
+        EventSourceResponse(hub, "odds")
+    with pytest.raises(ValueError, match="ping must be"):
+        EventSourceResponse(hub, ["odds"], ping=0)
+    with pytest.raises(fanwire.HubStopped):
+        await EventSourceResponse(hub, ["odds"]).stream_response(pytest.fail)  # type: ignore[arg-type]
+
+
+async def test_a_client_that_sends_nothing_and_leaves_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    manager = ConnectionManager()
+    async with served(chat(manager), "auto") as address:
+        client = await connect(f"ws://{address}/ws/1")
+        await until(lambda: manager.active_connections)
+        client.transport.abort()
+        await until(lambda: not manager.active_connections)
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+    assert "Exception" not in caplog.text
