@@ -19,6 +19,7 @@ from anyio.lowlevel import checkpoint
 
 from fanwire._loop import Interrupt, background_tasks, run, watch_signals
 from fanwire.addresses import address_of
+from fanwire.asgi import Mounted
 from fanwire.attaching import Attaching
 from fanwire.channel import Channel
 from fanwire.client import Link
@@ -163,6 +164,35 @@ class Hub(Attaching):
             await life.leave()
         finally:
             self._forget(life)
+
+    def asgi(self) -> Mounted:
+        """This hub as an ASGI application, to be mounted in yours: ``app.mount("/live", hub.asgi())``.
+
+        It serves on the port and under the path that it is mounted at, by whatever ASGI server: WebSockets, event
+        streams, SignalR with all its transports, health. Callbacks see the client's address as the server knows it.
+        Where the hub serves already it goes on, else the first request begins it as ``start()`` does: ``lifespan`` says
+        when. Any number of times; docs/asgi.md has more.
+        """
+        return Mounted(self)
+
+    def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:
+        """``start()`` and ``stop()`` as the lifespan of an ASGI application: ``FastAPI(lifespan=hub.lifespan)``.
+
+        In a lifespan of your own, ``async with hub.lifespan():``. Nothing listens; see ``asgi``.
+
+        Args:
+            app: the application, as frameworks hand it in; nothing is done with it.
+        """
+        return AsyncOnly(self._lived(), "hub.lifespan(...)")
+
+    @asynccontextmanager
+    async def _lived(self) -> AsyncIterator[None]:
+        await self.start()
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self.stop()
 
     async def _begin(self, address: str | int | None, shards: int, options: Mapping[str, Any]) -> Serving:
         options = {**self._options, **check_options(options)}

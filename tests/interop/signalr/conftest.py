@@ -52,18 +52,19 @@ def reference_hub() -> Iterator[Hub]:
 
 
 @contextmanager
-def fanwire_hub(port: int, *times: str) -> Iterator[Hub]:
+def fanwire_hub(port: int, *times: str, program: str = "live_hub.py", under: str = "") -> Iterator[Hub]:
     """A process of the hub that is measured, on a port of its own."""
-    program = Path(__file__).parent / "live_hub.py"
     address = f"127.0.0.1:{port}"
     # What its methods raise is logged, as it should be; nobody reads it here.
     with subprocess.Popen(
-        [sys.executable, str(program), address, *times], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, str(Path(__file__).parent / program), address, *times],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     ) as process:
         try:
             assert process.stdout
             assert select.select([process.stdout], [], [], READY_WITHIN_S)[0], "it never listened"
-            yield Hub(f"http://{process.stdout.readline().decode().strip()}", token_of("alice"))
+            yield Hub(f"http://{process.stdout.readline().decode().strip()}{under}", token_of("alice"))
         finally:
             process.kill()
 
@@ -72,6 +73,13 @@ def fanwire_hub(port: int, *times: str) -> Iterator[Hub]:
 def target_hub() -> Iterator[Hub]:
     """A fanwire hub with the same methods."""
     with fanwire_hub(TARGET_PORT) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")  # its port is a backend's elsewhere
+def mounted_hub() -> Iterator[Hub]:
+    """The same inside an ASGI application, on the application's port."""
+    with fanwire_hub(BACKEND_PORT, program="mounted_hub.py", under="/app") as hub:
         yield hub
 
 

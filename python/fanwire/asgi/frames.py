@@ -1,0 +1,100 @@
+"""Frames of a WebSocket between us and the engine (RFC 6455 §5), whose client we are. Not here: sockets."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+_CONTINUATION = 0
+_FIN = 0x80
+_MASKED = 0x80
+_NO_MASK = bytes(4)
+"""A client's frames are masked (§5.3), against proxies that read them as something else; between us there is none."""
+
+
+class Framed(NamedTuple):
+    """A whole message, or a control frame."""
+
+    opcode: int
+    payload: bytes
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    """One frame to the engine."""
+    count = len(payload)
+    if count < 126:
+        head = bytes((_FIN | opcode, _MASKED | count))
+    elif count < 1 << 16:
+        head = bytes((_FIN | opcode, _MASKED | 126)) + count.to_bytes(2, "big")
+    else:
+        head = bytes((_FIN | opcode, _MASKED | 127)) + count.to_bytes(8, "big")
+    return head + _NO_MASK + payload
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """The client's Close: without a code for 1005, which says that there was none (§7.4.1)."""
+    return frame(CLOSE, b"" if code == 1005 else code.to_bytes(2, "big") + reason.encode()[:123])
+
+
+def close_of(payload: bytes) -> tuple[int, str]:
+    """Code and reason of a Close; 1000 where it has none, as ASGI says it."""
+    if len(payload) < 2:
+        return 1000, ""
+    return int.from_bytes(payload[:2], "big"), payload[2:].decode(errors="replace")
+
+
+class Frames:
+    """The engine's frames, out of bytes as they come. A message that is not whole waits; the hub bounds its size."""
+
+    def __init__(self) -> None:
+        # Bytes that are no whole frame yet, and how many there must be before it is worth a look.
+        self._parts: list[bytes] = []
+        self._count = 0
+        self._wanted = 2
+        # Of a message in several frames.
+        self._opcode = 0
+        self._fragments: list[bytes] = []
+
+    def take(self, data: bytes) -> Iterator[Framed]:
+        """What is whole now, in order."""
+        self._parts.append(data)
+        self._count += len(data)
+        if self._count < self._wanted:
+            return
+        data = b"".join(self._parts) if len(self._parts) > 1 else data
+        at = 0
+        while (found := _whole(data, at))[0]:
+            opcode, start, end = found[1:]
+            yield from self._message(opcode, data[start:end])
+            at = end
+        self._parts, self._count, self._wanted = [data[at:]], len(data) - at, found[3]
+
+    def _message(self, first: int, payload: bytes) -> Iterator[Framed]:
+        opcode = first & 0x0F
+        if opcode >= CLOSE or (first & _FIN and opcode != _CONTINUATION):
+            yield Framed(opcode, payload)
+            return
+        self._opcode = opcode or self._opcode
+        self._fragments.append(payload)
+        if first & _FIN:
+            yield Framed(self._opcode, b"".join(self._fragments))
+            self._fragments.clear()
+
+
+def _whole(data: bytes, at: int) -> tuple[bool, int, int, int]:
+    """Whether a whole frame stands there, its first byte, where its payload begins, and where it ends.
+
+    Of one that is not whole the last is how many bytes of it there must be first.
+    """
+    there = len(data) - at
+    if there < 2:
+        return False, 0, 0, 2
+    count, start = data[at + 1], at + 2
+    if count >= 126:
+        size = 2 if count == 126 else 8
+        if there < 2 + size:
+            return False, 0, 0, 2 + size
+        start += size
+        count = int.from_bytes(data[start - size : start], "big")
+    if len(data) < start + count:
+        return False, 0, 0, start + count - at
+    return True, data[at], start, start + count

@@ -1,0 +1,535 @@
+"""A hub inside an ASGI application, on the application's port: stock servers and stock clients, both unmodified."""
+
+import asyncio
+import json
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import fanwire
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from httpx import Response
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.websockets import WebSocketDisconnect
+from support.raw import read_head, request_text
+from support.waiting import until_in_thread
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+Server = str
+
+
+@contextmanager
+def uvicorn_of(app: Any, **options: Any) -> Iterator[str]:
+    """Its address, while uvicorn serves `app` in a thread; it has ended afterwards."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    options = {"log_config": None, "timeout_graceful_shutdown": 1, **options}
+    server = uvicorn.Server(uvicorn.Config(app, **options))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        until_in_thread(lambda: server.started or not thread.is_alive())
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(8)
+        listener.close()
+        assert not thread.is_alive()
+
+
+@contextmanager
+def hypercorn_of(app: Any) -> Iterator[str]:
+    """The same by hypercorn."""
+    from hypercorn.asyncio import serve
+    from hypercorn.config import Config
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    config = Config()
+    config.bind, config.graceful_timeout = [f"fd://{listener.fileno()}"], 0.2
+    ended = threading.Event()
+
+    async def main() -> None:
+        async def wait() -> None:
+            while not ended.is_set():
+                await asyncio.wait_for(asyncio.to_thread(ended.wait, 0.05), 1)
+
+        await serve(app, config, shutdown_trigger=wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    try:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        ended.set()
+        thread.join(8)
+        listener.detach()  # hypercorn has closed it
+        assert not thread.is_alive()
+
+
+def mounted(hub: fanwire.Hub, *, has_lifespan: bool = True) -> FastAPI:
+    """An application with a route of its own and the hub."""
+    app = FastAPI(lifespan=hub.lifespan if has_lifespan else None)
+
+    @app.post("/goals/{text}")
+    def goal(text: str) -> int:
+        return hub.publish("goals", text).offset
+
+    app.mount("/live", hub.asgi())
+    return app
+
+
+def dial(address: str, target: str = "/live/ws", **options: Any) -> ClientConnection:
+    return connect(f"ws://{address}{target}", proxy=None, **options)
+
+
+def subscribed(hub: fanwire.Hub, channel: str, count: int = 1) -> None:
+    until_in_thread(lambda: hub.occupancy(channel) == count)
+
+
+def left_alone(hub: fanwire.Hub) -> None:
+    until_in_thread(lambda: not hub.stats().connections)
+
+
+@pytest.mark.parametrize("ws", ["websockets-sansio", "wsproto"])
+def test_messages_calls_and_closes_go_both_ways(ws: str) -> None:
+    hub = fanwire.Hub(subprotocols=["chat"], message_bytes_max=1 << 20)
+    seen: list[Any] = []
+
+    @hub.authenticate
+    def who(request: fanwire.Request) -> str:
+        request.response_headers.add("X-Kind", "own")
+        seen.append((request.path, request.peer, request.headers["x-token"], request.headers["x-forwarded-proto"]))
+        return "ann"
+
+    @hub.method("Add")
+    def add(client: fanwire.Client, one: int, other: int) -> int:
+        return one + other
+
+    @hub.on_message
+    def message(client: fanwire.Client, data: str | bytes) -> None:
+        if data == "close":
+            client.close(4001, "as you ask")
+        else:
+            client.send(data)
+
+    @hub.on_disconnect
+    def gone(client: fanwire.Client, why: fanwire.ClientGone) -> None:
+        seen.append((why.close_code, why.reason))
+
+    headers = {"X-Token": "t\xe4st".encode().decode("latin-1"), "X-Forwarded-Proto": "gopher"}
+    with uvicorn_of(mounted(hub), ws=ws) as address:
+        with dial(address, "/live/ws?channel=goals", subprotocols=["chat"], additional_headers=headers) as peer:
+            where = "{}:{}".format(*peer.local_address[:2])
+            assert seen.pop() == ("/ws", where, headers["X-Token"], "http")
+            assert peer.response is not None
+            assert (peer.subprotocol, peer.response.headers["X-Kind"]) == ("chat", "own")
+            assert [extension.name for extension in peer.protocol.extensions] == ["permessage-deflate"]
+            assert httpx.post(f"http://{address}/goals/1-0").json() == 1
+            assert peer.recv(timeout=8) == "1-0"
+            hub.publish("goals", b"\0\xff")
+            assert peer.recv(timeout=8) == b"\0\xff"
+            peer.send('{"call":"Add","args":[2,3],"id":1}')
+            assert json.loads(peer.recv(timeout=8)) == {"id": 1, "result": 5}
+            for data in ("", b"", "ä" * 70_000, b"x" * 200, "y" * 126, b"z" * 65_536):
+                peer.send(data)
+                assert peer.recv(timeout=8) == data
+            peer.send("close")
+            with pytest.raises(ConnectionClosed) as closed:
+                peer.recv(timeout=8)
+            assert closed.value.rcvd is not None
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4001, "as you ask")
+        until_in_thread(lambda: seen == [(4001, "as you ask")])
+        with dial(address, additional_headers=headers) as peer:
+            peer.close(3005, "enough")
+        until_in_thread(lambda: seen[2:] == [(3005, "enough")])
+        with dial(address, additional_headers=headers) as peer:
+            peer.socket.shutdown(socket.SHUT_RDWR)
+        until_in_thread(lambda: len(seen) == 5)
+        assert seen[4][0] in (1005, 1006)
+        left_alone(hub)
+
+
+def test_a_burst_comes_whole_and_in_order_in_both_directions() -> None:
+    hub = fanwire.Hub()
+    got: list[str | bytes] = []
+    hub.on_message(lambda client, data: got.append(data))
+    with uvicorn_of(mounted(hub)) as address, dial(address, "/live/ws?channel=a", compression=None) as peer:
+        subscribed(hub, "a")
+        texts = [f"{n}:{'x' * (n * 37 % 900)}" for n in range(2_000)]
+        for text in texts:
+            hub.publish("a", text)
+            peer.send(text)
+        assert [peer.recv(timeout=8) for _ in texts] == texts
+        large = "y" * (1 << 20)
+        hub.publish("a", large[: 1 << 19])
+        assert peer.recv(timeout=8) == large[: 1 << 19]
+        until_in_thread(lambda: len(got) == len(texts))
+    assert got == texts
+
+
+def test_refusals_come_as_responses_or_as_403() -> None:
+    hub = fanwire.Hub()
+
+    @hub.authenticate
+    def who(request: fanwire.Request) -> str:
+        raise fanwire.Refused("sign in first", status=401)
+
+    with uvicorn_of(mounted(hub)) as address:
+        for target, status, text in [("/live/ws", 401, b"sign in first"), ("/live/nowhere", 404, b"no such path")]:
+            with pytest.raises(InvalidStatus) as refused:
+                dial(address, target)
+            assert refused.value.response.status_code == status
+            assert text in refused.value.response.body
+        response = httpx.get(f"http://{address}/live/events?channel=a")
+        assert (response.status_code, response.text) == (401, "sign in first\n")
+
+
+def test_an_event_stream_and_what_is_plain() -> None:
+    hub = fanwire.Hub({"a": fanwire.Channel(history=10)})
+    with uvicorn_of(mounted(hub)) as address, httpx.Client(base_url=f"http://{address}/live") as http:
+        assert http.get("/healthz").status_code == http.get("/readyz").status_code == 200
+        assert "fanwire_connections" in http.get("/metrics").text
+        head = http.head("/healthz")
+        assert (head.status_code, head.content) == (200, b"")
+        assert http.get("/nowhere").status_code == 404
+        assert http.get("/", headers={"Accept": "text/html"}).headers["content-type"].startswith("text/html")
+        with http.stream("GET", "/events?channel=a") as response:
+            assert response.headers["content-type"].startswith("text/event-stream")
+            assert "transfer-encoding" in response.headers  # the server's own
+            subscribed(hub, "a")
+            lines = response.iter_lines()
+            hub.publish("a", "one")
+            id = next(line for line in lines if line.startswith("id:"))[3:].strip()
+            assert next(line for line in lines if line) == "data: one"
+        left_alone(hub)
+        hub.publish("a", "two")
+        with http.stream("GET", "/events?channel=a", headers={"Last-Event-ID": id}) as response:
+            assert "data: two" in response.iter_lines()
+        left_alone(hub)
+
+
+def test_bodies_of_posts_come_whole_and_who_leaves_in_the_midst_of_one_is_gone() -> None:
+    hub = fanwire.Hub(signalr_paths=["/signalr"])
+    said: list[int] = []
+
+    @hub.method("Say")
+    def say(client: fanwire.Client, text: str) -> None:
+        said.append(len(text))
+
+    with uvicorn_of(mounted(hub)) as address, httpx.Client(base_url=f"http://{address}/live") as http:
+        token = http.post("/signalr/negotiate?negotiateVersion=1").json()["connectionToken"]
+        target = f"/signalr?id={token}"
+        assert http.get(target).status_code == 200  # the first poll, which begins it
+        poll = threading.Thread(target=http.get, args=(target,))
+        http.post(target, content=b'{"protocol":"json","version":1}\x1e')
+        assert http.get(target).content == b"{}\x1e"
+        poll.start()
+        for size in (1, 10_000, 20_000):
+            call = b'{"type":1,"target":"Say","arguments":["%b"]}\x1e' % (b"x" * size)
+            parts = iter([call[:7], call[7:]])
+            assert http.post(target, content=call).status_code == 200
+            assert http.post(target, content=parts).status_code == 200  # in chunks
+        until_in_thread(lambda: said == [1, 1, 10_000, 10_000, 20_000, 20_000])
+        until_in_thread(lambda: hub.stats().connections == 1)  # the poll
+        with socket.create_connection(address.split(":"), timeout=8) as connection:  # type: ignore[arg-type]
+            connection.sendall(f"POST /live{target} HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\nabc".encode())
+            until_in_thread(lambda: hub.stats().connections == 2)
+        until_in_thread(lambda: hub.stats().connections == 1)
+        assert http.delete(target).status_code == 202
+        poll.join(8)
+        left_alone(hub)
+
+
+def test_one_that_reads_nothing_costs_nobody_else_anything() -> None:
+    hub = fanwire.Hub({"a": fanwire.Channel(policy="every", backlog_bytes=256 << 10)})
+    with uvicorn_of(mounted(hub)) as address, ExitStack() as stack:
+        stalled = []
+        for target, head in (("/live/ws?channel=a", request_text), ("/live/events?channel=a", plain_text)):
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", int(address.rpartition(":")[2])))
+            connection.settimeout(8)
+            connection.sendall(head(target))
+            read_head(connection)
+            stalled.append(connection)
+        peer = stack.enter_context(dial(address, "/live/ws?channel=a", compression=None))
+        subscribed(hub, "a", 3)
+        count = 0
+        while hub.stats().overtaken < 2:  # both are behind by more than the channel promises, and no memory was taken
+            count += 1
+            assert count < 2_000
+            hub.publish("a", f"{count}:{'x' * 30_000}")
+            assert str(peer.recv(timeout=8)).startswith(f"{count}:")
+
+
+def plain_text(target: str) -> bytes:
+    return f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("phase", ["head", "asked", "asked for events", "open", "events"])
+def test_who_leaves_in_any_phase_is_gone_for_the_hub(phase: str) -> None:
+    hub = fanwire.Hub()
+    asked, cancelled = threading.Event(), threading.Event()
+
+    @hub.authenticate
+    async def who(request: fanwire.Request) -> str:
+        if "slow" not in request.query:
+            return "ann"
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        raise AssertionError
+
+    with uvicorn_of(mounted(hub)) as address:
+        with socket.create_connection(address.split(":"), timeout=8) as connection:  # type: ignore[arg-type]
+            match phase:
+                case "head":
+                    connection.sendall(request_text("/live/ws")[:40])
+                case "asked" | "asked for events":
+                    text = request_text if phase == "asked" else plain_text
+                    connection.sendall(text(f"/live/{'ws' if phase == 'asked' else 'events'}?channel=a&slow=1"))
+                    assert asked.wait(8)
+                case "open" | "events":
+                    text = request_text if phase == "open" else plain_text
+                    connection.sendall(text(f"/live/{'ws' if phase == 'open' else 'events'}?channel=a"))
+                    assert " 200 " in (head := read_head(connection)) or " 101 " in head
+                    subscribed(hub, "a")
+        left_alone(hub)
+        assert not asked.is_set() or cancelled.wait(8)
+
+
+def test_it_ends_with_the_lifespan_and_begins_without_one() -> None:
+    for has_lifespan in (True, False):
+        hub = fanwire.Hub()
+        with uvicorn_of(mounted(hub, has_lifespan=has_lifespan)) as address:
+            if has_lifespan:
+                hub.publish("a", "it serves before anybody comes")
+            else:
+                with pytest.raises(fanwire.HubStopped):
+                    hub.publish("a", "x")
+            with ExitStack() as stack:
+                peers = [stack.enter_context(dial(address, "/live/ws?channel=a")) for _ in range(4)]
+                subscribed(hub, "a", 4)
+                hub.publish("a", "x")
+                assert [peer.recv(timeout=8) for peer in peers] == ["x"] * 4
+        with pytest.raises(fanwire.HubStopped):
+            hub.publish("a", "y")
+
+
+def test_first_requests_at_once_begin_one_hub() -> None:
+    hub = fanwire.Hub()
+    with uvicorn_of(mounted(hub, has_lifespan=False)) as address:
+        answers: list[Response] = []
+        threads = [
+            threading.Thread(target=lambda: answers.append(httpx.get(f"http://{address}/live/healthz")))
+            for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(8)
+        assert [answer.status_code for answer in answers] == [200] * 8
+
+
+def test_clients_are_told_when_the_server_ends() -> None:
+    hub = fanwire.Hub()
+    codes: list[int] = []
+    hub.on_disconnect(lambda client, why: codes.append(why.close_code))
+    with ExitStack() as stack:
+        with uvicorn_of(mounted(hub)) as address:
+            peer = stack.enter_context(dial(address, "/live/ws?channel=a"))
+            subscribed(hub, "a")
+        with pytest.raises(ConnectionClosed) as closed:
+            peer.recv(timeout=8)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1012  # it is the server that ends, and it says so
+    assert codes == [1012]
+
+
+@pytest.mark.parametrize("kind", ["a socket", "events"])
+def test_who_is_asked_about_as_the_hub_ends_is_told(kind: str) -> None:
+    hub = fanwire.Hub()
+    asked = threading.Event()
+
+    @hub.authenticate
+    async def who(request: fanwire.Request) -> str:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    with uvicorn_of(mounted(hub)) as address:
+        with socket.create_connection(address.split(":"), timeout=8) as connection:  # type: ignore[arg-type]
+            connection.sendall(request_text("/live/ws") if kind == "a socket" else plain_text("/live/events?channel=a"))
+            assert asked.wait(8)
+            hub.stop_soon()
+            assert read_head(connection).startswith("HTTP/1.1 503 ")
+        with pytest.raises(fanwire.HubStopped):
+            until_in_thread(lambda: hub.publish("a", "x") and False)
+
+
+def test_without_descriptors_it_answers_503_and_the_log_says_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = fanwire.Hub()
+
+    def exhausted() -> None:
+        raise OSError(24, "Too many open files")
+
+    with TestClient(mounted(hub)) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(fanwire.asgi.pair.socket, "socketpair", exhausted)
+            assert client.get("/live/healthz").status_code == 503
+            with pytest.raises(WebSocketDenialResponse) as denied, client.websocket_connect("/live/ws"):
+                raise AssertionError
+            assert (denied.value.status_code, denied.value.text) == (503, "the hub does not serve now")
+        assert [record.message for record in caplog.records if record.name.startswith("fanwire")] == [
+            "a request to the mounted hub is refused: [Errno 24] Too many open files"
+        ] * 2
+        assert client.get("/live/healthz").status_code == 200
+
+
+def test_a_server_without_denials_closes_which_is_403() -> None:
+    hub = fanwire.Hub()
+    sent: list[Any] = []
+
+    messages: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        if not messages:
+            await asyncio.Event().wait()
+        return messages.pop()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def main() -> None:
+        async with hub.lifespan():
+            for path, headers in (("/nowhere", []), ("/ws", [(b"x", b"a\r\nb")])):
+                messages.append({"type": "websocket.connect"})
+                scope = {"type": "websocket", "path": path, "headers": headers, "client": None}
+                await hub.asgi()(scope, receive, send)
+
+    asyncio.run(main())
+    assert [(message["type"], message["code"]) for message in sent] == [("websocket.close", 1008)] * 2
+    assert sent[0]["reason"].startswith("no such path: /nowhere")
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_programs_of_the_page_run_as_they_stand(index: int) -> None:
+    page = Path(__file__).parent.parent / "docs" / "asgi.md"
+    source = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)[index]
+    names: dict[str, Any] = {}
+    exec(compile(source, f"{page.name}, {index}", "exec", dont_inherit=True), names)
+    if "test_what_is_published_arrives" in names:
+        names["test_what_is_published_arrives"]()
+        return
+    with TestClient(names["app"]) as client, client.websocket_connect("/live/ws?channel=goals") as peer:
+        subscribed(names["hub"], "goals")
+        if index == 0:
+            assert client.post("/goals/1-0").status_code == 200
+            assert peer.receive_json() == {"match": "1-0"}
+        else:
+            assert names["hub"].position("news").offset == 1
+
+
+def test_two_hubs_and_one_twice_stand_side_by_side() -> None:
+    one, other = fanwire.Hub(), fanwire.Hub()
+    routes = [Mount("/a", one.asgi()), Mount("/deep/er", one.asgi()), Mount("/b", other.asgi())]
+    with uvicorn_of(Starlette(routes=routes), root_path="") as address, ExitStack() as stack:
+        peers = [stack.enter_context(dial(address, f"{path}/ws?channel=c")) for path in ("/a", "/deep/er", "/b")]
+        subscribed(one, "c", 2)
+        subscribed(other, "c")
+        one.publish("c", "of one")
+        other.publish("c", "of the other")
+        assert [peer.recv(timeout=8) for peer in peers] == ["of one", "of one", "of the other"]
+
+
+@pytest.mark.parametrize("serve", [uvicorn_of, hypercorn_of])
+def test_it_may_be_the_whole_application_of_any_server(serve: Callable[[Any], Any]) -> None:
+    hub = fanwire.Hub()
+    with serve(hub.asgi()) as address:
+        until_in_thread(lambda: hub._link.engine)  # its lifespan has begun it
+        with (
+            dial(address, "/ws?channel=a") as peer,
+            httpx.stream("GET", f"http://{address}/events?channel=a") as events,
+        ):
+            subscribed(hub, "a", 2)
+            hub.publish("a", "x" * 100_000)
+            assert peer.recv(timeout=8) == "x" * 100_000
+            assert next(line for line in events.iter_lines() if line.startswith("data:")) == "data: " + "x" * 100_000
+        left_alone(hub)
+    with pytest.raises(fanwire.HubStopped):
+        hub.publish("a", "y")
+
+
+def test_what_stands_in_the_way_of_a_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FANWIRE_POLLER", "select")
+    hub = fanwire.Hub()
+    with pytest.raises(ValueError, match="FANWIRE_POLLER must be"), TestClient(hub.asgi()):
+        raise AssertionError
+    with pytest.raises(ValueError, match="FANWIRE_POLLER must be"):
+        TestClient(Starlette(routes=[Mount("/live", hub.asgi())])).get("/live/healthz")
+
+
+class TestWithoutAServer:
+    @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+    @pytest.mark.parametrize("has_lifespan", [True, False])
+    def test_starlette_s_own_client_connects(self, backend: Any, has_lifespan: bool) -> None:
+        hub = fanwire.Hub()
+        hub.on_message(lambda client, data: client.send(data))
+        seen: list[str] = []
+
+        @hub.authenticate
+        def who(request: fanwire.Request) -> str:
+            seen.append(request.peer)
+            if "out" in request.query:
+                raise fanwire.Refused("not you")
+            return "ann"
+
+        client = TestClient(mounted(hub, has_lifespan=has_lifespan), backend=backend)
+        with ExitStack() as stack:
+            if has_lifespan:
+                stack.enter_context(client)
+            assert client.get("/live/healthz").status_code == 200
+            with client.websocket_connect("/live/ws?channel=goals") as peer:
+                subscribed(hub, "goals")
+                if has_lifespan:
+                    client.post("/goals/1-0")
+                else:
+                    hub.publish("goals", "1-0")
+                assert peer.receive_text() == "1-0"
+                peer.send_bytes(b"\1")
+                assert peer.receive_bytes() == b"\1"
+            with pytest.raises(WebSocketDenialResponse) as denied, client.websocket_connect("/live/ws?out=1"):
+                raise AssertionError
+            assert (denied.value.status_code, denied.value.text) == (401, "not you\n")
+            with client.websocket_connect("/live/ws") as peer, pytest.raises(WebSocketDisconnect) as closed:
+                hub.disconnect_user("ann", 4002, "out")
+                peer.receive_text()
+            assert (closed.value.code, closed.value.reason) == (4002, "out")
+        assert set(seen) == {"testclient:50000"}
+
+    def test_the_hub_may_serve_elsewhere_as_well(self) -> None:
+        hub = fanwire.Hub()
+
+        async def main() -> None:
+            async with hub.serve("127.0.0.1:0") as serving:
+                transport = httpx.ASGITransport(hub.asgi())
+                async with httpx.AsyncClient(transport=transport, base_url="http://hub") as http:
+                    assert (await http.get("/readyz")).status_code == 200
+                async with httpx.AsyncClient() as http:
+                    assert (await http.get(f"http://{serving.address}/readyz")).status_code == 200
+
+        asyncio.run(main())
