@@ -73,6 +73,18 @@ def test_what_is_said_in_a_room_reaches_who_is_there(name: str) -> None:
             assert read_frame(one).payload == b"alone"
 
 
+def test_a_mounted_hub_is_at_the_program_s_own_port_beside_its_routes() -> None:
+    with example("mounted.py", "127.0.0.1:0") as line, httpx.Client(base_url=line, trust_env=False) as http:
+        assert "EventSource" in http.get("/").text
+        assert http.post("/goals/7", json="1-0").status_code == 401
+        sent = http.post("/goals/7", json="1-0", headers={"Authorization": "Bearer editor"})
+        assert (sent.status_code, sent.json()) == (200, 1), sent.text
+        with http.stream("GET", "/live/events?channel=goals&start=history") as response:
+            data = (text.removeprefix("data: ") for text in response.iter_lines() if text.startswith("data: "))
+            goal = next(one for one in map(json.loads, data) if "match" in one)
+        assert goal == {"match": "7", "score": "1-0", "by": "editor"}
+
+
 @pytest.mark.parametrize("name", ["aiohttp", "websockets"])
 def test_what_a_page_says_that_differs_is_what_the_example_has(name: str) -> None:
     page = (EXAMPLES.parent / "docs" / f"{name}.md").read_text()

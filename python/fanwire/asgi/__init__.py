@@ -4,6 +4,7 @@ Each connection of the server's gets a socket whose other end the engine serves 
 all of it is the same: protocols, callbacks, order and bounds. The price is what the server does with each message.
 """
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -84,7 +85,8 @@ class Mounted:
             pair = Pair(await self._engine(), client_of(scope))
         except (HubStopped, OSError) as error:
             if isinstance(error, OSError):  # no descriptors are left
-                hub_log.error("a request to the mounted hub is refused: %s", error)
+                text = "requests to the mounted hub are refused: %s"
+                self._hub._link.faults.tell(hub_log, logging.ERROR, "asgi.refused", text, error, most=1)
             await receive()
             await answer(scope, send, 503, NOT_SERVING)
             return
@@ -117,9 +119,12 @@ class Mounted:
         except Exception as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             raise
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self._hub.stop()
+        try:
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._hub.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
 

@@ -53,15 +53,19 @@ class Pair:
 
     async def receive(self) -> bytes:
         """Some bytes, or none at the end. Others have their turn even where there are always some."""
-        try:
-            await checkpoint()
-            while True:
-                try:
-                    return self._socket.recv(RECEIVED_BYTES_MAX)
-                except BlockingIOError:
-                    await anyio.wait_readable(self._socket)
-        except ConnectionResetError:  # it left something of ours unread
-            return b""
+        has_waited = False
+        while True:
+            try:
+                data = self._socket.recv(RECEIVED_BYTES_MAX)
+            except BlockingIOError:
+                await anyio.wait_readable(self._socket)
+                has_waited = True
+                continue
+            except ConnectionResetError:  # it left something of ours unread
+                return b""
+            if not has_waited:
+                await checkpoint()
+            return data
 
     async def send(self, data: bytes) -> None:
         """Send all of it, as fast as the engine reads. Raises OSError where that has ended."""
