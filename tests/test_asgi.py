@@ -7,9 +7,11 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import fanwire
 import httpx
 import pytest
@@ -47,32 +49,33 @@ def uvicorn_of(app: Any, **options: Any) -> Iterator[str]:
 
 
 @contextmanager
-def hypercorn_of(app: Any) -> Iterator[str]:
+def hypercorn_of(app: Any, loop: str = "asyncio") -> Iterator[str]:
     """The same by hypercorn."""
-    from hypercorn.asyncio import serve
     from hypercorn.config import Config
 
+    if loop == "trio":
+        from hypercorn.trio import serve
+    else:
+        from hypercorn.asyncio import serve
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
+    address = f"127.0.0.1:{listener.getsockname()[1]}"
     config = Config()
-    config.bind, config.graceful_timeout = [f"fd://{listener.fileno()}"], 0.2
+    config.bind, config.graceful_timeout = [f"fd://{listener.detach()}"], 0.2
     ended = threading.Event()
 
     async def main() -> None:
-        async def wait() -> None:
-            while not ended.is_set():
-                await asyncio.wait_for(asyncio.to_thread(ended.wait, 0.05), 1)
-
+        # The thread's wait is let go when the loop ends by an error.
+        wait = partial(anyio.to_thread.run_sync, ended.wait, abandon_on_cancel=True)
         await serve(app, config, shutdown_trigger=wait)
 
-    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread = threading.Thread(target=anyio.run, args=(main,), kwargs={"backend": loop})
     thread.start()
     try:
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        yield address
     finally:
         ended.set()
         thread.join(8)
-        listener.detach()  # hypercorn has closed it
         assert not thread.is_alive()
 
 
@@ -483,19 +486,22 @@ def test_two_hubs_and_one_twice_stand_side_by_side() -> None:
         assert [peer.recv(timeout=8) for peer in peers] == ["of one", "of one", "of the other"]
 
 
-@pytest.mark.parametrize("serve", [uvicorn_of, hypercorn_of])
+@pytest.mark.parametrize("serve", [uvicorn_of, hypercorn_of, partial(hypercorn_of, loop="trio")])
 def test_it_may_be_the_whole_application_of_any_server(serve: Callable[[Any], Any]) -> None:
     hub = fanwire.Hub()
     with serve(hub.asgi()) as address:
         until_in_thread(lambda: hub._link.engine)  # its lifespan has begun it
-        with (
-            dial(address, "/ws?channel=a") as peer,
-            httpx.stream("GET", f"http://{address}/events?channel=a") as events,
-        ):
+        url = f"http://{address}/events?channel=a"
+        with dial(address, "/ws?channel=a") as peer, httpx.stream("GET", url) as events:
             subscribed(hub, "a", 2)
             hub.publish("a", "x" * 100_000)
             assert peer.recv(timeout=8) == "x" * 100_000
             assert next(line for line in events.iter_lines() if line.startswith("data:")) == "data: " + "x" * 100_000
+        if serve is not uvicorn_of:
+            with httpx.Client(http1=False, http2=True) as http, http.stream("GET", url) as events:
+                subscribed(hub, "a")
+                hub.publish("a", "over HTTP/2")
+                assert "data: over HTTP/2" in events.iter_lines()
         left_alone(hub)
     with pytest.raises(fanwire.HubStopped):
         hub.publish("a", "y")

@@ -74,8 +74,11 @@ class TestHeads:
             upgrade_head({**SCOPE, "subprotocols": ["a", "b\r\n"]})
 
     def test_a_client_is_told_as_the_hub_tells_it(self) -> None:
-        told = [client_of({"client": client}) for client in (("1.2.3.4", 5), ("::1", 0), None, ("a b", 1), ("é", None))]
-        assert told == ["1.2.3.4:5", "[::1]:0", "unix:", "unknown:1", "unknown:0"]
+        told = [
+            client_of({"client": client})
+            for client in (("1.2.3.4", 5), ("::1", 0), None, ("", 0), ("a b", 1), ("é", None))
+        ]
+        assert told == ["1.2.3.4:5", "[::1]:0", "unix:", "unix:", "unknown:1", "unknown:0"]
 
 
 def test_frames_come_whole_however_their_bytes_are_cut() -> None:

@@ -108,7 +108,7 @@ def target_of(scope: Mapping[str, Any]) -> bytes:
 def client_of(scope: Mapping[str, Any]) -> str:
     """Where the client is, as ``Request.peer`` says it."""
     client = scope.get("client")
-    if not client:
+    if not client or not client[0]:  # servers say either of a Unix socket
         return "unix:"
     host, port = str(client[0]), client[1]
     host = host.strip("[]") if HOST.fullmatch(host) else "unknown"  # a proxy may say anything
