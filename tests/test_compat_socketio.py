@@ -1,6 +1,7 @@
 """The client manager for python-socketio: stock server and stock clients, over both transports."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -8,8 +9,9 @@ from typing import Any
 import anyio
 import pytest
 import socketio
+from aiohttp import ClientSession, web
 from engineio.packet import MESSAGE, Packet
-from fanwire.compat.socketio import AsyncFanwireManager, Packets
+from fanwire.compat.socketio import AsyncFanwireManager, Packets, idle
 from socketio.async_pubsub_manager import AsyncPubSubManager
 from support.uvicorns import served
 from support.waiting import until
@@ -23,12 +25,18 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+SERVERS = ["auto", "fanwire.uvicorn:Sansio", "aiohttp"]
+"""uvicorn's protocol hides its transport; the others' are written to directly."""
+
+
 class Program:
     """A server of python-socketio as a program would have it, and who connected to it."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, server: str = "auto", **options: Any) -> None:
+        self.server = server
         self.manager = AsyncFanwireManager(**options.pop("manager", {}))
-        self.sio = socketio.AsyncServer(async_mode="asgi", client_manager=self.manager, **options)
+        mode = "aiohttp" if server == "aiohttp" else "asgi"
+        self.sio = socketio.AsyncServer(async_mode=mode, client_manager=self.manager, **options)
         self.sids: list[str] = []
         self.left: list[str] = []
 
@@ -48,7 +56,19 @@ class Program:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[str]:
         """Its address."""
-        async with served(socketio.ASGIApp(self.sio), "auto") as address:
+        if self.server == "aiohttp":
+            app = web.Application()
+            self.sio.attach(app)
+            runner = web.AppRunner(app, shutdown_timeout=1)
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            try:
+                yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+                await self.sio.shutdown()
+            finally:
+                await runner.cleanup()
+            return
+        async with served(socketio.ASGIApp(self.sio), self.server) as address:
             yield f"http://{address}"
             await self.sio.shutdown()
 
@@ -56,7 +76,8 @@ class Program:
 @asynccontextmanager
 async def client(url: str, *transports: str) -> AsyncIterator[tuple[socketio.AsyncClient, list[Any]]]:
     """A stock client, and what it heard."""
-    sio, heard = socketio.AsyncClient(reconnection=False), []
+    http = ClientSession()
+    sio, heard = socketio.AsyncClient(reconnection=False, http_session=http), []
 
     @sio.on("*")
     def hear(event: str, *arguments: Any) -> str:
@@ -67,11 +88,19 @@ async def client(url: str, *transports: str) -> AsyncIterator[tuple[socketio.Asy
     try:
         yield sio, heard
     finally:
-        await sio.disconnect()
+        if sio.connected:
+            await sio.disconnect()
+        await sio.eio.disconnect(abort=True)  # where the server has ended it: else its tasks go on
+        for task in (sio.eio.read_loop_task, sio.eio.write_loop_task):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        await http.close()
 
 
-async def test_all_rooms_and_single_clients_get_what_is_theirs_over_both_transports() -> None:
-    program = Program()
+@pytest.mark.parametrize("server", SERVERS)
+async def test_all_rooms_and_single_clients_get_what_is_theirs_over_both_transports(server: str) -> None:
+    program = Program(server)
     sio = program.sio
     async with (
         program.serving() as url,
@@ -97,15 +126,15 @@ async def test_all_rooms_and_single_clients_get_what_is_theirs_over_both_transpo
         everybody, room = ("to all", {"a": [1, "ü"]}), ("to room", "two", "arguments")
         binary, last = ("binary", {"b": b"\x00\xff", "t": "x"}), ("last",)
         await until(lambda: all(heard and heard[-1] == last for heard in (ann, bob, cleo)))
-        for sid in program.sids:  # a stock client that polls would wait for the end of its poll
-            await sio.disconnect(sid)
+        await sio.disconnect(two)  # a stock client that polls would wait for the end of its poll
         assert ann == [everybody, room, binary, last]
         assert bob == [everybody, room, ("but one",), binary, last]
         assert cleo == [everybody, ("but two", 1), binary, ("to one", "x"), last]
 
 
-async def test_acknowledgements_and_what_a_client_asked_for_keep_their_order() -> None:
-    program = Program()
+@pytest.mark.parametrize("server", SERVERS)
+async def test_acknowledgements_and_what_a_client_asked_for_keep_their_order(server: str) -> None:
+    program = Program(server)
     async with program.serving() as url, client(url) as (ann, heard):
         await until(lambda: program.sids)
         for number in range(5):
@@ -138,6 +167,59 @@ async def test_no_task_is_made_for_a_receiver_and_the_packet_is_encoded_once(mon
         assert spawned == []
         await until(lambda: ann and bob)
         assert encoded == ['2["x","data"]']
+
+
+@pytest.mark.parametrize("server", SERVERS[1:])
+async def test_what_is_written_directly_and_what_is_queued_keep_one_order(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, written = Program(server), []
+    write_to = Packets.write_to
+
+    def noted(packets: Packets, *arguments: Any) -> None:
+        written.append(packets)
+        write_to(packets, *arguments)
+
+    monkeypatch.setattr(Packets, "write_to", noted)
+    draw = random.Random(7)
+    async with program.serving() as url, client(url) as (_, heard):
+        await until(lambda: program.sids)
+        sid, expected = program.sids[0], []
+        for number in range(80):
+            size = draw.choice([1, 10, 200, 5_000, 200_000])
+            data = draw.choice([f"{number}" + "x" * size, number, b"\xff" * (size // 10), {"b": [b"\x00", "t"]}])
+            expected.append((f"n{number}", data))
+            if draw.random() < 0.3:  # by the server's own way: through the queue, and its writer
+                await program.sio.emit(f"n{number}", data, to=sid, callback=lambda *_: None)
+            else:
+                await program.sio.emit(f"n{number}", data)
+            if draw.random() < 0.1:
+                await until(lambda: len(heard) == len(expected))
+        await until(lambda: len(heard) == len(expected))
+        assert heard == expected
+        assert len(written) > 10
+
+
+@pytest.mark.parametrize("server", SERVERS[1:])
+async def test_what_is_emitted_in_one_turn_is_one_write(server: str) -> None:
+    program = Program(server)
+    async with program.serving() as url, client(url) as (_, heard):
+        await until(lambda: program.sids)
+        socket = program.sio.eio.sockets[program.manager.eio_sid_from_sid(program.sids[0], "/")]
+        await until(lambda: idle(socket) is not None)
+        foreign = idle(socket)
+        assert foreign is not None
+        transport = foreign.pipe(foreign.connection)
+        for number in range(40):
+            await program.sio.emit("n", number)
+        assert foreign.pipe(foreign.connection) is not transport, "what is behind the first waits for the turn's end"
+        await until(lambda: heard == [("n", number) for number in range(40)])
+        assert foreign.pipe(foreign.connection) is transport
+        turned: list[bool] = []
+        asyncio.get_running_loop().call_soon(turned.append, True)
+        for number in range(200):
+            await program.sio.emit("n", number)
+        assert turned, "a task that emits without a pause lets the loop turn"
 
 
 async def test_one_who_does_not_read_is_ended_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:

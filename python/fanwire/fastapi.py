@@ -15,8 +15,8 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from fanwire._loop import Loop, running, spawn
-from fanwire.adapters.starlette import StarletteSocket
-from fanwire.adopt.broadcast import broadcast, waiting_bytes
+from fanwire.adapters.starlette import StarletteSocket, holder_of
+from fanwire.adopt.broadcast import broadcast, turn, waiting_bytes
 from fanwire.attaching import check_channels
 from fanwire.errors import InvalidChannel, Overtaken
 from fanwire.hearing import Heard, Listening
@@ -42,6 +42,8 @@ OVERTAKEN = 1013
 """The close code of one who does not keep up (IANA: try again later)."""
 REFUSED = 1008
 """The close code for a name that no channel can have (RFC 6455 §7.4.1)."""
+JOINED_BYTES_MAX = 4096
+"""A longer message lets the loop turn, so that clients can take it."""
 PING_S = 15.0
 """So long an event stream may be silent; proxies end what is silent for longer."""
 
@@ -115,7 +117,7 @@ class ConnectionManager:
         await self.broadcast(json.dumps(data, separators=(",", ":"), ensure_ascii=False))
 
     async def _broadcast(self, message: str | bytes, size: int) -> None:
-        here, homes = running(), self._homes
+        here, homes, are_direct = running(), self._homes, size <= JOINED_BYTES_MAX
         kept: list[WebSocket] = []
         for websocket in list(self.active_connections):
             if not (websocket.client_state is websocket.application_state is WebSocketState.CONNECTED):
@@ -130,8 +132,10 @@ class ConnectionManager:
                 self._close(websocket, waiting)
             else:
                 kept.append(websocket)
+                are_direct = are_direct and holder_of(websocket) is not None
         broadcast(kept, message)
-        await checkpoint()
+        if not are_direct or turn.is_long:  # else those that follow in this turn are one write with it
+            await checkpoint()
 
     def _post(self, home: Home, websocket: WebSocket, message: str | bytes) -> None:
         """Send in the loop that the connection is of."""

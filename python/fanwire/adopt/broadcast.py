@@ -13,7 +13,8 @@ from fanwire.adopt.joining import Turn
 
 WAITING_BYTES_MAX = 1 << 20
 """So much waits for one connection that is written to by its framework's ``send``; what is more is left out."""
-_turn = Turn()
+turn = Turn()
+"""Of the loop of each thread."""
 SKIPPED = "skipped broadcast"
 FAILED = "failed to write message"
 
@@ -138,7 +139,7 @@ def broadcast(
     if not isinstance(message, str | bytes | bytearray | memoryview):
         raise TypeError(f"message must be a str or bytes-like, not {type(message).__name__}")
     loop = running()
-    join = _turn.push if _turn.begin(loop) and not raise_exceptions else None
+    join = turn.push if turn.begin(loop) and not raise_exceptions else None
     if isinstance(message, str):
         whole = Broadcast(message.encode(), is_text=text is not False, join=join)
     else:

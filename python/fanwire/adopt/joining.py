@@ -14,12 +14,13 @@ class Joined:
     Whatever else is called comes behind them: they go out first.
     """
 
-    __slots__ = ("_frames", "_holders", "_log", "real")
+    __slots__ = ("_frames", "_holders", "_kept_bytes", "_log", "real")
 
     def __init__(self, real: Any, foreign: Foreign) -> None:
         self.real = real
         """The transport."""
         self._frames: list[bytes] = []
+        self._kept_bytes = 0
         self._log = foreign.log
         self._holders: Sequence[tuple[Any, str]] = foreign.holders
         for holder, name in self._holders:
@@ -28,11 +29,12 @@ class Joined:
     def push(self, frame: bytes) -> None:
         """Write it when the loop turns."""
         self._frames.append(frame)
+        self._kept_bytes += len(frame)
 
     def flush(self) -> None:
         """Write what was kept."""
         if self._frames:
-            frames, self._frames = self._frames, []
+            frames, self._frames, self._kept_bytes = self._frames, [], 0
             self.real.write(b"".join(frames))
 
     def leave(self) -> None:
@@ -70,14 +72,19 @@ class Joined:
     def abort(self) -> None:
         """At once."""
         self._frames.clear()
+        self._kept_bytes = 0
         self.real.abort()
 
     def get_write_buffer_size(self) -> int:
         """Bytes that the socket has not taken, with those that are kept."""
-        return sum(map(len, self._frames)) + int(self.real.get_write_buffer_size())
+        return self._kept_bytes + int(self.real.get_write_buffer_size())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
+
+
+BROADCASTS_MAX = 64
+"""After so many in one turn a task that goes on should let the loop turn: until then nothing is read."""
 
 
 class Turn(threading.local):
@@ -86,11 +93,19 @@ class Turn(threading.local):
     def __init__(self) -> None:
         self._loop: Any = None
         self._joined: list[Joined] = []
+        self._begun = 0
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is time that the loop turns."""
+        return self._begun >= BROADCASTS_MAX
 
     def begin(self, loop: Any) -> bool:
         """Whether there was a broadcast in this turn before."""
         if self._loop is loop:
+            self._begun += 1
             return True
+        self._begun = 1
         for joined in self._joined:  # of a loop that was closed in its last turn
             joined.leave()
         self._joined = []

@@ -6,16 +6,22 @@ and makes no task for each receiver. What is promised stands in docs/socketio.md
 """
 
 import logging
+from collections.abc import Callable
 from time import time
 from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from fanwire._loop import spawn
+from fanwire._loop import running, spawn
+from fanwire.adapters.aiohttp import AiohttpSocket
+from fanwire.adapters.foreign import Broadcast, Foreign
+from fanwire.adapters.starlette import StarletteSocket
+from fanwire.adopt.broadcast import turn
 from fanwire.values import Whole, checked
 
 try:
+    from engineio import AsyncServer as EngineServer
     from engineio.async_socket import AsyncSocket
     from engineio.packet import MESSAGE, Packet
     from socketio.async_manager import AsyncManager
@@ -30,6 +36,10 @@ __all__ = ["AsyncFanwireManager"]
 
 WAITING_MAX = 4096
 """Packets that may wait for one client."""
+DIRECT_BYTES_MAX = 65_536
+"""What may wait in a client's transport; behind more, packets wait in its queue."""
+JOINED_BYTES_MAX = 4096
+"""A longer event lets the loop turn, so that clients can take it."""
 
 log = logging.getLogger("fanwire.socketio")
 
@@ -74,22 +84,36 @@ class AsyncFanwireManager(AsyncManager):
         # A server that sends in a way of its own, such as one under test, is asked for each.
         is_plain = getattr(type(self.server), "_send_eio_packet", None) is AsyncServer._send_eio_packet
         sockets: dict[str, Any] = self.server.eio.sockets if is_plain else {}
-        others = []
+        join = turn.push if turn.begin(running()) else None
+        others, are_direct = [], packets.are_short
         for sid, eio_sid in self.get_participants(namespace, to or room):
             if sid in skipped:
                 continue
             socket: Any = sockets.get(eio_sid)
             if type(socket) is not AsyncSocket or socket.closed or is_overdue(socket):
                 others.append(eio_sid)
+            elif not packets.is_told and (foreign := idle(socket)) is not None:
+                packets.write_to(foreign, join)
             elif socket.queue.qsize() >= self.waiting_max:
                 self._end(socket)
             else:
                 packets.queue_for(socket)
+                are_direct = False
         if others:
             async with anyio.create_task_group() as tasks:
                 for eio_sid in others:
                     tasks.start_soon(self._send, eio_sid, packets)
-        await checkpoint()
+        elif not are_direct or turn.is_long:  # else those that follow in this turn are one write with it
+            await checkpoint()
+
+    def set_server(self, server: Any) -> None:
+        """Called by the server when it is made."""
+        super().set_server(server)
+        eio = server.eio
+        if isinstance(eio, EngineServer) and eio.async_mode in ("asgi", "aiohttp"):
+            kind = eio._async["websocket"]
+            if not issubclass(kind, Watched):
+                eio._async = {**eio._async, "websocket": type("WatchedWebSocket", (Watched, kind), {})}
 
     async def _send(self, eio_sid: str, packets: "Packets") -> None:
         """Send by the server's own way, which finds out whether the client is still there."""
@@ -119,6 +143,51 @@ class AsyncFanwireManager(AsyncManager):
         spawn(close, f"fanwire closes {socket.sid}")
 
 
+class Watched:
+    """Goes before engineio's own class of a WebSocket: knows what writes to it, and whether something is on its way."""
+
+    def __init__(self, handler: Any, server: Any) -> None:
+        super().__init__(handler, server)  # type: ignore[call-arg]
+        self.scope: Any = {}
+        self.sends = 0
+        """Calls of ``send`` that have not returned."""
+        socket: Any = getattr(handler, "__self__", None)
+        if type(socket) is AsyncSocket:
+            socket.watched = self
+
+    async def __call__(self, environ: Any) -> Any:
+        """Serve it."""
+        self.scope = environ.get("asgi.scope") or {}
+        return await super().__call__(environ)  # type: ignore[misc]
+
+    async def send(self, message: Any) -> None:
+        """By the framework."""
+        self.sends += 1
+        try:
+            await super().send(message)  # type: ignore[misc]
+        finally:
+            self.sends -= 1
+
+    @property
+    def foreign(self) -> Foreign:
+        """The WebSocket, as a hub sees it."""
+        prepared = getattr(self, "_sock", None)  # aiohttp's
+        return StarletteSocket(self) if prepared is None else AiohttpSocket(prepared)
+
+
+def idle(socket: Any) -> Foreign | None:
+    """The WebSocket of a client that has all that was sent to it before, if it can be written to directly.
+
+    A packet that its writer has taken counts as unfinished until the writer goes on, and as on its way from then on.
+    """
+    watched = socket.__dict__.get("watched")
+    if watched is None or watched.sends or socket.upgrading or not socket.upgraded or socket.queue._unfinished_tasks:
+        return None
+    foreign: Foreign = watched.foreign
+    pipe = foreign.pipe(foreign.connection)
+    return foreign if pipe is not None and pipe.get_write_buffer_size() <= DIRECT_BYTES_MAX else None
+
+
 class Packets:
     """One event as packets of Engine.IO: text, or binary, or text and the binary parts that belong to it."""
 
@@ -128,6 +197,7 @@ class Packets:
         self._parts = encoded if isinstance(encoded, list) else [encoded]
         self._is_text = all(isinstance(part, str) for part in self._parts)
         self._shared = [Packet(MESSAGE, part) for part in self._parts]
+        self._frames: bytes | None = None  # of all of them
         self._logger = server.eio.logger if server.eio.logger.isEnabledFor(logging.INFO) else None
 
     def of(self, *, is_upgraded: bool) -> list[Any]:
@@ -135,6 +205,34 @@ class Packets:
         if self._is_text or is_upgraded:
             return self._shared
         return [Packet(MESSAGE, part) for part in self._parts]
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the server logs each packet that it sends."""
+        return self._logger is not None
+
+    @property
+    def are_short(self) -> bool:
+        """Whether it does not matter that a few of them wait for the end of the loop's turn."""
+        return sum(map(len, self._parts)) <= JOINED_BYTES_MAX
+
+    def write_to(self, foreign: Foreign, join: Callable[[Any, Foreign, bytes], None] | None) -> None:
+        """Write all of them at once, as one message each, or have them written when the turn ends."""
+        if self._frames is None:
+            texts = [packet.encode() for packet in self._shared]
+            messages = [
+                Broadcast(text.encode() if isinstance(text, str) else text, is_text=isinstance(text, str))
+                for text in texts
+            ]
+            self._frames = b"".join(message.frame for message in messages)
+        pipe = foreign.pipe(foreign.connection)
+        try:
+            if join is None:
+                pipe.write(self._frames)
+            else:
+                join(pipe, foreign, self._frames)
+        except Exception as error:
+            log.warning("an event could not be written: %r", error)
 
     def queue_for(self, socket: Any) -> None:
         """Have the client's writer, or its next poll, take them."""
