@@ -2,105 +2,23 @@
 
 import asyncio
 import json
-import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import anyio
 import fanwire
 import httpx
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from httpx import Response
 from starlette.applications import Starlette
 from starlette.routing import Mount
-from starlette.testclient import TestClient, WebSocketDenialResponse
-from starlette.websockets import WebSocketDisconnect
+from support.mounted import dial, hypercorn_of, left_alone, mounted, subscribed, uvicorn_of
 from support.raw import read_head, request_text
 from support.waiting import until_in_thread
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
-
-Server = str
-
-
-@contextmanager
-def uvicorn_of(app: Any, **options: Any) -> Iterator[str]:
-    """Its address, while uvicorn serves `app` in a thread; it has ended afterwards."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    options = {"log_config": None, "timeout_graceful_shutdown": 1, **options}
-    server = uvicorn.Server(uvicorn.Config(app, **options))
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    try:
-        until_in_thread(lambda: server.started or not thread.is_alive())
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(8)
-        listener.close()
-        assert not thread.is_alive()
-
-
-@contextmanager
-def hypercorn_of(app: Any, loop: str = "asyncio") -> Iterator[str]:
-    """The same by hypercorn."""
-    from hypercorn.config import Config
-
-    if loop == "trio":
-        from hypercorn.trio import serve
-    else:
-        from hypercorn.asyncio import serve
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.setblocking(False)
-    address = f"127.0.0.1:{listener.getsockname()[1]}"
-    config = Config()
-    config.bind, config.graceful_timeout = [f"fd://{listener.detach()}"], 0.2
-    ended = threading.Event()
-
-    async def main() -> None:
-        # The thread's wait is let go when the loop ends by an error.
-        wait = partial(anyio.to_thread.run_sync, ended.wait, abandon_on_cancel=True)
-        await serve(app, config, shutdown_trigger=wait)
-
-    thread = threading.Thread(target=anyio.run, args=(main,), kwargs={"backend": loop})
-    thread.start()
-    try:
-        yield address
-    finally:
-        ended.set()
-        thread.join(8)
-        assert not thread.is_alive()
-
-
-def mounted(hub: fanwire.Hub, *, has_lifespan: bool = True) -> FastAPI:
-    """An application with a route of its own and the hub."""
-    app = FastAPI(lifespan=hub.lifespan if has_lifespan else None)
-
-    @app.post("/goals/{text}")
-    def goal(text: str) -> int:
-        return hub.publish("goals", text).offset
-
-    app.mount("/live", hub.asgi())
-    return app
-
-
-def dial(address: str, target: str = "/live/ws", **options: Any) -> ClientConnection:
-    return connect(f"ws://{address}{target}", proxy=None, **options)
-
-
-def subscribed(hub: fanwire.Hub, channel: str, count: int = 1) -> None:
-    until_in_thread(lambda: hub.occupancy(channel) == count)
-
-
-def left_alone(hub: fanwire.Hub) -> None:
-    until_in_thread(lambda: not hub.stats().connections)
 
 
 @pytest.mark.parametrize("ws", ["websockets-sansio", "wsproto"])
@@ -409,71 +327,6 @@ def test_who_is_asked_about_as_the_hub_ends_is_told(kind: str) -> None:
             until_in_thread(lambda: hub.publish("a", "x") and False)
 
 
-def test_without_descriptors_it_answers_503_and_the_log_says_why(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    hub = fanwire.Hub()
-
-    def exhausted() -> None:
-        raise OSError(24, "Too many open files")
-
-    with TestClient(mounted(hub)) as client:
-        with monkeypatch.context() as patch:
-            patch.setattr(fanwire.asgi.pair.socket, "socketpair", exhausted)
-            assert [client.get("/live/healthz").status_code for _ in range(5)] == [503] * 5
-            with pytest.raises(WebSocketDenialResponse) as denied, client.websocket_connect("/live/ws"):
-                raise AssertionError
-            assert (denied.value.status_code, denied.value.text) == (503, "the hub does not serve now")
-        assert [record.message for record in caplog.records if record.name.startswith("fanwire")] == [
-            "requests to the mounted hub are refused: [Errno 24] Too many open files"
-        ]
-        assert client.get("/live/healthz").status_code == 200
-
-
-def test_a_server_without_denials_closes_which_is_403() -> None:
-    hub = fanwire.Hub()
-    sent: list[Any] = []
-
-    messages: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        if not messages:
-            await asyncio.Event().wait()
-        return messages.pop()
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    async def main() -> None:
-        async with hub.lifespan():
-            for path, headers in (("/nowhere", []), ("/ws", [(b"x", b"a\r\nb")])):
-                messages.append({"type": "websocket.connect"})
-                scope = {"type": "websocket", "path": path, "headers": headers, "client": None}
-                await hub.asgi()(scope, receive, send)
-
-    asyncio.run(main())
-    assert [(message["type"], message["code"]) for message in sent] == [("websocket.close", 1008)] * 2
-    assert sent[0]["reason"].startswith("no such path: /nowhere")
-
-
-@pytest.mark.parametrize("index", range(3))
-def test_programs_of_the_page_run_as_they_stand(index: int) -> None:
-    page = Path(__file__).parent.parent / "docs" / "asgi.md"
-    source = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)[index]
-    names: dict[str, Any] = {}
-    exec(compile(source, f"{page.name}, {index}", "exec", dont_inherit=True), names)
-    if "test_what_is_published_arrives" in names:
-        names["test_what_is_published_arrives"]()
-        return
-    with TestClient(names["app"]) as client, client.websocket_connect("/live/ws?channel=goals") as peer:
-        subscribed(names["hub"], "goals")
-        if index == 0:
-            assert client.post("/goals/1-0").status_code == 200
-            assert peer.receive_json() == {"match": "1-0"}
-        else:
-            assert names["hub"].position("news").offset == 1
-
-
 def test_two_hubs_and_one_twice_stand_side_by_side() -> None:
     one, other = fanwire.Hub(), fanwire.Hub()
     routes = [Mount("/a", one.asgi()), Mount("/deep/er", one.asgi()), Mount("/b", other.asgi())]
@@ -505,64 +358,3 @@ def test_it_may_be_the_whole_application_of_any_server(serve: Callable[[Any], An
         left_alone(hub)
     with pytest.raises(fanwire.HubStopped):
         hub.publish("a", "y")
-
-
-def test_what_stands_in_the_way_of_a_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FANWIRE_POLLER", "select")
-    hub = fanwire.Hub()
-    with pytest.raises(ValueError, match="FANWIRE_POLLER must be"), TestClient(hub.asgi()):
-        raise AssertionError
-    with pytest.raises(ValueError, match="FANWIRE_POLLER must be"):
-        TestClient(Starlette(routes=[Mount("/live", hub.asgi())])).get("/live/healthz")
-
-
-class TestWithoutAServer:
-    @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-    @pytest.mark.parametrize("has_lifespan", [True, False])
-    def test_starlette_s_own_client_connects(self, backend: Any, has_lifespan: bool) -> None:
-        hub = fanwire.Hub()
-        hub.on_message(lambda client, data: client.send(data))
-        seen: list[str] = []
-
-        @hub.authenticate
-        def who(request: fanwire.Request) -> str:
-            seen.append(request.peer)
-            if "out" in request.query:
-                raise fanwire.Refused("not you")
-            return "ann"
-
-        client = TestClient(mounted(hub, has_lifespan=has_lifespan), backend=backend)
-        with ExitStack() as stack:
-            if has_lifespan:
-                stack.enter_context(client)
-            assert client.get("/live/healthz").status_code == 200
-            with client.websocket_connect("/live/ws?channel=goals") as peer:
-                subscribed(hub, "goals")
-                if has_lifespan:
-                    client.post("/goals/1-0")
-                else:
-                    hub.publish("goals", "1-0")
-                assert peer.receive_text() == "1-0"
-                peer.send_bytes(b"\1")
-                assert peer.receive_bytes() == b"\1"
-            with pytest.raises(WebSocketDenialResponse) as denied, client.websocket_connect("/live/ws?out=1"):
-                raise AssertionError
-            assert (denied.value.status_code, denied.value.text) == (401, "not you\n")
-            with client.websocket_connect("/live/ws") as peer, pytest.raises(WebSocketDisconnect) as closed:
-                hub.disconnect_user("ann", 4002, "out")
-                peer.receive_text()
-            assert (closed.value.code, closed.value.reason) == (4002, "out")
-        assert set(seen) == {"testclient:50000"}
-
-    def test_the_hub_may_serve_elsewhere_as_well(self) -> None:
-        hub = fanwire.Hub()
-
-        async def main() -> None:
-            async with hub.serve("127.0.0.1:0") as serving:
-                transport = httpx.ASGITransport(hub.asgi())
-                async with httpx.AsyncClient(transport=transport, base_url="http://hub") as http:
-                    assert (await http.get("/readyz")).status_code == 200
-                async with httpx.AsyncClient() as http:
-                    assert (await http.get(f"http://{serving.address}/readyz")).status_code == 200
-
-        asyncio.run(main())

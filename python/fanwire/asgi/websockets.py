@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from fanwire._loop import background_tasks
 from fanwire.asgi.frames import BINARY, CLOSE, PING, PONG, TEXT, Framed, Frames, close_frame, close_of, frame
@@ -15,6 +16,8 @@ from fanwire.asgi.requests import EngineGone, Receive, Scope, Send, read_head
 DENIAL = "websocket.http.response"
 """The extension of a server that can answer a handshake with a response."""
 REASON_BYTES_MAX = 123
+MESSAGES_A_TURN = 32
+"""Sent to one client before the others of the event loop have their turn, some milliseconds."""
 BROKEN_OFF = 1011
 """What a client is told where the engine ended the connection without a word: an error of the server's."""
 
@@ -161,7 +164,9 @@ class _Relayed:
         """What comes from the engine, until it ends the connection, beginning with these bytes."""
         frames = Frames()
         while True:
-            for message in frames.take(data):
+            for count, message in enumerate(frames.take(data), 1):
+                if count % MESSAGES_A_TURN == 0:
+                    await checkpoint()  # a server's `send` need not wait, and 64 KiB may be very many
                 if message.opcode == CLOSE:
                     await self.send(_close(*close_of(message.payload)))
                     await self.write(frame(CLOSE, message.payload))
