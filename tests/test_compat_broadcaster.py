@@ -413,6 +413,85 @@ def test_what_is_kept_is_bounded() -> None:
     assert nothing_kept.channels() == []
 
 
+def pushing(broadcast: Broadcast, ends: list[Any]) -> Starlette:
+    """A program whose sockets get a channel by ``send_to``."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async with broadcast.subscribe("c", history=1) as subscriber:
+            try:
+                await subscriber.send_to(websocket)
+                ends.append(None)
+            except Exception as error:
+                ends.append(error)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with broadcast:
+            await broadcast.publish("c", "kept")
+            yield
+
+    return Starlette(routes=[WebSocketRoute("/", endpoint)], lifespan=lifespan)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("ws", ["auto", "fanwire.uvicorn:Sansio"])
+async def test_a_websocket_gets_what_its_subscriber_would(ws: str) -> None:
+    broadcast, ends = Broadcast("memory://", history=1), []
+    async with (
+        served(pushing(broadcast, ends), ws, lifespan="on", ws_ping_interval=None) as address,
+        connect(f"ws://{address}/") as ann,
+        connect(f"ws://{address}/") as bob,
+    ):
+        with anyio.fail_after(8):
+            assert [await ann.recv(), await bob.recv()] == ["kept", "kept"]
+            sent = ["text", b"\xff", {"a": (1, "ü")}, *map(str, range(50))]
+            for message in sent:
+                await broadcast.publish("c", message)
+            for client in (ann, bob):
+                got = [await client.recv() for _ in sent]
+                assert got == ["text", b"\xff", '{"a":[1,"ü"]}', *map(str, range(50))]
+            ann.transport.abort()
+            if ws != "auto":  # uvicorn's own protocol tells nobody who does not receive
+                while not ends:
+                    await broadcast.publish("c", "x")
+                    assert await bob.recv() == "x"
+                assert ends == [None]
+            await broadcast.publish("c", object())
+            await until(lambda: any(isinstance(error, TypeError) for error in ends))
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("ws", ["auto", "fanwire.uvicorn:Sansio"])
+async def test_a_websocket_that_is_not_read_ends_its_subscription_alone(ws: str) -> None:
+    broadcast, ends = Broadcast("memory://", history=1), []
+    app = pushing(broadcast, ends)
+    settings = {"ws_ping_interval": None, "ws_per_message_deflate": False, "timeout_graceful_shutdown": 1}
+    async with (
+        served(app, ws, lifespan="on", **settings) as address,
+        connect(f"ws://{address}/", max_queue=1) as slow,
+        connect(f"ws://{address}/") as fast,
+    ):
+        with anyio.fail_after(8):
+            assert await fast.recv() == "kept"
+            await until(lambda: len(broadcast._subscribers["c"].subscribers) == 2)
+            slow.transport.pause_reading()
+            text = "x" * 200_000
+            while not ends:
+                await broadcast.publish("c", text)
+                assert await fast.recv() == text
+            assert isinstance(ends[0], fanwire.Overtaken)
+            await broadcast.publish("c", "after")
+            assert await fast.recv() == "after"
+        slow.transport.abort()
+
+
+async def test_what_can_be_sent_to_is_said() -> None:
+    async with Broadcast("memory://") as broadcast, broadcast.subscribe("c") as subscriber:
+        with pytest.raises(fanwire.AdoptionError):
+            await subscriber.send_to(object())
+
+
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_its_chat_works_unchanged_under_uvicorn() -> None:
     """The program of broadcaster's README, with one import of ours."""

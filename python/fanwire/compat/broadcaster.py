@@ -17,12 +17,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
+import msgspec
 from anyio.lowlevel import checkpoint
 
 from fanwire._loop import ends_task, spawn
+from fanwire.adapters.foreign import Foreign
+from fanwire.adopt.attachments import known
+from fanwire.adopt.broadcast import WAITING_BYTES_MAX, broadcast, kind_of, waiting_bytes
 from fanwire.arrivals import Arrivals
 from fanwire.compat.recent import Recent
-from fanwire.errors import HubStopped, Overtaken, anew
+from fanwire.errors import AdoptionError, HubStopped, Overtaken, anew
 from fanwire.hearing import Listening
 from fanwire.hub import Hub
 from fanwire.values import Whole, checked
@@ -216,6 +220,8 @@ class Subscriber:
         self._waiting_max = waiting_max
         self._arrived = Arrivals("a subscription")
         self._end: Exception | None = None
+        self.socket: Any = None
+        """The WebSocket that gets its events in its place, while ``send_to`` runs."""
 
     def __aiter__(self) -> "Subscriber":
         return self
@@ -242,6 +248,41 @@ class Subscriber:
                 raise anew(self._end)
             await self._arrived.wait()
         return self._waiting.popleft()
+
+    async def send_to(self, websocket: Any) -> None:
+        """Send what comes to a WebSocket, in the place of ``async for event in subscriber: await websocket.send_…``.
+
+        A ``str`` is sent as text, bytes as binary, anything else as JSON. One frame is written to all WebSockets that
+        get a message, past tasks and queues, where the server's transport can be had; see docs/broadcaster.md. Returns
+        when the subscription has ended, or a message finds the client gone. Nothing is received: that is another
+        task's.
+
+        Args:
+            websocket: open, and what ``fanwire.broadcast`` takes.
+
+        Raises:
+            Overtaken: the client has not taken 1 MiB; what was on its way is still sent.
+            AdoptionError, TypeError: it is no WebSocket of a framework that is known, or is not open.
+            TypeError: a message has no form in JSON.
+            What ended the broadcast's listener.
+            RuntimeError: another task reads the subscriber.
+        """
+        kind_of(websocket)
+        foreign = known(websocket)
+        if not foreign.is_open:
+            raise AdoptionError(foreign.what, "it is not open")
+        if self.socket is not None:
+            raise RuntimeError("the subscriber sends to a WebSocket already")
+        while self._waiting:
+            broadcast([websocket], payload_of(self._waiting.popleft().message))
+        self.socket = websocket
+        try:
+            while self._end is None:
+                await self._arrived.wait()
+        finally:
+            self.socket = None
+        if not isinstance(self._end, Unsubscribed):
+            raise anew(self._end)
 
     def put(self, event: Event) -> bool:
         """One more; whether it found room. One that did not is the subscriber's end."""
@@ -445,11 +486,43 @@ class Broadcast:
         self._recent.add(channel, event)
         subscribed = self._subscribers.get(channel)
         found = subscribed.subscribers if subscribed is not None else {}
-        for subscriber in found:
-            subscriber.put(event)
-        for subscriber, matches in self._patterns.items():
-            if subscriber not in found and matches(channel):
+        reached = [*found, *(one for one, matches in self._patterns.items() if one not in found and matches(channel))]
+        with_sockets = [subscriber for subscriber in reached if subscriber.socket is not None]
+        for subscriber in reached:
+            if subscriber.socket is None:
                 subscriber.put(event)
+        if with_sockets:
+            send_to_all(event, with_sockets)
+
+
+def payload_of(message: Any) -> str | bytes:
+    """A message as it is sent to a WebSocket. Raises TypeError for what has no form in JSON."""
+    return message if isinstance(message, str | bytes) else msgspec.json.encode(message).decode()
+
+
+def send_to_all(event: Event, subscribers: list[Subscriber]) -> None:
+    """Send to the WebSocket of each, by one frame for all; those that are gone or too slow end. Raises nothing."""
+    sockets = []
+    try:
+        payload = payload_of(event.message)
+    except Exception as error:
+        for subscriber in subscribers:
+            subscriber.end(error)
+        return
+    for subscriber in subscribers:
+        waiting = waiting_bytes(subscriber.socket)
+        if is_gone(known(subscriber.socket)):
+            subscriber.end(Unsubscribed())
+        elif waiting and waiting + len(payload) > WAITING_BYTES_MAX:
+            subscriber.end(Overtaken(event.channel))
+        else:
+            sockets.append(subscriber.socket)
+    broadcast(sockets, payload)
+
+
+def is_gone(foreign: Foreign) -> bool:
+    """Whether its framework, or its transport, has closed it."""
+    return not foreign.is_open or any(getattr(holder, name).is_closing() for holder, name in foreign.holders)
 
 
 def again(failure: BaseException) -> Exception:
