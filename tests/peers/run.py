@@ -1,9 +1,9 @@
 """Runs the test suites of pysignalr and signalrcore, unchanged, against a hub, and the tests of websockets' `broadcast`
-with ours: `python tests/peers/run.py FOLDER`, with `python` and `tests` in PYTHONPATH.
+with ours, and those of the libraries that drop_ins.py names: `python tests/peers/run.py FOLDER`, with `python` and
+`tests` in PYTHONPATH.
 
-FOLDER holds checkouts of the three, `pysignalr`, `signalrcore` and `websockets`; their requirements are installed into
-the Python that runs this (`make peers` does). The hub stands behind nginx, which gives the suites TLS and puts the
-login beside it. Not run: what needs Azure, and certificates of a machine. Prints what each suite said; exits with 1
+FOLDER holds a checkout of each, by its name; their requirements are installed into the Python that runs this (`make
+peers` does). The hub stands behind nginx, which gives the suites TLS and puts the login beside it. Not run: what needs Azure, and certificates of a machine. Prints what each suite said; exits with 1
 where one failed.
 """
 
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from drop_ins import drop_ins
 from support.nginx import configure
 from support.raw import free_port
 
@@ -120,7 +121,7 @@ def websockets(folder: Path) -> bool:
 def main() -> None:
     """All, one after the other."""
     folder = Path(sys.argv[1]).resolve()
-    results = [websockets(folder / "websockets")]
+    results = [websockets(folder / "websockets"), *drop_ins(folder, run)]
     with served() as (plain, tls):
         results += [pysignalr(folder / "pysignalr", plain), signalrcore(folder / "signalrcore", plain, tls)]
     raise SystemExit(not all(results))

@@ -34,7 +34,7 @@ __all__ = ["ChannelLayer"]
 
 GROUP_EXPIRY_S = 86_400
 """How long a membership lasts after its ``group_add``, as the specification has it."""
-GROUP_EXPIRY_MAX_S = 1e9
+EXPIRY_MAX_S = 1e9
 SWEEP_S = 60.0
 """So often memberships of groups that nobody sends to are looked at."""
 PLAIN = frozenset((str, bytes, int, float, bool, type(None)))
@@ -134,10 +134,12 @@ class ChannelLayer(BaseChannelLayer):
         for name, most in capacities.items():
             checked(f"channel_capacity[{name!r}]", most, Whole())
         super().__init__(
-            expiry=checked("expiry", expiry, Seconds(0.001)), capacity=capacity, channel_capacity=capacities
+            expiry=checked("expiry", expiry, Seconds(0.001, EXPIRY_MAX_S)),
+            capacity=capacity,
+            channel_capacity=capacities,
         )
         self.channel_capacity = self.compile_capacities(capacities)
-        self.group_expiry = checked("group_expiry", group_expiry, Seconds(0.001, GROUP_EXPIRY_MAX_S))
+        self.group_expiry = checked("group_expiry", group_expiry, Seconds(0.001, EXPIRY_MAX_S))
         self.on_disconnect, self.on_reconnect = on_disconnect, on_reconnect
         self._lock = Lock()  # held for moments, never while anything is awaited
         self.channels: dict[str, Mailbox] = {}
