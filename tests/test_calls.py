@@ -212,7 +212,7 @@ REGISTERED: list[Row] = [
     ("Hub.remove_path", "path", (5,), {}, TypeError, "path must be what was given to hub.path, a str, not 5"),
     ("Hub.remove_path", "path", ("/x",), {}, ValueError, "there is no path '/x' of hub.path to remove"),
     ("Hub.relay", "config", (5,), {}, TypeError, r"relay takes a RelayConfig\(...\), not 5"),
-    ("Hub.start", "address", (None,), {}, TypeError, "address must be HOST:PORT"),
+    ("Hub.start", "address", ([],), {}, TypeError, "address must be HOST:PORT"),
     (
         "Hub.start",
         "address",
@@ -226,9 +226,18 @@ REGISTERED: list[Row] = [
     ("Hub.run", "address", (None,), {}, TypeError, "address must be HOST:PORT"),
     ("Hub.run", "shards", (0,), {"shards": 0}, ValueError, "shards must be .*, not 0"),
     ("Hub.run", "options", (0,), {"pings": 5}, TypeError, "unknown option 'pings'"),
-    ("Hub.serve", "address", (None,), {}, TypeError, "address must be HOST:PORT"),
+    ("Hub.serve", "address", ([],), {}, TypeError, "address must be HOST:PORT"),
     ("Hub.serve", "shards", (0,), {"shards": 0}, ValueError, "shards must be .*, not 0"),
     ("Hub.serve", "options", (0,), {"pings": 5}, TypeError, "unknown option 'pings'"),
+]
+ATTACHED: list[Row] = [
+    ("Hub.attach", "connection", (5, ["a"]), {}, fanwire.AdoptionError, "cannot be attached"),
+    ("Hub.attach", "channels", (5, "a"), {}, TypeError, "channels must be a list of names of channels, not 'a'"),
+    ("Hub.detach", "connection", (5,), {}, fanwire.AdoptionError, "cannot be attached"),
+    ("Hub.detach", "channels", (5, "a"), {}, TypeError, "channels must be a list of names of channels, not 'a'"),
+    ("Hub.adopt", "connection", (5,), {}, fanwire.AdoptionError, "cannot be attached"),
+    ("Hub.adopt", "channels", (5, "a"), {}, TypeError, "channels must be a list of names of channels, not 'a'"),
+    ("Hub.adopt", "on_message", (5,), {"on_message": 5}, TypeError, "on_message must be a function of one argument"),
 ]
 TESTED: list[Row] = [
     ("HubServer.url", "target", (5,), {}, TypeError, f"{TARGET}5"),
@@ -256,15 +265,18 @@ TESTED: list[Row] = [
     ("TestClient.close", "code", (5,), {}, ValueError, f"{CODE}5"),
     ("TestClient.close", "reason", (1000, 5), {}, TypeError, "reason must be a str, not 5"),
 ]
-ROWS = [*PUBLISHED, *ASKED, *REGISTERED, *TESTED]
+ROWS = [*PUBLISHED, *ASKED, *REGISTERED, *ATTACHED, *TESTED]
 ANYTHING = {
     **dict.fromkeys(
         ("Hub.publish", "Hub.publish_to_user", "Hub.publish_to_all", "Hub.remove", "Hub.send", "Client.send"), "data"
     ),
     "Client.invoke": "arguments",
     "TestClient.call": "arguments",
+    "Hub.lifespan": "app",
 }
-"""Parameters that are the application's own: what they hold is encoded, which tests/test_publishable.py tests."""
+"""Parameters that are the application's own: what they hold is encoded, which tests/test_publishable.py tests; or, of
+``lifespan``, nothing is done with it.
+"""
 OWNERS: dict[str, type] = {
     "Hub": fanwire.Hub,
     "Client": fanwire.Client,

@@ -10,6 +10,7 @@ import anyio
 import fanwire
 import pytest
 from fanwire.testing import NotAccepted, serving
+from support.descriptors import all_listening_inodes, held_inodes
 
 pytestmark = pytest.mark.slow
 
@@ -88,13 +89,22 @@ def test_they_serve_in_the_auto_mode_of_pytest_asyncio(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 class TestTheClient:
-    async def test_it_takes_no_port_and_leaves_no_file(self) -> None:
-        async with serving(fanwire.Hub()) as server:
-            path = Path(server.address.removeprefix("unix:"))
-            assert path.is_socket()
-            with pytest.raises(ValueError, match="serve on TCP"):
-                server.url()
-        assert not path.parent.exists()
+    async def test_it_needs_nothing_that_listens_and_is_there_wherever_the_hub_serves(self, tmp_path: Path) -> None:
+        peers: list[str] = []
+        hub = fanwire.Hub()
+        hub.authenticate(lambda request: peers.append(request.peer))
+        for address, why in ((None, "a hub that listens nowhere has"), (f"unix:{tmp_path}/hub", "a Unix socket has")):
+            before = held_inodes()
+            async with serving(hub, address) as server:
+                assert bool((held_inodes() - before) & all_listening_inodes()) == bool(address)
+                with pytest.raises(ValueError, match=f"{why} no URL: serve on TCP"):
+                    server.url()
+                async with server.connect() as client:
+                    await client.subscribe("a")
+            with pytest.raises(fanwire.HubStopped):
+                async with server.connect():
+                    raise AssertionError
+        assert peers == ["unix:", "unix:"]
 
     async def test_what_is_said_before_an_answer_stays_to_be_received(self) -> None:
         hub = fanwire.Hub()

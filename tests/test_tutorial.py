@@ -38,7 +38,7 @@ async def test_1_publishes_and_2_says_what_may_be(tmp_path: Path) -> None:
         program = step(number, address)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(program["main"])
-            await until(Path(address.removeprefix("unix:")).is_socket)
+            await until(lambda hub=program["hub"]: hub._link.engine)  # type: ignore[misc]
             async with HubServer(program["hub"], address).connect(f"/ws?channel={channel}") as client:
                 first = await client.receive()
                 assert first.keys() == expected.keys()

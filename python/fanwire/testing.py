@@ -1,21 +1,19 @@
 """A hub under test: served for the length of a test, and a client for it that runs under asyncio, uvloop and trio.
 
 The engine owns the sockets and speaks the protocols, so a client that went past it would test nothing. This one goes
-through all of it, over a Unix socket in a folder of its own: no port is taken and nothing leaves the process. Stock
-clients connect by address; see docs/testing.md. Needs websockets, which the extra ``testing`` brings.
+through all of it, over a pair of sockets: no port is taken and nothing leaves the process. Stock clients connect by
+address; see docs/testing.md. Needs websockets, which the extra ``testing`` brings.
 """
 
 import json
-import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
-from pathlib import Path
 from typing import Any, Unpack
 
 import anyio
-from anyio.abc import SocketStream
 
+from fanwire.asgi.pair import Pair
 from fanwire.auth import Headers
 from fanwire.calls import check_code, check_reason, check_text, wrong
 from fanwire.entering import AsyncOnly
@@ -66,8 +64,8 @@ class TestClient:
 
     __test__ = False  # pytest takes classes of such a name for tests
 
-    def __init__(self, stream: SocketStream, protocol: ClientProtocol) -> None:
-        self._stream = stream
+    def __init__(self, pair: Pair, protocol: ClientProtocol) -> None:
+        self._pair = pair
         self._protocol = protocol
         self._response: Response
         # Messages that came and were not asked for yet.
@@ -197,19 +195,20 @@ class TestClient:
         raise error
 
     async def _flush(self) -> None:
-        with suppress(anyio.BrokenResourceError):  # the hub has ended it: reading tells how
+        with suppress(OSError):  # the hub has ended it: reading tells how
             for data in self._protocol.data_to_send():
                 if data:
-                    await self._stream.send(data)
+                    await self._pair.send(data)
 
     async def _read(self) -> None:
         """What the socket has now. Raises EOFError at its end."""
         if self._protocol.state is State.CLOSED:
             code, reason = self._ending()
             raise EOFError(f"the connection has ended: {code} {reason}".rstrip())
-        try:
-            self._protocol.receive_data(await self._stream.receive())
-        except (anyio.EndOfStream, anyio.BrokenResourceError):
+        data = await self._pair.receive()
+        if data:
+            self._protocol.receive_data(data)
+        else:
             self._protocol.receive_eof()
         for event in self._protocol.events_received():
             if isinstance(event, Frame):
@@ -237,14 +236,15 @@ class HubServer:
         self.hub = hub
         """The hub itself."""
         self.address = address
-        """Where it serves: ``HOST:PORT`` or ``unix:PATH``."""
+        """Where it serves: ``HOST:PORT`` or ``unix:PATH``; empty where nothing listens."""
 
     def url(self, target: str = "/ws", scheme: str = "http") -> str:
-        """Where a stock client finds `target`. Raises ValueError for a Unix socket: serve on ``127.0.0.1:0``."""
+        """Where a stock client finds `target`. Raises ValueError where there is no port: serve on ``127.0.0.1:0``."""
         check_target(target)
         check_text("scheme", scheme, "a str such as 'ws'")
-        if self.address.startswith("unix:"):
-            raise ValueError('a Unix socket has no URL: serve on TCP, as in serving(hub, "127.0.0.1:0")')
+        if not self.address or self.address.startswith("unix:"):
+            what = "a Unix socket" if self.address else "a hub that listens nowhere"
+            raise ValueError(f'{what} has no URL: serve on TCP, as in serving(hub, "127.0.0.1:0")')
         return f"{scheme}://{self.address}{target}"
 
     def connect(
@@ -266,6 +266,7 @@ class HubServer:
         Raises:
             TypeError, ValueError: an argument is not what it may be; it is named.
             NotAccepted: once entered: the hub refused it, by ``authenticate`` or ``authorize``, say.
+            HubStopped: the hub does not serve any more.
         """
         check_target(target)
         if headers is not None and not isinstance(headers, Mapping):
@@ -286,21 +287,14 @@ class HubServer:
             subprotocols=[Subprotocol(name) for name in subprotocols] or None,
             max_size=None,
         )
-        async with await self._stream() as stream:
-            client = TestClient(stream, protocol)
+        with Pair(self.hub._link.require(), "unix:") as pair:
+            client = TestClient(pair, protocol)
             await client._shake_hands(headers or {})
             try:
                 yield client
             finally:
                 with anyio.move_on_after(1, shield=True):
                     await client.close()
-
-    async def _stream(self) -> SocketStream:
-        kind, _, path = self.address.partition("unix:")
-        if not kind:
-            return await anyio.connect_unix(path)
-        host, _, port = self.address.rpartition(":")
-        return await anyio.connect_tcp(host.strip("[]"), int(port))
 
 
 def serving(
@@ -309,7 +303,7 @@ def serving(
     """Serve `hub` for as long as the context lasts; its ``start`` and ``stop``, so the tasks may be different ones.
 
     Args:
-        address: ``127.0.0.1:0`` for stock clients; None: a Unix socket in a folder of its own, for ``connect`` alone.
+        address: ``127.0.0.1:0`` for stock clients; None: nothing listens, for ``connect`` alone.
         options: as for ``Hub.serve``. At the end clients get 1 s to answer the close, unless ``drain_timeout`` is told.
 
     Raises:
@@ -324,13 +318,12 @@ def serving(
 @asynccontextmanager
 async def _serving(hub: Hub, address: str | int | None, options: Options) -> AsyncIterator[HubServer]:
     options.setdefault("drain_timeout", 1.0)
-    with tempfile.TemporaryDirectory(prefix="fanwire-") as folder:
-        served = await hub.start(address if address is not None else f"unix:{Path(folder) / 'hub'}", **options)
-        try:
-            yield HubServer(hub, served.address)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await hub.stop()
+    served = await hub.start(address, **options)
+    try:
+        yield HubServer(hub, served.address)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await hub.stop()
 
 
 @contextmanager
