@@ -18,10 +18,12 @@ pub enum EngineError {
         position: crate::position::Position,
     },
     /// A position from outside that no publication can have.
-    #[error("position {position}: epoch and offset must be from 1 to 2^53 - 1")]
+    #[error("position {position}: {why}")]
     InvalidPosition {
         /// Which.
         position: crate::position::Position,
+        /// The rule that it breaks.
+        why: &'static str,
     },
     /// `stop` was called, or `start` was not.
     #[error("the engine is {state}")]

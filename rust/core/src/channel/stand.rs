@@ -11,6 +11,8 @@ use crate::position::Position;
 
 /// JavaScript reads whole numbers below this.
 const NUMBER_END: u64 = 1 << 53;
+const OUT_OF_RANGE: &str = "epoch and offset must be from 1 to 2^53 - 1";
+const BEGAN_WITH: &str = "the channel began with this epoch, and another has followed";
 
 /// Where a publication stands in its channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +20,8 @@ pub enum Stand {
     /// Behind the newest one.
     Next,
     /// At a position that comes from outside; of a snapshot for newcomers that of the publication before it. An epoch is
-    /// one channel's alone, and that of a later life is greater. What stands there or before is a duplicate.
+    /// one channel's alone, and that of a later life is greater. What stands there or before is a duplicate. The first
+    /// from outside may have a smaller one than the channel was made with; that one does not come again.
     At(Position),
 }
 
@@ -70,7 +73,7 @@ impl Channel {
             return Ok(true);
         };
         if !(1..NUMBER_END).contains(&position.epoch) || !(own..NUMBER_END).contains(&position.offset) {
-            return Err(EngineError::InvalidPosition { position });
+            return Err(EngineError::InvalidPosition { position, why: OUT_OF_RANGE });
         }
         let life = self.life(inner);
         let head = life.position_of(inner.offset);
@@ -82,8 +85,14 @@ impl Channel {
         if is_there {
             return Ok(false);
         }
+        if is_new_life && position.epoch == self.epoch {
+            // Clients may have positions of that life, which would be taken for those of this one.
+            return Err(EngineError::InvalidPosition { position, why: BEGAN_WITH });
+        }
         let base = if is_new_life { inner.offset } else { life.before };
-        let before = base.checked_add(position.offset - own).ok_or(EngineError::InvalidPosition { position })?;
+        let before = base
+            .checked_add(position.offset - own)
+            .ok_or(EngineError::InvalidPosition { position, why: OUT_OF_RANGE })?;
         if is_new_life {
             inner.life = Some(Box::new(Life { epoch: position.epoch, before: base }));
         }

@@ -265,6 +265,11 @@ impl Client {
         if is_shut {
             assert!(self.may_end, "it is gone, and nobody knows why");
             self.is_gone = true;
+            // One that came and went between two looks may have gone past whatever was there.
+            for account in self.accounts.iter().filter(|account| account.seating.is_none()) {
+                let (list, all) = (&turn.lists[account.channel], turn.lists[account.channel].all.len());
+                losses.max[list.settings.policy as usize] += list.count(0, all) + list.missing(0, all);
+            }
             self.accounts.iter_mut().for_each(|account| account.is_over = true);
         }
         self.is_torn = self.is_cut() && (self.is_torn || turn.is_busy);
@@ -464,6 +469,7 @@ fn standing_of(one: &SeenSubscription, list: &List) -> Standing {
     Standing {
         mode: one.mode,
         place: one.before.map(|before| list.place(before)),
+        crossed: one.before.map_or(0, |before| list.crossed(before)),
         tail: list.place(one.before_tail),
         head: list.place(one.before_head),
     }

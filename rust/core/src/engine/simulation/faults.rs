@@ -424,6 +424,67 @@ fn what_stands_at_or_before_the_head_is_a_duplicate() {
     }
 }
 
+/// An epoch from outside may be smaller than the channel's own. Then the own one came again as a new life, in which who
+/// came back with a position of the first was told that it had missed nothing.
+#[test]
+fn the_epoch_that_a_channel_began_with_does_not_come_again() {
+    let mut world = world(ChannelSettings { policy: Policy::Drop, history_frames: 10, ..ChannelSettings::default() });
+    put(&mut world, 0, Kind::Plain);
+    let own = world.press.lists.borrow()[0].position();
+    put_at(&mut world, 1, Kind::Plain, Position { epoch: own.epoch - 1, offset: 1 });
+    let again = Position { epoch: own.epoch, offset: 2 };
+    let stand = Stand::At(again);
+    let one = Publication::new(Payload::Text("x"));
+    let refused = world.engine().publish_at(Audience::Channel("c0"), &one, stand, false);
+    let why = "the channel began with this epoch, and another has followed";
+    assert_eq!(refused.expect_err("it is refused").to_string(), format!("position {again}: {why}"));
+    put_at(&mut world, 1, Kind::Plain, again); // and what was published is as it was
+    put_at(&mut world, 2, Kind::Plain, Position { epoch: own.epoch - 1, offset: 2 });
+    let back = join(&mut world, Origin { since: Some(own), start: Some(Start::Live) });
+    assert_eq!(received(&mut world, back), [0; 0], "it is not recovered");
+    put_at(&mut world, 3, Kind::Plain, Position { epoch: own.epoch + 1, offset: 1 });
+    assert_eq!(received(&mut world, back), [3]);
+}
+
+/// Who waits for a keyframe that nobody gives begins where it waited, as far as the backlog holds that: in a channel of
+/// `every`, too, what is missing there is behind it. Only from there on it would be closed.
+#[test]
+fn who_waits_in_vain_begins_behind_what_the_backlog_has_lost() {
+    let snapshot_interval = Some(std::time::Duration::ZERO);
+    let (backlog_frames, policy) = (4, Policy::Every);
+    let mut world = world(ChannelSettings { policy, backlog_frames, snapshot_interval, ..ChannelSettings::default() });
+    let first = join(&mut world, Origin { since: None, start: Some(Start::Keyframe) });
+    let at = further(&world, 3);
+    put(&mut world, 0, Kind::Plain);
+    put_at(&mut world, 1, Kind::Plain, Position { offset: at.offset + 1, ..at });
+    (0..8).for_each(|key| world.publish(0, &New::plain(key)));
+    world.give_up(0);
+    world.settle();
+    put(&mut world, 0, Kind::Plain);
+    assert_eq!(received(&mut world, first), [10]);
+    assert!(!world.clients[first].is_ending());
+    let at = further(&world, 1);
+    put_at(&mut world, 1, Kind::Plain, at);
+    assert!(world.clients[first].is_ending(), "1013");
+    assert_eq!(received(&mut world, first), [10]);
+}
+
+/// While the backlog holds what is before it, that comes, and then the client is closed as any other.
+#[test]
+fn who_waits_in_vain_before_what_is_missing_comes_to_it() {
+    let snapshot_interval = Some(std::time::Duration::ZERO);
+    let mut world = world(ChannelSettings { policy: Policy::Every, snapshot_interval, ..ChannelSettings::default() });
+    let first = join(&mut world, Origin { since: None, start: Some(Start::Keyframe) });
+    put(&mut world, 0, Kind::Plain);
+    let at = further(&world, 3);
+    put_at(&mut world, 1, Kind::Plain, at);
+    assert!(!world.clients[first].is_ending(), "it waits, and a keyframe would make it whole");
+    world.give_up(0);
+    world.settle();
+    assert_eq!(received(&mut world, first), [0]);
+    assert!(world.clients[first].is_ending(), "1013");
+}
+
 /// What is kept is of the life that is over, and its positions are those of another channel.
 #[test]
 fn an_epoch_from_outside_begins_anew() {

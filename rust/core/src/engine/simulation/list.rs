@@ -85,6 +85,12 @@ impl List {
         (!is_there).then_some((number, missing, is_new_life))
     }
 
+    /// Whether a position is of a life that was here and is over, and none older than this one: it is refused.
+    pub(super) fn is_of_another_time(&self, at: Position) -> bool {
+        let (now, before) = self.lives.split_last().expect("it has begun");
+        at.epoch > now.0 && before.iter().any(|life| life.0 == at.epoch)
+    }
+
     /// Whether something is missing before a publication: a new life may have lost some of the one before.
     pub(super) fn has_gap(&self, index: usize) -> bool {
         index < self.all.len() && index > 0 && (self.all[index].missing > 0 || self.all[index].begins_life)
@@ -140,6 +146,12 @@ impl List {
         let behind = |number: u64| (place..self.all.len()).find(|&index| self.before(index) > number);
         let reach = (place < self.all.len()).then(|| behind(self.before(place))).flatten();
         reach.unwrap_or(self.all.len())
+    }
+
+    /// The first before which something may be missing that lies behind a place of the log, before which this number is the
+    /// last: a new life that misses none begins at a place of its own, and with no number.
+    pub(super) fn crossed(&self, before: u64) -> usize {
+        (0..self.all.len()).find(|&index| self.before(index) > before).unwrap_or(self.all.len())
     }
 
     /// When the list was so long, if its time is not over.

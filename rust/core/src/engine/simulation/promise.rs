@@ -10,6 +10,8 @@ pub(super) struct Standing {
     pub(super) mode: Option<Mode>,
     /// Its next publication, where the log knows.
     pub(super) place: Option<usize>,
+    /// What is missing before these may lie behind it, as far as numbers tell.
+    pub(super) crossed: usize,
     /// That of those at the tail.
     pub(super) tail: usize,
     /// Where the log begins now.
@@ -116,6 +118,7 @@ impl Promise {
                 place: Some(place),
                 tail,
                 head,
+                ..
             }) => {
                 // Whether a log still has the snapshot at its head nobody can tell, as that has no number of its own.
                 let is_gone = |at: usize| {
@@ -200,7 +203,10 @@ impl Promise {
             let has_expired = self.keyframe.is_some_and(|keyframe| list.is_expired(keyframe, when.now_ns));
             let is_unsure = self.is_unsure || self.may_be_waiting || when.is_torn;
             let may_cross = match policy {
-                Policy::Every => is_keyframe && (self.is_waiting || has_expired || is_unsure),
+                Policy::Every => {
+                    is_keyframe && (self.is_waiting || has_expired || is_unsure)
+                        || !list.has_gap_in(from.max(self.waited_behind(to, when, list))..to)
+                }
                 Policy::Keyframe => is_keyframe || when.may_give_up || is_unsure,
                 Policy::Latest | Policy::Drop => true,
             };
@@ -211,6 +217,14 @@ impl Promise {
         }
         self.crossed = self.crossed.max(to);
         self.may_cross(to, list, losses);
+    }
+
+    /// What is missing before these was behind one that is told that there is no keyframe to be had: it begins where it
+    /// waited, and the backlog may have overtaken it there.
+    fn waited_behind(&self, to: usize, when: &When, list: &List) -> usize {
+        let Some(before) = when.before.filter(|_| self.is_waiting && when.may_give_up) else { return 0 };
+        let is_overtaken = to >= before.tail && list.may_be_overtaken(self.next, when.now_ns);
+        if is_overtaken { to } else { before.crossed }
     }
 
     /// It may be past that.
@@ -379,8 +393,10 @@ impl Promise {
                 let may_go_on = when.may_give_up || self.is_unsure || may_miss;
                 assert!(!self.is_waiting || may_go_on, "it waits, and goes on without a keyframe");
                 self.cross(place, false, when, list, losses);
-                if when.may_give_up {
-                    self.gave_up = self.gave_up.max(list.reach(place));
+                // Of policy `keyframe` one may come to a gap, and wait for a keyframe in vain, in this turn.
+                let has_waited = self.is_waiting || self.may_be_waiting || self.is_unsure;
+                if when.may_give_up && (has_waited || list.settings.policy == Policy::Keyframe) {
+                    self.gave_up = self.gave_up.max(standing.crossed);
                 }
                 if self.is_waiting {
                     self.give_up(place, when, list, losses);

@@ -125,6 +125,9 @@ impl Seating {
         }
         if let Some(index) = (0..list.all.len()).rev().find(is_it) {
             promise.begin_at(index, true);
+            if may_be_earlier {
+                promise.next = next;
+            }
         }
         if list.settings.snapshot_interval.is_some() {
             promise.may_wait();

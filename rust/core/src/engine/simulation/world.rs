@@ -14,6 +14,7 @@ use super::wire::{self, Wire};
 use crate::channel::{Appended, Origin, Policy, Publication, Stand, Start};
 use crate::clock::Clock;
 use crate::engine::{Audience, Engine, RUNNING};
+use crate::error::EngineError;
 use crate::messages::{Command, ConnectionId, Event, Progress, Reply, Wanted};
 use crate::position::Position;
 use crate::protocol::Payload;
@@ -71,6 +72,9 @@ impl Press {
         let own = u64::from(new.kind != Kind::Snapshot);
         let stand = new.at.map_or(Stand::Next, Stand::At);
         let appended = self.engine.publish_at(Audience::Channel(&list.name), &publication, stand, is_deferred);
+        if new.at.is_some_and(|at| list.is_of_another_time(at)) {
+            return assert!(matches!(appended, Err(EngineError::InvalidPosition { .. })), "{:?}", new.at);
+        }
         let next = Some((list.offset() + own, 0, false));
         let known = new.at.map_or(next, |at| list.stand(at, own));
         let position = match appended.expect("nothing is over a bound") {
@@ -80,6 +84,8 @@ impl Press {
         };
         let (offset, missing, begins_life) = known.expect("it is there already");
         if begins_life {
+            let is_known = list.lives.iter().any(|life| life.0 == position.epoch);
+            assert!(!is_known, "{position} begins a life, and there was one of that epoch");
             list.lives.push((position.epoch, list.offset()));
         }
         let (epoch, before) = list.life();
