@@ -21,10 +21,11 @@ FILE_EXCEPTIONS = {"python/fanwire/_engine.pyi": "one extension module has one s
 FUNCTION_LINES_MAX = 70
 
 PYTHON_LAYERS = [
-    ["_engine", "_loop", "_options", "arrivals", "dumps", "entering", "errors", "timespans", "uvicorn.extension"],
-    ["owner", "uvicorn.sansio", "wording"],
-    ["logs", "uvicorn", "values"],
-    ["addresses", "channel", "faults"],
+    ["_engine", "_loop", "_options", "arrivals", "dumps", "entering", "errors", "timespans"],
+    ["uvicorn.extension", "uvicorn.mailbox"],
+    ["owner", "uvicorn.denial", "uvicorn.sansio", "wording"],
+    ["logs", "uvicorn.protocol", "values"],
+    ["addresses", "channel", "faults", "uvicorn"],
     ["endings"],
     ["arguments", "auth", "budget", "options"],
     ["calls"],
@@ -129,7 +130,7 @@ UPSTREAM_LAYERS = [
     ["thread"],
 ]
 
-BINDING_SEES = {"channel", "http", "messages", "protocol", "settings", "error"}
+BINDING_SEES = {"channel", "http", "messages", "protocol", "settings", "error", "ws"}
 """Modules of fanwire-core that the binding names; what the crate's root exports it may have anyway."""
 
 UNSAFE_ROOMS = {

@@ -110,7 +110,8 @@ def test_without_its_extra_the_command_line_names_it(missing: str) -> None:
 @pytest.mark.parametrize("missing", ["uvicorn", "websockets"])
 def test_without_its_extra_the_protocol_for_uvicorn_names_it(missing: str) -> None:
     there = {"uvicorn", "websockets"} - {missing}
-    done = run(f"HIDDEN |= {{{missing!r}}}\nimport fanwire.uvicorn", there)
+    name = {"uvicorn": "Protocol", "websockets": "Sansio"}[missing]
+    done = run(f"HIDDEN |= {{{missing!r}}}\nfrom fanwire.uvicorn import {name}", there)
     assert f"ImportError: fanwire.uvicorn needs {missing}: pip install 'fanwire[uvicorn]'" in done.stderr
 
 
@@ -131,6 +132,11 @@ def test_without_its_extra_what_is_for_another_library_names_it(module: str, ext
 def test_without_its_extra_broadcaster_s_interface_has_what_needs_nothing() -> None:
     done = run("from fanwire.compat.broadcaster import Broadcast\nBroadcast('memory://')\nBroadcast('redis://h')", [])
     assert "pip install 'fanwire[broadcaster]' 'broadcaster[redis]'" in done.stderr.splitlines()[-1]
+
+
+def test_the_protocol_in_rust_needs_no_websockets() -> None:
+    done = run("from fanwire.uvicorn import Protocol\nprint(Protocol.__name__)", ["uvicorn"])
+    assert done.stdout == "Protocol\n", done.stderr
 
 
 @pytest.mark.parametrize("command", ["load", "demo"])

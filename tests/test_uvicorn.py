@@ -1,23 +1,53 @@
 """fanwire's protocols for uvicorn: real servers and clients, on asyncio and uvloop."""
 
-from typing import Any
+import json
+import signal
+import socket
+import subprocess
+import sys
+import zlib
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated, Any
 
 import anyio
 import pytest
-from fastapi import FastAPI, WebSocket
-from support.raw import frame, read_close, read_frame, upgraded
-from support.uvicorns import served
+from fastapi import Depends, FastAPI, WebSocket
+from support.raw import frame, free_port, open_socket, read_close, read_frame, read_head, request_text, upgraded
+from support.uvicorns import echo, echoing, served
+from support.waiting import until_in_thread
 from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
 
 pytestmark = pytest.mark.anyio
 
-SANSIO = "fanwire.uvicorn:Sansio"
+SANSIO, PROTOCOL = "fanwire.uvicorn:Sansio", "fanwire.uvicorn:Protocol"
+
+
+@pytest.fixture(params=[SANSIO, PROTOCOL], ids=["sansio", "protocol"])
+def ws(request: pytest.FixtureRequest) -> str:
+    """Both protocols."""
+    return str(request.param)
 
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     """The loops that uvicorn has."""
     return "asyncio", {"use_uvloop": request.param}
+
+
+PROGRAM = """
+from fastapi import FastAPI, WebSocket
+
+app = FastAPI()
+
+@app.websocket("/live")
+async def live(websocket: WebSocket):
+    extension = websocket.scope["extensions"]["fanwire"]
+    await websocket.accept()
+    async for text in websocket.iter_text():
+        await websocket.send_text(f"{text} {extension['version']}")
+"""
 
 
 class Recording:
@@ -37,7 +67,7 @@ class Recording:
 
 
 @pytest.mark.parametrize("compression", ["deflate", None])
-async def test_the_scope_says_what_writes_and_whether_it_deflates(compression: Any) -> None:
+async def test_the_scope_says_what_writes_and_whether_it_deflates(ws: str, compression: Any) -> None:
     app = FastAPI()
     seen: list[Any] = []
 
@@ -48,7 +78,7 @@ async def test_the_scope_says_what_writes_and_whether_it_deflates(compression: A
         await websocket.close()
 
     async with (
-        served(app, SANSIO) as address,
+        served(app, ws) as address,
         connect(f"ws://{address}/live", compression=compression) as client,
     ):
         await client.wait_closed()
@@ -61,7 +91,7 @@ async def test_the_scope_says_what_writes_and_whether_it_deflates(compression: A
     }
 
 
-async def test_all_that_is_written_goes_through_the_holder_s_transport() -> None:
+async def test_all_that_is_written_goes_through_the_holder_s_transport(ws: str) -> None:
     app = FastAPI()
     recording: list[Recording] = []
 
@@ -83,6 +113,111 @@ async def test_all_that_is_written_goes_through_the_holder_s_transport() -> None
             assert read_close(client) == (4001, "enough")
             client.sendall(frame(8, b"\x0f\xa1"))
 
-    async with served(app, SANSIO) as address:
+    async with served(app, ws) as address:
         await anyio.to_thread.run_sync(talk, address)
     assert recording[0].written == b"\x8a\x06there?\x81\x05hello\x88\x08\x0f\xa1enough"
+
+
+async def test_a_stock_client_talks_to_a_route_as_under_uvicorn_s_own(ws: str) -> None:
+    app = FastAPI()
+
+    def named(name: str) -> str:
+        return name.title()
+
+    @app.websocket("/rooms/{room}")
+    async def rooms(websocket: WebSocket, room: int, name: Annotated[str, Depends(named)]) -> None:
+        await websocket.accept(subprotocol="chat", headers=[(b"x-room", b"caf\xe9")])
+        await websocket.send_json({"room": room, "name": name, "path": websocket.url.path, "client": websocket.client})
+        async for text in websocket.iter_text():
+            await websocket.send_text(text)
+        await websocket.send_text("never")
+
+    headers = {"X-Forwarded-For": "192.0.2.7"}
+    texts = ["", "short", json.dumps([{"price": n} for n in range(900)]), "ö" * 70_000]
+    async with (
+        served(app, ws, root_path="/api") as address,
+        connect(
+            f"ws://{address}/rooms/7?name=ann", subprotocols=[Subprotocol("chat")], additional_headers=headers
+        ) as client,
+    ):
+        assert client.subprotocol == "chat"
+        assert client.response is not None
+        assert client.response.headers["x-room"] == "café"
+        assert client.response.headers["server"] == "uvicorn"
+        hello = json.loads(await client.recv())
+        assert hello == {"room": 7, "name": "Ann", "path": "/api/rooms/7", "client": ["192.0.2.7", 0]}
+        for text in texts * 2:
+            await client.send(text)
+            assert await client.recv() == text
+        await client.send(["in ", "three ", "pieces"])
+        assert await client.recv() == "in three pieces"
+        await (await client.ping())
+
+
+async def test_who_is_connected_when_the_server_stops_is_told(ws: str) -> None:
+    async with AsyncExitStack() as stack:
+        async with served(echo, ws) as address:
+            client = await stack.enter_async_context(connect(f"ws://{address}/"))
+            await client.send("still there?")
+            assert await client.recv() == "still there?"
+        await client.wait_closed()
+        assert client.close_code == 1012
+
+
+async def test_a_bomb_is_refused_with_1009(ws: str) -> None:
+    def throw(address: str) -> tuple[int, str]:
+        pack = zlib.compressobj(wbits=-15)
+        bomb = pack.compress(bytes(1 << 24)) + pack.flush(zlib.Z_SYNC_FLUSH)[:-4]
+        with open_socket(address) as client:
+            client.sendall(request_text("/", sec_websocket_extensions="permessage-deflate"))
+            assert "permessage-deflate" in read_head(client)
+            client.sendall(frame(2, bomb, reserved=4))
+            return read_close(client)
+
+    seen: list[Any] = []
+    async with served(echoing(seen), ws, ws_max_size=100_000) as address:
+        code, _ = await anyio.to_thread.run_sync(throw, address)
+    assert code == 1009
+    assert seen[-1]["type"] == "websocket.disconnect"
+    assert seen[-1]["code"] == 1009
+
+
+async def test_what_comes_before_a_misdeed_is_answered() -> None:
+    def misbehave(address: str) -> None:
+        with upgraded(address, "/") as client:
+            client.sendall(frame(1, b"one") + frame(1, b"two") + frame(3, b"none such") + frame(1, b"three"))
+            assert [read_frame(client).payload, read_frame(client).payload] == [b"one", b"two"]
+            assert read_close(client)[0] == 1002
+            assert client.recv(1) == b""
+
+    async with served(echo, PROTOCOL) as address:
+        await anyio.to_thread.run_sync(misbehave, address)
+
+
+def listens(port: int) -> bool:
+    """Whether somebody does."""
+    with socket.socket() as made:
+        return made.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("option", [["--workers", "2"], ["--reload"]], ids=["workers", "reload"])
+def test_uvicorn_s_processes_take_the_option(ws: str, option: list[str], tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    port = free_port()
+    command = [sys.executable, "-W", "ignore", "-m", "uvicorn", "program:app", f"--port={port}", f"--ws={ws}", *option]
+    said = tmp_path / "said"
+    with said.open("w") as output:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output)
+    try:
+        until_in_thread(lambda: said.read_text().count("Application startup complete") == (2 if "2" in option else 1))
+        until_in_thread(lambda: listens(port))
+        with upgraded(f"127.0.0.1:{port}", "/live") as client:
+            client.sendall(frame(1, b"hello"))
+            assert read_frame(client).payload == b"hello 1"
+            process.send_signal(signal.SIGINT)
+            assert read_close(client)[0] == 1012
+        assert process.wait(8) in (0, -signal.SIGINT), said.read_text()
+    finally:
+        process.kill()
+        process.wait(8)

@@ -16,6 +16,7 @@ __all__ = [
     "Audible",
     "Call",
     "ChannelRule",
+    "CloseFrame",
     "Closed",
     "Connected",
     "Drained",
@@ -24,8 +25,11 @@ __all__ = [
     "HubMessage",
     "Listener",
     "Message",
+    "Misdeed",
     "Moved",
     "Opening",
+    "Ping",
+    "Pong",
     "Position",
     "Presence",
     "Progress",
@@ -41,6 +45,8 @@ __all__ = [
     "Subscribing",
     "Upstream",
     "Wanted",
+    "WebSocketCodec",
+    "WebSocketHandshake",
     "__version__",
     "build_info",
     "canonical",
@@ -51,6 +57,8 @@ __all__ = [
     "matches",
     "may_be_sent",
     "number_text",
+    "read_handshake",
+    "response_head",
     "settings_table",
     "toml_lines",
 ]
@@ -803,3 +811,87 @@ class Engine:
 
         Two eventfds live on until the engine is no longer referenced: another thread may still ring one.
         """
+
+def read_handshake(head: bytes, *, deflates: bool) -> WebSocketHandshake | bytes:
+    """Read a request's whole head that asks for a WebSocket (RFC 6455 §4.2); or give the response that refuses it.
+
+    With `deflates` the first acceptable offer of permessage-deflate is taken (RFC 7692).
+    """
+
+def response_head(status: int, headers: Sequence[tuple[Any, Any]]) -> bytes:
+    """The head of a response, with its empty line. ValueError for a header by which another one would be forged."""
+
+@final
+class WebSocketHandshake:
+    """A request that asks rightly for a WebSocket."""
+
+    raw_path: bytes
+    """As sent, percent-encoded."""
+    query: bytes
+    """What follows the ``?``, as sent."""
+    headers: list[tuple[bytes, bytes]]
+    """As sent, the names in lower case."""
+    subprotocols: list[str]
+    """What the client offers, the preferred one first."""
+    @property
+    def deflates(self) -> bool:
+        """Whether permessage-deflate was agreed."""
+    def accept(self, subprotocol: str | None, headers: Sequence[tuple[Any, Any]]) -> bytes:
+        """The response that opens the WebSocket. ValueError for a header that is the handshake's or forges another."""
+    def codec(self, message_bytes_max: int) -> WebSocketCodec:
+        """What comes after it; no message of the client's may have more than so many bytes, inflated."""
+
+@final
+class Ping:
+    """A ping, to be answered by a pong of the same payload."""
+
+    payload: bytes
+
+@final
+class Pong:
+    """A pong."""
+
+    payload: bytes
+
+@final
+class CloseFrame:
+    """The peer's Close frame, the last that is heard."""
+
+    code: int
+    """1005 where there was none."""
+    reason: str
+
+@final
+class Misdeed:
+    """The peer broke a rule: nothing is heard behind it."""
+
+    code: int
+    """What the connection is to be closed with."""
+    reason: str
+
+@final
+class WebSocketCodec:
+    """The state of a WebSocket after its handshake, of the server's side. It has no socket and no clock."""
+
+    def receive(self, data: Any, messages_max: int) -> list[str | bytes | Ping | Pong | CloseFrame | Misdeed]:
+        """What becomes whole by these bytes, in order; text and binary messages as ``str`` and ``bytes``.
+
+        It stops behind `messages_max` messages, or once they have as many bytes as one may have; what is left over
+        waits for the next call, which may bring nothing new.
+        """
+    @property
+    def has_rest(self) -> bool:
+        """Whether something is left over."""
+    def text(self, text: str) -> bytes:
+        """A frame of a text message. UnicodeEncodeError for half a surrogate pair."""
+    def binary(self, data: Any) -> bytes:
+        """A frame of a binary message."""
+    @staticmethod
+    def ping(payload: bytes) -> bytes:
+        """A ping; at most 125 bytes of payload."""
+    @staticmethod
+    def pong(payload: bytes) -> bytes:
+        """A pong; at most 125 bytes of payload."""
+    @staticmethod
+    def close(code: int | None, reason: str = "") -> bytes:
+        """A Close frame, empty for None; the reason is cut to 123 bytes. ValueError: a code that may not be sent."""

@@ -1,10 +1,11 @@
-"""Runs the test suites of pysignalr and signalrcore, unchanged, against a hub, and the tests of websockets' `broadcast`
-with ours, and those of the libraries that drop_ins.py names: `python tests/peers/run.py FOLDER`, with `python` and
-`tests` in PYTHONPATH.
+"""Runs peers' own tests from their sources: `python tests/peers/run.py FOLDER`, with `python` and `tests` in
+PYTHONPATH.
 
-FOLDER holds a checkout of each, by its name; their requirements are installed into the Python that runs this (`make
-peers` does). The hub stands behind nginx, which gives the suites TLS and puts the login beside it. Not run: what needs Azure, and certificates of a machine. Prints what each suite said; exits with 1
-where one failed.
+The suites of pysignalr and signalrcore run against a hub. Those of websockets' `broadcast` run with ours, uvicorn's of
+WebSockets with our protocols, and those of the libraries that drop_ins.py names with what stands in for them. FOLDER
+holds a checkout or source package of each, by its name; their requirements are installed into the Python that runs
+this (`make peers` does). The hub stands behind nginx, which gives the suites TLS and puts the login beside it. Not run:
+what needs Azure, and certificates of a machine. Prints what each suite said; exits with 1 where one failed.
 """
 
 import os
@@ -118,10 +119,28 @@ def websockets(folder: Path) -> bool:
         return run("websockets", Path(room), "-k", "broadcast", "tests/asyncio/test_connection.py")
 
 
+def uvicorn(folder: Path, protocol: str) -> bool:
+    """Its tests of WebSockets, with our class in the place of its own one, which they name in four places."""
+    module, own = "uvicorn.protocols.websockets.websockets_sansio_impl", "WebSocketsSansIOProtocol"
+    with tempfile.TemporaryDirectory() as room:
+        tests = Path(room, "tests")
+        subprocess.run(["cp", "-r", str(folder / "tests"), str(tests)], check=True)
+        fixtures, suite = tests / "conftest.py", tests / "protocols/test_websocket.py"
+        fixtures.write_text(fixtures.read_text().replace(f"{module}:{own}", f"fanwire.uvicorn:{protocol}"))
+        text = suite.read_text().replace(
+            f"from {module} import {own}", f"from fanwire.uvicorn import {protocol} as {own}"
+        )
+        if protocol == "Sansio":  # what is skipped for its own one by name is skipped for ours
+            text = text.replace(f'"{own}"', '"Sansio"')
+        suite.write_text(text)
+        return run(f"uvicorn, {protocol}", Path(room), "-k", "not wsproto", str(suite))
+
+
 def main() -> None:
     """All, one after the other."""
     folder = Path(sys.argv[1]).resolve()
     results = [websockets(folder / "websockets"), *drop_ins(folder, run)]
+    results += [uvicorn(folder / "uvicorn", protocol) for protocol in ("Protocol", "Sansio")]
     with served() as (plain, tls):
         results += [pysignalr(folder / "pysignalr", plain), signalrcore(folder / "signalrcore", plain, tls)]
     raise SystemExit(not all(results))

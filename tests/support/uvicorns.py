@@ -38,3 +38,22 @@ async def served(app: Any, ws: Any, **settings: Any) -> AsyncIterator[str]:
             started.cancel()
             server.should_exit = True
             await serving
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """An ASGI application that sends back what comes."""
+    await echoing([])(scope, receive, send)
+
+
+def echoing(seen: list[Any]) -> Any:
+    """The same; what is received is kept."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(await receive())
+        await send({"type": "websocket.accept"})
+        while seen[-1]["type"] != "websocket.disconnect":
+            seen.append(await receive())
+            if seen[-1]["type"] == "websocket.receive":
+                await send({**seen[-1], "type": "websocket.send"})
+
+    return app

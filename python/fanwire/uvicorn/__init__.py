@@ -1,12 +1,25 @@
 """WebSocket protocols for uvicorn, whose connections a hub can take over the writing of.
 
-``uvicorn app:app --ws fanwire.uvicorn:Sansio`` is uvicorn's own protocol, with one key more in the scope of a
-WebSocket; docs/uvicorn.md says which. Needs uvicorn and websockets, which the extra ``uvicorn`` brings.
+``uvicorn app:app --ws fanwire.uvicorn:Protocol`` does framing, receiving and compression in Rust. `Sansio` is
+uvicorn's own protocol. Both have one key more in the scope of a WebSocket: docs/scope.md. Needs uvicorn, and `Sansio`
+needs websockets, which the extra ``uvicorn`` brings.
 """
 
-try:
-    from fanwire.uvicorn.sansio import Sansio
-except ImportError as error:
-    raise ImportError(f"fanwire.uvicorn needs {error.name}: pip install 'fanwire[uvicorn]'") from error
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Sansio"]
+if TYPE_CHECKING:
+    from fanwire.uvicorn.protocol import Protocol
+    from fanwire.uvicorn.sansio import Sansio
+
+__all__ = ["Protocol", "Sansio"]
+
+
+def __getattr__(name: str) -> Any:
+    """One of the protocols, imported when it is asked for: the first needs no websockets."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"{__name__}.{name.lower()}"), name)
+    except ImportError as error:
+        raise ImportError(f"fanwire.uvicorn needs {error.name}: pip install 'fanwire[uvicorn]'") from error

@@ -45,8 +45,13 @@ mod section_5_2_headers {
         let bytes = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
         let (header, header_bytes) = parse_header(&bytes, 5).unwrap().unwrap();
         assert_eq!(header_bytes, 6);
-        let expected =
-            Header { is_final: true, opcode: Opcode::Text, mask: [0x37, 0xfa, 0x21, 0x3d], payload_bytes: 5 };
+        let expected = Header {
+            is_final: true,
+            is_compressed: false,
+            opcode: Opcode::Text,
+            mask: [0x37, 0xfa, 0x21, 0x3d],
+            payload_bytes: 5,
+        };
         assert_eq!(header, expected);
         let mut payload = bytes[6..].to_vec();
         unmask(&mut payload, header.mask, 0);
@@ -199,7 +204,7 @@ proptest! {
         for end in 0..bytes.len() {
             prop_assert_eq!(parse_header(&bytes[..end], u64::MAX), Ok(None));
         }
-        let header = Header { is_final: true, opcode, mask, payload_bytes: payload_bytes as u64 };
+        let header = Header { is_final: true, is_compressed: false, opcode, mask, payload_bytes: payload_bytes as u64 };
         prop_assert_eq!(parse_header(&bytes, u64::MAX), Ok(Some((header, bytes.len()))));
     }
 

@@ -122,7 +122,7 @@ mod section_4_2_2_answering {
 
     fn answer(subprotocol: Option<&str>) -> String {
         let mut out = Vec::new();
-        write_accept(&mut out, &read_upgrade(&head(RIGHT)).unwrap(), subprotocol, &[]);
+        write_accept::<&str>(&mut out, &read_upgrade(&head(RIGHT)).unwrap(), subprotocol, &[]);
         String::from_utf8(out).unwrap()
     }
 

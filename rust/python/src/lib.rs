@@ -12,6 +12,7 @@ mod routes;
 mod settings;
 mod stats;
 mod upstream;
+mod websocket;
 
 use std::collections::HashMap;
 
@@ -109,6 +110,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<stats::Stats>()?;
     module.add_class::<upstream::Roots>()?;
     events::add_classes(module)?;
+    websocket::add(module)?;
     if cfg!(debug_assertions) {
         let text = "fanwire was built without optimisation: use `maturin develop --release`";
         PyErr::warn(

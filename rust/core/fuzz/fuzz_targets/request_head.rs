@@ -35,7 +35,7 @@ fn read_all(head: &RequestHead<'_>) {
         Err(error) => assert!((400..500).contains(&error.status())),
         Ok(upgrade) => {
             let mut out = Vec::new();
-            write_accept(&mut out, &upgrade, subprotocol, &[]);
+            write_accept::<&str>(&mut out, &upgrade, subprotocol, &[]);
             let line_count = if subprotocol.is_some() { 6 } else { 5 };
             assert_eq!(out.split(|&byte| byte == b'\n').count() - 1, line_count);
         }

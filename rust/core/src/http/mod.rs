@@ -11,5 +11,8 @@ pub mod target;
 pub use body::{Body, Piece};
 pub use error::RequestError;
 pub use request::{RequestHead, is_token, parse_head};
-pub use response::{HeaderBytes, header_fault, headers_fault, write_response, write_response_head, write_stream_head};
+pub use response::{
+    HeaderBytes, forgery, header_fault, headers_fault, write_own_head, write_response, write_response_head,
+    write_stream_head,
+};
 pub use target::{TargetError, decode_component, query_pairs};

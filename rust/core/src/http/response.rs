@@ -89,6 +89,26 @@ pub fn header_fault(name: &str, value: &str) -> Option<&'static str> {
     }
 }
 
+/// Why a header cannot be sent by anybody: another one would be forged by it (RFC 9110 §5.1, §5.5).
+///
+/// For programs that have always set their own: [`header_fault`] asks more.
+pub fn forgery(name: &str, value: &[u8]) -> Option<&'static str> {
+    if !is_token(name.as_bytes()) {
+        Some("has a name that is no token")
+    } else if value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+        Some("has a value with a line end or NUL")
+    } else {
+        None
+    }
+}
+
+/// Appends a head with these headers and no others; the caller knows how the body ends.
+pub fn write_own_head<Value: AsRef<[u8]>>(out: &mut Vec<u8>, status: u16, headers: &[(&str, Value)]) {
+    write_status_line(out, status);
+    write_headers(out, headers);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// What an application's headers of one answer may take together: stock clients take heads of 32 KiB and less.
 const RESPONSE_HEADERS_BYTES_MAX: usize = 16 * 1024;
 
@@ -182,20 +202,20 @@ pub(crate) fn write_status_line(out: &mut Vec<u8>, status: u16) {
 }
 
 /// Appends one header; see [`write_response`] for what becomes of names and values that are none.
-pub(crate) fn write_header(out: &mut Vec<u8>, name: &str, value: &str) {
+pub(crate) fn write_header(out: &mut Vec<u8>, name: &str, value: impl AsRef<[u8]>) {
     if !is_token(name.as_bytes()) {
         return;
     }
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
-    out.extend(value.bytes().map(|byte| match byte {
+    out.extend(value.as_ref().iter().map(|&byte| match byte {
         b'\r' | b'\n' | 0 => b' ',
         other => other,
     }));
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_headers(out: &mut Vec<u8>, headers: &[(&str, &str)]) {
+fn write_headers<Value: AsRef<[u8]>>(out: &mut Vec<u8>, headers: &[(&str, Value)]) {
     for (name, value) in headers {
         write_header(out, name, value);
     }

@@ -7,6 +7,9 @@ pub const CONTROL_BYTES_MAX: usize = 125;
 /// How long a client's header may be, in bytes: 2, a length of 8, a mask of 4.
 pub const HEADER_BYTES_MAX: usize = 14;
 
+/// The bit of a frame's first byte that permessage-deflate has (RFC 7692 §6).
+pub const RSV1: u8 = 0x40;
+
 /// What a frame is (RFC 6455 §5.2); the value is the one on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -45,11 +48,13 @@ impl Opcode {
     }
 }
 
-/// One header of a client's frame, without extensions.
+/// One header of a client's frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// FIN: the last or only frame of its message.
     pub is_final: bool,
+    /// RSV1: the message that the frame begins is compressed (RFC 7692 §6). Only where that was agreed.
+    pub is_compressed: bool,
     /// What the frame is.
     pub opcode: Opcode,
     /// What the payload is masked with (RFC 6455 §5.3).
@@ -134,10 +139,20 @@ impl FrameError {
 /// # Errors
 /// [`FrameError::TooBig`] 1009; all others 1002, in the order of their bytes.
 pub fn parse_header(bytes: &[u8], payload_bytes_max: u64) -> Result<Option<(Header, usize)>, FrameError> {
+    parse_agreed_header(bytes, payload_bytes_max, false)
+}
+
+/// The same; with `deflates`, permessage-deflate was agreed, and RSV1 may mark the first frame of a message (RFC 7692 §6).
+pub(crate) fn parse_agreed_header(
+    bytes: &[u8],
+    payload_bytes_max: u64,
+    deflates: bool,
+) -> Result<Option<(Header, usize)>, FrameError> {
     let Some(&first) = bytes.first() else {
         return Ok(None);
     };
-    let (is_final, opcode) = parse_first_byte(first)?;
+    let is_compressed = deflates && first & RSV1 != 0 && matches!(first & 0x0f, 0x1 | 0x2);
+    let (is_final, opcode) = parse_first_byte(if is_compressed { first & !RSV1 } else { first })?;
     let Some(&second) = bytes.get(1) else {
         return Ok(None);
     };
@@ -157,7 +172,7 @@ pub fn parse_header(bytes: &[u8], payload_bytes_max: u64) -> Result<Option<(Head
     let Some(&mask) = bytes[mask_at..].first_chunk::<4>() else {
         return Ok(None);
     };
-    Ok(Some((Header { is_final, opcode, mask, payload_bytes }, mask_at + 4)))
+    Ok(Some((Header { is_final, is_compressed, opcode, mask, payload_bytes }, mask_at + 4)))
 }
 
 /// How long the frame is that begins `bytes`: one that [`write_header`] began, whole.

@@ -141,7 +141,12 @@ pub fn offered_subprotocols<'a>(head: &RequestHead<'a>) -> impl Iterator<Item = 
 ///
 /// `subprotocol` must be one of [`offered_subprotocols`], else the client fails the connection (§4.1). `headers` stand
 /// there besides.
-pub fn write_accept(out: &mut Vec<u8>, upgrade: &Upgrade, subprotocol: Option<&str>, headers: &[(&str, &str)]) {
+pub fn write_accept<Value: AsRef<[u8]>>(
+    out: &mut Vec<u8>,
+    upgrade: &Upgrade,
+    subprotocol: Option<&str>,
+    headers: &[(&str, Value)],
+) {
     write_status_line(out, 101);
     write_header(out, "Upgrade", "websocket");
     write_header(out, "Connection", "Upgrade");

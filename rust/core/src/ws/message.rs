@@ -3,7 +3,7 @@
 //! What lies whole in the caller's bytes is handed out from there, unmasked in place. Only what is cut or fragmented is
 //! copied, into buffers that exist no longer than that message: an idle connection keeps one pointer.
 use super::close_code::CloseCode;
-use super::frame::{FrameError, HEADER_BYTES_MAX, Header, Opcode, parse_header, unmask};
+use super::frame::{FrameError, HEADER_BYTES_MAX, Header, Opcode, parse_agreed_header, unmask};
 use super::utf8::{InvalidUtf8, Utf8Stream};
 
 /// What became whole.
@@ -23,6 +23,20 @@ pub enum Received<'a> {
         code: Option<CloseCode>,
         /// The reason, often empty.
         reason: &'a str,
+    },
+}
+
+/// What became whole, where compression was agreed (RFC 7692).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compressible<'a> {
+    /// As it is.
+    Plain(Received<'a>),
+    /// A message whose data is yet to be inflated; whether text is UTF-8 shows then.
+    Compressed {
+        /// Whether it is text.
+        is_text: bool,
+        /// The data, without the four bytes that every sender leaves out.
+        deflated: &'a [u8],
     },
 }
 
@@ -56,6 +70,9 @@ pub enum ReceiveError {
     /// A close frame of one byte (RFC 6455 §5.5.1). 1002.
     #[error("close frame has 1 byte, expected none or at least 2")]
     CloseOfOneByte,
+    /// The data of a compressed message is not DEFLATE's (RFC 7692 §7.2.2). 1002.
+    #[error("data of a compressed message cannot be inflated")]
+    NotDeflated,
     /// A close code that may not be on the wire (RFC 6455 §7.4). 1002.
     #[error("close code {code} may not be sent")]
     BadCloseCode {
@@ -77,6 +94,7 @@ impl ReceiveError {
             Self::NothingToContinue
             | Self::MessageUnfinished { .. }
             | Self::CloseOfOneByte
+            | Self::NotDeflated
             | Self::BadCloseCode { .. } => CloseCode::PROTOCOL_ERROR,
         }
     }
@@ -132,6 +150,8 @@ struct PartialFrame {
 #[derive(Debug)]
 struct PartialMessage {
     is_text: bool,
+    /// Its data is yet to be inflated: no text yet.
+    is_compressed: bool,
     /// Unmasked; grows with what has come, never with what was announced.
     bytes: Vec<u8>,
     /// Whether `bytes`, if text, can still become UTF-8.
@@ -179,12 +199,42 @@ impl Receiver {
         bytes: &'a mut [u8],
         message_bytes_max: usize,
     ) -> Result<(usize, Option<Received<'a>>), ReceiveError> {
+        let (taken, whole) = self.take(bytes, message_bytes_max, false)?;
+        Ok((taken, whole.map(Whole::read).transpose()?))
+    }
+
+    /// [`receive`](Self::receive) where permessage-deflate was agreed; `message_bytes_max` is of the compressed data.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn receive_compressible<'a>(
+        &'a mut self,
+        bytes: &'a mut [u8],
+        message_bytes_max: usize,
+    ) -> Result<(usize, Option<Compressible<'a>>), ReceiveError> {
+        let (taken, whole) = self.take(bytes, message_bytes_max, true)?;
+        let read = |whole: Whole<'a>| {
+            if whole.is_compressed {
+                Ok(Compressible::Compressed { is_text: whole.opcode == Opcode::Text, deflated: whole.payload })
+            } else {
+                whole.read().map(Compressible::Plain)
+            }
+        };
+        Ok((taken, whole.map(read).transpose()?))
+    }
+
+    fn take<'a>(
+        &'a mut self,
+        bytes: &'a mut [u8],
+        message_bytes_max: usize,
+        deflates: bool,
+    ) -> Result<(usize, Option<Whole<'a>>), ReceiveError> {
         self.give_back();
         let mut taken = 0;
         loop {
             let frame = match self.partial.as_mut().and_then(|partial| partial.frame.take()) {
                 Some(frame) => frame,
-                None => match self.take_header(bytes, &mut taken, message_bytes_max)? {
+                None => match self.take_header(bytes, &mut taken, (message_bytes_max, deflates))? {
                     Some(header) => PartialFrame { header, received_bytes: 0 },
                     None => return Ok((taken, None)),
                 },
@@ -199,13 +249,10 @@ impl Receiver {
             unmask(&mut bytes[payload_at..taken], header.mask, received_bytes);
 
             let is_in_place = received_bytes == 0 && is_whole;
-            if is_in_place && header.opcode.is_control() {
-                let received = read_control(header.opcode, &bytes[payload_at..taken])?;
-                return Ok((taken, Some(received)));
-            }
-            if is_in_place && header.is_final && !self.is_in_message() {
-                let received = read_data(header.opcode == Opcode::Text, &bytes[payload_at..taken])?;
-                return Ok((taken, Some(received)));
+            let is_alone = header.opcode.is_control() || header.is_final && !self.is_in_message();
+            if is_in_place && is_alone {
+                let (opcode, is_compressed) = (header.opcode, header.is_compressed);
+                return Ok((taken, Some(Whole { opcode, is_compressed, payload: &bytes[payload_at..taken] })));
             }
 
             let partial = self.partial.get_or_insert_default();
@@ -259,7 +306,7 @@ impl Receiver {
         &mut self,
         bytes: &[u8],
         taken: &mut usize,
-        message_bytes_max: usize,
+        (message_bytes_max, deflates): (usize, bool),
     ) -> Result<Option<Header>, ReceiveError> {
         let message = self.partial.as_ref().and_then(|partial| partial.message.as_ref());
         let message_bytes = message.map_or(0, |message| message.bytes.len());
@@ -275,7 +322,7 @@ impl Receiver {
         let rest = &bytes[*taken..];
         let known_bytes = self.partial.as_ref().map_or(0, |partial| partial.header_bytes);
         let parsed = if known_bytes == 0 {
-            let parsed = parse_header(rest, payload_bytes_max).map_err(refuse)?;
+            let parsed = parse_agreed_header(rest, payload_bytes_max, deflates).map_err(refuse)?;
             if parsed.is_none() && !rest.is_empty() {
                 let partial = self.partial.get_or_insert_default();
                 partial.header[..rest.len()].copy_from_slice(rest);
@@ -288,7 +335,7 @@ impl Receiver {
             partial.header_bytes += added_bytes;
             partial.header[known_bytes..partial.header_bytes].copy_from_slice(&rest[..added_bytes]);
             let known = &partial.header[..partial.header_bytes];
-            parse_header(known, payload_bytes_max).map_err(refuse)?
+            parse_agreed_header(known, payload_bytes_max, deflates).map_err(refuse)?
         };
         let Some((header, header_bytes)) = parsed else {
             *taken = bytes.len();
@@ -321,10 +368,11 @@ impl Partial {
         }
         let message = self.message.get_or_insert_with(|| PartialMessage {
             is_text: header.opcode == Opcode::Text,
+            is_compressed: header.is_compressed,
             bytes: Vec::new(),
             utf8: Utf8Stream::new(),
         });
-        if message.is_text {
+        if message.is_text && !message.is_compressed {
             message.utf8.push(piece)?;
         }
         message.bytes.extend_from_slice(piece);
@@ -332,33 +380,43 @@ impl Partial {
     }
 
     /// Reads what has become whole from the buffer that holds it.
-    fn hand_out(&mut self, opcode: Opcode) -> Result<Received<'_>, ReceiveError> {
+    fn hand_out(&mut self, opcode: Opcode) -> Result<Whole<'_>, ReceiveError> {
         if opcode.is_control() {
             self.handed_out = HandedOut::Control;
-            return read_control(opcode, &self.control);
+            return Ok(Whole { opcode, is_compressed: false, payload: &self.control });
         }
         self.handed_out = HandedOut::Message;
-        match &self.message {
-            Some(message) => read_data(message.is_text, &message.bytes),
-            None => Err(ReceiveError::NothingToContinue),
+        let message = self.message.as_ref().ok_or(ReceiveError::NothingToContinue)?;
+        let opcode = if message.is_text { Opcode::Text } else { Opcode::Binary };
+        Ok(Whole { opcode, is_compressed: message.is_compressed, payload: &message.bytes })
+    }
+}
+
+/// A message or a control frame with all its bytes, yet to be read.
+struct Whole<'a> {
+    opcode: Opcode,
+    is_compressed: bool,
+    payload: &'a [u8],
+}
+
+impl<'a> Whole<'a> {
+    fn read(self) -> Result<Received<'a>, ReceiveError> {
+        match self.opcode {
+            Opcode::Ping => Ok(Received::Ping(self.payload)),
+            Opcode::Pong => Ok(Received::Pong(self.payload)),
+            Opcode::Close => read_close(self.payload),
+            opcode => read_data(opcode == Opcode::Text, self.payload),
         }
     }
 }
 
-fn read_data(is_text: bool, payload: &[u8]) -> Result<Received<'_>, ReceiveError> {
+/// Reads the payload of a whole message.
+pub(super) fn read_data(is_text: bool, payload: &[u8]) -> Result<Received<'_>, ReceiveError> {
     if !is_text {
         return Ok(Received::Binary(payload));
     }
     let text = simdutf8::basic::from_utf8(payload).map_err(|_| ReceiveError::TextNotUtf8)?;
     Ok(Received::Text(text))
-}
-
-fn read_control(opcode: Opcode, payload: &[u8]) -> Result<Received<'_>, ReceiveError> {
-    match opcode {
-        Opcode::Ping => Ok(Received::Ping(payload)),
-        Opcode::Pong => Ok(Received::Pong(payload)),
-        _ => read_close(payload),
-    }
 }
 
 /// Reads the payload of a close frame (RFC 6455 §5.5.1).

@@ -152,7 +152,7 @@ impl<I: Io> Shard<I> {
             signalr.reattach();
         }
         connection.transport.is_blocked = false;
-        write_accept(connection.transport.outbox.bytes_mut(), &upgrade, None, &[]);
+        write_accept::<&str>(connection.transport.outbox.bytes_mut(), &upgrade, None, &[]);
         if let Some(sequence_id) = self.stateful_at(target).map(|stateful| stateful.sequence_id()) {
             self.write_message(target, &HubMessage::Sequence { sequence_id });
         }
