@@ -15,10 +15,10 @@ if not settings.configured:
 
 from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull
-from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from channels.generic.websocket import AsyncJsonWebsocketConsumer, WebsocketConsumer
 from channels.layers import get_channel_layer
 from fanwire.compat import django_channels
-from fanwire.compat.django_channels import ChannelLayer
+from fanwire.compat.django_channels import ChannelLayer, FanwireConsumer
 from hypothesis import given
 from hypothesis import strategies as st
 from support.uvicorns import served
@@ -339,6 +339,67 @@ def test_each_message_goes_to_one_receiver_or_none(steps: list[str]) -> None:
         assert ("c" in layer.channels) == bool(waiting)
 
     asyncio.run(main())
+
+
+class Direct(FanwireConsumer, AsyncJsonWebsocketConsumer):
+    """One whose group is sent to directly, and that does as its client says."""
+
+    async def connect(self) -> None:
+        await self.channel_layer.group_add("direct", self.channel_name)
+        await self.accept()
+
+    async def disconnect(self, code: int) -> None:
+        await self.channel_layer.group_discard("direct", self.channel_name)
+
+    async def receive_json(self, content: Any, **_: Any) -> None:
+        await self.send_json(content)
+
+    async def chat_message(self, event: dict[str, Any]) -> None:
+        """One message to this client."""
+        await self.send_json(event["message"])
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("ws", ["auto", "fanwire.uvicorn:Sansio"])
+async def test_what_is_sent_directly_keeps_its_order_with_all_else(ws: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, direct = get_channel_layer(), []
+    write_here = django_channels.write_here
+    monkeypatch.setattr(django_channels, "write_here", lambda *a: (direct.append(len(a[0])), write_here(*a)))
+    async with served(Direct.as_asgi(), ws) as address:
+        async with connect(f"ws://{address}/") as ann, connect(f"ws://{address}/") as bob:
+            with anyio.fail_after(8):
+                await until(lambda: len(layer.groups.get("direct", ())) == 2)
+                await anyio.wait_all_tasks_blocked()
+                for number in range(60):
+                    await layer.group_send("direct", {"type": "fanwire.send", "json": number})
+                    if number % 7 == 3:
+                        await layer.group_send("direct", {"type": "chat.message", "message": number})
+                await layer.group_send("direct", {"type": "fanwire.send", "bytes": b"\xff"})
+                expected = [str(n) for number in range(60) for n in [number] * (1 + (number % 7 == 3))]
+                expected += [b"\xff"]
+                for client in (ann, bob):
+                    assert [await client.recv() for _ in expected] == expected
+                send = async_to_sync(layer.group_send)
+                for number in range(20):  # of a view, in another thread
+                    kind = {"type": "fanwire.send", "text": f"{number}"}
+                    await anyio.to_thread.run_sync(send, "direct", kind)
+                for client in (ann, bob):
+                    assert [await client.recv() for _ in range(20)] == [f"{number}" for number in range(20)]
+                await ann.send("7")
+                assert await ann.recv() == "7"
+        await until(lambda: not layer.channels)
+        assert layer._seats == {}
+    assert (len(direct) > 20) == (ws != "auto")
+    assert layer.groups == {}
+
+
+async def test_what_cannot_be_sent_directly_is_said() -> None:
+    layer = ChannelLayer()
+    for message in ({}, {"text": "a", "bytes": b"b"}, {"data": "x"}, {"text": b"x"}, {"bytes": "x"}, {"json": {1}}):
+        with pytest.raises((TypeError, ValueError)):
+            await layer.group_send("group", {"type": "fanwire.send", **message})
+    with pytest.raises(TypeError, match="Sync: FanwireConsumer goes before an asynchronous consumer"):
+        type("Sync", (FanwireConsumer, WebsocketConsumer), {})
 
 
 class Chat(AsyncJsonWebsocketConsumer):

@@ -6,10 +6,13 @@ differs, stands in docs/channels.md. It needs channels and django, which ``fanwi
 """
 
 import heapq
+import json
 import logging
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from copy import deepcopy
+from functools import partial
 from itertools import count
 from secrets import token_hex
 from threading import Lock, get_ident
@@ -17,8 +20,12 @@ from time import monotonic
 from typing import Any, ClassVar, NamedTuple
 
 import anyio
+from anyio.lowlevel import checkpoint
 
-from fanwire._loop import Loop
+from fanwire._loop import Loop, running
+from fanwire.adapters.foreign import Broadcast
+from fanwire.adapters.starlette import StarletteSocket
+from fanwire.adopt.broadcast import turn
 from fanwire.values import Seconds, Whole, checked
 
 try:
@@ -30,8 +37,14 @@ except ImportError as error:
         name=error.name,
     ) from error
 
-__all__ = ["ChannelLayer"]
+__all__ = ["ChannelLayer", "FanwireConsumer"]
 
+DIRECT_TYPE = "fanwire.send"
+"""The type of messages that go straight to WebSockets."""
+DIRECT_BYTES_MAX = 65_536
+"""What may wait in a consumer's transport; behind more, messages wait in its channel."""
+JOINED_BYTES_MAX = 4096
+"""A longer message lets the loop turn, so that clients can take it."""
 GROUP_EXPIRY_S = 86_400
 """How long a membership lasts after its ``group_add``, as the specification has it."""
 EXPIRY_MAX_S = 1e9
@@ -100,6 +113,26 @@ class Mailbox:
                 return
 
 
+class Seat(NamedTuple):
+    """A consumer whose WebSocket can be written to directly, and the loop that it is of."""
+
+    running: object
+    loop: Loop
+    socket: StarletteSocket
+
+    @property
+    def is_free(self) -> bool:
+        """Whether its transport takes more now."""
+        pipe = self.socket.pipe(self.socket.connection)
+        return pipe is not None and pipe.get_write_buffer_size() <= DIRECT_BYTES_MAX
+
+
+class Scoped(NamedTuple):
+    """What is known of a WebSocket that is Channels' own."""
+
+    scope: Any
+
+
 class ChannelLayer(BaseChannelLayer):
     """The layer. All that is ``async`` here returns without waiting, but for ``receive``.
 
@@ -147,6 +180,7 @@ class ChannelLayer(BaseChannelLayer):
         self.groups: dict[str, dict[str, float]] = {}
         """When each member was added, the one that was added first in front."""
         self._groups_of: dict[str, set[str]] = {}
+        self._seats: dict[str, Seat] = {}
         self._taken: dict[str, int] = {}  # messages that wait below each name up to `!`
         self._due: list[tuple[float, int, str, Mailbox]] = []
         self._order = count()
@@ -243,10 +277,16 @@ class ChannelLayer(BaseChannelLayer):
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
         """Send `message` to all members; those that are full miss it, which is logged.
 
-        Raises TypeError: no group can have such a name, or `message` is no dict.
+        One of type ``fanwire.send`` has a ``text``, ``bytes``, or something as ``json``. It is framed once, and written
+        to the WebSockets of consumers that have nothing to do; others handle it, as ``FanwireConsumer`` does.
+
+        Raises TypeError, ValueError: no group can have such a name, or `message` is no dict, or not what its type says.
         """
         self.require_valid_group_name(group)
         content = copied(check_message(message))
+        is_direct = content.get("type") == DIRECT_TYPE
+        content = check_direct(content) if is_direct else content
+        seats: list[Seat] = []
         full = 0
         with self._lock:
             self._expire()
@@ -254,10 +294,25 @@ class ChannelLayer(BaseChannelLayer):
             members = list(self.groups.get(group, ()))
             for channel in members:
                 box = self.channels.get(channel)
-                if box is None or not self._drop_expired(channel, box):  # else it is no member any more
+                seat = self._seats.get(channel) if is_direct else None
+                if box is not None and self._drop_expired(channel, box):
+                    continue  # it is no member any more
+                if seat is not None and box is not None and not box.messages and box.receivers and seat.is_free:
+                    seats.append(seat)
+                else:
                     full += not self._put(channel, content, True)
+        if seats:
+            await write_to(seats, content)
         if full:
             log.info("%d of %d channels of group %s were over capacity and missed a message", full, len(members), group)
+
+    def seat(self, channel: str, seat: Seat | None) -> None:
+        """Have the consumer that receives from `channel` be written to directly; None: no more."""
+        with self._lock:
+            if seat is None:
+                self._seats.pop(channel, None)
+            else:
+                self._seats[channel] = seat
 
     # Under the lock
 
@@ -343,6 +398,94 @@ class ChannelLayer(BaseChannelLayer):
             self._swept = monotonic()
             for group in list(self.groups):
                 self._expire_members(group)
+
+
+class FanwireConsumer:
+    """Goes before Channels' own class: ``class Chat(FanwireConsumer, AsyncJsonWebsocketConsumer)``.
+
+    Then groups that it is in may be sent messages of type ``fanwire.send``. For asynchronous consumers.
+
+    Raises TypeError: the class is a synchronous one.
+    """
+
+    channel_layer: Any
+    channel_name: str
+    base_send: Any
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if getattr(cls, "_sync", False):
+            raise TypeError(f"{cls.__name__}: FanwireConsumer goes before an asynchronous consumer of Channels")
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one WebSocket."""
+
+        async def sending(message: dict[str, Any]) -> None:
+            if message["type"] == "websocket.close":
+                self._unseat()
+            await send(message)
+            if message["type"] == "websocket.accept" and isinstance(self.channel_layer, ChannelLayer):
+                socket = StarletteSocket(Scoped(scope))
+                if socket.holders:
+                    self.channel_layer.seat(self.channel_name, Seat(running(), Loop(), socket))
+
+        try:
+            await super().__call__(scope, receive, sending)  # type: ignore[misc]
+        finally:
+            self._unseat()
+
+    def _unseat(self) -> None:
+        if isinstance(getattr(self, "channel_layer", None), ChannelLayer):
+            self.channel_layer.seat(self.channel_name, None)
+
+    async def fanwire_send(self, event: dict[str, Any]) -> None:
+        """Send one message that could not be written directly."""
+        key = "text" if "text" in event else "bytes"
+        await self.base_send({"type": "websocket.send", key: event[key]})
+
+
+async def write_to(seats: list[Seat], content: dict[str, Any]) -> None:
+    """Write one message to the WebSockets of consumers, each in its loop."""
+    text = content.get("text")
+    data = content["bytes"] if text is None else text.encode()
+    by_loop: dict[object, list[Seat]] = {}
+    for seat in seats:
+        by_loop.setdefault(seat.running, []).append(seat)
+    here = running()
+    for loop, there in by_loop.items():
+        if loop is here:
+            write_here(there, data, text is not None)
+        else:
+            with suppress(RuntimeError):  # it has ended, and its consumers with it
+                there[0].loop.call_from_any_thread(partial(write_here, there, data, text is not None))
+    if len(data) > JOINED_BYTES_MAX or turn.is_long:
+        await checkpoint()
+
+
+def write_here(seats: list[Seat], data: bytes, is_text: bool) -> None:
+    """Write a message to WebSockets of this loop, by one frame. Raises nothing."""
+    message = Broadcast(data, is_text=is_text, join=turn.push if turn.begin(running()) else None)
+    for seat in seats:
+        pipe = seat.socket.pipe(seat.socket.connection)
+        try:
+            if pipe is not None:
+                message.write(pipe, seat.socket)
+        except Exception as error:
+            log.warning("a message could not be written: %r", error)
+
+
+def check_direct(message: dict[str, Any]) -> dict[str, Any]:
+    """A message of type ``fanwire.send``, as text or bytes. Raises TypeError, ValueError."""
+    given = message.keys() - {"type"}
+    if len(given) != 1 or not given <= {"text", "bytes", "json"}:
+        raise ValueError(f"a message of type {DIRECT_TYPE} has 'text', 'bytes' or 'json', not {sorted(given)}")
+    (key,) = given
+    value = message[key]
+    if key == "json":
+        return {"type": DIRECT_TYPE, "text": json.dumps(value)}
+    if not isinstance(value, str if key == "text" else bytes):
+        raise TypeError(f"{key!r} of a message of type {DIRECT_TYPE} is {type(value).__name__}")
+    return message
 
 
 def check_message(message: object) -> dict[str, Any]:
