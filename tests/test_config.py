@@ -16,7 +16,7 @@ from fanwire.cli import config as serve_config
 from fanwire.cli.config import Drain, Listen, Log, ServeConfig, load
 from fanwire.cli.options import options_of
 from fanwire.config.kinds import Secret, duration_text, shown, size_text
-from fanwire.config.sources import Option, variable
+from fanwire.config.sources import TOO_DEEP, Option, variable
 from fanwire.errors import ConfigError
 from fanwire.relay import config as relay_config
 from fanwire.relay.config import CallShare, Everyone, Lanes, MessageShare, Private, QueryShare, RelayConfig
@@ -352,7 +352,9 @@ def test_what_is_wrong_in_a_relay_is_told(line: str, error: str) -> None:
             "3000 to 4999 (RFC 6455 §7.4)",
         ),
         (RELAY + "a = 1\na = 2", "fanwire.toml:5: is no TOML: Cannot overwrite a value"),
-        (f"a = {'[' * 3_000}", "fanwire.toml:1: is nested too deeply"),
+        (f"a = {'[' * 3_000}", f"fanwire.toml:1: {TOO_DEEP}"),
+        (f"\n{'a.' * 81}a = 1", f"fanwire.toml:2: {TOO_DEEP}"),
+        (f"[{'a.' * 81}a]\n\n", f"fanwire.toml:1: {TOO_DEEP}"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_told(text: str, error: str) -> None:

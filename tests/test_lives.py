@@ -6,6 +6,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -121,7 +123,7 @@ class TestLoops:
         wrong.run_until_complete(asyncio.wait_for(hub.start(ANY), 5))
         wrong.run_until_complete(asyncio.wait_for(hub.stop(), 5))
 
-    @pytest.mark.parametrize("first", ["publish", "start", "stop", "stop_soon"])
+    @pytest.mark.parametrize("first", ["publish", "publish_many", "thread", "start", "stop", "stop_soon"])
     def test_one_that_is_closed_ends_what_it_served(
         self, make_hub: MakeHub, loops: list[asyncio.AbstractEventLoop], first: str
     ) -> None:
@@ -133,6 +135,14 @@ class TestLoops:
             for _ in range(2):
                 with pytest.raises(fanwire.HubStopped, match="loop was closed while the hub served"):
                     hub.publish("a", "x")
+        elif first == "publish_many":
+            with pytest.raises(fanwire.HubStopped, match="loop was closed while the hub served"):
+                hub.publish_many("a", ["x"])
+        elif first == "thread":
+            with ThreadPoolExecutor(1) as thread:
+                for call in (partial(hub.publish, "a", "x"), partial(hub.publish_to_all, "x"), hub.stats):
+                    with pytest.raises(fanwire.HubStopped, match="loop was closed while the hub served"):
+                        thread.submit(call).result()
         elif first == "stop_soon":
             hub.stop_soon()
         elif first == "stop":

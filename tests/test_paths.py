@@ -173,6 +173,93 @@ def test_whether_two_paths_are_apart_is_the_engine_s_to_say() -> None:
         hub.relay(RelayConfig(path="/STRASSE/Negotiate", upstream=("ws://127.0.0.1:1",), protocol="websocket"))
 
 
+FRENCH = ["/café", "/caf%C3%A9", "/caf%c3%a9"]
+
+
+@pytest.mark.parametrize("written", FRENCH)
+async def test_a_path_is_found_however_it_is_written(hub: fanwire.Hub, written: str) -> None:
+    hub.path(written, channel="a")
+    hub.path(f"{written}/{{room}}", channel="{room}", wire="events")
+    hub.endpoint(f"{written}/hub")
+    async with hub.serve(ANY, signalr_paths=[f"{written}/own"]) as serving:
+        for asked in FRENCH[1:]:
+            async with connected(serving.address, asked) as peer:
+                await until(lambda: hub.occupancy("a") == 1)
+                hub.publish("a", "1")
+                assert await peer.receive() == "1"
+            await until(lambda: hub.occupancy("a") == 0)
+            for below in ("hub", "own", "h%75b"):
+                with open_socket(serving.address) as stream:
+                    stream.sendall(f"POST {asked}/{below}/negotiate HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+                    assert " 200 " in read_head(stream)
+        for path in FRENCH:
+            hub.publish_to_all("x", event="y", path=f"{path}/hub")
+            with pytest.raises(ValueError, match="would hide each other"):
+                hub.path(path)
+        hub.remove_path(written)
+        assert (await refusal(serving.address, FRENCH[1]))[0] == 404
+
+
+async def test_a_relay_s_path_is_found_however_it_is_written(hub: fanwire.Hub) -> None:
+    for path, protocol in [("/café", "websocket"), ("/CAF%c3%a9/hub", "signalr")]:
+        hub.relay(RelayConfig(path=path, upstream=("ws://127.0.0.1:1",), protocol=protocol, ready="ignore"))  # type: ignore[arg-type]
+    async with hub.serve(ANY) as serving:
+        assert (await refusal(serving.address, "/caf%C3%A9"))[0] != 404
+        assert (await refusal(serving.address, "/caf%C3%A9/hub"))[0] != 404
+        assert (await refusal(serving.address, "/caf"))[0] == 404
+    for path in ("/live/negotiate", "/live/n%65gotiate"):
+        with pytest.raises(ValueError, match="must not end in /negotiate"):
+            RelayConfig(path=path, upstream=("ws://127.0.0.1:1",))
+
+
+async def test_no_encoding_leads_to_another_path_s_owner(hub: fanwire.Hub) -> None:
+    hub.path("/rooms/{room}", channel="of:{room}")
+    hub.path("/rooms/main", channel="main")
+    watched: list[str] = []
+
+    @hub.authorize
+    def may(client: fanwire.Client, channel: str) -> bool:
+        watched.append(channel)
+        return True
+
+    async with hub.serve(ANY) as serving:
+        for path, channel in [
+            ("/rooms/main", "main"),
+            ("/rooms/m%61in", "main"),
+            ("/%72ooms/%6dain", "main"),
+            ("/rooms/m%2561in", "of:m%61in"),
+            ("/rooms/..%2Fmain", "of:../main"),
+            ("/rooms/a%2Fmain", "of:a/main"),
+        ]:
+            async with connected(serving.address, path):
+                await until(lambda: hub.occupancy(channel) == 1)  # noqa: B023
+            assert watched.pop() == channel
+        for path in (
+            "/rooms/..",
+            "/rooms/%2e%2E",
+            "/x/../rooms/main",
+            "/rooms%2Fmain",
+            "/rooms/./main",
+            "/rooms//main",
+        ):
+            assert (await refusal(serving.address, path))[0] == 404, path
+    assert watched == []
+
+
+def test_one_path_too_many_is_refused_where_it_is_named(hub: fanwire.Hub) -> None:
+    hub.endpoint("/chat")
+    others = 6 + 1 + 1  # the hub's own, that of SignalR, the endpoint
+    for number in range(1_024 - others):
+        hub.path(f"/{number}")
+    says = "path '/x' would be number 1,025 of the hub's paths, of which there may be 1,024"
+    relayed = RelayConfig(path="/x", upstream=("ws://127.0.0.1:1",), protocol="websocket")
+    for name in (lambda: hub.path("/x"), lambda: hub.endpoint("/x"), lambda: hub.relay(relayed)):
+        with pytest.raises(ValueError, match=says):
+            name()
+    hub.remove_path("/7")
+    hub.path("/x")
+
+
 @pytest.mark.parametrize(
     "call",
     [

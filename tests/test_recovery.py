@@ -191,9 +191,12 @@ async def test_envelopes_tell_what_since_takes(make_hub: MakeHub) -> None:
 @pytest.mark.parametrize(
     ("request_", "error"),
     [
-        ({"since": {"a": [1, -1]}}, "since[0]: expected [epoch, offset] as two whole numbers, got an array"),
-        ({"since": {"a": [1, 2**64]}}, "since[0]: expected [epoch, offset] as two whole numbers, got an array"),
-        ({"since": {"a": "1-1"}}, "since[0]: expected [epoch, offset] as two whole numbers, got a string"),
+        ({"since": {"a": [1, -1]}}, 'since["a"]: expected [epoch, offset] as two whole numbers, got an array'),
+        (
+            {"since": {"b": [1, 1], "é": [1, 2**64]}},
+            'since["é"]: expected [epoch, offset] as two whole numbers, got an array',
+        ),
+        ({"since": {"a": "1-1"}}, 'since["a"]: expected [epoch, offset] as two whole numbers, got a string'),
         ({"since": [1, 1]}, "since: expected an object of [epoch, offset], got an array"),
         ({"start": "now"}, 'start "now": there are live, keyframe and history'),
         ({"start": 1}, "start: expected a string, got a number"),

@@ -6,11 +6,12 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
+import anyio
 import fanwire
 import pytest
 from fanwire.relay.config import Private
 from fanwire.relay.credentials import expiry_of
-from fanwire.relay.wire import NOT_ANSWERED
+from fanwire.relay.wire import NO_TURN, NOT_ANSWERED
 from support.hub_client import hub_client
 from support.loops import asyncio_alone, epoll_alone
 from support.relaying import PATH, PATIENT, config, relayed
@@ -160,6 +161,42 @@ async def test_a_call_that_is_never_answered_has_its_connection_for_so_long(
                 await stranger.send(call("Hang", 3))
                 await until(lambda: hub.relay_stats()[0].private_lanes == 2)
                 assert await victim.invoke("Echo", 4, id="4") == {"result": 4}
+
+
+async def test_a_call_that_was_lost_does_not_wait_for_its_turn_for_ever(
+    hub: fanwire.Hub, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waited for the whole time of those before it, which have the connection to themselves."""
+    monkeypatch.setattr("fanwire.relay.pool.ALONE_S", 60.0)
+    backend.answer = behave
+    hasty = replace(PATIENT, connect_timeout=0.3)
+    async with relayed(hub, config(backend, private=POOLED, lanes=hasty)) as address, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(hub_client(address, PATH)) for _ in range(3)]
+        for number, client in enumerate(clients):
+            await client.send(call("Hang", number))
+        await until(lambda: len(backend.calls) == 3)
+        await clients[0].send(call("Goodbye", 0))
+        errors = [(await client.receive())["error"] for client in clients[1:]]
+        assert any(error.endswith(NO_TURN) for error in errors), errors
+        assert not any(error.endswith(NOT_ANSWERED) for error in errors), errors
+
+
+async def test_a_call_that_was_not_sent_yet_does_not_wait_for_its_turn_for_ever(
+    hub: fanwire.Hub, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fanwire.relay.pool.ALONE_S", 60.0)
+    monkeypatch.setattr("fanwire.relay.pool.HELD_UP_S", 60.0)
+    backend.answer = behave
+    hasty = replace(PATIENT, connect_timeout=0.3)
+    async with relayed(hub, config(backend, private=POOLED, lanes=hasty)) as address, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(hub_client(address, PATH)) for _ in range(9)]
+        for number, client in enumerate(clients[:8]):
+            await client.send(call("Hang", number))
+        await until(lambda: len(backend.calls) == 8)
+        await clients[0].send(call("Goodbye", 0))
+        await until(lambda: len(backend.calls) == 10)  # the first is made again, alone
+        with anyio.fail_after(1.5):  # before, 0.3 s for each of the others
+            assert await clients[8].invoke("Echo", 1, id="1") == {"result": 1}
 
 
 async def test_a_connection_that_is_held_up_gets_no_more_calls(

@@ -11,6 +11,7 @@ from typing_extensions import disjoint_base
 
 __all__ = [
     "FAILING_STATUSES",
+    "ROUTES_MAX",
     "Arguments",
     "Asking",
     "Audible",
@@ -64,6 +65,9 @@ __all__ = [
 ]
 
 __version__: str
+
+ROUTES_MAX: int
+"""Paths that an engine may have at once."""
 
 FAILING_STATUSES: tuple[int, ...]
 """Statuses with which a backend's server is as good as down: another one is asked."""
@@ -179,7 +183,7 @@ def number_text(kind: str, least: float, most: float) -> str:
 def toml_lines(text: str) -> dict[tuple[str | int, ...], int]:
     """The line, from 1, of each table, key and element of a list of a TOML text, by its path: names and indexes.
 
-    Raises ValueError for what is no TOML.
+    Raises ValueError for what is no TOML, and RecursionError for what is nested too deeply.
     """
 
 def may_be_sent(code: object) -> bool:
@@ -230,6 +234,9 @@ class Route:
     @property
     def path(self) -> str:
         """As given."""
+    @property
+    def key(self) -> str:
+        """In the one form in which requests are compared with it: percent-encoded, of SignalR in lower case."""
     def clashes_with(self, other: Route) -> bool:
         """Whether a request could mean either with equal right."""
 

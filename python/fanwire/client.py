@@ -49,7 +49,7 @@ class Link:
     ``end`` cuts it, so that whoever holds it learns of the end at no cost while it lives.
     """
 
-    __slots__ = ("_make_calls", "endings", "engine", "faults", "is_forked", "loop", "thread", "why", "wording")
+    __slots__ = ("_make_calls", "endings", "engine", "faults", "is_forked", "loop", "lost", "thread", "why", "wording")
 
     def __init__(self, engine: Engine | None, why: str = "") -> None:
         self.engine = engine
@@ -68,6 +68,8 @@ class Link:
         """That of the event loop, as ``threading.get_ident`` names it; -1 before there is one."""
         self.loop: Loop | None = None
         """The event loop itself."""
+        self.lost: Callable[[], None] | None = None
+        """What ends the serving whose event loop was closed."""
         self._make_calls: Callable[[Client], CallsInterface] | None = None
 
     def end(self, why: str, *, is_forked: bool = False) -> None:
@@ -100,9 +102,12 @@ class Link:
             raise RuntimeError(f"{what} is for the event loop that serves; this is another one of the same thread")
 
     def require(self) -> Engine:
-        """The engine. Raises HubStopped when there is none."""
+        """The engine. Raises HubStopped when there is none, or its event loop was closed: then `lost` ends it."""
         engine = self.engine
         if engine is None:
+            raise HubStopped(self.why)
+        if self.loop is not None and self.loop.is_closed and self.lost is not None:
+            self.lost()
             raise HubStopped(self.why)
         return engine
 

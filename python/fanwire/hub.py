@@ -26,7 +26,7 @@ from fanwire.client import Link
 from fanwire.entering import AsyncOnly
 from fanwire.errors import HubStopped, ListenFailed
 from fanwire.logs import hub_log
-from fanwire.options import OWN, Options, check_options
+from fanwire.options import OWN, Options, check_options, signalr_key
 from fanwire.presence import check_channels
 from fanwire.serving import LOOP_CLOSED, STOPPED, Life, Serving, plan
 
@@ -208,7 +208,7 @@ class Hub(Attaching):
         try:
             planned = plan(self._callbacks, self._channels, self._relays, shards, options)
             await checkpoint()
-            self._paths = {path.casefold(): path for path in planned.paths}
+            self._paths = {signalr_key(path): path for path in planned.paths}
             life = Life(planned, self._ways, self._linked, partial(self._unlink, STOPPED), self._ended)
         except BaseException:
             self._ended()
@@ -267,6 +267,7 @@ class Hub(Attaching):
                 life.end_soon()
         self._link = life.link
         self._link.thread, self._link.loop = life.loop.thread, life.loop
+        self._link.lost = self._let_go_of_closed
         self._publish = life.engine.publish
         self._engine_flush = life.engine.flush
         self._call_soon = life.loop.call_soon

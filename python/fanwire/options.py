@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fanwire._engine import Encoder, Route, may_be_sent
+from fanwire._engine import ROUTES_MAX, Encoder, Route, may_be_sent
 from fanwire._options import Options
 from fanwire.addresses import origins_of
 from fanwire.channel import Channel
@@ -52,6 +52,22 @@ def check_paths(signalr_paths: Sequence[str]) -> None:
         if other is not None:
             raise ValueError(f"a hub at {route.path!r} and one at {other!r} would hide each other")
         known.append(route)
+
+
+def signalr_key(path: str) -> str:
+    """What is the same for all that a request may write for a path of SignalR; what no request can have is itself."""
+    try:
+        return Route(path, "signalr").key
+    except ValueError:
+        return path
+
+
+def check_room(path: str, others: int) -> None:
+    """Raises ValueError where a hub with so many other paths of any kind may not have this one, too."""
+    if others >= ROUTES_MAX:
+        raise ValueError(
+            f"path {path!r} would be number {others + 1:,} of the hub's paths, of which there may be {ROUTES_MAX:,}"
+        )
 
 
 def check_count(count: int) -> None:

@@ -79,6 +79,11 @@ class Paths:
     def __len__(self) -> int:
         return len(self._rules.keys() - OWN_PATHS.keys())
 
+    @property
+    def count(self) -> int:
+        """How many there are, the hub's own with them."""
+        return len(self._rules)
+
     def clash(self, route: Route) -> str | None:
         """The path that this route would hide, or that would hide it."""
         return clash(route, (rule.route() for rule in list(self._rules.values())))

@@ -32,6 +32,7 @@ from fanwire.calls import (
 from fanwire.client import Client, Link
 from fanwire.deliveries import Delivery
 from fanwire.hearing import Listeners, Listening
+from fanwire.options import signalr_key
 from fanwire.registering import Registering
 from fanwire.relay.stats import RelayStats
 from fanwire.to import Target, ToAll, ToClient, ToUser, user_id
@@ -109,11 +110,11 @@ class Publishing(Registering):
                 a `keyframe`, and to one client a `ttl` and an `exclude`. It is named.
             HubStopped: the hub does not serve, or no longer, or this process is a fork of the one that does.
         """
-        excluded: Sequence[int] = NOBODY
-        if exclude is not NOBODY:
-            excluded = self._ids(exclude)
+        excluded = NOBODY if exclude is NOBODY else self._ids(exclude)
         try:
-            is_in_loop = get_ident() == self._thread
+            is_in_loop = (
+                get_ident() == self._thread or not self._link.require()
+            )  # which raises where the loop is closed
             publication = self._publish(channel, data, event, key, ttl, is_in_loop, excluded, keyframe)
         except (TypeError, ValueError) as error:
             if not isinstance(channel, Target):  # the engine takes none; asked before, it would cost every channel 3 %
@@ -201,6 +202,7 @@ class Publishing(Registering):
         if isinstance(channel, Target):
             publish = self._way_to(channel, event, ttl, excluded)
         else:
+            self._link.require()
             terms = {"event": event, "key": key, "ttl": ttl, "excluded": excluded, "keyframe": keyframe}
             publish = partial(self._publish, channel, **terms)
         publications: list[Publication] = []
@@ -287,7 +289,7 @@ class Publishing(Registering):
             raise ValueError("to.all reaches nobody: signalr_paths is empty, and there is no endpoint")
         if path is None:
             return known[0]
-        found = self._paths.get(path.casefold())
+        found = self._paths.get(signalr_key(path))
         if found is None:
             wrong("path", f"{', '.join(map(repr, known))} or None", path, ValueError)
         return found

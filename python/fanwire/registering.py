@@ -13,7 +13,7 @@ from fanwire.calls import check_text
 from fanwire.client import Client, Link
 from fanwire.errors import ClientGone
 from fanwire.methods import Endpoint, M, Methods
-from fanwire.options import RULES, check_count, clash, read_signalr_path
+from fanwire.options import RULES, check_count, check_room, clash, read_signalr_path, signalr_key
 from fanwire.paths import WIRES, PathRule, Paths, hiding, route_of_relay
 from fanwire.presence import PresenceChange
 from fanwire.relay.config import RelayConfig
@@ -209,7 +209,7 @@ class Registering:
         except BaseException:
             self._forget_endpoint(path)
             raise
-        self._paths[path.casefold()] = path
+        self._paths[signalr_key(path)] = path
         return Endpoint(path, methods, lambda what: None)
 
     def relay(self, config: RelayConfig) -> None:
@@ -246,7 +246,8 @@ class Registering:
         all else is as there. Before the hub serves or while it does; any thread.
 
         Args:
-            path: a segment ``{name}`` stands for any text but none, percent-decoded. Of several paths that a request
+            path: percent-encoded or not, ``/caf%C3%A9`` or ``/café``: a request finds it however it is encoded itself.
+                A segment ``{name}`` stands for any text but none, percent-decoded. Of several paths that a request
                 fits the most exact one answers: one without placeholders, then the one of which the first segment that
                 differs is a text.
             channel: what its clients watch; ``{name}`` stands for what the path has there. A request for what is no
@@ -301,7 +302,7 @@ class Registering:
             return
         self._forget_endpoint(path)
         if served is not None:
-            del self._paths[path.casefold()]
+            del self._paths[signalr_key(path)]
             served.remove_endpoint(path)
 
     def _forget_endpoint(self, path: str) -> None:
@@ -309,7 +310,9 @@ class Registering:
         self._callbacks.transports.pop(path, None)
 
     def _check_free(self, route: Route) -> None:
-        """Raises ValueError where a hub or a relay has a path that this one would hide."""
+        """Raises ValueError for one too many, and where a hub or a relay has a path that this one would hide."""
+        others = len(self._own_paths) + len(self._callbacks.endpoints) + len(self._relays) + self._ways.count
+        check_room(route.path, others)
         hubs = map(_signalr, (*self._own_paths, *self._callbacks.endpoints))
         other = clash(route, (*hubs, *map(route_of_relay, self._relays)))
         if other is not None:

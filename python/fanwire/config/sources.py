@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as File
@@ -17,8 +18,9 @@ Path: TypeAlias = tuple[str | int, ...]
 """``("relay", 0, "linger")``: names of keys, and indices of lists."""
 
 PREFIX = "FANWIRE_"
-FILE_BYTES_MAX = 4 * 1024 * 1024
+FILE_BYTES_MAX = 1 << 20
 """Of a TOML file."""
+TOO_DEEP = "is nested too deeply: tables, lists and parts of a key are 80 deep at most"
 KEY_SHOWN_MAX = 200
 """Characters of a key in an error."""
 
@@ -81,6 +83,8 @@ class Sources:
     origins: dict[Path, Origin] = field(default_factory=dict)
     faults: list[ConfigError] = field(default_factory=list)
     """What could not be merged."""
+    # The first origin below each path; made when it is asked for, from `origins` as they are then.
+    _below: dict[Path, Origin] | None = None
 
     def __post_init__(self) -> None:
         if self.file is not None:
@@ -102,10 +106,12 @@ class Sources:
         except Mistake as mistake:
             raise ConfigError(f"is {mistake.told}, {mistake}", file=str(file)) from mistake
         try:
+            lines = _lines(text)  # first: that is quick to see what is too deep, at which tomllib takes minutes
             self.tree = tomllib.loads(text)
-            lines = toml_lines(text)
+            if lines is None:
+                lines = toml_lines(text)
         except RecursionError as error:
-            raise ConfigError("is nested too deeply", file=str(file), line=1) from error
+            raise ConfigError(TOO_DEEP, file=str(file), line=_first_too_deep(text)) from error
         except ValueError as error:
             what = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", str(error), re.DOTALL)
             line = int(what[2]) if what and what[2] else text.count("\n") + 1
@@ -133,8 +139,9 @@ class Sources:
             else:
                 node[part] = child
             node = child
-            if child is not known:
+            if child is not known and known is not None:
                 self._forget(so_far)
+        self._below = None
         self.origins[so_far] = Origin(so_far, option=option)
 
     def _forget(self, path: Path) -> None:
@@ -145,8 +152,12 @@ class Sources:
         """Where the setting at `path` is from; else what is below it; else what holds it."""
         if path in self.origins:
             return self.origins[path]
-        below = (origin for known, origin in self.origins.items() if known[: len(path)] == path)
-        return next(below, None) or (self.origin(path[:-1]) if path else None)
+        if self._below is None:
+            self._below = {}
+            for known, origin in self.origins.items():
+                for length in range(len(known)):
+                    self._below.setdefault(known[:length], origin)
+        return self._below.get(path) or (self.origin(path[:-1]) if path else None)
 
     def error(self, path: Path, message: str) -> ConfigError:
         """An error at `path`, told in the words of its source."""
@@ -160,6 +171,28 @@ class Sources:
         if origin.option:
             return ConfigError(message, key=origin.option if is_about_it else dotted(path))
         return ConfigError(message, key=variable(origin.path if is_about_it else path))
+
+
+def _lines(text: str) -> dict[Path, int] | None:
+    """Where each key stands; None where it is no TOML, which tomllib tells better. Raises RecursionError."""
+    try:
+        return toml_lines(text)
+    except ValueError:
+        return None
+
+
+def _first_too_deep(text: str) -> int:
+    """The first line of a text that is nested too deeply up to there; the parser does not say where."""
+    lines = text.splitlines(keepends=True)
+
+    def is_too_deep(count: int) -> bool:
+        try:
+            _lines("".join(lines[:count]))
+        except RecursionError:
+            return True
+        return False
+
+    return bisect_left(range(len(lines) - 1), True, key=lambda index: is_too_deep(index + 1)) + 1
 
 
 def _in_order(name: str) -> list[tuple[int, int, str]]:

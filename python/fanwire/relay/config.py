@@ -30,7 +30,7 @@ from fanwire.config.kinds import (
 )
 from fanwire.config.reading import Chosen, apart
 from fanwire.config.sources import Path, dotted
-from fanwire.options import read_path, read_signalr_path
+from fanwire.options import read_path, read_signalr_path, signalr_key
 from fanwire.relay.headers import UNIMPORTANT
 from fanwire.relay.readiness import Ready
 from fanwire.values import Mistake
@@ -213,8 +213,8 @@ class RelayConfig(Built):
 
     path: ServedPath
     """What clients connect to. Of ``signalr`` it is found whatever the case, does not end in ``/negotiate``, and is
-    none of the hub's own in any case; of ``websocket`` case matters. What is not ASCII is written as requests have it,
-    as ``/%C3%BC``; at most 255 bytes. Worst cost: none."""
+    none of the hub's own in any case; of ``websocket`` case matters. Percent-encoded or not, ``/caf%C3%A9`` or
+    ``/café``: a request finds it however it is encoded itself. At most 255 bytes, percent-encoded. Worst cost: none."""
     upstream: Annotated[tuple[Url, ...], ONE_OR_MORE]
     """The backend's URL, without user and password; of several the next is tried when one fails, and the one that
     answered last is asked first. Worst cost: none."""
@@ -311,7 +311,7 @@ class RelayConfig(Built):
                 takers.setdefault(name, index)
 
     def _faults_of_path(self) -> Iterator[tuple[Path, str]]:
-        if self.path.casefold().endswith(NEGOTIATE):
+        if signalr_key(str(self.path)).endswith(NEGOTIATE):
             yield ("path",), f'is "{self.path}", must not end in {NEGOTIATE}, which clients ask for below a path'
         try:
             read_signalr_path(str(self.path))

@@ -14,11 +14,15 @@ of a client's go over one connection, so that it has no more than its share. One
 for a while gets no more of them: where all do that, calls go over their clients' own connections. And no call has one
 for longer than ``lanes.connect_timeout``, whether its client is still there or not: then the connection ends, that call
 fails, and those beside it are made over their clients' own.
+
+Nor does a call wait for its turn for longer than that. One that was lost, and waits for those that are made again
+before it, fails. One that was not sent yet is made over its client's own connection.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import NamedTuple, Protocol
 
 from fanwire._engine import Upstream
@@ -29,7 +33,7 @@ from fanwire.relay.driver import LaneContext
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.timing import Delay
 from fanwire.relay.upstreams import SessionHandler
-from fanwire.relay.wire import ALONE_S, LOST, NOT_ANSWERED, SLOW_MAX, UNREACHABLE, Asked, Caller, is_said
+from fanwire.relay.wire import ALONE_S, LOST, NO_TURN, NOT_ANSWERED, SLOW_MAX, UNREACHABLE, Asked, Caller, is_said
 from fanwire.wording import INTERNAL_ERROR
 
 AT_WORK_MAX = 8_192
@@ -67,6 +71,8 @@ class Pooled:
     """Upstream, once it is there."""
     losses: int = 0
     """Connections that were lost while it was at work."""
+    until: float = 0.0
+    """When it has waited for its turn for long enough, by the monotonic clock; of those that wait."""
 
 
 class Sent(NamedTuple):
@@ -99,6 +105,8 @@ class Member(SessionHandler):
         # In the order in which they were sent.
         self._at_work: dict[str, Sent] = {}
         self._patience: Delay | None = None
+        # Until the first of those that wait for their turn has waited long enough.
+        self._turn_patience: Delay | None = None
         self._waiting: OrderedDict[Pooled, None] = OrderedDict()
         # What a lost connection left: they go first, and alone.
         self._suspects: OrderedDict[Pooled, None] = OrderedDict()
@@ -116,7 +124,7 @@ class Member(SessionHandler):
 
     def take(self, one: Pooled) -> None:
         """Make a call in its turn."""
-        self._waiting[one] = None
+        self._wait(one, self._waiting)
         self._go_on()
 
     def abandon(self, one: Pooled) -> None:
@@ -152,6 +160,38 @@ class Member(SessionHandler):
         if self._oldest >= self._backend.connect_timeout:
             self._renew()
         self._be_patient()
+
+    def _wait(self, one: Pooled, queue: OrderedDict[Pooled, None]) -> None:
+        """Have it wait for its turn, behind the others, and not for ever."""
+        one.until = self._timers.now() + self._backend.connect_timeout
+        queue[one] = None
+        self._await_turns()
+
+    def _await_turns(self) -> None:
+        firsts = [next(iter(queue)).until for queue in (self._suspects, self._waiting) if queue]
+        if self._turn_patience is None and firsts:
+            wait = max(0.0, min(firsts) - self._timers.now())
+            self._turn_patience = self._timers.later(wait, self._lose_turns, self.fail)
+
+    def _lose_turns(self) -> None:
+        """Those that have waited for too long wait no more."""
+        self._turn_patience = None
+        lost, unsent = self._late(self._suspects), self._late(self._waiting)
+        if lost:
+            text = "%d calls of a lost pooled connection are given up: they did not get their turn within %g s"
+            relay_log.warning(text, len(lost), self._backend.connect_timeout)
+        self._fail(lost, NO_TURN)
+        for one in unsent:
+            self._make_apart(one)
+        self._await_turns()
+
+    def _late(self, queue: OrderedDict[Pooled, None]) -> list[Pooled]:
+        """Take those whose time is up out of a queue, in which the first wait for the longest."""
+        now = self._timers.now()
+        late = list(takewhile(lambda one: one.until <= now, queue))
+        for one in late:
+            del queue[one]
+        return late
 
     def _renew(self) -> None:
         """The first call is not answered: it has the connection no longer, and those beside it get others."""
@@ -312,7 +352,7 @@ class Member(SessionHandler):
                 if one.losses > LOSSES_MAX:  # it is slow, or it was never alone with what was lost
                     self._make_apart(one)
                 else:
-                    self._suspects[one] = None
+                    self._wait(one, self._suspects)
         self._go_on()
 
     def fail(self) -> None:

@@ -27,6 +27,8 @@ UNREACHABLE = "The backend cannot be reached."
 """What a client is told: where the backend is, and what is wrong with it, is in the log."""
 NOT_ANSWERED = "The backend has not answered."
 """What a client is told whose call the backend has taken, and kept."""
+NO_TURN = "The connection to the backend was lost before it answered, and the call did not get its turn again in time."
+"""What a client is told whose call was lost with others, and waits for too long for those before it."""
 LOST = "The connection to the backend was lost before it answered."
 AWAY = {1001, 1006, 1012, 1013, 1014}
 """Close codes of a backend that is not well, whatever it was told (RFC 6455 §7.4 and its registry)."""

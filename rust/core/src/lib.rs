@@ -36,7 +36,7 @@ pub use engine::{Audience, Engine, Message, NewError};
 pub use error::{EXHAUSTED, EngineError};
 pub use failure::{panic_text, run_to_end};
 pub use position::Position;
-pub use routes::{Asks, Limits, OwnerId, Route, RouteError, Transports, Wire};
+pub use routes::{Asks, Limits, OwnerId, ROUTES_MAX, Route, RouteError, Transports, Wire};
 pub use settings::{ChannelRule, ChannelSettings, HubSettings, PollerKind, Settings, SettingsError};
 pub use stats::{FRACTIONS, Histogram, Stats};
 pub use ws::{CLOSE_CODES, CloseCode};

@@ -121,10 +121,10 @@ fn positions_that_are_none_are_refused_with_their_text() {
         }
         let mut client = connect(&address, "");
         let bad = [
-            (json!({ "subscribe": ["a"], "since": { "a": [-1, 2] }, "id": 1 }), "since[0]: expected"),
-            (json!({ "subscribe": ["a"], "since": { "a": [1, -2] }, "id": 1 }), "since[0]: expected"),
-            (json!({ "subscribe": ["a"], "since": { "a": [1] }, "id": 1 }), "since[0]: expected"),
-            (json!({ "subscribe": ["a"], "since": { "a": [1, 1e30] }, "id": 1 }), "since[0]: expected"),
+            (json!({ "subscribe": ["a"], "since": { "a": [-1, 2] }, "id": 1 }), "since[\"a\"]: expected"),
+            (json!({ "subscribe": ["a"], "since": { "a": [1, -2] }, "id": 1 }), "since[\"a\"]: expected"),
+            (json!({ "subscribe": ["a"], "since": { "a": [1] }, "id": 1 }), "since[\"a\"]: expected"),
+            (json!({ "subscribe": ["a"], "since": { "a": [1, 1e30] }, "id": 1 }), "since[\"a\"]: expected"),
             (json!({ "subscribe": ["a"], "since": "1-2", "id": 1 }), "since: expected"),
             (json!({ "subscribe": ["a"], "start": "yesterday", "id": 1 }), "yesterday"),
             (json!({ "subscribe": ["a"], "start": 7, "id": 1 }), "start: expected"),

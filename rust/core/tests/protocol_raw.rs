@@ -99,11 +99,11 @@ fn an_error_says_what_was_expected_and_what_came() {
         (r#"{"subscribe":[],"since":[]}"#, "since: expected an object of [epoch, offset], got an array"),
         (
             r#"{"subscribe":[],"since":{"a":[1,-2]}}"#,
-            "since[0]: expected [epoch, offset] as two whole numbers, got an array",
+            r#"since["a"]: expected [epoch, offset] as two whole numbers, got an array"#,
         ),
         (
             r#"{"subscribe":[],"since":{"a":[1,2],"b":7}}"#,
-            "since[1]: expected [epoch, offset] as two whole numbers, got a number",
+            r#"since["b"]: expected [epoch, offset] as two whole numbers, got a number"#,
         ),
         (
             r#"{"call":"f","subscribe":[]}"#,

@@ -97,6 +97,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(settings::number_text, module)?)?;
     module.add_function(wrap_pyfunction!(settings::settings_table, module)?)?;
     module.add("FAILING_STATUSES", PyTuple::new(module.py(), fanwire_upstream::FAILING)?)?;
+    module.add("ROUTES_MAX", fanwire_core::ROUTES_MAX)?;
     module.add_class::<position::Position>()?;
     module.add_class::<position::Published>()?;
     module.add_class::<routes::Route>()?;

@@ -1,16 +1,22 @@
 //! Where each key of a TOML text stands: Python's own parser gives values without positions.
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRecursionError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use toml::de::{DeTable, DeValue};
 
+/// What the parser says of what is nested more deeply than it follows.
+const TOO_DEEP: &str = "recursion limit";
+
 /// The line, from 1, of each table, key and element of a list, by its path: names of keys, and indexes.
 ///
 /// # Errors
-/// ValueError: it is no TOML.
+/// ValueError: it is no TOML. RecursionError: tables, lists and parts of keys are nested too deeply.
 #[pyfunction]
 pub(crate) fn toml_lines<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyDict>> {
-    let table = DeTable::parse(text).map_err(|error| PyValueError::new_err(error.message().to_owned()))?;
+    let table = DeTable::parse(text).map_err(|error| match error.message() {
+        TOO_DEEP => PyRecursionError::new_err(TOO_DEEP), // the parser does not say where
+        message => PyValueError::new_err(message.to_owned()),
+    })?;
     let starts =
         std::iter::once(0).chain(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1));
     let mut lines = Lines { starts: starts.collect(), found: PyDict::new(py) };

@@ -42,6 +42,11 @@ impl Route {
     }
 
     #[getter]
+    fn key(&self) -> String {
+        self.0.key()
+    }
+
+    #[getter]
     fn path(&self) -> &str {
         self.0.path()
     }

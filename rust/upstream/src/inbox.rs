@@ -19,6 +19,9 @@ const NO_RESULT: &str = "Client didn't provide a result.";
 /// How many answers may wait before the session ends: a server that asks without reading.
 const REPLIES_BYTES_MAX: usize = 64 * 1024;
 
+/// What a record costs of a turn beside its bytes: one without any costs time, too.
+const RECORD_BYTES: usize = 128;
+
 /// How many unnamed targets are reported.
 const UNNAMED_MAX: u16 = 1024;
 
@@ -43,6 +46,8 @@ pub(crate) struct Inbox {
     protocol: HubProtocol,
     record_bytes_max: usize,
     receiver: RecordReceiver,
+    /// What is left of the newest frame: the next turn's.
+    unread: Bytes,
     /// What came of a record that is not whole, with separator or length: what is passed on is what came.
     cut: Vec<u8>,
     desk: Desk,
@@ -79,25 +84,38 @@ impl Inbox {
             welcomes: HashMap::new(),
             replies: Vec::new(),
         };
-        Self { protocol, record_bytes_max, receiver, cut: Vec::new(), desk }
+        Self { protocol, record_bytes_max, receiver, unread: Bytes::new(), cut: Vec::new(), desk }
     }
 
-    /// Takes a frame; gives what the server's Close said, behind which nothing counts.
-    pub(crate) fn take(&mut self, frame: &Bytes, ending: &mut Ending) -> Result<Option<Said>, InboundError> {
-        let mut at = 0;
-        while at < frame.len() {
-            let (taken, record) = self.receiver.receive(&frame[at..], self.record_bytes_max)?;
-            let bytes = at..at + taken;
-            at += taken;
+    /// Takes a frame, behind the one before it: [`go_on`](Self::go_on) reads it.
+    pub(crate) fn take(&mut self, frame: Bytes) {
+        debug_assert!(self.unread.is_empty(), "the one before it is read first");
+        self.unread = frame;
+    }
+
+    /// Whether the newest frame is not read to its end.
+    pub(crate) fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
+    /// Reads records of the frame for so many bytes, which it takes off: none costs nothing. What is left is for another
+    /// turn, so that a frame of many records holds no other session up. Gives what the server's Close said, behind which
+    /// nothing counts.
+    pub(crate) fn go_on(&mut self, bytes_left: &mut usize, ending: &mut Ending) -> Result<Option<Said>, InboundError> {
+        while !self.unread.is_empty() && *bytes_left > 0 {
+            let frame = self.unread.clone();
+            let (taken, record) = self.receiver.receive(&frame, self.record_bytes_max)?;
+            *bytes_left = bytes_left.saturating_sub(taken + RECORD_BYTES);
+            let bytes = self.unread.split_to(taken);
             let Some(record) = record else {
-                self.cut.extend_from_slice(&frame[bytes]);
+                self.cut.extend_from_slice(&bytes);
                 continue;
             };
             let message = parse_message(self.protocol, record)?;
             let whole = if self.cut.is_empty() {
-                frame.slice(bytes)
+                bytes
             } else {
-                self.cut.extend_from_slice(&frame[bytes]);
+                self.cut.extend_from_slice(&bytes);
                 std::mem::take(&mut self.cut).into()
             };
             ending.shared.counters.count_record();
@@ -106,7 +124,9 @@ impl Inbox {
             }
             self.desk.take(message, whole, ending)?;
         }
-        self.receiver.give_back();
+        if self.unread.is_empty() {
+            self.receiver.give_back();
+        }
         Ok(None)
     }
 

@@ -78,13 +78,8 @@ pub(crate) async fn run(mut ending: Ending, request: Box<Request>, dialer: &Dial
     let at = opened.at.clone();
     let server = request.watches_flapping().then(|| request.urls[opened.url_index].clone());
     let (mut live, rest) = Live::new(opened, *request, &mut ending);
-    let begun = live.take_frame(&rest);
-    live.flush();
-    drop(rest);
-    let end = match begun {
-        Ok(()) => poll_fn(|context| live.poll(context)).await,
-        Err(end) => end,
-    };
+    live.take_frame(rest);
+    let end = poll_fn(|context| live.poll(context)).await;
     if let Some(server) = server.filter(|_| live.has_flapped(&end)) {
         dialer.note(&server, true);
     }
@@ -223,8 +218,15 @@ impl<'a> Live<'a> {
 
     /// All that is there, up to a bound; then it is passed on in one piece.
     fn read(&mut self, context: &mut Context<'_>) -> Result<(), End> {
-        let mut bytes_read = 0;
+        let mut bytes_left = READ_BYTES_MAX;
         let outcome = loop {
+            if let Err(end) = self.read_frame(&mut bytes_left) {
+                break Err(end);
+            }
+            if bytes_left == 0 {
+                yield_turn(context);
+                break Ok(());
+            }
             match Pin::new(&mut self.socket).poll_next(context) {
                 Poll::Pending => break Ok(()),
                 Poll::Ready(Some(Ok(Message::Close(frame)))) => {
@@ -238,14 +240,10 @@ impl<'a> Live<'a> {
                     break Err(End::Failed(text));
                 }
                 Poll::Ready(Some(Ok(message))) => {
-                    bytes_read += message.len() + MESSAGE_BYTES;
-                    if let Err(end) = self.take(message) {
-                        break Err(end);
-                    }
-                    if bytes_read >= READ_BYTES_MAX {
-                        yield_turn(context);
-                        break Ok(());
-                    }
+                    // What a hub's frame holds costs when that is read.
+                    let is_whole = matches!(self.wire, Wire::Plain(_));
+                    bytes_left = bytes_left.saturating_sub(if is_whole { message.len() } else { 0 } + MESSAGE_BYTES);
+                    self.take(message);
                 }
                 Poll::Ready(error) => {
                     let error = error.and_then(Result::err);
@@ -257,15 +255,31 @@ impl<'a> Live<'a> {
         outcome
     }
 
+    /// What a hub's newest frame holds, as far as the turn's bytes go; see [`Inbox::go_on`](crate::inbox::Inbox::go_on).
+    fn read_frame(&mut self, bytes_left: &mut usize) -> Result<(), End> {
+        let Wire::Hub(_, inbox) = &mut self.wire else { return Ok(()) };
+        if !inbox.has_unread() {
+            return Ok(());
+        }
+        match inbox.go_on(bytes_left, self.ending) {
+            Ok(None) => Ok(()),
+            Ok(Some(said)) => Err(End::Said(said)),
+            Err(error) => Err(End::Failed(format!("what the server sent can't be used: {error}"))),
+        }
+    }
+
     /// Whether the server has hung up at once, for no reason that it gives.
     fn has_flapped(&self, end: &End) -> bool {
         let is_lost = matches!(end, End::Failed(_)) && self.ending.frame.is_none();
         is_lost && !self.was_heard && self.close_by.is_none() && self.opened_at.elapsed() < FLAPPING_TIMEOUT
     }
 
-    fn take(&mut self, message: Message) -> Result<(), End> {
+    fn take(&mut self, message: Message) {
         let Wire::Plain(mailbag) = &mut self.wire else {
-            return bytes_of(message).map_or(Ok(()), |bytes| self.take_frame(&bytes));
+            if let Some(bytes) = bytes_of(message) {
+                self.take_frame(bytes);
+            }
+            return;
         };
         self.was_heard = true;
         self.heard_at = Instant::now();
@@ -277,7 +291,6 @@ impl<'a> Live<'a> {
             mailbag.push(is_text, data);
             self.is_active(self.heard_at);
         }
-        Ok(())
     }
 
     fn flush(&mut self) {
@@ -287,23 +300,18 @@ impl<'a> Live<'a> {
         }
     }
 
-    fn take_frame(&mut self, bytes: &bytes::Bytes) -> Result<(), End> {
-        let Wire::Hub(protocol, inbox) = &mut self.wire else { return Ok(()) };
+    fn take_frame(&mut self, bytes: bytes::Bytes) {
+        let Wire::Hub(protocol, inbox) = &mut self.wire else { return };
         if bytes.is_empty() {
-            return Ok(());
+            return;
         }
         self.was_heard = true;
         self.heard_at = Instant::now();
-        let is_ping = **bytes == *protocol.ping();
+        let is_ping = *bytes == *protocol.ping();
         self.ending.shared.counters.bytes_in.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        let taken = inbox.take(bytes, self.ending);
+        inbox.take(bytes);
         if !is_ping {
             self.is_active(self.heard_at);
-        }
-        match taken {
-            Ok(None) => Ok(()),
-            Ok(Some(said)) => Err(End::Said(said)),
-            Err(error) => Err(End::Failed(format!("what the server sent can't be used: {error}"))),
         }
     }
 

@@ -365,3 +365,27 @@ fn a_server_that_sends_without_pause_leaves_others_their_turns() {
     drop(relay);
     flooding.join().unwrap();
 }
+
+/// Such a frame was one turn, however many records it held.
+#[test]
+fn a_frame_of_many_records_is_read_in_many_turns() {
+    for protocol in BOTH {
+        let (backend, relay) = (Backend::start(), Relay::start());
+        let mut flooder = relay.open_at(&backend, 1, request(&backend.url, protocol, lane()));
+        let odds = publication(protocol, "Odds");
+        let count = 20_000;
+        flooder.send(protocol, &odds.repeat(count));
+        let (mut came, mut most) = (0, 0);
+        while came < count {
+            if let Heard::Append(_, _, records, _) = relay.next() {
+                assert!(records.iter().all(|record| *record == odds));
+                came += records.len();
+                most = most.max(records.len());
+            }
+        }
+        assert_eq!(came, count);
+        assert!(most <= 512, "{most} in one turn");
+        flooder.send(protocol, &odds); // what comes behind it is read as well
+        assert!(matches!(relay.next(), Heard::Append(_, _, records, _) if records == [&*odds]));
+    }
+}

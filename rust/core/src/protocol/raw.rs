@@ -92,6 +92,14 @@ pub enum Misdeed {
         /// What it is.
         got: &'static str,
     },
+    /// A position that is none.
+    #[error("since[{channel:?}]: expected [epoch, offset] as two whole numbers, got {got}")]
+    WrongSince {
+        /// Of which channel; at most 80 characters.
+        channel: String,
+        /// What it is.
+        got: &'static str,
+    },
     /// Two requests in one object.
     #[error("a request has one of subscribe, unsubscribe and call, got {first} and {second}")]
     SeveralRequests {
@@ -230,13 +238,9 @@ fn read_since(since: Option<&RawValue>) -> Result<Option<Vec<Since<'_>>>, Misdee
     };
     let Pairs(pairs) = from_raw("since", "an object of [epoch, offset]", since)?;
     let mut positions = Vec::with_capacity(pairs.len());
-    for (index, (channel, position)) in pairs.into_iter().enumerate() {
-        let (epoch, offset) = serde_json::from_str(position.get()).map_err(|_| Misdeed::WrongMember {
-            field: "since",
-            index,
-            expected: "[epoch, offset] as two whole numbers",
-            got: kind(position),
-        })?;
+    for (channel, position) in pairs {
+        let (epoch, offset) = serde_json::from_str(position.get())
+            .map_err(|_| Misdeed::WrongSince { channel: channel.chars().take(80).collect(), got: kind(position) })?;
         positions.push(Since { channel, epoch, offset });
     }
     Ok(Some(positions))

@@ -1,7 +1,7 @@
 //! What stands in the table: a path, what is spoken there, who answers for it and what that owner is asked.
 use std::borrow::Cow;
 
-use super::path::{PathSegment, parts_of, segments_of};
+use super::path::{PathSegment, parts_of, segments_of, shape_of};
 
 use crate::channel::check_name;
 use crate::http::decode_component;
@@ -197,6 +197,14 @@ impl Route {
         &self.path
     }
 
+    /// The path in the one form in which requests are compared with it, `{}` for each placeholder: of SignalR in lower
+    /// case. Two routes of one wire with equal keys are one.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let shape = shape_of(&self.segments);
+        if self.is_signalr() { shape.to_ascii_lowercase() } else { shape }
+    }
+
     pub(super) fn is_pattern(&self) -> bool {
         self.segments.iter().any(|one| matches!(one, PathSegment::Placeholder(_)))
     }
@@ -207,14 +215,7 @@ impl Route {
 
     /// What two routes may not both be, whatever their placeholders are called: in lower case for one that is found so.
     fn names(&self, is_folded: bool) -> Vec<String> {
-        let path = if self.is_pattern() {
-            let shape = |one: &PathSegment| {
-                if let PathSegment::Text(text) = one { format!("/{text}") } else { "/{}".to_owned() }
-            };
-            self.segments.iter().map(shape).collect()
-        } else {
-            self.path.to_string()
-        };
+        let path = shape_of(&self.segments);
         let path = if is_folded { path.to_ascii_lowercase() } else { path };
         let below = self.is_signalr().then(|| format!("{path}{NEGOTIATE}"));
         std::iter::once(path).chain(below).collect()
@@ -228,7 +229,7 @@ impl Route {
         self.names(is_folded).iter().any(|name| theirs.contains(name))
     }
 
-    /// Whether this pattern is for a request's path.
+    /// Whether this pattern is for a request's path, which is in its one form.
     pub(super) fn matches(&self, path: &str) -> bool {
         let mut segments = path.strip_prefix('/').unwrap_or(path).split('/');
         let is_of = |segment: &PathSegment| match (segment, segments.next()) {
@@ -288,7 +289,12 @@ mod tests {
             ("/a?b", "no ?"),
             ("/a b", "no space"),
             ("/a\0", "no control character"),
-            ("/ü", "such as %C3%BC"),
+            ("/\u{a0}", "no space"),
+            ("/\u{85}", "no control character"),
+            ("/a\\b", "for which browsers send /"),
+            ("/a/../b", "no segment . or .."),
+            ("/%2E%2e/b", "no segment . or .."),
+            (&format!("/{}", "ü".repeat(50)), "255 bytes, percent-encoded"),
             (&long, "255 bytes"),
             ("/{a}/{a}", "each placeholder once"),
             ("/x{a}", "a segment of its own"),

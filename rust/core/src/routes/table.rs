@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::path::nearest;
+use super::path::{nearest, normal};
 use super::route::{NEGOTIATE, ROUTES_MAX, Route, RouteError};
 
 /// A route in its place.
@@ -26,8 +26,9 @@ impl std::ops::Deref for Placed {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Routes {
     version: u64,
+    /// By [`Route::key`], and so are the folded ones.
     exact: HashMap<Box<str>, Arc<Placed>>,
-    /// SignalR's, by path in lower case.
+    /// SignalR's.
     folded: HashMap<Box<str>, Arc<Placed>>,
     /// The more exact first.
     patterns: Vec<Arc<Placed>>,
@@ -41,7 +42,9 @@ pub(crate) struct Found {
 }
 
 impl Routes {
+    /// Who answers for a request's path, however it is encoded. Nobody does for one with a segment `.` or `..`.
     pub(crate) fn find(&self, path: &str) -> Option<Found> {
+        let path = &*normal(path)?;
         let found = |route: &Arc<Placed>| Found { route: Arc::clone(route), is_negotiate: false };
         if let Some(route) = self.exact.get(path) {
             return Some(found(route));
@@ -83,13 +86,14 @@ impl Routes {
             return Err(RouteError::TooMany { path });
         }
         let placed = Arc::new(Placed { number, route });
+        let key = placed.key().into();
         if placed.is_signalr() {
-            self.folded.insert(path.to_ascii_lowercase().into(), placed);
+            self.folded.insert(key, placed);
         } else if placed.is_pattern() {
             let at = self.patterns.partition_point(|other| other.exactness() <= placed.exactness());
             self.patterns.insert(at, placed);
         } else {
-            self.exact.insert(path.into(), placed);
+            self.exact.insert(key, placed);
         }
         Ok(())
     }
@@ -199,6 +203,44 @@ mod tests {
     }
 
     #[test]
+    fn no_encoding_leads_to_another_owner() {
+        let table = table(&[
+            ("/rooms/{room}", Wire::WebSocket),
+            ("/rooms/main", Wire::EventStream),
+            ("/caf\u{e9}", Wire::Plain),
+            ("/a%2fb", Wire::Plain),
+            ("/a/b", Wire::Request),
+            ("/\u{fc}/live", HUB),
+        ]);
+        let found = |path: &str| table.find(path).map(|found| (found.route.path().to_owned(), found.is_negotiate));
+        for (path, expected) in [
+            ("/rooms/m%61in", Some(("/rooms/main", false))),
+            ("/%72ooms/%6Dain", Some(("/rooms/main", false))),
+            ("/rooms/m%2561in", Some(("/rooms/{room}", false))),
+            ("/rooms%2Fmain", None),
+            ("/rooms/x%2F..%2Fmain", Some(("/rooms/{room}", false))),
+            ("/rooms/x/../main", None),
+            ("/rooms/..", None),
+            ("/rooms/%2e%2E", None),
+            ("/./rooms/main", None),
+            ("/caf%C3%A9", Some(("/caf\u{e9}", false))),
+            ("/caf%c3%a9", Some(("/caf\u{e9}", false))),
+            ("/caf%E9", None),
+            ("/cafe%CC%81", None),
+            ("/a%2Fb", Some(("/a%2fb", false))),
+            ("/a%2fb", Some(("/a%2fb", false))),
+            ("/a%252fb", None),
+            ("/a/b", Some(("/a/b", false))),
+            ("/%C3%BC/LIVE/", Some(("/\u{fc}/live", false))),
+            ("/%c3%bc/l%69ve/n%65gotiate", Some(("/\u{fc}/live", true))),
+            ("/%C3%9C/live", None),
+            ("/%C3%BC%2Flive", None),
+        ] {
+            assert_eq!(found(path), expected.map(|(path, is)| (path.to_owned(), is)), "{path}");
+        }
+    }
+
+    #[test]
     fn what_would_hide_another_is_refused() {
         let there = [("/ws", Wire::WebSocket), ("/live", HUB), ("/Feed", Wire::Plain), ("/a/{x}", Wire::EventStream)];
         for (path, wire, other) in [
@@ -212,6 +254,9 @@ mod tests {
             ("/a/{y}", Wire::WebSocket, Some("/a/{x}")),
             ("/{a}/{x}", Wire::WebSocket, None),
             ("/a/b", HUB, None),
+            ("/%77s", Wire::WebSocket, Some("/ws")),
+            ("/l%49ve", Wire::Plain, Some("/live")),
+            ("/%61/{y}", Wire::WebSocket, Some("/a/{x}")),
         ] {
             let mut table = table(&there);
             let clash = other.map(|other| RouteError::Clash { path: path.to_owned(), other: other.to_owned() });
