@@ -6,7 +6,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import jwt
 import pytest
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 from support.examples import EXAMPLES, example
 from support.raw import frame, read_frame, upgraded
 
@@ -85,7 +88,60 @@ def test_a_mounted_hub_is_at_the_program_s_own_port_beside_its_routes() -> None:
         assert goal == {"match": "7", "score": "1-0", "by": "editor"}
 
 
-@pytest.mark.parametrize("name", ["aiohttp", "websockets"])
+TUTORIALS = """
+class ConnectionManager:
+    def __init__(self):
+        self.active_connections: list[WebSocket] = []
+
+    async def connect(self, websocket: WebSocket):
+        await websocket.accept()
+        self.active_connections.append(websocket)
+
+    def disconnect(self, websocket: WebSocket):
+        self.active_connections.remove(websocket)
+
+    async def send_personal_message(self, message: str, websocket: WebSocket):
+        await websocket.send_text(message)
+
+    async def broadcast(self, message: str):
+        for connection in self.active_connections:
+            await connection.send_text(message)
+"""
+"""The class of FastAPI's documentation, which programs have a copy of."""
+
+
+@pytest.mark.parametrize("is_before", [True, False])
+def test_the_tests_of_a_fastapi_program_are_the_same_before_and_after(is_before: bool) -> None:
+    program = (EXAMPLES / "fastapi_rooms.py").read_text()
+    if is_before:
+        program = program.replace("from fanwire.fastapi import ConnectionManager\n", "")
+        program = program.replace("\nSECRET = ", f"{TUTORIALS}\nSECRET = ", 1)
+        assert "fanwire.fastapi" not in program
+    names: dict[str, Any] = {"__name__": "program"}
+    exec(compile(program, "program", "exec", dont_inherit=True), names)
+    token = jwt.encode({"sub": "ann"}, names["SECRET"])
+    with TestClient(names["app"]) as client:
+        signed_in = f"/ws?token={token}"
+        with client.websocket_connect(signed_in) as one, client.websocket_connect(signed_in) as two:
+            one.send_text("hello")
+            assert [one.receive_text(), one.receive_text()] == ["You wrote: hello", "ann: hello"]
+            assert two.receive_text() == "ann: hello"
+            one.close()
+            assert two.receive_text() == "ann left"
+        with pytest.raises(WebSocketDisconnect), client.websocket_connect("/ws?token=x"):
+            pass
+
+
+def test_a_chat_with_a_login_in_fastapi_serves_who_is_signed_in() -> None:
+    with example("fastapi_rooms.py", "127.0.0.1:0") as line:
+        url = urlsplit(line)
+        with upgraded(url.netloc, f"{url.path}?{url.query}") as one, upgraded(url.netloc, f"/ws?{url.query}") as two:
+            two.sendall(frame(1, b"hello"))
+            assert read_frame(two).payload == b"You wrote: hello"
+            assert read_frame(one).payload == read_frame(two).payload == b"ann: hello"
+
+
+@pytest.mark.parametrize("name", ["aiohttp", "fastapi", "websockets"])
 def test_what_a_page_says_that_differs_is_what_the_example_has(name: str) -> None:
     page = (EXAMPLES.parent / "docs" / f"{name}.md").read_text()
     difference = page.partition("```diff\n")[2].partition("```")[0]
