@@ -86,7 +86,7 @@ class Owning(One):
     def no_room(self, call: Any, error: LimitReached) -> None:
         self.tell("no room")
 
-    def over_bound(self, call: Any, bound: int) -> None:
+    def over_bound(self, call: Any, why: str) -> None:
         self.tell("over bound")
 
     def subscribed_privately(self, id: str, *, is_refused: bool) -> None:

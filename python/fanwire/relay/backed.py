@@ -65,7 +65,7 @@ class Backed(Owner, Generic[K, L]):
         self._shared = replace(backend, health=self._servers)
         self._own = replace(self._shared, headers=())
         self._timers = Timers(self._tasks)
-        self.gate = Gate(self._timers, self.faults, config.private.rate, config.private.per_relay_max)
+        self.gate = Gate(self._timers, self.faults, config.private.rate, config.private.per_relay_max, self._shortage)
         self._passing = Passing.of(config.private.drop, config.trusted_proxies, config.admit_ignore)
         # Who opens a connection waits no longer than for its handshake, and is to be told why.
         self._answer_s = min(config.lanes.connect_timeout, ASKING_PART * around.handshake_timeout)
@@ -76,14 +76,23 @@ class Backed(Owner, Generic[K, L]):
         self._lanes_made = 0
         self._gaps = 0
 
+    def _shortage(self) -> str:
+        """Why there may be no connection more to a backend, those that are down included; empty where there may."""
+        count, bound = max(len(self._upstreams), len(self.lanes) + self.gate.count), self._upstreams.count_max
+        if count < bound:
+            return ""
+        return f"{count + 1} connections to backends are over the bound of {bound}, half of the process's descriptors"
+
     def has_room(self) -> bool:
         """Whether there may be one lane more; one that lingers makes room."""
-        return has_room(self.lanes, self.config.lanes.max, self._lingering)
+        lanes_max = min(len(self.lanes), self.config.lanes.max) if self._shortage() else self.config.lanes.max
+        return has_room(self.lanes, lanes_max, self._lingering) and not self._shortage()
 
     @property
     def over_max(self) -> str:
         """What is said where there is none."""
-        return f"{len(self.lanes) + 1} lanes are over the bound of {self.config.lanes.max}"
+        lanes, lanes_max = len(self.lanes), self.config.lanes.max
+        return f"{lanes + 1} lanes are over the bound of {lanes_max}" if lanes >= lanes_max else self._shortage()
 
     def backoff(self) -> Backoff:
         """How attempts to connect to the backend are spaced."""

@@ -353,10 +353,10 @@ class RelayedClient:
         else:
             self._relay.endings.close(self.id, OVERLOADED, error, is_hub=True)
 
-    def over_bound(self, call: Asked | None, bound: int) -> None:
+    def over_bound(self, call: Asked | None, why: str) -> None:
         """There may be no more private connections."""
         if call is not None:
-            self.failed(call, f"{bound} private connections are open, the most that may be")
+            self.failed(call, why)
 
     def fail(self) -> None:
         """What its connection has lost nobody can tell: it goes, and may come back."""

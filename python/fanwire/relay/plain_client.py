@@ -137,9 +137,9 @@ class PlainClient:
             self.let_in(None)
         self._close(1008, why)
 
-    def over_bound(self, call: Asked | None, bound: int) -> None:
+    def over_bound(self, call: Asked | None, why: str) -> None:
         """There may be no more private connections."""
-        self.close_over_bound(f"{bound + 1} private connections are over the bound of {bound}")
+        self.close_over_bound(why)
 
     def no_room(self, call: Asked | None, error: LimitReached) -> None:
         """More waits for it than may: it is closed."""

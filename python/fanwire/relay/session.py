@@ -6,7 +6,7 @@ lasts as long as the client. What comes on it goes from the upstream thread to t
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -39,20 +39,30 @@ class Gated(Protocol):
 class Gate:
     """Opens private connections in order, no faster than so many a second, and never more than so many."""
 
-    def __init__(self, timers: Timers, faults: Faults, rate: float, count_max: int) -> None:
+    def __init__(
+        self, timers: Timers, faults: Faults, rate: float, count_max: int, shortage: Callable[[], str] = str
+    ) -> None:
         self.timers = timers
+        self._shortage = shortage
         self._faults = faults
         self._bucket = Bucket(rate)
         self._waiting: OrderedDict[Gated, None] = OrderedDict()
         # For a token.
         self._is_waiting = False
-        self.count_max = count_max
+        self._count_max = count_max
         self.count = 0
         """Private connections that are open or wait to be."""
 
+    @property
+    def over_bound(self) -> str:
+        """Why there may be no more now; empty where there may."""
+        if self.count >= self._count_max:
+            return f"{self.count + 1} private connections are over the bound of {self._count_max}"
+        return self._shortage()
+
     def enter(self, one: Gated) -> bool:
         """Have it opened in its turn; False at the bound."""
-        if self.count >= self.count_max:
+        if self.over_bound:
             return False
         self.count += 1
         self._waiting[one] = None
@@ -127,8 +137,8 @@ class SessionClient(Protocol):
     def no_room(self, call: Asked | None, error: LimitReached) -> None:
         """There is no room in which a message could wait."""
 
-    def over_bound(self, call: Asked | None, bound: int) -> None:
-        """There are so many private connections already, the most that may be."""
+    def over_bound(self, call: Asked | None, why: str) -> None:
+        """There may be no more private connections."""
 
     def subscribed_privately(self, id: str, *, is_refused: bool) -> None:
         """A call of a method that subscribes has been answered."""
@@ -277,7 +287,7 @@ class Session(SessionHandler):
     def begin(self) -> None:
         """Open it for a client that waits for that."""
         if not self._enter():
-            self._client.over_bound(None, self._gate.count_max)
+            self._client.over_bound(None, self._gate.over_bound)
 
     def _enter(self) -> bool:
         self._queued = []
@@ -300,7 +310,7 @@ class Session(SessionHandler):
                 self._queued = None
             elif not self._gate.enter(self):
                 queued = self._take_queued()
-                self._client.over_bound(message.call, self._gate.count_max)
+                self._client.over_bound(message.call, self._gate.over_bound)
                 self._acknowledge_all(queued)
 
     def _keep(self, message: UpstreamMessage) -> bool:

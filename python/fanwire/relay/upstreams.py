@@ -4,6 +4,8 @@ The connections themselves live in the engine's upstream thread; what they carry
 coming by here.
 """
 
+import resource
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -25,6 +27,10 @@ FAILING = FAILING_STATUSES
 
 BAD_REQUEST = 400
 """What a client is answered whose query or headers cannot be sent to any server."""
+
+
+DESCRIPTORS_PART = 2
+"""Connections to backends have one in so many of the process's descriptors: half, so that clients have the rest."""
 
 
 class ServerHealth(Protocol):
@@ -99,6 +105,11 @@ class Upstreams:
     def __len__(self) -> int:
         """How many all relays have."""
         return len(self._sessions)
+
+    @property
+    def count_max(self) -> int:
+        """How many all relays may have: their part of the process's descriptors."""
+        return self._sessions.count_max
 
     def end(self) -> None:
         """Close those of this relay; nobody hears of them any more."""
@@ -214,6 +225,9 @@ class Sessions:
 
     def __init__(self, engine: Engine, faults: Faults, endings: Endings) -> None:
         self.engine, self.faults, self.endings = engine, faults, endings
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.count_max = sys.maxsize if soft == resource.RLIM_INFINITY else soft // DESCRIPTORS_PART
+        """How many there may be: clients' connections and health checks have to find a descriptor, too."""
         self.readiness = Readiness(engine)
         self._handlers: dict[int, tuple[SessionHandler, Upstreams]] = {}
         # Of sessions that are opening: where it is noted, and whether it is in nobody's name.

@@ -43,6 +43,8 @@ pub struct Upstreams {
     shared: Arc<Shared>,
     commands: UnboundedSender<Command>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Whose thread it is.
+    process: u32,
 }
 
 /// What is asked of the thread. Dropped undone it is answered all the same.
@@ -78,7 +80,7 @@ impl Upstreams {
                 of_thread.sink.died(THREAD_NAME, text);
             }
         })?;
-        Ok(Self { shared, commands, thread: Mutex::new(Some(thread)) })
+        Ok(Self { shared, commands, thread: Mutex::new(Some(thread)), process: std::process::id() })
     }
 
     /// Begins a session; never blocks. Its number must not be that of one that is not closed.
@@ -156,8 +158,12 @@ impl Upstreams {
         }
     }
 
-    /// Closes every session and ends the thread; waits for both, two seconds at most. Again it does nothing.
+    /// Closes every session and ends the thread; waits for both, two seconds at most. Again it does nothing, and neither in
+    /// a fork, where there is no such thread.
     pub fn stop(&self) {
+        if self.process != std::process::id() {
+            return;
+        }
         drop(self.commands.send(Command::Stop));
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
