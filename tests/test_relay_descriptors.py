@@ -34,15 +34,16 @@ async def test_connections_to_backends_leave_half_of_the_descriptors(
     shortage = "5 connections to backends are over the bound of 4, half of the process's descriptors"
     with PlainBackend().serving() as upstream:
         async with relayed(hub, config(upstream)) as address, AsyncExitStack() as stack:
-            greedy, another = [await stack.enter_async_context(connected(address, "/p")) for _ in range(2)]
+            greedy, second, third = [await stack.enter_async_context(connected(address, "/p")) for _ in range(3)]
             for match in range(4):
                 await greedy.send(f'{{"watch":"{match}"}}')
-            await greedy.send("its own")
-            assert await greedy.closed() == (1008, shortage)
-            await another.send('{"watch":"3"}')
-            await another.send('{"watch":"4"}')
-            assert await another.receive_json() == {"error": shortage}
-            await another.send('{"unwatch":"3"}')
+            await greedy.send('{"watch":"4"}')
+            assert await greedy.receive_json() == {"error": shortage}
+            await second.send('{"watch":"3"}')
+            await second.send('{"watch":"4"}')
+            assert await second.receive_json() == {"error": shortage}
+            await third.send("its own")
+            assert await third.closed() == (1008, shortage)
 
 
 async def test_a_child_that_was_forked_has_no_thread_to_backends_to_end(hub: fanwire.Hub) -> None:
