@@ -1,5 +1,6 @@
 """What programs on FastAPI use: the tutorial's rooms, a hub as a dependency, routes and event streams that it feeds."""
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -284,3 +285,31 @@ async def test_a_client_that_sends_nothing_and_leaves_is_no_error(caplog: pytest
         with pytest.raises(ConnectionClosed):
             await client.recv()
     assert "Exception" not in caplog.text
+
+
+async def test_what_is_broadcast_in_one_turn_is_one_write_for_who_is_there_then() -> None:
+    manager = ConnectionManager()
+    async with served(chat(manager), PROTOCOLS[1]) as address, joined(address, 1, 2) as (ann, bob):
+        await until(lambda: len(manager.active_connections) == 2)
+        first, second = manager.active_connections
+        holder = first.scope["extensions"]["fanwire"]["holder"]
+        transport = holder.transport
+        await manager.broadcast("0")
+        await manager.broadcast("1")
+        assert holder.transport is not transport, "it waits for the end of the turn"
+        await manager.broadcast_bytes(b"2")
+        manager.disconnect(second)
+        await manager.broadcast("without bob")
+        await manager.connect(second)
+        await manager.broadcast("3")
+        await manager.send_personal_message("personal", first)
+        await manager.broadcast("4" * 10_000)
+        assert await said(ann, 7) == ["0", "1", b"2", "without bob", "3", "personal", "4" * 10_000]
+        assert await said(bob, 5) == ["0", "1", b"2", "3", "4" * 10_000]
+        assert holder.transport is transport
+        turned: list[bool] = []
+        asyncio.get_running_loop().call_soon(turned.append, True)
+        for number in range(200):
+            await manager.broadcast(f"{number}")
+        assert turned, "a task that broadcasts without a pause lets the loop turn"
+        assert await said(bob, 200) == [f"{number}" for number in range(200)]

@@ -48,11 +48,17 @@ PING_S = 15.0
 """So long an event stream may be silent; proxies end what is silent for longer."""
 
 
+NOWHERE: tuple[object, int] = (None, 0)
+"""No turn of a loop."""
+
+
 class Home(NamedTuple):
     """Where a connection was accepted; ``TestClient`` runs each in a loop of its own."""
 
     running: object
     loop: Loop
+    holder: Any
+    """What holds its transport, if the server says so."""
 
 
 class ConnectionManager:
@@ -72,18 +78,24 @@ class ConnectionManager:
         self.active_connections: list[WebSocket] = []
         """Who gets what is broadcast."""
         self._homes: dict[WebSocket, Home] = {}
+        # Whom a message was written to at once, and the turn of the loop: in it they take no more, and none of them is
+        # looked at again.
+        self._seen: tuple[object, int] = NOWHERE
+        self._direct: list[WebSocket] = []
 
     async def connect(self, websocket: WebSocket) -> None:
         """Accept it, and have it get what is broadcast from now on. One that is accepted already is only added."""
         if websocket.application_state is WebSocketState.CONNECTING:
             await websocket.accept()
         if websocket not in self._homes:
-            self._homes[websocket] = Home(running(), Loop())
+            self._homes[websocket] = Home(running(), Loop(), holder_of(websocket))
             self.active_connections.append(websocket)
+            self._seen = NOWHERE
 
     def disconnect(self, websocket: WebSocket) -> None:
         """Have it get no more; it need not be connected."""
         self._homes.pop(websocket, None)
+        self._seen = NOWHERE
         with suppress(ValueError):
             self.active_connections.remove(websocket)
 
@@ -117,25 +129,41 @@ class ConnectionManager:
         await self.broadcast(json.dumps(data, separators=(",", ":"), ensure_ascii=False))
 
     async def _broadcast(self, message: str | bytes, size: int) -> None:
-        here, homes, are_direct = running(), self._homes, size <= JOINED_BYTES_MAX
-        kept: list[WebSocket] = []
+        here, is_short = running(), size <= JOINED_BYTES_MAX
+        if is_short and self._seen == (here, turn.number) and turn.is_of(here):
+            broadcast(self._direct, message)
+        else:
+            reached, are_direct = self._reached(message, size, here)
+            broadcast(reached, message)
+            if is_short and are_direct:
+                self._seen, self._direct = (here, turn.number), reached
+            else:
+                await checkpoint()
+                return
+        if turn.is_long:  # else what follows in this turn is one write with it
+            await checkpoint()
+
+    def _reached(self, message: str | bytes, size: int, here: object) -> tuple[list[WebSocket], bool]:
+        """Who can be written to in this loop, and whether that is everybody, at once; the others are dealt with."""
+        reached: list[WebSocket] = []
+        are_direct = True
         for websocket in list(self.active_connections):
             if not (websocket.client_state is websocket.application_state is WebSocketState.CONNECTED):
                 self.disconnect(websocket)
                 continue
-            home = homes.get(websocket)
+            home = self._homes.get(websocket)
             if home is not None and home.running is not here:
                 self._post(home, websocket, message)
+                are_direct = False
                 continue
-            waiting = waiting_bytes(websocket)
+            holder = home.holder if home is not None else None
+            are_direct = are_direct and holder is not None
+            waiting = waiting_bytes(websocket) if holder is None else holder.transport.get_write_buffer_size()
             if waiting and waiting + size > self.waiting_bytes_max:
                 self._close(websocket, waiting)
             else:
-                kept.append(websocket)
-                are_direct = are_direct and holder_of(websocket) is not None
-        broadcast(kept, message)
-        if not are_direct or turn.is_long:  # else those that follow in this turn are one write with it
-            await checkpoint()
+                reached.append(websocket)
+        return reached, are_direct
 
     def _post(self, home: Home, websocket: WebSocket, message: str | bytes) -> None:
         """Send in the loop that the connection is of."""

@@ -86,11 +86,13 @@ class AsyncFanwireManager(AsyncManager):
         sockets: dict[str, Any] = self.server.eio.sockets if is_plain else {}
         join = turn.push if turn.begin(running()) else None
         others, are_direct = [], packets.are_short
+        since = time() - self.server.eio.ping_timeout if is_plain else 0.0
         for sid, eio_sid in self.get_participants(namespace, to or room):
             if sid in skipped:
                 continue
             socket: Any = sockets.get(eio_sid)
-            if type(socket) is not AsyncSocket or socket.closed or is_overdue(socket):
+            # Who did not answer a ping in time is closed by the server's own way of sending.
+            if type(socket) is not AsyncSocket or socket.closed or 0 < (socket.last_ping or 0) < since:
                 others.append(eio_sid)
             elif not packets.is_told and (foreign := idle(socket)) is not None:
                 packets.write_to(foreign, join)
@@ -149,6 +151,7 @@ class Watched:
     def __init__(self, handler: Any, server: Any) -> None:
         super().__init__(handler, server)  # type: ignore[call-arg]
         self.scope: Any = {}
+        self._foreign: Foreign | None = None
         self.sends = 0
         """Calls of ``send`` that have not returned."""
         socket: Any = getattr(handler, "__self__", None)
@@ -171,8 +174,10 @@ class Watched:
     @property
     def foreign(self) -> Foreign:
         """The WebSocket, as a hub sees it."""
-        prepared = getattr(self, "_sock", None)  # aiohttp's
-        return StarletteSocket(self) if prepared is None else AiohttpSocket(prepared)
+        if self._foreign is None:
+            prepared = getattr(self, "_sock", None)  # aiohttp's
+            self._foreign = StarletteSocket(self) if prepared is None else AiohttpSocket(prepared)
+        return self._foreign
 
 
 def idle(socket: Any) -> Foreign | None:
@@ -241,8 +246,3 @@ class Packets:
             if self._logger is not None:
                 data = packet.data if isinstance(packet.data, str) else "<binary>"
                 self._logger.info("%s: Sending packet %s data %s", socket.sid, "MESSAGE", data)
-
-
-def is_overdue(socket: Any) -> bool:
-    """Whether its last ping was not answered in time, so that whoever sends to it next closes it."""
-    return bool(socket.last_ping and time() - socket.last_ping > socket.server.ping_timeout)
