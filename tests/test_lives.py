@@ -1,5 +1,6 @@
 """Lives of a hub in programs that use it wrongly: what is late, in the wrong loop, or left behind."""
 
+import ast
 import asyncio
 import gc
 import subprocess
@@ -208,6 +209,44 @@ async def test_what_has_ended_keeps_no_descriptors_until_the_garbage_collector_c
         assert descriptors() <= before + 2  # of the last one, which a task that is ending may hold
     finally:
         gc.enable()
+
+
+RELAYING = """
+import asyncio, gc, os, sys, warnings
+warnings.simplefilter("ignore")
+gc.disable()
+import fanwire
+from fanwire.relay import RelayConfig
+from support.hub_client import hub_client
+from support.relaying import config, watch
+from support.scripted_backend import ScriptedBackend
+
+async def live(backend):
+    hub = fanwire.Hub()
+    hub.relay(config(backend))
+    plain = RelayConfig(path="/feed", upstream=f"ws://{backend.address}/", protocol="websocket", ready="ignore")
+    hub.relay(plain)
+    serving = await hub.start("127.0.0.1:0", signalr_paths=(), drain_timeout=0.2)
+    async with hub_client(serving.address, "/live") as client:
+        await watch(client)
+        hub.remove_path("/feed")  # one that has gone keeps none either
+    await hub.stop()
+
+counts = []
+for _ in range(4):
+    with ScriptedBackend() as backend:
+        asyncio.run(live(backend))
+    counts.append(len(os.listdir("/proc/self/fd")))
+print(counts)
+"""
+
+
+def test_a_relay_that_has_ended_keeps_no_descriptors_until_the_garbage_collector_comes() -> None:
+    run = [sys.executable, "-W", "ignore", "-c", RELAYING]
+    done = subprocess.run(run, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=20, check=False)
+    counts = ast.literal_eval(done.stdout or f"[{done.stderr!r}]")
+    assert len(counts) == 4
+    assert counts[-1] <= counts[0], counts
 
 
 def test_a_user_s_id_is_text() -> None:

@@ -26,8 +26,9 @@ class Stage:
         self.timers = FakeTimers()
         self.engine = Noted(**{"join_lane": True, **engine})
         self.upstreams = upstreams()
+        self.upstreams.engine = self.engine
         self.ended: list[Any] = []
-        common: Any = (self.engine, self.upstreams, self.timers, BACKEND, 30.0, LANES, Lingering(LANES.per_client_max))
+        common: Any = (self.upstreams, self.timers, BACKEND, 30.0, LANES, Lingering(LANES.per_client_max))
         self.lingering: Lingering = common[-1]
         self.lane: Any
         if kind == "call":

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fanwire
@@ -286,7 +287,7 @@ def test_what_is_said_is_bounded_and_on_one_line() -> None:
     class Engine:
         set_unready = staticmethod(told.append)
 
-    readiness = Readiness(Engine())  # type: ignore[arg-type]
+    readiness = Readiness(SimpleNamespace(engine=Engine()))
     for index in range(RELAYS_MAX + 3):
         readiness.note(f"/{index}", why)
         readiness.note(f"/{index}", why)

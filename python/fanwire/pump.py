@@ -256,6 +256,7 @@ class Pump:
         The last that is called, when no task of the serving is left.
         """
         vars(self.application).clear()
+        self._around.sessions.let_go()
         for table in (self._reports, self._handlers, self._owners, self._relays):
             table.clear()  # what is left of ``run`` in a traceback has them, too
         vars(self).clear()

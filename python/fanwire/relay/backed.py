@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from fanwire._engine import __version__
+from fanwire._engine import Engine, __version__
 from fanwire.budget import Budgets
 from fanwire.client import Link
 from fanwire.config.kinds import roots_of
@@ -53,7 +53,6 @@ class Backed(Owner, Generic[K, L]):
 
     def __init__(self, config: RelayConfig, around: Surroundings) -> None:
         self.config, self.budgets, self.acknowledge = config, around.budgets, around.acknowledge
-        self.engine = around.link.require()
         self.faults, self.endings = around.sessions.faults, around.sessions.endings
         self.lanes: dict[K, L] = {}
         self.names = Names(config)
@@ -71,10 +70,15 @@ class Backed(Owner, Generic[K, L]):
         self._answer_s = min(config.lanes.connect_timeout, ASKING_PART * around.handshake_timeout)
         lingering = self._lingering = Lingering(config.lanes.per_client_max)
         # What a context of lanes begins with.
-        engine, linger, lanes = self.engine, config.linger, config.lanes
-        self._of_lanes = engine, self._upstreams, self._timers, self._shared, linger, lanes, lingering
+        linger, lanes = config.linger, config.lanes
+        self._of_lanes = self._upstreams, self._timers, self._shared, linger, lanes, lingering
         self._lanes_made = 0
         self._gaps = 0
+
+    @property
+    def engine(self) -> Engine:
+        """What has its clients."""
+        return self._upstreams.engine
 
     def _shortage(self) -> str:
         """Why there may be no connection more to a backend, those that are down included; empty where there may."""

@@ -45,7 +45,6 @@ W = TypeVar("W", bound=Watcher)
 class LaneContext:
     """What all lanes of a relay have in common."""
 
-    engine: Engine
     upstreams: Upstreams
     timers: Timers
     backend: Backend
@@ -53,6 +52,11 @@ class LaneContext:
     lanes: Lanes
     lingering: "Lingering"
     """Those that nobody watches."""
+
+    @property
+    def engine(self) -> Engine:
+        """What has the lanes' logs."""
+        return self.upstreams.engine
 
     @property
     def asked_bytes_max(self) -> int:

@@ -4,7 +4,7 @@ The engine answers by itself: it is told when something changes, and asks nobody
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 from fanwire._engine import Engine
 from fanwire.relay.stats import SHOWN_MAX, UpstreamStats
@@ -18,13 +18,19 @@ RELAYS_MAX = 16
 """Relays that are named."""
 
 
+class EngineHolder(Protocol):
+    """What has the engine, until that has ended."""
+
+    engine: Engine
+
+
 class Readiness:
     """That of one serving."""
 
-    __slots__ = ("_engine", "_unready")
+    __slots__ = ("_holder", "_unready")
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, holder: EngineHolder) -> None:
+        self._holder = holder
         # By path: why a relay is not ready.
         self._unready: dict[str, str] = {}
 
@@ -38,7 +44,7 @@ class Readiness:
         lines = [f"{brief(path, SHOWN_MAX)}: {why}\n" for path, why in list(unready.items())[:RELAYS_MAX]]
         if len(unready) > RELAYS_MAX:
             lines.append(f"{len(unready) - RELAYS_MAX} relays more\n")
-        self._engine.set_unready("".join(lines) or None)
+        self._holder.engine.set_unready("".join(lines) or None)
         self._unready = unready  # now that it is told: else it is told again
 
 

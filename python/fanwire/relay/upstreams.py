@@ -94,13 +94,17 @@ class Upstreams:
 
     def __init__(self, sessions: "Sessions") -> None:
         self._sessions = sessions
-        self._engine = sessions.engine
         self.faults = sessions.faults
         """Where what goes wrong in any relay of this serving is noted."""
         self.endings = sessions.endings
         """How clients are told that something is over."""
         self.readiness = sessions.readiness
         """What ``/readyz`` is to say of the relays."""
+
+    @property
+    def engine(self) -> Engine:
+        """What has them; until it has ended."""
+        return self._sessions.engine
 
     def __len__(self) -> int:
         """How many all relays have."""
@@ -133,7 +137,7 @@ class Upstreams:
         It is fanwire's own where nothing of it is a client's: no header, no query, no subprotocol.
         """
         kind = {"negotiates": backend.negotiates, "record_bytes_max": backend.record_bytes_max}
-        begin = self._engine.upstream_open
+        begin = self.engine.upstream_open
         return self._open(begin, handler, backend, protocol, route, headers, urls, idle, is_own=is_own, **kind)
 
     def open_plain(
@@ -148,7 +152,7 @@ class Upstreams:
         idle: float | None = None,
     ) -> int:
         """As ``open``, with a plain WebSocket backend, and in a client's words: its query, or its subprotocols."""
-        begin, offered = self._engine.upstream_open_plain, list(subprotocols)
+        begin, offered = self.engine.upstream_open_plain, list(subprotocols)
         bytes_max = backend.record_bytes_max
         return self._open(
             begin, handler, backend, offered, route, headers, urls, idle, is_own=False, message_bytes_max=bytes_max
@@ -194,7 +198,7 @@ class Upstreams:
         ``close`` calls it off.
         """
         session = self._sessions.number(handler, self)
-        self._begin(self._engine.upstream_negotiate, session, url, list(headers), timeout, roots)
+        self._begin(self.engine.upstream_negotiate, session, url, list(headers), timeout, roots)
         return session
 
     def _begin(self, begin: Callable[..., None], session: int, *arguments: Any, **named: Any) -> None:
@@ -206,17 +210,17 @@ class Upstreams:
 
     def send(self, session: int, records: bytes) -> int | None:
         """Queue whole records; gives how many bytes wait, None where the session is closed or closing."""
-        return self._engine.upstream_send(session, records)
+        return self.engine.upstream_send(session, records)
 
     def send_message(self, session: int, data: bytes, *, is_text: bool) -> int | None:
         """As ``send``, one message for a plain backend."""
-        return self._engine.upstream_send_message(session, data, is_text)
+        return self.engine.upstream_send_message(session, data, is_text)
 
     def close(self, session: int, farewell: tuple[int, str] | None = None) -> None:
         """End a session, with this code and reason in the Close frame; ``closed`` is told all the same."""
         for _ in range(2):  # nobody is to keep one that nobody has
             with self.faults.contained("relay.close", "a session could not be closed"):
-                self._engine.upstream_close(session, farewell)
+                self.engine.upstream_close(session, farewell)
                 return
 
 
@@ -228,7 +232,7 @@ class Sessions:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.count_max = sys.maxsize if soft == resource.RLIM_INFINITY else soft // DESCRIPTORS_PART
         """How many there may be: clients' connections and health checks have to find a descriptor, too."""
-        self.readiness = Readiness(engine)
+        self.readiness = Readiness(self)
         self._handlers: dict[int, tuple[SessionHandler, Upstreams]] = {}
         # Of sessions that are opening: where it is noted, and whether it is in nobody's name.
         self._opening: dict[int, tuple[ServerHealth, bool]] = {}
@@ -236,6 +240,10 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._handlers)
+
+    def let_go(self) -> None:
+        """Hold the engine no longer: all that relays have, in whatever circles, has it from here. The last call."""
+        del self.engine
 
     def number(
         self, handler: SessionHandler, of: Upstreams, health: ServerHealth | None = None, *, is_own: bool = False
