@@ -18,7 +18,7 @@ from support.waiting import until
 pytestmark = pytest.mark.anyio
 ANY = "127.0.0.1:0"
 IN_THE_LOOP = "In the event loop's thread"
-LIFETIMES = {"start", "stop", "serve", "run", "stop_soon"}
+LIFETIMES = {"start", "stop", "serve", "run", "stop_soon", "lifespan"}
 """Of ``Hub``: whoever begins to serve chooses the thread; tests/test_lifetimes.py has the others."""
 
 
@@ -32,8 +32,12 @@ def calls(hub: fanwire.Hub, client: fanwire.Client) -> dict[str, Callable[[], An
     """Each verb, with arguments that are right."""
     position = hub.publish("watched", "x")
     return {
+        "Hub.adopt": partial(hub.adopt, object(), ["watched"]),
+        "Hub.asgi": hub.asgi,
+        "Hub.attach": partial(hub.attach, object(), ["watched"]),
         "Hub.clients": partial(hub.clients, "ann"),
         "Hub.delivered": partial(hub.delivered, position),
+        "Hub.detach": partial(hub.detach, object()),
         "Hub.disconnect": partial(hub.disconnect, client, 1000, "bye"),
         "Hub.disconnect_user": partial(hub.disconnect_user, "nobody"),
         "Hub.listen": partial(hub.listen, "watched"),
@@ -85,6 +89,7 @@ async def test_every_verb_may_be_called_from_any_thread_or_says_first_that_it_ma
             kind, _, verb = name.partition(".")
             first = (getattr(getattr(fanwire, kind), verb).__doc__ or "").splitlines()[0]
             if first.startswith(IN_THE_LOOP):
+                verb = {"adopt": "attach"}.get(verb, verb)  # which is its first half
                 with pytest.raises(RuntimeError, match=rf"{verb} is for the thread of the event loop that serves"):
                     await run_sync(in_another_thread, verbs[name])
             else:
