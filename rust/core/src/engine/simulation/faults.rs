@@ -485,6 +485,29 @@ fn who_waits_in_vain_before_what_is_missing_comes_to_it() {
     assert!(world.clients[first].is_ending(), "1013");
 }
 
+/// The log keeps no keyframe that something is missing behind: nobody who comes begins there. Of policy `latest` goes on who
+/// was about to.
+#[test]
+fn a_keyframe_before_what_is_missing_is_let_go_of() {
+    let backlog_age = std::time::Duration::from_millis(1);
+    let settings = ChannelSettings { policy: Policy::Latest, backlog_age, ..ChannelSettings::default() };
+    let mut world = world(settings);
+    put(&mut world, 0, Kind::Plain);
+    let first = world.connect(0, Wire::Raw, ALL, &[], live());
+    world.settle();
+    put(&mut world, 1, Kind::Snapshot);
+    world.set_room(first, 0);
+    world.subscribe(first, 0, Origin { since: None, start: Some(Start::Keyframe) });
+    world.settle();
+    let at = further(&world, 3);
+    put_at(&mut world, 2, Kind::Plain, at);
+    world.pass(3);
+    put(&mut world, 3, Kind::Plain);
+    world.make_room(first, ALL);
+    world.settle();
+    assert_eq!(received(&mut world, first), [2, 3]);
+}
+
 /// What is kept is of the life that is over, and its positions are those of another channel.
 #[test]
 fn an_epoch_from_outside_begins_anew() {

@@ -263,12 +263,15 @@ impl Promise {
         }
     }
 
-    /// The keyframe that it was to begin with, if the log may have let go of it for a newer one or its bounds, or if its
-    /// time is over.
+    /// The keyframe that it was to begin with, if the log may have let go of it for a newer one or its bounds, or as
+    /// something is missing behind it, or if its time is over.
     fn gone_keyframe(&self, list: &List, now_ns: u64) -> Option<usize> {
         let has_newer = |keyframe: usize| list.all[keyframe + 1..].iter().any(|one| one.kind != Kind::Plain);
         let is_gone = |&keyframe: &usize| {
-            !list.must_keep_keyframe(keyframe) || has_newer(keyframe) || list.is_expired(keyframe, now_ns)
+            !list.must_keep_keyframe(keyframe)
+                || has_newer(keyframe)
+                || list.has_gap_in(keyframe + 1..list.all.len())
+                || list.is_expired(keyframe, now_ns)
         };
         self.keyframe.filter(is_gone)
     }
