@@ -23,13 +23,14 @@ from workloads import HERE, Group, Workload, python_peer
 
 ROOT = HERE.parent
 WEBSOCKETS = "websockets_asyncio.py"
-SERVER = ("--ws", "fanwire.uvicorn:Sansio")
+SERVER = ("--ws", "fanwire.uvicorn:Protocol")
 PEERS = {
     peer.name: peer
     for peer in (
         python_peer("fanwire", "the hub's own listener", "fanwire_hub.py"),
-        python_peer("fastapi", "FastAPI's tutorial", "fastapi_hub.py"),
-        python_peer("fastapi-attached", "the same, attached", "fastapi_hub.py", "--attach", *SERVER),
+        python_peer("fastapi", "FastAPI, a send to each", "fastapi_hub.py"),
+        python_peer("fastapi-manager", "fanwire's ConnectionManager", "fastapi_hub.py", "--send", "manager", *SERVER),
+        python_peer("fastapi-attached", "the same, attached", "fastapi_hub.py", "--send", "attach", *SERVER),
         python_peer("websockets", "websockets.broadcast", WEBSOCKETS, "--uvloop"),
         python_peer("websockets-broadcast", "fanwire.broadcast", WEBSOCKETS, "--uvloop", "--send", "broadcast"),
         python_peer("websockets-attached", "the same, attached", WEBSOCKETS, "--uvloop", "--send", "attach"),
@@ -48,6 +49,8 @@ class Bound:
 
 
 BOUNDS = (
+    Bound("fastapi-manager", "fastapi", "single", 1.5),
+    Bound("fastapi-manager", "fastapi", "burst20", 25),
     Bound("fastapi-attached", "fastapi", "single", 1.5),
     Bound("fastapi-attached", "fastapi", "burst20", 25),
     Bound("websockets-broadcast", "websockets", "single", 1.5),

@@ -1,7 +1,8 @@
 """Peer: FastAPI on uvicorn with uvloop, as FastAPI's guide does it: ``await send_text`` to one client after another.
 
 Uvicorn's WebSocket implementation is its default (``--ws auto``); only compression and keepalive are off, as for all
-peers. With ``--attach`` each connection is attached to a channel of fanwire's, and the route goes on as before.
+peers. With ``--send manager`` the program has fanwire's ``ConnectionManager``; with ``--send attach`` connections are
+attached to a channel of a hub. The route goes on as before.
 """
 
 import asyncio
@@ -18,16 +19,24 @@ async def main(arguments: Namespace) -> None:
     watchers = Watchers()
     app = FastAPI()
     hub: Any = None
-    if arguments.attach:
+    manager: Any = None
+    if arguments.send == "attach":
         import fanwire
 
         hub = fanwire.Hub()
         await hub.start()
+    elif arguments.send == "manager":
+        from fanwire.fastapi import ConnectionManager
+
+        manager = ConnectionManager()
 
     @app.websocket("/ws")
     async def endpoint(websocket: WebSocket) -> None:
         channels = channels_of(str(websocket.url))
-        await websocket.accept()
+        if manager is not None:
+            await manager.connect(websocket)
+        else:
+            await websocket.accept()
         watchers.add(websocket, channels)
         if hub is not None:
             hub.attach(websocket, channels)
@@ -38,13 +47,20 @@ async def main(arguments: Namespace) -> None:
             pass
         finally:
             watchers.discard(websocket, channels)
+            if manager is not None:
+                manager.disconnect(websocket)
 
     async def send_to_each(channel: str, text: str) -> None:
         for websocket in list(watchers.of(channel)):
             await websocket.send_text(text)
 
+    async def send_by_manager(channel: str, text: str) -> None:
+        await manager.broadcast(text)
+
     def publish(channel: str, text: str) -> None:
         hub.publish(channel, text)
+
+    ways = {"each": send_to_each, "manager": send_by_manager, "attach": publish}
 
     server = uvicorn.Server(
         uvicorn.Config(
@@ -63,12 +79,12 @@ async def main(arguments: Namespace) -> None:
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
-    await drive(send_to_each if hub is None else publish, lambda: watchers.count, arguments.port)
+    await drive(ways[arguments.send], lambda: watchers.count, arguments.port)
     serving.cancel()
 
 
 if __name__ == "__main__":
     parser = options(__doc__ or "")
     parser.add_argument("--ws", default="auto", help="uvicorn's --ws")
-    parser.add_argument("--attach", action="store_true", help="publish to a channel that connections are attached to")
+    parser.add_argument("--send", choices=["each", "manager", "attach"], default="each", help="how a text is sent")
     run(main(parser.parse_args()))
