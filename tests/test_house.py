@@ -95,7 +95,7 @@ CORE_LAYERS = [
     ["protocol"],
     ["connection_id"],
     ["channel", "tokens"],
-    ["routes", "stats"],
+    ["adopted", "routes", "stats"],
     ["messages"],
     ["events"],
     ["session"],

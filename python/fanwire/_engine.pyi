@@ -437,6 +437,23 @@ class Drained:
     owner: int
 
 @final
+class Released:
+    """An adopted connection is given up: once for each, and the engine has no descriptor of it any more."""
+
+    connection: int
+    owner: int
+    why: str
+    """``released``: as was asked, or by a drain; all that was accepted is with the socket. ``ended``: the peer has
+    ended its half; the channels were left, what was accepted is with the socket. ``broken``: the socket broke.
+    ``closed``: by a policy or ``disconnect``; a Close frame was written behind a whole frame, where one could be.
+    ``aborted``: at once, as was asked, or by the end of the engine. Of the last three, what waited is lost.
+    """
+    code: int
+    """Of ``closed`` the close code, of ``broken`` the errno, else 0."""
+    reason: str
+    """Of ``closed`` that of the Close frame, of ``broken`` the system's word."""
+
+@final
 class Closed:
     """A connection that Python has heard of (any event above, or ``accept``) is gone."""
 
@@ -505,7 +522,7 @@ class Roots:
         """Those of a PEM bundle. Raises ValueError: it holds none, or one that cannot be used."""
 
 _FromClients = Opening | Asking | Subscribing | Message | Call | Relayed | Connected | HubMessage | Drained | Closed
-_Event = _FromClients | Record | Upstream
+_Event = _FromClients | Released | Record | Upstream
 _Headers = Sequence[tuple[str, str]]
 
 @final
@@ -552,6 +569,45 @@ class Arguments:
     def __new__(cls, *items: Any) -> Arguments: ...
 
 @final
+class Adopted:
+    """A connection that a framework reads and frames for, and the engine writes to.
+
+    What one thread asks is done in the order of its calls, publications of the channels included. Any thread may call.
+    Its end is told by Released. When the last reference goes it is given up at once. All methods raise HubStopped.
+    """
+
+    @property
+    def connection(self) -> int:
+        """The id: as ``excluded`` of a publication may have it, and as events name it."""
+    @property
+    def waiting(self) -> int:
+        """Private bytes that the socket has not taken; 0 once it is given up."""
+    def begin(self) -> None:
+        """What the framework wrote before is with the socket: from now on the engine writes."""
+    def write(self, data: bytes | bytearray | memoryview, *, wakes: bool = True) -> int | None:
+        """Write bytes that are framed as a server's, in any pieces; publications go between whole messages.
+
+        What was published in its channels before this call goes out before, what is published after it after. Gives how
+        many private bytes wait now. None: nothing was taken, as it is over or being released; what is yet to be written
+        belongs to the framework's own transport, and there only behind Released. Without `wakes` the engine is woken by
+        ``flush``. Raises TypeError for anything that is no bytes.
+        """
+    def subscribe(self, channel: str, since: Position | None = None, start: str | None = None) -> None:
+        """As the engine's: publications made after this call go out, behind what was written before it.
+        Raises InvalidChannel, LimitReached.
+        """
+    def unsubscribe(self, channel: str) -> None:
+        """What was published before this call still goes out, what is published after it does not.
+        Raises InvalidChannel.
+        """
+    def notify(self, below: int) -> None:
+        """One Drained once no more than `below` private bytes wait."""
+    def release(self) -> None:
+        """Give it up once all that was asked until now is with the socket, due publications included."""
+    def abort(self) -> None:
+        """Give it up at once: what waits is lost, the socket is shut down both ways."""
+
+@final
 class Engine:
     """The shards, their sockets and the channels' logs."""
 
@@ -579,6 +635,13 @@ class Engine:
         `client` is what ``Request.peer`` is to say, at most 262 bytes of visible ASCII; empty, it is where the socket's
         other end is. Any thread. Raises OSError for no such socket, or where only spare descriptors are left, and
         HubStopped; the descriptor is still the caller's.
+        """
+    def adopt(self, fd: int, *, msgpack: bool = False) -> Adopted:
+        """Take the write side of a stream socket that somebody else goes on reading; never waits for a shard.
+
+        The engine writes to a duplicate of the descriptor, and nothing until ``begin``. With `msgpack`, objects that
+        are published go out as MessagePack in binary frames, else as JSON in text frames. Raises OSError where the
+        descriptor is none of a stream socket or no other one is to be had, LimitReached, HubStopped.
         """
     @property
     def event_fd(self) -> int:

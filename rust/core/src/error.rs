@@ -123,6 +123,14 @@ pub enum EngineError {
         /// What was given.
         seconds: f64,
     },
+    /// The write side of a socket could not be taken.
+    #[error("descriptor {fd} cannot be adopted: {cause}")]
+    CannotAdopt {
+        /// Which.
+        fd: std::os::fd::RawFd,
+        /// The system's word.
+        cause: io::Error,
+    },
     /// Binding or listening failed.
     #[error("cannot listen on {address}: {cause}")]
     ListenFailed {

@@ -7,6 +7,7 @@
 //!
 //! The crate reads no environment variables, knows no Python and starts no threads but the shards'.
 #![deny(unsafe_op_in_unsafe_fn)]
+pub mod adopted;
 pub mod channel;
 mod clock;
 mod connection_id;
@@ -32,7 +33,7 @@ mod sync;
 mod tokens;
 pub mod ws;
 
-pub use engine::{Audience, Engine, Message, NewError};
+pub use engine::{Adopted, Audience, Engine, Message, NewError};
 pub use error::{EXHAUSTED, EngineError};
 pub use failure::{panic_text, run_to_end};
 pub use position::Position;

@@ -50,6 +50,11 @@ impl<C, D: Moved> Mailbox<C, D> {
         })
     }
 
+    /// Puts in a command of which a sleeping shard need not know before [`flush`](Self::flush).
+    pub fn push_deferred(&self, command: C) {
+        self.with(|inner| inner.commands.push(command));
+    }
+
     /// Puts in something that moved. With `is_deferred` a sleeping shard sleeps on until [`flush`](Self::flush).
     pub fn push_dirty(&self, dirty: D, is_deferred: bool) -> MustRing {
         self.with(|inner| {

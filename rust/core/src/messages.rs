@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
+use crate::adopted::{Barrier, Outgoing};
 use crate::channel::{Channel, Origin, Start, Tails, Watch, Watched};
 pub use crate::connection_id::ConnectionId;
 pub(crate) use crate::connection_id::{GENERATION_MAX, SLOTS_MAX};
 use crate::position::Position;
+use crate::protocol::Format;
 use crate::protocol::signalr::HubProtocol;
 use crate::protocol::signalr::negotiate::Transport;
 use crate::routes::{OwnerId, Wire};
@@ -25,7 +27,11 @@ pub enum Command {
     /// A connected socket, to be served as one that was accepted, and where its client is; `None` is where the socket says.
     Welcome(OwnedFd, Option<Box<str>>),
     /// A socket whose first request, in these bytes, is for a connection of this shard; the client as of `Welcome`.
-    Adopt(OwnedFd, Vec<u8>, Option<Box<str>>),
+    HandOver(OwnedFd, Vec<u8>, Option<Box<str>>),
+    /// Takes the write side of a socket whose other user reads, under an id that was given out before.
+    Adopt(ConnectionId, OwnedFd, Format, Arc<Outgoing>),
+    /// Asks something of an adopted connection.
+    Order(ConnectionId, Box<Order>),
     /// Answers a request: status, content type, body, headers besides. Closes after it when the status is an error.
     Respond(ConnectionId, u16, Box<str>, Box<[u8]>, Box<[Header]>),
     /// Adds a subscription that begins there, behind private bytes, already framed.
@@ -61,6 +67,40 @@ pub enum Command {
     /// Panic with this text.
     #[cfg(test)]
     Panic(String),
+}
+
+/// What is asked of an adopted connection. It is done in the order of the calls, publications included.
+#[derive(Debug)]
+pub enum Order {
+    /// What its other user has written is with the socket: from now on it is written to.
+    Begin,
+    /// These bytes, framed, behind what stood in its channels.
+    Write(Box<[u8]>, Barrier),
+    /// Adds a subscription that begins there.
+    Subscribe(Watched, Origin),
+    /// Ends one; what stood in the channel is still for it.
+    Unsubscribe(Arc<Channel>, Barrier),
+    /// Looks whether few enough private bytes wait, of which somebody wants to know.
+    Notify,
+    /// Gives it up, behind what stood in its channels.
+    Release(Barrier),
+    /// Gives it up at once; whether the socket is shut down.
+    Abort(bool),
+}
+
+/// Why an adopted connection is given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// As was asked: all that was accepted is with the socket.
+    Released,
+    /// At once, as was asked, or by the end of the engine: what waited is lost.
+    Aborted,
+    /// The peer has ended its half: its channels were left, what was written is with the socket.
+    Ended,
+    /// The socket broke, with this errno.
+    Broken(i32),
+    /// By a policy or the application, with this close code and reason.
+    Closed(u16, String),
 }
 
 /// A header that the application adds to a response: name and value.
@@ -198,6 +238,8 @@ pub enum Event {
     Drained(Whose),
     /// The connection is gone: close code, reason, by whom. Only for connections of which an event told before.
     Closed(Whose, u16, String, ClosedBy),
+    /// An adopted connection is given up: the engine has no descriptor of it any more.
+    Released(Whose, Released),
     /// New subscribers of this channel wait for a keyframe.
     SnapshotWanted(String),
     /// Who came to channels that tell it, and who went, in order. The next is told when this is dropped.

@@ -129,6 +129,20 @@ fn int_option(fd: RawFd, level: i32, name: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
 }
 
+/// A descriptor of its own for a stream socket that somebody else has, closed when another program is run.
+pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+    if int_option(fd, libc::SOL_SOCKET, libc::SO_TYPE)? != libc::SOCK_STREAM {
+        return Err(io::Error::from_raw_os_error(libc::EPROTOTYPE));
+    }
+    // SAFETY: three integers.
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
 /// Ends the stream, whoever else holds the descriptor.
 pub(crate) fn shut_down(fd: RawFd) {
     check(fd);

@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 use smallvec::SmallVec;
 
+use crate::adopting::Adopted;
 use crate::buffer::{self, Data};
 use crate::encode::{self, Encoder};
 use crate::encoded::{Encoded, publish_object};
@@ -78,6 +79,11 @@ impl Engine {
     #[pyo3(signature = (fd, client = ""))]
     fn welcome(&self, py: Python<'_>, fd: i32, client: &str) -> PyResult<()> {
         self.0.welcome(fd, client).map_err(|error| to_pyerr(py, error))
+    }
+
+    #[pyo3(signature = (fd, *, msgpack = false))]
+    fn adopt(&self, py: Python<'_>, fd: i32, msgpack: bool) -> PyResult<Adopted> {
+        Adopted::new(py, &self.0, fd, msgpack)
     }
 
     #[getter]

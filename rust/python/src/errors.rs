@@ -29,6 +29,7 @@ pub(crate) fn to_pyerr(py: Python<'_>, error: EngineError) -> PyErr {
         | EngineError::InvalidPosition { .. }
         | EngineError::InvalidTtl { .. }
         | EngineError::NoSuchPosition { .. } => PyValueError::new_err(text),
+        EngineError::CannotAdopt { cause, .. } => PyOSError::new_err((errno_of(&cause), text)),
         EngineError::NoRandom { .. } => PyOSError::new_err(text),
         EngineError::StartFailed { cause, .. } | EngineError::WelcomeFailed { cause, .. } => {
             PyOSError::new_err((errno_of(&cause), text))

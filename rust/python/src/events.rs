@@ -3,8 +3,8 @@ use std::sync::Arc;
 
 use fanwire_core::channel::{Heard, HeardData, Listener as CoreListener};
 use fanwire_core::messages::{
-    ClosedBy, Connected as CoreConnected, Event, Header, Presence as CorePresence, Progress as CoreProgress, Request,
-    SignalRMessage, SignalRMessageKind, Wanted as CoreWanted, Whose,
+    ClosedBy, Connected as CoreConnected, Event, Header, Presence as CorePresence, Progress as CoreProgress,
+    Released as CoreReleased, Request, SignalRMessage, SignalRMessageKind, Wanted as CoreWanted, Whose,
 };
 use fanwire_core::{Engine as CoreEngine, Wire};
 use pyo3::prelude::*;
@@ -80,6 +80,10 @@ event_class! {
     Drained { connection: u64, owner: u16 }
 }
 event_class! {
+    /// An adopted connection is given up.
+    Released { connection: u64, owner: u16, why: &'static str, code: u16, reason: String }
+}
+event_class! {
     /// A connection that Python has heard of is gone.
     Closed { connection: u64, owner: u16, code: u16, reason: String, by: &'static str }
 }
@@ -121,6 +125,7 @@ pub(crate) fn add_classes(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Audible>()?;
     module.add_class::<Drained>()?;
     module.add_class::<Closed>()?;
+    module.add_class::<Released>()?;
     module.add_class::<Record>()?;
     module.add_class::<Upstream>()
 }
@@ -195,6 +200,7 @@ pub(crate) fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
 /// What is told of channels, and what the engine and sessions to backends report.
 fn told_to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
     Ok(match event {
+        Event::Released(whose, why) => Py::new(py, released_of(whose, why))?.into_any(),
         Event::SnapshotWanted(channel) => Py::new(py, SnapshotWanted { channel })?.into_any(),
         Event::Presence(changes) => {
             let change = |one: &CorePresence| (one.channel.name().to_owned(), one.connection.to_bits(), one.has_joined);
@@ -233,6 +239,20 @@ fn hub_message_of(py: Python<'_>, whose: Whose, event: SignalRMessage) -> PyResu
 
 fn bits(whose: Whose) -> (u64, u16) {
     (whose.connection.to_bits(), whose.owner.0)
+}
+
+fn released_of(whose: Whose, why: CoreReleased) -> Released {
+    let (why, code, reason) = match why {
+        CoreReleased::Released => ("released", 0, String::new()),
+        CoreReleased::Aborted => ("aborted", 0, String::new()),
+        CoreReleased::Ended => ("ended", 0, String::new()),
+        CoreReleased::Broken(errno) => {
+            ("broken", u16::try_from(errno).unwrap_or(0), std::io::Error::from_raw_os_error(errno).to_string())
+        }
+        CoreReleased::Closed(code, reason) => ("closed", code, reason),
+    };
+    let (connection, owner) = bits(whose);
+    Released { connection, owner, why, code, reason }
 }
 
 fn connected_of(whose: Whose, connected: Option<CoreConnected>) -> Connected {

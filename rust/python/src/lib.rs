@@ -1,4 +1,5 @@
 //! The extension module `fanwire._engine`: thin. Each method borrows, calls the core and maps the error.
+mod adopting;
 mod buffer;
 mod encode;
 mod encoded;
@@ -106,6 +107,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<settings::Settings>()?;
     module.add_class::<encode::Encoder>()?;
     module.add_class::<encoded::Arguments>()?;
+    module.add_class::<adopting::Adopted>()?;
     module.add_class::<engine::Engine>()?;
     module.add_class::<events::Listener>()?;
     module.add_class::<stats::Stats>()?;

@@ -48,6 +48,11 @@ impl Watch {
         self.dirty.mark()
     }
 
+    /// Where the log ends. Whoever has published sees that here.
+    pub(crate) fn tail(&self) -> u64 {
+        self.tail.load(Ordering::Acquire)
+    }
+
     /// How far the shard may fan out.
     pub(crate) fn due(&self) -> u64 {
         self.due.load(Ordering::Acquire)

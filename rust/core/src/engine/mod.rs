@@ -1,7 +1,9 @@
 //! The façade: start, listen, publish, subscribe, send, take events, drain, stop. Any thread may call any of it.
 //!
 //! `sending` has private bytes, `lanes` what a relay asks besides, `following` how far a publication has come, and
-//! keyframes for who waits, `subscribing` who hears which channel, in which format, `welcoming` sockets that were handed in.
+//! keyframes for who waits, `subscribing` who hears which channel, in which format, `welcoming` sockets that were handed in,
+//! `adopting` connections that a framework reads.
+mod adopting;
 #[cfg(test)]
 mod dying;
 mod following;
@@ -13,6 +15,7 @@ mod simulation;
 mod subscribing;
 mod welcoming;
 
+pub use adopting::Adopted;
 pub use lanes::Message;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

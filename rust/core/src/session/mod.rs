@@ -15,13 +15,16 @@
 //! | raw, plain | one message at a time | a ping, then over | over | a Close frame, closing |
 //! | event stream | thrown away | a comment; if it takes nothing for long, over | over | over |
 //! | SignalR | as its transport | [`SignalR::handle_timeout`] | over, or detached if stateful | as its transport |
+//! | adopted | are its framework's | dropped | it is left | as [`Adopted`] has it |
 //! | closing | till the peer's Close frame | dropped | over | nothing more |
 //! | over | thrown away | dropped | over | nothing more |
+mod adopted;
 mod decisions;
 mod http;
 pub(crate) mod signalr;
 mod websocket;
 
+pub(crate) use adopted::{Adopted, Next, Passed};
 pub(crate) use decisions::{Due, Farewell, Held, Reads, Unread};
 use http::Http;
 pub(crate) use http::{Asked, Carrier, Incoming, SignalROpening};
@@ -50,6 +53,8 @@ enum Speaks {
     Plain(WebSocket),
     EventStream,
     SignalR(Box<SignalR>),
+    /// A framework reads it and frames what goes out.
+    Adopted(Box<Adopted>),
 }
 
 const _: () = assert!(size_of::<Session>() <= 32, "every connection has one");
@@ -79,7 +84,7 @@ impl Session {
             (Stage::Closing, _) => Reads::LastFrames,
             (_, Speaks::Http(http)) => http.reads(),
             (_, Speaks::Raw(_) | Speaks::Plain(_)) => Reads::Frames,
-            (_, Speaks::EventStream) => Reads::Nothing,
+            (_, Speaks::EventStream | Speaks::Adopted(_)) => Reads::Nothing,
             (_, Speaks::SignalR(signalr)) => match signalr.transport {
                 _ if signalr.is_detached() => Reads::Nothing,
                 Transport::WebSockets => Reads::Frames,
@@ -93,7 +98,7 @@ impl Session {
     pub(crate) fn handle_timeout(&mut self, held: Held) -> Due {
         match (self.stage, &self.speaks) {
             (Stage::Live, Speaks::SignalR(signalr)) if !signalr.is_over() => Due::SignalR,
-            (Stage::Closing | Stage::Over, _) | (_, Speaks::SignalR(_)) => Due::Drop,
+            (Stage::Closing | Stage::Over, _) | (_, Speaks::SignalR(_) | Speaks::Adopted(_)) => Due::Drop,
             (_, Speaks::Http(http)) => http.due(held),
             // Its pong may wait among what is not read; but where nobody is any more, a write breaks the socket.
             (_, Speaks::Raw(_) | Speaks::Plain(_)) if held.is_unread => Due::Probe,
@@ -187,7 +192,7 @@ impl Session {
             Speaks::Raw(raw) => raw.handle_frames(bytes, terms, out),
             Speaks::Plain(plain) => plain.handle_passed_on(bytes, terms, out),
             Speaks::SignalR(signalr) => signalr.handle_frames(bytes, terms, out),
-            Speaks::Http(_) | Speaks::EventStream => (bytes.len(), None),
+            Speaks::Http(_) | Speaks::EventStream | Speaks::Adopted(_) => (bytes.len(), None),
         }
     }
 }
@@ -206,6 +211,11 @@ impl Session {
 
     pub(crate) fn open_signalr(&mut self, signalr: SignalR) {
         self.speaks = Speaks::SignalR(Box::new(signalr));
+    }
+
+    /// A framework reads it and frames what goes out.
+    pub(crate) fn adopt(&mut self, adopted: Adopted) {
+        self.speaks = Speaks::Adopted(Box::new(adopted));
     }
 
     /// The request lies with the application.
@@ -276,7 +286,7 @@ impl Session {
         match &mut self.speaks {
             Speaks::Raw(websocket) | Speaks::Plain(websocket) => Some(&mut websocket.receiver),
             Speaks::SignalR(signalr) => Some(&mut signalr.receiver),
-            Speaks::Http(_) | Speaks::EventStream => None,
+            Speaks::Http(_) | Speaks::EventStream | Speaks::Adopted(_) => None,
         }
     }
 }
@@ -289,6 +299,7 @@ impl Session {
             Speaks::Http(_) => false,
             Speaks::Raw(_) | Speaks::Plain(_) | Speaks::EventStream => true,
             Speaks::SignalR(signalr) => !signalr.is_over(),
+            Speaks::Adopted(adopted) => adopted.takes_publications(),
         };
         is_open && self.stage == Stage::Live
     }
@@ -308,7 +319,7 @@ impl Session {
         let receiver = match &self.speaks {
             Speaks::Raw(websocket) | Speaks::Plain(websocket) => &websocket.receiver,
             Speaks::SignalR(signalr) => &signalr.receiver,
-            Speaks::Http(_) | Speaks::EventStream => return false,
+            Speaks::Http(_) | Speaks::EventStream | Speaks::Adopted(_) => return false,
         };
         self.is_conversing() && !receiver.is_mid_message()
     }
@@ -365,6 +376,26 @@ impl Session {
             Speaks::SignalR(signalr) => Some(signalr),
             _ => None,
         }
+    }
+
+    /// Of one that is adopted: what it has to write.
+    pub(crate) fn adopted(&self) -> Option<&Adopted> {
+        match &self.speaks {
+            Speaks::Adopted(adopted) => Some(adopted),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn adopted_mut(&mut self) -> Option<&mut Adopted> {
+        match &mut self.speaks {
+            Speaks::Adopted(adopted) => Some(adopted),
+            _ => None,
+        }
+    }
+
+    /// Whether what comes from the peer is for the engine.
+    pub(crate) fn is_read(&self) -> bool {
+        !matches!(self.speaks, Speaks::Adopted(_))
     }
 
     /// What the application is asked.
@@ -429,7 +460,7 @@ impl Session {
         match &self.speaks {
             Speaks::Raw(_) | Speaks::Plain(_) => true,
             Speaks::SignalR(signalr) => signalr.transport == Transport::WebSockets && !signalr.is_detached(),
-            Speaks::Http(_) | Speaks::EventStream => false,
+            Speaks::Http(_) | Speaks::EventStream | Speaks::Adopted(_) => false,
         }
     }
 }

@@ -1,4 +1,6 @@
 //! The table at the head of the room, row by row; what messages lead to, however their frames are cut.
+use std::sync::Arc;
+
 use super::signalr::{Due as SignalRDue, Patience, Record, RecordTerms};
 use super::*;
 use crate::http::Body;
@@ -71,6 +73,11 @@ fn every_row_of_the_table() {
         ("raw", websocket(), (R::Frames, D::Ping, false, F::CloseFrame, own)),
         ("plain", made(|session| session.open_websocket(true)), (R::Frames, D::Ping, false, F::CloseFrame, own)),
         ("stream", made(Session::open_event_stream), (R::Nothing, D::Comment, false, F::Silent, own)),
+        (
+            "adopted",
+            made(|session| session.adopt(Adopted::new(Arc::default(), 0))),
+            (R::Nothing, D::Drop, false, F::Silent, own),
+        ),
         ("SignalR", signalr(Transport::WebSockets, false), (R::Frames, D::SignalR, false, F::CloseFrame, own)),
         (
             "SignalR's stream",

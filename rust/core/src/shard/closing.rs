@@ -7,7 +7,7 @@ use super::connection::Ending;
 use super::timers::Leaving;
 use super::{Io, Shard};
 use crate::clock::ticks;
-use crate::messages::{ClosedBy, Event, Whose};
+use crate::messages::{ClosedBy, Event, Released, Whose};
 use crate::protocol::Formats;
 use crate::session::Farewell;
 use crate::ws::{CloseCode, write_close};
@@ -20,6 +20,9 @@ impl<I: Io> Shard<I> {
     pub(super) fn close(&mut self, slot: u32, code: CloseCode, reason: &str) {
         if self.slab.at(slot).session.signalr().is_some() {
             return self.close_signalr(slot, code, reason);
+        }
+        if self.is_adopted(slot) {
+            return self.close_adopted(slot, code, reason);
         }
         self.leave_all(slot);
         let connection = self.slab.at(slot);
@@ -98,6 +101,9 @@ impl<I: Io> Shard<I> {
         if self.slab.at(slot).transport.socket().is_none() || self.detach(slot) {
             return;
         }
+        if self.is_adopted(slot) {
+            return self.give_up(slot, Released::Broken(errno));
+        }
         let connection = self.slab.at(slot);
         connection.ending.get_or_insert_with(|| {
             let reason = std::io::Error::from_raw_os_error(errno).to_string();
@@ -142,6 +148,9 @@ impl<I: Io> Shard<I> {
     pub(super) fn drop_connection(&mut self, slot: u32) {
         if self.slab.get(slot).is_none() {
             return;
+        }
+        if self.is_adopted(slot) {
+            return self.give_up(slot, Released::Aborted);
         }
         self.leave_all(slot);
         let Whose { connection: id, owner } = self.whose(slot);
@@ -194,7 +203,9 @@ impl<I: Io> Shard<I> {
         let in_use = self.slab.in_use();
         let mut leaving = Leaving::new((code, reason), (self.timers.tick(), ticks(spread)), in_use.len());
         for (index, slot) in (0..).zip(in_use) {
-            if self.slab.at(slot).session.is_requesting() {
+            if self.is_adopted(slot) {
+                self.release(slot);
+            } else if self.slab.at(slot).session.is_requesting() {
                 self.drop_connection(slot);
             } else {
                 leaving.add(index, self.id_of(slot));

@@ -27,7 +27,8 @@ impl<I: Io> Shard<I> {
         let mut buffer = std::mem::take(&mut self.buffer);
         for round in 0.. {
             let Some(connection) = self.slab.get_mut(slot) else { break };
-            let Some(fd) = connection.transport.socket().filter(|_| connection.transport.unread.is_none()) else {
+            let may_read = connection.transport.unread.is_none() && connection.session.is_read();
+            let Some(fd) = connection.transport.socket().filter(|_| may_read) else {
                 break;
             };
             if round == RECEIVES_MAX || (round > 0 && self.has_served_enough()) {

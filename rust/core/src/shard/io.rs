@@ -13,6 +13,8 @@ pub(crate) use crate::socket::VECTORS_MAX;
 pub(crate) enum Interest {
     /// Reading and writing, each time it becomes possible (edge-triggered).
     Connection,
+    /// Writing, each time it becomes possible, and the end of the peer's half (edge-triggered): somebody else reads.
+    Writing,
     /// Reading, as long as it is possible (level-triggered): listeners and bells.
     Level,
 }

@@ -7,19 +7,22 @@ use super::io::VECTORS_MAX;
 use super::transport::Cut;
 use super::{Io, Shard};
 use crate::channel::{Mode, Overtaken, Policy, Run, Slice};
+use crate::messages::Released;
 use crate::ws::CloseCode;
 
 /// A laggard takes at most so much in one call, so that its neighbours get their turn of the cache.
 const PUMP_BYTES_MAX: usize = 256 << 10;
 
 /// What a write of the slow path came to.
-enum Pumped {
+pub(super) enum Pumped {
     /// Everything that waited went out.
     Drained,
     /// The socket is full; the kernel will say when it is not.
     Full,
     /// The socket broke.
     Broken(i32),
+    /// All went out, of one that is adopted and now given up.
+    Done,
 }
 
 /// One laggard's piece of a log in a write.
@@ -35,6 +38,11 @@ struct Piece {
 impl<I: Io> Shard<I> {
     /// The socket is full: all subscriptions leave the tail, where they are.
     pub(super) fn block(&mut self, slot: u32) {
+        self.set_aside(slot, Mode::Lagging);
+    }
+
+    /// All subscriptions leave the tail, where they are, and read on in this mode.
+    pub(super) fn set_aside(&mut self, slot: u32, mode: Mode) {
         let connection = self.slab.at(slot);
         if connection.transport.is_blocked {
             return;
@@ -45,7 +53,7 @@ impl<I: Io> Shard<I> {
             let subscription = self.slab.at(slot).subscriptions[index];
             if !subscription.is_lagging() {
                 let cursor = self.feeds.at(subscription.feed).cursor;
-                self.feeds.move_to(&mut self.slab, slot, index, Some((cursor, Mode::Lagging)));
+                self.feeds.move_to(&mut self.slab, slot, index, Some((cursor, mode)));
             }
         }
     }
@@ -94,10 +102,12 @@ impl<I: Io> Shard<I> {
     pub(super) fn pump(&mut self, slot: u32) {
         let Some(fd) = self.slab.at(slot).transport.socket() else { return }; // it broke before, in this turn or an earlier one
         let pumped = match self.pump_private(slot, fd) {
+            Pumped::Drained if self.is_adopted(slot) => self.pump_adopted(slot, fd),
             Pumped::Drained => self.pump_subscriptions(slot, fd),
             other => other,
         };
         match pumped {
+            Pumped::Done => self.give_up(slot, Released::Released),
             Pumped::Drained => self.unblock(slot, fd),
             Pumped::Full => self.block(slot),
             Pumped::Broken(errno) => self.break_off(slot, errno),
@@ -119,7 +129,7 @@ impl<I: Io> Shard<I> {
         Pumped::Drained
     }
 
-    fn pump_subscriptions(&mut self, slot: u32, fd: RawFd) -> Pumped {
+    pub(super) fn pump_subscriptions(&mut self, slot: u32, fd: RawFd) -> Pumped {
         let mut budget = PUMP_BYTES_MAX;
         loop {
             if self.awaits_ack(slot) {
@@ -181,10 +191,12 @@ impl<I: Io> Shard<I> {
         let subscription = self.slab.at(slot).subscriptions[index];
         let target = self.feeds.at(subscription.feed);
         let (from, mode) = (subscription.cursor, subscription.mode());
-        if from >= target.cursor {
+        let to = self.slab.at(slot).session.adopted().and_then(|adopted| adopted.bound(&target.watch));
+        let to = to.map_or(target.cursor, |to| to.min(target.cursor));
+        if from >= to {
             return None;
         }
-        let mut run = target.channel.read(target.format, from, target.cursor, mode, now_ns);
+        let mut run = target.channel.read(target.format, from, to, mode, now_ns);
         if run.head > from {
             if mode == Mode::AtKeyframe && self.skip_overtaken(subscription.feed, slot, index) {
                 return self.gather_piece(slot, index, now_ns); // its keyframe is all that is gone
@@ -395,7 +407,7 @@ pub(super) fn note_labelled(connection: &mut Connection, taken: Taken) {
     connection.transport.outbox.put_first(&rest);
 }
 
-fn broken_or_full(result: isize) -> Pumped {
+pub(super) fn broken_or_full(result: isize) -> Pumped {
     match -result as i32 {
         libc::EAGAIN => Pumped::Full,
         libc::EINTR => Pumped::Full,

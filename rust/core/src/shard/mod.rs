@@ -5,11 +5,12 @@
 //!
 //! What the shard has stands in leaves, which know no shard: `io` (what is asked of the kernel), `poller` (the kernel),
 //! `shared` (with other threads), `transport`, `connection`, `slab`, `feed`, `timers`, `joiner`, `sampling`, `presence`,
-//! `sweeping` (idle channels), `spoken` (what a connection may come to speak), `event_ids`, `answers`. What it does stands in rooms, each of them `impl Shard`: `commands`,
+//! `sweeping` (idle channels), `numbers` (of slots), `spoken` (what a connection may come to speak), `event_ids`, `answers`. What it does stands in rooms, each of them `impl Shard`: `commands`,
 //! `acceptor`, `opening` (HTTP), `query`, `inbound` (bytes and silence), `subscribing`, `signalr`, `fanout` (fast path),
-//! `lagging` (slow path), `tracking` (how far it came), `closing`. Rooms name leaves and this file, which names no room.
+//! `lagging` (slow path), `tracking` (how far it came), `closing`, `adopting` (who is read by others). Rooms name leaves and this file, which names no room.
 //! `simulated` is the kernel of tests.
 mod acceptor;
+mod adopting;
 mod answers;
 mod closing;
 mod commands;
@@ -21,6 +22,7 @@ mod inbound;
 mod io;
 mod joiner;
 mod lagging;
+mod numbers;
 mod opening;
 mod poller;
 mod presence;
@@ -49,7 +51,7 @@ use crate::channel::{Channel, Origin, Tails, Watch, Watched};
 use crate::clock::{Clock, TICK};
 use crate::error::EngineError;
 use crate::listening::Listener;
-use crate::messages::{Command, ConnectionId, Whose};
+use crate::messages::{Command, ConnectionId, Released, Whose};
 use crate::protocol::{Format, Formats};
 use crate::routes::Routes;
 use crate::settings::{PollerKind, Settings};
@@ -91,6 +93,8 @@ pub(crate) struct Shard<I: Io> {
     moved: Vec<Arc<Watch>>,
     /// Of the commands that are yet to be done: who leaves which channel, and up to where what stood there is for it.
     unsubscribing: Vec<(ConnectionId, Arc<Channel>, Tails)>,
+    /// Of what this turn does: what is asked of adopted connections that it has yet to take.
+    orders_ahead: Vec<ConnectionId>,
     shorts: Vec<Short>,
     joiner: joiner::Joiner,
     /// When the turn has served peers for long enough.
@@ -150,7 +154,9 @@ impl<I: Io> Drop for Shard<I> {
     /// Ends who is still connected, however the shard ends: a forked child may hold the descriptors, too.
     fn drop(&mut self) {
         for slot in self.slab.in_use() {
-            if let Some(fd) = &self.slab.at(slot).transport.fd {
+            if self.is_adopted(slot) {
+                self.give_up(slot, Released::Aborted);
+            } else if let Some(fd) = &self.slab.at(slot).transport.fd {
                 self.io.shut_down(fd.as_raw_fd());
             }
         }
@@ -164,6 +170,7 @@ impl<I: Io> Shard<I> {
     /// The system's, when its bell cannot be watched.
     fn over(mut io: I, index: usize, common: Arc<Common>, handle: Arc<ShardHandle>) -> std::io::Result<Self> {
         io.watch(handle.bell.fd(), BELL_TOKEN, Interest::Level)?;
+        let numbers = Arc::clone(&handle.numbers);
         Ok(Self {
             index,
             spare_from: socket::spare_from(common.settings.descriptors_spare),
@@ -175,7 +182,7 @@ impl<I: Io> Shard<I> {
             handle,
             io,
             listeners: Vec::new(),
-            slab: slab::Slab::default(),
+            slab: slab::Slab::new(numbers),
             feeds: feed::Feeds::default(),
             timers: timers::Timers::default(),
             buffer: vec![0; BUFFER_BYTES],
@@ -184,6 +191,7 @@ impl<I: Io> Shard<I> {
             commands: Vec::new(),
             moved: Vec::new(),
             unsubscribing: Vec::new(),
+            orders_ahead: Vec::new(),
             shorts: Vec::new(),
             joiner: joiner::Joiner::default(),
             serves_until_ns: 0,
@@ -237,6 +245,7 @@ impl<I: Io> Shard<I> {
         let ahead = self.handle.mailbox.take(&mut commands, &mut moved);
         self.begin_serving();
         self.note_unsubscribing(&commands);
+        self.note_orders(&commands);
         self.obey_early(commands.drain(..ahead));
         // A subscription that is over already must not see what was published behind it.
         if let Some(last) = commands.iter().rposition(|command| self.ends_what_has_not_begun(command)) {
@@ -251,6 +260,7 @@ impl<I: Io> Shard<I> {
             self.obey(command);
         }
         (self.commands, self.moved) = (commands, moved);
+        self.orders_ahead.clear();
         self.begin_serving();
         while self.served < self.ready.len() && !self.has_served_enough() {
             self.served += 1;
@@ -369,6 +379,9 @@ impl<I: Io> Shard<I> {
         let Some(slot) = self.slab.find(slot, generation) else { return };
         if ready.is_writable && self.slab.at(slot).transport.is_blocked {
             self.pump(slot);
+        }
+        if self.is_adopted(slot) {
+            return self.end_adopted(slot, ready);
         }
         if ready.is_readable && self.slab.find(slot, generation).is_some() {
             self.read_on(slot, ready.is_ended);

@@ -395,13 +395,13 @@ impl<I: Io> Shard<I> {
             self.io.unwatch(fd.as_raw_fd());
             self.stats.connections.sub(1);
             let client = self.clients_elsewhere.remove(&slot);
-            self.common.shards[shard].command(Command::Adopt(fd, bytes, client));
+            self.common.shards[shard].command(Command::HandOver(fd, bytes, client));
         }
         self.drop_connection(slot);
     }
 
     /// Takes in a socket that another shard was asked on.
-    pub(super) fn adopt(&mut self, fd: OwnedFd, mut bytes: Vec<u8>, client: Option<Box<str>>) {
+    pub(super) fn take_over(&mut self, fd: OwnedFd, mut bytes: Vec<u8>, client: Option<Box<str>>) {
         if let Some(slot) = self.welcome(fd, client) {
             self.take_bytes(slot, &mut bytes);
         }

@@ -2,6 +2,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use super::numbers::Numbers;
 use super::spoken::Spoken;
 use crate::channel::{Registry, Watch};
 use crate::clock::Clock;
@@ -23,11 +24,19 @@ pub(crate) struct ShardHandle {
     pub(crate) stats: Arc<ShardStats>,
     /// What its connections may come to speak.
     pub(crate) spoken: Spoken,
+    /// Of its slots, which are given out here.
+    pub(crate) numbers: Arc<Numbers>,
 }
 
 impl ShardHandle {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { mailbox: Mailbox::default(), bell: Bell::new()?, stats: Arc::default(), spoken: Spoken::default() })
+        Ok(Self {
+            mailbox: Mailbox::default(),
+            bell: Bell::new()?,
+            stats: Arc::default(),
+            spoken: Spoken::default(),
+            numbers: Arc::default(),
+        })
     }
 
     pub(crate) fn command(&self, command: Command) {
@@ -40,6 +49,15 @@ impl ShardHandle {
     pub(crate) fn drop_commands(&self) {
         let (mut commands, mut moved) = (Vec::new(), Vec::new());
         self.mailbox.take(&mut commands, &mut moved);
+    }
+
+    /// As [`command`](Self::command); with `is_deferred` a sleeping shard sleeps on until it is flushed.
+    pub(crate) fn command_soon(&self, command: Command, is_deferred: bool) {
+        if is_deferred {
+            self.mailbox.push_deferred(command);
+        } else {
+            self.command(command);
+        }
     }
 }
 

@@ -328,7 +328,7 @@ impl Simulated {
 
 impl Io for Simulated {
     fn watch(&mut self, fd: RawFd, token: u64, interest: Interest) -> io::Result<()> {
-        if interest == Interest::Connection {
+        if interest != Interest::Level {
             let mut net = self.net.borrow_mut();
             let socket = net.sockets.get_mut(&fd).expect("a socket");
             assert!(socket.shard.is_none(), "it is watched already");
@@ -426,7 +426,7 @@ impl Io for Simulated {
     }
 
     fn accept(&mut self, _listener: RawFd) -> io::Result<OwnedFd> {
-        Err(io::Error::from_raw_os_error(libc::EAGAIN)) // sockets come by `Command::Adopt`
+        Err(io::Error::from_raw_os_error(libc::EAGAIN)) // sockets come by `Command::HandOver`
     }
 
     fn shut_down(&mut self, fd: RawFd) {

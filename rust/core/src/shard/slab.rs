@@ -5,20 +5,23 @@
 //! at once, and [`Slab::get`] gives nothing. [`Slab::at`] gives an empty connection without a socket, where what is
 //! written goes nowhere. Only when the turn is over is it free for others. After its 16,777,216th connection it never is
 //! again, so that no id ever names another connection. That costs an empty slot for so many connections.
+use std::sync::Arc;
+
 use super::connection::Connection;
-use crate::messages::{GENERATION_MAX, SLOTS_MAX};
+use super::numbers::Numbers;
 
 /// All connections of one shard.
 #[derive(Debug, Default)]
 pub(crate) struct Slab {
     slots: Vec<Slot>,
-    free: Vec<u32>,
+    /// Which of them are free.
+    numbers: Arc<Numbers>,
     /// Those whose connections have ended in this turn.
     buried: Vec<u32>,
     count: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Slot {
     /// Of the connection in it, or of the next one.
     generation: u32,
@@ -40,20 +43,28 @@ impl Slab {
         self.slots.len()
     }
 
+    /// With slots that have these numbers.
+    pub(crate) fn new(numbers: Arc<Numbers>) -> Self {
+        Self { numbers, ..Self::default() }
+    }
+
     /// Takes a slot for what `make` gives, which learns generation and slot; `None` when 16 million are in use.
     pub(crate) fn insert(&mut self, make: impl FnOnce(u32, u32) -> Connection) -> Option<u32> {
-        let slot = match self.free.pop() {
-            Some(slot) => slot,
-            None if self.slots.len() < SLOTS_MAX as usize => {
-                self.slots.push(Slot { generation: 0, connection: None, is_buried: false });
-                (self.slots.len() - 1) as u32
-            }
-            None => return None,
-        };
-        let entry = &mut self.slots[slot as usize];
-        entry.connection = Some(make(entry.generation, slot));
-        self.count += 1;
+        let (slot, generation) = self.numbers.take()?;
+        self.seat(slot, make(generation, slot));
         Some(slot)
+    }
+
+    /// Puts a connection into the slot whose number, and generation, it was given before.
+    pub(crate) fn seat(&mut self, slot: u32, connection: Connection) {
+        let at = slot as usize;
+        if at >= self.slots.len() {
+            self.slots.resize_with(at + 1, Slot::default);
+        }
+        let entry = &mut self.slots[at];
+        debug_assert!(entry.connection.is_none() && !entry.is_buried, "a slot was given out twice");
+        (entry.generation, entry.connection) = (connection.generation, Some(connection));
+        self.count += 1;
     }
 
     /// Takes a connection out; its ids are stale from now on. The slot is buried until [`release`](Self::release).
@@ -79,9 +90,7 @@ impl Slab {
             let rest = entry.connection.take();
             debug_assert!(rest.is_some_and(|rest| rest.subscriptions.is_empty()), "a dead connection was subscribed");
             entry.is_buried = false;
-            if entry.generation <= GENERATION_MAX {
-                self.free.push(slot);
-            }
+            self.numbers.give_back(slot, entry.generation);
             each(slot);
         }
     }
@@ -122,6 +131,7 @@ impl Slab {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::messages::GENERATION_MAX;
 
     /// Whoever goes on with the slot of a connection that has ended comes upon no other one, and does not panic.
     #[test]

@@ -9,6 +9,7 @@ pub mod deflate;
 pub mod frame;
 pub mod handshake;
 pub mod message;
+pub mod outline;
 pub mod utf8;
 
 pub use close_code::{CLOSE_CODES, CloseCode};
@@ -20,4 +21,5 @@ pub use frame::{
 };
 pub use handshake::{Upgrade, UpgradeError, is_upgrade, offered_subprotocols, read_upgrade, write_accept};
 pub use message::{Compressible, ReceiveError, Received, Receiver};
+pub use outline::Outline;
 pub use utf8::{InvalidUtf8, Utf8Stream};

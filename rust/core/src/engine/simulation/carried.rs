@@ -127,7 +127,7 @@ impl Stage {
         let fd = self.world.net.borrow_mut().connect(room);
         self.clients[place].lines.push(Line { fd: fd.as_raw_fd(), purpose, is_open: false, came: Vec::new() });
         let shard = luck.below(self.world.shards.len());
-        self.world.engine().shards[shard].command(Command::Adopt(fd, bytes, None));
+        self.world.engine().shards[shard].command(Command::HandOver(fd, bytes, None));
     }
 
     /// The client does what is next for it.

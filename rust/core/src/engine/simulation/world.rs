@@ -230,7 +230,7 @@ impl World {
         drop(lists);
         self.clients.push(client);
         let index = self.clients.len() - 1;
-        self.engine().shards[shard].command(Command::Adopt(fd, head, None));
+        self.engine().shards[shard].command(Command::HandOver(fd, head, None));
         index
     }
 

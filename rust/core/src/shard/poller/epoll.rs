@@ -29,6 +29,7 @@ impl Epoll {
     pub(crate) fn add(&self, fd: RawFd, token: u64, interest: Interest) -> io::Result<()> {
         let flags = match interest {
             Interest::Connection => libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET,
+            Interest::Writing => libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET,
             Interest::Level => libc::EPOLLIN,
         };
         let mut event = libc::epoll_event { events: flags as u32, u64: token };

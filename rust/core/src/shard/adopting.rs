@@ -1,0 +1,241 @@
+//! Connections that a framework reads and frames for: what it writes goes out between publications, in the order of the calls.
+//!
+//! One of which something is asked in a turn leaves the tail before anything is fanned out, and is back there when all of that is
+//! done: only it is on the slow path meanwhile.
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::connection::Connection;
+use super::io::{Interest, Ready};
+use super::lagging::{Pumped, broken_or_full};
+use super::{Io, Shard};
+use crate::adopted::Outgoing;
+use crate::channel::Mode;
+use crate::messages::{Command, ConnectionId, Event, Order, Released};
+use crate::protocol::Format;
+use crate::session::{Adopted, Next, Passed};
+use crate::ws::{CloseCode, write_close};
+
+impl<I: Io> Shard<I> {
+    pub(super) fn is_adopted(&self, slot: u32) -> bool {
+        self.slab.get(slot).is_some_and(|connection| !connection.session.is_read())
+    }
+
+    /// The turn's commands are about to be done: of whom something is asked leaves the tail until it is.
+    pub(super) fn note_orders(&mut self, commands: &[Command]) {
+        for command in commands {
+            let Command::Order(id, _) = command else { continue };
+            match self.slot_of(*id) {
+                Some(slot) => {
+                    self.set_aside(slot, Mode::Replaying);
+                    if let Some(adopted) = self.slab.at(slot).session.adopted_mut() {
+                        adopted.expect();
+                    }
+                }
+                None => self.orders_ahead.push(*id),
+            }
+        }
+    }
+
+    /// Takes the write side of a socket, under the id that was given out for it.
+    pub(super) fn adopt(&mut self, id: ConnectionId, fd: OwnedFd, (format, outgoing): (Format, Arc<Outgoing>)) {
+        let (raw, slot) = (fd.as_raw_fd(), id.slot());
+        let expected = self.orders_ahead.iter().filter(|&&one| one == id).count();
+        let mut connection = Connection::new(Some(fd), id.generation());
+        connection.format = format;
+        connection.session.adopt(Adopted::new(outgoing, u32::try_from(expected).unwrap_or(u32::MAX)));
+        self.slab.seat(slot, connection);
+        self.stats.connections.add(1);
+        self.stats.connections_total.add(1);
+        self.block(slot);
+        if let Err(error) = self.io.watch(raw, self.token_of(slot), Interest::Writing) {
+            self.give_up(slot, Released::Broken(error.raw_os_error().unwrap_or(libc::EIO)));
+        } else if self.is_draining {
+            self.release(slot);
+        }
+    }
+
+    pub(super) fn obey_order(&mut self, slot: u32, order: Order) {
+        let id = self.id_of(slot);
+        let Some(adopted) = self.slab.at(slot).session.adopted_mut() else { return };
+        match order {
+            Order::Begin => adopted.begin(),
+            Order::Write(bytes, barrier) => adopted.queue(&bytes, barrier),
+            Order::Unsubscribe(channel, barrier) => adopted.queue_leaving(channel, barrier),
+            Order::Release(barrier) => adopted.queue_release(barrier),
+            Order::Notify => self.tell_if_few(slot),
+            Order::Abort(shuts_down) => {
+                if let Some(fd) = self.slab.at(slot).transport.socket().filter(|_| shuts_down) {
+                    self.io.shut_down(fd);
+                }
+                self.give_up(slot, Released::Aborted);
+            }
+            Order::Subscribe(watched, origin) => {
+                if let Some((watched, origin)) = adopted.queue_joining(watched, origin) {
+                    self.subscribe(slot, watched, origin);
+                }
+            }
+        }
+        self.with(id, |shard, slot| {
+            if shard.slab.at(slot).session.adopted_mut().is_some_and(Adopted::handle_done) {
+                shard.pump(slot);
+            }
+        });
+    }
+
+    /// Writes what was asked of a connection, each behind the publications that come before it.
+    pub(super) fn pump_adopted(&mut self, slot: u32, fd: RawFd) -> Pumped {
+        loop {
+            let Some(adopted) = self.slab.at(slot).session.adopted() else { return Pumped::Done }; // it was given up
+            match adopted.next() {
+                Next::Nothing => return Pumped::Full, // what is asked next, or the order to begin, brings it here again
+                Next::End => return Pumped::Done,
+                Next::Publications => {
+                    let pumped = self.pump_subscriptions(slot, fd);
+                    let is_done = self.slab.at(slot).session.adopted().is_some_and(Adopted::is_done);
+                    return if is_done && matches!(pumped, Pumped::Drained) { Pumped::Done } else { pumped };
+                }
+                Next::Ordered => {
+                    match self.pump_subscriptions(slot, fd) {
+                        Pumped::Drained => {}
+                        other => return other,
+                    }
+                    if !self.has_reached_barrier(slot) {
+                        self.later.push(self.id_of(slot)); // the shard is about to come there
+                        return Pumped::Full;
+                    }
+                }
+                Next::Private => {}
+            }
+            if let Some(pumped) = self.pump_first(slot, fd) {
+                return pumped;
+            }
+        }
+    }
+
+    /// Does what stands first in the queue of an adopted connection, as far as its socket goes; gives what keeps it from more.
+    fn pump_first(&mut self, slot: u32, fd: RawFd) -> Option<Pumped> {
+        let connection = self.slab.at(slot);
+        let adopted = connection.session.adopted_mut()?;
+        if adopted.bytes().is_empty() {
+            match adopted.pass()? {
+                Passed::Leave(channel) => self.unsubscribe(slot, &channel),
+                Passed::Join(watched, origin) => self.subscribe(slot, watched, origin),
+                Passed::Release => {}
+            }
+            return None;
+        }
+        let written = self.io.send(fd, adopted.bytes());
+        if written < 0 {
+            return Some(broken_or_full(written));
+        }
+        self.stats.bytes_out.add(written as u64);
+        let is_few = adopted.advance(written as usize);
+        if adopted.has_closed() {
+            self.leave_all(slot);
+        }
+        if is_few {
+            self.tell_drained(slot);
+        }
+        None
+    }
+
+    /// Whether the connection has all of its channels that comes before what stands first in its queue.
+    fn has_reached_barrier(&mut self, slot: u32) -> bool {
+        let connection = self.slab.at(slot);
+        let Some(barrier) = connection.session.adopted().and_then(Adopted::barrier) else { return true };
+        barrier.iter().all(|(watch, end)| {
+            let feed = watch.feed.load(Ordering::Relaxed);
+            let index = if feed == u32::MAX { None } else { self.feeds.find(connection, slot, feed) };
+            index.is_none_or(|index| {
+                let subscription = connection.subscriptions[index];
+                subscription.cursor >= end || subscription.mode() == Mode::AwaitingKeyframe
+            })
+        })
+    }
+
+    /// Tells the application, if it asked, once few enough private bytes wait.
+    fn tell_if_few(&mut self, slot: u32) {
+        if self.slab.at(slot).session.adopted().is_some_and(|adopted| adopted.outgoing.is_to_tell()) {
+            self.tell_drained(slot);
+        }
+    }
+
+    fn tell_drained(&mut self, slot: u32) {
+        self.common.events.push(self.index, Event::Drained(self.whose(slot)));
+    }
+
+    /// Ends what the policy, or the application, wants to be closed: a Close frame behind a whole frame, and nothing after it.
+    pub(super) fn close_adopted(&mut self, slot: u32, code: CloseCode, reason: &str) {
+        let timeout = self.settings.close_timeout;
+        if self.slab.at(slot).session.adopted().is_none_or(|adopted| adopted.next() == Next::End) {
+            return;
+        }
+        self.leave_all(slot);
+        let connection = self.slab.at(slot);
+        let Some(adopted) = connection.session.adopted_mut() else { return };
+        let is_held = adopted.is_held();
+        let released = Released::Closed(code.0, reason.to_owned());
+        if let Some(rest) = adopted.close(released.clone()) {
+            connection.transport.outbox.bytes_mut().extend_from_slice(&rest);
+            write_close(connection.transport.outbox.bytes_mut(), code, reason);
+        }
+        self.stats.count_close(code.0);
+        if is_held {
+            return self.give_up(slot, released);
+        }
+        self.timers.set(slot, timeout);
+        self.pump(slot);
+    }
+
+    /// The peer has ended its half, or all is over.
+    pub(super) fn end_adopted(&mut self, slot: u32, ready: Ready) {
+        if ready.is_over {
+            return self.break_off(slot, libc::ECONNRESET);
+        }
+        if !ready.is_ended {
+            return;
+        }
+        self.leave_all(slot);
+        if let Some(adopted) = self.slab.at(slot).session.adopted_mut() {
+            adopted.leave(Released::Ended);
+            self.pump(slot);
+        }
+    }
+
+    /// Gives an adopted connection up when all that was accepted is with the socket; nothing more is.
+    pub(super) fn release(&mut self, slot: u32) {
+        if let Some(adopted) = self.slab.at(slot).session.adopted_mut() {
+            adopted.leave(Released::Released);
+            self.pump(slot);
+        }
+    }
+
+    /// Has no more to do with an adopted connection, and tells why, if that was not known before. Its socket stays as it is.
+    pub(super) fn give_up(&mut self, slot: u32, why: Released) {
+        if self.slab.get(slot).is_none() {
+            return;
+        }
+        self.leave_all(slot);
+        let whose = self.whose(slot);
+        self.timers.clear(slot);
+        let Some(mut connection) = self.slab.bury(slot) else { return };
+        if connection.transport.is_registered {
+            self.io.unregister(slot);
+        }
+        self.stats.connections.sub(1);
+        self.stats.lagging.sub(u64::from(connection.transport.is_blocked));
+        if let Some(fd) = connection.transport.fd.take() {
+            self.io.unwatch(fd.as_raw_fd()); // closing it ends no watch, as the framework has the socket too
+        }
+        let Some(adopted) = connection.session.adopted_mut() else { return };
+        let why = match (adopted.take_leaving(), why) {
+            (Some(closed @ Released::Closed(..)), _) => closed,
+            (_, why @ (Released::Broken(_) | Released::Aborted)) => why,
+            (leaving, why) => leaving.unwrap_or(why),
+        };
+        adopted.outgoing.end();
+        self.common.events.push(self.index, Event::Released(whose, why));
+    }
+}
