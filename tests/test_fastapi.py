@@ -204,7 +204,7 @@ async def test_a_route_that_is_a_subscription_works_over_real_sockets(ws: str) -
             await connect(f"ws://{address}/odds/7*?token=t1")
         async with connect(f"ws://{address}/odds/7?token=t1") as client, httpx.AsyncClient(trust_env=False) as http:
             await client.send("dropped")
-            await until(lambda: broadcaster.hub._attachments is not None and broadcaster.hub._attachments._plain)
+            await until(lambda: broadcaster.hub.occupancy("all"))
             assert (await http.post(f"http://{address}/odds/7", json={"home": 1.5})).status_code == 200
             broadcaster.hub.publish("all", "to all")
             assert set(await said(client, 2)) == {'{"home":1.5}', "to all"}

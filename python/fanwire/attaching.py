@@ -3,9 +3,10 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from fanwire.adapters.foreign import Departed
+from fanwire._engine import Position
+from fanwire.adapters.foreign import Departed, Foreign
 from fanwire.adopt.attachments import Attachments
-from fanwire.calls import check_channel, wrong
+from fanwire.calls import check_channel, check_since, check_start, wrong
 from fanwire.publishing import Publishing
 
 OnMessage: TypeAlias = Callable[[str | bytes], Awaitable[object] | object]
@@ -19,35 +20,52 @@ class Attaching(Publishing):
         super().__init__(own_paths)
         self._attachments: Attachments | None = None
 
-    def attach(self, connection: Any, channels: Iterable[str]) -> None:
+    def attach(
+        self,
+        connection: Any,
+        channels: Iterable[str],
+        *,
+        since: Mapping[str, Position] | None = None,
+        start: str | None = None,
+    ) -> None:
         """In the event loop's thread: have what is published to `channels` reach a WebSocket that a framework accepted.
 
         Returns at once; the program goes on receiving and sending as before. Each publication is one message: a ``str``
         a text, ``bytes`` a binary one, anything else JSON. Those of a channel come in their order. What a slow client
         has not taken waits in the channel's log, within the backlog, and the channel's policy says what becomes of the
-        rest; ``every`` closes it with 1013. It ends with the connection, with ``detach``, and with the serving, which
-        closes none.
+        rest; ``every`` closes it with 1013. It counts in ``occupancy``. It ends with the connection, with ``detach``,
+        and with the serving, which closes none.
 
         Args:
             connection: an accepted ``WebSocket`` of Starlette or FastAPI, a prepared ``WebSocketResponse`` of aiohttp,
                 or an open connection of ``websockets``. One that is attached already gets the channels besides those
                 that it has. It is held weakly.
             channels: their names.
+            since: by channel the last publication that the client had: it gets what it missed; if that is lost, it
+                begins at `start`.
+            start: ``live``, ``keyframe`` or ``history``; None is as each channel has it.
 
         Raises:
             AdoptionError: it is none of these, is not open, or is attached to another hub.
-            TypeError, InvalidChannel: no channel can have such a name.
-            LimitReached: a bound of the engine is reached.
+            TypeError, ValueError, InvalidChannel: no channel can have such a name, or there is no such start.
+            LimitReached, OSError: a bound of the engine is reached, or no descriptor is left.
             RuntimeError: this is another thread or another loop than the one that serves.
             HubStopped: the hub does not serve.
         """
-        self._attach(connection, channels)
+        self._attach(connection, channels, since, start)
 
-    def _attach(self, connection: Any, channels: Iterable[str]) -> Any:
+    def _attach(
+        self, connection: Any, channels: Iterable[str], since: Mapping[str, Position] | None, start: str | None
+    ) -> Foreign:
         names = check_channels(channels)
+        if not isinstance(since, Mapping | None):
+            wrong("since", "positions by the names of their channels, or None", since)
+        for position in (since or {}).values():
+            check_since(position)
+        check_start(start)
         self._link.require_loop("attach")
         assert self._attachments is not None  # there is an engine
-        return self._attachments.attach(connection, names)
+        return self._attachments.attach(connection, names, since or {}, start)
 
     def detach(self, connection: Any, channels: Iterable[str] | None = None) -> None:
         """In the event loop's thread: have what is published from now on not reach it, of `channels` or, None, of all.
@@ -68,13 +86,21 @@ class Attaching(Publishing):
         self._link.require_loop("detach")
         return self._attachments.detach(connection, names)
 
-    async def adopt(self, connection: Any, channels: Iterable[str] = (), *, on_message: OnMessage | None = None) -> int:
+    async def adopt(
+        self,
+        connection: Any,
+        channels: Iterable[str] = (),
+        *,
+        since: Mapping[str, Position] | None = None,
+        start: str | None = None,
+        on_message: OnMessage | None = None,
+    ) -> int:
         """In the event loop's thread: ``attach``, and receive what the client sends until it leaves; then ``detach``.
 
         For a route that has nothing else to do. Nobody else may receive meanwhile. What `on_message` raises ends it.
 
         Args:
-            connection: as for ``attach``, and so are `channels`.
+            connection: as for ``attach``, and so are `channels`, `since` and `start`.
             on_message: is called with each message, one after another, and awaited where that can be; None drops them.
 
         Returns:
@@ -85,7 +111,7 @@ class Attaching(Publishing):
         """
         if on_message is not None and not callable(on_message):
             wrong("on_message", "a function of one argument, or None", on_message)
-        foreign = self._attach(connection, channels)
+        foreign = self._attach(connection, channels, since, start)
         closed_with: int | None = None
         try:
             while True:

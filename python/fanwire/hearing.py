@@ -29,25 +29,15 @@ class Heard:
     keyframe: bool
 
 
-class Hears(Protocol):
-    """What is told that there is something to read."""
-
-    def wake(self) -> None:
-        """There is something to read."""
-
-    def end(self) -> None:
-        """Nothing more comes."""
-
-
 class Listeners:
     """Those of one serving. All state is the loop's thread's own."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._tokens = count(1)
-        self._by_token: dict[int, Hears] = {}
+        self._by_token: dict[int, Listening] = {}
 
-    def begin(self, listening: Hears, pattern: str) -> tuple[int, Listener]:
+    def begin(self, listening: "Listening", pattern: str) -> tuple[int, Listener]:
         """It hears from now on. Raises what ``Hub.listen`` does."""
         token = next(self._tokens)
         listener = self._engine.listen_to(pattern, token)

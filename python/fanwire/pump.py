@@ -9,7 +9,19 @@ from typing import Any
 
 from anyio.lowlevel import checkpoint
 
-from fanwire._engine import Asking, Audible, Closed, Opening, Presence, Progress, Record, SnapshotWanted, Upstream
+from fanwire._engine import (
+    Asking,
+    Audible,
+    Closed,
+    Drained,
+    Opening,
+    Presence,
+    Progress,
+    Record,
+    Released,
+    SnapshotWanted,
+    Upstream,
+)
 from fanwire._loop import Callback, Loop, ends_task, outlives, readable
 from fanwire.adopt.attachments import Attachments
 from fanwire.application import Application
@@ -109,7 +121,7 @@ class Pump:
         self.application = Application(link, callbacks, tasks, own, budgets, self._note_dealt, self._acknowledge_soon)
         self.deliveries = Deliveries(engine)
         self.listeners = Listeners(engine)
-        self.attachments = Attachments(self.listeners, tasks)
+        self.attachments = Attachments(engine, tasks, loop.call_soon)
         self.presences = Presences(engine, channels, callbacks.on_presence, self.application.identify, link.faults)
         rules = [*self._presence_snapshots(channels), *callbacks.snapshots]
         self._snapshots = Snapshots(engine, rules, tasks, link.faults)
@@ -121,6 +133,7 @@ class Pump:
         # Of each of them, by the event's class.
         self._handlers = Handlers(Nobody(link.endings))
         self._handlers.update((number, handlers_of(owner)) for number, owner in self._owners.items())
+        self._handlers[APPLICATION][Drained] = self._drained
         self._newest = RELAYS - 1
         for config in relays:
             self.add_relay(config)
@@ -130,6 +143,7 @@ class Pump:
             Presence: self.presences.take,
             Progress: self.deliveries.take,
             Audible: self.listeners.take,
+            Released: self.attachments.released,
             Record: self._record,
             Upstream: sessions.dispatch,
         }
@@ -248,13 +262,18 @@ class Pump:
         self.application.end(error)
         self.deliveries.end(str(error))
         self.listeners.end()
-        self.attachments.end()
+
+    @property
+    def is_parting(self) -> bool:
+        """Whether somebody who leaves is yet to be told of, or a framework's socket is yet to be given back."""
+        return self.application.is_parting or self.attachments.is_parting
 
     def let_go(self) -> None:
         """Cut the circles of references: else the engine's descriptors stay open until the garbage collector comes.
 
-        The last that is called, when no task of the serving is left.
+        The last that is called, when no task of the serving is left and the engine has ended.
         """
+        self.attachments.end()
         vars(self.application).clear()
         self._around.sessions.let_go()
         for table in (self._reports, self._handlers, self._owners, self._relays):
@@ -285,6 +304,10 @@ class Pump:
                 for connection in dealt:
                     with self._faults.contained("pump.acknowledge", "client %s cannot go on", name_of(connection)):
                         engine.acknowledge([connection])
+
+    def _drained(self, event: Drained) -> None:
+        if not self.attachments.drained(event):
+            self.application.drained(event)
 
     def _record(self, event: Record) -> None:
         self._faults.tell(engine_log, event.level, "what the engine tells", "%s", event.text)

@@ -361,7 +361,7 @@ class Life:
         engine.drain(self._plan.own["drain_code"], "", self._spread)
         pause = 0.001
         with anyio.move_on_after(self._spread + self._timeout, shield=is_shielded) as self._draining:
-            while engine.stats().connections or pump.application.is_parting:
+            while engine.stats().connections or pump.is_parting:
                 await anyio.sleep(pause)
                 pause = min(pause * 2, 0.05)
 

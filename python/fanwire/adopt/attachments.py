@@ -1,102 +1,203 @@
 """Which connections of frameworks are attached in one serving. Not here: how each of them is written to."""
 
 import weakref
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, TypeAlias
 
+from fanwire._engine import Adopted, Drained, Engine, Position, Released
 from fanwire.adapters import FRAMEWORKS, foreign_of
 from fanwire.adapters.foreign import Foreign
-from fanwire.adopt.feeding import Feed
+from fanwire.adopt.joining import Joined
 from fanwire.adopt.plain import Plain
-from fanwire.errors import AdoptionError
+from fanwire.adopt.proxy import Proxy, Writing, ask
+from fanwire.errors import AdoptionError, FanwireError
 from fanwire.faults import Tasks
-from fanwire.hearing import Listeners
 from fanwire.logs import hub_log
 
-_attached: weakref.WeakKeyDictionary[Any, "Attachments"] = weakref.WeakKeyDictionary()
-"""Whose each connection is, of all hubs of this process."""
+Seat: TypeAlias = Proxy | Plain
+"""How a connection is written to."""
+EVENTS_MAX = 1 << 24
+"""All that the engine has left to tell."""
+LOOPS = frozenset({"asyncio", "uvloop"})
+"""Whose transports are known: by the first part of the module's name."""
+
+
+_plain: weakref.WeakKeyDictionary[Any, "tuple[Attachments, Plain]"] = weakref.WeakKeyDictionary()
+"""Those that are written to by their framework, of all hubs of this process, each with whose it is."""
 
 
 class Attachments:
     """Those of one serving. All state is the loop's thread's own."""
 
-    def __init__(self, listeners: Listeners, tasks: Tasks) -> None:
-        self._listeners = listeners
+    def __init__(self, engine: Engine, tasks: Tasks, call_soon: Callable[[Callable[[], object]], object]) -> None:
+        self._engine = engine
         self._tasks = tasks
-        self._plain: weakref.WeakKeyDictionary[Any, Plain] = weakref.WeakKeyDictionary()
+        self._call_soon = call_soon
+        # By their numbers in the engine.
+        self._proxies: dict[int, tuple[Proxy, Adopted]] = {}
+        # Those that are detached in this turn of the loop.
+        self._leaving: list[Seat] = []
+        self._is_flush_due = False
         # What was told of in the log already.
-        self._told: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
 
-    def attach(self, connection: Any, channels: Iterable[str]) -> Foreign:
+    # What the engine tells
+
+    def drained(self, event: Drained) -> bool:
+        """No more waits for it than was asked. False where it is none of these."""
+        found = self._proxies.get(event.connection)
+        if found is not None:
+            found[0].drained()
+        return found is not None
+
+    def released(self, event: Released) -> None:
+        """The engine has let it go."""
+        found = self._proxies.pop(event.connection, None)
+        if found is not None:
+            proxy, adopted = found
+            proxy.released(adopted, event.why, event.code)
+
+    def flush_soon(self) -> None:
+        """Have the engine write when the loop turns: what was published and written in one turn goes out together."""
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        ask(self._engine.flush)
+
+    # What the program asks
+
+    def attach(
+        self, connection: Any, channels: Iterable[str], since: Mapping[str, Position], start: str | None
+    ) -> Foreign:
         """Have what is published from now on reach it. Raises what ``Hub.attach`` does; then nothing was done."""
         foreign = known(connection)
-        owner = _attached.get(connection)
-        if owner is not None and owner is not self:
-            raise AdoptionError(foreign.what, "it is attached to another hub: detach it there first")
         if not foreign.is_begun:
             raise AdoptionError(foreign.what, f"it is not open yet: {foreign.how_to_begin}")
         if not foreign.is_open:
             raise AdoptionError(foreign.what, "it is closed, or being closed")
-        plain = self._plain.get(connection)
-        feed = Feed(self._listeners) if plain is None else plain.feed
+        found = self._find(foreign)
+        seat = found or self._seat(foreign)
         added: list[str] = []
         try:
             for channel in channels:
-                if channel not in feed.channels:
-                    feed.add(channel)
+                if channel not in seat.channels:
+                    seat.adopted.subscribe(channel, since.get(channel), start)
+                    seat.channels.add(channel)
                     added.append(channel)
         except BaseException:
-            for channel in added:
-                feed.remove(channel)
+            self._unsubscribe(seat, added)
+            if found is None:
+                self._leave(seat)
             raise
-        if plain is None:
-            self._begin(foreign, feed)
+        if seat in self._leaving:
+            self._leaving.remove(seat)
         return foreign
-
-    def _begin(self, foreign: Foreign, feed: Feed) -> None:
-        plain = Plain(foreign, feed, self._tasks.faults, self._gone)
-        self._plain[foreign.connection] = plain
-        _attached[foreign.connection] = self
-        self._tasks.start_soon(plain.run, where="adopt.plain")
-        if not foreign.holders:
-            self._tell_why(foreign)
-
-    def _tell_why(self, foreign: Foreign) -> None:
-        if foreign.what not in self._told:
-            self._told.add(foreign.what)
-            hub_log.info("%s is written to by its own send: %s", foreign.what, foreign.why_none)
 
     def detach(self, connection: Any, channels: Iterable[str] | None = None) -> int | None:
         """Have what is published from now on not reach it; of all channels, or of some.
 
         Gives the code with which the hub has closed it, if it has.
         """
-        known(connection)
-        plain = self._plain.get(connection)
-        if plain is None:
+        seat = self._find(known(connection), is_lenient=True)
+        if seat is None:
             return None
-        if channels is not None:
-            for channel in channels:
-                plain.feed.cut(channel)
-        else:
-            self._gone(plain)
-            for channel in plain.feed.channels:
-                plain.feed.cut(channel)
-            plain.feed.finish()
-        return plain.closed_with
+        self._unsubscribe(seat, list(seat.channels) if channels is None else channels)
+        if channels is None:
+            self._leave(seat)
+        return seat.closed_with
 
-    def _gone(self, plain: Plain) -> None:
-        connection = plain.connection()
-        if plain.closed_with is not None:
-            return  # for who asks later; it is held weakly
-        if connection is not None and self._plain.get(connection) is plain:
-            del self._plain[connection], _attached[connection]
+    def _unsubscribe(self, seat: Seat, channels: Iterable[str]) -> None:
+        for channel in channels:
+            if channel in seat.channels:
+                seat.channels.remove(channel)
+                ask(seat.adopted.unsubscribe, channel)
+
+    def _find(self, foreign: Foreign, *, is_lenient: bool = False) -> Seat | None:
+        """How it is written to, if it is attached. Raises AdoptionError where it is attached to another hub."""
+        owner, seat = self._seated(foreign)
+        if seat is None:
+            return None
+        if owner is not self and isinstance(owner, Attachments) and seat in owner._leaving:
+            owner._let_go()
+            return None
+        if owner is self:
+            return seat
+        if is_lenient:
+            return None
+        raise AdoptionError(foreign.what, "it is attached to another hub: detach it there first")
+
+    def _seated(self, foreign: Foreign) -> tuple[object, Seat | None]:
+        """Whose it is, of all hubs, and how it is written to; or None."""
+        found = _plain.get(foreign.connection)
+        if found is not None:
+            return found
+        proxy = proxy_of(foreign)
+        return (None, None) if proxy is None or proxy.state != Writing.ENGINE else (proxy.owner, proxy)
+
+    def _seat(self, foreign: Foreign) -> Seat:
+        if foreign.holders:
+            standing = getattr(*foreign.holders[0], None)
+            if isinstance(standing, Joined):  # there was a broadcast in this turn of the loop
+                standing.leave()
+        why = why_plain(foreign)
+        if not why:
+            holders = foreign.holders
+            real = getattr(*holders[0])
+            adopted = self._engine.adopt(real.get_extra_info("socket").fileno())
+            if isinstance(real, Proxy):
+                real.renew(adopted, self)
+            else:
+                real = Proxy(adopted, real, holders, self)
+            self._proxies[adopted.connection] = real, adopted
+            return real
+        plain = Plain(self._engine.adopt, foreign, self._tasks.faults, self._forget)
+        _plain[foreign.connection] = self, plain
+        self._tasks.start_soon(plain.run, where="adopt.plain")
+        if (foreign.what, why) not in self._told:
+            self._told.add((foreign.what, why))
+            hub_log.info("%s is written to by its own send: %s", foreign.what, why)
+        return plain
+
+    def _leave(self, seat: Seat) -> None:
+        """The engine lets it go when the loop turns: until then it may be attached again."""
+        if not self._leaving:
+            self._call_soon(self._let_go)
+        if seat not in self._leaving:
+            self._leaving.append(seat)
+
+    def _let_go(self) -> None:
+        leaving, self._leaving = self._leaving, []
+        for seat in leaving:
+            if isinstance(seat, Plain):
+                self._forget(seat)
+            seat.release()
+
+    def _forget(self, plain: Plain) -> None:
+        """It is attached no more, unless it was closed: for who asks later with which code."""
+        connection = plain.foreign()
+        if connection is not None and plain.closed_with is None and _plain.get(connection) == (self, plain):
+            del _plain[connection]
+
+    @property
+    def is_parting(self) -> bool:
+        """Whether the engine has sockets that are a framework's."""
+        return bool(self._proxies)
 
     def end(self) -> None:
-        """Serving is over: nothing more comes, and the connections are their program's alone."""
-        for connection in list(self._plain):
-            _attached.pop(connection, None)
-        self._plain.clear()
+        """The engine has ended: connections are their program's alone, but for those in the middle of a frame."""
+        with suppress(FanwireError):
+            for event in self._engine.take_events(EVENTS_MAX):
+                if isinstance(event, Released):
+                    self.released(event)
+        for connection in [one for one, (owner, _) in _plain.items() if owner is self]:
+            del _plain[connection]
+        proxies, self._proxies = self._proxies, {}
+        for proxy, _ in proxies.values():
+            proxy.break_off()
 
 
 def known(connection: Any) -> Foreign:
@@ -107,3 +208,31 @@ def known(connection: Any) -> Foreign:
         name = f"{type(connection).__module__}.{type(connection).__qualname__}"
         raise AdoptionError(name, f"it must be one of these: {kinds}")
     return foreign
+
+
+def proxy_of(foreign: Foreign) -> Proxy | None:
+    """What stands in the place of its transport, if anything does."""
+    holders = foreign.holders
+    transport = getattr(*holders[0], None) if holders else None
+    return transport if isinstance(transport, Proxy) else None
+
+
+def why_plain(foreign: Foreign) -> str:
+    """Why its framework has to send, if it has to."""
+    holders = foreign.holders
+    if not holders:
+        return foreign.why_none
+    if foreign.pipe(foreign.connection) is None:
+        return "it is a client's, in the middle of a message, or has an extension that is not known"
+    transport = getattr(*holders[0], None)
+    if isinstance(transport, Proxy):
+        return "" if transport.may_renew else "the engine is still letting it go"
+    if transport is None or transport.is_closing():
+        return "its transport is closed"
+    if type(transport).__module__.partition(".")[0] not in LOOPS:
+        return f"its transport is a {type(transport).__qualname__}"
+    if transport.get_extra_info("sslcontext") is not None:
+        return "its TLS is Python's"
+    if not callable(getattr(transport.get_protocol(), "data_received", None)):
+        return "its protocol has buffers of its own"
+    return ""

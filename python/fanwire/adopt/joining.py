@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fanwire.adapters.foreign import Foreign
+from fanwire.adopt.proxy import Proxy
 
 
 class Joined:
@@ -126,6 +127,8 @@ class Turn(threading.local):
         """Write a message by a transport when the turn ends."""
         if type(pipe) is Joined:
             pipe.push(frame)
+        elif type(pipe) is Proxy:  # whose engine does the same
+            pipe.write(frame)
         else:
             joined = Joined(pipe, foreign)
             joined.push(frame)

@@ -1,119 +1,127 @@
-"""A connection that is written to in the event loop: by its transport, or where that cannot be had by its framework."""
+"""A connection that is written to in the event loop, where the engine cannot write to its socket.
+
+To the engine it is a client as any other: it writes to one end of a pair of sockets, and a task here reads the other
+and sends. So what waits for it waits in the channels' logs, and their policies say what becomes of it.
+"""
 
 import logging
+import socket
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from fanwire._loop import ends_task
-from fanwire.adapters.foreign import Broadcast, Foreign
-from fanwire.adopt.feeding import Feed
-from fanwire.errors import Overtaken
+from fanwire._engine import Adopted
+from fanwire._loop import readable
+from fanwire.adapters.foreign import Foreign
+from fanwire.adopt.frames import CLOSE, EngineFrame, EngineFrames
+from fanwire.adopt.proxy import ask
 from fanwire.faults import Faults
 from fanwire.logs import hub_log
 
-WRITE_BYTES = 65_536
-"""About so much is one write: what is behind it may yet be dropped, where the client turns out to be slow."""
-OVERTAKEN = 1013
-"""The close code of who is promised every publication and falls behind the backlog; see docs/promises.md."""
+BUFFER_BYTES = 16_384
+"""So much of the pair's is between the engine and the framework; the kernel counts it double."""
+READ_BYTES = 65_536
 
 
-def framed(waiting: deque[str | bytes]) -> bytes:
-    """Takes some of the messages, and gives their frames."""
-    frames: list[bytes] = []
-    size = 0
-    while waiting and size < WRITE_BYTES:
-        message = waiting.popleft()
-        is_text = isinstance(message, str)
-        frames.append(Broadcast(message.encode() if isinstance(message, str) else message, is_text=is_text).frame)
-        size += len(frames[-1])
-    return b"".join(frames)
+def joined(waiting: deque[EngineFrame]) -> Iterator[bytes]:
+    """Takes the messages that are there, up to a close."""
+    while waiting and waiting[0].opcode != CLOSE:
+        yield waiting.popleft().whole
 
 
 class Plain:
-    """One of them, in a task of its own: who is stalled holds up nobody, and has one message on its way.
+    """One of them, in a task of its own: who is stalled holds up nobody.
 
     The connection is held weakly: one that its program has forgotten ends here as well.
     """
 
-    __slots__ = ("__weakref__", "_faults", "_gone", "_kind", "closed_with", "connection", "feed")
+    __slots__ = ("__weakref__", "_ended", "_faults", "_kind", "_ours", "adopted", "channels", "closed_with", "foreign")
 
-    def __init__(self, foreign: Foreign, feed: Feed, faults: Faults, gone: Callable[["Plain"], None]) -> None:
-        self.feed = feed
-        """What it is sent."""
-        self.closed_with: int | None = None
-        """The code with which it was closed here."""
+    def __init__(
+        self, adopt: Callable[[int], Adopted], foreign: Foreign, faults: Faults, ended: Callable[["Plain"], None]
+    ) -> None:
+        self.channels: set[str] = set()
+        """What it is subscribed to."""
         self._kind = type(foreign)
         self._faults = faults
-        self._gone = gone
-        forgotten = weakref.WeakMethod(self.forgotten)
+        self._ended = ended
+        self.closed_with: int | None = None
+        """The code with which it was closed here."""
+        self._ours, theirs = socket.socketpair()
+        self._ours.setblocking(False)
+        with theirs:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+            try:
+                self.adopted = adopt(theirs.fileno())
+                """The engine's end."""
+            except BaseException:
+                self._ours.close()
+                raise
+        self.adopted.begin()
+        forget = weakref.WeakMethod(self.release)
 
         def collected(_: object) -> None:
-            forget = forgotten()
-            if forget is not None:
-                forget()
+            release = forget()
+            if release is not None:
+                release()
 
-        self.connection: weakref.ref[Any] = weakref.ref(foreign.connection, collected)
+        self.foreign: weakref.ref[Any] = weakref.ref(foreign.connection, collected)
         """Whose it is."""
 
-    def forgotten(self) -> None:
-        """Nobody holds the connection any more."""
-        self.feed.end()
+    def release(self) -> None:
+        """Have nothing more come, once what was published until now has come."""
+        ask(self.adopted.release)
 
     async def run(self) -> None:
         """Send until the connection is closed, or nothing more comes."""
+        frames = EngineFrames()
         try:
-            while messages := await self.feed.read():
-                if not await self._send(messages):
+            while True:
+                try:
+                    data = self._ours.recv(READ_BYTES)
+                except BlockingIOError:
+                    await readable(self._ours.fileno())
+                    continue
+                if not data:
                     break
-        except Overtaken as error:
-            await self._close(str(error))
+                if not await self._send(deque(frames.take(data))):
+                    break
         finally:
-            self.feed.end()
-            self._gone(self)
+            self._ours.close()
+            ask(self.adopted.abort)
+            self._ended(self)
 
-    def _foreign(self) -> Foreign | None:
-        connection = self.connection()
-        if connection is None:
-            return None
-        foreign = self._kind(connection)
-        return foreign if foreign.is_open else None
-
-    async def _send(self, messages: list[str | bytes]) -> bool:
+    async def _send(self, waiting: deque[EngineFrame]) -> bool:
         """Whether it can go on.
 
         As long as the client keeps up, all that is there is one write to its transport. Where that cannot be had, or
         something waits in it, the framework sends one message, and waits as it does.
         """
-        waiting = deque(messages)
         while waiting:
-            foreign = self._foreign()
-            if foreign is None:
+            connection = self.foreign()
+            if connection is None:
+                return False
+            foreign = self._kind(connection)
+            del connection
+            if not foreign.is_open:
                 return False
             try:
                 pipe = foreign.pipe(foreign.connection)
+                frame = waiting[0]
+                if frame.opcode == CLOSE:
+                    self.closed_with = int.from_bytes(frame.payload[:2])
+                    await foreign.close(self.closed_with, frame.payload[2:].decode())
+                    return False
                 if pipe is None or pipe.get_write_buffer_size():
-                    await foreign.send(waiting.popleft())
+                    waiting.popleft()
+                    await foreign.send(frame.data)
                 else:
-                    pipe.write(framed(waiting))
+                    pipe.write(b"".join(joined(waiting)))
             except Exception as error:
-                self._tell(foreign, "a publication could not be sent", error)
+                # That clients leave is no news, whatever their framework raises then.
+                level = logging.WARNING if foreign.is_open and not isinstance(error, OSError) else logging.DEBUG
+                text = "a publication could not be sent"
+                self._faults.tell(hub_log, level, f"{foreign.what}: {text}", "%s: %s: %r", foreign.what, text, error)
                 return False
         return True
-
-    async def _close(self, reason: str) -> None:
-        foreign = self._foreign()
-        if foreign is not None:
-            self.closed_with = OVERTAKEN
-            try:
-                await foreign.close(OVERTAKEN, reason.encode()[:123].decode(errors="ignore"))
-            except Exception as error:
-                self._tell(foreign, "it could not be closed", error)
-
-    def _tell(self, foreign: Foreign, text: str, error: Exception) -> None:
-        """That clients leave is no news, whatever their framework raises then."""
-        if ends_task(error):
-            raise error
-        level = logging.WARNING if foreign.is_open and not isinstance(error, OSError) else logging.DEBUG
-        self._faults.tell(hub_log, level, f"{foreign.what}: {text}", "%s: %s: %r", foreign.what, text, error)
