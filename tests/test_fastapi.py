@@ -20,8 +20,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 pytestmark = pytest.mark.anyio
-PROTOCOLS = ["auto", "fanwire.uvicorn:Sansio"]
-"""Of uvicorn: one that hides its transport, and one that offers it."""
+PROTOCOLS = ["auto", "fanwire.uvicorn:Sansio", "fanwire.uvicorn:Protocol"]
+"""Of uvicorn: one that hides its transport, and those that offer it."""
 
 
 @pytest.fixture
