@@ -54,13 +54,13 @@ async def main(arguments: Namespace) -> None:
         for websocket in list(watchers.of(channel)):
             await websocket.send_text(text)
 
-    async def send_by_manager(channel: str, text: str) -> None:
+    async def send_through(channel: str, text: str) -> None:
         await manager.broadcast(text)
 
     def publish(channel: str, text: str) -> None:
         hub.publish(channel, text)
 
-    ways = {"each": send_to_each, "manager": send_by_manager, "attach": publish}
+    ways = {"each": send_to_each, "manager": send_through, "attach": publish}
 
     server = uvicorn.Server(
         uvicorn.Config(
