@@ -116,10 +116,12 @@ impl Promise {
             Some(Standing {
                 mode: Some(mode @ (Mode::Replaying | Mode::AtKeyframe)),
                 place: Some(place),
+                crossed,
                 tail,
                 head,
-                ..
             }) => {
+                // What is missing at the head of a log has no number either: who stands before it may be behind the head.
+                let may_be_behind = head == place && list.has_gap_in(crossed..place + 1);
                 // Whether a log still has the snapshot at its head nobody can tell, as that has no number of its own.
                 let is_gone = |at: usize| {
                     list.is_expired(at, when.now_ns) || list.all[at].kind == Kind::Snapshot && head == place
@@ -127,7 +129,7 @@ impl Promise {
                 let begins_there =
                     |&at: &usize| list.all[at].kind != Kind::Plain && list.place(list.before(at)) == place;
                 let may_be_gone = mode == Mode::AtKeyframe && (place..tail).filter(begins_there).any(is_gone);
-                (place..tail).contains(&index) && head <= place && !may_be_gone && !when.is_torn
+                (place..tail).contains(&index) && head <= place && !may_be_behind && !may_be_gone && !when.is_torn
             }
             _ => false,
         }
@@ -258,7 +260,9 @@ impl Promise {
         if matches!(policy, Policy::Keyframe | Policy::Drop) {
             let lost = self.missing(to, when, list);
             let alive = lost.iter().filter(|&&index| list.all[index].kind != Kind::Snapshot).count();
-            losses.min[policy as usize] += alive as u64;
+            // Of one that nobody saw, and that may have begun later, it may be none.
+            let is_sure = when.before.is_some() || !self.may_be_waiting;
+            losses.min[policy as usize] += if is_sure { alive as u64 } else { 0 };
             losses.max[policy as usize] += list.count(self.next, to);
         }
     }
