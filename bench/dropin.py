@@ -30,10 +30,10 @@ PEERS = {
         python_peer("fanwire", "the hub's own listener", "fanwire_hub.py"),
         python_peer("fastapi", "FastAPI, a send to each", "fastapi_hub.py"),
         python_peer("fastapi-manager", "fanwire's ConnectionManager", "fastapi_hub.py", "--send", "manager", *SERVER),
-        python_peer("fastapi-attached", "the same, attached", "fastapi_hub.py", "--send", "attach", *SERVER),
+        python_peer("fastapi-attached", "FastAPI, attached", "fastapi_hub.py", "--send", "attach", *SERVER),
         python_peer("websockets", "websockets.broadcast", WEBSOCKETS, "--uvloop"),
         python_peer("websockets-broadcast", "fanwire.broadcast", WEBSOCKETS, "--uvloop", "--send", "broadcast"),
-        python_peer("websockets-attached", "the same, attached", WEBSOCKETS, "--uvloop", "--send", "attach"),
+        python_peer("websockets-attached", "websockets, attached", WEBSOCKETS, "--uvloop", "--send", "attach"),
     )
 }
 
