@@ -233,10 +233,21 @@ REGISTERED: list[Row] = [
 ATTACHED: list[Row] = [
     ("Hub.attach", "connection", (5, ["a"]), {}, fanwire.AdoptionError, "cannot be attached"),
     ("Hub.attach", "channels", (5, "a"), {}, TypeError, "channels must be a list of names of channels, not 'a'"),
+    (
+        "Hub.attach",
+        "since",
+        (5, ["a"]),
+        {"since": 5},
+        TypeError,
+        "since must be positions by the names of their channels",
+    ),
+    ("Hub.attach", "start", (5, ["a"]), {"start": "now"}, ValueError, f"{START}'now'"),
     ("Hub.detach", "connection", (5,), {}, fanwire.AdoptionError, "cannot be attached"),
     ("Hub.detach", "channels", (5, "a"), {}, TypeError, "channels must be a list of names of channels, not 'a'"),
     ("Hub.adopt", "connection", (5,), {}, fanwire.AdoptionError, "cannot be attached"),
     ("Hub.adopt", "channels", (5, "a"), {}, TypeError, "channels must be a list of names of channels, not 'a'"),
+    ("Hub.adopt", "since", (5,), {"since": {"a": 5}}, TypeError, "since must be a Position"),
+    ("Hub.adopt", "start", (5,), {"start": 5}, TypeError, f"{START}5"),
     ("Hub.adopt", "on_message", (5,), {"on_message": 5}, TypeError, "on_message must be a function of one argument"),
 ]
 TESTED: list[Row] = [

@@ -130,7 +130,7 @@ async def test_the_plugin_serves_sockets_and_the_hub_s_publications_reach_them()
     plugin = ChannelsPlugin(
         backend=backend, channels=["foo"], create_ws_route_handlers=True, ws_handler_send_history=-1
     )
-    app = Litestar([], plugins=[plugin])
+    app = Litestar([], plugins=[plugin], logging_config=None)  # its own sets the root logger for all tests
     async with served(app, "auto", lifespan="on") as address:
         plugin.publish("kept", "foo")
         await until(lambda: backend._history.last("foo"))
