@@ -114,7 +114,7 @@ def test_who_waits_is_told_once_and_who_is_closed_learns_code_and_reason() -> No
 
 
 def test_a_peer_that_leaves_and_one_that_is_aborted_are_told_apart() -> None:
-    with running() as engine, pair() as (framework, client), pair() as (other, _):
+    with running() as engine, pair() as (framework, client), pair() as (other, peer):
         adopted = engine.adopt(framework.fileno())
         adopted.begin()
         client.shutdown(socket.SHUT_WR)
@@ -122,7 +122,7 @@ def test_a_peer_that_leaves_and_one_that_is_aborted_are_told_apart() -> None:
         adopted = engine.adopt(other.fileno())
         adopted.abort()
         assert await_released(engine, adopted) == ("aborted", 0, "")
-        assert client.recv(1) == b"", "it was shut down"
+        assert peer.recv(1) == b"", "it was shut down"
 
 
 def test_one_that_is_forgotten_is_given_up_and_stays_the_frameworks() -> None:
