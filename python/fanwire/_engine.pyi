@@ -12,6 +12,7 @@ from typing_extensions import disjoint_base
 __all__ = [
     "FAILING_STATUSES",
     "ROUTES_MAX",
+    "Adopted",
     "Arguments",
     "Asking",
     "Audible",
@@ -37,6 +38,7 @@ __all__ = [
     "Publication",
     "Record",
     "Relayed",
+    "Released",
     "Roots",
     "Route",
     "Setting",
