@@ -11,16 +11,12 @@ import fanwire
 import pytest
 from fanwire.adopt.proxy import Proxy
 from support.frameworks import by_aiohttp, by_sansio, by_websockets, client, received, send_text
+from support.loops import with_transports
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
+anyio_backend = with_transports
 SERVERS: dict[str, Callable[..., Any]] = {"aiohttp": by_aiohttp, "websockets": by_websockets, "uvicorn": by_sansio}
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """The loops that have transports."""
-    return "asyncio", {"use_uvloop": request.param == "uvloop"}
 
 
 @pytest.fixture(params=SERVERS)

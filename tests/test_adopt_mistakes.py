@@ -11,17 +11,13 @@ import fanwire
 import pytest
 from support.certificates import authority, signed_by
 from support.frameworks import SERVERS, client, received, send_text
+from support.loops import with_transports
 from support.waiting import until
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """The loops that these servers run on."""
-    return "asyncio", {"use_uvloop": request.param == "uvloop"}
+anyio_backend = with_transports
 
 
 class Room:

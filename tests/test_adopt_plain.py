@@ -19,16 +19,12 @@ from starlette.routing import WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from support.frameworks import SERVERS, by_uvicorn, client, received, send_text
+from support.loops import with_transports
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
+anyio_backend = with_transports
 ANY = "127.0.0.1:0"
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """The loops that these servers run on."""
-    return "asyncio", {"use_uvloop": request.param == "uvloop"}
 
 
 @pytest.fixture(params=SERVERS)

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from fanwire.asgi.frames import BINARY, TEXT, Frames
 from fanwire.asgi.heads import BadRequest, client_of, request_head, target_of, upgrade_head
+from fanwire.frames import BINARY, TEXT, Frames
 
 SCOPE: dict[str, Any] = {
     "type": "http",

@@ -16,17 +16,13 @@ from starlette.routing import WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
 from support.frameworks import SERVERS, by_aiohttp, by_sansio, by_uvicorn, by_websockets, client, received, send_text
+from support.loops import with_transports
 from support.waiting import until
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConcurrencyError, ConnectionClosed
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """The loops that these servers run on."""
-    return "asyncio", {"use_uvloop": request.param == "uvloop"}
+anyio_backend = with_transports
 
 
 @pytest.fixture(params=SERVERS)

@@ -13,15 +13,11 @@ from fanwire.adopt.proxy import Proxy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.fake_engine import FakeEngine
+from support.loops import with_transports
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """The loops that have transports."""
-    return "asyncio", {"use_uvloop": request.param == "uvloop"}
+anyio_backend = with_transports
 
 
 class Framework(asyncio.Protocol):

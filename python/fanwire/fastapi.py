@@ -17,12 +17,14 @@ from anyio.lowlevel import checkpoint
 from fanwire._loop import Loop, running, spawn
 from fanwire.adapters.starlette import StarletteSocket, holder_of
 from fanwire.adopt.broadcast import broadcast, turn, waiting_bytes
+from fanwire.adopt.joining import JOINED_BYTES_MAX
 from fanwire.attaching import check_channels
 from fanwire.errors import InvalidChannel, Overtaken
 from fanwire.hearing import Heard, Listening
 from fanwire.hub import Hub
 from fanwire.logs import hub_log
 from fanwire.values import Seconds, Whole, checked
+from fanwire.wording import cut_reason
 
 try:
     from fastapi import WebSocket
@@ -42,8 +44,6 @@ OVERTAKEN = 1013
 """The close code of one who does not keep up (IANA: try again later)."""
 REFUSED = 1008
 """The close code for a name that no channel can have (RFC 6455 §7.4.1)."""
-JOINED_BYTES_MAX = 4096
-"""A longer message lets the loop turn, so that clients can take it."""
 PING_S = 15.0
 """So long an event stream may be silent; proxies end what is silent for longer."""
 
@@ -235,7 +235,7 @@ def websocket_channel(source: Broadcaster | Hub, *channels: str) -> Callable[[We
         try:
             names = check_channels([channel.format_map(websocket.path_params) for channel in channels])
         except InvalidChannel as error:
-            await websocket.close(REFUSED, str(error)[:120])
+            await websocket.close(REFUSED, cut_reason(error))
             return
         await websocket.accept()
         await hub.adopt(websocket, names)

@@ -20,6 +20,12 @@ def without_uvloop(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
+@pytest.fixture(params=["asyncio", "uvloop"])
+def with_transports(request: pytest.FixtureRequest) -> Any:
+    """What is tested is a matter of transports, which trio has not."""
+    return "asyncio", {"use_uvloop": request.param == "uvloop"}
+
+
 @pytest.fixture
 def asyncio_alone() -> Any:
     """What is tested is decided by what happened, in the order in which it did: nothing of it waits."""

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+from fanwire.frames import BINARY, TEXT, server_frame
 from fanwire.logs import hub_log
 
 FRAGMENTS = "sending a fragmented message"
@@ -56,15 +57,7 @@ class Broadcast:
         Where compression was negotiated such a message may come between compressed ones, and changes nothing for them.
         """
         if self._frame is None:
-            payload = bytes(self.payload)
-            opcode, size = 0x81 if self.is_text else 0x82, len(payload)
-            if size < 126:
-                head = bytes((opcode, size))
-            elif size < 1 << 16:
-                head = opcode.to_bytes() + b"\x7e" + size.to_bytes(2)
-            else:
-                head = opcode.to_bytes() + b"\x7f" + size.to_bytes(8)
-            self._frame = head + payload
+            self._frame = server_frame(TEXT if self.is_text else BINARY, bytes(self.payload))
         return self._frame
 
     def write(self, pipe: Any, foreign: "Foreign") -> None:

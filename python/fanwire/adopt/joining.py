@@ -84,6 +84,8 @@ class Joined:
         return getattr(self.real, name)
 
 
+JOINED_BYTES_MAX = 4096
+"""Behind a longer message a task lets the loop turn, so that clients can take it."""
 BROADCASTS_MAX = 64
 """After so many in one turn a task that goes on should let the loop turn: until then nothing is read."""
 

@@ -14,9 +14,9 @@ from typing import Any
 from fanwire._engine import Adopted
 from fanwire._loop import readable
 from fanwire.adapters.foreign import Foreign
-from fanwire.adopt.frames import CLOSE, EngineFrame, EngineFrames
 from fanwire.adopt.proxy import ask
 from fanwire.faults import Faults
+from fanwire.frames import CLOSE, Framed, Frames, server_frame
 from fanwire.logs import hub_log
 
 BUFFER_BYTES = 16_384
@@ -24,10 +24,10 @@ BUFFER_BYTES = 16_384
 READ_BYTES = 65_536
 
 
-def joined(waiting: deque[EngineFrame]) -> Iterator[bytes]:
+def joined(waiting: deque[Framed]) -> Iterator[bytes]:
     """Takes the messages that are there, up to a close."""
     while waiting and waiting[0].opcode != CLOSE:
-        yield waiting.popleft().whole
+        yield server_frame(*waiting.popleft())
 
 
 class Plain:
@@ -75,7 +75,7 @@ class Plain:
 
     async def run(self) -> None:
         """Send until the connection is closed, or nothing more comes."""
-        frames = EngineFrames()
+        frames = Frames()
         try:
             while True:
                 try:
@@ -92,7 +92,7 @@ class Plain:
             ask(self.adopted.abort)
             self._ended(self)
 
-    async def _send(self, waiting: deque[EngineFrame]) -> bool:
+    async def _send(self, waiting: deque[Framed]) -> bool:
         """Whether it can go on.
 
         As long as the client keeps up, all that is there is one write to its transport. Where that cannot be had, or

@@ -8,14 +8,14 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from fanwire._loop import background_tasks
-from fanwire.asgi.frames import BINARY, CLOSE, PING, PONG, TEXT, Framed, Frames, close_frame, close_of, frame
 from fanwire.asgi.heads import ResponseHead, upgrade_head
 from fanwire.asgi.pair import Pair
 from fanwire.asgi.requests import EngineGone, Receive, Scope, Send, read_head
+from fanwire.frames import BINARY, CLOSE, PING, PONG, TEXT, Framed, Frames, close_frame, close_of, frame
+from fanwire.wording import cut_reason
 
 DENIAL = "websocket.http.response"
 """The extension of a server that can answer a handshake with a response."""
-REASON_BYTES_MAX = 123
 MESSAGES_A_TURN = 32
 """Sent to one client before the others of the event loop have their turn, some milliseconds."""
 BROKEN_OFF = 1011
@@ -76,8 +76,7 @@ async def _deny(pair: Pair, scope: Scope, send: Any, answer: ResponseHead, body:
 
 
 def _close(code: int, reason: str) -> dict[str, Any]:
-    reason = reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore")
-    return {"type": "websocket.close", "code": code, "reason": reason}
+    return {"type": "websocket.close", "code": code, "reason": cut_reason(reason)}
 
 
 def _may_be_said(code: int) -> bool:

@@ -26,6 +26,7 @@ from fanwire._loop import Loop, running
 from fanwire.adapters.foreign import Broadcast
 from fanwire.adapters.starlette import StarletteSocket
 from fanwire.adopt.broadcast import turn
+from fanwire.adopt.joining import JOINED_BYTES_MAX
 from fanwire.values import Seconds, Whole, checked
 
 try:
@@ -43,8 +44,6 @@ DIRECT_TYPE = "fanwire.send"
 """The type of messages that go straight to WebSockets."""
 DIRECT_BYTES_MAX = 65_536
 """What may wait in a consumer's transport; behind more, messages wait in its channel."""
-JOINED_BYTES_MAX = 4096
-"""A longer message lets the loop turn, so that clients can take it."""
 GROUP_EXPIRY_S = 86_400
 """How long a membership lasts after its ``group_add``, as the specification has it."""
 EXPIRY_MAX_S = 1e9

@@ -18,6 +18,7 @@ from fanwire.adapters.aiohttp import AiohttpSocket
 from fanwire.adapters.foreign import Broadcast, Foreign
 from fanwire.adapters.starlette import StarletteSocket
 from fanwire.adopt.broadcast import turn
+from fanwire.adopt.joining import JOINED_BYTES_MAX
 from fanwire.values import Whole, checked
 
 try:
@@ -38,8 +39,6 @@ WAITING_MAX = 4096
 """Packets that may wait for one client."""
 DIRECT_BYTES_MAX = 65_536
 """What may wait in a client's transport; behind more, packets wait in its queue."""
-JOINED_BYTES_MAX = 4096
-"""A longer event lets the loop turn, so that clients can take it."""
 
 log = logging.getLogger("fanwire.socketio")
 

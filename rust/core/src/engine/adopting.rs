@@ -2,7 +2,7 @@
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
-use super::{Engine, lock};
+use super::Engine;
 use crate::adopted::Outgoing;
 use crate::channel::{Origin, check_name};
 use crate::error::EngineError;
@@ -69,11 +69,7 @@ impl Engine {
         }
         let adopted = self.take_number(format)?;
         let (format, outgoing) = (adopted.format, Arc::clone(&adopted.outgoing));
-        adopted.shard.command(Command::Adopt(adopted.id, copy, format, outgoing));
-        if self.check_running().is_err() {
-            let _threads = lock(&self.threads); // it was stopped meanwhile, perhaps before this came: they have ended now
-            adopted.shard.drop_commands();
-        }
+        self.hand_in(&adopted.shard, Command::Adopt(adopted.id, copy, format, outgoing));
         Ok(adopted)
     }
 

@@ -325,6 +325,15 @@ impl Engine {
         self.common.registry.obtain_to_watch(name, &self.common.settings, self.common.clock.now_ns())
     }
 
+    /// Gives a shard a command that has a descriptor, which is not to outlive the engine.
+    fn hand_in(&self, shard: &ShardHandle, command: Command) {
+        shard.command(command);
+        if self.check_running().is_err() {
+            let _threads = lock(&self.threads); // it was stopped meanwhile, perhaps before this came: they have ended now
+            shard.drop_commands();
+        }
+    }
+
     fn command(&self, id: ConnectionId, command: Command) {
         if let Some(shard) = self.shard_of(id) {
             shard.command(command);

@@ -2,7 +2,7 @@
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
 
-use super::{Engine, lock};
+use super::Engine;
 use crate::error::EngineError;
 use crate::messages::Command;
 use crate::socket;
@@ -32,11 +32,7 @@ impl Engine {
         }
         let taken = socket::take_over(fd).map_err(failed)?;
         let shard = &self.shards[self.welcomed.fetch_add(1, Ordering::Relaxed) % self.shards.len()];
-        shard.command(Command::Welcome(taken, (!client.is_empty()).then(|| client.into())));
-        if self.check_running().is_err() {
-            let _threads = lock(&self.threads); // it was stopped meanwhile, perhaps before this came: they have ended now
-            shard.drop_commands();
-        }
+        self.hand_in(shard, Command::Welcome(taken, (!client.is_empty()).then(|| client.into())));
         Ok(())
     }
 }

@@ -1,7 +1,9 @@
-"""Frames of a WebSocket between us and the engine (RFC 6455 §5), whose client we are. Not here: sockets."""
+"""Frames of WebSockets (RFC 6455 §5): those to the engine, whose client we are, and a server's. Not here: sockets."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
+
+from fanwire.wording import cut_reason
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 _CONTINUATION = 0
@@ -17,22 +19,33 @@ class Framed(NamedTuple):
     opcode: int
     payload: bytes
 
+    @property
+    def data(self) -> str | bytes:
+        """A message's payload as frameworks send it."""
+        return self.payload.decode() if self.opcode == TEXT else self.payload
+
+
+def _head(opcode: int, count: int, mask: int = 0) -> bytes:
+    if count < 126:
+        return bytes((_FIN | opcode, mask | count))
+    if count < 1 << 16:
+        return bytes((_FIN | opcode, mask | 126)) + count.to_bytes(2, "big")
+    return bytes((_FIN | opcode, mask | 127)) + count.to_bytes(8, "big")
+
+
+def server_frame(opcode: int, payload: bytes) -> bytes:
+    """One whole message as a server sends it: not masked, and not compressed."""
+    return _head(opcode, len(payload)) + payload
+
 
 def frame(opcode: int, payload: bytes) -> bytes:
     """One frame to the engine."""
-    count = len(payload)
-    if count < 126:
-        head = bytes((_FIN | opcode, _MASKED | count))
-    elif count < 1 << 16:
-        head = bytes((_FIN | opcode, _MASKED | 126)) + count.to_bytes(2, "big")
-    else:
-        head = bytes((_FIN | opcode, _MASKED | 127)) + count.to_bytes(8, "big")
-    return head + _NO_MASK + payload
+    return _head(opcode, len(payload), _MASKED) + _NO_MASK + payload
 
 
 def close_frame(code: int, reason: str) -> bytes:
     """The client's Close: without a code for 1005, which says that there was none (§7.4.1)."""
-    return frame(CLOSE, b"" if code == 1005 else code.to_bytes(2, "big") + reason.encode()[:123])
+    return frame(CLOSE, b"" if code == 1005 else code.to_bytes(2, "big") + cut_reason(reason).encode())
 
 
 def close_of(payload: bytes) -> tuple[int, str]:
