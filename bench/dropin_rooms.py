@@ -1,0 +1,231 @@
+"""Rooms of python-socketio and groups of Django Channels before and after: ``python bench/dropin_rooms.py``.
+
+Each pair is the same program on the same server, side by side, as in dropin.py, which has the rest of the method. The
+clients are those of framed_clients.py, in another process on another core. Results go to bench/results:
+dropin_rooms.json and dropin_rooms.md. The pairs and their bounds stand here.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from measure import environment
+from process import Child
+from report import figure_text, markdown_table, span_text
+from rich.console import Console
+from session import Result, Session
+from summary import Summary
+from workloads import HERE, Group, Peer, Workload, python_peer
+
+SOCKETIO, CHANNELS = "socketio_hub.py", "channels_hub.py"
+ON_UVICORN = ("--ws", "fanwire.uvicorn:Protocol")
+OURS = ("--manager", "fanwire")
+LAYER = ("--layer", "fanwire")
+PEERS = {
+    peer.name: peer
+    for peer in (
+        python_peer("socketio", "python-socketio on uvicorn", SOCKETIO),
+        python_peer("socketio-fanwire", "AsyncFanwireManager on uvicorn", SOCKETIO, *OURS, *ON_UVICORN),
+        python_peer("socketio-aiohttp", "python-socketio on aiohttp", SOCKETIO, "--server", "aiohttp"),
+        python_peer(
+            "socketio-aiohttp-fanwire", "AsyncFanwireManager on aiohttp", SOCKETIO, *OURS, "--server", "aiohttp"
+        ),
+        python_peer("channels", "Channels' in-memory layer on uvicorn", CHANNELS),
+        python_peer("channels-fanwire", "fanwire's layer on uvicorn", CHANNELS, *LAYER, *ON_UVICORN),
+        python_peer("channels-daphne", "Channels' in-memory layer on Daphne", CHANNELS, "--server", "daphne"),
+        python_peer("channels-daphne-fanwire", "fanwire's layer on Daphne", CHANNELS, *LAYER, "--server", "daphne"),
+    )
+}
+PAIRS = {
+    "socketio-fanwire": "socketio",
+    "socketio-aiohttp-fanwire": "socketio-aiohttp",
+    "channels-fanwire": "channels",
+    "channels-daphne-fanwire": "channels-daphne",
+}
+"""Before, by after."""
+TIMES = 5.0
+"""After: at least so many times as fast as before, wherever it is measured."""
+LINES = {
+    "socketio-fanwire": "2 lines",
+    "socketio-aiohttp-fanwire": "1 line",
+    "channels-fanwire": "3 lines",
+    "channels-daphne-fanwire": "3 lines",
+}
+NEAR = ("socketio", "socketio-fanwire", "socketio-aiohttp", "socketio-aiohttp-fanwire", "channels", "channels-fanwire")
+ON_DAPHNE = ("channels-daphne", "channels-daphne-fanwire")
+CROWD = ("socketio", "socketio-fanwire", "channels", "channels-fanwire")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which programs run with so many clients.
+
+    Attributes:
+        clients: connections.
+        turns: how often the programs take turns.
+        peers: their names.
+        offers_deflate: whether the clients offer permessage-deflate, as browsers do.
+        bursts: whether bursts of 20 are measured besides.
+    """
+
+    clients: int
+    turns: int
+    peers: tuple[str, ...]
+    offers_deflate: bool = False
+    bursts: bool = True
+
+    @property
+    def name(self) -> str:
+        """In results and tables."""
+        return f"{self.clients}-deflate" if self.offers_deflate else f"{self.clients}"
+
+    def group(self, *, is_smoke: bool) -> Group:
+        """As session.py wants it. Rounds are few: without fanwire a burst takes seconds."""
+        single = Workload(f"single-{self.name}", "one at a time", 3 if is_smoke else 8, 1, 0.05, warm_rounds=2)
+        burst = Workload(f"burst20-{self.name}", "burst of 20", 1 if is_smoke else 2, 20, 0.1)
+        workloads = (single, burst) if self.bursts else (single,)
+        return Group(self.name, self.clients, self.turns, self.peers, workloads, memory=not self.offers_deflate)
+
+
+LAYOUTS = (
+    Layout(1_000, 2, NEAR),
+    Layout(1_000, 1, ON_DAPHNE),
+    Layout(1_000, 1, CROWD, offers_deflate=True),
+    Layout(5_000, 1, CROWD, bursts=False),
+)
+SMOKE = (Layout(20, 1, (*NEAR, *ON_DAPHNE)), Layout(20, 1, CROWD, offers_deflate=True))
+
+
+class Framed(Session):
+    """A session whose clients speak what the program's do."""
+
+    def __init__(self, peer: Peer, group: Group, repeat: int, *, offers_deflate: bool) -> None:
+        super().__init__(peer, group, repeat, Path(), control=False)
+        self.offers_deflate = offers_deflate
+        self.said: dict[str, Any] = {}
+
+    def _load_command(self, port: int) -> list[str]:
+        is_socketio = self.peer.name.startswith("socketio")
+        target = "socket.io/?EIO=4&transport=websocket" if is_socketio else "ws/"
+        command = [sys.executable, str(HERE / "framed_clients.py"), "--url", f"ws://127.0.0.1:{port}/{target}"]
+        command += ["--connections", str(self.group.clients)]
+        command += ["--socketio"] if is_socketio else []
+        return command + (["--deflate"] if self.offers_deflate else [])
+
+    def _publish(self, *arguments: Any) -> Any:
+        found = super()._publish(*arguments)
+        self.said = found[2]
+        return found
+
+    def _measure(self, server: Child, client: Child, workload: Workload) -> Result:
+        result = super()._measure(server, client, workload)
+        if result.complete:
+            result.figures["wire_bytes"] = self.said["wire_bytes"] / self.said["received"]
+            result.figures["deflating"] = self.said["deflating"]
+        return result
+
+
+def measure(layout: Layout, names: list[str], say: Callable[[str], None], is_smoke: bool) -> list[dict[str, Any]]:
+    """All turns of one layout."""
+    group, results = layout.group(is_smoke=is_smoke), []
+    for repeat in range(group.repeats):
+        for name in (one for one in group.peers if one in names):
+            session = Framed(PEERS[name], group, repeat, offers_deflate=layout.offers_deflate)
+            for result in session.run(group.workloads, lambda _: None):
+                workload = f"idle-{group.name}" if result.workload == "idle" else result.workload
+                result = replace(result, workload=workload)
+                results.append(result.as_dict())
+                figure = f"{result.cpu_us:.2f} µs" if result.complete else result.why.splitlines()[-1]
+                if "idle_kib" in result.figures:
+                    figure = f"{result.figures['idle_kib']:.2f} KiB"
+                say(f"{group.name:>12} {repeat + 1}/{group.repeats} {PEERS[name].label:<38} {workload:<22} {figure}")
+    return results
+
+
+def markdown(found: dict[str, Any], layouts: tuple[Layout, ...]) -> str:
+    """The report."""
+    summary, header = Summary(found), found["header"]
+    parts = [
+        "# Rooms and groups before and after",
+        "Made by `python bench/dropin_rooms.py`; do not edit. `emit` of python-socketio to a room with all clients, "
+        "`group_send` of Channels to a group with all consumers. Server CPU, µs for one message to one client: the "
+        "median of the turns, and the lowest and highest. Bytes are those of one message on the wire. Server on core "
+        "0, clients on core 1, loopback; every message was checked.",
+        f"Linux {header['kernel']}, {header['cpu']}, Python {header['python']}; "
+        + ", ".join(f"{name} {version}" for name, version in header["versions"].items()),
+    ]
+    head = ["", "lines", "before, µs", "after, µs", "faster", "bound", "reached", "bytes before", "bytes after"]
+    for layout in layouts:
+        names = [after for after in PAIRS if after in layout.peers]
+        rows = [row(summary, after, workload) for after in names for workload in workloads_of(layout)]
+        offered = "offered by all clients, as browsers do" if layout.offers_deflate else "not offered"
+        where = " on Daphne" if layout.peers == ON_DAPHNE else ""
+        parts += [
+            f"## {layout.clients:,} clients{where}, compression {offered}",
+            markdown_table(head, rows),
+        ]
+        idle = [
+            [f"{PEERS[name].label} ({name})", span_text(spread)]
+            for name in layout.peers
+            if (spread := summary.spread(f"idle-{layout.name}", name, "idle_kib")) is not None
+        ]
+        if idle:
+            parts.append(markdown_table(["memory of a connection", "KiB"], idle))
+    return "\n\n".join(parts) + "\n"
+
+
+def workloads_of(layout: Layout) -> list[str]:
+    """Their names."""
+    return [f"{kind}-{layout.name}" for kind in (("single", "burst20") if layout.bursts else ("single",))]
+
+
+def row(summary: Summary, after: str, workload: str) -> list[str]:
+    """One of the table."""
+    before = PAIRS[after]
+    ratio = summary.ratio(workload, before, after)
+    reached = "not measured" if ratio is None else "yes" if ratio >= TIMES else "**no**"
+    name = f"{PEERS[after].label} ({after}), {workload.partition('-')[0]}"
+    sizes = (wire(summary, workload, one) for one in (before, after))
+    spreads = (span_text(summary.spread(workload, one)) for one in (before, after))
+    times = "–" if ratio is None else f"{figure_text(ratio)}×"
+    return [name, LINES[after], *spreads, times, f"≥ {figure_text(TIMES)}×", reached, *sizes]
+
+
+def wire(summary: Summary, workload: str, name: str) -> str:
+    """Bytes of a message, and whether compression was negotiated."""
+    size, deflating = (summary.median(workload, name, metric) for metric in ("wire_bytes", "deflating"))
+    if size is None:
+        return "–"
+    return f"{size:.0f}{', negotiated' if deflating else ''}"
+
+
+def main() -> None:
+    """Run and write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--smoke", action="store_true", help="a few seconds: figures that mean nothing")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="where dropin_rooms.* go")
+    options = parser.parse_args()
+    console = Console()
+    began = time.monotonic()
+    layouts = SMOKE if options.smoke else LAYOUTS
+    results: list[dict[str, Any]] = []
+    for layout in layouts:
+        results += measure(layout, options.peers, lambda line: console.print(line, highlight=False), options.smoke)
+    packages = {"aiohttp", "channels", "daphne", "django", "python-socketio", "uvicorn", "uvloop"}
+    header = environment(packages, HERE / "peers" / "node") | {"minutes": round((time.monotonic() - began) / 60, 1)}
+    header["versions"] = {name: one for name, one in header["versions"].items() if name in packages | {"fanwire"}}
+    found = {"header": header, "results": results}
+    options.results.mkdir(parents=True, exist_ok=True)
+    (options.results / "dropin_rooms.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    (options.results / "dropin_rooms.md").write_text(markdown(found, layouts))
+    console.print(f"{options.results / 'dropin_rooms.md'}, {header['minutes']} minutes")
+
+
+if __name__ == "__main__":
+    main()

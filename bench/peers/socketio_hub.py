@@ -1,0 +1,72 @@
+"""Peer: python-socketio, with its own client manager or with fanwire's, on uvicorn or aiohttp, on uvloop.
+
+A publication is one ``emit`` of a text to a room, which is what its documentation has for it.
+"""
+
+import asyncio
+from argparse import Namespace
+from typing import Any
+
+import socketio
+import uvicorn
+from aiohttp import web
+from driver import drive, options, run
+
+ROOM = "c0"
+EVENT = "m"
+
+
+async def main(arguments: Namespace) -> None:
+    """Serve until stdin ends."""
+    chosen: dict[str, Any] = {}
+    if arguments.manager == "fanwire":
+        from fanwire.compat.socketio import AsyncFanwireManager
+
+        chosen["client_manager"] = AsyncFanwireManager()
+    mode = "asgi" if arguments.server == "uvicorn" else "aiohttp"
+    sio = socketio.AsyncServer(async_mode=mode, cors_allowed_origins="*", **chosen)
+    here: set[str] = set()
+
+    @sio.event
+    async def connect(sid: str, environ: dict[str, Any]) -> None:
+        await sio.enter_room(sid, ROOM)
+        here.add(sid)
+
+    @sio.event
+    def disconnect(sid: str, reason: str) -> None:
+        here.discard(sid)
+
+    async def publish(channel: str, text: str) -> None:
+        await sio.emit(EVENT, text, room=channel)
+
+    if arguments.server == "uvicorn":
+        config = uvicorn.Config(
+            socketio.ASGIApp(sio),
+            host="127.0.0.1",
+            port=arguments.port,
+            ws=arguments.ws,
+            log_level="warning",
+            access_log=False,
+            backlog=4096,
+        )
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        await drive(publish, lambda: len(here), arguments.port)
+        serving.cancel()
+    else:
+        app = web.Application()
+        sio.attach(app)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", arguments.port, backlog=4096).start()
+        await drive(publish, lambda: len(here), arguments.port)
+
+
+if __name__ == "__main__":
+    parser = options(__doc__ or "")
+    parser.add_argument("--manager", choices=["own", "fanwire"], default="own", help="whose client manager")
+    parser.add_argument("--server", choices=["uvicorn", "aiohttp"], default="uvicorn")
+    parser.add_argument("--ws", default="auto", help="uvicorn's --ws")
+    run(main(parser.parse_args()))
