@@ -69,7 +69,11 @@ async def test_adopt_receives_until_the_client_leaves_and_gives_its_code(served:
     seen: list[str | bytes] = []
 
     async def route(connection: Any) -> None:
-        codes.append(await hub.adopt(connection, ["a"], on_message=seen.append))
+        def note(message: str | bytes) -> object:
+            seen.append(message)
+            return fanwire.Publication()  # which can be awaited, and here would raise
+
+        codes.append(await hub.adopt(connection, ["a"], on_message=note))
 
     async with hub.serve(ANY), served(route) as url:
         async with client(url) as peer:

@@ -41,6 +41,10 @@ async def test_channels_of_a_pattern_are_heard_also_those_that_are_made_later(hu
                 fanwire.Heard("odds:2", third.position, "text", None, True),
             ]
             assert hub.occupancy("odds:1") == 0, "it is nobody's subscriber"
+            for data, payload in (({"home": "ü"}, '{"home":"ü"}'), ("text", "text"), (b"\xff", b"\xff")):
+                hub.publish("odds:1", data)
+                [one] = await some(publications, 1)
+                assert (one.payload, one.data, one.data) == (payload, data, data)
             hub.publish_many("odds:3", ["a", "b"])
             assert [one.data for one in await some(publications, 2)] == ["a", "b"]
 

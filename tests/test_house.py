@@ -21,7 +21,8 @@ FILE_EXCEPTIONS = {"python/fanwire/_engine.pyi": "one extension module has one s
 FUNCTION_LINES_MAX = 70
 
 PYTHON_LAYERS = [
-    ["_engine", "_loop", "_options", "arrivals", "dumps", "entering", "errors", "timespans"],
+    ["_engine", "_options", "arrivals", "dumps", "entering", "errors", "timespans"],
+    ["_loop"],
     ["uvicorn.extension", "uvicorn.mailbox"],
     ["owner", "uvicorn.denial", "uvicorn.sansio", "wording"],
     ["frames", "logs", "uvicorn.protocol", "values"],

@@ -176,6 +176,16 @@ async def test_a_sync_callback_that_returns_an_awaitable_is_told_of(
     assert "define it with `async def`" in caplog.text
 
 
+async def test_a_sync_callback_may_return_what_publish_gives(
+    hub: fanwire.Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.on_message(lambda client, data: hub.publish("c", data))
+    async with hub.serve(ANY) as serving, connected(serving.address, "/ws?channel=c") as peer:
+        await peer.send("x")
+        assert await peer.receive() == "x"
+    assert not caplog.records
+
+
 async def test_a_client_that_leaves_drops_what_waits_and_lets_the_running_handler_finish(hub: fanwire.Hub) -> None:
     free = anyio.Event()
     started: list[str] = []

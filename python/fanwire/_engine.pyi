@@ -58,6 +58,7 @@ __all__ = [
     "encode_msgpack",
     "invocation",
     "matches",
+    "may_be_received",
     "may_be_sent",
     "number_text",
     "read_handshake",
@@ -187,6 +188,9 @@ def toml_lines(text: str) -> dict[tuple[str | int, ...], int]:
 
     Raises ValueError for what is no TOML, and RecursionError for what is nested too deeply.
     """
+
+def may_be_received(code: object) -> bool:
+    """Whether it is a close code that a client may send (RFC 6455 §7.4)."""
 
 def may_be_sent(code: object) -> bool:
     """Whether it is a close code that a server may send (RFC 6455 §7.4)."""

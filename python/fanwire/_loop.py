@@ -276,11 +276,18 @@ class Callback:
         except BaseException as error:
             raise_if_strayed(error)
             raise
-        if isinstance(result, Awaitable):
+        if isinstance(result, Awaitable) and not is_published(result):
             if isinstance(result, Coroutine):
                 result.close()
             raise TypeError(f"{self.function!r} returned an awaitable; define it with `async def`")
         return result
+
+
+def is_published(result: object) -> bool:
+    """Whether it is what ``hub.publish`` gave: it can be awaited, and there is nothing to wait for."""
+    from fanwire._engine import Publication
+
+    return isinstance(result, Publication)
 
 
 def finish(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -322,15 +322,8 @@ class EventSourceResponse(StreamingResponse):
 
 def record(heard: Heard) -> bytes:
     """One event (HTML Standard, 9.2.6 Interpreting an event stream)."""
-    data = heard.data
-    text = (
-        data if isinstance(data, str) else data.decode(errors="replace") if isinstance(data, bytes) else written(data)
-    )
+    payload = heard.payload
+    text = payload if isinstance(payload, str) else payload.decode(errors="replace")
     named = f"event: {heard.event}\n" if heard.event else ""
     lines = "".join(f"data: {line}\n" for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
     return f"{named}{lines}\n".encode()
-
-
-def written(data: object) -> str:
-    """As JSON."""
-    return json.dumps(data, separators=(",", ":"), ensure_ascii=False)

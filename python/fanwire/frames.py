@@ -6,6 +6,8 @@ from typing import NamedTuple
 from fanwire.wording import cut_reason
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+NO_CODE = 1005
+"""Stands for a Close frame without a code (RFC 6455 §7.1.5)."""
 _CONTINUATION = 0
 _FIN = 0x80
 _MASKED = 0x80
@@ -44,8 +46,8 @@ def frame(opcode: int, payload: bytes) -> bytes:
 
 
 def close_frame(code: int, reason: str) -> bytes:
-    """The client's Close: without a code for 1005, which says that there was none (§7.4.1)."""
-    return frame(CLOSE, b"" if code == 1005 else code.to_bytes(2, "big") + cut_reason(reason).encode())
+    """The client's Close: without a code where there was none."""
+    return frame(CLOSE, b"" if code == NO_CODE else code.to_bytes(2, "big") + cut_reason(reason).encode())
 
 
 def close_of(payload: bytes) -> tuple[int, str]:

@@ -1,7 +1,7 @@
 """Channels as the program's own code hears them."""
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from types import TracebackType
 from typing import Any, Protocol
@@ -27,6 +27,25 @@ class Heard:
     """A ``str`` or ``bytes`` as it was published; of anything else what its JSON says, as a client would read it."""
     event: str | None
     keyframe: bool
+    _json: bytes | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self._json is not None:  # read once somebody asks: who only passes it on never does
+            object.__delattr__(self, "data")
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "data" or self._json is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+        object.__setattr__(self, "data", msgspec.json.decode(self._json))
+        return self.data
+
+    @property
+    def payload(self) -> str | bytes:
+        """The message itself, as a client of ``/ws`` gets it: JSON is a text."""
+        if self._json is not None:
+            return self._json.decode()
+        data = self.data
+        return data if isinstance(data, str | bytes) else msgspec.json.encode(data).decode()
 
 
 class Listeners:
@@ -131,8 +150,7 @@ class Listening:
             self._is_over = True
             raise
         for channel, position, data, is_json, event, keyframe in taken:
-            read = msgspec.json.decode(data) if is_json else data
-            self._heard.append(Heard(channel, position, read, event, keyframe))
+            self._heard.append(Heard(channel, position, data, event, keyframe, data if is_json else None))
         return bool(taken)
 
     def wake(self) -> None:

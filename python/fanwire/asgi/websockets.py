@@ -7,11 +7,12 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint
 
+from fanwire._engine import may_be_received
 from fanwire._loop import background_tasks
 from fanwire.asgi.heads import ResponseHead, upgrade_head
 from fanwire.asgi.pair import Pair
 from fanwire.asgi.requests import EngineGone, Receive, Scope, Send, read_head
-from fanwire.frames import BINARY, CLOSE, PING, PONG, TEXT, Framed, Frames, close_frame, close_of, frame
+from fanwire.frames import BINARY, CLOSE, NO_CODE, PING, PONG, TEXT, Framed, Frames, close_frame, close_of, frame
 from fanwire.wording import cut_reason
 
 DENIAL = "websocket.http.response"
@@ -79,11 +80,6 @@ def _close(code: int, reason: str) -> dict[str, Any]:
     return {"type": "websocket.close", "code": code, "reason": cut_reason(reason)}
 
 
-def _may_be_said(code: int) -> bool:
-    """Whether a Close can carry it (RFC 6455 §7.4); 1005 is one without."""
-    return (1000 <= code <= 1014 and code not in (1004, 1006)) or 3000 <= code <= 4999
-
-
 class _Relayed:
     """Both directions of one WebSocket. One task writes at a time, so that frames stay whole; a pong never waits."""
 
@@ -141,8 +137,8 @@ class _Relayed:
             whole = frame(BINARY, message["bytes"]) if text is None else frame(TEXT, text.encode())
             await self.write(whole)
         self.is_left = True
-        code = message.get("code") or 1005
-        if self.is_open and _may_be_said(code):
+        code = message.get("code") or NO_CODE
+        if self.is_open and (code == NO_CODE or may_be_received(code)):
             await self.write(close_frame(code, message.get("reason") or ""))
         else:
             self._pair.break_off()

@@ -7,7 +7,6 @@ What is promised stands in docs/litestar.md. It needs the package ``litestar``, 
 import logging
 from collections.abc import AsyncGenerator, Iterable
 
-import msgspec
 from anyio.lowlevel import checkpoint
 
 from fanwire._engine import Position
@@ -136,8 +135,6 @@ def is_after(position: Position, since: Position) -> bool:
 
 
 def payload_of(heard: Heard) -> bytes:
-    """What was published, as the plugin's subscribers get it: text as UTF-8, objects as JSON."""
-    data = heard.data
-    if isinstance(data, str):
-        return data.encode()
-    return data if isinstance(data, bytes) else msgspec.json.encode(data)
+    """What was published, as the plugin's subscribers get it: text as UTF-8, objects as the JSON that clients get."""
+    payload = heard.payload
+    return payload.encode() if isinstance(payload, str) else payload

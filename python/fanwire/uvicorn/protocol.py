@@ -44,7 +44,7 @@ LINGER_S = 0.25
 """How long a peer that broke a rule has to read why."""
 PING_BYTES = 4
 """What tells one ping from another: so many random bytes."""
-NO_CODE, ABNORMAL, INTERNAL_ERROR, RESTART = 1005, 1006, 1011, 1012
+ABNORMAL, INTERNAL_ERROR, RESTART = 1006, 1011, 1012
 
 
 class Stage(Enum):

@@ -65,6 +65,12 @@ fn may_be_sent(code: &Bound<'_, PyAny>) -> bool {
     code.extract().is_ok_and(|code| fanwire_core::CloseCode(code).may_be_sent())
 }
 
+/// Whether a close code may come from a client (RFC 6455 §7.4).
+#[pyfunction]
+fn may_be_received(code: &Bound<'_, PyAny>) -> bool {
+    code.extract().is_ok_and(|code| fanwire_core::CloseCode(code).may_be_received())
+}
+
 /// The one form of a JSON text or MessagePack value; None where it has none.
 #[pyfunction]
 fn canonical<'py>(py: Python<'py>, protocol: &str, value: &[u8]) -> PyResult<Option<Bound<'py, PyBytes>>> {
@@ -94,6 +100,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(invocation, module)?)?;
     module.add_function(wrap_pyfunction!(matches, module)?)?;
     module.add_function(wrap_pyfunction!(may_be_sent, module)?)?;
+    module.add_function(wrap_pyfunction!(may_be_received, module)?)?;
     module.add_function(wrap_pyfunction!(lines::toml_lines, module)?)?;
     module.add_function(wrap_pyfunction!(settings::number_text, module)?)?;
     module.add_function(wrap_pyfunction!(settings::settings_table, module)?)?;
