@@ -80,13 +80,22 @@ async def by_sansio(route: Route) -> AsyncIterator[str]:
         yield url
 
 
-SERVERS: dict[str, Callable[..., Any]] = {
-    "uvicorn": by_uvicorn,
+@asynccontextmanager
+async def by_protocol(route: Route) -> AsyncIterator[str]:
+    """The same with the protocol that reads and frames in Rust."""
+    async with by_uvicorn(route, ws="fanwire.uvicorn:Protocol") as url:
+        yield url
+
+
+ADOPTED: dict[str, Callable[..., Any]] = {
     "sansio": by_sansio,
+    "protocol": by_protocol,
     "aiohttp": by_aiohttp,
     "websockets": by_websockets,
 }
-"""By name: what takes a route and is a context that gives the URL."""
+"""Those whose sockets the engine writes to; each takes a route and is a context that gives the URL."""
+SERVERS: dict[str, Callable[..., Any]] = {"uvicorn": by_uvicorn, **ADOPTED}
+"""Those, and one whose own ``send`` is called."""
 
 
 async def received(connection: Any) -> str | bytes | None:
