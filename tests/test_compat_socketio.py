@@ -28,6 +28,9 @@ def anyio_backend() -> str:
 SERVERS = ["auto", "fanwire.uvicorn:Sansio", "aiohttp"]
 """uvicorn's protocol hides its transport; the others' are written to directly."""
 
+CONNECTS_WITHIN_S = 8
+"""Its own second is too short for a loaded machine."""
+
 
 class Program:
     """A server of python-socketio as a program would have it, and who connected to it."""
@@ -84,8 +87,8 @@ async def client(url: str, *transports: str) -> AsyncIterator[tuple[socketio.Asy
         heard.append((event, *arguments))
         return f"had {event}"
 
-    await sio.connect(url, transports=list(transports) or ["websocket"])
     try:
+        await sio.connect(url, transports=list(transports) or ["websocket"], wait_timeout=CONNECTS_WITHIN_S)
         yield sio, heard
     finally:
         if sio.connected:
