@@ -11,8 +11,10 @@ import pytest
 import socketio
 from aiohttp import ClientSession, web
 from engineio.packet import MESSAGE, Packet
-from fanwire.compat.socketio import AsyncFanwireManager, Packets, idle
+from fanwire.compat import socketio as compat
+from fanwire.compat.socketio import AsyncFanwireManager, Packets
 from socketio.async_pubsub_manager import AsyncPubSubManager
+from support.raw import frame, read_frame, upgraded
 from support.uvicorns import served
 from support.waiting import until
 
@@ -180,13 +182,8 @@ async def test_what_is_written_directly_and_what_is_queued_keep_one_order(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program, written = Program(server), []
-    write_to = Packets.write_to
-
-    def noted(packets: Packets, *arguments: Any) -> None:
-        written.append(packets)
-        write_to(packets, *arguments)
-
-    monkeypatch.setattr(Packets, "write_to", noted)
+    write_to = compat.write_to
+    monkeypatch.setattr(compat, "write_to", lambda *arguments: (written.append(arguments), write_to(*arguments)))
     draw = random.Random(7)
     async with program.serving() as url, client(url) as (_, heard):
         await until(lambda: program.sids)
@@ -212,9 +209,8 @@ async def test_what_is_emitted_in_one_turn_is_one_write(server: str) -> None:
     async with program.serving() as url, client(url) as (_, heard):
         await until(lambda: program.sids)
         socket = program.sio.eio.sockets[program.manager.eio_sid_from_sid(program.sids[0], "/")]
-        await until(lambda: idle(socket) is not None)
-        foreign = idle(socket)
-        assert foreign is not None
+        await until(lambda: socket.watched.is_idle)
+        foreign = socket.watched.foreign
         transport = foreign.pipe(foreign.connection)
         for number in range(40):
             await program.sio.emit("n", number)
@@ -226,6 +222,33 @@ async def test_what_is_emitted_in_one_turn_is_one_write(server: str) -> None:
         for number in range(200):
             await program.sio.emit("n", number)
         assert turned, "a task that emits without a pause lets the loop turn"
+
+
+@pytest.mark.parametrize("server", SERVERS)
+async def test_nothing_follows_the_close_frame_of_one_whose_client_does_not_answer_it(server: str) -> None:
+    program = Program(server, max_http_buffer_size=1000)
+    async with program.serving() as url, client(url) as (_, ann):
+        target = "/socket.io/?EIO=4&transport=websocket"
+        with await anyio.to_thread.run_sync(upgraded, url.removeprefix("http://"), target) as raw:
+            raw.sendall(frame(1, b"40"))
+            await until(lambda: len(program.sids) == 2)
+            raw.sendall(frame(1, b"4" + b"x" * 2000))  # which ends it
+            closed = []
+
+            def read() -> None:
+                while not closed or closed[-1].opcode != 8:
+                    closed.append(read_frame(raw))
+
+            await anyio.to_thread.run_sync(read)
+            for number in range(3):
+                await program.sio.emit("n", number)
+            await until(lambda: len(ann) == 3)
+            await program.sio.emit("n", 3)
+            raw.sendall(frame(8, closed[-1].payload))
+            with pytest.raises((EOFError, ConnectionError)):
+                await anyio.to_thread.run_sync(read_frame, raw)
+            await until(lambda: len(program.left) == 1)
+            await until(lambda: len(ann) == 4)
 
 
 async def test_one_who_does_not_read_is_ended_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,7 +6,6 @@ and makes no task for each receiver. What is promised stands in docs/socketio.md
 """
 
 import logging
-from collections.abc import Callable
 from time import time
 from typing import Any
 
@@ -78,14 +77,15 @@ class AsyncFanwireManager(AsyncManager):
         if callback or namespace not in self.rooms:
             await super().emit(event, data, namespace, room, skip_sid, callback, to, **kwargs)
             return
-        skipped = skip_sid if isinstance(skip_sid, list) else [skip_sid]
+        skipped = frozenset(skip_sid) if isinstance(skip_sid, list) else frozenset((skip_sid,))
         packets = Packets(self.server, event, data, namespace)
         # A server that sends in a way of its own, such as one under test, is asked for each.
         is_plain = getattr(type(self.server), "_send_eio_packet", None) is AsyncServer._send_eio_packet
         sockets: dict[str, Any] = self.server.eio.sockets if is_plain else {}
-        join = turn.push if turn.begin(running()) else None
-        others, are_direct = [], packets.are_short
         since = time() - self.server.eio.ping_timeout if is_plain else 0.0
+        direct: list[Watched] = []
+        others: list[str] = []
+        are_direct = packets.are_short
         for sid, eio_sid in self.get_participants(namespace, to or room):
             if sid in skipped:
                 continue
@@ -93,13 +93,15 @@ class AsyncFanwireManager(AsyncManager):
             # Who did not answer a ping in time is closed by the server's own way of sending.
             if type(socket) is not AsyncSocket or socket.closed or 0 < (socket.last_ping or 0) < since:
                 others.append(eio_sid)
-            elif not packets.is_told and (foreign := idle(socket)) is not None:
-                packets.write_to(foreign, join)
+            elif not packets.is_told and "watched" in socket.__dict__ and socket.watched.is_idle:
+                direct.append(socket.watched)
             elif socket.queue.qsize() >= self.waiting_max:
                 self._end(socket)
             else:
                 packets.queue_for(socket)
                 are_direct = False
+        if direct:
+            write_to(direct, packets.frames)
         if others:
             async with anyio.create_task_group() as tasks:
                 for eio_sid in others:
@@ -153,9 +155,11 @@ class Watched:
         self._foreign: Foreign | None = None
         self.sends = 0
         """Calls of ``send`` that have not returned."""
-        socket: Any = getattr(handler, "__self__", None)
-        if type(socket) is AsyncSocket:
-            socket.watched = self
+        self.is_ending = False
+        """Whether its closing handshake has begun: nothing may follow."""
+        self._socket: Any = getattr(handler, "__self__", None)
+        if type(self._socket) is AsyncSocket:
+            self._socket.watched = self
 
     async def __call__(self, environ: Any) -> Any:
         """Serve it."""
@@ -170,6 +174,11 @@ class Watched:
         finally:
             self.sends -= 1
 
+    async def close(self) -> None:
+        """By the framework."""
+        self.is_ending = True
+        await super().close()  # type: ignore[misc]
+
     @property
     def foreign(self) -> Foreign:
         """The WebSocket, as a hub sees it."""
@@ -178,18 +187,34 @@ class Watched:
             self._foreign = StarletteSocket(self) if prepared is None else AiohttpSocket(prepared)
         return self._foreign
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether its client has all that was sent to it before, so that it can be written to directly.
 
-def idle(socket: Any) -> Foreign | None:
-    """The WebSocket of a client that has all that was sent to it before, if it can be written to directly.
+        A packet that the socket's writer has taken counts as unfinished until the writer goes on, and as on its way
+        from then on.
+        """
+        socket = self._socket
+        if self.sends or self.is_ending or socket.queue._unfinished_tasks or socket.upgrading or not socket.upgraded:
+            return False
+        foreign = self._foreign or self.foreign
+        pipe = foreign.pipe(foreign.connection)
+        return pipe is not None and bool(pipe.get_write_buffer_size() <= DIRECT_BYTES_MAX)
 
-    A packet that its writer has taken counts as unfinished until the writer goes on, and as on its way from then on.
-    """
-    watched = socket.__dict__.get("watched")
-    if watched is None or watched.sends or socket.upgrading or not socket.upgraded or socket.queue._unfinished_tasks:
-        return None
-    foreign: Foreign = watched.foreign
-    pipe = foreign.pipe(foreign.connection)
-    return foreign if pipe is not None and pipe.get_write_buffer_size() <= DIRECT_BYTES_MAX else None
+
+def write_to(direct: list[Watched], frames: bytes) -> None:
+    """Write whole messages, framed, to each of these at once, or have them written when the turn ends."""
+    join = turn.push if turn.begin(running()) else None
+    for watched in direct:
+        foreign = watched.foreign
+        pipe = foreign.pipe(foreign.connection)
+        try:
+            if join is None:
+                pipe.write(frames)
+            else:
+                join(pipe, foreign, frames)
+        except Exception as error:
+            log.warning("an event could not be written: %r", error)
 
 
 class Packets:
@@ -201,7 +226,6 @@ class Packets:
         self._parts = encoded if isinstance(encoded, list) else [encoded]
         self._is_text = all(isinstance(part, str) for part in self._parts)
         self._shared = [Packet(MESSAGE, part) for part in self._parts]
-        self._frames: bytes | None = None  # of all of them
         self._logger = server.eio.logger if server.eio.logger.isEnabledFor(logging.INFO) else None
 
     def of(self, *, is_upgraded: bool) -> list[Any]:
@@ -220,23 +244,14 @@ class Packets:
         """Whether it does not matter that a few of them wait for the end of the loop's turn."""
         return sum(map(len, self._parts)) <= JOINED_BYTES_MAX
 
-    def write_to(self, foreign: Foreign, join: Callable[[Any, Foreign, bytes], None] | None) -> None:
-        """Write all of them at once, as one message each, or have them written when the turn ends."""
-        if self._frames is None:
-            texts = [packet.encode() for packet in self._shared]
-            messages = [
-                Broadcast(text.encode() if isinstance(text, str) else text, is_text=isinstance(text, str))
-                for text in texts
-            ]
-            self._frames = b"".join(message.frame for message in messages)
-        pipe = foreign.pipe(foreign.connection)
-        try:
-            if join is None:
-                pipe.write(self._frames)
-            else:
-                join(pipe, foreign, self._frames)
-        except Exception as error:
-            log.warning("an event could not be written: %r", error)
+    @property
+    def frames(self) -> bytes:
+        """All of them, each as one whole message."""
+        texts = [packet.encode() for packet in self._shared]
+        messages = [
+            Broadcast(text.encode() if isinstance(text, str) else text, is_text=isinstance(text, str)) for text in texts
+        ]
+        return b"".join(message.frame for message in messages)
 
     def queue_for(self, socket: Any) -> None:
         """Have the client's writer, or its next poll, take them."""
