@@ -93,8 +93,8 @@ class AsyncFanwireManager(AsyncManager):
             # Who did not answer a ping in time is closed by the server's own way of sending.
             if type(socket) is not AsyncSocket or socket.closed or 0 < (socket.last_ping or 0) < since:
                 others.append(eio_sid)
-            elif not packets.is_told and "watched" in socket.__dict__ and socket.watched.is_idle:
-                direct.append(socket.watched)
+            elif not packets.is_told and (watched := watched_of(socket)) is not None and watched.is_idle:
+                direct.append(watched)
             elif socket.queue.qsize() >= self.waiting_max:
                 self._end(socket)
             else:
@@ -157,9 +157,10 @@ class Watched:
         """Calls of ``send`` that have not returned."""
         self.is_ending = False
         """Whether its closing handshake has begun: nothing may follow."""
-        self._socket: Any = getattr(handler, "__self__", None)
-        if type(self._socket) is AsyncSocket:
-            self._socket.watched = self
+        socket: Any = getattr(handler, "__self__", None)
+        self._socket = socket
+        if type(socket) is AsyncSocket:
+            socket.watched = self
 
     async def __call__(self, environ: Any) -> Any:
         """Serve it."""
@@ -200,6 +201,11 @@ class Watched:
         foreign = self._foreign or self.foreign
         pipe = foreign.pipe(foreign.connection)
         return pipe is not None and bool(pipe.get_write_buffer_size() <= DIRECT_BYTES_MAX)
+
+
+def watched_of(socket: Any) -> Watched | None:
+    """Its WebSocket; None where it polls."""
+    return socket.__dict__.get("watched")  # type: ignore[no-any-return]
 
 
 def write_to(direct: list[Watched], frames: bytes) -> None:
