@@ -9,10 +9,10 @@ use crate::channel::{Channel, Watch};
 
 /// Where the logs of a connection's channels ended when something was asked of it: all up to there comes before that, what is
 /// behind it after.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Barrier {
-    /// In the order of their addresses.
-    watches: Arc<[Arc<Watch>]>,
+    /// In the order of their addresses; `None` where there are none.
+    watches: Option<Arc<[Arc<Watch>]>>,
     /// Of each of them.
     tails: SmallVec<[u64; 2]>,
 }
@@ -20,18 +20,31 @@ pub struct Barrier {
 impl Barrier {
     /// Where the log ended that this is the eye on; `None` where the connection did not have that channel yet.
     pub(crate) fn of(&self, watch: &Arc<Watch>) -> Option<u64> {
-        let found = self.watches.binary_search_by_key(&Arc::as_ptr(watch), Arc::as_ptr);
+        let found = self.watches().binary_search_by_key(&Arc::as_ptr(watch), Arc::as_ptr);
         found.ok().map(|index| self.tails[index])
     }
 
     /// Each log's.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Arc<Watch>, u64)> {
-        self.watches.iter().zip(self.tails.iter().copied())
+        self.watches().iter().zip(self.tails.iter().copied())
+    }
+
+    fn watches(&self) -> &[Arc<Watch>] {
+        self.watches.as_deref().unwrap_or_default()
+    }
+
+    /// Whether it has no channel.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.watches.is_none()
     }
 
     /// Whether nothing was published and nothing subscribed between.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.watches, &other.watches) && self.tails == other.tails
+        match (&self.watches, &other.watches) {
+            (None, None) => true,
+            (Some(one), Some(same)) => Arc::ptr_eq(one, same) && self.tails == other.tails,
+            _ => false,
+        }
     }
 }
 
@@ -171,6 +184,9 @@ impl Outgoing {
 impl Inner {
     fn barrier(&mut self) -> Barrier {
         let channels = &self.channels;
+        if channels.is_empty() {
+            return Barrier::default();
+        }
         let watches = self.watches.get_or_insert_with(|| {
             let mut watches: Vec<_> = channels.iter().map(|one| Arc::clone(&one.1)).collect();
             watches.sort_unstable_by_key(Arc::as_ptr);
@@ -178,6 +194,6 @@ impl Inner {
         });
         // Without a lock of theirs: what this thread has published is there, and what others have may be.
         let tails = watches.iter().map(|watch| watch.tail()).collect();
-        Barrier { watches: Arc::clone(watches), tails }
+        Barrier { watches: Some(Arc::clone(watches)), tails }
     }
 }

@@ -33,7 +33,7 @@ mod sync;
 mod tokens;
 pub mod ws;
 
-pub use engine::{Adopted, Audience, Engine, Message, NewError};
+pub use engine::{Adopted, Audience, Broadcasting, Engine, Message, NewError};
 pub use error::{EXHAUSTED, EngineError};
 pub use failure::{panic_text, run_to_end};
 pub use position::Position;

@@ -32,6 +32,8 @@ pub enum Command {
     Adopt(ConnectionId, OwnedFd, Format, Arc<Outgoing>),
     /// Asks something of an adopted connection.
     Order(ConnectionId, Box<Order>),
+    /// Asks several of them to write the same.
+    Broadcast(Box<Broadcast>),
     /// Answers a request: status, content type, body, headers besides. Closes after it when the status is an error.
     Respond(ConnectionId, u16, Box<str>, Box<[u8]>, Box<[Header]>),
     /// Adds a subscription that begins there, behind private bytes, already framed.
@@ -86,6 +88,24 @@ pub enum Order {
     Release(Barrier),
     /// Gives it up at once; whether the socket is shut down.
     Abort(bool),
+}
+
+/// One message for adopted connections: to each it is an [`Order::Write`].
+#[derive(Debug)]
+pub struct Broadcast {
+    /// As all of them send it, framed.
+    pub frame: Arc<[u8]>,
+    /// Those that have no channels.
+    pub to: Vec<ConnectionId>,
+    /// Those that have, each with what stood in them.
+    pub behind: Vec<(ConnectionId, Barrier)>,
+}
+
+impl Broadcast {
+    /// All of them.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ConnectionId> {
+        self.to.iter().copied().chain(self.behind.iter().map(|one| one.0))
+    }
 }
 
 /// Why an adopted connection is given up.

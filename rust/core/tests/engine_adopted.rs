@@ -10,7 +10,7 @@ use fanwire_core::channel::{Origin, Publication};
 use fanwire_core::messages::{ConnectionId, Event, Released};
 use fanwire_core::protocol::{Format, Payload};
 use fanwire_core::ws::{Opcode, write_header};
-use fanwire_core::{Adopted, Engine, EngineError, Settings};
+use fanwire_core::{Adopted, Broadcasting, Engine, EngineError, Settings};
 use support::{
     Chances, Client, PATIENCE, bounded, connect, eventually, more_than_a_socket_takes, on_each_poller, publish,
     publish_deferred, read_text, start,
@@ -439,4 +439,128 @@ fn libc_errno(name: &str) -> i32 {
         "EBADF" => 9,
         _ => 88,
     }
+}
+
+/// One message for several, between what each of them and its channels say.
+#[test]
+fn a_broadcast_comes_in_the_order_of_the_calls_to_each_of_those_that_it_is_for() {
+    on_each_poller(|settings| {
+        let (engine, _) = start(Settings { shards: 2, ..settings });
+        let mut all: Vec<Framework> = (0..6).map(|_| Framework::new(&engine)).collect();
+        all[..3].iter().for_each(|one| one.subscribe(&engine, "a"));
+        let mut expected: Vec<Vec<String>> = vec![Vec::new(); all.len()];
+        for seed in 0..8 {
+            let mut chances = Chances(seed);
+            for n in 0..60 {
+                let length = [1, 100, 1_100, 3_000][chances.below(4) as usize];
+                let text = format!("{seed}:{n}:{}", "x".repeat(length));
+                match chances.below(4) {
+                    0 => {
+                        publish_deferred(&engine, "a", &text, None);
+                        expected[..3].iter_mut().for_each(|one| one.push(text.clone()));
+                    }
+                    1 => {
+                        let index = chances.below(6) as usize;
+                        all[index].say(&engine, &text);
+                        expected[index].push(text);
+                    }
+                    _ => {
+                        let mask = chances.below(64);
+                        let is_for = |index: usize| mask >> index & 1 == 1;
+                        let add = |to: &mut Broadcasting| {
+                            let chosen = all.iter().enumerate().filter(|one| is_for(one.0));
+                            chosen.for_each(|one| assert!(to.add(&one.1.adopted).is_some()));
+                        };
+                        engine.broadcast_adopted(frame(&text).into(), true, add).expect("it runs");
+                        let texts = expected.iter_mut().enumerate().filter(|one| is_for(one.0));
+                        texts.for_each(|one| one.1.push(text.clone()));
+                    }
+                }
+            }
+            engine.flush();
+            for (one, expected) in all.iter_mut().zip(&mut expected) {
+                for text in expected.drain(..) {
+                    assert_eq!(read_text(&mut one.client), text, "seed {seed}");
+                }
+            }
+        }
+        eventually("nothing waits", || all.iter().all(|one| one.adopted.waiting() == 0));
+        eventually("all are at the tail again", || engine.stats().lagging == 0);
+    });
+}
+
+#[test]
+fn broadcasts_that_were_not_flushed_between_are_one_write_of_each_socket() {
+    on_each_poller(|settings| {
+        let (engine, _) = start(settings);
+        let mut all: Vec<Framework> = (0..3).map(|_| Framework::new(&engine)).collect();
+        all.iter().for_each(|one| one.say(&engine, "begun"));
+        all.iter_mut().for_each(|one| assert_eq!(read_text(&mut one.client), "begun"));
+        let before = eventually_still(|| engine.stats().writes);
+        for n in 0..20 {
+            let add = |to: &mut Broadcasting| assert!(all.iter().all(|one| to.add(&one.adopted).is_some()));
+            engine.broadcast_adopted(frame(&n.to_string()).into(), true, add).expect("it runs");
+        }
+        engine.flush();
+        for one in &mut all {
+            (0..20).for_each(|n| assert_eq!(read_text(&mut one.client), n.to_string()));
+        }
+        assert_eq!(eventually_still(|| engine.stats().writes) - before, 3);
+    });
+}
+
+/// A number that two looks in a row agree on, the engine having had turns between.
+fn eventually_still(mut number: impl FnMut() -> u64) -> u64 {
+    let mut last = number();
+    eventually("it stands still", || {
+        std::thread::yield_now();
+        std::mem::replace(&mut last, number()) == last
+    });
+    last
+}
+
+#[test]
+fn a_broadcast_tells_who_took_nothing_and_for_whom_how_much_waits() {
+    on_each_poller(|settings| {
+        let (engine, _) = start(settings);
+        let (mut good, slow, gone, held) =
+            (Framework::new(&engine), Framework::new(&engine), Framework::new(&engine), Framework::held(&engine));
+        engine.release_adopted(&gone.adopted).expect("it runs");
+        let text = more_than_both_ends_take();
+        let bytes: std::sync::Arc<[u8]> = frame(&text).into();
+        let length = bytes.len() as u64;
+        let add = |to: &mut Broadcasting| {
+            [&good, &slow, &gone, &held].map(|one| to.add(&one.adopted).map(|waiting| waiting >= length))
+        };
+        let told = engine.broadcast_adopted(std::sync::Arc::clone(&bytes), true, add).expect("it runs");
+        assert_eq!(told, [Some(true), Some(true), None, Some(true)]);
+        engine.flush();
+        assert_eq!(read_text(&mut good.client), text, "a stalled neighbour holds up nobody");
+        assert_eq!(released(&engine, gone.adopted.id()), Released::Released);
+        assert!(slow.adopted.waiting() > 0 && held.adopted.waiting() == length);
+        assert!(std::sync::Arc::strong_count(&bytes) >= 3, "what waits for several is there once");
+        engine.abort_adopted(&slow.adopted).expect("it runs");
+        engine.abort_adopted(&held.adopted).expect("it runs");
+        eventually("nobody has it any more", || std::sync::Arc::strong_count(&bytes) == 1);
+        engine.stop();
+        let refused = engine.broadcast_adopted(bytes, true, |to| to.add(&good.adopted));
+        assert!(matches!(refused, Err(EngineError::NotRunning { .. })));
+    });
+}
+
+/// Between the parts of a message nothing else may stand, and none of the frames that are shared is cut.
+#[test]
+fn a_broadcast_to_who_is_in_the_middle_of_a_frame_goes_on_with_it() {
+    on_each_poller(|settings| {
+        let (engine, _) = start(settings);
+        let (mut one, mut other) = (Framework::new(&engine), Framework::new(&engine));
+        let own = frame("whole");
+        one.write(&engine, &own[..3]);
+        let add = |to: &mut Broadcasting| assert!([&one, &other].iter().all(|each| to.add(&each.adopted).is_some()));
+        engine.broadcast_adopted(own[3..].into(), false, add).expect("it runs");
+        assert_eq!(read_text(&mut one.client), "whole");
+        one.say(&engine, "next");
+        assert_eq!(read_text(&mut one.client), "next");
+        let _ = other.client.read(); // it got what is no frame: whoever frames answers for it
+    });
 }

@@ -3,9 +3,10 @@ use std::sync::Arc;
 
 use fanwire_core::channel::Origin;
 use fanwire_core::protocol::Format;
-use fanwire_core::{Adopted as CoreAdopted, Engine as CoreEngine};
+use fanwire_core::{Adopted as CoreAdopted, Broadcasting, Engine as CoreEngine};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 
 use crate::buffer::{self, Data};
 use crate::errors::to_pyerr;
@@ -25,6 +26,27 @@ impl Adopted {
         let adopted = engine.adopt(fd, format).map_err(|error| to_pyerr(py, error))?;
         Ok(Self { engine: Arc::clone(engine), adopted })
     }
+}
+
+/// Has each of them write one framed message. Gives, by their places in the list, those for whom more than so many bytes wait
+/// now, with how many, and those that took nothing, with `None`.
+pub(crate) fn broadcast(
+    engine: &CoreEngine,
+    adopted: &Bound<'_, PyList>,
+    frame: &[u8],
+    above: u64,
+) -> PyResult<Vec<(usize, Option<u64>)>> {
+    let choose = |to: &mut Broadcasting| {
+        let mut told = Vec::new();
+        for (index, one) in adopted.iter().enumerate() {
+            match to.add(&one.cast::<Adopted>()?.get().adopted) {
+                Some(waiting) if waiting <= above => {}
+                waiting => told.push((index, waiting)),
+            }
+        }
+        Ok(told)
+    };
+    engine.broadcast_adopted(frame.into(), true, choose).map_err(|error| to_pyerr(adopted.py(), error))?
 }
 
 #[pymethods]

@@ -9,10 +9,10 @@ use fanwire_core::protocol::{Format, Payload};
 use fanwire_core::{Audience, Engine as CoreEngine};
 use fanwire_upstream::{Negotiation, Open, OpenPlain};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyTuple};
+use pyo3::types::{PyBytes, PyList, PyTuple};
 use smallvec::SmallVec;
 
-use crate::adopting::Adopted;
+use crate::adopting::{self, Adopted};
 use crate::buffer::{self, Data};
 use crate::encode::{self, Encoder};
 use crate::encoded::{Encoded, publish_object};
@@ -84,6 +84,11 @@ impl Engine {
     #[pyo3(signature = (fd, *, msgpack = false))]
     fn adopt(&self, py: Python<'_>, fd: i32, msgpack: bool) -> PyResult<Adopted> {
         Adopted::new(py, &self.0, fd, msgpack)
+    }
+
+    #[pyo3(signature = (adopted, frame, *, above))]
+    fn broadcast(&self, adopted: &Bound<'_, PyList>, frame: &[u8], above: u64) -> PyResult<Vec<(usize, Option<u64>)>> {
+        adopting::broadcast(&self.0, adopted, frame, above)
     }
 
     #[getter]

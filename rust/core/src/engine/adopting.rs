@@ -6,7 +6,7 @@ use super::Engine;
 use crate::adopted::Outgoing;
 use crate::channel::{Origin, check_name};
 use crate::error::EngineError;
-use crate::messages::{Command, ConnectionId, Order};
+use crate::messages::{Broadcast, Command, ConnectionId, Order};
 use crate::protocol::Format;
 use crate::shard::ShardHandle;
 use crate::socket;
@@ -39,6 +39,42 @@ impl Adopted {
 
     fn order(&self, order: Order, is_deferred: bool) {
         self.shard.command_soon(Command::Order(self.id, Box::new(order)), is_deferred);
+    }
+}
+
+/// Takes those whom one message is for; see [`Engine::broadcast_adopted`].
+#[derive(Debug)]
+pub struct Broadcasting {
+    frame: Arc<[u8]>,
+    is_deferred: bool,
+    /// What each shard gets.
+    shards: Vec<(Arc<ShardHandle>, Broadcast)>,
+}
+
+impl Broadcasting {
+    /// Has this connection write the message: gives how many private bytes wait for it then; `None`, and nothing is written, once
+    /// it is over or being released.
+    pub fn add(&mut self, adopted: &Adopted) -> Option<u64> {
+        let index = self.shards.iter().position(|one| Arc::ptr_eq(&one.0, &adopted.shard)).unwrap_or_else(|| {
+            let none = Broadcast { frame: Arc::clone(&self.frame), to: Vec::new(), behind: Vec::new() };
+            self.shards.push((Arc::clone(&adopted.shard), none));
+            self.shards.len() - 1
+        });
+        let of_shard = &mut self.shards[index].1;
+        let is_asked = adopted.outgoing.ask(self.frame.len(), |barrier| match barrier.is_empty() {
+            true => of_shard.to.push(adopted.id),
+            false => of_shard.behind.push((adopted.id, barrier)),
+        });
+        is_asked.then(|| adopted.waiting())
+    }
+}
+
+impl Drop for Broadcasting {
+    /// What was accepted is asked in any case: a shard waits for all that was.
+    fn drop(&mut self) {
+        for (shard, broadcast) in self.shards.drain(..) {
+            shard.command_soon(Command::Broadcast(Box::new(broadcast)), self.is_deferred);
+        }
     }
 }
 
@@ -113,6 +149,21 @@ impl Engine {
         let count = bytes.len();
         let order = |barrier| adopted.order(Order::Write(bytes, barrier), is_deferred);
         Ok(adopted.outgoing.ask(count, order).then(|| adopted.waiting()))
+    }
+
+    /// As [`write_adopted`](Self::write_adopted) of one whole message, framed, by each of the connections that `choose` adds: they
+    /// share its bytes, and each shard is asked once. Nothing else is to be asked of them meanwhile.
+    ///
+    /// # Errors
+    /// [`EngineError::NotRunning`]; then `choose` is not called.
+    pub fn broadcast_adopted<R>(
+        &self,
+        frame: Arc<[u8]>,
+        is_deferred: bool,
+        choose: impl FnOnce(&mut Broadcasting) -> R,
+    ) -> Result<R, EngineError> {
+        self.check_running()?;
+        Ok(choose(&mut Broadcasting { frame, is_deferred, shards: Vec::new() }))
     }
 
     /// Subscribes it, from `origin` on; publications made after this call reach it in any case, and go out behind what was written

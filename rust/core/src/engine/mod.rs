@@ -15,7 +15,7 @@ mod simulation;
 mod subscribing;
 mod welcoming;
 
-pub use adopting::Adopted;
+pub use adopting::{Adopted, Broadcasting};
 pub use lanes::Message;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

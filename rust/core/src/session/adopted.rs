@@ -42,13 +42,49 @@ struct Entry {
 #[derive(Debug)]
 enum Act {
     /// Bytes of the framework, of which the socket has taken some.
-    Write(Vec<u8>, usize),
+    Write(Bytes, usize),
     /// A channel is left.
     Leave(Arc<Channel>),
     /// One that it has yet to leave is joined again.
     Join(Box<(Watched, Origin)>),
     /// All is given up.
     Release,
+}
+
+/// Bytes that one connection alone writes, or several.
+#[derive(Debug)]
+enum Bytes {
+    Own(Vec<u8>),
+    Shared(Arc<[u8]>),
+}
+
+/// What is shared and not longer is copied behind what waits: both are one send then, and one entry.
+const COPIED_BYTES_MAX: usize = 1 << 10;
+/// What is longer grows no more: it is let go of when the socket has taken all of it, however much waits behind it.
+const GROWN_BYTES_MAX: usize = 64 << 10;
+
+impl Bytes {
+    fn get(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+
+    fn extend(&mut self, more: &[u8]) {
+        match self {
+            Self::Own(bytes) => bytes.extend_from_slice(more),
+            Self::Shared(bytes) => *self = Self::Own([&bytes[..], more].concat()),
+        }
+    }
+
+    /// Whether a few more bytes are to stand here, too.
+    fn may_grow(&self) -> bool {
+        match self {
+            Self::Own(bytes) => bytes.len() <= GROWN_BYTES_MAX,
+            Self::Shared(bytes) => bytes.len() <= COPIED_BYTES_MAX,
+        }
+    }
 }
 
 /// What stood first in the queue and is no bytes.
@@ -128,11 +164,33 @@ impl Adopted {
             return;
         }
         self.queued.pass(next);
+        if !self.joins_last(next, &barrier) {
+            self.queue.push_back(Entry { barrier: Some(barrier), act: Act::Write(Bytes::Own(next.to_vec()), 0) });
+        }
+    }
+
+    /// Bytes as several connections send them, which are copied only where that is less than to keep them apart.
+    pub(crate) fn queue_shared(&mut self, bytes: &Arc<[u8]>, barrier: Barrier) {
+        if self.is_over || !self.queued.is_between_messages() {
+            return self.queue(bytes, barrier);
+        }
+        self.queued.pass(bytes);
+        if bytes.len() > COPIED_BYTES_MAX || !self.joins_last(bytes, &barrier) {
+            self.queue
+                .push_back(Entry { barrier: Some(barrier), act: Act::Write(Bytes::Shared(Arc::clone(bytes)), 0) });
+        }
+    }
+
+    /// Puts bytes behind those that stand last, if nothing was published between: one send has both.
+    fn joins_last(&mut self, bytes: &[u8], barrier: &Barrier) -> bool {
         match self.queue.back_mut() {
-            Some(Entry { barrier: Some(same), act: Act::Write(before, _) }) if same.is_same(&barrier) => {
-                before.extend_from_slice(next);
+            Some(Entry { barrier: Some(same), act: Act::Write(before, _) })
+                if same.is_same(barrier) && before.may_grow() =>
+            {
+                before.extend(bytes);
+                true
             }
-            _ => self.queue.push_back(Entry { barrier: Some(barrier), act: Act::Write(next.to_vec(), 0) }),
+            _ => false,
         }
     }
 
@@ -140,8 +198,8 @@ impl Adopted {
     fn queue_rest(&mut self, rest: &[u8]) {
         let last = self.queue.iter().rposition(|entry| matches!(entry.act, Act::Write(..)));
         match last.map(|last| &mut self.queue[last].act) {
-            Some(Act::Write(before, _)) => before.extend_from_slice(rest),
-            _ => self.queue.push_front(Entry { barrier: None, act: Act::Write(rest.to_vec(), 0) }),
+            Some(Act::Write(before, _)) => before.extend(rest),
+            _ => self.queue.push_front(Entry { barrier: None, act: Act::Write(Bytes::Own(rest.to_vec()), 0) }),
         }
     }
 
@@ -234,7 +292,7 @@ impl Adopted {
     /// Private bytes that stand first in the queue.
     pub(crate) fn bytes(&self) -> &[u8] {
         match self.queue.front().map(|entry| &entry.act) {
-            Some(Act::Write(bytes, taken)) => &bytes[*taken..],
+            Some(Act::Write(bytes, taken)) => &bytes.get()[*taken..],
             _ => &[],
         }
     }
@@ -242,10 +300,14 @@ impl Adopted {
     /// The socket took so many of these. True when somebody is to be told how few are left.
     pub(crate) fn advance(&mut self, count: usize) -> bool {
         if let Some(Entry { act: Act::Write(bytes, taken), .. }) = self.queue.front_mut() {
+            let bytes = bytes.get();
             self.written.pass(&bytes[*taken..*taken + count]);
             *taken += count;
             if *taken == bytes.len() {
                 self.queue.pop_front();
+            }
+            if self.queue.is_empty() {
+                self.queue = VecDeque::new(); // a connection that is silent keeps no memory for it
             }
         }
         self.outgoing.take(count)
@@ -280,7 +342,7 @@ impl Adopted {
             if let Act::Write(bytes, taken) = &entry.act
                 && !self.written.is_between_frames()
             {
-                let bytes = &bytes[*taken..];
+                let bytes = &bytes.get()[*taken..];
                 let count = self.written.pass_frame(bytes);
                 rest.extend_from_slice(&bytes[..count]);
             }

@@ -10,9 +10,9 @@ use super::connection::Connection;
 use super::io::{Interest, Ready};
 use super::lagging::{Pumped, broken_or_full};
 use super::{Io, Shard};
-use crate::adopted::Outgoing;
+use crate::adopted::{Barrier, Outgoing};
 use crate::channel::Mode;
-use crate::messages::{Command, ConnectionId, Event, Order, Released};
+use crate::messages::{Broadcast, Command, ConnectionId, Event, Order, Released};
 use crate::protocol::Format;
 use crate::session::{Adopted, Next, Passed};
 use crate::ws::{CloseCode, write_close};
@@ -25,26 +25,33 @@ impl<I: Io> Shard<I> {
     /// The turn's commands are about to be done: of whom something is asked leaves the tail until it is.
     pub(super) fn note_orders(&mut self, commands: &[Command]) {
         for command in commands {
-            let Command::Order(id, _) = command else { continue };
-            match self.slot_of(*id) {
-                Some(slot) => {
-                    self.set_aside(slot, Mode::Replaying);
-                    if let Some(adopted) = self.slab.at(slot).session.adopted_mut() {
-                        adopted.expect();
-                    }
-                }
-                None => self.orders_ahead.push(*id),
+            match command {
+                Command::Order(id, _) => self.note_order(*id),
+                Command::Broadcast(broadcast) => broadcast.ids().for_each(|id| self.note_order(id)),
+                _ => {}
             }
+        }
+    }
+
+    fn note_order(&mut self, id: ConnectionId) {
+        match self.slot_of(id) {
+            Some(slot) => {
+                self.set_aside(slot, Mode::Replaying);
+                if let Some(adopted) = self.slab.at(slot).session.adopted_mut() {
+                    adopted.expect();
+                }
+            }
+            None => *self.orders_ahead.entry(id).or_default() += 1,
         }
     }
 
     /// Takes the write side of a socket, under the id that was given out for it.
     pub(super) fn adopt(&mut self, id: ConnectionId, fd: OwnedFd, (format, outgoing): (Format, Arc<Outgoing>)) {
         let (raw, slot) = (fd.as_raw_fd(), id.slot());
-        let expected = self.orders_ahead.iter().filter(|&&one| one == id).count();
+        let expected = self.orders_ahead.remove(&id).unwrap_or_default();
         let mut connection = Connection::new(Some(fd), id.generation());
         connection.format = format;
-        connection.session.adopt(Adopted::new(outgoing, u32::try_from(expected).unwrap_or(u32::MAX)));
+        connection.session.adopt(Adopted::new(outgoing, expected));
         self.slab.seat(slot, connection);
         self.stats.connections.add(1);
         self.stats.connections_total.add(1);
@@ -77,11 +84,26 @@ impl<I: Io> Shard<I> {
                 }
             }
         }
-        self.with(id, |shard, slot| {
-            if shard.slab.at(slot).session.adopted_mut().is_some_and(Adopted::handle_done) {
-                shard.pump(slot);
+        self.with(id, |shard, slot| shard.end_order(slot));
+    }
+
+    fn end_order(&mut self, slot: u32) {
+        if self.slab.at(slot).session.adopted_mut().is_some_and(Adopted::handle_done) {
+            self.pump(slot);
+        }
+    }
+
+    /// Has each of them write the message, behind what was asked of it before.
+    pub(super) fn broadcast(&mut self, broadcast: Broadcast) {
+        let Broadcast { frame, to, behind } = broadcast;
+        let behind = behind.into_iter();
+        for (id, barrier) in to.into_iter().map(|id| (id, Barrier::default())).chain(behind) {
+            let Some(slot) = self.slot_of(id) else { continue };
+            if let Some(adopted) = self.slab.at(slot).session.adopted_mut() {
+                adopted.queue_shared(&frame, barrier);
             }
-        });
+            self.end_order(slot);
+        }
     }
 
     /// Writes what was asked of a connection, each behind the publications that come before it.
@@ -131,6 +153,7 @@ impl<I: Io> Shard<I> {
             return Some(broken_or_full(written));
         }
         self.stats.bytes_out.add(written as u64);
+        self.stats.writes.add(1);
         let is_few = adopted.advance(written as usize);
         if adopted.has_closed() {
             self.leave_all(slot);

@@ -19,6 +19,7 @@ impl<I: Io> Shard<I> {
             Command::HandOver(fd, bytes, client) => self.take_over(fd, bytes, client),
             Command::Adopt(id, fd, format, outgoing) => self.adopt(id, fd, (format, outgoing)),
             Command::Order(id, order) => self.with(id, |shard, slot| shard.obey_order(slot, *order)),
+            Command::Broadcast(broadcast) => self.broadcast(*broadcast),
             Command::Respond(id, status, content_type, body, headers) => {
                 self.with(id, |shard, slot| shard.respond_asked(slot, (status, &headers), &content_type, &body));
             }

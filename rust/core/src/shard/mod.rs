@@ -94,7 +94,7 @@ pub(crate) struct Shard<I: Io> {
     /// Of the commands that are yet to be done: who leaves which channel, and up to where what stood there is for it.
     unsubscribing: Vec<(ConnectionId, Arc<Channel>, Tails)>,
     /// Of what this turn does: what is asked of adopted connections that it has yet to take.
-    orders_ahead: Vec<ConnectionId>,
+    orders_ahead: BTreeMap<ConnectionId, u32>,
     shorts: Vec<Short>,
     joiner: joiner::Joiner,
     /// When the turn has served peers for long enough.
@@ -191,7 +191,7 @@ impl<I: Io> Shard<I> {
             commands: Vec::new(),
             moved: Vec::new(),
             unsubscribing: Vec::new(),
-            orders_ahead: Vec::new(),
+            orders_ahead: BTreeMap::new(),
             shorts: Vec::new(),
             joiner: joiner::Joiner::default(),
             serves_until_ns: 0,
