@@ -2,8 +2,10 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
@@ -14,6 +16,7 @@ from fanwire.fastapi import Broadcaster, ConnectionManager, EventSourceResponse,
 from fanwire.hub import Hub
 from fastapi import Depends, FastAPI, HTTPException, WebSocket, WebSocketDisconnect, WebSocketException
 from starlette.testclient import TestClient
+from support.certificates import authority, signed_by
 from support.uvicorns import served
 from support.waiting import until
 from websockets.asyncio.client import connect
@@ -132,6 +135,31 @@ async def test_one_who_does_not_read_is_closed_and_one_who_is_gone_is_forgotten(
         manager.disconnect(slow)  # by its route, later
         await ann.send("x")
         assert await said(ann, 2) == ["You wrote: x", "Client #1 says: x"]
+
+
+@pytest.mark.parametrize("ws", PROTOCOLS[1:])
+async def test_one_whose_route_failed_under_tls_hurts_nobody(ws: str, tmp_path: Path) -> None:
+    manager, app = ConnectionManager(), FastAPI()
+
+    @app.websocket("/")
+    async def fail(websocket: WebSocket) -> None:
+        await manager.connect(websocket)
+        await websocket.receive_text()
+        raise ValueError("and it is never disconnected")
+
+    trusted = authority(tmp_path)
+    signed_by(trusted)
+    files = {"ssl_keyfile": tmp_path / "localhost.key", "ssl_certfile": tmp_path / "localhost.pem"}
+    trust: dict[str, Any] = {"ssl": ssl.create_default_context(cafile=str(trusted)), "host": "127.0.0.1", "proxy": None}
+    async with served(app, ws, **files) as address:
+        url = f"wss://localhost:{address.rpartition(':')[2]}/"
+        async with connect(url, **trust) as failing, connect(url, **trust) as other:
+            await until(lambda: len(manager.active_connections) == 2)
+            await failing.send("x")
+            await failing.wait_closed()
+            await manager.broadcast("still there")
+            assert await said(other, 1) == ["still there"]
+            assert len(manager.active_connections) == 1
 
 
 def test_what_is_no_bound_is_refused_and_connecting_twice_is_once() -> None:

@@ -23,7 +23,7 @@ FUNCTION_LINES_MAX = 70
 PYTHON_LAYERS = [
     ["_engine", "_options", "arrivals", "dumps", "entering", "errors", "timespans"],
     ["_loop"],
-    ["uvicorn.extension", "uvicorn.mailbox"],
+    ["scope", "uvicorn.mailbox"],
     ["owner", "uvicorn.denial", "uvicorn.sansio", "wording"],
     ["frames", "logs", "uvicorn.protocol", "values"],
     ["addresses", "channel", "faults", "uvicorn"],
@@ -32,7 +32,8 @@ PYTHON_LAYERS = [
     ["calls"],
     ["client"],
     ["adapters.foreign", "deliveries", "hearing", "hosting", "methods", "presence", "snapshots", "to", "uploads"],
-    ["adapters.aiohttp", "adapters.starlette", "adapters.websockets", "callbacks"],
+    ["adapters.aiohttp", "adapters.asgi", "adapters.websockets", "callbacks"],
+    ["adapters.starlette"],
     ["adapters", "signalr"],
     ["adopt", "adopt.proxy"],
     ["adopt.joining", "adopt.plain"],

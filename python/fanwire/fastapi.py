@@ -15,7 +15,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from fanwire._loop import Loop, running, spawn
-from fanwire.adapters.starlette import StarletteSocket, holder_of
+from fanwire.adapters.starlette import StarletteSocket
 from fanwire.adopt.broadcast import broadcast, turn, waiting_bytes
 from fanwire.adopt.joining import JOINED_BYTES_MAX
 from fanwire.attaching import check_channels
@@ -23,6 +23,7 @@ from fanwire.errors import InvalidChannel, Overtaken
 from fanwire.hearing import Heard, Listening
 from fanwire.hub import Hub
 from fanwire.logs import hub_log
+from fanwire.scope import holder_of
 from fanwire.values import Seconds, Whole, checked
 from fanwire.wording import cut_reason
 
@@ -88,7 +89,7 @@ class ConnectionManager:
         if websocket.application_state is WebSocketState.CONNECTING:
             await websocket.accept()
         if websocket not in self._homes:
-            self._homes[websocket] = Home(running(), Loop(), holder_of(websocket))
+            self._homes[websocket] = Home(running(), Loop(), holder_of(websocket.scope))
             self.active_connections.append(websocket)
             self._seen = NOWHERE
 
@@ -158,6 +159,9 @@ class ConnectionManager:
                 continue
             holder = home.holder if home is not None else None
             are_direct = are_direct and holder is not None
+            if holder is not None and holder.transport.is_closing():  # its route has ended by an error, say
+                self.disconnect(websocket)
+                continue
             waiting = waiting_bytes(websocket) if holder is None else holder.transport.get_write_buffer_size()
             if waiting and waiting + size > self.waiting_bytes_max:
                 self._close(websocket, waiting)

@@ -28,6 +28,7 @@ from fanwire.errors import HubStopped, ListenFailed
 from fanwire.logs import hub_log
 from fanwire.options import OWN, Options, check_options, signalr_key
 from fanwire.presence import check_channels
+from fanwire.scope import here
 from fanwire.serving import LOOP_CLOSED, STOPPED, Life, Serving, plan
 
 NOT_STARTED = "the hub is not serving yet: do this inside `async with hub.serve(...)`, or after `await hub.start(...)`"
@@ -268,6 +269,7 @@ class Hub(Attaching):
         self._link = life.link
         self._link.thread, self._link.loop = life.loop.thread, life.loop
         self._link.lost = self._let_go_of_closed
+        here.hubs.add(self)
         self._publish = life.engine.publish
         self._engine_flush = life.engine.flush
         self._call_soon = life.loop.call_soon
@@ -281,6 +283,12 @@ class Hub(Attaching):
         self._delivered = life.pump.deliveries.wait
         self._listeners = lambda: life.pump.listeners
         self._attachments = life.pump.attachments
+
+    @property
+    def _is_here(self) -> bool:
+        """Whether it serves in the event loop that runs."""
+        link = self._link
+        return link.engine is not None and link.loop is not None and link.thread == get_ident() and link.loop.is_current
 
     def _forget(self, life: Life) -> None:
         """Whoever ended it has been told all: its engine may go."""

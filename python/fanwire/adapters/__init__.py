@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from fanwire.adapters.aiohttp import AiohttpSocket
+from fanwire.adapters.asgi import AsgiSocket
 from fanwire.adapters.foreign import Foreign
 from fanwire.adapters.starlette import StarletteSocket
 from fanwire.adapters.websockets import AsyncioConnection, TrioConnection
 
 FRAMEWORKS: Mapping[tuple[str, str], type[Foreign]] = {
-    kind.named: kind for kind in (StarletteSocket, AiohttpSocket, AsyncioConnection, TrioConnection)
+    kind.named: kind for kind in (StarletteSocket, AiohttpSocket, AsyncioConnection, TrioConnection, AsgiSocket)
 }
 """What can be attached, by module and name of the framework's class."""
 

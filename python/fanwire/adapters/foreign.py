@@ -91,6 +91,11 @@ class Foreign(ABC):
         self.connection = connection
 
     @property
+    def identity(self) -> Any:
+        """What is the same for all that stands for this one connection."""
+        return self.connection
+
+    @property
     @abstractmethod
     def is_open(self) -> bool:
         """Whether messages can be sent: the opening handshake is over, and no closing one has begun."""

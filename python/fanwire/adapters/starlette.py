@@ -3,16 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from fanwire.adapters.foreign import OTHER_LOOP, Broadcast, Departed, Foreign, NoTransport
-
-EXTENSION = "fanwire"
-"""Of the ASGI scope: what a server offers whose transport can be had; its ``holder`` has the ``transport``."""
-
-
-def holder_of(connection: Any) -> Any:
-    """What holds the transport, if the server says so."""
-    offered = (connection.scope.get("extensions") or {}).get(EXTENSION)
-    return offered.get("holder") if offered else None
+from fanwire.adapters.asgi import message_of
+from fanwire.adapters.foreign import OTHER_LOOP, Broadcast, Foreign, NoTransport
+from fanwire.scope import holder_of
 
 
 class StarletteSocket(Foreign):
@@ -39,9 +32,14 @@ class StarletteSocket(Foreign):
         return "`await websocket.accept()` comes first"
 
     @property
+    def identity(self) -> Any:
+        """What the server has, where it says so: its application may attach that by the scope as well."""
+        return holder_of(self.connection.scope) or self.connection
+
+    @property
     def holders(self) -> Sequence[tuple[Any, str]]:
         """What the server offers."""
-        holder = holder_of(self.connection)
+        holder = holder_of(self.connection.scope)
         return () if holder is None else ((holder, "transport"),)
 
     @property
@@ -52,7 +50,7 @@ class StarletteSocket(Foreign):
     @staticmethod
     def pipe(connection: Any) -> Any:
         """What the server offers, until it is closed."""
-        holder = holder_of(connection)
+        holder = holder_of(connection.scope)
         return None if holder is None or holder.transport.is_closing() else holder.transport
 
     @staticmethod
@@ -60,7 +58,7 @@ class StarletteSocket(Foreign):
         """By the transport that the server offers."""
         if not connection.application_state.name == connection.client_state.name == "CONNECTED":
             return None
-        holder = holder_of(connection)
+        holder = holder_of(connection.scope)
         if holder is None:
             raise NoTransport
         if getattr(holder, "loop", loop) is not loop:
@@ -77,12 +75,7 @@ class StarletteSocket(Foreign):
 
     async def receive(self) -> str | bytes:
         """The next message."""
-        message = await self.connection.receive()
-        if message["type"] == "websocket.disconnect":
-            raise Departed(message.get("code", 1005))
-        text: str | None = message.get("text")
-        data: bytes = message.get("bytes") or b""
-        return data if text is None else text
+        return message_of(await self.connection.receive())
 
     async def close(self, code: int, reason: str) -> None:
         """As the program would."""

@@ -24,7 +24,8 @@ LOOPS = frozenset({"asyncio", "uvloop"})
 
 
 _plain: weakref.WeakKeyDictionary[Any, "tuple[Attachments, Plain]"] = weakref.WeakKeyDictionary()
-"""Those that are written to by their framework, of all hubs of this process, each with whose it is."""
+"""Those that are written to by their framework, of all hubs of this process, by what identifies the connection; each
+with whose it is."""
 
 
 class Attachments:
@@ -132,7 +133,7 @@ class Attachments:
 
     def _seated(self, foreign: Foreign) -> tuple[object, Seat | None]:
         """Whose it is, of all hubs, and how it is written to; or None."""
-        found = _plain.get(foreign.connection)
+        found = _plain.get(foreign.identity)
         if found is not None:
             return found
         proxy = proxy_of(foreign)
@@ -155,7 +156,7 @@ class Attachments:
             self._proxies[adopted.connection] = real, adopted
             return real
         plain = Plain(self._engine.adopt, foreign, self._tasks.faults, self._forget)
-        _plain[foreign.connection] = self, plain
+        _plain[foreign.identity] = self, plain
         self._tasks.start_soon(plain.run, where="adopt.plain")
         if (foreign.what, why) not in self._told:
             self._told.add((foreign.what, why))
@@ -178,9 +179,9 @@ class Attachments:
 
     def _forget(self, plain: Plain) -> None:
         """It is attached no more, unless it was closed: for who asks later with which code."""
-        connection = plain.foreign()
-        if connection is not None and plain.closed_with is None and _plain.get(connection) == (self, plain):
-            del _plain[connection]
+        identity = plain.identity()
+        if identity is not None and plain.closed_with is None and _plain.get(identity) == (self, plain):
+            del _plain[identity]
 
     @property
     def is_parting(self) -> bool:

@@ -36,7 +36,18 @@ class Plain:
     The connection is held weakly: one that its program has forgotten ends here as well.
     """
 
-    __slots__ = ("__weakref__", "_ended", "_faults", "_kind", "_ours", "adopted", "channels", "closed_with", "foreign")
+    __slots__ = (
+        "__weakref__",
+        "_ended",
+        "_faults",
+        "_kind",
+        "_ours",
+        "adopted",
+        "channels",
+        "closed_with",
+        "foreign",
+        "identity",
+    )
 
     def __init__(
         self, adopt: Callable[[int], Adopted], foreign: Foreign, faults: Faults, ended: Callable[["Plain"], None]
@@ -68,6 +79,8 @@ class Plain:
 
         self.foreign: weakref.ref[Any] = weakref.ref(foreign.connection, collected)
         """Whose it is."""
+        self.identity: weakref.ref[Any] = weakref.ref(foreign.identity)
+        """What else stands for that connection has the same."""
 
     def release(self) -> None:
         """Have nothing more come, once what was published until now has come."""

@@ -510,10 +510,9 @@ def send_to_all(event: Event, subscribers: list[Subscriber]) -> None:
             subscriber.end(error)
         return
     for subscriber in subscribers:
-        waiting = waiting_bytes(subscriber.socket)
         if is_gone(known(subscriber.socket)):
             subscriber.end(Unsubscribed())
-        elif waiting and waiting + len(payload) > WAITING_BYTES_MAX:
+        elif (waiting := waiting_bytes(subscriber.socket)) and waiting + len(payload) > WAITING_BYTES_MAX:
             subscriber.end(Overtaken(event.channel))
         else:
             sockets.append(subscriber.socket)

@@ -34,8 +34,8 @@ from fanwire._engine import (
     may_be_sent,
     read_handshake,
 )
+from fanwire.scope import State, extend
 from fanwire.uvicorn.denial import Denial
-from fanwire.uvicorn.extension import extend
 from fanwire.uvicorn.mailbox import Event, Mailbox
 
 CLOSE_TIMEOUT_S = 10.0
@@ -90,6 +90,8 @@ class Protocol(asyncio.Protocol):
     """
 
     transport: asyncio.Transport
+    client: tuple[str, int] | None
+    """The peer's address. A transport of TLS that was closed cannot be asked any more."""
     handshake: WebSocketHandshake
     codec: WebSocketCodec
     scope: dict[str, Any]
@@ -135,6 +137,7 @@ class Protocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """uvicorn's HTTP protocol hands its transport over."""
         self.transport = cast(asyncio.Transport, transport)
+        self.client = get_remote_addr(self.transport)
         self.server_state.connections.add(self)  # type: ignore[arg-type]
         self.trace("WebSocket connection made")
 
@@ -206,7 +209,7 @@ class Protocol(asyncio.Protocol):
             "http_version": "1.1",
             "scheme": "wss" if is_ssl(self.transport) else "ws",
             "server": get_local_addr(self.transport),
-            "client": get_remote_addr(self.transport),
+            "client": self.client,
             "root_path": root_path,
             "path": root_path + unquote(read.raw_path.decode("ascii")),
             "raw_path": root_path.encode("ascii") + read.raw_path,
@@ -216,12 +219,18 @@ class Protocol(asyncio.Protocol):
             "state": self.app_state.copy(),
             "extensions": {"websocket.http.response": {}},
         }
-        extend(self.scope, self, deflate=read.deflates)
+        extend(self.scope, self, receive=self.receive, send=self.send, state=self.offered_state, deflate=read.deflates)
         self.stage = Stage.CONNECTING
         self.mailbox.put({"type": "websocket.connect"})
         task = self.loop.create_task(self.run())
         self.server_state.tasks.add(task)
         task.add_done_callback(self.server_state.tasks.discard)
+
+    def offered_state(self) -> State:
+        """How far it has come, for the scope's extension."""
+        if self.stage is Stage.OPEN:
+            return "open"
+        return "connecting" if self.stage is Stage.CONNECTING else "closed"
 
     def hear(self, data: bytes) -> None:
         """Deal with what frames say, as far as there is room for it."""
@@ -498,5 +507,5 @@ class Protocol(asyncio.Protocol):
     def trace(self, text: str) -> None:
         """As uvicorn traces a connection."""
         if self.logger.level <= TRACE_LOG_LEVEL:
-            client = get_remote_addr(self.transport)
-            self.logger.log(TRACE_LOG_LEVEL, "%s%s", f"{client[0]}:{client[1]} - " if client else "", text)
+            client = f"{self.client[0]}:{self.client[1]} - " if self.client else ""
+            self.logger.log(TRACE_LOG_LEVEL, "%s%s", client, text)

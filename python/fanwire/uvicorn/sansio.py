@@ -4,8 +4,9 @@ from typing import Any, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
+from websockets.protocol import State as Status
 
-from fanwire.uvicorn.extension import extend
+from fanwire.scope import State, extend
 
 ACCEPTED = 101
 
@@ -17,4 +18,17 @@ class Sansio(WebSocketsSansIOProtocol):
         """Build the scope and start the application, which sees the scope once the loop turns."""
         super().handle_connect(event)
         if self.response.status_code == ACCEPTED:
-            extend(cast(dict[str, Any], self.scope), self, deflate=bool(self.conn.extensions))
+            extend(
+                cast(dict[str, Any], self.scope),
+                self,
+                receive=self.receive,
+                send=self.send,
+                state=self.offered_state,
+                deflate=bool(self.conn.extensions),
+            )
+
+    def offered_state(self) -> State:
+        """How far it has come, for the scope's extension."""
+        if self.transport.is_closing() or self.conn.state not in (Status.CONNECTING, Status.OPEN):
+            return "closed"
+        return "open" if self.conn.state is Status.OPEN else "connecting"
