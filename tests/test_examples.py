@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from socket import socket
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -10,8 +11,10 @@ import jwt
 import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
-from support.examples import EXAMPLES, example
-from support.raw import frame, read_frame, upgraded
+from support.chromium import CHROMIUM, chromium
+from support.examples import EXAMPLES, before, example
+from support.raw import frame, open_socket, read_frame, read_head, request_text, upgraded
+from support.waiting import until_in_thread
 
 pytestmark = pytest.mark.slow
 
@@ -88,6 +91,46 @@ def test_a_mounted_hub_is_at_the_program_s_own_port_beside_its_routes() -> None:
         assert goal == {"match": "7", "score": "1-0", "by": "editor"}
 
 
+@pytest.mark.parametrize("is_before", [True, False], ids=["before", "after"])
+def test_rooms_of_django_channels_are_the_same_before_and_after(is_before: bool, tmp_path: Path) -> None:
+    program = Path("channels_rooms.py")
+    if is_before:
+        program = tmp_path / "was.py"
+        program.write_text(before("channels_rooms.py", "channels.md"))
+        assert "fanwire" not in program.read_text()
+        (tmp_path / "channels_rooms").symlink_to(EXAMPLES / "channels_rooms")
+    with example(str(program), "127.0.0.1:0") as address, httpx.Client(base_url=address, trust_env=False) as http:
+        url = urlsplit(address)
+        assert "new WebSocket(" in http.get("/").text
+        with joined(url.netloc, "/rooms/7") as one, joined(url.netloc, "/rooms/8") as elsewhere:
+            with joined(url.netloc, "/rooms/7") as other:
+                said = {"by": "ann", "text": "hällo"}
+                other.sendall(frame(1, json.dumps(said).encode()))
+                assert json.loads(read_frame(one).payload) == json.loads(read_frame(other).payload) == said
+            assert http.post("/tell/7", content="from a view").status_code == 204
+            assert json.loads(read_frame(one).payload) == {"by": "the program", "text": "from a view"}
+            assert http.post("/tell/8", content="and here").status_code == 204
+            assert json.loads(read_frame(elsewhere).payload)["text"] == "and here"
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium")
+def test_in_a_browser_the_page_of_the_channels_example_says_and_hears(tmp_path: Path) -> None:
+    with example("channels_rooms.py", "127.0.0.1:0") as address, chromium(tmp_path) as tab:
+        tab.open(f"{address}?name=ann&room=9")
+        until_in_thread(lambda: tab.evaluate("typeof socket === 'object' && socket.readyState") == 1)
+        tab.evaluate("byId('text').value = 'hello'; byId('say').requestSubmit()")
+        shown = "[...document.querySelectorAll('#said li')].map(line => line.textContent)"
+        until_in_thread(lambda: tab.evaluate(shown) == ["ann hello"])
+
+
+def joined(address: str, target: str) -> socket:
+    """A WebSocket of a page that the program itself serves."""
+    connection = open_socket(address)
+    connection.sendall(request_text(target, origin=f"http://{address}"))
+    assert " 101 " in read_head(connection)
+    return connection
+
+
 TUTORIALS = """
 class ConnectionManager:
     def __init__(self):
@@ -157,7 +200,7 @@ def test_the_readme_shows_the_quickstart_as_it_is() -> None:
 
 
 def test_every_example_is_tested() -> None:
-    source = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    source = "".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
     for path in EXAMPLES.glob("*.py"):
         assert f'"{path.name}"' in source, path.name
 

@@ -1,27 +1,20 @@
 """Node's ``ws``, the client that most servers meet."""
 
 import json
-import shutil
 import subprocess
-from pathlib import Path
 
 import anyio
 import fanwire
 import pytest
+from support.node import NODE, node_with
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
-NODE = Path(__file__).parent / "node"
 
 
 @pytest.fixture
 def node() -> str:
-    """The path of node; skipped without it or its package ``ws``."""
-    found = shutil.which("node")
-    if found is None:
-        pytest.skip("node is not installed")
-    if not (NODE / "node_modules" / "ws").is_dir():
-        pytest.skip(f"the npm package ws is not installed: run `npm install` in {NODE}")
-    return found
+    """The path of node."""
+    return node_with("ws")
 
 
 async def test_it_receives_text_binary_a_reply_and_the_close(hub: fanwire.Hub, node: str) -> None:
