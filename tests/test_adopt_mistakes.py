@@ -3,12 +3,14 @@
 import asyncio
 import os
 import ssl
+import sys
 from pathlib import Path
 from typing import Any
 
 import anyio
 import fanwire
 import pytest
+from fanwire.adapters import foreign_of
 from support.certificates import authority, signed_by
 from support.frameworks import SERVERS, client, received, send_text
 from support.loops import with_transports
@@ -132,6 +134,8 @@ async def test_a_child_that_was_forked_refuses_and_the_parent_goes_on(served: An
                 except fanwire.HubStopped as error:
                     said = str(error)
                 room.hub.detach(room.connections[0])
+                for holder, name in foreign_of(room.connections[0]).holders:  # type: ignore[union-attr]
+                    getattr(holder, name).write(b"\x81\x05never")
                 os.write(writing, said.encode())
             finally:
                 os._exit(0)
@@ -142,3 +146,115 @@ async def test_a_child_that_was_forked_refuses_and_the_parent_goes_on(served: An
         room.hub.publish("a", "in the parent")
         assert await receive(peer, 1) == ["in the parent"]
         room.connections.clear()
+
+
+CLOSED_LOOP = """
+import asyncio, gc, sys, warnings
+
+import fanwire
+from support.descriptors import held_inodes, sockets
+from support.frameworks import SERVERS, client, received
+from support.waiting import until
+
+warnings.simplefilter("ignore")
+
+
+async def begin(hub, connections, name):
+    async def route(connection):
+        hub.attach(connection, ["a"])
+        connections.append(connection)
+        while await received(connection) is not None:
+            pass
+
+    await hub.start()
+    serving = SERVERS[name](route)
+    connecting = client(await serving.__aenter__())
+    peer = await connecting.__aenter__()
+    await until(lambda: connections)
+    hub.publish("a", "x")
+    assert await peer.recv() == "x"
+    return serving, connecting, peer.transport.get_extra_info("socket").dup()
+
+
+async def elsewhere(hub, connection):
+    hub.detach(connection)
+    try:
+        hub.attach(connection, ["b"])
+    except fanwire.HubStopped as error:
+        print(error)
+    async with hub.serve():
+        try:
+            hub.attach(connection, ["b"])
+        except fanwire.AdoptionError as error:
+            print(error)
+
+
+connections = []
+loop, hub = asyncio.new_event_loop(), fanwire.Hub()
+serving, connecting, copy = loop.run_until_complete(begin(hub, connections, sys.argv[1]))
+loop.close()
+try:
+    hub.publish("a", "too late")
+except fanwire.HubStopped as error:
+    print(error)
+asyncio.run(elsewhere(hub, connections[0]))
+copy.setblocking(False)
+try:
+    assert copy.recv(100) in (b"", b"\\x81\\x08too late")
+except BlockingIOError:
+    pass
+copy.close()
+gc.collect()
+print("duplicates of the engine's:", sockets() - len(held_inodes()))
+"""
+
+
+async def of_program(program: str, *arguments: str) -> list[str]:
+    """What a process of its own says, line by line."""
+    command = [sys.executable, "-W", "ignore", "-c", program, *arguments]
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = await anyio.run_process(command, env={**os.environ, "PYTHONPATH": paths}, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode().splitlines()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("name", ["uvicorn", "protocol"])  # by its send, and by the engine
+async def test_a_loop_that_is_closed_ends_what_is_attached(name: str) -> None:
+    closed = "the event loop was closed while the hub served: stop the hub first"
+    said = await of_program(CLOSED_LOOP, name)
+    assert said[:2] == [closed] * 2
+    assert "cannot be attached" in said[2]
+    assert said[3:] == ["duplicates of the engine's: 0"]
+
+
+SUBINTERPRETER = """
+import sys
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+if sys.argv[1:]:
+    import fanwire
+made = interpreters.create()
+program = f'''
+import sys
+sys.path[:] = {sys.path!r}
+try:
+    import fanwire
+except ImportError as error:
+    print(error, flush=True)
+'''
+interpreters.run_string(made, program)
+interpreters.destroy(made)
+import fanwire
+print(fanwire.Hub())
+"""
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("is_second", [False, True], ids=["first", "second"])
+async def test_a_subinterpreter_is_refused_and_the_main_one_goes_on(is_second: bool) -> None:
+    refused, hub = await of_program(SUBINTERPRETER, *["second"] * is_second)
+    assert refused.startswith("fanwire cannot be used in a subinterpreter (this is number 1)")
+    assert hub == "<fanwire.Hub not serving>"

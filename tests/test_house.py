@@ -26,7 +26,7 @@ PYTHON_LAYERS = [
     ["scope", "uvicorn.mailbox"],
     ["owner", "uvicorn.denial", "uvicorn.sansio", "wording"],
     ["frames", "logs", "uvicorn.protocol", "values"],
-    ["addresses", "channel", "faults", "uvicorn"],
+    ["addresses", "channel", "faults", "uvicorn", "workers"],
     ["endings"],
     ["arguments", "auth", "budget", "options"],
     ["calls"],

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import zlib
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,17 +37,26 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 
 PROGRAM = """
-from fastapi import FastAPI, WebSocket
+import os
 
-app = FastAPI()
+import fanwire
 
-@app.websocket("/live")
-async def live(websocket: WebSocket):
-    extension = websocket.scope["extensions"]["fanwire"]
-    await websocket.accept()
-    async for text in websocket.iter_text():
-        await websocket.send_text(f"{text} {extension['version']}")
+hub = fanwire.Hub()
+mounted = hub.asgi()
+
+
+async def app(scope, receive, send):
+    if scope["type"] != "websocket":
+        return await mounted(scope, receive, send)  # its lifespan
+    calls = scope["extensions"]["fanwire"]
+    await receive()
+    await send({"type": "websocket.accept"})
+    calls["attach"](["room"])
+    await send({"type": "websocket.send", "text": f"hello from {os.getpid()}"})
+    while (message := await receive())["type"] == "websocket.receive":
+        calls["publish"]("room", message["text"])
 """
+ALONE = "what is published here reaches the clients of this process alone"
 
 
 class Recording:
@@ -201,24 +210,43 @@ def listens(port: int) -> bool:
         return made.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("option", [["--workers", "2"], ["--reload"]], ids=["workers", "reload"])
-def test_uvicorn_s_processes_take_the_option(ws: str, option: list[str], tmp_path: Path) -> None:
+@pytest.fixture(params=[["--workers", "2"], ["--reload"]], ids=["workers", "reload"])
+def running(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """uvicorn's processes: the first of them, its port, and the file of what they say."""
     (tmp_path / "program.py").write_text(PROGRAM)
-    port = free_port()
-    command = [sys.executable, "-W", "ignore", "-m", "uvicorn", "program:app", f"--port={port}", f"--ws={ws}", *option]
-    said = tmp_path / "said"
+    port, said = free_port(), tmp_path / "said"
+    options = [f"--port={port}", f"--ws={PROTOCOL}", "--timeout-graceful-shutdown=5", *request.param]
+    command = [sys.executable, "-W", "ignore", "-m", "uvicorn", "program:app", *options]
     with said.open("w") as output:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output)
     try:
-        until_in_thread(lambda: said.read_text().count("Application startup complete") == (2 if "2" in option else 1))
+        count = 2 if "2" in request.param else 1
+        until_in_thread(lambda: said.read_text().count("Application startup complete") == count)
         until_in_thread(lambda: listens(port))
-        with upgraded(f"127.0.0.1:{port}", "/live") as client:
-            client.sendall(frame(1, b"hello"))
-            assert read_frame(client).payload == b"hello 1"
-            process.send_signal(signal.SIGINT)
-            assert read_close(client)[0] == 1012
-        assert process.wait(8) in (0, -signal.SIGINT), said.read_text()
+        yield process, port, said, count
     finally:
         process.kill()
         process.wait(8)
+
+
+def test_each_of_uvicorn_s_processes_has_a_hub_of_its_own_and_ends_in_order(running: Any) -> None:
+    process, port, said, count = running
+    clients: dict[bytes, list[socket.socket]] = {}
+    with ExitStack() as stack:
+        while len(clients) < count or not any(len(some) > 1 for some in clients.values()):
+            client = stack.enter_context(upgraded(f"127.0.0.1:{port}", "/live"))
+            clients.setdefault(read_frame(client).payload, []).append(client)
+        for hello, some in clients.items():
+            some[0].sendall(frame(1, hello + b" to all"))
+        for hello, some in clients.items():
+            assert [read_frame(client).payload for client in some] == [hello + b" to all"] * len(some)
+        process.send_signal(signal.SIGTERM)
+        for some in clients.values():
+            assert [read_close(client)[0] for client in some] == [1012] * len(some)
+            for client in some:
+                client.sendall(frame(8, b"\x03\xf4"))
+        assert process.wait(8) in (0, -signal.SIGTERM), said.read_text()
+    log = said.read_text()
+    assert log.count(ALONE) == (2 if count == 2 else 0)
+    assert log.count("Application shutdown complete") == count, log
+    assert "Traceback" not in log, log

@@ -269,6 +269,19 @@ async def test_a_response_of_unknown_length_is_chunked() -> None:
         assert transport.is_closed
 
 
+async def test_an_application_that_fails_in_its_own_answer_is_a_500() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.http.response.start", "status": 404, "headers": [(b"Content-Length", b"3")]})
+        raise ValueError("before the body")
+
+    with connected(app) as (_, transport):
+        await turn()
+        assert transport.written.startswith(b"HTTP/1.1 500 ")
+        assert b"content-length: 21" in transport.written
+        assert transport.is_closed
+
+
 async def test_a_request_that_asks_wrongly_is_refused_and_starts_nothing() -> None:
     config = uvicorn.Config(echoing([]), lifespan="off", log_config=None)
     config.load()

@@ -30,6 +30,7 @@ from fanwire.options import OWN, Options, check_options, signalr_key
 from fanwire.presence import check_channels
 from fanwire.scope import here
 from fanwire.serving import LOOP_CLOSED, STOPPED, Life, Serving, plan
+from fanwire.workers import tell_of_workers
 
 NOT_STARTED = "the hub is not serving yet: do this inside `async with hub.serve(...)`, or after `await hub.start(...)`"
 
@@ -215,6 +216,7 @@ class Hub(Attaching):
             self._ended()
             raise
         await life.begin(at)
+        tell_of_workers()
         return life.serving
 
     def run(self, address: str | int, *, shards: int = 1, **options: Unpack[Options]) -> None:

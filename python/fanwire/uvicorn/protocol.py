@@ -493,8 +493,9 @@ class Protocol(asyncio.Protocol):
         self.finish()
 
     def answer_500(self) -> None:
-        """Where nothing was answered yet."""
-        if self.stage is Stage.CONNECTING:
+        """Where nothing was answered yet, not even what was begun."""
+        is_unsaid = self.stage is Stage.DENIED and self.denial is not None and not self.denial.is_begun
+        if self.stage is Stage.CONNECTING or is_unsaid:
             self.deny(HTTPStatus.INTERNAL_SERVER_ERROR, b"Internal Server Error")
 
     # Lines of the log

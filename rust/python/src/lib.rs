@@ -89,8 +89,25 @@ fn invocation<'py>(
     upstream::invocation(protocol, id, target, arguments).map(|record| PyBytes::new(py, &record))
 }
 
+/// Python's own module of interpreters, newest name first.
+const INTERPRETERS: [&str; 2] = ["_interpreters", "_xxsubinterpreters"];
+
+/// Refuses any interpreter but the process's main one. What is made here once, such as types, all of them would share,
+/// and one that ends takes its objects along.
+fn refuse_subinterpreters(py: Python<'_>) -> PyResult<()> {
+    let Some(interpreters) = INTERPRETERS.iter().find_map(|name| py.import(*name).ok()) else { return Ok(()) };
+    let current = interpreters.call_method0("get_current")?;
+    let id: i64 = current.get_item(0).unwrap_or(current).extract()?;
+    if id == 0 {
+        return Ok(());
+    }
+    let text = format!("fanwire cannot be used in a subinterpreter (this is number {id}): use it in the main one");
+    Err(pyo3::exceptions::PyImportError::new_err(text))
+}
+
 #[pymodule(gil_used = false)]
 fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    refuse_subinterpreters(module.py())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(build_info, module)?)?;
     module.add_function(wrap_pyfunction!(encode_json, module)?)?;
