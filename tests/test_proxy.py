@@ -2,7 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+import struct
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -98,10 +99,17 @@ class World:
         assert self.seen == wanted
 
 
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Two sockets of which one can reset the other."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer = socket.create_connection(listener.getsockname())
+        return listener.accept()[0], peer
+
+
 @asynccontextmanager
-async def world() -> AsyncIterator[World]:
+async def world(pair: Callable[[], tuple[socket.socket, socket.socket]] = socket.socketpair) -> AsyncIterator[World]:
     """One of a socket pair."""
-    ours, peer = socket.socketpair()
+    ours, peer = pair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8_192)
     ours.setblocking(False)
     peer.setblocking(False)
@@ -202,6 +210,18 @@ async def test_an_end_of_file_comes_behind_what_was_written_and_the_rest_is_read
         all.peer.send(b"said last")
         await until(lambda: all.framework.came == b"said last")
         all.framework.transport.close()
+        await until(lambda: all.framework.lost)
+
+
+async def test_an_end_of_file_of_a_socket_that_is_reset_meanwhile_is_no_error() -> None:
+    async with world(tcp_pair) as all:
+        proxy = all.adopt()
+        all.turn()
+        proxy.write_eof()
+        all.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        all.peer.close()
+        all.turn()
+        assert all.framework.transport is all.real
         await until(lambda: all.framework.lost)
 
 

@@ -225,7 +225,8 @@ class Proxy:
         if self._is_closing:
             real.close()
         elif self._is_eof:
-            real.write_eof()
+            with suppress(OSError, RuntimeError):  # it was reset meanwhile, which reading finds
+                real.write_eof()
 
     def _put_back(self) -> None:
         for holder, name in self._holders:
