@@ -225,6 +225,8 @@ REGISTERED: list[Row] = [
     ("Hub.start", "options", (0,), {"pings": 5}, TypeError, "unknown option 'pings'"),
     ("Hub.run", "address", (None,), {}, TypeError, "address must be HOST:PORT"),
     ("Hub.run", "shards", (0,), {"shards": 0}, ValueError, "shards must be .*, not 0"),
+    ("Hub.run", "workers", (0,), {"workers": "x"}, TypeError, "workers must be .*, or 'auto', not 'x'"),
+    ("Hub.run", "worker_timeout", (0,), {"worker_timeout": 0}, ValueError, "worker_timeout must be .*, not 0"),
     ("Hub.run", "options", (0,), {"pings": 5}, TypeError, "unknown option 'pings'"),
     ("Hub.serve", "address", ([],), {}, TypeError, "address must be HOST:PORT"),
     ("Hub.serve", "shards", (0,), {"shards": 0}, ValueError, "shards must be .*, not 0"),

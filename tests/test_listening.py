@@ -4,15 +4,17 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import anyio
 import fanwire
 import pytest
 from anyio.to_thread import run_sync
 from support.clients import connected
 from support.descriptors import held_inodes, listening_inodes
-from support.raw import upgraded
+from support.raw import open_socket, read_close, read_head, request_text, upgraded
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 ANY = "127.0.0.1:0"
@@ -191,11 +193,96 @@ class TestMisleading:
         ("unix:{folder}/none/hub", r"there is no folder {folder}/none \(errno 2\)"),
         ("none.invalid:80", "cannot listen on none.invalid:80: failed to lookup address information: [^(]*$"),
         ("192.0.2.1:80", r"Cannot assign requested address \(errno 99\)"),
+        ("fd:999999", "cannot listen on fd:999999: descriptor 999999 is not open"),
+        ("fd:{pipe}", "descriptor {pipe} is no socket"),
+        ("fd:{datagrams}", "descriptor {datagrams} is no stream socket"),
+        ("fd:{idle}", "descriptor {idle} does not listen"),
+        ("systemd", "no socket was handed to this process: LISTEN_FDS is '' and LISTEN_PID ''"),
     ],
 )
 async def test_why_an_address_cannot_be_had_is_said(hub: fanwire.Hub, tmp_path: Path, address: str, says: str) -> None:
-    with pytest.raises(fanwire.ListenFailed, match=says.format(folder=tmp_path)):
-        await hub.start(address.format(folder=tmp_path))
+    with (
+        socket.socket() as idle,
+        socket.socket(type=socket.SOCK_DGRAM) as datagrams,
+        (tmp_path / "file").open("w") as file,
+    ):
+        known = {
+            "folder": tmp_path,
+            "pipe": file.fileno(),
+            "idle": idle.fileno(),
+            "datagrams": datagrams.fileno(),
+        }
+        with pytest.raises(fanwire.ListenFailed, match=says.format(**known)):
+            await hub.start(address.format(**known))
+
+
+@contextmanager
+def listening(*places: tuple[socket.AddressFamily, object]) -> Iterator[list[socket.socket]]:
+    """Sockets that listen, as another program hands them on."""
+    with ExitStack() as stack:
+        made = [stack.enter_context(socket.socket(family)) for family, _ in places]
+        for each, (_, place) in zip(made, places, strict=True):
+            each.bind(place)  # type: ignore[arg-type]
+            each.listen(64)
+        yield made
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+async def test_inherited_sockets_are_served_by_all_who_have_them_and_ended_by_nobody(
+    tmp_path: Path, shards: int
+) -> None:
+    first, second = fanwire.Hub(drain_timeout=0), fanwire.Hub(drain_timeout=0)
+    with listening((socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_UNIX, str(tmp_path / "hub"))) as (one, other):
+        address = f"fd:{one.fileno()},{other.fileno()}"
+        serving = await first.start(address, shards=shards)
+        port = serving.address.partition(",")[0]
+        assert serving.address == f"127.0.0.1:{one.getsockname()[1]},unix:{tmp_path / 'hub'}"
+        await second.start(address, shards=shards)
+
+        def connect(count: int) -> ExitStack:
+            """Clients that come one after another, and one more at the path."""
+            stack = ExitStack()
+            for _ in range(count):
+                stack.enter_context(upgraded(port))
+            at_path = stack.enter_context(socket.socket(socket.AF_UNIX))
+            at_path.connect(str(tmp_path / "hub"))
+            at_path.sendall(request_text())
+            assert read_head(at_path).startswith("HTTP/1.1 101 ")
+            return stack
+
+        with await run_sync(connect, 40):
+            counts = [hub.stats().connections for hub in (first, second)]
+            assert sum(counts) == 41 and min(counts) >= 15, counts
+            await first.stop()
+            with await run_sync(connect, 10):
+                assert second.stats().connections == counts[1] + 11
+            await second.stop()
+        with await run_sync(open_socket, port) as waiting:  # nobody serves, and nobody is refused
+            waiting.sendall(request_text())
+            async with first.serve(address, shards=shards):
+                assert (await run_sync(read_head, waiting)).startswith("HTTP/1.1 101 ")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_who_was_taken_before_a_drain_is_answered_where_others_go_on_with_the_port(hub: fanwire.Hub) -> None:
+    with listening((socket.AF_INET, ("127.0.0.1", 0))) as (one,):
+        serving = await hub.start(f"fd:{one.fileno()}")
+        address = serving.address
+        with (
+            await run_sync(upgraded, address) as connected_client,
+            await run_sync(open_socket, address) as late,
+            await run_sync(open_socket, address) as silent,
+        ):
+            await until(lambda: hub.stats().connections == 3)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(hub.stop)
+                assert await run_sync(read_close, connected_client) == (1001, "")
+                connected_client.close()
+                late.sendall(request_text())
+                assert (await run_sync(read_head, late)).startswith("HTTP/1.1 101 ")
+                assert await run_sync(read_close, late) == (1001, "")
+                late.close()
+                assert await run_sync(silent.recv, 1) == b""
 
 
 async def test_run_in_another_thread_raises_what_its_caller_can_see(hub: fanwire.Hub, tmp_path: Path) -> None:

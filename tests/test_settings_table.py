@@ -125,7 +125,7 @@ def test_the_help_of_serve_tells_the_defaults_that_there_are() -> None:
             meant = meant[part] if isinstance(part, int) else getattr(meant, part)
         assert said[1] == (duration_text(meant) if isinstance(meant, float) else str(meant)), name
         told += 1
-    assert told == 7
+    assert told == 8
     assert "0s to 24h (default: 30s)" in cli_options.help_of("linger")
     assert "signalr or websocket (default: signalr)" in cli_options.help_of("protocol")
 

@@ -79,6 +79,14 @@ async def test_address_and_shards_are_refused_by_name() -> None:
                 hub.run(value)
             with pytest.raises((TypeError, ValueError), match="shards must be a whole number, 1 to 64, not"):
                 await hub.start(ANY, shards=value)
+            with pytest.raises(
+                (TypeError, ValueError), match="worker_timeout must be a number of seconds, 1 to 86,400"
+            ):
+                hub.run(ANY, worker_timeout=value)
+            with pytest.raises(
+                (TypeError, ValueError), match="workers must be a whole number, 0 to 128, or 'auto', not"
+            ):
+                hub.run(ANY, workers=value)
 
 
 def test_run_raises_it_as_it_is() -> None:
@@ -246,7 +254,7 @@ def test_between_the_fields_of_lanes() -> None:
         (lambda: QueryShare(subscribe="A"), "QueryShare: subscribe is no argument"),
         (lambda: fanwire.Hub(history=10), r"history is no option: it belongs to a channel: Hub\({'odds:\*': Channel"),
         (lambda: fanwire.Hub(tls=True), "tls is no option: it is none of fanwire: it speaks plain HTTP, and a proxy"),
-        (lambda: fanwire.Hub(workers=4), r"workers is no option: it is called shards here.*serve\(address, shards=2\)"),
+        (lambda: fanwire.Hub(workers=4), r"workers is no option: it is an argument of run: .*workers=2\)"),
         (lambda: fanwire.Hub(max_message_size=4), "max_message_size is no option: it is called message_bytes_max here"),
         (lambda: fanwire.Hub(max_size=4), "max_size is no option: it is called message_bytes_max here"),
         (lambda: fanwire.Hub(on_message=print), "on_message is no option: it is registered: @hub.on_message"),
@@ -263,7 +271,7 @@ def test_what_is_elsewhere_is_no_option_and_points_to_ones_that_there_are() -> N
     assert not ELSEWHERE.keys() & RULES.keys()
     called = [text.removeprefix("is called ").split()[0] for text in ELSEWHERE.values() if text.startswith("is called")]
     assert called
-    assert {name.strip(",") for name in called} <= RULES.keys() | {"shards"}
+    assert {name.strip(",") for name in called} <= RULES.keys() | {"shards", "workers"}
 
 
 # The engine's ranges, and the kernel

@@ -206,6 +206,7 @@ class Settings:
         snapshots: Sequence[tuple[str, float]] = ...,
         tell_details: bool = False,
         descriptors_spare: int = 0,
+        worker: int = 0,
         **values: Any,
     ) -> Settings: ...
 
@@ -282,6 +283,27 @@ class Presence:
 
     changes: list[tuple[str, int, bool]]
     """Channel, connection, and whether it came."""
+
+@final
+class HeldAddress:
+    """An address that this process listens at without accepting, for those who inherit its descriptors and do.
+
+    What waits is theirs, whichever of them comes or goes. A forked child has the descriptors, too.
+    """
+
+    def __init__(self, settings: Settings, address: str) -> None:
+        """Listen as ``Engine.listen`` does. Raises ListenFailed."""
+
+    @property
+    def address(self) -> str:
+        """As bound."""
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The numbers that are to be inherited: ``fd:N`` or ``fd:N,M`` is the address there. None once closed."""
+
+    def close(self) -> None:
+        """Listen no more; unless the address was inherited, who waits and whoever inherited is cut off."""
 
 @final
 class Listener:

@@ -6,15 +6,22 @@ from contextlib import suppress
 from socket import has_dualstack_ipv6
 from typing import Any
 
+from fanwire.errors import ListenFailed
 from fanwire.values import Listed, Mistake, WrongType, checked, part
 
-ADDRESS = re.compile(r"unix:.+|(\[[0-9A-Fa-f:.]+(%[\w.-]+)?\]|[\w.-]+):(?P<port>[0-9]{1,5})", re.DOTALL)
+ADDRESS = re.compile(
+    r"unix:.+|fd:[0-9]{1,9}(,[0-9]{1,9})*|systemd|(\[[0-9A-Fa-f:.]+(%[\w.-]+)?\]|[\w.-]+):(?P<port>[0-9]{1,5})",
+    re.DOTALL,
+)
 ADDRESS_FORMS = (
     "HOST:PORT, [V6]:PORT or unix:PATH, with a PORT of 0 to 65535; a PORT alone is on 127.0.0.1, :PORT on all addresses"
+    "; or what was inherited: fd:N, or systemd for its sockets"
 )
 PORT_MAX = 65_535
 UNIX_PATH_BYTES_MAX = 107
 """What ``sun_path`` holds besides its end."""
+FDS_START, FDS_MAX = 3, 64
+"""The first descriptor of socket activation; how many there may be here."""
 ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[^\s/?#@:\[\]*,\"]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?/?"
 )
@@ -53,6 +60,21 @@ def read_address(address: Any) -> str:
         if b"\0" in path or len(path) > UNIX_PATH_BYTES_MAX:
             raise Mistake(f"must be unix:PATH with a path of 1 to {UNIX_PATH_BYTES_MAX} bytes without NUL")
     return text
+
+
+def inherited(address: str) -> str:
+    """What the engine listens on for an address that was checked: ``systemd`` as the descriptors that it gave.
+
+    Raises:
+        ListenFailed: it gave none to this process (sd_listen_fds(3)).
+    """
+    if address != "systemd":
+        return address
+    count, process = os.environ.get("LISTEN_FDS", ""), os.environ.get("LISTEN_PID", "")
+    if process != str(os.getpid()) or not count.isdecimal() or not 1 <= int(count) <= FDS_MAX:
+        given = f"LISTEN_FDS is {count!r} and LISTEN_PID {process!r}, in process {os.getpid()}"
+        raise ListenFailed(0, f"no socket was handed to this process: {given}", address)
+    return f"fd:{','.join(str(FDS_START + index) for index in range(int(count)))}"
 
 
 def origin_of(origin: Any) -> str:

@@ -12,27 +12,42 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from threading import get_ident
-from typing import Any, NoReturn, Unpack
+from typing import Any, Literal, NoReturn, Unpack
 
 import anyio
 from anyio.lowlevel import checkpoint
 
+from fanwire._engine import HeldAddress
 from fanwire._loop import Interrupt, background_tasks, run, watch_signals
-from fanwire.addresses import address_of
+from fanwire.addresses import address_of, inherited
 from fanwire.asgi import Mounted
 from fanwire.attaching import Attaching
 from fanwire.channel import Channel
 from fanwire.client import Link
 from fanwire.entering import AsyncOnly
 from fanwire.errors import HubStopped, ListenFailed
-from fanwire.logs import hub_log
-from fanwire.options import OWN, Options, check_options, signalr_key
+from fanwire.logs import hub_log, log_as_worker, workers_log
+from fanwire.options import (
+    OWN,
+    WORKER_TIMEOUT_RULE,
+    WORKERS_RULE,
+    Options,
+    check_options,
+    count_of_workers,
+    signalr_key,
+)
 from fanwire.presence import check_channels
 from fanwire.scope import here
 from fanwire.serving import LOOP_CLOSED, STOPPED, Life, Serving, plan
-from fanwire.workers import tell_of_workers
+from fanwire.values import checked
+from fanwire.workers.foreign import tell_of_workers
+from fanwire.workers.seat import Seat, Signs, seat_of_process
+from fanwire.workers.supervisor import GRACE_S, Supervisor
 
 NOT_STARTED = "the hub is not serving yet: do this inside `async with hub.serve(...)`, or after `await hub.start(...)`"
+
+SUPERVISES = "this process is the supervisor of the hub's workers, which serve: publish in one of them"
+APART = "%s workers share the port alone: a publication reaches the clients of its worker, and each has its own lanes"
 
 
 class Hub(Attaching):
@@ -52,6 +67,7 @@ class Hub(Attaching):
         super().__init__(self._options.get("signalr_paths", OWN["signalr_paths"]))
         self._channels = check_channels(channels)
         self._life: Life | None = None
+        self._supervisor: Supervisor | None = None
         # Guards what follows and _is_serving: two threads may serve the same hub, or end it, and signal handlers, too.
         self._serve_lock = threading.RLock()
         # Between the call that serves and its first moment; whether it is to end at once.
@@ -125,9 +141,11 @@ class Hub(Attaching):
         """
         with self._serve_lock:
             self._let_go_of_closed()
-            life = self._life
+            life, supervisor = self._life, self._supervisor
             if life is None:
                 self._is_end_wanted = self._is_beginning
+        if supervisor is not None:
+            supervisor.end_soon()
         if life is not None:
             life.end_soon()
 
@@ -219,7 +237,15 @@ class Hub(Attaching):
         tell_of_workers()
         return life.serving
 
-    def run(self, address: str | int, *, shards: int = 1, **options: Unpack[Options]) -> None:
+    def run(
+        self,
+        address: str | int,
+        *,
+        shards: int = 1,
+        workers: int | Literal["auto"] = 0,
+        worker_timeout: float = 30.0,
+        **options: Unpack[Options],
+    ) -> None:
         """Serve until SIGINT, SIGTERM or ``stop_soon``, under uvloop where it can be imported.
 
         A signal closes every client with 1001 and returns once they are gone or ``drain_timeout`` is over; a second
@@ -227,13 +253,38 @@ class Hub(Attaching):
         Arguments and errors are those of ``start``, but that it needs an address; one that cannot be had ends the
         program, as its user's trouble and not its author's.
 
+        With `workers` this process supervises so many others, which run the same program again up to this call and
+        serve in its place: docs/workers.md. It returns when all have ended; so it does in each of them, and what
+        stands behind the call is run in all.
+
+        Args:
+            workers: processes that serve, 0 to 128, or ``"auto"``: one for each CPU. 0: this one serves.
+            worker_timeout: seconds, 1 to 86,400, within which the loop of one has to give a sign, and it has to serve
+                when it starts (there 30 at least); one that does not is killed, and replaced.
+
         Raises:
+            RuntimeError: the program cannot be run again, or this is not its main thread; with `workers` alone.
             SystemExit: the address cannot be had; Python then prints one line and exits with 1. The ListenFailed is its
                 ``__cause__``. In another thread than the main one, where nothing would be printed, it is raised itself.
         """
 
         address_of(address)  # a None as well is refused
+        checked("workers", workers, WORKERS_RULE)
+        checked("worker_timeout", worker_timeout, WORKER_TIMEOUT_RULE)
+        seat = seat_of_process() if workers else None
+        try:
+            if workers and seat is None:
+                self._supervise(address, shards, count_of_workers(workers), worker_timeout, options)
+            else:
+                if seat is not None:
+                    log_as_worker(seat.number)
+                self._run(seat.listen if seat else address, shards, seat, options)
+        except ListenFailed as error:
+            if threading.current_thread() is not threading.main_thread():
+                raise
+            raise SystemExit(f"fanwire: {error}") from error
 
+    def _run(self, address: str | int, shards: int, seat: Seat | None, options: Options) -> None:
         async def main() -> None:
             ending = anyio.Event()
             async with background_tasks() as tasks:
@@ -241,6 +292,8 @@ class Hub(Attaching):
                     await tasks.start(watch_signals, ending.set, tasks.cancel_scope.cancel)
                 async with self.serve(address, shards=shards, **options) as serving:
                     hub_log.info("%s with %s", serving, serving.poller)
+                    if seat is not None:
+                        tasks.start_soon(self._sit(seat).beat)
                     tasks.start_soon(self._tell_of_end, ending)
                     await ending.wait()
                     hub_log.info("draining")
@@ -249,13 +302,46 @@ class Hub(Attaching):
             self._is_beginning = not self._is_serving
         try:
             run(main)
-        except ListenFailed as error:
-            if threading.current_thread() is not threading.main_thread():
-                raise
-            raise SystemExit(f"fanwire: {error}") from error
         finally:
             if not self._is_serving:
                 self._is_beginning = self._is_end_wanted = False
+
+    def _sit(self, seat: Seat) -> Signs:
+        """Tell the supervisor that this worker serves; end with it."""
+        signs = Signs(seat)
+        assert self._life is not None
+        signs.watch(self.stop_soon, self._life.grace_s + GRACE_S)
+        signs.ready()
+        return signs
+
+    def _supervise(
+        self, address: str | int, shards: int, count: int, timeout_s: float, options: Mapping[str, Any]
+    ) -> None:
+        with self._serve_lock:
+            if self._is_serving:
+                raise RuntimeError("the hub is serving already")
+            self._is_serving = self._is_beginning = True
+        try:
+            options = {**self._options, **check_options(options)}
+            planned = plan(self._callbacks, self._channels, self._relays, shards, options)
+            held = HeldAddress(planned.settings, inherited(address_of(address)))
+            try:
+                supervisor = Supervisor(held, count, timeout_s, planned.grace_s)
+                with self._serve_lock:
+                    self._unlink(SUPERVISES)
+                    self._supervisor = supervisor
+                    if self._is_end_wanted:
+                        supervisor.end_soon()
+                if count > 1:
+                    workers_log.warning(APART, count)
+                supervisor.run()
+            finally:
+                held.close()
+        finally:
+            with self._serve_lock:
+                self._supervisor = None
+                self._ended()
+                self._unlink(NOT_STARTED)
 
     async def _tell_of_end(self, ending: anyio.Event) -> None:
         if self._life is not None:

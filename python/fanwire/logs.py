@@ -17,6 +17,9 @@ hub_log = logging.getLogger("fanwire.hub")
 engine_log = logging.getLogger("fanwire.engine")
 """What the engine has to say."""
 
+workers_log = logging.getLogger("fanwire.workers")
+"""Processes that a supervisor has started, and why they ended."""
+
 relay_log = logging.getLogger("fanwire.relay")
 """Lanes that go down and come back; what a relay's configuration should name."""
 
@@ -65,6 +68,25 @@ class SparingFilter(logging.Filter):
 
 
 relay_log.addFilter(SparingFilter())
+
+
+class NumberFilter(logging.Filter):
+    """A worker's lines begin with its number: several write the same log."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._prefix = f"worker {number}: "
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """True; the line has the number in front."""
+        record.msg = f"{self._prefix}{record.msg}"
+        return True
+
+
+def log_as_worker(number: int) -> None:
+    """Have each line of this process say which worker it is."""
+    for log in (hub_log, engine_log, workers_log, relay_log):
+        log.addFilter(NumberFilter(number))
 
 
 def name_of(connection: int) -> str:

@@ -1,5 +1,6 @@
 """The options of serving: what each may be, and what is said of names that are none."""
 
+import os
 import re
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from fanwire.values import (
     Mistake,
     OrNone,
     Rule,
+    Whole,
     WrongType,
     checked,
     rows_of,
@@ -79,12 +81,16 @@ def check_count(count: int) -> None:
 PLAIN_HTTP = "is none of fanwire: it speaks plain HTTP, and a proxy in front ends TLS, as docs/proxy.md shows"
 IN_ADDRESS = "is part of the address: hub.serve('HOST:PORT')"
 SHARDS = "is called shards here, threads in one process: hub.serve(address, shards=2)"
+WORKERS = "is an argument of run: hub.run(address, workers=2)"
+MANY_WORKERS = "is called workers here: hub.run(address, workers=2)"
 ELSEWHERE = {
     "address": "is the first argument of serve, start and run",
     **dict.fromkeys(("host", "port", "bind", "listen"), IN_ADDRESS),
     **dict.fromkeys(("unix", "uds", "unix_socket", "socket_path"), "is an address: hub.serve('unix:PATH')"),
     "shards": "is an argument of serve, start and run: hub.serve(address, shards=2)",
-    **dict.fromkeys(("workers", "threads", "processes", "num_workers"), SHARDS),
+    "threads": SHARDS,
+    **dict.fromkeys(("workers", "worker_timeout"), WORKERS),
+    **dict.fromkeys(("processes", "num_workers"), MANY_WORKERS),
     "channels": "is the first argument of Hub(...)",
     **{name: f"belongs to a channel: Hub({{'odds:*': Channel({name}=…)}})" for name in Channel.__dataclass_fields__},
     **dict.fromkeys(
@@ -242,6 +248,28 @@ READERS: dict[str, Rule] = {
 }
 RULES: dict[str, Rule] = {name: rule_of(row, READERS) for name, row in ROWS.items()}
 """What each option may be."""
+WORKERS_MAX = 128
+
+
+def read_workers(value: Any) -> Any:
+    """How many processes serve, or ``auto``. Raises Mistake."""
+    if isinstance(value, str) and value == "auto":
+        return "auto"
+    try:
+        return Whole(0, WORKERS_MAX)(value)
+    except Mistake as mistake:
+        raise type(mistake)(f"{mistake}, or 'auto'", told=mistake.told) from None
+
+
+def count_of_workers(workers: int | str) -> int:
+    """How many processes serve: ``auto`` is as many as this one may use CPUs."""
+    return min(len(os.sched_getaffinity(0)), WORKERS_MAX) if isinstance(workers, str) else workers
+
+
+WORKERS_RULE: Rule = read_workers
+"""What ``workers`` may be."""
+WORKER_TIMEOUT_RULE: Rule = rule_of(TABLE["worker_timeout"], {})
+"""What ``worker_timeout`` may be."""
 SHARDS_RULE: Rule = rule_of(TABLE["shards"], {})
 """What ``shards`` may be."""
 

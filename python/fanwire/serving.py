@@ -15,6 +15,7 @@ import anyio
 
 from fanwire._engine import Encoder, Engine, Route, Settings
 from fanwire._loop import Interrupt, Loop, background_tasks, in_thread, spawn
+from fanwire.addresses import inherited
 from fanwire.callbacks import Callbacks
 from fanwire.channel import Channel
 from fanwire.client import Link
@@ -37,6 +38,7 @@ from fanwire.pump import PRESENCE_INTERVAL_S, Pump
 from fanwire.relay.config import RelayConfig
 from fanwire.values import checked
 from fanwire.wording import Wording
+from fanwire.workers.seat import seat_of_process
 
 STOPPED = "the hub was stopped: its serving has ended"
 LOOP_CLOSED = "the event loop was closed while the hub served: stop the hub first"
@@ -82,6 +84,11 @@ class Plan:
         paths: Sequence[str] = self.own["signalr_paths"]
         return paths
 
+    @property
+    def grace_s(self) -> float:
+        """How long the end may take: seconds that clients get."""
+        return float(self.own["drain_timeout"] + self.own["drain_spread"])
+
 
 def plan(
     callbacks: Callbacks,
@@ -110,6 +117,7 @@ def plan(
         merged.setdefault("outbox_bytes_max", RELAY_OUTBOX_BYTES_MAX)
     if merged.get("poller") is None:
         merged["poller"] = checked("FANWIRE_POLLER", os.environ.get("FANWIRE_POLLER") or None, RULES["poller"])
+    seat = seat_of_process()
     settings = Settings(
         shards=shards,
         channels=rules_of(channels),
@@ -119,6 +127,7 @@ def plan(
         ],
         tell_details=own["detailed_errors"],
         descriptors_spare=RELAY_DESCRIPTORS_SPARE if relays else 0,
+        worker=seat.number if seat else 0,
         **merged,
     )
     routes = [route_of_hub(path, callbacks, own) for path in own["signalr_paths"]]
@@ -181,7 +190,7 @@ class Life:
         """
         try:
             self.engine.start()
-            bound = self.engine.listen(address) if address is not None else ""
+            bound = self.engine.listen(inherited(address)) if address is not None else ""
             self.serving = Serving(bound, self.engine.stats().poller)
             self.loop = Loop()
         except BaseException:
@@ -250,6 +259,11 @@ class Life:
         self._asked.set()
         if self._draining is not None:
             self._draining.cancel()
+
+    @property
+    def grace_s(self) -> float:
+        """How long its end may take: seconds that clients get."""
+        return self._plan.grace_s
 
     async def wait_asked(self) -> None:
         """Return when somebody wants the end, or it has come."""

@@ -42,8 +42,9 @@ def complain(file: Path | None, error: Exception) -> NoReturn:
 
 def summary(config: ServeConfig) -> Iterator[str]:
     """What would be served, in lines."""
-    shards = config.listen.shards
-    yield f"listens on {config.listen.address} with {shards} shard{'s' * (shards > 1)}"
+    shards, workers = config.listen.shards, config.listen.workers
+    with_workers = f", in {workers} worker{'s' * (workers != 1)}" if workers else ""
+    yield f"listens on {config.listen.address} with {shards} shard{'s' * (shards > 1)}{with_workers}"
     for relay in config.relay:
         yield route(relay)
         yield from (f"  shares {_shared(share)}" for share in relay.share)

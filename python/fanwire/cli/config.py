@@ -28,12 +28,16 @@ from fanwire.options import ELSEWHERE as HUBS_ELSEWHERE
 from fanwire.options import (
     FORMATS,
     IN_ADDRESS,
+    MANY_WORKERS,
     PATHS_MAX,
     ROWS,
     RULES,
     SHARDS,
     SHARDS_RULE,
     TRANSPORTS,
+    WORKER_TIMEOUT_RULE,
+    WORKERS_MAX,
+    WORKERS_RULE,
     read_close_code,
 )
 from fanwire.paths import route_of_relay
@@ -41,7 +45,11 @@ from fanwire.presence import PREFIX as PRESENCE
 from fanwire.relay.config import NEGOTIATE, RelayConfig
 from fanwire.values import Mistake
 
-IN_LISTEN = {IN_ADDRESS: "is part of address under [listen]", SHARDS: "is called shards here, under [listen]"}
+IN_LISTEN = {
+    IN_ADDRESS: "is part of address under [listen]",
+    SHARDS: "is called shards here, under [listen]",
+    MANY_WORKERS: "is called workers here, under [listen]",
+}
 """What is said of what is written there."""
 LISTS = {"formats": FORMATS, "signalr_transports": TRANSPORTS}
 """Options that are lists of names, and which those are."""
@@ -52,6 +60,8 @@ ELSEWHERE = {
     **{name: IN_LISTEN[text] for name, text in HUBS_ELSEWHERE.items() if text in IN_LISTEN},
     **dict.fromkeys(Channel.__dataclass_fields__, "is a key of each [[channel]]"),
     "shards": "is written as shards under [listen]",
+    "workers": "is written as workers under [listen]",
+    "worker_timeout": "is written as worker_timeout under [listen]",
     "address": "is written as address under [listen]",
     "drain_timeout": "is written as timeout under [drain]",
     "drain_spread": "is written as spread under [drain]",
@@ -81,6 +91,10 @@ class Listen:
     """As ``address`` of ``serve``. Worst cost: as there."""
     shards: Annotated[int, leaf_of(SHARDS_RULE)] = 1
     """As ``shards`` of ``serve``. Worst cost: as there."""
+    workers: Annotated[int | Literal["auto"], whole(WORKERS_RULE, f'0 to {WORKERS_MAX}, or "auto"')] = 0
+    """As ``workers`` of ``run``. Worst cost: as there."""
+    worker_timeout: Annotated[float, leaf_of(WORKER_TIMEOUT_RULE)] = 30.0
+    """As ``worker_timeout`` of ``run``. Worst cost: as there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

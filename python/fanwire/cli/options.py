@@ -17,6 +17,7 @@ SHARE = (*RELAY, "share")
 FLAGS: dict[str, tuple[Path, str] | tuple[Path, str, str]] = {
     "listen": (("listen", "address"), "Where clients connect"),
     "shards": (("listen", "shards"), TABLE["shards"].meaning),
+    "workers": (("listen", "workers"), "Processes that serve, under a supervisor; auto: one for each CPU"),
     "upstream": ((*RELAY, "upstream"), "A backend's URL; again: another, for when it fails"),
     "path": ((*RELAY, "path"), "What clients connect to", "the upstream's own path"),
     "protocol": ((*RELAY, "protocol"), "What clients and backend speak"),

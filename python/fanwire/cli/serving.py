@@ -10,6 +10,7 @@ from fanwire.cli.config import ServeConfig
 from fanwire.hub import Hub
 from fanwire.logs import hub_log
 from fanwire.wording import printable
+from fanwire.workers.seat import seat_of_process
 
 LINES = "%(asctime)s %(message)s"
 """On a terminal; what is worse than info has its level in front."""
@@ -23,16 +24,19 @@ def run(config: ServeConfig) -> None:
         SystemExit: the address cannot be had; see ``Hub.run``.
     """
     log_to_stderr(config.log.level)
-    raise_descriptors()
+    level = logging.INFO if seat_of_process() is None else logging.DEBUG  # the supervisor has said it
+    raise_descriptors(level)
     signal.signal(signal.SIGHUP, lambda *_: hub_log.info("SIGHUP is ignored: settings are read at the start only"))
     channels = {one.pattern: one.channel() for one in config.channel}
     hub = Hub(channels, signalr_paths=())  # no methods of its own: all SignalR paths are relays'
     for relay in config.relay:
         hub.relay(relay)
-        hub_log.info("relaying %s", route(relay))
+        hub_log.log(level, "relaying %s", route(relay))
     hub.run(
         config.listen.address,
         shards=config.listen.shards,
+        workers=config.listen.workers,
+        worker_timeout=config.listen.worker_timeout,
         drain_timeout=config.drain.timeout,
         drain_spread=config.drain.spread,
         drain_code=config.drain.code,
@@ -40,7 +44,7 @@ def run(config: ServeConfig) -> None:
     )
 
 
-def raise_descriptors() -> None:
+def raise_descriptors(level: int) -> None:
     """Have the soft limit of open files be the hard one, and say what it is: each client has a descriptor."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -48,7 +52,7 @@ def raise_descriptors() -> None:
     except (OSError, ValueError) as error:
         hub_log.warning("the limit of open files stays at %s: %s", shown_limit(soft), error)
     else:
-        hub_log.info("the limit of open files is %s (it was %s)", shown_limit(hard), shown_limit(soft))
+        hub_log.log(level, "the limit of open files is %s (it was %s)", shown_limit(hard), shown_limit(soft))
 
 
 def shown_limit(limit: int) -> str:

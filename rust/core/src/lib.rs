@@ -36,6 +36,7 @@ pub mod ws;
 pub use engine::{Adopted, Audience, Broadcasting, Engine, Message, NewError};
 pub use error::{EXHAUSTED, EngineError};
 pub use failure::{panic_text, run_to_end};
+pub use listening::HeldAddress;
 pub use position::Position;
 pub use routes::{Asks, Limits, OwnerId, ROUTES_MAX, Route, RouteError, Transports, Wire};
 pub use settings::{ChannelRule, ChannelSettings, HubSettings, PollerKind, Settings, SettingsError};

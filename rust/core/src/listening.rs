@@ -2,15 +2,17 @@
 //!
 //! A socket that a forked child still holds goes on listening after its owner has closed it: the port stays taken, and who
 //! connects waits for ever. So a listener is shut down before it is closed, and a forked child closes those it inherits
-//! ([`socket::close_in_children`]).
+//! ([`socket::close_in_children`]). Not so one that another process has made: others accept from it, now and later.
+//! [`HeldAddress`] is the other side of that.
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::error::EngineError;
 use crate::settings::Settings;
 use crate::socket;
 
@@ -24,8 +26,20 @@ pub struct Listener {
     fd: Option<OwnedFd>,
     /// The process that made it: what a forked child inherits is not the child's to end.
     process: u32,
+    watchers: Watchers,
     /// Held for its drop.
     _path: Option<Arc<UnixPath>>,
+}
+
+/// Who watches one socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watchers {
+    /// One shard.
+    One,
+    /// All shards.
+    Shards,
+    /// Those of other processes as well: one of them has made the socket, and it is not ours to end.
+    Processes,
 }
 
 /// A path with a socket of ours.
@@ -47,9 +61,19 @@ impl Drop for UnixPath {
 }
 
 impl Listener {
-    fn new(fd: OwnedFd, path: Option<Arc<UnixPath>>) -> Self {
+    fn new(fd: OwnedFd, watchers: Watchers, path: Option<Arc<UnixPath>>) -> Self {
         socket::close_in_children(fd.as_raw_fd(), true);
-        Self { fd: Some(fd), process: std::process::id(), _path: path }
+        Self { fd: Some(fd), process: std::process::id(), watchers, _path: path }
+    }
+
+    /// Whether others watch the same socket: each connection is to wake one of them, and each to get its part.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.watchers != Watchers::One
+    }
+
+    /// Whether other processes accept in its place once this one is gone.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.watchers == Watchers::Processes
     }
 
     pub(crate) fn fd(&self) -> RawFd {
@@ -61,7 +85,9 @@ impl Drop for Listener {
     fn drop(&mut self) {
         let Some(fd) = self.fd.take() else { return };
         if self.process == std::process::id() {
-            socket::shut_down(fd.as_raw_fd());
+            if !self.is_inherited() {
+                socket::shut_down(fd.as_raw_fd());
+            }
             socket::close_in_children(fd.as_raw_fd(), false);
         } else {
             std::mem::forget(fd); // closed at the fork; its number may be another's by now
@@ -73,13 +99,16 @@ impl Drop for Listener {
 ///
 /// `unix:PATH`; `HOST:PORT` at all addresses that the host has, with one port; `PORT` at 127.0.0.1; `:PORT` at all addresses
 /// of the machine. With several shards each has a socket of its own on the port (`SO_REUSEPORT`) and the kernel deals
-/// connections out.
+/// connections out. `fd:N` or `fd:N,M` are sockets that this process has inherited.
 ///
 /// # Errors
 /// The system's, or what stands in the way.
 pub(crate) fn bind(address: &str, settings: &Settings) -> io::Result<(Vec<(usize, Listener)>, String)> {
     if let Some(path) = address.strip_prefix("unix:") {
         return bind_unix(Path::new(path), settings);
+    }
+    if let Some(numbers) = address.strip_prefix("fd:") {
+        return inherit(numbers, settings);
     }
     if let Ok(port) = address.parse::<u16>() {
         return bind_tcp("127.0.0.1", vec![SocketAddr::from(([127, 0, 0, 1], port))], settings);
@@ -129,7 +158,7 @@ fn bind_tcp(
         [] => return Err(io::Error::new(io::ErrorKind::InvalidInput, "the host has no address")),
     };
     if settings.shards == 1 {
-        return Ok((reserved.into_iter().map(|(fd, _)| (0, Listener::new(fd, None))).collect(), bound));
+        return Ok((reserved.into_iter().map(|(fd, _)| (0, Listener::new(fd, Watchers::One, None))).collect(), bound));
     }
     // The ports are ours alone, so nobody else's server is joined unawares. Now for real, one socket a shard.
     let mut listeners = Vec::new();
@@ -137,7 +166,7 @@ fn bind_tcp(
         drop(fd);
         for shard in 0..settings.shards {
             let fd = socket::listen_tcp(address, &options_of(settings, address, true, shard))?;
-            listeners.push((shard, Listener::new(fd, None)));
+            listeners.push((shard, Listener::new(fd, Watchers::One, None)));
         }
     }
     Ok((listeners, bound))
@@ -190,9 +219,71 @@ fn bind_unix(path: &Path, settings: &Settings) -> io::Result<(Vec<(usize, Listen
     socket::listen(&fd, settings.backlog)?;
     let mut listeners = Vec::with_capacity(settings.shards);
     for shard in 0..settings.shards {
-        listeners.push((shard, Listener::new(fd.try_clone()?, Some(Arc::clone(&owner)))));
+        let watchers = if settings.shards > 1 { Watchers::Shards } else { Watchers::One };
+        listeners.push((shard, Listener::new(fd.try_clone()?, watchers, Some(Arc::clone(&owner)))));
     }
     Ok((listeners, format!("unix:{}", path.display())))
+}
+
+/// Takes what others listen with, too, each for every shard. The numbers stay open, and the caller's.
+fn inherit(numbers: &str, settings: &Settings) -> io::Result<(Vec<(usize, Listener)>, String)> {
+    let (mut listeners, mut names) = (Vec::new(), Vec::new());
+    for number in numbers.split(',') {
+        let is_no_number = |_| io::Error::new(io::ErrorKind::InvalidInput, format!("{number:?} is no descriptor"));
+        let fd = socket::inherit_listener(number.parse().map_err(is_no_number)?)?;
+        if let Some(address) = socket::local_address(fd.as_raw_fd()) {
+            let options = socket::TcpOptions { incoming_cpu: None, ..options_of(settings, address, false, 0) };
+            socket::set_tcp(fd.as_raw_fd(), &options)?;
+            names.push(address.to_string());
+        } else {
+            let address = UnixListener::from(fd.try_clone()?).local_addr()?;
+            names.push(
+                address.as_pathname().map_or_else(|| format!("fd:{number}"), |path| format!("unix:{}", path.display())),
+            );
+        }
+        for shard in 0..settings.shards {
+            listeners.push((shard, Listener::new(fd.try_clone()?, Watchers::Processes, None)));
+        }
+    }
+    Ok((listeners, names.join(",")))
+}
+
+/// An address that a process listens at without accepting, for those that inherit its descriptors and accept there.
+///
+/// What waits is theirs, whichever of them comes or goes. Dropped, nobody is listened to any more.
+#[derive(Debug)]
+pub struct HeldAddress {
+    listeners: Vec<Listener>,
+    address: String,
+}
+
+impl HeldAddress {
+    /// Listens at an address, as [`Engine::listen`](crate::Engine::listen) takes it.
+    ///
+    /// # Errors
+    /// [`EngineError::ListenFailed`].
+    pub fn new(address: &str, settings: &Settings) -> Result<Self, EngineError> {
+        let settings = Settings { shards: 1, ..settings.clone() };
+        let (listeners, bound) = bind(address, &settings)
+            .map_err(|cause| EngineError::ListenFailed { address: address.to_owned(), cause })?;
+        let listeners: Vec<Listener> = listeners.into_iter().map(|(_, listener)| listener).collect();
+        for listener in &listeners {
+            socket::close_in_children(listener.fd(), false); // they are for children
+        }
+        Ok(Self { listeners, address: bound })
+    }
+
+    /// The address as bound.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The numbers that are to be inherited.
+    #[must_use]
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        self.listeners.iter().map(Listener::fd).collect()
+    }
 }
 
 /// Removes a socket that nobody serves, left behind by a server that was killed; whatever else stands there stays.

@@ -71,11 +71,8 @@ pub(crate) fn milliseconds_since_received(fd: RawFd) -> Option<u32> {
     (result == 0).then_some(info.tcpi_last_data_recv)
 }
 
-/// The number from which on descriptors are spare: a new one has the lowest that is free.
+/// The number from which on descriptors are spare, or beyond the limit: a new one has the lowest that is free.
 pub(crate) fn spare_from(descriptors_spare: usize) -> RawFd {
-    if descriptors_spare == 0 {
-        return RawFd::MAX;
-    }
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel fills `limit`.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
@@ -83,6 +80,20 @@ pub(crate) fn spare_from(descriptors_spare: usize) -> RawFd {
     }
     let spare = (limit.rlim_cur / 4).min(descriptors_spare as u64);
     RawFd::try_from(limit.rlim_cur - spare).unwrap_or(RawFd::MAX)
+}
+
+/// The number that a new descriptor would have.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn next_descriptor() -> io::Result<RawFd> {
+    // SAFETY: two integers.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) }.as_raw_fd())
 }
 
 /// Takes a connection, non-blocking.
@@ -120,6 +131,33 @@ pub(crate) fn take_over(fd: RawFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: it is open, since the calls above found a socket there, and the caller gives it away.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A descriptor of its own for a socket that listens and that another process has made, closed when another program is run.
+/// It accepts without waiting from now on, whoever else has it.
+///
+/// # Errors
+/// What it is instead, as it stands behind its number.
+pub(crate) fn inherit_listener(fd: RawFd) -> io::Result<OwnedFd> {
+    let is_not = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, format!("descriptor {fd} {what}")));
+    match int_option(fd, libc::SOL_SOCKET, libc::SO_TYPE) {
+        Ok(libc::SOCK_STREAM) => {}
+        Ok(_) => return is_not("is no stream socket"),
+        Err(error) if error.raw_os_error() == Some(libc::EBADF) => return is_not("is not open"),
+        Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => return is_not("is no socket"),
+        Err(error) => return Err(error),
+    }
+    if int_option(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)? == 0 {
+        return is_not("does not listen");
+    }
+    let copy = duplicate(fd)?;
+    // SAFETY: two integers.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    // SAFETY: three integers.
+    if flags < 0 || unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(copy)
 }
 
 fn int_option(fd: RawFd, level: i32, name: i32) -> io::Result<i32> {
@@ -187,16 +225,7 @@ pub(crate) fn listen_tcp(address: SocketAddr, options: &TcpOptions<'_>) -> io::R
     if address.is_ipv6() {
         option(raw, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, i32::from(!options.is_dual_stack))?;
     }
-    option(raw, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-    if options.notsent_lowat > 0 {
-        option(raw, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, options.notsent_lowat as i32)?;
-    }
-    if let Some(name) = options.congestion_control {
-        congestion_control(raw, name)?;
-    }
-    if let Some(cpu) = options.incoming_cpu {
-        option(raw, libc::SOL_SOCKET, libc::SO_INCOMING_CPU, cpu as i32)?;
-    }
+    set_tcp(raw, options)?;
     let (storage, length) = to_system(address);
     // SAFETY: `storage` holds an address of `length` bytes.
     if unsafe { libc::bind(raw, (&raw const storage).cast(), length) } < 0 {
@@ -204,6 +233,21 @@ pub(crate) fn listen_tcp(address: SocketAddr, options: &TcpOptions<'_>) -> io::R
     }
     listen(&fd, options.backlog)?;
     Ok(fd)
+}
+
+/// Has a TCP socket, and those that it accepts, be as told.
+pub(crate) fn set_tcp(fd: RawFd, options: &TcpOptions<'_>) -> io::Result<()> {
+    option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    if options.notsent_lowat > 0 {
+        option(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, options.notsent_lowat as i32)?;
+    }
+    if let Some(name) = options.congestion_control {
+        congestion_control(fd, name)?;
+    }
+    if let Some(cpu) = options.incoming_cpu {
+        option(fd, libc::SOL_SOCKET, libc::SO_INCOMING_CPU, cpu as i32)?;
+    }
+    Ok(())
 }
 
 /// Has a bound socket listen.

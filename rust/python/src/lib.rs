@@ -7,6 +7,7 @@ mod engine;
 mod errors;
 mod events;
 mod lines;
+mod listening;
 mod options;
 mod position;
 mod routes;
@@ -134,6 +135,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<adopting::Adopted>()?;
     module.add_class::<engine::Engine>()?;
     module.add_class::<events::Listener>()?;
+    module.add_class::<listening::HeldAddress>()?;
     module.add_class::<stats::Stats>()?;
     module.add_class::<upstream::Roots>()?;
     events::add_classes(module)?;

@@ -29,10 +29,18 @@ macro_rules! rows {
 pub(crate) fn of_serving() -> Vec<Setting> {
     rows! {
         /// text, or a port as an int: `"0.0.0.0:8000"`, `"[::1]:8000"`, `"unix:/run/live.sock"`; `8000` is
-        /// `"127.0.0.1:8000"`, `":8000"` all addresses
+        /// `"127.0.0.1:8000"`, `":8000"` all addresses; `"fd:3"` or `"fd:3,4"` sockets that the process has inherited,
+        /// `"systemd"` those of socket activation
         address in "Serving" = Value::Nothing,
             Kind::Other("ports 0 (any free one) to 65,535; a path of 107 bytes at most"), default "it is required",
             cost "a host of several addresses, such as `localhost`, is listened on at all that this machine has, one port for all";
+        /// processes that serve, under a supervisor, which listens; see [workers.md](workers.md)
+        workers in "Serving" = Value::Whole(0), Kind::Other("0 to 128, or `\"auto\"`: as many as the process may use CPUs"),
+            default "this process serves", cost "an interpreter each, and whatever your program holds";
+        /// seconds within which a worker's loop has to give a sign, and it has to serve when it starts (there 30 at least);
+        /// one that does not is killed, and replaced
+        worker_timeout in "Serving" = Value::Number(30.0), Kind::Seconds(1.0, 86_400.0),
+            cost "a worker that is stuck keeps its clients for so long; a callback that blocks the loop for longer ends its worker";
     }
 }
 

@@ -139,19 +139,21 @@ pub(crate) struct Settings(pub(crate) CoreSettings);
 impl Settings {
     #[new]
     #[pyo3(signature = (
-        *, channels = Vec::new(), snapshots = Vec::new(), tell_details = false, descriptors_spare = 0, **values,
+        *, channels = Vec::new(), snapshots = Vec::new(), tell_details = false, descriptors_spare = 0, worker = 0, **values,
     ))]
     fn new(
         channels: Vec<ChannelRule>,
         snapshots: Vec<(String, f64)>,
         tell_details: bool,
         descriptors_spare: usize,
+        worker: u8,
         values: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
         let mut settings = CoreSettings {
             channels: channels.into_iter().map(|rule| rule.0).collect(),
             snapshots: snapshots.into_iter().map(snapshot_of).collect::<PyResult<_>>()?,
             descriptors_spare,
+            worker,
             ..CoreSettings::default()
         };
         settings.hubs.tells_details = tell_details;

@@ -1,4 +1,8 @@
 //! Connections taken from listening sockets: in batches, and the pause when descriptors run out.
+//!
+//! A listener may be watched by others, too: shards, or whole processes. The kernel wakes one of those who wait, the one
+//! that has watched for longest. So who has taken some steps back behind the others. Who was woken and is gone, or takes
+//! none, leaves a connection that nobody was told of: so each looks from time to time, too.
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -8,9 +12,12 @@ use super::{Io, Shard};
 use crate::error::EXHAUSTED;
 use crate::listening::Listener;
 use crate::messages::Event;
+use crate::socket;
 
 /// Connections taken in one turn from one listener; the rest is taken in the next.
 const ACCEPTS_MAX: usize = 256;
+/// The same where others watch it, too: of a burst each gets its part.
+const SHARED_ACCEPTS_MAX: usize = 8;
 
 /// The token of a shard's `index`-th listener.
 pub(super) fn token_of(index: usize) -> u64 {
@@ -23,35 +30,64 @@ impl<I: Io> Shard<I> {
             self.listeners.push(listener); // watched with the others when accepting goes on
             return;
         }
-        let token = token_of(self.listeners.len());
-        match self.io.watch(listener.fd(), token, Interest::Level) {
-            Ok(()) => self.listeners.push(listener),
-            Err(error) => self.record(40, format!("shard {}: cannot watch a listener: {error}", self.index)),
+        self.listeners.push(listener);
+        self.watch_listener(self.listeners.len() - 1);
+    }
+
+    fn watch_listener(&mut self, index: usize) {
+        let listener = &self.listeners[index];
+        let interest = if listener.is_shared() { Interest::Shared } else { Interest::Level };
+        if let Err(error) = self.io.watch(listener.fd(), token_of(index), interest) {
+            self.record(40, format!("shard {}: cannot watch a listener: {error}", self.index));
         }
     }
 
-    /// Takes what waits, up to a bound. Without descriptors, spare ones aside, accepting pauses until some are free.
+    /// Takes what waits, up to a bound. Without descriptors, spare ones aside, accepting pauses until some are free: what
+    /// waits goes on waiting, for others where there are some.
     pub(super) fn accept(&mut self, index: usize) {
         let Some(listener) = self.listeners.get(index) else { return };
-        let fd = listener.fd();
-        for _ in 0..ACCEPTS_MAX {
+        let (fd, is_shared, before) = (listener.fd(), listener.is_shared(), self.stats.connections_total.get());
+        for _ in 0..if is_shared { SHARED_ACCEPTS_MAX } else { ACCEPTS_MAX } {
             match self.io.accept(fd) {
-                Ok(taken) if taken.as_raw_fd() >= self.spare_from => {
-                    drop(taken); // it was looked at to see that there is none but a spare one
-                    self.pause_accepting(&io::Error::other("the descriptors that are left are for backends"));
-                    return;
-                }
                 Ok(taken) => {
+                    let next = taken.as_raw_fd() + 1;
                     self.welcome(taken, None);
+                    if next >= self.spare_from && !self.has_room() {
+                        self.pause_accepting(&io::Error::other("no descriptor is left for a client"));
+                        return;
+                    }
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(errno) if EXHAUSTED.contains(&errno) => {
                         self.pause_accepting(&error);
                         return;
                     }
-                    Some(libc::EAGAIN) => return,
+                    Some(libc::EAGAIN) => break,
                     _ => {} // that one is gone (ECONNABORTED and the like, accept(2)); the next may be fine
                 },
+            }
+        }
+        if is_shared && self.stats.connections_total.get() > before {
+            self.io.unwatch(fd);
+            self.watch_listener(index);
+        }
+    }
+
+    /// Whether there is a descriptor for one more; the limit may have been moved.
+    fn has_room(&mut self) -> bool {
+        self.spare_from = socket::spare_from(self.settings.descriptors_spare);
+        socket::next_descriptor().is_ok_and(|next| next < self.spare_from)
+    }
+
+    pub(super) fn has_shared_listener(&self) -> bool {
+        self.listeners.iter().any(Listener::is_shared)
+    }
+
+    /// Once a tick: takes what nobody was told of.
+    pub(super) fn look_at_shared_listeners(&mut self) {
+        for index in 0..self.listeners.len() {
+            if !self.is_accept_paused && self.listeners[index].is_shared() {
+                self.accept(index);
             }
         }
     }
@@ -96,12 +132,12 @@ impl<I: Io> Shard<I> {
             }
             return;
         }
+        if !self.has_room() {
+            return;
+        }
         self.is_accept_paused = false;
         for index in 0..self.listeners.len() {
-            let fd = self.listeners[index].fd();
-            if let Err(error) = self.io.watch(fd, token_of(index), Interest::Level) {
-                self.record(40, format!("shard {}: cannot watch a listener: {error}", self.index));
-            }
+            self.watch_listener(index);
         }
     }
 

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::answers::Refusal;
 use super::connection::Ending;
-use super::timers::Leaving;
+use super::timers::{Latecomers, Leaving};
 use super::{Io, Shard};
 use crate::clock::ticks;
+use crate::listening::Listener;
 use crate::messages::{ClosedBy, Event, Released, Whose};
 use crate::protocol::Formats;
 use crate::session::Farewell;
@@ -14,6 +15,9 @@ use crate::ws::{CloseCode, write_close};
 
 /// Connections of a path that is removed: closing so many takes a few milliseconds, and others are served between.
 const CLOSED_IN_A_TICK: usize = 1_024;
+
+/// Where other processes go on with the port: how long a request may take to come on a connection that this one has taken.
+const REQUEST: Duration = Duration::from_secs(1);
 
 impl<I: Io> Shard<I> {
     /// Starts the close handshake (RFC 6455 §7.1.2) from this side; an event stream just ends.
@@ -195,8 +199,12 @@ impl<I: Io> Shard<I> {
     }
 
     /// Stops accepting and closes everyone, evenly over the time of `spread`: who comes back does not come all at once.
+    ///
+    /// Who has not been answered yet is dropped; but where others go on with the port no connect is to fail, so it is answered,
+    /// and closed then.
     pub(super) fn drain(&mut self, code: CloseCode, reason: Box<str>, spread: Duration) {
         self.is_draining = true;
+        let (answers_all, mut late) = (self.listeners.iter().any(Listener::is_inherited), Vec::new());
         for listener in self.listeners.drain(..) {
             self.io.unwatch(listener.fd());
         }
@@ -205,11 +213,17 @@ impl<I: Io> Shard<I> {
         for (index, slot) in (0..).zip(in_use) {
             if self.is_adopted(slot) {
                 self.release(slot);
-            } else if self.slab.at(slot).session.is_requesting() {
-                self.drop_connection(slot);
-            } else {
+            } else if !self.slab.at(slot).session.is_requesting() {
                 leaving.add(index, self.id_of(slot));
+            } else if answers_all {
+                late.push(self.id_of(slot));
+            } else {
+                self.drop_connection(slot);
             }
+        }
+        if !late.is_empty() {
+            let until = self.timers.tick() + ticks(REQUEST);
+            self.late = Some(Latecomers { code, reason: leaving.reason.clone(), connections: late, until });
         }
         self.leaving.push(leaving);
         self.go_on_draining();
@@ -245,5 +259,23 @@ impl<I: Io> Shard<I> {
                 self.leaving.push(leaving);
             }
         }
+        self.close_latecomers(tick);
+    }
+
+    /// Closes those that have been answered, and drops those that did not ask in time.
+    fn close_latecomers(&mut self, tick: u32) {
+        let Some(mut late) = self.late.take() else { return };
+        for id in std::mem::take(&mut late.connections) {
+            let Some(slot) = self.slot_of(id) else { continue };
+            let session = &self.slab.at(slot).session;
+            if !session.is_requesting() {
+                self.close(slot, late.code, &late.reason);
+            } else if tick < late.until || session.asked().is_some() {
+                late.connections.push(id);
+            } else {
+                self.drop_connection(slot);
+            }
+        }
+        self.late = Some(late).filter(|late| !late.connections.is_empty());
     }
 }

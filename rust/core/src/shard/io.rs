@@ -17,6 +17,8 @@ pub(crate) enum Interest {
     Writing,
     /// Reading, as long as it is possible (level-triggered): listeners and bells.
     Level,
+    /// The same of a listener that others watch, too: one of those who wait hears of each connection.
+    Shared,
 }
 
 /// A connection in a dense list: what a write needs, and where its subscription stands.

@@ -43,6 +43,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use io::{Interest, Io, Ready, Short};
 pub(crate) use shared::{Common, ShardHandle};
@@ -64,6 +65,8 @@ const LISTENER_TOKENS: u64 = 1 << 63;
 const BELL_TOKEN: u64 = u64::MAX;
 /// What one receive may give.
 const BUFFER_BYTES: usize = 64 << 10;
+/// How long a shard sleeps at most that watches a listener of several: so long may a connection wait that nobody was told of.
+const LOOK: Duration = Duration::from_millis(500);
 /// Serving peers takes so long a turn: what is published meanwhile goes out before it goes on.
 const SERVING_NS: u64 = 250_000;
 
@@ -122,6 +125,8 @@ pub(crate) struct Shard<I: Io> {
     is_draining: bool,
     /// Whom a drain, or a path that is removed, has yet to close.
     leaving: Vec<timers::Leaving>,
+    /// Whom it has yet to answer and then close.
+    late: Option<timers::Latecomers>,
     is_stopping: bool,
     is_accept_paused: bool,
     has_hinted_at_comma: bool,
@@ -207,6 +212,7 @@ impl<I: Io> Shard<I> {
             one_by_one: 0,
             is_draining: false,
             leaving: Vec::new(),
+            late: None,
             is_stopping: false,
             is_accept_paused: false,
             has_hinted_at_comma: false,
@@ -290,6 +296,7 @@ impl<I: Io> Shard<I> {
             self.tell_presence();
             self.go_on_draining();
             self.resume_accepting();
+            self.look_at_shared_listeners();
             if self.has_to_sweep() {
                 self.sweep.plan(self.common.registries(), self.timers.tick());
             } else {
@@ -310,10 +317,11 @@ impl<I: Io> Shard<I> {
     fn sleep_ms(&self) -> i32 {
         let has_deadlines =
             self.slab.count() > 0 || !self.presence.is_empty() || self.is_accept_paused || self.is_accept_starved;
-        match (has_deadlines, self.has_to_sweep()) {
-            (true, _) => TICK.as_millis() as i32,
-            (false, true) => sweeping::PAUSE.as_millis() as i32,
-            (false, false) => -1,
+        match (has_deadlines, self.has_shared_listener(), self.has_to_sweep()) {
+            (true, ..) => TICK.as_millis() as i32,
+            (_, true, _) => LOOK.as_millis() as i32,
+            (.., true) => sweeping::PAUSE.as_millis() as i32,
+            _ => -1,
         }
     }
 

@@ -362,7 +362,7 @@ impl<I: Io> Shard<I> {
     }
 
     pub(super) fn check_may_open(&self, route: &Placed, head: &RequestHead<'_>) -> Result<(), Refusal> {
-        if self.is_draining {
+        if self.is_draining && self.late.is_none() {
             return Err(Refusal::new(503, "draining"));
         }
         let (Some(allowed), Some(origin)) = (self.origins_of(route), head.header("origin")) else { return Ok(()) };

@@ -105,6 +105,16 @@ impl Leaving {
     }
 }
 
+/// Who was taken and has not asked for anything, or not been answered, when a drain began that leaves the port to others.
+#[derive(Debug)]
+pub(crate) struct Latecomers {
+    pub(crate) code: CloseCode,
+    pub(crate) reason: Box<str>,
+    pub(crate) connections: Vec<ConnectionId>,
+    /// The tick up to which a request may come.
+    pub(crate) until: u32,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

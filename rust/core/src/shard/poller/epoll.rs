@@ -31,6 +31,7 @@ impl Epoll {
             Interest::Connection => libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET,
             Interest::Writing => libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET,
             Interest::Level => libc::EPOLLIN,
+            Interest::Shared => libc::EPOLLIN | libc::EPOLLEXCLUSIVE,
         };
         let mut event = libc::epoll_event { events: flags as u32, u64: token };
         // SAFETY: `event` is ours and read during the call only.

@@ -1,4 +1,4 @@
-"""Whether this process is one of several that a server runs the same program in. Each then has hubs of its own."""
+"""Workers of other servers: whether this process is one of several, each with hubs of its own."""
 
 import sys
 

@@ -1,0 +1,122 @@
+"""What a worker is told when it starts, and what it gives in return: that it serves, and that its loop turns."""
+
+import json
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import NoReturn
+
+import anyio
+
+from fanwire.logs import workers_log
+
+VARIABLE = "FANWIRE_SEAT"
+"""Where a worker finds its seat; taken out at once, since what the worker runs has none."""
+READY, BEAT = b"r", b"."
+"""What goes over the link."""
+BEATS = 4
+"""So many times within the time in which one has to come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """One worker's place under its supervisor."""
+
+    number: int
+    """0 to 255, of no other worker that lives: ids of its connections begin with it."""
+    count: int
+    """How many workers there are to be."""
+    listen: str
+    """The inherited address, ``fd:N`` or ``fd:N,M``."""
+    link: int
+    """The descriptor of a Unix socket, whose other end the supervisor holds for as long as it lives."""
+    folder: str
+    """Where sockets of these workers stand: the supervisor's own is ``supervisor``."""
+    timeout_s: float
+    """Within so many seconds its loop has to give a sign."""
+    supervisor: int
+    """The process."""
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """All that is inherited."""
+        return (self.link, *map(int, self.listen.removeprefix("fd:").split(",")))
+
+    def environment(self) -> dict[str, str]:
+        """What its process is told."""
+        return {VARIABLE: json.dumps(asdict(self))}
+
+
+def _taken() -> Seat | None:
+    """The seat of this process: its environment has one, and it has inherited the link to who wrote it."""
+    told = os.environ.pop(VARIABLE, "")
+    if not told:
+        return None
+    seat = Seat(**json.loads(told))
+    size = struct.calcsize("3i")
+    try:
+        with socket.socket(fileno=os.dup(seat.link)) as link:
+            made_by, _, _ = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    except OSError:
+        return None  # it is a worker's child, and has only the variable
+    if made_by != seat.supervisor:
+        return None
+    for descriptor in seat.descriptors:
+        os.set_inheritable(descriptor, False)
+    return seat
+
+
+class Signs:
+    """What the worker at `seat` gives its supervisor, and how it notices that there is none any more."""
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+        self._link = socket.socket(fileno=os.dup(seat.link))
+
+    def ready(self) -> None:
+        """Tell that it accepts."""
+        self._send(READY)
+
+    async def beat(self) -> None:
+        """Tell from time to time that the loop turns. For a task, which is cancelled."""
+        while True:
+            self._send(BEAT)
+            await anyio.sleep(self._seat.timeout_s / BEATS)
+
+    def _send(self, sign: bytes) -> None:
+        with suppress(OSError):  # it is gone, or is stopped and has enough of them
+            self._link.send(sign, socket.MSG_DONTWAIT)
+
+    def watch(self, end_soon: Callable[[], object], grace_s: float) -> None:
+        """Call `end_soon` when the supervisor is gone, and end the process if it is still there `grace_s` later."""
+        threading.Thread(target=self._watch, args=(end_soon, grace_s), name="fanwire worker", daemon=True).start()
+
+    def _watch(self, end_soon: Callable[[], object], grace_s: float) -> NoReturn:
+        with suppress(OSError):
+            while self._link.recv(64):
+                pass
+        workers_log.error("the supervisor (process %s) is gone: this worker ends", self._seat.supervisor)
+        end_soon()
+        threading.Event().wait(min(grace_s, threading.TIMEOUT_MAX))
+        workers_log.error("this worker did not end within %g s, and is ended", grace_s)
+        os._exit(1)
+
+
+_seat: Seat | None = _taken()
+
+
+def seat_of_process() -> Seat | None:
+    """Of a worker; None where no supervisor has started this process, nor for what a worker forks."""
+    return _seat
+
+
+def _after_fork() -> None:
+    global _seat
+    _seat = None
+
+
+os.register_at_fork(after_in_child=_after_fork)

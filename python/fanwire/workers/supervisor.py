@@ -1,0 +1,232 @@
+"""The supervisor's loop: signals, processes, and who asks at its socket. What is done about them is the crew's."""
+
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from math import inf
+from pathlib import Path
+from time import monotonic
+
+from fanwire._engine import HeldAddress
+from fanwire.logs import workers_log
+from fanwire.workers.crew import Crew
+from fanwire.workers.folder import Folder
+from fanwire.workers.seat import READY, Seat
+from fanwire.workers.systemd import VARIABLES, Notifier
+
+GRACE_S = 5.0
+"""Beyond the time that clients get at the end, before a worker is killed."""
+WAIT_MAX_S = 60.0
+ASKERS_MAX = 16
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGCHLD)
+
+
+def command() -> list[str]:
+    """How this program was started, to start it again.
+
+    Raises:
+        RuntimeError: it was typed in, or is otherwise nothing that can be started again.
+    """
+    given, name = sys.orig_argv[1:], sys.argv[0] if sys.argv else ""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    if not sys.executable or name in ("", "-") or (file is None and name != "-c"):
+        raise RuntimeError("workers run the same program again, and this one is no file, module or text of `-c`")
+    if file is not None and name in given and Path(file).name == Path(name).name:
+        given[given.index(name)] = file  # whole: it may have gone to another folder since
+    return [sys.executable, *given]
+
+
+class Supervisor:
+    """Has `count` workers serve what `held` listens at, until a signal or ``end_soon``.
+
+    Args:
+        timeout_s: within so many seconds a worker has to give a sign.
+        grace_s: for so long a worker may take to close its clients.
+
+    Raises:
+        RuntimeError: see ``command``; or this is not the program's main thread, which alone hears of signals.
+        OSError: see ``Folder``.
+    """
+
+    def __init__(self, held: HeldAddress, count: int, timeout_s: float, grace_s: float) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("workers need the program's main thread: it alone hears of signals")
+        self._held, self._count, self._timeout_s = held, count, timeout_s
+        self._command = command()
+        self._folder = Folder(os.environ)
+        self._environment = {name: text for name, text in os.environ.items() if name not in VARIABLES}
+        self._crew = Crew(
+            count, timeout_s, grace_s + GRACE_S, self._start, served=self._tell_served, restarted=self._answer
+        )
+        self._links: dict[socket.socket, int] = {}
+        self._askers: dict[socket.socket, bool] = {}
+        self._notifier = Notifier(os.environ)
+        self._notify_at = inf
+        self._selector = selectors.DefaultSelector()
+        self._woken, self._waking = socket.socketpair()
+        for end in (self._woken, self._waking):
+            end.setblocking(False)
+
+    def run(self) -> None:
+        """Returns when all workers have ended.
+
+        Raises:
+            SystemExit: they end before they serve, time and again.
+        """
+        try:
+            with self._signals():
+                self._selector.register(self._woken, selectors.EVENT_READ, self._hear_signals)
+                self._selector.register(self._folder.socket, selectors.EVENT_READ, self._accept)
+                self._crew.begin(monotonic())
+                while not self._crew.is_over:
+                    self._turn()
+        finally:
+            self._close()
+        if self._crew.failure:
+            raise SystemExit(f"fanwire: {self._crew.failure}")
+
+    def end_soon(self) -> None:
+        """As SIGTERM; any thread."""
+        with suppress(OSError):  # it has ended, or has heard enough
+            self._waking.send(bytes([signal.SIGTERM]))
+
+    def _turn(self) -> None:
+        wait_s = min(self._crew.next_at(), self._notify_at) - monotonic()
+        for key, _ in self._selector.select(min(max(wait_s, 0.0), WAIT_MAX_S)):
+            key.data(key.fileobj)
+        now = monotonic()
+        for worker in self._crew:
+            code = worker.process.poll()
+            if code is not None:
+                self._crew.ended(worker, code, now)
+        self._crew.tick(now)
+        if now >= self._notify_at:
+            self._notifier.tell("WATCHDOG=1")
+            self._notify_at = now + self._notifier.watchdog_s
+
+    def _hear_signals(self, woken: socket.socket) -> None:
+        for number in woken.recv(256):
+            if number in (signal.SIGTERM, signal.SIGINT):
+                self._notifier.tell("STOPPING=1")
+                workers_log.info("draining")
+                self._crew.end(monotonic())
+            elif number == signal.SIGUSR2:
+                self._crew.restart(monotonic())
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+        waking = signal.set_wakeup_fd(self._waking.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(waking)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # Workers
+
+    def _start(self, number: int) -> subprocess.Popen[bytes]:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            listen = f"fd:{','.join(map(str, self._held.descriptors))}"
+            seat = Seat(
+                number, self._count, listen, theirs.fileno(), str(self._folder.path), self._timeout_s, os.getpid()
+            )
+            try:
+                process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.DEVNULL,
+                    env={**self._environment, **seat.environment()},
+                    pass_fds=seat.descriptors,
+                    process_group=0,  # what is typed at a terminal is the supervisor's to pass on
+                )
+            except BaseException:
+                ours.close()
+                raise
+        ours.setblocking(False)
+        self._links[ours] = number
+        self._selector.register(ours, selectors.EVENT_READ, self._hear)
+        return process
+
+    def _hear(self, link: socket.socket) -> None:
+        try:
+            signs = link.recv(4_096)
+        except OSError:
+            signs = b""
+        number = self._links[link]
+        if not signs:
+            self._drop(link)
+            return
+        for worker in self._crew:
+            if worker.number == number:
+                self._crew.heard(worker, monotonic(), is_ready=READY in signs)
+
+    def _drop(self, link: socket.socket) -> None:
+        if link.fileno() < 0:  # in the same turn
+            return
+        self._selector.unregister(link)
+        self._links.pop(link, None)
+        self._askers.pop(link, None)
+        link.close()
+
+    def _tell_served(self) -> None:
+        self._notifier.tell("READY=1", f"STATUS={self._count} workers serve on {self._held.address}")
+        if self._notifier.watchdog_s:
+            self._notify_at = monotonic()
+        workers_log.info("serving on %s with %s workers", self._held.address, self._count)
+
+    # Who asks
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            asker, _ = listener.accept()
+        except OSError:
+            return
+        if len(self._askers) >= ASKERS_MAX:
+            asker.close()
+            return
+        asker.setblocking(False)
+        self._askers[asker] = False
+        self._selector.register(asker, selectors.EVENT_READ, self._ask)
+        self._say(asker, {"address": self._held.address, "process": os.getpid(), "workers": self._count})
+
+    def _ask(self, asker: socket.socket) -> None:
+        try:
+            asked = asker.recv(64)
+        except OSError:
+            asked = b""
+        if asked == b"restart\n":
+            self._askers[asker] = True
+            self._crew.restart(monotonic())
+        else:
+            self._drop(asker)
+
+    def _answer(self, failure: str) -> None:
+        for asker in [asker for asker, waits in self._askers.items() if waits]:
+            self._say(asker, {"failure": failure})
+            if asker in self._askers:
+                self._drop(asker)
+
+    def _say(self, asker: socket.socket, said: Mapping[str, object]) -> None:
+        try:
+            asker.send(json.dumps(said).encode() + b"\n")
+        except OSError:
+            self._drop(asker)
+
+    def _close(self) -> None:
+        for worker in self._crew:  # an exception: nobody may be left
+            worker.process.kill()
+        for link in [*self._links, *self._askers]:
+            self._drop(link)
+        self._selector.close()
+        self._woken.close()
+        self._waking.close()
+        self._folder.close()

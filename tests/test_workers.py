@@ -1,0 +1,330 @@
+"""A supervisor and its workers, as whole programs: who dies, stops or is replaced, and who connects meanwhile."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import fanwire
+import pytest
+from fanwire.cli.restart import restart
+from support.raw import frame, open_socket, read_close, read_frame, read_head, request_text, upgraded
+from support.waiting import until_in_thread
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+
+PROGRAM = """
+import logging, os, resource, subprocess, sys
+import fanwire
+from fanwire.workers.seat import seat_of_process
+
+logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
+address, workers, timeout, trouble = sys.argv[1:5]
+seat = seat_of_process()
+if trouble == "few" and seat is not None and seat.number == 0:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+if trouble == "broken" and seat is not None:
+    raise RuntimeError("the program is broken")
+if trouble == "moved":
+    os.chdir("/")
+hub = fanwire.Hub(drain_timeout=0.5)
+
+@hub.method
+def worker(client):
+    return [seat.number, os.getpid()]
+
+@hub.method
+def child(client):
+    "What a child of the worker's takes itself for."
+    code = "from fanwire.workers.seat import seat_of_process; print(seat_of_process())"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout
+
+hub.run(address, workers=int(workers), worker_timeout=float(timeout))
+os.write(1, b"ended, a worker\\n" if seat else b"ended\\n")  # in one piece: several write here
+"""
+
+
+class Program:
+    """A supervisor that runs, and what it and its workers have said."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    def said(self, pattern: str) -> list[str]:
+        """Lines in which it is found."""
+        return [line for line in self.lines if re.search(pattern, line)]
+
+    def until(self, pattern: str, count: int = 1) -> str:
+        """The last of so many lines."""
+        until_in_thread(lambda: len(self.said(pattern)) >= count or self.process.poll() is not None, 20)
+        assert len(self.said(pattern)) >= count, (pattern, self.lines)
+        return self.said(pattern)[count - 1]
+
+    @property
+    def address(self) -> str:
+        """Where it serves, once all its workers do."""
+        return self.until("^serving on .* with . workers$").split()[2]
+
+    def end(self) -> None:
+        """Kill it; its workers end by themselves."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join(20)  # each worker has the pipe, too
+        assert not self._reader.is_alive(), self.lines
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@contextmanager
+def program(
+    folder: Path, workers: int = 2, timeout: float = 20, trouble: str = "", address: str = "127.0.0.1:0"
+) -> Iterator[Program]:
+    """A program that has its hub served by workers."""
+    (folder / "app.py").write_text(PROGRAM)
+    command = [sys.executable, "-u", "-W", "ignore", "app.py", address, str(workers), str(timeout), trouble]
+    running = Program(started(command, folder))
+    try:
+        yield running
+    finally:
+        running.end()
+
+
+def started(command: list[str], folder: Path, **options: object) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "XDG_RUNTIME_DIR": str(folder)}
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        cwd=folder,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def asked(connection: socket.socket, method: str = "worker") -> object:
+    """What a method of the hub gives."""
+    connection.sendall(frame(1, json.dumps({"call": method, "id": 1}).encode()))
+    received = read_frame(connection)
+    return json.loads(received.payload)["result"] if received.opcode == 1 else received.close
+
+
+def worker_of(address: str, stack: ExitStack | None = None) -> tuple[int, int]:
+    """Number and process of the worker that takes one more client."""
+    with ExitStack() as own:
+        number, process = asked((stack or own).enter_context(upgraded(address)))  # type: ignore[misc]
+        return number, process
+
+
+@contextmanager
+def connecting(address: str) -> Iterator[Counter[object]]:
+    """One client after another, each answered; what could not connect is a key of its own."""
+    counts: Counter[object] = Counter()
+    is_over = threading.Event()
+
+    def connect() -> None:
+        while not is_over.is_set():
+            try:
+                counts[worker_of(address)[0]] += 1
+            except (OSError, EOFError, AssertionError) as error:
+                counts[f"{type(error).__name__}: {error}"] += 1
+
+    threads = [threading.Thread(target=connect) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield counts
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_workers_share_the_port_and_one_that_is_killed_is_replaced(tmp_path: Path) -> None:
+    with program(tmp_path, 3, trouble="moved") as running, ExitStack() as stack:
+        address = running.address
+        (warning,) = running.said("share the port alone")
+        assert warning.startswith("3 workers")
+        taken = Counter(worker_of(address, stack) for _ in range(60))
+        assert len(taken) == 3 and min(taken.values()) >= 10, taken
+        assert running.until("worker 1: serving on").startswith(f"worker 1: serving on {address} with ")
+        connection = stack.enter_context(upgraded(address))
+        assert asked(connection, "child") == "None\n"
+        before = Counter(taken)
+        with connecting(address) as counts:
+            until_in_thread(lambda: sum(counts.values()) > 50)
+            victim = next(process for number, process in taken if number == 1)
+            os.kill(victim, signal.SIGKILL)
+            running.until("worker 3: serving on")
+            until_in_thread(lambda: counts[3] > 5)
+        assert re.search(r"worker 1 \(process \d+\) ended: SIGKILL; another is started", running.until("SIGKILL"))
+        # Those that it had taken are cut off; nobody is refused.
+        failed = {key: count for key, count in counts.items() if isinstance(key, str)}
+        assert sum(failed.values()) <= 4 and not any("refused" in key for key in failed), failed
+        assert min(counts[0], counts[2]) > 5, (counts, before)
+
+
+def test_a_signal_drains_all_and_a_second_does_not_wait(tmp_path: Path) -> None:
+    with program(tmp_path) as running, ExitStack() as stack:
+        clients = [stack.enter_context(upgraded(running.address)) for _ in range(8)]
+        running.process.send_signal(signal.SIGTERM)
+        for client in clients[:4]:
+            assert read_close(client)[0] == 1001
+        running.process.send_signal(signal.SIGINT)  # the others would have some time to answer
+        assert running.process.wait(8) == 0
+        until_in_thread(lambda: len(running.said("^ended")) == 3)
+        assert running.lines[-1] == "ended"
+        assert not list((tmp_path / "fanwire").iterdir())
+
+
+def test_one_that_is_stuck_is_replaced(tmp_path: Path) -> None:
+    with program(tmp_path, 2, timeout=2) as running:
+        _, process = worker_of(running.address)
+        os.kill(process, signal.SIGSTOP)
+        line = running.until("gave no sign")
+        assert re.search(rf"\(process {process}\) ended: its loop gave no sign for 2 s, and it was killed", line)
+        running.until("worker 2: serving on")
+        assert {worker_of(running.address)[1] for _ in range(6)} - {process}
+
+
+def test_a_restart_replaces_all_and_no_connect_fails(tmp_path: Path) -> None:
+    with program(tmp_path) as running, upgraded(running.address) as client:
+        with connecting(running.address) as counts:
+            until_in_thread(lambda: sum(counts.values()) > 20)
+            running.process.send_signal(signal.SIGUSR2)
+            running.until("^restarted: 2 workers serve")
+            done = started([sys.executable, "-W", "ignore", "-m", "fanwire", "restart"], tmp_path)
+            said, _ = done.communicate(timeout=40)
+            assert (done.returncode, said) == (0, f"{running.address}: 2 workers restarted\n")
+            until_in_thread(lambda: min(counts[4], counts[5]) > 5)
+        assert counts.keys() - {1001} == set(range(6)), counts  # some came just in time to be drained
+        assert read_close(client)[0] == 1001
+
+
+def test_restart_says_what_it_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+    def refused(*arguments: str) -> str:
+        with pytest.raises(SystemExit, match="1"):
+            restart(*arguments)
+        return capsys.readouterr().err
+
+    assert refused() == "fanwire: no supervisor runs\n"
+    left = tmp_path / "fanwire" / "1234"
+    left.mkdir(parents=True, mode=0o700)
+    (tmp_path / "fanwire").chmod(0o700)
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(left / "supervisor"))
+    with program(tmp_path, 1) as running, program(tmp_path, 1) as other:
+        addresses = {running.address, other.address}
+        assert not left.exists()
+        said = refused()
+        assert "several supervisors run: say which address is meant" in said
+        assert all(address in said for address in addresses)
+        assert "none of your supervisors listens on 127.0.0.1:1; there are: " in refused("127.0.0.1:1")
+        assert refused("nowhere").startswith("fanwire: address must be HOST:PORT")
+        (tmp_path / "app.py").write_text("raise SystemExit('a new version that does not start')")
+        assert f"{running.address}: the restart is broken off: worker 1" in refused(running.address)
+        assert worker_of(running.address)[0] == 0
+
+
+def test_a_program_that_does_not_start_ends_with_the_reason(tmp_path: Path) -> None:
+    with program(tmp_path, 2, trouble="broken") as running:
+        assert running.process.wait(20) == 1
+        until_in_thread(lambda: running.said("^fanwire: "))
+        (line,) = running.said("^fanwire: ")
+        assert re.search(
+            r"ended before it served: exit code 1; so it was 5 times in a row, and no worker serves$", line
+        )
+        assert running.said("RuntimeError: the program is broken")
+
+
+def test_a_worker_without_descriptors_leaves_who_comes_to_the_others(tmp_path: Path) -> None:
+    with program(tmp_path, 2, trouble="few") as running, ExitStack() as stack:
+        taken = Counter(worker_of(running.address, stack)[0] for _ in range(100))
+        assert 5 < taken[0] < 40 and taken[1] == 100 - taken[0], taken
+        assert running.said(r"worker 0: shard 0: accepting pauses with \d+ connections: no descriptor is left")
+
+
+def test_workers_end_with_their_supervisor(tmp_path: Path) -> None:
+    with program(tmp_path, 2, address=f"unix:{tmp_path}/hub") as running:
+        running.until("^serving on")
+        processes = {int(line.split()[0]) for line in children_of(running.process.pid)}
+        assert len(processes) == 2
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(f"{tmp_path}/hub")
+            client.sendall(request_text())
+            assert read_head(client).startswith("HTTP/1.1 101 ")
+            running.process.kill()
+            assert read_close(client)[0] == 1001
+        until_in_thread(lambda: not any(Path(f"/proc/{process}").exists() for process in processes))
+        assert running.until(r"worker .: the supervisor \(process \d+\) is gone: this worker ends", 2)
+
+
+def children_of(process: int) -> list[str]:
+    return Path(f"/proc/{process}/task/{process}/children").read_text().split()
+
+
+def test_systemd_hands_the_socket_in_and_is_told_what_goes_on(tmp_path: Path) -> None:
+    told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    told.bind(str(tmp_path / "notify"))
+    told.settimeout(20)
+    (tmp_path / "app.py").write_text(PROGRAM)
+    with told, socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        waiting = open_socket(address)  # it came before the service
+        waiting.sendall(request_text())
+        script = f"""exec 3<&{listener.fileno()}
+            export LISTEN_PID=$$ LISTEN_FDS=1 NOTIFY_SOCKET={tmp_path}/notify WATCHDOG_USEC=200000
+            exec {sys.executable} -u -W ignore app.py systemd 2 20 ''"""
+        running = Program(started(["bash", "-c", script], tmp_path, pass_fds=(listener.fileno(),)))
+        try:
+            assert told.recv(200) == f"READY=1\nSTATUS=2 workers serve on {address}".encode()
+            assert [told.recv(200) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+            assert read_head(waiting).startswith("HTTP/1.1 101 ")
+            waiting.close()
+            running.process.terminate()
+            until_in_thread(lambda: told.recv(200) == b"STOPPING=1")
+            assert running.process.wait(8) == 0
+        finally:
+            running.end()
+        open_socket(address).close()  # the socket is systemd's, and listens on
+
+
+@pytest.mark.parametrize("given", ["typed in", "thread"])
+def test_what_can_have_no_workers_says_why(given: str) -> None:
+    code = "import fanwire, threading\n"
+    run = "fanwire.Hub().run('127.0.0.1:0', workers=2)"
+    code += f"threading.Thread(target=lambda: {run}).start()" if given == "thread" else run
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-W", "ignore", *(("-c", code) if given == "thread" else ())]
+    done = subprocess.run(command, input=code, capture_output=True, text=True, env=environment, timeout=40, check=False)
+    says = "workers need the program's main thread" if given == "thread" else "workers run the same program again"
+    assert f"RuntimeError: {says}" in done.stderr
+
+
+def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fanwire").mkdir()
+    (tmp_path / "fanwire").chmod(0o777)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with pytest.raises(PermissionError, match=r"fanwire must be a folder of user \d+ that nobody else may write to"):
+        fanwire.Hub().run("127.0.0.1:0", workers=1)
