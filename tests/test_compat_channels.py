@@ -363,8 +363,8 @@ class Direct(FanwireConsumer, AsyncJsonWebsocketConsumer):
 @pytest.mark.parametrize("ws", ["auto", "fanwire.uvicorn:Sansio"])
 async def test_what_is_sent_directly_keeps_its_order_with_all_else(ws: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layer, direct = get_channel_layer(), []
-    write_here = django_channels.write_here
-    monkeypatch.setattr(django_channels, "write_here", lambda *a: (direct.append(len(a[0])), write_here(*a)))
+    write_frames = django_channels.write_frames
+    monkeypatch.setattr(django_channels, "write_frames", lambda *a: (direct.append(len(a[0])), write_frames(*a)))
     async with served(Direct.as_asgi(), ws) as address:
         async with connect(f"ws://{address}/") as ann, connect(f"ws://{address}/") as bob:
             with anyio.fail_after(8):

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import anyio
@@ -12,7 +12,7 @@ import socketio
 from aiohttp import ClientSession, web
 from engineio.packet import MESSAGE, Packet
 from fanwire.compat import socketio as compat
-from fanwire.compat.socketio import AsyncFanwireManager, Packets
+from fanwire.compat.socketio import SEEN_MANY, AsyncFanwireManager, Packets
 from socketio.async_pubsub_manager import AsyncPubSubManager
 from support.raw import frame, read_frame, upgraded
 from support.uvicorns import served
@@ -182,8 +182,10 @@ async def test_what_is_written_directly_and_what_is_queued_keep_one_order(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program, written = Program(server), []
-    write_to = compat.write_to
-    monkeypatch.setattr(compat, "write_to", lambda *arguments: (written.append(arguments), write_to(*arguments)))
+    write_frames = compat.write_frames
+    monkeypatch.setattr(
+        compat, "write_frames", lambda *arguments: (written.append(arguments), write_frames(*arguments))
+    )
     draw = random.Random(7)
     async with program.serving() as url, client(url) as (_, heard):
         await until(lambda: program.sids)
@@ -203,6 +205,55 @@ async def test_what_is_written_directly_and_what_is_queued_keep_one_order(
         assert len(written) > 10
 
 
+@pytest.mark.parametrize("server", SERVERS)
+async def test_many_clients_get_what_is_theirs_in_the_order_of_the_calls(server: str) -> None:
+    program, count = Program(server, ping_interval=0.05), SEEN_MANY + 1
+    sio, draw = program.sio, random.Random(11)
+    async with program.serving() as url, AsyncExitStack() as stack:
+        clients: list[socketio.AsyncClient] = []
+        heard: dict[str, list[Any]] = {}
+        for number in range(count):
+            one, events = await stack.enter_async_context(client(url))
+            await until(lambda number=number: len(program.sids) == number + 1)
+            clients.append(one)
+            heard[program.sids[number]] = events
+            await sio.enter_room(program.sids[number], "room")
+        here, expected = set(program.sids), {sid: [] for sid in program.sids}  # type: ignore[var-annotated]
+        for number in range(200):
+            size = draw.choice([1, 200, 200, 70_000])
+            data = draw.choice([f"{number}" + "x" * size, b"\xff" * size, {"b": [b"\x00", "t"]}, ("two", number)])
+            arguments = data if isinstance(data, tuple) else (data,)
+            sid, to = draw.choice(program.sids), set(here)
+            match draw.choice(["room"] * 6 + ["skip", "list", "ask", "moves", "call", "settle"]):
+                case "room":
+                    await sio.emit(f"n{number}", data, room="room")
+                case "skip":
+                    to = set(program.sids) - {sid, program.sids[0]}
+                    await sio.emit(f"n{number}", data, skip_sid=[sid, program.sids[0]])
+                case "list":
+                    to = here | {sid}
+                    await sio.emit(f"n{number}", data, to=["room", sid])
+                case "ask":
+                    to = {sid}
+                    await sio.emit(f"n{number}", data, to=sid, callback=lambda *_: None)
+                case "moves":
+                    to = set()
+                    await (sio.leave_room if sid in here else sio.enter_room)(sid, "room")
+                    here ^= {sid}
+                case "call":
+                    to = set()
+                    expected[sid].append(("echoed", number))
+                    assert await clients[program.sids.index(sid)].call("echo", number) == number
+                case "settle":
+                    to = set()
+                    await until(lambda: heard == expected)
+            for one in to:
+                expected[one].append((f"n{number}", *arguments))
+        await until(lambda: all(len(heard[sid]) == len(expected[sid]) for sid in program.sids))
+        assert heard == expected
+        assert program.left == []
+
+
 @pytest.mark.parametrize("server", SERVERS[1:])
 async def test_what_is_emitted_in_one_turn_is_one_write(server: str) -> None:
     program = Program(server)
@@ -210,7 +261,7 @@ async def test_what_is_emitted_in_one_turn_is_one_write(server: str) -> None:
         await until(lambda: program.sids)
         socket = program.sio.eio.sockets[program.manager.eio_sid_from_sid(program.sids[0], "/")]
         await until(lambda: socket.watched.is_idle)
-        foreign = socket.watched.foreign
+        foreign = socket.watched.outlet.foreign
         transport = foreign.pipe(foreign.connection)
         for number in range(40):
             await program.sio.emit("n", number)

@@ -83,7 +83,10 @@ async def on_uvicorn(arguments: Namespace) -> None:
 
 def on_daphne(arguments: Namespace) -> None:
     """Serve until stdin ends: Twisted's reactor runs asyncio's loop, which is not uvloop."""
-    from daphne.server import Server
+    if arguments.layer == "fanwire":
+        from fanwire.daphne import DaphneServer as Server
+    else:
+        from daphne.server import Server
     from twisted.internet import reactor
 
     here: set[str] = set()

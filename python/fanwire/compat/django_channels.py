@@ -23,10 +23,11 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from fanwire._loop import Loop, running
-from fanwire.adapters.foreign import Broadcast
 from fanwire.adapters.starlette import StarletteSocket
 from fanwire.adopt.broadcast import turn
 from fanwire.adopt.joining import JOINED_BYTES_MAX
+from fanwire.adopt.outlets import Outlet, write_frames
+from fanwire.frames import BINARY, TEXT, server_frame
 from fanwire.values import Seconds, Whole, checked
 
 try:
@@ -42,8 +43,6 @@ __all__ = ["ChannelLayer", "FanwireConsumer"]
 
 DIRECT_TYPE = "fanwire.send"
 """The type of messages that go straight to WebSockets."""
-DIRECT_BYTES_MAX = 65_536
-"""What may wait in a consumer's transport; behind more, messages wait in its channel."""
 GROUP_EXPIRY_S = 86_400
 """How long a membership lasts after its ``group_add``, as the specification has it."""
 EXPIRY_MAX_S = 1e9
@@ -117,13 +116,7 @@ class Seat(NamedTuple):
 
     running: object
     loop: Loop
-    socket: StarletteSocket
-
-    @property
-    def is_free(self) -> bool:
-        """Whether its transport takes more now."""
-        pipe = self.socket.pipe(self.socket.connection)
-        return pipe is not None and pipe.get_write_buffer_size() <= DIRECT_BYTES_MAX
+    outlet: Outlet
 
 
 class Scoped(NamedTuple):
@@ -285,6 +278,7 @@ class ChannelLayer(BaseChannelLayer):
         content = copied(check_message(message))
         is_direct = content.get("type") == DIRECT_TYPE
         content = check_direct(content) if is_direct else content
+        size = len(content.get("text") or content.get("bytes") or "") if is_direct else 0
         seats: list[Seat] = []
         full = 0
         with self._lock:
@@ -294,9 +288,15 @@ class ChannelLayer(BaseChannelLayer):
             for channel in members:
                 box = self.channels.get(channel)
                 seat = self._seats.get(channel) if is_direct else None
-                if box is not None and self._drop_expired(channel, box):
+                if box is not None and box.messages and self._drop_expired(channel, box):
                     continue  # it is no member any more
-                if seat is not None and box is not None and not box.messages and box.receivers and seat.is_free:
+                if (
+                    seat is not None
+                    and box is not None
+                    and not box.messages
+                    and box.receivers
+                    and seat.outlet.has_room(size)
+                ):
                     seats.append(seat)
                 else:
                     full += not self._put(channel, content, True)
@@ -426,7 +426,7 @@ class FanwireConsumer:
             if message["type"] == "websocket.accept" and isinstance(self.channel_layer, ChannelLayer):
                 socket = StarletteSocket(Scoped(scope))
                 if socket.holders:
-                    self.channel_layer.seat(self.channel_name, Seat(running(), Loop(), socket))
+                    self.channel_layer.seat(self.channel_name, Seat(running(), Loop(), Outlet(socket)))
 
         try:
             await super().__call__(scope, receive, sending)  # type: ignore[misc]
@@ -447,30 +447,20 @@ async def write_to(seats: list[Seat], content: dict[str, Any]) -> None:
     """Write one message to the WebSockets of consumers, each in its loop."""
     text = content.get("text")
     data = content["bytes"] if text is None else text.encode()
+    frame = server_frame(BINARY if text is None else TEXT, data)
     by_loop: dict[object, list[Seat]] = {}
     for seat in seats:
         by_loop.setdefault(seat.running, []).append(seat)
     here = running()
     for loop, there in by_loop.items():
+        outlets = [seat.outlet for seat in there]
         if loop is here:
-            write_here(there, data, text is not None)
+            write_frames(outlets, frame)
         else:
             with suppress(RuntimeError):  # it has ended, and its consumers with it
-                there[0].loop.call_from_any_thread(partial(write_here, there, data, text is not None))
+                there[0].loop.call_from_any_thread(partial(write_frames, outlets, frame))
     if len(data) > JOINED_BYTES_MAX or turn.is_long:
         await checkpoint()
-
-
-def write_here(seats: list[Seat], data: bytes, is_text: bool) -> None:
-    """Write a message to WebSockets of this loop, by one frame. Raises nothing."""
-    message = Broadcast(data, is_text=is_text, join=turn.push if turn.begin(running()) else None)
-    for seat in seats:
-        pipe = seat.socket.pipe(seat.socket.connection)
-        try:
-            if pipe is not None:
-                message.write(pipe, seat.socket)
-        except Exception as error:
-            log.warning("a message could not be written: %r", error)
 
 
 def check_direct(message: dict[str, Any]) -> dict[str, Any]:

@@ -6,18 +6,21 @@ and makes no task for each receiver. What is promised stands in docs/socketio.md
 """
 
 import logging
-from time import time
-from typing import Any
+from collections.abc import Callable, Collection
+from functools import partial
+from time import monotonic, time
+from typing import Any, ClassVar
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from fanwire._loop import running, spawn
+from fanwire._loop import spawn
 from fanwire.adapters.aiohttp import AiohttpSocket
-from fanwire.adapters.foreign import Broadcast, Foreign
+from fanwire.adapters.foreign import Broadcast
 from fanwire.adapters.starlette import StarletteSocket
 from fanwire.adopt.broadcast import turn
 from fanwire.adopt.joining import JOINED_BYTES_MAX
+from fanwire.adopt.outlets import UNSEEN_BYTES_MAX, Outlet, write_frames
 from fanwire.values import Whole, checked
 
 try:
@@ -36,8 +39,13 @@ __all__ = ["AsyncFanwireManager"]
 
 WAITING_MAX = 4096
 """Packets that may wait for one client."""
-DIRECT_BYTES_MAX = 65_536
-"""What may wait in a client's transport; behind more, packets wait in its queue."""
+
+SEEN_MANY = 8
+"""From so many on the clients of a room are remembered."""
+SEEN_MAX = 256
+"""So many rooms are remembered."""
+SEEN_S = 1.0
+"""So long at most the clients of a room are not looked at one by one."""
 
 log = logging.getLogger("fanwire.socketio")
 
@@ -57,6 +65,10 @@ class AsyncFanwireManager(AsyncManager):
     def __init__(self, *, waiting_max: int = WAITING_MAX) -> None:
         super().__init__()
         self.waiting_max = checked("waiting_max", waiting_max, Whole())
+        # By namespace and name: rooms all of whose clients could be written to directly when they were last looked at.
+        self._seen: dict[tuple[str, Any], Seen] = {}
+        # Whose queues have had something since, or whose end has begun.
+        self._busy: set[Watched] = set()
 
     async def emit(
         self,
@@ -79,35 +91,69 @@ class AsyncFanwireManager(AsyncManager):
             return
         skipped = frozenset(skip_sid) if isinstance(skip_sid, list) else frozenset((skip_sid,))
         packets = Packets(self.server, event, data, namespace)
-        # A server that sends in a way of its own, such as one under test, is asked for each.
-        is_plain = getattr(type(self.server), "_send_eio_packet", None) is AsyncServer._send_eio_packet
-        sockets: dict[str, Any] = self.server.eio.sockets if is_plain else {}
-        since = time() - self.server.eio.ping_timeout if is_plain else 0.0
-        direct: list[Watched] = []
-        others: list[str] = []
-        are_direct = packets.are_short
-        for sid, eio_sid in self.get_participants(namespace, to or room):
-            if sid in skipped:
-                continue
-            socket: Any = sockets.get(eio_sid)
-            # Who did not answer a ping in time is closed by the server's own way of sending.
-            if type(socket) is not AsyncSocket or socket.closed or 0 < (socket.last_ping or 0) < since:
-                others.append(eio_sid)
-            elif not packets.is_told and (watched := watched_of(socket)) is not None and watched.is_idle:
-                direct.append(watched)
-            elif socket.queue.qsize() >= self.waiting_max:
-                self._end(socket)
-            else:
-                packets.queue_for(socket)
-                are_direct = False
-        if direct:
-            write_to(direct, packets.frames)
+        others, are_direct = self._emit(packets, namespace, to or room, skipped)
         if others:
             async with anyio.create_task_group() as tasks:
                 for eio_sid in others:
                     tasks.start_soon(self._send, eio_sid, packets)
         elif not are_direct or turn.is_long:  # else those that follow in this turn are one write with it
             await checkpoint()
+
+    def _emit(self, packets: "Packets", namespace: str, room: Any, skipped: frozenset[Any]) -> tuple[list[str], bool]:
+        """Gives those who are sent to by the server's own way, and whether nothing has to be done in this turn."""
+        # A server that sends in a way of its own, such as one under test, is asked for each.
+        is_plain = getattr(type(self.server), "_send_eio_packet", None) is AsyncServer._send_eio_packet
+        may_be_direct = is_plain and not packets.is_told
+        seen = self._seen_of(namespace, room) if may_be_direct else None
+        if seen is not None:
+            write_frames(seen.but(skipped), seen.spend(packets.frames))
+            return [], packets.are_short
+        sockets: dict[str, Any] = self.server.eio.sockets if is_plain else {}
+        since = time() - self.server.eio.ping_timeout if is_plain else 0.0
+        direct: dict[str, Outlet] = {}
+        others: list[str] = []
+        is_queued = False
+        for sid, eio_sid in self.get_participants(namespace, room):
+            socket: Any = sockets.get(eio_sid)
+            # Who did not answer a ping in time is closed by the server's own way of sending.
+            if type(socket) is not AsyncSocket or socket.closed or 0 < (socket.last_ping or 0) < since:
+                if sid not in skipped:
+                    others.append(eio_sid)
+            elif may_be_direct and (watched := watched_of(socket)) is not None and watched.is_idle:
+                direct[sid] = watched.outlet
+            elif sid not in skipped:
+                is_queued = True
+                if socket.queue.qsize() >= self.waiting_max:
+                    self._end(socket)
+                else:
+                    packets.queue_for(socket)
+        seen = Seen(direct)
+        if direct:
+            write_frames(seen.but(skipped), seen.spend(packets.frames))
+            if not others and not is_queued and len(direct) >= SEEN_MANY and (room is None or isinstance(room, str)):
+                if len(self._seen) >= SEEN_MAX:
+                    self._seen.clear()
+                self._seen[namespace, room] = seen
+        return others, packets.are_short and not is_queued
+
+    def _seen_of(self, namespace: str, room: Any) -> "Seen | None":
+        """A room all of whose clients can be written to directly, as far as is known without looking at each."""
+        if not (room is None or isinstance(room, str)) or (found := self._seen.get((namespace, room))) is None:
+            return None
+        for watched in tuple(self._busy):
+            if watched.is_idle:
+                self._busy.discard(watched)
+        return found if found.is_fresh and not self._busy else None
+
+    def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
+        """Add a client to a room, as the base class."""
+        self._seen.pop((namespace, room), None)
+        super().basic_enter_room(sid, namespace, room, eio_sid=eio_sid)
+
+    def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:
+        """Remove a client from a room, as the base class."""
+        self._seen.pop((namespace, room), None)
+        super().basic_leave_room(sid, namespace, room)
 
     def set_server(self, server: Any) -> None:
         """Called by the server when it is made."""
@@ -116,7 +162,8 @@ class AsyncFanwireManager(AsyncManager):
         if isinstance(eio, EngineServer) and eio.async_mode in ("asgi", "aiohttp"):
             kind = eio._async["websocket"]
             if not issubclass(kind, Watched):
-                eio._async = {**eio._async, "websocket": type("WatchedWebSocket", (Watched, kind), {})}
+                watched = type("WatchedWebSocket", (Watched, kind), {"busy": self._busy})
+                eio._async = {**eio._async, "websocket": watched}
 
     async def _send(self, eio_sid: str, packets: "Packets") -> None:
         """Send by the server's own way, which finds out whether the client is still there."""
@@ -146,13 +193,43 @@ class AsyncFanwireManager(AsyncManager):
         spawn(close, f"fanwire closes {socket.sid}")
 
 
+class Seen:
+    """The clients of a room, by their ids, all of whom could be written to directly."""
+
+    __slots__ = ("_bytes_left", "_outlets", "_until")
+
+    def __init__(self, outlets: dict[str, Outlet]) -> None:
+        self._outlets = outlets
+        self._until = monotonic() + SEEN_S
+        self._bytes_left = UNSEEN_BYTES_MAX
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it may be relied on that each has answered its pings, and takes what is written."""
+        return self._bytes_left > 0 and monotonic() < self._until
+
+    def spend(self, frames: bytes) -> bytes:
+        """Each of them is written so much more."""
+        self._bytes_left -= len(frames)
+        return frames
+
+    def but(self, skipped: frozenset[Any]) -> Collection[Outlet]:
+        """Those who are not skipped."""
+        if skipped.isdisjoint(self._outlets):
+            return self._outlets.values()
+        return [outlet for sid, outlet in self._outlets.items() if sid not in skipped]
+
+
 class Watched:
     """Goes before engineio's own class of a WebSocket: knows what writes to it, and whether something is on its way."""
+
+    busy: ClassVar[set["Watched"]]
+    """Those that may not be idle, of one manager."""
 
     def __init__(self, handler: Any, server: Any) -> None:
         super().__init__(handler, server)  # type: ignore[call-arg]
         self.scope: Any = {}
-        self._foreign: Foreign | None = None
+        self._outlet: Outlet | None = None
         self.sends = 0
         """Calls of ``send`` that have not returned."""
         self.is_ending = False
@@ -161,15 +238,28 @@ class Watched:
         self._socket = socket
         if type(socket) is AsyncSocket:
             socket.watched = self
+            socket.queue._put = partial(self._put, socket.queue._put)
+
+    def _put(self, put: Callable[[Any], None], packet: Any) -> None:
+        """Called by the socket's queue for each packet."""
+        if not self.is_ending:
+            self.busy.add(self)
+        put(packet)
 
     async def __call__(self, environ: Any) -> Any:
         """Serve it."""
         self.scope = environ.get("asgi.scope") or {}
-        return await super().__call__(environ)  # type: ignore[misc]
+        try:
+            return await super().__call__(environ)  # type: ignore[misc]
+        finally:
+            self.is_ending = True
+            self.busy.discard(self)
 
     async def send(self, message: Any) -> None:
         """By the framework."""
         self.sends += 1
+        if not self.is_ending:
+            self.busy.add(self)
         try:
             await super().send(message)  # type: ignore[misc]
         finally:
@@ -178,15 +268,16 @@ class Watched:
     async def close(self) -> None:
         """By the framework."""
         self.is_ending = True
+        self.busy.add(self)
         await super().close()  # type: ignore[misc]
 
     @property
-    def foreign(self) -> Foreign:
-        """The WebSocket, as a hub sees it."""
-        if self._foreign is None:
+    def outlet(self) -> Outlet:
+        """What is written to, once it serves."""
+        if self._outlet is None:
             prepared = getattr(self, "_sock", None)  # aiohttp's
-            self._foreign = StarletteSocket(self) if prepared is None else AiohttpSocket(prepared)
-        return self._foreign
+            self._outlet = Outlet(StarletteSocket(self) if prepared is None else AiohttpSocket(prepared))
+        return self._outlet
 
     @property
     def is_idle(self) -> bool:
@@ -198,29 +289,12 @@ class Watched:
         socket = self._socket
         if self.sends or self.is_ending or socket.queue._unfinished_tasks or socket.upgrading or not socket.upgraded:
             return False
-        foreign = self._foreign or self.foreign
-        pipe = foreign.pipe(foreign.connection)
-        return pipe is not None and bool(pipe.get_write_buffer_size() <= DIRECT_BYTES_MAX)
+        return self.outlet.has_room()
 
 
 def watched_of(socket: Any) -> Watched | None:
     """Its WebSocket; None where it polls."""
     return socket.__dict__.get("watched")  # type: ignore[no-any-return]
-
-
-def write_to(direct: list[Watched], frames: bytes) -> None:
-    """Write whole messages, framed, to each of these at once, or have them written when the turn ends."""
-    join = turn.push if turn.begin(running()) else None
-    for watched in direct:
-        foreign = watched.foreign
-        pipe = foreign.pipe(foreign.connection)
-        try:
-            if join is None:
-                pipe.write(frames)
-            else:
-                join(pipe, foreign, frames)
-        except Exception as error:
-            log.warning("an event could not be written: %r", error)
 
 
 class Packets:
