@@ -213,6 +213,26 @@ async def test_an_end_of_file_comes_behind_what_was_written_and_the_rest_is_read
         await until(lambda: all.framework.lost)
 
 
+async def test_who_says_nothing_more_still_gets_what_was_written() -> None:
+    async with world() as all:
+        proxy = all.adopt()
+        proxy.write(b"x" * 200_000)
+        all.peer.shutdown(socket.SHUT_WR)
+        await until(proxy.is_closing)
+        assert not all.framework.lost
+        await all.settle(b"x" * 200_000)
+        await until(lambda: all.framework.lost)
+        assert all.framework.lost == [None] and all.peer.recv(1) == b""
+
+
+async def test_who_says_nothing_more_and_waits_for_nothing_is_gone_at_once() -> None:
+    async with world() as all:
+        all.adopt()
+        all.peer.shutdown(socket.SHUT_WR)
+        await until(lambda: all.framework.lost)
+        assert all.framework.lost == [None]
+
+
 async def test_an_end_of_file_of_a_socket_that_is_reset_meanwhile_is_no_error() -> None:
     async with world(tcp_pair) as all:
         proxy = all.adopt()

@@ -46,16 +46,19 @@ class Writing(IntEnum):
 class Tap:
     """What the real transport calls. What comes in goes to the framework's protocol itself: nothing is in between."""
 
-    __slots__ = ("_proxy", "data_received", "eof_received", "is_paused", "original")
+    __slots__ = ("_proxy", "data_received", "is_paused", "original")
 
     def __init__(self, proxy: "Proxy", original: Any) -> None:
         self._proxy = proxy
         self.original = original
         """The framework's."""
         self.data_received = original.data_received
-        self.eof_received = original.eof_received
         self.is_paused = False
         """Whether the real transport's buffer was over its bound, and has not come under the lower one since."""
+
+    def eof_received(self) -> bool:
+        """The client says nothing more. True where the real transport is not to close, now or ever."""
+        return bool(self.original.eof_received()) or self._proxy.closes_later()
 
     def connection_lost(self, error: Exception | None) -> None:
         """The real transport is closed."""
@@ -181,6 +184,13 @@ class Proxy:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def closes_later(self) -> bool:
+        """Close behind what waits, if something does: the real transport would close at once, as it has none of that."""
+        if self.state > Writing.RELEASING or not self.get_write_buffer_size():
+            return False
+        self.close()
+        return True
 
     def release(self) -> None:
         """Have the engine let go, once it has written what it was given."""
