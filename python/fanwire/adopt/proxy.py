@@ -186,7 +186,7 @@ class Proxy:
             self._timer = None
 
     def closes_later(self) -> bool:
-        """Close behind what waits, if something does: the real transport would close at once, as it has none of that."""
+        """Close behind what waits, if something does: the real transport has none of it, and would close at once."""
         if self.state > Writing.RELEASING or not self.get_write_buffer_size():
             return False
         self.close()
