@@ -8,7 +8,7 @@ import fanwire
 import pytest
 from anyio.to_thread import run_sync
 from fanwire.compat.litestar import HubChannelsBackend
-from litestar import Litestar
+from litestar import Litestar, WebSocket, websocket
 from litestar.channels import ChannelsPlugin
 from support.uvicorns import served
 from support.waiting import until
@@ -141,3 +141,30 @@ async def test_the_plugin_serves_sockets_and_the_hub_s_publications_reach_them()
                 plugin.publish({"a": 1}, ["foo"])
                 for client in (ann, bob):
                     assert [await client.recv(), await client.recv()] == ["from any thread", '{"a":1}']
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_what_the_plugin_publishes_reaches_a_socket_that_its_route_attaches() -> None:
+    backend = HubChannelsBackend()
+    plugin = ChannelsPlugin(backend=backend, channels=["odds"])
+    here: list[Any] = []
+
+    @websocket("/odds")
+    async def odds(socket: WebSocket[Any, Any, Any]) -> None:
+        await socket.accept()
+        socket.scope["extensions"]["fanwire"]["attach"](["odds"])  # type: ignore[typeddict-item]
+        here.append(socket)
+        while (message := await socket.receive())["type"] == "websocket.receive":
+            await socket.send_text(message["text"])
+        here.remove(socket)
+
+    async with served(Litestar([odds], plugins=[plugin]), "fanwire.uvicorn:Protocol", lifespan="on") as address:
+        async with connect(f"ws://{address}/odds") as ann, connect(f"ws://{address}/odds") as bob:
+            await until(lambda: len(here) == 2)
+            for number in range(20):
+                plugin.publish({"home": number}, "odds")
+            for client in (ann, bob):
+                assert [await client.recv() for _ in range(20)] == [f'{{"home":{number}}}' for number in range(20)]
+            await bob.send("and its own")
+            assert await bob.recv() == "and its own"
+        await until(lambda: not here)

@@ -179,6 +179,33 @@ def test_no_snippet_in_python_is_left_out() -> None:
     assert PROGRAMS.keys() | PARTS.keys() | tested_elsewhere == set(numbered("python"))
 
 
+# Frameworks
+
+FRAMEWORKS = {
+    "aiohttp": ("aiohttp-attached",),
+    "broadcaster": ("broadcaster-fanwire",),
+    "channels": ("channels-fanwire", "channels-daphne-fanwire"),
+    "litestar": ("litestar-attached",),
+    "socketio": ("socketio-fanwire", "socketio-aiohttp-fanwire"),
+    "websockets": ("websockets-attached", "websockets-broadcast"),
+}
+"""The pages that say which lines differ, and the rows of bench/results that say what it gains."""
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_the_page_of_a_framework_has_its_difference_and_names_what_is_measured(name: str) -> None:
+    page = (ROOT / "docs" / f"{name}.md").read_text()
+    measured = ROOT / "bench" / ("dropin.py" if name == "websockets" else "dropin_rooms.py")
+    assert f"(../bench/results/{measured.stem}.md)" in page
+    rows = re.findall(r'python_peer\(\s*"([\w-]+)"', measured.read_text())
+    for row in FRAMEWORKS[name]:
+        assert f"`{row}`" in page
+        assert row in rows
+    added = [line for line in blocks(ROOT / "docs" / f"{name}.md", "diff")[0].splitlines() if line.startswith("+")]
+    told = re.search(rf'"{FRAMEWORKS[name][0]}": "(\d+) line', measured.read_text())
+    assert added and (told is None or len(added) == int(told[1]))
+
+
 # Settings, scripts, shells
 
 
