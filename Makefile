@@ -92,7 +92,7 @@ fuzz: ## Each fuzz target for FUZZ_SECONDS (20), from its seeds
 docs: .venv/.stamp ## The crates' documentation, into target/doc
 	$(with_python) RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-wheel: dist/.stamp ## Wheels for this machine, into dist
+wheel: dist/.stamp ## Wheels for this machine, and the pure-Python one, into dist
 
 clean: ## Remove all that was made here
 	cargo clean
@@ -104,7 +104,7 @@ clean: ## Remove all that was made here
 .venv/.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needs Python 3.11 or later: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' 'maturin>=1.10,<2'
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' 'maturin>=1.10,<2' 'hatchling>=1.27'
 	touch $@
 
 .venv-peers/.stamp: pyproject.toml
@@ -122,15 +122,17 @@ clean: ## Remove all that was made here
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/maturin develop --release --locked --manifest-path rust/load/Cargo.toml
 	touch $@
 
-# One wheel for CPython 3.11 and later; one more for free-threaded CPython 3.14, which has no stable ABI; and one with the
-# load client, a program that needs no Python.
-dist/.stamp: .venv/.stamp pyproject.toml rust/load/pyproject.toml $(rust_sources) $(shell find python -name '*.py*' -not -path '*/__pycache__/*')
+# One wheel for CPython 3.11 and later; one more for free-threaded CPython 3.14, which has no stable ABI; one with the load
+# client, a program that needs no Python; and one without the engine, for whatever machine has no other.
+python_sources := $(shell find python pure -type f -not -path '*/__pycache__/*' -not -name '*.so')
+dist/.stamp: .venv/.stamp pyproject.toml rust/load/pyproject.toml $(rust_sources) $(python_sources)
 	rm -rf dist
 	$(BIN)/maturin build --release --locked --interpreter $(BIN)/python --out dist
 	if command -v python3.14t >/dev/null; then \
 		$(BIN)/maturin build --release --locked --no-default-features --interpreter python3.14t --out dist; \
 	else echo "skipped: the free-threaded wheel, there is no python3.14t"; fi
 	$(BIN)/maturin build --release --locked --manifest-path rust/load/Cargo.toml --out dist
+	$(BIN)/python -m hatchling build -t wheel -d dist
 	touch $@
 
 .venv-bench/.stamp: dist/.stamp

@@ -24,7 +24,6 @@ from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 anyio_backend = with_transports
-ANY = "127.0.0.1:0"
 
 
 @pytest.fixture(params=SERVERS)
@@ -49,7 +48,7 @@ async def test_what_is_published_reaches_the_attached_and_the_route_goes_on_rece
         while (message := await received(connection)) is not None:
             await send_text(connection, f"echo {message!r}")
 
-    async with hub.serve(ANY), served(route) as url, client(url) as peer:
+    async with hub.serve(), served(route) as url, client(url) as peer:
         await attached.wait()
         hub.publish("a", "text")
         hub.publish("a", b"\x00\xff")
@@ -75,7 +74,7 @@ async def test_adopt_receives_until_the_client_leaves_and_gives_its_code(served:
 
         codes.append(await hub.adopt(connection, ["a"], on_message=note))
 
-    async with hub.serve(ANY), served(route) as url:
+    async with hub.serve(), served(route) as url:
         async with client(url) as peer:
             await peer.send("one")
             await peer.send(b"two")
@@ -102,7 +101,7 @@ async def test_who_is_detached_gets_what_was_published_before_and_nothing_else(s
         while await received(connection) is not None:
             pass
 
-    async with hub.serve(ANY), served(route) as url, client(url) as peer:
+    async with hub.serve(), served(route) as url, client(url) as peer:
         await until(lambda: begun)
         (connection,) = begun
         hub.attach(connection, ["a"])
@@ -139,7 +138,7 @@ async def test_one_that_is_stalled_and_one_that_is_dead_hurt_nobody(served: Any)
 
     # A window that is small, and a client that does not read: what is not taken is the server's to keep.
     async with (
-        hub.serve(ANY),
+        hub.serve(),
         served(route) as url,
         client(url, max_queue=1, compression=None) as stalled,
         client(url) as dead,
@@ -170,7 +169,7 @@ async def test_who_is_promised_all_and_falls_behind_is_closed_with_1013(served: 
     async def route(connection: Any) -> None:
         codes.append(await hub.adopt(connection, ["a"]))
 
-    async with hub.serve(ANY), served(route) as url, client(url, max_queue=1, compression=None) as slow:
+    async with hub.serve(), served(route) as url, client(url, max_queue=1, compression=None) as slow:
         await until(lambda: hub.occupancy("a") == 1)
         text = "x" * 60_000
         for number in range(300):
@@ -194,7 +193,7 @@ async def test_what_nobody_holds_any_more_is_let_go(served: Any) -> None:
         while await received(connection) is not None:
             pass
 
-    async with hub.serve(ANY), served(route) as url:
+    async with hub.serve(), served(route) as url:
         for _ in range(3):
             async with client(url):
                 pass
@@ -213,7 +212,7 @@ async def test_serving_ends_and_the_connection_stays(served: Any) -> None:
             pass
 
     async with served(route) as url:
-        await hub.start(ANY)
+        await hub.start()
         async with client(url) as peer:
             await until(lambda: begun)
             hub.publish("a", "one")
@@ -225,7 +224,7 @@ async def test_serving_ends_and_the_connection_stays(served: Any) -> None:
             await send_text(begun[0], "still here")
             assert await receive(peer, 1) == ["still here"]
             other = fanwire.Hub()
-            async with other.serve(ANY):
+            async with other.serve():
                 other.attach(begun[0], ["a"])
                 other.publish("a", "by another")
                 assert await receive(peer, 1) == ["by another"]
@@ -244,7 +243,7 @@ async def test_it_is_told_once_why_a_transport_cannot_be_had(caplog: pytest.LogC
         while await received(connection) is not None:
             pass
 
-    async with hub.serve(ANY), by_uvicorn(route) as url, client(url), client(url):
+    async with hub.serve(), by_uvicorn(route) as url, client(url), client(url):
         await until(lambda: count == 2)
     assert len([line for line in caplog.messages if "by its own send" in line]) == 1
 
@@ -258,7 +257,7 @@ async def test_what_cannot_be_attached_is_refused(served: Any) -> None:
         while await received(connection) is not None:
             pass
 
-    async with hub.serve(ANY), other.serve(ANY), served(route) as url, client(url) as peer:
+    async with hub.serve(), other.serve(), served(route) as url, client(url) as peer:
         await until(lambda: begun)
         (connection,) = begun
         for foreign in (None, object(), peer.transport, asyncio.current_task()):
@@ -297,7 +296,7 @@ async def test_what_is_not_accepted_yet_is_refused() -> None:
     async def never() -> Any:
         raise AssertionError
 
-    async with hub.serve(ANY):
+    async with hub.serve():
         scope = {"type": "websocket", "headers": [], "path": "/"}
         with pytest.raises(fanwire.AdoptionError, match=r"await websocket\.accept\(\)"):
             hub.attach(WebSocket(scope, never, never), ["a"])  # type: ignore[arg-type]
@@ -323,7 +322,7 @@ def test_tests_with_starlette_s_client_pass_as_they_are(backend: Any) -> None:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with hub.serve(ANY):
+        async with hub.serve():
             yield
 
     routes = [WebSocketRoute("/", endpoint), WebSocketRoute("/adopted", adopted)]

@@ -307,7 +307,7 @@ async def test_a_listener_that_dies_is_told_to_subscribers_and_by_disconnect() -
 
 async def test_a_hub_s_clients_and_subscribers_have_the_same(hub: fanwire.Hub) -> None:
     async with (
-        hub.serve("127.0.0.1:0"),
+        hub.serve(),
         Broadcast(backend=HubBackend(hub)) as broadcast,
         broadcast.subscribe("c") as subscriber,
         hub.listen("c") as publications,
@@ -323,7 +323,7 @@ async def test_a_hub_s_clients_and_subscribers_have_the_same(hub: fanwire.Hub) -
 
 async def test_a_hub_that_ends_ends_its_subscribers(make_hub: MakeHub) -> None:
     hub = make_hub()
-    await hub.start("127.0.0.1:0")
+    await hub.start()
     broadcast = Broadcast(backend=HubBackend(hub, "odds:*"))
     await broadcast.connect()
     with pytest.raises(ValueError, match="channel 'c' is not heard: the pattern of this HubBackend is 'odds:\\*'"):
@@ -342,7 +342,7 @@ async def test_a_hub_s_backlog_that_went_past_is_logged_and_the_broadcast_goes_o
 ) -> None:
     hub = make_hub({"c": fanwire.Channel(backlog_frames=2)})
     async with (
-        hub.serve("127.0.0.1:0"),
+        hub.serve(),
         Broadcast(backend=HubBackend(hub)) as broadcast,
         broadcast.subscribe("c") as subscriber,
     ):

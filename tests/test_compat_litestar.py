@@ -88,7 +88,7 @@ async def test_before_it_begins_it_says_so_and_it_begins_again() -> None:
 
 
 async def test_what_the_hub_publishes_is_streamed_and_its_end_is_told(hub: fanwire.Hub) -> None:
-    await hub.start("127.0.0.1:0")
+    await hub.start()
     backend = HubChannelsBackend(hub)
     await backend.on_startup()
     await backend.subscribe(["c"])
@@ -104,7 +104,7 @@ async def test_what_the_hub_publishes_is_streamed_and_its_end_is_told(hub: fanwi
 
 async def test_a_backlog_that_went_past_is_logged_and_the_stream_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     hub = fanwire.Hub({"c": fanwire.Channel(backlog_frames=2)})
-    async with hub.serve("127.0.0.1:0"):
+    async with hub.serve():
         backend = HubChannelsBackend(hub)
         await backend.on_startup()
         await backend.subscribe(["c"])

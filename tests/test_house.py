@@ -14,7 +14,7 @@ import pytest
 from support.rust_modules import circles, uses_of
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("python", "rust", "tests", "bench", "examples")
+FOLDERS = ("python", "pure", "rust", "tests", "bench", "examples")
 NOT_OURS = {"target", "node_modules", "__pycache__", "results", "corpus", "artifacts"}
 FILE_LINES_MAX = 600
 FILE_EXCEPTIONS = {"python/fanwire/_engine.pyi": "one extension module has one stub, with a word on each of its names"}
@@ -26,6 +26,7 @@ PYTHON_LAYERS = [
     ["scope", "uvicorn.mailbox"],
     ["daphne", "owner", "uvicorn.denial", "uvicorn.sansio", "wording"],
     ["frames", "logs", "uvicorn.protocol", "values"],
+    ["stand_in"],
     ["workers", "workers.folder", "workers.foreign", "workers.seat", "workers.systemd"],
     ["addresses", "channel", "faults", "uvicorn"],
     ["endings"],

@@ -25,6 +25,7 @@ def test_the_page_and_the_type_of_options_are_made_of_the_table() -> None:
     assert settings_page.page(page) == page
     written = settings_page.OPTIONS.read_text(encoding="utf-8")
     assert re.sub(r"\n+", "\n", written) == re.sub(r"\n+", "\n", settings_page.options())
+    assert settings_page.STAND_IN.read_text(encoding="utf-8") == settings_page.stand_in()
 
 
 def test_each_row_says_its_unit_and_its_worst_cost() -> None:

@@ -2,13 +2,20 @@
 
 import sys
 
+from fanwire.errors import EngineMissing
+from fanwire.stand_in import require_engine
+
 PACKAGES = {"cyclopts", "rich"}
 
 
 def main() -> None:
-    """Run the command line; without its packages, say which extra brings them (exit status 1)."""
+    """Run the command line; without the engine, or without its packages, say what is missing (exit status 1)."""
     try:
+        require_engine("the command line")
         from fanwire.cli import main as run
+    except EngineMissing as error:
+        print(f"fanwire: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
     except ModuleNotFoundError as error:
         if error.name not in PACKAGES:
             raise

@@ -5,6 +5,7 @@
     FanwireError
     ├ HubStopped(RuntimeError)
     ├ EngineFailed(RuntimeError)        thread, reason
+    ├ EngineMissing(RuntimeError)       what, where
     ├ ListenFailed(OSError)             errno, strerror, address
     ├ ConfigError(ValueError)           file, line, key
     ├ InvalidChannel(ValueError)        channel
@@ -34,6 +35,7 @@ __all__ = [
     "ConfigError",
     "EncodeError",
     "EngineFailed",
+    "EngineMissing",
     "FanwireError",
     "HubError",
     "HubStopped",
@@ -85,6 +87,26 @@ class EngineFailed(FanwireError, RuntimeError):
 
     def __str__(self) -> str:
         return f"the engine's thread {self.thread} has died: {self.reason}"
+
+
+class EngineMissing(FanwireError, RuntimeError):
+    """This needs the compiled engine, and what is installed is the pure-Python wheel: docs/install.md."""
+
+    what: str
+    """What was asked for."""
+    where: str
+    """The machine: ``darwin, macosx-14.0-arm64``."""
+
+    def __init__(self, what: str, where: str) -> None:
+        super().__init__(what, where)
+        self.what = what
+        self.where = where
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} needs fanwire's engine, which the pure-Python wheel does not have ({self.where}): "
+            "run it on Linux, x86-64 or aarch64, where pip installs the wheel with the engine"
+        )
 
 
 class ListenFailed(FanwireError, OSError):

@@ -39,6 +39,7 @@ from fanwire.options import (
 from fanwire.presence import check_channels
 from fanwire.scope import here
 from fanwire.serving import LOOP_CLOSED, STOPPED, Life, Serving, plan
+from fanwire.stand_in import tell_once
 from fanwire.values import checked
 from fanwire.workers.foreign import tell_of_workers
 from fanwire.workers.seat import Seat, Signs, seat_of_process
@@ -225,6 +226,7 @@ class Hub(Attaching):
                 under_way = "another start or stop of this hub is under way: wait until it has returned"
                 raise RuntimeError(self._forked or under_way)
             self._is_serving = self._is_beginning = True  # from now on nothing is registered
+        tell_once()
         try:
             planned = plan(self._callbacks, self._channels, self._relays, shards, options)
             await checkpoint()
@@ -443,4 +445,5 @@ def _after_fork() -> None:
             hub._life = None  # its loop's wake-up is the parent's, too: nothing here may touch it
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):  # Windows knows no fork
+    os.register_at_fork(after_in_child=_after_fork)

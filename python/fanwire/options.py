@@ -225,7 +225,7 @@ def _read_congestion_control(value: Any) -> str:
         raise Mistake(must)
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tried:
         try:
-            tried.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, value.encode())
+            tried.setsockopt(socket.IPPROTO_TCP, TCP_CONGESTION, value.encode())
         except FileNotFoundError as error:
             with suppress(OSError):
                 must = f"must be one that the kernel knows: {', '.join(CONGESTION_CONTROLS.read_text().split())}"
@@ -235,6 +235,8 @@ def _read_congestion_control(value: Any) -> str:
     return value
 
 
+TCP_CONGESTION = getattr(socket, "TCP_CONGESTION", 13)
+"""Linux's number, which others refuse: there it is not asked for."""
 CONGESTION_CONTROLS = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 READERS: dict[str, Rule] = {
     "origins": origins_of,

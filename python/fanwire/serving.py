@@ -36,6 +36,7 @@ from fanwire.paths import Paths, asked_of, route_of_hub, route_of_relay
 from fanwire.presence import presence_patterns, rules_of
 from fanwire.pump import PRESENCE_INTERVAL_S, Pump
 from fanwire.relay.config import RelayConfig
+from fanwire.stand_in import require_engine
 from fanwire.values import checked
 from fanwire.wording import Wording
 from fanwire.workers.seat import seat_of_process
@@ -114,6 +115,7 @@ def plan(
     check_paths(own["signalr_paths"])
     check_count(len(own["signalr_paths"]) + sum(relay.protocol == "signalr" for relay in relays))
     if relays:
+        require_engine("a relay")
         merged.setdefault("outbox_bytes_max", RELAY_OUTBOX_BYTES_MAX)
     if merged.get("poller") is None:
         merged["poller"] = checked("FANWIRE_POLLER", os.environ.get("FANWIRE_POLLER") or None, RULES["poller"])
@@ -292,6 +294,7 @@ class Life:
 
     def add_relay(self, config: RelayConfig) -> None:
         """Have a relay work. Raises ConfigError for a `ca` that is not good any more; then there is none."""
+        require_engine("a relay")
         number = self.pump.add_relay(config)
         try:
             self.engine.add_route(route_of_relay(config, number))

@@ -1,20 +1,21 @@
-"""Writes what is made of the tables of settings: the tables of docs/settings.md, and the type of options.
+"""Writes what is made of the tables of settings: those of docs/settings.md, the type of options, the stand-in's table.
 
 Of the engine and the hub it is a table of values (``fanwire.values.TABLE``), of a file's own tables the dataclasses: a
 field's annotation has kind and range, its docstring says what it means, and behind ``Worst cost:`` what it may cost.
 
-``python tests/support/settings_page.py`` writes both files; ``tests/test_settings_table.py`` holds them equal.
+``python tests/support/settings_page.py`` writes all three files; ``tests/test_settings_table.py`` holds them equal.
 """
 
 import ast
 import inspect
+import json
 import re
 import subprocess
 import sys
 from math import inf
 from pathlib import Path
 
-from fanwire._engine import Setting
+from fanwire._engine import Setting, __version__
 from fanwire.cli.config import OPTIONS as LIMITS
 from fanwire.cli.config import Drain, Listen, Log
 from fanwire.config.kinds import ONE_OR_MORE
@@ -27,6 +28,9 @@ from fanwire.values import LIST_MAX, TABLE, rows_of
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "settings.md"
 OPTIONS = ROOT / "python" / "fanwire" / "_options.py"
+STAND_IN = ROOT / "pure" / "engine" / "table.json"
+NUMBERS = ["kind", "least", "most", "choices", "must", "limits"]
+FIELDS = ["name", "scope", "group", "meaning", *NUMBERS, "default", "usual", "cost"]
 HEAD = "| | what, and its unit | default | range | worst cost, and what an attacker gains |"
 TYPES = {"seconds": "float", "bytes": "int", "whole": "int", "permissions": "int", "truth": "bool", "choice": "str"}
 OTHER_TYPES = {
@@ -204,6 +208,12 @@ def options() -> str:
     return "\n".join(lines) + "\n"
 
 
+def stand_in() -> str:
+    """What the pure-Python stand-in for the engine knows of settings: a line for each."""
+    rows = [json.dumps({name: getattr(row, name) for name in FIELDS}, ensure_ascii=False) for row in TABLE.values()]
+    return f'{{"version": "{__version__}", "rows": [\n' + ",\n".join(rows) + "\n]}\n"
+
+
 def wrapped(text: str) -> str:
     """A docstring in lines of 120."""
     found = [""]
@@ -219,4 +229,5 @@ def wrapped(text: str) -> str:
 if __name__ == "__main__":
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     OPTIONS.write_text(options(), encoding="utf-8")
+    STAND_IN.write_text(stand_in(), encoding="utf-8")
     sys.exit(subprocess.call([sys.executable, "-m", "ruff", "format", "--quiet", str(OPTIONS)]))

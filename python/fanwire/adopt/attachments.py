@@ -14,6 +14,7 @@ from fanwire.adopt.proxy import Proxy, Writing, ask
 from fanwire.errors import AdoptionError, FanwireError
 from fanwire.faults import Tasks
 from fanwire.logs import hub_log
+from fanwire.stand_in import IS_STAND_IN
 
 Seat: TypeAlias = Proxy | Plain
 """How a connection is written to."""
@@ -220,6 +221,8 @@ def proxy_of(foreign: Foreign) -> Proxy | None:
 
 def why_plain(foreign: Foreign) -> str:
     """Why its framework has to send, if it has to."""
+    if IS_STAND_IN:
+        return "fanwire's engine is not installed here"
     holders = foreign.holders
     if not holders:
         return foreign.why_none

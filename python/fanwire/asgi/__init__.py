@@ -16,7 +16,7 @@ from fanwire.asgi.pair import Pair
 from fanwire.asgi.requests import EngineGone, Receive, Scope, Send, answer_text, serve_request
 from fanwire.asgi.websockets import refuse, serve_websocket
 from fanwire.client import Link
-from fanwire.errors import HubStopped
+from fanwire.errors import EngineMissing, HubStopped
 from fanwire.logs import hub_log
 
 __all__ = ["Mounted"]
@@ -83,12 +83,12 @@ class Mounted:
     ) -> None:
         try:
             pair = Pair(await self._engine(), client_of(scope))
-        except (HubStopped, OSError) as error:
-            if isinstance(error, OSError):  # no descriptors are left
+        except (EngineMissing, HubStopped, OSError) as error:
+            if not isinstance(error, HubStopped):  # no descriptors are left, or no engine is there
                 text = "requests to the mounted hub are refused: %s"
                 self._hub._link.faults.tell(hub_log, logging.ERROR, "asgi.refused", text, error, most=1)
             await receive()
-            await answer(scope, send, 503, NOT_SERVING)
+            await answer(scope, send, 503, str(error) if isinstance(error, EngineMissing) else NOT_SERVING)
             return
         with pair:
             try:
@@ -105,8 +105,8 @@ class Mounted:
             while (engine := self._hub._link.engine) is None:
                 try:
                     await self._hub.start()
-                except RuntimeError:  # others begin or end it just now
-                    if self._hub._forked:
+                except RuntimeError as error:  # others begin or end it just now
+                    if self._hub._forked or isinstance(error, EngineMissing):
                         raise
                     await anyio.sleep(LOOK_AGAIN_S)
             return engine

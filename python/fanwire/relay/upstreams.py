@@ -4,7 +4,6 @@ The connections themselves live in the engine's upstream thread; what they carry
 coming by here.
 """
 
-import resource
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -224,13 +223,22 @@ class Upstreams:
                 return
 
 
+def descriptors_max() -> int:
+    """How many files this process may have open."""
+    try:
+        import resource
+    except ImportError:  # Windows, where there is no such bound and no relay
+        return sys.maxsize
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
 class Sessions:
     """Those of one serving, by number, and who hears of each."""
 
     def __init__(self, engine: Engine, faults: Faults, endings: Endings) -> None:
         self.engine, self.faults, self.endings = engine, faults, endings
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.count_max = sys.maxsize if soft == resource.RLIM_INFINITY else soft // DESCRIPTORS_PART
+        self.count_max = descriptors_max() // DESCRIPTORS_PART
         """How many there may be: clients' connections and health checks have to find a descriptor, too."""
         self.readiness = Readiness(self)
         self._handlers: dict[int, tuple[SessionHandler, Upstreams]] = {}

@@ -8,6 +8,9 @@ needs websockets, which the extra ``uvicorn`` brings.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fanwire.logs import hub_log
+from fanwire.stand_in import IS_STAND_IN
+
 if TYPE_CHECKING:
     from fanwire.uvicorn.protocol import Protocol
     from fanwire.uvicorn.sansio import Sansio
@@ -16,9 +19,12 @@ __all__ = ["Protocol", "Sansio"]
 
 
 def __getattr__(name: str) -> Any:
-    """One of the protocols, imported when it is asked for: the first needs no websockets."""
+    """One of the protocols, imported when it is asked for: the first needs no websockets, and the engine."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "Protocol" and IS_STAND_IN:
+        hub_log.warning("fanwire.uvicorn:Protocol needs fanwire's engine, which is not installed here: this is Sansio")
+        name = "Sansio"
     try:
         return getattr(import_module(f"{__name__}.{name.lower()}"), name)
     except ImportError as error:

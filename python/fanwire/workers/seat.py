@@ -119,4 +119,5 @@ def _after_fork() -> None:
     _seat = None
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):  # Windows knows no fork
+    os.register_at_fork(after_in_child=_after_fork)

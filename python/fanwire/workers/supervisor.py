@@ -25,7 +25,7 @@ GRACE_S = 5.0
 """Beyond the time that clients get at the end, before a worker is killed."""
 WAIT_MAX_S = 60.0
 ASKERS_MAX = 16
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGCHLD)
+SIGNALS = tuple(one for one in signal.Signals if one.name in ("SIGTERM", "SIGINT", "SIGUSR2", "SIGCHLD"))
 
 
 def command() -> list[str]:

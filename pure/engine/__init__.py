@@ -1,0 +1,129 @@
+"""``fanwire._engine`` of the pure-Python wheel: what attached connections need, in Python; the rest is refused.
+
+It is for development and tests where the compiled engine cannot be had. Its names are those of ``_engine.pyi``.
+"""
+
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+from .encoder import Arguments, Encoder, encode_json, encode_msgpack
+from .engine import Engine
+from .events import (
+    Asking,
+    Audible,
+    Call,
+    Closed,
+    CloseFrame,
+    Connected,
+    Drained,
+    HubMessage,
+    Message,
+    Misdeed,
+    Moved,
+    Opening,
+    Ping,
+    Pong,
+    Presence,
+    Progress,
+    Record,
+    Relayed,
+    Released,
+    SnapshotWanted,
+    Stats,
+    Subscribing,
+    Upstream,
+    Wanted,
+)
+from .listener import Listener
+from .missing import (
+    HeldAddress,
+    Roots,
+    WebSocketCodec,
+    WebSocketHandshake,
+    canonical,
+    invocation,
+    read_handshake,
+    response_head,
+    toml_lines,
+)
+from .names import check_headers, matches, may_be_received, may_be_sent
+from .position import Position, Publication
+from .routes import ROUTES_MAX, Route
+from .seat import Adopted
+from .settings import VERSION as __version__
+from .settings import ChannelRule, Setting, Settings, number_text, settings_table
+
+__all__ = [
+    "FAILING_STATUSES",
+    "ROUTES_MAX",
+    "Adopted",
+    "Arguments",
+    "Asking",
+    "Audible",
+    "Call",
+    "ChannelRule",
+    "CloseFrame",
+    "Closed",
+    "Connected",
+    "Drained",
+    "Encoder",
+    "Engine",
+    "HeldAddress",
+    "HubMessage",
+    "Listener",
+    "Message",
+    "Misdeed",
+    "Moved",
+    "Opening",
+    "Ping",
+    "Pong",
+    "Position",
+    "Presence",
+    "Progress",
+    "Publication",
+    "Record",
+    "Relayed",
+    "Released",
+    "Roots",
+    "Route",
+    "Setting",
+    "Settings",
+    "SnapshotWanted",
+    "Stats",
+    "Subscribing",
+    "Upstream",
+    "Wanted",
+    "WebSocketCodec",
+    "WebSocketHandshake",
+    "__version__",
+    "build_info",
+    "canonical",
+    "check_headers",
+    "encode_json",
+    "encode_msgpack",
+    "invocation",
+    "matches",
+    "may_be_received",
+    "may_be_sent",
+    "number_text",
+    "read_handshake",
+    "response_head",
+    "settings_table",
+    "toml_lines",
+]
+
+FAILING_STATUSES: tuple[int, ...] = (404, 500, 502, 503)
+"""Statuses with which a backend's server is as good as down."""
+
+
+def build_info() -> dict[str, str]:
+    """Version, and ``pure`` as the profile."""
+    return {"version": __version__, "profile": "pure", "target": "any", "rustc": ""}
+
+
+_compiled = [one.name for suffix in EXTENSION_SUFFIXES for one in Path(__file__).parent.parent.glob(f"_engine{suffix}")]
+if _compiled:
+    raise ImportError(
+        f"fanwire is installed twice, with {_compiled[0]} and with the pure-Python stand-in for it: "
+        "pip uninstall fanwire, until there is none, and pip install fanwire"
+    )
