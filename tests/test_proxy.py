@@ -146,6 +146,23 @@ async def test_what_the_real_transport_holds_goes_out_first() -> None:
         await all.settle(wanted + b"behind it, and on")
 
 
+async def test_one_that_the_engine_gives_up_early_does_not_begin_the_one_before_it() -> None:
+    async with world() as all:
+        wanted = b"0123456789" * 50_000
+        all.real.write(wanted)
+        proxy = all.adopt()
+        proxy.write(b"behind it")
+        proxy.release()
+        second = all.engine.adopt(all.real.get_extra_info("socket").fileno())
+        all.proxies[second.connection] = proxy
+        proxy.renew(second, all)
+        proxy.release()
+        second.end("released", 0)  # there was nothing to wait for
+        all.turn()
+        assert not all.engine.sockets[0].has_begun, "the real transport holds something yet"
+        await all.settle(wanted + b"behind it")
+
+
 async def test_the_framework_is_held_up_and_goes_on() -> None:
     async with world() as all:
         proxy = all.adopt()

@@ -152,10 +152,10 @@ class Proxy:
         if self.state >= Writing.PASSED:
             return
         if why in ("released", "ended"):
-            if self._chain:
-                ask(self._chain[0].begin)
-            else:
+            if not self._chain:
                 self._pass()
+            elif self._has_begun:
+                ask(self._chain[0].begin)
             return
         self._go_deaf()
         self._resume()

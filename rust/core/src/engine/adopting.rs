@@ -37,6 +37,11 @@ impl Adopted {
         self.outgoing.waiting()
     }
 
+    /// What its shard has of it.
+    pub(super) fn outgoing(&self) -> Arc<Outgoing> {
+        Arc::clone(&self.outgoing)
+    }
+
     fn order(&self, order: Order, is_deferred: bool) {
         self.shard.command_soon(Command::Order(self.id, Box::new(order)), is_deferred);
     }
@@ -104,7 +109,7 @@ impl Engine {
             return Err(EngineError::LimitReached { name: "descriptors but for spare ones", value, bound });
         }
         let adopted = self.take_number(format)?;
-        let (format, outgoing) = (adopted.format, Arc::clone(&adopted.outgoing));
+        let (format, outgoing) = (adopted.format, adopted.outgoing());
         self.hand_in(&adopted.shard, Command::Adopt(adopted.id, copy, format, outgoing));
         Ok(adopted)
     }

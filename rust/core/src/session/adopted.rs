@@ -238,6 +238,11 @@ impl Adopted {
         self.leaving.take()
     }
 
+    /// The same, which stays.
+    pub(crate) fn leaving(&self) -> Option<&Released> {
+        self.leaving.as_ref()
+    }
+
     /// Whether publications may still go to it.
     pub(crate) fn takes_publications(&self) -> bool {
         !self.is_over && !self.has_closed() && !matches!(self.leaving, Some(Released::Ended))
@@ -250,6 +255,9 @@ impl Adopted {
 
     /// What comes next.
     pub(crate) fn next(&self) -> Next {
+        if self.is_over && self.awaits_rest() {
+            return Next::Nothing;
+        }
         if self.is_over {
             return Next::End; // what is left stands in the outbox, which is empty
         }
@@ -267,10 +275,16 @@ impl Adopted {
         match (self.is_held, &first.act) {
             (true, Act::Release) => Next::Private, // there is nothing to wait for
             (true, _) => Next::Nothing,
-            (false, Act::Leave(_)) if !is_between => Next::Nothing,
+            (false, Act::Leave(_)) if !is_between && !self.has_been_given_all() => Next::Nothing,
             (false, _) if first.barrier.is_none() || !is_between => Next::Private,
             (false, _) => Next::Ordered,
         }
+    }
+
+    /// Whether nothing is asked of it any more: a message that is under way never ends.
+    fn has_been_given_all(&self) -> bool {
+        let is_ending = self.leaving.is_some() || self.queue.iter().any(|entry| matches!(entry.act, Act::Release));
+        is_ending && self.done == self.outgoing.refuse()
     }
 
     /// Whether all that was asked is done, and it is to be given up.
@@ -327,26 +341,41 @@ impl Adopted {
         })
     }
 
-    /// The engine closes it: gives the rest of a frame that is under way, behind which a Close frame may stand; `None` where none
-    /// may, as the frame never ended, the framework has closed, or the framework's own bytes are not out.
-    pub(crate) fn close(&mut self, why: Released) -> Option<Vec<u8>> {
+    /// The engine closes it: gives the rest of the frame that is under way, as far as that was asked for here.
+    ///
+    /// [`may_close`](Self::may_close) says whether a Close frame may stand behind that.
+    pub(crate) fn close(&mut self, why: Released) -> Vec<u8> {
         self.outgoing.refuse();
         self.is_over = true;
         self.leaving = Some(why);
-        let queue = std::mem::take(&mut self.queue);
-        if self.is_held || self.has_closed() {
-            return None;
-        }
         let mut rest = Vec::new();
-        for entry in &queue {
-            if let Act::Write(bytes, taken) = &entry.act
-                && !self.written.is_between_frames()
-            {
-                let bytes = &bytes.get()[*taken..];
-                let count = self.written.pass_frame(bytes);
-                rest.extend_from_slice(&bytes[..count]);
+        for entry in std::mem::take(&mut self.queue) {
+            if let Act::Write(bytes, taken) = entry.act {
+                rest.extend_from_slice(self.rest_of_frame(&bytes.get()[taken..]));
             }
         }
-        (self.written.is_between_frames() && !self.has_closed()).then_some(rest)
+        rest
+    }
+
+    /// Whether the engine ends it: nothing of the queue follows.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Of bytes behind all that was written, those that belong to the frame that is under way.
+    pub(crate) fn rest_of_frame<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let count = if self.written.is_between_frames() { 0 } else { self.written.pass_frame(bytes) };
+        &bytes[..count]
+    }
+
+    /// Whether a Close frame of the engine's own may stand here: not in a frame that never ended, behind one of the framework,
+    /// or before what the framework wrote itself.
+    pub(crate) fn may_close(&self) -> bool {
+        !self.is_held && self.written.is_between_frames() && !self.has_closed()
+    }
+
+    /// A frame is under way, and more was accepted, in which it may end.
+    fn awaits_rest(&self) -> bool {
+        !self.written.is_between_frames() && self.done < self.outgoing.refuse()
     }
 }

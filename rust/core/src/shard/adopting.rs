@@ -68,6 +68,7 @@ impl<I: Io> Shard<I> {
         let Some(adopted) = self.slab.at(slot).session.adopted_mut() else { return };
         match order {
             Order::Begin => adopted.begin(),
+            Order::Write(bytes, _) if adopted.is_over() => self.end_frame(slot, &bytes),
             Order::Write(bytes, barrier) => adopted.queue(&bytes, barrier),
             Order::Unsubscribe(channel, barrier) => adopted.queue_leaving(channel, barrier),
             Order::Release(barrier) => adopted.queue_release(barrier),
@@ -109,8 +110,12 @@ impl<I: Io> Shard<I> {
     /// Writes what was asked of a connection, each behind the publications that come before it.
     pub(super) fn pump_adopted(&mut self, slot: u32, fd: RawFd) -> Pumped {
         loop {
-            let Some(adopted) = self.slab.at(slot).session.adopted() else { return Pumped::Done }; // it was given up
-            match adopted.next() {
+            let connection = self.slab.at(slot);
+            let Some(adopted) = connection.session.adopted() else { return Pumped::Done }; // it was given up
+            let (next, is_held) = (adopted.next(), adopted.is_held());
+            match next {
+                // A policy closed it in the midst of this, and the socket did not take all of that.
+                Next::End if connection.transport.has_unsent() => return Pumped::Full,
                 Next::Nothing => return Pumped::Full, // what is asked next, or the order to begin, brings it here again
                 Next::End => return Pumped::Done,
                 Next::Publications => {
@@ -128,6 +133,8 @@ impl<I: Io> Shard<I> {
                         return Pumped::Full;
                     }
                 }
+                // What is to be given up before the framework's own bytes are out waits for them, if something is due behind those.
+                Next::Private if is_held && !self.has_reached_barrier(slot) => return Pumped::Full,
                 Next::Private => {}
             }
             if let Some(pumped) = self.pump_first(slot, fd) {
@@ -173,7 +180,8 @@ impl<I: Io> Shard<I> {
             let index = if feed == u32::MAX { None } else { self.feeds.find(connection, slot, feed) };
             index.is_none_or(|index| {
                 let subscription = connection.subscriptions[index];
-                subscription.cursor >= end || subscription.mode() == Mode::AwaitingKeyframe
+                let waits = subscription.mode() == Mode::AwaitingKeyframe && self.feeds.at(feed).cursor >= end;
+                subscription.cursor >= end || waits
             })
         })
     }
@@ -192,7 +200,8 @@ impl<I: Io> Shard<I> {
     /// Ends what the policy, or the application, wants to be closed: a Close frame behind a whole frame, and nothing after it.
     pub(super) fn close_adopted(&mut self, slot: u32, code: CloseCode, reason: &str) {
         let timeout = self.settings.close_timeout;
-        if self.slab.at(slot).session.adopted().is_none_or(|adopted| adopted.next() == Next::End) {
+        let is_over = |adopted: &Adopted| adopted.is_over() || adopted.next() == Next::End;
+        if self.slab.at(slot).session.adopted().is_none_or(is_over) {
             return;
         }
         self.leave_all(slot);
@@ -200,9 +209,13 @@ impl<I: Io> Shard<I> {
         let Some(adopted) = connection.session.adopted_mut() else { return };
         let is_held = adopted.is_held();
         let released = Released::Closed(code.0, reason.to_owned());
-        if let Some(rest) = adopted.close(released.clone()) {
-            connection.transport.outbox.bytes_mut().extend_from_slice(&rest);
-            write_close(connection.transport.outbox.bytes_mut(), code, reason);
+        let (rest, may_close) = (adopted.close(released.clone()), adopted.may_close());
+        let out = connection.transport.outbox.bytes_mut();
+        if !is_held {
+            out.extend_from_slice(&rest);
+        }
+        if may_close {
+            write_close(out, code, reason);
         }
         self.stats.count_close(code.0);
         if is_held {
@@ -210,6 +223,21 @@ impl<I: Io> Shard<I> {
         }
         self.timers.set(slot, timeout);
         self.pump(slot);
+    }
+
+    /// The rest of a frame in the midst of which the engine closed: its Close frame may stand behind it.
+    fn end_frame(&mut self, slot: u32, bytes: &[u8]) {
+        let connection = self.slab.at(slot);
+        let Some(adopted) = connection.session.adopted_mut() else { return };
+        let rest = adopted.rest_of_frame(bytes);
+        let out = connection.transport.outbox.bytes_mut();
+        out.extend_from_slice(rest);
+        if !rest.is_empty()
+            && adopted.may_close()
+            && let Some(Released::Closed(code, reason)) = adopted.leaving()
+        {
+            write_close(out, CloseCode(*code), reason);
+        }
     }
 
     /// The peer has ended its half, or all is over.

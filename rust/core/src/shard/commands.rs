@@ -65,7 +65,9 @@ impl<I: Io> Shard<I> {
     }
 
     fn send(&mut self, slot: u32, frame: &[u8]) {
-        if !frame.is_empty() && self.slab.at(slot).takes_publications() && self.note_private(slot, frame) {
+        // One that is adopted is sent to by its framework, whose message may be under way.
+        let may_send = self.slab.at(slot).takes_publications() && !self.is_adopted(slot);
+        if !frame.is_empty() && may_send && self.note_private(slot, frame) {
             let connection = self.slab.at(slot);
             if !connection.session.is_detached() {
                 connection.transport.outbox.bytes_mut().extend_from_slice(frame);

@@ -3,266 +3,30 @@
 //!
 //! A simulated socket owns a descriptor of /dev/null, so that numbers are given out, owned and used again as they are by the
 //! kernel.
+mod net;
+
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+
+use net::Eye;
+pub(crate) use net::{Luck, Meanwhile, Net, Took};
 
 use super::io::{Interest, Io, Member, Ready, Short, VECTORS_MAX, Write};
 use super::shared::ShardHandle;
 use super::{BELL_TOKEN, Shard};
 use crate::channel::Mode;
-use crate::messages::ConnectionId;
+use crate::messages::{ConnectionId, Released};
+use crate::position::Position;
 use crate::protocol::signalr::negotiate::Transport;
-use crate::session::SignalR;
+use crate::session::{Adopted, SignalR};
 
 /// Slots below this have a place in the registered descriptors of a poller that writes in batches.
 const FILES_MAX: usize = 4;
-/// Time passes within a turn, but never so much that a whole half of a millisecond is over: what is over at its begin is
-/// what is over at its end.
-const DRIFT_NS_MAX: u64 = 450_000;
-
-/// Chance by a seed (splitmix64).
-#[derive(Debug)]
-pub(crate) struct Luck(pub(crate) u64);
-
-impl Luck {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Below `end`, which is over 0.
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    /// Once in so many times.
-    pub(crate) fn once_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-
-    pub(crate) fn pick<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len())]
-    }
-
-    fn shuffle<T>(&mut self, all: &mut [T]) {
-        for index in (1..all.len()).rev() {
-            all.swap(index, self.below(index + 1));
-        }
-    }
-}
-
-/// Some bytes that a socket took in one call.
-#[derive(Clone, Debug)]
-pub(crate) struct Took {
-    /// How many.
-    pub(crate) bytes: usize,
-    /// By the fast path: the bytes are what is new for everyone at the tail.
-    pub(crate) is_fan_out: bool,
-    /// There was more to take.
-    pub(crate) is_short: bool,
-    /// How many publications of each channel there were before the call.
-    pub(crate) published: Rc<[usize]>,
-}
-
-/// One end of a connection: the shard's, and what is known of the other.
-#[derive(Debug)]
-pub(crate) struct Socket {
-    /// In order of their making: descriptors' numbers are not the same from run to run.
-    pub(crate) serial: usize,
-    /// Whose it is, once that one watches it.
-    shard: Option<usize>,
-    token: u64,
-    /// What the peer has sent and nobody has read.
-    pub(crate) inbound: Vec<u8>,
-    /// The peer sends no more.
-    pub(crate) is_half_closed: bool,
-    /// The peer is gone, or the network.
-    pub(crate) is_reset: bool,
-    /// The shard was told that it broke.
-    is_broken: bool,
-    /// The shard has ended its half.
-    pub(crate) is_shut_for_writing: bool,
-    /// The shard has ended it.
-    pub(crate) is_shut: bool,
-    /// Bytes that it takes yet.
-    room: usize,
-    /// It was full when it was written to, so the shard is to hear of room.
-    is_refused: bool,
-    /// There is something to hear of.
-    has_edge: bool,
-    /// What it took since somebody looked, and by which calls.
-    pub(crate) taken: Vec<u8>,
-    pub(crate) took: Vec<Took>,
-    /// It did not take all that it was given, since somebody looked.
-    pub(crate) came_short: bool,
-}
-
-/// What happens in the midst of a write, when other threads are about.
-pub(crate) trait Meanwhile {
-    /// Publications so far, by channel.
-    fn published(&self) -> Rc<[usize]>;
-    /// A socket is about to be written to.
-    fn publish(&self, luck: &mut Luck);
-}
-
-/// All sockets, and the clock.
-pub(crate) struct Net {
-    pub(crate) luck: Luck,
-    pub(crate) sockets: BTreeMap<RawFd, Socket>,
-    pub(crate) clock: &'static AtomicU64,
-    meanwhile: Rc<dyn Meanwhile>,
-    serials: usize,
-    /// How much the clock has moved in this turn, and whether it does.
-    pub(crate) drift_ns: u64,
-    pub(crate) drifts: bool,
-    /// Whether others publish while a shard writes.
-    pub(crate) is_busy: bool,
-    /// One write in so many breaks its socket; 0 is none.
-    pub(crate) breaks_once_in: usize,
-    /// Sockets take all that there is room for.
-    pub(crate) is_exact: bool,
-    pub(crate) bytes_out: u64,
-    null: OwnedFd,
-}
-
-impl Net {
-    pub(crate) fn new(seed: u64, clock: &'static AtomicU64, meanwhile: Rc<dyn Meanwhile>) -> Self {
-        Self {
-            luck: Luck(seed),
-            sockets: BTreeMap::new(),
-            clock,
-            meanwhile,
-            serials: 0,
-            drift_ns: 0,
-            drifts: false,
-            is_busy: false,
-            breaks_once_in: 0,
-            is_exact: false,
-            bytes_out: 0,
-            null: std::fs::File::open("/dev/null").expect("it is there").into(),
-        }
-    }
-
-    /// A new connection; gives the shard's end, which is found by its number.
-    pub(crate) fn connect(&mut self, room: usize) -> OwnedFd {
-        let fd = self.null.try_clone().expect("a descriptor");
-        self.serials += 1;
-        let socket = Socket {
-            serial: self.serials,
-            shard: None,
-            token: 0,
-            inbound: Vec::new(),
-            is_half_closed: false,
-            is_reset: false,
-            is_broken: false,
-            is_shut_for_writing: false,
-            is_shut: false,
-            room,
-            is_refused: false,
-            has_edge: true,
-            taken: Vec::new(),
-            took: Vec::new(),
-            came_short: false,
-        };
-        let before = self.sockets.insert(fd.as_raw_fd(), socket);
-        assert!(before.is_none_or(|before| before.is_shut), "a descriptor was closed and its stream was not ended");
-        fd
-    }
-
-    /// The peer sends.
-    pub(crate) fn arrive(&mut self, fd: RawFd, bytes: &[u8]) {
-        let socket = self.sockets.get_mut(&fd).expect("it was connected");
-        socket.inbound.extend_from_slice(bytes);
-        socket.has_edge = true;
-    }
-
-    /// The peer's half ends, or all of it breaks.
-    pub(crate) fn end(&mut self, fd: RawFd, is_reset: bool) {
-        let socket = self.sockets.get_mut(&fd).expect("it was connected");
-        socket.is_half_closed = true;
-        socket.is_reset |= is_reset;
-        socket.has_edge = true;
-    }
-
-    /// The peer reads: there is room for so many bytes more.
-    pub(crate) fn make_room(&mut self, fd: RawFd, bytes: usize) {
-        let socket = self.sockets.get_mut(&fd).expect("it was connected");
-        socket.room = socket.room.saturating_add(bytes);
-        socket.has_edge |= std::mem::take(&mut socket.is_refused);
-    }
-
-    /// The peer has not read for long: there is room for so many bytes.
-    pub(crate) fn set_room(&mut self, fd: RawFd, bytes: usize) {
-        self.sockets.get_mut(&fd).expect("it was connected").room = bytes;
-    }
-
-    fn drift(&mut self) {
-        let more = if self.drifts { self.luck.below(120_000) as u64 } else { 0 };
-        if self.drift_ns + more < DRIFT_NS_MAX {
-            self.drift_ns += more;
-            self.clock.fetch_add(more, Ordering::Relaxed);
-        }
-    }
-
-    /// A shard's own end of a connection, which it may still use.
-    fn own(&mut self, shard: usize, fd: RawFd) -> &mut Socket {
-        let socket = self.sockets.get_mut(&fd).expect("a call on a number that no socket has");
-        assert!(!socket.is_shut, "a call on a socket that has ended");
-        assert!(!socket.is_broken, "a call on a socket that broke");
-        assert_eq!(socket.shard, Some(shard), "a call on another shard's socket");
-        socket
-    }
-
-    fn take(&mut self, shard: usize, fd: RawFd, pieces: &[&[u8]], is_fan_out: bool) -> isize {
-        self.drift();
-        let published = self.meanwhile.published();
-        if self.is_busy && self.luck.once_in(3) {
-            let meanwhile = Rc::clone(&self.meanwhile);
-            meanwhile.publish(&mut self.luck);
-        }
-        let breaks = self.breaks_once_in > 0 && self.luck.once_in(self.breaks_once_in);
-        let (is_partial, part) = (!self.is_exact && self.luck.once_in(6), self.luck.next() as usize);
-        let all: usize = pieces.iter().map(|piece| piece.len()).sum();
-        let socket = self.own(shard, fd);
-        assert!(!socket.is_shut_for_writing, "written to behind its end");
-        assert!(all > 0, "a call for nothing");
-        socket.is_reset |= breaks;
-        if socket.is_reset {
-            socket.is_broken = true;
-            return -(if part.is_multiple_of(2) { libc::EPIPE } else { libc::ECONNRESET } as isize);
-        }
-        let mut count = all.min(socket.room);
-        if is_partial {
-            count = part % (count + 1); // fewer than there is room for: the kernel may be short of memory
-        }
-        let is_short = count < all;
-        socket.came_short |= is_short;
-        socket.took.push(Took { bytes: count, is_fan_out, is_short, published });
-        if count == 0 {
-            socket.is_refused = true;
-            socket.has_edge |= socket.room > 0;
-            return -(libc::EAGAIN as isize);
-        }
-        socket.room -= count;
-        let mut left = count;
-        for piece in pieces {
-            let now = left.min(piece.len());
-            socket.taken.extend_from_slice(&piece[..now]);
-            left -= now;
-        }
-        self.bytes_out += count as u64;
-        count as isize
-    }
-}
-
 /// Why a shard does not sleep on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Awake {
@@ -292,11 +56,12 @@ impl Simulated {
     /// Why it does not sleep on, if it does not.
     pub(crate) fn why_awake(&self) -> Option<Awake> {
         let net = self.net.borrow();
-        let is_ready = |socket: &Socket| socket.shard == Some(self.shard) && socket.has_edge;
+        let eyes = || net.sockets.values().map(|one| &one.eye).chain(net.duplicates.values().map(|one| &one.eye));
+        let is_ready = |eye: &Eye| eye.shard == Some(self.shard) && eye.has_edge;
         match self.asleep_until_ns {
             None => Some(Awake::New),
             Some(until_ns) if until_ns <= net.clock.load(Ordering::Relaxed) => Some(Awake::Time),
-            Some(_) => (net.sockets.values().any(is_ready) || self.handle.bell.is_rung()).then_some(Awake::New),
+            Some(_) => (eyes().any(is_ready) || self.handle.bell.is_rung()).then_some(Awake::New),
         }
     }
 
@@ -330,35 +95,36 @@ impl Io for Simulated {
     fn watch(&mut self, fd: RawFd, token: u64, interest: Interest) -> io::Result<()> {
         if interest != Interest::Level {
             let mut net = self.net.borrow_mut();
-            let socket = net.sockets.get_mut(&fd).expect("a socket");
-            assert!(socket.shard.is_none(), "it is watched already");
-            (socket.shard, socket.token, socket.has_edge) = (Some(self.shard), token, true);
+            let eye = net.eye(fd);
+            assert!(eye.shard.is_none(), "it is watched already");
+            (eye.shard, eye.token, eye.has_edge) = (Some(self.shard), token, true);
         }
         Ok(())
     }
 
     fn unwatch(&mut self, fd: RawFd) {
-        self.net.borrow_mut().sockets.get_mut(&fd).expect("a socket").shard = None;
+        self.net.borrow_mut().eye(fd).shard = None;
     }
 
     fn wait(&mut self, ready: &mut Vec<Ready>, timeout_ms: i32) {
         let mut net = self.net.borrow_mut();
         let net = &mut *net;
-        let (shard, luck) = (self.shard, &mut net.luck);
-        let mut sockets: Vec<&mut Socket> = net.sockets.values_mut().collect();
-        sockets.sort_unstable_by_key(|socket| socket.serial);
-        for socket in sockets {
+        for (fd, origin) in net.watched(self.shard) {
             // What is left is told of next time; now and then something that nobody asked for.
-            if socket.shard != Some(shard) || !(socket.has_edge && !luck.once_in(8) || luck.once_in(50)) {
+            let has_edge = net.eye(fd).has_edge;
+            if !(has_edge && !net.luck.once_in(8) || net.luck.once_in(50)) {
                 continue;
             }
-            socket.has_edge = false;
-            let (is_ended, is_over) = (socket.is_half_closed, socket.is_reset);
+            let eye = net.eye(fd);
+            eye.has_edge = false;
+            let token = eye.token;
+            let socket = &net.sockets[&origin];
+            let (is_ended, is_over) = (socket.is_half_closed, socket.is_reset || socket.is_shut);
             let is_readable = is_ended || !socket.inbound.is_empty();
             let is_writable = is_over || socket.room > 0;
-            ready.push(Ready { token: socket.token, is_readable, is_writable, is_ended, is_over });
+            ready.push(Ready { token, is_readable, is_writable, is_ended, is_over });
         }
-        luck.shuffle(ready);
+        net.luck.shuffle(ready);
         if self.handle.bell.is_rung() {
             ready.push(Ready {
                 token: BELL_TOKEN,
@@ -411,6 +177,7 @@ impl Io for Simulated {
     fn receive(&mut self, fd: RawFd, room: &mut [u8]) -> isize {
         let mut net = self.net.borrow_mut();
         net.drift();
+        assert!(!net.duplicates.contains_key(&fd), "what comes is for who has the socket");
         let socket = net.own(self.shard, fd);
         let count = socket.inbound.len().min(room.len());
         if count == 0 && socket.is_reset {
@@ -431,8 +198,11 @@ impl Io for Simulated {
 
     fn shut_down(&mut self, fd: RawFd) {
         let mut net = self.net.borrow_mut();
-        let socket = net.sockets.get_mut(&fd).expect("a socket");
-        assert!(!std::mem::replace(&mut socket.is_shut, true), "it was ended twice");
+        let (origin, is_duplicate) = (net.origin(fd), net.duplicates.contains_key(&fd));
+        let socket = net.sockets.get_mut(&origin).expect("a socket");
+        let was_shut = std::mem::replace(&mut socket.is_shut, true);
+        assert!(!was_shut || is_duplicate, "it was ended twice");
+        net.tell(origin);
     }
 
     fn shut_down_writing(&mut self, fd: RawFd) {
@@ -460,6 +230,8 @@ pub(crate) struct Seen {
     /// Code and reason of its end, once that is known.
     pub(crate) ending: Option<(u16, String)>,
     pub(crate) subscriptions: Vec<SeenSubscription>,
+    /// Of one that is adopted: why it is about to be given up.
+    pub(crate) leaving: Option<Released>,
 }
 
 /// Where one of its subscriptions is.
@@ -474,6 +246,19 @@ pub(crate) struct SeenSubscription {
     pub(crate) before_tail: u64,
     /// The same of the log's head.
     pub(crate) before_head: u64,
+}
+
+/// Where a subscription has begun: whose, of which channel, and whether it was recovered.
+type Seated = (ConnectionId, String, Position, Option<bool>);
+
+thread_local! {
+    /// Those of adopted connections, which are not told.
+    static SEATS: RefCell<Vec<Seated>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A shard has found where one begins.
+pub(super) fn note_seat(seated: Seated) {
+    SEATS.with_borrow_mut(|seats| seats.push(seated));
 }
 
 impl Shard<Simulated> {
@@ -494,6 +279,7 @@ impl Shard<Simulated> {
             let id = self.id_of(slot);
             let connection = self.slab.at(slot);
             let ending = connection.ending.as_ref().map(|ending| (ending.code, ending.reason.clone()));
+            let leaving = connection.session.adopted().and_then(Adopted::leaving).cloned();
             let fd = connection.transport.socket();
             let subscriptions = connection.subscriptions.clone();
             let look = |one: &super::connection::Subscription| {
@@ -509,10 +295,15 @@ impl Shard<Simulated> {
                 }
             };
             let subscriptions = subscriptions.iter().map(look).collect();
-            all.push(Seen { id, fd, ending, subscriptions });
+            all.push(Seen { id, fd, ending, subscriptions, leaving });
         }
         self.check();
         all
+    }
+
+    /// Where subscriptions of adopted connections have begun, who are not told: by channel, and whether it was recovered.
+    pub(crate) fn take_seats() -> Vec<Seated> {
+        SEATS.take()
     }
 
     /// Nothing is left of anybody.

@@ -194,6 +194,15 @@ impl<I: Io> Shard<I> {
         if seek.asks {
             self.common.events.push(self.index, Event::SnapshotWanted(watched.channel.name().to_owned()));
         }
+        #[cfg(test)]
+        if self.is_adopted(slot) {
+            super::simulated::note_seat((
+                self.id_of(slot),
+                watched.channel.name().into(),
+                seek.position,
+                seek.recovered,
+            ));
+        }
         Ok(Some(Seat { watched, seek }))
     }
 
@@ -350,7 +359,10 @@ impl<I: Io> Shard<I> {
                 };
                 if one.mode() == Mode::AwaitingKeyframe {
                     self.feeds.go_on(&mut self.slab, slot, index, one.cursor, Mode::Replaying);
-                    self.tell_of(slot, why);
+                    // What a framework's client reads is the framework's to say.
+                    if !self.is_adopted(slot) {
+                        self.tell_of(slot, why);
+                    }
                     self.flush(slot);
                 }
             }

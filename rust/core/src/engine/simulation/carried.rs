@@ -7,8 +7,9 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use serde_json::{Value, json};
 
+use super::press::New;
 use super::wire;
-use super::world::{ALL, MS, New, World};
+use super::world::{ALL, MS, World};
 use crate::channel::{Origin, Start};
 use crate::messages::{Command, ConnectionId, Event};
 use crate::protocol::Payload;

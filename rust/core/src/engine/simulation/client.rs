@@ -2,12 +2,13 @@
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
+use super::hold::Hold;
 use super::list::List;
 use super::promise::{Losses, Promise, Standing, When};
 use super::seating::{Asked, Seating};
 use super::wire::{self, Item, Wire};
 use crate::channel::{Mode, Origin, Policy};
-use crate::messages::ConnectionId;
+use crate::messages::{ConnectionId, Released};
 use crate::position::Position;
 use crate::shard::simulated::{Seen, SeenSubscription, Took};
 
@@ -17,7 +18,7 @@ pub(super) struct Account {
     pub(super) channel: usize,
     pub(super) asked: Asked,
     /// It hears where it begins.
-    is_told: bool,
+    pub(super) is_told: bool,
     /// Its shard has it, since this moment.
     seating: Option<Seating>,
     pub(super) promise: Option<Promise>,
@@ -32,6 +33,13 @@ pub(super) struct Account {
     is_unsure: bool,
     /// Its shard has let go of it.
     pub(super) is_over: bool,
+    /// The same, before the subscription behind it began in the same turn.
+    pub(super) has_left: bool,
+    /// Of an adopted connection: what was published before this came before a message of the framework, unless it waited for
+    /// a keyframe by then and was told that there is none.
+    pub(super) floor: usize,
+    pub(super) has_waited: bool,
+    pub(super) has_given_up: bool,
 }
 
 impl Account {
@@ -50,7 +58,37 @@ impl Account {
             is_leaving: false,
             is_unsure: false,
             is_over: false,
+            has_left: false,
+            floor: 0,
+            has_waited: false,
+            has_given_up: false,
         }
+    }
+
+    pub(super) fn is_seated(&self) -> bool {
+        self.seating.is_some()
+    }
+
+    /// What is published from here on is not for it.
+    pub(super) fn end_at(&mut self, until: usize) {
+        self.until = self.until.min(until);
+        if let Some(promise) = &mut self.promise {
+            promise.until = self.until;
+        }
+    }
+
+    /// Whether it waits for a keyframe, as far as one knows.
+    pub(super) fn may_be_waiting(&self) -> bool {
+        let waits = self.standing.is_some_and(|one| one.mode == Some(Mode::AwaitingKeyframe));
+        waits || self.promise.as_ref().is_none_or(Promise::is_in_doubt)
+    }
+
+    /// Its shard has found where it begins, of which nobody is told.
+    pub(super) fn seat_at(&mut self, position: Position, recovered: Option<bool>, turn: &Turn<'_>) {
+        let list = &turn.lists[self.channel];
+        let seating = Seating::new(self.asked.clone(), list, turn.now_ns);
+        self.begin(seating.begin(position, recovered, list));
+        self.seating = Some(seating);
     }
 
     pub(super) fn is_lagging(&self) -> bool {
@@ -111,7 +149,7 @@ type Before = std::rc::Rc<[(usize, Option<Standing>, bool)]>;
 
 /// The turn in which something came.
 #[derive(Clone, Debug)]
-struct Chunk {
+pub(super) struct Chunk {
     turn: usize,
     bytes: usize,
     now_ns: u64,
@@ -125,6 +163,24 @@ struct Chunk {
     before: Before,
 }
 
+impl Chunk {
+    /// Of bytes that no shard wrote.
+    pub(super) fn direct(bytes: usize, now_ns: u64, published: &std::rc::Rc<[usize]>) -> Self {
+        Self {
+            turn: 0,
+            bytes,
+            now_ns,
+            is_short: false,
+            is_torn: false,
+            is_fan_out: false,
+            is_first: false,
+            is_in_fan_out: false,
+            published: published.clone(),
+            before: [].into(),
+        }
+    }
+}
+
 /// What a shard did in a turn, as one client has it.
 pub(super) struct Turn<'a> {
     pub(super) lists: &'a [List],
@@ -135,6 +191,33 @@ pub(super) struct Turn<'a> {
     pub(super) taken: Vec<u8>,
     pub(super) took: Vec<Took>,
     pub(super) came_short: bool,
+    /// Of one that is adopted: why it is given up.
+    pub(super) released: Option<&'a Released>,
+    /// Of such a one: where its subscriptions have begun.
+    pub(super) seats: Vec<(String, Position, Option<bool>)>,
+    pub(super) is_half_closed: bool,
+    pub(super) is_reset: bool,
+    pub(super) close_timeout_ns: u64,
+}
+
+impl Turn<'_> {
+    /// None, of which nothing is known.
+    pub(super) fn empty() -> Self {
+        Self {
+            lists: &[],
+            now_ns: 0,
+            is_busy: false,
+            seen: None,
+            taken: Vec::new(),
+            took: Vec::new(),
+            came_short: false,
+            released: None,
+            seats: Vec::new(),
+            is_half_closed: false,
+            is_reset: false,
+            close_timeout_ns: 0,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -160,12 +243,14 @@ pub(super) struct Client {
     pub(super) privates_sent: usize,
     privates_received: usize,
     pub(super) publications: u64,
-    buffer: Vec<u8>,
-    chunks: VecDeque<Chunk>,
+    pub(super) buffer: Vec<u8>,
+    pub(super) chunks: VecDeque<Chunk>,
     is_torn: bool,
     turns: usize,
-    ending: Option<(u16, String)>,
+    pub(super) ending: Option<(u16, String)>,
     is_shut: bool,
+    /// What is known besides of one that is adopted.
+    pub(super) hold: Option<Box<Hold>>,
 }
 
 impl Client {
@@ -193,6 +278,7 @@ impl Client {
             turns: 0,
             ending: None,
             is_shut: false,
+            hold: None,
         }
     }
 
@@ -253,7 +339,12 @@ impl Client {
                 before: before.clone(),
             });
         }
-        let ending = turn.seen.and_then(|seen| seen.ending.clone()).filter(|_| self.ending.is_none());
+        let leaving = turn.released.or(turn.seen.and_then(|seen| seen.leaving.as_ref()));
+        let closed = leaving.and_then(|why| match why {
+            Released::Closed(code, reason) => Some((*code, reason.clone())),
+            _ => None,
+        });
+        let ending = turn.seen.and_then(|seen| seen.ending.clone()).or(closed).filter(|_| self.ending.is_none());
         self.ending = self.ending.take().or_else(|| ending.clone());
         self.is_shut = is_shut;
         self.note_seats(turn);
@@ -262,6 +353,7 @@ impl Client {
             self.check_ending(code, &reason, turn);
         }
         self.settle(turn, losses, &before);
+        self.check_hold(turn);
         if is_shut {
             assert!(self.may_end, "it is gone, and nobody knows why");
             self.is_gone = true;
@@ -276,6 +368,9 @@ impl Client {
     }
 
     fn note_seats(&mut self, turn: &Turn<'_>) {
+        if self.hold.is_some() {
+            return self.note_own_seats(turn);
+        }
         let subscriptions = turn.seen.map_or(&[][..], |seen| &seen.subscriptions);
         for account in self.accounts.iter_mut().filter(|account| !account.is_over && account.seating.is_none()) {
             let list = &turn.lists[account.channel];
@@ -286,7 +381,7 @@ impl Client {
         }
     }
 
-    fn read(&mut self, turn: &Turn<'_>, losses: &mut Losses) {
+    pub(super) fn read(&mut self, turn: &Turn<'_>, losses: &mut Losses) {
         while let Some((count, items)) = wire::read(self.wire, self.is_open, &self.buffer, turn.lists) {
             self.buffer.drain(..count);
             let chunk = self.chunks.front().expect("it came in some turn").clone();
@@ -301,6 +396,9 @@ impl Client {
             }
             self.is_ready = self.is_open || self.wire != Wire::Hub;
             self.is_open = true;
+            if !matches!(items[..], [Item::Publication(..)]) {
+                self.count_own(count);
+            }
             items.into_iter().for_each(|item| self.take(item, &chunk, turn, losses));
         }
     }
@@ -310,11 +408,12 @@ impl Client {
             Item::Publication(channel, index) => {
                 self.publications += 1;
                 let list = &turn.lists[channel];
-                let when = self.when(chunk, channel);
+                let mut when = self.when(chunk, channel);
                 let name = (list.name.clone(), self.serial);
-                let mine = |one: &&mut Account| one.channel == channel && (one.promise.is_some() || !one.is_told);
-                let account = self.accounts.iter_mut().rev().find(mine);
-                let account = account.unwrap_or_else(|| panic!("{index} of {name:?} for nobody"));
+                let at = self.account_of(channel, index).unwrap_or_else(|| panic!("{index} of {name:?} for nobody"));
+                self.check_order(at, index, &when);
+                when.published = self.looked_at(at, index, &when);
+                let account = &mut self.accounts[at];
                 if account.seating.is_none() {
                     account.seat(list, turn.now_ns); // it came and went in one turn
                 }
@@ -337,6 +436,10 @@ impl Client {
                     account.begin(promise);
                 }
             }
+            Item::Private(number) if self.hold.is_some() => self.take_own(number, false),
+            Item::Broadcast(number) => self.take_own(number, true),
+            Item::Ping(_) if self.hold.is_some() => {}
+            Item::Close(code, reason) if self.hold.is_some() => self.take_own_close(code, &reason),
             Item::Private(number) => {
                 assert_eq!(number, self.privates_received, "private ones come in order");
                 self.privates_received += 1;
@@ -376,28 +479,34 @@ impl Client {
         }
     }
 
+    /// What it was promised of a channel, which an adopted connection may have left and joined again.
+    fn promises_of(&self, channel: usize) -> Vec<&Promise> {
+        let accounts = self.accounts.iter().filter(|one| one.channel == channel && !one.is_over);
+        accounts.filter_map(|account| account.promise.as_ref()).collect()
+    }
+
     /// Its shard has decided on its end in this turn.
     fn check_ending(&mut self, code: u16, reason: &str, turn: &Turn<'_>) {
         if let Some(name) = reason.strip_prefix("too slow for channel ") {
             assert_eq!(code, 1013);
             let channel = turn.lists.iter().position(|list| list.name == name).expect("it exists");
             let list = &turn.lists[channel];
-            let account = self.accounts.iter().find(|one| one.channel == channel && !one.is_over);
-            if let Some(promise) = account.and_then(|account| account.promise.as_ref()) {
-                let next = promise.next;
-                assert!(list.may_be_overtaken(next, turn.now_ns), "{reason}, and is not overtaken at {next}");
-            }
+            let is_overtaken = |promise: &&Promise| list.may_be_overtaken(promise.next, turn.now_ns);
+            let promises = self.promises_of(channel);
+            let is_right = promises.is_empty() || promises.iter().any(is_overtaken);
+            assert!(is_right, "{reason}, and is not overtaken");
             self.may_end = true;
         }
         if let Some(name) = reason.strip_prefix("publications are missing in channel ") {
             let (channel, list) = turn.lists.iter().enumerate().find(|(_, list)| list.name == name).expect("it exists");
             assert_eq!((code, list.settings.policy), (1013, Policy::Every));
-            let account = self.accounts.iter().find(|one| one.channel == channel && !one.is_over);
             // Of one that came and went in one turn nobody knows where it stood.
-            let account = account.filter(|account| account.standing.is_some());
-            if let Some(promise) = account.and_then(|account| account.promise.as_ref()) {
-                assert!(list.has_gap_in(promise.crossed..list.all.len()), "{reason}, and none is");
-            }
+            let is_known = |one: &Account| one.channel != channel || one.is_over || one.standing.is_some();
+            let promises = self.promises_of(channel);
+            let is_sure = !promises.is_empty() && self.accounts.iter().all(is_known);
+            let is_before = |promise: &&Promise| list.has_gap_in(promise.crossed..list.all.len());
+            let is_right = !is_sure || promises.iter().any(is_before);
+            assert!(is_right, "{reason}, and none is");
             self.may_end = true;
         }
         assert!(self.may_end || code == 1011, "it was ended: {code} {reason}");
@@ -411,6 +520,7 @@ impl Client {
         let subscriptions = turn.seen.map_or(&[][..], |seen| &seen.subscriptions);
         let is_slow = subscriptions.len() > 1 || turn.took.iter().any(|took| !took.is_fan_out);
         let is_slow = self.wire == Wire::Sse && is_slow;
+        let has_all = self.has_all(turn);
         for (account, (_, stood, may_give_up)) in self.accounts.iter_mut().zip(before.iter()) {
             let list = &turn.lists[account.channel];
             let when = When {
@@ -426,6 +536,7 @@ impl Client {
                 may_give_up: *may_give_up,
             };
             let one = subscriptions.iter().find(|one| one.channel == list.name).filter(|_| !account.is_over);
+            let one = one.filter(|_| account.seating.is_some() && !account.has_left);
             match one {
                 Some(one) => {
                     let standing = standing_of(one, list);
@@ -455,7 +566,11 @@ impl Client {
                     losses.max[list.settings.policy as usize] += passed;
                     let Some(promise) = &mut account.promise else { continue };
                     promise.until = account.until;
-                    if is_by_application && turn.seen.is_some_and(|seen| seen.ending.is_none()) && !is_cut {
+                    if self.hold.is_some() {
+                        if is_by_application && (has_all || account.has_left) {
+                            promise.leave_behind(&when, list);
+                        }
+                    } else if is_by_application && turn.seen.is_some_and(|seen| seen.ending.is_none()) && !is_cut {
                         promise.leave(&when, list);
                     }
                 }

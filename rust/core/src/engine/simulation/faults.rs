@@ -1,8 +1,9 @@
 //! Faults that the simulation and its forerunner, or a close look, have found: each test says what happened, and claims that
 //! it no longer does.
 use super::list::Kind;
+use super::press::New;
 use super::wire::Wire;
-use super::world::{ALL, MS, New, World};
+use super::world::{ALL, MS, World};
 use crate::channel::{Origin, Pattern, Policy, Publication, Stand, Start};
 use crate::engine::Audience;
 use crate::error::EngineError;

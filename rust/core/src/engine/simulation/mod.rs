@@ -3,13 +3,20 @@
 //! A seed makes the channels' settings, the pollers, and then step after step: what is published, who connects, asks, leaves,
 //! reads a part, breaks; which shard has its turn, and what the kernel answers it ([`crate::shard::simulated`]). What each
 //! socket took is read as a client reads it (`wire`, `client`) and compared with a plain `list`: `seating` says where a
-//! subscription begins, `promise` what it gets. `carried` has SignalR by polls and on one socket after another. `faults` has what was found so, step by step.
+//! subscription begins, `promise` what it gets. `frameworks` have sockets that are
+//! adopted, and `adopted` says in which order what they write comes among publications. `carried` has SignalR by polls and on one socket after another. `faults` has what was found so, step by step.
 //!
 //! A failing seed is printed; `PROPTEST_RNG_SEED=17 PROPTEST_CASES=1 cargo test -p fanwire-core simulation` runs it again.
+mod adopted;
+mod adopted_faults;
 mod carried;
 mod client;
 mod faults;
+mod framework;
+mod frameworks;
+mod hold;
 mod list;
+mod press;
 mod promise;
 mod seating;
 mod steps;

@@ -414,6 +414,24 @@ impl Promise {
         }
     }
 
+    /// Whether it waits for a keyframe, or nobody knows.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.is_waiting || self.may_be_waiting || self.is_unsure
+    }
+
+    /// It left behind a barrier: what was published before has come, or its policy took it.
+    pub(super) fn leave_behind(&mut self, when: &When, list: &List) {
+        if self.is_in_doubt() || when.is_torn || when.may_give_up {
+            return;
+        }
+        let to = self.until.min(list.all.len());
+        let missing = self.missing(to, when, list);
+        let may_skip = list.may_be_overtaken(self.next, when.now_ns) || list.has_gap_in(self.next..list.reach(to));
+        let skips = matches!(list.settings.policy, Policy::Drop | Policy::Keyframe);
+        let may_miss = (skips && may_skip) || self.gone_keyframe(list, when.now_ns).is_some();
+        assert!(missing.is_empty() || may_miss, "{missing:?} were published before it left, and have not come");
+    }
+
     /// It left: what was published before, and was due to it, has come.
     pub(super) fn leave(&mut self, when: &When, list: &List) {
         let was_at_tail = when.before.is_some_and(|before| before.mode.is_none()) && !when.is_short && !when.is_torn;

@@ -1,10 +1,12 @@
 //! What happens, by a seed.
 use std::time::Duration;
 
+use super::frameworks;
 use super::list::Kind;
+use super::press::New;
 use super::wire::{self, Wire};
-use super::world::{ALL, MS, New, World};
-use crate::channel::{Origin, Pattern, Policy, Start};
+use super::world::{ALL, MS, World};
+use crate::channel::{Pattern, Policy, Start};
 use crate::messages::ConnectionId;
 use crate::position::Position;
 use crate::protocol::Payload;
@@ -51,6 +53,7 @@ fn world(seed: u64, luck: &mut Luck) -> (World, usize) {
         channels_max: 64,
         ping_interval: Duration::from_millis(if is_hasty { 300 } else { 25_000 }),
         ping_timeout: Duration::from_millis(if is_hasty { 300 } else { 20_000 }),
+        close_timeout: Duration::from_millis(if is_hasty { 200 } else { 5_000 }),
         ..Settings::default()
     };
     let mut world = World::new(seed, settings, asks, channels, luck.once_in(2));
@@ -66,11 +69,15 @@ fn world(seed: u64, luck: &mut Luck) -> (World, usize) {
 pub(super) fn run(seed: u64) {
     let mut luck = Luck(seed);
     let (mut world, channels) = world(luck.next(), &mut luck);
-    let (is_busy, steps) = (luck.once_in(3), 40 + luck.below(160));
+    let (is_busy, steps, adopts) = (luck.once_in(3), 40 + luck.below(160), luck.once_in(2));
     for _ in 0..steps {
         let is_calm = world.is_calm();
         world.net.borrow_mut().is_busy = is_busy && is_calm;
-        step(&mut world, channels, &mut luck);
+        if adopts && luck.once_in(3) {
+            frameworks::step(&mut world, channels, &mut luck);
+        } else {
+            step(&mut world, channels, &mut luck);
+        }
     }
     let mut net = world.net.borrow_mut();
     (net.is_busy, net.drifts, net.breaks_once_in) = (false, false, 0);
@@ -163,22 +170,6 @@ fn burst(world: &mut World, channel: usize) {
     }
 }
 
-fn origin(world: &World, channel: usize, luck: &mut Luck) -> Origin {
-    let list = &world.press.lists.borrow()[channel];
-    let Position { epoch, offset } = list.position();
-    let accounts = world.clients.iter().flat_map(|client| &client.accounts).filter(|one| one.channel == channel);
-    let known: Vec<u64> = accounts.filter_map(|account| account.last_offset(list)).collect();
-    let since = match luck.below(11) {
-        0..4 => None,
-        4..7 if !known.is_empty() => Some(list.position_of(luck.pick(&known))),
-        4..9 => Some(Position { epoch, offset: offset.saturating_sub(luck.below(30) as u64) }),
-        9 => Some(Position { epoch, offset: offset + 1 }),
-        _ => Some(Position { epoch: epoch - 1, offset }),
-    };
-    let start = if luck.once_in(3) { None } else { Some(luck.pick(&Start::ALL)) };
-    Origin { since, start }
-}
-
 fn connect(world: &mut World, channels: usize, luck: &mut Luck) {
     let wire = luck.pick(&Wire::ALL);
     let room = if luck.once_in(2) { ALL } else { luck.below(3_000) };
@@ -186,7 +177,7 @@ fn connect(world: &mut World, channels: usize, luck: &mut Luck) {
     if wire == Wire::Hub {
         asked.clear();
     }
-    let origin = origin(world, asked.first().copied().unwrap_or(0), luck);
+    let origin = world.origin(asked.first().copied().unwrap_or(0), luck);
     let shard = luck.below(world.shards.len());
     world.connect(shard, wire, room, &asked, origin);
     if luck.once_in(2) {
@@ -197,6 +188,9 @@ fn connect(world: &mut World, channels: usize, luck: &mut Luck) {
 
 fn subscribe(world: &mut World, index: usize, channel: usize, luck: &mut Luck) {
     let client = &mut world.clients[index];
+    if client.hold.is_some() {
+        return;
+    }
     let is_busy = client.is_gone || client.is_ending() || client.is_cut() || !client.is_ready || client.id.is_none();
     if is_busy || client.may_end || client.account(channel).is_some() || client.is_asking(channel) {
         return;
@@ -204,12 +198,15 @@ fn subscribe(world: &mut World, index: usize, channel: usize, luck: &mut Luck) {
     if matches!(client.wire, Wire::Sse | Wire::Hub) || luck.once_in(4) {
         return world.subscribe_by_application(index, channel);
     }
-    let origin = origin(world, channel, luck);
+    let origin = world.origin(channel, luck);
     world.subscribe(index, channel, origin);
 }
 
 fn unsubscribe(world: &mut World, index: usize, channel: usize, luck: &mut Luck) {
     let client = &mut world.clients[index];
+    if client.hold.is_some() {
+        return;
+    }
     let may_leave = client.account(channel).is_some_and(|one| one.promise.is_some() && !one.is_leaving);
     if client.is_gone || client.is_ending() || !may_leave {
         return;
@@ -226,6 +223,12 @@ fn unsubscribe(world: &mut World, index: usize, channel: usize, luck: &mut Luck)
 fn send(world: &mut World, index: usize, luck: &mut Luck) {
     let client = &mut world.clients[index];
     let Some(id) = client.id.filter(|_| client.is_ready && !client.is_gone && !client.is_ending()) else { return };
+    if client.hold.is_some() {
+        return world
+            .engine()
+            .send(id, &Payload::Text("what is adopted is sent to by its framework"), None)
+            .expect("it runs");
+    }
     let text = format!("p|{}|{}", client.privates_sent, "x".repeat(luck.below(100)));
     client.privates_sent += 1;
     world.engine().send(id, &Payload::Text(&text), None).expect("it runs");
@@ -240,7 +243,7 @@ fn end(world: &mut World, index: usize, luck: &mut Luck) {
     match luck.below(4) {
         0 => world.end(index, true),
         1 => world.end(index, false),
-        2 if client.is_open && client.wire != Wire::Sse && client.wire != Wire::Hub => {
+        2 if client.is_open && matches!(client.wire, Wire::Raw | Wire::Envelope) => {
             world.arrive(index, &wire::frame(8, &1_000_u16.to_be_bytes()));
         }
         _ => {

@@ -12,6 +12,8 @@ pub(super) enum Wire {
     Envelope,
     Sse,
     Hub,
+    /// What the engine writes between messages of a framework.
+    Adopted,
 }
 
 impl Wire {
@@ -23,7 +25,7 @@ impl Wire {
         query.extend(since.iter().map(|position| format!("since={position}")));
         query.extend(start.map(|start| format!("start={start}")));
         query.extend((self == Self::Envelope).then(|| "envelope=1".to_owned()));
-        let path = ["/ws", "/ws", "/events", "/hub"][self as usize];
+        let path = ["/ws", "/ws", "/events", "/hub", ""][self as usize];
         let query = if self == Self::Hub { String::new() } else { format!("?{}", query.join("&")) };
         let mut head = format!("GET {path}{query} HTTP/1.1\r\nHost: x\r\n");
         if self != Self::Sse {
@@ -59,6 +61,8 @@ pub(super) enum Item {
     Subscribed(Vec<(String, Position, Option<bool>)>),
     /// What was sent to it alone, by number.
     Private(usize),
+    /// What many connections have written in one call, by number.
+    Broadcast(usize),
     /// Where an event stream is in its channels.
     Places(Vec<Position>),
     Ping(Vec<u8>),
@@ -76,17 +80,14 @@ pub(super) fn read(wire: Wire, is_open: bool, bytes: &[u8], lists: &[List]) -> O
         assert!(head.starts_with(status), "{head}");
         return Some((end, vec![Item::Other]));
     }
+    if wire == Wire::Adopted {
+        return read_message(bytes, lists);
+    }
     if wire == Wire::Sse {
         let end = memchr::memmem::find(bytes, b"\n\n")? + 2;
         return Some((end, read_event(&bytes[..end], lists)));
     }
-    let (head, length) = match *bytes.get(1)? {
-        126 => (4, usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]))),
-        127 => panic!("nothing is so long"),
-        short => (2, usize::from(short)),
-    };
-    assert!(bytes[1] < 128, "a server masks nothing");
-    let payload = bytes.get(head..head + length)?;
+    let (count, payload) = cut_frame(bytes)?;
     let items = match bytes[0] {
         0x81 => read_text(wire, std::str::from_utf8(payload).expect("UTF-8"), lists),
         0x88 => {
@@ -97,7 +98,51 @@ pub(super) fn read(wire: Wire, is_open: bool, bytes: &[u8], lists: &[List]) -> O
         0x8A => vec![Item::Other],
         other => panic!("no frame begins with {other:#x}"),
     };
-    Some((head + length, items))
+    Some((count, items))
+}
+
+/// A server's frame at the begin of `bytes`, if it is whole: how long it is, and its payload.
+fn cut_frame(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let (head, length) = match *bytes.get(1)? {
+        126 => (4, usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]))),
+        127 => panic!("nothing is so long"),
+        short => (2, usize::from(short)),
+    };
+    assert!(bytes[1] < 128, "a server masks nothing");
+    Some((head + length, bytes.get(head..head + length)?))
+}
+
+/// A message of any number of frames, with the control frames in it; one that a Close frame ends has none.
+fn read_message(bytes: &[u8], lists: &[List]) -> Option<(usize, Vec<Item>)> {
+    let (mut at, mut items, mut message) = (0, Vec::new(), None::<Vec<u8>>);
+    loop {
+        let first = *bytes.get(at)?;
+        let (count, payload) = cut_frame(&bytes[at..])?;
+        at += count;
+        let text = || std::str::from_utf8(payload).expect("UTF-8");
+        match first {
+            0x01 | 0x81 => assert!(message.replace(payload.to_vec()).is_none(), "a message in another"),
+            0x00 | 0x80 => message.as_mut().expect("it goes on, and has not begun").extend_from_slice(payload),
+            0x88 => {
+                let code = u16::from_be_bytes([payload[0], payload[1]]);
+                let reason = std::str::from_utf8(&payload[2..]).expect("UTF-8");
+                items.push(Item::Close(code, reason.to_owned()));
+                return Some((at, items));
+            }
+            0x89 if payload.is_empty() => items.push(Item::Ping(Vec::new())),
+            0x89 => items.push(read_payload(text(), lists)),
+            other => panic!("no frame begins with {other:#x}"),
+        }
+        if first & 0x80 != 0
+            && let Some(message) = message.take_if(|_| first != 0x89)
+        {
+            items.push(read_payload(std::str::from_utf8(&message).expect("UTF-8"), lists));
+            return Some((at, items));
+        }
+        if message.is_none() {
+            return Some((at, items));
+        }
+    }
 }
 
 fn read_text(wire: Wire, text: &str, lists: &[List]) -> Vec<Item> {
@@ -156,10 +201,13 @@ fn read_result(result: &Value) -> Item {
 fn read_payload(text: &str, lists: &[List]) -> Item {
     let mut parts = text.split('|');
     let (name, number, filling) = (parts.next(), parts.next(), parts.next());
-    let number: usize = number.and_then(|number| number.parse().ok()).expect("as published");
+    let number: usize = number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("as published: {text}"));
     assert!(filling.is_some_and(|filling| filling.bytes().all(|byte| byte == b'x')), "it is torn: {text:?}");
     if name == Some("p") {
         return Item::Private(number);
+    }
+    if name == Some("b") {
+        return Item::Broadcast(number);
     }
     let channel = lists.iter().position(|list| Some(list.name.as_str()) == name).expect("a channel's");
     assert!(number < lists[channel].all.len(), "{text} was never published");

@@ -7,117 +7,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::client::{Account, Client, Turn};
-use super::list::{Kind, List, Published};
+use super::framework::Framework;
+use super::list::List;
+use super::press::{New, Press};
 use super::promise::Losses;
 use super::seating::Asked;
 use super::wire::{self, Wire};
-use crate::channel::{Appended, Origin, Policy, Publication, Stand, Start};
+use crate::channel::{Origin, Policy, Start};
 use crate::clock::Clock;
-use crate::engine::{Audience, Engine, RUNNING};
-use crate::error::EngineError;
-use crate::messages::{Command, ConnectionId, Event, Progress, Reply, Wanted};
+use crate::engine::{Engine, RUNNING};
+use crate::messages::{Command, ConnectionId, Event, Progress, Released, Reply, Wanted};
 use crate::position::Position;
-use crate::protocol::Payload;
 use crate::routes::{self, Asks, OwnerId, Route, Transports};
 use crate::settings::Settings;
 use crate::shard::Shard;
-use crate::shard::simulated::{Awake, Luck, Meanwhile, Net, Simulated};
+use crate::shard::simulated::{Awake, Luck, Net, Seen, Simulated};
 
 pub(super) const MS: u64 = 1_000_000;
 /// A socket that takes everything.
 pub(super) const ALL: usize = usize::MAX;
 /// Turns after which everything is quiet, if nobody does anything.
 const TURNS_MAX: usize = 2_000;
-
-/// What is to be published.
-#[derive(Clone, Debug)]
-pub(super) struct New {
-    pub(super) key: Option<u8>,
-    pub(super) kind: Kind,
-    pub(super) ttl_ns: Option<u64>,
-    pub(super) bytes: usize,
-    pub(super) excluded: Vec<ConnectionId>,
-    /// Where it stands, if that comes from outside.
-    pub(super) at: Option<Position>,
-}
-
-impl New {
-    pub(super) fn plain(key: u8) -> Self {
-        Self { key: Some(key), kind: Kind::Plain, ttl_ns: None, bytes: 10, excluded: Vec::new(), at: None }
-    }
-}
-
-/// The engine, and the lists of what was published by it.
-pub(super) struct Press {
-    pub(super) engine: Engine,
-    pub(super) lists: RefCell<Vec<List>>,
-    clock: &'static AtomicU64,
-    /// Something was published in the midst of a write.
-    has_interfered: Cell<bool>,
-}
-
-impl Press {
-    pub(super) fn publish(&self, channel: usize, new: &New, is_deferred: bool) {
-        let list = &mut self.lists.borrow_mut()[channel];
-        let text = format!("{}|{}|{}", list.name, list.all.len(), "x".repeat(new.bytes));
-        let key = new.key.map(|key| format!("key {key}"));
-        let publication = Publication {
-            key: key.as_deref(),
-            ttl_ns: new.ttl_ns,
-            is_keyframe: new.kind == Kind::Keyframe,
-            is_snapshot: new.kind == Kind::Snapshot,
-            excluded: &new.excluded,
-            ..Publication::new(Payload::Text(&text))
-        };
-        let own = u64::from(new.kind != Kind::Snapshot);
-        let stand = new.at.map_or(Stand::Next, Stand::At);
-        let appended = self.engine.publish_at(Audience::Channel(&list.name), &publication, stand, is_deferred);
-        if new.at.is_some_and(|at| list.is_of_another_time(at)) {
-            return assert!(matches!(appended, Err(EngineError::InvalidPosition { .. })), "{:?}", new.at);
-        }
-        let next = Some((list.offset() + own, 0, false));
-        let known = new.at.map_or(next, |at| list.stand(at, own));
-        let position = match appended.expect("nothing is over a bound") {
-            Appended::At(position) => position,
-            Appended::Duplicate(head) => return assert_eq!((known, head), (None, list.position())),
-            Appended::Missing(_) => panic!("text goes in all formats"),
-        };
-        let (offset, missing, begins_life) = known.expect("it is there already");
-        if begins_life {
-            let is_known = list.lives.iter().any(|life| life.0 == position.epoch);
-            assert!(!is_known, "{position} begins a life, and there was one of that epoch");
-            list.lives.push((position.epoch, list.offset()));
-        }
-        let (epoch, before) = list.life();
-        assert_eq!(position, new.at.unwrap_or(Position { epoch, offset: offset - before }));
-        let now_ns = self.clock.load(Ordering::Relaxed);
-        list.all.push(Published {
-            offset,
-            position,
-            missing,
-            begins_life,
-            key: new.key.filter(|_| new.kind != Kind::Snapshot),
-            kind: new.kind,
-            published_ns: now_ns,
-            expires_ns: new.ttl_ns.map_or(u64::MAX, |ttl| now_ns + ttl),
-            bytes_max: (text.len() + 120 + size_of_val(new.excluded.as_slice())) as u64,
-            excluded: new.excluded.as_slice().into(),
-        });
-        list.is_snapshot_asked &= new.kind == Kind::Plain;
-    }
-}
-
-impl Meanwhile for Press {
-    fn published(&self) -> Rc<[usize]> {
-        self.lists.borrow().iter().map(|list| list.all.len()).collect()
-    }
-
-    fn publish(&self, luck: &mut Luck) {
-        self.has_interfered.set(true);
-        let channel = luck.below(self.lists.borrow().len());
-        Press::publish(self, channel, &New { bytes: 40, ..New::plain(0) }, false);
-    }
-}
 
 /// Where the clients connect.
 const PATHS: [(&str, routes::Wire); 3] = [
@@ -139,7 +49,12 @@ pub(super) struct World {
     pub(super) requests: Vec<(ConnectionId, Vec<String>, Option<String>, Wanted)>,
     /// Positions of some publications come from outside.
     pub(super) comes_from_outside: bool,
-    losses: Losses,
+    pub(super) losses: Losses,
+    /// Who has sockets that are adopted.
+    pub(super) frameworks: Vec<Framework>,
+    pub(super) broadcasts: usize,
+    /// Adopted connections that were given up, until they are looked at.
+    released: Vec<(ConnectionId, Released)>,
     present: BTreeSet<(String, ConnectionId)>,
     tracked: Vec<Progress>,
     has_been_busy: bool,
@@ -183,6 +98,9 @@ impl World {
             requests: Vec::new(),
             comes_from_outside: false,
             losses: Losses::default(),
+            frameworks: Vec::new(),
+            broadcasts: 0,
+            released: Vec::new(),
             present: BTreeSet::new(),
             tracked: Vec::new(),
             has_been_busy: false,
@@ -256,6 +174,23 @@ impl World {
         self.net.borrow_mut().arrive(client.fd, bytes);
     }
 
+    /// From where somebody may want to begin: with the policy's start or another one, from what is kept, or what never was.
+    pub(super) fn origin(&self, channel: usize, luck: &mut Luck) -> Origin {
+        let list = &self.press.lists.borrow()[channel];
+        let Position { epoch, offset } = list.position();
+        let accounts = self.clients.iter().flat_map(|client| &client.accounts).filter(|one| one.channel == channel);
+        let known: Vec<u64> = accounts.filter_map(|account| account.last_offset(list)).collect();
+        let since = match luck.below(11) {
+            0..4 => None,
+            4..7 if !known.is_empty() => Some(list.position_of(luck.pick(&known))),
+            4..9 => Some(Position { epoch, offset: offset.saturating_sub(luck.below(30) as u64) }),
+            9 => Some(Position { epoch, offset: offset + 1 }),
+            _ => Some(Position { epoch: epoch - 1, offset }),
+        };
+        let start = if luck.once_in(3) { None } else { Some(luck.pick(&Start::ALL)) };
+        Origin { since, start }
+    }
+
     /// The application subscribes a client, to what is published from now on.
     pub(super) fn subscribe_by_application(&mut self, index: usize, channel: usize) {
         let Some(id) = self.clients[index].id else { return };
@@ -294,10 +229,9 @@ impl World {
             list.name.clone()
         };
         self.engine().give_up_snapshot(&name, "there is no keyframe to be had").expect("it runs");
-        for client in &mut self.clients {
-            if let Some(account) = client.account(channel) {
-                account.may_give_up = true;
-            }
+        let accounts = self.clients.iter_mut().flat_map(|client| &mut client.accounts);
+        for account in accounts.filter(|one| one.channel == channel && !one.is_over) {
+            (account.may_give_up, account.has_given_up) = (true, true);
         }
     }
 
@@ -369,8 +303,20 @@ impl World {
 
     fn look(&mut self, shard: usize) {
         let seen = self.shards[shard].look();
-        let now_ns = self.clock.load(Ordering::Relaxed);
-        for client in self.clients.iter_mut().filter(|client| client.shard == shard && !client.is_gone) {
+        let seats = Shard::take_seats();
+        self.take_events();
+        let now_ns = self.now_ns();
+        let mut released = Vec::new();
+        let clients = self.clients.iter_mut().enumerate();
+        for (index, client) in clients.filter(|one| one.1.shard == shard && !one.1.is_gone) {
+            let why = self.released.iter().position(|one| client.hold.is_some() && Some(one.0) == client.id);
+            let why = why.map(|at| self.released.remove(at).1);
+            let is_it = |seen: &&Seen| match client.hold {
+                Some(_) => Some(seen.id) == client.id,
+                None => seen.fd == Some(client.fd),
+            };
+            let is_written = client.hold.as_ref().is_none_or(|hold| hold.has_begun);
+            let is_slow = client.hold.as_ref().is_some_and(|hold| hold.is_asked || hold.is_mid_message);
             let mut net = self.net.borrow_mut();
             let socket = net.sockets.get_mut(&client.fd).filter(|socket| socket.serial == client.serial);
             let socket = socket.expect("it is looked at before its number is used again");
@@ -379,18 +325,38 @@ impl World {
                 lists: &self.press.lists.borrow(),
                 now_ns,
                 is_busy: self.press.has_interfered.get(),
-                seen: seen.iter().find(|seen| seen.fd == Some(client.fd)),
-                taken: std::mem::take(&mut socket.taken),
-                took: std::mem::take(&mut socket.took),
-                came_short: std::mem::take(&mut socket.came_short),
+                seen: seen.iter().find(is_it),
+                taken: if is_written { std::mem::take(&mut socket.taken) } else { Vec::new() },
+                took: if is_written { std::mem::take(&mut socket.took) } else { Vec::new() },
+                came_short: !is_written || std::mem::take(&mut socket.came_short) || is_slow,
+                released: why.as_ref(),
+                seats: seats
+                    .iter()
+                    .filter(|one| Some(one.0) == client.id)
+                    .map(|one| (one.1.clone(), one.2, one.3))
+                    .collect(),
+                is_half_closed: socket.is_half_closed,
+                is_reset: socket.is_reset,
+                close_timeout_ns: self.press.engine.common.settings.close_timeout.as_nanos() as u64,
             };
-            let is_shut = socket.is_shut;
+            let is_shut = if client.hold.is_some() { why.is_some() } else { socket.is_shut };
             drop(net);
             client.note(&turn, is_shut, &mut self.losses);
+            released.extend(why.map(|why| (index, why)));
         }
+        assert!(self.released.is_empty(), "{:?} was given up twice", self.released);
         self.has_been_busy |= self.press.has_interfered.get();
         self.check_deliveries();
-        self.take_events();
+        for (index, why) in released {
+            self.let_go(index, &why);
+        }
+        for framework in 0..self.frameworks.len() {
+            self.check_untouched(framework);
+        }
+    }
+
+    pub(super) fn now_ns(&self) -> u64 {
+        self.clock.load(Ordering::Relaxed)
     }
 
     /// Frames are counted once they are begun.
@@ -429,6 +395,13 @@ impl World {
                     self.tracked.retain(|one| of(one) != of(&progress));
                     self.tracked.push(progress);
                 }
+                Event::Released(whose, why) => self.released.push((whose.connection, why)),
+                Event::Drained(whose) => {
+                    let client = self.clients.iter_mut().find(|one| one.id == Some(whose.connection));
+                    let hold = client.and_then(|client| client.hold.as_deref_mut()).expect("an adopted one");
+                    let below = hold.wants.take().expect("nobody wants to know");
+                    assert!(hold.waiting() <= below, "{} wait", hold.waiting());
+                }
                 Event::Record(level, text) => assert!(level < 30, "{text}"),
                 _ => {}
             }
@@ -453,6 +426,7 @@ impl World {
     /// Everyone reads all.
     pub(super) fn catch_up(&mut self) {
         for _ in 0..3 {
+            self.finish_frameworks();
             self.decide();
             for index in 0..self.clients.len() {
                 self.answer(index);
@@ -461,7 +435,8 @@ impl World {
             self.settle();
         }
         let lists = self.press.lists.borrow();
-        for client in self.clients.iter().filter(|client| client.is_open && !client.is_gone && !client.is_ending()) {
+        let is_there = |client: &&Client| client.is_open && !client.is_gone && !client.is_ending();
+        for client in self.clients.iter().filter(is_there).filter(|client| client.is_reachable()) {
             assert!(!client.is_cut(), "it has read everything");
             for account in client.accounts.iter().filter(|account| !account.is_over) {
                 account.check_caught_up(&lists[account.channel], client.wire == Wire::Sse);
@@ -540,6 +515,7 @@ impl World {
         self.settle();
         self.pass(200);
         self.settle();
+        self.close_frameworks();
         for shard in &self.shards {
             shard.check_empty();
         }
