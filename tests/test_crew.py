@@ -23,8 +23,8 @@ class FakeProcess:
     def poll(self) -> int | None:
         return None
 
-    def terminate(self) -> None:
-        self.asked += 1
+    def send_signal(self, number: int) -> None:
+        raise AssertionError("the supervisor asks")
 
     def kill(self) -> None:
         self.is_killed = True
@@ -43,6 +43,7 @@ class Played:
             timeout_s,
             10.0,
             self._start,
+            self._ask,
             served=self._all_served,
             restarted=self.restarts.append,
             backoff=Backoff(0.25, 30.0, lambda low, high: high),
@@ -53,6 +54,11 @@ class Played:
         if self.cannot_start:
             raise OSError(11, "Resource temporarily unavailable")
         return FakeProcess()
+
+    def _ask(self, worker: Worker, is_hurried: bool) -> None:
+        process = self.process(worker.number)
+        assert is_hurried == (process.asked > 0)
+        process.asked += 1
 
     def _all_served(self) -> None:
         self.served += 1

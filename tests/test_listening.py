@@ -266,7 +266,7 @@ async def test_inherited_sockets_are_served_by_all_who_have_them_and_ended_by_no
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_who_was_taken_before_a_drain_is_answered_where_others_go_on_with_the_port(hub: fanwire.Hub) -> None:
     with listening((socket.AF_INET, ("127.0.0.1", 0))) as (one,):
-        serving = await hub.start(f"fd:{one.fileno()}")
+        serving = await hub.start(f"fd:{one.fileno()}", handshake_timeout=1)
         address = serving.address
         with (
             await run_sync(upgraded, address) as connected_client,

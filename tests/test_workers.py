@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -13,11 +14,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import anyio
 import fanwire
 import pytest
 from fanwire.cli.restart import restart
 from support.raw import frame, open_socket, read_close, read_frame, read_head, request_text, upgraded
-from support.waiting import until_in_thread
+from support.waiting import until, until_in_thread
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
@@ -35,7 +37,8 @@ if trouble == "broken" and seat is not None:
     raise RuntimeError("the program is broken")
 if trouble == "moved":
     os.chdir("/")
-hub = fanwire.Hub(drain_timeout=0.5)
+slow = {"drain_timeout": 60, "handshake_timeout": 60}  # the clients are, on a busy machine
+hub = fanwire.Hub(**slow if trouble == "slow" else {"drain_timeout": 0.5})
 
 @hub.method
 def worker(client):
@@ -129,7 +132,10 @@ def asked(connection: socket.socket, method: str = "worker") -> object:
 def worker_of(address: str, stack: ExitStack | None = None) -> tuple[int, int]:
     """Number and process of the worker that takes one more client."""
     with ExitStack() as own:
-        number, process = asked((stack or own).enter_context(upgraded(address)))  # type: ignore[misc]
+        connection = (stack or own).enter_context(open_socket(address))
+        connection.sendall(request_text())
+        assert read_head(connection).startswith("HTTP/1.1 101 ")
+        number, process = asked(connection)  # type: ignore[misc]
         return number, process
 
 
@@ -182,11 +188,16 @@ def test_workers_share_the_port_and_one_that_is_killed_is_replaced(tmp_path: Pat
 
 
 def test_a_signal_drains_all_and_a_second_does_not_wait(tmp_path: Path) -> None:
-    with program(tmp_path) as running, ExitStack() as stack:
+    with program(tmp_path, trouble="slow") as running, ExitStack() as stack:
         clients = [stack.enter_context(upgraded(running.address)) for _ in range(8)]
         running.process.send_signal(signal.SIGTERM)
+        for worker in children_of(running.process.pid):
+            os.kill(int(worker), signal.SIGTERM)  # systemd tells all of a service; that is no second wish
         for client in clients[:4]:
             assert read_close(client)[0] == 1001
+            client.sendall(frame(8, b"\x03\xe9"))
+            client.close()
+        assert len(children_of(running.process.pid)) == 2
         running.process.send_signal(signal.SIGINT)  # the others would have some time to answer
         assert running.process.wait(8) == 0
         until_in_thread(lambda: len(running.said("^ended")) == 3)
@@ -218,6 +229,47 @@ def test_a_restart_replaces_all_and_no_connect_fails(tmp_path: Path) -> None:
         assert read_close(client)[0] == 1001
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_a_restart_under_load_refuses_nobody_of_many(tmp_path: Path) -> None:
+    """5,000 clients that stay and come back when they are drained, and others that come and go, over three restarts."""
+
+    async def stays(address: str, counts: Counter[object], is_over: anyio.Event) -> None:
+        while not is_over.is_set():
+            read = b""
+            try:
+                async with await anyio.connect_tcp(*address.split(":")) as stream:  # type: ignore[arg-type]
+                    await stream.send(request_text())
+                    while not read.endswith(b"\x88\x02\x03\xe9"):
+                        read += await stream.receive()
+                        counts["connected"] += read.endswith(b"\r\n\r\n")
+                    counts["drained"] += 1
+            except (OSError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
+                counts[f"{type(error).__name__}: {error} behind {read[-60:]!r}"] += 1
+
+    async def main(running: Program) -> Counter[object]:
+        counts: Counter[object] = Counter()
+        is_over = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5_000):
+                tasks.start_soon(stays, running.address, counts, is_over)
+            await until(lambda: counts["connected"] >= 5_000, 60)
+            for number in range(1, 4):
+                running.process.send_signal(signal.SIGUSR2)
+                await until(lambda number=number: len(running.said("^restarted: ")) == number, 60)  # type: ignore[misc]
+                await until(lambda number=number: counts["connected"] >= 5_000 * (number + 1), 60)  # type: ignore[misc]
+            is_over.set()
+            tasks.cancel_scope.cancel()
+        return counts
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    with program(tmp_path, 4, trouble="slow") as running, connecting(running.address) as fleeting:
+        counts = anyio.run(main, running)
+    assert counts.keys() == {"connected", "drained"}, counts
+    assert counts["drained"] >= 15_000
+    assert not [key for key in fleeting if isinstance(key, str)], fleeting
+
+
 def test_restart_says_what_it_finds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -229,7 +281,7 @@ def test_restart_says_what_it_finds(
         return capsys.readouterr().err
 
     assert refused() == "fanwire: no supervisor runs\n"
-    left = tmp_path / "fanwire" / "1234"
+    left = tmp_path / "fanwire" / "99999999-a"  # no process has such a number
     left.mkdir(parents=True, mode=0o700)
     (tmp_path / "fanwire").chmod(0o700)
     with socket.socket(socket.AF_UNIX) as killed:

@@ -24,6 +24,7 @@ __all__ = [
     "Drained",
     "Encoder",
     "Engine",
+    "HeldAddress",
     "HubMessage",
     "Listener",
     "Message",
@@ -291,7 +292,7 @@ class HeldAddress:
     What waits is theirs, whichever of them comes or goes. A forked child has the descriptors, too.
     """
 
-    def __init__(self, settings: Settings, address: str) -> None:
+    def __new__(cls, settings: Settings, address: str) -> HeldAddress:
         """Listen as ``Engine.listen`` does. Raises ListenFailed."""
 
     @property

@@ -8,8 +8,8 @@ is ``async``, and ``relay_stats``. Before and after serving they raise HubStoppe
 import os
 import threading
 import weakref
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from threading import get_ident
 from typing import Any, Literal, NoReturn, Unpack
@@ -295,7 +295,7 @@ class Hub(Attaching):
                 async with self.serve(address, shards=shards, **options) as serving:
                     hub_log.info("%s with %s", serving, serving.poller)
                     if seat is not None:
-                        tasks.start_soon(self._sit(seat).beat)
+                        tasks.start_soon(self._sit(seat, tasks.cancel_scope.cancel).beat)
                     tasks.start_soon(self._tell_of_end, ending)
                     await ending.wait()
                     hub_log.info("draining")
@@ -308,11 +308,16 @@ class Hub(Attaching):
             if not self._is_serving:
                 self._is_beginning = self._is_end_wanted = False
 
-    def _sit(self, seat: Seat) -> Signs:
-        """Tell the supervisor that this worker serves; end with it."""
-        signs = Signs(seat)
-        assert self._life is not None
-        signs.watch(self.stop_soon, self._life.grace_s + GRACE_S)
+    def _sit(self, seat: Seat, cancel: Callable[[], object]) -> Signs:
+        """Tell the supervisor that this worker serves; end when it asks for it, and with it."""
+        signs, life = Signs(seat), self._life
+        assert life is not None
+
+        def hurry() -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                life.loop.call_from_any_thread(cancel)
+
+        signs.watch(self.stop_soon, hurry, life.grace_s + GRACE_S)
         signs.ready()
         return signs
 

@@ -28,8 +28,8 @@ class Process(Protocol):
     def poll(self) -> int | None:
         """How it ended: its exit code, or minus the signal that killed it. None while it runs."""
 
-    def terminate(self) -> None:
-        """Ask it to end."""
+    def send_signal(self, number: int, /) -> None:
+        """Send it a signal."""
 
     def kill(self) -> None:
         """End it."""
@@ -68,6 +68,7 @@ class Crew:
         timeout_s: within so many seconds one that serves has to give a sign.
         grace_s: for so long one may take to end.
         start: starts the process of the worker with a number.
+        ask: asks a worker to end, as if there were no clients where it is hurried.
         served: called when all serve for the first time.
         restarted: called with the outcome when a restart is over; empty where it was none.
         backoff: how long to wait before another is started for one that ended.
@@ -79,13 +80,14 @@ class Crew:
         timeout_s: float,
         grace_s: float,
         start: Callable[[int], Process],
+        ask: Callable[[Worker, bool], object],
         *,
         served: Callable[[], object],
         restarted: Callable[[str], object],
         backoff: Backoff | None = None,
     ) -> None:
         self._count, self._timeout_s, self._grace_s = count, timeout_s, grace_s
-        self._start_process = start
+        self._start_process, self._ask = start, ask
         self._served: Callable[[], object] | None = served
         self._restarted = restarted
         self._backoff = backoff or Backoff(BACKOFF_MIN_S, BACKOFF_MAX_S)
@@ -201,7 +203,7 @@ class Crew:
         """Ask all to end; asked again, they get a second."""
         if self._is_ending:
             for worker in self:
-                worker.process.terminate()
+                self._ask(worker, True)
                 worker.kill_at = min(worker.kill_at, now + HURRY_S)
             return
         self._is_ending = True
@@ -222,7 +224,7 @@ class Crew:
         if not worker.is_leaving:
             worker.is_leaving = True
             worker.kill_at = now + self._grace_s
-            worker.process.terminate()
+            self._ask(worker, False)
 
     def _kill(self, worker: Worker) -> None:
         worker.kill_at = inf

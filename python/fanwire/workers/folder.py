@@ -47,11 +47,10 @@ class Folder:
     def __init__(self, environment: Mapping[str, str]) -> None:
         place = _made(places(environment)[0])
         for left in place.iterdir():
-            if left.name.isdecimal() and not _is_alive(left):
+            if not _is_anybodys(left):
                 shutil.rmtree(left, ignore_errors=True)  # of one that was killed
-        self.path: Path = place / str(os.getpid())
+        self.path: Path = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=place))
         """Where sockets of the supervisor and its workers stand."""
-        self.path.mkdir(mode=0o700)
         self.socket: socket.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         """Listens, without waiting."""
         try:
@@ -68,7 +67,11 @@ class Folder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def _is_alive(folder: Path) -> bool:
+def _is_anybodys(folder: Path) -> bool:
+    """Whether its process lives, and may be about to make its socket; or somebody is at the socket, in a container."""
+    process = folder.name.partition("-")[0]
+    if not process.isdecimal() or Path("/proc", process).exists():
+        return True
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
         asked.setblocking(False)
         try:

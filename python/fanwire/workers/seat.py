@@ -17,7 +17,10 @@ from fanwire.logs import workers_log
 VARIABLE = "FANWIRE_SEAT"
 """Where a worker finds its seat; taken out at once, since what the worker runs has none."""
 READY, BEAT = b"r", b"."
-"""What goes over the link."""
+"""What a worker says over the link."""
+END, HURRY = b"e", b"h"
+"""What it is asked there. By no signal: it could not tell a second wish from one that a service manager has sent to all
+(systemd.kill(5))."""
 BEATS = 4
 """So many times within the time in which one has to come."""
 
@@ -56,7 +59,12 @@ def _taken() -> Seat | None:
     told = os.environ.pop(VARIABLE, "")
     if not told:
         return None
-    seat = Seat(**json.loads(told))
+    try:
+        seat = Seat(**json.loads(told))
+    except (ValueError, TypeError) as error:
+        raise RuntimeError(
+            f"{VARIABLE} is not as this version of fanwire writes it: start the supervisor anew, which is of another"
+        ) from error
     size = struct.calcsize("3i")
     try:
         with socket.socket(fileno=os.dup(seat.link)) as link:
@@ -91,14 +99,18 @@ class Signs:
         with suppress(OSError):  # it is gone, or is stopped and has enough of them
             self._link.send(sign, socket.MSG_DONTWAIT)
 
-    def watch(self, end_soon: Callable[[], object], grace_s: float) -> None:
-        """Call `end_soon` when the supervisor is gone, and end the process if it is still there `grace_s` later."""
-        threading.Thread(target=self._watch, args=(end_soon, grace_s), name="fanwire worker", daemon=True).start()
+    def watch(self, end_soon: Callable[[], object], hurry: Callable[[], object], grace_s: float) -> None:
+        """Call `end_soon` or `hurry`, in a thread of its own, when the supervisor asks; the first when it is gone.
 
-    def _watch(self, end_soon: Callable[[], object], grace_s: float) -> NoReturn:
+        The process is ended if it is still there `grace_s` later.
+        """
+        watching = (end_soon, hurry, grace_s)
+        threading.Thread(target=self._watch, args=watching, name="fanwire worker", daemon=True).start()
+
+    def _watch(self, end_soon: Callable[[], object], hurry: Callable[[], object], grace_s: float) -> NoReturn:
         with suppress(OSError):
-            while self._link.recv(64):
-                pass
+            while asked := self._link.recv(1):
+                (hurry if asked == HURRY else end_soon)()
         workers_log.error("the supervisor (process %s) is gone: this worker ends", self._seat.supervisor)
         end_soon()
         threading.Event().wait(min(grace_s, threading.TIMEOUT_MAX))

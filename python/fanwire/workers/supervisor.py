@@ -16,9 +16,9 @@ from time import monotonic
 
 from fanwire._engine import HeldAddress
 from fanwire.logs import workers_log
-from fanwire.workers.crew import Crew
+from fanwire.workers.crew import Crew, Worker
 from fanwire.workers.folder import Folder
-from fanwire.workers.seat import READY, Seat
+from fanwire.workers.seat import END, HURRY, READY, Seat
 from fanwire.workers.systemd import VARIABLES, Notifier
 
 GRACE_S = 5.0
@@ -63,7 +63,13 @@ class Supervisor:
         self._folder = Folder(os.environ)
         self._environment = {name: text for name, text in os.environ.items() if name not in VARIABLES}
         self._crew = Crew(
-            count, timeout_s, grace_s + GRACE_S, self._start, served=self._tell_served, restarted=self._answer
+            count,
+            timeout_s,
+            grace_s + GRACE_S,
+            self._start,
+            self._ask_to_end,
+            served=self._tell_served,
+            restarted=self._answer,
         )
         self._links: dict[socket.socket, int] = {}
         self._askers: dict[socket.socket, bool] = {}
@@ -155,6 +161,14 @@ class Supervisor:
         self._links[ours] = number
         self._selector.register(ours, selectors.EVENT_READ, self._hear)
         return process
+
+    def _ask_to_end(self, worker: Worker, is_hurried: bool) -> None:
+        links = [link for link, number in self._links.items() if number == worker.number]
+        if worker.ready_at is None or not links:
+            worker.process.send_signal(signal.SIGTERM)  # it does not listen yet
+        for link in links:
+            with suppress(OSError):  # it has just ended
+                link.send(HURRY if is_hurried else END)
 
     def _hear(self, link: socket.socket) -> None:
         try:

@@ -16,8 +16,8 @@ use crate::ws::{CloseCode, write_close};
 /// Connections of a path that is removed: closing so many takes a few milliseconds, and others are served between.
 const CLOSED_IN_A_TICK: usize = 1_024;
 
-/// Where other processes go on with the port: how long a request may take to come on a connection that this one has taken.
-const REQUEST: Duration = Duration::from_secs(1);
+/// Where other processes go on with the port: how long the next request may take to come on a connection that had one.
+const NEXT_REQUEST: Duration = Duration::from_secs(1);
 
 impl<I: Io> Shard<I> {
     /// Starts the close handshake (RFC 6455 §7.1.2) from this side; an event stream just ends.
@@ -222,7 +222,7 @@ impl<I: Io> Shard<I> {
             }
         }
         if !late.is_empty() {
-            let until = self.timers.tick() + ticks(REQUEST);
+            let until = self.timers.tick() + ticks(NEXT_REQUEST);
             self.late = Some(Latecomers { code, reason: leaving.reason.clone(), connections: late, until });
         }
         self.leaving.push(leaving);
@@ -262,15 +262,16 @@ impl<I: Io> Shard<I> {
         self.close_latecomers(tick);
     }
 
-    /// Closes those that have been answered, and drops those that did not ask in time.
+    /// Closes those that have been opened, and drops those that do not ask again. The first request has its usual time.
     fn close_latecomers(&mut self, tick: u32) {
         let Some(mut late) = self.late.take() else { return };
         for id in std::mem::take(&mut late.connections) {
             let Some(slot) = self.slot_of(id) else { continue };
-            let session = &self.slab.at(slot).session;
-            if !session.is_requesting() {
+            let connection = self.slab.at(slot);
+            let has_asked_before = connection.route.is_some() && connection.session.asked().is_none();
+            if !connection.session.is_requesting() {
                 self.close(slot, late.code, &late.reason);
-            } else if tick < late.until || session.asked().is_some() {
+            } else if tick < late.until || !has_asked_before {
                 late.connections.push(id);
             } else {
                 self.drop_connection(slot);

@@ -111,7 +111,7 @@ pub(crate) struct Latecomers {
     pub(crate) code: CloseCode,
     pub(crate) reason: Box<str>,
     pub(crate) connections: Vec<ConnectionId>,
-    /// The tick up to which a request may come.
+    /// The tick up to which the next request may come on one that had one.
     pub(crate) until: u32,
 }
 
