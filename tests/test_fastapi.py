@@ -12,6 +12,8 @@ import anyio
 import fanwire
 import httpx
 import pytest
+from anyio.lowlevel import checkpoint
+from fanwire.adapters.starlette import StarletteSocket
 from fanwire.fastapi import Broadcaster, ConnectionManager, EventSourceResponse, record, websocket_channel
 from fanwire.hub import Hub
 from fastapi import Depends, FastAPI, HTTPException, WebSocket, WebSocketDisconnect, WebSocketException
@@ -135,6 +137,36 @@ async def test_one_who_does_not_read_is_closed_and_one_who_is_gone_is_forgotten(
         manager.disconnect(slow)  # by its route, later
         await ann.send("x")
         assert await said(ann, 2) == ["You wrote: x", "Client #1 says: x"]
+
+
+@pytest.mark.parametrize("ws", PROTOCOLS)
+async def test_the_route_of_one_who_is_closed_receives_the_end(ws: str) -> None:
+    manager = ConnectionManager(waiting_bytes_max=1)
+    app = FastAPI()
+    ended: list[int] = []
+
+    @app.websocket("/ws/{client_id}")
+    async def route(websocket: WebSocket) -> None:
+        await manager.connect(websocket)
+        while manager.active_connections:  # it has work of its own, and does not receive meanwhile
+            await manager.broadcast("x" * 100_000)
+            await checkpoint()
+        await until(lambda: StarletteSocket(websocket).is_open is False)
+        with pytest.raises(WebSocketDisconnect) as end:
+            while True:
+                await websocket.receive_text()
+        ended.append(end.value.code)
+        fanwire.broadcast([websocket], "behind the end")
+
+    async with served(app, ws, ws_ping_interval=None, ws_per_message_deflate=False) as address:
+        async with connect(f"ws://{address}/ws/1", max_queue=1) as client:
+            await client.recv()
+            await until(lambda: not manager.active_connections)
+            with pytest.raises(ConnectionClosed) as closed:
+                while True:
+                    await client.recv()
+        await until(lambda: ended)
+    assert ended == [1013] and closed.value.rcvd is not None and closed.value.rcvd.code == 1013
 
 
 @pytest.mark.parametrize("ws", PROTOCOLS[1:])

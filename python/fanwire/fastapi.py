@@ -15,7 +15,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from fanwire._loop import Loop, running, spawn
-from fanwire.adapters.starlette import StarletteSocket
+from fanwire.adapters.starlette import CLOSED, StarletteSocket
 from fanwire.adopt.broadcast import broadcast, turn, waiting_bytes
 from fanwire.adopt.joining import JOINED_BYTES_MAX
 from fanwire.attaching import check_channels
@@ -149,7 +149,8 @@ class ConnectionManager:
         reached: list[WebSocket] = []
         are_direct = True
         for websocket in list(self.active_connections):
-            if not (websocket.client_state is websocket.application_state is WebSocketState.CONNECTED):
+            states_agree = websocket.client_state is websocket.application_state is WebSocketState.CONNECTED
+            if not states_agree or CLOSED in websocket.scope:
                 self.disconnect(websocket)
                 continue
             home = self._homes.get(websocket)
@@ -182,7 +183,7 @@ class ConnectionManager:
 
         async def close() -> None:
             try:
-                await websocket.close(OVERTAKEN, "too slow")
+                await StarletteSocket(websocket).close(OVERTAKEN, "too slow")
             except Exception as error:
                 hub_log.debug("it was gone already: %r", error)
 

@@ -7,6 +7,16 @@ from fanwire.adapters.asgi import message_of
 from fanwire.adapters.foreign import OTHER_LOOP, Broadcast, Foreign, NoTransport
 from fanwire.scope import holder_of
 
+CLOSED = "fanwire.closed"
+"""Key of the scope of one that was closed here, or found gone. Starlette is not told: behind its own ``close``, or a
+``send`` of its own that failed, it would keep the route from receiving the end."""
+
+
+def is_connected(connection: Any) -> bool:
+    """Whether it was accepted, and neither side has closed."""
+    states = connection.application_state.name, connection.client_state.name
+    return states == ("CONNECTED", "CONNECTED") and CLOSED not in connection.scope
+
 
 class StarletteSocket(Foreign):
     """One of them. Its ``_send`` is wrapped in closures, so its transport is found by the scope alone."""
@@ -19,7 +29,7 @@ class StarletteSocket(Foreign):
     @property
     def is_open(self) -> bool:
         """Whether it was accepted, and neither side has closed."""
-        return bool(self.connection.application_state.name == self.connection.client_state.name == "CONNECTED")
+        return is_connected(self.connection)
 
     @property
     def is_begun(self) -> bool:
@@ -56,7 +66,7 @@ class StarletteSocket(Foreign):
     @staticmethod
     def push(connection: Any, message: Broadcast, loop: Any) -> Exception | None:
         """By the transport that the server offers."""
-        if not connection.application_state.name == connection.client_state.name == "CONNECTED":
+        if not is_connected(connection):
             return None
         holder = holder_of(connection.scope)
         if holder is None:
@@ -69,14 +79,23 @@ class StarletteSocket(Foreign):
         return None
 
     async def send(self, data: str | bytes) -> None:
-        """One message, past what a subclass may do to texts."""
+        """One message, past what a subclass may do to texts. Raises OSError where the client is gone."""
         key = "text" if isinstance(data, str) else "bytes"
-        await self.connection.send({"type": "websocket.send", key: data})
+        try:
+            await self.connection._send({"type": "websocket.send", key: data})
+        except OSError:  # by which a server says so
+            self.connection.scope[CLOSED] = True
+            raise
 
     async def receive(self) -> str | bytes:
         """The next message."""
         return message_of(await self.connection.receive())
 
     async def close(self, code: int, reason: str) -> None:
-        """As the program would."""
-        await self.connection.close(code, reason)
+        """So that its route finds the end where it looks for it: by receiving, as where the client has left.
+
+        Behind a ``close`` of Starlette's own, receiving is an error of the route's.
+        """
+        if is_connected(self.connection):
+            self.connection.scope[CLOSED] = True
+            await self.connection._send({"type": "websocket.close", "code": code, "reason": reason})

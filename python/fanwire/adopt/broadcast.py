@@ -55,7 +55,8 @@ class Outgoing:
                 try:
                     await foreign.send(message.data)
                 except Exception as error:
-                    tell(foreign, failure(error))
+                    if foreign.is_open:  # that clients leave is no news
+                        tell(foreign, failure(error))
                     self._waiting.clear()
                     break
                 self._waiting.popleft()
