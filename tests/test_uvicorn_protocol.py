@@ -282,16 +282,33 @@ async def test_an_application_that_fails_in_its_own_answer_is_a_500() -> None:
         assert transport.is_closed
 
 
-async def test_a_request_that_asks_wrongly_is_refused_and_starts_nothing() -> None:
+async def test_no_subprotocol_may_be_said_as_an_empty_one() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept", "subprotocol": ""})
+
+    with connected(app) as (_, transport):
+        await turn()
+        assert transport.written.startswith(b"HTTP/1.1 101 ")
+        assert b"protocol" not in transport.written.lower().partition(b"\r\n")[2]
+
+
+@pytest.mark.parametrize(
+    ("fields", "answer"),
+    [
+        ({"sec_websocket_version": "11"}, b"HTTP/1.1 426 Upgrade Required\r\nSec-WebSocket-Version: 13\r\n"),
+        ({"cookie": "c" * 65_536}, b"HTTP/1.1 431 Request Header Fields Too Large\r\n"),
+    ],
+)
+async def test_a_request_that_asks_wrongly_is_refused_and_starts_nothing(fields: dict[str, str], answer: bytes) -> None:
     config = uvicorn.Config(echoing([]), lifespan="off", log_config=None)
     config.load()
     state = ServerState()
     transport = Transport()
     protocol = Protocol(config, state, {})
     protocol.connection_made(transport)  # type: ignore[arg-type]
-    protocol.data_received(request_text("/", sec_websocket_version="11"))
+    protocol.data_received(request_text("/", **fields))
     assert not state.tasks
-    assert transport.written.startswith(b"HTTP/1.1 426 Upgrade Required\r\nSec-WebSocket-Version: 13\r\n")
+    assert transport.written.startswith(answer)
     assert transport.is_closed
 
 

@@ -42,6 +42,8 @@ CLOSE_TIMEOUT_S = 10.0
 """How long the peer's Close frame is waited for."""
 LINGER_S = 0.25
 """How long a peer that broke a rule has to read why."""
+HEAD_BYTES_MAX = 65_536
+"""Of a request's head, which is kept as long as the connection: uvicorn's bound for h11; its httptools has none."""
 PING_BYTES = 4
 """What tells one ping from another: so many random bytes."""
 ABNORMAL, INTERNAL_ERROR, RESTART = 1006, 1011, 1012
@@ -195,6 +197,10 @@ class Protocol(asyncio.Protocol):
 
     def begin(self, head: bytes) -> None:
         """Read the request, and start the application."""
+        if len(head) > HEAD_BYTES_MAX:
+            text = f"request head has {len(head)} bytes, over {HEAD_BYTES_MAX}"
+            self.deny(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, text.encode())
+            return
         read = read_handshake(head, deflates=self.config.ws_per_message_deflate)
         if isinstance(read, bytes):
             self.transport.write(read)
@@ -453,7 +459,7 @@ class Protocol(asyncio.Protocol):
             self.log_answer("[accepted]")
             own = message.get("headers") or ()
             headers = [*self.server_state.default_headers, *own]
-            self.transport.write(self.handshake.accept(message.get("subprotocol"), headers))
+            self.transport.write(self.handshake.accept(message.get("subprotocol") or None, headers))
             self.stage = Stage.OPEN
             self.schedule_ping()
             self.read_on()
