@@ -354,6 +354,15 @@ async def test_a_hub_s_backlog_that_went_past_is_logged_and_the_broadcast_goes_o
                 pass
 
 
+async def test_a_name_that_is_none_hurts_its_publisher_alone() -> None:
+    async with Broadcast("memory://") as broadcast, broadcast.subscribe(["c"], pattern="*") as subscriber:
+        for name in (["c"], 7):
+            with pytest.raises(TypeError, match="a channel must be a str"):
+                await broadcast.publish(name, "x")  # type: ignore[arg-type]
+        await broadcast.publish("c", "goes on")
+        assert (await subscriber.get()).message == "goes on"
+
+
 def test_what_is_wrong_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AssertionError, match=r"Either `url` or `backend` must be provided\."):
         Broadcast()
@@ -448,6 +457,8 @@ async def test_a_websocket_gets_what_its_subscriber_would(ws: str) -> None:
             sent = ["text", b"\xff", {"a": (1, "ü")}, *map(str, range(50))]
             for message in sent:
                 await broadcast.publish("c", message)
+                await broadcast.publish("c", "\ud800")  # such as a client may write in JSON
+                await broadcast.publish("c", ["\ud800"])
             for client in (ann, bob):
                 got = [await client.recv() for _ in sent]
                 assert got == ["text", b"\xff", '{"a":[1,"ü"]}', *map(str, range(50))]

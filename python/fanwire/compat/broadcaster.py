@@ -252,7 +252,8 @@ class Subscriber:
     async def send_to(self, websocket: Any) -> None:
         """Send what comes to a WebSocket, in the place of ``async for event in subscriber: await websocket.send_…``.
 
-        A ``str`` is sent as text, bytes as binary, anything else as JSON. One frame is written to all WebSockets that
+        A ``str`` is sent as text, bytes as binary, anything else as JSON; what holds a lone surrogate is left out, as
+        UTF-8 has none. One frame is written to all WebSockets that
         get a message, past tasks and queues, where the server's transport can be had; see docs/broadcaster.md. Returns
         when the subscription has ended, or a message finds the client gone. Nothing is received: that is another
         task's.
@@ -274,7 +275,9 @@ class Subscriber:
         if self.socket is not None:
             raise RuntimeError("the subscriber sends to a WebSocket already")
         while self._waiting:
-            broadcast([websocket], payload_of(self._waiting.popleft().message))
+            event = self._waiting.popleft()
+            if (payload := payload_or_none(event)) is not None:
+                broadcast([websocket], payload, text=not isinstance(event.message, bytes))
         self.socket = websocket
         try:
             while self._end is None:
@@ -392,7 +395,14 @@ class Broadcast:
             raise self._failure
 
     async def publish(self, channel: str, message: Any) -> None:
-        """Send `message` to all who subscribed to `channel`. Raises what the backend raises."""
+        """Send `message` to all who subscribed to `channel`.
+
+        Raises:
+            TypeError: `channel` is no ``str``, which would end the listener for all.
+            What the backend raises.
+        """
+        if not isinstance(channel, str):
+            raise TypeError(f"a channel must be a str, not {channel!r}")
         await self._backend.publish(channel, message)
 
     def subscribe(
@@ -495,19 +505,32 @@ class Broadcast:
             send_to_all(event, with_sockets)
 
 
-def payload_of(message: Any) -> str | bytes:
-    """A message as it is sent to a WebSocket. Raises TypeError for what has no form in JSON."""
-    return message if isinstance(message, str | bytes) else msgspec.json.encode(message).decode()
+def payload_or_none(event: Event) -> bytes | None:
+    """A message as it is sent to a WebSocket; None for one that cannot be, as UTF-8 or JSON has no such value.
+
+    That is told in the log and hurts nobody: a client may have had it published. Raises TypeError for what has no form
+    in JSON, which is the program's.
+    """
+    message = event.message
+    if isinstance(message, bytes):
+        return message
+    try:
+        return message.encode() if isinstance(message, str) else msgspec.json.encode(message)
+    except ValueError as error:
+        log.warning("a message of channel %r is left out: %r", event.channel, error)
+        return None
 
 
 def send_to_all(event: Event, subscribers: list[Subscriber]) -> None:
     """Send to the WebSocket of each, by one frame for all; those that are gone or too slow end. Raises nothing."""
     sockets = []
     try:
-        payload = payload_of(event.message)
+        payload = payload_or_none(event)
     except Exception as error:
         for subscriber in subscribers:
             subscriber.end(error)
+        return
+    if payload is None:
         return
     for subscriber in subscribers:
         if is_gone(known(subscriber.socket)):
@@ -516,7 +539,7 @@ def send_to_all(event: Event, subscribers: list[Subscriber]) -> None:
             subscriber.end(Overtaken(event.channel))
         else:
             sockets.append(subscriber.socket)
-    broadcast(sockets, payload)
+    broadcast(sockets, payload, text=not isinstance(event.message, bytes))
 
 
 def is_gone(foreign: Foreign) -> bool:

@@ -464,7 +464,7 @@ async def write_to(seats: list[Seat], content: dict[str, Any]) -> None:
 
 
 def check_direct(message: dict[str, Any]) -> dict[str, Any]:
-    """A message of type ``fanwire.send``, as text or bytes. Raises TypeError, ValueError."""
+    """A message of type ``fanwire.send``, as text or bytes. Raises TypeError, ValueError: no consumer is to."""
     given = message.keys() - {"type"}
     if len(given) != 1 or not given <= {"text", "bytes", "json"}:
         raise ValueError(f"a message of type {DIRECT_TYPE} has 'text', 'bytes' or 'json', not {sorted(given)}")
@@ -474,6 +474,8 @@ def check_direct(message: dict[str, Any]) -> dict[str, Any]:
         return {"type": DIRECT_TYPE, "text": json.dumps(value)}
     if not isinstance(value, str if key == "text" else bytes):
         raise TypeError(f"{key!r} of a message of type {DIRECT_TYPE} is {type(value).__name__}")
+    if isinstance(value, str):
+        value.encode()  # each consumer would raise for a lone surrogate, which its client then pays for
     return message
 
 
