@@ -104,7 +104,7 @@ clean: ## Remove all that was made here
 .venv/.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needs Python 3.11 or later: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' 'maturin>=1.10,<2' 'hatchling>=1.27'
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' 'maturin>=1.10,<2'
 	touch $@
 
 .venv-peers/.stamp: pyproject.toml
@@ -132,6 +132,7 @@ dist/.stamp: .venv/.stamp pyproject.toml rust/load/pyproject.toml $(rust_sources
 		$(BIN)/maturin build --release --locked --no-default-features --interpreter python3.14t --out dist; \
 	else echo "skipped: the free-threaded wheel, there is no python3.14t"; fi
 	$(BIN)/maturin build --release --locked --manifest-path rust/load/Cargo.toml --out dist
+	$(BIN)/python -m pip install --quiet 'hatchling>=1.27'
 	$(BIN)/python -m hatchling build -t wheel -d dist
 	touch $@
 

@@ -9,18 +9,14 @@ from pathlib import Path
 import pytest
 from support.stand_in import ROOT, build_wheel, unpack
 
+EVERYWHERE = "not uvloop and not trio and not the_engine_writes"
 SUITES = {
-    "adapters": ["test_adopt_plain.py", "test_fastapi.py", "test_broadcast.py", "test_scope.py"],
-    "compat": [
-        "test_compat_broadcaster.py",
-        "test_compat_channels.py",
-        "test_compat_litestar.py",
-        "test_compat_socketio.py",
-        "pure",
-    ],
+    "adapters": (["test_adopt_plain.py", "test_fastapi.py", "test_scope.py"], EVERYWHERE),
+    "compat": ([f"test_compat_{name}.py" for name in ("broadcaster", "channels", "litestar", "socketio")], EVERYWHERE),
+    "examples": (["test_examples.py"], "tests_of_a_fastapi_program or what_is_said_in_a_room"),
+    "refusals": (["pure"], ""),
 }
-"""What runs by it as it does by the engine: on asyncio, where nothing else is said."""
-LEFT_OUT = "not uvloop and not trio and not the_engine_writes"
+"""What runs by it as it does by the engine: files, and which tests of them, on asyncio where nothing else is said."""
 
 
 @pytest.fixture(scope="module")
@@ -47,21 +43,9 @@ def run(installed: Path, *arguments: str, timeout: float = 60) -> subprocess.Com
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_tests_of_what_needs_no_listener_pass(installed: Path, suite: str) -> None:
-    files = [f"tests/{name}" for name in SUITES[suite]]
-    ended = run(
-        installed,
-        "-m",
-        "pytest",
-        "-q",
-        "-m",
-        "not slow and not soak",
-        "-k",
-        LEFT_OUT,
-        "-p",
-        "no:cacheprovider",
-        *files,
-        timeout=180,
-    )
+    files, chosen = SUITES[suite]
+    options = ["-m", "not soak", "-k", chosen, "-p", "no:cacheprovider"]
+    ended = run(installed, "-m", "pytest", "-q", *options, *(f"tests/{name}" for name in files), timeout=180)
     assert ended.returncode == 0, ended.stdout[-4000:]
 
 

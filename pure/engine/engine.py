@@ -458,6 +458,8 @@ class Engine(Absent):
                 own.close()
                 raise OSError(0, f"descriptor {fd} cannot be adopted: it is of no stream socket")
             own.setblocking(False)
+            with suppress(OSError):  # a pair of sockets is one of TCP on Windows
+                own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             seat = Seat(self, next(self._ids), own)
             self._seats[seat.id] = seat
             self._connections_total += 1

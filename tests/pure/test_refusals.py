@@ -9,6 +9,7 @@ from typing import Any
 
 import fanwire
 import pytest
+from fanwire import uvicorn
 from fanwire._engine import WebSocketCodec, build_info, encode_json, read_handshake
 from fanwire.relay import RelayConfig
 from fanwire.stand_in import IS_STAND_IN
@@ -75,11 +76,10 @@ def test_the_codec_is_refused() -> None:
             call()
 
 
-def test_protocol_is_sansio_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    from fanwire.uvicorn import Protocol, Sansio
-
-    assert Protocol is Sansio
-    assert "fanwire.uvicorn:Protocol needs fanwire's engine" in caplog.text
+def test_protocol_is_sansio_and_says_so_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(vars(uvicorn), "Protocol", raising=False)
+    assert uvicorn.Protocol is uvicorn.Protocol is uvicorn.Sansio
+    assert caplog.text.count("fanwire.uvicorn:Protocol needs fanwire's engine") == 1
 
 
 def test_the_command_line_says_what_is_missing() -> None:

@@ -22,10 +22,12 @@ def __getattr__(name: str) -> Any:
     """One of the protocols, imported when it is asked for: the first needs no websockets, and the engine."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    asked = name
     if name == "Protocol" and IS_STAND_IN:
         hub_log.warning("fanwire.uvicorn:Protocol needs fanwire's engine, which is not installed here: this is Sansio")
         name = "Sansio"
     try:
-        return getattr(import_module(f"{__name__}.{name.lower()}"), name)
+        found = globals()[asked] = getattr(import_module(f"{__name__}.{name.lower()}"), name)  # it is asked for once
+        return found
     except ImportError as error:
         raise ImportError(f"fanwire.uvicorn needs {error.name}: pip install 'fanwire[uvicorn]'") from error
