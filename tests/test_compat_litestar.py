@@ -55,6 +55,20 @@ async def test_what_is_subscribed_to_is_streamed_and_nothing_else(backend: HubCh
     await nothing(events)
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_name_that_a_client_makes_up_leaves_the_others_their_events(caplog: pytest.LogCaptureFixture) -> None:
+    plugin = ChannelsPlugin(backend=HubChannelsBackend(), arbitrary_channels_allowed=True)
+    async with plugin:
+        await plugin.subscribe(["line\nend", "good", "x" * 5_000])
+        second = await plugin.subscribe("good")
+        plugin.publish("too much", ["line\nend"])
+        plugin.publish(b"x" * (64 << 20), "good")
+        plugin.publish("hello", ["line\nend", "good"])
+        with anyio.fail_after(8):
+            assert await anext(second.iter_events()) == b"hello"
+    assert caplog.text.count("is left out") == 3
+
+
 async def test_history_is_the_newest_and_ends_with_the_subscription(backend: HubChannelsBackend) -> None:
     messages = [str(number).encode() for number in range(30)]
     for message in messages:

@@ -11,7 +11,7 @@ from anyio.lowlevel import checkpoint
 
 from fanwire._engine import Position
 from fanwire.compat.recent import Recent
-from fanwire.errors import HubStopped, Overtaken
+from fanwire.errors import FanwireError, HubStopped, Overtaken
 from fanwire.hearing import Heard, Listening
 from fanwire.hub import Hub
 
@@ -71,9 +71,12 @@ class HubChannelsBackend(ChannelsBackend):
     async def publish(self, data: bytes, channels: Iterable[str]) -> None:
         """Publish to each of `channels`: as text where it is UTF-8, as the plugin's JSON is, else as binary.
 
+        A name that no channel can have, or a message beyond a bound, is left out and told in the log: clients may have
+        made it up, and what this raises ends the plugin's one task that publishes.
+
         Raises:
             RuntimeError: ``on_startup`` was not called.
-            What ``Hub.publish`` raises.
+            HubStopped: the hub does not serve any more.
         """
         if self._heard is None:
             raise RuntimeError(NOT_BEGUN)
@@ -83,17 +86,33 @@ class HubChannelsBackend(ChannelsBackend):
         except UnicodeDecodeError:
             message = data
         for channel in channels:
-            self.hub.publish(channel, message)
-            self._history.add(channel, data)
+            try:
+                self.hub.publish(channel, message)
+            except HubStopped:
+                raise
+            except (FanwireError, TypeError) as error:
+                log.warning("a message is left out: %s", error)
+            else:
+                self._history.add(channel, data)
         await checkpoint()
 
     async def subscribe(self, channels: Iterable[str]) -> None:
-        """Stream what is published to `channels` from now on. Raises RuntimeError, InvalidChannel, HubStopped."""
+        """Stream what is published to `channels` from now on; nothing is to those that cannot be.
+
+        An error for these would leave others of the call without events, also for who subscribes to them later: the
+        plugin knows them as subscribed to. Raises RuntimeError, HubStopped.
+        """
         if self._heard is None:
             raise RuntimeError(NOT_BEGUN)
         for channel in channels:
-            if channel not in self._since:
+            if channel in self._since:
+                continue
+            try:
                 self._since[channel] = self.hub.position(channel)
+            except HubStopped:
+                raise
+            except (FanwireError, TypeError) as error:
+                log.warning("a channel has no events: %s", error)
 
     async def unsubscribe(self, channels: Iterable[str]) -> None:
         """Stream them no more, and forget their history."""
