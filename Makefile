@@ -51,7 +51,7 @@ soak: .venv/.stamp-engine .venv/.stamp-test ## What takes too long for `make tes
 	$(BIN)/python -m pytest -m soak || [ $$? -eq 5 ] # 5: there are none
 
 peers: .venv/.stamp-engine .venv-peers/.stamp ## The suites of pysignalr, signalrcore and others, from checkouts in PEERS (25 minutes)
-	@for one in pysignalr signalrcore uvicorn websockets broadcaster litestar channels python-socketio; do \
+	@for one in pysignalr signalrcore uvicorn websockets starlette fastapi broadcaster litestar channels python-socketio; do \
 		test -d "$(PEERS)/$$one" || { echo "needs PEERS=FOLDER with the sources of $$one, by that name"; exit 1; }; done
 	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || { echo "needs nginx, which gives the suites TLS"; exit 1; }
 	PYTHONPATH=$(CURDIR)/python:$(CURDIR)/tests .venv-peers/bin/python tests/peers/run.py "$(PEERS)"

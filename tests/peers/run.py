@@ -1,11 +1,12 @@
-"""Runs peers' own tests from their sources: `python tests/peers/run.py FOLDER`, with `python` and `tests` in
+"""Runs peers' own tests from their sources: `python tests/peers/run.py FOLDER [NAME…]`, with `python` and `tests` in
 PYTHONPATH.
 
 The suites of pysignalr and signalrcore run against a hub. Those of websockets' `broadcast` run with ours, uvicorn's of
-WebSockets with our protocols, and those of the libraries that drop_ins.py names with what stands in for them. FOLDER
-holds a checkout or source package of each, by its name; their requirements are installed into the Python that runs
-this (`make peers` does). The hub stands behind nginx, which gives the suites TLS and puts the login beside it. Not run:
-what needs Azure, and certificates of a machine. Prints what each suite said; exits with 1 where one failed.
+WebSockets with our protocols, Starlette's and FastAPI's over sockets to them, and those of the libraries that
+drop_ins.py names with what stands in for them. FOLDER holds a checkout or source package of each, by its name; their
+requirements are installed into the Python that runs this (`make peers` does). The hub stands behind nginx, which gives
+the suites TLS and puts the login beside it. Not run: what needs Azure, and certificates of a machine. Prints what each
+suite said; exits with 1 where one failed.
 """
 
 import os
@@ -15,11 +16,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from drop_ins import drop_ins
+from drop_ins import PROTOCOLS, SUITES, drop_in
 from support.nginx import configure
 from support.raw import free_port
 
@@ -80,6 +82,7 @@ def run(name: str, folder: Path, *arguments: str, **environment: str) -> bool:
     """Run one suite in its checkout, from the sources there."""
     print(f"== {name}", flush=True)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", *arguments]
+    environment["PYTHONPATH"] = f"{environment.get('PYTHONPATH', '')}:{os.environ['PYTHONPATH']}".lstrip(":")
     done = subprocess.run(command, cwd=folder, env={**os.environ, **environment}, check=False)
     return done.returncode == 0
 
@@ -137,12 +140,21 @@ def uvicorn(folder: Path, protocol: str) -> bool:
 
 
 def main() -> None:
-    """All, one after the other."""
-    folder = Path(sys.argv[1]).resolve()
-    results = [websockets(folder / "websockets"), *drop_ins(folder, run)]
-    results += [uvicorn(folder / "uvicorn", protocol) for protocol in ("Protocol", "Sansio")]
-    with served() as (plain, tls):
-        results += [pysignalr(folder / "pysignalr", plain), signalrcore(folder / "signalrcore", plain, tls)]
+    """All, or those that are named, one after the other."""
+    folder, names = Path(sys.argv[1]).resolve(), sys.argv[2:]
+    runs: dict[str, Callable[[], bool]] = {
+        "websockets": lambda: websockets(folder / "websockets"),
+        **{name: partial(drop_in, name, folder, run) for name in SUITES},
+        **{f"uvicorn, {protocol}": partial(uvicorn, folder / "uvicorn", protocol) for protocol in PROTOCOLS},
+    }
+    signalr = [name for name in ("pysignalr", "signalrcore") if name in names or not names]
+    results = [run_one() for name, run_one in runs.items() if not names or name.partition(",")[0] in names]
+    if signalr:
+        with served() as (plain, tls):
+            if "pysignalr" in signalr:
+                results.append(pysignalr(folder / "pysignalr", plain))
+            if "signalrcore" in signalr:
+                results.append(signalrcore(folder / "signalrcore", plain, tls))
     raise SystemExit(not all(results))
 
 
