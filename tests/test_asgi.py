@@ -291,6 +291,13 @@ def test_first_requests_at_once_begin_one_hub() -> None:
         assert [answer.status_code for answer in answers] == [200] * 8
 
 
+def test_a_handshake_at_a_path_that_answers_plainly_is_answered_at_once() -> None:
+    hub = fanwire.Hub(handshake_timeout=60)
+    with uvicorn_of(mounted(hub)) as address, pytest.raises(InvalidStatus) as answered:
+        dial(address, "/live/healthz", open_timeout=8)
+    assert (answered.value.response.status_code, answered.value.response.body) == (200, b"ok\n")
+
+
 def test_clients_are_told_when_the_server_ends() -> None:
     hub = fanwire.Hub()
     codes: list[int] = []

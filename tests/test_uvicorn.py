@@ -93,7 +93,7 @@ async def test_the_scope_says_what_writes_and_whether_it_deflates(ws: str, compr
         await client.wait_closed()
     [extensions] = seen
     holder = extensions["fanwire"].pop("holder")
-    assert all(callable(extensions["fanwire"].pop(name)) for name in ("attach", "detach", "publish"))
+    assert all(callable(extensions["fanwire"].pop(name)) for name in ("attach", "detach", "publish", "take"))
     assert holder.transport.get_extra_info("socket") is not None
     assert extensions == {
         "websocket.http.response": {},

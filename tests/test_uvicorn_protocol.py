@@ -164,6 +164,29 @@ async def test_frames_before_the_acceptance_wait_for_it() -> None:
         assert transport.frames() == b"\x81\x05early"
 
 
+@pytest.mark.parametrize("early", [b"", frame(1, b"x"), b"\x81"], ids=["nothing", "a frame", "a byte"])
+async def test_a_connection_is_given_away_while_nothing_but_its_request_was_read(
+    early: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fanwire.uvicorn.protocol.give_away", lambda transport, to: True)
+    given: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def between(message: Any) -> None:
+            await send(message)
+
+        take = scope["extensions"]["fanwire"]["take"]
+        given.append(take(print, receive=receive, send=between))
+        given.append(take(print, receive=receive, send=send))
+        given.append(take(print, receive=receive, send=send))
+
+    with connected(app) as (protocol, transport):
+        protocol.data_received(early)
+        await turn()
+        assert given == [False, not early, False]
+        assert bool(transport.written) is bool(early), "what is given away is not answered here"
+
+
 async def test_a_pong_that_nobody_reads_is_not_missed() -> None:
     app = Slow()
     with connected(app, ws_ping_interval=1_000, ws_ping_timeout=1_000) as (protocol, transport):

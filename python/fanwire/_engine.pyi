@@ -658,12 +658,13 @@ class Engine:
         """Start the shards' threads. Once. Raises OSError where a poller can't be had."""
     def listen(self, address: str) -> str:
         """Listen on ``HOST:PORT``, ``[V6]:PORT`` or ``unix:PATH``; returns the bound address. Raises ListenFailed."""
-    def welcome(self, fd: int, client: str = "") -> None:
+    def welcome(self, fd: int, client: str = "", read: bytes | None = None) -> None:
         """Serve a connected stream socket as one that was accepted. The engine owns the descriptor then, and closes it.
 
         `client` is what ``Request.peer`` is to say, at most 262 bytes of visible ASCII; empty, it is where the socket's
-        other end is. Any thread. Raises OSError for no such socket, or where only spare descriptors are left, and
-        HubStopped; the descriptor is still the caller's.
+        other end is. `read` is what was read from it before, if anything: the head of its first request. Any thread.
+        Raises OSError for no such socket, or where only spare descriptors are left, and HubStopped; the descriptor is
+        still the caller's.
         """
     def adopt(self, fd: int, *, msgpack: bool = False) -> Adopted:
         """Take the write side of a stream socket that somebody else goes on reading; never waits for a shard.

@@ -19,6 +19,8 @@ NOT_HERE = "no hub serves in this event loop: begin one, as by hub.lifespan, or 
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
+Take = Callable[[Callable[[int], object]], bool]
+"""Has a function take the socket as a descriptor; False where that cannot be."""
 State = Literal["connecting", "open", "closed"]
 """Of a WebSocket: to be accepted yet; accepted; or that neither can be any more."""
 
@@ -72,7 +74,7 @@ here = Here()
 class Socket:
     """One WebSocket as its server knows it, and the calls that its application finds in the scope."""
 
-    __slots__ = ("__weakref__", "holder", "receive", "send", "state")
+    __slots__ = ("__weakref__", "_take", "holder", "receive", "send", "state")
 
     def __init__(
         self,
@@ -80,7 +82,9 @@ class Socket:
         receive: Receive,
         send: Send,
         state: Callable[[], State],
+        take: Take | None = None,
     ) -> None:
+        self._take = take
         self.holder = holder
         self.receive = receive
         self.send = send
@@ -126,6 +130,28 @@ class Socket:
         """Publish as ``Hub.publish`` does, and give what it gives. Raises what that does, and `attach` for its hub."""
         return (hub or here.serving()).publish(channel, data, event=event, key=key, ttl=ttl)
 
+    def take(self, to: Callable[[int], object], *, receive: Receive, send: Send) -> bool:
+        """Give the connection away before it is accepted: `to` owns a descriptor then, and answers the client.
+
+        Nothing was read from it but the request, and nothing was written. The application returns then; its server has
+        nothing more to do with the connection.
+
+        Args:
+            to: what takes the descriptor; where it raises, all is as it was.
+            receive: what the application was given, and so is `send`: where these are not the server's own, somebody
+                stands between who would see nothing any more.
+
+        Returns:
+            False: it cannot be, and nothing was done.
+
+        Raises:
+            OSError: there is no descriptor left.
+            What `to` raises.
+        """
+        if self._take is None or receive != self.receive or send != self.send or self.state() != "connecting":
+            return False
+        return self._take(to)
+
 
 class Extension(TypedDict):
     """What `extend` says of one WebSocket; other servers may say a part of it."""
@@ -139,6 +165,7 @@ class Extension(TypedDict):
     attach: Callable[..., None]
     detach: Callable[..., None]
     publish: Callable[..., Any]
+    take: Callable[..., bool]
 
 
 def extend(
@@ -149,6 +176,7 @@ def extend(
     send: Send,
     state: Callable[[], State],
     deflate: bool,
+    take: Take | None = None,
 ) -> None:
     """Put the extension into the scope of a WebSocket, beside those that are there. For servers.
 
@@ -158,8 +186,9 @@ def extend(
         receive: what the application gets, and so is `send`.
         state: says how far the connection has come.
         deflate: whether permessage-deflate was negotiated.
+        take: has somebody else take the socket; None: that never can be.
     """
-    socket = Socket(holder, receive, send, state)
+    socket = Socket(holder, receive, send, state, take)
     extension: Extension = {
         "version": VERSION,
         "holder": holder,
@@ -167,6 +196,7 @@ def extend(
         "attach": socket.attach,
         "detach": socket.detach,
         "publish": socket.publish,
+        "take": socket.take,
     }
     scope["extensions"] = {**(scope.get("extensions") or {}), NAME: extension}
 
@@ -175,3 +205,10 @@ def holder_of(scope: Mapping[str, Any]) -> Any:
     """What holds the transport, if the server says so."""
     offered = (scope.get("extensions") or {}).get(NAME)
     return offered.get("holder") if offered else None
+
+
+def taker_of(scope: Mapping[str, Any]) -> Callable[..., bool] | None:
+    """What gives the connection away, if the server says so."""
+    offered = (scope.get("extensions") or {}).get(NAME)
+    taker: Callable[..., bool] | None = offered.get("take") if offered else None
+    return taker

@@ -11,6 +11,7 @@ from typing import Protocol
 import anyio
 
 from fanwire._engine import Engine
+from fanwire.asgi.handing import hand_over
 from fanwire.asgi.heads import BadRequest, client_of
 from fanwire.asgi.pair import Pair
 from fanwire.asgi.requests import EngineGone, Receive, Scope, Send, answer_text, serve_request
@@ -52,6 +53,8 @@ class Mounted:
 
     def __init__(self, hub: Startable) -> None:
         self._hub = hub
+        # Of the serving that a request has begun here.
+        self._begun: Link | None = None
 
     def __repr__(self) -> str:
         return f"<ASGI application of {self._hub!r}>"
@@ -82,7 +85,12 @@ class Mounted:
         answer: Callable[[Scope, Send, int, str], Awaitable[None]],
     ) -> None:
         try:
-            pair = Pair(await self._engine(), client_of(scope))
+            engine = await self._engine()
+            # What a request has begun nobody ends with the server: there it is the server that closes.
+            is_ended = self._begun is not self._hub._link
+            if scope["type"] == "websocket" and is_ended and hand_over(engine, scope, receive, send):
+                return
+            pair = Pair(engine, client_of(scope))
         except (EngineMissing, HubStopped, OSError) as error:
             if not isinstance(error, HubStopped):  # no descriptors are left, or no engine is there
                 text = "requests to the mounted hub are refused: %s"
@@ -105,6 +113,7 @@ class Mounted:
             while (engine := self._hub._link.engine) is None:
                 try:
                     await self._hub.start()
+                    self._begun = self._hub._link
                 except RuntimeError as error:  # others begin or end it just now
                     if self._hub._forked or isinstance(error, EngineMissing):
                         raise

@@ -62,19 +62,29 @@ def request_head(scope: Mapping[str, Any], length: bytes | None) -> bytes:
     return _head(scope["method"].encode("latin-1"), scope, named, fields)
 
 
-def upgrade_head(scope: Mapping[str, Any]) -> bytes:
-    """The head of a handshake (RFC 6455 §4.1); compression stays the server's. Raises BadRequest."""
-    fields = [b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: " + KEY]
+def upgrade_head(scope: Mapping[str, Any], *, is_clients: bool = False) -> bytes:
+    """The head of a handshake (RFC 6455 §4.1), the only request of its connection: any other answer than 101 ends that.
+
+    Args:
+        scope: of type ``websocket``.
+        is_clients: it is the client's own, whom the engine answers; else ours, and compression stays the server's.
+
+    Raises:
+        BadRequest: a name, a value or the target breaks the rules of HTTP.
+    """
+    fields = [b"Connection: Upgrade, close", b"Upgrade: websocket"]
+    without = [b"content-length", b"content-type"]
+    named = [(name, value) for name, value in passed_on(scope) if name not in without]
+    if is_clients:
+        return _head(b"GET", scope, named, fields)
+    fields += [b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: " + KEY]
     offered = scope.get("subprotocols") or ()
     if offered:
         names = [_encoded(name) for name in offered]
         if not all(map(NAME.fullmatch, names)):
             raise BadRequest("a subprotocol is no token")
         fields.append(b"Sec-WebSocket-Protocol: " + b", ".join(names))
-    without = (b"content-length", b"content-type")
-    named = [
-        (name, value) for name, value in passed_on(scope) if not name.startswith(OF_HANDSHAKES) and name not in without
-    ]
+    named = [(name, value) for name, value in named if not name.startswith(OF_HANDSHAKES)]
     return _head(b"GET", scope, named, fields)
 
 

@@ -30,6 +30,11 @@ class Denial:
         names = {name for name, _ in self.headers}
         self.headers += [(name, value) for name, value in defaults if name not in names]
 
+    @property
+    def promises_body(self) -> bool:
+        """Whether the application has said how long its body is, and that there is one."""
+        return any(name == b"content-length" and value.strip() != b"0" for name, value in self.headers)
+
     def write(self, message: dict[str, Any]) -> bytes:
         """The bytes of a part of the body, with what has to stand before and behind it."""
         body = bytes(message.get("body", b""))

@@ -6,7 +6,7 @@ What is not bytes is here: the life of one connection, between uvicorn, its tran
 import asyncio
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any, cast
@@ -36,6 +36,7 @@ from fanwire._engine import (
 )
 from fanwire.scope import State, extend
 from fanwire.uvicorn.denial import Denial
+from fanwire.uvicorn.handing import give_away
 from fanwire.uvicorn.mailbox import Event, Mailbox
 
 CLOSE_TIMEOUT_S = 10.0
@@ -225,7 +226,15 @@ class Protocol(asyncio.Protocol):
             "state": self.app_state.copy(),
             "extensions": {"websocket.http.response": {}},
         }
-        extend(self.scope, self, receive=self.receive, send=self.send, state=self.offered_state, deflate=read.deflates)
+        extend(
+            self.scope,
+            self,
+            receive=self.receive,
+            send=self.send,
+            state=self.offered_state,
+            deflate=read.deflates,
+            take=self.give_away,
+        )
         self.stage = Stage.CONNECTING
         self.mailbox.put({"type": "websocket.connect"})
         task = self.loop.create_task(self.run())
@@ -237,6 +246,14 @@ class Protocol(asyncio.Protocol):
         if self.stage is Stage.OPEN:
             return "open"
         return "connecting" if self.stage is Stage.CONNECTING else "closed"
+
+    def give_away(self, to: Callable[[int], object]) -> bool:
+        """Have `to` take the socket, before anything is answered; for the scope's extension."""
+        if self.codec.has_rest or not give_away(self.transport, to):
+            return False
+        self.log_answer("[given away]")
+        self.stage = Stage.OVER
+        return True
 
     def hear(self, data: bytes) -> None:
         """Deal with what frames say, as far as there is room for it."""
@@ -394,7 +411,10 @@ class Protocol(asyncio.Protocol):
             elif result is not None:
                 self.logger.error("ASGI callable should return None, but returned '%s'.", result)
         if self.denial is not None and not self.denial.is_begun and self.stage is Stage.DENIED:
-            self.transport.write(self.denial.begin(0))
+            if self.denial.promises_body:  # which never came
+                self.deny(HTTPStatus.INTERNAL_SERVER_ERROR, b"Internal Server Error")
+            else:
+                self.transport.write(self.denial.begin(0))
         if self.close_timer is None:
             self.finish()
 
@@ -499,9 +519,8 @@ class Protocol(asyncio.Protocol):
         self.finish()
 
     def answer_500(self) -> None:
-        """Where nothing was answered yet, not even what was begun."""
-        is_unsaid = self.stage is Stage.DENIED and self.denial is not None and not self.denial.is_begun
-        if self.stage is Stage.CONNECTING or is_unsaid:
+        """Where nothing was answered yet."""
+        if self.stage is Stage.CONNECTING:
             self.deny(HTTPStatus.INTERNAL_SERVER_ERROR, b"Internal Server Error")
 
     # Lines of the log

@@ -18,7 +18,7 @@ const ASKS_OPENINGS: Asks = Asks { opening: true, ..TAKES_MESSAGES };
 fn welcomed(engine: &Engine, client: &str) -> UnixStream {
     let (ours, theirs) = UnixStream::pair().expect("descriptors are left");
     ours.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
-    engine.welcome(theirs.as_raw_fd(), client).expect("the engine runs");
+    engine.welcome(theirs.as_raw_fd(), client, b"").expect("the engine runs");
     let _ = theirs.into_raw_fd(); // the engine's from now on
     ours
 }
@@ -56,6 +56,35 @@ fn a_welcomed_socket_is_served_and_its_client_is_where_it_was_said_to_be() {
 }
 
 #[test]
+fn what_was_read_from_a_socket_before_is_the_beginning_of_its_request() {
+    let request = b"GET /ws?channel=a HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    on_each_poller(|settings| {
+        let (engine, _) = start_asking(settings, TAKES_MESSAGES, &[]);
+        for read_before in [1, 20, request.len()] {
+            let (mut ours, theirs) = UnixStream::pair().expect("a pair");
+            ours.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
+            engine.welcome(theirs.into_raw_fd(), "", &request[..read_before]).expect("the engine runs");
+            ours.write_all(&request[read_before..]).expect("it is read");
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                ours.read_exact(&mut byte).expect("it answers");
+                head.extend_from_slice(&byte);
+            }
+            assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+            eventually("a subscriber", || engine.occupancy("a") == 1);
+            publish(&engine, "a", "x");
+            let mut frame = [0; 3];
+            ours.read_exact(&mut frame).expect("it is published");
+            assert_eq!(&frame, b"\x81\x01x");
+            drop(ours);
+            eventually("nobody is left", || engine.stats().connections == 0);
+        }
+    });
+}
+
+#[test]
 fn a_slot_that_is_used_again_has_not_the_client_of_the_one_before() {
     let (engine, address) = start_asking(Settings::default(), ASKS_OPENINGS, &[]);
     let request = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -82,7 +111,7 @@ fn a_real_socket_says_itself_where_its_client_is() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let ours = dial(&listener.local_addr().expect("it is bound").to_string());
     let (theirs, _) = listener.accept().expect("somebody has connected");
-    engine.welcome(theirs.as_raw_fd(), "").expect("the engine runs");
+    engine.welcome(theirs.as_raw_fd(), "", b"").expect("the engine runs");
     let _ = theirs.into_raw_fd();
     let mut client: Client = tungstenite::client("ws://localhost/ws?channel=a", ours).expect("accepted").0;
     eventually("a subscriber", || engine.occupancy("a") == 1);
@@ -94,7 +123,7 @@ fn a_real_socket_says_itself_where_its_client_is() {
 fn what_cannot_be_served_is_refused_and_stays_the_callers() {
     let engine = Engine::new(Settings::default()).expect("valid");
     let (_ours, theirs) = UnixStream::pair().expect("descriptors are left");
-    assert!(matches!(engine.welcome(theirs.as_raw_fd(), ""), Err(EngineError::NotRunning { .. })));
+    assert!(matches!(engine.welcome(theirs.as_raw_fd(), "", b""), Err(EngineError::NotRunning { .. })));
     engine.start().expect("a poller");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let (unconnected, file) = (socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None), "/dev/null");
@@ -107,11 +136,11 @@ fn what_cannot_be_served_is_refused_and_stays_the_callers() {
         (datagrams.as_raw_fd(), "no connected stream socket"),
         (unconnected.as_raw_fd(), "not connected"),
     ] {
-        let error = engine.welcome(fd, "").expect_err("it is none");
+        let error = engine.welcome(fd, "", b"").expect_err("it is none");
         assert!(error.to_string().contains(why), "{error} for {why}");
     }
     for client in ["a b", "a\r\nb", "ä:1", &"x".repeat(263)] {
-        let error = engine.welcome(theirs.as_raw_fd(), client).expect_err("no address");
+        let error = engine.welcome(theirs.as_raw_fd(), client, b"").expect_err("no address");
         assert!(error.to_string().contains("262 bytes of visible ASCII"), "{error}");
     }
 }
@@ -124,7 +153,7 @@ fn what_is_welcomed_as_the_engine_stops_is_closed() {
         ours.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
         std::thread::scope(|scope| {
             scope.spawn(|| engine.stop());
-            match engine.welcome(theirs.as_raw_fd(), "") {
+            match engine.welcome(theirs.as_raw_fd(), "", b"") {
                 Ok(()) => {
                     let _ = theirs.into_raw_fd();
                 }

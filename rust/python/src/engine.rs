@@ -76,9 +76,9 @@ impl Engine {
         py.detach(|| self.0.listen(address)).map_err(|error| to_pyerr(py, error))
     }
 
-    #[pyo3(signature = (fd, client = ""))]
-    fn welcome(&self, py: Python<'_>, fd: i32, client: &str) -> PyResult<()> {
-        self.0.welcome(fd, client).map_err(|error| to_pyerr(py, error))
+    #[pyo3(signature = (fd, client = "", read = None))]
+    fn welcome(&self, py: Python<'_>, fd: i32, client: &str, read: Option<&[u8]>) -> PyResult<()> {
+        self.0.welcome(fd, client, read.unwrap_or_default()).map_err(|error| to_pyerr(py, error))
     }
 
     #[pyo3(signature = (fd, *, msgpack = false))]
