@@ -56,6 +56,8 @@ async def app(scope, receive, send):
     while (message := await receive())["type"] == "websocket.receive":
         calls["publish"]("room", message["text"])
 """
+STARTS_WITHIN_S = 40
+"""Three processes that import all of it, on a busy machine."""
 ALONE = "what is published here reaches the clients of this process alone"
 
 
@@ -221,7 +223,7 @@ def running(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output)
     try:
         count = 2 if "2" in request.param else 1
-        until_in_thread(lambda: said.read_text().count("Application startup complete") == count)
+        until_in_thread(lambda: said.read_text().count("Application startup complete") == count, STARTS_WITHIN_S)
         until_in_thread(lambda: listens(port))
         yield process, port, said, count
     finally:
