@@ -408,9 +408,9 @@ impl Client {
             Item::Publication(channel, index) => {
                 self.publications += 1;
                 let list = &turn.lists[channel];
-                let mut when = self.when(chunk, channel);
                 let name = (list.name.clone(), self.serial);
                 let at = self.account_of(channel, index).unwrap_or_else(|| panic!("{index} of {name:?} for nobody"));
+                let mut when = self.when(chunk, channel, at);
                 self.check_order(at, index, &when);
                 when.published = self.looked_at(at, index, &when);
                 let account = &mut self.accounts[at];
@@ -460,8 +460,11 @@ impl Client {
         }
     }
 
-    fn when(&self, chunk: &Chunk, channel: usize) -> When {
-        let known = chunk.before.iter().rev().find(|one| one.0 == channel);
+    fn when(&self, chunk: &Chunk, channel: usize, at: usize) -> When {
+        let known = match self.hold {
+            Some(_) => chunk.before.get(at),
+            None => chunk.before.iter().rev().find(|one| one.0 == channel),
+        };
         let (before, may_give_up) = known.map_or((None, false), |one| (one.1, one.2));
         let Chunk { now_ns, is_short, is_torn, is_fan_out, is_first, is_in_fan_out, .. } = *chunk;
         let (published, id) = (chunk.published[channel], self.id.unwrap_or(ConnectionId::from_bits(u64::MAX))); // it came and went in one turn

@@ -1,6 +1,7 @@
 //! Frameworks: who has a socket, reads it, and has the engine write to it. What they ask for, by a seed.
 use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use super::client::{Account, Client, Turn};
 use super::framework::{Framework, Part, frame, message};
@@ -431,6 +432,47 @@ impl World {
                 framework.chain,
                 net.sockets[&framework.number]
             );
+        }
+    }
+
+    /// The engine drains: it lets go of what is adopted once that is written, and closes everyone else.
+    pub(super) fn drain(&mut self) {
+        let published = self.press.published();
+        for client in &mut self.clients {
+            client.may_end = true;
+            let Some(hold) = client.hold.as_deref_mut() else { continue };
+            hold.may_drain = true;
+            if hold.is_mid_message {
+                client.end_accounts(&published); // nothing stands in a message that never ends
+            }
+        }
+        self.engine().drain(1_001, "it drains", Duration::ZERO).expect("it runs");
+        self.settle();
+        self.catch_up();
+        for framework in &self.frameworks {
+            assert!(framework.chain.is_empty(), "it was not let go of");
+        }
+    }
+
+    /// The engine stops in the midst of everything: who is adopted is let go of, and its socket is its framework's.
+    pub(super) fn stop(&mut self) {
+        self.engine().stop();
+        self.shards.clear();
+        self.take_events();
+        for (id, why) in std::mem::take(&mut self.released) {
+            let is_it = |client: &&mut Client| client.hold.is_some() && client.id == Some(id) && !client.is_gone;
+            let client = self.clients.iter_mut().find(is_it).expect("it is let go of once");
+            client.is_gone = true;
+            let was_waiting = client.hold().waiting();
+            assert!(was_waiting == 0 && !matches!(why, Released::Released | Released::Broken(_)), "{why:?}");
+        }
+        for framework in &mut self.frameworks {
+            let mut net = self.net.borrow_mut();
+            let is_shut = net.sockets[&framework.number].is_shut;
+            if let Some(fd) = framework.fd.take() {
+                assert!(!is_shut || framework.is_broken, "its socket was shut down");
+                net.close(fd);
+            }
         }
     }
 

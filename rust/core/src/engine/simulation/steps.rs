@@ -82,6 +82,11 @@ pub(super) fn run(seed: u64) {
     let mut net = world.net.borrow_mut();
     (net.is_busy, net.drifts, net.breaks_once_in) = (false, false, 0);
     drop(net);
+    match luck.below(if adopts { 6 } else { 1 }) {
+        1 => return world.stop(),
+        2 => world.drain(),
+        _ => {}
+    }
     world.check_end();
 }
 

@@ -54,7 +54,7 @@ pub(super) struct World {
     pub(super) frameworks: Vec<Framework>,
     pub(super) broadcasts: usize,
     /// Adopted connections that were given up, until they are looked at.
-    released: Vec<(ConnectionId, Released)>,
+    pub(super) released: Vec<(ConnectionId, Released)>,
     present: BTreeSet<(String, ConnectionId)>,
     tracked: Vec<Progress>,
     has_been_busy: bool,
@@ -336,7 +336,7 @@ impl World {
                     .map(|one| (one.1.clone(), one.2, one.3))
                     .collect(),
                 is_half_closed: socket.is_half_closed,
-                is_reset: socket.is_reset,
+                is_reset: socket.is_reset || (client.hold.is_some() && socket.is_shut),
                 close_timeout_ns: self.press.engine.common.settings.close_timeout.as_nanos() as u64,
             };
             let is_shut = if client.hold.is_some() { why.is_some() } else { socket.is_shut };
@@ -370,7 +370,7 @@ impl World {
         assert_eq!(counted, received, "deliveries");
     }
 
-    fn take_events(&mut self) {
+    pub(super) fn take_events(&mut self) {
         for event in self.press.engine.take_events(10_000) {
             match event {
                 Event::Opening(whose, request) => self.openings.push((whose.connection, request.channels)),

@@ -284,6 +284,9 @@ impl Net {
         let breaks = self.breaks_once_in > 0 && self.luck.once_in(self.breaks_once_in);
         let (is_partial, part) = (!self.is_exact && self.luck.once_in(6), self.luck.next() as usize);
         let all: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if self.duplicates.contains_key(&fd) && self.sockets[&self.origin(fd)].is_shut {
+            return -(libc::EPIPE as isize); // who has it by another number has shut it down
+        }
         let socket = self.own(shard, fd);
         assert!(!socket.is_shut_for_writing, "written to behind its end");
         assert!(all > 0, "a call for nothing");
