@@ -52,6 +52,10 @@ def child(client):
     return done.stdout
 
 hub.run(address, workers=int(workers), worker_timeout=float(timeout))
+try:
+    hub.run(address, workers=int(workers))
+except RuntimeError as error:
+    os.write(1, b"refused: %s\\n" % str(error).encode())
 os.write(1, b"ended, a worker\\n" if seat else b"ended\\n")  # in one piece: several write here
 """
 
@@ -201,8 +205,26 @@ def test_a_signal_drains_all_and_a_second_does_not_wait(tmp_path: Path) -> None:
         running.process.send_signal(signal.SIGINT)  # the others would have some time to answer
         assert running.process.wait(8) == 0
         until_in_thread(lambda: len(running.said("^ended")) == 3)
+        assert len(running.said("^refused: a program may run with workers once")) == 3
         assert running.lines[-1] == "ended"
         assert not list((tmp_path / "fanwire").iterdir())
+
+
+def test_fanwire_serve_says_what_is_so_once_and_what_a_worker_does_with_its_number(tmp_path: Path) -> None:
+    options = ["--upstream", "http://127.0.0.1:9/live", "--listen", "127.0.0.1:0", "--workers", "2"]
+    running = Program(started([sys.executable, "-W", "ignore", "-m", "fanwire", "serve", *options], tmp_path))
+    try:
+        running.until('logger=fanwire.workers message="serving on 127.0.0.1:.* with 2 workers"')
+        for once in ("relaying /live", "the limit of open files", "2 workers share the port alone"):
+            assert len(running.said(once)) == 1, running.lines
+        for number in range(2):
+            assert len(running.said(f'logger=fanwire.hub message="worker {number}: serving on 127.0.0.1:')) == 1
+        running.process.send_signal(signal.SIGHUP)
+        running.until("SIGHUP is ignored")
+        running.process.terminate()
+        assert running.process.wait(20) == 0
+    finally:
+        running.end()
 
 
 def test_one_that_is_stuck_is_replaced(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ from fanwire.serving import LOOP_CLOSED, STOPPED, Life, Serving, plan
 from fanwire.stand_in import tell_once
 from fanwire.values import checked
 from fanwire.workers.foreign import tell_of_workers
-from fanwire.workers.seat import Seat, Signs, seat_of_process
+from fanwire.workers.seat import Seat, Signs, take_seat
 from fanwire.workers.supervisor import GRACE_S, Supervisor
 
 NOT_STARTED = "the hub is not serving yet: do this inside `async with hub.serve(...)`, or after `await hub.start(...)`"
@@ -273,7 +273,7 @@ class Hub(Attaching):
         address_of(address)  # a None as well is refused
         checked("workers", workers, WORKERS_RULE)
         checked("worker_timeout", worker_timeout, WORKER_TIMEOUT_RULE)
-        seat = seat_of_process() if workers else None
+        seat = take_seat() if workers else None
         try:
             if workers and seat is None:
                 self._supervise(address, shards, count_of_workers(workers), worker_timeout, options)

@@ -119,10 +119,26 @@ class Signs:
 
 
 _seat: Seat | None = _taken()
+_is_taken = False
 
 
 def seat_of_process() -> Seat | None:
     """Of a worker; None where no supervisor has started this process, nor for what a worker forks."""
+    return _seat
+
+
+def take_seat() -> Seat | None:
+    """The same, once a process: it says that ``run`` with workers has come.
+
+    Raises:
+        RuntimeError: it has come before. A worker runs its program up to the first such call, and no further one.
+    """
+    global _is_taken
+    if _is_taken:
+        raise RuntimeError(
+            "a program may run with workers once: they run it again up to the first call, and serve there"
+        )
+    _is_taken = True
     return _seat
 
 
