@@ -7,6 +7,7 @@ the method. Results go to bench/results: dropin.json and dropin.md. The pairs an
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from measure import environment
+from process import Child
 from report import figure_text, markdown_table, span_text
 from rich.console import Console
-from session import Session
+from session import Result, Session
 from summary import Summary
-from workloads import HERE, Group, Workload, python_peer
+from workloads import HERE, Group, Peer, Workload, python_peer
 
 ROOT = HERE.parent
 WEBSOCKETS = "websockets_asyncio.py"
@@ -59,33 +61,111 @@ BOUNDS = (
     Bound("websockets-attached", "fanwire", "burst20", 1 / 1.1),
 )
 CROWDS = (1_000, 5_000)
+DEFLATED = 1_000
+"""With so many clients all is run once more, where each of them has negotiated permessage-deflate."""
+FEW_TURNS_FROM = 5_000
+"""With so many clients there are two turns at most."""
+WITH_DEFLATE = frozenset(
+    ["fastapi", "fastapi-manager", "fastapi-attached", "websockets", "websockets-broadcast", "websockets-attached"]
+)
+"""Programs whose framework can negotiate it."""
+ADOPTING_US_MAX = 100.0
+"""Handing over one socket costs no more."""
 
 
-def groups(clients: int, turns: int, *, is_smoke: bool) -> Group:
+def groups(clients: int, turns: int, *, deflate: bool = False, is_smoke: bool) -> Group:
     """The layout for so many clients."""
     single, bursts = (5, 2) if is_smoke else (60_000 // clients, 10_000 // clients)
+    if deflate and not is_smoke:  # a message takes hundreds of microseconds before, and the clients inflate
+        single, bursts = 12, 2
+    name = f"{clients}-deflate" if deflate else f"{clients}"
     workloads = (
-        Workload(f"single-{clients}", "one at a time", single, 1, 0.025 * clients / 1_000, warm_rounds=2),
-        Workload(f"burst20-{clients}", "burst of 20", bursts, 20, 0.1 * clients / 1_000),
+        Workload(f"single-{name}", "one at a time", single, 1, 0.025 * clients / 1_000, warm_rounds=2),
+        Workload(f"burst20-{name}", "burst of 20", bursts, 20, 0.1 * clients / 1_000),
     )
-    return Group(f"{clients}", clients, turns, tuple(PEERS), workloads, memory=True)
+    return Group(name, clients, turns, tuple(PEERS), workloads, memory=not deflate)
 
 
-def measure(group: Group, names: list[str], load: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def deflating(peer: Peer) -> Peer:
+    """The same program, which negotiates permessage-deflate."""
+    return replace(peer, command=(*peer.command, "--deflate"))
+
+
+class Deflated(Session):
+    """A session whose clients offer permessage-deflate, as browsers do, and count what comes on the wire."""
+
+    said: dict[str, Any]
+
+    def _load_command(self, port: int) -> list[str]:
+        command = [sys.executable, str(HERE / "framed_clients.py"), "--url", f"ws://127.0.0.1:{port}/ws?channel=c0"]
+        return [*command, "--connections", str(self.group.clients), "--deflate"]
+
+    def _publish(self, *arguments: Any) -> Any:
+        found = super()._publish(*arguments)
+        self.said = found[2]
+        return found
+
+    def _measure(self, server: Child, client: Child, workload: Workload) -> Result:
+        result = super()._measure(server, client, workload)
+        if result.complete:
+            result.figures["wire_bytes"] = self.said["wire_bytes"] / self.said["received"]
+            result.figures["deflating"] = self.said["deflating"]
+        return result
+
+
+def measure(
+    group: Group, names: list[str], load: Path, say: Callable[[str], None], *, deflate: bool
+) -> list[dict[str, Any]]:
     """All turns of one layout."""
     results = []
     for repeat in range(group.repeats):
         for name in names:
-            for result in Session(PEERS[name], group, repeat, load, control=False).run(group.workloads, lambda _: None):
-                idle = f"idle-{group.clients}" if result.workload == "idle" else result.workload
+            if deflate and name not in WITH_DEFLATE:
+                continue
+            kind, peer = (Deflated, deflating(PEERS[name])) if deflate else (Session, PEERS[name])
+            for result in kind(peer, group, repeat, load, control=False).run(group.workloads, lambda _: None):
+                idle = f"idle-{group.name}" if result.workload == "idle" else result.workload
                 result = replace(result, workload=idle)
                 results.append(result.as_dict())
                 figure = f"{result.cpu_us:.3f} µs" if result.complete else result.why.splitlines()[-1]
+                if "wire_bytes" in result.figures:
+                    figure += f", {result.figures['wire_bytes']:.0f} bytes, {result.figures['deflating']:.0f} deflating"
                 if "idle_kib" in result.figures:
                     figure = f"{result.figures['idle_kib']:.2f} KiB"
                 label = PEERS[name].label
-                say(f"{group.clients:>6} {repeat + 1}/{group.repeats} {label:<24} {result.workload:<14} {figure}")
+                say(f"{group.name:>12} {repeat + 1}/{group.repeats} {label:<24} {result.workload:<20} {figure}")
     return results
+
+
+def adopting() -> dict[str, float]:
+    """What adopting.py finds, in a process of its own on the server's core."""
+    command = ["taskset", "-c", "0", sys.executable, str(HERE / "adopting.py")]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, cwd=HERE).stdout
+    found: dict[str, float] = json.loads(said)
+    return found
+
+
+def rows_of(summary: Summary, name: str, *, has_bytes: bool) -> list[list[str]]:
+    """A row for each bound, of a group of this name."""
+    rows = []
+    for bound in BOUNDS:
+        if has_bytes and bound.before not in WITH_DEFLATE:
+            continue
+        workload = f"{bound.workload}-{name}"
+        ratio = summary.ratio(workload, bound.before, bound.after)
+        reached = "not measured" if ratio is None else "yes" if ratio >= bound.times else "**no**"
+        spreads = (summary.spread(workload, peer) for peer in (bound.before, bound.after))
+        row = [
+            f"{PEERS[bound.after].label} ({bound.after}), {bound.workload}",
+            *map(span_text, spreads),
+            "–" if ratio is None else f"{figure_text(ratio)}×",
+            f"≥ {figure_text(bound.times)}×",
+            reached,
+        ]
+        if has_bytes:
+            row += [span_text(summary.spread(workload, peer, "wire_bytes")) for peer in (bound.before, bound.after)]
+        rows.append(row)
+    return rows
 
 
 def markdown(found: dict[str, Any], crowds: tuple[int, ...]) -> str:
@@ -96,34 +176,43 @@ def markdown(found: dict[str, Any], crowds: tuple[int, ...]) -> str:
         "# Programs before and after",
         "Made by `python bench/dropin.py`; do not edit. Server CPU, µs for one message to one client: the median of "
         "the turns, and the lowest and highest. A ratio is the median over the turns, each of two runs side by side. "
-        "No compression. Server on core 0, clients on core 1.",
+        "No compression but where it is said. Server on core 0, clients on core 1.",
         f"Linux {header['kernel']}, {header['cpu']}, Python {header['python']}; "
         + ", ".join(f"{name} {version}" for name, version in header["versions"].items()),
     ]
+    head = ["", "before, µs", "after, µs", "faster", "bound", "reached"]
     for clients in crowds:
-        rows = []
-        for bound in BOUNDS:
-            workload = f"{bound.workload}-{clients}"
-            ratio = summary.ratio(workload, bound.before, bound.after)
-            reached = "not measured" if ratio is None else "yes" if ratio >= bound.times else "**no**"
-            spreads = (summary.spread(workload, name) for name in (bound.before, bound.after))
-            rows.append(
-                [
-                    f"{PEERS[bound.after].label} ({bound.after}), {bound.workload}",
-                    *map(span_text, spreads),
-                    "–" if ratio is None else f"{figure_text(ratio)}×",
-                    f"≥ {figure_text(bound.times)}×",
-                    reached,
-                ]
-            )
-        head = ["", "before, µs", "after, µs", "faster", "bound", "reached"]
-        parts += [f"## {clients:,} clients", markdown_table(head, rows)]
+        parts += [f"## {clients:,} clients", markdown_table(head, rows_of(summary, f"{clients}", has_bytes=False))]
         idle = [
             [PEERS[name].label + f" ({name})", span_text(spread)]
             for name in PEERS
             if (spread := summary.spread(f"idle-{clients}", name, "idle_kib")) is not None
         ]
         parts.append(markdown_table(["memory of a connection", "KiB"], idle))
+    name = next((result["group"] for result in found["results"] if result["group"].endswith("-deflate")), None)
+    if name is not None:
+        parts += [
+            f"## {name.partition('-')[0]} clients that have negotiated permessage-deflate",
+            "What fanwire's engine writes is not compressed, also where that was negotiated (RFC 7692 allows it); what "
+            "the program itself sends is. Bytes are of a frame with its head, as clients count them.",
+            markdown_table([*head, "bytes before", "bytes after"], rows_of(summary, name, has_bytes=True)),
+        ]
+    if found["adopting"]:
+        ways = {"attach_us": "`hub.attach`", "broadcast_us": "the second `fanwire.broadcast` to a connection"}
+        rows = [
+            [
+                ways[key],
+                figure_text(us),
+                f"≤ {figure_text(ADOPTING_US_MAX)}",
+                "yes" if us <= ADOPTING_US_MAX else "**no**",
+            ]
+            for key, us in found["adopting"].items()
+        ]
+        parts += [
+            "## Handing a socket to the engine",
+            "Thousands in a row, wall time of the call: the median.",
+            markdown_table(["", "µs", "bound", "reached"], rows),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -133,6 +222,9 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--clients", nargs="+", type=int, default=list(CROWDS))
+    parser.add_argument(
+        "--only", choices=["plain", "deflate", "adopting"], nargs="+", default=["plain", "deflate", "adopting"]
+    )
     parser.add_argument("--smoke", action="store_true", help="a few seconds: figures that mean nothing")
     binaries = os.environ.get("FANWIRE_BENCH_BINARIES", ROOT / "target" / "release")
     parser.add_argument("--binaries", type=Path, default=Path(binaries), help="directory of fanwire-load")
@@ -145,12 +237,23 @@ def main() -> None:
     began = time.monotonic()
     crowds = (50,) if options.smoke else tuple(options.clients)
     results: list[dict[str, Any]] = []
-    for clients in crowds:
-        group = groups(clients, 1 if options.smoke else options.turns, is_smoke=options.smoke)
-        results += measure(group, options.peers, load, lambda line: console.print(line, highlight=False))
+    turns = 1 if options.smoke else options.turns
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False)
+
+    for clients in crowds if "plain" in options.only else ():
+        group = groups(clients, turns if clients < FEW_TURNS_FROM else min(turns, 2), is_smoke=options.smoke)
+        results += measure(group, options.peers, load, say, deflate=False)
+    if "deflate" in options.only:
+        group = groups(crowds[0] if options.smoke else DEFLATED, 1, deflate=True, is_smoke=options.smoke)
+        results += measure(group, options.peers, load, say, deflate=True)
+    costs = adopting() if "adopting" in options.only and not options.smoke else {}
+    for key, us in costs.items():
+        say(f"adopting: {key} {us:.1f}")
     packages = {"fastapi", "uvicorn", "uvloop", "websockets"}
     header = environment(packages, HERE / "peers" / "node") | {"minutes": round((time.monotonic() - began) / 60, 1)}
-    found = {"header": header, "results": results}
+    found = {"header": header, "results": results, "adopting": costs}
     options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "dropin.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     (options.results / "dropin.md").write_text(markdown(found, crowds))

@@ -43,7 +43,7 @@ METHODS = {name for name in dir(Engine) if not name.startswith("_") and callable
 NOT_BY_EVENTS = {
     *LIVES,
     *("publish_to_hub", "publish_to_user", "subscribe", "unsubscribe", "channels", "occupancy", "track", "untrack"),
-    *("flush", "send", "position", "remove", "listen_to", "add_route", "remove_route", "welcome", "adopt"),
+    *("flush", "send", "position", "remove", "listen_to", "add_route", "remove_route", "welcome", "adopt", "broadcast"),
 }
 """What the application calls itself, where it hears of the exception; or its server, of a mounted hub."""
 

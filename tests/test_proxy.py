@@ -77,6 +77,14 @@ class World:
     def flush_soon(self) -> None:
         """As turns say."""
 
+    has_pending = False
+
+    def settle(self) -> None:
+        """It asks the engine at once."""
+
+    def note_high(self, high: int) -> None:
+        """It looks at each."""
+
     def read(self) -> bytes:
         """All that the client has got so far."""
         while True:
@@ -88,7 +96,7 @@ class World:
                 return self.seen
             self.seen += data
 
-    async def settle(self, wanted: bytes) -> None:
+    async def arrives(self, wanted: bytes) -> None:
         """Until the client has got all this."""
 
         def has() -> bool:
@@ -137,13 +145,13 @@ async def test_what_the_real_transport_holds_goes_out_first() -> None:
         proxy.write(b"behind it")
         all.turn()
         assert proxy.adopted.waiting == 9, "the engine waits"
-        await all.settle(wanted + b"behind it")
+        await all.arrives(wanted + b"behind it")
         assert not all.framework.is_paused
         proxy.release()
         all.turn()
         assert all.framework.transport is all.real
         all.framework.transport.write(b", and on")
-        await all.settle(wanted + b"behind it, and on")
+        await all.arrives(wanted + b"behind it, and on")
 
 
 async def test_one_that_the_engine_gives_up_early_does_not_begin_the_one_before_it() -> None:
@@ -160,7 +168,7 @@ async def test_one_that_the_engine_gives_up_early_does_not_begin_the_one_before_
         second.end("released", 0)  # there was nothing to wait for
         all.turn()
         assert not all.engine.sockets[0].has_begun, "the real transport holds something yet"
-        await all.settle(wanted + b"behind it")
+        await all.arrives(wanted + b"behind it")
 
 
 async def test_the_framework_is_held_up_and_goes_on() -> None:
@@ -176,7 +184,7 @@ async def test_the_framework_is_held_up_and_goes_on() -> None:
         assert all.framework.is_paused
         all.turn(100)
         assert not all.framework.is_paused and proxy.get_write_buffer_size() == 201
-        await all.settle(b"x" * 1_000 + b"y")
+        await all.arrives(b"x" * 1_000 + b"y")
 
 
 async def test_what_is_written_while_the_engine_lets_go_is_not_lost() -> None:
@@ -189,15 +197,15 @@ async def test_what_is_written_while_the_engine_lets_go_is_not_lost() -> None:
         proxy.writelines([b"2", bytearray(b"3")])
         proxy.write(b"x" * 100_000)
         assert all.framework.is_paused and proxy.get_write_buffer_size() == 100_003
-        await all.settle(b"123" + b"x" * 100_000)
+        await all.arrives(b"123" + b"x" * 100_000)
         await until(lambda: not all.framework.is_paused)
         assert all.real.get_write_buffer_limits() == limits
         proxy.write(b"4")  # whoever has kept it
-        await all.settle(b"123" + b"x" * 100_000 + b"4")
+        await all.arrives(b"123" + b"x" * 100_000 + b"4")
         assert proxy.get_write_buffer_size() == 0
         again = all.adopt()
         again.write(b"5")
-        await all.settle(b"123" + b"x" * 100_000 + b"45")
+        await all.arrives(b"123" + b"x" * 100_000 + b"45")
 
 
 async def test_close_comes_behind_what_was_written() -> None:
@@ -208,7 +216,7 @@ async def test_close_comes_behind_what_was_written() -> None:
         proxy.close()
         proxy.write(b"not any more")
         assert proxy.is_closing() and not all.real.is_closing()
-        await all.settle(b"x" * 200_000)
+        await all.arrives(b"x" * 200_000)
         await until(lambda: all.framework.lost)
         assert all.framework.lost == [None]
         assert all.peer.recv(1) == b""
@@ -221,7 +229,7 @@ async def test_an_end_of_file_comes_behind_what_was_written_and_the_rest_is_read
         proxy.write_eof()
         with pytest.raises(RuntimeError):
             proxy.write(b"not any more")
-        await all.settle(b"x" * 100_000)
+        await all.arrives(b"x" * 100_000)
         all.peer.setblocking(True)
         assert await asyncio.to_thread(all.peer.recv, 1) == b""
         all.peer.send(b"said last")
@@ -237,7 +245,7 @@ async def test_who_says_nothing_more_still_gets_what_was_written() -> None:
         all.peer.shutdown(socket.SHUT_WR)
         await until(proxy.is_closing)
         assert not all.framework.lost
-        await all.settle(b"x" * 200_000)
+        await all.arrives(b"x" * 200_000)
         await until(lambda: all.framework.lost)
         assert all.framework.lost == [None] and all.peer.recv(1) == b""
 
@@ -329,7 +337,7 @@ async def test_the_engine_ends_before_it_has_told() -> None:
         all.turn()
         proxy.adopted.end("ended", 0)
         proxy.write(b"4567")
-        await all.settle(b"01234567")
+        await all.arrives(b"01234567")
         assert all.framework.transport is all.real
 
 
@@ -373,7 +381,7 @@ def test_all_arrives_once_and_in_its_order(loop: str, acts: list[tuple[str, int]
                         all.read()
                     case "loop":
                         await checkpoint()
-            await all.settle(bytes(wanted))
+            await all.arrives(bytes(wanted))
             await until(lambda: (all.turn(), not all.framework.is_paused)[1])
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop if loop == "uvloop" else None) as runner:

@@ -1,8 +1,8 @@
 """Peer: FastAPI on uvicorn with uvloop, as FastAPI's guide does it: ``await send_text`` to one client after another.
 
-Uvicorn's WebSocket implementation is its default (``--ws auto``); only compression and keepalive are off, as for all
-peers. With ``--send manager`` the program has fanwire's ``ConnectionManager``; with ``--send attach`` connections are
-attached to a channel of a hub. The route goes on as before.
+Uvicorn's WebSocket implementation is its default (``--ws auto``); only keepalive and, without ``--deflate``,
+compression are off, as for all peers. With ``--send manager`` the program has fanwire's ``ConnectionManager``; with
+``--send attach`` connections are attached to a channel of a hub. The route goes on as before.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ async def main(arguments: Namespace) -> None:
             log_level="warning",
             access_log=False,
             backlog=4096,
-            ws_per_message_deflate=False,
+            ws_per_message_deflate=arguments.deflate,
             ws_ping_interval=None,
             ws_ping_timeout=None,
         )
@@ -86,5 +86,6 @@ async def main(arguments: Namespace) -> None:
 if __name__ == "__main__":
     parser = options(__doc__ or "")
     parser.add_argument("--ws", default="auto", help="uvicorn's --ws")
+    parser.add_argument("--deflate", action="store_true", help="negotiate permessage-deflate with who offers it")
     parser.add_argument("--send", choices=["each", "manager", "attach"], default="each", help="how a text is sent")
     run(main(parser.parse_args()))

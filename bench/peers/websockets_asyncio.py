@@ -1,6 +1,7 @@
 """Peer: ``websockets``, on asyncio or uvloop, with its own ``broadcast``, with fanwire's, or with fanwire's channels.
 
-Compression and keepalive are off, as for all peers; its guide on broadcasting advises the first as well.
+Keepalive and, without ``--deflate``, compression are off, as for all peers; its guide on broadcasting advises the
+second as well.
 """
 
 import asyncio
@@ -41,7 +42,7 @@ async def main(arguments: Namespace) -> None:
                 handler,
                 "127.0.0.1",
                 arguments.port,
-                compression=None,
+                compression="deflate" if arguments.deflate else None,
                 ping_interval=None,
                 open_timeout=60,
                 backlog=4096,
@@ -74,6 +75,7 @@ async def attaching(stack: AsyncExitStack, watchers: Watchers) -> tuple[Any, Pub
 
 if __name__ == "__main__":
     parser = options(__doc__ or "")
+    parser.add_argument("--deflate", action="store_true", help="negotiate permessage-deflate with who offers it")
     parser.add_argument("--uvloop", action="store_true", help="run on uvloop")
     parser.add_argument(
         "--send",

@@ -8,16 +8,18 @@ import json
 import string
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from functools import partial, wraps
+from typing import Any, ClassVar
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from fanwire._loop import Loop, running, spawn
+from fanwire._loop import running, spawn
 from fanwire.adapters.starlette import CLOSED, StarletteSocket
-from fanwire.adopt.broadcast import broadcast, turn, waiting_bytes
+from fanwire.adopt.broadcast import broadcast, waiting_bytes
 from fanwire.adopt.joining import JOINED_BYTES_MAX
+from fanwire.adopt.local import OVERTAKEN
+from fanwire.adopt.rooms import Room
 from fanwire.attaching import check_channels
 from fanwire.errors import InvalidChannel, Overtaken
 from fanwire.hearing import Heard, Listening
@@ -41,73 +43,91 @@ __all__ = ["Broadcaster", "ConnectionManager", "EventSourceResponse", "websocket
 
 WAITING_BYTES_MAX = 1 << 20
 """What may wait for one client of a ``ConnectionManager``."""
-OVERTAKEN = 1013
-"""The close code of one who does not keep up (IANA: try again later)."""
 REFUSED = 1008
 """The close code for a name that no channel can have (RFC 6455 §7.4.1)."""
 PING_S = 15.0
 """So long an event stream may be silent; proxies end what is silent for longer."""
 
 
-NOWHERE: tuple[object, int] = (None, 0)
-"""No turn of a loop."""
+TURN_BROADCASTS_MAX = 64
+"""After so many a task that goes on lets the loop turn: until then nothing is read."""
 
 
-class Home(NamedTuple):
-    """Where a connection was accepted; ``TestClient`` runs each in a loop of its own."""
+class Connections(list[WebSocket]):
+    """A list of connections that knows whether somebody else has changed it."""
 
-    running: object
-    loop: Loop
-    holder: Any
-    """What holds its transport, if the server says so."""
+    is_changed: bool = False
+
+
+def noting(name: str) -> Callable[..., Any]:
+    """A method of lists that changes one."""
+    method = getattr(list, name)
+
+    @wraps(method)
+    def note(self: Connections, *arguments: Any, **named: Any) -> Any:
+        self.is_changed = True
+        return method(self, *arguments, **named)
+
+    return note
+
+
+for name in ("append", "clear", "extend", "insert", "pop", "remove", "__delitem__", "__iadd__", "__setitem__"):
+    setattr(Connections, name, noting(name))
 
 
 class ConnectionManager:
     """The class of FastAPI's tutorial, with its four names: a client that is dead or stalled hurts nobody.
 
-    Under a server that offers its transport (``uvicorn --ws fanwire.uvicorn:Sansio``) a message is one frame, written
-    at once to all. Elsewhere, and in ``TestClient``, each client has a task that sends. Either way a client gets all
-    that is sent to it in one order. Clients may be of several event loops.
+    Under a server that offers its transport (``uvicorn --ws fanwire.uvicorn:Sansio``) a message is one publication,
+    which an engine of the event loop's own sends to all. Elsewhere, and in ``TestClient``, each client has a task that
+    sends. Either way a client gets all that is sent to it in one order. Clients may be of several event loops.
 
     Args:
         waiting_bytes_max: what may wait for one client, in bytes, > 0. One who has not taken so much is closed with
-            1013; 1 MiB, and no more.
+            1013; 1 MiB, and no more. The engine takes the next power of two.
     """
 
     def __init__(self, *, waiting_bytes_max: int = WAITING_BYTES_MAX) -> None:
         self.waiting_bytes_max: int = checked("waiting_bytes_max", waiting_bytes_max, Whole(1, WAITING_BYTES_MAX))
-        self.active_connections: list[WebSocket] = []
-        """Who gets what is broadcast."""
-        self._homes: dict[WebSocket, Home] = {}
-        # Whom a message was written to at once, and the turn of the loop: in it they take no more, and none of them is
-        # looked at again.
-        self._seen: tuple[object, int] = NOWHERE
-        self._direct: list[WebSocket] = []
+        self._connections = Connections()
+        self._homes: dict[WebSocket, Room] = {}
+        # Of each event loop: ``TestClient`` runs each connection in one of its own.
+        self._rooms: dict[object, Room] = {}
+        # Broadcasts since a task has let the loop turn.
+        self._in_a_row = 0
+
+    @property
+    def active_connections(self) -> list[WebSocket]:
+        """Who gets what is broadcast. A program may change the list: the next broadcast goes by it."""
+        return self._connections
+
+    @active_connections.setter
+    def active_connections(self, connections: Iterable[WebSocket]) -> None:
+        self._connections = Connections(connections)
+        self._connections.is_changed = True
 
     async def connect(self, websocket: WebSocket) -> None:
         """Accept it, and have it get what is broadcast from now on. One that is accepted already is only added."""
         if websocket.application_state is WebSocketState.CONNECTING:
             await websocket.accept()
         if websocket not in self._homes:
-            self._homes[websocket] = Home(running(), Loop(), holder_of(websocket.scope))
-            self.active_connections.append(websocket)
-            self._seen = NOWHERE
+            self._seat(websocket, running())
+            list.append(self._connections, websocket)
 
     def disconnect(self, websocket: WebSocket) -> None:
         """Have it get no more; it need not be connected."""
-        self._homes.pop(websocket, None)
-        self._seen = NOWHERE
+        self._unseat(websocket)
         with suppress(ValueError):
-            self.active_connections.remove(websocket)
+            list.remove(self._connections, websocket)
 
     async def send_personal_message(self, message: str, websocket: WebSocket) -> None:
         """Send a text to one client, behind all that was sent to it; waits for it alone.
 
         Raises what the framework raises where the client is gone, and RuntimeError where it does not keep up.
         """
-        home = self._homes.get(websocket)
-        if home is not None and home.running is not running():
-            self._post(home, websocket, message)
+        room = self._homes.get(websocket)
+        if room is not None and room.running is not running():
+            self._post(room, partial(broadcast, [websocket], message))
         elif StarletteSocket.pipe(websocket) is not None or not waiting_bytes(websocket):
             await websocket.send_text(message)
         else:
@@ -119,67 +139,83 @@ class ConnectionManager:
 
     async def broadcast(self, message: str) -> None:
         """Send a text to all; waits for nobody. Those that are gone are no longer among ``active_connections``."""
-        await self._broadcast(message, len(message.encode()))
+        await self._broadcast(message)
 
     async def broadcast_bytes(self, data: bytes) -> None:
         """``broadcast`` of a binary message."""
-        await self._broadcast(data, len(data))
+        await self._broadcast(data)
 
     async def broadcast_json(self, data: Any) -> None:
         """``broadcast`` of a text that says `data` as ``WebSocket.send_json`` would; it is encoded once."""
         await self.broadcast(json.dumps(data, separators=(",", ":"), ensure_ascii=False))
 
-    async def _broadcast(self, message: str | bytes, size: int) -> None:
-        here, is_short = running(), size <= JOINED_BYTES_MAX
-        if is_short and self._seen == (here, turn.number) and turn.is_of(here):
-            broadcast(self._direct, message)
-        else:
-            reached, are_direct = self._reached(message, size, here)
-            broadcast(reached, message)
-            if is_short and are_direct:
-                self._seen, self._direct = (here, turn.number), reached
+    async def _broadcast(self, message: str | bytes) -> None:
+        if self._connections.is_changed:
+            self._follow()
+        here, are_direct = running(), True
+        for room in tuple(self._rooms.values()):
+            if room.running is here:
+                are_direct = room.send(message)
             else:
-                await checkpoint()
-                return
-        if turn.is_long:  # else what follows in this turn is one write with it
+                self._post(room, partial(room.send, message))
+        self._in_a_row += 1
+        # What is short and follows in this turn is one write with it.
+        if not are_direct or len(message) > JOINED_BYTES_MAX or self._in_a_row >= TURN_BROADCASTS_MAX:
+            self._in_a_row = 0
             await checkpoint()
 
-    def _reached(self, message: str | bytes, size: int, here: object) -> tuple[list[WebSocket], bool]:
-        """Who can be written to in this loop, and whether that is everybody, at once; the others are dealt with."""
-        reached: list[WebSocket] = []
-        are_direct = True
-        for websocket in list(self.active_connections):
-            states_agree = websocket.client_state is websocket.application_state is WebSocketState.CONNECTED
-            if not states_agree or CLOSED in websocket.scope:
-                self.disconnect(websocket)
-                continue
-            home = self._homes.get(websocket)
-            if home is not None and home.running is not here:
-                self._post(home, websocket, message)
-                are_direct = False
-                continue
-            holder = home.holder if home is not None else None
-            are_direct = are_direct and holder is not None
-            if holder is not None and holder.transport.is_closing():  # its route has ended by an error, say
-                self.disconnect(websocket)
-                continue
-            waiting = waiting_bytes(websocket) if holder is None else holder.transport.get_write_buffer_size()
-            if waiting and waiting + size > self.waiting_bytes_max:
-                self._close(websocket, waiting)
-            else:
-                reached.append(websocket)
-        return reached, are_direct
+    def _follow(self) -> None:
+        """Somebody has changed the list."""
+        self._connections.is_changed = False
+        wanted = dict.fromkeys(self._connections)
+        for websocket in [one for one in self._homes if one not in wanted]:
+            self._unseat(websocket)
+        for websocket in wanted:
+            if websocket not in self._homes:
+                self._seat(websocket, getattr(holder_of(websocket.scope), "loop", None) or running())
 
-    def _post(self, home: Home, websocket: WebSocket, message: str | bytes) -> None:
-        """Send in the loop that the connection is of."""
+    def _seat(self, websocket: WebSocket, loop: object) -> None:
+        """In the room of its loop: of another one than this only once that has turned."""
+        room = self._rooms.get(loop)
+        if room is not None and loop is not running():
+            self._homes[websocket] = room
+            self._post(room, partial(room.add, websocket))
+            return
+        if room is None:
+            room = self._rooms[running()] = Room(self.waiting_bytes_max, self._too_slow, self.disconnect)
+        room.add(websocket)
+        self._homes[websocket] = room
+
+    def _unseat(self, websocket: WebSocket) -> None:
+        room = self._homes.pop(websocket, None)
+        if room is None:
+            return
+        if room.running is not _running_here():
+            self._post(room, partial(self._leave, room, websocket))
+        else:
+            self._leave(room, websocket)
+
+    def _leave(self, room: Room, websocket: WebSocket) -> None:
+        room.discard(websocket)
+        if room.is_empty and self._rooms.get(room.running) is room:
+            del self._rooms[room.running]
+
+    def _post(self, room: Room, call: Callable[[], object]) -> None:
+        """Have something done in another loop."""
         try:
-            home.loop.call_from_any_thread(partial(broadcast, [websocket], message))
-        except RuntimeError:  # that loop has ended, and the connection with it
-            self.disconnect(websocket)
+            room.call_soon(call)
+        except RuntimeError:  # that loop has ended, and its connections with it
+            self._rooms.pop(room.running, None)
+            for websocket in [one for one, home in self._homes.items() if home is room]:
+                self.disconnect(websocket)
 
-    def _close(self, websocket: WebSocket, waiting: int) -> None:
+    def _too_slow(self, websocket: WebSocket, waiting: int | None) -> None:
         self.disconnect(websocket)
-        hub_log.warning("a client of ConnectionManager is closed with %d: %d bytes wait for it", OVERTAKEN, waiting)
+        size = self.waiting_bytes_max if waiting is None else waiting
+        hub_log.warning("a client of ConnectionManager is closed with %d: %d bytes wait for it", OVERTAKEN, size)
+        if waiting is None:  # the engine closes it
+            websocket.scope[CLOSED] = True
+            return
 
         async def close() -> None:
             try:
@@ -188,6 +224,14 @@ class ConnectionManager:
                 hub_log.debug("it was gone already: %r", error)
 
         spawn(close, "fanwire closes a stalled client")
+
+
+def _running_here() -> object:
+    """The loop that runs in this thread, or None."""
+    try:
+        return running()
+    except RuntimeError:
+        return None
 
 
 class Broadcaster:

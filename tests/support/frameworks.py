@@ -1,5 +1,6 @@
 """Real servers of the frameworks whose WebSockets can be attached, on a free port, each with one route."""
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -130,3 +131,17 @@ async def client(url: str, **options: Any) -> AsyncIterator[ClientConnection]:
     """A stock client."""
     async with connect(url, proxy=None, **{"close_timeout": 0.5, **options}) as connection:
         yield connection
+
+
+@asynccontextmanager
+async def stalled_client(url: str) -> AsyncIterator[ClientConnection]:
+    """One that reads nothing, until its transport does so again; its kernel takes little."""
+    host, _, port = url.removeprefix("ws://").partition("/")[0].partition(":")
+    small = socket.socket()
+    small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    small.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(small, (host, int(port)))
+    async with client(url, sock=small, compression=None, ping_interval=None) as connection:
+        connection.transport.pause_reading()
+        yield connection
+        connection.transport.abort()

@@ -47,6 +47,18 @@ class AiohttpSocket(Foreign):
         return None if transport is None or transport.is_closing() else transport
 
     @staticmethod
+    def standing(connection: Any) -> Any:
+        """The writer's."""
+        if not connection.prepared or connection.closed or connection.close_code is not None:
+            return None
+        return connection._writer.transport
+
+    @staticmethod
+    def loop_of(connection: Any) -> Any:
+        """That of its request."""
+        return connection._loop
+
+    @staticmethod
     def push(connection: Any, message: Broadcast, loop: Any) -> Exception | None:
         """By the transport that its writer writes to."""
         if not connection.prepared or connection.closed or connection.close_code is not None:

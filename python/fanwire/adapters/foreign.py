@@ -127,6 +127,16 @@ class Foreign(ABC):
         return None
 
     @staticmethod
+    def standing(connection: Any) -> Any:
+        """What stands for its transport, if a message may be written to it now; else None. Asked for each message."""
+        return None
+
+    @staticmethod
+    def loop_of(connection: Any) -> Any:
+        """The event loop that it belongs to, or None where it does not say."""
+        return None
+
+    @staticmethod
     def push(connection: Any, message: Broadcast, loop: Any) -> Exception | None:
         """Write a message to a connection of this framework, at once and without a limit to what waits.
 

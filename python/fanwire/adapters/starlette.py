@@ -64,6 +64,22 @@ class StarletteSocket(Foreign):
         return None if holder is None or holder.transport.is_closing() else holder.transport
 
     @staticmethod
+    def standing(connection: Any) -> Any:
+        """What the server offers."""
+        state = connection.client_state
+        if state is not connection.application_state or state is not type(state).CONNECTED:
+            return None
+        if CLOSED in connection.scope:
+            return None
+        holder = holder_of(connection.scope)
+        return None if holder is None else holder.transport
+
+    @staticmethod
+    def loop_of(connection: Any) -> Any:
+        """Its server's, if that says so."""
+        return getattr(holder_of(connection.scope), "loop", None)
+
+    @staticmethod
     def push(connection: Any, message: Broadcast, loop: Any) -> Exception | None:
         """By the transport that the server offers."""
         if not is_connected(connection):

@@ -88,6 +88,18 @@ class AsyncioConnection(TrioConnection):
         return log
 
     @staticmethod
+    def standing(connection: Any) -> Any:
+        """Its own, between two messages."""
+        if connection.protocol.state == OPEN and connection.send_in_progress is None:
+            return connection.transport
+        return None
+
+    @staticmethod
+    def loop_of(connection: Any) -> Any:
+        """Its own."""
+        return connection.loop
+
+    @staticmethod
     def pipe(connection: Any) -> Any:
         """A server's, between two messages, and with no extension that would want to see what is sent."""
         protocol = connection.protocol

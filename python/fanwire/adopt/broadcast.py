@@ -2,19 +2,22 @@
 
 import weakref
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from traceback import format_exception_only
 from typing import Any
 
 from fanwire._loop import running, spawn
 from fanwire.adapters.foreign import Broadcast, Foreign, NoTransport
-from fanwire.adopt.attachments import known
 from fanwire.adopt.joining import Turn
+from fanwire.adopt.local import Local, local_of, obtain
+from fanwire.adopt.proxy import Proxy, Writing
+from fanwire.adopt.seats import known, leave_turn, why_plain
 
 WAITING_BYTES_MAX = 1 << 20
 """So much waits for one connection that is written to by its framework's ``send``; what is more is left out."""
 turn = Turn()
 """Of the loop of each thread."""
+ENGINE = Writing.ENGINE
 SKIPPED = "skipped broadcast"
 FAILED = "failed to write message"
 
@@ -118,8 +121,11 @@ def broadcast(
     What ``websockets.broadcast`` does, by one frame for all of them. It returns at once, and nothing holds it up: what
     a slow client has not taken waits in its transport's buffer, without a bound, until its framework gives it up. The
     message is not compressed. It stands behind what a connection has sent itself, and before what it sends next. Those
-    that are not open are left out. Of several broadcasts in one turn of the loop all but the first are one write for
-    each connection, unless they are to `raise_exceptions`.
+    that are not open are left out.
+
+    From the second message on a connection's socket is written to by an engine of the loop's own, unless a hub's does
+    so already: broadcasts of one turn of the loop are one write for each. Where that cannot be, with TLS or without
+    descriptors, its transport is written to.
 
     A connection of Starlette is written to that way under a server that offers its transport (docs/scope.md). Under
     another one each has a task that sends, and 1 MiB waits at most.
@@ -145,21 +151,73 @@ def broadcast(
         whole = Broadcast(message.encode(), is_text=text is not False, join=join)
     else:
         whole = Broadcast(message, is_text=text is True, join=join)
-    kinds: dict[type, type[Foreign]] = {}
     skipped: list[Exception] = []
-    for connection in connections:
-        kind = kinds.get(type(connection)) or kinds.setdefault(type(connection), kind_of(connection))
-        try:
-            why = kind.push(connection, whole, loop)
-        except NoTransport:
-            why = outgoing_of(kind(connection)).push(whole)
-        except Exception as error:
-            why = failure(error)
-        if why is None:
-            continue
+
+    def told(foreign: Foreign, why: Exception) -> None:
         if raise_exceptions:
             skipped.append(why)
         else:
-            tell(kind(connection), why)
+            tell(foreign, why)
+
+    send(connections, whole, loop, told)
     if skipped:
         raise ExceptionGroup(SKIPPED, skipped)
+
+
+def send(
+    connections: Iterable[Any], message: Broadcast, loop: Any, told: Callable[[Foreign, Exception], None] = tell
+) -> None:
+    """Send a message to connections of `loop`, which runs; `told` is called with each that is left out for a reason.
+
+    Raises what ``broadcast`` raises for what is no connection.
+    """
+    kinds: dict[type, type[Foreign]] = {}
+    local = local_of(loop)
+    mine: list[Proxy] = []
+    try:
+        for connection in connections:
+            kind = kinds.get(type(connection)) or kinds.setdefault(type(connection), kind_of(connection))
+            standing = kind.standing(connection)
+            if type(standing) is Proxy and standing.owner is local and standing.state is ENGINE:
+                mine.append(standing)
+                continue
+            try:
+                found = None if standing is None else adopted(kind, connection, standing, loop)
+                if found is not None:
+                    local = found[0]
+                    mine.append(found[1])
+                    continue
+                why = kind.push(connection, message, loop)
+            except NoTransport:
+                why = outgoing_of(kind(connection)).push(message)
+            except Exception as error:
+                why = failure(error)
+            if why is not None:
+                told(kind(connection), why)
+            elif standing is not None and connection not in _met:
+                _met[connection] = True
+    finally:
+        if mine and local is not None:
+            local.write(mine, message.frame)
+
+
+_met: "weakref.WeakKeyDictionary[Any, bool]" = weakref.WeakKeyDictionary()
+"""Whose transport has taken a message, and whether the engine may come to have its socket."""
+
+
+def adopted(kind: type[Foreign], connection: Any, standing: Any, loop: Any) -> tuple[Local, Proxy] | None:
+    """What stands for its transport once the loop's own engine has the socket: from the second message on; or None."""
+    if type(standing) is Proxy and not standing.may_renew:
+        return None  # a hub's, or it is about to be closed
+    if not _met.get(connection) or kind.loop_of(connection) not in (loop, None):
+        return None
+    local = obtain(loop)
+    if local is None or local.is_full:
+        return None
+    foreign = kind(connection)
+    leave_turn(foreign)
+    if why_plain(foreign):
+        _met[connection] = False
+        return None
+    proxy = local.seat(foreign)
+    return None if proxy is None else (local, proxy)

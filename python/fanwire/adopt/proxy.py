@@ -26,8 +26,17 @@ def ask(call: Callable[..., object], *arguments: object) -> None:
 class Owns(Protocol):
     """Whose a proxy is."""
 
+    has_pending: bool
+    """Whether the engine has yet to take something that was to be written."""
+
+    def settle(self) -> None:
+        """Have it take that."""
+
     def flush_soon(self) -> None:
         """Have the engine write when the loop turns."""
+
+    def note_high(self, high: int) -> None:
+        """A framework is to pause once more than so many bytes wait for one of its connections."""
 
 
 class Writing(IntEnum):
@@ -109,6 +118,7 @@ class Proxy:
         """The code with which the engine has closed it."""
         self._timer: Any = None
         self._low, self._high = real.get_write_buffer_limits()
+        owner.note_high(self._high)
         self.state = Writing.ENGINE
         """Where what is written goes."""
         # What was written while the engine lets go.
@@ -194,6 +204,8 @@ class Proxy:
 
     def release(self) -> None:
         """Have the engine let go, once it has written what it was given."""
+        if self.owner.has_pending:
+            self.owner.settle()
         if self.state == Writing.ENGINE:
             self.state = Writing.RELEASING
             ask(self.adopted.release)
@@ -206,6 +218,7 @@ class Proxy:
     def renew(self, adopted: Adopted, owner: Owns) -> None:
         """Have the engine write again, once it has let go; what was written meanwhile comes first."""
         self.adopted, self.owner = adopted, owner
+        owner.note_high(self._high)
         self.channels = set()
         self._chain.append(adopted)
         self.state = Writing.ENGINE
@@ -247,6 +260,10 @@ class Proxy:
 
     # How much waits
 
+    def note_waiting(self, waiting: int) -> None:
+        """So many bytes wait in the engine."""
+        self._pause_if_over(waiting + (0 if self._has_begun else self._real.get_write_buffer_size()))
+
     def _pause_if_over(self, waiting: int) -> None:
         if waiting > self._high and not self._is_paused:
             self._is_paused = True
@@ -270,6 +287,8 @@ class Proxy:
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write these bytes behind what was written before."""
+        if self.owner.has_pending:
+            self.owner.settle()
         if self.state == Writing.ENGINE:
             try:
                 waiting = self.adopted.write(data, wakes=False)
@@ -278,7 +297,7 @@ class Proxy:
             if waiting is not None:
                 self.owner.flush_soon()
                 if waiting > self._high:
-                    self._pause_if_over(waiting + (0 if self._has_begun else self._real.get_write_buffer_size()))
+                    self.note_waiting(waiting)
                 return
             self.state = Writing.RELEASING  # it is over, of which the engine tells later
         if self.state == Writing.PASSED:
@@ -327,6 +346,8 @@ class Proxy:
 
     def get_write_buffer_size(self) -> int:
         """Bytes that the socket has not taken."""
+        if self.owner.has_pending:
+            self.owner.settle()
         waiting = sum(adopted.waiting for adopted in self._chain) + sum(map(len, self._rest))
         return waiting + int(self._real.get_write_buffer_size())
 
@@ -343,6 +364,7 @@ class Proxy:
         if not high >= low >= 0:
             raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
         self._low, self._high = low, high
+        self.owner.note_high(high)
         if self.state == Writing.PASSED:
             self._real.set_write_buffer_limits(high, low)
 

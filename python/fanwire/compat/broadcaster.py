@@ -22,8 +22,8 @@ from anyio.lowlevel import checkpoint
 
 from fanwire._loop import ends_task, spawn
 from fanwire.adapters.foreign import Foreign
-from fanwire.adopt.attachments import known
 from fanwire.adopt.broadcast import WAITING_BYTES_MAX, broadcast, kind_of, waiting_bytes
+from fanwire.adopt.seats import known
 from fanwire.arrivals import Arrivals
 from fanwire.compat.recent import Recent
 from fanwire.errors import AdoptionError, HubStopped, Overtaken, anew

@@ -181,6 +181,28 @@ impl Adopted {
         }
     }
 
+    /// Whether one message, the only thing that this turn asks of it, may be written now.
+    pub(crate) fn is_free(&self) -> bool {
+        self.expected == 1
+            && self.queue.is_empty()
+            && !self.is_held
+            && !self.is_over
+            && self.leaving.is_none()
+            && self.written.is_between_messages()
+            && !self.has_closed()
+    }
+
+    /// Of whole messages that were written while it was free the socket took so much; the rest is queued, and that was all that
+    /// the turn asks. True when somebody is to be told how few private bytes are left.
+    pub(crate) fn handle_written(&mut self, messages: &Arc<[u8]>, taken: usize) -> bool {
+        self.handle_done();
+        if taken == messages.len() {
+            return self.outgoing.take(taken);
+        }
+        self.queue_shared(messages, Barrier::default());
+        self.advance(taken)
+    }
+
     /// Puts bytes behind those that stand last, if nothing was published between: one send has both.
     fn joins_last(&mut self, bytes: &[u8], barrier: &Barrier) -> bool {
         match self.queue.back_mut() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::connection::Connection;
-use super::io::{Interest, Ready};
+use super::io::{Interest, Member, Ready, Short};
 use super::lagging::{Pumped, broken_or_full};
 use super::{Io, Shard};
 use crate::adopted::{Barrier, Outgoing};
@@ -15,7 +15,7 @@ use crate::channel::Mode;
 use crate::messages::{Broadcast, Command, ConnectionId, Event, Order, Released};
 use crate::protocol::Format;
 use crate::session::{Adopted, Next, Passed};
-use crate::ws::{CloseCode, write_close};
+use crate::ws::{CloseCode, Outline, write_close};
 
 impl<I: Io> Shard<I> {
     pub(super) fn is_adopted(&self, slot: u32) -> bool {
@@ -97,14 +97,70 @@ impl<I: Io> Shard<I> {
     /// Has each of them write the message, behind what was asked of it before.
     pub(super) fn broadcast(&mut self, broadcast: Broadcast) {
         let Broadcast { frame, to, behind } = broadcast;
-        let behind = behind.into_iter();
-        for (id, barrier) in to.into_iter().map(|id| (id, Barrier::default())).chain(behind) {
+        let mut at_once = Vec::new();
+        let are_whole = Outline::has_whole_messages(&frame);
+        for id in to {
             let Some(slot) = self.slot_of(id) else { continue };
-            if let Some(adopted) = self.slab.at(slot).session.adopted_mut() {
-                adopted.queue_shared(&frame, barrier);
+            match self.may_write_at_once(slot).filter(|_| are_whole) {
+                Some(fd) => at_once.push(Member { fd, slot, subscription: 0 }),
+                None => self.queue_shared(slot, &frame, Barrier::default()),
             }
-            self.end_order(slot);
         }
+        for (id, barrier) in behind {
+            if let Some(slot) = self.slot_of(id) {
+                self.queue_shared(slot, &frame, barrier);
+            }
+        }
+        self.write_at_once(&at_once, &frame);
+    }
+
+    fn queue_shared(&mut self, slot: u32, frame: &Arc<[u8]>, barrier: Barrier) {
+        match self.slab.at(slot).session.adopted_mut() {
+            Some(adopted) if adopted.is_over() => self.end_frame(slot, frame),
+            Some(adopted) => adopted.queue_shared(frame, barrier),
+            None => {}
+        }
+        self.end_order(slot);
+    }
+
+    /// Its socket, where nothing stands before a message that this turn asks of it, and no channel can.
+    fn may_write_at_once(&mut self, slot: u32) -> Option<RawFd> {
+        let connection = self.slab.at(slot);
+        let is_free = connection.subscriptions.is_empty() && !connection.transport.has_unsent();
+        if !is_free || !connection.session.adopted().is_some_and(Adopted::is_free) {
+            return None;
+        }
+        let fd = connection.transport.socket()?;
+        if !std::mem::replace(&mut connection.transport.is_registered, true) {
+            self.io.register(slot, fd);
+        }
+        Some(fd)
+    }
+
+    /// Sends whole messages to these, in few calls; what a socket does not take stands in its queue.
+    fn write_at_once(&mut self, members: &[Member], frame: &Arc<[u8]>) {
+        let mut shorts = std::mem::take(&mut self.shorts);
+        self.io.send_all(members, frame, &mut shorts);
+        self.stats.writes.add(members.len() as u64);
+        let missing: usize = shorts.iter().map(|short| frame.len() - short.written).sum();
+        self.stats.bytes_out.add((members.len() * frame.len() - missing) as u64);
+        shorts.sort_unstable_by_key(|short| short.slot);
+        for member in members {
+            let short = shorts.binary_search_by_key(&member.slot, |short| short.slot).ok().map(|index| shorts[index]);
+            let Some(adopted) = self.slab.at(member.slot).session.adopted_mut() else { continue };
+            let taken = short.map_or(frame.len(), |short| short.written);
+            let is_few = adopted.handle_written(frame, taken);
+            if is_few {
+                self.tell_drained(member.slot);
+            }
+            match short {
+                None => self.unblock(member.slot, member.fd),
+                Some(Short { error: Some(errno), .. }) => self.break_off(member.slot, errno),
+                Some(_) => {} // it is set aside until its socket drains
+            }
+        }
+        shorts.clear();
+        self.shorts = shorts;
     }
 
     /// Writes what was asked of a connection, each behind the publications that come before it.

@@ -305,7 +305,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// Nothing waits any more: back to the tails, or on with the end of the connection.
-    fn unblock(&mut self, slot: u32, fd: RawFd) {
+    pub(super) fn unblock(&mut self, slot: u32, fd: RawFd) {
         let connection = self.slab.at(slot);
         if std::mem::take(&mut connection.transport.is_blocked) {
             self.stats.lagging.sub(1);

@@ -39,6 +39,14 @@ impl Outline {
         self.has_closed
     }
 
+    /// Whether these are whole messages, none of them a Close frame.
+    #[must_use]
+    pub fn has_whole_messages(bytes: &[u8]) -> bool {
+        let mut outline = Self::default();
+        outline.pass(bytes);
+        outline.is_between_messages() && !outline.has_closed
+    }
+
     /// Goes past all of these bytes.
     pub fn pass(&mut self, bytes: &[u8]) {
         let mut at = 0;
@@ -164,5 +172,8 @@ mod tests {
         assert!(!outline.has_closed() && !outline.is_between_frames());
         outline.pass(&close[close.len() - 1..]);
         assert!(outline.has_closed() && outline.is_between_messages());
+        assert!(!Outline::has_whole_messages(&close) && !Outline::has_whole_messages(&frame(0x01, 3)));
+        assert!(Outline::has_whole_messages(&[frame(0x81, 200), frame(0x82, 0)].concat()));
+        assert!(!Outline::has_whole_messages(&frame(0x81, 200)[..100]));
     }
 }
