@@ -39,7 +39,7 @@ from fanwire.options import (
 from fanwire.presence import check_channels
 from fanwire.scope import here
 from fanwire.serving import LOOP_CLOSED, STOPPED, Life, Serving, plan
-from fanwire.stand_in import tell_once
+from fanwire.stand_in import require_engine, tell_once
 from fanwire.values import checked
 from fanwire.workers.foreign import tell_of_workers
 from fanwire.workers.seat import Seat, Signs, take_seat
@@ -271,6 +271,7 @@ class Hub(Attaching):
         """
 
         address_of(address)  # a None as well is refused
+        require_engine(f"serving on {address}")
         checked("workers", workers, WORKERS_RULE)
         checked("worker_timeout", worker_timeout, WORKER_TIMEOUT_RULE)
         seat = take_seat() if workers else None

@@ -45,6 +45,12 @@ async def test_serving_on_an_address_is_refused_and_the_hub_may_start_without_on
         assert hub.publish("a", "text").offset == 1
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_running_is_refused_before_anything_is_begun(workers: int) -> None:
+    with pytest.raises(fanwire.EngineMissing, match=f"^serving on :0 {WHY}"):
+        fanwire.Hub().run(":0", workers=workers)
+
+
 async def test_relays_are_refused_before_and_while_the_hub_serves() -> None:
     hub = fanwire.Hub()
     hub.relay(RelayConfig(path="/live", upstream="http://127.0.0.1:1/live"))
