@@ -16,7 +16,7 @@ class Absent:
         """Raises EngineMissing."""
         missing(f"serving on {address}")
 
-    def welcome(self, fd: int, client: str = "") -> NoReturn:
+    def welcome(self, fd: int, client: str = "", read: bytes | None = None) -> NoReturn:
         """Raises EngineMissing."""
         missing("a client of the hub's own")
 

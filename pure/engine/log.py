@@ -10,6 +10,7 @@ from enum import Enum, auto
 from math import inf
 from typing import NamedTuple
 
+from .compacted import Compacted
 from .settings import Promise
 
 GONE_MAX = 4_096
@@ -60,6 +61,11 @@ class Record:
     kind: Kind
     excluded: frozenset[int]
     place: int = 0
+
+    @property
+    def is_removal(self) -> bool:
+        """Whether its key has ended."""
+        return self.kind is Kind.REMOVAL
 
     @property
     def is_beginning(self) -> bool:
@@ -139,23 +145,22 @@ class Log:
         # A cursor from here on has lost nothing: only snapshots were in between.
         self._whole_from = 0
         self._keyframe: Record | None = None
-        # Of policy `latest`, by offset: what is before the head and the newest of its key.
-        self._compacted: dict[int, Record] = {}
-        # Of removals up to this offset nobody is told any more.
-        self._forgotten = 0
+        # Of policy `latest`: what is before the head and the newest of its key.
+        self._compacted: Compacted[Record] = Compacted(keys.is_newest)
         self._gone: deque[Edge] = deque()
 
     def begun_anew(self) -> "Log":
         """A log for those who come, with what this one keeps."""
         log = Log(self.promise, self._keys, self._head.offset)
         log._lost = Edge(0, self._lost.offset)
-        for record in self._compacted.values():
-            log._compacted[record.offset] = replace(record, place=log.tail)
-            log.tail += 1
+        for record in self._compacted:
+            if self._compacted.is_current(record):
+                log._compacted.push(replace(record, place=log.tail))
+                log.tail += 1
         log._head, log._whole_from = Edge(log.tail, self._head.offset), log.tail
         for record in self._records.values():
             log.append(record, 0)
-        log._forgotten = max(log._forgotten, self._forgotten)
+        log._compacted.forgotten = max(log._compacted.forgotten, self._compacted.forgotten)
         log.fanned_out = log.tail
         return log
 
@@ -166,7 +171,7 @@ class Log:
 
         `replaced` is the offset that it replaces, or 0.
         """
-        self._compacted.pop(replaced, None)
+        self._compacted.note_replaced(replaced)
         if record.kind is Kind.REMOVAL and self._keyframe is not None and self._keyframe.key == record.key:
             self._keyframe = None  # nobody begins with what has ended
         self._trim(record)
@@ -181,7 +186,7 @@ class Log:
         promise, now = self.promise, next.published_ns
         needed = min((cursor.place for cursor in self.cursors), default=self.tail)
         fanned_out = self.fanned_out if self.cursors else self.tail
-        self._forget_removals(needed)
+        self._compacted.forget_removals(needed)
         while self._records:
             oldest = self._records[self._head.place]
             is_full = self._kept_bytes > promise.backlog_bytes or len(self._records) >= promise.backlog_frames
@@ -217,9 +222,9 @@ class Log:
         is_current = is_latest and oldest.kind is not Kind.SNAPSHOT and self._keys.is_newest(oldest)
         is_removal = oldest.kind is Kind.REMOVAL
         if is_current and (is_needed or (self.promise.history > 0 and not is_removal)):
-            self._compacted[oldest.offset] = oldest
+            self._compacted.push(oldest)
         elif is_current and is_removal:
-            self._forgotten = max(self._forgotten, oldest.offset)
+            self._compacted.forget_removal(oldest.offset)
         elif is_current:
             self._lost = max(self._lost, edge)
         if is_needed:
@@ -236,28 +241,24 @@ class Log:
         if oldest.kind is not Kind.SNAPSHOT:
             self._whole_from = edge.place
 
-    def _forget_removals(self, needed: int) -> None:
-        for record in [one for one in self._compacted.values() if one.kind is Kind.REMOVAL and one.place < needed]:
-            self._forgotten = max(self._forgotten, record.offset)
-            del self._compacted[record.offset]
-
     def _trim_compacted(self, needed: int) -> None:
-        promise = self.promise
-        size = sum(len(record.frame) for record in self._compacted.values())
-        for record in list(self._compacted.values()):
-            is_passed = promise.history == 0 and record.place < needed
-            if not is_passed and size <= promise.backlog_bytes and len(self._compacted) <= promise.backlog_frames:
+        promise, compacted = self.promise, self._compacted
+        while (first := compacted.first) is not None:
+            is_passed = promise.history == 0 and first.place < needed
+            is_over = compacted.size > promise.backlog_bytes or compacted.count > promise.backlog_frames
+            if not is_passed and not is_over:
                 break
-            size -= len(record.frame)
-            del self._compacted[record.offset]
-            self._lost = max(self._lost, Edge(record.place + 1, record.offset))
+            if compacted.is_current(first):
+                self._lost = max(self._lost, Edge(first.place + 1, first.offset))
+            compacted.pop()
 
     # What is there
 
     @property
     def oldest_offset(self) -> float:
         """The number of the oldest publication that is here in any form."""
-        return next(iter((*self._compacted, *(one.offset for one in self._records.values()))), inf)
+        first = self._compacted.first or self._records.get(self._head.place)
+        return inf if first is None else first.offset
 
     @property
     def unsent_bytes(self) -> int:
@@ -304,15 +305,15 @@ class Log:
         is_fresh = following is not None and now - following.published_ns <= self.promise.history_age_ns
         if offset >= self._head.offset and following is not None and is_fresh:
             return following.place, Mode.REPLAYING
-        if self.promise.policy == "latest" and offset >= max(self._lost.offset, self._forgotten):
-            compacted = next((one for number, one in self._compacted.items() if number > offset), following)
+        if self.promise.policy == "latest" and offset >= max(self._lost.offset, self._compacted.forgotten):
+            compacted = next((one for one in self._compacted if one.offset > offset), following)
             return (self.tail if compacted is None else compacted.place), Mode.LAGGING
         return None
 
     def seek_oldest(self, now: int) -> tuple[int, Mode]:
         """The oldest place where one may begin."""
         if self.promise.policy == "latest":
-            first = next(iter(self._compacted.values()), None)
+            first = self._compacted.first
             return (self._head.place if first is None else first.place), Mode.LAGGING
         for record in self._records.values():
             is_over = now - record.published_ns > self.promise.history_age_ns
@@ -333,7 +334,7 @@ class Log:
             return True
         if cursor.mode is not Mode.AT_KEYFRAME or cursor.place >= self.tail:
             return False
-        record = self._records.get(cursor.place)
+        record = self._record_at(cursor.place)
         return record is None or not self._is_for(record, cursor, now)
 
     def has_lost(self, cursor: Cursor) -> bool:
@@ -342,7 +343,10 @@ class Log:
             return False
         if cursor.place < self.overtaken_before:
             return True
-        return cursor.mode is Mode.AT_KEYFRAME and all(one.place != cursor.place for one in self._compacted.values())
+        return cursor.mode is Mode.AT_KEYFRAME and self._record_at(cursor.place) is None
+
+    def _record_at(self, place: int) -> Record | None:
+        return self._compacted.at(place) if place < self._head.place else self._records.get(place)
 
     def settle(self, cursor: Cursor, now: int) -> int | None:
         """Have an overtaken cursor go on where the policy says. Gives how many it lost; None: it is to be closed."""
@@ -359,10 +363,10 @@ class Log:
             else:
                 cursor.mode = Mode.LAGGING
             return 0
-        if is_newcomer and keyframe is None and cursor.place in self._records:
+        if is_newcomer and keyframe is None and self._record_at(cursor.place) is not None:
             cursor.mode = Mode.AWAITING  # where it is, so that nothing behind it is lost
             return 0
-        if not (is_awaiting or (is_newcomer and (policy == "latest" or cursor.place in self._records))):
+        if not (is_awaiting or (is_newcomer and (policy == "latest" or self._record_at(cursor.place) is not None))):
             if policy in ("every", "latest"):
                 return None
             if policy == "drop":
@@ -390,9 +394,10 @@ class Log:
         """What a cursor that is not overtaken gets up to a place, with where it stands then; None: it passes one by."""
         first = cursor.place
         conflates = first < self._head.place and first < self._whole_from
-        for record in list(self._compacted.values()) if conflates else ():
+        for record in self._compacted if conflates else ():
             if first <= record.place < until:
-                is_for_it = record.expires_ns > now and not self._keys.is_removed(record)
+                is_current = self._compacted.is_current(record) and not self._keys.is_removed(record)
+                is_for_it = record.expires_ns > now and is_current
                 yield (record if is_for_it else None), record.place + 1
         if first < self._head.place and first < until:
             yield None, min(self._head.place, until)
