@@ -657,7 +657,10 @@ class Engine:
     def start(self) -> None:
         """Start the shards' threads. Once. Raises OSError where a poller can't be had."""
     def listen(self, address: str) -> str:
-        """Listen on ``HOST:PORT``, ``[V6]:PORT`` or ``unix:PATH``; returns the bound address. Raises ListenFailed."""
+        """Listen on ``HOST:PORT``, ``[V6]:PORT`` or ``unix:PATH``, or with inherited sockets, ``fd:N`` or ``fd:N,M``.
+
+        Returns the bound address. Raises ListenFailed.
+        """
     def welcome(self, fd: int, client: str = "", read: bytes | None = None) -> None:
         """Serve a connected stream socket as one that was accepted. The engine owns the descriptor then, and closes it.
 

@@ -182,7 +182,7 @@ impl Engine {
     }
 
     /// Listens with every shard on `host:port`, at all addresses that the host has, `[v6]:port`, `port` (at 127.0.0.1), `:port`
-    /// (at all addresses of the machine) or `unix:path`; gives the address as bound.
+    /// (at all addresses of the machine) or `unix:path`; or with inherited sockets, `fd:5,6`. Gives the address as bound.
     ///
     /// # Errors
     /// [`EngineError::ListenFailed`], [`EngineError::NotRunning`].
