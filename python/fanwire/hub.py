@@ -100,8 +100,8 @@ class Hub(Attaching):
 
         Args:
             address: ``HOST:PORT`` (port 0: any free one), ``[V6]:PORT`` or ``unix:PATH``; a port alone is on
-                127.0.0.1, and ``:PORT`` on all addresses. ``fd:N`` is a listening socket that was inherited, ``systemd``
-                those of socket activation. None: nothing listens, all else is as ever.
+                127.0.0.1, and ``:PORT`` on all addresses. ``fd:N`` is a listening socket that was inherited,
+                ``systemd`` those of socket activation. None: nothing listens, all else is as ever.
             shards: threads that own the connections, > 0.
             options: as for ``Hub(...)``, whose values they replace.
 
