@@ -147,6 +147,22 @@ async def test_who_does_not_read_pongs_is_read_no_further() -> None:
         assert transport.frames() == b"\x8a\x011"
 
 
+async def test_pings_of_one_who_has_reset_the_connection_are_not_answered() -> None:
+    with connected(echoing([])) as (protocol, transport):
+        await turn()
+        write = transport.write
+
+        def breaks(data: bytes) -> None:
+            """As asyncio's: the first write that fails closes it, and each further one is a warning."""
+            assert not transport.is_closed
+            write(data)
+            transport.close()
+
+        transport.write = breaks  # type: ignore[method-assign]
+        protocol.data_received(frame(9, b"ping") * 20)
+        assert transport.frames().endswith(b"\x8a\x04ping")
+
+
 async def test_frames_before_the_acceptance_wait_for_it() -> None:
     may_accept = asyncio.Event()
     seen: list[Any] = []

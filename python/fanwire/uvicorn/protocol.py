@@ -288,7 +288,7 @@ class Protocol(asyncio.Protocol):
                 code = event.code if may_be_sent(event.code) else None
                 self.transport.write(self.codec.close(code, event.reason))
             self.finish()
-        elif self.stage is Stage.OPEN:
+        elif self.stage is Stage.OPEN and not self.transport.is_closing():  # else asyncio warns for each of a flood
             self.transport.write(self.codec.pong(event.payload))
             self.owes_pongs = self.writable is not None
 
