@@ -360,7 +360,7 @@ class Direct(FanwireConsumer, AsyncJsonWebsocketConsumer):
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-@pytest.mark.parametrize("ws", ["auto", "fanwire.uvicorn:Sansio"])
+@pytest.mark.parametrize("ws", ["auto", "fanwire.uvicorn:Protocol", "fanwire.uvicorn:Sansio"])
 async def test_what_is_sent_directly_keeps_its_order_with_all_else(ws: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layer, direct = get_channel_layer(), []
     write_frames = django_channels.write_frames

@@ -20,7 +20,7 @@ from fanwire.adapters.foreign import Broadcast
 from fanwire.adapters.starlette import StarletteSocket
 from fanwire.adopt.broadcast import turn
 from fanwire.adopt.joining import JOINED_BYTES_MAX
-from fanwire.adopt.outlets import UNSEEN_BYTES_MAX, Outlet, write_frames
+from fanwire.adopt.outlets import MANY, UNSEEN_BYTES_MAX, Outlet, write_frames
 from fanwire.values import Whole, checked
 
 try:
@@ -40,8 +40,6 @@ __all__ = ["AsyncFanwireManager"]
 WAITING_MAX = 4096
 """Packets that may wait for one client."""
 
-SEEN_MANY = 8
-"""From so many on the clients of a room are remembered."""
 SEEN_MAX = 256
 """So many rooms are remembered."""
 SEEN_S = 1.0
@@ -130,7 +128,7 @@ class AsyncFanwireManager(AsyncManager):
         seen = Seen(direct)
         if direct:
             write_frames(seen.but(skipped), seen.spend(packets.frames))
-            if not others and not is_queued and len(direct) >= SEEN_MANY and (room is None or isinstance(room, str)):
+            if not others and not is_queued and len(direct) >= MANY and (room is None or isinstance(room, str)):
                 if len(self._seen) >= SEEN_MAX:
                     self._seen.clear()
                 self._seen[namespace, room] = seen
