@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from itertools import count
 from typing import Any
 
 import anyio
@@ -211,12 +212,12 @@ async def test_what_is_written_directly_and_what_is_queued_keep_one_order(
 
 @pytest.mark.parametrize("server", ["auto", *DIRECT])
 async def test_many_clients_get_what_is_theirs_in_the_order_of_the_calls(server: str) -> None:
-    program, count = Program(server, ping_interval=0.05), MANY + 1
+    program = Program(server, ping_interval=0.05)
     sio, draw = program.sio, random.Random(11)
     async with program.serving() as url, AsyncExitStack() as stack:
         clients: list[socketio.AsyncClient] = []
         heard: dict[str, list[Any]] = {}
-        for number in range(count):
+        for number in range(MANY + 1):
             one, events = await stack.enter_async_context(client(url))
             await until(lambda number=number: len(program.sids) == number + 1)
             clients.append(one)
@@ -280,6 +281,35 @@ async def test_what_is_emitted_in_one_turn_is_one_write(server: str) -> None:
         for number in range(200):
             await program.sio.emit("n", number)
         assert turned, "a task that emits without a pause lets the loop turn"
+
+
+@pytest.mark.filterwarnings("ignore:.*Connection.__del__")  # as above
+@pytest.mark.parametrize("server", SERVERS)
+async def test_who_upgrades_while_events_come_misses_none_and_gets_them_in_order(server: str) -> None:
+    program = Program(server)
+    async with program.serving() as url, AsyncExitStack() as stack:
+        others = [(await stack.enter_async_context(client(url)))[1] for _ in range(MANY)]
+        counts, is_over = count(), anyio.Event()
+
+        async def feed() -> None:
+            while not is_over.is_set():
+                for _ in range(3):
+                    await program.sio.emit("n", next(counts))
+                await anyio.sleep(0.001)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(feed)
+            for _ in range(4):
+                _, heard = await stack.enter_async_context(client(url, "polling", "websocket"))
+                seen = len(heard)
+                await until(lambda heard=heard, seen=seen: len(heard) > seen + 10)
+                others.append(heard)
+            is_over.set()
+        last = next(counts) - 1
+        await until(lambda: all(heard[-1] == ("n", last) for heard in others))
+        for heard in others:
+            numbers = [number for _, number in heard]
+            assert numbers == list(range(numbers[0], last + 1))
 
 
 @pytest.mark.parametrize("server", DIRECT)
