@@ -294,8 +294,8 @@ async def test_who_upgrades_while_events_come_misses_none_and_gets_them_in_order
         async def feed() -> None:
             while not is_over.is_set():
                 for _ in range(3):
-                    await program.sio.emit("n", next(counts))
-                await anyio.sleep(0.001)
+                    await program.sio.emit("n", last := next(counts))
+                await until(lambda: len(others[0]) > last)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(feed)
