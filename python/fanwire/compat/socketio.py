@@ -42,6 +42,8 @@ WAITING_MAX = 4096
 
 SEEN_MAX = 256
 """So many rooms are remembered."""
+BUSY_MAX = 256
+"""Where more clients than that have something on its way, the clients of a room are looked at one by one."""
 SEEN_S = 1.0
 """So long at most the clients of a room are not looked at one by one."""
 
@@ -104,14 +106,17 @@ class AsyncFanwireManager(AsyncManager):
         may_be_direct = is_plain and not packets.is_told
         seen = self._seen_of(namespace, room) if may_be_direct else None
         if seen is not None:
-            write_frames(seen.but(skipped), seen.spend(packets.frames))
-            return [], packets.are_short
+            members, busy = self.rooms[namespace][room], seen.among(self._busy)
+            write_frames(seen.but(skipped.union(busy)), seen.spend(packets.frames))
+            pairs = [(sid, members[sid]) for sid in busy]
+        else:
+            pairs = list(self.get_participants(namespace, room))
         sockets: dict[str, Any] = self.server.eio.sockets if is_plain else {}
         since = time() - self.server.eio.ping_timeout if is_plain else 0.0
         direct: dict[str, Outlet] = {}
         others: list[str] = []
         is_queued = False
-        for sid, eio_sid in self.get_participants(namespace, room):
+        for sid, eio_sid in pairs:
             socket: Any = sockets.get(eio_sid)
             # Who did not answer a ping in time is closed by the server's own way of sending.
             if type(socket) is not AsyncSocket or socket.closed or 0 < (socket.last_ping or 0) < since:
@@ -125,23 +130,25 @@ class AsyncFanwireManager(AsyncManager):
                     self._end(socket)
                 else:
                     packets.queue_for(socket)
-        seen = Seen(direct)
         if direct:
-            write_frames(seen.but(skipped), seen.spend(packets.frames))
-            if not others and not is_queued and len(direct) >= MANY and (room is None or isinstance(room, str)):
+            found = Seen(direct)
+            write_frames(found.but(skipped), found.spend(packets.frames))
+            if seen is None and len(direct) == len(pairs) >= MANY and (room is None or isinstance(room, str)):
                 if len(self._seen) >= SEEN_MAX:
                     self._seen.clear()
-                self._seen[namespace, room] = seen
+                self._seen[namespace, room] = found
         return others, packets.are_short and not is_queued
 
     def _seen_of(self, namespace: str, room: Any) -> "Seen | None":
-        """A room all of whose clients can be written to directly, as far as is known without looking at each."""
+        """A room whose clients could be written to directly when they were last looked at: all but those that are busy
+        can still be.
+        """
         if not (room is None or isinstance(room, str)) or (found := self._seen.get((namespace, room))) is None:
             return None
         for watched in tuple(self._busy):
             if watched.is_idle:
                 self._busy.discard(watched)
-        return found if found.is_fresh and not self._busy else None
+        return found if found.is_fresh and len(self._busy) <= BUSY_MAX else None
 
     def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
         """Add a client to a room, as the base class."""
@@ -194,10 +201,11 @@ class AsyncFanwireManager(AsyncManager):
 class Seen:
     """The clients of a room, by their ids, all of whom could be written to directly."""
 
-    __slots__ = ("_bytes_left", "_outlets", "_until")
+    __slots__ = ("_bytes_left", "_outlets", "_sids", "_until")
 
     def __init__(self, outlets: dict[str, Outlet]) -> None:
         self._outlets = outlets
+        self._sids: dict[Outlet | None, str] | None = None
         self._until = monotonic() + SEEN_S
         self._bytes_left = UNSEEN_BYTES_MAX
 
@@ -210,6 +218,15 @@ class Seen:
         """Each of them is written so much more."""
         self._bytes_left -= len(frames)
         return frames
+
+    def among(self, busy: set["Watched"]) -> list[str]:
+        """The ids of those who are here."""
+        if not busy:
+            return []
+        if self._sids is None:
+            self._sids = {outlet: sid for sid, outlet in self._outlets.items()}
+        sids = self._sids
+        return [sid for watched in busy if (sid := sids.get(watched._outlet)) is not None]
 
     def but(self, skipped: frozenset[Any]) -> Collection[Outlet]:
         """Those who are not skipped."""
@@ -227,7 +244,7 @@ class Watched:
     def __init__(self, handler: Any, server: Any) -> None:
         super().__init__(handler, server)  # type: ignore[call-arg]
         self.scope: Any = {}
-        self._outlet: Outlet | None = None
+        self._outlet: Outlet | None = None  # not before it can be written to
         self.sends = 0
         """Calls of ``send`` that have not returned."""
         self.is_ending = False
