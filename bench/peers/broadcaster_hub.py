@@ -44,7 +44,14 @@ async def main(arguments: Namespace) -> None:
 
     app = Starlette(routes=[WebSocketRoute("/ws", endpoint)])
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=arguments.port, ws=arguments.ws, log_level="warning", access_log=False, backlog=4096
+        app,
+        host="127.0.0.1",
+        port=arguments.port,
+        ws=arguments.ws,
+        log_level="warning",
+        access_log=False,
+        backlog=4096,
+        ws_ping_interval=None,
     )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())

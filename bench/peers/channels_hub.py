@@ -72,6 +72,7 @@ async def on_uvicorn(arguments: Namespace) -> None:
         log_level="warning",
         access_log=False,
         backlog=4096,
+        ws_ping_interval=None,
     )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
@@ -97,7 +98,7 @@ def on_daphne(arguments: Namespace) -> None:
         os._exit(0)
 
     served = application(arguments.layer, here)
-    server = Server(served, endpoints=[endpoint], signal_handlers=False, ready_callable=None, verbosity=0)
+    server = Server(served, endpoints=[endpoint], signal_handlers=False, ping_interval=3600, verbosity=0)
     tasks: list[Any] = []
     reactor.callWhenRunning(lambda: tasks.append(asyncio.get_event_loop().create_task(driven())))  # type: ignore[attr-defined]
     server.run()

@@ -24,7 +24,7 @@ async def main(arguments: Namespace) -> None:
 
         chosen["client_manager"] = AsyncFanwireManager()
     mode = "asgi" if arguments.server == "uvicorn" else "aiohttp"
-    sio = socketio.AsyncServer(async_mode=mode, cors_allowed_origins="*", **chosen)
+    sio = socketio.AsyncServer(async_mode=mode, cors_allowed_origins="*", ping_interval=3600, **chosen)
     here: set[str] = set()
 
     @sio.event
@@ -48,6 +48,7 @@ async def main(arguments: Namespace) -> None:
             log_level="warning",
             access_log=False,
             backlog=4096,
+            ws_ping_interval=None,
         )
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve())
