@@ -14,6 +14,8 @@ import pytest
 from support.raw import frame, free_port, read_close, read_frame, upgraded
 from support.waiting import until_in_thread
 
+STARTS_WITHIN_S = 25.0
+"""Twisted takes long where the machine is busy."""
 PROGRAM = """
 import json
 from typing import Any
@@ -66,7 +68,7 @@ def address(tmp_path: Path) -> Iterator[str]:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as in support/examples.py
     with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, cwd=tmp_path) as process:
         try:
-            until_in_thread(lambda: process.poll() is not None or listens(port))
+            until_in_thread(lambda: process.poll() is not None or listens(port), STARTS_WITHIN_S)
             yield f"127.0.0.1:{port}"
             process.send_signal(signal.SIGINT)
             assert process.wait(8) == 0
