@@ -81,7 +81,7 @@ def test_what_is_said_and_shown_reaches_the_stock_client_over_all_its_transports
             client.says("say", f"{number}")
             by = ("ann", "bob", "cleo")[number % 3]
             assert [one.hears() for one in clients] == [("said", {"by": by, "text": f"{number}"})] * 3
-        if program.name == "socketio_rooms.py":  # theirs has one form of a binary event for those who poll and the others
+        if program.name == "socketio_rooms.py":  # theirs has one form for those who poll and the others
             ann.says("show", "00ff")
             assert [client.hears() for client in (bob, cleo)] == [("shown", "00ff")] * 2
         bob.says("say", "bye")
