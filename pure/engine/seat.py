@@ -146,8 +146,13 @@ class Seat:
             is_leaving = any(one.until is not None for one in self.subscriptions)
             self.is_releasing = True
             self.end_at_tail(lambda one: True)
-            if not self.has_begun and not is_leaving:  # there is nothing to wait for
-                self.give_up("released")
+            if not (self.has_begun or is_leaving or any(map(self._is_owed, self.subscriptions))):
+                self.give_up("released")  # there is nothing to wait for
+
+    def _is_owed(self, subscription: Subscription) -> bool:
+        """Whether it has yet to get something of what was published until it ended."""
+        cursor, until = subscription.cursor, subscription.until
+        return cursor.mode is not Mode.AWAITING and until is not None and cursor.place < until
 
     def abort(self) -> None:
         """Give it up at once."""
