@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from measure import environment
-from process import Child
+from pairs import Framed, machine, memory_table, reached, results_of, times_text, write
 from report import figure_text, markdown_table, span_text
 from rich.console import Console
-from session import Result, Session
+from session import Session
 from summary import Summary
 from workloads import HERE, Group, Peer, Workload, python_peer
 
@@ -91,49 +91,21 @@ def deflating(peer: Peer) -> Peer:
     return replace(peer, command=(*peer.command, "--deflate"))
 
 
-class Deflated(Session):
-    """A session whose clients offer permessage-deflate, as browsers do, and count what comes on the wire."""
-
-    said: dict[str, Any]
-
-    def _load_command(self, port: int) -> list[str]:
-        command = [sys.executable, str(HERE / "framed_clients.py"), "--url", f"ws://127.0.0.1:{port}/ws?channel=c0"]
-        return [*command, "--connections", str(self.group.clients), "--deflate"]
-
-    def _publish(self, *arguments: Any) -> Any:
-        found = super()._publish(*arguments)
-        self.said = found[2]
-        return found
-
-    def _measure(self, server: Child, client: Child, workload: Workload) -> Result:
-        result = super()._measure(server, client, workload)
-        if result.complete:
-            result.figures["wire_bytes"] = self.said["wire_bytes"] / self.said["received"]
-            result.figures["deflating"] = self.said["deflating"]
-        return result
-
-
 def measure(
     group: Group, names: list[str], load: Path, say: Callable[[str], None], *, deflate: bool
 ) -> list[dict[str, Any]]:
     """All turns of one layout."""
-    results = []
+    results: list[dict[str, Any]] = []
     for repeat in range(group.repeats):
         for name in names:
             if deflate and name not in WITH_DEFLATE:
                 continue
-            kind, peer = (Deflated, deflating(PEERS[name])) if deflate else (Session, PEERS[name])
-            for result in kind(peer, group, repeat, load, control=False).run(group.workloads, lambda _: None):
-                idle = f"idle-{group.name}" if result.workload == "idle" else result.workload
-                result = replace(result, workload=idle)
-                results.append(result.as_dict())
-                figure = f"{result.cpu_us:.3f} µs" if result.complete else result.why.splitlines()[-1]
-                if "wire_bytes" in result.figures:
-                    figure += f", {result.figures['wire_bytes']:.0f} bytes, {result.figures['deflating']:.0f} deflating"
-                if "idle_kib" in result.figures:
-                    figure = f"{result.figures['idle_kib']:.2f} KiB"
-                label = PEERS[name].label
-                say(f"{group.name:>12} {repeat + 1}/{group.repeats} {label:<24} {result.workload:<20} {figure}")
+            session = (
+                Framed(deflating(PEERS[name]), group, repeat, "ws?channel=c0", ["--deflate"])
+                if deflate
+                else Session(PEERS[name], group, repeat, load, control=False)
+            )
+            results += results_of(session, say)
     return results
 
 
@@ -153,14 +125,13 @@ def rows_of(summary: Summary, name: str, *, has_bytes: bool) -> list[list[str]]:
             continue
         workload = f"{bound.workload}-{name}"
         ratio = summary.ratio(workload, bound.before, bound.after)
-        reached = "not measured" if ratio is None else "yes" if ratio >= bound.times else "**no**"
         spreads = (summary.spread(workload, peer) for peer in (bound.before, bound.after))
         row = [
             f"{PEERS[bound.after].label} ({bound.after}), {bound.workload}",
             *map(span_text, spreads),
-            "–" if ratio is None else f"{figure_text(ratio)}×",
-            f"≥ {figure_text(bound.times)}×",
-            reached,
+            times_text(ratio),
+            f"≥ {times_text(bound.times)}",
+            reached(ratio, bound.times),
         ]
         if has_bytes:
             row += [span_text(summary.spread(workload, peer, "wire_bytes")) for peer in (bound.before, bound.after)]
@@ -171,24 +142,17 @@ def rows_of(summary: Summary, name: str, *, has_bytes: bool) -> list[list[str]]:
 def markdown(found: dict[str, Any], crowds: tuple[int, ...]) -> str:
     """The report."""
     summary = Summary(found)
-    header = found["header"]
     parts = [
         "# Programs before and after",
         "Made by `python bench/dropin.py`; do not edit. Server CPU, µs for one message to one client: the median of "
         "the turns, and the lowest and highest. A ratio is the median over the turns, each of two runs side by side. "
         "No compression but where it is said. Server on core 0, clients on core 1.",
-        f"Linux {header['kernel']}, {header['cpu']}, Python {header['python']}; "
-        + ", ".join(f"{name} {version}" for name, version in header["versions"].items()),
+        machine(found["header"]),
     ]
     head = ["", "before, µs", "after, µs", "faster", "bound", "reached"]
     for clients in crowds:
         parts += [f"## {clients:,} clients", markdown_table(head, rows_of(summary, f"{clients}", has_bytes=False))]
-        idle = [
-            [PEERS[name].label + f" ({name})", span_text(spread)]
-            for name in PEERS
-            if (spread := summary.spread(f"idle-{clients}", name, "idle_kib")) is not None
-        ]
-        parts.append(markdown_table(["memory of a connection", "KiB"], idle))
+        parts += memory_table(summary, f"{clients}", PEERS.values())
     name = next((result["group"] for result in found["results"] if result["group"].endswith("-deflate")), None)
     if name is not None:
         parts += [
@@ -254,10 +218,7 @@ def main() -> None:
     packages = {"fastapi", "uvicorn", "uvloop", "websockets"}
     header = environment(packages, HERE / "peers" / "node") | {"minutes": round((time.monotonic() - began) / 60, 1)}
     found = {"header": header, "results": results, "adopting": costs}
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "dropin.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    (options.results / "dropin.md").write_text(markdown(found, crowds))
-    console.print(f"{options.results / 'dropin.md'}, {header['minutes']} minutes")
+    say(write(options.results, "dropin", found, markdown(found, crowds)))
 
 
 if __name__ == "__main__":

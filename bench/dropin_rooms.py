@@ -6,8 +6,6 @@ dropin_rooms.json and dropin_rooms.md. The pairs and their bounds stand here.
 """
 
 import argparse
-import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from measure import environment
-from process import Child
-from report import figure_text, markdown_table, span_text
+from pairs import Framed, machine, memory_table, reached, results_of, times_text, write
+from report import markdown_table, span_text
 from rich.console import Console
-from session import Result, Session
 from summary import Summary
-from workloads import HERE, Group, Peer, Workload, python_peer
+from workloads import HERE, Group, Workload, python_peer
 
 SOCKETIO, CHANNELS = "socketio_hub.py", "channels_hub.py"
 AIOHTTP, BROADCASTER, LITESTAR = "aiohttp_hub.py", "broadcaster_hub.py", "litestar_hub.py"
@@ -124,65 +121,36 @@ LAYOUTS = (
 SMOKE = (Layout(20, 1, (*NEAR, *ON_DAPHNE, *OTHERS)), Layout(20, 1, CROWD, offers_deflate=True))
 
 
-class Framed(Session):
-    """A session whose clients speak what the program's do."""
-
-    def __init__(self, peer: Peer, group: Group, repeat: int, *, offers_deflate: bool) -> None:
-        super().__init__(peer, group, repeat, Path(), control=False)
-        self.offers_deflate = offers_deflate
-        self.said: dict[str, Any] = {}
-
-    def _load_command(self, port: int) -> list[str]:
-        is_socketio = self.peer.name.startswith("socketio")
-        target = "socket.io/?EIO=4&transport=websocket" if is_socketio else "ws"
-        command = [sys.executable, str(HERE / "framed_clients.py"), "--url", f"ws://127.0.0.1:{port}/{target}"]
-        command += ["--connections", str(self.group.clients)]
-        command += ["--socketio"] if is_socketio else []
-        return command + (["--deflate"] if self.offers_deflate else [])
-
-    def _publish(self, *arguments: Any) -> Any:
-        found = super()._publish(*arguments)
-        self.said = found[2]
-        return found
-
-    def _measure(self, server: Child, client: Child, workload: Workload) -> Result:
-        result = super()._measure(server, client, workload)
-        if result.complete:
-            result.figures["wire_bytes"] = self.said["wire_bytes"] / self.said["received"]
-            result.figures["deflating"] = self.said["deflating"]
-        return result
+def session_of(name: str, group: Group, repeat: int, *, offers_deflate: bool) -> Framed:
+    """One turn of a program, whose clients speak what it does."""
+    is_socketio = name.startswith("socketio")
+    target = "socket.io/?EIO=4&transport=websocket" if is_socketio else "ws"
+    flags = [*["--socketio"] * is_socketio, *["--deflate"] * offers_deflate]
+    return Framed(PEERS[name], group, repeat, target, flags)
 
 
 def measure(
     layout: Layout, turns: int, names: list[str], say: Callable[[str], None], is_smoke: bool
 ) -> list[dict[str, Any]]:
     """All turns of one layout."""
-    group, results = replace(layout, turns=turns).group(is_smoke=is_smoke), []
+    group = replace(layout, turns=turns).group(is_smoke=is_smoke)
+    results: list[dict[str, Any]] = []
     for repeat in range(group.repeats):
         for name in (one for one in group.peers if one in names):
-            session = Framed(PEERS[name], group, repeat, offers_deflate=layout.offers_deflate)
-            for result in session.run(group.workloads, lambda _: None):
-                workload = f"idle-{group.name}" if result.workload == "idle" else result.workload
-                result = replace(result, workload=workload)
-                results.append(result.as_dict())
-                figure = f"{result.cpu_us:.2f} µs" if result.complete else result.why.splitlines()[-1]
-                if "idle_kib" in result.figures:
-                    figure = f"{result.figures['idle_kib']:.2f} KiB"
-                say(f"{group.name:>12} {repeat + 1}/{group.repeats} {PEERS[name].label:<38} {workload:<22} {figure}")
+            results += results_of(session_of(name, group, repeat, offers_deflate=layout.offers_deflate), say)
     return results
 
 
 def markdown(found: dict[str, Any], layouts: tuple[Layout, ...]) -> str:
     """The report."""
-    summary, header = Summary(found), found["header"]
+    summary = Summary(found)
     parts = [
         "# Rooms and groups before and after",
         "Made by `python bench/dropin_rooms.py`; do not edit. `emit` of python-socketio to a room with all clients, "
         "`group_send` of Channels to a group with all consumers. Server CPU, µs for one message to one client: the "
         "median of the turns, and the lowest and highest. Bytes are those of one message on the wire. Server on core "
         "0, clients on core 1, loopback; every message was checked.",
-        f"Linux {header['kernel']}, {header['cpu']}, Python {header['python']}; "
-        + ", ".join(f"{name} {version}" for name, version in header["versions"].items()),
+        machine(found["header"]),
     ]
     head = ["", "lines", "before, µs", "after, µs", "faster", "bound", "reached", "bytes before", "bytes after"]
     for layout in layouts:
@@ -190,13 +158,7 @@ def markdown(found: dict[str, Any], layouts: tuple[Layout, ...]) -> str:
         rows = [row(summary, after, workload) for after in names for workload in workloads_of(layout)]
         offered = "offered by all clients, as browsers do" if layout.offers_deflate else "not offered"
         parts += [f"## {layout.clients:,} clients, compression {offered}", markdown_table(head, rows)]
-        idle = [
-            [f"{PEERS[name].label} ({name})", span_text(spread)]
-            for name in layout.peers
-            if (spread := summary.spread(f"idle-{layout.name}", name, "idle_kib")) is not None
-        ]
-        if idle:
-            parts.append(markdown_table(["memory of a connection", "KiB"], idle))
+        parts += memory_table(summary, layout.name, (PEERS[name] for name in layout.peers))
     return "\n\n".join(parts) + "\n"
 
 
@@ -210,12 +172,11 @@ def row(summary: Summary, after: str, workload: str) -> list[str]:
     before = PAIRS[after]
     ratio = summary.ratio(workload, before, after)
     least = TIMES.get(after)
-    reached = "not measured" if ratio is None else "" if least is None else "yes" if ratio >= least else "**no**"
     name = f"{PEERS[after].label} ({after}), {workload.partition('-')[0]}"
     sizes = (wire(summary, workload, one) for one in (before, after))
     spreads = (span_text(summary.spread(workload, one)) for one in (before, after))
-    times = "–" if ratio is None else f"{figure_text(ratio)}×"
-    return [name, LINES[after], *spreads, times, "" if least is None else f"≥ {figure_text(least)}×", reached, *sizes]
+    bound = "" if least is None else f"≥ {times_text(least)}"
+    return [name, LINES[after], *spreads, times_text(ratio), bound, reached(ratio, least), *sizes]
 
 
 def wire(summary: Summary, workload: str, name: str) -> str:
@@ -246,10 +207,7 @@ def main() -> None:
     header = environment(packages, HERE / "peers" / "node") | {"minutes": round((time.monotonic() - began) / 60, 1)}
     header["versions"] = {name: one for name, one in header["versions"].items() if name in packages | {"fanwire"}}
     found = {"header": header, "results": results}
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "dropin_rooms.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    (options.results / "dropin_rooms.md").write_text(markdown(found, layouts))
-    console.print(f"{options.results / 'dropin_rooms.md'}, {header['minutes']} minutes")
+    show(write(options.results, "dropin_rooms", found, markdown(found, layouts)))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from argparse import Namespace
 from typing import Any
 
 from django.conf import settings
-from driver import drive, options, run
+from driver import drive, drive_on_uvicorn, run, uvicorn_options
 
 GROUP = "c0"
 LAYERS = {
@@ -60,26 +60,10 @@ def publisher(layer: str) -> Any:
 
 async def on_uvicorn(arguments: Namespace) -> None:
     """Serve until stdin ends."""
-    import uvicorn
-
     here: set[str] = set()
-    config = uvicorn.Config(
-        application(arguments.layer, here),
-        host="127.0.0.1",
-        port=arguments.port,
-        ws=arguments.ws,
-        lifespan="off",
-        log_level="warning",
-        access_log=False,
-        backlog=4096,
-        ws_ping_interval=None,
+    await drive_on_uvicorn(
+        application(arguments.layer, here), arguments, publisher(arguments.layer), lambda: len(here), lifespan="off"
     )
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    await drive(publisher(arguments.layer), lambda: len(here), arguments.port)
-    serving.cancel()
 
 
 def on_daphne(arguments: Namespace) -> None:
@@ -105,10 +89,9 @@ def on_daphne(arguments: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = options(__doc__ or "")
+    parser = uvicorn_options(__doc__ or "")
     parser.add_argument("--layer", choices=list(LAYERS), default="own", help="whose layer")
     parser.add_argument("--server", choices=["uvicorn", "daphne"], default="uvicorn")
-    parser.add_argument("--ws", default="auto", help="uvicorn's --ws")
     chosen = parser.parse_args()
     if chosen.server == "daphne":
         on_daphne(chosen)

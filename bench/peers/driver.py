@@ -28,6 +28,13 @@ def options(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def uvicorn_options(description: str) -> argparse.ArgumentParser:
+    """Those, and what :func:`drive_on_uvicorn` takes besides."""
+    parser = options(description)
+    parser.add_argument("--ws", default="auto", help="uvicorn's --ws")
+    return parser
+
+
 def channels_of(target: str) -> list[str]:
     """The channels that a request's target asks for: every ``channel=`` of its query, ``c0`` when there is none."""
     return parse_qs(urlsplit(target).query).get("channel", ["c0"])
@@ -124,6 +131,38 @@ async def drive(publish: Publish, connections: Callable[[], int], port: int) -> 
             schedule = Schedule(command["publish"], sequences, time.monotonic_ns() + START_DELAY_NS)
             await _publish_all(schedule, publish)
             reporter.say(schedule.report(time.monotonic_ns()))
+
+
+async def drive_on_uvicorn(
+    app: Any, arguments: argparse.Namespace, publish: Publish, connections: Callable[[], int], **more: Any
+) -> None:
+    """Serve an application by uvicorn, with no pings and no access log, and :func:`drive` it.
+
+    Args:
+        app: what uvicorn serves.
+        arguments: has `port`, and uvicorn's ``--ws`` as `ws`.
+        publish: as for :func:`drive`, and so is `connections`.
+        more: other settings of ``uvicorn.Config``.
+    """
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=arguments.port,
+        ws=arguments.ws,
+        log_level="warning",
+        access_log=False,
+        backlog=4096,
+        ws_ping_interval=None,
+        **more,
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    await drive(publish, connections, arguments.port)
+    serving.cancel()
 
 
 def run(main: Awaitable[None], *, uvloop: bool = True) -> None:

@@ -5,12 +5,10 @@ compression are off, as for all peers. With ``--send manager`` the program has f
 ``--send attach`` connections are attached to a channel of a hub. The route goes on as before.
 """
 
-import asyncio
 from argparse import Namespace
 from typing import Any
 
-import uvicorn
-from driver import Watchers, channels_of, drive, options, run
+from driver import Watchers, channels_of, drive_on_uvicorn, run, uvicorn_options
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 
@@ -62,30 +60,18 @@ async def main(arguments: Namespace) -> None:
 
     ways = {"each": send_to_each, "manager": send_through, "attach": publish}
 
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            host="127.0.0.1",
-            port=arguments.port,
-            ws=arguments.ws,
-            log_level="warning",
-            access_log=False,
-            backlog=4096,
-            ws_per_message_deflate=arguments.deflate,
-            ws_ping_interval=None,
-            ws_ping_timeout=None,
-        )
+    await drive_on_uvicorn(
+        app,
+        arguments,
+        ways[arguments.send],
+        lambda: watchers.count,
+        ws_per_message_deflate=arguments.deflate,
+        ws_ping_timeout=None,
     )
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    await drive(ways[arguments.send], lambda: watchers.count, arguments.port)
-    serving.cancel()
 
 
 if __name__ == "__main__":
-    parser = options(__doc__ or "")
-    parser.add_argument("--ws", default="auto", help="uvicorn's --ws")
+    parser = uvicorn_options(__doc__ or "")
     parser.add_argument("--deflate", action="store_true", help="negotiate permessage-deflate with who offers it")
     parser.add_argument("--send", choices=["each", "manager", "attach"], default="each", help="how a text is sent")
     run(main(parser.parse_args()))

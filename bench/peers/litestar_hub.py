@@ -1,11 +1,9 @@
 """Peer: Litestar's channels in memory, or on a hub that each WebSocket is attached to; on uvicorn with uvloop."""
 
-import asyncio
 from argparse import Namespace
 from typing import Any
 
-import uvicorn
-from driver import drive, options, run
+from driver import drive_on_uvicorn, run, uvicorn_options
 from litestar import Litestar, WebSocket, websocket
 from litestar.channels import ChannelsPlugin
 from litestar.channels.backends.memory import MemoryChannelsBackend
@@ -41,26 +39,10 @@ async def main(arguments: Namespace) -> None:
         plugin.publish(text, channel)
 
     app = Litestar([endpoint], plugins=[plugin])
-    config = uvicorn.Config(
-        app,
-        host="127.0.0.1",
-        port=arguments.port,
-        ws=arguments.ws,
-        log_level="warning",
-        access_log=False,
-        backlog=4096,
-        ws_ping_interval=None,
-    )
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    await drive(publish, lambda: len(here), arguments.port)
-    serving.cancel()
+    await drive_on_uvicorn(app, arguments, publish, lambda: len(here))
 
 
 if __name__ == "__main__":
-    parser = options(__doc__ or "")
+    parser = uvicorn_options(__doc__ or "")
     parser.add_argument("--send", choices=["plugin", "attach"], default="plugin", help="how a text is sent")
-    parser.add_argument("--ws", default="auto", help="uvicorn's --ws")
     run(main(parser.parse_args()))

@@ -3,14 +3,12 @@
 A publication is one ``emit`` of a text to a room, which is what its documentation has for it.
 """
 
-import asyncio
 from argparse import Namespace
 from typing import Any
 
 import socketio
-import uvicorn
 from aiohttp import web
-from driver import drive, options, run
+from driver import drive, drive_on_uvicorn, run, uvicorn_options
 
 ROOM = "c0"
 EVENT = "m"
@@ -40,22 +38,7 @@ async def main(arguments: Namespace) -> None:
         await sio.emit(EVENT, text, room=channel)
 
     if arguments.server == "uvicorn":
-        config = uvicorn.Config(
-            socketio.ASGIApp(sio),
-            host="127.0.0.1",
-            port=arguments.port,
-            ws=arguments.ws,
-            log_level="warning",
-            access_log=False,
-            backlog=4096,
-            ws_ping_interval=None,
-        )
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        await drive(publish, lambda: len(here), arguments.port)
-        serving.cancel()
+        await drive_on_uvicorn(socketio.ASGIApp(sio), arguments, publish, lambda: len(here))
     else:
         app = web.Application()
         sio.attach(app)
@@ -66,8 +49,7 @@ async def main(arguments: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = options(__doc__ or "")
+    parser = uvicorn_options(__doc__ or "")
     parser.add_argument("--manager", choices=["own", "fanwire"], default="own", help="whose client manager")
     parser.add_argument("--server", choices=["uvicorn", "aiohttp"], default="uvicorn")
-    parser.add_argument("--ws", default="auto", help="uvicorn's --ws")
     run(main(parser.parse_args()))
