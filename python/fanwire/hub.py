@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from threading import get_ident
-from typing import Any, Literal, NoReturn, Unpack
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -42,8 +42,10 @@ from fanwire.serving import LOOP_CLOSED, STOPPED, Life, Serving, plan
 from fanwire.stand_in import require_engine, tell_once
 from fanwire.values import checked
 from fanwire.workers.foreign import tell_of_workers
-from fanwire.workers.seat import Seat, Signs, take_seat
-from fanwire.workers.supervisor import GRACE_S, Supervisor
+from fanwire.workers.seat import GRACE_S, Seat, Signs, take_seat
+
+if TYPE_CHECKING:
+    from fanwire.workers.supervisor import Supervisor
 
 NOT_STARTED = "the hub is not serving yet: do this inside `async with hub.serve(...)`, or after `await hub.start(...)`"
 
@@ -326,6 +328,8 @@ class Hub(Attaching):
     def _supervise(
         self, address: str | int, shards: int, count: int, timeout_s: float, options: Mapping[str, Any]
     ) -> None:
+        from fanwire.workers.supervisor import Supervisor  # for this alone: processes, sockets and folders
+
         with self._serve_lock:
             if self._is_serving:
                 raise RuntimeError("the hub is serving already")

@@ -21,6 +21,8 @@ READY, BEAT = b"r", b"."
 END, HURRY = b"e", b"h"
 """What it is asked there. By no signal: it could not tell a second wish from one that a service manager has sent to all
 (systemd.kill(5))."""
+GRACE_S = 5.0
+"""Beyond the time that clients get at the end, before a worker is killed."""
 BEATS = 4
 """So many times within the time in which one has to come."""
 

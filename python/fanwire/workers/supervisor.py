@@ -18,11 +18,9 @@ from fanwire._engine import HeldAddress
 from fanwire.logs import workers_log
 from fanwire.workers.crew import Crew, Worker
 from fanwire.workers.folder import Folder
-from fanwire.workers.seat import END, HURRY, READY, Seat
+from fanwire.workers.seat import END, GRACE_S, HURRY, READY, Seat
 from fanwire.workers.systemd import VARIABLES, Notifier
 
-GRACE_S = 5.0
-"""Beyond the time that clients get at the end, before a worker is killed."""
 WAIT_MAX_S = 60.0
 ASKERS_MAX = 16
 SIGNALS = tuple(one for one in signal.Signals if one.name in ("SIGTERM", "SIGINT", "SIGUSR2", "SIGCHLD"))
