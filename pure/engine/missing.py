@@ -1,7 +1,5 @@
 """What only the compiled engine has: each of these says so when it is asked for."""
 
-import sys
-import sysconfig
 from typing import Any, NoReturn
 
 from fanwire.errors import EngineMissing
@@ -9,7 +7,7 @@ from fanwire.errors import EngineMissing
 
 def missing(what: str) -> NoReturn:
     """Raise EngineMissing for what was asked of the engine."""
-    raise EngineMissing(what, f"{sys.platform}, {sysconfig.get_platform()}")
+    raise EngineMissing(what)
 
 
 class Refused:

@@ -10,7 +10,7 @@ from functools import partial
 from importlib.util import find_spec
 from math import inf
 from threading import Thread, get_ident
-from typing import Any
+from typing import Any, TypeGuard
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
@@ -70,6 +70,11 @@ def running() -> object:
     import asyncio
 
     return asyncio.get_running_loop()
+
+
+def is_transport(one: object) -> bool:
+    """Whether it is a transport of asyncio's or uvloop's own, whose ways are known, and not what stands for one."""
+    return type(one).__module__.partition(".")[0] in ("asyncio", "uvloop")
 
 
 _spawned: set[object] = set()
@@ -276,18 +281,20 @@ class Callback:
         except BaseException as error:
             raise_if_strayed(error)
             raise
-        if isinstance(result, Awaitable) and not is_published(result):
+        if has_to_be_awaited(result):
             if isinstance(result, Coroutine):
                 result.close()
             raise TypeError(f"{self.function!r} returned an awaitable; define it with `async def`")
         return result
 
 
-def is_published(result: object) -> bool:
-    """Whether it is what ``hub.publish`` gave: it can be awaited, and there is nothing to wait for."""
+def has_to_be_awaited(result: object) -> TypeGuard[Awaitable[Any]]:
+    """Whether a function has left something to wait for; what ``hub.publish`` gives can be awaited, and needs not."""
+    if not isinstance(result, Awaitable):
+        return False
     from fanwire._engine import Publication
 
-    return isinstance(result, Publication)
+    return not isinstance(result, Publication)
 
 
 def finish(coroutine: Coroutine[Any, Any, None]) -> None:

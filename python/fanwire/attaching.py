@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from fanwire._engine import Position
-from fanwire._loop import is_published
+from fanwire._loop import has_to_be_awaited
 from fanwire.adapters.foreign import Departed, Foreign
 from fanwire.adopt.attachments import Attachments
 from fanwire.calls import check_channel, check_since, check_start, wrong
@@ -119,7 +119,7 @@ class Attaching(Publishing):
                 message = await foreign.receive()
                 if on_message is not None:
                     result = on_message(message)
-                    if isinstance(result, Awaitable) and not is_published(result):
+                    if has_to_be_awaited(result):
                         await result
         except Departed as gone:
             code = gone.code

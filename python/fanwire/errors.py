@@ -26,6 +26,7 @@ The second base keeps ``except ValueError`` and its like working. What is known 
 ``__cause__``. No message shows a token or a payload. All of them can be pickled.
 """
 
+import sys
 from copy import copy
 
 __all__ = [
@@ -97,10 +98,12 @@ class EngineMissing(FanwireError, RuntimeError):
     where: str
     """The machine: ``darwin, macosx-14.0-arm64``."""
 
-    def __init__(self, what: str, where: str) -> None:
-        super().__init__(what, where)
+    def __init__(self, what: str) -> None:
+        import sysconfig  # for this alone
+
+        super().__init__(what)
         self.what = what
-        self.where = where
+        self.where = f"{sys.platform}, {sysconfig.get_platform()}"
 
     def __str__(self) -> str:
         return (

@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 from fanwire._loop import running, spawn
 from fanwire.adapters.starlette import CLOSED, StarletteSocket
 from fanwire.adopt.broadcast import broadcast, waiting_bytes
-from fanwire.adopt.joining import JOINED_BYTES_MAX
+from fanwire.adopt.joining import BROADCASTS_MAX, JOINED_BYTES_MAX
 from fanwire.adopt.local import OVERTAKEN
 from fanwire.adopt.rooms import Room
 from fanwire.attaching import check_channels
@@ -47,10 +47,6 @@ REFUSED = 1008
 """The close code for a name that no channel can have (RFC 6455 §7.4.1)."""
 PING_S = 15.0
 """So long an event stream may be silent; proxies end what is silent for longer."""
-
-
-TURN_BROADCASTS_MAX = 64
-"""After so many a task that goes on lets the loop turn: until then nothing is read."""
 
 
 class Connections(list[WebSocket]):
@@ -160,7 +156,7 @@ class ConnectionManager:
                 self._post(room, partial(room.send, message))
         self._in_a_row += 1
         # What is short and follows in this turn is one write with it.
-        if not are_direct or len(message) > JOINED_BYTES_MAX or self._in_a_row >= TURN_BROADCASTS_MAX:
+        if not are_direct or len(message) > JOINED_BYTES_MAX or self._in_a_row >= BROADCASTS_MAX:
             self._in_a_row = 0
             await checkpoint()
 
@@ -190,10 +186,10 @@ class ConnectionManager:
         room = self._homes.pop(websocket, None)
         if room is None:
             return
-        if room.running is not _running_here():
-            self._post(room, partial(self._leave, room, websocket))
-        else:
+        if room.is_here:
             self._leave(room, websocket)
+        else:
+            self._post(room, partial(self._leave, room, websocket))
 
     def _leave(self, room: Room, websocket: WebSocket) -> None:
         room.discard(websocket)
@@ -224,14 +220,6 @@ class ConnectionManager:
                 hub_log.debug("it was gone already: %r", error)
 
         spawn(close, "fanwire closes a stalled client")
-
-
-def _running_here() -> object:
-    """The loop that runs in this thread, or None."""
-    try:
-        return running()
-    except RuntimeError:
-        return None
 
 
 class Broadcaster:

@@ -40,6 +40,11 @@ def server_frame(opcode: int, payload: bytes) -> bytes:
     return _head(opcode, len(payload)) + payload
 
 
+def server_message(data: str | bytes) -> bytes:
+    """The same of a text or bytes."""
+    return server_frame(TEXT, data.encode()) if isinstance(data, str) else server_frame(BINARY, data)
+
+
 def frame(opcode: int, payload: bytes) -> bytes:
     """One frame to the engine."""
     return _head(opcode, len(payload), _MASKED) + _NO_MASK + payload

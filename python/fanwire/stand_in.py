@@ -1,7 +1,6 @@
 """Whether the engine is the compiled one, or the pure-Python stand-in for it, which writes to no framework's socket."""
 
 import sys
-import sysconfig
 
 from fanwire._engine import build_info
 from fanwire.errors import EngineMissing
@@ -15,7 +14,7 @@ _told: list[bool] = []
 def require_engine(what: str) -> None:
     """Raise EngineMissing where this is the stand-in, which does not have `what`."""
     if IS_STAND_IN:
-        raise EngineMissing(what, f"{sys.platform}, {sysconfig.get_platform()}")
+        raise EngineMissing(what)
 
 
 def tell_once() -> None:

@@ -6,6 +6,11 @@ from typing import Any, ClassVar
 from fanwire.adapters.foreign import OTHER_LOOP, Broadcast, Departed, Foreign
 
 
+def is_connected(connection: Any) -> bool:
+    """Whether it was prepared, and neither side has closed."""
+    return bool(connection.prepared and not connection.closed and connection.close_code is None)
+
+
 class AiohttpSocket(Foreign):
     """One of them. Its writer has the transport, and so has the protocol of its request, which closes it."""
 
@@ -17,8 +22,7 @@ class AiohttpSocket(Foreign):
     @property
     def is_open(self) -> bool:
         """Whether it was prepared, and neither side has closed."""
-        connection = self.connection
-        return bool(connection.prepared and not connection.closed and connection.close_code is None)
+        return is_connected(self.connection)
 
     @property
     def is_begun(self) -> bool:
@@ -49,7 +53,7 @@ class AiohttpSocket(Foreign):
     @staticmethod
     def standing(connection: Any) -> Any:
         """The writer's."""
-        if not connection.prepared or connection.closed or connection.close_code is not None:
+        if not is_connected(connection):
             return None
         return connection._writer.transport
 
@@ -61,7 +65,7 @@ class AiohttpSocket(Foreign):
     @staticmethod
     def push(connection: Any, message: Broadcast, loop: Any) -> Exception | None:
         """By the transport that its writer writes to."""
-        if not connection.prepared or connection.closed or connection.close_code is not None:
+        if not is_connected(connection):
             return None
         pipe = AiohttpSocket.pipe(connection)
         if pipe is None:

@@ -15,6 +15,11 @@ def message_of(event: Mapping[str, Any]) -> str | bytes:
     return data if text is None else text
 
 
+def event_of(data: str | bytes) -> dict[str, Any]:
+    """What ``send`` is given for a message."""
+    return {"type": "websocket.send", "text" if isinstance(data, str) else "bytes": data}
+
+
 class AsgiSocket(Foreign):
     """What the calls of the scope's extension attach: `fanwire.scope.Socket`."""
 
@@ -56,7 +61,7 @@ class AsgiSocket(Foreign):
 
     async def send(self, data: str | bytes) -> None:
         """One message, compressed where that was negotiated."""
-        await self.connection.send({"type": "websocket.send", "text" if isinstance(data, str) else "bytes": data})
+        await self.connection.send(event_of(data))
 
     async def receive(self) -> str | bytes:
         """The next message."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from fanwire.adapters.asgi import message_of
+from fanwire.adapters.asgi import event_of, message_of
 from fanwire.adapters.foreign import OTHER_LOOP, Broadcast, Foreign, NoTransport
 from fanwire.scope import holder_of
 
@@ -14,8 +14,9 @@ CLOSED = "fanwire.closed"
 
 def is_connected(connection: Any) -> bool:
     """Whether it was accepted, and neither side has closed."""
-    states = connection.application_state.name, connection.client_state.name
-    return states == ("CONNECTED", "CONNECTED") and CLOSED not in connection.scope
+    state = connection.client_state
+    is_so = state is connection.application_state and state is type(state).CONNECTED
+    return bool(is_so and CLOSED not in connection.scope)
 
 
 class StarletteSocket(Foreign):
@@ -66,10 +67,7 @@ class StarletteSocket(Foreign):
     @staticmethod
     def standing(connection: Any) -> Any:
         """What the server offers."""
-        state = connection.client_state
-        if state is not connection.application_state or state is not type(state).CONNECTED:
-            return None
-        if CLOSED in connection.scope:
+        if not is_connected(connection):
             return None
         holder = holder_of(connection.scope)
         return None if holder is None else holder.transport
@@ -96,9 +94,8 @@ class StarletteSocket(Foreign):
 
     async def send(self, data: str | bytes) -> None:
         """One message, past what a subclass may do to texts. Raises OSError where the client is gone."""
-        key = "text" if isinstance(data, str) else "bytes"
         try:
-            await self.connection._send({"type": "websocket.send", key: data})
+            await self.connection._send(event_of(data))
         except OSError:  # by which a server says so
             self.connection.scope[CLOSED] = True
             raise

@@ -97,17 +97,11 @@ class Turn(threading.local):
         self._loop: Any = None
         self._joined: list[Joined] = []
         self._begun = 0
-        self.number = 0
-        """Counts the turns in which something was broadcast."""
 
     @property
     def is_long(self) -> bool:
         """Whether it is time that the loop turns."""
         return self._begun >= BROADCASTS_MAX
-
-    def is_of(self, loop: object) -> bool:
-        """Whether there was a broadcast in this turn of `loop`."""
-        return self._loop is loop
 
     def begin(self, loop: Any) -> bool:
         """Whether there was a broadcast in this turn before."""
@@ -115,7 +109,6 @@ class Turn(threading.local):
             self._begun += 1
             return True
         self._begun = 1
-        self.number += 1
         for joined in self._joined:  # of a loop that was closed in its last turn
             joined.leave()
         self._joined = []

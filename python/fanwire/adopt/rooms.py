@@ -12,7 +12,7 @@ from fanwire.errors import FanwireError
 
 
 class Room:
-    """Those of one event loop. All but `call_soon` is for its thread.
+    """Those of one event loop. All but `call_soon` and `is_here` is for its thread.
 
     Each gets what is sent in the order of the calls, among what its framework sends. A connection is the member of one
     room: where it is in several it is written to by name in the others, and so is one that a hub has.
@@ -42,6 +42,11 @@ class Room:
     def is_empty(self) -> bool:
         """Whether nobody is here."""
         return not self._members and not self._others
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is of the loop that runs in this thread. For any."""
+        return self._loop.is_current
 
     def call_soon(self, call: Callable[[], object]) -> None:
         """From any thread: call in the loop's. Raises RuntimeError where it has ended."""

@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 from fanwire._engine import Adopted, Drained, Engine, Released
+from fanwire._loop import is_transport
 from fanwire.adapters import FRAMEWORKS, foreign_of
 from fanwire.adapters.foreign import Foreign
 from fanwire.adopt.joining import Joined
@@ -14,8 +15,6 @@ from fanwire.stand_in import IS_STAND_IN
 
 EVENTS_MAX = 1 << 24
 """All that the engine has left to tell."""
-LOOPS = frozenset({"asyncio", "uvloop"})
-"""Whose transports are known: by the first part of the module's name."""
 LEAVING = "the engine is still letting it go"
 """Why a connection cannot be had just now; all else but a message in the making stays as it is."""
 
@@ -144,7 +143,7 @@ def why_plain(foreign: Foreign) -> str:
         return "" if transport.may_renew else LEAVING
     if transport is None or transport.is_closing():
         return "its transport is closed"
-    if type(transport).__module__.partition(".")[0] not in LOOPS:
+    if not is_transport(transport):
         return f"its transport is a {type(transport).__qualname__}"
     if transport.get_extra_info("sslcontext") is not None:
         return "its TLS is Python's"

@@ -16,11 +16,11 @@ from anyio.lowlevel import checkpoint
 
 from fanwire._loop import spawn
 from fanwire.adapters.aiohttp import AiohttpSocket
-from fanwire.adapters.foreign import Broadcast
 from fanwire.adapters.starlette import StarletteSocket
 from fanwire.adopt.broadcast import turn
 from fanwire.adopt.joining import JOINED_BYTES_MAX
 from fanwire.adopt.outlets import MANY, UNSEEN_BYTES_MAX, Outlet, write_frames
+from fanwire.frames import server_message
 from fanwire.values import Whole, checked
 
 try:
@@ -342,11 +342,7 @@ class Packets:
     @property
     def frames(self) -> bytes:
         """All of them, each as one whole message."""
-        texts = [packet.encode() for packet in self._shared]
-        messages = [
-            Broadcast(text.encode() if isinstance(text, str) else text, is_text=isinstance(text, str)) for text in texts
-        ]
-        return b"".join(message.frame for message in messages)
+        return b"".join(server_message(packet.encode()) for packet in self._shared)
 
     def queue_for(self, socket: Any) -> None:
         """Have the client's writer, or its next poll, take them."""

@@ -4,8 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
-LOOPS = frozenset({"asyncio", "uvloop"})
-"""Whose transports are known: by the first part of the module's name."""
+from fanwire._loop import is_transport
 
 
 def give_away(transport: asyncio.Transport, to: Callable[[int], object]) -> bool:
@@ -15,7 +14,7 @@ def give_away(transport: asyncio.Transport, to: Callable[[int], object]) -> bool
     """
     if transport.is_closing() or transport.get_extra_info("sslcontext") is not None:
         return False
-    if type(transport).__module__.partition(".")[0] not in LOOPS or transport.get_write_buffer_size():
+    if not is_transport(transport) or transport.get_write_buffer_size():
         return False
     descriptor = os.dup(transport.get_extra_info("socket").fileno())
     try:

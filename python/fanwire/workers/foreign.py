@@ -12,7 +12,7 @@ _told: list[int] = []
 """What was told, once a process."""
 
 
-def count_of_workers() -> int:
+def count_of_siblings() -> int:
     """How many, as uvicorn's ``--workers`` or hypercorn's said; 1 where that is not known."""
     multiprocessing = sys.modules.get("multiprocessing.process")
     if multiprocessing is None:
@@ -25,7 +25,7 @@ def count_of_workers() -> int:
 
 def tell_of_workers() -> None:
     """Say in the log what several mean, once a process."""
-    count = count_of_workers()
+    count = count_of_siblings()
     if count > 1 and not _told:
         _told.append(count)
         hub_log.warning(TEXT, count)
