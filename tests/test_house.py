@@ -29,7 +29,7 @@ PYTHON_LAYERS = [
     ["stand_in"],
     ["workers", "workers.folder", "workers.foreign", "workers.seat", "workers.systemd"],
     ["addresses", "channel", "faults", "uvicorn"],
-    ["endings"],
+    ["endings", "workers.bus"],
     ["arguments", "auth", "budget", "options"],
     ["calls"],
     ["client"],

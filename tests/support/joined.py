@@ -1,0 +1,91 @@
+"""Workers in one process, joined as their owner joins them: nothing arrives before a step."""
+
+from collections import deque
+from collections.abc import Callable
+
+import anyio
+from fanwire.faults import Faults, Tasks
+from fanwire.workers.bus import Bus
+
+
+class Star:
+    """An owner in the middle. What goes to it, and from it, is in order for each worker."""
+
+    def __init__(self) -> None:
+        self.buses: dict[int, Bus] = {}
+        self._up: dict[int, deque[tuple[int | None, bytes]]] = {}
+        self._down: dict[int, deque[Callable[[Bus], None]]] = {}
+        self.is_full: set[int] = set()
+        """Workers that can send nothing."""
+        self.silent: set[int] = set()
+        """Workers to which nothing comes, as if their loops stood still."""
+        self.arrived = anyio.Event()
+
+    def join(self, number: int, tasks: Tasks) -> Bus:
+        """One comes; it hears of those that are there, as they do of it."""
+        bus = Bus(number, lambda to, message: self._send(number, to, message), tasks)
+        self.add(bus)
+        return bus
+
+    def add(self, bus: Bus) -> None:
+        """The same of one that is made already, and sends by ``send``."""
+        number = bus.number
+        self._up[number], self._down[number] = deque(), deque()
+        for other in self.buses:
+            self._down[other].append(lambda one: one.changed(number, True))
+            self._down[number].append(lambda one, other=other: one.changed(other, True))  # type: ignore[misc]
+        self.buses[number] = bus
+        self.arrived.set()
+
+    def leave(self, number: int) -> None:
+        """One is gone, with what it has not sent yet."""
+        del self.buses[number], self._up[number], self._down[number]
+        for other in self.buses:
+            self._down[other].append(lambda one: one.changed(number, False))
+        self.arrived.set()
+
+    def send(self, number: int, to: int | None, message: bytes) -> None:
+        """As ``Engine.tell`` of that worker."""
+        self._send(number, to, message)
+
+    def _send(self, number: int, to: int | None, message: bytes) -> None:
+        from fanwire.errors import LimitReached
+
+        if number in self.is_full:
+            raise LimitReached("told", 1, 0)
+        if number in self._up:
+            self._up[number].append((to, message))
+            self.arrived.set()
+
+    def steps(self) -> list[Callable[[], None]]:
+        """What may happen next."""
+        owner = [lambda number=number: self._pass_on(number) for number, waiting in self._up.items() if waiting]
+        arrivals = [
+            lambda number=number: self._down[number].popleft()(self.buses[number])
+            for number, waiting in self._down.items()
+            if waiting and number not in self.silent
+        ]
+        return [*owner, *arrivals]
+
+    def _pass_on(self, number: int) -> None:
+        to, message = self._up[number].popleft()
+        for other in self.buses if to is None else [to]:
+            if other != number and other in self._down:
+                self._down[other].append(lambda bus: bus.told(number, message))
+
+    def settle(self) -> None:
+        """Have all arrive."""
+        while steps := self.steps():
+            steps[0]()
+
+    async def run(self) -> None:
+        """Have all arrive, for ever."""
+        while True:
+            self.settle()
+            await self.arrived.wait()
+            self.arrived = anyio.Event()
+
+
+def tasks_of(group: anyio.abc.TaskGroup) -> Tasks:
+    """Those of one more worker."""
+    return Tasks(group, Faults())
