@@ -117,7 +117,7 @@ impl Client {
             self.progress_ns = self.started_ns;
         }
         let number = self.settings.child_first.unwrap_or(0) + index as u32;
-        let source = self.settings.sources.map(|sources| source_of(number, sources));
+        let source = self.settings.sources.map(|sources| source_of(number, sources, 0));
         let (socket, is_connected) = sys::connect(source, self.settings.target)?;
         let descriptor = socket.as_raw_fd();
         self.connections[index].socket = Some(socket);

@@ -80,9 +80,10 @@ pub(crate) fn sources_for(connections: u32) -> u32 {
     connections.div_ceil(CONNECTIONS_PER_SOURCE).clamp(1, SOURCES_MAX)
 }
 
-/// The address that a connection comes from: never 127.0.0.1, which all other programs here use.
-pub(crate) fn source_of(connection: u32, sources: u32) -> Ipv4Addr {
-    Ipv4Addr::new(127, 0, 0, 2 + (connection % sources) as u8)
+/// The address that a connection comes from: never 127.0.0.1, which all other programs here use. Programs that have
+/// networks of their own share no address.
+pub(crate) fn source_of(connection: u32, sources: u32, network: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, network, 2 + (connection % sources) as u8)
 }
 
 #[cfg(test)]
@@ -125,10 +126,11 @@ mod tests {
     #[test]
     fn sources_begin_at_127_0_0_2_and_never_reach_the_broadcast_address() {
         assert_eq!((sources_for(1), sources_for(10_000), sources_for(10_001)), (1, 1, 2));
-        assert_eq!(source_of(0, 2), Ipv4Addr::new(127, 0, 0, 2));
-        assert_eq!(source_of(1, 2), Ipv4Addr::new(127, 0, 0, 3));
-        assert_eq!(source_of(2, 2), Ipv4Addr::new(127, 0, 0, 2));
-        assert_eq!(source_of(SOURCES_MAX - 1, SOURCES_MAX), Ipv4Addr::new(127, 0, 0, 254));
+        assert_eq!(source_of(0, 2, 0), Ipv4Addr::new(127, 0, 0, 2));
+        assert_eq!(source_of(1, 2, 0), Ipv4Addr::new(127, 0, 0, 3));
+        assert_eq!(source_of(2, 2, 0), Ipv4Addr::new(127, 0, 0, 2));
+        assert_eq!(source_of(SOURCES_MAX - 1, SOURCES_MAX, 0), Ipv4Addr::new(127, 0, 0, 254));
+        assert_eq!(source_of(1, 2, 9), Ipv4Addr::new(127, 0, 9, 3));
         assert_eq!(sources_for(u32::MAX), SOURCES_MAX);
     }
 

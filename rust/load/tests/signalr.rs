@@ -141,7 +141,7 @@ fn serve(stream: TcpStream, number: usize, fault: Fault) {
         assert_eq!(peer.head(), None, "a client leaves after it has negotiated");
         return;
     }
-    assert!(head.starts_with("GET /live?id=token"), "{head}");
+    assert!(head.starts_with("GET /live?id=token") || head.starts_with("GET /live HTTP/1.1\r\n"), "{head}");
     peer.send(b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n");
     let Some(handshake) = peer.receive() else { return };
     let handshake: Value = serde_json::from_slice(handshake.strip_suffix(b"\x1e").unwrap()).unwrap();
@@ -150,6 +150,9 @@ fn serve(stream: TcpStream, number: usize, fault: Fault) {
     peer.send_messages(if fault == Fault::Handshake { b"{\"error\":\"closed for the day\"}\x1e" } else { b"{}\x1e" });
     let is_last = number == 2 * CLIENTS - 1;
     while let Some(message) = peer.receive() {
+        if String::from_utf8_lossy(&message).contains("\"Leave\"") {
+            return;
+        }
         if message == b"{\"type\":6}\x1e" || message == [2, 0x91, 6] {
             peer.send_messages(&message);
         } else if let Some(name) = subscribed(&message) {
@@ -360,7 +363,7 @@ fn clients_that_are_refused_have_failed_with_the_reason() {
 }
 
 fn none() -> Value {
-    json!({"gaps": 0, "repeats": 0, "restarts": 0, "misrouted": 0, "malformed": 0})
+    json!({"gaps": 0, "repeats": 0, "told": 0, "restarts": 0, "misrouted": 0, "malformed": 0})
 }
 
 const WATCHING: [&str; 4] = ["--subscribe", "Subscribe", "--matches", "3"];
@@ -432,6 +435,30 @@ fn commands_that_are_told_at_once_are_done_in_their_order() {
         assert_eq!(crowd.hear()["complete"]["highest"], each);
     }
     assert_eq!(crowd.end(), (Some(0), String::new()));
+}
+
+#[test]
+fn clients_that_are_lost_come_back_and_go_on_in_what_they_watch() {
+    let more = ["--skip-negotiation", "--reconnect", "--network", "7", "--first", "1", "--ping-every", "0.2"];
+    let mut crowd = Crowd::start(&hub(Fault::None), &[&WATCHING[..], &more].concat());
+    assert_eq!(crowd.hear()["connected"], CLIENTS);
+    crowd.invoke(CLIENTS);
+    assert_eq!(crowd.expect(3)["lowest"], 3);
+    crowd.tell(&json!({ "invoke": { "target": "Leave", "arguments": [], "calls": CLIENTS } }));
+    assert_eq!(crowd.hear()["invoked"]["failed"], CLIENTS);
+    let mut tick = json!({});
+    while tick["returned"] != CLIENTS || tick["pings_received"] == 0 {
+        crowd.tell(&json!({ "tell": true }));
+        tick = crowd.hear()["tick"].take();
+    }
+    assert_eq!((&tick["open"], &tick["closed"], &tick["failed"]), (&json!(CLIENTS), &json!(CLIENTS), &json!(0)));
+    crowd.tell(&json!({ "level": true }));
+    assert_eq!(crowd.hear()["level"], true);
+    assert_eq!(crowd.expect(0)["highest"], 0);
+    crowd.tell(&json!({ "watch": { "seconds": 0 } }));
+    crowd.hear();
+    assert_eq!(crowd.hear()["watched"]["faults"], none());
+    crowd.end();
 }
 
 #[test]

@@ -26,11 +26,14 @@ const MATCHES_MAX: u32 = 100_000;
 ///   {"idle": {"seconds": S, "ping_every_s": P}}
 ///                                        ping, all clients spread over P seconds; without S until the next command,
 ///                                        or the end of stdin
+///   {"level": true}                      what each client has had so far is what was expected
+///   {"tell": true}                       a tick, now
 ///   {"quit": true}
 ///
 /// With --progress a line tells from time to time what there has been since the start: "tick", with clients that are
-/// open, failed or were closed and why. It has the messages that were counted, and bytes of all kinds. It has the ages
-/// of publications since the last such line, as pairs of microseconds and a count.
+/// open, failed or were closed and why, and what was wrong with what they received. It has the messages that were
+/// counted, and bytes of all kinds. It has the ages of publications since the last such line, as pairs of microseconds
+/// and a count. Of clients that came back it has how many, how long that took the slowest, and what they missed.
 #[derive(Debug, Parser)]
 #[command(name = "fanwire-load signalr", version, verbatim_doc_comment)]
 pub(crate) struct Options {
@@ -49,6 +52,18 @@ pub(crate) struct Options {
     /// How many source addresses, from 127.0.0.2 on [default: one for each 10,000 connections].
     #[arg(long)]
     sources: Option<u32>,
+    /// The third number of the source addresses: processes that have one each share no address.
+    #[arg(long, default_value_t = 0)]
+    network: u8,
+    /// Upgrade at once, without a negotiation.
+    #[arg(long)]
+    skip_negotiation: bool,
+    /// A client that was open and is lost comes back: at once, and two seconds after each try that failed.
+    #[arg(long)]
+    reconnect: bool,
+    /// Each client pings so often, whatever else is done [default: with the command `idle` only].
+    #[arg(long, value_name = "SECONDS")]
+    ping_every: Option<f64>,
     /// A method that each client calls with a match (`m1`, `m2`, …), as part of connecting. What is counted first must
     /// then be publications of the match, `{"match": "m1", "s": …, "t": …}`: `s` goes up by one, `t` is when (ns, wall clock).
     #[arg(long, value_name = "METHOD")]
@@ -56,6 +71,9 @@ pub(crate) struct Options {
     /// How many matches are dealt out: client 0 watches m1, client 1 watches m2.
     #[arg(long, default_value_t = 1, requires = "subscribe")]
     matches: u32,
+    /// The number of the first client, where processes share the matches.
+    #[arg(long, default_value_t = 0, requires = "subscribe")]
+    first: u32,
     /// Which invocations are counted: a target, or several with commas. Those of the first are publications.
     #[arg(long, value_delimiter = ',', default_value = "Odds", value_name = "TARGET,…")]
     target: Vec<String>,
@@ -80,8 +98,16 @@ pub(super) struct Settings {
     pub(super) in_flight: u32,
     /// `None` where the server is not on loopback: the system then chooses the address.
     pub(super) sources: Option<u32>,
+    pub(super) network: u8,
+    /// Before the upgrade.
+    pub(super) negotiates: bool,
+    pub(super) reconnects: bool,
+    /// Between two pings of a client.
+    pub(super) ping_every: Option<Duration>,
     /// What each client calls to watch its match, and how many matches there are.
     pub(super) subscribe: Option<(String, u32)>,
+    /// Client 0 watches what the one of this number would.
+    pub(super) first: u32,
     /// The first target that is counted, and the others.
     pub(super) targets: (String, Vec<String>),
     /// Between two lines that tell how things are.
@@ -107,6 +133,10 @@ impl TryFrom<Options> for Settings {
         let connections_max = u32::try_from(limit.saturating_sub(DESCRIPTORS_SLACK).max(1)).unwrap_or(u32::MAX);
         within("--connections", options.connections, 1, connections_max)?;
         within("--in-flight", options.in_flight, 1, u32::MAX)?;
+        if options.ping_every.is_some() && options.protocol == Protocol::Raw {
+            return Err(LoadError::Conflict { option: "--ping-every", why: "the raw protocol has no pings" });
+        }
+        let ping_every = options.ping_every.map(|value| seconds("--ping-every", value)).transpose()?;
         let sources = options.sources.unwrap_or_else(|| sources_for(options.connections));
         within("--sources", sources, 1, SOURCES_MAX)?;
         let mut targets = options.target.into_iter();
@@ -119,6 +149,11 @@ impl TryFrom<Options> for Settings {
             connections: options.connections,
             in_flight: options.in_flight,
             sources: address.ip().is_loopback().then_some(sources),
+            network: options.network,
+            negotiates: options.protocol != Protocol::Raw && !options.skip_negotiation,
+            reconnects: options.reconnect,
+            ping_every: ping_every.filter(|every| !every.is_zero()),
+            first: options.first,
             subscribe: options.subscribe.map(|method| (method, options.matches)),
             targets: (first, targets.collect()),
             progress: options.progress.map(|value| seconds("--progress", value)).transpose()?,

@@ -17,8 +17,9 @@ pub(super) struct Counts {
     pub(super) latency: Histogram<u64>,
     /// The longest time between two messages, whoever received them.
     pub(super) silence_ns: u64,
-    /// When the last came, and when counting began by the wall's clock.
-    last_ns: u64,
+    /// When the last came.
+    pub(super) last_ns: u64,
+    /// When counting began by the wall's clock.
     since_wall_ns: u64,
 }
 

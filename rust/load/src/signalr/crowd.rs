@@ -15,6 +15,8 @@ use super::negotiate;
 use super::odds::{Faults, Sequence};
 use super::progress::Progress;
 use super::protocol::Protocol;
+use super::returning::Returning;
+use super::stage::Stage;
 use crate::connect::{self, upgrade_request};
 use crate::draw::source_of;
 use crate::error::LoadError;
@@ -27,38 +29,13 @@ const SNAPSHOT: &str = "Snapshot";
 /// Bytes that one read may bring, for all connections together.
 const READ_BYTES: usize = 512 << 10;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Waiting,
-    Negotiating,
-    Upgrading,
-    ShakingHands,
-    Subscribing,
-    Open,
-    /// Open, and not read any more.
-    Stalled,
-    Over,
-}
-
-impl Stage {
-    /// What is under way, for a failure's reason.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Waiting => "not begun",
-            Self::Negotiating => "negotiate",
-            Self::Upgrading => "upgrade",
-            Self::ShakingHands => "handshake",
-            Self::Subscribing => "subscribe",
-            Self::Open | Self::Stalled | Self::Over => "open",
-        }
-    }
-}
-
 struct Connection {
     socket: Option<OwnedFd>,
     stage: Stage,
     /// It has an invocation that is not answered.
     is_calling: bool,
+    /// It was open before.
+    is_returning: bool,
     /// When connecting began, and when it was over by the wall's clock.
     began_ns: u64,
     opened_wall_ns: u64,
@@ -101,6 +78,7 @@ pub(super) struct Crowd {
     pub(super) closed: u32,
     /// Why connections failed or were lost, and how many.
     pub(super) failures: BTreeMap<String, u32>,
+    pub(super) returning: Returning,
     pub(super) opened_ns: u64,
     /// The last time that anything moved.
     pub(super) moved_ns: u64,
@@ -125,12 +103,16 @@ impl Crowd {
             socket: None,
             stage: Stage::Waiting,
             is_calling: false,
+            is_returning: false,
             began_ns: 0,
             opened_wall_ns: u64::MAX,
             received: 0,
             request: Vec::new(),
             answer: Vec::new(),
-            inbound: Inbound::new(is_shaken, (matches > 0).then(|| Sequence::new(name_of(index % matches)))),
+            inbound: Inbound::new(
+                is_shaken,
+                (matches > 0).then(|| Sequence::new(name_of(match_of(index, settings.first, matches)))),
+            ),
         };
         let now = sys::monotonic_ns();
         Ok(Self {
@@ -148,6 +130,7 @@ impl Crowd {
             failed: 0,
             closed: 0,
             failures: BTreeMap::new(),
+            returning: Returning::default(),
             opened_ns: now,
             moved_ns: now,
             logins: latencies(),
@@ -163,26 +146,36 @@ impl Crowd {
 
     /// Whether all connections are open or failed.
     pub(super) fn is_settled(&self) -> bool {
-        self.opened + self.failed == self.settings.connections
+        self.next == self.connections.len() && self.in_flight == 0 && self.returning.is_empty()
     }
 
-    /// Begins as many connects as may be in flight, and are still to be made.
+    /// Begins as many connects as may be in flight, and are still to be made or made again.
     pub(super) fn begin_connects(&mut self) {
-        while self.in_flight < self.settings.in_flight && self.next < self.connections.len() {
-            let index = self.next;
-            self.next += 1;
+        while self.in_flight < self.settings.in_flight {
+            let index = if self.next < self.connections.len() {
+                self.next += 1;
+                self.connections[self.next - 1].began_ns = sys::monotonic_ns();
+                self.next - 1
+            } else {
+                let Some(index) = self.returning.next(sys::monotonic_ns()) else { return };
+                index
+            };
             self.in_flight += 1;
-            self.connections[index].began_ns = sys::monotonic_ns();
-            let (stage, request) = if self.settings.protocol == Protocol::Raw {
+            let (stage, request) = if self.settings.negotiates {
+                (Stage::Negotiating, self.negotiation.clone())
+            } else {
                 let request = upgrade_request(&self.settings.path, &self.settings.host);
                 (Stage::Upgrading, request.into_bytes())
-            } else {
-                (Stage::Negotiating, self.negotiation.clone())
             };
             if let Err(why) = self.connect(index, stage, request) {
                 self.lose(index, &why);
             }
         }
+    }
+
+    /// When a client is to come back that can.
+    pub(super) fn return_due_ns(&self) -> Option<u64> {
+        self.returning.due_ns().filter(|_| self.in_flight < self.settings.in_flight)
     }
 
     /// Gives up all that is not open: nothing has moved for too long.
@@ -192,7 +185,7 @@ impl Crowd {
             if stage == Stage::Waiting {
                 self.in_flight += 1;
             }
-            if !matches!(stage, Stage::Open | Stage::Stalled | Stage::Over) {
+            if !matches!(stage, Stage::Open | Stage::Away | Stage::Stalled | Stage::Over) {
                 self.lose(index, "no answer");
             }
         }
@@ -202,6 +195,12 @@ impl Crowd {
     /// Forgets what has arrived so far.
     pub(super) fn count_anew(&mut self) {
         self.counts = Counts::new();
+    }
+
+    /// What each connection has had so far is what it should have.
+    pub(super) fn level(&mut self) {
+        self.connections.iter_mut().for_each(|connection| connection.received = 0);
+        (self.wanted, self.behind) = (0, 0);
     }
 
     /// Counts anew, until each connection has `each` more; one that had too many before has too many now.
@@ -236,7 +235,10 @@ impl Crowd {
         let mut newest = vec![0; matches];
         let watching = || {
             let all = self.connections.iter().enumerate().filter(|(_, connection)| connection.stage == Stage::Open);
-            all.filter_map(|(index, connection)| Some((index % matches, connection.inbound.newest()?)))
+            all.filter_map(|(index, connection)| {
+                let of = match_of(index as u32, self.settings.first, matches as u32);
+                Some((of as usize, connection.inbound.newest()?))
+            })
         };
         for (of, s) in watching() {
             newest[of] = s.max(newest[of]);
@@ -332,7 +334,7 @@ impl Crowd {
                 Stage::ShakingHands | Stage::Subscribing | Stage::Open => {
                     self.read_frames(index, descriptor, event.has(sys::ENDED))
                 }
-                Stage::Waiting | Stage::Stalled | Stage::Over => Ok(()),
+                Stage::Waiting | Stage::Away | Stage::Stalled | Stage::Over => Ok(()),
             }
         };
         if let Err(why) = outcome {
@@ -342,7 +344,8 @@ impl Crowd {
 
     /// Opens a socket that sends `request` first. On loopback it is nearly always connected at once.
     fn connect(&mut self, index: usize, stage: Stage, request: Vec<u8>) -> Result<(), String> {
-        let source = self.settings.sources.map(|sources| source_of(index as u32, sources));
+        let (sources, network) = (self.settings.sources, self.settings.network);
+        let source = sources.map(|sources| source_of(index as u32, sources, network));
         let (socket, _) = sys::connect(source, self.settings.address).map_err(text_of)?;
         let descriptor = socket.as_raw_fd();
         let connection = &mut self.connections[index];
@@ -457,7 +460,7 @@ impl Crowd {
         let connection = &mut self.connections[index];
         let before = connection.received;
         connection.received += seen.counted;
-        if before < self.wanted && connection.received >= self.wanted {
+        if connection.stage == Stage::Open && before < self.wanted && connection.received >= self.wanted {
             self.behind -= 1;
         }
         if !seen.answers.is_empty() {
@@ -479,7 +482,8 @@ impl Crowd {
             return Ok(());
         }
         self.connections[index].stage = Stage::Subscribing;
-        send_whole(descriptor, &self.subscriptions[index % self.subscriptions.len()])
+        let of = match_of(index as u32, self.settings.first, self.subscriptions.len() as u32);
+        send_whole(descriptor, &self.subscriptions[of as usize])
     }
 
     fn complete(&mut self, index: usize, seen: &Seen) -> Result<(), String> {
@@ -509,7 +513,13 @@ impl Crowd {
         self.in_flight -= 1;
         self.opened += 1;
         self.opened_ns = sys::monotonic_ns();
-        self.logins.saturating_record(self.opened_ns - connection.began_ns);
+        let passed_ns = self.opened_ns - connection.began_ns;
+        if mem::replace(&mut connection.is_returning, true) {
+            connection.received = self.wanted;
+            self.returning.welcome(passed_ns);
+        } else {
+            self.logins.saturating_record(passed_ns);
+        }
         self.moved_ns = self.opened_ns;
     }
 
@@ -520,19 +530,27 @@ impl Crowd {
         let stage = mem::replace(&mut connection.stage, Stage::Over);
         connection.socket = None;
         connection.request = Vec::new();
+        self.moved_ns = sys::monotonic_ns();
+        let is_returning = connection.is_returning && self.settings.reconnects;
         if stage == Stage::Open {
             self.closed += 1;
             self.behind -= u32::from(connection.received < self.wanted);
+            connection.began_ns = self.moved_ns;
         } else {
             self.in_flight -= 1;
-            self.failed += 1;
+            self.failed += u32::from(!is_returning);
+        }
+        if is_returning {
+            connection.stage = Stage::Away;
+            connection.answer = Vec::new();
+            connection.inbound.leave(self.settings.protocol == Protocol::Raw);
+            self.returning.lose(index, stage != Stage::Open, self.moved_ns);
         }
         if mem::take(&mut connection.is_calling) {
             self.calls.open -= 1;
             self.calls.failed += 1;
         }
         *self.failures.entry(format!("{}: {why}", stage.name())).or_default() += 1;
-        self.moved_ns = sys::monotonic_ns();
     }
 }
 
@@ -545,6 +563,11 @@ fn reader(settings: &Settings) -> Reader {
 /// What the match of this number, from 0, is called.
 fn name_of(number: u32) -> String {
     format!("m{}", number + 1)
+}
+
+/// Which match the client of this number watches.
+fn match_of(index: u32, first: u32, matches: u32) -> u32 {
+    (index + first % matches) % matches
 }
 
 /// The invocation that watches each match.

@@ -54,6 +54,16 @@ impl Inbound {
         Self { is_shaken, sequence, frame: Vec::new(), message: Vec::new() }
     }
 
+    /// The stream is over, and the client's next one begins where a new one does; it goes on in what it watches.
+    pub(super) fn leave(&mut self, is_shaken: bool) {
+        self.is_shaken = is_shaken;
+        self.frame = Vec::new();
+        self.message = Vec::new();
+        if let Some(sequence) = &mut self.sequence {
+            sequence.leave();
+        }
+    }
+
     /// The newest `s` of what it watches.
     pub(super) fn newest(&self) -> Option<u64> {
         self.sequence.as_ref().map(Sequence::newest)

@@ -12,6 +12,8 @@
 //! | `inbound` | one connection's stream: frames, the handshake's answer, hub messages |
 //! | `counts` | what arrived at all clients together |
 //! | `progress` | what there has been since the start, told from time to time |
+//! | `returning` | clients that were lost and come back: which of them, and when |
+//! | `stage` | how far a client has come |
 //! | `crowd` | all connections: the only reader of sockets |
 //! | `session` | the loop: commands and reports |
 
@@ -24,7 +26,9 @@ mod negotiate;
 mod odds;
 mod progress;
 mod protocol;
+mod returning;
 mod session;
+mod stage;
 
 use args::{Options, Settings};
 

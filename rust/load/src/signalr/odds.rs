@@ -60,21 +60,28 @@ pub(super) struct Faults {
     pub(super) gaps: u64,
     /// Publications that had come before, or should have.
     pub(super) repeats: u64,
+    /// Snapshots that jumped forward: what came between is missing, and the client was told.
+    pub(super) told: u64,
     /// Snapshots with which the match began anew.
     pub(super) restarts: u64,
     /// Publications of another match.
     pub(super) misrouted: u64,
     /// Invocations without the object.
     pub(super) malformed: u64,
+    /// No fault, so it is not among them: publications while clients were away that came back.
+    #[serde(skip)]
+    pub(super) missed: u64,
 }
 
 impl AddAssign for Faults {
     fn add_assign(&mut self, other: Self) {
         self.gaps += other.gaps;
         self.repeats += other.repeats;
+        self.told += other.told;
         self.restarts += other.restarts;
         self.misrouted += other.misrouted;
         self.malformed += other.malformed;
+        self.missed += other.missed;
     }
 }
 
@@ -86,12 +93,27 @@ pub(super) struct Sequence {
     next: u64,
     /// The last was a snapshot: its publication may still come.
     may_repeat: bool,
+    /// The client was away: what comes next may jump.
+    is_back: bool,
 }
 
 impl Sequence {
     /// Of the match `name`, of which nothing has come.
     pub(super) fn new(name: String) -> Self {
-        Self { name, next: 0, may_repeat: false }
+        Self { name, next: 0, may_repeat: false, is_back: false }
+    }
+
+    /// The client is away, and will be told where the match is when it is back.
+    pub(super) fn leave(&mut self) {
+        self.is_back = self.next != 0;
+    }
+
+    /// The first `s` of a client that is back counts what it has missed.
+    fn come_back(&mut self, s: u64, faults: &mut Faults) {
+        if std::mem::take(&mut self.is_back) && s >= self.next {
+            faults.missed += s - self.next;
+            self.next = s;
+        }
     }
 
     /// The newest `s` that has come; 0 before the first.
@@ -102,11 +124,12 @@ impl Sequence {
     /// Takes a snapshot, in JSON.
     pub(super) fn begin(&mut self, body: &[u8], faults: &mut Faults) {
         let Some(Odds { s, .. }) = self.own(body, &[], faults) else { return };
+        self.come_back(s, faults);
         if self.next != 0 {
             if s <= self.next && s + UNDER_WAY_MAX >= self.next {
                 return;
             }
-            *if s > self.next { &mut faults.gaps } else { &mut faults.restarts } += 1;
+            *if s > self.next { &mut faults.told } else { &mut faults.restarts } += 1;
         }
         (self.next, self.may_repeat) = (s + 1, true);
     }
@@ -115,6 +138,7 @@ impl Sequence {
     #[inline]
     pub(super) fn take(&mut self, body: &[u8], usual: &[u8], faults: &mut Faults) -> Option<u64> {
         let Odds { s, t, .. } = self.own(body, usual, faults)?;
+        self.come_back(s, faults);
         let may_repeat = std::mem::take(&mut self.may_repeat);
         if s == self.next || self.next == 0 {
             self.next = s + 1;
@@ -184,7 +208,22 @@ mod tests {
         assert_eq!(faults(&[1, 2, 2, 3]), Faults { repeats: 1, ..Faults::default() });
         assert_eq!(faults(&[-6, 5, 5, 6]), Faults { repeats: 1, ..Faults::default() });
         assert_eq!(faults(&[-6, 4, 6]), Faults { repeats: 1, ..Faults::default() });
-        assert_eq!(faults(&[1, 2, -10, 10]), Faults { gaps: 1, ..Faults::default() });
+        assert_eq!(faults(&[1, 2, -10, 10]), Faults { told: 1, ..Faults::default() });
+    }
+
+    #[test]
+    fn client_that_was_away_counts_what_it_missed_once() {
+        let (mut sequence, mut faults) = (Sequence::new("m1".to_owned()), Faults::default());
+        sequence.take(&body("m1", 5), TARGET, &mut faults);
+        sequence.leave();
+        sequence.begin(&body("m1", 9), &mut faults);
+        sequence.take(&body("m1", 9), TARGET, &mut faults);
+        sequence.take(&body("m1", 10), TARGET, &mut faults);
+        assert_eq!(faults, Faults { missed: 3, ..Faults::default() });
+        sequence.leave();
+        sequence.begin(&body("m1", 10), &mut faults);
+        sequence.take(&body("m1", 12), TARGET, &mut faults);
+        assert_eq!(faults, Faults { missed: 3, gaps: 1, ..Faults::default() });
     }
 
     #[test]

@@ -5,14 +5,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::inbound::Seen;
-use crate::histogram::pairs;
+use crate::histogram::{ages_us, pairs};
 use crate::sys;
-
-/// The greatest age, in microseconds, that is told as it is: an hour.
-const AGE_US_MAX: u64 = 3_600_000_000;
-
-/// Two digits: an age is told to the hundredth.
-const DIGITS: u8 = 2;
 
 /// The counters since the start, and the ages of the span since they were last told.
 pub(super) struct Progress {
@@ -20,6 +14,8 @@ pub(super) struct Progress {
     every_ns: Option<u64>,
     due_ns: u64,
     pub(super) received: u64,
+    /// Hub messages of the server's that ask for nothing.
+    pub(super) pings: u64,
     /// All that was read, answers to requests and heads of frames included.
     pub(super) bytes: u64,
     /// Of publications, in microseconds.
@@ -30,19 +26,14 @@ impl Progress {
     /// Nothing yet; told `every` so often from `now` on.
     pub(super) fn new(every: Option<Duration>, now: u64) -> Self {
         let every_ns = every.map(|every| every.as_nanos() as u64);
-        Self {
-            every_ns,
-            due_ns: now + every_ns.unwrap_or_default(),
-            received: 0,
-            bytes: 0,
-            ages: Histogram::new_with_bounds(1, AGE_US_MAX, DIGITS).expect("the bounds are valid for hdrhistogram"),
-        }
+        Self { every_ns, due_ns: now + every_ns.unwrap_or_default(), received: 0, pings: 0, bytes: 0, ages: ages_us() }
     }
 
     /// Adds what one read brought to a client that opened then; the age of what was published before does not count.
     #[inline]
     pub(super) fn add(&mut self, seen: &Seen, opened_wall_ns: u64) {
         self.received += seen.counted;
+        self.pings += seen.pings;
         if self.every_ns.is_some() && !seen.times.is_empty() {
             let now = sys::wall_ns();
             for time in seen.times.iter().filter(|&&time| time >= opened_wall_ns) {

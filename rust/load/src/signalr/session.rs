@@ -12,6 +12,7 @@ use super::crowd::Crowd;
 use super::protocol::Protocol;
 use crate::commands::{COMMAND_BYTES_MAX, Lines};
 use crate::error::LoadError;
+use crate::histogram::pairs_us;
 use crate::report::{Latency, line, seconds};
 use crate::sys::{self, Event};
 
@@ -23,6 +24,9 @@ const STDIN: u64 = u64::MAX;
 
 /// The longest time of a command, seconds: a day.
 const SECONDS_MAX: f64 = 86_400.0;
+
+/// Pings are sent so often, each time all that are due.
+const PING_TURN_NS: u64 = 100_000_000;
 
 /// The longest invocation, in a frame that is written whole.
 const INVOCATION_BYTES_MAX: usize = 60_000;
@@ -53,6 +57,10 @@ enum Command {
         seconds: Option<f64>,
         ping_every_s: f64,
     },
+    /// What each client has had so far is what was expected.
+    Level(bool),
+    /// Tell how things are, at once.
+    Tell(bool),
     Quit(bool),
 }
 
@@ -103,6 +111,10 @@ struct Session {
     /// When it began, and the CPU time then.
     began_ns: u64,
     began_cpu_ns: u64,
+    /// Pings that were sent whatever else was done, and the next turn of them.
+    pings: u64,
+    pings_due_ns: u64,
+    started_ns: u64,
     is_over: bool,
 }
 
@@ -116,6 +128,9 @@ pub(super) fn run(settings: Settings) -> Result<i32, LoadError> {
         task: Some(Task::Connect),
         began_ns: sys::monotonic_ns(),
         began_cpu_ns: sys::cpu_ns(),
+        pings: 0,
+        pings_due_ns: 0,
+        started_ns: sys::monotonic_ns(),
         is_over: false,
         crowd,
     };
@@ -131,9 +146,7 @@ pub(super) fn run(settings: Settings) -> Result<i32, LoadError> {
 
 impl Session {
     fn turn(&mut self, events: &mut [Event]) -> Result<(), LoadError> {
-        if matches!(self.task, Some(Task::Connect)) {
-            self.crowd.begin_connects();
-        }
+        self.crowd.begin_connects();
         let timeout = self.timeout(sys::monotonic_ns());
         let count = self.crowd.epoll.wait(events, timeout).map_err(LoadError::system("epoll_pwait2"))?;
         let events = &events[..count];
@@ -145,6 +158,7 @@ impl Session {
         }
         let now = sys::monotonic_ns();
         self.send_pings(now);
+        self.send_steady_pings(now);
         self.conclude(now);
         self.begin_next()?;
         if self.crowd.progress.is_due(now) {
@@ -165,7 +179,9 @@ impl Session {
             }
             _ => self.gives_up_ns(),
         });
-        let first = next.into_iter().chain(self.crowd.progress.due_ns()).min()?;
+        let pings = self.crowd.settings.ping_every.map(|_| self.pings_due_ns);
+        let more = [self.crowd.progress.due_ns(), self.crowd.return_due_ns(), pings];
+        let first = next.into_iter().chain(more.into_iter().flatten()).min()?;
         Some(Duration::from_nanos(first.saturating_sub(now)))
     }
 
@@ -176,13 +192,31 @@ impl Session {
 
     /// When the ping of this number is due.
     fn ping_due_ns(&self, ping_every_ns: u64, number: u64) -> u64 {
+        self.began_ns + self.ping_after_ns(ping_every_ns, number)
+    }
+
+    /// So long after the beginning.
+    fn ping_after_ns(&self, ping_every_ns: u64, number: u64) -> u64 {
         let passed = u128::from(number + 1) * u128::from(ping_every_ns) / u128::from(self.crowd.settings.connections);
-        self.began_ns + passed as u64
+        passed as u64
+    }
+
+    /// Sends those pings that are due whatever else is done.
+    fn send_steady_pings(&mut self, now: u64) {
+        let Some(every) = self.crowd.settings.ping_every.filter(|_| now >= self.pings_due_ns) else { return };
+        self.pings_due_ns = now + PING_TURN_NS;
+        while self.started_ns + self.ping_after_ns(every.as_nanos() as u64, self.pings) <= now {
+            self.crowd.ping(self.pings);
+            self.pings += 1;
+        }
     }
 
     fn read_commands(&mut self) -> Result<(), LoadError> {
         for text in self.lines.read(&self.crowd.epoll).map_err(LoadError::system("reading stdin"))? {
-            self.commands.push_back(Command::parse(&text, self.crowd.settings.protocol)?);
+            match Command::parse(&text, self.crowd.settings.protocol)? {
+                Command::Tell(_) => line(&self.tick(sys::monotonic_ns())),
+                command => self.commands.push_back(command),
+            }
         }
         Ok(())
     }
@@ -230,7 +264,12 @@ impl Session {
                 let ping_every_ns = Duration::from_secs_f64(ping_every_s).as_nanos() as u64;
                 self.task = Some(Task::Idle { ends_ns, ping_every_ns, pings: 0 });
             }
+            Command::Level(_) => {
+                self.crowd.level();
+                line(&json!({ "level": true }));
+            }
             Command::Quit(quits) => self.is_over = quits,
+            Command::Tell(_) => {} // never left waiting
         }
         Ok(())
     }
@@ -279,6 +318,12 @@ impl Session {
             "received": crowd.progress.received,
             "bytes": crowd.progress.bytes,
             "ages_us": ages_us,
+            "faults": crowd.faults,
+            "returned": crowd.returning.returned,
+            "return_slowest_ns": crowd.returning.slowest_ns,
+            "missed": crowd.faults.missed,
+            "opened_ns": crowd.opened_ns,
+            "pings_received": crowd.progress.pings,
             "failures": crowd.failures,
         }})
     }
@@ -303,6 +348,8 @@ impl Session {
                     "received": counts.received,
                     "lowest": lowest,
                     "highest": highest,
+                    "last_ns": counts.last_ns,
+                    "ages_us": pairs_us(&counts.latency),
                     "bytes": counts.bytes,
                     "frames": counts.frames,
                     "faults": crowd.faults,
@@ -319,6 +366,7 @@ impl Session {
                     "frames": counts.frames,
                     "faults": crowd.faults,
                     "latency_us": Latency::of(&counts.latency),
+                    "ages_us": pairs_us(&counts.latency),
                     "silence_s": seconds(counts.silence_ns),
                     "newest": newest,
                     "behind": behind,
