@@ -125,6 +125,16 @@ LOAD_LAYERS = [
     ["floor", "signalr"],
 ]
 
+NODE_LAYERS = [
+    ["backoff", "bell", "bounds", "error", "linked", "poller", "thread"],
+    ["frame", "place"],
+    ["outbox", "sender"],
+    ["peers"],
+    ["serving"],
+    ["owner"],
+    ["link", "server"],
+]
+
 UPSTREAM_LAYERS = [
     ["roots", "target"],
     ["api"],
@@ -308,9 +318,10 @@ def test_python_imports_point_left() -> None:
     [
         ("rust/core/src", CORE_LAYERS, CORE_EXCEPTIONS),
         ("rust/load/src", LOAD_LAYERS, {}),
+        ("rust/node/src", NODE_LAYERS, {}),
         ("rust/upstream/src", UPSTREAM_LAYERS, {}),
     ],
-    ids=["core", "load", "upstream"],
+    ids=["core", "load", "node", "upstream"],
 )
 def test_rust_uses_point_left(source: str, layers: list[list[str]], exceptions: dict[tuple[str, str], str]) -> None:
     uses: dict[str, set[str]] = {}
@@ -322,7 +333,7 @@ def test_rust_uses_point_left(source: str, layers: list[list[str]], exceptions: 
     assert misplaced(uses, layers, exceptions) == []
 
 
-@pytest.mark.parametrize("crate", ["core", "load", "python", "upstream"])
+@pytest.mark.parametrize("crate", ["core", "load", "node", "python", "upstream"])
 def test_no_modules_of_a_crate_use_each_other_in_a_circle(crate: str) -> None:
     found = circles(uses_of(ROOT / "rust" / crate / "src"))
     assert [sorted("::".join(one) for one in circle) for circle in found] == []
@@ -334,6 +345,7 @@ def test_crates_stay_out_of_each_other() -> None:
     assert not re.search(r"^(pyo3|tokio|async-std|smol)\b", core, re.MULTILINE)
     assert not re.search(r"^fanwire-core\b", load, re.MULTILINE)
     assert not re.search(r"^pyo3\b", text(Path("rust/upstream/Cargo.toml")), re.MULTILINE)
+    assert not re.search(r"^(pyo3|tokio|fanwire-\w+)\b", text(Path("rust/node/Cargo.toml")), re.MULTILINE)
     sources = [path for path in files(".rs") if path.is_relative_to("rust/core/src")]
     assert [str(path) for path in sources if re.search(r"\benv::|\benv!\(", code(path))] == []
 

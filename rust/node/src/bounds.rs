@@ -1,0 +1,34 @@
+//! What may wait, and how long a frame may be.
+
+/// The bounds of a server or a link. Both ends of a star should have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// How many bytes a frame may have, without its length. 64 MiB and 64 KiB. A peer costs as much memory at worst while
+    /// it sends one.
+    pub frame_bytes_max: usize,
+    /// How many bytes may wait for a peer that does not read; one frame may always wait. 64 MiB. Over it the server drops
+    /// the peer.
+    pub peer_queue_bytes_max: usize,
+    /// How many bytes may wait in a link; one frame may always wait. 64 MiB. Over it
+    /// [`LinkSender::send`](crate::LinkSender::send) fails.
+    pub link_queue_bytes_max: usize,
+    /// How many peers a server has at once. 256; at most 65,536. Who comes then is refused.
+    pub peers_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            frame_bytes_max: (64 << 20) + (64 << 10),
+            peer_queue_bytes_max: 64 << 20,
+            link_queue_bytes_max: 64 << 20,
+            peers_max: 256,
+        }
+    }
+}
+
+/// How much is read from a socket, or written to it, in one turn: so that one that floods takes no more than its part.
+pub(crate) const TURN_BYTES_MAX: usize = 256 << 10;
+
+/// What a buffer may keep of its memory when it is empty.
+pub(crate) const KEPT_BYTES_MAX: usize = 1 << 20;

@@ -1,0 +1,36 @@
+//! The star between workers and their owner: sockets, threads and frames, and nothing of what is said in them.
+//!
+//! One process has a [`Server`]: it listens on a Unix socket, and one thread (`fanwire-owner`) does all that a
+//! [`Serving`] wants done. Every other has a [`Link`] to it, whose one thread (`fanwire-link`) runs a [`Linked`] and writes
+//! what any thread gives to a [`LinkSender`]. A frame is a length of four bytes, little-endian, and so many bytes.
+//!
+//! Promises: frames between a link and the server arrive whole, once and in order, each way, as long as one connection
+//! lasts; when it breaks, both ends are told, and what was under way is lost. No call but [`Server::stop`] and
+//! [`Link::stop`] waits. Everything that waits has a bound, and whoever is over it is told which: [`Bounds`].
+//!
+//! A fork has none of the threads: what it inherits does nothing there.
+mod backoff;
+mod bell;
+mod bounds;
+mod error;
+mod frame;
+mod link;
+mod linked;
+mod outbox;
+mod owner;
+mod peers;
+mod place;
+mod poller;
+mod sender;
+mod server;
+mod serving;
+mod thread;
+
+pub use bounds::Bounds;
+pub use error::{SendError, StartError};
+pub use link::Link;
+pub use linked::Linked;
+pub use peers::{Outgoing, Peer};
+pub use sender::LinkSender;
+pub use server::{Server, Waker};
+pub use serving::Serving;
