@@ -1,10 +1,13 @@
-//! The only clock: monotonic nanoseconds since the engine began, and the ticks in which deadlines are counted.
+//! The only clock: monotonic nanoseconds, from a fixed number at the engine's start on, and the ticks in which deadlines are counted.
 #[cfg(test)]
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Timers look at their deadlines this often.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
+
+/// What the clock says at its start: ages of what other processes have published go further back, up to a year.
+const EPOCH_NS: u64 = 366 * 86_400 * 1_000_000_000;
 
 /// Shared by publishers and shards, so that their times compare.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +26,7 @@ impl Clock {
 
     pub(crate) fn now_ns(self) -> u64 {
         match self {
-            Self::Since(start) => start.elapsed().as_nanos() as u64,
+            Self::Since(start) => EPOCH_NS + start.elapsed().as_nanos() as u64,
             #[cfg(test)]
             Self::Set(now_ns) => now_ns.load(Ordering::Relaxed),
         }

@@ -31,6 +31,9 @@ pub enum EngineError {
         /// `not started` or `stopped`.
         state: &'static str,
     },
+    /// What all workers share is out of reach.
+    #[error("this worker is apart from the others, as its supervisor cannot be reached: publish again when it is back")]
+    Apart,
     /// A channel's name that breaks a rule.
     #[error("channel name {name:?}: {why}")]
     InvalidChannel {

@@ -8,6 +8,7 @@
 //! The crate reads no environment variables, knows no Python and starts no threads but the shards'.
 #![deny(unsafe_op_in_unsafe_fn)]
 pub mod adopted;
+mod bytes;
 pub mod channel;
 mod clock;
 mod connection_id;
@@ -20,6 +21,7 @@ mod listening;
 #[cfg_attr(not(loom), allow(dead_code))]
 pub mod mailbox;
 pub mod messages;
+pub mod node;
 mod notify;
 mod position;
 pub mod protocol;
@@ -33,7 +35,7 @@ mod sync;
 mod tokens;
 pub mod ws;
 
-pub use engine::{Adopted, Audience, Broadcasting, Engine, Message, NewError};
+pub use engine::{Adopted, Audience, Broadcasting, Engine, Message, NewError, TOLD_TO_APPLICATION};
 pub use error::{EXHAUSTED, EngineError};
 pub use failure::{panic_text, run_to_end};
 pub use listening::HeldAddress;

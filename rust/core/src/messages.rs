@@ -20,8 +20,8 @@ use crate::routes::{OwnerId, Wire};
 pub enum Command {
     /// Takes connections from this listening socket.
     Listen(crate::listening::Listener),
-    /// Finishes an opening: answer it so, then these subscriptions; the user whom it belongs to.
-    Accept(ConnectionId, Vec<Watched>, Option<Box<str>>, Reply),
+    /// Finishes an opening: answer it so, then these subscriptions; the channel of the user whom it belongs to.
+    Accept(ConnectionId, Vec<Watched>, Option<Arc<Channel>>, Reply),
     /// Finishes the opening of a relayed WebSocket, with the subprotocol that its backend chose and its cookies.
     AcceptRelayed(ConnectionId, Reply),
     /// A connected socket, to be served as one that was accepted, and where its client is; `None` is where the socket says.
@@ -268,6 +268,12 @@ pub enum Event {
     Progress(Progress),
     /// There is something to read for the listener of this token.
     Heard(u64),
+    /// What became of a publication that somebody waits for under this number.
+    Placed(u64, crate::node::Outcome),
+    /// Another worker tells this: its number, and the message.
+    Told(u8, Vec<u8>),
+    /// The worker of this number has come, or gone.
+    Worker(u8, bool),
     /// A line for the log: level as in Python's `logging`.
     Record(u8, String),
     /// What another part of the program reports in the same stream; see [`Engine::report`](crate::Engine::report).

@@ -94,7 +94,12 @@ impl Compacted {
 
     /// As one that takes over what another has: it knows no more of removals than that one.
     pub(super) fn forget_as(&mut self, other: &Self) {
-        self.forgotten = self.forgotten.max(other.forgotten);
+        self.forget_up_to(other.forgotten);
+    }
+
+    /// Removals up to this offset were forgotten before.
+    pub(super) fn forget_up_to(&mut self, offset: u64) {
+        self.forgotten = self.forgotten.max(offset);
     }
 
     /// Whether it is the newest of its key, and no removal that was forgotten.

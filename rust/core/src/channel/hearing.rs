@@ -77,6 +77,11 @@ impl Listener {
         Self { pattern, wake: Box::new(wake), unread: Mutex::default() }
     }
 
+    /// What it hears, as it was written.
+    pub(crate) fn pattern(&self) -> &str {
+        self.pattern.text()
+    }
+
     /// Whether it hears the channel of this name.
     pub(super) fn hears(&self, name: &str) -> bool {
         self.pattern.matches(name)

@@ -1,6 +1,8 @@
 //! Conflation keys of one channel: which publication is the newest of each.
 use std::collections::HashMap;
 
+use crate::bytes::{Reader, put_bytes, put_u32, put_u64};
+
 /// A key's number in its channel.
 pub(super) type KeyId = u32;
 
@@ -59,6 +61,42 @@ impl Keys {
         self.named.as_ref().is_some_and(|named| named.removed.get(&id).is_some_and(|&removal| offset < removal))
     }
 
+    /// Whether none was ever named.
+    pub(super) fn is_none(&self) -> bool {
+        self.named.is_none()
+    }
+
+    /// Appends all of them: the offset of what has no key, then each by name, with its newest offset and that of its last
+    /// removal, or 0. Gives the place of each in that list, from 1.
+    pub(super) fn write(&self, out: &mut Vec<u8>) -> HashMap<KeyId, u32> {
+        put_u64(out, self.keyless);
+        let all = self.named.as_ref().map(|named| named.sorted()).unwrap_or_default();
+        put_u32(out, all.len() as u32);
+        for (named, (name, id)) in self.named.iter().cycle().zip(&all) {
+            put_bytes(out, name.as_bytes());
+            put_u64(out, named.newest[*id as usize - 1]);
+            put_u64(out, named.removed.get(id).copied().unwrap_or(0));
+        }
+        all.iter().zip(1..).map(|(&(_, id), place)| (id, place)).collect()
+    }
+
+    /// Reads what [`write`](Self::write) wrote: the keys, numbered in their order, and their names.
+    pub(super) fn read<'a>(reader: &mut Reader<'a>) -> Option<(Self, Vec<&'a str>)> {
+        let mut keys = Self { keyless: reader.u64()?, named: None };
+        let count = reader.count(20)?;
+        let mut names = Vec::with_capacity(count);
+        for _ in 0..count {
+            let (name, newest, removed) = (reader.text()?, reader.u64()?, reader.u64()?);
+            let (id, _) = keys.note(Some(name), newest);
+            (id as usize == names.len() + 1).then_some(())?; // each once
+            if removed > 0 {
+                keys.note_removal(id, removed);
+            }
+            names.push(name);
+        }
+        Some((keys, names))
+    }
+
     /// Whether enough keys have come together to look for those that nobody needs.
     pub(super) fn is_sweep_due(&self) -> bool {
         self.named.as_ref().is_some_and(|named| named.ids.len() >= named.sweep_at)
@@ -90,6 +128,13 @@ impl Default for Named {
 }
 
 impl Named {
+    /// In the order of their numbers.
+    fn sorted(&self) -> Vec<(&str, KeyId)> {
+        let mut all: Vec<_> = self.ids.iter().map(|(name, &id)| (&**name, id)).collect();
+        all.sort_unstable_by_key(|one| one.1);
+        all
+    }
+
     fn add(&mut self, key: &str) -> KeyId {
         let id = self.free.pop().unwrap_or_else(|| {
             self.newest.push(0);

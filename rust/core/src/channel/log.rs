@@ -116,13 +116,18 @@ impl Log {
             self.keyframe = None; // nobody begins with what has ended
         }
         self.trim(settings, keys, &mark);
+        if mark.is_beginning() {
+            self.keyframe = Some((self.tail, mark));
+        }
+        self.write(frame, mark);
+    }
+
+    /// Takes a frame in behind the last one.
+    fn write(&mut self, frame: &[u8], mark: FrameMark) {
         self.make_room(frame.len());
         let (segment, filled) = self.segments.back_mut().expect("make_room left a segment with room");
         segment.write(*filled, frame);
         *filled += frame.len();
-        if mark.is_beginning() {
-            self.keyframe = Some((self.tail, mark));
-        }
         self.tail += frame.len() as u64;
         self.special += usize::from(mark.is_special());
         self.frames.push_back(FrameMark { end: self.tail, ..mark });
@@ -144,6 +149,30 @@ impl Log {
         self.tail += frame.len() as u64;
         (self.head.position, self.whole_from) = (self.tail, self.tail);
         self.compacted.push(FrameMark { end: self.tail, ..mark }, start, frame, excluded.cloned());
+    }
+
+    /// As another log had it that let go of it; before any frame.
+    pub(super) fn restore_value(
+        &mut self,
+        start: u64,
+        mark: FrameMark,
+        frame: &[u8],
+        excluded: Option<Arc<[ConnectionId]>>,
+    ) {
+        self.compacted.push(mark, start, frame, excluded);
+    }
+
+    /// Frames begin here, as in another log.
+    pub(super) fn begin_at(&mut self, head: Edge, whole_from: u64) {
+        (self.head, self.whole_from, self.tail) = (head, whole_from, head.position);
+    }
+
+    /// As another log has it, behind the one before: nothing is let go of.
+    pub(super) fn restore_frame(&mut self, frame: &[u8], mark: FrameMark, excluded: Option<Arc<[ConnectionId]>>) {
+        self.write(frame, mark);
+        if let Some(excluded) = excluded {
+            self.exclude_from_last(frame.len(), &excluded);
+        }
     }
 
     /// The frame that was appended last is not for these.

@@ -8,10 +8,13 @@
 //! - `stored`: publications that are kept for whatever format may come; `beginning`: those that newcomers of a relay's
 //!   lane begin with;
 //! - `hearing`: the program's own subscribers;
+//! - `crossing`: a publication as bytes for another process, `dumping` what a channel keeps;
 //! - `stand`: where a publication stands, and what is missing before it, where positions come from outside;
 //! - `watch`: what a shard tells the writers; `registry`: channels by name; `pattern`: rules by name.
 mod beginning;
 mod compacted;
+mod crossing;
+mod dumping;
 mod hearing;
 #[cfg(test)]
 mod held;
@@ -39,6 +42,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use beginning::Beginning;
 pub use beginning::Newest;
+pub use crossing::{read_publication, write_publication};
 pub use hearing::{Heard, HeardData, Listener};
 pub(crate) use joining::Overtaken;
 pub use joining::{Tails, Watched};
@@ -117,6 +121,8 @@ pub struct Channel {
     is_storing: AtomicBool,
     /// The program itself hears what is published.
     is_heard: AtomicBool,
+    /// With other processes beside this one: what is kept of it is here.
+    is_had: AtomicBool,
     subscribers: AtomicU32,
     /// Second of the engine's clock at the last publication, for the registry's sweep.
     published_s: AtomicU64,
@@ -236,6 +242,7 @@ impl Channel {
             formats_seen,
             is_storing: AtomicBool::new(settings.history_frames > 0),
             is_heard: AtomicBool::new(false),
+            is_had: AtomicBool::new(false),
             settings,
             subscribers: AtomicU32::new(0),
             published_s: AtomicU64::new(0),
@@ -259,6 +266,21 @@ impl Channel {
     #[must_use]
     pub fn settings(&self) -> &ChannelSettings {
         &self.settings
+    }
+
+    /// Whether what other processes have published of it is here.
+    pub(crate) fn is_had(&self) -> bool {
+        self.is_had.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_had(&self, is_had: bool) {
+        self.is_had.store(is_had, Ordering::Release);
+    }
+
+    /// Whether anybody here subscribes, hears, or is about to; who asks holds it once himself.
+    pub(crate) fn is_cared_for(self: &Arc<Self>) -> bool {
+        let is_held = Arc::strong_count(self) > registry::PLACES + 1;
+        is_held || self.occupancy() > 0 || self.is_heard.load(Ordering::Acquire)
     }
 
     /// Which life of the channel this is.

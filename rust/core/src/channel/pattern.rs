@@ -27,6 +27,12 @@ impl Pattern {
         (!self.0.contains('*')).then_some(&*self.0)
     }
 
+    /// As it was written.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
     /// Whether `name` is one of them. Linear in the product of the lengths at worst; both are at most 255 bytes.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {

@@ -24,7 +24,7 @@ const UNUSED_S: u64 = 5;
 /// Channels looked at in one go, and so under one lock.
 const LOOKS_MAX: usize = 256;
 /// Lists of a stripe that each channel stands in.
-const PLACES: usize = 2;
+pub(super) const PLACES: usize = 2;
 /// Looked at on behalf of one new name at the bound.
 const LOOKS_FOR_ROOM: usize = 64;
 /// Stripes of a registry: at the bound of channels each has about so many.

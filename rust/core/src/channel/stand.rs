@@ -34,6 +34,11 @@ pub(super) struct Life {
 }
 
 impl Life {
+    /// One whose positions count from this number of the logs.
+    pub(super) fn new(epoch: u64, before: u64) -> Self {
+        Self { epoch, before }
+    }
+
     /// The position of a publication of this life, by its number in the logs.
     pub(super) fn position_of(self, number: u64) -> Position {
         Position { epoch: self.epoch, offset: number.saturating_sub(self.before) }

@@ -55,32 +55,38 @@ pub(super) fn read(bytes: &[u8]) -> (Payload<'_>, Option<&str>) {
 
 /// As [`read`], the first of several; and what stands behind it.
 pub(super) fn read_one(bytes: &[u8]) -> (Payload<'_>, Option<&str>, &[u8]) {
-    let (kind, mut rest) = (bytes[0], &bytes[1..]);
+    read_foreign(bytes).expect("as it was written")
+}
+
+/// As [`read_one`], of bytes that another process has written: `None` if these are none.
+pub(super) fn read_foreign(bytes: &[u8]) -> Option<(Payload<'_>, Option<&str>, &[u8])> {
+    let (&kind, mut rest) = bytes.split_first()?;
     if let Some(protocol) = kind.checked_sub(WHOLE_KIND) {
-        return (Payload::Whole(WHOLE[usize::from(protocol)], rest), None, &[]);
+        return Some((Payload::Whole(*WHOLE.get(usize::from(protocol))?, rest), None, &[]));
     }
     let mut part = |alike| {
-        let (length, behind) = rest.split_first_chunk().expect("as it was written");
+        let (length, behind) = rest.split_first_chunk()?;
         let length = u32::from_le_bytes(*length);
-        let (part, behind) = behind.split_at(if length >= ALIKE { 0 } else { length as usize });
+        let (part, behind) = behind.split_at_checked(if length >= ALIKE { 0 } else { length as usize })?;
         rest = behind;
-        match length {
+        Some(match length {
             ABSENT => None,
             ALIKE => alike,
             _ => Some(part),
-        }
+        })
     };
-    let (event, json, msgpack) = (part(None), part(None), part(None));
-    let (hub_json, hub_msgpack) = (part(json), part(msgpack));
+    let (event, json, msgpack) = (part(None)?, part(None)?, part(None)?);
+    let (hub_json, hub_msgpack) = (part(json)?, part(msgpack)?);
     let encoded = Encoded { json, msgpack, hub_json, hub_msgpack };
-    let text = |bytes| std::str::from_utf8(bytes).expect("it was a str when it was written");
     let payload = match kind {
-        0 => Payload::Text(text(json.unwrap_or_default())),
+        0 => Payload::Text(std::str::from_utf8(json.unwrap_or_default()).ok()?),
         1 => Payload::Binary(json.unwrap_or_default()),
         2 => Payload::Object(encoded),
-        _ => Payload::Arguments(encoded),
+        3 => Payload::Arguments(encoded),
+        _ => return None,
     };
-    (payload, event.map(text), rest)
+    let event = event.map(std::str::from_utf8).transpose().ok()?;
+    Some((payload, event, rest))
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::Engine;
 use crate::adopted::Outgoing;
-use crate::channel::{Origin, check_name};
+use crate::channel::{Channel, Origin, check_name};
 use crate::error::EngineError;
 use crate::messages::{Broadcast, Command, ConnectionId, Order};
+use crate::node::Group;
 use crate::protocol::Format;
 use crate::shard::ShardHandle;
 use crate::socket;
@@ -179,12 +180,23 @@ impl Engine {
     pub fn subscribe_adopted(&self, adopted: &Adopted, channel: &str, origin: Origin) -> Result<(), EngineError> {
         self.check_running()?;
         let channel = self.obtain_to_watch(channel)?;
-        if let Some(watched) = channel.watch(adopted.format.into(), adopted.id.shard()) {
-            let watch = Arc::clone(&watched.watch);
-            let ask = || adopted.order(Order::Subscribe(watched, origin), false);
-            adopted.outgoing.ask_to_join(&channel, &watch, ask);
+        let (id, format, shard, outgoing) =
+            (adopted.id, adopted.format, Arc::clone(&adopted.shard), adopted.outgoing());
+        let join = move |channels: Vec<Arc<Channel>>, _| {
+            for channel in channels {
+                let Some(watched) = channel.watch(format.into(), id.shard()) else { continue };
+                let watch = Arc::clone(&watched.watch);
+                let order = || Command::Order(id, Box::new(Order::Subscribe(watched, origin)));
+                outgoing.ask_to_join(&channel, &watch, || shard.command_soon(order(), false));
+            }
+        };
+        match self.node() {
+            Some(member) => member.when_ready(Some(id), vec![(Group::Channel, channel)], Box::new(join)),
+            None => {
+                join(vec![channel], Vec::<String>::new());
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// Ends a subscription, if there is one: what was published before this call still goes out, what is published after it not.
@@ -194,6 +206,9 @@ impl Engine {
     pub fn unsubscribe_adopted(&self, adopted: &Adopted, channel: &str) -> Result<(), EngineError> {
         self.check_running()?;
         check_name(channel)?;
+        if let Some(member) = self.node() {
+            member.cancel(adopted.id, (Group::Channel, channel));
+        }
         if let Some(channel) = self.common.registry.find(channel) {
             let ask = |barrier| adopted.order(Order::Unsubscribe(Arc::clone(&channel), barrier), false);
             adopted.outgoing.ask_to_leave(&channel, ask);

@@ -16,7 +16,9 @@ impl Engine {
     /// [`EngineError`]: stopped, a bad channel name, the bound of channels.
     pub fn position(&self, channel: &str) -> Result<Position, EngineError> {
         self.check_running()?;
-        Ok(self.obtain(channel)?.position())
+        let channel = self.obtain(channel)?;
+        self.wait_for(&channel)?;
+        Ok(channel.position())
     }
 
     /// Has each shard report, as [`Event::Progress`](crate::messages::Event::Progress), how far the publication at
@@ -32,7 +34,8 @@ impl Engine {
         let token = self.token.fetch_add(1, Ordering::Relaxed);
         let common = &self.common;
         let registries = common.registries();
-        let Some(channel) = registries.into_iter().find_map(|registry| registry.find_epoch(position.epoch)) else {
+        let found = registries.into_iter().find_map(|registry| registry.find_epoch(position.epoch));
+        let Some(channel) = found.or_else(|| self.node()?.find_epoch(position.epoch)) else {
             return Ok((token, 0));
         };
         let watches = channel.watches_of(position).ok_or(EngineError::NoSuchPosition { position })?;
@@ -58,6 +61,9 @@ impl Engine {
         };
         let listener = Arc::new(Listener::new(Pattern::new(pattern)?, wake));
         self.common.registry.listen(&listener)?;
+        if let Some(member) = self.node() {
+            member.listen(pattern, true).inspect_err(|_| self.common.registry.unlisten(&listener))?;
+        }
         Ok(listener)
     }
 
@@ -74,6 +80,9 @@ impl Engine {
     /// A listener hears no more.
     pub fn unlisten(&self, listener: &Arc<Listener>) {
         self.common.registry.unlisten(listener);
+        if let Some(member) = self.node() {
+            let _ = member.listen(listener.pattern(), false); // apart, it is not said anew when they are together
+        }
     }
 
     /// Ends the reports of a token.
@@ -88,12 +97,10 @@ impl Engine {
     /// [`EngineError::NotRunning`].
     pub fn give_up_snapshot(&self, channel: &str, why: &str) -> Result<(), EngineError> {
         self.check_running()?;
-        if let Some(channel) = self.common.registry.find(channel) {
-            channel.give_up_snapshot();
-            for shard in &self.shards {
-                shard.command(Command::StartLive(channel.clone(), why.into()));
-            }
+        if let Some(member) = self.node() {
+            return member.give_up_snapshot(channel, why);
         }
+        self.start_live(channel, why);
         Ok(())
     }
 }

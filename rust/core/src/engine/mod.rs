@@ -2,12 +2,13 @@
 //!
 //! `sending` has private bytes, `lanes` what a relay asks besides, `following` how far a publication has come, and
 //! keyframes for who waits, `subscribing` who hears which channel, in which format, `welcoming` sockets that were handed in,
-//! `adopting` connections that a framework reads.
+//! `adopting` connections that a framework reads, `node` this engine among several workers.
 mod adopting;
 #[cfg(test)]
 mod dying;
 mod following;
 mod lanes;
+mod node;
 mod paths;
 mod sending;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod welcoming;
 
 pub use adopting::{Adopted, Broadcasting};
 pub use lanes::Message;
+pub use node::TOLD_TO_APPLICATION;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -115,6 +117,7 @@ impl Engine {
             failure: Failure::default(),
             unready: Mutex::default(),
             clock: Clock::start(),
+            node: Default::default(),
         };
         Ok(Self {
             common: Arc::new(common),
@@ -199,6 +202,9 @@ impl Engine {
     /// Formats that an object published to these has to be encoded for, as of now.
     #[must_use]
     pub fn formats_of(&self, audience: Audience<'_>) -> Formats {
+        if self.node().is_some() && !matches!(audience, Audience::Lane(_)) {
+            return self.formats_of_all();
+        }
         self.registry_of(audience).find(audience.name()).map_or(Formats::default(), |channel| channel.formats())
     }
 

@@ -2,7 +2,7 @@
 use super::{Engine, REASON_BYTES_MAX, check_close};
 use crate::error::EngineError;
 use crate::messages::Command;
-use crate::routes::{Route, RouteError};
+use crate::routes::{Route, RouteError, Wire};
 
 impl Engine {
     /// Adds a path: requests that begin after this call find it. Before or while it serves.
@@ -10,7 +10,12 @@ impl Engine {
     /// # Errors
     /// [`RouteError`]: it would hide another, or is one too many.
     pub fn add_route(&self, route: Route) -> Result<(), RouteError> {
-        self.common.routes.add(route)
+        let hub = matches!(route.wire, Wire::SignalR(_)).then(|| route.path().to_owned());
+        self.common.routes.add(route)?;
+        if let Some(path) = hub {
+            self.want_hub(&self.common.hubs, &path);
+        }
+        Ok(())
     }
 
     /// Removes what was added under this path: requests that begin after this call do not find it. Who is connected by it

@@ -2,10 +2,11 @@
 use std::sync::Arc;
 
 use super::{Engine, check_headers};
-use crate::channel::{Origin, check_name};
+use crate::channel::{Channel, Origin, check_name};
 use crate::error::EngineError;
 use crate::http::is_token;
 use crate::messages::{Command, ConnectionId, Grant, Reply, Wanted};
+use crate::node::Group;
 use crate::protocol::{Format, Formats};
 
 impl Engine {
@@ -40,11 +41,26 @@ impl Engine {
             });
         }
         let formats = self.may_speak(id);
-        let watch = |name| Ok(self.obtain_to_watch(name)?.watch(formats, id.shard()));
-        let watched = channels.into_iter().filter_map(|name| watch(name).transpose());
-        let watched = watched.collect::<Result<Vec<_>, EngineError>>()?;
-        self.command(id, Command::Accept(id, watched, user.map(Box::from), reply));
-        Ok(())
+        let channels = channels.into_iter().map(|name| self.obtain_to_watch(name)).collect::<Result<Vec<_>, _>>()?;
+        let now_ns = self.common.clock.now_ns();
+        // At the bound of channels it gets nothing that is for its user.
+        let user = user.and_then(|user| self.common.users.obtain(user, &self.common.settings, now_ns).ok());
+        let watch = move |channels: Vec<Arc<Channel>>| {
+            channels.iter().filter_map(|channel| channel.watch(formats, id.shard())).collect()
+        };
+        let Some(member) = self.node() else {
+            self.command(id, Command::Accept(id, watch(channels), user, reply));
+            return Ok(());
+        };
+        let Some(shard) = self.shard_of(id).map(Arc::clone) else { return Ok(()) };
+        let of_user = user.clone();
+        let then = move |mut channels: Vec<Arc<Channel>>, _| {
+            channels.retain(|one| user.as_ref().is_none_or(|user| !Arc::ptr_eq(one, user)));
+            shard.command(Command::Accept(id, watch(channels), user, reply));
+        };
+        let mut keys = named(channels);
+        keys.extend(of_user.map(|user| (Group::User, user)));
+        member.when_ready(Some(id), keys, Box::new(then))
     }
 
     /// Subscribes a connection, from `origin` on; publications made after this call reach it in any case.
@@ -53,11 +69,20 @@ impl Engine {
     /// [`EngineError`]: stopped, a bad channel name, the bound of channels.
     pub fn subscribe(&self, id: ConnectionId, channel: &str, origin: Origin) -> Result<(), EngineError> {
         self.check_running()?;
-        let channel = self.obtain_to_watch(channel)?;
-        if let Some(watched) = channel.watch(self.may_speak(id), id.shard()) {
-            self.command(id, Command::Subscribe(id, watched, origin, Arc::default()));
-        }
-        Ok(())
+        let (channel, formats) = (self.obtain_to_watch(channel)?, self.may_speak(id));
+        let Some(member) = self.node() else {
+            if let Some(watched) = channel.watch(formats, id.shard()) {
+                self.command(id, Command::Subscribe(id, watched, origin, Arc::default()));
+            }
+            return Ok(());
+        };
+        let Some(shard) = self.shard_of(id).map(Arc::clone) else { return Ok(()) };
+        let then = move |channels: Vec<Arc<Channel>>, _| {
+            for watched in channels.iter().filter_map(|channel| channel.watch(formats, id.shard())) {
+                shard.command(Command::Subscribe(id, watched, origin, Arc::default()));
+            }
+        };
+        member.when_ready(Some(id), named(vec![channel]), Box::new(then))
     }
 
     /// Decides on a client's request to watch: subscribes it to `channels`, then answers it.
@@ -83,18 +108,26 @@ impl Engine {
         }
         let (request, error) = (request.map(Box::from), error.map(str::to_owned));
         let mut grant = Grant { watched: Vec::new(), id: request, error, wanted };
+        let mut allowed = Vec::new();
         for name in channels {
             match self.obtain_to_watch(name) {
-                Ok(channel) => grant.watched.extend(channel.watch(formats, id.shard())),
-                Err(cannot) => {
-                    let error = grant.error.get_or_insert_default();
-                    let separator = if error.is_empty() { "" } else { "; " };
-                    error.push_str(&format!("{separator}{cannot}"));
-                }
+                Ok(channel) => allowed.push(channel),
+                Err(cannot) => note_error(&mut grant, &cannot.to_string()),
             }
         }
-        self.command(id, Command::Grant(id, Box::new(grant)));
-        Ok(())
+        let Some(shard) = self.shard_of(id).map(Arc::clone) else { return Ok(()) };
+        let then = move |channels: Vec<Arc<Channel>>, errors: Vec<String>| {
+            grant.watched = channels.iter().filter_map(|channel| channel.watch(formats, id.shard())).collect();
+            errors.iter().for_each(|error| note_error(&mut grant, error));
+            shard.command(Command::Grant(id, Box::new(grant)));
+        };
+        match self.node() {
+            Some(member) => member.when_ready(Some(id), named(allowed), Box::new(then)),
+            None => {
+                then(allowed, Vec::new());
+                Ok(())
+            }
+        }
     }
 
     /// Ends a subscription, if there is one: what is published after this call does not reach the connection.
@@ -104,10 +137,23 @@ impl Engine {
     pub fn unsubscribe(&self, id: ConnectionId, channel: &str) -> Result<(), EngineError> {
         self.check_running()?;
         check_name(channel)?;
+        if let Some(member) = self.node() {
+            member.cancel(id, (Group::Channel, channel));
+        }
         if let Some(channel) = self.common.registry.find(channel) {
             let tails = channel.tails(self.may_speak(id));
             self.command(id, Command::Unsubscribe(id, channel, tails));
         }
         Ok(())
     }
+}
+
+fn named(channels: Vec<Arc<Channel>>) -> Vec<(Group, Arc<Channel>)> {
+    channels.into_iter().map(|channel| (Group::Channel, channel)).collect()
+}
+
+fn note_error(grant: &mut Grant, cannot: &str) {
+    let error = grant.error.get_or_insert_default();
+    let separator = if error.is_empty() { "" } else { "; " };
+    error.push_str(&format!("{separator}{cannot}"));
 }

@@ -38,6 +38,7 @@ mod sweeping;
 mod timers;
 mod tracking;
 mod transport;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};

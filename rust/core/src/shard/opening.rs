@@ -8,7 +8,7 @@ use super::answers::{
 };
 use super::query::{MSGPACK, no_msgpack};
 use super::{Io, Shard};
-use crate::channel::Watched;
+use crate::channel::{Channel, Watched};
 use crate::http::{RequestHead, is_token, parse_head, write_response, write_response_head, write_stream_head};
 use crate::messages::{ClosedBy, Command, Event, Header, Reply, Request, Whose};
 use crate::protocol::{Format, Formats};
@@ -193,17 +193,22 @@ impl<I: Io> Shard<I> {
             self.ask(slot, asked, |whose| Event::Opening(whose, Box::new(request)));
             return Ok(());
         }
-        let mut watched = Vec::with_capacity(channels.len());
-        for name in &channels {
-            let channel = self.obtain_channel(name).map_err(|error| Refusal::new(503, error.to_string()))?;
-            watched.extend(channel.watch(formats, self.index));
+        let obtain = |name: &String| self.obtain_channel(name).map_err(|error| Refusal::new(503, error.to_string()));
+        let channels = channels.iter().map(obtain).collect::<Result<Vec<_>, _>>()?;
+        if self.has_to_wait(&channels) {
+            self.slab.at(slot).session.ask(asked);
+            let accept = |id, watched| Command::Accept(id, watched, None, Reply::default());
+            return self
+                .when_ready(slot, formats, channels, accept)
+                .map_err(|error| Refusal::new(503, error.to_string()));
         }
+        let watched = channels.iter().filter_map(|channel| channel.watch(formats, self.index)).collect();
         self.open(slot, &asked, watched, None);
         Ok(())
     }
 
     /// Answers an upgrade or event stream with success; the subscriptions begin with its first byte.
-    fn open(&mut self, slot: u32, asked: &Asked, watched: Vec<Watched>, user: Option<Box<str>>) {
+    fn open(&mut self, slot: u32, asked: &Asked, watched: Vec<Watched>, user: Option<Arc<Channel>>) {
         if let Some(opening) = asked.signalr {
             return self.open_signalr(slot, asked, opening, (user, watched));
         }
@@ -230,7 +235,13 @@ impl<I: Io> Shard<I> {
     }
 
     /// The application accepts.
-    pub(super) fn accept_asked(&mut self, slot: u32, mut watched: Vec<Watched>, user: Option<Box<str>>, reply: Reply) {
+    pub(super) fn accept_asked(
+        &mut self,
+        slot: u32,
+        mut watched: Vec<Watched>,
+        user: Option<Arc<Channel>>,
+        reply: Reply,
+    ) {
         if let Some(mut asked) = self.slab.at(slot).session.take_asked(false) {
             asked.headers = reply.headers;
             if let (Some((_, chosen)), Some(name)) = (&mut asked.upgrade, reply.subprotocol) {
@@ -238,7 +249,7 @@ impl<I: Io> Shard<I> {
             }
             let format = self.slab.at(slot).format;
             if let (None, Some(user)) = (&asked.signalr, &user) {
-                watched.extend(self.watch_user(user, format));
+                watched.extend(user.watch(format.into(), self.index));
             }
             self.open(slot, &asked, watched, user);
             self.resume_reading(slot);

@@ -1,6 +1,6 @@
 //! What a shard has in common with other threads.
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::numbers::Numbers;
 use super::spoken::Spoken;
@@ -10,6 +10,7 @@ use crate::events::Events;
 use crate::failure::Failure;
 use crate::mailbox::Mailbox;
 use crate::messages::Command;
+use crate::node::Member;
 use crate::notify::Bell;
 use crate::routes::Table;
 use crate::settings::Settings;
@@ -83,6 +84,8 @@ pub(crate) struct Common {
     /// Why the application is not ready, if it says that it is not.
     pub(crate) unready: Mutex<Option<String>>,
     pub(crate) clock: Clock,
+    /// Where other processes serve the same clients: this one among them.
+    pub(crate) node: OnceLock<Arc<Member>>,
 }
 
 impl Common {

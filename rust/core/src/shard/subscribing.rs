@@ -10,6 +10,7 @@ use super::{Io, Shard};
 use crate::channel::{Channel, Mode, Origin, Registry, Seek, Tails, Watched};
 use crate::error::EngineError;
 use crate::messages::{Command, ConnectionId, Event, Grant, Wanted};
+use crate::node::Group;
 use crate::position::Position;
 use crate::protocol::{Format, raw, sse, write_reply_result};
 
@@ -21,6 +22,9 @@ pub(super) struct Seat {
 
 impl<I: Io> Shard<I> {
     pub(super) fn subscribe_by_message(&mut self, slot: u32, names: &[String], id: Option<&str>, wanted: &Wanted) {
+        if self.common.node.get().is_some() && self.ask_for_all(slot, names, id, wanted) {
+            return;
+        }
         let mut seats = Vec::new();
         for name in names {
             match self.seat_by_name(slot, name, wanted, seats.len()) {
@@ -37,6 +41,9 @@ impl<I: Io> Shard<I> {
 
     pub(super) fn unsubscribe_by_message(&mut self, slot: u32, names: &[String], id: Option<&str>) {
         for name in names {
+            if let Some(member) = self.common.node.get() {
+                member.cancel(self.id_of(slot), (Group::Channel, name));
+            }
             if let Some(channel) = self.common.registry.find(name) {
                 self.unsubscribe(slot, &channel);
             }
@@ -97,11 +104,6 @@ impl<I: Io> Shard<I> {
         watched.map_or(Ok(None), |watched| self.seat(slot, watched, wanted.origin_of(&channel), seated))
     }
 
-    /// A subscription to what is for one user.
-    pub(super) fn watch_user(&self, user: &str, format: Format) -> Option<Watched> {
-        self.watch_unlisted(&self.common.users, user, format)
-    }
-
     /// A subscription to a channel that clients cannot name; none at the bound of channels.
     pub(super) fn watch_unlisted(&self, registry: &Registry, name: &str, format: Format) -> Option<Watched> {
         let channel = registry.obtain(name, &self.settings, self.clock.now_ns()).ok()?;
@@ -112,7 +114,7 @@ impl<I: Io> Shard<I> {
     ///
     /// # Errors
     /// [`EngineError::LimitReached`] at `subscriptions_max`.
-    fn check_room(&mut self, slot: u32, seated: usize) -> Result<(), EngineError> {
+    pub(super) fn check_room(&mut self, slot: u32, seated: usize) -> Result<(), EngineError> {
         let (value, bound) = (self.slab.at(slot).subscriptions.len() + seated + 1, self.settings.subscriptions_max);
         if value > bound {
             let (value, bound) = (value as u64, bound as u64);
@@ -192,7 +194,7 @@ impl<I: Io> Shard<I> {
         self.check_room(slot, seated)?;
         let seek = watched.channel.seek(watched.format, origin, watched.cursor, self.clock.now_ns());
         if seek.asks {
-            self.common.events.push(self.index, Event::SnapshotWanted(watched.channel.name().to_owned()));
+            self.ask_application(watched.channel.name());
         }
         #[cfg(test)]
         if self.is_adopted(slot) {
@@ -342,7 +344,15 @@ impl<I: Io> Shard<I> {
     /// Asks the application for a keyframe, if it gives some and was not asked.
     pub(super) fn want_snapshot(&mut self, channel: &Channel) {
         if channel.ask_snapshot() {
-            self.common.events.push(self.index, Event::SnapshotWanted(channel.name().to_owned()));
+            self.ask_application(channel.name());
+        }
+    }
+
+    /// One application is asked, where several workers serve.
+    fn ask_application(&self, name: &str) {
+        match self.common.node.get() {
+            Some(member) => member.ask_snapshot(name),
+            None => self.common.events.push(self.index, Event::SnapshotWanted(name.to_owned())),
         }
     }
 

@@ -7,6 +7,7 @@ mod requests;
 mod stateful;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 pub(crate) use pace::Pace;
 use requests::Requests;
@@ -15,6 +16,7 @@ pub(crate) use stateful::{Ack, Stateful, UNACKED_BYTES_MAX};
 
 use super::decisions::Unread;
 use super::websocket::{Heard, Terms, receive};
+use crate::channel::Channel;
 use crate::messages::{ConnectionId, SignalRMessage, SignalRMessageKind};
 use crate::protocol::signalr::handshake::{self, HandshakeError, HandshakeRequest};
 use crate::protocol::signalr::negotiate::Transport;
@@ -36,8 +38,8 @@ use crate::ws::Receiver;
 pub(crate) struct SignalR {
     pub(crate) transport: Transport,
     pub(crate) token: Token,
-    /// Whose it is, until it is on that user's channel.
-    pub(crate) user: Option<Box<str>>,
+    /// Its user's channel, until it is on that.
+    pub(crate) user: Option<Arc<Channel>>,
     pub(crate) has_shaken_hands: bool,
     /// The application has been told of the handshake.
     pub(crate) is_announced: bool,

@@ -171,7 +171,7 @@ impl<I: Io> Shard<I> {
         slot: u32,
         asked: &Asked,
         opening: SignalROpening,
-        accepted: (Option<Box<str>>, Vec<Watched>),
+        accepted: (Option<Arc<Channel>>, Vec<Watched>),
     ) {
         match opening {
             SignalROpening::Negotiate(request) => {
@@ -226,7 +226,7 @@ impl<I: Io> Shard<I> {
         slot: u32,
         asked: &Asked,
         (transport, token): (Transport, Option<Token>),
-        (user, watched): (Option<Box<str>>, Vec<Watched>),
+        (user, watched): (Option<Arc<Channel>>, Vec<Watched>),
     ) -> Option<u32> {
         let (whose, is_reported) = (self.whose(slot), self.slab.at(slot).is_reported);
         let (target, token, may_be_stateful) = match self.claim_connection(slot, transport, token) {
@@ -347,7 +347,7 @@ impl<I: Io> Shard<I> {
         let Some(connection) = self.slab.get(slot) else { return Vec::new() };
         let path = connection.route.as_ref().map(|route| route.path());
         let everybody = path.and_then(|path| self.watch_unlisted(&self.common.hubs, path, connection.format));
-        let user = user.and_then(|user| self.watch_user(&user, connection.format));
+        let user = user.and_then(|user| user.watch(connection.format.into(), self.index));
         everybody.into_iter().chain(user).collect()
     }
 }

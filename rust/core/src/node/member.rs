@@ -1,0 +1,389 @@
+//! A process that publishes through the sequencer, and keeps for its clients what comes back.
+//!
+//! Whoever subscribes to a channel that is not *had* yet waits until the sequencer has sent what is kept of it. Nothing
+//! of a channel is in a log before, and nothing is missed behind it.
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+use super::placing::{Outcome, Placing};
+use super::wire::{FromMember, Group, Key, VERSION};
+use crate::channel::{Channel, Publication, write_publication};
+use crate::connection_id::ConnectionId;
+use crate::error::EngineError;
+
+/// Takes messages for the sequencer, from any thread, and never waits.
+pub trait Sender: Send + Sync {
+    /// Queues one, behind those before it.
+    ///
+    /// # Errors
+    /// Bytes that wait, and the bound that they would pass.
+    fn send(&self, message: &[u8]) -> Result<(), (u64, u64)>;
+}
+
+/// What waits: called once, with those of its channels that are to be had, and why the others are not.
+pub type Then = Box<dyn FnOnce(Vec<Arc<Channel>>, Vec<String>) + Send>;
+
+/// So many that wait to be subscribed may be one connection's.
+const WAITING_MAX: usize = 4_096;
+
+type OwnedKey = (Group, Box<str>);
+
+/// Subscriptions that wait for their channels.
+struct Waiting {
+    connection: Option<ConnectionId>,
+    channels: Vec<(Group, Arc<Channel>)>,
+    /// Of those that are yet to come.
+    missing: usize,
+    errors: Vec<String>,
+    then: Then,
+}
+
+/// What is known of a channel that was wanted.
+struct Wanted {
+    is_had: bool,
+    /// Who waits for it, by number.
+    waiting: Vec<u64>,
+    /// Turns of the sweep that have found nobody interested.
+    unwatched: u8,
+}
+
+#[derive(Default)]
+struct State {
+    /// By group.
+    wanted: [HashMap<Box<str>, Wanted>; Group::ALL.len()],
+    waiting: HashMap<u64, Waiting>,
+    last: u64,
+    of_connections: HashMap<ConnectionId, usize>,
+    /// What the program hears, each as often as it does.
+    patterns: Vec<Box<str>>,
+    /// Channels by the epoch that they have here.
+    by_epoch: HashMap<u64, Weak<Channel>>,
+    /// How many of those there were when they were last looked through.
+    by_epoch_live: usize,
+    /// Where the sweep goes on.
+    due: Vec<OwnedKey>,
+}
+
+/// This process among several.
+pub struct Member {
+    number: u8,
+    /// What all are to be set to alike.
+    settings: Box<[u8]>,
+    sender: Arc<dyn Sender>,
+    state: Mutex<State>,
+    /// Publications without a place yet, in the order in which they were sent; `None` while nobody is connected.
+    placing: Mutex<Option<VecDeque<Arc<Placing>>>>,
+    /// Channels that stay, whoever watches.
+    held: Mutex<Vec<Arc<Channel>>>,
+    /// The second of the last sweep.
+    swept_s: AtomicU64,
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+/// Turns of the sweep after which a channel that nobody here is interested in is left.
+const UNWATCHED_TURNS: u8 = 2;
+
+impl Member {
+    /// One that is not connected yet. `settings` is what every member has to be set to, in any form.
+    #[must_use]
+    pub fn new(number: u8, settings: Box<[u8]>, sender: Arc<dyn Sender>) -> Self {
+        Self {
+            number,
+            settings,
+            sender,
+            state: Mutex::default(),
+            placing: Mutex::default(),
+            held: Mutex::default(),
+            swept_s: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no code panics while it holds what is wanted")
+    }
+
+    fn placing(&self) -> MutexGuard<'_, Option<VecDeque<Arc<Placing>>>> {
+        self.placing.lock().expect("no code panics while it holds what is sent")
+    }
+
+    fn send(&self, message: FromMember<'_>) -> Result<(), EngineError> {
+        let mut out = Vec::new();
+        message.write(&mut out);
+        let full = |(value, bound)| EngineError::LimitReached { name: "bytes for the other workers", value, bound };
+        self.sender.send(&out).map_err(full)
+    }
+
+    /// Sends a publication to where it gets its place.
+    ///
+    /// # Errors
+    /// [`EngineError::Apart`] while the sequencer is not connected; [`EngineError::LimitReached`] where too much waits.
+    pub(crate) fn publish(&self, key: Key<'_>, publication: &Publication<'_>) -> Result<Arc<Placing>, EngineError> {
+        let mut bytes = Vec::with_capacity(256);
+        write_publication(publication, &mut bytes);
+        let mut placing = self.placing();
+        let queue = placing.as_mut().ok_or(EngineError::Apart)?;
+        self.send(FromMember::Publish(key, &bytes))?;
+        let placed = Arc::<Placing>::default();
+        queue.push_back(Arc::clone(&placed));
+        Ok(placed)
+    }
+
+    /// Tells some of the others, or with none all of them.
+    ///
+    /// # Errors
+    /// As of [`publish`](Self::publish).
+    pub fn tell(&self, to: &[u8], kind: u8, message: &[u8]) -> Result<(), EngineError> {
+        let placing = self.placing();
+        placing.as_ref().ok_or(EngineError::Apart)?;
+        self.send(FromMember::Tell(to, kind, message))
+    }
+
+    /// The program hears channels of this pattern, or no more.
+    ///
+    /// # Errors
+    /// As of [`publish`](Self::publish).
+    pub(crate) fn listen(&self, pattern: &str, is_begun: bool) -> Result<(), EngineError> {
+        let mut state = self.lock();
+        match (is_begun, state.patterns.iter().position(|known| **known == *pattern)) {
+            (true, _) => state.patterns.push(pattern.into()),
+            (false, Some(index)) => drop(state.patterns.swap_remove(index)),
+            (false, None) => return Ok(()),
+        }
+        if self.placing().is_none() {
+            return Ok(()); // it is said when somebody is there
+        }
+        self.send(if is_begun { FromMember::Listen(pattern) } else { FromMember::Unlisten(pattern) })
+    }
+
+    /// The channel that has this epoch, if it is had.
+    pub(crate) fn find_epoch(&self, epoch: u64) -> Option<Arc<Channel>> {
+        self.lock().by_epoch.get(&epoch).and_then(Weak::upgrade)
+    }
+
+    /// A channel is had from now on, in this epoch.
+    pub(crate) fn note_had(&self, channel: &Arc<Channel>) {
+        let mut state = self.lock();
+        if state.by_epoch.len() >= 2 * state.by_epoch_live.max(512) {
+            state.by_epoch.retain(|_, one| one.strong_count() > 0);
+            state.by_epoch_live = state.by_epoch.len();
+        }
+        state.by_epoch.insert(channel.epoch(), Arc::downgrade(channel));
+        drop(state);
+        channel.set_had(true);
+    }
+
+    /// Somebody who has subscribed waits for a keyframe.
+    pub(crate) fn ask_snapshot(&self, name: &str) {
+        if self.placing().is_some() {
+            let _ = self.send(FromMember::AskSnapshot(name)); // where too much waits, the next one who comes asks again
+        }
+    }
+
+    /// There is no keyframe to be had.
+    ///
+    /// # Errors
+    /// As of [`publish`](Self::publish).
+    pub(crate) fn give_up_snapshot(&self, name: &str, why: &str) -> Result<(), EngineError> {
+        let placing = self.placing();
+        placing.as_ref().ok_or(EngineError::Apart)?;
+        self.send(FromMember::GiveUpSnapshot(name, why))
+    }
+
+    /// Calls `then` once all of these channels are had: at once where they are.
+    ///
+    /// # Errors
+    /// [`EngineError::LimitReached`] where too many wait for one connection.
+    pub(crate) fn when_ready(
+        &self,
+        connection: Option<ConnectionId>,
+        channels: Vec<(Group, Arc<Channel>)>,
+        then: Then,
+    ) -> Result<(), EngineError> {
+        let mut state = self.lock();
+        let of_one = connection.map_or(0, |id| state.of_connections.get(&id).copied().unwrap_or(0));
+        if of_one >= WAITING_MAX {
+            let (value, bound) = (of_one as u64 + 1, WAITING_MAX as u64);
+            return Err(EngineError::LimitReached { name: "subscriptions that wait", value, bound });
+        }
+        state.last += 1;
+        let number = state.last;
+        let mut missing = 0;
+        for (group, channel) in &channels {
+            let wanted = state.wanted[*group as usize].entry(channel.name().into());
+            let is_new = matches!(wanted, std::collections::hash_map::Entry::Vacant(_));
+            let wanted = wanted.or_insert_with(|| Wanted { is_had: false, waiting: Vec::new(), unwatched: 0 });
+            wanted.unwatched = 0;
+            // One that was given up and made anew has nothing of what the one before had.
+            let is_stale = wanted.is_had && !channel.is_had();
+            if is_new || is_stale {
+                wanted.is_had = false;
+                // While nobody is connected, all that is wanted is said when somebody is.
+                if self.placing().is_some() {
+                    self.send(FromMember::Want((*group, channel.name())))?;
+                }
+            }
+            if !wanted.is_had {
+                wanted.waiting.push(number);
+                missing += 1;
+            }
+        }
+        if missing > 0 {
+            if let Some(id) = connection {
+                *state.of_connections.entry(id).or_default() += 1;
+            }
+            let waiting = Waiting { connection, channels, missing, errors: Vec::new(), then };
+            state.waiting.insert(number, waiting);
+            return Ok(());
+        }
+        drop(state);
+        then(channels.into_iter().map(|one| one.1).collect(), Vec::new());
+        Ok(())
+    }
+
+    /// A connection no longer waits for a channel, if it does.
+    pub(crate) fn cancel(&self, connection: ConnectionId, (group, name): Key<'_>) {
+        let mut state = self.lock();
+        if !state.of_connections.contains_key(&connection) {
+            return;
+        }
+        for waiting in state.waiting.values_mut().filter(|one| one.connection == Some(connection)) {
+            waiting.channels.retain(|(of, channel)| *of != group || channel.name() != name);
+        }
+    }
+
+    /// The sequencer has been reached: says who this is and what is wanted. What was sent before and is not answered has
+    /// an unknown outcome; gives who waits for that.
+    ///
+    /// # Errors
+    /// As of [`publish`](Self::publish).
+    pub(crate) fn up(&self) -> Result<(), EngineError> {
+        let state = self.lock();
+        let mut placing = self.placing();
+        *placing = Some(VecDeque::new());
+        self.send(FromMember::Hello(VERSION, self.number, &self.settings))?;
+        for group in Group::ALL {
+            for name in state.wanted[group as usize].keys() {
+                self.send(FromMember::Want((group, name)))?;
+            }
+        }
+        for pattern in &state.patterns {
+            self.send(FromMember::Listen(pattern))?;
+        }
+        Ok(())
+    }
+
+    /// The sequencer is gone: of what was sent nobody knows. Gives the numbers of those who wait for that.
+    pub(crate) fn down(&self, why: &str) -> Vec<u64> {
+        let lost = self.placing().take().unwrap_or_default();
+        let text = format!("the sequencer of the workers is gone ({why}): whether it was published is not known");
+        lost.iter().filter_map(|one| one.settle(Outcome::Failed(text.as_str().into()))).collect()
+    }
+
+    /// What became of the oldest publication that was sent; gives the number of who waits for it.
+    pub(crate) fn placed(&self, outcome: Outcome) -> Option<u64> {
+        let placed = self.placing().as_mut().and_then(VecDeque::pop_front);
+        placed.and_then(|one| one.settle(outcome))
+    }
+
+    /// A channel is here now, or cannot be had: calls whoever waited for it last.
+    pub(crate) fn arrived(&self, (group, name): Key<'_>, outcome: Result<(), &str>) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let Some(wanted) = state.wanted[group as usize].get_mut(name) else { return };
+        wanted.is_had = outcome.is_ok();
+        let numbers = std::mem::take(&mut wanted.waiting);
+        if outcome.is_err() {
+            state.wanted[group as usize].remove(name);
+        }
+        let mut ready = Vec::new();
+        for number in numbers {
+            let Some(waiting) = state.waiting.get_mut(&number) else { continue };
+            waiting.missing -= 1;
+            if let Err(why) = outcome {
+                waiting.channels.retain(|(of, channel)| *of != group || channel.name() != name);
+                waiting.errors.push(format!("channel {name:?}: {why}"));
+            }
+            if waiting.missing == 0 {
+                ready.extend(state.waiting.remove(&number));
+            }
+        }
+        for id in ready.iter().filter_map(|one| one.connection) {
+            if let Some(count) = state.of_connections.get_mut(&id) {
+                *count -= 1;
+                if *count == 0 {
+                    state.of_connections.remove(&id);
+                }
+            }
+        }
+        // Under the lock: who sweeps must not leave a channel that is about to be watched.
+        for waiting in ready {
+            (waiting.then)(waiting.channels.into_iter().map(|one| one.1).collect(), waiting.errors);
+        }
+    }
+
+    /// Something is missing of a channel: it is asked for anew, and is not had until that has come.
+    ///
+    /// # Errors
+    /// As of [`publish`](Self::publish).
+    pub(crate) fn ask_again(&self, key: Key<'_>, channel: &Channel) -> Result<(), EngineError> {
+        let mut state = self.lock();
+        if let Some(wanted) = state.wanted[key.0 as usize].get_mut(key.1) {
+            wanted.is_had = false;
+        }
+        channel.set_had(false);
+        self.send(FromMember::Want(key))
+    }
+
+    /// Takes note that the sequencer sends a channel that was not asked for by name.
+    pub(crate) fn note_given(&self, (group, name): Key<'_>) {
+        let mut state = self.lock();
+        let fresh = || Wanted { is_had: true, waiting: Vec::new(), unwatched: 0 };
+        state.wanted[group as usize].entry(name.into()).or_insert_with(fresh);
+    }
+
+    /// Keeps a channel for good.
+    pub(crate) fn hold(&self, channel: &Arc<Channel>) {
+        let mut held = self.held.lock().expect("no code panics while it holds the list");
+        if !held.iter().any(|one| Arc::ptr_eq(one, channel)) {
+            held.push(Arc::clone(channel));
+        }
+    }
+
+    /// Whether a second has passed since the last sweep.
+    pub(crate) fn is_sweep_due(&self, now_s: u64) -> bool {
+        self.swept_s.swap(now_s, Ordering::Relaxed) != now_s
+    }
+
+    /// Looks at some of the channels that are had: `is_watched` says whether anybody here is interested. Those that nobody
+    /// was for a while are left; `forget` drops what is kept of them.
+    pub(crate) fn sweep(&self, count_max: usize, is_watched: impl Fn(Key<'_>) -> bool, forget: impl Fn(Key<'_>)) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        if state.due.is_empty() {
+            let of = |group: Group| state.wanted[group as usize].keys().map(move |name| (group, name.clone()));
+            state.due = Group::ALL.into_iter().flat_map(of).collect();
+        }
+        for _ in 0..count_max {
+            let Some(key) = state.due.pop() else { return };
+            let wanted_of_group = &mut state.wanted[key.0 as usize];
+            let Some(wanted) = wanted_of_group.get_mut(&key.1) else { continue };
+            let name = (key.0, &*key.1);
+            if !wanted.is_had || !wanted.waiting.is_empty() || is_watched(name) {
+                wanted.unwatched = 0;
+                continue;
+            }
+            wanted.unwatched += 1;
+            if wanted.unwatched > UNWATCHED_TURNS && self.send(FromMember::Leave(name)).is_ok() {
+                forget(name);
+                wanted_of_group.remove(&key.1);
+            }
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Several processes as one: who orders the publications of a channel, and the side of those whose clients get them.
+//!
+//! One process is the *sequencer* ([`Sequencer`]): it gives each publication its position, keeps what the channel keeps,
+//! and sends it to each process that wants the channel. Every other one is a *member* ([`Member`]): what it publishes
+//! goes there first, and into its own logs when it comes back. So there is one order for all, and a position is the same
+//! everywhere. Here are no sockets and no threads: bytes go in, bytes come out. [`wire`] has the messages.
+mod member;
+mod placing;
+mod sequencer;
+mod wire;
+
+pub use member::{Member, Sender, Then};
+pub use placing::{Outcome, Placing};
+pub use sequencer::{Peers, Sequencer};
+pub use wire::VERSION;
+pub(crate) use wire::{FromSequencer, Group, Key};

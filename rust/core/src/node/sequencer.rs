@@ -1,0 +1,334 @@
+//! The process that orders: it has each channel once, gives positions, and knows who wants what.
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
+
+use smallvec::SmallVec;
+
+use super::wire::{FromMember, FromSequencer, Group, Key, VERSION};
+use crate::channel::{Appended, Channel, Pattern, Publication, Registry, Stand, read_publication};
+use crate::clock::Clock;
+use crate::error::EngineError;
+use crate::settings::Settings;
+
+/// Who is to be reached, by the numbers that the caller gave.
+pub trait Peers {
+    /// Sends one message to each of these.
+    fn send(&mut self, peers: &[u64], message: &[u8]);
+    /// Ends the connection, behind what was sent.
+    fn drop_peer(&mut self, peer: u64, why: String);
+}
+
+/// One that is connected, and has said who it is.
+#[derive(Debug)]
+struct Peer {
+    number: u8,
+    patterns: Vec<(Pattern, usize)>,
+}
+
+/// Who wants a channel.
+#[derive(Debug, Default)]
+struct Interest {
+    peers: SmallVec<[u64; 4]>,
+    /// It stays in its registry while somebody wants it.
+    channel: Option<Arc<Channel>>,
+    /// The patterns that were looked at for it.
+    patterns_seen: u64,
+    /// Whose application was asked for a keyframe.
+    asked: Option<u64>,
+}
+
+/// Orders the publications of several processes.
+#[derive(Debug)]
+pub struct Sequencer {
+    settings: Settings,
+    /// What all members say that they are set to, as the first one did.
+    agreed: Option<Box<[u8]>>,
+    clock: Clock,
+    registries: [Registry; Group::ALL.len()],
+    interests: [HashMap<Box<str>, Interest>; Group::ALL.len()],
+    peers: HashMap<u64, Option<Peer>>,
+    /// Changes with each pattern that somebody listens to.
+    patterns: u64,
+    out: Vec<u8>,
+    swept: u64,
+}
+
+impl Sequencer {
+    /// One that knows nobody, and whose channels promise what these say.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let (seen, max) = (Arc::<AtomicU16>::default(), settings.channels_max);
+        let unlisted = |max| Registry::unlisted(&seen, max);
+        Self {
+            registries: [Registry::listed(&seen, max), unlisted(max), unlisted(crate::routes::ROUTES_MAX)],
+            settings,
+            agreed: None,
+            clock: Clock::start(),
+            interests: Default::default(),
+            peers: HashMap::new(),
+            patterns: 0,
+            out: Vec::new(),
+            swept: 0,
+        }
+    }
+
+    /// Somebody has connected.
+    pub fn came(&mut self, peer: u64) {
+        self.peers.insert(peer, None);
+    }
+
+    /// Somebody's connection is over.
+    pub fn gone(&mut self, peer: u64, peers: &mut dyn Peers) {
+        let Some(Some(gone)) = self.peers.remove(&peer) else { return };
+        for group in Group::ALL {
+            let mut orphaned = Vec::new();
+            self.interests[group as usize].retain(|name, interest| {
+                interest.leave(peer);
+                if interest.asked == Some(peer) {
+                    interest.asked = None;
+                    orphaned.push(name.clone());
+                }
+                !interest.peers.is_empty()
+            });
+            for name in orphaned {
+                // Who waits for a keyframe still does: another application is asked.
+                if let Some(&next) = self.interests[group as usize].get(&name).and_then(|one| one.peers.first()) {
+                    self.forget_asked(&name);
+                    self.ask_snapshot(next, &name, peers);
+                }
+            }
+        }
+        let others = self.others(peer);
+        self.send(&others, FromSequencer::Changed(gone.number, false), peers);
+    }
+
+    /// A message of somebody.
+    ///
+    /// # Errors
+    /// What is wrong with it: the connection is to be given up.
+    pub fn received(&mut self, peer: u64, message: &[u8], peers: &mut dyn Peers) -> Result<(), String> {
+        let message = FromMember::read(message).ok_or("a message that is none")?;
+        let is_known = self.peers.get(&peer).is_some_and(Option::is_some);
+        match message {
+            FromMember::Hello(version, number, settings) if !is_known => {
+                return self.welcome(peer, (version, number, settings), peers);
+            }
+            _ if !is_known => return Err("a message before the first one".into()),
+            FromMember::Hello(..) => return Err("a second first message".into()),
+            FromMember::Publish(key, publication) => self.publish(peer, key, publication, peers)?,
+            FromMember::Want(key) => self.want(peer, key, peers),
+            FromMember::Leave((group, name)) => {
+                let interests = &mut self.interests[group as usize];
+                if let Some(interest) = interests.get_mut(name) {
+                    interest.leave(peer);
+                    if interest.peers.is_empty() {
+                        interests.remove(name);
+                    }
+                }
+            }
+            FromMember::Listen(pattern) => self.listen(peer, pattern)?,
+            FromMember::Unlisten(pattern) => {
+                if let Some(Some(one)) = self.peers.get_mut(&peer) {
+                    one.patterns.iter_mut().filter(|known| known.0.text() == pattern).for_each(|known| known.1 -= 1);
+                    one.patterns.retain(|known| known.1 > 0);
+                }
+            }
+            FromMember::AskSnapshot(name) => self.ask_snapshot(peer, name, peers),
+            FromMember::GiveUpSnapshot(name, why) => {
+                self.forget_asked(name);
+                if let Some(interest) = self.interests[Group::Channel as usize].get(name) {
+                    let to = interest.peers.clone();
+                    self.send(&to, FromSequencer::StartLive(name, why), peers);
+                }
+            }
+            FromMember::Tell(to, kind, message) => {
+                let Some(Some(from)) = self.peers.get(&peer) else { return Ok(()) };
+                let from = from.number;
+                let is_meant = |number: u8| if to.is_empty() { number != from } else { to.contains(&number) };
+                let known = self.peers.iter().filter_map(|(id, one)| Some((id, one.as_ref()?)));
+                let meant: SmallVec<[u64; 4]> = known.filter(|one| is_meant(one.1.number)).map(|one| *one.0).collect();
+                self.send(&meant, FromSequencer::Told(from, kind, message), peers);
+            }
+        }
+        Ok(())
+    }
+
+    /// Some time has passed: forgets what nobody needs, a part of it.
+    pub fn turned(&mut self) {
+        let now_s = self.clock.now_ns() / 1_000_000_000;
+        if now_s == self.swept {
+            return;
+        }
+        self.swept = now_s;
+        for registry in &self.registries {
+            registry.sweep(registry.looks().div_ceil(8), now_s);
+        }
+    }
+
+    fn others(&self, peer: u64) -> SmallVec<[u64; 4]> {
+        let known = self.peers.iter().filter(|(id, one)| **id != peer && one.is_some());
+        known.map(|(id, _)| *id).collect()
+    }
+
+    fn send(&mut self, to: &[u64], message: FromSequencer<'_>, peers: &mut dyn Peers) {
+        if to.is_empty() {
+            return;
+        }
+        self.out.clear();
+        message.write(&mut self.out);
+        peers.send(to, &self.out);
+        if self.out.capacity() > 1 << 20 {
+            self.out = Vec::new();
+        }
+    }
+
+    fn welcome(
+        &mut self,
+        peer: u64,
+        (version, number, settings): (u32, u8, &[u8]),
+        peers: &mut dyn Peers,
+    ) -> Result<(), String> {
+        let why = if version != VERSION {
+            format!(
+                "worker {number} speaks version {version} of the protocol between workers, and its supervisor {VERSION}: \
+                 start the supervisor anew, which is of another version of fanwire"
+            )
+        } else if self.agreed.as_deref().is_some_and(|agreed| agreed != settings) {
+            format!(
+                "worker {number} has other channels or bounds than its supervisor: the program has changed, or what it \
+                 builds is not the same each time; start the supervisor anew"
+            )
+        } else if self.peers.values().flatten().any(|one| one.number == number) {
+            format!("there is a worker {number} already")
+        } else {
+            String::new()
+        };
+        if !why.is_empty() {
+            self.send(&[peer], FromSequencer::Refused(&why), peers);
+            return Err(why);
+        }
+        self.agreed.get_or_insert_with(|| settings.into());
+        let others = self.others(peer);
+        let numbers: Vec<u8> = self.peers.values().flatten().map(|one| one.number).collect();
+        self.peers.insert(peer, Some(Peer { number, patterns: Vec::new() }));
+        self.send(&[peer], FromSequencer::Welcome(&numbers), peers);
+        self.send(&others, FromSequencer::Changed(number, true), peers);
+        Ok(())
+    }
+
+    fn obtain(&self, (group, name): Key<'_>) -> Result<Arc<Channel>, EngineError> {
+        self.registries[group as usize].obtain(name, &self.settings, self.clock.now_ns())
+    }
+
+    fn publish(&mut self, peer: u64, key: Key<'_>, publication: &[u8], peers: &mut dyn Peers) -> Result<(), String> {
+        let channel = match self.obtain(key) {
+            Ok(channel) => channel,
+            Err(error) => {
+                self.send(&[peer], FromSequencer::Failed(&error.to_string()), peers);
+                return Ok(());
+            }
+        };
+        self.hear_patterns(key, &channel, peers);
+        let (now_ns, before) = (self.clock.now_ns(), channel.position());
+        let append = |publication: &Publication<'_>| {
+            (channel.append(publication, Stand::Next, now_ns, u64::MAX, |_| ()), publication.is_keyframe)
+        };
+        let (appended, is_keyframe) = read_publication(publication, append).ok_or("a publication that is none")?;
+        let position = match appended {
+            Ok(Appended::At(position) | Appended::Duplicate(position)) => position,
+            Ok(Appended::Missing(formats)) => {
+                let text = format!("the publication came without its encoding for {formats:?}");
+                self.send(&[peer], FromSequencer::Failed(&text), peers);
+                return Ok(());
+            }
+            Err(error) => {
+                self.send(&[peer], FromSequencer::Failed(&error.to_string()), peers);
+                return Ok(());
+            }
+        };
+        if let Some(interest) = self.interests[key.0 as usize].get_mut(key.1) {
+            if is_keyframe {
+                interest.asked = None;
+            }
+            let to = interest.peers.clone();
+            self.send(&to, FromSequencer::Record(key, position, before.offset, publication), peers);
+        }
+        self.send(&[peer], FromSequencer::Placed(position), peers);
+        Ok(())
+    }
+
+    fn want(&mut self, peer: u64, key: Key<'_>, peers: &mut dyn Peers) {
+        match self.obtain(key) {
+            Ok(channel) => self.give(peer, key, &channel, peers),
+            Err(error) => self.send(&[peer], FromSequencer::Cannot(key, &error.to_string()), peers),
+        }
+    }
+
+    /// Sends what is kept, and from now on all that is published.
+    fn give(&mut self, peer: u64, key: Key<'_>, channel: &Arc<Channel>, peers: &mut dyn Peers) {
+        let dump = channel.dump(self.clock.now_ns());
+        let interest = self.interests[key.0 as usize].entry(key.1.into()).or_default();
+        if !interest.peers.contains(&peer) {
+            interest.peers.push(peer);
+        }
+        interest.channel = Some(Arc::clone(channel));
+        self.send(&[peer], FromSequencer::Have(key, &dump), peers);
+    }
+
+    fn listen(&mut self, peer: u64, text: &str) -> Result<(), String> {
+        let pattern = Pattern::new(text).map_err(|error| error.to_string())?;
+        if let Some(Some(one)) = self.peers.get_mut(&peer) {
+            match one.patterns.iter_mut().find(|known| known.0.text() == text) {
+                Some(known) => known.1 += 1,
+                None => one.patterns.push((pattern, 1)),
+            }
+            self.patterns += 1;
+        }
+        Ok(())
+    }
+
+    /// Whoever listens to channels of a pattern wants each from its next publication on.
+    fn hear_patterns(&mut self, key: Key<'_>, channel: &Arc<Channel>, peers: &mut dyn Peers) {
+        if self.patterns == 0 || key.0 != Group::Channel {
+            return;
+        }
+        let known = self.interests[Group::Channel as usize].get_mut(key.1);
+        if known.as_ref().is_some_and(|interest| interest.patterns_seen == self.patterns) {
+            return;
+        }
+        let has = known.map(|interest| interest.peers.clone()).unwrap_or_default();
+        let hears = |one: &Peer| one.patterns.iter().any(|known| known.0.matches(key.1));
+        let all = self.peers.iter().filter_map(|(id, one)| Some((*id, one.as_ref()?)));
+        let new: Vec<u64> = all.filter(|(id, one)| !has.contains(id) && hears(one)).map(|one| one.0).collect();
+        for peer in new {
+            self.give(peer, key, channel, peers);
+        }
+        if let Some(interest) = self.interests[Group::Channel as usize].get_mut(key.1) {
+            interest.patterns_seen = self.patterns;
+        }
+    }
+
+    fn ask_snapshot(&mut self, peer: u64, name: &str, peers: &mut dyn Peers) {
+        let Some(interest) = self.interests[Group::Channel as usize].get_mut(name) else { return };
+        if interest.asked.is_none() {
+            interest.asked = Some(peer);
+            self.send(&[peer], FromSequencer::AskApplication(name), peers);
+        }
+    }
+
+    fn forget_asked(&mut self, name: &str) {
+        if let Some(interest) = self.interests[Group::Channel as usize].get_mut(name) {
+            interest.asked = None;
+        }
+    }
+}
+
+impl Interest {
+    fn leave(&mut self, peer: u64) {
+        self.peers.retain(|one| *one != peer);
+        if self.peers.is_empty() {
+            self.channel = None;
+        }
+    }
+}
