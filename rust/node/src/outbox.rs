@@ -156,7 +156,7 @@ mod tests {
         for number in 0..500_usize {
             let frame = vec![number as u8; number * 37 % 3_000];
             put(&mut expected, &frame);
-            if number % 3 == 0 {
+            if number.is_multiple_of(3) {
                 let mut record = Vec::new();
                 put(&mut record, &frame);
                 outbox.push_shared(record.into());

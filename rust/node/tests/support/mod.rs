@@ -239,7 +239,7 @@ impl Chance {
 /// Frame `number` of a sender: both stand in it, and its length is by chance.
 pub fn numbered(sender: u8, number: u32, chance: &mut Chance) -> Vec<u8> {
     // A few are long, most are not.
-    let bytes = if number % 1_000 == 0 { chance.below(300_000) } else { chance.below(400) };
+    let bytes = if number.is_multiple_of(1_000) { chance.below(300_000) } else { chance.below(400) };
     let mut frame = vec![sender ^ number as u8; 5 + bytes];
     frame[0] = sender;
     frame[1..5].copy_from_slice(&number.to_le_bytes());
