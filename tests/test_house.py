@@ -126,8 +126,8 @@ LOAD_LAYERS = [
 ]
 
 NODE_LAYERS = [
-    ["backoff", "bell", "bounds", "error", "linked", "poller", "thread"],
-    ["frame", "place"],
+    ["backoff", "bell", "bounds", "error", "linked", "thread"],
+    ["frame", "place", "poller"],
     ["outbox", "sender"],
     ["peers"],
     ["serving"],

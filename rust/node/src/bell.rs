@@ -1,4 +1,4 @@
-//! How one thread wakes another: a counter in the kernel that is readable once it was rung.
+//! How one thread wakes another: a counter in the kernel. Each ring is an edge for a poller, so nobody reads the counter.
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -18,16 +18,11 @@ impl Bell {
         Ok(Self { fd, process: std::process::id() })
     }
 
-    /// Makes it readable. Never waits: a counter that is full is readable already.
+    /// Wakes who waits for it, or who waits next. Never waits itself: the counter is full after 2^64 rings.
     pub(crate) fn ring(&self) {
         if self.process == std::process::id() {
             let _ = io::write(&self.fd, &1_u64.to_ne_bytes());
         }
-    }
-
-    /// Makes it unreadable.
-    pub(crate) fn hush(&self) {
-        let _ = io::read(&self.fd, &mut [0_u8; 8]); // nothing in it is no error
     }
 }
 

@@ -3,8 +3,8 @@
 /// The bounds of a server or a link. Both ends of a star should have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// How many bytes a frame may have, without its length. 64 MiB and 64 KiB. A peer costs as much memory at worst while
-    /// it sends one.
+    /// How many bytes a frame may have, without its length. 64 MiB and 64 KiB; below 4 GiB. A peer costs as much memory at
+    /// worst while it sends one.
     pub frame_bytes_max: usize,
     /// How many bytes may wait for a peer that does not read; one frame may always wait. 64 MiB. Over it the server drops
     /// the peer.
@@ -12,7 +12,7 @@ pub struct Bounds {
     /// How many bytes may wait in a link; one frame may always wait. 64 MiB. Over it
     /// [`LinkSender::send`](crate::LinkSender::send) fails.
     pub link_queue_bytes_max: usize,
-    /// How many peers a server has at once. 256; at most 65,536. Who comes then is refused.
+    /// How many peers a server has at once. 256. Who comes then is refused.
     pub peers_max: usize,
 }
 
@@ -24,6 +24,13 @@ impl Default for Bounds {
             link_queue_bytes_max: 64 << 20,
             peers_max: 256,
         }
+    }
+}
+
+impl Bounds {
+    /// How long a frame may be that a length of four bytes can say.
+    pub(crate) fn frame_bytes_max(&self) -> usize {
+        self.frame_bytes_max.min(u32::MAX as usize)
     }
 }
 

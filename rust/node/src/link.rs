@@ -60,7 +60,7 @@ impl Link {
         let log: Log = Arc::new(log);
         let shared = Arc::new(Shared::new(Bell::new().map_err(failed("make an eventfd"))?, bounds));
         let poller = Poller::new().map_err(failed("make a poller"))?;
-        poller.add(&shared.bell, BELL).map_err(failed("watch an eventfd"))?;
+        poller.add_bell(&shared.bell, BELL).map_err(failed("watch an eventfd"))?;
         let linked = make(LinkSender::new(Arc::clone(&shared)));
         let (path_there, shared_there, log_there) = (path.to_owned(), Arc::clone(&shared), Arc::clone(&log));
         let thread = Thread::start(THREAD_NAME, log, move || {
@@ -69,7 +69,7 @@ impl Link {
                 poller,
                 path: path_there,
                 log: log_there,
-                frame_bytes_max: bounds.frame_bytes_max,
+                frame_bytes_max: bounds.frame_bytes_max(),
                 scratch: vec![0; TURN_BYTES_MAX],
                 ready: Vec::new(),
                 linked,
@@ -83,7 +83,7 @@ impl Link {
     /// Ends the thread, and waits for it: not where it is the one that calls. What waits is written as far as the socket
     /// takes it at once.
     ///
-    /// Idempotent. In a fork it does nothing.
+    /// Idempotent. In a fork it does nothing. Hold nothing meanwhile that a method of [`Linked`] waits for.
     pub fn stop(&self) {
         self.thread.stop(|| {
             self.shared.is_stopping.store(true, Ordering::Release);
@@ -182,7 +182,6 @@ impl Worker {
             if !self.is_stopping() {
                 self.poller.wait(&mut self.ready, backoff.wait());
                 self.ready.clear();
-                self.shared.bell.hush();
                 self.linked.turned();
             }
         }
@@ -240,11 +239,10 @@ impl Worker {
     }
 
     fn turn(&mut self, connection: &mut Connection) -> Result<(), String> {
-        let Self { ready, shared, scratch, linked, .. } = self;
+        let Self { ready, scratch, linked, .. } = self;
         for event in ready.drain(..) {
             if event.token == BELL {
-                shared.bell.hush();
-                continue;
+                continue; // it has woken us
             }
             connection.is_blocked &= !event.is_writable;
             if event.is_readable {

@@ -55,13 +55,13 @@ impl Owner {
         log: Log,
     ) -> rustix::io::Result<Self> {
         let poller = Poller::new()?;
-        poller.add(&asked.bell, BELL)?;
+        poller.add_bell(&asked.bell, BELL)?;
         poller.add(&listener, LISTENER)?;
         let scratch = vec![0; TURN_BYTES_MAX];
         Ok(Self { asked, poller, listener, listens_again: None, peers, serving, log, scratch, _place: place })
     }
 
-    /// Serves until it is asked to stop; what then waits is written as far as the sockets take it at once.
+    /// Serves until it is asked to stop.
     pub(crate) fn run(mut self) {
         let mut ready = Vec::new();
         let mut turns_at = Instant::now() + TURN_MAX;
@@ -82,7 +82,7 @@ impl Owner {
         let mut is_called = false;
         for event in ready.drain(..) {
             match event.token {
-                BELL => self.asked.bell.hush(),
+                BELL => {} // it has woken us
                 LISTENER => is_called = true,
                 slot => self.serve(slot, event),
             }

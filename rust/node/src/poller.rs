@@ -1,4 +1,4 @@
-//! Readiness, by epoll and by level: what was not taken in one turn comes again in the next.
+//! Readiness, by epoll. Of sockets by level: what was not taken in one turn comes again in the next.
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -6,6 +6,8 @@ use std::time::Duration;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io;
+
+use crate::bell::Bell;
 
 /// How many are told of in one wait; the next goes on with the others.
 const EVENTS_MAX: usize = 128;
@@ -33,6 +35,11 @@ impl Poller {
     /// Begins to watch for what can be read; `token` comes back with it.
     pub(crate) fn add(&self, of: impl AsFd, token: u64) -> io::Result<()> {
         epoll::add(&self.fd, of, EventData::new_u64(token), EventFlags::IN)
+    }
+
+    /// Begins to watch a bell: each ring is told once.
+    pub(crate) fn add_bell(&self, bell: &Bell, token: u64) -> io::Result<()> {
+        epoll::add(&self.fd, bell, EventData::new_u64(token), EventFlags::IN | EventFlags::ET)
     }
 
     /// Watches for room to write as well, or no longer.

@@ -50,7 +50,7 @@ impl Server {
 
     /// Ends the thread, waits for it, and removes the file. Peers are disconnected; what waits for them is lost.
     ///
-    /// In a fork it does nothing.
+    /// In a fork it does nothing. Hold nothing meanwhile that a method of [`Serving`] waits for.
     pub fn stop(self) {
         self.end();
     }

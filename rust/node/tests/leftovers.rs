@@ -21,7 +21,7 @@ fn descriptors() -> usize {
 #[test]
 fn a_stop_while_all_are_busy_leaves_no_thread_no_descriptor_and_no_file() {
     let before = descriptors();
-    for round in 0..20 {
+    for round in 0..8 {
         let folder = Folder::new();
         let server = Server::start(&folder.socket(), Box::new(Echo), Bounds::default(), |_, _| ()).expect("a server");
         let links: Vec<_> = (0..4).map(|_| start_link(&folder.socket(), Bounds::default(), Some(b"hello"))).collect();
