@@ -7,7 +7,8 @@ from typing import Any
 import anyio
 import fanwire
 import pytest
-from fanwire.presence import CHANNELS_AT_ONCE, Presences, merged
+from fanwire.attendance import merged
+from fanwire.presence import CHANNELS_AT_ONCE, Presences
 from support.clients import connected, refusal
 from support.hubs import MakeHub
 from support.waiting import until

@@ -3,6 +3,7 @@
 from fanwire import to
 from fanwire._engine import Arguments, Position, Publication, __version__
 from fanwire.adopt.broadcast import broadcast
+from fanwire.attendance import PresenceChange
 from fanwire.auth import Identity, Request
 from fanwire.channel import Channel
 from fanwire.client import Client
@@ -31,7 +32,6 @@ from fanwire.errors import (
 from fanwire.hearing import Heard
 from fanwire.hub import Hub
 from fanwire.methods import Endpoint
-from fanwire.presence import PresenceChange
 
 __all__ = [
     "AdoptionError",

@@ -1,19 +1,21 @@
 """Who is there: accepted clients by user; and who is in a channel, told once it is sure that who went stays away."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from fanwire._engine import ChannelRule, Engine, Presence, matches
 from fanwire._loop import Callback, ends_task, outlive_cancellation
+from fanwire.attendance import Attendance, Entry, PresenceChange, merged
 from fanwire.auth import Identity
 from fanwire.channel import Channel, check_pattern
 from fanwire.client import Client
 from fanwire.errors import InvalidChannel
-from fanwire.faults import Faults, Tasks
+from fanwire.faults import Tasks
 from fanwire.values import told
+from fanwire.workers.attending import Attending
+from fanwire.workers.bus import Bus
 
 PREFIX = "presence:"
 """Before a channel's name: where its presence is published."""
@@ -25,86 +27,12 @@ AT_WORK_MAX = 64
 """Channels of whose presence the application hears at once; the others wait in order."""
 
 
-@dataclass(frozen=True, slots=True)
-class PresenceChange:
-    """What has changed in a channel since the last one."""
-
-    channel: str
-    joined: tuple[str, ...]
-    """Users who were not there before, by id, in the order of their coming; empty with ``presence="counts"``."""
-    left: tuple[str, ...]
-    """Users whose last connection is gone for ``presence_linger`` seconds; empty with ``presence="counts"``."""
-    occupancy: int
-    """Connections that are subscribed now, those of anonymous clients too."""
-
-
-@dataclass(slots=True)
-class _Room:
-    """One channel's presence."""
-
-    linger: float
-    has_names: bool
-    connections: dict[int, str | None] = field(default_factory=dict)
-    """Each connection's user; None is anonymous."""
-    users: Counter[str] = field(default_factory=Counter)
-    """How many connections each has."""
-    announced: dict[str, None] = field(default_factory=dict)
-    """Those of whom it was told that they are here."""
-    going: dict[str, float] = field(default_factory=dict)
-    """Those of the announced who have no connection, and when that is told."""
-    told: int = 0
-    """The occupancy that was told last."""
-
-    def join(self, connection: int, user: str | None) -> None:
-        if connection in self.connections:
-            return
-        self.connections[connection] = user
-        if user is not None:
-            self.users[user] += 1
-            self.going.pop(user, None)
-
-    def leave(self, connection: int, now: float) -> None:
-        user = self.connections.pop(connection, None)
-        if user is None:
-            return
-        self.users[user] -= 1
-        if not self.users[user]:
-            del self.users[user]
-            if user in self.announced:
-                self.going[user] = now + self.linger
-
-    def change(self, channel: str, now: float) -> PresenceChange | None:
-        """What is to be told now."""
-        joined = tuple(user for user in self.users if user not in self.announced)
-        left = tuple(user for user, at in self.going.items() if at <= now)
-        self.announced.update(dict.fromkeys(joined))
-        for user in left:
-            del self.going[user], self.announced[user]
-        occupancy = len(self.connections)
-        if not (joined or left or occupancy != self.told):
-            return None
-        if not self.has_names:
-            if occupancy == self.told:
-                return None
-            joined = left = ()
-        self.told = occupancy
-        return PresenceChange(channel, joined, left, occupancy)
-
-    def is_empty(self) -> bool:
-        return not (self.connections or self.announced or self.told)
-
-
-def merged(before: PresenceChange, after: PresenceChange) -> PresenceChange:
-    """Two changes of a channel as one: who came and went, or went and came, is in neither list."""
-    joined = [user for user in before.joined if user not in after.left]
-    joined += [user for user in after.joined if user not in before.left]
-    left = [user for user in before.left if user not in after.joined]
-    left += [user for user in after.left if user not in before.joined]
-    return PresenceChange(after.channel, tuple(joined), tuple(left), after.occupancy)
-
-
 class Presences:
-    """The channels whose presence is told. All state is the loop's thread's own."""
+    """The channels whose presence is told. All state is the loop's thread's own.
+
+    Args:
+        bus: to the other workers, where there are any. Each knows who is in a channel; the eldest of them tells it.
+    """
 
     def __init__(
         self,
@@ -112,14 +40,15 @@ class Presences:
         channels: Mapping[str, Channel],
         callback: Callback | None,
         identify: Callable[[int], Identity | None],
-        faults: Faults,
+        tasks: Tasks,
+        bus: Bus | None = None,
     ) -> None:
         self._engine = engine
-        self._faults = faults
+        self._tasks, self._faults = tasks, tasks.faults
         self._channels = channels
         self._callback = callback
         self._identify = identify
-        self._rooms: dict[str, _Room] = {}
+        self._rooms: dict[str, Attendance] = {}
         # Channels with something to tell, those from which somebody is going, and what wakes up who tells it.
         self._changed: set[str] = set()
         self._going: set[str] = set()
@@ -127,6 +56,19 @@ class Presences:
         # By channel, what the application hears next; None while it hears the last.
         self._telling: dict[str, PresenceChange | None] = {}
         self._at_work = anyio.CapacityLimiter(AT_WORK_MAX)
+        self._is_eldest = False
+        self._attending: Attending | None = None
+        if bus is not None:
+            self._attending = Attending(
+                bus,
+                tasks,
+                self._rooms,
+                take=self._take_elsewhere,
+                take_told=self._take_told,
+                drop=self._drop_worker,
+                snapshot=self.publish_snapshot,
+                woken=self._look_who_tells,
+            )
 
     def take(self, event: Presence) -> None:
         """Some came and some went."""
@@ -138,12 +80,16 @@ class Presences:
             room = self._room(channel)
             if not has_joined:
                 room.leave(connection, now)
-                if room.going:
-                    self._going.add(channel)
             elif stays[channel, connection]:  # else it is over already, and nobody knows who it was
                 identity = self._identify(connection)
                 room.join(connection, None if identity is None else identity.id)
-            self._changed.add(channel)
+            self._note(channel, room)
+
+    def _note(self, channel: str, room: Attendance) -> None:
+        """It has changed."""
+        if room.going:
+            self._going.add(channel)
+        self._changed.add(channel)
         self._wakes.set()
 
     def members(self, channel: str) -> list[str]:
@@ -151,47 +97,120 @@ class Presences:
         if self._promise(channel).presence is not True:
             raise LookupError(f"channel {channel!r} has no presence: name it in Hub(channels) with presence=True")
         room = self._rooms.get(channel)
-        return [] if room is None else sorted({*room.users, *room.going})
+        return [] if room is None else sorted({*room.announced, *room.coming})
 
-    def snapshot(self, channel: str) -> object:
-        """What a new subscriber of a presence channel gets first."""
+    def occupancy(self, channel: str) -> int:
+        """Connections that are subscribed: of this process, and where there is presence, of other workers as well."""
+        room = self._rooms.get(channel)
+        return self._engine.occupancy(channel) + (0 if room is None else room.occupancy_elsewhere)
+
+    def publish_snapshot(self, channel: str) -> bool:
+        """Publish what a new subscriber of a presence channel gets first, at its place among what is told. True."""
+        self._engine.publish_snapshot(channel, self._snapshot(channel), "presence")
+        return True
+
+    async def have_snapshot(self, channel: str) -> bool:
+        """The same by the worker that tells, which alone knows what was told before; by this one, if that does not."""
+        attending = self._attending
+        if attending is not None and not attending.is_eldest and await attending.ask_for_snapshot(channel):
+            return True
+        return self.publish_snapshot(channel)
+
+    def _snapshot(self, channel: str) -> object:
         name = channel.removeprefix(PREFIX)
         room = self._rooms.get(name)
         if room is None:
-            room = _Room(0, has_names=self._promise(name).presence is True)
+            room = Attendance(0, has_names=self._promise(name).presence is True)
         members = {"members": list(room.announced)} if room.has_names else {}
         return {"channel": name, **members, "occupancy": room.told}
 
-    async def run(self, tasks: Tasks) -> None:
+    async def run(self) -> None:
         """Tell what has changed, for ever."""
         while True:
-            if not (self._changed or self._going):
+            if not (self._changed or (self._going and self._tells) or self._owes):
                 await self._wakes.wait()
             self._wakes = anyio.Event()
             await anyio.sleep(BATCH_S)
-            await self._tell(tasks)
+            await self._tell()
 
-    async def _tell(self, tasks: Tasks) -> None:
-        names, self._changed = sorted(self._changed | self._going), set()
+    @property
+    def _tells(self) -> bool:
+        """Whether it is this worker that tells the clients and the application."""
+        return self._attending is None or self._attending.is_eldest
+
+    @property
+    def _owes(self) -> bool:
+        return self._attending is not None and self._attending.owes
+
+    async def _tell(self) -> None:
+        tells = self._tells
+        names, self._changed = sorted(self._changed | (self._going if tells else set())), set()
         for index, name in enumerate(names):
             if index and index % CHANNELS_AT_ONCE == 0:
-                await anyio.lowlevel.checkpoint()
+                self._flush()
+                await checkpoint()
             self._changed.discard(name)  # what changed meanwhile is told of as well
             now = anyio.current_time()
             with self._faults.contained("presence", "the presence of channel %r could not be told", name):
-                self._tell_of(name, now, tasks)
+                self._tell_of(name, now)
+        self._flush()
 
-    def _tell_of(self, name: str, now: float, tasks: Tasks) -> None:
-        room = self._rooms[name]
-        change = room.change(name, now)
+    def _flush(self) -> None:
+        if self._attending is not None:
+            with self._faults.contained("presence", "other workers could not be told of presence"):
+                self._attending.flush()
+
+    def _tell_of(self, name: str, now: float) -> None:
+        room = self._rooms.get(name)
+        if room is None:
+            self._going.discard(name)
+            return
+        if self._attending is None:
+            room.moved.clear()
+        else:
+            self._attending.note(name, room)
+        change = room.change(name, now) if self._tells else None
         if not room.going:
             self._going.discard(name)
         if room.is_empty():
             del self._rooms[name]
         if change is not None:
             self._publish(change, has_names=room.has_names)
+            if self._attending is not None:
+                self._attending.note_told(change)
             if self._callback is not None:
-                self._call_back(tasks, change)
+                self._call_back(self._tasks, change)
+
+    # What other workers tell
+
+    def _take_elsewhere(self, worker: int, entry: Entry) -> None:
+        if self._promise(entry[0]).presence is False:
+            return  # it is of another version of the program
+        room = self._room(entry[0])
+        room.take(worker, entry, anyio.current_time())
+        self._note(entry[0], room)
+
+    def _take_told(self, entry: Entry) -> None:
+        if self._promise(entry[0]).presence is False:
+            return
+        room = self._room(entry[0])
+        room.note_told(entry, anyio.current_time())
+        self._note(entry[0], room)
+
+    def _drop_worker(self, worker: int) -> None:
+        now = anyio.current_time()
+        for name, room in self._rooms.items():
+            if room.drop(worker, now):
+                self._note(name, room)
+
+    def _look_who_tells(self) -> None:
+        """This worker may be the one that tells from now on."""
+        is_eldest = self._tells
+        if is_eldest and not self._is_eldest:
+            self._changed.update(self._rooms)
+            self._going.update(name for name, room in self._rooms.items() if room.going)
+            self._wakes.set()
+        self._is_eldest = is_eldest
 
     def _publish(self, change: PresenceChange, *, has_names: bool) -> None:
         names = {"joined": list(change.joined), "left": list(change.left)} if has_names else {}
@@ -226,11 +245,11 @@ class Presences:
                 await outlive_cancellation()  # which is not the next one's
         del self._telling[channel]
 
-    def _room(self, channel: str) -> _Room:
+    def _room(self, channel: str) -> Attendance:
         room = self._rooms.get(channel)
         if room is None:
             promise = self._promise(channel)
-            room = self._rooms[channel] = _Room(promise.presence_linger, has_names=promise.presence is True)
+            room = self._rooms[channel] = Attendance(promise.presence_linger, has_names=promise.presence is True)
         return room
 
     def _promise(self, channel: str) -> Channel:

@@ -46,6 +46,7 @@ from fanwire.relay.upstreams import Sessions
 from fanwire.scraping import Scraping
 from fanwire.snapshots import SnapshotRule, Snapshots
 from fanwire.wording import INTERNAL_ERROR
+from fanwire.workers.bus import bus_of
 
 PRESENCE_INTERVAL_S = 0.25
 """For so long new subscribers of a presence channel begin at the same list."""
@@ -119,10 +120,12 @@ class Pump:
         self._around = Surroundings(link, tasks, sessions, self._acknowledge_soon, handshake_timeout, budgets)
         self._relays: list[Relay | PlainRelay] = []
         self.application = Application(link, callbacks, tasks, own, budgets, self._note_dealt, self._acknowledge_soon)
+        self.bus = bus_of(engine, tasks)
         self.deliveries = Deliveries(engine)
         self.listeners = Listeners(engine)
         self.attachments = Attachments(engine, tasks, loop.call_soon)
-        self.presences = Presences(engine, channels, callbacks.on_presence, self.application.identify, link.faults)
+        identify = self.application.identify
+        self.presences = Presences(engine, channels, callbacks.on_presence, identify, tasks, self.bus)
         rules = [*self._presence_snapshots(channels), *callbacks.snapshots]
         self._snapshots = Snapshots(engine, rules, tasks, link.faults)
         # By the number that events carry.
@@ -152,9 +155,9 @@ class Pump:
         """How a new subscriber of a presence channel learns who is there."""
         patterns = presence_patterns(channels)
         if patterns:
-            self._tasks.start_soon(self.presences.run, self._tasks)
-        callback = Callback(self.presences.snapshot)
-        return [SnapshotRule(pattern, callback, PRESENCE_INTERVAL_S, 1.0, "presence") for pattern in patterns]
+            self._tasks.start_soon(self.presences.run)
+        callback = Callback(self.presences.publish_snapshot if self.bus is None else self.presences.have_snapshot)
+        return [SnapshotRule(one, callback, PRESENCE_INTERVAL_S, 2.0, None, publishes=True) for one in patterns]
 
     async def run(self) -> None:
         """Deal with events for ever. Cancelled, it leaves no event half dealt with, but for those in tasks.

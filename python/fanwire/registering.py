@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, TypeVar, overload
 from fanwire._engine import Route
 from fanwire._loop import Callback
 from fanwire.arguments import check_parameters
+from fanwire.attendance import PresenceChange
 from fanwire.auth import Identity, Request
 from fanwire.callbacks import Callbacks, hand_over
 from fanwire.calls import check_text
@@ -15,7 +16,6 @@ from fanwire.errors import ClientGone
 from fanwire.methods import Endpoint, M, Methods
 from fanwire.options import RULES, check_count, check_room, clash, read_signalr_path, signalr_key
 from fanwire.paths import WIRES, PathRule, Paths, hiding, route_of_relay
-from fanwire.presence import PresenceChange
 from fanwire.relay.config import RelayConfig
 from fanwire.snapshots import SnapshotRule, check_snapshot
 from fanwire.values import Choice, OrNone, checked, told

@@ -27,6 +27,8 @@ class SnapshotRule:
     """Seconds that the callback may take."""
     event: str | None
     """As of ``publish``."""
+    publishes: bool = False
+    """Whether the callback publishes it by itself, and says whether it has."""
 
 
 class Snapshots:
@@ -94,7 +96,9 @@ class Snapshots:
         self._note(channel, rule)
         try:
             data = await rule.callback(channel)
-            if data is not None:
+            if rule.publishes and data:
+                return
+            if not rule.publishes and data is not None:
                 self._engine.publish_snapshot(channel, data, rule.event)
                 return
         except BaseException as error:

@@ -18,11 +18,14 @@ from fanwire._loop import ends_task, has_to_be_awaited
 from fanwire.errors import LimitReached
 from fanwire.faults import Tasks
 from fanwire.logs import workers_log
+from fanwire.workers.seat import seat_of_process
 
 MESSAGE_BYTES_MAX = 1 << 20
 """Of one message, kind and all: others wait behind it."""
 ASKS_MAX = 1_024
 """What one worker may be waiting for at once."""
+PAUSE_S = 0.1
+"""Before it is tried again to tell what could not be sent."""
 ANSWERS_MAX = 1_024
 """Answers that may be in the making at once, for all who ask; who asks beyond that gets none."""
 
@@ -113,6 +116,15 @@ class Bus:
             TypeError: it is something else.
         """
         self._tell([Sort.TOLD, kind, message], to)
+
+    async def tell_surely(self, to: int, tell: Callable[[], None]) -> None:
+        """Call `tell` until there is room for what it tells a worker, or that is gone."""
+        while to in self.others:
+            try:
+                tell()
+                return
+            except LimitReached:
+                await anyio.sleep(PAUSE_S)
 
     async def ask(self, kind: str, message: Any, to: int | None = None, timeout_s: float = 1.0) -> dict[int, Any]:
         """Ask a worker, or all others that are there; gives what each has answered within the time.
@@ -252,3 +264,9 @@ def pieces(items: Mapping[str, Any] | list[Any], bytes_max: int = MESSAGE_BYTES_
         found[-1].append(item)
         size += length
     return found
+
+
+def bus_of(engine: Any, tasks: Tasks) -> Bus | None:
+    """That of the hub whose engine it is; None in a process that is no worker."""
+    seat, tell = seat_of_process(), getattr(engine, "tell", None)
+    return None if seat is None or tell is None else Bus(seat.number, tell, tasks)

@@ -1,0 +1,177 @@
+"""What workers tell one another of who is in channels. Each tells who is there by itself, and the eldest what was told.
+
+A message that cannot be sent makes its channel owed: of that all is told once more, when there is room. Who comes is
+told who is there, and asks the eldest what was told. Everything may come twice.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from fanwire.attendance import Attendance, Entry, PresenceChange
+from fanwire.errors import LimitReached
+from fanwire.faults import Tasks
+from fanwire.workers.bus import Bus, pieces
+from fanwire.workers.elders import Elders
+
+HERE, TOLD, ALL_TOLD, SNAPSHOT = "presence.here", "presence.told", "presence.all_told", "presence.snapshot"
+ALL_TOLD_S = 30.0
+"""So long the eldest may take to tell all that was told."""
+PAUSE_S = 0.1
+"""Before another is asked."""
+NOBODY = Attendance(0, has_names=True)
+"""In a channel that is forgotten."""
+
+
+class Attending:
+    """This worker's part. All state is the loop's thread's own.
+
+    Args:
+        rooms: the channels whose presence is known here.
+        take: called with a worker and what it says of who is there; `take_told` with what was told.
+        drop: called with a worker that is gone.
+        snapshot: makes a snapshot of a channel as the eldest, and publishes it.
+        woken: called when something may have to be told now.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        tasks: Tasks,
+        rooms: Mapping[str, Attendance],
+        *,
+        take: Callable[[int, Entry], None],
+        take_told: Callable[[Entry], None],
+        drop: Callable[[int], None],
+        snapshot: Callable[[str], object],
+        woken: Callable[[], object],
+    ) -> None:
+        self._bus, self._tasks, self._rooms = bus, tasks, rooms
+        self._take, self._take_told, self._drop = take, take_told, drop
+        self._snapshot = snapshot
+        self._here: list[Entry] = []
+        self._told: list[Entry] = []
+        # Channels of which all is to be told once more.
+        self._owed_here: set[str] = set()
+        self._owed_told: set[str] = set()
+        # Whether it is known here what was told; or is being asked for.
+        self._is_told = self._is_asking = False
+        self._woken = woken
+        self.elders = Elders(bus, tasks, self._look)
+        """Who tells the clients and the application."""
+        bus.on(HERE, self._hear)
+        bus.on(TOLD, lambda worker, entries: self._hear_told(entries))
+        bus.on_question(ALL_TOLD, self._tell_all_told)
+        bus.on_question(SNAPSHOT, self._asked)
+        bus.on_change(self._changed)
+
+    @property
+    def owes(self) -> bool:
+        """Whether something could not be told."""
+        return bool(self._owed_here or self._owed_told)
+
+    @property
+    def is_eldest(self) -> bool:
+        """Whether this worker tells the clients and the application."""
+        return self.elders.is_this
+
+    def note(self, channel: str, room: Attendance) -> None:
+        """Who came and went here is told to the others by the next ``flush``."""
+        moves = room.moves(channel)
+        if self._bus.others:
+            self._here += moves
+
+    def note_told(self, change: PresenceChange) -> None:
+        """This was told, as the others are to know."""
+        if self._bus.others:
+            joined, left = list(change.joined), list(change.left)
+            self._told.append((change.channel, change.occupancy, joined, left, False))
+
+    def flush(self) -> None:
+        """Tell what was noted."""
+        self._here += self._owed(self._owed_here, Attendance.all_here)
+        self._told += self._owed(self._owed_told, Attendance.all_told)
+        here, self._here = self._here, []
+        told, self._told = self._told, []
+        for kind, entries, owed in ((HERE, here, self._owed_here), (TOLD, told, self._owed_told)):
+            self._tell(kind, entries, owed)
+
+    def _owed(self, names: set[str], entries_of: Callable[[Attendance, str], list[Entry]]) -> Iterator[Entry]:
+        for name in sorted(names):
+            yield from entries_of(self._rooms.get(name, NOBODY), name)
+        names.clear()
+
+    def _tell(self, kind: str, entries: list[Entry], owed: set[str]) -> None:
+        if not entries or not self._bus.others:
+            return
+        for piece in pieces(entries):
+            try:
+                self._bus.tell(kind, piece)
+            except LimitReached:
+                owed.update(entry[0] for entry in piece)
+
+    async def ask_for_snapshot(self, channel: str) -> bool:
+        """Have the eldest publish a snapshot, since only it knows what was told before; whether it has."""
+        eldest = self.elders.eldest
+        answers = await self._bus.ask(SNAPSHOT, channel, eldest)
+        return answers.get(eldest) is True
+
+    def _asked(self, worker: int, channel: str) -> bool:
+        if not self.is_eldest:
+            return False
+        self._snapshot(channel)
+        return True
+
+    def _hear(self, worker: int, entries: list[Any]) -> None:
+        for entry in entries:
+            self._take(worker, entry)
+
+    def _hear_told(self, entries: list[Any]) -> None:
+        for entry in entries:
+            self._take_told(entry)
+
+    def _changed(self, worker: int, has_come: bool) -> None:
+        if has_come:
+            self._tasks.start_soon(self._welcome, worker)
+        else:
+            self._drop(worker)
+
+    async def _welcome(self, worker: int) -> None:
+        """Tell a newcomer who is here."""
+        await self._tell_rooms(worker, HERE, Attendance.all_here)
+
+    async def _tell_rooms(self, worker: int, kind: str, entries_of: Callable[[Attendance, str], list[Entry]]) -> None:
+        def tell(name: str) -> None:
+            for entry in entries_of(self._rooms.get(name, NOBODY), name):
+                self._bus.tell(kind, [entry], worker)
+
+        for name in list(self._rooms):
+            await self._bus.tell_surely(worker, partial(tell, name))
+            await checkpoint()
+
+    def _look(self) -> None:
+        """Another worker may be the eldest."""
+        self._woken()
+        if not (self._is_told or self._is_asking or self.is_eldest):
+            self._is_asking = True
+            self._tasks.start_soon(self._ask_what_was_told)
+
+    async def _ask_what_was_told(self) -> None:
+        while not (self._is_told or self.is_eldest):
+            eldest = self.elders.eldest
+            with suppress(LimitReached):
+                answers = await self._bus.ask(ALL_TOLD, None, eldest, timeout_s=ALL_TOLD_S)
+                self._is_told = answers.get(eldest) is True
+            if not self._is_told:
+                await anyio.sleep(PAUSE_S)
+        self._is_asking = False
+
+    async def _tell_all_told(self, worker: int, message: None) -> bool:
+        if not self.is_eldest:
+            return False
+        await self._tell_rooms(worker, TOLD, Attendance.all_told)
+        return True

@@ -1,0 +1,71 @@
+"""Which worker is the eldest: it does what one is to do for all, and for as long as it is there nobody else does.
+
+Whoever comes is younger than those who are there, so a worker that comes takes over from nobody.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from math import inf
+from time import monotonic
+
+import anyio
+
+from fanwire.faults import Tasks
+from fanwire.workers.bus import Bus
+
+SETTLE_S = 2.0
+"""So long whoever has just started takes those for older that have not said since when they are there."""
+
+
+class Elders:
+    """Since when each worker is there. All state is the event loop's thread's own.
+
+    Args:
+        changed: called when another worker may have become the eldest.
+        now: seconds of a clock that all workers have in common.
+    """
+
+    def __init__(
+        self, bus: Bus, tasks: Tasks, changed: Callable[[], object], now: Callable[[], float] = monotonic
+    ) -> None:
+        self._bus, self._tasks = bus, tasks
+        self._changed = changed
+        self.since = now()
+        """Since when this worker is there."""
+        self._since: dict[int, float] = {}
+        self._unknown = -inf  # what stands for those that have said nothing
+        bus.on("since", self._heard)
+        bus.on_change(self._come_or_gone)
+        tasks.start_soon(self._settle)
+
+    def since_of(self, worker: int) -> float:
+        """Since when one is there; inf where it has not said so."""
+        return self.since if worker == self._bus.number else self._since.get(worker, inf)
+
+    @property
+    def eldest(self) -> int:
+        """Its number."""
+        others = ((self._since.get(worker, self._unknown), worker) for worker in self._bus.others)
+        return min(((self.since, self._bus.number), *others))[1]
+
+    @property
+    def is_this(self) -> bool:
+        """Whether it is this one."""
+        return not self._bus.others or self.eldest == self._bus.number
+
+    async def _settle(self) -> None:
+        await anyio.sleep(SETTLE_S)
+        self._unknown = inf
+        self._changed()
+
+    def _come_or_gone(self, worker: int, has_come: bool) -> None:
+        if has_come:
+            tell = partial(self._bus.tell, "since", self.since, worker)
+            self._tasks.start_soon(self._bus.tell_surely, worker, tell)
+        else:
+            self._since.pop(worker, None)
+        self._changed()
+
+    def _heard(self, worker: int, since: float) -> None:
+        self._since[worker] = since
+        self._changed()
