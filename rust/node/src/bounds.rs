@@ -29,7 +29,7 @@ impl Default for Bounds {
 
 impl Bounds {
     /// How long a frame may be that a length of four bytes can say.
-    pub(crate) fn frame_bytes_max(&self) -> usize {
+    pub(crate) fn frame_limit(&self) -> usize {
         self.frame_bytes_max.min(u32::MAX as usize)
     }
 }

@@ -69,7 +69,7 @@ impl Link {
                 poller,
                 path: path_there,
                 log: log_there,
-                frame_bytes_max: bounds.frame_bytes_max(),
+                frame_bytes_max: bounds.frame_limit(),
                 scratch: vec![0; TURN_BYTES_MAX],
                 ready: Vec::new(),
                 linked,

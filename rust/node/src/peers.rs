@@ -192,7 +192,7 @@ impl Peers {
     }
 
     fn send(&mut self, peer: Peer, frame_bytes: usize, push: impl FnOnce(&mut Outbox)) {
-        let (frame_bytes_max, peer_queue_bytes_max) = (self.bounds.frame_bytes_max(), self.bounds.peer_queue_bytes_max);
+        let (frame_bytes_max, peer_queue_bytes_max) = (self.bounds.frame_limit(), self.bounds.peer_queue_bytes_max);
         let Some(connection) = self.get_mut(peer) else { return };
         if connection.is_deaf {
             return;
@@ -242,7 +242,7 @@ impl Peers {
         scratch: &mut [u8],
         mut each: impl FnMut(&[u8], &mut Outgoing<'_>) -> Result<(), String>,
     ) {
-        let frame_bytes_max = self.bounds.frame_bytes_max();
+        let frame_bytes_max = self.bounds.frame_limit();
         let Some(connection) = self.get_mut(peer) else { return };
         let count = match (&connection.stream).read(scratch) {
             Ok(0) => {

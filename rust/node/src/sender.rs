@@ -99,7 +99,7 @@ impl Shared {
     }
 
     fn push(&self, frame: &[u8]) -> Result<(), SendError> {
-        let (frame_bytes_max, link_queue_bytes_max) = (self.bounds.frame_bytes_max(), self.bounds.link_queue_bytes_max);
+        let (frame_bytes_max, link_queue_bytes_max) = (self.bounds.frame_limit(), self.bounds.link_queue_bytes_max);
         if frame.len() > frame_bytes_max {
             return Err(SendError::TooLong { bytes: frame.len(), bytes_max: frame_bytes_max });
         }
