@@ -20,6 +20,14 @@ class Absent:
         """Raises EngineMissing."""
         missing("a client of the hub's own")
 
+    def join(self, path: str) -> NoReturn:
+        """Raises EngineMissing."""
+        missing("serving by workers")
+
+    def tell(self, to: int | None, message: bytes) -> NoReturn:
+        """Raises EngineMissing."""
+        missing("serving by workers")
+
     def set_unready(self, why: str | None) -> None:
         """Nobody asks."""
 

@@ -39,6 +39,29 @@ class Audible:
 
 
 @dataclass(slots=True)
+class Placed:
+    """What became of a publication is known, for which somebody waits."""
+
+    token: int
+
+
+@dataclass(slots=True)
+class Told:
+    """Another worker tells this."""
+
+    worker: int
+    message: bytes
+
+
+@dataclass(slots=True)
+class Worker:
+    """Another worker has come, or gone."""
+
+    number: int
+    has_come: bool
+
+
+@dataclass(slots=True)
 class Progress:
     """How far a publication has come among its channel's subscribers."""
 

@@ -26,6 +26,12 @@ class HeldAddress(Refused):
     WHAT = "serving by workers"
 
 
+class Sequencer(Refused):
+    """What orders the publications of workers."""
+
+    WHAT = "serving by workers"
+
+
 class Roots(Refused):
     """Certificates of authorities, by which backends of ``https`` and ``wss`` are checked."""
 

@@ -86,6 +86,14 @@ class Publication(Position):
             raise LookupError("what goes to one client alone stands in no log, and has no position")
         return Position(self._epoch, self._offset)
 
+    @property
+    def is_placed(self) -> bool:
+        """It is from the beginning."""
+        return True
+
+    def await_place(self) -> None:
+        """Nobody has to wait."""
+
     def __await__(self) -> Generator[Any, None, Position]:
         from fanwire.to import settled  # which awaits what every loop knows
 

@@ -128,14 +128,20 @@ class Position:
 class Publication(Position):
     """What ``publish`` gives: the position of what was published, wherever one is taken.
 
-    Awaited it gives the position as well, for a hub that has it told by others: nothing does so yet, and it is there at
-    once. ``Publication()`` is what went to one client alone, which stands in no log. Pickled it is a ``Position``.
+    Awaited it gives the position as well. In one of several workers that is later than now: until then its position,
+    epoch and offset raise LookupError. ``Publication()`` is what went to one client alone, which stands in no log.
+    Pickled it is a ``Position``.
     """
 
     def __new__(cls) -> Publication: ...
     @property
     def position(self) -> Position:
-        """The place in the log. Raises LookupError where there is none."""
+        """The place in the log. Raises LookupError where there is none, or none yet; RuntimeError if it was refused."""
+    @property
+    def is_placed(self) -> bool:
+        """Whether what became of it is known."""
+    def await_place(self) -> int | None:
+        """The number under which Placed tells that what became of it is known; None if it is."""
     def __await__(self) -> Generator[Any, None, Position]: ...
 
 @final
@@ -286,6 +292,17 @@ class Presence:
     """Channel, connection, and whether it came."""
 
 @final
+class Sequencer:
+    """Orders the publications of the workers that join at a Unix socket, in a thread of its own."""
+
+    def __new__(cls, settings: Settings, path: str) -> Sequencer:
+        """Listen there; `settings` are what all workers have to have. Raises OSError, also where another listens."""
+    def take_lines(self) -> tuple[list[tuple[int, str]], str | None]:
+        """Lines for ``logging`` since the last call, and what the thread has died of."""
+    def close(self) -> None:
+        """End it. Idempotent."""
+
+@final
 class HeldAddress:
     """An address that this process listens at without accepting, for those who inherit its descriptors and do.
 
@@ -336,6 +353,28 @@ class Progress:
     """Those whose sockets have not taken it."""
     skipped: int
     """Those who went past it, so far."""
+
+@final
+class Placed:
+    """What became of a publication is known, for which somebody waits."""
+
+    token: int
+    """What ``Publication.await_place`` gave."""
+
+@final
+class Told:
+    """Another worker tells this."""
+
+    worker: int
+    """Its number."""
+    message: bytes
+
+@final
+class Worker:
+    """Another worker has come, or gone."""
+
+    number: int
+    has_come: bool
 
 @final
 class Opening:
@@ -551,7 +590,7 @@ class Roots:
         """Those of a PEM bundle. Raises ValueError: it holds none, or one that cannot be used."""
 
 _FromClients = Opening | Asking | Subscribing | Message | Call | Relayed | Connected | HubMessage | Drained | Closed
-_Event = _FromClients | Released | Record | Upstream
+_Event = _FromClients | Released | Placed | Told | Worker | Record | Upstream
 _Headers = Sequence[tuple[str, str]]
 
 @final
@@ -656,6 +695,17 @@ class Engine:
         """
     def start(self) -> None:
         """Start the shards' threads. Once. Raises OSError where a poller can't be had."""
+    def join(self, path: str) -> None:
+        """Be one of the workers whose Sequencer listens at this Unix socket; once, running, before it listens.
+
+        From then on what is published is in order with what the others publish. Waits for an answer, ten seconds at
+        most. Raises OSError, and RuntimeError where it is refused: the others are set to something else.
+        """
+    def tell(self, to: int | None, message: bytes) -> None:
+        """Have another worker take Told, or with None all others. Any thread, never waits.
+
+        Raises WorkersApart, LimitReached, HubStopped.
+        """
     def listen(self, address: str) -> str:
         """Listen on ``HOST:PORT``, ``[V6]:PORT`` or ``unix:PATH``, or with inherited sockets, ``fd:N`` or ``fd:N,M``.
 

@@ -186,6 +186,10 @@ class PayloadTooBig(FanwireError, ValueError):
         return f"payload of {self.payload_bytes:,} bytes is over {self.name}, which is {self.bytes_max:,}"
 
 
+class WorkersApart(FanwireError):
+    """This worker cannot reach the supervisor, by way of which what it publishes would reach everyone."""
+
+
 class Overtaken(FanwireError):
     """Whoever listens to a channel that promises every publication fell behind its backlog, and has lost some."""
 

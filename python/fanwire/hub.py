@@ -339,7 +339,7 @@ class Hub(Attaching):
             planned = plan(self._callbacks, self._channels, self._relays, shards, options)
             held = HeldAddress(planned.settings, inherited(address_of(address)))
             try:
-                supervisor = Supervisor(held, count, timeout_s, planned.grace_s)
+                supervisor = Supervisor(held, count, timeout_s, planned.grace_s, planned.settings)
                 with self._serve_lock:
                     self._unlink(SUPERVISES)
                     self._supervisor = supervisor

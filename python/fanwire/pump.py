@@ -9,18 +9,22 @@ from typing import Any
 
 from anyio.lowlevel import checkpoint
 
+from fanwire import placing
 from fanwire._engine import (
     Asking,
     Audible,
     Closed,
     Drained,
     Opening,
+    Placed,
     Presence,
     Progress,
     Record,
     Released,
     SnapshotWanted,
+    Told,
     Upstream,
+    Worker,
 )
 from fanwire._loop import Callback, Loop, ends_task, outlives, readable
 from fanwire.adopt.attachments import Attachments
@@ -146,9 +150,12 @@ class Pump:
             Presence: self.presences.take,
             Progress: self.deliveries.take,
             Audible: self.listeners.take,
+            Placed: placing.take,
             Released: self.attachments.released,
             Record: self._record,
             Upstream: sessions.dispatch,
+            Told: self._told,
+            Worker: self._changed,
         }
 
     def _presence_snapshots(self, channels: Mapping[str, Channel]) -> list[SnapshotRule]:
@@ -265,6 +272,9 @@ class Pump:
         self.application.end(error)
         self.deliveries.end(str(error))
         self.listeners.end()
+        placing.end()
+        if self.bus is not None:
+            self.bus.end()
 
     @property
     def is_parting(self) -> bool:
@@ -311,6 +321,14 @@ class Pump:
     def _drained(self, event: Drained) -> None:
         if not self.attachments.drained(event):
             self.application.drained(event)
+
+    def _told(self, event: Told) -> None:
+        if self.bus is not None:
+            self.bus.told(event.worker, event.message)
+
+    def _changed(self, event: Worker) -> None:
+        if self.bus is not None:
+            self.bus.changed(event.number, event.has_come)
 
     def _record(self, event: Record) -> None:
         self._faults.tell(engine_log, event.level, "what the engine tells", "%s", event.text)

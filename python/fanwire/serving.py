@@ -39,7 +39,7 @@ from fanwire.relay.config import RelayConfig
 from fanwire.stand_in import require_engine
 from fanwire.values import checked
 from fanwire.wording import Wording
-from fanwire.workers.seat import seat_of_process
+from fanwire.workers.seat import Seat, seat_of_process
 
 STOPPED = "the hub was stopped: its serving has ended"
 LOOP_CLOSED = "the event loop was closed while the hub served: stop the hub first"
@@ -78,6 +78,8 @@ class Plan:
     callbacks: Callbacks
     channels: Mapping[str, Channel]
     relays: Sequence[RelayConfig]
+    seat: Seat | None
+    """Of the worker that this process is."""
 
     @property
     def paths(self) -> Sequence[str]:
@@ -134,7 +136,7 @@ def plan(
     )
     routes = [route_of_hub(path, callbacks, own) for path in own["signalr_paths"]]
     routes += map(route_of_relay, relays, count(RELAYS))
-    return Plan(settings, routes, encoder_of(own), own, callbacks, channels, relays)
+    return Plan(settings, routes, encoder_of(own), own, callbacks, channels, relays, seat)
 
 
 class Life:
@@ -192,6 +194,8 @@ class Life:
         """
         try:
             self.engine.start()
+            if self._plan.seat is not None:
+                self.engine.join(self._plan.seat.sequencer)
             bound = self.engine.listen(inherited(address)) if address is not None else ""
             self.serving = Serving(bound, self.engine.stats().poller)
             self.loop = Loop()

@@ -9,6 +9,7 @@ from fanwire._engine import Position, Publication
 from fanwire.auth import Identity
 from fanwire.calls import check_text, wrong
 from fanwire.client import Client
+from fanwire.placing import placed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,11 +81,15 @@ def user_id(name: str, user: Identity | str) -> str:
 
 
 async def settled(publication: Publication) -> Position:
-    """The position of a publication, which it has from the beginning: nothing but this hub's own logs gives any.
+    """The position of a publication. With workers it is known when their supervisor has given it one.
 
-    Raises LookupError for what went to one client alone.
+    Raises LookupError for what went to one client alone, RuntimeError for what was not published, and HubStopped.
     """
-    await checkpoint()
+    token = publication.await_place()
+    if token is None:
+        await checkpoint()
+    else:
+        await placed(publication, token)
     return publication.position
 
 

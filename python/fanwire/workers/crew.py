@@ -212,6 +212,11 @@ class Crew:
         for worker in self:
             self._leave(worker, now)
 
+    def give_up(self, why: str, now: float) -> None:
+        """End all, since something has gone that none can do without."""
+        self.failure = why
+        self.end(now)
+
     def _start(self, now: float) -> Worker:
         number = (self._last + 1) % NUMBERS
         while number in self._workers:

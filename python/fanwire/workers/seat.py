@@ -21,6 +21,8 @@ READY, BEAT = b"r", b"."
 END, HURRY = b"e", b"h"
 """What it is asked there. By no signal: it could not tell a second wish from one that a service manager has sent to all
 (systemd.kill(5))."""
+SEQUENCER = "sequencer"
+"""What orders the publications of all workers stands there, in their folder."""
 GRACE_S = 5.0
 """Beyond the time that clients get at the end, before a worker is killed."""
 BEATS = 4
@@ -45,6 +47,11 @@ class Seat:
     """Within so many seconds its loop has to give a sign."""
     supervisor: int
     """The process."""
+
+    @property
+    def sequencer(self) -> str:
+        """The Unix socket at which the supervisor orders publications."""
+        return os.path.join(self.folder, SEQUENCER)
 
     @property
     def descriptors(self) -> tuple[int, ...]:

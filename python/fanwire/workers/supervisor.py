@@ -14,14 +14,15 @@ from math import inf
 from pathlib import Path
 from time import monotonic
 
-from fanwire._engine import HeldAddress
+from fanwire._engine import HeldAddress, Sequencer, Settings
 from fanwire.logs import workers_log
 from fanwire.workers.crew import Crew, Worker
 from fanwire.workers.folder import Folder
-from fanwire.workers.seat import END, GRACE_S, HURRY, READY, Seat
+from fanwire.workers.seat import END, GRACE_S, HURRY, READY, SEQUENCER, Seat
 from fanwire.workers.systemd import VARIABLES, Notifier
 
-WAIT_MAX_S = 60.0
+WAIT_MAX_S = 5.0
+"""So long what the sequencer has to say waits for the log, at most."""
 ASKERS_MAX = 16
 SIGNALS = tuple(one for one in signal.Signals if one.name in ("SIGTERM", "SIGINT", "SIGUSR2", "SIGCHLD"))
 
@@ -46,6 +47,7 @@ class Supervisor:
 
     Args:
         timeout_s: within so many seconds a worker has to give a sign.
+        settings: what each worker's engine has to have.
         grace_s: for so long a worker may take to close its clients.
 
     Raises:
@@ -53,12 +55,17 @@ class Supervisor:
         OSError: see ``Folder``.
     """
 
-    def __init__(self, held: HeldAddress, count: int, timeout_s: float, grace_s: float) -> None:
+    def __init__(self, held: HeldAddress, count: int, timeout_s: float, grace_s: float, settings: Settings) -> None:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("workers need the program's main thread: it alone hears of signals")
         self._held, self._count, self._timeout_s = held, count, timeout_s
         self._command = command()
         self._folder = Folder(os.environ)
+        try:
+            self._sequencer = Sequencer(settings, str(self._folder.path / SEQUENCER))
+        except BaseException:
+            self._folder.close()
+            raise
         self._environment = {name: text for name, text in os.environ.items() if name not in VARIABLES}
         self._crew = Crew(
             count,
@@ -111,9 +118,17 @@ class Supervisor:
             if code is not None:
                 self._crew.ended(worker, code, now)
         self._crew.tick(now)
+        self._tell_of_sequencer(now)
         if now >= self._notify_at:
             self._notifier.tell("WATCHDOG=1")
             self._notify_at = now + self._notifier.watchdog_s
+
+    def _tell_of_sequencer(self, now: float) -> None:
+        lines, failure = self._sequencer.take_lines()
+        for level, line in lines:
+            workers_log.log(level, "%s", line)
+        if failure is not None and not self._crew.failure:
+            self._crew.give_up(f"what orders the publications of all workers has died: {failure}", now)
 
     def _hear_signals(self, woken: socket.socket) -> None:
         for number in woken.recv(256):
@@ -241,4 +256,5 @@ class Supervisor:
         self._selector.close()
         self._woken.close()
         self._waking.close()
+        self._sequencer.close()
         self._folder.close()

@@ -268,8 +268,8 @@ pub enum Event {
     Progress(Progress),
     /// There is something to read for the listener of this token.
     Heard(u64),
-    /// What became of a publication that somebody waits for under this number.
-    Placed(u64, crate::node::Outcome),
+    /// The place of a publication is known, or will never be, for which somebody waits under this number.
+    Placed(u64),
     /// Another worker tells this: its number, and the message.
     Told(u8, Vec<u8>),
     /// The worker of this number has come, or gone.

@@ -1,4 +1,5 @@
-//! The star between workers and their owner: sockets, threads and frames, and nothing of what is said in them.
+//! The star between workers and their owner: sockets, threads and frames; [`sequence`] and [`join`] put the core's
+//! sequencer and members at its ends.
 //!
 //! One process has a [`Server`]: it listens on a Unix socket, and one thread (`fanwire-owner`) does all that a
 //! [`Serving`] wants done. Every other has a [`Link`] to it, whose one thread (`fanwire-link`) runs a [`Linked`] and writes
@@ -14,6 +15,7 @@ mod bell;
 mod bounds;
 mod error;
 mod frame;
+mod joining;
 mod link;
 mod linked;
 mod outbox;
@@ -22,15 +24,18 @@ mod peers;
 mod place;
 mod poller;
 mod sender;
+mod sequencing;
 mod server;
 mod serving;
 mod thread;
 
 pub use bounds::Bounds;
 pub use error::{SendError, StartError};
+pub use joining::{JoinError, join};
 pub use link::Link;
 pub use linked::Linked;
 pub use peers::{Outgoing, Peer};
 pub use sender::LinkSender;
+pub use sequencing::sequence;
 pub use server::{Server, Waker};
 pub use serving::Serving;

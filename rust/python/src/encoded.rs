@@ -2,11 +2,12 @@
 use std::borrow::Cow;
 
 use fanwire_core::protocol::{self, Encoding, Format, Formats, Payload};
-use fanwire_core::{Audience, Engine, Position};
+use fanwire_core::{Audience, Engine};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::encode::{Encoder, Written};
+use crate::position::Place;
 
 /// An object in the encodings that some formats need.
 pub(crate) struct Encoded {
@@ -19,8 +20,8 @@ pub(crate) fn publish_object(
     engine: &Engine,
     encoder: &Encoder,
     (audience, object): (Audience<'_>, &Bound<'_, PyAny>),
-    publish: impl Fn(Payload<'_>) -> PyResult<Result<Position, Formats>>,
-) -> PyResult<Position> {
+    publish: impl Fn(Payload<'_>) -> PyResult<Result<Place, Formats>>,
+) -> PyResult<Place> {
     // JSON also when nobody listens: an object that can't be encoded is an error on a quiet channel, too.
     let nobody = if matches!(audience, Audience::Channel(_)) { Format::Raw } else { Format::HubJson };
     let mut formats = engine.formats_of(audience);
@@ -31,7 +32,7 @@ pub(crate) fn publish_object(
     loop {
         let encoded = Encoded::new(encoder, object, formats, bytes_max)?;
         match publish(encoded.payload())? {
-            Ok(position) => return Ok(position),
+            Ok(place) => return Ok(place),
             Err(missing) => formats = formats.and(missing),
         }
     }

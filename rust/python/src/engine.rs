@@ -6,7 +6,7 @@ use fanwire_core::channel::{Newest, Origin, Publication};
 use fanwire_core::messages::{ConnectionId, Reply};
 use fanwire_core::protocol::signalr::{HubMessage, Outcome};
 use fanwire_core::protocol::{Format, Payload};
-use fanwire_core::{Audience, Engine as CoreEngine};
+use fanwire_core::{Audience, Engine as CoreEngine, TOLD_TO_APPLICATION};
 use fanwire_upstream::{Negotiation, Open, OpenPlain};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
@@ -18,11 +18,12 @@ use crate::encode::{self, Encoder};
 use crate::encoded::{Encoded, publish_object};
 use crate::errors::{new_to_pyerr, to_pyerr};
 use crate::events::{self, Listener, Wanted, boxed};
-use crate::position::{Position, Published};
+use crate::position::{Place, Position, Published};
 use crate::routes::{Route, bad};
 use crate::settings::{Settings, start_of, ttl_ns, ttl_of};
 use crate::stats::Stats;
 use crate::upstream::{Roots, Sessions, plain_route_of, protocol_of, route_of, seconds};
+use crate::workers::Joined;
 
 /// The options of one publication.
 #[derive(Default)]
@@ -39,7 +40,7 @@ struct Options<'a> {
 
 /// The shards, their sockets and the channels' logs.
 #[pyclass(frozen, module = "fanwire._engine")]
-pub(crate) struct Engine(Arc<CoreEngine>, Sessions, Option<Py<Encoder>>);
+pub(crate) struct Engine(Arc<CoreEngine>, Sessions, Option<Py<Encoder>>, Joined);
 
 #[pymethods]
 impl Engine {
@@ -49,7 +50,7 @@ impl Engine {
         let mut settings = settings.0.clone();
         settings.speaks_msgpack = encoder.as_ref().is_none_or(|encoder| encoder.get().has_msgpack());
         let engine = CoreEngine::new(settings).map_err(|error| new_to_pyerr(py, error))?;
-        Ok(Self(Arc::new(engine), Sessions::default(), encoder))
+        Ok(Self(Arc::new(engine), Sessions::default(), encoder, Joined::default()))
     }
 
     /// `data` as JSON, for replies of the raw protocol.
@@ -69,6 +70,15 @@ impl Engine {
 
     fn start(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.0.start()).map_err(|error| to_pyerr(py, error))
+    }
+
+    fn join(&self, py: Python<'_>, path: std::path::PathBuf) -> PyResult<()> {
+        py.detach(|| self.3.join(&self.0, path))
+    }
+
+    fn tell(&self, py: Python<'_>, to: Option<u8>, message: &[u8]) -> PyResult<()> {
+        let told = self.0.tell_workers(to.as_slice(), TOLD_TO_APPLICATION, message);
+        told.map_err(|error| to_pyerr(py, error))
     }
 
     fn listen(&self, py: Python<'_>, address: &str) -> PyResult<String> {
@@ -154,7 +164,8 @@ impl Engine {
     }
 
     fn position(&self, py: Python<'_>, channel: &str) -> PyResult<Position> {
-        self.0.position(channel).map(Position).map_err(|error| to_pyerr(py, error))
+        // It may have to be asked for.
+        py.detach(|| self.0.position(channel)).map(Position).map_err(|error| to_pyerr(py, error))
     }
 
     fn listen_to(&self, py: Python<'_>, pattern: &str, token: u64) -> PyResult<Listener> {
@@ -537,6 +548,7 @@ impl Engine {
     fn stop(&self, py: Python<'_>) {
         py.detach(|| {
             self.1.stop();
+            self.3.leave();
             self.0.stop();
         });
     }
@@ -558,15 +570,24 @@ impl Engine {
             let excluded = &excluded;
             let publication =
                 Publication { payload, event, key, ttl_ns, is_keyframe, is_snapshot, is_removal, excluded };
-            self.0.publish_to(audience, &publication, options.deferred).map_err(|error| to_pyerr(py, error))
+            if let Some(placing) =
+                self.0.publish_for_all(audience, &publication).map_err(|error| to_pyerr(py, error))?
+            {
+                return Ok(Ok(Place::Awaited(placing)));
+            }
+            let placed = self.0.publish_to(audience, &publication, options.deferred);
+            placed.map(|placed| placed.map(Place::At)).map_err(|error| to_pyerr(py, error))
         };
-        let position = match buffer::read(data)? {
+        let place = match buffer::read(data)? {
             Data::Text(text) => publish(Payload::Text(text))?,
             Data::Binary(bytes) => publish(Payload::Binary(bytes))?,
             Data::Copied(bytes) => publish(Payload::Binary(&bytes))?,
             Data::Object(object) => Ok(publish_object(&self.0, self.encoder(), (audience, object), publish)?),
         };
-        Published::at(py, position.expect("only objects have encodings to miss"))
+        match place.expect("only objects have encodings to miss") {
+            Place::At(position) => Published::at(py, position),
+            Place::Awaited(placing) => Published::awaited(py, placing),
+        }
     }
 
     /// An object in the encoding that a client of SignalR speaks; of one that is gone, anything will do.

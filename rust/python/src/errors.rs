@@ -18,6 +18,7 @@ pub(crate) fn to_pyerr(py: Python<'_>, error: EngineError) -> PyErr {
             let strerror = strip_errno(&cause);
             raise(py, "ListenFailed", (errno_of(&cause), strerror, address))
         }
+        EngineError::Apart => raise(py, "WorkersApart", (text,)),
         EngineError::Overtaken { channel } => raise(py, "Overtaken", (channel,)),
         EngineError::ThreadDied { thread, text } => raise(py, "EngineFailed", (thread, text)),
         EngineError::InvalidCloseCode { .. }

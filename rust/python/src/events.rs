@@ -104,6 +104,18 @@ event_class! {
     Audible { token: u64 }
 }
 event_class! {
+    /// The place of a publication is known, or will never be, for which somebody waits under this number.
+    Placed { token: u64 }
+}
+event_class! {
+    /// Another worker tells this.
+    Told { worker: u8, message: Py<PyBytes> }
+}
+event_class! {
+    /// Another worker has come, or gone.
+    Worker { number: u8, has_come: bool }
+}
+event_class! {
     /// A line for `logging`.
     Record { level: u8, text: String }
 }
@@ -126,6 +138,9 @@ pub(crate) fn add_classes(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Drained>()?;
     module.add_class::<Closed>()?;
     module.add_class::<Released>()?;
+    module.add_class::<Placed>()?;
+    module.add_class::<Told>()?;
+    module.add_class::<Worker>()?;
     module.add_class::<Record>()?;
     module.add_class::<Upstream>()
 }
@@ -211,6 +226,12 @@ fn told_to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
             let CoreProgress { token, part, subscribers, behind, skipped } = progress;
             Py::new(py, Progress { token, part, subscribers, behind, skipped })?.into_any()
         }
+        Event::Placed(token) => Py::new(py, Placed { token })?.into_any(),
+        Event::Told(worker, message) => {
+            let message = PyBytes::new(py, &message).unbind();
+            Py::new(py, Told { worker, message })?.into_any()
+        }
+        Event::Worker(number, has_come) => Py::new(py, Worker { number, has_come })?.into_any(),
         Event::Record(level, text) => Py::new(py, Record { level, text })?.into_any(),
         Event::Reported(what) => {
             let reported = what.downcast().expect("only sessions to backends report");

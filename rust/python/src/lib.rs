@@ -15,6 +15,7 @@ mod settings;
 mod stats;
 mod upstream;
 mod websocket;
+mod workers;
 
 use std::collections::HashMap;
 
@@ -138,6 +139,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<listening::HeldAddress>()?;
     module.add_class::<stats::Stats>()?;
     module.add_class::<upstream::Roots>()?;
+    module.add_class::<workers::Sequencer>()?;
     events::add_classes(module)?;
     websocket::add(module)?;
     if cfg!(debug_assertions) {

@@ -397,6 +397,12 @@ impl Engine {
         })
     }
 
+    /// What it was made with.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.common.settings
+    }
+
     /// Whether all threads live; one that has died is told here, for ever, and the eventfd is rung for it.
     ///
     /// # Errors

@@ -35,6 +35,9 @@ impl Engine {
     pub fn join_workers(&self, member: Member) {
         // A second call would find what the first one had; nobody calls it twice.
         let _ = self.common.node.set(Arc::new(member));
+        for path in self.common.routes.hubs() {
+            self.want_hub(&self.common.hubs, &path);
+        }
     }
 
     pub(super) fn node(&self) -> Option<&Arc<Member>> {
@@ -68,13 +71,6 @@ impl Engine {
         }
         self.publications.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         member.publish(key, publication).map(Some)
-    }
-
-    /// Has [`Event::Placed`] tell under this number what became of a publication; `None` where that is known, or told.
-    #[must_use]
-    pub fn await_placing(&self, placing: &Placing) -> Option<u64> {
-        let token = self.token.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        placing.wait_as(token).then_some(token)
     }
 
     /// Tells other workers, or with none all of them.
@@ -111,7 +107,7 @@ impl Engine {
     pub fn node_down(&self, why: &str) {
         let lost = self.node().map(|member| member.down(why)).unwrap_or_default();
         for token in lost {
-            self.common.events.push(self.shards.len(), Event::Placed(token, Outcome::Failed(why.into())));
+            self.common.events.push(self.shards.len(), Event::Placed(token));
         }
     }
 
@@ -132,16 +128,13 @@ impl Engine {
             }
             FromSequencer::Placed(position) => {
                 if let Some(token) = member.placed(Outcome::At(position)) {
-                    push(Event::Placed(token, Outcome::At(position)));
+                    push(Event::Placed(token));
                 }
             }
-            FromSequencer::Failed(why) => {
-                let outcome = Outcome::Failed(why.into());
-                match member.placed(outcome.clone()) {
-                    Some(token) => push(Event::Placed(token, outcome)),
-                    None => self.record(40, format!("a publication was refused: {why}")),
-                }
-            }
+            FromSequencer::Failed(why) => match member.placed(Outcome::Failed(why.into())) {
+                Some(token) => push(Event::Placed(token)),
+                None => self.record(40, format!("a publication was refused: {why}")),
+            },
             FromSequencer::AskApplication(name) => push(Event::SnapshotWanted(name.to_owned())),
             FromSequencer::StartLive(name, why) => self.start_live(name, why),
             FromSequencer::Told(from, TOLD_TO_APPLICATION, message) => push(Event::Told(from, message.to_vec())),

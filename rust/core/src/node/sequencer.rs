@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU16;
 
 use smallvec::SmallVec;
 
+use super::agreement::agreement;
 use super::wire::{FromMember, FromSequencer, Group, Key, VERSION};
 use crate::channel::{Appended, Channel, Pattern, Publication, Registry, Stand, read_publication};
 use crate::clock::Clock;
@@ -42,8 +43,8 @@ struct Interest {
 #[derive(Debug)]
 pub struct Sequencer {
     settings: Settings,
-    /// What all members say that they are set to, as the first one did.
-    agreed: Option<Box<[u8]>>,
+    /// What all members have to say that they are set to.
+    agreed: Box<[u8]>,
     clock: Clock,
     registries: [Registry; Group::ALL.len()],
     interests: [HashMap<Box<str>, Interest>; Group::ALL.len()],
@@ -62,8 +63,8 @@ impl Sequencer {
         let unlisted = |max| Registry::unlisted(&seen, max);
         Self {
             registries: [Registry::listed(&seen, max), unlisted(max), unlisted(crate::routes::ROUTES_MAX)],
+            agreed: agreement(&settings),
             settings,
-            agreed: None,
             clock: Clock::start(),
             interests: Default::default(),
             peers: HashMap::new(),
@@ -194,7 +195,7 @@ impl Sequencer {
                 "worker {number} speaks version {version} of the protocol between workers, and its supervisor {VERSION}: \
                  start the supervisor anew, which is of another version of fanwire"
             )
-        } else if self.agreed.as_deref().is_some_and(|agreed| agreed != settings) {
+        } else if *self.agreed != *settings {
             format!(
                 "worker {number} has other channels or bounds than its supervisor: the program has changed, or what it \
                  builds is not the same each time; start the supervisor anew"
@@ -208,7 +209,6 @@ impl Sequencer {
             self.send(&[peer], FromSequencer::Refused(&why), peers);
             return Err(why);
         }
-        self.agreed.get_or_insert_with(|| settings.into());
         let others = self.others(peer);
         let numbers: Vec<u8> = self.peers.values().flatten().map(|one| one.number).collect();
         self.peers.insert(peer, Some(Peer { number, patterns: Vec::new() }));

@@ -127,6 +127,11 @@ impl Table {
         }
     }
 
+    /// The paths of SignalR's hubs.
+    pub(crate) fn hubs(&self) -> Vec<String> {
+        self.lock().folded.values().map(|placed| placed.path().to_owned()).collect()
+    }
+
     /// Adds a route: requests that begin after this call find it.
     pub(crate) fn add(&self, route: Route) -> Result<(), RouteError> {
         self.change(|routes, number| routes.add(number, route))

@@ -1,0 +1,81 @@
+//! Several workers as one: the sequencer of their supervisor, and an engine's link to it.
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use fanwire_core::Engine as CoreEngine;
+use fanwire_node::{JoinError, Link, Server};
+use pyo3::exceptions::{PyOSError, PyRuntimeError};
+use pyo3::prelude::*;
+
+use crate::settings::Settings;
+
+/// So many lines for the log are kept until somebody takes them.
+const LINES_MAX: usize = 256;
+
+type Lines = Arc<Mutex<Vec<(u8, String)>>>;
+
+/// What orders the publications of workers that join at a Unix socket.
+#[pyclass(frozen, module = "fanwire._engine")]
+pub(crate) struct Sequencer {
+    server: Mutex<Option<Server>>,
+    lines: Lines,
+}
+
+#[pymethods]
+impl Sequencer {
+    #[new]
+    fn new(settings: &Settings, path: PathBuf) -> PyResult<Self> {
+        let lines = Lines::default();
+        let log = {
+            let lines = Arc::clone(&lines);
+            move |level, text| {
+                let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+                if lines.len() < LINES_MAX {
+                    lines.push((level, text));
+                }
+            }
+        };
+        let server = fanwire_node::sequence(&path, settings.0.clone(), log)
+            .map_err(|error| PyOSError::new_err(error.to_string()))?;
+        Ok(Self { server: Mutex::new(Some(server)), lines })
+    }
+
+    /// Lines for `logging` since the last call, and what it died of, if it did.
+    fn take_lines(&self) -> (Vec<(u8, String)>, Option<String>) {
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        let failure = server.as_ref().and_then(|server| server.failure().map(str::to_owned));
+        (std::mem::take(&mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner)), failure)
+    }
+
+    fn close(&self, py: Python<'_>) {
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).take();
+        py.detach(|| server.map(Server::stop));
+    }
+}
+
+/// An engine's link to the sequencer, while it has one.
+#[derive(Default)]
+pub(crate) struct Joined(Mutex<Option<Link>>);
+
+impl Joined {
+    /// Links an engine that runs and does not listen yet.
+    pub(crate) fn join(&self, engine: &Arc<CoreEngine>, path: PathBuf) -> PyResult<()> {
+        let weak: Weak<CoreEngine> = Arc::downgrade(engine);
+        let log = move |level, text| {
+            if let Some(engine) = weak.upgrade() {
+                engine.record(level, text);
+            }
+        };
+        let link = fanwire_node::join(engine, &path, engine.settings(), log).map_err(|error| match error {
+            JoinError::Start(error) => PyOSError::new_err(error.to_string()),
+            other => PyRuntimeError::new_err(other.to_string()),
+        })?;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
+        Ok(())
+    }
+
+    /// Before the engine stops.
+    pub(crate) fn leave(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
