@@ -24,7 +24,7 @@ PYTHON_LAYERS = [
     ["_engine", "_options", "arrivals", "dumps", "entering", "errors", "timespans"],
     ["_loop"],
     ["scope", "uvicorn.mailbox"],
-    ["daphne", "owner", "uvicorn.denial", "uvicorn.handing", "wording"],
+    ["daphne", "owner", "placing", "uvicorn.denial", "uvicorn.handing", "wording"],
     ["frames", "logs", "uvicorn.protocol", "uvicorn.sansio", "values"],
     ["stand_in"],
     ["workers", "workers.folder", "workers.foreign", "workers.seat", "workers.systemd"],
@@ -94,7 +94,7 @@ PYTHON_LAYERS = [
 """A module imports from the layers before its own. `__init__` and `__main__` stand outside: they only collect."""
 
 CORE_LAYERS = [
-    ["position"],
+    ["bytes", "position"],
     ["clock", "error", "notify", "socket", "sync"],
     ["failure"],
     ["settings", "mailbox", "http"],
@@ -103,6 +103,7 @@ CORE_LAYERS = [
     ["connection_id"],
     ["channel", "tokens"],
     ["adopted", "routes", "stats"],
+    ["node"],
     ["messages"],
     ["events"],
     ["session"],
@@ -133,6 +134,8 @@ NODE_LAYERS = [
     ["serving"],
     ["owner"],
     ["link", "server"],
+    ["sequencing"],
+    ["joining"],
 ]
 
 UPSTREAM_LAYERS = [
@@ -147,7 +150,7 @@ UPSTREAM_LAYERS = [
     ["thread"],
 ]
 
-BINDING_SEES = {"channel", "http", "messages", "protocol", "settings", "error", "ws"}
+BINDING_SEES = {"channel", "http", "messages", "node", "protocol", "settings", "error", "ws"}
 """Modules of fanwire-core that the binding names; what the crate's root exports it may have anyway."""
 
 UNSAFE_ROOMS = {

@@ -32,10 +32,10 @@ from .events import (
     SnapshotWanted,
     Stats,
     Subscribing,
-    Told,
     Upstream,
     Wanted,
-    Worker,
+    WorkerChanged,
+    WorkerTold,
 )
 from .listener import Listener
 from .missing import (
@@ -97,12 +97,12 @@ __all__ = [
     "SnapshotWanted",
     "Stats",
     "Subscribing",
-    "Told",
     "Upstream",
     "Wanted",
     "WebSocketCodec",
     "WebSocketHandshake",
-    "Worker",
+    "WorkerChanged",
+    "WorkerTold",
     "__version__",
     "build_info",
     "canonical",

@@ -46,7 +46,7 @@ class Placed:
 
 
 @dataclass(slots=True)
-class Told:
+class WorkerTold:
     """Another worker tells this."""
 
     worker: int
@@ -54,7 +54,7 @@ class Told:
 
 
 @dataclass(slots=True)
-class Worker:
+class WorkerChanged:
     """Another worker has come, or gone."""
 
     number: int

@@ -362,7 +362,7 @@ class Placed:
     """What ``Publication.await_place`` gave."""
 
 @final
-class Told:
+class WorkerTold:
     """Another worker tells this."""
 
     worker: int
@@ -370,7 +370,7 @@ class Told:
     message: bytes
 
 @final
-class Worker:
+class WorkerChanged:
     """Another worker has come, or gone."""
 
     number: int
@@ -590,7 +590,7 @@ class Roots:
         """Those of a PEM bundle. Raises ValueError: it holds none, or one that cannot be used."""
 
 _FromClients = Opening | Asking | Subscribing | Message | Call | Relayed | Connected | HubMessage | Drained | Closed
-_Event = _FromClients | Released | Placed | Told | Worker | Record | Upstream
+_Event = _FromClients | Released | Placed | WorkerTold | WorkerChanged | Record | Upstream
 _Headers = Sequence[tuple[str, str]]
 
 @final
@@ -702,7 +702,7 @@ class Engine:
         most. Raises OSError, and RuntimeError where it is refused: the others are set to something else.
         """
     def tell(self, to: int | None, message: bytes) -> None:
-        """Have another worker take Told, or with None all others. Any thread, never waits.
+        """Have another worker take WorkerTold, or with None all others. Any thread, never waits.
 
         Raises WorkersApart, LimitReached, HubStopped.
         """

@@ -22,9 +22,9 @@ from fanwire._engine import (
     Record,
     Released,
     SnapshotWanted,
-    Told,
     Upstream,
-    Worker,
+    WorkerChanged,
+    WorkerTold,
 )
 from fanwire._loop import Callback, Loop, ends_task, outlives, readable
 from fanwire.adopt.attachments import Attachments
@@ -154,8 +154,8 @@ class Pump:
             Released: self.attachments.released,
             Record: self._record,
             Upstream: sessions.dispatch,
-            Told: self._told,
-            Worker: self._changed,
+            WorkerTold: self._told,
+            WorkerChanged: self._changed,
         }
 
     def _presence_snapshots(self, channels: Mapping[str, Channel]) -> list[SnapshotRule]:
@@ -322,11 +322,11 @@ class Pump:
         if not self.attachments.drained(event):
             self.application.drained(event)
 
-    def _told(self, event: Told) -> None:
+    def _told(self, event: WorkerTold) -> None:
         if self.bus is not None:
             self.bus.told(event.worker, event.message)
 
-    def _changed(self, event: Worker) -> None:
+    def _changed(self, event: WorkerChanged) -> None:
         if self.bus is not None:
             self.bus.changed(event.number, event.has_come)
 

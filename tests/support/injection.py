@@ -17,7 +17,7 @@ PATIENCE_S = 2.0
 SHORT_S = 0.06
 """How long for one that may never come, since something has failed."""
 SEPARATOR = "\x1e"
-LIVES = {"start", "listen", "stop", "drain", "stats"}
+LIVES = {"start", "join", "listen", "stop", "drain", "stats"}
 """Of serving's begin and end, and what the tests themselves look at."""
 
 

@@ -51,7 +51,7 @@ class Seat:
     @property
     def sequencer(self) -> str:
         """The Unix socket at which the supervisor orders publications."""
-        return os.path.join(self.folder, SEQUENCER)
+        return f"{self.folder}/{SEQUENCER}"
 
     @property
     def descriptors(self) -> tuple[int, ...]:

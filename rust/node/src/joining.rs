@@ -12,7 +12,7 @@ use crate::error::{SendError, StartError};
 use crate::link::Link;
 use crate::linked::Linked;
 use crate::sender::LinkSender;
-use crate::sequencing::BOUNDS;
+use crate::sequencing::{BOUNDS, RELEASE};
 
 /// So long a member waits for its first word at most.
 const WELCOME: Duration = Duration::from_secs(10);
@@ -92,7 +92,7 @@ pub fn join(
 ) -> Result<Link, JoinError> {
     let (first, answer) = sync_channel(1);
     let make = |sender| {
-        engine.join_workers(Member::new(settings.worker, agreement(settings), Arc::new(sender)));
+        engine.join_workers(Member::new(settings.worker, agreement(RELEASE, settings), Arc::new(sender)));
         Box::new(Joined { engine: Arc::downgrade(engine), first: Some(first) }) as Box<dyn Linked>
     };
     let link = Link::start(path, make, BOUNDS, log)?;

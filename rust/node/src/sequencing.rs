@@ -11,6 +11,9 @@ use crate::peers::{Outgoing, Peer};
 use crate::server::Server;
 use crate::serving::Serving;
 
+/// Members of other versions may keep publications in another way.
+pub(crate) const RELEASE: &str = env!("CARGO_PKG_VERSION");
+
 /// What is kept of one channel crosses in one frame.
 pub(crate) const BOUNDS: Bounds =
     Bounds { frame_bytes_max: 1 << 30, peer_queue_bytes_max: 64 << 20, link_queue_bytes_max: 64 << 20, peers_max: 256 };
@@ -69,6 +72,6 @@ pub fn sequence(
     settings: Settings,
     log: impl Fn(u8, String) + Send + Sync + 'static,
 ) -> Result<Server, StartError> {
-    let serving = Sequencing { sequencer: Sequencer::new(settings), peers: HashMap::new() };
+    let serving = Sequencing { sequencer: Sequencer::new(RELEASE, settings), peers: HashMap::new() };
     Server::start(path, Box::new(serving), BOUNDS, log)
 }

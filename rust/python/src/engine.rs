@@ -2,7 +2,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use fanwire_core::channel::{Newest, Origin, Publication};
+use fanwire_core::channel::{Newest, Origin};
 use fanwire_core::messages::{ConnectionId, Reply};
 use fanwire_core::protocol::signalr::{HubMessage, Outcome};
 use fanwire_core::protocol::{Format, Payload};
@@ -10,33 +10,20 @@ use fanwire_core::{Audience, Engine as CoreEngine, TOLD_TO_APPLICATION};
 use fanwire_upstream::{Negotiation, Open, OpenPlain};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
-use smallvec::SmallVec;
 
 use crate::adopting::{self, Adopted};
 use crate::buffer::{self, Data};
 use crate::encode::{self, Encoder};
-use crate::encoded::{Encoded, publish_object};
+use crate::encoded::Encoded;
 use crate::errors::{new_to_pyerr, to_pyerr};
 use crate::events::{self, Listener, Wanted, boxed};
-use crate::position::{Place, Position, Published};
+use crate::position::{Position, Published};
+use crate::publishing::{Options, publish};
 use crate::routes::{Route, bad};
-use crate::settings::{Settings, start_of, ttl_ns, ttl_of};
+use crate::settings::{Settings, start_of, ttl_of};
 use crate::stats::Stats;
 use crate::upstream::{Roots, Sessions, plain_route_of, protocol_of, route_of, seconds};
 use crate::workers::Joined;
-
-/// The options of one publication.
-#[derive(Default)]
-struct Options<'a> {
-    event: Option<&'a str>,
-    key: Option<&'a str>,
-    ttl: Option<f64>,
-    deferred: bool,
-    excluded: &'a [u64],
-    is_keyframe: bool,
-    is_snapshot: bool,
-    is_removal: bool,
-}
 
 /// The shards, their sockets and the channels' logs.
 #[pyclass(frozen, module = "fanwire._engine")]
@@ -561,33 +548,7 @@ impl Engine {
         data: &Bound<'_, PyAny>,
         options: Options<'_>,
     ) -> PyResult<Py<Published>> {
-        let py = data.py();
-        let Options { event, key, is_keyframe, is_snapshot, is_removal, .. } = options;
-        let ttl_ns = options.ttl.map(ttl_ns).transpose().map_err(|error| to_pyerr(py, error))?;
-        let excluded: SmallVec<[ConnectionId; 4]> =
-            options.excluded.iter().map(|&id| ConnectionId::from_bits(id)).collect();
-        let publish = |payload: Payload<'_>| {
-            let excluded = &excluded;
-            let publication =
-                Publication { payload, event, key, ttl_ns, is_keyframe, is_snapshot, is_removal, excluded };
-            if let Some(placing) =
-                self.0.publish_for_all(audience, &publication).map_err(|error| to_pyerr(py, error))?
-            {
-                return Ok(Ok(Place::Awaited(placing)));
-            }
-            let placed = self.0.publish_to(audience, &publication, options.deferred);
-            placed.map(|placed| placed.map(Place::At)).map_err(|error| to_pyerr(py, error))
-        };
-        let place = match buffer::read(data)? {
-            Data::Text(text) => publish(Payload::Text(text))?,
-            Data::Binary(bytes) => publish(Payload::Binary(bytes))?,
-            Data::Copied(bytes) => publish(Payload::Binary(&bytes))?,
-            Data::Object(object) => Ok(publish_object(&self.0, self.encoder(), (audience, object), publish)?),
-        };
-        match place.expect("only objects have encodings to miss") {
-            Place::At(position) => Published::at(py, position),
-            Place::Awaited(placing) => Published::awaited(py, placing),
-        }
+        publish(&self.0, self.encoder(), audience, data, options)
     }
 
     /// An object in the encoding that a client of SignalR speaks; of one that is gone, anything will do.

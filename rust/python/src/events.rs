@@ -109,11 +109,11 @@ event_class! {
 }
 event_class! {
     /// Another worker tells this.
-    Told { worker: u8, message: Py<PyBytes> }
+    WorkerTold { worker: u8, message: Py<PyBytes> }
 }
 event_class! {
     /// Another worker has come, or gone.
-    Worker { number: u8, has_come: bool }
+    WorkerChanged { number: u8, has_come: bool }
 }
 event_class! {
     /// A line for `logging`.
@@ -139,8 +139,8 @@ pub(crate) fn add_classes(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Closed>()?;
     module.add_class::<Released>()?;
     module.add_class::<Placed>()?;
-    module.add_class::<Told>()?;
-    module.add_class::<Worker>()?;
+    module.add_class::<WorkerTold>()?;
+    module.add_class::<WorkerChanged>()?;
     module.add_class::<Record>()?;
     module.add_class::<Upstream>()
 }
@@ -229,9 +229,9 @@ fn told_to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
         Event::Placed(token) => Py::new(py, Placed { token })?.into_any(),
         Event::Told(worker, message) => {
             let message = PyBytes::new(py, &message).unbind();
-            Py::new(py, Told { worker, message })?.into_any()
+            Py::new(py, WorkerTold { worker, message })?.into_any()
         }
-        Event::Worker(number, has_come) => Py::new(py, Worker { number, has_come })?.into_any(),
+        Event::Worker(number, has_come) => Py::new(py, WorkerChanged { number, has_come })?.into_any(),
         Event::Record(level, text) => Py::new(py, Record { level, text })?.into_any(),
         Event::Reported(what) => {
             let reported = what.downcast().expect("only sessions to backends report");

@@ -10,6 +10,7 @@ mod lines;
 mod listening;
 mod options;
 mod position;
+mod publishing;
 mod routes;
 mod settings;
 mod stats;

@@ -56,14 +56,14 @@ pub struct Sequencer {
 }
 
 impl Sequencer {
-    /// One that knows nobody, and whose channels promise what these say.
+    /// One that knows nobody, of this version, and whose channels promise what these say.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(version: &str, settings: Settings) -> Self {
         let (seen, max) = (Arc::<AtomicU16>::default(), settings.channels_max);
         let unlisted = |max| Registry::unlisted(&seen, max);
         Self {
             registries: [Registry::listed(&seen, max), unlisted(max), unlisted(crate::routes::ROUTES_MAX)],
-            agreed: agreement(&settings),
+            agreed: agreement(version, &settings),
             settings,
             clock: Clock::start(),
             interests: Default::default(),
