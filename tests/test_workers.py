@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -33,7 +33,7 @@ address, workers, timeout, trouble = sys.argv[1:5]
 seat = seat_of_process()
 if trouble == "few" and seat is not None and seat.number == 0:
     resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
-if trouble == "broken" and seat is not None:
+if trouble == "broken" and seat is not None or trouble == "odd" and seat is not None and seat.number:
     raise RuntimeError("the program is broken")
 if trouble == "moved":
     os.chdir("/")
@@ -50,6 +50,10 @@ def child(client):
     code = "from fanwire.workers.seat import seat_of_process; print(seat_of_process())"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout
+
+@hub.method
+def crash(client):
+    os.kill(os.getpid(), 11)
 
 hub.run(address, workers=int(workers), worker_timeout=float(timeout))
 try:
@@ -167,6 +171,12 @@ def connecting(address: str) -> Iterator[Counter[object]]:
             thread.join()
 
 
+def assert_nobody_is_refused(counts: Counter[object], cut_max: int = 4) -> None:
+    """Of those that connect, the ones whom a worker had taken when it died are cut off, and no other."""
+    failed = {key: count for key, count in counts.items() if isinstance(key, str)}
+    assert sum(failed.values()) <= cut_max and not any("refused" in key for key in failed), failed
+
+
 def test_workers_share_the_port_and_one_that_is_killed_is_replaced(tmp_path: Path) -> None:
     with program(tmp_path, 3, trouble="moved") as running, ExitStack() as stack:
         address = running.address
@@ -185,9 +195,7 @@ def test_workers_share_the_port_and_one_that_is_killed_is_replaced(tmp_path: Pat
             running.until("worker 3: serving on")
             until_in_thread(lambda: counts[3] > 5)
         assert re.search(r"worker 1 \(process \d+\) ended: SIGKILL; another is started", running.until("SIGKILL"))
-        # Those that it had taken are cut off; nobody is refused.
-        failed = {key: count for key, count in counts.items() if isinstance(key, str)}
-        assert sum(failed.values()) <= 4 and not any("refused" in key for key in failed), failed
+        assert_nobody_is_refused(counts)
         assert min(counts[0], counts[2]) > 5, (counts, before)
 
 
@@ -227,14 +235,44 @@ def test_fanwire_serve_says_what_is_so_once_and_what_a_worker_does_with_its_numb
         running.end()
 
 
-def test_one_that_is_stuck_is_replaced(tmp_path: Path) -> None:
-    with program(tmp_path, 2, timeout=2) as running:
-        _, process = worker_of(running.address)
+def test_one_that_is_stuck_is_replaced_while_others_serve(tmp_path: Path) -> None:
+    with program(tmp_path, 2, timeout=2) as running, connecting(running.address) as counts:
+        number, process = worker_of(running.address)
         os.kill(process, signal.SIGSTOP)
+        until_in_thread(lambda: counts[1 - number] > 50)
         line = running.until("gave no sign")
         assert re.search(rf"\(process {process}\) ended: its loop gave no sign for 2 s, and it was killed", line)
         running.until("worker 2: serving on")
-        assert {worker_of(running.address)[1] for _ in range(6)} - {process}
+        until_in_thread(lambda: counts[2] > 5)
+    assert_nobody_is_refused(counts)
+
+
+def test_a_client_that_crashes_each_worker_it_meets_leaves_the_others_to_serve(tmp_path: Path) -> None:
+    with program(tmp_path, 3) as running, ExitStack() as stack:
+        with connecting(running.address) as counts:
+            for number in range(3):
+                with upgraded(running.address) as poison, suppress(OSError, EOFError):
+                    asked(poison, "crash")
+                line = running.until(r"ended: SIGSEGV; another is started in \d+\.\d s$", number + 1)
+                assert re.search(r"worker \d \(process \d+\) ended: SIGSEGV", line)
+                running.until(f"worker {number + 3}: serving on")
+            until_in_thread(lambda: counts[5] > 5)
+        assert_nobody_is_refused(counts, 3 * 4)
+        serving = Counter(worker_of(running.address, stack)[0] for _ in range(60))
+        assert len(serving) == 3 and serving[5], serving
+
+
+def test_a_worker_that_crashes_before_it_serves_is_tried_ever_more_seldom_and_the_first_goes_on(tmp_path: Path) -> None:
+    with program(tmp_path, 2, trouble="odd") as running:
+        address = running.until("worker 0: serving on").split()[4]
+        with connecting(address) as counts:
+            for number in range(1, 5):
+                running.until(
+                    rf"worker {number} \(process \d+\) ended before it served: exit code 1; another is started"
+                )
+        waits = [float(line.split()[-2]) for line in running.said("another is started in")]
+        assert waits[0] <= 0.3 and waits == sorted(waits) and waits[3] >= 1, waits
+        assert counts.keys() == {0} and running.process.poll() is None, counts
 
 
 def test_a_restart_replaces_all_and_no_connect_fails(tmp_path: Path) -> None:
@@ -248,45 +286,77 @@ def test_a_restart_replaces_all_and_no_connect_fails(tmp_path: Path) -> None:
         assert read_close(client)[0] == 1001
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(300)
-def test_a_restart_under_load_refuses_nobody_of_many(tmp_path: Path) -> None:
-    """5,000 clients that stay and come back when they are drained, and others that come and go, over three restarts."""
+async def stay(address: str, counts: Counter[object], is_over: anyio.Event) -> None:
+    """A client that stays, and comes back whenever it is drained or cut off."""
+    while not is_over.is_set():
+        read = b""
+        try:
+            async with await anyio.connect_tcp(*address.split(":")) as stream:  # type: ignore[arg-type]
+                await stream.send(request_text())
+                while not read.endswith(b"\x88\x02\x03\xe9"):
+                    read += await stream.receive()
+                    counts["connected"] += read.endswith(b"\r\n\r\n")
+                counts["drained"] += 1
+        except (OSError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
+            is_cut = isinstance(error, (anyio.EndOfStream, anyio.BrokenResourceError))
+            counts["cut off" if is_cut else f"{type(error).__name__}: {error} behind {read[-60:]!r}"] += 1
 
-    async def stays(address: str, counts: Counter[object], is_over: anyio.Event) -> None:
-        while not is_over.is_set():
-            read = b""
-            try:
-                async with await anyio.connect_tcp(*address.split(":")) as stream:  # type: ignore[arg-type]
-                    await stream.send(request_text())
-                    while not read.endswith(b"\x88\x02\x03\xe9"):
-                        read += await stream.receive()
-                        counts["connected"] += read.endswith(b"\r\n\r\n")
-                    counts["drained"] += 1
-            except (OSError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
-                counts[f"{type(error).__name__}: {error} behind {read[-60:]!r}"] += 1
 
-    async def main(running: Program) -> Counter[object]:
+def staying(running: Program, count: int, trouble: Callable[[Counter[object]], Awaitable[None]]) -> Counter[object]:
+    """What became of so many clients that stay, while there is trouble."""
+
+    async def main() -> Counter[object]:
         counts: Counter[object] = Counter()
         is_over = anyio.Event()
         async with anyio.create_task_group() as tasks:
-            for _ in range(5_000):
-                tasks.start_soon(stays, running.address, counts, is_over)
-            await until(lambda: counts["connected"] >= 5_000, 60)
-            for number in range(1, 4):
-                running.process.send_signal(signal.SIGUSR2)
-                await until(lambda number=number: len(running.said("^restarted: ")) == number, 60)  # type: ignore[misc]
-                await until(lambda number=number: counts["connected"] >= 5_000 * (number + 1), 60)  # type: ignore[misc]
+            for _ in range(count):
+                tasks.start_soon(stay, running.address, counts, is_over)
+            await until(lambda: counts["connected"] >= count, 60)
+            await trouble(counts)
             is_over.set()
             tasks.cancel_scope.cancel()
         return counts
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    return anyio.run(main)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_a_restart_under_load_refuses_nobody_of_many(tmp_path: Path) -> None:
+    """5,000 clients that stay and come back when they are drained, and others that come and go, over three restarts."""
+
+    async def restarts(counts: Counter[object]) -> None:
+        for number in range(1, 4):
+            running.process.send_signal(signal.SIGUSR2)
+            await until(lambda number=number: len(running.said("^restarted: ")) == number, 60)  # type: ignore[misc]
+            await until(lambda number=number: counts["connected"] >= 5_000 * (number + 1), 60)  # type: ignore[misc]
+
     with program(tmp_path, 4, trouble="slow") as running, connecting(running.address) as fleeting:
-        counts = anyio.run(main, running)
+        counts = staying(running, 5_000, restarts)
     assert counts.keys() == {"connected", "drained"}, counts
     assert counts["drained"] >= 15_000
     assert not [key for key in fleeting if isinstance(key, str)], fleeting
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_workers_that_are_killed_or_stopped_again_and_again_under_load_refuse_nobody(tmp_path: Path) -> None:
+    """3,000 clients that stay: whom a worker takes with it comes back, and is served."""
+
+    async def kills(counts: Counter[object]) -> None:
+        for number in range(8):
+            victim = int(children_of(running.process.pid)[0])  # the eldest
+            os.kill(victim, signal.SIGSTOP if number % 2 else signal.SIGKILL)
+            await until(lambda number=number: len(running.said("another is started")) == number + 1, 60)  # type: ignore[misc]
+            await until(lambda number=number: running.said(f"worker {number + 4}: serving on"), 60)  # type: ignore[misc]
+            await until(lambda: counts["connected"] >= 3_000 + counts["cut off"], 60)
+
+    with program(tmp_path, 4, timeout=5, trouble="slow") as running, connecting(running.address) as fleeting:
+        counts = staying(running, 3_000, kills)
+    assert counts.keys() == {"connected", "cut off"}, counts
+    assert counts["cut off"] >= 1_000
+    assert_nobody_is_refused(fleeting, 8 * 4)
 
 
 def test_restart_says_what_it_finds(
@@ -339,6 +409,8 @@ def test_a_worker_without_descriptors_leaves_who_comes_to_the_others(tmp_path: P
         taken = Counter(worker_of(running.address, stack)[0] for _ in range(100))
         assert 5 < taken[0] < 40 and taken[1] == 100 - taken[0], taken
         assert running.said(r"worker 0: shard 0: accepting pauses with \d+ connections: no descriptor is left")
+        stack.close()
+        until_in_thread(lambda: worker_of(running.address)[0] == 0, 20)  # it has some again
 
 
 def test_workers_end_with_their_supervisor(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ const SOCKET: u64 = 1;
 /// How long a turn waits for something to do.
 const TURN_MAX: Duration = Duration::from_secs(1);
 
-/// A connection that lasted for so long, or brought a frame, was a good one: the next attempt comes soon.
+/// Behind a connection that lasted for so long the next attempt comes soon. An owner that accepts and hangs up again is tried
+/// ever more seldom.
 const GOOD_AFTER: Duration = Duration::from_secs(1);
 
 /// A connection to a [`Server`](crate::Server), made anew whenever it breaks. Dropping it is [`stop`](Self::stop).
@@ -137,8 +138,6 @@ struct Connection {
     is_watched: bool,
     /// Nothing can be written any more. What the owner has sent is read to its end all the same.
     is_deaf: bool,
-    /// The owner has sent something.
-    has_heard: bool,
 }
 
 impl Drop for Connection {
@@ -193,7 +192,7 @@ impl Worker {
         let mut connection = Connection::new(stream);
         let ended = self.serve(&mut connection);
         self.poller.remove(&connection.stream);
-        let is_good = connection.has_heard || began.elapsed() >= GOOD_AFTER;
+        let is_good = began.elapsed() >= GOOD_AFTER;
         drop(connection);
         match ended {
             Ok(()) => self.fall("the link is stopped"),
@@ -264,7 +263,6 @@ impl Connection {
             is_blocked: false,
             is_watched: false,
             is_deaf: false,
-            has_heard: false,
         }
     }
 
@@ -281,10 +279,7 @@ impl Connection {
                 let bytes = self.inbox.cut_bytes();
                 Err(format!("the owner has closed the connection in a frame, {bytes} bytes of which have come"))
             }
-            Ok(count) => {
-                self.has_heard = true;
-                self.inbox.take(&scratch[..count], frame_bytes_max, each)
-            }
+            Ok(count) => self.inbox.take(&scratch[..count], frame_bytes_max, each),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(()),
             Err(error) => Err(format!("the connection has broken: {error}")),
         }
