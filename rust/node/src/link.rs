@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use fanwire_core::run_to_end;
+
 use crate::backoff::Backoff;
 use crate::bell::Bell;
 use crate::bounds::{Bounds, TURN_BYTES_MAX};
@@ -19,7 +21,7 @@ use crate::linked::Linked;
 use crate::place::{address_of, connect, system};
 use crate::poller::{Poller, Ready};
 use crate::sender::{LinkSender, Shared};
-use crate::thread::{DEBUG, INFO, Log, Thread, WARNING, run_to_end};
+use crate::thread::{DEBUG, INFO, Log, Thread, WARNING};
 
 /// What the operating system shows of it is cut to 15 characters.
 const THREAD_NAME: &str = "fanwire-link";

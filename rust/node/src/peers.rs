@@ -69,8 +69,8 @@ impl Outgoing<'_> {
         }
     }
 
-    /// Ends a peer's connection when the method that runs returns; what waits for it is not sent. The first reason is told
-    /// to the log.
+    /// Ends a peer's connection when the turn ends; what waits for it by now is sent before, as far as the socket takes it
+    /// at once. The first reason is told to the log.
     pub fn drop_peer(&mut self, peer: Peer, why: String) {
         self.peers.doom(peer, why, WARNING);
     }
@@ -207,6 +207,8 @@ impl Peers {
                 "it does not read: {waiting} bytes wait for it, with this frame {}; {peer_queue_bytes_max} may",
                 waiting + HEAD_BYTES + frame_bytes
             );
+            connection.is_deaf = true;
+            connection.outbox.clear();
             return self.doom(peer, why, WARNING);
         }
         push(&mut connection.outbox);
@@ -219,7 +221,6 @@ impl Peers {
     pub(crate) fn doom(&mut self, peer: Peer, why: String, level: u8) {
         if let Some(connection) = self.get_mut(peer) {
             connection.is_doomed = true;
-            connection.outbox.clear();
             self.doomed.push(Doomed { peer, why, level });
         }
     }
@@ -228,9 +229,12 @@ impl Peers {
         mem::take(&mut self.doomed)
     }
 
-    /// Closes a connection; gives the number of its process.
+    /// Closes a connection, with a last word where some waits; gives the number of its process.
     pub(crate) fn remove(&mut self, peer: Peer, poller: &Poller) -> u32 {
-        let connection = self.slots[peer.slot].take().expect("it was doomed once, and so is removed once");
+        let mut connection = self.slots[peer.slot].take().expect("it was doomed once, and so is removed once");
+        if !connection.is_deaf {
+            let _ = connection.outbox.write_to(&connection.stream); // it goes in any case
+        }
         poller.remove(&connection.stream);
         connection.process
     }

@@ -13,8 +13,8 @@ pub trait Serving: Send {
     /// A peer has sent a frame: whole, and in the order in which it was sent.
     ///
     /// # Errors
-    /// Why the peer cannot stay: it is dropped, `log` gets the reason, and [`gone`](Self::gone) is called. Nothing of what
-    /// it has sent behind that frame comes.
+    /// Why the peer cannot stay: it is dropped as by [`Outgoing::drop_peer`], `log` gets the reason, and
+    /// [`gone`](Self::gone) is called. Nothing of what it has sent behind that frame comes.
     fn received(&mut self, peer: Peer, frame: &[u8], out: &mut Outgoing<'_>) -> Result<(), String>;
 
     /// A peer is no longer here: once for each that came, but not for those that are here when the server stops.

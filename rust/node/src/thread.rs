@@ -1,10 +1,10 @@
 //! The one thread of a server or a link: none ends unnoticed, and none is ended by a fork.
-use std::any::Any;
 use std::io;
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Builder, JoinHandle};
+
+use fanwire_core::run_to_end;
 
 /// Where lines for the log go: a level as in Python's `logging`, and the text.
 pub(crate) type Log = Arc<dyn Fn(u8, String) + Send + Sync>;
@@ -65,19 +65,6 @@ impl Drop for Thread {
             mem::forget(self.handle.get_mut().unwrap_or_else(PoisonError::into_inner).take()); // there is no such thread
         }
     }
-}
-
-/// Runs `body`; what it panicked with comes back as text.
-///
-/// # Errors
-/// The panic's text.
-pub(crate) fn run_to_end<T>(body: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(body)).map_err(|payload| panic_text(&*payload))
-}
-
-fn panic_text(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().copied();
-    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("it gave no text").to_owned()
 }
 
 /// What it guards is whole whoever panicked: nobody does between two steps of a change.

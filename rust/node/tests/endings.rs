@@ -94,8 +94,15 @@ fn whoever_refuses_a_frame_ends_the_connection_and_the_link_makes_another() {
     let folder = Folder::new();
     let (server, told, lines) = start_owner(&folder.socket(), Bounds::default(), |peer, frame, out| {
         match frame {
-            b"refuse this" => return Err("nobody takes that".to_owned()),
-            b"drop me" => out.drop_peer(peer, "it has asked for it".to_owned()),
+            b"refuse this" => {
+                out.send(peer, b"you are refused");
+                return Err("nobody takes that".to_owned());
+            }
+            b"drop me" => {
+                out.send(peer, b"you are dropped");
+                out.drop_peer(peer, "it has asked for it".to_owned());
+                out.send(peer, b"nobody is there");
+            }
             _ => out.send(peer, b"a frame that no worker takes"),
         }
         Ok(())
@@ -107,9 +114,14 @@ fn whoever_refuses_a_frame_ends_the_connection_and_the_link_makes_another() {
     drop((_link, sender));
     assert!(matches!(rest(&hears).last(), Some(Heard::Down(_))), "each up has its down");
 
-    for (frame, why) in [(&b"refuse this"[..], "nobody takes that"), (b"drop me", "it has asked for it")] {
+    for (frame, word, why) in [
+        (&b"refuse this"[..], &b"you are refused"[..], "nobody takes that"),
+        (b"drop me", b"you are dropped", "it has asked for it"),
+    ] {
         let mut client = connect(&folder.socket());
         client.write_all(&[record(frame), record(b"behind it")].concat()).expect("the owner reads");
+        // What was queued before goes out before the end.
+        assert_eq!(read_frame(&mut client), word);
         assert_eq!(client.read(&mut [0]).expect("an end"), 0);
         let (level, text) = lines.wait_for(why);
         assert_eq!(level, 30);
