@@ -41,6 +41,15 @@ LABEL_GAP = 0.046
 def draw(found: dict[str, Any], table: dict[str, Peer], directory: Path) -> None:
     """Draw every plot for which the run has figures."""
     summary = Summary(found)
+    prepare()
+    if any(summary.median(workload, name) for workload, _ in BURSTS for name in COLOURS):
+        save(_cpu_per_message(summary, table), directory, "cpu_per_message")
+    if any(workload in summary.workloads() for workload in ("markets", "goal", "idle")):
+        save(_bars(summary, table), directory, "markets_goal_idle")
+
+
+def prepare() -> None:
+    """Fonts and colours of all plots."""
     matplotlib.rcParams.update(
         {
             "font.family": "sans-serif",
@@ -50,20 +59,17 @@ def draw(found: dict[str, Any], table: dict[str, Peer], directory: Path) -> None
             "text.color": INK,
         }
     )
-    if any(summary.median(workload, name) for workload, _ in BURSTS for name in COLOURS):
-        _save(_cpu_per_message(summary, table), directory, "cpu_per_message")
-    if any(workload in summary.workloads() for workload in ("markets", "goal", "idle")):
-        _save(_bars(summary, table), directory, "markets_goal_idle")
 
 
-def _save(figure: Figure, directory: Path, name: str) -> None:
+def save(figure: Figure, directory: Path, name: str) -> None:
+    """Write both forms."""
     for ending in ("svg", "png"):
         metadata = {"Date": None} if ending == "svg" else None
         figure.savefig(directory / f"{name}.{ending}", dpi=160, facecolor="none", metadata=metadata)
     plt.close(figure)
 
 
-def _card(width: float, height: float) -> Figure:
+def card(width: float, height: float) -> Figure:
     """A figure whose background is a white card with round corners and a hairline."""
     figure = plt.figure(figsize=(width, height))
     inset = 0.02
@@ -82,20 +88,20 @@ def _card(width: float, height: float) -> Figure:
     return figure
 
 
-def _head(figure: Figure, title: str, subtitle: str, header: dict[str, Any]) -> None:
+def head(figure: Figure, title: str, subtitle: str, shown: str) -> None:
     """Title, what it shows, and the conditions under which it was measured."""
     width, height = figure.get_size_inches()
     left = 0.42 / width
     figure.text(left, 1 - 0.36 / height, title, fontsize=16.5, fontweight="bold", va="top")
     figure.text(left, 1 - 0.74 / height, subtitle, fontsize=10.3, color=SOFT, va="top")
-    figure.text(left, 0.22 / height, conditions(header), fontsize=7.6, color="#8f9aa6", va="bottom")
+    figure.text(left, 0.22 / height, shown, fontsize=7.6, color="#8f9aa6", va="bottom")
 
 
 def _plain(value: float, _position: object = None) -> str:
     return f"{value:g}"
 
 
-def _bare(axes: Axes) -> None:
+def bare(axes: Axes) -> None:
     """No frame, no ticks, soft labels."""
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -105,15 +111,15 @@ def _bare(axes: Axes) -> None:
 
 def _cpu_per_message(summary: Summary, table: dict[str, Peer]) -> Figure:
     """The main plot: what one message to one client costs, by how many are published back to back."""
-    figure = _card(9.6, 5.9)
+    figure = card(9.6, 5.9)
     axes = figure.add_axes((0.078, 0.15, 0.705, 0.655))
     axes.set(xscale="log", yscale="log", xlim=(0.93, 104))
     clients = summary.clients("single") or summary.clients("burst20")
-    _head(
+    head(
         figure,
         "What one message to one client costs the server",
         f"CPU time in µs, {clients:,} WebSocket clients, 128-byte messages; log scales; less is better",
-        summary.header,
+        conditions(summary.header),
     )
     lines = {name: _line(summary, name) for name in COLOURS}
     lines = {name: points for name, points in lines.items() if points}
@@ -129,7 +135,7 @@ def _cpu_per_message(summary: Summary, table: dict[str, Peer]) -> Figure:
     for name, points in lines.items():
         _draw_line(axes, name, points)
     _label_ends(axes, {name: points[-1] for name, points in lines.items()}, table)
-    _bare(axes)
+    bare(axes)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.xaxis.set_major_locator(FixedLocator([burst for _, burst in BURSTS]))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -233,12 +239,12 @@ def _bars(summary: Summary, table: dict[str, Peer]) -> Figure:
         ("idle", "idle_kib", "Idle", "KiB of server memory a connection,\n{clients:,} clients, without the kernel's"),
     ]
     panels = [panel for panel in panels if any(_bar_values(summary, panel[0], panel[1]))]
-    figure = _card(11.4, 4.6)
-    _head(
+    figure = card(11.4, 4.6)
+    head(
         figure,
         "Many channels, many clients, nothing to say",
         "Server's cost by peer, median of the runs; less is better",
-        summary.header,
+        conditions(summary.header),
     )
     left, gap = 0.42 / 11.4, 0.012
     width = (1 - left - 0.02 - gap * (len(panels) - 1)) / max(len(panels), 1)
@@ -259,7 +265,7 @@ def _bar_values(summary: Summary, workload: str, metric: str) -> list[tuple[str,
 
 def _panel(axes: Axes, values: list[tuple[str, float]], table: dict[str, Peer]) -> None:
     """Horizontal bars, the least on top, name and value in words beside them."""
-    _bare(axes)
+    bare(axes)
     most = max(value for _, value in values)
     axes.set(xlim=(-most * 0.86, most * 1.22), ylim=(len(COLOURS) - 0.4, -0.6), xticks=[], yticks=[])
     for row, (name, value) in enumerate(values):

@@ -125,6 +125,10 @@ class Child:
         with open(f"/proc/self/fd/{self._errors.fileno()}", errors="replace") as copy:  # noqa: PTH123 (a descriptor)
             return copy.read()
 
+    def hears(self, answer: dict[str, Any]) -> bool:
+        """Told of each answer, in the thread that reads; whether nobody is to wait for it."""
+        return False
+
     def _read(self) -> None:
         """Body of the reading thread."""
         assert self._process is not None and self._process.stdout is not None
@@ -133,6 +137,6 @@ class Child:
                 answer = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(answer, dict):
+            if isinstance(answer, dict) and not self.hears(answer):
                 self._answers.put(answer)
         self._answers.put(None)

@@ -108,12 +108,15 @@ impl Sequence {
         self.is_back = self.next != 0;
     }
 
-    /// The first `s` of a client that is back counts what it has missed.
-    fn come_back(&mut self, s: u64, faults: &mut Faults) {
-        if std::mem::take(&mut self.is_back) && s >= self.next {
-            faults.missed += s - self.next;
+    /// With the first `s` of a client that is back its match begins anew, there or further back; what it has missed is
+    /// counted. Gives whether this was the first.
+    fn come_back(&mut self, s: u64, faults: &mut Faults) -> bool {
+        let is_first = std::mem::take(&mut self.is_back);
+        if is_first {
+            faults.missed += s.saturating_sub(self.next);
             self.next = s;
         }
+        is_first
     }
 
     /// The newest `s` that has come; 0 before the first.
@@ -124,8 +127,7 @@ impl Sequence {
     /// Takes a snapshot, in JSON.
     pub(super) fn begin(&mut self, body: &[u8], faults: &mut Faults) {
         let Some(Odds { s, .. }) = self.own(body, &[], faults) else { return };
-        self.come_back(s, faults);
-        if self.next != 0 {
+        if !self.come_back(s, faults) && self.next != 0 {
             if s <= self.next && s + UNDER_WAY_MAX >= self.next {
                 return;
             }
@@ -217,6 +219,7 @@ mod tests {
         sequence.take(&body("m1", 5), TARGET, &mut faults);
         sequence.leave();
         sequence.begin(&body("m1", 9), &mut faults);
+        assert_eq!(sequence.newest(), 9);
         sequence.take(&body("m1", 9), TARGET, &mut faults);
         sequence.take(&body("m1", 10), TARGET, &mut faults);
         assert_eq!(faults, Faults { missed: 3, ..Faults::default() });
@@ -224,6 +227,10 @@ mod tests {
         sequence.begin(&body("m1", 10), &mut faults);
         sequence.take(&body("m1", 12), TARGET, &mut faults);
         assert_eq!(faults, Faults { missed: 3, gaps: 1, ..Faults::default() });
+        sequence.leave();
+        sequence.begin(&body("m1", 8), &mut faults);
+        (9..14).for_each(|s| assert_eq!(sequence.take(&body("m1", s), TARGET, &mut faults), Some(7)));
+        assert_eq!((faults, sequence.newest()), (Faults { missed: 3, gaps: 1, ..Faults::default() }, 13));
     }
 
     #[test]
