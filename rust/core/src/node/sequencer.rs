@@ -113,7 +113,7 @@ impl Sequencer {
         let is_known = self.peers.get(&peer).is_some_and(Option::is_some);
         match message {
             FromMember::Hello(version, number, settings) if !is_known => {
-                return self.welcome(peer, (version, number, settings), peers);
+                self.welcome(peer, (version, number, settings), peers);
             }
             _ if !is_known => return Err("a message before the first one".into()),
             FromMember::Hello(..) => return Err("a second first message".into()),
@@ -184,12 +184,7 @@ impl Sequencer {
         }
     }
 
-    fn welcome(
-        &mut self,
-        peer: u64,
-        (version, number, settings): (u32, u8, &[u8]),
-        peers: &mut dyn Peers,
-    ) -> Result<(), String> {
+    fn welcome(&mut self, peer: u64, (version, number, settings): (u32, u8, &[u8]), peers: &mut dyn Peers) {
         let why = if version != VERSION {
             format!(
                 "worker {number} speaks version {version} of the protocol between workers, and its supervisor {VERSION}: \
@@ -206,15 +201,15 @@ impl Sequencer {
             String::new()
         };
         if !why.is_empty() {
+            // It goes by itself when it reads that; the connection's end here might come before.
             self.send(&[peer], FromSequencer::Refused(&why), peers);
-            return Err(why);
+            return;
         }
         let others = self.others(peer);
         let numbers: Vec<u8> = self.peers.values().flatten().map(|one| one.number).collect();
         self.peers.insert(peer, Some(Peer { number, patterns: Vec::new() }));
         self.send(&[peer], FromSequencer::Welcome(&numbers), peers);
         self.send(&others, FromSequencer::Changed(number, true), peers);
-        Ok(())
     }
 
     fn obtain(&self, (group, name): Key<'_>) -> Result<Arc<Channel>, EngineError> {
