@@ -21,6 +21,7 @@ import pytest
 from fanwire.cli import app
 from support.raw import frame, open_socket, read_close, read_frame, read_head, request_text, upgraded
 from support.waiting import until, until_in_thread
+from support.workers import Program, serving, started
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
@@ -65,70 +66,13 @@ os.write(1, b"ended, a worker\\n" if seat else b"ended\\n")  # in one piece: sev
 """
 
 
-class Program:
-    """A supervisor that runs, and what it and its workers have said."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append(line.rstrip("\n"))
-
-    def said(self, pattern: str) -> list[str]:
-        """Lines in which it is found."""
-        return [line for line in self.lines if re.search(pattern, line)]
-
-    def until(self, pattern: str, count: int = 1) -> str:
-        """The last of so many lines."""
-        until_in_thread(lambda: len(self.said(pattern)) >= count or self.process.poll() is not None, 20)
-        assert len(self.said(pattern)) >= count, (pattern, self.lines)
-        return self.said(pattern)[count - 1]
-
-    @property
-    def address(self) -> str:
-        """Where it serves, once all its workers do."""
-        return self.until("^serving on .* with . workers$").split()[2]
-
-    def end(self) -> None:
-        """Kill it; its workers end by themselves."""
-        self.process.kill()
-        self.process.wait()
-        self._reader.join(20)  # each worker has the pipe, too
-        assert not self._reader.is_alive(), self.lines
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-
 @contextmanager
 def program(
     folder: Path, workers: int = 2, timeout: float = 20, trouble: str = "", address: str = "127.0.0.1:0"
 ) -> Iterator[Program]:
     """A program that has its hub served by workers."""
-    (folder / "app.py").write_text(PROGRAM)
-    command = [sys.executable, "-u", "-W", "ignore", "app.py", address, str(workers), str(timeout), trouble]
-    running = Program(started(command, folder))
-    try:
+    with serving(folder, PROGRAM, address, str(workers), str(timeout), trouble) as running:
         yield running
-    finally:
-        running.end()
-
-
-def started(command: list[str], folder: Path, **options: object) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "XDG_RUNTIME_DIR": str(folder)}
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        cwd=folder,
-        **options,  # type: ignore[call-overload]
-    )
 
 
 def asked(connection: socket.socket, method: str = "worker") -> object:

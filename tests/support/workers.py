@@ -1,0 +1,75 @@
+"""Programs whose hub several workers serve, as a test starts them."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.waiting import until_in_thread
+
+
+class Program:
+    """A supervisor that runs, and what it and its workers have said."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    def said(self, pattern: str) -> list[str]:
+        """Lines in which it is found."""
+        return [line for line in self.lines if re.search(pattern, line)]
+
+    def until(self, pattern: str, count: int = 1) -> str:
+        """The last of so many lines."""
+        until_in_thread(lambda: len(self.said(pattern)) >= count or self.process.poll() is not None, 20)
+        assert len(self.said(pattern)) >= count, (pattern, self.lines)
+        return self.said(pattern)[count - 1]
+
+    @property
+    def address(self) -> str:
+        """Where it serves, once all its workers do."""
+        return self.until("^serving on .* with . workers$").split()[2]
+
+    def end(self) -> None:
+        """Kill it; its workers end by themselves."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join(20)  # each worker has the pipe, too
+        assert not self._reader.is_alive(), self.lines
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@contextmanager
+def serving(folder: Path, source: str, *arguments: str) -> Iterator[Program]:
+    """A program, from its text, with these arguments."""
+    (folder / "app.py").write_text(source)
+    running = Program(started([sys.executable, "-u", "-W", "ignore", "app.py", *arguments], folder))
+    try:
+        yield running
+    finally:
+        running.end()
+
+
+def started(command: list[str], folder: Path, **options: object) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "XDG_RUNTIME_DIR": str(folder)}
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        cwd=folder,
+        **options,  # type: ignore[call-overload]
+    )
