@@ -31,7 +31,7 @@ PYTHON_LAYERS = [
     ["addresses", "channel", "faults", "uvicorn"],
     ["endings", "workers.bus"],
     ["arguments", "attendance", "auth", "budget", "options", "workers.elders"],
-    ["calls", "workers.attending"],
+    ["calls", "workers.attending", "workers.summing"],
     ["client"],
     ["adapters.foreign", "deliveries", "hearing", "hosting", "methods", "presence", "snapshots", "to", "uploads"],
     ["adapters.aiohttp", "adapters.asgi", "adapters.websockets", "callbacks"],

@@ -97,7 +97,8 @@ def test_an_answer_is_made_once_a_second_however_many_ask() -> None:
     known = Engine(Settings()).stats()
     engine: Any = SimpleNamespace(stats=stats, respond=lambda id, status, kind, body: answers.append((status, body)))
     endings: Any = None
-    scraping = Scraping(engine, Faults(), endings, refused={}, relays=[], now=lambda: now)
+    tasks: Any = SimpleNamespace(faults=Faults())
+    scraping = Scraping(engine, tasks, endings, refused={}, relays=[], now=lambda: now)
     asked: Any = SimpleNamespace(connection=1)
     for _ in range(100):
         scraping.asking(asked)

@@ -1,6 +1,7 @@
 """The engine's counters, and how relays stand, in Prometheus' text format. Not here: what counts them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from math import inf
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -9,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from fanwire._engine import Stats
 from fanwire.relay.stats import MeasuredRelay
+from fanwire.workers.summing import Key, Samples, Summed
 
 GAUGES = {
     "connections": "Connections open now.",
@@ -35,6 +37,8 @@ NAMES = {
     "bytes_in": "bytes_received",
 }
 """Where the name for Prometheus is not the field's own; counters get ``_total`` behind it."""
+NOT_SUMMED = {"fanwire_relay_broadcast_live", "fanwire_relay_upstream_up", "fanwire_relay_unused_names"}
+"""Gauges that have no sum: with workers each has its own, labelled with its number."""
 
 
 class StatsCollector(Collector):
@@ -123,6 +127,55 @@ class Metrics:
     def render(self) -> bytes:
         """The text of a scrape; its type is ``content_type``."""
         return generate_latest(self._registry)
+
+    def samples(self) -> Samples:
+        """The same in numbers, for other workers."""
+        return {
+            (family.name, family.type, sample.name, tuple(chain.from_iterable(sample.labels.items()))): sample.value
+            for family in self._registry.collect()
+            for sample in family.samples
+        }
+
+    def render_all(self, summed: Summed) -> bytes:
+        """The text of a scrape of all workers."""
+        helps = {family.name: family.documentation for family in self._registry.collect()}
+        registry = CollectorRegistry()
+        registry.register(SummedCollector(summed, helps))
+        return generate_latest(registry)
+
+
+class SummedCollector(Collector):
+    """What all workers count."""
+
+    def __init__(self, summed: Summed, helps: Mapping[str, str]) -> None:
+        self._summed, self._helps = summed, helps
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family: sums, or what each worker says where that has none; and how many there are."""
+        summed, families = self._summed, dict[str, Metric]()
+        for key, value in summed.samples.items():
+            if key[0] not in NOT_SUMMED:
+                self._add(families, key, value)
+        for worker, samples in sorted(summed.workers.items()):
+            for key, value in samples.items():
+                if key[0] in NOT_SUMMED:
+                    self._add(families, (*key[:3], (*key[3], "worker", str(worker))), value)
+        yield from families.values()
+        yield GaugeMetricFamily("fanwire_workers", "Workers that are there, now.", len(summed.silent) + 1)
+        silent = GaugeMetricFamily(
+            "fanwire_workers_silent",
+            "Whether a worker did not answer: what it said last stands for it, here and in the sums.",
+            labels=["worker"],
+        )
+        for worker, is_silent in summed.silent.items():
+            silent.add_metric([str(worker)], is_silent)
+        yield silent
+
+    def _add(self, families: dict[str, Metric], key: Key, value: float) -> None:
+        name, kind, sample, labels = key
+        if name not in families:
+            families[name] = Metric(name, self._helps.get(name, ""), kind)
+        families[name].add_sample(sample, dict(zip(labels[::2], labels[1::2], strict=True)), value)
 
 
 def _buckets(counts: Iterable[tuple[float, int]]) -> list[tuple[str, int]]:

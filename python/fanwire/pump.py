@@ -133,10 +133,9 @@ class Pump:
         rules = [*self._presence_snapshots(channels), *callbacks.snapshots]
         self._snapshots = Snapshots(engine, rules, tasks, link.faults)
         # By the number that events carry.
-        self._owners: dict[int, Owner] = {
-            APPLICATION: self.application,
-            SCRAPES: Scraping(engine, link.faults, link.endings, refused=budgets.refused, relays=self._relays),
-        }
+        refused, measured = budgets.refused, self._relays
+        self.scraping = Scraping(engine, tasks, link.endings, refused=refused, relays=measured, bus=self.bus)
+        self._owners: dict[int, Owner] = {APPLICATION: self.application, SCRAPES: self.scraping}
         # Of each of them, by the event's class.
         self._handlers = Handlers(Nobody(link.endings))
         self._handlers.update((number, handlers_of(owner)) for number, owner in self._owners.items())
@@ -273,6 +272,7 @@ class Pump:
         self.deliveries.end(str(error))
         self.listeners.end()
         placing.end()
+        self.scraping.part()
         if self.bus is not None:
             self.bus.end()
 
@@ -289,6 +289,8 @@ class Pump:
         self.attachments.end()
         vars(self.application).clear()
         self._around.sessions.let_go()
+        if self.bus is not None:
+            self.bus.let_go()
         for table in (self._reports, self._handlers, self._owners, self._relays):
             table.clear()  # what is left of ``run`` in a traceback has them, too
         vars(self).clear()

@@ -155,6 +155,13 @@ class Bus:
         for asking in self._asking.values():
             asking.is_over.set()
 
+    def let_go(self) -> None:
+        """Cut the circles of references: nothing comes any more, and nothing is sent."""
+        self._send = _nowhere
+        self._changes.clear()
+        self._hear.clear()
+        self._answer.clear()
+
     # What the engine's events are dealt with by
 
     def changed(self, worker: int, has_come: bool) -> None:
@@ -250,6 +257,10 @@ class Bus:
         if len(encoded) > MESSAGE_BYTES_MAX:
             raise LimitReached("bytes of one message to other workers", len(encoded), MESSAGE_BYTES_MAX)
         self._send(to, encoded)
+
+
+def _nowhere(to: int | None, message: bytes) -> None:
+    """Serving has ended."""
 
 
 def pieces(items: Mapping[str, Any] | list[Any], bytes_max: int = MESSAGE_BYTES_MAX // 4) -> list[list[Any]]:
