@@ -151,6 +151,7 @@ ASKED: list[Row] = [
     ("Hub.occupancy", "channel", (5,), {}, TypeError, NO_CHANNEL),
     ("Hub.occupancy", "channel", ("a*",), {}, fanwire.InvalidChannel, A_PATTERN),
     ("Hub.occupancy", "channel", ("",), {}, fanwire.InvalidChannel, "must not be empty"),
+    ("Hub.occupancy_of_all", "channel", (5,), {}, TypeError, NO_CHANNEL),
     ("Hub.listen", "pattern", (5,), {}, TypeError, "pattern must be a str such as 'odds:.', not 5"),
     ("Hub.listen", "pattern", ("",), {}, fanwire.InvalidChannel, "must not be empty"),
     ("Hub.position", "channel", (5,), {}, TypeError, NO_CHANNEL),

@@ -382,6 +382,8 @@ class Hub(Attaching):
         if self._callbacks.know_clients:
             self._roster = life.pump.application.roster.clients
         self._delivered = life.pump.deliveries.wait
+        self._occupancy = life.pump.presences.occupancy
+        self._across = lambda: life.pump.across
         self._listeners = lambda: life.pump.listeners
         self._attachments = life.pump.attachments
 
@@ -426,6 +428,8 @@ class Hub(Attaching):
         self._members = refuse
         self._roster = refuse
         self._delivered = refuse
+        self._occupancy = refuse
+        self._across = refuse
         self._listeners = refuse
         self._engine_flush = refuse
 

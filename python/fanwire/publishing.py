@@ -11,6 +11,7 @@ from typing import NoReturn
 from fanwire import to
 from fanwire._engine import Engine, Position, Publication, Stats, matches
 from fanwire._loop import ends_task
+from fanwire.across import Across
 from fanwire.auth import Identity
 from fanwire.calls import (
     check_channel,
@@ -36,6 +37,7 @@ from fanwire.options import signalr_key
 from fanwire.registering import Registering
 from fanwire.relay.stats import RelayStats
 from fanwire.to import Target, ToAll, ToClient, ToUser, user_id
+from fanwire.workers.stats import StatsOfAll
 
 NOBODY: tuple[()] = ()
 """Whom a publication is not for, where nothing is said."""
@@ -58,6 +60,8 @@ class Publishing(Registering):
         self._listeners: Callable[[], Listeners]
         self._roster: Callable[[str | None], list[Client]]
         self._delivered: Callable[[Position, float], Awaitable[Delivery]]
+        self._occupancy: Callable[[str], int]
+        self._across: Callable[[], Across]
         self._engine_flush: Callable[[], None]
 
     # Publishing
@@ -350,6 +354,7 @@ class Publishing(Registering):
         """Who is connected now, or as whom `user` is connected, in the order of arrival; any thread.
 
         Relayed clients are none of them. A user's connections are found in O(1), each costs its place in the list.
+        With workers they are those of this one: callbacks run where a client is, and so does what is done with it.
 
         Args:
             user: what ``authenticate`` answered, or its id; None: everybody.
@@ -366,13 +371,17 @@ class Publishing(Registering):
         """Start the close handshake with each connection of a user, as when they sign out; how many there were.
 
         Those that ``authenticate`` is still asked about are none of them: have it say no from now on, first.
+        With workers the others do so with theirs as soon as they hear of it, and the number is this one's.
 
         Raises:
             What ``clients`` and ``Client.close`` raise; TypeError for None, which would be everybody.
+            LimitReached: too much waits for other workers; nobody was closed.
         """
         check_code(code)
         check_reason(reason)
-        theirs = self._roster(user_id("user", user))
+        name = user_id("user", user)
+        theirs = self._roster(name)
+        self._across().disconnect_user(name, code, reason)
         for client in theirs:
             client.close(code, reason)
         return len(theirs)
@@ -406,11 +415,35 @@ class Publishing(Registering):
             engine.unsubscribe(client.id, channel)
 
     def occupancy(self, channel: str) -> int:
-        """How many connections are subscribed to `channel`, now. Raises TypeError, InvalidChannel, HubStopped."""
-        return self._link.require().occupancy(check_channel(channel))
+        """How many connections are subscribed to `channel`, now. Any thread.
+
+        With workers those of this one; where the channel has ``presence``, of all, as the others told within the last
+        half a second. ``occupancy_of_all`` asks them.
+
+        Raises:
+            TypeError, InvalidChannel: no channel can have such a name.
+            HubStopped: the hub does not serve.
+        """
+        return self._occupancy(check_channel(channel))
+
+    async def occupancy_of_all(self, channel: str) -> int:
+        """In the event loop's thread: how many connections of all workers are subscribed to `channel`.
+
+        They are asked; one that does not answer within a second is left out. Without workers it is ``occupancy``.
+
+        Raises:
+            TypeError, InvalidChannel: no channel can have such a name.
+            RuntimeError: this is another thread.
+            HubStopped: the hub does not serve.
+        """
+        check_channel(channel)
+        self._link.require_loop("occupancy_of_all")
+        return await self._across().occupancy(channel)
 
     def presence(self, channel: str) -> list[str]:
         """Ids of the users who are subscribed to a channel with ``presence``, or left it just now; sorted. Any thread.
+
+        With workers of all of them, as the others told within the last half a second.
 
         Raises:
             TypeError, InvalidChannel: no channel can have such a name.
@@ -422,6 +455,8 @@ class Publishing(Registering):
     async def delivered(self, position: Position, fraction: float = 0.99) -> Delivery:
         """In the event loop's thread: wait until so many of a channel's subscribers have it, or went past it.
 
+        With workers it is those of all of them.
+
         Args:
             position: what ``publish`` returned.
             fraction: of the subscribers, > 0 and <= 1.
@@ -431,8 +466,9 @@ class Publishing(Registering):
 
         Raises:
             TypeError: `position` is none, or `fraction` is no number.
-            ValueError: `fraction` is out of range, or nothing was published at `position` yet.
-            LimitReached: 1,024 are waited for already.
+            ValueError: `fraction` is out of range, or nothing was published at `position` yet, which with workers is
+                not known: then all is zero.
+            LimitReached: 1,024 are waited for already, or too much waits for other workers.
             RuntimeError: this is another thread.
             HubStopped: the hub does not serve, or no longer.
         """
@@ -486,13 +522,36 @@ class Publishing(Registering):
         return self._listeners()
 
     def stats(self) -> Stats:
-        """The engine's counters since the start of serving, and gauges of now. Any thread. Raises HubStopped."""
+        """The engine's counters since the start of serving, and gauges of now. Any thread. Raises HubStopped.
+
+        With workers those of this one; see ``stats_of_all``.
+        """
         return self._link.require().stats()
 
+    async def stats_of_all(self) -> StatsOfAll:
+        """In the event loop's thread: the sums of all workers that are there. They are asked, and have a second.
+
+        Raises HubStopped, RuntimeError in another thread.
+        """
+        self._link.require_loop("stats_of_all")
+        return await self._across().stats()
+
     def relay_stats(self) -> list[RelayStats]:
-        """In the event loop's thread: how each relay stands, now. Raises HubStopped, RuntimeError in another thread."""
+        """In the event loop's thread: how each relay stands, now. Raises HubStopped, RuntimeError in another thread.
+
+        With workers as this one has it; see ``relay_stats_of_all``.
+        """
         self._link.require_thread("relay_stats")
         return self._relay_stats()
+
+    async def relay_stats_of_all(self) -> dict[int, list[RelayStats]]:
+        """In the event loop's thread: the same of each worker, by its number. They are asked, and have a second.
+
+        One that does not answer is left out, and so is one whose answer has more than 1 MiB: some 5,000 lanes. Without
+        workers this process is number 0. Raises HubStopped, RuntimeError in another thread.
+        """
+        self._link.require_loop("relay_stats_of_all")
+        return await self._across().relay_stats()
 
 
 def _nowhere(function: Callable[[], object]) -> NoReturn:

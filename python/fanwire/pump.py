@@ -27,6 +27,7 @@ from fanwire._engine import (
     WorkerTold,
 )
 from fanwire._loop import Callback, Loop, ends_task, outlives, readable
+from fanwire.across import Across
 from fanwire.adopt.attachments import Attachments
 from fanwire.application import Application
 from fanwire.budget import Budgets
@@ -119,19 +120,20 @@ class Pump:
         self._acknowledging = False
         # What waits for each client.
         budgets = Budgets(own["client_bytes_max"])
-        sessions = Sessions(engine, link.faults, link.endings)
+        self.bus = bus_of(engine, tasks)
+        sessions = Sessions(engine, link.faults, link.endings, self.bus)
         handshake_timeout = own["handshake_timeout"]
         self._around = Surroundings(link, tasks, sessions, self._acknowledge_soon, handshake_timeout, budgets)
         self._relays: list[Relay | PlainRelay] = []
         self.application = Application(link, callbacks, tasks, own, budgets, self._note_dealt, self._acknowledge_soon)
-        self.bus = bus_of(engine, tasks)
-        self.deliveries = Deliveries(engine)
+        self.deliveries = Deliveries(engine, tasks, self.bus)
         self.listeners = Listeners(engine)
         self.attachments = Attachments(engine, tasks, loop.call_soon)
         identify = self.application.identify
         self.presences = Presences(engine, channels, callbacks.on_presence, identify, tasks, self.bus)
         rules = [*self._presence_snapshots(channels), *callbacks.snapshots]
         self._snapshots = Snapshots(engine, rules, tasks, link.faults)
+        self.across = Across(engine, self.application.roster, self.relay_stats, link.faults, self.bus)
         # By the number that events carry.
         refused, measured = budgets.refused, self._relays
         self.scraping = Scraping(engine, tasks, link.endings, refused=refused, relays=measured, bus=self.bus)

@@ -1,14 +1,16 @@
-"""What ``/readyz`` says of the relays: which of them has too few upstreams to serve with.
+"""What ``/readyz`` says of the relays: which of them has too few upstreams to serve with, in this worker or another.
 
-The engine answers by itself: it is told when something changes, and asks nobody.
+The engine answers by itself: it is told when something changes, and asks nobody. A client may come to any worker, so
+one that is not ready makes all of them answer so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
 from fanwire._engine import Engine
 from fanwire.relay.stats import SHOWN_MAX, UpstreamStats
 from fanwire.wording import brief
+from fanwire.workers.bus import Bus
 
 Ready = Literal["any", "all", "ignore"]
 """What a relay needs to be ready: an upstream that is not down, all of them, or nothing."""
@@ -16,6 +18,8 @@ UPSTREAMS_MAX = 4
 """Of one relay that are named."""
 RELAYS_MAX = 16
 """Relays that are named."""
+LINES_MAX = 64
+"""Of all workers."""
 
 
 class EngineHolder(Protocol):
@@ -25,14 +29,23 @@ class EngineHolder(Protocol):
 
 
 class Readiness:
-    """That of one serving."""
+    """That of one serving.
 
-    __slots__ = ("_holder", "_unready")
+    Args:
+        bus: to the other workers, where there are any.
+    """
 
-    def __init__(self, holder: EngineHolder) -> None:
-        self._holder = holder
+    __slots__ = ("_bus", "_elsewhere", "_holder", "_unready")
+
+    def __init__(self, holder: EngineHolder, bus: Bus | None = None) -> None:
+        self._holder, self._bus = holder, bus
         # By path: why a relay is not ready.
         self._unready: dict[str, str] = {}
+        # By worker: what it says of its own.
+        self._elsewhere: dict[int, list[str]] = {}
+        if bus is not None:
+            bus.on("unready", self._hear)
+            bus.on_change(self._come_or_gone)
 
     def note(self, path: str, why: str) -> None:
         """A relay is ready, where there is no `why`, or it is not."""
@@ -41,11 +54,38 @@ class Readiness:
         unready = {**self._unready, path: why}
         if not why:
             del unready[path]
-        lines = [f"{brief(path, SHOWN_MAX)}: {why}\n" for path, why in list(unready.items())[:RELAYS_MAX]]
-        if len(unready) > RELAYS_MAX:
-            lines.append(f"{len(unready) - RELAYS_MAX} relays more\n")
-        self._holder.engine.set_unready("".join(lines) or None)
+        self._tell_engine(unready)
         self._unready = unready  # now that it is told: else it is told again
+        if self._bus is not None:
+            self._bus.tell_at_last("unready", self._lines)
+
+    def _lines(self) -> list[str]:
+        return _lines_of(self._unready)
+
+    def _tell_engine(self, unready: Mapping[str, str]) -> None:
+        lines = _lines_of(unready)
+        for worker, others in sorted(self._elsewhere.items()):
+            lines += [f"worker {worker}: {line}" for line in others if line not in lines]
+        more = len(lines) - LINES_MAX
+        lines = [*lines[:LINES_MAX], f"{more} lines more\n"] if more > 0 else lines
+        self._holder.engine.set_unready("".join(lines) or None)
+
+    def _hear(self, worker: int, lines: list[str]) -> None:
+        self._elsewhere[worker] = lines
+        self._tell_engine(self._unready)
+
+    def _come_or_gone(self, worker: int, has_come: bool) -> None:
+        if not has_come and self._elsewhere.pop(worker, []):
+            self._tell_engine(self._unready)
+        elif has_come and self._bus is not None and self._unready:
+            self._bus.tell_at_last("unready", self._lines, worker)
+
+
+def _lines_of(unready: Mapping[str, str]) -> list[str]:
+    lines = [f"{brief(path, SHOWN_MAX)}: {why}\n" for path, why in list(unready.items())[:RELAYS_MAX]]
+    if len(unready) > RELAYS_MAX:
+        lines.append(f"{len(unready) - RELAYS_MAX} relays more\n")
+    return lines
 
 
 def why_unready(ready: Ready, upstreams: Sequence[UpstreamStats]) -> str:

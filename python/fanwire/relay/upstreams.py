@@ -14,6 +14,7 @@ from fanwire._loop import ends_task
 from fanwire.endings import Endings
 from fanwire.faults import Faults
 from fanwire.relay.readiness import Readiness
+from fanwire.workers.bus import Bus
 
 HeaderFields = Sequence[tuple[str, str]]
 REFUSING = (401, 403)
@@ -236,11 +237,11 @@ def descriptors_max() -> int:
 class Sessions:
     """Those of one serving, by number, and who hears of each."""
 
-    def __init__(self, engine: Engine, faults: Faults, endings: Endings) -> None:
+    def __init__(self, engine: Engine, faults: Faults, endings: Endings, bus: Bus | None = None) -> None:
         self.engine, self.faults, self.endings = engine, faults, endings
         self.count_max = descriptors_max() // DESCRIPTORS_PART
         """How many there may be: clients' connections and health checks have to find a descriptor, too."""
-        self.readiness = Readiness(self)
+        self.readiness = Readiness(self, bus)
         self._handlers: dict[int, tuple[SessionHandler, Upstreams]] = {}
         # Of sessions that are opening: where it is noted, and whether it is in nobody's name.
         self._opening: dict[int, tuple[ServerHealth, bool]] = {}

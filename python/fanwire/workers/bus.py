@@ -7,6 +7,7 @@ state tells it to those who come (``on_change``).
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -116,6 +117,15 @@ class Bus:
             TypeError: it is something else.
         """
         self._tell([Sort.TOLD, kind, message], to)
+
+    def tell_at_last(self, kind: str, message: Callable[[], Any], to: int | None = None) -> None:
+        """In the loop's thread: tell what `message()` gives, as soon as there is room for it."""
+        for worker in self.others if to is None else (to,):
+            tell = partial(self._tell_newest, kind, message, worker)
+            self._tasks.start_soon(self.tell_surely, worker, tell, where="bus.tell")
+
+    def _tell_newest(self, kind: str, message: Callable[[], Any], to: int) -> None:
+        self.tell(kind, message(), to)
 
     async def tell_surely(self, to: int, tell: Callable[[], None]) -> None:
         """Call `tell` until there is room for what it tells a worker, or that is gone."""

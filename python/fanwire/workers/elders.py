@@ -4,7 +4,6 @@ Whoever comes is younger than those who are there, so a worker that comes takes 
 """
 
 from collections.abc import Callable
-from functools import partial
 from math import inf
 from time import monotonic
 
@@ -28,7 +27,7 @@ class Elders:
     def __init__(
         self, bus: Bus, tasks: Tasks, changed: Callable[[], object], now: Callable[[], float] = monotonic
     ) -> None:
-        self._bus, self._tasks = bus, tasks
+        self._bus = bus
         self._changed = changed
         self.since = now()
         """Since when this worker is there."""
@@ -60,8 +59,7 @@ class Elders:
 
     def _come_or_gone(self, worker: int, has_come: bool) -> None:
         if has_come:
-            tell = partial(self._bus.tell, "since", self.since, worker)
-            self._tasks.start_soon(self._bus.tell_surely, worker, tell)
+            self._bus.tell_at_last("since", lambda: self.since, worker)
         else:
             self._since.pop(worker, None)
         self._changed()

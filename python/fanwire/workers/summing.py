@@ -111,9 +111,6 @@ class Summing:
         self._hear(theirs)
         return self._counts()
 
-    def _tell_now(self, worker: int) -> None:
-        self._bus.tell(NOW, self._counts(), worker)
-
     def _tell_known(self, worker: int, missing: list[int]) -> list[Entry]:
         return [_entry(one, *self._known[one]) for one in missing if one in self._known]
 
@@ -134,7 +131,7 @@ class Summing:
     def _changed(self, worker: int, has_come: bool) -> None:
         if has_come:
             if self._is_asked:
-                self._tasks.start_soon(self._bus.tell_surely, worker, partial(self._tell_now, worker))
+                self._bus.tell_at_last(NOW, self._counts, worker)
             if not self._is_told:
                 self._tasks.start_soon(self._ask_who_ended, worker)
             return

@@ -1,0 +1,75 @@
+"""``hub.stats()`` of all workers as one."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fanwire._engine import Stats
+
+SUMMED = (
+    "connections",
+    "connections_total",
+    "subscriptions",
+    "channels",
+    "publications",
+    "deliveries",
+    "writes",
+    "bytes_out",
+    "bytes_in",
+    "lagging",
+    "overtaken",
+    "expired",
+    "accept_pauses",
+    "handshakes_refused",
+    "completion_seconds",
+)
+COUNTED = ("closes", "skipped")
+
+
+@dataclass(frozen=True, slots=True)
+class StatsOfAll:
+    """The sums of what ``hub.stats()`` gives in each worker that is there; those that have ended are in none."""
+
+    workers: tuple[int, ...]
+    """By their numbers, those that have answered, this one among them. Without workers it is number 0."""
+    silent: tuple[int, ...]
+    """Those that are there and have not answered within a second; they are not in the sums."""
+    connections: int
+    connections_total: int
+    subscriptions: int
+    channels: int
+    """A channel that is in several workers counts in each."""
+    publications: int
+    """One counts in each worker that has its channel."""
+    deliveries: int
+    writes: int
+    bytes_out: int
+    bytes_in: int
+    lagging: int
+    overtaken: int
+    expired: int
+    accept_pauses: int
+    handshakes_refused: int
+    completion_seconds: float
+    closes: dict[int, int]
+    """Closed connections by close code."""
+    skipped: dict[str, int]
+    """By the channel's policy."""
+
+
+def numbers_of(stats: Stats) -> dict[str, Any]:
+    """What is told to another worker."""
+    counted = {name: list(getattr(stats, name).items()) for name in COUNTED}
+    return {name: getattr(stats, name) for name in SUMMED} | counted
+
+
+def stats_of_all(answers: Mapping[int, Mapping[str, Any]], silent: tuple[int, ...]) -> StatsOfAll:
+    """What these workers' answers are together."""
+    sums: dict[str, Any] = {name: sum(one.get(name, 0) for one in answers.values()) for name in SUMMED}
+    for name in COUNTED:
+        counts: Counter[Any] = Counter()
+        for one in answers.values():
+            counts.update(dict(one.get(name, ())))
+        sums[name] = dict(counts)
+    return StatsOfAll(workers=tuple(sorted(answers)), silent=silent, **sums)
