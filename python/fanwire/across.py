@@ -6,11 +6,10 @@ from typing import Any
 import msgspec
 
 from fanwire._engine import Engine
-from fanwire.errors import LimitReached
 from fanwire.faults import Faults
 from fanwire.presence import Roster
 from fanwire.relay.stats import RelayStats
-from fanwire.workers.bus import Bus
+from fanwire.workers.bus import NOT_SENT, Bus
 from fanwire.workers.stats import StatsOfAll, numbers_of, stats_of_all
 
 DISCONNECT, STATS, RELAYS, OCCUPANCY = "hub.disconnect_user", "hub.stats", "hub.relay_stats", "hub.occupancy"
@@ -79,6 +78,6 @@ class Across:
             return {}
         try:
             return await self._bus.ask(kind, message)
-        except LimitReached as error:
+        except NOT_SENT as error:
             self._faults.note("bus.ask", error, "the other workers could not be asked")
             return {}

@@ -15,7 +15,7 @@ import anyio
 from fanwire._engine import Engine, Position, Progress
 from fanwire.errors import HubStopped, LimitReached
 from fanwire.faults import Tasks
-from fanwire.workers.bus import Bus
+from fanwire.workers.bus import NOT_SENT, Bus
 
 WAITING_MAX = 1_024
 """How many publications may be waited for at once: each costs a look at the laggards of its channel in every turn."""
@@ -211,7 +211,7 @@ class Deliveries:
         worker, id = asker
         try:
             self._bus.tell(PROGRESS, [id, *totals], worker)
-        except LimitReached:
+        except NOT_SENT:
             self._changed[asker] = None  # it is told again
 
     def _hear(self, worker: int, message: Any) -> None:

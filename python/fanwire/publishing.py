@@ -375,7 +375,7 @@ class Publishing(Registering):
 
         Raises:
             What ``clients`` and ``Client.close`` raise; TypeError for None, which would be everybody.
-            LimitReached: too much waits for other workers; nobody was closed.
+            LimitReached, WorkersApart: the other workers cannot be told; nobody was closed.
         """
         check_code(code)
         check_reason(reason)
@@ -469,6 +469,7 @@ class Publishing(Registering):
             ValueError: `fraction` is out of range, or nothing was published at `position` yet, which with workers is
                 not known: then all is zero.
             LimitReached: 1,024 are waited for already, or too much waits for other workers.
+            WorkersApart: they cannot be reached.
             RuntimeError: this is another thread.
             HubStopped: the hub does not serve, or no longer.
         """

@@ -13,9 +13,8 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from fanwire.attendance import Attendance, Entry, PresenceChange
-from fanwire.errors import LimitReached
 from fanwire.faults import Tasks
-from fanwire.workers.bus import Bus, pieces
+from fanwire.workers.bus import NOT_SENT, Bus, pieces
 from fanwire.workers.elders import Elders
 
 HERE, TOLD, ALL_TOLD, SNAPSHOT = "presence.here", "presence.told", "presence.all_told", "presence.snapshot"
@@ -111,7 +110,7 @@ class Attending:
         for piece in pieces(entries):
             try:
                 self._bus.tell(kind, piece)
-            except LimitReached:
+            except NOT_SENT:
                 owed.update(entry[0] for entry in piece)
 
     async def ask_for_snapshot(self, channel: str) -> bool:
@@ -163,7 +162,7 @@ class Attending:
     async def _ask_what_was_told(self) -> None:
         while not (self._is_told or self.is_eldest):
             eldest = self.elders.eldest
-            with suppress(LimitReached):
+            with suppress(*NOT_SENT):
                 answers = await self._bus.ask(ALL_TOLD, None, eldest, timeout_s=ALL_TOLD_S)
                 self._is_told = answers.get(eldest) is True
             if not self._is_told:

@@ -16,7 +16,7 @@ import msgspec
 from anyio.lowlevel import checkpoint
 
 from fanwire._loop import ends_task, has_to_be_awaited
-from fanwire.errors import LimitReached
+from fanwire.errors import LimitReached, WorkersApart
 from fanwire.faults import Tasks
 from fanwire.logs import workers_log
 from fanwire.workers.seat import seat_of_process
@@ -25,6 +25,8 @@ MESSAGE_BYTES_MAX = 1 << 20
 """Of one message, kind and all: others wait behind it."""
 ASKS_MAX = 1_024
 """What one worker may be waiting for at once."""
+NOT_SENT = (LimitReached, WorkersApart)
+"""What ``tell`` and ``ask`` raise where there is no room, or no way."""
 PAUSE_S = 0.1
 """Before it is tried again to tell what could not be sent."""
 ANSWERS_MAX = 1_024
@@ -114,6 +116,7 @@ class Bus:
 
         Raises:
             LimitReached: the message has more than 1 MiB, or too much waits to be sent; nobody has it then.
+            WorkersApart: the supervisor cannot be reached.
             TypeError: it is something else.
         """
         self._tell([Sort.TOLD, kind, message], to)
@@ -133,7 +136,7 @@ class Bus:
             try:
                 tell()
                 return
-            except LimitReached:
+            except NOT_SENT:
                 await anyio.sleep(PAUSE_S)
 
     async def ask(self, kind: str, message: Any, to: int | None = None, timeout_s: float = 1.0) -> dict[int, Any]:
@@ -142,7 +145,7 @@ class Bus:
         Who goes meanwhile, does not know the kind, or fails to answer is left out, and waited for no longer.
 
         Raises:
-            LimitReached: as ``tell``; or 1,024 questions wait already.
+            LimitReached, WorkersApart: as ``tell``; or 1,024 questions wait already.
         """
         if len(self._asking) >= ASKS_MAX:
             raise LimitReached("questions to other workers", ASKS_MAX + 1, ASKS_MAX)

@@ -12,9 +12,8 @@ from functools import partial
 from time import monotonic
 from typing import Any, TypeAlias
 
-from fanwire.errors import LimitReached
 from fanwire.faults import Tasks
-from fanwire.workers.bus import Bus, pieces
+from fanwire.workers.bus import NOT_SENT, Bus, pieces
 
 COUNTS, NOW, LAST, ENDED, ALL_ENDED, KNOWN = (
     f"metrics.{word}" for word in ("counts", "now", "last", "ended", "all_ended", "known")
@@ -99,7 +98,7 @@ class Summing:
                 self._bus.tell(LAST, self._counts())
 
     async def _ask(self, kind: str, message: Any, timeout_s: float) -> dict[int, Any]:
-        with suppress(LimitReached):
+        with suppress(*NOT_SENT):
             return await self._bus.ask(kind, message, timeout_s=timeout_s)
         return {}
 
@@ -156,7 +155,7 @@ class Summing:
 
     async def _ask_who_ended(self, worker: int) -> None:
         """What this one cannot know: those that were there before it."""
-        with suppress(LimitReached):
+        with suppress(*NOT_SENT):
             answers = await self._bus.ask(ALL_ENDED, None, worker, timeout_s=ALL_ENDED_S)
             self._is_told = self._is_told or bool(answers)
 
