@@ -21,6 +21,7 @@ with_python = PYO3_PYTHON=$(BIN)/python
 rust_sources := Cargo.toml Cargo.lock $(shell find rust -name target -prune -o \( -name '*.rs' -o -name Cargo.toml \) -print)
 signalr := tests/interop/signalr/drivers
 java := $(and $(shell command -v javac),$(shell command -v mvn))
+go := $(firstword $(shell command -v go) $(wildcard /usr/local/go/bin/go))
 node := $(and $(shell command -v node),$(shell command -v npm))
 
 .PHONY: help demo quick test soak peers lint fmt bench fuzz docs wheel clean
@@ -77,9 +78,10 @@ fmt: .venv/.stamp-lint ## Format Python and Rust
 	cargo fmt --all
 	cargo fmt --manifest-path rust/core/fuzz/Cargo.toml
 
-bench: .venv-bench/.stamp bench/peers/node/node_modules/.stamp ## Beside the peers, the short form: under ten minutes
+bench: .venv-bench/.stamp bench/peers/node/node_modules/.stamp .venv-bench/centrifugo ## Beside the peers, the short form: under ten minutes
 	cargo build --release --locked -p fanwire-load
-	FANWIRE_BENCH_BINARIES="$$(realpath $(TARGET)/release)" $(BENCH_BIN)/python bench/run.py --short
+	CENTRIFUGO=$(CURDIR)/.venv-bench/centrifugo FANWIRE_BENCH_BINARIES="$$(realpath $(TARGET)/release)" \
+		$(BENCH_BIN)/python bench/run.py --short
 
 fuzz: ## Each fuzz target for FUZZ_SECONDS (20), from its seeds
 	@cargo +nightly --version >/dev/null 2>&1 || { echo "needs Rust nightly: rustup toolchain install nightly"; exit 1; }
@@ -142,6 +144,14 @@ dist/.stamp: .venv/.stamp pyproject.toml rust/load/pyproject.toml $(rust_sources
 	$(BENCH_BIN)/python -m pip install --quiet --group bench --group test dist/fanwire-*-abi3-*.whl
 	$(BENCH_BIN)/python -m pip install --quiet --force-reinstall --no-deps dist/fanwire-*-abi3-*.whl
 	touch $@
+
+# A peer of the bench; without Go its runs say why they are skipped.
+.venv-bench/centrifugo: .venv-bench/.stamp
+ifneq ($(go),)
+	GOBIN=$(CURDIR)/$(@D) $(go) install github.com/centrifugal/centrifugo/v6@latest
+else
+	@echo "no Go: Centrifugo is left out"
+endif
 
 %/node_modules/.stamp: %/package-lock.json
 ifneq ($(node),)

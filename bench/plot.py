@@ -30,6 +30,7 @@ COLOURS = {
     "aiohttp": "#b7791f",
     "fastapi": "#0f8b8d",
     "node-ws": "#7c8794",
+    "centrifugo": "#a33b6b",
     "floor-uring": "#a9b4bf",
 }
 BURSTS = (("single", 1), ("burst5", 5), ("burst20", 20), ("burst100", 100))

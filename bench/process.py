@@ -90,6 +90,11 @@ class Child:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self._process is not None and self._process.poll() is not None
+
     def send(self, command: dict[str, Any]) -> None:
         """Write one command."""
         assert self._process is not None and self._process.stdin is not None

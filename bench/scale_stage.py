@@ -141,7 +141,7 @@ class Workers(Child):
         """Wait until all workers do."""
         deadline = time.monotonic() + WITHIN_S
         while f"serving on 127.0.0.1:{self.port} with {self.count} worker" not in self.errors():
-            if time.monotonic() > deadline or not (PROC / str(self.pid)).exists():
+            if time.monotonic() > deadline or self.is_over:
                 raise ChildFailed(f"{self.name} never listened\n{self.complaints()}")
             time.sleep(0.1)
 

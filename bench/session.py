@@ -105,7 +105,8 @@ class Session:
 
     def _load_command(self, port: int) -> list[str]:
         group = self.group
-        command = [str(self.load), "--url", f"ws://127.0.0.1:{port}/ws", "--connections", str(group.clients)]
+        url = f"ws://127.0.0.1:{port}/ws{self.peer.query}"
+        command = [str(self.load), "--url", url, "--connections", str(group.clients), *self.peer.load]
         if group.channels:
             command += ["--channels", str(group.channels), "--subscriptions", str(group.subscriptions)]
             command += ["--zipf", str(group.zipf), "--seed", str(SEED)]

@@ -10,6 +10,9 @@ import sys
 from bisect import bisect
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
+
+from peers.centrifugo_hub import connect_request
 
 HERE = Path(__file__).resolve().parent
 PEERS_DIR = HERE / "peers"
@@ -82,6 +85,10 @@ class Peer:
     kind: str = "python"
     has_channels: bool = True
     cores: tuple[int, ...] = (0,)
+    query: str = ""
+    """What its clients add to the path, which begins a query."""
+    load: tuple[str, ...] = ()
+    """Options of the load client."""
     packages: tuple[str, ...] = field(default_factory=tuple)
 
 
@@ -92,6 +99,18 @@ def _python(file: str, *options: str) -> tuple[str, ...]:
 def python_peer(name: str, label: str, file: str, *options: str) -> Peer:
     """A server program of bench/peers that this Python runs."""
     return Peer(name, label, _python(file, *options))
+
+
+def _centrifugo(name: str, label: str, *options: str) -> Peer:
+    return Peer(
+        name,
+        label,
+        _python("centrifugo_hub.py", *options),
+        "go",
+        has_channels=False,
+        query=f"?cf_connect={quote(connect_request())}",
+        load=("--envelopes",),
+    )
 
 
 def peers(floor: Path) -> dict[str, Peer]:
@@ -116,6 +135,8 @@ def peers(floor: Path) -> dict[str, Peer]:
         Peer("aiohttp", "aiohttp", _python("aiohttp_hub.py"), packages=("aiohttp", "uvloop")),
         Peer("fastapi", "FastAPI on uvicorn", _python("fastapi_hub.py"), packages=("fastapi", "uvicorn", "uvloop")),
         Peer("node-ws", "Node ws", node, "node"),
+        _centrifugo("centrifugo", "Centrifugo"),
+        _centrifugo("centrifugo-joined", "Centrifugo, joined", "--joined"),
     ]
     return {peer.name: peer for peer in table}
 
@@ -123,7 +144,7 @@ def peers(floor: Path) -> dict[str, Peer]:
 MAIN = ("floor-uring", "fanwire", "socketify")
 NEAR = ("floor-uring", "fanwire", "socketify", "floor-send", "fanwire-epoll", "fanwire-2")
 """Those whose ratios are near the bounds: more turns and longer ones, each beside its neighbour in the order."""
-FAR = ("picows", "websockets", "websockets-uvloop", "aiohttp", "fastapi", "node-ws")
+FAR = ("picows", "websockets", "websockets-uvloop", "aiohttp", "fastapi", "node-ws", "centrifugo", "centrifugo-joined")
 ALL = (*NEAR, *FAR)
 
 
@@ -148,7 +169,13 @@ def short() -> tuple[Group, ...]:
         Group("crowd", 8_000, 3, MAIN, (crowd,)),
         Group("markets", 2_000, 3, ("fanwire", "socketify", "picows", "websockets"), (markets,), 1_000, 10),
         Group(
-            "goal", 10_000, 1, (*MAIN, "picows", "websockets", "aiohttp", "node-ws"), (goal,), memory=True, settle_s=1.0
+            "goal",
+            10_000,
+            1,
+            (*MAIN, "picows", "websockets", "aiohttp", "node-ws", "centrifugo"),
+            (goal,),
+            memory=True,
+            settle_s=1.0,
         ),
     )
 
@@ -214,8 +241,12 @@ BOUNDS = (
     Bound("burst of 100, against µWebSockets", "burst100", "cpu_us", 0.4, "socketify"),
     Bound("burst of 20 to 8,000 clients, against the bare loop", "burst20-crowd", "cpu_us", 1.2, "floor-uring"),
     Bound("burst of 20 to 8,000 clients, against µWebSockets", "burst20-crowd", "cpu_us", 0.9, "socketify"),
+    Bound("one at a time, against Centrifugo", "single", "cpu_us", 1 / 2, "centrifugo"),
+    Bound("burst of 20, against Centrifugo", "burst20", "cpu_us", 1 / 20, "centrifugo"),
+    Bound("burst of 100, against Centrifugo", "burst100", "cpu_us", 1 / 60, "centrifugo"),
     Bound("markets, against µWebSockets", "markets", "cpu_us", 0.9, "socketify"),
     Bound("idle connection, KiB of user-space memory", "idle", "idle_kib", 0.5),
+    Bound("idle connection, against Centrifugo", "idle", "idle_kib", 1 / 100, "centrifugo"),
     Bound("10,000 connects, seconds", "idle", "connect_s", 0.6),
     Bound("two shards, busiest thread against one shard's", "single", "busiest_us", 1 / 1.8, "fanwire", "fanwire-2"),
 )

@@ -57,6 +57,10 @@ pub(crate) struct Options {
     /// one for each connection.
     #[arg(long)]
     replies: bool,
+    /// Payloads stand in objects, one a line, each as its member `data`: {"channel":"c0","pub":{"data":"…"}}. Other
+    /// objects are passed over. Centrifugo writes to its unidirectional clients so.
+    #[arg(long)]
+    envelopes: bool,
     /// How many processes share the connections [default: as many as the limit of open descriptors makes necessary].
     #[arg(long)]
     processes: Option<u32>,
@@ -88,6 +92,7 @@ pub(crate) struct Settings {
     pub(crate) patience: Duration,
     pub(crate) is_acknowledging: bool,
     pub(crate) is_counting_replies: bool,
+    pub(crate) has_envelopes: bool,
     pub(crate) processes: u32,
     /// Number of the first connection, in a child.
     pub(crate) child_first: Option<u32>,
@@ -127,6 +132,7 @@ impl TryFrom<Options> for Settings {
             patience: seconds("--patience", options.patience)?,
             is_acknowledging: options.acknowledge,
             is_counting_replies: options.replies,
+            has_envelopes: options.envelopes,
             processes,
             child_first: options.child_first,
         })

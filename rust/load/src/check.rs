@@ -13,6 +13,9 @@ use crate::payload;
 /// How a reply of fanwire's hub begins that answers no `id`.
 const REPLY: &[u8] = b"{\"result\":";
 
+/// What stands before the payload in an object.
+const DATA: &[u8] = b"\"data\":\"";
+
 /// No message of the channel has arrived yet on the connection.
 const UNSEEN: u32 = u32::MAX;
 
@@ -50,6 +53,8 @@ pub(crate) struct Tally {
     pub(crate) malformed: u64,
     /// Texts that begin as [`REPLY`] does; `None` where they are malformed, too.
     pub(crate) replies: Option<u64>,
+    /// Payloads may stand in objects.
+    pub(crate) has_envelopes: bool,
     /// Messages of a channel that the connection does not watch.
     pub(crate) misrouted: u64,
     /// Connections that ended.
@@ -74,6 +79,7 @@ impl Tally {
             reordered: 0,
             malformed: 0,
             replies: None,
+            has_envelopes: false,
             misrouted: 0,
             closed: 0,
             first_ns: 0,
@@ -162,6 +168,9 @@ impl<'a> Batch<'a> {
     /// Counts a text that is laid out otherwise.
     #[cold]
     fn no_payload(&mut self, text: &[u8]) {
+        if self.tally.has_envelopes && text.starts_with(b"{") {
+            return text.split(|&byte| byte == b'\n').filter_map(enveloped).for_each(|payload| self.message(payload));
+        }
         match &mut self.tally.replies {
             Some(replies) if text.starts_with(REPLY) => *replies += 1,
             _ => self.malformed(),
@@ -193,6 +202,13 @@ impl<'a> Batch<'a> {
         }
         self.received
     }
+}
+
+/// The payload in an object; `None` where it has none.
+fn enveloped(text: &[u8]) -> Option<&[u8]> {
+    let begin = memchr::memmem::find(text, DATA)? + DATA.len();
+    let length = memchr::memchr(b'"', &text[begin..])?;
+    Some(&text[begin..begin + length])
 }
 
 /// Where a channel stands among those of a connection.
@@ -254,6 +270,25 @@ mod tests {
     fn message_of_a_channel_not_watched_is_misrouted() {
         let tally = counted(&[1], &[(0, 1, 1), (0, 2, 1), (1, 1, 1)]);
         assert_eq!((tally.received, tally.misrouted, tally.gaps), (2, 1, 0));
+    }
+
+    #[test]
+    fn payloads_in_envelopes_are_read_line_by_line_and_other_objects_passed_over() {
+        let mut tally = Tally::new(1, false);
+        tally.has_envelopes = true;
+        tally.completions.subscribe(0);
+        let mut watches = [Watch::new(0)];
+        let mut text = b"{\"connect\":{\"client\":\"a\"}}\n{}".to_vec();
+        for sequence in 3..5 {
+            text.extend_from_slice(b"\n{\"channel\":\"c0\",\"pub\":{\"data\":\"");
+            payload::write(&mut text, sequence, 0, 1, 64);
+            text.extend_from_slice(b"\"}}");
+        }
+        let mut batch = Batch::new(&mut tally, &mut watches, 9);
+        batch.message(&text);
+        batch.message(b"{\"pub\":{\"data\":\"what\"}}");
+        batch.end();
+        assert_eq!((tally.received, tally.gaps, tally.malformed), (2, 0, 1));
     }
 
     #[test]

@@ -135,6 +135,7 @@ fn start(program: &Path, settings: &Settings, index: u32) -> Result<Child, LoadE
     Process::new(program)
         .args(options.iter().map(|(name, value)| format!("{name}={value}")))
         .args(settings.is_counting_replies.then_some("--replies"))
+        .args(settings.has_envelopes.then_some("--envelopes"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

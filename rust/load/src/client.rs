@@ -74,6 +74,7 @@ impl Client {
         }
         let mut tally = Tally::new(settings.channels, settings.child_first.is_some());
         tally.replies = settings.is_counting_replies.then_some(0);
+        tally.has_envelopes = settings.has_envelopes;
         let connection = || Connection { socket: None, stage: Stage::Waiting, received: 0, kept: Vec::new() };
         Ok(Self {
             epoll: Epoll::new().map_err(LoadError::system("epoll_create1"))?,
