@@ -130,6 +130,7 @@ NODE_LAYERS = [
     ["backoff", "bell", "bounds", "error", "linked", "thread"],
     ["frame", "place", "poller"],
     ["outbox", "sender"],
+    ["connection"],
     ["peers"],
     ["serving"],
     ["owner"],

@@ -7,7 +7,7 @@ pub struct Bounds {
     /// worst while it sends one.
     pub frame_bytes_max: usize,
     /// How many bytes may wait for a peer that does not read; one frame may always wait. 64 MiB. Over it the server drops
-    /// the peer.
+    /// the peer. From a quarter of it on, what the peer sends waits: so nobody is dropped for what it has asked for itself.
     pub peer_queue_bytes_max: usize,
     /// How many bytes may wait in a link; one frame may always wait. 64 MiB. Over it
     /// [`LinkSender::send`](crate::LinkSender::send) fails.
@@ -31,6 +31,11 @@ impl Bounds {
     /// How long a frame may be that a length of four bytes can say.
     pub(crate) fn frame_limit(&self) -> usize {
         self.frame_bytes_max.min(u32::MAX as usize)
+    }
+
+    /// Where so much waits for a peer, what it sends waits, too: it asks for more than it reads.
+    pub(crate) fn paused_from(&self) -> usize {
+        self.peer_queue_bytes_max / 4
     }
 }
 

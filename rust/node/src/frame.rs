@@ -20,7 +20,8 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     /// Takes what was read, and gives each frame that is whole by now to `each`, in order and without a copy of those that
-    /// were not cut. Goes on until `each` refuses one.
+    /// were not cut. Goes on until `each` refuses one, or says by `false` that the others have to wait: for the next call,
+    /// which may bring no bytes. Gives whether none waits.
     ///
     /// Nothing is reserved for a length that is only said: memory grows with what has come.
     ///
@@ -30,27 +31,32 @@ impl Inbox {
         &mut self,
         mut bytes: &[u8],
         frame_bytes_max: usize,
-        mut each: impl FnMut(&[u8]) -> Result<(), String>,
-    ) -> Result<(), String> {
-        if !self.partial.is_empty() {
+        mut each: impl FnMut(&[u8]) -> Result<bool, String>,
+    ) -> Result<bool, String> {
+        let (mut taken, mut goes_on) = (0, true);
+        while goes_on && let Some(end) = whole(&self.partial[taken..], frame_bytes_max)? {
+            goes_on = each(&self.partial[taken + HEAD_BYTES..taken + end])?;
+            taken += end;
+        }
+        self.partial.drain(..taken);
+        if goes_on && !self.partial.is_empty() {
             self.grow(HEAD_BYTES, &mut bytes);
-            let Some(end) = end_of(&self.partial, frame_bytes_max)? else { return Ok(()) };
+            let Some(end) = end_of(&self.partial, frame_bytes_max)? else { return Ok(true) };
             self.grow(end, &mut bytes);
             if self.partial.len() < end {
-                return Ok(());
+                return Ok(true);
             }
-            let refused = each(&self.partial[HEAD_BYTES..]);
+            goes_on = each(&self.partial[HEAD_BYTES..])?;
             self.partial.clear();
             self.partial.shrink_to(KEPT_BYTES_MAX);
-            refused?;
         }
-        while let Some(end) = end_of(bytes, frame_bytes_max)? {
-            let Some((record, rest)) = bytes.split_at_checked(end) else { break };
-            each(&record[HEAD_BYTES..])?;
+        while goes_on && let Some(end) = whole(bytes, frame_bytes_max)? {
+            let (record, rest) = bytes.split_at(end);
+            goes_on = each(&record[HEAD_BYTES..])?;
             bytes = rest;
         }
         self.partial.extend_from_slice(bytes);
-        Ok(())
+        Ok(goes_on)
     }
 
     /// How many bytes of a frame have come whose rest has not.
@@ -77,6 +83,11 @@ fn end_of(bytes: &[u8], frame_bytes_max: usize) -> Result<Option<usize>, String>
     Ok(Some(HEAD_BYTES + length))
 }
 
+/// Where the frame ends that begins `bytes`, if all of it is here.
+fn whole(bytes: &[u8], frame_bytes_max: usize) -> Result<Option<usize>, String> {
+    Ok(end_of(bytes, frame_bytes_max)?.filter(|end| *end <= bytes.len()))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -88,17 +99,19 @@ mod tests {
         fn frames_come_out_as_they_went_in_wherever_they_are_cut(
             frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..20),
             cuts in prop::collection::vec(1..200_usize, 1..40),
+            rests in prop::collection::vec(any::<bool>(), 1..10),
         ) {
             let mut stream = Vec::new();
             frames.iter().for_each(|frame| put(&mut stream, frame));
             let (mut inbox, mut found, mut rest) = (Inbox::default(), Vec::new(), &stream[..]);
-            for cut in cuts.into_iter().cycle() {
-                let (now, later) = rest.split_at(cut.min(rest.len()));
-                inbox.take(now, 300, |frame| { found.push(frame.to_vec()); Ok(()) }).expect("none is too long");
+            let (mut cuts, mut rests) = (cuts.into_iter().cycle(), rests.into_iter().cycle());
+            let mut has_all = false;
+            while !(rest.is_empty() && has_all) {
+                // Where frames wait, more may come or not.
+                let (now, later) = rest.split_at(cuts.next().expect("a cycle").min(rest.len()));
+                let each = |frame: &[u8]| { found.push(frame.to_vec()); Ok(rests.next().expect("a cycle")) };
+                has_all = inbox.take(now, 300, each).expect("none is too long") || found.len() == frames.len();
                 rest = later;
-                if rest.is_empty() {
-                    break;
-                }
             }
             prop_assert_eq!(found, frames);
             prop_assert_eq!(inbox.cut_bytes(), 0);
@@ -108,11 +121,11 @@ mod tests {
     #[test]
     fn a_length_over_the_bound_is_refused_before_its_bytes_have_come() {
         let mut inbox = Inbox::default();
-        let refused = inbox.take(b"\xff\xff\xff\xffGET", 10, |_| Ok(())).expect_err("4 GiB are too many");
+        let refused = inbox.take(b"\xff\xff\xff\xffGET", 10, |_| Ok(true)).expect_err("4 GiB are too many");
         assert_eq!(refused, "it sends a frame of 4294967295 bytes; 10 it may have");
         let mut inbox = Inbox::default();
-        assert_eq!(inbox.take(b"\x0b\0\0", 10, |_| Ok(())), Ok(()));
-        let refused = inbox.take(b"\0", 10, |_| Ok(())).expect_err("eleven are too many");
+        assert_eq!(inbox.take(b"\x0b\0\0", 10, |_| Ok(true)), Ok(true));
+        let refused = inbox.take(b"\0", 10, |_| Ok(true)).expect_err("eleven are too many");
         assert_eq!(refused, "it sends a frame of 11 bytes; 10 it may have");
     }
 
@@ -123,7 +136,7 @@ mod tests {
         let mut found = Vec::new();
         let refused = Inbox::default().take(&stream, 10, |frame| {
             found.push(frame.to_vec());
-            if frame == b"b" { Err("no b".to_owned()) } else { Ok(()) }
+            if frame == b"b" { Err("no b".to_owned()) } else { Ok(true) }
         });
         assert_eq!((refused, found), (Err("no b".to_owned()), vec![b"a".to_vec(), b"b".to_vec()]));
     }

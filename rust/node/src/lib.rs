@@ -13,6 +13,7 @@
 mod backoff;
 mod bell;
 mod bounds;
+mod connection;
 mod error;
 mod frame;
 mod joining;

@@ -19,7 +19,7 @@ use crate::error::StartError;
 use crate::frame::Inbox;
 use crate::linked::Linked;
 use crate::place::{address_of, connect, system};
-use crate::poller::{Poller, Ready};
+use crate::poller::{Interest, Poller, Ready};
 use crate::sender::{LinkSender, Shared};
 use crate::thread::{DEBUG, INFO, Log, Thread, WARNING};
 
@@ -273,7 +273,7 @@ impl Connection {
         &mut self,
         scratch: &mut [u8],
         frame_bytes_max: usize,
-        each: impl FnMut(&[u8]) -> Result<(), String>,
+        mut each: impl FnMut(&[u8]) -> Result<(), String>,
     ) -> Result<(), String> {
         match self.stream.read(scratch) {
             Ok(0) if self.inbox.cut_bytes() == 0 => Err("the owner has closed the connection".to_owned()),
@@ -281,7 +281,9 @@ impl Connection {
                 let bytes = self.inbox.cut_bytes();
                 Err(format!("the owner has closed the connection in a frame, {bytes} bytes of which have come"))
             }
-            Ok(count) => self.inbox.take(&scratch[..count], frame_bytes_max, each),
+            Ok(count) => {
+                self.inbox.take(&scratch[..count], frame_bytes_max, |frame| each(frame).map(|()| true)).map(|_| ())
+            }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(()),
             Err(error) => Err(format!("the connection has broken: {error}")),
         }
@@ -313,7 +315,7 @@ impl Connection {
         }
         self.is_blocked = self.written < self.taken.len() && !self.is_deaf;
         if mem::replace(&mut self.is_watched, self.is_blocked) != self.is_blocked {
-            let watched = poller.watch_writing(&self.stream, SOCKET, self.is_blocked);
+            let watched = poller.watch(&self.stream, SOCKET, Interest { reads: true, writes: self.is_blocked });
             watched.map_err(|error| format!("cannot watch the connection: {error}"))?;
         }
         Ok(true)

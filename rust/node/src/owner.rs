@@ -8,11 +8,12 @@ use rustix::io::Errno;
 
 use crate::bell::Bell;
 use crate::bounds::TURN_BYTES_MAX;
-use crate::peers::Peers;
+use crate::connection::PROCESS;
+use crate::peers::{Peer, Peers};
 use crate::place::{Place, process_of};
 use crate::poller::{Poller, Ready};
 use crate::serving::Serving;
-use crate::thread::{Log, WARNING};
+use crate::thread::{DEBUG, Log, WARNING};
 
 /// Tokens that no peer's slot has.
 const BELL: u64 = u64::MAX;
@@ -20,6 +21,9 @@ const LISTENER: u64 = u64::MAX - 1;
 
 /// How long a turn waits for something to do, and how long nobody is accepted where descriptors have run out.
 const TURN_MAX: Duration = Duration::from_secs(1);
+
+/// How often is read from a socket whose process has ended: more than it can hold.
+const READS_MAX: usize = 16;
 
 /// How many are accepted in one turn.
 const ACCEPTS_MAX: usize = 64;
@@ -67,9 +71,10 @@ impl Owner {
         let mut turns_at = Instant::now() + TURN_MAX;
         while !self.asked.is_stopping.load(Ordering::Acquire) {
             let now = Instant::now();
-            let wait = turns_at.min(self.listens_again.unwrap_or(turns_at)).saturating_duration_since(now);
-            self.poller.wait(&mut ready, wait);
-            let is_due = Instant::now() >= turns_at;
+            let until =
+                if self.peers.has_resumed() { now } else { turns_at.min(self.listens_again.unwrap_or(turns_at)) };
+            self.poller.wait(&mut ready, until.saturating_duration_since(now));
+            let is_due = Instant::now() >= turns_at || self.peers.has_resumed();
             if !ready.is_empty() || is_due {
                 self.turn(&mut ready);
                 turns_at = Instant::now() + TURN_MAX;
@@ -80,11 +85,14 @@ impl Owner {
 
     fn turn(&mut self, ready: &mut Vec<Ready>) {
         let mut is_called = false;
+        for peer in self.peers.take_resumed() {
+            self.peers.hear(peer, &[], |frame, out| self.serving.received(peer, frame, out));
+        }
         for event in ready.drain(..) {
             match event.token {
                 BELL => {} // it has woken us
                 LISTENER => is_called = true,
-                slot => self.serve(slot, event),
+                token => self.serve(token, event),
             }
         }
         // Behind the others: a slot that is free now may have had an event.
@@ -95,15 +103,33 @@ impl Owner {
         self.settle();
     }
 
-    fn serve(&mut self, slot: u64, event: Ready) {
-        let Some(peer) = self.peers.at(slot) else { return };
-        if event.is_writable {
-            self.peers.unblock(peer);
+    fn serve(&mut self, token: u64, event: Ready) {
+        let Some(peer) = self.peers.at(token & !PROCESS) else { return };
+        if token & PROCESS != 0 {
+            return self.bury(peer);
+        }
+        if event.is_over {
+            self.peers.deafen(peer);
+        } else if event.is_writable {
+            self.peers.touch(peer);
         }
         if event.is_readable {
             let Self { serving, peers, scratch, .. } = self;
             peers.read(peer, scratch, |frame, out| serving.received(peer, frame, out));
         }
+    }
+
+    /// The process of a peer has ended. All that it has said is here; its socket may go on in a fork of it.
+    fn bury(&mut self, peer: Peer) {
+        let Self { serving, peers, scratch, .. } = self;
+        peers.deafen(peer);
+        peers.hear(peer, &[], |frame, out| serving.received(peer, frame, out));
+        for _ in 0..READS_MAX {
+            if !peers.read(peer, scratch, |frame, out| serving.received(peer, frame, out)) {
+                break;
+            }
+        }
+        peers.doom(peer, "its process has ended".to_owned(), DEBUG);
     }
 
     /// Has everyone go who must, and writes what was queued, until neither leads to the other.

@@ -1,16 +1,15 @@
 //! Who is connected, what waits for each, and who has to go.
 use std::fmt;
-use std::io::{ErrorKind, Read};
 use std::mem;
-use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use crate::bounds::Bounds;
-use crate::frame::{HEAD_BYTES, Inbox, put};
+use crate::connection::Connection;
+use crate::frame::{HEAD_BYTES, put};
 use crate::outbox::Outbox;
 use crate::poller::Poller;
-use crate::thread::{DEBUG, WARNING};
+use crate::thread::WARNING;
 
 /// From this length on, a frame for several peers is written out once, and shared.
 const SHARED_BYTES_MIN: usize = 4 << 10;
@@ -94,29 +93,21 @@ fn record_of(frame: &[u8]) -> Arc<[u8]> {
     record.into()
 }
 
-/// One peer's connection.
+/// One that is here.
 #[derive(Debug)]
-struct Connection {
+struct Seated {
     peer: Peer,
-    stream: UnixStream,
-    process: u32,
-    inbox: Inbox,
-    outbox: Outbox,
-    /// It stands in the list of those that have to be written to.
+    connection: Connection,
+    /// It stands in the list of those that have to be written to, or watched otherwise.
     is_dirty: bool,
-    /// The poller tells when there is room again: until then nothing is tried.
-    is_blocked: bool,
-    /// Nothing can be written any more. What it has sent is read to its end all the same.
-    is_deaf: bool,
     /// It stands in the list of those that have to go.
     is_doomed: bool,
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        let _ = self.stream.shutdown(Shutdown::Both); // a fork may hold the descriptor, too
-    }
-}
+/// What is done with each frame of a peer.
+pub(crate) trait Each: FnMut(&[u8], &mut Outgoing<'_>) -> Result<(), String> {}
+
+impl<F: FnMut(&[u8], &mut Outgoing<'_>) -> Result<(), String>> Each for F {}
 
 /// A peer that has to go, with the reason and how loud the log says it.
 #[derive(Debug)]
@@ -129,17 +120,19 @@ pub(crate) struct Doomed {
 /// All peers. A slot is used anew only behind the turn in which its peer went: an event of that turn may be for it.
 #[derive(Debug)]
 pub(crate) struct Peers {
-    slots: Vec<Option<Connection>>,
+    slots: Vec<Option<Seated>>,
     /// How many have come so far.
     number: u64,
     dirty: Vec<Peer>,
     doomed: Vec<Doomed>,
+    /// Whose frames have waited, and may go on.
+    resumed: Vec<Peer>,
     bounds: Bounds,
 }
 
 impl Peers {
     pub(crate) fn new(bounds: Bounds) -> Self {
-        Self { slots: Vec::new(), number: 0, dirty: Vec::new(), doomed: Vec::new(), bounds }
+        Self { slots: Vec::new(), number: 0, dirty: Vec::new(), doomed: Vec::new(), resumed: Vec::new(), bounds }
     }
 
     pub(crate) fn outgoing(&mut self) -> Outgoing<'_> {
@@ -155,40 +148,34 @@ impl Peers {
         if free >= self.bounds.peers_max {
             return Err(format!("there are {free} peers already; {} there may be", self.bounds.peers_max));
         }
-        poller.add(&stream, free as u64).map_err(|error| format!("cannot watch it: {error}"))?;
+        let connection = Connection::new(stream, process, free as u64, poller)?;
         if free == self.slots.len() {
             self.slots.push(None);
         }
         self.number += 1;
         let peer = Peer { number: self.number, slot: free };
-        self.slots[free] = Some(Connection {
-            peer,
-            stream,
-            process,
-            inbox: Inbox::default(),
-            outbox: Outbox::default(),
-            is_dirty: false,
-            is_blocked: false,
-            is_deaf: false,
-            is_doomed: false,
-        });
+        self.slots[free] = Some(Seated { peer, connection, is_dirty: false, is_doomed: false });
         Ok(peer)
     }
 
     /// Who has a slot, and is to stay.
     pub(crate) fn at(&self, slot: u64) -> Option<Peer> {
-        let connection = self.slots.get(usize::try_from(slot).ok()?)?.as_ref()?;
-        (!connection.is_doomed).then_some(connection.peer)
+        let seated = self.slots.get(usize::try_from(slot).ok()?)?.as_ref()?;
+        (!seated.is_doomed).then_some(seated.peer)
     }
 
     fn get(&self, peer: Peer) -> Option<&Connection> {
-        self.slots.get(peer.slot)?.as_ref().filter(|connection| connection.peer == peer)
+        let seated = self.slots.get(peer.slot)?.as_ref()?;
+        (seated.peer == peer).then_some(&seated.connection)
     }
 
     /// A peer that is here and is to stay.
+    fn seated(&mut self, peer: Peer) -> Option<&mut Seated> {
+        self.slots.get_mut(peer.slot)?.as_mut().filter(|seated| seated.peer == peer && !seated.is_doomed)
+    }
+
     fn get_mut(&mut self, peer: Peer) -> Option<&mut Connection> {
-        let connection = self.slots.get_mut(peer.slot)?.as_mut()?;
-        (connection.peer == peer && !connection.is_doomed).then_some(connection)
+        self.seated(peer).map(|seated| &mut seated.connection)
     }
 
     fn send(&mut self, peer: Peer, frame_bytes: usize, push: impl FnOnce(&mut Outbox)) {
@@ -207,20 +194,36 @@ impl Peers {
                 "it does not read: {waiting} bytes wait for it, with this frame {}; {peer_queue_bytes_max} may",
                 waiting + HEAD_BYTES + frame_bytes
             );
-            connection.is_deaf = true;
-            connection.outbox.clear();
+            connection.deafen();
             return self.doom(peer, why, WARNING);
         }
         push(&mut connection.outbox);
-        if !connection.is_blocked && !mem::replace(&mut connection.is_dirty, true) {
+        if !connection.is_blocked {
+            self.touch(peer);
+        }
+    }
+
+    /// Has a peer written to when the turn ends, and watched for what it waits for then.
+    pub(crate) fn touch(&mut self, peer: Peer) {
+        if let Some(seated) = self.seated(peer)
+            && !mem::replace(&mut seated.is_dirty, true)
+        {
             self.dirty.push(peer);
+        }
+    }
+
+    /// Nothing can be written to a peer any more.
+    pub(crate) fn deafen(&mut self, peer: Peer) {
+        if let Some(connection) = self.get_mut(peer) {
+            connection.deafen();
+            self.touch(peer);
         }
     }
 
     /// Has a peer go when the turn ends. The first reason counts.
     pub(crate) fn doom(&mut self, peer: Peer, why: String, level: u8) {
-        if let Some(connection) = self.get_mut(peer) {
-            connection.is_doomed = true;
+        if let Some(seated) = self.seated(peer) {
+            seated.is_doomed = true;
             self.doomed.push(Doomed { peer, why, level });
         }
     }
@@ -231,76 +234,80 @@ impl Peers {
 
     /// Closes a connection, with a last word where some waits; gives the number of its process.
     pub(crate) fn remove(&mut self, peer: Peer, poller: &Poller) -> u32 {
-        let mut connection = self.slots[peer.slot].take().expect("it was doomed once, and so is removed once");
-        if !connection.is_deaf {
-            let _ = connection.outbox.write_to(&connection.stream); // it goes in any case
-        }
-        poller.remove(&connection.stream);
+        let seated = self.slots[peer.slot].take();
+        let mut connection = seated.expect("it was doomed once, and so is removed once").connection;
+        connection.close(poller);
         connection.process
     }
 
-    /// Reads once from a peer, and gives each frame that is whole to `each`, until the peer is doomed.
-    pub(crate) fn read(
-        &mut self,
-        peer: Peer,
-        scratch: &mut [u8],
-        mut each: impl FnMut(&[u8], &mut Outgoing<'_>) -> Result<(), String>,
-    ) {
-        let frame_bytes_max = self.bounds.frame_limit();
-        let Some(connection) = self.get_mut(peer) else { return };
-        let count = match (&connection.stream).read(scratch) {
-            Ok(0) => {
-                let (why, level) = match connection.inbox.cut_bytes() {
-                    0 => ("it has closed the connection".to_owned(), DEBUG),
-                    bytes => {
-                        (format!("it has closed the connection in a frame, {bytes} bytes of which have come"), WARNING)
-                    }
-                };
-                return self.doom(peer, why, level);
+    /// Reads once from a peer, and has it [heard](Self::hear); gives whether something has come.
+    pub(crate) fn read(&mut self, peer: Peer, scratch: &mut [u8], each: impl Each) -> bool {
+        let Some(connection) = self.get_mut(peer).filter(|connection| !connection.is_paused) else { return false };
+        match connection.read(scratch) {
+            Ok(0) => false,
+            Ok(count) => {
+                self.hear(peer, &scratch[..count], each);
+                true
             }
-            Ok(count) => count,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return,
-            Err(error) => return self.doom(peer, format!("the connection has broken: {error}"), WARNING),
-        };
-        let mut inbox = mem::take(&mut connection.inbox);
-        let taken = inbox.take(&scratch[..count], frame_bytes_max, |frame| {
-            each(frame, &mut self.outgoing())?;
-            // Whoever is to go says nothing more; its own reason stands already.
-            if self.get_mut(peer).is_some() { Ok(()) } else { Err(String::new()) }
-        });
-        match (taken, self.get_mut(peer)) {
-            (Ok(()), Some(connection)) => connection.inbox = inbox,
-            (Err(why), _) => self.doom(peer, why, WARNING),
-            (Ok(()), None) => {}
+            Err((why, level)) => {
+                self.doom(peer, why, level);
+                false
+            }
         }
     }
 
-    /// There is room in a peer's socket again.
-    pub(crate) fn unblock(&mut self, peer: Peer) {
-        if let Some(connection) = self.get_mut(peer)
-            && !mem::replace(&mut connection.is_dirty, true)
-        {
-            self.dirty.push(peer);
+    /// Gives each frame of a peer that is whole by now to `each`, until the peer is doomed, or too much waits for it: then
+    /// its frames wait, too.
+    pub(crate) fn hear(&mut self, peer: Peer, bytes: &[u8], mut each: impl Each) {
+        let (frame_bytes_max, paused_from) = (self.bounds.frame_limit(), self.bounds.paused_from());
+        let Some(connection) = self.get_mut(peer) else { return };
+        let mut inbox = mem::take(&mut connection.inbox);
+        let taken = inbox.take(bytes, frame_bytes_max, |frame| {
+            each(frame, &mut self.outgoing())?;
+            // Whoever is to go says nothing more; its own reason stands already.
+            let connection = self.get_mut(peer).ok_or_else(String::new)?;
+            Ok(connection.outbox.waiting() <= paused_from)
+        });
+        match (taken, self.get_mut(peer)) {
+            (Ok(goes_on), Some(connection)) => {
+                connection.inbox = inbox;
+                if !goes_on {
+                    connection.is_paused = true;
+                    self.touch(peer);
+                }
+            }
+            (Err(why), _) => self.doom(peer, why, WARNING),
+            (Ok(_), None) => {}
         }
+    }
+
+    /// Whose frames have waited, and may go on by [`hear`](Self::hear).
+    pub(crate) fn take_resumed(&mut self) -> Vec<Peer> {
+        mem::take(&mut self.resumed)
+    }
+
+    /// Whether somebody's frames may go on.
+    pub(crate) fn has_resumed(&self) -> bool {
+        !self.resumed.is_empty()
     }
 
     /// Writes once to each peer for which something was queued, and has those watched that took only a part.
     pub(crate) fn flush(&mut self, poller: &Poller) {
+        let resumed_from = self.bounds.paused_from() / 2;
         let mut dirty = mem::take(&mut self.dirty);
         for peer in dirty.drain(..) {
-            let Some(connection) = self.get_mut(peer) else { continue };
-            connection.is_dirty = false;
-            let is_blocked = connection.outbox.write_to(&connection.stream).unwrap_or_else(|_| {
-                // How it broke is told by the read that comes to its end.
-                connection.is_deaf = true;
-                connection.outbox.clear();
-                false
-            });
-            if mem::replace(&mut connection.is_blocked, is_blocked) != is_blocked {
-                let watched = poller.watch_writing(&connection.stream, peer.slot as u64, is_blocked);
-                if let Err(error) = watched {
-                    self.doom(peer, format!("cannot watch it: {error}"), WARNING);
-                }
+            let Some(seated) = self.seated(peer) else { continue };
+            seated.is_dirty = false;
+            let connection = &mut seated.connection;
+            connection.write();
+            let is_resumed = connection.is_paused && connection.outbox.waiting() <= resumed_from;
+            connection.is_paused &= !is_resumed;
+            let watched = connection.watch(peer.slot as u64, poller);
+            if is_resumed {
+                self.resumed.push(peer);
+            }
+            if let Err(why) = watched {
+                self.doom(peer, why, WARNING);
             }
         }
         self.dirty = dirty; // empty, with its memory

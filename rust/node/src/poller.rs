@@ -19,6 +19,15 @@ pub(crate) struct Ready {
     /// There is something to read, if only the end.
     pub(crate) is_readable: bool,
     pub(crate) is_writable: bool,
+    /// Neither will anything be read behind what is here, nor can anything be written.
+    pub(crate) is_over: bool,
+}
+
+/// What is watched for at a socket. That it is over is always told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Interest {
+    pub(crate) reads: bool,
+    pub(crate) writes: bool,
 }
 
 /// An epoll instance.
@@ -42,9 +51,11 @@ impl Poller {
         epoll::add(&self.fd, bell, EventData::new_u64(token), EventFlags::IN | EventFlags::ET)
     }
 
-    /// Watches for room to write as well, or no longer.
-    pub(crate) fn watch_writing(&self, of: impl AsFd, token: u64, is_watched: bool) -> io::Result<()> {
-        let flags = if is_watched { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+    /// Watches for something else from now on.
+    pub(crate) fn watch(&self, of: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
+        let mut flags = EventFlags::empty();
+        flags.set(EventFlags::IN, interest.reads);
+        flags.set(EventFlags::OUT, interest.writes);
         epoll::modify(&self.fd, of, EventData::new_u64(token), flags)
     }
 
@@ -69,6 +80,7 @@ impl Poller {
                 token: event.data.u64(),
                 is_readable: is_over || flags.contains(EventFlags::IN),
                 is_writable: flags.contains(EventFlags::OUT),
+                is_over,
             }
         }));
     }

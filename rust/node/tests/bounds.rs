@@ -47,6 +47,34 @@ fn a_peer_that_does_not_read_is_dropped_at_the_bound_while_others_go_on() {
 }
 
 #[test]
+fn a_peer_that_asks_for_more_than_may_wait_gets_all_of_it_if_it_reads() {
+    let folder = Folder::new();
+    let bounds = Bounds { peer_queue_bytes_max: 1 << 20, ..Bounds::default() };
+    let most = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&most);
+    let (_server, told, _) = start_owner(&folder.socket(), bounds, move |peer, frame, out| {
+        let answer = vec![frame[0]; 100_000];
+        out.send(peer, &answer);
+        seen.fetch_max(out.waiting(peer), Ordering::Relaxed);
+        Ok(())
+    });
+    // A thousand short questions at once, a hundred times the bound in answers: its questions wait, and it is not dropped.
+    let mut client = connect(&folder.socket());
+    let questions: Vec<u8> = (0..1_000_u32).flat_map(|number| record(&[number as u8])).collect();
+    client.write_all(&questions).expect("the kernel takes it");
+    for number in 0..1_000_u32 {
+        assert_eq!(read_frame(&mut client), vec![number as u8; 100_000], "answer {number}");
+    }
+    assert!(most.load(Ordering::Relaxed) <= (1 << 20) / 4 + 2 * 100_004, "{most:?}");
+    // One that asks and does not read has its questions wait, and those that it has not asked are too much at last.
+    write_frame(&mut client, b"still here");
+    assert_eq!(read_frame(&mut client)[0], b's');
+    client.write_all(&questions).expect("the kernel takes it");
+    drop(client);
+    assert!((0..).map(|_| next(&told)).any(|told| matches!(told, Told::Gone(_))), "an end is seen all the same");
+}
+
+#[test]
 fn one_frame_may_always_wait_and_the_second_may_not() {
     let folder = Folder::new();
     let bounds = Bounds { peer_queue_bytes_max: 100, ..Bounds::default() };
@@ -116,7 +144,8 @@ fn a_frame_that_is_too_long_to_send_ends_the_peer_that_it_was_for() {
         out.send(peer, b"eleven byte");
         Ok(())
     });
-    write_frame(&mut connect(&folder.socket()), b"ten bytes!");
+    let mut client = connect(&folder.socket());
+    write_frame(&mut client, b"ten bytes!");
     lines.wait_for("it was to be sent a frame of 11 bytes; 10 it may have");
 }
 

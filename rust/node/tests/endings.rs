@@ -165,6 +165,40 @@ fn a_process_that_is_killed_in_a_frame_is_gone_with_what_it_said_before() {
     assert_eq!((level, text), (30, expected));
 }
 
+/// Not a test: it leaves a child that has its socket, says which, and waits.
+#[test]
+#[allow(clippy::zombie_processes)] // the child is to outlive it
+#[ignore = "the child of a_process_that_is_killed_is_gone_though_a_child_of_it_has_its_socket"]
+fn a_child_with_a_child() {
+    let Some(path) = std::env::var_os(CHILD) else { return };
+    let mut stream = connect(path.as_ref());
+    rustix::io::fcntl_setfd(&stream, rustix::io::FdFlags::empty()).expect("it is inherited from now on");
+    let child = Command::new("tail").args(["-f", "/dev/null"]).stdout(Stdio::null()).spawn().expect("a process");
+    write_frame(&mut stream, &child.id().to_le_bytes());
+    let _ = stream.read(&mut [0]); // until it is killed
+}
+
+#[test]
+fn a_process_that_is_killed_is_gone_though_a_child_of_it_has_its_socket() {
+    let folder = Folder::new();
+    let (_server, told, lines) = start_owner(&folder.socket(), Bounds::default(), |_, _, _| Ok(()));
+    let mut child = Command::new(std::env::current_exe().expect("it runs"))
+        .args(["--exact", "a_child_with_a_child", "--ignored"])
+        .env(CHILD, folder.socket())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("a process");
+    let Told::Came(peer) = next(&told) else { panic!("it comes first") };
+    let Told::Frame(_, left) = next(&told) else { panic!("it says whom it leaves") };
+    child.kill().expect("it is ours");
+    child.wait().expect("it is ours");
+    assert_eq!(next(&told), Told::Gone(peer));
+    lines.wait_for(&format!("(process {}) is gone: its process has ended", child.id()));
+    let left = i32::from_le_bytes(left.try_into().expect("four bytes"));
+    let left = rustix::process::Pid::from_raw(left).expect("a process");
+    rustix::process::kill_process(left, rustix::process::Signal::TERM).expect("it runs still");
+}
+
 #[test]
 fn what_a_peer_said_before_it_closed_is_heard_though_it_can_be_sent_nothing() {
     let folder = Folder::new();
