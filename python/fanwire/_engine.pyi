@@ -703,7 +703,7 @@ class Engine:
         """Be one of the workers whose Sequencer listens at this Unix socket; once, running, before it listens.
 
         From then on what is published is in order with what the others publish. Waits for an answer, ten seconds at
-        most. Raises OSError, and RuntimeError where it is refused: the others are set to something else.
+        most. Raises OSError, and WorkersApart where it is refused: the others are set to something else.
         """
     def tell(self, to: int | None, message: bytes) -> None:
         """Have another worker take WorkerTold, or with None all others. Any thread, never waits.

@@ -25,7 +25,7 @@ from fanwire.attaching import Attaching
 from fanwire.channel import Channel
 from fanwire.client import Link
 from fanwire.entering import AsyncOnly
-from fanwire.errors import HubStopped, ListenFailed
+from fanwire.errors import HubStopped, ListenFailed, WorkersApart
 from fanwire.logs import hub_log, log_as_worker, workers_log
 from fanwire.options import (
     OWN,
@@ -285,7 +285,7 @@ class Hub(Attaching):
                 if seat is not None:
                     log_as_worker(seat.number)
                 self._run(seat.listen if seat else address, shards, seat, options)
-        except ListenFailed as error:
+        except (ListenFailed, WorkersApart) as error:
             if threading.current_thread() is not threading.main_thread():
                 raise
             raise SystemExit(f"fanwire: {error}") from error

@@ -66,7 +66,7 @@ fn strip_errno(cause: &std::io::Error) -> String {
     text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
-fn raise<'py>(py: Python<'py>, class: &str, args: impl PyCallArgs<'py>) -> PyErr {
+pub(crate) fn raise<'py>(py: Python<'py>, class: &str, args: impl PyCallArgs<'py>) -> PyErr {
     let raised = || -> PyResult<PyErr> {
         let class = py.import("fanwire.errors")?.getattr(class)?;
         Ok(PyErr::from_value(class.call1(args)?))

@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use fanwire_core::Engine as CoreEngine;
 use fanwire_node::{JoinError, Link, Server};
-use pyo3::exceptions::{PyOSError, PyRuntimeError};
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
+use crate::errors::raise;
 use crate::settings::Settings;
 
 /// So many lines for the log are kept until somebody takes them.
@@ -68,7 +69,7 @@ impl Joined {
         };
         let link = fanwire_node::join(engine, &path, engine.settings(), log).map_err(|error| match error {
             JoinError::Start(error) => PyOSError::new_err(error.to_string()),
-            other => PyRuntimeError::new_err(other.to_string()),
+            other => Python::attach(|py| raise(py, "WorkersApart", (other.to_string(),))),
         })?;
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
         Ok(())
