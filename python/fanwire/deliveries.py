@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 
-from fanwire._engine import Engine, Position, Progress
+from fanwire._engine import Engine, Position, Progress, Publication
 from fanwire.errors import HubStopped, LimitReached
 from fanwire.faults import Tasks
 from fanwire.workers.bus import NOT_SENT, Bus
@@ -121,9 +121,13 @@ class Deliveries:
         """Return once that share of the subscribers has it or went past it. Cancelled, it leaves nothing behind."""
         if len(self._waiting) >= WAITING_MAX:
             raise LimitReached("deliveries waited for", WAITING_MAX + 1, WAITING_MAX)
+        since = perf_counter()
+        if isinstance(position, Publication):
+            place = await position if not position.is_placed else position
+            position = Position(place.epoch, place.offset)
         token, here = self._track(position)
         others = frozenset[int]() if self._bus is None else self._bus.others
-        waiting = _Waiting(fraction, here, perf_counter(), dict.fromkeys(others))
+        waiting = _Waiting(fraction, here, since, dict.fromkeys(others))
         id = next(self._ids)
         self._waiting[id] = waiting
         if token is not None:

@@ -1,0 +1,261 @@
+"""What workers answer together, as whole programs: metrics, readiness, presence, users, deliveries."""
+
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from anyio.to_thread import run_sync
+from prometheus_client.parser import text_string_to_metric_families
+from support.clients import Peer, connected
+from support.workers import Program, serving
+
+pytestmark = [pytest.mark.slow, pytest.mark.anyio, pytest.mark.timeout(120)]
+
+SOURCE = """
+import logging, os, sys
+import fanwire
+from fanwire.relay.config import RelayConfig
+from fanwire.workers.seat import seat_of_process
+
+logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
+number = seat_of_process().number if seat_of_process() else -1
+changes = []
+hub = fanwire.Hub(channels={"room": fanwire.Channel(presence=True, presence_linger=0.2)}, drain_timeout=1)
+if len(sys.argv) > 1:
+    hub.relay(RelayConfig(path="/live", upstream=sys.argv[1]))
+
+@hub.authenticate
+async def who(request):
+    return request.query.get("user") or None
+
+@hub.on_presence
+def change(change):
+    changes.append([list(change.joined), list(change.left), change.occupancy])
+
+@hub.method
+async def where(client):
+    return [number, os.getpid()]
+
+@hub.method
+async def told(client):
+    return changes
+
+@hub.method
+async def newest(client):
+    return changes[-1][2] if changes else None
+
+@hub.method
+async def members(client, channel):
+    return [hub.presence(channel), hub.occupancy(channel)]
+
+@hub.method
+async def occupancy(client, channel):
+    return await hub.occupancy_of_all(channel)
+
+@hub.method
+async def kick(client, user):
+    return hub.disconnect_user(user, 4001, "signed out")
+
+@hub.method
+async def publish(client, channel, data, fraction):
+    delivery = await hub.delivered(hub.publish(channel, data), fraction)
+    return [delivery.subscribers, delivery.taken]
+
+@hub.method
+async def stats(client):
+    stats = await hub.stats_of_all()
+    return [stats.subscriptions, list(stats.workers), list(stats.silent), sorted(await hub.relay_stats_of_all())]
+
+hub.run("127.0.0.1:0", workers=3)
+"""
+
+
+class Caller:
+    """A client of the raw protocol that calls; what is published meanwhile is kept."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.got: list[Any] = []
+        self.number = self.process = -1
+
+    async def receive(self) -> Any:
+        """The next publication."""
+        return self.got.pop(0) if self.got else json.loads(await self.peer.receive())
+
+    async def call(self, method: str, *arguments: object) -> Any:
+        """What a method gives."""
+        await self.peer.send_json(call=method, args=arguments, id=1)
+        while True:
+            answer = json.loads(await self.peer.receive())
+            if isinstance(answer, dict) and answer.get("id") == 1:
+                assert "error" not in answer, answer
+                return answer["result"]
+            self.got.append(answer)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """One loop: what is tried is elsewhere."""
+    return "asyncio"
+
+
+@asynccontextmanager
+async def each(running: Program, query: str = "?") -> AsyncIterator[list[Caller]]:
+    """A client in each worker, in the order of their numbers."""
+    found: dict[int, Caller] = {}
+    async with AsyncExitStack() as stack:
+        with anyio.fail_after(20):
+            while len(found) < 3:
+                caller = Caller(await stack.enter_async_context(connected(running.address, f"/ws{query}")))
+                caller.number, caller.process = await caller.call("where")
+                if caller.number in found:
+                    await caller.peer.close()
+                else:
+                    found[caller.number] = caller
+        yield [found[number] for number in sorted(found)]
+
+
+async def get(address: str, path: str) -> httpx.Response:
+    """A request over a connection of its own."""
+    return await run_sync(partial(httpx.get, f"http://{address}{path}", trust_env=False, timeout=20))
+
+
+async def scrape(address: str) -> dict[tuple[str, str], float]:
+    """Every sample by its name and its labels."""
+    response = await get(address, "/metrics")
+    assert response.status_code == 200, response.text
+    return {
+        (sample.name, ",".join(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+    }
+
+
+async def becomes(ask: Any, wanted: Any, seconds: float = 20) -> None:
+    """Wait until that is the answer."""
+    answer = None
+    with anyio.move_on_after(seconds):
+        while (answer := await ask()) != wanted:
+            pass
+    assert answer == wanted
+
+
+async def test_metrics_are_sums_and_do_not_fall_when_a_worker_is_killed(tmp_path: Path) -> None:
+    with serving(tmp_path, SOURCE) as running:
+        address = running.address
+        async with each(running, "?channel=a") as callers:
+            await becomes(partial(callers[0].call, "occupancy", "a"), 3)
+            assert await callers[0].call("publish", "a", {"n": 1}, 1.0) == [3, 3]
+
+            async def sums() -> list[float]:
+                samples = await scrape(address)
+                names = ("fanwire_workers", "fanwire_subscriptions", "fanwire_deliveries_total")
+                return [samples[name, ""] for name in names]
+
+            for _ in range(4):
+                await becomes(sums, [3, 3, 3])
+            victim, *others = callers
+            os.kill(victim.process, signal.SIGKILL)
+            running.until("worker 3: serving on")
+            for _ in range(4):
+                await becomes(sums, [3, 2, 3])
+            _, workers, silent, relays = await others[0].call("stats")
+            assert (workers, silent, relays) == ([1, 2, 3], [], [1, 2, 3])
+
+
+async def test_a_worker_that_stands_still_is_named(tmp_path: Path) -> None:
+    with serving(tmp_path, SOURCE) as running:
+        async with each(running, "?channel=a") as callers:
+            await scrape(running.address)
+            os.kill(callers[2].process, signal.SIGSTOP)
+            try:
+
+                async def seen() -> tuple[float | None, float]:
+                    with anyio.move_on_after(2):  # the one that is stopped may have taken it
+                        samples = await scrape(running.address)
+                        return samples.get(("fanwire_workers_silent", "2")), samples["fanwire_subscriptions", ""]
+                    return None, 0
+
+                await becomes(seen, (1.0, 3.0))
+                subscriptions, workers, silent, _ = await callers[0].call("stats")
+                assert (subscriptions, workers, silent) == (2, [0, 1], [2])
+            finally:
+                os.kill(callers[2].process, signal.SIGCONT)
+
+
+async def the_one_that_tells(callers: list[Caller]) -> Caller:
+    """The eldest, once it has told anything."""
+    with anyio.fail_after(20):
+        while True:
+            found = [caller for caller in callers if await caller.call("told")]
+            if found:
+                assert len(found) == 1
+                return found[0]
+
+
+async def test_presence_is_that_of_all_and_who_came_by_a_killed_worker_leaves(tmp_path: Path) -> None:
+    with serving(tmp_path, SOURCE) as running:
+        address = running.address
+        async with each(running, "?channel=room&user=ann") as anns, each(running) as others, AsyncExitStack() as stack:
+            for caller in others:
+                await becomes(partial(caller.call, "members", "room"), [["ann"], 3])
+                assert await caller.call("occupancy", "room") == 3
+            eldest = await the_one_that_tells(others)
+            await becomes(partial(eldest.call, "newest"), 3)
+            assert [joined for joined, _, _ in await eldest.call("told") if joined] == [["ann"]], "once"
+            watchers = []
+            for _ in range(6):
+                watchers.append(await stack.enter_async_context(connected(address, "/ws?channel=presence:room")))
+                assert await watchers[-1].receive_json() == {"channel": "room", "members": ["ann"], "occupancy": 3}
+            cids = await stack.enter_async_context(each(running, "?channel=room&user=cid"))
+            for caller in others:
+                await becomes(partial(caller.call, "members", "room"), [["ann", "cid"], 6])
+            for caller in cids:
+                if caller.number != eldest.number:
+                    await caller.peer.close()
+            os.kill(eldest.process, signal.SIGKILL)
+            left = [caller for caller in others if caller is not eldest]
+            for caller in left:
+                await becomes(partial(caller.call, "members", "room"), [["ann"], 2])
+            next_one = await the_one_that_tells(left)
+            await becomes(partial(next_one.call, "newest"), 2)
+            assert sorted(user for _, gone, _ in await next_one.call("told") for user in gone) == ["cid"]
+            gone: list[str] = []
+            for watcher in watchers:  # some were clients of the one that was killed
+                with suppress(Exception):
+                    while "cid" not in gone:
+                        gone += (await watcher.receive_json()).get("left", [])
+            assert gone == ["cid"]
+            assert len(anns) == 3
+
+
+async def test_a_user_is_disconnected_in_every_worker(tmp_path: Path) -> None:
+    with serving(tmp_path, SOURCE) as running:
+        async with each(running, "?user=ann") as anns, each(running, "?user=bob") as bobs:
+            assert await bobs[0].call("kick", "ann") == 1
+            for ann in anns:
+                assert await ann.peer.closed() == (4001, "signed out")
+            for bob in bobs:
+                await bob.call("where")
+
+
+async def test_a_worker_without_its_backend_makes_all_unready(tmp_path: Path, free_tcp_port: int) -> None:
+    with serving(tmp_path, SOURCE, f"http://127.0.0.1:{free_tcp_port}/live") as running:
+        address = running.address
+        assert (await get(address, "/readyz")).status_code == 200
+        await run_sync(partial(httpx.post, f"http://{address}/live/negotiate?negotiateVersion=1", trust_env=False))
+
+        async def statuses() -> set[int]:
+            return {(await get(address, "/readyz")).status_code for _ in range(12)}
+
+        await becomes(statuses, {503})
+        assert "/live: no upstream is up" in (await get(address, "/readyz")).text
+        assert (await get(address, "/healthz")).status_code == 200
