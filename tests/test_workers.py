@@ -18,6 +18,7 @@ from pathlib import Path
 import anyio
 import fanwire
 import pytest
+from fanwire._engine import Engine, Sequencer, Settings, WorkerTold
 from fanwire.cli import app
 from support.raw import frame, open_socket, read_close, read_frame, read_head, request_text, upgraded
 from support.waiting import until, until_in_thread
@@ -402,6 +403,35 @@ def test_systemd_hands_the_socket_in_and_is_told_what_goes_on(tmp_path: Path) ->
         finally:
             running.end()
         open_socket(address).close()  # the socket is systemd's, and listens on
+
+
+def test_a_fork_leaves_what_its_parent_shares_with_workers_alone(tmp_path: Path) -> None:
+    path = str(tmp_path / "sequencer")
+    sequencer = Sequencer(Settings(), path)
+    first, second = (Engine(Settings(worker=number, shards=1)) for number in range(2))
+    try:
+        for engine in (first, second):
+            engine.start()
+            engine.join(path)
+        child = os.fork()
+        if not child:
+            try:
+                sequencer.close()
+                first.stop()
+                second.stop()
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        assert Path(path).is_socket()
+        first.tell(1, b"the parent goes on")
+        events: list[object] = []
+        until_in_thread(lambda: events.extend(second.take_events()) or any(isinstance(e, WorkerTold) for e in events))
+        assert sequencer.take_lines() == ([], None)
+    finally:
+        first.stop()
+        second.stop()
+        sequencer.close()
+    assert not Path(path).exists()
 
 
 @pytest.mark.parametrize("given", ["typed in", "thread"])

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 
@@ -163,6 +164,38 @@ fn a_process_that_is_killed_in_a_frame_is_gone_with_what_it_said_before() {
         "{peer} (process {process}) is gone: it has closed the connection in a frame, 50 bytes of which have come"
     );
     assert_eq!((level, text), (30, expected));
+}
+
+/// Not a test: a process of another user's, which connects and waits for the end.
+#[test]
+#[ignore = "the child of a_process_of_another_user_is_refused"]
+fn a_child_of_another_user() {
+    let Some(path) = std::env::var_os(CHILD) else { return };
+    assert_eq!(connect(path.as_ref()).read(&mut [0]).expect("an end"), 0);
+}
+
+#[test]
+fn a_process_of_another_user_is_refused() {
+    const NOBODY: u32 = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: only root can start a process of another user");
+    }
+    let folder = Folder::new();
+    let (server, told, lines) = start_owner(&folder.socket(), Bounds::default(), |_, _, _| Ok(()));
+    // Its mode keeps others out already, and so does the folder's: somebody has opened both.
+    fs::set_permissions(folder.socket(), fs::Permissions::from_mode(0o666)).expect("it is ours");
+    let around = folder.socket().with_file_name("");
+    fs::set_permissions(around, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let program = folder.socket().with_file_name("client");
+    fs::copy(std::env::current_exe().expect("it runs"), &program).expect("where all may run it");
+    let mut child = Command::new(&program);
+    child.args(["--exact", "a_child_of_another_user", "--ignored"]).env(CHILD, folder.socket()).stdout(Stdio::null());
+    let ended = child.uid(NOBODY).current_dir("/").status().expect("a process");
+    assert!(ended.success(), "it was let in, or could not connect");
+    let text = "a connection is refused: its process is of user 65534, ours of user 0";
+    assert_eq!(lines.wait_for("is refused"), (30, text.to_owned()));
+    drop(server);
+    assert_eq!(rest(&told), []);
 }
 
 /// Not a test: it leaves a child that has its socket, says which, and waits.
