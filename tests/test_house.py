@@ -102,7 +102,7 @@ CORE_LAYERS = [
     ["protocol"],
     ["connection_id"],
     ["channel", "tokens"],
-    ["adopted", "routes", "stats"],
+    ["adopted", "routes", "siblings", "stats"],
     ["node"],
     ["messages"],
     ["events"],

@@ -32,6 +32,8 @@ NAMES = {
     "fanwire_lagging_connections",
     "fanwire_overtaken_total",
     "fanwire_handshakes_refused_total",
+    "fanwire_tokens_refused_total",
+    "fanwire_passed_on_total",
     "fanwire_accept_pauses_total",
     "fanwire_skipped_total",
     "fanwire_delivery_seconds_bucket",

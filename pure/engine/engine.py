@@ -534,6 +534,8 @@ class Engine(Absent):
                 expired=0,
                 accept_pauses=0,
                 handshakes_refused=0,
+                tokens_refused=0,
+                passed_on=0,
                 closes=dict(self.closes),
                 completion_buckets=buckets,
                 completion_seconds=0.0,

@@ -98,6 +98,8 @@ class Stats:
     expired: int
     accept_pauses: int
     handshakes_refused: int
+    tokens_refused: int
+    passed_on: int
     closes: dict[int, int]
     completion_buckets: list[tuple[float, int]]
     completion_seconds: float

@@ -161,6 +161,7 @@ class Settings:
         tell_details: bool = False,
         descriptors_spare: int = 0,
         worker: int = 0,
+        siblings: tuple[str, bytes] | None = None,
         **values: Any,
     ) -> None:
         for pattern, _ in snapshots:

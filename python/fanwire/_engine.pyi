@@ -208,7 +208,11 @@ def may_be_sent(code: object) -> bool:
 
 @final
 class Settings:
-    """All limits and options of an engine, frozen; `values` are the table's. A bad one is a ``ValueError``."""
+    """All limits and options of an engine, frozen; `values` are the table's. A bad one is a ``ValueError``.
+
+    `siblings` are the other workers of a supervisor: the folder where each has a socket, and the key with which all of
+    them sign tokens of SignalR connections.
+    """
 
     def __new__(
         cls,
@@ -218,6 +222,7 @@ class Settings:
         tell_details: bool = False,
         descriptors_spare: int = 0,
         worker: int = 0,
+        siblings: tuple[str, bytes] | None = None,
         **values: Any,
     ) -> Settings: ...
 
@@ -621,6 +626,10 @@ class Stats:
     accept_pauses: int
     """Times that accepting paused for want of descriptors."""
     handshakes_refused: int
+    tokens_refused: int
+    """SignalR requests with a token that none of these workers has signed; without workers they are not told apart."""
+    passed_on: int
+    """SignalR requests and sockets that were passed on to the worker that has their connection, or searched for."""
     closes: dict[int, int]
     """Closed connections by close code."""
     completion_buckets: list[tuple[float, int]]

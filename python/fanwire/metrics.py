@@ -29,6 +29,8 @@ COUNTERS = {
     "overtaken": "Connections closed because a channel's bound overtook them.",
     "accept_pauses": "Times that accepting paused for want of descriptors.",
     "handshakes_refused": "Upgrade requests answered with an error.",
+    "tokens_refused": "SignalR requests whose token no worker of this supervisor has signed.",
+    "passed_on": "SignalR requests and sockets passed on to the worker that has their connection.",
 }
 NAMES = {
     "lagging": "lagging_connections",

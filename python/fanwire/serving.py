@@ -132,6 +132,7 @@ def plan(
         tell_details=own["detailed_errors"],
         descriptors_spare=RELAY_DESCRIPTORS_SPARE if relays else 0,
         worker=seat.number if seat else 0,
+        siblings=(seat.folder, bytes.fromhex(seat.key)) if seat else None,
         **merged,
     )
     routes = [route_of_hub(path, callbacks, own) for path in own["signalr_paths"]]

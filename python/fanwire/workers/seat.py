@@ -7,7 +7,7 @@ import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import NoReturn
 
 import anyio
@@ -47,6 +47,8 @@ class Seat:
     """Within so many seconds its loop has to give a sign."""
     supervisor: int
     """The process."""
+    key: str = field(repr=False)
+    """What all its workers sign tokens with, now and later: 64 hexadecimal digits, a secret."""
 
     @property
     def sequencer(self) -> str:

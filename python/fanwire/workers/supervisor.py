@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import selectors
 import signal
 import socket
@@ -66,6 +67,7 @@ class Supervisor:
         except BaseException:
             self._folder.close()
             raise
+        self._key = secrets.token_hex(32)
         self._environment = {name: text for name, text in os.environ.items() if name not in VARIABLES}
         self._crew = Crew(
             count,
@@ -157,7 +159,14 @@ class Supervisor:
         with theirs:
             listen = f"fd:{','.join(map(str, self._held.descriptors))}"
             seat = Seat(
-                number, self._count, listen, theirs.fileno(), str(self._folder.path), self._timeout_s, os.getpid()
+                number,
+                self._count,
+                listen,
+                theirs.fileno(),
+                str(self._folder.path),
+                self._timeout_s,
+                os.getpid(),
+                self._key,
             )
             try:
                 process = subprocess.Popen(

@@ -5,7 +5,8 @@
 //! What speaks protocols takes bytes and gives bytes: [`http`], [`ws`], [`protocol`]. [`messages`] is the contract
 //! between threads and languages on one page.
 //!
-//! The crate reads no environment variables, knows no Python and starts no threads but the shards'.
+//! The crate reads no environment variables, knows no Python and starts no threads but the shards' and, for one of several
+//! workers, the one that speaks with the others.
 #![deny(unsafe_op_in_unsafe_fn)]
 pub mod adopted;
 mod bytes;
@@ -29,6 +30,7 @@ pub mod routes;
 mod session;
 pub mod settings;
 pub mod shard;
+mod siblings;
 mod socket;
 mod stats;
 mod sync;
@@ -41,6 +43,6 @@ pub use failure::{panic_text, run_to_end};
 pub use listening::HeldAddress;
 pub use position::Position;
 pub use routes::{Asks, Limits, OwnerId, ROUTES_MAX, Route, RouteError, Transports, Wire};
-pub use settings::{ChannelRule, ChannelSettings, HubSettings, PollerKind, Settings, SettingsError};
+pub use settings::{ChannelRule, ChannelSettings, HubSettings, PollerKind, Settings, SettingsError, Siblings};
 pub use stats::{FRACTIONS, Histogram, Stats};
 pub use ws::{CLOSE_CODES, CloseCode};

@@ -28,6 +28,8 @@ pub enum Command {
     Welcome(OwnedFd, Option<Box<str>>),
     /// A socket whose first request, in these bytes, is for a connection of this shard; the client as of `Welcome`.
     HandOver(OwnedFd, Vec<u8>, Option<Box<str>>),
+    /// What has to do with other workers.
+    OfSiblings(Box<crate::siblings::Delivery>),
     /// Takes the write side of a socket whose other user reads, under an id that was given out before.
     Adopt(ConnectionId, OwnedFd, Format, Arc<Outgoing>),
     /// Asks something of an adopted connection.

@@ -1,6 +1,8 @@
 //! Limits and options of an engine, frozen at start. Each is a row with its unit, range, default and worst cost.
 mod table;
 
+use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::channel::pattern::Pattern;
@@ -196,8 +198,26 @@ settings! {
         descriptors_spare: usize = 0;
         /// Which of several engines that serve together this one is, 0 to 255; default 0. The ids of its connections say so.
         worker: u8 = 0;
+        /// Where the other workers are, with which SignalR's connections are shared; default none.
+        siblings: Option<Siblings> = None;
         /// SignalR: times and a bound, each with its default.
         hubs: HubSettings = HubSettings::default();
+    }
+}
+
+/// How the workers of one supervisor find and trust each other.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Siblings {
+    /// A folder of this user alone, where each worker has a socket.
+    pub folder: PathBuf,
+    /// What tokens of SignalR connections are signed with: the same in all of them, and nobody else's.
+    pub key: Vec<u8>,
+}
+
+/// The key is a secret: it is not shown.
+impl fmt::Debug for Siblings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Siblings").field("folder", &self.folder).finish_non_exhaustive()
     }
 }
 

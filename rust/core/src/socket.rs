@@ -266,6 +266,15 @@ pub(crate) fn bind_unix(path: &Path, mode: u32) -> io::Result<OwnedFd> {
     if unsafe { libc::fchmod(fd.as_raw_fd(), mode) } < 0 {
         return Err(io::Error::last_os_error());
     }
+    let (address, length) = unix_address(path)?;
+    // SAFETY: the address has `length` bytes, and its path ends with a zero.
+    if unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(fd)
+}
+
+fn unix_address(path: &Path) -> io::Result<(libc::sockaddr_un, u32)> {
     // SAFETY: all zeros is a valid sockaddr_un.
     let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
     address.sun_family = libc::AF_UNIX as u16;
@@ -279,11 +288,7 @@ pub(crate) fn bind_unix(path: &Path, mode: u32) -> io::Result<OwnedFd> {
         *target = byte as libc::c_char;
     }
     let length = size_of::<libc::sockaddr_un>() as u32;
-    // SAFETY: the address has `length` bytes, and its path ends with a zero.
-    if unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(fd)
+    Ok((address, length))
 }
 
 /// Descriptors that a forked child closes first of all; -1 where there is none. Without a lock: one may be held at a fork.
@@ -428,4 +433,104 @@ pub(crate) fn allowed_cpu(index: usize) -> Option<usize> {
     let allowed: Vec<usize> =
         (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect();
     allowed.get(index % allowed.len().max(1)).copied()
+}
+
+/// Connects to the socket at a path, without waiting.
+///
+/// # Errors
+/// Nobody listens there, or too many wait.
+pub(crate) fn connect_unix(path: &Path) -> io::Result<OwnedFd> {
+    let fd = new_socket(libc::AF_UNIX)?;
+    let (address, length) = unix_address(path)?;
+    // SAFETY: the address has `length` bytes, and its path ends with a zero.
+    if unsafe { libc::connect(fd.as_raw_fd(), (&raw const address).cast(), length) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(fd)
+}
+
+/// Whether the process at the other end of a Unix socket belongs to this one's user.
+pub(crate) fn is_of_this_user(fd: RawFd) -> bool {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = size_of::<libc::ucred>() as u32;
+    // SAFETY: the kernel writes at most `length` bytes into `peer`.
+    let result =
+        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut peer).cast(), &raw mut length) };
+    // SAFETY: it takes nothing and cannot fail.
+    result == 0 && peer.uid == unsafe { libc::geteuid() }
+}
+
+/// Room for one descriptor beside a message, aligned as the kernel wants it.
+#[repr(C, align(8))]
+struct OneDescriptor([u8; 32]);
+
+/// Sends, and with the first byte a descriptor: the other process gets one of its own. Bytes taken, or minus errno.
+pub(crate) fn send_with_descriptor(fd: RawFd, bytes: &[u8], passed: RawFd) -> isize {
+    check(fd);
+    let mut room = OneDescriptor([0; 32]);
+    let mut vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: all zeros is a valid msghdr; the control message has room for one descriptor, as CMSG_SPACE says.
+    unsafe {
+        let mut header: libc::msghdr = std::mem::zeroed();
+        (header.msg_iov, header.msg_iovlen) = (&raw mut vector, 1);
+        header.msg_control = (&raw mut room).cast();
+        header.msg_controllen = libc::CMSG_SPACE(size_of::<RawFd>() as u32) as usize;
+        debug_assert!(header.msg_controllen <= size_of::<OneDescriptor>());
+        let control = libc::CMSG_FIRSTHDR(&raw const header);
+        (*control).cmsg_level = libc::SOL_SOCKET;
+        (*control).cmsg_type = libc::SCM_RIGHTS;
+        (*control).cmsg_len = libc::CMSG_LEN(size_of::<RawFd>() as u32) as usize;
+        libc::CMSG_DATA(control).cast::<RawFd>().write_unaligned(passed);
+        result_of(libc::sendmsg(fd, &raw const header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL))
+    }
+}
+
+/// Receives, and what descriptor came with it: `Some(None)` is one for which this process had no room.
+/// Bytes, 0 at the end of the stream, or minus errno.
+pub(crate) fn receive_with_descriptor(fd: RawFd, room: &mut [u8]) -> (isize, Option<Option<OwnedFd>>) {
+    check(fd);
+    let mut control_room = OneDescriptor([0; 32]);
+    let mut vector = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
+    // SAFETY: all zeros is a valid msghdr; the kernel writes into `room` and `control_room` what they have room for, and
+    // a control message of these rights is followed by a descriptor that is ours from now on.
+    unsafe {
+        let mut header: libc::msghdr = std::mem::zeroed();
+        (header.msg_iov, header.msg_iovlen) = (&raw mut vector, 1);
+        header.msg_control = (&raw mut control_room).cast();
+        header.msg_controllen = libc::CMSG_SPACE(size_of::<RawFd>() as u32) as usize;
+        let received = libc::recvmsg(fd, &raw mut header, libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC);
+        let result = result_of(received);
+        if result < 0 {
+            return (result, None);
+        }
+        let control = libc::CMSG_FIRSTHDR(&raw const header);
+        let has_one = !control.is_null()
+            && (*control).cmsg_type == libc::SCM_RIGHTS
+            && (*control).cmsg_len >= libc::CMSG_LEN(size_of::<RawFd>() as u32) as usize;
+        let passed = has_one.then(|| OwnedFd::from_raw_fd(libc::CMSG_DATA(control).cast::<RawFd>().read_unaligned()));
+        let was_cut = header.msg_flags & libc::MSG_CTRUNC != 0;
+        (result, if passed.is_some() || was_cut { Some(passed) } else { None })
+    }
+}
+
+/// What to wait for on a descriptor, and what there is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Awaited {
+    pub(crate) fd: RawFd,
+    /// Until it can be written to, too.
+    pub(crate) wants_room: bool,
+    /// Something can be read, or it is over.
+    pub(crate) is_readable: bool,
+}
+
+/// Waits until one of them has something, at most `timeout_ms` (-1: for ever).
+pub(crate) fn wait(awaited: &mut [Awaited], timeout_ms: i32) {
+    let events = |one: &Awaited| libc::POLLIN | if one.wants_room { libc::POLLOUT } else { 0 };
+    let mut asked: Vec<libc::pollfd> =
+        awaited.iter().map(|one| libc::pollfd { fd: one.fd, events: events(one), revents: 0 }).collect();
+    // SAFETY: the entries live through the call, and their number is theirs.
+    let count = unsafe { libc::poll(asked.as_mut_ptr(), asked.len() as libc::nfds_t, timeout_ms) };
+    for (one, told) in awaited.iter_mut().zip(&asked) {
+        one.is_readable = count > 0 && told.revents & !libc::POLLOUT != 0;
+    }
 }

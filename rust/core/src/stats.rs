@@ -44,6 +44,8 @@ pub(crate) struct ShardStats {
     pub(crate) skipped: [Counter; Policy::ALL.len()],
     pub(crate) accept_pauses: Counter,
     pub(crate) handshakes_refused: Counter,
+    pub(crate) tokens_refused: Counter,
+    pub(crate) passed_on: Counter,
     /// Codes 1000 to 1015 by their last two digits; 16 is 3000 to 3999, 17 is 4000 to 4999.
     closes: [Counter; 18],
     completion: Times,
@@ -156,6 +158,10 @@ pub struct Stats {
     pub accept_pauses: u64,
     /// Requests answered with an error.
     pub handshakes_refused: u64,
+    /// SignalR requests with a token that none of these workers has signed: forged, cut, or of another instance.
+    pub tokens_refused: u64,
+    /// Requests and sockets that were passed on to the worker that has their connection, or searched for.
+    pub passed_on: u64,
     /// Closed connections by close code; 3000 and 4000 stand for their thousands.
     pub closes: BTreeMap<u16, u64>,
     /// From a publication until the last subscriber that keeps pace was written to.
@@ -180,6 +186,8 @@ impl Stats {
         self.overtaken += shard.overtaken.get();
         self.accept_pauses += shard.accept_pauses.get();
         self.handshakes_refused += shard.handshakes_refused.get();
+        self.tokens_refused += shard.tokens_refused.get();
+        self.passed_on += shard.passed_on.get();
         for (index, count) in (0_u16..).zip(&shard.closes) {
             let code = if index < 16 { 1_000 + index } else { (index - 13) * 1_000 };
             if count.get() > 0 {

@@ -1,9 +1,12 @@
 //! Settings cross once, as one frozen object; what there is to be set, and what it may be, as a table of plain values.
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fanwire_core::channel::{Pattern, Start};
 use fanwire_core::settings::{self, Kind, Setting as CoreSetting, Value};
-use fanwire_core::{ChannelRule as CoreRule, ChannelSettings, EngineError, Settings as CoreSettings, SettingsError};
+use fanwire_core::{
+    ChannelRule as CoreRule, ChannelSettings, EngineError, Settings as CoreSettings, SettingsError, Siblings,
+};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyTuple};
@@ -139,7 +142,8 @@ pub(crate) struct Settings(pub(crate) CoreSettings);
 impl Settings {
     #[new]
     #[pyo3(signature = (
-        *, channels = Vec::new(), snapshots = Vec::new(), tell_details = false, descriptors_spare = 0, worker = 0, **values,
+        *, channels = Vec::new(), snapshots = Vec::new(), tell_details = false, descriptors_spare = 0, worker = 0, siblings = None,
+        **values,
     ))]
     fn new(
         channels: Vec<ChannelRule>,
@@ -147,6 +151,7 @@ impl Settings {
         tell_details: bool,
         descriptors_spare: usize,
         worker: u8,
+        siblings: Option<(PathBuf, Vec<u8>)>,
         values: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
         let mut settings = CoreSettings {
@@ -154,6 +159,7 @@ impl Settings {
             snapshots: snapshots.into_iter().map(snapshot_of).collect::<PyResult<_>>()?,
             descriptors_spare,
             worker,
+            siblings: siblings.map(|(folder, key)| Siblings { folder, key }),
             ..CoreSettings::default()
         };
         settings.hubs.tells_details = tell_details;

@@ -2,7 +2,8 @@
 //!
 //! `sending` has private bytes, `lanes` what a relay asks besides, `following` how far a publication has come, and
 //! keyframes for who waits, `subscribing` who hears which channel, in which format, `welcoming` sockets that were handed in,
-//! `adopting` connections that a framework reads, `node` this engine among several workers.
+//! `adopting` connections that a framework reads, `node` this engine among several workers, `siblings` the thread that
+//! passes SignalR's requests on to them.
 mod adopting;
 #[cfg(test)]
 mod dying;
@@ -11,6 +12,7 @@ mod lanes;
 mod node;
 mod paths;
 mod sending;
+mod siblings;
 #[cfg(test)]
 mod simulation;
 mod subscribing;
@@ -37,6 +39,7 @@ use crate::position::Position;
 use crate::protocol::{Formats, Payload, sse};
 use crate::settings::{PollerKind, Settings, SettingsError};
 use crate::shard::{Common, Poller, Shard, ShardHandle};
+use crate::siblings::Siblings;
 use crate::stats::Stats;
 use crate::tokens::Tokens;
 use crate::ws::{CLOSE_CODES, CloseCode};
@@ -70,6 +73,8 @@ pub struct Engine {
     common: Arc<Common>,
     shards: Vec<Arc<ShardHandle>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The one that speaks with other workers.
+    sibling_thread: Mutex<Option<JoinHandle<()>>>,
     poller: Mutex<Option<PollerKind>>,
     state: AtomicU64,
     publications: AtomicU64,
@@ -103,6 +108,11 @@ impl Engine {
             let shard = Arc::clone(shard);
             move || shard.bell.ring()
         };
+        let told = settings.siblings.as_ref();
+        let siblings = told.map(|told| Siblings::new(settings.worker, &told.key)).transpose().map_err(failed)?;
+        let siblings = siblings.map(Arc::new);
+        let of_worker = |siblings: &Arc<Siblings>| Tokens::of_worker(settings.worker, Arc::clone(&siblings.bell));
+        let tokens = Arc::new(siblings.as_ref().map(of_worker).unwrap_or_default());
         let unlisted = |count_max| Registry::unlisted(&formats_seen, count_max).waking(wake(&shards[0]));
         let common = Common {
             registry: Registry::listed(&formats_seen, channels_max).waking(wake(&shards[0])),
@@ -111,7 +121,8 @@ impl Engine {
             lanes: unlisted(channels_max / 16),
             settings,
             routes: Default::default(),
-            tokens: Tokens::default(),
+            tokens,
+            siblings,
             shards: shards.clone(),
             events,
             failure: Failure::default(),
@@ -123,6 +134,7 @@ impl Engine {
             common: Arc::new(common),
             shards,
             threads: Mutex::default(),
+            sibling_thread: Mutex::default(),
             poller: Mutex::default(),
             state: AtomicU64::new(NEW),
             publications: AtomicU64::new(0),
@@ -141,6 +153,10 @@ impl Engine {
         self.check_process()?;
         if self.state.compare_exchange(NEW, RUNNING, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return self.check_running();
+        }
+        if let Err(error) = self.join_siblings() {
+            self.stop();
+            return Err(error);
         }
         for index in 0..self.shards.len() {
             match self.spawn(index).recv() {
@@ -485,6 +501,7 @@ impl Engine {
             // One that panicked has told; its sockets are closed all the same.
             let _ = thread.join();
         }
+        self.leave_siblings();
         self.shards.iter().for_each(|shard| shard.drop_commands());
     }
 

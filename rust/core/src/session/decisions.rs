@@ -9,6 +9,8 @@ pub(crate) enum Reads {
     Body,
     /// The body of a request, which the owner of its path wants.
     Wanted,
+    /// The body of a request that was passed on to another worker.
+    PassedOn,
     /// WebSocket frames.
     Frames,
     /// WebSocket frames, of which only the peer's Close matters.

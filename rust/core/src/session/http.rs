@@ -19,6 +19,8 @@ pub(super) enum Http {
     Posting(Box<Carrier>),
     /// A poll waits for messages of a SignalR connection.
     Polling(Box<Carrier>),
+    /// Another worker answers it.
+    Away(Box<Away>),
 }
 
 impl Default for Http {
@@ -72,6 +74,33 @@ pub(crate) struct Carrier {
     pub(crate) readable_by: Option<Box<str>>,
 }
 
+/// A request that another worker answers: it has the connection that this is for.
+#[derive(Debug)]
+pub(crate) struct Away {
+    /// What has come of it and was not passed on.
+    pub(crate) bytes: Vec<u8>,
+    /// Until its begin is passed on: whose connection it is for, and the number of its route.
+    pub(crate) begins: Option<(Token, u64)>,
+    /// What has not come of its body.
+    pub(crate) body: Body,
+    /// What was passed on of its body has not been taken: no more of it is read.
+    pub(crate) is_awaited: bool,
+    /// It waits for messages of the connection.
+    pub(crate) is_poll: bool,
+    /// The origin whose pages may read an error.
+    pub(crate) readable_by: Option<Box<str>>,
+}
+
+impl Away {
+    /// Takes some of the body, up to its end; how many bytes that are.
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<usize, RequestError> {
+        let Piece { framing, content } = self.body.next(bytes)?;
+        self.body.take(content);
+        self.bytes.extend_from_slice(&bytes[..framing + content]);
+        Ok(framing + content)
+    }
+}
+
 /// A request whose body has not come whole: its owner is asked when it has.
 #[derive(Debug)]
 pub(crate) struct Incoming {
@@ -108,14 +137,15 @@ impl Http {
             Self::Head(_) => Reads::Head,
             Self::Coming(_) => Reads::Wanted,
             Self::Posting(_) => Reads::Body,
-            Self::Asked(_) | Self::Polling(_) => Reads::Later,
+            Self::Away(away) if !away.is_awaited && !away.body.is_done() => Reads::PassedOn,
+            Self::Asked(_) | Self::Polling(_) | Self::Away(_) => Reads::Later,
         }
     }
 
     pub(super) fn due(&self, held: Held) -> Due {
         match self {
             Self::Head(partial) if partial.is_empty() && !held.is_unread => Due::Drop, // idle between requests
-            Self::Head(_) | Self::Asked(_) | Self::Coming(_) | Self::Posting(_) => Due::Refuse,
+            Self::Head(_) | Self::Asked(_) | Self::Coming(_) | Self::Posting(_) | Self::Away(_) => Due::Refuse,
             Self::Polling(_) => Due::EmptyPoll,
         }
     }

@@ -12,6 +12,7 @@
 //! | HTTP, coming | the body, till it is whole | 408 | over | over |
 //! | HTTP, posting | the body, in its turn | 408 | over | over |
 //! | HTTP, polling | wait | answered with nothing | over | over |
+//! | HTTP, away | the body, passed on | 503 | a poll: over; an answer is waited for | over |
 //! | raw, plain | one message at a time | a ping, then over | over | a Close frame, closing |
 //! | event stream | thrown away | a comment; if it takes nothing for long, over | over | over |
 //! | SignalR | as its transport | [`SignalR::handle_timeout`] | over, or detached if stateful | as its transport |
@@ -27,7 +28,7 @@ mod websocket;
 pub(crate) use adopted::{Adopted, Next, Passed};
 pub(crate) use decisions::{Due, Farewell, Held, Reads, Unread};
 use http::Http;
-pub(crate) use http::{Asked, Carrier, Incoming, SignalROpening};
+pub(crate) use http::{Asked, Away, Carrier, Incoming, SignalROpening};
 pub(crate) use signalr::SignalR;
 use websocket::WebSocket;
 pub(crate) use websocket::{Heard, Terms, no_start};
@@ -134,6 +135,7 @@ impl Session {
         let Speaks::Http(http) = &self.speaks else { return false };
         match (self.stage, http) {
             (Stage::Live, Http::Asked(asked)) => asked.is_for_an_answer(),
+            (Stage::Live, Http::Away(away)) => !away.is_poll && away.body.is_done(),
             (Stage::Over, _) | (_, Http::Head(_)) if has_unsent => {
                 self.stage = Stage::Over; // it asks for nothing more
                 true
@@ -251,6 +253,19 @@ impl Session {
         self.http_mut()?.take_carrier(is_poll)
     }
 
+    /// Another worker answers the request.
+    pub(crate) fn go_away(&mut self, away: Away) {
+        self.speaks = Speaks::Http(Http::Away(Box::new(away)));
+    }
+
+    /// The request that another worker answers.
+    pub(crate) fn away_mut(&mut self) -> Option<&mut Away> {
+        match self.http_mut()? {
+            Http::Away(away) => Some(away),
+            _ => None,
+        }
+    }
+
     /// What has come of a head, to go on with.
     pub(crate) fn take_partial_head(&mut self) -> Vec<u8> {
         self.http_mut().map(Http::take_partial).unwrap_or_default()
@@ -355,6 +370,7 @@ impl Session {
         match &self.speaks {
             Speaks::Http(Http::Asked(asked)) => self.stage == Stage::Live && !asked.is_for_an_answer(),
             Speaks::Http(Http::Polling(_)) => self.stage == Stage::Live,
+            Speaks::Http(Http::Away(away)) => self.stage == Stage::Live && away.is_poll,
             _ => false,
         }
     }
@@ -396,6 +412,14 @@ impl Session {
     /// Whether what comes from the peer is for the engine.
     pub(crate) fn is_read(&self) -> bool {
         !matches!(self.speaks, Speaks::Adopted(_))
+    }
+
+    /// The request that another worker answers.
+    pub(crate) fn away(&self) -> Option<&Away> {
+        match &self.speaks {
+            Speaks::Http(Http::Away(away)) => Some(away),
+            _ => None,
+        }
     }
 
     /// What the application is asked.

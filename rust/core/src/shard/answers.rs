@@ -1,8 +1,9 @@
 //! What answers to requests are made of: refusals, kinds of content, and headers that go with them.
 use smallvec::{SmallVec, smallvec};
 
-use crate::http::{RequestError, RequestHead, TargetError};
+use crate::http::{Body, RequestError, RequestHead, TargetError};
 use crate::messages::Header;
+use crate::tokens::Token;
 use crate::ws::UpgradeError;
 
 /// Who deals with a request.
@@ -10,6 +11,23 @@ pub(super) enum AnsweredBy {
     ThisShard,
     /// By that one: it has the connection that the request is for.
     Shard(usize),
+    /// By another worker, or here once it is known that none has the connection.
+    Worker(Elsewhere),
+}
+
+/// A request for a SignalR connection that is not known here.
+pub(super) struct Elsewhere {
+    pub(super) token: Token,
+    /// The number of its route.
+    pub(super) route: u64,
+    /// It is for a WebSocket or an event stream: the socket is that client's from now on.
+    pub(super) takes_socket: bool,
+    pub(super) is_poll: bool,
+    pub(super) body: Body,
+    /// The client waits for word to send it.
+    pub(super) expects_continue: bool,
+    /// The origin whose pages may read an error.
+    pub(super) readable_by: Option<Box<str>>,
 }
 
 /// Why a request is answered with an error, and nothing else.

@@ -159,6 +159,8 @@ impl<I: Io> Shard<I> {
         self.leave_all(slot);
         let Whose { connection: id, owner } = self.whose(slot);
         self.timers.clear(slot);
+        self.abandon(slot);
+        self.lose_guest(slot);
         let connection = self.slab.bury(slot).expect("looked up above");
         self.handle.spoken.set(id, Formats::default());
         if let Some(post) = connection.session.post() {
@@ -216,6 +218,7 @@ impl<I: Io> Shard<I> {
             } else if !self.slab.at(slot).session.is_requesting() {
                 leaving.add(index, self.id_of(slot));
             } else if answers_all {
+                self.hurry(slot);
                 late.push(self.id_of(slot));
             } else {
                 self.drop_connection(slot);

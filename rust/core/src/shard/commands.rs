@@ -17,6 +17,7 @@ impl<I: Io> Shard<I> {
                 self.welcome(fd, client);
             }
             Command::HandOver(fd, bytes, client) => self.take_over(fd, bytes, client),
+            Command::OfSiblings(delivery) => self.take_delivery(*delivery),
             Command::Adopt(id, fd, format, outgoing) => self.adopt(id, fd, (format, outgoing)),
             Command::Order(id, order) => self.with(id, |shard, slot| shard.obey_order(slot, *order)),
             Command::Broadcast(broadcast) => self.broadcast(*broadcast),

@@ -73,6 +73,7 @@ impl<I: Io> Shard<I> {
             return;
         };
         self.take_bytes(slot, &mut unread.0);
+        self.ask_guest_for_more(slot);
         if self.slab.get(slot).is_some_and(|connection| connection.transport.unread.is_none()) {
             self.read(slot);
         }
@@ -106,6 +107,7 @@ impl<I: Io> Shard<I> {
                 Reads::Frames if self.may_read(slot) => self.take_frame(slot, &mut bytes[at..]),
                 Reads::Wanted if self.may_ask(slot) => self.take_body(slot, &bytes[at..]),
                 Reads::Body if self.may_post(slot) => self.take_posted(slot, &bytes[at..]),
+                Reads::PassedOn => self.take_passed_on(slot, &bytes[at..]),
                 Reads::LastFrames => self.take_last_frame(slot, &mut bytes[at..]),
                 Reads::Rest => return self.throw_away(slot, bytes.len() - at),
                 Reads::Nothing => return,
@@ -211,9 +213,10 @@ impl<I: Io> Shard<I> {
     /// Writes what stands in the outbox, unless the socket is full; an outbox over its bound ends the connection.
     pub(super) fn flush(&mut self, slot: u32) {
         let Some(connection) = self.slab.get_mut(slot) else { return };
-        if connection.session.is_detached() {
+        if connection.session.is_detached() || self.flush_guest(slot) {
             return;
         }
+        let connection = self.slab.at(slot);
         if connection.session.is_polled() {
             self.answer_poll(slot);
         } else if !connection.transport.is_blocked {

@@ -5,7 +5,7 @@
 //!
 //! What the shard has stands in leaves, which know no shard: `io` (what is asked of the kernel), `poller` (the kernel),
 //! `shared` (with other threads), `transport`, `connection`, `slab`, `feed`, `timers`, `joiner`, `sampling`, `presence`,
-//! `sweeping` (idle channels), `numbers` (of slots), `spoken` (what a connection may come to speak), `event_ids`, `answers`. What it does stands in rooms, each of them `impl Shard`: `commands`,
+//! `sweeping` (idle channels), `guests` (requests of other workers), `numbers` (of slots), `spoken` (what a connection may come to speak), `event_ids`, `answers`. What it does stands in rooms, each of them `impl Shard`: `commands`,
 //! `acceptor`, `opening` (HTTP), `query`, `inbound` (bytes and silence), `subscribing`, `signalr`, `fanout` (fast path),
 //! `lagging` (slow path), `tracking` (how far it came), `closing`, `adopting` (who is read by others). Rooms name leaves and this file, which names no room.
 //! `simulated` is the kernel of tests.
@@ -18,6 +18,7 @@ mod connection;
 mod event_ids;
 mod fanout;
 mod feed;
+mod guests;
 mod inbound;
 mod io;
 mod joiner;
@@ -120,6 +121,10 @@ pub(crate) struct Shard<I: Io> {
     held: BTreeMap<u32, Vec<(Watched, Origin)>>,
     /// By slot, of sockets whose other end is not the client: where that one is, as the application is told.
     clients_elsewhere: BTreeMap<u32, Box<str>>,
+    /// Requests that other workers have passed on.
+    guests: guests::Guests,
+    /// What is read now is not to be passed on: nobody else has its connection.
+    is_settled: bool,
     /// Connections that no fan-out writes to: those that poll, whose messages have numbers, or whose events have ids of their
     /// own.
     one_by_one: usize,
@@ -210,6 +215,8 @@ impl<I: Io> Shard<I> {
             tracked: Vec::new(),
             held: BTreeMap::new(),
             clients_elsewhere: BTreeMap::new(),
+            guests: guests::Guests::default(),
+            is_settled: false,
             one_by_one: 0,
             is_draining: false,
             leaving: Vec::new(),

@@ -47,6 +47,17 @@ impl<I: Io> Shard<I> {
                     self.hand_over(slot, shard, all);
                     bytes.len()
                 }
+                Ok(AnsweredBy::Worker(elsewhere)) if elsewhere.takes_socket => {
+                    let mut all = if had == 0 { Vec::new() } else { partial[..had].to_vec() };
+                    all.extend_from_slice(bytes);
+                    self.pass_socket_on(slot, &elsewhere, all);
+                    bytes.len()
+                }
+                Ok(AnsweredBy::Worker(elsewhere)) => {
+                    let head = whole[..taken].to_vec();
+                    self.pass_request_on(slot, elsewhere, head);
+                    taken - had
+                }
                 Err(refusal) => {
                     self.refuse(slot, &Refusal { is_head: head.method == "HEAD", ..refusal });
                     taken - had
@@ -319,6 +330,12 @@ impl<I: Io> Shard<I> {
             is_head |= asked.is_head;
             readable_by.clone_from(&asked.readable_by);
         }
+        if let Some(away) = session.away() {
+            is_bare = true;
+            readable_by.clone_from(&away.readable_by);
+            self.abandon(slot);
+        }
+        let session = &self.slab.at(slot).session;
         if let Some(post) = session.post() {
             is_bare = true;
             readable_by.clone_from(&post.readable_by);
@@ -348,6 +365,9 @@ impl<I: Io> Shard<I> {
         }
         self.stats.handshakes_refused.add(u64::from(status >= 400));
         self.slab.at(slot).session.finish_request(keeps_alive);
+        if self.answer_guest(slot, keeps_alive) {
+            return;
+        }
         if keeps_alive {
             self.timers.set(slot, self.settings.handshake_timeout);
             self.flush(slot);
@@ -361,9 +381,12 @@ impl<I: Io> Shard<I> {
         let seconds = self.settings.handshake_timeout.as_secs_f64();
         let is_behind_a_post = self.waits_for_another_post(slot);
         let connection = self.slab.at(slot);
+        let is_away = connection.session.away().is_some();
         // What is unread waits for room among the application's events.
         let refusal = if is_behind_a_post {
             Refusal::new(503, format!("a post of this connection that came before was not over within {seconds} s"))
+        } else if is_away {
+            Refusal::new(503, format!("the connection's worker did not answer within {seconds} s"))
         } else if connection.transport.unread.take().is_some() || connection.session.asked().is_some() {
             Refusal::new(503, format!("the application did not answer within {seconds} s"))
         } else {
@@ -402,6 +425,9 @@ impl<I: Io> Shard<I> {
 
     /// The socket and what came on it go to the shard that has what it asks for.
     fn hand_over(&mut self, slot: u32, shard: usize, bytes: Vec<u8>) {
+        if self.hand_guest_over(slot, shard, &bytes) {
+            return;
+        }
         if let Some(fd) = self.slab.at(slot).transport.fd.take() {
             self.io.unwatch(fd.as_raw_fd());
             self.stats.connections.sub(1);
@@ -418,15 +444,20 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    pub(super) fn own(&self, slot: u32, route: &Placed, head: &RequestHead<'_>, channels: Vec<String>) -> Request {
+    /// Where the client is, as the application is told.
+    pub(super) fn client_at(&self, slot: u32) -> String {
         let fd = self.slab.get(slot).and_then(|connection| connection.transport.socket());
         let of_socket = || fd.and_then(|fd| self.io.peer_address(fd)).map(|address| address.to_string());
-        let peer = self.clients_elsewhere.get(&slot).map(|client| client.to_string()).or_else(of_socket);
+        let client = self.clients_elsewhere.get(&slot).map(|client| client.to_string()).or_else(of_socket);
+        client.unwrap_or_else(|| "unix:".to_owned())
+    }
+
+    pub(super) fn own(&self, slot: u32, route: &Placed, head: &RequestHead<'_>, channels: Vec<String>) -> Request {
         Request {
             method: head.method.to_owned(),
             target: head.query.map_or_else(|| head.path.to_owned(), |query| format!("{}?{query}", head.path)),
             headers: head.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec())).collect(),
-            peer: peer.unwrap_or_else(|| "unix:".to_owned()),
+            peer: self.client_at(slot),
             channels,
             wire: route.wire,
             subprotocols: offered_subprotocols(head).map(str::to_owned).collect(),

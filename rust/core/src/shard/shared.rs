@@ -14,6 +14,7 @@ use crate::node::Member;
 use crate::notify::Bell;
 use crate::routes::Table;
 use crate::settings::Settings;
+use crate::siblings::Siblings;
 use crate::stats::ShardStats;
 use crate::tokens::Tokens;
 
@@ -75,7 +76,9 @@ pub(crate) struct Common {
     pub(crate) hubs: Registry,
     /// A channel for each lane of a relay.
     pub(crate) lanes: Registry,
-    pub(crate) tokens: Tokens,
+    pub(crate) tokens: Arc<Tokens>,
+    /// The other workers, where there are some.
+    pub(crate) siblings: Option<Arc<Siblings>>,
     /// For sockets that another shard has to take.
     pub(crate) shards: Vec<Arc<ShardHandle>>,
     pub(crate) events: Events,

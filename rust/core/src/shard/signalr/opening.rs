@@ -45,10 +45,17 @@ impl<I: Io> Shard<I> {
         if is_negotiate {
             return self.negotiate(slot, head, route);
         }
-        let token = token_of(head)?;
+        let token = self.token_of_request(head, route)?;
+        let elsewhere = token.filter(|token| self.may_be_elsewhere(slot, token));
         match head.method {
             "GET" => {}
-            "POST" | "DELETE" => return self.answer_for(slot, head, route, token.ok_or_else(id_required)?),
+            "POST" | "DELETE" => {
+                let token = token.ok_or_else(id_required)?;
+                return match elsewhere {
+                    Some(token) => Ok(self.answered_elsewhere((route, head), token, false)),
+                    None => self.answer_for(slot, head, route, token),
+                };
+            }
             _ => return Err(Refusal { headers: &[("Allow", "GET, POST, DELETE")], ..Refusal::new(405, "") }),
         }
         let transport = if accepts_event_stream(head) {
@@ -58,7 +65,22 @@ impl<I: Io> Shard<I> {
         } else {
             Transport::LongPolling
         };
-        self.connect(slot, head, route, transport, token)
+        match elsewhere {
+            Some(token) => Ok(self.answered_elsewhere((route, head), token, transport != Transport::LongPolling)),
+            None => self.connect(slot, head, route, transport, token),
+        }
+    }
+
+    /// The token that the query carries as `id`; one that no negotiate gives out finds nothing.
+    fn token_of_request(&mut self, head: &RequestHead<'_>, route: &Placed) -> Result<Option<Token>, Refusal> {
+        let Some(siblings) = self.common.siblings.clone() else {
+            return id_of_query(head, decode_id);
+        };
+        let token = id_of_query(head, |text| siblings.read(text, route.path()));
+        if token.is_err() {
+            self.stats.tokens_refused.add(1);
+        }
+        token
     }
 
     /// Tells a browser what a page of the origin `readable_by` may send here (Fetch §4.8), or nothing.
@@ -162,6 +184,7 @@ impl<I: Io> Shard<I> {
         match found.filter(|negotiated| negotiated.route == route.number).ok_or_else(no_connection)?.claim {
             Claim::Open { .. } => Ok(None),
             Claim::By(id) => Ok(Some(id)),
+            Claim::Lent(_) => Err(no_connection()), // and that worker does not have it either
         }
     }
 
@@ -201,13 +224,13 @@ impl<I: Io> Shard<I> {
         let route = self.slab.at(slot).route.clone().expect("its request has been read");
         let NegotiateRequest { version, wants_stateful_reconnect: is_stateful } = request;
         let now_ns = self.clock.now_ns();
-        let deadline_ns = now_ns + self.settings.hubs.disconnect_timeout.as_nanos() as u64;
-        let token = self
-            .common
-            .tokens
-            .issue((route.number, is_stateful), now_ns, deadline_ns)
-            .map_err(|error| error.to_string())?;
-        let secret = encode_id(&token);
+        let claimed_within = self.settings.hubs.disconnect_timeout;
+        let deadline_ns = now_ns + claimed_within.as_nanos() as u64;
+        let siblings = self.common.siblings.as_deref();
+        let stamp = siblings.map(|siblings| siblings.stamp(is_stateful, claimed_within.as_secs()));
+        let issued = self.common.tokens.issue(stamp, (route.number, is_stateful), now_ns, deadline_ns);
+        let token = issued.map_err(|error| error.to_string())?;
+        let secret = siblings.map_or_else(|| encode_id(&token), |siblings| siblings.text_of(&token, route.path()));
         let connection_id = if version == 0 { secret.clone() } else { connection_id_of(&token) };
         let mut body = Vec::new();
         let connect = Connect {
@@ -379,12 +402,12 @@ fn id_required() -> Refusal {
     Refusal::new(400, "Connection ID required")
 }
 
-/// The token that the query carries as `id`; one that no negotiate gives out finds nothing.
-fn token_of(head: &RequestHead<'_>) -> Result<Option<Token>, Refusal> {
+/// What the query carries as `id`, read as a token.
+fn id_of_query(head: &RequestHead<'_>, read: impl Fn(&str) -> Option<Token>) -> Result<Option<Token>, Refusal> {
     for pair in query_pairs(head.query.unwrap_or("")) {
         let (name, value) = pair?;
         if name.eq_ignore_ascii_case("id") && !value.is_empty() {
-            return decode_id(&value).map(Some).ok_or_else(no_connection);
+            return read(&value).map(Some).ok_or_else(no_connection);
         }
     }
     Ok(None)
