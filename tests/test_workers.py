@@ -126,8 +126,6 @@ def assert_nobody_is_refused(counts: Counter[object], cut_max: int = 4) -> None:
 def test_workers_share_the_port_and_one_that_is_killed_is_replaced(tmp_path: Path) -> None:
     with program(tmp_path, 3, trouble="moved") as running, ExitStack() as stack:
         address = running.address
-        (warning,) = running.said("share the port alone")
-        assert warning.startswith("3 workers")
         taken = Counter(worker_of(address, stack) for _ in range(60))
         assert len(taken) == 3 and min(taken.values()) >= 10, taken
         assert running.until("worker 1: serving on").startswith(f"worker 1: serving on {address} with ")
@@ -169,7 +167,7 @@ def test_fanwire_serve_says_what_is_so_once_and_what_a_worker_does_with_its_numb
     running = Program(started([sys.executable, "-W", "ignore", "-m", "fanwire", "serve", *options], tmp_path))
     try:
         running.until('logger=fanwire.workers message="serving on 127.0.0.1:.* with 2 workers"')
-        for once in ("relaying /live", "the limit of open files", "2 workers share the port alone"):
+        for once in ("relaying /live", "the limit of open files", "each of 2 workers has its own lanes"):
             assert len(running.said(once)) == 1, running.lines
         for number in range(2):
             assert len(running.said(f'logger=fanwire.hub message="worker {number}: serving on 127.0.0.1:')) == 1

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 NOT_STARTED = "the hub is not serving yet: do this inside `async with hub.serve(...)`, or after `await hub.start(...)`"
 
 SUPERVISES = "this process is the supervisor of the hub's workers, which serve: publish in one of them"
-APART = "%s workers share the port alone: a publication reaches the clients of its worker, and each has its own lanes"
+APART = "each of %s workers has its own lanes to the backend"
 
 
 class Hub(Attaching):
@@ -345,7 +345,7 @@ class Hub(Attaching):
                     self._supervisor = supervisor
                     if self._is_end_wanted:
                         supervisor.end_soon()
-                if count > 1:
+                if count > 1 and self._relays:
                     workers_log.warning(APART, count)
                 supervisor.run()
             finally:
