@@ -187,7 +187,7 @@ class PayloadTooBig(FanwireError, ValueError):
 
 
 class WorkersApart(FanwireError):
-    """This worker cannot reach the supervisor, by way of which what it publishes would reach everyone; or is refused there."""
+    """This worker cannot reach the supervisor, or is refused there: what it publishes would not reach everyone."""
 
 
 class Overtaken(FanwireError):
