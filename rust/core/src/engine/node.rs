@@ -109,6 +109,9 @@ impl Engine {
         for token in lost {
             self.common.events.push(self.shards.len(), Event::Placed(token));
         }
+        for number in self.node().map(|member| member.take_others()).unwrap_or_default() {
+            self.common.events.push(self.shards.len(), Event::Worker(number, false));
+        }
     }
 
     /// A message of the sequencer. Shards are woken by [`node_turned`](Self::node_turned).
@@ -119,7 +122,11 @@ impl Engine {
         let Some(member) = self.node() else { return Ok(()) };
         let push = |event| self.common.events.push(self.shards.len(), event);
         match FromSequencer::read(message).ok_or("a message that is none")? {
-            FromSequencer::Welcome(others) => others.iter().for_each(|&number| push(Event::Worker(number, true))),
+            FromSequencer::Welcome(others) => {
+                for &number in others.iter().filter(|&&number| member.note_other(number, true)) {
+                    push(Event::Worker(number, true));
+                }
+            }
             FromSequencer::Refused(why) => return Err(why.to_owned()),
             FromSequencer::Have(key, dump) => self.receive_kept(member, key, dump)?,
             FromSequencer::Cannot(key, why) => member.arrived(key, Err(why)),
@@ -139,7 +146,11 @@ impl Engine {
             FromSequencer::StartLive(name, why) => self.start_live(name, why),
             FromSequencer::Told(from, TOLD_TO_APPLICATION, message) => push(Event::Told(from, message.to_vec())),
             FromSequencer::Told(..) => (), // of a kind that this engine does not know
-            FromSequencer::Changed(number, has_come) => push(Event::Worker(number, has_come)),
+            FromSequencer::Changed(number, is_there) => {
+                if member.note_other(number, is_there) {
+                    push(Event::Worker(number, is_there));
+                }
+            }
         }
         Ok(())
     }

@@ -327,3 +327,153 @@ impl Interest {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::write_publication;
+    use crate::protocol::Payload;
+    use crate::settings::Settings;
+
+    /// What each was sent, and who was dropped.
+    #[derive(Default)]
+    struct Sent(Vec<(Vec<u64>, String)>);
+
+    impl Peers for Sent {
+        fn send(&mut self, peers: &[u64], message: &[u8]) {
+            let message = FromSequencer::read(message).expect("a message");
+            self.0.push((peers.to_vec(), format!("{message:?}")));
+        }
+
+        fn drop_peer(&mut self, peer: u64, why: String) {
+            panic!("{peer}: {why}");
+        }
+    }
+
+    impl Sent {
+        /// To whom went what begins so, since the last look.
+        fn to(&mut self, begin: &str) -> Vec<Vec<u64>> {
+            let all = std::mem::take(&mut self.0);
+            all.into_iter().filter(|one| one.1.starts_with(begin)).map(|one| one.0).collect()
+        }
+    }
+
+    fn say(sequencer: &mut Sequencer, peer: u64, message: FromMember<'_>, sent: &mut Sent) -> Result<(), String> {
+        let mut bytes = Vec::new();
+        message.write(&mut bytes);
+        sequencer.received(peer, &bytes, sent)
+    }
+
+    /// One with three members, of the numbers 1 to 3.
+    fn three() -> (Sequencer, Sent) {
+        let settings = Settings::default();
+        let (mut sequencer, mut sent) = (Sequencer::new("1", settings.clone()), Sent::default());
+        for peer in 1..=3 {
+            sequencer.came(peer);
+            let hello = FromMember::Hello(VERSION, peer as u8, &agreement("1", &settings));
+            say(&mut sequencer, peer, hello, &mut sent).expect("it is welcome");
+        }
+        sent.0.clear();
+        (sequencer, sent)
+    }
+
+    fn publication() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write_publication(&Publication::new(Payload::Text("x")), &mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn what_is_published_goes_to_those_who_want_it_and_its_place_to_the_publisher() {
+        let (mut sequencer, mut sent) = three();
+        for peer in [1, 2] {
+            say(&mut sequencer, peer, FromMember::Want((Group::Channel, "a")), &mut sent).expect("a message");
+            assert_eq!(sent.to("Have((Channel, \"a\")"), [[peer]]);
+        }
+        let publish = FromMember::Publish((Group::Channel, "a"), &publication());
+        say(&mut sequencer, 3, publish, &mut sent).expect("a message");
+        let kinds: Vec<_> = sent.0.iter().map(|one| (one.0.clone(), one.1.starts_with("Record("))).collect();
+        assert_eq!(kinds, [(vec![1, 2], true), (vec![3], false)]);
+        sent.0.clear();
+        say(&mut sequencer, 1, FromMember::Leave((Group::Channel, "a")), &mut sent).expect("a message");
+        say(&mut sequencer, 3, publish, &mut sent).expect("a message");
+        assert_eq!(sent.to("Record("), [[2]]);
+    }
+
+    #[test]
+    fn who_listens_gets_a_channel_from_its_next_publication_on() {
+        let (mut sequencer, mut sent) = three();
+        let publish = |name| (Group::Channel, name);
+        say(&mut sequencer, 1, FromMember::Publish(publish("odds:1"), &publication()), &mut sent).expect("a message");
+        say(&mut sequencer, 2, FromMember::Listen("odds:*"), &mut sent).expect("a message");
+        sent.0.clear();
+        for _ in 0..2 {
+            say(&mut sequencer, 1, FromMember::Publish(publish("odds:1"), &publication()), &mut sent)
+                .expect("a message");
+            say(&mut sequencer, 1, FromMember::Publish(publish("goals"), &publication()), &mut sent)
+                .expect("a message");
+        }
+        let got: Vec<_> = sent.0.iter().filter(|one| one.0 == [2]).map(|one| &one.1[..4]).collect();
+        assert_eq!(got, ["Have", "Reco", "Reco"]);
+        say(&mut sequencer, 2, FromMember::Unlisten("odds:*"), &mut sent).expect("a message");
+        sent.0.clear();
+        say(&mut sequencer, 1, FromMember::Publish(publish("odds:2"), &publication()), &mut sent).expect("a message");
+        assert!(sent.to("Have").is_empty());
+    }
+
+    #[test]
+    fn one_application_is_asked_for_a_keyframe_and_another_when_that_one_dies() {
+        let (mut sequencer, mut sent) = three();
+        for peer in 1..=3 {
+            say(&mut sequencer, peer, FromMember::Want((Group::Channel, "a")), &mut sent).expect("a message");
+        }
+        for peer in [2, 1, 3] {
+            say(&mut sequencer, peer, FromMember::AskSnapshot("a"), &mut sent).expect("a message");
+        }
+        assert_eq!(sent.to("AskApplication"), [[2]]);
+        sequencer.gone(2, &mut sent);
+        assert_eq!(sent.to("AskApplication"), [[1]]);
+        say(&mut sequencer, 1, FromMember::GiveUpSnapshot("a", "why"), &mut sent).expect("a message");
+        assert_eq!(sent.to("StartLive"), [[1, 3]]);
+        say(&mut sequencer, 3, FromMember::AskSnapshot("a"), &mut sent).expect("a message");
+        assert_eq!(sent.to("AskApplication"), [[3]]);
+        let mut keyframe = Vec::new();
+        let newest = Publication { is_keyframe: true, ..Publication::new(Payload::Text("x")) };
+        write_publication(&newest, &mut keyframe);
+        say(&mut sequencer, 3, FromMember::Publish((Group::Channel, "a"), &keyframe), &mut sent).expect("a message");
+        sent.0.clear();
+        sequencer.gone(3, &mut sent);
+        assert!(sent.to("AskApplication").is_empty(), "it has come");
+    }
+
+    #[test]
+    fn what_is_told_goes_to_whom_it_is_for() {
+        let (mut sequencer, mut sent) = three();
+        say(&mut sequencer, 1, FromMember::Tell(&[], 0, b"all"), &mut sent).expect("a message");
+        say(&mut sequencer, 1, FromMember::Tell(&[3, 9], 1, b"one"), &mut sent).expect("a message");
+        let mut to = sent.to("Told(1");
+        to[0].sort_unstable();
+        assert_eq!(to, [vec![2, 3], vec![3]]);
+    }
+
+    #[test]
+    fn what_is_no_message_or_comes_out_of_turn_ends_the_connection() {
+        let (mut sequencer, mut sent) = three();
+        assert!(sequencer.received(1, &[99], &mut sent).is_err());
+        assert!(sequencer.received(1, &[1, 0, 1, 0, 0, 0, b'a', 255], &mut sent).is_err(), "no publication");
+        sequencer.came(4);
+        let early = say(&mut sequencer, 4, FromMember::Want((Group::Channel, "a")), &mut sent);
+        assert_eq!(early.expect_err("nobody knows it"), "a message before the first one");
+        let again = FromMember::Hello(VERSION, 1, b"");
+        assert_eq!(say(&mut sequencer, 1, again, &mut sent).expect_err("it is known"), "a second first message");
+        for (version, number, settings, says) in
+            [(VERSION + 1, 4, b"".as_slice(), "speaks version"), (VERSION, 4, b"x", "other channels or bounds")]
+        {
+            say(&mut sequencer, 4, FromMember::Hello(version, number, settings), &mut sent).expect("it is told");
+            assert!(sent.0.last().is_some_and(|one| one.0 == [4] && one.1.contains(says)), "{:?}", sent.0.last());
+        }
+        let name = "x".repeat(256);
+        say(&mut sequencer, 1, FromMember::Want((Group::Channel, &name)), &mut sent).expect("it is told");
+        assert_eq!(sent.to("Cannot"), [[1]]);
+    }
+}
