@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count, takewhile
 from pathlib import Path
 
 import anyio
@@ -23,6 +24,8 @@ from fanwire.cli import app
 from support.raw import frame, open_socket, read_close, read_frame, read_head, request_text, upgraded
 from support.waiting import until, until_in_thread
 from support.workers import Program, serving, started
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
@@ -41,7 +44,8 @@ if trouble == "broken" and seat is not None or trouble == "odd" and seat is not 
 if trouble == "moved":
     os.chdir("/")
 slow = {"drain_timeout": 60, "handshake_timeout": 60}  # the clients are, on a busy machine
-hub = fanwire.Hub(**slow if trouble == "slow" else {"drain_timeout": 0.5})
+kept = {"kept:*": fanwire.Channel(history=50_000)}
+hub = fanwire.Hub(channels=kept, **slow if trouble == "slow" else {"drain_timeout": 0.5})
 
 @hub.method
 def worker(client):
@@ -53,6 +57,10 @@ def child(client):
     code = "from fanwire.workers.seat import seat_of_process; print(seat_of_process())"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout
+
+@hub.method
+async def say(client, channel, data):
+    return list(await hub.publish(channel, data))
 
 @hub.method
 def crash(client):
@@ -301,6 +309,98 @@ def test_workers_that_are_killed_or_stopped_again_and_again_under_load_refuse_no
     assert counts.keys() == {"connected", "cut off"}, counts
     assert counts["cut off"] >= 1_000
     assert_nobody_is_refused(fleeting, 8 * 4)
+
+
+GONE = (ConnectionClosed, InvalidHandshake, InvalidMessage, EOFError, ConnectionResetError)
+"""What a client sees of a worker that ends or is killed. Not that it is refused."""
+
+
+async def follow(address: str, channel: str, got: list[int], last: int) -> None:
+    """A client that comes back with its position until it has the last."""
+    position: list[int] | None = None
+    while not got or got[-1] != last:
+        with suppress(*GONE):
+            async with connect(
+                f"ws://{address}/ws?envelope=1", proxy=None, open_timeout=60, compression=None
+            ) as client:
+                begin = {"since": {channel: position}} if position else {"start": "history"}
+                await client.send(json.dumps({"subscribe": [channel], "id": 1, **begin}))
+                while not got or got[-1] != last:
+                    message = json.loads(await client.recv())
+                    if "id" in message:
+                        assert position is None or message["result"]["recovered"] == {channel: True}, message
+                    else:
+                        assert position is None or message["position"] == [position[0], position[1] + 1], message
+                        position = message["position"]
+                        got.append(message["data"]["n"])
+
+
+async def say(address: str, channel: str, numbers: Iterator[int]) -> None:
+    """A client that has each number published, once more where its worker is gone before it has answered."""
+    number = next(numbers)
+    while number >= 0:
+        with suppress(*GONE):
+            async with connect(f"ws://{address}/ws", proxy=None, open_timeout=60, compression=None) as client:
+                while number >= 0:
+                    message = {"call": "say", "args": [channel, {"n": number}], "id": 1}
+                    await client.send(json.dumps(message))
+                    assert "result" in json.loads(await client.recv())
+                    number = next(numbers)
+                    await anyio.wait_all_tasks_blocked()
+
+
+def all_get_everything(running: Program, clients: int, trouble: Callable[[], Awaitable[None]]) -> None:
+    """Whatever trouble there is, each client gets all that is published: once, in one order, and without a hole."""
+    everything: list[list[int]] = [[] for _ in range(clients)]
+    is_over = anyio.Event()
+    last = 1_000_000
+
+    def numbers() -> Iterator[int]:
+        yield from takewhile(lambda _: not is_over.is_set(), count())
+        yield last
+        yield -1
+
+    async def main() -> None:
+        with anyio.fail_after(240):
+            async with anyio.create_task_group() as tasks:
+                for got in everything:
+                    tasks.start_soon(follow, running.address, "kept:all", got, last)
+                tasks.start_soon(say, running.address, "kept:all", numbers())
+                await until(lambda: min(map(len, everything)) > 10, 60)
+                await trouble()
+                is_over.set()
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    anyio.run(main)
+    first = everything[0]
+    assert all(got == first for got in everything)
+    once = list(dict.fromkeys(first))  # what was published again for want of an answer stands there twice
+    assert once == [*range(len(once) - 1), last]
+
+
+def test_over_restarts_and_kills_each_client_gets_all_that_is_published(tmp_path: Path) -> None:
+    async def trouble() -> None:
+        running.process.send_signal(signal.SIGUSR2)
+        await until(lambda: running.said("^restarted: "), 40)
+        os.kill(int(children_of(running.process.pid)[0]), signal.SIGKILL)
+        await until(lambda: running.said("worker 4: serving on"), 40)
+
+    with program(tmp_path) as running:
+        all_get_everything(running, 60, trouble)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_over_restarts_and_kills_each_of_many_clients_gets_all_that_is_published(tmp_path: Path) -> None:
+    async def trouble() -> None:
+        for number in range(1, 4):
+            running.process.send_signal(signal.SIGUSR2)
+            await until(lambda number=number: len(running.said("^restarted: ")) == number, 60)  # type: ignore[misc]
+            os.kill(int(children_of(running.process.pid)[0]), signal.SIGKILL)
+            await until(lambda number=number: len(running.said(": serving on")) == 4 + 5 * number, 60)  # type: ignore[misc]
+
+    with program(tmp_path, 4, trouble="slow") as running:
+        all_get_everything(running, 1_000, trouble)
 
 
 def test_restart_says_what_it_finds(
