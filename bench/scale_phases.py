@@ -38,11 +38,11 @@ STORM = 100_000
 DIRECT, DIRECT_MATCHES = 15_000, 15
 """As many at each match as a million have."""
 STOCK_PING_S = 15
+IDLE_LEAST_S = 30.0
 FEED_RATE = 20.0
 """Publications a second, of all matches together."""
 FREE_ROUNDS, PAUSE_S = 2, 0.1
 MATCH_ROUNDS, MATCH_EVERY_S = 200, 0.1
-IDLE_S, STOCK_IDLE_S = 30.0, 15.0
 AWAY_S = 2.0
 MESSAGE_BYTES = len(f'{{"type":1,"target":"Announcement","arguments":["{TEXT}"]}}') + 1
 """Of a goal that goes to everyone, in its frame: what the bare loop sends."""
@@ -118,7 +118,7 @@ def small(run: Run) -> None:
         if clients > run.clients:
             continue
         run.show.note(f"{clients:,} clients")
-        with staged(processes_for(clients), clients, run.keepalive_s) as (backend, front, fleet):
+        with staged(clients, run.keepalive_s) as (backend, front, fleet):
             run.show.watch(backend, front, fleet)
             fleet.connect(clients)
             rounds = max(3, min(40, 400_000 // clients))
@@ -130,12 +130,12 @@ def small(run: Run) -> None:
 def stock(run: Run) -> None:
     """What clients cost that ping as stock ones do, and are pinged so: every 15 s."""
     clients = min(SMALL[-1], run.clients)
-    with staged(processes_for(clients), clients, STOCK_PING_S) as (backend, front, fleet):
+    with staged(clients, STOCK_PING_S) as (backend, front, fleet):
         run.show.watch(backend, front, fleet)
         fleet.connect(clients)
         run.show.note(f"{clients:,} clients ping every {STOCK_PING_S} s, and are pinged")
         run.show.steady(STOCK_PING_S)
-        share = resting(run, front, fleet, STOCK_IDLE_S)
+        share = resting(run, front, fleet, STOCK_PING_S)
         run.add(stock_percent=share, stock_clients=clients)
 
 
@@ -202,10 +202,10 @@ def connect(run: Run, stage: Stage) -> None:
             before = cpu_of(stage.front.pid)
             run.add(connect_us=spent / 1e3 / aim)
     run.add(connections_calm=stage.backend.stats()["connected"])
-    run.show.note(f"{storm:,} log in at once, while {FEED_RATE:.0f} publications a second flow")
+    run.show.note(f"{storm:,} log in, as fast as they are taken, while {FEED_RATE:.0f} publications a second flow")
     stage.fleet.take_ages()
     with Feeder(stage.backend, FEED_RATE):
-        said = stage.fleet.connect(storm, in_flight=storm)
+        said = stage.fleet.connect(storm)
     ages = stage.fleet.take_ages()
     run.add(
         storm_clients=storm,
@@ -233,9 +233,10 @@ def connect(run: Run, stage: Stage) -> None:
 
 
 def idle(run: Run, stage: Stage) -> None:
-    """Nothing but pings, for half a minute."""
+    """Nothing but pings, for as long as it takes that each client has one; half a minute at least."""
     run.show.note(f"nothing but pings, every {run.keepalive_s} s both ways")
-    run.add(idle_percent=resting(run, stage.front, stage.fleet, IDLE_S), ping_s=run.keepalive_s)
+    seconds = max(IDLE_LEAST_S, float(run.keepalive_s))
+    run.add(idle_percent=resting(run, stage.front, stage.fleet, seconds), ping_s=run.keepalive_s)
 
 
 def everyone(run: Run, stage: Stage) -> None:
@@ -417,7 +418,7 @@ TITLES: dict[str, str] = {
 
 def crowd(run: Run, wanted: list[str], guarded: Callable[[str, Callable[[], Any]], bool]) -> None:
     """Connect all, then each phase that is wanted; one that fails leaves the others."""
-    with staged(processes_for(run.clients), run.clients, run.keepalive_s) as (backend, front, fleet):
+    with staged(run.clients, run.keepalive_s) as (backend, front, fleet):
         stage = Stage(backend, front, fleet)
         run.show.watch(backend, front, fleet)
         if not guarded("connect", partial(connect, run, stage)):

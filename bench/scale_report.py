@@ -29,7 +29,7 @@ BOUNDS = (
     Bound("the most there ever were", "connections_peak"),
     Bound("negotiates, lanes' and admissions", "negotiates"),
     Bound("all connect", "connect_s", 120, " s"),
-    Bound("of those, a storm at once while messages flow", "storm_s", None, " s"),
+    Bound("of those a storm of the last ones, while messages flow", "storm_s", None, " s"),
     Bound("one of the storm at the slowest process's 99th percentile", "storm_login_p99_s", None, " s"),
     Bound("age of the messages meanwhile, p99", "storm_age_p99_ms", None, " ms"),
     Bound("user memory of the workers a client, their own included", "user_kib", 0.75, " KiB"),
@@ -138,17 +138,18 @@ def _backend(header: dict[str, Any], figures: dict[str, float]) -> str:
         ("CPU of a publication to one match, µs", "backend_us", "direct_us"),
         ("bytes of a publication to one match", "backend_bytes", "direct_bytes"),
     ):
-        if own in figures and other in figures:
-            direct = figures[other] * each / 1_000
+        if own in figures:
+            direct = figures.get(other, 0.0) * each / 1_000
             less = direct / figures[own]
             reached = "yes" if less >= LESS_MIN else "**no**"
-            rows.append([title, number(figures[own]), number(direct), f"{less:,.0f}× less", reached])
+            beside = [number(direct), f"{less:,.0f}× less", reached] if direct else ["not measured", "–", "–"]
+            rows.append([title, number(figures[own]), *beside])
     if not rows:
         return "Not measured."
     return (
-        f"Direct is measured with {figures['direct_clients']:,.0f} clients of the hub itself, 1,000 at each match, and "
-        f"scaled to the {each:,.0f} of a match here. What the hub spends on compiling itself is left off.\n\n"
-        + markdown_table(["", "behind fanwire", "direct", "compared", f"≥ {LESS_MIN}× less"], rows)
+        f"Direct is measured with {figures.get('direct_clients', 0):,.0f} clients of the hub itself, 1,000 at each "
+        f"match, and scaled to the {each:,.0f} of a match here. What the hub spends on compiling itself is left off."
+        "\n\n" + markdown_table(["", "behind fanwire", "direct", "compared", f"≥ {LESS_MIN}× less"], rows)
     )
 
 
@@ -195,7 +196,7 @@ def _limits(header: dict[str, Any]) -> str:
         f"`fs.file-max` {int(limits['file_max']):,}: at most {peaks['files']:,.0f} were open",
         f"`ip_local_port_range` {limits['port_range']}: {limits['ports_each']:,} ports an address, so clients come "
         f"from {limits['addresses']} addresses of 127.0.0.0/8",
-        f"`somaxconn` {limits['somaxconn']}: 3,000 connects are under way at a time, in the storm as many as there are",
+        f"`somaxconn` {limits['somaxconn']}: 3,000 connects are under way at a time",
         f"`tcp_mem` {low:,} {pressure:,} {most:,} pages: at most {peaks['tcp_pages']:,.0f} were in buffers "
         f"({peaks['tcp_pages'] * PAGE / GIB:.2f} GiB)",
         f"Memory: at most {peaks['memory_used_gib']:.1f} GiB were in use",

@@ -190,10 +190,9 @@ class Load(Child):
 class Fleet:
     """Load processes as one crowd. Its clients watch matches in turn, so that all matches have as many."""
 
-    def __init__(self, url: str, keepalive_s: int, shares: int) -> None:
-        """Nobody yet; there will be about `shares` processes, which share what may be under way."""
+    def __init__(self, url: str, keepalive_s: int) -> None:
+        """Nobody yet."""
         self._url, self._keepalive_s = url, keepalive_s
-        self._in_flight = max(8, IN_FLIGHT_MAX // max(1, shares))
         self._stack = ExitStack()
         self.loads: list[Load] = []
         self.clients = 0
@@ -208,14 +207,14 @@ class Fleet:
         kill(load.pid for load in self.loads)
         self._stack.close()
 
-    def connect(self, clients: int, in_flight: int = 0) -> dict[str, float]:
+    def connect(self, clients: int) -> dict[str, float]:
         """So many more, in new processes; gives the seconds that they took, and the slowest process's p99 of one."""
         began, count = time.monotonic_ns(), processes_for(clients)
+        in_flight = max(8, IN_FLIGHT_MAX // count)
         started = []
         for number in range(count):
             share = clients * (number + 1) // count - clients * number // count
-            flying = in_flight // count if in_flight else self._in_flight
-            load = Load(self._url, share, len(self.loads), self.clients, flying, self._keepalive_s)
+            load = Load(self._url, share, len(self.loads), self.clients, in_flight, self._keepalive_s)
             self.loads.append(self._stack.enter_context(load))
             started.append(load)
             self.clients += share
@@ -362,16 +361,19 @@ class Feeder:
 
 
 @contextmanager
-def staged(workers: int, clients: int, keepalive_s: int) -> Iterator[tuple[Backend, Workers, Fleet]]:
-    """A backend, workers before it, and a crowd that has nobody yet. Publications have been before: a restart shows."""
+def staged(clients: int, keepalive_s: int) -> Iterator[tuple[Backend, Workers, Fleet]]:
+    """A backend, workers for so many clients, and a crowd that has nobody yet.
+
+    Publications have been before: so a restart shows.
+    """
     with ExitStack() as stack:
         backend = stack.enter_context(Backend())
         backend.listen()
         backend.publish(20, ALL_MATCHES)
-        front = stack.enter_context(Workers(backend, workers, keepalive_s))
+        front = stack.enter_context(Workers(backend, processes_for(clients), keepalive_s))
         front.listen()
         url = f"ws://127.0.0.1:{front.port}/live"
-        yield backend, front, stack.enter_context(Fleet(url, keepalive_s, processes_for(clients)))
+        yield backend, front, stack.enter_context(Fleet(url, keepalive_s))
 
 
 def connections_to(port: int, pids: Sequence[int]) -> Counter[int]:

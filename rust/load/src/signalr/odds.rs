@@ -108,12 +108,12 @@ impl Sequence {
         self.is_back = self.next != 0;
     }
 
-    /// With the first `s` of a client that is back its match begins anew, there or further back; what it has missed is
-    /// counted. Gives whether this was the first.
-    fn come_back(&mut self, s: u64, faults: &mut Faults) -> bool {
+    /// With the first `s` of a client that is back its match begins anew, there or further back; what it has missed
+    /// before `following` is counted. Gives whether this was the first.
+    fn come_back(&mut self, s: u64, following: u64, faults: &mut Faults) -> bool {
         let is_first = std::mem::take(&mut self.is_back);
         if is_first {
-            faults.missed += s.saturating_sub(self.next);
+            faults.missed += following.saturating_sub(self.next);
             self.next = s;
         }
         is_first
@@ -127,7 +127,7 @@ impl Sequence {
     /// Takes a snapshot, in JSON.
     pub(super) fn begin(&mut self, body: &[u8], faults: &mut Faults) {
         let Some(Odds { s, .. }) = self.own(body, &[], faults) else { return };
-        if !self.come_back(s, faults) && self.next != 0 {
+        if !self.come_back(s, s + 1, faults) && self.next != 0 {
             if s <= self.next && s + UNDER_WAY_MAX >= self.next {
                 return;
             }
@@ -140,7 +140,7 @@ impl Sequence {
     #[inline]
     pub(super) fn take(&mut self, body: &[u8], usual: &[u8], faults: &mut Faults) -> Option<u64> {
         let Odds { s, t, .. } = self.own(body, usual, faults)?;
-        self.come_back(s, faults);
+        self.come_back(s, s, faults);
         let may_repeat = std::mem::take(&mut self.may_repeat);
         if s == self.next || self.next == 0 {
             self.next = s + 1;
@@ -222,15 +222,15 @@ mod tests {
         assert_eq!(sequence.newest(), 9);
         sequence.take(&body("m1", 9), TARGET, &mut faults);
         sequence.take(&body("m1", 10), TARGET, &mut faults);
-        assert_eq!(faults, Faults { missed: 3, ..Faults::default() });
+        assert_eq!(faults, Faults { missed: 4, ..Faults::default() });
         sequence.leave();
         sequence.begin(&body("m1", 10), &mut faults);
         sequence.take(&body("m1", 12), TARGET, &mut faults);
-        assert_eq!(faults, Faults { missed: 3, gaps: 1, ..Faults::default() });
+        assert_eq!(faults, Faults { missed: 4, gaps: 1, ..Faults::default() });
         sequence.leave();
         sequence.begin(&body("m1", 8), &mut faults);
         (9..14).for_each(|s| assert_eq!(sequence.take(&body("m1", s), TARGET, &mut faults), Some(7)));
-        assert_eq!((faults, sequence.newest()), (Faults { missed: 3, gaps: 1, ..Faults::default() }, 13));
+        assert_eq!((faults, sequence.newest()), (Faults { missed: 4, gaps: 1, ..Faults::default() }, 13));
     }
 
     #[test]
