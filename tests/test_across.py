@@ -10,6 +10,7 @@ import fanwire
 import pytest
 from fanwire._engine import Position
 from fanwire.deliveries import Deliveries, Delivery
+from fanwire.pump import Pump
 from fanwire.relay.readiness import LINES_MAX, Readiness
 from fanwire.workers.bus import Bus
 from support.clients import connected
@@ -38,9 +39,11 @@ async def workers(monkeypatch: pytest.MonkeyPatch, count: int = 3) -> AsyncItera
     """So many hubs that serve."""
     star = Star()
 
-    def bus_of(engine: Any, tasks: Any) -> Bus:
+    def bus_of(seat: Any, engine: Any, tasks: Any) -> Bus:
         return star.join(len(star.buses), tasks)
 
+    init = Pump.__init__
+    monkeypatch.setattr(Pump, "__init__", lambda *given, **named: init(*given, **{**named, "seat": object()}))
     monkeypatch.setattr("fanwire.pump.bus_of", bus_of)
     monkeypatch.setattr("fanwire.presence.BATCH_S", 0.01)
     monkeypatch.setattr("fanwire.scraping.FRESH_S", 0.0)

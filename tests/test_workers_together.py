@@ -74,6 +74,14 @@ async def stats(client):
     stats = await hub.stats_of_all()
     return [stats.subscriptions, list(stats.workers), list(stats.silent), sorted(await hub.relay_stats_of_all())]
 
+@hub.method
+async def another(client):
+    "A hub of the worker's own."
+    other = fanwire.Hub()
+    async with other.serve("127.0.0.1:0"):
+        other.publish("a", "x")
+        return [other.position("a").offset, hub.position("a").offset, other.stats().publications]
+
 hub.run("127.0.0.1:0", workers=3)
 """
 
@@ -244,7 +252,7 @@ async def test_a_user_is_disconnected_in_every_worker(tmp_path: Path) -> None:
             for ann in anns:
                 assert await ann.peer.closed() == (4001, "signed out")
             for bob in bobs:
-                await bob.call("where")
+                assert await bob.call("another") == [1, 0, 1]
 
 
 async def test_a_worker_without_its_backend_makes_all_unready(tmp_path: Path, free_tcp_port: int) -> None:

@@ -71,6 +71,8 @@ class Hub(Attaching):
         self._channels = check_channels(channels)
         self._life: Life | None = None
         self._supervisor: Supervisor | None = None
+        # Where it serves as one of several workers.
+        self._seat: Seat | None = None
         # Guards what follows and _is_serving: two threads may serve the same hub, or end it, and signal handlers, too.
         self._serve_lock = threading.RLock()
         # Between the call that serves and its first moment; whether it is to end at once.
@@ -231,7 +233,7 @@ class Hub(Attaching):
             self._is_serving = self._is_beginning = True  # from now on nothing is registered
         tell_once()
         try:
-            planned = plan(self._callbacks, self._channels, self._relays, shards, options)
+            planned = plan(self._callbacks, self._channels, self._relays, shards, options, self._seat)
             await checkpoint()
             self._paths = {signalr_key(path): path for path in planned.paths}
             life = Life(planned, self._ways, self._linked, partial(self._unlink, STOPPED), self._ended)
@@ -306,9 +308,11 @@ class Hub(Attaching):
 
         with self._serve_lock:
             self._is_beginning = not self._is_serving
+        self._seat = seat
         try:
             run(main)
         finally:
+            self._seat = None
             if not self._is_serving:
                 self._is_beginning = self._is_end_wanted = False
 

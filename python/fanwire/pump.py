@@ -52,6 +52,7 @@ from fanwire.scraping import Scraping
 from fanwire.snapshots import SnapshotRule, Snapshots
 from fanwire.wording import INTERNAL_ERROR
 from fanwire.workers.bus import bus_of
+from fanwire.workers.seat import Seat
 
 PRESENCE_INTERVAL_S = 0.25
 """For so long new subscribers of a presence channel begin at the same list."""
@@ -108,6 +109,7 @@ class Pump:
         own: Mapping[str, Any],
         relays: Sequence[RelayConfig] = (),
         channels: Mapping[str, Channel],
+        seat: Seat | None = None,
     ) -> None:
         engine = link.require()
         self._link = link
@@ -120,7 +122,7 @@ class Pump:
         self._acknowledging = False
         # What waits for each client.
         budgets = Budgets(own["client_bytes_max"])
-        self.bus = bus_of(engine, tasks)
+        self.bus = None if seat is None else bus_of(seat, engine, tasks)
         sessions = Sessions(engine, link.faults, link.endings, self.bus)
         handshake_timeout = own["handshake_timeout"]
         self._around = Surroundings(link, tasks, sessions, self._acknowledge_soon, handshake_timeout, budgets)

@@ -79,7 +79,7 @@ class Plan:
     channels: Mapping[str, Channel]
     relays: Sequence[RelayConfig]
     seat: Seat | None
-    """Of the worker that this process is."""
+    """Of the worker whose hub it is."""
 
     @property
     def paths(self) -> Sequence[str]:
@@ -99,8 +99,9 @@ def plan(
     relays: Sequence[RelayConfig],
     shards: int,
     options: Mapping[str, Any],
+    seat: Seat | None = None,
 ) -> Plan:
-    """What is to be served with `options`, which are checked.
+    """What is to be served with `options`, which are checked; at the `seat` of a worker, as one hub with the others.
 
     Raises TypeError and ValueError for bad `shards`, and for what is wrong between options and what is registered.
     """
@@ -121,7 +122,7 @@ def plan(
         merged.setdefault("outbox_bytes_max", RELAY_OUTBOX_BYTES_MAX)
     if merged.get("poller") is None:
         merged["poller"] = checked("FANWIRE_POLLER", os.environ.get("FANWIRE_POLLER") or None, RULES["poller"])
-    seat = seat_of_process()
+    process = seat or seat_of_process()  # a worker's other hubs are each one of its own
     settings = Settings(
         shards=shards,
         channels=rules_of(channels),
@@ -131,7 +132,7 @@ def plan(
         ],
         tell_details=own["detailed_errors"],
         descriptors_spare=RELAY_DESCRIPTORS_SPARE if relays else 0,
-        worker=seat.number if seat else 0,
+        worker=process.number if process else 0,
         siblings=(seat.folder, bytes.fromhex(seat.key)) if seat else None,
         **merged,
     )
@@ -360,6 +361,7 @@ class Life:
                 own=plan.own,
                 relays=plan.relays,
                 channels=plan.channels,
+                seat=plan.seat,
             )
             tasks.start_soon(pump.run)
             self._linked(self)

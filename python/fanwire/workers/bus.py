@@ -15,11 +15,12 @@ import anyio
 import msgspec
 from anyio.lowlevel import checkpoint
 
+from fanwire._engine import Engine
 from fanwire._loop import ends_task, has_to_be_awaited
 from fanwire.errors import LimitReached, WorkersApart
 from fanwire.faults import Tasks
 from fanwire.logs import workers_log
-from fanwire.workers.seat import seat_of_process
+from fanwire.workers.seat import Seat
 
 MESSAGE_BYTES_MAX = 1 << 20
 """Of one message, kind and all: others wait behind it."""
@@ -290,7 +291,6 @@ def pieces(items: Mapping[str, Any] | list[Any], bytes_max: int = MESSAGE_BYTES_
     return found
 
 
-def bus_of(engine: Any, tasks: Tasks) -> Bus | None:
-    """That of the hub whose engine it is; None in a process that is no worker."""
-    seat, tell = seat_of_process(), getattr(engine, "tell", None)
-    return None if seat is None or tell is None else Bus(seat.number, tell, tasks)
+def bus_of(seat: Seat, engine: Engine, tasks: Tasks) -> Bus:
+    """That of the worker at this seat, whose engine it is."""
+    return Bus(seat.number, engine.tell, tasks)
