@@ -13,12 +13,13 @@ use fanwire_node::{Bounds, Link, LinkSender, Linked, Outgoing, Peer, Server, Ser
 
 const FRAME_BYTES: usize = 200;
 
-/// Sends each frame to all.
-struct ToAll(Vec<Peer>);
+/// Sends each frame to all, and says who has come: a connection is there before it is accepted.
+struct ToAll(Vec<Peer>, Sender<()>);
 
 impl Serving for ToAll {
     fn came(&mut self, peer: Peer, _: &mut Outgoing<'_>) {
         self.0.push(peer);
+        self.1.send(()).expect("the bench waits");
     }
 
     fn received(&mut self, _: Peer, frame: &[u8], out: &mut Outgoing<'_>) -> Result<(), String> {
@@ -80,8 +81,8 @@ fn main() {
             eprintln!("{text}")
         }
     };
-    let server = Server::start(&path, Box::new(ToAll(Vec::new())), Bounds::default(), log).expect("a server");
-    let ((up, is_up), began) = (channel(), Instant::now());
+    let ((come, has_come), (up, is_up), began) = (channel(), channel(), Instant::now());
+    let server = Server::start(&path, Box::new(ToAll(Vec::new(), come)), Bounds::default(), log).expect("a server");
     let links: Vec<_> = (0..peers as usize)
         .map(|_| {
             let (all, noted) = channel();
@@ -89,6 +90,7 @@ fn main() {
             let make = |_: LinkSender| Box::new(notes) as Box<dyn Linked>;
             let link = Link::start(&path, make, Bounds::default(), log).expect("a link");
             is_up.recv().expect("it connects");
+            has_come.recv().expect("it is accepted");
             (link, noted)
         })
         .collect();
