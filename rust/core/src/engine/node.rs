@@ -84,10 +84,10 @@ impl Engine {
 
     /// The sequencer has been reached.
     pub fn node_up(&self) {
-        if let Some(member) = self.node() {
-            if let Err(error) = member.up() {
-                self.record(40, format!("what is wanted of the sequencer cannot be said: {error}"));
-            }
+        if let Some(member) = self.node()
+            && let Err(error) = member.up()
+        {
+            self.record(40, format!("what is wanted of the sequencer cannot be said: {error}"));
         }
     }
 
