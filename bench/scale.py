@@ -19,7 +19,6 @@ from typing import Any
 
 import scale_report
 from measure import PROC, environment
-from process import ChildFailed
 from rich.console import Console
 from scale_phases import ALONE, TITLES, TOGETHER, Run, crowd
 from scale_screen import Show
@@ -103,7 +102,7 @@ def main() -> None:
         show.begin(name)
         try:
             phase()
-        except (ChildFailed, OSError, KeyError, ValueError, AssertionError) as error:
+        except Exception as error:
             failed[name] = str(error) or type(error).__name__
         show.end(name, (failed.get(name, "").splitlines() or [""])[0])
         return name not in failed
@@ -133,7 +132,7 @@ def _run(run: Run, wanted: list[str], guarded: Callable[[str, Callable[[], Any]]
         together = [name for name in wanted if name in TOGETHER]
         try:
             crowd(run, together, guarded)
-        except (ChildFailed, OSError) as error:  # before anybody could connect, or while all were let go
+        except Exception as error:
             guarded("connect", partial(_raise, error))
         run.show.watch(None, None, None)
     if "floors" in wanted and run.floor:

@@ -221,6 +221,7 @@ def connect(run: Run, stage: Stage) -> None:
     stats = stage.backend.stats()
     load = sum(memory_of(one.pid).private_bytes for one in stage.fleet.loads)
     run.add(
+        connect_failed=stage.fleet.failed,
         connections=stats["connected"],
         connections_peak=stats["connectedPeak"],
         negotiates=stats["negotiates"],

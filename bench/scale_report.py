@@ -29,6 +29,7 @@ BOUNDS = (
     Bound("the most there ever were", "connections_peak"),
     Bound("negotiates, lanes' and admissions", "negotiates"),
     Bound("all connect", "connect_s", 120, " s"),
+    Bound("clients that could not", "connect_failed", 0),
     Bound("of those a storm of the last ones, while messages flow", "storm_s", None, " s"),
     Bound("one of the storm at the slowest process's 99th percentile", "storm_login_p99_s", None, " s"),
     Bound("age of the messages meanwhile, p99", "storm_age_p99_ms", None, " ms"),

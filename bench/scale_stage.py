@@ -29,6 +29,8 @@ EACH_MAX = int(os.environ.get("FANWIRE_BENCH_EACH", "18500"))
 PORTS = range(20_500, 32_000)
 WITHIN_S = 180.0
 PATIENCE_S = 60
+FAILED_SHARE_MAX = 0.01
+"""Of clients that cannot connect: with more nothing else is worth measuring."""
 IN_FLIGHT_MAX = 3_000
 """Connects under way, of all processes together: under the 4,096 that the kernel's queue holds (somaxconn)."""
 TICK_S = 0.5
@@ -38,6 +40,7 @@ CONFIGURATION = """\
 [listen]
 address = "127.0.0.1:{port}"
 workers = {workers}
+worker_timeout = "2m"
 
 [limits]
 signalr_keepalive = "{keepalive}s"
@@ -196,7 +199,8 @@ class Fleet:
         self._stack = ExitStack()
         self.loads: list[Load] = []
         self.clients = 0
-        self.lost = 0
+        self.lost = self.failed = 0
+        self._faults: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
         """Nothing is started yet."""
@@ -219,10 +223,12 @@ class Fleet:
             started.append(load)
             self.clients += share
         said = [load.wait_for("connected", WITHIN_S + PATIENCE_S) for load in started]
-        failed = sum(one["failed"] for one in said)
-        if failed:
-            raise ChildFailed(f"{failed:,} of {clients:,} clients could not connect: {self.failures()}")
         last_ns = max(load.tick["opened_ns"] for load in self.told(started))
+        failed = sum(one["failed"] for one in said)
+        if failed > clients * FAILED_SHARE_MAX:
+            raise ChildFailed(f"{failed:,} of {clients:,} clients could not connect: {self.failures()}")
+        self.failed += failed
+        self.clients -= failed
         p99_us = [one["login_us"]["p99"] for one in said]
         return {"seconds": (last_ns - began) / 1e9, "p99_s": max(p99_us) / 1e6}
 
@@ -274,18 +280,21 @@ class Fleet:
     def check(self, published: int, allowed: Sequence[str] = ()) -> Counter[str]:
         """Every client must have all of its match, each once and in order; gives the faults, those allowed included.
 
-        No client may have lost its connection but those that are in `lost`.
+        No client may have lost its connection but those that are in `lost`. What one check has found the next does not.
         """
         self.told()
-        if self.total("closed") != self.lost:
-            raise ChildFailed(f"{self.total('closed') - self.lost:,} clients lost their connection: {self.failures()}")
+        lost, self.lost = self.total("closed") - self.lost, self.total("closed")
+        if lost:
+            raise ChildFailed(f"{lost:,} clients lost their connection: {self.failures()}")
         self._ask({"watch": {"seconds": 0}}, "watching")
-        faults: Counter[str] = Counter()
-        for load in self.loads:
-            said = load.wait_for("watched", WITHIN_S)
-            faults.update(said["faults"])
-            if said["behind"] or (load.clients >= MATCHES and said["newest"] != published):
-                raise ChildFailed(f"{load.name}: {published} publications: {brief(said)}")
+        said = [load.wait_for("watched", WITHIN_S) for load in self.loads]
+        found: Counter[str] = Counter()
+        for one in said:
+            found.update(one["faults"])
+        faults, self._faults = found - self._faults, found
+        for load, one in zip(self.loads, said, strict=True):
+            if one["behind"] or (load.clients >= MATCHES and one["newest"] != published):
+                raise ChildFailed(f"{load.name}: {published} publications: {brief(one)}")
         wrong = {name: count for name, count in faults.items() if count and name not in allowed}
         if wrong:
             raise ChildFailed(f"clients found {wrong} in what they received")
@@ -372,8 +381,9 @@ def staged(clients: int, keepalive_s: int) -> Iterator[tuple[Backend, Workers, F
         backend.publish(20, ALL_MATCHES)
         front = stack.enter_context(Workers(backend, processes_for(clients), keepalive_s))
         front.listen()
-        url = f"ws://127.0.0.1:{front.port}/live"
-        yield backend, front, stack.enter_context(Fleet(url, keepalive_s))
+        fleet = stack.enter_context(Fleet(f"ws://127.0.0.1:{front.port}/live", keepalive_s))
+        stack.callback(lambda: kill([*processes_of(front.pid), *(load.pid for load in fleet.loads)]))  # all at once
+        yield backend, front, fleet
 
 
 def connections_to(port: int, pids: Sequence[int]) -> Counter[int]:
