@@ -3,14 +3,14 @@ use std::sync::Arc;
 
 use fanwire_core::channel::Origin;
 use fanwire_core::protocol::Format;
-use fanwire_core::{Adopted as CoreAdopted, Broadcasting, Engine as CoreEngine};
+use fanwire_core::{Adopted as CoreAdopted, Broadcasting, Engine as CoreEngine, Position as CorePosition};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::buffer::{self, Data};
 use crate::errors::to_pyerr;
-use crate::position::Position;
+use crate::position::since_of;
 use crate::settings::start_of;
 
 /// A connection whose write side the engine has.
@@ -79,8 +79,14 @@ impl Adopted {
     }
 
     #[pyo3(signature = (channel, since = None, start = None))]
-    fn subscribe(&self, py: Python<'_>, channel: &str, since: Option<&Position>, start: Option<&str>) -> PyResult<()> {
-        let origin = Origin { since: since.map(|since| since.0), start: start.map(start_of).transpose()? };
+    fn subscribe(
+        &self,
+        py: Python<'_>,
+        channel: &str,
+        #[pyo3(from_py_with = since_of)] since: Option<CorePosition>,
+        start: Option<&str>,
+    ) -> PyResult<()> {
+        let origin = Origin { since, start: start.map(start_of).transpose()? };
         self.engine.subscribe_adopted(&self.adopted, channel, origin).map_err(|error| to_pyerr(py, error))
     }
 

@@ -6,7 +6,7 @@ use fanwire_core::channel::{Newest, Origin};
 use fanwire_core::messages::{ConnectionId, Reply};
 use fanwire_core::protocol::signalr::{HubMessage, Outcome};
 use fanwire_core::protocol::{Format, Payload};
-use fanwire_core::{Audience, Engine as CoreEngine, TOLD_TO_APPLICATION};
+use fanwire_core::{Audience, Engine as CoreEngine, Position as CorePosition, TOLD_TO_APPLICATION};
 use fanwire_upstream::{Negotiation, Open, OpenPlain};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
@@ -17,7 +17,7 @@ use crate::encode::{self, Encoder};
 use crate::encoded::Encoded;
 use crate::errors::{new_to_pyerr, to_pyerr};
 use crate::events::{self, Listener, Wanted, boxed};
-use crate::position::{Position, Published};
+use crate::position::{Position, Published, position_of, since_of};
 use crate::publishing::{Options, publish};
 use crate::routes::{Route, bad};
 use crate::settings::{Settings, start_of, ttl_of};
@@ -161,8 +161,12 @@ impl Engine {
         Ok(Listener(Arc::clone(&self.0), listener))
     }
 
-    fn track(&self, py: Python<'_>, position: &Position) -> PyResult<(u64, u32)> {
-        self.0.track(position.0).map_err(|error| to_pyerr(py, error))
+    fn track(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = position_of)] position: CorePosition,
+    ) -> PyResult<(u64, u32)> {
+        self.0.track(position).map_err(|error| to_pyerr(py, error))
     }
 
     fn untrack(&self, token: u64) {
@@ -262,10 +266,10 @@ impl Engine {
         py: Python<'_>,
         connection: u64,
         channel: &str,
-        since: Option<&Position>,
+        #[pyo3(from_py_with = since_of)] since: Option<CorePosition>,
         start: Option<&str>,
     ) -> PyResult<()> {
-        let origin = Origin { since: since.map(|since| since.0), start: start.map(start_of).transpose()? };
+        let origin = Origin { since, start: start.map(start_of).transpose()? };
         self.0.subscribe(ConnectionId::from_bits(connection), channel, origin).map_err(|error| to_pyerr(py, error))
     }
 

@@ -7,6 +7,7 @@ use fanwire_core::Position as CorePosition;
 use fanwire_core::node::{Outcome, Placing};
 use pyo3::exceptions::{PyLookupError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
+use pyo3::pyclass::CompareOp;
 use pyo3::types::{PyBool, PyTuple};
 
 /// A whole number. Python takes True for 1, but nobody means that.
@@ -101,6 +102,19 @@ impl Published {
     }
 }
 
+/// A position as an argument, which may be what publishing gave.
+pub(crate) fn position_of(value: &Bound<'_, PyAny>) -> PyResult<CorePosition> {
+    match value.cast::<Published>() {
+        Ok(published) => Published::require(published),
+        Err(_) => Ok(value.cast::<Position>()?.get().0),
+    }
+}
+
+/// The same, or none.
+pub(crate) fn since_of(value: &Bound<'_, PyAny>) -> PyResult<Option<CorePosition>> {
+    if value.is_none() { Ok(None) } else { position_of(value).map(Some) }
+}
+
 #[pymethods]
 impl Published {
     #[new]
@@ -130,6 +144,22 @@ impl Published {
     fn __iter__<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let position = Self::require(this)?;
         PyTuple::new(this.py(), [position.epoch, position.offset])?.call_method0("__iter__")
+    }
+
+    fn __richcmp__(this: &Bound<'_, Self>, other: &Bound<'_, PyAny>, op: CompareOp) -> PyResult<Py<PyAny>> {
+        let py = this.py();
+        if other.cast::<Position>().is_err() {
+            return Ok(py.NotImplemented());
+        }
+        if this.is(other) && matches!(op, CompareOp::Eq | CompareOp::Ne) {
+            return Ok(PyBool::new(py, matches!(op, CompareOp::Eq)).to_owned().into_any().unbind());
+        }
+        let order = Self::require(this)?.cmp(&position_of(other)?);
+        Ok(PyBool::new(py, op.matches(order)).to_owned().into_any().unbind())
+    }
+
+    fn __hash__(this: &Bound<'_, Self>) -> PyResult<isize> {
+        Position(Self::require(this)?).into_pyobject(this.py())?.hash()
     }
 
     #[getter]
