@@ -78,7 +78,10 @@ class Workers:
 
     def kill(self, number: int) -> None:
         """One is lost, with its clients."""
-        self.star.leave(number)
+        if number in self.star.buses:
+            self.star.leave(number)
+        else:
+            del self.star._apart[number]
         del self.presences[number]
         self.clients.pop(number, None)
 
@@ -174,6 +177,35 @@ async def test_who_came_by_a_worker_that_is_lost_has_left_and_the_next_eldest_te
         joined = [user for _, change in workers.told for user in change.joined]
         assert sorted(joined) == ["ann", "bob", "cid"], "and nobody twice"
         assert not any(presences._rooms for presences in workers.presences.values())
+
+    await with_workers(work)
+
+
+async def test_one_that_could_not_be_reached_for_a_while_tells_nothing_and_learns_what_it_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fanwire.workers.attending.PAUSE_S", 0)
+
+    async def work(workers: Workers) -> None:
+        workers.join(0, "room", "ann")
+        bob = workers.join(1, "room", "bob")
+        workers.join(2, "rest", "cid")
+        await workers.settle()
+        workers.star.cut(0)
+        await workers.settle()
+        assert [number for number, _ in workers.told if number != 0] == [1], "that she is gone, as far as one knows"
+        assert workers.presences[1].members("room") == ["bob"]
+        workers.leave(1, bob)
+        workers.join(2, "room", "eve")
+        told = len([number for number, _ in workers.told if number == 0])
+        await workers.settle()
+        workers.star.mend(0)
+        await workers.settle()
+        await workers.settle()
+        for channel in ("room", "rest"):
+            workers.check(channel)
+        assert len([number for number, _ in workers.told if number == 0]) == told
+        assert workers.told[-1][0] == 1, "it is the youngest now"
 
     await with_workers(work)
 
@@ -281,7 +313,7 @@ WHAT = st.one_of(
     st.tuples(st.just("leave"), WORKERS, st.integers(0, 9)),
     st.tuples(st.just("step"), st.integers(0, 99), st.integers(1, 9)),
     st.tuples(st.just("tell"), WORKERS),
-    st.tuples(st.just("full"), WORKERS),
+    st.tuples(st.sampled_from(["full", "cut", "mend"]), WORKERS),
 )
 
 
@@ -316,7 +348,13 @@ async def whatever(whats: list[tuple[Any, ...]]) -> None:
                     await workers.presences[number]._tell()
                 case ("full", number):
                     workers.star.is_full ^= {number}
+                case ("cut", number) if number in workers.star.buses:
+                    workers.star.cut(number)
+                case ("mend", number) if number in workers.star._apart:
+                    workers.star.mend(number)
         workers.star.is_full.clear()
+        for number in list(workers.star._apart):
+            workers.star.mend(number)
         for presences in workers.presences.values():
             attending = presences._attending
             assert attending is not None

@@ -106,6 +106,24 @@ async def test_a_silent_worker_is_named_and_what_it_said_last_stands_for_it(monk
     await with_counting(work)
 
 
+async def test_one_that_could_not_be_reached_for_a_while_counts_once() -> None:
+    async def work(counting: Counting) -> None:
+        for number, counts in counting.counts.items():
+            counts[CLOSES] = 10.0**number
+        assert (await counting.sum(0)).samples[CLOSES] == 111.0
+        counting.star.cut(2)
+        counting.counts[2][CLOSES] += 100
+        assert (await counting.sum(0)).samples[CLOSES] == 111.0
+        counting.end(1, is_lost=True)
+        counting.star.mend(2)
+        for number in (0, 2):
+            assert (await counting.sum(number)).samples[CLOSES] == 211.0
+        counting.end(2, is_lost=True)
+        assert (await counting.sum(0)).samples[CLOSES] == 211.0
+
+    await with_counting(work)
+
+
 WHAT = st.one_of(
     st.tuples(st.just("start"), st.integers(0, 3)),
     st.tuples(st.sampled_from(["lose", "end"]), st.integers(0, 3)),

@@ -28,7 +28,8 @@ from fanwire.workers.seat import seat_of_process
 logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
 number = seat_of_process().number if seat_of_process() else -1
 changes = []
-hub = fanwire.Hub(channels={"room": fanwire.Channel(presence=True, presence_linger=0.2)}, drain_timeout=1)
+channels = {"room": fanwire.Channel(presence=True, presence_linger=0.2), "kept": fanwire.Channel(history=10)}
+hub = fanwire.Hub(channels, drain_timeout=1)
 if len(sys.argv) > 1:
     hub.relay(RelayConfig(path="/live", upstream=sys.argv[1]))
 
@@ -73,6 +74,19 @@ async def publish(client, channel, data, fraction):
 async def stats(client):
     stats = await hub.stats_of_all()
     return [stats.subscriptions, list(stats.workers), list(stats.silent), sorted(await hub.relay_stats_of_all())]
+
+@hub.method
+async def places(client):
+    first, second = hub.publish("a", "x"), hub.publish("a", "y")
+    await second
+    place = first.position
+    return [place == first, first == place, first != second, first < second, second > place, {place: 1}[first]]
+
+@hub.method
+async def goes_on(client):
+    first = hub.publish("kept", {"n": "a"})
+    await hub.publish("kept", {"n": "b"})
+    hub.subscribe(client, "kept", since=first)
 
 @hub.method
 async def another(client):
@@ -179,6 +193,30 @@ async def test_metrics_are_sums_and_do_not_fall_when_a_worker_is_killed(tmp_path
             assert (workers, silent, relays) == ([1, 2, 3], [], [1, 2, 3])
 
 
+async def test_no_sum_falls_while_workers_are_replaced(tmp_path: Path) -> None:
+    with serving(tmp_path, SOURCE) as running:
+        async with each(running, "?channel=a") as callers:
+            await becomes(partial(callers[0].call, "occupancy", "a"), 3)
+            seen = []
+            for _ in range(2):  # of the second nobody asks
+                await callers[0].call("publish", "a", {"n": 1}, 1.0)
+                if not seen:
+                    seen.append((await scrape(running.address))["fanwire_deliveries_total", ""])
+            running.process.send_signal(signal.SIGUSR2)
+            while not running.said("restarted: 3 workers serve"):
+                with anyio.move_on_after(1.1):  # an answer is good for a second
+                    await anyio.Event().wait()
+                seen.append((await scrape(running.address))["fanwire_deliveries_total", ""])
+            assert seen == sorted(seen) and seen[0] == 3
+        async with each(running) as callers:
+
+            async def deliveries() -> float:
+                return (await scrape(running.address))["fanwire_deliveries_total", ""]
+
+            await becomes(deliveries, 6)
+            assert (await callers[0].call("stats"))[1] == [3, 4, 5]
+
+
 async def test_a_worker_that_stands_still_is_named(tmp_path: Path) -> None:
     with serving(tmp_path, SOURCE) as running:
         async with each(running, "?channel=a") as callers:
@@ -253,6 +291,14 @@ async def test_a_user_is_disconnected_in_every_worker(tmp_path: Path) -> None:
                 assert await ann.peer.closed() == (4001, "signed out")
             for bob in bobs:
                 assert await bob.call("another") == [1, 0, 1]
+
+
+async def test_a_publication_is_its_position_once_that_is_known(tmp_path: Path) -> None:
+    with serving(tmp_path, SOURCE) as running:
+        async with each(running) as callers:
+            assert await callers[0].call("places") == [True, True, True, True, True, 1]
+            await callers[1].call("goes_on")
+            assert await callers[1].receive() == {"n": "b"}
 
 
 async def test_a_worker_without_its_backend_makes_all_unready(tmp_path: Path, free_tcp_port: int) -> None:

@@ -152,7 +152,7 @@ class Presences:
             self._changed.discard(name)  # what changed meanwhile is told of as well
             now = anyio.current_time()
             with self._faults.contained("presence", "the presence of channel %r could not be told", name):
-                self._tell_of(name, now)
+                self._tell_of(name, now, tells)
         self._flush()
 
     def _flush(self) -> None:
@@ -160,7 +160,7 @@ class Presences:
             with self._faults.contained("presence", "other workers could not be told of presence"):
                 self._attending.flush()
 
-    def _tell_of(self, name: str, now: float) -> None:
+    def _tell_of(self, name: str, now: float, tells: bool) -> None:
         room = self._rooms.get(name)
         if room is None:
             self._going.discard(name)
@@ -169,7 +169,7 @@ class Presences:
             room.moved.clear()
         else:
             self._attending.note(name, room)
-        change = room.change(name, now) if self._tells else None
+        change = room.change(name, now) if tells else None
         if not room.going:
             self._going.discard(name)
         if room.is_empty():

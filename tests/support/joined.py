@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable
 
 import anyio
+from fanwire.errors import LimitReached, WorkersApart
 from fanwire.faults import Faults, Tasks
 from fanwire.workers.bus import Bus
 
@@ -20,6 +21,7 @@ class Star:
         self.silent: set[int] = set()
         """Workers to which nothing comes, as if their loops stood still."""
         self.arrived = anyio.Event()
+        self._apart: dict[int, Bus] = {}
 
     def join(self, number: int, tasks: Tasks) -> Bus:
         """One comes; it hears of those that are there, as they do of it."""
@@ -44,13 +46,24 @@ class Star:
             self._down[other].append(lambda one: one.changed(number, False))
         self.arrived.set()
 
+    def cut(self, number: int) -> None:
+        """One cannot reach the others, nor they it."""
+        bus = self._apart[number] = self.buses[number]
+        self.leave(number)
+        for other in bus.others:
+            bus.changed(other, False)
+
+    def mend(self, number: int) -> None:
+        """It can again."""
+        self.add(self._apart.pop(number))
+
     def send(self, number: int, to: int | None, message: bytes) -> None:
         """As ``Engine.tell`` of that worker."""
         self._send(number, to, message)
 
     def _send(self, number: int, to: int | None, message: bytes) -> None:
-        from fanwire.errors import LimitReached
-
+        if number in self._apart:
+            raise WorkersApart
         if number in self.is_full:
             raise LimitReached("told", 1, 0)
         if number in self._up:

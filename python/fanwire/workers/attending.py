@@ -137,6 +137,7 @@ class Attending:
         if has_come:
             self._tasks.start_soon(self._welcome, worker)
         else:
+            self._is_told = self._is_told and bool(self._bus.others)  # without any it may be this one that is cut off
             self._drop(worker)
 
     async def _welcome(self, worker: int) -> None:
@@ -162,6 +163,8 @@ class Attending:
     async def _ask_what_was_told(self) -> None:
         while not (self._is_told or self.is_eldest):
             eldest = self.elders.eldest
+            for name in self._rooms:
+                self._take_told((name, 0, [], [], True))  # what was told before may have ended
             with suppress(*NOT_SENT):
                 answers = await self._bus.ask(ALL_TOLD, None, eldest, timeout_s=ALL_TOLD_S)
                 self._is_told = answers.get(eldest) is True

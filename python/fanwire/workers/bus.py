@@ -89,6 +89,18 @@ class Bus:
         self._ids = count()
         self._asking: dict[int, _Asking] = {}
         self._answering = 0
+        self.on("still", lambda worker, message: None)
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether this worker cannot reach the others; then it hears that all have gone, and later that they came."""
+        try:
+            self.tell("still", None)
+        except WorkersApart:
+            return True
+        except LimitReached:
+            pass
+        return False
 
     # What its users do
 

@@ -1,6 +1,7 @@
 """Which worker is the eldest: it does what one is to do for all, and for as long as it is there nobody else does.
 
-Whoever comes is younger than those who are there, so a worker that comes takes over from nobody.
+Whoever comes is younger than those who are there, so a worker that comes takes over from nobody. So is who comes back
+after it could not reach the others: it has missed what they told.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,7 @@ class Elders:
         self, bus: Bus, tasks: Tasks, changed: Callable[[], object], now: Callable[[], float] = monotonic
     ) -> None:
         self._bus = bus
-        self._changed = changed
+        self._changed, self._now = changed, now
         self.since = now()
         """Since when this worker is there."""
         self._since: dict[int, float] = {}
@@ -49,8 +50,8 @@ class Elders:
 
     @property
     def is_this(self) -> bool:
-        """Whether it is this one."""
-        return not self._bus.others or self.eldest == self._bus.number
+        """Whether it is this one; not while it cannot reach the others."""
+        return self.eldest == self._bus.number if self._bus.others else not self._bus.is_apart
 
     async def _settle(self) -> None:
         await anyio.sleep(SETTLE_S)
@@ -62,6 +63,8 @@ class Elders:
             self._bus.tell_at_last("since", lambda: self.since, worker)
         else:
             self._since.pop(worker, None)
+            if not self._bus.others:
+                self.since = self._now()
         self._changed()
 
     def _heard(self, worker: int, since: float) -> None:

@@ -29,6 +29,20 @@ Key: TypeAlias = tuple[str, str, str, tuple[str, ...]]
 Samples: TypeAlias = dict[Key, float]
 Entry: TypeAlias = tuple[int, float, list[Any]]
 """A worker's number, since when it is there, as time tells, and samples, each a key and a value."""
+
+
+@dataclass(slots=True)
+class Ended:
+    """The workers of one number that have ended."""
+
+    since: float
+    """Since when the last of them was there: one that could not be reached for a while comes back, and is the same."""
+    last: Samples
+    """What it had counted."""
+    before: Samples
+    """What those before it had."""
+
+
 GROWING = ("counter", "histogram")
 """Types of families whose samples do not fall."""
 
@@ -59,8 +73,8 @@ class Summing:
         self._known: dict[int, tuple[float, Samples]] = {}
         # Those that said that it was the last; what they counted is known to all.
         self._parting: set[int] = set()
-        # By number, the sums of those that have ended, and since when the last of them was there.
-        self._ended: dict[int, tuple[float, Samples]] = {}
+        # By number, those that have ended.
+        self._ended: dict[int, Ended] = {}
         # Whether anybody ever wanted to know, here; and whether what was before this worker is known here.
         self._is_asked = self._is_told = False
         bus.on_question(COUNTS, self._tell_counts)
@@ -87,8 +101,13 @@ class Summing:
         workers = {bus.number: self._count()}
         workers.update((worker, self._known[worker][1]) for worker in silent if worker in self._known)
         samples: Samples = {}
-        for some in (*workers.values(), *(ended for _, ended in self._ended.values())):
+        for some in workers.values():
             _add(samples, some)
+        here = {bus.number: self._since, **{worker: since for worker, (since, _) in self._known.items()}}
+        for worker, ended in self._ended.items():
+            _add(samples, ended.before)
+            if here.get(worker) != ended.since:
+                _add(samples, ended.last)
         return Summed(samples, workers, silent)
 
     def part(self) -> None:
@@ -124,7 +143,7 @@ class Summing:
             before = self._known.get(worker)
             said = _read(samples)
             if before is not None and before[0] == since:
-                said = {**said, **_most(before[1], said)}
+                _raise(said, {key: value for key, value in before[1].items() if key[1] in GROWING})
             self._known[worker] = since, said
 
     def _changed(self, worker: int, has_come: bool) -> None:
@@ -134,24 +153,35 @@ class Summing:
             if not self._is_told:
                 self._tasks.start_soon(self._ask_who_ended, worker)
             return
+        self._is_told = self._is_told and bool(self._bus.others)  # without any it may be this one that is cut off
         since, samples = self._known.pop(worker, (0.0, {}))
         if not samples:
             return
-        ended = {key: value for key, value in samples.items() if key[1] in GROWING and value}
-        _add(ended, self._ended.get(worker, (0.0, {}))[1])
-        self._ended[worker] = since, ended
+        last = {key: value for key, value in samples.items() if key[1] in GROWING and value}
+        self._take_ended(worker, since, last, None)
         if worker in self._parting:
             self._parting.discard(worker)
-        else:
+        elif self._bus.others:
             with self._tasks.faults.contained("metrics.ended", "the others may count less of worker %s", worker):
-                self._bus.tell(ENDED, [_entry(worker, since, ended)])
+                self._bus.tell(ENDED, [_ended_entry(worker, self._ended[worker])])
+
+    def _take_ended(self, worker: int, since: float, last: Samples, before: Samples | None) -> None:
+        """One has ended: seen here, where it is not said what was before it, or by another."""
+        known = self._ended.get(worker)
+        if known is None or known.since < since:
+            if before is None:
+                before = {}
+                if known is not None:
+                    _add(before, known.before)
+                    _add(before, known.last)
+            self._ended[worker] = Ended(since, last, before)
+        elif known.since == since:
+            _raise(known.last, last)
+            _raise(known.before, before or {})
 
     def _hear_ended(self, entries: list[Any]) -> None:
-        for worker, since, samples in entries:
-            mine_since, mine = self._ended.get(worker, (0.0, {}))
-            theirs = _read(samples)
-            if since >= mine_since:
-                self._ended[worker] = since, {**theirs, **_most(mine, theirs)} if since == mine_since else theirs
+        for worker, since, last, before in entries:
+            self._take_ended(worker, since, _read(last), _read(before))
 
     async def _ask_who_ended(self, worker: int) -> None:
         """What this one cannot know: those that were there before it."""
@@ -160,7 +190,7 @@ class Summing:
             self._is_told = self._is_told or bool(answers)
 
     async def _tell_all_ended(self, worker: int, message: None) -> bool:
-        entries = [_entry(number, *ended) for number, ended in self._ended.items()]
+        entries = [_ended_entry(number, ended) for number, ended in self._ended.items()]
         for piece in pieces(entries) if entries else ():
             await self._bus.tell_surely(worker, partial(self._bus.tell, ENDED, piece, worker))
         return True
@@ -171,13 +201,22 @@ def _add(samples: Samples, more: Samples) -> None:
         samples[key] = samples.get(key, 0.0) + value
 
 
-def _most(before: Samples, now: Samples) -> Samples:
-    """What must not fall, and was more before; a gauge is what it is now."""
-    return {key: max(value, now.get(key, 0.0)) for key, value in before.items() if key[1] in GROWING}
+def _raise(samples: Samples, more: Samples) -> None:
+    """What others know may be more."""
+    for key, value in more.items():
+        samples[key] = max(samples.get(key, 0.0), value)
+
+
+def _pairs(samples: Samples) -> list[Any]:
+    return [[*key, value] for key, value in samples.items()]
 
 
 def _entry(worker: int, since: float, samples: Samples) -> Entry:
-    return worker, since, [[*key, value] for key, value in samples.items()]
+    return worker, since, _pairs(samples)
+
+
+def _ended_entry(worker: int, ended: Ended) -> list[Any]:
+    return [worker, ended.since, _pairs(ended.last), _pairs(ended.before)]
 
 
 def _read(samples: Iterable[Any]) -> Samples:
