@@ -32,7 +32,7 @@ Entry: TypeAlias = tuple[int, float, list[Any]]
 
 
 @dataclass(slots=True)
-class Ended:
+class EndedWorkers:
     """The workers of one number that have ended."""
 
     since: float
@@ -74,7 +74,7 @@ class Summing:
         # Those that said that it was the last; what they counted is known to all.
         self._parting: set[int] = set()
         # By number, those that have ended.
-        self._ended: dict[int, Ended] = {}
+        self._ended: dict[int, EndedWorkers] = {}
         # Whether anybody ever wanted to know, here; and whether what was before this worker is known here.
         self._is_asked = self._is_told = False
         bus.on_question(COUNTS, self._tell_counts)
@@ -174,7 +174,7 @@ class Summing:
                 if known is not None:
                     _add(before, known.before)
                     _add(before, known.last)
-            self._ended[worker] = Ended(since, last, before)
+            self._ended[worker] = EndedWorkers(since, last, before)
         elif known.since == since:
             _raise(known.last, last)
             _raise(known.before, before or {})
@@ -215,7 +215,7 @@ def _entry(worker: int, since: float, samples: Samples) -> Entry:
     return worker, since, _pairs(samples)
 
 
-def _ended_entry(worker: int, ended: Ended) -> list[Any]:
+def _ended_entry(worker: int, ended: EndedWorkers) -> list[Any]:
     return [worker, ended.since, _pairs(ended.last), _pairs(ended.before)]
 
 
