@@ -83,9 +83,11 @@ async def test_an_event_source_comes_back_with_its_last_event(make_hub: MakeHub)
             stream.sendall(f"GET /events?channel=a{query} HTTP/1.1\r\nHost: localhost\r\n{field}\r\n".encode())
             read_head(stream)
             text = b""
-            while text.count(b"\n\n") < count:
+            while text.count(b"\n\n") < 1 + count:
                 text += stream.recv(1)
-            return text.decode().split("\n\n")[:-1]
+            comment, *found, _ = text.decode().split("\n\n")
+            assert comment == ":"  # a proxy sends the head when something follows it
+            return found
 
     async with hub.serve(ANY) as serving:
         epoch, _ = hub.publish_many("a", ["1", "2", "3"])[0]

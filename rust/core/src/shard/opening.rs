@@ -11,6 +11,7 @@ use super::{Io, Shard};
 use crate::channel::{Channel, Watched};
 use crate::http::{RequestHead, is_token, parse_head, write_response, write_response_head, write_stream_head};
 use crate::messages::{ClosedBy, Command, Event, Header, Reply, Request, Whose};
+use crate::protocol::sse::KEEPALIVE;
 use crate::protocol::{Format, Formats};
 use crate::routes::{Found, Placed, Wire};
 use crate::session::Asked;
@@ -231,6 +232,7 @@ impl<I: Io> Shard<I> {
             connection.session.open_websocket(passes_on);
         } else {
             write_stream_head(out, &with_cors(asked.readable_by.as_deref(), &asked.headers), "text/event-stream");
+            out.extend_from_slice(KEEPALIVE); // nginx sends a head over HTTP/2 when something follows it
             connection.session.open_event_stream();
         }
         self.timers.set(slot, self.settings.ping_interval);
