@@ -84,7 +84,7 @@ PYTHON_LAYERS = [
     ["demo.acts"],
     ["demo.screen"],
     ["demo.summary"],
-    ["cli.config"],
+    ["cli.config", "cli.machine"],
     ["cli.options"],
     ["cli.check", "cli.load", "cli.restart"],
     ["cli.demo", "cli.serving"],

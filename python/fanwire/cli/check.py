@@ -4,22 +4,29 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, NoReturn
+
+from cyclopts import Parameter, validators
 
 from fanwire.cli.config import ServeConfig
+from fanwire.cli.machine import holds, lacks, this_machine
 from fanwire.cli.options import settings
 from fanwire.config.kinds import duration_text, shown
+from fanwire.options import count_of_workers
 from fanwire.relay.config import CallShare, QueryShare, RelayConfig, Share
+from fanwire.serving import RELAY_DESCRIPTORS_SPARE
+from fanwire.values import TABLE
 
 UNREADABLE = 2
 """The exit status where the file cannot be read; 1 where something is wrong in it."""
 
 
-def check(file: Path, /) -> None:
+def check(file: Path, /, *, clients: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0) -> None:
     """Check a file of `fanwire serve`: `ok` and what would be served, or all that is wrong (exit status 1).
 
     Args:
         file: the TOML file; variables of the environment count as they do for `fanwire serve`.
+        clients: so many have to fit: each limit of this machine that is too small is told (exit status 1).
     """
     try:
         config = settings(file, os.environ, {})
@@ -28,6 +35,18 @@ def check(file: Path, /) -> None:
     print(f"{file}: ok")
     for line in summary(config):
         print(f"  {line}")
+    machine, listen = this_machine(), config.listen
+    workers = count_of_workers(listen.workers)
+    spare = RELAY_DESCRIPTORS_SPARE if config.relay else 0
+    print(f"  {holds(machine, workers, spare)}")
+    if not clients:
+        return
+    backlog = dict(config.limits).get("backlog", TABLE["backlog"].default)
+    short = list(lacks(machine, clients, workers, spare, backlog))
+    if short:
+        print(f"for {clients:,} clients this machine lacks:", *short, sep="\n  ", file=sys.stderr)
+        raise SystemExit(1)
+    print(f"  this machine's limits allow {clients:,} clients")
 
 
 def complain(file: Path | None, error: Exception) -> NoReturn:
