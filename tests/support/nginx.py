@@ -15,13 +15,24 @@ http {{
 """
 
 
+def certificate(folder: Path) -> None:
+    """Write `cert.pem` and its key `key.pem` into `folder`. Raises CalledProcessError without openssl."""
+    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    options = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run(["openssl", "req", *options, *names, *files], check=True, capture_output=True)
+
+
+def main(folder: Path, servers: str) -> str:
+    """The whole of nginx.conf for these `servers`, which leaves nothing outside of `folder`."""
+    return MAIN.format(folder=folder, servers=servers)
+
+
 def configure(folder: Path, servers: str) -> list[str]:
     """Write all that an nginx with these `servers` needs into `folder`; the arguments that it takes.
 
     The certificate is `cert.pem` there, its key `key.pem`. Raises CalledProcessError without openssl.
     """
-    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
-    options = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-    subprocess.run(["openssl", "req", *options, *files], check=True, capture_output=True)
-    (folder / "nginx.conf").write_text(MAIN.format(folder=folder, servers=servers))
+    certificate(folder)
+    (folder / "nginx.conf").write_text(main(folder, servers))
     return ["-p", str(folder), "-c", str(folder / "nginx.conf")]
