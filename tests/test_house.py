@@ -28,7 +28,7 @@ PYTHON_LAYERS = [
     ["frames", "logs", "uvicorn.protocol", "uvicorn.sansio", "values"],
     ["stand_in"],
     ["workers", "workers.folder", "workers.foreign", "workers.seat", "workers.systemd"],
-    ["addresses", "channel", "faults", "uvicorn"],
+    ["addresses", "channel", "faults", "uvicorn", "workers.siblings"],
     ["endings", "workers.bus"],
     ["arguments", "attendance", "auth", "budget", "options", "workers.elders"],
     ["calls", "workers.attending", "workers.stats", "workers.summing"],

@@ -20,6 +20,16 @@ class Absent:
         """Raises EngineMissing."""
         missing("a client of the hub's own")
 
+    @property
+    def worker(self) -> None:
+        """It is none of several."""
+        return
+
+    @property
+    def is_apart(self) -> bool:
+        """Nobody orders for it."""
+        return False
+
     def join(self, path: str) -> NoReturn:
         """Raises EngineMissing."""
         missing("serving by workers")

@@ -714,6 +714,12 @@ class Engine:
         From then on what is published is in order with what the others publish. Waits for an answer, ten seconds at
         most. Raises OSError, and WorkersApart where it is refused: the others are set to something else.
         """
+    @property
+    def worker(self) -> int | None:
+        """Its number among the others, once it has joined them."""
+    @property
+    def is_apart(self) -> bool:
+        """Whether it has joined others, and nobody orders their publications now."""
     def tell(self, to: int | None, message: bytes) -> None:
         """Have another worker take WorkerTold, or with None all others. Any thread, never waits.
 

@@ -38,10 +38,10 @@ from fanwire.options import (
 )
 from fanwire.presence import check_channels
 from fanwire.scope import here
-from fanwire.serving import LOOP_CLOSED, STOPPED, Life, Serving, plan
+from fanwire.serving import LOOP_CLOSED, STOPPED, Life, Plan, Serving, plan
 from fanwire.stand_in import require_engine, tell_once
 from fanwire.values import checked
-from fanwire.workers.foreign import tell_of_workers
+from fanwire.workers.foreign import path_of_siblings, tell_of_workers
 from fanwire.workers.seat import GRACE_S, Seat, Signs, take_seat
 
 if TYPE_CHECKING:
@@ -59,13 +59,22 @@ class Hub(Attaching):
     Args:
         channels: patterns of channel names and what such a channel promises; the first match wins, and a channel that
             matches none, or was never named, has the defaults of ``Channel``.
+        workers: ``unix:PATH``, under servers that start several processes of their own (uvicorn, gunicorn, granian):
+            the hubs of those that name the same socket are one, as with ``run(workers=N)``, which needs none.
         options: defaults for ``serve``, see ``fanwire.options.Options``.
 
     Raises:
         TypeError, ValueError: a bad pattern, bound or option.
     """
 
-    def __init__(self, channels: Mapping[str, Channel] | None = None, **options: Unpack[Options]) -> None:
+    def __init__(
+        self,
+        channels: Mapping[str, Channel] | None = None,
+        *,
+        workers: str | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        self._siblings = None if workers is None else path_of_siblings(workers)
         self._options = check_options(options)
         super().__init__(self._options.get("signalr_paths", OWN["signalr_paths"]))
         self._channels = check_channels(channels)
@@ -232,16 +241,20 @@ class Hub(Attaching):
                 raise RuntimeError(self._forked or under_way)
             self._is_serving = self._is_beginning = True  # from now on nothing is registered
         tell_once()
+        planned: Plan | None = None
         try:
-            planned = plan(self._callbacks, self._channels, self._relays, shards, options, self._seat)
+            planned = plan(self._callbacks, self._channels, self._relays, shards, options, self._seat, self._siblings)
             await checkpoint()
             self._paths = {signalr_key(path): path for path in planned.paths}
             life = Life(planned, self._ways, self._linked, partial(self._unlink, STOPPED), self._ended)
         except BaseException:
+            if planned is not None:
+                planned.let_go()
             self._ended()
             raise
         await life.begin(at)
-        tell_of_workers()
+        if life.engine.worker is None:
+            tell_of_workers()
         return life.serving
 
     def run(

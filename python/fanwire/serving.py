@@ -40,6 +40,7 @@ from fanwire.stand_in import require_engine
 from fanwire.values import checked
 from fanwire.wording import Wording
 from fanwire.workers.seat import Seat, seat_of_process
+from fanwire.workers.siblings import Sibling
 
 STOPPED = "the hub was stopped: its serving has ended"
 LOOP_CLOSED = "the event loop was closed while the hub served: stop the hub first"
@@ -78,8 +79,13 @@ class Plan:
     callbacks: Callbacks
     channels: Mapping[str, Channel]
     relays: Sequence[RelayConfig]
-    seat: Seat | None
+    seat: Seat | Sibling | None
     """Of the worker whose hub it is."""
+
+    def let_go(self) -> None:
+        """Nothing of it is served, or no more: its place among other workers is free."""
+        if isinstance(self.seat, Sibling):
+            self.seat.close()
 
     @property
     def paths(self) -> Sequence[str]:
@@ -100,8 +106,11 @@ def plan(
     shards: int,
     options: Mapping[str, Any],
     seat: Seat | None = None,
+    siblings: str | None = None,
 ) -> Plan:
     """What is to be served with `options`, which are checked; at the `seat` of a worker, as one hub with the others.
+
+    Without one, the hubs that meet at the socket `siblings` are one.
 
     Raises TypeError and ValueError for bad `shards`, and for what is wrong between options and what is registered.
     """
@@ -122,8 +131,33 @@ def plan(
         merged.setdefault("outbox_bytes_max", RELAY_OUTBOX_BYTES_MAX)
     if merged.get("poller") is None:
         merged["poller"] = checked("FANWIRE_POLLER", os.environ.get("FANWIRE_POLLER") or None, RULES["poller"])
+    place: Seat | Sibling | None = seat
+    if place is None and siblings is not None:
+        require_engine("one of several workers")
+        place = Sibling(siblings)
+    try:
+        settings = _settings(callbacks, channels, shards, merged, own, place, has_relays=bool(relays))
+    except BaseException:
+        if isinstance(place, Sibling):
+            place.close()
+        raise
+    routes = [route_of_hub(path, callbacks, own) for path in own["signalr_paths"]]
+    routes += map(route_of_relay, relays, count(RELAYS))
+    return Plan(settings, routes, encoder_of(own), own, callbacks, channels, relays, place)
+
+
+def _settings(
+    callbacks: Callbacks,
+    channels: Mapping[str, Channel],
+    shards: int,
+    merged: Mapping[str, Any],
+    own: Mapping[str, Any],
+    seat: Seat | Sibling | None,
+    *,
+    has_relays: bool,
+) -> Settings:
     process = seat or seat_of_process()  # a worker's other hubs are each one of its own
-    settings = Settings(
+    return Settings(
         shards=shards,
         channels=rules_of(channels),
         snapshots=[
@@ -131,14 +165,11 @@ def plan(
             *((rule.pattern, rule.interval) for rule in callbacks.snapshots),
         ],
         tell_details=own["detailed_errors"],
-        descriptors_spare=RELAY_DESCRIPTORS_SPARE if relays else 0,
+        descriptors_spare=RELAY_DESCRIPTORS_SPARE if has_relays else 0,
         worker=process.number if process else 0,
         siblings=(seat.folder, bytes.fromhex(seat.key)) if seat else None,
         **merged,
     )
-    routes = [route_of_hub(path, callbacks, own) for path in own["signalr_paths"]]
-    routes += map(route_of_relay, relays, count(RELAYS))
-    return Plan(settings, routes, encoder_of(own), own, callbacks, channels, relays, seat)
 
 
 class Life:
@@ -196,8 +227,11 @@ class Life:
         """
         try:
             self.engine.start()
-            if self._plan.seat is not None:
-                self.engine.join(self._plan.seat.sequencer)
+            seat = self._plan.seat
+            if isinstance(seat, Sibling):
+                seat.order(self._plan.settings)
+            if seat is not None:
+                self.engine.join(seat.sequencer)
             bound = self.engine.listen(inherited(address)) if address is not None else ""
             self.serving = Serving(bound, self.engine.stats().poller)
             self.loop = Loop()
@@ -259,6 +293,7 @@ class Life:
         try:
             self.engine.stop()
         finally:
+            self._plan.let_go()
             self._ended()
 
     def abandon(self) -> None:
@@ -344,6 +379,7 @@ class Life:
             with anyio.CancelScope(shield=True):
                 await in_thread(self.engine.stop)
         finally:
+            self._plan.let_go()
             self._ended()
             if self._pump is not None:
                 self._pump.let_go()
@@ -364,6 +400,8 @@ class Life:
                 seat=plan.seat,
             )
             tasks.start_soon(pump.run)
+            if isinstance(plan.seat, Sibling):
+                tasks.start_soon(plan.seat.keep, self.engine, plan.settings)
             self._linked(self)
             self._begun.set()
             try:

@@ -21,6 +21,7 @@ from fanwire.errors import LimitReached, WorkersApart
 from fanwire.faults import Tasks
 from fanwire.logs import workers_log
 from fanwire.workers.seat import Seat
+from fanwire.workers.siblings import Sibling
 
 MESSAGE_BYTES_MAX = 1 << 20
 """Of one message, kind and all: others wait behind it."""
@@ -303,6 +304,6 @@ def pieces(items: Mapping[str, Any] | list[Any], bytes_max: int = MESSAGE_BYTES_
     return found
 
 
-def bus_of(seat: Seat, engine: Engine, tasks: Tasks) -> Bus:
+def bus_of(seat: Seat | Sibling, engine: Engine, tasks: Tasks) -> Bus:
     """That of the worker at this seat, whose engine it is."""
     return Bus(seat.number, engine.tell, tasks)

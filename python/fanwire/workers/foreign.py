@@ -1,12 +1,13 @@
 """Workers of other servers: whether this process is one of several, each with hubs of its own."""
 
 import sys
+from pathlib import Path
 
 from fanwire.logs import hub_log
 
 TEXT = (
     "this process is one of %d workers, and each has a hub of its own: what is published here reaches the clients of "
-    "this process alone; with --workers 1 there is one hub for all"
+    'this process alone; Hub(workers="unix:PATH") makes one of them'
 )
 _told: list[int] = []
 """What was told, once a process."""
@@ -29,3 +30,17 @@ def tell_of_workers() -> None:
     if count > 1 and not _told:
         _told.append(count)
         hub_log.warning(TEXT, count)
+
+
+SCHEME = "unix:"
+
+
+def path_of_siblings(workers: str) -> str:
+    """Of the socket at which other processes' hubs are met. Raises TypeError, ValueError for what is none."""
+    must = "workers must be unix:PATH, a socket that the hubs of all processes name"
+    if not isinstance(workers, str):
+        raise TypeError(f"{must}, not {workers!r}; how many serve is said to hub.run(workers=...)")
+    path = workers.removeprefix(SCHEME)
+    if path == workers or not path:
+        raise ValueError(f"{must}, not {workers!r}")
+    return str(Path(path).absolute())

@@ -63,6 +63,16 @@ impl Engine {
         py.detach(|| self.3.join(&self.0, path))
     }
 
+    #[getter]
+    fn worker(&self) -> Option<u8> {
+        self.0.node().map(|member| member.number())
+    }
+
+    #[getter]
+    fn is_apart(&self) -> bool {
+        self.0.node().is_some_and(|member| member.is_apart())
+    }
+
     fn tell(&self, py: Python<'_>, to: Option<u8>, message: &[u8]) -> PyResult<()> {
         let told = self.0.tell_workers(to.as_slice(), TOLD_TO_APPLICATION, message);
         told.map_err(|error| to_pyerr(py, error))

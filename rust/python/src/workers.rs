@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use fanwire_core::Engine as CoreEngine;
-use fanwire_node::{JoinError, Link, Server};
+use fanwire_node::{JoinError, Link, Server, StartError};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
@@ -36,8 +36,7 @@ impl Sequencer {
                 }
             }
         };
-        let server = fanwire_node::sequence(&path, settings.0.clone(), log)
-            .map_err(|error| PyOSError::new_err(error.to_string()))?;
+        let server = fanwire_node::sequence(&path, settings.0.clone(), log).map_err(no_sequencer)?;
         Ok(Self { server: Mutex::new(Some(server)), lines })
     }
 
@@ -52,6 +51,16 @@ impl Sequencer {
         let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).take();
         py.detach(|| server.map(Server::stop));
     }
+}
+
+/// With the system's number.
+fn no_sequencer(error: StartError) -> PyErr {
+    let errno = match &error {
+        StartError::InUse { .. } => 98, // EADDRINUSE
+        StartError::System { source, .. } => source.raw_os_error().unwrap_or(0),
+        _ => 22, // EINVAL
+    };
+    PyOSError::new_err((errno, error.to_string()))
 }
 
 /// An engine's link to the sequencer, while it has one.

@@ -52,6 +52,7 @@ pub(crate) use policy::Mode;
 pub use policy::{Origin, Policy, Seek, Start};
 pub use reading::Run;
 pub use registry::Registry;
+pub(crate) use registry::begin_epochs_now;
 pub use segment::Slice;
 pub use stand::Stand;
 pub use watch::Watch;

@@ -40,6 +40,13 @@ static NEXT_EPOCH: LazyLock<AtomicU64> = LazyLock::new(|| {
     AtomicU64::new(since.map_or(1, |since| since.as_millis() as u64).max(1))
 });
 
+/// Epochs that are given from now on are later than those of any process that began to give some before.
+pub(crate) fn begin_epochs_now() {
+    if let Ok(since) = SystemTime::now().duration_since(UNIX_EPOCH) {
+        NEXT_EPOCH.fetch_max(since.as_millis() as u64, Ordering::Relaxed);
+    }
+}
+
 /// All channels of an engine.
 #[derive(Debug)]
 pub struct Registry {

@@ -40,7 +40,9 @@ impl Engine {
         }
     }
 
-    pub(super) fn node(&self) -> Option<&Arc<Member>> {
+    /// This engine among several workers, once it has joined them.
+    #[must_use]
+    pub fn node(&self) -> Option<&Arc<Member>> {
         self.common.node.get()
     }
 

@@ -137,6 +137,18 @@ impl Member {
         Ok(placed)
     }
 
+    /// Its number among the others.
+    #[must_use]
+    pub fn number(&self) -> u8 {
+        self.number
+    }
+
+    /// Whether the sequencer is out of reach.
+    #[must_use]
+    pub fn is_apart(&self) -> bool {
+        self.placing().is_none()
+    }
+
     /// Tells some of the others, or with none all of them.
     ///
     /// # Errors

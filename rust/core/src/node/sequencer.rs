@@ -7,7 +7,9 @@ use smallvec::SmallVec;
 
 use super::agreement::agreement;
 use super::wire::{FromMember, FromSequencer, Group, Key, VERSION};
-use crate::channel::{Appended, Channel, Pattern, Publication, Registry, Stand, read_publication};
+use crate::channel::{
+    Appended, Channel, Pattern, Publication, Registry, Stand, begin_epochs_now, read_publication,
+};
 use crate::clock::Clock;
 use crate::error::EngineError;
 use crate::settings::Settings;
@@ -59,6 +61,7 @@ impl Sequencer {
     /// One that knows nobody, of this version, and whose channels promise what these say.
     #[must_use]
     pub fn new(version: &str, settings: Settings) -> Self {
+        begin_epochs_now(); // another process may have ordered before, which began later than this one
         let (seen, max) = (Arc::<AtomicU16>::default(), settings.channels_max);
         let unlisted = |max| Registry::unlisted(&seen, max);
         Self {
