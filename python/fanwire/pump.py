@@ -53,6 +53,7 @@ from fanwire.snapshots import SnapshotRule, Snapshots
 from fanwire.wording import INTERNAL_ERROR
 from fanwire.workers.bus import bus_of
 from fanwire.workers.seat import Seat
+from fanwire.workers.siblings import Sibling
 
 PRESENCE_INTERVAL_S = 0.25
 """For so long new subscribers of a presence channel begin at the same list."""
@@ -109,7 +110,7 @@ class Pump:
         own: Mapping[str, Any],
         relays: Sequence[RelayConfig] = (),
         channels: Mapping[str, Channel],
-        seat: Seat | None = None,
+        seat: Seat | Sibling | None = None,
     ) -> None:
         engine = link.require()
         self._link = link
