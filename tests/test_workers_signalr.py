@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -15,14 +13,13 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from support.nginx import configure
-from support.raw import frame, free_port, read_frame
+from support.nginx import NGINX, keeping_nginx
+from support.raw import frame, read_frame
 from support.signalr_lines import END, HANDSHAKE, Line, Polled, close_lines, lines
 from support.waiting import until_in_thread
 from support.workers import Program, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 WORKERS = 4
 CLIENTS = 300
 
@@ -199,14 +196,11 @@ def test_a_stateful_client_comes_back_to_another_worker_and_misses_nothing(serve
     assert second[0]["result"] == first["result"], "the same worker, and the same address of the client"
 
 
-def counters(served: Program, name: str) -> float:
-    """Summed over the workers that answer."""
-    found: dict[int, float] = {}
-    for line in lines(served.address, WORKERS):
-        text = line.ask("GET", "/metrics").body.decode()
-        found[line.worker] = sum(float(one.split()[1]) for one in text.splitlines() if one.startswith(f"{name} "))
-        line.close()
-    return sum(found.values())
+def counter(served: Program, name: str) -> float:
+    """Of all workers."""
+    text = Line(served.address).ask("GET", "/metrics").body.decode()
+    (found,) = [float(one.split()[1]) for one in text.splitlines() if one.startswith(f"{name} ")]
+    return found
 
 
 def test_forged_tokens_are_refused_and_counted(ways: list[Line], served: Program, tmp_path: Path) -> None:
@@ -216,7 +210,7 @@ def test_forged_tokens_are_refused_and_counted(ways: list[Line], served: Program
         foreign = line.negotiate()
         line.close()
     forged = [token[:-1], token + "A", token[:30] + "AAA" + token[33:], "B" + token[1:], foreign, "A" * 22, "%00"]
-    before = counters(served, "fanwire_tokens_refused_total")
+    before = counter(served, "fanwire_tokens_refused_total")
     for wrong in forged:
         for method in ("GET", "POST", "DELETE"):
             line = Line(served.address)
@@ -227,7 +221,7 @@ def test_forged_tokens_are_refused_and_counted(ways: list[Line], served: Program
     assert line.ask("GET", f"/live?id={token}").status == 404, "it is another hub's"
     line.close()
     refused = len(forged) * 3 + 1  # what is scraped may be a second old
-    until_in_thread(lambda: counters(served, "fanwire_tokens_refused_total") - before == refused)
+    until_in_thread(lambda: counter(served, "fanwire_tokens_refused_total") - before == refused)
     client = Polled(token)
     client.begin(*ways)
 
@@ -322,7 +316,7 @@ def test_a_restart_ends_a_client_with_its_own_worker_and_no_other(tmp_path: Path
 @pytest.mark.skipif(NGINX is None, reason="there is no nginx")
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl to make a certificate")
 def test_hundreds_of_polling_clients_behind_one_nginx(served: Program, tmp_path: Path) -> None:
-    with behind_nginx(tmp_path, served.address) as address:
+    with keeping_nginx(tmp_path, served.address) as address:
         own = [Line(address) for _ in range(CLIENTS)]
         polled = [Polled(line.negotiate()) for line in own]
         for client, line in zip(polled, own, strict=True):
@@ -349,33 +343,3 @@ def batched(numbers: Iterable[int], count: int) -> Iterator[list[int]]:
     left = iter(numbers)
     while some := list(islice(left, count)):
         yield some
-
-
-@contextmanager
-def behind_nginx(folder: Path, upstream: str) -> Iterator[str]:
-    """The address of an nginx that keeps its connections to the hub, and has many clients' requests on each."""
-    port = free_port()
-    servers = f"""
-    map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
-    upstream hub {{ server {upstream}; keepalive 16; }}
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
-            proxy_pass http://hub; proxy_http_version 1.1; proxy_read_timeout 120s; proxy_buffering off;
-            proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;
-        }}
-    }}"""
-    assert NGINX is not None
-    process = subprocess.Popen([NGINX, *configure(folder, servers)], stderr=subprocess.PIPE)
-    try:
-        until_in_thread(lambda: can_connect(port))
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.communicate(timeout=10)
-
-
-def can_connect(port: int) -> bool:
-    """Whether somebody listens."""
-    with socket.socket() as tried:
-        return tried.connect_ex(("127.0.0.1", port)) == 0

@@ -1,7 +1,16 @@
 """nginx before a hub: its main configuration, a certificate that signs itself. Also for `tests/peers/run.py`."""
 
+import shutil
+import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from support.raw import free_port
+from support.waiting import until_in_thread
+
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 
 MAIN = """
 daemon off; pid {folder}/pid; error_log {folder}/errors;
@@ -36,3 +45,32 @@ def configure(folder: Path, servers: str) -> list[str]:
     certificate(folder)
     (folder / "nginx.conf").write_text(main(folder, servers))
     return ["-p", str(folder), "-c", str(folder / "nginx.conf")]
+
+
+@contextmanager
+def keeping_nginx(folder: Path, upstream: str) -> Iterator[str]:
+    """The address of an nginx that keeps its connections to `upstream`, and has many clients' requests on each."""
+    port = free_port()
+    servers = f"""
+    map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
+    upstream hub {{ server {upstream}; keepalive 16; }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://hub; proxy_http_version 1.1; proxy_read_timeout 120s; proxy_buffering off;
+            proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;
+        }}
+    }}"""
+    assert NGINX is not None
+    process = subprocess.Popen([NGINX, *configure(folder, servers)], stderr=subprocess.PIPE)
+    try:
+        until_in_thread(lambda: _listens(port))
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0

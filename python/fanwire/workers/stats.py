@@ -22,6 +22,8 @@ SUMMED = (
     "expired",
     "accept_pauses",
     "handshakes_refused",
+    "tokens_refused",
+    "passed_on",
     "completion_seconds",
 )
 COUNTED = ("closes", "skipped")
@@ -51,6 +53,8 @@ class StatsOfAll:
     expired: int
     accept_pauses: int
     handshakes_refused: int
+    tokens_refused: int
+    passed_on: int
     completion_seconds: float
     closes: dict[int, int]
     """Closed connections by close code."""

@@ -40,7 +40,7 @@ impl<I: Io> Shard<I> {
                 self.slab.at(slot).session.keep_partial_head(whole.to_vec());
                 bytes.len()
             }
-            Ok(Some((head, taken))) => match self.answer(slot, &head) {
+            Ok(Some((head, taken))) => match self.answer_once(slot, &head) {
                 Ok(AnsweredBy::ThisShard) => taken - had,
                 Ok(AnsweredBy::Shard(shard)) => {
                     let mut all = if had == 0 { Vec::new() } else { partial[..had].to_vec() };
@@ -70,6 +70,13 @@ impl<I: Io> Shard<I> {
                 bytes.len()
             }
         }
+    }
+
+    /// What is known of one request is not known of the next.
+    fn answer_once(&mut self, slot: u32, head: &RequestHead<'_>) -> Result<AnsweredBy, Refusal> {
+        let answered = self.answer(slot, head);
+        self.is_settled = false;
+        answered
     }
 
     /// Does what a head asks for. What the session is then is said by whatever that is.

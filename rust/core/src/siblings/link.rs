@@ -9,7 +9,7 @@ use crate::socket;
 /// Bytes that wait for one worker. Beyond that it is stuck, and given up.
 pub(super) const WAITING_BYTES_MAX: usize = 64 << 20;
 /// What one receive may give.
-const BUFFER_BYTES: usize = 256 << 10;
+pub(super) const BUFFER_BYTES: usize = 256 << 10;
 /// Receives in one turn.
 const RECEIVES_MAX: usize = 8;
 
@@ -104,21 +104,22 @@ impl Link {
         Ok(())
     }
 
-    /// Receives what is there. False at the end of the stream.
+    /// Receives what is there, through `buffer`. False at the end of the stream.
     ///
     /// # Errors
     /// The other end is gone.
-    pub(super) fn receive(&mut self) -> io::Result<bool> {
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         for _ in 0..RECEIVES_MAX {
-            let before = self.received.len();
-            self.received.resize(before + BUFFER_BYTES, 0);
-            let (received, descriptor) =
-                socket::receive_with_descriptor(self.fd.as_raw_fd(), &mut self.received[before..]);
-            self.received.truncate(before + usize::try_from(received).unwrap_or(0));
+            let (received, descriptor) = socket::receive_with_descriptor(self.fd.as_raw_fd(), buffer);
             self.descriptors.extend(descriptor);
             match received {
                 0 => return Ok(false),
-                _ if received > 0 => {}
+                _ if received > 0 => {
+                    self.received.extend_from_slice(&buffer[..received as usize]);
+                    if (received as usize) < buffer.len() {
+                        return Ok(true); // what is left, behind a descriptor, wakes again
+                    }
+                }
                 _ if matches!(-received as i32, libc::EAGAIN | libc::EINTR) => return Ok(true),
                 _ => return Err(io::Error::from_raw_os_error(-received as i32)),
             }
@@ -181,10 +182,10 @@ mod tests {
                 one.say_with(&Message::Socket([number as u8; 16], "".into(), vec![1; 50]), passed.into());
             }
         }
-        let mut came = Vec::new();
+        let (mut came, mut buffer) = (Vec::new(), vec![0; 4_096]);
         while one.has_waiting() || came.len() < 267 {
             one.flush().expect("it is there");
-            assert!(other.receive().expect("it is there"));
+            assert!(other.receive(&mut buffer).expect("it is there"));
             came.extend(other.messages().expect("messages"));
         }
         let mut inode = inodes.into_iter();
@@ -206,6 +207,6 @@ mod tests {
         }
         assert_eq!((number, inode.next()), (200, None));
         drop(one);
-        assert!(!other.receive().expect("an end"));
+        assert!(!other.receive(&mut buffer).expect("an end"));
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::errands::{Asker, Delivery, Errand, GuestId, Office, Outgoing, Passed, Siblings, Sought, socket_path};
-use super::link::Link;
+use super::link::{BUFFER_BYTES, Link};
 use super::searches::{Found, Searches, Step};
 use super::signature::{Stamped, wall_seconds};
 use super::wire::{ANSWER_BYTES_MAX, End, MESSAGE_BYTES_MAX, Message, Whose};
@@ -57,6 +57,8 @@ pub(crate) struct Thread<O> {
     passed: HashMap<u64, Passed>,
     /// Which shard has them.
     guests: HashMap<GuestId, usize>,
+    /// Where receives go.
+    buffer: Vec<u8>,
     is_stopping: bool,
 }
 
@@ -98,6 +100,7 @@ impl<O: Office> Thread<O> {
             by_worker: HashMap::new(),
             passed: HashMap::new(),
             guests: HashMap::new(),
+            buffer: vec![0; BUFFER_BYTES],
             is_stopping: false,
         };
         thread.connect_to_all();
@@ -222,7 +225,7 @@ impl<O: Office> Thread<O> {
 
     fn receive(&mut self, number: u64) {
         let Some(link) = self.links.get_mut(&number) else { return };
-        let goes_on = link.receive().unwrap_or(false);
+        let goes_on = link.receive(&mut self.buffer).unwrap_or(false);
         let messages = link.messages();
         let is_none = messages.is_err();
         for (message, descriptor) in messages.unwrap_or_default() {
