@@ -98,19 +98,7 @@ def main() -> None:
     failed: dict[str, str] = {}
     began = time.monotonic()
 
-    def guarded(name: str, phase: Callable[[], Any]) -> bool:
-        show.begin(name)
-        try:
-            phase()
-        except Exception as error:
-            failed[name] = str(error) or type(error).__name__
-        show.end(name, (failed.get(name, "").splitlines() or [""])[0])
-        return name not in failed
-
-    try:
-        with show:
-            _run(run, wanted, guarded)
-    finally:
+    def write(*, draws: bool) -> None:
         header = environment(set(), HERE / "peers" / "node") | {
             "clients": options.clients,
             "minutes": round((time.monotonic() - began) / 60, 1),
@@ -118,7 +106,23 @@ def main() -> None:
             "limits": limits(options.clients),
             "peaks": show.peaks,
         }
-        scale_report.write(header, run.figures, failed, show.samples, options.results)
+        scale_report.write(header, run.figures, failed, show.samples, options.results, draws=draws)
+
+    def guarded(name: str, phase: Callable[[], Any]) -> bool:
+        show.begin(name)
+        try:
+            phase()
+        except Exception as error:
+            failed[name] = str(error) or type(error).__name__
+        show.end(name, (failed.get(name, "").splitlines() or [""])[0])
+        write(draws=False)
+        return name not in failed
+
+    try:
+        with show:
+            _run(run, wanted, guarded)
+    finally:
+        write(draws=True)
         print((options.results / "scale.md").read_text())
     os._exit(1 if failed else 0)  # at once: nothing is left that would have to be waited for
 

@@ -19,7 +19,6 @@ from scale_screen import Show
 from scale_stage import (
     ALL_MATCHES,
     MATCHES,
-    TEXT,
     WITHIN_S,
     Backend,
     Feeder,
@@ -44,8 +43,6 @@ FEED_RATE = 20.0
 FREE_ROUNDS, PAUSE_S = 2, 0.1
 MATCH_ROUNDS, MATCH_EVERY_S = 200, 0.1
 AWAY_S = 2.0
-MESSAGE_BYTES = len(f'{{"type":1,"target":"Announcement","arguments":["{TEXT}"]}}') + 1
-"""Of a goal that goes to everyone, in its frame: what the bare loop sends."""
 ADMISSION_S = 2.0
 
 
@@ -58,6 +55,8 @@ class Run:
     floor: bool
     show: Show
     figures: dict[str, float] = field(default_factory=dict)
+    message_bytes: int = 181
+    """Of the last goal that went to everyone, without the frame's head: what the bare loop sends."""
 
     def add(self, **found: float) -> None:
         """Keep figures, and show them."""
@@ -113,16 +112,21 @@ def direct(run: Run) -> None:
 
 
 def small(run: Run) -> None:
-    """What a message to everyone costs where fewer are connected, each with as many workers as it takes."""
+    """What a message to everyone costs where fewer are connected, with as many workers as it takes.
+
+    All watch one match. What the hub sends to `Clients.All` comes over each of a thousand lanes as well, which is dear
+    where there are no more clients than that.
+    """
     for clients in SMALL:
         if clients > run.clients:
             continue
         run.show.note(f"{clients:,} clients")
-        with staged(clients, run.keepalive_s) as (backend, front, fleet):
+        with staged(clients, run.keepalive_s, matches=1) as (backend, front, fleet):
             run.show.watch(backend, front, fleet)
             fleet.connect(clients)
             rounds = max(3, min(40, 400_000 // clients))
-            goal(run, Stage(backend, front, fleet), rounds)
+            goal(run, Stage(backend, front, fleet), rounds, partial(backend.publish, 1, "m1"))
+            fleet.check(backend.published())
         if run.floor:
             bare(run, [clients], rounds)
 
@@ -150,25 +154,26 @@ def resting(run: Run, front: Workers, fleet: Fleet, seconds: float) -> float:
     return spent / 1e7 / passed
 
 
-def goal(run: Run, stage: Stage, rounds: int) -> None:
+def goal(run: Run, stage: Stage, rounds: int, publish: Callable[[], object]) -> None:
     """One message to everyone: CPU of one to one client, servers on a core; seconds until the last has it, on all."""
     clients = stage.fleet.clients
-    stage.fleet.receive(1, stage.backend.publish_all, level=True)
+    stage.fleet.receive(1, publish, level=True)
     time.sleep(PAUSE_S)
     seconds = []
     for _ in range(FREE_ROUNDS):
-        seconds.append(stage.fleet.receive(1, stage.backend.publish_all))
+        seconds.append(stage.fleet.receive(1, publish))
         time.sleep(PAUSE_S)
     spent = 0
     others = [stage.backend.pid, *(load.pid for load in stage.fleet.loads)]
     with pinned([stage.front.pid], others):
-        stage.fleet.receive(1, stage.backend.publish_all)
+        stage.fleet.receive(1, publish)
         for _ in range(rounds):
             before = cpu_of(stage.front.pid)
-            stage.fleet.receive(1, stage.backend.publish_all)
+            stage.fleet.receive(1, publish)
             spent += cpu_of(stage.front.pid).since(before).total_ns
             time.sleep(PAUSE_S)
     us = spent / 1e3 / (rounds * clients)
+    run.message_bytes = stage.fleet.message_bytes
     run.add(**{f"us_{clients}": us, f"goal_s_{clients}": median(seconds), f"workers_{clients}": stage.front.count})
 
 
@@ -178,10 +183,10 @@ def bare(run: Run, steps: list[int], rounds: int) -> None:
         for clients in steps:
             floors.connect(clients - floors.clients)
             run.show.note(f"the bare loop with {clients:,} sockets")
-            _, seconds = floors.delivery(MESSAGE_BYTES, FREE_ROUNDS, PAUSE_S)
+            _, seconds = floors.delivery(run.message_bytes, FREE_ROUNDS, PAUSE_S)
             with pinned(*floors.pids()):
-                floors.delivery(MESSAGE_BYTES, 1, PAUSE_S)
-                us, _ = floors.delivery(MESSAGE_BYTES, rounds, PAUSE_S)
+                floors.delivery(run.message_bytes, 1, PAUSE_S)
+                us, _ = floors.delivery(run.message_bytes, rounds, PAUSE_S)
             run.add(**{f"bare_us_{clients}": us, f"bare_s_{clients}": seconds})
 
 
@@ -198,7 +203,7 @@ def connect(run: Run, stage: Stage) -> None:
         run.add(**{f"connect_s_{aim}": connects_s})
         if aim == MIDDLE:
             spent = cpu_of(stage.front.pid).since(before).total_ns
-            goal(run, stage, 2)
+            goal(run, stage, 2, stage.backend.publish_all)
             before = cpu_of(stage.front.pid)
             run.add(connect_us=spent / 1e3 / aim)
     run.add(connections_calm=stage.backend.stats()["connected"])
@@ -243,7 +248,7 @@ def idle(run: Run, stage: Stage) -> None:
 def everyone(run: Run, stage: Stage) -> None:
     """A goal that goes to all."""
     run.show.note(f"one goal to {stage.fleet.clients:,} clients")
-    goal(run, stage, 2)
+    goal(run, stage, 2, stage.backend.publish_all)
 
 
 def match(run: Run, stage: Stage) -> None:

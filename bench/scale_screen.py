@@ -1,8 +1,10 @@
 """What scale.py shows while it runs, and the samples that it draws later: one screen on a terminal, lines elsewhere."""
 
+import json
 import os
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Self
@@ -15,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-SAMPLE_S = 0.5
+SAMPLE_S, ASK_S = 0.5, 1.0
 BLOCKS = " ▁▂▃▄▅▆▇█"
 WIDTH, RATE_LINES, FOUND_MAX = 98, 3, 4
 ACCENT, GOOD, BAD, LOUD = "bright_cyan", "bright_green", "bright_red", "bright_yellow"
@@ -171,7 +173,8 @@ class Show:
             backend, _, fleet = watched
             with suppress(Exception):  # the backend may be dead, on purpose
                 if not self._is_quiet and len(self.samples) % 2 == 0:
-                    self._connections = backend.stats()["connected"]
+                    with urllib.request.urlopen(f"http://127.0.0.1:{backend.port}/stats", timeout=ASK_S) as answer:
+                        self._connections = json.load(answer)["connected"]
             now = fleet.total("received")
             self._rates.append(max(0.0, now - received) / SAMPLE_S)
             received = now

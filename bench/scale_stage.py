@@ -29,6 +29,8 @@ EACH_MAX = int(os.environ.get("FANWIRE_BENCH_EACH", "18500"))
 PORTS = range(20_500, 32_000)
 WITHIN_S = 180.0
 PATIENCE_S = 60
+CONNECT_WITHIN_S = 900.0
+"""A load process gives up by itself where nothing moves for PATIENCE_S."""
 FAILED_SHARE_MAX = 0.01
 """Of clients that cannot connect: with more nothing else is worth measuring."""
 IN_FLIGHT_MAX = 3_000
@@ -165,12 +167,14 @@ class Workers(Child):
 class Load(Child):
     """One load process, which tells how things are from time to time."""
 
-    def __init__(self, url: str, clients: int, index: int, first: int, in_flight: int, ping_every_s: int) -> None:
+    def __init__(
+        self, url: str, clients: int, index: int, first: int, in_flight: int, ping_every_s: int, matches: int
+    ) -> None:
         """`index` names its network of source addresses, `first` is the number of its first client."""
         self.clients = clients
         command = [str(BINARIES / "fanwire-load"), "signalr", "--url", url, "--connections", str(clients)]
         command += ["--skip-negotiation", "--reconnect", "--network", str(index + 1), "--in-flight", str(in_flight)]
-        command += ["--subscribe", "Subscribe", "--matches", str(MATCHES), "--first", str(first % MATCHES)]
+        command += ["--subscribe", "Subscribe", "--matches", str(matches), "--first", str(first % matches)]
         command += ["--target", TARGETS, "--progress", str(TICK_S), "--patience", str(PATIENCE_S)]
         if ping_every_s:
             command += ["--ping-every", str(ping_every_s)]
@@ -193,9 +197,10 @@ class Load(Child):
 class Fleet:
     """Load processes as one crowd. Its clients watch matches in turn, so that all matches have as many."""
 
-    def __init__(self, url: str, keepalive_s: int) -> None:
+    def __init__(self, url: str, keepalive_s: int, matches: int) -> None:
         """Nobody yet."""
-        self._url, self._keepalive_s = url, keepalive_s
+        self._url, self._keepalive_s, self._matches = url, keepalive_s, matches
+        self.message_bytes = 0
         self._stack = ExitStack()
         self.loads: list[Load] = []
         self.clients = 0
@@ -218,11 +223,12 @@ class Fleet:
         started = []
         for number in range(count):
             share = clients * (number + 1) // count - clients * number // count
-            load = Load(self._url, share, len(self.loads), self.clients, in_flight, self._keepalive_s)
+            first = sum(load.clients for load in self.loads)
+            load = Load(self._url, share, len(self.loads), first, in_flight, self._keepalive_s, self._matches)
             self.loads.append(self._stack.enter_context(load))
             started.append(load)
             self.clients += share
-        said = [load.wait_for("connected", WITHIN_S + PATIENCE_S) for load in started]
+        said = [load.wait_for("connected", CONNECT_WITHIN_S) for load in started]
         last_ns = max(load.tick["opened_ns"] for load in self.told(started))
         failed = sum(one["failed"] for one in said)
         if failed > clients * FAILED_SHARE_MAX:
@@ -275,6 +281,7 @@ class Fleet:
         for load, one in zip(self.loads, said, strict=True):
             if not one["lowest"] == one["highest"] == each:
                 raise ChildFailed(f"{load.name}: {each} messages each: {brief(one)}")
+        self.message_bytes = round(said[0]["bytes"] / said[0]["received"]) if said[0]["received"] else 0
         return (max(one["last_ns"] for one in said) - began) / 1e9
 
     def check(self, published: int, allowed: Sequence[str] = ()) -> Counter[str]:
@@ -293,7 +300,7 @@ class Fleet:
             found.update(one["faults"])
         faults, self._faults = found - self._faults, found
         for load, one in zip(self.loads, said, strict=True):
-            if one["behind"] or (load.clients >= MATCHES and one["newest"] != published):
+            if one["behind"] or (load.clients >= self._matches == MATCHES and one["newest"] != published):
                 raise ChildFailed(f"{load.name}: {published} publications: {brief(one)}")
         wrong = {name: count for name, count in faults.items() if count and name not in allowed}
         if wrong:
@@ -370,7 +377,7 @@ class Feeder:
 
 
 @contextmanager
-def staged(clients: int, keepalive_s: int) -> Iterator[tuple[Backend, Workers, Fleet]]:
+def staged(clients: int, keepalive_s: int, matches: int = MATCHES) -> Iterator[tuple[Backend, Workers, Fleet]]:
     """A backend, workers for so many clients, and a crowd that has nobody yet.
 
     Publications have been before: so a restart shows.
@@ -381,7 +388,7 @@ def staged(clients: int, keepalive_s: int) -> Iterator[tuple[Backend, Workers, F
         backend.publish(20, ALL_MATCHES)
         front = stack.enter_context(Workers(backend, processes_for(clients), keepalive_s))
         front.listen()
-        fleet = stack.enter_context(Fleet(f"ws://127.0.0.1:{front.port}/live", keepalive_s))
+        fleet = stack.enter_context(Fleet(f"ws://127.0.0.1:{front.port}/live", keepalive_s, matches))
         stack.callback(lambda: kill([*processes_of(front.pid), *(load.pid for load in fleet.loads)]))  # all at once
         yield backend, front, fleet
 
