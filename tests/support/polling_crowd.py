@@ -46,8 +46,10 @@ class Line:
 class Crowd:
     """All clients of this process."""
 
-    def __init__(self, address: str, source: str) -> None:
-        self._address, self._source = address, source
+    def __init__(self, address: str, count: int, source: str) -> None:
+        self._address, self._count, self._source = address, count, source
+        self.settled = asyncio.Event()
+        self._pings: set[asyncio.Future[None]] = set()
         self._posters: asyncio.Queue[Line] = asyncio.Queue()
         for _ in range(POSTERS):
             self._posters.put_nowait(Line(address, source))
@@ -65,14 +67,14 @@ class Crowd:
             status, line = 0, Line(self._address, self._source)
         self._posters.put_nowait(line)
         if status != 200:
-            self.errors[f"post {status}"] += 1
+            self._fail(f"post {status}")
 
     async def live(self, number: int) -> None:
         """One client, until it gets an error."""
         try:
             await self._live(number)
         except (OSError, EOFError) as error:
-            self.errors[type(error).__name__] += 1
+            self._fail(type(error).__name__)
 
     async def _live(self, number: int) -> None:
         line = Line(self._address, self._source)
@@ -83,34 +85,40 @@ class Crowd:
             await self.post(target, HANDSHAKE)
             status, answer = await line.ask("GET", target)
         if (status, answer) != (200, b"{}" + END):
-            self.errors[f"handshake {status}"] += 1
+            self._fail(f"handshake {status}")
             return
         self.shaken += 1
-        pinging = asyncio.ensure_future(self._ping(target, number))
+        self._settle()
+        asyncio.get_running_loop().call_later(PING_INTERVAL_S * (number % 997) / 997, self._ping, target)
         while True:
             status, answer = await line.ask("GET", target)
             if status != 200:
-                self.errors[f"poll {status}"] += 1
-                pinging.cancel()
+                self._fail(f"poll {status}")
                 return
             for record in answer.split(END)[:-1]:
                 message = json.loads(record)
                 if message["type"] == 1:
                     self.seen[message["arguments"][0]] += 1
 
-    async def _ping(self, target: str, number: int) -> None:
-        await asyncio.sleep(PING_INTERVAL_S * (number % 997) / 997)
-        while True:
-            await self.post(target, PING)
-            await asyncio.sleep(PING_INTERVAL_S)
+    def _ping(self, target: str) -> None:
+        self._pings.add(ping := asyncio.ensure_future(self.post(target, PING)))
+        ping.add_done_callback(self._pings.discard)
+        asyncio.get_running_loop().call_later(PING_INTERVAL_S, self._ping, target)
+
+    def _fail(self, what: str) -> None:
+        self.errors[what] += 1
+        self._settle()
+
+    def _settle(self) -> None:
+        if self.shaken + sum(self.errors.values()) >= self._count:
+            self.settled.set()
 
 
 async def main(address: str, count: int, source: str) -> None:
     """See the module."""
-    crowd, began = Crowd(address, source), time.monotonic()
+    crowd, began = Crowd(address, count, source), time.monotonic()
     clients = [asyncio.ensure_future(crowd.live(number)) for number in range(count)]
-    while crowd.shaken + sum(crowd.errors.values()) < count:
-        await asyncio.sleep(0.05)
+    await crowd.settled.wait()
     print(json.dumps({"clients": crowd.shaken, "errors": crowd.errors, "s": time.monotonic() - began}), flush=True)
     while await asyncio.to_thread(sys.stdin.readline):
         print(json.dumps({"seen": crowd.seen, "errors": crowd.errors}), flush=True)
