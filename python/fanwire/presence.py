@@ -53,6 +53,8 @@ class Presences:
         self._changed: set[str] = set()
         self._going: set[str] = set()
         self._wakes = anyio.Event()
+        # What is told by the next ``_flush``, and whether the application hears of it, too.
+        self._due: list[tuple[PresenceChange, bool]] = []
         # By channel, what the application hears next; None while it hears the last.
         self._telling: dict[str, PresenceChange | None] = {}
         self._at_work = anyio.CapacityLimiter(AT_WORK_MAX)
@@ -124,10 +126,15 @@ class Presences:
         members = {"members": list(room.announced)} if room.has_names else {}
         return {"channel": name, **members, "occupancy": room.told}
 
+    def part(self) -> None:
+        """This worker ends."""
+        if self._attending is not None:
+            self._attending.part()
+
     async def run(self) -> None:
         """Tell what has changed, for ever."""
         while True:
-            if not (self._changed or (self._going and self._tells) or self._owes):
+            if not (self._changed or self._due or (self._going and self._tells) or self._owes):
                 await self._wakes.wait()
             self._wakes = anyio.Event()
             await anyio.sleep(BATCH_S)
@@ -143,6 +150,8 @@ class Presences:
         return self._attending is not None and self._attending.owes
 
     async def _tell(self) -> None:
+        if self._attending is not None and self._attending.is_apart:
+            return  # it is told when the supervisor can be reached
         tells = self._tells
         names, self._changed = sorted(self._changed | (self._going if tells else set())), set()
         for index, name in enumerate(names):
@@ -159,6 +168,11 @@ class Presences:
         if self._attending is not None:
             with self._faults.contained("presence", "other workers could not be told of presence"):
                 self._attending.flush()
+        due, self._due = self._due, []
+        for change, is_new in due:
+            self._publish(change, has_names=self._promise(change.channel).presence is True)
+            if is_new and self._callback is not None:
+                self._call_back(self._tasks, change)
 
     def _tell_of(self, name: str, now: float, tells: bool) -> None:
         room = self._rooms.get(name)
@@ -175,11 +189,9 @@ class Presences:
         if room.is_empty():
             del self._rooms[name]
         if change is not None:
-            self._publish(change, has_names=room.has_names)
+            self._due.append((change, True))
             if self._attending is not None:
                 self._attending.note_told(change)
-            if self._callback is not None:
-                self._call_back(self._tasks, change)
 
     # What other workers tell
 
@@ -207,6 +219,8 @@ class Presences:
         """This worker may be the one that tells from now on."""
         is_eldest = self._tells
         if is_eldest and not self._is_eldest:
+            if self._attending is not None:
+                self._due += [(change, False) for change in self._attending.take_recent()]
             self._changed.update(self._rooms)
             self._going.update(name for name, room in self._rooms.items() if room.going)
             self._wakes.set()

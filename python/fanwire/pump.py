@@ -278,6 +278,7 @@ class Pump:
         self.listeners.end()
         placing.end()
         self.scraping.part()
+        self.presences.part()
         if self.bus is not None:
             self.bus.end()
 

@@ -14,7 +14,7 @@ class Star:
 
     def __init__(self) -> None:
         self.buses: dict[int, Bus] = {}
-        self._up: dict[int, deque[tuple[int | None, bytes]]] = {}
+        self._up: dict[int, deque[Callable[[], None]]] = {}
         self._down: dict[int, deque[Callable[[Bus], None]]] = {}
         self.is_full: set[int] = set()
         """Workers that can send nothing."""
@@ -25,12 +25,12 @@ class Star:
 
     def join(self, number: int, tasks: Tasks) -> Bus:
         """One comes; it hears of those that are there, as they do of it."""
-        bus = Bus(number, lambda to, message: self._send(number, to, message), tasks)
+        bus = Bus(number, lambda to, message: self._send(bus, to, message), tasks)
         self.add(bus)
         return bus
 
     def add(self, bus: Bus) -> None:
-        """The same of one that is made already, and sends by ``send``."""
+        """The same of one that is made already."""
         number = bus.number
         self._up[number], self._down[number] = deque(), deque()
         for other in self.buses:
@@ -38,6 +38,12 @@ class Star:
             self._down[number].append(lambda one, other=other: one.changed(other, True))  # type: ignore[misc]
         self.buses[number] = bus
         self.arrived.set()
+
+    def welcome(self, number: int) -> None:
+        """Have one hear who is there: the first that it does."""
+        for hear in list(self._down[number]):
+            self._down[number].popleft()
+            hear(self.buses[number])
 
     def leave(self, number: int) -> None:
         """One is gone, with what it has not sent yet."""
@@ -57,22 +63,24 @@ class Star:
         """It can again."""
         self.add(self._apart.pop(number))
 
-    def send(self, number: int, to: int | None, message: bytes) -> None:
-        """As ``Engine.tell`` of that worker."""
-        self._send(number, to, message)
-
-    def _send(self, number: int, to: int | None, message: bytes) -> None:
-        if number in self._apart:
+    def _send(self, bus: Bus, to: int | None, message: bytes) -> None:
+        number = bus.number
+        if self._apart.get(number) is bus:
             raise WorkersApart
         if number in self.is_full:
             raise LimitReached("told", 1, 0)
+        if self.buses.get(number) is bus:  # else it is gone, and tasks of it are not
+            self.do_in_order(number, lambda: self._pass_on(number, to, message))
+
+    def do_in_order(self, number: int, do: Callable[[], None]) -> None:
+        """Have this done when the owner has dealt with what one has sent before."""
         if number in self._up:
-            self._up[number].append((to, message))
+            self._up[number].append(do)
             self.arrived.set()
 
     def steps(self) -> list[Callable[[], None]]:
         """What may happen next."""
-        owner = [lambda number=number: self._pass_on(number) for number, waiting in self._up.items() if waiting]
+        owner = [lambda number=number: self._up[number].popleft()() for number, waiting in self._up.items() if waiting]
         arrivals = [
             lambda number=number: self._down[number].popleft()(self.buses[number])
             for number, waiting in self._down.items()
@@ -80,8 +88,7 @@ class Star:
         ]
         return [*owner, *arrivals]
 
-    def _pass_on(self, number: int) -> None:
-        to, message = self._up[number].popleft()
+    def _pass_on(self, number: int, to: int | None, message: bytes) -> None:
         for other in self.buses if to is None else [to]:
             if other != number and other in self._down:
                 self._down[other].append(lambda bus: bus.told(number, message))

@@ -1,9 +1,11 @@
 """What workers tell one another of who is in channels. Each tells who is there by itself, and the eldest what was told.
 
+The eldest says what it tells before it tells it, and whoever takes over when it is lost tells the last of it once more.
 A message that cannot be sent makes its channel owed: of that all is told once more, when there is room. Who comes is
 told who is there, and asks the eldest what was told. Everything may come twice.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -17,11 +19,15 @@ from fanwire.faults import Tasks
 from fanwire.workers.bus import NOT_SENT, Bus, pieces
 from fanwire.workers.elders import Elders
 
-HERE, TOLD, ALL_TOLD, SNAPSHOT = "presence.here", "presence.told", "presence.all_told", "presence.snapshot"
+HERE, TOLD, ALL_TOLD, PART, SNAPSHOT = (f"presence.{word}" for word in ("here", "told", "all_told", "part", "snapshot"))
+RECENT_S = 1.0
+"""For so long the eldest may take from saying what it tells to telling it."""
 ALL_TOLD_S = 30.0
 """So long the eldest may take to tell all that was told."""
 PAUSE_S = 0.1
 """Before another is asked."""
+FORGET: Entry = ("", 0, [], [], True)
+"""Before all that was told: nothing was, of any channel."""
 NOBODY = Attendance(0, has_names=True)
 """In a channel that is forgotten."""
 
@@ -57,6 +63,8 @@ class Attending:
         # Channels of which all is to be told once more.
         self._owed_here: set[str] = set()
         self._owed_told: set[str] = set()
+        # What the eldest said last, and when, to be told once more if it is lost.
+        self._recent: deque[tuple[float, Entry]] = deque()
         # Whether it is known here what was told; or is being asked for.
         self._is_told = self._is_asking = False
         self._woken = woken
@@ -64,6 +72,7 @@ class Attending:
         """Who tells the clients and the application."""
         bus.on(HERE, self._hear)
         bus.on(TOLD, lambda worker, entries: self._hear_told(entries))
+        bus.on(PART, lambda worker, message: self._recent.clear())
         bus.on_question(ALL_TOLD, self._tell_all_told)
         bus.on_question(SNAPSHOT, self._asked)
         bus.on_change(self._changed)
@@ -74,21 +83,22 @@ class Attending:
         return bool(self._owed_here or self._owed_told)
 
     @property
+    def is_apart(self) -> bool:
+        """Whether this worker cannot reach the others."""
+        return not self._bus.others and self._bus.is_apart
+
+    @property
     def is_eldest(self) -> bool:
         """Whether this worker tells the clients and the application."""
         return self.elders.is_this
 
     def note(self, channel: str, room: Attendance) -> None:
         """Who came and went here is told to the others by the next ``flush``."""
-        moves = room.moves(channel)
-        if self._bus.others:
-            self._here += moves
+        self._here += room.moves(channel)
 
     def note_told(self, change: PresenceChange) -> None:
-        """This was told, as the others are to know."""
-        if self._bus.others:
-            joined, left = list(change.joined), list(change.left)
-            self._told.append((change.channel, change.occupancy, joined, left, False))
+        """This is about to be told, as the others are to know by the next ``flush``."""
+        self._told.append((change.channel, change.occupancy, list(change.joined), list(change.left), False))
 
     def flush(self) -> None:
         """Tell what was noted."""
@@ -105,9 +115,7 @@ class Attending:
         names.clear()
 
     def _tell(self, kind: str, entries: list[Entry], owed: set[str]) -> None:
-        if not entries or not self._bus.others:
-            return
-        for piece in pieces(entries):
+        for piece in pieces(entries) if entries else ():
             try:
                 self._bus.tell(kind, piece)
             except NOT_SENT:
@@ -129,15 +137,37 @@ class Attending:
         for entry in entries:
             self._take(worker, entry)
 
+    def take_recent(self) -> list[PresenceChange]:
+        """What the one before may have been about to tell."""
+        recent, self._recent = self._recent, deque()
+        since = anyio.current_time() - RECENT_S
+        return [
+            PresenceChange(channel, tuple(joined), tuple(left), occupancy)
+            for at, (channel, occupancy, joined, left, _) in recent
+            if at >= since
+        ]
+
+    def part(self) -> None:
+        """This worker ends, and has told what it was to tell."""
+        if self.is_eldest:
+            with suppress(*NOT_SENT):
+                self._bus.tell(PART, None)
+
     def _hear_told(self, entries: list[Any]) -> None:
+        now = anyio.current_time()
+        while self._recent and self._recent[0][0] < now - RECENT_S:
+            self._recent.popleft()
+        self._recent.extend((now, entry) for entry in entries if not entry[4])
         for entry in entries:
-            self._take_told(entry)
+            for name in [entry[0]] if entry[0] else list(self._rooms):
+                self._take_told((name, *entry[1:]))
 
     def _changed(self, worker: int, has_come: bool) -> None:
         if has_come:
             self._tasks.start_soon(self._welcome, worker)
         else:
-            self._is_told = self._is_told and bool(self._bus.others)  # without any it may be this one that is cut off
+            if self.is_apart:
+                self._is_told = False  # it misses what the others tell
             self._drop(worker)
 
     async def _welcome(self, worker: int) -> None:
@@ -163,8 +193,6 @@ class Attending:
     async def _ask_what_was_told(self) -> None:
         while not (self._is_told or self.is_eldest):
             eldest = self.elders.eldest
-            for name in self._rooms:
-                self._take_told((name, 0, [], [], True))  # what was told before may have ended
             with suppress(*NOT_SENT):
                 answers = await self._bus.ask(ALL_TOLD, None, eldest, timeout_s=ALL_TOLD_S)
                 self._is_told = answers.get(eldest) is True
@@ -175,5 +203,6 @@ class Attending:
     async def _tell_all_told(self, worker: int, message: None) -> bool:
         if not self.is_eldest:
             return False
+        await self._bus.tell_surely(worker, partial(self._bus.tell, TOLD, [FORGET], worker))
         await self._tell_rooms(worker, TOLD, Attendance.all_told)
         return True

@@ -63,7 +63,7 @@ class Elders:
             self._bus.tell_at_last("since", lambda: self.since, worker)
         else:
             self._since.pop(worker, None)
-            if not self._bus.others:
+            if not self._bus.others and self._bus.is_apart:
                 self.since = self._now()
         self._changed()
 
