@@ -10,7 +10,9 @@ import pytest
 from anyio.to_thread import run_sync
 from fanwire._engine import Engine, Settings
 from fanwire.faults import Faults
+from fanwire.metrics import Metrics
 from fanwire.scraping import FRESH_S, Scraping
+from fanwire.workers.summing import Summed
 from prometheus_client.parser import text_string_to_metric_families
 from support.clients import connected
 from support.hub_client import hub_client
@@ -123,3 +125,12 @@ async def test_a_scrape_makes_no_stats_of_lanes(
         monkeypatch.setattr("fanwire.relay.driver.LaneStats", None)
         samples = await scrape(address)
         assert samples["fanwire_relay_lanes", f"{PATH}live"] == samples["fanwire_relay_watching", PATH] == 1
+
+
+def test_a_gauge_and_a_counter_of_one_name_stay_two_in_the_sum_of_workers() -> None:
+    engine = Engine(Settings())
+    metrics = Metrics(engine.stats)
+    samples = metrics.samples()
+    text = metrics.render_all(Summed(samples, {0: samples}, {})).decode()
+    assert "Connections open now.\n# TYPE fanwire_connections gauge\nfanwire_connections 0.0\n" in text
+    assert "# TYPE fanwire_connections_total counter\nfanwire_connections_total 0.0\n" in text

@@ -140,7 +140,7 @@ class Metrics:
 
     def render_all(self, summed: Summed) -> bytes:
         """The text of a scrape of all workers."""
-        helps = {family.name: family.documentation for family in self._registry.collect()}
+        helps = {(family.name, family.type): family.documentation for family in self._registry.collect()}
         registry = CollectorRegistry()
         registry.register(SummedCollector(summed, helps))
         return generate_latest(registry)
@@ -149,12 +149,12 @@ class Metrics:
 class SummedCollector(Collector):
     """What all workers count."""
 
-    def __init__(self, summed: Summed, helps: Mapping[str, str]) -> None:
+    def __init__(self, summed: Summed, helps: Mapping[tuple[str, str], str]) -> None:
         self._summed, self._helps = summed, helps
 
     def collect(self) -> Iterator[Metric]:
         """Every family: sums, or what each worker says where that has none; and how many there are."""
-        summed, families = self._summed, dict[str, Metric]()
+        summed, families = self._summed, dict[tuple[str, str], Metric]()
         for key, value in summed.samples.items():
             if key[0] not in NOT_SUMMED:
                 self._add(families, key, value)
@@ -173,11 +173,10 @@ class SummedCollector(Collector):
             silent.add_metric([str(worker)], is_silent)
         yield silent
 
-    def _add(self, families: dict[str, Metric], key: Key, value: float) -> None:
-        name, kind, sample, labels = key
-        if name not in families:
-            families[name] = Metric(name, self._helps.get(name, ""), kind)
-        families[name].add_sample(sample, dict(zip(labels[::2], labels[1::2], strict=True)), value)
+    def _add(self, families: dict[tuple[str, str], Metric], key: Key, value: float) -> None:
+        name, kind, sample, labels = key  # a gauge and a counter may have one name: the counter gets `_total` behind it
+        family = families.setdefault((name, kind), Metric(name, self._helps.get((name, kind), ""), kind))
+        family.add_sample(sample, dict(zip(labels[::2], labels[1::2], strict=True)), value)
 
 
 def _buckets(counts: Iterable[tuple[float, int]]) -> list[tuple[str, int]]:
