@@ -169,7 +169,7 @@ async def test_uvicorn_s_workers_are_one_hub(tmp_path: Path) -> None:
         running.end()
 
 
-async def test_numbers_are_of_one_process_each_and_free_when_it_ends(tmp_path: Path) -> None:
+async def test_numbers_are_of_one_process_each_and_given_out_in_turn(tmp_path: Path) -> None:
     code = (
         "import sys; from fanwire.workers.siblings import Sibling; one = Sibling(sys.argv[1]); "
         "print(one.number, one.key, flush=True); sys.stdin.read()"
@@ -189,7 +189,7 @@ async def test_numbers_are_of_one_process_each_and_free_when_it_ends(tmp_path: P
         gone.kill()
         gone.wait()
         third = Sibling(path)
-        assert (third.number, third.key) == (0, said[0][1])
+        assert (third.number, third.key) == (2, said[0][1])
         third.close()
     finally:
         for process in (first, second):

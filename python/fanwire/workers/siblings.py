@@ -77,8 +77,12 @@ class Sibling:
 
     def _free_number(self) -> int:
         # Two hubs of one process would both have any lock: the second one's socket says so.
-        for number in range(NUMBERS):
+        # In turn, as a supervisor's: a token of SignalR's names its worker, and a new one is not to be taken for it.
+        last = os.pread(self._locks, 1, 0)
+        for step in range(NUMBERS):
+            number = (last[0] + 1 + step) % NUMBERS if last else step
             if self._has(number):
+                os.pwrite(self._locks, bytes([number]), 0)
                 return number
         raise RuntimeError(f"{self.sequencer}: {NUMBERS} workers are there, and no more can be")
 
