@@ -38,8 +38,8 @@ DIRECT, DIRECT_MATCHES = 15_000, 15
 """As many at each match as a million have."""
 STOCK_PING_S = 15
 IDLE_LEAST_S = 30.0
-FEED_RATE = 20.0
-"""Publications a second, of all matches together."""
+FEED_RATE = 20.0 * MATCHES / 1_000
+"""Publications a second, of all matches together: 20,000 messages a second to a million clients."""
 FREE_ROUNDS, PAUSE_S = 2, 0.1
 MATCH_ROUNDS, MATCH_EVERY_S = 200, 0.1
 AWAY_S = 2.0
@@ -207,7 +207,7 @@ def connect(run: Run, stage: Stage) -> None:
             before = cpu_of(stage.front.pid)
             run.add(connect_us=spent / 1e3 / aim)
     run.add(connections_calm=stage.backend.stats()["connected"])
-    run.show.note(f"{storm:,} log in, as fast as they are taken, while {FEED_RATE:.0f} publications a second flow")
+    run.show.note(f"{storm:,} log in, as fast as they are taken, while {FEED_RATE:g} publications a second flow")
     stage.fleet.take_ages()
     with Feeder(stage.backend, FEED_RATE):
         said = stage.fleet.connect(storm)

@@ -9,7 +9,6 @@ from typing import Any
 
 from report import figure_text, markdown_table
 
-SCALES = (1_000, 10_000, 100_000, 600_000, 1_000_000)
 GIB = 1 << 30
 PAGE = 4096
 

@@ -23,7 +23,7 @@ from measure import PROC, processes_of
 from process import CORES, Child, ChildFailed
 from signalr import BINARIES
 
-MATCHES = 1_000
+MATCHES = int(os.environ.get("FANWIRE_BENCH_MATCHES", "1000"))
 EACH_MAX = int(os.environ.get("FANWIRE_BENCH_EACH", "18500"))
 """Clients of one process, at either end: 20,000 descriptors less what it needs besides, and what a dead one's bring."""
 PORTS = range(20_500, 32_000)
