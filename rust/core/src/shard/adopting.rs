@@ -156,7 +156,7 @@ impl<I: Io> Shard<I> {
             match short {
                 None => self.unblock(member.slot, member.fd),
                 Some(Short { error: Some(errno), .. }) => self.break_off(member.slot, errno),
-                Some(_) => {} // it is set aside until its socket drains
+                Some(_) => self.pump(member.slot), // a part was taken, and the kernel may not be full: the next call tells
             }
         }
         shorts.clear();

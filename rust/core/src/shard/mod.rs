@@ -345,9 +345,10 @@ impl<I: Io> Shard<I> {
         let continued = dirty.len();
         for watch in moved.drain(..) {
             let feed = watch.feed.load(Ordering::Relaxed);
-            if feed == u32::MAX && !self.held.is_empty() {
-                watch.pass_by(); // it may be a client's that takes its time to shake hands: nobody waits for it
-            } else if feed != u32::MAX && !dirty[..continued].contains(&feed) {
+            if feed == u32::MAX {
+                // It may be a client's that takes its time to shake hands, or to read what comes before: nobody waits for it.
+                watch.pass_by();
+            } else if !dirty[..continued].contains(&feed) {
                 dirty.push(feed);
             }
         }

@@ -7,6 +7,13 @@ use crate::channel::Origin;
 use crate::engine::Adopted;
 use crate::messages::Released;
 
+impl Account {
+    /// Whether its log keeps what it has yet to get: it lags, or its shard has yet to begin with it.
+    pub(super) fn holds_back(&self) -> bool {
+        !self.is_over && (self.is_lagging() || !self.is_seated())
+    }
+}
+
 impl Client {
     pub(super) fn adopted(hold: Hold, (fd, serial, shard): (i32, usize, usize)) -> Self {
         let mut client = Self::new(Wire::Adopted, fd, serial, shard, Origin::default());
@@ -127,6 +134,7 @@ impl Client {
             let floor = asked.published[account.channel];
             if floor > account.floor {
                 (account.floor, account.has_waited) = (floor, account.may_be_waiting());
+                account.floor_turn = self.turns;
             }
         }
     }
@@ -164,8 +172,12 @@ impl Client {
         }
     }
 
-    /// Whether who left a channel in this turn has all of it that was published until then.
+    /// Whether who left a channel in this turn has all of it that was published until then: not where its peer has ended, also
+    /// if that came behind its release.
     pub(super) fn has_all(&self, turn: &Turn<'_>) -> bool {
+        if turn.is_half_closed {
+            return false;
+        }
         let leaving = turn.seen.map(|seen| seen.leaving.as_ref());
         let is_released = |why: &Released| *why == Released::Released;
         match (turn.released, leaving) {

@@ -193,3 +193,43 @@ fn a_policy_lets_the_frameworks_close_frame_end() {
     assert!(world.clients[0].hold().has_closed() && !world.clients[0].is_cut());
     world.check_end();
 }
+
+/// A socket took a part of what many have written in one call. The rest went nowhere until something else was asked of the
+/// connection: the kernel tells of room only whom it has refused, and nobody had asked it again.
+#[test]
+fn the_rest_of_what_many_write_in_one_call_goes_out_when_there_is_room() {
+    let mut world = world(ChannelSettings::default(), ALL);
+    world.begin_adopted(0);
+    world.settle();
+    world.set_room(0, 5);
+    world.broadcast_adopted(&mut Luck(2));
+    world.settle();
+    assert!(world.clients[0].is_cut());
+    world.make_room(0, ALL);
+    world.settle();
+    assert!(!world.clients[0].is_cut());
+    world.check_end();
+}
+
+/// A channel was joined again behind a message that the socket did not take, and its shard had let go of it meanwhile. Its log
+/// waited for that shard, and grew without a bound.
+#[test]
+fn a_log_does_not_wait_for_one_that_joins_behind_what_its_socket_does_not_take() {
+    let mut world = begun(bounded(Policy::Drop), Start::Live);
+    world.set_room(0, 0);
+    write_whole(&mut world);
+    world.unsubscribe_adopted(0, 0);
+    write_whole(&mut world);
+    world.subscribe_adopted(0, 0, Origin { since: None, start: Some(Start::Live) });
+    world.settle();
+    world.make_room(0, 11); // the first message
+    world.settle();
+    for _ in 0..20 {
+        put(&mut world, Kind::Plain);
+        world.settle();
+    }
+    world.engine().obtain("c0").expect("it exists").check_memory(true);
+    world.make_room(0, ALL);
+    world.settle();
+    world.check_end();
+}

@@ -38,6 +38,8 @@ pub(super) struct Account {
     /// Of an adopted connection: what was published before this came before a message of the framework, unless it waited for
     /// a keyframe by then and was told that there is none.
     pub(super) floor: usize,
+    /// In which turn that message came.
+    pub(super) floor_turn: usize,
     pub(super) has_waited: bool,
     pub(super) has_given_up: bool,
 }
@@ -60,6 +62,7 @@ impl Account {
             is_over: false,
             has_left: false,
             floor: 0,
+            floor_turn: 0,
             has_waited: false,
             has_given_up: false,
         }
@@ -79,8 +82,9 @@ impl Account {
 
     /// Whether it waits for a keyframe, as far as one knows.
     pub(super) fn may_be_waiting(&self) -> bool {
-        let waits = self.standing.is_some_and(|one| one.mode == Some(Mode::AwaitingKeyframe));
-        waits || self.promise.as_ref().is_none_or(Promise::is_in_doubt)
+        let waits = |one: &Standing| one.mode == Some(Mode::AwaitingKeyframe);
+        let has_waited = self.standing.as_ref().is_some_and(waits) || self.deferred.iter().any(|one| waits(&one.1));
+        has_waited || self.promise.as_ref().is_none_or(Promise::is_in_doubt)
     }
 
     /// Its shard has found where it begins, of which nobody is told.
@@ -246,7 +250,7 @@ pub(super) struct Client {
     pub(super) buffer: Vec<u8>,
     pub(super) chunks: VecDeque<Chunk>,
     is_torn: bool,
-    turns: usize,
+    pub(super) turns: usize,
     pub(super) ending: Option<(u16, String)>,
     is_shut: bool,
     /// What is known besides of one that is adopted.
@@ -544,6 +548,8 @@ impl Client {
                 Some(one) => {
                     let standing = standing_of(one, list);
                     account.standing = Some(standing);
+                    // It may have come to wait in the turn in which the message came, and before it.
+                    account.has_waited |= account.floor_turn == self.turns && account.may_be_waiting();
                     // What is torn comes later than where it stands says.
                     if !(is_cut && when.is_torn) {
                         account.may_give_up = false;

@@ -228,7 +228,7 @@ impl World {
     }
 
     /// One message is written by many of them, in one call.
-    fn broadcast_adopted(&mut self, luck: &mut Luck) {
+    pub(super) fn broadcast_adopted(&mut self, luck: &mut Luck) {
         let number = self.broadcasts;
         self.broadcasts += 1;
         let filling = if luck.once_in(3) { luck.below(4_000) } else { luck.below(100) };

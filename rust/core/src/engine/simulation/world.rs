@@ -501,9 +501,8 @@ impl World {
         let names: Vec<String> = self.press.lists.borrow().iter().map(|list| list.name.clone()).collect();
         for (index, name) in names.iter().enumerate() {
             let channel = self.engine().obtain(name).expect("it exists");
-            channel.check_memory(
-                self.clients.iter_mut().any(|client| client.account(index).is_some_and(|one| one.is_lagging())),
-            );
+            let mut accounts = self.clients.iter().flat_map(|client| &client.accounts);
+            channel.check_memory(accounts.any(|one| one.channel == index && one.holds_back()));
         }
         self.catch_up();
         self.check_counts();
