@@ -29,7 +29,7 @@ def test_what_the_unit_runs_is_a_command() -> None:
     unit = (SYSTEMD / "fanwire.service").read_text()
     commands = re.findall(r"^Exec\w+=/opt/fanwire/bin/fanwire (.*)$", unit, re.MULTILINE)
     assert commands == [
-        "check /etc/fanwire/fanwire.toml",
+        "check /etc/fanwire/fanwire.toml --workers auto",
         "serve /etc/fanwire/fanwire.toml --listen systemd --workers auto",
         "restart",
     ]

@@ -123,6 +123,9 @@ def test_the_command_says_it_and_exits_with_1_where_something_is_lacking(tmp_pat
     assert (status, lines[-1], errors) == (0, "  1,000 descriptors a process: one process can hold 686 clients", [])
     status, lines, errors = told("--clients", "600")
     assert (status, lines[-1], errors) == (0, "  this machine's limits allow 600 clients", [])
+    status, lines, errors = told("--workers", "2", "--clients", "700")
+    assert (status, errors) == (0, [])
+    assert lines[-2] == "  1,000 descriptors a process: 2 workers can hold 1,372 clients"
     status, _, errors = told("--clients", "700")
     assert status == 1
     assert errors[:2] == [

@@ -21,28 +21,35 @@ UNREADABLE = 2
 """The exit status where the file cannot be read; 1 where something is wrong in it."""
 
 
-def check(file: Path, /, *, clients: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0) -> None:
+def check(
+    file: Path,
+    /,
+    *,
+    workers: str | None = None,
+    clients: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+) -> None:
     """Check a file of `fanwire serve`: `ok` and what would be served, or all that is wrong (exit status 1).
 
     Args:
         file: the TOML file; variables of the environment count as they do for `fanwire serve`.
+        workers: as `fanwire serve` is given it.
         clients: so many have to fit: each limit of this machine that is too small is told (exit status 1).
     """
     try:
-        config = settings(file, os.environ, {})
+        config = settings(file, os.environ, {} if workers is None else {"workers": workers})
     except (ExceptionGroup, OSError, UnicodeDecodeError) as error:
         complain(file, error)
     print(f"{file}: ok")
     for line in summary(config):
         print(f"  {line}")
     machine, listen = this_machine(), config.listen
-    workers = count_of_workers(listen.workers)
+    processes = count_of_workers(listen.workers)
     spare = RELAY_DESCRIPTORS_SPARE if config.relay else 0
-    print(f"  {holds(machine, workers, spare)}")
+    print(f"  {holds(machine, processes, spare)}")
     if not clients:
         return
     backlog = dict(config.limits).get("backlog", TABLE["backlog"].default)
-    short = list(lacks(machine, clients, workers, spare, backlog))
+    short = list(lacks(machine, clients, processes, spare, backlog))
     if short:
         print(f"for {clients:,} clients this machine lacks:", *short, sep="\n  ", file=sys.stderr)
         raise SystemExit(1)
