@@ -53,6 +53,8 @@ PYTHON_LAYERS = [
     ["relay.config", "relay.machine", "relay.shared", "relay.timing", "relay.turns", "relay.upstreams"],
     ["relay.everyones", "relay.names"],
     ["relay.wire"],
+    ["relay.sharing"],
+    ["relay.admitting", "relay.mirror"],
     ["relay.credentials", "relay.driver", "relay.servers"],
     ["relay.admit", "relay.lane", "relay.session"],
     ["relay.backed", "relay.broadcast", "relay.pool", "relay.unsubscribing"],

@@ -44,7 +44,7 @@ NOT_BY_EVENTS = {
     *LIVES,
     *("publish_to_hub", "publish_to_user", "subscribe", "unsubscribe", "channels", "occupancy", "track", "untrack"),
     *("flush", "send", "position", "remove", "listen_to", "add_route", "remove_route", "welcome", "adopt", "broadcast"),
-    "tell",
+    *("tell", "mirror", "unmirror", "follow", "unfollow"),
 }
 """What the application calls itself, where it hears of the exception; or its server, of a mounted hub."""
 

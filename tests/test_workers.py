@@ -175,7 +175,7 @@ def test_fanwire_serve_says_what_is_so_once_and_what_a_worker_does_with_its_numb
     running = Program(started([sys.executable, "-W", "ignore", "-m", "fanwire", "serve", *options], tmp_path))
     try:
         running.until('logger=fanwire.workers message="serving on 127.0.0.1:.* with 2 workers"')
-        for once in ("relaying /live", "the limit of open files", "each of 2 workers has its own lanes"):
+        for once in ("relaying /live", "the limit of open files"):
             assert len(running.said(once)) == 1, running.lines
         for number in range(2):
             assert len(running.said(f'logger=fanwire.hub message="worker {number}: serving on 127.0.0.1:')) == 1

@@ -46,6 +46,14 @@ class Placed:
 
 
 @dataclass(slots=True)
+class MirrorLost:
+    """Something has not come to what this worker mirrors."""
+
+    worker: int
+    id: bytes
+
+
+@dataclass(slots=True)
 class WorkerTold:
     """Another worker tells this."""
 

@@ -28,6 +28,7 @@ __all__ = [
     "HubMessage",
     "Listener",
     "Message",
+    "MirrorLost",
     "Misdeed",
     "Moved",
     "Opening",
@@ -371,6 +372,15 @@ class Placed:
     """What ``Publication.await_place`` gave."""
 
 @final
+class MirrorLost:
+    """Something of what a worker holds has not come to what mirrors it here: that begins anew."""
+
+    worker: int
+    """That holds it."""
+    id: bytes
+    """Of what is held."""
+
+@final
 class WorkerTold:
     """Another worker tells this."""
 
@@ -599,7 +609,7 @@ class Roots:
         """Those of a PEM bundle. Raises ValueError: it holds none, or one that cannot be used."""
 
 _FromClients = Opening | Asking | Subscribing | Message | Call | Relayed | Connected | HubMessage | Drained | Closed
-_Event = _FromClients | Released | Placed | WorkerTold | WorkerChanged | Record | Upstream
+_Event = _FromClients | Released | Placed | WorkerTold | WorkerChanged | MirrorLost | Record | Upstream
 _Headers = Sequence[tuple[str, str]]
 
 @final
@@ -910,6 +920,34 @@ class Engine:
         """Subscribe to a lane from here on, wherever it begins."""
     def leave_lane(self, connection: int, lane: str) -> None:
         """End a client's subscription to a lane."""
+    def mirror(
+        self,
+        name: str,
+        source: tuple[bytes, str | None],
+        tie: tuple[int, int],
+        newest: tuple[int | None, float | None, bool],
+    ) -> bool:
+        """Have a worker mirror what comes on a lane from now on; what newcomers begin with is sent once for each tie.
+
+        False where that is lost or over the bounds: then nothing was done.
+
+        Args:
+            name: of the lane; with a protocol the path of the hub, and it is what comes for all in that.
+            source: 16 bytes that name it to all workers, and that protocol.
+            tie: the worker, 0 to 255, and its number for this attempt.
+            newest: `messages_max` and `age_max` of `join_lane`; whether the worker comes late, and is sent nothing.
+        """
+    def unmirror(self, name: str, source: tuple[bytes, str | None], worker: int) -> None:
+        """That worker mirrors it no longer."""
+    def follow(self, name: str, source: tuple[bytes, str | None], tie: tuple[int, int], lost: float | None) -> None:
+        """Have what a worker holds come on a lane here, or to the hub at a path, once its dump for this tie has come.
+
+        Args:
+            tie: the worker that holds it, and this one's number for the attempt.
+            lost: seconds since when who watches has missed what came; None where nobody has.
+        """
+    def unfollow(self, id: bytes, worker: int) -> None:
+        """Nothing of that comes any more, from when this returns."""
     def upstream_open(
         self,
         session: int,

@@ -26,7 +26,7 @@ from fanwire.channel import Channel
 from fanwire.client import Link
 from fanwire.entering import AsyncOnly
 from fanwire.errors import HubStopped, ListenFailed, WorkersApart
-from fanwire.logs import hub_log, log_as_worker, workers_log
+from fanwire.logs import hub_log, log_as_worker
 from fanwire.options import (
     OWN,
     WORKER_TIMEOUT_RULE,
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 NOT_STARTED = "the hub is not serving yet: do this inside `async with hub.serve(...)`, or after `await hub.start(...)`"
 
 SUPERVISES = "this process is the supervisor of the hub's workers, which serve: publish in one of them"
-APART = "each of %s workers has its own lanes to the backend"
 
 
 class Hub(Attaching):
@@ -362,8 +361,6 @@ class Hub(Attaching):
                     self._supervisor = supervisor
                     if self._is_end_wanted:
                         supervisor.end_soon()
-                if count > 1 and self._relays:
-                    workers_log.warning(APART, count)
                 supervisor.run()
             finally:
                 held.close()

@@ -187,7 +187,7 @@ def _name(field: str) -> str:
     return f"fanwire_{NAMES.get(field, field)}"
 
 
-STATES = ("connecting", "live", "down")
+STATES = ("connecting", "live", "down", "mirrored")
 
 
 class RelayCollector(Collector):

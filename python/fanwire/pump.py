@@ -15,6 +15,7 @@ from fanwire._engine import (
     Audible,
     Closed,
     Drained,
+    MirrorLost,
     Opening,
     Placed,
     Presence,
@@ -46,6 +47,7 @@ from fanwire.relay.backed import Surroundings
 from fanwire.relay.config import RelayConfig
 from fanwire.relay.plain import PlainRelay
 from fanwire.relay.relay import Relay
+from fanwire.relay.sharing import Sharing
 from fanwire.relay.stats import RelayStats
 from fanwire.relay.upstreams import Sessions
 from fanwire.scraping import Scraping
@@ -126,7 +128,12 @@ class Pump:
         self.bus = None if seat is None else bus_of(seat, engine, tasks)
         sessions = Sessions(engine, link.faults, link.endings, self.bus)
         handshake_timeout = own["handshake_timeout"]
-        self._around = Surroundings(link, tasks, sessions, self._acknowledge_soon, handshake_timeout, budgets)
+        self._sharing = None
+        if self.bus is not None and seat is not None:
+            count = seat.count if isinstance(seat, Seat) else 1
+            self._sharing = Sharing(self.bus, link.faults, bytes.fromhex(seat.key), count)
+        acknowledge, sharing = self._acknowledge_soon, self._sharing
+        self._around = Surroundings(link, tasks, sessions, acknowledge, handshake_timeout, budgets, sharing)
         self._relays: list[Relay | PlainRelay] = []
         self.application = Application(link, callbacks, tasks, own, budgets, self._note_dealt, self._acknowledge_soon)
         self.deliveries = Deliveries(engine, tasks, self.bus)
@@ -160,6 +167,7 @@ class Pump:
             Upstream: sessions.dispatch,
             WorkerTold: self._told,
             WorkerChanged: self._changed,
+            MirrorLost: self._mirror_lost,
         }
 
     def _presence_snapshots(self, channels: Mapping[str, Channel]) -> list[SnapshotRule]:
@@ -337,6 +345,15 @@ class Pump:
     def _changed(self, event: WorkerChanged) -> None:
         if self.bus is not None:
             self.bus.changed(event.number, event.has_come)
+
+    def _mirror_lost(self, event: MirrorLost) -> None:
+        if self._sharing is not None:
+            self._sharing.lost(event.worker, event.id)
+
+    def retire(self) -> None:
+        """This worker begins to drain: others hold what its relays have held for them."""
+        if self._sharing is not None:
+            self._sharing.retire()
 
     def _record(self, event: Record) -> None:
         self._faults.tell(engine_log, event.level, "what the engine tells", "%s", event.text)

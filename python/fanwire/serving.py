@@ -420,6 +420,7 @@ class Life:
         if self._is_abandoned:
             return
         engine, pump = self.engine, self.pump
+        pump.retire()
         engine.drain(self._plan.own["drain_code"], "", self._spread)
         pause = 0.001
         with anyio.move_on_after(self._spread + self._timeout, shield=is_shielded) as self._draining:

@@ -23,8 +23,11 @@ from fanwire._engine import Upstream
 from fanwire._loop import ends_task
 from fanwire.auth import Identity, Request, ResponseHeaders
 from fanwire.logs import relay_log
+from fanwire.relay.admitting import Said, SharedAdmission
 from fanwire.relay.credentials import Visitor, credentials_of
 from fanwire.relay.headers import Passing, with_query
+from fanwire.relay.sharing import Sharing
+from fanwire.relay.timing import Delay, Timers
 from fanwire.relay.upstreams import (
     BAD_REQUEST,
     FAILING,
@@ -108,8 +111,8 @@ class Asker:
 class Memory:
     """The backend's answers by what was shown: a keyed hash, so that no secret is kept."""
 
-    def __init__(self) -> None:
-        self._secret = secrets.token_bytes(32)
+    def __init__(self, secret: bytes | None = None) -> None:
+        self._secret = secret or secrets.token_bytes(32)
         self._verdicts: OrderedDict[bytes, Verdict] = OrderedDict()
         self._bytes = 0
 
@@ -176,7 +179,7 @@ class AdmissionCheck(SessionHandler):
         self._waiting.pop(asker, None)
         if not self._waiting and not self._is_over:
             self._is_over = True
-            self._admission.forget(self)
+            self._admission.abandoned(self)
             self._admission.upstreams.close(self._session, (1000, ""))
 
     def _end(self, verdict: Verdict, cookies: Sequence[str] = ()) -> None:
@@ -292,6 +295,8 @@ class Admission:
         self._asks = asks
         self._admit_for = admit_for
         self._remembered = Memory()
+        self._shared: SharedAdmission | None = None
+        self._timers: Timers | None = None
         self._asked: dict[bytes, AdmissionCheck] = {}
         # Those who got another's refusal, and are asked about when there is room.
         self._anew: OrderedDict[Asker, None] = OrderedDict()
@@ -308,7 +313,10 @@ class Admission:
         if verdict is not None:
             then(verdict, ())
             return nothing
-        self._join(asker, asker.key)
+        if self._shared is not None and self._admit_for:
+            self._shared.ask(asker)
+        else:
+            self._join(asker, asker.key)
         return partial(self._leave, asker)
 
     def give(self, cookies: Sequence[str], headers: ResponseHeaders) -> None:
@@ -326,6 +334,8 @@ class Admission:
         self._anew.pop(asker, None)
         if asker.check is not None:
             asker.check.leave(asker)
+        elif self._shared is not None:
+            self._shared.leave(asker)
 
     def _join(self, asker: Asker, hash: bytes) -> None:
         check = self._asked.get(hash)
@@ -351,6 +361,49 @@ class Admission:
                 self.upstreams.faults.note("relay.admission", error, "a client could not be asked about anew")
                 asker.then(Verdict(), ())
 
+    # Over workers
+
+    def share(self, sharing: Sharing, path: str, timers: Timers) -> None:
+        """Ask once for all workers: the relay at this path has them, too."""
+        self._timers, self._remembered = timers, Memory(sharing.secret)
+        self._shared = SharedAdmission(sharing, path, self, self.backend.connect_timeout)
+
+    @property
+    def shared(self) -> SharedAdmission | None:
+        """What hears other workers."""
+        return self._shared
+
+    def known(self, key: bytes, shown: bytes) -> Said | None:
+        """See ``admitting.Admitting``."""
+        verdict = self._remembered.get(shown) or self._remembered.get(key)
+        return None if verdict is None else said_of(verdict)
+
+    def remember(self, key: bytes, shown: bytes, said: Said) -> None:
+        """See ``admitting.Admitting``."""
+        verdict = verdict_of(said)
+        self._remembered.put(key if verdict.is_good else shown, verdict)
+
+    def say(self, asker: Asker, said: Said) -> None:
+        """See ``admitting.Admitting``."""
+        self.remember(asker.key, asker.shown, said) if said[3] > 0 else None
+        with self.upstreams.faults.contained("relay.admission", "a client could not be told whether it may connect"):
+            asker.then(verdict_of(said), ())
+
+    def go_and_ask(self, asker: Asker, hash: bytes) -> None:
+        """See ``admitting.Admitting``."""
+        try:
+            self._join(asker, hash)
+        except BaseException as error:
+            if ends_task(error):
+                raise
+            self.upstreams.faults.note("relay.admission", error, "a client could not be asked about")
+            asker.then(Verdict(), ())
+
+    def later(self, seconds: float, function: Callable[[], object]) -> Delay:
+        """See ``admitting.Admitting``."""
+        assert self._timers is not None  # it is shared
+        return self._timers.later(seconds, function)
+
     # What its checks do
 
     def urls_for(self, visitor: Visitor) -> list[tuple[int, str]]:
@@ -363,6 +416,12 @@ class Admission:
         self._asked.pop(check.hash, None)
         self._go_on()
 
+    def abandoned(self, check: AdmissionCheck) -> None:
+        """The same, and the backend has not answered."""
+        self.forget(check)
+        if self._shared is not None:
+            self._shared.heard(check.asker, None)
+
     def answered(self, check: AdmissionCheck, verdict: Verdict) -> None:
         """Remember the answer; not one that may have been the backend's bad moment: the next client asks again."""
         self.forget(check)
@@ -370,6 +429,8 @@ class Admission:
             verdict.until = monotonic() + min(self._admit_for, check.visitor.credentials.expires_in())
             asker = check.asker
             self._remembered.put(asker.key if verdict.is_good else asker.shown, verdict)
+        if self._shared is not None:
+            self._shared.heard(check.asker, said_of(verdict))
 
 
 class HubAdmission(Admission):
@@ -409,6 +470,17 @@ class PlainAdmission(Admission):
                 return nothing
             return super().ask(visitor.as_nobody(), lambda verdict, _: then(verdict, ()))  # set for nobody
         return super().ask(visitor, then)
+
+
+def said_of(verdict: Verdict) -> Said:
+    """A verdict as another worker is told it."""
+    return verdict.status, verdict.body, verdict.subprotocol, max(0.0, verdict.until - monotonic())
+
+
+def verdict_of(said: Said) -> Verdict:
+    """The same as it was told."""
+    status, body, subprotocol, holds_s = said
+    return Verdict(status, body, subprotocol, monotonic() + holds_s if holds_s > 0 else 0.0)
 
 
 def is_error(body: bytes) -> bool:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from fanwire._engine import Engine, __version__
 from fanwire.budget import Budgets
@@ -13,13 +13,17 @@ from fanwire.errors import ClientGone, ConfigError
 from fanwire.faults import Tasks
 from fanwire.logs import relay_log
 from fanwire.owner import Owner
-from fanwire.relay.admit import ASKING_PART
+from fanwire.relay.admit import ASKING_PART, Admission
+from fanwire.relay.admitting import KINDS, SharedAdmission
 from fanwire.relay.config import RelayConfig
 from fanwire.relay.driver import Lane, Lingering, has_room
 from fanwire.relay.headers import Passing
+from fanwire.relay.machine import State
+from fanwire.relay.mirror import Mirror, Part
 from fanwire.relay.names import Names
 from fanwire.relay.servers import Servers
 from fanwire.relay.session import Gate
+from fanwire.relay.sharing import Sharing, Verb, fingerprint_of, id_of, rank
 from fanwire.relay.stats import RelayStats, RelaySums
 from fanwire.relay.timing import Backoff, RelayTasks, Timers
 from fanwire.relay.upstreams import Backend, HeaderFields, Sessions, Upstreams
@@ -46,6 +50,20 @@ class Surroundings:
     """Seconds that an opening may take."""
     budgets: Budgets
     """What may wait for each client."""
+    sharing: Sharing | None = None
+    """With other workers."""
+
+
+class SharedLane(Protocol):
+    """What workers share: a lane, or one for all."""
+
+    part: Part | None
+
+    def want(self, mirror: Mirror, lost_s: float | None = None) -> None:
+        """Have another worker mirror it, or be told something newer."""
+
+    def age(self) -> float:
+        """Seconds since what was said last."""
 
 
 class Backed(Owner, Generic[K, L]):
@@ -55,10 +73,16 @@ class Backed(Owner, Generic[K, L]):
         self.config, self.budgets, self.acknowledge = config, around.budgets, around.acknowledge
         self.faults, self.endings = around.sessions.faults, around.sessions.endings
         self.lanes: dict[K, L] = {}
-        self.names = Names(config)
+        self._sharing = around.sharing
+        # By what all workers call them.
+        self._shared_by_id: dict[bytes, SharedLane] = {}
+        self._shared_admission: SharedAdmission | None = None
+        self.names = Names(config, lambda where: self._tell_others("used", where))
         self._tasks = RelayTasks(around.tasks)
         self._upstreams = Upstreams(around.sessions)
-        backend = backend_of(config, service_headers(config))
+        headers = service_headers(config)
+        backend = backend_of(config, headers)
+        self._fingerprint = fingerprint_of(config, headers)
         self._servers = Servers(self._upstreams, self._tasks, backend, config.path, config.ready)
         # Of lanes, with headers of the relay's own; and of what is one client's.
         self._shared = replace(backend, health=self._servers)
@@ -74,6 +98,8 @@ class Backed(Owner, Generic[K, L]):
         self._of_lanes = self._upstreams, self._timers, self._shared, linger, lanes, lingering
         self._lanes_made = 0
         self._gaps = 0
+        if around.sharing is not None:
+            around.sharing.add(config.path, self)
 
     @property
     def engine(self) -> Engine:
@@ -82,7 +108,8 @@ class Backed(Owner, Generic[K, L]):
 
     def _shortage(self) -> str:
         """Why there may be no connection more to a backend, those that are down included; empty where there may."""
-        count, bound = max(len(self._upstreams), len(self.lanes) + self.gate.count), self._upstreams.count_max
+        held = len(self.lanes) if self._sharing is None else max(0, len(self.lanes) - self._sharing.mirrored)
+        count, bound = max(len(self._upstreams), held + self.gate.count), self._upstreams.count_max
         if count < bound:
             return ""
         return f"{count + 1} connections to backends are over the bound of {bound}, half of the process's descriptors"
@@ -102,18 +129,133 @@ class Backed(Owner, Generic[K, L]):
         """How attempts to connect to the backend are spaced."""
         return Backoff(self.config.lanes.backoff_min, self.config.lanes.backoff_max)
 
-    def _keep(self, key: K, make: Callable[[str, Callable[[Lane[Any]], None]], L]) -> L:
-        """A new lane, under this key until it ends."""
+    def _keep(
+        self,
+        key: K,
+        what: Any,
+        make: Callable[[str, Callable[[Lane[Any]], None], Part | None], L],
+        *,
+        is_held: bool = False,
+    ) -> L:
+        """A new lane, under this key until it ends; `what` names it to other workers."""
         self._lanes_made += 1
+        part = self.part_of(what, is_held=is_held)
 
         def end(lane: Lane[Any]) -> None:
             self._gaps += lane.gaps
             if self.lanes.get(key) is lane:
                 del self.lanes[key]
+            if part is not None:
+                self._note_shared(part, lane, is_there=False)
 
-        lane = self.lanes[key] = make(f"{self.config.path}#{self._lanes_made}", end)
+        lane = self.lanes[key] = make(f"{self.config.path}#{self._lanes_made}", end, part)
+        if part is not None and lane.state is not State.CLOSED:
+            self._note_shared(part, lane, is_there=True)
         relay_log.debug("%s is opened", lane)
         return lane
+
+    # Over workers
+
+    def part_of(self, what: Any, *, is_held: bool = False) -> Part | None:
+        """Of something that workers share; None where there is one process."""
+        if self._sharing is None:
+            return None
+        id = id_of(self._fingerprint, what)
+        return Part(self._sharing, self._upstreams, self.config.path, id, what, is_held=is_held)
+
+    def _note_shared(self, part: Part, lane: SharedLane, *, is_there: bool) -> None:
+        """What other workers may ask for is there, or is not any more."""
+        if is_there:
+            self._shared_by_id[part.id] = lane
+        elif self._shared_by_id.get(part.id) is lane:
+            del self._shared_by_id[part.id]
+
+    def _share_admission(self, admission: Admission) -> None:
+        """Have it ask once for all workers."""
+        if self._sharing is not None:
+            admission.share(self._sharing, self.config.path, self._timers)
+            self._shared_admission = admission.shared
+
+    def _tell_others(self, what: str, *said: Any) -> None:
+        if self._sharing is not None:
+            self._sharing.tell_relays(self.config.path, what, *said)
+
+    def _open_for_other(self, what: Any) -> SharedLane | str | None:
+        """Hold what another worker wants; or why that cannot be, None where it is nothing of this relay's."""
+        raise NotImplementedError
+
+    def wanted(self, worker: int, id: bytes, tie: int, what: Any, client: int, lost_s: float | None) -> None:
+        """See ``Sharer``."""
+        assert self._sharing is not None  # it calls this
+        lane = self._shared_by_id.get(id)
+        part = None if lane is None else lane.part
+        if part is not None and part.holder == worker:
+            # Each asks the other: both know by this which of them it is to be.
+            if rank(id, self._sharing.number) < rank(id, worker):
+                return
+            part.take_over()
+        elsewhere = self._sharing.claimed(id) if part is None else part.holder
+        if elsewhere is not None and elsewhere not in (self._sharing.number, worker):
+            self._sharing.tell_mirror(worker, id, tie, "elsewhere", elsewhere)
+            return
+        lane = self._shared_by_id.get(id)
+        if lane is None:
+            opened = None if id != id_of(self._fingerprint, what) else self._open_for_other(what)
+            if opened is None:
+                self._sharing.refuse(worker, id, tie)
+                return
+            if isinstance(opened, str):
+                self._sharing.tell_mirror(worker, id, tie, "no room", opened)
+                return
+            lane = opened
+        if lane.part is not None:
+            lane.want(lane.part.add(worker, tie, client, lane.age), lost_s)
+
+    def of_mirror(self, worker: int, verb: int, id: bytes, tie: int, *said: Any) -> None:
+        """See ``Sharer``."""
+        lane = self._shared_by_id.get(id)
+        part = None if lane is None else lane.part
+        mirror = None if part is None else part.mirrors.get(worker)
+        if lane is None or part is None or mirror is None or mirror.tie != tie:
+            return
+        if verb == Verb.AGAIN:
+            lane.want(mirror)
+        elif verb == Verb.LEAVE:
+            mirror.id = said[0] or mirror.id
+            part.remove(worker)
+
+    def heard(self, worker: int, what: str, *said: Any) -> None:
+        """See ``Sharer``."""
+        if what in KINDS and self._shared_admission is not None:
+            self._shared_admission.told(worker, what, *said)
+        elif what == "used":
+            for where in said:
+                self.names.used_elsewhere(where)
+
+    def welcome(self, worker: int) -> None:
+        """See ``Sharer``."""
+        if self._sharing is not None and self.names.used:
+            self._sharing.tell_relays(self.config.path, "used", *self.names.used, to=worker)
+
+    def parted(self, worker: int) -> None:
+        """See ``Sharer``."""
+        if self._shared_admission is not None:
+            self._shared_admission.parted(worker)
+        for lane in list(self._shared_by_id.values()):
+            if lane.part is not None:
+                lane.part.remove(worker)
+
+    def yield_to(self, worker: int, id: bytes) -> None:
+        """See ``Sharer``."""
+        lane = self._shared_by_id.get(id)
+        if lane is not None and lane.part is not None and lane.part.holder is None:
+            lane.part.yield_to(worker)
+
+    def retire(self) -> None:
+        """See ``Sharer``."""
+        for lane in list(self._shared_by_id.values()):
+            if lane.part is not None:
+                lane.part.give_up_mirrors("ended", "the worker that held it ends")
 
     def _part_with_all(self, gone: ClientGone) -> None:
         """Every client goes, and whoever asks to be one."""
@@ -126,6 +268,8 @@ class Backed(Owner, Generic[K, L]):
             self._part_with_all(gone)
         for lane in list(self.lanes.values()):
             lane.end()
+        if self._sharing is not None:
+            self._sharing.remove(self.config.path)
         self._tasks.end()
         self._upstreams.end()
         with contained("relay.end", "/readyz still tells of the relay at %s", self.config.path):
@@ -153,7 +297,7 @@ class Backed(Owner, Generic[K, L]):
         states: Counter[str] = Counter()
         watching, gaps = 0, self._gaps
         for lane in self.lanes.values():
-            states[lane.state.value] += 1
+            states[lane.shown_state] += 1
             watching += len(lane.watchers)
             gaps += lane.gaps
         return RelaySums(

@@ -18,6 +18,7 @@ from fanwire.errors import LimitReached
 from fanwire.logs import name_of, relay_log
 from fanwire.relay.config import Lanes
 from fanwire.relay.machine import Act, Event, Machine, Phase, Rest, State
+from fanwire.relay.mirror import Mirror, Part, ToldOutcome
 from fanwire.relay.stats import LaneStats
 from fanwire.relay.timing import Backoff, Delay, Timers
 from fanwire.relay.turns import Charged, Turns
@@ -25,6 +26,8 @@ from fanwire.relay.upstreams import Backend, SessionHandler, Upstreams
 from fanwire.relay.wire import NO_CALL, NOT_ANSWERED, UNREACHABLE, Asked, Lifetime, Wire
 from fanwire.wording import INTERNAL_ERROR, brief
 
+MIRRORED = "mirrored"
+"""The state of a lane that another worker holds, as stats show it."""
 LINGERING_MIN = 256
 """Lanes that may linger however few were watched at once."""
 LINGERING_BYTES_MAX = 4 << 20
@@ -89,10 +92,19 @@ class PendingWish(Pending[W]):
 class Lane(SessionHandler, Generic[W]):
     """What lanes of both kinds do; see the module."""
 
-    def __init__(self, name: str, wire: Wire, context: LaneContext, on_end: Callable[["Lane[Any]"], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        wire: Wire,
+        context: LaneContext,
+        on_end: Callable[["Lane[Any]"], None],
+        part: Part | None = None,
+    ) -> None:
         self.context = context
         self.name = name
         """Of its log in the engine."""
+        self.part = part
+        """In what several workers share, if there are any."""
         self.watchers: dict[W, None] = {}
         """In the order in which they came."""
         self.why = ""
@@ -114,9 +126,15 @@ class Lane(SessionHandler, Generic[W]):
         self._backoff = Backoff(context.lanes.backoff_min, context.lanes.backoff_max)
         # The client that came or left last: what it leaves is its own doing.
         self._last = 0
+        # Whether a gap was this worker's to count: it is not where another holds it.
+        self._is_gap_counted = True
+        # When it went down, by the monotonic clock.
+        self._lost_at: float | None = None
+        if part is not None:
+            part.belongs_to(self, name)
         context.lingering.needed(self)
         try:
-            self._session = self._open()
+            self._session = self._connect()
         except BaseException:
             self.end()
             raise
@@ -129,13 +147,20 @@ class Lane(SessionHandler, Generic[W]):
         """Where it is in its life."""
         return self._machine.state
 
+    @property
+    def shown_state(self) -> str:
+        """The same in a word: what another worker holds counts there."""
+        return self.state.value if self.part is None or self.part.holder is None else MIRRORED
+
     def stats(self) -> LaneStats:
         """How it stands, now."""
+        part = self.part
         return LaneStats(
             method=self._wire.method,
             arguments=self._wire.shown,
             protocol=self._wire.protocol,
-            state=self.state.value,
+            state=self.shown_state,
+            worker=None if part is None else part.sharing.number if part.holder is None else part.holder,
             clients=len(self.watchers),
             gap_since=self.gap_since,
             gaps=self.gaps,
@@ -153,17 +178,44 @@ class Lane(SessionHandler, Generic[W]):
         """Begin a session."""
         raise NotImplementedError
 
+    def _live_said(self) -> tuple[Any, ...]:
+        """What mirrors are told of the backend's agreement."""
+        raise NotImplementedError
+
+    def want(self, mirror: Mirror, lost_s: float | None = None) -> None:
+        """Have another worker mirror it."""
+        raise NotImplementedError
+
+    def age(self) -> float:
+        """Seconds since the backend's answer."""
+        return 0.0
+
+    def agreed_there(self, *said: Any) -> None:
+        """See ``Shared``."""
+        raise NotImplementedError
+
+    def refused_there(self, outcome: str | None, body: bytes, status: int | None) -> None:
+        """See ``Shared``."""
+        raise NotImplementedError
+
+    def given_up_there(self, why: str) -> None:
+        """See ``Shared``."""
+        raise NotImplementedError
+
+    def noted_there(self, what: str, *said: Any) -> None:
+        """See ``Shared``."""
+
     def _ask(self) -> None:
         """Ask the backend for what the lane is to carry."""
 
     def _forget_asking(self) -> None:
         """No answer is awaited any more."""
 
-    def _welcome(self, one: PendingWish[W], cause: Upstream | None) -> None:
+    def _welcome(self, one: PendingWish[W], cause: Upstream | ToldOutcome | None) -> None:
         """Have it watch, and tell it so."""
         raise NotImplementedError
 
-    def _refuse(self, one: PendingWish[W], cause: Upstream | None) -> None:
+    def _refuse(self, one: PendingWish[W], cause: Upstream | ToldOutcome | None) -> None:
         """Tell it that the backend has refused."""
         raise NotImplementedError
 
@@ -204,6 +256,8 @@ class Lane(SessionHandler, Generic[W]):
         self, client: W, *, is_again: bool = False, newest: tuple[int | None, float | None] = (None, None)
     ) -> bool:
         """Subscribe it, from what is kept on; False when that is lost, or over the bounds: then nothing has changed."""
+        if isinstance(client, Mirror):
+            return client.part.join(client, newest, is_late=False)
         if not self.context.engine.join_lane(client.id, self.name, is_again, *newest):
             return False
         self.watchers[client] = None
@@ -211,7 +265,9 @@ class Lane(SessionHandler, Generic[W]):
 
     def _join_late(self, client: W) -> None:
         """Subscribe it from here on."""
-        if client not in self.watchers:
+        if isinstance(client, Mirror):
+            client.part.join(client, is_late=True)
+        elif client not in self.watchers:
             relay_log.warning("%s: more came before the answer than is kept: a late joiner starts live", self)
             self.context.engine.join_live(client.id, self.name)
             self.watchers[client] = None
@@ -224,25 +280,51 @@ class Lane(SessionHandler, Generic[W]):
 
     # Its life
 
-    def _step(self, event: Event, cause: Upstream | None = None) -> None:
+    def _connect(self) -> int | None:
+        """Begin a session; none where another worker holds the lane, who is asked for it."""
+        if self.part is not None:
+            is_missed = bool(self.watchers) and self._lost_at is not None
+            lost_s = self.context.timers.now() - (self._lost_at or 0.0) if is_missed else None
+            if self.part.follow(self._last, lost_s):
+                return None
+            self.gaps += self._machine.is_down and not self._is_gap_counted
+            self._is_gap_counted = True
+        return self._open()
+
+    @property
+    def _is_mirrored_here(self) -> bool:
+        """Whether another worker holds it, or is asked to."""
+        return self.part is not None and self.part.holder is not None
+
+    @property
+    def _is_forsaken(self) -> bool:
+        """Whether nobody watches, or waits, here or in other workers."""
+        return not (self.watchers or self._waiting or (self.part is not None and self.part.mirrors))
+
+    def _step(self, event: Event, cause: Upstream | ToldOutcome | None = None) -> None:
         """Do what is to be done when this happens."""
         acts = self._machine.take(event)
+        is_over = False
         if not self._machine.is_asking:
             self._forget_asking()
         for act in acts:
             match act:
                 case Act.CONNECT:
-                    self._session = self._open()
+                    self._session = self._connect()
                 case Act.ASK:
                     self._ask()
                 case Act.HANG_UP:
-                    assert self._session is not None  # it has just answered
-                    self.context.upstreams.close(self._session)
+                    if self._session is not None:
+                        self.context.upstreams.close(self._session)
+                    else:  # another worker has hung up
+                        is_over = True
                 case Act.GO_LIVE:
                     self._go_live()
                 case Act.GO_DOWN:
-                    self.gaps += 1
-                    self.gap_since = time()
+                    self.gaps += self._is_gap_counted
+                    self.gap_since, self._lost_at = time(), self.context.timers.now()
+                    if self.part is not None:
+                        self.part.tell("down", self.why)
                     relay_log.warning("%s is down: %s", self, self.why)
                 case Act.ASK_NO_MORE:
                     self._ask_no_more()
@@ -256,7 +338,10 @@ class Lane(SessionHandler, Generic[W]):
                     self._give_up_all()
                 case Act.BLAME:
                     self._blame()
-        self._settle()
+        if is_over:
+            self._step(Event.LOST)
+        else:
+            self._settle()
 
     def _ask_no_more(self) -> None:
         """Newcomers are given what there is."""
@@ -266,6 +351,8 @@ class Lane(SessionHandler, Generic[W]):
 
     def _go_live(self) -> None:
         self._live_at = self.context.timers.now()
+        if self.part is not None:
+            self.part.tell("live", *self._live_said())
         if self.gap_since is not None:
             since, until = self.gap_since, time()
             relay_log.warning("%s is live again; a gap of %.1f s, because %s", self, until - since, self.why)
@@ -278,7 +365,7 @@ class Lane(SessionHandler, Generic[W]):
                     self.context.upstreams.endings.close(client.id, 1012, "")
         self.why = ""
 
-    def _welcome_all(self, cause: Upstream | None) -> None:
+    def _welcome_all(self, cause: Upstream | ToldOutcome | None) -> None:
         while self._waiting:
             one = self._waiting.take()
             try:
@@ -319,9 +406,9 @@ class Lane(SessionHandler, Generic[W]):
 
     def _settle(self) -> None:
         """Have happen later what is to happen if nothing else does."""
-        is_forsaken = not (self.watchers or self._waiting)
+        is_forsaken = self._is_forsaken
         rest = self._machine.rest(is_forsaken=is_forsaken)
-        if rest is Rest.END:
+        if rest is Rest.END or (rest is Rest.LINGER and self._is_mirrored_here):  # it lingers where it is held
             self.end()
             return
         if is_forsaken and rest is not Rest.NOTHING:
@@ -334,17 +421,18 @@ class Lane(SessionHandler, Generic[W]):
             self._rest = rest
             self._call_off()
             if rest is Rest.RETRY:
-                self._timer = self.context.timers.later(self._backoff.next(self._lived or 0.0), self._retry, self.fail)
+                pause = None if self.part is None else self.part.pause()
+                wait = self._backoff.next(self._lived or 0.0) if pause is None else pause
+                self._timer = self.context.timers.later(wait, self._retry, self.fail)
             elif rest is Rest.LINGER:
                 self._timer = self.context.timers.later(self.context.linger, self.end, self.fail)
 
     def _retry(self) -> None:
         self._rest, self._timer = Rest.NOTHING, None
-        if self.watchers or self._waiting:
-            self._live_at = None
-            self._step(Event.DUE)
-        else:
+        if self._is_forsaken:
             self.end()
+        else:
+            self._step(Event.DUE)
 
     def _call_off(self) -> None:
         if self._timer is not None:
@@ -355,11 +443,55 @@ class Lane(SessionHandler, Generic[W]):
         """The session is over: the lane is down, unless nobody needs it."""
         self._session = None
         machine = self._machine
-        self._lived = None if self._live_at is None else self.context.timers.now() - self._live_at
+        self._note_lived()
         if machine.phase is not Phase.ENDING:  # else it is known why
             self.why = brief(event.text) or "the backend closed it"
         lifetime = Lifetime(machine.is_asking, self._lived, self.context.lanes.backoff_max)
         self._step(self._wire.end_of(event, lifetime), event)
+
+    def _note_lived(self) -> None:
+        self._lived = None if self._live_at is None else self.context.timers.now() - self._live_at
+        self._live_at = None
+
+    # Over workers: what the one says who holds it
+
+    def parted(self, why: str) -> None:
+        """See ``Shared``."""
+        self._lose(why)
+        if self.part is not None and self.part.is_sent_on:
+            self._look_again()
+
+    def down_there(self, why: str) -> None:
+        """See ``Shared``."""
+        self._lose(why)
+        self._look_again()
+
+    def _lose(self, why: str) -> None:
+        self.why = brief(why)
+        self._note_lived()
+        self._is_gap_counted = False
+        self._step(Event.LOST)
+
+    def _look_again(self) -> None:
+        """The pause is over, or there is none."""
+        if self._machine.phase is Phase.PAUSED:
+            self._step(Event.DUE)
+
+    def _part_from_holder(self) -> None:
+        if self.part is not None:
+            self.part.untie(self._last)
+
+    def yielded(self) -> None:
+        """See ``Shared``."""
+        if self._session is not None:
+            self.context.upstreams.close(self._session)
+
+    def mirror_gone(self, mirror: Mirror) -> None:
+        """See ``Shared``."""
+        self._last = mirror.id
+        self._waiting.drop(mirror)
+        if self._machine.phase is not Phase.CLOSED:
+            self._settle()
 
     def end(self) -> None:
         """Close it; nobody watches. Raises nothing."""
@@ -369,6 +501,9 @@ class Lane(SessionHandler, Generic[W]):
         self.context.lingering.ended(self)
         self._on_end(self)
         contained = self.context.upstreams.faults.contained
+        if self.part is not None:
+            with contained("relay.lane", "other workers could not be told that %s has ended", self):
+                self.part.end(self._last)
         with contained("relay.lane", "the call of %s could not be called off", self):
             self._forget_asking()
         with contained("relay.lane", "the log of %s could not be let go", self):

@@ -16,10 +16,11 @@ from fanwire.relay.config import CallShare
 from fanwire.relay.driver import Lane, LaneContext, PendingWish, Watcher
 from fanwire.relay.everyones import Everyones
 from fanwire.relay.machine import Event, Phase
+from fanwire.relay.mirror import Mirror, Part, ToldOutcome
 from fanwire.relay.names import Names
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.timing import Delay
-from fanwire.relay.wire import LOST, Asked, CallWire, Outcome, PlainWire
+from fanwire.relay.wire import LOST, NO_CALL, Asked, CallWire, Outcome, PlainWire
 
 ASKED_AGAIN_MAX = 2
 """Connections in a row that may be lost without a word when the backend is asked once more: after that it is not."""
@@ -63,6 +64,7 @@ class CallLane(Lane[CallWatcher]):
         call: SharedCall,
         context: CallLaneContext,
         on_end: Callable[[Lane[Any]], None],
+        part: Part | None = None,
     ) -> None:
         self.share = share
         self.call = call
@@ -72,7 +74,7 @@ class CallLane(Lane[CallWatcher]):
         self._call_timeout: Delay | None = None
         # Until the first of those who wait has waited long enough.
         self._patience: Delay | None = None
-        self._outcome: Upstream | None = None
+        self._outcome: Outcome | None = None
         self._outcome_at = 0.0
         # Whether all that the backend sends before its answer is kept, for those who wait.
         self._keeps_more = False
@@ -83,7 +85,7 @@ class CallLane(Lane[CallWatcher]):
         # Reports of this connection, by target, and the life of the broadcast lane when it was opened.
         self._dropped: Counter[str] = Counter()
         self._life = 0
-        super().__init__(name, CallWire(share, call), context, on_end)
+        super().__init__(name, CallWire(share, call), context, on_end, part)
 
     # Clients
 
@@ -99,7 +101,42 @@ class CallLane(Lane[CallWatcher]):
             client.complete(call, self._outcome)
             return
         self._wait(client, call, patience_s=self.context.backend.connect_timeout)
+        if self._is_mirrored_here and self._machine.is_down and self.part is not None:
+            self.part.again()  # who holds it may be refused it
         self._step(Event.WANTED)
+
+    def want(self, mirror: Mirror, lost_s: float | None = None) -> None:
+        """Have another worker mirror it, as clients subscribe; or be told something newer than what there is.
+
+        Args:
+            lost_s: seconds since when those who watch there have missed what came.
+        """
+        if self._machine.is_live and mirror not in self._waiting and self._join_mirror(mirror, lost_s):
+            self._settle()
+            assert self._outcome is not None  # it is live
+            mirror.complete(NO_CALL, self._outcome)
+        else:
+            self._wait(mirror, patience_s=self.context.backend.connect_timeout)
+            self._step(Event.WANTED)
+
+    def _join_mirror(self, mirror: Mirror, lost_s: float | None) -> bool:
+        share = self.share
+        is_new = self.age() < share.fresh
+        age_max = None if is_new else share.fresh
+        if share.snapshot is None:
+            is_joined = is_new and self._join(mirror)
+        else:  # who has missed something needs a snapshot that came since
+            bound = age_max if lost_s is None else min(lost_s, age_max or lost_s)
+            is_joined = self._join(mirror, newest=(share.snapshot_messages_max, bound))
+        if is_joined or self._asks_again:
+            return is_joined
+        if not self._join(mirror):
+            self._join_late(mirror)
+        return True
+
+    def age(self) -> float:
+        """Seconds since the backend's last answer."""
+        return self.context.timers.now() - self._outcome_at
 
     def unsubscribe(self, client: CallWatcher, call: Asked) -> None:
         """Have the client watch no longer, once what it asked for before is done."""
@@ -113,7 +150,7 @@ class CallLane(Lane[CallWatcher]):
     def _join_at_once(self, client: CallWatcher) -> bool:
         """Subscribe the client with what is there; False where the backend is to be asked for something newer."""
         share = self.share
-        is_new = self.context.timers.now() - self._outcome_at < share.fresh
+        is_new = self.age() < share.fresh
         if share.snapshot is None:
             if is_new and self._join_again(client):
                 return True
@@ -133,19 +170,20 @@ class CallLane(Lane[CallWatcher]):
             return True
         return self._join(client, is_again=is_again, newest=(messages_max, age_max))
 
-    def _welcome(self, one: PendingWish[CallWatcher], cause: Upstream | None) -> None:
+    def _welcome(self, one: PendingWish[CallWatcher], cause: Upstream | ToldOutcome | None) -> None:
         if not self._join_again(one.client):
             self._join_late(one.client)
-        assert cause is not None  # it is the answer
-        one.client.complete(one.call, cause)
+        assert self._outcome is not None  # it is the answer
+        one.client.complete(one.call, self._outcome)
 
-    def _welcome_all(self, cause: Upstream | None) -> None:
+    def _welcome_all(self, cause: Upstream | ToldOutcome | None) -> None:
         super()._welcome_all(cause)
         if self.share.snapshot is None:
             self.context.engine.forget_beginning(self.name)
 
-    def _refuse(self, one: PendingWish[CallWatcher], cause: Upstream | None) -> None:
-        one.client.refused(self, one.call, cause if cause is not None and cause.kind == "completion" else None)
+    def _refuse(self, one: PendingWish[CallWatcher], cause: Upstream | ToldOutcome | None) -> None:
+        is_answer = cause is not None and cause.kind == "completion"
+        one.client.refused(self, one.call, cause if is_answer else None)
 
     def _give_up(self, one: PendingWish[CallWatcher], why: str) -> None:
         one.client.given_up(self, one.call, why)
@@ -178,15 +216,26 @@ class CallLane(Lane[CallWatcher]):
 
     def _ask(self) -> None:
         context = self.context
-        assert self._session is not None  # it is open
         context.engine.bound_beginning(self.name, context.asked_bytes_max)
         self._keeps_more = True
+        if self._session is None:
+            self._ask_holder()
+            return
         if self._machine.phase is Phase.RENEWING and self.share.snapshot is not None:
             context.engine.expect_snapshot(self.name)
         self._calls += 1
         self._call = str(self._calls)
         context.upstreams.send(self._session, self.call.record(self._call))
         self._call_timeout = context.timers.later(context.backend.connect_timeout, self._lose_answer, self.fail)
+
+    def _ask_holder(self) -> None:
+        """The same of the worker that holds it."""
+        if self.part is not None and self._machine.phase is Phase.RENEWING:
+            self.part.again()
+
+    def _live_said(self) -> tuple[Any, ...]:
+        assert self._outcome is not None  # it has come
+        return self._outcome.outcome, self._outcome.body, self.age()
 
     def _forget_asking(self) -> None:
         if self._call is None:
@@ -243,6 +292,59 @@ class CallLane(Lane[CallWatcher]):
             self.why = f"{self.share.subscribe} was refused"
         self._step(Event.REFUSED, event)
 
+    # Over workers: what the one says who holds it
+
+    def agreed_there(self, *said: Any) -> None:
+        """See ``Shared``: outcome, body, and seconds since then."""
+        outcome, body, age = said
+        self._hear_answer()
+        self._outcome, self._outcome_at = ToldOutcome(outcome, body), self.context.timers.now() - age
+        self._step(Event.AGREED, self._outcome)
+
+    def refused_there(self, outcome: str | None, body: bytes, status: int | None) -> None:
+        """See ``Shared``."""
+        answer = None if outcome is None else ToldOutcome(outcome, body)
+        if self._machine.phase is Phase.RENEWING:
+            self._step(Event.REFUSED, answer)
+            return
+        self._part_from_holder()
+        self.why = f"{self.share.subscribe} was refused"
+        if answer is None:
+            self._look_again()
+            self._step(Event.BARRED)
+        else:
+            self._hear_answer()
+            self._step(Event.REFUSED, answer)
+
+    def given_up_there(self, why: str) -> None:
+        """See ``Shared``."""
+        if self._machine.phase is Phase.RENEWING:
+            self._step(Event.UNANSWERED)
+            return
+        self._part_from_holder()
+        self._hear_answer()
+        self.why = why
+        self._step(Event.BLAMED if why == LOST else Event.LOST)
+
+    def noted_there(self, what: str, *said: Any) -> None:
+        """See ``Shared``: there is no room for it."""
+        if what == "no room":
+            self._tell_all(lambda one: one.client.given_up(self, one.call, said[0]))
+            self._part_from_holder()
+            self._lose(said[0])
+
+    def parted(self, why: str) -> None:
+        """See ``Shared``."""
+        lost = self._lost_asking_again
+        super().parted(why)
+        self._lost_asking_again = lost  # it was no connection of the backend's
+
+    def _hear_answer(self) -> None:
+        """What is told is an answer, whatever was known before."""
+        self._look_again()
+        if self._machine.phase is Phase.OPENING:
+            self._step(Event.OPENED)
+
     # Time
 
     def _settle(self) -> None:
@@ -270,6 +372,8 @@ class CallLane(Lane[CallWatcher]):
     def _lose_patience(self) -> None:
         self._patience = None
         self._give_up_all(until=self.context.timers.now())
+        if self._is_mirrored_here and self.part is not None and self._machine.phase is Phase.OPENING:
+            self.part.parted("the worker that is to hold it says nothing")
         self._settle()
 
 
@@ -304,13 +408,14 @@ class PlainLane(Lane[Visiting]):
         offered: Sequence[str],
         context: LaneContext,
         on_end: Callable[[Lane[Any]], None],
+        part: Part | None = None,
     ) -> None:
         self.message = wire.message
         self._urls = urls
         self._offered = offered
         # What the backend chose.
         self._subprotocol: str | None = None
-        super().__init__(name, wire, context, on_end)
+        super().__init__(name, wire, context, on_end, part)
 
     # Clients
 
@@ -334,6 +439,21 @@ class PlainLane(Lane[Visiting]):
         else:  # should the backend refuse, it is refused too
             self._wait(client)
 
+    def want(self, mirror: Mirror, lost_s: float | None = None) -> None:
+        """Have another worker mirror it: what its message says from the beginning, else once the backend has agreed."""
+        if self.message is not None:
+            self._join(mirror)
+        if self._machine.is_live:
+            self._let_in_mirror(mirror)
+            self._settle()
+        else:
+            self._wait(mirror)
+
+    def _let_in_mirror(self, mirror: Mirror) -> None:
+        if not mirror.is_joined and not self._join(mirror):
+            self._join_late(mirror)
+        mirror.let_in(self._subprotocol)
+
     def leave(self, client: Visiting) -> None:
         """Have the client watch no longer."""
         self._waiting.drop(client)
@@ -345,15 +465,17 @@ class PlainLane(Lane[Visiting]):
         if not self._join(client):
             self._join_late(client)
 
-    def _welcome(self, one: PendingWish[Visiting], cause: Upstream | None) -> None:
-        if self.message is None:
+    def _welcome(self, one: PendingWish[Visiting], cause: Upstream | ToldOutcome | None) -> None:
+        if isinstance(one.client, Mirror):
+            self._let_in_mirror(one.client)
+        elif self.message is None:
             self._let_in(one.client)
 
-    def _welcome_all(self, cause: Upstream | None) -> None:
+    def _welcome_all(self, cause: Upstream | ToldOutcome | None) -> None:
         super()._welcome_all(cause)
         self.context.engine.forget_beginning(self.name)
 
-    def _refuse(self, one: PendingWish[Visiting], cause: Upstream | None) -> None:
+    def _refuse(self, one: PendingWish[Visiting], cause: Upstream | ToldOutcome | None) -> None:
         if self.message is None:
             one.client.turned_away(None if cause is None else cause.status)
         else:
@@ -369,6 +491,9 @@ class PlainLane(Lane[Visiting]):
             with self.context.upstreams.faults.contained("relay.lane", text, name_of(client.id), self):
                 self._let_go(client)
                 client.refused(self, self.message or b"")
+            return
+        for mirror in [] if self.part is None else list(self.part.mirrors.values()):
+            mirror.refused(self)
             return
 
     def _send_away(self, client: Visiting) -> None:
@@ -398,3 +523,37 @@ class PlainLane(Lane[Visiting]):
         if self._waiting and event.status is None:
             relay_log.warning("%s cannot be opened: %s", self, event.text)
         super().closed(event)
+
+    # Over workers
+
+    def _live_said(self) -> tuple[Any, ...]:
+        return (self._subprotocol,)
+
+    def agreed_there(self, *said: Any) -> None:
+        """See ``Shared``: the subprotocol."""
+        (subprotocol,) = said
+        self._look_again()
+        self._subprotocol = subprotocol
+        self._step(Event.AGREED)
+
+    def refused_there(self, outcome: str | None, body: bytes, status: int | None) -> None:
+        """See ``Shared``: of one that is live it was the first one's message."""
+        self._part_from_holder()
+        if self._machine.is_live:
+            self._note_lived()
+            self._step(Event.BLAMED)
+        else:
+            self._look_again()
+            self._step(Event.BARRED, ToldOutcome("", b"", status, "closed"))
+
+    def given_up_there(self, why: str) -> None:
+        """See ``Shared``."""
+        self._part_from_holder()
+        self._lose(why)
+
+    def noted_there(self, what: str, *said: Any) -> None:
+        """See ``Shared``: there is no room for it."""
+        if what == "no room":
+            self._part_from_holder()
+            self._look_again()
+            self._step(Event.BARRED, ToldOutcome("", b"", None, "closed"))

@@ -4,7 +4,7 @@ A name is used when a client calls it, or a message of that target comes where t
 that are not are told of, with the nearest of the names that were seen instead.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from enum import Enum
 from itertools import islice
@@ -44,10 +44,17 @@ KINDS = {**dict.fromkeys(TARGETS, TARGETS), Way.CALL: (Way.CALL,), Way.POINTER: 
 
 
 class Names:
-    """Of one relay, for one serving. In the event loop's thread."""
+    """Of one relay, for one serving. In the event loop's thread.
 
-    def __init__(self, config: RelayConfig) -> None:
+    Args:
+        tell: is called with where a name stands in the settings when it is used for the first time here.
+    """
+
+    def __init__(self, config: RelayConfig, tell: Callable[[str], object] = lambda where: None) -> None:
         self._path = config.path
+        self._tell = tell
+        self.used: list[str] = []
+        """Where those stand that have been used here."""
         self._named: dict[tuple[Way, str], list[str]] = {}
         # By where they stand in the settings; the order is that of the settings.
         self._unused: dict[str, tuple[Way, str]] = {}
@@ -142,11 +149,17 @@ class Names:
 
     # What nobody uses
 
+    def used_elsewhere(self, where: str) -> None:
+        """In another worker."""
+        self._unused.pop(where, None)
+
     def _use(self, way: Way, name: str) -> None:
         if not self._unused:
             return
         for where in self._named.get((way, _key(way, name)), ()):
-            self._unused.pop(where, None)
+            if self._unused.pop(where, None) is not None:
+                self.used.append(where)
+                self._tell(where)
         if self._is_told:
             return
         if self._uses == 0:

@@ -4,7 +4,7 @@ It says how a client is let in, and keeps the lanes by what they watch (``plain_
 clients send.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,9 +18,10 @@ from fanwire.relay.admit import SWITCHING, PlainAdmission, Verdict
 from fanwire.relay.backed import Surroundings
 from fanwire.relay.config import MessageShare, QueryShare, RelayConfig
 from fanwire.relay.credentials import Visitor, visitor_of
-from fanwire.relay.driver import LaneContext
+from fanwire.relay.driver import Lane, LaneContext
 from fanwire.relay.headers import query_of, values_of, with_query, without
 from fanwire.relay.lane import PlainLane
+from fanwire.relay.mirror import Part
 from fanwire.relay.plain_client import MessageRelay, PlainClient, Wish
 from fanwire.relay.shared import message_of
 from fanwire.relay.wire import PlainWire
@@ -43,6 +44,7 @@ class PlainRelay(MessageRelay):
         asks = config.admit == "negotiate"
         asked = replace(self._own if asks else self._shared, connect_timeout=self._answer_s)
         self._admission = PlainAdmission(self._upstreams, asked, asks=asks, admit_for=config.admit_for)
+        self._share_admission(self._admission)
 
     # Clients
 
@@ -98,7 +100,6 @@ class PlainRelay(MessageRelay):
     ) -> None:
         rest = without(visitor.query, share.query)
         client = self._client(connection, visitor, rest)
-        query = query_of(share.query, values)
         key = ("query", index, values, visitor.subprotocols)
 
         def answered(verdict: Verdict, cookies: Sequence[str] = ()) -> None:
@@ -111,9 +112,7 @@ class PlainRelay(MessageRelay):
             elif lane is None and not self.has_room():
                 client.close_over_bound(self.over_max)
             else:
-                urls, what = with_query(self._own.urls, query), dict(zip(share.query, values, strict=True))
-                way = f"?{'&'.join(share.query)}"
-                client.join(lane or self._open(key, way, urls, visitor.subprotocols, None, what))
+                client.join(lane or self._open_query(index, values, visitor.subprotocols))
 
         # Who shows nothing that the lane does not show, and the lane nothing either, is let in as the lane is.
         shows_nothing = visitor.is_anybody and not rest and not self._has_own_headers
@@ -148,15 +147,43 @@ class PlainRelay(MessageRelay):
         self.names.pointed_elsewhere(document if isinstance(document, dict) else ("",))
         return None
 
-    def open_lane(self, wish: Wish) -> PlainLane:
-        """The lane of this wish, which has none yet."""
+    def open_lane(self, wish: Wish, *, is_held: bool = False) -> PlainLane:
+        """The lane of this wish, which has none yet; with `is_held` it is held here, whatever other workers hold."""
         _, index, _, subprotocol = wish.key
-        offered = () if subprotocol is None else (subprotocol,)
-        return self._open(wish.key, self._by_message[index].subscribe, self._own.urls, offered, wish.message, wish.what)
+        offered, pointer = () if subprotocol is None else (subprotocol,), self._by_message[index].subscribe
+        urls = self._own.urls
+        return self._open(wish.key, pointer, urls, offered, wish.message, wish.what, is_held=is_held)
 
-    def _open(self, key: Any, way: str, urls: Any, offered: Any, message: bytes | None, what: Any) -> PlainLane:
+    def _open(
+        self, key: Any, way: str, urls: Any, offered: Any, message: bytes | None, what: Any, *, is_held: bool = False
+    ) -> PlainLane:
         wire = PlainWire(way, message, what)
-        return self._keep(key, lambda name, on_end: PlainLane(name, wire, urls, offered, self._context, on_end))
+
+        def make(name: str, on_end: Callable[[Lane[Any]], None], part: Part | None) -> PlainLane:
+            return PlainLane(name, wire, urls, offered, self._context, on_end, part)
+
+        return self._keep(key, [*key, message], make, is_held=is_held)
+
+    def _open_for_other(self, what: Any) -> PlainLane | str | None:
+        if not self.has_room():
+            return self.over_max
+        match what:
+            case ["query", int(index), list(values), list(subprotocols), None] if index < len(self._by_query):
+                return self._open_query(index, tuple(map(tuple, values)), tuple(subprotocols), is_held=True)
+            case ["message", int(index), bytes(value), subprotocol, bytes(message)] if index < len(self._by_message):
+                key = "message", index, value, subprotocol
+                wish = Wish(True, key, message, msgspec.json.decode(value))
+                return self.open_lane(wish, is_held=True)
+        return None
+
+    def _open_query(
+        self, index: int, values: tuple[tuple[str, ...], ...], subprotocols: tuple[str, ...], *, is_held: bool = False
+    ) -> PlainLane:
+        share = self._by_query[index]
+        urls = with_query(self._own.urls, query_of(share.query, values))
+        what = dict(zip(share.query, values, strict=True))
+        key, way = ("query", index, values, subprotocols), f"?{'&'.join(share.query)}"
+        return self._open(key, way, urls, subprotocols, None, what, is_held=is_held)
 
     def _part_with_all(self, gone: ClientGone) -> None:
         clients, self._clients = self._clients, {}

@@ -40,6 +40,7 @@ class Relay(Hosting, CallRelay):
             admit_for=config.admit_for,
             passing=self._passing,
         )
+        self._share_admission(self._admission)
 
     # Clients
 

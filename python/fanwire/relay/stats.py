@@ -19,7 +19,7 @@ class LaneStats:
     protocol: str
     """``json``, ``messagepack`` or, of a plain backend, ``websocket``."""
     state: str
-    """``connecting``, ``live`` or ``down``."""
+    """``connecting``, ``live`` or ``down``; ``mirrored``: another worker holds it, and says which."""
     clients: int
     """Those that watch; not those that wait for the lane to open."""
     gap_since: float | None
@@ -28,6 +28,8 @@ class LaneStats:
     """How often it was down."""
     why: str
     """Why it is down or could not be opened, in at most 200 characters of the backend's words."""
+    worker: int | None = None
+    """The number of the worker that holds it; None where there is one process."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,9 @@ has left all the same.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from fanwire._engine import Upstream
 from fanwire._loop import ends_task
@@ -113,8 +115,10 @@ class LearnedAnswer:
     What a client does costs no look at the others: only what a probe tells has it looked for whose turn is next.
     """
 
-    def __init__(self, context: LaneContext) -> None:
+    def __init__(self, context: LaneContext, tell: Callable[[Outcome], object]) -> None:
         self.upstreams, self.timers, self.backend = context.upstreams, context.timers, context.backend
+        # Has other workers know it.
+        self._tell_workers = tell
         self._outcome: Outcome | None = None
         # In the order in which they came, and so of their time; and those whose time is up while theirs is tried.
         self._waiting: Turns[PendingUnsubscribe] = Turns()
@@ -207,11 +211,21 @@ class LearnedAnswer:
 
     def settled(self, probe: Probe, outcome: Outcome) -> None:
         """The answer is known."""
+        self._probes.remove(probe)
+        self.learn(outcome)
+        self._tell_workers(outcome)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What is known."""
+        return self._outcome
+
+    def learn(self, outcome: Outcome) -> None:
+        """This is the answer."""
         self._outcome = outcome
         probes, self._probes = self._probes, []
         for other in probes:
-            if other is not probe:
-                other.close()
+            other.close()
         self._tell_all(outcome)
 
     def failed(self, probe: Probe, outcome: Outcome | str, *, is_guilty: bool) -> None:
@@ -283,17 +297,37 @@ class LearnedAnswer:
 class LearnedAnswers:
     """What clients are answered, of each share and protocol."""
 
-    def __init__(self, context: LaneContext) -> None:
-        self._context = context
+    def __init__(
+        self,
+        context: LaneContext,
+        tell: Callable[[str, str, Outcome], object] = lambda method, protocol, outcome: None,
+    ) -> None:
+        self._context, self._tell = context, tell
         self._by_kind: dict[tuple[str, str], LearnedAnswer] = {}
 
     def answer(self, client: Caller, lane: CallLane, call: Asked) -> None:
         """Answer a client that has left a lane as the backend would have."""
-        key = (lane.call.method, lane.call.protocol)
+        learned = self._of(lane.call.method, lane.call.protocol)
+        learned.answer(client, lane, call)
+
+    def learn(self, method: str, protocol: str, outcome: Outcome) -> None:
+        """Another worker has learned it."""
+        learned = self._of(method, protocol)
+        if learned.outcome is None:
+            learned.learn(outcome)
+
+    @property
+    def known(self) -> list[tuple[str, str, Outcome]]:
+        """What is known of each."""
+        found = ((*key, learned.outcome) for key, learned in self._by_kind.items())
+        return [(method, protocol, outcome) for method, protocol, outcome in found if outcome is not None]
+
+    def _of(self, method: str, protocol: str) -> LearnedAnswer:
+        key = method, protocol
         learned = self._by_kind.get(key)
         if learned is None:
-            learned = self._by_kind[key] = LearnedAnswer(self._context)
-        learned.answer(client, lane, call)
+            learned = self._by_kind[key] = LearnedAnswer(self._context, partial(self._tell, method, protocol))
+        return learned
 
     def gone(self, client: Caller) -> None:
         """A client is gone: its calls are for nobody."""

@@ -37,7 +37,7 @@ mod sync;
 mod tokens;
 pub mod ws;
 
-pub use engine::{Adopted, Audience, Broadcasting, Engine, Message, NewError, TOLD_TO_APPLICATION};
+pub use engine::{Adopted, Audience, Broadcasting, Engine, Message, NewError, TOLD_OF_LANES, TOLD_TO_APPLICATION};
 pub use error::{EXHAUSTED, EngineError};
 pub use failure::{panic_text, run_to_end};
 pub use listening::HeldAddress;

@@ -276,6 +276,8 @@ pub enum Event {
     Told(u8, Vec<u8>),
     /// The worker of this number has come, or gone.
     Worker(u8, bool),
+    /// Something of what this worker holds has not come to what mirrors it here under this name: that begins anew.
+    MirrorLost(u8, crate::channel::SharedId),
     /// A line for the log: level as in Python's `logging`.
     Record(u8, String),
     /// What another part of the program reports in the same stream; see [`Engine::report`](crate::Engine::report).

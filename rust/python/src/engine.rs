@@ -2,7 +2,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use fanwire_core::channel::{Newest, Origin};
+use fanwire_core::channel::Origin;
 use fanwire_core::messages::{ConnectionId, Reply};
 use fanwire_core::protocol::signalr::{HubMessage, Outcome};
 use fanwire_core::protocol::{Format, Payload};
@@ -17,6 +17,7 @@ use crate::encode::{self, Encoder};
 use crate::encoded::Encoded;
 use crate::errors::{new_to_pyerr, to_pyerr};
 use crate::events::{self, Listener, Wanted, boxed};
+use crate::mirroring::{self, Bounds, Source, Tied};
 use crate::position::{Position, Published, position_of, since_of};
 use crate::publishing::{Options, publish};
 use crate::routes::{Route, bad};
@@ -394,11 +395,8 @@ impl Engine {
         messages_max: Option<usize>,
         age_max: Option<f64>,
     ) -> PyResult<bool> {
-        let age_max = age_max.map(|age_max| seconds("age_max", age_max)).transpose()?;
-        let age_ns_max = age_max.map(|age_max| u64::try_from(age_max.as_nanos()).unwrap_or(u64::MAX));
-        self.0
-            .join_lane(ConnectionId::from_bits(connection), lane, is_subscribed, Newest { messages_max, age_ns_max })
-            .map_err(|error| to_pyerr(py, error))
+        let (newest, id) = (mirroring::newest_of(messages_max, age_max)?, ConnectionId::from_bits(connection));
+        self.0.join_lane(id, lane, is_subscribed, newest).map_err(|error| to_pyerr(py, error))
     }
 
     fn join_live(&self, py: Python<'_>, connection: u64, lane: &str) -> PyResult<()> {
@@ -407,6 +405,22 @@ impl Engine {
 
     fn leave_lane(&self, py: Python<'_>, connection: u64, lane: &str) -> PyResult<()> {
         self.0.leave_lane(ConnectionId::from_bits(connection), lane).map_err(|error| to_pyerr(py, error))
+    }
+
+    fn mirror(&self, py: Python<'_>, name: &str, source: Source<'_>, tie: Tied, newest: Bounds) -> PyResult<bool> {
+        mirroring::mirror(py, &self.0, name, source, tie, newest)
+    }
+
+    fn unmirror(&self, name: &str, source: Source<'_>, worker: u8) -> PyResult<()> {
+        mirroring::unmirror(&self.0, name, source, worker)
+    }
+
+    fn follow(&self, py: Python<'_>, name: &str, source: Source<'_>, tie: Tied, lost: Option<f64>) -> PyResult<()> {
+        mirroring::follow(py, &self.0, name, source, tie, lost)
+    }
+
+    fn unfollow(&self, id: &[u8], worker: u8) -> PyResult<()> {
+        mirroring::unfollow(&self.0, id, worker)
     }
 
     #[allow(clippy::too_many_arguments)] // as Python calls it

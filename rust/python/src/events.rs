@@ -116,6 +116,10 @@ event_class! {
     WorkerChanged { number: u8, has_come: bool }
 }
 event_class! {
+    /// Something of what this worker holds has not come to what mirrors it here.
+    MirrorLost { worker: u8, id: Py<PyBytes> }
+}
+event_class! {
     /// A line for `logging`.
     Record { level: u8, text: String }
 }
@@ -141,6 +145,7 @@ pub(crate) fn add_classes(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Placed>()?;
     module.add_class::<WorkerTold>()?;
     module.add_class::<WorkerChanged>()?;
+    module.add_class::<MirrorLost>()?;
     module.add_class::<Record>()?;
     module.add_class::<Upstream>()
 }
@@ -230,6 +235,9 @@ fn told_to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
         Event::Told(worker, message) => {
             let message = PyBytes::new(py, &message).unbind();
             Py::new(py, WorkerTold { worker, message })?.into_any()
+        }
+        Event::MirrorLost(worker, id) => {
+            Py::new(py, MirrorLost { worker, id: PyBytes::new(py, &id).unbind() })?.into_any()
         }
         Event::Worker(number, has_come) => Py::new(py, WorkerChanged { number, has_come })?.into_any(),
         Event::Record(level, text) => Py::new(py, Record { level, text })?.into_any(),

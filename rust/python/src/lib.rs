@@ -8,6 +8,7 @@ mod errors;
 mod events;
 mod lines;
 mod listening;
+mod mirroring;
 mod options;
 mod position;
 mod publishing;

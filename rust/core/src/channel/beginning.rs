@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use super::joining::{Watched, frames_of};
 use super::log::Log;
 use super::mark::{FrameKind, FrameMark};
+use super::mirrors::{Mirrors, TellMirrors, put_protocol, put_record};
 use super::stand::Stand;
 use super::watch::Watch;
 use super::{Channel, Inner, stored};
@@ -28,7 +29,7 @@ pub struct Newest {
 }
 
 impl Newest {
-    fn allows(self, stored: &Log, mark: &FrameMark, start: u64, now_ns: u64) -> bool {
+    pub(super) fn allows(self, stored: &Log, mark: &FrameMark, start: u64, now_ns: u64) -> bool {
         let is_opening = mark.kind == FrameKind::Opening;
         let age_ns = if is_opening { u64::MAX } else { now_ns.saturating_sub(mark.published_ns) };
         let behind = if is_opening { 0 } else { stored.frames_in(start, stored.tail()).saturating_sub(1) };
@@ -46,6 +47,21 @@ pub(super) struct Beginning {
     last_is: (Format, u64, u64),
 }
 
+/// For whom what a backend sends is kept, beside those who watch.
+#[derive(Debug, Default)]
+pub(super) struct RelayedTo {
+    /// Of a lane: how much is stored for newcomers.
+    beginning: Option<Beginning>,
+    /// Workers that get it from here.
+    pub(super) mirrors: Mirrors,
+}
+
+impl Beginning {
+    pub(super) fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+}
+
 /// Only the keyframe's own bound is for what newcomers begin with.
 fn held_by_keyframe(settings: &ChannelSettings) -> ChannelSettings {
     ChannelSettings { backlog_bytes: u64::MAX, backlog_frames: usize::MAX, ..*settings }
@@ -53,30 +69,26 @@ fn held_by_keyframe(settings: &ChannelSettings) -> ChannelSettings {
 
 impl Channel {
     /// Newcomers begin here, or at a snapshot that comes later, with what follows, up to so many bytes of it.
-    pub(crate) fn set_beginning(&self, bytes_max: u64) {
+    pub(crate) fn set_beginning(&self, bytes_max: u64, tell: TellMirrors<'_>) {
         let mut inner = self.lock();
-        let mark = FrameMark { kind: FrameKind::Opening, offset: inner.offset, ..FrameMark::default() };
-        let mut stored = Log::behind(inner.offset);
-        stored.keyframe = Some((0, mark));
-        inner.stored = Some(Box::new(stored));
-        let (last, last_is) = (Weak::<[u8; 0]>::new(), (Format::Raw, 0, 0));
-        inner.beginning = Some(Box::new(Beginning { bytes_max, last, last_is }));
-        inner.is_snapshot_awaited = false;
+        inner.begin(bytes_max).mirrors.tell_begin(bytes_max, tell);
     }
 
-    /// From now on no more than this is kept for newcomers.
-    pub(crate) fn bound_beginning(&self, bytes_max: u64) {
-        let mut inner = self.lock();
-        if let Some(beginning) = &mut inner.beginning {
-            beginning.bytes_max = bytes_max;
-            inner.keep_within(bytes_max);
+    /// From now on no more than this is kept for newcomers. Mirrors are told of more: each knows by itself when less will do.
+    pub(crate) fn bound_beginning(&self, bytes_max: u64, tell: TellMirrors<'_>) {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let Some(relayed) = &mut inner.relayed else { return };
+        let Some(beginning) = &mut relayed.beginning else { return };
+        if bytes_max > std::mem::replace(&mut beginning.bytes_max, bytes_max) {
+            relayed.mirrors.tell_bound(bytes_max, tell);
         }
+        inner.keep_within(bytes_max);
     }
 
-    /// Newcomers begin with what is published from now on.
+    /// Newcomers begin with what is published from now on. Those of mirrors do when those say so.
     pub(crate) fn forget_beginning(&self) {
-        let mut inner = self.lock();
-        (inner.stored, inner.beginning) = (None, None);
+        self.lock().forget_beginning();
     }
 
     /// A lane's next snapshot is for newcomers alone: it was asked for, and everyone else has it by other means. Or no longer.
@@ -96,7 +108,7 @@ impl Channel {
         let mut guard = self.lock();
         let inner = &mut *guard;
         let mut frame: Arc<[u8]> = Arc::default();
-        if let Some(beginning) = &mut inner.beginning {
+        if let Some(beginning) = inner.relayed.as_mut().and_then(|relayed| relayed.beginning.as_mut()) {
             let stored = inner.stored.as_deref()?;
             let (start, _) = stored.keyframe.filter(|(start, mark)| newest.allows(stored, mark, *start, now_ns))?;
             let is = (format, start, stored.tail());
@@ -121,13 +133,17 @@ impl Channel {
         now_ns: u64,
         unsent_bytes_max: u64,
         mut tell: impl FnMut(&Arc<Watch>),
+        tell_mirrors: TellMirrors<'_>,
     ) -> Result<(), EngineError> {
         let mut inner = self.lock();
         inner.check_unsent(unsent_bytes_max)?;
         let inner = &mut *inner;
-        self.published_s.store(now_ns / 1_000_000_000, Ordering::Relaxed);
+        let is_mirrored = inner.relayed.as_ref().is_some_and(|relayed| relayed.mirrors.want(protocol));
+        let mut told = Vec::new();
+        if is_mirrored {
+            put_protocol(&mut told, protocol);
+        }
         for (index, record) in records.iter().enumerate() {
-            let payload = Payload::Whole(protocol, record);
             let is_snapshot = snapshots.binary_search(&index).is_ok();
             let is_for_all = !(is_snapshot && std::mem::take(&mut inner.is_snapshot_awaited));
             let kind = match (is_snapshot, is_for_all) {
@@ -135,38 +151,93 @@ impl Channel {
                 (true, false) => FrameKind::Snapshot,
                 (false, _) => FrameKind::Plain,
             };
-            self.stand(inner, Stand::Next, kind, now_ns)?;
-            let (expires_ns, offset) = (u64::MAX, inner.offset);
-            let mark = FrameMark { published_ns: now_ns, expires_ns, offset, ..FrameMark::default() };
-            if inner.beginning.is_some() {
-                self.keep_for_newcomers(inner, &payload, FrameMark { kind, ..mark });
-            }
-            if is_for_all {
-                self.write(inner, (&payload, None), (mark, 0), None, None::<fn(&Arc<Watch>)>);
+            self.append_whole(inner, (protocol, record), kind, now_ns)?;
+            if is_mirrored {
+                put_record(&mut told, kind, record);
             }
         }
-        let is_for = |format| Payload::Whole(protocol, &[]).is_for(format);
-        inner.logs.iter().filter(|one| is_for(one.0)).for_each(|(_, log)| log.tell(&mut tell));
+        inner.tell_whole(protocol, &mut tell);
+        if let Some(relayed) = inner.relayed.as_mut().filter(|_| is_mirrored) {
+            relayed.mirrors.tell_records(protocol, &told, tell_mirrors);
+        }
+        Ok(())
+    }
+
+    /// One record: for newcomers alone where it is a snapshot that was asked for.
+    pub(super) fn append_whole(
+        &self,
+        inner: &mut Inner,
+        (protocol, record): (Option<HubProtocol>, &[u8]),
+        kind: FrameKind,
+        now_ns: u64,
+    ) -> Result<(), EngineError> {
+        self.published_s.store(now_ns / 1_000_000_000, Ordering::Relaxed);
+        let payload = Payload::Whole(protocol, record);
+        self.stand(inner, Stand::Next, kind, now_ns)?;
+        let (expires_ns, offset) = (u64::MAX, inner.offset);
+        let mark = FrameMark { published_ns: now_ns, expires_ns, offset, ..FrameMark::default() };
+        if inner.beginning().is_some() {
+            self.keep_for_newcomers(inner, &payload, FrameMark { kind, ..mark });
+        }
+        if kind != FrameKind::Snapshot {
+            self.write(inner, (&payload, None), (mark, 0), None, None::<fn(&Arc<Watch>)>);
+        }
         Ok(())
     }
 
     /// Stores what newcomers begin with; over the bound all of it is lost, until the next snapshot.
-    fn keep_for_newcomers(&self, inner: &mut Inner, payload: &Payload<'_>, mark: FrameMark) {
+    pub(super) fn keep_for_newcomers(&self, inner: &mut Inner, payload: &Payload<'_>, mark: FrameMark) {
         if inner.stored.is_none() && !mark.is_beginning() {
             return;
         }
         self.store_in(inner, (payload, None), (mark, 0), None, &held_by_keyframe(&self.settings));
-        inner.keep_within(inner.beginning.as_ref().map_or(0, |beginning| beginning.bytes_max));
+        inner.keep_within(inner.beginning().map_or(0, |beginning| beginning.bytes_max));
     }
 }
 
 impl Inner {
+    /// What there is for newcomers, if anything.
+    pub(super) fn beginning(&self) -> Option<&Beginning> {
+        self.relayed.as_ref()?.beginning.as_ref()
+    }
+
+    pub(super) fn begin(&mut self, bytes_max: u64) -> &mut RelayedTo {
+        let mark = FrameMark { kind: FrameKind::Opening, offset: self.offset, ..FrameMark::default() };
+        let mut stored = Log::behind(self.offset);
+        stored.keyframe = Some((0, mark));
+        self.stored = Some(Box::new(stored));
+        let (last, last_is) = (Weak::<[u8; 0]>::new(), (Format::Raw, 0, 0));
+        self.is_snapshot_awaited = false;
+        let relayed = self.relayed.get_or_insert_default();
+        relayed.beginning = Some(Beginning { bytes_max, last, last_is });
+        relayed
+    }
+
+    pub(super) fn forget_beginning(&mut self) {
+        self.stored = None;
+        if let Some(relayed) = &mut self.relayed {
+            relayed.beginning = None;
+        }
+        self.forget_if_nobody();
+    }
+
+    /// What is relayed to nobody but those who watch costs nothing.
+    pub(super) fn forget_if_nobody(&mut self) {
+        self.relayed.take_if(|relayed| relayed.beginning.is_none() && relayed.mirrors.is_empty());
+    }
+
+    /// `tell` hears of each shard that watches and does not know yet that whole records have come.
+    pub(super) fn tell_whole(&self, protocol: Option<HubProtocol>, tell: &mut impl FnMut(&Arc<Watch>)) {
+        let is_for = |format| Payload::Whole(protocol, &[]).is_for(format);
+        self.logs.iter().filter(|one| is_for(one.0)).for_each(|(_, log)| log.tell(&mut *tell));
+    }
+
     /// What newcomers begin with is lost where it is over this bound.
     fn keep_within(&mut self, bytes_max: u64) {
         let is_over =
             |stored: &mut Box<Log>| stored.keyframe.is_none_or(|(start, _)| stored.tail() - start > bytes_max);
         if self.stored.take_if(is_over).is_some()
-            && let Some(beginning) = &mut self.beginning
+            && let Some(beginning) = self.relayed.as_mut().and_then(|relayed| relayed.beginning.as_mut())
         {
             beginning.last = Weak::<[u8; 0]>::new(); // what is stored next begins at the same place
         }
@@ -194,10 +265,12 @@ mod tests {
     use super::*;
     use crate::settings::Settings;
 
+    fn nobody(_: &[u8], _: &[u8]) {}
+
     fn lane(bytes_max: u64) -> Arc<Channel> {
         let registry = Registry::unlisted(&Arc::default(), 10);
         let lane = registry.obtain("l", &Settings::default(), 0).expect("there is room");
-        lane.set_beginning(bytes_max);
+        lane.set_beginning(bytes_max, &nobody);
         lane
     }
 
@@ -206,7 +279,7 @@ mod tests {
         let before = lane.position().offset;
         let records: (_, &[&[u8]]) = (Some(HubProtocol::Json), &[record.as_bytes()]);
         let snapshots: &[usize] = if is_snapshot { &[0] } else { &[] };
-        lane.append_records(records, snapshots, now_ns, u64::MAX, |_| ()).expect("there is room");
+        lane.append_records(records, snapshots, now_ns, u64::MAX, |_| (), &nobody).expect("there is room");
         lane.position().offset > before
     }
 
@@ -232,7 +305,7 @@ mod tests {
             assert!(push(&lane, record, is_snapshot, 0));
         }
         assert_eq!(all(&lane).as_deref(), Some("Sb"));
-        lane.set_beginning(100);
+        lane.set_beginning(100, &nobody);
         assert_eq!(all(&lane).as_deref(), Some(""), "what another connection brought is not for newcomers");
         lane.forget_beginning();
         push(&lane, "c", false, 0);
@@ -257,13 +330,13 @@ mod tests {
     #[test]
     fn the_bound_can_be_raised_for_a_while() {
         let lane = lane(5);
-        lane.bound_beginning(100);
+        lane.bound_beginning(100, &nobody);
         push(&lane, "S12345", true, 0);
         assert_eq!(all(&lane).as_deref(), Some("S12345"));
-        lane.bound_beginning(5);
+        lane.bound_beginning(5, &nobody);
         assert_eq!(all(&lane), None);
         lane.forget_beginning();
-        lane.bound_beginning(100);
+        lane.bound_beginning(100, &nobody);
         assert_eq!(all(&lane).as_deref(), Some(""), "they begin live");
     }
 
@@ -278,8 +351,8 @@ mod tests {
         push(&lane, "T", false, 0);
         let both = come(Format::HubPollJson);
         assert_eq!(&*both, b"ST");
-        lane.bound_beginning(0);
-        lane.bound_beginning(100);
+        lane.bound_beginning(0, &nobody);
+        lane.bound_beginning(100, &nobody);
         push(&lane, "U", true, 0);
         push(&lane, "V", false, 0);
         assert_eq!(&*come(Format::HubPollJson), b"UV", "as much at the same place");

@@ -126,7 +126,7 @@ impl Channel {
 
     /// A log for the first subscriber of a format: with what is stored, framed.
     fn begin_log(&self, inner: &Inner, format: Format) -> Log {
-        let stored = inner.stored.as_ref().filter(|_| inner.beginning.is_none());
+        let stored = inner.stored.as_ref().filter(|_| inner.beginning().is_none());
         let Some(stored) = stored else { return Log::behind(inner.offset) };
         let life = stored.life.position; // what is before it is for nobody who comes
         let head = if life > stored.head.position { stored.life } else { stored.head };

@@ -6,7 +6,7 @@
 //!   what a cursor gets of them, `seeking` where one begins;
 //! - `policy`: what becomes of laggards; `keys`, `compacted`: conflation, and keys that end (`removing` has the tests);
 //! - `stored`: publications that are kept for whatever format may come; `beginning`: those that newcomers of a relay's
-//!   lane begin with;
+//!   lane begin with; `mirrors`, `mirrored`: the same in other workers;
 //! - `hearing`: the program's own subscribers;
 //! - `crossing`: a publication as bytes for another process, `dumping` what a channel keeps;
 //! - `stand`: where a publication stands, and what is missing before it, where positions come from outside;
@@ -23,6 +23,8 @@ mod keys;
 mod log;
 mod logs;
 mod mark;
+mod mirrored;
+mod mirrors;
 pub(crate) mod pattern;
 pub(crate) mod policy;
 mod reading;
@@ -40,13 +42,15 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use beginning::Beginning;
 pub use beginning::Newest;
+use beginning::RelayedTo;
 pub use crossing::{read_publication, write_publication};
 pub use hearing::{Heard, HeardData, Listener};
 pub(crate) use joining::Overtaken;
 pub use joining::{Tails, Watched};
 pub use mark::Exclusion;
+pub(crate) use mirrored::{Now, Told};
+pub use mirrors::{SharedId, Tie};
 pub use pattern::Pattern;
 pub(crate) use policy::Mode;
 pub use policy::{Origin, Policy, Seek, Start};
@@ -142,8 +146,8 @@ struct Inner {
     keys: Keys,
     /// The history and the newest keyframe, in the form of `stored`.
     stored: Option<Box<Log>>,
-    /// Of a lane: how much is stored for newcomers.
-    beginning: Option<Box<Beginning>>,
+    /// Of a relay's lane or hub.
+    relayed: Option<Box<RelayedTo>>,
     /// What the program itself hears.
     hearing: Option<Box<Hearing>>,
     /// The application was asked for a keyframe and has not answered.
@@ -468,10 +472,10 @@ impl Channel {
         stored
     }
 
-    /// Whether anything was ever published, and whether it is a lane with something for newcomers.
+    /// Whether anything was ever published, and whether it is a lane with something for newcomers, or for other workers.
     fn has_begun(&self) -> (bool, bool) {
         let inner = self.lock();
-        (inner.offset > 0 || inner.stored.is_some(), inner.beginning.is_some())
+        (inner.offset > 0 || inner.stored.is_some(), inner.relayed.is_some())
     }
 
     /// Somebody waits for a keyframe. True when the application is to be asked for one: it gives some, and was not asked.

@@ -116,7 +116,7 @@ impl Channel {
 
     /// Publications up to this number are missing.
     fn note_gap(&self, inner: &mut Inner, mark: FrameMark, is_new_life: bool) {
-        if inner.beginning.is_some() {
+        if inner.beginning().is_some() {
             inner.stored = None; // newcomers of a lane would begin with what has a hole
         }
         let keys = std::mem::take(&mut inner.keys);

@@ -42,7 +42,9 @@ impl Engine {
         let now_ns = common.clock.now_ns();
         let channel = self.registry_of(audience).obtain(audience.name(), &common.settings, now_ns)?;
         let tell = |watch: &Arc<Watch>| self.tell(watch, false);
-        channel.append_records((Some(protocol), records), snapshots, now_ns, common.settings.unsent_bytes_max, tell)?;
+        let bound = common.settings.unsent_bytes_max;
+        let tell_mirrors = |to: &[u8], message: &[u8]| self.tell_mirrors(to, message);
+        channel.append_records((Some(protocol), records), snapshots, now_ns, bound, tell, &tell_mirrors)?;
         self.publications.fetch_add(records.len() as u64, Ordering::Relaxed);
         Ok(())
     }
@@ -60,7 +62,9 @@ impl Engine {
         let records: Vec<&[u8]> = starts.zip(&ends).map(|(&start, &end)| &frames[start..end]).collect();
         let now_ns = common.clock.now_ns();
         let tell = |watch: &Arc<Watch>| self.tell(watch, false);
-        self.lane(lane)?.append_records((None, &records), &[], now_ns, common.settings.unsent_bytes_max, tell)?;
+        let bound = common.settings.unsent_bytes_max;
+        let tell_mirrors = |to: &[u8], message: &[u8]| self.tell_mirrors(to, message);
+        self.lane(lane)?.append_records((None, &records), &[], now_ns, bound, tell, &tell_mirrors)?;
         self.publications.fetch_add(messages.len() as u64, Ordering::Relaxed);
         Ok(())
     }
@@ -98,7 +102,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::LimitReached`] at `channels_max`; [`EngineError::NotRunning`].
     pub fn set_beginning(&self, lane: &str, bytes_max: u64) -> Result<(), EngineError> {
-        self.lane(lane)?.set_beginning(bytes_max);
+        self.lane(lane)?.set_beginning(bytes_max, &|to, message| self.tell_mirrors(to, message));
         Ok(())
     }
 
@@ -109,7 +113,7 @@ impl Engine {
     pub fn bound_beginning(&self, lane: &str, bytes_max: u64) -> Result<(), EngineError> {
         self.check_running()?;
         if let Some(channel) = self.common.lanes.find(lane) {
-            channel.bound_beginning(bytes_max);
+            channel.bound_beginning(bytes_max, &|to, message| self.tell_mirrors(to, message));
         }
         Ok(())
     }
@@ -188,7 +192,7 @@ impl Engine {
         Ok(())
     }
 
-    fn lane(&self, name: &str) -> Result<Arc<Channel>, EngineError> {
+    pub(super) fn lane(&self, name: &str) -> Result<Arc<Channel>, EngineError> {
         self.check_running()?;
         self.registry_of(Audience::Lane(name)).obtain(name, &self.common.settings, self.common.clock.now_ns())
     }

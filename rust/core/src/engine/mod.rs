@@ -1,6 +1,6 @@
 //! The façade: start, listen, publish, subscribe, send, take events, drain, stop. Any thread may call any of it.
 //!
-//! `sending` has private bytes, `lanes` what a relay asks besides, `following` how far a publication has come, and
+//! `sending` has private bytes, `lanes` what a relay asks besides, `mirroring` its lanes over workers, `following` how far a publication has come, and
 //! keyframes for who waits, `subscribing` who hears which channel, in which format, `welcoming` sockets that were handed in,
 //! `adopting` connections that a framework reads, `node` this engine among several workers, `siblings` the thread that
 //! passes SignalR's requests on to them.
@@ -9,6 +9,7 @@ mod adopting;
 mod dying;
 mod following;
 mod lanes;
+mod mirroring;
 mod node;
 mod paths;
 mod sending;
@@ -20,6 +21,7 @@ mod welcoming;
 
 pub use adopting::{Adopted, Broadcasting};
 pub use lanes::Message;
+pub use mirroring::TOLD_OF_LANES;
 pub use node::TOLD_TO_APPLICATION;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -43,6 +45,7 @@ use crate::siblings::Siblings;
 use crate::stats::Stats;
 use crate::tokens::Tokens;
 use crate::ws::{CLOSE_CODES, CloseCode};
+use mirroring::Following;
 
 /// Whom a publication is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +86,8 @@ pub struct Engine {
     token: AtomicU64,
     /// Sockets that were handed in so far.
     welcomed: AtomicUsize,
+    /// What is mirrored here from other workers.
+    following: Mutex<Following>,
     /// The process whose threads these are.
     process: u32,
 }
@@ -141,6 +146,7 @@ impl Engine {
             deferred_bytes: AtomicU64::new(0),
             token: AtomicU64::new(0),
             welcomed: AtomicUsize::new(0),
+            following: Mutex::default(),
             process: std::process::id(),
         })
     }

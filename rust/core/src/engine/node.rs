@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
+use super::mirroring::TOLD_OF_LANES;
 use super::{Audience, Engine};
 use crate::channel::{Appended, Channel, Policy, Publication, Registry, Stand, read_publication};
 use crate::error::EngineError;
@@ -147,6 +148,7 @@ impl Engine {
             FromSequencer::AskApplication(name) => push(Event::SnapshotWanted(name.to_owned())),
             FromSequencer::StartLive(name, why) => self.start_live(name, why),
             FromSequencer::Told(from, TOLD_TO_APPLICATION, message) => push(Event::Told(from, message.to_vec())),
+            FromSequencer::Told(from, TOLD_OF_LANES, message) => self.told_of_lane(from, message),
             FromSequencer::Told(..) => (), // of a kind that this engine does not know
             FromSequencer::Changed(number, is_there) => {
                 if member.note_other(number, is_there) {

@@ -10,7 +10,9 @@ impl Engine {
     /// # Errors
     /// [`RouteError`]: it would hide another, or is one too many.
     pub fn add_route(&self, route: Route) -> Result<(), RouteError> {
-        let hub = matches!(route.wire, Wire::SignalR(_)).then(|| route.path().to_owned());
+        // What a relay's clients all get comes from its backend.
+        let is_hub = matches!(route.wire, Wire::SignalR(_)) && !route.asks.records;
+        let hub = is_hub.then(|| route.path().to_owned());
         self.common.routes.add(route)?;
         if let Some(path) = hub {
             self.want_hub(&self.common.hubs, &path);

@@ -7,9 +7,7 @@ use smallvec::SmallVec;
 
 use super::agreement::agreement;
 use super::wire::{FromMember, FromSequencer, Group, Key, VERSION};
-use crate::channel::{
-    Appended, Channel, Pattern, Publication, Registry, Stand, begin_epochs_now, read_publication,
-};
+use crate::channel::{Appended, Channel, Pattern, Publication, Registry, Stand, begin_epochs_now, read_publication};
 use crate::clock::Clock;
 use crate::error::EngineError;
 use crate::settings::Settings;

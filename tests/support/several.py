@@ -1,0 +1,207 @@
+"""A relay over several workers, as a whole program; its clients, and how it stands in each worker."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from support.raw import frame, open_socket, read_frame, read_head, request_text
+from support.waiting import until_in_thread
+
+PROGRAM = """
+import dataclasses, json, logging, os, sys
+import fanwire
+from fanwire.relay.config import CallShare, Everyone, Lanes, MessageShare, QueryShare, RelayConfig
+from fanwire.workers.seat import seat_of_process
+
+logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
+workers, relays = int(sys.argv[1]), json.loads(sys.argv[2])
+hub = fanwire.Hub(drain_timeout=1.0)
+KINDS = {"call": CallShare, "query": QueryShare, "message": MessageShare}
+for relay in relays:
+    shares = [KINDS[share.pop("kind")](**share) for share in relay.pop("share")]
+    lanes, everyone = Lanes(**relay.pop("lanes", {})), Everyone(**relay.pop("everyone", {}))
+    hub.relay(RelayConfig(share=tuple(shares), lanes=lanes, everyone=everyone, **relay))
+
+@hub.method
+def stands(client):
+    "How the relays of this worker stand."
+    lanes = [dataclasses.asdict(lane) for relay in hub.relay_stats() for lane in relay.lanes]
+    return [seat_of_process().number, os.getpid(), lanes]
+
+hub.run("127.0.0.1:0", workers=workers)
+"""
+SEPARATOR = "\x1e"
+PATIENCE_S = 40.0
+
+
+class Client:
+    """One of a relay's, which keeps what comes."""
+
+    def __init__(self, address: str, path: str = "/live", headers: dict[str, str] | None = None) -> None:
+        url = f"ws://{address}{path}"
+        connecting = connect(url, additional_headers=headers, compression=None, proxy=None, open_timeout=PATIENCE_S)
+        self._stack = ExitStack()
+        self.connection: ClientConnection = self._stack.enter_context(connecting)
+        self.messages: list[Any] = []
+        self.is_plain = not path.startswith("/live")
+        if not self.is_plain:
+            self.connection.send(json.dumps({"protocol": "json", "version": 1}) + SEPARATOR)
+            assert self.connection.recv(timeout=PATIENCE_S) == "{}" + SEPARATOR
+        self.is_open = True
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        with suppress(ConnectionClosed):
+            for received in self.connection:
+                records = [received] if self.is_plain else str(received).split(SEPARATOR)[:-1]
+                self.messages += [message for message in map(json.loads, records) if message != {"type": 6}]
+        self.is_open = False
+
+    def call(self, target: str, *arguments: object, id: str = "1") -> None:
+        """Call a method."""
+        call = {"type": 1, "invocationId": id, "target": target, "arguments": arguments}
+        self.connection.send(json.dumps(call) + SEPARATOR)
+
+    def answer(self, id: str = "1") -> Any:
+        """What a call was answered, once it was."""
+
+        def found() -> list[Any]:
+            return [one for one in self.messages if one.get("type") == 3 and one["invocationId"] == id]
+
+        until_in_thread(found, PATIENCE_S)
+        return found()[0]
+
+    def of(self, target: str) -> list[Any]:
+        """First arguments of what came of it."""
+        return [one["arguments"][0] for one in self.messages if one.get("target") == target]
+
+    def end(self) -> None:
+        """Close it."""
+        self._stack.close()
+        self._reader.join(PATIENCE_S)
+
+
+class Workers:
+    """The program."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self.clients: list[Client] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    def until(self, *texts: str) -> str:
+        """The first line that has these."""
+
+        def found() -> list[str]:
+            return [line for line in self.lines if all(text in line for text in texts)]
+
+        with suppress(TimeoutError):
+            until_in_thread(lambda: found() or self.process.poll() is not None, PATIENCE_S)
+        assert found(), (texts, self.lines)
+        return found()[0]
+
+    @property
+    def address(self) -> str:
+        """Where they serve, once all do."""
+        return self.until("serving on", " workers").split()[2]
+
+    def client(self, path: str = "/live", headers: dict[str, str] | None = None) -> Client:
+        """One more."""
+        client = Client(self.address, path, headers)
+        self.clients.append(client)
+        return client
+
+    def stands(self, count: int) -> dict[int, tuple[int, list[dict[str, Any]]]]:
+        """How the lanes stand in each of so many workers, and its process."""
+        found: dict[int, tuple[int, list[dict[str, Any]]]] = {}
+
+        def ask() -> bool:
+            with open_socket(self.address) as connection:
+                connection.sendall(request_text())
+                if read_head(connection).startswith("HTTP/1.1 101 "):
+                    connection.sendall(frame(1, json.dumps({"call": "stands", "id": 1}).encode()))
+                    number, process, lanes = json.loads(read_frame(connection).payload)["result"]
+                    found[number] = process, lanes
+            return len(found) >= count
+
+        until_in_thread(ask, PATIENCE_S)
+        return found
+
+    def in_all(self, count: int, make: Callable[[], Client], of_each: int = 2) -> list[Client]:
+        """Clients, so many that each worker has some."""
+        clients = [make() for _ in range(count * of_each * 2)]
+
+        def watching() -> Counter[int]:
+            stands = self.stands(count)
+            return Counter({worker: lanes[0]["clients"] for worker, (_, lanes) in stands.items() if lanes})
+
+        def are_there() -> bool:
+            while len(counts := watching()) < count or min(counts.values()) < of_each:
+                if sum(counts.values()) >= len(clients):
+                    clients.append(make())
+                else:
+                    return False
+            return True
+
+        until_in_thread(are_there, PATIENCE_S)
+        return clients
+
+    def holder(self, count: int) -> tuple[int, int]:
+        """Number and process of the worker that holds the only lane."""
+        stands = self.stands(count)
+        (number,) = {lane["worker"] for _, lanes in stands.values() for lane in lanes}
+        return number, stands[number][0]
+
+    def kill(self, process: int) -> None:
+        """At once."""
+        os.kill(process, signal.SIGKILL)
+
+    def end(self) -> None:
+        """All of it."""
+        for client in self.clients:
+            with suppress(Exception):
+                client.connection.close_socket()
+        self.process.kill()
+        self.process.wait()
+        self._reader.join(PATIENCE_S)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@contextmanager
+def several(folder: Path, workers: int, *relays: dict[str, Any]) -> Iterator[Workers]:
+    """A program with these relays over so many workers."""
+    (folder / "app.py").write_text(PROGRAM)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "XDG_RUNTIME_DIR": str(folder)}
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-W", "ignore", "app.py", str(workers), json.dumps(relays)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        cwd=folder,
+    )
+    running = Workers(process)
+    try:
+        yield running
+    finally:
+        running.end()

@@ -1,0 +1,317 @@
+"""A relay over workers: one connection to the backend for each thing watched, whichever workers have clients."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from support.scripted_backend import ScriptedBackend, Session, negotiate
+from support.several import Client, Workers, several
+from support.waiting import until_in_thread
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import ServerConnection
+from websockets.sync.server import serve as serve_websockets
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+SHARE = {"kind": "call", "subscribe": "Watch", "unsubscribe": "Unwatch", "snapshot": "Snapshot"}
+WORKERS = 3
+
+
+@pytest.fixture
+def backend() -> Iterator[ScriptedBackend]:
+    """A hub that answers who watches with a snapshot."""
+    with ScriptedBackend() as backend:
+        yield backend
+
+
+def relay(backend: ScriptedBackend, **options: Any) -> dict[str, Any]:
+    """One before it."""
+    lanes = {"backoff_min": 0.05, "backoff_max": 0.1, "on_gap": "message", **options.pop("lanes", {})}
+    chosen = {"path": "/live", "admit": "anyone", "share": [SHARE], "linger": 0.2, **options}
+    return {"upstream": [f"http://{backend.address}/live"], "lanes": lanes, **chosen}
+
+
+def watching(running: Workers, match: str = "m") -> Client:
+    """A client that watches."""
+    client = running.client()
+    client.call("Watch", match)
+    assert client.answer().get("error") is None, client.messages
+    assert client.of("Snapshot") == [match]
+    return client
+
+
+def odds(backend: ScriptedBackend, *numbers: int, match: str = "m") -> None:
+    """Published to who watches."""
+    for session in backend.watching(match):
+        session.say(*({"type": 1, "target": "Odds", "arguments": [number]} for number in numbers))
+
+
+def survivors(clients: list[Client], has_gone_on: Callable[[Client], object]) -> list[Client]:
+    """Those that are still there when each is gone or has gone on."""
+    until_in_thread(lambda: all(not client.is_open or has_gone_on(client) for client in clients))
+    stay = [client for client in clients if client.is_open]
+    assert 0 < len(stay) < len(clients)
+    return stay
+
+
+def assert_all_get(clients: list[Client], expected: list[int]) -> None:
+    """Each these, in this order, once."""
+    for client in clients:
+        until_in_thread(lambda client=client: client.of("Odds")[-1:] == expected[-1:])  # type: ignore[misc]
+        assert client.of("Odds") == expected
+
+
+def test_a_lane_is_held_once_and_every_worker_has_what_comes(tmp_path: Path, backend: ScriptedBackend) -> None:
+    with several(tmp_path, WORKERS, relay(backend)) as running:
+        clients = running.in_all(WORKERS, lambda: watching(running))
+        assert len(backend.watching("m")) == 1
+        stands = running.stands(WORKERS)
+        rows = [lane for _, lanes in stands.values() for lane in lanes]
+        assert sorted(row["state"] for row in rows) == ["live", "mirrored", "mirrored"]
+        assert len({row["worker"] for row in rows}) == 1
+        odds(backend, *range(100))
+        assert_all_get(clients, list(range(100)))
+        late = watching(running)
+        assert late.of("Odds") == list(range(100)) and late.messages[-1]["type"] == 3
+        for client in clients:
+            client.end()
+        late.end()
+        until_in_thread(lambda: not backend.watching("m"))
+
+
+def test_the_holder_is_killed_and_another_takes_over(tmp_path: Path, backend: ScriptedBackend) -> None:
+    with several(tmp_path, WORKERS, relay(backend)) as running:
+        clients = running.in_all(WORKERS, lambda: watching(running))
+        odds(backend, 1, 2)
+        assert_all_get(clients, [1, 2])
+        _, process = running.holder(WORKERS)
+        running.kill(process)
+        stay = survivors(clients, lambda client: client.of("fanwire:gap"))
+        assert len(stay) >= 4
+        until_in_thread(lambda: len(backend.watching("m")) == 1)
+        odds(backend, 3, 4)
+        assert_all_get(stay, [1, 2, 3, 4])
+        for client in stay:
+            assert client.of("Snapshot") == ["m", "m"] and len(client.of("fanwire:gap")) == 1
+        assert len(backend.watching("m")) == 1
+
+
+def test_the_holder_is_killed_while_it_asks_and_while_the_backend_is_away(
+    tmp_path: Path, backend: ScriptedBackend
+) -> None:
+    shake_hands, answer, is_away, is_mute = backend.shake_hands, backend.answer, threading.Event(), threading.Event()
+    is_mute.set()
+
+    def away(session: Session) -> None:
+        if is_away.is_set():
+            session.hang()
+        shake_hands(session)
+
+    def mute(session: Session, message: dict[str, Any]) -> None:
+        if not is_mute.is_set():
+            answer(session, message)
+
+    backend.shake_hands, backend.answer = away, mute
+    with several(tmp_path, WORKERS, relay(backend)) as running:
+        clients = [running.client() for _ in range(15)]
+        for client in clients:
+            client.call("Watch", "m")
+        until_in_thread(lambda: {lane["worker"] for _, lanes in running.stands(WORKERS).values() for lane in lanes})
+        _, process = running.holder(WORKERS)
+        running.kill(process)
+        is_mute.clear()
+        stay = survivors(clients, lambda client: client.of("Snapshot") and client.answer())
+        assert all(client.answer().get("error") is None for client in stay)
+        is_away.set()
+        _, process = running.holder(WORKERS)
+        for session in list(backend.sessions):
+            session.reset()
+        until_in_thread(lambda: not backend.watching("m"))
+        running.kill(process)
+        is_away.clear()
+        until_in_thread(lambda: len(backend.watching("m")) == 1)
+        stay = survivors(stay, lambda client: client.of("fanwire:gap"))
+        odds(backend, 1)
+        assert_all_get(stay, [1])
+
+
+def test_a_refusal_reaches_the_clients_of_every_worker(tmp_path: Path, backend: ScriptedBackend) -> None:
+    def refuse(session: Session, message: dict[str, Any]) -> None:
+        if message["type"] == 1:
+            session.say({"type": 3, "invocationId": message["invocationId"], "error": "closed to all"})
+
+    backend.answer = refuse
+    with several(tmp_path, WORKERS, relay(backend)) as running:
+        clients = [running.client() for _ in range(9)]
+        for client in clients:
+            client.call("Watch", "m")
+        assert [client.answer()["error"] for client in clients] == ["closed to all"] * 9
+
+
+def test_newcomers_anywhere_have_the_backend_asked_again_once(tmp_path: Path, backend: ScriptedBackend) -> None:
+    share = {**SHARE, "snapshot_messages_max": 2}
+    with several(tmp_path, WORKERS, relay(backend, share=[share])) as running:
+        clients = running.in_all(WORKERS, lambda: watching(running))
+        before = sum(call["target"] == "Watch" for call in backend.calls if call["type"] == 1)
+        odds(backend, 1, 2, 3)
+        assert_all_get(clients, [1, 2, 3])
+        late = watching(running)
+        assert late.of("Odds") == []
+        assert sum(call["target"] == "Watch" for call in backend.calls if call["type"] == 1) == before + 1
+        odds(backend, 4)
+        assert_all_get(clients, [1, 2, 3, 4])
+        assert_all_get([late], [4])
+        assert all(client.of("Snapshot") == ["m"] for client in clients), "it was asked for newcomers' sake"
+
+
+def test_what_goes_to_all_comes_over_one_lane(tmp_path: Path, backend: ScriptedBackend) -> None:
+    def greet(session: Session) -> None:
+        session.say({}, {"type": 1, "target": "Hello", "arguments": ["you"]})
+
+    backend.shake_hands = greet
+    everyone = {"targets": ["News"], "welcome": ["Hello"]}
+    with several(tmp_path, WORKERS, relay(backend, everyone=everyone)) as running:
+        clients = [running.client() for _ in range(12)]
+        for client in clients:
+            until_in_thread(lambda client=client: client.of("Hello") == ["you"])  # type: ignore[misc]
+        until_in_thread(lambda: len(backend.sessions) == 1)
+        (session,) = backend.sessions
+        session.say(*({"type": 1, "target": "News", "arguments": [number]} for number in range(10)))
+        for client in clients:
+            until_in_thread(lambda client=client: client.of("News")[-1:] == [9])  # type: ignore[misc]
+            assert client.of("News") == list(range(10))
+        session.reset()
+        until_in_thread(lambda: session not in backend.sessions and len(backend.sessions) == 1)
+
+
+def test_who_may_connect_is_asked_once(tmp_path: Path, backend: ScriptedBackend) -> None:
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def slow(session: Session) -> None:
+        if b"Bearer alice" in session.head:
+            is_asked.set()
+            assert may_answer.wait(20)
+        negotiate(session)
+
+    backend.negotiate = slow
+    with several(tmp_path, WORKERS, relay(backend, admit="negotiate", negotiate=False)) as running:
+        alice = {"Authorization": "Bearer alice"}
+        threads = [threading.Thread(target=running.client, args=("/live", alice)) for _ in range(9)]
+        assert running.address
+        for thread in threads:
+            thread.start()
+        assert is_asked.wait(20)
+        may_answer.set()
+        for thread in threads:
+            thread.join(20)
+        for _ in range(6):
+            running.client("/live", alice)
+        assert sum(b"Bearer alice" in head for head in backend.heads) == 1
+
+
+def test_a_rolling_restart_hands_lanes_over(tmp_path: Path, backend: ScriptedBackend) -> None:
+    with several(tmp_path, WORKERS, relay(backend)) as running:
+        running.in_all(WORKERS, lambda: watching(running))
+        numbers = set(running.stands(WORKERS))
+        running.process.send_signal(signal.SIGUSR2)
+        running.until("worker 5: serving on")
+        late = watching(running)
+        until_in_thread(lambda: numbers.isdisjoint(running.stands(WORKERS)))
+        late = late if late.is_open else watching(running)
+        until_in_thread(lambda: len(backend.watching("m")) == 1)
+        odds(backend, 7)
+        assert_all_get([late], [7])
+
+
+ORIGIN = Path(os.environ.get("SIGNALR_ORIGIN", "signalr-origin"))
+
+
+@pytest.mark.skipif(not ORIGIN.is_file(), reason="SIGNALR_ORIGIN names no file: a real hub is not here")
+def test_a_real_hub_has_one_connection_for_each_match(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    hub = subprocess.Popen([str(ORIGIN), "serve", "--url", url], stdout=subprocess.PIPE, text=True)
+    assert hub.stdout is not None
+    try:
+        assert "listening" in hub.stdout.readline()
+        share = {**SHARE, "subscribe": "Subscribe", "unsubscribe": "Unsubscribe"}
+        lanes = {"backoff_min": 0.05, "backoff_max": 0.1}
+        options = {"path": "/live", "upstream": [f"{url}/live"], "share": [share], "admit": "anyone", "lanes": lanes}
+        with several(tmp_path, WORKERS, options) as running:
+            clients = [running.client() for _ in range(12)]
+            for index, client in enumerate(clients):
+                client.call("Subscribe", f"m{index % 4}")
+            for client in clients:
+                assert client.answer().get("error") is None
+            stats = httpx.get(f"{url}/stats", trust_env=False).json()
+            assert stats["connected"] == 5, "four lanes, and that for all"
+            httpx.post(f"{url}/publish?matches=m0,m1,m2,m3&count=50", trust_env=False).raise_for_status()
+            for client in clients:
+                until_in_thread(lambda client=client: len(client.of("Odds")) == 50)  # type: ignore[misc]
+                numbers = [odds["s"] for odds in client.of("Odds")]
+                assert numbers == list(range(numbers[0], numbers[0] + 50))
+    finally:
+        hub.kill()
+        hub.wait()
+        hub.stdout.close()
+
+
+PLAIN = {"path": "/feed", "protocol": "websocket"}
+
+
+@pytest.mark.parametrize("kind", ["query", "message"])
+def test_a_plain_backend_has_one_connection(tmp_path: Path, kind: str) -> None:
+    heads: list[str] = []
+
+    def serve(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        heads.append(connection.request.path)
+        open_now.add(connection)
+        if kind == "query":
+            connection.send('{"arguments": ["hello"], "target": "Hello"}')
+        with suppress(ConnectionClosed):
+            for message in connection:
+                connection.send(json.dumps({"target": "Hello", "arguments": [json.loads(message)["watch"]]}))
+        open_now.discard(connection)
+
+    open_now: set[ServerConnection] = set()
+    share = {"kind": "query", "query": ["match"]} if kind == "query" else {"kind": "message", "subscribe": "/watch"}
+    with serve_websockets(serve, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        host, port = server.socket.getsockname()[:2]
+        options = {**PLAIN, "upstream": [f"http://{host}:{port}/feed"], "share": [share], "admit": "anyone"}
+        lanes = {"backoff_min": 0.05, "backoff_max": 0.1, "on_gap": "message"}
+        with several(tmp_path, WORKERS, {**options, "lanes": lanes, "linger": 0.2}) as running:
+
+            def come() -> Client:
+                client = running.client("/feed?match=m" if kind == "query" else "/feed")
+                if kind == "message":
+                    client.connection.send('{"watch": "hello"}')
+                return client
+
+            clients = running.in_all(WORKERS, come)
+            assert len(open_now) == 1
+            assert all(client.of("Hello") in ([], ["hello"]) for client in clients), heads
+            assert any(client.of("Hello") == ["hello"] for client in clients)
+            (connection,) = open_now
+            for number in range(10):
+                connection.send(json.dumps({"target": "Odds", "arguments": [number]}))
+            assert_all_get(clients, list(range(10)))
+            _, process = running.holder(WORKERS)
+            running.kill(process)
+            stay = survivors(clients, lambda client: any("gap" in one for one in client.messages))
+            until_in_thread(lambda: len(open_now) == 1)
+            (connection,) = open_now
+            connection.send(json.dumps({"target": "Odds", "arguments": [10]}))
+            assert_all_get(stay, list(range(11)))
+        server.shutdown()
+        thread.join()
