@@ -189,7 +189,7 @@ def workers(folder: Path, address: str) -> Iterator[dict[str, str]]:
     with (folder / "program").open("w") as said:
         process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
         try:
-            until_in_thread(lambda: process.poll() is not None or Path(address.removeprefix("unix:")).exists(), 20)
+            until_in_thread(lambda: process.poll() is not None or Path(address.removeprefix("unix:")).exists(), 60)
             yield environment
         finally:
             process.terminate()
@@ -209,6 +209,7 @@ async def ask(port: int, answers: Counter[str], is_over: anyio.Event) -> None:
             answers[repr(error)] += 1
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.slow
 @kinds(*KINDS)
 async def test_nobody_is_refused_while_workers_are_restarted_behind_it(kind: Kind, tmp_path: Path) -> None:
@@ -220,12 +221,12 @@ async def test_nobody_is_refused_while_workers_are_restarted_behind_it(kind: Kin
             for _ in range(4):
                 tasks.start_soon(ask, port, answers, is_over)
             try:
-                await until(lambda: answers["upgraded"] >= 20, 20)
+                await until(lambda: answers["upgraded"] >= 20, 60)
                 before = answers["upgraded"]
                 command = [sys.executable, "-W", "ignore", "-m", "fanwire", "restart", address]
                 done = await anyio.run_process(command, env=environment, check=False)
                 during = answers["upgraded"] - before
-                await until(lambda: answers["upgraded"] >= before + during + 20, 20)
+                await until(lambda: answers["upgraded"] >= before + during + 20, 60)
             finally:
                 is_over.set()
     assert done.returncode == 0, (done.stderr, (tmp_path / "program").read_text())
