@@ -22,6 +22,7 @@ class SnapshotWanted:
     """New subscribers of a channel wait for ``publish_snapshot`` or ``give_up_snapshot``."""
 
     channel: str
+    again: bool = False
 
 
 @dataclass(slots=True)

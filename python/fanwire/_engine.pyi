@@ -293,6 +293,8 @@ class SnapshotWanted:
     """New subscribers of a channel wait for ``publish_snapshot`` or ``give_up_snapshot``."""
 
     channel: str
+    again: bool
+    """Other workers have published while the last one was made."""
 
 @final
 class Presence:

@@ -50,7 +50,7 @@ class Snapshots:
         rule = next(rule for rule in self._rules if matches(rule.pattern, event.channel))
         now = anyio.current_time()
         asked_at, has_failed = self._asked.get(event.channel, (-rule.interval, False))
-        pause = asked_at + rule.interval - now
+        pause = 0.0 if event.again else asked_at + rule.interval - now
         if pause > 0 and has_failed:
             self._begin_live(event.channel)
         elif pause > rule.timeout:

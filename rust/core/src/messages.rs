@@ -262,8 +262,9 @@ pub enum Event {
     Closed(Whose, u16, String, ClosedBy),
     /// An adopted connection is given up: the engine has no descriptor of it any more.
     Released(Whose, Released),
-    /// New subscribers of this channel wait for a keyframe.
-    SnapshotWanted(String),
+    /// New subscribers of this channel wait for a keyframe; whether that is since other workers have published while the
+    /// last one was made.
+    SnapshotWanted(String, bool),
     /// Who came to channels that tell it, and who went, in order. The next is told when this is dropped.
     Presence(Arc<Vec<Presence>>),
     /// How far a publication has come.

@@ -296,7 +296,7 @@ fn asking() -> ChannelSettings {
 }
 
 fn count_wanted(engine: &Engine) -> usize {
-    let is_wanted = |event: &Event| matches!(event, Event::SnapshotWanted(channel) if channel == "a");
+    let is_wanted = |event: &Event| matches!(event, Event::SnapshotWanted(channel, _) if channel == "a");
     engine.take_events(100).iter().filter(|event| is_wanted(event)).count()
 }
 

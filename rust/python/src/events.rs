@@ -89,7 +89,7 @@ event_class! {
 }
 event_class! {
     /// New subscribers of a channel wait for a keyframe.
-    SnapshotWanted { channel: String }
+    SnapshotWanted { channel: String, again: bool }
 }
 event_class! {
     /// Who came to channels that tell it, and who went: channel, connection, whether it came.
@@ -221,7 +221,7 @@ pub(crate) fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
 fn told_to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
     Ok(match event {
         Event::Released(whose, why) => Py::new(py, released_of(whose, why))?.into_any(),
-        Event::SnapshotWanted(channel) => Py::new(py, SnapshotWanted { channel })?.into_any(),
+        Event::SnapshotWanted(channel, again) => Py::new(py, SnapshotWanted { channel, again })?.into_any(),
         Event::Presence(changes) => {
             let change = |one: &CorePresence| (one.channel.name().to_owned(), one.connection.to_bits(), one.has_joined);
             Py::new(py, Presence { changes: changes.iter().map(change).collect() })?.into_any()

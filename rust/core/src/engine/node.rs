@@ -143,9 +143,10 @@ impl Engine {
             }
             FromSequencer::Failed(why) => match member.placed(Outcome::Failed(why.into())) {
                 Some(token) => push(Event::Placed(token)),
+                None if why.is_empty() => (),
                 None => self.record(40, format!("a publication was refused: {why}")),
             },
-            FromSequencer::AskApplication(name) => push(Event::SnapshotWanted(name.to_owned())),
+            FromSequencer::AskApplication(name, again) => push(Event::SnapshotWanted(name.to_owned(), again)),
             FromSequencer::StartLive(name, why) => self.start_live(name, why),
             FromSequencer::Told(from, TOLD_TO_APPLICATION, message) => push(Event::Told(from, message.to_vec())),
             FromSequencer::Told(from, TOLD_OF_LANES, message) => self.told_of_lane(from, message),

@@ -36,8 +36,25 @@ struct Interest {
     /// The patterns that were looked at for it.
     patterns_seen: u64,
     /// Whose application was asked for a keyframe.
-    asked: Option<u64>,
+    asked: Option<Asked>,
 }
+
+/// That an application was asked for a keyframe.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    peer: u64,
+    /// What it gives has all that was published up to here.
+    offset: u64,
+    at_ns: u64,
+    /// How often it was asked before, since others had published meanwhile.
+    again: u8,
+}
+
+/// A snapshot that came within so long of the question was made at once: where others have published meanwhile it is asked
+/// for again, so that it stands where it is true. A slower one says nothing of its place in any process.
+const AT_ONCE_NS: u64 = 10_000_000;
+/// So often in a row at most.
+const AGAIN_MAX: u8 = 8;
 
 /// Orders the publications of several processes.
 #[derive(Debug)]
@@ -87,7 +104,7 @@ impl Sequencer {
             let mut orphaned = Vec::new();
             self.interests[group as usize].retain(|name, interest| {
                 interest.leave(peer);
-                if interest.asked == Some(peer) {
+                if interest.asked.is_some_and(|asked| asked.peer == peer) {
                     interest.asked = None;
                     orphaned.push(name.clone());
                 }
@@ -227,10 +244,20 @@ impl Sequencer {
         };
         self.hear_patterns(key, &channel, peers);
         let (now_ns, before) = (self.clock.now_ns(), channel.position());
+        let asked = self.interests[key.0 as usize].get(key.1).and_then(|interest| interest.asked);
+        let is_late = asked.is_some_and(|asked| asked.is_overtaken(peer, before.offset, now_ns));
         let append = |publication: &Publication<'_>| {
-            (channel.append(publication, Stand::Next, now_ns, u64::MAX, |_| ()), publication.is_keyframe)
+            let is_beginning = publication.is_keyframe || publication.is_snapshot;
+            let may_stand = !(publication.is_snapshot && is_late);
+            let append = || channel.append(publication, Stand::Next, now_ns, u64::MAX, |_| ());
+            (may_stand.then(append), is_beginning)
         };
-        let (appended, is_keyframe) = read_publication(publication, append).ok_or("a publication that is none")?;
+        let (appended, is_beginning) = read_publication(publication, append).ok_or("a publication that is none")?;
+        let Some(appended) = appended else {
+            self.send(&[peer], FromSequencer::Failed(""), peers);
+            self.ask(peer, key.1, asked.map_or(0, |asked| asked.again + 1), peers);
+            return Ok(());
+        };
         let position = match appended {
             Ok(Appended::At(position) | Appended::Duplicate(position)) => position,
             Ok(Appended::Missing(formats)) => {
@@ -244,7 +271,7 @@ impl Sequencer {
             }
         };
         if let Some(interest) = self.interests[key.0 as usize].get_mut(key.1) {
-            if is_keyframe {
+            if is_beginning {
                 interest.asked = None;
             }
             let to = interest.peers.clone();
@@ -308,15 +335,29 @@ impl Sequencer {
     fn ask_snapshot(&mut self, peer: u64, name: &str, peers: &mut dyn Peers) {
         let Some(interest) = self.interests[Group::Channel as usize].get_mut(name) else { return };
         if interest.asked.is_none() {
-            interest.asked = Some(peer);
-            self.send(&[peer], FromSequencer::AskApplication(name), peers);
+            self.ask(peer, name, 0, peers);
         }
+    }
+
+    fn ask(&mut self, peer: u64, name: &str, again: u8, peers: &mut dyn Peers) {
+        let Some(interest) = self.interests[Group::Channel as usize].get_mut(name) else { return };
+        let offset = interest.channel.as_ref().map_or(0, |channel| channel.position().offset);
+        interest.asked = Some(Asked { peer, offset, at_ns: self.clock.now_ns(), again });
+        self.send(&[peer], FromSequencer::AskApplication(name, again > 0), peers);
     }
 
     fn forget_asked(&mut self, name: &str) {
         if let Some(interest) = self.interests[Group::Channel as usize].get_mut(name) {
             interest.asked = None;
         }
+    }
+}
+
+impl Asked {
+    /// Whether others have published since this one was asked, who has answered at once.
+    fn is_overtaken(self, peer: u64, offset: u64, now_ns: u64) -> bool {
+        let is_at_once = now_ns.saturating_sub(self.at_ns) < AT_ONCE_NS;
+        self.peer == peer && is_at_once && self.again < AGAIN_MAX && offset > self.offset
     }
 }
 
@@ -445,6 +486,34 @@ mod tests {
         sent.0.clear();
         sequencer.gone(3, &mut sent);
         assert!(sent.to("AskApplication").is_empty(), "it has come");
+    }
+
+    /// What a newcomer begins with lacks nothing of what came before it, whoever has published that.
+    #[test]
+    fn a_snapshot_that_others_have_overtaken_is_asked_for_again() {
+        let (mut sequencer, mut sent) = three();
+        for peer in 1..=2 {
+            say(&mut sequencer, peer, FromMember::Want((Group::Channel, "a")), &mut sent).expect("a message");
+        }
+        let mut snapshot = Vec::new();
+        let state = Publication { is_snapshot: true, ..Publication::new(Payload::Text("state")) };
+        write_publication(&state, &mut snapshot);
+        let key = (Group::Channel, "a");
+        say(&mut sequencer, 1, FromMember::AskSnapshot("a"), &mut sent).expect("a message");
+        say(&mut sequencer, 3, FromMember::Publish(key, &publication()), &mut sent).expect("a message");
+        sent.0.clear();
+        say(&mut sequencer, 1, FromMember::Publish(key, &snapshot), &mut sent).expect("a message");
+        let said: Vec<_> = sent.0.drain(..).map(|one| one.1).collect();
+        assert_eq!(said, ["Failed(\"\")", "AskApplication(\"a\", true)"]);
+        say(&mut sequencer, 1, FromMember::Publish(key, &snapshot), &mut sent).expect("a message");
+        assert_eq!(sent.to("Record("), [[1, 2]]);
+        say(&mut sequencer, 2, FromMember::AskSnapshot("a"), &mut sent).expect("a message");
+        assert_eq!(sent.to("AskApplication(\"a\", false)"), [[2]], "the next newcomer may have another asked");
+        for _ in 0..=AGAIN_MAX {
+            say(&mut sequencer, 3, FromMember::Publish(key, &publication()), &mut sent).expect("a message");
+            say(&mut sequencer, 2, FromMember::Publish(key, &snapshot), &mut sent).expect("a message");
+        }
+        assert!(sent.0.last().is_some_and(|one| one.1.starts_with("Placed")), "it does not go on for ever");
     }
 
     #[test]

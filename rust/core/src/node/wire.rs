@@ -66,10 +66,10 @@ pub(crate) enum FromSequencer<'a> {
     Record(Key<'a>, Position, u64, &'a [u8]),
     /// The place of the member's oldest publication that has none yet.
     Placed(Position),
-    /// It was refused.
+    /// It was refused, for this reason; without one it is asked for again.
     Failed(&'a str),
-    /// The application of this member is to give a keyframe.
-    AskApplication(&'a str),
+    /// The application of this member is to give a keyframe; whether that is since the last one came too late.
+    AskApplication(&'a str, bool),
     /// There is none to be had.
     StartLive(&'a str, &'a str),
     /// From that member.
@@ -164,13 +164,14 @@ impl<'a> FromSequencer<'a> {
                 out.push(0);
                 put_bytes(out, others);
             }
-            Self::Refused(why) | Self::Failed(why) | Self::AskApplication(why) => {
-                out.push(match self {
-                    Self::Refused(_) => 1,
-                    Self::Failed(_) => 5,
-                    _ => 6,
-                });
+            Self::Refused(why) | Self::Failed(why) => {
+                out.push(if matches!(self, Self::Refused(_)) { 1 } else { 5 });
                 put_bytes(out, why.as_bytes());
+            }
+            Self::AskApplication(name, is_again) => {
+                out.push(6);
+                put_bytes(out, name.as_bytes());
+                out.push(u8::from(is_again));
             }
             Self::Have(key, dump) => {
                 out.push(2);
@@ -216,7 +217,7 @@ impl<'a> FromSequencer<'a> {
             3 => Self::Record(key(&mut reader)?, position(&mut reader)?, reader.u64()?, reader.rest()),
             4 => Self::Placed(position(&mut reader)?),
             5 => Self::Failed(reader.text()?),
-            6 => Self::AskApplication(reader.text()?),
+            6 => Self::AskApplication(reader.text()?, reader.bool()?),
             7 => Self::StartLive(reader.text()?, reader.text()?),
             8 => Self::Told(reader.u8()?, reader.u8()?, reader.rest()),
             9 => Self::Changed(reader.u8()?, reader.bool()?),
@@ -259,7 +260,7 @@ mod tests {
             FromSequencer::Record(key, position, 8, b"publication"),
             FromSequencer::Placed(position),
             FromSequencer::Failed("why"),
-            FromSequencer::AskApplication("a"),
+            FromSequencer::AskApplication("a", true),
             FromSequencer::StartLive("a", "why"),
             FromSequencer::Told(1, 2, b""),
             FromSequencer::Changed(9, true),

@@ -352,7 +352,7 @@ impl<I: Io> Shard<I> {
     fn ask_application(&self, name: &str) {
         match self.common.node.get() {
             Some(member) => member.ask_snapshot(name),
-            None => self.common.events.push(self.index, Event::SnapshotWanted(name.to_owned())),
+            None => self.common.events.push(self.index, Event::SnapshotWanted(name.to_owned(), false)),
         }
     }
 

@@ -377,7 +377,7 @@ impl World {
                 Event::Subscribing(whose, names, request, wanted) => {
                     self.requests.push((whose.connection, names, request, wanted));
                 }
-                Event::SnapshotWanted(name) => {
+                Event::SnapshotWanted(name, _) => {
                     let mut lists = self.press.lists.borrow_mut();
                     let list = lists.iter_mut().find(|list| list.name == name).expect("a channel's");
                     assert!(!std::mem::replace(&mut list.is_snapshot_asked, true), "it was asked twice");
