@@ -262,10 +262,12 @@ def match(run: Run, stage: Stage) -> None:
         stage.backend.publish(1, f"m{(number * 37) % MATCHES + 1}")
         run.show.progress(number + 1, MATCH_ROUNDS)
         time.sleep(max(0.0, MATCH_EVERY_S - (time.monotonic() - began)))
+    wanted = MATCH_ROUNDS * stage.fleet.clients / MATCHES
+    aim = received + wanted - MATCH_ROUNDS
+    stage.fleet.wait_until("all have theirs", lambda: stage.fleet.total("received") >= aim, 60.0)
     time.sleep(1.0)
     spent = cpu_of(stage.front.pid).since(before).total_ns
     ages = stage.fleet.take_ages()
-    wanted = MATCH_ROUNDS * stage.fleet.clients / MATCHES
     if abs(stage.fleet.total("received") - received - wanted) > MATCH_ROUNDS:
         raise ChildFailed(f"{stage.fleet.total('received') - received:,} messages arrived, {wanted:,.0f} are right")
     stage.fleet.check(stage.backend.published())
