@@ -435,6 +435,7 @@ async def test_a_lane_that_is_down_says_since_when_and_why_until_it_is_back(
                 f'fanwire_relay_lanes{{path="{PATH}",state="connecting"}} 0.0',
                 f'fanwire_relay_lanes{{path="{PATH}",state="live"}} 2.0',
                 f'fanwire_relay_lanes{{path="{PATH}",state="down"}} 0.0',
+                f'fanwire_relay_lanes{{path="{PATH}",state="mirrored"}} 0.0',
                 f'fanwire_relay_watching{{path="{PATH}"}} 3.0',
                 f'fanwire_relay_private_lanes{{path="{PATH}"}} 1.0',
                 f'fanwire_relay_gaps_total{{path="{PATH}"}} 0.0',

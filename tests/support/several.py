@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -191,7 +192,8 @@ class Workers:
 def several(folder: Path, workers: int, *relays: dict[str, Any]) -> Iterator[Workers]:
     """A program with these relays over so many workers."""
     (folder / "app.py").write_text(PROGRAM)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "XDG_RUNTIME_DIR": str(folder)}
+    sockets = tempfile.TemporaryDirectory()  # a socket's path has 107 bytes at most
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "XDG_RUNTIME_DIR": sockets.name}
     process = subprocess.Popen(
         [sys.executable, "-u", "-W", "ignore", "app.py", str(workers), json.dumps(relays)],
         stdout=subprocess.PIPE,
@@ -205,3 +207,4 @@ def several(folder: Path, workers: int, *relays: dict[str, Any]) -> Iterator[Wor
         yield running
     finally:
         running.end()
+        sockets.cleanup()
