@@ -98,10 +98,12 @@ impl Channel {
         let before = base
             .checked_add(position.offset - own)
             .ok_or(EngineError::InvalidPosition { position, why: OUT_OF_RANGE })?;
+        // Of a life that is known from outside it is known, too, that nothing was published in it.
+        let may_begin_anywhere = is_new_life || inner.life.is_none();
         if is_new_life {
             inner.life = Some(Box::new(Life { epoch: position.epoch, before: base }));
         }
-        if inner.is_untouched() {
+        if may_begin_anywhere && inner.is_untouched() {
             inner.every_log().for_each(|log| log.begin_behind(before));
         } else if is_new_life || before > inner.offset {
             self.note_gap(

@@ -4,7 +4,8 @@
 //! reads a part, breaks; which shard has its turn, and what the kernel answers it ([`crate::shard::simulated`]). What each
 //! socket took is read as a client reads it (`wire`, `client`) and compared with a plain `list`: `seating` says where a
 //! subscription begins, `promise` what it gets. `frameworks` have sockets that are
-//! adopted, and `adopted` says in which order what they write comes among publications. `carried` has SignalR by polls and on one socket after another. `faults` has what was found so, step by step.
+//! adopted, and `adopted` says in which order what they write comes among publications. `carried` has SignalR by polls and on one socket after another,
+//! `workers` several engines that one sequencer makes one. `faults` has what was found so, step by step.
 //!
 //! A failing seed is printed; `PROPTEST_RNG_SEED=17 PROPTEST_CASES=1 cargo test -p fanwire-core simulation` runs it again.
 mod adopted;
@@ -21,6 +22,7 @@ mod promise;
 mod seating;
 mod steps;
 mod wire;
+mod workers;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -33,6 +35,8 @@ const TIME: Duration = Duration::from_secs(30);
 const SEEDS: u64 = 6_000;
 /// The same for SignalR that has no socket for life.
 const CARRIED_SEEDS: u64 = 300;
+/// The same for several workers.
+const WORKERS_SEEDS: u64 = 500;
 
 /// Runs seeds, from the one that the environment names or `first` on, as many as there is time for.
 fn run(one: fn(u64), (first, seeds): (u64, u64), time: Duration) {
@@ -64,6 +68,11 @@ fn signalr_clients_get_all_in_order_whatever_carries_it() {
     run(carried::run, (0, CARRIED_SEEDS), TIME);
 }
 
+#[test]
+fn workers_are_one_whatever_comes_late() {
+    run(workers::run, (0, WORKERS_SEEDS), TIME);
+}
+
 /// For `make soak`: each time other seeds.
 #[test]
 #[ignore = "ten minutes"]
@@ -71,5 +80,6 @@ fn every_subscriber_gets_what_its_policy_promises_for_long() {
     let since = std::time::UNIX_EPOCH.elapsed().expect("a date of today");
     let seeds = (since.as_secs() << 20, u64::MAX);
     run(carried::run, seeds, Duration::from_secs(60));
+    run(workers::run, seeds, Duration::from_secs(60));
     run(steps::run, seeds, Duration::from_secs(600));
 }

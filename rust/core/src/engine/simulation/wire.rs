@@ -102,7 +102,7 @@ pub(super) fn read(wire: Wire, is_open: bool, bytes: &[u8], lists: &[List]) -> O
 }
 
 /// A server's frame at the begin of `bytes`, if it is whole: how long it is, and its payload.
-fn cut_frame(bytes: &[u8]) -> Option<(usize, &[u8])> {
+pub(super) fn cut_frame(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let (head, length) = match *bytes.get(1)? {
         126 => (4, usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]))),
         127 => panic!("nothing is so long"),

@@ -1,0 +1,415 @@
+//! Several workers and the sequencer: real engines over simulated kernels, joined by links that a seed delays.
+//!
+//! Each link is in order, and any of them may be ahead of the others. Workers are lost and others come; the clients of one
+//! that is lost come back to another with their positions. What each client got is compared with what the sequencer ordered.
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Mutex};
+
+use super::wire::{self, Wire};
+use super::world::{ALL, World};
+use crate::channel::{Pattern, Policy, Publication};
+use crate::engine::Audience;
+use crate::messages::Command;
+use crate::node::{FromSequencer, Member, Peers, Sender, Sequencer, agreement};
+use crate::position::Position;
+use crate::protocol::Payload;
+use crate::routes::Asks;
+use crate::settings::{ChannelRule, ChannelSettings, Settings};
+use crate::shard::simulated::Luck;
+
+const CLIENTS_MAX: usize = 8;
+/// Rounds after which everything is quiet, if nobody does anything.
+const ROUNDS_MAX: usize = 4_000;
+
+/// What a worker has said, and the sequencer has not heard.
+#[derive(Default)]
+struct Link(Mutex<VecDeque<Vec<u8>>>);
+
+impl Link {
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Vec<u8>>> {
+        self.0.lock().expect("nobody panics while it has it")
+    }
+}
+
+impl Sender for Link {
+    fn send(&self, message: &[u8]) -> Result<(), (u64, u64)> {
+        self.lock().push_back(message.to_vec());
+        Ok(())
+    }
+}
+
+struct Worker {
+    world: World,
+    said: Arc<Link>,
+    /// What the sequencer has said, and it has not heard.
+    told: VecDeque<Vec<u8>>,
+    /// What it has published that has no place yet: channel and text.
+    published: VecDeque<(usize, String)>,
+}
+
+/// One client, of one channel.
+struct Client {
+    channel: usize,
+    worker: u64,
+    fd: RawFd,
+    buffer: Vec<u8>,
+    is_open: bool,
+    /// The position that it came with, and the newest one that it got.
+    since: Option<Position>,
+    last: Option<Position>,
+    /// The next that it may get, once it was told where it begins.
+    next: Option<usize>,
+    /// Where it was told that it begins.
+    begin: Option<Position>,
+}
+
+/// All of them.
+struct Cluster {
+    settings: Settings,
+    sequencer: Sequencer,
+    workers: BTreeMap<u64, Worker>,
+    clients: Vec<Client>,
+    /// Who has lost its worker or was closed: channel and position.
+    away: Vec<(usize, Option<Position>)>,
+    /// What the sequencer has ordered, by channel.
+    ordered: Vec<Vec<(Position, String)>>,
+    published: usize,
+    peers: u64,
+    /// Who came back and got exactly what it had missed.
+    recovered: usize,
+}
+
+/// The sequencer's word on its way.
+struct Out<'a> {
+    workers: &'a mut BTreeMap<u64, Worker>,
+    ordered: &'a mut [Vec<(Position, String)>],
+}
+
+impl Peers for Out<'_> {
+    fn send(&mut self, peers: &[u64], message: &[u8]) {
+        for peer in peers {
+            let worker = self.workers.get_mut(peer).expect("it is told of all that go");
+            match FromSequencer::read(message).expect("a message") {
+                FromSequencer::Placed(position) => {
+                    let (channel, text) = worker.published.pop_front().expect("it was published");
+                    self.ordered[channel].push((position, text));
+                }
+                FromSequencer::Failed(why) | FromSequencer::Refused(why) => panic!("{why}"),
+                _ => {}
+            }
+            worker.told.push_back(message.to_vec());
+        }
+    }
+
+    fn drop_peer(&mut self, peer: u64, why: String) {
+        panic!("{peer}: {why}");
+    }
+}
+
+impl Cluster {
+    fn new(luck: &mut Luck) -> Self {
+        let rule = |(index, policy): (usize, Policy)| {
+            let settings = ChannelSettings {
+                policy,
+                backlog_frames: if luck.once_in(2) { 16_384 } else { 4 + luck.below(40) },
+                history_frames: if luck.once_in(3) { 0 } else { 1 + luck.below(24) },
+                ..ChannelSettings::default()
+            };
+            ChannelRule { pattern: Pattern::new(&format!("c{index}")).expect("a pattern"), settings }
+        };
+        let channels = Policy::ALL.into_iter().enumerate().map(rule).collect();
+        let mut cluster = Self::of(channels);
+        (0..2 + luck.below(3)).for_each(|_| cluster.come(luck));
+        cluster
+    }
+
+    /// One without a worker.
+    fn of(channels: Vec<ChannelRule>) -> Self {
+        let ordered = channels.iter().map(|_| Vec::new()).collect();
+        let settings = Settings { channels, channels_max: 64, ..Settings::default() };
+        Self {
+            sequencer: Sequencer::new("1", settings.clone()),
+            settings,
+            workers: BTreeMap::new(),
+            clients: Vec::new(),
+            away: Vec::new(),
+            ordered,
+            published: 0,
+            peers: 0,
+            recovered: 0,
+        }
+    }
+
+    /// A worker comes.
+    fn come(&mut self, luck: &mut Luck) {
+        self.peers += 1;
+        let number = self.peers as u8;
+        let settings = Settings { worker: number, shards: 1 + luck.below(2), ..self.settings.clone() };
+        let agreed = agreement("1", &settings);
+        let world = World::new(luck.next(), settings, Asks::default(), 0, luck.once_in(2));
+        let said = Arc::<Link>::default();
+        world.engine().join_workers(Member::new(number, agreed, Arc::clone(&said) as Arc<dyn Sender>));
+        self.sequencer.came(self.peers);
+        world.engine().node_up();
+        let worker = Worker { world, said, told: VecDeque::new(), published: VecDeque::new() };
+        self.workers.insert(self.peers, worker);
+    }
+
+    fn any(&self, luck: &mut Luck) -> u64 {
+        let all: Vec<u64> = self.workers.keys().copied().collect();
+        luck.pick(&all)
+    }
+
+    /// A worker is lost with all that it had: what it said last may not have been heard.
+    fn lose(&mut self, peer: u64) {
+        let worker = self.workers.remove(&peer).expect("it is there");
+        for client in self.clients.extract_if(.., |client| client.worker == peer) {
+            self.away.push((client.channel, client.last.or(client.since)));
+        }
+        worker.world.engine().stop();
+        drop(worker);
+        self.sequencer.gone(peer, &mut Out { workers: &mut self.workers, ordered: &mut self.ordered });
+    }
+
+    /// The link to the sequencer breaks, and is there again at once.
+    fn cut(&mut self, peer: u64) {
+        let worker = self.workers.get_mut(&peer).expect("it is there");
+        worker.said.lock().clear();
+        worker.told.clear();
+        worker.published.clear();
+        worker.world.engine().node_down("cut");
+        self.sequencer.gone(peer, &mut Out { workers: &mut self.workers, ordered: &mut self.ordered });
+        self.sequencer.came(peer);
+        self.workers[&peer].world.engine().node_up();
+    }
+
+    fn publish(&mut self, peer: u64, channel: usize, is_keyframe: bool, key: usize) {
+        let text = format!("c{channel} {}", self.published);
+        self.published += 1;
+        let (name, key) = (format!("c{channel}"), format!("key {key}"));
+        let new = Publication { is_keyframe, key: Some(&key), ..Publication::new(Payload::Text(&text)) };
+        let worker = self.workers.get_mut(&peer).expect("it is there");
+        worker.world.engine().publish_for_all(Audience::Channel(&name), &new).expect("it is up");
+        worker.published.push_back((channel, text));
+    }
+
+    /// A client comes, or comes back.
+    fn connect(&mut self, peer: u64, (channel, since): (usize, Option<Position>), room: usize, luck: &mut Luck) {
+        let world = &self.workers[&peer].world;
+        let fd = world.net.borrow_mut().connect(room);
+        let number = fd.as_raw_fd();
+        let at = since.unwrap_or(Position { epoch: 0, offset: 0 });
+        let head = Wire::Envelope.opening(&[&format!("c{channel}")], &[at], Some("live"));
+        let shard = luck.below(world.shards.len());
+        world.engine().shards[shard].command(Command::HandOver(fd, head, None));
+        let client = Client {
+            channel,
+            worker: peer,
+            fd: number,
+            buffer: Vec::new(),
+            is_open: false,
+            since,
+            last: None,
+            next: None,
+            begin: None,
+        };
+        self.clients.push(client);
+    }
+
+    /// The sequencer hears what a worker said next. False if that is nothing.
+    fn hear(&mut self, peer: u64) -> bool {
+        let Some(message) = self.workers[&peer].said.lock().pop_front() else { return false };
+        let out = &mut Out { workers: &mut self.workers, ordered: &mut self.ordered };
+        self.sequencer.received(peer, &message, out).expect("a message");
+        true
+    }
+
+    /// A worker hears what the sequencer said next.
+    fn tell(&mut self, peer: u64, is_turned: bool) -> bool {
+        let worker = self.workers.get_mut(&peer).expect("it is there");
+        let message = worker.told.pop_front();
+        if let Some(message) = &message {
+            worker.world.engine().node_received(message).expect("a message");
+        }
+        if is_turned || message.is_none() {
+            worker.world.engine().node_turned();
+        }
+        message.is_some()
+    }
+
+    /// A shard has its turn, and its clients read.
+    fn turn(&mut self, peer: u64, shard: usize) -> bool {
+        let worker = self.workers.get_mut(&peer).expect("it is there");
+        let is_awake = worker.world.give_turn(shard).is_some();
+        worker.world.round_time();
+        worker.world.shards[shard].look();
+        let _ = worker.world.engine().take_events(10_000); // nobody is told
+        let mut clients = std::mem::take(&mut self.clients);
+        clients.retain_mut(|client| client.worker != peer || self.read(client));
+        self.clients = clients;
+        is_awake
+    }
+
+    /// Reads what came to a client. False once it is gone.
+    fn read(&mut self, client: &mut Client) -> bool {
+        let world = &self.workers[&client.worker].world;
+        let is_shut = {
+            let mut net = world.net.borrow_mut();
+            let socket = net.sockets.get_mut(&client.fd).expect("it was connected");
+            client.buffer.append(&mut socket.taken);
+            socket.took.clear();
+            socket.is_shut
+        };
+        if let (false, Some(end)) = (client.is_open, memchr::memmem::find(&client.buffer, b"\r\n\r\n")) {
+            assert!(client.buffer.starts_with(b"HTTP/1.1 101 "));
+            client.buffer.drain(..end + 4);
+            client.is_open = true;
+        }
+        while let (true, Some((count, payload))) = (client.is_open, wire::cut_frame(&client.buffer)) {
+            let (first, payload) = (client.buffer[0], payload.to_vec());
+            client.buffer.drain(..count);
+            match first {
+                0x81 => self.take(client, &serde_json::from_slice(&payload).expect("JSON")),
+                0x88 => {
+                    let reason = String::from_utf8_lossy(&payload[2..]).into_owned();
+                    assert_eq!(payload[..2], 1_013_u16.to_be_bytes(), "{reason}");
+                    self.workers[&client.worker].world.net.borrow_mut().end(client.fd, false);
+                }
+                other => panic!("no frame begins with {other:#x}"),
+            }
+        }
+        if is_shut {
+            self.away.push((client.channel, client.last.or(client.since)));
+        }
+        !is_shut
+    }
+
+    fn take(&mut self, client: &mut Client, object: &serde_json::Value) {
+        let (ordered, name) = (&self.ordered[client.channel], format!("c{}", client.channel));
+        let position_of = |value: &serde_json::Value| Position {
+            epoch: value[0].as_u64().expect("a number"),
+            offset: value[1].as_u64().expect("a number"),
+        };
+        if let Some(result) = object.get("result") {
+            let begin = position_of(&result["positions"][&name]);
+            let has_recovered = result["recovered"][&name].as_bool() == Some(true);
+            if let Some(since) = client.since.filter(|_| has_recovered) {
+                assert_eq!(begin, since, "it goes on where it was");
+                self.recovered += 1;
+            }
+            // A channel that nobody wanted may have begun anew: its positions are of another epoch then.
+            let of_epoch = |one: &(Position, String)| one.0.epoch == begin.epoch;
+            let last = ordered.iter().rposition(|one| of_epoch(one) && one.0.offset <= begin.offset);
+            let first = || ordered.iter().position(of_epoch).unwrap_or(ordered.len());
+            client.next = Some(last.map_or_else(first, |last| last + 1));
+            client.begin = Some(begin);
+            return;
+        }
+        let position = position_of(&object["position"]);
+        let index = ordered.iter().position(|one| one.0 == position).expect("it has a place");
+        assert_eq!(object["data"], ordered[index].1.as_str(), "{position} is the same everywhere");
+        let next = client.next.expect("it was told where it begins");
+        let is_next = match Policy::ALL[client.channel] {
+            Policy::Every => index == next,
+            _ => index >= next,
+        };
+        let around = &ordered[next.saturating_sub(2)..=index];
+        assert!(is_next, "{index} of {name}, and {next} is next: it began at {:?}, {around:?}", client.begin);
+        (client.next, client.last) = (Some(index + 1), Some(position));
+    }
+
+    fn make_room(&mut self, index: usize, bytes: usize) {
+        let client = &self.clients[index];
+        self.workers[&client.worker].world.net.borrow_mut().make_room(client.fd, bytes);
+    }
+
+    /// Until nothing is on its way.
+    fn settle(&mut self) {
+        for _ in 0..ROUNDS_MAX {
+            let mut is_quiet = true;
+            for peer in self.workers.keys().copied().collect::<Vec<_>>() {
+                is_quiet &= !self.hear(peer);
+                is_quiet &= !self.tell(peer, true);
+                for shard in 0..self.workers[&peer].world.shards.len() {
+                    is_quiet &= !self.turn(peer, shard);
+                }
+            }
+            (0..self.clients.len()).for_each(|index| self.make_room(index, ALL));
+            if is_quiet {
+                return;
+            }
+        }
+        panic!("it is never quiet");
+    }
+
+    fn step(&mut self, luck: &mut Luck) {
+        let (peer, channel) = (self.any(luck), luck.below(self.ordered.len()));
+        match luck.below(100) {
+            0..20 => {
+                for _ in 0..if luck.once_in(5) { 1 + luck.below(30) } else { 1 } {
+                    self.publish(peer, channel, luck.once_in(8), luck.below(4));
+                }
+            }
+            20..40 => drop(self.hear(peer)),
+            40..60 => drop(self.tell(peer, luck.once_in(2))),
+            60..80 => {
+                let shard = luck.below(self.workers[&peer].world.shards.len());
+                self.turn(peer, shard);
+            }
+            80..86 if self.clients.len() < CLIENTS_MAX => {
+                let wanted = self.away.pop().unwrap_or((channel, None));
+                let room = if luck.once_in(2) { ALL } else { luck.below(3_000) };
+                self.connect(peer, wanted, room, luck);
+            }
+            86..96 if !self.clients.is_empty() => {
+                let index = luck.below(self.clients.len());
+                self.make_room(index, 1 + luck.below(2_000));
+            }
+            96 if luck.once_in(2) => self.cut(peer),
+            97 if self.workers.len() > 1 => self.lose(peer),
+            98 if self.workers.len() < 4 => self.come(luck),
+            _ => {}
+        }
+    }
+}
+
+/// One seed.
+pub(super) fn run(seed: u64) {
+    let mut luck = Luck(seed);
+    let mut cluster = Cluster::new(&mut luck);
+    for _ in 0..100 + luck.below(400) {
+        cluster.step(&mut luck);
+    }
+    for wanted in std::mem::take(&mut cluster.away) {
+        let peer = cluster.any(&mut luck);
+        cluster.connect(peer, wanted, ALL, &mut luck);
+    }
+    cluster.settle();
+    let peer = cluster.any(&mut luck);
+    (0..cluster.ordered.len()).for_each(|channel| cluster.publish(peer, channel, true, 0));
+    cluster.settle();
+    for client in &cluster.clients {
+        assert!(client.is_open && client.buffer.is_empty(), "it has read everything");
+        let newest = cluster.ordered[client.channel].last().map(|one| one.0);
+        assert_eq!(client.last, newest, "c{} has come", client.channel);
+    }
+}
+
+/// The link of a worker broke, and what was published meanwhile was kept nowhere. Who watched a channel in which nothing had
+/// been published yet was not told that something was missing.
+#[test]
+fn who_watches_a_channel_without_publications_is_told_that_one_is_missing() {
+    let (luck, pattern) = (&mut Luck(1), Pattern::new("c0").expect("a pattern"));
+    let settings = ChannelSettings { policy: Policy::Every, ..ChannelSettings::default() };
+    let mut cluster = Cluster::of(vec![ChannelRule { pattern, settings }]);
+    cluster.come(luck);
+    cluster.come(luck);
+    cluster.connect(1, (0, None), ALL, luck);
+    cluster.settle();
+    cluster.publish(2, 0, false, 0);
+    while cluster.hear(2) {}
+    cluster.cut(1);
+    cluster.settle();
+    assert_eq!((cluster.clients.len(), cluster.away.len()), (0, 1), "1013");
+}
