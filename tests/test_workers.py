@@ -23,7 +23,7 @@ from fanwire._engine import Engine, Sequencer, Settings, WorkerTold
 from fanwire.cli import app
 from support.raw import frame, open_socket, read_close, read_frame, read_head, request_text, upgraded
 from support.waiting import until, until_in_thread
-from support.workers import Program, serving, started
+from support.workers import Program, runtime_of, serving, started
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
@@ -167,7 +167,7 @@ def test_a_signal_drains_all_and_a_second_does_not_wait(tmp_path: Path) -> None:
         until_in_thread(lambda: len(running.said("^ended")) == 3)
         assert len(running.said("^refused: a program may run with workers once")) == 3
         assert running.lines[-1] == "ended"
-        assert not list((tmp_path / "fanwire").iterdir())
+        assert not list((Path(runtime_of(tmp_path), "fanwire")).iterdir())
 
 
 def test_fanwire_serve_says_what_is_so_once_and_what_a_worker_does_with_its_number(tmp_path: Path) -> None:
@@ -406,8 +406,8 @@ def test_over_restarts_and_kills_each_of_many_clients_gets_all_that_is_published
 def test_restart_says_what_it_finds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # others of this user may run at this moment
+    monkeypatch.setenv("XDG_RUNTIME_DIR", runtime_of(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", runtime_of(tmp_path))  # others of this user may run at this moment
 
     def refused(*arguments: str) -> str:
         with pytest.raises(SystemExit, match="1"):
@@ -415,9 +415,9 @@ def test_restart_says_what_it_finds(
         return capsys.readouterr().err
 
     assert refused() == "fanwire: no supervisor runs\n"
-    left = tmp_path / "fanwire" / "99999999-a"  # no process has such a number
+    left = Path(runtime_of(tmp_path), "fanwire") / "99999999-a"  # no process has such a number
     left.mkdir(parents=True, mode=0o700)
-    (tmp_path / "fanwire").chmod(0o700)
+    (Path(runtime_of(tmp_path), "fanwire")).chmod(0o700)
     with socket.socket(socket.AF_UNIX) as killed:
         killed.bind(str(left / "supervisor"))
     with program(tmp_path, 1) as running, program(tmp_path, 1) as other:
@@ -545,8 +545,9 @@ def test_what_can_have_no_workers_says_why(given: str) -> None:
 
 
 def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "fanwire").mkdir()
-    (tmp_path / "fanwire").chmod(0o777)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    runtime = runtime_of(tmp_path)
+    Path(runtime, "fanwire").mkdir()
+    Path(runtime, "fanwire").chmod(0o777)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
     with pytest.raises(PermissionError, match=r"fanwire must be a folder of user \d+ that nobody else may write to"):
         fanwire.Hub().run("127.0.0.1:0", workers=1)

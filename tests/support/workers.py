@@ -1,12 +1,17 @@
 """Programs whose hub several workers serve, as a test starts them."""
 
+import atexit
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 from support.waiting import until_in_thread
@@ -51,6 +56,16 @@ class Program:
         self.process.stdout.close()
 
 
+@cache
+def runtime_of(folder: Path) -> str:
+    """Where the sockets of a program stand that is started in this folder: a socket's path has 107 bytes at most."""
+    runtime = Path(tempfile.gettempdir(), f"fw-{sha256(os.fsencode(folder)).hexdigest()[:10]}")
+    if not runtime.exists():
+        runtime.mkdir(mode=0o700)
+        atexit.register(shutil.rmtree, runtime, ignore_errors=True)
+    return str(runtime)
+
+
 @contextmanager
 def serving(folder: Path, source: str, *arguments: str) -> Iterator[Program]:
     """A program, from its text, with these arguments."""
@@ -63,7 +78,11 @@ def serving(folder: Path, source: str, *arguments: str) -> Iterator[Program]:
 
 
 def started(command: list[str], folder: Path, **options: object) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "XDG_RUNTIME_DIR": str(folder)}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "XDG_RUNTIME_DIR": runtime_of(folder),
+    }
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

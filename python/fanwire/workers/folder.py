@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 SOCKET = "supervisor"
+LONGEST = "4194304-xxxxxxxx/worker-255.sock"
+"""The longest path in a place: a process's number, eight letters, a worker's socket."""
+PATH_BYTES_MAX = 107
+"""Of a Unix socket (unix(7))."""
 ANSWER_BYTES_MAX = 4_096
 
 
@@ -45,7 +49,8 @@ class Folder:
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        place = _made(places(environment)[0])
+        allowed = places(environment)
+        place = _made(next((one for one in allowed if _has_room(one)), allowed[-1]))
         for left in place.iterdir():
             if not _is_anybodys(left):
                 shutil.rmtree(left, ignore_errors=True)  # of one that was killed
@@ -65,6 +70,11 @@ class Folder:
         """Take it away."""
         self.socket.close()
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _has_room(place: Path) -> bool:
+    """Whether a Unix socket may have so long a path."""
+    return len(os.fsencode(place / LONGEST)) <= PATH_BYTES_MAX
 
 
 def _is_anybodys(folder: Path) -> bool:
