@@ -34,6 +34,10 @@ class Served:
         self.hub, self.address, self.changes = hub, address, changes
 
 
+SEAT = SimpleNamespace(key="00" * 32)
+"""What is looked at of a worker's."""
+
+
 @asynccontextmanager
 async def workers(monkeypatch: pytest.MonkeyPatch, count: int = 3) -> AsyncIterator[tuple[Star, list[Served]]]:
     """So many hubs that serve."""
@@ -43,7 +47,7 @@ async def workers(monkeypatch: pytest.MonkeyPatch, count: int = 3) -> AsyncItera
         return star.join(len(star.buses), tasks)
 
     init = Pump.__init__
-    monkeypatch.setattr(Pump, "__init__", lambda *given, **named: init(*given, **{**named, "seat": object()}))
+    monkeypatch.setattr(Pump, "__init__", lambda *given, **named: init(*given, **{**named, "seat": SEAT}))
     monkeypatch.setattr("fanwire.pump.bus_of", bus_of)
     monkeypatch.setattr("fanwire.presence.BATCH_S", 0.01)
     monkeypatch.setattr("fanwire.scraping.FRESH_S", 0.0)

@@ -115,12 +115,13 @@ async def test_hubs_that_meet_are_one_and_another_orders_when_one_is_killed(tmp_
         await until(lambda: any(one.said("this process orders") for one in left), 20)
         async with each(left) as (first, second):
 
-            async def is_published() -> bool:
-                return "result" in await call(first, "say", "b", {"n": 2})
+            async def reaches_all(peer: Peer) -> bool:
+                return "result" in await call(peer, "say", "c", {})
 
             with anyio.fail_after(20):
-                while not await is_published():
+                while not (await reaches_all(first) and await reaches_all(second)):
                     pass
+            await call(first, "say", "b", {"n": 2})
             await second.send(json.dumps({"subscribe": ["b"], "start": "history", "id": 2}))
             assert (await call(second, "say", "b", {"n": 3}))["result"][1] == 2
         with one(tmp_path) as newcomer:

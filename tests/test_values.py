@@ -254,7 +254,7 @@ def test_between_the_fields_of_lanes() -> None:
         (lambda: QueryShare(subscribe="A"), "QueryShare: subscribe is no argument"),
         (lambda: fanwire.Hub(history=10), r"history is no option: it belongs to a channel: Hub\({'odds:\*': Channel"),
         (lambda: fanwire.Hub(tls=True), "tls is no option: it is none of fanwire: it speaks plain HTTP, and a proxy"),
-        (lambda: fanwire.Hub(workers=4), r"workers is no option: it is an argument of run: .*workers=2\)"),
+        (lambda: fanwire.Hub(workers=4), r"workers must be unix:PATH.* is an argument of run: .*workers=2\)"),
         (lambda: fanwire.Hub(max_message_size=4), "max_message_size is no option: it is called message_bytes_max here"),
         (lambda: fanwire.Hub(max_size=4), "max_size is no option: it is called message_bytes_max here"),
         (lambda: fanwire.Hub(on_message=print), "on_message is no option: it is registered: @hub.on_message"),

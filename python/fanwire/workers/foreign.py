@@ -39,7 +39,7 @@ def path_of_siblings(workers: str) -> str:
     """Of the socket at which other processes' hubs are met. Raises TypeError, ValueError for what is none."""
     must = "workers must be unix:PATH, a socket that the hubs of all processes name"
     if not isinstance(workers, str):
-        raise TypeError(f"{must}, not {workers!r}; how many serve is said to hub.run(workers=...)")
+        raise TypeError(f"{must}, not {workers!r}; how many serve is an argument of run: hub.run(address, workers=2)")
     path = workers.removeprefix(SCHEME)
     if path == workers or not path:
         raise ValueError(f"{must}, not {workers!r}")
