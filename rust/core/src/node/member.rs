@@ -152,7 +152,7 @@ impl Member {
     /// Tells some of the others, or with none all of them.
     ///
     /// # Errors
-    /// As of [`publish`](Self::publish).
+    /// [`EngineError::Apart`]; [`EngineError::LimitReached`] where too much waits.
     pub fn tell(&self, to: &[u8], kind: u8, message: &[u8]) -> Result<(), EngineError> {
         let placing = self.placing();
         placing.as_ref().ok_or(EngineError::Apart)?;

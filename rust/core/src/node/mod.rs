@@ -3,7 +3,7 @@
 //! One process is the *sequencer* ([`Sequencer`]): it gives each publication its position, keeps what the channel keeps,
 //! and sends it to each process that wants the channel. Every other one is a *member* ([`Member`]): what it publishes
 //! goes there first, and into its own logs when it comes back. So there is one order for all, and a position is the same
-//! everywhere. Here are no sockets and no threads: bytes go in, bytes come out. [`wire`] has the messages.
+//! everywhere. Here are no sockets and no threads: bytes go in, bytes come out. `wire` has the messages.
 mod agreement;
 mod member;
 mod placing;
