@@ -71,7 +71,7 @@ def million(found: dict[str, Any]) -> str:
             "worker_s",
             " s",
         ),
-        ("messages missing, doubled or out of order", "faults", ""),
+        ("messages missing, doubled or out of order while nothing is killed", "faults", ""),
     ]
     workers = f"{figures.get('workers', 0):.0f}"
     title = f"{clients:,} SignalR clients, {workers} workers, one machine of {header['cores']} cores for both ends"
@@ -81,7 +81,7 @@ def million(found: dict[str, Any]) -> str:
     source = (
         '<sub>`python bench/scale.py --clients {}`: <a href="bench/results/scale.md">bench/results/scale.md</a>.</sub>'
     )
-    image = "![A million clients and their connections at the backend](bench/results/scale.svg)"
+    image = "![Clients, and their connections at the backend](bench/results/scale.svg)"
     return "\n\n".join((table, source.format(clients), image))
 
 
