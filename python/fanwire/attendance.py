@@ -61,7 +61,7 @@ class Attendance:
     @property
     def occupancy_elsewhere(self) -> int:
         """Those of other workers, as they have told."""
-        return sum(one.occupancy for one in self.elsewhere.values())
+        return sum(one.occupancy for one in list(self.elsewhere.values()))
 
     def join(self, connection: int, user: str | None) -> None:
         """A connection of this process is there."""

@@ -284,10 +284,10 @@ class Pump:
         self.application.end(error)
         self.deliveries.end(str(error))
         self.listeners.end()
-        placing.end()
         self.scraping.part()
         self.presences.part()
         if self.bus is not None:
+            placing.end()
             self.bus.end()
 
     @property
