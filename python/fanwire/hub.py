@@ -38,11 +38,12 @@ from fanwire.options import (
 )
 from fanwire.presence import check_channels
 from fanwire.scope import here
-from fanwire.serving import LOOP_CLOSED, STOPPED, Life, Plan, Serving, plan
+from fanwire.serving import LOOP_CLOSED, STOPPED, Life, Serving, leave, plan
 from fanwire.stand_in import require_engine, tell_once
 from fanwire.values import checked
 from fanwire.workers.foreign import path_of_siblings, tell_of_workers
 from fanwire.workers.seat import GRACE_S, Seat, Signs, take_seat
+from fanwire.workers.siblings import Sibling
 
 if TYPE_CHECKING:
     from fanwire.workers.supervisor import Supervisor
@@ -240,15 +241,17 @@ class Hub(Attaching):
                 raise RuntimeError(self._forked or under_way)
             self._is_serving = self._is_beginning = True  # from now on nothing is registered
         tell_once()
-        planned: Plan | None = None
+        seat: Seat | Sibling | None = self._seat
         try:
-            planned = plan(self._callbacks, self._channels, self._relays, shards, options, self._seat, self._siblings)
+            if seat is None and self._siblings is not None:
+                require_engine("one of several workers")
+                seat = Sibling(self._siblings)
+            planned = plan(self._callbacks, self._channels, self._relays, shards, options, seat)
             await checkpoint()
             self._paths = {signalr_key(path): path for path in planned.paths}
             life = Life(planned, self._ways, self._linked, partial(self._unlink, STOPPED), self._ended)
         except BaseException:
-            if planned is not None:
-                planned.let_go()
+            leave(seat)
             self._ended()
             raise
         await life.begin(at)

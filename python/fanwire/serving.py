@@ -82,11 +82,6 @@ class Plan:
     seat: Seat | Sibling | None
     """Of the worker whose hub it is."""
 
-    def let_go(self) -> None:
-        """Nothing of it is served, or no more: its place among other workers is free."""
-        if isinstance(self.seat, Sibling):
-            self.seat.close()
-
     @property
     def paths(self) -> Sequence[str]:
         """Where SignalR clients find methods, the hub's own first; those of relays are none of them."""
@@ -105,12 +100,9 @@ def plan(
     relays: Sequence[RelayConfig],
     shards: int,
     options: Mapping[str, Any],
-    seat: Seat | None = None,
-    siblings: str | None = None,
+    seat: Seat | Sibling | None = None,
 ) -> Plan:
     """What is to be served with `options`, which are checked; at the `seat` of a worker, as one hub with the others.
-
-    Without one, the hubs that meet at the socket `siblings` are one.
 
     Raises TypeError and ValueError for bad `shards`, and for what is wrong between options and what is registered.
     """
@@ -131,33 +123,8 @@ def plan(
         merged.setdefault("outbox_bytes_max", RELAY_OUTBOX_BYTES_MAX)
     if merged.get("poller") is None:
         merged["poller"] = checked("FANWIRE_POLLER", os.environ.get("FANWIRE_POLLER") or None, RULES["poller"])
-    place: Seat | Sibling | None = seat
-    if place is None and siblings is not None:
-        require_engine("one of several workers")
-        place = Sibling(siblings)
-    try:
-        settings = _settings(callbacks, channels, shards, merged, own, place, has_relays=bool(relays))
-    except BaseException:
-        if isinstance(place, Sibling):
-            place.close()
-        raise
-    routes = [route_of_hub(path, callbacks, own) for path in own["signalr_paths"]]
-    routes += map(route_of_relay, relays, count(RELAYS))
-    return Plan(settings, routes, encoder_of(own), own, callbacks, channels, relays, place)
-
-
-def _settings(
-    callbacks: Callbacks,
-    channels: Mapping[str, Channel],
-    shards: int,
-    merged: Mapping[str, Any],
-    own: Mapping[str, Any],
-    seat: Seat | Sibling | None,
-    *,
-    has_relays: bool,
-) -> Settings:
     process = seat or seat_of_process()  # a worker's other hubs are each one of its own
-    return Settings(
+    settings = Settings(
         shards=shards,
         channels=rules_of(channels),
         snapshots=[
@@ -165,11 +132,20 @@ def _settings(
             *((rule.pattern, rule.interval) for rule in callbacks.snapshots),
         ],
         tell_details=own["detailed_errors"],
-        descriptors_spare=RELAY_DESCRIPTORS_SPARE if has_relays else 0,
+        descriptors_spare=RELAY_DESCRIPTORS_SPARE if relays else 0,
         worker=process.number if process else 0,
         siblings=(seat.folder, bytes.fromhex(seat.key)) if seat else None,
         **merged,
     )
+    routes = [route_of_hub(path, callbacks, own) for path in own["signalr_paths"]]
+    routes += map(route_of_relay, relays, count(RELAYS))
+    return Plan(settings, routes, encoder_of(own), own, callbacks, channels, relays, seat)
+
+
+def leave(seat: Seat | Sibling | None) -> None:
+    """Nothing is served there, or no more: a place that was taken among other workers is free."""
+    if isinstance(seat, Sibling):
+        seat.close()
 
 
 class Life:
@@ -293,7 +269,7 @@ class Life:
         try:
             self.engine.stop()
         finally:
-            self._plan.let_go()
+            leave(self._plan.seat)
             self._ended()
 
     def abandon(self) -> None:
@@ -379,7 +355,7 @@ class Life:
             with anyio.CancelScope(shield=True):
                 await in_thread(self.engine.stop)
         finally:
-            self._plan.let_go()
+            leave(self._plan.seat)
             self._ended()
             if self._pump is not None:
                 self._pump.let_go()

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from support.raw import frame, open_socket, read_frame, read_head, request_text
 from support.waiting import until_in_thread
+from support.workers import Program, started
 
 PROGRAM = """
 import dataclasses, json, logging, os, sys
@@ -94,36 +94,14 @@ class Client:
         self._reader.join(PATIENCE_S)
 
 
-class Workers:
+class Workers(Program):
     """The program."""
 
+    patience_s = PATIENCE_S
+
     def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        self.lines: list[str] = []
+        super().__init__(process)
         self.clients: list[Client] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append(line.rstrip("\n"))
-
-    def until(self, *texts: str) -> str:
-        """The first line that has these."""
-
-        def found() -> list[str]:
-            return [line for line in self.lines if all(text in line for text in texts)]
-
-        with suppress(TimeoutError):
-            until_in_thread(lambda: found() or self.process.poll() is not None, PATIENCE_S)
-        assert found(), (texts, self.lines)
-        return found()[0]
-
-    @property
-    def address(self) -> str:
-        """Where they serve, once all do."""
-        return self.until("serving on", " workers").split()[2]
 
     def client(self, path: str = "/live", headers: dict[str, str] | None = None) -> Client:
         """One more."""
@@ -181,30 +159,16 @@ class Workers:
         for client in self.clients:
             with suppress(Exception):
                 client.connection.close_socket()
-        self.process.kill()
-        self.process.wait()
-        self._reader.join(PATIENCE_S)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        super().end()
 
 
 @contextmanager
 def several(folder: Path, workers: int, *relays: dict[str, Any]) -> Iterator[Workers]:
     """A program with these relays over so many workers."""
     (folder / "app.py").write_text(PROGRAM)
-    sockets = tempfile.TemporaryDirectory()  # a socket's path has 107 bytes at most
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "XDG_RUNTIME_DIR": sockets.name}
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-W", "ignore", "app.py", str(workers), json.dumps(relays)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        cwd=folder,
-    )
-    running = Workers(process)
+    command = [sys.executable, "-u", "-W", "ignore", "app.py", str(workers), json.dumps(relays)]
+    running = Workers(started(command, folder))
     try:
         yield running
     finally:
         running.end()
-        sockets.cleanup()

@@ -20,6 +20,9 @@ from support.waiting import until_in_thread
 class Program:
     """A supervisor that runs, and what it and its workers have said."""
 
+    patience_s = 20.0
+    """So long it may take for a line, and until all have ended."""
+
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.lines: list[str] = []
@@ -37,7 +40,7 @@ class Program:
 
     def until(self, pattern: str, count: int = 1) -> str:
         """The last of so many lines."""
-        until_in_thread(lambda: len(self.said(pattern)) >= count or self.process.poll() is not None, 20)
+        until_in_thread(lambda: len(self.said(pattern)) >= count or self.process.poll() is not None, self.patience_s)
         assert len(self.said(pattern)) >= count, (pattern, self.lines)
         return self.said(pattern)[count - 1]
 
@@ -50,7 +53,7 @@ class Program:
         """Kill it; its workers end by themselves."""
         self.process.kill()
         self.process.wait()
-        self._reader.join(20)  # each worker has the pipe, too
+        self._reader.join(self.patience_s)  # each worker has the pipe, too
         assert not self._reader.is_alive(), self.lines
         assert self.process.stdout is not None
         self.process.stdout.close()

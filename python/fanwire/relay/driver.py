@@ -150,7 +150,7 @@ class Lane(SessionHandler, Generic[W]):
     @property
     def shown_state(self) -> str:
         """The same in a word: what another worker holds counts there."""
-        return self.state.value if self.part is None or self.part.holder is None else MIRRORED
+        return MIRRORED if self._is_mirrored_here else self.state.value
 
     def stats(self) -> LaneStats:
         """How it stands, now."""

@@ -2,30 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from fanwire._engine import Stats
 
-SUMMED = (
-    "connections",
-    "connections_total",
-    "subscriptions",
-    "channels",
-    "publications",
-    "deliveries",
-    "writes",
-    "bytes_out",
-    "bytes_in",
-    "lagging",
-    "overtaken",
-    "expired",
-    "accept_pauses",
-    "handshakes_refused",
-    "tokens_refused",
-    "passed_on",
-    "completion_seconds",
-)
 COUNTED = ("closes", "skipped")
 
 
@@ -60,6 +41,9 @@ class StatsOfAll:
     """Closed connections by close code."""
     skipped: dict[str, int]
     """By the channel's policy."""
+
+
+SUMMED = tuple(one.name for one in fields(StatsOfAll) if one.name not in ("workers", "silent", *COUNTED))
 
 
 def numbers_of(stats: Stats) -> dict[str, Any]:

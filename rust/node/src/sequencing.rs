@@ -34,12 +34,6 @@ impl Peers for Reach<'_, '_> {
     fn send(&mut self, peers: &[u64], message: &[u8]) {
         self.out.send_all(peers.iter().filter_map(|number| self.peers.get(number).copied()), message);
     }
-
-    fn drop_peer(&mut self, peer: u64, why: String) {
-        if let Some(&peer) = self.peers.get(&peer) {
-            self.out.drop_peer(peer, why);
-        }
-    }
 }
 
 impl Serving for Sequencing {

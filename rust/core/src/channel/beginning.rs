@@ -137,6 +137,7 @@ impl Channel {
     ) -> Result<(), EngineError> {
         let mut inner = self.lock();
         inner.check_unsent(unsent_bytes_max)?;
+        self.published_s.store(now_ns / 1_000_000_000, Ordering::Relaxed);
         let inner = &mut *inner;
         let is_mirrored = inner.relayed.as_ref().is_some_and(|relayed| relayed.mirrors.want(protocol));
         let mut told = Vec::new();
@@ -171,7 +172,6 @@ impl Channel {
         kind: FrameKind,
         now_ns: u64,
     ) -> Result<(), EngineError> {
-        self.published_s.store(now_ns / 1_000_000_000, Ordering::Relaxed);
         let payload = Payload::Whole(protocol, record);
         self.stand(inner, Stand::Next, kind, now_ns)?;
         let (expires_ns, offset) = (u64::MAX, inner.offset);

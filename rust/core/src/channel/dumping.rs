@@ -141,17 +141,14 @@ impl Channel {
         Ok(())
     }
 
-    /// Forgets what is kept: nobody watches here, and another process keeps it.
-    ///
-    /// False where somebody does.
-    pub(crate) fn forget_kept(&self) -> bool {
+    /// Forgets what is kept, where nobody watches: another process keeps it.
+    pub(crate) fn forget_kept(&self) {
         let mut inner = self.lock();
         if inner.logs.iter().next().is_some() || inner.hearing.is_some() || self.occupancy() > 0 {
-            return false;
+            return;
         }
         let Inner { offset, life, .. } = std::mem::take(&mut *inner);
         (inner.offset, inner.life) = (offset, life);
-        true
     }
 }
 

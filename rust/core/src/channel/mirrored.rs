@@ -5,6 +5,7 @@
 //! bytes, since each calls its channel as it likes. A mirror begins with a dump of what newcomers begin with. Each
 //! message has a number, so that one that was lost is noticed at the next.
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
@@ -138,6 +139,7 @@ impl Channel {
     ) -> Result<(), EngineError> {
         let mut inner = self.lock();
         inner.check_unsent(unsent_bytes_max)?;
+        self.published_s.store(now_ns / 1_000_000_000, Ordering::Relaxed);
         for &(kind, record) in records {
             self.append_whole(&mut inner, (protocol, record), kind, now_ns)?;
         }

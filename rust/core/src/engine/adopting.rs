@@ -190,13 +190,7 @@ impl Engine {
                 outgoing.ask_to_join(&channel, &watch, || shard.command_soon(order(), false));
             }
         };
-        match self.node() {
-            Some(member) => member.when_ready(Some(id), vec![(Group::Channel, channel)], Box::new(join)),
-            None => {
-                join(vec![channel], Vec::<String>::new());
-                Ok(())
-            }
-        }
+        self.when_ready(id, vec![(Group::Channel, channel)], join)
     }
 
     /// Ends a subscription, if there is one: what was published before this call still goes out, what is published after it not.

@@ -192,9 +192,8 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn lane(&self, name: &str) -> Result<Arc<Channel>, EngineError> {
-        self.check_running()?;
-        self.registry_of(Audience::Lane(name)).obtain(name, &self.common.settings, self.common.clock.now_ns())
+    fn lane(&self, name: &str) -> Result<Arc<Channel>, EngineError> {
+        self.obtain_of(Audience::Lane(name))
     }
 
     /// Puts a line for the log, with a level of Python's `logging`, into the stream of events.

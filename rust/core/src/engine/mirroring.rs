@@ -88,7 +88,7 @@ impl Engine {
         lock(&self.following).remove(&(holder, id));
     }
 
-    fn obtain_of(&self, what: Audience<'_>) -> Result<Arc<Channel>, EngineError> {
+    pub(super) fn obtain_of(&self, what: Audience<'_>) -> Result<Arc<Channel>, EngineError> {
         self.check_running()?;
         self.registry_of(what).obtain(what.name(), &self.common.settings, self.common.clock.now_ns())
     }

@@ -236,12 +236,7 @@ impl Engine {
     }
 
     fn registry_of(&self, audience: Audience<'_>) -> &Registry {
-        match audience {
-            Audience::Channel(_) => &self.common.registry,
-            Audience::User(_) => &self.common.users,
-            Audience::Hub(_) => &self.common.hubs,
-            Audience::Lane(_) => &self.common.lanes,
-        }
+        audience.key().map_or(&self.common.lanes, |(group, _)| self.common.registry_of(group))
     }
 
     /// Appends one publication and wakes the shards that watch. O(1) in subscribers; never waits for a socket.

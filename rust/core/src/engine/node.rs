@@ -8,10 +8,9 @@ use super::mirroring::TOLD_OF_LANES;
 use super::{Audience, Engine};
 use crate::channel::{Appended, Channel, Policy, Publication, Registry, Stand, read_publication};
 use crate::error::EngineError;
-use crate::messages::{Command, Event};
+use crate::messages::{Command, ConnectionId, Event};
 use crate::node::{FromSequencer, Group, Key, Member, Outcome, Placing};
 use crate::protocol::{Format, Formats};
-use crate::shard::Common;
 
 /// Channels that are looked at in one turn, for some that nobody needs here any more.
 const LOOKS_A_TURN: usize = 4_096;
@@ -21,7 +20,7 @@ pub const TOLD_TO_APPLICATION: u8 = 0;
 
 impl Audience<'_> {
     /// Which of the things that workers share it is.
-    fn key(&self) -> Option<Key<'_>> {
+    pub(super) fn key(&self) -> Option<Key<'_>> {
         match *self {
             Self::Channel(name) => Some((Group::Channel, name)),
             Self::User(name) => Some((Group::User, name)),
@@ -45,6 +44,24 @@ impl Engine {
     #[must_use]
     pub fn node(&self) -> Option<&Arc<Member>> {
         self.common.node.get()
+    }
+
+    /// Calls `then` with these channels for a connection, and why others are not to be had: at once, or once what other
+    /// workers have of them is here.
+    ///
+    /// # Errors
+    /// [`EngineError::LimitReached`] where too much waits.
+    pub(super) fn when_ready(
+        &self,
+        id: ConnectionId,
+        channels: Vec<(Group, Arc<Channel>)>,
+        then: impl FnOnce(Vec<Arc<Channel>>, Vec<String>) + Send + 'static,
+    ) -> Result<(), EngineError> {
+        let Some(member) = self.node() else {
+            then(channels.into_iter().map(|one| one.1).collect(), Vec::new());
+            return Ok(());
+        };
+        member.when_ready(Some(id), channels, Box::new(then))
     }
 
     /// Encodings that whatever is published has to have, where other workers may serve clients that speak them.
@@ -166,7 +183,7 @@ impl Engine {
         let Some(member) = self.node() else { return };
         let now_s = self.common.clock.now_ns() / 1_000_000_000;
         if member.is_sweep_due(now_s) {
-            let find = |(group, name): Key<'_>| registry_of(&self.common, group).find(name);
+            let find = |(group, name): Key<'_>| self.common.registry_of(group).find(name);
             member.sweep(
                 LOOKS_A_TURN,
                 |key| find(key).is_some_and(|channel| channel.is_cared_for()),
@@ -182,7 +199,7 @@ impl Engine {
 
     fn receive_kept(&self, member: &Member, key: Key<'_>, dump: &[u8]) -> Result<(), String> {
         let (common, now_ns) = (&self.common, self.common.clock.now_ns());
-        let channel = match registry_of(common, key.0).obtain(key.1, &common.settings, now_ns) {
+        let channel = match common.registry_of(key.0).obtain(key.1, &common.settings, now_ns) {
             Ok(channel) => channel,
             Err(error) => {
                 member.arrived(key, Err(&error.to_string()));
@@ -204,7 +221,7 @@ impl Engine {
         (position, previous): (crate::Position, u64),
         publication: &[u8],
     ) -> Result<(), String> {
-        let found = registry_of(&self.common, key.0).find(key.1);
+        let found = self.common.registry_of(key.0).find(key.1);
         let Some(channel) = found.filter(|channel| channel.is_had()) else { return Ok(()) };
         let head = channel.position();
         if head.epoch == position.epoch && head.offset != previous {
@@ -258,13 +275,5 @@ impl Engine {
             Ok(false) => Ok(()),
             _ => Err(EngineError::Apart),
         }
-    }
-}
-
-fn registry_of(common: &Common, group: Group) -> &Registry {
-    match group {
-        Group::Channel => &common.registry,
-        Group::User => &common.users,
-        Group::Hub => &common.hubs,
     }
 }

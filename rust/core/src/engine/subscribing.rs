@@ -45,22 +45,16 @@ impl Engine {
         let now_ns = self.common.clock.now_ns();
         // At the bound of channels it gets nothing that is for its user.
         let user = user.and_then(|user| self.common.users.obtain(user, &self.common.settings, now_ns).ok());
-        let watch = move |channels: Vec<Arc<Channel>>| {
-            channels.iter().filter_map(|channel| channel.watch(formats, id.shard())).collect()
-        };
-        let Some(member) = self.node() else {
-            self.command(id, Command::Accept(id, watch(channels), user, reply));
-            return Ok(());
-        };
         let Some(shard) = self.shard_of(id).map(Arc::clone) else { return Ok(()) };
         let of_user = user.clone();
         let then = move |mut channels: Vec<Arc<Channel>>, _| {
             channels.retain(|one| user.as_ref().is_none_or(|user| !Arc::ptr_eq(one, user)));
-            shard.command(Command::Accept(id, watch(channels), user, reply));
+            let watched = channels.iter().filter_map(|channel| channel.watch(formats, id.shard())).collect();
+            shard.command(Command::Accept(id, watched, user, reply));
         };
         let mut keys = named(channels);
         keys.extend(of_user.map(|user| (Group::User, user)));
-        member.when_ready(Some(id), keys, Box::new(then))
+        self.when_ready(id, keys, then)
     }
 
     /// Subscribes a connection, from `origin` on; publications made after this call reach it in any case.
@@ -70,19 +64,13 @@ impl Engine {
     pub fn subscribe(&self, id: ConnectionId, channel: &str, origin: Origin) -> Result<(), EngineError> {
         self.check_running()?;
         let (channel, formats) = (self.obtain_to_watch(channel)?, self.may_speak(id));
-        let Some(member) = self.node() else {
-            if let Some(watched) = channel.watch(formats, id.shard()) {
-                self.command(id, Command::Subscribe(id, watched, origin, Arc::default()));
-            }
-            return Ok(());
-        };
         let Some(shard) = self.shard_of(id).map(Arc::clone) else { return Ok(()) };
         let then = move |channels: Vec<Arc<Channel>>, _| {
             for watched in channels.iter().filter_map(|channel| channel.watch(formats, id.shard())) {
                 shard.command(Command::Subscribe(id, watched, origin, Arc::default()));
             }
         };
-        member.when_ready(Some(id), named(vec![channel]), Box::new(then))
+        self.when_ready(id, named(vec![channel]), then)
     }
 
     /// Decides on a client's request to watch: subscribes it to `channels`, then answers it.
@@ -121,13 +109,7 @@ impl Engine {
             errors.iter().for_each(|error| note_error(&mut grant, error));
             shard.command(Command::Grant(id, Box::new(grant)));
         };
-        match self.node() {
-            Some(member) => member.when_ready(Some(id), named(allowed), Box::new(then)),
-            None => {
-                then(allowed, Vec::new());
-                Ok(())
-            }
-        }
+        self.when_ready(id, named(allowed), then)
     }
 
     /// Ends a subscription, if there is one: what is published after this call does not reach the connection.

@@ -118,8 +118,19 @@ impl Member {
     fn send(&self, message: FromMember<'_>) -> Result<(), EngineError> {
         let mut out = Vec::new();
         message.write(&mut out);
+        self.send_written(&out)
+    }
+
+    fn send_written(&self, message: &[u8]) -> Result<(), EngineError> {
         let full = |(value, bound)| EngineError::LimitReached { name: "bytes for the other workers", value, bound };
-        self.sender.send(&out).map_err(full)
+        self.sender.send(message).map_err(full)
+    }
+
+    /// As `send`, while the sequencer is connected.
+    fn send_up(&self, message: FromMember<'_>) -> Result<(), EngineError> {
+        let placing = self.placing();
+        placing.as_ref().ok_or(EngineError::Apart)?;
+        self.send(message)
     }
 
     /// Sends a publication to where it gets its place.
@@ -127,11 +138,12 @@ impl Member {
     /// # Errors
     /// [`EngineError::Apart`] while the sequencer is not connected; [`EngineError::LimitReached`] where too much waits.
     pub(crate) fn publish(&self, key: Key<'_>, publication: &Publication<'_>) -> Result<Arc<Placing>, EngineError> {
-        let mut bytes = Vec::with_capacity(256);
-        write_publication(publication, &mut bytes);
+        let mut message = Vec::with_capacity(256);
+        FromMember::Publish(key, &[]).write(&mut message);
+        write_publication(publication, &mut message);
         let mut placing = self.placing();
         let queue = placing.as_mut().ok_or(EngineError::Apart)?;
-        self.send(FromMember::Publish(key, &bytes))?;
+        self.send_written(&message)?;
         let placed = Arc::<Placing>::default();
         queue.push_back(Arc::clone(&placed));
         Ok(placed)
@@ -154,9 +166,7 @@ impl Member {
     /// # Errors
     /// [`EngineError::Apart`]; [`EngineError::LimitReached`] where too much waits.
     pub fn tell(&self, to: &[u8], kind: u8, message: &[u8]) -> Result<(), EngineError> {
-        let placing = self.placing();
-        placing.as_ref().ok_or(EngineError::Apart)?;
-        self.send(FromMember::Tell(to, kind, message))
+        self.send_up(FromMember::Tell(to, kind, message))
     }
 
     /// The program hears channels of this pattern, or no more.
@@ -170,7 +180,7 @@ impl Member {
             (false, Some(index)) => drop(state.patterns.swap_remove(index)),
             (false, None) => return Ok(()),
         }
-        if self.placing().is_none() {
+        if self.is_apart() {
             return Ok(()); // it is said when somebody is there
         }
         self.send(if is_begun { FromMember::Listen(pattern) } else { FromMember::Unlisten(pattern) })
@@ -195,9 +205,7 @@ impl Member {
 
     /// Somebody who has subscribed waits for a keyframe.
     pub(crate) fn ask_snapshot(&self, name: &str) {
-        if self.placing().is_some() {
-            let _ = self.send(FromMember::AskSnapshot(name)); // where too much waits, the next one who comes asks again
-        }
+        let _ = self.send_up(FromMember::AskSnapshot(name)); // where too much waits, the next one who comes asks again
     }
 
     /// There is no keyframe to be had.
@@ -205,9 +213,7 @@ impl Member {
     /// # Errors
     /// As of [`publish`](Self::publish).
     pub(crate) fn give_up_snapshot(&self, name: &str, why: &str) -> Result<(), EngineError> {
-        let placing = self.placing();
-        placing.as_ref().ok_or(EngineError::Apart)?;
-        self.send(FromMember::GiveUpSnapshot(name, why))
+        self.send_up(FromMember::GiveUpSnapshot(name, why))
     }
 
     /// Calls `then` once all of these channels are had: at once where they are.
@@ -239,8 +245,8 @@ impl Member {
             if is_new || is_stale {
                 wanted.is_had = false;
                 // While nobody is connected, all that is wanted is said when somebody is.
-                let is_up = self.placing().is_some();
-                let sent = if is_up { self.send(FromMember::Want((*group, channel.name()))) } else { Ok(()) };
+                let want = FromMember::Want((*group, channel.name()));
+                let sent = if self.is_apart() { Ok(()) } else { self.send(want) };
                 if let Err(error) = sent {
                     state.wanted[*group as usize].remove(channel.name()); // whoever comes next asks again
                     return Err(error);

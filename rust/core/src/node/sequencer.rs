@@ -16,8 +16,6 @@ use crate::settings::Settings;
 pub trait Peers {
     /// Sends one message to each of these.
     fn send(&mut self, peers: &[u64], message: &[u8]);
-    /// Ends the connection, behind what was sent.
-    fn drop_peer(&mut self, peer: u64, why: String);
 }
 
 /// One that is connected, and has said who it is.
@@ -377,7 +375,7 @@ mod tests {
     use crate::protocol::Payload;
     use crate::settings::Settings;
 
-    /// What each was sent, and who was dropped.
+    /// What each was sent.
     #[derive(Default)]
     struct Sent(Vec<(Vec<u64>, String)>);
 
@@ -385,10 +383,6 @@ mod tests {
         fn send(&mut self, peers: &[u64], message: &[u8]) {
             let message = FromSequencer::read(message).expect("a message");
             self.0.push((peers.to_vec(), format!("{message:?}")));
-        }
-
-        fn drop_peer(&mut self, peer: u64, why: String) {
-            panic!("{peer}: {why}");
         }
     }
 

@@ -43,15 +43,11 @@ impl<I: Io> Shard<I> {
             Ok(Some((head, taken))) => match self.answer_once(slot, &head) {
                 Ok(AnsweredBy::ThisShard) => taken - had,
                 Ok(AnsweredBy::Shard(shard)) => {
-                    let mut all = if had == 0 { Vec::new() } else { partial[..had].to_vec() };
-                    all.extend_from_slice(bytes);
-                    self.hand_over(slot, shard, all);
+                    self.hand_over(slot, shard, [&partial[..had], bytes].concat());
                     bytes.len()
                 }
                 Ok(AnsweredBy::Worker(elsewhere)) if elsewhere.takes_socket => {
-                    let mut all = if had == 0 { Vec::new() } else { partial[..had].to_vec() };
-                    all.extend_from_slice(bytes);
-                    self.pass_socket_on(slot, &elsewhere, all);
+                    self.pass_socket_on(slot, &elsewhere, [&partial[..had], bytes].concat());
                     bytes.len()
                 }
                 Ok(AnsweredBy::Worker(elsewhere)) => {

@@ -10,7 +10,7 @@ use crate::events::Events;
 use crate::failure::Failure;
 use crate::mailbox::Mailbox;
 use crate::messages::Command;
-use crate::node::Member;
+use crate::node::{Group, Member};
 use crate::notify::Bell;
 use crate::routes::Table;
 use crate::settings::Settings;
@@ -92,6 +92,15 @@ pub(crate) struct Common {
 }
 
 impl Common {
+    /// Those of what workers share.
+    pub(crate) fn registry_of(&self, group: Group) -> &Registry {
+        match group {
+            Group::Channel => &self.registry,
+            Group::User => &self.users,
+            Group::Hub => &self.hubs,
+        }
+    }
+
     /// All registries of channels.
     pub(crate) fn registries(&self) -> [&Registry; 4] {
         [&self.registry, &self.users, &self.hubs, &self.lanes]

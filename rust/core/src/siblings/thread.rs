@@ -349,25 +349,24 @@ impl<O: Office> Thread<O> {
 
     /// Finds the worker of a token, and passes on what waits for it.
     fn find(&mut self, token: Token, route: u64, asker: Asker) {
-        let found = self.tokens.find(&token, self.clock.now_ns()).map(|negotiated| negotiated.claim);
-        let found = match found {
-            Some(Claim::Lent(worker)) => Found::At(worker),
-            Some(_) => Found::Nowhere, // it has come here meanwhile: that is for the shard to see
-            None => {
-                let home = Stamped::of(&token).home;
-                if home != self.siblings.worker {
-                    self.connect(home);
-                }
-                if !self.by_worker.contains_key(&home) && self.searches.remembered(&token).is_none() {
-                    self.connect_to_all();
-                }
-                let others = self.others();
-                let now = (self.clock.now_ns(), wall_seconds());
-                let step = self.searches.search((token, route), asker, &others, now);
-                return self.take(step);
-            }
+        let found = match self.tokens.find(&token, self.clock.now_ns()).map(|negotiated| negotiated.claim) {
+            Some(Claim::Lent(worker)) => Some(Found::At(worker)),
+            Some(_) => Some(Found::Nowhere), // it has come here meanwhile: that is for the shard to see
+            None => self.searches.remembered(&token).map(Found::At),
         };
-        self.go(asker, found);
+        if let Some(found) = found {
+            return self.go(asker, found);
+        }
+        let home = Stamped::of(&token).home;
+        if home != self.siblings.worker {
+            self.connect(home);
+        }
+        if !self.by_worker.contains_key(&home) {
+            self.connect_to_all();
+        }
+        let (others, now) = (self.others(), (self.clock.now_ns(), wall_seconds()));
+        let step = self.searches.search((token, route), asker, &others, now);
+        self.take(step);
     }
 
     fn take(&mut self, step: Step<Asker>) {

@@ -101,10 +101,6 @@ impl Peers for Out<'_> {
             worker.told.push_back(message.to_vec());
         }
     }
-
-    fn drop_peer(&mut self, peer: u64, why: String) {
-        panic!("{peer}: {why}");
-    }
 }
 
 impl Cluster {

@@ -89,12 +89,15 @@ impl<I: Io> Shard<I> {
 
     /// Passes on what has come; more is read when that was taken.
     fn send_on(&mut self, slot: u32) {
-        let (id, client) = (self.id_of(slot), self.client_at(slot));
+        let id = self.id_of(slot);
         let Some(away) = self.slab.at(slot).session.away_mut() else { return };
         away.is_awaited = true;
         let bytes = std::mem::take(&mut away.bytes);
         let errand = match away.begins.take() {
-            Some((token, route)) => Errand::Request(id, Outgoing { token, route, client: client.into(), bytes }),
+            Some((token, route)) => {
+                let client = self.client_at(slot).into();
+                Errand::Request(id, Outgoing { token, route, client, bytes })
+            }
             None => Errand::More(id, bytes),
         };
         if let Some(siblings) = &self.common.siblings {

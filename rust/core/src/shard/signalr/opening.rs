@@ -72,8 +72,8 @@ impl<I: Io> Shard<I> {
     }
 
     /// The token that the query carries as `id`; one that no negotiate gives out finds nothing.
-    fn token_of_request(&mut self, head: &RequestHead<'_>, route: &Placed) -> Result<Option<Token>, Refusal> {
-        let Some(siblings) = self.common.siblings.clone() else {
+    fn token_of_request(&self, head: &RequestHead<'_>, route: &Placed) -> Result<Option<Token>, Refusal> {
+        let Some(siblings) = &self.common.siblings else {
             return id_of_query(head, decode_id);
         };
         let token = id_of_query(head, |text| siblings.read(text, route.path()));
