@@ -223,7 +223,10 @@ def test_a_rolling_restart_hands_lanes_over(tmp_path: Path, backend: ScriptedBac
         numbers = set(running.stands(WORKERS))
         running.process.send_signal(signal.SIGUSR2)
         running.until("worker 5: serving on")
-        late = watching(running)
+        late = None
+        while late is None:
+            with suppress(ConnectionClosed):  # it may come to one that is about to end
+                late = watching(running)
         until_in_thread(lambda: numbers.isdisjoint(running.stands(WORKERS)))
         late = late if late.is_open else watching(running)
         until_in_thread(lambda: len(backend.watching("m")) == 1)
