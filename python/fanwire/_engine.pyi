@@ -948,8 +948,11 @@ class Engine:
             tie: the worker that holds it, and this one's number for the attempt.
             lost: seconds since when who watches has missed what came; None where nobody has.
         """
-    def unfollow(self, id: bytes, worker: int) -> None:
-        """Nothing of that comes any more, from when this returns."""
+    def unfollow(self, id: bytes, worker: int) -> float | None:
+        """Nothing of that comes any more, from when this returns. Gives for how many seconds nothing has come.
+
+        None where nothing ever did.
+        """
     def upstream_open(
         self,
         session: int,

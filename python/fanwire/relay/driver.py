@@ -18,7 +18,7 @@ from fanwire.errors import LimitReached
 from fanwire.logs import name_of, relay_log
 from fanwire.relay.config import Lanes
 from fanwire.relay.machine import Act, Event, Machine, Phase, Rest, State
-from fanwire.relay.mirror import Mirror, Part, ToldOutcome
+from fanwire.relay.mirror import OVERLAP_S, Mirror, Part, ToldOutcome
 from fanwire.relay.stats import LaneStats
 from fanwire.relay.timing import Backoff, Delay, Timers
 from fanwire.relay.turns import Charged, Turns
@@ -128,8 +128,10 @@ class Lane(SessionHandler, Generic[W]):
         self._last = 0
         # Whether a gap was this worker's to count: it is not where another holds it.
         self._is_gap_counted = True
-        # When it went down, by the monotonic clock.
+        # Since when nothing has come, by the monotonic clock, when it went down.
         self._lost_at: float | None = None
+        # When it gave way to another worker that has held it for longer.
+        self._yielded_at: float | None = None
         if part is not None:
             part.belongs_to(self, name)
         context.lingering.needed(self)
@@ -322,7 +324,9 @@ class Lane(SessionHandler, Generic[W]):
                     self._go_live()
                 case Act.GO_DOWN:
                     self.gaps += self._is_gap_counted
-                    self.gap_since, self._lost_at = time(), self.context.timers.now()
+                    now, yielded_at, self._yielded_at = self.context.timers.now(), self._yielded_at, None
+                    self.gap_since = time()
+                    self._lost_at = now if yielded_at is None else min(now, yielded_at + OVERLAP_S)
                     if self.part is not None:
                         self.part.tell("down", self.why)
                     relay_log.warning("%s is down: %s", self, self.why)
@@ -471,6 +475,9 @@ class Lane(SessionHandler, Generic[W]):
         self._note_lived()
         self._is_gap_counted = False
         self._step(Event.LOST)
+        silent_s = None if self.part is None else self.part.silence()
+        if silent_s is not None:
+            self._lost_at = self.context.timers.now() - silent_s
 
     def _look_again(self) -> None:
         """The pause is over, or there is none."""
@@ -484,6 +491,7 @@ class Lane(SessionHandler, Generic[W]):
     def yielded(self) -> None:
         """See ``Shared``."""
         if self._session is not None:
+            self._yielded_at = self.context.timers.now()
             self.context.upstreams.close(self._session)
 
     def mirror_gone(self, mirror: Mirror) -> None:

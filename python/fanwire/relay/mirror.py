@@ -19,7 +19,7 @@ TAKEOVER_S = 0.4
 HOPS_MAX = 3
 """Workers that may send each other away before one holds a lane by itself."""
 OVERLAP_S = 0.05
-"""What came so shortly before a worker gave up its own connection it may have had by that."""
+"""Of two that held a lane at once the one may have had what the other had so shortly before."""
 UNBOUNDED = Budgets(1 << 62)
 """What waits for a mirror waits for its clients, who are charged there; there is one for each lane and worker."""
 
@@ -149,7 +149,8 @@ class Part:
         # Whom another has named.
         self._next: int | None = None
         self._hops = 0
-        self._has_yielded = False
+        # For how many seconds nothing had come from the last holder when it was left; None where nothing ever did.
+        self._silent_s: float | None = None
         # Whether it was lost by what became of a worker, and not of the backend.
         self._is_taken_over = False
         self.lane: Shared
@@ -187,9 +188,7 @@ class Part:
         if holder == self.sharing.number or holder not in self.sharing.bus.others:
             self._hold()
             return False
-        self.holder = holder
-        if lost_s is not None and self._has_yielded:
-            lost_s = max(0.0, lost_s - OVERLAP_S)
+        self.holder, self._silent_s = holder, None
         self._tie = self.sharing.follow(holder, self.id, self)
         self._engine.follow(self.name, self._source, (holder, self._tie), lost_s)
         self.sharing.say(holder, self._path, Verb.WANT, self.id, self._tie, self._what, client, lost_s)
@@ -197,7 +196,7 @@ class Part:
         return True
 
     def _hold(self) -> None:
-        self._is_held = self._has_yielded = False
+        self._is_held = False
         self._hops = 0
         self.sharing.hold(self.id)
 
@@ -211,7 +210,7 @@ class Part:
         holder, self.holder = self.holder, None
         if holder is not None:
             self.sharing.unfollow(holder, self.id)
-            self._engine.unfollow(self.id, holder)
+            self._silent_s = self._engine.unfollow(self.id, holder)
             if client is not None:
                 self.sharing.say(holder, self._path, Verb.LEAVE, self.id, self._tie, client)
 
@@ -219,6 +218,15 @@ class Part:
         """Seconds until it is looked for anew, where a worker was lost; None where it was the backend."""
         is_taken_over, self._is_taken_over = self._is_taken_over, False
         return random.uniform(0, TAKEOVER_S) if is_taken_over else None
+
+    def silence(self) -> float | None:
+        """For how many seconds nothing has come from the holder that was lost; None where that is not known. Once.
+
+        That it is gone is noticed later, by as much as this worker is behind: who takes over may have asked before.
+        """
+        silent_s, self._silent_s = self._silent_s, None
+        were_two = self._next is not None
+        return max(0.0, silent_s - OVERLAP_S) if silent_s is not None and were_two else silent_s
 
     def told(self, what: str, *said: Any) -> None:
         """See ``Follower``."""
@@ -297,7 +305,7 @@ class Part:
         """It is held here, and there for longer."""
         self.sharing.let_go(self.id)
         self.give_up_mirrors("elsewhere", worker)
-        self._has_yielded = self._is_taken_over = True
+        self._is_taken_over = True
         self.lane.yielded()
 
     def take_over(self) -> None:

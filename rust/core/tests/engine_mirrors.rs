@@ -175,6 +175,29 @@ fn what_is_lost_on_the_way_is_told_and_only_what_was_missed_comes_again() {
 }
 
 #[test]
+fn since_when_nothing_has_come_is_known_however_late_it_is_asked() {
+    let (holder, next, other) = (Worker::new(1), Worker::new(2), Worker::new(3));
+    holder.engine.set_beginning("held", 1_000).expect("runs");
+    holder.append(&[b"S1\x1e"], &[0]);
+    assert_eq!(other.engine.unfollow(ID, 1), None, "it is not followed");
+    other.engine.follow(MIRRORED, ID, Tie { worker: 1, number: 9 }, None).expect("runs");
+    assert_eq!(other.engine.unfollow(ID, 1), None, "nothing has come");
+    other.mirror_from(&holder, 1, None);
+    let (mut client, id) = other.client("json");
+    assert!(other.join(id));
+    for record in [b"a\x1e", b"b\x1e"] {
+        holder.append(&[record], &[]);
+    }
+    holder.deliver(&other, &[1]); // the holder is killed before this is out: it is lost
+    next.engine.set_beginning("held", 1_000).expect("runs");
+    next.append(&[b"S2\x1e", b"c\x1e"], &[0]);
+    // Here that is noticed when the other has asked the backend already.
+    let silent = other.engine.unfollow(ID, 1).expect("something has come");
+    other.mirror_from(&next, 2, Some(silent));
+    assert_eq!(read_until(&mut client, "c\u{1e}"), "S1 a S2 c ");
+}
+
+#[test]
 fn a_dump_for_an_older_attempt_and_whatever_comes_behind_the_end_is_not_taken() {
     let (holder, other) = (Worker::new(1), Worker::new(2));
     holder.engine.set_beginning("held", 1_000).expect("runs");

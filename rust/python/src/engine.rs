@@ -419,7 +419,7 @@ impl Engine {
         mirroring::follow(py, &self.0, name, source, tie, lost)
     }
 
-    fn unfollow(&self, id: &[u8], worker: u8) -> PyResult<()> {
+    fn unfollow(&self, id: &[u8], worker: u8) -> PyResult<Option<f64>> {
         mirroring::unfollow(&self.0, id, worker)
     }
 

@@ -62,7 +62,6 @@ pub(crate) fn follow(
     engine.follow(what, shared_id(id)?, Tie { worker, number }, lost).map_err(|error| to_pyerr(py, error))
 }
 
-pub(crate) fn unfollow(engine: &CoreEngine, id: &[u8], worker: u8) -> PyResult<()> {
-    engine.unfollow(shared_id(id)?, worker);
-    Ok(())
+pub(crate) fn unfollow(engine: &CoreEngine, id: &[u8], worker: u8) -> PyResult<Option<f64>> {
+    Ok(engine.unfollow(shared_id(id)?, worker).map(|since| since.as_secs_f64()))
 }

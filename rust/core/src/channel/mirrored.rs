@@ -27,22 +27,15 @@ const HAS_BEGINNING: u8 = 1;
 /// Something is stored.
 const HAS_STORED: u8 = 2;
 
-/// A moment by two clocks.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Now {
-    /// The engine's.
-    pub(crate) own_ns: u64,
-    /// One that all processes of this machine have.
-    pub(crate) of_all_ns: u64,
-}
-
 /// A message of who holds what is mirrored here.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Told<'a> {
     pub(crate) id: SharedId,
     pub(crate) count: u32,
-    /// Of a dump: for which attempt it is, and when it was made by the clock that all processes have.
-    pub(crate) dump: Option<(u32, u64)>,
+    /// When it was sent, by a clock that all processes of the machine have.
+    pub(crate) sent_ns: u64,
+    /// Of a dump: for which attempt it is.
+    pub(crate) dump: Option<u32>,
     op: u8,
     body: Reader<'a>,
 }
@@ -51,9 +44,10 @@ impl<'a> Told<'a> {
     /// Takes its head apart; `None` of what is none.
     pub(crate) fn read(message: &'a [u8]) -> Option<Self> {
         let mut body = Reader(message);
-        let (op, id, count) = (body.u8()?, body.take(16)?.try_into().ok()?, body.u32()?);
-        let dump = if op == DUMP { Some((body.u32()?, body.u64()?)) } else { None };
-        Some(Self { id, count, dump, op, body })
+        let (sent_ns, op) = (body.u64()?, body.u8()?);
+        let (id, count) = (body.take(16)?.try_into().ok()?, body.u32()?);
+        let dump = if op == DUMP { Some(body.u32()?) } else { None };
+        Some(Self { id, count, sent_ns, dump, op, body })
     }
 }
 
@@ -65,20 +59,20 @@ impl Channel {
         (id, of): (SharedId, Option<HubProtocol>),
         tie: Tie,
         (newest, is_late): (Newest, bool),
-        now: Now,
+        now_ns: u64,
         tell: TellMirrors<'_>,
     ) -> bool {
         let mut guard = self.lock();
         let inner = &mut *guard;
         if inner.beginning().is_some() && !is_late {
             let allows =
-                |(start, mark)| inner.stored.as_ref().is_some_and(|log| newest.allows(log, &mark, start, now.own_ns));
+                |(start, mark)| inner.stored.as_ref().is_some_and(|log| newest.allows(log, &mark, start, now_ns));
             if !inner.stored.as_ref().and_then(|stored| stored.keyframe).is_some_and(allows) {
                 return false;
             }
         }
         if inner.relayed.get_or_insert_default().mirrors.of(id, of).tie(tie) {
-            let dump = inner.dump_for_newcomers(tie.number, is_late, now);
+            let dump = inner.dump_for_newcomers(tie.number, is_late, now_ns);
             let message = inner.relayed.get_or_insert_default().mirrors.of(id, of).message(DUMP, &dump);
             tell(&[tie.worker], &message);
         }
@@ -95,7 +89,7 @@ impl Channel {
 
     /// Does what was done where it is held. `tell` hears of the shards that watch.
     ///
-    /// Of a dump, which was made at `now_ns`, who watches already gets what was published after `after_ns`; `None`: nobody
+    /// It was sent at `now_ns`. Of a dump, who watches already gets what was published after `after_ns`; `None`: nobody
     /// has missed anything.
     ///
     /// # Errors
@@ -186,10 +180,9 @@ impl Channel {
 
 impl Inner {
     /// What newcomers begin with, for who mirrors.
-    fn dump_for_newcomers(&self, tie: u32, is_late: bool, now: Now) -> Vec<u8> {
+    fn dump_for_newcomers(&self, tie: u32, is_late: bool, now_ns: u64) -> Vec<u8> {
         let mut out = Vec::new();
         put_u32(&mut out, tie);
-        put_u64(&mut out, now.of_all_ns);
         let stored = self.stored.as_deref().filter(|_| self.beginning().is_some() && !is_late);
         let has_stored = if stored.is_some() { HAS_STORED } else { 0 };
         out.push(has_stored | if self.beginning().is_some() { HAS_BEGINNING } else { 0 });
@@ -198,7 +191,7 @@ impl Inner {
         for (mark, form) in frames_of(stored).filter(|(_, form)| form.position() >= start) {
             if let (Payload::Whole(of, record), _) = stored::read(form.bytes()) {
                 out.push(index_of(&KINDS, &mark.kind));
-                put_u64(&mut out, now.own_ns.saturating_sub(mark.published_ns));
+                put_u64(&mut out, now_ns.saturating_sub(mark.published_ns));
                 put_protocol(&mut out, of);
                 put_bytes(&mut out, record);
             }

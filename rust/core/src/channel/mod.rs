@@ -49,7 +49,7 @@ pub use hearing::{Heard, HeardData, Listener};
 pub(crate) use joining::Overtaken;
 pub use joining::{Tails, Watched};
 pub use mark::Exclusion;
-pub(crate) use mirrored::{Now, Told};
+pub(crate) use mirrored::Told;
 pub use mirrors::{SharedId, Tie};
 pub use pattern::Pattern;
 pub(crate) use policy::Mode;

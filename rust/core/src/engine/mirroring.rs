@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Audience, Engine, lock};
-use crate::channel::{Channel, Newest, Now, SharedId, Tie, Told, Watch};
+use crate::channel::{Channel, Newest, SharedId, Tie, Told, Watch};
 use crate::error::EngineError;
 use crate::messages::Event;
 use crate::protocol::signalr::HubProtocol;
@@ -16,7 +16,7 @@ use crate::protocol::signalr::HubProtocol;
 /// The kind of messages between workers that are about lanes.
 pub const TOLD_OF_LANES: u8 = 1;
 
-/// A dump has been underway for no longer, whatever clocks say.
+/// A message has been underway for no longer, whatever clocks say.
 const UNDERWAY_NS_MAX: u64 = 10_000_000_000;
 
 /// What is mirrored here, by the worker that holds it.
@@ -31,6 +31,8 @@ pub(super) struct Followed {
     after_ns: Option<u64>,
     /// The number of the next message, once the dump has come.
     next: Option<u32>,
+    /// When the last that came was sent: what was published later has not come here.
+    heard_ns: Option<u64>,
 }
 
 impl Engine {
@@ -51,8 +53,7 @@ impl Engine {
     ) -> Result<bool, EngineError> {
         let channel = self.obtain_of(what)?;
         let tell = |to: &[u8], message: &[u8]| self.tell_mirrors(to, message);
-        let now = Now { own_ns: self.common.clock.now_ns(), of_all_ns: wall_ns() };
-        Ok(channel.mirror(source, tie, (newest, is_late), now, &tell))
+        Ok(channel.mirror(source, tie, (newest, is_late), self.common.clock.now_ns(), &tell))
     }
 
     /// That worker mirrors it no longer.
@@ -78,14 +79,17 @@ impl Engine {
         let now_ns = self.common.clock.now_ns();
         let ns = |lost: Duration| u64::try_from(lost.as_nanos()).unwrap_or(u64::MAX);
         let after_ns = lost.map(|lost| now_ns.saturating_sub(ns(lost)));
-        let followed = Followed { channel, tie: holder.number, after_ns, next: None };
+        let followed = Followed { channel, tie: holder.number, after_ns, next: None, heard_ns: None };
         lock(&self.following).insert((holder.worker, id), followed);
         Ok(())
     }
 
-    /// Nothing of that comes here any more, from when this returns.
-    pub fn unfollow(&self, id: SharedId, holder: u8) {
-        lock(&self.following).remove(&(holder, id));
+    /// Nothing of that comes here any more, from when this returns. Gives since when nothing has; `None` where nothing ever did.
+    ///
+    /// Who watches has missed what was published since then. That a worker is gone may be noticed much later.
+    pub fn unfollow(&self, id: SharedId, holder: u8) -> Option<Duration> {
+        let heard_ns = lock(&self.following).remove(&(holder, id))?.heard_ns?;
+        Some(Duration::from_nanos(self.common.clock.now_ns().saturating_sub(heard_ns)))
     }
 
     pub(super) fn obtain_of(&self, what: Audience<'_>) -> Result<Arc<Channel>, EngineError> {
@@ -96,7 +100,7 @@ impl Engine {
     /// What is lost on the way is noticed where it was to go, by the number of the next.
     pub(super) fn tell_mirrors(&self, to: &[u8], message: &[u8]) {
         if !to.is_empty()
-            && let Err(error) = self.tell_workers(to, TOLD_OF_LANES, message)
+            && let Err(error) = self.tell_workers(to, TOLD_OF_LANES, &[&wall_ns().to_le_bytes(), message].concat())
         {
             self.record(40, format!("{} workers are not told what has come on a lane: {error}", to.len()));
         }
@@ -111,7 +115,7 @@ impl Engine {
         let mut following = lock(&self.following);
         let Some(followed) = following.get_mut(&(from, told.id)) else { return };
         let is_due = match (told.dump, followed.next) {
-            (Some((tie, _)), _) => tie == followed.tie,
+            (Some(tie), _) => tie == followed.tie,
             (None, Some(next)) => next == told.count,
             (None, None) => return, // its dump is on the way
         };
@@ -119,22 +123,24 @@ impl Engine {
             return; // for an older tie
         }
         followed.next = Some(told.count.wrapping_add(1));
-        let made_ns = told.dump.map_or(0, |(_, made_ns)| wall_ns().saturating_sub(made_ns).min(UNDERWAY_NS_MAX));
-        let bounds = (self.common.clock.now_ns() - made_ns, self.common.settings.unsent_bytes_max);
+        let now_ns = self.common.clock.now_ns();
+        let sent_ns = now_ns.saturating_sub(wall_ns().saturating_sub(told.sent_ns).min(UNDERWAY_NS_MAX));
+        let bounds = (sent_ns, self.common.settings.unsent_bytes_max);
         let tell = |watch: &Arc<Watch>| self.tell(watch, true);
         let why = match is_due.then(|| followed.channel.receive(told, followed.after_ns, bounds, tell)) {
-            Some(Ok(Some(()))) => return,
+            Some(Ok(Some(()))) => return followed.heard_ns = Some(sent_ns),
             Some(Ok(None)) => "what cannot be read".to_owned(),
             Some(Err(error)) => error.to_string(),
             None => "not all that has come".to_owned(),
         };
-        following.remove(&(from, told.id));
+        followed.next = None; // nothing comes until it is tied anew; since when is known until then
         drop(following);
         self.record(40, format!("worker {from} tells of a lane {why}: that begins anew"));
         self.common.events.push(self.shards.len(), Event::MirrorLost(from, told.id));
     }
 }
 
+/// By a clock that all processes of this machine have.
 fn wall_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)

@@ -93,6 +93,8 @@ pub(super) struct Sequence {
     next: u64,
     /// The last was a snapshot: its publication may still come.
     may_repeat: bool,
+    /// That publication has not come before it, either: where it does not come at all, the snapshot was in its place.
+    may_stand_for: bool,
     /// The client was away: what comes next may jump.
     is_back: bool,
 }
@@ -100,7 +102,7 @@ pub(super) struct Sequence {
 impl Sequence {
     /// Of the match `name`, of which nothing has come.
     pub(super) fn new(name: String) -> Self {
-        Self { name, next: 0, may_repeat: false, is_back: false }
+        Self { name, next: 0, may_repeat: false, may_stand_for: false, is_back: false }
     }
 
     /// The client is away, and will be told where the match is when it is back.
@@ -127,13 +129,15 @@ impl Sequence {
     /// Takes a snapshot, in JSON.
     pub(super) fn begin(&mut self, body: &[u8], faults: &mut Faults) {
         let Some(Odds { s, .. }) = self.own(body, &[], faults) else { return };
-        if !self.come_back(s, s + 1, faults) && self.next != 0 {
-            if s <= self.next && s + UNDER_WAY_MAX >= self.next {
-                return;
-            }
+        let is_known = !self.come_back(s, s + 1, faults) && self.next != 0;
+        if is_known && s < self.next && s + UNDER_WAY_MAX >= self.next {
+            return;
+        }
+        if is_known && s != self.next {
             *if s > self.next { &mut faults.told } else { &mut faults.restarts } += 1;
         }
-        (self.next, self.may_repeat) = (s + 1, true);
+        (self.may_repeat, self.may_stand_for) = (true, is_known && s == self.next);
+        self.next = s + 1;
     }
 
     /// Takes a publication, in JSON, which mostly begins with `usual`; gives its `t`.
@@ -142,6 +146,9 @@ impl Sequence {
         let Odds { s, t, .. } = self.own(body, usual, faults)?;
         self.come_back(s, s, faults);
         let may_repeat = std::mem::take(&mut self.may_repeat);
+        if std::mem::take(&mut self.may_stand_for) && s >= self.next {
+            faults.told += 1;
+        }
         if s == self.next || self.next == 0 {
             self.next = s + 1;
         } else if s > self.next {
@@ -211,6 +218,8 @@ mod tests {
         assert_eq!(faults(&[-6, 5, 5, 6]), Faults { repeats: 1, ..Faults::default() });
         assert_eq!(faults(&[-6, 4, 6]), Faults { repeats: 1, ..Faults::default() });
         assert_eq!(faults(&[1, 2, -10, 10]), Faults { told: 1, ..Faults::default() });
+        assert_eq!(faults(&[1, 2, -4, 4]), Faults { told: 1, ..Faults::default() }, "a snapshot in place of one");
+        assert_eq!(faults(&[1, 2, -4, 5]), Faults { told: 1, gaps: 1, ..Faults::default() });
     }
 
     #[test]
