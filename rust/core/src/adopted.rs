@@ -70,11 +70,13 @@ struct Inner {
     accepted: u64,
     /// Nothing more is accepted.
     is_ending: bool,
+    /// Who has it asks for nothing more, or it is over.
+    is_let_go: bool,
 }
 
 impl Default for Outgoing {
     fn default() -> Self {
-        let inner = Inner { channels: Vec::new(), watches: None, accepted: 0, is_ending: false };
+        let inner = Inner { channels: Vec::new(), watches: None, accepted: 0, is_ending: false, is_let_go: false };
         Self { inner: Mutex::new(inner), waiting: AtomicU64::new(0), below: AtomicU64::new(NOBODY) }
     }
 }
@@ -104,15 +106,14 @@ impl Outgoing {
         ask();
     }
 
-    /// As [`ask`](Self::ask), for the last time.
-    pub(crate) fn ask_last(&self, ask: impl FnOnce(Barrier)) -> bool {
+    /// As [`ask`](Self::ask), for the last time: also where the shard ends it already, which may wait for who has it.
+    pub(crate) fn ask_last(&self, ask: impl FnOnce(Barrier)) {
         let mut inner = self.lock();
-        if std::mem::replace(&mut inner.is_ending, true) {
-            return false;
+        inner.is_ending = true;
+        if !std::mem::replace(&mut inner.is_let_go, true) {
+            inner.accepted += 1;
+            ask(inner.barrier());
         }
-        inner.accepted += 1;
-        ask(inner.barrier());
-        true
     }
 
     /// As [`ask`](Self::ask), to subscribe to this channel, if it is not subscribed to it.
@@ -151,7 +152,7 @@ impl Outgoing {
     /// It is over: nothing waits any more, and no channel is held.
     pub(crate) fn end(&self) {
         let mut inner = self.lock();
-        (inner.is_ending, inner.watches) = (true, None);
+        (inner.is_ending, inner.is_let_go, inner.watches) = (true, true, None);
         inner.channels.clear();
         self.waiting.store(0, Ordering::Release);
     }

@@ -246,6 +246,9 @@ impl Adopted {
 
     /// All is given up, behind all that was asked before.
     pub(crate) fn queue_release(&mut self, barrier: Barrier) {
+        if self.is_over {
+            return;
+        }
         self.queue.push_back(Entry { barrier: Some(barrier), act: Act::Release });
     }
 

@@ -1,4 +1,6 @@
 //! Faults of adopted connections that the simulation has found: each test says what happened, and claims that it no longer does.
+use std::time::Duration;
+
 use super::framework::{Part, frame};
 use super::list::Kind;
 use super::press::New;
@@ -232,4 +234,25 @@ fn a_log_does_not_wait_for_one_that_joins_behind_what_its_socket_does_not_take()
     world.make_room(0, ALL);
     world.settle();
     world.check_end();
+}
+
+/// The peer had ended its half, and what was written waited for the framework's own bytes. Then the framework was gone with its
+/// handle, and nothing was asked any more of a connection that ended anyway: it stayed for ever, and a drain waited for it.
+#[test]
+fn one_that_ends_is_given_up_with_its_handle() {
+    for is_drained in [false, true] {
+        let mut world = world(ChannelSettings::default(), ALL);
+        write_whole(&mut world);
+        if is_drained {
+            world.engine().drain(1_001, "it drains", Duration::ZERO).expect("it runs");
+            world.clients[0].hold().may_drain = true;
+        } else {
+            world.end(0, false);
+        }
+        world.settle();
+        assert!(!world.clients[0].is_gone);
+        world.abort_adopted(0, true);
+        world.settle();
+        assert!(world.clients[0].is_gone && world.frameworks[0].chain.is_empty());
+    }
 }

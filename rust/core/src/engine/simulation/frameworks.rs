@@ -360,7 +360,7 @@ impl World {
         assert_eq!(late.expect("it runs"), None, "it is being released");
     }
 
-    fn abort_adopted(&mut self, at: usize, is_dropped: bool) {
+    pub(super) fn abort_adopted(&mut self, at: usize, is_dropped: bool) {
         let chain = self.frameworks[at].chain.clone();
         if chain.is_empty() {
             return;
