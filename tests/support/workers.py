@@ -40,8 +40,8 @@ class Program:
 
     def until(self, pattern: str, count: int = 1) -> str:
         """The last of so many lines."""
-        until_in_thread(lambda: len(self.said(pattern)) >= count or self.process.poll() is not None, self.patience_s)
-        assert len(self.said(pattern)) >= count, (pattern, self.lines)
+        until_in_thread(lambda: len(self.said(pattern)) >= count or not self._reader.is_alive(), self.patience_s)
+        assert len(self.said(pattern)) >= count, (pattern, self.process.poll(), self.lines)
         return self.said(pattern)[count - 1]
 
     @property

@@ -137,9 +137,11 @@ class _Relayed:
             whole = frame(BINARY, message["bytes"]) if text is None else frame(TEXT, text.encode())
             await self.write(whole)
         self.is_left = True
-        code = message.get("code") or NO_CODE
-        if self.is_open and (code == NO_CODE or may_be_received(code)):
-            await self.write(close_frame(code, message.get("reason") or ""))
+        code, reason = message.get("code") or NO_CODE, message.get("reason")
+        # uvicorn has 1005 for a connection that was lost, too, and then no reason, not even an empty one.
+        is_closed = (code != NO_CODE and may_be_received(code)) or (code == NO_CODE and reason is not None)
+        if self.is_open and is_closed:
+            await self.write(close_frame(code, reason or ""))
         else:
             self._pair.break_off()
 
