@@ -233,30 +233,51 @@ async def test_nobody_waits_for_a_worker_that_goes_or_has_no_such_channel() -> N
 # Readiness
 
 
+def holder_of(told: list[tuple[str | None, bool]]) -> Any:
+    """What has an engine that is told whether it is ready."""
+    return SimpleNamespace(engine=SimpleNamespace(set_unready=lambda *said: told.append(said)))
+
+
 async def test_one_that_is_not_ready_makes_all_say_so() -> None:
     async with anyio.create_task_group() as group:
         star = Star()
-        told: list[list[str | None]] = [[], [], []]
-        made = []
-        for number in range(2):
-            holder: Any = SimpleNamespace(engine=SimpleNamespace(set_unready=told[number].append))
-            made.append(Readiness(holder, star.join(number, tasks_of(group))))
+        told: list[list[tuple[str | None, bool]]] = [[], [], []]
+        made = [Readiness(holder_of(told[number]), star.join(number, tasks_of(group))) for number in range(2)]
         star.settle()
         group.start_soon(star.run)
         made[0].note("/live", "no upstream is up")
-        await until(lambda: told[1])
-        assert told[:2] == [["/live: no upstream is up\n"], ["worker 0: /live: no upstream is up\n"]]
+        await until(lambda: told[1][-1:] == [("worker 0: /live: no upstream is up\n", True)])
+        assert told[0][-1] == ("/live: no upstream is up\n", True)
         made[1].note("/live", "no upstream is up")
-        assert told[1][-1] == "/live: no upstream is up\n", "once"
-        holder = SimpleNamespace(engine=SimpleNamespace(set_unready=told[2].append))
-        late = Readiness(holder, star.join(2, tasks_of(group)))
-        await until(lambda: len(told[2]) == 2)
-        assert told[2][-1] == "worker 0: /live: no upstream is up\nworker 1: /live: no upstream is up\n"
+        assert told[1][-1] == ("/live: no upstream is up\n", True), "once"
+        late = Readiness(holder_of(told[2]), star.join(2, tasks_of(group)))
+        both = "worker 0: /live: no upstream is up\nworker 1: /live: no upstream is up\n"
+        await until(lambda: told[2][-1:] == [(both, True)])
         made[1].note("/live", "")
-        await until(lambda: told[2][-1] == "worker 0: /live: no upstream is up\n")
+        await until(lambda: told[2][-1] == ("worker 0: /live: no upstream is up\n", True))
         star.leave(0)
-        await until(lambda: told[1][-1] is told[2][-1] is None)
+        await until(lambda: told[1][-1] == told[2][-1] == (None, True))
         for number in range(2 * LINES_MAX):
             late._hear(1, [f"{number}\n" for number in range(number)])
-        assert (told[2][-1] or "").endswith("\n63 lines more\n")
+        assert (told[2][-1][0] or "").endswith("\n63 lines more\n")
+        group.cancel_scope.cancel()
+
+
+async def test_whether_others_serve_is_known_while_workers_drain_come_and_go() -> None:
+    async with anyio.create_task_group() as group:
+        star = Star()
+        told: list[list[tuple[str | None, bool]]] = [[], [], []]
+        made = [Readiness(holder_of(told[number]), star.join(number, tasks_of(group))) for number in range(2)]
+        star.settle()
+        group.start_soon(star.run)
+        assert told[0][-1] == told[1][-1] == (None, True)
+        made[0].drain()
+        await until(lambda: told[1][-1] == (None, False))
+        assert told[0][-1] == (None, True), "the other serves"
+        made.append(Readiness(holder_of(told[2]), star.join(2, tasks_of(group))))
+        await until(lambda: told[1][-1] == (None, True) and told[2][-1:] == [(None, True)])
+        made[1].drain()
+        await until(lambda: told[2][-1] == (None, False))
+        star.leave(2)
+        await until(lambda: told[0][-1] == told[1][-1] == (None, False))
         group.cancel_scope.cancel()

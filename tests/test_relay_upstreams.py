@@ -284,10 +284,12 @@ def test_what_is_said_is_bounded_and_on_one_line() -> None:
     assert why.endswith("; 2 more)") and "\n" not in why and len(why) < UPSTREAMS_MAX * (BRIEF_MAX + 100)
     told: list[str | None] = []
 
-    class Engine:
-        set_unready = staticmethod(told.append)
+    def note(why: str | None, others_serve: bool) -> None:
+        assert not others_serve
+        told.append(why)
 
-    readiness = Readiness(SimpleNamespace(engine=Engine()))
+    holder: Any = SimpleNamespace(engine=SimpleNamespace(set_unready=note))
+    readiness = Readiness(holder)
     for index in range(RELAYS_MAX + 3):
         readiness.note(f"/{index}", why)
         readiness.note(f"/{index}", why)

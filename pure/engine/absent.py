@@ -38,7 +38,7 @@ class Absent:
         """Raises EngineMissing."""
         missing("serving by workers")
 
-    def set_unready(self, why: str | None) -> None:
+    def set_unready(self, why: str | None, others_serve: bool = False) -> None:
         """Nobody asks."""
 
     def broadcast(self, adopted: list["Adopted"], frame: bytes, *, above: int) -> NoReturn:

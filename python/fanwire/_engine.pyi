@@ -1014,8 +1014,11 @@ class Engine:
         roots: Roots | None = None,
     ) -> None:
         """Ask what a backend would answer; ``negotiated`` comes with `request` as its session, within the timeout."""
-    def set_unready(self, why: str | None) -> None:
-        """Have ``/readyz`` answer 503 with this text from now on, or, with None, 200 again."""
+    def set_unready(self, why: str | None, others_serve: bool = False) -> None:
+        """Have ``/readyz`` answer 503 with this text from now on, or, with None, 200 again.
+
+        It says 503 while this process drains, but where others serve its port.
+        """
     def ask_drained(self, connection: int) -> None:
         """Have a Drained event come once the socket has taken all private bytes."""
     def disconnect(self, connection: int, code: int = 1000, reason: str = "") -> None:

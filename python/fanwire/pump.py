@@ -351,7 +351,8 @@ class Pump:
             self._sharing.lost(event.worker, event.id)
 
     def retire(self) -> None:
-        """This worker begins to drain: others hold what its relays have held for them."""
+        """This worker begins to drain: others say so, and hold what its relays have held for them."""
+        self._around.sessions.readiness.drain()
         if self._sharing is not None:
             self._sharing.retire()
 

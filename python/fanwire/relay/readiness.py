@@ -1,7 +1,8 @@
-"""What ``/readyz`` says of the relays: which of them has too few upstreams to serve with, in this worker or another.
+"""What ``/readyz`` says of all workers: which relay has too few upstreams to serve with, and whether they drain.
 
 The engine answers by itself: it is told when something changes, and asks nobody. A client may come to any worker, so
-one that is not ready makes all of them answer so.
+one whose relay is not ready makes all of them answer so. One that drains is ready while others serve: who comes next
+comes to them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ class Readiness:
         bus: to the other workers, where there are any.
     """
 
-    __slots__ = ("_bus", "_elsewhere", "_holder", "_unready")
+    __slots__ = ("_bus", "_draining", "_elsewhere", "_holder", "_unready")
 
     def __init__(self, holder: EngineHolder, bus: Bus | None = None) -> None:
         self._holder, self._bus = holder, bus
@@ -43,8 +44,11 @@ class Readiness:
         self._unready: dict[str, str] = {}
         # By worker: what it says of its own.
         self._elsewhere: dict[int, list[str]] = {}
+        # Workers that take nobody any more, this one among them.
+        self._draining: set[int] = set()
         if bus is not None:
             bus.on("unready", self._hear)
+            bus.on("draining", self._hear_of_drain)
             bus.on_change(self._come_or_gone)
 
     def note(self, path: str, why: str) -> None:
@@ -59,6 +63,12 @@ class Readiness:
         if self._bus is not None:
             self._bus.tell_at_last("unready", self._lines)
 
+    def drain(self) -> None:
+        """This worker begins to drain."""
+        if self._bus is not None:
+            self._draining.add(self._bus.number)
+            self._bus.tell_at_last("draining", lambda: True)
+
     def _lines(self) -> list[str]:
         return _lines_of(self._unready)
 
@@ -68,17 +78,28 @@ class Readiness:
             lines += [f"worker {worker}: {line}" for line in others if line not in lines]
         more = len(lines) - LINES_MAX
         lines = [*lines[:LINES_MAX], f"{more} lines more\n"] if more > 0 else lines
-        self._holder.engine.set_unready("".join(lines) or None)
+        others_serve = self._bus is not None and not self._bus.others <= self._draining
+        self._holder.engine.set_unready("".join(lines) or None, others_serve)
 
     def _hear(self, worker: int, lines: list[str]) -> None:
         self._elsewhere[worker] = lines
         self._tell_engine(self._unready)
 
+    def _hear_of_drain(self, worker: int, message: bool) -> None:
+        self._draining.add(worker)
+        self._tell_engine(self._unready)
+
     def _come_or_gone(self, worker: int, has_come: bool) -> None:
-        if not has_come and self._elsewhere.pop(worker, []):
-            self._tell_engine(self._unready)
-        elif has_come and self._bus is not None and self._unready:
-            self._bus.tell_at_last("unready", self._lines, worker)
+        assert self._bus is not None  # it calls this
+        if not has_come:
+            self._elsewhere.pop(worker, None)
+            self._draining.discard(worker)
+        else:
+            if self._unready:
+                self._bus.tell_at_last("unready", self._lines, worker)
+            if self._bus.number in self._draining:
+                self._bus.tell_at_last("draining", lambda: True, worker)
+        self._tell_engine(self._unready)
 
 
 def _lines_of(unready: Mapping[str, str]) -> list[str]:

@@ -523,9 +523,9 @@ impl Engine {
         self.1.negotiate(&self.0, request, Negotiation { url, headers, roots, timeout })
     }
 
-    #[pyo3(signature = (why))]
-    fn set_unready(&self, why: Option<String>) {
-        self.0.set_unready(why);
+    #[pyo3(signature = (why, others_serve = false))]
+    fn set_unready(&self, why: Option<String>, others_serve: bool) {
+        self.0.set_unready(why, others_serve);
     }
 
     fn ask_drained(&self, py: Python<'_>, connection: u64) -> PyResult<()> {

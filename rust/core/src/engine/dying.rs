@@ -83,13 +83,13 @@ fn the_application_says_whether_it_is_ready() {
     add_probes(&engine);
     engine.start().expect("a thread");
     let address = engine.listen("127.0.0.1:0").expect("a free port");
-    engine.set_unready(Some("/live: all down\n".to_owned()));
+    engine.set_unready(Some("/live: all down\n".to_owned()), false);
     assert!(
         answer(&address, "/readyz")
             .is_some_and(|text| text.starts_with("HTTP/1.1 503 ") && text.ends_with("/live: all down\n"))
     );
     assert_eq!(status(&address, "/healthz").as_deref(), Some("200"));
-    engine.set_unready(None);
+    engine.set_unready(None, false);
     assert_eq!(status(&address, "/readyz").as_deref(), Some("200"));
     engine.stop();
 }

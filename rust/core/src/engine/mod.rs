@@ -40,7 +40,7 @@ use crate::messages::{Command, ConnectionId, Event, Header};
 use crate::position::Position;
 use crate::protocol::{Formats, Payload, sse};
 use crate::settings::{PollerKind, Settings, SettingsError};
-use crate::shard::{Common, Poller, Shard, ShardHandle};
+use crate::shard::{Common, Poller, Readiness, Shard, ShardHandle};
 use crate::siblings::Siblings;
 use crate::stats::Stats;
 use crate::tokens::Tokens;
@@ -131,7 +131,7 @@ impl Engine {
             shards: shards.clone(),
             events,
             failure: Failure::default(),
-            unready: Mutex::default(),
+            readiness: Mutex::default(),
             clock: Clock::start(),
             node: Default::default(),
         };
@@ -428,9 +428,10 @@ impl Engine {
         self.common.failure.check()
     }
 
-    /// Has `/readyz` answer 503 with this text from now on, or 200 again.
-    pub fn set_unready(&self, why: Option<String>) {
-        *lock(&self.common.unready) = why;
+    /// Has `/readyz` answer 503 with this text from now on, or 200 again; and 200 while this process drains, where others
+    /// serve its port.
+    pub fn set_unready(&self, why_not: Option<String>, others_serve: bool) {
+        *lock(&self.common.readiness) = Readiness { why_not, others_serve };
     }
 
     /// A thread of this name, which works for this engine, has died of that.

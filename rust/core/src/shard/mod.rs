@@ -48,7 +48,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use io::{Interest, Io, Ready, Short};
-pub(crate) use shared::{Common, ShardHandle};
+pub(crate) use shared::{Common, Readiness, ShardHandle};
 
 use crate::channel::{Channel, Origin, Tails, Watch, Watched};
 use crate::clock::{Clock, TICK};

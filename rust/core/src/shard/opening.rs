@@ -123,15 +123,7 @@ impl<I: Io> Shard<I> {
             Wire::Plain => self.open_plain(slot, route, head),
             Wire::SignalR(_) => unreachable!("`answer` has dealt with it"),
             Wire::Health => self.answer_plainly(slot, route, head, 200, "ok\n"),
-            Wire::Ready if self.is_draining => self.answer_plainly(slot, route, head, 503, "draining\n"),
-            Wire::Ready if self.common.failure.has_come() => {
-                self.answer_plainly(slot, route, head, 503, "a thread of the engine has died\n")
-            }
-            Wire::Ready => {
-                let unready = self.common.unready.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let (status, text) = unready.as_deref().map_or((200, "ready\n"), |why| (503, why));
-                self.answer_plainly(slot, route, head, status, text)
-            }
+            Wire::Ready => self.answer_ready(slot, route, head),
             Wire::Request => self.answer_request(slot, route, head),
         }
     }
@@ -307,6 +299,20 @@ impl<I: Io> Shard<I> {
         self.later.push(self.id_of(slot)); // the peer may have ended its half long ago
     }
 
+    /// Whether clients are served, by whichever worker: who asks wants to know whether to send some.
+    fn answer_ready(&mut self, slot: u32, route: &Placed, head: &RequestHead<'_>) -> Result<(), Refusal> {
+        let readiness = self.common.readiness.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let why_not = if self.is_draining && !readiness.others_serve {
+            Some("draining\n")
+        } else if self.common.failure.has_come() {
+            Some("a thread of the engine has died\n")
+        } else {
+            readiness.why_not.as_deref()
+        };
+        let (status, text) = why_not.map_or((200, "ready\n"), |why_not| (503, why_not));
+        self.answer_plainly(slot, route, head, status, text)
+    }
+
     fn answer_plainly(
         &mut self,
         slot: u32,
@@ -315,7 +321,7 @@ impl<I: Io> Shard<I> {
         status: u16,
         text: &str,
     ) -> Result<(), Refusal> {
-        let keeps_alive = check_plain(head)?;
+        let keeps_alive = check_plain(head)? && !self.is_draining;
         let readable_by = self.fetchable_by(route, head);
         let cors = cors_headers(readable_by.as_deref());
         self.respond(slot, (status, &cors), TEXT, text.as_bytes(), (keeps_alive, head.method == "HEAD"));

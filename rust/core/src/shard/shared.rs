@@ -63,6 +63,15 @@ impl ShardHandle {
     }
 }
 
+/// What `/readyz` is to say.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Readiness {
+    /// Why the application is not ready, if it says that it is not.
+    pub(crate) why_not: Option<String>,
+    /// Whether other workers serve the same port: it does not drain with this one then.
+    pub(crate) others_serve: bool,
+}
+
 /// What all shards share.
 #[derive(Debug)]
 pub(crate) struct Common {
@@ -84,8 +93,8 @@ pub(crate) struct Common {
     pub(crate) events: Events,
     /// Of a shard's thread, or of the one to backends.
     pub(crate) failure: Failure,
-    /// Why the application is not ready, if it says that it is not.
-    pub(crate) unready: Mutex<Option<String>>,
+    /// What the application says of it.
+    pub(crate) readiness: Mutex<Readiness>,
     pub(crate) clock: Clock,
     /// Where other processes serve the same clients: this one among them.
     pub(crate) node: OnceLock<Arc<Member>>,
