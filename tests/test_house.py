@@ -141,6 +141,18 @@ NODE_LAYERS = [
     ["joining"],
 ]
 
+BACKBONE_LAYERS = [
+    ["api", "backoff", "url"],
+    ["inbox", "names", "record", "roots"],
+    ["channels", "connection", "script"],
+    ["server"],
+    ["topology"],
+    ["rounds", "asking"],
+    ["session"],
+    ["running"],
+    ["link"],
+]
+
 UPSTREAM_LAYERS = [
     ["roots", "target"],
     ["api"],
@@ -339,7 +351,7 @@ def test_rust_uses_point_left(source: str, layers: list[list[str]], exceptions: 
     assert misplaced(uses, layers, exceptions) == []
 
 
-@pytest.mark.parametrize("crate", ["core", "load", "node", "python", "upstream"])
+@pytest.mark.parametrize("crate", ["backbone", "core", "load", "node", "python", "upstream"])
 def test_no_modules_of_a_crate_use_each_other_in_a_circle(crate: str) -> None:
     found = circles(uses_of(ROOT / "rust" / crate / "src"))
     assert [sorted("::".join(one) for one in circle) for circle in found] == []
@@ -353,6 +365,8 @@ def test_crates_stay_out_of_each_other() -> None:
     assert not re.search(r"^pyo3\b", text(Path("rust/upstream/Cargo.toml")), re.MULTILINE)
     node = text(Path("rust/node/Cargo.toml"))
     assert not re.search(r"^(pyo3|tokio|fanwire-(?!core\b|node\b)\w+)\b", node, re.MULTILINE)
+    backbone = text(Path("rust/backbone/Cargo.toml"))
+    assert not re.search(r"^(pyo3|fanwire-(?!core\b|backbone\b)\w+)\b", backbone, re.MULTILINE)
     sources = [path for path in files(".rs") if path.is_relative_to("rust/core/src")]
     assert [str(path) for path in sources if re.search(r"\benv::|\benv!\(", code(path))] == []
 

@@ -1,0 +1,24 @@
+//! The backbone's link to Redis or Valkey: publications of many machines in one order, with what is kept.
+//!
+//! A [`Link`] has one thread (`fanwire-backbone`) and two connections to each server: one for commands, one for what is
+//! published. One script (`publish.lua`) gives each publication its position, keeps it and publishes it, so all links
+//! see one order. It knows no engine, no Python and no sequencer: names and bytes go in, events come out.
+//!
+//! A URL is `redis://[user:password@]host[:port][/database]`, or `rediss://` with TLS; `valkey://` and `valkeys://` are the
+//! same. `redis+sentinel://[user:password@]host[:port],host[:port]/master-name[/database]` asks sentinels for the master;
+//! `?sentinel_user=…&sentinel_password=…` is for the sentinels themselves. `redis+cluster://host[:port],host[:port]` names
+//! some nodes of a cluster; one that `redis://` names is recognized as such. `rediss+…` and `valkey+…` are to be had, too.
+//!
+//! Promises: no position is ever given to two publications, also where a server has lost some; a link that hears nothing
+//! for [`Options::silent_max`] says [`Event::Down`]; all that waits is bounded.
+#![allow(dead_code)] // the interface first: what is behind it comes with the next commit
+mod api;
+mod backoff;
+mod inbox;
+mod link;
+mod record;
+mod running;
+
+pub use api::{Error, Event, Full, Keep, Options, Record, Refused};
+pub use fanwire_core::Position;
+pub use link::Link;
