@@ -53,6 +53,15 @@ def test_a_bucket_gives_as_many_at_once_as_in_a_second() -> None:
     assert [bucket.try_take(200.0) for _ in range(4)] == [True, True, True, False], "no more, however long it waited"
 
 
+def test_a_bucket_whose_rate_changes_goes_on_with_what_is_in_it() -> None:
+    bucket = Bucket(4.0)
+    bucket.set_rate(2.0)
+    assert [bucket.try_take(100.0) for _ in range(3)] == [True, True, False]
+    assert bucket.wait == pytest.approx(1 / 2)
+    bucket.set_rate(4.0)
+    assert bucket.wait == pytest.approx(1 / 4)
+
+
 # Private connections
 
 

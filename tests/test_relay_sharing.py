@@ -143,6 +143,14 @@ def test_all_name_the_same_worker_and_every_worker_is_named() -> None:
     assert set().union(*named) == {0, 1, 2}
 
 
+def test_what_all_may_have_together_is_shared_alike_by_those_that_are_to_be_there_or_are() -> None:
+    workers = Workers(0, 1, 2)
+    assert [sharing.part_of_each(200) for sharing in workers.sharing.values()] == [67] * 3
+    workers.star.leave(0)
+    workers.star.settle()
+    assert workers.sharing[1].part_of_each(200) == 100 and workers.sharing[1].part_of_each(1) == 1
+
+
 def test_what_is_held_stays_whoever_comes_and_is_known_to_who_comes() -> None:
     workers = Workers(0, 1)
     for id in IDS:

@@ -88,7 +88,7 @@ class Backed(Owner, Generic[K, L]):
         self._shared = replace(backend, health=self._servers)
         self._own = replace(self._shared, headers=())
         self._timers = Timers(self._tasks)
-        self.gate = Gate(self._timers, self.faults, config.private.rate, config.private.per_relay_max, self._shortage)
+        self.gate = Gate(self._timers, self.faults, self._rate(), config.private.per_relay_max, self._shortage)
         self._passing = Passing.of(config.private.drop, config.trusted_proxies, config.admit_ignore)
         # Who opens a connection waits no longer than for its handshake, and is to be told why.
         self._answer_s = min(config.lanes.connect_timeout, ASKING_PART * around.handshake_timeout)
@@ -105,6 +105,11 @@ class Backed(Owner, Generic[K, L]):
     def engine(self) -> Engine:
         """What has its clients."""
         return self._upstreams.engine
+
+    def _rate(self) -> int:
+        """Private connections that this worker may open in a second: its part of what all may."""
+        rate = self.config.private.rate
+        return rate if self._sharing is None else self._sharing.part_of_each(rate)
 
     def _shortage(self) -> str:
         """Why there may be no connection more to a backend, those that are down included; empty where there may."""
@@ -234,11 +239,13 @@ class Backed(Owner, Generic[K, L]):
 
     def welcome(self, worker: int) -> None:
         """See ``Sharer``."""
+        self.gate.set_rate(self._rate())
         if self._sharing is not None and self.names.used:
             self._sharing.tell_relays(self.config.path, "used", *self.names.used, to=worker)
 
     def parted(self, worker: int) -> None:
         """See ``Sharer``."""
+        self.gate.set_rate(self._rate())
         if self._shared_admission is not None:
             self._shared_admission.parted(worker)
         for lane in list(self._shared_by_id.values()):

@@ -134,11 +134,11 @@ class Private(Built):
     drop: tuple[Header, ...] = ()
     """Request headers of a client that are not passed on; all others that are end to end are. Worst cost: none."""
     rate: Count = 200
-    """Private lanes opened in a second; the others wait in order. Worst cost: so many negotiations and upgrades of the
-    backend's a second."""
+    """Private lanes opened in a second, by all workers together, an equal part each; the others wait in order. Worst
+    cost: so many negotiations and upgrades of the backend's a second."""
     per_relay_max: Count = 10_000
-    """Private lanes open at once; beyond that a call is answered with an error. Worst cost: as many connections to the
-    backend."""
+    """Private lanes open at once, in each worker; beyond that a call is answered with an error. Worst cost: as many
+    connections of each worker to the backend."""
 
     LATER: ClassVar[Mapping[str, str]] = {"forward": FORWARD_IS_GONE}
     """A key of earlier versions, and what is said of it."""
@@ -149,8 +149,9 @@ class Lanes(Built):
     """The shared connections to the backend: how many, as whom, and what happens when one is lost."""
 
     max: Count = 10_000
-    """Lanes open at once; one that lingers makes room for a new one, and beyond that a subscription is answered with an
-    error. Worst cost: as many connections to the backend."""
+    """Lanes open at once, in each worker, with those that it mirrors; one that lingers makes room for a new one, and
+    beyond that a subscription is answered with an error. Worst cost: as many connections of each worker to the
+    backend."""
     per_client_max: Count = 100
     """Lanes that one client may watch. Worst cost: a few clients can have all of `max`."""
     subscribe_rate: Count = 50

@@ -60,6 +60,10 @@ class Gate:
             return f"{self.count + 1} private connections are over the bound of {self._count_max}"
         return self._shortage()
 
+    def set_rate(self, rate: float) -> None:
+        """Open so many a second from now on."""
+        self._bucket.set_rate(rate)
+
     def enter(self, one: Gated) -> bool:
         """Have it opened in its turn; False at the bound."""
         if self.over_bound:

@@ -130,6 +130,10 @@ class Bucket:
         self._tokens = rate
         self._at = 0.0
 
+    def set_rate(self, rate: float) -> None:
+        """So many a second from now on, and as many at once."""
+        self._rate = rate
+
     def take(self, now: float) -> float:
         """Take a token, in debt if need be; gives how many seconds too early that is, 0 when there was one."""
         self._tokens = min(self._rate, self._tokens + (now - self._at) * self._rate)
