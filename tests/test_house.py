@@ -59,6 +59,7 @@ PYTHON_LAYERS = [
     ["relay.admit", "relay.lane", "relay.session"],
     ["relay.backed", "relay.broadcast", "relay.pool", "relay.unsubscribing"],
     ["relay.calls", "relay.plain_client"],
+    ["relay.private"],
     ["relay.client"],
     ["relay.relay"],
     ["relay", "relay.plain"],

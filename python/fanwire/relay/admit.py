@@ -21,7 +21,7 @@ import msgspec
 
 from fanwire._engine import Upstream
 from fanwire._loop import ends_task
-from fanwire.auth import Identity, Request, ResponseHeaders
+from fanwire.auth import Request, ResponseHeaders
 from fanwire.logs import relay_log
 from fanwire.relay.admitting import Said, SharedAdmission
 from fanwire.relay.credentials import Visitor, credentials_of
@@ -444,10 +444,10 @@ class HubAdmission(Admission):
         super().__init__(upstreams, backend, asks=asks, admit_for=admit_for)
         self._passing = passing
 
-    def visitor(self, request: Request) -> tuple[Visitor, Identity]:
-        """Who asks to connect: what it shows, and the identity that has this as a claim."""
+    def visitor(self, request: Request) -> Visitor:
+        """Who asks to connect: what it shows."""
         credentials = credentials_of(request, self._passing)
-        return Visitor(credentials, credentials.query), Identity(None, {"credentials": credentials})
+        return Visitor(credentials, credentials.query)
 
     def ask(self, visitor: Visitor, then: Then) -> Callable[[], object]:
         """See ``Admission``. Where nobody is asked about, it is let in at once."""

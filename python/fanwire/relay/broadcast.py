@@ -299,10 +299,11 @@ class BroadcastLane(SessionHandler):
 
 
 class Broadcasts:
-    """Those of a relay, by hub protocol, and which of its clients speaks which.
+    """Those of a relay, by hub protocol.
 
     Args:
         turn_away: closes the client of this number, with the words in which the backend refused its hub protocol.
+        present: gives the clients that have shaken hands and speak this hub protocol.
         part_of: gives a lane's part in what workers share, held here or wherever it is.
         changed: is told of each lane that is there, and that is not any more.
     """
@@ -312,19 +313,18 @@ class Broadcasts:
         context: CallLaneContext,
         route: tuple[str, str, frozenset[str], frozenset[str]],
         turn_away: Callable[[int, str], None],
+        present: Callable[[str], Iterable[int]],
         part_of: Callable[[str, bool], Part | None] = lambda protocol, is_held: None,
         changed: Callable[[BroadcastLane, bool], object] = lambda lane, is_there: None,
     ) -> None:
-        self._context, self._route, self._turn_away = context, route, turn_away
+        self._context, self._route, self._turn_away, self._present = context, route, turn_away, present
         self._part_of, self._changed = part_of, changed
         self._lanes: dict[str, BroadcastLane] = {}
-        # Hub protocols of the clients that are connected, and how many speak each.
-        self._present: dict[int, str] = {}
+        # How many of the clients that are connected speak each.
         self._speaking: Counter[str] = Counter()
 
     def came(self, id: int, protocol: str) -> bool:
         """A client has shaken hands, and is greeted; or it is turned away, and False given."""
-        self._present[id] = protocol
         self._speaking[protocol] += 1
         lane = self._lane(protocol)
         lane.spoken(is_spoken=True)
@@ -334,11 +334,8 @@ class Broadcasts:
         self._welcome(id, lane.welcome)
         return True
 
-    def left(self, id: int) -> None:
-        """It is gone, if it ever was there."""
-        protocol = self._present.pop(id, None)
-        if protocol is None:
-            return
+    def left(self, protocol: str) -> None:
+        """One that came is gone."""
         self._speaking[protocol] -= 1
         lane = self._lanes.get(protocol)
         if lane is not None and not self._speaking[protocol]:
@@ -392,15 +389,13 @@ class Broadcasts:
         self._changed(lane, False)
 
     def _refuse(self, protocol: str, words: str) -> None:
-        for id, spoken in list(self._present.items()):
-            if spoken == protocol:
-                self._turn_away(id, words)
+        for id in list(self._present(protocol)):
+            self._turn_away(id, words)
 
     def _greet(self, protocol: str, records: bytes) -> None:
         """Give a welcome that has just come to those who came before it."""
-        for id, spoken in self._present.items():
-            if spoken == protocol:
-                self._welcome(id, (records,))
+        for id in self._present(protocol):
+            self._welcome(id, (records,))
 
     def _welcome(self, id: int, welcome: Iterable[bytes]) -> None:
         """Give a client each greeting by itself: together they may be more than what may wait for it."""

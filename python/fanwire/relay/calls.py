@@ -1,6 +1,6 @@
 """What clients of a SignalR relay share: lanes, by their calls; pools; and what those are answered who leave a lane."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fanwire.relay.backed import Backed, SharedLane, Surroundings
@@ -12,6 +12,7 @@ from fanwire.relay.lane import CallLane, CallLaneContext
 from fanwire.relay.mirror import Part, ToldOutcome
 from fanwire.relay.pool import Pool, Pooling
 from fanwire.relay.shared import SharedCall
+from fanwire.relay.timing import Pace
 from fanwire.relay.unsubscribing import LearnedAnswers
 from fanwire.relay.wire import Outcome
 
@@ -24,9 +25,16 @@ class CallRelay(Backed[SharedCall, CallLane]):
 
     Args:
         turn_away: closes the client of this number, with the words in which the backend refused its hub protocol.
+        present: gives the clients that have shaken hands and speak this hub protocol.
     """
 
-    def __init__(self, config: RelayConfig, around: Surroundings, turn_away: Callable[[int, str], None]) -> None:
+    def __init__(
+        self,
+        config: RelayConfig,
+        around: Surroundings,
+        turn_away: Callable[[int, str], None],
+        present: Callable[[str], Iterable[int]],
+    ) -> None:
         super().__init__(config, around)
         shares = [share for share in config.share if isinstance(share, CallShare)]
         self.subscribing = {share.subscribe.casefold(): share for share in shares}
@@ -38,9 +46,11 @@ class CallRelay(Backed[SharedCall, CallLane]):
         everyones = Everyones(config.path, config.everyone.targets, self._timers.later)
         self._context = CallLaneContext(*self._of_lanes, everyone | welcome, self.names, everyones)
         route = "broadcast", config.path, everyone, welcome
-        self.broadcasts = Broadcasts(self._context, route, turn_away, self._part_for_all, self._note_for_all)
+        self.broadcasts = Broadcasts(self._context, route, turn_away, present, self._part_for_all, self._note_for_all)
         self.answers = LearnedAnswers(self._context, self._tell_learned)
         self._pools: dict[str, Pool] = {}
+        self.pace = Pace(config.lanes.subscribe_rate)
+        """Of each client's subscriptions."""
 
     def open_lane(self, share: CallShare, call: SharedCall) -> CallLane:
         """The lane of this call, which has none yet."""

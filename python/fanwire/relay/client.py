@@ -2,91 +2,85 @@
 
 A call that subscribes goes to the lane of its method and arguments; one that unsubscribes leaves it. Pooled methods go
 over shared connections. Everything else, and what the lane was refused but the client may be allowed, is private.
+
+There are hundreds of thousands of clients, most of which watch one lane and say nothing else. What such a one does not
+need is made when it is needed: its own connection (``private``), and a queue.
 """
 
 from collections import deque
-from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
 
-from fanwire._engine import HubMessage, Upstream
+from fanwire._engine import Connected, HubMessage
 from fanwire._loop import ends_task
 from fanwire.budget import ENTRY_BYTES
-from fanwire.client import Client
-from fanwire.errors import ClientGone, LimitReached, PayloadTooBig
-from fanwire.logs import name_of, relay_log
+from fanwire.errors import LimitReached, PayloadTooBig
+from fanwire.logs import name_of
 from fanwire.relay.calls import CallRelay
 from fanwire.relay.config import CallShare
 from fanwire.relay.credentials import Credentials
 from fanwire.relay.lane import CallLane
-from fanwire.relay.session import CallLine, Session, UpstreamMessage
-from fanwire.relay.shared import SharedCall, call_of
-from fanwire.relay.timing import Bucket
-from fanwire.relay.upstreams import REFUSING
-from fanwire.relay.wire import LOST, UNREACHABLE, Asked, Outcome
+from fanwire.relay.private import REFUSED, PrivateSide
+from fanwire.relay.shared import call_of
+from fanwire.relay.wire import Asked, Outcome
 from fanwire.wording import INTERNAL_ERROR, failed_to_invoke
 
 OVERLOADED = 1013
 """The close code of a client for which too much waits."""
-RESTART = 1012
-"""The close code with which a SignalR client is told to come back."""
-REFUSED = "The backend refused the connection."
-
-
-@dataclass(slots=True)
-class OwnSubscription:
-    """One that a client has over its private lane, or has asked for there."""
-
-    asked: set[str] = field(default_factory=set)
-    """Ids of the calls that are not answered yet."""
-    is_had: bool = False
 
 
 class RelayedClient:
-    """One client; the pump hands it what the client sent."""
+    """One client, from its asking to connect on; the relay hands it what the client sent."""
 
     __slots__ = (
-        "_bucket",
+        "_busy_until",
         "_credentials",
         "_held",
-        "_own",
         "_private",
         "_relay",
         "budget",
         "id",
         "is_convicted",
+        "is_turned_away",
         "lanes",
         "protocol",
     )
 
-    def __init__(self, relay: CallRelay, client: Client) -> None:
-        self.id = client.id
-        self.protocol = client.hub_protocol or "json"
-        self.lanes: set[CallLane] = set()
-        """Those that it watches, or has asked to watch."""
+    def __init__(self, relay: CallRelay, id: int, credentials: Credentials) -> None:
+        self.id = id
+        self.protocol = ""
+        """``json`` or ``messagepack``; empty until it has shaken hands."""
+        self.lanes: tuple[CallLane, ...] = ()
+        """Those that it watches, or has asked to watch: one as a rule, ``lanes.per_client_max`` at most."""
         self.budget = relay.budgets.open()
         """What waits on its behalf."""
         self.is_convicted = False
         """Whether a call of this client's ended a pooled connection, and again when alone, or held one up for long."""
-        self._own: dict[SharedCall, OwnSubscription] = {}
-        """The subscriptions of its private lane, because the shared one was refused them."""
+        self.is_turned_away = False
+        """Whether it is being closed: then nothing that it sent or sends is dealt with."""
         self._relay = relay
-        self._held: deque[HubMessage] | None = None
-        self._bucket = Bucket(relay.config.lanes.subscribe_rate)
-        credentials = client.identity.claims["credentials"] if client.identity else None
-        assert isinstance(credentials, Credentials)  # the relay's own admission put them there
         self._credentials = credentials
-        upstreams, backend, dropped, reported = relay.private_context
-        idle = relay.config.private.idle
-        line = CallLine(upstreams, backend, idle, self.id, self.protocol, credentials, dropped, reported)
-        self._private = Session(self, line, upstreams, relay.gate)
+        # Until its subscriptions are made up for; see ``Pace``.
+        self._busy_until = 0.0
+        # What waits for the broadcast lane.
+        self._held: deque[HubMessage] | None = None
+        self._private: PrivateSide | None = None
+
+    def connected(self, event: Connected) -> None:
+        """It has shaken hands."""
+        self.protocol = "messagepack" if event.hub_protocol == "messagepack" else "json"  # for all the same str
 
     def hold(self) -> None:
         """Have its private lane from now on, if it is somebody."""
         if self._credentials.are_any:
-            self._private.hold(self._relay.backoff())
+            self._own().hold()
 
-    # What comes, as the pump sees a client's calls
+    def _own(self) -> PrivateSide:
+        """What it has for itself, from the first time on that it is needed."""
+        if self._private is None:
+            self._private = PrivateSide(self._relay, self, self._credentials)
+        return self._private
+
+    # What comes
 
     def take(self, event: HubMessage) -> None:
         """Have a message go where it belongs. Each is acknowledged once."""
@@ -115,10 +109,7 @@ class RelayedClient:
             self.budget.release(cost_of(event))
             self._route(event)
 
-    def drained(self) -> None:
-        """Nobody asks for it."""
-
-    def end(self, gone: ClientGone) -> None:
+    def end(self) -> None:
         """The client is gone."""
         self._held = None
         self._relay.forget(self)
@@ -128,12 +119,9 @@ class RelayedClient:
                 "relay.gone", "client %s could not be taken from %s", name_of(self.id), lane
             ):
                 lane.gone(self)
-        self.lanes.clear()
-        self._private.end()
-
-    async def ask(self, target: str, arguments: tuple[Any, ...]) -> Any:
-        """Of clients that are not relayed."""
-        raise TypeError(f"client {name_of(self.id)} is relayed: it answers to its backend")
+        self.lanes = ()
+        if self._private is not None:
+            self._private.end()
 
     def _route(self, event: HubMessage) -> None:
         """Nothing that a client sends ends more than its call."""
@@ -175,18 +163,22 @@ class RelayedClient:
     def _subscribe(self, share: CallShare, event: HubMessage) -> bool:
         """Have it watch; False when its private lane has the call, and acknowledges it."""
         relay, limits = self._relay, self._relay.config.lanes
-        if not self._bucket.try_take(monotonic()):
+        busy_until = relay.pace.take(self._busy_until, monotonic())
+        if busy_until is None:
             self._tell(event, f"more than {limits.subscribe_rate:g} subscriptions a second")
             return True
+        self._busy_until = busy_until
         call = call_of(share.subscribe, self.protocol, event.body)
         if call is None:
             self._send(event)
             return False
-        if call in self._own:
-            self._subscribe_privately(call, event)
+        own = {} if self._private is None else self._private.subscriptions
+        if call in own:
+            self._own().note(call, event.id)
+            self._send(event)
             return False
         lane = relay.lanes.get(call)
-        count = len(self.lanes) + len(self._own) + 1
+        count = len(self.lanes) + len(own) + 1
         if lane not in self.lanes and count > limits.per_client_max:
             self._tell(event, f"{count} subscriptions are over the bound of {limits.per_client_max}")
             return True
@@ -202,7 +194,7 @@ class RelayedClient:
             except BaseException:
                 self.budget.release(call.cost)
                 raise
-            self.lanes.add(lane)
+            self.lanes += (lane,)
         self._watch(lane, Asked(event.id, event.target))
         return True
 
@@ -223,8 +215,8 @@ class RelayedClient:
         call = call_of(share.subscribe, self.protocol, event.body)
         lane = None if call is None else self._relay.lanes.get(call)
         if lane is None or lane not in self.lanes:
-            if call is not None and call in self._own:
-                self._keep_own(without=call)
+            if call is not None and self._private is not None:
+                self._private.unsubscribe(call)
             return False
         lane.unsubscribe(self, Asked(event.id, event.target))
         return True
@@ -255,7 +247,7 @@ class RelayedClient:
         self._forget(lane)
         if self._credentials.are_any and lane not in self.lanes:
             try:
-                self._note_own(lane.call, call.id)
+                self._own().note(lane.call, call.id)
             except LimitReached as error:
                 self._tell(call, str(error))
                 return
@@ -268,37 +260,6 @@ class RelayedClient:
         else:
             self.failed(call, REFUSED)
 
-    def _subscribe_privately(self, call: SharedCall, event: HubMessage) -> None:
-        self._note_own(call, event.id)
-        self._send(event)
-
-    def _note_own(self, call: SharedCall, id: str) -> None:
-        own = self._own.get(call)
-        if own is None:
-            self.budget.require(call.cost)
-            own = self._own[call] = OwnSubscription()
-        if id:
-            own.asked.add(id)
-        else:
-            own.is_had = True  # nobody will hear otherwise
-        self._private.pins = len(self._own)
-
-    def subscribed_privately(self, id: str, *, is_refused: bool) -> None:
-        """The backend has answered a call that subscribes on the private lane."""
-        for own in self._own.values():
-            if id in own.asked:
-                own.asked.discard(id)
-                own.is_had |= not is_refused
-        self._keep_own()
-
-    def _keep_own(self, without: SharedCall | None = None) -> None:
-        """Forget those that it neither has nor waits for."""
-        over = [call for call, own in self._own.items() if call == without or not (own.is_had or own.asked)]
-        for call in over:
-            del self._own[call]
-            self.budget.release(call.cost)
-        self._private.pins = len(self._own)
-
     def given_up(self, lane: CallLane, call: Asked, why: str) -> None:
         """The call to watch a lane could not be made."""
         self._forget(lane)
@@ -306,9 +267,8 @@ class RelayedClient:
 
     def failed(self, call: Asked | HubMessage, why: str) -> None:
         """A private or pooled call could not be made."""
-        for own in self._own.values():
-            own.asked.discard(call.id)
-        self._keep_own()
+        if self._private is not None:
+            self._private.unanswered(call.id)
         self._tell(call, why)
 
     def _tell(self, call: Asked | HubMessage, why: str) -> None:
@@ -328,23 +288,20 @@ class RelayedClient:
     def _forget(self, lane: CallLane) -> None:
         """It is not on the lane any more, unless it has asked for it once more."""
         if lane in self.lanes and not lane.has(self):
-            self.lanes.discard(lane)
+            self.lanes = tuple(one for one in self.lanes if one is not lane)
             self.budget.release(lane.call.cost)
 
-    # What its private lane and the pool say
+    # Over its own connection
 
     def call_by_itself(self, call: Asked, record: bytes) -> None:
         """Make a call, which is acknowledged, over its own connection."""
-        self._private.send(UpstreamMessage(call, record, is_text=True, is_owed=False))
+        self._own().send(call, record, is_owed=False)
 
     def _send(self, event: HubMessage) -> None:
         """Pass a message on as it came; it is acknowledged once the backend keeps pace."""
         assert event.record is not None  # it is a relayed client's
         call = Asked(event.id, event.target) if event.kind in ("invocation", "stream") else None
-        self._private.send(UpstreamMessage(call, event.record, is_text=True, is_owed=True))
-
-    def arrived(self, subprotocol: str | None) -> None:
-        """It was in before."""
+        self._own().send(call, event.record, is_owed=True)
 
     def no_room(self, call: Asked | None, error: LimitReached) -> None:
         """It sends more than may wait for it: a call is refused, and for anything else it is closed."""
@@ -353,42 +310,9 @@ class RelayedClient:
         else:
             self._relay.endings.close(self.id, OVERLOADED, error, is_hub=True)
 
-    def over_bound(self, call: Asked | None, why: str) -> None:
-        """There may be no more private connections."""
-        if call is not None:
-            self.failed(call, why)
-
-    def fail(self) -> None:
-        """What its connection has lost nobody can tell: it goes, and may come back."""
-        self._relay.endings.close(self.id, 1011, INTERNAL_ERROR)
-
     def acknowledge(self) -> None:
         """A message is dealt with."""
         self._relay.acknowledge(self.id)
-
-    def lost(self, event: Upstream) -> bool:
-        """The private lane is gone. Whether the client stays."""
-        endings = self._relay.endings
-        if event.said:  # the backend ended the client's connection, and so do we
-            code = RESTART if event.may_reconnect else 1000
-            endings.close(self.id, code, event.text, is_hub=True)
-            return False
-        for own in self._own.values():
-            own.asked.clear()  # who waits for an answer is told below
-        self._keep_own()
-        for id in event.pending:
-            is_refused = event.status in REFUSING or event.fault in ("handshake", "request")
-            refusal = REFUSED if is_refused else UNREACHABLE
-            endings.fail_call(self.id, id, LOST if event.was_open else refusal)
-        if not event.was_open:
-            relay_log.warning("client %s: no private connection: %s", name_of(self.id), event.text)
-            for own in self._own.values():
-                own.is_had = False  # those that asked for one have been told
-            self._keep_own()
-        if self._own:
-            relay_log.info("client %s is told to come back: its private subscriptions are lost", name_of(self.id))
-            endings.close(self.id, RESTART, "")
-        return not self._own
 
 
 def cost_of(event: HubMessage) -> int:

@@ -3,17 +3,16 @@
 It says who may connect (``admit``), and has its clients (``client``); what they share is in ``calls``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from fanwire._engine import Closed, Connected, HubMessage, Message, Opening, Relayed
+from fanwire._engine import Closed, Connected, HubMessage, Message, Moved, Opening, Relayed
 from fanwire._loop import ends_task
 from fanwire.auth import Request, is_negotiate
-from fanwire.client import Client
 from fanwire.errors import ClientGone, LimitReached
-from fanwire.hosting import Hosting
 from fanwire.logs import name_of, relay_log
+from fanwire.owner import ClientEvent
 from fanwire.relay.admit import HubAdmission, Verdict, nothing
 from fanwire.relay.backed import Surroundings
 from fanwire.relay.calls import CallRelay
@@ -25,12 +24,13 @@ NOT_SPOKEN = 1003
 """The close code of a client whose hub protocol the backend does not speak: it is not to come back with it."""
 
 
-class Relay(Hosting, CallRelay):
+class Relay(CallRelay):
     """See the module."""
 
     def __init__(self, config: RelayConfig, around: Surroundings) -> None:
-        Hosting.__init__(self, around.link)
-        CallRelay.__init__(self, config, around, self._cannot_speak)
+        super().__init__(config, around, self._cannot_speak, self._present)
+        # Whoever asks to connect or is connected.
+        self._clients: dict[int, RelayedClient] = {}
         # Of those who are asked about: what cancels that.
         self._at_work: dict[int, Callable[[], object]] = {}
         self._admission = HubAdmission(
@@ -47,8 +47,8 @@ class Relay(Hosting, CallRelay):
     def opening(self, event: Opening) -> None:
         """Somebody asks to connect, or what to connect with; the backend's answer may come later."""
         request = Request(event)
-        visitor, identity = self._admission.visitor(request)
-        self._clients[event.connection] = Client(event.connection, self._link, identity)
+        visitor = self._admission.visitor(request)
+        self._clients[event.connection] = RelayedClient(self, event.connection, visitor.credentials)
         call_off = self._admission.ask(visitor, partial(self._answered, event, request))
         if call_off is not nothing:
             self._at_work[event.connection] = call_off
@@ -76,12 +76,19 @@ class Relay(Hosting, CallRelay):
             self.faults.note("opening", error, text, self.config.path, name_of(id))
             self.endings.refuse(id, 500, INTERNAL_ERROR)
 
+    def moved(self, event: Moved) -> None:
+        """What was asked about it is its own, and not the next one's whose request comes over that connection."""
+        client = self._clients.pop(event.connection, None)
+        if client is not None:
+            client.id = event.to
+            self._clients[event.to] = client
+
     def connected(self, event: Connected) -> None:
         """A client has shaken hands: it hears from now on what is sent to all."""
-        client = self._arrived(event)
-        if self.broadcasts.came(client.id, client.hub_protocol or "json") and self.config.private.eager:
-            client._calls = relayed = RelayedClient(self, client)
-            relayed.hold()
+        client = self._clients[event.connection]  # it was asked about
+        client.connected(event)
+        if self.broadcasts.came(client.id, client.protocol) and self.config.private.eager:
+            client.hold()
 
     def message(self, event: Message | Relayed | HubMessage) -> None:
         """A client has sent a message of the hub protocol."""
@@ -89,23 +96,33 @@ class Relay(Hosting, CallRelay):
         client = self._clients.get(event.connection)
         if client is None:
             return
-        if client._is_turned_away:
+        if client.is_turned_away:
             self.acknowledge(client.id)
-            return
-        if client._calls is None:
-            client._calls = RelayedClient(self, client)
-        client._calls.take(event)
+        else:
+            client.take(event)
 
     def closed(self, event: Closed) -> None:
         """A client is gone, or somebody who asked to connect has left."""
-        self._part(event.connection, ClientGone(event.code, event.reason, event.by))
+        self._part(event.connection)
 
-    def _part(self, id: int, gone: ClientGone) -> None:
-        self.broadcasts.left(id)
+    def failed(self, event: ClientEvent) -> None:
+        """Something went wrong with an event that nobody expected: its connection is being ended."""
+        if isinstance(event, Opening):
+            self._clients.pop(event.connection, None)
+            self._call_off(event.connection)
+        elif not isinstance(event, Closed) and (client := self._clients.get(event.connection)) is not None:
+            client.is_turned_away = True
+
+    def _present(self, protocol: str) -> Iterator[int]:
+        """Clients that have shaken hands and speak this."""
+        return (id for id, client in self._clients.items() if client.protocol == protocol)
+
+    def _part(self, id: int) -> None:
         self._call_off(id)
-        client = self._left(id, gone)
-        if client is not None and client._calls is not None:
-            client._calls.end(gone)
+        client = self._clients.pop(id, None)
+        if client is not None and client.protocol:
+            self.broadcasts.left(client.protocol)
+            client.end()
 
     def _call_off(self, connection: int) -> None:
         call_off = self._at_work.pop(connection, None)
@@ -114,10 +131,11 @@ class Relay(Hosting, CallRelay):
             call_off()
 
     def _cannot_speak(self, id: int, words: str) -> None:
-        self._turn_away(self._clients[id], NOT_SPOKEN, words)
+        self._clients[id].is_turned_away = True
+        self.endings.close(id, NOT_SPOKEN, words, is_hub=True)
 
     def _part_with_all(self, gone: ClientGone) -> None:
         for id in [*self._at_work, *self._clients]:
             with self.faults.contained("relay.end", "client %s could not be parted with", name_of(id)):
-                self._part(id, gone)
+                self._part(id)
         self.broadcasts.end()

@@ -152,3 +152,21 @@ class Bucket:
             self._tokens += 1
             return False
         return True
+
+
+class Pace:
+    """A token bucket for each of many, who keep one number apiece: so many a second, as many at once.
+
+    The number is when all that one has done is made up for, by the clock; 0 for one that has done nothing.
+    """
+
+    __slots__ = ("_each", "_room")
+
+    def __init__(self, rate: float) -> None:
+        self._each = 1 / rate
+        self._room = 1 - self._each + 1e-6  # sums of fractions are a little more, or less
+
+    def take(self, until: float, now: float) -> float | None:
+        """The number of who does one thing more; None where that is too early."""
+        until = max(until, now)
+        return None if until - now > self._room else until + self._each
