@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 from fanwire.relay.admit import Admission, HubAdmission, PlainAdmission
-from fanwire.relay.credentials import Credentials, Visitor
+from fanwire.relay.credentials import Credentials, Shown, Visitor
+from fanwire.relay.headers import Passing
 from fanwire.relay.upstreams import Backend
 from support.clock import happened, upstreams
 
 BACKEND = Backend(("http://a",), True, 1.0, 1.0, 1.0, 1, 1)
 KINDS = pytest.mark.parametrize("kind", [HubAdmission, PlainAdmission])
+
+PASSING = Passing.of((), (), ())
 
 
 class Asking:
@@ -20,14 +23,14 @@ class Asking:
     def __init__(self, kind: type[Admission], admit_for: float) -> None:
         self.sessions = upstreams()
         self.sessions.negotiate = self.sessions.open
-        passing: dict[str, Any] = {"passing": None} if kind is HubAdmission else {}
+        passing: dict[str, Any] = {"passing": PASSING} if kind is HubAdmission else {}
         self.admission = kind(self.sessions, BACKEND, asks=True, admit_for=admit_for, **passing)
         self.told: list[tuple[str, int, list[str]]] = []
         self.questions: list[Any] = []
 
     def ask(self, name: str, query: str = "", agent: str = "a") -> Any:
         """A visitor comes, with this header that does not count; gives what calls its question off."""
-        visitor = Visitor(Credentials((("user-agent", agent),), query, False, ()), query)
+        visitor = Visitor(Credentials(Shown((("user-agent", agent),), query, False), ""), query)
         off = self.admission.ask(visitor, lambda answer, cookies: self.told.append((name, answer.status, [*cookies])))
         self.questions += [one for one in self.admission._asked.values() if one not in self.questions]
         return off
@@ -163,7 +166,7 @@ def test_what_no_server_would_hear_is_no_server_s_failure(kind: type[Admission],
 @KINDS
 def test_one_that_cannot_be_told_keeps_nobody_else_waiting(kind: type[Admission]) -> None:
     asking = Asking(kind, 60.0)
-    visitor = Visitor(Credentials((("user-agent", "a"),), "", False, ()), "")
+    visitor = Visitor(Credentials(Shown((("user-agent", "a"),), "", False), ""), "")
     asking.admission.ask(visitor, lambda answer, cookies: SimpleNamespace().missing)
     asking.ask("second")
     asking.questions[0].fail()

@@ -20,7 +20,7 @@ from anyio.to_thread import run_sync
 from fanwire.cli.options import settings
 from fanwire.cli.serving import shown_limit
 from fanwire.relay.config import Private, RelayConfig
-from fanwire.relay.credentials import Credentials, expiry_of
+from fanwire.relay.credentials import Credentials, Shown, expiry_of
 from fanwire.relay.headers import UNIMPORTANT, Passing
 from support.hub_client import hub_client
 from support.loops import epoll_alone, without_uvloop
@@ -167,9 +167,9 @@ def test_a_tokens_expiry(token: str, expiry: float | None) -> None:
 
 def test_a_token_in_the_query_counts_and_the_earliest_does() -> None:
     now = time.time()
-    headers = [("authorization", f"Bearer {jwt(exp=now + 100)}")]
-    shown = Credentials(headers, f"a=b&access_token={jwt(exp=now + 50)}", True, ())
-    assert 40 < shown.expires_in() <= 50
+    headers = (("authorization", f"Bearer {jwt(exp=now + 100)}"),)
+    shown = Shown(headers, f"a=b&access_token={jwt(exp=now + 50)}", True)
+    assert 40 < Credentials(shown, "").expires_in() <= 50
 
 
 @pytest.mark.parametrize("name", ["access_token", "ACCESS_TOKEN", "access%5Ftoken", "Access%5FTok%65n"])
@@ -177,7 +177,8 @@ async def test_a_token_counts_however_its_name_is_written(
     hub: fanwire.Hub, backend: ScriptedBackend, name: str
 ) -> None:
     """As ASP.NET Core reads it: its client is somebody, and let in no longer than the token is good."""
-    assert Credentials((), f"a=b&{name}={jwt(exp=time.time() + 50)}", True, ()).expires_in() <= 50
+    shown = Shown((), f"a=b&{name}={jwt(exp=time.time() + 50)}", True)
+    assert Credentials(shown, "").expires_in() <= 50
     asking = config(backend, admit="negotiate", admit_for=3_600.0, private=Private(eager=True))
     expired = jwt(exp=time.time() - 100)
     async with relayed(hub, asking) as address:
@@ -344,10 +345,10 @@ def test_forward_is_gone_and_says_so() -> None:
 
 def test_the_rule_of_proxies_knows_mapped_addresses_and_sockets() -> None:
     passing = Passing.of((), ("10.0.0.0/8", "unix"), UNIMPORTANT)
-    assert [passing._trusts(peer) for peer in ("10.1.2.3", "::ffff:10.1.2.3", "11.0.0.1", "unix", "")] == [
+    assert [passing.trusts(peer) for peer in ("10.1.2.3", "::ffff:10.1.2.3", "11.0.0.1", "unix", "")] == [
         *(True, True, False, True, False)
     ]
-    assert not Passing.of((), (), ())._trusts("unix")
+    assert not Passing.of((), (), ()).trusts("unix")
 
 
 # The process

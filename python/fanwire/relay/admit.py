@@ -19,12 +19,12 @@ from typing import TypeAlias
 
 import msgspec
 
-from fanwire._engine import Upstream
+from fanwire._engine import Opening, Upstream
 from fanwire._loop import ends_task
-from fanwire.auth import Request, ResponseHeaders
+from fanwire.auth import ResponseHeaders
 from fanwire.logs import relay_log
 from fanwire.relay.admitting import Said, SharedAdmission
-from fanwire.relay.credentials import Visitor, credentials_of
+from fanwire.relay.credentials import Reader, Visitor
 from fanwire.relay.headers import Passing, with_query
 from fanwire.relay.sharing import Sharing
 from fanwire.relay.timing import Delay, Timers
@@ -442,12 +442,13 @@ class HubAdmission(Admission):
         self, upstreams: Upstreams, backend: Backend, *, asks: bool, admit_for: float, passing: Passing
     ) -> None:
         super().__init__(upstreams, backend, asks=asks, admit_for=admit_for)
-        self._passing = passing
+        self._reader = Reader(passing)
 
-    def visitor(self, request: Request) -> Visitor:
+    def visitor(self, event: Opening) -> Visitor:
         """Who asks to connect: what it shows."""
-        credentials = credentials_of(request, self._passing)
-        return Visitor(credentials, credentials.query)
+        query = event.target.partition("?")[2]
+        credentials, important = self._reader.read(event.headers, query, event.peer)
+        return Visitor(credentials, credentials.shown.query, important=important)
 
     def ask(self, visitor: Visitor, then: Then) -> Callable[[], object]:
         """See ``Admission``. Where nobody is asked about, it is let in at once."""

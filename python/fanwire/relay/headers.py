@@ -10,9 +10,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
 from urllib.parse import quote, unquote_plus, urlencode
 
-from fanwire.auth import Request
-
-Pairs: TypeAlias = list[tuple[str, str]]
+Pairs: TypeAlias = Sequence[tuple[str, str]]
 Network: TypeAlias = IPv4Network | IPv6Network
 
 NOT_PASSED_ON = {
@@ -52,6 +50,8 @@ class Passing:
     """A relay's rules; see the settings ``private.drop``, ``trusted_proxies`` and ``admit_ignore``."""
 
     dropped: frozenset[str]
+    unwanted: frozenset[str]
+    """All that is not passed on, by its whole name."""
     trusted: Sequence[Network]
     trusts_unix: bool
     ignored: frozenset[str]
@@ -61,40 +61,53 @@ class Passing:
     def of(cls, drop: Iterable[str], trusted_proxies: Iterable[str], admit_ignore: Iterable[str]) -> "Passing":
         """The rules as the settings write them, which have been checked."""
         proxies, ignored = list(trusted_proxies), [name.lower() for name in admit_ignore]
+        dropped = frozenset(name.lower() for name in drop)
         return cls(
-            frozenset(name.lower() for name in drop),
+            dropped,
+            dropped | NOT_PASSED_ON,
             [ip_network(each) for each in proxies if each != UNIX],
             UNIX in proxies,
             frozenset(name for name in ignored if not name.endswith("*")),
             tuple(name[:-1] for name in ignored if name.endswith("*")),
         )
 
-    def end_to_end(self, request: Request) -> Pairs:
-        """What the client's own connection to the backend would have carried, and who it was."""
-        named = {name.strip().lower() for line in request.headers.all("connection") for name in line.split(",")}
-        unwanted = NOT_PASSED_ON | self.dropped | named
-        peer = address_of(request.peer)
-        is_trusted = self._trusts(peer)
+    def end_to_end(self, headers: Pairs, *, is_trusted: bool) -> Pairs:
+        """What the client's own connection to the backend would have carried."""
+        named = {name.strip().lower() for line in values_in(headers, "connection") for name in line.split(",")}
         claims = () if is_trusted else ORIGIN_BEGINNINGS
-        headers = [
+        return [
             (name, value)
-            for name, value in request._header_pairs
-            if name not in unwanted
+            for name, value in headers
+            if name not in self.unwanted
+            and name not in named
             and not name.startswith(NOT_PASSED_ON_BEGINNINGS)
-            and not name.replace("_", "-").startswith(claims)
+            and not (claims and name.replace("_", "-").startswith(claims))
         ]
-        origin = _origin_of(request, peer, is_trusted=is_trusted)
-        return headers + [pair for pair in origin if pair[0].lower() not in self.dropped]
 
-    def _trusts(self, peer: str) -> bool:
-        if peer == UNIX:
+    def origin(self, headers: Pairs, address: str, *, is_trusted: bool) -> Pairs:
+        """Who the client was, which came from this address with these headers."""
+        return [
+            pair for pair in _origin_of(headers, address, is_trusted=is_trusted) if pair[0].lower() not in self.dropped
+        ]
+
+    def trusts(self, address: str) -> bool:
+        """Whether what comes from there may say who it comes from."""
+        if address == UNIX:
             return self.trusts_unix
+        if not self.trusted:
+            return False
         try:
-            address = ip_address(peer.partition("%")[0])
+            ip = ip_address(address.partition("%")[0])
         except ValueError:
             return False
-        mapped = getattr(address, "ipv4_mapped", None)
-        return any(one in network for one in (address, mapped) if one for network in self.trusted)
+        mapped = getattr(ip, "ipv4_mapped", None)
+        return any(one in network for one in (ip, mapped) if one for network in self.trusted)
+
+    @property
+    def ignores_addresses(self) -> bool:
+        """Whether who may connect has nothing to do with where from."""
+        names = "x-forwarded-for", "forwarded"
+        return all(name in self.ignored or name.startswith(self.ignored_beginnings) for name in names)
 
     def important(self, headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
         """Those by which a backend may tell one client from another."""
@@ -114,21 +127,25 @@ def address_of(peer: str) -> str:
     return peer.rpartition(":")[0].strip("[]")
 
 
-def _origin_of(request: Request, peer: str, *, is_trusted: bool) -> Pairs:
+def _origin_of(headers: Pairs, address: str, *, is_trusted: bool) -> Pairs:
     """Where it came from: what a trusted proxy says is appended to, what others say is replaced."""
-    headers = request.headers
-    host = ", ".join(headers.all("host"))
-    chain, told = [headers.all(name) if is_trusted else [] for name in ("x-forwarded-for", "forwarded")]
-    origin: Pairs = []
-    if (chain or not told) and (chain or peer != UNIX):
-        origin.append(("X-Forwarded-For", ", ".join([*chain, *([peer] if peer != UNIX else [])])))
+    host = ", ".join(values_in(headers, "host"))
+    chain, told = [values_in(headers, name) if is_trusted else [] for name in ("x-forwarded-for", "forwarded")]
+    origin = []
+    if (chain or not told) and (chain or address != UNIX):
+        origin.append(("X-Forwarded-For", ", ".join([*chain, *([address] if address != UNIX else [])])))
     for name, own in (("X-Forwarded-Proto", "http"), ("X-Forwarded-Host", host)):
-        kept = headers.all(name) if is_trusted else []
+        kept = values_in(headers, name.lower()) if is_trusted else []
         if kept or own:
             origin.append((name, ", ".join(kept or [own])))
     if told or not chain:
-        origin.append(("Forwarded", ", ".join([*told, forwarded(peer, host)])))
+        origin.append(("Forwarded", ", ".join([*told, forwarded(address, host)])))
     return origin
+
+
+def values_in(headers: Pairs, name: str) -> list[str]:
+    """Of this header, whose name is in lower case, as all are that a request came with."""
+    return [value for known, value in headers if known == name]
 
 
 def forwarded(peer: str, host: str) -> str:

@@ -17,7 +17,7 @@ from fanwire.owner import ClientEvent
 from fanwire.relay.admit import SWITCHING, PlainAdmission, Verdict
 from fanwire.relay.backed import Surroundings
 from fanwire.relay.config import MessageShare, QueryShare, RelayConfig
-from fanwire.relay.credentials import Visitor, visitor_of
+from fanwire.relay.credentials import Reader, Visitor, visitor_of
 from fanwire.relay.driver import Lane, LaneContext
 from fanwire.relay.headers import query_of, values_of, with_query, without
 from fanwire.relay.lane import PlainLane
@@ -36,6 +36,7 @@ class PlainRelay(MessageRelay):
     def __init__(self, config: RelayConfig, around: Surroundings) -> None:
         super().__init__(config, around)
         self._clients: dict[int, PlainClient] = {}
+        self._reader = Reader(self._passing)
         self._by_query = [share for share in config.share if isinstance(share, QueryShare)]
         self._by_message = [share for share in config.share if isinstance(share, MessageShare)]
         self._has_own_headers = bool(config.lanes.headers) or config.lanes.token is not None
@@ -50,7 +51,7 @@ class PlainRelay(MessageRelay):
 
     def opening(self, event: Opening) -> None:
         """A client asks to connect: the backend's answer will be its own."""
-        visitor = visitor_of(event, self._passing)
+        visitor = visitor_of(event, self._reader)
         if self._by_query:
             self.names.connected_with(visitor.query)
         for index, share in enumerate(self._by_query):

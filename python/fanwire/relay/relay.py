@@ -47,7 +47,7 @@ class Relay(CallRelay):
     def opening(self, event: Opening) -> None:
         """Somebody asks to connect, or what to connect with; the backend's answer may come later."""
         request = Request(event)
-        visitor = self._admission.visitor(request)
+        visitor = self._admission.visitor(event)
         self._clients[event.connection] = RelayedClient(self, event.connection, visitor.credentials)
         call_off = self._admission.ask(visitor, partial(self._answered, event, request))
         if call_off is not nothing:

@@ -164,7 +164,7 @@ class Pace:
 
     def __init__(self, rate: float) -> None:
         self._each = 1 / rate
-        self._room = 1 - self._each + 1e-6  # sums of fractions are a little more, or less
+        self._room = 1 - 0.999 * self._each  # sums of fractions are a little more, or less
 
     def take(self, until: float, now: float) -> float | None:
         """The number of who does one thing more; None where that is too early."""
