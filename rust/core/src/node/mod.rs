@@ -4,13 +4,18 @@
 //! and sends it to each process that wants the channel. Every other one is a *member* ([`Member`]): what it publishes
 //! goes there first, and into its own logs when it comes back. So there is one order for all, and a position is the same
 //! everywhere. Here are no sockets and no threads: bytes go in, bytes come out. `wire` has the messages.
+mod abroad;
+#[cfg(test)]
+mod abroad_tests;
 mod agreement;
+mod backbone;
 mod member;
 mod placing;
 mod sequencer;
 mod wire;
 
 pub use agreement::agreement;
+pub use backbone::{Backbone, Heard, Keep, Record};
 pub use member::{Member, Sender, Then};
 pub use placing::{Outcome, Placing};
 pub use sequencer::{Peers, Sequencer};

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU16;
 use smallvec::SmallVec;
 
 use super::agreement::agreement;
+use super::backbone::Abroad;
 use super::wire::{FromMember, FromSequencer, Group, Key, VERSION};
 use crate::channel::{Appended, Channel, Pattern, Publication, Registry, Stand, begin_epochs_now, read_publication};
 use crate::clock::Clock;
@@ -27,19 +28,19 @@ struct Peer {
 
 /// Who wants a channel.
 #[derive(Debug, Default)]
-struct Interest {
-    peers: SmallVec<[u64; 4]>,
+pub(super) struct Interest {
+    pub(super) peers: SmallVec<[u64; 4]>,
     /// It stays in its registry while somebody wants it.
     channel: Option<Arc<Channel>>,
     /// The patterns that were looked at for it.
     patterns_seen: u64,
     /// Whose application was asked for a keyframe.
-    asked: Option<Asked>,
+    pub(super) asked: Option<Asked>,
 }
 
 /// That an application was asked for a keyframe.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
+pub(super) struct Asked {
     peer: u64,
     /// What it gives has all that was published up to here.
     offset: u64,
@@ -57,12 +58,14 @@ const AGAIN_MAX: u8 = 8;
 /// Orders the publications of several processes.
 #[derive(Debug)]
 pub struct Sequencer {
-    settings: Settings,
+    pub(super) settings: Settings,
     /// What all members have to say that they are set to.
     agreed: Box<[u8]>,
-    clock: Clock,
+    pub(super) clock: Clock,
     registries: [Registry; Group::ALL.len()],
-    interests: [HashMap<Box<str>, Interest>; Group::ALL.len()],
+    pub(super) interests: [HashMap<Box<str>, Interest>; Group::ALL.len()],
+    /// An engine outside that orders in its place, if there is one.
+    pub(super) abroad: Option<Abroad>,
     peers: HashMap<u64, Option<Peer>>,
     /// Changes with each pattern that somebody listens to.
     patterns: u64,
@@ -83,6 +86,7 @@ impl Sequencer {
             settings,
             clock: Clock::start(),
             interests: Default::default(),
+            abroad: None,
             peers: HashMap::new(),
             patterns: 0,
             out: Vec::new(),
@@ -116,6 +120,7 @@ impl Sequencer {
                 }
             }
         }
+        self.gone_from_here(peer);
         let others = self.others(peer);
         self.send(&others, FromSequencer::Changed(gone.number, false), peers);
     }
@@ -143,6 +148,7 @@ impl Sequencer {
                         interests.remove(name);
                     }
                 }
+                self.wait_no_more(peer, (group, name));
             }
             FromMember::Listen(pattern) => self.listen(peer, pattern)?,
             FromMember::Unlisten(pattern) => {
@@ -188,7 +194,7 @@ impl Sequencer {
         known.map(|(id, _)| *id).collect()
     }
 
-    fn send(&mut self, to: &[u64], message: FromSequencer<'_>, peers: &mut dyn Peers) {
+    pub(super) fn send(&mut self, to: &[u64], message: FromSequencer<'_>, peers: &mut dyn Peers) {
         if to.is_empty() {
             return;
         }
@@ -228,7 +234,7 @@ impl Sequencer {
         self.send(&others, FromSequencer::Changed(number, true), peers);
     }
 
-    fn obtain(&self, (group, name): Key<'_>) -> Result<Arc<Channel>, EngineError> {
+    pub(super) fn obtain(&self, (group, name): Key<'_>) -> Result<Arc<Channel>, EngineError> {
         self.registries[group as usize].obtain(name, &self.settings, self.clock.now_ns())
     }
 
@@ -236,11 +242,15 @@ impl Sequencer {
         let channel = match self.obtain(key) {
             Ok(channel) => channel,
             Err(error) => {
-                self.send(&[peer], FromSequencer::Failed(&error.to_string()), peers);
+                self.settle(peer, Err(error.to_string()), peers);
                 return Ok(());
             }
         };
         self.hear_patterns(key, &channel, peers);
+        let is_snapshot = read_publication(publication, |one| one.is_snapshot).ok_or("a publication that is none")?;
+        if !is_snapshot && self.publish_abroad(peer, key, publication) {
+            return Ok(());
+        }
         let (now_ns, before) = (self.clock.now_ns(), channel.position());
         let asked = self.interests[key.0 as usize].get(key.1).and_then(|interest| interest.asked);
         let is_late = asked.is_some_and(|asked| asked.is_overtaken(peer, before.offset, now_ns));
@@ -252,42 +262,31 @@ impl Sequencer {
         };
         let (appended, is_beginning) = read_publication(publication, append).ok_or("a publication that is none")?;
         let Some(appended) = appended else {
-            self.send(&[peer], FromSequencer::Failed(""), peers);
+            self.settle(peer, Err(String::new()), peers);
             self.ask(peer, key.1, asked.map_or(0, |asked| asked.again + 1), peers);
             return Ok(());
         };
-        let position = match appended {
-            Ok(Appended::At(position) | Appended::Duplicate(position)) => position,
-            Ok(Appended::Missing(formats)) => {
-                let text = format!("the publication came without its encoding for {formats:?}");
-                self.send(&[peer], FromSequencer::Failed(&text), peers);
-                return Ok(());
+        let outcome = match appended {
+            Ok(Appended::At(position) | Appended::Duplicate(position)) => {
+                self.send_record(key, (position, before.offset), publication, is_beginning, peers);
+                Ok(position)
             }
-            Err(error) => {
-                self.send(&[peer], FromSequencer::Failed(&error.to_string()), peers);
-                return Ok(());
-            }
+            Ok(Appended::Missing(formats)) => Err(format!("the publication came without its encoding for {formats:?}")),
+            Err(error) => Err(error.to_string()),
         };
-        if let Some(interest) = self.interests[key.0 as usize].get_mut(key.1) {
-            if is_beginning {
-                interest.asked = None;
-            }
-            let to = interest.peers.clone();
-            self.send(&to, FromSequencer::Record(key, position, before.offset, publication), peers);
-        }
-        self.send(&[peer], FromSequencer::Placed(position), peers);
+        self.settle(peer, outcome, peers);
         Ok(())
     }
 
     fn want(&mut self, peer: u64, key: Key<'_>, peers: &mut dyn Peers) {
         match self.obtain(key) {
-            Ok(channel) => self.give(peer, key, &channel, peers),
+            Ok(channel) => self.give_or_wait(peer, key, &channel, peers),
             Err(error) => self.send(&[peer], FromSequencer::Cannot(key, &error.to_string()), peers),
         }
     }
 
     /// Sends what is kept, and from now on all that is published.
-    fn give(&mut self, peer: u64, key: Key<'_>, channel: &Arc<Channel>, peers: &mut dyn Peers) {
+    pub(super) fn give(&mut self, peer: u64, key: Key<'_>, channel: &Arc<Channel>, peers: &mut dyn Peers) {
         let dump = channel.dump(self.clock.now_ns());
         let interest = self.interests[key.0 as usize].entry(key.1.into()).or_default();
         if !interest.peers.contains(&peer) {
@@ -323,7 +322,7 @@ impl Sequencer {
         let all = self.peers.iter().filter_map(|(id, one)| Some((*id, one.as_ref()?)));
         let new: Vec<u64> = all.filter(|(id, one)| !has.contains(id) && hears(one)).map(|one| one.0).collect();
         for peer in new {
-            self.give(peer, key, channel, peers);
+            self.give_or_wait(peer, key, channel, peers);
         }
         if let Some(interest) = self.interests[Group::Channel as usize].get_mut(key.1) {
             interest.patterns_seen = self.patterns;

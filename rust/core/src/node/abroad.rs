@@ -1,0 +1,292 @@
+//! The sequencer's side of an engine outside: what members publish goes there, what comes from there goes to them.
+use std::sync::Arc;
+
+use super::backbone::{Abroad, Backbone, Heard, Record, age_ns, keep_of, key_of, name_of, publication_of, record_of};
+use super::sequencer::{Peers, Sequencer};
+use super::wire::{FromSequencer, Group, Key};
+use crate::channel::{Appended, Channel, Publication, Stand, read_publication, write_publication};
+use crate::position::Position;
+
+impl Sequencer {
+    /// Has an engine outside order what is published, for this machine and others. `own` names this one among them.
+    #[must_use]
+    pub fn over(mut self, backbone: Box<dyn Backbone>, own: u64) -> Self {
+        self.abroad = Some(Abroad::new(backbone, own));
+        self
+    }
+
+    /// Passes a publication of a member on; false where there is no engine outside.
+    pub(super) fn publish_abroad(&mut self, peer: u64, key: Key<'_>, publication: &[u8]) -> bool {
+        let Some(abroad) = &mut self.abroad else { return false };
+        let ticket = abroad.tickets.take(peer);
+        let keep = keep_of(key, &self.settings);
+        abroad.backbone.publish(ticket, &name_of(key), &record_of(abroad.own, publication), keep);
+        true
+    }
+
+    /// What became of a member's publication: it is told in its turn.
+    pub(super) fn settle(&mut self, peer: u64, outcome: Result<Position, String>, peers: &mut dyn Peers) {
+        match &mut self.abroad {
+            Some(abroad) if abroad.tickets.has(peer) => {
+                let ticket = abroad.tickets.take(peer);
+                let (_, told) = abroad.tickets.settle(ticket, outcome);
+                debug_assert!(told.is_empty(), "something is before it");
+            }
+            _ => self.tell_outcome(peer, &outcome, peers),
+        }
+    }
+
+    fn tell_outcome(&mut self, peer: u64, outcome: &Result<Position, String>, peers: &mut dyn Peers) {
+        let message = match outcome {
+            Ok(position) => FromSequencer::Placed(*position),
+            Err(why) => FromSequencer::Failed(why),
+        };
+        self.send(&[peer], message, peers);
+    }
+
+    /// Whether a channel is as far here as it can be; else that peer is given it once it is.
+    fn is_level(&mut self, peer: u64, key: Key<'_>, channel: &Arc<Channel>) -> bool {
+        let Some(abroad) = &mut self.abroad else { return true };
+        let levels = &mut abroad.levels[key.0 as usize];
+        if !levels.contains_key(key.1) {
+            levels.insert(key.1.into(), Default::default());
+            abroad.backbone.want(&name_of(key));
+        }
+        let Some(level) = levels.get_mut(key.1).filter(|level| !level.is_level && !abroad.is_down) else { return true };
+        if !level.peers.contains(&peer) {
+            level.peers.push(peer);
+        }
+        level.channel = Some(Arc::clone(channel));
+        false
+    }
+
+    /// A member waits for a channel no longer.
+    pub(super) fn wait_no_more(&mut self, peer: u64, key: Key<'_>) {
+        let Some(abroad) = &mut self.abroad else { return };
+        if let Some(level) = abroad.levels[key.0 as usize].get_mut(key.1) {
+            level.peers.retain(|one| *one != peer);
+        }
+        self.leave_abroad(key);
+    }
+
+    /// A member is gone.
+    pub(super) fn gone_from_here(&mut self, peer: u64) {
+        let Some(abroad) = &mut self.abroad else { return };
+        abroad.tickets.forget(peer);
+        let mut names = Vec::new();
+        for group in Group::ALL {
+            for (name, level) in &mut abroad.levels[group as usize] {
+                level.peers.retain(|one| *one != peer);
+                names.push((group, name.clone()));
+            }
+        }
+        names.iter().for_each(|(group, name)| self.leave_abroad((*group, name)));
+    }
+
+    /// Where nobody here is interested any more, nothing is to come.
+    fn leave_abroad(&mut self, key: Key<'_>) {
+        let Some(abroad) = &mut self.abroad else { return };
+        let levels = &mut abroad.levels[key.0 as usize];
+        let is_wanted = self.interests[key.0 as usize].contains_key(key.1);
+        if !is_wanted && levels.get(key.1).is_some_and(|level| level.peers.is_empty()) {
+            levels.remove(key.1);
+            abroad.backbone.leave(&name_of(key));
+        }
+    }
+
+    /// Something came of the engine outside.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words for the log: it is not taken, and all else goes on.
+    pub fn heard(&mut self, heard: Heard, peers: &mut dyn Peers) -> Result<(), String> {
+        let Some(abroad) = &mut self.abroad else { return Ok(()) };
+        match heard {
+            Heard::Up => abroad.is_down = false,
+            Heard::Down(_) => self.went_down(peers),
+            Heard::Published(ticket, outcome) => {
+                let (peer, told) = abroad.tickets.settle(ticket, outcome);
+                told.iter().for_each(|outcome| self.tell_outcome(peer, outcome, peers));
+            }
+            Heard::Wanted(name, top) => return self.wanted(&name, top, peers),
+            Heard::Record(name, record) => return self.came_back(&name, record, peers),
+            Heard::Since(name, records, top) => return self.filled(&name, records, top, peers),
+        }
+        Ok(())
+    }
+
+    /// Nobody waits for what may never come: whoever does has what there is, and the rest when it comes.
+    fn went_down(&mut self, peers: &mut dyn Peers) {
+        let Some(abroad) = &mut self.abroad else { return };
+        abroad.is_down = true;
+        let mut waiting = Vec::new();
+        for group in Group::ALL {
+            for (name, level) in &mut abroad.levels[group as usize] {
+                (level.is_level, level.is_asking) = (false, false);
+                level.take_waiting();
+                if !level.peers.is_empty() {
+                    waiting.push((group, name.clone()));
+                }
+            }
+        }
+        waiting.iter().for_each(|(group, name)| self.give_waiting((*group, name), peers));
+    }
+
+    fn give_waiting(&mut self, key: Key<'_>, peers: &mut dyn Peers) {
+        let Some(abroad) = &mut self.abroad else { return };
+        let Some(level) = abroad.levels[key.0 as usize].get_mut(key.1) else { return };
+        let _stays = level.channel.take();
+        for peer in std::mem::take(&mut level.peers) {
+            match self.obtain(key) {
+                Ok(channel) => self.give(peer, key, &channel, peers),
+                Err(error) => self.send(&[peer], FromSequencer::Cannot(key, &error.to_string()), peers),
+            }
+        }
+    }
+
+    fn wanted(&mut self, name: &str, top: Position, peers: &mut dyn Peers) -> Result<(), String> {
+        let key = known(name)?;
+        let channel = self.obtain(key).map_err(|error| error.to_string())?;
+        let head = channel.position();
+        let Some(abroad) = &mut self.abroad else { return Ok(()) };
+        let Some(level) = abroad.levels[key.0 as usize].get_mut(key.1) else { return Ok(()) };
+        level.top = top;
+        if top.offset == 0 || top == head {
+            level.is_level = true;
+            return self.catch_up(key, peers);
+        }
+        (level.is_level, level.is_asking) = (false, true);
+        abroad.backbone.since(name, head);
+        Ok(())
+    }
+
+    fn came_back(&mut self, name: &str, record: Record, peers: &mut dyn Peers) -> Result<(), String> {
+        let key = known(name)?;
+        let Some(level) = self.abroad.as_mut().and_then(|abroad| abroad.levels[key.0 as usize].get_mut(key.1)) else {
+            return Ok(()); // nobody wants it any more
+        };
+        if !level.is_level {
+            level.wait(record);
+            return Ok(());
+        }
+        self.take(key, record, false, peers)
+    }
+
+    /// What was asked for behind our position: with it the channel is where the answer says, and what came meanwhile follows.
+    fn filled(&mut self, name: &str, records: Vec<Record>, top: Position, peers: &mut dyn Peers) -> Result<(), String> {
+        let key = known(name)?;
+        let level = self.abroad.as_mut().and_then(|abroad| abroad.levels[key.0 as usize].get_mut(key.1));
+        let Some(level) = level.filter(|level| level.is_asking) else {
+            return Ok(()); // it was asked before the engine was out of reach, or nobody wants it
+        };
+        (level.is_asking, level.top) = (false, top);
+        let mut newest = None;
+        for record in records {
+            newest = Some(record.position);
+            self.append(key, &record, peers)?;
+        }
+        let Some(abroad) = &mut self.abroad else { return Ok(()) };
+        match newest.filter(|newest| newest.epoch == top.epoch && newest.offset < top.offset) {
+            Some(newest) => {
+                abroad.levels[key.0 as usize].entry(key.1.into()).or_default().is_asking = true;
+                abroad.backbone.since(name, newest);
+                Ok(())
+            }
+            None => {
+                abroad.levels[key.0 as usize].entry(key.1.into()).or_default().is_level = true;
+                self.catch_up(key, peers)
+            }
+        }
+    }
+
+    /// It is level: what came meanwhile follows, and who waits is given it.
+    fn catch_up(&mut self, key: Key<'_>, peers: &mut dyn Peers) -> Result<(), String> {
+        let mut outcome = Ok(());
+        let level = self.abroad.as_mut().and_then(|abroad| abroad.levels[key.0 as usize].get_mut(key.1));
+        for record in level.map(super::backbone::Level::take_waiting).unwrap_or_default() {
+            outcome = outcome.and(self.take(key, record, true, peers));
+        }
+        let level = self.abroad.as_ref().and_then(|abroad| abroad.levels[key.0 as usize].get(key.1));
+        if level.is_some_and(|level| level.is_level) {
+            self.give_waiting(key, peers);
+        }
+        outcome
+    }
+
+    /// A record, in its turn. Where something is missing before it, it waits for that. What the engine does not have up to
+    /// where it says that it is, where it `has_said` so just now, is lost.
+    fn take(&mut self, key: Key<'_>, record: Record, has_said: bool, peers: &mut dyn Peers) -> Result<(), String> {
+        let head = self.obtain(key).map_err(|error| error.to_string())?.position();
+        let Some(abroad) = &mut self.abroad else { return Ok(()) };
+        let level = abroad.levels[key.0 as usize].entry(key.1.into()).or_default();
+        let Record { previous, position, .. } = record;
+        let is_there = position.epoch == head.epoch && position.offset <= head.offset;
+        if is_there || position.epoch < level.top.epoch {
+            return Ok(());
+        }
+        let is_lost = has_said && previous.epoch == level.top.epoch && previous.offset <= level.top.offset;
+        if level.is_level && (previous == head || previous.offset == 0 || is_lost) {
+            level.top = position;
+            return self.append(key, &record, peers);
+        }
+        level.is_level = false;
+        level.wait(record);
+        if !std::mem::replace(&mut level.is_asking, true) {
+            abroad.backbone.since(&name_of(key), head);
+        }
+        Ok(())
+    }
+
+    /// Appends a record where it stands, and sends it to the members that want it.
+    fn append(&mut self, key: Key<'_>, record: &Record, peers: &mut dyn Peers) -> Result<(), String> {
+        let text = |what: String| format!("{}: the record at {} {what}", key.1, record.position);
+        let (of, publication) = publication_of(&record.bytes).ok_or_else(|| text("is none".into()))?;
+        let channel = self.obtain(key).map_err(|error| error.to_string())?;
+        let is_own = self.abroad.as_ref().is_some_and(|abroad| abroad.own == of);
+        let now_ns = self.clock.now_ns().saturating_sub(age_ns(record.published_ms));
+        let before = channel.position();
+        let mut bytes = Vec::new();
+        let append = |publication: &Publication<'_>| {
+            // Who is excluded is a connection of the machine that published it.
+            let own = Publication { excluded: if is_own { publication.excluded } else { &[] }, ..*publication };
+            write_publication(&own, &mut bytes);
+            let appended = channel.append(&own, Stand::At(record.position), now_ns, u64::MAX, |_| ());
+            (appended, publication.is_keyframe)
+        };
+        let (appended, is_keyframe) = read_publication(publication, append).ok_or_else(|| text("is none".into()))?;
+        match appended.map_err(|error| text(error.to_string()))? {
+            Appended::Duplicate(_) => Ok(()),
+            Appended::Missing(formats) => Err(text(format!("came without its encoding for {formats:?}"))),
+            Appended::At(position) => {
+                self.send_record(key, (position, before.offset), &bytes, is_keyframe, peers);
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends a record to the members that want it.
+    pub(super) fn send_record(
+        &mut self,
+        key: Key<'_>,
+        (position, previous): (Position, u64),
+        publication: &[u8],
+        is_beginning: bool,
+        peers: &mut dyn Peers,
+    ) {
+        let Some(interest) = self.interests[key.0 as usize].get_mut(key.1) else { return };
+        if is_beginning {
+            interest.asked = None;
+        }
+        let to = interest.peers.clone();
+        self.send(&to, FromSequencer::Record(key, position, previous, publication), peers);
+    }
+
+    pub(super) fn give_or_wait(&mut self, peer: u64, key: Key<'_>, channel: &Arc<Channel>, peers: &mut dyn Peers) {
+        if self.is_level(peer, key, channel) {
+            self.give(peer, key, channel, peers);
+        }
+    }
+}
+
+fn known(name: &str) -> Result<Key<'_>, String> {
+    key_of(name).ok_or_else(|| format!("{name:?} is no channel's name outside"))
+}

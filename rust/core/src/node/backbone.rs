@@ -1,0 +1,241 @@
+//! Several machines as one: an engine outside orders what is published, and each machine's sequencer passes on what comes.
+//!
+//! What a member publishes goes out, and into the channel when it comes back. So there is one order for all, and a position
+//! is the same on every machine. Only what is for newcomers alone stays on the machine: each asks its own application.
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::wire::{Group, Key};
+use crate::bytes::{Reader, put_u64};
+use crate::channel::Channel;
+use crate::position::Position;
+use crate::settings::Settings;
+
+/// What an engine outside keeps of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// So many of the newest publications; 0: none.
+    pub messages: u64,
+    /// For so long.
+    pub age: Duration,
+}
+
+/// A publication that has come back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Of the one before it in this channel; of another epoch, or with the offset 0, where it is the first.
+    pub previous: Position,
+    /// Its own.
+    pub position: Position,
+    /// When it got that, by the wall clock, in milliseconds since 1970.
+    pub published_ms: u64,
+    /// What was handed to [`Backbone::publish`].
+    pub bytes: Vec<u8>,
+}
+
+/// An engine outside, or the way there. Nothing waits here; what comes of it is handed to `Sequencer::heard`.
+pub trait Backbone: Send {
+    /// Has a record appended, kept, and sent to each machine that wants the channel. Each ticket is answered once.
+    fn publish(&mut self, ticket: u64, channel: &str, bytes: &[u8], keep: Keep);
+    /// Have what is published in this channel come, until `leave`. It is answered by [`Heard::Wanted`], and again each time
+    /// that the engine was out of reach.
+    fn want(&mut self, channel: &str);
+    /// No more.
+    fn leave(&mut self, channel: &str);
+    /// Ask for what is kept behind this position, the oldest first; answered by [`Heard::Since`], if nothing is lost.
+    fn since(&mut self, channel: &str, after: Position);
+}
+
+/// What comes of an engine outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It is out of reach, for this reason.
+    Down(String),
+    /// It is reached again.
+    Up,
+    /// A publication has its place; or has none, for this reason.
+    Published(u64, Result<Position, String>),
+    /// From now on what is published in a channel comes; where that stands now.
+    Wanted(Box<str>, Position),
+    /// What was published in a channel.
+    Record(Box<str>, Record),
+    /// What is kept of a channel, behind the position that was asked for; and where the channel stands.
+    Since(Box<str>, Vec<Record>, Position),
+}
+
+/// What waits of one channel until it is level with the engine outside.
+pub(super) const WAITING_BYTES_MAX: usize = 4 << 20;
+/// The head of a record: which machine published it.
+const HEAD_BYTES: usize = 8;
+
+/// How far a channel here is, of what the engine outside has.
+#[derive(Debug)]
+pub(super) struct Level {
+    /// All that is kept there is here.
+    pub(super) is_level: bool,
+    /// Where the channel was there when that was last said; an epoch before that is over.
+    pub(super) top: Position,
+    /// An answer is awaited, of what is behind our position.
+    pub(super) is_asking: bool,
+    /// What has come meanwhile, and its bytes.
+    pub(super) waiting: VecDeque<Record>,
+    pub(super) waiting_bytes: usize,
+    /// Who is to have the channel once it is level.
+    pub(super) peers: Vec<u64>,
+    /// It stays in its registry meanwhile.
+    pub(super) channel: Option<Arc<Channel>>,
+}
+
+impl Default for Level {
+    fn default() -> Self {
+        Self {
+            is_level: false,
+            top: Position { epoch: 0, offset: 0 },
+            is_asking: false,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            peers: Vec::new(),
+            channel: None,
+        }
+    }
+}
+
+impl Level {
+    /// Keeps a record until those before it have come. What is over the bound is asked for again.
+    pub(super) fn wait(&mut self, record: Record) {
+        self.waiting_bytes += record.bytes.len();
+        self.waiting.push_back(record);
+        while self.waiting_bytes > WAITING_BYTES_MAX {
+            let Some(first) = self.waiting.pop_front() else { return };
+            self.waiting_bytes -= first.bytes.len();
+        }
+    }
+
+    pub(super) fn take_waiting(&mut self) -> VecDeque<Record> {
+        self.waiting_bytes = 0;
+        std::mem::take(&mut self.waiting)
+    }
+}
+
+/// Publications of members whose place is not known yet, in the order of each member.
+#[derive(Debug, Default)]
+pub(super) struct Tickets {
+    last: u64,
+    /// Whose each is.
+    of: HashMap<u64, u64>,
+    queues: HashMap<u64, VecDeque<(u64, Option<Result<Position, String>>)>>,
+}
+
+impl Tickets {
+    /// A publication of that member is on its way.
+    pub(super) fn take(&mut self, peer: u64) -> u64 {
+        self.last += 1;
+        self.of.insert(self.last, peer);
+        self.queues.entry(peer).or_default().push_back((self.last, None));
+        self.last
+    }
+
+    /// What became of one. Gives whose it is and what it is told now, oldest first: none before its turn.
+    pub(super) fn settle(
+        &mut self,
+        ticket: u64,
+        outcome: Result<Position, String>,
+    ) -> (u64, Vec<Result<Position, String>>) {
+        let Some(peer) = self.of.remove(&ticket) else { return (0, Vec::new()) };
+        let Some(queue) = self.queues.get_mut(&peer) else { return (0, Vec::new()) };
+        if let Ok(at) = queue.binary_search_by_key(&ticket, |one| one.0) {
+            queue[at].1 = Some(outcome);
+        }
+        let mut told = Vec::new();
+        while let Some((_, Some(outcome))) = queue.pop_front_if(|one| one.1.is_some()) {
+            told.push(outcome);
+        }
+        if queue.is_empty() {
+            self.queues.remove(&peer);
+        }
+        (peer, told)
+    }
+
+    /// Whether something of that member is on its way: what is known of a later one waits.
+    pub(super) fn has(&self, peer: u64) -> bool {
+        self.queues.contains_key(&peer)
+    }
+
+    /// That member is gone.
+    pub(super) fn forget(&mut self, peer: u64) {
+        for (ticket, _) in self.queues.remove(&peer).unwrap_or_default() {
+            self.of.remove(&ticket);
+        }
+    }
+}
+
+/// An engine outside, and what is known of it.
+pub(super) struct Abroad {
+    pub(super) backbone: Box<dyn Backbone>,
+    /// Names this machine's publications: who is excluded from one is a connection of this machine.
+    pub(super) own: u64,
+    pub(super) tickets: Tickets,
+    pub(super) levels: [HashMap<Box<str>, Level>; Group::ALL.len()],
+    pub(super) is_down: bool,
+}
+
+impl fmt::Debug for Abroad {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Abroad").field("own", &self.own).field("is_down", &self.is_down).finish_non_exhaustive()
+    }
+}
+
+impl Abroad {
+    pub(super) fn new(backbone: Box<dyn Backbone>, own: u64) -> Self {
+        Self { backbone, own, tickets: Tickets::default(), levels: Default::default(), is_down: false }
+    }
+}
+
+/// What a channel is called outside: its group's letter, and its name.
+pub(super) fn name_of((group, name): Key<'_>) -> String {
+    let letter = ['c', 'u', 'h'][group as usize];
+    let mut whole = String::with_capacity(1 + name.len());
+    whole.push(letter);
+    whole.push_str(name);
+    whole
+}
+
+/// The channel that is called so outside.
+pub(super) fn key_of(name: &str) -> Option<Key<'_>> {
+    let letters = [(Group::Channel, 'c'), (Group::User, 'u'), (Group::Hub, 'h')];
+    letters.into_iter().find_map(|(group, letter)| Some((group, name.strip_prefix(letter)?)))
+}
+
+/// A publication as the engine outside has it.
+pub(super) fn record_of(own: u64, publication: &[u8]) -> Vec<u8> {
+    let mut record = Vec::with_capacity(HEAD_BYTES + publication.len());
+    put_u64(&mut record, own);
+    record.extend_from_slice(publication);
+    record
+}
+
+/// Which machine a record is of, and its publication.
+pub(super) fn publication_of(record: &[u8]) -> Option<(u64, &[u8])> {
+    let mut reader = Reader(record);
+    Some((reader.u64()?, reader.rest()))
+}
+
+/// What is to be kept outside: all of a channel that a machine which comes later needs. For users and hubs nothing is kept.
+pub(super) fn keep_of((group, name): Key<'_>, settings: &Settings) -> Keep {
+    match group {
+        Group::Channel => {
+            let of = settings.channel(name);
+            Keep { messages: of.history_frames as u64, age: of.history_age }
+        }
+        Group::User | Group::Hub => Keep { messages: 0, age: Duration::ZERO },
+    }
+}
+
+/// How long ago that was, in nanoseconds.
+pub(super) fn age_ns(published_ms: u64) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    now_ms.saturating_sub(published_ms).saturating_mul(1_000_000)
+}
