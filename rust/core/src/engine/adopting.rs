@@ -190,7 +190,7 @@ impl Engine {
                 outgoing.ask_to_join(&channel, &watch, || shard.command_soon(order(), false));
             }
         };
-        self.when_ready(id, vec![(Group::Channel, channel)], join)
+        self.when_ready(id, vec![(Group::Channel, channel)], |_| origin.since, join)
     }
 
     /// Ends a subscription, if there is one: what was published before this call still goes out, what is published after it not.

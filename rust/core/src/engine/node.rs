@@ -10,6 +10,7 @@ use crate::channel::{Appended, Channel, Policy, Publication, Registry, Stand, re
 use crate::error::EngineError;
 use crate::messages::{Command, ConnectionId, Event};
 use crate::node::{FromSequencer, Group, Key, Member, Outcome, Placing};
+use crate::position::Position;
 use crate::protocol::{Format, Formats};
 
 /// Channels that are looked at in one turn, for some that nobody needs here any more.
@@ -47,7 +48,7 @@ impl Engine {
     }
 
     /// Calls `then` with these channels for a connection, and why others are not to be had: at once, or once what other
-    /// workers have of them is here.
+    /// workers have of them is here, up to where `since` says that the connection was.
     ///
     /// # Errors
     /// [`EngineError::LimitReached`] where too much waits.
@@ -55,13 +56,14 @@ impl Engine {
         &self,
         id: ConnectionId,
         channels: Vec<(Group, Arc<Channel>)>,
+        since: impl Fn(&Channel) -> Option<Position>,
         then: impl FnOnce(Vec<Arc<Channel>>, Vec<String>) + Send + 'static,
     ) -> Result<(), EngineError> {
         let Some(member) = self.node() else {
             then(channels.into_iter().map(|one| one.1).collect(), Vec::new());
             return Ok(());
         };
-        member.when_ready(Some(id), channels, Box::new(then))
+        member.when_ready(Some(id), channels, since, Box::new(then))
     }
 
     /// Encodings that whatever is published has to have, where other workers may serve clients that speak them.
@@ -116,7 +118,7 @@ impl Engine {
         let Some(member) = self.node() else { return };
         if let Ok(channel) = hubs.obtain(path, &self.common.settings, self.common.clock.now_ns()) {
             member.hold(&channel);
-            let wanted = member.when_ready(None, vec![(Group::Hub, channel)], Box::new(|_, _| ()));
+            let wanted = member.when_ready(None, vec![(Group::Hub, channel)], |_| None, Box::new(|_, _| ()));
             if let Err(error) = wanted {
                 self.record(40, format!("{path}: what other workers publish for all of it is not to be had: {error}"));
             }
@@ -150,6 +152,7 @@ impl Engine {
             FromSequencer::Refused(why) => return Err(why.to_owned()),
             FromSequencer::Have(key, dump) => self.receive_kept(member, key, dump)?,
             FromSequencer::Cannot(key, why) => member.arrived(key, Err(why)),
+            FromSequencer::Reached(key) => member.reached(key),
             FromSequencer::Record(key, position, previous, publication) => {
                 self.receive(member, key, (position, previous), publication)?;
             }
@@ -218,7 +221,7 @@ impl Engine {
         &self,
         member: &Member,
         key: Key<'_>,
-        (position, previous): (crate::Position, u64),
+        (position, previous): (Position, u64),
         publication: &[u8],
     ) -> Result<(), String> {
         let found = self.common.registry_of(key.0).find(key.1);
@@ -270,7 +273,7 @@ impl Engine {
         let then = Box::new(move |channels: Vec<_>, _| {
             let _ = done.try_send(channels.is_empty()); // nobody waits any more
         });
-        member.when_ready(None, vec![(Group::Channel, Arc::clone(channel))], then)?;
+        member.when_ready(None, vec![(Group::Channel, Arc::clone(channel))], |_| None, then)?;
         match is_done.recv_timeout(Duration::from_secs(1)) {
             Ok(false) => Ok(()),
             _ => Err(EngineError::Apart),

@@ -54,7 +54,7 @@ impl Engine {
         };
         let mut keys = named(channels);
         keys.extend(of_user.map(|user| (Group::User, user)));
-        self.when_ready(id, keys, then)
+        self.when_ready(id, keys, |_| None, then) // its shard knows from where on
     }
 
     /// Subscribes a connection, from `origin` on; publications made after this call reach it in any case.
@@ -70,7 +70,7 @@ impl Engine {
                 shard.command(Command::Subscribe(id, watched, origin, Arc::default()));
             }
         };
-        self.when_ready(id, named(vec![channel]), then)
+        self.when_ready(id, named(vec![channel]), |_| origin.since, then)
     }
 
     /// Decides on a client's request to watch: subscribes it to `channels`, then answers it.
@@ -95,6 +95,7 @@ impl Engine {
             return Ok(());
         }
         let (request, error) = (request.map(Box::from), error.map(str::to_owned));
+        let since = wanted.clone();
         let mut grant = Grant { watched: Vec::new(), id: request, error, wanted };
         let mut allowed = Vec::new();
         for name in channels {
@@ -109,7 +110,7 @@ impl Engine {
             errors.iter().for_each(|error| note_error(&mut grant, error));
             shard.command(Command::Grant(id, Box::new(grant)));
         };
-        self.when_ready(id, named(allowed), then)
+        self.when_ready(id, named(allowed), |channel| since.origin_of(channel).since, then)
     }
 
     /// Ends a subscription, if there is one: what is published after this call does not reach the connection.

@@ -1,7 +1,9 @@
 //! A process that publishes through the sequencer, and keeps for its clients what comes back.
 //!
 //! Whoever subscribes to a channel that is not *had* yet waits until the sequencer has sent what is kept of it. Nothing
-//! of a channel is in a log before, and nothing is missed behind it.
+//! of a channel is in a log before, and nothing is missed behind it. Whoever comes with a position that another process
+//! gave out, and that is yet to come here, waits until the sequencer has sent all that it had: that is one question at a
+//! time for each channel, whoever waits, and an answer without anything in it.
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +14,7 @@ use super::wire::{FromMember, Group, Key, VERSION};
 use crate::channel::{Channel, Publication, write_publication};
 use crate::connection_id::ConnectionId;
 use crate::error::EngineError;
+use crate::position::Position;
 
 /// Takes messages for the sequencer, from any thread, and never waits.
 pub trait Sender: Send + Sync {
@@ -41,12 +44,22 @@ struct Waiting {
 }
 
 /// What is known of a channel that was wanted.
+#[derive(Default)]
 struct Wanted {
     is_had: bool,
     /// Who waits for it, by number.
     waiting: Vec<u64>,
+    /// Who waits for all that the sequencer had when it was asked last, and who came behind that.
+    reaching: Vec<u64>,
+    reaching_next: Vec<u64>,
     /// Turns of the sweep that have found nobody interested.
     unwatched: u8,
+}
+
+impl Wanted {
+    fn is_waited_for(&self) -> bool {
+        !(self.waiting.is_empty() && self.reaching.is_empty() && self.reaching_next.is_empty())
+    }
 }
 
 #[derive(Default)]
@@ -66,6 +79,33 @@ struct State {
     due: Vec<OwnedKey>,
     /// Who else is there.
     others: BTreeSet<u8>,
+}
+
+impl State {
+    /// One thing less is missing for each of these: calls whoever waited for it last.
+    ///
+    /// Under the lock: who sweeps must not leave a channel that is about to be watched.
+    fn end_waiting(&mut self, numbers: &[u64]) {
+        let mut ready = Vec::new();
+        for number in numbers {
+            let Some(waiting) = self.waiting.get_mut(number) else { continue };
+            waiting.missing -= 1;
+            if waiting.missing == 0 {
+                ready.extend(self.waiting.remove(number));
+            }
+        }
+        for id in ready.iter().filter_map(|one| one.connection) {
+            if let Some(count) = self.of_connections.get_mut(&id) {
+                *count -= 1;
+                if *count == 0 {
+                    self.of_connections.remove(&id);
+                }
+            }
+        }
+        for waiting in ready {
+            (waiting.then)(waiting.channels.into_iter().map(|one| one.1).collect(), waiting.errors);
+        }
+    }
 }
 
 /// This process among several.
@@ -216,7 +256,14 @@ impl Member {
         self.send_up(FromMember::GiveUpSnapshot(name, why))
     }
 
-    /// Calls `then` once all of these channels are had: at once where they are.
+    /// Whether a position is one that other processes may have given out, and this one's log is yet to reach. While nobody is
+    /// connected nothing comes.
+    pub(crate) fn is_behind(&self, channel: &Channel, since: Option<Position>) -> bool {
+        since.is_some_and(|since| since > channel.position()) && channel.is_had() && !self.is_apart()
+    }
+
+    /// Calls `then` once all of these channels are had, and reach as far as `since` says, or as the sequencer can: at once
+    /// where they do.
     ///
     /// # Errors
     /// [`EngineError::LimitReached`] where too many wait for one connection.
@@ -224,6 +271,7 @@ impl Member {
         &self,
         connection: Option<ConnectionId>,
         channels: Vec<(Group, Arc<Channel>)>,
+        since: impl Fn(&Channel) -> Option<Position>,
         then: Then,
     ) -> Result<(), EngineError> {
         let mut state = self.lock();
@@ -238,7 +286,7 @@ impl Member {
         for (group, channel) in &channels {
             let wanted = state.wanted[*group as usize].entry(channel.name().into());
             let is_new = matches!(wanted, std::collections::hash_map::Entry::Vacant(_));
-            let wanted = wanted.or_insert_with(|| Wanted { is_had: false, waiting: Vec::new(), unwatched: 0 });
+            let wanted = wanted.or_default();
             wanted.unwatched = 0;
             // One that was given up and made anew has nothing of what the one before had.
             let is_stale = wanted.is_had && !channel.is_had();
@@ -252,9 +300,18 @@ impl Member {
                     return Err(error);
                 }
             }
-            if let Some(wanted) = state.wanted[*group as usize].get_mut(channel.name()).filter(|one| !one.is_had) {
+            let Some(wanted) = state.wanted[*group as usize].get_mut(channel.name()) else { continue };
+            if !wanted.is_had {
                 wanted.waiting.push(number);
                 missing += 1;
+            } else if self.is_behind(channel, since(channel)) {
+                if !wanted.reaching.is_empty() {
+                    wanted.reaching_next.push(number); // the answer that is on its way may be from before that position
+                    missing += 1;
+                } else if self.send(FromMember::Reach((*group, channel.name()))).is_ok() {
+                    wanted.reaching.push(number);
+                    missing += 1;
+                }
             }
         }
         if missing > 0 {
@@ -305,6 +362,7 @@ impl Member {
     /// The sequencer is gone: of what was sent nobody knows. Gives the numbers of those who wait for that.
     pub(crate) fn down(&self, why: &str) -> Vec<u64> {
         let lost = self.placing().take().unwrap_or_default();
+        self.reach_no_more();
         let text = format!("the sequencer of the workers is gone ({why}): whether it was published is not known");
         lost.iter().filter_map(|one| one.settle(Outcome::Failed(text.as_str().into()))).collect()
     }
@@ -329,37 +387,47 @@ impl Member {
     /// A channel is here now, or cannot be had: calls whoever waited for it last.
     pub(crate) fn arrived(&self, (group, name): Key<'_>, outcome: Result<(), &str>) {
         let mut state = self.lock();
-        let state = &mut *state;
         let Some(wanted) = state.wanted[group as usize].get_mut(name) else { return };
         wanted.is_had = outcome.is_ok();
-        let numbers = std::mem::take(&mut wanted.waiting);
-        if outcome.is_err() {
+        let mut numbers = std::mem::take(&mut wanted.waiting);
+        if let Err(why) = outcome {
+            numbers.append(&mut wanted.reaching);
+            numbers.append(&mut wanted.reaching_next);
             state.wanted[group as usize].remove(name);
-        }
-        let mut ready = Vec::new();
-        for number in numbers {
-            let Some(waiting) = state.waiting.get_mut(&number) else { continue };
-            waiting.missing -= 1;
-            if let Err(why) = outcome {
+            for number in &numbers {
+                let Some(waiting) = state.waiting.get_mut(number) else { continue };
                 waiting.channels.retain(|(of, channel)| *of != group || channel.name() != name);
                 waiting.errors.push(format!("channel {name:?}: {why}"));
             }
-            if waiting.missing == 0 {
-                ready.extend(state.waiting.remove(&number));
-            }
         }
-        for id in ready.iter().filter_map(|one| one.connection) {
-            if let Some(count) = state.of_connections.get_mut(&id) {
-                *count -= 1;
-                if *count == 0 {
-                    state.of_connections.remove(&id);
-                }
-            }
+        state.end_waiting(&numbers);
+    }
+
+    /// All of a channel that the sequencer had when it was asked is here, or is asked for anew.
+    pub(crate) fn reached(&self, (group, name): Key<'_>) {
+        let mut state = self.lock();
+        let Some(wanted) = state.wanted[group as usize].get_mut(name) else { return };
+        let mut numbers = std::mem::take(&mut wanted.reaching);
+        wanted.reaching = std::mem::take(&mut wanted.reaching_next);
+        if !wanted.reaching.is_empty() && self.send(FromMember::Reach((group, name))).is_err() {
+            numbers.append(&mut wanted.reaching); // too much waits for the sequencer: they go on with what is here
         }
-        // Under the lock: who sweeps must not leave a channel that is about to be watched.
-        for waiting in ready {
-            (waiting.then)(waiting.channels.into_iter().map(|one| one.1).collect(), waiting.errors);
+        if wanted.is_had {
+            state.end_waiting(&numbers);
+        } else {
+            wanted.waiting.append(&mut numbers);
         }
+    }
+
+    /// Nobody answers any more: who waits for that goes on with what is here.
+    fn reach_no_more(&self) {
+        let mut state = self.lock();
+        let mut numbers = Vec::new();
+        for wanted in state.wanted.iter_mut().flat_map(HashMap::values_mut) {
+            numbers.append(&mut wanted.reaching);
+            numbers.append(&mut wanted.reaching_next);
+        }
+        state.end_waiting(&numbers);
     }
 
     /// Something is missing of a channel: it is asked for anew, and is not had until that has come.
@@ -378,7 +446,7 @@ impl Member {
     /// Takes note that the sequencer sends a channel that was not asked for by name.
     pub(crate) fn note_given(&self, (group, name): Key<'_>) {
         let mut state = self.lock();
-        let fresh = || Wanted { is_had: true, waiting: Vec::new(), unwatched: 0 };
+        let fresh = || Wanted { is_had: true, ..Wanted::default() };
         state.wanted[group as usize].entry(name.into()).or_insert_with(fresh);
     }
 
@@ -409,7 +477,7 @@ impl Member {
             let wanted_of_group = &mut state.wanted[key.0 as usize];
             let Some(wanted) = wanted_of_group.get_mut(&key.1) else { continue };
             let name = (key.0, &*key.1);
-            if !wanted.is_had || !wanted.waiting.is_empty() || is_watched(name) {
+            if !wanted.is_had || wanted.is_waited_for() || is_watched(name) {
                 wanted.unwatched = 0;
                 continue;
             }
@@ -423,159 +491,4 @@ impl Member {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc::{Receiver, Sender as Told, channel};
-
-    use super::*;
-    use crate::channel::Registry;
-    use crate::protocol::Payload;
-    use crate::settings::Settings;
-
-    /// Keeps what it is given, up to a number of messages.
-    struct Kept(Mutex<Vec<Vec<u8>>>, usize);
-
-    impl Sender for Kept {
-        fn send(&self, message: &[u8]) -> Result<(), (u64, u64)> {
-            let mut kept = self.0.lock().expect("nobody panics");
-            if kept.len() >= self.1 {
-                return Err((kept.len() as u64, self.1 as u64));
-            }
-            kept.push(message.to_vec());
-            Ok(())
-        }
-    }
-
-    impl Kept {
-        fn said(&self) -> Vec<String> {
-            let said = std::mem::take(&mut *self.0.lock().expect("nobody panics"));
-            said.iter().map(|bytes| format!("{:?}", FromMember::read(bytes).expect("a message"))).collect()
-        }
-    }
-
-    fn member(messages_max: usize) -> (Member, Arc<Kept>) {
-        let kept = Arc::new(Kept(Mutex::default(), messages_max));
-        (Member::new(7, b"alike".as_slice().into(), Arc::clone(&kept) as Arc<dyn Sender>), kept)
-    }
-
-    fn named(name: &str) -> Arc<Channel> {
-        let registry = Registry::listed(&Arc::default(), 10);
-        registry.obtain(name, &Settings::default(), 0).expect("there is room")
-    }
-
-    type Outcome = (Vec<String>, Vec<String>);
-
-    fn note(told: &Told<Outcome>) -> Then {
-        let told = told.clone();
-        Box::new(move |channels, errors| {
-            let names = channels.iter().map(|channel| channel.name().to_owned()).collect();
-            told.send((names, errors)).expect("somebody listens");
-        })
-    }
-
-    fn noted() -> (Told<Outcome>, Receiver<Outcome>) {
-        channel()
-    }
-
-    #[test]
-    fn who_subscribes_waits_for_all_and_is_called_once() {
-        let (member, kept) = member(100);
-        let (told, got) = noted();
-        let (a, b) = (named("a"), named("b"));
-        let both = vec![(Group::Channel, Arc::clone(&a)), (Group::Channel, Arc::clone(&b))];
-        member.when_ready(None, both, note(&told)).expect("room");
-        assert!(kept.said().is_empty(), "nobody is connected");
-        member.up().expect("room");
-        let said = kept.said();
-        assert!(said[0].starts_with("Hello(") && said.len() == 3, "{said:?}");
-        member.when_ready(None, vec![(Group::Channel, Arc::clone(&a))], note(&told)).expect("room");
-        assert!(kept.said().is_empty(), "it was asked for");
-        member.note_had(&a);
-        member.arrived((Group::Channel, "a"), Ok(()));
-        assert_eq!(got.try_recv(), Ok((vec!["a".into()], vec![])));
-        assert!(got.try_recv().is_err());
-        member.arrived((Group::Channel, "b"), Err("there is no room"));
-        assert_eq!(got.try_recv(), Ok((vec!["a".into()], vec!["channel \"b\": there is no room".into()])));
-        member.when_ready(None, vec![(Group::Channel, a)], note(&told)).expect("room");
-        assert_eq!(got.try_recv(), Ok((vec!["a".into()], vec![])), "at once");
-        member.when_ready(None, vec![(Group::Channel, b)], note(&told)).expect("room");
-        assert_eq!(kept.said(), ["Want((Channel, \"b\"))"], "it is asked for again");
-    }
-
-    #[test]
-    fn one_that_was_given_up_and_made_anew_is_asked_for_again() {
-        let (member, kept) = member(100);
-        let (told, got) = noted();
-        member.up().expect("room");
-        let first = named("a");
-        member.when_ready(None, vec![(Group::Channel, Arc::clone(&first))], note(&told)).expect("room");
-        member.note_had(&first);
-        member.arrived((Group::Channel, "a"), Ok(()));
-        got.try_recv().expect("it has come");
-        kept.said();
-        member.when_ready(None, vec![(Group::Channel, named("a"))], note(&told)).expect("room");
-        assert!(got.try_recv().is_err());
-        assert_eq!(kept.said(), ["Want((Channel, \"a\"))"]);
-    }
-
-    #[test]
-    fn who_leaves_while_it_waits_is_not_subscribed_and_one_has_a_bound() {
-        let (member, _) = member(100_000);
-        let (told, got) = noted();
-        member.up().expect("room");
-        let (id, other) = (ConnectionId::from_bits(1), ConnectionId::from_bits(2));
-        let a = named("a");
-        for who in [id, other] {
-            member.when_ready(Some(who), vec![(Group::Channel, Arc::clone(&a))], note(&told)).expect("room");
-        }
-        member.cancel(id, (Group::Channel, "a"));
-        for _ in 1..WAITING_MAX {
-            member.when_ready(Some(id), vec![(Group::Channel, named("b"))], note(&told)).expect("room");
-        }
-        let over = member.when_ready(Some(id), vec![(Group::Channel, named("c"))], note(&told)).expect_err("the bound");
-        assert_eq!(over.to_string(), "subscriptions that wait: 4097 is over the bound of 4096");
-        member.note_had(&a);
-        member.arrived((Group::Channel, "a"), Ok(()));
-        let both: Vec<Outcome> = got.try_iter().collect();
-        assert_eq!(both, [(vec![], vec![]), (vec!["a".into()], vec![])]);
-        member.when_ready(Some(id), vec![(Group::Channel, named("c"))], note(&told)).expect("one has gone");
-    }
-
-    #[test]
-    fn a_publication_has_its_place_in_its_turn_and_none_when_nobody_is_there() {
-        let (member, kept) = member(4);
-        let publish = || member.publish((Group::User, "ann"), &Publication::new(Payload::Text("x")));
-        assert!(matches!(publish(), Err(EngineError::Apart)));
-        member.up().expect("room");
-        let placings: Vec<_> = (0..3).map(|_| publish().expect("room")).collect();
-        let full = publish().expect_err("four wait");
-        assert_eq!(full.to_string(), "bytes for the other workers: 4 is over the bound of 4");
-        kept.said();
-        let position = crate::Position { epoch: 9, offset: 1 };
-        assert!(placings[1].wait_as(5));
-        assert_eq!(member.placed(super::Outcome::At(position)), None);
-        assert_eq!(placings[0].outcome(), Some(super::Outcome::At(position)));
-        assert!(placings[1].outcome().is_none());
-        assert_eq!(member.down("it was killed"), [5]);
-        let why = "the sequencer of the workers is gone (it was killed): whether it was published is not known";
-        assert_eq!(placings[2].outcome(), Some(super::Outcome::Failed(why.into())));
-        assert!(!placings[2].wait_as(6) && matches!(publish(), Err(EngineError::Apart)));
-    }
-
-    #[test]
-    fn what_nobody_watches_is_left_after_some_turns() {
-        let (member, kept) = member(100);
-        member.up().expect("room");
-        for name in ["a", "b"] {
-            let channel = named(name);
-            member.note_given((Group::Channel, name));
-            member.note_had(&channel);
-        }
-        kept.said();
-        let forgotten = Mutex::new(Vec::new());
-        for _ in 0..=UNWATCHED_TURNS {
-            member.sweep(2, |key| key.1 == "b", |key| forgotten.lock().expect("alone").push(key.1.to_owned()));
-        }
-        assert_eq!(kept.said(), ["Leave((Channel, \"a\"))"]);
-        assert_eq!(*forgotten.lock().expect("alone"), ["a"]);
-    }
-}
+mod tests;

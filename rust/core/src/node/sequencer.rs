@@ -140,6 +140,7 @@ impl Sequencer {
             FromMember::Hello(..) => return Err("a second first message".into()),
             FromMember::Publish(key, publication) => self.publish(peer, key, publication, peers)?,
             FromMember::Want(key) => self.want(peer, key, peers),
+            FromMember::Reach(key) => self.send(&[peer], FromSequencer::Reached(key), peers),
             FromMember::Leave((group, name)) => {
                 let interests = &mut self.interests[group as usize];
                 if let Some(interest) = interests.get_mut(name) {

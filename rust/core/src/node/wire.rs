@@ -4,7 +4,7 @@ use crate::bytes::{Reader, put_bytes, put_u32, put_u64};
 use crate::position::Position;
 
 /// Of these messages, and of all that is in them.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Which registry a name is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,6 +39,8 @@ pub(crate) enum FromMember<'a> {
     Want(Key<'a>),
     /// No more.
     Leave(Key<'a>),
+    /// Say when all has been sent that was published in this channel until now.
+    Reach(Key<'a>),
     /// Send all that is published in channels of this pattern.
     Listen(&'a str),
     /// No more.
@@ -62,6 +64,8 @@ pub(crate) enum FromSequencer<'a> {
     Have(Key<'a>, &'a [u8]),
     /// A channel that was wanted cannot be had, for this reason.
     Cannot(Key<'a>, &'a str),
+    /// All that had been published in this channel when that was asked stands before this.
+    Reached(Key<'a>),
     /// A publication, its place, and the offset before it in the same epoch.
     Record(Key<'a>, Position, u64, &'a [u8]),
     /// The place of the member's oldest publication that has none yet.
@@ -111,8 +115,12 @@ impl<'a> FromMember<'a> {
                 put_key(out, key);
                 out.extend_from_slice(publication);
             }
-            Self::Want(key) | Self::Leave(key) => {
-                out.push(if matches!(self, Self::Want(_)) { 2 } else { 3 });
+            Self::Want(key) | Self::Leave(key) | Self::Reach(key) => {
+                out.push(match self {
+                    Self::Want(_) => 2,
+                    Self::Leave(_) => 3,
+                    _ => 9,
+                });
                 put_key(out, key);
             }
             Self::Listen(text) | Self::Unlisten(text) | Self::AskSnapshot(text) => {
@@ -150,6 +158,7 @@ impl<'a> FromMember<'a> {
             6 => Self::AskSnapshot(reader.text()?),
             7 => Self::GiveUpSnapshot(reader.text()?, reader.text()?),
             8 => Self::Tell(reader.bytes()?, reader.u8()?, reader.rest()),
+            9 => Self::Reach(key(&mut reader)?),
             _ => return None,
         };
         reader.end().map(|()| message)
@@ -182,6 +191,10 @@ impl<'a> FromSequencer<'a> {
                 out.push(10);
                 put_key(out, key);
                 put_bytes(out, why.as_bytes());
+            }
+            Self::Reached(key) => {
+                out.push(11);
+                put_key(out, key);
             }
             Self::Record(key, position, previous, publication) => {
                 out.push(3);
@@ -222,6 +235,7 @@ impl<'a> FromSequencer<'a> {
             8 => Self::Told(reader.u8()?, reader.u8()?, reader.rest()),
             9 => Self::Changed(reader.u8()?, reader.bool()?),
             10 => Self::Cannot(key(&mut reader)?, reader.text()?),
+            11 => Self::Reached(key(&mut reader)?),
             _ => return None,
         };
         reader.end().map(|()| message)
@@ -240,6 +254,7 @@ mod tests {
             FromMember::Publish(key, b"publication"),
             FromMember::Want(key),
             FromMember::Leave((Group::Hub, "/live")),
+            FromMember::Reach(key),
             FromMember::Listen("a*"),
             FromMember::Unlisten("a*"),
             FromMember::AskSnapshot("a"),
@@ -257,6 +272,7 @@ mod tests {
             FromSequencer::Refused("why"),
             FromSequencer::Have(key, b"dump"),
             FromSequencer::Cannot(key, "why"),
+            FromSequencer::Reached(key),
             FromSequencer::Record(key, position, 8, b"publication"),
             FromSequencer::Placed(position),
             FromSequencer::Failed("why"),

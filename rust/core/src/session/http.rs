@@ -43,6 +43,8 @@ pub(crate) struct Asked {
     pub(crate) signalr: Option<SignalROpening>,
     /// Where its subscriptions begin.
     pub(crate) wanted: Wanted,
+    /// It has waited for what other workers have of its channels.
+    pub(crate) has_waited: bool,
     /// What the application adds to the response.
     pub(crate) headers: Vec<Header>,
     /// Of an event stream or SignalR request: the origin whose pages may read it, or `*`.

@@ -31,6 +31,7 @@ impl<I: Io> Shard<I> {
             Command::Grant(id, grant) => self.with(id, |shard, slot| shard.grant(slot, *grant)),
             Command::Unsubscribe(id, channel, tails) => {
                 self.forget_unsubscribing(id, &channel);
+                self.forget_leaving_behind(id, &channel);
                 self.unsubscribe_at(id, &channel, &tails);
             }
             Command::Send(id, frame) => self.with(id, |shard, slot| shard.send(slot, &frame)),

@@ -98,6 +98,8 @@ pub(crate) struct Shard<I: Io> {
     moved: Vec<Arc<Watch>>,
     /// Of the commands that are yet to be done: who leaves which channel, and up to where what stood there is for it.
     unsubscribing: Vec<(ConnectionId, Arc<Channel>, Tails)>,
+    /// Who leaves which channel by a command of its own client's that this shard has left itself, and has yet to do.
+    leaving_behind: Vec<(ConnectionId, Arc<Channel>)>,
     /// Of what this turn does: what is asked of adopted connections that it has yet to take.
     orders_ahead: BTreeMap<ConnectionId, u32>,
     shorts: Vec<Short>,
@@ -202,6 +204,7 @@ impl<I: Io> Shard<I> {
             commands: Vec::new(),
             moved: Vec::new(),
             unsubscribing: Vec::new(),
+            leaving_behind: Vec::new(),
             orders_ahead: BTreeMap::new(),
             shorts: Vec::new(),
             joiner: joiner::Joiner::default(),

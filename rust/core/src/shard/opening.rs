@@ -202,11 +202,12 @@ impl<I: Io> Shard<I> {
         }
         let obtain = |name: &String| self.obtain_channel(name).map_err(|error| Refusal::new(503, error.to_string()));
         let channels = channels.iter().map(obtain).collect::<Result<Vec<_>, _>>()?;
-        if self.has_to_wait(&channels) {
-            self.slab.at(slot).session.ask(asked);
+        if self.has_to_wait(&channels, &asked.wanted) {
+            let wanted = asked.wanted.clone();
+            self.slab.at(slot).session.ask(Asked { has_waited: true, ..asked });
             let accept = |id, watched| Command::Accept(id, watched, None, Reply::default());
             return self
-                .when_ready(slot, formats, channels, accept)
+                .when_ready(slot, formats, (channels, &wanted), accept)
                 .map_err(|error| Refusal::new(503, error.to_string()));
         }
         let watched = channels.iter().filter_map(|channel| channel.watch(formats, self.index)).collect();
@@ -250,6 +251,9 @@ impl<I: Io> Shard<I> {
         user: Option<Arc<Channel>>,
         reply: Reply,
     ) {
+        if self.has_to_wait_to_open(slot, &watched) {
+            return self.open_when_ready(slot, watched, (user, reply));
+        }
         if let Some(mut asked) = self.slab.at(slot).session.take_asked(false) {
             asked.headers = reply.headers;
             if let (Some((_, chosen)), Some(name)) = (&mut asked.upgrade, reply.subprotocol) {

@@ -47,9 +47,7 @@ impl<I: Io> Shard<I> {
             let Some(channel) = self.common.registry.find(name) else { continue };
             if self.common.node.get().is_some() && self.feed_of(slot, &channel).is_none() {
                 // What it waited for may have come, and be on its way here: this comes behind it.
-                let tails = channel.tails(self.slab.at(slot).format.into());
-                let behind = Command::Unsubscribe(self.id_of(slot), channel, tails);
-                self.common.shards[self.index].command(behind);
+                self.unsubscribe_behind(slot, channel);
             } else {
                 self.unsubscribe(slot, &channel);
             }

@@ -10,7 +10,7 @@ use super::wire::{self, Wire};
 use super::world::{ALL, World};
 use crate::channel::{Pattern, Policy, Publication};
 use crate::engine::Audience;
-use crate::messages::Command;
+use crate::messages::{Command, Event, Reply};
 use crate::node::{FromSequencer, Member, Peers, Sender, Sequencer, agreement};
 use crate::position::Position;
 use crate::protocol::Payload;
@@ -62,11 +62,15 @@ struct Client {
     next: Option<usize>,
     /// Where it was told that it begins.
     begin: Option<Position>,
+    /// How many links had broken when it came.
+    cuts: usize,
 }
 
 /// All of them.
 struct Cluster {
     settings: Settings,
+    /// What the application of each worker is asked.
+    asks: Asks,
     sequencer: Sequencer,
     workers: BTreeMap<u64, Worker>,
     clients: Vec<Client>,
@@ -75,6 +79,7 @@ struct Cluster {
     /// What the sequencer has ordered, by channel.
     ordered: Vec<Vec<(Position, String)>>,
     published: usize,
+    cuts: usize,
     peers: u64,
     /// Who came back and got exactly what it had missed.
     recovered: usize,
@@ -116,6 +121,7 @@ impl Cluster {
         };
         let channels = Policy::ALL.into_iter().enumerate().map(rule).collect();
         let mut cluster = Self::of(channels);
+        cluster.asks.opening = luck.once_in(2);
         (0..2 + luck.below(3)).for_each(|_| cluster.come(luck));
         cluster
     }
@@ -127,11 +133,13 @@ impl Cluster {
         Self {
             sequencer: Sequencer::new("1", settings.clone()),
             settings,
+            asks: Asks::default(),
             workers: BTreeMap::new(),
             clients: Vec::new(),
             away: Vec::new(),
             ordered,
             published: 0,
+            cuts: 0,
             peers: 0,
             recovered: 0,
         }
@@ -143,7 +151,7 @@ impl Cluster {
         let number = self.peers as u8;
         let settings = Settings { worker: number, shards: 1 + luck.below(2), ..self.settings.clone() };
         let agreed = agreement("1", &settings);
-        let world = World::new(luck.next(), settings, Asks::default(), 0, luck.once_in(2));
+        let world = World::new(luck.next(), settings, self.asks, 0, luck.once_in(2));
         let said = Arc::<Link>::default();
         world.engine().join_workers(Member::new(number, agreed, Arc::clone(&said) as Arc<dyn Sender>));
         self.sequencer.came(self.peers);
@@ -175,6 +183,7 @@ impl Cluster {
         worker.told.clear();
         worker.published.clear();
         worker.world.engine().node_down("cut");
+        self.cuts += 1;
         self.sequencer.gone(peer, &mut Out { workers: &mut self.workers, ordered: &mut self.ordered });
         self.sequencer.came(peer);
         self.workers[&peer].world.engine().node_up();
@@ -209,6 +218,7 @@ impl Cluster {
             last: None,
             next: None,
             begin: None,
+            cuts: self.cuts,
         };
         self.clients.push(client);
     }
@@ -240,7 +250,12 @@ impl Cluster {
         let is_awake = worker.world.give_turn(shard).is_some();
         worker.world.round_time();
         worker.world.shards[shard].look();
-        let _ = worker.world.engine().take_events(10_000); // nobody is told
+        for event in worker.world.engine().take_events(10_000) {
+            if let Event::Opening(whose, request) = event {
+                let names = request.channels.iter().map(String::as_str);
+                worker.world.engine().accept(whose.connection, names, None, Reply::default()).expect("room");
+            }
+        }
         let mut clients = std::mem::take(&mut self.clients);
         clients.retain_mut(|client| client.worker != peer || self.read(client));
         self.clients = clients;
@@ -293,6 +308,13 @@ impl Cluster {
             if let Some(since) = client.since.filter(|_| has_recovered) {
                 assert_eq!(begin, since, "it goes on where it was");
                 self.recovered += 1;
+            } else if let Some(since) = client.since.filter(|_| client.cuts == self.cuts) {
+                let missed = ordered.iter().rposition(|one| one.0 == since).map(|at| ordered.len() - at - 1);
+                let kept = self.settings.channels[client.channel].settings.history_frames;
+                assert!(
+                    missed.is_none_or(|missed| missed > kept),
+                    "{since} is not recovered, and {missed:?} are missed"
+                );
             }
             // A channel that nobody wanted may have begun anew: its positions are of another epoch then.
             let of_epoch = |one: &(Position, String)| one.0.epoch == begin.epoch;
@@ -318,6 +340,14 @@ impl Cluster {
     fn make_room(&mut self, index: usize, bytes: usize) {
         let client = &self.clients[index];
         self.workers[&client.worker].world.net.borrow_mut().make_room(client.fd, bytes);
+    }
+
+    /// One worker goes on, and hears the sequencer or does not; the others' messages stay on their way.
+    fn run_alone(&mut self, peer: u64, hears: bool) {
+        for _ in 0..50 {
+            while hears && (self.hear(peer) || self.tell(peer, true)) {}
+            (0..self.workers[&peer].world.shards.len()).for_each(|shard| _ = self.turn(peer, shard));
+        }
     }
 
     /// Until nothing is on its way.
@@ -408,4 +438,47 @@ fn who_watches_a_channel_without_publications_is_told_that_one_is_missing() {
     cluster.cut(1);
     cluster.settle();
     assert_eq!((cluster.clients.len(), cluster.away.len()), (0, 1), "1013");
+}
+
+/// A client came back to a worker that had yet to hear what its old one had sent it: it was told that it had lost something.
+#[test]
+fn who_was_further_on_in_another_worker_is_recovered() {
+    for opening in [false, true] {
+        let (luck, pattern) = (&mut Luck(1), Pattern::new("c0").expect("a pattern"));
+        let settings = ChannelSettings { policy: Policy::Every, history_frames: 8, ..ChannelSettings::default() };
+        let mut cluster = Cluster::of(vec![ChannelRule { pattern, settings }]);
+        cluster.asks.opening = opening;
+        cluster.come(luck);
+        cluster.come(luck);
+        cluster.connect(1, (0, None), ALL, luck);
+        cluster.connect(2, (0, None), ALL, luck);
+        cluster.settle();
+        cluster.publish(1, 0, false, 0);
+        cluster.run_alone(1, true);
+        let since = cluster.clients[0].last;
+        assert!(since.is_some() && cluster.clients[1].last.is_none());
+        cluster.connect(2, (0, since), ALL, luck);
+        cluster.run_alone(2, false);
+        cluster.settle();
+        assert_eq!((cluster.recovered, cluster.clients.len()), (1, 3));
+    }
+}
+
+/// A client left a channel that it did not watch, which was done behind all that was on its way, and asked for it behind that:
+/// it was subscribed at once, and unsubscribed then.
+#[test]
+fn who_subscribes_behind_an_unsubscription_is_subscribed() {
+    let (luck, pattern) = (&mut Luck(1), Pattern::new("c0").expect("a pattern"));
+    let mut cluster = Cluster::of(vec![ChannelRule { pattern, settings: ChannelSettings::default() }]);
+    cluster.come(luck);
+    cluster.connect(1, (0, None), ALL, luck);
+    cluster.settle();
+    let asks = ["unsubscribe", "unsubscribe", "subscribe", "unsubscribe", "subscribe"];
+    let bytes: Vec<u8> =
+        asks.iter().flat_map(|what| wire::frame(1, format!("{{\"{what}\":[\"c0\"]}}").as_bytes())).collect();
+    cluster.workers[&1].world.net.borrow_mut().arrive(cluster.clients[0].fd, &bytes);
+    cluster.settle();
+    cluster.publish(1, 0, false, 0);
+    cluster.settle();
+    assert_eq!(cluster.clients[0].last, cluster.ordered[0].last().map(|one| one.0));
 }
