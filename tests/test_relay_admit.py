@@ -140,6 +140,30 @@ def test_those_who_are_asked_about_anew_wait_for_room(kind: type[Admission], mon
     assert len(asking.admission._asked) == 0
 
 
+@KINDS
+def test_so_do_those_who_were_refused_by_what_another_worker_has_heard(
+    kind: type[Admission], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fanwire.relay.admit.ASKED_ANEW_MAX", 2)
+    asking = Asking(kind, 60.0)
+    keys: list[bytes] = []
+    sharing: Any = SimpleNamespace(
+        secret=bytes(32),
+        number=0,
+        elected=lambda key: 1,
+        tell_relays=lambda path, what, key, *said, to: keys.append(key),
+    )
+    timers: Any = SimpleNamespace(later=lambda *due: SimpleNamespace(call_off=lambda: None))
+    asking.admission.share(sharing, "/live", timers)
+    offs = [asking.ask(f"{index}", agent=f"{index}") for index in range(5)]
+    assert len(keys) == 1 and asking.admission.shared is not None
+    asking.admission.shared.told(1, "they may", keys[0], b"of a sixth", (403, b"", None, 9.0))
+    assert (len(asking.sessions.opened), len(asking.admission._asked), len(asking.admission._anew)) == (2, 2, 3)
+    for off in offs:
+        off()
+    assert not asking.admission._asked and not asking.admission._anew and not asking.told
+
+
 def test_an_error_in_the_backend_s_own_words_is_not_remembered() -> None:
     asking = Asking(HubAdmission, 60.0)
     asking.ask("first")

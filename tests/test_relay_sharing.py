@@ -78,9 +78,13 @@ class Admission:
         """Note it."""
         asker.told.append(said[0])
 
-    def go_and_ask(self, asker: One, hash: bytes) -> None:
+    def go_and_ask(self, asker: One) -> None:
         """Note it."""
-        self.asked.append((asker, hash))
+        self.asked.append((asker, asker.key))
+
+    def ask_anew(self, asker: One) -> None:
+        """Note it."""
+        self.asked.append((asker, asker.shown))
 
     def later(self, seconds: float, function: Callable[[], object]) -> Any:
         """It is due when the test says so."""

@@ -389,10 +389,10 @@ class Admission:
         with self.upstreams.faults.contained("relay.admission", "a client could not be told whether it may connect"):
             asker.then(verdict_of(said), ())
 
-    def go_and_ask(self, asker: Asker, hash: bytes) -> None:
+    def go_and_ask(self, asker: Asker) -> None:
         """See ``admitting.Admitting``."""
         try:
-            self._join(asker, hash)
+            self._join(asker, asker.key)
         except BaseException as error:
             if ends_task(error):
                 raise

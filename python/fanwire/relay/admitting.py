@@ -40,8 +40,11 @@ class Admitting(Protocol):
     def say(self, asker: Any, said: Said) -> None:
         """Tell one that waits."""
 
-    def go_and_ask(self, asker: Any, hash: bytes) -> None:
-        """Have one that waits asked about, with all who have the same hash."""
+    def go_and_ask(self, asker: Any) -> None:
+        """Have one that waits asked about, with all who have the same key."""
+
+    def ask_anew(self, asker: Any) -> None:
+        """Have it asked about by all that it shows, when there is room: another who showed less was refused."""
 
     def later(self, seconds: float, function: Callable[[], object]) -> Delay:
         """Call it then."""
@@ -197,7 +200,7 @@ class SharedAdmission:
     def _go_and_ask(self, key: bytes) -> None:
         askers = self._take(key)
         for asker in askers:
-            self._admission.go_and_ask(asker, asker.key)
+            self._admission.go_and_ask(asker)
         if not askers and key in self._asks:  # whoever wanted to know is gone
             owner = self._asks.pop(key)
             self._tell(owner, "heard", key, key, None)
@@ -208,4 +211,4 @@ class SharedAdmission:
             if is_good or asker.shown == shown:
                 self._admission.say(asker, said)
             else:
-                self._admission.go_and_ask(asker, asker.shown)
+                self._admission.ask_anew(asker)
