@@ -1,11 +1,13 @@
 """Who holds which lane, and who asks about whom, over workers that are joined in one process."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fanwire.faults import Faults
 from fanwire.relay.admitting import SharedAdmission
+from fanwire.relay.backed import Backed
 from fanwire.relay.sharing import Sharing, Verb
 from support.joined import Star
 
@@ -297,3 +299,30 @@ def test_an_owner_that_is_gone_or_silent_is_not_waited_for() -> None:
     workers.star.leave(1)
     workers.star.settle()
     assert len(workers.admissions[0].asked) == 2
+
+
+class Sessions:
+    """So many connections to backends, of which there may be four."""
+
+    count_max = 4
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+
+@pytest.mark.parametrize(
+    ("lanes", "mirrored", "private", "sessions", "said"),
+    [(5, 0, 0, 0, "6"), (6, 3, 0, 0, ""), (6, 3, 2, 1, "6"), (6, 6, 0, 4, "5"), (6, 6, 3, 3, "")],
+)
+def test_a_lane_that_another_worker_holds_costs_no_connection_here_and_makes_no_room_for_other_relays(
+    lanes: int, mirrored: int, private: int, sessions: int, said: str
+) -> None:
+    relay: Any = SimpleNamespace(
+        lanes={number: SimpleNamespace(is_mirrored_here=number < mirrored) for number in range(lanes)},
+        gate=SimpleNamespace(count=private),
+        _upstreams=Sessions(sessions),
+    )
+    assert Backed._shortage(relay).partition(" ")[0] == said

@@ -113,8 +113,11 @@ class Backed(Owner, Generic[K, L]):
 
     def _shortage(self) -> str:
         """Why there may be no connection more to a backend, those that are down included; empty where there may."""
-        held = len(self.lanes) if self._sharing is None else max(0, len(self.lanes) - self._sharing.mirrored)
-        count, bound = max(len(self._upstreams), held + self.gate.count), self._upstreams.count_max
+        bound = self._upstreams.count_max
+        if max(len(self._upstreams), len(self.lanes) + self.gate.count) < bound:
+            return ""
+        mirrored = sum(lane.is_mirrored_here for lane in self.lanes.values())  # which have none
+        count = max(len(self._upstreams), len(self.lanes) - mirrored + self.gate.count)
         if count < bound:
             return ""
         return f"{count + 1} connections to backends are over the bound of {bound}, half of the process's descriptors"

@@ -152,7 +152,7 @@ class Lane(SessionHandler, Generic[W]):
     @property
     def shown_state(self) -> str:
         """The same in a word: what another worker holds counts there."""
-        return MIRRORED if self._is_mirrored_here else self.state.value
+        return MIRRORED if self.is_mirrored_here else self.state.value
 
     def stats(self) -> LaneStats:
         """How it stands, now."""
@@ -294,7 +294,7 @@ class Lane(SessionHandler, Generic[W]):
         return self._open()
 
     @property
-    def _is_mirrored_here(self) -> bool:
+    def is_mirrored_here(self) -> bool:
         """Whether another worker holds it, or is asked to."""
         return self.part is not None and self.part.holder is not None
 
@@ -412,7 +412,7 @@ class Lane(SessionHandler, Generic[W]):
         """Have happen later what is to happen if nothing else does."""
         is_forsaken = self._is_forsaken
         rest = self._machine.rest(is_forsaken=is_forsaken)
-        if rest is Rest.END or (rest is Rest.LINGER and self._is_mirrored_here):  # it lingers where it is held
+        if rest is Rest.END or (rest is Rest.LINGER and self.is_mirrored_here):  # it lingers where it is held
             self.end()
             return
         if is_forsaken and rest is not Rest.NOTHING:

@@ -101,7 +101,7 @@ class CallLane(Lane[CallWatcher]):
             client.complete(call, self._outcome)
             return
         self._wait(client, call, patience_s=self.context.backend.connect_timeout)
-        if self._is_mirrored_here and self._machine.is_down and self.part is not None:
+        if self.is_mirrored_here and self._machine.is_down and self.part is not None:
             self.part.again()  # who holds it may be refused it
         self._step(Event.WANTED)
 
@@ -372,7 +372,7 @@ class CallLane(Lane[CallWatcher]):
     def _lose_patience(self) -> None:
         self._patience = None
         self._give_up_all(until=self.context.timers.now())
-        if self._is_mirrored_here and self.part is not None and self._machine.phase is Phase.OPENING:
+        if self.is_mirrored_here and self.part is not None and self._machine.phase is Phase.OPENING:
             self.part.parted("the worker that is to hold it says nothing")
         self._settle()
 

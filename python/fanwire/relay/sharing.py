@@ -184,11 +184,6 @@ class Sharing:
         """It is not told any more."""
         self._following.pop((holder, id), None)
 
-    @property
-    def mirrored(self) -> int:
-        """How many are mirrored here."""
-        return len(self._following)
-
     def say(self, to: int, path: str, verb: int, id: bytes, *said: Any) -> None:
         """To who holds a lane of the relay at a path, or is to."""
         self._tell(to, verb, path, id, *said)
