@@ -16,7 +16,7 @@ from fanwire.owner import Owner
 from fanwire.relay.admit import ASKING_PART, Admission
 from fanwire.relay.admitting import KINDS, SharedAdmission
 from fanwire.relay.config import RelayConfig
-from fanwire.relay.driver import Lane, Lingering, has_room
+from fanwire.relay.driver import Lane, Lingering
 from fanwire.relay.headers import Passing
 from fanwire.relay.machine import State
 from fanwire.relay.mirror import Mirror, Part
@@ -123,9 +123,10 @@ class Backed(Owner, Generic[K, L]):
         return f"{count + 1} connections to backends are over the bound of {bound}, half of the process's descriptors"
 
     def has_room(self) -> bool:
-        """Whether there may be one lane more; one that lingers makes room."""
-        lanes_max = min(len(self.lanes), self.config.lanes.max) if self._shortage() else self.config.lanes.max
-        return has_room(self.lanes, lanes_max, self._lingering) and not self._shortage()
+        """Whether there may be one lane more; the one that lingers for the longest makes room."""
+        if len(self.lanes) >= self.config.lanes.max or self._shortage():
+            self._lingering.make_room()
+        return len(self.lanes) < self.config.lanes.max and not self._shortage()
 
     @property
     def over_max(self) -> str:

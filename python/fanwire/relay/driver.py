@@ -4,7 +4,7 @@ Here are its timers, its session and its log in the engine; what arrives goes fr
 there to the clients, without coming by here.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -582,6 +582,12 @@ class Lingering:
         while len(self._left_by) > self._most or self._bytes > LINGERING_BYTES_MAX:
             next(iter(self._left_by)).end()
 
+    def make_room(self) -> None:
+        """End the oldest, if there is one."""
+        for lane in self._left_by:
+            lane.end()
+            return
+
     def _forget(self, lane: Lane[Any]) -> None:
         client = self._left_by.pop(lane, None)
         if client is None:
@@ -591,12 +597,3 @@ class Lingering:
         del own[lane]
         if not own:
             del self._of_client[client]
-
-
-def has_room(lanes: Sized, lanes_max: int, lingering: Iterable[Lane[Any]]) -> bool:
-    """Whether there may be one lane more; the one that lingers for the longest makes room."""
-    if len(lanes) >= lanes_max:
-        for lane in lingering:
-            lane.end()
-            break
-    return len(lanes) < lanes_max
