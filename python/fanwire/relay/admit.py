@@ -101,11 +101,19 @@ class Asker:
     visitor: Visitor
     key: bytes
     """A hash of what counts."""
-    shown: bytes
-    """A hash of all that it shows."""
     then: Then
+    hash: Callable[[tuple[object, ...]], bytes] | None
+    """Hashes what is shown; None where it is asked about for itself alone."""
     check: "AdmissionCheck | None" = None
     """What it waits for; None where that has yet to begin."""
+    _shown: bytes = b""
+
+    @property
+    def shown(self) -> bytes:
+        """A hash of all that it shows, made when it is looked at: most know a yes by the other."""
+        if not self._shown:
+            self._shown = self.key if self.hash is None else self.hash(self.visitor.shown())
+        return self._shown
 
 
 class Memory:
@@ -115,6 +123,8 @@ class Memory:
         self._secret = secret or secrets.token_bytes(32)
         self._verdicts: OrderedDict[bytes, Verdict] = OrderedDict()
         self._bytes = 0
+        self.refusals = 0
+        """How many of them are no yes."""
 
     def __len__(self) -> int:
         return len(self._verdicts)
@@ -133,6 +143,7 @@ class Memory:
         self._forget(hash)
         self._verdicts[hash] = verdict
         self._bytes += _cost_of(verdict)
+        self.refusals += not verdict.is_good
         now = monotonic()
         while self._verdicts:
             oldest, other = next(iter(self._verdicts.items()))
@@ -144,6 +155,7 @@ class Memory:
         verdict = self._verdicts.pop(hash, None)
         if verdict is not None:
             self._bytes -= _cost_of(verdict)
+            self.refusals -= not verdict.is_good
 
 
 def _cost_of(verdict: Verdict) -> int:
@@ -306,10 +318,12 @@ class Admission:
 
     def ask(self, visitor: Visitor, then: Then) -> Callable[[], object]:
         """Have `then` called with the backend's answer, at once where it is known. Gives what calls that off."""
-        # Where nothing is to be remembered, not even a moment is: each client is asked about for itself.
-        key, shown = (visitor.key(), visitor.shown()) if self._admit_for else ((next(self._numbers),),) * 2
-        asker = Asker(visitor, self._remembered.hash(key), self._remembered.hash(shown), then)
-        verdict = self._remembered.get(asker.shown) or self._remembered.get(asker.key)
+        remembered = self._remembered
+        if self._admit_for:
+            asker = Asker(visitor, remembered.hash(visitor.key()), then, remembered.hash)
+        else:  # not even a moment is to be remembered: each client is asked about for itself
+            asker = Asker(visitor, remembered.hash((next(self._numbers),)), then, None)
+        verdict = (remembered.refusals and remembered.get(asker.shown)) or remembered.get(asker.key)
         if verdict is not None:
             then(verdict, ())
             return nothing

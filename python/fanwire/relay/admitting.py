@@ -25,7 +25,10 @@ class OneAsking(Protocol):
     """Who waits to be told."""
 
     key: bytes
-    shown: bytes
+
+    @property
+    def shown(self) -> bytes:
+        """A hash of all that it shows."""
 
 
 class Admitting(Protocol):

@@ -167,7 +167,7 @@ class Reader:
         if query or is_trusted or not self._shares:
             shown, important = self._read(headers, query, address, is_trusted=is_trusted)
             return Credentials(shown, address), important
-        seen = tuple(pair for pair in headers if pair[0] != "sec-websocket-key")
+        seen = tuple([pair for pair in headers if pair[0] != "sec-websocket-key"])
         known = self._shown.get(seen)
         if known is None:
             known = shown, important = self._read(headers, query, address, is_trusted=False)
@@ -175,8 +175,8 @@ class Reader:
                 return Credentials(shown, address), important
             self._shown.keep(seen, known)
         shown, important = known
-        credentials = Credentials(shown, address)
-        return self._credentials.keep(credentials, credentials), important
+        known = self._credentials.get((shown, address))
+        return known or self._credentials.keep((shown, address), Credentials(shown, address)), important
 
     def _read(self, headers: Pairs, query: str, address: str, *, is_trusted: bool) -> tuple[Shown, Pairs]:
         passing, has_token = self._passing, bool(tokens_in(query))

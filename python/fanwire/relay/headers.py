@@ -183,6 +183,8 @@ def names_in(query: str) -> list[str]:
 
 def without(query: str, names: Sequence[str]) -> str:
     """The query without these names, otherwise as it was sent."""
+    if not query:
+        return ""
     kept = (pair for pair in query.split("&") if pair and unquote_plus(pair.partition("=")[0]) not in names)
     return "&".join(kept)
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from fanwire._engine import Closed, Connected, HubMessage, Message, Moved, Opening, Relayed
 from fanwire._loop import ends_task
-from fanwire.auth import Request, is_negotiate
+from fanwire.auth import MSGPACK, ResponseHeaders, is_negotiate
 from fanwire.errors import ClientGone, LimitReached
 from fanwire.logs import name_of, relay_log
 from fanwire.owner import ClientEvent
@@ -46,25 +46,25 @@ class Relay(CallRelay):
 
     def opening(self, event: Opening) -> None:
         """Somebody asks to connect, or what to connect with; the backend's answer may come later."""
-        request = Request(event)
         visitor = self._admission.visitor(event)
         self._clients[event.connection] = RelayedClient(self, event.connection, visitor.credentials)
-        call_off = self._admission.ask(visitor, partial(self._answered, event, request))
+        call_off = self._admission.ask(visitor, partial(self._answered, event))
         if call_off is not nothing:
             self._at_work[event.connection] = call_off
 
-    def _answered(self, event: Opening, request: Request, verdict: Verdict, cookies: Sequence[str]) -> None:
+    def _answered(self, event: Opening, verdict: Verdict, cookies: Sequence[str]) -> None:
         """What the backend says of one that asks to connect."""
-        id, headers = event.connection, request.response_headers
+        id, headers = event.connection, ResponseHeaders()
         self._at_work.pop(id, None)
         try:
             self._admission.give(cookies, headers)
             if not 100 <= verdict.status < 300:
                 self.endings.refuse(id, *verdict.refusal, list(headers))
-            elif request.method == "POST" and verdict.body:  # an error in the backend's own words, to be read
+            elif event.method == "POST" and verdict.body:  # an error in the backend's own words, to be read
                 self.engine.respond(id, 200, "application/json", verdict.body, list(headers))
             else:
-                self.engine.accept(id, event.channels, None, list(headers), request.subprotocol)
+                subprotocol = MSGPACK if MSGPACK in event.subprotocols else None
+                self.engine.accept(id, event.channels, None, list(headers), subprotocol)
                 if is_negotiate(event):  # its transport is asked about, too
                     self._clients.pop(id, None)
         except LimitReached as error:
