@@ -27,6 +27,8 @@ class Item(Protocol):
 
 
 I = TypeVar("I", bound=Item)  # noqa: E741 an item
+NOBODY: OrderedDict[Any, Any] = OrderedDict()
+"""What a queue has in which nobody waits, as in most: nothing is ever put here."""
 
 
 class Turns(Generic[I]):
@@ -35,8 +37,8 @@ class Turns(Generic[I]):
     __slots__ = ("_all", "_of")
 
     def __init__(self) -> None:
-        self._all: OrderedDict[I, None] = OrderedDict()
-        self._of: OrderedDict[Charged, OrderedDict[I, None]] = OrderedDict()
+        self._all: OrderedDict[I, None] = NOBODY
+        self._of: OrderedDict[Charged, OrderedDict[I, None]] = NOBODY
 
     def __len__(self) -> int:
         return len(self._all)
@@ -56,6 +58,8 @@ class Turns(Generic[I]):
     def add(self, one: I) -> None:
         """Have it wait behind the others. Raises LimitReached where its client's budget has no room for it."""
         one.client.budget.require(one.cost)
+        if not self._all:
+            self._all, self._of = OrderedDict(), OrderedDict()
         self._all[one] = None
         self._of.setdefault(one.client, OrderedDict())[one] = None
 
@@ -73,6 +77,8 @@ class Turns(Generic[I]):
         del own[one]
         if not own:
             del self._of[one.client]
+        if not self._all:
+            self._all = self._of = NOBODY
 
     def of(self, client: Charged) -> list[I]:
         """What waits for a client, in order."""
