@@ -7,8 +7,9 @@ import pytest
 from fanwire.errors import LimitReached
 from fanwire.relay.broadcast import BroadcastLane
 from fanwire.relay.config import CallShare, Lanes
-from fanwire.relay.driver import LINGERING_BYTES_MAX, LINGERING_MIN, LaneContext, Lingering
+from fanwire.relay.driver import LaneContext
 from fanwire.relay.lane import CallLane, CallLaneContext, PlainLane
+from fanwire.relay.lingering import LINGERING_BYTES_MAX, LINGERING_MIN, Lingering
 from fanwire.relay.machine import FORSAKEN, TABLE, Act, Event, Machine, Phase, Rest, State
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.timing import Backoff
@@ -255,7 +256,7 @@ def test_lanes_that_linger_hold_no_more_than_so_many_bytes() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_lane_that_is_over_that_ends_at_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fanwire.relay.driver.LINGERING_BYTES_MAX", 1)
+    monkeypatch.setattr("fanwire.relay.lingering.LINGERING_BYTES_MAX", 1)
     stage, client = Stage(kind), One()
     stage.come(client)
     stage.agree()

@@ -16,8 +16,9 @@ from fanwire.owner import Owner
 from fanwire.relay.admit import ASKING_PART, Admission
 from fanwire.relay.admitting import KINDS, SharedAdmission
 from fanwire.relay.config import RelayConfig
-from fanwire.relay.driver import Lane, Lingering
+from fanwire.relay.driver import Lane
 from fanwire.relay.headers import Passing
+from fanwire.relay.lingering import Lingering
 from fanwire.relay.machine import State
 from fanwire.relay.mirror import Mirror, Part
 from fanwire.relay.names import Names

@@ -4,7 +4,7 @@ Here are its timers, its session and its log in the engine; what arrives goes fr
 there to the clients, without coming by here.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -17,6 +17,7 @@ from fanwire.budget import ENTRY_BYTES
 from fanwire.errors import LimitReached
 from fanwire.logs import name_of, relay_log
 from fanwire.relay.config import Lanes
+from fanwire.relay.lingering import Lingering
 from fanwire.relay.machine import Act, Event, Machine, Phase, Rest, State
 from fanwire.relay.mirror import OVERLAP_S, Mirror, Part, ToldOutcome
 from fanwire.relay.stats import LaneStats
@@ -28,10 +29,6 @@ from fanwire.wording import INTERNAL_ERROR, brief
 
 MIRRORED = "mirrored"
 """The state of a lane that another worker holds, as stats show it."""
-LINGERING_MIN = 256
-"""Lanes that may linger however few were watched at once."""
-LINGERING_BYTES_MAX = 4 << 20
-"""Of all that linger, of what they watch."""
 
 
 class Watcher(Charged, Protocol):
@@ -53,7 +50,7 @@ class LaneContext:
     backend: Backend
     linger: float
     lanes: Lanes
-    lingering: "Lingering"
+    lingering: Lingering
     """Those that nobody watches."""
 
     @property
@@ -532,68 +529,3 @@ class Lane(SessionHandler, Generic[W]):
         for client in watchers:
             with self.context.upstreams.faults.contained("relay.lane", "client %s stays", name_of(client.id)):
                 self._send_away(client)
-
-
-class Lingering:
-    """A relay's lanes that nobody watches, in the order in which they will end. They are charged to nobody, so bounded.
-
-    One client leaves no more of them than it may watch at once. All clients leave no more than were ever watched at
-    once, as when all connect again, and their calls are so many bytes at most. Above that the oldest end at once.
-    """
-
-    __slots__ = ("_bytes", "_left_by", "_most", "_needed", "_of_client", "_per_client_max")
-
-    def __init__(self, per_client_max: int) -> None:
-        self._per_client_max = per_client_max
-        self._needed: set[Lane[Any]] = set()
-        self._most = LINGERING_MIN
-        self._left_by: dict[Lane[Any], int] = {}
-        self._of_client: dict[int, dict[Lane[Any], None]] = {}
-        self._bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._left_by)
-
-    def __iter__(self) -> Iterator[Lane[Any]]:
-        return iter(self._left_by)
-
-    def needed(self, lane: Lane[Any]) -> None:
-        """Somebody watches it, or waits to."""
-        self._forget(lane)
-        self._needed.add(lane)
-        self._most = max(self._most, len(self._needed))
-
-    def ended(self, lane: Lane[Any]) -> None:
-        """It is over."""
-        self._forget(lane)
-        self._needed.discard(lane)
-
-    def left(self, lane: Lane[Any], client: int) -> None:
-        """Nobody watches it any more; this client was the last. It may have to end."""
-        if lane in self._left_by:
-            return
-        self._needed.discard(lane)
-        self._left_by[lane] = client
-        own = self._of_client.setdefault(client, {})
-        own[lane] = None
-        self._bytes += lane.cost
-        if len(own) > self._per_client_max:
-            next(iter(own)).end()
-        while len(self._left_by) > self._most or self._bytes > LINGERING_BYTES_MAX:
-            next(iter(self._left_by)).end()
-
-    def make_room(self) -> None:
-        """End the oldest, if there is one."""
-        for lane in self._left_by:
-            lane.end()
-            return
-
-    def _forget(self, lane: Lane[Any]) -> None:
-        client = self._left_by.pop(lane, None)
-        if client is None:
-            return
-        self._bytes -= lane.cost
-        own = self._of_client[client]
-        del own[lane]
-        if not own:
-            del self._of_client[client]
