@@ -171,11 +171,12 @@ async def test_bounds() -> None:
     await with_three(work)
 
 
-def test_pieces() -> None:
-    assert pieces([]) == [[]]
-    assert pieces(["a" * 9, "b" * 9, "c"], 20) == [["a" * 9, "b" * 9], ["c"]]
-    assert pieces(["a" * 99, "b"], 20) == [["a" * 99], ["b"]]
-    assert pieces({"a": 1}) == [[("a", 1)]]
+def test_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fanwire.workers.bus.PIECE_BYTES_MAX", 20)
+    assert list(pieces([])) == []
+    assert list(pieces(["a" * 9, "b" * 9, "c"])) == [["a" * 9, "b" * 9], ["c"]]
+    assert list(pieces(["a" * 99, "b"])) == [["a" * 99], ["b"]]
+    assert list(pieces([["a", 1]])) == [[["a", 1]]]
 
 
 WORKERS = st.integers(0, 4)

@@ -295,7 +295,7 @@ async def test_until_all_have_said_since_when_they_are_there_nobody_who_has_just
         assert workers.star.buses[0].others == {1} and first._attending is not None and second._attending is not None
         assert not first._attending.is_eldest
         elders = first._attending.elders
-        assert elders.since_of(0) < elders.since_of(1)
+        assert elders.since < second._attending.elders.since
         elders._unknown = float("inf")  # as `SETTLE_S` later
         assert SETTLE_S > 0 and first._attending.is_eldest
         workers.star.settle()

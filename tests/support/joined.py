@@ -25,7 +25,12 @@ class Star:
 
     def join(self, number: int, tasks: Tasks) -> Bus:
         """One comes; it hears of those that are there, as they do of it."""
-        bus = Bus(number, lambda to, message: self._send(bus, to, message), tasks)
+        bus = Bus(
+            number,
+            lambda to, message: self._send(bus, to, message),
+            tasks,
+            lambda: self._apart.get(number) is bus,
+        )
         self.add(bus)
         return bus
 

@@ -255,7 +255,7 @@ class Sharing:
 
     def _changed(self, worker: int, has_come: bool) -> None:
         if has_come:
-            for piece in pieces([list(claim) for claim in self._held[self.number].items()]):
+            for piece in pieces(list(self._held[self.number].items())):
                 self._tell(worker, Verb.HELD, piece)
             if self.is_retiring:
                 self._tell(worker, Verb.RETIRING)

@@ -115,7 +115,7 @@ class Attending:
         names.clear()
 
     def _tell(self, kind: str, entries: list[Entry], owed: set[str]) -> None:
-        for piece in pieces(entries) if entries else ():
+        for piece in pieces(entries):
             try:
                 self._bus.tell(kind, piece)
             except NOT_SENT:

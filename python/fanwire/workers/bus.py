@@ -6,7 +6,7 @@ state tells it to those who come (``on_change``).
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from itertools import count
 from typing import Any
@@ -25,6 +25,8 @@ from fanwire.workers.siblings import Sibling
 
 MESSAGE_BYTES_MAX = 1 << 20
 """Of one message, kind and all: others wait behind it."""
+PIECE_BYTES_MAX = MESSAGE_BYTES_MAX // 4
+"""Of one of several messages that a state is told in."""
 ASKS_MAX = 1_024
 """What one worker may be waiting for at once."""
 NOT_SENT = (LimitReached, WorkersApart)
@@ -75,14 +77,21 @@ class Bus:
         number: of this worker.
         send: takes a message to one worker, or with None to all others; ``Engine.tell``. Waits for nobody.
         tasks: where async answers are made.
+        is_apart: whether this worker cannot reach the others; ``Engine.is_apart``.
     """
 
-    def __init__(self, number: int, send: Callable[[int | None, bytes], None], tasks: Tasks) -> None:
+    def __init__(
+        self,
+        number: int,
+        send: Callable[[int | None, bytes], None],
+        tasks: Tasks,
+        is_apart: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.number = number
         """Of this worker, 0 to 255: ids of its connections begin with it."""
         self.others: frozenset[int] = frozenset()
         """The workers that are there now, without this one."""
-        self._send = send
+        self._send, self._is_apart = send, is_apart
         self._tasks, self._faults = tasks, tasks.faults
         self._hear: dict[str, Hear] = {}
         self._answer: dict[str, Answer] = {}
@@ -90,18 +99,11 @@ class Bus:
         self._ids = count()
         self._asking: dict[int, _Asking] = {}
         self._answering = 0
-        self.on("still", lambda worker, message: None)
 
     @property
     def is_apart(self) -> bool:
         """Whether this worker cannot reach the others; then it hears that all have gone, and later that they came."""
-        try:
-            self.tell("still", None)
-        except WorkersApart:
-            return True
-        except LimitReached:
-            pass
-        return False
+        return self._is_apart()
 
     # What its users do
 
@@ -184,7 +186,7 @@ class Bus:
 
     def let_go(self) -> None:
         """Cut the circles of references: nothing comes any more, and nothing is sent."""
-        self._send = _nowhere
+        self._send, self._is_apart = _nowhere, bool
         self._changes.clear()
         self._hear.clear()
         self._answer.clear()
@@ -290,20 +292,21 @@ def _nowhere(to: int | None, message: bytes) -> None:
     """Serving has ended."""
 
 
-def pieces(items: Mapping[str, Any] | list[Any], bytes_max: int = MESSAGE_BYTES_MAX // 4) -> list[list[Any]]:
-    """What is to be told as several messages, of about so many bytes at most: a mapping as its pairs."""
-    found: list[list[Any]] = [[]]
+def pieces(items: Iterable[Any]) -> Iterator[list[Any]]:
+    """What is to be told as several messages, of about ``PIECE_BYTES_MAX`` at most."""
+    piece: list[Any] = []
     size = 0
-    for item in items.items() if isinstance(items, Mapping) else items:
+    for item in items:
         length = len(msgspec.msgpack.encode(item))
-        if size and size + length > bytes_max:
-            found.append([])
-            size = 0
-        found[-1].append(item)
+        if piece and size + length > PIECE_BYTES_MAX:
+            yield piece
+            piece, size = [], 0
+        piece.append(item)
         size += length
-    return found
+    if piece:
+        yield piece
 
 
 def bus_of(seat: Seat | Sibling, engine: Engine, tasks: Tasks) -> Bus:
     """That of the worker at this seat, whose engine it is."""
-    return Bus(seat.number, engine.tell, tasks)
+    return Bus(seat.number, engine.tell, tasks, lambda: engine.is_apart)

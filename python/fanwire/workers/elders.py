@@ -38,10 +38,6 @@ class Elders:
         bus.on_change(self._come_or_gone)
         tasks.start_soon(self._settle)
 
-    def since_of(self, worker: int) -> float:
-        """Since when one is there; inf where it has not said so."""
-        return self.since if worker == self._bus.number else self._since.get(worker, inf)
-
     @property
     def eldest(self) -> int:
         """Its number."""

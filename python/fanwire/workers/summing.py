@@ -190,8 +190,7 @@ class Summing:
             self._is_told = self._is_told or bool(answers)
 
     async def _tell_all_ended(self, worker: int, message: None) -> bool:
-        entries = [_ended_entry(number, ended) for number, ended in self._ended.items()]
-        for piece in pieces(entries) if entries else ():
+        for piece in pieces([_ended_entry(number, ended) for number, ended in self._ended.items()]):
             await self._bus.tell_surely(worker, partial(self._bus.tell, ENDED, piece, worker))
         return True
 
