@@ -170,6 +170,7 @@ async def no_sum_falls(whats: list[tuple[str, int]]) -> None:
 async def test_the_text_of_all() -> None:
     """With real stats; one that has another's answer is labelled where there is no sum."""
     answers: list[tuple[int, int, bytes]] = []
+    read: list[int] = []
     async with anyio.create_task_group() as group:
         star = Star()
         group.start_soon(star.run)
@@ -179,7 +180,7 @@ async def test_the_text_of_all() -> None:
             tasks = tasks_of(group)
             stats = Engine(Settings()).stats()
             engine: Any = SimpleNamespace(
-                stats=lambda stats=stats: stats,
+                stats=lambda stats=stats, number=number: read.append(number) or stats,
                 respond=lambda id, status, kind, body: answers.append((id, status, body)),
             )
             upstream = SimpleNamespace(url="http://b", state="down" if number else "up", connects=3, failures=0)
@@ -209,6 +210,7 @@ async def test_the_text_of_all() -> None:
                 await anyio.lowlevel.checkpoint()
         scrapings[0].asking(SimpleNamespace(connection=3))  # type: ignore[arg-type]
         assert [(id, status) for id, status, _ in answers] == [(id, 200) for id in range(4)]
+        assert sorted(read) == [0, 1], "each worker counts once for all who ask"
         group.cancel_scope.cancel()
     families = {family.name: family for family in text_string_to_metric_families(answers[0][2].decode())}
     samples = {

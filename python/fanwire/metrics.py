@@ -125,6 +125,8 @@ class Metrics:
         self._registry.register(StatsCollector(stats))
         for other in others:
             self._registry.register(other)
+        # What families are about, by name and type, as of the last reading in numbers.
+        self._helps: dict[tuple[str, str], str] = {}
 
     def render(self) -> bytes:
         """The text of a scrape; its type is ``content_type``."""
@@ -132,17 +134,18 @@ class Metrics:
 
     def samples(self) -> Samples:
         """The same in numbers, for other workers."""
-        return {
-            (family.name, family.type, sample.name, tuple(chain.from_iterable(sample.labels.items()))): sample.value
-            for family in self._registry.collect()
-            for sample in family.samples
-        }
+        samples: Samples = {}
+        for family in self._registry.collect():
+            self._helps[family.name, family.type] = family.documentation
+            for sample in family.samples:
+                labels = tuple(chain.from_iterable(sample.labels.items()))
+                samples[family.name, family.type, sample.name, labels] = sample.value
+        return samples
 
     def render_all(self, summed: Summed) -> bytes:
-        """The text of a scrape of all workers."""
-        helps = {(family.name, family.type): family.documentation for family in self._registry.collect()}
+        """The text of a scrape of all workers, of which this one was read by ``samples``."""
         registry = CollectorRegistry()
-        registry.register(SummedCollector(summed, helps))
+        registry.register(SummedCollector(summed, self._helps))
         return generate_latest(registry)
 
 

@@ -88,8 +88,8 @@ class Summing:
     async def sum(self) -> Summed:
         """Ask all, and add up what they have counted."""
         bus, self._is_asked = self._bus, True
-        asked = bus.others
-        answers = await self._ask(COUNTS, self._counts(), ANSWER_S)
+        asked, own = bus.others, self._count()
+        answers = await self._ask(COUNTS, _entry(bus.number, self._since, own), ANSWER_S)
         for entry in answers.values():
             self._hear(entry)
         silent = {worker: worker not in answers for worker in sorted(asked & bus.others)}
@@ -98,7 +98,7 @@ class Summing:
             for entries in (await self._ask(KNOWN, missing, KNOWN_S)).values():
                 for entry in entries:
                     self._hear(entry)
-        workers = {bus.number: self._count()}
+        workers = {bus.number: own}
         workers.update((worker, self._known[worker][1]) for worker in silent if worker in self._known)
         samples: Samples = {}
         for some in workers.values():
