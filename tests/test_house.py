@@ -27,7 +27,8 @@ PYTHON_LAYERS = [
     ["daphne", "owner", "placing", "uvicorn.denial", "uvicorn.handing", "wording"],
     ["frames", "logs", "uvicorn.protocol", "uvicorn.sansio", "values"],
     ["stand_in"],
-    ["workers", "workers.folder", "workers.foreign", "workers.seat", "workers.systemd"],
+    ["workers", "workers.folder", "workers.foreign", "workers.systemd", "workers.zygote"],
+    ["workers.seat"],
     ["addresses", "channel", "faults", "uvicorn", "workers.siblings"],
     ["endings", "workers.bus"],
     ["arguments", "attendance", "auth", "budget", "options", "workers.elders"],
@@ -74,6 +75,7 @@ PYTHON_LAYERS = [
     ["asgi"],
     ["publishing"],
     ["workers.crew"],
+    ["workers.starting"],
     ["attaching", "workers.supervisor"],
     ["hub"],
     ["testing"],
@@ -88,12 +90,12 @@ PYTHON_LAYERS = [
     ["demo.acts"],
     ["demo.screen"],
     ["demo.summary"],
-    ["cli.config", "cli.machine"],
-    ["cli.options"],
-    ["cli.check", "cli.load", "cli.restart"],
-    ["cli.demo", "cli.serving"],
-    ["cli.serve"],
     ["cli"],
+    ["cli.config", "cli.machine", "cli.telling"],
+    ["cli.options"],
+    ["cli.check", "cli.load", "cli.restart", "cli.serving"],
+    ["cli.demo", "cli.serve"],
+    ["cli.app"],
 ]
 """A module imports from the layers before its own. `__init__` and `__main__` stand outside: they only collect."""
 
@@ -131,7 +133,7 @@ LOAD_LAYERS = [
 ]
 
 NODE_LAYERS = [
-    ["backoff", "bell", "bounds", "error", "linked", "thread"],
+    ["backoff", "bell", "bounds", "error", "linked", "orphans", "thread"],
     ["frame", "place", "poller"],
     ["outbox", "sender"],
     ["connection"],

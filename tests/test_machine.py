@@ -76,7 +76,7 @@ def test_each_limit_is_named_with_what_is_needed() -> None:
         "fs.epoll.max_user_watches is 90,000: 1,010,000 sockets that a user waits for",
         "net.netfilter.nf_conntrack_max is 65,536: 1,250,000 connections that are tracked",
         "net.core.somaxconn is 128: 4,096 connects that wait, which `backlog` asks for",
-        "memory: about 6.9 GiB while all are idle; 1.0 are there",
+        "memory: about 5.5 GiB while all are idle; 1.0 are there",
     ]
 
 

@@ -20,7 +20,7 @@ import anyio
 import fanwire
 import pytest
 from fanwire._engine import Engine, Sequencer, Settings, WorkerTold
-from fanwire.cli import app
+from fanwire.cli.app import app
 from support.raw import frame, open_socket, read_close, read_frame, read_head, request_text, upgraded
 from support.waiting import until, until_in_thread
 from support.workers import Program, runtime_of, serving, started

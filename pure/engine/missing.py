@@ -50,6 +50,11 @@ class WebSocketCodec(Refused):
     WHAT = "fanwire.uvicorn:Protocol"
 
 
+def adopt_orphans(wanted: bool) -> NoReturn:
+    """Raises EngineMissing."""
+    missing("serving by workers")
+
+
 def read_handshake(head: bytes, *, deflates: bool) -> NoReturn:
     """Raises EngineMissing."""
     missing("fanwire.uvicorn:Protocol")

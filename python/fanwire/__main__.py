@@ -4,6 +4,7 @@ import sys
 
 from fanwire.errors import EngineMissing
 from fanwire.stand_in import require_engine
+from fanwire.workers.zygote import zygote_of_process
 
 PACKAGES = {"cyclopts", "rich"}
 
@@ -12,7 +13,12 @@ def main() -> None:
     """Run the command line; without the engine, or without its packages, say what is missing (exit status 1)."""
     try:
         require_engine("the command line")
-        from fanwire.cli import main as run
+        if (zygote := zygote_of_process()) is not None:  # it has been told what the command line says
+            from fanwire.cli.serving import serve_again
+
+            serve_again(zygote.program)
+            return
+        from fanwire.cli.app import main as run
     except EngineMissing as error:
         print(f"fanwire: {error}", file=sys.stderr)
         raise SystemExit(1) from None

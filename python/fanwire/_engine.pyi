@@ -57,6 +57,7 @@ __all__ = [
     "WorkerChanged",
     "WorkerTold",
     "__version__",
+    "adopt_orphans",
     "build_info",
     "canonical",
     "check_headers",
@@ -80,6 +81,10 @@ ROUTES_MAX: int
 
 FAILING_STATUSES: tuple[int, ...]
 """Statuses with which a backend's server is as good as down: another one is asked."""
+
+def adopt_orphans(wanted: bool) -> None:
+    """Whether processes below this one whose parents have ended are its own children from now on, as those of PID 1 are
+    otherwise (PR_SET_CHILD_SUBREAPER, prctl(2)). Raises OSError where the system does not allow it."""
 
 def build_info() -> dict[str, str]:
     """Version, profile (``release`` or ``debug``), target and Rust compiler of the extension."""

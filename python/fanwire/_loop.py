@@ -338,3 +338,13 @@ async def watch_signals(*actions: Callable[[], object], task_status: TaskStatus[
         task_status.started()
         async for _ in signals:
             next(waiting, lambda: None)()
+
+
+def load() -> None:
+    """Have in memory what ``run`` and the above need, for a process that is about to be copied."""
+
+    async def main() -> None:
+        async with background_tasks() as tasks:
+            await tasks.start(watch_signals)
+
+    run(main)

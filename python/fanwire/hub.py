@@ -82,6 +82,8 @@ class Hub(Attaching):
         self._supervisor: Supervisor | None = None
         # Where it serves as one of several workers.
         self._seat: Seat | None = None
+        # See the supervisor's argument.
+        self._program: Mapping[str, Any] | None = None
         # Guards what follows and _is_serving: two threads may serve the same hub, or end it, and signal handlers, too.
         self._serve_lock = threading.RLock()
         # Between the call that serves and its first moment; whether it is to end at once.
@@ -358,7 +360,7 @@ class Hub(Attaching):
             planned = plan(self._callbacks, self._channels, self._relays, shards, options)
             held = HeldAddress(planned.settings, inherited(address_of(address)))
             try:
-                supervisor = Supervisor(held, count, timeout_s, planned.grace_s, planned.settings)
+                supervisor = Supervisor(held, count, timeout_s, planned.grace_s, planned.settings, self._program)
                 with self._serve_lock:
                     self._unlink(SUPERVISES)
                     self._supervisor = supervisor

@@ -80,10 +80,11 @@ def serving(folder: Path, source: str, *arguments: str) -> Iterator[Program]:
         running.end()
 
 
-def started(command: list[str], folder: Path, **options: object) -> subprocess.Popen[str]:
+def started(command: list[str], folder: Path, *modules: Path, **options: object) -> subprocess.Popen[str]:
+    """A process in a folder; modules are looked for in `modules` first."""
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "PYTHONPATH": os.pathsep.join(filter(None, [*map(str, modules), *sys.path])),
         "XDG_RUNTIME_DIR": runtime_of(folder),
     }
     return subprocess.Popen(

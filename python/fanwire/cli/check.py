@@ -4,21 +4,19 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 from cyclopts import Parameter, validators
 
 from fanwire.cli.config import ServeConfig
 from fanwire.cli.machine import holds, lacks, this_machine
 from fanwire.cli.options import settings
-from fanwire.config.kinds import duration_text, shown
+from fanwire.cli.telling import complain, route
+from fanwire.config.kinds import duration_text
 from fanwire.options import count_of_workers
-from fanwire.relay.config import CallShare, QueryShare, RelayConfig, Share
+from fanwire.relay.config import CallShare, QueryShare, Share
 from fanwire.serving import RELAY_DESCRIPTORS_SPARE
 from fanwire.values import TABLE
-
-UNREADABLE = 2
-"""The exit status where the file cannot be read; 1 where something is wrong in it."""
 
 
 def check(
@@ -56,16 +54,6 @@ def check(
     print(f"  this machine's limits allow {clients:,} clients")
 
 
-def complain(file: Path | None, error: Exception) -> NoReturn:
-    """Print on stderr what ``load`` raised, a line for each error, and end the program."""
-    if isinstance(error, ExceptionGroup):
-        print(*error.exceptions, sep="\n", file=sys.stderr)
-        raise SystemExit(1)
-    why = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-    print(f"{file}: {why}", file=sys.stderr)
-    raise SystemExit(UNREADABLE)
-
-
 def summary(config: ServeConfig) -> Iterator[str]:
     """What would be served, in lines."""
     shards, workers = config.listen.shards, config.listen.workers
@@ -84,12 +72,6 @@ def summary(config: ServeConfig) -> Iterator[str]:
         yield f"channels {channel.pattern}: {channel.policy}{kept}"
     if config.limits:
         yield f"limits: {', '.join(config.limits)}"
-
-
-def route(relay: RelayConfig) -> str:
-    """``/live → http://127.0.0.1:5000/live (signalr)``."""
-    upstream = ", then ".join(shown(url).strip('"') for url in relay.upstream)
-    return f"{relay.path} → {upstream} ({relay.protocol})"
 
 
 def _shared(share: Share) -> str:

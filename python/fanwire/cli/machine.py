@@ -13,8 +13,10 @@ OWN_DESCRIPTORS = 64
 """Of a worker without clients, rounded up: files of the interpreter, the pollers, the links to the others."""
 CLIENT_BYTES = 5 << 10
 """Of an idle client: half a KiB of the engine's, the rest the kernel's for its socket (bench/results/README.md)."""
-WORKER_BYTES = 40 << 20
-"""Of a worker without clients: an interpreter, and what it has imported."""
+WORKER_BYTES = 12 << 20
+"""Of a worker without clients: what it does not share with the others (docs/workers.md)."""
+PROGRAM_BYTES = 64 << 20
+"""Of an interpreter and what it has imported, which workers share; the supervisor's, too."""
 SYSTEM_FILES = 10_000
 """Open files of a machine besides the clients."""
 
@@ -80,7 +82,7 @@ def lacks(machine: MachineLimits, clients: int, workers: int, spare: int, backlo
     for name, bound, needed, what in bounds:
         if bound < needed:
             yield f"{name} is {bound:,.0f}: {needed:,} {what}"
-    bytes_needed = clients * CLIENT_BYTES + processes * WORKER_BYTES
+    bytes_needed = clients * CLIENT_BYTES + processes * WORKER_BYTES + PROGRAM_BYTES
     if machine.memory_bytes < bytes_needed:
         there = machine.memory_bytes / 2**30
         yield f"memory: about {bytes_needed / 2**30:,.1f} GiB while all are idle; {there:,.1f} are there"

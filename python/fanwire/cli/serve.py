@@ -1,14 +1,12 @@
 """``fanwire serve``: a relay out of a file, the environment and options."""
 
-import os
 from pathlib import Path as File
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from fanwire.cli import serving
-from fanwire.cli.check import complain
-from fanwire.cli.options import PATHS, help_of, settings
+from fanwire.cli.options import PATHS, help_of
 
 
 def option(name: str) -> Parameter:
@@ -41,8 +39,4 @@ def serve(
     is a variable by its name, and each key of the file: relay[0].lanes.token is FANWIRE_RELAY__0__LANES__TOKEN.
     """
     given = {name: value for name, value in locals().items() if name in PATHS and value not in (None, [])}
-    try:
-        config = settings(file, os.environ, given)
-    except (ExceptionGroup, OSError, UnicodeDecodeError) as error:
-        complain(file, error)
-    serving.run(config)
+    serving.serve(file, given)

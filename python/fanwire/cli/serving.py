@@ -1,34 +1,60 @@
-"""Serves what a ``ServeConfig`` says, until SIGINT or SIGTERM."""
+"""Serves what a file, the environment and options say, until SIGINT or SIGTERM. All that a worker needs is here.
+
+So nothing here may import what reads the command line.
+"""
 
 import logging
+import os
 import resource
 import signal
 import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from fanwire.cli.check import route
 from fanwire.cli.config import ServeConfig
+from fanwire.cli.options import settings
+from fanwire.cli.telling import complain, route
 from fanwire.hub import Hub
 from fanwire.logs import hub_log
 from fanwire.wording import printable
-from fanwire.workers.seat import seat_of_process
+from fanwire.workers.seat import is_supervised
 
 LINES = "%(asctime)s %(message)s"
 """On a terminal; what is worse than info has its level in front."""
 PAIRS = "time=%(asctime)s level=%(levelname)s logger=%(name)s message=%(message)s"
 
 
-def run(config: ServeConfig) -> None:
+def serve(file: Path | None, given: Mapping[str, Any]) -> None:
     """Serve until SIGINT or SIGTERM; returns once all clients are gone or ``drain.timeout`` is over.
 
+    Args:
+        given: options by the names of ``PATHS``, as texts.
+
     Raises:
-        SystemExit: the address cannot be had; see ``Hub.run``.
+        SystemExit: something is wrong with the settings, which is told; the address cannot be had; see ``Hub.run``.
     """
+    try:
+        config = settings(file, os.environ, given)
+    except (ExceptionGroup, OSError, UnicodeDecodeError) as error:
+        complain(file, error)
+    run(config, {"file": None if file is None else str(file), "given": given})
+
+
+def serve_again(program: Mapping[str, Any]) -> None:
+    """``serve``, as the supervisor was told to: for a zygote."""
+    serve(None if program["file"] is None else Path(program["file"]), program["given"])
+
+
+def run(config: ServeConfig, program: Mapping[str, Any]) -> None:
+    """Serve it; `program` is what ``serve_again`` takes."""
     log_to_stderr(config.log.level)
-    level = logging.INFO if seat_of_process() is None else logging.DEBUG  # the supervisor has said it
+    level = logging.DEBUG if is_supervised() else logging.INFO  # the supervisor has said it
     raise_descriptors(level)
     signal.signal(signal.SIGHUP, lambda *_: hub_log.info("SIGHUP is ignored: settings are read at the start only"))
     channels = {one.pattern: one.channel() for one in config.channel}
     hub = Hub(channels, signalr_paths=())  # no methods of its own: all SignalR paths are relays'
+    hub._program = program
     for relay in config.relay:
         hub.relay(relay)
         hub_log.log(level, "relaying %s", route(relay))

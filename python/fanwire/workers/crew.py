@@ -23,7 +23,9 @@ HURRY_S = 1.0
 class Process(Protocol):
     """One that runs, as ``subprocess.Popen`` has it."""
 
-    pid: int
+    @property
+    def pid(self) -> int:
+        """Its number."""
 
     def poll(self) -> int | None:
         """How it ended: its exit code, or minus the signal that killed it. None while it runs."""
@@ -223,6 +225,7 @@ class Crew:
             number = (number + 1) % NUMBERS
         worker = self._workers[number] = Worker(number, self._start_process(number), now)
         self._last = number
+        workers_log.debug("%s is started", worker)
         return worker
 
     def _leave(self, worker: Worker, now: float) -> None:

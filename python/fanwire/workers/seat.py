@@ -3,16 +3,16 @@
 import json
 import os
 import socket
-import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import NoReturn
 
 import anyio
 
 from fanwire.logs import workers_log
+from fanwire.workers.zygote import is_from, zygote_of_process
 
 VARIABLE = "FANWIRE_SEAT"
 """Where a worker finds its seat; taken out at once, since what the worker runs has none."""
@@ -60,9 +60,13 @@ class Seat:
         """All that is inherited."""
         return (self.link, *map(int, self.listen.removeprefix("fd:").split(",")))
 
+    def written(self) -> str:
+        """As text."""
+        return json.dumps(asdict(self))
+
     def environment(self) -> dict[str, str]:
         """What its process is told."""
-        return {VARIABLE: json.dumps(asdict(self))}
+        return {VARIABLE: self.written()}
 
 
 def _taken() -> Seat | None:
@@ -76,14 +80,8 @@ def _taken() -> Seat | None:
         raise RuntimeError(
             f"{VARIABLE} is not as this version of fanwire writes it: start the supervisor anew, which is of another"
         ) from error
-    size = struct.calcsize("3i")
-    try:
-        with socket.socket(fileno=os.dup(seat.link)) as link:
-            made_by, _, _ = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    except OSError:
-        return None  # it is a worker's child, and has only the variable
-    if made_by != seat.supervisor:
-        return None
+    if not is_from(seat.supervisor, seat.link):
+        return None  # it is a worker's child
     for descriptor in seat.descriptors:
         os.set_inheritable(descriptor, False)
     return seat
@@ -138,18 +136,27 @@ def seat_of_process() -> Seat | None:
     return _seat
 
 
+def is_supervised() -> bool:
+    """Whether a supervisor has started this process: it is a worker, or its workers are copies of it."""
+    return _seat is not None or zygote_of_process() is not None
+
+
 def take_seat() -> Seat | None:
-    """The same, once a process: it says that ``run`` with workers has come.
+    """``seat_of_process``, once a process: it says that ``run`` with workers has come. In a zygote it returns in each
+    of its copies.
 
     Raises:
         RuntimeError: it has come before. A worker runs its program up to the first such call, and no further one.
     """
-    global _is_taken
+    global _is_taken, _seat
     if _is_taken:
         raise RuntimeError(
             "a program may run with workers once: they run it again up to the first call, and serve there"
         )
     _is_taken = True
+    if (zygote := zygote_of_process()) is not None:
+        asked, link = zygote.copied()
+        _seat = replace(Seat(**json.loads(asked)), link=link)
     return _seat
 
 

@@ -6,41 +6,25 @@ import secrets
 import selectors
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from math import inf
-from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from fanwire._engine import HeldAddress, Sequencer, Settings
 from fanwire.logs import workers_log
-from fanwire.workers.crew import Crew, Worker
+from fanwire.workers.crew import Crew, Process, Worker
 from fanwire.workers.folder import Folder
 from fanwire.workers.seat import END, GRACE_S, HURRY, READY, SEQUENCER, Seat
+from fanwire.workers.starting import Copies, Rerun
 from fanwire.workers.systemd import VARIABLES, Notifier
 
 WAIT_MAX_S = 5.0
 """So long what the sequencer has to say waits for the log, at most."""
 ASKERS_MAX = 16
 SIGNALS = tuple(one for one in signal.Signals if one.name in ("SIGTERM", "SIGINT", "SIGUSR2", "SIGCHLD"))
-
-
-def command() -> list[str]:
-    """How this program was started, to start it again.
-
-    Raises:
-        RuntimeError: it was typed in, or is otherwise nothing that can be started again.
-    """
-    given, name = sys.orig_argv[1:], sys.argv[0] if sys.argv else ""
-    file = getattr(sys.modules["__main__"], "__file__", None)
-    if not sys.executable or name in ("", "-") or (file is None and name != "-c"):
-        raise RuntimeError("workers run the same program again, and this one is no file, module or text of `-c`")
-    if file is not None and name in given and Path(file).name == Path(name).name:
-        given[given.index(name)] = file  # whole: it may have gone to another folder since
-    return [sys.executable, *given]
 
 
 class Supervisor:
@@ -50,17 +34,32 @@ class Supervisor:
         timeout_s: within so many seconds a worker has to give a sign.
         settings: what each worker's engine has to have.
         grace_s: for so long a worker may take to close its clients.
+        program: what ``Zygote.program`` is, where workers are to be copies of one process that has loaded the program,
+            which must then do nothing before it runs what two could not do. None: each runs it again.
 
     Raises:
         RuntimeError: see ``command``; or this is not the program's main thread, which alone hears of signals.
         OSError: see ``Folder``.
     """
 
-    def __init__(self, held: HeldAddress, count: int, timeout_s: float, grace_s: float, settings: Settings) -> None:
+    def __init__(
+        self,
+        held: HeldAddress,
+        count: int,
+        timeout_s: float,
+        grace_s: float,
+        settings: Settings,
+        program: Mapping[str, Any] | None = None,
+    ) -> None:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("workers need the program's main thread: it alone hears of signals")
         self._held, self._count, self._timeout_s = held, count, timeout_s
-        self._command = command()
+        environment = {name: text for name, text in os.environ.items() if name not in VARIABLES}
+        self._selector = selectors.DefaultSelector()
+        if program is None:
+            self._starting = Rerun(environment)
+        else:
+            self._starting = Copies(environment, held.descriptors, self._selector, program)
         self._folder = Folder(os.environ)
         try:
             self._sequencer = Sequencer(settings, str(self._folder.path / SEQUENCER))
@@ -68,7 +67,6 @@ class Supervisor:
             self._folder.close()
             raise
         self._key = secrets.token_hex(32)
-        self._environment = {name: text for name, text in os.environ.items() if name not in VARIABLES}
         self._crew = Crew(
             count,
             timeout_s,
@@ -82,7 +80,6 @@ class Supervisor:
         self._askers: dict[socket.socket, bool] = {}
         self._notifier = Notifier(os.environ)
         self._notify_at = inf
-        self._selector = selectors.DefaultSelector()
         self._woken, self._waking = socket.socketpair()
         for end in (self._woken, self._waking):
             end.setblocking(False)
@@ -114,6 +111,7 @@ class Supervisor:
         wait_s = min(self._crew.next_at(), self._notify_at) - monotonic()
         for key, _ in self._selector.select(min(max(wait_s, 0.0), WAIT_MAX_S)):
             key.data(key.fileobj)
+        self._starting.tend()
         now = monotonic()
         for worker in self._crew:
             code = worker.process.poll()
@@ -139,7 +137,7 @@ class Supervisor:
                 workers_log.info("draining")
                 self._crew.end(monotonic())
             elif number == signal.SIGUSR2:
-                self._crew.restart(monotonic())
+                self._restart()
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -154,31 +152,27 @@ class Supervisor:
 
     # Workers
 
-    def _start(self, number: int) -> subprocess.Popen[bytes]:
+    def _restart(self) -> None:
+        self._starting.renew()
+        self._crew.restart(monotonic())
+
+    def _start(self, number: int) -> Process:
         ours, theirs = socket.socketpair()
-        with theirs:
-            listen = f"fd:{','.join(map(str, self._held.descriptors))}"
-            seat = Seat(
-                number,
-                self._count,
-                listen,
-                theirs.fileno(),
-                str(self._folder.path),
-                self._timeout_s,
-                os.getpid(),
-                self._key,
-            )
-            try:
-                process = subprocess.Popen(
-                    self._command,
-                    stdin=subprocess.DEVNULL,
-                    env={**self._environment, **seat.environment()},
-                    pass_fds=seat.descriptors,
-                    process_group=0,  # what is typed at a terminal is the supervisor's to pass on
-                )
-            except BaseException:
-                ours.close()
-                raise
+        seat = Seat(
+            number,
+            self._count,
+            f"fd:{','.join(map(str, self._held.descriptors))}",
+            theirs.fileno(),
+            str(self._folder.path),
+            self._timeout_s,
+            os.getpid(),
+            self._key,
+        )
+        try:
+            process = self._starting.start(seat, theirs)
+        except BaseException:
+            ours.close()
+            raise
         ours.setblocking(False)
         self._links[ours] = number
         self._selector.register(ours, selectors.EVENT_READ, self._hear)
@@ -241,11 +235,12 @@ class Supervisor:
             asked = b""
         if asked == b"restart\n":
             self._askers[asker] = True
-            self._crew.restart(monotonic())
+            self._restart()
         else:
             self._drop(asker)
 
     def _answer(self, failure: str) -> None:
+        self._starting.settle(is_done=not failure)
         for asker in [asker for asker, waits in self._askers.items() if waits]:
             self._say(asker, {"failure": failure})
             if asker in self._askers:
@@ -262,6 +257,7 @@ class Supervisor:
             worker.process.kill()
         for link in [*self._links, *self._askers]:
             self._drop(link)
+        self._starting.close()
         self._selector.close()
         self._woken.close()
         self._waking.close()

@@ -53,6 +53,11 @@ impl Sequencer {
     }
 }
 
+#[pyfunction]
+pub(crate) fn adopt_orphans(wanted: bool) -> PyResult<()> {
+    Ok(fanwire_node::adopt_orphans(wanted)?)
+}
+
 /// With the system's number.
 fn no_sequencer(error: StartError) -> PyErr {
     let errno = match &error {

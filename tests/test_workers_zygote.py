@@ -1,0 +1,185 @@
+"""Workers of ``fanwire serve`` are copies of one process: who dies, what is loaded, and which version of it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from support.raw import open_socket
+from support.waiting import until_in_thread
+from support.workers import Program, runtime_of, started
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+
+SETTINGS = """
+[listen]
+address = "127.0.0.1:0"
+workers = 2
+
+[[relay]]
+path = "/live"
+upstream = "http://127.0.0.1:9/live"
+"""
+FOR_THE_COMMAND_LINE = {"attrs", "cyclopts", "docstring_parser", "pygments", "rich", "fanwire.cli.app", "fanwire.demo"}
+
+
+@contextmanager
+def served(folder: Path, customized: str = "") -> Iterator[Program]:
+    """`fanwire serve`, of whose processes each runs `customized` when it starts."""
+    (folder / "fanwire.toml").write_text(SETTINGS)
+    (folder / "sitecustomize.py").write_text(customized)
+    command = [sys.executable, "-W", "ignore", "-m", "fanwire", "serve", "fanwire.toml", "--log-level", "debug"]
+    running = Program(started(command, folder, folder))
+    try:
+        running.until(" with 2 workers")
+        yield running
+    finally:
+        running.end()
+
+
+def restarted(running: Program, folder: Path) -> subprocess.CompletedProcess[str]:
+    """`fanwire restart`, to its end; others of this user may run at this moment."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "XDG_RUNTIME_DIR": runtime_of(folder)}
+    command = [sys.executable, "-W", "ignore", "-m", "fanwire", "restart", address_of(running)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=50, check=False)
+
+
+def processes(running: Program) -> dict[str, list[int]]:
+    """Those of the supervisor's children, by what they are called."""
+    parent = running.process.pid
+    found: dict[str, list[int]] = {}
+    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        found.setdefault(Path(f"/proc/{child}/comm").read_text().strip(), []).append(int(child))
+    return found
+
+
+def zygote_of(running: Program) -> int:
+    (zygote,) = processes(running)["fanwire zygote"]
+    return zygote
+
+
+def address_of(running: Program) -> str:
+    return running.until("serving on .* with 2 workers").partition("serving on ")[2].split()[0]
+
+
+def health(connection: socket.socket) -> bytes:
+    connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
+    return connection.recv(4_096).split(b"\r\n")[0]
+
+
+def test_workers_are_children_of_the_supervisor_and_share_what_is_loaded(tmp_path: Path) -> None:
+    with served(tmp_path) as running:
+        found = processes(running)
+        assert {name: len(some) for name, some in found.items()} == {"fanwire zygote": 1, "fanwire worker": 2}
+        for worker in found["fanwire worker"]:
+            assert os.getpgid(worker) == worker
+            told = dict(line.split(":") for line in Path(f"/proc/{worker}/smaps_rollup").read_text().splitlines()[1:])
+            shared, own = (int(told[f"{whose}_Dirty"].split()[0]) for whose in ("Shared", "Private"))
+            assert shared > own, told
+        running.process.terminate()
+        assert running.process.wait(20) == 0
+        assert not any(Path(f"/proc/{process}").exists() for some in found.values() for process in some)
+        assert not running.said("zygote"), running.lines
+
+
+def test_a_worker_has_nothing_of_the_command_line(tmp_path: Path) -> None:
+    tells = """
+import atexit, json, os, sys
+from pathlib import Path
+
+def tell():
+    Path(f"modules-{os.getpid()}").write_text(json.dumps(sorted(sys.modules)))
+
+atexit.register(tell)
+"""
+    with served(tmp_path, tells) as running:
+        workers = processes(running)["fanwire worker"]
+        running.process.terminate()
+        assert running.process.wait(20) == 0
+        for worker in workers:
+            modules = set(json.loads((tmp_path / f"modules-{worker}").read_text()))
+            assert "fanwire.hub" in modules
+            assert not modules & FOR_THE_COMMAND_LINE
+        assert FOR_THE_COMMAND_LINE & set(json.loads((tmp_path / f"modules-{running.process.pid}").read_text()))
+
+
+def test_a_zygote_that_is_killed_takes_no_worker_along_and_another_comes(tmp_path: Path) -> None:
+    with served(tmp_path) as running, closing(open_socket(address_of(running))) as client:
+        assert health(client) == b"HTTP/1.1 200 OK"
+        zygote, (first, second) = zygote_of(running), processes(running)["fanwire worker"]
+        os.kill(zygote, signal.SIGKILL)
+        running.until(rf"the zygote \(process {zygote}\) ended: SIGKILL")
+        assert processes(running) == {"fanwire worker": [first, second]}
+        assert health(client) == b"HTTP/1.1 200 OK"
+        os.kill(first, signal.SIGKILL)
+        running.until(rf"worker \d \(process {first}\) ended: SIGKILL; another is started")
+        running.until("worker 2: serving on")
+        assert zygote_of(running) != zygote
+        assert second in processes(running)["fanwire worker"]
+
+
+def test_of_copies_that_wait_when_the_zygote_is_killed_one_is_lost_and_the_others_come_from_another(
+    tmp_path: Path,
+) -> None:
+    with served(tmp_path) as running:
+        zygote = zygote_of(running)
+        os.kill(zygote, signal.SIGSTOP)
+        for worker in processes(running)["fanwire worker"]:
+            os.kill(worker, signal.SIGKILL)
+        running.until("SIGKILL; another is started", 2)
+        until_in_thread(lambda: len(running.said(r"worker \d \(process \d+\) is started")) == 4)
+        os.kill(zygote, signal.SIGKILL)
+        running.until(rf"worker \d \(process {zygote}\) ended before it served: SIGKILL")
+        running.until(r"worker \d: serving on", 4)
+        assert zygote_of(running) != zygote
+
+
+def test_all_end_with_the_supervisor(tmp_path: Path) -> None:
+    with served(tmp_path) as running:
+        found = [process for some in processes(running).values() for process in some]
+        assert len(found) == 3
+        running.process.kill()
+        until_in_thread(lambda: not any(Path(f"/proc/{process}").exists() for process in found), 20)
+
+
+def test_a_restart_loads_the_program_as_it_is_now_and_one_that_fails_leaves_things_as_they_were(tmp_path: Path) -> None:
+    with served(tmp_path) as running:
+        zygote, workers = zygote_of(running), processes(running)["fanwire worker"]
+        (tmp_path / "fanwire.toml").write_text(SETTINGS + "nonsense")
+        done = restarted(running, tmp_path)
+        assert done.returncode == 1
+        assert "the restart is broken off: worker 2 (process " in done.stderr
+        assert "ended before it served: exit code 1" in done.stderr
+        assert processes(running) == {"fanwire zygote": [zygote], "fanwire worker": workers}
+        os.kill(workers[0], signal.SIGKILL)  # the file cannot be read any more, and need not be
+        running.until("worker 3: serving on")
+        assert zygote_of(running) == zygote
+
+        (tmp_path / "fanwire.toml").write_text(SETTINGS.replace("/live", "/other"))
+        done = restarted(running, tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert running.said("relaying /other")
+        until_in_thread(lambda: not Path(f"/proc/{zygote}").exists())
+        found = processes(running)
+        assert len(found["fanwire worker"]) == 2 and not set(found["fanwire worker"]) & set(workers)
+        assert found["fanwire zygote"] != [zygote]
+
+
+def test_a_program_with_threads_is_loaded_by_each_worker(tmp_path: Path) -> None:
+    waits = """
+import threading
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+"""
+    with served(tmp_path, waits) as running:
+        assert len(running.said("each worker loads the program by itself: it has 2 threads once it is loaded")) == 1
+        assert set(processes(running)) == {"python"} or "fanwire zygote" not in processes(running)
+        assert len(running.said(r"worker \d: serving on")) == 2
+        victim = next(iter(processes(running).values()))[0]
+        os.kill(victim, signal.SIGKILL)
+        running.until("worker 2: serving on")
