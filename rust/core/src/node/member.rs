@@ -256,10 +256,11 @@ impl Member {
         self.send_up(FromMember::GiveUpSnapshot(name, why))
     }
 
-    /// Whether a position is one that other processes may have given out, and this one's log is yet to reach. While nobody is
-    /// connected nothing comes.
+    /// Whether a position is one that other processes may have given out, and this one's log is yet to reach: where that has
+    /// nothing of the channel, any. While nobody is connected nothing comes.
     pub(crate) fn is_behind(&self, channel: &Channel, since: Option<Position>) -> bool {
-        since.is_some_and(|since| since > channel.position()) && channel.is_had() && !self.is_apart()
+        let is_ahead = |since: Position| !channel.is_had() || since > channel.position();
+        since.is_some_and(is_ahead) && !self.is_apart()
     }
 
     /// Calls `then` once all of these channels are had, and reach as far as `since` says, or as the sequencer can: at once
@@ -290,7 +291,10 @@ impl Member {
             wanted.unwatched = 0;
             // One that was given up and made anew has nothing of what the one before had.
             let is_stale = wanted.is_had && !channel.is_had();
+            // What was asked for before may come from before its position.
+            let mut is_behind = self.is_behind(channel, since(channel));
             if is_new || is_stale {
+                is_behind = false;
                 wanted.is_had = false;
                 // While nobody is connected, all that is wanted is said when somebody is.
                 let want = FromMember::Want((*group, channel.name()));
@@ -301,18 +305,16 @@ impl Member {
                 }
             }
             let Some(wanted) = state.wanted[*group as usize].get_mut(channel.name()) else { continue };
-            if !wanted.is_had {
+            if is_behind && !wanted.reaching.is_empty() {
+                wanted.reaching_next.push(number); // the answer that is on its way may be from before that position
+            } else if is_behind && self.send(FromMember::Reach((*group, channel.name()))).is_ok() {
+                wanted.reaching.push(number);
+            } else if !wanted.is_had {
                 wanted.waiting.push(number);
-                missing += 1;
-            } else if self.is_behind(channel, since(channel)) {
-                if !wanted.reaching.is_empty() {
-                    wanted.reaching_next.push(number); // the answer that is on its way may be from before that position
-                    missing += 1;
-                } else if self.send(FromMember::Reach((*group, channel.name()))).is_ok() {
-                    wanted.reaching.push(number);
-                    missing += 1;
-                }
+            } else {
+                continue;
             }
+            missing += 1;
         }
         if missing > 0 {
             if let Some(id) = connection {
@@ -424,8 +426,9 @@ impl Member {
         let mut state = self.lock();
         let mut numbers = Vec::new();
         for wanted in state.wanted.iter_mut().flat_map(HashMap::values_mut) {
-            numbers.append(&mut wanted.reaching);
-            numbers.append(&mut wanted.reaching_next);
+            let to = if wanted.is_had { &mut numbers } else { &mut wanted.waiting };
+            to.append(&mut wanted.reaching);
+            to.append(&mut wanted.reaching_next);
         }
         state.end_waiting(&numbers);
     }

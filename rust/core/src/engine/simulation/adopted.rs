@@ -1,7 +1,7 @@
 //! An adopted connection as its client sees it: what the framework asked to be written, and what may stand between that.
 use super::client::{Account, Chunk, Client, Turn};
 use super::hold::{Asked, Hold, Last, Published};
-use super::promise::{Losses, When};
+use super::promise::{Losses, Promise, When};
 use super::wire::Wire;
 use crate::channel::Origin;
 use crate::engine::Adopted;
@@ -123,23 +123,31 @@ impl Client {
     }
 
     /// A message of the framework came.
-    pub(super) fn take_own(&mut self, number: usize, is_broadcast: bool) {
+    pub(super) fn take_own(&mut self, (number, is_broadcast): (usize, bool), chunk: &Chunk, turn: &Turn<'_>) {
+        // In the turn in which it begins to come one may come to wait for a keyframe before it, and be told behind it that there
+        // is none.
+        let may_have_waited = |(at, account): (usize, &Account)| {
+            let (when, list) = (self.when(chunk, account.channel, at), turn.lists.get(account.channel));
+            let may_wait = |promise: &Promise| list.is_some_and(|list| promise.may_come_to_wait(when.now_ns, list));
+            when.may_give_up && account.promise.as_ref().is_none_or(may_wait)
+        };
+        let have_waited: Vec<bool> = self.accounts.iter().enumerate().map(may_have_waited).collect();
         let hold = self.hold();
         assert!(!hold.has_closed, "message {number} behind a Close frame");
         let asked = hold.asked.pop_front().expect("nobody asked for it");
         let expected = (asked.broadcast.unwrap_or(hold.next), asked.broadcast.is_some());
         assert_eq!((number, is_broadcast), expected, "own messages come in order");
         hold.next += 1;
-        for account in &mut self.accounts[..asked.accounts] {
+        for (account, may_have_waited) in self.accounts[..asked.accounts].iter_mut().zip(have_waited) {
             let floor = asked.published[account.channel];
             if floor > account.floor {
-                (account.floor, account.has_waited) = (floor, account.may_be_waiting());
+                (account.floor, account.has_waited) = (floor, account.may_be_waiting() || may_have_waited);
                 account.floor_turn = self.turns;
             }
         }
     }
 
-    pub(super) fn take_own_close(&mut self, code: u16, reason: &str) {
+    pub(super) fn take_own_close(&mut self, (code, reason): (u16, &str), chunk: &Chunk, turn: &Turn<'_>) {
         let ending = self.ending.clone();
         let hold = self.hold();
         assert!(!hold.has_closed, "a Close frame behind another");
@@ -148,7 +156,7 @@ impl Client {
                 hold.asked.pop_front().expect("it is under way");
                 hold.next += 1;
             }
-            self.take_own(number.parse().expect("a number"), false);
+            self.take_own((number.parse().expect("a number"), false), chunk, turn);
         } else {
             assert_eq!(Some((code, reason.to_owned())), ending);
         }

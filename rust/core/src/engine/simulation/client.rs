@@ -440,10 +440,10 @@ impl Client {
                     account.begin(promise);
                 }
             }
-            Item::Private(number) if self.hold.is_some() => self.take_own(number, false),
-            Item::Broadcast(number) => self.take_own(number, true),
+            Item::Private(number) if self.hold.is_some() => self.take_own((number, false), chunk, turn),
+            Item::Broadcast(number) => self.take_own((number, true), chunk, turn),
             Item::Ping(_) if self.hold.is_some() => {}
-            Item::Close(code, reason) if self.hold.is_some() => self.take_own_close(code, &reason),
+            Item::Close(code, reason) if self.hold.is_some() => self.take_own_close((code, &reason), chunk, turn),
             Item::Private(number) => {
                 assert_eq!(number, self.privates_received, "private ones come in order");
                 self.privates_received += 1;
@@ -464,7 +464,7 @@ impl Client {
         }
     }
 
-    fn when(&self, chunk: &Chunk, channel: usize, at: usize) -> When {
+    pub(super) fn when(&self, chunk: &Chunk, channel: usize, at: usize) -> When {
         let known = match self.hold {
             Some(_) => chunk.before.get(at),
             None => chunk.before.iter().rev().find(|one| one.0 == channel),

@@ -280,6 +280,12 @@ impl Promise {
         self.keyframe.filter(is_gone)
     }
 
+    /// Whether it may come to wait for a keyframe: its own may be gone, or the policy has it wait for the next one.
+    pub(super) fn may_come_to_wait(&self, now_ns: u64, list: &List) -> bool {
+        let is_lost = list.may_be_overtaken(self.next, now_ns) || list.has_gap_in(self.next..list.all.len());
+        self.gone_keyframe(list, now_ns).is_some() || (list.settings.policy == Policy::Keyframe && is_lost)
+    }
+
     /// It went past the keyframe that it was to begin with, whose time was over: it has waited for the next one, or was
     /// overtaken besides.
     fn check_expired_keyframe(&self, when: &When, list: &List) {

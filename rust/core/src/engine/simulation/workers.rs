@@ -482,3 +482,25 @@ fn who_subscribes_behind_an_unsubscription_is_subscribed() {
     cluster.settle();
     assert_eq!(cluster.clients[0].last, cluster.ordered[0].last().map(|one| one.0));
 }
+
+/// As above, of a worker that was about to get the channel, as it was before the client's position.
+#[test]
+fn who_was_further_on_than_what_is_on_its_way_is_recovered() {
+    let (luck, pattern) = (&mut Luck(1), Pattern::new("c0").expect("a pattern"));
+    let settings = ChannelSettings { policy: Policy::Every, history_frames: 8, ..ChannelSettings::default() };
+    let mut cluster = Cluster::of(vec![ChannelRule { pattern, settings }]);
+    cluster.come(luck);
+    cluster.come(luck);
+    cluster.connect(1, (0, None), ALL, luck);
+    cluster.settle();
+    cluster.connect(2, (0, None), ALL, luck);
+    cluster.run_alone(2, false);
+    while cluster.hear(2) {}
+    cluster.publish(1, 0, false, 0);
+    cluster.run_alone(1, true);
+    let since = cluster.clients[0].last;
+    cluster.connect(2, (0, since), ALL, luck);
+    cluster.run_alone(2, false);
+    cluster.settle();
+    assert_eq!((since.is_some(), cluster.recovered), (true, 1));
+}
