@@ -248,7 +248,8 @@ impl<I: Io> Shard<I> {
             let (cursor, cut) =
                 if taken == all { (piece.run.end, None) } else { self.place_in(feed, &piece.run, taken, piece.from) };
             self.count_read(feed, piece, cursor);
-            let feed_cursor = self.feeds.at(feed).cursor;
+            let target = self.feeds.at(feed);
+            let (feed_cursor, is_all) = (target.cursor, target.cursor >= target.watch.due());
             if self.is_stateful(slot) {
                 let upto = |slice: &Slice| {
                     let (start, end) = (slice.position(), slice.position() + slice.bytes().len() as u64);
@@ -262,8 +263,10 @@ impl<I: Io> Shard<I> {
             if subscription.mode() == Mode::AtKeyframe && cursor > piece.from {
                 subscription.set_mode(Mode::Replaying);
             }
-            if subscription.mode() == Mode::Replaying && cursor >= feed_cursor {
-                subscription.set_mode(Mode::Lagging); // it has all that it missed: from now on it is as any other
+            // It has all that it missed: from now on it is as any other. Where one read of the log was not all of it, one that
+            // keeps pace is here, too, and gets the rest.
+            if subscription.mode() == Mode::Replaying && cursor >= feed_cursor && is_all {
+                subscription.set_mode(Mode::Lagging);
             }
             if cut.is_some() {
                 connection.transport.cut = cut;

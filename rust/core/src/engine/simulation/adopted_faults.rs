@@ -256,3 +256,18 @@ fn one_that_ends_is_given_up_with_its_handle() {
         assert!(world.clients[0].is_gone && world.frameworks[0].chain.is_empty());
     }
 }
+
+/// One read of a log was not all that a turn had. Who kept pace, and had something asked of it in that turn, was read to its
+/// end, and was taken for a laggard then: of the rest it got the newest of each key alone.
+#[test]
+fn one_that_keeps_pace_gets_every_publication_of_a_long_turn() {
+    let mut world = begun(ChannelSettings { policy: Policy::Latest, ..ChannelSettings::default() }, Start::Live);
+    for _ in 0..40 {
+        put(&mut world, Kind::Plain);
+        put(&mut world, Kind::Snapshot);
+    }
+    write_whole(&mut world);
+    world.settle();
+    assert_eq!(received(&world), (0..80).step_by(2).collect::<Vec<_>>());
+    world.check_end();
+}

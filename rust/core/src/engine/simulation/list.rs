@@ -179,6 +179,12 @@ impl List {
         self.all[from.min(to)..to].iter().filter(|one| one.kind != Kind::Snapshot).count() as u64
     }
 
+    /// Publications of a range between which a read for those at the tail is in pieces.
+    pub(super) fn count_withheld(&self, from: usize, to: usize, now_ns: u64) -> usize {
+        let is_withheld = |&index: &usize| self.all[index].kind == Kind::Snapshot || self.is_expired(index, now_ns);
+        (from..to).filter(is_withheld).count()
+    }
+
     fn bytes_from(&self, from: usize) -> u64 {
         self.all[from..].iter().map(|one| one.bytes_max).sum()
     }

@@ -3,6 +3,9 @@ use super::list::{Kind, List};
 use crate::channel::{Mode, Policy};
 use crate::messages::ConnectionId;
 
+/// So many pieces of a log are read at once.
+const READ_PIECES: usize = 32;
+
 /// Where a subscription stood between two turns, as its shard has it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Standing {
@@ -187,7 +190,15 @@ impl Promise {
                 }
                 mode => mode == Some(Mode::Lagging),
             };
-            let is_stale = lags && !when.is_fan_out && !when.is_torn && list.is_replaced(index, when.published);
+            // It may have come back to the tail in this turn, where one read of the log was not all of it: what follows is for who
+            // keeps pace.
+            let tail = when.before.map_or(index, |before| before.tail.min(index));
+            let is_behind_a_read = !when.is_short && list.count_withheld(tail, index, when.now_ns) >= READ_PIECES - 1;
+            let is_stale = lags
+                && !is_behind_a_read
+                && !when.is_fan_out
+                && !when.is_torn
+                && list.is_replaced(index, when.published);
             assert!(!is_stale, "{index} is replaced, and was written to a laggard");
         }
         self.received.push(index);
@@ -370,7 +381,11 @@ impl Promise {
                     // Its keyframe may be gone: of policy `latest` for the bounds, of any as its time is over.
                     let is_gone = self.gone_keyframe(list, when.now_ns).is_some();
                     let has_gap = list.has_gap_in(self.next..list.reach(place));
-                    let may_wait = list.may_be_overtaken(self.next, when.now_ns) || is_gone || has_gap;
+                    // It may have gone to one while nobody knew where it stood, whose time is over since.
+                    let is_over =
+                        |index: usize| list.all[index].kind != Kind::Plain && list.is_expired(index, when.now_ns);
+                    let had_one = self.is_unsure && (self.next..list.reach(place)).any(is_over);
+                    let may_wait = list.may_be_overtaken(self.next, when.now_ns) || is_gone || has_gap || had_one;
                     assert!(may_wait, "it waits, and is not overtaken");
                     self.lose(place, when, list, losses);
                 }
@@ -413,6 +428,15 @@ impl Promise {
                 }
                 if self.is_waiting {
                     self.give_up(place, when, list, losses);
+                }
+                // A snapshot has no number: one that was to begin with it may stand behind it, as it was overtaken there.
+                let is_snapshot = |&index: &usize| list.all[index].kind == Kind::Snapshot && index >= place;
+                if standing.mode == Some(Mode::Lagging)
+                    && self.keyframe.filter(|&index| index == self.next).is_some_and(|index| is_snapshot(&index))
+                    && (self.gone_keyframe(list, when.now_ns).is_some()
+                        || list.may_be_overtaken(self.next, when.now_ns))
+                {
+                    self.is_optional = true;
                 }
                 (self.may_be_waiting, self.is_unsure) = (false, false);
                 self.pass(place, when, list, losses, false);

@@ -91,7 +91,7 @@ impl Seating {
             let may_be_stale = list.settings.policy == Policy::Latest;
             assert!(may_be_stale || !self.is_stale, "{since} is too old, and recovered");
             assert!(number >= self.gap, "{since} is recovered, and something is missing behind it");
-            return Promise::from(list.index_behind(number), self.length);
+            return Promise::from(self.index_behind(number, list), self.length);
         }
         assert!(!self.must_recover, "{:?} is not recovered", self.since);
         match self.asked.origin.start.unwrap_or(list.settings.start) {
@@ -101,13 +101,19 @@ impl Seating {
                 self.begin_live()
             }
             Start::History => {
-                let next = list.index_behind(number);
+                let next = self.index_behind(number, list);
                 assert!(next >= self.oldest, "the history begins before {}", self.oldest);
                 let missed = list.count(self.kept, next);
                 assert!(missed == 0, "the history begins at {next}, not {}", self.kept);
                 Promise::from(next, self.length)
             }
         }
+    }
+
+    /// The first that has a number of its own behind this one, of those that were there when it was seated: what it is told may
+    /// come later, and behind a snapshot that has no number.
+    fn index_behind(&self, number: u64, list: &List) -> usize {
+        list.index_behind(number).min(self.length)
     }
 
     /// Of one that came and went in one turn: nobody saw where it stood, and what it is told is believed.
