@@ -373,26 +373,7 @@ impl Promise {
         };
         self.may_cross(list.reach(place), list, losses);
         match standing.mode {
-            Some(Mode::AwaitingKeyframe) => {
-                let kept = |&index: &usize| index >= self.next && index < place && list.must_keep_keyframe(index);
-                let passed = list.newest_keyframe(when.published, when.now_ns).filter(kept);
-                assert_eq!(passed, None, "it waits for one, and went past it");
-                if place > self.next || !(self.is_waiting || self.may_be_waiting || self.is_unsure) {
-                    // Its keyframe may be gone: of policy `latest` for the bounds, of any as its time is over.
-                    let is_gone = self.gone_keyframe(list, when.now_ns).is_some();
-                    let has_gap = list.has_gap_in(self.next..list.reach(place));
-                    // It may have gone to one while nobody knew where it stood, whose time is over since.
-                    let is_over =
-                        |index: usize| list.all[index].kind != Kind::Plain && list.is_expired(index, when.now_ns);
-                    let had_one = self.is_unsure && (self.next..list.reach(place)).any(is_over);
-                    let may_wait = list.may_be_overtaken(self.next, when.now_ns) || is_gone || has_gap || had_one;
-                    assert!(may_wait, "it waits, and is not overtaken");
-                    self.lose(place, when, list, losses);
-                }
-                self.cross(place, true, when, list, losses);
-                self.wait();
-                self.next = self.next.max(place);
-            }
+            Some(Mode::AwaitingKeyframe) => self.come_to_wait(place, when, list, losses),
             Some(Mode::AtKeyframe) => {
                 let is_known = self.keyframe == Some(self.next) && place == list.place(list.before(self.next));
                 if !is_known {
@@ -429,19 +410,42 @@ impl Promise {
                 if self.is_waiting {
                     self.give_up(place, when, list, losses);
                 }
-                // A snapshot has no number: one that was to begin with it may stand behind it, as it was overtaken there.
-                let is_snapshot = |&index: &usize| list.all[index].kind == Kind::Snapshot && index >= place;
-                if standing.mode == Some(Mode::Lagging)
-                    && self.keyframe.filter(|&index| index == self.next).is_some_and(|index| is_snapshot(&index))
-                    && (self.gone_keyframe(list, when.now_ns).is_some()
-                        || list.may_be_overtaken(self.next, when.now_ns))
-                {
-                    self.is_optional = true;
+                if standing.mode == Some(Mode::Lagging) {
+                    self.lose_snapshot(place, when, list);
                 }
                 (self.may_be_waiting, self.is_unsure) = (false, false);
                 self.pass(place, when, list, losses, false);
             }
         }
+    }
+
+    /// It waits for a keyframe, and stands here.
+    fn come_to_wait(&mut self, place: usize, when: &When, list: &List, losses: &mut Losses) {
+        let kept = |&index: &usize| index >= self.next && index < place && list.must_keep_keyframe(index);
+        let passed = list.newest_keyframe(when.published, when.now_ns).filter(kept);
+        assert_eq!(passed, None, "it waits for one, and went past it");
+        if place > self.next || !(self.is_waiting || self.may_be_waiting || self.is_unsure) {
+            // Its keyframe may be gone: of policy `latest` for the bounds, of any as its time is over.
+            let is_gone = self.gone_keyframe(list, when.now_ns).is_some();
+            let has_gap = list.has_gap_in(self.next..list.reach(place));
+            // It may have gone to one while nobody knew where it stood, whose time is over since.
+            let is_over = |index: usize| list.all[index].kind != Kind::Plain && list.is_expired(index, when.now_ns);
+            let had_one = self.is_unsure && (self.next..list.reach(place)).any(is_over);
+            let may_wait = list.may_be_overtaken(self.next, when.now_ns) || is_gone || has_gap || had_one;
+            assert!(may_wait, "it waits, and is not overtaken");
+            self.lose(place, when, list, losses);
+        }
+        self.cross(place, true, when, list, losses);
+        self.wait();
+        self.next = self.next.max(place);
+    }
+
+    /// It lags here, and was to begin with a snapshot. As that has no number, it may stand behind it, where it was overtaken.
+    fn lose_snapshot(&mut self, place: usize, when: &When, list: &List) {
+        let is_it = |index: usize| index == self.next && index >= place && list.all[index].kind == Kind::Snapshot;
+        let is_lost =
+            || self.gone_keyframe(list, when.now_ns).is_some() || list.may_be_overtaken(self.next, when.now_ns);
+        self.is_optional |= self.keyframe.is_some_and(is_it) && is_lost();
     }
 
     /// Whether it waits for a keyframe, or nobody knows.
