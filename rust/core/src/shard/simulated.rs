@@ -232,6 +232,8 @@ pub(crate) struct Seen {
     pub(crate) subscriptions: Vec<SeenSubscription>,
     /// Of one that is adopted: why it is about to be given up.
     pub(crate) leaving: Option<Released>,
+    /// The rest of what it was given at once goes before everything else.
+    pub(crate) is_cut: bool,
 }
 
 /// Where one of its subscriptions is.
@@ -295,7 +297,7 @@ impl Shard<Simulated> {
                 }
             };
             let subscriptions = subscriptions.iter().map(look).collect();
-            all.push(Seen { id, fd, ending, subscriptions, leaving });
+            all.push(Seen { id, fd, ending, subscriptions, leaving, is_cut: connection.transport.cut.is_some() });
         }
         self.check();
         all

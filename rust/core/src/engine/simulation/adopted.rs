@@ -1,5 +1,6 @@
 //! An adopted connection as its client sees it: what the framework asked to be written, and what may stand between that.
-use super::client::{Account, Chunk, Client, Turn};
+use super::account::Account;
+use super::client::{Chunk, Client, Turn};
 use super::hold::{Asked, Hold, Last, Published};
 use super::promise::{Losses, Promise, When};
 use super::wire::Wire;
@@ -92,9 +93,11 @@ impl Client {
     }
 
     /// Of one that has subscriptions one behind the other in a channel: whose a publication is.
-    pub(super) fn account_of(&self, channel: usize, index: usize) -> Option<usize> {
+    pub(super) fn account_of(&self, channel: usize, index: usize, turn: usize) -> Option<usize> {
         let is_it = |one: &Account| one.channel == channel && (one.promise.is_some() || !one.is_told);
-        let is_due = |one: &Account| one.promise.is_some() && !one.is_over && index < one.until;
+        // What began to come before it left may come whole behind that.
+        let is_there = |one: &Account| !one.is_over || turn <= one.over_in;
+        let is_due = |one: &Account| one.promise.is_some() && is_there(one) && index < one.until;
         let due = self.accounts.iter().position(|one| self.hold.is_some() && is_it(one) && is_due(one));
         due.or_else(|| self.accounts.iter().rposition(is_it))
     }

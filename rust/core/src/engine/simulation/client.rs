@@ -2,151 +2,16 @@
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
+use super::account::Account;
 use super::hold::Hold;
 use super::list::List;
 use super::promise::{Losses, Promise, Standing, When};
-use super::seating::{Asked, Seating};
+use super::seating::Seating;
 use super::wire::{self, Item, Wire};
-use crate::channel::{Mode, Origin, Policy};
+use crate::channel::{Origin, Policy};
 use crate::messages::{ConnectionId, Released};
 use crate::position::Position;
 use crate::shard::simulated::{Seen, SeenSubscription, Took};
-
-/// One subscription of it, from when it is asked for.
-#[derive(Debug)]
-pub(super) struct Account {
-    pub(super) channel: usize,
-    pub(super) asked: Asked,
-    /// It hears where it begins.
-    pub(super) is_told: bool,
-    /// Its shard has it, since this moment.
-    seating: Option<Seating>,
-    pub(super) promise: Option<Promise>,
-    /// Its unsubscription is on its way, from here on nothing is for it.
-    pub(super) until: usize,
-    standing: Option<Standing>,
-    /// Where it stood after turns, not yet compared with what came: a part of something has come.
-    deferred: Vec<(usize, Standing, When)>,
-    pub(super) may_give_up: bool,
-    pub(super) is_leaving: bool,
-    /// Where it stood for a while is not known.
-    is_unsure: bool,
-    /// Its shard has let go of it.
-    pub(super) is_over: bool,
-    /// The same, before the subscription behind it began in the same turn.
-    pub(super) has_left: bool,
-    /// Of an adopted connection: what was published before this came before a message of the framework, unless it waited for
-    /// a keyframe by then and was told that there is none.
-    pub(super) floor: usize,
-    /// In which turn that message came.
-    pub(super) floor_turn: usize,
-    pub(super) has_waited: bool,
-    pub(super) has_given_up: bool,
-}
-
-impl Account {
-    pub(super) fn new(channel: usize, asked: Asked, is_told: bool) -> Self {
-        let (seating, promise, standing) = (None, None, None);
-        Self {
-            channel,
-            asked,
-            is_told,
-            seating,
-            promise,
-            until: usize::MAX,
-            standing,
-            deferred: Vec::new(),
-            may_give_up: false,
-            is_leaving: false,
-            is_unsure: false,
-            is_over: false,
-            has_left: false,
-            floor: 0,
-            floor_turn: 0,
-            has_waited: false,
-            has_given_up: false,
-        }
-    }
-
-    pub(super) fn is_seated(&self) -> bool {
-        self.seating.is_some()
-    }
-
-    /// What is published from here on is not for it.
-    pub(super) fn end_at(&mut self, until: usize) {
-        self.until = self.until.min(until);
-        if let Some(promise) = &mut self.promise {
-            promise.until = self.until;
-        }
-    }
-
-    /// Whether it waits for a keyframe, as far as one knows.
-    pub(super) fn may_be_waiting(&self) -> bool {
-        let waits = |one: &Standing| one.mode == Some(Mode::AwaitingKeyframe);
-        let has_waited = self.standing.as_ref().is_some_and(waits) || self.deferred.iter().any(|one| waits(&one.1));
-        has_waited || self.promise.as_ref().is_none_or(Promise::is_in_doubt)
-    }
-
-    /// Its shard has found where it begins, of which nobody is told.
-    pub(super) fn seat_at(&mut self, position: Position, recovered: Option<bool>, turn: &Turn<'_>) {
-        let list = &turn.lists[self.channel];
-        let seating = Seating::new(self.asked.clone(), list, turn.now_ns);
-        self.begin(seating.begin(position, recovered, list));
-        self.seating = Some(seating);
-    }
-
-    pub(super) fn is_lagging(&self) -> bool {
-        self.standing.is_some_and(|standing| standing.mode.is_some())
-    }
-
-    /// Where it stood before a turn, and where the log begins in it.
-    fn stood(&self, turn: &Turn<'_>) -> Option<Standing> {
-        let list = &turn.lists[self.channel];
-        let seen = turn.seen.and_then(|seen| seen.subscriptions.iter().find(|one| one.channel == list.name));
-        let head = seen.map_or(usize::MAX, |one| list.place(one.before_head));
-        self.standing.map(|standing| Standing { head, ..standing })
-    }
-
-    /// The number of the last publication that it got, if it got any.
-    pub(super) fn last_offset(&self, list: &List) -> Option<u64> {
-        let last = self.promise.as_ref()?.received.last()?;
-        Some(list.all[*last].offset)
-    }
-
-    /// It has read everything: it has all that there is, or waits for a keyframe.
-    pub(super) fn check_caught_up(&self, list: &List, is_alone: bool) {
-        let promise = self.promise.as_ref();
-        let promise = promise.unwrap_or_else(|| panic!("it was never told where it begins in {}: {self:?}", list.name));
-        let standing = self.standing.expect("it was seen");
-        let waits = standing.mode == Some(Mode::AwaitingKeyframe);
-        assert!(waits || is_alone || standing.mode.is_none(), "{} is not at the tail: {standing:?}", list.name);
-        let has_all = promise.next >= list.place(list.offset()) || self.until < list.all.len();
-        assert!(waits || has_all, "{} lacks something behind {}", list.name, promise.next);
-    }
-
-    /// Compares what came with where it stood after the turns before this one.
-    fn catch_up(&mut self, turn: usize, list: &List, losses: &mut Losses) {
-        let Some(promise) = &mut self.promise else { return };
-        promise.is_unsure |= std::mem::take(&mut self.is_unsure);
-        let count = self.deferred.iter().take_while(|one| one.0 < turn).count();
-        for (_, standing, when) in self.deferred.drain(..count) {
-            promise.settle(standing, &when, list, losses);
-        }
-    }
-
-    /// Its shard has it.
-    fn seat(&mut self, list: &List, now_ns: u64) {
-        let seating = Seating::new(self.asked.clone(), list, now_ns);
-        if !self.is_told {
-            self.begin(seating.begin_live());
-        }
-        self.seating = Some(seating);
-    }
-
-    fn begin(&mut self, promise: Promise) {
-        self.promise.insert(promise).until = self.until;
-    }
-}
 
 /// By account: its channel, where it stood, and whether its shard was told that there is no keyframe.
 type Before = std::rc::Rc<[(usize, Option<Standing>, bool)]>;
@@ -368,7 +233,7 @@ impl Client {
             }
             self.accounts.iter_mut().for_each(|account| account.is_over = true);
         }
-        self.is_torn = self.is_cut() && (self.is_torn || turn.is_busy);
+        self.is_torn = (self.is_cut() || turn.seen.is_some_and(|seen| seen.is_cut)) && (self.is_torn || turn.is_busy);
     }
 
     fn note_seats(&mut self, turn: &Turn<'_>) {
@@ -413,7 +278,9 @@ impl Client {
                 self.publications += 1;
                 let list = &turn.lists[channel];
                 let name = (list.name.clone(), self.serial);
-                let at = self.account_of(channel, index).unwrap_or_else(|| panic!("{index} of {name:?} for nobody"));
+                let at = self
+                    .account_of(channel, index, chunk.turn)
+                    .unwrap_or_else(|| panic!("{index} of {name:?} for nobody"));
                 let mut when = self.when(chunk, channel, at);
                 self.check_order(at, index, &when);
                 when.published = self.looked_at(at, index, &when);
@@ -523,11 +390,12 @@ impl Client {
     /// Compares what came with where its shard says that it stands.
     fn settle(&mut self, turn: &Turn<'_>, losses: &mut Losses, before: &Before) {
         let Some(id) = self.id else { return };
-        let is_cut = self.is_cut();
+        // Where its log has moved on, the rest of what it was given at once is kept, of which the socket may have nothing.
+        let is_cut = self.is_cut() || turn.seen.is_some_and(|seen| seen.is_cut);
         let subscriptions = turn.seen.map_or(&[][..], |seen| &seen.subscriptions);
         let is_slow = subscriptions.len() > 1 || turn.took.iter().any(|took| !took.is_fan_out);
         let is_slow = self.wire == Wire::Sse && is_slow;
-        let has_all = self.has_all(turn);
+        let (has_all, has_closed) = (self.has_all(turn), self.hold.as_ref().is_some_and(|hold| hold.has_closed()));
         for (account, (_, stood, may_give_up)) in self.accounts.iter_mut().zip(before.iter()) {
             let list = &turn.lists[account.channel];
             let when = When {
@@ -549,6 +417,7 @@ impl Client {
                     let standing = standing_of(one, list);
                     account.standing = Some(standing);
                     // It may have come to wait in the turn in which the message came, and before it.
+                    account.is_held_up = is_cut && (account.is_held_up || when.may_give_up);
                     account.has_waited |= account.floor_turn == self.turns && account.may_be_waiting();
                     // What is torn comes later than where it stands says.
                     if !(is_cut && when.is_torn) {
@@ -562,7 +431,7 @@ impl Client {
                     }
                 }
                 None if account.seating.is_some() && !account.is_over => {
-                    account.is_over = true;
+                    (account.is_over, account.over_in) = (true, self.turns);
                     if !is_cut {
                         account.catch_up(usize::MAX, list, losses);
                     }
@@ -576,7 +445,8 @@ impl Client {
                     let Some(promise) = &mut account.promise else { continue };
                     promise.until = account.until;
                     if self.hold.is_some() {
-                        if is_by_application && (has_all || account.has_left) {
+                        let ends_in_message = account.is_held_up && has_closed;
+                        if is_by_application && (has_all || account.has_left) && !ends_in_message {
                             promise.leave_behind(&when, list);
                         }
                     } else if is_by_application && turn.seen.is_some_and(|seen| seen.ending.is_none()) && !is_cut {

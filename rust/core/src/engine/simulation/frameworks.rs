@@ -3,7 +3,8 @@ use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use super::client::{Account, Client, Turn};
+use super::account::Account;
+use super::client::{Client, Turn};
 use super::framework::{Framework, Part, frame, message};
 use super::hold::{Hold, Last};
 use super::seating::Asked;

@@ -8,6 +8,7 @@
 //! `workers` several engines that one sequencer makes one. `faults` has what was found so, step by step.
 //!
 //! A failing seed is printed; `PROPTEST_RNG_SEED=17 PROPTEST_CASES=1 cargo test -p fanwire-core simulation` runs it again.
+mod account;
 mod adopted;
 mod adopted_faults;
 mod carried;

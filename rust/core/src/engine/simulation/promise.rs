@@ -413,6 +413,9 @@ impl Promise {
                 if standing.mode == Some(Mode::Lagging) {
                     self.lose_snapshot(place, when, list);
                 }
+                if when.may_give_up && standing.mode == Some(Mode::Replaying) {
+                    self.give_up_keyframe(place, when, list);
+                }
                 (self.may_be_waiting, self.is_unsure) = (false, false);
                 self.pass(place, when, list, losses, false);
             }
@@ -438,6 +441,14 @@ impl Promise {
         self.cross(place, true, when, list, losses);
         self.wait();
         self.next = self.next.max(place);
+    }
+
+    /// Its keyframe's time was over in a turn in which it was told that there is none: it goes on where it waited for another.
+    fn give_up_keyframe(&mut self, place: usize, when: &When, list: &List) {
+        let is_it = |index: &usize| list.place(list.before(*index)) == place && list.is_expired(*index, when.now_ns);
+        if self.keyframe.filter(is_it) == Some(self.next) {
+            self.keyframe = None;
+        }
     }
 
     /// It lags here, and was to begin with a snapshot. As that has no number, it may stand behind it, where it was overtaken.

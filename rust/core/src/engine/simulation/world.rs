@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::client::{Account, Client, Turn};
+use super::account::Account;
+use super::client::{Client, Turn};
 use super::framework::Framework;
 use super::list::List;
 use super::press::{New, Press};
