@@ -1,8 +1,8 @@
 //! One subscription of a client, as the test has it.
-use super::client::Turn;
 use super::list::List;
 use super::promise::{Losses, Promise, Standing, When};
 use super::seating::{Asked, Seating};
+use super::turn::Turn;
 use crate::channel::Mode;
 use crate::position::Position;
 

@@ -1,8 +1,9 @@
 //! An adopted connection as its client sees it: what the framework asked to be written, and what may stand between that.
 use super::account::Account;
-use super::client::{Chunk, Client, Turn};
+use super::client::{Chunk, Client};
 use super::hold::{Asked, Hold, Last, Published};
 use super::promise::{Losses, Promise, When};
+use super::turn::Turn;
 use super::wire::Wire;
 use crate::channel::Origin;
 use crate::engine::Adopted;

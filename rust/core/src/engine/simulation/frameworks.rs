@@ -4,10 +4,11 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use super::account::Account;
-use super::client::{Client, Turn};
+use super::client::Client;
 use super::framework::{Framework, Part, frame, message};
 use super::hold::{Hold, Last};
 use super::seating::Asked;
+use super::turn::Turn;
 use super::world::{ALL, World};
 use crate::channel::{Origin, Start};
 use crate::engine::Broadcasting;

@@ -22,6 +22,7 @@ mod press;
 mod promise;
 mod seating;
 mod steps;
+mod turn;
 mod wire;
 mod workers;
 mod world;

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::account::Account;
-use super::client::{Client, Turn};
+use super::client::Client;
 use super::framework::Framework;
 use super::list::List;
 use super::press::{New, Press};
 use super::promise::Losses;
 use super::seating::Asked;
+use super::turn::Turn;
 use super::wire::{self, Wire};
 use crate::channel::{Origin, Policy, Start};
 use crate::clock::Clock;
