@@ -41,6 +41,11 @@ pub(crate) fn ticks(time: Duration) -> u32 {
     time.as_nanos().div_ceil(TICK.as_nanos()) as u32
 }
 
+/// When a tick begins.
+pub(crate) fn start_of(tick: u32) -> u64 {
+    u64::from(tick) * TICK.as_nanos() as u64
+}
+
 /// The tick in which a moment lies.
 pub(crate) fn tick_of(now_ns: u64) -> u32 {
     u32::try_from(u128::from(now_ns) / TICK.as_nanos()).unwrap_or(NO_TICK - 1)

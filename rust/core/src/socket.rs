@@ -59,18 +59,6 @@ pub(crate) fn set_receive_low_watermark(fd: RawFd, bytes: usize) -> bool {
     option(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes as i32).is_ok()
 }
 
-/// How long ago the last bytes came on a TCP connection; `None` where the kernel does not say.
-pub(crate) fn milliseconds_since_received(fd: RawFd) -> Option<u32> {
-    check(fd);
-    // SAFETY: all zeros is a valid tcp_info, which the kernel fills.
-    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
-    let mut length = size_of::<libc::tcp_info>() as u32;
-    // SAFETY: the kernel writes at most `length` bytes into `info`.
-    let result =
-        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut length) };
-    (result == 0).then_some(info.tcpi_last_data_recv)
-}
-
 /// The number from which on descriptors are spare, or beyond the limit: a new one has the lowest that is free.
 pub(crate) fn spare_from(descriptors_spare: usize) -> RawFd {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -279,9 +279,38 @@ fn a_signalr_client_shakes_hands_first_and_its_records_come_however_they_are_cut
     assert_eq!(refused, Err(HandshakeError::UnsupportedFormat), "an event stream is text");
 }
 
+/// Both ping every 15 s, at other times at first: from the client's first ping on ours goes out with it, and only then.
+#[test]
+fn pings_of_the_same_pace_go_out_together() {
+    let patience = Patience { step: 5, keepalive: 150, client_timeout: 300 };
+    let mut signalr = SignalR::new(Transport::WebSockets, [1; 16]);
+    (signalr.has_shaken_hands, signalr.heard_tick, signalr.ping_tick) = (true, 173, 250);
+    signalr.pace.handle_ping(173, 150);
+    assert!(signalr.answers_ping(173, patience));
+    for round in 1..40 {
+        let (begins, ends) = (170 + 150 * round, 180 + 150 * round);
+        assert_eq!(signalr.poll_timeout(patience), begins.min(signalr.ping_tick.next_multiple_of(5)));
+        signalr.pace.hush(true);
+        assert_eq!(signalr.handle_silence(begins, patience, true), SignalRDue::Nothing);
+        assert_eq!(signalr.poll_timeout(patience), ends);
+        signalr.heard_tick = ends;
+        signalr.pace.handle_expected();
+        assert!(signalr.pace.unhush() && signalr.answers_ping(ends, patience));
+    }
+    signalr.handle_written(6_040, patience);
+    assert!(!signalr.answers_ping(6_045, patience), "a publication went out just now");
+    let mut eager = SignalR::new(Transport::WebSockets, [1; 16]);
+    (eager.has_shaken_hands, eager.ping_tick) = (true, 150);
+    let answered = (0..=300).step_by(10).filter(|&tick| {
+        eager.pace.handle_ping(tick, 10);
+        eager.answers_ping(tick, patience)
+    });
+    assert_eq!(answered.count(), 2, "one that pings every second is not pinged more often than others");
+}
+
 #[test]
 fn a_signalr_client_is_pinged_acknowledged_and_given_up_in_time() {
-    let patience = Patience { keepalive: 150, client_timeout: 300 };
+    let patience = Patience { step: 5, keepalive: 150, client_timeout: 300 };
     let mut signalr = SignalR::new(Transport::WebSockets, [1; 16]);
     assert_eq!(signalr.handle_timeout(), SignalRDue::RefuseHandshake);
     signalr.has_shaken_hands = true;
@@ -298,7 +327,8 @@ fn a_signalr_client_is_pinged_acknowledged_and_given_up_in_time() {
     assert_eq!(signalr.handle_silence(709, patience, false), SignalRDue::Ack, "its pings may wait to be read");
     signalr.stateful = None;
     assert_eq!(signalr.handle_silence(1_008, patience, true), SignalRDue::Ping);
-    assert_eq!(signalr.handle_silence(1_009, patience, true), SignalRDue::Silent);
+    assert_eq!(signalr.handle_silence(1_009, patience, true), SignalRDue::Nothing, "never early");
+    assert_eq!(signalr.handle_silence(1_010, patience, true), SignalRDue::Silent);
     let mut polled = SignalR::new(Transport::LongPolling, [1; 16]);
     polled.has_shaken_hands = true;
     assert_eq!(polled.handle_timeout(), SignalRDue::NoPoll);

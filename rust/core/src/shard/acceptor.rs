@@ -83,7 +83,7 @@ impl<I: Io> Shard<I> {
         self.listeners.iter().any(Listener::is_shared)
     }
 
-    /// Once a tick: takes what nobody was told of.
+    /// Twice a second: takes what nobody was told of.
     pub(super) fn look_at_shared_listeners(&mut self) {
         for index in 0..self.listeners.len() {
             if !self.is_accept_paused && self.listeners[index].is_shared() {

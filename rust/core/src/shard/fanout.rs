@@ -213,6 +213,9 @@ impl<I: Io> Shard<I> {
         self.stats.deliveries.add(turn.run.frames * members);
         self.stats.expired.add(turn.run.expired * members);
         self.stats.skipped[Policy::Latest as usize].add(turn.run.replaced * members); // of nothing else, at the tail
+        if turn.run.bytes() > 0 && turn.run.exclusions.is_empty() {
+            self.feeds.at(turn.feed).written = (turn.from, self.timers.tick());
+        }
     }
 
     /// One member's share of a turn did not go out after all.

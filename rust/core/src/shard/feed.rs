@@ -26,6 +26,8 @@ pub(crate) struct Feed {
     pub(crate) awaiting: usize,
     /// Turns so far: with each the list is written from another place on, so that nobody is always last.
     pub(crate) turns: u32,
+    /// The last run that everyone at the tail got: from where on, and in which tick.
+    pub(crate) written: (u64, u32),
     /// The publication whose way is timed.
     pub(crate) sample: Option<Sample>,
     /// Its run is being written: who took only a part still counts as at the tail, so nothing is reported.
@@ -33,6 +35,12 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
+    /// When this subscription's connection got the last of what went out to all at the tail; `None` if it did not.
+    pub(crate) fn written_tick(&self, subscription: Subscription) -> Option<u32> {
+        let (from, tick) = self.written;
+        (tick > 0 && !subscription.is_lagging() && subscription.cursor <= from).then_some(tick)
+    }
+
     /// Where in a list of so many the writing of this turn begins: each turn elsewhere, evenly over time.
     pub(crate) fn begin_turn(&mut self, members: usize) -> usize {
         self.turns = self.turns.wrapping_add(1);
@@ -117,6 +125,7 @@ impl Feeds {
             lagging: Vec::new(),
             awaiting: 0,
             turns: 0,
+            written: (0, 0),
             sample: None,
             oldest_lag: cursor,
             is_in_turn: false,

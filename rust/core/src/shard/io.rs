@@ -123,9 +123,6 @@ pub(crate) trait Io {
     /// Where the peer of a TCP connection is; `None` for a Unix socket or one that is gone.
     fn peer_address(&self, fd: RawFd) -> Option<SocketAddr>;
 
-    /// How long ago the last bytes came on a TCP connection; `None` where the kernel does not say.
-    fn milliseconds_since_received(&self, fd: RawFd) -> Option<u32>;
-
     /// Has the socket become readable only once so many bytes are there, or its end. False where the kernel refuses.
     fn set_receive_low_watermark(&mut self, fd: RawFd, bytes: usize) -> bool;
 }

@@ -45,13 +45,12 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use io::{Interest, Io, Ready, Short};
 pub(crate) use shared::{Common, Readiness, ShardHandle};
 
 use crate::channel::{Channel, Origin, Tails, Watch, Watched};
-use crate::clock::{Clock, TICK};
+use crate::clock::{Clock, NO_TICK, start_of, ticks};
 use crate::error::EngineError;
 use crate::listening::Listener;
 use crate::messages::{Command, ConnectionId, Released, Whose};
@@ -67,8 +66,9 @@ const LISTENER_TOKENS: u64 = 1 << 63;
 const BELL_TOKEN: u64 = u64::MAX;
 /// What one receive may give.
 const BUFFER_BYTES: usize = 64 << 10;
-/// How long a shard sleeps at most that watches a listener of several: so long may a connection wait that nobody was told of.
-const LOOK: Duration = Duration::from_millis(500);
+/// Ticks that a shard sleeps at most that watches a listener of several: so long may a connection wait that nobody was told of.
+/// A step of the timers: both have a shard wake at the same time.
+const LOOK_TICKS: u32 = timers::STEP_MAX;
 /// Serving peers takes so long a turn: what is published meanwhile goes out before it goes on.
 const SERVING_NS: u64 = 250_000;
 
@@ -112,7 +112,7 @@ pub(crate) struct Shard<I: Io> {
     again: Vec<u32>,
     /// Connections whose messages found no room among the events.
     stalled: Vec<ConnectionId>,
-    /// SignalR connections to be pinged in this tick.
+    /// SignalR connections to be pinged in this turn.
     pinged: Vec<(Format, u32)>,
     /// Who came and went since the last tick, in channels that tell it.
     presence: presence::Visits,
@@ -138,6 +138,8 @@ pub(crate) struct Shard<I: Io> {
     is_stopping: bool,
     is_accept_paused: bool,
     has_hinted_at_comma: bool,
+    /// The tick of the next look at listeners that others watch, too.
+    looks_at: u32,
     /// Accepting failed for want of descriptors in this tick or the last.
     is_accept_starved: bool,
     /// Descriptors from this on are left for others.
@@ -229,6 +231,7 @@ impl<I: Io> Shard<I> {
             has_hinted_at_comma: false,
             has_told_of_subprotocols: false,
             is_accept_starved: false,
+            looks_at: 0,
         })
     }
 
@@ -285,6 +288,9 @@ impl<I: Io> Shard<I> {
         }
         self.serve_later();
         self.tick();
+        if !self.pinged.is_empty() {
+            self.ping_together();
+        }
         self.sweep.go_on(self.common.registries(), self.clock.now_ns());
         if !self.tracked.is_empty() {
             self.report_tracked();
@@ -303,11 +309,13 @@ impl<I: Io> Shard<I> {
             for slot in self.timers.advance(now_ns) {
                 self.expire(slot);
             }
-            self.ping_together();
             self.tell_presence();
             self.go_on_draining();
             self.resume_accepting();
-            self.look_at_shared_listeners();
+            if self.timers.tick() >= self.looks_at {
+                self.looks_at = (self.timers.tick() + 1).next_multiple_of(LOOK_TICKS);
+                self.look_at_shared_listeners();
+            }
             if self.has_to_sweep() {
                 self.sweep.plan(self.common.registries(), self.timers.tick());
             } else {
@@ -324,16 +332,24 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Without connections and troubles there is no deadline to look at.
+    /// Until the next tick at which there may be something to do; for ever where nobody's time runs.
     fn sleep_ms(&self) -> i32 {
-        let has_deadlines =
-            self.slab.count() > 0 || !self.presence.is_empty() || self.is_accept_paused || self.is_accept_starved;
-        match (has_deadlines, self.has_shared_listener(), self.has_to_sweep()) {
-            (true, ..) => TICK.as_millis() as i32,
-            (_, true, _) => LOOK.as_millis() as i32,
-            (.., true) => sweeping::PAUSE.as_millis() as i32,
-            _ => -1,
+        let (tick, mut until) = (self.timers.tick(), self.timers.next());
+        let is_leaving = self.is_draining || !self.leaving.is_empty() || self.late.is_some();
+        if is_leaving || !self.presence.is_empty() || self.is_accept_paused || self.is_accept_starved {
+            until = until.min(tick + 1);
         }
+        if self.has_shared_listener() {
+            until = until.min(self.looks_at);
+        }
+        if self.has_to_sweep() {
+            until = until.min(tick + ticks(sweeping::PAUSE));
+        }
+        if until == NO_TICK {
+            return -1;
+        }
+        let wait_ns = start_of(until).saturating_sub(self.clock.now_ns());
+        i32::try_from(wait_ns.div_ceil(1_000_000)).unwrap_or(i32::MAX)
     }
 
     /// Whether this shard has channels to look at from time to time.

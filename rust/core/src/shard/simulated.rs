@@ -213,10 +213,6 @@ impl Io for Simulated {
         None
     }
 
-    fn milliseconds_since_received(&self, _fd: RawFd) -> Option<u32> {
-        None
-    }
-
     fn set_receive_low_watermark(&mut self, _fd: RawFd, _bytes: usize) -> bool {
         false
     }

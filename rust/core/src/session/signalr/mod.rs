@@ -114,9 +114,14 @@ pub(crate) enum Due {
     Nothing,
 }
 
+/// Where client and hub ping at the same pace, ours waits so many ticks for theirs.
+const LATE_TICKS_MAX: u32 = 5;
+
 /// How often a connection pings, and how long it bears silence, in ticks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
+    /// Both end with such a step, together with those of other connections.
+    pub(crate) step: u32,
     pub(crate) keepalive: u32,
     pub(crate) client_timeout: u32,
 }
@@ -199,24 +204,47 @@ impl SignalR {
         if !may_read {
             self.heard_tick = tick;
         }
-        if self.pace.has_begun() && tick >= self.heard_tick.saturating_add(patience.client_timeout) {
+        if tick >= self.silent_until(patience) {
             return Due::Silent;
         }
         if self.stateful.as_ref().and_then(|stateful| stateful.ack_tick).is_some_and(|due| tick >= due) {
             return Due::Ack;
         }
-        if tick >= self.ping_tick {
+        if tick >= self.ping_tick && !self.pace.is_hushed() {
             self.ping_tick = tick + patience.keepalive;
             return Due::Ping;
         }
         Due::Nothing
     }
 
+    /// The socket was written to in this tick: there is no need of a ping for as long as there is between two.
+    pub(crate) fn handle_written(&mut self, tick: u32, patience: Patience) {
+        self.ping_tick = self.ping_tick.max(tick + patience.keepalive);
+    }
+
+    /// A ping of the client's was read. True where one is to go out with that: both are due at the same pace, and who is
+    /// written to when it is read from anyway costs less. One a little before its time is no more than one in eight.
+    pub(crate) fn answers_ping(&mut self, tick: u32, patience: Patience) -> bool {
+        let Some(pace) = self.pace.expects() else { return false };
+        let (keepalive, early_max) = (patience.keepalive, patience.keepalive / 8);
+        let is_soon = self.ping_tick <= tick + early_max || pace + early_max >= keepalive;
+        if !is_soon || pace > keepalive + LATE_TICKS_MAX || self.ping_tick + LATE_TICKS_MAX >= tick + pace {
+            return false;
+        }
+        self.ping_tick = tick + keepalive;
+        true
+    }
+
+    fn silent_until(&self, patience: Patience) -> u32 {
+        if self.pace.has_begun() { self.heard_tick.saturating_add(patience.client_timeout + 1) } else { u32::MAX }
+    }
+
     /// When a deadline comes next: a ping that is due, an ack, or a client that has not kept its promise.
     pub(crate) fn poll_timeout(&self, patience: Patience) -> u32 {
-        let silent_until = if self.pace.has_begun() { self.heard_tick + patience.client_timeout } else { u32::MAX };
         let ack_tick = self.stateful.as_ref().and_then(|stateful| stateful.ack_tick).unwrap_or(u32::MAX);
-        self.ping_tick.min(silent_until).min(ack_tick).min(self.pace.next_tick())
+        let ping_tick = if self.pace.is_hushed() { u32::MAX } else { self.ping_tick.next_multiple_of(patience.step) };
+        let silent_until = self.silent_until(patience).checked_next_multiple_of(patience.step).unwrap_or(u32::MAX);
+        ping_tick.min(silent_until).min(ack_tick).min(self.pace.next_tick())
     }
 
     /// The socket is gone: whether the connection waits for another one. Of what the old one brought nothing is kept; what

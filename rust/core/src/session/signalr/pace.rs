@@ -1,37 +1,51 @@
 //! When a client pings: at a steady pace, so that the next ping is expected.
 
 /// Ticks before and behind the moment at which a ping is expected.
-const MARGIN_TICKS: u32 = 4;
+const MARGIN_TICKS: u32 = 3;
+/// The time around that moment begins and ends with such a step: with those of other clients.
+const STEP_TICKS: u32 = 5;
 /// A shorter pace is left alone: the client would be deaf for too great a part of it.
 const PACE_TICKS_MIN: u32 = 40;
+/// A ping that comes so far from where it was expected is of the same pace, if nobody saw when the last one came.
+const DRIFT_TICKS_MAX: u32 = 10;
+
 /// When a client pings.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
-    /// Tick of the last ping; 0 before the first.
+    /// Tick of the last ping, or about that; 0 before the first.
     pinged_tick: u32,
-    /// Ticks from one to the next; 0 where none is expected.
+    /// Ticks from one to the next.
     ticks: u32,
+    /// The last ping was read when it came.
+    is_exact: bool,
+    /// None is expected: the last one did not come.
+    has_lapsed: bool,
     /// The socket does not become readable for a ping.
     is_hushed: bool,
 }
 
 impl Pace {
-    /// A ping came. The next one is expected after as long as this one took, after the first as hubs and clients do.
+    /// A ping came just now. The next one is expected after as long as this one took, after the first as hubs and clients do.
     pub(crate) fn handle_ping(&mut self, tick: u32, usual: u32) {
-        self.ticks = if self.has_begun() { tick.saturating_sub(self.pinged_tick) } else { usual };
+        let since = tick.saturating_sub(self.pinged_tick);
+        if !self.has_begun() {
+            self.ticks = usual;
+        } else if self.is_exact || since.abs_diff(self.ticks) > DRIFT_TICKS_MAX {
+            self.ticks = since;
+        }
         self.pinged_tick = tick.max(1);
+        (self.is_exact, self.has_lapsed) = (true, false);
     }
 
-    /// The time around an expected ping is over, and its socket has been read. One that was read just now came so many
-    /// ticks ago: gives when. Of one that did not come no next one is expected.
-    pub(crate) fn handle_end(&mut self, tick: u32, ago: u32) -> Option<u32> {
-        if self.pinged_tick != tick {
-            self.forget();
-            return None;
-        }
-        let ago = ago.min(2 * MARGIN_TICKS);
-        (self.ticks, self.pinged_tick) = (self.ticks - ago, tick - ago);
-        Some(self.pinged_tick)
+    /// A ping came within the time around which it was expected, and was read at its end.
+    pub(crate) fn handle_expected(&mut self) {
+        self.pinged_tick += self.ticks;
+        self.is_exact = false;
+    }
+
+    /// Ticks from one ping to the next, while one is expected.
+    pub(crate) fn expects(&self) -> Option<u32> {
+        (self.has_begun() && !self.has_lapsed).then_some(self.ticks)
     }
 
     /// From the first one on, a client has to say something within the timeout.
@@ -45,11 +59,13 @@ impl Pace {
 
     /// When something is to be done: the begin of the time around the next ping, or its end.
     pub(crate) fn next_tick(&self) -> u32 {
-        if self.ticks < PACE_TICKS_MIN {
-            return u32::MAX;
+        let Some(ticks) = self.expects().filter(|&ticks| ticks >= PACE_TICKS_MIN) else { return u32::MAX };
+        let expected = self.pinged_tick + ticks;
+        if self.is_hushed {
+            (expected + MARGIN_TICKS).next_multiple_of(STEP_TICKS)
+        } else {
+            (expected - MARGIN_TICKS) / STEP_TICKS * STEP_TICKS
         }
-        let expected = self.pinged_tick + self.ticks;
-        if self.is_hushed { expected + MARGIN_TICKS } else { expected - MARGIN_TICKS }
     }
 
     /// The socket does not become readable for a ping from now on, unless the kernel refused that.
@@ -64,7 +80,7 @@ impl Pace {
 
     /// The next one is not expected at any time.
     pub(crate) fn forget(&mut self) {
-        self.ticks = 0;
+        self.has_lapsed = true;
     }
 
     /// The socket is another one.
@@ -78,21 +94,27 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// One that pings every 150 ticks is looked at around the next one, and what was read late counts from when it came.
+    /// One that pings every 150 ticks is looked at around the next one, whenever exactly that comes.
     #[test]
     fn a_steady_pace_is_expected_and_one_that_breaks_off_is_not() {
         let mut pace = Pace::default();
         assert!(!pace.has_begun() && pace.next_tick() == u32::MAX);
-        pace.handle_ping(100, 150);
-        assert_eq!((pace.has_begun(), pace.next_tick()), (true, 250 - MARGIN_TICKS));
+        pace.handle_ping(101, 150);
+        assert_eq!((pace.has_begun(), pace.next_tick(), pace.expects()), (true, 245, Some(150)));
         pace.hush(true);
-        assert_eq!(pace.next_tick(), 250 + MARGIN_TICKS);
-        pace.handle_ping(254, 150); // read at the end of that time; it came four ticks before
-        assert_eq!(pace.handle_end(254, 4), Some(250));
+        assert_eq!(pace.next_tick(), 255);
+        pace.handle_expected();
         assert!(pace.unhush() && !pace.unhush());
-        assert_eq!(pace.next_tick(), 400 - MARGIN_TICKS);
-        assert_eq!((pace.handle_end(404, 0), pace.next_tick()), (None, u32::MAX), "none came");
+        assert_eq!(pace.next_tick(), 395, "where it came is not known, so that is as expected");
+        pace.forget();
+        assert_eq!((pace.next_tick(), pace.expects()), (u32::MAX, None), "none came");
+        pace.handle_ping(409, 150);
+        assert_eq!(pace.expects(), Some(150), "it has drifted, and is as steady as before");
+        pace.handle_ping(560, 150);
+        assert_eq!(pace.expects(), Some(151));
+        pace.handle_expected();
         pace.handle_ping(1_000, 150);
+        assert_eq!(pace.expects(), Some(289), "it is another pace");
         pace.handle_ping(1_030, 150);
         assert_eq!(pace.next_tick(), u32::MAX, "too fast a pace is left alone");
     }

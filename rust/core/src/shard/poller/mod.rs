@@ -108,10 +108,6 @@ impl Io for Poller {
         socket::peer_address(fd)
     }
 
-    fn milliseconds_since_received(&self, fd: RawFd) -> Option<u32> {
-        socket::milliseconds_since_received(fd)
-    }
-
     fn set_receive_low_watermark(&mut self, fd: RawFd, bytes: usize) -> bool {
         socket::set_receive_low_watermark(fd, bytes)
     }

@@ -3,10 +3,9 @@
 //! Clients ping at a steady pace. Around the time of the next one the socket is told to become readable only for more
 //! bytes than a ping has (`SO_RCVLOWAT`, socket(7)). The ping is read at the end of that time, with those of all other
 //! clients of the tick. Every other message is longer, and is read at once. What is as short as a ping, such as a
-//! WebSocket's close, waits for a second at most, once in a ping's time. A ping that comes at another time wakes the
-//! shard as ever.
-use crate::clock::TICK;
-use crate::clock::ticks;
+//! WebSocket's close, waits for a second and a half at most, once in a ping's time. A ping that comes at
+//! another time wakes the shard as ever. When exactly an expected one came is not asked: one that drifts away from its time
+//! is one that comes at another, now and then.
 use crate::protocol::signalr::HubProtocol;
 use crate::shard::{Io, Shard};
 
@@ -25,27 +24,32 @@ impl<I: Io> Shard<I> {
             self.hush(slot);
             return true;
         }
-        let silent_ms = self.slab.at(slot).transport.socket().and_then(|fd| self.io.milliseconds_since_received(fd));
         self.read_on(slot, false); // an end of the stream wakes the shard, whatever the socket waits for
         self.unhush(slot);
         let Some(connection) = self.slab.get_mut(slot).filter(|connection| connection.transport.socket().is_some())
         else {
             return false;
         };
-        if let Some(signalr) = connection.session.signalr_mut() {
-            let ago = silent_ms.unwrap_or(0) / TICK.as_millis() as u32;
-            if let Some(came) = signalr.pace.handle_end(tick, ago) {
-                signalr.heard_tick = signalr.heard_tick.min(came);
-            }
+        if let Some(signalr) = connection.session.signalr_mut()
+            && signalr.pace.next_tick() <= tick
+        {
+            signalr.pace.forget(); // it did not come
         }
         connection.takes_publications()
     }
 
-    /// A ping came, expected or not: the next one is.
+    /// A ping came, expected or not: the next one is. Ours goes out with it, where both are due at the same pace.
     pub(super) fn note_ping(&mut self, slot: u32) {
-        let (tick, usual) = (self.timers.tick(), ticks(self.settings.hubs.keepalive));
-        if let Some(signalr) = self.slab.at(slot).session.signalr_mut() {
-            signalr.pace.handle_ping(tick, usual);
+        let (tick, patience) = (self.timers.tick(), self.patience());
+        self.postpone_ping(slot);
+        let Some(signalr) = self.slab.at(slot).session.signalr_mut() else { return };
+        if signalr.pace.is_hushed() && tick >= signalr.pace.next_tick() {
+            signalr.pace.handle_expected();
+        } else {
+            signalr.pace.handle_ping(tick, patience.keepalive);
+        }
+        if signalr.answers_ping(tick, patience) {
+            self.ping(slot);
         }
         self.unhush(slot);
         self.watch_over_signalr(slot);

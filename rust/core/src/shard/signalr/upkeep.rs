@@ -8,7 +8,9 @@ use crate::protocol::signalr::{CLOSE_ERROR, HubMessage, write_message, write_rec
 use crate::session::signalr::{Due, Patience};
 use crate::session::{Farewell, SignalR};
 use crate::shard::connection::Ending;
+use crate::shard::feed::FEW;
 use crate::shard::io::Member;
+use crate::shard::timers::step_of;
 use crate::shard::{Io, Shard};
 use crate::ws::{CloseCode, write_close};
 
@@ -39,12 +41,13 @@ impl<I: Io> Shard<I> {
         if connection.transport.socket().is_none() || !signalr.has_shaken_hands {
             return; // a poll's, or that of a client that may come back, is another deadline
         }
-        self.timers.set_in(slot, signalr.poll_timeout(patience).saturating_sub(tick));
+        self.timers.set_at(slot, signalr.poll_timeout(patience).max(tick + 1));
     }
 
-    fn patience(&self) -> Patience {
+    pub(super) fn patience(&self) -> Patience {
         let hubs = &self.settings.hubs;
-        Patience { keepalive: ticks(hubs.keepalive), client_timeout: ticks(hubs.client_timeout) }
+        let (keepalive, client_timeout) = (ticks(hubs.keepalive), ticks(hubs.client_timeout));
+        Patience { step: step_of(keepalive.min(client_timeout)), keepalive, client_timeout }
     }
 
     /// A deadline of a SignalR connection has come.
@@ -70,28 +73,42 @@ impl<I: Io> Shard<I> {
             Due::Upkeep => {
                 let may_read = self.may_read(slot);
                 let (tick, patience) = (self.timers.tick(), self.patience());
-                if self.expect_ping(slot)
-                    && let Some(signalr) = self.slab.at(slot).session.signalr_mut()
-                {
+                if self.expect_ping(slot) {
+                    self.postpone_ping(slot);
+                    let Some(signalr) = self.slab.at(slot).session.signalr_mut() else { return };
                     let due = signalr.handle_silence(tick, patience, may_read);
                     self.do_due(slot, due);
                 }
                 return;
             }
             Due::Ack => self.send_ack(slot),
-            Due::Ping => {
-                let connection = self.slab.at(slot);
-                // A client that takes nothing has something to hear already.
-                if !connection.transport.is_blocked {
-                    self.pinged.push((connection.format, slot));
-                }
-            }
+            Due::Ping => self.ping(slot),
             Due::Nothing => {}
         }
         self.watch_over_signalr(slot);
     }
 
-    /// Pings those whose time came in this tick: one write of the poller for each wire format.
+    /// What went out to all who watch a channel went out to this connection, too: its ping is due later.
+    pub(super) fn postpone_ping(&mut self, slot: u32) {
+        let patience = self.patience();
+        let connection = self.slab.at(slot);
+        // No more than a few are looked through: a client pings as often as it likes.
+        let few = connection.subscriptions.iter().take(FEW);
+        let written = few.filter_map(|one| self.feeds.get(one.feed)?.written_tick(*one)).max();
+        if let (Some(tick), Some(signalr)) = (written, connection.session.signalr_mut()) {
+            signalr.handle_written(tick, patience);
+        }
+    }
+
+    /// The connection is pinged with others at the end of the turn, unless it takes nothing: then it has something to hear already.
+    pub(super) fn ping(&mut self, slot: u32) {
+        let connection = self.slab.at(slot);
+        if !connection.transport.is_blocked {
+            self.pinged.push((connection.format, slot));
+        }
+    }
+
+    /// Pings those whose time came in this turn: one write of the poller for each wire format.
     pub(in crate::shard) fn ping_together(&mut self) {
         let pinged = std::mem::take(&mut self.pinged);
         let mut shorts = std::mem::take(&mut self.shorts);
