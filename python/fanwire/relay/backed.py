@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from fanwire._engine import Engine, __version__
@@ -150,19 +151,19 @@ class Backed(Owner, Generic[K, L]):
         """A new lane, under this key until it ends; `what` names it to other workers."""
         self._lanes_made += 1
         part = self.part_of(what, is_held=is_held)
-
-        def end(lane: Lane[Any]) -> None:
-            self._gaps += lane.gaps
-            if self.lanes.get(key) is lane:
-                del self.lanes[key]
-            if part is not None:
-                self._note_shared(part, lane, is_there=False)
-
-        lane = self.lanes[key] = make(f"{self.config.path}#{self._lanes_made}", end, part)
+        name = f"{self.config.path}#{self._lanes_made}"
+        lane = self.lanes[key] = make(name, partial(self._ended, key), part)
         if part is not None and lane.state is not State.CLOSED:
             self._note_shared(part, lane, is_there=True)
         relay_log.debug("%s is opened", lane)
         return lane
+
+    def _ended(self, key: K, lane: Lane[Any]) -> None:
+        self._gaps += lane.gaps
+        if self.lanes.get(key) is lane:
+            del self.lanes[key]
+        if lane.part is not None:
+            self._note_shared(lane.part, lane, is_there=False)
 
     # Over workers
 

@@ -89,6 +89,12 @@ class PendingWish(Pending[W]):
 class Lane(SessionHandler, Generic[W]):
     """What lanes of both kinds do; see the module."""
 
+    __slots__ = (
+        *("_backoff", "_is_gap_counted", "_last", "_live_at", "_lived", "_lost_at", "_machine", "_on_end", "_rest"),
+        *("_session", "_timer", "_waiting", "_wire", "_yielded_at"),
+        *("context", "gap_since", "gaps", "name", "part", "watchers", "why"),
+    )
+
     def __init__(
         self,
         name: str,

@@ -55,6 +55,11 @@ class CallLaneContext(LaneContext):
 class CallLane(Lane[CallWatcher]):
     """One subscription at a SignalR backend."""
 
+    __slots__ = (
+        *("_asks_again", "_call", "_call_timeout", "_calls", "_dropped", "_keeps_more", "_life", "_lost_asking_again"),
+        *("_outcome", "_outcome_at", "_patience", "call", "share"),
+    )
+
     context: CallLaneContext
 
     def __init__(
@@ -399,6 +404,8 @@ class PlainLane(Lane[Visiting]):
     Args:
         offered: subprotocols.
     """
+
+    __slots__ = ("_offered", "_subprotocol", "_urls", "message")
 
     def __init__(
         self,
