@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -96,23 +97,24 @@ class Memory:
     """User-space memory of a process and its descendants, bytes.
 
     `private_bytes` is Private_Dirty alone: Private_Clean holds pages of files, which turn shared, and so seem to be
-    freed, when another process maps the same interpreter or library.
+    freed, when another process maps the same interpreter or library. `shared_out_bytes` is Pss: of a page that several
+    processes have each counts its part, so a sum over them has it once. Only that is all of copies of one process.
     """
 
     private_bytes: int
     resident_bytes: int
+    shared_out_bytes: int
 
 
 def memory_of(pid: int) -> Memory:
-    """Private_Dirty and Rss from ``smaps_rollup``."""
-    private = resident = 0
+    """Private_Dirty, Rss and Pss from ``smaps_rollup``."""
+    found: Counter[str] = Counter()
     for process in processes_of(pid):
         for line in _read(PROC / str(process) / "smaps_rollup").splitlines():
-            if line.startswith("Private_Dirty:"):
-                private += int(line.split()[1]) * 1024
-            elif line.startswith("Rss:"):
-                resident += int(line.split()[1]) * 1024
-    return Memory(private, resident)
+            name, _, amount = line.partition(":")
+            if name in ("Private_Dirty", "Rss", "Pss"):
+                found[name] += int(amount.split()[0]) * 1024
+    return Memory(found["Private_Dirty"], found["Rss"], found["Pss"])
 
 
 @contextmanager

@@ -195,7 +195,7 @@ def connect(run: Run, stage: Stage) -> None:
     storm = min(STORM, run.clients // 10)
     calm = run.clients - storm
     kernel, memory = Kernel(), memory_of(stage.front.pid)
-    run.add(workers=stage.front.count, worker_kib=memory.private_bytes / 1024 / stage.front.count)
+    run.add(workers=stage.front.count, worker_kib=memory.shared_out_bytes / 1024 / stage.front.count)
     before, connects_s = cpu_of(stage.front.pid), 0.0
     for aim in sorted({MIDDLE, calm} if calm > MIDDLE else {calm}):
         run.show.note(f"{aim:,} clients connect")
@@ -230,8 +230,8 @@ def connect(run: Run, stage: Stage) -> None:
         connections=stats["connected"],
         connections_peak=stats["connectedPeak"],
         negotiates=stats["negotiates"],
-        user_kib=held.private_bytes / 1024 / run.clients,
-        user_more_kib=(held.private_bytes - memory.private_bytes) / 1024 / run.clients,
+        user_kib=held.shared_out_bytes / 1024 / run.clients,
+        user_more_kib=(held.shared_out_bytes - memory.shared_out_bytes) / 1024 / run.clients,
         load_kib=load / 1024 / run.clients,
         slab_kib=(settled.slab - kernel.slab) / 1024 / run.clients,
         all_kib=(kernel.available - settled.available) / 1024 / run.clients,

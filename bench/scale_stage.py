@@ -151,8 +151,9 @@ class Workers(Child):
             time.sleep(0.1)
 
     def workers(self) -> list[int]:
-        """Process ids."""
-        return [pid for pid in processes_of(self.pid) if pid != self.pid]
+        """Process ids; of the supervisor's children those that serve."""
+        found = [pid for pid in processes_of(self.pid) if pid != self.pid]
+        return [pid for pid in found if (PROC / str(pid) / "comm").read_text().strip() != "fanwire zygote"]
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
