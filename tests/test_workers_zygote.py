@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -133,7 +135,7 @@ def test_of_copies_that_wait_when_the_zygote_is_killed_one_is_lost_and_the_other
         for worker in processes(running)["fanwire worker"]:
             os.kill(worker, signal.SIGKILL)
         running.until("SIGKILL; another is started", 2)
-        until_in_thread(lambda: len(running.said(r"worker \d \(process \d+\) is started")) == 4)
+        until_in_thread(lambda: len(running.said(r"starting worker \d")) == 4)
         os.kill(zygote, signal.SIGKILL)
         running.until(rf"worker \d \(process {zygote}\) ended before it served: SIGKILL")
         running.until(r"worker \d: serving on", 4)
@@ -183,3 +185,43 @@ threading.Thread(target=threading.Event().wait, daemon=True).start()
         victim = next(iter(processes(running).values()))[0]
         os.kill(victim, signal.SIGKILL)
         running.until("worker 2: serving on")
+
+
+def test_a_restart_refuses_nobody_and_asked_again_begins_again(tmp_path: Path) -> None:
+    with served(tmp_path) as running:
+        address, is_over, counts = address_of(running), threading.Event(), Counter[str]()
+
+        def connect() -> None:
+            while not is_over.is_set():
+                try:
+                    with closing(open_socket(address)) as client:
+                        counts[health(client).decode()] += 1
+                except OSError as error:
+                    counts[str(error)] += 1
+
+        thread = threading.Thread(target=connect)
+        thread.start()
+        try:
+            zygote = zygote_of(running)
+            running.process.send_signal(signal.SIGUSR2)
+            running.until("worker 2: serving on")
+            running.process.send_signal(signal.SIGUSR2)
+            running.until("restarted: 2 workers serve")
+            assert len(processes(running)["fanwire worker"]) == 2
+            until_in_thread(lambda: len(processes(running)["fanwire zygote"]) == 1)  # the others end now
+            assert zygote_of(running) != zygote
+        finally:
+            is_over.set()
+            thread.join()
+        assert set(counts) == {"HTTP/1.1 200 OK"}, counts
+
+
+def test_the_end_does_not_wait_for_copies_that_are_still_to_come(tmp_path: Path) -> None:
+    with served(tmp_path) as running:
+        os.kill(zygote_of(running), signal.SIGSTOP)
+        for worker in processes(running)["fanwire worker"]:
+            os.kill(worker, signal.SIGKILL)
+        until_in_thread(lambda: len(running.said(r"starting worker \d")) == 4)
+        os.kill(zygote_of(running), signal.SIGCONT)
+        running.process.terminate()
+        assert running.process.wait(8) == 0  # 15 s are what a worker has

@@ -225,7 +225,7 @@ class Crew:
             number = (number + 1) % NUMBERS
         worker = self._workers[number] = Worker(number, self._start_process(number), now)
         self._last = number
-        workers_log.debug("%s is started", worker)
+        workers_log.debug("starting worker %s", number)
         return worker
 
     def _leave(self, worker: Worker, now: float) -> None:

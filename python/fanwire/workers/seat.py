@@ -82,6 +82,11 @@ def _taken() -> Seat | None:
         ) from error
     if not is_from(seat.supervisor, seat.link):
         return None  # it is a worker's child
+    return _kept(seat)
+
+
+def _kept(seat: Seat) -> Seat:
+    """What is handed down to it goes to none of its children."""
     for descriptor in seat.descriptors:
         os.set_inheritable(descriptor, False)
     return seat
@@ -156,7 +161,7 @@ def take_seat() -> Seat | None:
     _is_taken = True
     if (zygote := zygote_of_process()) is not None:
         asked, link = zygote.copied()
-        _seat = replace(Seat(**json.loads(asked)), link=link)
+        _seat = _kept(replace(Seat(**json.loads(asked)), link=link))
     return _seat
 
 

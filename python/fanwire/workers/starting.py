@@ -167,7 +167,8 @@ class Copies(Rerun):
             except subprocess.TimeoutExpired:
                 zygote.process.kill()
                 zygote.process.wait()
-            zygote.give_up(UNKNOWN)
+            for promised in zygote.give_up(UNKNOWN):
+                promised.fail(zygote.process.pid, UNKNOWN)
             zygote.link.close()
         self._all.clear()
         with suppress(OSError):
@@ -228,8 +229,7 @@ class Copies(Rerun):
         self._before = None if self._before is zygote else self._before
         if not zygote.is_leaving and self._is_possible:
             workers_log.info("the zygote (process %s) ended: %s", zygote.process.pid, ending(code))
-        waiting = zygote.take() if zygote.is_ready else []
-        zygote.give_up(code or 1)
+        waiting = zygote.give_up(code or 1)
         try:
             if waiting:
                 self._promise(*waiting)
@@ -285,11 +285,16 @@ class StartedZygote:
         self._waiting.clear()
         return taken
 
-    def give_up(self, code: int) -> None:
-        """It has ended with that code, and with it whoever is still to come."""
-        for promised in (*((self._asked,) if self._asked else ()), *self.take()):
+    def give_up(self, code: int) -> "list[Promised]":
+        """It has ended with that code. Gives those that another may become: what it was asked for may have come to be,
+        and where it never was ready, another fares no better.
+        """
+        waiting = self.take()
+        others = [one for one in waiting if one.is_wanted and self.is_ready]
+        for promised in (*((self._asked,) if self._asked else ()), *(one for one in waiting if one not in others)):
             promised.fail(self.process.pid, code)
         self._asked = None
+        return others
 
     def _go_on(self) -> None:
         if self.link.fileno() < 0 or self._asked is not None:
@@ -312,6 +317,8 @@ class Promised:
         self.seat, self.link = seat, link
         self.process: Process | None = None
         """What it has become."""
+        self.is_wanted = True
+        """Nobody has wished its end."""
 
     @property
     def pid(self) -> int:
@@ -323,11 +330,13 @@ class Promised:
         return None if self.process is None else self.process.poll()
 
     def send_signal(self, number: int, /) -> None:
-        """See ``Process``."""
+        """See ``Process``. Where there is none yet it ends the zygote: either all are to end, or that is stuck."""
+        self.is_wanted = False
         (self.process or self.zygote).send_signal(number)
 
     def kill(self) -> None:
-        """See ``Process``."""
+        """The same."""
+        self.is_wanted = False
         (self.process or self.zygote).kill()
 
     def fail(self, pid: int, code: int) -> None:

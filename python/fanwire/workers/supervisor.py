@@ -116,6 +116,8 @@ class Supervisor:
         for worker in self._crew:
             code = worker.process.poll()
             if code is not None:
+                for link in self._links_of(worker):
+                    self._drop(link)  # a copy that was lost with its zygote ends by that
                 self._crew.ended(worker, code, now)
         self._crew.tick(now)
         self._tell_of_sequencer(now)
@@ -179,12 +181,15 @@ class Supervisor:
         return process
 
     def _ask_to_end(self, worker: Worker, is_hurried: bool) -> None:
-        links = [link for link, number in self._links.items() if number == worker.number]
+        links = self._links_of(worker)
         if worker.ready_at is None or not links:
             worker.process.send_signal(signal.SIGTERM)  # it does not listen yet
         for link in links:
             with suppress(OSError):  # it has just ended
                 link.send(HURRY if is_hurried else END)
+
+    def _links_of(self, worker: Worker) -> list[socket.socket]:
+        return [link for link, number in self._links.items() if number == worker.number]
 
     def _hear(self, link: socket.socket) -> None:
         try:

@@ -101,7 +101,7 @@ def copy(link: socket.socket) -> int:
     if number:
         answer(link, process=number)
     else:
-        answer(link, failure=os.strerror(abs(failed)))
+        answer(link, failure=os.strerror(failed) if failed >= 0 else f"signal {-failed}")
     return number or -1
 
 
