@@ -112,7 +112,7 @@ impl Channel {
             let FrameMark { offset, expires_ns, key, kind, .. } = frame.mark;
             let position = dump.life.position_of(offset);
             let is_newer = dump.life.has(offset) && position.offset > known;
-            if !is_newer || expires_ns <= now_ns {
+            if !is_newer {
                 continue;
             }
             let (payload, event) = stored::read(frame.form);
@@ -120,7 +120,8 @@ impl Channel {
                 payload,
                 event,
                 key: (key as usize).checked_sub(1).map(|index| dump.names[index]),
-                ttl_ns: (expires_ns != u64::MAX).then(|| expires_ns - now_ns),
+                // One whose time is over stands in its place all the same, and is sent to nobody: without it something were missing.
+                ttl_ns: (expires_ns != u64::MAX).then(|| expires_ns.saturating_sub(now_ns)),
                 is_keyframe: kind == FrameKind::Keyframe,
                 is_snapshot: kind == FrameKind::Snapshot,
                 is_removal: kind == FrameKind::Removal,
@@ -377,6 +378,20 @@ mod tests {
             Ok(Appended::At(position)) => Some(position),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Its place was taken for a gap, and who watched with policy `every` was closed.
+    #[test]
+    fn what_expires_on_its_way_is_not_missing() {
+        let promised = ChannelSettings { policy: Policy::Every, history_frames: 8, ..ChannelSettings::default() };
+        let (one, other) = (channel(promised), channel(promised));
+        other.restore(&one.dump(0), 0, |_| ()).expect("a dump");
+        let watched = other.watch(Format::Raw.into(), 0).expect("a format");
+        let short = Op { key: None, flags: 0, ttl: Some(1), later_s: 0, size: 1 };
+        publish(&one, &short, 0, Stand::Next, 0);
+        publish(&one, &Op { ttl: None, ..short }, 1, Stand::Next, 0);
+        other.restore(&one.dump(2 * S), 2 * S, |_| ()).expect("a dump");
+        assert_eq!((other.position(), other.has_gap_at(Format::Raw, watched.cursor)), (one.position(), false));
     }
 
     proptest! {

@@ -94,6 +94,12 @@ impl Sequencer {
         }
     }
 
+    /// One whose time a test makes.
+    #[cfg(test)]
+    pub(crate) fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
     /// Somebody has connected.
     pub fn came(&mut self, peer: u64) {
         self.peers.insert(peer, None);

@@ -4,13 +4,15 @@
 //! that is lost come back to another with their positions. What each client got is compared with what the sequencer ordered.
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::wire::{self, Wire};
-use super::world::{ALL, World};
+use super::world::{ALL, MS, World};
 use crate::channel::{Pattern, Policy, Publication};
+use crate::clock::Clock;
 use crate::engine::Audience;
-use crate::messages::{Command, Event, Reply};
+use crate::messages::{Command, ConnectionId, Event, Reply};
 use crate::node::{FromSequencer, Member, Peers, Sender, Sequencer, agreement};
 use crate::position::Position;
 use crate::protocol::Payload;
@@ -39,13 +41,25 @@ impl Sender for Link {
     }
 }
 
+/// What the sequencer has ordered, or is yet to.
+#[derive(Clone, Debug)]
+struct Ordered {
+    /// Where it stands, once it has come back to whoever published it.
+    position: Position,
+    text: String,
+    /// Whom it is not for.
+    excluded: Vec<ConnectionId>,
+    /// Its time may be over before it comes.
+    has_ttl: bool,
+}
+
 struct Worker {
     world: World,
     said: Arc<Link>,
     /// What the sequencer has said, and it has not heard.
     told: VecDeque<Vec<u8>>,
     /// What it has published that has no place yet: channel and text.
-    published: VecDeque<(usize, String)>,
+    published: VecDeque<(usize, Ordered)>,
 }
 
 /// One client, of one channel.
@@ -53,6 +67,8 @@ struct Client {
     channel: usize,
     worker: u64,
     fd: RawFd,
+    /// Once its worker has seen it.
+    id: Option<ConnectionId>,
     buffer: Vec<u8>,
     is_open: bool,
     /// The position that it came with, and the newest one that it got.
@@ -72,12 +88,14 @@ struct Cluster {
     /// What the application of each worker is asked.
     asks: Asks,
     sequencer: Sequencer,
+    /// The sequencer's; each worker has one of its own, which goes as fast.
+    clock: &'static AtomicU64,
     workers: BTreeMap<u64, Worker>,
     clients: Vec<Client>,
     /// Who has lost its worker or was closed: channel and position.
     away: Vec<(usize, Option<Position>)>,
     /// What the sequencer has ordered, by channel.
-    ordered: Vec<Vec<(Position, String)>>,
+    ordered: Vec<Vec<Ordered>>,
     published: usize,
     cuts: usize,
     peers: u64,
@@ -88,7 +106,7 @@ struct Cluster {
 /// The sequencer's word on its way.
 struct Out<'a> {
     workers: &'a mut BTreeMap<u64, Worker>,
-    ordered: &'a mut [Vec<(Position, String)>],
+    ordered: &'a mut [Vec<Ordered>],
 }
 
 impl Peers for Out<'_> {
@@ -97,8 +115,8 @@ impl Peers for Out<'_> {
             let worker = self.workers.get_mut(peer).expect("it is told of all that go");
             match FromSequencer::read(message).expect("a message") {
                 FromSequencer::Placed(position) => {
-                    let (channel, text) = worker.published.pop_front().expect("it was published");
-                    self.ordered[channel].push((position, text));
+                    let (channel, one) = worker.published.pop_front().expect("it was published");
+                    self.ordered[channel].push(Ordered { position, ..one });
                 }
                 FromSequencer::Failed(why) | FromSequencer::Refused(why) => panic!("{why}"),
                 _ => {}
@@ -129,9 +147,11 @@ impl Cluster {
     /// One without a worker.
     fn of(channels: Vec<ChannelRule>) -> Self {
         let ordered = channels.iter().map(|_| Vec::new()).collect();
+        let clock: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(1_000 * MS)));
         let settings = Settings { channels, channels_max: 64, ..Settings::default() };
         Self {
-            sequencer: Sequencer::new("1", settings.clone()),
+            sequencer: Sequencer::new("1", settings.clone()).with_clock(Clock::Set(clock)),
+            clock,
             settings,
             asks: Asks::default(),
             workers: BTreeMap::new(),
@@ -190,13 +210,31 @@ impl Cluster {
     }
 
     fn publish(&mut self, peer: u64, channel: usize, is_keyframe: bool, key: usize) {
+        self.publish_for(peer, (channel, is_keyframe, key), Vec::new(), None);
+    }
+
+    /// The same, but not for these, and for a while alone.
+    fn publish_for(
+        &mut self,
+        peer: u64,
+        (channel, is_keyframe, key): (usize, bool, usize),
+        excluded: Vec<ConnectionId>,
+        ttl_ns: Option<u64>,
+    ) {
         let text = format!("c{channel} {}", self.published);
         self.published += 1;
         let (name, key) = (format!("c{channel}"), format!("key {key}"));
-        let new = Publication { is_keyframe, key: Some(&key), ..Publication::new(Payload::Text(&text)) };
+        let new = Publication {
+            is_keyframe,
+            key: Some(&key),
+            excluded: &excluded,
+            ttl_ns,
+            ..Publication::new(Payload::Text(&text))
+        };
         let worker = self.workers.get_mut(&peer).expect("it is there");
         worker.world.engine().publish_for_all(Audience::Channel(&name), &new).expect("it is up");
-        worker.published.push_back((channel, text));
+        let position = Position { epoch: 0, offset: 0 };
+        worker.published.push_back((channel, Ordered { position, text, excluded, has_ttl: ttl_ns.is_some() }));
     }
 
     /// A client comes, or comes back.
@@ -212,6 +250,7 @@ impl Cluster {
             channel,
             worker: peer,
             fd: number,
+            id: None,
             buffer: Vec::new(),
             is_open: false,
             since,
@@ -249,7 +288,10 @@ impl Cluster {
         let worker = self.workers.get_mut(&peer).expect("it is there");
         let is_awake = worker.world.give_turn(shard).is_some();
         worker.world.round_time();
-        worker.world.shards[shard].look();
+        for seen in worker.world.shards[shard].look() {
+            let of_it = |client: &&mut Client| client.worker == peer && Some(client.fd) == seen.fd;
+            self.clients.iter_mut().filter(of_it).for_each(|client| client.id = Some(seen.id));
+        }
         for event in worker.world.engine().take_events(10_000) {
             if let Event::Opening(whose, request) = event {
                 let names = request.channels.iter().map(String::as_str);
@@ -309,7 +351,7 @@ impl Cluster {
                 assert_eq!(begin, since, "it goes on where it was");
                 self.recovered += 1;
             } else if let Some(since) = client.since.filter(|_| client.cuts == self.cuts) {
-                let missed = ordered.iter().rposition(|one| one.0 == since).map(|at| ordered.len() - at - 1);
+                let missed = ordered.iter().rposition(|one| one.position == since).map(|at| ordered.len() - at - 1);
                 let kept = self.settings.channels[client.channel].settings.history_frames;
                 assert!(
                     missed.is_none_or(|missed| missed > kept),
@@ -317,19 +359,21 @@ impl Cluster {
                 );
             }
             // A channel that nobody wanted may have begun anew: its positions are of another epoch then.
-            let of_epoch = |one: &(Position, String)| one.0.epoch == begin.epoch;
-            let last = ordered.iter().rposition(|one| of_epoch(one) && one.0.offset <= begin.offset);
+            let of_epoch = |one: &Ordered| one.position.epoch == begin.epoch;
+            let last = ordered.iter().rposition(|one| of_epoch(one) && one.position.offset <= begin.offset);
             let first = || ordered.iter().position(of_epoch).unwrap_or(ordered.len());
             client.next = Some(last.map_or_else(first, |last| last + 1));
             client.begin = Some(begin);
             return;
         }
         let position = position_of(&object["position"]);
-        let index = ordered.iter().position(|one| one.0 == position).expect("it has a place");
-        assert_eq!(object["data"], ordered[index].1.as_str(), "{position} is the same everywhere");
+        let index = ordered.iter().position(|one| one.position == position).expect("it has a place");
+        assert_eq!(object["data"], ordered[index].text.as_str(), "{position} is the same everywhere");
+        let is_excluded = |one: &Ordered| client.id.is_some_and(|id| one.excluded.contains(&id));
+        assert!(!is_excluded(&ordered[index]), "{position} is not for it");
         let next = client.next.expect("it was told where it begins");
         let is_next = match Policy::ALL[client.channel] {
-            Policy::Every => index == next,
+            Policy::Every => index >= next && ordered[next..index].iter().all(|one| one.has_ttl || is_excluded(one)),
             _ => index >= next,
         };
         let around = &ordered[next.saturating_sub(2)..=index];
@@ -374,7 +418,13 @@ impl Cluster {
         match luck.below(100) {
             0..20 => {
                 for _ in 0..if luck.once_in(5) { 1 + luck.below(30) } else { 1 } {
-                    self.publish(peer, channel, luck.once_in(8), luck.below(4));
+                    let new = (channel, luck.once_in(8), luck.below(4));
+                    let known = self.clients.iter().filter_map(|client| client.id);
+                    // Who has a keyframe of its own goes on behind it: that is not looked at here.
+                    let is_plain = !new.1 && luck.once_in(6);
+                    let excluded = known.filter(|_| is_plain && luck.once_in(3)).collect();
+                    let ttl_ns = luck.once_in(9).then(|| (1 + luck.below(9)) as u64 * MS);
+                    self.publish_for(peer, new, excluded, ttl_ns);
                 }
             }
             20..40 => drop(self.hear(peer)),
@@ -393,6 +443,11 @@ impl Cluster {
                 self.make_room(index, 1 + luck.below(2_000));
             }
             96 if luck.once_in(2) => self.cut(peer),
+            99 => {
+                let ms = luck.below(12) as u64;
+                let clocks = self.workers.values().map(|worker| worker.world.clock).chain([self.clock]);
+                clocks.for_each(|clock| _ = clock.fetch_add(ms * MS, Ordering::Relaxed));
+            }
             97 if self.workers.len() > 1 => self.lose(peer),
             98 if self.workers.len() < 4 => self.come(luck),
             _ => {}
@@ -417,7 +472,7 @@ pub(super) fn run(seed: u64) {
     cluster.settle();
     for client in &cluster.clients {
         assert!(client.is_open && client.buffer.is_empty(), "it has read everything");
-        let newest = cluster.ordered[client.channel].last().map(|one| one.0);
+        let newest = cluster.ordered[client.channel].last().map(|one| one.position);
         assert_eq!(client.last, newest, "c{} has come", client.channel);
     }
 }
@@ -480,7 +535,7 @@ fn who_subscribes_behind_an_unsubscription_is_subscribed() {
     cluster.settle();
     cluster.publish(1, 0, false, 0);
     cluster.settle();
-    assert_eq!(cluster.clients[0].last, cluster.ordered[0].last().map(|one| one.0));
+    assert_eq!(cluster.clients[0].last, cluster.ordered[0].last().map(|one| one.position));
 }
 
 /// As above, of a worker that was about to get the channel, as it was before the client's position.
