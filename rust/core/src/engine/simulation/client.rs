@@ -151,7 +151,7 @@ impl Client {
         let (mut is_first, mut is_in_fan_out) = (true, false);
         for took in &turn.took {
             is_first &= took.is_fan_out;
-            is_in_fan_out |= took.is_fan_out;
+            is_in_fan_out |= took.is_fan_out && took.is_short;
             let is_first_yet = is_first;
             is_first &= !took.is_short; // what follows may be written to a laggard that has come back to the tail
             if took.bytes == 0 {
@@ -366,7 +366,7 @@ impl Client {
                 is_short: turn.came_short || is_slow,
                 is_fan_out: false,
                 is_first: false,
-                is_in_fan_out: turn.took.iter().any(|took| took.is_fan_out),
+                is_in_fan_out: turn.took.iter().any(|took| took.is_fan_out && took.is_short),
                 published: list.all.len(),
                 is_torn: self.is_torn || turn.is_busy,
                 id,

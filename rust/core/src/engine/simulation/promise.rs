@@ -33,7 +33,8 @@ pub(super) struct When {
     pub(super) is_fan_out: bool,
     /// By that, and before anything else in that turn.
     pub(super) is_first: bool,
-    /// The fast path wrote to it by then in that turn: who has more to get than one call takes is left to the slow path.
+    /// The fast path wrote to it by then in that turn, and it did not take all: who has more to get than one call takes is left to
+    /// the slow path, and is no laggard.
     pub(super) is_in_fan_out: bool,
     /// How many publications there were when it was written.
     pub(super) published: usize,

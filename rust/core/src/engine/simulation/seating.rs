@@ -135,7 +135,9 @@ impl Seating {
                 promise.next = next;
             }
         }
-        if list.settings.snapshot_interval.is_some() {
+        // It may have come to what is missing, and waited there.
+        let may_be_overtaken = list.settings.policy == Policy::Keyframe && list.has_gap_in(next..list.all.len());
+        if list.settings.snapshot_interval.is_some() || may_be_overtaken {
             promise.may_wait();
         }
         promise
