@@ -315,6 +315,9 @@ impl Promise {
     /// It is past everything before this place: what it did not get was not for it, or its policy took it.
     fn pass(&mut self, to: usize, when: &When, list: &List, losses: &mut Losses, is_keyframe: bool) {
         if self.is_waiting || to <= self.next {
+            if is_keyframe && self.may_be_waiting {
+                self.keyframe = Some(to); // it may have waited for that
+            }
             self.next = self.next.max(to);
             return;
         }
