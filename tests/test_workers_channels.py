@@ -3,13 +3,12 @@
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
 
 import anyio
 import pytest
-from support.clients import Peer, connected
+from support.callers import each
 from support.hub_client import HubClient, hub_client
 from support.waiting import until
 from support.workers import Program, serving
@@ -95,40 +94,6 @@ hub.run("127.0.0.1:0", workers=3)
 """
 
 
-class Caller:
-    """A client of the raw protocol: what it got so far, and calls."""
-
-    def __init__(self, peer: Peer) -> None:
-        self.peer = peer
-        self.got: list[Any] = []
-        self._id = 0
-
-    async def receive(self) -> Any:
-        """The next publication."""
-        while not self.got:
-            self.got.append(json.loads(await self.peer.receive()))
-        return self.got.pop(0)
-
-    async def ask(self, message: dict[str, Any]) -> Any:
-        """Send a request, and give its answer; publications meanwhile are kept."""
-        self._id += 1
-        await self.peer.send(json.dumps({**message, "id": self._id}))
-        while True:
-            answer = json.loads(await self.peer.receive())
-            if isinstance(answer, dict) and answer.get("id") == self._id:
-                assert "error" not in answer, answer
-                return answer["result"]
-            self.got.append(answer)
-
-    async def call(self, method: str, *arguments: object) -> Any:
-        """Call a method, and give its result."""
-        return await self.ask({"call": method, "args": arguments})
-
-    async def subscribe(self, channel: str, **more: Any) -> Any:
-        """Subscribe, and give the answer."""
-        return await self.ask({"subscribe": [channel], **more})
-
-
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
     """One loop: what is tried is elsewhere."""
@@ -140,18 +105,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     """Three workers, which all tests here share."""
     with serving(tmp_path_factory.mktemp("workers"), SOURCE) as running:
         yield running
-
-
-@asynccontextmanager
-async def each(running: Program, query: str = "") -> AsyncIterator[list[Caller]]:
-    """A client in each worker."""
-    found: dict[int, Caller] = {}
-    async with AsyncExitStack() as stack:
-        while len(found) < 3:
-            caller = Caller(await stack.enter_async_context(connected(running.address, f"/ws{query}")))
-            number, _ = await caller.call("where")
-            found.setdefault(number, caller)
-        yield list(found.values())
 
 
 async def test_all_publish_at_once_and_all_clients_get_it_in_one_order(running: Program) -> None:

@@ -1,10 +1,9 @@
 """What workers answer together, as whole programs: metrics, readiness, presence, users, deliveries."""
 
-import json
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,8 +14,9 @@ import httpx
 import pytest
 from anyio.to_thread import run_sync
 from prometheus_client.parser import text_string_to_metric_families
-from support.clients import Peer, connected
-from support.workers import Program, serving
+from support.callers import Caller, each
+from support.clients import connected
+from support.workers import serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -101,29 +101,6 @@ hub.run("127.0.0.1:0", workers=3)
 """
 
 
-class Caller:
-    """A client of the raw protocol that calls; what is published meanwhile is kept."""
-
-    def __init__(self, peer: Peer) -> None:
-        self.peer = peer
-        self.got: list[Any] = []
-        self.number = self.process = -1
-
-    async def receive(self) -> Any:
-        """The next publication."""
-        return self.got.pop(0) if self.got else json.loads(await self.peer.receive())
-
-    async def call(self, method: str, *arguments: object) -> Any:
-        """What a method gives."""
-        await self.peer.send_json(call=method, args=arguments, id=1)
-        while True:
-            answer = json.loads(await self.peer.receive())
-            if isinstance(answer, dict) and answer.get("id") == 1:
-                assert "error" not in answer, answer
-                return answer["result"]
-            self.got.append(answer)
-
-
 @pytest.fixture
 def short_path() -> Iterator[Path]:
     """A folder for Unix sockets, whose paths are short."""
@@ -135,22 +112,6 @@ def short_path() -> Iterator[Path]:
 def anyio_backend() -> str:
     """One loop: what is tried is elsewhere."""
     return "asyncio"
-
-
-@asynccontextmanager
-async def each(running: Program, query: str = "?") -> AsyncIterator[list[Caller]]:
-    """A client in each worker, in the order of their numbers."""
-    found: dict[int, Caller] = {}
-    async with AsyncExitStack() as stack:
-        with anyio.fail_after(20):
-            while len(found) < 3:
-                caller = Caller(await stack.enter_async_context(connected(running.address, f"/ws{query}")))
-                caller.number, caller.process = await caller.call("where")
-                if caller.number in found:
-                    await caller.peer.close()
-                else:
-                    found[caller.number] = caller
-        yield [found[number] for number in sorted(found)]
 
 
 async def get(address: str, path: str) -> httpx.Response:

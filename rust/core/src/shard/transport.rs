@@ -100,6 +100,13 @@ impl Outbox {
         self.waiting().is_empty()
     }
 
+    /// All that waits, which is gone then.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        let Self { mut bytes, taken } = std::mem::take(self);
+        bytes.drain(..taken as usize);
+        bytes
+    }
+
     /// The socket took so many; memory is given back when it took all.
     pub(crate) fn advance(&mut self, count: usize) {
         self.taken += count as u32;

@@ -3,7 +3,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use super::wire::{Message, NoMessage};
+use super::wire::{End, Message, NoMessage, write_response};
 use crate::socket;
 
 /// Bytes that wait for one worker. Beyond that it is stuck, and given up.
@@ -58,12 +58,21 @@ impl Link {
     }
 
     pub(super) fn say(&mut self, message: &Message) {
+        self.say_by(|out| message.write(out));
+    }
+
+    /// Some of a response, from where its bytes are; see [`Message::Response`].
+    pub(super) fn say_response(&mut self, number: u64, bytes: &[u8], end: End) {
+        self.say_by(|out| write_response(out, number, bytes, end));
+    }
+
+    fn say_by(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if self.waiting.back().is_none_or(|last| last.is_closed) {
             self.waiting.push_back(Piece { bytes: Vec::new(), sent: 0, descriptor: None, is_closed: false });
         }
         let Some(last) = self.waiting.back_mut() else { return };
         let before = last.bytes.len();
-        message.write(&mut last.bytes);
+        write(&mut last.bytes);
         self.waiting_bytes += last.bytes.len() - before;
     }
 

@@ -338,13 +338,13 @@ impl<O: Office> Thread<O> {
             return;
         }
         let last = end.map_or(End::More, |keeps_alive| if keeps_alive { End::KeepsAlive } else { End::Closes });
+        let Some(link) = self.links.get_mut(&guest.link) else { return };
         let mut rest = bytes;
-        while rest.len() > ANSWER_BYTES_MAX {
-            let piece;
-            (piece, rest) = rest.split_at(ANSWER_BYTES_MAX);
-            self.say_to(guest, &Message::Response(guest.number, piece.to_vec(), End::More));
+        while let Some((piece, more)) = rest.split_at_checked(ANSWER_BYTES_MAX).filter(|(_, more)| !more.is_empty()) {
+            link.say_response(guest.number, piece, End::More);
+            rest = more;
         }
-        self.say_to(guest, &Message::Response(guest.number, rest.to_vec(), last));
+        link.say_response(guest.number, rest, last);
     }
 
     /// Finds the worker of a token, and passes on what waits for it.
@@ -481,7 +481,9 @@ impl<O: Office> Thread<O> {
             }
             Message::Gone(token) => self.tokens.forget_lent(&token, worker),
             Message::Request(id, token, client, bytes) => {
-                self.welcome(GuestId { link: number, number: id }, token, client, bytes);
+                let guest = GuestId { link: number, number: id };
+                self.guests.insert(guest, self.shard_of(&token));
+                self.hold(&token, Asker::Guest(guest, client, bytes));
             }
             Message::More(id, bytes) => self.tell_guest(number, id, |guest| Delivery::More(guest, bytes)),
             Message::Hurry(id) => self.tell_guest(number, id, Delivery::Hurry),
@@ -498,9 +500,7 @@ impl<O: Office> Thread<O> {
                 };
                 let shard = self.shard_of(&token);
                 let outgoing = Outgoing { token, route: 0, client, bytes };
-                if let Some(outgoing) = self.hold_socket(shard, fd, outgoing) {
-                    self.office.deliver(shard, Delivery::Socket(outgoing.0, outgoing.1, Sought::Settled));
-                }
+                self.hold(&token, Asker::Socket(shard, fd, outgoing));
             }
         }
     }
@@ -535,23 +535,11 @@ impl<O: Office> Thread<O> {
         }
     }
 
-    /// A request from another worker, which takes its connection for one of this worker's.
-    fn welcome(&mut self, guest: GuestId, token: Token, client: Box<str>, bytes: Vec<u8>) {
-        let shard = self.shard_of(&token);
-        self.guests.insert(guest, shard);
-        if self.searches.is_running(&token) {
-            self.searches.wait(&token, Asker::Guest(guest, client, bytes));
-        } else {
-            self.office.deliver(shard, Delivery::Guest(guest, client, bytes));
-        }
-    }
-
-    /// As for a request: the socket waits with what is searched for, or comes back.
-    fn hold_socket(&mut self, shard: usize, fd: OwnedFd, outgoing: Outgoing) -> Option<(OwnedFd, Outgoing)> {
-        let token = outgoing.token;
-        match self.searches.wait(&token, Asker::Socket(shard, fd, outgoing)) {
-            Some(Asker::Socket(_, fd, outgoing)) => Some((fd, outgoing)),
-            _ => None,
+    /// What comes from another worker, which takes its connection for one of this worker's: where that is searched for, it
+    /// waits, too.
+    fn hold(&mut self, token: &Token, asker: Asker) {
+        if let Some(asker) = self.searches.wait(token, asker) {
+            self.go(asker, Found::Given);
         }
     }
 

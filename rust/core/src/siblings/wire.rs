@@ -1,13 +1,15 @@
 //! What workers say to each other: a length, a kind, and what belongs to it. Both ends are of the same version.
+use crate::bytes::{Reader, put_bytes, put_u32, put_u64};
 use crate::tokens::Token;
 
 /// Said first by who connects; another version of these messages is another word.
-const HELLO: &[u8] = b"fanwire workers 1";
+const HELLO: &[u8] = b"fanwire workers 2";
 /// Bytes of one message. What may be longer is said in several.
 pub(super) const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// So much of an answer is said in one message.
 pub(super) const ANSWER_BYTES_MAX: usize = 256 << 10;
 const LENGTH_BYTES: usize = 4;
+const TOKEN_BYTES: usize = size_of::<Token>();
 
 /// One message. A request is numbered by who passes it on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +70,7 @@ const ENDS: [End; 4] = [End::More, End::KeepsAlive, End::Closes, End::Lost];
 impl Message {
     /// Appends it.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.extend_from_slice(&[0; LENGTH_BYTES]);
+        let start = begin(out);
         match self {
             Self::Hello(worker) => {
                 out.extend_from_slice(&[0, *worker]);
@@ -93,7 +94,7 @@ impl Message {
             Self::Request(number, token, client, bytes) => {
                 write_number(out, 5, *number);
                 out.extend_from_slice(token);
-                write_client(out, client);
+                put_bytes(out, client.as_bytes());
                 out.extend_from_slice(bytes);
             }
             Self::More(number, bytes) => {
@@ -103,19 +104,14 @@ impl Message {
             Self::Taken(number) => write_number(out, 7, *number),
             Self::Hurry(number) => write_number(out, 8, *number),
             Self::Abandon(number) => write_number(out, 9, *number),
-            Self::Response(number, bytes, end) => {
-                write_number(out, 10, *number);
-                out.push(*end as u8);
-                out.extend_from_slice(bytes);
-            }
+            Self::Response(number, bytes, end) => put_response(out, *number, bytes, *end),
             Self::Socket(token, client, bytes) => {
                 write_token(out, 11, token);
-                write_client(out, client);
+                put_bytes(out, client.as_bytes());
                 out.extend_from_slice(bytes);
             }
         }
-        let length = (out.len() - start - LENGTH_BYTES) as u32;
-        out[start..start + LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
+        end(out, start);
     }
 
     /// Reads the first one of `bytes`, and how many bytes it has; `None` while it has not come whole.
@@ -123,57 +119,81 @@ impl Message {
     /// # Errors
     /// It is none, or too long: the other end is no worker of this version.
     pub(super) fn read(bytes: &[u8]) -> Result<Option<(Self, usize)>, NoMessage> {
-        let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
-        let length = u32::from_be_bytes(*length) as usize;
+        let mut reader = Reader(bytes);
+        let Some(length) = reader.u32().map(|length| length as usize) else { return Ok(None) };
         if length > MESSAGE_BYTES_MAX {
             return Err(NoMessage);
         }
-        let Some(body) = rest.get(..length) else { return Ok(None) };
+        let Some(body) = reader.take(length) else { return Ok(None) };
         let message = Self::parse(body).ok_or(NoMessage)?;
         Ok(Some((message, LENGTH_BYTES + length)))
     }
 
     fn parse(body: &[u8]) -> Option<Self> {
-        let (&kind, rest) = body.split_first()?;
-        let mut rest = Rest(rest);
-        let message = match kind {
+        let mut rest = Reader(body);
+        let message = match rest.u8()? {
             0 => {
-                let worker = rest.byte()?;
-                return (rest.0 == HELLO).then_some(Self::Hello(worker));
+                let worker = rest.u8()?;
+                return (rest.rest() == HELLO).then_some(Self::Hello(worker));
             }
-            1 => Self::Ask(rest.take()?),
-            2 => Self::Seek(rest.take()?, rest.byte()? != 0),
+            1 => Self::Ask(token(&mut rest)?),
+            2 => Self::Seek(token(&mut rest)?, rest.bool()?),
             3 => {
-                let token = rest.take()?;
-                let whose = match rest.take()? {
-                    [0, _] => Whose::Nobodys,
-                    [1, _] => Whose::Yours,
-                    [2, worker] => Whose::Of(worker),
-                    [3, _] => Whose::Wanted,
+                let token = token(&mut rest)?;
+                let whose = match (rest.u8()?, rest.u8()?) {
+                    (0, _) => Whose::Nobodys,
+                    (1, _) => Whose::Yours,
+                    (2, worker) => Whose::Of(worker),
+                    (3, _) => Whose::Wanted,
                     _ => return None,
                 };
                 Self::Answer(token, whose)
             }
-            4 => Self::Gone(rest.take()?),
-            5 => Self::Request(rest.number()?, rest.take()?, rest.client()?, rest.all()),
-            6 => Self::More(rest.number()?, rest.all()),
-            7 => Self::Taken(rest.number()?),
-            8 => Self::Hurry(rest.number()?),
-            9 => Self::Abandon(rest.number()?),
+            4 => Self::Gone(token(&mut rest)?),
+            5 => Self::Request(rest.u64()?, token(&mut rest)?, rest.text()?.into(), rest.rest().into()),
+            6 => Self::More(rest.u64()?, rest.rest().into()),
+            7 => Self::Taken(rest.u64()?),
+            8 => Self::Hurry(rest.u64()?),
+            9 => Self::Abandon(rest.u64()?),
             10 => {
-                let (number, end) = (rest.number()?, *ENDS.get(usize::from(rest.byte()?))?);
-                Self::Response(number, rest.all(), end)
+                let (number, end) = (rest.u64()?, *ENDS.get(usize::from(rest.u8()?))?);
+                Self::Response(number, rest.rest().into(), end)
             }
-            11 => Self::Socket(rest.take()?, rest.client()?, rest.all()),
+            11 => Self::Socket(token(&mut rest)?, rest.text()?.into(), rest.rest().into()),
             _ => return None,
         };
-        rest.0.is_empty().then_some(message)
+        rest.end().map(|()| message)
     }
 }
 
 /// What came is no message of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoMessage;
+
+/// Appends a [`Message::Response`], from where its bytes are.
+pub(super) fn write_response(out: &mut Vec<u8>, number: u64, bytes: &[u8], ends: End) {
+    let start = begin(out);
+    put_response(out, number, bytes, ends);
+    end(out, start);
+}
+
+fn put_response(out: &mut Vec<u8>, number: u64, bytes: &[u8], ends: End) {
+    write_number(out, 10, number);
+    out.push(ends as u8);
+    out.extend_from_slice(bytes);
+}
+
+/// Leaves room for a message's length; gives where.
+fn begin(out: &mut Vec<u8>) -> usize {
+    put_u32(out, 0);
+    out.len()
+}
+
+/// The message that begins there is whole.
+fn end(out: &mut [u8], start: usize) {
+    let length = (out.len() - start) as u32;
+    out[start - LENGTH_BYTES..start].copy_from_slice(&length.to_le_bytes());
+}
 
 fn write_token(out: &mut Vec<u8>, kind: u8, token: &Token) {
     out.push(kind);
@@ -182,42 +202,11 @@ fn write_token(out: &mut Vec<u8>, kind: u8, token: &Token) {
 
 fn write_number(out: &mut Vec<u8>, kind: u8, number: u64) {
     out.push(kind);
-    out.extend_from_slice(&number.to_be_bytes());
+    put_u64(out, number);
 }
 
-fn write_client(out: &mut Vec<u8>, client: &str) {
-    out.extend_from_slice(&(client.len() as u16).to_be_bytes());
-    out.extend_from_slice(client.as_bytes());
-}
-
-/// What has not been read of a message.
-struct Rest<'a>(&'a [u8]);
-
-impl Rest<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (taken, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*taken)
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.take::<1>().map(|[byte]| byte)
-    }
-
-    fn number(&mut self) -> Option<u64> {
-        self.take().map(u64::from_be_bytes)
-    }
-
-    fn client(&mut self) -> Option<Box<str>> {
-        let length = usize::from(u16::from_be_bytes(self.take()?));
-        let (client, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        std::str::from_utf8(client).ok().map(Box::from)
-    }
-
-    fn all(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.0).to_vec()
-    }
+fn token(rest: &mut Reader<'_>) -> Option<Token> {
+    rest.take(TOKEN_BYTES)?.try_into().ok()
 }
 
 #[cfg(test)]
@@ -254,8 +243,8 @@ mod tests {
 
     #[test]
     fn anything_else_is_an_error_and_never_a_panic() {
-        let framed = |body: &[u8]| [&(body.len() as u32).to_be_bytes()[..], body].concat();
-        for body in [&b""[..], b"\x63", b"\x00\x01fanwire workers 0", b"\x01short", b"\x0a\0\0\0\0\0\0\0\0\x09"] {
+        let framed = |body: &[u8]| [&(body.len() as u32).to_le_bytes()[..], body].concat();
+        for body in [&b""[..], b"\x63", b"\x00\x01fanwire workers 1", b"\x01short", b"\x0a\0\0\0\0\0\0\0\0\x09"] {
             assert_eq!(Message::read(&framed(body)), Err(NoMessage), "{body:?}");
         }
         for message in all() {

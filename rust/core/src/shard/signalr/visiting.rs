@@ -60,7 +60,7 @@ impl<I: Io> Shard<I> {
     /// What stands in a guest's outbox goes to its client. False for a connection that is none.
     pub(in crate::shard) fn flush_guest(&mut self, slot: u32) -> bool {
         let Some(id) = self.guests.at(slot) else { return false };
-        let bytes = self.take_outbox(slot);
+        let bytes = self.slab.at(slot).transport.outbox.take();
         if !bytes.is_empty() {
             self.tell_siblings(Errand::Response(id, bytes, None));
         }
@@ -70,17 +70,10 @@ impl<I: Io> Shard<I> {
     /// A guest's answer is whole, and with it the guest is gone. False for a connection that is none.
     pub(in crate::shard) fn answer_guest(&mut self, slot: u32, keeps_alive: bool) -> bool {
         let Some(id) = self.guests.remove(slot) else { return false };
-        let bytes = self.take_outbox(slot);
+        let bytes = self.slab.at(slot).transport.outbox.take();
         self.tell_siblings(Errand::Response(id, bytes, Some(keeps_alive)));
         self.drop_connection(slot);
         true
-    }
-
-    fn take_outbox(&mut self, slot: u32) -> Vec<u8> {
-        let outbox = &mut self.slab.at(slot).transport.outbox;
-        let bytes = outbox.waiting().to_vec();
-        outbox.advance(bytes.len());
-        bytes
     }
 
     /// A connection is dropped: if it stood for a guest, that one gets no answer.
