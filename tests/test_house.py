@@ -146,12 +146,12 @@ NODE_LAYERS = [
 ]
 
 BACKBONE_LAYERS = [
-    ["api", "backoff", "url"],
-    ["inbox", "names", "record", "roots"],
+    ["api", "backoff"],
+    ["inbox", "names", "record", "roots", "url"],
     ["channels", "connection", "script"],
     ["server"],
     ["topology"],
-    ["rounds", "asking"],
+    ["asking", "rounds"],
     ["session"],
     ["running"],
     ["link"],
@@ -338,12 +338,13 @@ def test_python_imports_point_left() -> None:
 @pytest.mark.parametrize(
     ("source", "layers", "exceptions"),
     [
+        ("rust/backbone/src", BACKBONE_LAYERS, {}),
         ("rust/core/src", CORE_LAYERS, CORE_EXCEPTIONS),
         ("rust/load/src", LOAD_LAYERS, {}),
         ("rust/node/src", NODE_LAYERS, {}),
         ("rust/upstream/src", UPSTREAM_LAYERS, {}),
     ],
-    ids=["core", "load", "node", "upstream"],
+    ids=["backbone", "core", "load", "node", "upstream"],
 )
 def test_rust_uses_point_left(source: str, layers: list[list[str]], exceptions: dict[tuple[str, str], str]) -> None:
     uses: dict[str, set[str]] = {}

@@ -11,13 +11,23 @@
 //!
 //! Promises: no position is ever given to two publications, also where a server has lost some; a link that hears nothing
 //! for [`Options::silent_max`] says [`Event::Down`]; all that waits is bounded.
-#![allow(dead_code)] // the interface first: what is behind it comes with the next commit
 mod api;
+mod asking;
 mod backoff;
+mod channels;
+mod connection;
 mod inbox;
 mod link;
+mod names;
 mod record;
+mod roots;
+mod rounds;
 mod running;
+mod script;
+mod server;
+mod session;
+mod topology;
+mod url;
 
 pub use api::{Error, Event, Full, Keep, Options, Record, Refused};
 pub use fanwire_core::Position;

@@ -7,7 +7,7 @@ use fanwire_core::Position;
 
 use crate::api::{Error, Event, Full, Keep, Options};
 use crate::inbox::{Inbox, Publication, Question};
-use crate::running::{self, Plan};
+use crate::running::{live, plan, runtime};
 
 /// One machine's link to the server that orders and keeps what all machines publish. Any thread; dropping it ends its
 /// thread and closes its connections, and what waits has no answer.
@@ -28,11 +28,12 @@ impl Link {
     pub fn start(url: &str, options: Options, hear: impl FnMut(Event) + Send + 'static) -> Result<Self, Error> {
         let inbox = Arc::new(Inbox::new(&options));
         let is_stopping = Arc::new(AtomicBool::new(false));
-        let plan = Plan::new(url, options)?;
+        let plan = plan(url, options)?;
+        let runtime = runtime()?;
         let (its_inbox, its_stop) = (Arc::clone(&inbox), Arc::clone(&is_stopping));
         let thread = thread::Builder::new()
             .name("fanwire-backbone".to_owned())
-            .spawn(move || running::run(plan, its_inbox, &its_stop, Box::new(hear)))
+            .spawn(move || runtime.block_on(live(plan, its_inbox, &its_stop, Box::new(hear))))
             .map_err(Error::Thread)?;
         Ok(Self { inbox, is_stopping, thread: Some(thread) })
     }

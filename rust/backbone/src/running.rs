@@ -1,18 +1,105 @@
 //! The life of a link's thread: connect, be up, be down, wait, and again.
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use crate::api::{Error, Event, Options};
-use crate::inbox::Inbox;
+use tokio::runtime::{Builder, Runtime};
 
-/// What a link is to do.
-#[derive(Debug)]
-pub(crate) struct Plan;
+use crate::api::{Error, Event, Options, Refused};
+use crate::backoff::Backoff;
+use crate::channels::Heard;
+use crate::inbox::{Inbox, Publication};
+use crate::names::Names;
+use crate::roots;
+use crate::server::MOVED;
+use crate::session::{End, Plan, Session, refuse, unanswered};
+use crate::url::Target;
 
-impl Plan {
-    pub(crate) fn new(_url: &str, _options: Options) -> Result<Self, Error> {
-        Ok(Self)
+/// A session that was shorter is no success: the next attempt waits for longer.
+const LASTING: Duration = Duration::from_secs(5);
+
+/// Reads what a link is to do.
+pub(crate) fn plan(url: &str, options: Options) -> Result<Plan, Error> {
+    let target = Target::parse(url)?;
+    let names = Names::new(&options)?;
+    for (option, length) in [("ping_every", options.ping_every), ("silent_max", options.silent_max)] {
+        if length < Duration::from_millis(1) {
+            return Err(Error::Option { option, value: format!("{length:?}"), expected: "a millisecond at least" });
+        }
+    }
+    let tls = target.is_tls.then(|| roots::connector(options.roots_pem.as_deref())).transpose()?;
+    Ok(Plan { target, names, options, tls })
+}
+
+/// What a thread runs its link in.
+pub(crate) fn runtime() -> Result<Runtime, Error> {
+    Builder::new_current_thread().enable_io().enable_time().build().map_err(Error::Thread)
+}
+
+/// The whole of it, until it is stopped.
+pub(crate) async fn live(plan: Plan, inbox: Arc<Inbox>, is_stopping: &AtomicBool, hear: Box<dyn FnMut(Event) + Send>) {
+    let heard = Arc::new(Heard::new(hear));
+    let mut backoff = Backoff::new(getrandom::u64().unwrap_or(1));
+    // Why it is down. Without a reason what waits may wait for one attempt.
+    let mut down: Option<String> = None;
+    let mut carried = Vec::new();
+    while !is_stopping.load(Ordering::Acquire) {
+        let attempt = tokio::select! {
+            attempt = Session::connect(&plan, &inbox, &heard) => attempt,
+            () = idle(&inbox, &heard, down.as_deref(), is_stopping) => return,
+        };
+        let why = match attempt {
+            Ok(session) => {
+                let began = Instant::now();
+                heard.tell(Event::Up);
+                match session.run(std::mem::take(&mut carried), is_stopping).await {
+                    End::Stopped => return,
+                    End::Broken(why, publications) => {
+                        carried = publications;
+                        if began.elapsed() > LASTING {
+                            backoff.reset();
+                        }
+                        heard.tell(Event::Down(why.clone()));
+                        down = (!why.starts_with(MOVED)).then_some(why);
+                        None
+                    }
+                }
+            }
+            Err(why) => Some(why),
+        };
+        if let Some(why) = why {
+            refuse_all(&inbox, &heard, std::mem::take(&mut carried), &why);
+            if down.as_ref() != Some(&why) {
+                heard.tell(Event::Down(why.clone()));
+            }
+            down = Some(why);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff.wait()) => {}
+            () = idle(&inbox, &heard, down.as_deref(), is_stopping) => return,
+        }
     }
 }
 
-pub(crate) fn run(_plan: Plan, _inbox: Arc<Inbox>, _is_stopping: &AtomicBool, _hear: Box<dyn FnMut(Event) + Send>) {}
+/// Refuses what comes while it is down, until it is stopped.
+async fn idle(inbox: &Inbox, heard: &Heard, down: Option<&str>, is_stopping: &AtomicBool) {
+    loop {
+        if is_stopping.load(Ordering::Acquire) {
+            return;
+        }
+        if let Some(why) = down {
+            refuse_all(inbox, heard, Vec::new(), why);
+        }
+        inbox.rung().await;
+    }
+}
+
+fn refuse_all(inbox: &Inbox, heard: &Heard, mut publications: Vec<Publication>, why: &str) {
+    let mut taken = inbox.take();
+    drop(heard.apply(&mut taken)); // what is wanted is subscribed when it is up
+    publications.append(&mut taken.publications);
+    refuse(inbox, heard, publications, || Refused::Down(why.to_owned()));
+    for question in taken.questions {
+        unanswered(inbox, heard, question, Refused::Down(why.to_owned()));
+    }
+}

@@ -1,0 +1,159 @@
+//! Which channels are wanted, how far each is known, and the hearer that is told what comes.
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::mem;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use fanwire_core::Position;
+
+use crate::api::Event;
+use crate::inbox::Taken;
+use crate::names::Names;
+use crate::record::read_all;
+
+/// So many positions of channels that nobody here wants are remembered; then all of these are forgotten.
+const OTHERS_MAX: usize = 65_536;
+const FOREIGN_EVERY: Duration = Duration::from_secs(1);
+/// In an epoch beyond, a double would not be exact; no server's clock gives one.
+const EPOCH_MAX: u64 = 1 << 53;
+
+/// What the thread's tasks share: they run in one thread, so nobody waits for another.
+pub(crate) struct Heard {
+    hear: Mutex<Box<dyn FnMut(Event) + Send>>,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// What is wanted, and the latest position of it that is known.
+    wanted: HashMap<Box<str>, Position>,
+    others: HashMap<Box<str>, Position>,
+    /// Whose unsubscription is under way.
+    leaving: HashSet<Box<str>>,
+    foreign: u64,
+    foreign_told: Option<Instant>,
+}
+
+const NOWHERE: Position = Position { epoch: 0, offset: 0 };
+
+impl fmt::Debug for Heard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Heard").field("table", &self.table).finish_non_exhaustive()
+    }
+}
+
+impl Heard {
+    pub(crate) fn new(hear: Box<dyn FnMut(Event) + Send>) -> Self {
+        Self { hear: Mutex::new(hear), table: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn tell(&self, event: Event) {
+        (self.hear.lock().unwrap_or_else(PoisonError::into_inner))(event);
+    }
+
+    /// Takes what the caller has said of channels; gives those that have to be subscribed or left.
+    pub(crate) fn apply(&self, taken: &mut Taken) -> Vec<(Box<str>, bool)> {
+        let mut table = self.lock();
+        let mut changes = Vec::with_capacity(taken.wants.len());
+        for (channel, is_wanted) in taken.wants.drain() {
+            if is_wanted {
+                let known = table.others.remove(&channel).unwrap_or(NOWHERE);
+                table.wanted.entry(channel.clone()).or_insert(known);
+                changes.push((channel, true));
+            } else if let Some(known) = table.wanted.remove(&channel) {
+                table.learn(&channel, known);
+                changes.push((channel, false));
+            }
+        }
+        for (channel, top) in taken.seen.drain() {
+            table.learn(&channel, top);
+        }
+        changes
+    }
+
+    /// All that is wanted.
+    pub(crate) fn wanted(&self) -> Vec<Box<str>> {
+        self.lock().wanted.keys().cloned().collect()
+    }
+
+    pub(crate) fn is_wanted(&self, channel: &str) -> bool {
+        self.lock().wanted.contains_key(channel)
+    }
+
+    /// The latest position that is known; epoch 0 if none is.
+    pub(crate) fn known(&self, channel: &str) -> Position {
+        let table = self.lock();
+        table.wanted.get(channel).or_else(|| table.others.get(channel)).copied().unwrap_or(NOWHERE)
+    }
+
+    pub(crate) fn learn(&self, channel: &str, position: Position) {
+        self.lock().learn(channel, position);
+    }
+
+    /// It is about to be unsubscribed.
+    pub(crate) fn leave(&self, channel: &str) {
+        self.lock().leaving.insert(channel.into());
+    }
+
+    /// A new connection is subscribed to nothing.
+    pub(crate) fn begin(&self) {
+        self.lock().leaving.clear();
+    }
+
+    /// The server says that it is unsubscribed. Whether that was asked for.
+    pub(crate) fn left(&self, names: &Names, published: &[u8]) -> bool {
+        let channel = std::str::from_utf8(published).ok().and_then(|text| names.channel_of(text));
+        channel.is_some_and(|channel| self.lock().leaving.remove(channel))
+    }
+
+    /// A message has come.
+    pub(crate) fn message(&self, names: &Names, published: &[u8], bytes: &[u8]) {
+        let channel = std::str::from_utf8(published).ok().and_then(|text| names.channel_of(text));
+        let Some(channel) = channel else { return };
+        match read_all(bytes) {
+            Ok(records) => {
+                if let Some(last) = records.last() {
+                    self.learn(channel, last.position);
+                }
+                for record in records {
+                    self.tell(Event::Record { channel: channel.into(), record });
+                }
+            }
+            Err(reason) => self.foreign(channel, reason),
+        }
+    }
+
+    /// Something in one of our channels or streams is not ours.
+    pub(crate) fn foreign(&self, channel: &str, reason: &'static str) {
+        let mut table = self.lock();
+        table.foreign += 1;
+        let (count, now) = (table.foreign, Instant::now());
+        if table.foreign_told.is_some_and(|told| now - told < FOREIGN_EVERY) {
+            return;
+        }
+        table.foreign_told = Some(now);
+        drop(table);
+        self.tell(Event::Foreign { channel: channel.into(), reason, count });
+    }
+}
+
+impl Table {
+    fn learn(&mut self, channel: &str, position: Position) {
+        if position.epoch >= EPOCH_MAX || position.offset >= EPOCH_MAX {
+            return; // no server of ours has given it
+        }
+        if let Some(known) = self.wanted.get_mut(channel).or_else(|| self.others.get_mut(channel)) {
+            *known = position.max(*known);
+            return;
+        }
+        if self.others.len() >= OTHERS_MAX {
+            drop(mem::take(&mut self.others));
+        }
+        self.others.insert(channel.into(), position);
+    }
+}
