@@ -40,5 +40,5 @@ pub use orphans::adopt_orphans;
 pub use peers::{Outgoing, Peer};
 pub use sender::LinkSender;
 pub use sequencing::sequence;
-pub use server::{Server, Waker};
+pub use server::Server;
 pub use serving::Serving;

@@ -68,18 +68,6 @@ impl Outgoing<'_> {
         }
     }
 
-    /// Ends a peer's connection when the turn ends; what waits for it by now is sent before, as far as the socket takes it
-    /// at once. The first reason is told to the log.
-    pub fn drop_peer(&mut self, peer: Peer, why: String) {
-        self.peers.doom(peer, why, WARNING);
-    }
-
-    /// The number of the peer's process, as the kernel knows it; `None` once it is gone.
-    #[must_use]
-    pub fn process_of(&self, peer: Peer) -> Option<u32> {
-        self.peers.get(peer).map(|connection| connection.process)
-    }
-
     /// How many bytes wait for a peer; 0 once it is gone.
     #[must_use]
     pub fn waiting(&self, peer: Peer) -> usize {

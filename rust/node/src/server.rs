@@ -61,12 +61,6 @@ impl Server {
         self.thread.failure()
     }
 
-    /// Something by which any thread can have [`Serving::turned`] called.
-    #[must_use]
-    pub fn waker(&self) -> Waker {
-        Waker(Arc::clone(&self.asked))
-    }
-
     fn end(&self) {
         self.thread.stop(|| {
             self.asked.is_stopping.store(true, Ordering::Release);
@@ -78,16 +72,5 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-/// Wakes a server's thread. Clones wake the same one.
-#[derive(Clone, Debug)]
-pub struct Waker(Arc<Asked>);
-
-impl Waker {
-    /// Has [`Serving::turned`] called soon: once or more for several calls. Never waits; a system call.
-    pub fn wake(&self) {
-        self.0.bell.ring();
     }
 }

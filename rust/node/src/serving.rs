@@ -13,8 +13,9 @@ pub trait Serving: Send {
     /// A peer has sent a frame: whole, and in the order in which it was sent.
     ///
     /// # Errors
-    /// Why the peer cannot stay: it is dropped as by [`Outgoing::drop_peer`], `log` gets the reason, and
-    /// [`gone`](Self::gone) is called. Nothing of what it has sent behind that frame comes.
+    /// Why the peer cannot stay: it is dropped when the turn ends, `log` gets the reason, and [`gone`](Self::gone) is
+    /// called. What waits for it by now is sent before, as far as the socket takes it at once. Nothing of what it has sent
+    /// behind that frame comes.
     fn received(&mut self, peer: Peer, frame: &[u8], out: &mut Outgoing<'_>) -> Result<(), String>;
 
     /// A peer is no longer here: once for each that came, but not for those that are here when the server stops.
@@ -23,7 +24,6 @@ pub trait Serving: Send {
     /// goes nowhere.
     fn gone(&mut self, peer: Peer, out: &mut Outgoing<'_>);
 
-    /// A turn ends: behind each batch of the others, after a [`Waker::wake`](crate::Waker::wake), and at least once a
-    /// second.
+    /// A turn ends: behind each batch of the others, and at least once a second.
     fn turned(&mut self, out: &mut Outgoing<'_>);
 }

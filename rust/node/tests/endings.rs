@@ -99,11 +99,6 @@ fn whoever_refuses_a_frame_ends_the_connection_and_the_link_makes_another() {
                 out.send(peer, b"you are refused");
                 return Err("nobody takes that".to_owned());
             }
-            b"drop me" => {
-                out.send(peer, b"you are dropped");
-                out.drop_peer(peer, "it has asked for it".to_owned());
-                out.send(peer, b"nobody is there");
-            }
             _ => out.send(peer, b"a frame that no worker takes"),
         }
         Ok(())
@@ -115,19 +110,14 @@ fn whoever_refuses_a_frame_ends_the_connection_and_the_link_makes_another() {
     drop((_link, sender));
     assert!(matches!(rest(&hears).last(), Some(Heard::Down(_))), "each up has its down");
 
-    for (frame, word, why) in [
-        (&b"refuse this"[..], &b"you are refused"[..], "nobody takes that"),
-        (b"drop me", b"you are dropped", "it has asked for it"),
-    ] {
-        let mut client = connect(&folder.socket());
-        client.write_all(&[record(frame), record(b"behind it")].concat()).expect("the owner reads");
-        // What was queued before goes out before the end.
-        assert_eq!(read_frame(&mut client), word);
-        assert_eq!(client.read(&mut [0]).expect("an end"), 0);
-        let (level, text) = lines.wait_for(why);
-        assert_eq!(level, 30);
-        assert!(text.ends_with(&format!("is gone: {why}")), "{text}");
-    }
+    let mut client = connect(&folder.socket());
+    client.write_all(&[record(b"refuse this"), record(b"behind it")].concat()).expect("the owner reads");
+    // What was queued before goes out before the end.
+    assert_eq!(read_frame(&mut client), b"you are refused");
+    assert_eq!(client.read(&mut [0]).expect("an end"), 0);
+    let (level, text) = lines.wait_for("nobody takes that");
+    assert_eq!(level, 30);
+    assert!(text.ends_with("is gone: nobody takes that"), "{text}");
     drop(server);
     assert!(!rest(&told).iter().any(|told| matches!(told, Told::Frame(_, frame) if frame == b"behind it")));
 }
@@ -337,8 +327,6 @@ fn turned_is_called_when_somebody_wakes_it_and_when_nothing_happens() {
     let (turns, turned) = channel();
     let server = Server::start(&folder.socket(), Box::new(Turns(turns)), Bounds::default(), |_, _| ());
     let server = server.expect("a server");
-    next(&turned);
-    server.waker().wake();
     next(&turned);
     let (turns, turned) = channel();
     let make = |_: LinkSender| Box::new(Turns(turns)) as Box<dyn Linked>;
