@@ -141,6 +141,7 @@ NODE_LAYERS = [
     ["serving"],
     ["owner"],
     ["link", "server"],
+    ["outside"],
     ["sequencing"],
     ["joining"],
 ]

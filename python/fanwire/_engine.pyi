@@ -312,8 +312,12 @@ class Presence:
 class Sequencer:
     """Orders the publications of the workers that join at a Unix socket, in a thread of its own."""
 
-    def __new__(cls, settings: Settings, path: str) -> Sequencer:
-        """Listen there; `settings` are what all workers have to have. Raises OSError, also where another listens."""
+    def __new__(cls, settings: Settings, path: str, backbone: tuple[str, str, int] | None = None) -> Sequencer:
+        """Listen there; `settings` are what all workers have to have.
+
+        With a `backbone` (URL, prefix, a number that names this machine) a server there orders, for others as well.
+        Raises OSError, also where another listens; ValueError of a URL.
+        """
     def take_lines(self) -> tuple[list[tuple[int, str]], str | None]:
         """Lines for ``logging`` since the last call, and what the thread has died of."""
     def close(self) -> None:

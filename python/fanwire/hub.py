@@ -22,6 +22,7 @@ from fanwire._loop import Interrupt, background_tasks, run, watch_signals
 from fanwire.addresses import address_of, inherited
 from fanwire.asgi import Mounted
 from fanwire.attaching import Attaching
+from fanwire.backbone import backbone_of
 from fanwire.channel import Channel
 from fanwire.client import Link
 from fanwire.entering import AsyncOnly
@@ -61,6 +62,9 @@ class Hub(Attaching):
             matches none, or was never named, has the defaults of ``Channel``.
         workers: ``unix:PATH``, under servers that start several processes of their own (uvicorn, gunicorn, granian):
             the hubs of those that name the same socket are one, as with ``run(workers=N)``, which needs none.
+        backbone: the URL of a Redis or Valkey server: hubs that name the same, on any machines, are one. With TLS it is
+            ``rediss://``; docs/machines.md has sentinels and clusters.
+        backbone_prefix: what names of keys and channels there begin with; hubs with another one have nothing in common.
         options: defaults for ``serve``, see ``fanwire.options.Options``.
 
     Raises:
@@ -72,8 +76,11 @@ class Hub(Attaching):
         channels: Mapping[str, Channel] | None = None,
         *,
         workers: str | None = None,
+        backbone: str | None = None,
+        backbone_prefix: str = "fanwire",
         **options: Unpack[Options],
     ) -> None:
+        self._backbone = backbone_of(backbone, backbone_prefix)
         self._siblings = None if workers is None else path_of_siblings(workers)
         self._options = check_options(options)
         super().__init__(self._options.get("signalr_paths", OWN["signalr_paths"]))
@@ -247,7 +254,10 @@ class Hub(Attaching):
         try:
             if seat is None and self._siblings is not None:
                 require_engine("one of several workers")
-                seat = Sibling(self._siblings)
+                seat = Sibling(self._siblings, self._backbone)
+            elif seat is None and self._backbone is not None:
+                require_engine("a backbone")
+                seat = Sibling.alone(self._backbone)
             planned = plan(self._callbacks, self._channels, self._relays, shards, options, seat)
             await checkpoint()
             self._paths = {signalr_key(path): path for path in planned.paths}
@@ -360,7 +370,9 @@ class Hub(Attaching):
             planned = plan(self._callbacks, self._channels, self._relays, shards, options)
             held = HeldAddress(planned.settings, inherited(address_of(address)))
             try:
-                supervisor = Supervisor(held, count, timeout_s, planned.grace_s, planned.settings, self._program)
+                supervisor = Supervisor(
+                    held, count, timeout_s, planned.grace_s, planned.settings, self._program, self._backbone
+                )
                 with self._serve_lock:
                     self._unlink(SUPERVISES)
                     self._supervisor = supervisor

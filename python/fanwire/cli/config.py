@@ -155,7 +155,7 @@ class ServeConfig:
     LATER: ClassVar[Mapping[str, str]] = {
         "service": "is not known yet: service mode, where the backend dials in, comes in a later version",
         "tls": "is not known: fanwire speaks plain HTTP, and a proxy in front ends TLS, as docs/proxy.md shows",
-        "backbone": "is not known yet: one process serves alone; a backbone between machines comes in a later version",
+        "backbone": "is not known yet: relays' lanes are each machine's own; Hub(backbone=...) of a program has it",
         "admin": "is not known yet: /metrics, /healthz and /readyz are there on the address that clients connect to",
     }
 

@@ -6,12 +6,16 @@ is ordered.
 
 import os
 import secrets
+import shutil
+import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 import anyio
 
 from fanwire._engine import Engine, Sequencer, Settings
+from fanwire.backbone import Backbone
 from fanwire.errors import ListenFailed
 from fanwire.logs import workers_log
 
@@ -26,13 +30,16 @@ class Sibling:
 
     Args:
         path: the socket. Beside it, in ``PATH.d``, are their numbers, their key and sockets of their own.
+        backbone: what orders for several machines, in their place.
 
     Raises:
         OSError: the folder cannot be made, or others than this user may write to it.
         RuntimeError: 256 are there.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, backbone: Backbone | None = None) -> None:
+        self._backbone = backbone
+        self._own_folder: Path | None = None
         self.sequencer: str = path
         """The Unix socket at which one of them orders publications."""
         self.folder: str = f"{path}.d"
@@ -52,6 +59,18 @@ class Sibling:
         except BaseException:
             os.close(self._locks)
             raise
+
+    @classmethod
+    def alone(cls, backbone: Backbone) -> Self:
+        """One that meets nobody on this machine: its place is its own."""
+        folder = Path(tempfile.mkdtemp(prefix="fanwire-"))
+        try:
+            one = cls(str(folder / "hub"), backbone)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        one._own_folder = folder
+        return one
 
     def _agreed_key(self) -> str:
         """That of whoever came first."""
@@ -95,10 +114,12 @@ class Sibling:
         if self._sequencer is not None or not self._has(NUMBERS):
             return
         try:
-            self._sequencer = Sequencer(settings, self.sequencer)
+            outside = None if self._backbone is None else self._backbone.for_engine()
+            self._sequencer = Sequencer(settings, self.sequencer, outside)
         except OSError as error:
             raise ListenFailed(error.errno or 0, str(error), f"unix:{self.sequencer}") from error
-        workers_log.info("this process orders the publications of all at %s", self.sequencer)
+        if self._own_folder is None:
+            workers_log.info("this process orders the publications of all at %s", self.sequencer)
 
     async def keep(self, engine: Engine, settings: Settings) -> None:
         """See to it that somebody orders. For a task, which is cancelled."""
@@ -128,3 +149,5 @@ class Sibling:
             self._sequencer.close()
             self._sequencer = None
         os.close(self._locks)
+        if self._own_folder is not None:
+            shutil.rmtree(self._own_folder, ignore_errors=True)

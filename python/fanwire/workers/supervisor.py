@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any
 
 from fanwire._engine import HeldAddress, Sequencer, Settings
+from fanwire.backbone import Backbone
 from fanwire.logs import workers_log
 from fanwire.workers.crew import Crew, Process, Worker
 from fanwire.workers.folder import Folder
@@ -36,6 +37,7 @@ class Supervisor:
         grace_s: for so long a worker may take to close its clients.
         program: what ``Zygote.program`` is, where workers are to be copies of one process that has loaded the program,
             which must then do nothing before it runs what two could not do. None: each runs it again.
+        backbone: what orders for several machines, in this one's place.
 
     Raises:
         RuntimeError: see ``command``; or this is not the program's main thread, which alone hears of signals.
@@ -50,6 +52,7 @@ class Supervisor:
         grace_s: float,
         settings: Settings,
         program: Mapping[str, Any] | None = None,
+        backbone: Backbone | None = None,
     ) -> None:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("workers need the program's main thread: it alone hears of signals")
@@ -62,7 +65,8 @@ class Supervisor:
             self._starting = Copies(environment, held.descriptors, self._selector, program)
         self._folder = Folder(os.environ)
         try:
-            self._sequencer = Sequencer(settings, str(self._folder.path / SEQUENCER))
+            outside = None if backbone is None else backbone.for_engine()
+            self._sequencer = Sequencer(settings, str(self._folder.path / SEQUENCER), outside)
         except BaseException:
             self._folder.close()
             raise

@@ -30,6 +30,9 @@ pub enum StartError {
         /// The bound.
         bytes_max: usize,
     },
+    /// An engine outside that cannot even be asked.
+    #[error(transparent)]
+    Backbone(#[from] fanwire_backbone::Error),
     /// The system's.
     #[error("{}: cannot {what}: {source}", path.display())]
     System {

@@ -1,15 +1,21 @@
 //! The core's sequencer at the middle of the star.
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use fanwire_core::Settings;
 use fanwire_core::node::{Peers, Sequencer};
 
 use crate::bounds::Bounds;
 use crate::error::StartError;
+use crate::outside::{Inbound, Linked, Outside};
 use crate::peers::{Outgoing, Peer};
 use crate::server::Server;
 use crate::serving::Serving;
+use crate::thread::Log;
+
+/// As Python's `logging` has it.
+const ERROR: u8 = 40;
 
 /// Members of other versions may keep publications in another way.
 pub(crate) const RELEASE: &str = env!("CARGO_PKG_VERSION");
@@ -22,6 +28,9 @@ struct Sequencing {
     sequencer: Sequencer,
     /// By number.
     peers: HashMap<u64, Peer>,
+    /// What comes of an engine outside, where there is one.
+    inbound: Option<Arc<Inbound>>,
+    log: Log,
 }
 
 /// What the sequencer reaches peers by.
@@ -51,21 +60,42 @@ impl Serving for Sequencing {
         self.sequencer.gone(peer.number(), &mut Reach { peers: &self.peers, out });
     }
 
-    fn turned(&mut self, _: &mut Outgoing<'_>) {
+    fn turned(&mut self, out: &mut Outgoing<'_>) {
+        for heard in self.inbound.as_ref().map(|inbound| inbound.take()).unwrap_or_default() {
+            if let Err(error) = self.sequencer.heard(heard, &mut Reach { peers: &self.peers, out }) {
+                (self.log)(ERROR, format!("from the backbone: {error}"));
+            }
+        }
         self.sequencer.turned();
     }
 }
 
 /// Orders what the members that [`join`](crate::join) at `path` publish, for as long as the server lives. `settings` are
-/// those that each of them has to have; `log` gets lines with a level as in Python's `logging`.
+/// those that each of them has to have; `log` gets lines with a level as in Python's `logging`. With `outside` an engine
+/// there orders, for this machine and for others.
 ///
 /// # Errors
-/// Those of [`Server::start`].
+/// Those of [`Server::start`]; [`StartError::Backbone`].
 pub fn sequence(
     path: &Path,
     settings: Settings,
+    outside: Option<&Outside>,
     log: impl Fn(u8, String) + Send + Sync + 'static,
 ) -> Result<Server, StartError> {
-    let serving = Sequencing { sequencer: Sequencer::new(RELEASE, settings), peers: HashMap::new() };
-    Server::start(path, Box::new(serving), BOUNDS, log)
+    let log: Log = Arc::new(log);
+    let mut sequencer = Sequencer::new(RELEASE, settings);
+    let mut inbound = None;
+    if let Some(outside) = outside {
+        let its_log = Arc::clone(&log);
+        let (linked, comes) = Linked::start(outside, move |level, text| its_log(level, text))?;
+        sequencer = sequencer.over(Box::new(linked), outside.own);
+        inbound = Some(comes);
+    }
+    let its_log = Arc::clone(&log);
+    let serving = Sequencing { sequencer, peers: HashMap::new(), inbound: inbound.clone(), log };
+    let server = Server::start(path, Box::new(serving), BOUNDS, move |level, text| its_log(level, text))?;
+    if let Some(inbound) = inbound {
+        inbound.wake_by(server.waker());
+    }
+    Ok(server)
 }

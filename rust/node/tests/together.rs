@@ -142,7 +142,7 @@ fn place(placing: &Placing) -> Position {
 }
 
 fn sequencer(folder: &Folder, history: usize) -> Server {
-    sequence(&folder.socket(), settings(0, history), quiet).expect("the place is free")
+    sequence(&folder.socket(), settings(0, history), None, quiet).expect("the place is free")
 }
 
 #[test]

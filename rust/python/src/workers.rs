@@ -3,8 +3,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use fanwire_core::Engine as CoreEngine;
-use fanwire_node::{JoinError, Link, Server, StartError};
-use pyo3::exceptions::PyOSError;
+use fanwire_node::{JoinError, Link, Outside, Server, StartError};
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::errors::raise;
@@ -25,7 +25,8 @@ pub(crate) struct Sequencer {
 #[pymethods]
 impl Sequencer {
     #[new]
-    fn new(settings: &Settings, path: PathBuf) -> PyResult<Self> {
+    #[pyo3(signature = (settings, path, backbone=None))]
+    fn new(settings: &Settings, path: PathBuf, backbone: Option<(String, String, u64)>) -> PyResult<Self> {
         let lines = Lines::default();
         let log = {
             let lines = Arc::clone(&lines);
@@ -36,7 +37,8 @@ impl Sequencer {
                 }
             }
         };
-        let server = fanwire_node::sequence(&path, settings.0.clone(), log).map_err(no_sequencer)?;
+        let outside = backbone.map(|(url, prefix, own)| Outside { url, prefix, own });
+        let server = fanwire_node::sequence(&path, settings.0.clone(), outside.as_ref(), log).map_err(no_sequencer)?;
         Ok(Self { server: Mutex::new(Some(server)), lines })
     }
 
@@ -60,6 +62,9 @@ pub(crate) fn adopt_orphans(wanted: bool) -> PyResult<()> {
 
 /// With the system's number.
 fn no_sequencer(error: StartError) -> PyErr {
+    if let StartError::Backbone(error) = error {
+        return PyValueError::new_err(error.to_string());
+    }
     let errno = match &error {
         StartError::InUse { .. } => 98, // EADDRINUSE
         StartError::System { source, .. } => source.raw_os_error().unwrap_or(0),

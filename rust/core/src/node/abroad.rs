@@ -1,7 +1,9 @@
 //! The sequencer's side of an engine outside: what members publish goes there, what comes from there goes to them.
 use std::sync::Arc;
 
-use super::backbone::{Abroad, Backbone, Heard, Record, age_ns, keep_of, key_of, name_of, publication_of, record_of};
+use super::backbone::{
+    Abroad, Backbone, Heard, Outcome, Reach, Record, age_ns, keep_of, key_of, name_of, publication_of,
+};
 use super::sequencer::{Peers, Sequencer};
 use super::wire::{FromSequencer, Group, Key};
 use crate::channel::{Appended, Channel, Publication, Stand, read_publication, write_publication};
@@ -16,12 +18,26 @@ impl Sequencer {
     }
 
     /// Passes a publication of a member on; false where there is no engine outside.
-    pub(super) fn publish_abroad(&mut self, peer: u64, key: Key<'_>, publication: &[u8]) -> bool {
+    pub(super) fn publish_abroad(
+        &mut self,
+        peer: u64,
+        key: Key<'_>,
+        publication: &[u8],
+        peers: &mut dyn Peers,
+    ) -> bool {
         let Some(abroad) = &mut self.abroad else { return false };
         let ticket = abroad.tickets.take(peer);
         let keep = keep_of(key, &self.settings);
-        abroad.backbone.publish(ticket, &name_of(key), &record_of(abroad.own, publication), keep);
+        if let Err(why) = abroad.publish(ticket, key, publication, keep) {
+            self.published(ticket, Err(why), peers);
+        }
         true
+    }
+
+    fn published(&mut self, ticket: u64, outcome: Outcome, peers: &mut dyn Peers) {
+        let Some(abroad) = &mut self.abroad else { return };
+        let (peer, told) = abroad.tickets.settle(ticket, outcome);
+        told.iter().for_each(|outcome| self.tell_outcome(peer, outcome, peers));
     }
 
     /// What became of a member's publication: it is told in its turn.
@@ -52,7 +68,9 @@ impl Sequencer {
             levels.insert(key.1.into(), Default::default());
             abroad.backbone.want(&name_of(key));
         }
-        let Some(level) = levels.get_mut(key.1).filter(|level| !level.is_level && !abroad.is_down) else { return true };
+        let Some(level) = levels.get_mut(key.1).filter(|level| !level.is_level && abroad.reach != Reach::Down) else {
+            return true;
+        };
         if !level.peers.contains(&peer) {
             level.peers.push(peer);
         }
@@ -89,7 +107,8 @@ impl Sequencer {
         let levels = &mut abroad.levels[key.0 as usize];
         let is_wanted = self.interests[key.0 as usize].contains_key(key.1);
         if !is_wanted && levels.get(key.1).is_some_and(|level| level.peers.is_empty()) {
-            levels.remove(key.1);
+            abroad.let_go(key);
+            abroad.levels[key.0 as usize].remove(key.1);
             abroad.backbone.leave(&name_of(key));
         }
     }
@@ -101,15 +120,14 @@ impl Sequencer {
     pub fn heard(&mut self, heard: Heard, peers: &mut dyn Peers) -> Result<(), String> {
         let Some(abroad) = &mut self.abroad else { return Ok(()) };
         match heard {
-            Heard::Up => abroad.is_down = false,
+            Heard::Up => abroad.went_up(),
             Heard::Down(_) => self.went_down(peers),
-            Heard::Published(ticket, outcome) => {
-                let (peer, told) = abroad.tickets.settle(ticket, outcome);
-                told.iter().for_each(|outcome| self.tell_outcome(peer, outcome, peers));
-            }
+            Heard::Published(ticket, outcome) => self.published(ticket, outcome, peers),
             Heard::Wanted(name, top) => return self.wanted(&name, top, peers),
             Heard::Record(name, record) => return self.came_back(&name, record, peers),
             Heard::Since(name, records, top) => return self.filled(&name, records, top, peers),
+            Heard::SinceFailed(name) => return self.not_filled(&name, peers),
+            Heard::Unheard(name, why) => return self.refused(&name, &why, peers),
         }
         Ok(())
     }
@@ -117,7 +135,7 @@ impl Sequencer {
     /// Nobody waits for what may never come: whoever does has what there is, and the rest when it comes.
     fn went_down(&mut self, peers: &mut dyn Peers) {
         let Some(abroad) = &mut self.abroad else { return };
-        abroad.is_down = true;
+        abroad.went_down();
         let mut waiting = Vec::new();
         for group in Group::ALL {
             for (name, level) in &mut abroad.levels[group as usize] {
@@ -198,6 +216,26 @@ impl Sequencer {
         }
     }
 
+    /// What is missing cannot be had: the channel goes on behind a gap, which is told as any other.
+    fn not_filled(&mut self, name: &str, peers: &mut dyn Peers) -> Result<(), String> {
+        let key = known(name)?;
+        let level = self.abroad.as_ref().and_then(|abroad| abroad.levels[key.0 as usize].get(key.1));
+        let Some(level) = level else { return Ok(()) };
+        let top = level.waiting.back().map_or(level.top, |newest| newest.previous.max(level.top));
+        self.filled(name, Vec::new(), top, peers)
+    }
+
+    /// Nothing comes of a channel: who waits for it is told why.
+    fn refused(&mut self, name: &str, why: &str, peers: &mut dyn Peers) -> Result<(), String> {
+        let key = known(name)?;
+        let Some(abroad) = &mut self.abroad else { return Ok(()) };
+        abroad.let_go(key);
+        let level = abroad.levels[key.0 as usize].remove(key.1);
+        let waiting = level.map(|level| level.peers).unwrap_or_default();
+        self.send(&waiting, FromSequencer::Cannot(key, why), peers);
+        Ok(())
+    }
+
     /// It is level: what came meanwhile follows, and who waits is given it.
     fn catch_up(&mut self, key: Key<'_>, peers: &mut dyn Peers) -> Result<(), String> {
         let mut outcome = Ok(());
@@ -208,6 +246,9 @@ impl Sequencer {
         let level = self.abroad.as_ref().and_then(|abroad| abroad.levels[key.0 as usize].get(key.1));
         if level.is_some_and(|level| level.is_level) {
             self.give_waiting(key, peers);
+            if let Some(abroad) = &mut self.abroad {
+                abroad.let_go(key);
+            }
         }
         outcome
     }

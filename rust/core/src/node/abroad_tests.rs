@@ -126,6 +126,7 @@ impl World {
             let members = Members::default();
             let mut node =
                 Node { sequencer, way, comes: Default::default(), wanted: HashSet::new(), is_up: true, members };
+            node.sequencer.heard(Heard::Up, &mut node.members).expect("it is right");
             for peer in 0..2 {
                 node.sequencer.came(peer);
                 node.say(peer, FromMember::Hello(VERSION, peer as u8, &agreement("1", &settings)));
@@ -349,6 +350,38 @@ fn who_is_excluded_is_a_connection_of_the_machine_that_publishes() {
     world.settle();
     let said: Vec<_> = world.nodes.iter().map(|node| node.members.excluded.clone()).collect();
     assert_eq!(said, [vec![true], vec![false], vec![]]);
+}
+
+#[test]
+fn what_is_published_while_the_engine_is_away_waits_for_it_up_to_a_bound() {
+    let mut world = World::new(1, 10);
+    let down = Heard::Down("away".into());
+    let node = &mut world.nodes[0];
+    node.sequencer.heard(down, &mut node.members).expect("it is right");
+    world.publish(0, 0, "a", &[]);
+    let mut bytes = Vec::new();
+    let text = "x".repeat(9 << 20);
+    write_publication(&Publication::new(Payload::Text(&text)), &mut bytes);
+    for _ in 0..2 {
+        world.nodes[0].say(1, FromMember::Publish((Group::Channel, "a"), &bytes));
+    }
+    assert!(world.nodes[0].way.0.lock().expect("alone").is_empty());
+    world.mend(0);
+    world.settle();
+    let outcomes = &world.nodes[0].members.outcomes;
+    assert!(matches!(outcomes[&0][..], [Ok(_)]));
+    assert!(matches!(&outcomes[&1][..], [Ok(_), Err(why)] if why.contains("over the bound of 16777216")));
+}
+
+#[test]
+fn who_subscribes_gets_what_is_published_here_behind_that() {
+    let mut world = World::new(1, 0);
+    world.publish(1, 0, "a", &[]);
+    world.settle();
+    world.nodes[0].say(0, FromMember::Want((Group::Channel, "a")));
+    world.publish(0, 1, "a", &[]);
+    world.settle();
+    assert_eq!(world.nodes[0].members.got[&(0, "a".to_owned())].len(), 1);
 }
 
 #[test]

@@ -63,10 +63,16 @@ pub enum Heard {
     Record(Box<str>, Record),
     /// What is kept of a channel, behind the position that was asked for; and where the channel stands.
     Since(Box<str>, Vec<Record>, Position),
+    /// That is not to be had.
+    SinceFailed(Box<str>),
+    /// A channel cannot be wanted, for this reason.
+    Unheard(Box<str>, String),
 }
 
 /// What waits of one channel until it is level with the engine outside.
 pub(super) const WAITING_BYTES_MAX: usize = 4 << 20;
+/// What members publish while the engine is out of reach: so much is published when it is reached.
+pub(super) const HELD_BYTES_MAX: usize = 16 << 20;
 /// The head of a record: which machine published it.
 const HEAD_BYTES: usize = 8;
 
@@ -86,6 +92,8 @@ pub(super) struct Level {
     pub(super) peers: Vec<u64>,
     /// It stays in its registry meanwhile.
     pub(super) channel: Option<Arc<Channel>>,
+    /// What members publish meanwhile: who subscribed here before gets it.
+    held: VecDeque<Held>,
 }
 
 impl Default for Level {
@@ -98,6 +106,7 @@ impl Default for Level {
             waiting_bytes: 0,
             peers: Vec::new(),
             channel: None,
+            held: VecDeque::new(),
         }
     }
 }
@@ -119,13 +128,16 @@ impl Level {
     }
 }
 
+/// What became of a publication.
+pub(super) type Outcome = Result<Position, String>;
+
 /// Publications of members whose place is not known yet, in the order of each member.
 #[derive(Debug, Default)]
 pub(super) struct Tickets {
     last: u64,
     /// Whose each is.
     of: HashMap<u64, u64>,
-    queues: HashMap<u64, VecDeque<(u64, Option<Result<Position, String>>)>>,
+    queues: HashMap<u64, VecDeque<(u64, Option<Outcome>)>>,
 }
 
 impl Tickets {
@@ -138,18 +150,15 @@ impl Tickets {
     }
 
     /// What became of one. Gives whose it is and what it is told now, oldest first: none before its turn.
-    pub(super) fn settle(
-        &mut self,
-        ticket: u64,
-        outcome: Result<Position, String>,
-    ) -> (u64, Vec<Result<Position, String>>) {
+    pub(super) fn settle(&mut self, ticket: u64, outcome: Outcome) -> (u64, Vec<Outcome>) {
         let Some(peer) = self.of.remove(&ticket) else { return (0, Vec::new()) };
         let Some(queue) = self.queues.get_mut(&peer) else { return (0, Vec::new()) };
         if let Ok(at) = queue.binary_search_by_key(&ticket, |one| one.0) {
             queue[at].1 = Some(outcome);
         }
         let mut told = Vec::new();
-        while let Some((_, Some(outcome))) = queue.pop_front_if(|one| one.1.is_some()) {
+        while let Some(outcome) = queue.front_mut().and_then(|one| one.1.take()) {
+            queue.pop_front();
             told.push(outcome);
         }
         if queue.is_empty() {
@@ -178,18 +187,89 @@ pub(super) struct Abroad {
     pub(super) own: u64,
     pub(super) tickets: Tickets,
     pub(super) levels: [HashMap<Box<str>, Level>; Group::ALL.len()],
-    pub(super) is_down: bool,
+    pub(super) reach: Reach,
+    held: VecDeque<Held>,
+    held_bytes: usize,
+}
+
+/// Whether the engine is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// It is not known yet.
+    Unknown,
+    Up,
+    Down,
+}
+
+/// A publication that waits for the engine.
+#[derive(Debug)]
+struct Held {
+    ticket: u64,
+    name: String,
+    record: Vec<u8>,
+    keep: Keep,
 }
 
 impl fmt::Debug for Abroad {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Abroad").field("own", &self.own).field("is_down", &self.is_down).finish_non_exhaustive()
+        f.debug_struct("Abroad").field("own", &self.own).field("reach", &self.reach).finish_non_exhaustive()
     }
 }
 
 impl Abroad {
     pub(super) fn new(backbone: Box<dyn Backbone>, own: u64) -> Self {
-        Self { backbone, own, tickets: Tickets::default(), levels: Default::default(), is_down: false }
+        let (tickets, levels) = (Tickets::default(), Default::default());
+        Self { backbone, own, tickets, levels, reach: Reach::Unknown, held: VecDeque::new(), held_bytes: 0 }
+    }
+
+    /// Publishes, or holds it until the engine is reached.
+    ///
+    /// # Errors
+    /// So much waits already; in words.
+    pub(super) fn publish(&mut self, ticket: u64, key: Key<'_>, publication: &[u8], keep: Keep) -> Result<(), String> {
+        let (name, record) = (name_of(key), record_of(self.own, publication));
+        let level = self.levels[key.0 as usize].get_mut(key.1).filter(|level| !level.is_level);
+        if self.reach == Reach::Up && level.is_none() {
+            self.backbone.publish(ticket, &name, &record, keep);
+            return Ok(());
+        }
+        let bytes = self.held_bytes + name.len() + record.len();
+        if bytes > HELD_BYTES_MAX {
+            let what = "bytes that wait until the backbone is reached";
+            return Err(format!("{what}: {bytes} is over the bound of {HELD_BYTES_MAX}"));
+        }
+        self.held_bytes = bytes;
+        let held = level.filter(|_| self.reach == Reach::Up).map_or(&mut self.held, |level| &mut level.held);
+        held.push_back(Held { ticket, name, record, keep });
+        Ok(())
+    }
+
+    /// A channel is level, or never will be: what was held for it goes out.
+    pub(super) fn let_go(&mut self, key: Key<'_>) {
+        let level = self.levels[key.0 as usize].get_mut(key.1);
+        let held = level.map(|level| std::mem::take(&mut level.held)).unwrap_or_default();
+        self.publish_held(held);
+    }
+
+    /// The engine is out of reach: all that is held waits for it.
+    pub(super) fn went_down(&mut self) {
+        self.reach = Reach::Down;
+        let levels = self.levels.iter_mut().flat_map(HashMap::values_mut);
+        levels.for_each(|level| self.held.append(&mut level.held));
+    }
+
+    fn publish_held(&mut self, held: VecDeque<Held>) {
+        for Held { ticket, name, record, keep } in held {
+            self.held_bytes -= name.len() + record.len();
+            self.backbone.publish(ticket, &name, &record, keep);
+        }
+    }
+
+    /// It is reached: what was held goes there, in its order.
+    pub(super) fn went_up(&mut self) {
+        self.reach = Reach::Up;
+        let held = std::mem::take(&mut self.held);
+        self.publish_held(held);
     }
 }
 

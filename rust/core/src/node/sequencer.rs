@@ -255,7 +255,7 @@ impl Sequencer {
         };
         self.hear_patterns(key, &channel, peers);
         let is_snapshot = read_publication(publication, |one| one.is_snapshot).ok_or("a publication that is none")?;
-        if !is_snapshot && self.publish_abroad(peer, key, publication) {
+        if !is_snapshot && self.publish_abroad(peer, key, publication, peers) {
             return Ok(());
         }
         let (now_ns, before) = (self.clock.now_ns(), channel.position());

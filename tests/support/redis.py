@@ -1,0 +1,81 @@
+"""A real Redis server with a folder of its own."""
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
+PORTS = range(24_000, 26_000)
+
+needs_redis = pytest.mark.skipif(SERVER is None, reason="there is no redis-server or valkey-server")
+
+
+class Redis:
+    """One that runs, or is started again on the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = _free_port()
+        self._folder = folder
+        self.process: subprocess.Popen[bytes]
+        self.start()
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Have it run; returns when it answers."""
+        assert SERVER is not None
+        arguments = ["--port", str(self.port), "--dir", str(self._folder), "--appendonly", "yes", "--save", ""]
+        with (self._folder / "redis.log").open("ab") as log:
+            self.process = subprocess.Popen([SERVER, *arguments, "--bind", "127.0.0.1"], stdout=log, stderr=log)
+        deadline = time.monotonic() + 20
+        while not self._answers():
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise TimeoutError((self._folder / "redis.log").read_text())
+
+    def kill(self) -> None:
+        """As kill -9."""
+        self.process.kill()
+        self.process.wait()
+
+    def do(self, *words: str) -> bytes:
+        """What it answers to a command, as it comes."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            said = "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
+            connection.sendall(f"*{len(words)}\r\n{said}".encode())
+            return connection.recv(65_536)
+
+    def _answers(self) -> bool:
+        try:
+            return self.do("PING").startswith(b"+PONG")
+        except OSError:
+            return False
+
+
+def _free_port() -> int:
+    for port in PORTS:
+        with socket.socket() as one:
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError("no port is free")
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[Redis]:
+    """One, for as long as the context lasts."""
+    one = Redis(folder)
+    try:
+        yield one
+    finally:
+        one.kill()

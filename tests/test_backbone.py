@@ -1,0 +1,168 @@
+"""Hubs that name the same server are one: real hubs, a real Redis, clients of each."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import fanwire
+import pytest
+from fanwire import to
+from support.clients import Peer, connected
+from support.redis import Redis, needs_redis, redis_server
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+
+CHANNELS = {"*": fanwire.Channel(history=100)}
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """One loop: what is tried is elsewhere."""
+    return "asyncio"
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    """A server of its own."""
+    with redis_server(tmp_path) as one:
+        yield one
+
+
+def hub_at(redis: Redis, **options: Any) -> fanwire.Hub:
+    """One that others with the same server are one with."""
+    return fanwire.Hub(CHANNELS, backbone=redis.url, **options)
+
+
+@asynccontextmanager
+async def two(redis: Redis, **options: Any) -> AsyncIterator[tuple[list[fanwire.Hub], list[str]]]:
+    """Two hubs that serve, and where."""
+    hubs = [hub_at(redis, **options) for _ in range(2)]
+    async with AsyncExitStack() as stack:
+        yield hubs, [(await stack.enter_async_context(hub.serve("127.0.0.1:0"))).address for hub in hubs]
+
+
+async def published(hub: fanwire.Hub, channel: str, data: Any) -> fanwire.Position:
+    """Publish, and give the place, once that is to be had: it may take until the server is reached."""
+    with anyio.fail_after(20):
+        while True:
+            try:
+                return await hub.publish(channel, data)
+            except (RuntimeError, fanwire.WorkersApart):
+                await anyio.sleep(0.05)
+
+
+async def told(peer: Peer, count: int) -> list[Any]:
+    """The next publications of a client."""
+    return [await peer.receive_json() for _ in range(count)]
+
+
+@needs_redis
+async def test_clients_of_each_get_what_is_published_at_either_in_one_order(redis: Redis) -> None:
+    async with two(redis) as (hubs, addresses), AsyncExitStack() as stack:
+        peers = [
+            await stack.enter_async_context(connected(address, "/ws?channel=odds")) for address in addresses
+        ]
+        for number in range(20):
+            hubs[number % 2].publish("odds", number)
+        both = [await told(peer, 20) for peer in peers]
+        assert both[0] == both[1] and sorted(both[0]) == list(range(20))
+        assert [number for number in both[0] if number % 2] == list(range(1, 20, 2)), "each in its own order"
+        last = await hubs[0].publish("odds", "last")
+        assert last.offset == 21
+        assert [await told(peer, 1) for peer in peers] == [["last"], ["last"]]
+
+
+@needs_redis
+async def test_a_client_goes_on_at_another_hub_where_it_left_the_first(redis: Redis) -> None:
+    async with two(redis) as (hubs, addresses):
+        async with connected(addresses[0], "/ws?channel=odds&start=history&envelope=1") as peer:
+            for number in range(3):
+                await published(hubs[1], "odds", number)
+            seen = await told(peer, 3)
+        position = seen[-1]["position"]
+        for number in range(3, 6):
+            await published(hubs[0], "odds", number)
+        async with connected(addresses[1], "/ws?envelope=1") as peer:
+            await peer.send_json(subscribe=["odds"], since={"odds": position}, id=1)
+            got: list[Any] = []
+            while len(got) < 3:
+                message = await peer.receive_json()
+                if "data" in message:
+                    got.append(message["data"])
+            assert got == [3, 4, 5]
+
+
+@needs_redis
+async def test_the_server_is_killed_and_comes_back_and_nothing_is_missed_that_it_took(redis: Redis) -> None:
+    async with two(redis) as (hubs, addresses), AsyncExitStack() as stack:
+        peers = [
+            await stack.enter_async_context(connected(address, "/ws?channel=odds")) for address in addresses
+        ]
+        await published(hubs[0], "odds", "before")
+        redis.kill()
+        with pytest.raises((RuntimeError, fanwire.WorkersApart)):
+            await hubs[0].publish("odds", "lost")
+        redis.start()
+        await published(hubs[1], "odds", "after")
+        for peer in peers:
+            said = await told(peer, 1)
+            while said[-1] != "after":
+                said += await told(peer, 1)
+            assert said[0] == "before"
+
+
+@needs_redis
+async def test_users_are_reached_wherever_they_are(redis: Redis) -> None:
+    async with AsyncExitStack() as stack:
+        hubs = [hub_at(redis) for _ in range(2)]
+        for hub in hubs:
+            hub.authenticate(lambda request: fanwire.Identity(user=request.query["user"]))
+        served = [await stack.enter_async_context(hub.serve("127.0.0.1:0")) for hub in hubs]
+        peer = await stack.enter_async_context(connected(served[1].address, "/ws?user=ann"))
+        other = await stack.enter_async_context(connected(served[1].address, "/ws?user=bob&channel=all"))
+        await hubs[0].publish(to.user("ann"), "for ann")
+        await published(hubs[0], "all", "for all")
+        assert await told(peer, 1) == ["for ann"]
+        assert await told(other, 1) == ["for all"]
+
+
+@needs_redis
+async def test_hubs_of_another_prefix_have_nothing_in_common(redis: Redis) -> None:
+    one, other = hub_at(redis), hub_at(redis, backbone_prefix="other")
+    async with one.serve("127.0.0.1:0"), other.serve("127.0.0.1:0") as serving:
+        async with connected(serving.address, "/ws?channel=odds") as peer:
+            await published(one, "odds", "theirs")
+            await published(other, "odds", "ours")
+            assert await told(peer, 1) == ["ours"]
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "says"),
+    [
+        (5, TypeError, "not int"),
+        ("http://h", ValueError, "its scheme may be"),
+        ("kafka://user:secret@h", ValueError, "its scheme may be"),
+    ],
+)
+def test_what_is_no_backbone_is_refused_at_once_and_no_password_is_shown(url: Any, kind: type, says: str) -> None:
+    with pytest.raises(kind, match=says) as found:
+        fanwire.Hub(backbone=url)
+    assert "secret" not in str(found.value)
+
+
+def test_a_prefix_that_cannot_be_is_refused() -> None:
+    for prefix in ("", "a{b", "x" * 129, "\n"):
+        with pytest.raises(ValueError, match="backbone_prefix must be"):
+            fanwire.Hub(backbone="redis://127.0.0.1", backbone_prefix=prefix)
+
+
+async def test_without_the_server_a_hub_serves_and_says_that_it_is_apart(caplog: pytest.LogCaptureFixture) -> None:
+    hub = fanwire.Hub(backbone="redis://127.0.0.1:1")
+    async with hub.serve("127.0.0.1:0") as serving, connected(serving.address, "/ws?channel=a") as peer:
+        with pytest.raises((RuntimeError, fanwire.WorkersApart)):
+            await hub.publish("a", 1)
+        await peer.send(json.dumps({"call": "nothing", "id": 1}))
+        await peer.receive()
