@@ -50,8 +50,17 @@ async def published(hub: fanwire.Hub, channel: str, data: Any) -> fanwire.Positi
         while True:
             try:
                 return await hub.publish(channel, data)
-            except (RuntimeError, fanwire.WorkersApart):
+            except (RuntimeError, fanwire.FanwireError):
                 await anyio.sleep(0.05)
+
+
+@asynccontextmanager
+async def watching(address: str, query: str = "", **more: Any) -> AsyncIterator[Peer]:
+    """A client that watches ``odds``, from the moment at which it is told so."""
+    async with connected(address, f"/ws{query}") as peer:
+        await peer.send_json(subscribe=["odds"], id=1, **more)
+        assert (await peer.receive_json())["result"]["subscribed"] == ["odds"]
+        yield peer
 
 
 async def told(peer: Peer, count: int) -> list[Any]:
@@ -62,9 +71,7 @@ async def told(peer: Peer, count: int) -> list[Any]:
 @needs_redis
 async def test_clients_of_each_get_what_is_published_at_either_in_one_order(redis: Redis) -> None:
     async with two(redis) as (hubs, addresses), AsyncExitStack() as stack:
-        peers = [
-            await stack.enter_async_context(connected(address, "/ws?channel=odds")) for address in addresses
-        ]
+        peers = [await stack.enter_async_context(watching(address)) for address in addresses]
         for number in range(20):
             hubs[number % 2].publish("odds", number)
         both = [await told(peer, 20) for peer in peers]
@@ -78,32 +85,24 @@ async def test_clients_of_each_get_what_is_published_at_either_in_one_order(redi
 @needs_redis
 async def test_a_client_goes_on_at_another_hub_where_it_left_the_first(redis: Redis) -> None:
     async with two(redis) as (hubs, addresses):
-        async with connected(addresses[0], "/ws?channel=odds&start=history&envelope=1") as peer:
+        async with watching(addresses[0], "?envelope=1") as peer:
             for number in range(3):
                 await published(hubs[1], "odds", number)
             seen = await told(peer, 3)
         position = seen[-1]["position"]
         for number in range(3, 6):
             await published(hubs[0], "odds", number)
-        async with connected(addresses[1], "/ws?envelope=1") as peer:
-            await peer.send_json(subscribe=["odds"], since={"odds": position}, id=1)
-            got: list[Any] = []
-            while len(got) < 3:
-                message = await peer.receive_json()
-                if "data" in message:
-                    got.append(message["data"])
-            assert got == [3, 4, 5]
+        async with watching(addresses[1], "?envelope=1", since={"odds": position}) as peer:
+            assert [message["data"] for message in await told(peer, 3)] == [3, 4, 5]
 
 
 @needs_redis
 async def test_the_server_is_killed_and_comes_back_and_nothing_is_missed_that_it_took(redis: Redis) -> None:
     async with two(redis) as (hubs, addresses), AsyncExitStack() as stack:
-        peers = [
-            await stack.enter_async_context(connected(address, "/ws?channel=odds")) for address in addresses
-        ]
+        peers = [await stack.enter_async_context(watching(address)) for address in addresses]
         await published(hubs[0], "odds", "before")
         redis.kill()
-        with pytest.raises((RuntimeError, fanwire.WorkersApart)):
+        with pytest.raises((RuntimeError, fanwire.FanwireError)):
             await hubs[0].publish("odds", "lost")
         redis.start()
         await published(hubs[1], "odds", "after")
@@ -119,21 +118,19 @@ async def test_users_are_reached_wherever_they_are(redis: Redis) -> None:
     async with AsyncExitStack() as stack:
         hubs = [hub_at(redis) for _ in range(2)]
         for hub in hubs:
-            hub.authenticate(lambda request: fanwire.Identity(user=request.query["user"]))
+            hub.authenticate(lambda request: fanwire.Identity(request.query["user"]))
         served = [await stack.enter_async_context(hub.serve("127.0.0.1:0")) for hub in hubs]
-        peer = await stack.enter_async_context(connected(served[1].address, "/ws?user=ann"))
-        other = await stack.enter_async_context(connected(served[1].address, "/ws?user=bob&channel=all"))
+        peers = [await stack.enter_async_context(watching(served[1].address, f"?user={name}")) for name in ("ann", "bob")]
         await hubs[0].publish(to.user("ann"), "for ann")
-        await published(hubs[0], "all", "for all")
-        assert await told(peer, 1) == ["for ann"]
-        assert await told(other, 1) == ["for all"]
+        await published(hubs[0], "odds", "for all")
+        assert [await told(peers[0], 2), await told(peers[1], 1)] == [["for ann", "for all"], ["for all"]]
 
 
 @needs_redis
 async def test_hubs_of_another_prefix_have_nothing_in_common(redis: Redis) -> None:
     one, other = hub_at(redis), hub_at(redis, backbone_prefix="other")
     async with one.serve("127.0.0.1:0"), other.serve("127.0.0.1:0") as serving:
-        async with connected(serving.address, "/ws?channel=odds") as peer:
+        async with watching(serving.address) as peer:
             await published(one, "odds", "theirs")
             await published(other, "odds", "ours")
             assert await told(peer, 1) == ["ours"]
@@ -162,7 +159,7 @@ def test_a_prefix_that_cannot_be_is_refused() -> None:
 async def test_without_the_server_a_hub_serves_and_says_that_it_is_apart(caplog: pytest.LogCaptureFixture) -> None:
     hub = fanwire.Hub(backbone="redis://127.0.0.1:1")
     async with hub.serve("127.0.0.1:0") as serving, connected(serving.address, "/ws?channel=a") as peer:
-        with pytest.raises((RuntimeError, fanwire.WorkersApart)):
+        with pytest.raises((RuntimeError, fanwire.FanwireError)):
             await hub.publish("a", 1)
         await peer.send(json.dumps({"call": "nothing", "id": 1}))
         await peer.receive()

@@ -20,7 +20,8 @@ local is_new = not epoch or seen_epoch > epoch or (seen_epoch == epoch and seen_
 -- Another server gave the last position that is known here, and may have given more: these are left out.
 local gap = 0
 if is_new then
-    epoch, top, look = math.max(us, seen_epoch + 1, (epoch or 0) + 1), 0, 0
+    -- Twice the clock: what a hub began by itself, before it reached any server, has a smaller one.
+    epoch, top, look = math.max(2 * us, seen_epoch + 1, (epoch or 0) + 1), 0, 0
 elseif known[3] ~= ARGV[3] then
     gap = 1048576
 end
