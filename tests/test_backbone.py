@@ -120,7 +120,9 @@ async def test_users_are_reached_wherever_they_are(redis: Redis) -> None:
         for hub in hubs:
             hub.authenticate(lambda request: fanwire.Identity(request.query["user"]))
         served = [await stack.enter_async_context(hub.serve("127.0.0.1:0")) for hub in hubs]
-        peers = [await stack.enter_async_context(watching(served[1].address, f"?user={name}")) for name in ("ann", "bob")]
+        peers = [
+            await stack.enter_async_context(watching(served[1].address, f"?user={name}")) for name in ("ann", "bob")
+        ]
         await hubs[0].publish(to.user("ann"), "for ann")
         await published(hubs[0], "odds", "for all")
         assert [await told(peers[0], 2), await told(peers[1], 1)] == [["for ann", "for all"], ["for all"]]

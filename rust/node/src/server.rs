@@ -61,6 +61,11 @@ impl Server {
         self.thread.failure()
     }
 
+    /// Something by which any thread can have [`Serving::turned`] called.
+    pub(crate) fn waker(&self) -> Waker {
+        Waker(Arc::clone(&self.asked))
+    }
+
     fn end(&self) {
         self.thread.stop(|| {
             self.asked.is_stopping.store(true, Ordering::Release);
@@ -72,5 +77,16 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// Wakes a server's thread. Clones wake the same one.
+#[derive(Clone, Debug)]
+pub(crate) struct Waker(Arc<Asked>);
+
+impl Waker {
+    /// Has [`Serving::turned`] called soon: once or more for several calls. Never waits; a system call.
+    pub(crate) fn wake(&self) {
+        self.0.bell.ring();
     }
 }
