@@ -21,7 +21,7 @@ FILE_EXCEPTIONS = {"python/fanwire/_engine.pyi": "one extension module has one s
 FUNCTION_LINES_MAX = 70
 
 PYTHON_LAYERS = [
-    ["_engine", "_options", "arrivals", "dumps", "entering", "errors", "timespans"],
+    ["_engine", "_options", "arrivals", "backbone", "dumps", "entering", "errors", "timespans"],
     ["_loop"],
     ["scope", "uvicorn.mailbox"],
     ["daphne", "owner", "placing", "uvicorn.denial", "uvicorn.handing", "wording"],
@@ -370,7 +370,7 @@ def test_crates_stay_out_of_each_other() -> None:
     assert not re.search(r"^fanwire-core\b", load, re.MULTILINE)
     assert not re.search(r"^pyo3\b", text(Path("rust/upstream/Cargo.toml")), re.MULTILINE)
     node = text(Path("rust/node/Cargo.toml"))
-    assert not re.search(r"^(pyo3|tokio|fanwire-(?!core\b|node\b)\w+)\b", node, re.MULTILINE)
+    assert not re.search(r"^(pyo3|tokio|fanwire-(?!backbone\b|core\b|node\b)\w+)\b", node, re.MULTILINE)
     backbone = text(Path("rust/backbone/Cargo.toml"))
     assert not re.search(r"^(pyo3|fanwire-(?!core\b|backbone\b)\w+)\b", backbone, re.MULTILINE)
     sources = [path for path in files(".rs") if path.is_relative_to("rust/core/src")]

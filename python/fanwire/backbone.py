@@ -1,4 +1,4 @@
-"""The backbone: a server outside that orders what hubs on many machines publish, and keeps it for those who come back."""
+"""The backbone: a server outside that orders what hubs on many machines publish, and keeps it for who comes back."""
 
 import secrets
 from dataclasses import dataclass
@@ -20,7 +20,11 @@ class Backbone:
 
 
 def backbone_of(url: str | None, prefix: str) -> Backbone | None:
-    """What ``Hub(backbone=…, backbone_prefix=…)`` names. Raises TypeError, ValueError; a URL is never shown: it may hold a password."""
+    """What ``Hub(backbone=…, backbone_prefix=…)`` names.
+
+    Raises:
+        TypeError, ValueError: it is none. A URL is not shown: it may hold a password.
+    """
     if not isinstance(prefix, str):
         raise TypeError(f"backbone_prefix must be text, not {prefix!r}")
     if not 0 < len(prefix) <= PREFIX_CHARACTERS_MAX or set(prefix) & set("{}") or not prefix.isprintable():
