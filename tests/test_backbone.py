@@ -1,5 +1,6 @@
 """Hubs that name the same server are one: real hubs, a real Redis, clients of each."""
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -181,3 +182,14 @@ async def test_without_the_server_a_hub_serves_and_what_is_published_waits_for_i
         waits = hub.publish("odds", 1)
         with pytest.raises(LookupError):
             _ = waits.position
+
+
+@needs_redis
+async def test_the_hub_of_the_docs(redis: Redis) -> None:
+    page = await anyio.Path(__file__).parent.parent.joinpath("docs", "machines.md").read_text()
+    (program,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert "redis://10.0.0.5:6379" in program
+    names: dict[str, Any] = {"fanwire": fanwire}
+    exec(program.replace("redis://10.0.0.5:6379", redis.url), names)
+    async with names["hub"].serve("127.0.0.1:0"):
+        assert (await published(names["hub"], "odds:1", 1)).offset == 1
