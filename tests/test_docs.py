@@ -173,7 +173,7 @@ def test_a_part_of_a_program_runs_as_it_stands(page: str, index: int) -> None:
 
 
 def test_no_snippet_in_python_is_left_out() -> None:
-    # test_asgi_direct.py, test_adopt_plain.py, test_backbone.py, test_scope.py, test_siblings.py, test_testing.py, test_tutorial.py …
+    # test_asgi_direct.py, test_adopt_plain.py, test_backbone.py, test_scope.py, test_siblings.py, test_testing.py …
     pages = ("asgi.md", "dropin.md", "machines.md", "scope.md", "testing.md", "tutorial.md", "types.md", "workers.md")
     tested_elsewhere = {(page, index) for page, index in numbered("python") if page in pages}
     assert PROGRAMS.keys() | PARTS.keys() | tested_elsewhere == set(numbered("python"))
