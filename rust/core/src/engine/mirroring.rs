@@ -52,8 +52,10 @@ impl Engine {
         is_late: bool,
     ) -> Result<bool, EngineError> {
         let channel = self.obtain_of(what)?;
-        let tell = |to: &[u8], message: &[u8]| self.tell_mirrors(to, message);
-        Ok(channel.mirror(source, tie, (newest, is_late), self.common.clock.now_ns(), &tell))
+        // Both clocks at one moment: by the one ages are told, by the other when they were.
+        let (now_ns, sent_ns) = (self.common.clock.now_ns(), wall_ns());
+        let tell = |to: &[u8], message: &[u8]| self.tell_mirrors_at(sent_ns, to, message);
+        Ok(channel.mirror(source, tie, (newest, is_late), now_ns, &tell))
     }
 
     /// That worker mirrors it no longer.
@@ -99,8 +101,12 @@ impl Engine {
 
     /// What is lost on the way is noticed where it was to go, by the number of the next.
     pub(super) fn tell_mirrors(&self, to: &[u8], message: &[u8]) {
+        self.tell_mirrors_at(wall_ns(), to, message);
+    }
+
+    fn tell_mirrors_at(&self, sent_ns: u64, to: &[u8], message: &[u8]) {
         if !to.is_empty()
-            && let Err(error) = self.tell_workers(to, TOLD_OF_LANES, &[&wall_ns().to_le_bytes(), message].concat())
+            && let Err(error) = self.tell_workers(to, TOLD_OF_LANES, &[&sent_ns.to_le_bytes(), message].concat())
         {
             self.record(40, format!("{} workers are not told what has come on a lane: {error}", to.len()));
         }
