@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import fanwire
 import pytest
+from anyio.abc import TaskGroup
 from fanwire._engine import Position
 from fanwire.deliveries import Deliveries, Delivery
 from fanwire.pump import Pump
@@ -238,19 +239,32 @@ def holder_of(told: list[tuple[str | None, bool]]) -> Any:
     return SimpleNamespace(engine=SimpleNamespace(set_unready=lambda *said: told.append(said)))
 
 
+class Ready:
+    """Two workers, and room for a third."""
+
+    def __init__(self, group: TaskGroup) -> None:
+        self.star = Star()
+        self.told: list[list[tuple[str | None, bool]]] = [[], [], []]
+        self._group = group
+        self.made = [self.join(number) for number in range(2)]
+        self.star.settle()
+        group.start_soon(self.star.run)
+
+    def join(self, number: int) -> Readiness:
+        """One more."""
+        return Readiness(holder_of(self.told[number]), self.star.join(number, tasks_of(self._group)))
+
+
 async def test_one_that_is_not_ready_makes_all_say_so() -> None:
     async with anyio.create_task_group() as group:
-        star = Star()
-        told: list[list[tuple[str | None, bool]]] = [[], [], []]
-        made = [Readiness(holder_of(told[number]), star.join(number, tasks_of(group))) for number in range(2)]
-        star.settle()
-        group.start_soon(star.run)
+        workers = Ready(group)
+        star, told, made = workers.star, workers.told, workers.made
         made[0].note("/live", "no upstream is up")
         await until(lambda: told[1][-1:] == [("worker 0: /live: no upstream is up\n", True)])
         assert told[0][-1] == ("/live: no upstream is up\n", True)
         made[1].note("/live", "no upstream is up")
         assert told[1][-1] == ("/live: no upstream is up\n", True), "once"
-        late = Readiness(holder_of(told[2]), star.join(2, tasks_of(group)))
+        late = workers.join(2)
         both = "worker 0: /live: no upstream is up\nworker 1: /live: no upstream is up\n"
         await until(lambda: told[2][-1:] == [(both, True)])
         made[1].note("/live", "")
@@ -265,16 +279,13 @@ async def test_one_that_is_not_ready_makes_all_say_so() -> None:
 
 async def test_whether_others_serve_is_known_while_workers_drain_come_and_go() -> None:
     async with anyio.create_task_group() as group:
-        star = Star()
-        told: list[list[tuple[str | None, bool]]] = [[], [], []]
-        made = [Readiness(holder_of(told[number]), star.join(number, tasks_of(group))) for number in range(2)]
-        star.settle()
-        group.start_soon(star.run)
+        workers = Ready(group)
+        star, told, made = workers.star, workers.told, workers.made
         assert told[0][-1] == told[1][-1] == (None, True)
         made[0].drain()
         await until(lambda: told[1][-1] == (None, False))
         assert told[0][-1] == (None, True), "the other serves"
-        made.append(Readiness(holder_of(told[2]), star.join(2, tasks_of(group))))
+        made.append(workers.join(2))
         await until(lambda: told[1][-1] == (None, True) and told[2][-1:] == [(None, True)])
         made[1].drain()
         await until(lambda: told[2][-1] == (None, False))

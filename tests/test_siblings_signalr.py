@@ -16,7 +16,7 @@ import pytest
 from support.raw import frame, free_port, read_frame
 from support.scripted_backend import ScriptedBackend
 from support.several import Client
-from support.signalr_lines import END, HANDSHAKE, Line, Polled, close_lines, lines
+from support.signalr_lines import END, HANDSHAKE, Line, Polled, close_lines, lines, turned
 from support.waiting import until_in_thread
 from support.workers import Program, started
 
@@ -163,14 +163,14 @@ def ways(served: Site) -> list[Line]:
 
 @pytest.mark.parametrize("home", range(COUNT))
 def test_negotiated_in_one_process_polled_and_posted_in_others(ways: list[Line], home: int) -> None:
-    turned = [*ways[home:], *ways[:home]]
-    client = Polled(turned[0].negotiate())
-    client.begin(turned[1], turned[2], turned[0])
-    processes = {client.call([turned[turn], turned[turn - 1]], "process") for turn in range(COUNT)}
+    ring = turned(ways, home)
+    client = Polled(ring[0].negotiate())
+    client.begin(ring[1], ring[2], ring[0])
+    processes = {client.call([ring[turn], ring[turn - 1]], "process") for turn in range(COUNT)}
     assert len(processes) == 1, "the first transport stays where it lands"
-    assert client.call([turned[2], turned[0]], "size", "x" * 20_000) == 20_000
-    assert turned[0].ask("DELETE", client.target).status == 202
-    assert turned[2].ask("POST", client.target, b"{}").status == 404
+    assert client.call([ring[2], ring[0]], "size", "x" * 20_000) == 20_000
+    assert ring[0].ask("DELETE", client.target).status == 202
+    assert ring[2].ask("POST", client.target, b"{}").status == 404
 
 
 def test_a_websocket_goes_to_the_process_that_has_its_client(ways: list[Line]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from support.nginx import NGINX, keeping_nginx
 from support.raw import frame, read_frame
-from support.signalr_lines import END, HANDSHAKE, Line, Polled, close_lines, lines
+from support.signalr_lines import END, HANDSHAKE, Line, Polled, close_lines, lines, turned
 from support.waiting import until_in_thread
 from support.workers import Program, serving
 
@@ -78,22 +78,17 @@ def ways(served: Program) -> list[Line]:
     return lines(served.address, WORKERS)
 
 
-def others(ways: list[Line], first: int) -> list[Line]:
-    """All of them, that one first."""
-    return [*ways[first:], *ways[:first]]
-
-
 @pytest.mark.parametrize("home", range(WORKERS))
 def test_posts_and_polls_find_their_connection_whichever_worker_they_come_to(served: Program, home: int) -> None:
     for first in range(WORKERS):
         ways = lines(served.address, WORKERS)  # those that were refused something are closed
         client = Polled(ways[home].negotiate())
-        client.begin(*others(ways, first))
+        client.begin(*turned(ways, first))
         for turn in range(WORKERS):
-            number, _, peer = client.call(others(ways, turn), "worker")
+            number, _, peer = client.call(turned(ways, turn), "worker")
             assert number == ways[first].worker, "the first transport stays where it lands"
             assert peer.startswith("127.0.0.1:")
-        ended = [line.ask("DELETE", client.target).status for line in others(ways, first + 1 - WORKERS)]
+        ended = [line.ask("DELETE", client.target).status for line in turned(ways, first + 1 - WORKERS)]
         assert ended == [202, 404, 404, 404]
 
 

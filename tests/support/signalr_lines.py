@@ -118,6 +118,11 @@ def lines(address: str, workers: int) -> list[Line]:
     raise AssertionError(f"{sorted(found)} of {workers} workers answer")
 
 
+def turned(ways: list[Line], first: int) -> list[Line]:
+    """All of them, that one first."""
+    return [*ways[first:], *ways[:first]]
+
+
 class Polled:
     """A client of long polling: each of its requests goes over the line that it is given."""
 
