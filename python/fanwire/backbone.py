@@ -14,9 +14,10 @@ class Backbone:
     url: str
     prefix: str
 
-    def for_engine(self) -> tuple[str, str, int]:
-        """As the sequencer takes it."""
-        return self.url, self.prefix, secrets.randbits(64)
+
+def for_engine(backbone: Backbone | None) -> tuple[str, str, int] | None:
+    """As a sequencer takes it, if there is one."""
+    return None if backbone is None else (backbone.url, backbone.prefix, secrets.randbits(64))
 
 
 def backbone_of(url: str | None, prefix: str) -> Backbone | None:

@@ -15,7 +15,7 @@ from typing import Self
 import anyio
 
 from fanwire._engine import Engine, Sequencer, Settings
-from fanwire.backbone import Backbone
+from fanwire.backbone import Backbone, for_engine
 from fanwire.errors import ListenFailed
 from fanwire.logs import workers_log
 
@@ -114,8 +114,7 @@ class Sibling:
         if self._sequencer is not None or not self._has(NUMBERS):
             return
         try:
-            outside = None if self._backbone is None else self._backbone.for_engine()
-            self._sequencer = Sequencer(settings, self.sequencer, outside)
+            self._sequencer = Sequencer(settings, self.sequencer, for_engine(self._backbone))
         except OSError as error:
             raise ListenFailed(error.errno or 0, str(error), f"unix:{self.sequencer}") from error
         if self._own_folder is None:

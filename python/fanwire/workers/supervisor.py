@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any
 
 from fanwire._engine import HeldAddress, Sequencer, Settings
-from fanwire.backbone import Backbone
+from fanwire.backbone import Backbone, for_engine
 from fanwire.logs import workers_log
 from fanwire.workers.crew import Crew, Process, Worker
 from fanwire.workers.folder import Folder
@@ -65,8 +65,7 @@ class Supervisor:
             self._starting = Copies(environment, held.descriptors, self._selector, program)
         self._folder = Folder(os.environ)
         try:
-            outside = None if backbone is None else backbone.for_engine()
-            self._sequencer = Sequencer(settings, str(self._folder.path / SEQUENCER), outside)
+            self._sequencer = Sequencer(settings, str(self._folder.path / SEQUENCER), for_engine(backbone))
         except BaseException:
             self._folder.close()
             raise
