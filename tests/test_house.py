@@ -100,7 +100,7 @@ PYTHON_LAYERS = [
 """A module imports from the layers before its own. `__init__` and `__main__` stand outside: they only collect."""
 
 CORE_LAYERS = [
-    ["bytes", "position"],
+    ["backoff", "bytes", "position"],
     ["clock", "error", "notify", "socket", "sync"],
     ["failure"],
     ["settings", "mailbox", "http"],
@@ -133,7 +133,7 @@ LOAD_LAYERS = [
 ]
 
 NODE_LAYERS = [
-    ["backoff", "bell", "bounds", "error", "linked", "orphans", "thread"],
+    ["bell", "bounds", "error", "linked", "orphans", "thread"],
     ["frame", "place", "poller"],
     ["outbox", "sender"],
     ["connection"],
@@ -147,7 +147,7 @@ NODE_LAYERS = [
 ]
 
 BACKBONE_LAYERS = [
-    ["api", "backoff"],
+    ["api"],
     ["inbox", "names", "record", "roots", "url"],
     ["channels", "connection", "script"],
     ["server"],

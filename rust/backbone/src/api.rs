@@ -2,29 +2,7 @@
 use std::time::Duration;
 
 use fanwire_core::Position;
-
-/// What a channel keeps at the server, for those who come back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keep {
-    /// How many publications at most; with 0 nothing is kept, and only the position is counted on.
-    pub messages: u64,
-    /// For how many milliseconds; with 0 for as long as the channel is used. What is older may stay a sixteenth longer.
-    pub age_ms: u64,
-}
-
-/// One publication as it stands in its channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// That of the publication before it. The epoch is always that of `position`; offset 0 is none. Offsets may have gaps:
-    /// whoever has `previous` has missed nothing.
-    pub previous: Position,
-    /// Its own.
-    pub position: Position,
-    /// When it was published, in milliseconds since 1970, by the server's clock.
-    pub published_ms: u64,
-    /// What was given to [`Link::publish`](crate::Link::publish).
-    pub bytes: Vec<u8>,
-}
+use fanwire_core::node::Record;
 
 /// What a link tells its hearer, in its own thread: nothing else happens there until the hearer returns.
 #[derive(Debug)]

@@ -3,9 +3,9 @@ use fanwire_core::Position;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value, pipe};
 
-use crate::api::Record;
 use crate::names::Names;
 use crate::record::read_all;
+use fanwire_core::node::Record;
 
 /// How many channels are subscribed in one write.
 pub(crate) const SUBSCRIBE_MAX: usize = 512;

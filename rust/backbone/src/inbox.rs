@@ -4,9 +4,10 @@ use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fanwire_core::Position;
+use fanwire_core::node::Keep;
 use tokio::sync::Notify;
 
-use crate::api::{Full, Keep, Options};
+use crate::api::{Full, Options};
 
 /// What a publication costs beside its bytes.
 const CALL_BYTES: usize = 128;

@@ -13,7 +13,6 @@
 //! for [`Options::silent_max`] says [`Event::Down`]; all that waits is bounded.
 mod api;
 mod asking;
-mod backoff;
 mod channels;
 mod connection;
 mod inbox;
@@ -29,6 +28,7 @@ mod session;
 mod topology;
 mod url;
 
-pub use api::{Error, Event, Full, Keep, Options, Record, Refused};
+pub use api::{Error, Event, Full, Options, Refused};
 pub use fanwire_core::Position;
+pub use fanwire_core::node::{Keep, Record};
 pub use link::Link;

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use fanwire_core::Position;
+use fanwire_core::node::Keep;
 
-use crate::api::{Error, Event, Full, Keep, Options};
+use crate::api::{Error, Event, Full, Options};
 use crate::inbox::{Inbox, Publication, Question};
 use crate::running::{live, plan, runtime};
 

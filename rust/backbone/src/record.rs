@@ -4,7 +4,7 @@
 //! publication before it, its own offset, milliseconds since 1970 (8 bytes each). A message is one or more of them.
 use fanwire_core::Position;
 
-use crate::api::Record;
+use fanwire_core::node::Record;
 
 /// How long a head is.
 pub(crate) const HEAD_BYTES: usize = 40;

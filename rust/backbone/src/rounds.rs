@@ -132,7 +132,7 @@ pub(crate) async fn go(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Keep;
+    use fanwire_core::node::Keep;
 
     fn one(ticket: u64, channel: &str, messages: u64, bytes: usize) -> Publication {
         let keep = Keep { messages, age_ms: 0 };

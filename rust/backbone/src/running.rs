@@ -3,10 +3,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use fanwire_core::Backoff;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::api::{Error, Event, Options, Refused};
-use crate::backoff::Backoff;
 use crate::channels::Heard;
 use crate::inbox::{Inbox, Publication};
 use crate::names::Names;
@@ -17,6 +17,10 @@ use crate::url::Target;
 
 /// A session that was shorter is no success: the next attempt waits for longer.
 const LASTING: Duration = Duration::from_secs(5);
+/// Between two attempts, when it begins.
+const WAIT_FIRST: Duration = Duration::from_millis(50);
+/// The longest.
+const WAIT_LAST: Duration = Duration::from_secs(5);
 
 /// Reads what a link is to do.
 pub(crate) fn plan(url: &str, options: Options) -> Result<Plan, Error> {
@@ -39,7 +43,7 @@ pub(crate) fn runtime() -> Result<Runtime, Error> {
 /// The whole of it, until it is stopped.
 pub(crate) async fn live(plan: Plan, inbox: Arc<Inbox>, is_stopping: &AtomicBool, hear: Box<dyn FnMut(Event) + Send>) {
     let heard = Arc::new(Heard::new(hear));
-    let mut backoff = Backoff::new(getrandom::u64().unwrap_or(1));
+    let mut backoff = Backoff::new(WAIT_FIRST, WAIT_LAST, getrandom::u64().unwrap_or(1));
     // Why it is down. Without a reason what waits may wait for one attempt.
     let mut down: Option<String> = None;
     let mut carried = Vec::new();

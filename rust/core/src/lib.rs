@@ -9,6 +9,7 @@
 //! workers, the one that speaks with the others.
 #![deny(unsafe_op_in_unsafe_fn)]
 pub mod adopted;
+mod backoff;
 mod bytes;
 pub mod channel;
 mod clock;
@@ -37,6 +38,7 @@ mod sync;
 mod tokens;
 pub mod ws;
 
+pub use backoff::Backoff;
 pub use engine::{Adopted, Audience, Broadcasting, Engine, Message, NewError, TOLD_OF_LANES, TOLD_TO_APPLICATION};
 pub use error::{EXHAUSTED, EngineError};
 pub use failure::{panic_text, run_to_end};

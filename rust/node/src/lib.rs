@@ -10,7 +10,6 @@
 //! [`Link::stop`] waits. Everything that waits has a bound, and whoever is over it is told which: [`Bounds`].
 //!
 //! A fork has none of the threads: what it inherits does nothing there.
-mod backoff;
 mod bell;
 mod bounds;
 mod connection;

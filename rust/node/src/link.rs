@@ -10,9 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use fanwire_core::run_to_end;
+use fanwire_core::{Backoff, run_to_end};
 
-use crate::backoff::Backoff;
 use crate::bell::Bell;
 use crate::bounds::{Bounds, TURN_BYTES_MAX};
 use crate::error::StartError;
@@ -31,6 +30,10 @@ const SOCKET: u64 = 1;
 
 /// How long a turn waits for something to do.
 const TURN_MAX: Duration = Duration::from_secs(1);
+/// Between two attempts, when it begins.
+const WAIT_FIRST: Duration = Duration::from_millis(10);
+/// The longest.
+const WAIT_LAST: Duration = Duration::from_secs(1);
 
 /// Behind a connection that lasted for so long the next attempt comes soon. An owner that accepts and hangs up again is tried
 /// ever more seldom.
@@ -162,7 +165,7 @@ impl Worker {
     }
 
     fn connect_again_and_again(&mut self) {
-        let mut backoff = Backoff::new(RandomState::new().hash_one(std::process::id()));
+        let mut backoff = Backoff::new(WAIT_FIRST, WAIT_LAST, RandomState::new().hash_one(std::process::id()));
         let mut failures = 0_u32;
         while !self.is_stopping() {
             match connect(&self.path) {

@@ -2,9 +2,9 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use fanwire_backbone::{Error, Event, Link, Options};
+use fanwire_backbone::{Error, Event, Link, Options, Refused};
 use fanwire_core::Position;
-use fanwire_core::node::{Backbone, Heard, Keep, Record};
+use fanwire_core::node::{Backbone, Heard, Keep};
 
 use crate::server::Waker;
 
@@ -129,8 +129,6 @@ impl Drop for Linked {
 
 impl Backbone for Linked {
     fn publish(&mut self, ticket: u64, channel: &str, bytes: &[u8], keep: Keep) {
-        let age_ms = u64::try_from(keep.age.as_millis()).unwrap_or(u64::MAX);
-        let keep = fanwire_backbone::Keep { messages: keep.messages, age_ms };
         if let Err(full) = self.link().publish(ticket, channel, bytes.to_vec(), keep, None) {
             self.inbound.push(Heard::Published(ticket, Err(full.to_string())), false);
         }
@@ -156,21 +154,16 @@ fn heard_of(event: Event) -> Option<Heard> {
     Some(match event {
         Event::Up => Heard::Up,
         Event::Down(why) => Heard::Down(why),
-        Event::Record { channel, record } => Heard::Record(channel, record_of(record)),
+        Event::Record { channel, record } => Heard::Record(channel, record),
         Event::Published { ticket, result } => Heard::Published(ticket, result.map_err(|why| why.to_string())),
         Event::Wanted { channel, top } => Heard::Wanted(channel, top),
-        Event::Since { channel, records, top, .. } => {
-            Heard::Since(channel, records.into_iter().map(record_of).collect(), top)
-        }
+        Event::Since { channel, records, top, .. } => Heard::Since(channel, records, top),
+        // It is asked again when the channel is wanted anew.
+        Event::SinceFailed { refused: Refused::Down(_) | Refused::Unknown(_), .. } => return None,
         Event::SinceFailed { channel, .. } => Heard::SinceFailed(channel),
         Event::Unheard { channel, reason } => Heard::Unheard(channel, reason),
         _ => return None, // it is for the log
     })
-}
-
-fn record_of(record: fanwire_backbone::Record) -> Record {
-    let fanwire_backbone::Record { previous, position, published_ms, bytes } = record;
-    Record { previous, position, published_ms, bytes }
 }
 
 /// What somebody who runs it wants to know.

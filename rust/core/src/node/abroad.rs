@@ -2,7 +2,7 @@
 use std::sync::Arc;
 
 use super::backbone::{
-    Abroad, Backbone, Heard, Outcome, Reach, Record, age_ns, keep_of, key_of, name_of, publication_of,
+    Abroad, Backbone, Heard, Level, Outcome, Reach, Record, age_ns, keep_of, key_of, name_of, publication_of,
 };
 use super::sequencer::{Peers, Sequencer};
 use super::wire::{FromSequencer, Group, Key};
@@ -17,21 +17,14 @@ impl Sequencer {
         self
     }
 
-    /// Passes a publication of a member on; false where there is no engine outside.
-    pub(super) fn publish_abroad(
-        &mut self,
-        peer: u64,
-        key: Key<'_>,
-        publication: &[u8],
-        peers: &mut dyn Peers,
-    ) -> bool {
-        let Some(abroad) = &mut self.abroad else { return false };
+    /// Passes a publication of a member on.
+    pub(super) fn publish_abroad(&mut self, peer: u64, key: Key<'_>, publication: &[u8], peers: &mut dyn Peers) {
+        let Some(abroad) = &mut self.abroad else { return };
         let ticket = abroad.tickets.take(peer);
         let keep = keep_of(key, &self.settings);
         if let Err(why) = abroad.publish(ticket, key, publication, keep) {
             self.published(ticket, Err(why), peers);
         }
-        true
     }
 
     fn published(&mut self, ticket: u64, outcome: Outcome, peers: &mut dyn Peers) {
@@ -41,7 +34,7 @@ impl Sequencer {
     }
 
     /// What became of a member's publication: it is told in its turn.
-    pub(super) fn settle(&mut self, peer: u64, outcome: Result<Position, String>, peers: &mut dyn Peers) {
+    pub(super) fn settle(&mut self, peer: u64, outcome: Outcome, peers: &mut dyn Peers) {
         match &mut self.abroad {
             Some(abroad) if abroad.tickets.has(peer) => {
                 let ticket = abroad.tickets.take(peer);
@@ -52,7 +45,7 @@ impl Sequencer {
         }
     }
 
-    fn tell_outcome(&mut self, peer: u64, outcome: &Result<Position, String>, peers: &mut dyn Peers) {
+    fn tell_outcome(&mut self, peer: u64, outcome: &Outcome, peers: &mut dyn Peers) {
         let message = match outcome {
             Ok(position) => FromSequencer::Placed(*position),
             Err(why) => FromSequencer::Failed(why),
@@ -81,7 +74,7 @@ impl Sequencer {
     /// A member waits for a channel no longer.
     pub(super) fn wait_no_more(&mut self, peer: u64, key: Key<'_>) {
         let Some(abroad) = &mut self.abroad else { return };
-        if let Some(level) = abroad.levels[key.0 as usize].get_mut(key.1) {
+        if let Some(level) = abroad.level(key) {
             level.peers.retain(|one| *one != peer);
         }
         self.leave_abroad(key);
@@ -95,7 +88,9 @@ impl Sequencer {
         for group in Group::ALL {
             for (name, level) in &mut abroad.levels[group as usize] {
                 level.peers.retain(|one| *one != peer);
-                names.push((group, name.clone()));
+                if level.peers.is_empty() {
+                    names.push((group, name.clone()));
+                }
             }
         }
         names.iter().for_each(|(group, name)| self.leave_abroad((*group, name)));
@@ -104,9 +99,8 @@ impl Sequencer {
     /// Where nobody here is interested any more, nothing is to come.
     fn leave_abroad(&mut self, key: Key<'_>) {
         let Some(abroad) = &mut self.abroad else { return };
-        let levels = &mut abroad.levels[key.0 as usize];
         let is_wanted = self.interests[key.0 as usize].contains_key(key.1);
-        if !is_wanted && levels.get(key.1).is_some_and(|level| level.peers.is_empty()) {
+        if !is_wanted && abroad.level(key).is_some_and(|level| level.peers.is_empty()) {
             abroad.let_go(key);
             abroad.levels[key.0 as usize].remove(key.1);
             abroad.backbone.leave(&name_of(key));
@@ -151,7 +145,7 @@ impl Sequencer {
 
     fn give_waiting(&mut self, key: Key<'_>, peers: &mut dyn Peers) {
         let Some(abroad) = &mut self.abroad else { return };
-        let Some(level) = abroad.levels[key.0 as usize].get_mut(key.1) else { return };
+        let Some(level) = abroad.level(key) else { return };
         let _stays = level.channel.take();
         for peer in std::mem::take(&mut level.peers) {
             match self.obtain(key) {
@@ -166,8 +160,8 @@ impl Sequencer {
         let channel = self.obtain(key).map_err(|error| error.to_string())?;
         let head = channel.position();
         let Some(abroad) = &mut self.abroad else { return Ok(()) };
-        let Some(level) = abroad.levels[key.0 as usize].get_mut(key.1) else { return Ok(()) };
-        level.top = top;
+        let Some(level) = abroad.level(key) else { return Ok(()) };
+        level.top = Some(top);
         if top.offset == 0 || top == head {
             level.is_level = true;
             return self.catch_up(key, peers);
@@ -179,9 +173,7 @@ impl Sequencer {
 
     fn came_back(&mut self, name: &str, record: Record, peers: &mut dyn Peers) -> Result<(), String> {
         let key = known(name)?;
-        let Some(level) = self.abroad.as_mut().and_then(|abroad| abroad.levels[key.0 as usize].get_mut(key.1)) else {
-            return Ok(()); // nobody wants it any more
-        };
+        let Some(level) = self.level(key) else { return Ok(()) }; // nobody wants it any more
         if !level.is_level {
             level.wait(record);
             return Ok(());
@@ -189,39 +181,41 @@ impl Sequencer {
         self.take(key, record, false, peers)
     }
 
+    fn level(&mut self, key: Key<'_>) -> Option<&mut Level> {
+        self.abroad.as_mut()?.level(key)
+    }
+
     /// What was asked for behind our position: with it the channel is where the answer says, and what came meanwhile follows.
     fn filled(&mut self, name: &str, records: Vec<Record>, top: Position, peers: &mut dyn Peers) -> Result<(), String> {
         let key = known(name)?;
-        let level = self.abroad.as_mut().and_then(|abroad| abroad.levels[key.0 as usize].get_mut(key.1));
-        let Some(level) = level.filter(|level| level.is_asking) else {
+        let Some(level) = self.level(key).filter(|level| level.is_asking) else {
             return Ok(()); // it was asked before the engine was out of reach, or nobody wants it
         };
-        (level.is_asking, level.top) = (false, top);
-        let mut newest = None;
+        (level.is_asking, level.top) = (false, Some(top));
+        let newest = records.last().map(|record| record.position);
+        // One that is none is a gap, and the others follow.
+        let mut outcome = Ok(());
         for record in records {
-            newest = Some(record.position);
-            self.append(key, &record, peers)?;
+            outcome = outcome.and(self.append(key, &record, peers));
         }
-        let Some(abroad) = &mut self.abroad else { return Ok(()) };
-        match newest.filter(|newest| newest.epoch == top.epoch && newest.offset < top.offset) {
-            Some(newest) => {
-                abroad.levels[key.0 as usize].entry(key.1.into()).or_default().is_asking = true;
-                abroad.backbone.since(name, newest);
-                Ok(())
-            }
-            None => {
-                abroad.levels[key.0 as usize].entry(key.1.into()).or_default().is_level = true;
-                self.catch_up(key, peers)
-            }
+        let goes_on = newest.filter(|newest| newest.epoch == top.epoch && newest.offset < top.offset);
+        let Some(level) = self.level(key) else { return outcome };
+        let Some(newest) = goes_on else {
+            level.is_level = true;
+            return outcome.and(self.catch_up(key, peers));
+        };
+        level.is_asking = true;
+        if let Some(abroad) = &mut self.abroad {
+            abroad.backbone.since(name, newest);
         }
+        outcome
     }
 
     /// What is missing cannot be had: the channel goes on behind a gap, which is told as any other.
     fn not_filled(&mut self, name: &str, peers: &mut dyn Peers) -> Result<(), String> {
-        let key = known(name)?;
-        let level = self.abroad.as_ref().and_then(|abroad| abroad.levels[key.0 as usize].get(key.1));
-        let Some(level) = level else { return Ok(()) };
-        let top = level.waiting.back().map_or(level.top, |newest| newest.previous.max(level.top));
+        let Some(level) = self.level(known(name)?) else { return Ok(()) };
+        let newest = level.waiting.back().map(|newest| newest.previous);
+        let Some(top) = newest.max(level.top) else { return Ok(()) }; // where it is nobody has said
         self.filled(name, Vec::new(), top, peers)
     }
 
@@ -239,12 +233,10 @@ impl Sequencer {
     /// It is level: what came meanwhile follows, and who waits is given it.
     fn catch_up(&mut self, key: Key<'_>, peers: &mut dyn Peers) -> Result<(), String> {
         let mut outcome = Ok(());
-        let level = self.abroad.as_mut().and_then(|abroad| abroad.levels[key.0 as usize].get_mut(key.1));
-        for record in level.map(super::backbone::Level::take_waiting).unwrap_or_default() {
+        for record in self.level(key).map(Level::take_waiting).unwrap_or_default() {
             outcome = outcome.and(self.take(key, record, true, peers));
         }
-        let level = self.abroad.as_ref().and_then(|abroad| abroad.levels[key.0 as usize].get(key.1));
-        if level.is_some_and(|level| level.is_level) {
+        if self.level(key).is_some_and(|level| level.is_level) {
             self.give_waiting(key, peers);
             if let Some(abroad) = &mut self.abroad {
                 abroad.let_go(key);
@@ -258,15 +250,16 @@ impl Sequencer {
     fn take(&mut self, key: Key<'_>, record: Record, has_said: bool, peers: &mut dyn Peers) -> Result<(), String> {
         let head = self.obtain(key).map_err(|error| error.to_string())?.position();
         let Some(abroad) = &mut self.abroad else { return Ok(()) };
-        let level = abroad.levels[key.0 as usize].entry(key.1.into()).or_default();
+        let Some(level) = abroad.level(key) else { return Ok(()) };
         let Record { previous, position, .. } = record;
         let is_there = position.epoch == head.epoch && position.offset <= head.offset;
-        if is_there || position.epoch < level.top.epoch {
+        if is_there || level.top.is_some_and(|top| position.epoch < top.epoch) {
             return Ok(());
         }
-        let is_lost = has_said && previous.epoch == level.top.epoch && previous.offset <= level.top.offset;
+        let is_covered = |top: Position| previous.epoch == top.epoch && previous.offset <= top.offset;
+        let is_lost = has_said && level.top.is_some_and(is_covered);
         if level.is_level && (previous == head || previous.offset == 0 || is_lost) {
-            level.top = position;
+            level.top = Some(position);
             return self.append(key, &record, peers);
         }
         level.is_level = false;

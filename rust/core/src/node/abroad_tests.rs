@@ -384,6 +384,26 @@ fn who_subscribes_gets_what_is_published_here_behind_that() {
     assert_eq!(world.nodes[0].members.got[&(0, "a".to_owned())].len(), 1);
 }
 
+/// It was never level again: nothing came of it any more.
+#[test]
+fn a_record_that_is_none_costs_its_channel_no_other() {
+    let mut world = World::new(1, 10);
+    world.publish(1, 0, "a", &[]);
+    world.settle();
+    world.kept("ca").records[0].bytes.clear();
+    world.publish(1, 0, "a", &[]);
+    world.settle();
+    world.nodes[0].say(0, FromMember::Want((Group::Channel, "a")));
+    while world.serve(0) || world.deliver(0, 1) {}
+    let Node { sequencer, members, comes, .. } = &mut world.nodes[0];
+    let kept = comes[0].pop_front().expect("what is kept");
+    assert!(sequencer.heard(kept, members).expect_err("the first is none").contains("is none"));
+    world.publish(1, 0, "a", &[]);
+    world.settle();
+    let top = world.top("ca");
+    assert_eq!(world.nodes[0].members.at[&(0, "a".to_owned())], top);
+}
+
 #[test]
 fn outcomes_come_in_the_order_of_a_members_publications() {
     let mut world = World::new(1, 10);

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::wire::{Group, Key};
 use crate::bytes::{Reader, put_u64};
@@ -13,25 +13,26 @@ use crate::channel::Channel;
 use crate::position::Position;
 use crate::settings::Settings;
 
-/// What an engine outside keeps of a channel.
+/// What an engine outside keeps of a channel, for those who come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
-    /// So many of the newest publications; 0: none.
+    /// How many publications at most; with 0 nothing is kept, and only the position is counted on.
     pub messages: u64,
-    /// For so long.
-    pub age: Duration,
+    /// For how many milliseconds; with 0 for as long as the channel is used. What is older may stay a sixteenth longer.
+    pub age_ms: u64,
 }
 
-/// A publication that has come back.
+/// One publication as it stands in its channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Of the one before it in this channel; of another epoch, or with the offset 0, where it is the first.
+    /// That of the publication before it. The epoch is always that of `position`; offset 0 is none. Offsets may have gaps:
+    /// whoever has `previous` has missed nothing.
     pub previous: Position,
     /// Its own.
     pub position: Position,
-    /// When it got that, by the wall clock, in milliseconds since 1970.
+    /// When it was published, in milliseconds since 1970, by the engine's clock.
     pub published_ms: u64,
-    /// What was handed to [`Backbone::publish`].
+    /// What was given to [`Backbone::publish`].
     pub bytes: Vec<u8>,
 }
 
@@ -77,12 +78,12 @@ pub(super) const HELD_BYTES_MAX: usize = 16 << 20;
 const HEAD_BYTES: usize = 8;
 
 /// How far a channel here is, of what the engine outside has.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Level {
     /// All that is kept there is here.
     pub(super) is_level: bool,
     /// Where the channel was there when that was last said; an epoch before that is over.
-    pub(super) top: Position,
+    pub(super) top: Option<Position>,
     /// An answer is awaited, of what is behind our position.
     pub(super) is_asking: bool,
     /// What has come meanwhile, and its bytes.
@@ -94,21 +95,6 @@ pub(super) struct Level {
     pub(super) channel: Option<Arc<Channel>>,
     /// What members publish meanwhile: who subscribed here before gets it.
     held: VecDeque<Held>,
-}
-
-impl Default for Level {
-    fn default() -> Self {
-        Self {
-            is_level: false,
-            top: Position { epoch: 0, offset: 0 },
-            is_asking: false,
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
-            peers: Vec::new(),
-            channel: None,
-            held: VecDeque::new(),
-        }
-    }
 }
 
 impl Level {
@@ -222,6 +208,11 @@ impl Abroad {
         Self { backbone, own, tickets, levels, reach: Reach::Unknown, held: VecDeque::new(), held_bytes: 0 }
     }
 
+    /// How far a channel here is, if it is wanted.
+    pub(super) fn level(&mut self, (group, name): Key<'_>) -> Option<&mut Level> {
+        self.levels[group as usize].get_mut(name)
+    }
+
     /// Publishes, or holds it until the engine is reached.
     ///
     /// # Errors
@@ -246,8 +237,7 @@ impl Abroad {
 
     /// A channel is level, or never will be: what was held for it goes out.
     pub(super) fn let_go(&mut self, key: Key<'_>) {
-        let level = self.levels[key.0 as usize].get_mut(key.1);
-        let held = level.map(|level| std::mem::take(&mut level.held)).unwrap_or_default();
+        let held = self.level(key).map(|level| std::mem::take(&mut level.held)).unwrap_or_default();
         self.publish_held(held);
     }
 
@@ -307,9 +297,10 @@ pub(super) fn keep_of((group, name): Key<'_>, settings: &Settings) -> Keep {
     match group {
         Group::Channel => {
             let of = settings.channel(name);
-            Keep { messages: of.history_frames as u64, age: of.history_age }
+            let age_ms = u64::try_from(of.history_age.as_millis()).unwrap_or(u64::MAX);
+            Keep { messages: of.history_frames as u64, age_ms }
         }
-        Group::User | Group::Hub => Keep { messages: 0, age: Duration::ZERO },
+        Group::User | Group::Hub => Keep { messages: 0, age_ms: 0 },
     }
 }
 

@@ -254,9 +254,13 @@ impl Sequencer {
             }
         };
         self.hear_patterns(key, &channel, peers);
-        let is_snapshot = read_publication(publication, |one| one.is_snapshot).ok_or("a publication that is none")?;
-        if !is_snapshot && self.publish_abroad(peer, key, publication, peers) {
-            return Ok(());
+        if self.abroad.is_some() {
+            let is_snapshot =
+                read_publication(publication, |one| one.is_snapshot).ok_or("a publication that is none")?;
+            if !is_snapshot {
+                self.publish_abroad(peer, key, publication, peers);
+                return Ok(());
+            }
         }
         let (now_ns, before) = (self.clock.now_ns(), channel.position());
         let asked = self.interests[key.0 as usize].get(key.1).and_then(|interest| interest.asked);
