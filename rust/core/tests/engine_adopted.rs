@@ -12,8 +12,8 @@ use fanwire_core::protocol::{Format, Payload};
 use fanwire_core::ws::{Opcode, write_header};
 use fanwire_core::{Adopted, Broadcasting, Engine, EngineError, Settings};
 use support::{
-    Chances, Client, PATIENCE, bounded, connect, eventually, more_than_a_socket_takes, on_each_poller, publish,
-    publish_deferred, read_text, start,
+    Chances, Client, PATIENCE, await_turn, bounded, connect, eventually, more_than_a_socket_takes, on_each_poller,
+    publish, publish_deferred, read_text, start,
 };
 use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket};
@@ -324,6 +324,8 @@ fn one_that_is_overtaken_or_disconnected_is_closed_behind_a_whole_frame() {
         slow.say(&engine, "never");
         eventually("it is overtaken", || {
             publish(&engine, "a", &"x".repeat(50_000));
+            // In step with the shard, or what it has not taken yet reaches `unsent_bytes_max`.
+            await_turn(&engine);
             engine.stats().overtaken == 1
         });
         assert_eq!(close(&mut slow.client), (1013, "too slow for channel a".to_owned()));
