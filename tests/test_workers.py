@@ -27,7 +27,7 @@ from support.workers import Program, runtime_of, serving, started
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 PROGRAM = """
 import logging, os, resource, subprocess, sys

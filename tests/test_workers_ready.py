@@ -11,7 +11,7 @@ from support.raw import open_socket, read_close, read_head, request_text
 from support.waiting import until_in_thread
 from support.workers import Program, serving
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 WORKERS = 2
 PROGRAM = """
 import logging, sys

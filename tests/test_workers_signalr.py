@@ -19,7 +19,7 @@ from support.signalr_lines import END, HANDSHAKE, Line, Polled, close_lines, lin
 from support.waiting import until_in_thread
 from support.workers import Program, serving
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 WORKERS = 4
 CLIENTS = 300
 

@@ -17,7 +17,7 @@ from support.raw import open_socket
 from support.waiting import until_in_thread
 from support.workers import Program, runtime_of, started
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 SETTINGS = """
 [listen]

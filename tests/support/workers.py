@@ -20,7 +20,7 @@ from support.waiting import until_in_thread
 class Program:
     """A supervisor that runs, and what it and its workers have said."""
 
-    patience_s = 20.0
+    patience_s = 40.0
     """So long it may take for a line, and until all have ended."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
@@ -71,8 +71,10 @@ def runtime_of(folder: Path) -> str:
 
 @contextmanager
 def serving(folder: Path, source: str, *arguments: str) -> Iterator[Program]:
-    """A program, from its text, with these arguments."""
-    (folder / "app.py").write_text(source)
+    """A program, from its text, with these arguments. Another process of the same folder may be about to read it."""
+    written = folder / "app.py.new"
+    written.write_text(source)
+    written.replace(folder / "app.py")
     running = Program(started([sys.executable, "-u", "-W", "ignore", "app.py", *arguments], folder))
     try:
         yield running
