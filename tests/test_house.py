@@ -153,6 +153,7 @@ BACKBONE_LAYERS = [
     ["server"],
     ["topology"],
     ["asking", "rounds"],
+    ["machines"],
     ["session"],
     ["running"],
     ["link"],

@@ -64,6 +64,15 @@ pub enum Event {
         /// The server's words.
         reason: String,
     },
+    /// A machine tells this: see [`Link::tell`](crate::Link::tell).
+    Told(Vec<u8>),
+    /// Something could not be told, since the server refuses. Told once a second at most.
+    Untold {
+        /// The server's words.
+        reason: String,
+        /// How many there were since the link began.
+        count: u64,
+    },
     /// Somebody else publishes other things in our channels. They are skipped; told once a second at most.
     Foreign {
         /// Where the last of them was.
@@ -143,6 +152,8 @@ pub struct Options {
     pub waiting_max: usize,
     /// How long a publication may be, in bytes. 16 MiB; the server's `proto-max-bulk-len` bounds it, too.
     pub record_bytes_max: usize,
+    /// The number of this machine, which hears what others tell it or all. Without one nothing is told to it.
+    pub machine: Option<u64>,
     /// Certificates of authorities in PEM, in place of the system's, for `rediss://`.
     pub roots_pem: Option<Vec<u8>>,
 }
@@ -159,6 +170,7 @@ impl Default for Options {
             waiting_bytes_max: 64 << 20,
             waiting_max: 1 << 18,
             record_bytes_max: 16 << 20,
+            machine: None,
             roots_pem: None,
         }
     }

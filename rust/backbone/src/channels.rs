@@ -29,10 +29,14 @@ struct Table {
     /// What is wanted, and the latest position of it that is known.
     wanted: HashMap<Box<str>, Position>,
     others: HashMap<Box<str>, Position>,
+    /// What is listened to.
+    patterns: HashSet<Box<str>>,
     /// Whose unsubscription is under way.
     leaving: HashSet<Box<str>>,
     foreign: u64,
     foreign_told: Option<Instant>,
+    untold: u64,
+    untold_told: Option<Instant>,
 }
 
 const NOWHERE: Position = Position { epoch: 0, offset: 0 };
@@ -59,6 +63,13 @@ impl Heard {
     /// Takes what the caller has said of channels; gives those that have to be subscribed or left.
     pub(crate) fn apply(&self, taken: &mut Taken) -> Vec<(Box<str>, bool)> {
         let mut table = self.lock();
+        for (pattern, is_begun) in &taken.patterns {
+            if *is_begun {
+                table.patterns.insert(pattern.clone());
+            } else {
+                table.patterns.remove(pattern);
+            }
+        }
         let mut changes = Vec::with_capacity(taken.wants.len());
         for (channel, is_wanted) in taken.wants.drain() {
             if is_wanted {
@@ -79,6 +90,11 @@ impl Heard {
     /// All that is wanted.
     pub(crate) fn wanted(&self) -> Vec<Box<str>> {
         self.lock().wanted.keys().cloned().collect()
+    }
+
+    /// All that is listened to.
+    pub(crate) fn patterns(&self) -> Vec<Box<str>> {
+        self.lock().patterns.iter().cloned().collect()
     }
 
     pub(crate) fn is_wanted(&self, channel: &str) -> bool {
@@ -113,8 +129,11 @@ impl Heard {
 
     /// A message has come.
     pub(crate) fn message(&self, names: &Names, published: &[u8], bytes: &[u8]) {
-        let channel = std::str::from_utf8(published).ok().and_then(|text| names.channel_of(text));
-        let Some(channel) = channel else { return };
+        let Ok(published) = std::str::from_utf8(published) else { return };
+        if names.is_told(published) {
+            return self.tell(Event::Told(bytes.to_vec()));
+        }
+        let Some(channel) = names.channel_of(published) else { return };
         match read_all(bytes) {
             Ok(records) => {
                 if let Some(last) = records.last() {
@@ -139,6 +158,20 @@ impl Heard {
         table.foreign_told = Some(now);
         drop(table);
         self.tell(Event::Foreign { channel: channel.into(), reason, count });
+    }
+
+    /// So many things could not be told, for this reason.
+    pub(crate) fn untold(&self, reasons: &[String]) {
+        let Some(reason) = reasons.first() else { return };
+        let mut table = self.lock();
+        table.untold += reasons.len() as u64;
+        let (count, now) = (table.untold, Instant::now());
+        if table.untold_told.is_some_and(|told| now - told < FOREIGN_EVERY) {
+            return;
+        }
+        table.untold_told = Some(now);
+        drop(table);
+        self.tell(Event::Untold { reason: reason.clone(), count });
     }
 }
 

@@ -44,11 +44,28 @@ impl Question {
     }
 }
 
+/// What is to be told to machines.
+#[derive(Debug)]
+pub(crate) struct Telling {
+    /// The machine, or all.
+    pub(crate) to: Option<u64>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Telling {
+    pub(crate) fn cost(&self) -> usize {
+        self.bytes.len() + CALL_BYTES
+    }
+}
+
 /// What the thread takes at once.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
     pub(crate) publications: Vec<Publication>,
     pub(crate) questions: Vec<Question>,
+    pub(crate) tellings: Vec<Telling>,
+    /// Which patterns are listened to from now on, and which no longer; the last word about each.
+    pub(crate) patterns: HashMap<Box<str>, bool>,
     /// Which channels are wanted from now on, and which no longer; the last word about each.
     pub(crate) wants: HashMap<Box<str>, bool>,
     /// The latest positions that the caller knows.
@@ -121,6 +138,25 @@ impl Inbox {
         drop(state);
         self.bell.notify_one();
         Ok(())
+    }
+
+    pub(crate) fn tell(&self, telling: Telling) -> Result<(), Full> {
+        let mut state = self.lock();
+        self.admit(&mut state, telling.cost())?;
+        state.taken.tellings.push(telling);
+        drop(state);
+        self.bell.notify_one();
+        Ok(())
+    }
+
+    pub(crate) fn listen(&self, pattern: &str, is_begun: bool) {
+        self.lock().taken.patterns.insert(pattern.into(), is_begun);
+        self.bell.notify_one();
+    }
+
+    /// These are told, or never will be.
+    pub(crate) fn told(&self, tellings: &[Telling]) {
+        self.settled(tellings.len(), tellings.iter().map(Telling::cost).sum());
     }
 
     pub(crate) fn want(&self, channels: &[&str], is_wanted: bool) {

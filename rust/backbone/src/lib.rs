@@ -17,6 +17,7 @@ mod channels;
 mod connection;
 mod inbox;
 mod link;
+mod machines;
 mod names;
 mod record;
 mod roots;

@@ -7,7 +7,7 @@ use fanwire_core::Position;
 use fanwire_core::node::Keep;
 
 use crate::api::{Error, Event, Full, Options};
-use crate::inbox::{Inbox, Publication, Question};
+use crate::inbox::{Inbox, Publication, Question, Telling};
 use crate::running::{live, plan, runtime};
 
 /// One machine's link to the server that orders and keeps what all machines publish. Any thread; dropping it ends its
@@ -75,6 +75,21 @@ impl Link {
     /// [`Full`]: too much waits. There is no event then.
     pub fn since(&self, channel: &str, after: Position, limit: usize) -> Result<(), Full> {
         self.inbox.ask(Question { channel: channel.into(), after, limit })
+    }
+
+    /// Has the machine of that number hear bytes, or with `None` all machines of the prefix, this one among them. Nothing
+    /// is kept. What one link tells comes in its order. Where the link breaks, what was under way may be lost.
+    ///
+    /// # Errors
+    /// [`Full`]: too much waits.
+    pub fn tell(&self, to: Option<u64>, bytes: Vec<u8>) -> Result<(), Full> {
+        self.inbox.tell(Telling { to, bytes })
+    }
+
+    /// Hears what is published in all channels of these patterns, from now on and after each reconnect, or no more. What is
+    /// wanted as well comes twice. In a cluster there are no patterns: [`Event::Unheard`] says so.
+    pub fn listen(&self, pattern: &str, is_begun: bool) {
+        self.inbox.listen(pattern, is_begun);
     }
 
     /// The last position that is known here. What the link hears itself it knows. Where the server knows less, the next

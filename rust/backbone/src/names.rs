@@ -51,6 +51,30 @@ impl Names {
         self.name('c', channel)
     }
 
+    /// Where it is published what is told to a machine, or to all. In a cluster these are in one slot, so that the server
+    /// keeps their order.
+    pub(crate) fn told(&self, to: Option<u64>) -> String {
+        let whom = to.map_or_else(|| "all".to_owned(), |number| format!("{number:016x}"));
+        let tag = if self.partitions == 0 { "" } else { "{0}:" };
+        format!("{}:n:{tag}{whom}", self.prefix)
+    }
+
+    /// Whether that is such a place.
+    pub(crate) fn is_told(&self, published: &str) -> bool {
+        published.strip_prefix(self.prefix.as_str()).is_some_and(|rest| rest.starts_with(":n:"))
+    }
+
+    /// The names at which channels of a pattern are published, as the server reads patterns.
+    pub(crate) fn pattern(&self, pattern: &str) -> String {
+        let mut glob = escaped(&self.name('c', ""));
+        for part in pattern.split_inclusive('*') {
+            let (text, star) = part.strip_suffix('*').map_or((part, ""), |text| (text, "*"));
+            glob.push_str(&escaped(text));
+            glob.push_str(star);
+        }
+        glob
+    }
+
     /// Where the position of the first publication with an idempotency key stands.
     pub(crate) fn first(&self, channel: &str, key: &str) -> String {
         format!("{}:{}:{key}", self.name('i', channel), channel.len())
@@ -68,6 +92,18 @@ impl Names {
         }
         format!("{}:{what}:{{{}}}:{channel}", self.prefix, self.partition_of(channel))
     }
+}
+
+/// A text that stands for itself in a server's pattern.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for one in text.chars() {
+        if matches!(one, '*' | '?' | '[' | ']' | '^' | '\\') {
+            out.push('\\');
+        }
+        out.push(one);
+    }
+    out
 }
 
 /// In which slot of a cluster a partition is.
@@ -97,7 +133,14 @@ mod tests {
         assert_eq!(plain.channel_of("fanwire:c:odds:7"), Some("odds:7"));
         assert_eq!(plain.channel_of("other:c:odds:7"), None);
         assert_ne!(plain.first("a", "b:c"), plain.first("a:b", "c"));
+        assert_eq!(plain.pattern("codds:*?"), "fanwire:c:codds:*\\?");
+        assert_eq!(
+            (plain.told(None), plain.told(Some(10))),
+            ("fanwire:n:all".into(), "fanwire:n:000000000000000a".into())
+        );
+        assert!(plain.is_told("fanwire:n:all") && !plain.is_told("fanwire:c:n:all"));
         let spread = plain.spread(128);
+        assert_eq!(spread.told(None), "fanwire:n:{0}:all");
         for channel in ["odds:7", "", "{x}:y", "ß}:"] {
             let partition = spread.partition_of(channel);
             assert!(partition < 128);

@@ -102,6 +102,7 @@ fn refuse_all(inbox: &Inbox, heard: &Heard, mut publications: Vec<Publication>, 
     let mut taken = inbox.take();
     drop(heard.apply(&mut taken)); // what is wanted is subscribed when it is up
     publications.append(&mut taken.publications);
+    inbox.told(&taken.tellings); // whoever told it hears that it was down
     refuse(inbox, heard, publications, || Refused::Down(why.to_owned()));
     for question in taken.questions {
         unanswered(inbox, heard, question, Refused::Down(why.to_owned()));

@@ -81,6 +81,9 @@ fn pushed(
             (PushKind::Message | PushKind::SMessage, [Value::BulkString(published), Value::BulkString(bytes)]) => {
                 heard.message(&names, published, bytes);
             }
+            (PushKind::PMessage, [_, Value::BulkString(published), Value::BulkString(bytes)]) => {
+                heard.message(&names, published, bytes);
+            }
             (PushKind::Unsubscribe | PushKind::SUnsubscribe, [Value::BulkString(published), ..]) => {
                 let is_asked_for = heard.left(&names, published);
                 if !is_asked_for {

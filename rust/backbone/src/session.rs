@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use fanwire_core::Position;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value, cmd};
 use tokio::sync::mpsc;
 
@@ -14,7 +15,8 @@ use crate::api::{Event, Options, Refused};
 use crate::asking::{Kept, SUBSCRIBE_MAX, error_of, since, subscribe, tops};
 use crate::channels::Heard;
 use crate::connection::{Dialer, told};
-use crate::inbox::{Inbox, Publication, Question};
+use crate::inbox::{Inbox, Publication, Question, Taken};
+use crate::machines::{Machines, attend, listen, tell};
 use crate::names::Names;
 use crate::rounds::{Batch, Rounds, commands, go};
 use crate::script::{Call, positions};
@@ -26,6 +28,8 @@ use crate::url::{Target, Way};
 const ASKED_MAX: usize = 16;
 /// While a slot of a cluster moves, its calls are tried again after so long.
 const MOVING: Duration = Duration::from_millis(50);
+/// So long a link that ends takes at most to tell what it was told to.
+const LAST_WORD: Duration = Duration::from_millis(250);
 /// Sentinels or a cluster are asked again who has what, each so many pings.
 const TOPOLOGY_PINGS: u64 = 10;
 
@@ -67,6 +71,8 @@ enum Done {
     Pong(usize, usize),
     Resume(usize),
     Topology(Result<Topology, String>),
+    Told(Result<Vec<String>, RedisError>),
+    Listened(Vec<(Box<str>, bool)>, Result<Vec<Option<String>>, RedisError>),
 }
 
 type Flight = Pin<Box<dyn Future<Output = Done>>>;
@@ -86,6 +92,7 @@ pub(crate) struct Session<'a> {
     questions: VecDeque<Question>,
     asked: HashMap<u64, Question>,
     asked_next: u64,
+    machines: Machines,
     pings: u64,
 }
 
@@ -102,6 +109,12 @@ impl<'a> Session<'a> {
         for address in &topology.servers {
             servers.push(Server::connect(&dialer, address, &plan.target.login, &names, heard).await?);
         }
+        if let Some(machine) = options.machine {
+            let connection = servers[topology.owners[0]].listening();
+            let attending = attend(connection, &names, machine, topology.is_cluster);
+            let attending = tokio::time::timeout(options.silent_max, attending).await;
+            attending.unwrap_or_else(|_| Err(format!("no answer within {:?}", options.silent_max)))?;
+        }
         let lanes = servers.iter().map(|_| Lane::default()).collect();
         Ok(Self {
             plan,
@@ -117,6 +130,7 @@ impl<'a> Session<'a> {
             questions: VecDeque::new(),
             asked: HashMap::new(),
             asked_next: 0,
+            machines: Machines::default(),
             pings: 0,
         })
     }
@@ -129,16 +143,16 @@ impl<'a> Session<'a> {
         for channel in self.heard.wanted() {
             self.change(channel, true);
         }
-        for publication in carried.into_iter().chain(taken.publications) {
-            self.publish(publication);
-        }
-        self.questions.extend(taken.questions);
+        taken.patterns = self.heard.patterns().into_iter().map(|pattern| (pattern, true)).collect();
+        carried.into_iter().for_each(|publication| self.publish(publication));
+        self.accept(taken);
         let mut ticks = tokio::time::interval(self.plan.options.ping_every);
         let why = loop {
             self.set_going();
             let step = tokio::select! {
                 () = self.inbox.rung() => {
                     if is_stopping.load(Ordering::Acquire) {
+                        self.tell_the_last().await;
                         return End::Stopped;
                     }
                     self.take();
@@ -179,10 +193,28 @@ impl<'a> Session<'a> {
         for (channel, is_wanted) in self.heard.apply(&mut taken) {
             self.change(channel, is_wanted);
         }
-        for publication in taken.publications {
-            self.publish(publication);
-        }
+        self.accept(taken);
+    }
+
+    fn accept(&mut self, taken: Taken) {
+        taken.publications.into_iter().for_each(|publication| self.publish(publication));
         self.questions.extend(taken.questions);
+        self.machines.push(taken.tellings, taken.patterns);
+    }
+
+    /// Where machines tell one another things.
+    fn commands_of_machines(&self) -> MultiplexedConnection {
+        self.servers[self.topology.owners[0]].commands()
+    }
+
+    /// That this machine goes is told, if that takes no time.
+    async fn tell_the_last(&mut self) {
+        self.machines.push(self.inbox.take().tellings, []);
+        self.machines.told();
+        if let Some(tellings) = self.machines.next_told() {
+            let told = tell(self.commands_of_machines(), &self.names, &tellings, self.topology.is_cluster);
+            drop(tokio::time::timeout(LAST_WORD, told).await);
+        }
     }
 
     /// Begins all that can begin.
@@ -195,6 +227,7 @@ impl<'a> Session<'a> {
                 self.begin_subscribing(server);
             }
         }
+        self.begin_telling();
         while self.asked.len() < ASKED_MAX
             && let Some(question) = self.questions.pop_front()
         {
@@ -207,6 +240,30 @@ impl<'a> Session<'a> {
                 Done::Since(id, since(connection, &names, &channel, after, limit).await)
             }));
         }
+    }
+
+    fn begin_telling(&mut self) {
+        let is_sharded = self.topology.is_cluster;
+        if let Some(tellings) = self.machines.next_told() {
+            self.inbox.told(&tellings); // what is under way is bounded, and has no answer where the session ends
+            let (names, connection) = (self.names.clone(), self.commands_of_machines());
+            self.flights
+                .push(Box::pin(async move { Done::Told(tell(connection, &names, &tellings, is_sharded).await) }));
+        }
+        let Some(patterns) = self.machines.next_listened() else { return };
+        if is_sharded {
+            self.machines.listened();
+            for (pattern, _) in patterns.into_iter().filter(|(_, is_begun)| *is_begun) {
+                let reason = "a cluster has no patterns of channels".to_owned();
+                self.heard.tell(Event::Unheard { channel: pattern, reason });
+            }
+            return;
+        }
+        let (names, connection) = (self.names.clone(), self.servers[0].listening());
+        self.flights.push(Box::pin(async move {
+            let result = listen(connection, &names, &patterns).await;
+            Done::Listened(patterns, result)
+        }));
     }
 
     fn begin_round(&mut self, index: usize) {
@@ -255,6 +312,19 @@ impl<'a> Session<'a> {
             Done::Subscribed(server, changes, Ok(refusals)) => return self.subscribed(server, changes, refusals),
             Done::Tops(channels, Ok(tops)) => return self.tops_known(channels, tops),
             Done::Since(id, Ok(answer)) => return self.since_known(id, answer),
+            Done::Told(result) => {
+                self.machines.told();
+                self.heard.untold(&result.map_err(|error| told(&error))?);
+            }
+            Done::Listened(patterns, result) => {
+                self.machines.listened();
+                let refusals = result.map_err(|error| told(&error))?;
+                for ((channel, _), refusal) in patterns.into_iter().zip(refusals) {
+                    if let Some(reason) = refusal {
+                        self.heard.tell(Event::Unheard { channel, reason });
+                    }
+                }
+            }
             Done::Round(_, Err(error))
             | Done::Subscribed(_, _, Err(error))
             | Done::Tops(_, Err(error))
@@ -431,6 +501,7 @@ impl<'a> Session<'a> {
     /// Everything that was under way is answered; what is only late is carried on.
     fn end(mut self, why: String) -> End {
         let mut carried = Vec::new();
+        self.machines.give_up(self.inbox);
         for lane in &mut self.lanes {
             for batch in lane.round.take().into_iter().flatten() {
                 refuse(self.inbox, self.heard, batch, || Refused::Unknown(why.clone()));

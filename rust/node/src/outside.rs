@@ -84,6 +84,7 @@ fn bytes_of(heard: &Heard) -> usize {
     EVENT_BYTES
         + match heard {
             Heard::Record(_, record) => record.bytes.len(),
+            Heard::Told(bytes) => bytes.len(),
             Heard::Since(_, records, _) => records.iter().map(|one| one.bytes.len() + EVENT_BYTES).sum(),
             _ => 0,
         }
@@ -110,7 +111,7 @@ impl Linked {
                 its.push(heard, true);
             }
         };
-        let options = Options { prefix: outside.prefix.clone(), ..Options::default() };
+        let options = Options { prefix: outside.prefix.clone(), machine: Some(outside.own), ..Options::default() };
         let link = Link::start(&outside.url, options, hear)?;
         Ok((Self { link: Some(link), inbound: Arc::clone(&inbound) }, inbound))
     }
@@ -147,6 +148,14 @@ impl Backbone for Linked {
             self.inbound.push(Heard::SinceFailed(channel.into()), false);
         }
     }
+
+    fn tell(&mut self, to: Option<u64>, bytes: &[u8]) -> Result<(), String> {
+        self.link().tell(to, bytes.to_vec()).map_err(|full| full.to_string())
+    }
+
+    fn listen(&mut self, pattern: &str, is_begun: bool) {
+        self.link().listen(pattern, is_begun);
+    }
 }
 
 /// What it is to the sequencer.
@@ -162,6 +171,7 @@ fn heard_of(event: Event) -> Option<Heard> {
         Event::SinceFailed { refused: Refused::Down(_) | Refused::Unknown(_), .. } => return None,
         Event::SinceFailed { channel, .. } => Heard::SinceFailed(channel),
         Event::Unheard { channel, reason } => Heard::Unheard(channel, reason),
+        Event::Told(bytes) => Heard::Told(bytes),
         _ => return None, // it is for the log
     })
 }
@@ -176,6 +186,9 @@ fn say(event: &Event, log: &impl Fn(u8, String)) {
         }
         Event::Unheard { channel, reason } => {
             log(40, format!("the backbone lets nobody subscribe to {channel:?}: {reason}"));
+        }
+        Event::Untold { reason, count } => {
+            log(40, format!("the backbone lets machines tell one another nothing, {count} messages so far: {reason}"));
         }
         Event::Foreign { channel, reason, count } => log(
             40,

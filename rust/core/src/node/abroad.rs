@@ -122,6 +122,7 @@ impl Sequencer {
             Heard::Since(name, records, top) => return self.filled(&name, records, top, peers),
             Heard::SinceFailed(name) => return self.not_filled(&name, peers),
             Heard::Unheard(name, why) => return self.refused(&name, &why, peers),
+            Heard::Told(_) => {}
         }
         Ok(())
     }

@@ -44,6 +44,10 @@ impl Backbone for Way {
     fn since(&mut self, channel: &str, after: Position) {
         self.ask(Asked::Since(channel.into(), after));
     }
+    fn tell(&mut self, _: Option<u64>, _: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+    fn listen(&mut self, _: &str, _: bool) {}
 }
 
 /// What members were sent, and what they make of it.

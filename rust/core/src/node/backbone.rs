@@ -47,6 +47,17 @@ pub trait Backbone: Send {
     fn leave(&mut self, channel: &str);
     /// Ask for what is kept behind this position, the oldest first; answered by [`Heard::Since`], if nothing is lost.
     fn since(&mut self, channel: &str, after: Position);
+    /// Has the machine of that number hear bytes, as [`Heard::Told`]; or with `None` all machines, this one among them.
+    /// Nothing is kept: who is not there misses it. What one machine tells comes in its order, also where only some of it
+    /// is for all. Whoever may have missed some hears [`Heard::Down`], and so does whoever may have told some in vain.
+    ///
+    /// # Errors
+    /// Why it cannot be told now, in words.
+    fn tell(&mut self, to: Option<u64>, bytes: &[u8]) -> Result<(), String>;
+    /// Have what is published in all channels that fit a pattern come as [`Heard::Record`], also where they are not wanted; or
+    /// no more. `*` stands for any run of characters. What is wanted as well may come twice. Where the engine has no
+    /// patterns the answer is [`Heard::Unheard`], with the pattern.
+    fn listen(&mut self, pattern: &str, is_begun: bool);
 }
 
 /// What comes of an engine outside.
@@ -68,6 +79,8 @@ pub enum Heard {
     SinceFailed(Box<str>),
     /// A channel cannot be wanted, for this reason.
     Unheard(Box<str>, String),
+    /// A machine of the prefix tells this; or somebody who is none.
+    Told(Vec<u8>),
 }
 
 /// What waits of one channel until it is level with the engine outside.
