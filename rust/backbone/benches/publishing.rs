@@ -23,11 +23,11 @@ fn main() {
     let link = link.expect("the URL is right");
     while !matches!(events.recv().expect("the link lives"), Event::Up) {}
     let names: Vec<String> = (0..channels).map(|number| format!("odds:{number}")).collect();
-    link.want(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let keep = Keep { messages: 100, age_ms: 300_000 };
+    link.want(&names.iter().map(String::as_str).collect::<Vec<_>>(), keep);
     for _ in 0..channels {
         while !matches!(events.recv().expect("the link lives"), Event::Wanted { .. }) {}
     }
-    let keep = Keep { messages: 100, age_ms: 300_000 };
     let (mut sent, mut published, mut heard) = (0, 0, 0);
     let began = Instant::now();
     while published < count || heard < count {

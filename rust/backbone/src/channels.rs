@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use fanwire_core::Position;
+use fanwire_core::node::Keep;
 
 use crate::api::Event;
 use crate::inbox::Taken;
@@ -24,10 +25,16 @@ pub(crate) struct Heard {
     table: Mutex<Table>,
 }
 
+#[derive(Debug)]
+struct Wanted {
+    keep: Keep,
+    /// The latest position that is known.
+    known: Position,
+}
+
 #[derive(Debug, Default)]
 struct Table {
-    /// What is wanted, and the latest position of it that is known.
-    wanted: HashMap<Box<str>, Position>,
+    wanted: HashMap<Box<str>, Wanted>,
     others: HashMap<Box<str>, Position>,
     /// What is listened to.
     patterns: HashSet<Box<str>>,
@@ -61,7 +68,7 @@ impl Heard {
     }
 
     /// Takes what the caller has said of channels; gives those that have to be subscribed or left.
-    pub(crate) fn apply(&self, taken: &mut Taken) -> Vec<(Box<str>, bool)> {
+    pub(crate) fn apply(&self, taken: &mut Taken) -> Vec<(Box<str>, Option<Keep>)> {
         let mut table = self.lock();
         for (pattern, is_begun) in &taken.patterns {
             if *is_begun {
@@ -71,14 +78,14 @@ impl Heard {
             }
         }
         let mut changes = Vec::with_capacity(taken.wants.len());
-        for (channel, is_wanted) in taken.wants.drain() {
-            if is_wanted {
+        for (channel, keep) in taken.wants.drain() {
+            if let Some(keep) = keep {
                 let known = table.others.remove(&channel).unwrap_or(NOWHERE);
-                table.wanted.entry(channel.clone()).or_insert(known);
-                changes.push((channel, true));
-            } else if let Some(known) = table.wanted.remove(&channel) {
+                table.wanted.entry(channel.clone()).or_insert(Wanted { keep, known }).keep = keep;
+                changes.push((channel, Some(keep)));
+            } else if let Some(Wanted { known, .. }) = table.wanted.remove(&channel) {
                 table.learn(&channel, known);
-                changes.push((channel, false));
+                changes.push((channel, None));
             }
         }
         for (channel, top) in taken.seen.drain() {
@@ -104,7 +111,8 @@ impl Heard {
     /// The latest position that is known; epoch 0 if none is.
     pub(crate) fn known(&self, channel: &str) -> Position {
         let table = self.lock();
-        table.wanted.get(channel).or_else(|| table.others.get(channel)).copied().unwrap_or(NOWHERE)
+        let wanted = table.wanted.get(channel).map(|wanted| wanted.known);
+        wanted.or_else(|| table.others.get(channel).copied()).unwrap_or(NOWHERE)
     }
 
     pub(crate) fn learn(&self, channel: &str, position: Position) {
@@ -180,7 +188,8 @@ impl Table {
         if position.epoch >= EPOCH_MAX || position.offset >= EPOCH_MAX {
             return; // no server of ours has given it
         }
-        if let Some(known) = self.wanted.get_mut(channel).or_else(|| self.others.get_mut(channel)) {
+        let wanted = self.wanted.get_mut(channel).map(|wanted| &mut wanted.known);
+        if let Some(known) = wanted.or_else(|| self.others.get_mut(channel)) {
             *known = position.max(*known);
             return;
         }

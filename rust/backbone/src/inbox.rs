@@ -66,8 +66,8 @@ pub(crate) struct Taken {
     pub(crate) tellings: Vec<Telling>,
     /// Which patterns are listened to from now on, and which no longer; the last word about each.
     pub(crate) patterns: HashMap<Box<str>, bool>,
-    /// Which channels are wanted from now on, and which no longer; the last word about each.
-    pub(crate) wants: HashMap<Box<str>, bool>,
+    /// Which channels are wanted from now on, with what is kept, and which no longer; the last word about each.
+    pub(crate) wants: HashMap<Box<str>, Option<Keep>>,
     /// The latest positions that the caller knows.
     pub(crate) seen: HashMap<Box<str>, Position>,
 }
@@ -159,9 +159,9 @@ impl Inbox {
         self.settled(tellings.len(), tellings.iter().map(Telling::cost).sum());
     }
 
-    pub(crate) fn want(&self, channels: &[&str], is_wanted: bool) {
+    pub(crate) fn want(&self, channels: &[&str], keep: Option<Keep>) {
         let mut state = self.lock();
-        state.taken.wants.extend(channels.iter().map(|&channel| (Box::from(channel), is_wanted)));
+        state.taken.wants.extend(channels.iter().map(|&channel| (Box::from(channel), keep)));
         drop(state);
         self.bell.notify_one();
     }

@@ -58,14 +58,14 @@ impl Link {
     }
 
     /// Subscribes to these channels, from now on and after each reconnect. [`Event::Wanted`] comes for each, also for one
-    /// that was wanted before. The caller bounds how many.
-    pub fn want(&self, channels: &[&str]) {
-        self.inbox.want(channels, true);
+    /// that was wanted before. `keep` is what they are published with. The caller bounds how many.
+    pub fn want(&self, channels: &[&str], keep: Keep) {
+        self.inbox.want(channels, Some(keep));
     }
 
     /// Nothing more is heard of these channels, but for what is under way.
     pub fn leave(&self, channels: &[&str]) {
-        self.inbox.want(channels, false);
+        self.inbox.want(channels, None);
     }
 
     /// Asks for what a channel keeps after a position: 1,024 publications at most. [`Event::Since`] is the answer, or

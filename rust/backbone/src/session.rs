@@ -190,8 +190,8 @@ impl<'a> Session<'a> {
 
     fn take(&mut self) {
         let mut taken = self.inbox.take();
-        for (channel, is_wanted) in self.heard.apply(&mut taken) {
-            self.change(channel, is_wanted);
+        for (channel, keep) in self.heard.apply(&mut taken) {
+            self.change(channel, keep.is_some());
         }
         self.accept(taken);
     }

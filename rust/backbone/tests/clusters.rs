@@ -53,7 +53,7 @@ fn channels_are_spread_over_a_cluster() {
     let mut links = urls.map(|url| Heard::start(&url));
     let names: Vec<_> = (0..100).map(|number| format!("c{number}")).collect();
     for link in &mut links {
-        link.link.want(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        link.link.want(&names.iter().map(String::as_str).collect::<Vec<_>>(), KEEP);
         for name in &names {
             link.wanted(name);
         }
@@ -83,7 +83,7 @@ fn slots_that_move_take_their_channels_along() {
     }
     let nodes = cluster();
     let mut link = Heard::with(&nodes[0].url(), Options { partitions: 1, ..Options::default() });
-    link.link.want(&["c"]);
+    link.link.want(&["c"], KEEP);
     link.wanted("c");
     link.up();
     let first = link.publish("c", "one");

@@ -112,7 +112,7 @@ fn a_server_that_is_silent_is_given_up_and_comes_back() {
     }
     let server = Server::start(&[]);
     let mut link = Heard::with(&server.url(), quick());
-    link.link.want(&["c"]);
+    link.link.want(&["c"], KEEP);
     link.wanted("c");
     link.up();
     server.signal("STOP");
@@ -183,7 +183,7 @@ fn a_wrong_password_and_one_without_rights_are_told() {
     assert!(why.contains("NOPERM"), "{why}");
     server.ask_all(&["AUTH right", "ACL SETUSER deaf on >pw ~* +@all resetchannels"]);
     let mut deaf = Heard::start(&url("deaf:pw"));
-    deaf.link.want(&["c"]);
+    deaf.link.want(&["c"], KEEP);
     let reason = deaf.next("unheard", |event| match event {
         Event::Unheard { reason, .. } => Some(reason.clone()),
         _ => None,
@@ -253,7 +253,7 @@ fn who_reads_too_slowly_is_cut_by_the_server_and_told() {
         let _ = tell.send(event);
     });
     let slow = slow.unwrap();
-    slow.want(&["c"]);
+    slow.want(&["c"], KEEP);
     while !matches!(events.recv().unwrap(), Event::Wanted { .. }) {}
     let mut fast = Heard::start(&server.url());
     while server.ask("CLIENT LIST TYPE pubsub").contains("addr=") {

@@ -54,7 +54,7 @@ fn a_pattern_has_the_first_publication_of_a_channel_that_nobody_wants() {
     let server = Server::start(&[]);
     let (mut a, mut b) = (machine(&server, 1), machine(&server, 2));
     b.link.listen("odds:*[x]", true);
-    b.link.want(&["other"]);
+    b.link.want(&["other"], KEEP);
     b.wanted("other");
     a.publish_as("odds:7x", b"no", KEEP, None).unwrap();
     a.publish_as("odds:7[x]", b"yes", KEEP, None).unwrap();

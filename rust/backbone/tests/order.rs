@@ -13,7 +13,7 @@ fn publishers_of_two_links_have_one_order_at_both() {
     let channels = ["odds:7", "ß {x}:y"];
     let mut links = [Heard::start(&server.url()), Heard::start(&server.url())];
     for link in &mut links {
-        link.link.want(&channels);
+        link.link.want(&channels, KEEP);
         for channel in channels {
             assert_eq!(link.wanted(channel), NOWHERE);
         }
@@ -157,12 +157,12 @@ fn who_leaves_hears_nothing_more_and_wants_again() {
         std::thread::yield_now();
     }
     let second = link.publish("c", "two");
-    link.link.want(&["c"]);
+    link.link.want(&["c"], KEEP);
     assert_eq!(link.wanted("c"), second);
     let third = link.publish("c", "three");
     let record = link.record("c");
     assert_eq!((record.previous, record.position), (second, third));
-    link.link.want(&["c"]);
+    link.link.want(&["c"], KEEP);
     assert_eq!(link.wanted("c"), third);
 }
 
@@ -174,7 +174,7 @@ fn many_channels_are_wanted_at_once() {
     let server = Server::start(&[]);
     let mut link = Heard::start(&server.url());
     let names: Vec<_> = (0..2_000).map(|number| format!("c{number}")).collect();
-    link.link.want(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    link.link.want(&names.iter().map(String::as_str).collect::<Vec<_>>(), KEEP);
     for name in &names {
         link.wanted(name);
     }

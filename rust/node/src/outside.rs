@@ -135,8 +135,8 @@ impl Backbone for Linked {
         }
     }
 
-    fn want(&mut self, channel: &str) {
-        self.link().want(&[channel]);
+    fn want(&mut self, channel: &str, keep: Keep) {
+        self.link().want(&[channel], keep);
     }
 
     fn leave(&mut self, channel: &str) {

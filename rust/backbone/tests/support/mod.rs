@@ -206,7 +206,7 @@ impl Heard {
     /// One that is up and wants a channel.
     pub(crate) fn wanting(url: &str, channel: &str) -> (Self, Position) {
         let mut heard = Self::start(url);
-        heard.link.want(&[channel]);
+        heard.link.want(&[channel], KEEP);
         let top = heard.wanted(channel);
         (heard, top)
     }

@@ -59,7 +59,7 @@ impl Sequencer {
         let levels = &mut abroad.levels[key.0 as usize];
         if !levels.contains_key(key.1) {
             levels.insert(key.1.into(), Default::default());
-            abroad.backbone.want(&name_of(key));
+            abroad.backbone.want(&name_of(key), keep_of(key, &self.settings));
         }
         let Some(level) = levels.get_mut(key.1).filter(|level| !level.is_level && abroad.reach != Reach::Down) else {
             return true;

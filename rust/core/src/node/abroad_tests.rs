@@ -35,7 +35,7 @@ impl Backbone for Way {
     fn publish(&mut self, ticket: u64, channel: &str, bytes: &[u8], keep: Keep) {
         self.ask(Asked::Publish(ticket, channel.into(), bytes.into(), keep));
     }
-    fn want(&mut self, channel: &str) {
+    fn want(&mut self, channel: &str, _keep: Keep) {
         self.ask(Asked::Want(channel.into()));
     }
     fn leave(&mut self, channel: &str) {

@@ -41,8 +41,8 @@ pub trait Backbone: Send {
     /// Has a record appended, kept, and sent to each machine that wants the channel. Each ticket is answered once.
     fn publish(&mut self, ticket: u64, channel: &str, bytes: &[u8], keep: Keep);
     /// Have what is published in this channel come, until `leave`. It is answered by [`Heard::Wanted`], and again each time
-    /// that the engine was out of reach.
-    fn want(&mut self, channel: &str);
+    /// that the engine was out of reach. `keep` is what its publications are published with.
+    fn want(&mut self, channel: &str, keep: Keep);
     /// No more.
     fn leave(&mut self, channel: &str);
     /// Ask for what is kept behind this position, the oldest first; answered by [`Heard::Since`], if nothing is lost.
