@@ -154,8 +154,11 @@ def resting(run: Run, front: Workers, fleet: Fleet, seconds: float) -> float:
     return spent / 1e7 / passed
 
 
-def goal(run: Run, stage: Stage, rounds: int, publish: Callable[[], object]) -> None:
-    """One message to everyone: CPU of one to one client, servers on a core; seconds until the last has it, on all."""
+def goal(run: Run, stage: Stage, rounds: int, publish: Callable[[], object], idle_percent: float = 0.0) -> None:
+    """One message to everyone: CPU of one to one client, servers on a core; seconds until the last has it, on all.
+
+    Pings go on meanwhile. What they take, `idle_percent` of a core, is no delivery's: it is told apart.
+    """
     clients = stage.fleet.clients
     stage.fleet.receive(1, publish, level=True)
     time.sleep(PAUSE_S)
@@ -163,18 +166,20 @@ def goal(run: Run, stage: Stage, rounds: int, publish: Callable[[], object]) -> 
     for _ in range(FREE_ROUNDS):
         seconds.append(stage.fleet.receive(1, publish))
         time.sleep(PAUSE_S)
-    spent = 0
+    spent, passed = 0, 0.0
     others = [stage.backend.pid, *(load.pid for load in stage.fleet.loads)]
     with pinned([stage.front.pid], others):
         stage.fleet.receive(1, publish)
         for _ in range(rounds):
-            before = cpu_of(stage.front.pid)
+            before, began = cpu_of(stage.front.pid), time.monotonic()
             stage.fleet.receive(1, publish)
+            passed += time.monotonic() - began
             spent += cpu_of(stage.front.pid).since(before).total_ns
             time.sleep(PAUSE_S)
-    us = spent / 1e3 / (rounds * clients)
+    us, pings_us = (one / 1e3 / (rounds * clients) for one in (spent, passed * idle_percent * 1e7))
     run.message_bytes = stage.fleet.message_bytes
-    run.add(**{f"us_{clients}": us, f"goal_s_{clients}": median(seconds), f"workers_{clients}": stage.front.count})
+    run.add(**{f"us_{clients}": us - pings_us, f"pings_us_{clients}": pings_us})
+    run.add(**{f"goal_s_{clients}": median(seconds), f"workers_{clients}": stage.front.count})
 
 
 def bare(run: Run, steps: list[int], rounds: int) -> None:
@@ -203,7 +208,7 @@ def connect(run: Run, stage: Stage) -> None:
         run.add(**{f"connect_s_{aim}": connects_s})
         if aim == MIDDLE:
             spent = cpu_of(stage.front.pid).since(before).total_ns
-            goal(run, stage, 2, stage.backend.publish_all)
+            goal(run, stage, 2, stage.backend.publish_all, idle(run, stage))
             before = cpu_of(stage.front.pid)
             run.add(connect_us=spent / 1e3 / aim)
     run.add(connections_calm=stage.backend.stats()["connected"])
@@ -238,17 +243,20 @@ def connect(run: Run, stage: Stage) -> None:
     )
 
 
-def idle(run: Run, stage: Stage) -> None:
-    """Nothing but pings, for as long as it takes that each client has one; half a minute at least."""
+def idle(run: Run, stage: Stage) -> float:
+    """Nothing but pings, until each client has had one; half a minute at least. Gives % of a core."""
+    time.sleep(ADMISSION_S)
     run.show.note(f"nothing but pings, every {run.keepalive_s} s both ways")
     seconds = max(IDLE_LEAST_S, float(run.keepalive_s))
-    run.add(idle_percent=resting(run, stage.front, stage.fleet, seconds), ping_s=run.keepalive_s)
+    share = resting(run, stage.front, stage.fleet, seconds)
+    run.add(idle_percent=share, ping_s=run.keepalive_s)
+    return share
 
 
 def everyone(run: Run, stage: Stage) -> None:
     """A goal that goes to all."""
     run.show.note(f"one goal to {stage.fleet.clients:,} clients")
-    goal(run, stage, 2, stage.backend.publish_all)
+    goal(run, stage, 2, stage.backend.publish_all, run.figures.get("idle_percent", 0.0))
 
 
 def match(run: Run, stage: Stage) -> None:

@@ -69,7 +69,9 @@ def markdown(header: dict[str, Any], figures: dict[str, float], failed: dict[str
         "## CPU a message to one client\n\nOne message to everyone: CPU of all workers and their supervisor, beside "
         "bare loops that only send one buffer, in as many processes as it takes. For the CPU the servers have core 0, "
         "and clients and backend core 1; until all have it, everybody has both. Up to 100,000 all clients watch one "
-        "match and the goal is its; above, it is one to `Clients.All`, which the hub sends over all 1,000 lanes, too.",
+        "match and the goal is its; above, it is one to `Clients.All`, which the hub sends over all 1,000 lanes, too. "
+        "Above, pings go on meanwhile, which bare loops have none of: what they take was measured just before, while "
+        "nothing else happened, and stands apart.",
         _scales(figures),
         "## At the backend",
         _backend(header, figures),
@@ -118,6 +120,7 @@ def _scales(figures: dict[str, float]) -> str:
                 f"{clients:,}",
                 f"{figures.get(f'workers_{clients}', 0):.0f}",
                 number(own),
+                number(pings) if (pings := figures.get(f"pings_us_{clients}")) else "–",
                 number(floor) if floor else "–",
                 f"{ratio:.2f}×" if ratio else "–",
                 f"≤ {RATIO_MAX}×",
@@ -126,8 +129,8 @@ def _scales(figures: dict[str, float]) -> str:
                 number(figures.get(f"bare_s_{clients}", 0.0)) if floor else "–",
             ]
         )
-    names = ["clients", "workers", "fanwire, µs", "bare loop, µs", "compared", "bound", "reached", "all have it, s"]
-    return markdown_table([*names, "bare loop, s"], rows) if rows else "Not measured."
+    names = ["clients", "workers", "fanwire, µs", "pings besides, µs", "bare loop, µs", "compared", "bound", "reached"]
+    return markdown_table([*names, "all have it, s", "bare loop, s"], rows) if rows else "Not measured."
 
 
 def scales(figures: dict[str, float], name: str) -> list[tuple[int, float]]:
