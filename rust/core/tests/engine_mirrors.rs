@@ -27,12 +27,14 @@ const TOLD: u8 = 8;
 struct Post(Mutex<Vec<Vec<u8>>>);
 
 impl Sender for Post {
-    fn send(&self, message: &[u8]) -> Result<(), (u64, u64)> {
+    fn send(&self, message: &[u8], _is_deferred: bool) -> Result<(), (u64, u64)> {
         if message[0] == TOLD {
             self.0.lock().expect("nobody panics").push(message.to_vec());
         }
         Ok(())
     }
+
+    fn flush(&self) {}
 }
 
 struct Worker {

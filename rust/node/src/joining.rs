@@ -36,11 +36,16 @@ pub enum JoinError {
 }
 
 impl Sender for LinkSender {
-    fn send(&self, message: &[u8]) -> Result<(), (u64, u64)> {
-        LinkSender::send(self, message).map_err(|error| match error {
+    fn send(&self, message: &[u8], is_deferred: bool) -> Result<(), (u64, u64)> {
+        let sent = if is_deferred { self.send_deferred(message) } else { LinkSender::send(self, message) };
+        sent.map_err(|error| match error {
             SendError::Full { waiting, bytes_max } => ((waiting + message.len()) as u64, bytes_max as u64),
             SendError::TooLong { bytes, bytes_max } => (bytes as u64, bytes_max as u64),
         })
+    }
+
+    fn flush(&self) {
+        LinkSender::flush(self);
     }
 }
 

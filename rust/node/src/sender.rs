@@ -1,7 +1,7 @@
 //! What other threads give to a link, and when they wake its thread.
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, ThreadId};
 
 use crate::bell::Bell;
@@ -9,6 +9,9 @@ use crate::bounds::{Bounds, KEPT_BYTES_MAX};
 use crate::error::SendError;
 use crate::frame::{HEAD_BYTES, put};
 use crate::thread::lock;
+
+/// Deferred frames wake the link's thread when so many bytes wait.
+const DEFERRED_BYTES_MAX: usize = 64 << 10;
 
 /// Gives frames to a link. Any thread; clones give to the same one.
 #[derive(Clone, Debug)]
@@ -27,7 +30,21 @@ impl LinkSender {
     /// # Errors
     /// [`SendError::Full`] where too much waits, [`SendError::TooLong`]: nothing was queued.
     pub fn send(&self, frame: &[u8]) -> Result<(), SendError> {
-        self.0.push(frame)
+        self.0.push(frame, false)
+    }
+
+    /// As [`send`](Self::send), but the link's thread is not woken before [`flush`](Self::flush), the next frame that is not
+    /// deferred, or 64 KiB that wait. Where it is awake it may take the frame at once.
+    ///
+    /// # Errors
+    /// As of [`send`](Self::send).
+    pub fn send_deferred(&self, frame: &[u8]) -> Result<(), SendError> {
+        self.0.push(frame, true)
+    }
+
+    /// Wakes the link's thread for what waits, if it does not know of it.
+    pub fn flush(&self) {
+        self.0.wake();
     }
 
     /// Whether there is a connection, and [`Linked::up`](crate::Linked::up) has returned.
@@ -68,7 +85,7 @@ struct Queue {
     bytes: Vec<u8>,
     /// What other threads have sent while `up` runs.
     held: Vec<u8>,
-    /// The thread waits, or is about to, and can write: whoever sends wakes it.
+    /// The thread waits, or is about to, and can write: whoever sends or flushes wakes it.
     is_parked: bool,
 }
 
@@ -98,7 +115,7 @@ impl Shared {
         queue.bytes.len() + queue.held.len() + self.unwritten.load(Ordering::Relaxed)
     }
 
-    fn push(&self, frame: &[u8]) -> Result<(), SendError> {
+    fn push(&self, frame: &[u8], is_deferred: bool) -> Result<(), SendError> {
         let (frame_bytes_max, link_queue_bytes_max) = (self.bounds.frame_limit(), self.bounds.link_queue_bytes_max);
         if frame.len() > frame_bytes_max {
             return Err(SendError::TooLong { bytes: frame.len(), bytes_max: frame_bytes_max });
@@ -114,13 +131,27 @@ impl Shared {
             return Err(SendError::Full { waiting, bytes_max: link_queue_bytes_max });
         }
         put(if is_held { &mut queue.held } else { &mut queue.bytes }, frame);
+        if is_deferred && queue.bytes.len() < DEFERRED_BYTES_MAX {
+            return Ok(());
+        }
+        self.ring(queue);
+        Ok(())
+    }
+
+    fn wake(&self) {
+        let queue = lock(&self.queue);
+        if !queue.bytes.is_empty() {
+            self.ring(queue);
+        }
+    }
+
+    fn ring(&self, mut queue: MutexGuard<'_, Queue>) {
         let is_parked = mem::take(&mut queue.is_parked);
         drop(queue);
         if is_parked {
             self.wakes.fetch_add(1, Ordering::Relaxed);
             self.bell.ring();
         }
-        Ok(())
     }
 
     /// A connection begins: what this thread sends until [`open`](Self::open) goes out first.

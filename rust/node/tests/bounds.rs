@@ -283,5 +283,21 @@ fn a_link_that_is_given_much_wakes_its_thread_seldom() {
     let wakes = sender.wakes() - before;
     assert!(wakes < 50_000, "{wakes} of 100,000");
     println!("{wakes} wake-ups for 100,000 frames");
+    // What is deferred wakes it once, for all of it.
+    let before = sender.wakes();
+    (0..1_000_u32).for_each(|number| sender.send_deferred(&number.to_le_bytes()).expect("there is room"));
+    assert_eq!(sender.wakes(), before);
+    sender.flush();
+    assert!(sender.wakes() <= before + 1);
+    let await_frames = |wanted: usize| {
+        let frames =
+            (0..).map(|_| next(&told)).filter(|told| matches!(told, Told::Frame(_, frame) if frame.len() == 4));
+        assert_eq!(frames.take(wanted).count(), wanted);
+    };
+    await_frames(100_000 + 1_000);
+    // Or once so much waits that it is worth a wake-up, or with what is not deferred.
+    (0..20_000_u32).for_each(|number| sender.send_deferred(&number.to_le_bytes()).expect("there is room"));
+    sender.send(b"last").expect("there is room");
+    await_frames(20_000 + 1);
     link.stop();
 }

@@ -65,7 +65,7 @@ impl Worker {
 
     fn publish(&self, channel: &str, text: &str) -> Result<Arc<Placing>, EngineError> {
         let publication = Publication::new(Payload::Text(text));
-        let placing = self.engine.publish_for_all(Audience::Channel(channel), &publication)?;
+        let placing = self.engine.publish_for_all(Audience::Channel(channel), &publication, false)?;
         Ok(placing.expect("there is a sequencer"))
     }
 }
@@ -302,6 +302,6 @@ fn an_object_comes_in_the_encoding_that_a_client_elsewhere_speaks() {
     let object = Payload::Object(Encoded::alike(Some(b"\"text\""), Some(b"\xA4text")));
     assert!(formats.without(object.formats()).is_empty());
     let publication = Publication::new(object);
-    workers[0].engine.publish_for_all(Audience::Channel("a"), &publication).expect("room");
+    workers[0].engine.publish_for_all(Audience::Channel("a"), &publication, false).expect("room");
     assert!(client.next().is_ok_and(|got| got.ends_with("text") && got != "text"), "MessagePack's");
 }

@@ -42,7 +42,9 @@ pub(crate) fn publish(
     let publish = |payload: Payload<'_>| {
         let excluded = &excluded;
         let publication = Publication { payload, event, key, ttl_ns, is_keyframe, is_snapshot, is_removal, excluded };
-        if let Some(placing) = engine.publish_for_all(audience, &publication).map_err(|error| to_pyerr(py, error))? {
+        if let Some(placing) =
+            engine.publish_for_all(audience, &publication, options.deferred).map_err(|error| to_pyerr(py, error))?
+        {
             return Ok(Ok(Place::Awaited(placing)));
         }
         let placed = engine.publish_to(audience, &publication, options.deferred);

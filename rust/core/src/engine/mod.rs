@@ -330,8 +330,11 @@ impl Engine {
         check_event(publication.event)
     }
 
-    /// Wakes the shards for what was published with `is_deferred`.
+    /// Wakes the shards for what was published with `is_deferred`, and whoever takes it to the sequencer.
     pub fn flush(&self) {
+        if let Some(member) = self.node() {
+            member.flush();
+        }
         self.deferred_bytes.store(0, Ordering::Relaxed);
         for shard in &self.shards {
             if shard.mailbox.flush().0 {

@@ -72,7 +72,8 @@ impl Engine {
         all.into_iter().take(if self.common.settings.speaks_msgpack { 4 } else { 2 }).collect()
     }
 
-    /// Publishes by way of the sequencer, where there is one: what is given knows its place later.
+    /// Publishes by way of the sequencer, where there is one: what is given knows its place later. With `is_deferred` it
+    /// goes there with the next [`flush`](Self::flush), or when 64 KiB wait.
     ///
     /// # Errors
     /// Those of [`publish`](Self::publish); [`EngineError::Apart`].
@@ -80,6 +81,7 @@ impl Engine {
         &self,
         audience: Audience<'_>,
         publication: &Publication<'_>,
+        is_deferred: bool,
     ) -> Result<Option<Arc<Placing>>, EngineError> {
         let Some((member, key)) = self.node().zip(audience.key()) else { return Ok(None) };
         self.check_running()?;
@@ -92,7 +94,7 @@ impl Engine {
             }
         }
         self.publications.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        member.publish(key, publication).map(Some)
+        member.publish(key, publication, is_deferred).map(Some)
     }
 
     /// Tells other workers, or with none all of them.

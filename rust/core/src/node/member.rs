@@ -18,11 +18,15 @@ use crate::position::Position;
 
 /// Takes messages for the sequencer, from any thread, and never waits.
 pub trait Sender: Send + Sync {
-    /// Queues one, behind those before it.
+    /// Queues one, behind those before it. With `is_deferred` it may wait for [`flush`](Self::flush), or for the next one
+    /// that is not deferred.
     ///
     /// # Errors
     /// Bytes that wait, and the bound that they would pass.
-    fn send(&self, message: &[u8]) -> Result<(), (u64, u64)>;
+    fn send(&self, message: &[u8], is_deferred: bool) -> Result<(), (u64, u64)>;
+
+    /// What is queued goes out.
+    fn flush(&self);
 }
 
 /// What waits: called once, with those of its channels that are to be had, and why the others are not.
@@ -158,12 +162,17 @@ impl Member {
     fn send(&self, message: FromMember<'_>) -> Result<(), EngineError> {
         let mut out = Vec::new();
         message.write(&mut out);
-        self.send_written(&out)
+        self.send_written(&out, false)
     }
 
-    fn send_written(&self, message: &[u8]) -> Result<(), EngineError> {
+    fn send_written(&self, message: &[u8], is_deferred: bool) -> Result<(), EngineError> {
         let full = |(value, bound)| EngineError::LimitReached { name: "bytes for the other workers", value, bound };
-        self.sender.send(message).map_err(full)
+        self.sender.send(message, is_deferred).map_err(full)
+    }
+
+    /// What was published with `is_deferred` goes out.
+    pub(crate) fn flush(&self) {
+        self.sender.flush();
     }
 
     /// As `send`, while the sequencer is connected.
@@ -173,17 +182,22 @@ impl Member {
         self.send(message)
     }
 
-    /// Sends a publication to where it gets its place.
+    /// Sends a publication to where it gets its place: with `is_deferred` it may wait for [`flush`](Self::flush).
     ///
     /// # Errors
     /// [`EngineError::Apart`] while the sequencer is not connected; [`EngineError::LimitReached`] where too much waits.
-    pub(crate) fn publish(&self, key: Key<'_>, publication: &Publication<'_>) -> Result<Arc<Placing>, EngineError> {
+    pub(crate) fn publish(
+        &self,
+        key: Key<'_>,
+        publication: &Publication<'_>,
+        is_deferred: bool,
+    ) -> Result<Arc<Placing>, EngineError> {
         let mut message = Vec::with_capacity(256);
         FromMember::Publish(key, &[]).write(&mut message);
         write_publication(publication, &mut message);
         let mut placing = self.placing();
         let queue = placing.as_mut().ok_or(EngineError::Apart)?;
-        self.send_written(&message)?;
+        self.send_written(&message, is_deferred)?;
         let placed = Arc::<Placing>::default();
         queue.push_back(Arc::clone(&placed));
         Ok(placed)

@@ -35,10 +35,12 @@ impl Link {
 }
 
 impl Sender for Link {
-    fn send(&self, message: &[u8]) -> Result<(), (u64, u64)> {
+    fn send(&self, message: &[u8], _is_deferred: bool) -> Result<(), (u64, u64)> {
         self.lock().push_back(message.to_vec());
         Ok(())
     }
+
+    fn flush(&self) {}
 }
 
 /// What the sequencer has ordered, or is yet to.
@@ -232,7 +234,7 @@ impl Cluster {
             ..Publication::new(Payload::Text(&text))
         };
         let worker = self.workers.get_mut(&peer).expect("it is there");
-        worker.world.engine().publish_for_all(Audience::Channel(&name), &new).expect("it is up");
+        worker.world.engine().publish_for_all(Audience::Channel(&name), &new, false).expect("it is up");
         let position = Position { epoch: 0, offset: 0 };
         worker.published.push_back((channel, Ordered { position, text, excluded, has_ttl: ttl_ns.is_some() }));
     }

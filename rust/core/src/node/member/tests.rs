@@ -10,7 +10,7 @@ use crate::settings::Settings;
 struct Kept(Mutex<Vec<Vec<u8>>>, usize);
 
 impl Sender for Kept {
-    fn send(&self, message: &[u8]) -> Result<(), (u64, u64)> {
+    fn send(&self, message: &[u8], _is_deferred: bool) -> Result<(), (u64, u64)> {
         let mut kept = self.0.lock().expect("nobody panics");
         if kept.len() >= self.1 {
             return Err((kept.len() as u64, self.1 as u64));
@@ -18,6 +18,8 @@ impl Sender for Kept {
         kept.push(message.to_vec());
         Ok(())
     }
+
+    fn flush(&self) {}
 }
 
 impl Kept {
@@ -119,7 +121,7 @@ fn who_leaves_while_it_waits_is_not_subscribed_and_one_has_a_bound() {
 #[test]
 fn a_publication_has_its_place_in_its_turn_and_none_when_nobody_is_there() {
     let (member, kept) = member(4);
-    let publish = || member.publish((Group::User, "ann"), &Publication::new(Payload::Text("x")));
+    let publish = || member.publish((Group::User, "ann"), &Publication::new(Payload::Text("x")), false);
     assert!(matches!(publish(), Err(EngineError::Apart)));
     member.up().expect("room");
     let placings: Vec<_> = (0..3).map(|_| publish().expect("room")).collect();
