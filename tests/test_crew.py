@@ -155,6 +155,34 @@ def test_starts_that_fail_in_a_row_end_all_where_nobody_serves() -> None:
     )
 
 
+def test_starts_that_fail_together_are_one_failure_and_are_tried_again_together(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    played = Played(8)
+    for wave, wait_s in enumerate((0.25, 0.5, 1, 2)):
+        for number in played.numbers:
+            played.ends(number, -9)
+        assert (played.numbers, played.next_s(), played.crew.failure) == ([], wait_s, "")
+        played.passes(wait_s)
+        assert played.numbers == list(range(8 * wave + 8, 8 * wave + 16))
+    assert len([line for line in caplog.messages if "before it served: SIGKILL; another is started in" in line]) == 4
+    played.ends(played.numbers[0], 1)
+    assert "exit code 1; so it was 5 times in a row, and no worker serves" in played.crew.failure
+
+
+def test_processes_that_cannot_be_started_are_one_failure() -> None:
+    played = Played(8)
+    for number in played.numbers:
+        played.ends(number, -9)
+    played.cannot_start = True
+    played.passes(0.25)
+    assert (played.numbers, played.next_s(), played.crew.failure) == ([], 0.5, "")
+    played.cannot_start = False
+    played.passes(0.5)
+    played.ready(*played.numbers)
+    assert played.crew.serving == 8
+
+
 def test_who_serves_goes_on_whatever_becomes_of_the_others(played: Played) -> None:
     for number in range(1, 20):
         played.ends(number, 1)

@@ -31,18 +31,40 @@ upstream = "http://127.0.0.1:9/live"
 FOR_THE_COMMAND_LINE = {"attrs", "cyclopts", "docstring_parser", "pygments", "rich", "fanwire.cli.app", "fanwire.demo"}
 
 
+LOADS = """
+import os
+if "FANWIRE_ZYGOTE" in os.environ and os.path.exists("hold"):
+    print("loading in", os.getpid(), flush=True)
+    while os.path.exists("hold"):
+        pass
+"""
+"""Zygotes are yet to load while the folder has a file ``hold``."""
+
+
 @contextmanager
-def served(folder: Path, customized: str = "") -> Iterator[Program]:
+def starting(folder: Path, customized: str = "", workers: int = 2) -> Iterator[Program]:
     """`fanwire serve`, of whose processes each runs `customized` when it starts."""
     (folder / "fanwire.toml").write_text(SETTINGS)
     (folder / "sitecustomize.py").write_text(customized)
     command = [sys.executable, "-W", "ignore", "-m", "fanwire", "serve", "fanwire.toml", "--log-level", "debug"]
-    running = Program(started(command, folder, folder))
+    running = Program(started([*command, "--workers", str(workers)], folder, folder))
     try:
-        running.until(" with 2 workers")
         yield running
     finally:
         running.end()
+
+
+@contextmanager
+def served(folder: Path, customized: str = "") -> Iterator[Program]:
+    """The same, once it serves."""
+    with starting(folder, customized) as running:
+        running.until(" with 2 workers")
+        yield running
+
+
+def loading(running: Program, count: int = 1) -> int:
+    """The process of so many zygotes' last that is yet to load."""
+    return int(running.until("^loading in ", count).split()[2])
 
 
 def restarted(running: Program, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -140,6 +162,71 @@ def test_of_copies_that_wait_when_the_zygote_is_killed_one_is_lost_and_the_other
         running.until(rf"worker \d \(process {zygote}\) ended before it served: SIGKILL")
         running.until(r"worker \d: serving on", 4)
         assert zygote_of(running) != zygote
+
+
+def test_zygotes_that_are_killed_while_they_load_are_started_again_and_all_workers_come(tmp_path: Path) -> None:
+    (tmp_path / "hold").touch()
+    with starting(tmp_path, LOADS, workers=6) as running:
+        for number in (1, 2):
+            zygote = loading(running, number)
+            os.kill(zygote, signal.SIGKILL)
+            running.until(rf"worker \d+ \(process {zygote}\) ended before it served: SIGKILL; another is started in ")
+        loading(running, 3)
+        (tmp_path / "hold").unlink()
+        running.until("serving on .* with 6 workers")
+        found = processes(running)
+        assert {name: len(some) for name, some in found.items()} == {"fanwire zygote": 1, "fanwire worker": 6}
+
+
+def test_a_program_that_cannot_be_loaded_ends_all_with_the_reason_in_the_end(tmp_path: Path) -> None:
+    fails = "import os\nif 'FANWIRE_ZYGOTE' in os.environ: print('loading in', os.getpid(), flush=True); os._exit(7)"
+    with starting(tmp_path, fails, workers=6) as running:
+        assert running.process.wait(40) == 1
+        running.until(r"^fanwire: worker \d+ .* ended before it served: exit code 7; so it was 5 times in a row")
+        assert len(running.said("^loading in ")) == 5
+
+
+def test_a_zygote_that_is_killed_while_it_forks_leaves_nobody(tmp_path: Path) -> None:
+    holds = """
+import os
+def hold():
+    if os.path.exists("hold"):
+        with open("held", "a") as file:
+            file.write(f"{os.getpid()} ")
+        while os.path.exists("hold"):
+            pass
+
+if "FANWIRE_ZYGOTE" in os.environ:
+    os.register_at_fork(after_in_child=hold)
+"""
+    with served(tmp_path, holds) as running:
+        zygote, (first, second) = zygote_of(running), processes(running)["fanwire worker"]
+        (tmp_path / "hold").touch()
+        os.kill(first, signal.SIGKILL)
+        until_in_thread((tmp_path / "held").exists)
+        os.kill(zygote, signal.SIGKILL)
+        running.until(rf"worker 2 \(process {zygote}\) ended before it served: SIGKILL; another is started")
+        (tmp_path / "hold").unlink()
+        running.until("worker 3: serving on")
+
+        def are_alone() -> bool:
+            counts = {name: len(some) for name, some in processes(running).items()}
+            return counts == {"fanwire zygote": 1, "fanwire worker": 2}
+
+        until_in_thread(are_alone)
+        assert second in processes(running)["fanwire worker"]
+
+
+def test_a_zygote_that_is_stopped_ends_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    with served(tmp_path) as running:
+        address, found = address_of(running), [process for some in processes(running).values() for process in some]
+        for process in found:
+            os.kill(process, signal.SIGSTOP)
+        running.process.kill()
+        until_in_thread(lambda: not any(Path(f"/proc/{process}").exists() for process in found))
+        host, _, port = address.rpartition(":")
+        with socket.create_server((host, int(port))):  # nobody holds it
+            pass
 
 
 def test_all_end_with_the_supervisor(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from fanwire.relay.timing import Backoff
 NUMBERS = 256
 """An id has eight bits for the worker."""
 FAILED_STARTS_MAX = 5
-"""So many workers in a row that end before they serve, and none that does: then the program is at fault."""
+"""So often in a row they end before they serve, and none does: then the program is at fault."""
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.25, 30.0
 START_S = 30.0
 """So long a worker may take until it serves, unless ``worker_timeout`` is more: a program may load much."""
@@ -43,6 +43,7 @@ class Worker:
     def __init__(self, number: int, process: Process, now: float) -> None:
         self.number = number
         self.process = process
+        self.started_at: float = now
         self.heard_at: float = now
         """When it last gave a sign, or was started."""
         self.ready_at: float | None = None
@@ -98,6 +99,8 @@ class Crew:
         # When others are due for those that ended.
         self._due: list[float] = []
         self._failed_starts = 0
+        # When a start failed last, and when others are due for it.
+        self._failed_at = self._again_at = -inf
         # In a restart: who is to be replaced yet, who is now, and by whom.
         self._old: deque[Worker] = deque()
         self._leaver: Worker | None = None
@@ -176,8 +179,7 @@ class Crew:
             try:
                 self._start(now)
             except OSError as error:  # too many processes, or no memory
-                self._failed_starts += 1
-                self._fail(f"a worker cannot be started: {error}", 0.0, now)
+                self._fail_to_start(f"a worker cannot be started: {error}", now, now)
 
     def next_at(self) -> float:
         """When ``tick`` has something to do; inf: never, unless something happens."""
@@ -240,22 +242,36 @@ class Crew:
 
     def _replace(self, worker: Worker, why: str, now: float) -> None:
         if worker.ready_at is None:
-            self._failed_starts += 1
-            self._fail(f"{worker} ended before it served: {why}", 0.0, now)
+            self._fail_to_start(f"{worker} ended before it served: {why}", worker.started_at, now)
         else:
             self._fail(f"{worker} ended: {why}", now - worker.ready_at, now)
 
-    def _fail(self, what: str, lived_s: float, now: float) -> None:
-        if self._is_ending:
+    def _fail_to_start(self, what: str, started_at: float, now: float) -> None:
+        """Those that had been started when another failed share its fate: they are copies of one process, perhaps."""
+        if started_at <= self._failed_at and not self._is_ending:
+            workers_log.info("%s, as another did", what)
+            self._start_at(self._again_at)
             return
+        self._failed_starts += 1
+        self._failed_at = now
+        self._again_at = self._fail(what, 0.0, now)
+
+    def _fail(self, what: str, lived_s: float, now: float) -> float:
+        """Gives when another is started; inf: never."""
+        if self._is_ending:
+            return inf
         if self._failed_starts >= FAILED_STARTS_MAX and not self.serving:
             self.failure = f"{what}; so it was {self._failed_starts} times in a row, and no worker serves"
             self.end(now)
-            return
+            return inf
         wait_s = self._backoff.next(lived_s)
-        self._due.append(now + wait_s)
-        self._due.sort()
+        self._start_at(now + wait_s)
         workers_log.error("%s; another is started in %.1f s", what, wait_s)
+        return now + wait_s
+
+    def _start_at(self, when: float) -> None:
+        self._due.append(when)
+        self._due.sort()
 
     def _go_on_restarting(self, now: float) -> None:
         """Take the next step, if the last one is done: all serve, and nobody is on the way out."""

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +81,9 @@ class Rerun:
 
     def tend(self) -> None:
         """Do what is due, at each turn of the supervisor's loop."""
+
+    def bury(self, workers: Collection[int]) -> None:
+        """Forget children that have ended, but for these, of which others ask how they did."""
 
     def close(self) -> None:
         """Start no more."""
@@ -157,6 +160,19 @@ class Copies(Rerun):
                 self._hear(zygote)
                 self._bury(zygote, code)
 
+    def bury(self, workers: Collection[int]) -> None:
+        """See ``Rerun``: orphans are this process's, such as what a worker had started, or a copy whose zygote was
+        killed before it said so.
+        """
+        if any(zygote.is_copying for zygote in self._all):
+            return  # the number of a worker is on its way
+        known = {*workers, *(zygote.process.pid for zygote in self._all)}
+        with suppress(ChildProcessError):
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if ended.si_pid in known:
+                    return
+                os.waitpid(ended.si_pid, 0)
+
     def close(self) -> None:
         """End all zygotes."""
         for zygote in self._all:
@@ -228,7 +244,8 @@ class Copies(Rerun):
         self._now = None if self._now is zygote else self._now
         self._before = None if self._before is zygote else self._before
         if not zygote.is_leaving and self._is_possible:
-            workers_log.info("the zygote (process %s) ended: %s", zygote.process.pid, ending(code))
+            when = "" if zygote.is_ready else " before it had loaded the program"
+            workers_log.info("the zygote (process %s) ended%s: %s", zygote.process.pid, when, ending(code))
         waiting = zygote.give_up(code or 1)
         try:
             if waiting:
@@ -250,6 +267,11 @@ class StartedZygote:
         """It ends once it has done what it was asked."""
         self._asked: Promised | None = None
         self._waiting: deque[Promised] = deque()
+
+    @property
+    def is_copying(self) -> bool:
+        """It was asked for a copy, and has not said which process that is."""
+        return self._asked is not None
 
     def promise(self, promised: "Promised") -> None:
         """Have it become a copy, in its turn."""

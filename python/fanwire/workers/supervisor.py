@@ -122,6 +122,7 @@ class Supervisor:
                 for link in self._links_of(worker):
                     self._drop(link)  # a copy that was lost with its zygote ends by that
                 self._crew.ended(worker, code, now)
+        self._starting.bury([worker.process.pid for worker in self._crew])
         self._crew.tick(now)
         self._tell_of_sequencer(now)
         if now >= self._notify_at:

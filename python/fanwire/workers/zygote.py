@@ -112,7 +112,8 @@ def _fork_and_end(theirs: int) -> None:
     except OSError as error:
         os._exit(error.errno or errno.EAGAIN)
     if worker:
-        os.write(theirs, str(worker).encode())
+        with suppress(OSError):  # the zygote has been killed: the worker ends by its link
+            os.write(theirs, str(worker).encode())
         os._exit(0)
 
 
