@@ -20,6 +20,7 @@ class Relay:
 
     def __init__(self) -> None:
         self.heard_of: list[tuple[Any, ...]] = []
+        self.more = 0
         self.admission: SharedAdmission
 
     def wanted(self, worker: int, id: bytes, *said: Any) -> None:
@@ -46,6 +47,10 @@ class Relay:
     def yield_to(self, worker: int, id: bytes) -> None:
         """Note it."""
         self.heard_of.append(("yield", worker, id))
+
+    def one_more(self) -> None:
+        """Note it."""
+        self.more += 1
 
     def retire(self) -> None:
         """Note it."""
@@ -183,6 +188,30 @@ def test_of_two_that_hold_one_the_older_goes_on() -> None:
     assert ("yield", 1, IDS[0]) in workers.relays[0].heard_of
     assert not [one for one in workers.relays[1].heard_of if one[0] == "yield"]
     assert {sharing.claimed(IDS[0]) for sharing in workers.sharing.values()} == {1}
+
+
+def test_lanes_are_counted_once_for_all_workers() -> None:
+    workers = Workers(0, 1)
+
+    def counts() -> list[int]:
+        workers.star.settle()
+        return [sharing.lanes_at(PATH) for sharing in workers.sharing.values()]
+
+    for number in range(3):
+        workers.sharing[number % 2].hold(IDS[number], PATH)
+        workers.sharing[number % 2].hold(IDS[number], PATH)
+    workers.sharing[0].hold(IDS[9])  # no lane of this relay's
+    assert counts() == [3, 3] and [relay.more for relay in workers.relays.values()] == [3, 3]
+    workers.join(2)
+    assert counts() == [3, 3, 3]
+    for _ in range(2):
+        workers.sharing[0].let_go(IDS[0])
+    assert counts() == [2, 2, 2]
+    workers.sharing[0].retire()
+    assert counts()[1:] == [1, 1]
+    workers.star.leave(0)
+    workers.star.leave(1)
+    assert counts()[2] == 0
 
 
 def test_one_that_retires_is_named_no_more() -> None:

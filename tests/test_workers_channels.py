@@ -188,7 +188,7 @@ async def test_the_program_hears_what_is_published_in_other_workers(running: Pro
         async def heard() -> bool:
             return len(await first.call("heard")) == 2
 
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while not await heard():
                 pass
         texts = [(channel, data) for channel, data, *_ in await first.call("heard")]

@@ -35,9 +35,14 @@ class Taken:
             assert read_head(one).startswith("HTTP/1.1 101 ")
 
     def ready(self) -> tuple[str, str]:
-        """What `/readyz` says on the next one, and what becomes of the connection."""
-        with closing(self.silent.pop()) as one:
-            return readyz(one)
+        """What `/readyz` says on the next one, and what becomes of the connection: one that is kept is asked again."""
+        one = self.silent.pop(0)
+        said = readyz(one)
+        if said[1] == "kept":
+            self.silent.append(one)
+        else:
+            one.close()
+        return said
 
     def close(self) -> None:
         """All of them."""

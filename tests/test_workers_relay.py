@@ -1,5 +1,6 @@
 """A relay over workers: one connection to the backend for each thing watched, whichever workers have clients."""
 
+import itertools
 import json
 import os
 import signal
@@ -85,6 +86,36 @@ def test_a_lane_is_held_once_and_every_worker_has_what_comes(tmp_path: Path, bac
             client.end()
         late.end()
         until_in_thread(lambda: not backend.watching("m"))
+
+
+def test_the_bound_of_lanes_is_that_of_all_workers_and_lanes_that_linger_make_room(
+    tmp_path: Path, backend: ScriptedBackend
+) -> None:
+    ids = map(str, itertools.count(2))
+
+    def asked(client: Client, method: str, match: str) -> str:
+        """How that failed."""
+        id = next(ids)
+        client.call(method, match, id=id)
+        return str(client.answer(id).get("error", ""))
+
+    def of_three() -> Client:
+        client = running.client()
+        assert [asked(client, "Watch", match) for match in "abc"] == [""] * 3
+        return client
+
+    with several(tmp_path, WORKERS, relay(backend, linger=60, lanes={"max": 3})) as running:
+        clients = running.in_all(WORKERS, of_three)
+        for client in clients:
+            assert "4 lanes of all workers are over the bound of 3" in asked(client, "Watch", "d")
+        for client in clients:
+            assert asked(client, "Unwatch", "c") == ""
+        until_in_thread(lambda: not asked(clients[0], "Watch", "d"))
+        for client in clients:
+            assert asked(client, "Unwatch", "b") == ""
+        assert asked(clients[-1], "Unwatch", "a") == ""
+        until_in_thread(lambda: not asked(clients[-1], "Watch", "e"))
+        until_in_thread(lambda: [len(backend.watching(match)) for match in "abcde"] == [1, 0, 0, 1, 1])
 
 
 def test_the_holder_is_killed_and_another_takes_over(tmp_path: Path, backend: ScriptedBackend) -> None:
@@ -198,7 +229,7 @@ def test_who_may_connect_is_asked_once(tmp_path: Path, backend: ScriptedBackend)
     def slow(session: Session) -> None:
         if b"Bearer alice" in session.head:
             is_asked.set()
-            assert may_answer.wait(20)
+            assert may_answer.wait(60)
         negotiate(session)
 
     backend.negotiate = slow
@@ -208,7 +239,7 @@ def test_who_may_connect_is_asked_once(tmp_path: Path, backend: ScriptedBackend)
         assert running.address
         for thread in threads:
             thread.start()
-        assert is_asked.wait(20)
+        assert is_asked.wait(60)
         may_answer.set()
         for thread in threads:
             thread.join(20)

@@ -141,7 +141,7 @@ def test_a_websocket_s_token_is_the_first_s_of_all_that_come_at_once(served: Pro
             barrier = threading.Barrier(WORKERS)
 
             def ask(line: Line, barrier: threading.Barrier = barrier, token: str = token) -> str:
-                barrier.wait(10)
+                barrier.wait(60)
                 return line.upgrade(token).partition(" ")[2][:3]
 
             answered = sorted(pool.map(ask, asking))

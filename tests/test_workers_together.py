@@ -116,7 +116,7 @@ def anyio_backend() -> str:
 
 async def get(address: str, path: str) -> httpx.Response:
     """A request over a connection of its own."""
-    return await run_sync(partial(httpx.get, f"http://{address}{path}", trust_env=False, timeout=20))
+    return await run_sync(partial(httpx.get, f"http://{address}{path}", trust_env=False, timeout=40))
 
 
 async def scrape(address: str) -> dict[tuple[str, str], float]:
@@ -130,7 +130,7 @@ async def scrape(address: str) -> dict[tuple[str, str], float]:
     }
 
 
-async def becomes(ask: Any, wanted: Any, seconds: float = 20) -> None:
+async def becomes(ask: Any, wanted: Any, seconds: float = 60) -> None:
     """Wait until that is the answer."""
     answer = None
     with anyio.move_on_after(seconds):
@@ -207,7 +207,7 @@ async def test_a_worker_that_stands_still_is_named(short_path: Path) -> None:
 
 async def the_one_that_tells(callers: list[Caller]) -> Caller:
     """The eldest, once it has told anything."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while True:
             found = [caller for caller in callers if await caller.call("told")]
             if found:

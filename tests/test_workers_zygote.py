@@ -107,7 +107,7 @@ def test_workers_are_children_of_the_supervisor_and_share_what_is_loaded(tmp_pat
             shared, own = (int(told[f"{whose}_Dirty"].split()[0]) for whose in ("Shared", "Private"))
             assert shared > own, told
         running.process.terminate()
-        assert running.process.wait(20) == 0
+        assert running.process.wait(60) == 0
         assert not any(Path(f"/proc/{process}").exists() for some in found.values() for process in some)
         assert not running.said("zygote"), running.lines
 
@@ -125,7 +125,7 @@ atexit.register(tell)
     with served(tmp_path, tells) as running:
         workers = processes(running)["fanwire worker"]
         running.process.terminate()
-        assert running.process.wait(20) == 0
+        assert running.process.wait(60) == 0
         for worker in workers:
             modules = set(json.loads((tmp_path / f"modules-{worker}").read_text()))
             assert "fanwire.hub" in modules
@@ -181,7 +181,7 @@ def test_zygotes_that_are_killed_while_they_load_are_started_again_and_all_worke
 def test_a_program_that_cannot_be_loaded_ends_all_with_the_reason_in_the_end(tmp_path: Path) -> None:
     fails = "import os\nif 'FANWIRE_ZYGOTE' in os.environ: print('loading in', os.getpid(), flush=True); os._exit(7)"
     with starting(tmp_path, fails, workers=6) as running:
-        assert running.process.wait(40) == 1
+        assert running.process.wait(60) == 1
         running.until(r"^fanwire: worker \d+ .* ended before it served: exit code 7; so it was 5 times in a row")
         assert len(running.said("^loading in ")) == 5
 
@@ -234,7 +234,7 @@ def test_all_end_with_the_supervisor(tmp_path: Path) -> None:
         found = [process for some in processes(running).values() for process in some]
         assert len(found) == 3
         running.process.kill()
-        until_in_thread(lambda: not any(Path(f"/proc/{process}").exists() for process in found), 20)
+        until_in_thread(lambda: not any(Path(f"/proc/{process}").exists() for process in found), 60)
 
 
 def test_a_restart_loads_the_program_as_it_is_now_and_one_that_fails_leaves_things_as_they_were(tmp_path: Path) -> None:
@@ -311,4 +311,5 @@ def test_the_end_does_not_wait_for_copies_that_are_still_to_come(tmp_path: Path)
         until_in_thread(lambda: len(running.said(r"starting worker \d")) == 4)
         os.kill(zygote_of(running), signal.SIGCONT)
         running.process.terminate()
-        assert running.process.wait(8) == 0  # 15 s are what a worker has
+        assert running.process.wait(60) == 0
+        assert not running.said("did not end within"), running.lines

@@ -51,7 +51,7 @@ async def each(running: Program, query: str = "?") -> AsyncIterator[list[Caller]
     """A client in each of three workers, by their numbers. Their method `where` gives number and process."""
     found: dict[int, Caller] = {}
     async with AsyncExitStack() as stack:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while len(found) < WORKERS:
                 caller = Caller(await stack.enter_async_context(connected(running.address, f"/ws{query}")))
                 caller.number, caller.process = await caller.call("where")

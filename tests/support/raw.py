@@ -24,7 +24,7 @@ def open_socket(address: str, *, receive_buffer: int | None = None) -> socket.so
     """A blocking TCP socket to ``HOST:PORT``, with a deadline; `receive_buffer` bytes are set before connecting."""
     host, _, port = address.rpartition(":")
     made = socket.socket()
-    made.settimeout(8)
+    made.settimeout(20)
     if receive_buffer is not None:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     made.connect((host, int(port)))

@@ -94,7 +94,8 @@ class Backed(Owner, Generic[K, L]):
         self._passing = Passing.of(config.private.drop, config.trusted_proxies, config.admit_ignore)
         # Who opens a connection waits no longer than for its handshake, and is to be told why.
         self._answer_s = min(config.lanes.connect_timeout, ASKING_PART * around.handshake_timeout)
-        lingering = self._lingering = Lingering(config.lanes.per_client_max)
+        is_shared = around.sharing is not None
+        lingering = self._lingering = Lingering(config.lanes.per_client_max, lambda: is_shared and self._is_full())
         # What a context of lanes begins with.
         linger, lanes = config.linger, config.lanes
         self._of_lanes = self._upstreams, self._timers, self._shared, linger, lanes, lingering
@@ -124,17 +125,41 @@ class Backed(Owner, Generic[K, L]):
             return ""
         return f"{count + 1} connections to backends are over the bound of {bound}, half of the process's descriptors"
 
-    def has_room(self) -> bool:
-        """Whether there may be one lane more; the one that lingers for the longest makes room."""
-        if len(self.lanes) >= self.config.lanes.max or self._shortage():
+    def _lane_count(self) -> int:
+        """Of all workers, each once; or those here, mirrored ones as well, if these are more."""
+        held = 0 if self._sharing is None else self._sharing.lanes_at(self.config.path)
+        return max(len(self.lanes), held)
+
+    def _is_full(self) -> bool:
+        return self._lane_count() >= self.config.lanes.max
+
+    def has_room(self, what: Any = None) -> bool:
+        """Whether there may be one lane more; the one that lingers for the longest makes room.
+
+        Args:
+            what: names it to other workers: one that they hold is only mirrored here.
+        """
+        if self._is_full() or self._shortage():
             self._lingering.make_room()
-        return len(self.lanes) < self.config.lanes.max and not self._shortage()
+        if self._shortage():
+            return False
+        return not self._is_full() or (len(self.lanes) < self.config.lanes.max and self._is_held_elsewhere(what))
+
+    def _is_held_elsewhere(self, what: Any) -> bool:
+        return self._sharing is not None and self._sharing.claimed(id_of(self._fingerprint, what)) is not None
+
+    def one_more(self) -> None:
+        """See ``Sharer``: should room be needed anywhere, what lingers here makes it now."""
+        if self._is_full():
+            self._lingering.make_room()
 
     @property
     def over_max(self) -> str:
         """What is said where there is none."""
-        lanes, lanes_max = len(self.lanes), self.config.lanes.max
-        return f"{lanes + 1} lanes are over the bound of {lanes_max}" if lanes >= lanes_max else self._shortage()
+        if not self._is_full():
+            return self._shortage()
+        workers = "" if self._sharing is None else " of all workers"
+        return f"{self._lane_count() + 1} lanes{workers} are over the bound of {self.config.lanes.max}"
 
     def backoff(self) -> Backoff:
         """How attempts to connect to the backend are spaced."""

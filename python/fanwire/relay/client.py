@@ -184,7 +184,7 @@ class RelayedClient:
             return True
         if lane is None:
             call.check(relay.config.upstream_message_bytes_max, share.unsubscribe or "")
-            if not relay.has_room():
+            if not relay.has_room(["call", *call]):
                 self._tell(event, relay.over_max)
                 return True
         if lane not in self.lanes:

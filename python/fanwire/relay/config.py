@@ -149,9 +149,9 @@ class Lanes(Built):
     """The shared connections to the backend: how many, as whom, and what happens when one is lost."""
 
     max: Count = 10_000
-    """Lanes open at once, in each worker, with those that it mirrors; one that lingers makes room for a new one, and
-    beyond that a subscription is answered with an error. Worst cost: as many connections of each worker to the
-    backend."""
+    """Lanes open at once, of all workers together, and a few more where several open the last ones at one moment; one
+    that lingers makes room for a new one, and beyond that a subscription is answered with an error. Worst cost: as
+    many connections to the backend, and each of them mirrored in every worker."""
     per_client_max: Count = 100
     """Lanes that one client may watch. Worst cost: a few clients can have all of `max`."""
     subscribe_rate: Count = 50

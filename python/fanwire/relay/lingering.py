@@ -1,6 +1,6 @@
 """Lanes that nobody watches any more: how many there may be, and which end first."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 LINGERING_MIN = 256
@@ -25,12 +25,15 @@ class Lingering:
 
     One client leaves no more of them than it may watch at once. All clients leave no more than were ever watched at
     once, as when all connect again, and their calls are so many bytes at most. Above that the oldest end at once.
+
+    Args:
+        is_full: whether other workers need the room.
     """
 
-    __slots__ = ("_bytes", "_left_by", "_most", "_needed", "_of_client", "_per_client_max")
+    __slots__ = ("_bytes", "_is_full", "_left_by", "_most", "_needed", "_of_client", "_per_client_max")
 
-    def __init__(self, per_client_max: int) -> None:
-        self._per_client_max = per_client_max
+    def __init__(self, per_client_max: int, is_full: Callable[[], bool] = lambda: False) -> None:
+        self._per_client_max, self._is_full = per_client_max, is_full
         self._needed: set[Lasting] = set()
         self._most = LINGERING_MIN
         self._left_by: dict[Lasting, int] = {}
@@ -67,6 +70,8 @@ class Lingering:
             next(iter(own)).end()
         while len(self._left_by) > self._most or self._bytes > LINGERING_BYTES_MAX:
             next(iter(self._left_by)).end()
+        if self._is_full():
+            self.make_room()
 
     def make_room(self) -> None:
         """End the oldest, if there is one."""

@@ -198,7 +198,8 @@ class Part:
     def _hold(self) -> None:
         self._is_held = False
         self._hops = 0
-        self.sharing.hold(self.id)
+        # What is for all is no lane.
+        self.sharing.hold(self.id, self._path if self.protocol is None else "")
 
     def again(self) -> None:
         """Newcomers need something newer than there is."""

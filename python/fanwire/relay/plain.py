@@ -110,7 +110,7 @@ class PlainRelay(MessageRelay):
             lane = self.lanes.get(key)
             if verdict.status != SWITCHING:
                 client.turned_away(verdict.status)
-            elif lane is None and not self.has_room():
+            elif lane is None and not self.has_room([*key, None]):
                 client.close_over_bound(self.over_max)
             else:
                 client.join(lane or self._open_query(index, values, visitor.subprotocols))

@@ -190,7 +190,7 @@ class PlainClient:
             self._tell_error(f"{len(self._lanes) + 1} subscriptions are over the bound of {limits.per_client_max}")
         elif len(wish.message) > relay.config.upstream_message_bytes_max:
             self._tell_error(str(too_large(len(wish.message), relay.config.upstream_message_bytes_max)))
-        elif lane is None and not relay.has_room():
+        elif lane is None and not relay.has_room([*wish.key, wish.message]):
             self._tell_error(relay.over_max)
         else:
             self._watch(wish, lane)

@@ -5,6 +5,7 @@ nobody holds yet is to be held by the one of them that rendezvous hashing names,
 hold one all the same, as they knew of different workers for a moment, the one that has held it for longer goes on.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from time import time
@@ -25,9 +26,9 @@ class Verb:
     """What a message says."""
 
     HELD = 0
-    """The sender holds these, each since when."""
+    """The sender holds these, each since when, and for the relay at which path."""
     LET_GO = 1
-    """And this no more."""
+    """And this no more, of that path."""
     RETIRING = 2
     """It will end soon: what it holds others are to hold."""
     TO_RELAY = 3
@@ -62,6 +63,9 @@ class Sharer(Protocol):
 
     def yield_to(self, worker: int, id: bytes) -> None:
         """That one has held this for longer."""
+
+    def one_more(self) -> None:
+        """A worker holds a lane of its path that it did not."""
 
     def retire(self) -> None:
         """This worker will end soon: others are to hold what they have from it."""
@@ -103,6 +107,9 @@ class Sharing:
         self._relays: dict[str, Sharer] = {}
         # What each worker holds, this one as well, and since when.
         self._held: dict[int, dict[bytes, float]] = {bus.number: {}}
+        # For the relays at which paths: of each worker in numbers, of this one each.
+        self._counts: dict[int, Counter[str]] = {bus.number: Counter()}
+        self._paths: dict[bytes, str] = {}
         # Those that end soon.
         self._retiring: set[int] = set()
         # What is mirrored here: by who holds it, with the number of the attempt.
@@ -150,17 +157,31 @@ class Sharing:
         there = [one for one in (self.number, *self.bus.others) if one not in self._retiring]
         return max(there, key=lambda worker: (rank(id, worker), worker), default=self.number)
 
-    def hold(self, id: bytes) -> None:
-        """This worker holds it from now on; all are told."""
+    def lanes_at(self, path: str) -> int:
+        """How many the relays at this path hold in all workers."""
+        return sum(counts[path] for counts in self._counts.values())
+
+    def hold(self, id: bytes, path: str = "") -> None:
+        """This worker holds it from now on, as a lane of the relay at a path; all are told."""
         own = self._held[self.number]
         if id not in own:
             own[id] = self._clock()
-            self._tell(None, Verb.HELD, [[id, own[id]]])
+            self._paths[id] = path
+            self._count_one(self.number, path)
+            self._tell(None, Verb.HELD, [[id, own[id], path]])
+
+    def _count_one(self, worker: int, path: str) -> None:
+        self._counts.setdefault(worker, Counter())[path] += 1
+        if path in self._relays:
+            with self._faults.contained("relay.sharing", "room could not be made for lanes"):
+                self._relays[path].one_more()
 
     def let_go(self, id: bytes) -> None:
         """It does not any more."""
         if self._held[self.number].pop(id, None) is not None:
-            self._tell(None, Verb.LET_GO, id)
+            path = self._paths.pop(id)
+            self._counts[self.number][path] -= 1
+            self._tell(None, Verb.LET_GO, id, path)
 
     def retire(self) -> None:
         """This worker will end soon, and its clients with it."""
@@ -213,10 +234,12 @@ class Sharing:
             case Verb.HELD:
                 self._others_hold(worker, said[0])
             case Verb.LET_GO:
-                self._held.setdefault(worker, {}).pop(said[0], None)
+                id, path = said
+                if self._held.get(worker, {}).pop(id, None) is not None:
+                    self._counts[worker][path] -= 1
             case Verb.RETIRING:
                 self._retiring.add(worker)
-                self._held[worker] = {}
+                self._forget(worker)
             case Verb.TOLD:
                 id, tie, *rest = said
                 expected, follower = self._following.get((worker, id), (0, None))
@@ -241,13 +264,20 @@ class Sharing:
         """That is nothing that this worker could hold: its relay is another, or none. Who asks holds it by itself."""
         self.tell_mirror(worker, id, tie, "elsewhere", None)
 
-    def _others_hold(self, worker: int, claims: Iterable[tuple[bytes, float]]) -> None:
+    def _forget(self, worker: int) -> None:
+        self._held.pop(worker, None)
+        self._counts.pop(worker, None)
+
+    def _others_hold(self, worker: int, claims: Iterable[tuple[bytes, float, str]]) -> None:
         own = self._held[self.number]
         if worker in self._retiring:
             return
         theirs = self._held.setdefault(worker, {})
-        for id, since in claims:
+        for id, since, path in claims:
+            is_new = id not in theirs
             theirs[id] = since
+            if is_new:
+                self._count_one(worker, path)
             if id in own and (since, worker) < (own[id], self.number):
                 for relay in self._relays.values():
                     with self._faults.contained("relay.sharing", "a lane that two hold could not be given up"):
@@ -255,14 +285,15 @@ class Sharing:
 
     def _changed(self, worker: int, has_come: bool) -> None:
         if has_come:
-            for piece in pieces(list(self._held[self.number].items())):
+            own = [(id, since, self._paths[id]) for id, since in self._held[self.number].items()]
+            for piece in pieces(own):
                 self._tell(worker, Verb.HELD, piece)
             if self.is_retiring:
                 self._tell(worker, Verb.RETIRING)
             for relay in self._relays.values():
                 relay.welcome(worker)
             return
-        self._held.pop(worker, None)
+        self._forget(worker)
         self._retiring.discard(worker)
         for relay in self._relays.values():
             with self._faults.contained("relay.sharing", "what a worker had of lanes could not be ended"):
