@@ -1,4 +1,4 @@
-"""Peer: Centrifugo with its memory engine and its unidirectional WebSocket, on which a client sends nothing.
+"""Peer: Centrifugo with its memory engine, or Redis, and its unidirectional WebSocket, on which a client sends nothing.
 
 The program is not ours, so what publishes is a process beside it, which nobody charges to it: this one becomes
 Centrifugo, and its grandchild obeys the commands. A burst is one `batch` of the HTTP API. Pushes are not joined into
@@ -41,9 +41,10 @@ def _coded(text: bytes) -> str:
     return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
 
 
-def settings(port: int, is_joined: bool) -> dict[str, Any]:
+def settings(port: int, redis: str | None, is_joined: bool) -> dict[str, Any]:
     """Its file of settings."""
-    return {
+    shared = {"engine": {"type": "redis", "redis": {"address": redis}}} if redis else {}
+    return shared | {
         "http_server": {"address": "127.0.0.1", "port": port},
         "http_api": {"key": KEY},
         "client": {"token": {"hmac_secret_key": SECRET}},
@@ -66,7 +67,7 @@ def main() -> None:
             "skipped: no Centrifugo: go install github.com/centrifugal/centrifugo/v6@latest, on PATH or as CENTRIFUGO"
         )
     file = Path(tempfile.gettempdir()) / f"centrifugo-{os.getpid()}.json"
-    file.write_text(json.dumps(settings(arguments.port, arguments.joined)))
+    file.write_text(json.dumps(settings(arguments.port, arguments.redis, arguments.joined)))
     server = os.getpid()
     if os.fork() == 0:
         if os.fork() == 0:

@@ -14,13 +14,15 @@ from driver import drive, drive_on_uvicorn, run, uvicorn_options
 GROUP = "c0"
 LAYERS = {
     "own": "channels.layers.InMemoryChannelLayer",
+    "redis": "channels_redis.pubsub.RedisPubSubChannelLayer",
     "fanwire": "fanwire.compat.django_channels.ChannelLayer",
 }
 
 
-def application(layer: str, here: set[str]) -> Any:
+def application(layer: str, here: set[str], redis: str | None) -> Any:
     """The consumer of Channels' tutorial, without what a client says; `here` has the names of who is there."""
-    settings.configure(CHANNEL_LAYERS={"default": {"BACKEND": LAYERS[layer]}})
+    more = {"CONFIG": {"hosts": [redis]}} if layer == "redis" else {}
+    settings.configure(CHANNEL_LAYERS={"default": {"BACKEND": LAYERS[layer]} | more})
     from channels.generic.websocket import AsyncWebsocketConsumer
 
     bases: tuple[type, ...] = (AsyncWebsocketConsumer,)
@@ -61,9 +63,8 @@ def publisher(layer: str) -> Any:
 async def on_uvicorn(arguments: Namespace) -> None:
     """Serve until stdin ends."""
     here: set[str] = set()
-    await drive_on_uvicorn(
-        application(arguments.layer, here), arguments, publisher(arguments.layer), lambda: len(here), lifespan="off"
-    )
+    served = application(arguments.layer, here, arguments.redis)
+    await drive_on_uvicorn(served, arguments, publisher(arguments.layer), lambda: len(here), lifespan="off")
 
 
 def on_daphne(arguments: Namespace) -> None:
@@ -81,7 +82,7 @@ def on_daphne(arguments: Namespace) -> None:
         await drive(publisher(arguments.layer), lambda: len(here), arguments.port)
         os._exit(0)
 
-    served = application(arguments.layer, here)
+    served = application(arguments.layer, here, arguments.redis)
     server = Server(served, endpoints=[endpoint], signal_handlers=False, ping_interval=3600, verbosity=0)
     tasks: list[Any] = []
     reactor.callWhenRunning(lambda: tasks.append(asyncio.get_event_loop().create_task(driven())))  # type: ignore[attr-defined]

@@ -25,6 +25,7 @@ def options(description: str) -> argparse.ArgumentParser:
     """The options that all peers take; a peer adds its own."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--port", type=int, required=True, help="TCP port to listen on, on 127.0.0.1")
+    parser.add_argument("--redis", metavar="URL", help="be one of several servers on this Redis, where the peer can")
     return parser
 
 

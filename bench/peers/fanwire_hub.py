@@ -10,7 +10,7 @@ async def main(arguments: Namespace) -> None:
     """Serve until stdin ends."""
     import fanwire
 
-    hub = fanwire.Hub()
+    hub = fanwire.Hub(backbone=arguments.redis)
 
     def publish(channel: str, text: str) -> None:
         hub.publish(channel, text)

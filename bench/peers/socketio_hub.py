@@ -21,6 +21,8 @@ async def main(arguments: Namespace) -> None:
         from fanwire.compat.socketio import AsyncFanwireManager
 
         chosen["client_manager"] = AsyncFanwireManager()
+    elif arguments.redis:
+        chosen["client_manager"] = socketio.AsyncRedisManager(arguments.redis)
     mode = "asgi" if arguments.server == "uvicorn" else "aiohttp"
     sio = socketio.AsyncServer(async_mode=mode, cors_allowed_origins="*", ping_interval=3600, **chosen)
     here: set[str] = set()

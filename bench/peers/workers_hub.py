@@ -1,4 +1,4 @@
-"""fanwire's hub in several workers, or in one process with several shards, told what to do by methods of its own.
+"""fanwire's hub in workers, in one process with shards, or on a backbone, told what to do by methods of its own.
 
 A method runs in the worker that has the client, so that whoever calls decides which worker publishes or listens.
 """
@@ -14,7 +14,9 @@ import fanwire
 from driver import START_DELAY_NS, Schedule, options
 from fanwire.workers.seat import seat_of_process
 
-hub = fanwire.Hub()
+# What returns to another node, bench/machines.py, is on a backbone, and there history is kept.
+BACKBONE = os.environ.get("FANWIRE_BENCH_BACKBONE")
+hub = fanwire.Hub(channels={"c0": fanwire.Channel(history=200 if BACKBONE else 0)}, backbone=BACKBONE)
 sequences: dict[int, int] = {}
 ages_ns: list[int] = []
 tasks: set[asyncio.Task[None]] = set()
@@ -41,6 +43,43 @@ async def publish(client: fanwire.Client, command: dict[str, Any]) -> dict[str, 
             hub.publish(channel, text)
         schedule.seconds_publishing += time.perf_counter() - began
     return schedule.report(time.monotonic_ns())
+
+
+@hub.method
+async def publish_fast(client: fanwire.Client, count: int, batch: int, channels: int, payload_bytes: int) -> float:
+    """Publish so many, a batch at a time over so many channels; seconds until the last has its place.
+
+    Two batches are under way: the next is published when the one before the last has its place.
+    """
+    text = "x" * payload_bytes
+    names = [f"c{number}" for number in range(channels)]
+    began, under_way = time.perf_counter(), list[fanwire.Publication]()
+    for start in range(0, count, batch):
+        made = [hub.publish(names[number % channels], text) for number in range(start, start + batch)]
+        for publication in under_way:
+            await publication
+        under_way = made
+    for publication in under_way:
+        await publication
+    return time.perf_counter() - began
+
+
+@hub.method
+async def history(client: fanwire.Client, count: int, payload_bytes: int) -> str:
+    """Publish one, and so many behind it: the position of the first, from which a client comes back."""
+    command = {"rounds": 1, "burst": count + 1, "interval_s": 0, "bytes": payload_bytes}
+    schedule = Schedule(command, sequences, time.monotonic_ns() + START_DELAY_NS)
+    made = [hub.publish(channel, text) for channel, text in schedule.texts(0)]
+    for publication in made:
+        await publication
+    position = made[0].position
+    return f"{position.epoch}-{position.offset}"
+
+
+@hub.method
+def deliveries(client: fanwire.Client) -> int:
+    """How many messages this process has written."""
+    return int(hub.stats().deliveries)
 
 
 @hub.method
