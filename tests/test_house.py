@@ -53,7 +53,7 @@ PYTHON_LAYERS = [
     ["metrics", "relay.readiness"],
     ["relay.config", "relay.lingering", "relay.machine"],
     ["relay.shared", "relay.timing", "relay.turns", "relay.upstreams"],
-    ["relay.everyones", "relay.names"],
+    ["relay.door", "relay.everyones", "relay.names"],
     ["relay.wire"],
     ["relay.sharing"],
     ["relay.admitting", "relay.mirror"],

@@ -17,6 +17,7 @@ from fanwire.owner import Owner
 from fanwire.relay.admit import ASKING_PART, Admission
 from fanwire.relay.admitting import KINDS, SharedAdmission
 from fanwire.relay.config import RelayConfig
+from fanwire.relay.door import Door
 from fanwire.relay.driver import Lane
 from fanwire.relay.headers import Passing
 from fanwire.relay.lingering import Lingering
@@ -90,6 +91,7 @@ class Backed(Owner, Generic[K, L]):
         self._shared = replace(backend, health=self._servers)
         self._own = replace(self._shared, headers=())
         self._timers = Timers(self._tasks)
+        self._door = Door(self._timers, self.faults)
         self.gate = Gate(self._timers, self.faults, self._rate(), config.private.per_relay_max, self._shortage)
         self._passing = Passing.of(config.private.drop, config.trusted_proxies, config.admit_ignore)
         # Who opens a connection waits no longer than for its handshake, and is to be told why.
@@ -279,6 +281,8 @@ class Backed(Owner, Generic[K, L]):
         self.gate.set_rate(self._rate())
         if self._shared_admission is not None:
             self._shared_admission.parted(worker)
+        held_there = (lane for lane in self.lanes.values() if lane.part is not None and lane.part.holder == worker)
+        self._door.shut(lane for lane in held_there if lane.watchers)
         for lane in list(self._shared_by_id.values()):
             if lane.part is not None:
                 lane.part.remove(worker)

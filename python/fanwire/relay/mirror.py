@@ -15,7 +15,7 @@ from fanwire.relay.sharing import Sharing, Verb
 from fanwire.relay.wire import Asked, Outcome
 
 TAKEOVER_S = 0.4
-"""Within so many seconds a lane whose holder is gone is asked for anew, or held: not all at the same moment."""
+"""Within so many seconds who has lost a lane's holder asks the next one: not all at the same moment."""
 HOPS_MAX = 3
 """Workers that may send each other away before one holds a lane by itself."""
 OVERLAP_S = 0.05
@@ -216,9 +216,15 @@ class Part:
                 self.sharing.say(holder, self._path, Verb.LEAVE, self.id, self._tie, client)
 
     def pause(self) -> float | None:
-        """Seconds until it is looked for anew, where a worker was lost; None where it was the backend."""
+        """Seconds until it is looked for anew, where a worker was lost; None where it was the backend.
+
+        The one that all others will ask does not wait for that.
+        """
         is_taken_over, self._is_taken_over = self._is_taken_over, False
-        return random.uniform(0, TAKEOVER_S) if is_taken_over else None
+        if not is_taken_over:
+            return None
+        is_to_hold_it = self.sharing.holder_of(self.id) == self.sharing.number
+        return 0.0 if is_to_hold_it else random.uniform(0, TAKEOVER_S)
 
     def silence(self) -> float | None:
         """For how many seconds nothing has come from the holder that was lost; None where that is not known. Once.

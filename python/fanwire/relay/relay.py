@@ -18,6 +18,7 @@ from fanwire.relay.backed import Surroundings
 from fanwire.relay.calls import CallRelay
 from fanwire.relay.client import RelayedClient
 from fanwire.relay.config import RelayConfig
+from fanwire.relay.credentials import Visitor
 from fanwire.wording import INTERNAL_ERROR
 
 NOT_SPOKEN = 1003
@@ -48,6 +49,12 @@ class Relay(CallRelay):
         """Somebody asks to connect, or what to connect with; the backend's answer may come later."""
         visitor = self._admission.visitor(event)
         self._clients[event.connection] = RelayedClient(self, event.connection, visitor.credentials)
+        if self._door.is_shut:
+            self._at_work[event.connection] = self._door.wait(event.connection, partial(self._ask, event, visitor))
+        else:
+            self._ask(event, visitor)
+
+    def _ask(self, event: Opening, visitor: Visitor) -> None:
         call_off = self._admission.ask(visitor, partial(self._answered, event))
         if call_off is not nothing:
             self._at_work[event.connection] = call_off
