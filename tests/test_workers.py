@@ -414,7 +414,7 @@ def test_restart_says_what_it_finds(
             app(["restart", *arguments])
         return capsys.readouterr().err
 
-    assert refused() == "fanwire: no supervisor runs\n"
+    assert refused().startswith("fanwire: no supervisor of yours runs: one is `fanwire serve --workers N`")
     left = Path(runtime_of(tmp_path), "fanwire") / "99999999-a"  # no process has such a number
     left.mkdir(parents=True, mode=0o700)
     (Path(runtime_of(tmp_path), "fanwire")).chmod(0o700)

@@ -7,6 +7,11 @@ from typing import NoReturn
 from fanwire.addresses import address_of
 from fanwire.workers.folder import RunningSupervisor, supervisors
 
+NOBODY = (
+    "no supervisor of yours runs: one is `fanwire serve --workers N`, or a program with hub.run(…, workers=N); "
+    "that of a systemd unit is found by `systemctl reload` alone"
+)
+
 
 def restart(address: str | None = None, /) -> None:
     """Restart the workers of `fanwire serve --workers`, or of `hub.run(…, workers=…)`, one after another.
@@ -36,7 +41,7 @@ def _restart(found: list[RunningSupervisor], address: str | None) -> None:
     meant = [supervisor for supervisor in found if wanted in ("", supervisor.address)]
     listens = ", ".join(f"{supervisor.address} (process {supervisor.process})" for supervisor in found)
     if not meant:
-        _fail(f"none of your supervisors listens on {wanted}; there are: {listens}" if found else "no supervisor runs")
+        _fail(f"none of your supervisors listens on {wanted}; there are: {listens}" if found else NOBODY)
     if len(meant) > 1:
         _fail(f"several supervisors run: say which address is meant, of {listens}")
     failure = meant[0].restart()

@@ -148,7 +148,8 @@ class Crew:
         """A worker's process is gone; `code` is its exit code, or minus the signal that killed it."""
         del self._workers[worker.number]
         why = worker.why or ending(code)
-        if worker.is_leaving and not (code or worker.why):
+        did_as_told = not code or (code == -signal.SIGTERM and worker.ready_at is None)
+        if worker.is_leaving and did_as_told and not worker.why:
             workers_log.info("%s ended", worker)
         elif worker.is_leaving:
             workers_log.warning("%s ended: %s", worker, why)
