@@ -134,6 +134,11 @@ class Part:
         name: of its log here; or the hub's path, with `protocol`.
     """
 
+    __slots__ = (
+        *("_hops", "_is_held", "_is_taken_over", "_next", "_of_engine", "_path", "_silent_s", "_tie", "_what"),
+        *("holder", "id", "lane", "mirrors", "name", "protocol", "sharing"),
+    )
+
     def __init__(self, sharing: Sharing, engine: HasEngine, path: str, id: bytes, what: Any, *, is_held: bool) -> None:
         self.sharing = sharing
         self.id = id

@@ -191,7 +191,11 @@ impl Channel {
             return;
         }
         self.store_in(inner, (payload, None), (mark, 0), None, &held_by_keyframe(&self.settings));
-        inner.keep_within(inner.beginning().map_or(0, |beginning| beginning.bytes_max));
+        let mut bytes_max = 0;
+        if let Some(beginning) = inner.relayed.as_mut().and_then(|relayed| relayed.beginning.as_mut()) {
+            (beginning.last, bytes_max) = (nothing(), beginning.bytes_max); // a weak pointer holds the memory
+        }
+        inner.keep_within(bytes_max);
     }
 }
 
@@ -206,7 +210,7 @@ impl Inner {
         let mut stored = Log::behind(self.offset);
         stored.keyframe = Some((0, mark));
         self.stored = Some(Box::new(stored));
-        let (last, last_is) = (Weak::<[u8; 0]>::new(), (Format::Raw, 0, 0));
+        let (last, last_is) = (nothing(), (Format::Raw, 0, 0));
         self.is_snapshot_awaited = false;
         let relayed = self.relayed.get_or_insert_default();
         relayed.beginning = Some(Beginning { bytes_max, last, last_is });
@@ -239,9 +243,13 @@ impl Inner {
         if self.stored.take_if(is_over).is_some()
             && let Some(beginning) = self.relayed.as_mut().and_then(|relayed| relayed.beginning.as_mut())
         {
-            beginning.last = Weak::<[u8; 0]>::new(); // what is stored next begins at the same place
+            beginning.last = nothing(); // what is stored next begins at the same place
         }
     }
+}
+
+fn nothing() -> Weak<[u8]> {
+    Weak::<[u8; 0]>::new()
 }
 
 /// What is stored from this place on, as one write in that format.

@@ -13,13 +13,10 @@ use super::compacted::Compacted;
 use super::keys::Keys;
 use super::mark::{Edge, Exclusion, FrameKind, FrameMark};
 use super::policy::Policy;
-use super::segment::{Segment, Slice};
+use super::segment::{Segment, Sizing, Slice};
 use super::watch::Watch;
 use crate::connection_id::ConnectionId;
 use crate::settings::ChannelSettings;
-
-const SEGMENT_BYTES_MIN: usize = 4 << 10;
-const SEGMENT_BYTES_MAX: usize = 64 << 10;
 
 /// So many frames that laggards lost are remembered, to say how many each has lost.
 const GONE_MAX: usize = 4_096;
@@ -54,6 +51,7 @@ pub(super) struct Log {
     pub(super) life: Edge,
     /// Ends of frames that the bounds took from laggards, oldest first, and of the last frame before those.
     gone: VecDeque<Edge>,
+    sizing: Sizing,
     pub(super) watches: SmallVec<[Arc<Watch>; 1]>,
 }
 
@@ -224,9 +222,6 @@ impl Log {
         if self.head.position <= needed {
             self.gone.clear();
         }
-        if self.head.position == self.tail && self.frames.capacity() > 1_024 {
-            self.frames.shrink_to(64);
-        }
     }
 
     /// Whether the oldest frame is kept for who returns, with one more to come.
@@ -311,9 +306,11 @@ impl Log {
 
     /// Makes the last segment one with room for `bytes`: the one in use, the same begun anew, or a new one.
     fn make_room(&mut self, bytes: usize) {
-        let last_capacity = self.segments.back().map_or(0, |(segment, _)| segment.capacity());
+        let last = self.segments.back().map_or(0, |(segment, _)| segment.capacity());
         let is_empty = self.head.position == self.tail;
-        if let Some((segment, filled)) = self.segments.back_mut() {
+        let kept = (self.tail - self.head.position) as usize + bytes;
+        let is_too_large = self.sizing.is_too_large(last, kept);
+        if let Some((segment, filled)) = self.segments.back_mut().filter(|_| !is_too_large) {
             if is_empty
                 && let Some(alone) = Arc::get_mut(segment)
                 && bytes <= alone.capacity()
@@ -326,10 +323,13 @@ impl Log {
                 return;
             }
         }
-        let capacity = (last_capacity * 2).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX).max(bytes);
         if is_empty {
             self.segments.clear();
         }
+        if is_too_large {
+            self.frames.shrink_to(2 * self.frames.len());
+        }
+        let capacity = Sizing::next(if is_too_large { 0 } else { last }, kept).max(bytes);
         self.segments.push_back((Arc::new(Segment::new(self.tail, capacity)), 0));
     }
 
@@ -353,6 +353,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::reading::{Reader, Run};
+    use super::super::segment::SEGMENT_BYTES_MIN;
     use super::*;
 
     fn bounds(backlog_bytes: u64, backlog_frames: usize) -> ChannelSettings {
@@ -451,17 +452,34 @@ mod tests {
         assert_eq!(log.excluded_bytes, 8_000 * log.frames.len() as u64);
     }
 
+    /// It stayed as large as its largest burst.
     #[test]
-    fn a_quiet_log_begins_its_only_segment_anew() {
+    fn a_quiet_log_begins_its_only_segment_anew_and_takes_no_more_than_it_has_to() {
+        let mut log = Log::default();
+        let watch = watched(&mut log);
+        for burst in [1, 1_000] {
+            for _ in 0..burst {
+                append(&mut log, &[7; 100], u64::MAX, &wide());
+            }
+            for _ in 0..10_000 {
+                watch.advance(log.tail(), log.tail());
+                append(&mut log, &[7; 100], u64::MAX, &wide());
+            }
+            assert_eq!(log.segments.iter().map(|one| one.0.capacity()).collect::<Vec<_>>(), [SEGMENT_BYTES_MIN]);
+            assert!(log.frames.len() == 1 && log.frames.capacity() <= 4);
+        }
+    }
+
+    /// What newcomers begin with grew with all that had ever come.
+    #[test]
+    fn a_log_that_is_never_empty_takes_no_more_than_it_has_to() {
         let mut log = Log::default();
         let watch = watched(&mut log);
         for _ in 0..10_000 {
             append(&mut log, &[7; 100], u64::MAX, &wide());
-            watch.advance(log.tail(), log.tail());
+            watch.advance(log.tail() - 100, log.tail() - 100);
         }
-        assert_eq!(log.segments.len(), 1);
-        assert_eq!(log.segments[0].0.capacity(), SEGMENT_BYTES_MIN);
-        assert_eq!(log.frames.len(), 1);
+        assert!(log.segments.iter().all(|one| one.0.capacity() == SEGMENT_BYTES_MIN) && log.segments.len() <= 2);
     }
 
     #[test]

@@ -4,6 +4,34 @@ use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
+/// A quiet log costs little more than its frame: there may be a thousand of them in each of many workers.
+pub(super) const SEGMENT_BYTES_MIN: usize = 256;
+const SEGMENT_BYTES_MAX: usize = 64 << 10;
+
+/// So many frames in a row have found a segment eight times as large as what is kept: a smaller one follows it.
+const TOO_LARGE_MAX: u32 = 64;
+
+/// How large a log's segments are: as what is kept, so that a burst has few of them and leaves none that is large.
+#[derive(Debug, Default)]
+pub(super) struct Sizing {
+    /// Frames in a row that have found far more room than there has to be.
+    too_large: u32,
+}
+
+impl Sizing {
+    /// A frame comes, with which so much is kept: whether the last segment has been far too large for a while.
+    pub(super) fn is_too_large(&mut self, last: usize, kept: usize) -> bool {
+        let is_larger = last > SEGMENT_BYTES_MIN && last / 8 >= kept;
+        self.too_large = if is_larger && self.too_large < TOO_LARGE_MAX { self.too_large + 1 } else { 0 };
+        is_larger && self.too_large == 0
+    }
+
+    /// The capacity of one that follows one of capacity `last`.
+    pub(super) fn next(last: usize, kept: usize) -> usize {
+        last.max(kept.next_power_of_two()).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
+    }
+}
+
 /// Bytes of a log from position `base` on.
 ///
 /// Invariant: only the log that owns it writes, under its channel's lock, each byte once; a [`Slice`] is made, under
