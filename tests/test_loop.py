@@ -7,7 +7,7 @@ from threading import get_ident
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from fanwire._loop import Callback, Loop, background_tasks, finish, readable
+from fanwire._loop import Callback, Loop, Readable, background_tasks, finish, readable
 
 pytestmark = pytest.mark.anyio
 
@@ -31,6 +31,25 @@ async def test_readable_waits_for_an_eventfd_and_leaves_nothing_when_cancelled()
         os.eventfd_write(descriptor, 1)
         with anyio.fail_after(5):
             await readable(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+async def test_what_is_waited_for_again_and_again_is_watched_once_and_then_no_longer() -> None:
+    descriptor = os.eventfd(0, os.EFD_NONBLOCK)
+    try:
+        with anyio.fail_after(5):
+            with Readable(descriptor) as wait:
+                with anyio.move_on_after(0.01) as scope:
+                    await wait()
+                assert scope.cancelled_caught
+                for _ in range(3):
+                    os.eventfd_write(descriptor, 1)
+                    await checkpoint()  # it is told of it while nobody waits
+                    await wait()
+                    assert os.eventfd_read(descriptor) == 1
+            os.eventfd_write(descriptor, 1)
+            await readable(descriptor)  # which nobody else watches any more
     finally:
         os.close(descriptor)
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fanwire.relay.admit import Admission, HubAdmission, PlainAdmission
+from fanwire.relay.admit import Admission, HubAdmission, Memory, PlainAdmission
 from fanwire.relay.credentials import Credentials, Shown, Visitor
 from fanwire.relay.headers import Passing
 from fanwire.relay.upstreams import Backend
@@ -43,6 +43,29 @@ class Asking:
             (question.opened if status == 200 else question.closed)(event)
         else:
             question.happened(happened("negotiated", status=status, cookies=["a=1"]))
+
+
+def test_a_hash_that_is_made_once_for_all_who_show_nothing_is_nobody_else_s() -> None:
+    memory = Memory()
+
+    def visitor(*important: tuple[str, str], query: str = "", offered: tuple[str, ...] = ()) -> Visitor:
+        return Visitor(Credentials(Shown((), query, False), ""), query, offered, important)
+
+    everybody = [
+        visitor(),
+        visitor(("x-forwarded-host", "a")),
+        visitor(("x-forwarded-host", "b")),
+        visitor(("authorization", "Bearer a")),
+        visitor(("authorization", "Bearer b")),
+        visitor(query="a=1"),
+        visitor(query="a=2"),
+        visitor(offered=("a",)),
+    ]
+    keys = [memory.key_of(one) for one in everybody]
+    assert len({*keys}) == len(everybody)
+    assert [memory.key_of(one) for one in reversed(everybody)] == keys[::-1]
+    assert keys == [memory.hash(one.key()) for one in everybody]
+    assert "Bearer" not in repr(memory._anybodys)
 
 
 @KINDS

@@ -35,6 +35,17 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
     return [(record.levelno, record.getMessage()) for record in caplog.records if PATH in record.getMessage()]
 
 
+def test_a_method_of_which_nothing_more_is_to_be_learned_keeps_no_other_from_being_used() -> None:
+    known = names(private=Private(pooled=("GetScores",)))
+    for _ in range(USES_MAX + 2):
+        known.called("Subscribe")
+    unused = known.unused
+    known.called("subscribe")
+    assert known.unused == unused
+    known.called("GETSCORES")
+    assert len(known.unused) == len(unused) - 1
+
+
 @pytest.fixture(autouse=True)
 def heard(caplog: pytest.LogCaptureFixture) -> None:
     """The log, with what is no warning."""

@@ -170,6 +170,44 @@ async def readable(descriptor: int) -> None:
     await anyio.wait_readable(descriptor)
 
 
+class Readable:
+    """Waits until a descriptor can be read, again and again: for one task, which has it as a context manager.
+
+    With asyncio the loop watches the descriptor all the time: to watch it anew at each wait is ten system calls. So
+    whoever has waited reads before it waits again, or the loop turns for nothing.
+    """
+
+    __slots__ = ("_asyncio", "_descriptor", "_waiting")
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._asyncio: Any = None
+        self._waiting: Any = None
+
+    def __enter__(self) -> Callable[[], Awaitable[None]]:
+        """Gives what waits."""
+        if _trio() is not None:
+            return partial(readable, self._descriptor)
+        import asyncio
+
+        self._asyncio = asyncio.get_running_loop()
+        self._asyncio.add_reader(self._descriptor, self._is_readable)
+        return self._wait
+
+    def __exit__(self, *_: object) -> None:
+        if self._asyncio is not None and not self._asyncio.is_closed():
+            self._asyncio.remove_reader(self._descriptor)
+
+    def _wait(self) -> Awaitable[None]:
+        self._waiting = self._asyncio.create_future()
+        waiting: Awaitable[None] = self._waiting
+        return waiting
+
+    def _is_readable(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+
 class Strayed(Exception):
     """What an application's code raised would have ended more than its callback; it is the ``__cause__``."""
 

@@ -205,5 +205,6 @@ def identity_of(answer: object) -> Identity | None:
 
 def is_negotiate(event: Opening) -> bool:
     """Whether a SignalR client asks for what it will connect with, and is no client yet."""
-    path = event.target.partition("?")[0].removesuffix("/")
-    return event.protocol == "signalr" and event.method == "POST" and path.lower().endswith("/negotiate")
+    if event.method != "POST" or event.protocol != "signalr":
+        return False
+    return event.target.partition("?")[0].removesuffix("/").lower().endswith("/negotiate")

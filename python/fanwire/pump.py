@@ -27,7 +27,7 @@ from fanwire._engine import (
     WorkerChanged,
     WorkerTold,
 )
-from fanwire._loop import Callback, Loop, ends_task, outlives, readable
+from fanwire._loop import Callback, Loop, Readable, ends_task, outlives
 from fanwire.across import Across
 from fanwire.adopt.attachments import Attachments
 from fanwire.application import Application
@@ -184,23 +184,23 @@ class Pump:
         What goes wrong with an event ends at most what it belongs to: this is the one guard around all of them.
         Raises what keeps it from taking any.
         """
-        descriptor = self._engine.event_fd
         reports, handlers = self._reports, self._handlers
-        while True:
-            events = self._take_events()
-            for event in events:
+        with Readable(self._engine.event_fd) as readable:
+            while True:
+                events = self._take_events()
+                for event in events:
+                    try:
+                        kind = type(event)
+                        (reports.get(kind) or handlers[event.owner][kind])(event)
+                    except BaseException as error:
+                        self._failed(event, error)
+                if self._dealt:
+                    self._acknowledge()
                 try:
-                    kind = type(event)
-                    (reports.get(kind) or handlers[event.owner][kind])(event)
-                except BaseException as error:
-                    self._failed(event, error)
-            if self._dealt:
-                self._acknowledge()
-            try:
-                await (checkpoint() if events else readable(descriptor))
-            except BaseException as error:  # a sync callback may have cancelled this task
-                if not outlives(error):
-                    raise
+                    await (readable() if len(events) < EVENTS_MAX else checkpoint())
+                except BaseException as error:  # a sync callback may have cancelled this task
+                    if not outlives(error):
+                        raise
 
     def _take_events(self) -> Sequence[Any]:
         """What happened since the last call. Fails it again and again, nobody is served any more: that is raised."""

@@ -25,7 +25,7 @@ from fanwire.auth import ResponseHeaders
 from fanwire.logs import relay_log
 from fanwire.relay.admitting import Said, SharedAdmission
 from fanwire.relay.credentials import Reader, Visitor
-from fanwire.relay.headers import Passing, with_query
+from fanwire.relay.headers import Pairs, Passing, with_query
 from fanwire.relay.sharing import Sharing
 from fanwire.relay.timing import Delay, Timers
 from fanwire.relay.upstreams import (
@@ -123,6 +123,8 @@ class Memory:
         self._secret = secret or secrets.token_bytes(32)
         self._verdicts: OrderedDict[bytes, Verdict] = OrderedDict()
         self._bytes = 0
+        # What those show alike who show nothing of their own, and its hash.
+        self._anybodys: tuple[Pairs, bytes] | None = None
         self.refusals = 0
         """How many of them are no yes."""
 
@@ -132,6 +134,17 @@ class Memory:
     def hash(self, shown: tuple[object, ...]) -> bytes:
         """What is kept instead of it."""
         return blake2b(repr(shown).encode(), key=self._secret, digest_size=32).digest()
+
+    def key_of(self, visitor: Visitor) -> bytes:
+        """The hash of what counts; of what the last had, who showed nothing of its own, it is not made again."""
+        if visitor.query or visitor.subprotocols:
+            return self.hash(visitor.key())
+        if self._anybodys is not None and self._anybodys[0] == visitor.important:
+            return self._anybodys[1]
+        key = self.hash(visitor.key())
+        if visitor.is_anybody:
+            self._anybodys = visitor.important, key
+        return key
 
     def get(self, hash: bytes) -> Verdict | None:
         """The answer, if it still holds."""
@@ -319,15 +332,19 @@ class Admission:
     def ask(self, visitor: Visitor, then: Then) -> Callable[[], object]:
         """Have `then` called with the backend's answer, at once where it is known. Gives what calls that off."""
         remembered = self._remembered
-        if self._admit_for:
-            asker = Asker(visitor, remembered.hash(visitor.key()), then, remembered.hash)
-        else:  # not even a moment is to be remembered: each client is asked about for itself
+        if not self._admit_for:  # not even a moment is to be remembered: each client is asked about for itself
             asker = Asker(visitor, remembered.hash((next(self._numbers),)), then, None)
-        verdict = (remembered.refusals and remembered.get(asker.shown)) or remembered.get(asker.key)
+            self._join(asker, asker.key)
+            return partial(self._leave, asker)
+        key = remembered.key_of(visitor)
+        verdict = None if remembered.refusals else remembered.get(key)
+        if verdict is None:
+            asker = Asker(visitor, key, then, remembered.hash)
+            verdict = (remembered.refusals and remembered.get(asker.shown)) or remembered.get(key)
         if verdict is not None:
             then(verdict, ())
             return nothing
-        if self._shared is not None and self._admit_for:
+        if self._shared is not None:
             self._shared.ask(asker)
         else:
             self._join(asker, asker.key)

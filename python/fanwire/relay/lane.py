@@ -100,8 +100,10 @@ class CallLane(Lane[CallWatcher]):
         Raises LimitReached where it would have to wait, and has no room left for that: then nothing has changed.
         """
         is_next = client not in self._waiting  # else this call is behind its others
+        is_needed = bool(self.watchers)
         if self._machine.is_live and is_next and self._join_at_once(client):
-            self._settle()
+            if not is_needed:  # else it is one more, and all is settled
+                self._settle()
             assert self._outcome is not None  # it is live
             client.complete(call, self._outcome)
             return

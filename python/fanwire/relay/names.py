@@ -72,6 +72,8 @@ class Names:
         self._lost: set[str] = set()
         self._to_all: set[str] = set()
         self._both: set[str] = set()
+        # Methods of which there is nothing more to learn: each log-in calls one.
+        self._learned: set[str] = set()
 
     @property
     def unused(self) -> list[str]:
@@ -80,8 +82,10 @@ class Names:
 
     def called(self, method: str) -> None:
         """A client has called this."""
-        if self._unused:
+        if self._unused and method not in self._learned:
             self._use(Way.CALL, method)
+            if self._is_told:
+                _keep(self._learned, method)
 
     def pointed_to(self, pointer: str) -> None:
         """There is something in a client's message that this points to."""

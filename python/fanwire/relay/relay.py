@@ -64,7 +64,8 @@ class Relay(CallRelay):
         id, headers = event.connection, ResponseHeaders()
         self._at_work.pop(id, None)
         try:
-            self._admission.give(cookies, headers)
+            if cookies:
+                self._admission.give(cookies, headers)
             if not 100 <= verdict.status < 300:
                 self.endings.refuse(id, *verdict.refusal, list(headers))
             elif event.method == "POST" and verdict.body:  # an error in the backend's own words, to be read
