@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from fanwire._engine import Engine, __version__
@@ -102,6 +101,7 @@ class Backed(Owner, Generic[K, L]):
         linger, lanes = config.linger, config.lanes
         self._of_lanes = self._upstreams, self._timers, self._shared, linger, lanes, lingering
         self._lanes_made = 0
+        self._lane_ended = self._ended  # one for all of them
         self._gaps = 0
         if around.sharing is not None:
             around.sharing.add(config.path, self)
@@ -179,16 +179,17 @@ class Backed(Owner, Generic[K, L]):
         self._lanes_made += 1
         part = self.part_of(what, is_held=is_held)
         name = f"{self.config.path}#{self._lanes_made}"
-        lane = self.lanes[key] = make(name, partial(self._ended, key), part)
+        lane = make(name, self._lane_ended, part)
+        self.lanes[key], lane.key = lane, key
         if part is not None and lane.state is not State.CLOSED:
             self._note_shared(part, lane, is_there=True)
         relay_log.debug("%s is opened", lane)
         return lane
 
-    def _ended(self, key: K, lane: Lane[Any]) -> None:
+    def _ended(self, lane: Lane[Any]) -> None:
         self._gaps += lane.gaps
-        if self.lanes.get(key) is lane:
-            del self.lanes[key]
+        if self.lanes.get(lane.key) is lane:
+            del self.lanes[lane.key]
         if lane.part is not None:
             self._note_shared(lane.part, lane, is_there=False)
 

@@ -92,7 +92,7 @@ class Lane(SessionHandler, Generic[W]):
     __slots__ = (
         *("_backoff", "_is_gap_counted", "_last", "_live_at", "_lived", "_lost_at", "_machine", "_on_end", "_rest"),
         *("_session", "_timer", "_waiting", "_wire", "_yielded_at"),
-        *("context", "gap_since", "gaps", "name", "part", "watchers", "why"),
+        *("context", "gap_since", "gaps", "key", "name", "part", "watchers", "why"),
     )
 
     def __init__(
@@ -106,6 +106,8 @@ class Lane(SessionHandler, Generic[W]):
         self.context = context
         self.name = name
         """Of its log in the engine."""
+        self.key: Any = None
+        """Under which its relay has it, once it has."""
         self.part = part
         """In what several workers share, if there are any."""
         self.watchers: dict[W, None] = {}

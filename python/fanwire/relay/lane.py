@@ -88,7 +88,7 @@ class CallLane(Lane[CallWatcher]):
         # Connections in a row that were lost as it did, without a word.
         self._lost_asking_again = 0
         # Reports of this connection, by target, and the life of the broadcast lane when it was opened.
-        self._dropped: Counter[str] = Counter()
+        self._dropped: Counter[str] | None = None
         self._life = 0
         super().__init__(name, CallWire(share, call), context, on_end, part)
 
@@ -272,7 +272,7 @@ class CallLane(Lane[CallWatcher]):
 
     def opened(self, event: Upstream) -> None:
         """The backend has shaken hands."""
-        self._dropped.clear()
+        self._dropped = None
         self._life = self.context.everyones.life_of(self.call.protocol)
         self._step(Event.OPENED)
 
@@ -282,8 +282,9 @@ class CallLane(Lane[CallWatcher]):
             return
         self.context.names.came_over_lane(event.id)
         if event.id in self.context.everyone:
-            self._dropped[event.id] += 1
-            self.context.everyones.dropped(self.call.protocol, event.id, self._dropped[event.id], self._life)
+            dropped = self._dropped = self._dropped or Counter()
+            dropped[event.id] += 1
+            self.context.everyones.dropped(self.call.protocol, event.id, dropped[event.id], self._life)
 
     def completed(self, event: Upstream) -> None:
         """The backend has answered the lane's call."""
