@@ -5,12 +5,14 @@
 //! socket took is read as a client reads it (`wire`, `client`) and compared with a plain `list`: `seating` says where a
 //! subscription begins, `promise` what it gets. `frameworks` have sockets that are
 //! adopted, and `adopted` says in which order what they write comes among publications. `carried` has SignalR by polls and on one socket after another,
-//! `workers` several engines that one sequencer makes one. `faults` has what was found so, step by step.
+//! `workers` several engines that one sequencer makes one, with what is for users and whole hubs (`audiences`); `workers_faults`
+//! is what was found there. `faults` has what was found so, step by step.
 //!
 //! A failing seed is printed; `PROPTEST_RNG_SEED=17 PROPTEST_CASES=1 cargo test -p fanwire-core simulation` runs it again.
 mod account;
 mod adopted;
 mod adopted_faults;
+mod audiences;
 mod carried;
 mod client;
 mod faults;
@@ -25,6 +27,7 @@ mod steps;
 mod turn;
 mod wire;
 mod workers;
+mod workers_faults;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

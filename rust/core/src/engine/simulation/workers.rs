@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::audiences::{AUDIENCES, Direct, HUB, user_of};
 use super::wire::{self, Wire};
 use super::world::{ALL, MS, World};
 use crate::channel::{Pattern, Policy, Publication};
@@ -45,18 +46,20 @@ impl Sender for Link {
 
 /// What the sequencer has ordered, or is yet to.
 #[derive(Clone, Debug)]
-struct Ordered {
+pub(super) struct Ordered {
     /// Where it stands, once it has come back to whoever published it.
-    position: Position,
-    text: String,
+    pub(super) position: Position,
+    pub(super) text: String,
+    /// So many had been published before it.
+    pub(super) number: usize,
     /// Whom it is not for.
-    excluded: Vec<ConnectionId>,
+    pub(super) excluded: Vec<ConnectionId>,
     /// Its time may be over before it comes.
-    has_ttl: bool,
+    pub(super) has_ttl: bool,
 }
 
-struct Worker {
-    world: World,
+pub(super) struct Worker {
+    pub(super) world: World,
     said: Arc<Link>,
     /// What the sequencer has said, and it has not heard.
     told: VecDeque<Vec<u8>>,
@@ -64,45 +67,50 @@ struct Worker {
     published: VecDeque<(usize, Ordered)>,
 }
 
-/// One client, of one channel.
-struct Client {
-    channel: usize,
+/// What a client is there for: a channel and a position, or, without a channel, all that is for the hub's clients.
+type Wish = (Option<usize>, Option<Position>);
+
+/// One client, of one channel or of the hub.
+pub(super) struct Client {
+    channel: Option<usize>,
     worker: u64,
-    fd: RawFd,
+    pub(super) fd: RawFd,
     /// Once its worker has seen it.
     id: Option<ConnectionId>,
     buffer: Vec<u8>,
     is_open: bool,
     /// The position that it came with, and the newest one that it got.
     since: Option<Position>,
-    last: Option<Position>,
+    pub(super) last: Option<Position>,
     /// The next that it may get, once it was told where it begins.
     next: Option<usize>,
     /// Where it was told that it begins.
     begin: Option<Position>,
     /// How many links had broken when it came.
     cuts: usize,
+    /// What is for its user, and for its hub, once it was let in.
+    direct: Vec<Direct>,
 }
 
 /// All of them.
-struct Cluster {
+pub(super) struct Cluster {
     settings: Settings,
     /// What the application of each worker is asked.
-    asks: Asks,
+    pub(super) asks: Asks,
     sequencer: Sequencer,
     /// The sequencer's; each worker has one of its own, which goes as fast.
     clock: &'static AtomicU64,
-    workers: BTreeMap<u64, Worker>,
-    clients: Vec<Client>,
-    /// Who has lost its worker or was closed: channel and position.
-    away: Vec<(usize, Option<Position>)>,
-    /// What the sequencer has ordered, by channel.
-    ordered: Vec<Vec<Ordered>>,
+    pub(super) workers: BTreeMap<u64, Worker>,
+    pub(super) clients: Vec<Client>,
+    /// Who has lost its worker or was closed.
+    pub(super) away: Vec<Wish>,
+    /// What the sequencer has ordered, by channel, and behind those by [`AUDIENCES`].
+    pub(super) ordered: Vec<Vec<Ordered>>,
     published: usize,
     cuts: usize,
     peers: u64,
     /// Who came back and got exactly what it had missed.
-    recovered: usize,
+    pub(super) recovered: usize,
 }
 
 /// The sequencer's word on its way.
@@ -147,8 +155,8 @@ impl Cluster {
     }
 
     /// One without a worker.
-    fn of(channels: Vec<ChannelRule>) -> Self {
-        let ordered = channels.iter().map(|_| Vec::new()).collect();
+    pub(super) fn of(channels: Vec<ChannelRule>) -> Self {
+        let ordered = vec![Vec::new(); channels.len() + AUDIENCES.len()];
         let clock: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(1_000 * MS)));
         let settings = Settings { channels, channels_max: 64, ..Settings::default() };
         Self {
@@ -168,7 +176,7 @@ impl Cluster {
     }
 
     /// A worker comes.
-    fn come(&mut self, luck: &mut Luck) {
+    pub(super) fn come(&mut self, luck: &mut Luck) {
         self.peers += 1;
         let number = self.peers as u8;
         let settings = Settings { worker: number, shards: 1 + luck.below(2), ..self.settings.clone() };
@@ -199,7 +207,7 @@ impl Cluster {
     }
 
     /// The link to the sequencer breaks, and is there again at once.
-    fn cut(&mut self, peer: u64) {
+    pub(super) fn cut(&mut self, peer: u64) {
         let worker = self.workers.get_mut(&peer).expect("it is there");
         worker.said.lock().clear();
         worker.told.clear();
@@ -211,7 +219,7 @@ impl Cluster {
         self.workers[&peer].world.engine().node_up();
     }
 
-    fn publish(&mut self, peer: u64, channel: usize, is_keyframe: bool, key: usize) {
+    pub(super) fn publish(&mut self, peer: u64, channel: usize, is_keyframe: bool, key: usize) {
         self.publish_for(peer, (channel, is_keyframe, key), Vec::new(), None);
     }
 
@@ -223,9 +231,13 @@ impl Cluster {
         excluded: Vec<ConnectionId>,
         ttl_ns: Option<u64>,
     ) {
-        let text = format!("c{channel} {}", self.published);
+        let (number, name, key) = (self.published, format!("c{channel}"), format!("key {key}"));
+        let audience = match channel.checked_sub(self.channels()) {
+            Some(direct) => AUDIENCES[direct],
+            None => Audience::Channel(&name),
+        };
+        let text = format!("{channel} {number}");
         self.published += 1;
-        let (name, key) = (format!("c{channel}"), format!("key {key}"));
         let new = Publication {
             is_keyframe,
             key: Some(&key),
@@ -234,18 +246,21 @@ impl Cluster {
             ..Publication::new(Payload::Text(&text))
         };
         let worker = self.workers.get_mut(&peer).expect("it is there");
-        worker.world.engine().publish_for_all(Audience::Channel(&name), &new, false).expect("it is up");
+        worker.world.engine().publish_for_all(audience, &new, false).expect("it is up");
         let position = Position { epoch: 0, offset: 0 };
-        worker.published.push_back((channel, Ordered { position, text, excluded, has_ttl: ttl_ns.is_some() }));
+        worker.published.push_back((channel, Ordered { position, text, number, excluded, has_ttl: ttl_ns.is_some() }));
     }
 
     /// A client comes, or comes back.
-    fn connect(&mut self, peer: u64, (channel, since): (usize, Option<Position>), room: usize, luck: &mut Luck) {
+    pub(super) fn connect(&mut self, peer: u64, (channel, since): Wish, room: usize, luck: &mut Luck) {
         let world = &self.workers[&peer].world;
         let fd = world.net.borrow_mut().connect(room);
         let number = fd.as_raw_fd();
         let at = since.unwrap_or(Position { epoch: 0, offset: 0 });
-        let head = Wire::Envelope.opening(&[&format!("c{channel}")], &[at], Some("live"));
+        let head = match channel {
+            Some(channel) => Wire::Envelope.opening(&[&format!("c{channel}")], &[at], Some("live")),
+            None => Wire::Hub.opening(&[], &[], None),
+        };
         let shard = luck.below(world.shards.len());
         world.engine().shards[shard].command(Command::HandOver(fd, head, None));
         let client = Client {
@@ -260,12 +275,13 @@ impl Cluster {
             next: None,
             begin: None,
             cuts: self.cuts,
+            direct: Vec::new(),
         };
         self.clients.push(client);
     }
 
     /// The sequencer hears what a worker said next. False if that is nothing.
-    fn hear(&mut self, peer: u64) -> bool {
+    pub(super) fn hear(&mut self, peer: u64) -> bool {
         let Some(message) = self.workers[&peer].said.lock().pop_front() else { return false };
         let out = &mut Out { workers: &mut self.workers, ordered: &mut self.ordered };
         self.sequencer.received(peer, &message, out).expect("a message");
@@ -297,7 +313,8 @@ impl Cluster {
         for event in worker.world.engine().take_events(10_000) {
             if let Event::Opening(whose, request) = event {
                 let names = request.channels.iter().map(String::as_str);
-                worker.world.engine().accept(whose.connection, names, None, Reply::default()).expect("room");
+                let (_, user) = user_of(whose.connection);
+                worker.world.engine().accept(whose.connection, names, Some(&user), Reply::default()).expect("room");
             }
         }
         let mut clients = std::mem::take(&mut self.clients);
@@ -320,12 +337,19 @@ impl Cluster {
             assert!(client.buffer.starts_with(b"HTTP/1.1 101 "));
             client.buffer.drain(..end + 4);
             client.is_open = true;
+            if client.channel.is_some() {
+                self.let_in(client);
+            }
         }
         while let (true, Some((count, payload))) = (client.is_open, wire::cut_frame(&client.buffer)) {
             let (first, payload) = (client.buffer[0], payload.to_vec());
             client.buffer.drain(..count);
             match first {
+                0x81 if client.channel.is_none() => self.take_records(client, &payload),
                 0x81 => self.take(client, &serde_json::from_slice(&payload).expect("JSON")),
+                0x88 if client.channel.is_none() => {
+                    self.workers[&client.worker].world.net.borrow_mut().end(client.fd, false);
+                }
                 0x88 => {
                     let reason = String::from_utf8_lossy(&payload[2..]).into_owned();
                     assert_eq!(payload[..2], 1_013_u16.to_be_bytes(), "{reason}");
@@ -334,14 +358,62 @@ impl Cluster {
                 other => panic!("no frame begins with {other:#x}"),
             }
         }
+        self.be_sure(client);
         if is_shut {
             self.away.push((client.channel, client.last.or(client.since)));
         }
         !is_shut
     }
 
+    /// What is published for its user and its hub is for it.
+    fn let_in(&self, client: &mut Client) {
+        let user = client.id.filter(|_| self.asks.opening).map(|id| user_of(id).0);
+        let hub = client.channel.is_none().then_some(HUB);
+        client.direct = user.into_iter().chain(hub).map(Direct::new).collect();
+    }
+
+    /// What is published from now on for these is for the client, where its worker hears of it.
+    fn be_sure(&self, client: &mut Client) {
+        let hubs = &self.workers[&client.worker].world.engine().common.hubs;
+        let is_had = hubs.find("/hub").is_some_and(|hub| hub.is_had());
+        let sure = client.direct.iter_mut().filter(|one| one.audience != HUB || is_had);
+        sure.for_each(|one| one.be_sure(self.published));
+    }
+
+    /// Records of SignalR's: the answer to the handshake, invocations, a Close.
+    fn take_records(&self, client: &mut Client, payload: &[u8]) {
+        for record in payload.split(|&byte| byte == 0x1E).filter(|record| !record.is_empty()) {
+            let record: serde_json::Value = serde_json::from_slice(record).expect("JSON");
+            match record["type"].as_u64() {
+                None => self.let_in(client),
+                Some(1) => self.take_direct(client, record["arguments"][0].as_str().expect("text")),
+                Some(7) => {
+                    let is_missing = |why: &str| why.starts_with("publications are missing in channel ");
+                    assert!(self.cuts > 0 && record["error"].as_str().is_some_and(is_missing), "{record}");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What is for its user, or for its hub.
+    fn take_direct(&self, client: &mut Client, text: &str) {
+        let index = text.split(' ').next().and_then(|index| index.parse::<usize>().ok()).expect("as published");
+        let (id, audience) = (client.id, index - self.channels());
+        let direct = client.direct.iter_mut().find(|one| one.audience == audience).expect("it is one of those");
+        direct.receive(text, &self.ordered[index], id);
+    }
+
+    fn channels(&self) -> usize {
+        self.settings.channels.len()
+    }
+
     fn take(&mut self, client: &mut Client, object: &serde_json::Value) {
-        let (ordered, name) = (&self.ordered[client.channel], format!("c{}", client.channel));
+        if let (true, Some(text)) = (object.get("channel").is_none(), object["data"].as_str()) {
+            return self.take_direct(client, text);
+        }
+        let channel = client.channel.expect("it has one");
+        let (ordered, name) = (&self.ordered[channel], format!("c{channel}"));
         let position_of = |value: &serde_json::Value| Position {
             epoch: value[0].as_u64().expect("a number"),
             offset: value[1].as_u64().expect("a number"),
@@ -354,7 +426,7 @@ impl Cluster {
                 self.recovered += 1;
             } else if let Some(since) = client.since.filter(|_| client.cuts == self.cuts) {
                 let missed = ordered.iter().rposition(|one| one.position == since).map(|at| ordered.len() - at - 1);
-                let kept = self.settings.channels[client.channel].settings.history_frames;
+                let kept = self.settings.channels[channel].settings.history_frames;
                 assert!(
                     missed.is_none_or(|missed| missed > kept),
                     "{since} is not recovered, and {missed:?} are missed"
@@ -374,7 +446,7 @@ impl Cluster {
         let is_excluded = |one: &Ordered| client.id.is_some_and(|id| one.excluded.contains(&id));
         assert!(!is_excluded(&ordered[index]), "{position} is not for it");
         let next = client.next.expect("it was told where it begins");
-        let is_next = match Policy::ALL[client.channel] {
+        let is_next = match Policy::ALL[channel] {
             Policy::Every => index >= next && ordered[next..index].iter().all(|one| one.has_ttl || is_excluded(one)),
             _ => index >= next,
         };
@@ -389,7 +461,7 @@ impl Cluster {
     }
 
     /// One worker goes on, and hears the sequencer or does not; the others' messages stay on their way.
-    fn run_alone(&mut self, peer: u64, hears: bool) {
+    pub(super) fn run_alone(&mut self, peer: u64, hears: bool) {
         for _ in 0..50 {
             while hears && (self.hear(peer) || self.tell(peer, true)) {}
             (0..self.workers[&peer].world.shards.len()).for_each(|shard| _ = self.turn(peer, shard));
@@ -397,7 +469,7 @@ impl Cluster {
     }
 
     /// Until nothing is on its way.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         for _ in 0..ROUNDS_MAX {
             let mut is_quiet = true;
             for peer in self.workers.keys().copied().collect::<Vec<_>>() {
@@ -416,11 +488,12 @@ impl Cluster {
     }
 
     fn step(&mut self, luck: &mut Luck) {
-        let (peer, channel) = (self.any(luck), luck.below(self.ordered.len()));
+        let (peer, channel) = (self.any(luck), luck.below(self.channels()));
         match luck.below(100) {
             0..20 => {
                 for _ in 0..if luck.once_in(5) { 1 + luck.below(30) } else { 1 } {
-                    let new = (channel, luck.once_in(8), luck.below(4));
+                    let direct = luck.once_in(4).then(|| self.channels() + luck.below(AUDIENCES.len()));
+                    let new = (direct.unwrap_or(channel), direct.is_none() && luck.once_in(8), luck.below(4));
                     let known = self.clients.iter().filter_map(|client| client.id);
                     // Who has a keyframe of its own goes on behind it: that is not looked at here.
                     let is_plain = !new.1 && luck.once_in(6);
@@ -436,7 +509,7 @@ impl Cluster {
                 self.turn(peer, shard);
             }
             80..86 if self.clients.len() < CLIENTS_MAX => {
-                let wanted = self.away.pop().unwrap_or((channel, None));
+                let wanted = self.away.pop().unwrap_or(((!luck.once_in(4)).then_some(channel), None));
                 let room = if luck.once_in(2) { ALL } else { luck.below(3_000) };
                 self.connect(peer, wanted, room, luck);
             }
@@ -474,90 +547,11 @@ pub(super) fn run(seed: u64) {
     cluster.settle();
     for client in &cluster.clients {
         assert!(client.is_open && client.buffer.is_empty(), "it has read everything");
-        let newest = cluster.ordered[client.channel].last().map(|one| one.position);
-        assert_eq!(client.last, newest, "c{} has come", client.channel);
+        for direct in &client.direct {
+            direct.check_end(&cluster.ordered[cluster.channels() + direct.audience], client.id);
+        }
+        let Some(channel) = client.channel else { continue };
+        let newest = cluster.ordered[channel].last().map(|one| one.position);
+        assert_eq!(client.last, newest, "c{channel} has come");
     }
-}
-
-/// The link of a worker broke, and what was published meanwhile was kept nowhere. Who watched a channel in which nothing had
-/// been published yet was not told that something was missing.
-#[test]
-fn who_watches_a_channel_without_publications_is_told_that_one_is_missing() {
-    let (luck, pattern) = (&mut Luck(1), Pattern::new("c0").expect("a pattern"));
-    let settings = ChannelSettings { policy: Policy::Every, ..ChannelSettings::default() };
-    let mut cluster = Cluster::of(vec![ChannelRule { pattern, settings }]);
-    cluster.come(luck);
-    cluster.come(luck);
-    cluster.connect(1, (0, None), ALL, luck);
-    cluster.settle();
-    cluster.publish(2, 0, false, 0);
-    while cluster.hear(2) {}
-    cluster.cut(1);
-    cluster.settle();
-    assert_eq!((cluster.clients.len(), cluster.away.len()), (0, 1), "1013");
-}
-
-/// A client came back to a worker that had yet to hear what its old one had sent it: it was told that it had lost something.
-#[test]
-fn who_was_further_on_in_another_worker_is_recovered() {
-    for opening in [false, true] {
-        let (luck, pattern) = (&mut Luck(1), Pattern::new("c0").expect("a pattern"));
-        let settings = ChannelSettings { policy: Policy::Every, history_frames: 8, ..ChannelSettings::default() };
-        let mut cluster = Cluster::of(vec![ChannelRule { pattern, settings }]);
-        cluster.asks.opening = opening;
-        cluster.come(luck);
-        cluster.come(luck);
-        cluster.connect(1, (0, None), ALL, luck);
-        cluster.connect(2, (0, None), ALL, luck);
-        cluster.settle();
-        cluster.publish(1, 0, false, 0);
-        cluster.run_alone(1, true);
-        let since = cluster.clients[0].last;
-        assert!(since.is_some() && cluster.clients[1].last.is_none());
-        cluster.connect(2, (0, since), ALL, luck);
-        cluster.run_alone(2, false);
-        cluster.settle();
-        assert_eq!((cluster.recovered, cluster.clients.len()), (1, 3));
-    }
-}
-
-/// A client left a channel that it did not watch, which was done behind all that was on its way, and asked for it behind that:
-/// it was subscribed at once, and unsubscribed then.
-#[test]
-fn who_subscribes_behind_an_unsubscription_is_subscribed() {
-    let (luck, pattern) = (&mut Luck(1), Pattern::new("c0").expect("a pattern"));
-    let mut cluster = Cluster::of(vec![ChannelRule { pattern, settings: ChannelSettings::default() }]);
-    cluster.come(luck);
-    cluster.connect(1, (0, None), ALL, luck);
-    cluster.settle();
-    let asks = ["unsubscribe", "unsubscribe", "subscribe", "unsubscribe", "subscribe"];
-    let bytes: Vec<u8> =
-        asks.iter().flat_map(|what| wire::frame(1, format!("{{\"{what}\":[\"c0\"]}}").as_bytes())).collect();
-    cluster.workers[&1].world.net.borrow_mut().arrive(cluster.clients[0].fd, &bytes);
-    cluster.settle();
-    cluster.publish(1, 0, false, 0);
-    cluster.settle();
-    assert_eq!(cluster.clients[0].last, cluster.ordered[0].last().map(|one| one.position));
-}
-
-/// As above, of a worker that was about to get the channel, as it was before the client's position.
-#[test]
-fn who_was_further_on_than_what_is_on_its_way_is_recovered() {
-    let (luck, pattern) = (&mut Luck(1), Pattern::new("c0").expect("a pattern"));
-    let settings = ChannelSettings { policy: Policy::Every, history_frames: 8, ..ChannelSettings::default() };
-    let mut cluster = Cluster::of(vec![ChannelRule { pattern, settings }]);
-    cluster.come(luck);
-    cluster.come(luck);
-    cluster.connect(1, (0, None), ALL, luck);
-    cluster.settle();
-    cluster.connect(2, (0, None), ALL, luck);
-    cluster.run_alone(2, false);
-    while cluster.hear(2) {}
-    cluster.publish(1, 0, false, 0);
-    cluster.run_alone(1, true);
-    let since = cluster.clients[0].last;
-    cluster.connect(2, (0, since), ALL, luck);
-    cluster.run_alone(2, false);
-    cluster.settle();
-    assert_eq!((since.is_some(), cluster.recovered), (true, 1));
 }
