@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Once;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 /// A call's result: bytes, or minus errno.
 fn result_of(result: isize) -> isize {
@@ -282,19 +282,33 @@ fn unix_address(path: &Path) -> io::Result<(libc::sockaddr_un, u32)> {
 /// Descriptors that a forked child closes first of all; -1 where there is none. Without a lock: one may be held at a fork.
 static CLOSED_IN_CHILDREN: [AtomicI32; 1_024] = [const { AtomicI32::new(-1) }; 1_024];
 static AT_FORK: Once = Once::new();
+/// How many forks lie between this process and the one that looked first.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// Which process this is, among those that a fork has made of one another: what a child has of its parent's was made with
+/// another number. Costs no system call. It is the C library's fork(3) that is noticed, by whatever language.
+pub(crate) fn forks() -> u32 {
+    watch_forks();
+    FORKS.load(Ordering::Relaxed)
+}
+
+fn watch_forks() {
+    // SAFETY: the handler is a function of ours that counts and calls close(2), which may be done after a fork.
+    AT_FORK.call_once(|| unsafe {
+        libc::pthread_atfork(None, None, Some(begin_child));
+    });
+}
 
 /// From now on a child that is forked closes its copy of this descriptor; or no longer. Beyond 1,024 of them it does not.
 pub(crate) fn close_in_children(fd: RawFd, closes: bool) {
-    // SAFETY: the handler is a function of ours that calls close(2) alone, which may be called after a fork.
-    AT_FORK.call_once(|| unsafe {
-        libc::pthread_atfork(None, None, Some(close_in_child));
-    });
+    watch_forks();
     let (from, to) = if closes { (-1, fd) } else { (fd, -1) };
     let relaxed = Ordering::Relaxed;
     let _ = CLOSED_IN_CHILDREN.iter().find(|one| one.compare_exchange(from, to, relaxed, relaxed).is_ok());
 }
 
-extern "C" fn close_in_child() {
+extern "C" fn begin_child() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
     for one in &CLOSED_IN_CHILDREN {
         let fd = one.swap(-1, Ordering::Relaxed);
         if fd >= 0 {
@@ -520,5 +534,41 @@ pub(crate) fn wait(awaited: &mut [Awaited], timeout_ms: i32) {
     let count = unsafe { libc::poll(asked.as_mut_ptr(), asked.len() as libc::nfds_t, timeout_ms) };
     for (one, told) in awaited.iter_mut().zip(&asked) {
         one.is_readable = count > 0 && told.revents & !libc::POLLOUT != 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::tokens;
+
+    /// A child says how many forks lead to it, and which token it would give out next.
+    #[test]
+    fn a_forked_child_knows_that_it_is_one_and_gives_out_none_of_its_parents_tokens() {
+        let before = forks();
+        tokens::random().expect("the system's"); // the next of this thread are made
+        let (ours, theirs) = UnixStream::pair().expect("sockets");
+        // SAFETY: the child makes system calls alone, and ends without a destructor.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let told = [&forks().to_ne_bytes()[..], &tokens::random().unwrap_or_default()].concat();
+            send(theirs.as_raw_fd(), &told);
+            // SAFETY: it ends the child.
+            unsafe { libc::_exit(0) };
+        }
+        assert!(child > 0, "{}", io::Error::last_os_error());
+        drop(theirs);
+        let mut told = Vec::new();
+        (&ours).read_to_end(&mut told).expect("the child ends");
+        // SAFETY: no status is asked for.
+        unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+        assert_eq!((forks(), told.len()), (before, 20));
+        assert_eq!(told[..4], (before + 1).to_ne_bytes());
+        let ours: Vec<_> = (0..200).map(|_| tokens::random().expect("the system's")).collect();
+        assert!(ours.iter().all(|token| told[4..] != token[..] && *token != [0; 16]));
+        assert!(ours.iter().enumerate().all(|(index, token)| !ours[..index].contains(token)));
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! A token is the secret by which later requests find their connection, on whatever socket and shard they come in. Where
 //! several workers serve, a token is signed as well: see [`siblings`](crate::siblings).
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use crate::connection_id::ConnectionId;
 use crate::error::EngineError;
 use crate::notify::Bell;
+use crate::socket;
 
 /// Sixteen bytes from the system's random source. Of a signed one they begin with its [`stamp`](Tokens::issue).
 pub(crate) type Token = [u8; 16];
@@ -222,14 +224,42 @@ impl Inner {
     }
 }
 
+/// Tokens that are asked for at once: one system call for all of them.
+const BLOCK: usize = 64;
+
+thread_local! {
+    static NEXT: RefCell<Block> = const { RefCell::new(Block { forks: 0, tokens: [[0; 16]; BLOCK], left: 0 }) };
+}
+
+/// Random tokens that are given out one after another. A child that is forked has a copy of what its parent gives out next,
+/// so it throws that away.
+struct Block {
+    /// Of the process that asked for it.
+    forks: u32,
+    tokens: [Token; BLOCK],
+    left: usize,
+}
+
+impl Block {
+    fn next(&mut self) -> Result<Token, EngineError> {
+        let forks = socket::forks();
+        if self.left == 0 || self.forks != forks {
+            self.left = 0;
+            getrandom::fill(self.tokens.as_flattened_mut())
+                .map_err(|cause| EngineError::NoRandom { cause: cause.to_string() })?;
+            (self.left, self.forks) = (BLOCK, forks);
+        }
+        self.left -= 1;
+        Ok(std::mem::take(&mut self.tokens[self.left])) // nobody finds it here afterwards
+    }
+}
+
 /// A token nobody can guess.
 ///
 /// # Errors
 /// [`EngineError::NoRandom`].
 pub(crate) fn random() -> Result<Token, EngineError> {
-    let mut token = [0; 16];
-    getrandom::fill(&mut token).map_err(|cause| EngineError::NoRandom { cause: cause.to_string() })?;
-    Ok(token)
+    NEXT.with_borrow_mut(Block::next)
 }
 
 #[cfg(test)]

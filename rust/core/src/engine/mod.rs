@@ -42,6 +42,7 @@ use crate::protocol::{Formats, Payload, sse};
 use crate::settings::{PollerKind, Settings, SettingsError};
 use crate::shard::{Common, Poller, Readiness, Shard, ShardHandle};
 use crate::siblings::Siblings;
+use crate::socket;
 use crate::stats::Stats;
 use crate::tokens::Tokens;
 use crate::ws::{CLOSE_CODES, CloseCode};
@@ -88,8 +89,9 @@ pub struct Engine {
     welcomed: AtomicUsize,
     /// What is mirrored here from other workers.
     following: Mutex<Following>,
-    /// The process whose threads these are.
+    /// The process whose threads these are, and how many forks had led to it: to ask for the first is a system call.
     process: u32,
+    forks: u32,
 }
 
 const NEW: u64 = 0;
@@ -148,6 +150,7 @@ impl Engine {
             welcomed: AtomicUsize::new(0),
             following: Mutex::default(),
             process: std::process::id(),
+            forks: socket::forks(),
         })
     }
 
@@ -496,7 +499,7 @@ impl Engine {
 
     /// Ends the threads and closes every descriptor. Idempotent. Waits for the threads, a turn each.
     pub fn stop(&self) {
-        if self.process != std::process::id() {
+        if self.check_process().is_err() {
             return; // a fork has no threads to end
         }
         let mut threads = lock(&self.threads);
@@ -511,8 +514,10 @@ impl Engine {
     }
 
     fn check_process(&self) -> Result<(), EngineError> {
-        let here = std::process::id();
-        if here == self.process { Ok(()) } else { Err(EngineError::Forked { started: self.process, here }) }
+        if socket::forks() == self.forks {
+            return Ok(());
+        }
+        Err(EngineError::Forked { started: self.process, here: std::process::id() })
     }
 
     fn check_running(&self) -> Result<(), EngineError> {

@@ -62,7 +62,7 @@ impl Io for Poller {
 
     fn unregister(&mut self, slot: u32) {
         if let Some(ring) = &mut self.ring {
-            ring.register(slot, -1);
+            ring.unregister(slot);
         }
     }
 

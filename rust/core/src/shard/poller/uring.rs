@@ -16,6 +16,8 @@ use crate::shard::io::{Member, Short, Write};
 const BATCH: usize = 128;
 /// Slots that may have a registered descriptor; the rest go by number.
 const FILES_MAX: u32 = 32_768;
+/// Descriptors that wait for their places at most: each that leaves is looked for among them.
+const WAITING_MAX: usize = 64;
 const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
 
 /// The ring of one shard: single issuer, completions run when we ask.
@@ -23,6 +25,8 @@ pub(super) struct Ring {
     ring: IoUring,
     /// Slots below this have a place in the registered files.
     files: u32,
+    /// What is to be put into its place before the next batch: whoever logs in is rarely written to in one at once.
+    waiting: Vec<(u32, RawFd)>,
     headers: Vec<libc::msghdr>,
     vectors: Vec<libc::iovec>,
 }
@@ -39,18 +43,50 @@ impl Ring {
             .into_iter()
             .find(|&files| ring.submitter().register_files_sparse(files).is_ok())
             .unwrap_or(0);
-        Ok(Self { ring, files, headers: Vec::new(), vectors: Vec::new() })
+        Ok(Self { ring, files, waiting: Vec::new(), headers: Vec::new(), vectors: Vec::new() })
     }
 
-    /// Puts a descriptor into a slot's place, or -1 to empty it.
+    /// Puts a descriptor into a slot's place, before the next batch at the latest.
     pub(super) fn register(&mut self, slot: u32, fd: RawFd) {
         if slot < self.files {
-            // It can only fail for a bad descriptor or place; then sends to the slot fail with EBADF and close it.
-            let _ = self.ring.submitter().register_files_update(slot, &[fd]);
+            self.waiting.push((slot, fd));
+            if self.waiting.len() == WAITING_MAX {
+                self.settle();
+            }
         }
     }
 
+    /// Empties a slot's place, at once: what stands there keeps its socket open.
+    pub(super) fn unregister(&mut self, slot: u32) {
+        if slot >= self.files {
+            return;
+        }
+        match self.waiting.iter().position(|&(other, _)| other == slot) {
+            Some(index) => drop(self.waiting.swap_remove(index)),
+            None => self.put(slot, &[-1]),
+        }
+    }
+
+    /// Puts all that waits into its places: slots that follow one another in one call.
+    fn settle(&mut self) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.sort_unstable();
+        for run in waiting.chunk_by(|(one, _), (next, _)| one + 1 == *next) {
+            let mut fds = [-1; WAITING_MAX];
+            fds.iter_mut().zip(run).for_each(|(place, &(_, fd))| *place = fd);
+            self.put(run[0].0, &fds[..run.len()]);
+        }
+        waiting.clear();
+        self.waiting = waiting;
+    }
+
+    fn put(&self, slot: u32, fds: &[RawFd]) {
+        // It can only fail for a bad descriptor or place; then sends to the slot fail with EBADF and close it.
+        let _ = self.ring.submitter().register_files_update(slot, fds);
+    }
+
     pub(super) fn send_all(&mut self, members: &[Member], bytes: &[u8], shorts: &mut Vec<Short>) {
+        self.settle();
         for batch in members.chunks(BATCH) {
             for (index, member) in batch.iter().enumerate() {
                 let entry = self.send_entry(member.slot, member.fd, bytes);
@@ -70,6 +106,7 @@ impl Ring {
     }
 
     pub(super) fn write_batch(&mut self, writes: &[Write], vectors: &[&[u8]], shorts: &mut Vec<Short>) {
+        self.settle();
         self.vectors.clear();
         self.vectors.extend(
             vectors
@@ -131,5 +168,47 @@ impl Ring {
             let slot = slot_of(completion.user_data() as usize);
             shorts.push(Short::from_result(slot, completion.result() as isize));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn member(slot: u32, socket: &UnixStream) -> Member {
+        Member { fd: socket.as_raw_fd(), slot, subscription: 0 }
+    }
+
+    fn ended(peer: &mut UnixStream) -> bool {
+        peer.read(&mut [0; 8]).expect("its other end is closed") == 0
+    }
+
+    #[test]
+    fn who_is_to_be_registered_is_before_the_next_batch_and_who_leaves_keeps_nothing_open() {
+        let Ok(mut ring) = Ring::new() else { return }; // the kernel gives none
+        let [mut one, mut gone, mut other] = [(); 3].map(|()| UnixStream::pair().expect("sockets"));
+        for (slot, pair) in [(7, &other), (0, &one), (1, &gone)] {
+            ring.register(slot, pair.0.as_raw_fd());
+        }
+        ring.unregister(1);
+        drop(gone.0);
+        assert!(ended(&mut gone.1), "it waited for its place");
+        let mut shorts = Vec::new();
+        ring.send_all(&[member(0, &one.0), member(7, &other.0)], b"hello", &mut shorts);
+        for peer in [&mut one.1, &mut other.1] {
+            let mut read = [0; 5];
+            peer.read_exact(&mut read).expect("it was sent");
+            assert_eq!(&read, b"hello");
+        }
+        assert!(shorts.is_empty() && ring.waiting.is_empty());
+        ring.unregister(0);
+        drop(one.0);
+        assert!(ended(&mut one.1), "it had its place");
+        (100..100 + WAITING_MAX as u32 + 2).for_each(|slot| ring.register(slot, other.0.as_raw_fd()));
+        assert_eq!(ring.waiting.len(), 2, "no more wait than are looked through");
     }
 }
