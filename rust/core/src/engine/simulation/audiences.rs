@@ -1,7 +1,21 @@
 //! What is for one user, or for a whole SignalR hub, over workers: what a client of theirs may get next.
-use super::workers::Ordered;
 use crate::engine::Audience;
 use crate::messages::ConnectionId;
+use crate::position::Position;
+
+/// What the sequencer has ordered, or is yet to.
+#[derive(Clone, Debug)]
+pub(super) struct Ordered {
+    /// Where it stands, once it has come back to whoever published it.
+    pub(super) position: Position,
+    pub(super) text: String,
+    /// So many had been published before it.
+    pub(super) number: usize,
+    /// Whom it is not for.
+    pub(super) excluded: Vec<ConnectionId>,
+    /// Its time may be over before it comes.
+    pub(super) has_ttl: bool,
+}
 
 /// Whom publications of the world of workers are for, behind its channels: users, and the hub.
 pub(super) const AUDIENCES: [Audience<'static>; 4] =

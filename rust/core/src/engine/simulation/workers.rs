@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::audiences::{AUDIENCES, Direct, HUB, user_of};
+use super::audiences::{AUDIENCES, Direct, HUB, Ordered, user_of};
 use super::wire::{self, Wire};
 use super::world::{ALL, MS, World};
 use crate::channel::{Pattern, Policy, Publication};
@@ -42,20 +42,6 @@ impl Sender for Link {
     }
 
     fn flush(&self) {}
-}
-
-/// What the sequencer has ordered, or is yet to.
-#[derive(Clone, Debug)]
-pub(super) struct Ordered {
-    /// Where it stands, once it has come back to whoever published it.
-    pub(super) position: Position,
-    pub(super) text: String,
-    /// So many had been published before it.
-    pub(super) number: usize,
-    /// Whom it is not for.
-    pub(super) excluded: Vec<ConnectionId>,
-    /// Its time may be over before it comes.
-    pub(super) has_ttl: bool,
 }
 
 pub(super) struct Worker {
