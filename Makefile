@@ -40,7 +40,7 @@ quick: .venv/.stamp .venv/.stamp-test ## What an edit broke, in 90 s: one loop, 
 		-m "not slow and not soak" -k "not uvloop and not trio and not uring and not in_a_browser" \
 		$(beside)
 
-test: .venv/.stamp-engine .venv/.stamp-test tests/interop/node/node_modules/.stamp
+test: .venv/.stamp-engine .venv/.stamp-test tests/interop/node/node_modules/.stamp .venv/bin/nats-server
 test: $(signalr)/node/node_modules/.stamp $(signalr)/java/target/.stamp ## Rust, loom and Python tests
 	$(with_python) cargo test --workspace --exclude fanwire-python --locked
 	RUSTFLAGS="--cfg loom" cargo test -p fanwire-core --test loom --release --locked --target-dir $(TARGET)/loom
@@ -151,6 +151,15 @@ ifneq ($(go),)
 	GOBIN=$(CURDIR)/$(@D) $(go) install github.com/centrifugal/centrifugo/v6@latest
 else
 	@echo "no Go: Centrifugo is left out"
+endif
+
+# A server of the tests of the backbone; without Go they are skipped, or take the machine's if it is 2.12 or later.
+.venv/bin/nats-server: .venv/.stamp
+ifneq ($(go),)
+	test -x $@ || GOBIN=$(CURDIR)/$(@D) $(go) install github.com/nats-io/nats-server/v2@v2.15.3
+	touch $@
+else
+	@echo "no Go: tests with a NATS server need one of 2.12 or later"
 endif
 
 %/node_modules/.stamp: %/package-lock.json

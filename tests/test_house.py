@@ -155,6 +155,7 @@ BACKBONE_LAYERS = [
     ["asking", "rounds"],
     ["machines"],
     ["session"],
+    ["nats"],
     ["running"],
     ["link"],
 ]

@@ -3,7 +3,7 @@
 import secrets
 from dataclasses import dataclass
 
-SCHEMES = ("redis", "rediss", "valkey", "valkeys")
+SCHEMES = ("redis", "rediss", "valkey", "valkeys", "nats", "tls")
 PREFIX_CHARACTERS_MAX = 128
 
 
@@ -33,7 +33,7 @@ def backbone_of(url: str | None, prefix: str) -> Backbone | None:
         raise ValueError(f"backbone_prefix must be {must}, not {prefix!r}")
     if url is None:
         return None
-    must = "backbone must be the URL of a Redis or Valkey server, as redis://HOST:PORT"
+    must = "backbone must be the URL of a Redis, Valkey or NATS server, as redis://HOST:PORT or nats://HOST:PORT"
     if not isinstance(url, str):
         raise TypeError(f"{must}, not {type(url).__name__}")
     scheme = url.partition(":")[0].partition("+")[0]

@@ -62,8 +62,8 @@ class Hub(Attaching):
             matches none, or was never named, has the defaults of ``Channel``.
         workers: ``unix:PATH``, under servers that start several processes of their own (uvicorn, gunicorn, granian):
             the hubs of those that name the same socket are one, as with ``run(workers=N)``, which needs none.
-        backbone: the URL of a Redis or Valkey server: hubs that name the same, on any machines, are one. With TLS it is
-            ``rediss://``; docs/machines.md has sentinels and clusters.
+        backbone: the URL of a Redis, Valkey or NATS server: hubs that name the same, on any machines, are one. With TLS
+            it is ``rediss://`` or ``tls://``; docs/machines.md has sentinels and clusters.
         backbone_prefix: what names of keys and channels there begin with; hubs with another one have nothing in common.
         options: defaults for ``serve``, see ``fanwire.options.Options``.
 

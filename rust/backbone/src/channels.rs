@@ -99,6 +99,11 @@ impl Heard {
         self.lock().wanted.keys().cloned().collect()
     }
 
+    /// The same, with what each keeps.
+    pub(crate) fn wanted_as(&self) -> Vec<(Box<str>, Keep)> {
+        self.lock().wanted.iter().map(|(channel, wanted)| (channel.clone(), wanted.keep)).collect()
+    }
+
     /// All that is listened to.
     pub(crate) fn patterns(&self) -> Vec<Box<str>> {
         self.lock().patterns.iter().cloned().collect()

@@ -1,4 +1,4 @@
-//! The backbone's link to Redis or Valkey: publications of many machines in one order, with what is kept.
+//! The backbone's link to Redis, Valkey or NATS: publications of many machines in one order, with what is kept.
 //!
 //! A [`Link`] has one thread (`fanwire-backbone`) and two connections to each server: one for commands, one for what is
 //! published. One script (`publish.lua`) gives each publication its position, keeps it and publishes it, so all links
@@ -8,6 +8,9 @@
 //! same. `redis+sentinel://[user:password@]host[:port],host[:port]/master-name[/database]` asks sentinels for the master;
 //! `?sentinel_user=…&sentinel_password=…` is for the sentinels themselves. `redis+cluster://host[:port],host[:port]` names
 //! some nodes of a cluster; one that `redis://` names is recognized as such. `rediss+…` and `valkey+…` are to be had, too.
+//!
+//! `nats://[user:password@|token@]host[:port],host[:port]?credentials=FILE&replicas=3&storage=memory` is NATS with JetStream,
+//! and `tls://` the same with TLS; `nats/mod.rs` says how that orders and keeps.
 //!
 //! Promises: no position is ever given to two publications, also where a server has lost some; a link that hears nothing
 //! for [`Options::silent_max`] says [`Event::Down`]; all that waits is bounded.
@@ -19,6 +22,7 @@ mod inbox;
 mod link;
 mod machines;
 mod names;
+mod nats;
 mod record;
 mod roots;
 mod rounds;

@@ -10,6 +10,7 @@ use crate::api::{Error, Event, Options, Refused};
 use crate::channels::Heard;
 use crate::inbox::{Inbox, Publication};
 use crate::names::Names;
+use crate::nats;
 use crate::roots;
 use crate::server::MOVED;
 use crate::session::{End, Plan, Session, refuse, unanswered};
@@ -22,17 +23,52 @@ const WAIT_FIRST: Duration = Duration::from_millis(50);
 /// The longest.
 const WAIT_LAST: Duration = Duration::from_secs(5);
 
+/// What a link is to do, by the server that it is for.
+pub(crate) enum Way {
+    Redis(Plan),
+    Nats(nats::Plan),
+}
+
+/// A link that is up.
+enum Up<'a> {
+    Redis(Box<Session<'a>>),
+    Nats(Box<nats::Session<'a>>),
+}
+
+impl Way {
+    async fn connect<'a>(&'a self, inbox: &'a Inbox, heard: &'a Arc<Heard>) -> Result<Up<'a>, String> {
+        Ok(match self {
+            Self::Redis(plan) => Up::Redis(Box::new(Session::connect(plan, inbox, heard).await?)),
+            Self::Nats(plan) => Up::Nats(Box::new(nats::Session::connect(plan, inbox, heard).await?)),
+        })
+    }
+}
+
+impl Up<'_> {
+    async fn run(self, carried: Vec<Publication>, is_stopping: &AtomicBool) -> End {
+        match self {
+            Self::Redis(session) => session.run(carried, is_stopping).await,
+            Self::Nats(session) => session.run(is_stopping).await, // it carries nothing over
+        }
+    }
+}
+
 /// Reads what a link is to do.
-pub(crate) fn plan(url: &str, options: Options) -> Result<Plan, Error> {
-    let target = Target::parse(url)?;
-    let names = Names::new(&options)?;
+pub(crate) fn plan(url: &str, options: Options) -> Result<Way, Error> {
     for (option, length) in [("ping_every", options.ping_every), ("silent_max", options.silent_max)] {
         if length < Duration::from_millis(1) {
             return Err(Error::Option { option, value: format!("{length:?}"), expected: "a millisecond at least" });
         }
     }
-    let tls = target.is_tls.then(|| roots::connector(options.roots_pem.as_deref())).transpose()?;
-    Ok(Plan { target, names, options, tls })
+    let connector = |is_tls: bool| is_tls.then(|| roots::connector(options.roots_pem.as_deref())).transpose();
+    if nats::Target::is_meant(url) {
+        let (target, names) = (nats::Target::parse(url)?, nats::Names::new(&options)?);
+        let tls = connector(target.is_tls)?;
+        return Ok(Way::Nats(nats::Plan::new(target, names, options, tls)));
+    }
+    let (target, names) = (Target::parse(url)?, Names::new(&options)?);
+    let tls = connector(target.is_tls)?;
+    Ok(Way::Redis(Plan { target, names, options, tls }))
 }
 
 /// What a thread runs its link in.
@@ -41,7 +77,7 @@ pub(crate) fn runtime() -> Result<Runtime, Error> {
 }
 
 /// The whole of it, until it is stopped.
-pub(crate) async fn live(plan: Plan, inbox: Arc<Inbox>, is_stopping: &AtomicBool, hear: Box<dyn FnMut(Event) + Send>) {
+pub(crate) async fn live(way: Way, inbox: Arc<Inbox>, is_stopping: &AtomicBool, hear: Box<dyn FnMut(Event) + Send>) {
     let heard = Arc::new(Heard::new(hear));
     let mut backoff = Backoff::new(WAIT_FIRST, WAIT_LAST, getrandom::u64().unwrap_or(1));
     // Why it is down. Without a reason what waits may wait for one attempt.
@@ -49,7 +85,7 @@ pub(crate) async fn live(plan: Plan, inbox: Arc<Inbox>, is_stopping: &AtomicBool
     let mut carried = Vec::new();
     while !is_stopping.load(Ordering::Acquire) {
         let attempt = tokio::select! {
-            attempt = Session::connect(&plan, &inbox, &heard) => attempt,
+            attempt = way.connect(&inbox, &heard) => attempt,
             () = idle(&inbox, &heard, down.as_deref(), is_stopping) => return,
         };
         let why = match attempt {

@@ -117,12 +117,13 @@ fn sentinel_login(query: &str) -> Result<Login, Error> {
 }
 
 /// What percent-encoding says; none if it is empty.
-fn text(encoded: &str) -> Result<Option<String>, Error> {
+pub(crate) fn text(encoded: &str) -> Result<Option<String>, Error> {
     let text = percent_decode_str(encoded).decode_utf8().map_err(|_| Error::Url("it has text that is no UTF-8"))?;
     Ok((!text.is_empty()).then(|| text.into_owned()))
 }
 
-fn address(text: &str, default_port: u16) -> Result<Address, Error> {
+/// A host with its port.
+pub(crate) fn address(text: &str, default_port: u16) -> Result<Address, Error> {
     let bad = || Error::Url("a host or a port cannot be read");
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {

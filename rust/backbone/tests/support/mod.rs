@@ -1,5 +1,7 @@
 //! A real server for each test, and links that are heard.
 #![allow(dead_code)] // each test file has a use for its own part
+pub(crate) mod nats;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
