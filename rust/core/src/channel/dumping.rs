@@ -11,7 +11,7 @@ use super::joining::frames_of;
 use super::keys::{KeyId, Keys};
 use super::log::Log;
 use super::mark::{Edge, FrameKind, FrameMark};
-use super::stand::{Life, Stand};
+use super::stand::{Stand, Stretches};
 use super::{Appended, Channel, Inner, Publication, Watch, stored};
 use crate::bytes::{Reader, put_bytes, put_u32, put_u64};
 use crate::connection_id::ConnectionId;
@@ -40,7 +40,7 @@ struct Frame<'a> {
 /// A dump, taken apart.
 struct Dump<'a> {
     head: Position,
-    life: Life,
+    life: Stretches,
     offset: u64,
     keys: Keys,
     /// The name of each key, at its number less one.
@@ -66,6 +66,7 @@ impl Channel {
         let (life, mut out) = (self.life(&inner), Vec::new());
         let position = life.position_of(inner.offset);
         [position.epoch, position.offset, inner.offset].into_iter().for_each(|number| put_u64(&mut out, number));
+        Stretches::write(life, &mut out);
         let places = inner.keys.write(&mut out);
         out.push(u8::from(inner.stored.is_some()));
         if let Some(stored) = &inner.stored {
@@ -104,17 +105,17 @@ impl Channel {
 
     /// Appends what a dump has that is newer than what is here.
     fn catch_up(&self, dump: &Dump<'_>, now_ns: u64, mut tell: impl FnMut(&Arc<Watch>)) -> Result<(), EngineError> {
-        let here = self.position();
-        let is_same_life = here.epoch == dump.head.epoch;
-        let known = if is_same_life { here.offset } else { 0 };
+        let life = dump.life.life();
         let values = dump.stored.iter().flat_map(|stored| stored.values.iter().map(|one| &one.1).chain(&stored.frames));
         for frame in values.filter(|frame| !matches!(frame.mark.kind, FrameKind::Gap | FrameKind::Opening)) {
             let FrameMark { offset, expires_ns, key, kind, .. } = frame.mark;
-            let position = dump.life.position_of(offset);
-            let is_newer = dump.life.has(offset) && position.offset > known;
-            if !is_newer {
+            let position = life.position_of(offset);
+            let is_known = self.newest_of(position.epoch).is_some_and(|known| position.offset <= known.offset);
+            if is_known || !life.has(offset) {
                 continue;
             }
+            let previous = life.position_of(offset - u64::from(kind != FrameKind::Snapshot));
+            let stand = Stand::After { previous, position };
             let (payload, event) = stored::read(frame.form);
             let publication = Publication {
                 payload,
@@ -127,7 +128,7 @@ impl Channel {
                 is_removal: kind == FrameKind::Removal,
                 excluded: &frame.excluded,
             };
-            let appended = self.append(&publication, Stand::At(position), now_ns, u64::MAX, &mut tell)?;
+            let appended = self.append(&publication, stand, now_ns, u64::MAX, &mut tell)?;
             debug_assert!(!matches!(appended, Appended::Missing(_)), "all encodings cross");
         }
         self.move_on(dump.head, now_ns, tell)
@@ -158,7 +159,8 @@ impl Dump<'_> {
         let mut reader = Reader(bytes);
         let head = Position { epoch: reader.u64()?, offset: reader.u64()? };
         let offset = reader.u64()?;
-        let life = Life::new(head.epoch, offset.checked_sub(head.offset)?);
+        let life = Stretches::read(&mut reader)?;
+        (life.life().position_of(offset) == head).then_some(())?;
         let (keys, names) = Keys::read(&mut reader)?;
         let stored = if reader.bool()? { Some(Stored::read(&mut reader, now_ns, names.len())?) } else { None };
         reader.end()?;

@@ -10,6 +10,7 @@ use super::mark::{Edge, FrameKind, FrameMark};
 use super::policy::{Mode, Origin, Policy, Seek, Start};
 use super::reading::{Reader, Run};
 use super::segment::Slice;
+use super::stand::Life;
 use super::watch::Watch;
 use super::{Channel, Inner, stored};
 use crate::position::Position;
@@ -190,7 +191,7 @@ impl Channel {
     pub(crate) fn seek(&self, format: Format, origin: Origin, tail: u64, now_ns: u64) -> Seek {
         let mut inner = self.lock();
         let inner = &mut *inner;
-        let life = self.life(inner);
+        let life = Life::of(self.epoch, inner.life.as_deref());
         let known = origin.since.and_then(|since| life.number_of(since));
         let Some(log) = inner.logs.of(format) else {
             let position = life.position_of(inner.offset);

@@ -34,6 +34,8 @@ mod removing;
 mod seeking;
 mod segment;
 mod stand;
+#[cfg(test)]
+mod stand_tests;
 mod stored;
 mod watch;
 
@@ -58,6 +60,7 @@ pub use reading::Run;
 pub use registry::Registry;
 pub(crate) use registry::begin_epochs_now;
 pub use segment::Slice;
+pub(crate) use stand::LOCAL_EPOCH_END;
 pub use stand::Stand;
 pub use watch::Watch;
 
@@ -71,7 +74,7 @@ use keys::{KEYLESS, Keys};
 use log::Log;
 use logs::Logs;
 use mark::{FrameKind, FrameMark};
-use stand::Life;
+use stand::Stretches;
 
 /// Longest name, bytes of UTF-8.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -141,8 +144,8 @@ const _: () = assert!(size_of::<Channel>() <= 168, "a million idle ones are to c
 struct Inner {
     /// The number of the newest publication in the logs; its offset, unless there is a `life`.
     offset: u64,
-    /// Where positions come from outside, which life theirs is.
-    life: Option<Box<Life>>,
+    /// Where positions come from outside, which those of the numbers are.
+    life: Option<Box<Stretches>>,
     keys: Keys,
     /// The history and the newest keyframe, in the form of `stored`.
     stored: Option<Box<Log>>,

@@ -1,18 +1,25 @@
 //! Where a publication stands: behind the newest one, or at a position that comes from outside.
 //!
-//! Logs number publications on and on. A [`Life`] that began outside says which number its positions count from, so that a
-//! new epoch is one more gap to them. A gap stands in each log, as a mark that is never written: whoever comes to it has
-//! missed something, of which the policy says what becomes (`reading`, `joining`).
+//! Logs number publications on and on. [`Stretches`] say which positions those numbers are, where positions come from
+//! outside: an offset that nobody has had and a new epoch cost no number. A gap stands in each log, as a mark that is never
+//! written: whoever comes to it has missed something, of which the policy says what becomes (`reading`, `joining`).
 use super::log::Log;
 use super::mark::{FrameKind, FrameMark};
 use super::{Channel, Inner};
+use crate::bytes::{Reader, put_u32, put_u64};
 use crate::error::EngineError;
 use crate::position::Position;
 
 /// JavaScript reads whole numbers below this.
 const NUMBER_END: u64 = 1 << 53;
+/// No log counts so far.
+const LOG_END: u64 = 1 << 62;
+/// Epochs below are those of machines that go on by themselves (`node::backbone`); any other is later.
+pub(crate) const LOCAL_EPOCH_END: u64 = 1 << 50;
 const OUT_OF_RANGE: &str = "epoch and offset must be from 1 to 2^53 - 1";
 const BEGAN_WITH: &str = "the channel began with this epoch, and another has followed";
+/// Stretches are looked through for what no log needs once there are so many, and twice as many as then were left.
+const SWEEP_AT_MIN: usize = 64;
 
 /// Where a publication stands in its channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,42 +30,137 @@ pub enum Stand {
     /// one channel's alone, and that of a later life is greater. What stands there or before is a duplicate. The first
     /// from outside may have a smaller one than the channel was made with; that one does not come again.
     At(Position),
+    /// The same, behind the publication at another position: whoever has that has missed nothing, whatever numbers are
+    /// between. Whoever says so knows which life is the later one: epochs may become less, and one that the channel has had
+    /// goes on where it was.
+    After {
+        /// That of the publication before it; offset 0 of its epoch, if there is none.
+        previous: Position,
+        /// Its own.
+        position: Position,
+    },
 }
 
-/// What the positions of one life of a channel are in its logs.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Life {
-    epoch: u64,
+/// From a number of the logs on, publications stand one behind the other from a position on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stretch {
+    number: u64,
+    position: Position,
+}
+
+/// Which positions the numbers of a channel's logs are, since its life began.
+#[derive(Clone, Debug)]
+pub(super) struct Stretches {
     /// The number, in the logs, before that of its first publication.
     before: u64,
+    /// One at least, in the order of their numbers.
+    all: Vec<Stretch>,
+    sweep_at: usize,
 }
 
-impl Life {
-    /// One whose positions count from this number of the logs.
-    pub(super) fn new(epoch: u64, before: u64) -> Self {
-        Self { epoch, before }
+/// The same, also of a channel whose positions nobody outside gives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Life<'a> {
+    before: u64,
+    /// The only one.
+    own: Stretch,
+    others: Option<&'a [Stretch]>,
+}
+
+impl Stretches {
+    /// Of a life whose positions count from this number of the logs.
+    fn new(epoch: u64, before: u64) -> Self {
+        let first = Stretch { number: before, position: Position { epoch, offset: 0 } };
+        Self { before, all: vec![first], sweep_at: SWEEP_AT_MIN }
+    }
+
+    pub(super) fn life(&self) -> Life<'_> {
+        Life { before: self.before, own: self.all[0], others: Some(&self.all) }
+    }
+
+    /// Forgets those that only have numbers before this one. That of the newest epoch from outside stays: it may go on.
+    fn sweep(&mut self, oldest: u64) {
+        let is_outside = |stretch: &Stretch| stretch.position.epoch >= LOCAL_EPOCH_END;
+        let stays = self.all.iter().rposition(is_outside).unwrap_or(self.all.len() - 1);
+        let passed = self.all.iter().skip(1).take_while(|next| next.number < oldest).count();
+        self.all.drain(..passed.min(stays));
+        self.sweep_at = SWEEP_AT_MIN.max(2 * self.all.len());
+    }
+
+    /// Appends them.
+    pub(super) fn write(life: Life<'_>, out: &mut Vec<u8>) {
+        put_u64(out, life.before);
+        put_u32(out, life.all().len() as u32);
+        for Stretch { number, position } in life.all() {
+            [*number, position.epoch, position.offset].into_iter().for_each(|number| put_u64(out, number));
+        }
+    }
+
+    /// Reads what [`write`](Self::write) wrote.
+    pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let before = reader.u64()?;
+        let count = reader.count(24)?;
+        let mut all = Vec::with_capacity(count);
+        for _ in 0..count {
+            let number = reader.u64()?;
+            all.push(Stretch { number, position: Position { epoch: reader.u64()?, offset: reader.u64()? } });
+        }
+        let is_small = |one: &Stretch| one.number < LOG_END && one.position.offset < NUMBER_END;
+        let is_sound = all.iter().all(is_small) && all.is_sorted_by(|one: &Stretch, next| one.number < next.number);
+        (is_sound && !all.is_empty()).then(|| Self { before, sweep_at: SWEEP_AT_MIN.max(2 * all.len()), all })
+    }
+}
+
+impl<'a> Life<'a> {
+    /// Of a channel that was made with this epoch.
+    pub(super) fn of(epoch: u64, stretches: Option<&'a Stretches>) -> Self {
+        let own = Stretch { number: 0, position: Position { epoch, offset: 0 } };
+        stretches.map_or(Self { before: 0, own, others: None }, Stretches::life)
+    }
+
+    fn all(&self) -> &[Stretch] {
+        self.others.unwrap_or(std::slice::from_ref(&self.own))
     }
 
     /// The position of a publication of this life, by its number in the logs.
-    pub(super) fn position_of(self, number: u64) -> Position {
-        Position { epoch: self.epoch, offset: number.saturating_sub(self.before) }
+    pub(super) fn position_of(&self, number: u64) -> Position {
+        let at = self.all().partition_point(|stretch| stretch.number <= number).saturating_sub(1);
+        let Stretch { number: first, position } = self.all()[at];
+        Position { offset: position.offset.saturating_add(number.saturating_sub(first)), ..position }
     }
 
-    /// The number, in the logs, of a position of this life.
-    pub(super) fn number_of(self, position: Position) -> Option<u64> {
-        (position.epoch == self.epoch).then(|| position.offset.checked_add(self.before)).flatten()
+    /// The number, in the logs, of a position of this life; `None` also of an offset that nobody has had.
+    pub(super) fn number_of(&self, position: Position) -> Option<u64> {
+        let is_from = |one: &Stretch| one.position.epoch == position.epoch && one.position.offset <= position.offset;
+        let at = self.all().iter().rposition(is_from)?;
+        let number = self.all()[at].number.checked_add(position.offset - self.all()[at].position.offset)?;
+        self.all().get(at + 1).is_none_or(|next| number < next.number).then_some(number)
+    }
+
+    /// The newest position of an epoch, if it has any, where this number is the last.
+    pub(super) fn newest_of(&self, epoch: u64, last: u64) -> Option<Position> {
+        let at = self.all().iter().rposition(|one| one.position.epoch == epoch)?;
+        let end = self.all().get(at + 1).map_or(last, |next| next.number - 1);
+        let Stretch { number, position } = self.all()[at];
+        Some(Position { offset: position.offset.saturating_add(end.saturating_sub(number)), ..position })
     }
 
     /// Whether a number is of this life, or the one before its first.
-    pub(super) fn has(self, number: u64) -> bool {
+    pub(super) fn has(&self, number: u64) -> bool {
         number >= self.before
     }
 }
 
 impl Channel {
     /// The life that it is in.
-    pub(super) fn life(&self, inner: &Inner) -> Life {
-        inner.life.as_ref().map_or(Life { epoch: self.epoch, before: 0 }, |life| **life)
+    pub(super) fn life<'a>(&self, inner: &'a Inner) -> Life<'a> {
+        Life::of(self.epoch, inner.life.as_deref())
+    }
+
+    /// Its newest publication of this epoch, if it has any.
+    pub(crate) fn newest_of(&self, epoch: u64) -> Option<Position> {
+        let inner = self.lock();
+        self.life(&inner).newest_of(epoch, inner.offset)
     }
 
     /// Moves the channel on to where a publication stands, over what is missing before it. False if that is there already.
@@ -73,39 +175,55 @@ impl Channel {
         now_ns: u64,
     ) -> Result<bool, EngineError> {
         let own = u64::from(kind != FrameKind::Snapshot);
-        let Stand::At(position) = stand else {
-            inner.offset += own;
-            return Ok(true);
+        let (previous, position) = match stand {
+            Stand::Next => {
+                inner.offset += own;
+                return Ok(true);
+            }
+            Stand::At(position) => (Position { offset: position.offset.saturating_sub(own), ..position }, position),
+            Stand::After { previous, position } => (previous, position),
         };
+        let invalid = |why| EngineError::InvalidPosition { position, why };
         if !(1..NUMBER_END).contains(&position.epoch) || !(own..NUMBER_END).contains(&position.offset) {
-            return Err(EngineError::InvalidPosition { position, why: OUT_OF_RANGE });
+            return Err(invalid(OUT_OF_RANGE));
         }
         let life = self.life(inner);
         let head = life.position_of(inner.offset);
-        let is_new_life = position.epoch != head.epoch;
-        let is_there = match is_new_life {
-            true => inner.life.is_some() && position.epoch < head.epoch,
-            false => position.offset < head.offset + own,
+        let newest = life.newest_of(position.epoch, inner.offset);
+        let follows = previous == head;
+        let is_there = match newest {
+            Some(newest) => position.offset < newest.offset.saturating_add(own),
+            None => matches!(stand, Stand::At(_)) && inner.life.is_some() && position.epoch < head.epoch,
         };
         if is_there {
             return Ok(false);
         }
-        if is_new_life && position.epoch == self.epoch {
+        if newest.is_none() && position.epoch == self.epoch {
             // Clients may have positions of that life, which would be taken for those of this one.
-            return Err(EngineError::InvalidPosition { position, why: BEGAN_WITH });
+            return Err(invalid(BEGAN_WITH));
         }
-        let base = if is_new_life { inner.offset } else { life.before };
-        let before = base
-            .checked_add(position.offset - own)
-            .ok_or(EngineError::InvalidPosition { position, why: OUT_OF_RANGE })?;
+        let is_new_life = newest.is_none() && !follows;
+        let known = newest.map_or(0, |newest| newest.offset);
+        let missing = match follows {
+            true => 0,
+            // Of another epoch it says nothing, nor does a later one.
+            false if previous.epoch != position.epoch => position.offset - own - known,
+            false => previous.offset.min(position.offset - own).saturating_sub(known),
+        };
+        let before = inner.offset.saturating_add(missing);
+        if before >= LOG_END {
+            return Err(invalid(OUT_OF_RANGE));
+        }
         // Of a life that is known from outside it is known, too, that nothing was published in it.
         let may_begin_anywhere = is_new_life || inner.life.is_none();
         if is_new_life {
-            inner.life = Some(Box::new(Life { epoch: position.epoch, before: base }));
+            inner.life = Some(Box::new(Stretches::new(position.epoch, inner.offset)));
+        } else if missing > 0 && head.epoch != position.epoch {
+            self.note_stretch(inner, inner.offset + 1, Position { offset: known + 1, ..position });
         }
         if may_begin_anywhere && inner.is_untouched() {
             inner.every_log().for_each(|log| log.begin_behind(before));
-        } else if is_new_life || before > inner.offset {
+        } else if is_new_life || missing > 0 {
             self.note_gap(
                 inner,
                 FrameMark { published_ns: now_ns, offset: before, ..FrameMark::default() },
@@ -113,7 +231,23 @@ impl Channel {
             );
         }
         inner.offset = before + own;
+        if own > 0 && self.life(inner).position_of(inner.offset) != position {
+            self.note_stretch(inner, inner.offset, position);
+        }
         Ok(true)
+    }
+
+    /// From this number on publications stand elsewhere.
+    fn note_stretch(&self, inner: &mut Inner, number: u64, position: Position) {
+        let life = inner.life.get_or_insert_with(|| Box::new(Stretches::new(self.epoch, 0)));
+        life.all.push(Stretch { number, position });
+        if life.all.len() < life.sweep_at {
+            return;
+        }
+        let oldest = inner.every_log().map(|log| log.oldest_offset().min(log.head.offset)).min().unwrap_or(number);
+        if let Some(life) = &mut inner.life {
+            life.sweep(oldest);
+        }
     }
 
     /// Publications up to this number are missing.

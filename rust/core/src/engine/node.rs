@@ -159,17 +159,18 @@ impl Engine {
                 self.receive(member, key, (position, previous), publication)?;
             }
             FromSequencer::Placed(position) => {
-                if let Some(token) = member.placed(Outcome::At(position)) {
+                if let Some(token) = member.placed(0, Outcome::At(position)) {
                     push(Event::Placed(token));
                 }
             }
-            FromSequencer::Failed(why) => match member.placed(Outcome::Failed(why.into())) {
+            FromSequencer::Failed(behind, why) => match member.placed(behind, Outcome::Failed(why.into())) {
                 Some(token) => push(Event::Placed(token)),
                 None if why.is_empty() => (),
                 None => self.record(40, format!("a publication was refused: {why}")),
             },
             FromSequencer::AskApplication(name, again) => push(Event::SnapshotWanted(name.to_owned(), again)),
             FromSequencer::StartLive(name, why) => self.start_live(name, why),
+            FromSequencer::Backbone(is_there, why) => push(Event::Backbone(is_there, why.into())),
             FromSequencer::Told(from, TOLD_TO_APPLICATION, message) => push(Event::Told(from, message.to_vec())),
             FromSequencer::Told(from, TOLD_OF_LANES, message) => self.told_of_lane(from, message),
             FromSequencer::Told(..) => (), // of a kind that this engine does not know
@@ -223,20 +224,21 @@ impl Engine {
         &self,
         member: &Member,
         key: Key<'_>,
-        (position, previous): (Position, u64),
+        (position, previous): (Position, Position),
         publication: &[u8],
     ) -> Result<(), String> {
         let found = self.common.registry_of(key.0).find(key.1);
         let Some(channel) = found.filter(|channel| channel.is_had()) else { return Ok(()) };
         let head = channel.position();
-        if head.epoch == position.epoch && head.offset != previous {
+        let is_known = channel.newest_of(previous.epoch).is_some();
+        if is_known && head != previous {
             // What is between is with the sequencer, as is this one.
             return member.ask_again(key, &channel).map_err(|error| error.to_string());
         }
         let now_ns = self.common.clock.now_ns();
         let append = |publication: &Publication<'_>| {
             let tell = |watch: &Arc<_>| self.tell(watch, true);
-            channel.append(publication, Stand::At(position), now_ns, self.common.settings.unsent_bytes_max, tell)
+            channel.append(publication, Stand::After { previous, position }, now_ns, self.common.settings.unsent_bytes_max, tell)
         };
         loop {
             match read_publication(publication, append).ok_or("a publication that is none")? {

@@ -2,29 +2,57 @@
 use std::sync::Arc;
 
 use super::backbone::{
-    Abroad, Backbone, Heard, Level, Outcome, Reach, Record, age_ns, keep_of, key_of, name_of, publication_of,
+    Abroad, Backbone, Heard, Held, Level, OnDown, Outcome, Reach, Record, age_ns, keep_of, key_of, name_of,
+    publication_of,
 };
 use super::sequencer::{Peers, Sequencer};
 use super::wire::{FromSequencer, Group, Key};
-use crate::channel::{Appended, Channel, Publication, Stand, read_publication, write_publication};
+use crate::channel::{Appended, Channel, LOCAL_EPOCH_END, Publication, Stand, read_publication, write_publication};
 use crate::position::Position;
 
 impl Sequencer {
-    /// Has an engine outside order what is published, for this machine and others. `own` names this one among them.
+    /// Has an engine outside order what is published, for this machine and others. `own` names this one among them, and is
+    /// new each time that it begins.
     #[must_use]
-    pub fn over(mut self, backbone: Box<dyn Backbone>, own: u64) -> Self {
-        self.abroad = Some(Abroad::new(backbone, own));
+    pub fn over(mut self, backbone: Box<dyn Backbone>, own: u64, on_down: OnDown) -> Self {
+        self.abroad = Some(Abroad::new(backbone, own, on_down));
         self
     }
 
-    /// Passes a publication of a member on.
-    pub(super) fn publish_abroad(&mut self, peer: u64, key: Key<'_>, publication: &[u8], peers: &mut dyn Peers) {
-        let Some(abroad) = &mut self.abroad else { return };
-        let ticket = abroad.tickets.take(peer);
+    /// Passes a publication of a member on; false if it is to be ordered here.
+    pub(super) fn publish_abroad(
+        &mut self,
+        peer: u64,
+        key: Key<'_>,
+        publication: &[u8],
+        peers: &mut dyn Peers,
+    ) -> bool {
         let keep = keep_of(key, &self.settings);
-        if let Err(why) = abroad.publish(ticket, key, publication, keep) {
-            self.published(ticket, Err(why), peers);
+        let Some(abroad) = &mut self.abroad else { return false };
+        if abroad.reach == Reach::Down && abroad.on_down == OnDown::Local {
+            return false;
         }
+        if let Err(why) = abroad.publish(peer, key, publication, keep) {
+            self.settle(peer, Err(why), peers);
+        }
+        true
+    }
+
+    /// Where a publication stands that is ordered here: with an engine outside in an epoch that is this machine's alone.
+    pub(super) fn stand_here(&mut self, head: Position) -> Stand {
+        let Some(abroad) = &mut self.abroad else { return Stand::Next };
+        let position = match head.epoch < LOCAL_EPOCH_END {
+            true => Position { offset: head.offset + 1, ..head },
+            false => Position { epoch: abroad.own_epoch(), offset: 1 },
+        };
+        Stand::After { previous: head, position }
+    }
+
+    /// Tells members whether the engine is there, once that is known.
+    pub(super) fn tell_of_backbone(&mut self, to: &[u64], peers: &mut dyn Peers) {
+        let Some(abroad) = self.abroad.as_ref().filter(|abroad| abroad.reach != Reach::Unknown) else { return };
+        let (is_there, why) = (abroad.reach == Reach::Up, abroad.why.clone());
+        self.send(to, FromSequencer::Backbone(is_there, &why), peers);
     }
 
     fn published(&mut self, ticket: u64, outcome: Outcome, peers: &mut dyn Peers) {
@@ -33,10 +61,12 @@ impl Sequencer {
         told.iter().for_each(|outcome| self.tell_outcome(peer, outcome, peers));
     }
 
-    /// What became of a member's publication: it is told in its turn.
+    /// What became of a member's newest publication: a place is told in its turn, a refusal at once.
     pub(super) fn settle(&mut self, peer: u64, outcome: Outcome, peers: &mut dyn Peers) {
-        match &mut self.abroad {
-            Some(abroad) if abroad.tickets.has(peer) => {
+        let behind = self.abroad.as_ref().map_or(0, |abroad| abroad.tickets.count(peer));
+        match (&mut self.abroad, &outcome) {
+            (_, Err(why)) => self.send(&[peer], FromSequencer::Failed(behind, why), peers),
+            (Some(abroad), Ok(_)) if behind > 0 => {
                 let ticket = abroad.tickets.take(peer);
                 let (_, told) = abroad.tickets.settle(ticket, outcome);
                 debug_assert!(told.is_empty(), "something is before it");
@@ -45,12 +75,45 @@ impl Sequencer {
         }
     }
 
+    /// What became of a member's oldest publication that was not told of.
     fn tell_outcome(&mut self, peer: u64, outcome: &Outcome, peers: &mut dyn Peers) {
         let message = match outcome {
             Ok(position) => FromSequencer::Placed(*position),
-            Err(why) => FromSequencer::Failed(why),
+            Err(why) => FromSequencer::Failed(0, why),
         };
         self.send(&[peer], message, peers);
+    }
+
+    /// A member wants to have all that was published in a channel until now: on other machines as well.
+    pub(super) fn reach(&mut self, peer: u64, key: Key<'_>, peers: &mut dyn Peers) {
+        let head = self.obtain(key).map(|channel| channel.position());
+        let Some(abroad) = self.abroad.as_mut().filter(|abroad| abroad.reach != Reach::Down) else {
+            return self.send(&[peer], FromSequencer::Reached(key), peers);
+        };
+        let (Some(level), Ok(head)) = (abroad.levels[key.0 as usize].get_mut(key.1), head) else {
+            return self.send(&[peer], FromSequencer::Reached(key), peers);
+        };
+        if level.is_level && !level.is_asking {
+            level.is_asking = true;
+            level.reaching.push(peer);
+            abroad.backbone.since(&name_of(key), head);
+        } else {
+            level.reaching_next.push(peer); // the answer that is on its way may be from before
+        }
+    }
+
+    /// All that was asked for has come: who waits is told, and who came meanwhile has it asked for.
+    fn reached(&mut self, key: Key<'_>, peers: &mut dyn Peers) {
+        let Ok(head) = self.obtain(key).map(|channel| channel.position()) else { return };
+        let Some(abroad) = &mut self.abroad else { return };
+        let Some(level) = abroad.levels[key.0 as usize].get_mut(key.1) else { return };
+        let told = std::mem::take(&mut level.reaching);
+        if level.is_level && !level.is_asking && !level.reaching_next.is_empty() {
+            level.reaching = std::mem::take(&mut level.reaching_next);
+            level.is_asking = true;
+            abroad.backbone.since(&name_of(key), head);
+        }
+        self.send(&told, FromSequencer::Reached(key), peers);
     }
 
     /// Whether a channel is as far here as it can be; else that peer is given it once it is.
@@ -75,7 +138,7 @@ impl Sequencer {
     pub(super) fn wait_no_more(&mut self, peer: u64, key: Key<'_>) {
         let Some(abroad) = &mut self.abroad else { return };
         if let Some(level) = abroad.level(key) {
-            level.peers.retain(|one| *one != peer);
+            level.forget(peer);
         }
         self.leave_abroad(key);
     }
@@ -87,7 +150,7 @@ impl Sequencer {
         let mut names = Vec::new();
         for group in Group::ALL {
             for (name, level) in &mut abroad.levels[group as usize] {
-                level.peers.retain(|one| *one != peer);
+                level.forget(peer);
                 if level.peers.is_empty() {
                     names.push((group, name.clone()));
                 }
@@ -114,8 +177,12 @@ impl Sequencer {
     pub fn heard(&mut self, heard: Heard, peers: &mut dyn Peers) -> Result<(), String> {
         let Some(abroad) = &mut self.abroad else { return Ok(()) };
         match heard {
-            Heard::Up => abroad.went_up(),
-            Heard::Down(_) => self.went_down(peers),
+            Heard::Up => {
+                abroad.went_up();
+                let all = self.all_peers();
+                self.tell_of_backbone(&all, peers);
+            }
+            Heard::Down(why) => self.went_down(why, peers),
             Heard::Published(ticket, outcome) => self.published(ticket, outcome, peers),
             Heard::Wanted(name, top) => return self.wanted(&name, top, peers),
             Heard::Record(name, record) => return self.came_back(&name, record, peers),
@@ -128,20 +195,46 @@ impl Sequencer {
     }
 
     /// Nobody waits for what may never come: whoever does has what there is, and the rest when it comes.
-    fn went_down(&mut self, peers: &mut dyn Peers) {
+    fn went_down(&mut self, why: String, peers: &mut dyn Peers) {
         let Some(abroad) = &mut self.abroad else { return };
-        abroad.went_down();
-        let mut waiting = Vec::new();
+        let held = abroad.went_down(why);
+        let (mut waiting, mut reaching) = (Vec::new(), Vec::new());
         for group in Group::ALL {
             for (name, level) in &mut abroad.levels[group as usize] {
-                (level.is_level, level.is_asking) = (false, false);
+                (level.is_level, level.is_asking, level.is_asked_again) = (false, false, false);
                 level.take_waiting();
                 if !level.peers.is_empty() {
                     waiting.push((group, name.clone()));
                 }
+                let who = level.take_reaching();
+                if !who.is_empty() {
+                    reaching.push((group, name.clone(), who));
+                }
             }
         }
         waiting.iter().for_each(|(group, name)| self.give_waiting((*group, name), peers));
+        for (group, name, who) in &reaching {
+            self.send(who, FromSequencer::Reached((*group, name)), peers);
+        }
+        held.into_iter().for_each(|one| self.goes_nowhere(one, peers));
+        let all = self.all_peers();
+        self.tell_of_backbone(&all, peers);
+    }
+
+    /// The engine is away, and for this publication nobody waits until it comes back.
+    fn goes_nowhere(&mut self, held: Held, peers: &mut dyn Peers) {
+        let Some(abroad) = &self.abroad else { return };
+        let outcome = match abroad.on_down {
+            OnDown::Local => known(&held.name).and_then(|key| {
+                let (_, publication) = publication_of(&held.record).ok_or("a publication that is none")?;
+                let channel = self.obtain(key).map_err(|error| error.to_string())?;
+                self.order(key, &channel, publication, peers)?
+            }),
+            OnDown::Buffer | OnDown::Fail => {
+                Err(format!("the backbone is out of reach, it was not published: {}", abroad.why))
+            }
+        };
+        self.published(held.ticket, outcome, peers);
     }
 
     fn give_waiting(&mut self, key: Key<'_>, peers: &mut dyn Peers) {
@@ -159,7 +252,7 @@ impl Sequencer {
     fn wanted(&mut self, name: &str, top: Position, peers: &mut dyn Peers) -> Result<(), String> {
         let key = known(name)?;
         let channel = self.obtain(key).map_err(|error| error.to_string())?;
-        let head = channel.position();
+        let head = head_in(&channel, top.epoch);
         let Some(abroad) = &mut self.abroad else { return Ok(()) };
         let Some(level) = abroad.level(key) else { return Ok(()) };
         level.top = Some(top);
@@ -189,10 +282,18 @@ impl Sequencer {
     /// What was asked for behind our position: with it the channel is where the answer says, and what came meanwhile follows.
     fn filled(&mut self, name: &str, records: Vec<Record>, top: Position, peers: &mut dyn Peers) -> Result<(), String> {
         let key = known(name)?;
-        let Some(level) = self.level(key).filter(|level| level.is_asking) else {
+        let head = self.obtain(key).map(|channel| channel.position()).map_err(|error| error.to_string())?;
+        let Some(abroad) = &mut self.abroad else { return Ok(()) };
+        let Some(level) = abroad.levels[key.0 as usize].get_mut(key.1).filter(|level| level.is_asking) else {
             return Ok(()); // it was asked before the engine was out of reach, or nobody wants it
         };
-        (level.is_asking, level.top) = (false, Some(top));
+        // It may have been given before a life began of which something is here already; or the clock there was set back.
+        let is_over = level.top.is_some_and(|known| top.epoch != 0 && top.epoch < known.epoch);
+        if is_over && !std::mem::replace(&mut level.is_asked_again, true) {
+            abroad.backbone.since(name, head);
+            return Ok(());
+        }
+        (level.is_asking, level.is_asked_again, level.top) = (false, false, Some(top));
         let newest = records.last().map(|record| record.position);
         // One that is none is a gap, and the others follow.
         let mut outcome = Ok(());
@@ -214,10 +315,17 @@ impl Sequencer {
 
     /// What is missing cannot be had: the channel goes on behind a gap, which is told as any other.
     fn not_filled(&mut self, name: &str, peers: &mut dyn Peers) -> Result<(), String> {
-        let Some(level) = self.level(known(name)?) else { return Ok(()) };
+        let key = known(name)?;
+        let Some(level) = self.level(key) else { return Ok(()) };
         let newest = level.waiting.back().map(|newest| newest.previous);
-        let Some(top) = newest.max(level.top) else { return Ok(()) }; // where it is nobody has said
-        self.filled(name, Vec::new(), top, peers)
+        match newest.max(level.top) {
+            Some(top) => self.filled(name, Vec::new(), top, peers),
+            // Where it is nobody has said.
+            None => {
+                self.reached(key, peers);
+                Ok(())
+            }
+        }
     }
 
     /// Nothing comes of a channel: who waits for it is told why.
@@ -226,8 +334,9 @@ impl Sequencer {
         let Some(abroad) = &mut self.abroad else { return Ok(()) };
         abroad.let_go(key);
         let level = abroad.levels[key.0 as usize].remove(key.1);
-        let waiting = level.map(|level| level.peers).unwrap_or_default();
-        self.send(&waiting, FromSequencer::Cannot(key, why), peers);
+        let Some(mut level) = level else { return Ok(()) };
+        self.send(&level.take_reaching(), FromSequencer::Reached(key), peers);
+        self.send(&level.peers, FromSequencer::Cannot(key, why), peers);
         Ok(())
     }
 
@@ -243,23 +352,26 @@ impl Sequencer {
                 abroad.let_go(key);
             }
         }
+        self.reached(key, peers);
         outcome
     }
 
     /// A record, in its turn. Where something is missing before it, it waits for that. What the engine does not have up to
     /// where it says that it is, where it `has_said` so just now, is lost.
     fn take(&mut self, key: Key<'_>, record: Record, has_said: bool, peers: &mut dyn Peers) -> Result<(), String> {
-        let head = self.obtain(key).map_err(|error| error.to_string())?.position();
+        let channel = self.obtain(key).map_err(|error| error.to_string())?;
         let Some(abroad) = &mut self.abroad else { return Ok(()) };
         let Some(level) = abroad.level(key) else { return Ok(()) };
         let Record { previous, position, .. } = record;
+        let head = head_in(&channel, position.epoch);
         let is_there = position.epoch == head.epoch && position.offset <= head.offset;
-        if is_there || level.top.is_some_and(|top| position.epoch < top.epoch) {
+        let is_over = level.top.is_some_and(|top| position.epoch < top.epoch);
+        if is_there || (is_over && has_said) {
             return Ok(());
         }
         let is_covered = |top: Position| previous.epoch == top.epoch && previous.offset <= top.offset;
         let is_lost = has_said && level.top.is_some_and(is_covered);
-        if level.is_level && (previous == head || previous.offset == 0 || is_lost) {
+        if level.is_level && !is_over && (previous == head || previous.offset == 0 || is_lost) {
             level.top = Some(position);
             return self.append(key, &record, peers);
         }
@@ -278,13 +390,15 @@ impl Sequencer {
         let channel = self.obtain(key).map_err(|error| error.to_string())?;
         let is_own = self.abroad.as_ref().is_some_and(|abroad| abroad.own == of);
         let now_ns = self.clock.now_ns().saturating_sub(age_ns(record.published_ms));
-        let before = channel.position();
+        let (before, newest) = (channel.position(), channel.newest_of(record.position.epoch));
+        let is_whole = record.previous == before || newest.is_some_and(|newest| record.previous.offset <= newest.offset);
+        let stand = Stand::After { previous: record.previous, position: record.position };
         let mut bytes = Vec::new();
         let append = |publication: &Publication<'_>| {
             // Who is excluded is a connection of the machine that published it.
             let own = Publication { excluded: if is_own { publication.excluded } else { &[] }, ..*publication };
             write_publication(&own, &mut bytes);
-            let appended = channel.append(&own, Stand::At(record.position), now_ns, u64::MAX, |_| ());
+            let appended = channel.append(&own, stand, now_ns, u64::MAX, |_| ());
             (appended, publication.is_keyframe)
         };
         let (appended, is_keyframe) = read_publication(publication, append).ok_or_else(|| text("is none".into()))?;
@@ -292,7 +406,8 @@ impl Sequencer {
             Appended::Duplicate(_) => Ok(()),
             Appended::Missing(formats) => Err(text(format!("came without its encoding for {formats:?}"))),
             Appended::At(position) => {
-                self.send_record(key, (position, before.offset), &bytes, is_keyframe, peers);
+                let previous = if is_whole { before } else { record.previous };
+                self.send_record(key, (position, previous), &bytes, is_keyframe, peers);
                 Ok(())
             }
         }
@@ -302,7 +417,7 @@ impl Sequencer {
     pub(super) fn send_record(
         &mut self,
         key: Key<'_>,
-        (position, previous): (Position, u64),
+        (position, previous): (Position, Position),
         publication: &[u8],
         is_beginning: bool,
         peers: &mut dyn Peers,
@@ -320,6 +435,11 @@ impl Sequencer {
             self.give(peer, key, channel, peers);
         }
     }
+}
+
+/// How far a channel here is in an epoch; else where it is.
+fn head_in(channel: &Channel, epoch: u64) -> Position {
+    channel.newest_of(epoch).unwrap_or_else(|| channel.position())
 }
 
 fn known(name: &str) -> Result<Key<'_>, String> {

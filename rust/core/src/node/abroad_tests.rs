@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::agreement::agreement;
-use super::backbone::{Backbone, Heard, Keep, Record};
+use super::backbone::{Backbone, Heard, Keep, OnDown, Record};
 use super::sequencer::{Peers, Sequencer};
 use super::wire::{FromMember, FromSequencer, Group, VERSION};
 use crate::channel::{Pattern, Publication, write_publication};
@@ -60,6 +60,7 @@ struct Members {
     outcomes: BTreeMap<u64, Vec<Result<Position, String>>>,
     holes: usize,
     excluded: Vec<bool>,
+    reached: Vec<(u64, String)>,
 }
 
 impl Peers for Members {
@@ -73,8 +74,7 @@ impl Peers for Members {
                 FromSequencer::Record((_, name), position, previous, publication) => {
                     let at = self.at.get_mut(&(peer, name.into())).expect("it was given before");
                     assert!(position > *at || position.epoch != at.epoch, "{position} behind {at}");
-                    let is_whole =
-                        position.epoch != at.epoch || (at.offset == previous && position.offset == previous + 1);
+                    let is_whole = previous == *at || previous.epoch != at.epoch;
                     self.holes += usize::from(!is_whole);
                     *at = position;
                     self.got.entry((peer, name.into())).or_default().push(position);
@@ -83,7 +83,10 @@ impl Peers for Members {
                     self.excluded.push(is_excluding);
                 }
                 FromSequencer::Placed(position) => self.outcomes.entry(peer).or_default().push(Ok(position)),
-                FromSequencer::Failed(why) => self.outcomes.entry(peer).or_default().push(Err(why.into())),
+                FromSequencer::Failed(behind, why) => {
+                    self.outcomes.entry(peer).or_default().push(Err(format!("{behind}: {why}")));
+                }
+                FromSequencer::Reached((_, name)) => self.reached.push((peer, name.into())),
                 _ => (),
             }
         }
@@ -120,13 +123,17 @@ const LIMIT: usize = 5;
 
 impl World {
     fn new(seed: u64, history: usize) -> Self {
+        Self::with(seed, history, OnDown::Buffer)
+    }
+
+    fn with(seed: u64, history: usize, on_down: OnDown) -> Self {
         let kept =
             ChannelSettings { history_frames: history, history_age: Duration::from_secs(60), ..Default::default() };
         let rule = ChannelRule { pattern: Pattern::new("*").expect("a pattern"), settings: kept };
         let settings = Settings { channels: vec![rule], ..Settings::default() };
         let nodes = (0..NODES as u64).map(|own| {
             let way = Way::default();
-            let sequencer = Sequencer::new("1", settings.clone()).over(Box::new(way.clone()), own + 1);
+            let sequencer = Sequencer::new("1", settings.clone()).over(Box::new(way.clone()), own + 1, on_down);
             let members = Members::default();
             let mut node =
                 Node { sequencer, way, comes: Default::default(), wanted: HashSet::new(), is_up: true, members };
@@ -138,7 +145,7 @@ impl World {
             node
         });
         let nodes = nodes.collect();
-        Self { nodes, channels: HashMap::new(), epoch: 1 << 30, random: seed * 2 + 1, published: 0 }
+        Self { nodes, channels: HashMap::new(), epoch: 1 << 51, random: seed * 2 + 1, published: 0 }
     }
 
     fn chance(&mut self, of: u64) -> u64 {
@@ -370,11 +377,13 @@ fn what_is_published_while_the_engine_is_away_waits_for_it_up_to_a_bound() {
         world.nodes[0].say(1, FromMember::Publish((Group::Channel, "a"), &bytes));
     }
     assert!(world.nodes[0].way.0.lock().expect("alone").is_empty());
+    let at_once = &world.nodes[0].members.outcomes[&1];
+    let said = "1: bytes that wait until the backbone is reached: ";
+    assert!(matches!(&at_once[..], [Err(why)] if why.starts_with(said) && why.ends_with("over the bound of 16777216")));
     world.mend(0);
     world.settle();
     let outcomes = &world.nodes[0].members.outcomes;
-    assert!(matches!(outcomes[&0][..], [Ok(_)]));
-    assert!(matches!(&outcomes[&1][..], [Ok(_), Err(why)] if why.contains("over the bound of 16777216")));
+    assert!(matches!(outcomes[&0][..], [Ok(_)]) && matches!(outcomes[&1][..], [Err(_), Ok(_)]));
 }
 
 #[test]
@@ -414,10 +423,10 @@ fn outcomes_come_in_the_order_of_a_members_publications() {
     for name in ["a", &"x".repeat(300), "b"] {
         world.publish(0, 0, name, &[]);
     }
-    assert!(world.nodes[0].members.outcomes.is_empty(), "the first is on its way");
     world.settle();
     let said: Vec<bool> = world.nodes[0].members.outcomes[&0].iter().map(Result::is_ok).collect();
-    assert_eq!(said, [true, false, true]);
+    assert_eq!(said, [false, true, true], "what has no place is told of at once");
+    assert!(matches!(&world.nodes[0].members.outcomes[&0][0], Err(why) if why.starts_with("1: ")), "behind the first");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::wire::{Group, Key};
 use crate::bytes::{Reader, put_u64};
-use crate::channel::Channel;
+use crate::channel::{Channel, LOCAL_EPOCH_END};
 use crate::position::Position;
 use crate::settings::Settings;
 
@@ -28,7 +28,7 @@ pub struct Record {
     /// That of the publication before it. The epoch is always that of `position`; offset 0 is none. Offsets may have gaps:
     /// whoever has `previous` has missed nothing.
     pub previous: Position,
-    /// Its own.
+    /// Its own. Epochs below 2^50 are those of machines that go on without the engine: it gives none of these.
     pub position: Position,
     /// When it was published, in milliseconds since 1970, by the engine's clock.
     pub published_ms: u64,
@@ -58,6 +58,18 @@ pub trait Backbone: Send {
     /// no more. `*` stands for any run of characters. What is wanted as well may come twice. Where the engine has no
     /// patterns the answer is [`Heard::Unheard`], with the pattern.
     fn listen(&mut self, pattern: &str, is_begun: bool);
+}
+
+/// What becomes of publications while the engine is out of reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDown {
+    /// They wait for it, up to a bound.
+    #[default]
+    Buffer,
+    /// They fail at once.
+    Fail,
+    /// They are this machine's alone: its clients get them at once, in an epoch of its own.
+    Local,
 }
 
 /// What comes of an engine outside.
@@ -99,6 +111,11 @@ pub(super) struct Level {
     pub(super) top: Option<Position>,
     /// An answer is awaited, of what is behind our position.
     pub(super) is_asking: bool,
+    /// The answer before was of an epoch that is over; another one is right.
+    pub(super) is_asked_again: bool,
+    /// Who waits for that answer, and who came behind the question.
+    pub(super) reaching: Vec<u64>,
+    pub(super) reaching_next: Vec<u64>,
     /// What has come meanwhile, and its bytes.
     pub(super) waiting: VecDeque<Record>,
     pub(super) waiting_bytes: usize,
@@ -111,6 +128,20 @@ pub(super) struct Level {
 }
 
 impl Level {
+    /// A member waits no more.
+    pub(super) fn forget(&mut self, peer: u64) {
+        for waiting in [&mut self.peers, &mut self.reaching, &mut self.reaching_next] {
+            waiting.retain(|one| *one != peer);
+        }
+    }
+
+    /// All who wait for an answer.
+    pub(super) fn take_reaching(&mut self) -> Vec<u64> {
+        let mut all = std::mem::take(&mut self.reaching);
+        all.append(&mut self.reaching_next);
+        all
+    }
+
     /// Keeps a record until those before it have come. What is over the bound is asked for again.
     pub(super) fn wait(&mut self, record: Record) {
         self.waiting_bytes += record.bytes.len();
@@ -166,9 +197,9 @@ impl Tickets {
         (peer, told)
     }
 
-    /// Whether something of that member is on its way: what is known of a later one waits.
-    pub(super) fn has(&self, peer: u64) -> bool {
-        self.queues.contains_key(&peer)
+    /// How many of that member are on their way, or wait for one that is.
+    pub(super) fn count(&self, peer: u64) -> u32 {
+        self.queues.get(&peer).map_or(0, |queue| queue.len() as u32)
     }
 
     /// That member is gone.
@@ -187,8 +218,13 @@ pub(super) struct Abroad {
     pub(super) tickets: Tickets,
     pub(super) levels: [HashMap<Box<str>, Level>; Group::ALL.len()],
     pub(super) reach: Reach,
+    /// Why it is out of reach.
+    pub(super) why: String,
+    pub(super) on_down: OnDown,
     held: VecDeque<Held>,
     held_bytes: usize,
+    /// Epochs of this machine's own.
+    epochs: u64,
 }
 
 /// Whether the engine is there.
@@ -202,10 +238,10 @@ pub(super) enum Reach {
 
 /// A publication that waits for the engine.
 #[derive(Debug)]
-struct Held {
-    ticket: u64,
-    name: String,
-    record: Vec<u8>,
+pub(super) struct Held {
+    pub(super) ticket: u64,
+    pub(super) name: String,
+    pub(super) record: Vec<u8>,
     keep: Keep,
 }
 
@@ -216,9 +252,29 @@ impl fmt::Debug for Abroad {
 }
 
 impl Abroad {
-    pub(super) fn new(backbone: Box<dyn Backbone>, own: u64) -> Self {
-        let (tickets, levels) = (Tickets::default(), Default::default());
-        Self { backbone, own, tickets, levels, reach: Reach::Unknown, held: VecDeque::new(), held_bytes: 0 }
+    pub(super) fn new(backbone: Box<dyn Backbone>, own: u64, on_down: OnDown) -> Self {
+        Self {
+            backbone,
+            own,
+            tickets: Tickets::default(),
+            levels: Default::default(),
+            reach: Reach::Unknown,
+            why: String::new(),
+            on_down,
+            held: VecDeque::new(),
+            held_bytes: 0,
+            epochs: 0,
+        }
+    }
+
+    /// An epoch that no other machine has: 50 bits by chance of what names this one.
+    pub(super) fn own_epoch(&mut self) -> u64 {
+        self.epochs += 1;
+        let mut mixed = self.own.wrapping_add(self.epochs.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        for factor in [0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb] {
+            mixed = (mixed ^ (mixed >> 29)).wrapping_mul(factor);
+        }
+        ((mixed ^ (mixed >> 32)) % LOCAL_EPOCH_END).max(1)
     }
 
     /// How far a channel here is, if it is wanted.
@@ -226,16 +282,20 @@ impl Abroad {
         self.levels[group as usize].get_mut(name)
     }
 
-    /// Publishes, or holds it until the engine is reached.
+    /// Publishes what a member has sent, or holds it until the engine is reached.
     ///
     /// # Errors
-    /// So much waits already; in words.
-    pub(super) fn publish(&mut self, ticket: u64, key: Key<'_>, publication: &[u8], keep: Keep) -> Result<(), String> {
+    /// The engine is out of reach, or so much waits already; in words. There is no ticket of it.
+    pub(super) fn publish(&mut self, peer: u64, key: Key<'_>, publication: &[u8], keep: Keep) -> Result<(), String> {
         let (name, record) = (name_of(key), record_of(self.own, publication));
         let level = self.levels[key.0 as usize].get_mut(key.1).filter(|level| !level.is_level);
         if self.reach == Reach::Up && level.is_none() {
+            let ticket = self.tickets.take(peer);
             self.backbone.publish(ticket, &name, &record, keep);
             return Ok(());
+        }
+        if self.reach == Reach::Down && self.on_down == OnDown::Fail {
+            return Err(format!("the backbone is out of reach, it was not published: {}", self.why));
         }
         let bytes = self.held_bytes + name.len() + record.len();
         if bytes > HELD_BYTES_MAX {
@@ -243,6 +303,7 @@ impl Abroad {
             return Err(format!("{what}: {bytes} is over the bound of {HELD_BYTES_MAX}"));
         }
         self.held_bytes = bytes;
+        let ticket = self.tickets.take(peer);
         let held = level.filter(|_| self.reach == Reach::Up).map_or(&mut self.held, |level| &mut level.held);
         held.push_back(Held { ticket, name, record, keep });
         Ok(())
@@ -254,11 +315,18 @@ impl Abroad {
         self.publish_held(held);
     }
 
-    /// The engine is out of reach: all that is held waits for it.
-    pub(super) fn went_down(&mut self) {
-        self.reach = Reach::Down;
+    /// The engine is out of reach: all that is held waits for it. Gives what does not.
+    pub(super) fn went_down(&mut self, why: String) -> VecDeque<Held> {
+        (self.reach, self.why) = (Reach::Down, why);
         let levels = self.levels.iter_mut().flat_map(HashMap::values_mut);
         levels.for_each(|level| self.held.append(&mut level.held));
+        match self.on_down {
+            OnDown::Buffer => VecDeque::new(),
+            OnDown::Fail | OnDown::Local => {
+                self.held_bytes = 0;
+                std::mem::take(&mut self.held)
+            }
+        }
     }
 
     fn publish_held(&mut self, held: VecDeque<Held>) {

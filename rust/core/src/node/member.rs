@@ -394,9 +394,10 @@ impl Member {
         std::mem::take(&mut self.lock().others)
     }
 
-    /// What became of the oldest publication that was sent; gives the number of who waits for it.
-    pub(crate) fn placed(&self, outcome: Outcome) -> Option<u64> {
-        let placed = self.placing().as_mut().and_then(VecDeque::pop_front);
+    /// What became of the publication that was sent behind so many others without a place; gives the number of who waits
+    /// for it.
+    pub(crate) fn placed(&self, behind: u32, outcome: Outcome) -> Option<u64> {
+        let placed = self.placing().as_mut().and_then(|queue| queue.remove(behind as usize));
         placed.and_then(|one| one.settle(outcome))
     }
 

@@ -15,7 +15,7 @@ mod sequencer;
 mod wire;
 
 pub use agreement::agreement;
-pub use backbone::{Backbone, Heard, Keep, Record};
+pub use backbone::{Backbone, Heard, Keep, OnDown, Record};
 pub use member::{Member, Sender, Then};
 pub use placing::{Outcome, Placing};
 pub use sequencer::{Peers, Sequencer};

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU16;
 use smallvec::SmallVec;
 
 use super::agreement::agreement;
-use super::backbone::Abroad;
+use super::backbone::{Abroad, Outcome};
 use super::wire::{FromMember, FromSequencer, Group, Key, VERSION};
 use crate::channel::{Appended, Channel, Pattern, Publication, Registry, Stand, begin_epochs_now, read_publication};
 use crate::clock::Clock;
@@ -146,7 +146,7 @@ impl Sequencer {
             FromMember::Hello(..) => return Err("a second first message".into()),
             FromMember::Publish(key, publication) => self.publish(peer, key, publication, peers)?,
             FromMember::Want(key) => self.want(peer, key, peers),
-            FromMember::Reach(key) => self.send(&[peer], FromSequencer::Reached(key), peers),
+            FromMember::Reach(key) => self.reach(peer, key, peers),
             FromMember::Leave((group, name)) => {
                 let interests = &mut self.interests[group as usize];
                 if let Some(interest) = interests.get_mut(name) {
@@ -196,6 +196,11 @@ impl Sequencer {
         }
     }
 
+    /// All that are known.
+    pub(super) fn all_peers(&self) -> SmallVec<[u64; 4]> {
+        self.peers.iter().filter(|(_, one)| one.is_some()).map(|(id, _)| *id).collect()
+    }
+
     fn others(&self, peer: u64) -> SmallVec<[u64; 4]> {
         let known = self.peers.iter().filter(|(id, one)| **id != peer && one.is_some());
         known.map(|(id, _)| *id).collect()
@@ -238,6 +243,7 @@ impl Sequencer {
         let numbers: Vec<u8> = self.peers.values().flatten().map(|one| one.number).collect();
         self.peers.insert(peer, Some(Peer { number, patterns: Vec::new() }));
         self.send(&[peer], FromSequencer::Welcome(&numbers), peers);
+        self.tell_of_backbone(&[peer], peers);
         self.send(&others, FromSequencer::Changed(number, true), peers);
     }
 
@@ -254,39 +260,49 @@ impl Sequencer {
             }
         };
         self.hear_patterns(key, &channel, peers);
-        if self.abroad.is_some() {
-            let is_snapshot =
-                read_publication(publication, |one| one.is_snapshot).ok_or("a publication that is none")?;
-            if !is_snapshot {
-                self.publish_abroad(peer, key, publication, peers);
-                return Ok(());
-            }
+        let is_snapshot = read_publication(publication, |one| one.is_snapshot).ok_or("a publication that is none")?;
+        if !is_snapshot && self.publish_abroad(peer, key, publication, peers) {
+            return Ok(());
         }
         let (now_ns, before) = (self.clock.now_ns(), channel.position());
         let asked = self.interests[key.0 as usize].get(key.1).and_then(|interest| interest.asked);
         let is_late = asked.is_some_and(|asked| asked.is_overtaken(peer, before.offset, now_ns));
-        let append = |publication: &Publication<'_>| {
-            let is_beginning = publication.is_keyframe || publication.is_snapshot;
-            let may_stand = !(publication.is_snapshot && is_late);
-            let append = || channel.append(publication, Stand::Next, now_ns, u64::MAX, |_| ());
-            (may_stand.then(append), is_beginning)
-        };
-        let (appended, is_beginning) = read_publication(publication, append).ok_or("a publication that is none")?;
-        let Some(appended) = appended else {
+        if is_snapshot && is_late {
             self.settle(peer, Err(String::new()), peers);
             self.ask(peer, key.1, asked.map_or(0, |asked| asked.again + 1), peers);
             return Ok(());
+        }
+        let outcome = self.order(key, &channel, publication, peers)?;
+        self.settle(peer, outcome, peers);
+        Ok(())
+    }
+
+    /// Gives a publication its place here, and sends it to the members that want it.
+    ///
+    /// # Errors
+    /// It is none.
+    pub(super) fn order(
+        &mut self,
+        key: Key<'_>,
+        channel: &Channel,
+        publication: &[u8],
+        peers: &mut dyn Peers,
+    ) -> Result<Outcome, String> {
+        let (now_ns, before) = (self.clock.now_ns(), channel.position());
+        let append = |publication: &Publication<'_>| {
+            let stand = if publication.is_snapshot { Stand::Next } else { self.stand_here(before) };
+            let is_beginning = publication.is_keyframe || publication.is_snapshot;
+            (channel.append(publication, stand, now_ns, u64::MAX, |_| ()), is_beginning)
         };
-        let outcome = match appended {
+        let (appended, is_beginning) = read_publication(publication, append).ok_or("a publication that is none")?;
+        Ok(match appended {
             Ok(Appended::At(position) | Appended::Duplicate(position)) => {
-                self.send_record(key, (position, before.offset), publication, is_beginning, peers);
+                self.send_record(key, (position, before), publication, is_beginning, peers);
                 Ok(position)
             }
             Ok(Appended::Missing(formats)) => Err(format!("the publication came without its encoding for {formats:?}")),
             Err(error) => Err(error.to_string()),
-        };
-        self.settle(peer, outcome, peers);
-        Ok(())
+        })
     }
 
     fn want(&mut self, peer: u64, key: Key<'_>, peers: &mut dyn Peers) {
@@ -508,7 +524,7 @@ mod tests {
         sent.0.clear();
         say(&mut sequencer, 1, FromMember::Publish(key, &snapshot), &mut sent).expect("a message");
         let said: Vec<_> = sent.0.drain(..).map(|one| one.1).collect();
-        assert_eq!(said, ["Failed(\"\")", "AskApplication(\"a\", true)"]);
+        assert_eq!(said, ["Failed(0, \"\")", "AskApplication(\"a\", true)"]);
         say(&mut sequencer, 1, FromMember::Publish(key, &snapshot), &mut sent).expect("a message");
         assert_eq!(sent.to("Record("), [[1, 2]]);
         say(&mut sequencer, 2, FromMember::AskSnapshot("a"), &mut sent).expect("a message");

@@ -4,7 +4,7 @@ use crate::bytes::{Reader, put_bytes, put_u32, put_u64};
 use crate::position::Position;
 
 /// Of these messages, and of all that is in them.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Which registry a name is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,12 +66,15 @@ pub(crate) enum FromSequencer<'a> {
     Cannot(Key<'a>, &'a str),
     /// All that had been published in this channel when that was asked stands before this.
     Reached(Key<'a>),
-    /// A publication, its place, and the offset before it in the same epoch.
-    Record(Key<'a>, Position, u64, &'a [u8]),
+    /// A publication, its place, and the place before it: whoever has that has missed nothing.
+    Record(Key<'a>, Position, Position, &'a [u8]),
     /// The place of the member's oldest publication that has none yet.
     Placed(Position),
-    /// It was refused, for this reason; without one it is asked for again.
-    Failed(&'a str),
+    /// The member's publication behind so many others that have no place yet was refused, for this reason; without one it
+    /// is asked for again.
+    Failed(u32, &'a str),
+    /// Whether an engine outside is there that orders, and if it is not, why.
+    Backbone(bool, &'a str),
     /// The application of this member is to give a keyframe; whether that is since the last one came too late.
     AskApplication(&'a str, bool),
     /// There is none to be had.
@@ -173,8 +176,17 @@ impl<'a> FromSequencer<'a> {
                 out.push(0);
                 put_bytes(out, others);
             }
-            Self::Refused(why) | Self::Failed(why) => {
-                out.push(if matches!(self, Self::Refused(_)) { 1 } else { 5 });
+            Self::Refused(why) => {
+                out.push(1);
+                put_bytes(out, why.as_bytes());
+            }
+            Self::Failed(behind, why) => {
+                out.push(5);
+                put_u32(out, behind);
+                put_bytes(out, why.as_bytes());
+            }
+            Self::Backbone(is_there, why) => {
+                out.extend_from_slice(&[12, u8::from(is_there)]);
                 put_bytes(out, why.as_bytes());
             }
             Self::AskApplication(name, is_again) => {
@@ -200,7 +212,7 @@ impl<'a> FromSequencer<'a> {
                 out.push(3);
                 put_key(out, key);
                 put_position(out, position);
-                put_u64(out, previous);
+                put_position(out, previous);
                 out.extend_from_slice(publication);
             }
             Self::Placed(position) => {
@@ -227,15 +239,16 @@ impl<'a> FromSequencer<'a> {
             0 => Self::Welcome(reader.bytes()?),
             1 => Self::Refused(reader.text()?),
             2 => Self::Have(key(&mut reader)?, reader.rest()),
-            3 => Self::Record(key(&mut reader)?, position(&mut reader)?, reader.u64()?, reader.rest()),
+            3 => Self::Record(key(&mut reader)?, position(&mut reader)?, position(&mut reader)?, reader.rest()),
             4 => Self::Placed(position(&mut reader)?),
-            5 => Self::Failed(reader.text()?),
+            5 => Self::Failed(reader.u32()?, reader.text()?),
             6 => Self::AskApplication(reader.text()?, reader.bool()?),
             7 => Self::StartLive(reader.text()?, reader.text()?),
             8 => Self::Told(reader.u8()?, reader.u8()?, reader.rest()),
             9 => Self::Changed(reader.u8()?, reader.bool()?),
             10 => Self::Cannot(key(&mut reader)?, reader.text()?),
             11 => Self::Reached(key(&mut reader)?),
+            12 => Self::Backbone(reader.bool()?, reader.text()?),
             _ => return None,
         };
         reader.end().map(|()| message)
@@ -273,9 +286,10 @@ mod tests {
             FromSequencer::Have(key, b"dump"),
             FromSequencer::Cannot(key, "why"),
             FromSequencer::Reached(key),
-            FromSequencer::Record(key, position, 8, b"publication"),
+            FromSequencer::Record(key, position, Position { offset: 8, ..position }, b"publication"),
             FromSequencer::Placed(position),
-            FromSequencer::Failed("why"),
+            FromSequencer::Failed(2, "why"),
+            FromSequencer::Backbone(false, "why"),
             FromSequencer::AskApplication("a", true),
             FromSequencer::StartLive("a", "why"),
             FromSequencer::Told(1, 2, b""),

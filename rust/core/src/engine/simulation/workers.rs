@@ -114,7 +114,7 @@ impl Peers for Out<'_> {
                     let (channel, one) = worker.published.pop_front().expect("it was published");
                     self.ordered[channel].push(Ordered { position, ..one });
                 }
-                FromSequencer::Failed(why) | FromSequencer::Refused(why) => panic!("{why}"),
+                FromSequencer::Failed(_, why) | FromSequencer::Refused(why) => panic!("{why}"),
                 _ => {}
             }
             worker.told.push_back(message.to_vec());

@@ -130,7 +130,7 @@ fn a_publication_has_its_place_in_its_turn_and_none_when_nobody_is_there() {
     kept.said();
     let position = crate::Position { epoch: 9, offset: 1 };
     assert!(placings[1].wait_as(5));
-    assert_eq!(member.placed(super::Outcome::At(position)), None);
+    assert_eq!(member.placed(0, super::Outcome::At(position)), None);
     assert_eq!(placings[0].outcome(), Some(super::Outcome::At(position)));
     assert!(placings[1].outcome().is_none());
     assert_eq!(member.down("it was killed"), [5]);
