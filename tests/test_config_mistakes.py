@@ -135,13 +135,29 @@ def test_variables_of_others_are_left_alone() -> None:
 # Tables and pipes
 
 
-@pytest.mark.parametrize(
-    ("table", "word"), [("tls", "docs/proxy.md"), ("backbone", "Hub(backbone=...)"), ("admin", "/metrics")]
-)
+@pytest.mark.parametrize(("table", "word"), [("tls", "docs/proxy.md"), ("admin", "/metrics")])
 def test_a_table_that_others_have_is_told_where_to_look(table: str, word: str) -> None:
     (told,) = errors(f"{RELAY}[{table}]\n")
     assert table in told
     assert word in told
+
+
+def test_a_backbone_is_named_by_file_option_or_variable_and_never_shown() -> None:
+    table = '[backbone]\nurl = "redis://:secret@h"\nprefix = "p"\non_down = "local"\n'
+    found = loaded(RELAY + table).backbone
+    assert found.url is not None and found.url.reveal() == "redis://:secret@h" and "secret" not in repr(found)
+    assert (found.prefix, found.on_down) == ("p", "local")
+    for environment, given in (({"FANWIRE_BACKBONE__URL": "valkey://h"}, {}), ({}, {"backbone": "valkey://h"})):
+        url = loaded(RELAY, environment, **given).backbone.url
+        assert url is not None and url.reveal() == "valkey://h"
+    for wrong, says in {
+        'url = "http://:secret@h"': "backbone.url",
+        "url = 7": "backbone.url",
+        'prefix = "a{b"': "backbone.prefix",
+        'on_down = "wait"': 'backbone.on_down is "wait", must be "buffer", "fail" or "local"',
+    }.items():
+        (told,) = errors(f"{RELAY}[backbone]\n{wrong}\n")
+        assert says in told and "secret" not in told
 
 
 def test_a_reader_that_stops_reading_ends_check_without_a_word() -> None:

@@ -21,11 +21,11 @@ FILE_EXCEPTIONS = {"python/fanwire/_engine.pyi": "one extension module has one s
 FUNCTION_LINES_MAX = 70
 
 PYTHON_LAYERS = [
-    ["_engine", "_options", "arrivals", "backbone", "dumps", "entering", "errors", "timespans"],
+    ["_engine", "_options", "arrivals", "dumps", "entering", "errors", "timespans"],
     ["_loop"],
     ["scope", "uvicorn.mailbox"],
     ["daphne", "owner", "placing", "uvicorn.denial", "uvicorn.handing", "wording"],
-    ["frames", "logs", "uvicorn.protocol", "uvicorn.sansio", "values"],
+    ["backbone", "frames", "logs", "uvicorn.protocol", "uvicorn.sansio", "values"],
     ["stand_in"],
     ["workers", "workers.folder", "workers.foreign", "workers.systemd", "workers.zygote"],
     ["workers.seat"],

@@ -11,6 +11,7 @@ from .engine import Engine
 from .events import (
     Asking,
     Audible,
+    BackboneChanged,
     Call,
     Closed,
     CloseFrame,
@@ -66,6 +67,7 @@ __all__ = [
     "Arguments",
     "Asking",
     "Audible",
+    "BackboneChanged",
     "Call",
     "ChannelRule",
     "CloseFrame",

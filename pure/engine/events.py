@@ -71,6 +71,14 @@ class WorkerChanged:
 
 
 @dataclass(slots=True)
+class BackboneChanged:
+    """The backbone is reached, or out of reach."""
+
+    state: str
+    why: str
+
+
+@dataclass(slots=True)
 class Progress:
     """How far a publication has come among its channel's subscribers."""
 

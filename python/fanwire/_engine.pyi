@@ -5,7 +5,7 @@ twice in the life of an engine; a call that names one which is gone does nothing
 """
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, final
+from typing import Any, Literal, final
 
 from typing_extensions import disjoint_base
 
@@ -16,6 +16,7 @@ __all__ = [
     "Arguments",
     "Asking",
     "Audible",
+    "BackboneChanged",
     "Call",
     "ChannelRule",
     "CloseFrame",
@@ -312,10 +313,11 @@ class Presence:
 class Sequencer:
     """Orders the publications of the workers that join at a Unix socket, in a thread of its own."""
 
-    def __new__(cls, settings: Settings, path: str, backbone: tuple[str, str, int] | None = None) -> Sequencer:
+    def __new__(cls, settings: Settings, path: str, backbone: tuple[str, str, int, str] | None = None) -> Sequencer:
         """Listen there; `settings` are what all workers have to have.
 
-        With a `backbone` (URL, prefix, a number that names this machine) a server there orders, for others as well.
+        With a `backbone` (URL, prefix, a number that names this machine, what becomes of publications while it is
+        away) a server there orders, for others as well.
         Raises OSError, also where another listens; ValueError of a URL.
         """
     def take_lines(self) -> tuple[list[tuple[int, str]], str | None]:
@@ -405,6 +407,14 @@ class WorkerChanged:
 
     number: int
     has_come: bool
+
+@final
+class BackboneChanged:
+    """The backbone is reached, or out of reach."""
+
+    state: Literal["up", "down", "alone"]
+    """``alone``: it is out of reach, and this machine goes on by itself."""
+    why: str
 
 @final
 class Opening:
@@ -620,7 +630,9 @@ class Roots:
         """Those of a PEM bundle. Raises ValueError: it holds none, or one that cannot be used."""
 
 _FromClients = Opening | Asking | Subscribing | Message | Call | Relayed | Connected | HubMessage | Drained | Closed
-_Event = _FromClients | Released | Placed | WorkerTold | WorkerChanged | MirrorLost | Record | Upstream
+_Event = (
+    _FromClients | Released | Placed | WorkerTold | WorkerChanged | BackboneChanged | MirrorLost | Record | Upstream
+)
 _Headers = Sequence[tuple[str, str]]
 
 @final

@@ -2,9 +2,19 @@
 
 import secrets
 from dataclasses import dataclass
+from typing import Literal, get_args
+
+from fanwire.wording import brief
 
 SCHEMES = ("redis", "rediss", "valkey", "valkeys", "nats", "tls")
 PREFIX_CHARACTERS_MAX = 128
+PREFIX = "fanwire"
+PREFIX_MUST = f"1 to {PREFIX_CHARACTERS_MAX} printable characters without braces"
+URL_MUST = "the URL of a Redis, Valkey or NATS server, as redis://HOST:PORT or nats://HOST:PORT"
+
+OnDown = Literal["buffer", "fail", "local"]
+"""What becomes of publications while it is out of reach: they wait, up to 16 MiB; they fail; they are the machine's."""
+ON_DOWN: tuple[OnDown, ...] = get_args(OnDown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,30 +23,76 @@ class Backbone:
 
     url: str
     prefix: str
+    on_down: OnDown
 
 
-def for_engine(backbone: Backbone | None) -> tuple[str, str, int] | None:
+class Reached:
+    """Whether it is, as far as is known: for ``/metrics`` and ``/readyz``."""
+
+    __slots__ = ("downs", "state")
+
+    def __init__(self) -> None:
+        self.state: Literal["up", "down", "alone"] | None = None
+        """None where there is none, or nobody knows yet."""
+        self.downs = 0
+        """How often it was found to be out of reach."""
+
+    def note(self, state: Literal["up", "down", "alone"], why: str) -> str:
+        """It is so from now on. Gives why this machine is not ready for clients; empty where it is."""
+        self.downs += state != "up" and self.state in (None, "up")
+        self.state = state
+        waits = "what is published elsewhere does not come"
+        return f"it is out of reach, and {waits}: {brief(why)}" if state == "down" else ""
+
+
+def for_engine(backbone: Backbone | None) -> tuple[str, str, int, str] | None:
     """As a sequencer takes it, if there is one."""
-    return None if backbone is None else (backbone.url, backbone.prefix, secrets.randbits(64))
+    return None if backbone is None else (backbone.url, backbone.prefix, secrets.randbits(64), backbone.on_down)
 
 
-def backbone_of(url: str | None, prefix: str) -> Backbone | None:
-    """What ``Hub(backbone=…, backbone_prefix=…)`` names.
+def check_prefix(prefix: str) -> str:
+    """Take what the names of keys and channels there begin with.
+
+    Raises:
+        ValueError: it cannot be.
+    """
+    if not 0 < len(prefix) <= PREFIX_CHARACTERS_MAX or set(prefix) & set("{}") or not prefix.isprintable():
+        raise ValueError(f"must be {PREFIX_MUST}, not {prefix!r}")
+    return prefix
+
+
+def check_url(url: str) -> str:
+    """Take a URL, which no error shows: it may hold a password.
+
+    Raises:
+        ValueError: its scheme is none that is known.
+    """
+    scheme = url.partition(":")[0].partition("+")[0]
+    if scheme not in SCHEMES or "://" not in url:
+        raise ValueError(f"must be {URL_MUST}; its scheme may be {', '.join(SCHEMES)}")
+    return url
+
+
+def backbone_of(url: str | None, prefix: str, on_down: str = "buffer") -> Backbone | None:
+    """What ``Hub(backbone=…, backbone_prefix=…, backbone_on_down=…)`` names.
 
     Raises:
         TypeError, ValueError: it is none. A URL is not shown: it may hold a password.
     """
     if not isinstance(prefix, str):
         raise TypeError(f"backbone_prefix must be text, not {prefix!r}")
-    if not 0 < len(prefix) <= PREFIX_CHARACTERS_MAX or set(prefix) & set("{}") or not prefix.isprintable():
-        must = f"1 to {PREFIX_CHARACTERS_MAX} printable characters without braces"
-        raise ValueError(f"backbone_prefix must be {must}, not {prefix!r}")
+    try:
+        check_prefix(prefix)
+    except ValueError as error:
+        raise ValueError(f"backbone_prefix {error}") from None
+    chosen = next((one for one in ON_DOWN if one == on_down), None)
+    if chosen is None:
+        raise ValueError(f"backbone_on_down must be one of {', '.join(ON_DOWN)}, not {on_down!r}")
     if url is None:
         return None
-    must = "backbone must be the URL of a Redis, Valkey or NATS server, as redis://HOST:PORT or nats://HOST:PORT"
     if not isinstance(url, str):
-        raise TypeError(f"{must}, not {type(url).__name__}")
-    scheme = url.partition(":")[0].partition("+")[0]
-    if scheme not in SCHEMES:
-        raise ValueError(f"{must}; its scheme may be {', '.join(SCHEMES)}")
-    return Backbone(url, prefix)
+        raise TypeError(f"backbone must be {URL_MUST}, not {type(url).__name__}")
+    try:
+        return Backbone(check_url(url), prefix, chosen)
+    except ValueError as error:
+        raise ValueError(f"backbone {error}") from None

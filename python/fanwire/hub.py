@@ -22,7 +22,7 @@ from fanwire._loop import Interrupt, background_tasks, run, watch_signals
 from fanwire.addresses import address_of, inherited
 from fanwire.asgi import Mounted
 from fanwire.attaching import Attaching
-from fanwire.backbone import backbone_of
+from fanwire.backbone import PREFIX, OnDown, backbone_of
 from fanwire.channel import Channel
 from fanwire.client import Link
 from fanwire.entering import AsyncOnly
@@ -65,6 +65,8 @@ class Hub(Attaching):
         backbone: the URL of a Redis, Valkey or NATS server: hubs that name the same, on any machines, are one. With TLS
             it is ``rediss://`` or ``tls://``; docs/machines.md has sentinels and clusters.
         backbone_prefix: what names of keys and channels there begin with; hubs with another one have nothing in common.
+        backbone_on_down: what becomes of publications while it is out of reach. ``buffer``: they wait for it, up to
+            16 MiB; ``fail``: they fail at once; ``local``: they are for clients of this machine alone.
         options: defaults for ``serve``, see ``fanwire.options.Options``.
 
     Raises:
@@ -77,10 +79,11 @@ class Hub(Attaching):
         *,
         workers: str | None = None,
         backbone: str | None = None,
-        backbone_prefix: str = "fanwire",
+        backbone_prefix: str = PREFIX,
+        backbone_on_down: OnDown = "buffer",
         **options: Unpack[Options],
     ) -> None:
-        self._backbone = backbone_of(backbone, backbone_prefix)
+        self._backbone = backbone_of(backbone, backbone_prefix, backbone_on_down)
         self._siblings = None if workers is None else path_of_siblings(workers)
         self._options = check_options(options)
         super().__init__(self._options.get("signalr_paths", OWN["signalr_paths"]))

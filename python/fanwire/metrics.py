@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from fanwire._engine import Stats
+from fanwire.backbone import Reached
 from fanwire.relay.stats import MeasuredRelay
 from fanwire.workers.summing import Key, Samples, Summed
 
@@ -39,7 +40,12 @@ NAMES = {
     "bytes_in": "bytes_received",
 }
 """Where the name for Prometheus is not the field's own; counters get ``_total`` behind it."""
-NOT_SUMMED = {"fanwire_relay_broadcast_live", "fanwire_relay_upstream_up", "fanwire_relay_unused_names"}
+NOT_SUMMED = {
+    "fanwire_backbone_up",
+    "fanwire_relay_broadcast_live",
+    "fanwire_relay_upstream_up",
+    "fanwire_relay_unused_names",
+}
 """Gauges that have no sum: with workers each has its own, labelled with its number."""
 
 
@@ -112,6 +118,23 @@ class RefusedCollector(Collector):
         for bound, count in sorted(self._refused.items()):
             family.add_metric([bound], count)
         yield family
+
+
+class BackboneCollector(Collector):
+    """Whether the backbone is reached."""
+
+    def __init__(self, backbone: Reached) -> None:
+        self._backbone = backbone
+
+    def collect(self) -> Iterator[Metric]:
+        """Two families; none where there is no backbone, or nobody knows yet."""
+        if self._backbone.state is None:
+            return iter(())
+        up = GaugeMetricFamily("fanwire_backbone_up", "Whether the backbone is reached.", self._backbone.state == "up")
+        downs = CounterMetricFamily(
+            "fanwire_backbone_downs", "Times that the backbone was found to be out of reach.", self._backbone.downs
+        )
+        return iter((up, downs))
 
 
 class Metrics:

@@ -13,6 +13,7 @@ from fanwire import placing
 from fanwire._engine import (
     Asking,
     Audible,
+    BackboneChanged,
     Closed,
     Drained,
     MirrorLost,
@@ -31,6 +32,7 @@ from fanwire._loop import Callback, Loop, Readable, ends_task, outlives
 from fanwire.across import Across
 from fanwire.adopt.attachments import Attachments
 from fanwire.application import Application
+from fanwire.backbone import Reached
 from fanwire.budget import Budgets
 from fanwire.callbacks import Callbacks
 from fanwire.channel import Channel
@@ -146,7 +148,10 @@ class Pump:
         self.across = Across(engine, self.application.roster, self.relay_stats, link.faults, self.bus)
         # By the number that events carry.
         refused, measured = budgets.refused, self._relays
-        self.scraping = Scraping(engine, tasks, link.endings, refused=refused, relays=measured, bus=self.bus)
+        self._backbone = Reached()
+        self.scraping = Scraping(
+            engine, tasks, link.endings, refused=refused, relays=measured, backbone=self._backbone, bus=self.bus
+        )
         self._owners: dict[int, Owner] = {APPLICATION: self.application, SCRAPES: self.scraping}
         # Of each of them, by the event's class.
         self._handlers = Handlers(Nobody(link.endings))
@@ -167,6 +172,7 @@ class Pump:
             Upstream: sessions.dispatch,
             WorkerTold: self._told,
             WorkerChanged: self._changed,
+            BackboneChanged: self._backbone_changed,
             MirrorLost: self._mirror_lost,
         }
 
@@ -345,6 +351,9 @@ class Pump:
     def _changed(self, event: WorkerChanged) -> None:
         if self.bus is not None:
             self.bus.changed(event.number, event.has_come)
+
+    def _backbone_changed(self, event: BackboneChanged) -> None:
+        self._around.sessions.readiness.note("backbone", self._backbone.note(event.state, event.why))
 
     def _mirror_lost(self, event: MirrorLost) -> None:
         if self._sharing is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fanwire._engine import Asking, Engine
 from fanwire._loop import ends_task
+from fanwire.backbone import Reached
 from fanwire.endings import Endings
 from fanwire.faults import Tasks
 from fanwire.owner import Owner
@@ -27,6 +28,7 @@ class Scraping(Owner):
     """Answers scrapes: the owner of ``/metrics``.
 
     Args:
+        backbone: whether it is reached, where there is one.
         bus: to the other workers, where there are any; then an answer is the sum of all.
         now: seconds of the monotonic clock.
     """
@@ -39,12 +41,13 @@ class Scraping(Owner):
         *,
         refused: Mapping[str, int],
         relays: Sequence[MeasuredRelay],
+        backbone: Reached,
         bus: Bus | None = None,
         now: Callable[[], float] = monotonic,
     ) -> None:
         self._engine, self._endings = engine, endings
         self._tasks, self._faults = tasks, tasks.faults
-        self._refused, self._relays = refused, relays
+        self._refused, self._relays, self._backbone = refused, relays, backbone
         self._now = now
         self._metrics: Metrics | None = None
         # The newest answer, and until when it is new enough.
@@ -121,7 +124,7 @@ class Scraping(Owner):
         return metrics
 
     def _collect(self) -> "Metrics":
-        from fanwire.metrics import FaultsCollector, Metrics, RefusedCollector, RelayCollector
+        from fanwire.metrics import BackboneCollector, FaultsCollector, Metrics, RefusedCollector, RelayCollector
 
         counted = FaultsCollector(lambda: self._faults.counts), RefusedCollector(self._refused)
-        return Metrics(self._engine.stats, [*counted, RelayCollector(self._relays)])
+        return Metrics(self._engine.stats, [*counted, RelayCollector(self._relays), BackboneCollector(self._backbone)])

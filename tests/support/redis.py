@@ -1,5 +1,6 @@
 """A real Redis server with a folder of its own."""
 
+import random
 import shutil
 import socket
 import subprocess
@@ -19,9 +20,9 @@ needs_redis = pytest.mark.skipif(SERVER is None, reason="there is no redis-serve
 class Redis:
     """One that runs, or is started again on the same port."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.port = _free_port()
-        self._folder = folder
+        self._folder, self._options = folder, options
         self.process: subprocess.Popen[bytes]
         self.start()
 
@@ -34,6 +35,7 @@ class Redis:
         """Have it run; returns when it answers."""
         assert SERVER is not None
         arguments = ["--port", str(self.port), "--dir", str(self._folder), "--appendonly", "yes", "--save", ""]
+        arguments += self._options
         with (self._folder / "redis.log").open("ab") as log:
             self.process = subprocess.Popen([SERVER, *arguments, "--bind", "127.0.0.1"], stdout=log, stderr=log)
         deadline = time.monotonic() + 20
@@ -55,13 +57,13 @@ class Redis:
 
     def _answers(self) -> bool:
         try:
-            return self.do("PING").startswith(b"+PONG")
+            return f"process_id:{self.process.pid}\r".encode() in self.do("INFO", "server")  # and no other has the port
         except OSError:
             return False
 
 
 def _free_port() -> int:
-    for port in PORTS:
+    for port in random.sample(PORTS, len(PORTS)):  # others look at the same time
         with socket.socket() as one:
             try:
                 one.bind(("127.0.0.1", port))
@@ -72,9 +74,9 @@ def _free_port() -> int:
 
 
 @contextmanager
-def redis_server(folder: Path) -> Iterator[Redis]:
-    """One, for as long as the context lasts."""
-    one = Redis(folder)
+def redis_server(folder: Path, *options: str) -> Iterator[Redis]:
+    """One with these options, for as long as the context lasts."""
+    one = Redis(folder, *options)
     try:
         yield one
     finally:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fanwire._engine import Setting, __version__
 from fanwire.cli.config import OPTIONS as LIMITS
-from fanwire.cli.config import Drain, Listen, Log
+from fanwire.cli.config import BackboneConfig, Drain, Listen, Log
 from fanwire.config.kinds import ONE_OR_MORE
 from fanwire.config.reading import Row, kinds_of, leaf_at, unwrapped
 from fanwire.config.reading import rows_of as rows_of_table
@@ -97,7 +97,12 @@ def table(group: str) -> str:
 
 
 SECTIONS: dict[str, dict[str, type]] = {
-    "### `[listen]`, `[limits]`, `[drain]`, `[log]`": {"listen.": Listen, "drain.": Drain, "log.": Log},
+    "### `[listen]`, `[backbone]`, `[limits]`, `[drain]`, `[log]`": {
+        "listen.": Listen,
+        "backbone.": BackboneConfig,
+        "drain.": Drain,
+        "log.": Log,
+    },
     "### `[[relay]]`": {"": RelayConfig},
     "#### `[[relay.share]]` of `signalr`": {"": CallShare},
     "#### `[[relay.share]]` of `websocket`": {"": QueryShare, " ": MessageShare},

@@ -7,6 +7,7 @@ from pathlib import Path as File
 from typing import Annotated, Any, ClassVar, Literal
 
 from fanwire._engine import Engine, Settings, matches
+from fanwire.backbone import PREFIX, PREFIX_MUST, URL_MUST, OnDown, check_prefix, check_url
 from fanwire.channel import NO_HISTORY, Channel, check_pattern
 from fanwire.channel import RULES as CHANNEL_RULES
 from fanwire.config.kinds import (
@@ -15,6 +16,7 @@ from fanwire.config.kinds import (
     Leaf,
     Limits,
     Origins,
+    Secret,
     choice,
     leaf_of,
     shown,
@@ -70,6 +72,15 @@ ELSEWHERE = {
     "signalr_paths": "is written as the path of each [[relay]]",
     "encode": "is a function, and so an option of Hub(...) alone",
 }
+
+
+def _read_backbone(value: Any) -> Secret:
+    return Secret(BACKBONE.read(value.reveal() if isinstance(value, Secret) else value))
+
+
+BACKBONE = text(f'{URL_MUST}, or {{ env = "NAME" }}', r"[!-~]+", check_url, most=4_096)
+BackboneUrl = Annotated[Secret, Leaf(_read_backbone, _read_backbone, BACKBONE.span, is_secret=True)]
+"""It may hold a password."""
 
 
 def _kind_of_option(name: str) -> Any:
@@ -128,6 +139,20 @@ class ChannelConfig(Channel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneConfig:
+    """What orders publications for several machines: docs/machines.md."""
+
+    url: BackboneUrl | None = None
+    """``redis://HOST:PORT``, ``rediss://`` with TLS, or as docs/machines.md says; no error shows it. Worst cost: who
+    may write there publishes to all clients of all machines."""
+    prefix: Annotated[str, text(PREFIX_MUST, check=check_prefix)] = PREFIX
+    """What names there begin with. Worst cost: machines with another one have nothing in common."""
+    on_down: OnDown = "buffer"
+    """What becomes of publications while it is out of reach. Worst cost: ``buffer`` keeps 16 MiB of them in memory;
+    those of ``fail`` are lost; those of ``local`` never come to clients of other machines."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
     """The orderly end."""
 
@@ -155,11 +180,11 @@ class ServeConfig:
     LATER: ClassVar[Mapping[str, str]] = {
         "service": "is not known yet: service mode, where the backend dials in, comes in a later version",
         "tls": "is not known: fanwire speaks plain HTTP, and a proxy in front ends TLS, as docs/proxy.md shows",
-        "backbone": "is not known yet: relays' lanes are each machine's own; Hub(backbone=...) of a program has it",
         "admin": "is not known yet: /metrics, /healthz and /readyz are there on the address that clients connect to",
     }
 
     listen: Listen = Listen()
+    backbone: BackboneConfig = BackboneConfig()
     relay: tuple[RelayConfig, ...] = ()
     """The backends, each with its path; at least one."""
     channel: tuple[ChannelConfig, ...] = ()

@@ -18,6 +18,7 @@ FLAGS: dict[str, tuple[Path, str] | tuple[Path, str, str]] = {
     "listen": (("listen", "address"), "Where clients connect"),
     "shards": (("listen", "shards"), TABLE["shards"].meaning),
     "workers": (("listen", "workers"), "Processes that serve, under a supervisor; auto: one for each CPU"),
+    "backbone": (("backbone", "url"), "What makes several machines one"),
     "upstream": ((*RELAY, "upstream"), "A backend's URL; again: another, for when it fails"),
     "path": ((*RELAY, "path"), "What clients connect to", "the upstream's own path"),
     "protocol": ((*RELAY, "protocol"), "What clients and backend speak"),

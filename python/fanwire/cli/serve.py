@@ -21,6 +21,7 @@ def serve(
     listen: Annotated[str | None, option("listen")] = None,
     shards: Annotated[str | None, option("shards")] = None,
     workers: Annotated[str | None, option("workers")] = None,
+    backbone: Annotated[str | None, option("backbone")] = None,
     upstream: Annotated[list[str] | None, option("upstream")] = None,
     path: Annotated[str | None, option("path")] = None,
     protocol: Annotated[str | None, option("protocol")] = None,

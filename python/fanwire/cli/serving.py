@@ -53,7 +53,14 @@ def run(config: ServeConfig, program: Mapping[str, Any]) -> None:
     raise_descriptors(level)
     signal.signal(signal.SIGHUP, lambda *_: hub_log.info("SIGHUP is ignored: settings are read at the start only"))
     channels = {one.pattern: one.channel() for one in config.channel}
-    hub = Hub(channels, signalr_paths=())  # no methods of its own: all SignalR paths are relays'
+    backbone = config.backbone.url
+    hub = Hub(
+        channels,
+        signalr_paths=(),  # no methods of its own: all SignalR paths are relays'
+        backbone=backbone.reveal() if backbone else None,
+        backbone_prefix=config.backbone.prefix,
+        backbone_on_down=config.backbone.on_down,
+    )
     hub._program = program
     for relay in config.relay:
         hub.relay(relay)

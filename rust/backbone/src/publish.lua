@@ -17,13 +17,14 @@ local epoch, top, look = tonumber(known[1]), tonumber(known[2] or 0), tonumber(k
 local seen_epoch, seen_offset = tonumber(ARGV[4]), tonumber(ARGV[5])
 -- Nobody knows it here, or the caller knows better: this server has lost something.
 local is_new = not epoch or seen_epoch > epoch or (seen_epoch == epoch and seen_offset > top)
--- Another server gave the last position that is known here, and may have given more: these are left out.
+-- Another server gave the last position that is known here, and may have given more: these are left out. By the clock, as
+-- a third one may come from the same place later.
 local gap = 0
 if is_new then
     -- Twice the clock: what a hub began by itself, before it reached any server, has a smaller one.
     epoch, top, look = math.max(2 * us, seen_epoch + 1, (epoch or 0) + 1), 0, 0
 elseif known[3] ~= ARGV[3] then
-    gap = 1048576
+    gap = math.max(1048576, 1024 * ms - top)
 end
 
 local answer, records, key = {}, {}, 3

@@ -51,7 +51,7 @@ fn a_server_that_was_killed_and_kept_all_goes_on_with_a_gap() {
     server.begin();
     assert_eq!(link.wanted("c"), first);
     let second = link.publish_in_the_end("c", "two");
-    assert_eq!(second, Position { offset: first.offset + 1 + GAP, ..first });
+    assert!(second.epoch == first.epoch && second.offset > first.offset + GAP, "{second}");
     link.record("c");
     assert_eq!(link.record("c").previous, first);
     let (records, _, is_whole) = link.since("c", first);
@@ -208,7 +208,7 @@ fn a_replica_that_has_lost_publications_gives_none_of_their_positions() {
     // Who knows nothing of it.
     let mut new = Heard::start(&replica.url());
     let first = new.publish("c", "new");
-    assert_eq!(first, Position { offset: kept.offset + 1 + GAP, ..kept });
+    assert!(first.epoch == kept.epoch && first.offset > kept.offset + GAP, "{first}");
     let (records, _, is_whole) = new.since("c", kept);
     assert_eq!((records.len(), records[0].previous, is_whole), (1, kept, true));
     assert!(!new.since("c", lost).2);

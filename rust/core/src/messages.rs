@@ -277,8 +277,9 @@ pub enum Event {
     Told(u8, Vec<u8>),
     /// The worker of this number has come, or gone.
     Worker(u8, bool),
-    /// The engine outside that orders for several machines is reached, or out of reach, and why.
-    Backbone(bool, Box<str>),
+    /// The engine outside that orders for several machines is there (0), out of reach (1), or so while this machine goes on
+    /// by itself (2); and why.
+    Backbone(u8, Box<str>),
     /// Something of what this worker holds has not come to what mirrors it here under this name: that begins anew.
     MirrorLost(u8, crate::channel::SharedId),
     /// A line for the log: level as in Python's `logging`.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use fanwire_backbone::{Error, Event, Link, Options, Refused};
 use fanwire_core::Position;
-use fanwire_core::node::{Backbone, Heard, Keep};
+use fanwire_core::node::{Backbone, Heard, Keep, OnDown};
 
 use crate::server::Waker;
 
@@ -22,8 +22,10 @@ pub struct Outside {
     pub url: String,
     /// What the names of all keys and channels at the server begin with.
     pub prefix: String,
-    /// Names this machine among others; any number.
+    /// Names this machine among others; a random number, new each time.
     pub own: u64,
+    /// What becomes of publications while it is out of reach.
+    pub on_down: OnDown,
 }
 
 /// What has come and was not taken.

@@ -88,7 +88,7 @@ pub fn sequence(
     if let Some(outside) = outside {
         let its_log = Arc::clone(&log);
         let (linked, comes) = Linked::start(outside, move |level, text| its_log(level, text))?;
-        sequencer = sequencer.over(Box::new(linked), outside.own);
+        sequencer = sequencer.over(Box::new(linked), outside.own, outside.on_down);
         inbound = Some(comes);
     }
     let its_log = Arc::clone(&log);

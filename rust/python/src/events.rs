@@ -116,6 +116,10 @@ event_class! {
     WorkerChanged { number: u8, has_come: bool }
 }
 event_class! {
+    /// The backbone is reached, or out of reach.
+    BackboneChanged { state: &'static str, why: String }
+}
+event_class! {
     /// Something of what this worker holds has not come to what mirrors it here.
     MirrorLost { worker: u8, id: Py<PyBytes> }
 }
@@ -145,6 +149,7 @@ pub(crate) fn add_classes(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Placed>()?;
     module.add_class::<WorkerTold>()?;
     module.add_class::<WorkerChanged>()?;
+    module.add_class::<BackboneChanged>()?;
     module.add_class::<MirrorLost>()?;
     module.add_class::<Record>()?;
     module.add_class::<Upstream>()
@@ -240,6 +245,10 @@ fn told_to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
             Py::new(py, MirrorLost { worker, id: PyBytes::new(py, &id).unbind() })?.into_any()
         }
         Event::Worker(number, has_come) => Py::new(py, WorkerChanged { number, has_come })?.into_any(),
+        Event::Backbone(how, why) => {
+            let state = ["up", "down", "alone"][usize::from(how.min(2))];
+            Py::new(py, BackboneChanged { state, why: why.into() })?.into_any()
+        }
         Event::Record(level, text) => Py::new(py, Record { level, text })?.into_any(),
         Event::Reported(what) => {
             let reported = what.downcast().expect("only sessions to backends report");

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use fanwire_core::Engine as CoreEngine;
+use fanwire_core::node::OnDown;
 use fanwire_node::{JoinError, Link, Outside, Server, StartError};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -26,7 +27,7 @@ pub(crate) struct Sequencer {
 impl Sequencer {
     #[new]
     #[pyo3(signature = (settings, path, backbone=None))]
-    fn new(settings: &Settings, path: PathBuf, backbone: Option<(String, String, u64)>) -> PyResult<Self> {
+    fn new(settings: &Settings, path: PathBuf, backbone: Option<(String, String, u64, String)>) -> PyResult<Self> {
         let lines = Lines::default();
         let log = {
             let lines = Arc::clone(&lines);
@@ -37,7 +38,7 @@ impl Sequencer {
                 }
             }
         };
-        let outside = backbone.map(|(url, prefix, own)| Outside { url, prefix, own });
+        let outside = backbone.map(outside_of).transpose()?;
         let server = fanwire_node::sequence(&path, settings.0.clone(), outside.as_ref(), log).map_err(no_sequencer)?;
         Ok(Self { server: Mutex::new(Some(server)), lines })
     }
@@ -58,6 +59,17 @@ impl Sequencer {
 #[pyfunction]
 pub(crate) fn adopt_orphans(wanted: bool) -> PyResult<()> {
     Ok(fanwire_node::adopt_orphans(wanted)?)
+}
+
+/// As Python has it: URL, prefix, what names this machine, what becomes of publications while it is away.
+fn outside_of((url, prefix, own, on_down): (String, String, u64, String)) -> PyResult<Outside> {
+    let on_down = match on_down.as_str() {
+        "buffer" => OnDown::Buffer,
+        "fail" => OnDown::Fail,
+        "local" => OnDown::Local,
+        other => return Err(PyValueError::new_err(format!("on_down is none of buffer, fail and local: {other}"))),
+    };
+    Ok(Outside { url, prefix, own, on_down })
 }
 
 /// With the system's number.

@@ -35,7 +35,7 @@ mod seeking;
 mod segment;
 mod stand;
 #[cfg(test)]
-mod stand_tests;
+pub(crate) mod stand_tests;
 mod stored;
 mod watch;
 

@@ -16,6 +16,8 @@ const NUMBER_END: u64 = 1 << 53;
 const LOG_END: u64 = 1 << 62;
 /// Epochs below are those of machines that go on by themselves (`node::backbone`); any other is later.
 pub(crate) const LOCAL_EPOCH_END: u64 = 1 << 50;
+/// So many publications are counted as missing at most: which offsets of a gap anybody has had nobody knows.
+const GAP_MAX: u64 = 4_096;
 const OUT_OF_RANGE: &str = "epoch and offset must be from 1 to 2^53 - 1";
 const BEGAN_WITH: &str = "the channel began with this epoch, and another has followed";
 /// Stretches are looked through for what no log needs once there are so many, and twice as many as then were left.
@@ -163,6 +165,13 @@ impl Channel {
         self.life(&inner).newest_of(epoch, inner.offset)
     }
 
+    /// Whether it is at another place than a publication's predecessor, of an epoch that it knows.
+    pub(crate) fn is_elsewhere(&self, previous: Position) -> bool {
+        let inner = self.lock();
+        let life = self.life(&inner);
+        life.newest_of(previous.epoch, inner.offset).is_some() && life.position_of(inner.offset) != previous
+    }
+
     /// Moves the channel on to where a publication stands, over what is missing before it. False if that is there already.
     ///
     /// # Errors
@@ -210,7 +219,7 @@ impl Channel {
             false if previous.epoch != position.epoch => position.offset - own - known,
             false => previous.offset.min(position.offset - own).saturating_sub(known),
         };
-        let before = inner.offset.saturating_add(missing);
+        let before = inner.offset.saturating_add(missing.min(GAP_MAX));
         if before >= LOG_END {
             return Err(invalid(OUT_OF_RANGE));
         }
@@ -218,8 +227,10 @@ impl Channel {
         let may_begin_anywhere = is_new_life || inner.life.is_none();
         if is_new_life {
             inner.life = Some(Box::new(Stretches::new(position.epoch, inner.offset)));
-        } else if missing > 0 && head.epoch != position.epoch {
-            self.note_stretch(inner, inner.offset + 1, Position { offset: known + 1, ..position });
+        }
+        let previous = Position { offset: known + missing, ..position };
+        if missing > 0 && self.life(inner).position_of(before) != previous {
+            self.note_stretch(inner, before, previous);
         }
         if may_begin_anywhere && inner.is_untouched() {
             inner.every_log().for_each(|log| log.begin_behind(before));

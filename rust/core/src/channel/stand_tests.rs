@@ -37,33 +37,42 @@ fn put(channel: &Channel, previous: Position, position: Position) -> bool {
 }
 
 /// One that watches and is written to when it looks.
-struct Client {
+pub(crate) struct Client {
     channel: Arc<Channel>,
     watched: Watched,
     cursor: u64,
     mode: Mode,
-    recovered: Option<bool>,
+    pub(crate) recovered: Option<bool>,
+    /// All that it has got.
+    pub(crate) got: String,
+    pub(crate) is_closed: bool,
 }
 
 impl Client {
-    fn come(channel: &Arc<Channel>, since: Option<Position>) -> Self {
+    pub(crate) fn come(channel: &Arc<Channel>, since: Option<Position>) -> Self {
         let watched = channel.watch(Format::Raw.into(), 0).expect("a format");
         let origin = Origin { since, start: Some(Start::Live) };
         watched.watch.joining.store(0, std::sync::atomic::Ordering::Relaxed);
         let seek = channel.seek(Format::Raw, origin, watched.cursor, 0);
         let channel = Arc::clone(channel);
-        Self { channel, watched, cursor: seek.cursor, mode: seek.mode, recovered: seek.recovered }
+        let (cursor, mode, recovered) = (seek.cursor, seek.mode, seek.recovered);
+        Self { channel, watched, cursor, mode, recovered, got: String::new(), is_closed: false }
     }
 
     /// What it gets now; `closed` at a gap.
-    fn look(&mut self) -> String {
-        let readable = |got: &[u8]| String::from_utf8_lossy(got).chars().filter(char::is_ascii_graphic).collect::<String>();
+    pub(crate) fn look(&mut self) -> String {
+        let readable =
+            |got: &[u8]| String::from_utf8_lossy(got).chars().filter(char::is_ascii_graphic).collect::<String>();
         let (format, mut got) = (Format::Raw, Vec::new());
         let tail = self.channel.tail(format);
         while self.cursor < tail {
             if self.channel.is_overtaken(format, self.cursor, self.mode) {
                 match self.channel.overtaken(format, (self.cursor, self.mode), tail, 0) {
-                    Overtaken::Close => return readable(&got) + "closed",
+                    Overtaken::Close => {
+                        self.is_closed = true;
+                        self.got += &readable(&got);
+                        return readable(&got) + "closed";
+                    }
                     Overtaken::Skip(to, mode, _) => (self.cursor, self.mode) = (to, mode),
                 }
                 continue;
@@ -73,6 +82,7 @@ impl Client {
             self.cursor = run.end;
         }
         self.watched.watch.advance(self.cursor, self.cursor);
+        self.got += &readable(&got);
         readable(&got)
     }
 

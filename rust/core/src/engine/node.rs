@@ -170,7 +170,7 @@ impl Engine {
             },
             FromSequencer::AskApplication(name, again) => push(Event::SnapshotWanted(name.to_owned(), again)),
             FromSequencer::StartLive(name, why) => self.start_live(name, why),
-            FromSequencer::Backbone(is_there, why) => push(Event::Backbone(is_there, why.into())),
+            FromSequencer::Backbone(how, why) => push(Event::Backbone(how, why.into())),
             FromSequencer::Told(from, TOLD_TO_APPLICATION, message) => push(Event::Told(from, message.to_vec())),
             FromSequencer::Told(from, TOLD_OF_LANES, message) => self.told_of_lane(from, message),
             FromSequencer::Told(..) => (), // of a kind that this engine does not know
@@ -229,16 +229,20 @@ impl Engine {
     ) -> Result<(), String> {
         let found = self.common.registry_of(key.0).find(key.1);
         let Some(channel) = found.filter(|channel| channel.is_had()) else { return Ok(()) };
-        let head = channel.position();
-        let is_known = channel.newest_of(previous.epoch).is_some();
-        if is_known && head != previous {
+        if channel.is_elsewhere(previous) {
             // What is between is with the sequencer, as is this one.
             return member.ask_again(key, &channel).map_err(|error| error.to_string());
         }
         let now_ns = self.common.clock.now_ns();
         let append = |publication: &Publication<'_>| {
             let tell = |watch: &Arc<_>| self.tell(watch, true);
-            channel.append(publication, Stand::After { previous, position }, now_ns, self.common.settings.unsent_bytes_max, tell)
+            channel.append(
+                publication,
+                Stand::After { previous, position },
+                now_ns,
+                self.common.settings.unsent_bytes_max,
+                tell,
+            )
         };
         loop {
             match read_publication(publication, append).ok_or("a publication that is none")? {

@@ -6,7 +6,7 @@ use super::backbone::{
     publication_of,
 };
 use super::sequencer::{Peers, Sequencer};
-use super::wire::{FromSequencer, Group, Key};
+use super::wire::{ALONE, AWAY, FromSequencer, Group, Key, REACHED};
 use crate::channel::{Appended, Channel, LOCAL_EPOCH_END, Publication, Stand, read_publication, write_publication};
 use crate::position::Position;
 
@@ -51,8 +51,13 @@ impl Sequencer {
     /// Tells members whether the engine is there, once that is known.
     pub(super) fn tell_of_backbone(&mut self, to: &[u64], peers: &mut dyn Peers) {
         let Some(abroad) = self.abroad.as_ref().filter(|abroad| abroad.reach != Reach::Unknown) else { return };
-        let (is_there, why) = (abroad.reach == Reach::Up, abroad.why.clone());
-        self.send(to, FromSequencer::Backbone(is_there, &why), peers);
+        let how = match (abroad.reach, abroad.on_down) {
+            (Reach::Up, _) => REACHED,
+            (_, OnDown::Local) => ALONE,
+            (_, OnDown::Buffer | OnDown::Fail) => AWAY,
+        };
+        let why = abroad.why.clone();
+        self.send(to, FromSequencer::Backbone(how, &why), peers);
     }
 
     fn published(&mut self, ticket: u64, outcome: Outcome, peers: &mut dyn Peers) {
@@ -391,7 +396,8 @@ impl Sequencer {
         let is_own = self.abroad.as_ref().is_some_and(|abroad| abroad.own == of);
         let now_ns = self.clock.now_ns().saturating_sub(age_ns(record.published_ms));
         let (before, newest) = (channel.position(), channel.newest_of(record.position.epoch));
-        let is_whole = record.previous == before || newest.is_some_and(|newest| record.previous.offset <= newest.offset);
+        let is_whole =
+            record.previous == before || newest.is_some_and(|newest| record.previous.offset <= newest.offset);
         let stand = Stand::After { previous: record.previous, position: record.position };
         let mut bytes = Vec::new();
         let append = |publication: &Publication<'_>| {

@@ -7,6 +7,10 @@
 mod abroad;
 #[cfg(test)]
 mod abroad_tests;
+#[cfg(test)]
+mod abroad_views;
+#[cfg(test)]
+mod abroad_world;
 mod agreement;
 mod backbone;
 mod member;

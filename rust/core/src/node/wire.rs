@@ -6,6 +6,13 @@ use crate::position::Position;
 /// Of these messages, and of all that is in them.
 pub const VERSION: u32 = 3;
 
+/// The engine outside is there.
+pub(crate) const REACHED: u8 = 0;
+/// It is out of reach, and what is published waits or fails.
+pub(crate) const AWAY: u8 = 1;
+/// It is out of reach, and this machine goes on by itself.
+pub(crate) const ALONE: u8 = 2;
+
 /// Which registry a name is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Group {
@@ -73,8 +80,8 @@ pub(crate) enum FromSequencer<'a> {
     /// The member's publication behind so many others that have no place yet was refused, for this reason; without one it
     /// is asked for again.
     Failed(u32, &'a str),
-    /// Whether an engine outside is there that orders, and if it is not, why.
-    Backbone(bool, &'a str),
+    /// How the engine outside is that orders: one of [`REACHED`], [`AWAY`] and [`ALONE`]; and why it is out of reach.
+    Backbone(u8, &'a str),
     /// The application of this member is to give a keyframe; whether that is since the last one came too late.
     AskApplication(&'a str, bool),
     /// There is none to be had.
@@ -185,8 +192,8 @@ impl<'a> FromSequencer<'a> {
                 put_u32(out, behind);
                 put_bytes(out, why.as_bytes());
             }
-            Self::Backbone(is_there, why) => {
-                out.extend_from_slice(&[12, u8::from(is_there)]);
+            Self::Backbone(how, why) => {
+                out.extend_from_slice(&[12, how]);
                 put_bytes(out, why.as_bytes());
             }
             Self::AskApplication(name, is_again) => {
@@ -248,7 +255,7 @@ impl<'a> FromSequencer<'a> {
             9 => Self::Changed(reader.u8()?, reader.bool()?),
             10 => Self::Cannot(key(&mut reader)?, reader.text()?),
             11 => Self::Reached(key(&mut reader)?),
-            12 => Self::Backbone(reader.bool()?, reader.text()?),
+            12 => Self::Backbone(reader.u8()?, reader.text()?),
             _ => return None,
         };
         reader.end().map(|()| message)
@@ -289,7 +296,7 @@ mod tests {
             FromSequencer::Record(key, position, Position { offset: 8, ..position }, b"publication"),
             FromSequencer::Placed(position),
             FromSequencer::Failed(2, "why"),
-            FromSequencer::Backbone(false, "why"),
+            FromSequencer::Backbone(AWAY, "why"),
             FromSequencer::AskApplication("a", true),
             FromSequencer::StartLive("a", "why"),
             FromSequencer::Told(1, 2, b""),
