@@ -110,7 +110,8 @@ async def answers(address: str, path: str, status: int, says: str) -> None:
     """Wait until it answers so."""
     with anyio.fail_after(20):
         while (found := await asked(address, path))[0] != status or not re.search(says, found[1], re.MULTILINE):
-            await anyio.sleep(0.05)
+            with anyio.move_on_after(0.05):
+                await anyio.Event().wait()
 
 
 @needs_redis

@@ -148,10 +148,9 @@ class Pump:
         self.across = Across(engine, self.application.roster, self.relay_stats, link.faults, self.bus)
         # By the number that events carry.
         refused, measured = budgets.refused, self._relays
-        self._backbone = Reached()
-        self.scraping = Scraping(
-            engine, tasks, link.endings, refused=refused, relays=measured, backbone=self._backbone, bus=self.bus
-        )
+        self._backbone = at = Reached()
+        endings, bus = link.endings, self.bus
+        self.scraping = Scraping(engine, tasks, endings, refused=refused, relays=measured, backbone=at, bus=bus)
         self._owners: dict[int, Owner] = {APPLICATION: self.application, SCRAPES: self.scraping}
         # Of each of them, by the event's class.
         self._handlers = Handlers(Nobody(link.endings))

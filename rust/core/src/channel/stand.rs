@@ -235,11 +235,8 @@ impl Channel {
         if may_begin_anywhere && inner.is_untouched() {
             inner.every_log().for_each(|log| log.begin_behind(before));
         } else if is_new_life || missing > 0 {
-            self.note_gap(
-                inner,
-                FrameMark { published_ns: now_ns, offset: before, ..FrameMark::default() },
-                is_new_life,
-            );
+            let mark = FrameMark { published_ns: now_ns, offset: before, ..FrameMark::default() };
+            self.note_gap(inner, mark, is_new_life);
         }
         inner.offset = before + own;
         if own > 0 && self.life(inner).position_of(inner.offset) != position {
