@@ -9,7 +9,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -79,7 +79,8 @@ def processes(running: Program) -> dict[str, list[int]]:
     parent = running.process.pid
     found: dict[str, list[int]] = {}
     for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
-        found.setdefault(Path(f"/proc/{child}/comm").read_text().strip(), []).append(int(child))
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just been buried
+            found.setdefault(Path(f"/proc/{child}/comm").read_text().strip(), []).append(int(child))
     return found
 
 
