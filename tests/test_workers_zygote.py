@@ -223,6 +223,8 @@ def test_a_zygote_that_is_stopped_ends_with_a_supervisor_that_is_killed(tmp_path
         address, found = address_of(running), [process for some in processes(running).values() for process in some]
         for process in found:
             os.kill(process, signal.SIGSTOP)
+        # The kernel lets go on, with a SIGHUP, what is stopped by then: a stop takes its time.
+        until_in_thread(lambda: all("\nState:\tT" in Path(f"/proc/{one}/status").read_text() for one in found))
         running.process.kill()
         until_in_thread(lambda: not any(Path(f"/proc/{process}").exists() for process in found))
         host, _, port = address.rpartition(":")
