@@ -41,13 +41,13 @@ class Scraping(Owner):
         *,
         refused: Mapping[str, int],
         relays: Sequence[MeasuredRelay],
-        backbone: Reached,
+        backbone: Reached | None = None,
         bus: Bus | None = None,
         now: Callable[[], float] = monotonic,
     ) -> None:
         self._engine, self._endings = engine, endings
         self._tasks, self._faults = tasks, tasks.faults
-        self._refused, self._relays, self._backbone = refused, relays, backbone
+        self._refused, self._relays, self._backbone = refused, relays, backbone or Reached()
         self._now = now
         self._metrics: Metrics | None = None
         # The newest answer, and until when it is new enough.
