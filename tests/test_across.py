@@ -44,12 +44,13 @@ async def workers(monkeypatch: pytest.MonkeyPatch, count: int = 3) -> AsyncItera
     """So many hubs that serve."""
     star = Star()
 
-    def bus_of(seat: Any, engine: Any, tasks: Any) -> Bus:
-        return star.join(len(star.buses), tasks)
+    def buses_of(seat: Any, engine: Any, tasks: Any) -> tuple[Bus, Bus]:
+        bus = star.join(len(star.buses), tasks)
+        return bus, bus  # what is told to one machine and to all has different kinds
 
     init = Pump.__init__
     monkeypatch.setattr(Pump, "__init__", lambda *given, **named: init(*given, **{**named, "seat": SEAT}))
-    monkeypatch.setattr("fanwire.pump.bus_of", bus_of)
+    monkeypatch.setattr("fanwire.pump.buses_of", buses_of)
     monkeypatch.setattr("fanwire.presence.BATCH_S", 0.01)
     monkeypatch.setattr("fanwire.scraping.FRESH_S", 0.0)
     served = []

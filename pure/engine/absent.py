@@ -34,7 +34,7 @@ class Absent:
         """Raises EngineMissing."""
         missing("serving by workers")
 
-    def tell(self, to: int | None, message: bytes) -> NoReturn:
+    def tell(self, to: int | None, message: bytes, *, is_for_all: bool = False) -> NoReturn:
         """Raises EngineMissing."""
         missing("serving by workers")
 

@@ -60,6 +60,7 @@ class WorkerTold:
 
     worker: int
     message: bytes
+    is_for_all: bool
 
 
 @dataclass(slots=True)
@@ -68,6 +69,7 @@ class WorkerChanged:
 
     number: int
     has_come: bool
+    age: int
 
 
 @dataclass(slots=True)

@@ -398,15 +398,20 @@ class WorkerTold:
     """Another worker tells this."""
 
     worker: int
-    """Its number."""
+    """Its number; above 255 it is of another machine."""
     message: bytes
+    is_for_all: bool
+    """Whether it was told with ``is_for_all``."""
 
 @final
 class WorkerChanged:
     """Another worker has come, or gone."""
 
     number: int
+    """Above 255 it is of another machine."""
     has_come: bool
+    age: int
+    """When its machine came: 0 for this one, less for one that was there before, more for one that came later."""
 
 @final
 class BackboneChanged:
@@ -753,8 +758,10 @@ class Engine:
     @property
     def is_apart(self) -> bool:
         """Whether it has joined others, and nobody orders their publications now."""
-    def tell(self, to: int | None, message: bytes) -> None:
+    def tell(self, to: int | None, message: bytes, *, is_for_all: bool = False) -> None:
         """Have another worker take WorkerTold, or with None all others. Any thread, never waits.
+
+        With `is_for_all` it may be one of another machine, and None is all others of all machines.
 
         Raises WorkersApart, LimitReached, HubStopped.
         """

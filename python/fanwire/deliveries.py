@@ -41,6 +41,8 @@ NONE: Totals = (0, 0, 0)
 TRACK, UNTRACK, PROGRESS = "delivered.track", "delivered.untrack", "delivered.progress"
 REPORT_S = 0.005
 """For so long reports are gathered that go to another worker."""
+COMES_WITHIN = 20
+"""So many times as long a publication takes at most to come back from a backbone, where anybody here subscribes."""
 
 
 @dataclass(slots=True)
@@ -125,7 +127,7 @@ class Deliveries:
         if isinstance(position, Publication):
             place = await position if not position.is_placed else position
             position = Position(place.epoch, place.offset)
-        token, here = self._track(position)
+        token, here = await self._track_here(position)
         others = frozenset[int]() if self._bus is None else self._bus.others
         waiting = _Waiting(fraction, here, since, dict.fromkeys(others))
         id = next(self._ids)
@@ -172,6 +174,15 @@ class Deliveries:
                 raise
             return None, _Tracked(0)  # another worker may have subscribers that it came to, or nobody has
         return token, _Tracked(parts)
+
+    async def _track_here(self, position: Position) -> tuple[int | None, _Tracked]:
+        """The same of one of this worker's own: a backbone may have said where it stands before it is here."""
+        for _ in range(COMES_WITHIN):
+            token, tracked = self._track(position)
+            if token is not None or self._bus is None or not self._bus.spans_machines:
+                break
+            await anyio.sleep(REPORT_S)
+        return token, tracked
 
     def _untrack(self, token: int | None) -> None:
         if token is not None:

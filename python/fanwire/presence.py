@@ -23,6 +23,8 @@ BATCH_S = 0.25
 """For so long comings and goings are gathered."""
 CHANNELS_AT_ONCE = 128
 """Of so many it is told before the loop has a turn: one client can come and go in a thousand at once."""
+AGAIN_MAX = 8
+"""So often another machine is asked for a snapshot while it tells more; then what is known here is one."""
 AT_WORK_MAX = 64
 """Channels of whose presence the application hears at once; the others wait in order."""
 
@@ -69,6 +71,7 @@ class Presences:
                 take_told=self._take_told,
                 drop=self._drop_worker,
                 snapshot=self.publish_snapshot,
+                content=self._snapshot,
                 woken=self._look_who_tells,
             )
 
@@ -114,8 +117,22 @@ class Presences:
     async def have_snapshot(self, channel: str) -> bool:
         """The same by the worker that tells, which alone knows what was told before; by this one, if that does not."""
         attending = self._attending
-        if attending is not None and not attending.is_eldest and await attending.ask_for_snapshot(channel):
-            return True
+        if attending is None or attending.is_eldest:
+            return self.publish_snapshot(channel)
+        if attending.is_told_elsewhere:
+            return await self._have_content(attending, channel)
+        return await attending.ask_for_snapshot(channel) or self.publish_snapshot(channel)
+
+    async def _have_content(self, attending: Attending, channel: str) -> bool:
+        """The same by a worker of another machine, whose words are published here: at a place that has no more."""
+        for _ in range(AGAIN_MAX):
+            before = self._engine.position(channel)
+            content = await attending.ask_for_content(channel)
+            if content is None:
+                break
+            if self._engine.position(channel) == before:
+                self._engine.publish_snapshot(channel, content, "presence")
+                return True
         return self.publish_snapshot(channel)
 
     def _snapshot(self, channel: str) -> object:

@@ -55,7 +55,7 @@ from fanwire.relay.upstreams import Sessions
 from fanwire.scraping import Scraping
 from fanwire.snapshots import SnapshotRule, Snapshots
 from fanwire.wording import INTERNAL_ERROR
-from fanwire.workers.bus import bus_of
+from fanwire.workers.bus import NUMBERS, Bus, buses_of
 from fanwire.workers.seat import Seat
 from fanwire.workers.siblings import Sibling
 
@@ -120,14 +120,14 @@ class Pump:
         self._link = link
         self._engine = engine
         self._faults, self._endings = link.faults, link.endings
-        self._loop = loop
-        self._tasks = tasks
+        self._loop, self._tasks = loop, tasks
         # Connections of messages that are dealt with, to be acknowledged in one call.
         self._dealt: list[int] = []
         self._acknowledging = False
         # What waits for each client.
         budgets = Budgets(own["client_bytes_max"])
-        self.bus = None if seat is None else bus_of(seat, engine, tasks)
+        # To the workers of this machine, and to those of all.
+        self.bus, self._everyone = buses_of(seat, engine, tasks)
         sessions = Sessions(engine, link.faults, link.endings, self.bus)
         handshake_timeout = own["handshake_timeout"]
         self._sharing = None
@@ -138,14 +138,14 @@ class Pump:
         self._around = Surroundings(link, tasks, sessions, acknowledge, handshake_timeout, budgets, sharing)
         self._relays: list[Relay | PlainRelay] = []
         self.application = Application(link, callbacks, tasks, own, budgets, self._note_dealt, self._acknowledge_soon)
-        self.deliveries = Deliveries(engine, tasks, self.bus)
+        self.deliveries = Deliveries(engine, tasks, self._everyone)
         self.listeners = Listeners(engine)
         self.attachments = Attachments(engine, tasks, loop.call_soon)
         identify = self.application.identify
-        self.presences = Presences(engine, channels, callbacks.on_presence, identify, tasks, self.bus)
+        self.presences = Presences(engine, channels, callbacks.on_presence, identify, tasks, self._everyone)
         rules = [*self._presence_snapshots(channels), *callbacks.snapshots]
         self._snapshots = Snapshots(engine, rules, tasks, link.faults)
-        self.across = Across(engine, self.application.roster, self.relay_stats, link.faults, self.bus)
+        self.across = Across(engine, self.application.roster, self.relay_stats, link.faults, self._everyone)
         # By the number that events carry.
         refused, measured = budgets.refused, self._relays
         self._backbone = at = Reached()
@@ -293,7 +293,12 @@ class Pump:
         self.presences.part()
         if self.bus is not None:
             placing.end()
-            self.bus.end()
+        for bus in self._buses:
+            bus.end()
+
+    @property
+    def _buses(self) -> tuple[Bus, ...]:
+        return tuple(bus for bus in (self.bus, self._everyone) if bus is not None)
 
     @property
     def is_parting(self) -> bool:
@@ -308,8 +313,8 @@ class Pump:
         self.attachments.end()
         vars(self.application).clear()
         self._around.sessions.let_go()
-        if self.bus is not None:
-            self.bus.let_go()
+        for bus in self._buses:
+            bus.let_go()
         for table in (self._reports, self._handlers, self._owners, self._relays):
             table.clear()  # what is left of ``run`` in a traceback has them, too
         vars(self).clear()
@@ -344,12 +349,15 @@ class Pump:
             self.application.drained(event)
 
     def _told(self, event: WorkerTold) -> None:
-        if self.bus is not None:
-            self.bus.told(event.worker, event.message)
+        bus = self._everyone if event.is_for_all else self.bus
+        if bus is not None:
+            bus.told(event.worker, event.message)
 
     def _changed(self, event: WorkerChanged) -> None:
-        if self.bus is not None:
+        if self.bus is not None and event.number < NUMBERS:
             self.bus.changed(event.number, event.has_come)
+        if self._everyone is not None:
+            self._everyone.changed(event.number, event.has_come, event.age)
 
     def _backbone_changed(self, event: BackboneChanged) -> None:
         self._around.sessions.readiness.note("backbone", self._backbone.note(event.state, event.why))

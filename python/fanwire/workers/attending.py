@@ -16,10 +16,12 @@ from anyio.lowlevel import checkpoint
 
 from fanwire.attendance import Attendance, Entry, PresenceChange
 from fanwire.faults import Tasks
-from fanwire.workers.bus import NOT_SENT, Bus, pieces
+from fanwire.workers.bus import NOT_SENT, NUMBERS, Bus, pieces
 from fanwire.workers.elders import Elders
 
-HERE, TOLD, ALL_TOLD, PART, SNAPSHOT = (f"presence.{word}" for word in ("here", "told", "all_told", "part", "snapshot"))
+HERE, TOLD, ALL_TOLD, PART, SNAPSHOT, CONTENT = (
+    f"presence.{word}" for word in ("here", "told", "all_told", "part", "snapshot", "content")
+)
 RECENT_S = 1.0
 """For so long the eldest may take from saying what it tells to telling it."""
 ALL_TOLD_S = 30.0
@@ -40,6 +42,7 @@ class Attending:
         take: called with a worker and what it says of who is there; `take_told` with what was told.
         drop: called with a worker that is gone.
         snapshot: makes a snapshot of a channel as the eldest, and publishes it.
+        content: makes one, and gives it.
         woken: called when something may have to be told now.
     """
 
@@ -53,11 +56,12 @@ class Attending:
         take_told: Callable[[Entry], None],
         drop: Callable[[int], None],
         snapshot: Callable[[str], object],
+        content: Callable[[str], object],
         woken: Callable[[], object],
     ) -> None:
         self._bus, self._tasks, self._rooms = bus, tasks, rooms
         self._take, self._take_told, self._drop = take, take_told, drop
-        self._snapshot = snapshot
+        self._snapshot, self._content = snapshot, content
         self._here: list[Entry] = []
         self._told: list[Entry] = []
         # Channels of which all is to be told once more.
@@ -75,6 +79,7 @@ class Attending:
         bus.on(PART, lambda worker, message: self._recent.clear())
         bus.on_question(ALL_TOLD, self._tell_all_told)
         bus.on_question(SNAPSHOT, self._asked)
+        bus.on_question(CONTENT, lambda worker, channel: self._content(channel) if self.is_eldest else None)
         bus.on_change(self._changed)
 
     @property
@@ -127,6 +132,19 @@ class Attending:
         answers = await self._bus.ask(SNAPSHOT, channel, eldest)
         return answers.get(eldest) is True
 
+    @property
+    def is_told_elsewhere(self) -> bool:
+        """Whether the eldest is on another machine: what it publishes for newcomers alone does not come here."""
+        return self.elders.eldest >= NUMBERS
+
+    async def ask_for_content(self, channel: str) -> object:
+        """What the eldest would publish as a snapshot; None where it does not answer."""
+        eldest = self.elders.eldest
+        try:
+            return (await self._bus.ask(CONTENT, channel, eldest)).get(eldest)
+        except NOT_SENT:
+            return None
+
     def _asked(self, worker: int, channel: str) -> bool:
         if not self.is_eldest:
             return False
@@ -165,6 +183,9 @@ class Attending:
     def _changed(self, worker: int, has_come: bool) -> None:
         if has_come:
             self._tasks.start_soon(self._welcome, worker)
+            if self._bus.age(worker) < 0:
+                self._is_told = False  # it was told there while this one was not, or could not be reached
+                self._look()
         else:
             if self.is_apart:
                 self._is_told = False  # it misses what the others tell

@@ -1,5 +1,7 @@
 """What the workers of one hub tell and ask one another: small messages of Python's own. Not here: publications.
 
+There are two: one for the workers of a machine, and one for those of all machines that have the same backbone.
+
 A message has a kind, which says who hears it in each worker. What one worker tells another comes in order, and in order
 with what it publishes; between what two workers tell there is none. Nothing is kept for who comes later: who needs a
 state tells it to those who come (``on_change``).
@@ -35,6 +37,9 @@ PAUSE_S = 0.1
 """Before it is tried again to tell what could not be sent."""
 ANSWERS_MAX = 1_024
 """Answers that may be in the making at once, for all who ask; who asks beyond that gets none."""
+
+NUMBERS = 256
+"""From here on a number is of another machine's worker: which machine it is, times this, and its number there."""
 
 Hear = Callable[[int, Any], object]
 Answer = Callable[[int, Any], Any | Awaitable[Any]]
@@ -91,6 +96,9 @@ class Bus:
         """Of this worker, 0 to 255: ids of its connections begin with it."""
         self.others: frozenset[int] = frozenset()
         """The workers that are there now, without this one."""
+        self.spans_machines: bool = False
+        """Whether there may be others on other machines, which are heard of when the backbone is reached."""
+        self._ages: dict[int, int] = {}
         self._send, self._is_apart = send, is_apart
         self._tasks, self._faults = tasks, tasks.faults
         self._hear: dict[str, Hear] = {}
@@ -104,6 +112,10 @@ class Bus:
     def is_apart(self) -> bool:
         """Whether this worker cannot reach the others; then it hears that all have gone, and later that they came."""
         return self._is_apart()
+
+    def age(self, worker: int) -> int:
+        """When its machine came: 0 for those of this machine, below it for one that was there before this one."""
+        return self._ages.get(worker, 0)
 
     # What its users do
 
@@ -193,16 +205,20 @@ class Bus:
 
     # What the engine's events are dealt with by
 
-    def changed(self, worker: int, has_come: bool) -> None:
-        """A worker is there, or is not any more."""
+    def changed(self, worker: int, has_come: bool, age: int = 0) -> None:
+        """A worker is there, or is not any more; `age` as ``age`` gives it."""
         if (worker in self.others) == has_come:
             return
+        if has_come:
+            self._ages[worker] = age
+        else:
+            self._ages.pop(worker, None)
         self.others = self.others | {worker} if has_come else self.others - {worker}
         if not has_come:
             for asking in list(self._asking.values()):
                 asking.leave_out(worker)
         for hear in self._changes:
-            with self._faults.contained("bus.change", "what the coming or going of worker %s changes", worker):
+            with self._faults.contained("bus.change", "what the coming or going of worker %s changes", named(worker)):
                 hear(worker, has_come)
 
     def told(self, worker: int, message: bytes) -> None:
@@ -230,7 +246,9 @@ class Bus:
         if hear is None:
             self._leave_out(worker, f"kind {kind!r}")
             return
-        with self._faults.contained("bus.told", "what worker %s tells of %s could not be dealt with", worker, kind):
+        with self._faults.contained(
+            "bus.told", "what worker %s tells of %s could not be dealt with", named(worker), kind
+        ):
             hear(worker, message)
 
     def _asked(self, worker: int, kind: str, id: int, message: Any) -> None:
@@ -264,10 +282,10 @@ class Bus:
     def _failed_to_answer(self, worker: int, kind: str, error: BaseException) -> None:
         if ends_task(error):
             raise error
-        self._faults.note("bus.answer", error, "worker %s could not be answered about %s", worker, kind)
+        self._faults.note("bus.answer", error, "worker %s could not be answered about %s", named(worker), kind)
 
     def _tell_nothing(self, worker: int, id: int) -> None:
-        with self._faults.contained("bus.answer", "worker %s is waiting for an answer in vain", worker):
+        with self._faults.contained("bus.answer", "worker %s is waiting for an answer in vain", named(worker)):
             self._tell([Sort.UNANSWERED, id], worker)
 
     def _answered(self, worker: int, id: int, *answer: Any) -> None:
@@ -279,7 +297,7 @@ class Bus:
     def _leave_out(self, worker: int, what: str) -> None:
         self._faults.count("bus.left_out")
         text = "what worker %s sends is left out: %s"
-        self._faults.tell(workers_log, logging.WARNING, f"messages left out: {what}", text, worker, what, most=1)
+        self._faults.tell(workers_log, logging.WARNING, f"messages left out: {what}", text, named(worker), what, most=1)
 
     def _tell(self, message: list[Any], to: int | None) -> None:
         encoded = msgspec.msgpack.encode(message)
@@ -307,6 +325,19 @@ def pieces(items: Iterable[Any]) -> Iterator[list[Any]]:
         yield piece
 
 
-def bus_of(seat: Seat | Sibling, engine: Engine, tasks: Tasks) -> Bus:
-    """That of the worker at this seat, whose engine it is."""
-    return Bus(seat.number, engine.tell, tasks, lambda: engine.is_apart)
+def named(worker: int) -> str:
+    """A worker, as a line in the log has it."""
+    machine, number = divmod(worker, NUMBERS)
+    return f"{number} of machine {machine}" if machine else str(number)
+
+
+def buses_of(seat: Seat | Sibling | None, engine: Engine, tasks: Tasks) -> tuple[Bus | None, Bus | None]:
+    """Those of the worker at this seat, whose engine it is: to others of its machine, and to those of all."""
+    if seat is None:
+        return None, None
+    machine, all_machines = (
+        Bus(seat.number, send, tasks, lambda: engine.is_apart)
+        for send in (engine.tell, partial(engine.tell, is_for_all=True))
+    )
+    all_machines.spans_machines = seat.spans_machines
+    return machine, all_machines

@@ -1,7 +1,8 @@
 """Which worker is the eldest: it does what one is to do for all, and for as long as it is there nobody else does.
 
 Whoever comes is younger than those who are there, so a worker that comes takes over from nobody. So is who comes back
-after it could not reach the others: it has missed what they told.
+after it could not reach the others: it has missed what they told. Of workers on several machines those are the eldest
+whose machine is there for longest.
 """
 
 from collections.abc import Callable
@@ -34,6 +35,7 @@ class Elders:
         """Since when this worker is there."""
         self._since: dict[int, float] = {}
         self._unknown = -inf  # what stands for those that have said nothing
+        self._is_settled = False
         bus.on("since", self._heard)
         bus.on_change(self._come_or_gone)
         tasks.start_soon(self._settle)
@@ -41,17 +43,20 @@ class Elders:
     @property
     def eldest(self) -> int:
         """Its number."""
-        others = ((self._since.get(worker, self._unknown), worker) for worker in self._bus.others)
-        return min(((self.since, self._bus.number), *others))[1]
+        age, since = self._bus.age, self._since
+        others = ((age(worker), since.get(worker, self._unknown), worker) for worker in self._bus.others)
+        return min(((0, self.since, self._bus.number), *others))[-1]
 
     @property
     def is_this(self) -> bool:
-        """Whether it is this one; not while it cannot reach the others."""
+        """Whether it is this one; not while it cannot reach the others, nor until those on other machines are known."""
+        if self._bus.spans_machines and not self._is_settled:
+            return False
         return self.eldest == self._bus.number if self._bus.others else not self._bus.is_apart
 
     async def _settle(self) -> None:
         await anyio.sleep(SETTLE_S)
-        self._unknown = inf
+        self._unknown, self._is_settled = inf, True
         self._changed()
 
     def _come_or_gone(self, worker: int, has_come: bool) -> None:

@@ -49,6 +49,8 @@ class Seat:
     """The process."""
     key: str = field(repr=False)
     """What all its workers sign tokens with, now and later: 64 hexadecimal digits, a secret."""
+    spans_machines: bool = False
+    """Whether others of this hub may be on other machines."""
 
     @property
     def sequencer(self) -> str:

@@ -39,6 +39,8 @@ class Sibling:
 
     def __init__(self, path: str, backbone: Backbone | None = None) -> None:
         self._backbone = backbone
+        self.spans_machines: bool = backbone is not None
+        """Whether others of this hub may be on other machines."""
         self._own_folder: Path | None = None
         self.sequencer: str = path
         """The Unix socket at which one of them orders publications."""

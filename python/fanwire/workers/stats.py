@@ -12,10 +12,11 @@ COUNTED = ("closes", "skipped")
 
 @dataclass(frozen=True, slots=True)
 class StatsOfAll:
-    """The sums of what ``hub.stats()`` gives in each worker that is there; those that have ended are in none."""
+    """The sums of what ``hub.stats()`` gives in each worker that is there, on all machines; of none that has ended."""
 
     workers: tuple[int, ...]
-    """By their numbers, those that have answered, this one among them. Without workers it is number 0."""
+    """By their numbers, those that have answered, this one among them. Without workers it is number 0. Above 255 it is
+    of another machine: 256 times what is the machine's number here, and the worker's there."""
     silent: tuple[int, ...]
     """Those that are there and have not answered within a second; they are not in the sums."""
     connections: int

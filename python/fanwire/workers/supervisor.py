@@ -72,6 +72,7 @@ class Supervisor:
             self._folder.close()
             raise
         self._key = secrets.token_hex(32)
+        self._spans_machines = backbone is not None
         self._crew = Crew(
             count,
             timeout_s,
@@ -175,6 +176,7 @@ class Supervisor:
             self._timeout_s,
             os.getpid(),
             self._key,
+            self._spans_machines,
         )
         try:
             process = self._starting.start(seat, theirs)

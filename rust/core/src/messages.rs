@@ -275,8 +275,10 @@ pub enum Event {
     Placed(u64),
     /// Another worker tells this: its number, and the message.
     Told(u8, Vec<u8>),
-    /// The worker of this number has come, or gone.
-    Worker(u8, bool),
+    /// A worker of any machine tells this: its number, above 255 where its machine is another one, and the message.
+    ToldAnywhere(u32, Vec<u8>),
+    /// The worker of this number has come, or gone; and when its machine came, where this one is 0 and what is less was before.
+    Worker(u32, bool, i64),
     /// The engine outside that orders for several machines is there (0), out of reach (1), or so while this machine goes on
     /// by itself (2); and why.
     Backbone(u8, Box<str>),

@@ -97,7 +97,8 @@ pub fn join(
 ) -> Result<Link, JoinError> {
     let (first, answer) = sync_channel(1);
     let make = |sender| {
-        engine.join_workers(Member::new(settings.worker, agreement(RELEASE, settings), Arc::new(sender)));
+        let member = Member::new(settings.worker, agreement(RELEASE, settings), Arc::new(sender));
+        engine.join_workers(member.signing(settings.siblings.as_ref().map(|siblings| siblings.key.as_slice())));
         Box::new(Joined { engine: Arc::downgrade(engine), first: Some(first) }) as Box<dyn Linked>
     };
     let link = Link::start(path, make, BOUNDS, log)?;

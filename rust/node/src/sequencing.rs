@@ -66,8 +66,17 @@ impl Serving for Sequencing {
                 (self.log)(ERROR, format!("from the backbone: {error}"));
             }
         }
-        self.sequencer.turned();
+        self.sequencer.turned(&mut Reach { peers: &self.peers, out });
+        for (level, line) in self.sequencer.take_lines() {
+            (self.log)(level, line);
+        }
     }
+}
+
+/// What this machine is called in the logs of others: its host's name, and the number of this process.
+fn name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default(); // Linux alone has it
+    format!("{}:{}", host.trim(), std::process::id())
 }
 
 /// Orders what the members that [`join`](crate::join) at `path` publish, for as long as the server lives. `settings` are
@@ -88,7 +97,7 @@ pub fn sequence(
     if let Some(outside) = outside {
         let its_log = Arc::clone(&log);
         let (linked, comes) = Linked::start(outside, move |level, text| its_log(level, text))?;
-        sequencer = sequencer.over(Box::new(linked), outside.own, outside.on_down);
+        sequencer = sequencer.over(Box::new(linked), outside.own, outside.on_down).named(&name(), RELEASE);
         inbound = Some(comes);
     }
     let its_log = Arc::clone(&log);

@@ -6,7 +6,7 @@ use fanwire_core::channel::Origin;
 use fanwire_core::messages::{ConnectionId, Reply};
 use fanwire_core::protocol::signalr::{HubMessage, Outcome};
 use fanwire_core::protocol::{Format, Payload};
-use fanwire_core::{Audience, Engine as CoreEngine, Position as CorePosition, TOLD_TO_APPLICATION};
+use fanwire_core::{Audience, Engine as CoreEngine, Position as CorePosition};
 use fanwire_upstream::{Negotiation, Open, OpenPlain};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
@@ -74,9 +74,9 @@ impl Engine {
         self.0.node().is_some_and(|member| member.is_apart())
     }
 
-    fn tell(&self, py: Python<'_>, to: Option<u8>, message: &[u8]) -> PyResult<()> {
-        let told = self.0.tell_workers(to.as_slice(), TOLD_TO_APPLICATION, message);
-        told.map_err(|error| to_pyerr(py, error))
+    #[pyo3(signature = (to, message, *, is_for_all = false))]
+    fn tell(&self, py: Python<'_>, to: Option<u32>, message: &[u8], is_for_all: bool) -> PyResult<()> {
+        self.0.tell_applications(to, message, is_for_all).map_err(|error| to_pyerr(py, error))
     }
 
     fn listen(&self, py: Python<'_>, address: &str) -> PyResult<String> {

@@ -108,12 +108,12 @@ event_class! {
     Placed { token: u64 }
 }
 event_class! {
-    /// Another worker tells this.
-    WorkerTold { worker: u8, message: Py<PyBytes> }
+    /// Another worker tells this, to those of its machine, or to those of all.
+    WorkerTold { worker: u32, message: Py<PyBytes>, is_for_all: bool }
 }
 event_class! {
     /// Another worker has come, or gone.
-    WorkerChanged { number: u8, has_come: bool }
+    WorkerChanged { number: u32, has_come: bool, age: i64 }
 }
 event_class! {
     /// The backbone is reached, or out of reach.
@@ -239,12 +239,16 @@ fn told_to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
         Event::Placed(token) => Py::new(py, Placed { token })?.into_any(),
         Event::Told(worker, message) => {
             let message = PyBytes::new(py, &message).unbind();
-            Py::new(py, WorkerTold { worker, message })?.into_any()
+            Py::new(py, WorkerTold { worker: worker.into(), message, is_for_all: false })?.into_any()
+        }
+        Event::ToldAnywhere(worker, message) => {
+            let message = PyBytes::new(py, &message).unbind();
+            Py::new(py, WorkerTold { worker, message, is_for_all: true })?.into_any()
         }
         Event::MirrorLost(worker, id) => {
             Py::new(py, MirrorLost { worker, id: PyBytes::new(py, &id).unbind() })?.into_any()
         }
-        Event::Worker(number, has_come) => Py::new(py, WorkerChanged { number, has_come })?.into_any(),
+        Event::Worker(number, has_come, age) => Py::new(py, WorkerChanged { number, has_come, age })?.into_any(),
         Event::Backbone(how, why) => {
             let state = ["up", "down", "alone"][usize::from(how.min(2))];
             Py::new(py, BackboneChanged { state, why: why.into() })?.into_any()

@@ -135,7 +135,12 @@ impl Channel {
     }
 
     /// Nothing of what was published up to this position is to be had any more.
-    fn move_on(&self, position: Position, now_ns: u64, mut tell: impl FnMut(&Arc<Watch>)) -> Result<(), EngineError> {
+    pub(crate) fn move_on(
+        &self,
+        position: Position,
+        now_ns: u64,
+        mut tell: impl FnMut(&Arc<Watch>),
+    ) -> Result<(), EngineError> {
         let mut inner = self.lock();
         if self.stand(&mut inner, Stand::At(position), FrameKind::Snapshot, now_ns)? {
             inner.logs.iter().for_each(|(_, log)| log.tell(&mut tell));

@@ -234,6 +234,8 @@ impl Channel {
         }
         if may_begin_anywhere && inner.is_untouched() {
             inner.every_log().for_each(|log| log.begin_behind(before));
+        } else if is_new_life && inner.offset == 0 && before == 0 {
+            // What stands here is for newcomers alone, and that life begins: nothing is missing between.
         } else if is_new_life || missing > 0 {
             let mark = FrameMark { published_ns: now_ns, offset: before, ..FrameMark::default() };
             self.note_gap(inner, mark, is_new_life);

@@ -106,6 +106,20 @@ impl Engine {
         self.node().ok_or(EngineError::Apart)?.tell(to, kind, message)
     }
 
+    /// Tells the application of another worker something, or with none that of all others: of this machine, or of all.
+    ///
+    /// # Errors
+    /// As of [`tell_workers`](Self::tell_workers).
+    pub fn tell_applications(&self, to: Option<u32>, message: &[u8], is_for_all: bool) -> Result<(), EngineError> {
+        if !is_for_all {
+            // A worker of another machine is none of these: nobody hears it.
+            let Ok(to) = to.map(u8::try_from).transpose() else { return Ok(()) };
+            return self.tell_workers(to.as_slice(), TOLD_TO_APPLICATION, message);
+        }
+        self.check_running()?;
+        self.node().ok_or(EngineError::Apart)?.tell_anywhere(to, message)
+    }
+
     /// The sequencer has been reached.
     pub fn node_up(&self) {
         if let Some(member) = self.node()
@@ -134,7 +148,7 @@ impl Engine {
             self.common.events.push(self.shards.len(), Event::Placed(token));
         }
         for number in self.node().map(|member| member.take_others()).unwrap_or_default() {
-            self.common.events.push(self.shards.len(), Event::Worker(number, false));
+            self.common.events.push(self.shards.len(), Event::Worker(number, false, 0));
         }
     }
 
@@ -147,8 +161,10 @@ impl Engine {
         let push = |event| self.common.events.push(self.shards.len(), event);
         match FromSequencer::read(message).ok_or("a message that is none")? {
             FromSequencer::Welcome(others) => {
-                for &number in others.iter().filter(|&&number| member.note_other(number, true)) {
-                    push(Event::Worker(number, true));
+                for number in others.iter().map(|&number| u32::from(number)) {
+                    if member.note_other(number, true) {
+                        push(Event::Worker(number, true, 0));
+                    }
                 }
             }
             FromSequencer::Refused(why) => return Err(why.to_owned()),
@@ -175,8 +191,19 @@ impl Engine {
             FromSequencer::Told(from, TOLD_OF_LANES, message) => self.told_of_lane(from, message),
             FromSequencer::Told(..) => (), // of a kind that this engine does not know
             FromSequencer::Changed(number, is_there) => {
+                if member.note_other(number.into(), is_there) {
+                    push(Event::Worker(number.into(), is_there, 0));
+                }
+            }
+            FromSequencer::SecretElsewhere(secret) => {
+                if let Some(siblings) = &self.common.siblings {
+                    siblings.learn(secret);
+                }
+            }
+            FromSequencer::ToldAnywhere(from, message) => push(Event::ToldAnywhere(from, message.to_vec())),
+            FromSequencer::ChangedElsewhere(number, is_there, age) => {
                 if member.note_other(number, is_there) {
-                    push(Event::Worker(number, is_there));
+                    push(Event::Worker(number, is_there, age));
                 }
             }
         }
@@ -233,7 +260,7 @@ impl Engine {
             // What is between is with the sequencer, as is this one.
             return member.ask_again(key, &channel).map_err(|error| error.to_string());
         }
-        let now_ns = self.common.clock.now_ns();
+        let (now_ns, head) = (self.common.clock.now_ns(), channel.position());
         let append = |publication: &Publication<'_>| {
             let tell = |watch: &Arc<_>| self.tell(watch, true);
             channel.append(
@@ -246,7 +273,12 @@ impl Engine {
         };
         loop {
             match read_publication(publication, append).ok_or("a publication that is none")? {
-                Ok(Appended::At(_) | Appended::Duplicate(_)) => return Ok(()),
+                Ok(Appended::At(_) | Appended::Duplicate(_)) => {
+                    if head.epoch != position.epoch {
+                        member.note_had(&channel); // whoever waits for its delivery finds it by its life
+                    }
+                    return Ok(());
+                }
                 Ok(Appended::Missing(formats)) => {
                     self.record(40, format!("{:?}: {position} came without its encoding for {formats:?}", key.1));
                     return Ok(());

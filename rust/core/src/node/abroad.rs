@@ -184,17 +184,23 @@ impl Sequencer {
         match heard {
             Heard::Up => {
                 abroad.went_up();
-                let all = self.all_peers();
+                let all = self.members();
                 self.tell_of_backbone(&all, peers);
+                if let Some(own) = self.abroad.as_ref().map(|abroad| abroad.own) {
+                    self.machines_up(own);
+                }
             }
-            Heard::Down(why) => self.went_down(why, peers),
+            Heard::Down(why) => {
+                self.went_down(why, peers);
+                self.machines_down();
+            }
             Heard::Published(ticket, outcome) => self.published(ticket, outcome, peers),
             Heard::Wanted(name, top) => return self.wanted(&name, top, peers),
             Heard::Record(name, record) => return self.came_back(&name, record, peers),
             Heard::Since(name, records, top) => return self.filled(&name, records, top, peers),
             Heard::SinceFailed(name) => return self.not_filled(&name, peers),
             Heard::Unheard(name, why) => return self.refused(&name, &why, peers),
-            Heard::Told(_) => {}
+            Heard::Told(bytes) => return self.heard_letter(&bytes, peers),
         }
         Ok(())
     }
@@ -222,7 +228,7 @@ impl Sequencer {
             self.send(who, FromSequencer::Reached((*group, name)), peers);
         }
         held.into_iter().for_each(|one| self.goes_nowhere(one, peers));
-        let all = self.all_peers();
+        let all = self.members();
         self.tell_of_backbone(&all, peers);
     }
 
@@ -242,10 +248,11 @@ impl Sequencer {
         self.published(held.ticket, outcome, peers);
     }
 
-    fn give_waiting(&mut self, key: Key<'_>, peers: &mut dyn Peers) {
+    pub(super) fn give_waiting(&mut self, key: Key<'_>, peers: &mut dyn Peers) {
         let Some(abroad) = &mut self.abroad else { return };
         let Some(level) = abroad.level(key) else { return };
         let _stays = level.channel.take();
+        level.heard_from = None;
         for peer in std::mem::take(&mut level.peers) {
             match self.obtain(key) {
                 Ok(channel) => self.give(peer, key, &channel, peers),
@@ -272,6 +279,7 @@ impl Sequencer {
 
     fn came_back(&mut self, name: &str, record: Record, peers: &mut dyn Peers) -> Result<(), String> {
         let key = known(name)?;
+        self.hear_listened(key, &record, peers)?;
         let Some(level) = self.level(key) else { return Ok(()) }; // nobody wants it any more
         if !level.is_level {
             level.wait(record);
@@ -280,7 +288,7 @@ impl Sequencer {
         self.take(key, record, false, peers)
     }
 
-    fn level(&mut self, key: Key<'_>) -> Option<&mut Level> {
+    pub(super) fn level(&mut self, key: Key<'_>) -> Option<&mut Level> {
         self.abroad.as_mut()?.level(key)
     }
 
@@ -303,6 +311,7 @@ impl Sequencer {
         // One that is none is a gap, and the others follow.
         let mut outcome = Ok(());
         for record in records {
+            self.give_before(key, record.position, peers);
             outcome = outcome.and(self.append(key, &record, peers));
         }
         let goes_on = newest.filter(|newest| newest.epoch == top.epoch && newest.offset < top.offset);
@@ -347,8 +356,10 @@ impl Sequencer {
 
     /// It is level: what came meanwhile follows, and who waits is given it.
     fn catch_up(&mut self, key: Key<'_>, peers: &mut dyn Peers) -> Result<(), String> {
+        self.move_on(key)?;
         let mut outcome = Ok(());
         for record in self.level(key).map(Level::take_waiting).unwrap_or_default() {
+            self.give_before(key, record.position, peers);
             outcome = outcome.and(self.take(key, record, true, peers));
         }
         if self.level(key).is_some_and(|level| level.is_level) {
@@ -359,6 +370,20 @@ impl Sequencer {
         }
         self.reached(key, peers);
         outcome
+    }
+
+    /// What is not kept outside is not to come: a channel of which nothing is here stands where it stands there, before what
+    /// came meanwhile. So what is given to newcomers alone has the right place.
+    fn move_on(&mut self, key: Key<'_>) -> Result<(), String> {
+        let Some(level) = self.level(key) else { return Ok(()) };
+        let Some(top) = level.top else { return Ok(()) };
+        let first = level.waiting.front().filter(|first| first.position <= top);
+        let stands = first.map_or(top, |first| first.previous);
+        let channel = self.obtain(key).map_err(|error| error.to_string())?;
+        if stands.offset == 0 || channel.position().offset > 0 {
+            return Ok(());
+        }
+        channel.move_on(stands, self.clock.now_ns(), |_| ()).map_err(|error| error.to_string())
     }
 
     /// A record, in its turn. Where something is missing before it, it waits for that. What the engine does not have up to

@@ -121,6 +121,8 @@ pub(super) struct Level {
     pub(super) waiting_bytes: usize,
     /// Who is to have the channel once it is level.
     pub(super) peers: Vec<u64>,
+    /// The first record that somebody who listens is to hear, and not to be given as kept.
+    pub(super) heard_from: Option<Position>,
     /// It stays in its registry meanwhile.
     pub(super) channel: Option<Arc<Channel>>,
     /// What members publish meanwhile: who subscribed here before gets it.

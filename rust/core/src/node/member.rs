@@ -82,7 +82,7 @@ struct State {
     /// Where the sweep goes on.
     due: Vec<OwnedKey>,
     /// Who else is there.
-    others: BTreeSet<u8>,
+    others: BTreeSet<u32>,
 }
 
 impl State {
@@ -117,6 +117,8 @@ pub struct Member {
     number: u8,
     /// What all are to be set to alike.
     settings: Box<[u8]>,
+    /// What tokens are signed with, if they are.
+    secret: Option<Box<[u8]>>,
     sender: Arc<dyn Sender>,
     state: Mutex<State>,
     /// Publications without a place yet, in the order in which they were sent; `None` while nobody is connected.
@@ -143,12 +145,19 @@ impl Member {
         Self {
             number,
             settings,
+            secret: None,
             sender,
             state: Mutex::default(),
             placing: Mutex::default(),
             held: Mutex::default(),
             swept_s: AtomicU64::new(0),
         }
+    }
+
+    /// The same, which tells other machines what it signs tokens with.
+    #[must_use]
+    pub fn signing(self, secret: Option<&[u8]>) -> Self {
+        Self { secret: secret.map(Box::from), ..self }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -221,6 +230,14 @@ impl Member {
     /// [`EngineError::Apart`]; [`EngineError::LimitReached`] where too much waits.
     pub fn tell(&self, to: &[u8], kind: u8, message: &[u8]) -> Result<(), EngineError> {
         self.send_up(FromMember::Tell(to, kind, message))
+    }
+
+    /// Tells a member of any machine, or with none all members of all.
+    ///
+    /// # Errors
+    /// As of [`tell`](Self::tell).
+    pub fn tell_anywhere(&self, to: Option<u32>, message: &[u8]) -> Result<(), EngineError> {
+        self.send_up(FromMember::TellAnywhere(to, message))
     }
 
     /// The program hears channels of this pattern, or no more.
@@ -364,6 +381,9 @@ impl Member {
         let mut placing = self.placing();
         *placing = Some(VecDeque::new());
         self.send(FromMember::Hello(VERSION, self.number, &self.settings))?;
+        if let Some(secret) = &self.secret {
+            self.send(FromMember::Secret(secret))?;
+        }
         for group in Group::ALL {
             for name in state.wanted[group as usize].keys() {
                 self.send(FromMember::Want((group, name)))?;
@@ -384,13 +404,13 @@ impl Member {
     }
 
     /// Another member has come or gone; false where that was known.
-    pub(crate) fn note_other(&self, number: u8, is_there: bool) -> bool {
+    pub(crate) fn note_other(&self, number: u32, is_there: bool) -> bool {
         let others = &mut self.lock().others;
         if is_there { others.insert(number) } else { others.remove(&number) }
     }
 
     /// All others are out of reach: who was there.
-    pub(crate) fn take_others(&self) -> BTreeSet<u8> {
+    pub(crate) fn take_others(&self) -> BTreeSet<u32> {
         std::mem::take(&mut self.lock().others)
     }
 

@@ -13,9 +13,15 @@ mod abroad_views;
 mod abroad_world;
 mod agreement;
 mod backbone;
+mod listening;
+mod machines;
+mod meeting;
+#[cfg(test)]
+mod meeting_tests;
 mod member;
 mod placing;
 mod sequencer;
+mod telling;
 mod wire;
 
 pub use agreement::agreement;

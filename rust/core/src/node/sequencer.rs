@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::agreement::agreement;
 use super::backbone::{Abroad, Outcome};
+use super::machines::Machines;
 use super::wire::{FromMember, FromSequencer, Group, Key, VERSION};
 use crate::channel::{Appended, Channel, Pattern, Publication, Registry, Stand, begin_epochs_now, read_publication};
 use crate::clock::Clock;
@@ -60,15 +61,17 @@ const AGAIN_MAX: u8 = 8;
 pub struct Sequencer {
     pub(super) settings: Settings,
     /// What all members have to say that they are set to.
-    agreed: Box<[u8]>,
+    pub(super) agreed: Box<[u8]>,
     pub(super) clock: Clock,
     registries: [Registry; Group::ALL.len()],
     pub(super) interests: [HashMap<Box<str>, Interest>; Group::ALL.len()],
     /// An engine outside that orders in its place, if there is one.
     pub(super) abroad: Option<Abroad>,
+    /// Other machines that are there.
+    pub(super) machines: Machines,
     peers: HashMap<u64, Option<Peer>>,
     /// Changes with each pattern that somebody listens to.
-    patterns: u64,
+    pub(super) patterns: u64,
     out: Vec<u8>,
     swept: u64,
 }
@@ -87,6 +90,7 @@ impl Sequencer {
             clock: Clock::start(),
             interests: Default::default(),
             abroad: None,
+            machines: Machines::default(),
             peers: HashMap::new(),
             patterns: 0,
             out: Vec::new(),
@@ -127,8 +131,10 @@ impl Sequencer {
             }
         }
         self.gone_from_here(peer);
-        let others = self.others(peer);
+        gone.patterns.iter().for_each(|one| self.listen_abroad(one.0.text(), false));
+        let others = self.members();
         self.send(&others, FromSequencer::Changed(gone.number, false), peers);
+        self.say_here(None);
     }
 
     /// A message of somebody.
@@ -163,6 +169,7 @@ impl Sequencer {
                     one.patterns.iter_mut().filter(|known| known.0.text() == pattern).for_each(|known| known.1 -= 1);
                     one.patterns.retain(|known| known.1 > 0);
                 }
+                self.listen_abroad(pattern, false);
             }
             FromMember::AskSnapshot(name) => self.ask_snapshot(peer, name, peers),
             FromMember::GiveUpSnapshot(name, why) => {
@@ -172,12 +179,15 @@ impl Sequencer {
                     self.send(&to, FromSequencer::StartLive(name, why), peers);
                 }
             }
+            FromMember::Secret(secret) => self.note_secret(secret),
+            FromMember::TellAnywhere(to, message) => {
+                let Some(from) = self.number_of(peer) else { return Ok(()) };
+                self.tell_anywhere(from, to, message, peers);
+            }
             FromMember::Tell(to, kind, message) => {
-                let Some(Some(from)) = self.peers.get(&peer) else { return Ok(()) };
-                let from = from.number;
-                let is_meant = |number: u8| if to.is_empty() { number != from } else { to.contains(&number) };
-                let known = self.peers.iter().filter_map(|(id, one)| Some((id, one.as_ref()?)));
-                let meant: SmallVec<[u64; 4]> = known.filter(|one| is_meant(one.1.number)).map(|one| *one.0).collect();
+                let Some(from) = self.number_of(peer) else { return Ok(()) };
+                let meant =
+                    self.members_that(|number| if to.is_empty() { number != from } else { to.contains(&number) });
                 self.send(&meant, FromSequencer::Told(from, kind, message), peers);
             }
         }
@@ -185,7 +195,8 @@ impl Sequencer {
     }
 
     /// Some time has passed: forgets what nobody needs, a part of it.
-    pub fn turned(&mut self) {
+    pub fn turned(&mut self, peers: &mut dyn Peers) {
+        self.look_after_machines(peers);
         let now_s = self.clock.now_ns() / 1_000_000_000;
         if now_s == self.swept {
             return;
@@ -196,14 +207,29 @@ impl Sequencer {
         }
     }
 
-    /// All that are known.
-    pub(super) fn all_peers(&self) -> SmallVec<[u64; 4]> {
-        self.peers.iter().filter(|(_, one)| one.is_some()).map(|(id, _)| *id).collect()
+    /// Whether a member listens to this pattern.
+    pub(super) fn is_listened(&self, pattern: &str) -> bool {
+        self.peers.values().flatten().any(|one| one.patterns.iter().any(|known| known.0.text() == pattern))
     }
 
-    fn others(&self, peer: u64) -> SmallVec<[u64; 4]> {
-        let known = self.peers.iter().filter(|(id, one)| **id != peer && one.is_some());
-        known.map(|(id, _)| *id).collect()
+    fn number_of(&self, peer: u64) -> Option<u8> {
+        Some(self.peers.get(&peer)?.as_ref()?.number)
+    }
+
+    /// The numbers of all members.
+    pub(super) fn numbers(&self) -> Vec<u8> {
+        self.peers.values().flatten().map(|one| one.number).collect()
+    }
+
+    /// All members.
+    pub(super) fn members(&self) -> SmallVec<[u64; 4]> {
+        self.members_that(|_| true)
+    }
+
+    /// The members whose numbers are as that says.
+    pub(super) fn members_that(&self, is_meant: impl Fn(u8) -> bool) -> SmallVec<[u64; 4]> {
+        let known = self.peers.iter().filter_map(|(id, one)| Some((*id, one.as_ref()?.number)));
+        known.filter(|one| is_meant(one.1)).map(|one| one.0).collect()
     }
 
     pub(super) fn send(&mut self, to: &[u64], message: FromSequencer<'_>, peers: &mut dyn Peers) {
@@ -239,12 +265,14 @@ impl Sequencer {
             self.send(&[peer], FromSequencer::Refused(&why), peers);
             return;
         }
-        let others = self.others(peer);
-        let numbers: Vec<u8> = self.peers.values().flatten().map(|one| one.number).collect();
+        let others = self.members();
+        let numbers = self.numbers();
         self.peers.insert(peer, Some(Peer { number, patterns: Vec::new() }));
         self.send(&[peer], FromSequencer::Welcome(&numbers), peers);
         self.tell_of_backbone(&[peer], peers);
         self.send(&others, FromSequencer::Changed(number, true), peers);
+        self.tell_of_machines(peer, peers);
+        self.say_here(None);
     }
 
     pub(super) fn obtain(&self, (group, name): Key<'_>) -> Result<Arc<Channel>, EngineError> {
@@ -325,6 +353,7 @@ impl Sequencer {
 
     fn listen(&mut self, peer: u64, text: &str) -> Result<(), String> {
         let pattern = Pattern::new(text).map_err(|error| error.to_string())?;
+        self.listen_abroad(text, true);
         if let Some(Some(one)) = self.peers.get_mut(&peer) {
             match one.patterns.iter_mut().find(|known| known.0.text() == text) {
                 Some(known) => known.1 += 1,
@@ -336,7 +365,7 @@ impl Sequencer {
     }
 
     /// Whoever listens to channels of a pattern wants each from its next publication on.
-    fn hear_patterns(&mut self, key: Key<'_>, channel: &Arc<Channel>, peers: &mut dyn Peers) {
+    pub(super) fn hear_patterns(&mut self, key: Key<'_>, channel: &Arc<Channel>, peers: &mut dyn Peers) {
         if self.patterns == 0 || key.0 != Group::Channel {
             return;
         }

@@ -58,6 +58,10 @@ pub(crate) enum FromMember<'a> {
     GiveUpSnapshot(&'a str, &'a str),
     /// For these members, or with none for all others.
     Tell(&'a [u8], u8, &'a [u8]),
+    /// For a member of any machine, or for all members of all.
+    TellAnywhere(Option<u32>, &'a [u8]),
+    /// What it signs tokens with, as all members of its machine do.
+    Secret(&'a [u8]),
 }
 
 /// From the sequencer.
@@ -90,6 +94,13 @@ pub(crate) enum FromSequencer<'a> {
     Told(u8, u8, &'a [u8]),
     /// That member has come, or gone.
     Changed(u8, bool),
+    /// From that member, of any machine.
+    ToldAnywhere(u32, &'a [u8]),
+    /// That member of another machine has come, or gone; and how long before this machine its own was there: what is less was
+    /// there for longer, and this machine is 0.
+    ChangedElsewhere(u32, bool, i64),
+    /// Another machine signs tokens with that.
+    SecretElsewhere(&'a [u8]),
 }
 
 fn put_key(out: &mut Vec<u8>, (group, name): Key<'_>) {
@@ -152,6 +163,15 @@ impl<'a> FromMember<'a> {
                 out.push(kind);
                 out.extend_from_slice(message);
             }
+            Self::Secret(secret) => {
+                out.push(11);
+                put_bytes(out, secret);
+            }
+            Self::TellAnywhere(to, message) => {
+                out.extend_from_slice(&[10, u8::from(to.is_some())]);
+                put_u32(out, to.unwrap_or(0));
+                out.extend_from_slice(message);
+            }
         }
     }
 
@@ -169,24 +189,29 @@ impl<'a> FromMember<'a> {
             7 => Self::GiveUpSnapshot(reader.text()?, reader.text()?),
             8 => Self::Tell(reader.bytes()?, reader.u8()?, reader.rest()),
             9 => Self::Reach(key(&mut reader)?),
+            11 => Self::Secret(reader.bytes()?),
+            10 => {
+                let (is_for_one, to) = (reader.bool()?, reader.u32()?);
+                Self::TellAnywhere(is_for_one.then_some(to), reader.rest())
+            }
             _ => return None,
         };
         reader.end().map(|()| message)
     }
 }
 
+/// A message of this kind that has nothing but these bytes.
+fn put_alone(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
+    out.push(kind);
+    put_bytes(out, bytes);
+}
+
 impl<'a> FromSequencer<'a> {
     /// Appends it.
     pub(crate) fn write(self, out: &mut Vec<u8>) {
         match self {
-            Self::Welcome(others) => {
-                out.push(0);
-                put_bytes(out, others);
-            }
-            Self::Refused(why) => {
-                out.push(1);
-                put_bytes(out, why.as_bytes());
-            }
+            Self::Welcome(others) => put_alone(out, 0, others),
+            Self::Refused(why) => put_alone(out, 1, why.as_bytes()),
             Self::Failed(behind, why) => {
                 out.push(5);
                 put_u32(out, behind);
@@ -236,6 +261,18 @@ impl<'a> FromSequencer<'a> {
                 out.extend_from_slice(message);
             }
             Self::Changed(number, has_come) => out.extend_from_slice(&[9, number, u8::from(has_come)]),
+            Self::SecretElsewhere(secret) => put_alone(out, 15, secret),
+            Self::ToldAnywhere(from, message) => {
+                out.push(13);
+                put_u32(out, from);
+                out.extend_from_slice(message);
+            }
+            Self::ChangedElsewhere(number, has_come, age) => {
+                out.push(14);
+                put_u32(out, number);
+                out.push(u8::from(has_come));
+                put_u64(out, age.cast_unsigned());
+            }
         }
     }
 
@@ -256,6 +293,9 @@ impl<'a> FromSequencer<'a> {
             10 => Self::Cannot(key(&mut reader)?, reader.text()?),
             11 => Self::Reached(key(&mut reader)?),
             12 => Self::Backbone(reader.u8()?, reader.text()?),
+            15 => Self::SecretElsewhere(reader.bytes()?),
+            13 => Self::ToldAnywhere(reader.u32()?, reader.rest()),
+            14 => Self::ChangedElsewhere(reader.u32()?, reader.bool()?, reader.u64()?.cast_signed()),
             _ => return None,
         };
         reader.end().map(|()| message)
@@ -280,6 +320,9 @@ mod tests {
             FromMember::AskSnapshot("a"),
             FromMember::GiveUpSnapshot("a", "why"),
             FromMember::Tell(&[1, 2], 7, b"message"),
+            FromMember::TellAnywhere(Some(256), b"message"),
+            FromMember::TellAnywhere(None, b""),
+            FromMember::Secret(b"key"),
         ] {
             let mut bytes = Vec::new();
             message.write(&mut bytes);
@@ -301,6 +344,9 @@ mod tests {
             FromSequencer::StartLive("a", "why"),
             FromSequencer::Told(1, 2, b""),
             FromSequencer::Changed(9, true),
+            FromSequencer::ToldAnywhere(259, b"message"),
+            FromSequencer::ChangedElsewhere(259, true, -7),
+            FromSequencer::SecretElsewhere(b"key"),
         ] {
             let mut bytes = Vec::new();
             message.write(&mut bytes);

@@ -1,12 +1,16 @@
 //! What shards and the thread leave with each other.
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use super::signature::{Key, Stamped, wall_seconds};
+use super::signature::{Key, Stamped, marked, wall_seconds};
 use crate::connection_id::ConnectionId;
 use crate::notify::Bell;
 use crate::tokens::Token;
+
+/// Machines whose keys are remembered, 200 bytes each: a token that nobody made is tried with each.
+const KEYS_MAX: usize = 256;
 
 /// What shards hold of it.
 #[derive(Debug)]
@@ -14,6 +18,8 @@ pub(crate) struct Siblings {
     /// The number of this worker.
     pub(super) worker: u8,
     key: Key,
+    /// Those of other machines, the newest last.
+    elsewhere: RwLock<VecDeque<(Box<[u8]>, Key)>>,
     errands: Mutex<Vec<Errand>>,
     /// Wakes the thread.
     pub(crate) bell: Arc<Bell>,
@@ -21,13 +27,14 @@ pub(crate) struct Siblings {
 
 impl Siblings {
     pub(crate) fn new(worker: u8, key: &[u8]) -> std::io::Result<Self> {
-        Ok(Self { worker, key: Key::new(key), errands: Mutex::default(), bell: Arc::new(Bell::new()?) })
+        let (elsewhere, errands) = Default::default();
+        Ok(Self { worker, key: Key::new(key), elsewhere, errands, bell: Arc::new(Bell::new()?) })
     }
 
     /// What a token begins with that this worker issues now, to be claimed within so many seconds.
     pub(crate) fn stamp(&self, is_stateful: bool, within_s: u64) -> crate::tokens::Stamp {
         let until = wall_seconds().saturating_add(u32::try_from(within_s).unwrap_or(u32::MAX));
-        Stamped { home: self.worker, is_stateful, until }.write()
+        Stamped { home: Some(self.worker), is_stateful, until }.write()
     }
 
     /// A token as the client of the hub at `path` gets it.
@@ -35,14 +42,28 @@ impl Siblings {
         self.key.text_of(token, path)
     }
 
-    /// The token that a client of the hub at `path` has sent, if one of these workers has issued it.
+    /// The token that a client of the hub at `path` has sent, if one of these workers has issued it, or another machine.
     pub(crate) fn read(&self, text: &str, path: &str) -> Option<Token> {
-        self.key.read(text, path)
+        let elsewhere = || self.elsewhere.read().unwrap_or_else(PoisonError::into_inner);
+        let by_others = || elsewhere().iter().rev().find_map(|(_, key)| key.read(text, path)).map(marked);
+        self.key.read(text, path).or_else(by_others)
+    }
+
+    /// Another machine signs with this key.
+    pub(crate) fn learn(&self, key: &[u8]) {
+        let mut elsewhere = self.elsewhere.write().unwrap_or_else(PoisonError::into_inner);
+        if elsewhere.iter().any(|known| *known.0 == *key) {
+            return;
+        }
+        elsewhere.push_back((key.into(), Key::new(key)));
+        if elsewhere.len() > KEYS_MAX {
+            elsewhere.pop_front();
+        }
     }
 
     /// Whether this worker has issued a token.
     pub(crate) fn has_issued(&self, token: &Token) -> bool {
-        Stamped::of(token).home == self.worker
+        Stamped::of(token).home == Some(self.worker)
     }
 
     pub(crate) fn leave(&self, errand: Errand) {

@@ -12,4 +12,5 @@ mod thread;
 mod wire;
 
 pub(crate) use errands::{Delivery, Errand, GuestId, Office, Outgoing, Siblings, Sought};
+pub(crate) use signature::{is_marked, unmarked};
 pub(crate) use thread::Thread;

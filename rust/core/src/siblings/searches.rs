@@ -105,7 +105,7 @@ impl<A> Searches<A> {
         let stamped = Stamped::of(&token);
         let now = match self.remembered.get(&token) {
             Some(&worker) => Some(Found::At(worker)),
-            None if stamped.home == self.me => Some(Found::Nowhere), // it would be known here
+            None if stamped.home == Some(self.me) => Some(Found::Nowhere), // it would be known here
             None if self.running.len() >= SEARCHES_MAX => Some(Found::Unknown),
             None => None,
         };
@@ -113,8 +113,9 @@ impl<A> Searches<A> {
             step.over.push((token, route, vec![asker], found));
             return step;
         }
-        let by_issuer = others.contains(&stamped.home);
-        let asked = if by_issuer { BTreeSet::from([stamped.home]) } else { others.clone() };
+        let issuer = stamped.home.filter(|home| others.contains(home));
+        let by_issuer = issuer.is_some();
+        let asked = issuer.map_or_else(|| others.clone(), |home| BTreeSet::from([home]));
         let age_s = self.claimed_within_s.saturating_sub(stamped.until.saturating_sub(wall_s));
         let is_wanted = stamped.until > wall_s && age_s <= FRESH_S;
         let (before, deadline_ns) = (None, now_ns + PATIENCE_NS);
@@ -261,7 +262,7 @@ mod tests {
 
     fn token(home: u8, until: u32) -> Token {
         let mut token = [5; 16];
-        token[..6].copy_from_slice(&Stamped { home, is_stateful: false, until }.write());
+        token[..6].copy_from_slice(&Stamped { home: Some(home), is_stateful: false, until }.write());
         token
     }
 

@@ -3,7 +3,8 @@
 //! A signed token has 32 bytes: the worker that issued it, whether its client may reconnect statefully, and until when a
 //! transport may claim it; ten random bytes; then 16 bytes of HMAC-SHA-1 (RFC 2104) over those 16 and the hub's path. The
 //! supervisor makes the key, so workers that are started later have the same. What is secret is the signature: the
-//! 16 bytes before it are the token as this process knows it.
+//! 16 bytes before it are the token as this process knows it. Machines of one backbone tell one another their keys: a token
+//! of another machine is known here with a mark, since no worker of this one has issued it.
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,6 +20,8 @@ const SIGNED_BYTES: usize = 16 + SIGNATURE_BYTES;
 const TEXT_BYTES: usize = 43;
 /// Of SHA-1.
 const BLOCK_BYTES: usize = 64;
+/// What marks a token, in its second byte.
+const ELSEWHERE: u8 = 2;
 
 /// The key of all workers of one supervisor.
 #[derive(Clone)]
@@ -78,8 +81,8 @@ impl Key {
 /// What a token says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamped {
-    /// Who issued it.
-    pub(crate) home: u8,
+    /// Who issued it; nobody on this machine, where another has.
+    pub(crate) home: Option<u8>,
     /// Its client may reconnect statefully.
     pub(crate) is_stateful: bool,
     /// Until when a transport may claim it, in seconds of the wall clock.
@@ -89,13 +92,31 @@ pub(crate) struct Stamped {
 impl Stamped {
     pub(crate) fn write(self) -> Stamp {
         let [a, b, c, d] = self.until.to_be_bytes();
-        [self.home, u8::from(self.is_stateful), a, b, c, d]
+        [self.home.unwrap_or(0), u8::from(self.is_stateful), a, b, c, d]
     }
 
     pub(crate) fn of(token: &Token) -> Self {
         let until = u32::from_be_bytes([token[2], token[3], token[4], token[5]]);
-        Self { home: token[0], is_stateful: token[1] & 1 == 1, until }
+        let home = (token[1] & ELSEWHERE == 0).then_some(token[0]);
+        Self { home, is_stateful: token[1] & 1 == 1, until }
     }
+}
+
+/// A token that another machine has issued, as this one knows it.
+pub(crate) fn marked(mut token: Token) -> Token {
+    token[1] |= ELSEWHERE;
+    token
+}
+
+/// Whether another machine has issued it.
+pub(crate) fn is_marked(token: &Token) -> bool {
+    token[1] & ELSEWHERE != 0
+}
+
+/// The token as it was issued.
+pub(crate) fn unmarked(mut token: Token) -> Token {
+    token[1] &= !ELSEWHERE;
+    token
 }
 
 /// Seconds of the wall clock, which all processes have in common.
@@ -124,9 +145,11 @@ mod tests {
     fn a_token_is_taken_for_its_path_and_key_alone_and_whole() {
         let (key, other) = (Key::new(&[1; 32]), Key::new(&[2; 32]));
         let mut token = [9; 16];
-        let stamped = Stamped { home: 200, is_stateful: true, until: 4_000_000_000 };
+        let stamped = Stamped { home: Some(200), is_stateful: true, until: 4_000_000_000 };
         token[..6].copy_from_slice(&stamped.write());
         assert_eq!(Stamped::of(&token), stamped);
+        assert_eq!(Stamped::of(&marked(token)), Stamped { home: None, ..stamped });
+        assert_eq!(unmarked(marked(token)), token);
         let text = key.text_of(&token, "/hub");
         assert_eq!(text.len(), TEXT_BYTES);
         assert_eq!(key.read(&text, "/hub"), Some(token));

@@ -358,10 +358,10 @@ impl<O: Office> Thread<O> {
             return self.go(asker, found);
         }
         let home = Stamped::of(&token).home;
-        if home != self.siblings.worker {
+        if let Some(home) = home.filter(|home| *home != self.siblings.worker) {
             self.connect(home);
         }
-        if !self.by_worker.contains_key(&home) {
+        if home.is_none_or(|home| !self.by_worker.contains_key(&home)) {
             self.connect_to_all();
         }
         let (others, now) = (self.others(), (self.clock.now_ns(), wall_seconds()));
@@ -393,7 +393,7 @@ impl<O: Office> Thread<O> {
 
     /// Tells its issuer that a token is not needed here any more.
     fn give_back(&mut self, token: Token) {
-        if let Some((_, link)) = self.link_to(Stamped::of(&token).home) {
+        if let Some((_, link)) = Stamped::of(&token).home.and_then(|home| self.link_to(home)) {
             link.say(&Message::Gone(token));
         }
     }

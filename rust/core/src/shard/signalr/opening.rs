@@ -15,6 +15,7 @@ use crate::session::{Asked, SignalR, SignalROpening, signalr};
 use crate::shard::answers::{AnsweredBy, PLAIN, Refusal, accepts_event_stream, cors_headers, pairs, with_cors};
 use crate::shard::connection::Connection;
 use crate::shard::{Io, Shard};
+use crate::siblings::unmarked;
 use crate::tokens::{self, Claim, Token};
 use crate::ws::{is_upgrade, read_upgrade, write_accept};
 
@@ -390,7 +391,7 @@ fn allows(route: &Placed, transport: Transport) -> bool {
 
 /// The public name of a connection; says nothing about its token.
 pub(super) fn connection_id_of(token: &Token) -> String {
-    let digest = Sha1::digest(token);
+    let digest = Sha1::digest(unmarked(*token));
     encode_id(digest[..16].try_into().expect("SHA-1 gives 20 bytes"))
 }
 

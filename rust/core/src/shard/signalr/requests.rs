@@ -9,6 +9,7 @@ use crate::session::{Asked, Carrier, SignalR, SignalROpening};
 use crate::shard::answers::{AnsweredBy, PLAIN, Refusal, UNCACHED, cors_headers, with_cors};
 use crate::shard::requests::CONTINUE;
 use crate::shard::{Io, Shard};
+use crate::siblings::is_marked;
 use crate::tokens::Token;
 use crate::ws::CloseCode;
 
@@ -25,7 +26,11 @@ impl<I: Io> Shard<I> {
         route: &Placed,
         token: Token,
     ) -> Result<AnsweredBy, Refusal> {
-        let Some(id) = self.find_token(&token, route)? else { return self.post_first(slot, head, route, token) };
+        let Some(id) = self.find_token(&token, route)? else {
+            // Its connection may be on the machine that has issued it: what comes here has lost its way.
+            let is_lost = is_marked(&token);
+            return if is_lost { Err(no_connection()) } else { self.post_first(slot, head, route, token) };
+        };
         if id.shard() != self.index {
             return Ok(AnsweredBy::Shard(id.shard()));
         }
