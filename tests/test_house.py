@@ -73,15 +73,17 @@ PYTHON_LAYERS = [
     ["asgi.handing", "asgi.requests"],
     ["asgi.websockets"],
     ["asgi"],
-    ["publishing"],
+    ["publisher", "publishing"],
+    ["exchange"],
     ["workers.crew"],
     ["workers.starting"],
     ["attaching", "workers.supervisor"],
     ["hub"],
-    ["testing"],
+    ["sources", "sources.source", "testing"],
+    ["sources.postgres", "sources.redis_stream"],
     ["fastapi"],
     ["compat"],
-    ["compat.recent"],
+    ["compat.crossing", "compat.recent"],
     ["compat.broadcaster", "compat.django_channels", "compat.litestar", "compat.socketio"],
     ["pytest_plugin"],
     ["demo"],
@@ -93,7 +95,7 @@ PYTHON_LAYERS = [
     ["cli"],
     ["cli.config", "cli.machine", "cli.telling"],
     ["cli.options"],
-    ["cli.check", "cli.load", "cli.restart", "cli.serving"],
+    ["cli.check", "cli.load", "cli.restart", "cli.script", "cli.serving"],
     ["cli.demo", "cli.serve"],
     ["cli.app"],
 ]
@@ -133,8 +135,8 @@ LOAD_LAYERS = [
 ]
 
 NODE_LAYERS = [
-    ["bell", "bounds", "error", "linked", "orphans", "thread"],
-    ["frame", "place", "poller"],
+    ["answer", "bell", "bounds", "error", "linked", "orphans", "thread"],
+    ["frame", "heard", "place", "poller"],
     ["outbox", "sender"],
     ["connection"],
     ["peers"],
@@ -142,7 +144,7 @@ NODE_LAYERS = [
     ["owner"],
     ["link", "server"],
     ["outside"],
-    ["sequencing"],
+    ["publisher", "sequencing"],
     ["joining"],
 ]
 
@@ -193,7 +195,10 @@ SLEEP_EXCEPTIONS = {
 
 OTHERS_NAMES = {
     "ConnectionManager": "FastAPI's tutorial calls it so",
-    "AsyncFanwireManager": "python-socketio calls it so: AsyncManager, AsyncRedisManager",
+    **dict.fromkeys(
+        ("AsyncFanwireManager", "AsyncBackboneManager", "BackboneManager"),
+        "python-socketio calls it so: AsyncManager, AsyncRedisManager",
+    ),
 }
 """Names that other libraries have given."""
 

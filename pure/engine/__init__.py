@@ -41,6 +41,8 @@ from .events import (
 )
 from .listener import Listener
 from .missing import (
+    Answer,
+    BackboneLink,
     HeldAddress,
     Roots,
     Sequencer,
@@ -62,12 +64,15 @@ from .settings import ChannelRule, Setting, Settings, number_text, settings_tabl
 
 __all__ = [
     "FAILING_STATUSES",
+    "PUBLISH_SCRIPT",
     "ROUTES_MAX",
     "Adopted",
+    "Answer",
     "Arguments",
     "Asking",
     "Audible",
     "BackboneChanged",
+    "BackboneLink",
     "Call",
     "ChannelRule",
     "CloseFrame",
@@ -126,6 +131,8 @@ __all__ = [
     "toml_lines",
 ]
 
+PUBLISH_SCRIPT = ""
+"""There is no backbone."""
 FAILING_STATUSES: tuple[int, ...] = (404, 500, 502, 503)
 """Statuses with which a backend's server is as good as down."""
 

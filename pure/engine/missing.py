@@ -26,6 +26,18 @@ class HeldAddress(Refused):
     WHAT = "serving by workers"
 
 
+class Answer(Refused):
+    """What becomes of a publication that a backbone is asked for."""
+
+    WHAT = "a Publisher"
+
+
+class BackboneLink(Refused):
+    """A link to a backbone."""
+
+    WHAT = "a Publisher"
+
+
 class Sequencer(Refused):
     """What orders the publications of workers."""
 

@@ -22,6 +22,7 @@ from fanwire.errors import (
     InvalidChannel,
     LimitReached,
     ListenFailed,
+    NotPublished,
     Overtaken,
     PayloadTooBig,
     Refused,
@@ -32,6 +33,7 @@ from fanwire.errors import (
 from fanwire.hearing import Heard
 from fanwire.hub import Hub
 from fanwire.methods import Endpoint
+from fanwire.publisher import Publisher
 
 __all__ = [
     "AdoptionError",
@@ -55,11 +57,13 @@ __all__ = [
     "InvalidChannel",
     "LimitReached",
     "ListenFailed",
+    "NotPublished",
     "Overtaken",
     "PayloadTooBig",
     "Position",
     "PresenceChange",
     "Publication",
+    "Publisher",
     "Refused",
     "Request",
     "Told",

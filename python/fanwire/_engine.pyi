@@ -11,12 +11,15 @@ from typing_extensions import disjoint_base
 
 __all__ = [
     "FAILING_STATUSES",
+    "PUBLISH_SCRIPT",
     "ROUTES_MAX",
     "Adopted",
+    "Answer",
     "Arguments",
     "Asking",
     "Audible",
     "BackboneChanged",
+    "BackboneLink",
     "Call",
     "ChannelRule",
     "CloseFrame",
@@ -77,6 +80,8 @@ __all__ = [
 
 __version__: str
 
+PUBLISH_SCRIPT: str
+"""What a backbone of Redis or Valkey runs for each publication: docs/records.md."""
 ROUTES_MAX: int
 """Paths that an engine may have at once."""
 
@@ -324,6 +329,61 @@ class Sequencer:
         """Lines for ``logging`` since the last call, and what the thread has died of."""
     def close(self) -> None:
         """End it. Idempotent."""
+
+@final
+class Answer:
+    """What becomes of a publication that a backbone is asked for."""
+
+    def wait(self, timeout: float) -> Position | None:
+        """Its place; None where it is not known after so many seconds. Other threads run. Raises NotPublished."""
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known what became of it."""
+    def fileno(self) -> int:
+        """A descriptor that can be read from once it is known; closed with this object. Raises OSError."""
+
+@final
+class BackboneLink:
+    """A link to a backbone by which programs publish and hear one another, with a thread of its own. No fork has it.
+
+    While 16 MiB or 65,536 messages of other programs wait, what comes is left out, and counted.
+    """
+
+    def __new__(cls, url: str, prefix: str, settings: Settings, asks: bool, encoder: Encoder) -> BackboneLink:
+        """Begin to connect. With `asks` the channels are those of hubs, in the place of the settings'.
+
+        Raises ValueError of a URL or a prefix.
+        """
+    def prepare(self) -> Answer | None:
+        """What has to be known before the first publication. Raises NotPublished where it is closed."""
+    def publish(
+        self,
+        kind: str,
+        name: str,
+        data: Any,
+        event: str | None = None,
+        key: str | None = None,
+        ttl: float | None = None,
+        keyframe: bool = False,
+        removal: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Answer:
+        """Publish to a ``channel``, a ``user``, a ``hub`` or ``programs``; never waits.
+
+        Raises what ``Engine.publish`` raises, LimitReached of what waits, NotPublished where it is closed.
+        """
+    def hear(self, name: str) -> Answer:
+        """Have what is published to ``programs`` under this name come, also after a reconnect. Known once it does."""
+    def hear_no_more(self, name: str) -> None:
+        """No more of it."""
+    def take(self) -> list[tuple[str | None, bytes]]:
+        """Names and messages since the last call; without a name ``down``, ``up``, or how many were left out."""
+    def fileno(self) -> int:
+        """A descriptor that can be read from once there is something to take; closed with this object."""
+    def take_lines(self) -> list[tuple[int, str]]:
+        """Lines for ``logging`` since the last call."""
+    def close(self) -> None:
+        """End it, and its thread; what is under way is answered by NotPublished. Idempotent."""
 
 @final
 class HeldAddress:

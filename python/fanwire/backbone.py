@@ -46,8 +46,8 @@ class Reached:
 
 
 def for_engine(backbone: Backbone | None) -> tuple[str, str, int, str] | None:
-    """As a sequencer takes it, if there is one."""
-    return None if backbone is None else (backbone.url, backbone.prefix, secrets.randbits(64), backbone.on_down)
+    """As a sequencer takes it, if there is one. A machine's number begins with a zero, as docs/records.md says."""
+    return None if backbone is None else (backbone.url, backbone.prefix, secrets.randbits(56) << 8, backbone.on_down)
 
 
 def check_prefix(prefix: str) -> str:
@@ -73,26 +73,28 @@ def check_url(url: str) -> str:
     return url
 
 
-def backbone_of(url: str | None, prefix: str, on_down: str = "buffer") -> Backbone | None:
+def backbone_of(
+    url: str | None, prefix: str, on_down: str = "buffer", called: tuple[str, str] = ("backbone", "backbone_prefix")
+) -> Backbone | None:
     """What ``Hub(backbone=…, backbone_prefix=…, backbone_on_down=…)`` names.
 
     Raises:
         TypeError, ValueError: it is none. A URL is not shown: it may hold a password.
     """
     if not isinstance(prefix, str):
-        raise TypeError(f"backbone_prefix must be text, not {prefix!r}")
+        raise TypeError(f"{called[1]} must be text, not {prefix!r}")
     try:
         check_prefix(prefix)
     except ValueError as error:
-        raise ValueError(f"backbone_prefix {error}") from None
+        raise ValueError(f"{called[1]} {error}") from None
     chosen = next((one for one in ON_DOWN if one == on_down), None)
     if chosen is None:
         raise ValueError(f"backbone_on_down must be one of {', '.join(ON_DOWN)}, not {on_down!r}")
     if url is None:
         return None
     if not isinstance(url, str):
-        raise TypeError(f"backbone must be {URL_MUST}, not {type(url).__name__}")
+        raise TypeError(f"{called[0]} must be {URL_MUST}, not {type(url).__name__}")
     try:
         return Backbone(check_url(url), prefix, chosen)
     except ValueError as error:
-        raise ValueError(f"backbone {error}") from None
+        raise ValueError(f"{called[0]} {error}") from None

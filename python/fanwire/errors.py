@@ -12,6 +12,7 @@
     ├ PayloadTooBig(ValueError)         payload_bytes, bytes_max, name
     ├ Overtaken                         channel
     ├ LimitReached                      name, value, bound
+    ├ NotPublished(RuntimeError)        may_stand
     ├ AdoptionError(RuntimeError)       what, why
     ├ EncodeError                       path
     │  ├ UnsupportedType(TypeError)
@@ -43,6 +44,7 @@ __all__ = [
     "InvalidChannel",
     "LimitReached",
     "ListenFailed",
+    "NotPublished",
     "Overtaken",
     "PayloadTooBig",
     "Refused",
@@ -110,6 +112,20 @@ class EngineMissing(FanwireError, RuntimeError):
             f"{self.what} needs fanwire's engine, which the pure-Python wheel does not have ({self.where}): "
             "run it on Linux, x86-64 or aarch64, where pip installs the wheel with the engine"
         )
+
+
+class NotPublished(FanwireError, RuntimeError):
+    """A backbone gave a publication no place, or nobody knows whether it did."""
+
+    may_stand: bool
+    """It may have been published all the same. With an ``idempotency_key`` it can be published again."""
+
+    def __init__(self, message: str, may_stand: bool = False) -> None:
+        super().__init__(message, may_stand)
+        self.may_stand = may_stand
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class ListenFailed(FanwireError, OSError):

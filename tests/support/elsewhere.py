@@ -16,7 +16,7 @@ import fastapi
 from fastapi.testclient import TestClient
 
 FOREIGN = """
-aiohttp.web broadcaster channels.layers daphne.server litestar.channels prometheus_client socketio
+aiohttp.web broadcaster channels.layers daphne.server litestar.channels prometheus_client psycopg redis.asyncio socketio
 uvicorn.protocols.websockets.websockets_sansio_impl websockets.asyncio.server
 """
 """Imported before anything is hidden: their own looks at the platform are not what is tried here."""
@@ -118,6 +118,7 @@ def try_program() -> None:
 
 
 if __name__ == "__main__":
+    sys.path.remove(str(Path(__file__).parent))  # redis.py stands there, too
     for name in FOREIGN.split():
         importlib.import_module(name)
     hide(sys.argv[1])

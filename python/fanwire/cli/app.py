@@ -11,12 +11,14 @@ from fanwire.cli.check import check
 from fanwire.cli.demo import demo
 from fanwire.cli.load import load
 from fanwire.cli.restart import restart
+from fanwire.cli.script import script
 from fanwire.cli.serve import serve
 
 app = App(name="fanwire", help="Fan-out for Python: publish once, thousands of sockets.", version=__version__)
 app.command(serve)
 app.command(restart)
 app.command(check)
+app.command(script)
 app.command(demo)
 app.command(load, help_flags=(), version_flags=())
 

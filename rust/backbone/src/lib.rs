@@ -37,3 +37,4 @@ pub use api::{Error, Event, Full, Options, Refused};
 pub use fanwire_core::Position;
 pub use fanwire_core::node::{Keep, Record};
 pub use link::Link;
+pub use script::SCRIPT;

@@ -1,11 +1,12 @@
 -- Gives what waits for one channel its positions, keeps it, and publishes it in one message.
 -- KEYS: 1 hash of the channel, 2 stream, then one for each publication with an idempotency key.
--- ARGV: 1 channel to publish in, 2 PUBLISH or SPUBLISH, 3 the server's run_id, 4 and 5 epoch and offset that the caller has
+-- ARGV: 1 channel to publish in, 2 PUBLISH or SPUBLISH, 3 the server's run_id or '', 4 and 5 epoch and offset that the caller has
 -- seen, 6 publications to keep, 7 milliseconds to keep them, 8 milliseconds that an unused channel stays, 9 that an
 -- idempotency key stays; then for each publication '1' or '0', whether it has such a key, and its bytes.
 -- The answer is epoch and offset of each.
 -- The hash: e epoch, o offset of the newest, r who gave that, t when to look for what is too old.
 local meta, stream = KEYS[1], KEYS[2]
+local run = ARGV[3] ~= '' and ARGV[3] or string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 local messages, age = tonumber(ARGV[6]), tonumber(ARGV[7])
 local function text(number) return string.format('%.0f', number) end
 
@@ -23,7 +24,7 @@ local gap = 0
 if is_new then
     -- Twice the clock: what a hub began by itself, before it reached any server, has a smaller one.
     epoch, top, look = math.max(2 * us, seen_epoch + 1, (epoch or 0) + 1), 0, 0
-elseif known[3] ~= ARGV[3] then
+elseif known[3] ~= run then
     gap = math.max(1048576, 1024 * ms - top)
 end
 
@@ -70,7 +71,7 @@ local function entry(from)
     return tonumber(offset), tonumber(at)
 end
 
-redis.call('HSET', meta, 'e', text(epoch), 'o', text(top), 'r', ARGV[3])
+redis.call('HSET', meta, 'e', text(epoch), 'o', text(top), 'r', run)
 redis.call('PEXPIRE', meta, ARGV[8])
 if messages > 0 then
     if age > 0 and ms >= look then

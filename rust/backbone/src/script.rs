@@ -6,7 +6,7 @@ use crate::inbox::Publication;
 use crate::names::Names;
 
 /// Read by whoever publishes in another language, too.
-pub(crate) const SCRIPT: &str = include_str!("publish.lua");
+pub const SCRIPT: &str = include_str!("publish.lua");
 
 /// What a call says beside its publications.
 #[derive(Clone, Copy, Debug)]

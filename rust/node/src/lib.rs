@@ -10,11 +10,13 @@
 //! [`Link::stop`] waits. Everything that waits has a bound, and whoever is over it is told which: [`Bounds`].
 //!
 //! A fork has none of the threads: what it inherits does nothing there.
+mod answer;
 mod bell;
 mod bounds;
 mod connection;
 mod error;
 mod frame;
+mod heard;
 mod joining;
 mod link;
 mod linked;
@@ -25,20 +27,25 @@ mod owner;
 mod peers;
 mod place;
 mod poller;
+mod publisher;
 mod sender;
 mod sequencing;
 mod server;
 mod serving;
 mod thread;
 
+pub use answer::{Answer, Unplaced};
 pub use bounds::Bounds;
 pub use error::{SendError, StartError};
+pub use fanwire_backbone::{Full, SCRIPT as PUBLISH_SCRIPT};
+pub use heard::Told;
 pub use joining::{JoinError, join};
 pub use link::Link;
 pub use linked::Linked;
 pub use orphans::adopt_orphans;
 pub use outside::Outside;
 pub use peers::{Outgoing, Peer};
+pub use publisher::{PublishError, Publisher};
 pub use sender::LinkSender;
 pub use sequencing::sequence;
 pub use server::Server;

@@ -14,7 +14,23 @@ use crate::settings::Settings;
 /// So many lines for the log are kept until somebody takes them.
 const LINES_MAX: usize = 256;
 
-type Lines = Arc<Mutex<Vec<(u8, String)>>>;
+pub(crate) type Lines = Arc<Mutex<Vec<(u8, String)>>>;
+
+/// What writes them.
+pub(crate) fn log_to(lines: &Lines) -> impl Fn(u8, String) + Send + 'static {
+    let lines = Arc::clone(lines);
+    move |level, text| {
+        let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() < LINES_MAX {
+            lines.push((level, text));
+        }
+    }
+}
+
+/// All that there are.
+pub(crate) fn taken(lines: &Lines) -> Vec<(u8, String)> {
+    std::mem::take(&mut *lines.lock().unwrap_or_else(PoisonError::into_inner))
+}
 
 /// What orders the publications of workers that join at a Unix socket.
 #[pyclass(frozen, module = "fanwire._engine")]
@@ -29,17 +45,8 @@ impl Sequencer {
     #[pyo3(signature = (settings, path, backbone=None))]
     fn new(settings: &Settings, path: PathBuf, backbone: Option<(String, String, u64, String)>) -> PyResult<Self> {
         let lines = Lines::default();
-        let log = {
-            let lines = Arc::clone(&lines);
-            move |level, text| {
-                let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-                if lines.len() < LINES_MAX {
-                    lines.push((level, text));
-                }
-            }
-        };
         let outside = backbone.map(outside_of).transpose()?;
-        let server = fanwire_node::sequence(&path, settings.0.clone(), outside.as_ref(), log).map_err(no_sequencer)?;
+        let server = fanwire_node::sequence(&path, settings.0.clone(), outside.as_ref(), log_to(&lines)).map_err(no_sequencer)?;
         Ok(Self { server: Mutex::new(Some(server)), lines })
     }
 
@@ -47,7 +54,7 @@ impl Sequencer {
     fn take_lines(&self) -> (Vec<(u8, String)>, Option<String>) {
         let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
         let failure = server.as_ref().and_then(|server| server.failure().map(str::to_owned));
-        (std::mem::take(&mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner)), failure)
+        (taken(&self.lines), failure)
     }
 
     fn close(&self, py: Python<'_>) {

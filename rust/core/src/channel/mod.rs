@@ -67,7 +67,7 @@ pub use watch::Watch;
 use crate::connection_id::ConnectionId;
 use crate::error::EngineError;
 use crate::position::Position;
-use crate::protocol::{Encoding, Format, Formats, Payload, Stamp, frame_bytes_max, write_frame};
+use crate::protocol::{Encoding, Format, Formats, Payload, Stamp, frame_bytes_max, sse, write_frame};
 use crate::settings::ChannelSettings;
 use hearing::Hearing;
 use keys::{KEYLESS, Keys};
@@ -107,6 +107,17 @@ fn check_pattern(name: &str) -> Result<(), EngineError> {
         return Ok(());
     };
     invalid(name, why)
+}
+
+/// Whether an event's name may stand in a record, whoever gets it.
+///
+/// # Errors
+/// [`EngineError::InvalidEvent`].
+pub(crate) fn check_event(event: Option<&str>) -> Result<(), EngineError> {
+    match event {
+        Some(event) if !sse::is_valid_event(event) => Err(EngineError::InvalidEvent { name: event.to_owned() }),
+        _ => Ok(()),
+    }
 }
 
 fn invalid(name: &str, why: &'static str) -> Result<(), EngineError> {
@@ -185,6 +196,21 @@ impl<'a> Publication<'a> {
     pub fn new(payload: Payload<'a>) -> Self {
         let (event, key, ttl_ns, is_keyframe, is_snapshot, is_removal) = (None, None, None, false, false, false);
         Self { payload, event, key, ttl_ns, is_keyframe, is_snapshot, is_removal, excluded: &[] }
+    }
+
+    /// Whether it may be published, wherever that is.
+    ///
+    /// # Errors
+    /// [`EngineError::PayloadTooBig`], [`EngineError::KeyTooLong`], [`EngineError::InvalidEvent`].
+    pub fn check(&self, bytes_max: usize) -> Result<(), EngineError> {
+        let payload_bytes = self.payload.bytes();
+        if payload_bytes > bytes_max {
+            return Err(EngineError::PayloadTooBig { payload_bytes, bytes_max, name: "publication_bytes_max" });
+        }
+        if let Some(bytes) = self.key.map(str::len).filter(|&bytes| bytes > KEY_BYTES_MAX) {
+            return Err(EngineError::KeyTooLong { bytes, bytes_max: KEY_BYTES_MAX });
+        }
+        check_event(self.event)
     }
 
     fn kind(&self) -> FrameKind {

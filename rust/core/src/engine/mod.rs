@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::channel::{Appended, Channel, KEY_BYTES_MAX, Publication, Registry, Stand, Watch};
+use crate::channel::{Appended, Channel, Publication, Registry, Stand, Watch};
 use crate::clock::Clock;
 use crate::error::EngineError;
 use crate::events::Events;
@@ -38,7 +38,7 @@ use crate::failure::{Failure, run_to_end};
 use crate::http::headers_fault;
 use crate::messages::{Command, ConnectionId, Event, Header};
 use crate::position::Position;
-use crate::protocol::{Formats, Payload, sse};
+use crate::protocol::Formats;
 use crate::settings::{PollerKind, Settings, SettingsError};
 use crate::shard::{Common, Poller, Readiness, Shard, ShardHandle};
 use crate::siblings::Siblings;
@@ -299,7 +299,7 @@ impl Engine {
             if !is_deferred && self.deferred_bytes.load(Ordering::Relaxed) > 0 {
                 self.flush(); // it may stand in a mailbox that was not rung for it
             } else if is_deferred {
-                let bytes = (payload_bytes(&publication.payload) as u64).max(1);
+                let bytes = (publication.payload.bytes() as u64).max(1);
                 if self.deferred_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > DEFERRED_BYTES_MAX {
                     self.flush();
                 }
@@ -322,15 +322,7 @@ impl Engine {
     }
 
     fn check_publication(&self, publication: &Publication<'_>) -> Result<(), EngineError> {
-        let (payload_bytes, bytes_max) =
-            (payload_bytes(&publication.payload), self.common.settings.publication_bytes_max);
-        if payload_bytes > bytes_max {
-            return Err(EngineError::PayloadTooBig { payload_bytes, bytes_max, name: "publication_bytes_max" });
-        }
-        if let Some(bytes) = publication.key.map(str::len).filter(|&bytes| bytes > KEY_BYTES_MAX) {
-            return Err(EngineError::KeyTooLong { bytes, bytes_max: KEY_BYTES_MAX });
-        }
-        check_event(publication.event)
+        publication.check(self.common.settings.publication_bytes_max)
     }
 
     /// Wakes the shards for what was published with `is_deferred`, and whoever takes it to the sequencer.
@@ -556,14 +548,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Whether an event's name may stand in a record, whoever gets it.
-fn check_event(event: Option<&str>) -> Result<(), EngineError> {
-    match event {
-        Some(event) if !sse::is_valid_event(event) => Err(EngineError::InvalidEvent { name: event.to_owned() }),
-        _ => Ok(()),
-    }
-}
-
 fn check_headers(headers: &[Header]) -> Result<(), EngineError> {
     let fault = headers_fault(headers.iter().map(|(name, value)| (&**name, &**value)));
     fault.map_or(Ok(()), |(name, why)| Err(EngineError::InvalidHeader { name: name.to_owned(), why }))
@@ -580,12 +564,4 @@ fn check_close(code: u16, reason: &str, bytes_max: usize) -> Result<(), EngineEr
         return Err(EngineError::ReasonTooLong { bytes: reason.len(), bytes_max });
     }
     Ok(())
-}
-
-fn payload_bytes(payload: &Payload<'_>) -> usize {
-    match payload {
-        Payload::Text(text) => text.len(),
-        Payload::Binary(bytes) | Payload::Whole(_, bytes) => bytes.len(),
-        Payload::Object(encoded) | Payload::Arguments(encoded) => encoded.bytes(),
-    }
 }

@@ -1,5 +1,6 @@
 //! Private bytes for one connection: they go out between publications, within a bound of their own.
-use super::{Engine, check_event, payload_bytes};
+use super::Engine;
+use crate::channel::check_event;
 use crate::error::EngineError;
 use crate::messages::{Command, ConnectionId};
 use crate::protocol::signalr::{HubMessage, write_message, write_records};
@@ -13,7 +14,7 @@ impl Engine {
     pub fn send(&self, id: ConnectionId, payload: &Payload<'_>, event: Option<&str>) -> Result<(), EngineError> {
         self.check_running()?;
         check_event(event)?;
-        self.check_private(payload_bytes(payload))?;
+        self.check_private(payload.bytes())?;
         let Some(format) = self.format_of(id) else { return Ok(()) };
         let mut frame = Vec::with_capacity(frame_bytes_max(format, payload, event, None));
         if write_frame(format, payload, event, None, &mut frame).is_err() {

@@ -5,6 +5,7 @@ use super::backbone::{
     Abroad, Backbone, Heard, Held, Level, OnDown, Outcome, Reach, Record, age_ns, keep_of, key_of, name_of,
     publication_of,
 };
+use super::outgoing::{RULES, RULES_KEPT, write_rules};
 use super::sequencer::{Peers, Sequencer};
 use super::wire::{ALONE, AWAY, FromSequencer, Group, Key, REACHED};
 use crate::channel::{Appended, Channel, LOCAL_EPOCH_END, Publication, Stand, read_publication, write_publication};
@@ -184,6 +185,7 @@ impl Sequencer {
         match heard {
             Heard::Up => {
                 abroad.went_up();
+                abroad.backbone.publish(0, RULES, &write_rules(&self.settings), RULES_KEPT);
                 let all = self.members();
                 self.tell_of_backbone(&all, peers);
                 if let Some(own) = self.abroad.as_ref().map(|abroad| abroad.own) {
@@ -416,7 +418,7 @@ impl Sequencer {
     /// Appends a record where it stands, and sends it to the members that want it.
     fn append(&mut self, key: Key<'_>, record: &Record, peers: &mut dyn Peers) -> Result<(), String> {
         let text = |what: String| format!("{}: the record at {} {what}", key.1, record.position);
-        let (of, publication) = publication_of(&record.bytes).ok_or_else(|| text("is none".into()))?;
+        let (of, publication) = publication_of(&record.bytes, &self.settings).map_err(text)?;
         let channel = self.obtain(key).map_err(|error| error.to_string())?;
         let is_own = self.abroad.as_ref().is_some_and(|abroad| abroad.own == of);
         let now_ns = self.clock.now_ns().saturating_sub(age_ns(record.published_ms));
@@ -432,7 +434,7 @@ impl Sequencer {
             let appended = channel.append(&own, stand, now_ns, u64::MAX, |_| ());
             (appended, publication.is_keyframe)
         };
-        let (appended, is_keyframe) = read_publication(publication, append).ok_or_else(|| text("is none".into()))?;
+        let (appended, is_keyframe) = read_publication(&publication, append).ok_or_else(|| text("is none".into()))?;
         match appended.map_err(|error| text(error.to_string()))? {
             Appended::Duplicate(_) => Ok(()),
             Appended::Missing(formats) => Err(text(format!("came without its encoding for {formats:?}"))),

@@ -70,6 +70,7 @@ fn who_is_excluded_is_a_connection_of_the_machine_that_publishes() {
 #[test]
 fn what_is_published_while_the_engine_is_away_waits_for_it_up_to_a_bound() {
     let mut world = World::new(1, 10);
+    world.settle();
     let down = Heard::Down("away".into());
     let node = &mut world.nodes[0];
     node.sequencer.heard(down, &mut node.members).expect("it is right");

@@ -2,16 +2,18 @@
 //!
 //! What a member publishes goes out, and into the channel when it comes back. So there is one order for all, and a position
 //! is the same on every machine. Only what is for newcomers alone stays on the machine: each asks its own application.
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::plain::{is_plain, read_plain};
 use super::wire::{Group, Key};
 use crate::bytes::{Reader, put_u64};
 use crate::channel::{Channel, LOCAL_EPOCH_END};
 use crate::position::Position;
-use crate::settings::Settings;
+use crate::settings::{ChannelSettings, Settings};
 
 /// What an engine outside keeps of a channel, for those who come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +22,14 @@ pub struct Keep {
     pub messages: u64,
     /// For how many milliseconds; with 0 for as long as the channel is used. What is older may stay a sixteenth longer.
     pub age_ms: u64,
+}
+
+impl Keep {
+    /// What a channel of these settings needs.
+    pub(super) fn of(settings: &ChannelSettings) -> Self {
+        let age_ms = u64::try_from(settings.history_age.as_millis()).unwrap_or(u64::MAX);
+        Self { messages: settings.history_frames as u64, age_ms }
+    }
 }
 
 /// One publication as it stands in its channel.
@@ -99,7 +109,7 @@ pub enum Heard {
 pub(super) const WAITING_BYTES_MAX: usize = 4 << 20;
 /// What members publish while the engine is out of reach: so much is published when it is reached.
 pub(super) const HELD_BYTES_MAX: usize = 16 << 20;
-/// The head of a record: which machine published it.
+/// The head of a record: which machine published it, whose first byte is zero.
 const HEAD_BYTES: usize = 8;
 
 /// How far a channel here is, of what the engine outside has.
@@ -369,20 +379,23 @@ pub(super) fn record_of(own: u64, publication: &[u8]) -> Vec<u8> {
     record
 }
 
-/// Which machine a record is of, and its publication.
-pub(super) fn publication_of(record: &[u8]) -> Option<(u64, &[u8])> {
+/// Which machine a record is of, and its publication. One that anybody has written is no machine's.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub(super) fn publication_of<'a>(record: &'a [u8], settings: &Settings) -> Result<(u64, Cow<'a, [u8]>), String> {
+    if is_plain(record) {
+        return read_plain(record, settings).map(|publication| (0, Cow::Owned(publication)));
+    }
     let mut reader = Reader(record);
-    Some((reader.u64()?, reader.rest()))
+    let own = reader.u64().ok_or("is none")?;
+    Ok((own, Cow::Borrowed(reader.rest())))
 }
 
 /// What is to be kept outside: all of a channel that a machine which comes later needs. For users and hubs nothing is kept.
 pub(super) fn keep_of((group, name): Key<'_>, settings: &Settings) -> Keep {
     match group {
-        Group::Channel => {
-            let of = settings.channel(name);
-            let age_ms = u64::try_from(of.history_age.as_millis()).unwrap_or(u64::MAX);
-            Keep { messages: of.history_frames as u64, age_ms }
-        }
+        Group::Channel => Keep::of(&settings.channel(name)),
         Group::User | Group::Hub => Keep { messages: 0, age_ms: 0 },
     }
 }

@@ -19,7 +19,9 @@ mod meeting;
 #[cfg(test)]
 mod meeting_tests;
 mod member;
+mod outgoing;
 mod placing;
+mod plain;
 mod sequencer;
 mod telling;
 mod wire;
@@ -27,6 +29,7 @@ mod wire;
 pub use agreement::agreement;
 pub use backbone::{Backbone, Heard, Keep, OnDown, Record};
 pub use member::{Member, Sender, Then};
+pub use outgoing::{Outgoing, RULES, Recipients, bytes_for_programs, name_for_programs, read_rules};
 pub use placing::{Outcome, Placing};
 pub use sequencer::{Peers, Sequencer};
 pub use wire::VERSION;

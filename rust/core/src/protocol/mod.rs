@@ -9,8 +9,10 @@ mod payload;
 pub mod raw;
 pub mod signalr;
 pub mod sse;
+mod transcode;
 
 pub use format::{Encoding, Format, Formats, Framing};
 pub use frame::{frame_bytes_max, write_frame};
 pub use payload::{Encoded, MissingEncoding, Payload, Stamp};
 pub use raw::{RawError, Request, parse_request, write_reply_error, write_reply_result};
+pub(crate) use transcode::json_to_msgpack;

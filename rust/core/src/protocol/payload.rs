@@ -60,6 +60,16 @@ pub enum Payload<'a> {
 }
 
 impl Payload<'_> {
+    /// How long it is; of an object the longest encoding.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) | Self::Whole(_, bytes) => bytes.len(),
+            Self::Object(encoded) | Self::Arguments(encoded) => encoded.bytes(),
+        }
+    }
+
     /// The formats that it can be written in.
     #[must_use]
     pub fn formats(&self) -> Formats {

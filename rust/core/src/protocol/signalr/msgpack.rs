@@ -134,14 +134,14 @@ fn write_call(out: &mut Vec<u8>, id: Option<&str>, target: &str, arguments: &[u8
     }
 }
 
-pub(super) fn write_array_head(out: &mut Vec<u8>, count: usize) {
+pub(in crate::protocol) fn write_array_head(out: &mut Vec<u8>, count: usize) {
     match count {
         count @ 0..=15 => out.push(0x90 | count as u8),
         count => write_sized(out, [0xdc, 0xdc, 0xdd], count),
     }
 }
 
-pub(super) fn write_map_head(out: &mut Vec<u8>, pairs: usize) {
+pub(in crate::protocol) fn write_map_head(out: &mut Vec<u8>, pairs: usize) {
     match pairs {
         pairs @ 0..=15 => out.push(0x80 | pairs as u8),
         pairs => write_sized(out, [0xde, 0xde, 0xdf], pairs),
@@ -189,7 +189,7 @@ fn write_sized(out: &mut Vec<u8>, markers: [u8; 3], size: usize) {
 }
 
 /// Appends a whole number in the fewest bytes.
-pub(super) fn write_int(out: &mut Vec<u8>, number: i64) {
+pub(in crate::protocol) fn write_int(out: &mut Vec<u8>, number: i64) {
     match number {
         -0x20..=0x7f => out.push(number as u8),
         0x80..=0xff => out.extend_from_slice(&[0xcc, number as u8]),
