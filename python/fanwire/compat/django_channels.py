@@ -1,7 +1,8 @@
 """A channel layer for Django Channels: ``"BACKEND": "fanwire.compat.django_channels.ChannelLayer"``.
 
-Within one process, by the specification of layers (channels/docs/channel_layer_spec.rst). Several event loops and
-threads may use it at once; it waits for nobody, and no channel takes another's room. What is promised, and where it
+Within one process, or with a backbone over many, by the specification of layers
+(channels/docs/channel_layer_spec.rst). Several event loops and threads may use it at once; without a backbone it waits
+for nobody, and no channel takes another's room. What is promised, and where it
 differs, stands in docs/channels.md. It needs channels and django, which ``fanwire[channels]`` brings.
 """
 
@@ -27,6 +28,7 @@ from fanwire.adapters.starlette import StarletteSocket
 from fanwire.adopt.broadcast import turn
 from fanwire.adopt.joining import JOINED_BYTES_MAX
 from fanwire.adopt.outlets import Outlet, write_frames
+from fanwire.compat.crossing import Crossing
 from fanwire.frames import BINARY, TEXT, server_frame
 from fanwire.values import Seconds, Whole, checked
 
@@ -126,7 +128,7 @@ class Scoped(NamedTuple):
 
 
 class ChannelLayer(BaseChannelLayer):
-    """The layer. All that is ``async`` here returns without waiting, but for ``receive``.
+    """The layer. Without a backbone all that is ``async`` here returns without waiting, but for ``receive``.
 
     Args:
         expiry: seconds that a message waits for a receiver; one that expires ends its channel's memberships.
@@ -134,8 +136,11 @@ class ChannelLayer(BaseChannelLayer):
         capacity: messages that may wait in a channel; names with the same part up to ``!`` share it, and
             ``new_channel`` gives each its own.
         channel_capacity: other capacities, by glob or compiled pattern; the first that matches counts.
-        on_disconnect, on_reconnect: types of messages by which other layers tell that their server was lost; here there
-            is none to lose, so they are never sent.
+        on_disconnect, on_reconnect: types of messages that every channel of this process gets when the backbone is lost
+            and when it is back: what was sent meanwhile is lost. None: no message.
+        backbone: the URL of a Redis or Valkey server: the layers of all processes and machines that name the same are
+            one (docs/machines.md). None: this process alone.
+        backbone_prefix: what names there begin with; layers with another one have nothing in common.
 
     Raises:
         TypeError, ValueError: a time or a capacity is out of range.
@@ -153,6 +158,8 @@ class ChannelLayer(BaseChannelLayer):
         channel_capacity: Mapping[Any, int] | None = None,
         on_disconnect: str | None = None,
         on_reconnect: str | None = None,
+        backbone: str | None = None,
+        backbone_prefix: str = "fanwire",
     ) -> None:
         capacities = dict(channel_capacity or {})
         checked("capacity", capacity, Whole())
@@ -178,6 +185,7 @@ class ChannelLayer(BaseChannelLayer):
         self._order = count()
         self._swept = monotonic()
         self._sweep_at = 1024  # so many channels are swept though nobody receives
+        self._crossing = None if backbone is None else Crossing(backbone, backbone_prefix, self._came, self._changed)
 
     # Messages
 
@@ -190,6 +198,9 @@ class ChannelLayer(BaseChannelLayer):
         """
         self.require_valid_channel_name(channel)
         content = copied(check_message(message))
+        if self._crossing is not None and not self._crossing.is_own(channel):
+            await self._crossing.send(channel, content)
+            return
         with self._lock:
             if len(self.channels) >= self._sweep_at:
                 self._expire()
@@ -205,6 +216,8 @@ class ChannelLayer(BaseChannelLayer):
         Raises TypeError: no channel can have such a name.
         """
         self.require_valid_channel_name(channel)
+        if self._crossing is not None:
+            await self._crossing.receives(channel)
         box, is_new, receiver = Mailbox(), True, None
         try:
             while True:
@@ -229,11 +242,17 @@ class ChannelLayer(BaseChannelLayer):
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """A name that nobody else has. Its ``!`` stands last, so that it has a capacity of its own."""
-        return f"{prefix.rstrip('.')}.{token_hex(8)}!"
+        name = token_hex(8)
+        if self._crossing is not None:
+            await self._crossing.began()
+            name = self._crossing.new_name()
+        return f"{prefix.rstrip('.')}.{name}!"
 
     async def flush(self) -> None:
-        """Forget all messages and groups. Who waits in ``receive`` goes on waiting."""
+        """Forget all messages and groups of this process. Who waits in ``receive`` goes on waiting."""
         with self._lock:
+            if self._crossing is not None:
+                self._crossing.leave_all(self.groups)
             self.groups.clear()
             self._groups_of.clear()
             self._taken.clear()
@@ -244,7 +263,9 @@ class ChannelLayer(BaseChannelLayer):
                 self._close_empty(channel, box)
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """End the connection to the backbone, if there is one."""
+        if self._crossing is not None:
+            self._crossing.close()
 
     # Groups
 
@@ -252,12 +273,17 @@ class ChannelLayer(BaseChannelLayer):
         """Make `channel` a member, or one anew. Raises TypeError for a name that there cannot be."""
         self.require_valid_group_name(group)
         self.require_valid_channel_name(channel)
+        if self._crossing is not None:
+            await self._crossing.began()
         with self._lock:
             self._sweep_groups()
+            heard = None if self._crossing is None else self._crossing.hear(group)
             members = self.groups.setdefault(group, {})
             members.pop(channel, None)  # so that the one that was added last stands last
             members[channel] = monotonic()
             self._groups_of.setdefault(channel, set()).add(group)
+        if self._crossing is not None and heard is not None:
+            await self._crossing.heard(heard)
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Make it a member no more; it need not be one. Raises TypeError for a name that there cannot be."""
@@ -276,8 +302,18 @@ class ChannelLayer(BaseChannelLayer):
         """
         self.require_valid_group_name(group)
         content = copied(check_message(message))
+        if content.get("type") == DIRECT_TYPE:
+            content = check_direct(content)
+        if self._crossing is not None:
+            await self._crossing.send_to_group(group, content)
+            return
+        seats = self._deliver(group, content)
+        if seats:
+            await write_to(seats, content)
+
+    def _deliver(self, group: str, content: dict[str, Any]) -> list[Seat]:
+        """To all members of this process; gives those that are written to directly."""
         is_direct = content.get("type") == DIRECT_TYPE
-        content = check_direct(content) if is_direct else content
         size = len(content.get("text") or content.get("bytes") or "") if is_direct else 0
         seats: list[Seat] = []
         full = 0
@@ -300,10 +336,28 @@ class ChannelLayer(BaseChannelLayer):
                     seats.append(seat)
                 else:
                     full += not self._put(channel, content, True)
-        if seats:
-            await write_to(seats, content)
         if full:
             log.info("%d of %d channels of group %s were over capacity and missed a message", full, len(members), group)
+        return seats
+
+    def _changed(self, is_down: bool) -> None:
+        kind = self.on_disconnect if is_down else self.on_reconnect
+        if kind is not None:
+            self._came(None, None, {"type": kind})
+
+    def _came(self, group: str | None, channel: str | None, content: dict[str, Any]) -> None:
+        """Something of the backbone, in its thread: for a group, for a channel, or for all channels of this process."""
+        if group is not None:
+            seats = self._deliver(group, content)
+            if seats:
+                hand_over(seats, content)
+            return
+        with self._lock:
+            self._expire()
+            channels = [channel] if channel is not None else list({*self.channels, *self._groups_of})
+            full = sum(not self._put(one, content, True) for one in channels)
+        if full:
+            log.info("%d of %d channels were over capacity and missed a message", full, len(channels))
 
     def seat(self, channel: str, seat: Seat | None) -> None:
         """Have the consumer that receives from `channel` be written to directly; None: no more."""
@@ -379,6 +433,8 @@ class ChannelLayer(BaseChannelLayer):
             members.pop(channel, None)
             if not members:
                 del self.groups[group]
+                if self._crossing is not None:
+                    self._crossing.leave(group)
         if groups is not None:
             groups.discard(group)
             if not groups:
@@ -445,13 +501,18 @@ class FanwireConsumer:
 
 async def write_to(seats: list[Seat], content: dict[str, Any]) -> None:
     """Write one message to the WebSockets of consumers, each in its loop."""
+    if hand_over(seats, content, running()) > JOINED_BYTES_MAX or turn.is_long:
+        await checkpoint()
+
+
+def hand_over(seats: list[Seat], content: dict[str, Any], here: object = None) -> int:
+    """The same from any thread: at once in the loop that runs `here`, and in others soon. Gives the message's bytes."""
     text = content.get("text")
     data = content["bytes"] if text is None else text.encode()
     frame = server_frame(BINARY if text is None else TEXT, data)
     by_loop: dict[object, list[Seat]] = {}
     for seat in seats:
         by_loop.setdefault(seat.running, []).append(seat)
-    here = running()
     for loop, there in by_loop.items():
         outlets = [seat.outlet for seat in there]
         if loop is here:
@@ -459,8 +520,7 @@ async def write_to(seats: list[Seat], content: dict[str, Any]) -> None:
         else:
             with suppress(RuntimeError):  # it has ended, and its consumers with it
                 there[0].loop.call_from_any_thread(partial(write_frames, outlets, frame))
-    if len(data) > JOINED_BYTES_MAX or turn.is_long:
-        await checkpoint()
+    return len(data)
 
 
 def check_direct(message: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ and makes no task for each receiver. What is promised stands in docs/socketio.md
 """
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from functools import partial
 from time import monotonic, time
 from typing import Any, ClassVar
@@ -20,6 +20,8 @@ from fanwire.adapters.starlette import StarletteSocket
 from fanwire.adopt.broadcast import turn
 from fanwire.adopt.joining import JOINED_BYTES_MAX
 from fanwire.adopt.outlets import MANY, UNSEEN_BYTES_MAX, Outlet, write_frames
+from fanwire.errors import FanwireError
+from fanwire.exchange import Exchange
 from fanwire.frames import server_message
 from fanwire.values import Whole, checked
 
@@ -28,14 +30,16 @@ try:
     from engineio.async_socket import AsyncSocket
     from engineio.packet import MESSAGE, Packet
     from socketio.async_manager import AsyncManager
+    from socketio.async_pubsub_manager import AsyncPubSubManager
     from socketio.async_server import AsyncServer
     from socketio.packet import EVENT
+    from socketio.pubsub_manager import PubSubManager
 except ImportError as error:
     raise ImportError(
         "fanwire.compat.socketio needs the package python-socketio: pip install 'fanwire[socketio]'", name=error.name
     ) from error
 
-__all__ = ["AsyncFanwireManager"]
+__all__ = ["AsyncBackboneManager", "AsyncFanwireManager", "BackboneManager"]
 
 WAITING_MAX = 4096
 """Packets that may wait for one client."""
@@ -53,7 +57,8 @@ log = logging.getLogger("fanwire.socketio")
 class AsyncFanwireManager(AsyncManager):
     """Rooms and clients of one server, as ``socketio.AsyncManager`` has them.
 
-    For several processes: ``class Clients(AsyncRedisManager, AsyncFanwireManager)`` emits to its own clients this way.
+    For several processes there is ``AsyncBackboneManager``. Where other servers have python-socketio's manager,
+    ``class Clients(AsyncRedisManager, AsyncFanwireManager)`` emits to its own clients this way.
 
     Attributes:
         waiting_max: packets that may wait for one client, > 0; one more ends it, so that nobody who does not read can
@@ -196,6 +201,110 @@ class AsyncFanwireManager(AsyncManager):
                 log.exception("%s: closing failed", socket.sid)
 
         spawn(close, f"fanwire closes {socket.sid}")
+
+
+class AsyncBackboneManager(AsyncPubSubManager, AsyncFanwireManager):
+    """The clients of several servers, which tell one another by a backbone what is emitted.
+
+    With `write_only` it belongs to no server: ``await AsyncBackboneManager(url, write_only=True).emit(…)`` reaches the
+    clients of all. What is emitted while the backbone is away reaches this server's clients, and is logged.
+
+    Args:
+        url: of a Redis or Valkey server, as ``Hub(backbone=…)`` has it.
+        channel: servers with another one have nothing in common.
+        write_only, logger, json: as of ``socketio.AsyncRedisManager``.
+        prefix: what names at the backbone begin with.
+        waiting_max: as of ``AsyncFanwireManager``.
+
+    Raises:
+        TypeError, ValueError: a URL, a prefix or a bound that cannot be.
+    """
+
+    name = "fanwire"
+
+    def __init__(
+        self,
+        url: str = "redis://localhost:6379/0",
+        channel: str = "socketio",
+        write_only: bool = False,
+        logger: Any = None,
+        json: Any = None,
+        *,
+        prefix: str = "fanwire",
+        waiting_max: int = WAITING_MAX,
+    ) -> None:
+        given: dict[str, Any] = {"channel": channel, "write_only": write_only, "logger": logger, "json": json}
+        super().__init__(**given)
+        self.waiting_max = checked("waiting_max", waiting_max, Whole())
+        self._exchange = Exchange(url, prefix=prefix)
+
+    async def _publish(self, data: Any) -> None:
+        try:
+            await self._exchange.atell(named(self.channel), self.json.dumps(data).encode())
+        except FanwireError as error:
+            self._get_logger().error("cannot publish to the backbone, giving up: %s", error)
+
+    async def _listen(self) -> AsyncGenerator[Any, None]:
+        self._exchange.hear(named(self.channel))
+        link = self._exchange.link()
+        while True:
+            await anyio.wait_readable(link.fileno())
+            for name, message in link.take():
+                if name is None:
+                    self._get_logger().warning("the backbone: %s", message.decode())
+                else:
+                    yield message
+
+    async def aclose(self) -> None:
+        """End the connection to the backbone; for one that is ``write_only``."""
+        self._exchange.close()
+        await checkpoint()
+
+
+class BackboneManager(PubSubManager):
+    """Emits to the clients of servers that have ``AsyncBackboneManager``, from a process without one, without asyncio.
+
+    For tasks of Celery, workers of WSGI and scripts: ``BackboneManager(url).emit("goal", {"to": "ann"}, room="7")``.
+    One that was made before a fork works in the child. It receives nothing: a server is asynchronous here.
+
+    Args:
+        url, channel, write_only, logger, json, prefix: as of ``AsyncBackboneManager``; `write_only` is True.
+
+    Raises:
+        TypeError, ValueError: as that one; `write_only` is not True.
+    """
+
+    name = "fanwire"
+
+    def __init__(
+        self,
+        url: str = "redis://localhost:6379/0",
+        channel: str = "socketio",
+        write_only: bool = True,
+        logger: Any = None,
+        json: Any = None,
+        *,
+        prefix: str = "fanwire",
+    ) -> None:
+        if write_only is not True:
+            raise ValueError("write_only must be True: servers have AsyncBackboneManager, and a socketio.AsyncServer")
+        super().__init__(channel=channel, write_only=True, logger=logger, json=json)
+        self._exchange = Exchange(url, prefix=prefix)
+
+    def _publish(self, data: Any) -> None:
+        try:
+            self._exchange.tell(named(self.channel), self.json.dumps(data).encode())
+        except FanwireError as error:
+            self._get_logger().error("cannot publish to the backbone, giving up: %s", error)
+
+    def close(self) -> None:
+        """End the connection to the backbone."""
+        self._exchange.close()
+
+
+def named(channel: str) -> str:
+    """What a channel of servers is called at the backbone."""
+    return f"socketio:{channel}"
 
 
 class Seen:
