@@ -57,7 +57,8 @@ class Redis:
 
     def _answers(self) -> bool:
         try:
-            return f"process_id:{self.process.pid}\r".encode() in self.do("INFO", "server")  # and no other has the port
+            is_this = f"process_id:{self.process.pid}\r\n".encode() in self.do("INFO", "server")
+            return is_this and self.do("PING").startswith(b"+PONG")  # which it answers once it has loaded
         except OSError:
             return False
 

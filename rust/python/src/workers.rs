@@ -46,7 +46,8 @@ impl Sequencer {
     fn new(settings: &Settings, path: PathBuf, backbone: Option<(String, String, u64, String)>) -> PyResult<Self> {
         let lines = Lines::default();
         let outside = backbone.map(outside_of).transpose()?;
-        let server = fanwire_node::sequence(&path, settings.0.clone(), outside.as_ref(), log_to(&lines)).map_err(no_sequencer)?;
+        let server = fanwire_node::sequence(&path, settings.0.clone(), outside.as_ref(), log_to(&lines))
+            .map_err(no_sequencer)?;
         Ok(Self { server: Mutex::new(Some(server)), lines })
     }
 

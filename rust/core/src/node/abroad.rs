@@ -239,9 +239,9 @@ impl Sequencer {
         let Some(abroad) = &self.abroad else { return };
         let outcome = match abroad.on_down {
             OnDown::Local => known(&held.name).and_then(|key| {
-                let (_, publication) = publication_of(&held.record).ok_or("a publication that is none")?;
+                let (_, publication) = publication_of(&held.record, &self.settings)?;
                 let channel = self.obtain(key).map_err(|error| error.to_string())?;
-                self.order(key, &channel, publication, peers)?
+                self.order(key, &channel, &publication, peers)?
             }),
             OnDown::Buffer | OnDown::Fail => {
                 Err(format!("the backbone is out of reach, it was not published: {}", abroad.why))
