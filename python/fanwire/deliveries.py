@@ -176,7 +176,7 @@ class Deliveries:
         return token, _Tracked(parts)
 
     async def _track_here(self, position: Position) -> tuple[int | None, _Tracked]:
-        """The same of one of this worker's own: a backbone may have said where it stands before it is here."""
+        """The same, once it is here: a backbone may have said where it stands before."""
         for _ in range(COMES_WITHIN):
             token, tracked = self._track(position)
             if token is not None or self._bus is None or not self._bus.spans_machines:
@@ -193,8 +193,23 @@ class Deliveries:
 
     def _track_for(self, worker: int, message: Any) -> None:
         id, epoch, offset = message
-        token, tracked = self._track(Position(epoch, offset))
-        asker = worker, id
+        asker, position = (worker, id), Position(epoch, offset)
+        token, tracked = self._track(position)
+        if token is None and self._bus is not None and self._bus.spans_machines:
+            self._asked[asker] = None, _Tracked(1)  # no report comes of that: it is not whole
+            self._tasks.start_soon(self._track_in_time, asker, position)
+        else:
+            self._have_asked(asker, token, tracked)
+
+    async def _track_in_time(self, asker: tuple[int, int], position: Position) -> None:
+        """The machine that asks may know where it stands before it is here."""
+        token, tracked = await self._track_here(position)
+        if asker in self._asked:
+            self._have_asked(asker, token, tracked)
+        else:
+            self._untrack(token)
+
+    def _have_asked(self, asker: tuple[int, int], token: int | None, tracked: _Tracked) -> None:
         self._asked[asker] = token, tracked
         if token is not None:
             self._hears[token] = asker
