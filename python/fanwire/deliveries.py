@@ -179,8 +179,9 @@ class Deliveries:
         """The same, once it is here: a backbone may have said where it stands before."""
         for _ in range(COMES_WITHIN):
             token, tracked = self._track(position)
-            if token is not None or self._bus is None or not self._bus.spans_machines:
+            if tracked.parts or self._bus is None or not self._bus.spans_machines:
                 break
+            self._untrack(token)
             await anyio.sleep(REPORT_S)
         return token, tracked
 
@@ -195,7 +196,8 @@ class Deliveries:
         id, epoch, offset = message
         asker, position = (worker, id), Position(epoch, offset)
         token, tracked = self._track(position)
-        if token is None and self._bus is not None and self._bus.spans_machines:
+        if not tracked.parts and self._bus is not None and self._bus.spans_machines:
+            self._untrack(token)
             self._asked[asker] = None, _Tracked(1)  # no report comes of that: it is not whole
             self._tasks.start_soon(self._track_in_time, asker, position)
         else:
