@@ -36,6 +36,7 @@ class Taken:
 
     def ready(self) -> tuple[str, str]:
         """What `/readyz` says on the next one, and what becomes of the connection: one that is kept is asked again."""
+        assert self.silent, "all that the workers had taken are closed"
         one = self.silent.pop(0)
         said = readyz(one)
         if said[1] == "kept":

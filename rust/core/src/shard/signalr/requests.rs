@@ -28,7 +28,7 @@ impl<I: Io> Shard<I> {
     ) -> Result<AnsweredBy, Refusal> {
         let Some(id) = self.find_token(&token, route)? else {
             // Its connection may be on the machine that has issued it: what comes here has lost its way.
-            let is_lost = is_marked(&token);
+            let is_lost = self.common.siblings.is_some() && is_marked(&token);
             return if is_lost { Err(no_connection()) } else { self.post_first(slot, head, route, token) };
         };
         if id.shard() != self.index {
