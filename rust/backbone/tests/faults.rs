@@ -74,7 +74,8 @@ fn who_is_cut_off_is_told_and_can_ask_for_what_it_missed() {
     let why = link.down();
     assert!(why.contains("CLIENT KILL"), "{why}");
     link.up();
-    assert_eq!(link.wanted("c"), missed);
+    let top = link.wanted("c");
+    assert!(top == missed || top == first, "{top}: it may have been back before that was published");
     let (records, _, is_whole) = link.since("c", first);
     assert_eq!((texts(&records), is_whole), (vec!["missed".into()], true));
     let last = other.publish("c", "last");

@@ -173,8 +173,23 @@ impl Server {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let id = self.child.as_ref().unwrap().id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+        signal(self.child.as_ref().unwrap(), name);
+    }
+}
+
+/// Sends a signal to a server. One that is to stop has stopped afterwards, with all its threads: it answers nothing more.
+pub(crate) fn signal(child: &Child, name: &str) {
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    let is_stopped = |path: PathBuf| {
+        let stat = std::fs::read_to_string(path.join("stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+    };
+    let tasks = PathBuf::from(format!("/proc/{id}/task"));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while name == "STOP" && !tasks.read_dir().unwrap().all(|task| is_stopped(task.unwrap().path())) {
+        assert!(Instant::now() < deadline, "process {id} has not stopped");
+        std::thread::yield_now();
     }
 }
 

@@ -99,8 +99,7 @@ impl Nats {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let id = self.child.as_ref().unwrap().id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+        super::signal(self.child.as_ref().unwrap(), name);
     }
 
     /// What it has logged.
