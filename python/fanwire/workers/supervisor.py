@@ -25,8 +25,6 @@ from fanwire.workers.systemd import VARIABLES, Notifier
 WAIT_MAX_S = 5.0
 """So long what the sequencer has to say waits for the log, at most."""
 ASKERS_MAX = 16
-FRUGAL = {"MALLOC_ARENA_MAX": "1"}
-"""For glibc (mallopt(3)): the threads of a copy share what is free, in the place of an arena for each."""
 SIGNALS = tuple(one for one in signal.Signals if one.name in ("SIGTERM", "SIGINT", "SIGUSR2", "SIGCHLD"))
 
 
@@ -64,7 +62,7 @@ class Supervisor:
         if program is None:
             self._starting = Rerun(environment)
         else:
-            self._starting = Copies({**FRUGAL, **environment}, held.descriptors, self._selector, program)
+            self._starting = Copies(environment, held.descriptors, self._selector, program)
         self._folder = Folder(os.environ)
         try:
             self._sequencer = Sequencer(settings, str(self._folder.path / SEQUENCER), for_engine(backbone))
