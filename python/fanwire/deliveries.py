@@ -175,11 +175,14 @@ class Deliveries:
             return None, _Tracked(0)  # another worker may have subscribers that it came to, or nobody has
         return token, _Tracked(parts)
 
+    def _may_be_to_come(self, tracked: _Tracked) -> bool:
+        return not tracked.parts and self._bus is not None and self._bus.spans_machines
+
     async def _track_here(self, position: Position) -> tuple[int | None, _Tracked]:
         """The same, once it is here: a backbone may have said where it stands before."""
         for _ in range(COMES_WITHIN):
             token, tracked = self._track(position)
-            if tracked.parts or self._bus is None or not self._bus.spans_machines:
+            if not self._may_be_to_come(tracked):
                 break
             self._untrack(token)
             await anyio.sleep(REPORT_S)
@@ -196,7 +199,7 @@ class Deliveries:
         id, epoch, offset = message
         asker, position = (worker, id), Position(epoch, offset)
         token, tracked = self._track(position)
-        if not tracked.parts and self._bus is not None and self._bus.spans_machines:
+        if self._may_be_to_come(tracked):
             self._untrack(token)
             self._asked[asker] = None, _Tracked(1)  # no report comes of that: it is not whole
             self._tasks.start_soon(self._track_in_time, asker, position)

@@ -32,6 +32,26 @@ struct Wanted {
     known: Position,
 }
 
+/// Faults of one kind, which are told seldom, and counted.
+#[derive(Debug, Default)]
+struct Faults {
+    count: u64,
+    told: Option<Instant>,
+}
+
+impl Faults {
+    /// So many more; gives how many there were in all, if it is time to tell.
+    fn count(&mut self, more: u64) -> Option<u64> {
+        self.count += more;
+        let now = Instant::now();
+        if self.told.is_some_and(|told| now - told < FOREIGN_EVERY) {
+            return None;
+        }
+        self.told = Some(now);
+        Some(self.count)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Table {
     wanted: HashMap<Box<str>, Wanted>,
@@ -40,10 +60,8 @@ struct Table {
     patterns: HashSet<Box<str>>,
     /// Whose unsubscription is under way.
     leaving: HashSet<Box<str>>,
-    foreign: u64,
-    foreign_told: Option<Instant>,
-    untold: u64,
-    untold_told: Option<Instant>,
+    foreign: Faults,
+    untold: Faults,
 }
 
 const NOWHERE: Position = Position { epoch: 0, offset: 0 };
@@ -162,29 +180,19 @@ impl Heard {
 
     /// Something in one of our channels or streams is not ours.
     pub(crate) fn foreign(&self, channel: &str, reason: &'static str) {
-        let mut table = self.lock();
-        table.foreign += 1;
-        let (count, now) = (table.foreign, Instant::now());
-        if table.foreign_told.is_some_and(|told| now - told < FOREIGN_EVERY) {
-            return;
+        let count = self.lock().foreign.count(1);
+        if let Some(count) = count {
+            self.tell(Event::Foreign { channel: channel.into(), reason, count });
         }
-        table.foreign_told = Some(now);
-        drop(table);
-        self.tell(Event::Foreign { channel: channel.into(), reason, count });
     }
 
     /// So many things could not be told, for this reason.
     pub(crate) fn untold(&self, reasons: &[String]) {
         let Some(reason) = reasons.first() else { return };
-        let mut table = self.lock();
-        table.untold += reasons.len() as u64;
-        let (count, now) = (table.untold, Instant::now());
-        if table.untold_told.is_some_and(|told| now - told < FOREIGN_EVERY) {
-            return;
+        let count = self.lock().untold.count(reasons.len() as u64);
+        if let Some(count) = count {
+            self.tell(Event::Untold { reason: reason.clone(), count });
         }
-        table.untold_told = Some(now);
-        drop(table);
-        self.tell(Event::Untold { reason: reason.clone(), count });
     }
 }
 

@@ -111,8 +111,8 @@ pub(crate) fn slot_of(partition: u16) -> u16 {
     crc16(partition.to_string().as_bytes()) % SLOTS
 }
 
-/// CRC-16/XMODEM, which a cluster hashes keys by.
-fn crc16(bytes: &[u8]) -> u16 {
+/// CRC-16/XMODEM, by which a cluster of Redis hashes keys, and which ends a key of NATS.
+pub(crate) fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |mut crc: u16, &byte| {
         crc ^= u16::from(byte) << 8;
         for _ in 0..8 {

@@ -3,6 +3,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
+use crate::names::crc16;
+
 /// The kind of key that a user has, in the upper five bits.
 const USER: u8 = 20 << 3;
 const SEED: u8 = 18 << 3;
@@ -81,17 +83,6 @@ fn encode(bytes: &[u8]) -> String {
         text.push(char::from(ALPHABET[(bits << (5 - count)) as usize & 31]));
     }
     text
-}
-
-/// CRC-16/XMODEM, which ends each key.
-fn crc16(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0, |mut crc: u16, &byte| {
-        crc ^= u16::from(byte) << 8;
-        for _ in 0..8 {
-            crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
-        }
-        crc
-    })
 }
 
 #[cfg(test)]
