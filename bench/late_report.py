@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from figures import Figures, write_again
-from report import figure_text, markdown_table, span_text
+from report import figure_text, markdown_table, notes, span_text
 from summary import Spread
 
 HUB, RAW = "hub", "raw"
@@ -149,8 +149,7 @@ def _bounds(figures: Figures, sizes: Sizes) -> str:
 
 def _notes(figures: Figures) -> str:
     """What explains the table."""
-    spreads = ((text, figures.spread(HUB, RAW, metric)) for metric, text in NOTES)
-    return "\n".join(f"- {text}: {span_text(spread)}" for text, spread in spreads if spread)
+    return notes(figures, HUB, NOTES)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ import argparse
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,11 @@ from typing import Any, Self
 
 import machines_report
 from caller import Caller
-from figures import Figures
 from machines_report import BACK, BATCH, CHANNELS, CLIENTS, EACH, FAST, MISSED, NODES, RATE
 from measure import cpu_of, environment
 from process import CORES, Child, ChildFailed
 from scale_stage import EACH_MAX, kill, processes_for, take_port
-from signalr import BINARIES, CLIENT_CORE, HERE, SERVER_CORE, SETTLE_S, WITHIN_S, Turn, take
+from signalr import BINARIES, CLIENT_CORE, HERE, SERVER_CORE, SETTLE_S, WITHIN_S, Measures, Turn, take_turns
 from workloads import Peer, peers, python_peer
 
 PAYLOAD_BYTES = 128
@@ -37,46 +35,36 @@ BURSTS = {"single": (15, 1, 0.3), "burst20": (3, 20, 4.0)}
 PACKAGES = {"channels", "channels-redis", "django", "python-socketio", "redis", "uvicorn"}
 
 
-class Redis:
+class Redis(Child):
     """A server with nothing in it, which keeps nothing on a disk."""
 
     def __init__(self, cores: set[int]) -> None:
         """It runs on these cores from ``with`` on."""
         self.port = take_port()
         self.url = f"redis://127.0.0.1:{self.port}"
-        self._cores = cores
         self._folder = tempfile.TemporaryDirectory()
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        super().__init__("redis-server", [*command, "--dir", self._folder.name], [*cores])
 
     def __enter__(self) -> Self:
         """Start it; returns when it answers."""
-        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        self._process = subprocess.Popen(
-            [*command, "--dir", self._folder.name], stdout=subprocess.DEVNULL, preexec_fn=self._pin
-        )
+        super().__enter__()
         deadline = time.monotonic() + WITHIN_S
         while True:
             try:
                 self.ask("PING")
             except OSError as error:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or self.is_over:
                     raise ChildFailed(f"redis-server does not answer: {error}") from error
                 time.sleep(0.02)
             else:
                 return self
 
-    def _pin(self) -> None:
-        os.sched_setaffinity(0, self._cores)
-
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         """End it."""
-        self._process.kill()
-        self._process.wait()
+        kill([self.pid])
+        super().__exit__(*error)
         self._folder.cleanup()
-
-    @property
-    def pid(self) -> int:
-        """Process id."""
-        return self._process.pid
 
     def ask(self, *words: str) -> str:
         """What it answers to a command, as it comes."""
@@ -97,12 +85,12 @@ class Redis:
 class Node(Child):
     """A hub on it."""
 
-    def __init__(self, redis: Redis, number: int, cores: set[int]) -> None:
+    def __init__(self, redis: Redis, number: int) -> None:
         """One of them."""
         self.port = take_port()
         self._redis = redis
         command = [sys.executable, str(HERE / "peers" / "workers_hub.py"), "--port", str(self.port)]
-        super().__init__(f"node {number}", command, [*cores])
+        super().__init__(f"node {number}", command, [*CORES])
 
     def __enter__(self) -> Self:
         """Start it, and wait until it serves."""
@@ -111,11 +99,7 @@ class Node(Child):
             super().__enter__()
         finally:
             del os.environ["FANWIRE_BENCH_BACKBONE"]
-        deadline = time.monotonic() + WITHIN_S
-        while f"serving on 127.0.0.1:{self.port}" not in self.errors():
-            if time.monotonic() > deadline or self.is_over:
-                raise ChildFailed(f"{self.name} never listened\n{self.complaints()}")
-            time.sleep(0.05)
+        self.wait_until_logged(f"serving on 127.0.0.1:{self.port}", WITHIN_S)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -129,7 +113,7 @@ def several(count: int, clients: int = 0) -> Iterator[tuple[Redis, list[Node], l
     """A Redis, so many nodes, a caller of each, and crowds of clients who watch c0 at each."""
     with ExitStack() as stack:
         redis = stack.enter_context(Redis(CORES))
-        nodes = [stack.enter_context(Node(redis, number, CORES)) for number in range(count)]
+        nodes = [stack.enter_context(Node(redis, number)) for number in range(count)]
         callers = [stack.enter_context(Caller(node.port)) for node in nodes]
         crowds = [stack.enter_context(crowd(node.port, clients)) for node in nodes if clients]
         for one in crowds:
@@ -293,7 +277,7 @@ def _publish(server: Child, crowds: list[Child], rounds: int, burst: int, interv
             raise ChildFailed(f"{said['received']:,} of {wanted:,} messages: {wrong}\n{server.complaints()}")
 
 
-MEASURES: dict[str, tuple[Callable[[Turn], Iterator[tuple[str, float]]], tuple[str, ...]]] = {
+MEASURES: Measures = {
     "hops": (hops, ("nodes",)),
     "rate": (rate, ("nodes",)),
     "interest": (interest, ("nodes",)),
@@ -314,13 +298,8 @@ def main() -> None:
     if shutil.which("redis-server") is None:
         sys.exit("skipped: there is no redis-server")
     assert processes_for(BACK) * EACH_MAX >= BACK
-    figures = Figures()
     began = time.monotonic()
-    for number in range(options.turns):
-        for name in options.only:
-            measure, servers = MEASURES[name]
-            for server in servers:
-                take(measure, Turn(server, "raw", number, figures), options.turns)
+    figures = take_turns(MEASURES, options.only, options.turns)
     header = environment(PACKAGES, HERE / "peers" / "node") | {"minutes": round((time.monotonic() - began) / 60, 1)}
     machines_report.write(figures, header, options.results)
     print(f"\n{machines_report.markdown(figures, header)}")

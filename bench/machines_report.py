@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from figures import Figures, write_again
-from report import figure_text, markdown_table, span_text
+from report import figure_text, markdown_table, notes, span_text
 from summary import Spread
 
 NODES, EACH = 4, 100
@@ -115,8 +115,7 @@ def _notes(figures: Figures) -> str:
         "back_s": "Returning: seconds until all have what they missed",
         "back_us": "CPU of the nodes, µs a client",
     }
-    spreads = ((text, figures.spread("nodes", "raw", metric)) for metric, text in texts.items())
-    return "\n".join(f"- {text}: {span_text(spread)}" for text, spread in spreads if spread)
+    return notes(figures, "nodes", texts.items())
 
 
 if __name__ == "__main__":

@@ -130,6 +130,14 @@ class Child:
         with open(f"/proc/self/fd/{self._errors.fileno()}", errors="replace") as copy:  # noqa: PTH123 (a descriptor)
             return copy.read()
 
+    def wait_until_logged(self, text: str, timeout_s: float) -> None:
+        """Wait until its stderr has that. Raises ChildFailed after `timeout_s` seconds or at its end."""
+        deadline = time.monotonic() + timeout_s
+        while text not in self.errors():
+            if time.monotonic() > deadline or self.is_over:
+                raise ChildFailed(f"{self.name} never said {text!r}\n{self.complaints()}")
+            time.sleep(0.05)
+
     def hears(self, answer: dict[str, Any]) -> bool:
         """Told of each answer, in the thread that reads; whether nobody is to wait for it."""
         return False

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from figures import Figures
 from summary import Spread, Summary, conditions, verdicts
 from workloads import FORMS, Peer, peers
 
@@ -98,6 +99,12 @@ def span_text(spread: Spread | None) -> str:
     if spread.count == 1:
         return figure_text(spread.median)
     return f"{figure_text(spread.median)} ({figure_text(spread.low)}–{figure_text(spread.high)})"
+
+
+def notes(figures: Figures, server: str, texts: Iterable[tuple[str, str]]) -> str:
+    """A list of a server's figures, each of a metric with a text, as far as there are any. Clients speak raw."""
+    spreads = ((text, figures.spread(server, "raw", metric)) for metric, text in texts)
+    return "\n".join(f"- {text}: {span_text(spread)}" for text, spread in spreads if spread)
 
 
 def _micro_to_milli(value: float | None) -> str:

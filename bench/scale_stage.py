@@ -144,11 +144,7 @@ class Workers(Child):
 
     def listen(self) -> None:
         """Wait until all workers do."""
-        deadline = time.monotonic() + WITHIN_S
-        while f"serving on 127.0.0.1:{self.port} with {self.count} worker" not in self.errors():
-            if time.monotonic() > deadline or self.is_over:
-                raise ChildFailed(f"{self.name} never listened\n{self.complaints()}")
-            time.sleep(0.1)
+        self.wait_until_logged(f"serving on 127.0.0.1:{self.port} with {self.count} worker", WITHIN_S)
 
     def workers(self) -> list[int]:
         """Process ids; of the supervisor's children those that serve."""

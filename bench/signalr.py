@@ -218,7 +218,9 @@ def pings(turn: Turn) -> Iterator[tuple[str, float]]:
             yield "pings_percent", cpu_of(server.pid).since(before).total_ns / 1e7 / (time.monotonic() - began)
 
 
-MEASURES: dict[str, tuple[Callable[[Turn], Iterator[tuple[str, float]]], tuple[str, ...]]] = {
+Measures = dict[str, tuple[Callable[[Turn], Iterator[tuple[str, float]]], tuple[str, ...]]]
+"""By name: what measures, and whom."""
+MEASURES: Measures = {
     "deliveries": (deliveries, ("origin", "fanwire", "raw")),
     "connects": (connects, ("origin", "fanwire")),
     "calls": (calls, ("origin", "fanwire")),
@@ -240,6 +242,17 @@ def take(measure: Callable[[Turn], Iterator[tuple[str, float]]], turn: Turn, tur
         turn.figures.add(turn.number, turn.server, turn.protocol, metric, value)
         place = f"{turn.number + 1}/{turns} {turn.protocol:<11} {turn.server:<8}"
         print(f"{place} {metric:<21} {value:10.3f}", flush=True)
+
+
+def take_turns(measures: Measures, only: Sequence[str], turns: int) -> Figures:
+    """Measure these so often, turn about, with clients of the raw protocol."""
+    figures = Figures()
+    for number in range(turns):
+        for name in only:
+            measure, servers = measures[name]
+            for server in servers:
+                take(measure, Turn(server, "raw", number, figures), turns)
+    return figures
 
 
 def prepare(wanted: int) -> None:

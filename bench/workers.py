@@ -8,7 +8,7 @@ stand in workers_report.py.
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -16,11 +16,10 @@ from typing import Any
 
 import workers_report
 from caller import Caller
-from figures import Figures
 from measure import cpu_of, environment, processes_of
 from process import CORES, Child, ChildFailed, free_port
 from scale_stage import kill
-from signalr import BINARIES, BURSTS, CLIENT_CORE, HERE, SERVER_CORE, SETTLE_S, WITHIN_S, Turn, take
+from signalr import BINARIES, BURSTS, CLIENT_CORE, HERE, SERVER_CORE, SETTLE_S, WITHIN_S, Measures, Turn, take_turns
 from workers_report import CHANNELS, CLIENTS, RATE, WORKERS
 
 PAYLOAD_BYTES = 128
@@ -43,12 +42,8 @@ class Hub(Child):
 
     def listen(self) -> None:
         """Wait until all serve."""
-        awaited = f"serving on 127.0.0.1:{self.port} with {f'{WORKERS} workers' if self.kind == 'workers' else ''}"
-        deadline = time.monotonic() + WITHIN_S
-        while awaited not in self.errors():
-            if time.monotonic() > deadline or self.is_over:
-                raise ChildFailed(f"{self.name} never listened\n{self.complaints()}")
-            time.sleep(0.05)
+        workers = f"{WORKERS} workers" if self.kind == "workers" else ""
+        self.wait_until_logged(f"serving on 127.0.0.1:{self.port} with {workers}", WITHIN_S)
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -162,7 +157,7 @@ def hops(turn: Turn) -> Iterator[tuple[str, float]]:
             yield f"hop_{name}_ms", ages[round(quantile * (len(ages) - 1))] / 1e6
 
 
-MEASURES: dict[str, tuple[Callable[[Turn], Iterator[tuple[str, float]]], tuple[str, ...]]] = {
+MEASURES: Measures = {
     "delivery": (delivery, ("shards", "workers")),
     "interest": (interest, ("workers",)),
     "hops": (hops, ("workers",)),
@@ -178,13 +173,8 @@ def main() -> None:
     options = parser.parse_args()
     if not (BINARIES / "fanwire-load").is_file():
         sys.exit(f"{BINARIES / 'fanwire-load'} is missing: cargo build --release -p fanwire-load")
-    figures = Figures()
     began = time.monotonic()
-    for number in range(options.turns):
-        for name in options.only:
-            measure, servers = MEASURES[name]
-            for server in servers:
-                take(measure, Turn(server, "raw", number, figures), options.turns)
+    figures = take_turns(MEASURES, options.only, options.turns)
     header = environment(set(), HERE / "peers" / "node") | {"minutes": round((time.monotonic() - began) / 60, 1)}
     workers_report.write(figures, header, options.results)
     print(f"\n{workers_report.markdown(figures, header)}")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from figures import Figures, write_again
-from report import figure_text, markdown_table, span_text
+from report import figure_text, markdown_table, notes, span_text
 from summary import Spread
 
 WORKERS, CLIENTS = 4, 1_000
@@ -90,8 +90,7 @@ def _notes(figures: Figures) -> str:
         "hop_p50_ms": "Under way: median, ms",
         "hop_p999_ms": "at the 99.9th percentile, ms",
     }
-    spreads = ((text, figures.spread("workers", "raw", metric)) for metric, text in texts.items())
-    return "\n".join(f"- {text}: {span_text(spread)}" for text, spread in spreads if spread)
+    return notes(figures, "workers", texts.items())
 
 
 if __name__ == "__main__":
