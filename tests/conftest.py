@@ -17,6 +17,7 @@ from fanwire.logs import Sparing, SparingFilter, relay_log
 from fanwire.stand_in import IS_STAND_IN
 from hypothesis import settings
 from support.hubs import MakeHub
+from support.redis import Redis, redis_server
 from support.scripted_backend import ScriptedBackend
 
 collect_ignore = [] if IS_STAND_IN else ["pure"]  # what the stand-in alone does
@@ -34,6 +35,13 @@ POLLERS = [os.environ["FANWIRE_POLLER"]] if os.environ.get("FANWIRE_POLLER") els
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """The event loop of an async test."""
     return LOOPS[request.param]
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    """A Redis server of the test's own, where there is one: ``needs_redis``."""
+    with redis_server(tmp_path) as one:
+        yield one
 
 
 @pytest.fixture(params=POLLERS)

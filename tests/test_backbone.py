@@ -1,17 +1,15 @@
 """Hubs that name the same server are one: real hubs, a real Redis, clients of each."""
 
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
 import fanwire
 import pytest
 from fanwire import to
-from support.clients import Peer, connected
-from support.redis import Redis, needs_redis, redis_server
+from support.backbones import published, told, two_hubs, watching
+from support.redis import Redis, needs_redis
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -24,53 +22,14 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
-    """A server of its own."""
-    with redis_server(tmp_path) as one:
-        yield one
-
-
 def hub_at(redis: Redis, **options: Any) -> fanwire.Hub:
     """One that others with the same server are one with."""
     return fanwire.Hub(CHANNELS, backbone=redis.url, **options)
 
 
-@asynccontextmanager
-async def two(redis: Redis, **options: Any) -> AsyncIterator[tuple[list[fanwire.Hub], list[str]]]:
-    """Two hubs that serve, and where."""
-    hubs = [hub_at(redis, **options) for _ in range(2)]
-    async with AsyncExitStack() as stack:
-        yield hubs, [(await stack.enter_async_context(hub.serve("127.0.0.1:0"))).address for hub in hubs]
-
-
-async def published(hub: fanwire.Hub, channel: str, data: Any) -> fanwire.Position:
-    """Publish, and give the place, once that is to be had: it may take until the server is reached."""
-    with anyio.fail_after(60):
-        while True:
-            try:
-                return await hub.publish(channel, data)
-            except RuntimeError:  # it was under way when a connection broke
-                continue
-
-
-@asynccontextmanager
-async def watching(address: str, query: str = "", **more: Any) -> AsyncIterator[Peer]:
-    """A client that watches ``odds``, from the moment at which it is told so."""
-    async with connected(address, f"/ws{query}") as peer:
-        await peer.send_json(subscribe=["odds"], id=1, **more)
-        assert (await peer.receive_json())["result"]["subscribed"] == ["odds"]
-        yield peer
-
-
-async def told(peer: Peer, count: int) -> list[Any]:
-    """The next publications of a client."""
-    return [await peer.receive_json() for _ in range(count)]
-
-
 @needs_redis
 async def test_clients_of_each_get_what_is_published_at_either_in_one_order(redis: Redis) -> None:
-    async with two(redis) as (hubs, addresses), AsyncExitStack() as stack:
+    async with two_hubs(redis.url, CHANNELS) as (hubs, addresses), AsyncExitStack() as stack:
         peers = [await stack.enter_async_context(watching(address)) for address in addresses]
         for number in range(20):
             hubs[number % 2].publish("odds", number)
@@ -84,23 +43,23 @@ async def test_clients_of_each_get_what_is_published_at_either_in_one_order(redi
 
 @needs_redis
 async def test_a_client_goes_on_at_another_hub_where_it_left_the_first(redis: Redis) -> None:
-    async with two(redis) as (hubs, addresses):
-        async with watching(addresses[0], "?envelope=1") as peer:
+    async with two_hubs(redis.url, CHANNELS) as (hubs, addresses):
+        async with watching(addresses[0], query="?envelope=1") as peer:
             for number in range(3):
                 await published(hubs[1], "odds", number)
             seen = await told(peer, 3)
         position = seen[-1]["position"]
         for number in range(3, 6):
             await published(hubs[0], "odds", number)
-        async with watching(addresses[1], "?envelope=1", since={"odds": position}) as peer:
+        async with watching(addresses[1], query="?envelope=1", since={"odds": position}) as peer:
             assert [message["data"] for message in await told(peer, 3)] == [3, 4, 5]
 
 
 @needs_redis
 async def test_a_server_that_starts_anew_costs_no_client_anything(redis: Redis) -> None:
     """It leaves numbers out, to give none twice: that was taken for a gap, and clients were closed with 1013."""
-    async with two(redis) as (hubs, addresses), AsyncExitStack() as stack:
-        peers = [await stack.enter_async_context(watching(address, "?envelope=1")) for address in addresses]
+    async with two_hubs(redis.url, CHANNELS) as (hubs, addresses), AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(watching(address, query="?envelope=1")) for address in addresses]
         before = await published(hubs[0], "odds", 1)
         for peer in peers:
             assert [message["data"] for message in await told(peer, 1)] == [1]
@@ -111,13 +70,13 @@ async def test_a_server_that_starts_anew_costs_no_client_anything(redis: Redis) 
         for peer in peers:
             (message,) = await told(peer, 1)
             assert (message["data"], message["position"]) == (2, [*after])
-        async with watching(addresses[0], "?envelope=1", since={"odds": [*before]}) as peer:
+        async with watching(addresses[0], query="?envelope=1", since={"odds": [*before]}) as peer:
             assert [message["data"] for message in await told(peer, 1)] == [2]
 
 
 @needs_redis
 async def test_links_that_break_cost_a_client_nothing(redis: Redis) -> None:
-    async with two(redis) as (hubs, addresses), AsyncExitStack() as stack:
+    async with two_hubs(redis.url, CHANNELS) as (hubs, addresses), AsyncExitStack() as stack:
         peers = [await stack.enter_async_context(watching(address)) for address in addresses]
         await published(hubs[0], "odds", 0)
         for number in range(1, 4):
@@ -136,7 +95,8 @@ async def test_users_are_reached_wherever_they_are(redis: Redis) -> None:
             hub.authenticate(lambda request: fanwire.Identity(request.query["user"]))
         served = [await stack.enter_async_context(hub.serve("127.0.0.1:0")) for hub in hubs]
         peers = [
-            await stack.enter_async_context(watching(served[1].address, f"?user={name}")) for name in ("ann", "bob")
+            await stack.enter_async_context(watching(served[1].address, query=f"?user={name}"))
+            for name in ("ann", "bob")
         ]
         await hubs[0].publish(to.user("ann"), 1)
         await published(hubs[0], "odds", 2)

@@ -14,10 +14,11 @@ import anyio
 import fanwire
 import pytest
 from anyio.abc import SocketStream
+from support.backbones import published, told, watching
 from support.certificates import authority, signed_by
 from support.clients import connected
 from support.redis import Redis, needs_redis, redis_server
-from test_backbone import CHANNELS, hub_at, published, told, watching
+from test_backbone import CHANNELS, hub_at
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -28,13 +29,6 @@ NOWHERE = "redis://127.0.0.1:1"
 def anyio_backend() -> str:
     """One loop: what is tried is elsewhere."""
     return "asyncio"
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
-    """A server of its own."""
-    with redis_server(tmp_path) as one:
-        yield one
 
 
 class Gate:
@@ -180,7 +174,7 @@ async def test_a_machine_goes_on_by_itself_and_comes_back(redis: Redis) -> None:
     async with (
         here.serve("127.0.0.1:0") as one,
         there.serve("127.0.0.1:0") as other,
-        watching(one.address, "?envelope=1") as peer,
+        watching(one.address, query="?envelope=1") as peer,
         watching(other.address) as elsewhere,
     ):
         before = await published(here, "odds", 1)
@@ -197,7 +191,7 @@ async def test_a_machine_goes_on_by_itself_and_comes_back(redis: Redis) -> None:
         seen = [(message["data"], message["position"]) for message in await told(peer, 3)]
         assert seen == [(1, [*before]), (2, [*own]), (3, [*after])]
         assert await told(elsewhere, 1) == [3]
-        async with watching(one.address, "?envelope=1", since={"odds": [*own]}) as back:
+        async with watching(one.address, query="?envelope=1", since={"odds": [*own]}) as back:
             assert [message["data"] for message in await told(back, 1)] == [3]
 
 

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -23,7 +22,7 @@ from channels.layers import channel_layers
 from fanwire import NotPublished
 from fanwire.compat.django_channels import ChannelLayer, FanwireConsumer
 from fanwire.compat.socketio import AsyncBackboneManager, BackboneManager
-from support.redis import Redis, needs_redis, redis_server
+from support.redis import Redis, needs_redis
 from support.uvicorns import served
 from support.waiting import until
 from websockets.asyncio.client import connect
@@ -35,13 +34,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 def anyio_backend() -> str:
     """python-socketio's server is asyncio's alone."""
     return "asyncio"
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
-    """A server of its own."""
-    with redis_server(tmp_path) as one:
-        yield one
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from anyio.to_thread import run_sync
 from support.callers import Caller
 from support.clients import connected
 from support.hub_client import hub_client, negotiate
-from support.redis import Redis, needs_redis, redis_server
+from support.redis import Redis, needs_redis
 from support.workers import Program, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.anyio, pytest.mark.timeout(120), needs_redis]
@@ -101,13 +101,6 @@ hub.run("127.0.0.1:0", workers=int(sys.argv[2]))
 def anyio_backend() -> str:
     """One loop: what is tried is elsewhere."""
     return "asyncio"
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
-    """A server of its own."""
-    with redis_server(tmp_path) as one:
-        yield one
 
 
 class Machines:

@@ -1,8 +1,8 @@
 """Hubs that name the same NATS server are one: real hubs, a real nats-server, clients of each."""
 
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import anyio
 import fanwire
 import pytest
 from fanwire import to
-from support.clients import Peer, connected
+from support.backbones import published, told, two_hubs, watching
 from support.nats import Nats, nats_server, needs_nats
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180), needs_nats]
@@ -31,40 +31,8 @@ def nats(tmp_path: Path) -> Iterator[Nats]:
         yield one
 
 
-@asynccontextmanager
-async def two(nats: Nats) -> AsyncIterator[tuple[list[fanwire.Hub], list[str]]]:
-    """Two hubs that serve, and where."""
-    hubs = [fanwire.Hub(CHANNELS, backbone=nats.url) for _ in range(2)]
-    async with AsyncExitStack() as stack:
-        yield hubs, [(await stack.enter_async_context(hub.serve("127.0.0.1:0"))).address for hub in hubs]
-
-
-async def published(hub: fanwire.Hub, channel: str, data: Any) -> fanwire.Position:
-    """Publish, and give the place, once that is to be had: it may take until the server is reached."""
-    with anyio.fail_after(60):
-        while True:
-            try:
-                return await hub.publish(channel, data)
-            except RuntimeError:  # it was under way when a connection broke
-                continue
-
-
-@asynccontextmanager
-async def watching(address: str, *channels: str, query: str = "", **more: Any) -> AsyncIterator[Peer]:
-    """A client that watches channels, from the moment at which it is told so."""
-    async with connected(address, f"/ws{query}") as peer:
-        await peer.send_json(subscribe=list(channels), id=1, **more)
-        assert (await peer.receive_json())["result"]["subscribed"] == list(channels)
-        yield peer
-
-
-async def told(peer: Peer, count: int) -> list[Any]:
-    """The next publications of a client."""
-    return [await peer.receive_json() for _ in range(count)]
-
-
 async def test_clients_of_each_get_what_is_published_at_either_in_one_order(nats: Nats) -> None:
-    async with two(nats) as (hubs, addresses), AsyncExitStack() as stack:
+    async with two_hubs(nats.url, CHANNELS) as (hubs, addresses), AsyncExitStack() as stack:
         peers = [await stack.enter_async_context(watching(address, "odds")) for address in addresses]
         for number in range(20):
             hubs[number % 2].publish("odds", number)
@@ -74,7 +42,7 @@ async def test_clients_of_each_get_what_is_published_at_either_in_one_order(nats
 
 
 async def test_numbers_that_other_channels_have_had_are_no_gap(nats: Nats) -> None:
-    async with two(nats) as (hubs, addresses), watching(addresses[0], "odds") as peer:
+    async with two_hubs(nats.url, CHANNELS) as (hubs, addresses), watching(addresses[0], "odds") as peer:
         for number in range(5):
             await published(hubs[1], "odds", number)
             await published(hubs[0], "elsewhere", number)
@@ -82,7 +50,7 @@ async def test_numbers_that_other_channels_have_had_are_no_gap(nats: Nats) -> No
 
 
 async def test_a_client_goes_on_at_another_hub_where_it_left_the_first(nats: Nats) -> None:
-    async with two(nats) as (hubs, addresses):
+    async with two_hubs(nats.url, CHANNELS) as (hubs, addresses):
         async with watching(addresses[0], "odds", query="?envelope=1") as peer:
             for number in range(3):
                 await published(hubs[1], "odds", number)
@@ -96,7 +64,7 @@ async def test_a_client_goes_on_at_another_hub_where_it_left_the_first(nats: Nat
 
 
 async def test_a_server_that_was_killed_costs_a_client_nothing(nats: Nats) -> None:
-    async with two(nats) as (hubs, addresses), AsyncExitStack() as stack:
+    async with two_hubs(nats.url, CHANNELS) as (hubs, addresses), AsyncExitStack() as stack:
         peers = [await stack.enter_async_context(watching(address, "odds")) for address in addresses]
         await published(hubs[0], "odds", 1)
         nats.kill()
@@ -111,7 +79,7 @@ async def test_a_server_that_was_killed_costs_a_client_nothing(nats: Nats) -> No
 
 
 async def test_a_stream_that_was_deleted_begins_a_new_life_and_clients_are_told(nats: Nats) -> None:
-    async with two(nats) as (hubs, addresses), AsyncExitStack() as stack:
+    async with two_hubs(nats.url, CHANNELS) as (hubs, addresses), AsyncExitStack() as stack:
         peers = [await stack.enter_async_context(watching(address, "odds")) for address in addresses]
         first = await published(hubs[0], "odds", 1)
         (stream,) = [name for name in nats.streams() if "-100-" in name]
@@ -144,7 +112,7 @@ async def test_users_are_reached_wherever_they_are(nats: Nats) -> None:
 
 
 async def test_what_a_channel_keeps_is_a_stream_s_and_others_have_theirs(nats: Nats) -> None:
-    async with two(nats) as (hubs, addresses):
+    async with two_hubs(nats.url, CHANNELS) as (hubs, addresses):
         places = []
         for number in range(5):
             places.append(await published(hubs[0], "few", number))

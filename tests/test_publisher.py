@@ -15,7 +15,8 @@ import anyio.to_thread
 import fanwire
 import pytest
 from fanwire import to
-from support.clients import Peer, connected
+from support.backbones import watching
+from support.clients import connected
 from support.redis import Redis, needs_redis, redis_server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -45,18 +46,9 @@ async def served(redis: Redis, **options: Any) -> AsyncIterator[tuple[fanwire.Hu
         yield hub, serving.address
 
 
-@asynccontextmanager
-async def watching(address: str, query: str = "", **more: Any) -> AsyncIterator[Peer]:
-    """A client that watches ``odds``."""
-    async with connected(address, f"/ws{query}") as peer:
-        await peer.send_json(subscribe=["odds"], id=1, **more)
-        assert (await peer.receive_json())["result"]["subscribed"] == ["odds"]
-        yield peer
-
-
 @needs_redis
 async def test_a_hub_passes_on_what_is_published_and_knows_its_place(redis: Redis) -> None:
-    async with served(redis) as (hub, address), watching(address, "?envelope=1") as peer:
+    async with served(redis) as (hub, address), watching(address, query="?envelope=1") as peer:
         async with fanwire.Publisher(redis.url) as publisher:
             first = await publisher.apublish("odds", {"home": 1.5}, event="price", key="1x2")
             second = await hub.publish("odds", "from the hub")

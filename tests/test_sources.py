@@ -32,13 +32,6 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
-    """A server of its own."""
-    with redis_server(tmp_path) as one:
-        yield one
-
-
 async def kept(redis: Redis, channel: str, epoch: int) -> list[Any]:
     """What a client gets that comes back to a channel from its beginning."""
     hub = fanwire.Hub(KEEPS, backbone=redis.url)

@@ -1,6 +1,5 @@
 """Real NATS servers with JetStream, each with a folder of its own."""
 
-import random
 import re
 import shutil
 import socket
@@ -12,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from support.backbones import free_port
 
 PORTS = range(26_000, 28_000)
 VERSION_MIN = (2, 12)
@@ -40,7 +41,7 @@ class Nats:
     """One that runs, or is started again on the same port."""
 
     def __init__(self, folder: Path, more: str = "") -> None:
-        self.port = _free_port()
+        self.port = free_port(PORTS)
         self._folder = folder
         self._more = more
         self.process: subprocess.Popen[bytes]
@@ -87,26 +88,11 @@ class Nats:
         """Their names."""
         return re.findall(r'"([^"]+)"', self.do("$JS.API.STREAM.NAMES").partition('"streams":[')[2].partition("]")[0])
 
-    def _connected(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
-
     def _answers(self) -> bool:
         try:
             return '"error":' not in self.do("$JS.API.INFO")
         except OSError:
             return False
-
-
-def _free_port() -> int:
-    """One that nobody has; by chance, as other processes look for one, too."""
-    for port in random.sample(PORTS, 100):
-        with socket.socket() as one:
-            try:
-                one.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise OSError("no port is free")
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """A real Redis server with a folder of its own."""
 
-import random
 import shutil
 import socket
 import subprocess
@@ -10,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from support.backbones import free_port
 
 SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
 PORTS = range(24_000, 26_000)
@@ -21,7 +22,7 @@ class Redis:
     """One that runs, or is started again on the same port."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        self.port = _free_port()
+        self.port = free_port(PORTS)
         self._folder, self._options = folder, options
         self.process: subprocess.Popen[bytes]
         self.start()
@@ -61,17 +62,6 @@ class Redis:
             return is_this and self.do("PING").startswith(b"+PONG")  # which it answers once it has loaded
         except OSError:
             return False
-
-
-def _free_port() -> int:
-    for port in random.sample(PORTS, len(PORTS)):  # others look at the same time
-        with socket.socket() as one:
-            try:
-                one.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise OSError("no port is free")
 
 
 @contextmanager
