@@ -11,7 +11,7 @@ from fanwire.faults import Faults
 from fanwire.relay.machine import State
 from fanwire.relay.timing import Timers
 
-SHUT_S_MAX = 1.0
+SHUT_S_MAX = 2.0
 """Nobody is kept out for longer, whatever becomes of the lanes."""
 LOOK_S = 0.02
 """How often the lanes are looked at meanwhile."""
