@@ -11,7 +11,7 @@ from anyio.to_thread import run_sync
 from fanwire._engine import Engine, Settings
 from fanwire.faults import Faults
 from fanwire.metrics import Metrics
-from fanwire.scraping import FRESH_S, Scraping
+from fanwire.scraping import FRESH_S, Measured, Scraping
 from fanwire.workers.summing import Summed
 from prometheus_client.parser import text_string_to_metric_families
 from support.clients import connected
@@ -102,7 +102,7 @@ def test_an_answer_is_made_once_a_second_however_many_ask() -> None:
     engine: Any = SimpleNamespace(stats=stats, respond=lambda id, status, kind, body: answers.append((status, body)))
     endings: Any = None
     tasks: Any = SimpleNamespace(faults=Faults())
-    scraping = Scraping(engine, tasks, endings, refused={}, relays=[], now=lambda: now)
+    scraping = Scraping(engine, tasks, endings, Measured({}), now=lambda: now)
     asked: Any = SimpleNamespace(connection=1)
     for _ in range(100):
         scraping.asking(asked)

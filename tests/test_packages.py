@@ -122,6 +122,9 @@ def test_without_its_extra_the_protocol_for_uvicorn_names_it(missing: str) -> No
         ("compat.litestar", "litestar"),
         ("compat.socketio", "socketio"),
         ("fastapi", "fastapi"),
+        ("sources.nats", "nats"),
+        ("sources.postgres", "postgres"),
+        ("sources.redis_stream", "redis"),
     ],
 )
 def test_without_its_extra_what_is_for_another_library_names_it(module: str, extra: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 from fanwire._engine import Engine, Settings
-from fanwire.scraping import Scraping
+from fanwire.scraping import Measured, Scraping
 from fanwire.workers.summing import Samples, Summed, Summing
 from hypothesis import given
 from hypothesis import strategies as st
@@ -200,7 +200,7 @@ async def test_the_text_of_all() -> None:
             )
             endings: Any = None
             bus = star.join(number, tasks)
-            scrapings.append(Scraping(engine, tasks, endings, refused={"calls": 1}, relays=[relay], bus=bus))
+            scrapings.append(Scraping(engine, tasks, endings, Measured({"calls": 1}, [relay]), bus=bus))
             engines.append(engine)
         star.settle()
         for connection in range(3):

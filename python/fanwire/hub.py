@@ -8,7 +8,7 @@ is ``async``, and ``relay_stats``. Before and after serving they raise HubStoppe
 import os
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from threading import get_ident
@@ -40,6 +40,7 @@ from fanwire.options import (
 from fanwire.presence import check_channels
 from fanwire.scope import here
 from fanwire.serving import LOOP_CLOSED, STOPPED, Life, Serving, leave, plan
+from fanwire.sources.stats import MeasuredSource
 from fanwire.stand_in import require_engine, tell_once
 from fanwire.values import checked
 from fanwire.workers.foreign import path_of_siblings, tell_of_workers
@@ -94,6 +95,8 @@ class Hub(Attaching):
         self._seat: Seat | None = None
         # See the supervisor's argument.
         self._program: Mapping[str, Any] | None = None
+        # What a file has read beside.
+        self._sources: Sequence[MeasuredSource] = ()
         # Guards what follows and _is_serving: two threads may serve the same hub, or end it, and signal handlers, too.
         self._serve_lock = threading.RLock()
         # Between the call that serves and its first moment; whether it is to end at once.
@@ -420,6 +423,8 @@ class Hub(Attaching):
         self._across = lambda: life.pump.across
         self._listeners = lambda: life.pump.listeners
         self._attachments = life.pump.attachments
+        for source in self._sources:
+            life.pump.read_beside(source, self)
 
     @property
     def _is_here(self) -> bool:

@@ -23,6 +23,9 @@ workers_log = logging.getLogger("fanwire.workers")
 relay_log = logging.getLogger("fanwire.relay")
 """Lanes that go down and come back; what a relay's configuration should name."""
 
+source_log = logging.getLogger("fanwire.source")
+"""Sources that are read, their connections, and entries that are left out."""
+
 
 class Sparing:
     """Counts lines by their kind: whoever can cause one must not be able to fill a disk with them."""
@@ -85,7 +88,7 @@ class NumberFilter(logging.Filter):
 
 def log_as_worker(number: int) -> None:
     """Have each line of this process say which worker it is."""
-    for log in (hub_log, engine_log, workers_log, relay_log):
+    for log in (hub_log, engine_log, workers_log, relay_log, source_log):
         log.addFilter(NumberFilter(number))
 
 

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from fanwire._engine import Stats
 from fanwire.backbone import Reached
 from fanwire.relay.stats import MeasuredRelay
+from fanwire.sources.stats import MeasuredSource
 from fanwire.workers.summing import Key, Samples, Summed
 
 GAUGES = {
@@ -45,6 +46,9 @@ NOT_SUMMED = {
     "fanwire_relay_broadcast_live",
     "fanwire_relay_upstream_up",
     "fanwire_relay_unused_names",
+    "fanwire_source_lag_seconds",
+    "fanwire_source_place",
+    "fanwire_source_up",
 }
 """Gauges that have no sum: with workers each has its own, labelled with its number."""
 
@@ -260,3 +264,43 @@ class RelayCollector(Collector):
                 connects.add_metric(labels, one.connects)
                 failures.add_metric(labels, one.failures)
         return iter((lanes, clients, private, gaps, broadcasts, up, connects, failures, unused))
+
+
+class SourceCollector(Collector):
+    """Reads what each source has done, and of the worker that reads it, how it stands."""
+
+    def __init__(self, sources: Sequence[MeasuredSource]) -> None:
+        self._sources = sources
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family, by the source's name; none where there is no source."""
+        if not self._sources:
+            return iter(())
+        labels = ["source"]
+        read = CounterMetricFamily("fanwire_source_read", "Entries that were read.", labels=labels)
+        skipped = CounterMetricFamily(
+            "fanwire_source_skipped", "Entries left out: they are no publication.", labels=labels
+        )
+        failures = CounterMetricFamily(
+            "fanwire_source_failures", "Attempts to read and publish that ended by an error.", labels=labels
+        )
+        up = GaugeMetricFamily("fanwire_source_up", "Whether what is read is reached.", labels=labels)
+        lag = GaugeMetricFamily(
+            "fanwire_source_lag_seconds", "How long ago the oldest entry was written that waits.", labels=labels
+        )
+        place = GaugeMetricFamily(
+            "fanwire_source_place",
+            "Behind the newest that was published: a time, transaction or sequence.",
+            labels=labels,
+        )
+        for source in self._sources:
+            stats, name = source.stats(), [source.name]
+            read.add_metric(name, stats.read)
+            skipped.add_metric(name, stats.skipped)
+            failures.add_metric(name, stats.failures)
+            if source.is_here:
+                up.add_metric(name, stats.is_reading)
+                lag.add_metric(name, stats.lag)
+                if stats.place is not None:
+                    place.add_metric(name, source.number_of(stats.place))
+        return iter((read, skipped, failures, up, lag, place))

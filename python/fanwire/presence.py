@@ -151,15 +151,15 @@ class Presences:
     async def run(self) -> None:
         """Tell what has changed, for ever."""
         while True:
-            if not (self._changed or self._due or (self._going and self._tells) or self._owes):
+            if not (self._changed or self._due or (self._going and self.is_eldest) or self._owes):
                 await self._wakes.wait()
             self._wakes = anyio.Event()
             await anyio.sleep(BATCH_S)
             await self._tell()
 
     @property
-    def _tells(self) -> bool:
-        """Whether it is this worker that tells the clients and the application."""
+    def is_eldest(self) -> bool:
+        """Whether this worker does what one is to do for all: it tells the clients and the application."""
         return self._attending is None or self._attending.is_eldest
 
     @property
@@ -169,7 +169,7 @@ class Presences:
     async def _tell(self) -> None:
         if self._attending is not None and self._attending.is_apart:
             return  # it is told when the supervisor can be reached
-        tells = self._tells
+        tells = self.is_eldest
         names, self._changed = sorted(self._changed | (self._going if tells else set())), set()
         for index, name in enumerate(names):
             if index and index % CHANNELS_AT_ONCE == 0:
@@ -234,7 +234,7 @@ class Presences:
 
     def _look_who_tells(self) -> None:
         """This worker may be the one that tells from now on."""
-        is_eldest = self._tells
+        is_eldest = self.is_eldest
         if is_eldest and not self._is_eldest:
             if self._attending is not None:
                 self._due += [(change, False) for change in self._attending.take_recent()]

@@ -52,8 +52,9 @@ from fanwire.relay.relay import Relay
 from fanwire.relay.sharing import Sharing
 from fanwire.relay.stats import RelayStats
 from fanwire.relay.upstreams import Sessions
-from fanwire.scraping import Scraping
+from fanwire.scraping import Measured, Scraping
 from fanwire.snapshots import SnapshotRule, Snapshots
+from fanwire.sources.stats import MeasuredSource
 from fanwire.wording import INTERNAL_ERROR
 from fanwire.workers.bus import NUMBERS, Bus, buses_of
 from fanwire.workers.seat import Seat
@@ -147,10 +148,10 @@ class Pump:
         self._snapshots = Snapshots(engine, rules, tasks, link.faults)
         self.across = Across(engine, self.application.roster, self.relay_stats, link.faults, self._everyone)
         # By the number that events carry.
-        refused, measured = budgets.refused, self._relays
-        self._backbone = at = Reached()
-        endings, bus = link.endings, self.bus
-        self.scraping = Scraping(engine, tasks, endings, refused=refused, relays=measured, backbone=at, bus=bus)
+        self._backbone = Reached()
+        self._sources: list[MeasuredSource] = []
+        counted = Measured(budgets.refused, self._relays, self._sources, self._backbone)
+        self.scraping = Scraping(engine, tasks, link.endings, counted, bus=self.bus)
         self._owners: dict[int, Owner] = {APPLICATION: self.application, SCRAPES: self.scraping}
         # Of each of them, by the event's class.
         self._handlers = Handlers(Nobody(link.endings))
@@ -246,6 +247,11 @@ class Pump:
                 self._endings.refuse(event.connection, 500, INTERNAL_ERROR)
             elif not isinstance(event, Closed):
                 self._endings.close(event.connection, 1011, INTERNAL_ERROR)
+
+    def read_beside(self, source: MeasuredSource, hub: Any) -> None:
+        """Have `source` published by `hub`, whose pump this is, for as long as this worker is the eldest."""
+        self._sources.append(source)
+        self._tasks.start_soon(source.run, hub, lambda: self.presences.is_eldest)
 
     # Owners that come and go
 

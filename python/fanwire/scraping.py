@@ -1,6 +1,7 @@
 """The answer to `/metrics`, and when prometheus-client is needed for it: at the first scrape."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from fanwire.endings import Endings
 from fanwire.faults import Tasks
 from fanwire.owner import Owner
 from fanwire.relay.stats import MeasuredRelay
+from fanwire.sources.stats import MeasuredSource
 from fanwire.wording import INTERNAL_ERROR
 from fanwire.workers.bus import Bus
 from fanwire.workers.summing import Samples, Summing
@@ -24,11 +26,23 @@ FRESH_S = 1.0
 MISSING = "metrics need the package prometheus-client: pip install 'fanwire[metrics]'"
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is counted beside the engine and its faults."""
+
+    refused: Mapping[str, int]
+    """What clients were refused, by the bound."""
+    relays: Sequence[MeasuredRelay] = ()
+    sources: Sequence[MeasuredSource] = ()
+    backbone: Reached = field(default_factory=Reached)
+    """Whether it is reached, where there is one."""
+
+
 class Scraping(Owner):
     """Answers scrapes: the owner of ``/metrics``.
 
     Args:
-        backbone: whether it is reached, where there is one.
+        measured: what is counted beside.
         bus: to the other workers, where there are any; then an answer is the sum of all.
         now: seconds of the monotonic clock.
     """
@@ -38,16 +52,14 @@ class Scraping(Owner):
         engine: Engine,
         tasks: Tasks,
         endings: Endings,
+        measured: Measured,
         *,
-        refused: Mapping[str, int],
-        relays: Sequence[MeasuredRelay],
-        backbone: Reached | None = None,
         bus: Bus | None = None,
         now: Callable[[], float] = monotonic,
     ) -> None:
         self._engine, self._endings = engine, endings
         self._tasks, self._faults = tasks, tasks.faults
-        self._refused, self._relays, self._backbone = refused, relays, backbone or Reached()
+        self._measured = measured
         self._now = now
         self._metrics: Metrics | None = None
         # The newest answer, and until when it is new enough.
@@ -124,7 +136,14 @@ class Scraping(Owner):
         return metrics
 
     def _collect(self) -> "Metrics":
-        from fanwire.metrics import BackboneCollector, FaultsCollector, Metrics, RefusedCollector, RelayCollector
+        from fanwire import metrics
 
-        counted = FaultsCollector(lambda: self._faults.counts), RefusedCollector(self._refused)
-        return Metrics(self._engine.stats, [*counted, RelayCollector(self._relays), BackboneCollector(self._backbone)])
+        measured = self._measured
+        others = (
+            metrics.FaultsCollector(lambda: self._faults.counts),
+            metrics.RefusedCollector(measured.refused),
+            metrics.RelayCollector(measured.relays),
+            metrics.SourceCollector(measured.sources),
+            metrics.BackboneCollector(measured.backbone),
+        )
+        return metrics.Metrics(self._engine.stats, others)

@@ -23,6 +23,7 @@ from fanwire.config.reading import Row, kinds_of, leaf_at, unwrapped
 from fanwire.config.reading import rows_of as rows_of_table
 from fanwire.options import RULES
 from fanwire.relay.config import CallShare, Everyone, Lanes, MessageShare, Private, QueryShare, RelayConfig
+from fanwire.sources.config import SourceConfig
 from fanwire.values import LIST_MAX, TABLE, rows_of
 
 ROOT = Path(__file__).parents[2]
@@ -103,6 +104,7 @@ SECTIONS: dict[str, dict[str, type]] = {
         "drain.": Drain,
         "log.": Log,
     },
+    "### `[[source]]`": {"": SourceConfig},
     "### `[[relay]]`": {"": RelayConfig},
     "#### `[[relay.share]]` of `signalr`": {"": CallShare},
     "#### `[[relay.share]]` of `websocket`": {"": QueryShare, " ": MessageShare},

@@ -13,9 +13,11 @@ from fanwire.cli.load import load
 from fanwire.cli.restart import restart
 from fanwire.cli.script import script
 from fanwire.cli.serve import serve
+from fanwire.cli.sources import sources
 
 app = App(name="fanwire", help="Fan-out for Python: publish once, thousands of sockets.", version=__version__)
 app.command(serve)
+app.command(sources)
 app.command(restart)
 app.command(check)
 app.command(script)

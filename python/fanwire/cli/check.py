@@ -70,6 +70,10 @@ def summary(config: ServeConfig) -> Iterator[str]:
     for channel in config.channel:
         kept = f", keeps {channel.history}" if channel.history else ""
         yield f"channels {channel.pattern}: {channel.policy}{kept}"
+    for source in config.source:
+        what = source.subject if source.kind == "nats" else source.stream or "the outbox"
+        where = f"channel {source.channel}" if source.channel else "the channels that entries name"
+        yield f"publishes {source.kind} {what} to {where}, its place is {source.place}"
     if config.limits:
         yield f"limits: {', '.join(config.limits)}"
 

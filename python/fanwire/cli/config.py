@@ -45,6 +45,7 @@ from fanwire.options import (
 from fanwire.paths import route_of_relay
 from fanwire.presence import PREFIX as PRESENCE
 from fanwire.relay.config import NEGOTIATE, RelayConfig
+from fanwire.sources.config import SourceConfig
 from fanwire.values import Mistake
 
 IN_LISTEN = {
@@ -53,6 +54,8 @@ IN_LISTEN = {
     MANY_WORKERS: "is called workers here, under [listen]",
 }
 """What is said of what is written there."""
+SOURCES_MAX = 64
+"""So many are run beside a server, each with connections of its own."""
 LISTS = {"formats": FORMATS, "signalr_transports": TRANSPORTS}
 """Options that are lists of names, and which those are."""
 
@@ -186,7 +189,9 @@ class ServeConfig:
     listen: Listen = Listen()
     backbone: BackboneConfig = BackboneConfig()
     relay: tuple[RelayConfig, ...] = ()
-    """The backends, each with its path; at least one."""
+    """The backends, each with its path; at least one, where there is no source."""
+    source: tuple[SourceConfig, ...] = ()
+    """What is read and published beside: docs/sources.md."""
     channel: tuple[ChannelConfig, ...] = ()
     """What channels promise, by patterns of their names; the first match wins."""
     limits: Annotated[Mapping[str, Any], OPTIONS] = field(default_factory=dict)
@@ -203,7 +208,8 @@ class ServeConfig:
         known: dict[str, int] = {}
         channels = (self._fault_of_pattern(index, known) for index in range(len(self.channel)))
         limits = (self._fault_of_limit(name, value) for name, value in self.limits.items() if name in LISTS)
-        yield from _first_of_each(apart(self._fault_of_none(), *relays, *channels, *limits, self._fault_of_poller()))
+        others = self._fault_of_none(), *relays, *channels, *limits, self._fault_of_poller(), self._faults_of_places()
+        yield from _first_of_each(apart(*others))
 
     def _fault_of_limit(self, name: str, value: Any) -> Iterator[tuple[Path, str]]:
         if value is UNREAD or any(each is UNREAD for each in value):
@@ -225,8 +231,18 @@ class ServeConfig:
             engine.stop()
 
     def _fault_of_none(self) -> Iterator[tuple[Path, str]]:
-        if not self.relay:
+        if not self.relay and not self.source:
             yield ("relay",), "is missing: name a backend, with [[relay]] in a file or --upstream URL"
+
+    def _faults_of_places(self) -> Iterator[tuple[Path, str]]:
+        if len(self.source) > SOURCES_MAX:
+            yield ("source",), f"has {len(self.source):,} tables, must have {SOURCES_MAX} at most"
+            return
+        known: dict[str, int] = {}
+        for index, one in enumerate(self.source):
+            first = known.setdefault(one.place, index)
+            if one.place and first != index:
+                yield ("source", index, "name"), f'is "{one.place}", which is source[{first}]\'s already'
 
     def _fault_of_path(self, known: int, index: int) -> Iterator[tuple[Path, str]]:
         other, relay = self.relay[known], self.relay[index]

@@ -9,6 +9,7 @@ import resource
 import signal
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,16 @@ from fanwire.cli.options import settings
 from fanwire.cli.telling import complain, route
 from fanwire.hub import Hub
 from fanwire.logs import hub_log
+from fanwire.publisher import Publisher
+from fanwire.sources.beside import Beside
 from fanwire.wording import printable
 from fanwire.workers.seat import is_supervised
 
 LINES = "%(asctime)s %(message)s"
 """On a terminal; what is worse than info has its level in front."""
 PAIRS = "time=%(asctime)s level=%(levelname)s logger=%(name)s message=%(message)s"
+PUBLISHERS = ("formats", "decimal", "duration", "publication_bytes_max")
+"""Options that a publisher has from the file, as the hub does."""
 
 
 def serve(file: Path | None, given: Mapping[str, Any]) -> None:
@@ -62,6 +67,7 @@ def run(config: ServeConfig, program: Mapping[str, Any]) -> None:
         backbone_on_down=config.backbone.on_down,
     )
     hub._program = program
+    hub._sources = sources_of(config)
     for relay in config.relay:
         hub.relay(relay)
         hub_log.log(level, "relaying %s", route(relay))
@@ -75,6 +81,17 @@ def run(config: ServeConfig, program: Mapping[str, Any]) -> None:
         drain_code=config.drain.code,
         **dict(config.limits),
     )
+
+
+def sources_of(config: ServeConfig) -> list[Beside]:
+    """What is read and published beside: into the backbone, where there is one."""
+    url, prefix = config.backbone.url, config.backbone.prefix
+    publisher = None
+    if url is not None:
+        terms = {name: config.limits[name] for name in PUBLISHERS if name in config.limits}
+        channels = {one.pattern: one.channel() for one in config.channel}
+        publisher = partial(Publisher, url.reveal(), prefix=prefix, channels=channels, **terms)
+    return [Beside(one.source(prefix), publisher) for one in config.source]
 
 
 def raise_descriptors(level: int) -> None:

@@ -32,6 +32,7 @@ SCHEMA = """\
 CREATE TABLE fanwire_outbox (
     id bigint GENERATED ALWAYS AS IDENTITY,
     transaction xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    written timestamptz NOT NULL DEFAULT now(),
     channel text, data jsonb, text text, bytes bytea,
     event text, key text, ttl double precision, keyframe boolean, remove boolean,
     PRIMARY KEY (transaction, id)
@@ -118,7 +119,8 @@ class OutboxReading(Reading):
     async def batches(self) -> AsyncIterator[Batch]:
         """What is in it behind the place, and then what comes."""
         query = sql.SQL(
-            "SELECT transaction::text AS transaction, id, data::text AS data, {} FROM fanwire_outbox"
+            "SELECT transaction::text AS transaction, id, data::text AS data,"
+            " extract(epoch FROM written)::float8 AS written, {} FROM fanwire_outbox"
             " WHERE (transaction, id) > (%s::xid8, %s) AND transaction < pg_snapshot_xmin(pg_current_snapshot())"
             " ORDER BY transaction, id LIMIT %s"
         ).format(sql.SQL(", ").join(map(sql.Identifier, COLUMNS)))
@@ -133,7 +135,7 @@ class OutboxReading(Reading):
             batch = Batch()
             for row in rows:
                 place = f"{row['transaction']}-{row['id']}"
-                batch.add(place, partial(self._source.entry, place, row))
+                batch.add(place, partial(self._source.entry, place, row), row["written"])
             yield batch
 
     async def keep(self, place: str) -> None:

@@ -108,8 +108,10 @@ class StreamReading(Reading):
             streams = found.items() if isinstance(found, dict) else found or ()
             for _, entries in streams:
                 batch = Batch()
-                for place, fields in entries if not isinstance(entries[0], list) else entries[0]:
-                    batch.add(place.decode(), partial(source.entry, place.decode(), fields))
+                for raw, fields in entries if not isinstance(entries[0], list) else entries[0]:
+                    place = raw.decode()
+                    written_at = int(place.partition("-")[0]) / 1_000
+                    batch.add(place, partial(source.entry, place, fields), written_at)
                 yield batch
 
     async def keep(self, place: str) -> None:

@@ -4,12 +4,12 @@ At least once: the place is kept when the backbone or the hub has given each ent
 entry has an idempotency key, so that one which is read again within five minutes is not published again.
 """
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from random import uniform
+from time import time
 from typing import Any, ClassVar, NoReturn
 
 import anyio
@@ -19,7 +19,9 @@ from fanwire._engine import Publication
 from fanwire.calls import check_channel, check_event, check_key, check_keyframe, check_text, check_ttl
 from fanwire.errors import FanwireError, HubStopped, LimitReached, NotPublished
 from fanwire.hub import Hub
+from fanwire.logs import source_log
 from fanwire.publisher import Publisher
+from fanwire.sources.stats import SourceStats
 from fanwire.values import Whole, checked
 
 BATCH = 256
@@ -30,8 +32,6 @@ NAMES = ("channel", "data", "text", "bytes", "event", "key", "ttl", "keyframe", 
 """What an entry may have."""
 PAYLOADS = ("data", "text", "bytes")
 NAME_BYTES_MAX = 100
-
-log = logging.getLogger("fanwire.source")
 
 
 class NoEntry(ValueError):
@@ -52,19 +52,11 @@ class Entry:
     is_removal: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SourceStats:
-    """What a source has done since it was made."""
-
-    read: int
-    """Entries, those that are none included."""
-    published: int
-    skipped: int
-    """Entries that are no publication."""
-    failures: int
-    """Attempts that ended by an error: the connection was lost, the backbone away."""
-    place: str | None
-    """Behind the last one that was published; None before the first."""
+def check_name(name: str) -> str:
+    """Take the name of a place. Raises ValueError."""
+    if not 0 < len(name.encode()) <= NAME_BYTES_MAX:
+        raise ValueError(f"name must have 1 to {NAME_BYTES_MAX} bytes, not {name!r}")
+    return name
 
 
 def entry_of(place: str, values: Mapping[str, Any], channel: str | None) -> Entry:
@@ -125,22 +117,26 @@ def json_of(text: str | bytes) -> Any:
 class Batch:
     """What was read at once: entries in their order, and the place behind them all."""
 
-    __slots__ = ("behind", "entries", "read", "skipped")
+    __slots__ = ("behind", "entries", "first_at", "last_at", "read", "skipped")
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.read = self.skipped = 0
         self.behind: str | None = None
+        self.first_at: float | None = None
+        self.last_at: float | None = None
 
-    def add(self, place: str, read: Any) -> None:
-        """One more: `read()` gives it, or raises NoEntry."""
+    def add(self, place: str, read: Any, written_at: float) -> None:
+        """One more, written at `written_at`, a Unix time: `read()` gives it, or raises NoEntry."""
         self.read += 1
         self.behind = place
+        self.first_at = written_at if self.first_at is None else self.first_at
+        self.last_at = written_at
         try:
             self.entries.append(read())
         except NoEntry as error:
             self.skipped += 1
-            log.error("the entry %s %s: it is left out", place, error)
+            source_log.error("the entry %s %s: it is left out", place, error)
 
 
 class Reading(ABC):
@@ -167,20 +163,23 @@ class Source(ABC):
     kind: ClassVar[str]
 
     def __init__(self, name: str, *, channel: str | None = None, batch: int = BATCH) -> None:
-        if not 0 < len(check_text("name", name, "a str").encode()) <= NAME_BYTES_MAX:
-            raise ValueError(f"name must have 1 to {NAME_BYTES_MAX} bytes, not {name!r}")
-        self.name = name
+        self.name = check_name(check_text("name", name, "a str"))
         self.channel = None if channel is None else check_channel(channel)
         self.batch: int = checked("batch", batch, Whole())
         self._read = self._published = self._skipped = self._failures = 0
         self._place: str | None = None
+        self._is_reading = False
+        # When the oldest was written that waits, as far as is known.
+        self._waits_since: float | None = None
 
     def __repr__(self) -> str:
         return f"<fanwire source {self.name!r}, {self.kind}>"
 
     def stats(self) -> SourceStats:
         """What it has done so far."""
-        return SourceStats(self._read, self._published, self._skipped, self._failures, self._place)
+        lag = 0.0 if self._waits_since is None else max(time() - self._waits_since, 0.0)
+        counts = self._read, self._published, self._skipped, self._failures
+        return SourceStats(*counts, self._place, self._is_reading, lag)
 
     @abstractmethod
     def connect(self) -> AbstractAsyncContextManager[Reading]:
@@ -189,6 +188,10 @@ class Source(ABC):
     @abstractmethod
     def is_passing(self, error: Exception) -> bool:
         """Whether trying again may help; else ``run`` raises it."""
+
+    def number_of(self, place: str) -> float:
+        """A place's first number, which grows: for metrics."""
+        return float(place.partition("-")[0])
 
     async def run(self, to: Publisher | Hub) -> NoReturn:
         """Read for ever, and publish. It connects again by itself, with pauses of up to 5 s.
@@ -207,12 +210,10 @@ class Source(ABC):
         while True:
             try:
                 async with self.connect() as reading:
-                    log.info("source %s: %s is read", self.name, self.kind)
+                    self._is_reading = True
+                    source_log.info("source %s: %s is read", self.name, self.kind)
                     async for batch in reading.batches():
-                        await self._publish(to, batch.entries)
-                        if batch.behind is not None:
-                            await reading.keep(batch.behind)
-                        self._done(batch)
+                        await self._take(to, reading, batch)
                         wait, told = WAIT_FIRST_S, ""
             except HubStopped:
                 raise
@@ -222,9 +223,20 @@ class Source(ABC):
                     raise
                 if told != str(error):
                     told = str(error)
-                    log.error("source %s: %s; it is tried again", self.name, error)
+                    source_log.error("source %s: %s; it is tried again", self.name, error)
+            finally:
+                self._is_reading = False
             await anyio.sleep(uniform(wait / 2, wait))
             wait = min(wait * 2, WAIT_LAST_S)
+
+    async def _take(self, to: Publisher | Hub, reading: Reading, batch: Batch) -> None:
+        """Publish what was read, and keep the place behind it."""
+        self._waits_since = batch.first_at
+        await self._publish(to, batch.entries)
+        if batch.behind is not None:
+            await reading.keep(batch.behind)
+        self._waits_since = batch.last_at if batch.read >= self.batch else None
+        self._done(batch)
 
     def _done(self, batch: Batch) -> None:
         self._read += batch.read
