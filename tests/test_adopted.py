@@ -13,7 +13,7 @@ from fanwire import errors
 from fanwire._engine import Adopted, Drained, Engine, Released, Settings
 from support.descriptors import sockets
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 CLOSE = b"\x88\x02\x03\xe8"
 
 

@@ -56,17 +56,17 @@ def test_messages_calls_and_closes_go_both_ways(ws: str) -> None:
             assert (peer.subprotocol, peer.response.headers["X-Kind"]) == ("chat", "own")
             assert [extension.name for extension in peer.protocol.extensions] == ["permessage-deflate"]
             assert httpx.post(f"http://{address}/goals/1-0").json() == 1
-            assert peer.recv(timeout=8) == "1-0"
+            assert peer.recv(timeout=60) == "1-0"
             hub.publish("goals", b"\0\xff")
-            assert peer.recv(timeout=8) == b"\0\xff"
+            assert peer.recv(timeout=60) == b"\0\xff"
             peer.send('{"call":"Add","args":[2,3],"id":1}')
-            assert json.loads(peer.recv(timeout=8)) == {"id": 1, "result": 5}
+            assert json.loads(peer.recv(timeout=60)) == {"id": 1, "result": 5}
             for data in ("", b"", "ä" * 70_000, b"x" * 200, "y" * 126, b"z" * 65_536):
                 peer.send(data)
-                assert peer.recv(timeout=8) == data
+                assert peer.recv(timeout=60) == data
             peer.send("close")
             with pytest.raises(ConnectionClosed) as closed:
-                peer.recv(timeout=8)
+                peer.recv(timeout=60)
             assert closed.value.rcvd is not None
             assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4001, "as you ask")
         until_in_thread(lambda: seen == [(4001, "as you ask")])
@@ -90,10 +90,10 @@ def test_a_burst_comes_whole_and_in_order_in_both_directions() -> None:
         for text in texts:
             hub.publish("a", text)
             peer.send(text)
-        assert [peer.recv(timeout=8) for _ in texts] == texts
+        assert [peer.recv(timeout=60) for _ in texts] == texts
         large = "y" * (1 << 20)
         hub.publish("a", large[: 1 << 19])
-        assert peer.recv(timeout=8) == large[: 1 << 19]
+        assert peer.recv(timeout=60) == large[: 1 << 19]
         until_in_thread(lambda: len(got) == len(texts))
     assert got == texts
 
@@ -106,7 +106,7 @@ def test_pings_are_answered_and_publications_come_while_messages_wait() -> None:
     @hub.on_message
     async def message(client: fanwire.Client, data: str | bytes) -> None:
         begun.set()
-        await asyncio.to_thread(may_go_on.wait, 8)
+        await asyncio.to_thread(may_go_on.wait, 60)
         got.append(data)
 
     with uvicorn_of(mounted(hub)) as address, dial(address, "/live/ws?channel=a", compression=None) as peer:
@@ -115,12 +115,12 @@ def test_pings_are_answered_and_publications_come_while_messages_wait() -> None:
         messages = [f"{n}:{'x' * 4_000}" for n in range(400)]  # more than there is room for on the way
         sending = threading.Thread(target=lambda: [peer.send(one) for one in messages])
         sending.start()
-        assert begun.wait(8)
+        assert begun.wait(60)
         for n in range(100):
             hub.publish("a", f"{n}:{'y' * 30_000}")
-            assert str(peer.recv(timeout=8)).startswith(f"{n}:")
+            assert str(peer.recv(timeout=60)).startswith(f"{n}:")
         may_go_on.set()
-        sending.join(8)
+        sending.join(60)
         until_in_thread(lambda: len(got) == len(messages))
     assert got == messages
 
@@ -189,12 +189,12 @@ def test_bodies_of_posts_come_whole_and_who_leaves_in_the_midst_of_one_is_gone()
             assert http.post(target, content=parts).status_code == 200  # in chunks
         until_in_thread(lambda: said == [1, 1, 10_000, 10_000, 20_000, 20_000])
         until_in_thread(lambda: hub.stats().connections == 1)  # the poll
-        with socket.create_connection(address.split(":"), timeout=8) as connection:  # type: ignore[arg-type]
+        with socket.create_connection(address.split(":"), timeout=100) as connection:  # type: ignore[arg-type]
             connection.sendall(f"POST /live{target} HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\nabc".encode())
             until_in_thread(lambda: hub.stats().connections == 2)
         until_in_thread(lambda: hub.stats().connections == 1)
         assert http.delete(target).status_code == 202
-        poll.join(8)
+        poll.join(60)
         left_alone(hub)
 
 
@@ -206,7 +206,7 @@ def test_one_that_reads_nothing_costs_nobody_else_anything() -> None:
             connection = stack.enter_context(socket.socket())
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.connect(("127.0.0.1", int(address.rpartition(":")[2])))
-            connection.settimeout(8)
+            connection.settimeout(60)
             connection.sendall(head(target))
             read_head(connection)
             stalled.append(connection)
@@ -217,7 +217,7 @@ def test_one_that_reads_nothing_costs_nobody_else_anything() -> None:
             count += 1
             assert count < 2_000
             hub.publish("a", f"{count}:{'x' * 30_000}")
-            assert str(peer.recv(timeout=8)).startswith(f"{count}:")
+            assert str(peer.recv(timeout=60)).startswith(f"{count}:")
 
 
 def plain_text(target: str) -> bytes:
@@ -241,21 +241,21 @@ def test_who_leaves_in_any_phase_is_gone_for_the_hub(phase: str) -> None:
         raise AssertionError
 
     with uvicorn_of(mounted(hub)) as address:
-        with socket.create_connection(address.split(":"), timeout=8) as connection:  # type: ignore[arg-type]
+        with socket.create_connection(address.split(":"), timeout=100) as connection:  # type: ignore[arg-type]
             match phase:
                 case "head":
                     connection.sendall(request_text("/live/ws")[:40])
                 case "asked" | "asked for events":
                     text = request_text if phase == "asked" else plain_text
                     connection.sendall(text(f"/live/{'ws' if phase == 'asked' else 'events'}?channel=a&slow=1"))
-                    assert asked.wait(8)
+                    assert asked.wait(60)
                 case "open" | "events":
                     text = request_text if phase == "open" else plain_text
                     connection.sendall(text(f"/live/{'ws' if phase == 'open' else 'events'}?channel=a"))
                     assert " 200 " in (head := read_head(connection)) or " 101 " in head
                     subscribed(hub, "a")
         left_alone(hub)
-        assert not asked.is_set() or cancelled.wait(8)
+        assert not asked.is_set() or cancelled.wait(60)
 
 
 def test_it_ends_with_the_lifespan_and_begins_without_one() -> None:
@@ -271,7 +271,7 @@ def test_it_ends_with_the_lifespan_and_begins_without_one() -> None:
                 peers = [stack.enter_context(dial(address, "/live/ws?channel=a")) for _ in range(4)]
                 subscribed(hub, "a", 4)
                 hub.publish("a", "x")
-                assert [peer.recv(timeout=8) for peer in peers] == ["x"] * 4
+                assert [peer.recv(timeout=60) for peer in peers] == ["x"] * 4
         with pytest.raises(fanwire.HubStopped):
             hub.publish("a", "y")
 
@@ -287,14 +287,14 @@ def test_first_requests_at_once_begin_one_hub() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(8)
+            thread.join(60)
         assert [answer.status_code for answer in answers] == [200] * 8
 
 
 def test_a_handshake_at_a_path_that_answers_plainly_is_answered_at_once() -> None:
     hub = fanwire.Hub(handshake_timeout=60)
     with uvicorn_of(mounted(hub)) as address, pytest.raises(InvalidStatus) as answered:
-        dial(address, "/live/healthz", open_timeout=8)
+        dial(address, "/live/healthz", open_timeout=60)
     assert (answered.value.response.status_code, answered.value.response.body) == (200, b"ok\n")
 
 
@@ -307,7 +307,7 @@ def test_clients_are_told_when_the_server_ends() -> None:
             peer = stack.enter_context(dial(address, "/live/ws?channel=a"))
             subscribed(hub, "a")
         with pytest.raises(ConnectionClosed) as closed:
-            peer.recv(timeout=8)
+            peer.recv(timeout=60)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1012  # it is the server that ends, and it says so
     assert codes == [1012]
@@ -325,9 +325,9 @@ def test_who_is_asked_about_as_the_hub_ends_is_told(kind: str) -> None:
         raise AssertionError
 
     with uvicorn_of(mounted(hub)) as address:
-        with socket.create_connection(address.split(":"), timeout=8) as connection:  # type: ignore[arg-type]
+        with socket.create_connection(address.split(":"), timeout=100) as connection:  # type: ignore[arg-type]
             connection.sendall(request_text("/live/ws") if kind == "a socket" else plain_text("/live/events?channel=a"))
-            assert asked.wait(8)
+            assert asked.wait(60)
             hub.stop_soon()
             assert read_head(connection).startswith("HTTP/1.1 503 ")
         with pytest.raises(fanwire.HubStopped):
@@ -343,7 +343,7 @@ def test_two_hubs_and_one_twice_stand_side_by_side() -> None:
         subscribed(other, "c")
         one.publish("c", "of one")
         other.publish("c", "of the other")
-        assert [peer.recv(timeout=8) for peer in peers] == ["of one", "of one", "of the other"]
+        assert [peer.recv(timeout=60) for peer in peers] == ["of one", "of one", "of the other"]
 
 
 @pytest.mark.parametrize("serve", [uvicorn_of, hypercorn_of, partial(hypercorn_of, loop="trio")])
@@ -355,7 +355,7 @@ def test_it_may_be_the_whole_application_of_any_server(serve: Callable[[Any], An
         with dial(address, "/ws?channel=a") as peer, httpx.stream("GET", url) as events:
             subscribed(hub, "a", 2)
             hub.publish("a", "x" * 100_000)
-            assert peer.recv(timeout=8) == "x" * 100_000
+            assert peer.recv(timeout=60) == "x" * 100_000
             assert next(line for line in events.iter_lines() if line.startswith("data:")) == "data: " + "x" * 100_000
         if serve is not uvicorn_of:
             with httpx.Client(http1=False, http2=True) as http, http.stream("GET", url) as events:

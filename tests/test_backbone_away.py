@@ -102,7 +102,7 @@ async def asked(address: str, path: str) -> tuple[int, str]:
 
 async def answers(address: str, path: str, status: int, says: str) -> None:
     """Wait until it answers so."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while (found := await asked(address, path))[0] != status or not re.search(says, found[1], re.MULTILINE):
             with anyio.move_on_after(0.05):
                 await anyio.Event().wait()

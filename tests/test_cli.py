@@ -18,7 +18,7 @@ def fanwire_command(*arguments: str, **environment: str) -> subprocess.Completed
     """Run ``python -m fanwire`` to its end."""
     inherited = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment}
     command = [sys.executable, "-m", "fanwire", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=inherited, timeout=50, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=inherited, timeout=100, check=False)
 
 
 def test_version() -> None:
@@ -56,7 +56,6 @@ def test_the_demo_counts_what_it_did_with_the_relay_and_without() -> None:
     assert "all 6 connections were back" in told
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.slow
 def test_an_interrupted_demo_leaves_no_process() -> None:
     inherited = {
@@ -70,7 +69,7 @@ def test_an_interrupted_demo_leaves_no_process() -> None:
         assert any(" odds " in line and " 20 clients" in line for line in demo.stdout)
         children = marked(f"FANWIRE_DEMO_MARK={os.getpid()}")
         demo.send_signal(signal.SIGINT)
-        assert demo.wait(10) == 0
+        assert demo.wait(60) == 0
     assert len(children) == 5
     assert marked(f"FANWIRE_DEMO_MARK={os.getpid()}") == []
 
@@ -100,7 +99,7 @@ def test_a_port_that_is_taken_ends_the_program_with_one_line(command: tuple[str,
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         inherited = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONWARNINGS": "ignore"}
         run = [sys.executable, *command, address]
-        done = subprocess.run(run, capture_output=True, text=True, env=inherited, timeout=50, check=False)
+        done = subprocess.run(run, capture_output=True, text=True, env=inherited, timeout=100, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1] == f"fanwire: cannot listen on {address}: Address already in use (errno 98)"

@@ -27,7 +27,7 @@ from support.uvicorns import served
 from support.waiting import until
 from websockets.asyncio.client import connect
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.anyio]
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ async def layers(redis: Redis, count: int = 2, **options: Any) -> AsyncIterator[
 
 async def received(layer: ChannelLayer, channel: str) -> dict[str, Any]:
     """The next message."""
-    with anyio.fail_after(8):
+    with anyio.fail_after(60):
         return await layer.receive(channel)
 
 
@@ -118,7 +118,7 @@ async def test_consumers_are_told_that_the_backbone_was_lost_and_is_back(redis: 
             await layer.group_send("room", {"type": "say"})
         redis.start()
         assert (await received(layer, channel))["type"] == "back"
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while True:
                 await layer.group_send("room", {"type": "say"})
                 with anyio.move_on_after(0.2):
@@ -176,7 +176,7 @@ async def test_websockets_of_two_servers_are_written_to_by_either(
         for number, layer in enumerate(both):
             await layer.group_send("room", {"type": "fanwire.send", "json": {"number": number}})
             for peer in peers:
-                with anyio.fail_after(8):
+                with anyio.fail_after(60):
                     assert await peer.recv() == f'{{"number": {number}}}'
 
 
@@ -217,7 +217,7 @@ async def client(url: str) -> AsyncIterator[tuple[socketio.AsyncClient, list[Any
             heard.append((event, *arguments))
             return f"had {event}"
 
-        await sio.connect(url, transports=["websocket"], wait_timeout=8)
+        await sio.connect(url, transports=["websocket"], wait_timeout=60)
         try:
             yield sio, heard
         finally:
@@ -251,13 +251,13 @@ async def test_servers_emit_to_one_anothers_clients_and_so_does_who_serves_nobod
 
         answered = asyncio.get_running_loop().create_future()
         await one.emit("asks", 3, room=bob.get_sid(), callback=answered.set_result)
-        with anyio.fail_after(8):
+        with anyio.fail_after(60):
             assert await answered == "had asks"
 
 
 async def heard_by(sio: socketio.AsyncServer, heard: list[Any]) -> None:
     """Emit until a client of another server hears it: its subscription has no other sign."""
-    with anyio.fail_after(8):
+    with anyio.fail_after(60):
         while not any(event == "probe" for event, *_ in heard):
             await sio.emit("probe")
             with anyio.move_on_after(0.05):
@@ -268,7 +268,7 @@ async def heard_by(sio: socketio.AsyncServer, heard: list[Any]) -> None:
 def test_a_script_emits_without_a_server(redis: Redis) -> None:
     program = f"from fanwire.compat.socketio import BackboneManager; BackboneManager({redis.url!r}).emit('goal', 1)"
     command = [sys.executable, "-W", "ignore", "-c", program]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert (ended.returncode, ended.stderr) == (0, "")
 
 

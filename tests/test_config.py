@@ -75,7 +75,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     """Run ``fanwire`` to its end."""
     inherited = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment}
     run = [sys.executable, "-m", "fanwire", *arguments]
-    return subprocess.run(run, capture_output=True, text=True, env=inherited, timeout=20, check=False)
+    return subprocess.run(run, capture_output=True, text=True, env=inherited, timeout=100, check=False)
 
 
 # What is accepted

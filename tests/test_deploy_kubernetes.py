@@ -41,7 +41,7 @@ async def test_a_client_moves_from_pod_to_pod_and_misses_nothing(
             addresses = [pod.until("serving on ").partition("serving on ")[2].split()[0] for pod in (one, two)]
             for address in addresses:
                 for path in ("/healthz", "/readyz"):
-                    with urllib.request.urlopen(f"http://{address}{path}", timeout=20) as answer:
+                    with urllib.request.urlopen(f"http://{address}{path}", timeout=100) as answer:
                         assert answer.status == 200
             async with connected(addresses[0], "/ws") as peer:
                 await peer.send_json(call="publish", args=["odds:1", "2.10"], id=1)

@@ -77,10 +77,10 @@ def running(program: str, folder: Path) -> Iterator[str]:
         yield address
         assert process.poll() is None, said.read_text()
         process.send_signal(signal.SIGINT)
-        process.wait(8)
+        process.wait(60)
     finally:
         process.kill()
-        process.wait(8)
+        process.wait(60)
 
 
 def received(connection: socket.socket) -> Any:

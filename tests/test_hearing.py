@@ -16,7 +16,7 @@ ANY = "127.0.0.1:0"
 
 async def some(publications: AsyncIterator[fanwire.Heard], count: int) -> list[fanwire.Heard]:
     """The next so many."""
-    with anyio.fail_after(8):
+    with anyio.fail_after(60):
         return [await anext(publications) for _ in range(count)]
 
 

@@ -71,7 +71,7 @@ def exchange(address: str, sent: bytes, *, by_byte: bool = False, ends: bool = F
 def answers(connection: socket.socket) -> list[tuple[int, bytes]]:
     """What comes until the end of the stream."""
     found = []
-    connection.settimeout(3)
+    connection.settimeout(60)
     while head := read_head(connection):
         status = int(head.split()[1])
         length = next(

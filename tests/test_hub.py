@@ -376,7 +376,7 @@ def _what_a_child_sees(hub: fanwire.Hub) -> str:
 
     thread = threading.Thread(target=serve_anew)  # the forked thread believes that it runs a loop
     thread.start()
-    thread.join(5)
+    thread.join(60)
     return said
 
 

@@ -206,7 +206,7 @@ def test_run_in_another_thread_serves_without_signals(hub: fanwire.Hub, caplog: 
         until_in_thread(lambda: "serving on 127.0.0.1:" in caplog.text or raised)
         hub.publish("a", "x")
         hub.stop_soon()
-        thread.join(8)
+        thread.join(60)
     assert not thread.is_alive()
     assert raised == []
     assert threads_of_engines() == []

@@ -24,7 +24,7 @@ ANY = "127.0.0.1:0"
 def is_refused(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=100).close()
     except ConnectionRefusedError:
         return True
     return False
@@ -180,7 +180,7 @@ class TestMisleading:
                 upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                 upgrade += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
                 head = f"GET {path}?channels=a,b HTTP/1.1\r\nHost: x\r\n{upgrade if path == '/ws' else ''}\r\n"
-                with socket.create_connection((host, int(port)), timeout=5) as stream:
+                with socket.create_connection((host, int(port)), timeout=100) as stream:
                     stream.sendall(head.encode())
                     return stream.makefile().read()
 

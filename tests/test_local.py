@@ -234,7 +234,7 @@ def test_each_loop_has_its_own(served: Any) -> None:
             await until(lambda: room.connections)
             for number in range(10):
                 fanwire.broadcast(room.connections, f"{number}")
-            await asyncio.to_thread(gate.wait, 8)
+            await asyncio.to_thread(gate.wait, 60)
             assert is_ours(room.connections[0])
             results.append(await receive(one, 10))
 

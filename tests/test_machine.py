@@ -6,7 +6,6 @@ import sys
 from math import inf
 from pathlib import Path
 
-import pytest
 from fanwire.cli.machine import CLIENT_BYTES, MachineLimits, holds, lacks, this_machine
 
 BIG = MachineLimits(
@@ -106,7 +105,6 @@ def test_it_is_read_from_proc(tmp_path: Path) -> None:
     assert this_machine(tmp_path / "nowhere") == MachineLimits(nofile)
 
 
-@pytest.mark.timeout(60)
 def test_the_command_says_it_and_exits_with_1_where_something_is_lacking(tmp_path: Path) -> None:
     (tmp_path / "fanwire.toml").write_text(RELAY)
     program = "import resource, runpy, sys; sys.argv = sys.argv[1:]; "
@@ -116,7 +114,7 @@ def test_the_command_says_it_and_exits_with_1_where_something_is_lacking(tmp_pat
 
     def told(*arguments: str) -> tuple[int, list[str], list[str]]:
         command = [sys.executable, "-W", "ignore", "-c", program, "fanwire", "check", "fanwire.toml", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
         return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
 
     status, lines, errors = told()

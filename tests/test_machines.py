@@ -137,7 +137,7 @@ async def client_of(stack: AsyncExitStack, running: Program, query: str = "") ->
     return Caller(await stack.enter_async_context(connected(address_of(running), f"/ws?{query}")))
 
 
-async def becomes(caller: Caller, wanted: Any, method: str, *arguments: Any, seconds: float = 20) -> None:
+async def becomes(caller: Caller, wanted: Any, method: str, *arguments: Any, seconds: float = 60) -> None:
     """Wait until that is a method's answer."""
     answer = None
     with anyio.move_on_after(seconds):
@@ -149,7 +149,7 @@ async def becomes(caller: Caller, wanted: Any, method: str, *arguments: Any, sec
 async def until_told(callers: list[Caller], users: list[str]) -> None:
     """Wait until the application has been told that these have come, wherever it was; once each."""
     joined: list[str] = []
-    with anyio.move_on_after(20):
+    with anyio.move_on_after(60):
         while joined != users:
             told = [await caller.call("told") for caller in callers]
             joined = sorted(user for one in told for change in one for user in change[0])
@@ -267,7 +267,7 @@ async def test_patterns_are_heard_from_the_first_publication_elsewhere(machines:
                 heard.setdefault(channel, []).append(data)
             return sorted([channel, data] for channel, data in heard.items())
 
-        with anyio.move_on_after(20):
+        with anyio.move_on_after(60):
             while await sorted_by_channel() != wanted:
                 pass
         assert await sorted_by_channel() == wanted
@@ -306,7 +306,7 @@ async def test_what_one_machine_negotiated_another_takes_and_a_post_to_a_third_i
 
         def request(method: str, running: Program, **options: Any) -> int:
             url = f"http://{address_of(running)}{target}"
-            return httpx.request(method, url, trust_env=False, timeout=20, **options).status_code
+            return httpx.request(method, url, trust_env=False, timeout=100, **options).status_code
 
         polled = partial(request, "GET", second)
         assert await run_sync(polled) == 200

@@ -98,7 +98,7 @@ async def test_of_two_that_ask_at_once_each_has_its_own_or_none(
     goes_on, balanced = Event(), backend.negotiate
 
     def wait(session: Session) -> None:
-        goes_on.wait(10)
+        goes_on.wait(60)
         balanced(session)
 
     backend.negotiate = wait

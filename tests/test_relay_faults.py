@@ -486,7 +486,7 @@ async def test_an_upload_that_nobody_takes_is_held_back(hub: fanwire.Hub, backen
     def take_nothing(session: Session, message: dict[str, Any]) -> None:
         if message.get("target") == "Upload":
             stuck.set()
-            released.wait(20)
+            released.wait(60)
         else:
             answer(session, message)
 
@@ -501,7 +501,7 @@ async def test_an_upload_that_nobody_takes_is_held_back(hub: fanwire.Hub, backen
                 client.sendall(
                     frame(1, b'{"type":1,"invocationId":"1","target":"Upload","arguments":[],"streamIds":["s"]}\x1e')
                 )
-                assert stuck.wait(8)
+                assert stuck.wait(60)
                 client.settimeout(0.3)
                 sent = 0
                 with suppress(TimeoutError):

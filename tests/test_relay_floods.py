@@ -192,7 +192,7 @@ async def test_pooled_calls_of_many_wait_for_a_slow_backend_and_none_is_lost(hub
     released = Event()
 
     def answer_at_last(session: Session, message: dict[str, Any]) -> None:
-        assert released.wait(20)
+        assert released.wait(60)
         answer(session, message)
 
     calls = b"".join(call("Echo", f"{n}", f'{n},"{PAD}"') for n in range(16))

@@ -15,6 +15,7 @@ import fanwire
 import pytest
 from fanwire.workers.siblings import Sibling
 from support.clients import Peer, connected
+from support.raw import free_port
 from support.waiting import until
 from support.workers import Program, serving, started
 
@@ -145,8 +146,10 @@ async def test_uvicorn_s_workers_are_one_hub(tmp_path: Path) -> None:
     httpx = pytest.importorskip("httpx")
     (tmp_path / "site_of.py").write_text(UVICORN)
     os.environ["MEET_AT"] = str(tmp_path / "meet")
+    port = free_port()
     try:
-        command = [sys.executable, "-W", "ignore", "-m", "uvicorn", "site_of:app", "--workers", "3", "--port", "20571"]
+        options = ["--workers", "3", "--port", str(port)]
+        command = [sys.executable, "-W", "ignore", "-m", "uvicorn", "site_of:app", *options]
         running = Program(started(command, tmp_path))
     finally:
         del os.environ["MEET_AT"]
@@ -154,13 +157,13 @@ async def test_uvicorn_s_workers_are_one_hub(tmp_path: Path) -> None:
         running.until("Application startup complete", 3)
         async with AsyncExitStack() as stack:
             peers = [
-                await stack.enter_async_context(connected("127.0.0.1:20571", "/live/ws?channel=goals"))
+                await stack.enter_async_context(connected(f"127.0.0.1:{port}", "/live/ws?channel=goals"))
                 for _ in range(12)
             ]
             by = set()
             for number in range(12):  # uvicorn's workers take connections as they like
                 async with httpx.AsyncClient() as client:
-                    by.add((await client.post(f"http://127.0.0.1:20571/goal?text={number}")).json())
+                    by.add((await client.post(f"http://127.0.0.1:{port}/goal?text={number}")).json())
             for peer in peers:
                 assert [await peer.receive() for _ in range(12)] == [str(number) for number in range(12)]
         assert not running.said("reaches the clients of this process alone"), running.lines

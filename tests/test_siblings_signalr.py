@@ -23,7 +23,7 @@ from support.workers import Program, started
 pytest.importorskip("fastapi")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 COUNT = 3
-PATIENCE_S = 40.0
+PATIENCE_S = 80.0
 SERVERS = {
     "uvicorn": "uvicorn site_of:app --workers {count} --port {port} --timeout-keep-alive 60",
     "hypercorn": "hypercorn site_of:app --workers {count} --bind 127.0.0.1:{port} --keep-alive 60",

@@ -24,7 +24,7 @@ BINDING = (
 
 async def request(method: str, url: str, **options: Any) -> httpx.Response:
     """A request, as any HTTP client makes it."""
-    return await run_sync(partial(httpx.request, method, url, trust_env=False, timeout=10, **options))
+    return await run_sync(partial(httpx.request, method, url, trust_env=False, timeout=100, **options))
 
 
 def told(hub: fanwire.Hub) -> None:

@@ -258,7 +258,7 @@ def stalled(**promise: Any) -> tuple[list[str], Any, Any]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8_192)
-        ours.settimeout(5)
+        ours.settimeout(60)
         adopted = engine.adopt(theirs.fileno())
         theirs.close()
         adopted.begin()

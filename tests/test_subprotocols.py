@@ -125,7 +125,7 @@ class TestResponseHeaders:
             return "ann"
 
         def look(url: str, method: str) -> httpx.Headers:
-            with httpx.stream(method, url, timeout=5) as response:
+            with httpx.stream(method, url, timeout=100) as response:
                 assert response.status_code == 200
                 return response.headers
 

@@ -228,7 +228,7 @@ def running(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         yield process, port, said, count
     finally:
         process.kill()
-        process.wait(8)
+        process.wait(60)
 
 
 def test_each_of_uvicorn_s_processes_has_a_hub_of_its_own_and_ends_in_order(running: Any) -> None:
@@ -247,7 +247,7 @@ def test_each_of_uvicorn_s_processes_has_a_hub_of_its_own_and_ends_in_order(runn
             assert [read_close(client)[0] for client in some] == [1012] * len(some)
             for client in some:
                 client.sendall(frame(8, b"\x03\xf4"))
-        assert process.wait(8) in (0, -signal.SIGTERM), said.read_text()
+        assert process.wait(60) in (0, -signal.SIGTERM), said.read_text()
     log = said.read_text()
     assert log.count(ALONE) == (2 if count == 2 else 0)
     assert log.count("Application shutdown complete") == count, log

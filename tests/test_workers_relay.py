@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 from websockets.sync.server import serve as serve_websockets
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.slow]
 SHARE = {"kind": "call", "subscribe": "Watch", "unsubscribe": "Unwatch", "snapshot": "Snapshot"}
 WORKERS = 3
 

@@ -71,7 +71,7 @@ def restarted(running: Program, folder: Path) -> subprocess.CompletedProcess[str
     """`fanwire restart`, to its end; others of this user may run at this moment."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "XDG_RUNTIME_DIR": runtime_of(folder)}
     command = [sys.executable, "-W", "ignore", "-m", "fanwire", "restart", address_of(running)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=50, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100, check=False)
 
 
 def processes(running: Program) -> dict[str, list[int]]:

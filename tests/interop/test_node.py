@@ -28,7 +28,7 @@ async def test_it_receives_text_binary_a_reply_and_the_close(hub: fanwire.Hub, n
 
     async with hub.serve("127.0.0.1:0") as serving:
         url = f"ws://{serving.address}/ws?channel=a"
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             done = await anyio.run_process([node, str(NODE / "client.js"), url], stderr=subprocess.STDOUT)
     lines = [json.loads(line) for line in done.stdout.decode().splitlines()]
     assert lines[-1] == {"code": 4002, "reason": "bye node"}

@@ -71,7 +71,7 @@ def client(port: int) -> connect:
 async def browser(port: int, *, http2: bool = True) -> AsyncIterator[httpx.AsyncClient]:
     """A client that keeps its connections, as browsers do."""
     base = f"https://127.0.0.1:{port}"
-    async with httpx.AsyncClient(base_url=base, http2=http2, verify=False, trust_env=False, timeout=20) as http:
+    async with httpx.AsyncClient(base_url=base, http2=http2, verify=False, trust_env=False, timeout=100) as http:
         yield http
 
 
@@ -193,7 +193,7 @@ def workers(folder: Path, address: str) -> Iterator[dict[str, str]]:
             yield environment
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
 
 
 async def ask(port: int, answers: Counter[str], is_over: anyio.Event) -> None:

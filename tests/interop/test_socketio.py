@@ -63,7 +63,7 @@ def talker(node: str, address: str, name: str, transports: str) -> Iterator[Talk
     with subprocess.Popen(command, text=True, env={**os.environ, "NO_PROXY": "*"}, **pipes) as process:
         try:
             yield Talker(process)
-            assert process.wait(8) == 0
+            assert process.wait(60) == 0
         finally:
             process.kill()
 

@@ -75,7 +75,7 @@ def served() -> Iterator[tuple[str, str]]:
             for process in processes:
                 process.terminate()
             for process in processes:
-                process.wait(10)
+                process.wait(60)
 
 
 def run(name: str, folder: Path, *arguments: str, **environment: str) -> bool:

@@ -90,7 +90,7 @@ def test_protocol_is_sansio_and_says_so_once(caplog: pytest.LogCaptureFixture, m
 
 def test_the_command_line_says_what_is_missing() -> None:
     run = [sys.executable, "-m", "fanwire", "serve", "fanwire.toml"]
-    ended = subprocess.run(run, capture_output=True, text=True, timeout=20)
+    ended = subprocess.run(run, capture_output=True, text=True, timeout=100)
     assert ended.returncode == 1 and ended.stderr.startswith(f"fanwire: the command line {WHY}")
     assert ended.stderr.count("\n") == 1
 

@@ -1,7 +1,5 @@
-"""Hubs that a backbone makes one: what is published at one, what a client of another is told; and a server's port."""
+"""Hubs that a backbone makes one: what is published at one, what a client of another is told."""
 
-import random
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -10,18 +8,6 @@ import anyio
 import fanwire
 
 from support.clients import Peer, connected
-
-
-def free_port(ports: range) -> int:
-    """One that nobody has; by chance, as other processes look for one at the same time."""
-    for port in random.sample(ports, len(ports)):
-        with socket.socket() as one:
-            try:
-                one.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise OSError("no port is free")
 
 
 @asynccontextmanager

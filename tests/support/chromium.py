@@ -41,7 +41,7 @@ class Tab:
         self._count += 1
         self._connection.send(json.dumps({"id": self._count, "method": method, "params": params, **self._session}))
         while True:
-            answer = json.loads(self._connection.recv(timeout=8))
+            answer = json.loads(self._connection.recv(timeout=60))
             if answer.get("id") == self._count:
                 return answer["result"]
 
@@ -60,4 +60,4 @@ def chromium(profile: Path) -> Iterator[Tab]:
             yield Tab(connection)
     finally:
         process.terminate()
-        process.wait(8)
+        process.wait(60)

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as connect_sync
 
-RECEIVE_WITHIN_S = 20.0
+RECEIVE_WITHIN_S = 60.0
 
 
 class Peer:

@@ -38,7 +38,7 @@ def example(name: str, *arguments: str) -> Iterator[str]:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
         process.send_signal(signal.SIGINT)
-        process.wait(8)
+        process.wait(60)
     finally:
         process.kill()
         process.communicate()

@@ -29,7 +29,7 @@ def uvicorn_of(app: Any, **options: Any) -> Iterator[str]:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(8)
+        thread.join(60)
         listener.close()
         assert not thread.is_alive()
 
@@ -61,7 +61,7 @@ def hypercorn_of(app: Any, loop: str = "asyncio") -> Iterator[str]:
         yield address
     finally:
         ended.set()
-        thread.join(8)
+        thread.join(60)
         assert not thread.is_alive()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.backbones import free_port
+from support.raw import free_port
 
 PORTS = range(26_000, 28_000)
 VERSION_MIN = (2, 12)
@@ -60,7 +60,7 @@ class Nats:
         config.write_text(f'listen: "127.0.0.1:{self.port}"\n{store}\n{self._more}\n')
         with (self._folder / "nats.log").open("ab") as log:
             self.process = subprocess.Popen([SERVER, "-c", str(config)], stdout=log, stderr=log)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not self._answers():
             if time.monotonic() > deadline or self.process.poll() is not None:
                 self.kill()
@@ -74,7 +74,7 @@ class Nats:
     def do(self, subject: str, payload: str = "") -> str:
         """What is answered to a request."""
         with (
-            socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection,
+            socket.create_connection(("127.0.0.1", self.port), timeout=100) as connection,
             connection.makefile("rb") as said,
         ):
             hello = 'CONNECT {"verbose":false,"headers":true,"no_responders":true}\r\nSUB answer 1\r\n'

@@ -47,7 +47,7 @@ class Postgres:
             command = [str(self._bin / "postgres"), *options]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", **self._as)  # type: ignore[call-overload]
         ready = [str(self._bin / "pg_isready"), "-q", "-h", str(self.folder)]
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while subprocess.run(ready, check=False).returncode:
             if time.monotonic() > deadline or self.process.poll() is not None:
                 raise TimeoutError((self.folder / "log").read_text())

@@ -119,7 +119,7 @@ def proxy(kind: Kind, folder: Path, upstream: str, idle: str = "") -> Iterator[i
         finally:
             process.terminate()
             try:
-                process.wait(5)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -1,6 +1,7 @@
 """Bytes on a socket: a WebSocket client that can misbehave."""
 
 import os
+import random
 import socket
 import struct
 from dataclasses import dataclass
@@ -9,22 +10,36 @@ from pathlib import Path
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455 §1.3
 _SEND_BUFFER_MAX = int(Path("/proc/sys/net/ipv4/tcp_wmem").read_text().split()[2])
+_GIVEN: set[int] = set()
 # A text of which a socket takes only a part: who does not read it lags until it does. A socket that is merely full may
 # not stay so: the kernel lets its send buffer grow with each acknowledgement, and the first may come 40 ms late.
 MORE_THAN_A_SOCKET_TAKES = "x" * (_SEND_BUFFER_MAX + (1 << 20))
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+def free_port(ports: range = range(28_000, 32_000)) -> int:
+    """One that nobody has, and that nobody is given who asks the kernel for any: those are above 32,768 (ip(7)).
+
+    By chance, as other processes look for one at the same time; tests that run beside this one look among others.
+    """
+    worker, count = os.environ.get("PYTEST_XDIST_WORKER", "gw0"), os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+    own = ports[int(worker.removeprefix("gw")) :: int(count)]
+    for port in random.sample(own, len(own)):
+        with socket.socket() as one:
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in _GIVEN:
+            _GIVEN.add(port)
+            return port
+    raise OSError("no port is free")
 
 
 def open_socket(address: str, *, receive_buffer: int | None = None) -> socket.socket:
     """A blocking TCP socket to ``HOST:PORT``, with a deadline; `receive_buffer` bytes are set before connecting."""
     host, _, port = address.rpartition(":")
     made = socket.socket()
-    made.settimeout(20)
+    made.settimeout(60)
     if receive_buffer is not None:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     made.connect((host, int(port)))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.backbones import free_port
+from support.raw import free_port
 
 SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
 PORTS = range(24_000, 26_000)
@@ -39,7 +39,7 @@ class Redis:
         arguments += self._options
         with (self._folder / "redis.log").open("ab") as log:
             self.process = subprocess.Popen([SERVER, *arguments, "--bind", "127.0.0.1"], stdout=log, stderr=log)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not self._answers():
             if time.monotonic() > deadline or self.process.poll() is not None:
                 raise TimeoutError((self._folder / "redis.log").read_text())
@@ -51,7 +51,7 @@ class Redis:
 
     def do(self, *words: str) -> bytes:
         """What it answers to a command, as it comes."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=100) as connection:
             said = "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
             connection.sendall(f"*{len(words)}\r\n{said}".encode())
             return connection.recv(65_536)

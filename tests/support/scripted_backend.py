@@ -223,7 +223,7 @@ class ScriptedBackend:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            connection.settimeout(20)
+            connection.settimeout(60)
             session = Session(connection)
             self.sessions.append(session)
             self._start(self._serve, session)

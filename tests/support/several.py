@@ -43,7 +43,7 @@ def stands(client):
 hub.run("127.0.0.1:0", workers=workers)
 """
 SEPARATOR = "\x1e"
-PATIENCE_S = 40.0
+PATIENCE_S = 80.0
 
 
 class Client:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import anyio
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 TURN_S = 0.002
 
 

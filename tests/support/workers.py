@@ -20,7 +20,7 @@ from support.waiting import until_in_thread
 class Program:
     """A supervisor that runs, and what it and its workers have said."""
 
-    patience_s = 40.0
+    patience_s = 80.0
     """So long it may take for a line, and until all have ended."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:

@@ -71,7 +71,7 @@ def serving(configuration: str, directory: Path) -> Iterator[tuple[subprocess.Po
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
