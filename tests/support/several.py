@@ -76,12 +76,14 @@ class Client:
         self.connection.send(json.dumps(call) + SEPARATOR)
 
     def answer(self, id: str = "1") -> Any:
-        """What a call was answered, once it was."""
+        """What a call was answered, once it was. Raises ConnectionClosed where it was closed before."""
 
         def found() -> list[Any]:
             return [one for one in self.messages if one.get("type") == 3 and one["invocationId"] == id]
 
-        until_in_thread(found, PATIENCE_S)
+        until_in_thread(lambda: found() or not self.is_open, PATIENCE_S)
+        if not found():
+            self.connection.recv(timeout=0)  # raises it
         return found()[0]
 
     def of(self, target: str) -> list[Any]:
@@ -145,10 +147,21 @@ class Workers(Program):
         return clients
 
     def holder(self, count: int) -> tuple[int, int]:
-        """Number and process of the worker that holds the only lane."""
-        stands = self.stands(count)
-        (number,) = {lane["worker"] for _, lanes in stands.values() for lane in lanes}
-        return number, stands[number][0]
+        """Number and process of the worker that holds the only lane, once all these workers say the same of it."""
+        found: list[tuple[int, int]] = []
+
+        def agree() -> bool:
+            stands = self.stands(count)
+            said = [(number, lane) for number, (_, lanes) in stands.items() for lane in lanes]
+            numbers = {lane["worker"] for _, lane in said}
+            if len(numbers) != 1 or not stands.keys() & numbers:
+                return False
+            (number,) = numbers
+            found.append((number, stands[number][0]))
+            return any(one == number and lane["state"] == "live" for one, lane in said)
+
+        until_in_thread(agree, PATIENCE_S)
+        return found[-1]
 
     def kill(self, process: int) -> None:
         """At once."""

@@ -4,6 +4,7 @@ Here are its timers, its session and its log in the engine; what arrives goes fr
 there to the clients, without coming by here.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -304,6 +305,11 @@ class Lane(SessionHandler, Generic[W]):
         return self.part is not None and self.part.holder is not None
 
     @property
+    def _gravity(self) -> int:
+        """How a gap is logged: who holds the lane warns of it, and not each worker that mirrors it."""
+        return logging.WARNING if self._is_gap_counted else logging.DEBUG
+
+    @property
     def _is_forsaken(self) -> bool:
         """Whether nobody watches, or waits, here or in other workers."""
         return not (self.watchers or self._waiting or (self.part is not None and self.part.mirrors))
@@ -334,7 +340,7 @@ class Lane(SessionHandler, Generic[W]):
                     self._lost_at = now if yielded_at is None else min(now, yielded_at + OVERLAP_S)
                     if self.part is not None:
                         self.part.tell("down", self.why)
-                    relay_log.warning("%s is down: %s", self, self.why)
+                    relay_log.log(self._gravity, "%s is down: %s", self, self.why)
                 case Act.ASK_NO_MORE:
                     self._ask_no_more()
                 case Act.SUSPECT:
@@ -364,7 +370,8 @@ class Lane(SessionHandler, Generic[W]):
             self.part.tell("live", *self._live_said())
         if self.gap_since is not None:
             since, until = self.gap_since, time()
-            relay_log.warning("%s is live again; a gap of %.1f s, because %s", self, until - since, self.why)
+            text = "%s is live again; a gap of %.1f s, because %s"
+            relay_log.log(self._gravity, text, self, until - since, self.why)
             self.gap_since = None
             lanes = self.context.lanes
             if lanes.on_gap == "message":
