@@ -261,7 +261,7 @@ def test_a_rolling_restart_hands_lanes_over(tmp_path: Path, backend: ScriptedBac
         running.until(f"restarted: {WORKERS} workers serve")
         assert numbers.isdisjoint(running.stands(WORKERS))
         watching(running)
-        running.holder(WORKERS)  # all know who it is now, so who is answered from here on has what comes
+        running.holder(WORKERS, "live")  # all know who it is now, so who is answered from here on has what comes
         last = watching(running)
         until_in_thread(lambda: len(backend.watching("m")) == 1)
         odds(backend, 7)

@@ -146,8 +146,8 @@ class Workers(Program):
         until_in_thread(are_there, PATIENCE_S)
         return clients
 
-    def holder(self, count: int) -> tuple[int, int]:
-        """Number and process of the worker that holds the only lane, once all these workers say the same of it."""
+    def holder(self, count: int, state: str = "") -> tuple[int, int]:
+        """Number and process of who holds the only lane, once all these workers say the same, and it is so there."""
         found: list[tuple[int, int]] = []
 
         def agree() -> bool:
@@ -158,7 +158,7 @@ class Workers(Program):
                 return False
             (number,) = numbers
             found.append((number, stands[number][0]))
-            return any(one == number and lane["state"] == "live" for one, lane in said)
+            return any(one == number and state in ("", lane["state"]) for one, lane in said)
 
         until_in_thread(agree, PATIENCE_S)
         return found[-1]
