@@ -43,6 +43,7 @@ BOUNDS = (
     Bound("kernel memory (slab) a client, both ends of its connection", "slab_kib", None, " KiB"),
     Bound("all memory of the machine a client, load processes included", "all_kib", None, " KiB"),
     Bound("nothing but pings: share of a core", "idle_percent", 10, " %"),
+    Bound("what bare loops would take to send as many, and receive none", "idle_bare_percent", None, " %"),
     Bound("until all have a goal that goes to everyone", "goal_s", None, " s"),
     Bound("one match's thousandth of them while idle: a message's age, p50", "match_p50_ms", None, " ms"),
     Bound("p99", "match_p99_ms", 50, " ms"),
@@ -252,9 +253,13 @@ def write(
 
 
 def completed(header: dict[str, Any], figures: dict[str, float]) -> dict[str, float]:
-    """With those of the whole crowd under a name of their own."""
-    goal = figures.get(f"goal_s_{header['clients']}")
-    return figures if goal is None else figures | {"goal_s": goal}
+    """With those of the whole crowd under a name of their own, and what its pings would cost bare loops to send."""
+    clients, ping_s = header["clients"], figures.get("ping_s")
+    goal, bare_us = figures.get(f"goal_s_{clients}"), figures.get(f"bare_us_{clients}")
+    more = {} if goal is None else {"goal_s": goal}
+    if bare_us and ping_s:
+        more["idle_bare_percent"] = clients / ping_s * bare_us / 1e4
+    return figures | more
 
 
 def main() -> None:
