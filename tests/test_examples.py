@@ -6,6 +6,7 @@ from socket import socket
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import fanwire
 import httpx
 import jwt
 import pytest
@@ -13,7 +14,8 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 from support.chromium import CHROMIUM, chromium
 from support.examples import EXAMPLES, before, example
-from support.raw import frame, open_socket, read_frame, read_head, request_text, upgraded
+from support.raw import frame, free_port, open_socket, read_frame, read_head, request_text, upgraded
+from support.redis import Redis, needs_redis
 from support.waiting import until_in_thread
 
 pytestmark = pytest.mark.slow
@@ -208,3 +210,40 @@ def test_every_example_is_tested() -> None:
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_an_example_says_how_to_run_it(path: Path) -> None:
     assert f"python examples/{path.name}" in path.read_text()
+
+
+def first_event(address: str, last_event_id: str = "") -> tuple[str, str]:
+    """Id and data of the first publication of an event stream."""
+    headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
+    with httpx.stream("GET", address, headers=headers, trust_env=False, timeout=60) as answer:
+        found: dict[str, str] = {}
+        for line in answer.iter_lines():
+            name, _, value = line.partition(": ")
+            found[name] = value
+            if not line and "id" in found and "data" in found and "event" not in found:
+                return found["id"], found["data"]
+            found = found if line else {}
+    raise AssertionError("the stream has ended")
+
+
+@needs_redis
+def test_a_client_of_one_machine_goes_on_at_another(redis: Redis) -> None:
+    ports = [str(free_port(some)) for some in (range(26_000, 27_000), range(27_000, 28_000))]
+    with (
+        example("machines.py", ports[0], redis.url) as first,
+        example("machines.py", ports[1], redis.url) as second,
+        fanwire.Publisher(redis.url) as publisher,
+    ):
+        publisher.publish("odds:7", {"home": 1.85})
+        until_in_thread(lambda: is_listening(ports[0]) and is_listening(ports[1]))
+        position, data = first_event(f"{first}&start=history")
+        assert json.loads(data) == {"home": 1.85}
+        publisher.publish("odds:7", {"home": 1.9})
+        _, data = first_event(second, position)
+        assert json.loads(data) == {"home": 1.9}
+
+
+def is_listening(port: str) -> bool:
+    """Whether somebody can connect there."""
+    with socket() as one:
+        return one.connect_ex(("127.0.0.1", int(port))) == 0
