@@ -1,6 +1,8 @@
 """Who holds which lane, and who asks about whom, over workers that are joined in one process."""
 
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +11,7 @@ from fanwire.faults import Faults
 from fanwire.relay.admitting import SharedAdmission
 from fanwire.relay.backed import Backed
 from fanwire.relay.sharing import Sharing, Verb
+from fanwire.workers.bus import NUMBERS, Bus
 from support.joined import Star
 
 PATH = "/live"
@@ -120,11 +123,11 @@ class Workers:
             self.join(number)
         self.star.settle()
 
-    def join(self, number: int) -> None:
-        """One more."""
+    def join(self, number: int, key: bytes = b"") -> None:
+        """One more; a key names its machine."""
         faults = Faults()
         bus = self.star.join(number, _Tasks(faults))  # type: ignore[arg-type]
-        sharing = self.sharing[number] = Sharing(bus, faults, clock=lambda: self.time)
+        sharing = self.sharing[number] = Sharing(bus, faults, key, clock=lambda: self.time)
         relay, admission = self.relays[number], self.admissions[number] = Relay(), Admission()
         relay.admission = SharedAdmission(sharing, PATH, admission, 5.0)
         sharing.add(PATH, relay)
@@ -188,6 +191,81 @@ def test_of_two_that_hold_one_the_older_goes_on() -> None:
     assert ("yield", 1, IDS[0]) in workers.relays[0].heard_of
     assert not [one for one in workers.relays[1].heard_of if one[0] == "yield"]
     assert {sharing.claimed(IDS[0]) for sharing in workers.sharing.values()} == {1}
+
+
+class Meeting:
+    """Two workers of each of three machines, each of which has other numbers for those of the others."""
+
+    def __init__(self) -> None:
+        self.workers = [(machine, number) for machine in range(3) for number in (4, 200)]
+        self._arriving: deque[Callable[[], object]] = deque()
+        self.buses = {one: self._bus(one) for one in self.workers}
+        self.sharing = {one: self._sharing(one) for one in self.workers}
+        for one in self.workers:
+            for other in self.workers:
+                if other != one:
+                    self.buses[one].changed(self.number(one, other), True)
+        self.settle()
+
+    def number(self, one: tuple[int, int], other: tuple[int, int]) -> int:
+        """Of another, as one knows it."""
+        return (other[0] - one[0]) % 3 * NUMBERS + other[1]
+
+    def _bus(self, one: tuple[int, int]) -> Bus:
+        def send(to: int | None, message: bytes) -> None:
+            for other in self.workers:
+                if other != one and to in (None, self.number(one, other)):
+                    from_whom, bus = self.number(other, one), self.buses[other]
+                    self._arriving.append(partial(bus.told, from_whom, message))
+
+        bus = Bus(one[1], send, _Tasks(Faults()))  # type: ignore[arg-type]
+        bus.spans_machines = True
+        return bus
+
+    def _sharing(self, one: tuple[int, int]) -> Sharing:
+        sharing = Sharing(self.buses[one], Faults(), bytes([one[0]]), clock=lambda: 1.0)
+        relay = Relay()
+        relay.admission = SharedAdmission(sharing, PATH, Admission(), 5.0)
+        sharing.add(PATH, relay)
+        return sharing
+
+    def settle(self) -> None:
+        """Have all arrive."""
+        while self._arriving:
+            self._arriving.popleft()()
+
+
+def test_workers_of_all_machines_name_the_same_worker_though_each_has_other_numbers() -> None:
+    all_of_them = Meeting().sharing.values()
+    named = [{sharing.name_of(sharing.elected(id)) for sharing in all_of_them} for id in IDS]
+    assert all(len(one) == 1 for one in named)
+    assert set().union(*named) == {sharing.name_of(sharing.number) for sharing in all_of_them}
+    assert len({sharing.elected(IDS[0]) for sharing in all_of_them}) > 1
+    for sharing in all_of_them:
+        assert all(sharing.number_of(sharing.name_of(one)) == one for one in (sharing.number, *sharing.bus.others))
+        assert sharing.number_of(b"elsewhere") is None
+
+
+def test_of_two_machines_that_have_held_one_for_as_long_all_name_the_same() -> None:
+    meeting = Meeting()
+    for one in meeting.workers[1:4]:
+        meeting.sharing[one].hold(IDS[0])
+    meeting.settle()
+    named = {sharing.name_of(sharing.claimed(IDS[0]) or 0) for sharing in meeting.sharing.values()}
+    assert len(named) == 1
+
+
+def test_a_machine_that_is_gone_has_no_name_and_no_claim() -> None:
+    meeting = Meeting()
+    gone = [one for one in meeting.workers if one[0] == 1]
+    meeting.sharing[gone[0]].hold(IDS[0])
+    meeting.settle()
+    sharing = meeting.sharing[meeting.workers[0]]
+    assert sharing.claimed(IDS[0]) == NUMBERS + 4
+    for one in gone:
+        meeting.buses[meeting.workers[0]].changed(meeting.number(meeting.workers[0], one), False)
+    assert sharing.claimed(IDS[0]) is None and sharing.name_of(NUMBERS + 4) == b""
+    assert all(sharing.elected(id) // NUMBERS != 1 for id in IDS)
 
 
 def test_lanes_are_counted_once_for_all_workers() -> None:

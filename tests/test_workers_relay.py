@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -271,8 +271,12 @@ def test_a_rolling_restart_hands_lanes_over(tmp_path: Path, backend: ScriptedBac
 ORIGIN = Path(os.environ.get("SIGNALR_ORIGIN", "signalr-origin"))
 
 
-@pytest.mark.skipif(not ORIGIN.is_file(), reason="SIGNALR_ORIGIN names no file: a real hub is not here")
-def test_a_real_hub_has_one_connection_for_each_match(tmp_path: Path) -> None:
+needs_origin = pytest.mark.skipif(not ORIGIN.is_file(), reason="SIGNALR_ORIGIN names no file: a real hub is not here")
+
+
+@contextmanager
+def real_hub(**lanes: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A real one: where it is, and a relay before it."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     hub = subprocess.Popen([str(ORIGIN), "serve", "--url", url], stdout=subprocess.PIPE, text=True)
@@ -280,25 +284,33 @@ def test_a_real_hub_has_one_connection_for_each_match(tmp_path: Path) -> None:
     try:
         assert "listening" in hub.stdout.readline()
         share = {**SHARE, "subscribe": "Subscribe", "unsubscribe": "Unsubscribe"}
-        lanes = {"backoff_min": 0.05, "backoff_max": 0.1}
-        options = {"path": "/live", "upstream": [f"{url}/live"], "share": [share], "admit": "anyone", "lanes": lanes}
-        with several(tmp_path, WORKERS, options) as running:
-            clients = [running.client() for _ in range(12)]
-            for index, client in enumerate(clients):
-                client.call("Subscribe", f"m{index % 4}")
-            for client in clients:
-                assert client.answer().get("error") is None
-            stats = httpx.get(f"{url}/stats", trust_env=False).json()
-            assert stats["connected"] == 5, "four lanes, and that for all"
-            httpx.post(f"{url}/publish?matches=m0,m1,m2,m3&count=50", trust_env=False).raise_for_status()
-            for client in clients:
-                until_in_thread(lambda client=client: len(client.of("Odds")) == 50)  # type: ignore[misc]
-                numbers = [odds["s"] for odds in client.of("Odds")]
-                assert numbers == list(range(numbers[0], numbers[0] + 50))
+        lanes = {"backoff_min": 0.05, "backoff_max": 0.1, **lanes}
+        yield url, {"path": "/live", "upstream": [f"{url}/live"], "share": [share], "admit": "anyone", "lanes": lanes}
     finally:
         hub.kill()
         hub.wait()
         hub.stdout.close()
+
+
+def assert_four_matches_are_five_connections(url: str, clients: list[Client]) -> None:
+    """Each client watches one of four, and gets what is published there."""
+    for index, client in enumerate(clients):
+        client.call("Subscribe", f"m{index % 4}")
+    for client in clients:
+        assert client.answer().get("error") is None
+    stats = httpx.get(f"{url}/stats", trust_env=False).json()
+    assert stats["connected"] == 5, "four lanes, and that for all"
+    httpx.post(f"{url}/publish?matches=m0,m1,m2,m3&count=50", trust_env=False).raise_for_status()
+    for client in clients:
+        until_in_thread(lambda client=client: len(client.of("Odds")) == 50)  # type: ignore[misc]
+        numbers = [odds["s"] for odds in client.of("Odds")]
+        assert numbers == list(range(numbers[0], numbers[0] + 50))
+
+
+@needs_origin
+def test_a_real_hub_has_one_connection_for_each_match(tmp_path: Path) -> None:
+    with real_hub() as (url, options), several(tmp_path, WORKERS, options) as running:
+        assert_four_matches_are_five_connections(url, [running.client() for _ in range(12)])
 
 
 PLAIN = {"path": "/feed", "protocol": "websocket"}

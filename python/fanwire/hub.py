@@ -88,6 +88,7 @@ class Hub(Attaching):
         self._siblings = None if workers is None else path_of_siblings(workers)
         self._options = check_options(options)
         super().__init__(self._options.get("signalr_paths", OWN["signalr_paths"]))
+        self._has_backbone = self._backbone is not None
         self._channels = check_channels(channels)
         self._life: Life | None = None
         self._supervisor: Supervisor | None = None

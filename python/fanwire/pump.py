@@ -40,7 +40,7 @@ from fanwire.client import Link
 from fanwire.deliveries import Deliveries
 from fanwire.endings import Endings
 from fanwire.errors import ClientGone, EngineFailed, HubStopped, LimitReached
-from fanwire.faults import Tasks
+from fanwire.faults import Faults, Tasks
 from fanwire.hearing import Listeners
 from fanwire.logs import engine_log, name_of
 from fanwire.owner import APPLICATION, RELAYS, SCRAPES, Owner, handlers_of
@@ -102,6 +102,17 @@ class Nobody(Owner):
         self._endings.refuse(event.connection, 404, REMOVED)
 
 
+def _sharings_of(
+    seat: Seat | Sibling | None, bus: Bus | None, everyone: Bus | None, faults: Faults
+) -> tuple[Sharing | None, Sharing | None]:
+    """What relays share: with the workers of this machine, and with those of all."""
+    if seat is None or bus is None or everyone is None:
+        return None, None
+    key, count = bytes.fromhex(seat.key), seat.count if isinstance(seat, Seat) else 1
+    over_machines = Sharing(everyone, faults, key, count) if everyone.spans_machines else None
+    return Sharing(bus, faults, key, count), over_machines
+
+
 class Pump:
     """Takes the events of one engine and calls back, until it is cancelled. All state is the loop's thread's own."""
 
@@ -131,12 +142,9 @@ class Pump:
         self.bus, self._everyone = buses_of(seat, engine, tasks)
         sessions = Sessions(engine, link.faults, link.endings, self.bus)
         handshake_timeout = own["handshake_timeout"]
-        self._sharing = None
-        if self.bus is not None and seat is not None:
-            count = seat.count if isinstance(seat, Seat) else 1
-            self._sharing = Sharing(self.bus, link.faults, bytes.fromhex(seat.key), count)
-        acknowledge, sharing = self._acknowledge_soon, self._sharing
-        self._around = Surroundings(link, tasks, sessions, acknowledge, handshake_timeout, budgets, sharing)
+        self._sharings = _sharings_of(seat, self.bus, self._everyone, link.faults)
+        acknowledge, shared = self._acknowledge_soon, self._sharings
+        self._around = Surroundings(link, tasks, sessions, acknowledge, handshake_timeout, budgets, *shared)
         self._relays: list[Relay | PlainRelay] = []
         self.application = Application(link, callbacks, tasks, own, budgets, self._note_dealt, self._acknowledge_soon)
         self.deliveries = Deliveries(engine, tasks, self._everyone)
@@ -369,14 +377,16 @@ class Pump:
         self._around.sessions.readiness.note("backbone", self._backbone.note(event.state, event.why))
 
     def _mirror_lost(self, event: MirrorLost) -> None:
-        if self._sharing is not None:
-            self._sharing.lost(event.worker, event.id)
+        for sharing in filter(None, self._sharings):
+            sharing.lost(event.worker, event.id)
 
     def retire(self) -> None:
         """This worker begins to drain: others say so, and hold what its relays have held for them."""
         self._around.sessions.readiness.drain()
-        if self._sharing is not None:
-            self._sharing.retire()
+        for sharing in filter(
+            None, reversed(self._sharings)
+        ):  # before they are asked for it anew, all know that it ends
+            sharing.retire()
 
     def _record(self, event: Record) -> None:
         self._faults.tell(engine_log, event.level, "what the engine tells", "%s", event.text)

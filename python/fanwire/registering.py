@@ -12,11 +12,11 @@ from fanwire.auth import Identity, Request
 from fanwire.callbacks import Callbacks, hand_over
 from fanwire.calls import check_text
 from fanwire.client import Client, Link
-from fanwire.errors import ClientGone
+from fanwire.errors import ClientGone, ConfigError
 from fanwire.methods import Endpoint, M, Methods
 from fanwire.options import RULES, check_count, check_room, clash, read_signalr_path, signalr_key
 from fanwire.paths import WIRES, PathRule, Paths, hiding, route_of_relay
-from fanwire.relay.config import RelayConfig
+from fanwire.relay.config import NO_BACKBONE, RelayConfig
 from fanwire.snapshots import SnapshotRule, check_snapshot
 from fanwire.values import Choice, OrNone, checked, told
 
@@ -60,6 +60,7 @@ class Registering:
         self._callbacks = Callbacks()
         self._relays: list[RelayConfig] = []
         self._ways = Paths()
+        self._has_backbone = False
         self._is_serving = False
         self._served_paths: ServedPaths | None = None
         # SignalR paths of methods, by how they are compared; the first is where to.all() goes.
@@ -218,10 +219,13 @@ class Registering:
         Before the hub serves, or while it does and then in the event loop's thread. ``remove_path`` removes it. A hub
         that has begun without a relay keeps its ``outbox_bytes_max``: give 2 MiB, as a hub with relays has it.
         Who may connect there is the backend's to say; this hub's callbacks are not asked about them. Raises TypeError
-        for what is no ``RelayConfig``, and ValueError for a path that is taken.
+        for what is no ``RelayConfig``, and ValueError for a path that is taken, or for ``lanes.machines="shared"`` in a
+        hub without a backbone.
         """
         if not isinstance(config, RelayConfig):
             raise TypeError(f"relay takes a RelayConfig(...), not {told(config)}")
+        if config.lanes.machines == "shared" and not self._has_backbone:
+            raise ConfigError(NO_BACKBONE, key=f"lanes.machines of the relay at {config.path}")
         route = route_of_relay(config)
         others = [*map(_signalr, self._callbacks.endpoints), *map(route_of_relay, self._relays)]
         served = self._change(f"a hub at {config.path!r}", clash(route, others))

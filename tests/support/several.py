@@ -27,7 +27,7 @@ from fanwire.workers.seat import seat_of_process
 
 logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
 workers, relays = int(sys.argv[1]), json.loads(sys.argv[2])
-hub = fanwire.Hub(drain_timeout=1.0)
+hub = fanwire.Hub(drain_timeout=1.0, backbone=(sys.argv[3:] or [None])[0])
 KINDS = {"call": CallShare, "query": QueryShare, "message": MessageShare}
 for relay in relays:
     shares = [KINDS[share.pop("kind")](**share) for share in relay.pop("share")]
@@ -39,6 +39,11 @@ def stands(client):
     "How the relays of this worker stand."
     lanes = [dataclasses.asdict(lane) for relay in hub.relay_stats() for lane in relay.lanes]
     return [seat_of_process().number, os.getpid(), lanes]
+
+@hub.method
+async def met(client):
+    "How many workers this one knows, itself included."
+    return [seat_of_process().number, len((await hub.stats_of_all()).workers)]
 
 hub.run("127.0.0.1:0", workers=workers)
 """
@@ -113,15 +118,23 @@ class Workers(Program):
 
     def stands(self, count: int) -> dict[int, tuple[int, list[dict[str, Any]]]]:
         """How the lanes stand in each of so many workers, and its process."""
-        found: dict[int, tuple[int, list[dict[str, Any]]]] = {}
+        return {number: (process, lanes) for number, (process, lanes) in self._asked("stands", count).items()}
+
+    def have_met(self, count: int, all_count: int) -> bool:
+        """Whether each of so many workers here knows so many of all machines."""
+        return all(met == [all_count] for met in self._asked("met", count).values())
+
+    def _asked(self, method: str, count: int) -> dict[int, list[Any]]:
+        """What so many workers answer, without their numbers."""
+        found: dict[int, list[Any]] = {}
 
         def ask() -> bool:
             with open_socket(self.address) as connection:
                 connection.sendall(request_text())
                 if read_head(connection).startswith("HTTP/1.1 101 "):
-                    connection.sendall(frame(1, json.dumps({"call": "stands", "id": 1}).encode()))
-                    number, process, lanes = json.loads(read_frame(connection).payload)["result"]
-                    found[number] = process, lanes
+                    connection.sendall(frame(1, json.dumps({"call": method, "id": 1}).encode()))
+                    number, *said = json.loads(read_frame(connection).payload)["result"]
+                    found[number] = said
             return len(found) >= count
 
         until_in_thread(ask, PATIENCE_S)
@@ -176,10 +189,11 @@ class Workers(Program):
 
 
 @contextmanager
-def several(folder: Path, workers: int, *relays: dict[str, Any]) -> Iterator[Workers]:
-    """A program with these relays over so many workers."""
+def several(folder: Path, workers: int, *relays: dict[str, Any], backbone: str | None = None) -> Iterator[Workers]:
+    """A program with these relays over so many workers; with a backbone it is a machine of several."""
     (folder / "app.py").write_text(PROGRAM)
     command = [sys.executable, "-u", "-W", "ignore", "app.py", str(workers), json.dumps(relays)]
+    command += [] if backbone is None else [backbone]
     running = Workers(started(command, folder))
     try:
         yield running

@@ -44,7 +44,7 @@ from fanwire.options import (
 )
 from fanwire.paths import route_of_relay
 from fanwire.presence import PREFIX as PRESENCE
-from fanwire.relay.config import NEGOTIATE, RelayConfig
+from fanwire.relay.config import NEGOTIATE, NO_BACKBONE, RelayConfig
 from fanwire.sources.config import SourceConfig
 from fanwire.values import Mistake
 
@@ -208,8 +208,9 @@ class ServeConfig:
         known: dict[str, int] = {}
         channels = (self._fault_of_pattern(index, known) for index in range(len(self.channel)))
         limits = (self._fault_of_limit(name, value) for name, value in self.limits.items() if name in LISTS)
-        others = self._fault_of_none(), *relays, *channels, *limits, self._fault_of_poller(), self._faults_of_places()
-        yield from _first_of_each(apart(*others))
+        alone = (self._fault_of_alone(index) for index in range(len(self.relay[:PATHS_MAX])))
+        others = *channels, *limits, self._fault_of_poller(), self._faults_of_places()
+        yield from _first_of_each(apart(self._fault_of_none(), *relays, *alone, *others))
 
     def _fault_of_limit(self, name: str, value: Any) -> Iterator[tuple[Path, str]]:
         if value is UNREAD or any(each is UNREAD for each in value):
@@ -243,6 +244,10 @@ class ServeConfig:
             first = known.setdefault(one.place, index)
             if one.place and first != index:
                 yield ("source", index, "name"), f'is "{one.place}", which is source[{first}]\'s already'
+
+    def _fault_of_alone(self, index: int) -> Iterator[tuple[Path, str]]:
+        if self.relay[index].lanes.machines == "shared" and self.backbone.url is None:
+            yield ("relay", index, "lanes", "machines"), NO_BACKBONE
 
     def _fault_of_path(self, known: int, index: int) -> Iterator[tuple[Path, str]]:
         other, relay = self.relay[known], self.relay[index]

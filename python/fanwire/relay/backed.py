@@ -25,7 +25,7 @@ from fanwire.relay.mirror import Mirror, Part
 from fanwire.relay.names import Names
 from fanwire.relay.servers import Servers
 from fanwire.relay.session import Gate
-from fanwire.relay.sharing import Sharing, Verb, fingerprint_of, id_of, rank
+from fanwire.relay.sharing import Sharing, Verb, client_of, fingerprint_of, id_of
 from fanwire.relay.stats import RelayStats, RelaySums
 from fanwire.relay.timing import Backoff, RelayTasks, Timers
 from fanwire.relay.upstreams import Backend, HeaderFields, Sessions, Upstreams
@@ -53,7 +53,13 @@ class Surroundings:
     budgets: Budgets
     """What may wait for each client."""
     sharing: Sharing | None = None
-    """With other workers."""
+    """With other workers of this machine."""
+    over_machines: Sharing | None = None
+    """With those of all machines, where a backbone joins them."""
+
+    def sharing_of(self, config: RelayConfig) -> Sharing | None:
+        """With whom a relay's lanes are shared."""
+        return self.sharing if config.lanes.machines == "own" else self.over_machines
 
 
 class SharedLane(Protocol):
@@ -75,7 +81,8 @@ class Backed(Owner, Generic[K, L]):
         self.config, self.budgets, self.acknowledge = config, around.budgets, around.acknowledge
         self.faults, self.endings = around.sessions.faults, around.sessions.endings
         self.lanes: dict[K, L] = {}
-        self._sharing = around.sharing
+        # Of lanes; and of what stays among the workers of this machine.
+        self._sharing, self._workers = around.sharing_of(config), around.sharing
         # By what all workers call them.
         self._shared_by_id: dict[bytes, SharedLane] = {}
         self._shared_admission: SharedAdmission | None = None
@@ -95,7 +102,7 @@ class Backed(Owner, Generic[K, L]):
         self._passing = Passing.of(config.private.drop, config.trusted_proxies, config.admit_ignore)
         # Who opens a connection waits no longer than for its handshake, and is to be told why.
         self._answer_s = min(config.lanes.connect_timeout, ASKING_PART * around.handshake_timeout)
-        is_shared = around.sharing is not None
+        is_shared = self._sharing is not None
         lingering = self._lingering = Lingering(config.lanes.per_client_max, lambda: is_shared and self._is_full())
         # What a context of lanes begins with.
         linger, lanes = config.linger, config.lanes
@@ -103,8 +110,9 @@ class Backed(Owner, Generic[K, L]):
         self._lanes_made = 0
         self._lane_ended = self._ended  # one for all of them
         self._gaps = 0
-        if around.sharing is not None:
-            around.sharing.add(config.path, self)
+        self._sharings = [one for one in {self._sharing, self._workers} if one is not None]
+        for sharing in self._sharings:
+            sharing.add(config.path, self)
 
     @property
     def engine(self) -> Engine:
@@ -114,7 +122,7 @@ class Backed(Owner, Generic[K, L]):
     def _rate(self) -> int:
         """Private connections that this worker may open in a second: its part of what all may."""
         rate = self.config.private.rate
-        return rate if self._sharing is None else self._sharing.part_of_each(rate)
+        return rate if self._workers is None else self._workers.part_of_each(rate)
 
     def _shortage(self) -> str:
         """Why there may be no connection more to a backend, those that are down included; empty where there may."""
@@ -160,8 +168,8 @@ class Backed(Owner, Generic[K, L]):
         """What is said where there is none."""
         if not self._is_full():
             return self._shortage()
-        workers = "" if self._sharing is None else " of all workers"
-        return f"{self._lane_count() + 1} lanes{workers} are over the bound of {self.config.lanes.max}"
+        of_whom = "" if self._sharing is None else f" of all {self._sharing.of_whom}"
+        return f"{self._lane_count() + 1} lanes{of_whom} are over the bound of {self.config.lanes.max}"
 
     def backoff(self) -> Backoff:
         """How attempts to connect to the backend are spaced."""
@@ -210,9 +218,9 @@ class Backed(Owner, Generic[K, L]):
             del self._shared_by_id[part.id]
 
     def _share_admission(self, admission: Admission) -> None:
-        """Have it ask once for all workers."""
-        if self._sharing is not None:
-            admission.share(self._sharing, self.config.path, self._timers)
+        """Have it ask once for all workers of this machine."""
+        if self._workers is not None:
+            admission.share(self._workers, self.config.path, self._timers)
             self._shared_admission = admission.shared
 
     def _tell_others(self, what: str, *said: Any) -> None:
@@ -230,12 +238,12 @@ class Backed(Owner, Generic[K, L]):
         part = None if lane is None else lane.part
         if part is not None and part.holder == worker:
             # Each asks the other: both know by this which of them it is to be.
-            if rank(id, self._sharing.number) < rank(id, worker):
+            if self._sharing.is_before(id, worker):
                 return
             part.take_over()
         elsewhere = self._sharing.claimed(id) if part is None else part.holder
         if elsewhere is not None and elsewhere not in (self._sharing.number, worker):
-            self._sharing.tell_mirror(worker, id, tie, "elsewhere", elsewhere)
+            self._sharing.send_on(worker, id, tie, elsewhere)
             return
         lane = self._shared_by_id.get(id)
         if lane is None:
@@ -248,7 +256,7 @@ class Backed(Owner, Generic[K, L]):
                 return
             lane = opened
         if lane.part is not None:
-            lane.want(lane.part.add(worker, tie, client, lane.age), lost_s)
+            lane.want(lane.part.add(worker, tie, client_of(worker, client), lane.age), lost_s)
 
     def of_mirror(self, worker: int, verb: int, id: bytes, tie: int, *said: Any) -> None:
         """See ``Sharer``."""
@@ -260,7 +268,7 @@ class Backed(Owner, Generic[K, L]):
         if verb == Verb.AGAIN:
             lane.want(mirror)
         elif verb == Verb.LEAVE:
-            mirror.id = said[0] or mirror.id
+            mirror.id = client_of(worker, said[0]) or mirror.id
             part.remove(worker)
 
     def heard(self, worker: int, what: str, *said: Any) -> None:
@@ -311,8 +319,8 @@ class Backed(Owner, Generic[K, L]):
             self._part_with_all(gone)
         for lane in list(self.lanes.values()):
             lane.end()
-        if self._sharing is not None:
-            self._sharing.remove(self.config.path)
+        for sharing in self._sharings:
+            sharing.remove(self.config.path)
         self._tasks.end()
         self._upstreams.end()
         with contained("relay.end", "/readyz still tells of the relay at %s", self.config.path):

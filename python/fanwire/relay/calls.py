@@ -107,7 +107,7 @@ class CallRelay(Backed[SharedCall, CallLane]):
         pool = self._pools.get(protocol)
         if pool is None:
             private = self.config.private
-            size = private.pool_size if self._sharing is None else self._sharing.part_of_each(private.pool_size)
+            size = private.pool_size if self._workers is None else self._workers.part_of_each(private.pool_size)
             pool = self._pools[protocol] = Pool(self._context, protocol, size, private.idle)
         return pool
 

@@ -42,6 +42,7 @@ NEGOTIATE = "/negotiate"
 SIGNALR_ALONE = 'belongs to protocol = "signalr"'
 LATE = ("snapshot", "fresh", "snapshot_messages_max")
 FORWARD_IS_GONE = "is no more: all end-to-end headers are forwarded, private.drop names exceptions"
+NO_BACKBONE = 'is "shared", and there is no backbone by which machines could hear of each other'
 UNNAMED = 'looks as if protocol = "websocket" were missing'
 
 
@@ -181,6 +182,10 @@ class Lanes(Built):
     back at once."""
     gap_target: Name = "fanwire:gap"
     """The target of that message. Worst cost: none."""
+    machines: Literal["own", "shared"] = "own"
+    """Over machines that a backbone joins: each holds lanes of its own, or with ``shared`` one of all holds each, and
+    the others hear of it by the backbone. Worst cost: what comes on a lane crosses the backbone once for each machine
+    that watches it, and a machine that is lost has its lanes missed for some 6 s."""
     snapshot_bytes_max: Size = 65_536
     """How much of a lane's log is kept for late joiners. Worst cost: so much each lane, and 1 MiB more until the
     backend has answered."""

@@ -490,6 +490,8 @@ class Lane(SessionHandler, Generic[W]):
         silent_s = None if self.part is None else self.part.silence()
         if silent_s is not None:
             self._lost_at = self.context.timers.now() - silent_s
+            if self.part is not None and self.gap_since is not None:
+                self.gap_since -= min(silent_s, self.part.noticed_s)
 
     def _look_again(self) -> None:
         """The pause is over, or there is none."""

@@ -13,9 +13,16 @@ from fanwire._engine import Engine
 from fanwire.budget import Budgets
 from fanwire.relay.sharing import Sharing, Verb
 from fanwire.relay.wire import Asked, Outcome
+from fanwire.workers.bus import NUMBERS
 
 TAKEOVER_S = 0.4
 """Within so many seconds who has lost a lane's holder asks the next one: not all at the same moment."""
+NOTICED_S = 6.0
+"""A machine that is lost is noticed within so many seconds: what is missed began no earlier."""
+BACK_S = 0.5
+"""How much longer where that was of another machine: one whose link broke is gone for all, and there again at once."""
+EVERYTHING_S = 1e9
+"""Who has missed something gets all that a newcomer begins with: of machines no times can be compared."""
 HOPS_MAX = 3
 """Workers that may send each other away before one holds a lane by itself."""
 OVERLAP_S = 0.05
@@ -135,7 +142,8 @@ class Part:
     """
 
     __slots__ = (
-        *("_hops", "_is_held", "_is_taken_over", "_next", "_of_engine", "_path", "_silent_s", "_tie", "_what"),
+        *("_hops", "_is_held", "_is_over_machines", "_is_taken_over", "_next", "_of_engine", "_path", "_silent_s"),
+        *("_tie", "_what"),
         *("holder", "id", "lane", "mirrors", "name", "protocol", "sharing"),
     )
 
@@ -156,6 +164,8 @@ class Part:
         self._hops = 0
         # For how many seconds nothing had come from the last holder when it was left; None where nothing ever did.
         self._silent_s: float | None = None
+        # Whether the last holder, or the next one, is of another machine.
+        self._is_over_machines = False
         # Whether it was lost by what became of a worker, and not of the backend.
         self._is_taken_over = False
         self.lane: Shared
@@ -195,9 +205,12 @@ class Part:
             return False
         self.holder, self._silent_s = holder, None
         self._tie = self.sharing.follow(holder, self.id, self)
-        self._engine.follow(self.name, self._source, (holder, self._tie), lost_s)
+        is_over_machines, self._is_over_machines = self._is_over_machines, holder >= NUMBERS
+        is_all_missed = lost_s is not None and (is_over_machines or self._is_over_machines)
+        missed_s = EVERYTHING_S if is_all_missed else lost_s
+        self._engine.follow(self.name, self._source, (holder, self._tie), missed_s)
         self.sharing.say(holder, self._path, Verb.WANT, self.id, self._tie, self._what, client, lost_s)
-        self.give_up_mirrors("elsewhere", holder)  # those that took it to be held here
+        self.give_up_mirrors("elsewhere", self.sharing.name_of(holder))  # those that took it to be held here
         return True
 
     def _hold(self) -> None:
@@ -229,7 +242,9 @@ class Part:
         if not is_taken_over:
             return None
         is_to_hold_it = self.sharing.holder_of(self.id) == self.sharing.number
-        return 0.0 if is_to_hold_it else random.uniform(0, TAKEOVER_S)
+        is_lost_elsewhere = self._is_over_machines and self.sharing.claimed(self.id) is None
+        back_s = BACK_S if is_lost_elsewhere else 0.0
+        return back_s if is_to_hold_it else back_s + random.uniform(0, TAKEOVER_S)
 
     def silence(self) -> float | None:
         """For how many seconds nothing has come from the holder that was lost; None where that is not known. Once.
@@ -239,6 +254,11 @@ class Part:
         silent_s, self._silent_s = self._silent_s, None
         were_two = self._next is not None
         return max(0.0, silent_s - OVERLAP_S) if silent_s is not None and were_two else silent_s
+
+    @property
+    def noticed_s(self) -> float:
+        """How many seconds before it was noticed the holder may have been lost."""
+        return NOTICED_S if self._is_over_machines else 0.0
 
     def told(self, what: str, *said: Any) -> None:
         """See ``Follower``."""
@@ -256,7 +276,7 @@ class Part:
                 self.parted(said[0])
             case "elsewhere":
                 self._hops += 1
-                self._next = self.sharing.number if said[0] is None else said[0]
+                self._next = self.sharing.number if said[0] is None else self.sharing.number_of(said[0])
                 self.parted("another worker holds it")
             case _:
                 self.lane.noted_there(what, *said)
@@ -316,7 +336,7 @@ class Part:
     def yield_to(self, worker: int) -> None:
         """It is held here, and there for longer."""
         self.sharing.let_go(self.id)
-        self.give_up_mirrors("elsewhere", worker)
+        self.give_up_mirrors("elsewhere", self.sharing.name_of(worker))
         self._is_taken_over = True
         self.lane.yielded()
 

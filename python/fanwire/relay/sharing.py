@@ -1,8 +1,11 @@
-"""Who holds which of a relay's lanes, where several workers serve one port. Not here: what a lane is.
+"""Who holds which of a relay's lanes, where several workers serve one port, or several machines one backend.
+
+Not here: what a lane is.
 
 One worker *holds* a lane, by its connection to the backend; the others *mirror* it. Each tells all what it holds. What
 nobody holds yet is to be held by the one of them that rendezvous hashing names, so that all ask the same. Should two
 hold one all the same, as they knew of different workers for a moment, the one that has held it for longer goes on.
+Machines number each other as they come: what they say of a worker names it (``name_of``), and so does the hashing.
 """
 
 from collections import Counter
@@ -14,7 +17,7 @@ from typing import Any, Protocol
 import msgspec
 
 from fanwire.faults import Faults
-from fanwire.workers.bus import Bus, pieces
+from fanwire.workers.bus import NUMBERS, Bus, named, pieces
 
 KIND = "lanes"
 """Of messages between workers."""
@@ -41,6 +44,8 @@ class Verb:
     """Nobody watches it here any more."""
     TOLD = 7
     """From who holds one to who mirrors it."""
+    NAMED = 8
+    """The first to a worker of another machine: what the sender's machine is called."""
 
 
 class Sharer(Protocol):
@@ -81,9 +86,9 @@ class Follower(Protocol):
         """Who holds it is gone, or has lost something on the way."""
 
 
-def rank(id: bytes, worker: int) -> bytes:
+def rank(id: bytes, name: bytes) -> bytes:
     """By which workers are compared for a lane: the highest is to hold it (rendezvous hashing)."""
-    return blake2b(id, digest_size=8, salt=bytes([worker])).digest()
+    return blake2b(id, digest_size=8, salt=name).digest()
 
 
 class Sharing:
@@ -92,7 +97,8 @@ class Sharing:
     Args:
         key: a secret that all workers have.
         count: of workers, as they are to be.
-        clock: seconds, alike in all workers of a machine.
+        clock: seconds, alike in all workers of a machine. Over machines it decides who has held a lane for longer, and
+            nothing else.
     """
 
     def __init__(
@@ -105,6 +111,8 @@ class Sharing:
         self._faults = faults
         self._clock = clock
         self._relays: dict[str, Sharer] = {}
+        # What machines are called, by their numbers here: 0 is this one.
+        self._machines: dict[int, bytes] = {0: blake2b(key, person=b"machine", digest_size=8).digest()}
         # What each worker holds, this one as well, and since when.
         self._held: dict[int, dict[bytes, float]] = {bus.number: {}}
         # For the relays at which paths: of each worker in numbers, of this one each.
@@ -129,6 +137,11 @@ class Sharing:
     # Who holds what
 
     @property
+    def of_whom(self) -> str:
+        """Whose these are, as an error says it."""
+        return "machines" if self.bus.spans_machines else "workers"
+
+    @property
     def number(self) -> int:
         """Of this worker."""
         return self.bus.number
@@ -138,14 +151,28 @@ class Sharing:
         """Whether this worker will end soon."""
         return self.number in self._retiring
 
+    def name_of(self, worker: int) -> bytes:
+        """What all call this worker; empty while its machine has not said what that is called."""
+        machine, number = divmod(worker, NUMBERS)
+        return self._machines[machine] + bytes([number]) if machine in self._machines else b""
+
+    def number_of(self, name: bytes) -> int | None:
+        """Whose name that is; None where it is of a machine that is not known here."""
+        machine = next((number for number, known in self._machines.items() if known == name[:-1]), None)
+        return None if machine is None else machine * NUMBERS + name[-1]
+
+    def is_before(self, id: bytes, worker: int) -> bool:
+        """Whether that worker is rather to hold this than this one is."""
+        return rank(id, self.name_of(worker)) > rank(id, self.name_of(self.number))
+
     def part_of_each(self, count: int) -> int:
         """Of so many connections for all workers, how many each may have: one at least."""
         return max(1, -(-count // max(self._count, 1 + len(self.bus.others))))
 
     def claimed(self, id: bytes) -> int | None:
         """Who says that it holds this; the one that has for longest."""
-        claims = [(held[id], worker) for worker, held in self._held.items() if id in held]
-        return min(claims)[1] if claims else None
+        claims = [(held[id], self.name_of(worker), worker) for worker, held in self._held.items() if id in held]
+        return min(claims)[2] if claims else None
 
     def holder_of(self, id: bytes) -> int:
         """Who holds it, or is to."""
@@ -154,8 +181,9 @@ class Sharing:
 
     def elected(self, id: bytes) -> int:
         """Whom rendezvous hashing names, of those that are there and stay."""
-        there = [one for one in (self.number, *self.bus.others) if one not in self._retiring]
-        return max(there, key=lambda worker: (rank(id, worker), worker), default=self.number)
+        there = {one: self.name_of(one) for one in (self.number, *self.bus.others) if one not in self._retiring}
+        named = [one for one, name in there.items() if name]
+        return max(named, key=lambda worker: (rank(id, there[worker]), there[worker]), default=self.number)
 
     def lanes_at(self, path: str) -> int:
         """How many the relays at this path hold in all workers."""
@@ -231,6 +259,8 @@ class Sharing:
     def _told(self, worker: int, message: Any) -> None:
         verb, *said = message
         match verb:
+            case Verb.NAMED:
+                self._machines[worker // NUMBERS] = said[0]
             case Verb.HELD:
                 self._others_hold(worker, said[0])
             case Verb.LET_GO:
@@ -262,7 +292,11 @@ class Sharing:
 
     def refuse(self, worker: int, id: bytes, tie: int) -> None:
         """That is nothing that this worker could hold: its relay is another, or none. Who asks holds it by itself."""
-        self.tell_mirror(worker, id, tie, "elsewhere", None)
+        self.send_on(worker, id, tie, None)
+
+    def send_on(self, worker: int, id: bytes, tie: int, holder: int | None) -> None:
+        """Another holds what it asks for; or with None it is to hold that by itself."""
+        self.tell_mirror(worker, id, tie, "elsewhere", None if holder is None else self.name_of(holder))
 
     def _forget(self, worker: int) -> None:
         self._held.pop(worker, None)
@@ -278,13 +312,16 @@ class Sharing:
             theirs[id] = since
             if is_new:
                 self._count_one(worker, path)
-            if id in own and (since, worker) < (own[id], self.number):
+            if id in own and (since, self.name_of(worker)) < (own[id], self.name_of(self.number)):
                 for relay in self._relays.values():
                     with self._faults.contained("relay.sharing", "a lane that two hold could not be given up"):
                         relay.yield_to(worker, id)
 
     def _changed(self, worker: int, has_come: bool) -> None:
+        machine = worker // NUMBERS
         if has_come:
+            if machine:
+                self._tell(worker, Verb.NAMED, self._machines[0])
             own = [(id, since, self._paths[id]) for id, since in self._held[self.number].items()]
             for piece in pieces(own):
                 self._tell(worker, Verb.HELD, piece)
@@ -300,10 +337,17 @@ class Sharing:
                 relay.parted(worker)
         for follower in list(self._followers_of(worker)):
             with self._faults.contained("relay.sharing", "a lane of a worker that is gone could not be taken over"):
-                follower.parted(f"worker {worker}, which held it, is gone")
+                follower.parted(f"worker {named(worker)}, which held it, is gone")
+        if machine and not any(other // NUMBERS == machine for other in self.bus.others):
+            self._machines.pop(machine, None)
 
     def _followers_of(self, worker: int) -> Iterator[Follower]:
         return (follower for (holder, _), (_, follower) in self._following.items() if holder == worker)
+
+
+def client_of(worker: int, client: int) -> int:
+    """What tells a client of that worker from all others here: each machine numbers its own."""
+    return client and client | worker // NUMBERS << 64
 
 
 def id_of(fingerprint: bytes, what: Any) -> bytes:

@@ -283,7 +283,7 @@ pub enum Event {
     /// by itself (2); and why.
     Backbone(u8, Box<str>),
     /// Something of what this worker holds has not come to what mirrors it here under this name: that begins anew.
-    MirrorLost(u8, crate::channel::SharedId),
+    MirrorLost(u32, crate::channel::SharedId),
     /// A line for the log: level as in Python's `logging`.
     Record(u8, String),
     /// What another part of the program reports in the same stream; see [`Engine::report`](crate::Engine::report).

@@ -20,7 +20,8 @@ const ANY: Newest = Newest { messages_max: None, age_ns_max: None };
 const ID: SharedId = *b"0123456789abcdef";
 const HELD: Audience<'static> = Audience::Lane("held");
 const MIRRORED: Audience<'static> = Audience::Lane("mirrored");
-const TOLD: u8 = 8;
+const TELL: u8 = 10;
+const TOLD: u8 = 13;
 
 /// What a worker sends to the others, until it is delivered.
 #[derive(Default)]
@@ -28,7 +29,7 @@ struct Post(Mutex<Vec<Vec<u8>>>);
 
 impl Sender for Post {
     fn send(&self, message: &[u8], _is_deferred: bool) -> Result<(), (u64, u64)> {
-        if message[0] == TOLD {
+        if message[0] == TELL {
             self.0.lock().expect("nobody panics").push(message.to_vec());
         }
         Ok(())
@@ -38,20 +39,20 @@ impl Sender for Post {
 }
 
 struct Worker {
-    number: u8,
+    number: u32,
     engine: Engine,
     address: String,
     post: Arc<Post>,
 }
 
 impl Worker {
-    fn new(number: u8) -> Self {
+    fn new(number: u32) -> Self {
         let asks = Asks { connected: true, records: true, ..TAKES_MESSAGES };
-        let settings = Settings { worker: number, ..Settings::default() };
+        let settings = Settings { worker: number as u8, ..Settings::default() };
         let (engine, address) = start_asking(settings, asks, &[("/live", HUB)]);
         engine.add_route(Route::new("/feed", Wire::Plain, OwnerId(0)).expect("a path")).expect("it is free");
         let post = Arc::<Post>::default();
-        engine.join_workers(Member::new(number, Box::default(), Arc::clone(&post) as _));
+        engine.join_workers(Member::new(number as u8, Box::default(), Arc::clone(&post) as _));
         engine.node_up();
         Self { number, engine, address, post }
     }
@@ -62,8 +63,9 @@ impl Worker {
         for (index, message) in sent.iter().enumerate() {
             let count = u32::from_le_bytes(message[1..5].try_into().expect("four")) as usize;
             let (to, told) = message[5..].split_at(count);
-            if to.contains(&other.number) && !lost.contains(&index) {
-                let told = [&[TOLD, self.number], told].concat();
+            let is_for_it = to.chunks(4).any(|number| number == other.number.to_le_bytes());
+            if is_for_it && !lost.contains(&index) {
+                let told = [&[TOLD], self.number.to_le_bytes().as_slice(), told].concat();
                 other.engine.node_received(&told).expect("a message");
             }
         }
@@ -128,6 +130,30 @@ fn clients_of_a_mirror_get_the_snapshot_and_all_behind_it() {
     holder.engine.unmirror(HELD, &ID, 2);
     holder.append(&[b"e\x1e"], &[]);
     assert_eq!(holder.deliver(&other, &[]), 0, "a lane that nobody mirrors tells nobody");
+}
+
+/// Clocks of machines say nothing here: what is new to who has missed something is all that newcomers begin with.
+#[test]
+fn a_worker_of_another_machine_mirrors_as_well() {
+    let (holder, other) = (Worker::new(257), Worker::new(2));
+    holder.engine.set_beginning("held", 1_000).expect("runs");
+    holder.append(&[b"S1\x1e", b"a\x1e"], &[0]);
+    other.mirror_from(&holder, 1, None);
+    let (mut client, id) = other.client("json");
+    assert!(other.join(id));
+    for record in [b"b\x1e", b"c\x1e"] {
+        holder.append(&[record], &[]);
+    }
+    holder.deliver(&other, &[0]);
+    assert!(matches!(next_event(&other.engine), Event::Record(40, _)));
+    assert!(matches!(next_event(&other.engine), Event::MirrorLost(257, ID)));
+    holder.append(&[b"S2\x1e"], &[0]);
+    holder.deliver(&other, &[]);
+    assert!(other.engine.unfollow(ID, 257).is_some());
+    other.mirror_from(&holder, 2, Some(Duration::from_secs(1_000_000_000)));
+    holder.append(&[b"d\x1e"], &[]);
+    holder.deliver(&other, &[]);
+    assert_eq!(read_until(&mut client, "d\u{1e}"), "S1 a S2 d ");
 }
 
 #[test]
@@ -227,7 +253,7 @@ fn a_dump_for_an_older_attempt_and_whatever_comes_behind_the_end_is_not_taken() 
     holder.deliver(&other, &[]);
     other.engine.append_records(MIRRORED, HubProtocol::Json, &[b"own\x1e"], &[]).expect("runs");
     assert_eq!(read_until(&mut client, "own\u{1e}"), "own ");
-    other.engine.node_received(&[TOLD, 1, 1, 7]).expect("it is no reason to part");
+    other.engine.node_received(&[TOLD, 1, 0, 0, 0, 1, 7]).expect("it is no reason to part");
     assert!(matches!(next_event(&other.engine), Event::Record(40, _)));
 }
 

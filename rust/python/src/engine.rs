@@ -411,7 +411,7 @@ impl Engine {
         mirroring::mirror(py, &self.0, name, source, tie, newest)
     }
 
-    fn unmirror(&self, name: &str, source: Source<'_>, worker: u8) -> PyResult<()> {
+    fn unmirror(&self, name: &str, source: Source<'_>, worker: u32) -> PyResult<()> {
         mirroring::unmirror(&self.0, name, source, worker)
     }
 
@@ -419,7 +419,7 @@ impl Engine {
         mirroring::follow(py, &self.0, name, source, tie, lost)
     }
 
-    fn unfollow(&self, id: &[u8], worker: u8) -> PyResult<Option<f64>> {
+    fn unfollow(&self, id: &[u8], worker: u32) -> PyResult<Option<f64>> {
         mirroring::unfollow(&self.0, id, worker)
     }
 

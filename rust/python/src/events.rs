@@ -121,7 +121,7 @@ event_class! {
 }
 event_class! {
     /// Something of what this worker holds has not come to what mirrors it here.
-    MirrorLost { worker: u8, id: Py<PyBytes> }
+    MirrorLost { worker: u32, id: Py<PyBytes> }
 }
 event_class! {
     /// A line for `logging`.

@@ -11,7 +11,7 @@ use crate::upstream::{protocol_of, seconds};
 pub(crate) type Source<'a> = (&'a [u8], Option<&'a str>);
 
 /// A worker, and the number of an attempt.
-pub(crate) type Tied = (u8, u32);
+pub(crate) type Tied = (u32, u32);
 
 /// Messages and seconds at most, of what is sent; with neither and `true` nothing is sent.
 pub(crate) type Bounds = (Option<usize>, Option<f64>, bool);
@@ -44,7 +44,7 @@ pub(crate) fn mirror(
     engine.mirror(what, (shared_id(id)?, of), tie, newest, is_late).map_err(|error| to_pyerr(py, error))
 }
 
-pub(crate) fn unmirror(engine: &CoreEngine, name: &str, (id, protocol): Source<'_>, worker: u8) -> PyResult<()> {
+pub(crate) fn unmirror(engine: &CoreEngine, name: &str, (id, protocol): Source<'_>, worker: u32) -> PyResult<()> {
     engine.unmirror(audience(name, protocol.is_some()), &shared_id(id)?, worker);
     Ok(())
 }
@@ -62,6 +62,6 @@ pub(crate) fn follow(
     engine.follow(what, shared_id(id)?, Tie { worker, number }, lost).map_err(|error| to_pyerr(py, error))
 }
 
-pub(crate) fn unfollow(engine: &CoreEngine, id: &[u8], worker: u8) -> PyResult<Option<f64>> {
+pub(crate) fn unfollow(engine: &CoreEngine, id: &[u8], worker: u32) -> PyResult<Option<f64>> {
     Ok(engine.unfollow(shared_id(id)?, worker).map(|since| since.as_secs_f64()))
 }

@@ -273,7 +273,7 @@ mod tests {
     use super::*;
     use crate::settings::Settings;
 
-    fn nobody(_: &[u8], _: &[u8]) {}
+    fn nobody(_: &[u32], _: &[u8]) {}
 
     fn lane(bytes_max: u64) -> Arc<Channel> {
         let registry = Registry::unlisted(&Arc::default(), 10);

@@ -80,7 +80,7 @@ impl Channel {
     }
 
     /// A worker mirrors it no longer.
-    pub(crate) fn unmirror(&self, id: &SharedId, worker: u8) {
+    pub(crate) fn unmirror(&self, id: &SharedId, worker: u32) {
         let mut inner = self.lock();
         let Some(relayed) = &mut inner.relayed else { return };
         relayed.mirrors.untie(id, worker);

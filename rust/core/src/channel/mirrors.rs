@@ -11,14 +11,14 @@ pub type SharedId = [u8; 16];
 /// A worker that mirrors, and its own number for this attempt: a dump that was for an older one it does not take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tie {
-    /// 0 to 255.
-    pub worker: u8,
+    /// From 256 on it is one of another machine.
+    pub worker: u32,
     /// Of the worker's attempts.
     pub number: u32,
 }
 
 /// Takes a message for these workers, and never waits.
-pub(crate) type TellMirrors<'a> = &'a dyn Fn(&[u8], &[u8]);
+pub(crate) type TellMirrors<'a> = &'a dyn Fn(&[u32], &[u8]);
 
 /// Those who mirror what comes into a channel here.
 #[derive(Debug, Default)]
@@ -79,7 +79,7 @@ impl Mirrored {
 
     fn tell(&mut self, op: u8, body: &[u8], tell: TellMirrors<'_>) {
         self.count = self.count.wrapping_add(1);
-        let to: SmallVec<[u8; 16]> = self.ties.iter().map(|tie| tie.worker).collect();
+        let to: SmallVec<[u32; 16]> = self.ties.iter().map(|tie| tie.worker).collect();
         tell(&to, &self.message(op, body));
     }
 
@@ -95,7 +95,7 @@ impl Mirrored {
 
 impl Mirrors {
     /// That worker mirrors this no longer.
-    pub(super) fn untie(&mut self, id: &SharedId, worker: u8) {
+    pub(super) fn untie(&mut self, id: &SharedId, worker: u32) {
         for one in self.0.iter_mut().filter(|one| one.id == *id) {
             one.ties.retain(|tie| tie.worker != worker);
         }

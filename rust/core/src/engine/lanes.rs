@@ -43,7 +43,7 @@ impl Engine {
         let channel = self.registry_of(audience).obtain(audience.name(), &common.settings, now_ns)?;
         let tell = |watch: &Arc<Watch>| self.tell(watch, false);
         let bound = common.settings.unsent_bytes_max;
-        let tell_mirrors = |to: &[u8], message: &[u8]| self.tell_mirrors(to, message);
+        let tell_mirrors = |to: &[u32], message: &[u8]| self.tell_mirrors(to, message);
         channel.append_records((Some(protocol), records), snapshots, now_ns, bound, tell, &tell_mirrors)?;
         self.publications.fetch_add(records.len() as u64, Ordering::Relaxed);
         Ok(())
@@ -63,7 +63,7 @@ impl Engine {
         let now_ns = common.clock.now_ns();
         let tell = |watch: &Arc<Watch>| self.tell(watch, false);
         let bound = common.settings.unsent_bytes_max;
-        let tell_mirrors = |to: &[u8], message: &[u8]| self.tell_mirrors(to, message);
+        let tell_mirrors = |to: &[u32], message: &[u8]| self.tell_mirrors(to, message);
         self.lane(lane)?.append_records((None, &records), &[], now_ns, bound, tell, &tell_mirrors)?;
         self.publications.fetch_add(messages.len() as u64, Ordering::Relaxed);
         Ok(())

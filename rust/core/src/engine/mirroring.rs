@@ -20,7 +20,7 @@ pub const TOLD_OF_LANES: u8 = 1;
 const UNDERWAY_NS_MAX: u64 = 10_000_000_000;
 
 /// What is mirrored here, by the worker that holds it.
-pub(super) type Following = HashMap<(u8, SharedId), Followed>;
+pub(super) type Following = HashMap<(u32, SharedId), Followed>;
 
 /// One channel.
 #[derive(Debug)]
@@ -54,12 +54,12 @@ impl Engine {
         let channel = self.obtain_of(what)?;
         // Both clocks at one moment: by the one ages are told, by the other when they were.
         let (now_ns, sent_ns) = (self.common.clock.now_ns(), wall_ns());
-        let tell = |to: &[u8], message: &[u8]| self.tell_mirrors_at(sent_ns, to, message);
+        let tell = |to: &[u32], message: &[u8]| self.tell_mirrors_at(sent_ns, to, message);
         Ok(channel.mirror(source, tie, (newest, is_late), now_ns, &tell))
     }
 
     /// That worker mirrors it no longer.
-    pub fn unmirror(&self, what: Audience<'_>, id: &SharedId, worker: u8) {
+    pub fn unmirror(&self, what: Audience<'_>, id: &SharedId, worker: u32) {
         if let Some(channel) = self.registry_of(what).find(what.name()) {
             channel.unmirror(id, worker);
         }
@@ -89,7 +89,7 @@ impl Engine {
     /// Nothing of that comes here any more, from when this returns. Gives since when nothing has; `None` where nothing ever did.
     ///
     /// Who watches has missed what was published since then. That a worker is gone may be noticed much later.
-    pub fn unfollow(&self, id: SharedId, holder: u8) -> Option<Duration> {
+    pub fn unfollow(&self, id: SharedId, holder: u32) -> Option<Duration> {
         let heard_ns = lock(&self.following).remove(&(holder, id))?.heard_ns?;
         Some(Duration::from_nanos(self.common.clock.now_ns().saturating_sub(heard_ns)))
     }
@@ -100,20 +100,20 @@ impl Engine {
     }
 
     /// What is lost on the way is noticed where it was to go, by the number of the next.
-    pub(super) fn tell_mirrors(&self, to: &[u8], message: &[u8]) {
+    pub(super) fn tell_mirrors(&self, to: &[u32], message: &[u8]) {
         self.tell_mirrors_at(wall_ns(), to, message);
     }
 
-    fn tell_mirrors_at(&self, sent_ns: u64, to: &[u8], message: &[u8]) {
+    fn tell_mirrors_at(&self, sent_ns: u64, to: &[u32], message: &[u8]) {
         if !to.is_empty()
-            && let Err(error) = self.tell_workers(to, TOLD_OF_LANES, &[&sent_ns.to_le_bytes(), message].concat())
+            && let Err(error) = self.tell_anywhere(to, TOLD_OF_LANES, &[&sent_ns.to_le_bytes(), message].concat())
         {
             self.record(40, format!("{} workers are not told what has come on a lane: {error}", to.len()));
         }
     }
 
     /// A worker says what has come into a channel that it holds. In one thread.
-    pub(super) fn told_of_lane(&self, from: u8, message: &[u8]) {
+    pub(super) fn told_of_lane(&self, from: u32, message: &[u8]) {
         let Some(told) = Told::read(message) else {
             return self.record(40, format!("worker {from} tells of a lane what cannot be read"));
         };
@@ -130,7 +130,10 @@ impl Engine {
         }
         followed.next = Some(told.count.wrapping_add(1));
         let now_ns = self.common.clock.now_ns();
-        let sent_ns = now_ns.saturating_sub(wall_ns().saturating_sub(told.sent_ns).min(UNDERWAY_NS_MAX));
+        // The clock of another machine says nothing here: there what was missed is never told by times alone.
+        let is_elsewhere = from > u32::from(u8::MAX);
+        let underway_ns = if is_elsewhere { 0 } else { wall_ns().saturating_sub(told.sent_ns).min(UNDERWAY_NS_MAX) };
+        let sent_ns = now_ns.saturating_sub(underway_ns);
         let bounds = (sent_ns, self.common.settings.unsent_bytes_max);
         let tell = |watch: &Arc<Watch>| self.tell(watch, true);
         let why = match is_due.then(|| followed.channel.receive(told, followed.after_ns, bounds, tell)) {

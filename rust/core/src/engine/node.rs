@@ -106,6 +106,15 @@ impl Engine {
         self.node().ok_or(EngineError::Apart)?.tell(to, kind, message)
     }
 
+    /// Tells workers of any machines, or with none all others of all.
+    ///
+    /// # Errors
+    /// As of [`tell_workers`](Self::tell_workers).
+    pub fn tell_anywhere(&self, to: &[u32], kind: u8, message: &[u8]) -> Result<(), EngineError> {
+        self.check_running()?;
+        self.node().ok_or(EngineError::Apart)?.tell_anywhere(to, kind, message)
+    }
+
     /// Tells the application of another worker something, or with none that of all others: of this machine, or of all.
     ///
     /// # Errors
@@ -116,8 +125,7 @@ impl Engine {
             let Ok(to) = to.map(u8::try_from).transpose() else { return Ok(()) };
             return self.tell_workers(to.as_slice(), TOLD_TO_APPLICATION, message);
         }
-        self.check_running()?;
-        self.node().ok_or(EngineError::Apart)?.tell_anywhere(to, message)
+        self.tell_anywhere(to.as_slice(), TOLD_TO_APPLICATION, message)
     }
 
     /// The sequencer has been reached.
@@ -188,7 +196,7 @@ impl Engine {
             FromSequencer::StartLive(name, why) => self.start_live(name, why),
             FromSequencer::Backbone(how, why) => push(Event::Backbone(how, why.into())),
             FromSequencer::Told(from, TOLD_TO_APPLICATION, message) => push(Event::Told(from, message.to_vec())),
-            FromSequencer::Told(from, TOLD_OF_LANES, message) => self.told_of_lane(from, message),
+            FromSequencer::Told(from, TOLD_OF_LANES, message) => self.told_of_lane(from.into(), message),
             FromSequencer::Told(..) => (), // of a kind that this engine does not know
             FromSequencer::Changed(number, is_there) => {
                 if member.note_other(number.into(), is_there) {
@@ -200,7 +208,11 @@ impl Engine {
                     siblings.learn(secret);
                 }
             }
-            FromSequencer::ToldAnywhere(from, message) => push(Event::ToldAnywhere(from, message.to_vec())),
+            FromSequencer::ToldAnywhere(from, TOLD_TO_APPLICATION, message) => {
+                push(Event::ToldAnywhere(from, message.to_vec()));
+            }
+            FromSequencer::ToldAnywhere(from, TOLD_OF_LANES, message) => self.told_of_lane(from, message),
+            FromSequencer::ToldAnywhere(..) => (),
             FromSequencer::ChangedElsewhere(number, is_there, age) => {
                 if member.note_other(number, is_there) {
                     push(Event::Worker(number, is_there, age));

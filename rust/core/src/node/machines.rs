@@ -4,10 +4,11 @@
 //! [`LEASE_NS`] is taken to be gone. A *life* is over, too, when its machine may have missed something or told something in
 //! vain: then it begins another one, and all tell it anew what it has to know, as they do to one that has just come. Lives
 //! have an order, so that all know who is there for longer. Who says what of this to whom is in `meeting`.
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::telling::Here;
+use super::telling::{Here, Told};
 
 /// So often a machine says that it is there.
 pub(super) const HERE_NS: u64 = 900_000_000;
@@ -23,6 +24,8 @@ pub(super) const MACHINES_MAX: usize = 1_024;
 const FOREIGN_EVERY_NS: u64 = 1_000_000_000;
 /// Members of other machines have numbers from here on: their machine's place here times this, and their own.
 pub(super) const NUMBERS: u32 = 256;
+/// Of one message that comes in pieces.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
 const PLACES: u32 = u32::MAX / NUMBERS;
 
 /// Another machine that is there.
@@ -37,6 +40,36 @@ pub(super) struct Machine {
     pub(super) members: Vec<u8>,
     pub(super) name: String,
     pub(super) heard_ns: u64,
+    pub(super) pieces: Pieces,
+}
+
+/// A message of which not all has come.
+#[derive(Debug, Default)]
+pub(super) struct Pieces {
+    bytes: Vec<u8>,
+    /// Which piece is next; with 0 none has come.
+    next: u16,
+}
+
+impl Pieces {
+    /// The whole message, once the last piece is there; what is behind one that is lost is dropped.
+    pub(super) fn take<'a>(&mut self, told: Told<'a>) -> Option<Cow<'a, [u8]>> {
+        if told.part == 0 && told.is_last {
+            return Some(Cow::Borrowed(told.message));
+        }
+        let (mut whole, next) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.next));
+        if told.part == 0 {
+            whole.clear();
+        } else if told.part != next || whole.len() + told.message.len() > MESSAGE_BYTES_MAX {
+            return None;
+        }
+        whole.extend_from_slice(told.message);
+        if told.is_last {
+            return Some(Cow::Owned(whole));
+        }
+        (self.bytes, self.next) = (whole, told.part.wrapping_add(1));
+        None
+    }
 }
 
 impl Machine {

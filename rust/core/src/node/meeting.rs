@@ -1,11 +1,15 @@
 //! How machines meet: the sequencer's side of what they tell one another, and of what their members do.
+use smallvec::SmallVec;
+
 use super::machines::{
-    HERE_NS, LEASE_NS, MACHINES_MAX, Machine, Machines, NEW_NS, NUMBERS, REMEMBERED_MAX, digest, remember,
+    HERE_NS, LEASE_NS, MACHINES_MAX, Machine, Machines, NEW_NS, NUMBERS, Pieces, REMEMBERED_MAX, digest, remember,
 };
 use super::sequencer::{Peers, Sequencer};
-use super::telling::{Here, Letter, Said};
+use super::telling::{Here, Letter, Said, Told};
 use super::wire::FromSequencer;
 
+/// Of one letter: NATS takes a megabyte, with what stands before it.
+const PIECE_BYTES_MAX: usize = 512 << 10;
 /// As Python's `logging` has them.
 const INFO: u8 = 20;
 const WARNING: u8 = 30;
@@ -134,26 +138,38 @@ impl Sequencer {
         }
     }
 
-    /// A member tells another one, wherever that is, or all.
-    pub(super) fn tell_anywhere(&mut self, from: u8, to: Option<u32>, message: &[u8], peers: &mut dyn Peers) {
-        let here = to.map_or_else(
-            || self.members_that(|number| number != from),
-            |to| self.members_that(|number| u32::from(number) == to),
-        );
-        self.send(&here, FromSequencer::ToldAnywhere(u32::from(from), message), peers);
-        match to {
-            None if !self.machines.known.is_empty() => {
-                let letter = self.letter(Said::Told { life: 0, from, to: None, message });
-                self.post(None, &letter);
+    /// A member tells others, wherever they are, or with none all. To each machine it goes once, whoever there it is for.
+    pub(super) fn tell_anywhere(&mut self, from: u8, to: &[u8], (kind, message): (u8, &[u8]), peers: &mut dyn Peers) {
+        let (numbers, _) = to.as_chunks();
+        let to: SmallVec<[u32; 16]> = numbers.iter().map(|&number| u32::from_le_bytes(number)).collect();
+        let here = self.members_that(|one| if to.is_empty() { one != from } else { to.contains(&u32::from(one)) });
+        self.send(&here, FromSequencer::ToldAnywhere(u32::from(from), kind, message), peers);
+        let told = Told { life: 0, from, to: &[], kind, part: 0, is_last: true, message };
+        if to.is_empty() {
+            if !self.machines.known.is_empty() {
+                self.post_told(None, told);
             }
-            Some(number) if number >= NUMBERS => {
-                let (place, to) = (number / NUMBERS, (number % NUMBERS) as u8);
-                let found = self.machines.known.iter().find(|(_, one)| one.place == place);
-                let Some((id, life)) = found.map(|(&id, one)| (id, one.since)) else { return };
-                let letter = self.letter(Said::Told { life, from, to: Some(to), message });
-                self.post(Some(id), &letter);
+            return;
+        }
+        let all = self.machines.known.iter().map(|(&id, one)| (id, one.since, one.place));
+        for (id, life, place) in all.collect::<SmallVec<[_; 8]>>() {
+            let its = to.iter().filter(|&number| number / NUMBERS == place).map(|number| (number % NUMBERS) as u8);
+            let its: SmallVec<[u8; 16]> = its.collect();
+            if !its.is_empty() {
+                self.post_told(Some(id), Told { life, to: &its, ..told });
             }
-            _ => {}
+        }
+    }
+
+    /// In pieces that any engine outside takes.
+    fn post_told(&mut self, to: Option<u64>, told: Told<'_>) {
+        let count = told.message.len().div_ceil(PIECE_BYTES_MAX).max(1);
+        let mut rest = told.message;
+        for part in 0..count {
+            let message = rest.split_off(..PIECE_BYTES_MAX.min(rest.len())).unwrap_or_default();
+            let (part, is_last) = (part as u16, part + 1 == count);
+            let letter = self.letter(Said::Told(Told { part, is_last, message, ..told }));
+            self.post(to, &letter);
         }
     }
 
@@ -174,14 +190,17 @@ impl Sequencer {
             Said::Here(here) => return self.heard_here((id, since), here, peers),
             Said::Anew { life } if life == self.machines.since => self.begin_life(),
             Said::Anew { .. } => {}
-            Said::Told { life, from, to, message } => {
-                let known = self.machines.known.get(&id);
+            Said::Told(told) => {
+                let own = self.machines.since;
+                let known = self.machines.known.get_mut(&id);
                 // Of another life it has missed something, or we have: what counts is told anew.
-                let known = known.filter(|one| one.since == since && one.known_in == self.machines.since);
-                let number = known.filter(|one| one.members.contains(&from)).map(|one| one.number_of(from));
-                let Some(number) = number.filter(|_| life == 0 || life == self.machines.since) else { return Ok(()) };
-                let to = to.map_or_else(|| self.members(), |to| self.members_that(|number| number == to));
-                self.send(&to, FromSequencer::ToldAnywhere(number, message), peers);
+                let known = known.filter(|one| one.since == since && one.known_in == own);
+                let known = known.filter(|one| one.members.contains(&told.from));
+                let Some(known) = known.filter(|_| told.life == 0 || told.life == own) else { return Ok(()) };
+                let (number, message) = (known.number_of(told.from), known.pieces.take(told));
+                let Some(message) = message else { return Ok(()) };
+                let to = self.members_that(|number| told.to.is_empty() || told.to.contains(&number));
+                self.send(&to, FromSequencer::ToldAnywhere(number, told.kind, &message), peers);
             }
         }
         Ok(())
@@ -233,7 +252,15 @@ impl Sequencer {
             let line = format!("machine {name} is there, with {} workers; here it has number {place}", members.len());
             self.machines.lines.push((INFO, line));
         }
-        let machine = Machine { place, since, known_in: own, members, name: name.to_owned(), heard_ns: now_ns };
+        let machine = Machine {
+            place,
+            since,
+            known_in: own,
+            members,
+            name: name.to_owned(),
+            heard_ns: now_ns,
+            pieces: Pieces::default(),
+        };
         self.tell_of_members(&machine, &machine.members, true, peers);
         self.machines.known.insert(id, machine);
         Ok(())

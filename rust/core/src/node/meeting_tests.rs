@@ -92,7 +92,7 @@ impl Machine {
                     FromSequencer::Welcome(others) => others.iter().for_each(|&one| change(one.into(), true, 0)),
                     FromSequencer::Changed(number, has_come) => change(number.into(), has_come, 0),
                     FromSequencer::ChangedElsewhere(number, has_come, age) => change(number, has_come, age),
-                    FromSequencer::ToldAnywhere(from, value) => {
+                    FromSequencer::ToldAnywhere(from, 0, value) => {
                         let known = member.others.get_mut(&from).expect("who tells is there");
                         known.0 = Some(value[0]);
                     }
@@ -103,7 +103,7 @@ impl Machine {
         }
         for (member, number) in welcomed {
             let value = self.members[&member].value;
-            self.say(member, FromMember::TellAnywhere(Some(number), &[value]));
+            self.say(member, FromMember::TellAnywhere(&number.to_le_bytes(), 0, &[value]));
         }
     }
 
@@ -245,7 +245,7 @@ impl World {
         let machine = self.machine(own);
         let Some(&member) = machine.members.keys().next() else { return };
         machine.members.get_mut(&member).expect("it is there").value = value;
-        machine.say(member, FromMember::TellAnywhere(None, &[value]));
+        machine.say(member, FromMember::TellAnywhere(&[], 0, &[value]));
     }
 
     fn pass(&mut self, span_ns: u64) {
@@ -315,5 +315,49 @@ fn whoever_comes_is_behind_all_that_are_there() {
         let member = newest.members.values().next().expect("one is there");
         let elsewhere = member.others.iter().filter(|one| *one.0 >= 256);
         assert!(elsewhere.clone().count() > 2 && elsewhere.into_iter().all(|one| one.1.1 < 0));
+    }
+}
+
+/// To each machine once, whoever there it is for, and in pieces that any engine outside takes.
+#[test]
+fn what_is_told_to_some_crosses_once_for_each_machine_and_comes_whole() {
+    let mut world = World::start(3);
+    world.settle();
+    let (holder, other) = (1, 2);
+    for member in 0..3 {
+        if !world.machine(other).members.contains_key(&member) {
+            world.machine(other).join(member, 0);
+        }
+    }
+    world.settle();
+    let teller = *world.machine(holder).members.keys().next().expect("one is there");
+    let machine = world.machine(holder);
+    let place = machine.sequencer.machines.known[&other].place;
+    machine.way.0.lock().expect("alone").letters.clear();
+    let to: Vec<u8> = (0..3).flat_map(|member| (place * 256 + member).to_le_bytes()).collect();
+    for bytes in [0_usize, 1, 512 << 10, (512 << 10) + 1, 2 << 20] {
+        let message: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
+        let (mut said, mut sent) = (Vec::new(), Sent::default());
+        FromMember::TellAnywhere(&to, 1, &message).write(&mut said);
+        let machine = world.machine(holder);
+        machine.sequencer.received(teller, &said, &mut sent).expect("a message");
+        let letters = std::mem::take(&mut machine.way.0.lock().expect("alone").letters);
+        assert_eq!(letters.len(), bytes.div_ceil(512 << 10).max(1));
+        for lost in [None, Some(0), Some(1)] {
+            let mut sent = Sent::default();
+            let coming = letters.iter().enumerate().filter(|(index, _)| Some(*index) != lost);
+            for (_, (whom, letter)) in coming {
+                assert_eq!(*whom, Some(other));
+                let sequencer = &mut world.machine(other).sequencer;
+                sequencer.heard(Heard::Told(letter.clone()), &mut sent).expect("all are alike");
+            }
+            let is_whole = lost.is_none_or(|lost| lost >= letters.len());
+            assert_eq!(sent.0.len(), usize::from(is_whole), "{bytes} bytes without {lost:?}");
+            for (peers, told) in sent.0 {
+                assert_eq!(peers.len(), 3);
+                let told = FromSequencer::read(&told).expect("a message");
+                assert!(matches!(told, FromSequencer::ToldAnywhere(_, 1, whole) if *whole == *message));
+            }
+        }
     }
 }

@@ -232,12 +232,13 @@ impl Member {
         self.send_up(FromMember::Tell(to, kind, message))
     }
 
-    /// Tells a member of any machine, or with none all members of all.
+    /// Tells members of any machines, or with none all members of all.
     ///
     /// # Errors
     /// As of [`tell`](Self::tell).
-    pub fn tell_anywhere(&self, to: Option<u32>, message: &[u8]) -> Result<(), EngineError> {
-        self.send_up(FromMember::TellAnywhere(to, message))
+    pub fn tell_anywhere(&self, to: &[u32], kind: u8, message: &[u8]) -> Result<(), EngineError> {
+        let to: Vec<u8> = to.iter().flat_map(|number| number.to_le_bytes()).collect();
+        self.send_up(FromMember::TellAnywhere(&to, kind, message))
     }
 
     /// The program hears channels of this pattern, or no more.

@@ -180,9 +180,9 @@ impl Sequencer {
                 }
             }
             FromMember::Secret(secret) => self.note_secret(secret),
-            FromMember::TellAnywhere(to, message) => {
+            FromMember::TellAnywhere(to, kind, message) => {
                 let Some(from) = self.number_of(peer) else { return Ok(()) };
-                self.tell_anywhere(from, to, message, peers);
+                self.tell_anywhere(from, to, (kind, message), peers);
             }
             FromMember::Tell(to, kind, message) => {
                 let Some(from) = self.number_of(peer) else { return Ok(()) };

@@ -30,17 +30,24 @@ pub(super) struct Here<'a> {
     pub(super) is_settled: bool,
 }
 
+/// A member tells members of the machine in that life, or with none all; with life 0 it is for all machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Told<'a> {
+    pub(super) life: u64,
+    pub(super) from: u8,
+    pub(super) to: &'a [u8],
+    pub(super) kind: u8,
+    /// Which piece of the message it is, and whether that is the last: they come one behind the other.
+    pub(super) part: u16,
+    pub(super) is_last: bool,
+    pub(super) message: &'a [u8],
+}
+
 /// What is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Said<'a> {
     Here(Here<'a>),
-    /// A member tells a member of the machine in that life, or all; with life 0 it is for all machines.
-    Told {
-        life: u64,
-        from: u8,
-        to: Option<u8>,
-        message: &'a [u8],
-    },
+    Told(Told<'a>),
     /// That life of yours was taken to be over: begin another.
     Anew {
         life: u64,
@@ -64,10 +71,12 @@ impl<'a> Letter<'a> {
                 put_bytes(out, secret);
                 out.push(u8::from(is_settled));
             }
-            Said::Told { life, from, to, message } => {
+            Said::Told(Told { life, from, to, kind, part, is_last, message }) => {
                 out.push(1);
                 put_u64(out, life);
-                out.extend_from_slice(&[from, u8::from(to.is_some()), to.unwrap_or(0)]);
+                put_bytes(out, to);
+                let [low, high] = part.to_le_bytes();
+                out.extend_from_slice(&[from, kind, low, high, u8::from(is_last)]);
                 out.extend_from_slice(message);
             }
             Said::Anew { life } => {
@@ -103,9 +112,10 @@ impl<'a> Letter<'a> {
                 is_settled: reader.bool()?,
             }),
             1 => {
-                let (life, from) = (reader.u64()?, reader.u8()?);
-                let (is_for_one, to) = (reader.bool()?, reader.u8()?);
-                Said::Told { life, from, to: is_for_one.then_some(to), message: reader.rest() }
+                let (life, to) = (reader.u64()?, reader.bytes().filter(|to| to.len() <= 256)?);
+                let (from, kind, part) = (reader.u8()?, reader.u8()?, [reader.u8()?, reader.u8()?]);
+                let (part, is_last) = (u16::from_le_bytes(part), reader.bool()?);
+                Said::Told(Told { life, from, to, kind, part, is_last, message: reader.rest() })
             }
             2 => Said::Anew { life: reader.u64()? },
             _ => return None,
@@ -127,10 +137,11 @@ mod tests {
     fn each_comes_back_and_what_is_none_is_told() {
         let here =
             Here { digest: 7, release: "1", name: "web-1", members: &[0, 255], secret: b"key", is_settled: true };
+        let told = Told { life: 0, from: 3, to: &[], kind: 0, part: 0, is_last: true, message: b"all" };
         for said in [
             Said::Here(here),
-            Said::Told { life: 0, from: 3, to: None, message: b"all" },
-            Said::Told { life: 9, from: 3, to: Some(4), message: b"" },
+            Said::Told(told),
+            Said::Told(Told { life: 9, to: &[4, 255], kind: 1, part: 258, is_last: false, message: b"", ..told }),
             Said::Anew { life: 9 },
         ] {
             let letter = Letter { own: u64::MAX, since: 1, said };

@@ -4,7 +4,7 @@ use crate::bytes::{Reader, put_bytes, put_u32, put_u64};
 use crate::position::Position;
 
 /// Of these messages, and of all that is in them.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The engine outside is there.
 pub(crate) const REACHED: u8 = 0;
@@ -58,8 +58,8 @@ pub(crate) enum FromMember<'a> {
     GiveUpSnapshot(&'a str, &'a str),
     /// For these members, or with none for all others.
     Tell(&'a [u8], u8, &'a [u8]),
-    /// For a member of any machine, or for all members of all.
-    TellAnywhere(Option<u32>, &'a [u8]),
+    /// For these members of any machines, each in four bytes, or with none for all others of all; and of which kind.
+    TellAnywhere(&'a [u8], u8, &'a [u8]),
     /// What it signs tokens with, as all members of its machine do.
     Secret(&'a [u8]),
 }
@@ -95,7 +95,7 @@ pub(crate) enum FromSequencer<'a> {
     /// That member has come, or gone.
     Changed(u8, bool),
     /// From that member, of any machine.
-    ToldAnywhere(u32, &'a [u8]),
+    ToldAnywhere(u32, u8, &'a [u8]),
     /// That member of another machine has come, or gone; and how long before this machine its own was there: what is less was
     /// there for longer, and this machine is 0.
     ChangedElsewhere(u32, bool, i64),
@@ -167,9 +167,9 @@ impl<'a> FromMember<'a> {
                 out.push(11);
                 put_bytes(out, secret);
             }
-            Self::TellAnywhere(to, message) => {
-                out.extend_from_slice(&[10, u8::from(to.is_some())]);
-                put_u32(out, to.unwrap_or(0));
+            Self::TellAnywhere(to, kind, message) => {
+                put_alone(out, 10, to);
+                out.push(kind);
                 out.extend_from_slice(message);
             }
         }
@@ -190,10 +190,7 @@ impl<'a> FromMember<'a> {
             8 => Self::Tell(reader.bytes()?, reader.u8()?, reader.rest()),
             9 => Self::Reach(key(&mut reader)?),
             11 => Self::Secret(reader.bytes()?),
-            10 => {
-                let (is_for_one, to) = (reader.bool()?, reader.u32()?);
-                Self::TellAnywhere(is_for_one.then_some(to), reader.rest())
-            }
+            10 => Self::TellAnywhere(reader.bytes()?, reader.u8()?, reader.rest()),
             _ => return None,
         };
         reader.end().map(|()| message)
@@ -262,9 +259,10 @@ impl<'a> FromSequencer<'a> {
             }
             Self::Changed(number, has_come) => out.extend_from_slice(&[9, number, u8::from(has_come)]),
             Self::SecretElsewhere(secret) => put_alone(out, 15, secret),
-            Self::ToldAnywhere(from, message) => {
+            Self::ToldAnywhere(from, kind, message) => {
                 out.push(13);
                 put_u32(out, from);
+                out.push(kind);
                 out.extend_from_slice(message);
             }
             Self::ChangedElsewhere(number, has_come, age) => {
@@ -294,7 +292,7 @@ impl<'a> FromSequencer<'a> {
             11 => Self::Reached(key(&mut reader)?),
             12 => Self::Backbone(reader.u8()?, reader.text()?),
             15 => Self::SecretElsewhere(reader.bytes()?),
-            13 => Self::ToldAnywhere(reader.u32()?, reader.rest()),
+            13 => Self::ToldAnywhere(reader.u32()?, reader.u8()?, reader.rest()),
             14 => Self::ChangedElsewhere(reader.u32()?, reader.bool()?, reader.u64()?.cast_signed()),
             _ => return None,
         };
@@ -320,8 +318,8 @@ mod tests {
             FromMember::AskSnapshot("a"),
             FromMember::GiveUpSnapshot("a", "why"),
             FromMember::Tell(&[1, 2], 7, b"message"),
-            FromMember::TellAnywhere(Some(256), b"message"),
-            FromMember::TellAnywhere(None, b""),
+            FromMember::TellAnywhere(&256_u32.to_le_bytes(), 1, b"message"),
+            FromMember::TellAnywhere(&[], 0, b""),
             FromMember::Secret(b"key"),
         ] {
             let mut bytes = Vec::new();
@@ -344,7 +342,7 @@ mod tests {
             FromSequencer::StartLive("a", "why"),
             FromSequencer::Told(1, 2, b""),
             FromSequencer::Changed(9, true),
-            FromSequencer::ToldAnywhere(259, b"message"),
+            FromSequencer::ToldAnywhere(259, 1, b"message"),
             FromSequencer::ChangedElsewhere(259, true, -7),
             FromSequencer::SecretElsewhere(b"key"),
         ] {
