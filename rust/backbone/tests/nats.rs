@@ -74,11 +74,28 @@ fn what_a_channel_keeps_is_kept_and_who_has_less_knows() {
     link.publish_as("short", b"x", short, None).unwrap();
     std::thread::park_timeout(Duration::from_millis(20)); // it is the age that is tried
     assert_eq!(link.since("short", NOWHERE).0, []);
-    let streams = server.streams();
+    let streams = server.taking();
     assert_eq!(streams.len(), 2, "{streams:?}");
     let key = Some("key");
     let once = link.publish_as("few", b"once", few, key).unwrap();
     assert_eq!(link.publish_as("few", b"twice", few, key), Ok(once));
+}
+
+/// The server takes two streams for one subject where they are made at the same time.
+#[test]
+fn links_that_begin_at_the_same_time_make_one_stream() {
+    if nats_server().is_none() {
+        return;
+    }
+    let server = Nats::start("");
+    let prefixed = |number: u32| Options { prefix: format!("p{number}"), ..Options::default() };
+    for number in 0..20 {
+        let mut links = [(); 3].map(|()| Heard::with(&server.url(), prefixed(number)));
+        links.iter().for_each(|link| link.link.want(&["c"], KEEP));
+        let epochs = links.each_mut().map(|link| link.publish("c", "x").epoch);
+        assert_eq!(epochs, [epochs[0]; 3]);
+    }
+    assert_eq!(server.taking().len(), 20);
 }
 
 #[test]
@@ -143,7 +160,7 @@ fn a_stream_that_was_deleted_is_made_anew_and_begins_a_later_epoch() {
     deaf.up();
     let mut link = Heard::start(&server.url());
     let first = link.publish("c", "one");
-    let [stream] = server.streams().try_into().unwrap();
+    let [stream] = server.taking().try_into().unwrap();
     assert!(server.ask(&format!("$JS.API.STREAM.DELETE.{stream}"), "").contains("\"success\":true"));
     // Who only listens notices, too.
     let why = deaf.down();
@@ -171,7 +188,7 @@ fn a_stream_that_has_lost_publications_gives_no_position_twice() {
         link.publish("c", &number.to_string());
     }
     // As one is that comes back without its last seconds: the same name, and an earlier end.
-    let [stream] = server.streams().try_into().unwrap();
+    let [stream] = server.taking().try_into().unwrap();
     let info = server.ask(&format!("$JS.API.STREAM.INFO.{stream}"), "");
     let config = info.split_once("\"config\":").unwrap().1.split_once(",\"created\"").unwrap().0.to_owned();
     server.ask(&format!("$JS.API.STREAM.DELETE.{stream}"), "");
@@ -364,7 +381,7 @@ fn a_cluster_of_three_goes_on_without_one() {
     links.iter().for_each(|link| link.link.want(&["c"], KEEP));
     let mut placed: Vec<Position> =
         (0..5).map(|number| links[number % 2].publish_in_the_end("c", &number.to_string())).collect();
-    let [stream] = servers[0].streams().try_into().unwrap();
+    let [stream] = servers[0].taking().try_into().unwrap();
     let info = servers[0].ask(&format!("$JS.API.STREAM.INFO.{stream}"), "");
     assert!(info.contains("\"num_replicas\":3"), "{info}");
     let leader = info.split("\"leader\":\"n").nth(1).unwrap().split('"').next().unwrap().to_owned();

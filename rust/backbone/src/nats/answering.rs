@@ -9,7 +9,8 @@ use super::names::Class;
 use super::publishing::Asked;
 use super::session::{Known, Session};
 use super::streams::{
-    FULL, Fault, Life, NO_STREAM, TAKEN, config, entry, foreign_stream, is_enabled, life_of, placed, streams_of, top_of,
+    FULL, Fault, Life, NO_STREAM, Named, OVERTAKEN, TAKEN, config, entry, foreign_stream, is_enabled, life_of, lives,
+    named, naming, placed, streams_of, top_of,
 };
 use super::wire::{Message, now_ms};
 use crate::api::{Event, Refused};
@@ -21,6 +22,10 @@ const TRIES_MAX: u32 = 5;
 /// So long a link that ends takes at most to tell what it was told to.
 const LAST_WORD: Duration = Duration::from_millis(250);
 const NO_RESPONDERS: u16 = 503;
+
+fn cannot_make(fault: &Fault) -> String {
+    format!("no stream can be made: {} (replicas=1 in the URL asks for one server alone)", fault.description)
+}
 
 impl Session<'_> {
     /// An answer has come.
@@ -37,13 +42,30 @@ impl Session<'_> {
                 self.is_enabled = true;
             }
             Asked::Streams(class) => return self.streams_known(class, streams_of(payload)),
-            Asked::Made(class) => match life_of(payload, &self.plan.names, class)? {
-                Ok(life) => self.begin_life(class, life),
-                Err(fault) if TAKEN.contains(&fault.err_code) => self.ask_for_streams(class),
-                Err(fault) => {
-                    let more = "replicas=1 in the URL asks for one server alone";
-                    return Err(format!("no stream can be made: {} ({more})", fault.description));
+            Asked::Lives(class) => match is_enabled(payload) {
+                Err(fault) if !TAKEN.contains(&fault.err_code) => return Err(cannot_make(&fault)),
+                _ => {
+                    let (lives, life) = (self.plan.names.lives(), self.plan.names.life(class));
+                    let payload = format!("{{\"last_by_subj\":\"{life}\"}}");
+                    self.requests.ask(&format!("$JS.API.STREAM.MSG.GET.{lives}"), &payload, Asked::Named(class));
                 }
+            },
+            Asked::Named(class) => {
+                self.named(class, &named(payload, &self.plan.names).map_err(|one| cannot_make(&one))?)
+            }
+            Asked::Naming(class, epoch) => match placed(payload) {
+                Ok((_, at)) => self.make(class, epoch, at),
+                Err(fault) if fault.err_code == OVERTAKEN => self.ask_for_streams(class),
+                Err(fault) => return Err(cannot_make(&fault)),
+            },
+            Asked::Made(class, at) => match life_of(payload, &self.plan.names, class)? {
+                Ok(life) => {
+                    let (subject, said) = (self.plan.names.life(class), naming(&life.name, true));
+                    self.requests.publish_behind(at, &subject, &said, None);
+                    self.begin_life(class, life);
+                }
+                Err(fault) if TAKEN.contains(&fault.err_code) => self.ask_for_streams(class),
+                Err(fault) => return Err(cannot_make(&fault)),
             },
             Asked::Seen(class, last) => return self.seen(class, last, life_of(payload, &self.plan.names, class)?),
             Asked::Removed(class) => self.ask_for_streams(class),
@@ -90,14 +112,33 @@ impl Session<'_> {
             self.requests.ask(&format!("$JS.API.STREAM.INFO.{name}"), "", Asked::Seen(class, 0));
             return Ok(());
         }
-        // Later than any epoch that a hub begins by itself, and than any that is known here.
-        let known = self.plan.known.borrow().get(&class).map_or(0, |known| known.life.epoch + 1);
-        let epoch = (now_ms() * 2_000 + u64::from(getrandom::u32().unwrap_or(0)) % 2_000).max(known);
+        // The server takes two streams of other names for one subject, where both are made at the same time. So those who
+        // make one agree on its name first.
+        let name = self.plan.names.lives();
+        let config = lives(&self.plan.names, &self.plan.target, self.connection.info.cluster.is_some());
+        self.requests.ask(&format!("$JS.API.STREAM.CREATE.{name}"), &config, Asked::Lives(class));
+        Ok(())
+    }
+
+    /// A class has no stream: the one that is said to be made is made, or another one is said to be.
+    fn named(&mut self, class: Class, named: &Named) {
+        let known = self.plan.known.borrow().get(&class).map_or(0, |known| known.life.epoch);
+        if !named.is_made && named.epoch > known {
+            return self.make(class, named.epoch, named.at);
+        }
+        // Later than any epoch that a hub begins by itself, and than any that there was.
+        let now = now_ms() * 2_000 + u64::from(getrandom::u32().unwrap_or(0)) % 2_000;
+        let epoch = now.max(known + 1).max(named.epoch + 1);
+        let (subject, said) = (self.plan.names.life(class), naming(&self.plan.names.stream(class, epoch), false));
+        self.requests.publish_behind(named.at, &subject, &said, Some(Asked::Naming(class, epoch)));
+    }
+
+    /// Who has the same made at the same time has the same stream.
+    fn make(&mut self, class: Class, epoch: u64, named_at: u64) {
         let (is_cluster, again_ms) = (self.connection.info.cluster.is_some(), self.plan.options.idempotency_ms);
         let name = self.plan.names.stream(class, epoch);
         let config = config(&self.plan.names, class, epoch, &self.plan.target, is_cluster, again_ms);
-        self.requests.ask(&format!("$JS.API.STREAM.CREATE.{name}"), &config, Asked::Made(class));
-        Ok(())
+        self.requests.ask(&format!("$JS.API.STREAM.CREATE.{name}"), &config, Asked::Made(class, named_at));
     }
 
     /// What a stream is now; `last` is what was known of it when that was asked.

@@ -83,6 +83,21 @@ impl Names {
         format!("{}-{class}-{epoch:x}", self.prefix)
     }
 
+    /// The stream that says of each class which stream takes it. Its name is one for all, so there is one.
+    pub(crate) fn lives(&self) -> String {
+        format!("{}-lives", self.prefix)
+    }
+
+    /// Where that is said of a class.
+    pub(crate) fn life(&self, class: Class) -> String {
+        format!("{}.life.{class}", self.prefix)
+    }
+
+    /// Where it is said of any.
+    pub(crate) fn all_lives(&self) -> String {
+        format!("{}.life.*", self.prefix)
+    }
+
     /// The epoch of a stream of ours.
     pub(crate) fn epoch_of(&self, stream: &str) -> Option<u64> {
         let (_, epoch) = stream.strip_prefix(self.prefix.as_str())?.strip_prefix('-')?.rsplit_once('-')?;
@@ -180,7 +195,7 @@ mod tests {
         assert_eq!(names.again(class), "fanwire.out.100.{{wildcard(1)}}");
         let stream = names.stream(class, 0xabc);
         assert_eq!((stream.as_str(), names.epoch_of(&stream)), ("fanwire-100-abc", Some(0xabc)));
-        for other in ["ORDERS", "fanwire-100", "fanwire-100-xyz", "other-100-abc", "fanwire-100-0"] {
+        for other in ["ORDERS", "fanwire-100", "fanwire-lives", "fanwire-100-xyz", "other-100-abc", "fanwire-100-0"] {
             assert_eq!(names.epoch_of(other), None, "{other}");
         }
         let long = Class::of(Keep { messages: 5, age_ms: 30 * DAY_MS });

@@ -20,8 +20,14 @@ pub(crate) enum Asked {
     Enabled,
     /// Which stream takes a class.
     Streams(Class),
-    /// To make one.
-    Made(Class),
+    /// To have the stream that says which stream takes a class.
+    Lives(Class),
+    /// Which one that is.
+    Named(Class),
+    /// To have it be the one of this epoch.
+    Naming(Class, u64),
+    /// To make it; and where it stands that it is to be made.
+    Made(Class, u64),
     /// What one is, and the newest sequence that was known when it was asked.
     Seen(Class, u64),
     /// To remove one that has lost something.
@@ -38,7 +44,9 @@ impl Asked {
             Self::Publication(..) => "a publication",
             Self::Enabled => "$JS.API.INFO",
             Self::Streams(_) => "$JS.API.STREAM.NAMES",
-            Self::Made(_) => "$JS.API.STREAM.CREATE",
+            Self::Lives(_) | Self::Made(..) => "$JS.API.STREAM.CREATE",
+            Self::Named(_) => "$JS.API.STREAM.MSG.GET",
+            Self::Naming(..) => "which stream takes a class",
             Self::Seen(..) => "$JS.API.STREAM.INFO",
             Self::Removed(_) => "$JS.API.STREAM.DELETE",
             Self::Top(..) => "$JS.API.STREAM.MSG.GET",
@@ -73,6 +81,16 @@ impl Requests {
     pub(crate) fn ask(&mut self, subject: &str, payload: &str, asked: Asked) {
         let reply = self.begin(asked);
         publish(&mut self.out, subject, &reply, &[payload.as_bytes()]);
+    }
+
+    /// Publishes what the stream takes only if the newest of that subject has this sequence; 0 is none. Without `asked` its
+    /// answer is nobody's.
+    pub(crate) fn publish_behind(&mut self, newest: u64, subject: &str, payload: &str, asked: Option<Asked>) {
+        let reply = asked.map(|asked| self.begin(asked)).unwrap_or_default();
+        let headers = format!("NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: {newest}\r\n\r\n");
+        let total = headers.len() + payload.len();
+        let said = format!("HPUB {subject} {reply} {} {total}\r\n{headers}{payload}\r\n", headers.len());
+        self.out.extend_from_slice(said.as_bytes());
     }
 
     /// Publishes.

@@ -1,4 +1,6 @@
 //! What is asked of JetStream, and what it answers: JSON and a few headers. No socket.
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use fanwire_core::Position;
 use serde::Deserialize;
 use serde_json::json;
@@ -18,6 +20,8 @@ pub(crate) const NO_STREAM: u64 = 10_059;
 pub(crate) const NO_MESSAGE: u64 = 10_037;
 /// Another has made it meanwhile.
 pub(crate) const TAKEN: [u64; 2] = [10_065, 10_058];
+/// Something newer stands on that subject.
+pub(crate) const OVERTAKEN: u64 = 10_071;
 /// There is no room left: resources, storage, memory.
 pub(crate) const FULL: [u64; 4] = [10_023, 10_047, 10_028, 10_077];
 
@@ -66,6 +70,7 @@ struct Seen {
 #[serde(default)]
 struct Stored {
     seq: u64,
+    data: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -125,6 +130,57 @@ impl Life {
     }
 }
 
+/// The request for the stream that says of each class which stream takes it. It is made by whoever comes, again and again.
+pub(crate) fn lives(names: &Names, target: &Target, is_cluster: bool) -> String {
+    json!({
+        "name": names.lives(),
+        "description": "fanwire: which stream takes what hubs publish",
+        "subjects": [names.all_lives()],
+        "storage": storage(target),
+        "num_replicas": replicas(target, is_cluster),
+        "max_msgs_per_subject": 1,
+    })
+    .to_string()
+}
+
+/// What it says of a class.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Named {
+    /// Where; 0 if nothing was ever said.
+    pub(crate) at: u64,
+    /// The epoch of that stream.
+    pub(crate) epoch: u64,
+    /// It was made: where it is not there, it was deleted.
+    pub(crate) is_made: bool,
+}
+
+const MADE: &str = " made";
+
+/// What says that a stream is to take a class; or does.
+pub(crate) fn naming(stream: &str, is_made: bool) -> String {
+    format!("{stream}{}", if is_made { MADE } else { "" })
+}
+
+/// Reads that.
+pub(crate) fn named(payload: &[u8], names: &Names) -> Result<Named, Fault> {
+    let Stored { seq, data } = match read::<Got>(payload) {
+        Ok(answer) => answer.message,
+        Err(fault) if fault.err_code == NO_MESSAGE => return Ok(Named::default()),
+        Err(fault) => return Err(fault),
+    };
+    let said = STANDARD.decode(data).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+    let (stream, is_made) = said.strip_suffix(MADE).map_or((said.as_str(), false), |stream| (stream, true));
+    Ok(Named { at: seq, epoch: names.epoch_of(stream).unwrap_or(0), is_made })
+}
+
+fn storage(target: &Target) -> &'static str {
+    if target.is_in_memory { "memory" } else { "file" }
+}
+
+fn replicas(target: &Target, is_cluster: bool) -> u64 {
+    target.replicas.unwrap_or(if is_cluster { REPLICAS } else { 1 })
+}
+
 /// The request for a new stream.
 pub(crate) fn config(
     names: &Names,
@@ -140,8 +196,8 @@ pub(crate) fn config(
         "subjects": [names.all_taken(class)],
         "retention": "limits",
         "discard": "old",
-        "storage": if target.is_in_memory { "memory" } else { "file" },
-        "num_replicas": target.replicas.unwrap_or(if is_cluster { REPLICAS } else { 1 }),
+        "storage": storage(target),
+        "num_replicas": replicas(target, is_cluster),
         "max_msgs_per_subject": class.messages.saturating_add(1).min(1 << 53),
         "max_age": class.days.saturating_mul(DAY_NS).min(1 << 62),
         "duplicate_window": again_ms.saturating_mul(1_000_000),
@@ -198,7 +254,7 @@ pub(crate) fn placed(payload: &[u8]) -> Result<(String, u64), Fault> {
     Ok((placed.stream, placed.seq))
 }
 
-/// Whether JetStream is there for us.
+/// Whether JetStream is there for us, or a stream whose answer says nothing more.
 pub(crate) fn is_enabled(payload: &[u8]) -> Result<(), Fault> {
     read::<Failed>(payload).map(drop)
 }
@@ -256,6 +312,19 @@ mod tests {
         assert!(why.contains("max_msgs_per_subject above 200"), "{why}");
         let why = life_of(b"{\"config\":{\"name\":\"ORDERS\"}}", &names, class).unwrap_err();
         assert!(why.contains("ORDERS") && why.contains("fanwire.in.100.*"), "{why}");
+    }
+
+    #[test]
+    fn what_is_to_take_a_class_is_said_and_read() {
+        let names = Names::new(&Options::default()).unwrap();
+        let answer = |said: &str| format!("{{\"message\":{{\"seq\":3,\"data\":\"{}\"}}}}", STANDARD.encode(said));
+        let stream = names.stream(Class::of(Keep { messages: 100, age_ms: 0 }), 0xabc);
+        for is_made in [false, true] {
+            let said = answer(&naming(&stream, is_made));
+            assert_eq!(named(said.as_bytes(), &names), Ok(Named { at: 3, epoch: 0xabc, is_made }));
+        }
+        assert_eq!(named(answer("ORDERS").as_bytes(), &names), Ok(Named { at: 3, epoch: 0, is_made: false }));
+        assert_eq!(named(b"{\"error\":{\"err_code\":10037}}", &names), Ok(Named::default()));
     }
 
     #[test]

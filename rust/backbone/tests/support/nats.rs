@@ -147,11 +147,15 @@ impl Nats {
         }
     }
 
-    /// The streams that there are.
-    pub(crate) fn streams(&self) -> Vec<String> {
+    /// The streams that take publications, and not the one that says which do.
+    pub(crate) fn taking(&self) -> Vec<String> {
         let answer = self.ask("$JS.API.STREAM.NAMES", "");
         let names = answer.split_once("\"streams\":[").map_or("", |(_, rest)| rest.split(']').next().unwrap());
-        names.split(',').filter(|name| !name.is_empty()).map(|name| name.trim_matches('"').to_owned()).collect()
+        names
+            .split(',')
+            .map(|name| name.trim_matches('"').to_owned())
+            .filter(|name| !name.is_empty() && !name.ends_with("-lives"))
+            .collect()
     }
 }
 
