@@ -15,13 +15,17 @@ import fanwire
 from fanwire._engine import Engine, Settings
 from fanwire.logs import Sparing, SparingFilter, relay_log
 from fanwire.stand_in import IS_STAND_IN
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from support.hubs import MakeHub
 from support.redis import Redis, redis_server
 from support.scripted_backend import ScriptedBackend
 
 collect_ignore = [] if IS_STAND_IN else ["pure"]  # what the stand-in alone does
-settings.register_profile("quick", max_examples=10)  # of `make quick`
+# The same examples each time, however long the machine takes for one; `make soak` looks for new ones.
+settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("same"), max_examples=10)  # of `make quick`
+settings.register_profile("new", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("same")
 
 LOOPS = {
     "asyncio": ("asyncio", {"use_uvloop": False}),

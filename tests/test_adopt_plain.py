@@ -152,14 +152,11 @@ async def test_one_that_is_stalled_and_one_that_is_dead_hurt_nobody(served: Any)
             assert (await receive(peer, 1))[0].startswith(f"{number:03}")
         first = [message[:3] for message in await receive(stalled, 1)]
         assert first == ["000"]
-        seen = []
-        with anyio.move_on_after(0.3) as scope:
-            while True:
-                seen += [str(await stalled.recv())[:3]]
-                scope.deadline = anyio.current_time() + 0.3
-        assert seen == sorted(seen) and len(seen) < 280, "the backlog went past it"
         hub.publish("a", "end")
-        assert await receive(stalled, 1) == ["end"]
+        seen: list[str] = []
+        while seen[-1:] != ["end"]:
+            seen += [str(await stalled.recv())[:3]]
+        assert seen == sorted(seen) and len(seen) < 280, "the backlog went past it"
 
 
 async def test_who_is_promised_all_and_falls_behind_is_closed_with_1013(served: Any) -> None:

@@ -289,7 +289,7 @@ async def test_a_connection_of_which_only_somebody_else_was_told_is_taken(hub: f
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_who_was_taken_before_a_drain_is_answered_where_others_go_on_with_the_port(hub: fanwire.Hub) -> None:
     with listening((socket.AF_INET, ("127.0.0.1", 0))) as (one,):
-        serving = await hub.start(f"fd:{one.fileno()}", handshake_timeout=1)
+        serving = await hub.start(f"fd:{one.fileno()}", handshake_timeout=4)
         address = serving.address
         with (
             await run_sync(upgraded, address) as connected_client,

@@ -476,12 +476,12 @@ async def test_lanes_that_linger_make_room(hub: fanwire.Hub, backend: PlainBacke
 
 
 async def test_a_quiet_backend_is_pinged(hub: fanwire.Hub, backend: PlainBackend) -> None:
-    lanes = Lanes(keepalive=0.1, server_timeout=0.4)
+    lanes = Lanes(keepalive=0.1, server_timeout=1.5)
     async with relayed(backend, hub, lanes=lanes) as address, AsyncExitStack() as stack:
         (client,) = await several(stack, address, "")
         await until(lambda: backend.now)
         with pytest.raises(TimeoutError):
-            await until(lambda: not backend.now, 0.8)
+            await until(lambda: not backend.now, 2.5)
         await client.send("still here")
         await received(client, "still here")
 

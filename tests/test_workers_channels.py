@@ -181,6 +181,7 @@ async def test_one_application_is_asked_for_a_keyframe(running: Program) -> None
 async def test_the_program_hears_what_is_published_in_other_workers(running: Program) -> None:
     async with each(running) as (first, second, third):
         await first.call("listen", "heard:*")
+        await first.call("say", "other", "zero", {})  # it is told behind that, so the supervisor knows of it now
         await second.call("say", "heard:1", "one", {})
         await third.call("say", "heard:2", "two", {})
         await second.call("say", "other", "three", {})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from support.raw import open_socket, read_head, request_text
+from support.waiting import until_in_thread
 
 END = b"\x1e"
 HANDSHAKE = b'{"protocol":"json","version":1}' + END
@@ -108,14 +109,16 @@ def worker_of(token: str) -> int:
 def lines(address: str, workers: int) -> list[Line]:
     """One connection to each worker, by number. How the kernel deals connections out is its own affair."""
     found: dict[int, Line] = {}
-    for _ in range(500):
+
+    def have_all() -> bool:
         line = Line(address)
         if line.worker in found:
             line.close()
         found.setdefault(line.worker, line)
-        if len(found) == workers:
-            return [found[number] for number in sorted(found)]
-    raise AssertionError(f"{sorted(found)} of {workers} workers answer")
+        return len(found) == workers
+
+    until_in_thread(have_all)
+    return [found[number] for number in sorted(found)]
 
 
 def turned(ways: list[Line], first: int) -> list[Line]:
