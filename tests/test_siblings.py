@@ -110,6 +110,7 @@ async def test_hubs_that_meet_are_one_and_another_orders_when_one_is_killed(tmp_
             assert answer["result"][1] == 1
             for peer in (peers[0], peers[2]):
                 assert json.loads(await peer.receive()) == {"n": 1}
+        await until(lambda: any(one.said("this process orders") for one in running))  # it is read by a thread
         (orders,) = [one for one in running if one.said("this process orders")]
         left = [one for one in running if one is not orders]
         orders.process.kill()

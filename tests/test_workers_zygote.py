@@ -248,7 +248,7 @@ def test_a_restart_loads_the_program_as_it_is_now_and_one_that_fails_leaves_thin
         assert done.returncode == 1
         assert "the restart is broken off: worker 2 (process " in done.stderr
         assert "ended before it served: exit code 1" in done.stderr
-        assert processes(running) == {"fanwire zygote": [zygote], "fanwire worker": workers}
+        until_in_thread(lambda: processes(running) == {"fanwire zygote": [zygote], "fanwire worker": workers})
         os.kill(workers[0], signal.SIGKILL)  # the file cannot be read any more, and need not be
         running.until("worker 3: serving on")
         assert zygote_of(running) == zygote
@@ -256,11 +256,11 @@ def test_a_restart_loads_the_program_as_it_is_now_and_one_that_fails_leaves_thin
         (tmp_path / "fanwire.toml").write_text(SETTINGS.replace("/live", "/other"))
         done = restarted(running, tmp_path)
         assert done.returncode == 0, done.stderr
-        assert running.said("relaying /other")
+        running.until("relaying /other")
         until_in_thread(lambda: not Path(f"/proc/{zygote}").exists())
+        until_in_thread(lambda: len(processes(running)["fanwire worker"]) == 2)
         found = processes(running)
-        assert len(found["fanwire worker"]) == 2 and not set(found["fanwire worker"]) & set(workers)
-        assert found["fanwire zygote"] != [zygote]
+        assert not set(found["fanwire worker"]) & set(workers) and found["fanwire zygote"] != [zygote]
 
 
 def test_a_program_with_threads_is_loaded_by_each_worker(tmp_path: Path) -> None:
