@@ -1,4 +1,4 @@
-"""What machines of one backbone are together: hubs in processes of their own, one real Redis, clients of each."""
+"""What machines of one backbone are together: hubs in processes of their own, a real Redis or NATS, clients of each."""
 
 import os
 import re
@@ -17,10 +17,17 @@ from anyio.to_thread import run_sync
 from support.callers import Caller
 from support.clients import connected
 from support.hub_client import hub_client, negotiate
-from support.redis import Redis, needs_redis
+from support.nats import Nats, nats_server, needs_nats
+from support.redis import Redis, needs_redis, redis_server
+from support.waiting import until_in_thread
 from support.workers import Program, serving
 
-pytestmark = [pytest.mark.slow, pytest.mark.anyio, pytest.mark.timeout(120), needs_redis]
+pytestmark = [pytest.mark.slow, pytest.mark.anyio, pytest.mark.timeout(120)]
+REDIS = pytest.param(redis_server, marks=needs_redis, id="redis")
+NATS = pytest.param(nats_server, marks=needs_nats, id="nats")
+over_both = pytest.mark.parametrize("server", [REDIS, NATS], indirect=True)
+over_redis = pytest.mark.parametrize("server", [REDIS], indirect=True)
+"""What the backbone's server has no part in."""
 
 SOURCE = """
 import asyncio, logging, os, sys
@@ -106,14 +113,14 @@ def anyio_backend() -> str:
 class Machines:
     """Programs that are one hub."""
 
-    def __init__(self, stack: ExitStack, redis: Redis) -> None:
-        self._stack, self._redis = stack, redis
+    def __init__(self, stack: ExitStack, url: str) -> None:
+        self._stack, self._url = stack, url
         self.running: list[Program] = []
 
     def start(self, workers: int = 0, *channels: str) -> Program:
         """One more; returns when it serves."""
         folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="fw")))
-        arguments = (self._redis.url, str(workers), *channels)
+        arguments = (self._url, str(workers), *channels)
         running = self._stack.enter_context(serving(folder, SOURCE, *arguments))
         self.running.append(running)
         address_of(running)
@@ -127,9 +134,17 @@ def address_of(running: Program) -> str:
 
 
 @pytest.fixture
-def machines(redis: Redis) -> Iterator[Machines]:
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Redis | Nats]:
+    """The backbone's."""
+    with request.param(tmp_path) as one:
+        yield one
+
+
+@pytest.fixture
+def machines(server: Redis | Nats) -> Iterator[Machines]:
+    """Of that backbone."""
     with ExitStack() as stack:
-        yield Machines(stack, redis)
+        yield Machines(stack, server.url)
 
 
 async def client_of(stack: AsyncExitStack, running: Program, query: str = "") -> Caller:
@@ -156,6 +171,7 @@ async def until_told(callers: list[Caller], users: list[str]) -> None:
     assert joined == users
 
 
+@over_both
 async def test_presence_and_occupancy_are_those_of_all_and_are_told_once(machines: Machines) -> None:
     async with AsyncExitStack() as stack:
         first, second, third = (machines.start() for _ in range(3))
@@ -185,6 +201,7 @@ async def test_presence_and_occupancy_are_those_of_all_and_are_told_once(machine
         await becomes(callers[2], [[], 1], "members", "room")
 
 
+@over_redis
 async def test_a_machine_that_is_killed_takes_its_presence_with_it_and_another_tells(machines: Machines) -> None:
     async with AsyncExitStack() as stack:
         first, second = machines.start(), machines.start()
@@ -206,7 +223,8 @@ async def test_a_machine_that_is_killed_takes_its_presence_with_it_and_another_t
         await becomes(caller, [["bob", "eve"], 2], "members", "room")
 
 
-async def test_a_link_that_is_cut_costs_nobody_their_presence(machines: Machines, redis: Redis) -> None:
+@over_both
+async def test_a_link_that_is_cut_costs_nobody_their_presence(machines: Machines, server: Redis | Nats) -> None:
     async with AsyncExitStack() as stack:
         first, second = machines.start(), machines.start()
         callers = [await client_of(stack, one) for one in (first, second)]
@@ -215,7 +233,11 @@ async def test_a_link_that_is_cut_costs_nobody_their_presence(machines: Machines
         for caller in callers:
             await becomes(caller, [["ann", "bob"], 2], "members", "room")
         for round in range(3):
-            redis.do("CLIENT", "KILL", "TYPE", "pubsub")
+            if isinstance(server, Redis):
+                server.do("CLIENT", "KILL", "TYPE", "pubsub")
+            else:
+                server.kill()
+                server.start()
             for one in (first, second):
                 one.until("the backbone is reached", round + 2)
             guest = await client_of(stack, first, f"user=guest{round}&channel=room")
@@ -227,6 +249,7 @@ async def test_a_link_that_is_cut_costs_nobody_their_presence(machines: Machines
         assert [await caller.call("stats") for caller in callers] == [[2, 0, 4, 2]] * 2
 
 
+@over_both
 async def test_calls_that_concern_all_reach_all(machines: Machines) -> None:
     async with AsyncExitStack() as stack:
         first, second, third = machines.start(), machines.start(2), machines.start()
@@ -249,6 +272,7 @@ async def test_calls_that_concern_all_reach_all(machines: Machines) -> None:
             await becomes(caller, 3, "occupancy", "odds")
 
 
+@over_both
 async def test_patterns_are_heard_from_the_first_publication_elsewhere(machines: Machines) -> None:
     async with AsyncExitStack() as stack:
         first, second = machines.start(), machines.start(2)
@@ -276,14 +300,36 @@ async def test_patterns_are_heard_from_the_first_publication_elsewhere(machines:
         assert await sorted_by_channel() == wanted
 
 
-async def test_a_foreign_word_is_counted_and_another_program_named(machines: Machines, redis: Redis) -> None:
+GARBAGE = ("", "garbage", "fwm", "fwm\x01", "fwm\x09" + "x" * 40, "fwm\x01" + "\xff" * 99)
+
+
+def counted(running: Program) -> float | None:
+    """Records that a machine has counted as foreign."""
+    text = httpx.get(f"http://{address_of(running)}/metrics", trust_env=False).text
+    found = re.search(r"^fanwire_backbone_foreign_records_total (\S+)$", text, re.MULTILINE)
+    return found and float(found[1])
+
+
+@over_both
+async def test_a_foreign_word_is_counted_and_another_program_named(machines: Machines, server: Redis | Nats) -> None:
     async with AsyncExitStack() as stack:
-        first = machines.start()
-        caller = await client_of(stack, first)
+        first = machines.start(2)
+        caller, watcher = await client_of(stack, first), await client_of(stack, first, "channel=kept:a")
         first.until("the backbone is reached")
-        for word in ("", "garbage", "fwm", "fwm\x01", "fwm\x09" + "x" * 40, "fwm\x01" + "\xff" * 99):
-            redis.do("PUBLISH", "fanwire:n:all", word)
+        await caller.call("publish", "kept:a", 1)
+        assert await watcher.receive() == 1
+        for word in GARBAGE:
+            if isinstance(server, Redis):
+                server.do("PUBLISH", "fanwire:n:all", word)
+                server.do("PUBLISH", "fanwire:c:ckept:a", word)
+            else:
+                server.publish("fanwire.told.all", word.encode())
+                server.publish("fanwire.in.10.ckept:a", word.encode())
         first.until("somebody else tells the machines of the backbone's prefix things, 1 so far")
+        first.until("somebody else publishes on channels of the backbone's prefix, 1 so far")
+        await run_sync(until_in_thread, lambda: counted(first) == 2 * len(GARBAGE))
+        await caller.call("publish", "kept:a", 2)
+        assert await watcher.receive() == 2
         assert await caller.call("delivered", "odds", 1) == [0, 0]
         assert not first.said("is out of reach")
         other = machines.start(0, "another:*")
@@ -292,9 +338,10 @@ async def test_a_foreign_word_is_counted_and_another_program_named(machines: Mac
         stranger = await client_of(stack, other)
         await client_of(stack, other, "channel=odds")
         assert await stranger.call("stats") == [1, 0, 1, 1]
-        assert await caller.call("stats") == [1, 0, 0, 1]
+        assert await caller.call("stats") == [2, 0, 1, 2]
 
 
+@over_redis
 async def test_what_one_machine_negotiated_another_takes_and_a_post_to_a_third_is_refused(machines: Machines) -> None:
     first, second, third = machines.start(), machines.start(2), machines.start()
     async with AsyncExitStack() as stack:

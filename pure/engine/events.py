@@ -81,6 +81,13 @@ class BackboneChanged:
 
 
 @dataclass(slots=True)
+class BackboneForeign:
+    """Records have come from the backbone that nobody of the prefix has published."""
+
+    count: int
+
+
+@dataclass(slots=True)
 class Progress:
     """How far a publication has come among its channel's subscribers."""
 

@@ -19,6 +19,7 @@ __all__ = [
     "Asking",
     "Audible",
     "BackboneChanged",
+    "BackboneForeign",
     "BackboneLink",
     "Call",
     "ChannelRule",
@@ -482,6 +483,13 @@ class BackboneChanged:
     why: str
 
 @final
+class BackboneForeign:
+    """Records have come from the backbone that nobody of the prefix has published; of several workers one is told."""
+
+    count: int
+    """So many more."""
+
+@final
 class Opening:
     """A connection whose upgrade request waits for ``accept`` or ``refuse`` (only with ``ask_opening``)."""
 
@@ -696,7 +704,16 @@ class Roots:
 
 _FromClients = Opening | Asking | Subscribing | Message | Call | Relayed | Connected | HubMessage | Drained | Closed
 _Event = (
-    _FromClients | Released | Placed | WorkerTold | WorkerChanged | BackboneChanged | MirrorLost | Record | Upstream
+    _FromClients
+    | Released
+    | Placed
+    | WorkerTold
+    | WorkerChanged
+    | BackboneChanged
+    | BackboneForeign
+    | MirrorLost
+    | Record
+    | Upstream
 )
 _Headers = Sequence[tuple[str, str]]
 

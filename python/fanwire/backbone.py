@@ -4,6 +4,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from fanwire._engine import BackboneForeign
 from fanwire.wording import brief
 
 SCHEMES = ("redis", "rediss", "valkey", "valkeys", "nats", "tls")
@@ -29,13 +30,15 @@ class Backbone:
 class Reached:
     """Whether it is, as far as is known: for ``/metrics`` and ``/readyz``."""
 
-    __slots__ = ("downs", "state")
+    __slots__ = ("downs", "foreign", "state")
 
     def __init__(self) -> None:
         self.state: Literal["up", "down", "alone"] | None = None
         """None where there is none, or nobody knows yet."""
         self.downs = 0
         """How often it was found to be out of reach."""
+        self.foreign = 0
+        """Records that nobody of the prefix has published."""
 
     def note(self, state: Literal["up", "down", "alone"], why: str) -> str:
         """It is so from now on. Gives why this machine is not ready for clients; empty where it is."""
@@ -43,6 +46,10 @@ class Reached:
         self.state = state
         waits = "what is published elsewhere does not come"
         return f"it is out of reach, and {waits}: {brief(why)}" if state == "down" else ""
+
+    def note_foreign(self, event: BackboneForeign) -> None:
+        """More have come."""
+        self.foreign += event.count
 
 
 def for_engine(backbone: Backbone | None) -> tuple[str, str, int, str] | None:

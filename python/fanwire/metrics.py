@@ -131,14 +131,19 @@ class BackboneCollector(Collector):
         self._backbone = backbone
 
     def collect(self) -> Iterator[Metric]:
-        """Two families; none where there is no backbone, or nobody knows yet."""
+        """Three families; none where there is no backbone, or nobody knows yet."""
         if self._backbone.state is None:
             return iter(())
         up = GaugeMetricFamily("fanwire_backbone_up", "Whether the backbone is reached.", self._backbone.state == "up")
         downs = CounterMetricFamily(
             "fanwire_backbone_downs", "Times that the backbone was found to be out of reach.", self._backbone.downs
         )
-        return iter((up, downs))
+        foreign = CounterMetricFamily(
+            "fanwire_backbone_foreign_records",
+            "Records on keys and channels of the prefix that no hub and no publisher has published.",
+            self._backbone.foreign,
+        )
+        return iter((up, downs, foreign))
 
 
 class Metrics:

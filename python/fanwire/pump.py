@@ -14,6 +14,7 @@ from fanwire._engine import (
     Asking,
     Audible,
     BackboneChanged,
+    BackboneForeign,
     Closed,
     Drained,
     MirrorLost,
@@ -152,8 +153,9 @@ class Pump:
         self.attachments = Attachments(engine, tasks, loop.call_soon)
         identify = self.application.identify
         self.presences = Presences(engine, channels, callbacks.on_presence, identify, tasks, self._everyone)
-        rules = [*self._presence_snapshots(channels), *callbacks.snapshots]
-        self._snapshots = Snapshots(engine, rules, tasks, link.faults)
+        self._snapshots = Snapshots(
+            engine, [*self._presence_snapshots(channels), *callbacks.snapshots], tasks, link.faults
+        )
         self.across = Across(engine, self.application.roster, self.relay_stats, link.faults, self._everyone)
         # By the number that events carry.
         self._backbone = Reached()
@@ -181,6 +183,7 @@ class Pump:
             WorkerTold: self._told,
             WorkerChanged: self._changed,
             BackboneChanged: self._backbone_changed,
+            BackboneForeign: self._backbone.note_foreign,
             MirrorLost: self._mirror_lost,
         }
 

@@ -84,6 +84,17 @@ class Nats:
                     return said.read(int(line.split()[-1])).decode()
         raise EOFError(subject)
 
+    def publish(self, subject: str, payload: bytes) -> None:
+        """A message there; returns when the server has it."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            hello = b'CONNECT {"verbose":false}\r\n'
+            connection.sendall(hello + f"PUB {subject} {len(payload)}\r\n".encode() + payload + b"\r\nPING\r\n")
+            with connection.makefile("rb") as said:
+                for line in said:
+                    if line.startswith(b"PONG"):
+                        return
+        raise EOFError(subject)
+
     def streams(self) -> list[str]:
         """Their names."""
         return re.findall(r'"([^"]+)"', self.do("$JS.API.STREAM.NAMES").partition('"streams":[')[2].partition("]")[0])

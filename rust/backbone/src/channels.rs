@@ -37,6 +37,7 @@ struct Wanted {
 struct Faults {
     count: u64,
     told: Option<Instant>,
+    told_count: u64,
 }
 
 impl Faults {
@@ -44,10 +45,10 @@ impl Faults {
     fn count(&mut self, more: u64) -> Option<u64> {
         self.count += more;
         let now = Instant::now();
-        if self.told.is_some_and(|told| now - told < FOREIGN_EVERY) {
+        if self.told.is_some_and(|told| now - told < FOREIGN_EVERY) || self.count == self.told_count {
             return None;
         }
-        self.told = Some(now);
+        (self.told, self.told_count) = (Some(now), self.count);
         Some(self.count)
     }
 }
@@ -61,6 +62,8 @@ struct Table {
     /// Whose unsubscription is under way.
     leaving: HashSet<Box<str>>,
     foreign: Faults,
+    /// Where the last of these was, and what is wrong with it.
+    last_foreign: Option<(Box<str>, &'static str)>,
     untold: Faults,
 }
 
@@ -180,9 +183,21 @@ impl Heard {
 
     /// Something in one of our channels or streams is not ours.
     pub(crate) fn foreign(&self, channel: &str, reason: &'static str) {
-        let count = self.lock().foreign.count(1);
-        if let Some(count) = count {
-            self.tell(Event::Foreign { channel: channel.into(), reason, count });
+        self.lock().last_foreign = Some((channel.into(), reason));
+        self.tell_foreign(1);
+    }
+
+    /// Some time has passed: what was counted and not told is told.
+    pub(crate) fn tick(&self) {
+        self.tell_foreign(0);
+    }
+
+    fn tell_foreign(&self, more: u64) {
+        let mut table = self.lock();
+        let (count, last) = (table.foreign.count(more), table.last_foreign.clone());
+        drop(table);
+        if let (Some(count), Some((channel, reason))) = (count, last) {
+            self.tell(Event::Foreign { channel, reason, count });
         }
     }
 

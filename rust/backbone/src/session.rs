@@ -469,6 +469,7 @@ impl<'a> Session<'a> {
 
     /// Pings, and looks whether the last were answered.
     fn tick(&mut self) -> Result<(), String> {
+        self.heard.tick();
         let (now, silent_max) = (Instant::now(), self.plan.options.silent_max);
         for (index, (server, lane)) in self.servers.iter().zip(&mut self.lanes).enumerate() {
             for (which, connection) in [server.commands(), server.listening()].into_iter().enumerate() {

@@ -282,6 +282,8 @@ pub enum Event {
     /// The engine outside that orders for several machines is there (0), out of reach (1), or so while this machine goes on
     /// by itself (2); and why.
     Backbone(u8, Box<str>),
+    /// So many more things have come from there that nobody of the prefix has published.
+    BackboneForeign(u64),
     /// Something of what this worker holds has not come to what mirrors it here under this name: that begins anew.
     MirrorLost(u32, crate::channel::SharedId),
     /// A line for the log: level as in Python's `logging`.

@@ -174,6 +174,7 @@ fn heard_of(event: Event) -> Option<Heard> {
         Event::SinceFailed { channel, .. } => Heard::SinceFailed(channel),
         Event::Unheard { channel, reason } => Heard::Unheard(channel, reason),
         Event::Told(bytes) => Heard::Told(bytes),
+        Event::Foreign { count, .. } => Heard::Foreign(count),
         _ => return None, // it is for the log
     })
 }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use fanwire_backbone::{Error, Event, Full, Link, Options, Refused};
 use fanwire_core::channel::Publication;
-use fanwire_core::node::{Keep, Outgoing, RULES, Recipients, bytes_for_programs, name_for_programs, read_rules};
+use fanwire_core::node::{
+    Keep, Outgoing, RULES, RULES_KEPT, Recipients, bytes_for_programs, name_for_programs, read_rules,
+};
 use fanwire_core::{EngineError, Position, Settings};
 
 use crate::answer::{Answer, Unplaced};
@@ -80,6 +82,7 @@ impl Shared {
             }
             Event::Wanted { channel, top } => self.heard.settle(&channel, Ok(top)),
             Event::Unheard { channel, reason } => self.heard.settle(&channel, Err(reason)),
+            Event::Record { channel, record } if *channel == *RULES => return self.learn(read_rules(&record.bytes)),
             Event::Record { channel, record } => {
                 let bytes = bytes_for_programs(&record.bytes, &lock(&self.settings));
                 match bytes {
@@ -182,6 +185,7 @@ impl Publisher {
         if rules.waiting.is_none() {
             rules.asked = Some(Instant::now());
             rules.waiting = Some(Arc::default());
+            self.link().want(&[RULES], RULES_KEPT); // an engine may know nothing of what nobody wants
             let asked = self.link().since(RULES, Position { epoch: 0, offset: 0 }, 1);
             if asked.is_err() {
                 rules.waiting = None; // so much waits that the publication is refused

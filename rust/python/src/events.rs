@@ -120,6 +120,10 @@ event_class! {
     BackboneChanged { state: &'static str, why: String }
 }
 event_class! {
+    /// Records have come from the backbone that nobody of the prefix has published.
+    BackboneForeign { count: u64 }
+}
+event_class! {
     /// Something of what this worker holds has not come to what mirrors it here.
     MirrorLost { worker: u32, id: Py<PyBytes> }
 }
@@ -150,6 +154,7 @@ pub(crate) fn add_classes(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<WorkerTold>()?;
     module.add_class::<WorkerChanged>()?;
     module.add_class::<BackboneChanged>()?;
+    module.add_class::<BackboneForeign>()?;
     module.add_class::<MirrorLost>()?;
     module.add_class::<Record>()?;
     module.add_class::<Upstream>()
@@ -253,6 +258,7 @@ fn told_to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
             let state = ["up", "down", "alone"][usize::from(how.min(2))];
             Py::new(py, BackboneChanged { state, why: why.into() })?.into_any()
         }
+        Event::BackboneForeign(count) => Py::new(py, BackboneForeign { count })?.into_any(),
         Event::Record(level, text) => Py::new(py, Record { level, text })?.into_any(),
         Event::Reported(what) => {
             let reported = what.downcast().expect("only sessions to backends report");

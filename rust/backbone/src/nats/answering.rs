@@ -279,6 +279,7 @@ impl Session<'_> {
 
     /// Pings, looks at the streams, and whether the last answers came.
     pub(super) fn tick(&mut self) -> Result<(), String> {
+        self.heard.tick();
         let silent_max = self.plan.options.silent_max;
         // Whoever hears has kept this thread waiting, perhaps, and it is all there to read: so it has to be so twice.
         let is_silent = self.heard_at.elapsed() >= silent_max;

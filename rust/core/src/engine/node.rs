@@ -195,6 +195,7 @@ impl Engine {
             FromSequencer::AskApplication(name, again) => push(Event::SnapshotWanted(name.to_owned(), again)),
             FromSequencer::StartLive(name, why) => self.start_live(name, why),
             FromSequencer::Backbone(how, why) => push(Event::Backbone(how, why.into())),
+            FromSequencer::Foreign(more) => push(Event::BackboneForeign(more)),
             FromSequencer::Told(from, TOLD_TO_APPLICATION, message) => push(Event::Told(from, message.to_vec())),
             FromSequencer::Told(from, TOLD_OF_LANES, message) => self.told_of_lane(from.into(), message),
             FromSequencer::Told(..) => (), // of a kind that this engine does not know

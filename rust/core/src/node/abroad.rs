@@ -61,6 +61,18 @@ impl Sequencer {
         self.send(to, FromSequencer::Backbone(how, &why), peers);
     }
 
+    /// Tells one of the members what has come that is not ours, so that all together count it once.
+    pub(super) fn tell_of_foreign(&mut self, peers: &mut dyn Peers) {
+        let of_machines = self.machines.foreign;
+        let Some(&first) = self.members().first() else { return };
+        let Some(abroad) = &mut self.abroad else { return };
+        let all = abroad.foreign + abroad.unreadable + of_machines;
+        let more = all - std::mem::replace(&mut abroad.foreign_told, all);
+        if more > 0 {
+            self.send(&[first], FromSequencer::Foreign(more), peers);
+        }
+    }
+
     fn published(&mut self, ticket: u64, outcome: Outcome, peers: &mut dyn Peers) {
         let Some(abroad) = &mut self.abroad else { return };
         let (peer, told) = abroad.tickets.settle(ticket, outcome);
@@ -203,6 +215,7 @@ impl Sequencer {
             Heard::SinceFailed(name) => return self.not_filled(&name, peers),
             Heard::Unheard(name, why) => return self.refused(&name, &why, peers),
             Heard::Told(bytes) => return self.heard_letter(&bytes, peers),
+            Heard::Foreign(count) => abroad.foreign = count,
         }
         Ok(())
     }
@@ -418,7 +431,13 @@ impl Sequencer {
     /// Appends a record where it stands, and sends it to the members that want it.
     fn append(&mut self, key: Key<'_>, record: &Record, peers: &mut dyn Peers) -> Result<(), String> {
         let text = |what: String| format!("{}: the record at {} {what}", key.1, record.position);
-        let (of, publication) = publication_of(&record.bytes, &self.settings).map_err(text)?;
+        let read = publication_of(&record.bytes, &self.settings);
+        if read.is_err()
+            && let Some(abroad) = &mut self.abroad
+        {
+            abroad.unreadable += 1;
+        }
+        let (of, publication) = read.map_err(text)?;
         let channel = self.obtain(key).map_err(|error| error.to_string())?;
         let is_own = self.abroad.as_ref().is_some_and(|abroad| abroad.own == of);
         let now_ns = self.clock.now_ns().saturating_sub(age_ns(record.published_ms));

@@ -103,6 +103,8 @@ pub enum Heard {
     Unheard(Box<str>, String),
     /// A machine of the prefix tells this; or somebody who is none.
     Told(Vec<u8>),
+    /// So many things have come since it began that none of ours has published.
+    Foreign(u64),
 }
 
 /// What waits of one channel until it is level with the engine outside.
@@ -237,6 +239,10 @@ pub(super) struct Abroad {
     held_bytes: usize,
     /// Epochs of this machine's own.
     epochs: u64,
+    /// What has come that is not ours: as it counts, and what was no publication here; and how many of all were told of.
+    pub(super) foreign: u64,
+    pub(super) unreadable: u64,
+    pub(super) foreign_told: u64,
 }
 
 /// Whether the engine is there.
@@ -276,6 +282,9 @@ impl Abroad {
             held: VecDeque::new(),
             held_bytes: 0,
             epochs: 0,
+            foreign: 0,
+            unreadable: 0,
+            foreign_told: 0,
         }
     }
 

@@ -101,7 +101,8 @@ pub(super) struct Machines {
     pub(super) over: VecDeque<(u64, u64)>,
     /// Lives of machines that are set to something else; that was said.
     refused: VecDeque<(u64, u64)>,
-    foreign: u64,
+    /// So many things were told that no machine tells.
+    pub(super) foreign: u64,
     foreign_told_ns: u64,
     pub(super) lines: Vec<(u8, String)>,
 }

@@ -29,7 +29,7 @@ mod wire;
 pub use agreement::agreement;
 pub use backbone::{Backbone, Heard, Keep, OnDown, Record};
 pub use member::{Member, Sender, Then};
-pub use outgoing::{Outgoing, RULES, Recipients, bytes_for_programs, name_for_programs, read_rules};
+pub use outgoing::{Outgoing, RULES, RULES_KEPT, Recipients, bytes_for_programs, name_for_programs, read_rules};
 pub use placing::{Outcome, Placing};
 pub use sequencer::{Peers, Sequencer};
 pub use wire::VERSION;

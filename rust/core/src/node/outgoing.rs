@@ -11,7 +11,7 @@ use crate::settings::{ChannelRule, ChannelSettings, Settings};
 /// Where hubs say what their channels are, outside. No channel's name begins so.
 pub const RULES: &str = "r";
 /// It is the newest alone that counts; for as long as somebody comes once a year.
-pub(super) const RULES_KEPT: Keep = Keep { messages: 1, age_ms: 366 * 24 * 60 * 60 * 1_000 };
+pub const RULES_KEPT: Keep = Keep { messages: 1, age_ms: 366 * 24 * 60 * 60 * 1_000 };
 
 /// Whom a publication is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -202,6 +202,7 @@ impl Sequencer {
             return;
         }
         self.swept = now_s;
+        self.tell_of_foreign(peers);
         for registry in &self.registries {
             registry.sweep(registry.looks().div_ceil(8), now_s);
         }

@@ -86,6 +86,8 @@ pub(crate) enum FromSequencer<'a> {
     Failed(u32, &'a str),
     /// How the engine outside is that orders: one of [`REACHED`], [`AWAY`] and [`ALONE`]; and why it is out of reach.
     Backbone(u8, &'a str),
+    /// So many more things have come from there that none of ours has published; told to one member.
+    Foreign(u64),
     /// The application of this member is to give a keyframe; whether that is since the last one came too late.
     AskApplication(&'a str, bool),
     /// There is none to be had.
@@ -218,6 +220,7 @@ impl<'a> FromSequencer<'a> {
                 out.extend_from_slice(&[12, how]);
                 put_bytes(out, why.as_bytes());
             }
+            Self::Foreign(more) => put_alone(out, 16, &more.to_le_bytes()),
             Self::AskApplication(name, is_again) => {
                 out.push(6);
                 put_bytes(out, name.as_bytes());
@@ -294,6 +297,7 @@ impl<'a> FromSequencer<'a> {
             15 => Self::SecretElsewhere(reader.bytes()?),
             13 => Self::ToldAnywhere(reader.u32()?, reader.u8()?, reader.rest()),
             14 => Self::ChangedElsewhere(reader.u32()?, reader.bool()?, reader.u64()?.cast_signed()),
+            16 => Self::Foreign(u64::from_le_bytes(reader.bytes()?.try_into().ok()?)),
             _ => return None,
         };
         reader.end().map(|()| message)
@@ -338,6 +342,7 @@ mod tests {
             FromSequencer::Placed(position),
             FromSequencer::Failed(2, "why"),
             FromSequencer::Backbone(AWAY, "why"),
+            FromSequencer::Foreign(7),
             FromSequencer::AskApplication("a", true),
             FromSequencer::StartLive("a", "why"),
             FromSequencer::Told(1, 2, b""),
