@@ -197,12 +197,12 @@ def test_fanwire_serve_says_what_is_so_once_and_what_a_worker_does_with_its_numb
 
 
 def test_one_that_is_stuck_is_replaced_while_others_serve(tmp_path: Path) -> None:
-    with program(tmp_path, 2, timeout=2) as running, connecting(running.address) as counts:
+    with program(tmp_path, 2, timeout=5) as running, connecting(running.address) as counts:
         number, process = worker_of(running.address)
         os.kill(process, signal.SIGSTOP)
         until_in_thread(lambda: counts[1 - number] > 50)
         line = running.until("gave no sign")
-        assert re.search(rf"\(process {process}\) ended: its loop gave no sign for 2 s, and it was killed", line)
+        assert re.search(rf"\(process {process}\) ended: its loop gave no sign for 5 s, and it was killed", line)
         running.until("worker 2: serving on")
         until_in_thread(lambda: counts[2] > 5)
     assert_nobody_is_refused(counts)

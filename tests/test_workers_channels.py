@@ -16,7 +16,7 @@ from support.workers import Program, serving
 pytestmark = [pytest.mark.slow, pytest.mark.anyio, pytest.mark.timeout(120)]
 
 SOURCE = """
-import logging, os, sys
+import asyncio, logging, os, sys
 import fanwire
 from fanwire import to
 from fanwire.workers.seat import seat_of_process
@@ -24,6 +24,7 @@ from fanwire.workers.seat import seat_of_process
 logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
 number = seat_of_process().number if seat_of_process() else -1
 state = {"asked": 0, "heard": []}
+may_answer = asyncio.Event()
 hub = fanwire.Hub(channels={
     "kept:*": fanwire.Channel(history=100),
     "latest:*": fanwire.Channel(history=100, policy="latest"),
@@ -37,7 +38,12 @@ async def who(request):
 @hub.snapshot("state:*")
 async def state_of(channel):
     state["asked"] += 1
+    await may_answer.wait()
     return {"state of": channel, "by": number}
+
+@hub.method
+async def answer(client):
+    may_answer.set()
 
 @hub.method
 async def where(client):
@@ -172,6 +178,10 @@ async def test_one_application_is_asked_for_a_keyframe(running: Program) -> None
         async with anyio.create_task_group() as tasks:
             for caller in callers:
                 tasks.start_soon(caller.subscribe, "state:1")
+        for caller in callers:
+            await caller.call("say", "other", {}, {})  # the supervisor hears of it behind what each has asked for
+        for caller in callers:
+            await caller.call("answer")
         states = [await caller.receive() for caller in callers]
         assert states[0] == states[1] == states[2] and states[0]["state of"] == "state:1"
         counts = [await caller.call("asked") for caller in callers]
