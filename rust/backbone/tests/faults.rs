@@ -13,7 +13,7 @@ use support::{ALL, Heard, KEEP, NOWHERE, Server, has_server, texts};
 const GAP: u64 = 1 << 20;
 
 fn quick() -> Options {
-    Options { ping_every: Duration::from_millis(100), silent_max: Duration::from_millis(500), ..Options::default() }
+    Options { ping_every: Duration::from_millis(100), silent_max: Duration::from_millis(1_500), ..Options::default() }
 }
 
 #[test]
@@ -70,14 +70,15 @@ fn who_is_cut_off_is_told_and_can_ask_for_what_it_missed() {
     link.up();
     let first = link.publish("c", "one");
     server.ask("CLIENT KILL TYPE pubsub");
-    let missed = other.publish("c", "missed");
+    let missed = other.publish_in_the_end("c", "missed"); // it is cut off, too, and what was under way may stand
     let why = link.down();
     assert!(why.contains("CLIENT KILL"), "{why}");
     link.up();
     let top = link.wanted("c");
-    assert!(top == missed || top == first, "{top}: it may have been back before that was published");
+    assert!((first..=missed).contains(&top), "{top}: it may have been back before that was published");
     let (records, _, is_whole) = link.since("c", first);
-    assert_eq!((texts(&records), is_whole), (vec!["missed".into()], true));
+    assert!(is_whole && records.last().map(|last| last.position) == Some(missed));
+    assert!(texts(&records).iter().all(|text| text == "missed"));
     let last = other.publish("c", "last");
     link.next("the last record", |event| {
         matches!(event, Event::Record { record, .. } if record.position == last).then_some(())
@@ -119,7 +120,7 @@ fn a_server_that_is_silent_is_given_up_and_comes_back() {
     server.signal("STOP");
     link.link.publish(1, "c", b"x".to_vec(), KEEP, None).unwrap();
     let why = link.down();
-    assert!(why.contains("nothing was heard for 500ms"), "{why}");
+    assert!(why.contains("nothing was heard for 1.5s"), "{why}");
     assert!(matches!(link.published(1), Err(Refused::Unknown(_))));
     server.signal("CONT");
     link.up();

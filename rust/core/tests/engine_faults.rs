@@ -67,11 +67,11 @@ fn joined(client: ScopedJoinHandle<'_, Client>) -> Client {
 #[test]
 fn a_first_connection_after_a_long_silence_is_served() {
     on_each_poller(|settings| {
-        let (engine, address) = start(Settings { handshake_timeout: Duration::from_millis(300), ..settings });
+        let (engine, address) = start(Settings { handshake_timeout: Duration::from_secs(1), ..settings });
         await_turn(&engine);
         // The silence has to be longer than the timeout, and nothing happens in it that could be waited for.
         let (_silent, silence) = channel::<()>();
-        silence.recv_timeout(Duration::from_millis(500)).expect_err("nobody sends");
+        silence.recv_timeout(Duration::from_millis(1_300)).expect_err("nobody sends");
         let mut stream = dial(&address);
         eventually("it is accepted", || engine.stats().connections_total == 1);
         await_turn(&engine);
@@ -428,7 +428,7 @@ fn a_bad_frame_behind_messages_that_nobody_acknowledges_is_answered_after_close_
         assert_eq!(read_close(&mut client), CloseCode::Protocol);
         // Time is the matter here. Deadlines are kept in ticks of 100 ms; above is room for a busy machine.
         let took = began.elapsed();
-        assert!((Duration::from_millis(100)..Duration::from_secs(2)).contains(&took), "{took:?}");
+        assert!((Duration::from_millis(100)..Duration::from_secs(15)).contains(&took), "{took:?}");
     });
 }
 

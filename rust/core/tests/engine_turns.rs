@@ -105,19 +105,16 @@ fn a_flood_is_interrupted_by_what_is_published() {
         let flood =
             [frame(&format!(r#"{{"unsubscribe":[{all}]}}"#)), frame(&format!(r#"{{"subscribe":[{all}]}}"#))].concat();
         let flood = flood.repeat(150);
-        let begin = Instant::now();
         let flooding = std::thread::spawn(move || answered_once(&mut flooder, &flood));
-        let mut times = Vec::new();
+        let mut times = 0;
         while !flooding.is_finished() {
-            let begin = Instant::now();
             publish(&engine, "goals", "goal");
             assert_eq!(read_text(&mut honest), "goal");
-            times.push(begin.elapsed());
+            times += 1;
         }
         flooding.join().expect("it got its answer");
-        times.sort();
-        let (median, all) = (times[times.len() / 2], begin.elapsed());
-        assert!(median < Duration::from_millis(5), "{median:?} of a flood of {all:?}, {} times", times.len());
+        // Of so much there are fewer than twenty times 256 KiB.
+        assert!(times > 60, "the flood was interrupted {times} times");
     });
 }
 

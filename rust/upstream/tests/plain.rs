@@ -182,19 +182,19 @@ fn who_is_only_sent_to_is_pinged_and_who_does_not_answer_is_lost() {
     let (backend, relay) = (Backend::start(), Relay::start());
     let times = OpenPlain {
         keepalive: Duration::from_millis(50),
-        server_timeout: Duration::from_millis(400),
+        server_timeout: Duration::from_secs(2),
         ..open(&backend.url, lane(), &[])
     };
     relay.upstreams.open_plain(1, times);
     let mut peer = backend.accept_socket();
     assert_eq!(relay.next(), opened(None));
-    for _ in 0..20 {
+    for _ in 0..45 {
         relay.upstreams.send_message(1, true, b"x".to_vec());
         // Reading a ping answers it.
         while !peer.socket.read().unwrap().is_ping() {}
     }
     assert_eq!(relay.upstreams.stats().sessions_now, 1);
-    let error = format!("{}: the server was silent for 400 ms", backend.url);
+    let error = format!("{}: the server was silent for 2000 ms", backend.url);
     assert_eq!(closed(&relay), (error, None, None), "nobody reads any more");
 }
 
