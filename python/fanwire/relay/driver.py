@@ -486,11 +486,12 @@ class Lane(SessionHandler, Generic[W]):
         self.why = brief(why)
         self._note_lived()
         self._is_gap_counted = False
+        is_new = self.gap_since is None
         self._step(Event.LOST)
         silent_s = None if self.part is None else self.part.silence()
         if silent_s is not None:
             self._lost_at = self.context.timers.now() - silent_s
-            if self.part is not None and self.gap_since is not None:
+            if self.part is not None and self.gap_since is not None and is_new:
                 self.gap_since -= min(silent_s, self.part.noticed_s)
 
     def _look_again(self) -> None:

@@ -3,7 +3,7 @@ use crate::bytes::{Reader, put_bytes, put_u64};
 
 /// What begins each of them, and the version of what follows.
 const HEAD: &[u8; 3] = b"fwm";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +153,7 @@ mod tests {
             }
             bytes[3] = 9;
             let why = Letter::read(&bytes).unwrap_err();
-            assert_eq!(why, "a machine speaks version 9 of what machines tell, and this one 1");
+            assert_eq!(why, "a machine speaks version 9 of what machines tell, and this one 2");
         }
         let mut bytes = Vec::new();
         let said = Said::Here(Here { name: "two\nlines", ..here });
