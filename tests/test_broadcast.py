@@ -10,7 +10,7 @@ import anyio
 import fanwire
 import pytest
 from fanwire.adapters import foreign_of
-from fanwire.adopt.joining import Joined
+from fanwire.adopt.joining import JoinedPipe
 from fanwire.adopt.proxy import Proxy
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
@@ -106,7 +106,7 @@ async def test_broadcasts_of_one_turn_are_one_write_in_their_order(served: Any, 
         for number in range(1, 20):
             fanwire.broadcast(room.connections, str(number))
         transport = pipe_of(room.connections[0])
-        assert isinstance(transport, Proxy if writer == "engine" else Joined)
+        assert isinstance(transport, Proxy if writer == "engine" else JoinedPipe)
         # The engine may be awake, and write at once.
         assert writer == "engine" or transport.get_write_buffer_size() == 19 * 2 + 9 + 10 * 2
         await send_text(room.connections[0], "own")

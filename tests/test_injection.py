@@ -44,7 +44,7 @@ NOT_BY_EVENTS = {
     *LIVES,
     *("publish_to_hub", "publish_to_user", "subscribe", "unsubscribe", "channels", "occupancy", "track", "untrack"),
     *("flush", "send", "position", "remove", "listen_to", "add_route", "remove_route", "welcome", "adopt", "broadcast"),
-    *("tell", "mirror", "unmirror", "follow", "unfollow"),
+    *("tell", "mirror", "unmirror", "follow", "unfollow", "ask_about_all"),
 }
 """What the application calls itself, where it hears of the exception; or its server, of a mounted hub."""
 
@@ -190,7 +190,7 @@ async def served(monkeypatch: pytest.MonkeyPatch, *, is_async: bool, converses: 
             path="/live", upstream=upstream, share=(share,), private=private, everyone=everyone, **common
         )
         it.hub.relay(live)
-        it.hub.relay(replace(live, path="/asked", admit="negotiate", admit_for=0.001))
+        it.hub.relay(replace(live, path="/asked", admit="negotiate", admit_for=0.001, everyone=Everyone()))
         shares = (QueryShare(query=("match",)), MessageShare(subscribe="/watch", unsubscribe="/unwatch"))
         upstream = (f"ws://{plain}/plain",)
         it.hub.relay(RelayConfig(path="/plain", upstream=upstream, protocol="websocket", share=shares, **common))

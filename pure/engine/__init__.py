@@ -9,6 +9,7 @@ from pathlib import Path
 from .encoder import Arguments, Encoder, encode_json, encode_msgpack
 from .engine import Engine
 from .events import (
+    Admitted,
     Asking,
     Audible,
     BackboneChanged,
@@ -19,6 +20,7 @@ from .events import (
     Connected,
     Drained,
     HubMessage,
+    Joined,
     Message,
     MirrorLost,
     Misdeed,
@@ -67,6 +69,7 @@ __all__ = [
     "FAILING_STATUSES",
     "PUBLISH_SCRIPT",
     "ROUTES_MAX",
+    "Admitted",
     "Adopted",
     "Answer",
     "Arguments",
@@ -85,6 +88,7 @@ __all__ = [
     "Engine",
     "HeldAddress",
     "HubMessage",
+    "Joined",
     "Listener",
     "Message",
     "MirrorLost",

@@ -71,9 +71,9 @@ CLIENTS = (
     "respond send send_records stream_item subscribe unsubscribe"
 )
 RELAYS = (
-    "bound_beginning expect_snapshot follow forget_beginning join_lane join_live leave_lane mirror "
-    "publish_to_lane set_beginning unfollow unmirror upstream_close upstream_negotiate upstream_open "
-    "upstream_open_plain upstream_send upstream_send_message"
+    "admit_alike ask_about_all bound_beginning expect_snapshot follow forget_beginning join_lane join_live "
+    "leave_lane mirror offer_lane publish_to_lane set_beginning unfollow unmirror upstream_close upstream_negotiate "
+    "upstream_open upstream_open_plain upstream_send upstream_send_message withdraw_lane"
 )
 for _name in CLIENTS.split():
     setattr(Absent, _name, _idle(_name))

@@ -144,6 +144,7 @@ def _event(name: str, said: str) -> Any:
     return type(name, (Listened,), {"__doc__": said, "__module__": __name__})
 
 
+Admitted = _event("Admitted", "A client was let in that shows the same as another.")
 Asking = _event("Asking", "A plain HTTP request for a path that Python answers.")
 Call = _event("Call", "A call of a client of the raw protocol.")
 Closed = _event("Closed", "A client's connection is gone.")
@@ -151,6 +152,7 @@ CloseFrame = _event("CloseFrame", "The peer's Close frame.")
 Connected = _event("Connected", "A client is connected.")
 Drained = _event("Drained", "A client's socket has taken all private bytes.")
 HubMessage = _event("HubMessage", "What a SignalR client sent.")
+Joined = _event("Joined", "A client's first call has taken up an offer.")
 Message = _event("Message", "What a client of the raw protocol sent.")
 Misdeed = _event("Misdeed", "The peer broke a rule.")
 Moved = _event("Moved", "Who a SignalR client of long polling is from now on.")

@@ -13,6 +13,7 @@ __all__ = [
     "FAILING_STATUSES",
     "PUBLISH_SCRIPT",
     "ROUTES_MAX",
+    "Admitted",
     "Adopted",
     "Answer",
     "Arguments",
@@ -31,6 +32,7 @@ __all__ = [
     "Engine",
     "HeldAddress",
     "HubMessage",
+    "Joined",
     "Listener",
     "Message",
     "MirrorLost",
@@ -510,6 +512,19 @@ class Opening:
     """What its upgrade offers, the preferred first."""
 
 @final
+class Admitted:
+    """A client was let in that shows the same as another: see ``Engine.admit_alike``. Nothing is to be answered."""
+
+    connection: int
+    owner: int
+    admission: int
+    """What ``admit_alike`` gave."""
+    headers: list[tuple[str, str]]
+    """That it has shown, but for the key of its handshake."""
+    peer: str
+    """As of an ``Opening``."""
+
+@final
 class Asking:
     """A plain HTTP request for a path that Python answers (``/metrics``) with ``respond``."""
 
@@ -609,6 +624,15 @@ class HubMessage:
     record: bytes | None
     """Where the route asks for it the whole message as it came."""
     stream_ids: list[str]
+
+@final
+class Joined:
+    """A client's first call has taken up an offer: it has joined that lane and is answered. Not to be acknowledged."""
+
+    connection: int
+    owner: int
+    offer: int
+    """What ``offer_lane`` gave."""
 
 @final
 class Drained:
@@ -1027,6 +1051,39 @@ class Engine:
         """Subscribe to a lane from here on, wherever it begins."""
     def leave_lane(self, connection: int, lane: str) -> None:
         """End a client's subscription to a lane."""
+    def offer_lane(
+        self,
+        lane: str,
+        call: tuple[int, str, str, bytes],
+        end: tuple[str, bytes],
+        terms: tuple[float, int | None, float | None],
+    ) -> int:
+        """Have who makes this call as its first message join a lane and be answered by the engine, which tells of it.
+
+        As by ``join_lane`` and ``complete_raw``; where that cannot be it is a message like any other. Gives a number.
+
+        Args:
+            call: the owner of the path, the hub protocol, the method, in ASCII, and the ``canonical`` arguments.
+            end: of the call: ``result`` and a value in that protocol, or ``void``.
+            terms: for so many seconds any beginning is new enough; `messages_max`; and `age_max` then, None where it is
+                over then.
+
+        Raises:
+            LimitReached: A million offers stand.
+        """
+    def admit_alike(self, owner: int, headers: Sequence[tuple[str, str]], valid_for: float) -> int:
+        """Let in without a question who shows these headers, for so many seconds; gives the number of an ``Admitted``.
+
+        At a SignalR path of this owner whose messages are passed on, with nothing in its query but what is between it
+        and the engine. The key of a WebSocket's handshake is not looked at.
+
+        Raises:
+            LimitReached: There are too many kinds of clients.
+        """
+    def ask_about_all(self, owner: int) -> None:
+        """Let nobody in any more at this owner's paths without a question."""
+    def withdraw_lane(self, offer: int) -> int:
+        """Take an offer back; gives how many have taken it up: a ``Joined`` tells of each, or will."""
     def mirror(
         self,
         name: str,

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from fanwire._engine import (
+    Admitted,
     Asking,
     Call,
     Closed,
     Connected,
     Drained,
     HubMessage,
+    Joined,
     Message,
     Moved,
     Opening,
@@ -28,7 +30,19 @@ SCRAPES = 1
 RELAYS = 2
 """That of the first relay; the others follow in their order."""
 ClientEvent: TypeAlias = (
-    Opening | Asking | Moved | Connected | Message | Relayed | HubMessage | Call | Subscribing | Drained | Closed
+    Opening
+    | Admitted
+    | Asking
+    | Moved
+    | Connected
+    | Message
+    | Relayed
+    | HubMessage
+    | Joined
+    | Call
+    | Subscribing
+    | Drained
+    | Closed
 )
 """What happens on one connection."""
 
@@ -42,6 +56,9 @@ class Owner:
     def opening(self, event: Opening) -> None:
         """Somebody asks to connect: to be accepted or refused, now or later."""
 
+    def admitted(self, event: Admitted) -> None:
+        """One was let in without a question that shows the same as another, as this owner wanted it."""
+
     def asking(self, event: Asking) -> None:
         """A plain request, to be answered, now or later."""
 
@@ -53,6 +70,9 @@ class Owner:
 
     def message(self, event: Message | Relayed | HubMessage) -> None:
         """A client has sent something; to be acknowledged once."""
+
+    def joined(self, event: Joined) -> None:
+        """A client's first message was a call that it offered: it has joined, and is answered."""
 
     def call(self, event: Call | Subscribing) -> None:
         """A client of the raw protocol calls a method or asks for channels; to be answered, and acknowledged once."""
@@ -75,12 +95,14 @@ def handlers_of(owner: Owner) -> dict[type, Callable[[Any], None]]:
     """What deals with each class of event."""
     return {
         Opening: owner.opening,
+        Admitted: owner.admitted,
         Asking: owner.asking,
         Moved: owner.moved,
         Connected: owner.connected,
         Message: owner.message,
         Relayed: owner.message,
         HubMessage: owner.message,
+        Joined: owner.joined,
         Call: owner.call,
         Subscribing: owner.call,
         Drained: owner.drained,

@@ -185,10 +185,13 @@ async def relayed(address: str) -> None:
 
 
 async def asked(address: str) -> None:
-    """One that the backend is asked about."""
-    async with victim(address, "/asked") as one:
-        await one.records({"protocol": "json", "version": 1})
-        await one.until(b"{}\x1e")
+    """Two that the backend is asked about; the other one shows the same, and watches the same."""
+    async with victim(address, "/asked") as one, victim(address, "/asked") as other:
+        for each in (one, other):
+            await each.records({"protocol": "json", "version": 1})
+            await each.until(b"{}\x1e")
+            await each.records({"type": 1, "invocationId": "1", "target": "Watch", "arguments": ["asked"]})
+            await each.until(b'"invocationId":"1"')
 
 
 async def plain(address: str) -> None:

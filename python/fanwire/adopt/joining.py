@@ -9,7 +9,7 @@ from fanwire.adapters.foreign import Foreign
 from fanwire.adopt.proxy import Proxy
 
 
-class Joined:
+class JoinedPipe:
     """What stands before a transport until the loop turns, and keeps messages for it.
 
     Whatever else is called comes behind them: they go out first.
@@ -95,7 +95,7 @@ class Turn(threading.local):
 
     def __init__(self) -> None:
         self._loop: Any = None
-        self._joined: list[Joined] = []
+        self._joined: list[JoinedPipe] = []
         self._begun = 0
 
     @property
@@ -120,12 +120,12 @@ class Turn(threading.local):
 
     def push(self, pipe: Any, foreign: Foreign, frame: bytes) -> None:
         """Write a message by a transport when the turn ends."""
-        if type(pipe) is Joined:
+        if type(pipe) is JoinedPipe:
             pipe.push(frame)
         elif type(pipe) is Proxy:  # whose engine does the same
             pipe.write(frame)
         else:
-            joined = Joined(pipe, foreign)
+            joined = JoinedPipe(pipe, foreign)
             joined.push(frame)
             self._joined.append(joined)
 

@@ -8,7 +8,7 @@ from fanwire._engine import Adopted, Drained, Engine, Released
 from fanwire._loop import is_transport
 from fanwire.adapters import FRAMEWORKS, foreign_of
 from fanwire.adapters.foreign import Foreign
-from fanwire.adopt.joining import Joined
+from fanwire.adopt.joining import JoinedPipe
 from fanwire.adopt.proxy import Proxy, ask
 from fanwire.errors import AdoptionError, FanwireError
 from fanwire.stand_in import IS_STAND_IN
@@ -125,7 +125,7 @@ def leave_turn(foreign: Foreign) -> None:
     """Have what was broadcast in this turn of the loop be with its transport, which stands where it stood."""
     if foreign.holders:
         standing = getattr(*foreign.holders[0], None)
-        if isinstance(standing, Joined):
+        if isinstance(standing, JoinedPipe):
             standing.leave()
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 from itertools import count
+from math import inf
 from time import monotonic
 from typing import TypeAlias
 
@@ -328,6 +329,14 @@ class Admission:
         # Of checks that nobody else may share.
         self._numbers = count()
         self._has_told_of_cookies = False
+        self.refused: Callable[[], object] = nothing
+        """Called when a refusal is remembered."""
+
+    def holds_s(self, verdict: Verdict) -> float:
+        """For how many seconds whoever shows what counts may be let in by a yes: 0 while somebody may not."""
+        if not self._asks:
+            return inf
+        return 0.0 if self._remembered.refusals else max(0.0, verdict.until - monotonic())
 
     def ask(self, visitor: Visitor, then: Then) -> Callable[[], object]:
         """Have `then` called with the backend's answer, at once where it is known. Gives what calls that off."""
@@ -412,7 +421,12 @@ class Admission:
     def remember(self, key: bytes, shown: bytes, said: Said) -> None:
         """See ``admitting.Admitting``."""
         verdict = verdict_of(said)
-        self._remembered.put(key if verdict.is_good else shown, verdict)
+        self._remember(key if verdict.is_good else shown, verdict)
+
+    def _remember(self, hash: bytes, verdict: Verdict) -> None:
+        self._remembered.put(hash, verdict)
+        if not verdict.is_good:
+            self.refused()
 
     def say(self, asker: Asker, said: Said) -> None:
         """See ``admitting.Admitting``."""
@@ -459,7 +473,7 @@ class Admission:
         if verdict.is_lasting:
             verdict.until = monotonic() + min(self._admit_for, check.visitor.credentials.expires_in())
             asker = check.asker
-            self._remembered.put(asker.key if verdict.is_good else asker.shown, verdict)
+            self._remember(asker.key if verdict.is_good else asker.shown, verdict)
         if self._shared is not None:
             self._shared.heard(check.asker, said_of(verdict))
 
@@ -473,12 +487,12 @@ class HubAdmission(Admission):
         self, upstreams: Upstreams, backend: Backend, *, asks: bool, admit_for: float, passing: Passing
     ) -> None:
         super().__init__(upstreams, backend, asks=asks, admit_for=admit_for)
-        self._reader = Reader(passing)
+        self.reader = Reader(passing)
 
     def visitor(self, event: Opening) -> Visitor:
         """Who asks to connect: what it shows."""
         query = event.target.partition("?")[2]
-        credentials, important = self._reader.read(event.headers, query, event.peer)
+        credentials, important = self.reader.read(event.headers, query, event.peer)
         return Visitor(credentials, credentials.shown.query, important=important)
 
     def ask(self, visitor: Visitor, then: Then) -> Callable[[], object]:

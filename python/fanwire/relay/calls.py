@@ -10,6 +10,7 @@ from fanwire.relay.driver import Lane
 from fanwire.relay.everyones import Everyones
 from fanwire.relay.lane import CallLane, CallLaneContext
 from fanwire.relay.mirror import Part, ToldOutcome
+from fanwire.relay.offering import Offers
 from fanwire.relay.pool import Pool, Pooling
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.timing import Pace
@@ -44,7 +45,8 @@ class CallRelay(Backed[SharedCall, CallLane]):
         subscribing = frozenset(share.subscribe.lower() for share in shares)
         self.private_context = self._upstreams, self._own, everyone | welcome, subscribing
         everyones = Everyones(config.path, config.everyone.targets, self._timers.later)
-        self._context = CallLaneContext(*self._of_lanes, everyone | welcome, self.names, everyones)
+        self.offers: Offers[CallLane] = Offers(may_be=not welcome)
+        self._context = CallLaneContext(*self._of_lanes, everyone | welcome, self.names, everyones, self.offers)
         route = "broadcast", config.path, everyone, welcome
         self.broadcasts = Broadcasts(self._context, route, turn_away, present, self._part_for_all, self._note_for_all)
         self.answers = LearnedAnswers(self._context, self._tell_learned)

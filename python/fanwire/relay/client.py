@@ -12,7 +12,7 @@ from time import monotonic
 
 from fanwire._engine import Connected, HubMessage
 from fanwire._loop import ends_task
-from fanwire.budget import ENTRY_BYTES
+from fanwire.budget import ENTRY_BYTES, Budget
 from fanwire.errors import LimitReached, PayloadTooBig
 from fanwire.logs import name_of
 from fanwire.relay.calls import CallRelay
@@ -20,7 +20,7 @@ from fanwire.relay.config import CallShare
 from fanwire.relay.credentials import Credentials
 from fanwire.relay.lane import CallLane
 from fanwire.relay.private import REFUSED, PrivateSide
-from fanwire.relay.shared import call_of
+from fanwire.relay.shared import SharedCall, call_of
 from fanwire.relay.wire import Asked, Outcome
 from fanwire.wording import INTERNAL_ERROR, failed_to_invoke
 
@@ -32,12 +32,12 @@ class RelayedClient:
     """One client, from its asking to connect on; the relay hands it what the client sent."""
 
     __slots__ = (
+        "_budget",
         "_busy_until",
         "_credentials",
         "_held",
         "_private",
         "_relay",
-        "budget",
         "id",
         "is_convicted",
         "is_turned_away",
@@ -51,8 +51,6 @@ class RelayedClient:
         """``json`` or ``messagepack``; empty until it has shaken hands."""
         self.lanes: tuple[CallLane, ...] = ()
         """Those that it watches, or has asked to watch: one as a rule, ``lanes.per_client_max`` at most."""
-        self.budget = relay.budgets.open()
-        """What waits on its behalf."""
         self.is_convicted = False
         """Whether a call of this client's ended a pooled connection, and again when alone, or held one up for long."""
         self.is_turned_away = False
@@ -64,6 +62,15 @@ class RelayedClient:
         # What waits for the broadcast lane.
         self._held: deque[HubMessage] | None = None
         self._private: PrivateSide | None = None
+        self._budget: Budget | None = None
+
+    @property
+    def budget(self) -> Budget:
+        """What waits on its behalf, and what its lanes cost: made when there is more than one lane's."""
+        if self._budget is None:
+            self._budget = self._relay.budgets.open()
+            self._budget.bytes = sum(lane.call.cost for lane in self.lanes)
+        return self._budget
 
     def connected(self, event: Connected) -> None:
         """It has shaken hands."""
@@ -188,15 +195,23 @@ class RelayedClient:
                 self._tell(event, relay.over_max)
                 return True
         if lane not in self.lanes:
-            self.budget.require(call.cost)
+            self._charge(call)
             try:
                 lane = lane or relay.open_lane(share, call)
             except BaseException:
-                self.budget.release(call.cost)
+                self._discharge(call)
                 raise
-            self.lanes += (lane,)
+            self._add(lane)
         self._watch(lane, Asked(event.id, event.target))
         return True
+
+    def joined(self, lane: CallLane, offer: int) -> None:
+        """Its first call was answered by the engine: it watches already."""
+        relay = self._relay
+        relay.names.called(lane.share.subscribe)
+        self._charge(lane.call)  # others watch it, so it is not too much for one that watches nothing else
+        self._add(lane)
+        lane.came(self, offer)
 
     def _watch(self, lane: CallLane, call: Asked) -> None:
         try:
@@ -289,7 +304,21 @@ class RelayedClient:
         """It is not on the lane any more, unless it has asked for it once more."""
         if lane in self.lanes and not lane.has(self):
             self.lanes = tuple(one for one in self.lanes if one is not lane)
-            self.budget.release(lane.call.cost)
+            self._discharge(lane.call)
+
+    def _add(self, lane: CallLane) -> None:
+        """It watches one more, which is charged."""
+        self.lanes = (*self.lanes, lane) if self.lanes else lane.alone
+
+    def _charge(self, call: SharedCall) -> None:
+        """Set aside what a lane costs. Raises LimitReached where there is no room for that."""
+        if self._budget is not None or self.lanes or call.cost > self._relay.budgets.bytes_max:
+            self.budget.require(call.cost)
+
+    def _discharge(self, call: SharedCall) -> None:
+        """Give that back."""
+        if self._budget is not None:
+            self._budget.release(call.cost)
 
     # Over its own connection
 

@@ -175,8 +175,20 @@ class Reader:
                 return Credentials(shown, address), important
             self._shown.keep(seen, known)
         shown, important = known
-        known = self._credentials.get((shown, address))
-        return known or self._credentials.keep((shown, address), Credentials(shown, address)), important
+        return self.alike(shown, address), important
+
+    def alike(self, shown: Shown, address: str) -> Credentials:
+        """Of one that shows what many show, from this address."""
+        known: Credentials | None = self._credentials.get((shown, address))
+        return known or self._credentials.keep((shown, address), Credentials(shown, address))
+
+    def shown_by_many(self, headers: Pairs, target: str) -> Shown | None:
+        """What a request shows that was read, if nothing in it may be one client's alone, nor says who that is."""
+        passing = self._passing
+        if without(target.partition("?")[2], OF_CONNECTION) or passing.trusted or passing.trusts_unix:
+            return None
+        known = self._shown.get(tuple([pair for pair in headers if pair[0] != "sec-websocket-key"]))
+        return None if known is None else known[0]
 
     def _read(self, headers: Pairs, query: str, address: str, *, is_trusted: bool) -> tuple[Shown, Pairs]:
         passing, has_token = self._passing, bool(tokens_in(query))

@@ -93,7 +93,7 @@ class Lane(SessionHandler, Generic[W]):
     __slots__ = (
         *("_backoff", "_is_gap_counted", "_last", "_live_at", "_lived", "_lost_at", "_machine", "_on_end", "_rest"),
         *("_session", "_timer", "_waiting", "_wire", "_yielded_at"),
-        *("context", "gap_since", "gaps", "key", "name", "part", "watchers", "why"),
+        *("alone", "context", "gap_since", "gaps", "key", "name", "part", "watchers", "why"),
     )
 
     def __init__(
@@ -107,6 +107,8 @@ class Lane(SessionHandler, Generic[W]):
         self.context = context
         self.name = name
         """Of its log in the engine."""
+        self.alone: tuple[Any, ...] = (self,)
+        """What those watch who watch nothing else: one for all of them; empty once it is over."""
         self.key: Any = None
         """Under which its relay has it, once it has."""
         self.part = part
@@ -213,6 +215,11 @@ class Lane(SessionHandler, Generic[W]):
     def noted_there(self, what: str, *said: Any) -> None:
         """See ``Shared``."""
 
+    @property
+    def underway(self) -> int:
+        """How many the engine has let join of whom it is yet to tell."""
+        return 0
+
     def _ask(self) -> None:
         """Ask the backend for what the lane is to carry."""
 
@@ -291,7 +298,7 @@ class Lane(SessionHandler, Generic[W]):
     def _connect(self) -> int | None:
         """Begin a session; none where another worker holds the lane, who is asked for it."""
         if self.part is not None:
-            is_missed = bool(self.watchers) and self._lost_at is not None
+            is_missed = bool(self.watchers or self.underway) and self._lost_at is not None
             lost_s = self.context.timers.now() - (self._lost_at or 0.0) if is_missed else None
             if self.part.follow(self._last, lost_s):
                 return None
@@ -312,7 +319,8 @@ class Lane(SessionHandler, Generic[W]):
     @property
     def _is_forsaken(self) -> bool:
         """Whether nobody watches, or waits, here or in other workers."""
-        return not (self.watchers or self._waiting or (self.part is not None and self.part.mirrors))
+        is_mirrored = self.part is not None and self.part.mirrors
+        return not (self.watchers or self._waiting or self.underway or is_mirrored)
 
     def _step(self, event: Event, cause: Upstream | ToldOutcome | None = None) -> None:
         """Do what is to be done when this happens."""
@@ -519,6 +527,7 @@ class Lane(SessionHandler, Generic[W]):
     def end(self) -> None:
         """Close it; nobody watches. Raises nothing."""
         self._machine.close()
+        self.alone = ()
         self._rest = Rest.NOTHING
         self._call_off()
         self.context.lingering.ended(self)

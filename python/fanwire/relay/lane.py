@@ -7,7 +7,7 @@ connected already.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fanwire._engine import Upstream
@@ -18,6 +18,7 @@ from fanwire.relay.everyones import Everyones
 from fanwire.relay.machine import Event, Phase
 from fanwire.relay.mirror import Mirror, Part, ToldOutcome
 from fanwire.relay.names import Names
+from fanwire.relay.offering import Offering, Offers
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.timing import Delay
 from fanwire.relay.wire import LOST, NO_CALL, Asked, CallWire, Outcome, PlainWire
@@ -50,6 +51,7 @@ class CallLaneContext(LaneContext):
     """Targets that come over the broadcast lane, and are dropped here."""
     names: Names
     everyones: Everyones
+    offers: Offers[Any] = field(default_factory=Offers)
 
 
 class CallLane(Lane[CallWatcher]):
@@ -57,7 +59,7 @@ class CallLane(Lane[CallWatcher]):
 
     __slots__ = (
         *("_asks_again", "_call", "_call_timeout", "_calls", "_dropped", "_keeps_more", "_life", "_lost_asking_again"),
-        *("_outcome", "_outcome_at", "_patience", "call", "share"),
+        *("_offering", "_outcome", "_outcome_at", "_patience", "call", "share"),
     )
 
     context: CallLaneContext
@@ -90,6 +92,7 @@ class CallLane(Lane[CallWatcher]):
         # Reports of this connection, by target, and the life of the broadcast lane when it was opened.
         self._dropped: Counter[str] | None = None
         self._life = 0
+        self._offering = Offering(context.offers)
         super().__init__(name, CallWire(share, call), context, on_end, part)
 
     # Clients
@@ -154,6 +157,23 @@ class CallLane(Lane[CallWatcher]):
             client.left(self, call)
             self._settle()
 
+    def came(self, client: CallWatcher | None, offer: int) -> None:
+        """A client has joined by an offer, and is answered; or one that is gone."""
+        is_to_stay, is_first = self._offering.told(offer), not self.watchers
+        is_closed = self._machine.phase is Phase.CLOSED
+        if client is not None:
+            if not is_closed:
+                self.watchers[client] = None
+            if is_closed or not is_to_stay:
+                self._send_away(client)
+        if is_first and not is_closed:
+            self._settle()
+
+    @property
+    def underway(self) -> int:
+        """See ``Lane``."""
+        return self._offering.underway
+
     def _join_at_once(self, client: CallWatcher) -> bool:
         """Subscribe the client with what is there; False where the backend is to be asked for something newer."""
         share = self.share
@@ -184,6 +204,7 @@ class CallLane(Lane[CallWatcher]):
         one.client.complete(one.call, self._outcome)
 
     def _welcome_all(self, cause: Upstream | ToldOutcome | None) -> None:
+        self._offering.withdraw(self)  # the answer is another
         super()._welcome_all(cause)
         if self.share.snapshot is None:
             self.context.engine.forget_beginning(self.name)
@@ -355,8 +376,17 @@ class CallLane(Lane[CallWatcher]):
 
     # Time
 
+    def _go_live(self) -> None:
+        if self.gap_since is not None and self.context.lanes.on_gap == "close":
+            self._offering.outdate()
+        super()._go_live()
+
     def _settle(self) -> None:
+        if not (self._machine.is_live and self.watchers):  # before it is asked whether anybody watches
+            self._offering.withdraw(self)
         super()._settle()
+        if self._machine.is_live and self.watchers and self._outcome is not None:
+            self._offering.make(self, self._outcome, self.age())
         if self._keeps_more and not self._machine.is_asking and self._machine.phase is not Phase.CLOSED:
             self._keeps_more = False
             self.context.engine.bound_beginning(self.name, self.context.lanes.snapshot_bytes_max)
@@ -364,6 +394,7 @@ class CallLane(Lane[CallWatcher]):
 
     def end(self) -> None:
         """Close it; nobody watches. Raises nothing."""
+        self._offering.withdraw(self)
         super().end()
         self._be_patient()
 

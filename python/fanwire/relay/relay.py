@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from fanwire._engine import Closed, Connected, HubMessage, Message, Moved, Opening, Relayed
+from fanwire._engine import Admitted, Closed, Connected, HubMessage, Joined, Message, Moved, Opening, Relayed
 from fanwire._loop import ends_task
 from fanwire.auth import MSGPACK, ResponseHeaders, is_negotiate
 from fanwire.errors import ClientGone, LimitReached
 from fanwire.logs import name_of, relay_log
 from fanwire.owner import ClientEvent
 from fanwire.relay.admit import HubAdmission, Verdict, nothing
+from fanwire.relay.alike import AlikeClients
 from fanwire.relay.backed import Surroundings
 from fanwire.relay.calls import CallRelay
 from fanwire.relay.client import RelayedClient
@@ -42,15 +43,18 @@ class Relay(CallRelay):
             passing=self._passing,
         )
         self._share_admission(self._admission)
+        self._alike = AlikeClients(self, self._admission.reader)
+        self._admission.refused = self._alike.ask_about_all
 
     # Clients
 
     def opening(self, event: Opening) -> None:
         """Somebody asks to connect, or what to connect with; the backend's answer may come later."""
         visitor = self._admission.visitor(event)
-        self._clients[event.connection] = RelayedClient(self, event.connection, visitor.credentials)
+        id, self.offers.owner = event.connection, event.owner
+        self._clients[id] = RelayedClient(self, id, visitor.credentials)  # the same number, not an equal one
         if self._door.is_shut:
-            self._at_work[event.connection] = self._door.wait(event.connection, partial(self._ask, event, visitor))
+            self._at_work[id] = self._door.wait(id, partial(self._ask, event, visitor))
         else:
             self._ask(event, visitor)
 
@@ -75,6 +79,8 @@ class Relay(CallRelay):
                 self.engine.accept(id, event.channels, None, list(headers), subprotocol)
                 if is_negotiate(event):  # its transport is asked about, too
                     self._clients.pop(id, None)
+                if not (cookies or self._door.is_shut):
+                    self._alike.let_in(event, self._admission.holds_s(verdict))
         except LimitReached as error:
             self.endings.refuse(id, 503, error)
         except BaseException as error:
@@ -84,12 +90,17 @@ class Relay(CallRelay):
             self.faults.note("opening", error, text, self.config.path, name_of(id))
             self.endings.refuse(id, 500, INTERNAL_ERROR)
 
+    def admitted(self, event: Admitted) -> None:
+        """One was let in that shows the same as another."""
+        id, self.offers.owner = event.connection, event.owner
+        self._clients[id] = RelayedClient(self, id, self._alike.credentials(event))
+
     def moved(self, event: Moved) -> None:
         """What was asked about it is its own, and not the next one's whose request comes over that connection."""
         client = self._clients.pop(event.connection, None)
         if client is not None:
-            client.id = event.to
-            self._clients[event.to] = client
+            client.id = id = event.to
+            self._clients[id] = client
 
     def connected(self, event: Connected) -> None:
         """A client has shaken hands: it hears from now on what is sent to all."""
@@ -97,6 +108,16 @@ class Relay(CallRelay):
         client.connected(event)
         if self.broadcasts.came(client.id, client.protocol) and self.config.private.eager:
             client.hold()
+
+    def joined(self, event: Joined) -> None:
+        """A client has called for the first time, and has joined what is offered."""
+        lane, client = self.offers.lane_of(event.offer), self._clients.get(event.connection)
+        if lane is None:
+            return  # it could not be taken back, and is over
+        if client is None or client.is_turned_away:
+            lane.came(None, event.offer)
+        else:
+            client.joined(lane, event.offer)
 
     def message(self, event: Message | Relayed | HubMessage) -> None:
         """A client has sent a message of the hub protocol."""
@@ -142,7 +163,14 @@ class Relay(CallRelay):
         self._clients[id].is_turned_away = True
         self.endings.close(id, NOT_SPOKEN, words, is_hub=True)
 
+    def parted(self, worker: int) -> None:
+        """See ``Sharer``."""
+        super().parted(worker)
+        if self._door.is_shut:
+            self._alike.ask_about_all()
+
     def _part_with_all(self, gone: ClientGone) -> None:
+        self._alike.ask_about_all()
         for id in [*self._at_work, *self._clients]:
             with self.faults.contained("relay.end", "client %s could not be parted with", name_of(id)):
                 self._part(id)

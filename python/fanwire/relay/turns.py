@@ -10,8 +10,9 @@ from fanwire.budget import Budget
 class Charged(Protocol):
     """A client."""
 
-    budget: Budget
-    """What waits for it is on it."""
+    @property
+    def budget(self) -> Budget:
+        """What waits for it is on it."""
 
 
 class Item(Protocol):

@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::messages::Event;
 use crate::notify::Bell;
 
+/// Events for which nobody is woken.
+const QUIET_MAX: usize = 256;
+
 /// One shard's queue.
 #[derive(Debug, Default)]
 struct Queue {
@@ -48,13 +51,30 @@ impl Events {
         has_room
     }
 
+    /// Adds an event that can wait until the reader has more to take, many of these as well, or is [woken](Self::wake).
+    pub(crate) fn push_quietly(&self, shard: usize, event: Event) {
+        let count = {
+            let mut queue = self.lock(shard);
+            queue.events.push_back(event);
+            queue.events.len()
+        };
+        if count >= QUIET_MAX.min(self.pending_max) {
+            self.wake();
+        }
+    }
+
+    /// Has the reader take what there is.
+    pub(crate) fn wake(&self) {
+        if self.is_parked.load(Ordering::SeqCst) && self.is_parked.swap(false, Ordering::SeqCst) {
+            self.bell.ring();
+        }
+    }
+
     /// Adds an event; those that end a connection or were begun before the queue was full always fit.
     pub(crate) fn push(&self, shard: usize, event: Event) {
         self.lock(shard).events.push_back(event);
         // Sequentially consistent with `take`: either this sees the reader parked, or the reader's last look sees it.
-        if self.is_parked.load(Ordering::SeqCst) && self.is_parked.swap(false, Ordering::SeqCst) {
-            self.bell.ring();
-        }
+        self.wake();
     }
 
     /// Takes up to `count_max` events; `resume` hears of each shard that was stalled and now has room.
@@ -117,6 +137,22 @@ mod tests {
         assert_eq!(events.take(10, |shard| resumed.push(shard)).len(), 2);
         assert_eq!(resumed, [0]);
         assert!(events.has_room(0));
+    }
+
+    #[test]
+    fn what_is_told_quietly_is_taken_with_the_next_or_when_the_reader_is_woken() {
+        let events = Events::new(1, 10).expect("an eventfd");
+        assert!(events.take(10, |_| ()).is_empty());
+        events.push_quietly(0, record("a"));
+        assert!(!events.bell.is_rung());
+        events.push(0, record("b"));
+        assert!(events.bell.is_rung());
+        assert_eq!(events.take(10, |_| ()).len(), 2);
+        events.push_quietly(0, record("c"));
+        assert!(!events.bell.is_rung());
+        events.wake();
+        assert!(events.bell.is_rung());
+        assert_eq!(events.take(10, |_| ()).len(), 1);
     }
 
     /// The first shard's clients had all the application's time, and those of the others none, nor had what backends answer.

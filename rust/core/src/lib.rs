@@ -9,6 +9,7 @@
 //! workers, the one that speaks with the others.
 #![deny(unsafe_op_in_unsafe_fn)]
 pub mod adopted;
+mod alike;
 mod backoff;
 mod bytes;
 pub mod channel;
@@ -25,6 +26,7 @@ pub mod mailbox;
 pub mod messages;
 pub mod node;
 mod notify;
+mod offers;
 mod position;
 pub mod protocol;
 pub mod routes;
@@ -38,11 +40,13 @@ mod sync;
 mod tokens;
 pub mod ws;
 
+pub use alike::Alike;
 pub use backoff::Backoff;
 pub use engine::{Adopted, Audience, Broadcasting, Engine, Message, NewError, TOLD_OF_LANES, TOLD_TO_APPLICATION};
 pub use error::{EXHAUSTED, EngineError};
 pub use failure::{panic_text, run_to_end};
 pub use listening::HeldAddress;
+pub use offers::{OFFERED_BYTES_MAX, OfferedAnswer, OfferedCall, Terms as OfferTerms};
 pub use position::Position;
 pub use routes::{Asks, Limits, OwnerId, ROUTES_MAX, Route, RouteError, Transports, Wire};
 pub use settings::{ChannelRule, ChannelSettings, HubSettings, PollerKind, Settings, SettingsError, Siblings};

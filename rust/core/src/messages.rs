@@ -6,6 +6,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use crate::adopted::{Barrier, Outgoing};
+use crate::alike::Alike;
 use crate::channel::{Channel, Origin, Start, Tails, Watch, Watched};
 pub use crate::connection_id::ConnectionId;
 pub(crate) use crate::connection_id::{GENERATION_MAX, SLOTS_MAX};
@@ -236,6 +237,8 @@ pub struct Whose {
 pub enum Event {
     /// An upgrade or event stream waits for `accept` or `refuse`.
     Opening(Whose, Box<Request>),
+    /// A client was let in that shows the same as another, as the path's owner wanted it; and where it is.
+    Admitted(Whose, Arc<Alike>, Box<str>),
     /// A plain request waits for `respond` or `refuse`; with its body, where the path's owner wants bodies.
     Asking(Whose, Box<Request>, Vec<u8>),
     /// A client asks for channels; waits for `subscribe` or a denial. The id is JSON text.
@@ -256,6 +259,9 @@ pub enum Event {
     Moved(Whose, ConnectionId),
     /// A SignalR client's message, to be acknowledged.
     SignalR(Whose, Box<SignalRMessage>),
+    /// A client's first call took up the offer of this number: it has joined the lane and is answered, and nothing is to be
+    /// acknowledged.
+    Joined(Whose, u64),
     /// The socket has taken all private bytes, as was asked.
     Drained(Whose),
     /// The connection is gone: close code, reason, by whom. Only for connections of which an event told before.

@@ -6,7 +6,7 @@ use fanwire_core::channel::Origin;
 use fanwire_core::messages::{ConnectionId, Reply};
 use fanwire_core::protocol::signalr::{HubMessage, Outcome};
 use fanwire_core::protocol::{Format, Payload};
-use fanwire_core::{Audience, Engine as CoreEngine, Position as CorePosition};
+use fanwire_core::{Audience, Engine as CoreEngine, OwnerId, Position as CorePosition};
 use fanwire_upstream::{Negotiation, Open, OpenPlain};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
@@ -18,6 +18,7 @@ use crate::encoded::Encoded;
 use crate::errors::{new_to_pyerr, to_pyerr};
 use crate::events::{self, Listener, Wanted, boxed};
 use crate::mirroring::{self, Bounds, Source, Tied};
+use crate::offering::{self, Call, End, Terms, completion, invocation, outcome_of};
 use crate::position::{Position, Published, position_of, since_of};
 use crate::publishing::{Options, publish};
 use crate::routes::{Route, bad};
@@ -267,8 +268,7 @@ impl Engine {
         headers: Vec<(String, String)>,
     ) -> PyResult<()> {
         let id = ConnectionId::from_bits(connection);
-        let answer = (status, boxed(headers));
-        self.0.respond(id, answer, content_type, body).map_err(|error| to_pyerr(py, error))
+        self.0.respond(id, (status, boxed(headers)), content_type, body).map_err(|error| to_pyerr(py, error))
     }
 
     #[pyo3(signature = (connection, channel, since = None, start = None))]
@@ -326,13 +326,7 @@ impl Engine {
 
     fn invoke(&self, connection: u64, target: &str, arguments: &Bound<'_, PyTuple>, id: Option<&str>) -> PyResult<()> {
         let arguments = self.encode_for(connection, arguments.as_any())?;
-        let message = HubMessage::Invocation {
-            id: id.map(Cow::Borrowed),
-            target: Cow::Borrowed(target),
-            arguments: &arguments,
-            stream_ids: Vec::new(),
-        };
-        self.send_message(connection, &message)
+        self.send_message(connection, &invocation(id, target, &arguments))
     }
 
     fn complete(&self, connection: u64, id: &str, result: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -350,17 +344,11 @@ impl Engine {
 
     /// Answers an invocation with what a backend answered it with, raw.
     fn complete_raw(&self, connection: u64, id: &str, outcome: &str, body: &[u8]) -> PyResult<()> {
-        let outcome = match outcome {
-            "error" => Outcome::Error(String::from_utf8_lossy(body)),
-            "void" => Outcome::Void,
-            _ => Outcome::Result(body),
-        };
-        self.send_message(connection, &completion(id, outcome))
+        self.send_message(connection, &completion(id, outcome_of(outcome, body)))
     }
 
     fn send_records(&self, py: Python<'_>, connection: u64, records: &[u8]) -> PyResult<()> {
-        let id = ConnectionId::from_bits(connection);
-        self.0.send_records(id, records).map_err(|error| to_pyerr(py, error))
+        self.0.send_records(ConnectionId::from_bits(connection), records).map_err(|error| to_pyerr(py, error))
     }
 
     #[pyo3(signature = (lane, data, event))]
@@ -405,6 +393,22 @@ impl Engine {
 
     fn leave_lane(&self, py: Python<'_>, connection: u64, lane: &str) -> PyResult<()> {
         self.0.leave_lane(ConnectionId::from_bits(connection), lane).map_err(|error| to_pyerr(py, error))
+    }
+
+    fn offer_lane(&self, py: Python<'_>, lane: &str, call: Call<'_>, end: End<'_>, terms: Terms) -> PyResult<u64> {
+        offering::offer(py, &self.0, lane, call, end, terms)
+    }
+
+    fn admit_alike(&self, py: Python<'_>, owner: u16, headers: Vec<(String, String)>, valid_for: f64) -> PyResult<u64> {
+        offering::admit(py, &self.0, owner, headers, valid_for)
+    }
+
+    fn ask_about_all(&self, owner: u16) {
+        self.0.ask_about_all(OwnerId(owner));
+    }
+
+    fn withdraw_lane(&self, offer: u64) -> u64 {
+        self.0.withdraw_lane(offer)
     }
 
     fn mirror(&self, py: Python<'_>, name: &str, source: Source<'_>, tie: Tied, newest: Bounds) -> PyResult<bool> {
@@ -593,8 +597,4 @@ impl Engine {
         let sent = self.0.send_message(ConnectionId::from_bits(connection), message);
         sent.map_err(|error| Python::attach(|py| to_pyerr(py, error)))
     }
-}
-
-fn completion<'a>(id: &'a str, outcome: Outcome<'a>) -> HubMessage<'a> {
-    HubMessage::Completion { id: Cow::Borrowed(id), outcome }
 }

@@ -6,7 +6,7 @@ use fanwire_core::messages::{
     ClosedBy, Connected as CoreConnected, Event, Header, Presence as CorePresence, Progress as CoreProgress,
     Released as CoreReleased, Request, SignalRMessage, SignalRMessageKind, Wanted as CoreWanted, Whose,
 };
-use fanwire_core::{Engine as CoreEngine, Wire};
+use fanwire_core::{Alike, Engine as CoreEngine, Wire};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyTuple};
 
@@ -29,6 +29,38 @@ event_class! {
         channels: Vec<String>, protocol: &'static str, subprotocols: Vec<String>,
     }
 }
+/// A client was let in that shows the same as another.
+#[pyclass(frozen, module = "fanwire._engine")]
+pub(crate) struct Admitted(Whose, Arc<Alike>, Box<str>);
+
+#[pymethods]
+impl Admitted {
+    #[getter]
+    fn connection(&self) -> u64 {
+        self.0.connection.to_bits()
+    }
+
+    #[getter]
+    fn owner(&self) -> u16 {
+        self.0.owner.0
+    }
+
+    #[getter]
+    fn admission(&self) -> u64 {
+        self.1.number
+    }
+
+    #[getter]
+    fn headers(&self) -> Vec<(String, String)> {
+        decode(self.1.headers.clone())
+    }
+
+    #[getter]
+    fn peer(&self) -> &str {
+        &self.2
+    }
+}
+
 event_class! {
     /// A plain HTTP request for a path that Python answers.
     Asking {
@@ -74,6 +106,10 @@ event_class! {
         connection: u64, owner: u16, kind: &'static str, id: String, target: String, body: Py<PyBytes>,
         record: Option<Py<PyBytes>>, stream_ids: Vec<String>,
     }
+}
+event_class! {
+    /// A client's first call has taken up an offer: it has joined that lane and is answered.
+    Joined { connection: u64, owner: u16, offer: u64 }
 }
 event_class! {
     /// The socket has taken all private bytes.
@@ -134,6 +170,7 @@ event_class! {
 
 pub(crate) fn add_classes(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Opening>()?;
+    module.add_class::<Admitted>()?;
     module.add_class::<Asking>()?;
     module.add_class::<Subscribing>()?;
     module.add_class::<Message>()?;
@@ -147,6 +184,7 @@ pub(crate) fn add_classes(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Presence>()?;
     module.add_class::<Progress>()?;
     module.add_class::<Audible>()?;
+    module.add_class::<Joined>()?;
     module.add_class::<Drained>()?;
     module.add_class::<Closed>()?;
     module.add_class::<Released>()?;
@@ -206,6 +244,11 @@ pub(crate) fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
             Py::new(py, connected_of(whose, connected.map(|connected| *connected)))?.into_any()
         }
         Event::SignalR(whose, event) => hub_message_of(py, whose, *event)?,
+        Event::Admitted(whose, alike, peer) => Py::new(py, Admitted(whose, alike, peer))?.into_any(),
+        Event::Joined(whose, offer) => {
+            let (connection, owner) = bits(whose);
+            Py::new(py, Joined { connection, owner, offer })?.into_any()
+        }
         Event::Moved(whose, to) => {
             let (connection, owner) = bits(whose);
             Py::new(py, Moved { connection, owner, to: to.to_bits() })?.into_any()

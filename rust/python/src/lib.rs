@@ -9,6 +9,7 @@ mod events;
 mod lines;
 mod listening;
 mod mirroring;
+mod offering;
 mod options;
 mod position;
 mod publisher;

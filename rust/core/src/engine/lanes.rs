@@ -2,13 +2,16 @@
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::{Audience, Engine, check_headers};
 use crate::channel::{Channel, Newest, Origin, Start, Watch};
 use crate::error::EngineError;
 use crate::messages::{Command, ConnectionId, Event, Reply};
+use crate::offers::{OfferedAnswer, OfferedCall, Terms as OfferTerms};
 use crate::protocol::signalr::HubProtocol;
 use crate::protocol::{Format, Payload, frame_bytes_max, raw};
+use crate::routes::OwnerId;
 
 /// What newcomers of a lane begin with goes before its log.
 const LIVE: Origin = Origin { since: None, start: Some(Start::Live) };
@@ -190,6 +193,48 @@ impl Engine {
             self.command(id, Command::Unsubscribe(id, channel, tails));
         }
         Ok(())
+    }
+
+    /// Offers a lane: who makes this call as its first message joins it and is answered so, as by
+    /// [`join_lane`](Self::join_lane) and [`send_message`](Self::send_message), and the application is told of that. Gives the
+    /// offer's number.
+    ///
+    /// # Errors
+    /// [`EngineError::LimitReached`] where a million stand; [`EngineError::NotRunning`].
+    pub fn offer_lane(
+        &self,
+        lane: &str,
+        call: OfferedCall<'_>,
+        answer: OfferedAnswer,
+        terms: OfferTerms,
+    ) -> Result<u64, EngineError> {
+        self.check_running()?;
+        self.common.offers.make(lane, call, answer, terms, self.common.clock.now_ns())
+    }
+
+    /// From now on, and for so long, lets in without asking who shows these headers at a SignalR path of this owner, whose
+    /// messages are passed on. The application is told of each that connects, by the number that this gives.
+    ///
+    /// # Errors
+    /// [`EngineError::LimitReached`] where there are too many kinds; [`EngineError::NotRunning`].
+    pub fn admit_alike(
+        &self,
+        owner: OwnerId,
+        headers: Vec<(String, Vec<u8>)>,
+        valid_for: Duration,
+    ) -> Result<u64, EngineError> {
+        self.check_running()?;
+        self.common.admissions.add(owner, headers, valid_for, self.common.clock.now_ns())
+    }
+
+    /// Asks this owner again about everybody.
+    pub fn ask_about_all(&self, owner: OwnerId) {
+        self.common.admissions.end(owner);
+    }
+
+    /// Takes an offer back. Gives how many have taken it up: of each there is an [`Event::Joined`], or will be.
+    pub fn withdraw_lane(&self, number: u64) -> u64 {
+        self.common.offers.withdraw(number)
     }
 
     fn lane(&self, name: &str) -> Result<Arc<Channel>, EngineError> {

@@ -126,6 +126,8 @@ impl Engine {
             users: unlisted(channels_max),
             hubs: unlisted(crate::routes::ROUTES_MAX),
             lanes: unlisted(channels_max / 16),
+            offers: Default::default(),
+            admissions: Default::default(),
             settings,
             routes: Default::default(),
             tokens,

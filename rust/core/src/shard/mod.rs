@@ -53,7 +53,7 @@ use crate::channel::{Channel, Origin, Tails, Watch, Watched};
 use crate::clock::{Clock, NO_TICK, start_of, ticks};
 use crate::error::EngineError;
 use crate::listening::Listener;
-use crate::messages::{Command, ConnectionId, Released, Whose};
+use crate::messages::{Command, ConnectionId, Event, Released, Whose};
 use crate::protocol::{Format, Formats};
 use crate::routes::Routes;
 use crate::settings::{PollerKind, Settings};
@@ -114,6 +114,8 @@ pub(crate) struct Shard<I: Io> {
     stalled: Vec<ConnectionId>,
     /// SignalR connections to be pinged in this turn.
     pinged: Vec<(Format, u32)>,
+    /// Events wait of which the application need not know before the next tick.
+    has_told_quietly: bool,
     /// Who came and went since the last tick, in channels that tell it.
     presence: presence::Visits,
     sweep: sweeping::Sweep,
@@ -215,6 +217,7 @@ impl<I: Io> Shard<I> {
             again: Vec::new(),
             stalled: Vec::new(),
             pinged: Vec::new(),
+            has_told_quietly: false,
             presence: presence::Visits::default(),
             sweep: sweeping::Sweep::default(),
             tracked: Vec::new(),
@@ -310,6 +313,9 @@ impl<I: Io> Shard<I> {
                 self.expire(slot);
             }
             self.tell_presence();
+            if std::mem::take(&mut self.has_told_quietly) {
+                self.common.events.wake();
+            }
             self.go_on_draining();
             self.resume_accepting();
             if self.timers.tick() >= self.looks_at {
@@ -336,7 +342,8 @@ impl<I: Io> Shard<I> {
     fn sleep_ms(&self) -> i32 {
         let (tick, mut until) = (self.timers.tick(), self.timers.next());
         let is_leaving = self.is_draining || !self.leaving.is_empty() || self.late.is_some();
-        if is_leaving || !self.presence.is_empty() || self.is_accept_paused || self.is_accept_starved {
+        let has_told = !self.presence.is_empty() || self.has_told_quietly;
+        if is_leaving || has_told || self.is_accept_paused || self.is_accept_starved {
             until = until.min(tick + 1);
         }
         if self.has_shared_listener() {
@@ -437,6 +444,12 @@ impl<I: Io> Shard<I> {
         if let Some(slot) = self.slot_of(id) {
             act(self, slot);
         }
+    }
+
+    /// Tells the application something for which nobody waits: with what else there is, or in the next tick.
+    fn tell_quietly(&mut self, event: Event) {
+        self.common.events.push_quietly(self.index, event);
+        self.has_told_quietly = true;
     }
 
     fn go_on_reading(&mut self, id: ConnectionId) {

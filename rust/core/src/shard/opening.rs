@@ -195,7 +195,7 @@ impl<I: Io> Shard<I> {
     ) -> Result<(), Refusal> {
         self.slab.at(slot).format = formats.iter().next().unwrap_or(Format::Raw);
         self.note_formats(slot, formats);
-        if route.asks.opening {
+        if route.asks.opening && !self.admits_alike(slot, (route, head), &asked) {
             let request = self.own(slot, route, head, channels);
             self.ask(slot, asked, |whose| Event::Opening(whose, Box::new(request)));
             return Ok(());

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use super::numbers::Numbers;
 use super::spoken::Spoken;
+use crate::alike::Admissions;
 use crate::channel::{Registry, Watch};
 use crate::clock::Clock;
 use crate::events::Events;
@@ -12,6 +13,7 @@ use crate::mailbox::Mailbox;
 use crate::messages::Command;
 use crate::node::{Group, Member};
 use crate::notify::Bell;
+use crate::offers::Offers;
 use crate::routes::Table;
 use crate::settings::Settings;
 use crate::siblings::Siblings;
@@ -85,6 +87,10 @@ pub(crate) struct Common {
     pub(crate) hubs: Registry,
     /// A channel for each lane of a relay.
     pub(crate) lanes: Registry,
+    /// Of those, which a client may join by its first call.
+    pub(crate) offers: Offers,
+    /// Who is let in by a path's owner without being asked about.
+    pub(crate) admissions: Admissions,
     pub(crate) tokens: Arc<Tokens>,
     /// The other workers, where there are some.
     pub(crate) siblings: Option<Arc<Siblings>>,

@@ -5,6 +5,7 @@
 //! socket took is read as a client reads it (`wire`, `client`) and compared with a plain `list`: `seating` says where a
 //! subscription begins, `promise` what it gets. `frameworks` have sockets that are
 //! adopted, and `adopted` says in which order what they write comes among publications. `carried` has SignalR by polls and on one socket after another,
+//! `offered` clients of a relay's lane that are answered by their shard,
 //! `workers` several engines that one sequencer makes one, with what is for users and whole hubs (`audiences`); `workers_faults`
 //! is what was found there. `faults` has what was found so, step by step.
 //!
@@ -20,6 +21,7 @@ mod framework;
 mod frameworks;
 mod hold;
 mod list;
+mod offered;
 mod press;
 mod promise;
 mod seating;
@@ -40,6 +42,8 @@ const TIME: Duration = Duration::from_secs(30);
 const SEEDS: u64 = 6_000;
 /// The same for SignalR that has no socket for life.
 const CARRIED_SEEDS: u64 = 300;
+/// The same for clients that join what is offered.
+const OFFERED_SEEDS: u64 = 1_000;
 /// The same for several workers.
 const WORKERS_SEEDS: u64 = 500;
 
@@ -74,6 +78,11 @@ fn signalr_clients_get_all_in_order_whatever_carries_it() {
 }
 
 #[test]
+fn who_joins_a_lane_by_its_first_call_gets_what_others_get() {
+    run(offered::run, (0, OFFERED_SEEDS), TIME);
+}
+
+#[test]
 fn workers_are_one_whatever_comes_late() {
     run(workers::run, (0, WORKERS_SEEDS), TIME);
 }
@@ -85,6 +94,7 @@ fn every_subscriber_gets_what_its_policy_promises_for_long() {
     let since = std::time::UNIX_EPOCH.elapsed().expect("a date of today");
     let seeds = (since.as_secs() << 20, u64::MAX);
     run(carried::run, seeds, Duration::from_secs(60));
+    run(offered::run, seeds, Duration::from_secs(60));
     run(workers::run, seeds, Duration::from_secs(60));
     run(steps::run, seeds, Duration::from_secs(600));
 }

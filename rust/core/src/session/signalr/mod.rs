@@ -43,6 +43,8 @@ pub(crate) struct SignalR {
     pub(crate) has_shaken_hands: bool,
     /// The application has been told of the handshake.
     pub(crate) is_announced: bool,
+    /// It has sent a message.
+    pub(crate) has_spoken: bool,
     /// When the client pings, and so has promised to go on.
     pub(crate) pace: Pace,
     /// Tick of the last message.
@@ -134,6 +136,7 @@ impl SignalR {
             user: None,
             has_shaken_hands: false,
             is_announced: false,
+            has_spoken: false,
             pace: Pace::default(),
             heard_tick: 0,
             ping_tick: 0,

@@ -83,6 +83,9 @@ impl<I: Io> Shard<I> {
                     return; // its socket broke at the ack, and it is not to come back
                 }
                 self.announce(slot);
+                if self.take_up_offer(slot, &message) {
+                    return;
+                }
                 self.slab.at(slot).pending += 1;
                 self.common.events.push(self.index, Event::SignalR(self.whose(slot), Box::new(message)));
             }
@@ -146,7 +149,13 @@ impl<I: Io> Shard<I> {
             connection_id: connection_id_of(&signalr.token),
         };
         connection.is_reported = true;
-        self.common.events.push(self.index, Event::Connected(whose, Some(Box::new(connected))));
+        let event = Event::Connected(whose, Some(Box::new(connected)));
+        // Where first calls are answered here, nothing that this client does waits for the application.
+        if self.asks(slot).records && self.common.offers.any_of(whose.owner) {
+            self.tell_quietly(event);
+        } else {
+            self.common.events.push(self.index, event);
+        }
     }
 
     pub(super) fn refuse_handshake(&mut self, slot: u32, error: &HandshakeError) {
