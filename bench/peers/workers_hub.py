@@ -14,9 +14,10 @@ import fanwire
 from driver import START_DELAY_NS, Schedule, options
 from fanwire.workers.seat import seat_of_process
 
-# What returns to another node, bench/machines.py, is on a backbone, and there history is kept.
+# What returns to another node, bench/machines.py and bench/tree.py, has a history to return to.
 BACKBONE = os.environ.get("FANWIRE_BENCH_BACKBONE")
-hub = fanwire.Hub(channels={"c0": fanwire.Channel(history=200 if BACKBONE else 0)}, backbone=BACKBONE)
+HISTORY = 200 if BACKBONE or os.environ.get("FANWIRE_BENCH_HISTORY") else 0
+hub = fanwire.Hub(channels={"c0": fanwire.Channel(history=HISTORY)}, backbone=BACKBONE)
 sequences: dict[int, int] = {}
 ages_ns: list[int] = []
 tasks: set[asyncio.Task[None]] = set()

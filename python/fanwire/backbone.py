@@ -1,17 +1,22 @@
-"""The backbone: a server outside that orders what hubs on many machines publish, and keeps it for who comes back."""
+"""The backbone: a server outside that orders what hubs on many machines publish, and keeps it for who comes back.
+
+Or it is a hub, the origin, which this one is an edge of: it passes on what is published there.
+"""
 
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from fanwire._engine import BackboneForeign
 from fanwire.wording import brief
 
-SCHEMES = ("redis", "rediss", "valkey", "valkeys", "nats", "tls")
+ORIGINS = ("fanwire", "fanwires")
+SCHEMES = ("redis", "rediss", "valkey", "valkeys", "nats", "tls", *ORIGINS)
 PREFIX_CHARACTERS_MAX = 128
 PREFIX = "fanwire"
 PREFIX_MUST = f"1 to {PREFIX_CHARACTERS_MAX} printable characters without braces"
-URL_MUST = "the URL of a Redis, Valkey or NATS server, as redis://HOST:PORT or nats://HOST:PORT"
+URL_MUST = "the URL of a Redis, Valkey or NATS server, as redis://HOST:PORT, or of an origin, as fanwire://HOST:PORT"
 
 OnDown = Literal["buffer", "fail", "local"]
 """What becomes of publications while it is out of reach: they wait, up to 16 MiB; they fail; they are the machine's."""
@@ -54,7 +59,27 @@ class Reached:
 
 def for_engine(backbone: Backbone | None) -> tuple[str, str, int, str] | None:
     """As a sequencer takes it, if there is one. A machine's number begins with a zero, as docs/records.md says."""
-    return None if backbone is None else (backbone.url, backbone.prefix, secrets.randbits(56) << 8, backbone.on_down)
+    if backbone is None:
+        return None
+    # Nothing is published at an edge, so nothing waits for the origin.
+    on_down = "fail" if is_origin(backbone.url) else backbone.on_down
+    return (backbone.url, backbone.prefix, secrets.randbits(56) << 8, on_down)
+
+
+def is_origin(url: str) -> bool:
+    """Whether a URL is that of a hub, of which this one is an edge."""
+    return url.partition(":")[0] in ORIGINS
+
+
+def check_edge(backbone: Backbone | None, with_presence: Iterable[str]) -> None:
+    """Refuse a hub that is an edge and has these patterns of channels with presence.
+
+    Raises:
+        ValueError: it tells none: nobody knows the clients of all edges.
+    """
+    found = next(iter(with_presence), None)
+    if backbone is not None and is_origin(backbone.url) and found is not None:
+        raise ValueError(f"channels: an edge tells no presence, and {found!r} has presence: leave it out here")
 
 
 def check_prefix(prefix: str) -> str:
@@ -81,7 +106,12 @@ def check_url(url: str) -> str:
 
 
 def backbone_of(
-    url: str | None, prefix: str, on_down: str = "buffer", called: tuple[str, str] = ("backbone", "backbone_prefix")
+    url: str | None,
+    prefix: str,
+    on_down: str = "buffer",
+    called: tuple[str, str] = ("backbone", "backbone_prefix"),
+    *,
+    may_be_edge: bool = False,
 ) -> Backbone | None:
     """What ``Hub(backbone=…, backbone_prefix=…, backbone_on_down=…)`` names.
 
@@ -102,6 +132,12 @@ def backbone_of(
     if not isinstance(url, str):
         raise TypeError(f"{called[0]} must be {URL_MUST}, not {type(url).__name__}")
     try:
-        return Backbone(check_url(url), prefix, chosen)
+        check_url(url)
     except ValueError as error:
         raise ValueError(f"{called[0]} {error}") from None
+    if is_origin(url):
+        if not may_be_edge:
+            raise ValueError(f"{called[0]} is that of an origin, and only hubs are edges: publish at the origin")
+        if chosen == "local":
+            raise ValueError("backbone_on_down is 'local', and an edge publishes nothing: leave it out")
+    return Backbone(url, prefix, chosen)

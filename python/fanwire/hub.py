@@ -22,7 +22,7 @@ from fanwire._loop import Interrupt, background_tasks, run, watch_signals
 from fanwire.addresses import address_of, inherited
 from fanwire.asgi import Mounted
 from fanwire.attaching import Attaching
-from fanwire.backbone import PREFIX, OnDown, backbone_of
+from fanwire.backbone import PREFIX, OnDown, backbone_of, check_edge
 from fanwire.channel import Channel
 from fanwire.client import Link
 from fanwire.entering import AsyncOnly
@@ -64,7 +64,8 @@ class Hub(Attaching):
         workers: ``unix:PATH``, under servers that start several processes of their own (uvicorn, gunicorn, granian):
             the hubs of those that name the same socket are one, as with ``run(workers=N)``, which needs none.
         backbone: the URL of a Redis, Valkey or NATS server: hubs that name the same, on any machines, are one. With TLS
-            it is ``rediss://`` or ``tls://``; docs/machines.md has sentinels and clusters.
+            it is ``rediss://`` or ``tls://``; docs/machines.md has sentinels and clusters. ``fanwire://HOST:PORT`` is
+            another hub, the origin: this one is an edge of it, which passes on what is published there.
         backbone_prefix: what names of keys and channels there begin with; hubs with another one have nothing in common.
         backbone_on_down: what becomes of publications while it is out of reach. ``buffer``: they wait for it, up to
             16 MiB; ``fail``: they fail at once; ``local``: they are for clients of this machine alone.
@@ -84,12 +85,13 @@ class Hub(Attaching):
         backbone_on_down: OnDown = "buffer",
         **options: Unpack[Options],
     ) -> None:
-        self._backbone = backbone_of(backbone, backbone_prefix, backbone_on_down)
+        self._backbone = backbone_of(backbone, backbone_prefix, backbone_on_down, may_be_edge=True)
         self._siblings = None if workers is None else path_of_siblings(workers)
         self._options = check_options(options)
         super().__init__(self._options.get("signalr_paths", OWN["signalr_paths"]))
         self._has_backbone = self._backbone is not None
         self._channels = check_channels(channels)
+        check_edge(self._backbone, (pattern for pattern, channel in self._channels.items() if channel.presence))
         self._life: Life | None = None
         self._supervisor: Supervisor | None = None
         # Where it serves as one of several workers.

@@ -7,7 +7,7 @@ from pathlib import Path as File
 from typing import Annotated, Any, ClassVar, Literal
 
 from fanwire._engine import Engine, Settings, matches
-from fanwire.backbone import PREFIX, PREFIX_MUST, URL_MUST, OnDown, check_prefix, check_url
+from fanwire.backbone import PREFIX, PREFIX_MUST, URL_MUST, OnDown, check_prefix, check_url, is_origin
 from fanwire.channel import NO_HISTORY, Channel, check_pattern
 from fanwire.channel import RULES as CHANNEL_RULES
 from fanwire.config.kinds import (
@@ -75,6 +75,12 @@ ELSEWHERE = {
     "signalr_paths": "is written as the path of each [[relay]]",
     "encode": "is a function, and so an option of Hub(...) alone",
 }
+
+
+WHO_MAY = (
+    "an edge by the command asks nobody who a client is. Name the channels that anyone may watch here, with public or "
+    "--public; or write a program, whose authenticate and authorize say who may"
+)
 
 
 def _read_backbone(value: Any) -> Secret:
@@ -146,13 +152,33 @@ class BackboneConfig:
     """What orders publications for several machines: docs/machines.md."""
 
     url: BackboneUrl | None = None
-    """``redis://HOST:PORT``, ``rediss://`` with TLS, or as docs/machines.md says; no error shows it. Worst cost: who
-    may write there publishes to all clients of all machines."""
+    """``redis://HOST:PORT``, ``rediss://`` with TLS, ``fanwire://HOST:PORT`` for an edge of that hub, or as
+    docs/machines.md says; no error shows it. Worst cost: who may write there publishes to all clients of all machines.
+    """
+    public: tuple[
+        Annotated[str, text("a channel's name in which * is any run of characters", check=check_pattern)], ...
+    ] = ()
+    """At an edge: the channels that anyone may watch here, of those that the origin lets the edge have; ``"*"`` is all.
+    Worst cost: nobody is asked who a client is."""
     prefix: Annotated[str, text(PREFIX_MUST, check=check_prefix)] = PREFIX
     """What names there begin with. Worst cost: machines with another one have nothing in common."""
     on_down: OnDown = "buffer"
     """What becomes of publications while it is out of reach. Worst cost: ``buffer`` keeps 16 MiB of them in memory;
     those of ``fail`` are lost; those of ``local`` never come to clients of other machines."""
+
+    def faults(self) -> Iterator[tuple[Path, str]]:
+        """What is wrong between the fields."""
+        if self.is_edge and self.on_down == "local":
+            yield ("on_down",), 'is "local", and an edge publishes nothing: leave it out'
+        if self.is_edge and not self.public:
+            yield ("public",), f"is missing: {WHO_MAY}"
+        if self.public and not self.is_edge:
+            yield ("public",), "is for an edge, whose url is that of an origin, as fanwire://HOST:PORT"
+
+    @property
+    def is_edge(self) -> bool:
+        """Whether it is a hub that orders, and this one passes on."""
+        return self.url is not None and is_origin(self.url.reveal())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +215,7 @@ class ServeConfig:
     listen: Listen = Listen()
     backbone: BackboneConfig = BackboneConfig()
     relay: tuple[RelayConfig, ...] = ()
-    """The backends, each with its path; at least one, where there is no source."""
+    """The backends, each with its path; at least one, where there is no source and this is no edge."""
     source: tuple[SourceConfig, ...] = ()
     """What is read and published beside: docs/sources.md."""
     channel: tuple[ChannelConfig, ...] = ()
@@ -232,10 +258,12 @@ class ServeConfig:
             engine.stop()
 
     def _fault_of_none(self) -> Iterator[tuple[Path, str]]:
-        if not self.relay and not self.source:
+        if not self.relay and not self.source and not self.backbone.is_edge:
             yield ("relay",), "is missing: name a backend, with [[relay]] in a file or --upstream URL"
 
     def _faults_of_places(self) -> Iterator[tuple[Path, str]]:
+        if self.source and self.backbone.is_edge:
+            yield ("source",), "publishes, and an edge does not: read it at the origin"
         if len(self.source) > SOURCES_MAX:
             yield ("source",), f"has {len(self.source):,} tables, must have {SOURCES_MAX} at most"
             return

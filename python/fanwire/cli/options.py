@@ -19,6 +19,7 @@ FLAGS: dict[str, tuple[Path, str] | tuple[Path, str, str]] = {
     "shards": (("listen", "shards"), TABLE["shards"].meaning),
     "workers": (("listen", "workers"), "Processes that serve, under a supervisor; auto: one for each CPU"),
     "backbone": (("backbone", "url"), "What makes several machines one"),
+    "public": (("backbone", "public"), "At an edge: channels that anyone may watch; again: others"),
     "upstream": ((*RELAY, "upstream"), "A backend's URL; again: another, for when it fails"),
     "path": ((*RELAY, "path"), "What clients connect to", "the upstream's own path"),
     "protocol": ((*RELAY, "protocol"), "What clients and backend speak"),
@@ -36,7 +37,7 @@ PATHS = {name: path for name, (path, *_) in FLAGS.items()}
 KNOWN = {row.path: row for row in rows_of(ServeConfig)}
 NO_PATH = "is missing: a path such as /live, or a URL of the upstream that has one: http://127.0.0.1:5000/live"
 """What is said where clients could not know where to connect."""
-LISTS = {"upstream", "share", "everyone"}
+LISTS = {"public", "upstream", "share", "everyone"}
 """Options that may be given several times; a variable holds them with commas between."""
 
 

@@ -22,6 +22,7 @@ def serve(
     shards: Annotated[str | None, option("shards")] = None,
     workers: Annotated[str | None, option("workers")] = None,
     backbone: Annotated[str | None, option("backbone")] = None,
+    public: Annotated[list[str] | None, option("public")] = None,
     upstream: Annotated[list[str] | None, option("upstream")] = None,
     path: Annotated[str | None, option("path")] = None,
     protocol: Annotated[str | None, option("protocol")] = None,
@@ -35,6 +36,8 @@ def serve(
     log_level: Annotated[str | None, option("log_level")] = None,
 ) -> None:
     """Serve a relay: clients connect here, and the backend has one connection for all that watch the same.
+
+    With --backbone fanwire://HOST:PORT it is an edge of that hub: clients here watch what is published there.
 
     An option comes before the environment, that before the file. Options of a relay are those of the first. Each option
     is a variable by its name, and each key of the file: relay[0].lanes.token is FANWIRE_RELAY__0__LANES__TOKEN.

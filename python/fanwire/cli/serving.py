@@ -8,14 +8,16 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fanwire._engine import matches
 from fanwire.cli.config import ServeConfig
 from fanwire.cli.options import settings
 from fanwire.cli.telling import complain, route
+from fanwire.client import Client
 from fanwire.hub import Hub
 from fanwire.logs import hub_log
 from fanwire.publisher import Publisher
@@ -68,6 +70,8 @@ def run(config: ServeConfig, program: Mapping[str, Any]) -> None:
     )
     hub._program = program
     hub._sources = sources_of(config)
+    if config.backbone.public:
+        hub.authorize(_public(config.backbone.public))
     for relay in config.relay:
         hub.relay(relay)
         hub_log.log(level, "relaying %s", route(relay))
@@ -92,6 +96,13 @@ def sources_of(config: ServeConfig) -> list[Beside]:
         channels = {one.pattern: one.channel() for one in config.channel}
         publisher = partial(Publisher, url.reveal(), prefix=prefix, channels=channels, **terms)
     return [Beside(one.source(prefix), publisher) for one in config.source]
+
+
+def _public(patterns: Iterable[str]) -> Callable[[Client, str], bool]:
+    def may_watch(client: Client, channel: str) -> bool:
+        return any(matches(pattern, channel) for pattern in patterns)
+
+    return may_watch
 
 
 def raise_descriptors(level: int) -> None:

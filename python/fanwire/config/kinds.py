@@ -241,6 +241,11 @@ def _read_origins(value: Any) -> tuple[str, ...]:
 
 def _check_url(value: str) -> None:
     url = urlsplit(value)
+    if url.scheme in ("fanwire", "fanwires"):
+        raise Mistake(
+            "must be a backend's, and this is that of an origin: serve an edge with --backbone fanwire://HOST:PORT, "
+            "or url under [backbone]"
+        )
     if "@" in url.netloc:
         raise Mistake("must not hold a user or a password: they belong into a header of the lanes")
     if url.scheme not in ("http", "https", "ws", "wss") or url.fragment or url.port == 0 or url.netloc.endswith(":"):

@@ -64,6 +64,13 @@ pub enum Event {
         /// The server's words.
         reason: String,
     },
+    /// No snapshot of a channel comes: see [`Link::snapshot`](crate::Link::snapshot).
+    NoSnapshot {
+        /// Which.
+        channel: Box<str>,
+        /// Why not.
+        reason: String,
+    },
     /// A machine tells this: see [`Link::tell`](crate::Link::tell).
     Told(Vec<u8>),
     /// Something could not be told, since the server refuses. Told once a second at most.
@@ -154,6 +161,8 @@ pub struct Options {
     pub record_bytes_max: usize,
     /// The number of this machine, which hears what others tell it or all. Without one nothing is told to it.
     pub machine: Option<u64>,
+    /// Whether this machine's clients may want objects as MessagePack: of an origin they come so, too.
+    pub speaks_msgpack: bool,
     /// Certificates of authorities in PEM, in place of the system's, for `rediss://`.
     pub roots_pem: Option<Vec<u8>>,
 }
@@ -171,6 +180,7 @@ impl Default for Options {
             waiting_max: 1 << 18,
             record_bytes_max: 16 << 20,
             machine: None,
+            speaks_msgpack: true,
             roots_pem: None,
         }
     }

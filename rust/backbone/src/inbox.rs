@@ -1,5 +1,5 @@
 //! What other threads give to a link's thread, and how much may wait.
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -64,6 +64,8 @@ pub(crate) struct Taken {
     pub(crate) publications: Vec<Publication>,
     pub(crate) questions: Vec<Question>,
     pub(crate) tellings: Vec<Telling>,
+    /// Channels of which a snapshot is asked for.
+    pub(crate) snapshots: HashSet<Box<str>>,
     /// Which patterns are listened to from now on, and which no longer; the last word about each.
     pub(crate) patterns: HashMap<Box<str>, bool>,
     /// Which channels are wanted from now on, with what is kept, and which no longer; the last word about each.
@@ -151,6 +153,11 @@ impl Inbox {
 
     pub(crate) fn listen(&self, pattern: &str, is_begun: bool) {
         self.lock().taken.patterns.insert(pattern.into(), is_begun);
+        self.bell.notify_one();
+    }
+
+    pub(crate) fn snapshot(&self, channel: &str) {
+        self.lock().taken.snapshots.insert(channel.into());
         self.bell.notify_one();
     }
 

@@ -1,4 +1,4 @@
-//! The backbone's link to Redis, Valkey or NATS: publications of many machines in one order, with what is kept.
+//! The backbone's link to Redis, Valkey, NATS or an origin: publications of many machines in one order, with what is kept.
 //!
 //! A [`Link`] has one thread (`fanwire-backbone`) and two connections to each server: one for commands, one for what is
 //! published. One script (`publish.lua`) gives each publication its position, keeps it and publishes it, so all links
@@ -12,12 +12,16 @@
 //! `nats://[user:password@|token@]host[:port],host[:port]?credentials=FILE&replicas=3&storage=memory` is NATS with JetStream,
 //! and `tls://` the same with TLS; `nats/mod.rs` says how that orders and keeps.
 //!
+//! `fanwire://[token@]host[:port],host[:port][/path][?query]` is a hub of which this machine is an edge, and `fanwires://` the
+//! same with TLS; `edge/mod.rs` says what that can and cannot do.
+//!
 //! Promises: no position is ever given to two publications, also where a server has lost some; a link that hears nothing
 //! for [`Options::silent_max`] says [`Event::Down`]; all that waits is bounded.
 mod api;
 mod asking;
 mod channels;
 mod connection;
+mod edge;
 mod inbox;
 mod link;
 mod machines;

@@ -8,7 +8,7 @@ use fanwire_core::node::Keep;
 
 use crate::api::{Error, Event, Full, Options};
 use crate::inbox::{Inbox, Publication, Question, Telling};
-use crate::running::{live, plan, runtime};
+use crate::running::{Way, live, plan, runtime};
 
 /// One machine's link to the server that orders and keeps what all machines publish. Any thread; dropping it ends its
 /// thread and closes its connections, and what waits has no answer.
@@ -16,6 +16,7 @@ use crate::running::{live, plan, runtime};
 pub struct Link {
     inbox: Arc<Inbox>,
     is_stopping: Arc<AtomicBool>,
+    is_edge: bool,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -31,12 +32,13 @@ impl Link {
         let is_stopping = Arc::new(AtomicBool::new(false));
         let plan = plan(url, options)?;
         let runtime = runtime()?;
+        let is_edge = matches!(plan, Way::Edge(_));
         let (its_inbox, its_stop) = (Arc::clone(&inbox), Arc::clone(&is_stopping));
         let thread = thread::Builder::new()
             .name("fanwire-backbone".to_owned())
             .spawn(move || runtime.block_on(live(plan, its_inbox, &its_stop, Box::new(hear))))
             .map_err(Error::Thread)?;
-        Ok(Self { inbox, is_stopping, thread: Some(thread) })
+        Ok(Self { inbox, is_stopping, is_edge, thread: Some(thread) })
     }
 
     /// Publishes; never waits. [`Event::Published`] with this ticket says what became of it. What one link publishes in a
@@ -90,6 +92,15 @@ impl Link {
     /// wanted as well comes twice. In a cluster there are no patterns: [`Event::Unheard`] says so.
     pub fn listen(&self, pattern: &str, is_begun: bool) {
         self.inbox.listen(pattern, is_begun);
+    }
+
+    /// Has an origin's application asked for a snapshot of a channel that is wanted. It comes as [`Event::Record`], or
+    /// [`Event::NoSnapshot`] does. False where the server is none that has an application: nothing is asked then.
+    pub fn snapshot(&self, channel: &str) -> bool {
+        if self.is_edge {
+            self.inbox.snapshot(channel);
+        }
+        self.is_edge
     }
 
     /// The last position that is known here. What the link hears itself it knows. Where the server knows less, the next

@@ -8,6 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::api::{Error, Event, Options, Refused};
 use crate::channels::Heard;
+use crate::edge;
 use crate::inbox::{Inbox, Publication};
 use crate::names::Names;
 use crate::nats;
@@ -27,12 +28,14 @@ const WAIT_LAST: Duration = Duration::from_secs(5);
 pub(crate) enum Way {
     Redis(Plan),
     Nats(nats::Plan),
+    Edge(edge::Plan),
 }
 
 /// A link that is up.
 enum Up<'a> {
     Redis(Box<Session<'a>>),
     Nats(Box<nats::Session<'a>>),
+    Edge(Box<edge::Session<'a>>),
 }
 
 impl Way {
@@ -40,6 +43,7 @@ impl Way {
         Ok(match self {
             Self::Redis(plan) => Up::Redis(Box::new(Session::connect(plan, inbox, heard).await?)),
             Self::Nats(plan) => Up::Nats(Box::new(nats::Session::connect(plan, inbox, heard).await?)),
+            Self::Edge(plan) => Up::Edge(Box::new(edge::Session::connect(plan, inbox, heard).await?)),
         })
     }
 }
@@ -48,7 +52,9 @@ impl Up<'_> {
     async fn run(self, carried: Vec<Publication>, is_stopping: &AtomicBool) -> End {
         match self {
             Self::Redis(session) => session.run(carried, is_stopping).await,
-            Self::Nats(session) => session.run(is_stopping).await, // it carries nothing over
+            // These carry nothing over.
+            Self::Nats(session) => session.run(is_stopping).await,
+            Self::Edge(session) => session.run(is_stopping).await,
         }
     }
 }
@@ -65,6 +71,11 @@ pub(crate) fn plan(url: &str, options: Options) -> Result<Way, Error> {
         let (target, names) = (nats::Target::parse(url)?, nats::Names::new(&options)?);
         let tls = connector(target.is_tls)?;
         return Ok(Way::Nats(nats::Plan::new(target, names, options, tls)));
+    }
+    if edge::Target::is_meant(url) {
+        let target = edge::Target::parse(url)?;
+        let tls = connector(target.is_tls)?;
+        return Ok(Way::Edge(edge::Plan::new(target, options, tls)));
     }
     let (target, names) = (Target::parse(url)?, Names::new(&options)?);
     let tls = connector(target.is_tls)?;
@@ -139,6 +150,9 @@ fn refuse_all(inbox: &Inbox, heard: &Heard, mut publications: Vec<Publication>, 
     drop(heard.apply(&mut taken)); // what is wanted is subscribed when it is up
     publications.append(&mut taken.publications);
     inbox.told(&taken.tellings); // whoever told it hears that it was down
+    for channel in taken.snapshots {
+        heard.tell(Event::NoSnapshot { channel, reason: why.to_owned() });
+    }
     refuse(inbox, heard, publications, || Refused::Down(why.to_owned()));
     for question in taken.questions {
         unanswered(inbox, heard, question, Refused::Down(why.to_owned()));

@@ -1,13 +1,16 @@
 //! The only clock: monotonic nanoseconds, from a fixed number at the engine's start on, and the ticks in which deadlines are counted.
+use std::sync::OnceLock;
 #[cfg(test)]
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Timers look at their deadlines this often.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 /// What the clock says at its start: ages of what other processes have published go further back, up to a year.
 const EPOCH_NS: u64 = 366 * 86_400 * 1_000_000_000;
+
+static START: OnceLock<Instant> = OnceLock::new();
 
 /// Shared by publishers and shards, so that their times compare.
 #[derive(Clone, Copy, Debug)]
@@ -20,8 +23,9 @@ pub(crate) enum Clock {
 }
 
 impl Clock {
+    /// All of one process agree.
     pub(crate) fn start() -> Self {
-        Self::Since(Instant::now())
+        Self::Since(*START.get_or_init(Instant::now))
     }
 
     pub(crate) fn now_ns(self) -> u64 {
@@ -31,6 +35,12 @@ impl Clock {
             Self::Set(now_ns) => now_ns.load(Ordering::Relaxed),
         }
     }
+}
+
+/// A time of the clock as another machine reads it: milliseconds since 1970, by the system's clock as it is now.
+pub(crate) fn unix_ms_of(time_ns: u64) -> u64 {
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    now_ms.saturating_sub(Clock::start().now_ns().saturating_sub(time_ns) / 1_000_000)
 }
 
 /// No tick: a deadline that there is not.

@@ -74,6 +74,14 @@ pub enum Command {
     Panic(String),
 }
 
+impl Command {
+    /// Refuses an opening: its channels are not to be had.
+    pub(crate) fn cannot_open(id: ConnectionId, why: &[String]) -> Self {
+        let text = format!("{}\n", why.join("; "));
+        Self::Respond(id, 503, "text/plain; charset=utf-8".into(), text.into_bytes().into(), Box::default())
+    }
+}
+
 /// What is asked of an adopted connection. It is done in the order of the calls, publications included.
 #[derive(Debug)]
 pub enum Order {

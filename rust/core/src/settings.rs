@@ -165,6 +165,9 @@ settings! {
         /// channels of one client
         subscriptions_max in "What clients may do": usize = 1_000, Kind::Whole(1, 1 << 20),
             cost "28 bytes each, 45 from the 17th on, and a place in each log's list";
+        /// channels of one edge, which passes them on to clients of its own; 0: no edges
+        edge_subscriptions_max in "What clients may do": usize = 20_000, Kind::Whole(0, 1 << 20),
+            cost "as of `subscriptions_max`; who may connect may say that it is an edge, and gets keys and events of publications, too";
         /// channels that exist at once
         channels_max in "What clients may do": usize = 1_000_000, Kind::Whole(1, 1 << 24),
             cost "about 250 bytes each when idle, given back once they are forgotten: nobody watches, and for 60 s (with history: as long as that) nothing was published; one that never had a publication after 5 s; at the bound a publication to a new channel is `LimitReached`";

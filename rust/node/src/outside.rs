@@ -103,6 +103,7 @@ impl Linked {
     /// Begins it.
     pub(crate) fn start(
         outside: &Outside,
+        speaks_msgpack: bool,
         log: impl Fn(u8, String) + Send + 'static,
     ) -> Result<(Self, Arc<Inbound>), Error> {
         let inbound = Arc::<Inbound>::default();
@@ -113,7 +114,8 @@ impl Linked {
                 its.push(heard, true);
             }
         };
-        let options = Options { prefix: outside.prefix.clone(), machine: Some(outside.own), ..Options::default() };
+        let (prefix, machine) = (outside.prefix.clone(), Some(outside.own));
+        let options = Options { prefix, machine, speaks_msgpack, ..Options::default() };
         let link = Link::start(&outside.url, options, hear)?;
         Ok((Self { link: Some(link), inbound: Arc::clone(&inbound) }, inbound))
     }
@@ -158,6 +160,10 @@ impl Backbone for Linked {
     fn listen(&mut self, pattern: &str, is_begun: bool) {
         self.link().listen(pattern, is_begun);
     }
+
+    fn snapshot(&mut self, channel: &str) -> bool {
+        self.link().snapshot(channel)
+    }
 }
 
 /// What it is to the sequencer.
@@ -173,6 +179,7 @@ fn heard_of(event: Event) -> Option<Heard> {
         Event::SinceFailed { refused: Refused::Down(_) | Refused::Unknown(_), .. } => return None,
         Event::SinceFailed { channel, .. } => Heard::SinceFailed(channel),
         Event::Unheard { channel, reason } => Heard::Unheard(channel, reason),
+        Event::NoSnapshot { channel, reason } => Heard::NoSnapshot(channel, reason),
         Event::Told(bytes) => Heard::Told(bytes),
         Event::Foreign { count, .. } => Heard::Foreign(count),
         _ => return None, // it is for the log

@@ -92,11 +92,12 @@ pub fn sequence(
     log: impl Fn(u8, String) + Send + Sync + 'static,
 ) -> Result<Server, StartError> {
     let log: Log = Arc::new(log);
+    let speaks_msgpack = settings.speaks_msgpack;
     let mut sequencer = Sequencer::new(RELEASE, settings);
     let mut inbound = None;
     if let Some(outside) = outside {
         let its_log = Arc::clone(&log);
-        let (linked, comes) = Linked::start(outside, move |level, text| its_log(level, text))?;
+        let (linked, comes) = Linked::start(outside, speaks_msgpack, move |level, text| its_log(level, text))?;
         sequencer = sequencer.over(Box::new(linked), outside.own, outside.on_down).named(&name(), RELEASE);
         inbound = Some(comes);
     }

@@ -180,7 +180,7 @@ impl Channel {
             self.keep_for_newcomers(inner, &payload, FrameMark { kind, ..mark });
         }
         if kind != FrameKind::Snapshot {
-            self.write(inner, (&payload, None), (mark, 0), None, None::<fn(&Arc<Watch>)>);
+            self.write(inner, (&payload, None, None), (mark, 0), None, None::<fn(&Arc<Watch>)>);
         }
         Ok(())
     }

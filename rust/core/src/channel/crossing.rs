@@ -7,7 +7,8 @@ use crate::connection_id::ConnectionId;
 const KEY: u8 = 1;
 const TTL: u8 = 2;
 const KEYFRAME: u8 = 4;
-const SNAPSHOT: u8 = 8;
+/// Of the flags, which come first: it is for newcomers alone.
+pub(crate) const SNAPSHOT: u8 = 8;
 const REMOVAL: u8 = 16;
 const EXCLUDED: u8 = 32;
 

@@ -300,6 +300,7 @@ fn reader_of<'a>(settings: &ChannelSettings, keys: &'a Keys, mode: Mode, now_ns:
         conflates: mode == Mode::Lagging && settings.policy == Policy::Latest,
         is_late: true,
         is_at_keyframe: mode == Mode::AtKeyframe,
+        takes_all: false,
         now_ns,
     }
 }

@@ -14,7 +14,7 @@ use super::stand::Life;
 use super::watch::Watch;
 use super::{Channel, Inner, stored};
 use crate::position::Position;
-use crate::protocol::{Format, Formats, write_frame};
+use crate::protocol::{Format, Formats, Framing, write_frame};
 
 /// A subscription on its way to its shard: whoever drops it gives it back.
 #[derive(Debug)]
@@ -134,9 +134,14 @@ impl Channel {
         let mut log = Log::behind(head.offset);
         (log.lost.offset, log.gap.offset) = (stored.lost.offset.max(stored.life.offset), stored.gap.offset);
         let mut frame = Vec::new();
+        let names = inner.keys.names();
         let write = |mark: FrameMark, form: &Slice, frame: &mut Vec<u8>| {
             let (payload, event) = stored::read(form.bytes());
             frame.clear();
+            let key = names.get(&mark.key).copied();
+            if self.write_for_edges(format, inner, (&payload, event, key), &mark, frame) {
+                return Ok(());
+            }
             write_frame(format, &payload, event, self.stamp(&mark, self.life(inner).position_of(mark.offset)), frame)
         };
         let is_newest = |value: &&Value| stored.compacted.is_current(&value.mark, &inner.keys);
@@ -358,6 +363,7 @@ impl Channel {
             conflates: mode == Mode::Lagging && self.settings.policy == Policy::Latest,
             is_late: mode != Mode::Live,
             is_at_keyframe: mode == Mode::AtKeyframe,
+            takes_all: format.framing() == Framing::Edge,
             now_ns,
         };
         match inner.logs.of(format) {

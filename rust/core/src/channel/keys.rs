@@ -61,6 +61,12 @@ impl Keys {
         self.named.as_ref().is_some_and(|named| named.removed.get(&id).is_some_and(|&removal| offset < removal))
     }
 
+    /// What each is called.
+    pub(super) fn names(&self) -> HashMap<KeyId, &str> {
+        let named = self.named.iter().flat_map(|named| &named.ids);
+        named.map(|(name, &id)| (id, &**name)).collect()
+    }
+
     /// Whether none was ever named.
     pub(super) fn is_none(&self) -> bool {
         self.named.is_none()

@@ -369,12 +369,13 @@ mod tests {
         log.append(frame, mark, 0, settings, &Keys::default());
     }
 
-    fn read(log: &Log, cursor: u64, to: u64, now_ns: u64) -> Run {
-        let keys = &Keys::default();
-        let (conflates, is_late, is_at_keyframe) = (false, false, false);
-        log.read(cursor, to, Reader { policy: Policy::Every, keys, conflates, is_late, is_at_keyframe, now_ns })
+    fn reader(policy: Policy, keys: &Keys, conflates: bool, now_ns: u64) -> Reader<'_> {
+        Reader { policy, keys, conflates, is_late: conflates, is_at_keyframe: false, takes_all: false, now_ns }
     }
 
+    fn read(log: &Log, cursor: u64, to: u64, now_ns: u64) -> Run {
+        log.read(cursor, to, reader(Policy::Every, &Keys::default(), false, now_ns))
+    }
     fn append_excluding(log: &mut Log, frame: &[u8], excluded: &Arc<[ConnectionId]>, settings: &ChannelSettings) {
         append(log, frame, u64::MAX, settings);
         log.exclude_from_last(frame.len(), excluded);
@@ -525,8 +526,7 @@ mod tests {
             log.exclude_from_last(5, &excluded);
         }
         assert!(log.exclusions.len() <= 2, "{} are kept", log.exclusions.len());
-        let (conflates, is_late, is_at_keyframe) = (true, true, false);
-        let reader = Reader { policy: Policy::Latest, keys: &keys, conflates, is_late, is_at_keyframe, now_ns: 0 };
+        let reader = reader(Policy::Latest, &keys, true, 0);
         let run = log.read(0, log.tail(), reader);
         assert_eq!((run.frames, run.exclusions.len()), (2, 2), "those of both keys' newest");
     }

@@ -167,7 +167,7 @@ impl Channel {
             let payload = Payload::Whole(protocol, record);
             self.keep_for_newcomers(inner, &payload, FrameMark { kind, ..mark });
             if is_missed {
-                self.write(inner, (&payload, None), (mark, 0), None, None::<fn(&Arc<Watch>)>);
+                self.write(inner, (&payload, None, None), (mark, 0), None, None::<fn(&Arc<Watch>)>);
             }
         }
         if flags & HAS_STORED == 0 {

@@ -9,12 +9,14 @@
 //!   lane begin with; `mirrors`, `mirrored`: the same in other workers;
 //! - `hearing`: the program's own subscribers;
 //! - `crossing`: a publication as bytes for another process, `dumping` what a channel keeps;
+//! - `edging`: a publication as a frame for hubs that pass it on;
 //! - `stand`: where a publication stands, and what is missing before it, where positions come from outside;
 //! - `watch`: what a shard tells the writers; `registry`: channels by name; `pattern`: rules by name.
 mod beginning;
 mod compacted;
 mod crossing;
 mod dumping;
+mod edging;
 mod hearing;
 #[cfg(test)]
 mod held;
@@ -46,7 +48,9 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 pub use beginning::Newest;
 use beginning::RelayedTo;
+pub(crate) use crossing::SNAPSHOT;
 pub use crossing::{read_publication, write_publication};
+pub(crate) use edging::PUBLICATION;
 pub use hearing::{Heard, HeardData, Listener};
 pub(crate) use joining::Overtaken;
 pub use joining::{Tails, Watched};
@@ -342,6 +346,12 @@ impl Channel {
         if self.is_heard.load(Ordering::Acquire) {
             formats = formats.and(Format::Raw.into());
         }
+        // An edge passes them on to whoever it has.
+        if formats.has(Format::EdgeMsgpack) {
+            formats = [Format::Raw, Format::HubJson, Format::HubMsgpack].into_iter().collect::<Formats>().and(formats);
+        } else if formats.has(Format::Edge) {
+            formats = formats.and(Format::HubJson.into());
+        }
         if !self.is_storing.load(Ordering::Acquire) {
             return formats;
         }
@@ -408,7 +418,7 @@ impl Channel {
             let what = (&publication.payload, publication.event);
             hearing.append(what, (mark, position), replaced, &self.settings, &inner.keys);
         }
-        let what = (&publication.payload, publication.event);
+        let what = (&publication.payload, publication.event, publication.key);
         self.write(inner, what, (mark, replaced), excluded.as_ref(), Some(tell));
         if is_beginning {
             inner.is_snapshot_awaited = false;
@@ -420,21 +430,24 @@ impl Channel {
     fn write(
         &self,
         inner: &mut Inner,
-        (payload, event): (&Payload<'_>, Option<&str>),
+        (payload, event, key): (&Payload<'_>, Option<&str>, Option<&str>),
         (mark, replaced): (FrameMark, u64),
         excluded: Option<&Arc<[ConnectionId]>>,
         mut tell: Option<impl FnMut(&Arc<Watch>)>,
     ) {
         let stamp = self.stamp(&mark, self.life(inner).position_of(mark.offset));
-        for (format, log) in inner.logs.iter_mut() {
+        let mut logs = std::mem::take(&mut inner.logs);
+        for (format, log) in logs.iter_mut() {
             if !payload.is_for(format) {
                 continue;
             }
             FRAME.with_borrow_mut(|frame| {
                 frame.clear();
-                frame.reserve(frame_bytes_max(format, payload, event, stamp));
-                write_frame(format, payload, event, stamp, frame)
-                    .expect("an encoding for every format in use was asked for above");
+                if !self.write_for_edges(format, inner, (payload, event, key), &mark, frame) {
+                    frame.reserve(frame_bytes_max(format, payload, event, stamp));
+                    write_frame(format, payload, event, stamp, frame)
+                        .expect("an encoding for every format in use was asked for above");
+                }
                 log.append(frame, mark, replaced, &self.settings, &inner.keys);
                 if let Some(excluded) = excluded {
                     log.exclude_from_last(frame.len(), excluded);
@@ -447,6 +460,7 @@ impl Channel {
                 log.tell(tell);
             }
         }
+        inner.logs = logs;
     }
 
     /// What frames tell of a publication; nothing of a channel that clients do not know.

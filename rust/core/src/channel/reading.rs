@@ -84,6 +84,8 @@ pub(super) struct Reader<'a> {
     pub(super) is_late: bool,
     /// The frame at the cursor is for it, though it is a snapshot.
     pub(super) is_at_keyframe: bool,
+    /// It is an edge, which passes on all that the log has, and skips by itself.
+    pub(super) takes_all: bool,
     pub(super) now_ns: u64,
 }
 
@@ -103,6 +105,7 @@ impl Reader<'_> {
     fn fate(&self, mark: &FrameMark, is_first: bool) -> Fate {
         match mark {
             _ if mark.kind == FrameKind::Gap => Fate::Missing,
+            _ if self.takes_all => Fate::Sent,
             _ if mark.expires_ns <= self.now_ns => Fate::Expired,
             _ if mark.kind == FrameKind::Snapshot && !(is_first && self.is_at_keyframe) => Fate::Withheld,
             _ if self.conflates && !self.keys.is_newest(mark.key, mark.offset) && mark.kind != FrameKind::Snapshot => {

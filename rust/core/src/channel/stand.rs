@@ -131,6 +131,20 @@ impl<'a> Life<'a> {
         Position { offset: position.offset.saturating_add(number.saturating_sub(first)), ..position }
     }
 
+    /// The position before that of a publication, of the same epoch; offset 0 where there is none. Whoever has it has missed
+    /// nothing.
+    pub(super) fn previous_of(&self, number: u64) -> Position {
+        let own = self.position_of(number);
+        let before = self.position_of(number.saturating_sub(1));
+        if before.epoch == own.epoch {
+            return before;
+        }
+        let at = self.all().partition_point(|stretch| stretch.number <= number).saturating_sub(1);
+        let earlier = self.all()[..at].iter().rposition(|stretch| stretch.position.epoch == own.epoch);
+        let end = earlier.map(|earlier| self.position_of(self.all()[earlier + 1].number - 1));
+        end.unwrap_or(Position { offset: 0, ..own })
+    }
+
     /// The number, in the logs, of a position of this life; `None` also of an offset that nobody has had.
     pub(super) fn number_of(&self, position: Position) -> Option<u64> {
         let is_from = |one: &Stretch| one.position.epoch == position.epoch && one.position.offset <= position.offset;

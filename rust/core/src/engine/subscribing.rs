@@ -47,7 +47,10 @@ impl Engine {
         let user = user.and_then(|user| self.common.users.obtain(user, &self.common.settings, now_ns).ok());
         let Some(shard) = self.shard_of(id).map(Arc::clone) else { return Ok(()) };
         let of_user = user.clone();
-        let then = move |mut channels: Vec<Arc<Channel>>, _| {
+        let then = move |mut channels: Vec<Arc<Channel>>, errors: Vec<String>| {
+            if !errors.is_empty() {
+                return shard.command(Command::cannot_open(id, &errors));
+            }
             channels.retain(|one| user.as_ref().is_none_or(|user| !Arc::ptr_eq(one, user)));
             let watched = channels.iter().filter_map(|channel| channel.watch(formats, id.shard())).collect();
             shard.command(Command::Accept(id, watched, user, reply));

@@ -2,8 +2,8 @@
 use std::sync::Arc;
 
 use super::backbone::{
-    Abroad, Backbone, Heard, Held, Level, OnDown, Outcome, Reach, Record, age_ns, keep_of, key_of, name_of,
-    publication_of,
+    Abroad, Backbone, Heard, Held, Level, OnDown, Outcome, Reach, Record, age_ns, is_snapshot, keep_of, key_of,
+    name_of, publication_of,
 };
 use super::outgoing::{RULES, RULES_KEPT, write_rules};
 use super::sequencer::{Peers, Sequencer};
@@ -214,6 +214,7 @@ impl Sequencer {
             Heard::Since(name, records, top) => return self.filled(&name, records, top, peers),
             Heard::SinceFailed(name) => return self.not_filled(&name, peers),
             Heard::Unheard(name, why) => return self.refused(&name, &why, peers),
+            Heard::NoSnapshot(name, why) => self.start_live(known(&name)?.1, &why, peers),
             Heard::Told(bytes) => return self.heard_letter(&bytes, peers),
             Heard::Foreign(count) => abroad.foreign = count,
         }
@@ -294,6 +295,9 @@ impl Sequencer {
 
     fn came_back(&mut self, name: &str, record: Record, peers: &mut dyn Peers) -> Result<(), String> {
         let key = known(name)?;
+        if is_snapshot(&record.bytes) {
+            return self.snapshot_came(key, &record, peers);
+        }
         self.hear_listened(key, &record, peers)?;
         let Some(level) = self.level(key) else { return Ok(()) }; // nobody wants it any more
         if !level.is_level {
@@ -301,6 +305,17 @@ impl Sequencer {
             return Ok(());
         }
         self.take(key, record, false, peers)
+    }
+
+    /// What newcomers begin with. It is true where it was made: elsewhere it is of no use, and another one is asked for.
+    fn snapshot_came(&mut self, key: Key<'_>, record: &Record, peers: &mut dyn Peers) -> Result<(), String> {
+        let channel = self.obtain(key).map_err(|error| error.to_string())?;
+        let here = channel.position();
+        if here == record.position || (here.offset, record.position.offset) == (0, 0) {
+            let (_, publication) = publication_of(&record.bytes, &self.settings)?;
+            self.order(key, &channel, &publication, peers)??;
+        }
+        Ok(())
     }
 
     pub(super) fn level(&mut self, key: Key<'_>) -> Option<&mut Level> {

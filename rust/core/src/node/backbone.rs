@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::plain::{is_plain, read_plain};
 use super::wire::{Group, Key};
 use crate::bytes::{Reader, put_u64};
-use crate::channel::{Channel, LOCAL_EPOCH_END};
+use crate::channel::{Channel, LOCAL_EPOCH_END, SNAPSHOT};
 use crate::position::Position;
 use crate::settings::{ChannelSettings, Settings};
 
@@ -68,6 +68,12 @@ pub trait Backbone: Send {
     /// no more. `*` stands for any run of characters. What is wanted as well may come twice. Where the engine has no
     /// patterns the answer is [`Heard::Unheard`], with the pattern.
     fn listen(&mut self, pattern: &str, is_begun: bool);
+    /// Asks for a snapshot for newcomers, where that is made outside: then it comes as [`Heard::Record`], or
+    /// [`Heard::NoSnapshot`] does. False where each machine asks its own application.
+    fn snapshot(&mut self, channel: &str) -> bool {
+        let _ = channel;
+        false
+    }
 }
 
 /// What becomes of publications while the engine is out of reach.
@@ -101,6 +107,8 @@ pub enum Heard {
     SinceFailed(Box<str>),
     /// A channel cannot be wanted, for this reason.
     Unheard(Box<str>, String),
+    /// No snapshot of a channel is to be had, for this reason.
+    NoSnapshot(Box<str>, String),
     /// A machine of the prefix tells this; or somebody who is none.
     Told(Vec<u8>),
     /// So many things have come since it began that none of ours has published.
@@ -298,6 +306,11 @@ impl Abroad {
         ((mixed ^ (mixed >> 32)) % LOCAL_EPOCH_END).max(1)
     }
 
+    /// Whether a snapshot of a channel is made outside, where it is asked for now.
+    pub(super) fn asks_snapshot(&mut self, name: &str) -> bool {
+        self.backbone.snapshot(&name_of((Group::Channel, name)))
+    }
+
     /// How far a channel here is, if it is wanted.
     pub(super) fn level(&mut self, (group, name): Key<'_>) -> Option<&mut Level> {
         self.levels[group as usize].get_mut(name)
@@ -399,6 +412,11 @@ pub(super) fn publication_of<'a>(record: &'a [u8], settings: &Settings) -> Resul
     let mut reader = Reader(record);
     let own = reader.u64().ok_or("is none")?;
     Ok((own, Cow::Borrowed(reader.rest())))
+}
+
+/// Whether a record is for newcomers alone.
+pub(super) fn is_snapshot(record: &[u8]) -> bool {
+    !is_plain(record) && record.get(HEAD_BYTES).is_some_and(|flags| flags & SNAPSHOT != 0)
 }
 
 /// What is to be kept outside: all of a channel that a machine which comes later needs. For users and hubs nothing is kept.

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::agreement::agreement;
 use super::backbone::{Abroad, Outcome};
 use super::machines::Machines;
+use super::snapshots::Asked;
 use super::wire::{FromMember, FromSequencer, Group, Key, VERSION};
 use crate::channel::{Appended, Channel, Pattern, Publication, Registry, Stand, begin_epochs_now, read_publication};
 use crate::clock::Clock;
@@ -32,29 +33,12 @@ struct Peer {
 pub(super) struct Interest {
     pub(super) peers: SmallVec<[u64; 4]>,
     /// It stays in its registry while somebody wants it.
-    channel: Option<Arc<Channel>>,
+    pub(super) channel: Option<Arc<Channel>>,
     /// The patterns that were looked at for it.
     patterns_seen: u64,
     /// Whose application was asked for a keyframe.
     pub(super) asked: Option<Asked>,
 }
-
-/// That an application was asked for a keyframe.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
-    peer: u64,
-    /// What it gives has all that was published up to here.
-    offset: u64,
-    at_ns: u64,
-    /// How often it was asked before, since others had published meanwhile.
-    again: u8,
-}
-
-/// A snapshot that came within so long of the question was made at once: where others have published meanwhile it is asked
-/// for again, so that it stands where it is true. A slower one says nothing of its place in any process.
-const AT_ONCE_NS: u64 = 10_000_000;
-/// So often in a row at most.
-const AGAIN_MAX: u8 = 8;
 
 /// Orders the publications of several processes.
 #[derive(Debug)]
@@ -173,11 +157,7 @@ impl Sequencer {
             }
             FromMember::AskSnapshot(name) => self.ask_snapshot(peer, name, peers),
             FromMember::GiveUpSnapshot(name, why) => {
-                self.forget_asked(name);
-                if let Some(interest) = self.interests[Group::Channel as usize].get(name) {
-                    let to = interest.peers.clone();
-                    self.send(&to, FromSequencer::StartLive(name, why), peers);
-                }
+                self.start_live(name, why, peers);
             }
             FromMember::Secret(secret) => self.note_secret(secret),
             FromMember::TellAnywhere(to, kind, message) => {
@@ -384,34 +364,6 @@ impl Sequencer {
         if let Some(interest) = self.interests[Group::Channel as usize].get_mut(key.1) {
             interest.patterns_seen = self.patterns;
         }
-    }
-
-    fn ask_snapshot(&mut self, peer: u64, name: &str, peers: &mut dyn Peers) {
-        let Some(interest) = self.interests[Group::Channel as usize].get_mut(name) else { return };
-        if interest.asked.is_none() {
-            self.ask(peer, name, 0, peers);
-        }
-    }
-
-    fn ask(&mut self, peer: u64, name: &str, again: u8, peers: &mut dyn Peers) {
-        let Some(interest) = self.interests[Group::Channel as usize].get_mut(name) else { return };
-        let offset = interest.channel.as_ref().map_or(0, |channel| channel.position().offset);
-        interest.asked = Some(Asked { peer, offset, at_ns: self.clock.now_ns(), again });
-        self.send(&[peer], FromSequencer::AskApplication(name, again > 0), peers);
-    }
-
-    fn forget_asked(&mut self, name: &str) {
-        if let Some(interest) = self.interests[Group::Channel as usize].get_mut(name) {
-            interest.asked = None;
-        }
-    }
-}
-
-impl Asked {
-    /// Whether others have published since this one was asked, who has answered at once.
-    fn is_overtaken(self, peer: u64, offset: u64, now_ns: u64) -> bool {
-        let is_at_once = now_ns.saturating_sub(self.at_ns) < AT_ONCE_NS;
-        self.peer == peer && is_at_once && self.again < AGAIN_MAX && offset > self.offset
     }
 }
 

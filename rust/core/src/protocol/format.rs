@@ -27,6 +27,10 @@ pub enum Format {
     Envelope = 8,
     /// As [`Format::RawMsgpack`], each publication in a MessagePack map that tells its channel and position.
     EnvelopeMsgpack = 9,
+    /// WebSocket frames of whole publications, for edges: with all that a hub needs to pass them on; objects as JSON.
+    Edge = 10,
+    /// As [`Format::Edge`], objects as JSON and as MessagePack.
+    EdgeMsgpack = 11,
 }
 
 impl Format {
@@ -34,7 +38,7 @@ impl Format {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All formats, each at the index that is its value.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Raw,
         Self::RawMsgpack,
         Self::Sse,
@@ -45,6 +49,8 @@ impl Format {
         Self::HubPollMsgpack,
         Self::Envelope,
         Self::EnvelopeMsgpack,
+        Self::Edge,
+        Self::EdgeMsgpack,
     ];
 
     /// Its place among all of them.
@@ -67,6 +73,8 @@ impl Format {
             Self::HubPollMsgpack => (HubMsgpack, Framing::Hub(HubProtocol::MessagePack), LongPolling),
             Self::Envelope => (Json, Framing::Envelope, WebSockets),
             Self::EnvelopeMsgpack => (Msgpack, Framing::Envelope, WebSockets),
+            Self::Edge => (Json, Framing::Edge, WebSockets),
+            Self::EdgeMsgpack => (Msgpack, Framing::Edge, WebSockets),
         }
     }
 
@@ -94,7 +102,7 @@ impl Format {
     /// The hub protocol of SignalR that it carries, if it does.
     pub const fn hub_protocol(self) -> Option<HubProtocol> {
         match self.framing() {
-            Framing::Bare | Framing::Envelope => None,
+            Framing::Bare | Framing::Envelope | Framing::Edge => None,
             Framing::Hub(protocol) => Some(protocol),
         }
     }
@@ -107,6 +115,8 @@ pub enum Framing {
     Bare,
     /// An object or map that tells its channel and position.
     Envelope,
+    /// All of the publication and of its place; what is private stands bare.
+    Edge,
     /// An invocation of this hub protocol of SignalR.
     Hub(HubProtocol),
 }

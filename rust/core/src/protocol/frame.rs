@@ -31,7 +31,9 @@ pub fn frame_bytes_max(format: Format, payload: &Payload<'_>, event: Option<&str
         (Framing::Bare, Transport::ServerSentEvents, FrameBody::Binary(_)) => {
             sse::binary_bytes(None, event, bytes) + id_bytes
         }
-        (Framing::Bare, Transport::WebSockets | Transport::LongPolling, _) => raw::frame_bytes(bytes),
+        (Framing::Bare, Transport::WebSockets | Transport::LongPolling, _) | (Framing::Edge, ..) => {
+            raw::frame_bytes(bytes)
+        }
         (Framing::Envelope, ..) => envelope::bytes_max(payload, event, stamp),
         (Framing::Hub(_), ..) => publication::publication_bytes_max(payload, event, bytes.len()),
     }
@@ -69,10 +71,12 @@ pub fn write_frame(
         (Framing::Bare, Transport::ServerSentEvents, FrameBody::Binary(bytes)) => {
             sse::write_binary(out, id().as_deref(), event, bytes);
         }
-        (Framing::Bare, Transport::WebSockets | Transport::LongPolling, FrameBody::Text(text)) => {
+        (Framing::Bare, Transport::WebSockets | Transport::LongPolling, FrameBody::Text(text))
+        | (Framing::Edge, _, FrameBody::Text(text)) => {
             raw::write_text(out, text);
         }
-        (Framing::Bare, Transport::WebSockets | Transport::LongPolling, FrameBody::Binary(bytes)) => {
+        (Framing::Bare, Transport::WebSockets | Transport::LongPolling, FrameBody::Binary(bytes))
+        | (Framing::Edge, _, FrameBody::Binary(bytes)) => {
             raw::write_binary(out, bytes);
         }
         (Framing::Envelope, ..) => match format.encoding() {

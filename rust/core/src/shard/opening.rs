@@ -11,6 +11,7 @@ use super::{Io, Shard};
 use crate::channel::{Channel, Watched};
 use crate::http::{RequestHead, is_token, parse_head, write_response, write_response_head, write_stream_head};
 use crate::messages::{ClosedBy, Command, Event, Header, Reply, Request, Whose};
+use crate::node::EDGE_SUBPROTOCOLS;
 use crate::protocol::sse::KEEPALIVE;
 use crate::protocol::{Format, Formats};
 use crate::routes::{Found, Placed, Wire};
@@ -140,11 +141,17 @@ impl<I: Io> Shard<I> {
         let upgrade = read_upgrade(head)?;
         self.check_may_open(route, head)?;
         let mut query = self.read_query(route, head)?;
-        let subprotocol = offered_subprotocols(head).any(|name| name == MSGPACK).then_some(MSGPACK);
-        if subprotocol.is_some() && !self.settings.speaks_msgpack {
+        let [_, edge_msgpack] = EDGE_SUBPROTOCOLS;
+        let known = |name: &&str| *name == MSGPACK || EDGE_SUBPROTOCOLS.contains(name);
+        let subprotocol = offered_subprotocols(head).find(known);
+        query.is_edge = subprotocol.is_some_and(|name| EDGE_SUBPROTOCOLS.contains(&name));
+        query.is_msgpack |= subprotocol.is_some_and(|name| name == MSGPACK || name == edge_msgpack);
+        if query.is_msgpack && !self.settings.speaks_msgpack {
             return Err(Refusal::new(400, no_msgpack("subprotocol")));
         }
-        query.is_msgpack |= subprotocol.is_some();
+        if query.is_edge && self.settings.edge_subscriptions_max == 0 {
+            return Err(Refusal::new(403, "this hub takes no edges: its edge_subscriptions_max is 0"));
+        }
         let is_left = subprotocol.is_none() && offered_subprotocols(head).next().is_some();
         if is_left && !route.asks.opening && !self.has_told_of_subprotocols {
             self.has_told_of_subprotocols = true;
@@ -205,7 +212,10 @@ impl<I: Io> Shard<I> {
         if self.has_to_wait(&channels, &asked.wanted) {
             let wanted = asked.wanted.clone();
             self.slab.at(slot).session.ask(Asked { has_waited: true, ..asked });
-            let accept = |id, watched| Command::Accept(id, watched, None, Reply::default());
+            let accept = |id, watched, errors: Vec<String>| match errors.is_empty() {
+                true => Command::Accept(id, watched, None, Reply::default()),
+                false => Command::cannot_open(id, &errors),
+            };
             return self
                 .when_ready(slot, formats, (channels, &wanted), accept)
                 .map_err(|error| Refusal::new(503, error.to_string()));

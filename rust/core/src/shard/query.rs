@@ -25,6 +25,8 @@ pub(super) struct Query {
     pub(super) channels: Vec<String>,
     pub(super) is_msgpack: bool,
     is_enveloped: bool,
+    /// An edge, which gets publications whole.
+    pub(super) is_edge: bool,
     last_event_id: Option<String>,
     pub(super) wanted: Wanted,
 }
@@ -33,6 +35,8 @@ impl Query {
     /// The format of a WebSocket that asks for this.
     pub(super) fn websocket_format(&self) -> Format {
         match (self.is_msgpack, self.is_enveloped) {
+            (false, _) if self.is_edge => Format::Edge,
+            (true, _) if self.is_edge => Format::EdgeMsgpack,
             (false, false) => Format::Raw,
             (true, false) => Format::RawMsgpack,
             (false, true) => Format::Envelope,

@@ -7,12 +7,12 @@ use super::event_ids::{POSITIONS_MAX, Taken};
 use super::feed::FEW;
 use super::lagging::note_labelled;
 use super::{Io, Shard};
-use crate::channel::{Channel, Mode, Origin, Registry, Seek, Tails, Watched};
+use crate::channel::{Channel, Mode, Origin, Registry, Seek, Start, Tails, Watched};
 use crate::error::EngineError;
 use crate::messages::{Command, ConnectionId, Event, Grant, Wanted};
 use crate::node::Group;
 use crate::position::Position;
-use crate::protocol::{Format, raw, sse, write_reply_result};
+use crate::protocol::{Format, Framing, raw, sse, write_reply_result};
 
 /// A subscription that knows where it begins and has not begun.
 pub(super) struct Seat {
@@ -73,6 +73,13 @@ impl<I: Io> Shard<I> {
             let asked = seats().filter_map(|seat| Some((name(seat), seat.seek.recovered?.into())));
             result["recovered"] = Value::Object(asked.collect());
             result["positions"] = Value::Object(positions);
+            if self.slab.at(slot).format.framing() == Framing::Edge {
+                let newest = |seat: &Seat| {
+                    let Position { epoch, offset } = seat.watched.channel.position();
+                    (name(seat), serde_json::json!([epoch, offset]))
+                };
+                result["newest"] = Value::Object(seats().map(newest).collect());
+            }
         }
         self.reply(slot, id, &result);
     }
@@ -99,7 +106,8 @@ impl<I: Io> Shard<I> {
         seated: usize,
     ) -> Result<Option<Seat>, EngineError> {
         let known = self.common.registry.find(name);
-        if known.is_some_and(|channel| self.feed_of(slot, &channel).is_some()) {
+        if let Some(channel) = known.filter(|channel| self.feed_of(slot, channel).is_some()) {
+            self.want_snapshot_for_edge(slot, &channel, wanted.start);
             return Ok(None);
         }
         self.check_room(slot, seated)?; // a name too many makes no channel
@@ -117,12 +125,16 @@ impl<I: Io> Shard<I> {
     /// Whether one more subscription has room, beside so many that are about to begin.
     ///
     /// # Errors
-    /// [`EngineError::LimitReached`] at `subscriptions_max`.
+    /// [`EngineError::LimitReached`] at `subscriptions_max`, of an edge at `edge_subscriptions_max`.
     pub(super) fn check_room(&mut self, slot: u32, seated: usize) -> Result<(), EngineError> {
-        let (value, bound) = (self.slab.at(slot).subscriptions.len() + seated + 1, self.settings.subscriptions_max);
+        let (name, bound) = match self.slab.at(slot).format.framing() {
+            Framing::Edge => ("edge_subscriptions_max", self.settings.edge_subscriptions_max),
+            _ => ("subscriptions_max", self.settings.subscriptions_max),
+        };
+        let value = self.slab.at(slot).subscriptions.len() + seated + 1;
         if value > bound {
             let (value, bound) = (value as u64, bound as u64);
-            return Err(EngineError::LimitReached { name: "subscriptions_max", value, bound });
+            return Err(EngineError::LimitReached { name, value, bound });
         }
         Ok(())
     }
@@ -191,7 +203,11 @@ impl<I: Io> Shard<I> {
         origin: Origin,
         seated: usize,
     ) -> Result<Option<Seat>, EngineError> {
-        if !self.slab.at(slot).takes_publications() || self.feed_of(slot, &watched.channel).is_some() {
+        if !self.slab.at(slot).takes_publications() {
+            return Ok(None);
+        }
+        if self.feed_of(slot, &watched.channel).is_some() {
+            self.want_snapshot_for_edge(slot, &watched.channel, origin.start);
             return Ok(None);
         }
         let Some(watched) = watched.in_format(self.slab.at(slot).format) else { return Ok(None) };
@@ -343,6 +359,14 @@ impl<I: Io> Shard<I> {
             self.block(slot); // `begin` pumps it
         }
         self.settle_overtaken(feed); // the bounds may have taken from it already what it came for
+    }
+
+    /// An edge that asks for a channel again, from a keyframe on, has a newcomer who is to begin with one: it comes to the
+    /// edge among the others.
+    fn want_snapshot_for_edge(&mut self, slot: u32, channel: &Channel, start: Option<Start>) {
+        if start == Some(Start::Keyframe) && self.slab.at(slot).format.framing() == Framing::Edge {
+            self.want_snapshot(channel);
+        }
     }
 
     /// Asks the application for a keyframe, if it gives some and was not asked.

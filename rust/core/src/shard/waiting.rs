@@ -48,7 +48,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Has this shard do what `command` makes of them, once the channels are had, and reach as far as is wanted.
+    /// Has this shard do what `command` makes of them, and of why others are not to be had, once the channels are had, and reach as far as is wanted.
     ///
     /// # Errors
     /// [`EngineError::LimitReached`] where too many wait for this connection.
@@ -57,14 +57,14 @@ impl<I: Io> Shard<I> {
         slot: u32,
         formats: Formats,
         (channels, wanted): (Vec<Arc<Channel>>, &Wanted),
-        command: impl FnOnce(ConnectionId, Vec<Watched>) -> Command + Send + 'static,
+        command: impl FnOnce(ConnectionId, Vec<Watched>, Vec<String>) -> Command + Send + 'static,
     ) -> Result<(), EngineError> {
         let Some(member) = self.common.node.get() else { return Ok(()) };
         let (id, index) = (self.id_of(slot), self.index);
         let handle = Arc::clone(&self.common.shards[index]);
-        let then = move |channels: Vec<Arc<Channel>>, _| {
+        let then = move |channels: Vec<Arc<Channel>>, errors| {
             let watched = channels.iter().filter_map(|channel| channel.watch(formats, index)).collect();
-            handle.command(command(id, watched));
+            handle.command(command(id, watched, errors));
         };
         let keys = channels.into_iter().map(|channel| (Group::Channel, channel)).collect();
         member.when_ready(Some(id), keys, |channel| wanted.origin_of(channel).since, Box::new(then))
@@ -107,8 +107,10 @@ impl<I: Io> Shard<I> {
         }
         let formats = self.slab.at(slot).format.into();
         let (request, asked) = (id.map(Box::from), wanted.clone());
-        let grant =
-            move |id, watched| Command::Grant(id, Box::new(Grant { watched, id: request, error, wanted: asked }));
+        let grant = move |id, watched, errors: Vec<String>| {
+            let error = error.into_iter().chain(errors).reduce(|all, one| format!("{all}; {one}"));
+            Command::Grant(id, Box::new(Grant { watched, id: request, error, wanted: asked }))
+        };
         if let Err(cannot) = self.when_ready(slot, formats, (channels, wanted), grant) {
             self.reply_error(slot, id, &cannot.to_string());
         }
