@@ -158,7 +158,7 @@ BACKBONE_LAYERS = [
     ["asking", "rounds"],
     ["machines"],
     ["session"],
-    ["nats"],
+    ["edge", "nats"],
     ["running"],
     ["link"],
 ]

@@ -44,6 +44,8 @@ class Options(TypedDict, total=False):
     """Events of one shard that wait for Python; 16 to 16,777,216; default 16,384."""
     subscriptions_max: int
     """Channels of one client; 1 to 1,048,576; default 1,000."""
+    edge_subscriptions_max: int
+    """Channels of one edge, which passes them on to clients of its own; 0: no edges; 0 to 1,048,576; default 20,000."""
     channels_max: int
     """Channels that exist at once; 1 to 16,777,216; default 1,000,000."""
     outbox_bytes_max: int

@@ -12,6 +12,7 @@ mod abroad_views;
 #[cfg(test)]
 mod abroad_world;
 mod agreement;
+mod asked;
 mod backbone;
 mod edging;
 mod listening;

@@ -6,9 +6,9 @@ use std::sync::atomic::AtomicU16;
 use smallvec::SmallVec;
 
 use super::agreement::agreement;
+use super::asked::Asked;
 use super::backbone::{Abroad, Outcome};
 use super::machines::Machines;
-use super::snapshots::Asked;
 use super::wire::{FromMember, FromSequencer, Group, Key, VERSION};
 use crate::channel::{Appended, Channel, Pattern, Publication, Registry, Stand, begin_epochs_now, read_publication};
 use crate::clock::Clock;
@@ -378,6 +378,7 @@ impl Interest {
 
 #[cfg(test)]
 mod tests {
+    use super::super::asked::AGAIN_MAX;
     use super::*;
     use crate::channel::write_publication;
     use crate::protocol::Payload;
