@@ -22,7 +22,7 @@ from fanwire._loop import Interrupt, background_tasks, run, watch_signals
 from fanwire.addresses import address_of, inherited
 from fanwire.asgi import Mounted
 from fanwire.attaching import Attaching
-from fanwire.backbone import PREFIX, OnDown, backbone_of, check_edge
+from fanwire.backbone import PREFIX, OnDown, backbone_of, check_edge, is_origin
 from fanwire.channel import Channel
 from fanwire.client import Link
 from fanwire.entering import AsyncOnly
@@ -89,7 +89,8 @@ class Hub(Attaching):
         self._siblings = None if workers is None else path_of_siblings(workers)
         self._options = check_options(options)
         super().__init__(self._options.get("signalr_paths", OWN["signalr_paths"]))
-        self._has_backbone = self._backbone is not None
+        # An edge knows no other machine.
+        self._has_backbone = self._backbone is not None and not is_origin(self._backbone.url)
         self._channels = check_channels(channels)
         check_edge(self._backbone, (pattern for pattern, channel in self._channels.items() if channel.presence))
         self._life: Life | None = None

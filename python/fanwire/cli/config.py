@@ -274,7 +274,8 @@ class ServeConfig:
                 yield ("source", index, "name"), f'is "{one.place}", which is source[{first}]\'s already'
 
     def _fault_of_alone(self, index: int) -> Iterator[tuple[Path, str]]:
-        if self.relay[index].lanes.machines == "shared" and self.backbone.url is None:
+        is_alone = self.backbone.url is None or self.backbone.is_edge
+        if self.relay[index].lanes.machines == "shared" and is_alone:
             yield ("relay", index, "lanes", "machines"), NO_BACKBONE
 
     def _fault_of_path(self, known: int, index: int) -> Iterator[tuple[Path, str]]:
