@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fanwire.cli.options import settings
+from fanwire.config.kinds import Secret
 
 ROOT = Path(__file__).parents[1]
 SYSTEMD = ROOT / "deploy/systemd"
@@ -39,6 +40,14 @@ def test_the_relay_of_the_example_can_be_served() -> None:
     config = settings(CONTAINER / "fanwire.toml", {"FANWIRE_LISTEN__ADDRESS": ":8000"}, {})
     assert [relay.path for relay in config.relay] == ["/live"]
     assert config.listen.address == "[::]:8000"
+
+
+def test_the_relays_of_two_machines_share_what_they_hold() -> None:
+    text = (CONTAINER / "machines.yaml").read_text()
+    variables = dict(re.findall(r"^ +(FANWIRE_\w+): (\S+)$", text, re.MULTILINE))
+    config = settings(CONTAINER / "fanwire.toml", {"FANWIRE_LISTEN__ADDRESS": ":8000"} | variables, {})
+    assert config.backbone.url == Secret("redis://redis:6379")
+    assert [relay.lanes.machines for relay in config.relay] == ["shared"]
 
 
 def test_what_the_image_copies_is_there_and_not_ignored() -> None:
