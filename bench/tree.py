@@ -140,7 +140,8 @@ def waiting(turn: Turn) -> Iterator[tuple[str, float]]:
                 ages = []
                 for _ in range(PUBLISHED):
                     caller.call("hop", 1, 0)
-                    ages.append(time.monotonic_ns() - int(one.next()))
+                    published_ns = int(one.next())
+                    ages.append(time.monotonic_ns() - published_ns)
                 yield f"{name}_publish_ms", sorted(ages)[len(ages) // 2] / 1e6
 
 
