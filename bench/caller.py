@@ -23,19 +23,20 @@ class Caller:
 
     def __init__(self, port: int) -> None:
         """Connect."""
+        self._connect(port)
+        self.number, self.pid = self.call("worker")
+
+    def _connect(self, port: int, query: str = "") -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), WITHIN_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        head = (
-            f"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {KEY}\r\n"
-        )
-        self._socket.sendall(f"{head}Sec-WebSocket-Version: 13\r\n\r\n".encode())
+        head = f"GET /ws{query} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        self._socket.sendall(f"{head}Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode())
         self._bytes = b""
         while b"\r\n\r\n" not in self._bytes:
             self._more()
         answer, self._bytes = self._bytes.split(b"\r\n\r\n", 1)
         if b" 101 " not in answer:
             raise ChildFailed(f"the hub answers {answer!r}")
-        self.number, self.pid = self.call("worker")
 
     def __enter__(self) -> Self:
         """It is connected."""

@@ -8,7 +8,6 @@ bounds stand in tree_report.py.
 import argparse
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import tree_report
-from caller import KEY, WITHIN_S, Caller, masked
+from caller import WITHIN_S, Caller, masked
 from machines import connected, crowd
 from measure import environment
 from process import CORES, Child, ChildFailed
@@ -80,16 +79,7 @@ class Watcher(Caller):
 
     def __init__(self, port: int, query: str) -> None:
         """Connect with that query."""
-        self._socket = socket.create_connection(("127.0.0.1", port), WITHIN_S)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        head = f"GET /ws{query} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        self._socket.sendall(f"{head}Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode())
-        self._bytes = b""
-        while b"\r\n\r\n" not in self._bytes:
-            self._more()
-        answer, self._bytes = self._bytes.split(b"\r\n\r\n", 1)
-        if b" 101 " not in answer:
-            raise ChildFailed(f"the hub answers {answer!r}")
+        self._connect(port, query)
 
     def subscribe(self, channel: str) -> None:
         """Watch it; returns when that is so."""

@@ -12,11 +12,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # for `support`, in importlib mode
 
 import fanwire
+import fanwire.serving
 from fanwire._engine import Engine, Settings
 from fanwire.logs import Sparing, SparingFilter, relay_log
 from fanwire.stand_in import IS_STAND_IN
 from hypothesis import HealthCheck, settings
 from support.hubs import MakeHub
+from support.injection import FaultyEngine
 from support.redis import Redis, redis_server
 from support.scripted_backend import ScriptedBackend
 
@@ -46,6 +48,19 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
     """A Redis server of the test's own, where there is one: ``needs_redis``."""
     with redis_server(tmp_path) as one:
         yield one
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> list[FaultyEngine]:
+    """Those that are made: they count what is called."""
+    made: list[FaultyEngine] = []
+
+    def make(*arguments: Any) -> FaultyEngine:
+        made.append(FaultyEngine(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(fanwire.serving, "Engine", make)
+    return made
 
 
 @pytest.fixture(params=POLLERS)

@@ -18,6 +18,7 @@ from support.backbones import published, told, watching
 from support.certificates import authority, signed_by
 from support.clients import connected
 from support.redis import Redis, needs_redis, redis_server
+from support.ways import way
 from test_backbone import CHANNELS, hub_at
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -76,19 +77,9 @@ class Gate:
 async def gate_to(redis: Redis) -> AsyncIterator[Gate]:
     """One that is open."""
     gate = Gate(redis.port)
-
-    async def passing(client: SocketStream) -> None:
-        try:
-            await gate.pass_on(client)
-        except* (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
-            pass
-
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    gate.url = f"redis://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
-    async with listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, passing)
+    async with way(gate.pass_on) as address:
+        gate.url = f"redis://{address}"
         yield gate
-        tasks.cancel_scope.cancel()
 
 
 async def asked(address: str, path: str) -> tuple[int, str]:

@@ -19,19 +19,6 @@ from support.waiting import until
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch) -> list[FaultyEngine]:
-    """Those that are made: they count what is called."""
-    made: list[FaultyEngine] = []
-
-    def make(*arguments: Any) -> FaultyEngine:
-        made.append(FaultyEngine(*arguments))
-        return made[-1]
-
-    monkeypatch.setattr(fanwire.serving, "Engine", make)
-    return made
-
-
 @pytest.mark.parametrize("admit", ["anyone", "negotiate"])
 async def test_who_shows_the_same_is_let_in_without_python(engines: list[FaultyEngine], admit: Any) -> None:
     hub = fanwire.Hub()

@@ -172,19 +172,6 @@ def test_what_the_engine_would_not_find_is_not_offered() -> None:
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch) -> list[FaultyEngine]:
-    """Those that are made: they count what is called."""
-    made: list[FaultyEngine] = []
-
-    def make(*arguments: Any) -> FaultyEngine:
-        made.append(FaultyEngine(*arguments))
-        return made[-1]
-
-    monkeypatch.setattr(fanwire.serving, "Engine", make)
-    return made
-
-
 @contextmanager
 def at_once(connection: socket.socket) -> Iterator[socket.socket]:
     """A socket for as long as it is needed."""

@@ -19,6 +19,7 @@ from support.backbones import told, watching
 from support.clients import Peer, connected
 from support.raw import free_port
 from support.waiting import until
+from support.ways import way
 from support.workers import Program, serving
 from test_backbone_away import address_in, answers, asked
 from websockets.asyncio.server import ServerConnection, serve
@@ -253,20 +254,9 @@ class Way:
 @asynccontextmanager
 async def way_to(address: str) -> AsyncIterator[Way]:
     """One that is whole."""
-    way = Way(int(address.rpartition(":")[2]))
-
-    async def passing(client: SocketStream) -> None:
-        try:
-            await way.pass_on(client)
-        except* (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
-            pass
-
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    way.url = f"127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
-    async with listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, passing)
-        yield way
-        tasks.cancel_scope.cancel()
+    it = Way(int(address.rpartition(":")[2]))
+    async with way(it.pass_on) as it.url:
+        yield it
 
 
 async def test_a_way_that_breaks_in_the_middle_of_a_frame_costs_a_client_nothing() -> None:
@@ -375,12 +365,8 @@ async def test_what_is_no_origin_is_named(tmp_path: Path) -> None:
             await client.receive()
             await client.send(b"\0\1nonsense\r\n\r\n" * 100)
 
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    port = listener.extra(anyio.abc.SocketAttribute.local_port)
-    async with listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, garbage)
-        await why_not(f"fanwire://127.0.0.1:{port}", "what answers there is no fanwire")
-        tasks.cancel_scope.cancel()
+    async with way(garbage) as address:
+        await why_not(f"fanwire://{address}", "what answers there is no fanwire")
 
     async def older(connection: ServerConnection) -> None:
         await connection.wait_closed()

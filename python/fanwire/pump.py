@@ -386,9 +386,8 @@ class Pump:
     def retire(self) -> None:
         """This worker begins to drain: others say so, and hold what its relays have held for them."""
         self._around.sessions.readiness.drain()
-        for sharing in filter(
-            None, reversed(self._sharings)
-        ):  # before they are asked for it anew, all know that it ends
+        # All machines first: before anybody is asked for a lane anew, all know that this one ends.
+        for sharing in filter(None, reversed(self._sharings)):
             sharing.retire()
 
     def _record(self, event: Record) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from fanwire._engine import Roots
 from fanwire.addresses import ADDRESS_FORMS, ORIGIN_FORM, origins_of, read_address
+from fanwire.backbone import ORIGINS
 from fanwire.values import (
     SHOWN_MAX,
     SIZE_MAX,
@@ -241,7 +242,7 @@ def _read_origins(value: Any) -> tuple[str, ...]:
 
 def _check_url(value: str) -> None:
     url = urlsplit(value)
-    if url.scheme in ("fanwire", "fanwires"):
+    if url.scheme in ORIGINS:
         raise Mistake(
             "must be a backend's, and this is that of an origin: serve an edge with --backbone fanwire://HOST:PORT, "
             "or url under [backbone]"

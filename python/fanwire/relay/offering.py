@@ -67,6 +67,7 @@ class Offers(Generic[L]):
         if left > 0:
             self._left[offer] = left
         else:
+            self._left.pop(offer, None)
             self._lanes.pop(offer, None)
 
     def told(self, offer: int) -> bool:
@@ -75,8 +76,6 @@ class Offers(Generic[L]):
         if left is None:
             return False
         self.ended(offer, left - 1)
-        if left == 1:
-            del self._left[offer]
         return True
 
 

@@ -181,9 +181,9 @@ class Sharing:
 
     def elected(self, id: bytes) -> int:
         """Whom rendezvous hashing names, of those that are there and stay."""
-        there = {one: self.name_of(one) for one in (self.number, *self.bus.others) if one not in self._retiring}
-        named = [one for one, name in there.items() if name]
-        return max(named, key=lambda worker: (rank(id, there[worker]), there[worker]), default=self.number)
+        there = (one for one in (self.number, *self.bus.others) if one not in self._retiring)
+        names = {one: name for one in there if (name := self.name_of(one))}
+        return max(names, key=lambda worker: (rank(id, names[worker]), names[worker]), default=self.number)
 
     def lanes_at(self, path: str) -> int:
         """How many the relays at this path hold in all workers."""

@@ -81,8 +81,9 @@ class Beside:
                 if self._publisher is None:
                     assert hub is not None
                     await self._source.run(hub)
-                async with self._publisher() as publisher:
-                    await self._source.run(publisher)
+                else:
+                    async with self._publisher() as publisher:
+                        await self._source.run(publisher)
             except HubStopped:
                 raise
             except Exception as error:

@@ -65,6 +65,7 @@ impl Events {
 
     /// Has the reader take what there is.
     pub(crate) fn wake(&self) {
+        // Sequentially consistent with `take`: either this sees the reader parked, or the reader's last look sees it.
         if self.is_parked.load(Ordering::SeqCst) && self.is_parked.swap(false, Ordering::SeqCst) {
             self.bell.ring();
         }
@@ -73,7 +74,6 @@ impl Events {
     /// Adds an event; those that end a connection or were begun before the queue was full always fit.
     pub(crate) fn push(&self, shard: usize, event: Event) {
         self.lock(shard).events.push_back(event);
-        // Sequentially consistent with `take`: either this sees the reader parked, or the reader's last look sees it.
         self.wake();
     }
 
