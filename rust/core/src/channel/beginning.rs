@@ -233,7 +233,7 @@ impl Inner {
     /// `tell` hears of each shard that watches and does not know yet that whole records have come.
     pub(super) fn tell_whole(&self, protocol: Option<HubProtocol>, tell: &mut impl FnMut(&Arc<Watch>)) {
         let is_for = |format| Payload::Whole(protocol, &[]).is_for(format);
-        self.logs.iter().filter(|one| is_for(one.0)).for_each(|(_, log)| log.tell(&mut *tell));
+        self.logs.iter().filter(|one| is_for(one.0.format)).for_each(|(_, log)| log.tell(&mut *tell));
     }
 
     /// What newcomers begin with is lost where it is over this bound.

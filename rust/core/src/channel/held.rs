@@ -1,13 +1,13 @@
 //! What a channel holds, for the simulation.
 use super::Channel;
 use super::log::Log;
-use crate::protocol::Format;
+use crate::protocol::LogId;
 
 impl Channel {
     /// The number of the publication before the oldest one that a format's log holds.
-    pub(crate) fn offset_before_head(&self, format: Format) -> u64 {
+    pub(crate) fn offset_before_head(&self, id: LogId) -> u64 {
         let inner = self.lock();
-        inner.logs.of(format).map_or(inner.offset, |log| log.head.offset)
+        inner.logs.of(id).map_or(inner.offset, |log| log.head.offset)
     }
 
     /// After everyone has read all but the last publication, unless somebody lags: nothing is kept but what was asked for.

@@ -14,7 +14,7 @@ use super::stand::Life;
 use super::watch::Watch;
 use super::{Channel, Inner, stored};
 use crate::position::Position;
-use crate::protocol::{Format, Formats, Framing, write_frame};
+use crate::protocol::{Format, Formats, Framing, LogId, write_frame};
 
 /// A subscription on its way to its shard: whoever drops it gives it back.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl Watched {
     fn let_go(&self, pins: &[Pin]) {
         for (format, watch, _) in pins {
             watch.joining.fetch_sub(1, Ordering::AcqRel);
-            self.channel.unpin(*format, watch);
+            self.channel.unpin((*format).into(), watch);
         }
     }
 
@@ -109,7 +109,7 @@ impl Channel {
         }
         if inner.logs.of(format).is_none() {
             let log = self.begin_log(inner, format);
-            inner.logs.begin(format, log);
+            inner.logs.begin(format.into(), log);
         }
         let log = inner.logs.of_mut(format).expect("made above");
         let tail = log.tail();
@@ -172,21 +172,21 @@ impl Channel {
     }
 
     /// Counts a subscriber out. True when it was the shard's last: the shard forgets what it kept for the log.
-    pub(crate) fn unwatch(&self, format: Format, watch: &Arc<Watch>) -> bool {
+    pub(crate) fn unwatch(&self, id: impl Into<LogId>, watch: &Arc<Watch>) -> bool {
         self.subscribers.fetch_sub(1, Ordering::Relaxed);
-        self.unpin(format, watch)
+        self.unpin(id.into(), watch)
     }
 
-    fn unpin(&self, format: Format, watch: &Arc<Watch>) -> bool {
+    fn unpin(&self, id: LogId, watch: &Arc<Watch>) -> bool {
         let mut inner = self.lock();
         if watch.subscribers.fetch_sub(1, Ordering::Relaxed) > 1 {
             return false;
         }
-        if let Some(log) = inner.logs.of_mut(format) {
+        if let Some(log) = inner.logs.of_mut(id) {
             log.watches.retain(|other| !Arc::ptr_eq(other, watch));
             if log.watches.is_empty() {
-                inner.logs.end(format);
-                self.formats.fetch_and(!Formats::from(format).to_bits(), Ordering::Release);
+                inner.logs.end(id);
+                self.formats.fetch_and(!Formats::from(id.format).to_bits(), Ordering::Release);
             }
         }
         true
@@ -232,9 +232,9 @@ impl Channel {
     }
 
     /// Where a cursor that waits for a keyframe goes on, once there is one, and how many publications pass it by until then.
-    pub(crate) fn keyframe_from(&self, format: Format, cursor: u64, now_ns: u64) -> Option<(u64, u64)> {
+    pub(crate) fn keyframe_from(&self, id: impl Into<LogId>, cursor: u64, now_ns: u64) -> Option<(u64, u64)> {
         let inner = self.lock();
-        let log = inner.logs.of(format)?;
+        let log = inner.logs.of(id)?;
         let (edge, _) = log.living_keyframe(now_ns)?;
         (edge.position >= cursor).then(|| (edge.position, edge.offset.saturating_sub(log.offset_before(cursor))))
     }
@@ -243,9 +243,15 @@ impl Channel {
     ///
     /// It may be one whose keyframe is gone, or its time is over, and nothing else: of policy `latest` that has lost nothing
     /// yet, and in others it waits for the next one.
-    pub(crate) fn overtaken(&self, format: Format, (cursor, mode): (u64, Mode), tail: u64, now_ns: u64) -> Overtaken {
+    pub(crate) fn overtaken(
+        &self,
+        id: impl Into<LogId>,
+        (cursor, mode): (u64, Mode),
+        tail: u64,
+        now_ns: u64,
+    ) -> Overtaken {
         let inner = self.lock();
-        let Some(log) = inner.logs.of(format) else { return Overtaken::Skip(tail, Mode::Lagging, 0) };
+        let Some(log) = inner.logs.of(id) else { return Overtaken::Skip(tail, Mode::Lagging, 0) };
         self.overtaken_in(log, (cursor, mode), tail, now_ns)
     }
 
@@ -287,19 +293,19 @@ impl Channel {
         }
     }
 
-    /// Only cursors of this format before this place may be overtaken.
-    pub(crate) fn may_be_overtaken_before(&self, format: Format) -> u64 {
+    /// Only cursors in this log before this place may be overtaken.
+    pub(crate) fn may_be_overtaken_before(&self, id: impl Into<LogId>) -> u64 {
         let inner = self.lock();
-        inner.logs.of(format).map_or(0, |log| match self.settings.policy {
+        inner.logs.of(id).map_or(0, |log| match self.settings.policy {
             Policy::Latest => log.lost.position,
             Policy::Every | Policy::Keyframe | Policy::Drop => log.head.position.max(log.gap.position),
         })
     }
 
-    /// Whether what a cursor of this format needs is not all here.
-    pub(crate) fn is_overtaken(&self, format: Format, cursor: u64, mode: Mode) -> bool {
+    /// Whether what a cursor of this id needs is not all here.
+    pub(crate) fn is_overtaken(&self, id: impl Into<LogId>, cursor: u64, mode: Mode) -> bool {
         let inner = self.lock();
-        let Some(log) = inner.logs.of(format) else { return false };
+        let Some(log) = inner.logs.of(id) else { return false };
         let policy = self.settings.policy;
         let is_at_gap = mode != Mode::AwaitingKeyframe && log.gap_at(cursor, policy).is_some();
         is_at_gap || cursor < log.overtaken_before(policy) || (mode == Mode::AtKeyframe && log.lacks_keyframe(cursor))
@@ -319,26 +325,26 @@ impl Channel {
         Some(watch.feed.load(Ordering::Relaxed)).filter(|&feed| feed != u32::MAX)
     }
 
-    /// The number of the publication before this place of a format's log; `None` where the log no longer holds it.
-    pub(crate) fn offset_at(&self, format: Format, position: u64) -> Option<u64> {
+    /// The number of the publication before this place of a log; `None` where the log no longer holds it.
+    pub(crate) fn offset_at(&self, id: impl Into<LogId>, position: u64) -> Option<u64> {
         let inner = self.lock();
-        match inner.logs.of(format) {
+        match inner.logs.of(id) {
             Some(log) => (position >= log.whole_from).then(|| log.offset_before(position)),
             None => Some(inner.offset),
         }
     }
 
     /// The position of that publication; `None` also where it is of a life that is over.
-    pub(crate) fn position_at(&self, format: Format, position: u64) -> Option<Position> {
-        let number = self.offset_at(format, position)?;
+    pub(crate) fn position_at(&self, id: impl Into<LogId>, position: u64) -> Option<Position> {
+        let number = self.offset_at(id, position)?;
         let inner = self.lock();
         self.life(&inner).has(number).then(|| self.life(&inner).position_of(number))
     }
 
-    /// Whether publications are missing behind this place of a format's log.
-    pub(crate) fn has_gap_at(&self, format: Format, position: u64) -> bool {
+    /// Whether publications are missing behind this place of a id's log.
+    pub(crate) fn has_gap_at(&self, id: impl Into<LogId>, position: u64) -> bool {
         let inner = self.lock();
-        inner.logs.of(format).is_some_and(|log| log.gap_at(position, self.settings.policy).is_some())
+        inner.logs.of(id).is_some_and(|log| log.gap_at(position, self.settings.policy).is_some())
     }
 
     /// Where the logs of these formats end now; of one that nobody speaks, at its begin.
@@ -355,27 +361,27 @@ impl Channel {
     }
 
     /// What lies from `cursor` to `to`; see [`Run`].
-    pub(crate) fn read(&self, format: Format, cursor: u64, to: u64, mode: Mode, now_ns: u64) -> Run {
-        let inner = self.lock();
+    pub(crate) fn read(&self, id: impl Into<LogId>, cursor: u64, to: u64, mode: Mode, now_ns: u64) -> Run {
+        let (id, inner) = (id.into(), self.lock());
         let reader = Reader {
             policy: self.settings.policy,
             keys: &inner.keys,
             conflates: mode == Mode::Lagging && self.settings.policy == Policy::Latest,
             is_late: mode != Mode::Live,
             is_at_keyframe: mode == Mode::AtKeyframe,
-            takes_all: format.framing() == Framing::Edge,
+            takes_all: id.format.framing() == Framing::Edge,
             now_ns,
         };
-        match inner.logs.of(format) {
+        match inner.logs.of(id) {
             Some(log) => log.read(cursor, to, reader),
             None => Run { end: cursor, published_ns: now_ns, ..Run::default() },
         }
     }
 
     /// How many frames of a run's slices end at `to` or before.
-    pub(crate) fn frames_until(&self, format: Format, slices: &[Slice], to: u64) -> u64 {
+    pub(crate) fn frames_until(&self, id: impl Into<LogId>, slices: &[Slice], to: u64) -> u64 {
         let inner = self.lock();
-        let Some(log) = inner.logs.of(format) else { return 0 };
+        let Some(log) = inner.logs.of(id) else { return 0 };
         let count = |slice: &Slice| {
             let (start, end) = (slice.position(), slice.position() + slice.bytes().len() as u64);
             match end.min(to) {
@@ -387,8 +393,8 @@ impl Channel {
     }
 
     /// Where the frame ends that holds the byte at `position`.
-    pub(crate) fn frame_end(&self, format: Format, position: u64) -> Option<u64> {
-        self.lock().logs.of(format).and_then(|log| log.frame_end(position))
+    pub(crate) fn frame_end(&self, id: impl Into<LogId>, position: u64) -> Option<u64> {
+        self.lock().logs.of(id).and_then(|log| log.frame_end(position))
     }
 }
 

@@ -71,7 +71,7 @@ pub use watch::Watch;
 use crate::connection_id::ConnectionId;
 use crate::error::EngineError;
 use crate::position::Position;
-use crate::protocol::{Encoding, Format, Formats, Payload, Stamp, frame_bytes_max, sse, write_frame};
+use crate::protocol::{Encoding, Format, Formats, LogId, Payload, Stamp, frame_bytes_max, sse, write_frame};
 use crate::settings::ChannelSettings;
 use hearing::Hearing;
 use keys::{KEYLESS, Keys};
@@ -437,7 +437,7 @@ impl Channel {
     ) {
         let stamp = self.stamp(&mark, self.life(inner).position_of(mark.offset));
         let mut logs = std::mem::take(&mut inner.logs);
-        for (format, log) in logs.iter_mut() {
+        for (LogId { format, .. }, log) in logs.iter_mut() {
             if !payload.is_for(format) {
                 continue;
             }

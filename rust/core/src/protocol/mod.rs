@@ -2,6 +2,7 @@
 //!
 //! A channel keeps one log for each [`Format`] that a subscriber uses; [`write_frame`] makes what is appended to it.
 //! Nothing here knows who is subscribed, and no socket.
+mod coding;
 pub mod envelope;
 mod format;
 mod frame;
@@ -11,6 +12,7 @@ pub mod signalr;
 pub mod sse;
 mod transcode;
 
+pub use coding::{Coding, LogId};
 pub use format::{Encoding, Format, Formats, Framing};
 pub use frame::{frame_bytes_max, write_frame};
 pub use payload::{Encoded, MissingEncoding, Payload, Stamp};

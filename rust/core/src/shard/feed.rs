@@ -8,13 +8,14 @@ use super::io::Member;
 use super::sampling::Sample;
 use super::slab::Slab;
 use crate::channel::{Channel, Mode, Watch};
-use crate::protocol::Format;
+use crate::protocol::LogId;
 
 /// A log that some connection of this shard watches.
 #[derive(Debug)]
 pub(crate) struct Feed {
     pub(crate) channel: Arc<Channel>,
-    pub(crate) format: Format,
+    /// Which of the channel's logs.
+    pub(crate) log: LogId,
     pub(crate) watch: Arc<Watch>,
     /// Where everyone in `at_tail` is.
     pub(crate) cursor: u64,
@@ -110,7 +111,7 @@ impl Feeds {
     /// The feed of a watch, made if need be.
     ///
     /// A new one starts where the watch's last one ended: the log may have let go of what is before that.
-    pub(crate) fn obtain(&mut self, channel: &Arc<Channel>, format: Format, watch: &Arc<Watch>) -> u32 {
+    pub(crate) fn obtain(&mut self, channel: &Arc<Channel>, log: impl Into<LogId>, watch: &Arc<Watch>) -> u32 {
         let known = watch.feed.load(Ordering::Relaxed);
         if known != u32::MAX {
             return known;
@@ -118,7 +119,7 @@ impl Feeds {
         let cursor = watch.cursor();
         let feed = Feed {
             channel: Arc::clone(channel),
-            format,
+            log: log.into(),
             watch: Arc::clone(watch),
             cursor,
             at_tail: Vec::new(),
@@ -191,7 +192,7 @@ impl Feeds {
             list[moved.index()].subscription = index as u32;
         }
         let target = self.at(subscription.feed);
-        target.channel.unwatch(target.format, &target.watch);
+        target.channel.unwatch(target.log, &target.watch);
         target.report();
         self.forget_if_empty(subscription.feed);
     }
@@ -262,6 +263,7 @@ impl Feeds {
 mod tests {
     use super::*;
     use crate::channel::Registry;
+    use crate::protocol::Format;
     use crate::settings::Settings;
 
     /// Of so many turns each member is the first about as often, and none waits for long until it is.

@@ -84,13 +84,13 @@ impl<I: Io> Shard<I> {
             }
             let position = slice.position() + left as u64;
             let target = self.feeds.at(feed);
-            let is_edge = target.channel.frame_end(target.format, position - 1) == Some(position);
+            let is_edge = target.channel.frame_end(target.log, position - 1) == Some(position);
             if is_edge {
                 return (position, None);
             }
             // A log that has moved on no longer knows its frames: then the rest of the slice is finished as a whole.
             let slice_end = slice.position() + length as u64;
-            let end = target.channel.frame_end(target.format, position).map_or(slice_end, |end| end.min(slice_end));
+            let end = target.channel.frame_end(target.log, position).map_or(slice_end, |end| end.min(slice_end));
             return (end, Some(Box::new(Cut::new(slice.part(position, end)))));
         }
         (run.end, None)
@@ -196,7 +196,7 @@ impl<I: Io> Shard<I> {
         if from >= to {
             return None;
         }
-        let mut run = target.channel.read(target.format, from, to, mode, now_ns);
+        let mut run = target.channel.read(target.log, from, to, mode, now_ns);
         if run.head > from {
             if mode == Mode::AtKeyframe && self.skip_overtaken(subscription.feed, slot, index) {
                 return self.gather_piece(slot, index, now_ns); // its keyframe is all that is gone
@@ -222,7 +222,7 @@ impl<I: Io> Shard<I> {
         let subscription = self.slab.at(slot).subscriptions[index];
         let target = self.feeds.at(subscription.feed);
         let (channel, from) = (target.channel.clone(), subscription.cursor);
-        let found = channel.keyframe_from(target.format, from, self.clock.now_ns());
+        let found = channel.keyframe_from(target.log, from, self.clock.now_ns());
         let Some((cursor, lost)) = found.filter(|found| found.0 < target.cursor) else { return false };
         self.feeds.go_on(&mut self.slab, slot, index, cursor, Mode::AtKeyframe);
         self.count_lost(subscription.feed, (from, cursor), lost);
@@ -281,8 +281,8 @@ impl<I: Io> Shard<I> {
         let (frames, expired, replaced) = if cursor == piece.run.end {
             (piece.run.frames, piece.run.expired, piece.run.replaced)
         } else {
-            let read = target.channel.read(target.format, piece.from, cursor, piece.mode, piece.now_ns);
-            (target.channel.frames_until(target.format, &piece.run.slices, cursor), read.expired, read.replaced)
+            let read = target.channel.read(target.log, piece.from, cursor, piece.mode, piece.now_ns);
+            (target.channel.frames_until(target.log, &piece.run.slices, cursor), read.expired, read.replaced)
         };
         self.stats.deliveries.add(frames);
         self.stats.expired.add(expired);
@@ -342,8 +342,8 @@ impl<I: Io> Shard<I> {
     /// cursor of the rest.
     pub(super) fn settle_overtaken(&mut self, feed: u32) {
         let Some(target) = self.feeds.get(feed).filter(|target| !target.lagging.is_empty()) else { return };
-        let format = target.format;
-        let bound = target.channel.may_be_overtaken_before(format);
+        let log = target.log;
+        let bound = target.channel.may_be_overtaken_before(log);
         if bound <= target.oldest_lag {
             return;
         }
@@ -353,7 +353,7 @@ impl<I: Io> Shard<I> {
             self.slab.get(slot).is_some_and(|connection| {
                 let subscription = connection.subscriptions[index as usize];
                 let cursor = subscription.cursor;
-                cursor < bound.min(tail) && channel.is_overtaken(format, cursor, subscription.mode()) // which locks the channel
+                cursor < bound.min(tail) && channel.is_overtaken(log, cursor, subscription.mode()) // which locks the channel
             })
         };
         let overtaken: Vec<(u32, u32)> = lagging.into_iter().filter(is_overtaken).collect();
@@ -361,8 +361,7 @@ impl<I: Io> Shard<I> {
         for (slot, index) in overtaken {
             if !self.skip_overtaken(feed, slot, index as usize) {
                 let cursor = self.slab.at(slot).subscriptions[index as usize].cursor;
-                let why =
-                    if channel.has_gap_at(format, cursor) { "publications are missing in" } else { "too slow for" };
+                let why = if channel.has_gap_at(log, cursor) { "publications are missing in" } else { "too slow for" };
                 closing.push((slot, format!("{why} channel {}", channel.name())));
             } else if !self.slab.at(slot).transport.is_blocked {
                 self.pump_later(slot); // its socket has room, so the kernel will not tell of it
@@ -386,13 +385,13 @@ impl<I: Io> Shard<I> {
     fn skip_overtaken(&mut self, feed: u32, slot: u32, index: usize) -> bool {
         let subscription = self.slab.at(slot).subscriptions[index];
         let target = self.feeds.at(feed);
-        let (channel, format, from, tail) = (target.channel.clone(), target.format, subscription.cursor, target.cursor);
+        let (channel, log, from, tail) = (target.channel.clone(), target.log, subscription.cursor, target.cursor);
         let now_ns = self.clock.now_ns();
-        let outcome = channel.overtaken(format, (from, subscription.mode()), tail, now_ns);
+        let outcome = channel.overtaken(log, (from, subscription.mode()), tail, now_ns);
         let Overtaken::Skip(cursor, mode, lost) = outcome else { return false };
         self.feeds.go_on(&mut self.slab, slot, index, cursor, mode);
         self.count_lost(feed, (from, cursor), lost);
-        if mode == Mode::AwaitingKeyframe && channel.keyframe_from(format, cursor, now_ns).is_none() {
+        if mode == Mode::AwaitingKeyframe && channel.keyframe_from(log, cursor, now_ns).is_none() {
             self.want_snapshot(&channel);
         }
         true

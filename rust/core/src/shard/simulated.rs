@@ -283,13 +283,13 @@ impl Shard<Simulated> {
             let look = |one: &super::connection::Subscription| {
                 let feed = self.feeds.get(one.feed).expect("a subscription names it");
                 let cursor = if one.is_lagging() { one.cursor } else { feed.cursor };
-                let before_tail = feed.channel.offset_at(feed.format, feed.cursor);
+                let before_tail = feed.channel.offset_at(feed.log, feed.cursor);
                 SeenSubscription {
                     channel: feed.channel.name().to_owned(),
                     mode: one.is_lagging().then(|| one.mode()),
-                    before: feed.channel.offset_at(feed.format, cursor),
+                    before: feed.channel.offset_at(feed.log, cursor),
                     before_tail: before_tail.expect("what a shard has not fanned out is never trimmed"),
-                    before_head: feed.channel.offset_before_head(feed.format),
+                    before_head: feed.channel.offset_before_head(feed.log),
                 }
             };
             let subscriptions = subscriptions.iter().map(look).collect();

@@ -307,7 +307,7 @@ impl<I: Io> Shard<I> {
                 true => (subscription.cursor, awaits_state(subscription.mode())),
                 false => (target.cursor, false),
             };
-            places.push(target.channel.position_at(target.format, cursor).filter(|_| !awaits));
+            places.push(target.channel.position_at(target.log, cursor).filter(|_| !awaits));
         }
         places
     }
@@ -496,7 +496,7 @@ impl<I: Io> Shard<I> {
         let format = self.slab.at(slot).format;
         let tail = tails.iter().find(|one| one.0 == format).map_or(0, |one| one.1);
         // One read of the log may not be all of it.
-        while self.feeds.get(feed).is_some_and(|target| target.cursor < tail && target.format == format) {
+        while self.feeds.get(feed).is_some_and(|target| target.cursor < tail && target.log.format == format) {
             self.fan_out(&[feed], Some(tail));
         }
         self.with(id, |shard, slot| shard.unsubscribe(slot, channel));

@@ -1,0 +1,39 @@
+//! How a log's frames are compressed, and the name of one of a channel's logs.
+use super::format::Format;
+
+/// How the messages of a log are compressed (RFC 7692), so that who reads it needs a window as large.
+///
+/// Frames of all but [`Coding::Plain`] are read one behind the other, without a gap: an inflater needs each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Coding {
+    /// Not at all.
+    #[default]
+    Plain,
+    /// Each by itself, so that anybody may begin with any, in a window of 9 bits.
+    Alone9,
+    /// The same, 12 bits.
+    Alone12,
+    /// With what came before as context, by one compressor for all readers, in a window of 9 bits.
+    Shared9,
+    /// The same, 12 bits.
+    Shared12,
+    /// The same, 15 bits.
+    Shared15,
+}
+
+/// One of a channel's logs: a format, and how its frames are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LogId {
+    /// How publications are written.
+    pub format: Format,
+    /// How that is compressed.
+    pub coding: Coding,
+}
+
+impl From<Format> for LogId {
+    /// The log whose frames are not compressed.
+    fn from(format: Format) -> Self {
+        Self { format, coding: Coding::Plain }
+    }
+}
