@@ -94,6 +94,7 @@ PYTHON_LAYERS = [
     ["demo.screen"],
     ["demo.summary"],
     ["cli"],
+    ["cli.backbone"],
     ["cli.config", "cli.machine", "cli.telling"],
     ["cli.options"],
     ["cli.check", "cli.load", "cli.restart", "cli.script", "cli.serving"],

@@ -16,8 +16,9 @@ from math import inf
 from pathlib import Path
 
 from fanwire._engine import Setting, __version__
+from fanwire.cli.backbone import BackboneConfig
 from fanwire.cli.config import OPTIONS as LIMITS
-from fanwire.cli.config import BackboneConfig, Drain, Listen, Log
+from fanwire.cli.config import Drain, Listen, Log
 from fanwire.config.kinds import ONE_OR_MORE
 from fanwire.config.reading import Row, kinds_of, leaf_at, unwrapped
 from fanwire.config.reading import rows_of as rows_of_table

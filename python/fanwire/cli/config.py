@@ -1,29 +1,28 @@
 """All settings of ``fanwire serve``: what a ``fanwire.toml`` may hold."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path as File
 from typing import Annotated, Any, ClassVar, Literal
 
 from fanwire._engine import Engine, Settings, matches
-from fanwire.backbone import PREFIX, PREFIX_MUST, URL_MUST, OnDown, check_prefix, check_url, is_origin
 from fanwire.channel import NO_HISTORY, Channel, check_pattern
 from fanwire.channel import RULES as CHANNEL_RULES
+from fanwire.cli.backbone import BackboneConfig, OriginConfig, faults_of, joined, relay_of
 from fanwire.config.kinds import (
     Address,
     Duration,
     Leaf,
     Limits,
     Origins,
-    Secret,
     choice,
     leaf_of,
     shown,
     text,
     whole,
 )
-from fanwire.config.reading import UNREAD, apart, read
+from fanwire.config.reading import UNREAD, Chosen, apart, read
 from fanwire.config.sources import Option, Path, Sources
 from fanwire.errors import ConfigError
 from fanwire.options import ELSEWHERE as HUBS_ELSEWHERE
@@ -75,21 +74,6 @@ ELSEWHERE = {
     "signalr_paths": "is written as the path of each [[relay]]",
     "encode": "is a function, and so an option of Hub(...) alone",
 }
-
-
-WHO_MAY = (
-    "an edge by the command asks nobody who a client is. Name the channels that anyone may watch here, with public or "
-    "--public; or write a program, whose authenticate and authorize say who may"
-)
-
-
-def _read_backbone(value: Any) -> Secret:
-    return Secret(BACKBONE.read(value.reveal() if isinstance(value, Secret) else value))
-
-
-BACKBONE = text(f'{URL_MUST}, or {{ env = "NAME" }}', r"[!-~]+", check_url, most=4_096)
-BackboneUrl = Annotated[Secret, Leaf(_read_backbone, _read_backbone, BACKBONE.span, is_secret=True)]
-"""It may hold a password."""
 
 
 def _kind_of_option(name: str) -> Any:
@@ -148,40 +132,6 @@ class ChannelConfig(Channel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BackboneConfig:
-    """What orders publications for several machines: docs/machines.md."""
-
-    url: BackboneUrl | None = None
-    """``redis://HOST:PORT``, ``rediss://`` with TLS, ``fanwire://HOST:PORT`` for an edge of that hub, or as
-    docs/machines.md says; no error shows it. Worst cost: who may write there publishes to all clients of all machines.
-    """
-    public: tuple[
-        Annotated[str, text("a channel's name in which * is any run of characters", check=check_pattern)], ...
-    ] = ()
-    """At an edge: the channels that anyone may watch here, of those that the origin lets the edge have; ``"*"`` is all.
-    Worst cost: nobody is asked who a client is."""
-    prefix: Annotated[str, text(PREFIX_MUST, check=check_prefix)] = PREFIX
-    """What names there begin with. Worst cost: machines with another one have nothing in common."""
-    on_down: OnDown = "buffer"
-    """What becomes of publications while it is out of reach. Worst cost: ``buffer`` keeps 16 MiB of them in memory;
-    those of ``fail`` are lost; those of ``local`` never come to clients of other machines."""
-
-    def faults(self) -> Iterator[tuple[Path, str]]:
-        """What is wrong between the fields."""
-        if self.is_edge and self.on_down == "local":
-            yield ("on_down",), 'is "local", and an edge publishes nothing: leave it out'
-        if self.is_edge and not self.public:
-            yield ("public",), f"is missing: {WHO_MAY}"
-        if self.public and not self.is_edge:
-            yield ("public",), "is for an edge, whose url is that of an origin, as fanwire://HOST:PORT"
-
-    @property
-    def is_edge(self) -> bool:
-        """Whether it is a hub that orders, and this one passes on."""
-        return self.url is not None and is_origin(self.url.reveal())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
     """The orderly end."""
 
@@ -213,9 +163,10 @@ class ServeConfig:
     }
 
     listen: Listen = Listen()
-    backbone: BackboneConfig = BackboneConfig()
-    relay: tuple[RelayConfig, ...] = ()
-    """The backends, each with its path; at least one, where there is no source and this is no edge."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    relay: Annotated[tuple[RelayConfig, ...], Chosen(relay_of)] = ()
+    """The backends, each with its path; at least one, where there is no source and this is no edge. One whose upstream
+    is an origin is the backbone: ``load`` puts it there."""
     source: tuple[SourceConfig, ...] = ()
     """What is read and published beside: docs/sources.md."""
     channel: tuple[ChannelConfig, ...] = ()
@@ -235,8 +186,13 @@ class ServeConfig:
         channels = (self._fault_of_pattern(index, known) for index in range(len(self.channel)))
         limits = (self._fault_of_limit(name, value) for name, value in self.limits.items() if name in LISTS)
         alone = (self._fault_of_alone(index) for index in range(len(self.relay[:PATHS_MAX])))
-        others = *channels, *limits, self._fault_of_poller(), self._faults_of_places()
+        joins = faults_of(self.backbone, self.relay)
+        others = *channels, *limits, self._fault_of_poller(), self._faults_of_places(), joins
         yield from _first_of_each(apart(self._fault_of_none(), *relays, *alone, *others))
+
+    @property
+    def _is_edge(self) -> bool:
+        return joined(self.backbone, self.relay).is_edge
 
     def _fault_of_limit(self, name: str, value: Any) -> Iterator[tuple[Path, str]]:
         if value is UNREAD or any(each is UNREAD for each in value):
@@ -258,11 +214,11 @@ class ServeConfig:
             engine.stop()
 
     def _fault_of_none(self) -> Iterator[tuple[Path, str]]:
-        if not self.relay and not self.source and not self.backbone.is_edge:
+        if not self.relay and not self.source and not self._is_edge:
             yield ("relay",), "is missing: name a backend, with [[relay]] in a file or --upstream URL"
 
     def _faults_of_places(self) -> Iterator[tuple[Path, str]]:
-        if self.source and self.backbone.is_edge:
+        if self.source and self._is_edge:
             yield ("source",), "publishes, and an edge does not: read it at the origin"
         if len(self.source) > SOURCES_MAX:
             yield ("source",), f"has {len(self.source):,} tables, must have {SOURCES_MAX} at most"
@@ -274,12 +230,16 @@ class ServeConfig:
                 yield ("source", index, "name"), f'is "{one.place}", which is source[{first}]\'s already'
 
     def _fault_of_alone(self, index: int) -> Iterator[tuple[Path, str]]:
-        is_alone = self.backbone.url is None or self.backbone.is_edge
+        if isinstance(self.relay[index], OriginConfig):
+            return
+        is_alone = self.backbone.url is None or self._is_edge
         if self.relay[index].lanes.machines == "shared" and is_alone:
             yield ("relay", index, "lanes", "machines"), NO_BACKBONE
 
     def _fault_of_path(self, known: int, index: int) -> Iterator[tuple[Path, str]]:
         other, relay = self.relay[known], self.relay[index]
+        if isinstance(other, OriginConfig) or isinstance(relay, OriginConfig):
+            return
         is_above = len(relay.path) < len(other.path)  # first: it looks whether both were read
         if route_of_relay(relay).clashes_with(route_of_relay(other)):
             what = f"whose {NEGOTIATE}" if is_above else "which"
@@ -321,4 +281,6 @@ def load(
     except ConfigError as error:
         raise ExceptionGroup(f"{file}: 1 error", [error]) from error
     sources.faults.extend(faults)
-    return read(ServeConfig, sources)
+    config = read(ServeConfig, sources)
+    backends = tuple(one for one in config.relay if not isinstance(one, OriginConfig))
+    return replace(config, backbone=joined(config.backbone, config.relay), relay=backends)

@@ -5,6 +5,7 @@ from pathlib import Path as File
 from typing import Any
 from urllib.parse import urlsplit
 
+from fanwire.backbone import is_origin
 from fanwire.cli.config import ServeConfig, load
 from fanwire.config.kinds import NotGiven, Text
 from fanwire.config.reading import rows_of
@@ -20,7 +21,7 @@ FLAGS: dict[str, tuple[Path, str] | tuple[Path, str, str]] = {
     "workers": (("listen", "workers"), "Processes that serve, under a supervisor; auto: one for each CPU"),
     "backbone": (("backbone", "url"), "What makes several machines one"),
     "public": (("backbone", "public"), "At an edge: channels that anyone may watch; again: others"),
-    "upstream": ((*RELAY, "upstream"), "A backend's URL; again: another, for when it fails"),
+    "upstream": ((*RELAY, "upstream"), "A backend's URL; again: another, for when it fails; fanwire://: an edge's"),
     "path": ((*RELAY, "path"), "What clients connect to", "the upstream's own path"),
     "protocol": ((*RELAY, "protocol"), "What clients and backend speak"),
     "share": (SHARE, "SUBSCRIBE[/UNSUBSCRIBE]: calls that mean 'watch'; again: others"),
@@ -79,6 +80,8 @@ def options_of(given: Mapping[str, Any], written: Any = flag) -> Iterator[Option
             yield Option(written(name), PATHS[name], texts)
     # Where nothing names the path, clients find the relay where they found the backend.
     for url in given.get("upstream", [])[:1]:
+        if is_origin(url):
+            continue  # of an edge the paths are the hub's own
         try:
             path = urlsplit(url).path.rstrip("/")
         except ValueError:
@@ -94,7 +97,8 @@ def options_in(environment: Mapping[str, str]) -> Iterator[Option]:
     for name in PATHS:
         value = environment.get(short_variable(name), "")
         if value:
-            given[name] = [part.strip() for part in value.split(",") if part.strip()] if name in LISTS else value
+            parts = [value] if is_origin(value) and value.count("://") == 1 else value.split(",")  # it may have commas
+            given[name] = [part.strip() for part in parts if part.strip()] if name in LISTS else value
     return options_of(given, short_variable)
 
 

@@ -244,8 +244,7 @@ def _check_url(value: str) -> None:
     url = urlsplit(value)
     if url.scheme in ORIGINS:
         raise Mistake(
-            "must be a backend's, and this is that of an origin: serve an edge with --backbone fanwire://HOST:PORT, "
-            "or url under [backbone]"
+            "must be a backend's, and this is that of an origin: Hub(backbone=...) takes it, and is an edge then"
         )
     if "@" in url.netloc:
         raise Mistake("must not hold a user or a password: they belong into a header of the lanes")

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from fanwire.config.kinds import ONE_OR_MORE, Leaf, Limits, NotGiven, Text, choice, shown
 from fanwire.config.sources import Path, Sources, variable
 from fanwire.errors import ConfigError
-from fanwire.values import Mistake, check_count
+from fanwire.values import LIST_MAX, Mistake, check_count
 
 T = TypeVar("T")
 
@@ -136,9 +136,21 @@ class _Reader:
             return self.wrong(path, value, str(mistake), told=mistake.told)
         found = []
         for index, each in enumerate(value):
-            one = chosen.choose(each if isinstance(each, dict) else {}, around) if chosen else kind
+            one = chosen.choose(self.seen(each) if isinstance(each, dict) else {}, around) if chosen else kind
             found.append(self.read_value(one, each, (*path, index), around))
         return tuple(found)
+
+    def seen(self, table: dict[str, Any]) -> dict[str, Any]:
+        """A table with what the variables hold that it names, and that its lists name."""
+
+        def plain(value: Any) -> Any:
+            name = _variable_in(value)
+            return value if name is None else self.sources.environment.get(name)
+
+        return {
+            key: [plain(each) for each in value[:LIST_MAX]] if isinstance(value, list) else plain(value)
+            for key, value in table.items()
+        }
 
     def read_names(self, key: Any, kind: Any, value: Any, path: Path) -> Any:
         """A dict of what the file's author names."""
@@ -168,8 +180,8 @@ class _Reader:
         is_shown = not leaf.is_secret
         if isinstance(value, NotGiven):
             return self.wrong(path, value, value, is_shown=False)
-        if isinstance(value, dict) and value.keys() == {"env"} and isinstance(value["env"], str):
-            name = value["env"]
+        name = _variable_in(value)
+        if name is not None:
             if name not in self.sources.environment:
                 return self.wrong(
                     path, value, f"names the environment variable {name}, which is not set", is_shown=False
@@ -209,6 +221,12 @@ class _Reader:
                         nearest = variable((*path, nearest, *origin.path[len(path) + 1 :]))
                     message += f"; the nearest known one is {nearest}"
             self.errors.append(self.sources.error((*path, name), message))
+
+
+def _variable_in(value: Any) -> str | None:
+    """The variable that ``{ env = "NAME" }`` names; None for any other value."""
+    is_named = isinstance(value, dict) and value.keys() == {"env"} and isinstance(value["env"], str)
+    return value["env"] if is_named else None
 
 
 def _made(cls: type, found: Mapping[str, Any]) -> Any:

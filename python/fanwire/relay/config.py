@@ -223,7 +223,8 @@ class RelayConfig(Built):
     ``/café``: a request finds it however it is encoded itself. At most 255 bytes, percent-encoded. Worst cost: none."""
     upstream: Annotated[tuple[Url, ...], ONE_OR_MORE]
     """The backend's URL, without user and password; of several the next is tried when one fails, and the one that
-    answered last is asked first. Worst cost: none."""
+    answered last is asked first. In a file it may be an origin's, ``fanwire://HOST:PORT``, alone: docs/machines.md.
+    Worst cost: none."""
     ca: Bundle | None = None
     """The certificates of the authorities by which the upstreams' own are signed (https, wss): these alone are trusted,
     without it those of the system, or of ``SSL_CERT_FILE``. Of 16 MiB at most; read when the settings are, and when
