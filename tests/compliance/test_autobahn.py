@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 import fanwire
 import pytest
+from support.deflating import COMPRESSES
 from support.uvicorns import echo, served
 
 TOOL = Path(os.environ.get("WSTEST", Path(__file__).parents[3] / "shared/tools/autobahn/wstest"))
@@ -26,11 +27,11 @@ pytestmark = [
 ]
 
 
-async def different(address: str, cases: list[str], folder: Path) -> dict[str, list[str]]:
-    """The verdicts on an echo server that are not as expected."""
+async def different(address: str, cases: list[str], folder: Path, target: str = "/") -> dict[str, list[str]]:
+    """The verdicts on an echo server at `target` that are not as expected."""
     specification = {
         "outdir": str(folder / "reports"),
-        "servers": [{"agent": AGENT, "url": f"ws://{address}/"}],
+        "servers": [{"agent": AGENT, "url": f"ws://{address}{target}"}],
         "cases": cases,
         "exclude-cases": [],
         "exclude-agent-cases": {},
@@ -62,21 +63,33 @@ async def test_all_verdicts_are_as_expected(poller: str, tmp_path: Path) -> None
     assert not found, f"not as in {EXPECTED.name}: {json.dumps(found, indent=1)}"
 
 
-TELLING = [
-    *(f"{group}.*" for group in (1, 2, 3, 4, 5, 7, 10)),
-    "6.2.*",
-    "6.4.*",
-    "12.1.1",
-    "12.2.7",
-    "13.3.1",
-    "13.5.7",
-]
+TELLING_DEFLATED = ["12.1.1", "12.2.7", "13.3.1", "13.5.7"]
+TELLING = [*(f"{group}.*" for group in (1, 2, 3, 4, 5, 7, 10)), "6.2.*", "6.4.*", *TELLING_DEFLATED]
 FRAMES = [f"{group}.*" for group in (*range(1, 8), 10)]
-LARGE_AND_DEFLATED = [
-    ["9.*"],
-    *([f"12.{group}.*"] for group in range(1, 6)),
-    *([f"13.{group}.*"] for group in range(1, 8)),
-]
+DEFLATED = [*([f"12.{group}.*"] for group in range(1, 6)), *([f"13.{group}.*"] for group in range(1, 8))]
+LARGE_AND_DEFLATED = [["9.*"], *DEFLATED]
+
+
+@pytest.mark.timeout(1_800)
+@pytest.mark.skipif(not COMPRESSES, reason="the engine's listener does not negotiate permessage-deflate")
+@pytest.mark.parametrize(
+    "cases",
+    [
+        pytest.param(["13.1.1", "13.2.1", "13.4.1", *TELLING_DEFLATED], id="telling"),
+        *(pytest.param(some, id=some[0], marks=pytest.mark.soak) for some in DEFLATED),
+    ],
+)
+async def test_all_verdicts_on_compression_are_as_expected(cases: list[str], tmp_path: Path) -> None:
+    hub = fanwire.Hub(
+        {"a": fanwire.Channel(**({"compression": True} if COMPRESSES else {}))},
+        message_bytes_max=MESSAGE_BYTES_MAX,
+        outbox_bytes_max=2 * MESSAGE_BYTES_MAX,
+        publication_bytes_max=MESSAGE_BYTES_MAX,
+    )
+    hub.on_message(lambda client, data: client.send(data))
+    async with hub.serve("127.0.0.1:0") as serving:
+        found = await different(serving.address, cases, tmp_path, "/ws?channel=a")
+    assert not found, f"not as in {EXPECTED.name}: {json.dumps(found, indent=1)}"
 
 
 @pytest.mark.timeout(1_800)
