@@ -101,7 +101,7 @@ def test_it_may_stand_in_a_variable_or_an_option() -> None:
         ),
         ("", {}, {"upstream": ["fanwire://o"], "public": ["*"], "share": ["A/B"]}, [f"--share {NO_RELAY}"]),
         (PUBLIC + ORIGIN, {"FANWIRE_LINGER": "3s"}, {}, [f"FANWIRE_LINGER {NO_RELAY}"]),
-        (ORIGIN, {}, {}, ["backbone.public is missing: an edge by the command asks nobody"]),
+        (ORIGIN, {}, {}, ["backbone.public is missing: name the channels that anyone may watch here"]),
         (
             f'{PUBLIC}on_down = "local"\n{ORIGIN}',
             {},
@@ -137,3 +137,14 @@ def test_no_error_shows_its_token() -> None:
 def test_a_program_is_told_where_an_origin_belongs() -> None:
     with pytest.raises(ValueError, match=r"RelayConfig.upstream.* that of an origin: Hub\(backbone=\.\.\.\) takes it"):
         RelayConfig(path="/live", upstream=("fanwire://o",))
+
+
+def test_who_asks_the_origin_says_so_and_needs_no_public_channels() -> None:
+    config = loaded('[backbone]\nadmit = "origin"\nadmit_for = "0s"\ntrusted_proxies = ["10.0.0.0/8"]\n' + ORIGIN)
+    assert (config.backbone.admit, config.backbone.admit_for, config.backbone.public) == ("origin", 0.0, ())
+    assert loaded("", upstream=["fanwire://o"], edge_admit="origin").backbone.admit == "origin"
+    for text, told in (
+        ('[backbone]\nurl = "redis://r"\nadmit = "origin"\n', "backbone.admit is for an edge"),
+        (f'{PUBLIC}admit_for = "0s"\n{ORIGIN}', 'backbone.admit_for is for an edge that asks, with admit = "origin"'),
+    ):
+        assert any(told in one for one in errors(text))

@@ -66,7 +66,7 @@ PYTHON_LAYERS = [
     ["relay.relay"],
     ["relay", "relay.plain"],
     ["scraping"],
-    ["across", "openings"],
+    ["across", "asking", "openings"],
     ["application"],
     ["paths", "pump"],
     ["asgi.heads", "asgi.pair", "registering", "serving"],

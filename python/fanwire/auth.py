@@ -16,6 +16,10 @@ __all__ = ["Headers", "Identity", "Query", "Refused", "Request", "ResponseHeader
 
 MSGPACK = "msgpack"
 """The subprotocol that the engine chooses itself where it is offered: the client's format hangs on it."""
+ASKS = "fanwire.ask.1"
+"""Offered by an edge that asks about a client of its own: who would be let in is answered with 204, and no more."""
+EDGES = ("fanwire.edge.1", "fanwire.edge.1.msgpack")
+"""Subprotocols of edges, which the engine chooses, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +144,10 @@ class Request:
         """What the query asks to watch."""
         self.protocol: str = opening.protocol
         """``raw``, ``sse`` or ``signalr``."""
-        self.subprotocols: tuple[str, ...] = tuple(opening.subprotocols)
+        self.subprotocols: tuple[str, ...] = tuple(name for name in opening.subprotocols if name != ASKS)
         """What a WebSocket's client offers, the preferred ones first; browsers put tokens here, never log them."""
+        self.only_asks: bool = ASKS in opening.subprotocols
+        """Whether an edge asks about a client of its own, which has shown what is here, and will not connect here."""
         self.response_headers = ResponseHeaders()
         """What the answer says besides, a refusal, too; of no effect once it is answered."""
         self._subprotocol = MSGPACK if MSGPACK in self.subprotocols else None

@@ -21,6 +21,7 @@ from fanwire._engine import HeldAddress
 from fanwire._loop import Interrupt, background_tasks, run, watch_signals
 from fanwire.addresses import address_of, inherited
 from fanwire.asgi import Mounted
+from fanwire.asking import OriginAdmission
 from fanwire.attaching import Attaching
 from fanwire.backbone import PREFIX, OnDown, backbone_of, check_edge, is_origin
 from fanwire.channel import Channel
@@ -101,6 +102,8 @@ class Hub(Attaching):
         self._program: Mapping[str, Any] | None = None
         # What a file has read beside.
         self._sources: Sequence[MeasuredSource] = ()
+        # What asks the origin about clients, where this is an edge that does.
+        self._admission: OriginAdmission | None = None
         # Guards what follows and _is_serving: two threads may serve the same hub, or end it, and signal handlers, too.
         self._serve_lock = threading.RLock()
         # Between the call that serves and its first moment; whether it is to end at once.
@@ -429,6 +432,8 @@ class Hub(Attaching):
         self._attachments = life.pump.attachments
         for source in self._sources:
             life.pump.read_beside(source, self)
+        if self._admission is not None:
+            self._admission.begin(life.pump.upstreams, life.handshake_timeout)
 
     @property
     def _is_here(self) -> bool:

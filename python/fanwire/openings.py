@@ -6,7 +6,7 @@ import anyio
 
 from fanwire._engine import Opening
 from fanwire._loop import ends_task, finish, outlive_cancellation
-from fanwire.auth import Refused, Request, identity_of, is_negotiate
+from fanwire.auth import EDGES, Refused, Request, identity_of, is_negotiate
 from fanwire.callbacks import Callbacks
 from fanwire.client import Client, Link
 from fanwire.errors import FanwireError, LimitReached, Told
@@ -114,8 +114,12 @@ class Openings:
             identity = client.identity
             user = None if identity is None else identity.id
             headers, subprotocol = list(request.response_headers), request.subprotocol
+            if request.only_asks:
+                self._clients.pop(client.id, None)
+                engine.respond(event.connection, 204, "text/plain", b"", headers)
+                return
             engine.accept(event.connection, event.channels, user, headers, subprotocol)
-            if request.subprotocols and subprotocol is None:
+            if subprotocol is None and set(request.subprotocols).difference(EDGES):
                 self._tell_of_subprotocols()
             if is_negotiate(event):  # its transport is asked about, too
                 self._clients.pop(client.id, None)

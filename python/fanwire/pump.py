@@ -52,7 +52,7 @@ from fanwire.relay.plain import PlainRelay
 from fanwire.relay.relay import Relay
 from fanwire.relay.sharing import Sharing
 from fanwire.relay.stats import RelayStats
-from fanwire.relay.upstreams import Sessions
+from fanwire.relay.upstreams import Sessions, Upstreams
 from fanwire.scraping import Measured, Scraping
 from fanwire.snapshots import SnapshotRule, Snapshots
 from fanwire.sources.stats import MeasuredSource
@@ -280,6 +280,11 @@ class Pump:
     def remove_owner(self, number: int) -> None:
         """Nobody answers for its paths any more: the number is not given anew before all others were."""
         del self._owners[number], self._handlers[number]
+
+    @property
+    def upstreams(self) -> Upstreams:
+        """Connections to servers for one who is no relay."""
+        return Upstreams(self._around.sessions)
 
     def add_relay(self, config: RelayConfig) -> int:
         """Have a relay work; gives its number. Raises ConfigError for a `ca` that is not good any more."""

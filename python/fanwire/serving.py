@@ -289,6 +289,11 @@ class Life:
         await self._asked.wait()
 
     @property
+    def handshake_timeout(self) -> float:
+        """Seconds that an opening may take."""
+        return float(self._plan.own["handshake_timeout"])
+
+    @property
     def pump(self) -> Pump:
         """What deals with the engine's events; from when it is linked until the engine ends."""
         assert self._pump is not None

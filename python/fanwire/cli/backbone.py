@@ -2,19 +2,23 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from fanwire.backbone import PREFIX, PREFIX_MUST, URL_MUST, OnDown, check_prefix, check_url, is_origin
 from fanwire.channel import check_pattern
-from fanwire.config.kinds import ONE_OR_MORE, Leaf, Secret, text
+from fanwire.config.kinds import ONE_OR_MORE, Duration, HeaderPattern, Leaf, Proxy, Secret, text
 from fanwire.config.reading import UNREAD, apart
 from fanwire.config.sources import Path
 from fanwire.relay.config import RelayConfig
+from fanwire.relay.headers import UNIMPORTANT
 
 WHO_MAY = (
-    "an edge by the command asks nobody who a client is. Name the channels that anyone may watch here, with public or "
-    "--public; or write a program, whose authenticate and authorize say who may"
+    "name the channels that anyone may watch here, with public or --public; or have the origin asked who may watch "
+    'what, with admit = "origin" or --edge-admit origin'
 )
+FOR_AN_EDGE = "is for an edge, whose url is that of an origin, as fanwire://HOST:PORT"
+ASKING = ("admit_for", "admit_ignore", "trusted_proxies")
+"""What says how an origin is asked."""
 NO_RELAY = (
     "means nothing where upstream is that of an origin: this hub is an edge then, whose clients connect to its own "
     "paths, such as /ws and /events"
@@ -49,6 +53,20 @@ class BackboneConfig:
     ] = ()
     """At an edge: the channels that anyone may watch here, of those that the origin lets the edge have; ``"*"`` is all.
     Worst cost: nobody is asked who a client is."""
+    admit: Literal["public", "origin"] = "public"
+    """At an edge, who may watch the other channels: with ``public`` nobody, with ``origin`` whom the origin lets. It is
+    asked in the client's name, once for each distinct set of headers (but those of `admit_ignore`), query and channel.
+    Worst cost: as many questions to the origin as clients make up, 256 at once."""
+    admit_for: Duration = 60.0
+    """How long the origin's yes is remembered, and a 401 or 403 for who shows the very same; no longer than a JWT that
+    is shown says with its ``exp``; with 0 each is asked about. Worst cost: who was shut out may begin to watch for so
+    long."""
+    admit_ignore: tuple[HeaderPattern, ...] = UNIMPORTANT
+    """Headers by which the origin does not decide, as those of a relay. Worst cost: a header too many: one client's yes
+    is another's; one too few: the origin is asked more often."""
+    trusted_proxies: tuple[Proxy, ...] = ()
+    """Addresses and networks, or ``unix``, whose ``X-Forwarded-*`` and ``Forwarded`` are kept and appended to; those of
+    others are replaced. Worst cost: who is in them says where clients come from."""
     prefix: Annotated[str, text(PREFIX_MUST, check=check_prefix)] = PREFIX
     """What names there begin with. Worst cost: machines with another one have nothing in common."""
     on_down: OnDown = "buffer"
@@ -109,7 +127,13 @@ def _faults_of_origins(backbone: BackboneConfig, relays: tuple[Any, ...]) -> Ite
 def _faults_of_edge(backbone: BackboneConfig) -> Iterator[tuple[Path, str]]:
     if backbone.is_edge and backbone.on_down == "local":
         yield ("backbone", "on_down"), 'is "local", and an edge publishes nothing: leave it out'
-    if backbone.is_edge and not backbone.public:
+    if backbone.is_edge and backbone.admit == "public" and not backbone.public:
         yield ("backbone", "public"), f"is missing: {WHO_MAY}"
     if backbone.public and not backbone.is_edge:
-        yield ("backbone", "public"), "is for an edge, whose url is that of an origin, as fanwire://HOST:PORT"
+        yield ("backbone", "public"), FOR_AN_EDGE
+    if backbone.admit == "origin" and not backbone.is_edge:
+        yield ("backbone", "admit"), FOR_AN_EDGE
+    usual = BackboneConfig()
+    for name in ASKING if backbone.admit == "public" else ():
+        if getattr(backbone, name) != getattr(usual, name):
+            yield ("backbone", name), 'is for an edge that asks, with admit = "origin"'

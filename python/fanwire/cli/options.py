@@ -21,6 +21,7 @@ FLAGS: dict[str, tuple[Path, str] | tuple[Path, str, str]] = {
     "workers": (("listen", "workers"), "Processes that serve, under a supervisor; auto: one for each CPU"),
     "backbone": (("backbone", "url"), "What makes several machines one"),
     "public": (("backbone", "public"), "At an edge: channels that anyone may watch; again: others"),
+    "edge_admit": (("backbone", "admit"), "At an edge: who may watch other channels: nobody, or whom the origin lets"),
     "upstream": ((*RELAY, "upstream"), "A backend's URL; again: another, for when it fails; fanwire://: an edge's"),
     "path": ((*RELAY, "path"), "What clients connect to", "the upstream's own path"),
     "protocol": ((*RELAY, "protocol"), "What clients and backend speak"),

@@ -23,6 +23,7 @@ def serve(
     workers: Annotated[str | None, option("workers")] = None,
     backbone: Annotated[str | None, option("backbone")] = None,
     public: Annotated[list[str] | None, option("public")] = None,
+    edge_admit: Annotated[str | None, option("edge_admit")] = None,
     upstream: Annotated[list[str] | None, option("upstream")] = None,
     path: Annotated[str | None, option("path")] = None,
     protocol: Annotated[str | None, option("protocol")] = None,

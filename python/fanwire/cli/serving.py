@@ -8,12 +8,14 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fanwire._engine import matches
+from fanwire.asking import OriginAdmission
+from fanwire.cli.backbone import BackboneConfig
 from fanwire.cli.config import ServeConfig
 from fanwire.cli.options import settings
 from fanwire.cli.telling import complain, route
@@ -70,7 +72,9 @@ def run(config: ServeConfig, program: Mapping[str, Any]) -> None:
     )
     hub._program = program
     hub._sources = sources_of(config)
-    if config.backbone.public:
+    if config.backbone.admit == "origin":
+        hub.authorize(asking(hub, config.backbone))
+    elif config.backbone.public:
         hub.authorize(_public(config.backbone.public))
     for relay in config.relay:
         hub.relay(relay)
@@ -96,6 +100,19 @@ def sources_of(config: ServeConfig) -> list[Beside]:
         channels = {one.pattern: one.channel() for one in config.channel}
         publisher = partial(Publisher, url.reveal(), prefix=prefix, channels=channels, **terms)
     return [Beside(one.source(prefix), publisher) for one in config.source]
+
+
+def asking(hub: Hub, edge: BackboneConfig) -> Callable[[Client, str], Awaitable[bool]]:
+    """Have an edge ask the origin about its clients; gives what is to be its ``authorize``."""
+    assert edge.url is not None  # it is an edge's
+    hub._admission = OriginAdmission(
+        edge.url.reveal(),
+        public=edge.public,
+        admit_for=edge.admit_for,
+        admit_ignore=edge.admit_ignore,
+        trusted_proxies=edge.trusted_proxies,
+    )
+    return hub._admission.authorize
 
 
 def _public(patterns: Iterable[str]) -> Callable[[Client, str], bool]:
