@@ -101,7 +101,8 @@ def python_peer(name: str, label: str, file: str, *options: str) -> Peer:
     return Peer(name, label, _python(file, *options))
 
 
-def _centrifugo(name: str, label: str, *options: str) -> Peer:
+def centrifugo_peer(name: str, label: str, *options: str) -> Peer:
+    """Centrifugo, whose clients say by their query what they watch, and get objects."""
     return Peer(
         name,
         label,
@@ -135,8 +136,8 @@ def peers(floor: Path) -> dict[str, Peer]:
         Peer("aiohttp", "aiohttp", _python("aiohttp_hub.py"), packages=("aiohttp", "uvloop")),
         Peer("fastapi", "FastAPI on uvicorn", _python("fastapi_hub.py"), packages=("fastapi", "uvicorn", "uvloop")),
         Peer("node-ws", "Node ws", node, "node"),
-        _centrifugo("centrifugo", "Centrifugo"),
-        _centrifugo("centrifugo-joined", "Centrifugo, joined", "--joined"),
+        centrifugo_peer("centrifugo", "Centrifugo"),
+        centrifugo_peer("centrifugo-joined", "Centrifugo, joined", "--joined"),
     ]
     return {peer.name: peer for peer in table}
 

@@ -133,7 +133,7 @@ LOAD_LAYERS = [
     ["client"],
     ["session"],
     ["children"],
-    ["floor", "signalr"],
+    ["feed", "floor", "signalr"],
 ]
 
 NODE_LAYERS = [

@@ -41,14 +41,19 @@ def _coded(text: bytes) -> str:
     return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
 
 
-def settings(port: int, redis: str | None, is_joined: bool) -> dict[str, Any]:
+def settings(port: int, redis: str | None, is_joined: bool, compresses: bool) -> dict[str, Any]:
     """Its file of settings."""
     shared = {"engine": {"type": "redis", "redis": {"address": redis}}} if redis else {}
     return shared | {
         "http_server": {"address": "127.0.0.1", "port": port},
         "http_api": {"key": KEY},
-        "client": {"token": {"hmac_secret_key": SECRET}},
-        "uni_websocket": {"enabled": True, "handler_prefix": "/ws", "join_push_messages": is_joined},
+        "client": {"token": {"hmac_secret_key": SECRET}, "ping_interval": "1h"},
+        "uni_websocket": {
+            "enabled": True,
+            "handler_prefix": "/ws",
+            "join_push_messages": is_joined,
+            "compression": compresses,
+        },
         "websocket": {"disabled": True},
         "log": {"level": "error"},
     }
@@ -60,6 +65,7 @@ def main() -> None:
 
     parser = options(__doc__ or "")
     parser.add_argument("--joined", action="store_true", help="pushes that wait are joined into one frame")
+    parser.add_argument("--deflate", action="store_true", help="its compression, which takes no context over")
     arguments = parser.parse_args()
     program = shutil.which(os.environ.get("CENTRIFUGO", "centrifugo"))
     if program is None:
@@ -67,7 +73,7 @@ def main() -> None:
             "skipped: no Centrifugo: go install github.com/centrifugal/centrifugo/v6@latest, on PATH or as CENTRIFUGO"
         )
     file = Path(tempfile.gettempdir()) / f"centrifugo-{os.getpid()}.json"
-    file.write_text(json.dumps(settings(arguments.port, arguments.redis, arguments.joined)))
+    file.write_text(json.dumps(settings(arguments.port, arguments.redis, arguments.joined, arguments.deflate)))
     server = os.getpid()
     if os.fork() == 0:
         if os.fork() == 0:
@@ -102,7 +108,11 @@ def _obey(server: int, port: int, file: Path) -> None:
                 schedule = Schedule(command["publish"], sequences, time.monotonic_ns() + START_DELAY_NS)
                 for index in range(schedule.rounds):
                     time.sleep(max(0.0, (schedule.due_ns(index) - time.monotonic_ns()) / 1e9))
-                    texts = [{"publish": {"channel": channel, "data": text}} for channel, text in schedule.texts(index)]
+                    made = schedule.texts(index)
+                    # A feed's messages are objects, which it passes on as they are: a text it would make longer.
+                    texts = [
+                        {"publish": {"channel": c, "data": json.loads(t) if schedule.feed else t}} for c, t in made
+                    ]
                     began = time.perf_counter()
                     _ask(api, "batch", {"commands": texts})
                     schedule.seconds_publishing += time.perf_counter() - began
@@ -128,7 +138,8 @@ def _api(port: int) -> http.client.HTTPConnection:
 
 
 def _ask(api: http.client.HTTPConnection, method: str, body: dict[str, Any]) -> dict[str, Any]:
-    api.request("POST", f"/api/{method}", json.dumps(body), {"X-API-Key": KEY, "Content-Type": "application/json"})
+    text = json.dumps(body, separators=(",", ":"))
+    api.request("POST", f"/api/{method}", text, {"X-API-Key": KEY, "Content-Type": "application/json"})
     with api.getresponse() as answer:
         found: dict[str, Any] = json.loads(answer.read())
     if "error" in found:

@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -51,6 +52,8 @@ class Schedule:
         self.interval_ns = int(float(command["interval_s"]) * 1e9)
         self.payload_bytes = int(command.get("bytes", 128))
         self.order: list[int] | None = command.get("sequence")
+        self.feed = Path(command["feed"]).read_text().splitlines() if "feed" in command else []
+        self.bytes_published = 0
         self.sequences = sequences
         self.start_ns = start_ns
         self.seconds_publishing = 0.0
@@ -72,14 +75,19 @@ class Schedule:
             channel = 0 if self.order is None else self.order[number]
             sequence = self.sequences.get(channel, 0)
             self.sequences[channel] = sequence + 1
-            text = f"{sequence:010d} {channel:06d} {stamp}".ljust(self.payload_bytes, "x")
+            if self.feed:
+                text = self.feed[sequence % len(self.feed)]
+            else:
+                text = f"{sequence:010d} {channel:06d} {stamp}".ljust(self.payload_bytes, "x")
+            self.bytes_published += len(text.encode())
             made.append((f"c{channel}", text))
         return made
 
     def report(self, now_ns: int) -> dict[str, Any]:
-        """The answer to the command: publications, wall seconds, seconds inside publish calls."""
+        """The answer to the command: publications, wall seconds, seconds inside publish calls, bytes of payloads."""
         wall = (now_ns - self.start_ns) / 1e9
-        return {"published": self.count, "seconds": wall, "publish_seconds": self.seconds_publishing}
+        times = {"seconds": wall, "publish_seconds": self.seconds_publishing}
+        return {"published": self.count, **times, "payload_bytes": self.bytes_published}
 
 
 class Reporter:

@@ -27,8 +27,9 @@ COMMANDS_EVERY_MS = 20
 class Peer:
     """The application, its commands and at most one schedule that runs."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, compression: str) -> None:
         """Make the app; nothing listens yet."""
+        self.compresses = compression != "DISABLED"
         self.port = port
         self.reporter = Reporter()
         self.commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -43,7 +44,7 @@ class Peer:
         self.app.ws(
             "/ws",
             {
-                "compression": CompressOptions.DISABLED,
+                "compression": CompressOptions[compression],
                 "max_backpressure": BACKPRESSURE_BYTES_MAX,
                 "idle_timeout": 0,
                 "upgrade": self.upgrade,
@@ -55,7 +56,8 @@ class Peer:
     def upgrade(self, response: Any, request: Any, context: Any) -> None:
         """Answer an upgrade request; the channels travel with the socket until it is open."""
         key = request.get_header("sec-websocket-key")
-        response.upgrade(key, "", "", context, channels_of(request.get_full_url()))
+        extensions = request.get_header("sec-websocket-extensions") or ""
+        response.upgrade(key, "", extensions, context, channels_of(request.get_full_url()))
 
     def opened(self, websocket: Any) -> None:
         """Subscribe a new client to what its query asked for."""
@@ -106,7 +108,7 @@ class Peer:
         texts = schedule.texts(self.round_index)
         began = time.perf_counter()
         for channel, text in texts:
-            self.app.publish(channel, text, OpCode.TEXT)
+            self.app.publish(channel, text, OpCode.TEXT, self.compresses)
         schedule.seconds_publishing += time.perf_counter() - began
         self.round_index += 1
         if self.round_index < schedule.rounds:
@@ -127,8 +129,12 @@ class Peer:
 
 def main(arguments: Namespace) -> None:
     """Serve until stdin ends."""
-    Peer(arguments.port).run()
+    Peer(arguments.port, arguments.compression).run()
 
 
 if __name__ == "__main__":
-    main(options(__doc__ or "").parse_args())
+    parser = options(__doc__ or "")
+    parser.add_argument(
+        "--compression", default="DISABLED", choices=CompressOptions.__members__, help="µWebSockets' own word for it"
+    )
+    main(parser.parse_args())

@@ -3,6 +3,8 @@
 That holds whether fanwire compresses or not. Where it agrees to, messages have to come compressed as well.
 """
 
+import itertools
+import json
 import random
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
@@ -21,7 +23,6 @@ from support.clients import settle
 from support.deflating import COMPRESSES, Deflating, Message, Stream, tap
 from support.hubs import MakeHub
 from support.listeners import KINDS, Kind, digest
-from support.odds_feed import odds
 from support.waiting import until
 
 try:
@@ -42,6 +43,20 @@ TOGETHER = 10
 ROOM: dict[str, Any] = {"backlog_bytes": 64 << 20, "backlog_frames": 100_000}
 
 
+def odds() -> Iterator[str]:
+    """Messages of some 300 bytes, for ever, of which much stands in those before."""
+    chance = random.Random(7)
+    for number in itertools.count():
+        prices = {name: round(1 + chance.random() * 8, 2) for name in ("home", "draw", "away", "over", "under")}
+        match = {
+            "id": f"BR-2026-{9_000 + number % 20}",
+            "minute": number % 90,
+            "prices": prices,
+            "market": "Match Result",
+        }
+        yield json.dumps({"target": "OddsChanged", "arguments": [match], "sender": "a bookmaker's back office"})
+
+
 def is_last(message: Message) -> bool:
     """Whether nothing follows."""
     return message == LAST
@@ -60,11 +75,11 @@ def extremes() -> list[Message]:
     return ["", b"", "a", b"\x00", chance.randbytes(40), chance.randbytes(5_000), "ë" * 3_000, repeated, large, b"", ""]
 
 
-def story(count: int) -> list[Message]:
-    """`count` changed odds with all extremes among them, the last of them 80 before the end."""
-    found: list[Message] = list(islice(odds(), count))
+def story(length: int) -> list[Message]:
+    """`length` changed odds with all extremes among them, the last of them 80 before the end."""
+    found: list[Message] = list(islice(odds(), length))
     for place, message in enumerate(extremes()):
-        found.insert(count // 3 + place * 7, message)
+        found.insert(length // 3 + place * 7, message)
     return found
 
 

@@ -15,7 +15,11 @@ pub(crate) const DESCRIPTORS_SLACK: u64 = 64;
 
 /// Opens many WebSocket connections to one server and checks everything that arrives on them.
 #[derive(Debug, Parser)]
-#[command(name = "fanwire-load", version, after_help = "Clients of a SignalR hub: fanwire-load signalr --help.")]
+#[command(
+    name = "fanwire-load",
+    version,
+    after_help = "Clients of a SignalR hub: fanwire-load signalr --help; of a feed that may come compressed: feed --help."
+)]
 pub(crate) struct Options {
     /// The server, as ws://ADDRESS:PORT/PATH, the address an IPv4 one or `localhost`.
     #[arg(long)]

@@ -12,6 +12,8 @@
 //! A mode of its own, `fanwire-load signalr`, is the clients of a SignalR hub: it negotiates, shakes hands, invokes, and
 //! counts whole hub messages.
 //!
+//! Another, `fanwire-load feed`, is clients of a feed that may come compressed: they count bytes as they stand on the wire.
+//!
 //! Nothing here uses `fanwire-core`: a mistake that both made would hide itself.
 //!
 //! | module | what it holds |
@@ -28,6 +30,7 @@
 //! | `children` | several processes, one report |
 //! | `commands`, `report` | lines on stdin · lines on stdout |
 //! | `signalr` | the clients of a SignalR hub, or of the raw protocol beside it |
+//! | `feed` | the clients of a feed that may come compressed |
 //! | [`floor`] | the bare loop |
 //! | `sys` | the calls of the operating system; with `floor/ring.rs` the only `unsafe` |
 
@@ -40,6 +43,7 @@ mod completion;
 mod connect;
 mod draw;
 mod error;
+mod feed;
 pub mod floor;
 mod histogram;
 mod payload;
@@ -63,12 +67,10 @@ use clap::Parser;
 /// or nobody connected. It is 2 when the options or the system do not allow the run.
 pub fn run(args: impl Iterator<Item = String>) -> i32 {
     let mut args: Vec<String> = args.collect();
-    let outcome = if args.get(1).is_some_and(|mode| mode == "signalr") {
-        args.remove(1);
-        args[0].push_str(" signalr");
-        parse(args).and_then(|options| told(signalr::run(options)))
-    } else {
-        parse::<Options>(args).and_then(|options| told(run_with(options)))
+    let outcome = match args.get(1).map(String::as_str) {
+        Some("signalr") => parse(mode(&mut args)).and_then(|options| told(signalr::run(options))),
+        Some("feed") => parse(mode(&mut args)).and_then(|options| told(feed::run(options))),
+        _ => parse::<Options>(args).and_then(|options| told(run_with(options))),
     };
     outcome.unwrap_or_else(|exit_code| exit_code)
 }
@@ -76,6 +78,13 @@ pub fn run(args: impl Iterator<Item = String>) -> i32 {
 fn run_with(options: Options) -> Result<i32, LoadError> {
     let settings = Settings::try_from(options)?;
     if settings.processes > 1 { children::run(&settings) } else { session::run(settings) }
+}
+
+/// The arguments of a mode, whose name becomes part of the program's.
+fn mode(args: &mut Vec<String>) -> Vec<String> {
+    let mode = args.remove(1);
+    args[0].push_str(&format!(" {mode}"));
+    std::mem::take(args)
 }
 
 /// The options; where they are not understood, or help was asked for, says so and gives the exit code.
