@@ -43,9 +43,9 @@ TOGETHER = 10
 ROOM: dict[str, Any] = {"backlog_bytes": 64 << 20, "backlog_frames": 100_000}
 
 
-def odds() -> Iterator[str]:
-    """Messages of some 300 bytes, for ever, of which much stands in those before."""
-    chance = random.Random(7)
+def odds(seed: int = 7) -> Iterator[str]:
+    """Messages of some 300 bytes, for ever, of which much stands in those before; the same for a seed."""
+    chance = random.Random(seed)
     for number in itertools.count():
         prices = {name: round(1 + chance.random() * 8, 2) for name in ("home", "draw", "away", "over", "under")}
         match = {
