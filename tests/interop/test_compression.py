@@ -20,7 +20,7 @@ import fanwire
 import pytest
 from anyio.to_thread import run_sync
 from support.clients import settle
-from support.deflating import COMPRESSES, Deflating, Message, Stream, tap
+from support.deflating import COMPRESSES, TAIL, Deflating, Inflater, Message, Stream, Undecodable, tap
 from support.hubs import MakeHub
 from support.listeners import KINDS, Kind, digest
 from support.waiting import until
@@ -30,11 +30,15 @@ try:
 except ImportError:
     zlib_ng = None
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.timeout(120),
-    pytest.mark.parametrize("anyio_backend", ["asyncio"]),
-]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+
+
+@pytest.fixture(params=["asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """One loop: what the clients hear is the engine's affair."""
+    return str(request.param)
+
+
 ANY = "127.0.0.1:0"
 LAST = "the end"
 LARGE = 1 << 20
@@ -165,6 +169,29 @@ async def test_a_stock_client_hears_all_from_where_it_came(make_hub: MakeHub, ki
         assert [digest(message) for message in stream.messages][: len(one)] == one
 
 
+MODULES = [
+    pytest.param(zlib, id="zlib"),
+    pytest.param(zlib_ng, id="zlib-ng", marks=pytest.mark.skipif(zlib_ng is None, reason="zlib-ng is not installed")),
+]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_inflater_of_these_tests_is_strict(module: ModuleType) -> None:
+    """A distance beyond the window, the end of a stream and bytes that are none of deflate's are seen."""
+    data = random.Random(1).randbytes(1_500)
+
+    def deflated(bits: int, mode: int) -> bytes:
+        stream = zlib.compressobj(9, zlib.DEFLATED, -bits)
+        return (stream.compress(data * 2) + stream.flush(mode)).removesuffix(TAIL)
+
+    for bits in range(9, 16):
+        within = Inflater(bits, takes_over=True, module=module)
+        assert [within.inflate(deflated(bits, zlib.Z_FULL_FLUSH)) for _ in range(2)] == [data * 2] * 2
+    for wrong, bits in ((deflated(11, zlib.Z_SYNC_FLUSH), 10), (deflated(9, zlib.Z_FINISH), 9), (b"\xff" * 9, 15)):
+        with pytest.raises(Undecodable):
+            Inflater(bits, takes_over=True, module=module).inflate(wrong)
+
+
 OFFERS = [
     "permessage-deflate",
     "permessage-deflate; client_max_window_bits",
@@ -185,10 +212,6 @@ NOT_AGREED = [
     "permessage-deflate; unknown",
     "permessage-deflate; server_no_context_takeover; server_no_context_takeover",
     "permessage-deflate; client_no_context_takeover=1",
-]
-MODULES = [
-    pytest.param(zlib, id="zlib"),
-    pytest.param(zlib_ng, id="zlib-ng", marks=pytest.mark.skipif(zlib_ng is None, reason="zlib-ng is not installed")),
 ]
 
 

@@ -204,6 +204,13 @@ class Deflating:
             raise EOFError(f"the server closed, with {self.stream.closed!r}")
         self.stream.feed(data)
 
+    def read_what_is_there(self) -> None:
+        """Take all that has come; never waits. EOFError where the server has ended."""
+        self.socket.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                self.read_more()
+
     def close(self) -> None:
         """Leave without a word."""
         self.socket.close()
