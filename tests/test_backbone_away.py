@@ -273,6 +273,10 @@ async def test_the_command_serves_over_a_backbone_with_one_link_for_all_its_work
                         assert await told(peer, 1) == [number]
                 clients = redis.do("CLIENT", "LIST", "TYPE", "pubsub").count(b" addr=")
                 assert clients == 2, "one of the command's, one of this hub's"
+            redis.kill()
+            for worker in (0, 1):
+                await answers(address, "/metrics", 200, rf'^fanwire_backbone_up\{{worker="{worker}"\}} 0\.0$')
+            await answers(address, "/metrics", 200, r"^fanwire_backbone_downs_total 1\.0$")
         finally:
             process.terminate()
 

@@ -45,9 +45,12 @@ class Reached:
         self.foreign = 0
         """Records that nobody of the prefix has published."""
 
-    def note(self, state: Literal["up", "down", "alone"], why: str) -> str:
-        """It is so from now on. Gives why this machine is not ready for clients; empty where it is."""
-        self.downs += state != "up" and self.state in (None, "up")
+    def note(self, state: Literal["up", "down", "alone"], why: str, *, counts: bool = True) -> str:
+        """It is so from now on. Gives why this machine is not ready for clients; empty where it is.
+
+        All workers of a machine have one link, and one of them `counts`.
+        """
+        self.downs += counts and state != "up" and self.state in (None, "up")
         self.state = state
         waits = "what is published elsewhere does not come"
         return f"it is out of reach, and {waits}: {brief(why)}" if state == "down" else ""

@@ -382,7 +382,10 @@ class Pump:
             self._everyone.changed(event.number, event.has_come, event.age)
 
     def _backbone_changed(self, event: BackboneChanged) -> None:
-        self._around.sessions.readiness.note("backbone", self._backbone.note(event.state, event.why))
+        bus = self.bus
+        is_first = bus is None or bus.number <= min(bus.others, default=bus.number)
+        why_not = self._backbone.note(event.state, event.why, counts=is_first)
+        self._around.sessions.readiness.note("backbone", why_not)
 
     def _mirror_lost(self, event: MirrorLost) -> None:
         for sharing in filter(None, self._sharings):
