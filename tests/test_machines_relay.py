@@ -118,6 +118,23 @@ def test_a_lane_is_held_once_over_nats(tmp_path: Path, backend: ScriptedBackend)
         assert_held_once_for_both(Machines(stack, relay(backend, lanes=SHARED), nats.url), backend)
 
 
+@needs_nats
+def test_a_mirror_begins_with_more_than_the_server_takes_at_once(tmp_path: Path, backend: ScriptedBackend) -> None:
+    lanes = {**SHARED, "snapshot_bytes_max": 1 << 20}
+    with nats_server(tmp_path, "max_payload: 65536") as nats, ExitStack() as stack:
+        running = Machines(stack, relay(backend, lanes=lanes), nats.url).two()
+        client = watching(running[0])
+        at = [holds(one) for one in running].index(True)
+        client.end()
+        until_in_thread(lambda: not backend.watching("m"))
+        holder, other = running[at], running[1 - at]
+        own = watching(holder)  # and no other machine has what comes now
+        assert holds(holder)
+        odds(backend, *range(50), more="x" * 4_000)
+        assert_all_get([own], list(range(50)))
+        assert_all_get(other.in_all(WORKERS, lambda: watching(other)), list(range(50)))
+
+
 @needs_redis
 @needs_origin
 def test_a_real_hub_has_one_connection_for_each_match(redis: Redis) -> None:

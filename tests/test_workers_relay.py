@@ -49,10 +49,10 @@ def watching(running: Workers, match: str = "m") -> Client:
     return client
 
 
-def odds(backend: ScriptedBackend, *numbers: int, match: str = "m") -> None:
-    """Published to who watches."""
+def odds(backend: ScriptedBackend, *numbers: int, match: str = "m", more: str = "") -> None:
+    """Published to who watches; with `more` behind each."""
     for session in backend.watching(match):
-        session.say(*({"type": 1, "target": "Odds", "arguments": [number]} for number in numbers))
+        session.say(*({"type": 1, "target": "Odds", "arguments": [number, more]} for number in numbers))
 
 
 def survivors(clients: list[Client], has_gone_on: Callable[[Client], object]) -> list[Client]:

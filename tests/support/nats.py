@@ -107,9 +107,9 @@ class Nats:
 
 
 @contextmanager
-def nats_server(folder: Path) -> Iterator[Nats]:
-    """One, for as long as the context lasts."""
-    one = Nats(folder)
+def nats_server(folder: Path, more: str = "") -> Iterator[Nats]:
+    """One, for as long as the context lasts; `more` stands in its file besides."""
+    one = Nats(folder, more)
     try:
         yield one
     finally:

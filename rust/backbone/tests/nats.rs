@@ -285,6 +285,9 @@ fn a_server_without_jetstream_one_that_is_too_old_and_none_are_named() {
     old.join().unwrap();
     let why = Heard::start(&format!("nats://127.0.0.1:{port}")).down();
     assert!(why.contains("refused"), "{why}");
+    let small = Nats::start("max_payload: 65535");
+    let why = Heard::start(&small.url()).down();
+    assert!(why.contains("the server's max_payload is 65535 bytes") && why.contains("needs 65536"), "{why}");
 }
 
 #[test]
@@ -306,12 +309,15 @@ fn what_is_too_large_is_refused_with_the_bound() {
     if nats_server().is_none() {
         return;
     }
-    let server = Nats::start("max_payload: 1000");
+    let server = Nats::start("max_payload: 65536");
     let mut link = Heard::start(&server.url());
-    let refused = link.publish_as("c", &[b'x'; 1_000], KEEP, None).unwrap_err();
-    let says = "a publication of 1004 bytes: the server's max_payload is 1000";
+    let refused = link.publish_as("c", &[b'x'; 65_536], KEEP, None).unwrap_err();
+    let says = "a publication of 65540 bytes: the server's max_payload is 65536";
     assert!(matches!(&refused, Refused::Server(why) if why == says), "{refused}");
-    link.publish_as("c", &[b'x'; 996], KEEP, None).unwrap();
+    link.publish_as("c", &[b'x'; 65_532], KEEP, None).unwrap();
+    let refused = link.publish_as("c", &[b'x'; 65_532], KEEP, Some("k")).unwrap_err();
+    assert!(matches!(&refused, Refused::Server(why) if why.contains("max_payload is 65536")), "{refused}");
+    link.publish_as("c", &[b'x'; 65_000], KEEP, Some("k")).unwrap();
     let long = "ü".repeat(200);
     let refused = link.publish_as(&long, b"x", KEEP, None).unwrap_err();
     assert!(

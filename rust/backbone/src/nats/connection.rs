@@ -9,6 +9,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
+use fanwire_core::node::LETTER_BYTES_MAX;
+
 use super::key::Credentials;
 use super::target::Login;
 use super::wire::{Said, read};
@@ -150,6 +152,10 @@ fn check(info: &Info) -> Result<(), String> {
         let what =
             "2.12 or later is needed, with headers: it answers for a channel in batches, and says what was before";
         return Err(format!("nats-server {} is too old: {what}", info.version));
+    }
+    if info.max_payload < LETTER_BYTES_MAX {
+        let (has, must) = (info.max_payload, LETTER_BYTES_MAX);
+        return Err(format!("the server's max_payload is {has} bytes: what machines tell one another needs {must}"));
     }
     Ok(())
 }

@@ -70,6 +70,17 @@ pub(crate) struct Requests {
     pub(crate) questions: usize,
 }
 
+/// What stands before a publication that is to stand once.
+fn headers(names: &Names, publication: &Publication) -> Option<String> {
+    let key = names.once(&publication.channel, publication.idempotency_key.as_ref()?);
+    Some(format!("NATS/1.0\r\nNats-Msg-Id: {key}\r\n\r\n"))
+}
+
+/// How many bytes a publication is for the server, which has a bound for them.
+pub(crate) fn length(names: &Names, publication: &Publication) -> usize {
+    headers(names, publication).map_or(0, |headers| headers.len()) + MAGIC.len() + publication.bytes.len()
+}
+
 impl Requests {
     pub(crate) fn new(inbox: String) -> Self {
         let answered_at = Instant::now();
@@ -96,12 +107,10 @@ impl Requests {
     /// Publishes.
     pub(crate) fn publish(&mut self, names: &Names, class: Class, publication: Publication) {
         let subject = names.taken(class, &publication.channel);
-        let key = publication.idempotency_key.as_ref().map(|key| names.once(&publication.channel, key));
         let (reply, out, bytes) = (format!("{}{}", self.inbox, self.next), &mut self.out, &publication.bytes);
-        match key {
+        match headers(names, &publication) {
             None => publish(out, &subject, &reply, &[MAGIC, bytes]),
-            Some(key) => {
-                let headers = format!("NATS/1.0\r\nNats-Msg-Id: {key}\r\n\r\n");
+            Some(headers) => {
                 let total = headers.len() + MAGIC.len() + bytes.len();
                 let line = format!("HPUB {subject} {reply} {} {total}\r\n{headers}", headers.len());
                 [line.as_bytes(), MAGIC, bytes, b"\r\n"].iter().for_each(|part| out.extend_from_slice(part));

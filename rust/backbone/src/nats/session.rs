@@ -13,8 +13,8 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::asking::{Asking, Kept};
 use super::connection::{Connection, information};
 use super::names::{Class, Names, fits, too_long};
-use super::publishing::{Asked, Requests};
-use super::streams::{Life, MAGIC, entry};
+use super::publishing::{Asked, Requests, length};
+use super::streams::{Life, entry};
 use super::target::Target;
 use super::wire::{Message, Said, now_ms, publish, read};
 use crate::api::{Event, Options, Refused};
@@ -272,7 +272,7 @@ impl<'a> Session<'a> {
     }
 
     fn publish(&mut self, publication: Publication) {
-        let (bytes, bytes_max) = (publication.bytes.len() + MAGIC.len(), self.connection.info.max_payload);
+        let (bytes, bytes_max) = (length(&self.plan.names, &publication), self.connection.info.max_payload);
         let refused = if bytes > bytes_max {
             Some(format!("a publication of {bytes} bytes: the server's max_payload is {bytes_max}"))
         } else {

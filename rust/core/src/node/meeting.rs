@@ -8,8 +8,10 @@ use super::sequencer::{Peers, Sequencer};
 use super::telling::{Here, Letter, Said, Told};
 use super::wire::FromSequencer;
 
-/// Of one letter: NATS takes a megabyte, with what stands before it.
-const PIECE_BYTES_MAX: usize = 512 << 10;
+/// What machines tell one another comes in letters of so many bytes at most: an engine outside has to take that.
+pub const LETTER_BYTES_MAX: usize = 64 << 10;
+/// Of a message in one of them, behind what says whose it is and for whom.
+pub(super) const PIECE_BYTES_MAX: usize = 48 << 10;
 /// As Python's `logging` has them.
 const INFO: u8 = 20;
 const WARNING: u8 = 30;

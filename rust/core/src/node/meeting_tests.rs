@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::agreement::agreement;
 use super::backbone::{Backbone, Heard, Keep, OnDown};
 use super::machines::LEASE_NS;
+use super::meeting::{LETTER_BYTES_MAX, PIECE_BYTES_MAX};
 use super::sequencer::{Peers, Sequencer};
 use super::wire::{FromMember, FromSequencer, VERSION};
 use crate::clock::Clock;
@@ -335,14 +336,15 @@ fn what_is_told_to_some_crosses_once_for_each_machine_and_comes_whole() {
     let place = machine.sequencer.machines.known[&other].place;
     machine.way.0.lock().expect("alone").letters.clear();
     let to: Vec<u8> = (0..3).flat_map(|member| (place * 256 + member).to_le_bytes()).collect();
-    for bytes in [0_usize, 1, 512 << 10, (512 << 10) + 1, 2 << 20] {
+    for bytes in [0_usize, 1, PIECE_BYTES_MAX, PIECE_BYTES_MAX + 1, 2 << 20] {
         let message: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
         let (mut said, mut sent) = (Vec::new(), Sent::default());
         FromMember::TellAnywhere(&to, 1, &message).write(&mut said);
         let machine = world.machine(holder);
         machine.sequencer.received(teller, &said, &mut sent).expect("a message");
         let letters = std::mem::take(&mut machine.way.0.lock().expect("alone").letters);
-        assert_eq!(letters.len(), bytes.div_ceil(512 << 10).max(1));
+        assert_eq!(letters.len(), bytes.div_ceil(PIECE_BYTES_MAX).max(1));
+        assert!(letters.iter().all(|(_, letter)| letter.len() <= LETTER_BYTES_MAX));
         for lost in [None, Some(0), Some(1)] {
             let mut sent = Sent::default();
             let coming = letters.iter().enumerate().filter(|(index, _)| Some(*index) != lost);

@@ -32,6 +32,7 @@ mod wire;
 pub use agreement::agreement;
 pub use backbone::{Backbone, Heard, Keep, OnDown, Record};
 pub use edging::{EDGE_SUBPROTOCOLS, read_for_edges};
+pub use meeting::LETTER_BYTES_MAX;
 pub use member::{Member, Sender, Then};
 pub use outgoing::{Outgoing, RULES, RULES_KEPT, Recipients, bytes_for_programs, name_for_programs, read_rules};
 pub use placing::{Outcome, Placing};
