@@ -73,6 +73,9 @@ def markdown(figures: Figures, header: dict[str, Any]) -> str:
         f"{BATCH:,} at a time. Returning: {BACK:,} clients come with a position to nodes that never had the channel, "
         f"each having missed {MISSED}. Peers: two nodes with {CLIENTS:,} clients each and Redis have core 0, clients "
         "core 1; the CPU is that of all three.",
+        "Redis is asked up to three times for a node's returning clients, whatever their number: for what the channel "
+        "keeps, for those who came with a position while the answer was on its way, which may be newer than it, and "
+        "for those who came while that one was.",
         _bounds(figures),
         "## CPU a message to one client, µs",
         _peers(figures),

@@ -20,11 +20,14 @@ from support.waiting import until_in_thread
 from test_workers_relay import (
     assert_all_get,
     assert_four_matches_are_five_connections,
+    feed,
     needs_origin,
     odds,
+    plain_feed,
     real_hub,
     relay,
     watching,
+    watching_feed,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -133,6 +136,26 @@ def test_a_mirror_begins_with_more_than_the_server_takes_at_once(tmp_path: Path,
         odds(backend, *range(50), more="x" * 4_000)
         assert_all_get([own], list(range(50)))
         assert_all_get(other.in_all(WORKERS, lambda: watching(other)), list(range(50)))
+
+
+@needs_redis
+@pytest.mark.parametrize("kind", ["query", "message"])
+def test_a_plain_backend_has_one_connection_for_all_machines(redis: Redis, kind: str) -> None:
+    with plain_feed(kind) as (open_now, options), ExitStack() as stack:
+        shared = {**options, "lanes": {**options["lanes"], **SHARED}}
+        running = Machines(stack, shared, redis.url).two()
+        clients = [one.in_all(WORKERS, lambda one=one: watching_feed(one, kind)) for one in running]  # type: ignore[misc]
+        assert len(open_now) == 1
+        feed(open_now, *range(10))
+        assert_all_get([client for of_one in clients for client in of_one], list(range(10)))
+        at = [holds(one) for one in running].index(True)
+        stay = clients[1 - at]
+        for process in processes_of(running[at]):
+            os.kill(process, signal.SIGKILL)
+        until_in_thread(lambda: all(any("gap" in one for one in client.messages) for client in stay))
+        until_in_thread(lambda: len(open_now) == 1)
+        feed(open_now, 10)
+        assert_all_get(stay, list(range(11)))
 
 
 @needs_redis

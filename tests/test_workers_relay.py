@@ -313,16 +313,16 @@ def test_a_real_hub_has_one_connection_for_each_match(tmp_path: Path) -> None:
         assert_four_matches_are_five_connections(url, [running.client() for _ in range(12)])
 
 
-PLAIN = {"path": "/feed", "protocol": "websocket"}
+PLAIN = {"path": "/feed", "protocol": "websocket", "admit": "anyone", "linger": 0.2}
+LANES = {"backoff_min": 0.05, "backoff_max": 0.1, "on_gap": "message"}
 
 
-@pytest.mark.parametrize("kind", ["query", "message"])
-def test_a_plain_backend_has_one_connection(tmp_path: Path, kind: str) -> None:
-    heads: list[str] = []
+@contextmanager
+def plain_feed(kind: str) -> Iterator[tuple[set[ServerConnection], dict[str, Any]]]:
+    """A plain backend: the connections that it has, and a relay's options, which shares by a query or a message."""
+    open_now: set[ServerConnection] = set()
 
     def serve(connection: ServerConnection) -> None:
-        assert connection.request is not None
-        heads.append(connection.request.path)
         open_now.add(connection)
         if kind == "query":
             connection.send('{"arguments": ["hello"], "target": "Hello"}')
@@ -331,36 +331,43 @@ def test_a_plain_backend_has_one_connection(tmp_path: Path, kind: str) -> None:
                 connection.send(json.dumps({"target": "Hello", "arguments": [json.loads(message)["watch"]]}))
         open_now.discard(connection)
 
-    open_now: set[ServerConnection] = set()
     share = {"kind": "query", "query": ["match"]} if kind == "query" else {"kind": "message", "subscribe": "/watch"}
     with serve_websockets(serve, "127.0.0.1", 0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         host, port = server.socket.getsockname()[:2]
-        options = {**PLAIN, "upstream": [f"http://{host}:{port}/feed"], "share": [share], "admit": "anyone"}
-        lanes = {"backoff_min": 0.05, "backoff_max": 0.1, "on_gap": "message"}
-        with several(tmp_path, WORKERS, {**options, "lanes": lanes, "linger": 0.2}) as running:
-
-            def come() -> Client:
-                client = running.client("/feed?match=m" if kind == "query" else "/feed")
-                if kind == "message":
-                    client.connection.send('{"watch": "hello"}')
-                return client
-
-            clients = running.in_all(WORKERS, come)
-            assert len(open_now) == 1
-            assert all(client.of("Hello") in ([], ["hello"]) for client in clients), heads
-            assert any(client.of("Hello") == ["hello"] for client in clients)
-            (connection,) = open_now
-            for number in range(10):
-                connection.send(json.dumps({"target": "Odds", "arguments": [number]}))
-            assert_all_get(clients, list(range(10)))
-            _, process = running.holder(WORKERS)
-            running.kill(process)
-            stay = survivors(clients, lambda client: any("gap" in one for one in client.messages))
-            until_in_thread(lambda: len(open_now) == 1)
-            (connection,) = open_now
-            connection.send(json.dumps({"target": "Odds", "arguments": [10]}))
-            assert_all_get(stay, list(range(11)))
+        yield open_now, {**PLAIN, "upstream": [f"http://{host}:{port}/feed"], "share": [share], "lanes": LANES}
         server.shutdown()
         thread.join()
+
+
+def watching_feed(running: Workers, kind: str) -> Client:
+    """A client that watches it."""
+    client = running.client("/feed?match=m" if kind == "query" else "/feed")
+    if kind == "message":
+        client.connection.send('{"watch": "hello"}')
+    return client
+
+
+def feed(open_now: set[ServerConnection], *numbers: int) -> None:
+    """Sent on the one connection that there is."""
+    (connection,) = open_now
+    for number in numbers:
+        connection.send(json.dumps({"target": "Odds", "arguments": [number]}))
+
+
+@pytest.mark.parametrize("kind", ["query", "message"])
+def test_a_plain_backend_has_one_connection(tmp_path: Path, kind: str) -> None:
+    with plain_feed(kind) as (open_now, options), several(tmp_path, WORKERS, options) as running:
+        clients = running.in_all(WORKERS, lambda: watching_feed(running, kind))
+        assert len(open_now) == 1
+        assert all(client.of("Hello") in ([], ["hello"]) for client in clients)
+        assert any(client.of("Hello") == ["hello"] for client in clients)
+        feed(open_now, *range(10))
+        assert_all_get(clients, list(range(10)))
+        _, process = running.holder(WORKERS)
+        running.kill(process)
+        stay = survivors(clients, lambda client: any("gap" in one for one in client.messages))
+        until_in_thread(lambda: len(open_now) == 1)
+        feed(open_now, 10)
+        assert_all_get(stay, list(range(11)))
