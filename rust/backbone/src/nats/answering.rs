@@ -1,6 +1,6 @@
 //! What a NATS server answers, and what follows from it: streams are found or made, publications placed, questions answered.
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fanwire_core::Position;
 
@@ -10,7 +10,7 @@ use super::publishing::Asked;
 use super::session::{Known, Session};
 use super::streams::{
     FULL, Fault, Life, NO_STREAM, Named, OVERTAKEN, TAKEN, config, entry, foreign_stream, is_enabled, life_of, lives,
-    named, naming, placed, streams_of, top_of,
+    named, naming, not_yet, placed, streams_of, top_of,
 };
 use super::wire::{Message, now_ms};
 use crate::api::{Event, Refused};
@@ -27,15 +27,38 @@ fn cannot_make(fault: &Fault) -> String {
     format!("no stream can be made: {} (replicas=1 in the URL asks for one server alone)", fault.description)
 }
 
+/// Why there is no answer yet, if it is so. Where a publication has none, or no server at all, that is the answer.
+fn not_answered(asked: &Asked, message: &Message<'_>) -> Option<String> {
+    match (asked, message.status()) {
+        (Asked::Publication(..) | Asked::Enabled, _) => None,
+        (_, Some(NO_RESPONDERS)) => Some("no server of the cluster leads the stream".to_owned()),
+        (Asked::Kept(..), _) => None,
+        _ => not_yet(message.payload),
+    }
+}
+
 impl Session<'_> {
     /// An answer has come.
     pub(super) fn answered(&mut self, message: &Message<'_>) -> Result<(), String> {
-        let Some((id, asked)) = self.requests.answered(message.subject) else { return Ok(()) };
-        if message.status() == Some(NO_RESPONDERS) {
-            return Err(self.nobody_answers(asked));
+        let Some((id, mut open)) = self.requests.answered(message.subject) else { return Ok(()) };
+        if let Some(why) = not_answered(&open.asked, message) {
+            self.requests.put_off(id, open, why);
+            return Ok(());
         }
         let payload = message.payload;
-        match asked {
+        if let Asked::Kept(_, asking) = &mut open.asked
+            && message.status().is_none()
+            && let Ok(entry) = entry(message, &self.plan.names)
+        {
+            asking.take(&entry);
+            self.requests.goes_on(id, open);
+            return Ok(());
+        }
+        if message.status() == Some(NO_RESPONDERS) {
+            return Err(self.nobody_answers(open.asked));
+        }
+        let asked_at = open.since();
+        match open.asked {
             Asked::Enabled => {
                 let failed = |fault: Fault| format!("JetStream is not to be had: {}", fault.description);
                 is_enabled(payload).map_err(failed)?;
@@ -67,34 +90,26 @@ impl Session<'_> {
                 Err(fault) if TAKEN.contains(&fault.err_code) => self.ask_for_streams(class),
                 Err(fault) => return Err(cannot_make(&fault)),
             },
-            Asked::Seen(class, last) => return self.seen(class, last, life_of(payload, &self.plan.names, class)?),
+            Asked::Seen(class, last) => {
+                let life = life_of(payload, &self.plan.names, class)?;
+                return self.seen(class, (asked_at, last), life);
+            }
             Asked::Removed(class) => self.ask_for_streams(class),
+            Asked::Ready(class, tops) => self.ready(class, tops),
             Asked::Top(channel) => return self.top_known(channel, top_of(payload)),
             Asked::Publication(class, publication) => self.placed(class, publication, placed(payload)),
-            Asked::Kept(class, asking) => self.kept(id, class, *asking, message),
+            Asked::Kept(class, asking) => self.kept(class, *asking, message),
         }
         Ok(())
     }
 
-    fn nobody_answers(&mut self, asked: Asked) -> String {
-        let what = asked.what();
-        let why = match &asked {
-            Asked::Enabled => {
-                "JetStream is not enabled: nats-server -js, or jetstream {} in its configuration".to_owned()
-            }
-            Asked::Publication(class, _) => {
-                let subject = self.plan.names.all_taken(*class);
-                format!("no stream takes {subject}: it was deleted, or no server of the cluster leads it")
-            }
-            _ => format!("nobody answers {what}: the stream was deleted, or no server of the cluster leads it"),
+    fn nobody_answers(&self, asked: Asked) -> String {
+        let Asked::Publication(class, publication) = asked else {
+            return "JetStream is not enabled: nats-server -js, or jetstream {} in its configuration".to_owned();
         };
-        match asked {
-            Asked::Publication(_, publication) => {
-                refuse(self.inbox, self.heard, vec![publication], || Refused::Down(why.clone()));
-            }
-            Asked::Kept(_, asking) => self.questions.push_back(asking.question), // it is answered where the session ends
-            _ => {}
-        }
+        let subject = self.plan.names.all_taken(class);
+        let why = format!("no stream takes {subject}: it was deleted, or no server of the cluster leads it");
+        refuse(self.inbox, self.heard, vec![publication], || Refused::Down(why.clone()));
         why
     }
 
@@ -142,9 +157,19 @@ impl Session<'_> {
     }
 
     /// What a stream is now; `last` is what was known of it when that was asked.
-    fn seen(&mut self, class: Class, last: u64, life: Result<Life, Fault>) -> Result<(), String> {
+    fn seen(
+        &mut self,
+        class: Class,
+        (asked_at, last): (Instant, u64),
+        life: Result<Life, Fault>,
+    ) -> Result<(), String> {
         let room = self.rooms.entry(class).or_default();
         room.is_looked_at = false;
+        if let Some(at) = room.led_anew_at.take_if(|at| *at < asked_at) {
+            let forsaken = self.requests.forsaken(class, at);
+            let why = "another server of the cluster leads the stream since";
+            refuse(self.inbox, self.heard, forsaken, || Refused::Unknown(why.to_owned()));
+        }
         let life = match life {
             Ok(life) => life,
             Err(fault) if fault.err_code == NO_STREAM && room.life.is_none() => {
@@ -166,6 +191,7 @@ impl Session<'_> {
         now.learn(Position { epoch: life.epoch, offset: life.last });
         now.leader = life.leader;
         if is_led_anew {
+            room.led_anew_at = Some(Instant::now());
             // What the former leader had stored and not published again is found by the positions.
             let channels = self.by_sid.values().filter(|one| one.class == class).map(|one| one.channel.clone());
             room.tops.extend(channels);
@@ -196,7 +222,24 @@ impl Session<'_> {
 
     fn begin_life(&mut self, class: Class, life: Life) {
         self.plan.known.borrow_mut().insert(class, Known { life: life.clone(), has_lost: false });
-        self.rooms.entry(class).or_default().life = Some(life);
+        let room = self.rooms.entry(class).or_default();
+        room.life = Some(life);
+        // In a cluster servers learn a moment later than the one that made it, or that leads it now, who takes what.
+        room.is_ready = self.connection.info.cluster.is_none();
+        if !room.is_ready {
+            self.requests.try_out(&self.plan.names, class, Vec::new());
+        }
+    }
+
+    /// The server that leads a stream hears this one.
+    pub(super) fn ready(&mut self, class: Class, tops: Vec<Box<str>>) {
+        let Some(room) = self.rooms.get_mut(&class) else { return };
+        room.is_ready = true;
+        if let Some(life) = &room.life {
+            for channel in tops {
+                self.requests.ask_for_top(&self.plan.names, class, &life.name, channel);
+            }
+        }
     }
 
     fn top_known(&mut self, channel: Box<str>, top: Result<u64, Fault>) -> Result<(), String> {
@@ -239,16 +282,12 @@ impl Session<'_> {
         }
     }
 
-    /// A part of what a channel keeps.
-    fn kept(&mut self, id: u64, class: Class, mut asking: Asking, message: &Message<'_>) {
+    /// The end of an answer, or of a part of it, about what a channel keeps.
+    fn kept(&mut self, class: Class, mut asking: Asking, message: &Message<'_>) {
         let pending = message.number("Nats-Num-Pending").unwrap_or(0);
-        match (message.status(), entry(message, &self.plan.names)) {
-            (None, Ok(entry)) => {
-                asking.take(&entry);
-                return self.requests.goes_on(id, Asked::Kept(class, Box::new(asking)));
-            }
-            (Some(204 | 404), _) => {}
-            (status, _) => {
+        match message.status() {
+            Some(204 | 404) => {}
+            status => {
                 let status = status.map_or_else(|| "an answer that is none".to_owned(), |status| status.to_string());
                 let why = Refused::Server(format!("$JS.API.DIRECT.GET: {status}"));
                 return unanswered(self.inbox, self.heard, asking.question, why);
@@ -287,7 +326,8 @@ impl Session<'_> {
             return Err(format!("nothing was heard for {silent_max:?}"));
         }
         let late = self.requests.late(silent_max);
-        if let (Some(what), true) = (late, std::mem::replace(&mut self.is_late, late.is_some())) {
+        let was_late = std::mem::replace(&mut self.is_late, late.is_some());
+        if let Some(what) = late.filter(|_| was_late) {
             return Err(format!("JetStream has not answered {what} for {silent_max:?}"));
         }
         self.say("PING\r\n");

@@ -21,6 +21,15 @@ pub(crate) struct Asking {
     is_replicated: bool,
     /// Older publications are over.
     since_ms: u64,
+    behind: u32,
+    /// What has come; and what had when it was asked for the last time.
+    now: Progress,
+    before: Progress,
+}
+
+/// What has come of an answer.
+#[derive(Clone, Debug)]
+struct Progress {
     /// The sequence that the answer begins with; 0 for all there is.
     from: u64,
     is_first: bool,
@@ -35,7 +44,6 @@ pub(crate) struct Asking {
     foreign: Option<&'static str>,
     /// The newest is foreign: its sequence, and that of the publication before it.
     bridge: Option<(u64, u64)>,
-    behind: u32,
 }
 
 /// What is kept.
@@ -53,94 +61,96 @@ impl Asking {
         // Of another life there is everything to tell.
         let from = if question.after.epoch == life.epoch { question.after.offset } else { 0 };
         let since_ms = if keep.age_ms == 0 { 0 } else { now_ms.saturating_sub(keep.age_ms) };
-        Self {
-            is_whole: question.after.epoch == life.epoch,
-            question,
-            keep,
-            epoch: life.epoch,
-            is_replicated: life.replicas > 1,
-            since_ms,
+        let now = Progress {
             from,
             is_first: true,
             beyond: 0,
             previous: 0,
             last: 0,
+            is_whole: question.after.epoch == life.epoch,
             records: Vec::new(),
             foreign: None,
             bridge: None,
-            behind: 0,
-        }
+        };
+        let is_replicated = life.replicas > 1;
+        Self { question, keep, epoch: life.epoch, is_replicated, since_ms, behind: 0, before: now.clone(), now }
     }
 
     /// The request. It begins with the position that was asked for: where that is still there, nothing behind it is lost.
-    pub(crate) fn request(&self, subject: &str) -> String {
+    pub(crate) fn request(&mut self, subject: &str) -> String {
+        self.before = self.now.clone(); // there are no records: with some of them it is at its end
         let batch = self.question.limit.clamp(1, BATCH_MAX) + 1;
-        json!({"seq": self.from.max(1), "next_by_subj": subject, "batch": batch, "max_bytes": BATCH_BYTES_MAX})
+        json!({"seq": self.now.from.max(1), "next_by_subj": subject, "batch": batch, "max_bytes": BATCH_BYTES_MAX})
             .to_string()
+    }
+
+    /// It is asked for anew: what has come of the answer is forgotten.
+    pub(crate) fn begin_again(&mut self) {
+        self.now = self.before.clone();
     }
 
     /// A message of the answer.
     pub(crate) fn take(&mut self, entry: &Entry<'_>) {
-        let offset = entry.position.offset;
-        if entry.position.epoch != self.epoch || offset <= self.last {
+        let (offset, now) = (entry.position.offset, &mut self.now);
+        if entry.position.epoch != self.epoch || offset <= now.last {
             return;
         }
-        self.last = offset;
-        if std::mem::take(&mut self.is_first) {
-            if self.from == 0 {
-                self.beyond = (entry.pending + 1).saturating_sub(self.keep.messages);
-            } else if offset == self.from {
-                self.previous = offset;
+        now.last = offset;
+        if std::mem::take(&mut now.is_first) {
+            if now.from == 0 {
+                now.beyond = (entry.pending + 1).saturating_sub(self.keep.messages);
+            } else if offset == now.from {
+                now.previous = offset;
                 return;
             } else {
-                self.is_whole &= offset == self.from + 1;
-                self.previous = offset - 1;
+                now.is_whole &= offset == now.from + 1;
+                now.previous = offset - 1;
             }
         }
-        if self.beyond > 0 || entry.published_ms < self.since_ms {
-            self.beyond = self.beyond.saturating_sub(1);
-            (self.previous, self.is_whole) = (offset, false);
+        if now.beyond > 0 || entry.published_ms < self.since_ms {
+            now.beyond = now.beyond.saturating_sub(1);
+            (now.previous, now.is_whole) = (offset, false);
             return;
         }
-        let position = |offset| Position { epoch: self.epoch, offset };
         match entry.bytes {
             Ok(bytes) => {
-                let previous = position(self.previous);
+                let previous = Position { epoch: self.epoch, offset: now.previous };
                 let record = Record {
                     previous,
                     position: entry.position,
                     published_ms: entry.published_ms,
                     bytes: bytes.to_vec(),
                 };
-                self.records.push(record);
-                (self.previous, self.bridge) = (offset, None);
+                now.records.push(record);
+                (now.previous, now.bridge) = (offset, None);
             }
-            Err(reason) => (self.foreign, self.bridge) = (Some(reason), Some((offset, self.previous))),
+            Err(reason) => (now.foreign, now.bridge) = (Some(reason), Some((offset, now.previous))),
         }
     }
 
     /// The answer is at its end, and so many more could follow. `None` where it is to be asked again.
     pub(crate) fn end(&mut self, pending: u64, known: Position) -> Option<Kept> {
-        let top = Position { epoch: self.epoch, offset: self.last };
-        let is_behind = self.is_replicated && known.epoch == self.epoch && self.last.max(self.from) < known.offset;
-        if self.records.is_empty() {
-            let goes_on = pending > 0 && self.last > self.from;
+        let now = &mut self.now;
+        let top = Position { epoch: self.epoch, offset: now.last };
+        let is_behind = self.is_replicated && known.epoch == self.epoch && now.last.max(now.from) < known.offset;
+        if now.records.is_empty() {
+            let goes_on = pending > 0 && now.last > now.from;
             if goes_on || is_behind && self.behind < BEHIND_MAX {
                 self.behind += u32::from(!goes_on);
-                if self.last > 0 {
-                    self.from = self.last;
-                    self.last -= 1; // it comes again, as the first
+                if now.last > 0 {
+                    now.from = now.last;
+                    now.last -= 1; // it comes again, as the first
                 }
-                self.is_first = true;
+                now.is_first = true;
                 return None;
             }
         }
         Some(Kept {
-            records: std::mem::take(&mut self.records),
+            records: std::mem::take(&mut now.records),
             top: if known.epoch == self.epoch { top.max(known) } else { top },
-            is_whole: self.is_whole,
-            foreign: self.foreign,
-            bridge: self.bridge,
+            is_whole: now.is_whole,
+            foreign: now.foreign,
+            bridge: now.bridge,
         })
     }
 }
@@ -223,6 +233,17 @@ mod tests {
         let mut one = asking(at(3), 10, 3);
         let asked = (0..100).take_while(|_| one.end(0, at(5)).is_none()).count();
         assert_eq!(asked, BEHIND_MAX as usize);
+    }
+
+    #[test]
+    fn what_has_come_of_an_answer_that_broke_off_is_forgotten() {
+        let mut one = asking(at(3), 10, 3);
+        let request = one.request("s");
+        given(&mut one, &[3, 5]);
+        one.begin_again();
+        given(&mut one, &[3, 4, 5]);
+        assert_eq!(told(&one.end(0, at(5)).unwrap()), (vec![(3, 4), (4, 5)], 5, true));
+        assert!(request.contains("\"seq\":3"), "{request}");
     }
 
     #[test]

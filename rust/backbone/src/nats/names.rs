@@ -68,6 +68,11 @@ impl Names {
         format!("{}.out.*.*", self.prefix)
     }
 
+    /// Where it is tried out whether a stream is led: no channel is called so.
+    pub(crate) fn tried(&self, class: Class) -> String {
+        self.taken(class, "_")
+    }
+
     /// All that a stream takes.
     pub(crate) fn all_taken(&self, class: Class) -> String {
         format!("{}.in.{class}.*", self.prefix)

@@ -81,6 +81,10 @@ impl Plan {
 pub(super) struct Room {
     pub(super) life: Option<Life>,
     pub(super) is_looked_at: bool,
+    /// It takes what is published: its leader has been heard.
+    pub(super) is_ready: bool,
+    /// When another server began to lead it, if what the one before has not answered is not given up yet.
+    pub(super) led_anew_at: Option<Instant>,
     pub(super) tries: u32,
     pub(super) publications: VecDeque<Publication>,
     /// Channels whose newest positions are to be asked for.
@@ -121,6 +125,14 @@ pub(crate) struct Session<'a> {
 pub(super) enum Step {
     On,
     Stopped,
+}
+
+/// Until then; for ever, if there is no such time.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 impl<'a> Session<'a> {
@@ -183,7 +195,7 @@ impl<'a> Session<'a> {
             session.look_up(class);
         }
         let never = AtomicBool::new(false);
-        while !session.is_enabled || session.rooms.values().any(|room| room.life.is_none()) {
+        while !session.is_enabled || session.rooms.values().any(|room| !room.is_ready) {
             session.step(false, &never).await?;
         }
         Ok(session)
@@ -241,6 +253,7 @@ impl<'a> Session<'a> {
                 Ok(count) => drop(self.requests.out.drain(..count)),
                 Err(error) => return Err(error.to_string()),
             },
+            () = until(self.requests.again()) => self.requests.ask_again(Instant::now()),
             _ = self.ticks.tick() => self.tick()?,
         }
         Ok(Step::On)
@@ -348,18 +361,21 @@ impl<'a> Session<'a> {
     /// Sends all that can go.
     fn set_going(&mut self) {
         let (names, requests) = (&self.plan.names, &mut self.requests);
+        let is_cluster = self.connection.info.cluster.is_some();
         for (&class, room) in &mut self.rooms {
-            let Some(life) = &room.life else { continue };
+            let Some(life) = room.life.as_ref().filter(|_| room.is_ready) else { continue };
             while requests.has_room()
                 && let Some(publication) = room.publications.pop_front()
             {
                 requests.publish(names, class, publication);
             }
-            while requests.tops < TOPS_MAX
-                && let Some(channel) = room.tops.pop_front()
-            {
-                let payload = format!("{{\"last_by_subj\":\"{}\"}}", names.taken(class, &channel));
-                requests.ask(&format!("$JS.API.STREAM.MSG.GET.{}", life.name), &payload, Asked::Top(channel));
+            let count = room.tops.len().min(TOPS_MAX.saturating_sub(requests.tops));
+            let tops = room.tops.drain(..count);
+            if is_cluster && count > 0 {
+                // What its leader does not know to be subscribed does not come: newest positions are asked for behind that.
+                requests.try_out(names, class, tops.collect());
+            } else {
+                tops.for_each(|channel| requests.ask_for_top(names, class, &life.name, channel));
             }
         }
         for _ in 0..self.questions.len() {
@@ -391,7 +407,7 @@ impl<'a> Session<'a> {
         self.ask_for_kept(class, &life, asking);
     }
 
-    pub(super) fn ask_for_kept(&mut self, class: Class, stream: &str, asking: Asking) {
+    pub(super) fn ask_for_kept(&mut self, class: Class, stream: &str, mut asking: Asking) {
         let payload = asking.request(&self.plan.names.taken(class, &asking.question.channel));
         self.requests.ask(&format!("$JS.API.DIRECT.GET.{stream}"), &payload, Asked::Kept(class, Box::new(asking)));
     }
@@ -439,9 +455,16 @@ impl<'a> Session<'a> {
                 return Ok(());
             }
         } else if why.starts_with("Permissions Violation for Publish") {
-            if let Some(publication) = self.requests.refused(&self.plan.names, subject) {
-                refuse(self.inbox, self.heard, vec![publication], || Refused::Server(why.to_owned()));
-                return Ok(());
+            match self.requests.refused(&self.plan.names, subject) {
+                Some(Asked::Publication(_, publication)) => {
+                    refuse(self.inbox, self.heard, vec![publication], || Refused::Server(why.to_owned()));
+                    return Ok(());
+                }
+                Some(Asked::Ready(class, tops)) => {
+                    self.ready(class, tops);
+                    return Ok(());
+                }
+                _ => {}
             }
             if subject.contains(".told.") {
                 self.heard.untold(&[why.to_owned()]);

@@ -22,6 +22,8 @@ pub(crate) const NO_MESSAGE: u64 = 10_037;
 pub(crate) const TAKEN: [u64; 2] = [10_065, 10_058];
 /// Something newer stands on that subject.
 pub(crate) const OVERTAKEN: u64 = 10_071;
+/// Nobody leads it, for the moment.
+const NOT_YET: u64 = 10_008;
 /// There is no room left: resources, storage, memory.
 pub(crate) const FULL: [u64; 4] = [10_023, 10_047, 10_028, 10_077];
 
@@ -252,6 +254,12 @@ pub(crate) fn top_of(payload: &[u8]) -> Result<u64, Fault> {
 pub(crate) fn placed(payload: &[u8]) -> Result<(String, u64), Fault> {
     let placed: Placed = read(payload)?;
     Ok((placed.stream, placed.seq))
+}
+
+/// Why there is no answer yet, in the server's words, if it is so.
+pub(crate) fn not_yet(payload: &[u8]) -> Option<String> {
+    let fault = read::<Failed>(payload).ok()?.error?;
+    (fault.err_code == NOT_YET).then_some(fault.description)
 }
 
 /// Whether JetStream is there for us, or a stream whose answer says nothing more.
