@@ -32,7 +32,8 @@ import logging, sys
 import fanwire
 
 logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
-channels = {"kept": fanwire.Channel(history=1_000, presence=True, presence_linger=0.2), "lost": fanwire.Channel()}
+channels = {"kept": fanwire.Channel(history=1_000, presence=True, presence_linger=0.2)}
+channels |= {"lost": fanwire.Channel(), "new": fanwire.Channel()}
 hub = fanwire.Hub(channels, backbone=sys.argv[1], drain_timeout=1)
 
 @hub.authenticate
@@ -146,6 +147,7 @@ async def test_a_machine_that_is_cut_off_for_longer_than_its_lease(net: Network,
             ann = await stack.enter_async_context(cut.client("user=ann&channel=kept"))
             bob = await stack.enter_async_context(other.client("user=bob&channel=kept"))
             deaf = await stack.enter_async_context(cut.client("channel=lost"))
+            first_of_all = await stack.enter_async_context(cut.client("channel=new"))
             for caller in (ann, bob):
                 await becomes(caller, ["ann", "bob"])
             first = await bob.call("place", "kept", ["before"])
@@ -158,6 +160,7 @@ async def test_a_machine_that_is_cut_off_for_longer_than_its_lease(net: Network,
             for number in range(20):
                 await bob.call("publish", "kept", ["there", number])
                 await bob.call("publish", "lost", number)
+                await bob.call("publish", "new", number)
             other.program.until("is silent for 5 s: its clients have gone")
             await becomes(bob, ["bob"])
             cut.program.until("the backbone is out of reach")
@@ -179,10 +182,11 @@ async def test_a_machine_that_is_cut_off_for_longer_than_its_lease(net: Network,
             assert seen[0] == seen[1] and len(seen[0]) <= len(known[0]) + 1
             assert (await all_until(late, ["after"]))[-1] == ["after"]
             assert await bob.call("place", "kept", ["end"]) in (first + 42, first + 43)
-            # What was not kept is lost to them, and a client is told with the next one.
-            await bob.call("publish", "lost", ["next"])
-            with pytest.raises(ConnectionClosed, match="publications are missing in channel lost"):
-                await all_until(deaf, ["next"])
+            # What was not kept is lost to them, and a client is told with the next one, also where nothing was before.
+            for channel, caller in (("lost", deaf), ("new", first_of_all)):
+                await bob.call("publish", channel, ["next"])
+                with pytest.raises(ConnectionClosed, match=f"publications are missing in channel {channel}"):
+                    await all_until(caller, ["next"])
     assert not cut.program.said("Traceback") and not other.program.said("Traceback")
 
 

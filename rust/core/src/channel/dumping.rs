@@ -42,6 +42,7 @@ struct Dump<'a> {
     head: Position,
     life: Stretches,
     offset: u64,
+    is_known_empty: bool,
     keys: Keys,
     /// The name of each key, at its number less one.
     names: Vec<&'a str>,
@@ -66,6 +67,7 @@ impl Channel {
         let (life, mut out) = (self.life(&inner), Vec::new());
         let position = life.position_of(inner.offset);
         [position.epoch, position.offset, inner.offset].into_iter().for_each(|number| put_u64(&mut out, number));
+        out.push(u8::from(inner.is_known_empty && inner.offset == 0));
         Stretches::write(life, &mut out);
         let places = inner.keys.write(&mut out);
         out.push(u8::from(inner.stored.is_some()));
@@ -87,7 +89,7 @@ impl Channel {
             return self.catch_up(&dump, now_ns, tell).ok();
         }
         self.published_s.store(now_ns / 1_000_000_000, Ordering::Relaxed);
-        inner.offset = dump.offset;
+        (inner.offset, inner.is_known_empty) = (dump.offset, dump.is_known_empty);
         inner.life = Some(Box::new(dump.life));
         inner.keys = dump.keys;
         inner.is_snapshot_awaited = false;
@@ -131,7 +133,11 @@ impl Channel {
             let appended = self.append(&publication, stand, now_ns, u64::MAX, &mut tell)?;
             debug_assert!(!matches!(appended, Appended::Missing(_)), "all encodings cross");
         }
-        self.move_on(dump.head, now_ns, tell)
+        self.move_on(dump.head, now_ns, tell)?;
+        if dump.is_known_empty {
+            self.know_empty();
+        }
+        Ok(())
     }
 
     /// Nothing of what was published up to this position is to be had any more.
@@ -164,12 +170,13 @@ impl Dump<'_> {
         let mut reader = Reader(bytes);
         let head = Position { epoch: reader.u64()?, offset: reader.u64()? };
         let offset = reader.u64()?;
+        let is_known_empty = reader.bool()?;
         let life = Stretches::read(&mut reader)?;
         (life.life().position_of(offset) == head).then_some(())?;
         let (keys, names) = Keys::read(&mut reader)?;
         let stored = if reader.bool()? { Some(Stored::read(&mut reader, now_ns, names.len())?) } else { None };
         reader.end()?;
-        Some(Dump { head, life, offset, keys, names, stored })
+        Some(Dump { head, life, offset, is_known_empty, keys, names, stored })
     }
 }
 

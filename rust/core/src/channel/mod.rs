@@ -170,6 +170,8 @@ struct Inner {
     hearing: Option<Box<Hearing>>,
     /// The application was asked for a keyframe and has not answered.
     is_snapshot_awaited: bool,
+    /// Outside nothing had been published either when that was asked: whoever is here misses what comes before the first.
+    is_known_empty: bool,
     logs: Logs,
 }
 

@@ -186,6 +186,25 @@ impl Channel {
         life.newest_of(previous.epoch, inner.offset).is_some() && life.position_of(inner.offset) != previous
     }
 
+    /// Nothing was published here, nor, as is said there, outside: then whoever is here has it all. False if that was known, or
+    /// something is here.
+    pub(crate) fn know_empty(&self) -> bool {
+        let mut inner = self.lock();
+        inner.offset == 0 && !std::mem::replace(&mut inner.is_known_empty, true)
+    }
+
+    /// Whether that is known.
+    #[cfg(test)]
+    pub(crate) fn is_known_empty(&self) -> bool {
+        let inner = self.lock();
+        inner.is_known_empty && inner.offset == 0
+    }
+
+    /// Nobody hears any more what is published outside.
+    pub(crate) fn forget_empty(&self) {
+        self.lock().is_known_empty = false;
+    }
+
     /// Moves the channel on to where a publication stands, over what is missing before it. False if that is there already.
     ///
     /// # Errors
@@ -238,7 +257,7 @@ impl Channel {
             return Err(invalid(OUT_OF_RANGE));
         }
         // Of a life that is known from outside it is known, too, that nothing was published in it.
-        let may_begin_anywhere = is_new_life || inner.life.is_none();
+        let may_begin_anywhere = (is_new_life || inner.life.is_none()) && !inner.is_known_empty;
         if is_new_life {
             inner.life = Some(Box::new(Stretches::new(position.epoch, inner.offset)));
         }
@@ -291,7 +310,8 @@ impl Inner {
         self.logs.iter_mut().map(|(_, log)| log).chain(self.stored.as_deref_mut()).chain(hearing)
     }
 
-    /// Nothing was ever published: whoever is here begins with what comes first, wherever that stands.
+    /// Nothing was ever published here: where it is not known whether something was elsewhere, whoever is here begins with
+    /// what comes first, wherever that stands.
     fn is_untouched(&mut self) -> bool {
         self.offset == 0 && self.every_log().all(|log| log.tail() == 0)
     }

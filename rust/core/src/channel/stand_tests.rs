@@ -46,6 +46,8 @@ pub(crate) struct Client {
     /// All that it has got.
     pub(crate) got: String,
     pub(crate) is_closed: bool,
+    /// It was here when it was known that nothing had been published.
+    pub(crate) is_from_beginning: bool,
 }
 
 impl Client {
@@ -56,7 +58,16 @@ impl Client {
         let seek = channel.seek(Format::Raw, origin, watched.cursor, 0);
         let channel = Arc::clone(channel);
         let (cursor, mode, recovered) = (seek.cursor, seek.mode, seek.recovered);
-        Self { channel, watched, cursor, mode, recovered, got: String::new(), is_closed: false }
+        Self {
+            channel,
+            watched,
+            cursor,
+            mode,
+            recovered,
+            got: String::new(),
+            is_closed: false,
+            is_from_beginning: false,
+        }
     }
 
     /// What it gets now; `closed` at a gap.
@@ -128,6 +139,27 @@ fn what_is_missing_is_told_by_the_position_before() {
     assert!(!Client::comes_back(&odds, at(E, 30)).0);
     assert_eq!(Client::comes_back(&odds, at(E, 40)), (true, text(&[at(E, 50)])));
     assert_eq!(odds.position(), at(E, 50));
+}
+
+/// A machine that was cut off before anything was published told nobody.
+#[test]
+fn where_it_is_known_that_nothing_was_published_what_is_missing_before_the_first_is_told() {
+    for policy in Policy::ALL {
+        let first = |previous: Position, is_known: bool| {
+            let odds = channel(policy, 0);
+            let mut client = Client::come(&odds, None);
+            assert!(!is_known || odds.know_empty());
+            assert!(put(&odds, previous, at(E, 57)));
+            client.look();
+            (client.is_closed, client.got)
+        };
+        let came = (false, text(&[at(E, 57)]));
+        assert_eq!(first(at(E, 0), true), came, "it is the first of all");
+        assert_eq!(first(at(E, 56), false), came, "whoever is here begins with it");
+        assert_eq!(first(at(E, 56), true).0, policy == Policy::Every, "{policy:?}");
+    }
+    let odds = channel(Policy::Every, 0);
+    assert!(put(&odds, at(E, 0), at(E, 1)) && !odds.know_empty(), "something is here");
 }
 
 /// What a replica that was promoted has lost, clients have: for them nothing is missing.

@@ -139,6 +139,7 @@ impl Sequencer {
         let Some(abroad) = &mut self.abroad else { return true };
         let levels = &mut abroad.levels[key.0 as usize];
         if !levels.contains_key(key.1) {
+            channel.forget_empty();
             levels.insert(key.1.into(), Default::default());
             abroad.backbone.want(&name_of(key), keep_of(key, &self.settings));
         }
@@ -286,11 +287,22 @@ impl Sequencer {
         level.top = Some(top);
         if top.offset == 0 || top == head {
             level.is_level = true;
+            if top.offset == 0 && channel.know_empty() {
+                self.give_again(key, &channel, peers);
+            }
             return self.catch_up(key, peers);
         }
         (level.is_level, level.is_asking) = (false, true);
         abroad.backbone.since(name, head);
         Ok(())
+    }
+
+    /// Who has the channel already learns that nothing was published until now.
+    fn give_again(&mut self, key: Key<'_>, channel: &Channel, peers: &mut dyn Peers) {
+        let Some(interest) = self.interests[key.0 as usize].get(key.1) else { return };
+        let to = interest.peers.clone();
+        let dump = channel.dump(self.clock.now_ns());
+        self.send(&to, FromSequencer::Have(key, &dump), peers);
     }
 
     fn came_back(&mut self, name: &str, record: Record, peers: &mut dyn Peers) -> Result<(), String> {

@@ -51,6 +51,23 @@ impl Backbone for Way {
     fn listen(&mut self, _: &str, _: bool) {}
 }
 
+/// What a client has got of a channel.
+#[derive(Clone, Debug)]
+pub(super) struct View {
+    pub(super) name: String,
+    pub(super) got: String,
+    /// It was there when nothing had been published.
+    pub(super) is_from_beginning: bool,
+    pub(super) is_closed: bool,
+}
+
+impl View {
+    fn of(name: &str, client: &Client) -> Self {
+        let (got, is_from_beginning, is_closed) = (client.got.clone(), client.is_from_beginning, client.is_closed);
+        Self { name: name.into(), got, is_from_beginning, is_closed }
+    }
+}
+
 /// What members were sent, and what they make of it.
 #[derive(Default)]
 pub(super) struct Members {
@@ -58,7 +75,7 @@ pub(super) struct Members {
     /// By member and channel: its own, and a client of it.
     pub(super) channels: HashMap<(u64, String), (Arc<Channel>, Client)>,
     /// What clients got that were closed.
-    pub(super) views: Vec<(String, String)>,
+    pub(super) views: Vec<View>,
     /// Of these something is to be asked for again.
     asks: Vec<(u64, String)>,
 
@@ -87,6 +104,7 @@ impl Members {
         client.look();
         channel.restore(dump, 0, |_| ()).expect("a dump");
         channel.set_had(true);
+        client.is_from_beginning |= channel.is_known_empty();
     }
 
     fn take(&mut self, peer: u64, name: &str, stand: (Position, Position), publication: &[u8]) {
@@ -109,7 +127,7 @@ impl Members {
             client.look();
             if client.is_closed {
                 let next = Client::come(channel, None);
-                self.views.push((name.clone(), std::mem::replace(client, next).got));
+                self.views.push(View::of(name, &std::mem::replace(client, next)));
             }
         }
     }
@@ -131,9 +149,9 @@ impl Members {
     }
 
     /// What all clients have got, by channel.
-    pub(super) fn all_views(&mut self) -> Vec<(String, String)> {
+    pub(super) fn all_views(&mut self) -> Vec<View> {
         self.look();
-        let here = self.channels.iter().map(|(key, (_, client))| (key.1.clone(), client.got.clone()));
+        let here = self.channels.iter().map(|(key, (_, client))| View::of(&key.1, client));
         let mut all: Vec<_> = here.collect();
         all.extend(self.views.iter().cloned());
         all
@@ -196,7 +214,7 @@ pub(super) struct Kept {
 /// What an engine has appended, by its number in the world; and whether it has lost that since.
 pub(super) struct Appended {
     pub(super) number: u64,
-    position: Position,
+    pub(super) position: Position,
     pub(super) is_lost: bool,
 }
 
@@ -471,7 +489,7 @@ impl Node {
         self.members.asked_to_reach.remove(&(peer, name.to_owned()));
         self.members.look();
         if let Some((_, client)) = self.members.channels.remove(&(peer, name.to_owned())) {
-            self.members.views.push((name.into(), client.got));
+            self.members.views.push(View::of(name, &client));
         }
         self.members.at.remove(&(peer, name.to_owned()));
         self.say(peer, FromMember::Leave((Group::Channel, name)));

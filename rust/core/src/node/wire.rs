@@ -4,7 +4,7 @@ use crate::bytes::{Reader, put_bytes, put_u32, put_u64};
 use crate::position::Position;
 
 /// Of these messages, and of all that is in them.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The engine outside is there.
 pub(crate) const REACHED: u8 = 0;
