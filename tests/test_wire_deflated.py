@@ -35,7 +35,7 @@ async def address(request: pytest.FixtureRequest) -> AsyncIterator[str]:
         async with served(echo, "fanwire.uvicorn:Protocol", ws_max_size=MESSAGE_BYTES_MAX) as at:
             yield at
         return
-    hub = fanwire.Hub({"a": fanwire.Channel(**({"compression": True} if COMPRESSES else {}))})
+    hub = fanwire.Hub({"a": fanwire.Channel(**({"compression": True, "compression_readers": 1} if COMPRESSES else {}))})
     hub.on_message(lambda client, data: client.send(data))
     async with hub.serve("127.0.0.1:0", message_bytes_max=MESSAGE_BYTES_MAX, drain_timeout=0.5) as serving:
         if not COMPRESSES and not await run_sync(agrees, serving.address):

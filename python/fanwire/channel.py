@@ -35,6 +35,9 @@ class Channel(Named):
         backlog_bytes: bytes of frames that a channel's log keeps for subscribers that are behind.
             One log is shared by all subscribers: a slow one costs no memory of its own.
         backlog_frames: the same bound as a number of frames.
+        compression: True: for WebSockets that agreed on permessage-deflate (RFC 7692, ``Hub(compression=True)``), what
+            is published is compressed once for all of them. Never let one channel carry secrets and text of others.
+        compression_readers: so many subscribers that inflate have to be there, in one shard, before that begins.
         backlog_age: the same bound in seconds since the publication; None is without. The bound that is hit first
             counts; time is looked at with each publication.
         history: publications that are kept for who comes back with a position, or asks for all. They are kept
@@ -56,6 +59,8 @@ class Channel(Named):
     policy: str = ROWS["policy"].default
     backlog_bytes: int = ROWS["backlog_bytes"].default
     backlog_frames: int = ROWS["backlog_frames"].default
+    compression: bool = ROWS["compression"].default
+    compression_readers: int = ROWS["compression_readers"].default
     backlog_age: float | None = ROWS["backlog_age"].default
     history: int = ROWS["history"].default
     history_age: float = ROWS["history_age"].default

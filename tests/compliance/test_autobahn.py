@@ -81,7 +81,7 @@ LARGE_AND_DEFLATED = [["9.*"], *DEFLATED]
 )
 async def test_all_verdicts_on_compression_are_as_expected(cases: list[str], tmp_path: Path) -> None:
     hub = fanwire.Hub(
-        {"a": fanwire.Channel(**({"compression": True} if COMPRESSES else {}))},
+        {"a": fanwire.Channel(**({"compression": True, "compression_readers": 1} if COMPRESSES else {}))},
         message_bytes_max=MESSAGE_BYTES_MAX,
         outbox_bytes_max=2 * MESSAGE_BYTES_MAX,
         publication_bytes_max=MESSAGE_BYTES_MAX,

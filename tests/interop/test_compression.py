@@ -68,7 +68,7 @@ def is_last(message: Message) -> bool:
 
 def channel(**options: Any) -> fanwire.Channel:
     """A channel whose messages are compressed where the engine knows how, with room for all who are slow."""
-    compression = {"compression": True} if COMPRESSES else {}
+    compression = {"compression": True, "compression_readers": 1} if COMPRESSES else {}
     return fanwire.Channel(**(ROOM | compression | options))
 
 

@@ -64,6 +64,12 @@ settings! {
             cost "so much each channel and wire format while somebody lags; shared by all laggards; 8 bytes for each client of an `exclude=`, of the same ones in a row once. With `latest` as much again for values that are old and still the newest";
         /// frames kept for them
         backlog_frames in "Channels": usize = 16_384, Kind::Whole(1, COUNT_MAX), cost "40 bytes of index each";
+        /// whether what it publishes is compressed for WebSockets that agreed on it, once for all that have got the same
+        compression in "Channels": bool = true, Kind::Truth,
+            cost "a compressor of 200 to 330 KB each wire format and window in use, 512 of them at most, and 10 to 20 µs a publication of 500 bytes; never put secrets and text of others into one channel";
+        /// subscribers that inflate, in one shard, from which on it is compressed
+        compression_readers in "Channels": usize = 2, Kind::Whole(1, COUNT_MAX),
+            cost "with 1 a publication to a single client costs a compression, too";
         /// seconds that they may be behind
         backlog_age in "Channels": Duration = Duration::MAX, AGE, "a year at most", default "without bound",
             cost "looked at with each publication";
@@ -174,6 +180,9 @@ settings! {
         /// private bytes that wait for one client: pongs, replies, `send`
         outbox_bytes_max in "What clients may do": usize = 256 << 10, Kind::Bytes(256, 1 << 30),
             default "2 MiB on a hub that relays", cost "so much a client that reads nothing; more closes it with 1013";
+        /// whether WebSockets agree on permessage-deflate (RFC 7692), where a client offers it
+        compression in "What clients may do": bool = true, Kind::Truth,
+            cost "a message of a client's may take the time of `message_bytes_max` bytes, however few it has";
         /// seconds of silence before a ping; of an event stream, between two keepalives
         ping_interval in "What clients may do": Duration = Duration::from_secs(25), WAIT,
             cost "a shorter one costs a write a client";

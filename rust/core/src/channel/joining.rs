@@ -14,7 +14,7 @@ use super::stand::Life;
 use super::watch::Watch;
 use super::{Channel, Inner, stored};
 use crate::position::Position;
-use crate::protocol::{Format, Formats, Framing, LogId, write_frame};
+use crate::protocol::{Coding, Format, Formats, Framing, LogId, write_frame};
 
 /// A subscription on its way to its shard: whoever drops it gives it back.
 #[derive(Debug)]
@@ -33,7 +33,18 @@ pub struct Watched {
 type Pin = (Format, Arc<Watch>, u64);
 
 /// Where the logs of some formats ended at one moment.
-pub type Tails = SmallVec<[(Format, u64); 1]>;
+pub type Tails = SmallVec<[Tail; 1]>;
+
+/// Where those of one format did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// The format.
+    pub format: Format,
+    /// Where the one ended whose frames are not compressed.
+    pub end: u64,
+    /// The number of the newest publication: the others ended behind that.
+    pub number: u64,
+}
 
 impl Watched {
     /// The same place in the log of the format that the subscriber turned out to speak, and in no other one; `None` where
@@ -112,15 +123,7 @@ impl Channel {
             inner.logs.begin(format.into(), log);
         }
         let log = inner.logs.of_mut(format).expect("made above");
-        let tail = log.tail();
-        let known = log.watches.iter().find(|watch| watch.shard == shard).cloned();
-        let watch = known.unwrap_or_else(|| {
-            let watch = Arc::new(Watch::new(shard, tail));
-            log.watches.push(Arc::clone(&watch));
-            watch
-        });
-        watch.subscribers.fetch_add(1, Ordering::Relaxed);
-        watch.joining.fetch_add(1, Ordering::AcqRel);
+        let (tail, watch) = (log.tail(), log.watch_from(shard));
         self.formats.fetch_or(bit, Ordering::Release);
         (format, watch, tail)
     }
@@ -184,8 +187,7 @@ impl Channel {
         }
         if let Some(log) = inner.logs.of_mut(id) {
             log.watches.retain(|other| !Arc::ptr_eq(other, watch));
-            if log.watches.is_empty() {
-                inner.logs.end(id);
+            if log.watches.is_empty() && inner.logs.let_go(id) {
                 self.formats.fetch_and(!Formats::from(id.format).to_bits(), Ordering::Release);
             }
         }
@@ -297,8 +299,8 @@ impl Channel {
     pub(crate) fn may_be_overtaken_before(&self, id: impl Into<LogId>) -> u64 {
         let inner = self.lock();
         inner.logs.of(id).map_or(0, |log| match self.settings.policy {
-            Policy::Latest => log.lost.position,
-            Policy::Every | Policy::Keyframe | Policy::Drop => log.head.position.max(log.gap.position),
+            Policy::Latest if log.coded.is_none() => log.lost.position,
+            _ => log.head.position.max(log.gap.position),
         })
     }
 
@@ -318,11 +320,12 @@ impl Channel {
         watches.filter(|watch| watch.shard == shard).cloned().collect()
     }
 
-    /// What a shard keeps for a format's log, if anybody there watches it.
-    pub(crate) fn feed_in(&self, format: Format, shard: usize) -> Option<u32> {
+    /// What a shard keeps for a format's logs, if anybody there watches them.
+    pub(crate) fn feeds_in(&self, format: Format, shard: usize) -> SmallVec<[u32; 2]> {
         let inner = self.lock();
-        let watch = inner.logs.of(format)?.watches.iter().find(|watch| watch.shard == shard)?;
-        Some(watch.feed.load(Ordering::Relaxed)).filter(|&feed| feed != u32::MAX)
+        let logs = inner.logs.iter().filter(|(id, _)| id.format == format);
+        let watches = logs.flat_map(|(_, log)| &log.watches).filter(|watch| watch.shard == shard);
+        watches.map(|watch| watch.feed.load(Ordering::Relaxed)).filter(|&feed| feed != u32::MAX).collect()
     }
 
     /// The number of the publication before this place of a log; `None` where the log no longer holds it.
@@ -350,8 +353,16 @@ impl Channel {
     /// Where the logs of these formats end now; of one that nobody speaks, at its begin.
     pub(crate) fn tails(&self, formats: Formats) -> Tails {
         let inner = self.lock();
-        let tail = |format: Format| inner.logs.of(format).map_or(0, |log| log.tail());
-        formats.iter().map(|format| (format, tail(format))).collect()
+        let end = |format: Format| inner.logs.of(format).map_or(0, |log| log.tail());
+        formats.iter().map(|format| Tail { format, end: end(format), number: inner.offset }).collect()
+    }
+
+    /// The same moment in any log of that format.
+    pub(crate) fn end_in(&self, id: LogId, tail: &Tail) -> u64 {
+        match id.coding {
+            Coding::Plain => tail.end,
+            _ => self.lock().logs.of(id).map_or(0, |log| log.end_of(tail.number)),
+        }
     }
 
     /// The tail of a format's log.
@@ -363,11 +374,13 @@ impl Channel {
     /// What lies from `cursor` to `to`; see [`Run`].
     pub(crate) fn read(&self, id: impl Into<LogId>, cursor: u64, to: u64, mode: Mode, now_ns: u64) -> Run {
         let (id, inner) = (id.into(), self.lock());
+        let is_whole = id.coding != Coding::Plain; // an inflater needs each
+        let policy = self.settings.policy;
         let reader = Reader {
-            policy: self.settings.policy,
+            policy,
             keys: &inner.keys,
-            conflates: mode == Mode::Lagging && self.settings.policy == Policy::Latest,
-            is_late: mode != Mode::Live,
+            conflates: mode == Mode::Lagging && policy == Policy::Latest && !is_whole,
+            is_late: mode != Mode::Live && !is_whole,
             is_at_keyframe: mode == Mode::AtKeyframe,
             takes_all: id.format.framing() == Framing::Edge,
             now_ns,

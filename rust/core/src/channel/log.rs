@@ -2,24 +2,23 @@
 //!
 //! Positions inside a log are bytes since its begin, so that what a socket has taken is a position. A cursor stands at
 //! a frame's first byte. The log never reads a clock and knows nothing of sockets; the channel's lock is around it.
-//! Here it grows and lets go; `reading` has what a cursor gets, `seeking` where one begins.
+//! Here it grows; `trimming` has what it lets go of, `reading` what a cursor gets, `seeking` where one begins, `coding` how
+//! frames of one log are compressed for another.
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::coding::{Coded, Intake};
 use super::compacted::Compacted;
 use super::keys::Keys;
 use super::mark::{Edge, Exclusion, FrameKind, FrameMark};
-use super::policy::Policy;
-use super::segment::{Segment, Sizing, Slice};
+use super::segment::{Segment, Sizing};
 use super::watch::Watch;
 use crate::connection_id::ConnectionId;
 use crate::settings::ChannelSettings;
-
-/// So many frames that laggards lost are remembered, to say how many each has lost.
-const GONE_MAX: usize = 4_096;
 
 /// The log.
 #[derive(Debug, Default)]
@@ -36,7 +35,7 @@ pub(super) struct Log {
     /// Of `frames`, those that are not for everyone, oldest first.
     pub(super) exclusions: VecDeque<Exclusion>,
     /// Of their lists; one that several in a row share counts once.
-    excluded_bytes: u64,
+    pub(super) excluded_bytes: u64,
     /// Kept frames that a read has to look at: 0 lets it work by segments alone.
     pub(super) special: usize,
     /// Where the newest keyframe begins, and its mark; it may have left the log.
@@ -50,8 +49,15 @@ pub(super) struct Log {
     /// Where the channel's life began, if that was behind others: nothing before it is for who comes.
     pub(super) life: Edge,
     /// Ends of frames that the bounds took from laggards, oldest first, and of the last frame before those.
-    gone: VecDeque<Edge>,
+    pub(super) gone: VecDeque<Edge>,
     sizing: Sizing,
+    /// Of one whose frames are compressed: how.
+    pub(super) coded: Option<Box<Coded>>,
+    /// Of one that others are made of, whose frames are compressed: what goes into them.
+    pub(super) intake: Option<Box<Intake>>,
+    /// Readers of those others may yet come to need what is behind the first place, and their shards have fanned out to the
+    /// second.
+    pub(super) held: Option<(u64, u64)>,
     pub(super) watches: SmallVec<[Arc<Watch>; 1]>,
 }
 
@@ -87,13 +93,27 @@ impl Log {
         self.tail - self.fanned_out()
     }
 
+    /// One subscriber of a shard more, on its way there.
+    pub(super) fn watch_from(&mut self, shard: usize) -> Arc<Watch> {
+        let known = self.watches.iter().find(|watch| watch.shard == shard).cloned();
+        let watch = known.unwrap_or_else(|| {
+            let watch = Arc::new(Watch::new(shard, self.tail));
+            self.watches.push(Arc::clone(&watch));
+            watch
+        });
+        watch.subscribers.fetch_add(1, Ordering::Relaxed);
+        watch.joining.fetch_add(1, Ordering::AcqRel);
+        watch
+    }
+
     /// `tell` hears of each shard that watches and does not know yet that it has grown.
     pub(super) fn tell(&self, tell: impl FnMut(&Arc<Watch>)) {
         self.watches.iter().filter(|watch| watch.append(self.tail)).for_each(tell);
     }
 
-    fn fanned_out(&self) -> u64 {
-        self.watches.iter().map(|watch| watch.cursor()).min().unwrap_or(self.tail)
+    pub(super) fn fanned_out(&self) -> u64 {
+        let fanned_out = self.watches.iter().map(|watch| watch.cursor()).min().unwrap_or(self.tail);
+        self.held.map_or(fanned_out, |held| held.1.min(fanned_out))
     }
 
     /// Appends one frame and gives up what nobody needs or the bounds no longer allow.
@@ -129,6 +149,9 @@ impl Log {
         self.tail += frame.len() as u64;
         self.special += usize::from(mark.is_special());
         self.frames.push_back(FrameMark { end: self.tail, ..mark });
+        if let Some(coded) = &mut self.coded {
+            coded.note_frame();
+        }
     }
 
     /// Marks that publications up to this number are missing here, and, of a new life, that nothing before it is for who comes.
@@ -184,7 +207,7 @@ impl Log {
     }
 
     /// What is kept: frames, and the lists of those who do not get them.
-    fn kept_bytes(&self) -> u64 {
+    pub(super) fn kept_bytes(&self) -> u64 {
         self.tail - self.head.position + self.excluded_bytes
     }
 
@@ -192,116 +215,6 @@ impl Log {
     pub(super) fn excluded_at(&self, end: u64) -> Option<&Arc<[ConnectionId]>> {
         let index = self.exclusions.binary_search_by_key(&end, |exclusion| exclusion.end).ok()?;
         Some(&self.exclusions[index].excluded)
-    }
-
-    /// Lets go of frames that every cursor has passed, and of those that only laggards over the bound still need. The
-    /// history stays, and so does the newest keyframe with what follows it, while that is within the bounds.
-    fn trim(&mut self, settings: &ChannelSettings, keys: &Keys, next: &FrameMark) {
-        let now_ns = next.published_ns;
-        let needed = self.watches.iter().map(|watch| watch.needed()).min().unwrap_or(self.tail);
-        let fanned_out = self.fanned_out();
-        self.compacted.forget_removals(needed, keys); // the oldest first: those that are let go of now are newer
-        while let Some(&frame) = self.frames.front() {
-            let is_full = self.kept_bytes() > settings.backlog_bytes || self.frames.len() >= settings.backlog_frames;
-            let is_over = is_full || is_older(&frame, settings.backlog_age, now_ns);
-            let is_needed = frame.end > needed;
-            let may_go = !is_needed || (is_over && frame.end <= fanned_out);
-            let is_behind_keyframe = self.keyframe.is_some_and(|(start, _)| start <= self.head.position);
-            if !may_go || (is_behind_keyframe && !is_full) || self.is_history(&frame, settings, next) {
-                break;
-            }
-            self.let_go(frame, is_needed, settings, keys);
-        }
-        self.trim_compacted(needed, settings, keys);
-        while self.segments.len() > 1 && self.segments[1].0.base() <= self.head.position {
-            self.segments.pop_front();
-        }
-        while self.gone.get(1).is_some_and(|edge| edge.position <= needed) {
-            self.gone.pop_front();
-        }
-        if self.head.position <= needed {
-            self.gone.clear();
-        }
-    }
-
-    /// Whether the oldest frame is kept for who returns, with one more to come.
-    fn is_history(&self, oldest: &FrameMark, settings: &ChannelSettings, next: &FrameMark) -> bool {
-        // Snapshots count for nothing, as long as they are not the most.
-        let publications = next.offset - oldest.offset + 1;
-        oldest.kind != FrameKind::Snapshot
-            && oldest.end > self.gap.position
-            && publications <= settings.history_frames as u64
-            && self.frames.len() < 2 * settings.history_frames
-            && self.kept_bytes() <= settings.history_bytes
-            && !is_older(oldest, settings.history_age, next.published_ns)
-    }
-
-    fn let_go(&mut self, oldest: FrameMark, is_needed: bool, settings: &ChannelSettings, keys: &Keys) {
-        let edge = Edge { position: oldest.end, offset: oldest.offset };
-        let is_current = settings.policy == Policy::Latest
-            && !matches!(oldest.kind, FrameKind::Snapshot | FrameKind::Gap)
-            && keys.is_newest(oldest.key, oldest.offset);
-        let is_removal = oldest.kind == FrameKind::Removal;
-        let is_kept = settings.history_frames > 0 && !is_removal && edge.position > self.life.position;
-        if is_current && (is_needed || is_kept) {
-            let mut frame: SmallVec<[Slice; 1]> = SmallVec::new();
-            self.push_slices(&mut frame, self.head.position, oldest.end);
-            let exclusion = self.exclusions.front().filter(|exclusion| exclusion.end == oldest.end);
-            let excluded = exclusion.map(|exclusion| Arc::clone(&exclusion.excluded));
-            self.compacted.push(oldest, frame[0].position(), frame[0].bytes(), excluded);
-        } else if is_current && is_removal {
-            self.compacted.forget_removal(oldest.offset, keys);
-        } else if is_current {
-            self.lose(edge);
-        }
-        if is_needed {
-            if self.gone.len() >= GONE_MAX {
-                self.gone.pop_front();
-            }
-            if self.gone.back() != Some(&self.head) {
-                self.gone.push_back(self.head);
-            }
-            self.gone.push_back(edge);
-        }
-        if self.keyframe.is_some_and(|(start, _)| start < edge.position) {
-            self.keyframe = None;
-        }
-        while self.exclusions.front().is_some_and(|exclusion| exclusion.end <= edge.position) {
-            let gone = self.exclusions.pop_front().expect("there is one");
-            let is_shared = self.exclusions.front().is_some_and(|next| Arc::ptr_eq(&next.excluded, &gone.excluded));
-            self.excluded_bytes -= if is_shared { 0 } else { size_of_val(&*gone.excluded) as u64 };
-        }
-        self.special -= usize::from(oldest.is_special());
-        self.head = edge;
-        if oldest.kind != FrameKind::Snapshot {
-            self.whole_from = edge.position;
-        }
-        self.frames.pop_front();
-    }
-
-    /// A newest of its key is gone that ended here.
-    fn lose(&mut self, edge: Edge) {
-        if edge.position > self.lost.position {
-            self.lost = edge;
-        }
-    }
-
-    fn trim_compacted(&mut self, needed: u64, settings: &ChannelSettings, keys: &Keys) {
-        let is_over = |compacted: &Compacted| {
-            compacted.bytes() > settings.backlog_bytes || compacted.count() > settings.backlog_frames
-        };
-        while let Some(first) = self.compacted.first() {
-            let is_for_nobody = settings.history_frames == 0 || first.mark.end <= self.life.position;
-            let is_passed = is_for_nobody && first.mark.end <= needed;
-            if !is_passed && !is_over(&self.compacted) {
-                break;
-            }
-            if self.compacted.is_current(&first.mark, keys) {
-                let edge = Edge { position: first.mark.end, offset: first.mark.offset };
-                self.lose(edge);
-            }
-            self.compacted.pop(keys);
-        }
     }
 
     /// Makes the last segment one with room for `bytes`: the one in use, the same begun anew, or a new one.
@@ -352,6 +265,7 @@ pub(super) fn is_older(frame: &FrameMark, age: Duration, now_ns: u64) -> bool {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::policy::Policy;
     use super::super::reading::{Reader, Run};
     use super::super::segment::SEGMENT_BYTES_MIN;
     use super::*;

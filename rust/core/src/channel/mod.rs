@@ -4,6 +4,7 @@
 //!   appended, in `joining` who watches;
 //! - `logs`: one log for each wire format in use; `log`, `mark`, `segment`: frames ready for the wire, what is known of each, and the memory they lie in; `reading`
 //!   what a cursor gets of them, `seeking` where one begins;
+//! - `coding`: logs whose frames are compressed; `trimming`: what a log lets go of;
 //! - `policy`: what becomes of laggards; `keys`, `compacted`: conflation, and keys that end (`removing` has the tests);
 //! - `stored`: publications that are kept for whatever format may come; `beginning`: those that newcomers of a relay's
 //!   lane begin with; `mirrors`, `mirrored`: the same in other workers;
@@ -13,6 +14,7 @@
 //! - `stand`: where a publication stands, and what is missing before it, where positions come from outside;
 //! - `watch`: what a shard tells the writers; `registry`: channels by name; `pattern`: rules by name.
 mod beginning;
+mod coding;
 mod compacted;
 mod crossing;
 mod dumping;
@@ -39,6 +41,7 @@ mod stand;
 #[cfg(test)]
 pub(crate) mod stand_tests;
 mod stored;
+mod trimming;
 mod watch;
 
 use std::cell::RefCell;
@@ -48,12 +51,13 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 pub use beginning::Newest;
 use beginning::RelayedTo;
+pub(crate) use coding::Inflates;
 pub(crate) use crossing::SNAPSHOT;
 pub use crossing::{read_publication, write_publication};
 pub(crate) use edging::PUBLICATION;
 pub use hearing::{Heard, HeardData, Listener};
 pub(crate) use joining::Overtaken;
-pub use joining::{Tails, Watched};
+pub use joining::{Tail, Tails, Watched};
 pub use mark::Exclusion;
 pub(crate) use mirrored::Told;
 pub use mirrors::{SharedId, Tie};
@@ -264,6 +268,8 @@ impl Inner {
 thread_local! {
     /// One frame is made here and copied into the log, which needs its length first.
     static FRAME: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// The same, of one format, and what it is in one of its codings.
+    static FRAMES: RefCell<(Vec<u8>, Vec<u8>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
 impl Channel {
@@ -439,29 +445,43 @@ impl Channel {
     ) {
         let stamp = self.stamp(&mark, self.life(inner).position_of(mark.offset));
         let mut logs = std::mem::take(&mut inner.logs);
+        logs.settle_codings();
+        let mut taken = (false, 0);
         for (LogId { format, .. }, log) in logs.iter_mut() {
             if !payload.is_for(format) {
                 continue;
             }
-            FRAME.with_borrow_mut(|frame| {
-                frame.clear();
-                if !self.write_for_edges(format, inner, (payload, event, key), &mark, frame) {
-                    frame.reserve(frame_bytes_max(format, payload, event, stamp));
-                    write_frame(format, payload, event, stamp, frame)
-                        .expect("an encoding for every format in use was asked for above");
+            FRAMES.with_borrow_mut(|(plain, compressed)| {
+                let frame = if let Some(coded) = &mut log.coded {
+                    compressed.clear();
+                    coded.write(plain, taken, compressed); // the plain log of its format stands before it
+                    compressed
+                } else {
+                    plain.clear();
+                    if !self.write_for_edges(format, inner, (payload, event, key), &mark, plain) {
+                        plain.reserve(frame_bytes_max(format, payload, event, stamp));
+                        write_frame(format, payload, event, stamp, plain)
+                            .expect("an encoding for every format in use was asked for above");
+                    }
+                    plain
+                };
+                if let Some(intake) = &mut log.intake {
+                    taken = (intake.takes(frame, &mark, excluded.is_none()), intake.fed());
                 }
                 log.append(frame, mark, replaced, &self.settings, &inner.keys);
                 if let Some(excluded) = excluded {
                     log.exclude_from_last(frame.len(), excluded);
-                }
-                if frame.capacity() > 1 << 20 {
-                    *frame = Vec::new();
                 }
             });
             if let Some(tell) = &mut tell {
                 log.tell(tell);
             }
         }
+        FRAMES.with_borrow_mut(|(plain, compressed)| {
+            for frame in [plain, compressed].into_iter().filter(|frame| frame.capacity() > 1 << 20) {
+                *frame = Vec::new();
+            }
+        });
         inner.logs = logs;
     }
 

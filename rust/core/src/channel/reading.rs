@@ -129,7 +129,7 @@ impl Run {
 impl Log {
     /// A cursor before this one is overtaken: what it needs is not all here.
     pub(super) fn overtaken_before(&self, policy: Policy) -> u64 {
-        if policy == Policy::Latest { self.lost.position } else { self.whole_from }
+        if policy == Policy::Latest && self.coded.is_none() { self.lost.position } else { self.whole_from }
     }
 
     /// Whether the keyframe that began here has left the log.

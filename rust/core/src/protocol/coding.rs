@@ -22,6 +22,34 @@ pub enum Coding {
     Shared15,
 }
 
+impl Coding {
+    /// The codings that an inflater may get, the best first: with a window of so many bits, which may outlive a message.
+    pub fn of(window_bits: u8, takes_over: bool) -> &'static [Self] {
+        match (window_bits, takes_over) {
+            (15.., true) => &[Self::Shared15, Self::Shared12, Self::Alone12],
+            (12.., true) => &[Self::Shared12, Self::Alone12],
+            (_, true) => &[Self::Shared9, Self::Alone9],
+            (12.., false) => &[Self::Alone12],
+            (_, false) => &[Self::Alone9],
+        }
+    }
+
+    /// How far back its messages may refer, as an exponent; 0 of what is not compressed.
+    pub fn window_bits(self) -> u8 {
+        match self {
+            Self::Plain => 0,
+            Self::Alone9 | Self::Shared9 => 9,
+            Self::Alone12 | Self::Shared12 => 12,
+            Self::Shared15 => 15,
+        }
+    }
+
+    /// Whether its messages refer to those before them.
+    pub fn is_shared(self) -> bool {
+        matches!(self, Self::Shared9 | Self::Shared12 | Self::Shared15)
+    }
+}
+
 /// One of a channel's logs: a format, and how its frames are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LogId {

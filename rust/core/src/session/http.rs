@@ -4,7 +4,7 @@ use crate::http::{Body, Piece, RequestError};
 use crate::messages::{ConnectionId, Header, Request, Wanted};
 use crate::protocol::signalr::negotiate::{NegotiateRequest, Transport};
 use crate::tokens::Token;
-use crate::ws::Upgrade;
+use crate::ws::{DeflateAgreement, Upgrade};
 
 /// How far a request is.
 #[derive(Debug)]
@@ -34,6 +34,8 @@ impl Default for Http {
 pub(crate) struct Asked {
     /// For a WebSocket: how to accept it, and with which subprotocol.
     pub(crate) upgrade: Option<(Upgrade, Option<Box<str>>)>,
+    /// What its messages are compressed with, if its client may have that.
+    pub(crate) deflate: Option<DeflateAgreement>,
     /// Not an opening: only a response answers it.
     pub(crate) is_plain: bool,
     pub(crate) is_head: bool,

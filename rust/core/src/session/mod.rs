@@ -34,7 +34,7 @@ use websocket::WebSocket;
 pub(crate) use websocket::{Heard, Terms, no_start};
 
 use crate::protocol::signalr::negotiate::Transport;
-use crate::ws::Receiver;
+use crate::ws::{Compressible, Received, Receiver};
 
 /// What one connection speaks, and how far it is with it.
 #[derive(Debug)]
@@ -176,11 +176,12 @@ impl Session {
     }
 
     /// Takes some of the peer's frames behind our Close. True at its Close frame; `None` where it breaks a rule.
+    ///
+    /// Messages among them are not looked at, and may be compressed.
     pub(crate) fn handle_last_frames(&mut self, bytes: &mut [u8], bytes_max: usize) -> Option<(usize, bool)> {
-        self.receiver_mut()?
-            .receive(bytes, bytes_max)
-            .ok()
-            .map(|(taken, received)| (taken, matches!(received, Some(crate::ws::Received::Close { .. }))))
+        let is_close = |received| matches!(received, Some(Compressible::Plain(Received::Close { .. })));
+        let received = self.receiver_mut()?.receive_compressible(bytes, bytes_max).ok();
+        received.map(|(taken, received)| (taken, is_close(received)))
     }
 
     /// Takes up to one whole message; what answers it at once is appended to `out`.

@@ -158,7 +158,7 @@ fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
 /// What a stream of frames leads to, handed over in pieces of `step` bytes.
 fn heard(session: &mut Session, asks: Asks, bytes: &[u8], step: usize) -> (Vec<Heard>, String) {
     let whose = Whose { connection: id(), owner: OwnerId(0) };
-    let terms = Terms { whose, asks, message_bytes_max: 1_000 };
+    let terms = Terms { whose, asks, message_bytes_max: 1_000, inflates: false };
     let (mut all, mut out) = (Vec::new(), Vec::new());
     for piece in bytes.to_vec().chunks_mut(step) {
         let mut at = 0;

@@ -5,7 +5,7 @@ use crate::position::Position;
 use crate::protocol::raw::Since;
 use crate::protocol::{Request, parse_request, raw, write_reply_error};
 use crate::routes::Asks;
-use crate::ws::{CloseCode, Opcode, ReceiveError, Received, Receiver, write_header};
+use crate::ws::{CloseCode, Opcode, ReceiveError, Received, Receiver, receive_alone, write_header};
 
 /// To a client whose message is no request, where the application takes no messages.
 const NOBODY_TAKES_IT: &str = concat!(
@@ -20,6 +20,8 @@ pub(crate) struct Terms {
     /// What the owner of its path is asked.
     pub(crate) asks: Asks,
     pub(crate) message_bytes_max: usize,
+    /// Its messages may be compressed, each by itself.
+    pub(crate) inflates: bool,
 }
 
 /// What a message leads to, once its bytes are no longer borrowed.
@@ -101,8 +103,12 @@ pub(super) fn receive(
     out: &mut Vec<u8>,
     understand: impl FnOnce(Message<'_>, &mut Vec<u8>) -> Option<Heard>,
 ) -> (usize, Option<Heard>) {
-    let count = bytes.len();
-    let (taken, heard) = match receiver.receive(bytes, terms.message_bytes_max) {
+    let (count, mut inflated) = (bytes.len(), Vec::new());
+    let received = match terms.inflates {
+        true => receive_alone(receiver, bytes, terms.message_bytes_max, &mut inflated),
+        false => receiver.receive(bytes, terms.message_bytes_max),
+    };
+    let (taken, heard) = match received {
         Err(error) => {
             *receiver = Receiver::new();
             return (count, Some(Heard::Broken(error)));

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::event_ids::EventIds;
 use super::transport::Transport;
-use crate::channel::Mode;
+use crate::channel::{Inflates, Mode};
 use crate::messages::ClosedBy;
 use crate::protocol::Format;
 use crate::routes::Placed;
@@ -20,6 +20,8 @@ pub(crate) struct Connection {
     pub(crate) session: Session,
     pub(crate) generation: u32,
     pub(crate) format: Format,
+    /// What its client inflates; `None` where nothing was agreed.
+    pub(crate) inflates: Option<Inflates>,
     /// The application knows of it and wants to hear of its end.
     pub(crate) is_reported: bool,
     /// The application wants to hear when its private bytes are out.
@@ -117,6 +119,7 @@ impl Connection {
             session: Session::default(),
             generation,
             format: Format::Raw,
+            inflates: None,
             is_reported: false,
             wants_drained: false,
             pending: 0,

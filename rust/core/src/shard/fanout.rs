@@ -17,6 +17,12 @@ pub(super) struct Turn {
     marks: Marks,
 }
 
+impl Turn {
+    fn feed(&self) -> u32 {
+        self.feed
+    }
+}
+
 impl<I: Io> Shard<I> {
     /// Writes what is new in these feeds to everyone at their tails. A feed that is gone or has nothing new is skipped.
     ///
@@ -57,6 +63,7 @@ impl<I: Io> Shard<I> {
         for id in set_aside {
             self.with(id, |shard, slot| shard.pump_if_open(slot));
         }
+        self.settle_codings(turns.iter().map(Turn::feed));
     }
 
     fn pump_if_open(&mut self, slot: u32) {

@@ -8,6 +8,7 @@ use super::io::Member;
 use super::sampling::Sample;
 use super::slab::Slab;
 use crate::channel::{Channel, Mode, Watch};
+use crate::messages::ConnectionId;
 use crate::protocol::LogId;
 
 /// A log that some connection of this shard watches.
@@ -33,6 +34,12 @@ pub(crate) struct Feed {
     pub(crate) sample: Option<Sample>,
     /// Its run is being written: who took only a part still counts as at the tail, so nothing is reported.
     pub(crate) is_in_turn: bool,
+    /// Of a log whose frames are not compressed: who came to its tail and could read one whose are.
+    pub(crate) uncoded: Vec<ConnectionId>,
+    /// Of one whose are: readers for whom there is a better one, each with what had gone in when it began to get every byte.
+    pub(crate) climbers: Vec<(ConnectionId, u64)>,
+    /// With so many bytes gone in, one of them may go on there.
+    pub(crate) better_from: u64,
 }
 
 impl Feed {
@@ -130,6 +137,9 @@ impl Feeds {
             sample: None,
             oldest_lag: cursor,
             is_in_turn: false,
+            uncoded: Vec::new(),
+            climbers: Vec::new(),
+            better_from: u64::MAX,
         };
         let index = self.free.pop().unwrap_or_else(|| {
             self.feeds.push(None);
@@ -191,10 +201,7 @@ impl Feeds {
             let list = if moved.is_lagging() { &mut target.lagging } else { &mut target.at_tail };
             list[moved.index()].subscription = index as u32;
         }
-        let target = self.at(subscription.feed);
-        target.channel.unwatch(target.log, &target.watch);
-        target.report();
-        self.forget_if_empty(subscription.feed);
+        self.let_go(subscription.feed);
     }
 
     /// A connection's subscription to this feed is gone, the last one took its place.
@@ -244,6 +251,42 @@ impl Feeds {
         if !is_lagging {
             target.report();
         }
+    }
+
+    /// Moves a subscription to another feed of its channel, where its place is at `cursor`: to the tail, or in a mode.
+    pub(crate) fn pass(
+        &mut self,
+        slab: &mut Slab,
+        (slot, index): (u32, usize),
+        to: u32,
+        (cursor, lagging): (u64, Option<Mode>),
+    ) {
+        let subscription = slab.at(slot).subscriptions[index];
+        self.take_out(slab, subscription);
+        let target = self.at(to);
+        let list = if lagging.is_some() {
+            target.oldest_lag = target.oldest_lag.min(cursor);
+            &mut target.lagging
+        } else {
+            &mut target.at_tail
+        };
+        let connection = slab.at(slot);
+        list.push(Member { fd: connection.transport.member_fd(), slot, subscription: index as u32 });
+        connection.subscriptions[index] = Subscription::new(to, list.len() - 1, lagging, cursor);
+        target.report();
+        if connection.subscriptions.len() > FEW {
+            self.places.remove(&(slot, subscription.feed));
+            self.places.insert((slot, to), index as u32);
+        }
+        self.let_go(subscription.feed);
+    }
+
+    /// One subscriber of a feed is gone.
+    fn let_go(&mut self, feed: u32) {
+        let target = self.at(feed);
+        target.channel.unwatch(target.log, &target.watch);
+        target.report();
+        self.forget_if_empty(feed);
     }
 
     /// Removes a subscription from its feed's list and mends the place of the one that takes its place.

@@ -148,8 +148,12 @@ impl<I: Io> Shard<I> {
 
     /// Takes up to one whole message.
     fn take_frame(&mut self, slot: u32, bytes: &mut [u8]) -> usize {
-        let terms =
-            Terms { whose: self.whose(slot), asks: self.asks(slot), message_bytes_max: self.message_bytes_max(slot) };
+        let terms = Terms {
+            whose: self.whose(slot),
+            asks: self.asks(slot),
+            message_bytes_max: self.message_bytes_max(slot),
+            inflates: self.slab.at(slot).inflates.is_some(),
+        };
         let connection = self.slab.at(slot);
         let out = connection.transport.outbox.bytes_mut();
         let (taken, heard) = connection.session.handle_frames(bytes, terms, out);

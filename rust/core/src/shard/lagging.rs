@@ -8,6 +8,7 @@ use super::transport::Cut;
 use super::{Io, Shard};
 use crate::channel::{Mode, Overtaken, Policy, Run, Slice};
 use crate::messages::Released;
+use crate::protocol::Coding;
 use crate::ws::CloseCode;
 
 /// A laggard takes at most so much in one call, so that its neighbours get their turn of the cache.
@@ -196,6 +197,11 @@ impl<I: Io> Shard<I> {
         if from >= to {
             return None;
         }
+        if self.has_to_fall_back(slot, index) {
+            self.falling.push(self.id_of(slot));
+            return None;
+        }
+        let target = self.feeds.at(subscription.feed);
         let mut run = target.channel.read(target.log, from, to, mode, now_ns);
         if run.head > from {
             if mode == Mode::AtKeyframe && self.skip_overtaken(subscription.feed, slot, index) {
@@ -320,6 +326,7 @@ impl<I: Io> Shard<I> {
             let is_there = subscription.cursor == self.feeds.at(subscription.feed).cursor;
             if subscription.is_lagging() && is_there && !waits {
                 self.feeds.move_to(&mut self.slab, slot, index, None);
+                self.note_uncoded(slot, subscription.feed);
             }
         }
         if self.slab.at(slot).session.is_over() {
@@ -357,6 +364,10 @@ impl<I: Io> Shard<I> {
             })
         };
         let overtaken: Vec<(u32, u32)> = lagging.into_iter().filter(is_overtaken).collect();
+        if log.coding != Coding::Plain {
+            let overtaken = overtaken.into_iter().map(|(slot, _)| self.id_of(slot));
+            return self.falling.extend(overtaken.collect::<Vec<_>>());
+        }
         let mut closing = Vec::new();
         for (slot, index) in overtaken {
             if !self.skip_overtaken(feed, slot, index as usize) {

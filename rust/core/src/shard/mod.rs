@@ -13,6 +13,7 @@ mod acceptor;
 mod adopting;
 mod answers;
 mod closing;
+mod coding;
 mod commands;
 mod connection;
 mod event_ids;
@@ -110,6 +111,8 @@ pub(crate) struct Shard<I: Io> {
     later: Vec<ConnectionId>,
     /// Feeds whose log had more than one turn takes.
     again: Vec<u32>,
+    /// Connections with a subscription that is to go on in a log whose frames may be skipped.
+    falling: Vec<ConnectionId>,
     /// Connections whose messages found no room among the events.
     stalled: Vec<ConnectionId>,
     /// SignalR connections to be pinged in this turn.
@@ -215,6 +218,7 @@ impl<I: Io> Shard<I> {
             serves_until_ns: 0,
             later: Vec::new(),
             again: Vec::new(),
+            falling: Vec::new(),
             stalled: Vec::new(),
             pinged: Vec::new(),
             has_told_quietly: false,
@@ -291,6 +295,7 @@ impl<I: Io> Shard<I> {
         }
         self.serve_later();
         self.tick();
+        self.fall_back_all();
         if !self.pinged.is_empty() {
             self.ping_together();
         }

@@ -6,9 +6,10 @@ use std::sync::{Arc, PoisonError};
 use super::answers::{
     AnsweredBy, HTML, PLAIN, Refusal, TEXT, UNCACHED, accepts_event_stream, check_plain, cors_headers, pairs, with_cors,
 };
+use super::connection::Connection;
 use super::query::{MSGPACK, no_msgpack};
 use super::{Io, Shard};
-use crate::channel::{Channel, Watched};
+use crate::channel::{Channel, Inflates, Watched};
 use crate::http::{RequestHead, is_token, parse_head, write_response, write_response_head, write_stream_head};
 use crate::messages::{ClosedBy, Command, Event, Header, Reply, Request, Whose};
 use crate::node::EDGE_SUBPROTOCOLS;
@@ -16,7 +17,7 @@ use crate::protocol::sse::KEEPALIVE;
 use crate::protocol::{Format, Formats};
 use crate::routes::{Found, Placed, Wire};
 use crate::session::Asked;
-use crate::ws::{CloseCode, is_upgrade, offered_subprotocols, read_upgrade, write_accept};
+use crate::ws::{CloseCode, DeflateAgreement, is_upgrade, offered_subprotocols, read_upgrade, write_accept};
 
 /// Where openings are asked about, Python says the same.
 const NOT_CHOSEN: &str = "a client offered subprotocols and none was chosen, so a browser fails with 1006: name those \
@@ -158,7 +159,8 @@ impl<I: Io> Shard<I> {
             self.record(30, NOT_CHOSEN.to_owned()); // not what was offered: it may be a token
         }
         let upgrade = Some((upgrade, subprotocol.map(Box::from)));
-        let asked = Asked { upgrade, wanted: query.wanted.clone(), ..Asked::default() };
+        let deflate = self.agree_deflate(head).filter(|_| !query.is_edge);
+        let asked = Asked { upgrade, deflate, wanted: query.wanted.clone(), ..Asked::default() };
         self.open_or_ask(slot, (route, head), asked, query.websocket_format().into(), query.channels)
     }
 
@@ -169,9 +171,15 @@ impl<I: Io> Shard<I> {
         self.slab.at(slot).format = Format::Raw;
         self.note_formats(slot, Format::Raw.into());
         let request = self.own(slot, route, head, Vec::new());
-        let asked = Asked { upgrade: Some((upgrade, None)), ..Asked::default() };
+        let asked = Asked { upgrade: Some((upgrade, None)), deflate: self.agree_deflate(head), ..Asked::default() };
         self.ask(slot, asked, |whose| Event::Opening(whose, Box::new(request)));
         Ok(())
+    }
+
+    /// What is agreed of permessage-deflate with who asks so.
+    pub(super) fn agree_deflate(&self, head: &RequestHead<'_>) -> Option<DeflateAgreement> {
+        let inflates = self.settings.compression && !head.header("user-agent").is_some_and(cannot_inflate);
+        inflates.then(|| DeflateAgreement::negotiate_shared(head.headers_named("sec-websocket-extensions")))?
     }
 
     fn open_event_stream(&mut self, slot: u32, route: &Placed, head: &RequestHead<'_>) -> Result<(), Refusal> {
@@ -232,11 +240,11 @@ impl<I: Io> Shard<I> {
         }
         let connection = self.slab.at(slot);
         let passes_on = connection.route.as_ref().is_some_and(|route| route.wire == Wire::Plain);
-        let out = connection.transport.outbox.bytes_mut();
-        if let Some((upgrade, subprotocol)) = &asked.upgrade {
-            write_accept(out, upgrade, subprotocol.as_deref(), &pairs(&asked.headers));
+        if asked.upgrade.is_some() {
+            accept_websocket(connection, asked);
             connection.session.open_websocket(passes_on);
         } else {
+            let out = connection.transport.outbox.bytes_mut();
             write_stream_head(out, &with_cors(asked.readable_by.as_deref(), &asked.headers), "text/event-stream");
             out.extend_from_slice(KEEPALIVE); // nginx sends a head over HTTP/2 when something follows it
             connection.session.open_event_stream();
@@ -517,4 +525,28 @@ fn no_such_path(path: &str, meant: Option<&str>) -> String {
         Some(meant) => format!("no such path: {path}; the nearest is {meant}"),
         None => format!("no such path: {path}; WebSockets connect at /ws, event streams at /events"),
     }
+}
+
+/// Opens the WebSocket that was asked for: its response is in the outbox, and what is agreed in the connection.
+pub(super) fn accept_websocket(connection: &mut Connection, asked: &Asked) {
+    let (upgrade, subprotocol) = asked.upgrade.as_ref().expect("a WebSocket's opening has its upgrade");
+    let answer = asked.deflate.map(|agreed| agreed.answer());
+    let mut headers = pairs(&asked.headers);
+    headers.extend(answer.as_deref().map(|answer| ("Sec-WebSocket-Extensions", answer)));
+    write_accept(connection.transport.outbox.bytes_mut(), upgrade, subprotocol.as_deref(), &headers);
+    connection.inflates = asked
+        .deflate
+        .map(|agreed| Inflates { window_bits: agreed.server_window_bits(), takes_over: agreed.server_takes_over() });
+}
+
+/// Safari up to 15.3 offers permessage-deflate and fails at compressed messages (uWebSockets#1347).
+fn cannot_inflate(user_agent: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(user_agent);
+    if !text.contains("Safari/") {
+        return false;
+    }
+    let Some(version) = text.split("Version/").nth(1) else { return false };
+    let mut numbers = version.split(|one: char| !one.is_ascii_digit()).map(|one| one.parse::<u32>().unwrap_or(0));
+    let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    (major, minor) <= (15, 3)
 }

@@ -347,6 +347,9 @@ impl<I: Io> Shard<I> {
             mode => mode,
         });
         self.feeds.join(&mut self.slab, slot, feed, seek.cursor, lagging);
+        if is_at_tail {
+            self.note_uncoded(slot, feed);
+        }
         self.stats.subscriptions.add(1);
         self.note_presence(slot, &watched.channel, true);
         self.feeds.at(feed).report();
@@ -470,7 +473,7 @@ impl<I: Io> Shard<I> {
     fn unsubscribe_before(&mut self, channel: &Arc<Channel>, (format, reach): (Format, u64)) {
         for at in 0..self.unsubscribing.len() {
             let (id, left, tails) = &self.unsubscribing[at];
-            if Arc::ptr_eq(left, channel) && tails.iter().any(|one| one.0 == format && one.1 < reach) {
+            if Arc::ptr_eq(left, channel) && tails.iter().any(|one| one.format == format && one.end < reach) {
                 let (id, tails) = (*id, tails.clone());
                 self.unsubscribe_at(id, channel, &tails);
             }
@@ -494,9 +497,10 @@ impl<I: Io> Shard<I> {
         }
         let Some(feed) = self.feed_of(slot, channel) else { return };
         let format = self.slab.at(slot).format;
-        let tail = tails.iter().find(|one| one.0 == format).map_or(0, |one| one.1);
+        let log = self.feeds.at(feed).log;
+        let tail = tails.iter().find(|one| one.format == format).map_or(0, |one| channel.end_in(log, one));
         // One read of the log may not be all of it.
-        while self.feeds.get(feed).is_some_and(|target| target.cursor < tail && target.log.format == format) {
+        while self.feeds.get(feed).is_some_and(|target| target.cursor < tail && target.log == log) {
             self.fan_out(&[feed], Some(tail));
         }
         self.with(id, |shard, slot| shard.unsubscribe(slot, channel));
@@ -506,8 +510,8 @@ impl<I: Io> Shard<I> {
     fn feed_of(&self, slot: u32, channel: &Arc<Channel>) -> Option<u32> {
         let connection = self.slab.get(slot)?;
         if connection.subscriptions.len() > FEW {
-            let feed = channel.feed_in(connection.format, self.index)?;
-            return self.feeds.find(connection, slot, feed).map(|_| feed);
+            let mut feeds = channel.feeds_in(connection.format, self.index).into_iter();
+            return feeds.find(|&feed| self.feeds.find(connection, slot, feed).is_some());
         }
         let mut feeds = connection.subscriptions.iter().map(|subscription| subscription.feed);
         feeds.find(|&feed| self.feeds.get(feed).is_some_and(|target| Arc::ptr_eq(&target.channel, channel)))

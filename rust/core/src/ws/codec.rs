@@ -1,7 +1,8 @@
 //! One WebSocket whose socket is somebody else's: bytes in, messages out, and messages framed; with permessage-deflate.
 //!
-//! The engine's own connections need none: they take only what is plain, and write frames of a log.
-use super::deflate::{DeflateAgreement, Deflater, Inflater};
+//! The engine's own connections need none: they write frames of a log, and what their clients compress takes no context over
+//! ([`receive_alone`]).
+use super::deflate::{DeflateAgreement, Deflater, Inflater, inflate_alone};
 use super::frame::{Opcode, RSV1, header_bytes, write_header};
 use super::message::{Compressible, ReceiveError, Received, Receiver, read_data};
 
@@ -145,4 +146,27 @@ impl Codec {
         write_header(out, opcode, payload.len());
         out.extend_from_slice(payload);
     }
+}
+
+/// [`Receiver::receive`] where permessage-deflate was agreed and each message refers to none before it; one that was compressed
+/// is appended to `inflated`. Both its data and what that stands for have `message_bytes_max` bytes at most.
+///
+/// # Errors
+/// [`ReceiveError`], as of [`Receiver::receive`] and of [`inflate_alone`].
+pub fn receive_alone<'a>(
+    receiver: &'a mut Receiver,
+    bytes: &'a mut [u8],
+    message_bytes_max: usize,
+    inflated: &'a mut Vec<u8>,
+) -> Result<(usize, Option<Received<'a>>), ReceiveError> {
+    let (taken, received) = receiver.receive_compressible(bytes, message_bytes_max)?;
+    let received = match received {
+        None => None,
+        Some(Compressible::Plain(received)) => Some(received),
+        Some(Compressible::Compressed { is_text, deflated }) => {
+            inflate_alone(deflated, message_bytes_max, inflated)?;
+            Some(read_data(is_text, inflated)?)
+        }
+    };
+    Ok((taken, received))
 }

@@ -1,7 +1,11 @@
 //! permessage-deflate (RFC 7692), the server's side: what is agreed, and messages inflated and deflated.
 //!
-//! The server never takes its context over. So one compressor serves all connections of a thread, where each would
-//! have 300 KB of its own, and what is compressed once fits all. The client may, in a window of 4 KiB if it can.
+//! No connection has a compressor of its own, which would be 300 KB. What is written to one alone takes no context over, by a
+//! compressor of the thread. What a log's readers all get may take its context over, by one compressor for all of them
+//! ([`SharedDeflater`]). A client may take its own over only where its connection keeps an inflater, in a window of 4 KiB if
+//! it can.
+use std::cell::RefCell;
+
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 use super::message::ReceiveError;
@@ -27,6 +31,8 @@ const ROOM_BYTES: usize = 4 * 1024;
 pub struct DeflateAgreement {
     /// The client's window outlives its messages.
     client_takes_over: bool,
+    /// So does the server's, as the client's inflater has it.
+    server_takes_over: bool,
     /// How far back the client's messages refer, as an exponent; `None` where it did not let the server choose.
     client_window_bits: Option<u8>,
     /// How far back the server's messages may refer, as an exponent; `None` where the client did not say.
@@ -38,7 +44,14 @@ impl DeflateAgreement {
     ///
     /// An offer with a parameter that is unknown, repeated or out of range is declined (§7).
     pub fn negotiate<'a>(extensions: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
-        extensions.flat_map(list_members).find_map(Self::accept)
+        let agreed = extensions.flat_map(list_members).find_map(Self::accept)?;
+        Some(Self { server_takes_over: false, ..agreed })
+    }
+
+    /// The same, where the connection keeps no inflater, and its messages may come of a [`SharedDeflater`].
+    pub fn negotiate_shared<'a>(extensions: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
+        let agreed = extensions.flat_map(list_members).find_map(Self::accept)?;
+        Some(Self { client_takes_over: false, client_window_bits: None, ..agreed })
     }
 
     fn accept(offer: &[u8]) -> Option<Self> {
@@ -46,12 +59,16 @@ impl DeflateAgreement {
         if !parts.next()?.eq_ignore_ascii_case(b"permessage-deflate") {
             return None;
         }
-        let mut agreed = Self { client_takes_over: true, client_window_bits: None, server_window_bits: None };
-        let mut asks_server_alone = false;
+        let mut agreed = Self {
+            client_takes_over: true,
+            server_takes_over: true,
+            client_window_bits: None,
+            server_window_bits: None,
+        };
         for part in parts {
             let mut halves = part.splitn(2, |&byte| byte == b'=').map(<[u8]>::trim_ascii);
             match (halves.next()?, halves.next()) {
-                (b"server_no_context_takeover", None) if !asks_server_alone => asks_server_alone = true,
+                (b"server_no_context_takeover", None) if agreed.server_takes_over => agreed.server_takes_over = false,
                 (b"client_no_context_takeover", None) if agreed.client_takes_over => agreed.client_takes_over = false,
                 (b"server_max_window_bits", Some(bits)) if agreed.server_window_bits.is_none() => {
                     agreed.server_window_bits = Some(window_bits(bits).filter(|&bits| bits >= WINDOW_BITS_MIN)?);
@@ -68,7 +85,10 @@ impl DeflateAgreement {
 
     /// The value of the answer's `Sec-WebSocket-Extensions`.
     pub fn answer(&self) -> String {
-        let mut answer = "permessage-deflate; server_no_context_takeover".to_owned();
+        let mut answer = "permessage-deflate".to_owned();
+        if !self.server_takes_over {
+            answer += "; server_no_context_takeover";
+        }
         if !self.client_takes_over {
             answer += "; client_no_context_takeover";
         }
@@ -84,6 +104,11 @@ impl DeflateAgreement {
     /// What the server's messages have to be deflated with.
     pub fn server_window_bits(&self) -> u8 {
         self.server_window_bits.unwrap_or(WINDOW_BITS_MAX)
+    }
+
+    /// Whether the server's messages may refer to those before them.
+    pub fn server_takes_over(&self) -> bool {
+        self.server_takes_over
     }
 
     /// What inflates the client's messages.
@@ -132,6 +157,25 @@ impl Inflater {
     }
 }
 
+thread_local! {
+    /// What inflates messages that refer to none before them, of whichever connection.
+    static INFLATER: RefCell<Option<Decompress>> = const { RefCell::new(None) };
+}
+
+/// Appends what `deflated` stands for, the data of one message that refers to none before it: `bytes_max` bytes at most.
+///
+/// # Errors
+/// As [`Inflater::inflate`].
+pub fn inflate_alone(deflated: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result<(), ReceiveError> {
+    INFLATER.with_borrow_mut(|stream| {
+        let stream = stream.get_or_insert_with(|| Decompress::new_with_window_bits(false, WINDOW_BITS_MAX));
+        let inflated =
+            [deflated, &EMPTY_BLOCK].iter().try_for_each(|input| inflate_piece(stream, input, bytes_max, out));
+        stream.reset(false);
+        inflated
+    })
+}
+
 fn inflate_piece(
     stream: &mut Decompress,
     mut input: &[u8],
@@ -177,22 +221,44 @@ impl Deflater {
         let bits = window_bits.clamp(WINDOW_BITS_MIN, WINDOW_BITS_MAX);
         let stream = self.streams[usize::from(bits - WINDOW_BITS_MIN)]
             .get_or_insert_with(|| Compress::new_with_window_bits(Compression::default(), false, bits));
-        let mut input = payload;
-        loop {
-            if out.len() == out.capacity() {
-                out.reserve(input.len() / 2 + 64);
-            }
-            let taken_before = stream.total_in();
-            stream
-                .compress_vec(input, out, FlushCompress::Sync)
-                .expect("raw deflate without a dictionary has no error");
-            input = &input[(stream.total_in() - taken_before) as usize..];
-            if input.is_empty() && out.len() < out.capacity() {
-                break;
-            }
-        }
+        deflate_message(stream, payload, out);
         stream.reset();
-        debug_assert!(out.ends_with(&EMPTY_BLOCK));
-        out.truncate(out.len() - EMPTY_BLOCK.len());
     }
+}
+
+/// Deflates the messages of one stream, each of which may refer to those before it: for whoever gets every one.
+#[derive(Debug)]
+pub struct SharedDeflater {
+    stream: Compress,
+}
+
+impl SharedDeflater {
+    /// For inflaters with a window of this exponent, 9 to 15, or a larger one.
+    pub fn new(window_bits: u8) -> Self {
+        let bits = window_bits.clamp(WINDOW_BITS_MIN, WINDOW_BITS_MAX);
+        Self { stream: Compress::new_with_window_bits(Compression::default(), false, bits) }
+    }
+
+    /// Appends the data of the next compressed message. What has gone in here has to go out so.
+    pub fn deflate(&mut self, payload: &[u8], out: &mut Vec<u8>) {
+        deflate_message(&mut self.stream, payload, out);
+    }
+}
+
+/// Never ends the stream: a block that says it is the last one poisons some inflaters.
+fn deflate_message(stream: &mut Compress, payload: &[u8], out: &mut Vec<u8>) {
+    let mut input = payload;
+    loop {
+        if out.len() == out.capacity() {
+            out.reserve(input.len() / 2 + 64);
+        }
+        let taken_before = stream.total_in();
+        stream.compress_vec(input, out, FlushCompress::Sync).expect("raw deflate without a dictionary has no error");
+        input = &input[(stream.total_in() - taken_before) as usize..];
+        if input.is_empty() && out.len() < out.capacity() {
+            break;
+        }
+    }
+    debug_assert!(out.ends_with(&EMPTY_BLOCK));
+    out.truncate(out.len() - EMPTY_BLOCK.len());
 }

@@ -13,8 +13,8 @@ pub mod outline;
 pub mod utf8;
 
 pub use close_code::{CLOSE_CODES, CloseCode};
-pub use codec::{Codec, DEFLATED_BYTES_MIN};
-pub use deflate::{DeflateAgreement, Deflater, Inflater};
+pub use codec::{Codec, DEFLATED_BYTES_MIN, receive_alone};
+pub use deflate::{DeflateAgreement, Deflater, Inflater, SharedDeflater, inflate_alone};
 pub(crate) use frame::payload_bytes;
 pub use frame::{
     FrameError, Header, Opcode, frame_bytes, header_bytes, parse_header, unmask, write_close, write_header,

@@ -75,6 +75,8 @@ pub(super) struct Client {
     privates_received: usize,
     pub(super) publications: u64,
     pub(super) buffer: Vec<u8>,
+    /// Where compression was agreed.
+    inflater: Option<wire::Inflater>,
     pub(super) chunks: VecDeque<Chunk>,
     is_torn: bool,
     pub(super) turns: usize,
@@ -104,6 +106,7 @@ impl Client {
             privates_received: 0,
             publications: 0,
             buffer: Vec::new(),
+            inflater: None,
             chunks: VecDeque::new(),
             is_torn: false,
             turns: 0,
@@ -212,8 +215,37 @@ impl Client {
         }
     }
 
+    /// What is whole of what has come; what is compressed is inflated here, as a client does that has got everything.
+    fn cut(&mut self, lists: &[List]) -> Option<(usize, Vec<Item>)> {
+        if self.wire == Wire::Sse
+            || self.wire == Wire::Adopted
+            || self.buffer.first().is_none_or(|first| first & 0x40 == 0)
+        {
+            return self.cut_plain(lists);
+        }
+        if !self.is_open {
+            return self.cut_plain(lists);
+        }
+        let (count, payload) = wire::cut_frame(&self.buffer)?;
+        let inflater = self.inflater.as_mut().expect("nothing was agreed");
+        let text = inflater.inflate(payload);
+        let mut plain = vec![self.buffer[0] & !0x40];
+        wire::write_length(&mut plain, text.len());
+        plain.extend(text);
+        let (_, items) = wire::read(self.wire, true, &plain, lists).expect("it is whole");
+        Some((count, items))
+    }
+
+    fn cut_plain(&mut self, lists: &[List]) -> Option<(usize, Vec<Item>)> {
+        let (count, items) = wire::read(self.wire, self.is_open, &self.buffer, lists)?;
+        if !self.is_open {
+            self.inflater = wire::Inflater::of(&self.buffer[..count]);
+        }
+        Some((count, items))
+    }
+
     pub(super) fn read(&mut self, turn: &Turn<'_>, losses: &mut Losses) {
-        while let Some((count, items)) = wire::read(self.wire, self.is_open, &self.buffer, turn.lists) {
+        while let Some((count, items)) = self.cut(turn.lists) {
             self.buffer.drain(..count);
             let chunk = self.chunks.front().expect("it came in some turn").clone();
             let mut left = count;

@@ -14,6 +14,16 @@ use crate::routes::Asks;
 use crate::settings::{ChannelRule, ChannelSettings, Settings};
 use crate::shard::simulated::Luck;
 
+/// What WebSockets may offer; nothing, too.
+const OFFERS: [&str; 6] = [
+    "",
+    "permessage-deflate",
+    "permessage-deflate; client_max_window_bits",
+    "permessage-deflate; server_max_window_bits=12",
+    "permessage-deflate; server_max_window_bits=9",
+    "permessage-deflate; server_no_context_takeover; server_max_window_bits=10",
+];
+
 const CLIENTS_MAX: usize = 10;
 
 /// An age that is over at no whole millisecond, as time is whole between two turns.
@@ -32,6 +42,8 @@ fn channel_settings(luck: &mut Luck) -> ChannelSettings {
         history_age: if luck.once_in(3) { age(5 + luck.below(55)) } else { wide.history_age },
         history_bytes: if luck.once_in(3) { 400 + luck.below(20_000) as u64 } else { wide.history_bytes },
         start: luck.pick(&Start::ALL),
+        compression: !luck.once_in(4),
+        compression_readers: 1 + luck.below(2),
         snapshot_interval: luck.once_in(4).then(|| age(luck.below(40))),
         tells_presence: luck.once_in(3),
     }
@@ -184,6 +196,7 @@ fn connect(world: &mut World, channels: usize, luck: &mut Luck) {
     }
     let origin = world.origin(asked.first().copied().unwrap_or(0), luck);
     let shard = luck.below(world.shards.len());
+    world.offer = luck.pick(&OFFERS);
     world.connect(shard, wire, room, &asked, origin);
     if luck.once_in(2) {
         world.net.borrow_mut().is_busy = false;

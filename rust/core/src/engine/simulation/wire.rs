@@ -21,6 +21,11 @@ impl Wire {
 
     /// The head of its request, and what it sends behind it without waiting.
     pub(super) fn opening(self, channels: &[&str], since: &[Position], start: Option<&str>) -> Vec<u8> {
+        self.offering("", channels, since, start)
+    }
+
+    /// The same, of a WebSocket that offers this of permessage-deflate.
+    pub(super) fn offering(self, offer: &str, channels: &[&str], since: &[Position], start: Option<&str>) -> Vec<u8> {
         let mut query: Vec<String> = channels.iter().map(|name| format!("channel={name}")).collect();
         query.extend(since.iter().map(|position| format!("since={position}")));
         query.extend(start.map(|start| format!("start={start}")));
@@ -31,6 +36,9 @@ impl Wire {
         if self != Self::Sse {
             head += "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n";
             head += "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+            if !offer.is_empty() {
+                head += &format!("Sec-WebSocket-Extensions: {offer}\r\n");
+            }
         }
         let mut bytes = (head + "\r\n").into_bytes();
         if self == Self::Hub {
@@ -99,6 +107,48 @@ pub(super) fn read(wire: Wire, is_open: bool, bytes: &[u8], lists: &[List]) -> O
         other => panic!("no frame begins with {other:#x}"),
     };
     Some((count, items))
+}
+
+/// What inflates the messages of a server, as was agreed.
+#[derive(Debug)]
+pub(super) struct Inflater {
+    stream: flate2::Decompress,
+    takes_over: bool,
+}
+
+impl Inflater {
+    /// By the server's response.
+    pub(super) fn of(head: &[u8]) -> Option<Self> {
+        let head = std::str::from_utf8(head).expect("a head is text");
+        let agreed = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Extensions: permessage-deflate"))?;
+        let bits = agreed.split("server_max_window_bits=").nth(1);
+        let bits = bits.map_or(15, |bits| bits.split(';').next().unwrap_or("").trim().parse().expect("a number"));
+        let stream = flate2::Decompress::new_with_window_bits(false, bits);
+        Some(Self { stream, takes_over: !agreed.contains("server_no_context_takeover") })
+    }
+
+    /// A whole message.
+    pub(super) fn inflate(&mut self, data: &[u8]) -> Vec<u8> {
+        let (mut out, mut input) = (Vec::with_capacity(1 << 16), [data, &[0, 0, 0xff, 0xff]].concat());
+        while !input.is_empty() {
+            let before = self.stream.total_in();
+            let status = self.stream.decompress_vec(&input, &mut out, flate2::FlushDecompress::Sync).expect("DEFLATE");
+            assert!(status != flate2::Status::StreamEnd, "a stream never ends");
+            input.drain(..(self.stream.total_in() - before) as usize);
+        }
+        if !self.takes_over {
+            self.stream.reset(false);
+        }
+        out
+    }
+}
+
+/// The length in a server's header.
+pub(super) fn write_length(header: &mut Vec<u8>, length: usize) {
+    match length {
+        short @ 0..126 => header.push(short as u8),
+        long => header.extend([126, (long >> 8) as u8, long as u8]),
+    }
 }
 
 /// A server's frame at the begin of `bytes`, if it is whole: how long it is, and its payload.

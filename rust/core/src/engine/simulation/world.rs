@@ -51,6 +51,8 @@ pub(super) struct World {
     pub(super) requests: Vec<(ConnectionId, Vec<String>, Option<String>, Wanted)>,
     /// Positions of some publications come from outside.
     pub(super) comes_from_outside: bool,
+    /// What the next WebSocket offers of permessage-deflate.
+    pub(super) offer: &'static str,
     pub(super) losses: Losses,
     /// Who has sockets that are adopted.
     pub(super) frameworks: Vec<Framework>,
@@ -99,6 +101,7 @@ impl World {
             openings: Vec::new(),
             requests: Vec::new(),
             comes_from_outside: false,
+            offer: "",
             losses: Losses::default(),
             frameworks: Vec::new(),
             broadcasts: 0,
@@ -140,7 +143,7 @@ impl World {
         let names: Vec<&str> = channels.iter().map(|&channel| &*lists[channel].name).collect();
         // Who says where it was is told where it begins; a position of no channel is nowhere.
         let since = origin.since.unwrap_or(Position { epoch: 0, offset: 0 });
-        let head = wire.opening(&names, &[since], origin.start.map(Start::name));
+        let head = wire.offering(self.offer, &names, &[since], origin.start.map(Start::name));
         let origin = Origin { since: Some(since), start: origin.start };
         let mut client = Client::new(wire, fd.as_raw_fd(), serial, shard, origin);
         if !self.asks.opening {

@@ -12,12 +12,13 @@ use crate::protocol::signalr::negotiate::{
 use crate::protocol::{Format, Formats};
 use crate::routes::{Placed, Wire};
 use crate::session::{Asked, SignalR, SignalROpening, signalr};
-use crate::shard::answers::{AnsweredBy, PLAIN, Refusal, accepts_event_stream, cors_headers, pairs, with_cors};
+use crate::shard::answers::{AnsweredBy, PLAIN, Refusal, accepts_event_stream, cors_headers, with_cors};
 use crate::shard::connection::Connection;
+use crate::shard::opening::accept_websocket;
 use crate::shard::{Io, Shard};
 use crate::siblings::unmarked;
 use crate::tokens::{self, Claim, Token};
-use crate::ws::{is_upgrade, read_upgrade, write_accept};
+use crate::ws::{is_upgrade, read_upgrade};
 
 /// How long a browser may remember what a preflight allowed.
 const PREFLIGHT_SECONDS: &str = "7200";
@@ -274,13 +275,10 @@ impl<I: Io> Shard<I> {
             self.hold(target, one, Origin::default());
         }
         let connection = self.slab.at(target);
-        let out = connection.transport.outbox.bytes_mut();
         match transport {
-            Transport::WebSockets => {
-                let (upgrade, subprotocol) = asked.upgrade.as_ref().expect("a WebSocket's opening has its upgrade");
-                write_accept(out, upgrade, subprotocol.as_deref(), &pairs(&asked.headers));
-            }
+            Transport::WebSockets => accept_websocket(connection, asked),
             Transport::ServerSentEvents => {
+                let out = connection.transport.outbox.bytes_mut();
                 let mut headers = with_cors(asked.readable_by.as_deref(), &asked.headers);
                 headers.extend([("Pragma", "no-cache"), ("Content-Encoding", "identity")]);
                 write_stream_head(out, &headers, "text/event-stream");

@@ -152,6 +152,7 @@ impl<I: Io> Shard<I> {
             signalr.reattach();
         }
         connection.transport.is_blocked = false;
+        connection.inflates = None; // of the socket that is gone
         write_accept::<&str>(connection.transport.outbox.bytes_mut(), &upgrade, None, &[]);
         if let Some(sequence_id) = self.stateful_at(target).map(|stateful| stateful.sequence_id()) {
             self.write_message(target, &HubMessage::Sequence { sequence_id });

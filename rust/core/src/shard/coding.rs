@@ -1,0 +1,186 @@
+//! Who reads which of a channel's logs: those whose clients inflate go from log to log, to where fewer bytes go out.
+//!
+//! A subscription begins in the log whose frames are not compressed, and at its tail goes on in one whose are. There frames
+//! are read without a gap. Who is to skip some goes back. A connection has one window: one subscription at a time has it.
+use super::{Io, Shard};
+use crate::channel::{Inflates, Mode, Policy};
+use crate::messages::ConnectionId;
+use crate::protocol::{Coding, Framing};
+
+/// Of policy `latest`: who lags by more of a compressed log than this gets nothing any more that was replaced.
+const LAG_BYTES_MAX: u64 = if cfg!(test) { 0 } else { 16 << 10 };
+
+impl<I: Io> Shard<I> {
+    /// A subscription has come to its feed's tail: it may be one that could read a compressed log.
+    pub(super) fn note_uncoded(&mut self, slot: u32, feed: u32) {
+        let connection = self.slab.at(slot);
+        if connection.inflates.is_none() || connection.format.framing() == Framing::Edge || self.is_alone(slot) {
+            return;
+        }
+        let id = self.id_of(slot);
+        let target = self.feeds.at(feed);
+        if target.log.coding == Coding::Plain && target.channel.settings().compression {
+            if target.uncoded.len() >= 2 * target.at_tail.len().max(8) {
+                target.uncoded.sort_unstable();
+                target.uncoded.dedup(); // who comes and goes stands there several times
+            }
+            target.uncoded.push(id);
+        }
+    }
+
+    /// These feeds have had their turn: who may goes on in a better log, and who has to falls back.
+    pub(super) fn settle_codings(&mut self, feeds: impl Iterator<Item = u32>) {
+        for feed in feeds {
+            self.code(feed);
+        }
+        self.fall_back_all();
+    }
+
+    /// Those who have to go back to the logs whose frames may be skipped.
+    pub(super) fn fall_back_all(&mut self) {
+        for id in std::mem::take(&mut self.falling) {
+            self.with(id, Self::fall_back);
+        }
+    }
+
+    fn code(&mut self, feed: u32) {
+        let Some(target) = self.feeds.get(feed) else { return };
+        if !target.uncoded.is_empty() {
+            self.begin_coding(feed);
+        } else if !target.climbers.is_empty() && target.channel.fed_at(target.log, target.cursor) >= target.better_from
+        {
+            self.climb(feed);
+        }
+    }
+
+    /// Those who wait for it go on in a compressed log, if they are enough.
+    fn begin_coding(&mut self, feed: u32) {
+        let mut waiting = std::mem::take(&mut self.feeds.at(feed).uncoded);
+        waiting.sort_unstable();
+        waiting.dedup();
+        waiting.retain(|&id| self.index_at(id, feed).is_some_and(|(_, is_lagging)| !is_lagging));
+        let target = self.feeds.at(feed);
+        if waiting.len() < target.channel.settings().compression_readers && !target.channel.is_coded(target.log.format)
+        {
+            target.uncoded = waiting;
+            return;
+        }
+        waiting.retain(|&id| !self.has_window(id) && !self.go_to_better(id, feed, None));
+        if self.feeds.get(feed).is_some() {
+            self.feeds.at(feed).uncoded.append(&mut waiting);
+        }
+    }
+
+    /// Those go on in a better log who have got enough for that.
+    fn climb(&mut self, feed: u32) {
+        let target = self.feeds.at(feed);
+        target.better_from = u64::MAX;
+        for (id, since) in std::mem::take(&mut target.climbers) {
+            if self.index_at(id, feed).is_some() && !self.go_to_better(id, feed, Some(since)) {
+                self.note_climber(id, feed, since);
+            }
+        }
+    }
+
+    /// Which of its subscriptions is this feed's, and whether it lags there.
+    fn index_at(&self, id: ConnectionId, feed: u32) -> Option<(usize, bool)> {
+        let slot = self.slot_of(id)?;
+        let connection = self.slab.get(slot)?;
+        let index = self.feeds.find(connection, slot, feed)?;
+        Some((index, connection.subscriptions[index].is_lagging()))
+    }
+
+    /// Whether another subscription has the connection's window.
+    fn has_window(&self, id: ConnectionId) -> bool {
+        let Some(connection) = self.slot_of(id).and_then(|slot| self.slab.get(slot)) else { return false };
+        let coding = |feed: u32| self.feeds.get(feed).map_or(Coding::Plain, |target| target.log.coding);
+        connection.inflates.is_some_and(|inflates| inflates.takes_over)
+            && connection.subscriptions.iter().any(|one| coding(one.feed) != Coding::Plain)
+    }
+
+    /// A subscription at the tail goes on in a better log, if there is one for it. False where it stays.
+    fn go_to_better(&mut self, id: ConnectionId, feed: u32, since: Option<u64>) -> bool {
+        let (Some(slot), Some((index, false))) = (self.slot_of(id), self.index_at(id, feed)) else { return false };
+        let Some(inflates) = self.slab.at(slot).inflates else { return false };
+        let target = self.feeds.at(feed);
+        let (channel, place) = (target.channel.clone(), (target.log, target.cursor));
+        let Some(passage) = channel.better(place, inflates, since, self.index) else { return false };
+        let to = self.feeds.obtain(&channel, passage.log, &passage.watch);
+        if self.feeds.at(to).cursor != passage.cursor {
+            self.feeds.forget_if_empty(to);
+            return false; // it was told of another publication meanwhile: after the next turn
+        }
+        self.feeds.pass(&mut self.slab, (slot, index), to, (passage.cursor, None));
+        let since = passage.since;
+        passage.keep();
+        self.feeds.at(to).report();
+        self.note_climber(id, to, since);
+        true
+    }
+
+    /// Notes when this reader may go on in a log with more context, if there is one for it.
+    fn note_climber(&mut self, id: ConnectionId, feed: u32, since: u64) {
+        let inflates = self.slot_of(id).and_then(|slot| self.slab.at(slot).inflates);
+        let Some(Inflates { window_bits, takes_over }) = inflates else { return };
+        let target = self.feeds.at(feed);
+        let better = Coding::of(window_bits, takes_over).iter().take_while(|&&coding| coding != target.log.coding);
+        let Some(next) = better.last() else { return };
+        let fed = target.channel.fed_at(target.log, target.cursor);
+        // Where it had enough and the log was not there yet, or has just moved on, it is looked at again soon.
+        target.better_from = target.better_from.min((since + (1 << next.window_bits())).max(fed + 1));
+        target.climbers.push((id, since));
+    }
+
+    /// Whether a lagging subscription has to go back to the log whose frames may be skipped.
+    pub(super) fn has_to_fall_back(&mut self, slot: u32, index: usize) -> bool {
+        let subscription = self.slab.at(slot).subscriptions[index];
+        let target = self.feeds.at(subscription.feed);
+        if target.log.coding == Coding::Plain || !subscription.is_lagging() {
+            return false;
+        }
+        let lag = (subscription.cursor, target.cursor);
+        (target.channel.settings().policy == Policy::Latest
+            && lag.1.saturating_sub(lag.0) > LAG_BYTES_MAX
+            && subscription.mode() == Mode::Lagging
+            && target.channel.has_replaced(target.log, lag))
+            || target.channel.is_overtaken(target.log, subscription.cursor, subscription.mode())
+    }
+
+    /// Subscriptions of a connection that lag too far go on in the log whose frames may be skipped, as the policy says.
+    fn fall_back(&mut self, slot: u32) {
+        let feeds: Vec<u32> = self.slab.at(slot).subscriptions.iter().map(|one| one.feed).collect();
+        for feed in feeds {
+            let index = self.slab.get(slot).and_then(|connection| self.feeds.find(connection, slot, feed));
+            if let Some(index) = index.filter(|&index| self.has_to_fall_back(slot, index)) {
+                self.fall_back_from(slot, index);
+            }
+        }
+        if self.slab.get(slot).is_some() {
+            self.later.push(self.id_of(slot)); // its socket may have room, of which the kernel will not tell
+        }
+    }
+
+    fn fall_back_from(&mut self, slot: u32, index: usize) {
+        let subscription = self.slab.at(slot).subscriptions[index];
+        let target = self.feeds.at(subscription.feed);
+        let (channel, place) = (target.channel.clone(), (target.log, subscription.cursor));
+        let Some((passage, lost)) = channel.fall_back(place, self.index) else { return };
+        let mut to = self.feeds.obtain(&channel, passage.log, &passage.watch);
+        while self.feeds.at(to).cursor < passage.cursor {
+            self.fan_out(&[to], Some(passage.cursor)); // nobody is ahead of the feed
+            to = self.feeds.obtain(&channel, passage.log, &passage.watch);
+        }
+        let connection = self.slab.get(slot);
+        let index = connection.and_then(|connection| self.feeds.find(connection, slot, subscription.feed));
+        let Some(index) = index else { return self.feeds.forget_if_empty(to) }; // it has gone meanwhile
+        let mode = Some(subscription.mode());
+        self.feeds.pass(&mut self.slab, (slot, index), to, (passage.cursor, mode));
+        passage.keep();
+        self.feeds.at(to).report();
+        let policy = channel.settings().policy;
+        if matches!(policy, Policy::Keyframe | Policy::Drop) {
+            self.stats.skipped[policy as usize].add(lost);
+        }
+        self.settle_overtaken(to);
+    }
+}
