@@ -19,6 +19,8 @@ NO_CHANNEL = "channel must be the name of a channel, a str, not "
 A_PATTERN = r"channel 'a\*': must not hold \*, which makes a pattern of it"
 EVENT = "event must be the name of an event, a str without line breaks, or None"
 TTL = "ttl must be a number of seconds over 0, or None, not "
+TAGS = "tags must be a dict of names with a str, an int, a float or a bool each, or None"
+FILTER = r'filter must be a dict such as \{"league": "seriea"\}, or None'
 A_USER = "must be an Identity, or its id, a str"
 CODE = r"code must be a close code, 1000 to 1003, 1007 to 1009, 1011 to 1014 or 3000 to 4999 \(RFC 6455 §7.4\), not "
 EXCLUDE = "exclude must be a Client or several"
@@ -71,6 +73,8 @@ PUBLISHED: list[Row] = [
     ("Hub.publish", "ttl", ("a", "x"), {"ttl": 0}, ValueError, f"{TTL}0$"),
     ("Hub.publish", "ttl", ("a", "x"), {"ttl": float("nan")}, ValueError, f"{TTL}nan$"),
     ("Hub.publish", "keyframe", ("a", "x"), {"keyframe": 5}, TypeError, "keyframe must be True or False, not 5"),
+    ("Hub.publish", "tags", ("a", "x"), {"tags": 5}, TypeError, f"{TAGS}, not 5"),
+    ("Hub.publish", "tags", ("a", "x"), {"tags": {"b": None}}, TypeError, 'tag "b": expected a str, an int'),
     ("Hub.publish", "exclude", ("a", "x"), {"exclude": "ann"}, TypeError, f"{EXCLUDE}, not 'ann'"),
     ("Hub.publish", "exclude", ("a", "x"), {"exclude": None}, TypeError, f"{EXCLUDE}, not None"),
     ("Hub.publish", "exclude", ("a", "x"), {"exclude": [7]}, TypeError, f"{EXCLUDE}, each a Client, not 7"),
@@ -83,8 +87,10 @@ PUBLISHED: list[Row] = [
     ("Hub.publish_many", "event", ("a", []), {"event": 5}, TypeError, EVENT),
     ("Hub.publish_many", "key", ("a", []), {"key": 5}, TypeError, "key must be"),
     ("Hub.publish_many", "ttl", ("a", []), {"ttl": True}, TypeError, TTL),
+    ("Hub.publish_many", "tags", ("a", []), {"tags": 5}, TypeError, f"{TAGS}, not 5"),
     ("Hub.publish_many", "keyframe", ("a", []), {"keyframe": 5}, TypeError, "keyframe must be True or False, not 5"),
     ("Hub.publish_many", "exclude", ("a", []), {"exclude": [7]}, TypeError, f"{EXCLUDE}, each a Client, not 7"),
+    ("Hub.remove", "tags", ("a",), {"key": "k", "tags": 5}, TypeError, f"{TAGS}, not 5"),
     ("Hub.remove", "channel", (5,), {"key": "k"}, TypeError, f"{NO_CHANNEL}5$"),
     ("Hub.remove", "channel", ("a",), {"key": "k"}, ValueError, 'channel "a" has policy "every": only "latest" keeps'),
     ("Hub.remove", "key", ("a",), {"key": None}, TypeError, "key must be a str of at most 255 bytes, not None"),
@@ -145,6 +151,8 @@ ASKED: list[Row] = [
     ("Hub.subscribe", "since", to("a"), {"since": 5}, TypeError, "since must be a Position, as publish returns it, or"),
     ("Hub.subscribe", "start", to("a"), {"start": "now"}, ValueError, f"{START}'now'"),
     ("Hub.subscribe", "start", to("a"), {"start": 5}, TypeError, f"{START}5"),
+    ("Hub.subscribe", "filter", to("a"), {"filter": 5}, TypeError, f"{FILTER}, not 5"),
+    ("Hub.subscribe", "filter", to("a"), {"filter": {"b": []}}, ValueError, 'filter: tag "b": an empty array'),
     ("Hub.unsubscribe", "client", ("ann", "a"), {}, TypeError, "client must be a Client, not 'ann'"),
     ("Hub.unsubscribe", "channel", to(5), {}, TypeError, NO_CHANNEL),
     ("Hub.unsubscribe", "channel", to("a*"), {}, fanwire.InvalidChannel, A_PATTERN),
@@ -167,6 +175,7 @@ ASKED: list[Row] = [
     ("Client.subscribe", "channel", (5,), {}, TypeError, NO_CHANNEL),
     ("Client.subscribe", "since", ("a",), {"since": 5}, TypeError, "since must be a Position"),
     ("Client.subscribe", "start", ("a",), {"start": "now"}, ValueError, START),
+    ("Client.subscribe", "filter", ("a",), {"filter": 5}, TypeError, f"{FILTER}, not 5"),
     ("Client.unsubscribe", "channel", ("a*",), {}, fanwire.InvalidChannel, A_PATTERN),
     ("Client.close", "code", ("x",), {}, TypeError, CODE),
     ("Client.close", "reason", (1000, 5), {}, TypeError, "reason must be a str, not 5"),
@@ -245,12 +254,14 @@ ATTACHED: list[Row] = [
         "since must be positions by the names of their channels",
     ),
     ("Hub.attach", "start", (5, ["a"]), {"start": "now"}, ValueError, f"{START}'now'"),
+    ("Hub.attach", "filter", (5, ["a"]), {"filter": 5}, TypeError, f"{FILTER}, not 5"),
     ("Hub.detach", "connection", (5,), {}, fanwire.AdoptionError, "cannot be attached"),
     ("Hub.detach", "channels", (5, "a"), {}, TypeError, "channels must be a list of names of channels, not 'a'"),
     ("Hub.adopt", "connection", (5,), {}, fanwire.AdoptionError, "cannot be attached"),
     ("Hub.adopt", "channels", (5, "a"), {}, TypeError, "channels must be a list of names of channels, not 'a'"),
     ("Hub.adopt", "since", (5,), {"since": {"a": 5}}, TypeError, "since must be a Position"),
     ("Hub.adopt", "start", (5,), {"start": 5}, TypeError, f"{START}5"),
+    ("Hub.adopt", "filter", (5,), {"filter": 5}, TypeError, f"{FILTER}, not 5"),
     ("Hub.adopt", "on_message", (5,), {"on_message": 5}, TypeError, "on_message must be a function of one argument"),
 ]
 TESTED: list[Row] = [

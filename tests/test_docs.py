@@ -142,6 +142,8 @@ class Database:
 PARTS: dict[tuple[str, int], tuple[bool, str]] = {
     ("broadcaster.md", 0): (False, "assert repr(broadcast._backend).startswith('<fanwire.compat.broadcaster')"),
     ("channels.md", 0): (False, "assert callable(Odds.fanwire_send)"),
+    ("filters.md", 0): (False, "assert callable(price)"),
+    ("filters.md", 1): (False, "assert callable(may_watch)"),
     ("fastapi.md", 0): (False, "assert manager.active_connections == []"),
     ("fastapi.md", 1): (False, "assert app.url_path_for('events', match='7') == '/events/7'"),
     ("litestar.md", 0): (False, "assert plugin._backend.hub"),

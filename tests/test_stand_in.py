@@ -25,6 +25,9 @@ CHANNELS: dict[str, dict[str, Any]] = {
     "drop": {"policy": "drop", "backlog_frames": 5, "history": 2},
     "bounded": {"backlog_frames": 5},
 }
+TAGS: list[dict[str, Any] | None] = [None, {"n": 1, "word": "one"}, {"n": 2.0, "word": "two"}, {"n": 3, "on": True}]
+FILTERS = ["null", '{"n":[1,2]}', '{"word":{"prefix":"o"}}', '{"n":{"min":2}}', '{"on":true,"n":{"max":3}}']
+"""What is published with, and what clients want; most want all."""
 ATTEMPTS = 50
 NOTHING_S = 0.02
 """So often is looked, and so long waited, for what the engine's thread has yet to do."""
@@ -62,16 +65,16 @@ class World:
         except ValueError as error:
             return type(error).__name__, str(error)
 
-    def publish(self, channel: str, text: str, key: str | None, is_keyframe: bool, is_deferred: bool) -> int:
-        published = self.engine.publish(channel, text, None, key, None, is_deferred, (), is_keyframe)
+    def publish(self, channel: str, text: str, key: str | None, is_keyframe: bool, is_deferred: bool, tags: Any) -> int:
+        published = self.engine.publish(channel, text, None, key, None, is_deferred, (), is_keyframe, tags)
         return int(published.offset)
 
     def remove(self, channel: str, text: str, key: str) -> int:
         return int(self.engine.remove(channel, text, key).offset)
 
-    def attach(self, client: int, channel: str, since: int | None, start: str | None) -> None:
+    def attach(self, client: int, channel: str, since: int | None, start: str | None, filter: str) -> None:
         position = None if since is None else self.module.Position(self.epochs[channel], since)
-        self.clients[client][1].subscribe(channel, position, start)
+        self.clients[client][1].subscribe(channel, position, start, self.module.Filter.parse(filter))
 
     def ask(self, client: int, what: str, *arguments: Any) -> None:
         getattr(self.clients[client][1], what)(*arguments)
@@ -143,7 +146,8 @@ def play(seed: int, steps: int) -> None:
                 for _ in range(1 if what == "publish" else 8):
                     key = chance.choice(["a", "b", None])
                     is_keyframe = chance.random() < 0.2
-                    calls.append(("publish", channel, f"{channel} {next(number)}", key, is_keyframe, what == "burst"))
+                    text, tags = f"{channel} {next(number)}", chance.choice(TAGS)
+                    calls.append(("publish", channel, text, key, is_keyframe, what == "burst", tags))
                     offsets[channel] += 1
             elif what == "remove":
                 calls.append(("remove", channel, f"{channel} -{next(number)}", chance.choice("ab")))
@@ -162,7 +166,7 @@ def play(seed: int, steps: int) -> None:
                     since = chance.randint(0, offsets[channel]) if is_exact and chance.random() < 0.4 else None
                     start = chance.choice([None, "live", "keyframe", *["history"] * is_exact])
                     held[channel].add(client)
-                    calls.append(("attach", client, channel, since, start))
+                    calls.append(("attach", client, channel, since, start, FILTERS[client % len(FILTERS)]))
                 elif what == "leave":
                     calls.append(("ask", client, "unsubscribe", channel))
                 elif what == "begin" and client not in begun:
@@ -195,7 +199,7 @@ def names(thing: Any) -> set[str]:
 def test_it_has_the_names_of_the_engine() -> None:
     """Those of objects that the engine alone makes are left out."""
     assert set(PURE.__all__) == set(_engine.__all__)  # type: ignore[attr-defined]
-    for name in ("Engine", "Adopted", "Encoder", "Listener", "Position", "Publication", "Route"):
+    for name in ("Engine", "Adopted", "Encoder", "Filter", "Listener", "Position", "Publication", "Route"):
         compiled, pure = getattr(_engine, name), getattr(PURE, name)
         assert names(compiled) <= names(pure), name
     for name, value in vars(_engine.Stats).items():
@@ -238,6 +242,42 @@ def test_paths_are_the_same(wire: str) -> None:
                 for module in (_engine, PURE)
             ]
             assert clash[0] == clash[1], (one, other)
+
+
+WANTED = ['"x"', "1", "-0.0", "true", '["x",1]', "[]", "null", '{"prefix":"x"}', '{"min":1,"max":2}', "{}"]
+WANTED += ['{"max":0.5}', '{"min":2,"max":1}', '{"min":"x"}', '{"prefx":1}', '{"min":1,"x":1}', "9007199254740993"]
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b", ""]), st.sampled_from(WANTED), max_size=2))
+def test_filters_are_read_the_same(asked: dict[str, str]) -> None:
+    text = "{" + ",".join(f'"{name}":{wanted}' for name, wanted in asked.items()) + "}"
+
+    def read(module: Any) -> Any:
+        try:
+            return module.Filter.parse(text) is None
+        except ValueError as error:
+            return str(error)
+
+    assert read(PURE) == read(_engine)
+
+
+BAD_TAGS: list[Any] = [{"a": None}, {"": 1}, {"a\n": 1}, {"a": 1 << 60}, {"a": float("inf")}, {"a": "x" * 256}, 5]
+BAD_TAGS += [{1: 2}, {str(number): number for number in range(17)}, {"x" * 65: 1}]
+
+
+@pytest.mark.parametrize("tags", BAD_TAGS, ids=str)
+def test_tags_are_refused_the_same(tags: Any) -> None:
+    def refused(module: Any) -> Any:
+        engine = module.Engine(module.Settings())
+        engine.start()
+        try:
+            with pytest.raises((TypeError, ValueError)) as raised:
+                engine.publish("a", "x", None, None, None, False, (), False, tags)
+        finally:
+            engine.stop()
+        return type(raised.value).__name__, str(raised.value)
+
+    assert refused(PURE) == refused(_engine)
 
 
 @given(st.text("ab*", max_size=8), st.text("ab", max_size=8))

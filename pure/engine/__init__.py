@@ -64,6 +64,7 @@ from .routes import ROUTES_MAX, Route
 from .seat import Adopted
 from .settings import VERSION as __version__
 from .settings import ChannelRule, Setting, Settings, number_text, settings_table
+from .tags import Filter
 
 __all__ = [
     "FAILING_STATUSES",
@@ -86,6 +87,7 @@ __all__ = [
     "Drained",
     "Encoder",
     "Engine",
+    "Filter",
     "HeldAddress",
     "HubMessage",
     "Joined",

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fanwire.errors import LimitReached
+
 from .log import Cursor, Keys, Kind, Log, Mode, Record
 from .position import Position
 from .settings import Promise
+from .tags import Filter
 
 if TYPE_CHECKING:
     from .listener import Ear
@@ -25,6 +28,8 @@ class Subscription:
     cursor: Cursor
     origin: tuple[Position | None, str | None, int]
     """Since when, from which start, and where the log ended when it was asked for."""
+    filter: Filter | None
+    """What of it the subscriber gets."""
     until: int | None = None
     """It ends here: what is published behind is not for it."""
     is_seated: bool = False
@@ -107,6 +112,9 @@ class Channel:
         self.is_dirty = False
         if self._log is not None:
             self._log.fanned_out = self._log.tail
+            for one in self.subscriptions:
+                if one.is_seated:
+                    self._log.pass_unmatched(one.cursor, one.filter)
 
     def seat(self, subscription: Subscription, now: int) -> None:
         """Have one begin where it wants to. The application may have to be asked for a keyframe: see `ask_snapshot`."""
@@ -116,6 +124,7 @@ class Channel:
             mode = Mode.LAGGING  # it has missed nothing
         subscription.cursor.place, subscription.cursor.mode = place, mode
         subscription.is_seated = True
+        log.pass_unmatched(subscription.cursor, subscription.filter)
 
     def _seek(self, log: Log, since: Position | None, start: str | None, tail: int, now: int) -> tuple[int, Mode]:
         if since is not None and since.epoch == self.epoch:
@@ -142,13 +151,20 @@ class Channel:
         self.is_snapshot_awaited = self.is_snapshot_awaited or is_asked
         return is_asked
 
-    def join(self, seat: "Seat", since: Position | None, start: str | None) -> Subscription:
+    def check_filter(self, filter: Filter | None) -> None:
+        """Raise LimitReached where the channel has `filters_max` others."""
+        if filter is not None:
+            count = len({one.filter for one in self.subscriptions if one.filter is not None} | {filter})
+            if count > self.promise.filters_max:
+                raise LimitReached("filters_max", count, self.promise.filters_max)
+
+    def join(self, seat: "Seat", since: Position | None, start: str | None, filter: Filter | None) -> Subscription:
         """Count somebody in, who is yet to be seated."""
         if self._log is None:
             stored = self._stored
             self._log = Log(self.promise, self._keys, self.offset) if stored is None else stored.begun_anew()
         log = self._log
-        subscription = Subscription(seat, self, log, Cursor(0, Mode.REPLAYING), (since, start, log.tail))
+        subscription = Subscription(seat, self, log, Cursor(0, Mode.REPLAYING), (since, start, log.tail), filter)
         self.subscriptions.append(subscription)
         log.cursors.append(subscription.cursor)
         return subscription

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from math import inf
@@ -29,6 +29,7 @@ from .position import Position, Publication
 from .routes import ROUTES_MAX, Route
 from .seat import Adopted, Seat
 from .settings import Settings
+from .tags import Tag, check_tags
 from .track import Track
 from .waiter import Waiter
 
@@ -229,6 +230,7 @@ class Engine(Absent):
         deferred: bool = False,
         excluded: Sequence[int] = (),
         keyframe: bool = False,
+        tags: Mapping[str, Tag] | None = None,
     ) -> Publication:
         """Append one publication; with `deferred` it is written by ``flush`` (or when 64 KiB wait).
 
@@ -237,19 +239,25 @@ class Engine(Absent):
         if not isinstance(keyframe, bool):
             raise TypeError("keyframe must be a bool")
         kind = Kind.KEYFRAME if keyframe else Kind.PLAIN
-        return self._append(channel, self._record(data, event, key, ttl, excluded, kind), deferred)
+        return self._append(channel, self._record(data, event, key, ttl, excluded, kind, tags), deferred)
 
     def publish_snapshot(self, channel: str, data: Any, event: str | None = None) -> Publication:
         """Append the state of a channel, for subscribers that wait for it alone. Raises as ``publish``."""
         return self._append(channel, self._record(data, event, kind=Kind.SNAPSHOT), False)
 
     def remove(
-        self, channel: str, data: Any, key: str, event: str | None = None, excluded: Sequence[int] = ()
+        self,
+        channel: str,
+        data: Any,
+        key: str,
+        event: str | None = None,
+        excluded: Sequence[int] = (),
+        tags: Mapping[str, Tag] | None = None,
     ) -> Publication:
         """End a key, in a channel of policy ``latest``. Raises ValueError elsewhere, and what ``publish`` raises."""
         if not isinstance(key, str):
             raise TypeError("key must be a str")
-        return self._append(channel, self._record(data, event, key, None, excluded, Kind.REMOVAL), False)
+        return self._append(channel, self._record(data, event, key, None, excluded, Kind.REMOVAL, tags), False)
 
     def publish_to_user(
         self,
@@ -283,6 +291,7 @@ class Engine(Absent):
         ttl: float | None = None,
         excluded: Sequence[int] = (),
         kind: Kind = Kind.PLAIN,
+        tags: Mapping[str, Tag] | None = None,
     ) -> Record:
         if isinstance(ttl, bool) or not isinstance(ttl, int | float | None):
             raise TypeError("ttl must be a number of seconds over 0, or None")
@@ -303,10 +312,10 @@ class Engine(Absent):
         if event is not None and (b"\n" in event.encode() or "\r" in event):
             raise ValueError(f'event name "{event}" holds a line break')
         frame = server_frame(BINARY if isinstance(plain, bytes) else TEXT, payload)
-        now = self.now()
+        kept_tags, now = check_tags(tags), self.now()
         expires = inf if ttl is None else now + ttl * 1e9
         kept = payload if plain is None else plain
-        return Record(frame, kept, plain is None, event, 0, now, expires, key, kind, frozenset(excluded))
+        return Record(frame, kept, plain is None, event, 0, now, expires, key, kind, frozenset(excluded), kept_tags)
 
     def _append(self, name: str, record: Record, is_deferred: bool) -> Publication:
         if not isinstance(name, str):

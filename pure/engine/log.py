@@ -4,7 +4,7 @@ What `rust/core/src/channel/` does, with places of records where that counts byt
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from math import inf
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from .compacted import Compacted
 from .settings import Promise
+from .tags import Filter, Tag
 
 GONE_MAX = 4_096
 """So many records that laggards lost are remembered, to say how many each has lost."""
@@ -60,6 +61,7 @@ class Record:
     key: str | None
     kind: Kind
     excluded: frozenset[int]
+    tags: Mapping[str, Tag]
     place: int = 0
 
     @property
@@ -71,6 +73,11 @@ class Record:
     def is_beginning(self) -> bool:
         """Whether one may begin with it."""
         return self.kind in (Kind.KEYFRAME, Kind.SNAPSHOT)
+
+    def passes(self, filter: Filter | None) -> bool:
+        """Whether it is for one with this filter: what tells the state of the channel is, where it has no tags."""
+        is_state = not self.tags and (self.is_beginning or self.is_removal)
+        return filter is None or is_state or filter.passes(self.tags)
 
 
 class Edge(NamedTuple):
@@ -320,6 +327,15 @@ class Log:
             if not is_over and record.kind is not Kind.SNAPSHOT:
                 return record.place, Mode.REPLAYING
         return self.tail, Mode.REPLAYING
+
+    def pass_unmatched(self, cursor: Cursor, filter: Filter | None) -> None:
+        """Have one that lags wait for nothing but what its filter lets through."""
+        if filter is not None and cursor.mode in (Mode.LAGGING, Mode.REPLAYING):
+            while cursor.place < self.fanned_out:
+                record = self._records.get(cursor.place)
+                if record is None or record.passes(filter):
+                    break
+                cursor.place += 1
 
     # Reading
 

@@ -16,6 +16,7 @@ from .log import Mode
 from .missing import missing
 from .names import check_name
 from .position import Position
+from .tags import Filter
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -59,13 +60,20 @@ class Adopted:
         """Raises EngineMissing."""
         missing("writing in the place of a framework's transport")
 
-    def subscribe(self, channel: str, since: Position | None = None, start: str | None = None) -> None:
+    def subscribe(
+        self,
+        channel: str,
+        since: Position | None = None,
+        start: str | None = None,
+        filter: Filter | None = None,
+    ) -> None:
         """Publications made after this call go out. Raises InvalidChannel, LimitReached."""
         seat = self._seat
         with seat.engine.running() as now:
             found = seat.engine.obtain(channel)
             if not seat.is_releasing:
-                seat.join(found, since, start, now)
+                found.check_filter(filter)
+                seat.join(found, since, start, now, filter)
 
     def unsubscribe(self, channel: str) -> None:
         """What was published before this call still goes out, what is published after it does not.
@@ -113,13 +121,15 @@ class Seat:
 
     # What is asked of it
 
-    def join(self, channel: Channel, since: Position | None, start: str | None, now: int) -> None:
+    def join(
+        self, channel: Channel, since: Position | None, start: str | None, now: int, filter: Filter | None
+    ) -> None:
         """Subscribe it; behind what it has yet to get of a channel that it was about to leave."""
         mine = [one for one in self.subscriptions if one.channel is channel]
         if any(one.until is None for one in mine):
             return
         self.engine.fan_out(channel)
-        subscription = channel.join(self, since, start)
+        subscription = channel.join(self, since, start, filter)
         self.subscriptions.append(subscription)
         if not mine:
             self._begin(subscription, now)
@@ -263,7 +273,7 @@ class Seat:
             seen.add(one.channel)
             until = log.fanned_out if one.until is None else min(one.until, log.fanned_out)
             for record, place in log.read(cursor, until, now):
-                is_for_it = record is not None and self.id not in record.excluded
+                is_for_it = record is not None and self.id not in record.excluded and record.passes(one.filter)
                 frame = record.frame if record is not None and is_for_it else b""
                 yield one, frame, place
                 count += len(frame)

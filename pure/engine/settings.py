@@ -110,6 +110,7 @@ class Promise:
         "backlog_age_ns",
         "backlog_bytes",
         "backlog_frames",
+        "filters_max",
         "history",
         "history_age_ns",
         "history_bytes",
@@ -128,6 +129,7 @@ class Promise:
         self.history: int = values["history"]
         self.history_bytes: int = values["history_bytes"]
         self.history_age_ns = _ns(values["history_age"])
+        self.filters_max: int = values["filters_max"]
         self.tells_presence = presence
         self.snapshot_ns = None if snapshot is None else _ns(snapshot)
         """For so long a snapshot is fresh; None where the application gives none."""

@@ -4,7 +4,7 @@ Every method may be called from any thread and none waits for a socket. A connec
 twice in the life of an engine; a call that names one which is gone does nothing (its ``Closed`` event is on its way).
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Literal, final
 
 from typing_extensions import disjoint_base
@@ -30,6 +30,7 @@ __all__ = [
     "Drained",
     "Encoder",
     "Engine",
+    "Filter",
     "HeldAddress",
     "HubMessage",
     "Joined",
@@ -299,6 +300,17 @@ class Encoder:
         """`data` as MessagePack; with `hub` as SignalR's clients get it. Raises what ``json`` raises."""
 
 @final
+class Filter:
+    """Which publications of a channel a subscription is to get. Those that ask for the same are equal."""
+
+    @staticmethod
+    def parse(json: str) -> Filter | None:
+        """Read an object of JSON; None where it asks for nothing. Raises ValueError, which names what is wrong."""
+    def both(self, other: Filter) -> Filter | None:
+        """What both let through. Raises ValueError where that are too many conditions."""
+    def __hash__(self) -> int: ...
+
+@final
 class Wanted:
     """Where a client wants to begin in the channels that it asks for; given back as it came."""
 
@@ -370,6 +382,7 @@ class BackboneLink:
         keyframe: bool = False,
         removal: bool = False,
         idempotency_key: str | None = None,
+        tags: Mapping[str, str | int | float | bool] | None = ...,
     ) -> Answer:
         """Publish to a ``channel``, a ``user``, a ``hub`` or ``programs``; never waits.
 
@@ -510,6 +523,8 @@ class Opening:
     """``raw``, ``sse``, ``signalr``, or ``websocket`` on a path whose WebSockets are relayed."""
     subprotocols: list[str]
     """What its upgrade offers, the preferred first."""
+    filter: Filter | None
+    """Of the channels: what it wants of them."""
 
 @final
 class Admitted:
@@ -547,6 +562,8 @@ class Subscribing:
     id: str | None
     """The message's ``id`` as JSON text, to be answered when it is not None."""
     wanted: Wanted
+    filter: Filter | None
+    """What it wants of the channels."""
 
 @final
 class Message:
@@ -812,7 +829,13 @@ class Adopted:
         belongs to the framework's own transport, and there only behind Released. Without `wakes` the engine is woken by
         ``flush``. Raises TypeError for anything that is no bytes.
         """
-    def subscribe(self, channel: str, since: Position | None = None, start: str | None = None) -> None:
+    def subscribe(
+        self,
+        channel: str,
+        since: Position | None = None,
+        start: str | None = None,
+        filter: Filter | None = None,
+    ) -> None:
         """As the engine's: publications made after this call go out, behind what was written before it.
         Raises InvalidChannel, LimitReached.
         """
@@ -913,6 +936,7 @@ class Engine:
         deferred: bool = False,
         excluded: Sequence[int] = ...,
         keyframe: bool = False,
+        tags: Mapping[str, str | int | float | bool] | None = ...,
     ) -> Publication:
         """Append one publication; with `deferred` the shards are woken by ``flush`` (or when 64 KiB wait).
 
@@ -920,7 +944,13 @@ class Engine:
         Raises InvalidChannel, PayloadTooBig, UnsupportedType, UnsupportedValue, LimitReached, HubStopped.
         """
     def remove(
-        self, channel: str, data: Any, key: str, event: str | None = None, excluded: Sequence[int] = ...
+        self,
+        channel: str,
+        data: Any,
+        key: str,
+        event: str | None = None,
+        excluded: Sequence[int] = ...,
+        tags: Mapping[str, str | int | float | bool] | None = ...,
     ) -> Publication:
         """End a key, in a channel of policy ``latest``: ``publish`` of `data`, after which no value of it is kept.
 
@@ -955,8 +985,11 @@ class Engine:
         user: str | None = None,
         headers: _Headers = ...,
         subprotocol: str | None = None,
+        filters: Sequence[Filter | None] | None = None,
     ) -> None:
         """Finish an Opening: answer it with success, subscribed to `channels` from its first byte, as `user`'s.
+
+        `filters` are those of the channels, in their order.
 
         `headers` are added to the response; `subprotocol` is one of those that a WebSocket offers, or none.
         Raises ValueError for a header whose name is no token or the engine's own, or whose value is no visible ASCII.
@@ -984,9 +1017,16 @@ class Engine:
         """
     def untrack(self, token: int) -> None:
         """End the reports of a token."""
-    def subscribe(self, connection: int, channel: str, since: Position | None = None, start: str | None = None) -> None:
+    def subscribe(
+        self,
+        connection: int,
+        channel: str,
+        since: Position | None = None,
+        start: str | None = None,
+        filter: Filter | None = None,
+    ) -> None:
         """Publications made after this call reach the connection, which begins at `since` or `start`.
-        Raises InvalidChannel, and ValueError for a start that does not exist.
+        Raises InvalidChannel, LimitReached, and ValueError for a start that does not exist.
         """
     def grant(
         self,
@@ -995,8 +1035,11 @@ class Engine:
         id: str | None = None,
         error: str | None = None,
         wanted: Wanted | None = None,
+        filters: Sequence[Filter | None] | None = None,
     ) -> None:
-        """Decide on a Subscribing: subscribe to `channels`, then answer with `error` or with what could not be had.
+        """Decide on a Subscribing: subscribe to `channels`, each with its one of `filters`, then answer.
+
+        That is with `error`, or with what could not be had.
 
         Where all is well a request with an `id`, or one that says where it was, is answered with the channels and
         where each begins; another one not at all.

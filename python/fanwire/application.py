@@ -15,6 +15,7 @@ from fanwire._engine import (
     Call,
     Closed,
     Connected,
+    Filter,
     HubMessage,
     Message,
     Opening,
@@ -241,13 +242,16 @@ class Application(Hosting):
 
     async def _subscribing(self, client: Client, event: Subscribing) -> None:
         granted: list[str] = []
+        filters: list[Filter | None] = []
         denied: list[str] = []
         errors: list[str] = []
         for channel in event.channels:
             if client._gone is not None:
                 return  # and nobody is asked about the rest
             try:
-                (granted if await self._callbacks.may_watch(client, channel) else denied).append(channel)
+                is_allowed, filter = await self._callbacks.may_watch(client, channel, event.filter)
+                (granted if is_allowed else denied).append(channel)
+                filters += [filter] * is_allowed
             except Told as told:
                 errors.append(sendable(told))
             except Exception as error:
@@ -256,7 +260,7 @@ class Application(Hosting):
         if denied:
             errors.insert(0, not_authorized(denied))
         answer = sendable("; ".join(errors)) if errors else None
-        self._engine.grant(client.id, granted, event.id, answer, event.wanted)
+        self._engine.grant(client.id, granted, event.id, answer, event.wanted, filters)
 
     # The first and the last of a client
 

@@ -22,7 +22,7 @@ from fanwire.relay.upstreams import FAILING, REFUSING, Backend, Upstreams
 
 YES = (204, 101)
 """What an origin answers that may be watched: 204, or where it asks nobody an open WebSocket, which is closed again."""
-OF_CONNECTION = ("channel", "since", "start", "envelope", "format")
+OF_CONNECTION = ("channel", "since", "start", "envelope", "format", "filter")
 """Of a client's query, what is between it and the edge."""
 QUESTIONS_MAX = 256
 """Questions that are under way at once, in each worker; others wait."""

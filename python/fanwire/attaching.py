@@ -7,7 +7,7 @@ from fanwire._engine import Position
 from fanwire._loop import has_to_be_awaited
 from fanwire.adapters.foreign import Departed, Foreign
 from fanwire.adopt.attachments import Attachments
-from fanwire.calls import check_channel, check_since, check_start, wrong
+from fanwire.calls import check_channel, check_since, check_start, read_filter, wrong
 from fanwire.publishing import Publishing
 
 OnMessage: TypeAlias = Callable[[str | bytes], Awaitable[object] | object]
@@ -28,6 +28,7 @@ class Attaching(Publishing):
         *,
         since: Mapping[str, Position] | None = None,
         start: str | None = None,
+        filter: Mapping[str, object] | None = None,
     ) -> None:
         """In the event loop's thread: have what is published to `channels` reach a WebSocket that a framework accepted.
 
@@ -45,6 +46,8 @@ class Attaching(Publishing):
             since: by channel the last publication that the client had: it gets what it missed; if that is lost, it
                 begins at `start`.
             start: ``live``, ``keyframe`` or ``history``; None is as each channel has it.
+            filter: what publications in these have to be tagged with: see ``Hub.subscribe``. A channel that it has got
+                already stays as it is.
 
         Raises:
             AdoptionError: it is none of these, is not open, or is attached to another hub.
@@ -53,10 +56,15 @@ class Attaching(Publishing):
             RuntimeError: this is another thread or another loop than the one that serves.
             HubStopped: the hub does not serve.
         """
-        self._attach(connection, channels, since, start)
+        self._attach(connection, channels, since, start, filter)
 
     def _attach(
-        self, connection: Any, channels: Iterable[str], since: Mapping[str, Position] | None, start: str | None
+        self,
+        connection: Any,
+        channels: Iterable[str],
+        since: Mapping[str, Position] | None,
+        start: str | None,
+        filter: Mapping[str, object] | None,
     ) -> Foreign:
         names = check_channels(channels)
         if not isinstance(since, Mapping | None):
@@ -64,9 +72,10 @@ class Attaching(Publishing):
         for position in (since or {}).values():
             check_since(position)
         check_start(start)
+        read = read_filter("filter", filter)
         self._link.require_loop("attach")
         assert self._attachments is not None  # there is an engine
-        return self._attachments.attach(connection, names, since or {}, start)
+        return self._attachments.attach(connection, names, since or {}, start, read)
 
     def detach(self, connection: Any, channels: Iterable[str] | None = None) -> None:
         """In the event loop's thread: have what is published from now on not reach it, of `channels` or, None, of all.
@@ -94,6 +103,7 @@ class Attaching(Publishing):
         *,
         since: Mapping[str, Position] | None = None,
         start: str | None = None,
+        filter: Mapping[str, object] | None = None,
         on_message: OnMessage | None = None,
     ) -> int:
         """In the event loop's thread: ``attach``, and receive what the client sends until it leaves; then ``detach``.
@@ -101,7 +111,7 @@ class Attaching(Publishing):
         For a route that has nothing else to do. Nobody else may receive meanwhile. What `on_message` raises ends it.
 
         Args:
-            connection: as for ``attach``, and so are `channels`, `since` and `start`.
+            connection: as for ``attach``, and so are `channels`, `since`, `start` and `filter`.
             on_message: is called with each message, one after another, and awaited where that can be; None drops them.
 
         Returns:
@@ -112,7 +122,7 @@ class Attaching(Publishing):
         """
         if on_message is not None and not callable(on_message):
             wrong("on_message", "a function of one argument, or None", on_message)
-        foreign = self._attach(connection, channels, since, start)
+        foreign = self._attach(connection, channels, since, start, filter)
         closed_with: int | None = None
         try:
             while True:

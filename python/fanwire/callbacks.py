@@ -3,7 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from fanwire._engine import Filter
 from fanwire._loop import Callback
+from fanwire.auth import Refused
+from fanwire.calls import read_filter
 from fanwire.client import Client, Inbox
 from fanwire.errors import Told
 from fanwire.faults import Tasks
@@ -47,17 +50,26 @@ class Callbacks:
         later = self.on_message or self.methods or any(self.endpoints.values())
         return bool(self.is_told_of_clients or self.authorize or (self.authenticate and later))
 
-    async def may_watch(self, client: object, channel: str) -> bool:
-        """Whether ``authorize`` allows it; what that raises is the caller's to answer.
+    async def may_watch(self, client: object, channel: str, asked: Filter | None) -> tuple[bool, Filter | None]:
+        """Whether ``authorize`` allows it, and what the client gets: by the filter that it asked for, and by its own.
 
-        Raises TypeError for an answer that is neither a bool nor None: what is no answer must not allow anything.
+        What that raises is the caller's to answer. Raises TypeError for an answer that is no bool, filter or None: what
+        is no answer must not allow anything. Raises Refused where both filters together are over a bound.
         """
         if self.authorize is None:
-            return True
+            return True, asked
         answer = await self.authorize(client, channel)
+        if isinstance(answer, dict):
+            own = read_filter("what authorize returns", answer)
+            if own is None or asked is None:
+                return True, own or asked
+            try:
+                return True, asked.both(own)
+            except ValueError as error:
+                raise Refused(str(error), status=400) from None
         if answer is not None and not isinstance(answer, bool):
-            raise TypeError(f"authorize must return True or False, not {type(answer).__name__}")
-        return bool(answer)
+            raise TypeError(f"authorize must return True, False or a filter, not {type(answer).__name__}")
+        return bool(answer), asked
 
 
 TurnAway = Callable[[Client, int, str], None]

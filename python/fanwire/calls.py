@@ -4,11 +4,12 @@
 them, one by one. Calls that are rare have them checked before.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any, NoReturn
 
-from fanwire._engine import Position, matches
+from fanwire._engine import Filter, Position, matches
 from fanwire.channel import STARTS
 from fanwire.errors import FanwireError, InvalidChannel
 from fanwire.options import read_close_code
@@ -84,6 +85,35 @@ def check_start(start: object) -> None:
     checked("start", start, START)
 
 
+def check_tags(tags: object) -> None:
+    """Raises TypeError for what are no tags. What each may hold the engine says."""
+    must = "a dict of names with a str, an int, a float or a bool each, or None"
+    if tags is not None and not isinstance(tags, dict):
+        wrong("tags", must, tags)
+    for name, value in (tags or {}).items():
+        if not isinstance(name, str):
+            wrong("tags", f"{must}, each name a str", name)
+        if not isinstance(value, str | int | float):
+            kind = type(value).__name__
+            raise TypeError(
+                f"tag {json.dumps(name[:80])}: expected a str, an int, a float or a bool, not {kind}"
+            ) from None
+
+
+def read_filter(name: str, given: object) -> Filter | None:
+    """A filter as the engine has it; None where it asks for nothing. Raises TypeError, ValueError."""
+    if given is None:
+        return None
+    must = 'a dict such as {"league": "seriea"}, or None'
+    if not isinstance(given, dict):
+        wrong(name, must, given)
+    try:
+        text = json.dumps(given, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        wrong(name, f"{must}, of what JSON has", given, ValueError)
+    return Filter.parse(text)
+
+
 def check_code(code: object) -> None:
     """Raises TypeError, ValueError for what is no close code that may be sent."""
     checked("code", code, read_close_code)
@@ -121,6 +151,7 @@ CHECKS: Mapping[str, Callable[[Any], object]] = {
     "key": check_key,
     "ttl": check_ttl,
     "keyframe": check_keyframe,
+    "tags": check_tags,
     "since": check_since,
     "start": check_start,
     "code": check_code,

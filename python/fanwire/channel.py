@@ -47,6 +47,7 @@ class Channel(Named):
         start: where a new subscriber begins that does not ask for something else. ``keyframe``: at the
             newest keyframe, or live where there is none; ``live``; ``history``: with the oldest that is kept, in a
             channel of ``latest`` with the newest of each key.
+        filters_max: distinct filters that its subscribers may have at once, see docs/filters.md.
         presence: True: who comes and goes is told, to ``Hub.on_presence`` and on the channel ``presence:NAME``;
             ``"counts"``: only how many are there; False: nothing, which costs nothing.
         presence_linger: seconds for which one who is gone may come back before that is told.
@@ -66,12 +67,13 @@ class Channel(Named):
     history_age: float = ROWS["history_age"].default
     history_bytes: int = ROWS["history_bytes"].default
     start: str = ROWS["start"].default
+    filters_max: int = ROWS["filters_max"].default
     presence: bool | str = ROWS["presence"].default
     presence_linger: float = ROWS["presence_linger"].default
 
     LATER: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("name", "pattern"), "is the key: Hub({'odds:*': Channel(...)})"),
-        **dict.fromkeys(("ttl", "key", "event", "keyframe"), "is an argument of publish"),
+        **dict.fromkeys(("ttl", "key", "event", "keyframe", "tags"), "is an argument of publish"),
         **dict.fromkeys(("history_size", "history_length", "history_frames", "history_max"), "is called history here"),
         "history_ttl": "is called history_age here",
     }

@@ -11,7 +11,16 @@ import anyio
 
 from fanwire._loop import Loop
 from fanwire.arrivals import Arrivals
-from fanwire.calls import check_channel, check_code, check_reason, check_since, check_start, check_text, explain
+from fanwire.calls import (
+    check_channel,
+    check_code,
+    check_reason,
+    check_since,
+    check_start,
+    check_text,
+    explain,
+    read_filter,
+)
 from fanwire.endings import Endings
 from fanwire.errors import ClientGone, HubStopped, anew
 from fanwire.faults import Faults
@@ -19,7 +28,7 @@ from fanwire.logs import hub_log, name_of
 from fanwire.wording import Wording
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from fanwire._engine import Call, Closed, Connected, Engine, HubMessage, Message, Position, Subscribing
     from fanwire.auth import Identity, Request
@@ -278,20 +287,29 @@ class Client:
             self._calls = self._link.calls_of(self)
         return await self._calls.ask(target, arguments)
 
-    def subscribe(self, channel: str, *, since: Position | None = None, start: str | None = None) -> None:
+    def subscribe(
+        self,
+        channel: str,
+        *,
+        since: Position | None = None,
+        start: str | None = None,
+        filter: Mapping[str, object] | None = None,
+    ) -> None:
         """Have publications made after this call reach the client; ``authorize`` is not asked. See ``Hub.subscribe``.
 
         Raises:
             InvalidChannel: no channel can have such a name.
-            TypeError, ValueError: there is no such start.
+            TypeError, ValueError: there is no such start, or `filter` is none.
+            LimitReached: the channel has ``filters_max`` other filters.
             HubStopped: this process is a fork of the one that serves.
         """
         check_channel(channel)
         check_since(since)
         check_start(start)
+        read = read_filter("filter", filter)
         engine = self._engine()
         if engine is not None:
-            engine.subscribe(self.id, channel, since, start)
+            engine.subscribe(self.id, channel, since, start, read)
 
     def unsubscribe(self, channel: str) -> None:
         """Have publications made after this call no longer reach the client. Raises TypeError, InvalidChannel."""

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 import anyio
 
-from fanwire._engine import Opening
+from fanwire._engine import Filter, Opening
 from fanwire._loop import ends_task, finish, outlive_cancellation
 from fanwire.auth import EDGES, Refused, Request, identity_of, is_negotiate
 from fanwire.callbacks import Callbacks
@@ -108,17 +108,19 @@ class Openings:
                 client._identity = identity_of(await self._callbacks.authenticate(request))
             if self._callbacks.authorize is not None:
                 asked = ("authorize", self._callbacks.authorize)
+            filters: list[Filter | None] = []
             for channel in event.channels:
-                if not await self._callbacks.may_watch(client, channel):
+                is_allowed, filter = await self._callbacks.may_watch(client, channel, event.filter)
+                if not is_allowed:
                     raise Refused(not_authorized([channel]), status=403)
+                filters.append(filter)
             identity = client.identity
             user = None if identity is None else identity.id
             headers, subprotocol = list(request.response_headers), request.subprotocol
             if request.only_asks:
-                self._clients.pop(client.id, None)
-                engine.respond(event.connection, 204, "text/plain", b"", headers)
+                self._answer(event, headers, filters)
                 return
-            engine.accept(event.connection, event.channels, user, headers, subprotocol)
+            engine.accept(event.connection, event.channels, user, headers, subprotocol, filters)
             if subprotocol is None and set(request.subprotocols).difference(EDGES):
                 self._tell_of_subprotocols()
             if is_negotiate(event):  # its transport is asked about, too
@@ -139,6 +141,15 @@ class Openings:
                 return
             self._faults.note("opening", error, "%s %s, on the opening of client %s, raised", *asked, client)
             self._endings.refuse(event.connection, 500, INTERNAL_ERROR)
+
+    def _answer(self, event: Opening, headers: list[tuple[str, str]], filters: list[Filter | None]) -> None:
+        """An edge asks whether the client may watch: nobody is connected. An edge gives it no filter of ours."""
+        if any(filter != event.filter for filter in filters):
+            raise Refused(
+                "authorize gives this client a filter, which an edge does not have: ask the hub itself", status=403
+            )
+        self._clients.pop(event.connection, None)
+        self._engine.respond(event.connection, 204, "text/plain", b"", headers)
 
     def _tell_of_subprotocols(self) -> None:
         if not self._has_told_of_subprotocols:

@@ -97,13 +97,14 @@ class Publisher:
         key: str | None = None,
         ttl: float | None = None,
         keyframe: bool = False,
+        tags: Mapping[str, str | int | float | bool] | None = None,
         idempotency_key: str | None = None,
     ) -> Position:
         """Publish, and wait until the backbone has given it its place. Any thread, but not that of an event loop.
 
         Args:
             channel: as for ``Hub.publish``: a channel's name, ``to.user(…)`` or ``to.all(path)``.
-            data: as for ``Hub.publish``, and so are `event`, `key`, `ttl` and `keyframe`.
+            data: as for ``Hub.publish``, and so are `event`, `key`, `ttl`, `keyframe` and `tags`.
             idempotency_key: 1 to 255 bytes: what was published in this channel with the same key within five minutes is
                 not published again, and its position is the answer.
 
@@ -115,7 +116,7 @@ class Publisher:
             LimitReached: too much waits for the backbone, 64 MiB or 262,144 publications.
             InvalidChannel, PayloadTooBig, UnsupportedType, UnsupportedValue, TypeError, ValueError: as ``Hub.publish``.
         """
-        terms = (event, key, ttl, keyframe, idempotency_key)
+        terms = (event, key, ttl, keyframe, idempotency_key, tags)
         call = Sending(self, self._timeout)
         call.settle(call.prepare())
         return call.settle(self._send(call, channel, data, *terms))
@@ -129,10 +130,11 @@ class Publisher:
         key: str | None = None,
         ttl: float | None = None,
         keyframe: bool = False,
+        tags: Mapping[str, str | int | float | bool] | None = None,
         idempotency_key: str | None = None,
     ) -> Position:
         """``publish`` in any event loop, which goes on meanwhile. Cancelled, it may be published all the same."""
-        terms = (event, key, ttl, keyframe, idempotency_key)
+        terms = (event, key, ttl, keyframe, idempotency_key, tags)
         call = Sending(self, self._timeout)
         await call.asettle(call.prepare())
         return await call.asettle(self._send(call, channel, data, *terms))
@@ -146,6 +148,7 @@ class Publisher:
         key: str | None = None,
         ttl: float | None = None,
         keyframe: bool = False,
+        tags: Mapping[str, str | int | float | bool] | None = None,
     ) -> list[Position]:
         """Publish each of `items` as ``publish`` does, without waiting for one before the next: they stand together.
 
@@ -162,7 +165,7 @@ class Publisher:
         call, positions = Sending(self, self._timeout), list[Position]()
         call.settle(call.prepare())
         with noted(positions):
-            for one in self._send_each(call, channel, items, (event, key, ttl, keyframe, None)):
+            for one in self._send_each(call, channel, items, (event, key, ttl, keyframe, None, tags)):
                 positions.append(call.settle(one))
         return positions
 
@@ -175,31 +178,44 @@ class Publisher:
         key: str | None = None,
         ttl: float | None = None,
         keyframe: bool = False,
+        tags: Mapping[str, str | int | float | bool] | None = None,
     ) -> list[Position]:
         """``publish_many`` in any event loop."""
         check_items(items)
         call, positions = Sending(self, self._timeout), list[Position]()
         await call.asettle(call.prepare())
         with noted(positions):
-            for one in self._send_each(call, channel, items, (event, key, ttl, keyframe, None)):
+            for one in self._send_each(call, channel, items, (event, key, ttl, keyframe, None, tags)):
                 positions.append(await call.asettle(one))
         return positions
 
     def remove(
-        self, channel: str, *, key: str, data: str | bytes | object = None, event: str | None = None
+        self,
+        channel: str,
+        *,
+        key: str,
+        data: str | bytes | object = None,
+        event: str | None = None,
+        tags: Mapping[str, str | int | float | bool] | None = None,
     ) -> Position:
         """End a key of a channel of policy ``latest``, as ``Hub.remove``. Raises what ``publish`` raises."""
         call = Sending(self, self._timeout)
         call.settle(call.prepare())
-        return call.settle(self._remove(call, channel, key, data, event))
+        return call.settle(self._remove(call, channel, key, data, event, tags))
 
     async def aremove(
-        self, channel: str, *, key: str, data: str | bytes | object = None, event: str | None = None
+        self,
+        channel: str,
+        *,
+        key: str,
+        data: str | bytes | object = None,
+        event: str | None = None,
+        tags: Mapping[str, str | int | float | bool] | None = None,
     ) -> Position:
         """``remove`` in any event loop."""
         call = Sending(self, self._timeout)
         await call.asettle(call.prepare())
-        return await call.asettle(self._remove(call, channel, key, data, event))
+        return await call.asettle(self._remove(call, channel, key, data, event, tags))
 
     # Its end
 
@@ -261,14 +277,15 @@ class Publisher:
         ttl: float | None,
         keyframe: bool,
         idempotency_key: str | None,
+        tags: Mapping[str, str | int | float | bool] | None,
     ) -> Answer:
-        kind, name = recipients_of(channel, key, ttl, keyframe)
+        kind, name = recipients_of(channel, key, ttl, keyframe, tags)
         if idempotency_key is not None:
             check_idempotency(idempotency_key)
         try:
-            return call.link.publish(kind, name, data, event, key, ttl, keyframe, False, idempotency_key)
+            return call.link.publish(kind, name, data, event, key, ttl, keyframe, False, idempotency_key, tags)
         except (TypeError, ValueError) as error:
-            explain(error, event=event, key=key, ttl=ttl, keyframe=keyframe)
+            explain(error, event=event, key=key, ttl=ttl, keyframe=keyframe, tags=tags)
             raise
 
     def _send_each(
@@ -307,15 +324,23 @@ class Publisher:
         if failure is not None:
             raise failure
 
-    def _remove(self, call: "Sending", channel: str, key: str, data: object, event: str | None) -> Answer:
+    def _remove(
+        self,
+        call: "Sending",
+        channel: str,
+        key: str,
+        data: object,
+        event: str | None,
+        tags: Mapping[str, str | int | float | bool] | None,
+    ) -> Answer:
         check_channel(channel)
         if key is None:
             wrong("key", "a str of at most 255 bytes", key)
         told = {"removed": key} if data is None else data
         try:
-            return call.link.publish("channel", channel, told, event, key, None, False, True, None)
+            return call.link.publish("channel", channel, told, event, key, None, False, True, None, tags)
         except (TypeError, ValueError) as error:
-            explain(error, event=event, key=key)
+            explain(error, event=event, key=key, tags=tags)
             raise
 
 
@@ -380,11 +405,11 @@ class noted:
             error.add_note(f"raised by item {count} of publish_many; those before it are published")
 
 
-def recipients_of(channel: str | Target, key: object, ttl: object, keyframe: object) -> tuple[str, str]:
+def recipients_of(channel: str | Target, key: object, ttl: object, keyframe: object, tags: object) -> tuple[str, str]:
     """The kind and the name of whom it is for. Raises TypeError, ValueError for nobody that a publisher can reach."""
     if not isinstance(channel, Target):
         return "channel", check_channel(channel)
-    channel.check(key, ttl, keyframe, ())
+    channel.check(key, ttl, keyframe, (), tags)
     match channel:
         case ToUser(user):
             return "user", user

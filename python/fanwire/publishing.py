@@ -3,7 +3,7 @@
 ``Hub`` binds what these calls need when a serving begins. Without one ``_publish`` and its like raise HubStopped.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from threading import get_ident
 from typing import NoReturn
@@ -25,9 +25,11 @@ from fanwire.calls import (
     check_reason,
     check_since,
     check_start,
+    check_tags,
     check_text,
     check_ttl,
     explain,
+    read_filter,
     wrong,
 )
 from fanwire.client import Client, Link
@@ -75,6 +77,7 @@ class Publishing(Registering):
         key: str | None = None,
         ttl: float | None = None,
         keyframe: bool = False,
+        tags: Mapping[str, str | int | float | bool] | None = None,
         exclude: Client | Iterable[Client] = NOBODY,
     ) -> Publication:
         """Append one publication to a log, that of a channel or of another target, and wake the shards that watch it.
@@ -97,6 +100,7 @@ class Publishing(Registering):
             key: the conflation key, at most 255 bytes of UTF-8; only policy ``latest`` looks at it.
             ttl: seconds, > 0; a subscriber not yet written to after that skips it.
             keyframe: new subscribers begin here, while it is kept: it and what follows, within the channel's backlog.
+            tags: what filters of subscriptions look at (docs/filters.md): at most 16, each a str, a number or a bool.
             exclude: subscribers that it is not for.
 
         Returns:
@@ -116,13 +120,12 @@ class Publishing(Registering):
         """
         excluded = NOBODY if exclude is NOBODY else self._ids(exclude)
         try:
-            is_in_loop = (
-                get_ident() == self._thread or not self._link.require()
-            )  # which raises where the loop is closed
-            publication = self._publish(channel, data, event, key, ttl, is_in_loop, excluded, keyframe)
+            # `require` raises where the loop is closed.
+            is_in_loop = get_ident() == self._thread or not self._link.require()
+            publication = self._publish(channel, data, event, key, ttl, is_in_loop, excluded, keyframe, tags)
         except (TypeError, ValueError) as error:
             if not isinstance(channel, Target):  # the engine takes none; asked before, it would cost every channel 3 %
-                explain(error, channel=channel, event=event, key=key, ttl=ttl, keyframe=keyframe)
+                explain(error, channel=channel, event=event, key=key, ttl=ttl, keyframe=keyframe, tags=tags)
                 raise
         else:
             if is_in_loop and not self._is_flush_due:
@@ -133,7 +136,7 @@ class Publishing(Registering):
                     self._lose_loop()
                     raise
             return publication
-        channel.check(key, ttl, keyframe, excluded)
+        channel.check(key, ttl, keyframe, excluded, tags)
         return self._publish_to(channel, data, event, ttl, excluded)
 
     def _publish_to(
@@ -178,6 +181,7 @@ class Publishing(Registering):
         key: str | None = None,
         ttl: float | None = None,
         keyframe: bool = False,
+        tags: Mapping[str, str | int | float | bool] | None = None,
         exclude: Client | Iterable[Client] = NOBODY,
     ) -> list[Publication]:
         """Publish each of `items` as ``publish`` does, and wake the shards once: one write for each socket.
@@ -196,19 +200,20 @@ class Publishing(Registering):
         check_items(items)
         excluded = NOBODY if exclude is NOBODY else self._ids(exclude)
         if isinstance(channel, Target):
-            channel.check(key, ttl, keyframe, excluded)
+            channel.check(key, ttl, keyframe, excluded, tags)
         else:
             check_channel(channel)
         check_event(event)
         check_key(key)
         check_ttl(ttl)
         check_keyframe(keyframe)
+        check_tags(tags)
         if isinstance(channel, Target):
             publish = self._way_to(channel, event, ttl, excluded)
         else:
             self._link.require()
             terms = {"event": event, "key": key, "ttl": ttl, "excluded": excluded, "keyframe": keyframe}
-            publish = partial(self._publish, channel, **terms)
+            publish = partial(self._publish, channel, **terms, tags=tags)
         publications: list[Publication] = []
         try:
             for item in items:
@@ -228,6 +233,7 @@ class Publishing(Registering):
         key: str,
         data: str | bytes | object = None,
         event: str | None = None,
+        tags: Mapping[str, str | int | float | bool] | None = None,
         exclude: Client | Iterable[Client] = NOBODY,
     ) -> Publication:
         """End a key of a channel of policy ``latest``: what was published with it is no longer kept for anybody.
@@ -241,6 +247,7 @@ class Publishing(Registering):
             key: which; one that has no value is no error.
             data: what the others are told; None: ``{"removed": key}``.
             event: as for ``publish``, and so is `exclude`.
+            tags: who is told, of those with filters; with None all of them are.
 
         Returns:
             The removal's place in the log.
@@ -253,9 +260,9 @@ class Publishing(Registering):
         engine = self._link.require()
         told = {"removed": key} if data is None else data
         try:
-            return engine.remove(channel, told, key, event, excluded)
+            return engine.remove(channel, told, key, event, excluded, tags)
         except (TypeError, ValueError) as error:
-            explain(error, channel=channel, event=event)
+            explain(error, channel=channel, event=event, tags=tags)
             if key is None:
                 wrong("key", "a str of at most 255 bytes", key)
             explain(error, key=key)
@@ -387,25 +394,35 @@ class Publishing(Registering):
         return len(theirs)
 
     def subscribe(
-        self, client: Client, channel: str, *, since: Position | None = None, start: str | None = None
+        self,
+        client: Client,
+        channel: str,
+        *,
+        since: Position | None = None,
+        start: str | None = None,
+        filter: Mapping[str, object] | None = None,
     ) -> None:
         """Have publications made after this call reach the client; ``authorize`` is not asked.
 
         Args:
             since: the last publication that it had: it gets what it missed; if that is lost, it begins at `start`.
             start: ``live``, ``keyframe`` or ``history``; None is as the channel has it.
+            filter: what publications have to be tagged with, as ``{"league": ["seriea", "laliga"], "live": True}``: all
+                of it has to hold. None: it gets all. See docs/filters.md.
 
         Raises:
             InvalidChannel: no channel can have such a name.
-            TypeError, ValueError: there is no such start, or it is another hub's client.
+            LimitReached: the channel has ``filters_max`` other filters.
+            TypeError, ValueError: there is no such start, `filter` is none, or it is another hub's client.
             HubStopped: the hub does not serve.
         """
         engine = self._engine_of(client)
         check_channel(channel)
         check_since(since)
         check_start(start)
+        read = read_filter("filter", filter)
         if engine is not None:
-            engine.subscribe(client.id, channel, since, start)
+            engine.subscribe(client.id, channel, since, start, read)
 
     def unsubscribe(self, client: Client, channel: str) -> None:
         """Have publications made after this call no longer reach the client. Raises what ``subscribe`` raises."""

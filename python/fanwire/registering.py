@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Literal, Protocol, TypeVar, overload
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload
 
 from fanwire._engine import Route
 from fanwire._loop import Callback
@@ -24,7 +24,8 @@ from fanwire.values import Choice, OrNone, checked, told
 Authenticate = TypeVar(
     "Authenticate", bound=Callable[[Request], Identity | str | Awaitable[Identity | str | None] | None]
 )
-Authorize = TypeVar("Authorize", bound=Callable[[Client, str], bool | Awaitable[bool]])
+Allowed: TypeAlias = bool | dict[str, Any]
+Authorize = TypeVar("Authorize", bound=Callable[[Client, str], Allowed | Awaitable[Allowed]])
 OnConnect = TypeVar("OnConnect", bound=Callable[[Client], object])
 OnClient = TypeVar("OnClient", bound=Callable[[Client], Awaitable[object]])
 OnDisconnect = TypeVar("OnDisconnect", bound=Callable[[Client, ClientGone], object])
@@ -80,6 +81,9 @@ class Registering:
 
     def authorize(self, function: Authorize) -> Authorize:
         """Have `function(client, channel) -> bool` allow each subscription that a client asks for; sync or async.
+
+        A dict in place of True is a filter: it is allowed, and the client gets what passes that, and its own filter if
+        it asked with one. See docs/filters.md.
 
         Channels of the query are asked about before the connection is accepted: one denial refuses it with 403.
         A later denial is answered with an error, and the client's other channels stay. ``Hub.subscribe`` does not ask.

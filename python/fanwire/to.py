@@ -20,12 +20,14 @@ class Target:
 
     __slots__ = ()
 
-    def check(self, key: object, ttl: object, keyframe: object, excluded: "Sequence[int]") -> None:
+    def check(self, key: object, ttl: object, keyframe: object, excluded: "Sequence[int]", tags: object = None) -> None:
         """Raises ValueError for an argument of ``publish`` that means nothing for such a target, and says why."""
         if key is not None:
             raise ValueError(f"key means nothing to {self}: it conflates what a channel of policy 'latest' holds")
         if keyframe is not False:
             raise ValueError(f"keyframe means nothing to {self}: nobody begins there, so that nothing is kept for it")
+        if tags is not None:
+            raise ValueError(f"tags mean nothing to {self}: nobody has a filter there")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,9 @@ class ToClient(Target):
     def __str__(self) -> str:
         return f"to.client({self.client})"
 
-    def check(self, key: object, ttl: object, keyframe: object, excluded: "Sequence[int]") -> None:
+    def check(self, key: object, ttl: object, keyframe: object, excluded: "Sequence[int]", tags: object = None) -> None:
         """As ``Target.check``; besides there is nobody to exclude, and what is private does not expire."""
-        Target.check(self, key, ttl, keyframe, excluded)
+        Target.check(self, key, ttl, keyframe, excluded, tags)
         if ttl is not None:
             raise ValueError(f"ttl means nothing to {self}: what is sent to one client is never left out")
         if excluded:

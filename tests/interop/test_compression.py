@@ -20,7 +20,7 @@ import fanwire
 import pytest
 from anyio.to_thread import run_sync
 from support.clients import settle
-from support.deflating import COMPRESSES, TAIL, Deflating, Inflater, Message, Stream, Undecodable, tap
+from support.deflating import COMPANY, COMPRESSES, TAIL, Deflating, Inflater, Message, Stream, Undecodable, company, tap
 from support.hubs import MakeHub
 from support.listeners import KINDS, Kind, digest
 from support.waiting import until
@@ -92,12 +92,14 @@ class Telling:
 
     def __init__(self, hub: fanwire.Hub, name: str = "odds") -> None:
         self.hub, self.name = hub, name
+        self.company = 0
         self.told: list[Message] = []
         self.clients: list[fanwire.Client] = []
         hub.on_connect(self.clients.append)
 
     async def joined(self, count: int) -> int:
         """Wait for so many clients; gives how many publications the newest will not hear."""
+        count += self.company
         await until(lambda: self.hub.occupancy(self.name) == count <= len(self.clients))
         return len(self.told)
 
@@ -134,7 +136,9 @@ async def test_a_stock_client_hears_all_from_where_it_came(make_hub: MakeHub, ki
     telling = Telling(hub)
     # Leaving a listener of threads or processes may wait, so all of it is entered and left beside the loop.
     with ExitStack() as stack:
-        async with hub.serve(ANY) as serving:
+        async with hub.serve(ANY, shards=1) as serving:
+            await run_sync(stack.enter_context, company(serving.address, "/ws?channel=odds"))
+            telling.company = COMPANY
             tapped = stack.enter_context(tap(serving.address))
             listening = kind.listening(digest(LAST), tmp_path)
             open_one = await run_sync(stack.enter_context, listening)
@@ -225,7 +229,7 @@ async def test_each_window_is_kept_to(make_hub: MakeHub, module: ModuleType) -> 
     """Of every size, from the beginning and from the middle; no distance is longer than was agreed."""
     hub = make_hub({"odds": channel()})
     messages, telling = story(300), Telling(hub)
-    async with hub.serve(ANY) as serving:
+    async with hub.serve(ANY, shards=1) as serving:
 
         def come(offers: list[str]) -> list[Deflating]:
             return [Deflating(serving.address, "/ws?channel=odds", offer, module=module) for offer in offers]
@@ -272,10 +276,12 @@ async def test_who_stalls_and_comes_back_decodes_what_its_policy_promises(
         hub.publish("odds", message, key=f"{key}", keyframe=policy == "keyframe")
         told.append(message)
 
-    async with hub.serve(ANY) as serving:
+    async with hub.serve(ANY, shards=1) as serving:
         stalled = await run_sync(slow(serving.address, offer, 8_192))
         await until(lambda: hub.occupancy("odds") == 1)
-        with leaving(stalled):
+        with ExitStack() as beside, leaving(stalled):
+            await run_sync(beside.enter_context, company(serving.address, "/ws?channel=odds"))
+            await until(lambda: hub.occupancy("odds") == 1 + COMPANY)
             for turn in range(3):
                 for number in range(80):  # 8 MB, more than its socket takes, of what no compressor makes smaller
                     await tell(chance.randbytes(100_000), number % 7)
@@ -334,7 +340,7 @@ async def test_what_is_not_for_everyone_disturbs_nobody(make_hub: MakeHub) -> No
     hub = make_hub({name: channel() for name in names})
     feeds = {name: odds(seed) for seed, name in enumerate(names)}
     telling = Telling(hub)
-    async with hub.serve(ANY) as serving:
+    async with hub.serve(ANY, shards=1) as serving:
         wanted = [names[:1], names, names[1:], [names[2], names[0]]]
 
         def come(some: list[str]) -> Deflating:
@@ -346,7 +352,10 @@ async def test_what_is_not_for_everyone_disturbs_nobody(make_hub: MakeHub) -> No
             await until(lambda: len(telling.clients) == len(clients))
         await until(lambda: [hub.occupancy(name) for name in names] == [3, 2, 3])
         expected: list[dict[str, list[Message]]] = [{name: [] for name in some} for some in wanted]
-        with leaving(*clients):
+        with ExitStack() as beside, leaving(*clients):
+            target = "/ws?channel=" + "&channel=".join(names)
+            await run_sync(beside.enter_context, company(serving.address, target))
+            await until(lambda: [hub.occupancy(name) - COMPANY for name in names] == [3, 2, 3])
             for turn in range(150):
                 for name in names[: 1 + turn % 3]:
                     text = f"{name} {next(feeds[name])}"
@@ -380,7 +389,7 @@ async def test_who_begins_with_what_is_kept_decodes_it_and_what_follows(make_hub
         OFFERS[1],
     ]
     feed = odds()
-    async with hub.serve(ANY) as serving:
+    async with hub.serve(ANY, shards=1) as serving:
         told: list[Message] = []
 
         async def tell(count: int) -> None:

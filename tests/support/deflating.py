@@ -9,7 +9,7 @@ import socket
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -214,6 +214,19 @@ class Deflating:
     def close(self) -> None:
         """Leave without a word."""
         self.socket.close()
+
+
+COMPANY = 4
+"""So many readers of a channel are worth compressing for."""
+
+
+@contextmanager
+def company(address: str, target: str) -> Iterator[None]:
+    """Enough clients that inflate for the engine to compress; none of them reads what comes."""
+    with ExitStack() as stack:
+        for _ in range(COMPANY):
+            stack.enter_context(closing(Deflating(address, target, "permessage-deflate")))
+        yield
 
 
 class Tap:

@@ -4,7 +4,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
-from fanwire._engine import Engine, Position
+from fanwire._engine import Engine, Filter, Position
 from fanwire.adapters.foreign import Foreign
 from fanwire.adopt.plain import Plain
 from fanwire.adopt.proxy import Proxy, Writing, ask
@@ -36,7 +36,12 @@ class Attachments(Seats):
     # What the program asks
 
     def attach(
-        self, connection: Any, channels: Iterable[str], since: Mapping[str, Position], start: str | None
+        self,
+        connection: Any,
+        channels: Iterable[str],
+        since: Mapping[str, Position],
+        start: str | None,
+        filter: Filter | None,
     ) -> Foreign:
         """Have what is published from now on reach it. Raises what ``Hub.attach`` does; then nothing was done."""
         foreign = known(connection)
@@ -50,7 +55,7 @@ class Attachments(Seats):
         try:
             for channel in channels:
                 if channel not in seat.channels:
-                    seat.adopted.subscribe(channel, since.get(channel), start)
+                    seat.adopted.subscribe(channel, since.get(channel), start, filter)
                     seat.channels.add(channel)
                     added.append(channel)
         except BaseException:

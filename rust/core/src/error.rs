@@ -120,6 +120,24 @@ pub enum EngineError {
         /// What it has.
         policy: &'static str,
     },
+    /// A tag that no publication can have, or too many.
+    #[error("{fault}")]
+    InvalidTag {
+        /// The tag, what it has, and the bound.
+        fault: String,
+    },
+    /// A subscription of a channel that has one with another filter.
+    #[error("channel {name:?} is watched with another filter: unsubscribe it first")]
+    OtherFilter {
+        /// The channel.
+        name: String,
+    },
+    /// An edge, which passes on all that it gets, was to get a part.
+    #[error("channel {name:?}: an edge has no filter: it may watch all of it, or nothing")]
+    FilteredEdge {
+        /// The channel.
+        name: String,
+    },
     /// A time to live that is not a positive number of seconds.
     #[error("ttl is {seconds}, must be over 0 seconds")]
     InvalidTtl {

@@ -42,7 +42,9 @@ pub mod ws;
 
 pub use alike::Alike;
 pub use backoff::Backoff;
-pub use engine::{Adopted, Audience, Broadcasting, Engine, Message, NewError, TOLD_OF_LANES, TOLD_TO_APPLICATION};
+pub use engine::{
+    Adopted, Audience, Broadcasting, Chosen, Engine, Message, NewError, TOLD_OF_LANES, TOLD_TO_APPLICATION,
+};
 pub use error::{EXHAUSTED, EngineError};
 pub use failure::{panic_text, run_to_end};
 pub use listening::HeldAddress;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::adopted::{Barrier, Outgoing};
 use crate::alike::Alike;
-use crate::channel::{Channel, Origin, Start, Tails, Watch, Watched};
+use crate::channel::{Channel, Origin, Start, Tails, View, Watch, Watched};
 pub use crate::connection_id::ConnectionId;
 pub(crate) use crate::connection_id::{GENERATION_MAX, SLOTS_MAX};
 use crate::position::Position;
@@ -168,6 +168,8 @@ pub struct Wanted {
     pub since: Vec<(Option<Box<str>>, Position)>,
     /// It is to be told where it begins.
     pub is_told: bool,
+    /// What of them it is to get.
+    pub view: View,
 }
 
 impl Wanted {
@@ -368,6 +370,8 @@ pub struct Request {
     pub peer: String,
     /// What the query asks to watch.
     pub channels: Vec<String>,
+    /// And what of that it is to get.
+    pub view: View,
     /// What is spoken on its path.
     pub wire: Wire,
     /// The WebSocket subprotocols that it offers, the preferred first.
@@ -387,7 +391,7 @@ mod tests {
         let (a, b) = (obtain("a"), obtain("b"));
         let at = |channel: &Channel, offset| Position { epoch: channel.epoch(), offset };
         let named = |name: &str, position| (Some(Box::from(name)), position);
-        let wanted = |since| Wanted { since, start: Some(Start::Live), is_told: true };
+        let wanted = |since| Wanted { since, start: Some(Start::Live), is_told: true, view: View::default() };
         let since = |wanted: &Wanted, channel| wanted.origin_of(channel).since;
 
         let nothing = Wanted::default();

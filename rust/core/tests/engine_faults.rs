@@ -484,7 +484,7 @@ fn openings_over_the_bound_of_events_are_reported_when_events_are_taken() {
     on_each_poller(|settings| {
         let (engine, clients) = crowd(settings);
         for _ in 0..clients.len() {
-            engine.accept(next_opening(&engine), [], None, Reply::default()).expect("the engine runs");
+            engine.accept(next_opening(&engine), [""; 0], None, Reply::default()).expect("the engine runs");
         }
         for mut client in clients {
             let mut head = [0; 12];

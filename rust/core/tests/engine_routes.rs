@@ -45,7 +45,7 @@ fn each_owner_is_asked_and_told_of_its_own_clients_alone() {
         });
         let Event::Opening(whose, _) = next_event(&engine) else { panic!("expected an opening") };
         assert_eq!(whose.owner, OTHER);
-        engine.accept(whose.connection, [], None, Reply::default()).expect("it runs");
+        engine.accept(whose.connection, [""; 0], None, Reply::default()).expect("it runs");
         assert!(matches!(next_event(&engine), Event::Connected(of, None) if of == whose));
         let mut other = asked.join().expect("connected");
         for (client, owner) in [(&mut other, OTHER), (&mut idle, OwnerId(0))] {
@@ -156,7 +156,7 @@ fn a_path_that_is_closed_ends_its_own_clients_and_nobody_elses() {
         });
         let Event::Opening(whose, _) = next_event(&engine) else { panic!("expected an opening") };
         assert!(engine.close_route("/asked", 1001, "").expect("it runs"));
-        engine.accept(whose.connection, [], None, Reply::default()).expect("too late, and no harm");
+        engine.accept(whose.connection, [""; 0], None, Reply::default()).expect("too late, and no harm");
         assert_eq!(asking.join().expect("answered"), (404, "this path has been removed\n".to_owned()));
         publish(&engine, "b", "still there");
         assert_eq!(read_text(&mut other), "still there");

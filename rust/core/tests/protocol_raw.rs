@@ -18,18 +18,19 @@ fn error(text: &str) -> String {
 fn the_requests_of_the_documentation_are_read() {
     assert_eq!(
         parse_request(r#"{"subscribe":["a"]}"#),
-        Ok(Request::Subscribe { channels: channels(&["a"]), since: None, start: None, id: None })
+        Ok(Request::Subscribe { channels: channels(&["a"]), since: None, start: None, filter: None, id: None })
     );
     assert_eq!(
         parse_request(r#"{"unsubscribe":["a","b"],"id":"x"}"#),
         Ok(Request::Unsubscribe { channels: channels(&["a", "b"]), id: Some(r#""x""#) })
     );
     assert_eq!(
-        parse_request(r#"{"subscribe":["a"],"since":{"a":[18446744073709551615, 3]},"start":"live"}"#),
+        parse_request(r#"{"subscribe":["a"],"since":{"a":[18446744073709551615, 3]},"start":"live","filter":{"x":1}}"#),
         Ok(Request::Subscribe {
             channels: channels(&["a"]),
             since: Some(vec![Since { channel: "a".into(), epoch: u64::MAX, offset: 3 }]),
             start: Some("live".into()),
+            filter: Some(r#"{"x":1}"#),
             id: None,
         })
     );
@@ -59,7 +60,7 @@ fn args_and_id_may_be_absent_or_null() {
 fn of_a_key_that_stands_twice_the_last_counts() {
     assert_eq!(
         parse_request(r#"{"subscribe":5,"id":1,"subscribe":["b"],"id":2}"#),
-        Ok(Request::Subscribe { channels: channels(&["b"]), since: None, start: None, id: Some("2") })
+        Ok(Request::Subscribe { channels: channels(&["b"]), since: None, start: None, filter: None, id: Some("2") })
     );
 }
 
@@ -163,7 +164,7 @@ proptest! {
         let id_text = id.map(|id| id.to_string());
 
         let text = subscribe.to_string();
-        let Ok(Request::Subscribe { channels, since: Some(read), id, start: None }) = parse_request(&text) else {
+        let Ok(Request::Subscribe { channels, since: Some(read), id, start: None, filter: None }) = parse_request(&text) else {
             panic!("{text} is a request");
         };
         prop_assert_eq!(channels, names.clone());

@@ -12,6 +12,7 @@ use crate::buffer::{self, Data};
 use crate::errors::to_pyerr;
 use crate::position::since_of;
 use crate::settings::start_of;
+use crate::tags::{Filter, view_of};
 
 /// A connection whose write side the engine has.
 #[pyclass(frozen, module = "fanwire._engine")]
@@ -78,16 +79,18 @@ impl Adopted {
         self.engine.write_adopted(&self.adopted, bytes, !wakes).map_err(|error| to_pyerr(data.py(), error))
     }
 
-    #[pyo3(signature = (channel, since = None, start = None))]
+    #[pyo3(signature = (channel, since = None, start = None, filter = None))]
     fn subscribe(
         &self,
         py: Python<'_>,
         channel: &str,
         #[pyo3(from_py_with = since_of)] since: Option<CorePosition>,
         start: Option<&str>,
+        filter: Option<&Filter>,
     ) -> PyResult<()> {
         let origin = Origin { since, start: start.map(start_of).transpose()? };
-        self.engine.subscribe_adopted(&self.adopted, channel, origin).map_err(|error| to_pyerr(py, error))
+        let chosen = (channel, view_of(filter));
+        self.engine.subscribe_adopted(&self.adopted, chosen, origin).map_err(|error| to_pyerr(py, error))
     }
 
     fn unsubscribe(&self, py: Python<'_>, channel: &str) -> PyResult<()> {

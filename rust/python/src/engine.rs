@@ -4,26 +4,25 @@ use std::sync::Arc;
 
 use fanwire_core::channel::Origin;
 use fanwire_core::messages::{ConnectionId, Reply};
+use fanwire_core::protocol::Format;
 use fanwire_core::protocol::signalr::{HubMessage, Outcome};
-use fanwire_core::protocol::{Format, Payload};
 use fanwire_core::{Audience, Engine as CoreEngine, OwnerId, Position as CorePosition};
 use fanwire_upstream::{Negotiation, Open, OpenPlain};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use crate::adopting::{self, Adopted};
-use crate::buffer::{self, Data};
 use crate::encode::{self, Encoder};
-use crate::encoded::Encoded;
 use crate::errors::{new_to_pyerr, to_pyerr};
 use crate::events::{self, Listener, Wanted, boxed};
 use crate::mirroring::{self, Bounds, Source, Tied};
 use crate::offering::{self, Call, End, Terms, completion, invocation, outcome_of};
 use crate::position::{Position, Published, position_of, since_of};
-use crate::publishing::{Options, publish};
+use crate::publishing::{self, Options, publish};
 use crate::routes::{Route, bad};
 use crate::settings::{Settings, start_of, ttl_of};
 use crate::stats::Stats;
+use crate::tags::{Filter, Tagged, chosen, view_of};
 use crate::upstream::{Roots, Sessions, plain_route_of, protocol_of, route_of, seconds};
 use crate::workers::Joined;
 
@@ -122,6 +121,7 @@ impl Engine {
     #[allow(clippy::too_many_arguments)] // as Python calls it
     #[pyo3(signature = (
         channel, data, event = None, key = None, ttl = None, deferred = false, excluded = Vec::new(), keyframe = false,
+        tags = Tagged::default(),
     ))]
     fn publish(
         &self,
@@ -133,9 +133,10 @@ impl Engine {
         deferred: bool,
         excluded: Vec<u64>,
         keyframe: bool,
+        tags: Tagged,
     ) -> PyResult<Py<Published>> {
-        let options =
-            Options { event, key, ttl, deferred, excluded: &excluded, is_keyframe: keyframe, ..Options::default() };
+        let plain = Options { event, key, ttl, deferred, excluded: &excluded, ..Options::default() };
+        let options = Options { is_keyframe: keyframe, tags, ..plain };
         self.publish_data(Audience::Channel(channel), data, options)
     }
 
@@ -145,7 +146,7 @@ impl Engine {
         self.publish_data(Audience::Channel(channel), data, options)
     }
 
-    #[pyo3(signature = (channel, data, key, event = None, excluded = Vec::new()))]
+    #[pyo3(signature = (channel, data, key, event = None, excluded = Vec::new(), tags = Tagged::default()))]
     fn remove(
         &self,
         channel: &str,
@@ -153,8 +154,10 @@ impl Engine {
         key: &str,
         event: Option<&str>,
         excluded: Vec<u64>,
+        tags: Tagged,
     ) -> PyResult<Py<Published>> {
-        let options = Options { event, key: Some(key), excluded: &excluded, is_removal: true, ..Options::default() };
+        let plain = Options { event, key: Some(key), excluded: &excluded, ..Options::default() };
+        let options = Options { is_removal: true, tags, ..plain };
         self.publish_data(Audience::Channel(channel), data, options)
     }
 
@@ -217,7 +220,8 @@ impl Engine {
         self.0.flush();
     }
 
-    #[pyo3(signature = (connection, channels, user = None, headers = Vec::new(), subprotocol = None))]
+    #[allow(clippy::too_many_arguments)] // as Python calls it
+    #[pyo3(signature = (connection, channels, user = None, headers = Vec::new(), subprotocol = None, filters = None))]
     fn accept(
         &self,
         py: Python<'_>,
@@ -226,10 +230,11 @@ impl Engine {
         user: Option<&str>,
         headers: Vec<(String, String)>,
         subprotocol: Option<String>,
+        filters: Option<Vec<Option<Py<Filter>>>>,
     ) -> PyResult<()> {
         let id = ConnectionId::from_bits(connection);
         let reply = Reply { headers: boxed(headers), subprotocol: subprotocol.map(Into::into) };
-        self.0.accept(id, channels.iter().map(String::as_str), user, reply).map_err(|error| to_pyerr(py, error))
+        self.0.accept(id, chosen(&channels, filters.as_deref()), user, reply).map_err(|error| to_pyerr(py, error))
     }
 
     #[pyo3(signature = (connection, subprotocol = None, headers = Vec::new()))]
@@ -271,7 +276,7 @@ impl Engine {
         self.0.respond(id, (status, boxed(headers)), content_type, body).map_err(|error| to_pyerr(py, error))
     }
 
-    #[pyo3(signature = (connection, channel, since = None, start = None))]
+    #[pyo3(signature = (connection, channel, since = None, start = None, filter = None))]
     fn subscribe(
         &self,
         py: Python<'_>,
@@ -279,12 +284,15 @@ impl Engine {
         channel: &str,
         #[pyo3(from_py_with = since_of)] since: Option<CorePosition>,
         start: Option<&str>,
+        filter: Option<&Filter>,
     ) -> PyResult<()> {
+        let (id, chosen) = (ConnectionId::from_bits(connection), (channel, view_of(filter)));
         let origin = Origin { since, start: start.map(start_of).transpose()? };
-        self.0.subscribe(ConnectionId::from_bits(connection), channel, origin).map_err(|error| to_pyerr(py, error))
+        self.0.subscribe(id, chosen, origin).map_err(|error| to_pyerr(py, error))
     }
 
-    #[pyo3(signature = (connection, channels, id = None, error = None, wanted = None))]
+    #[allow(clippy::too_many_arguments)] // as Python calls it
+    #[pyo3(signature = (connection, channels, id = None, error = None, wanted = None, filters = None))]
     fn grant(
         &self,
         py: Python<'_>,
@@ -293,9 +301,10 @@ impl Engine {
         id: Option<&str>,
         error: Option<&str>,
         wanted: Option<&Wanted>,
+        filters: Option<Vec<Option<Py<Filter>>>>,
     ) -> PyResult<()> {
         let connection = ConnectionId::from_bits(connection);
-        let channels = channels.iter().map(String::as_str);
+        let channels = chosen(&channels, filters.as_deref());
         let wanted = wanted.map(|wanted| wanted.0.clone()).unwrap_or_default();
         self.0.grant(connection, channels, id, error, wanted).map_err(|error| to_pyerr(py, error))
     }
@@ -306,18 +315,7 @@ impl Engine {
 
     #[pyo3(signature = (connection, data, event = None))]
     fn send(&self, connection: u64, data: &Bound<'_, PyAny>, event: Option<&str>) -> PyResult<()> {
-        let id = ConnectionId::from_bits(connection);
-        let sent = match buffer::read(data)? {
-            Data::Text(text) => self.0.send(id, &Payload::Text(text), event),
-            Data::Binary(bytes) => self.0.send(id, &Payload::Binary(bytes), event),
-            Data::Copied(bytes) => self.0.send(id, &Payload::Binary(&bytes), event),
-            Data::Object(object) => {
-                let format = self.0.format_of(id).unwrap_or(Format::Raw);
-                let encoded = Encoded::new(self.encoder(), object, format.into(), None)?;
-                self.0.send(id, &encoded.payload(), event)
-            }
-        };
-        sent.map_err(|error| to_pyerr(data.py(), error))
+        publishing::send(&self.0, self.encoder(), ConnectionId::from_bits(connection), data, event)
     }
 
     fn reply(&self, py: Python<'_>, connection: u64, text: &str) -> PyResult<()> {

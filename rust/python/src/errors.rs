@@ -29,6 +29,9 @@ pub(crate) fn to_pyerr(py: Python<'_>, error: EngineError) -> PyErr {
         | EngineError::NoKeys { .. }
         | EngineError::InvalidPosition { .. }
         | EngineError::InvalidTtl { .. }
+        | EngineError::InvalidTag { .. }
+        | EngineError::OtherFilter { .. }
+        | EngineError::FilteredEdge { .. }
         | EngineError::NoSuchPosition { .. } => PyValueError::new_err(text),
         EngineError::CannotAdopt { cause, .. } => PyOSError::new_err((errno_of(&cause), text)),
         EngineError::NoRandom { .. } => PyOSError::new_err(text),

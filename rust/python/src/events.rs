@@ -1,7 +1,7 @@
 //! What happened to Python objects: a batch of events as frozen classes, and what the program itself hears of channels.
 use std::sync::Arc;
 
-use fanwire_core::channel::{Heard, HeardData, Listener as CoreListener};
+use fanwire_core::channel::{Heard, HeardData, Listener as CoreListener, View};
 use fanwire_core::messages::{
     ClosedBy, Connected as CoreConnected, Event, Header, Presence as CorePresence, Progress as CoreProgress,
     Released as CoreReleased, Request, SignalRMessage, SignalRMessageKind, Wanted as CoreWanted, Whose,
@@ -12,6 +12,7 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use crate::errors::to_pyerr;
 use crate::position::Position;
+use crate::tags::{Filter, filter_in};
 use crate::upstream::Upstream;
 
 macro_rules! event_class {
@@ -26,7 +27,7 @@ event_class! {
     /// A connection whose upgrade request waits for `accept` or `refuse`.
     Opening {
         connection: u64, owner: u16, method: String, target: String, headers: Vec<(String, String)>, peer: String,
-        channels: Vec<String>, protocol: &'static str, subprotocols: Vec<String>,
+        channels: Vec<String>, protocol: &'static str, subprotocols: Vec<String>, filter: Option<Py<Filter>>,
     }
 }
 /// A client was let in that shows the same as another.
@@ -70,7 +71,10 @@ event_class! {
 }
 event_class! {
     /// A client asks for channels.
-    Subscribing { connection: u64, owner: u16, channels: Vec<String>, id: Option<String>, wanted: Py<Wanted> }
+    Subscribing {
+        connection: u64, owner: u16, channels: Vec<String>, id: Option<String>, wanted: Py<Wanted>,
+        filter: Option<Py<Filter>>,
+    }
 }
 
 /// Where a client wants to begin: handed back as it came.
@@ -180,6 +184,7 @@ pub(crate) fn add_classes(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Moved>()?;
     module.add_class::<HubMessage>()?;
     module.add_class::<Wanted>()?;
+    module.add_class::<Filter>()?;
     module.add_class::<SnapshotWanted>()?;
     module.add_class::<Presence>()?;
     module.add_class::<Progress>()?;
@@ -198,20 +203,28 @@ pub(crate) fn add_classes(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Upstream>()
 }
 
+fn filter_of(py: Python<'_>, view: &View) -> PyResult<Option<Py<Filter>>> {
+    filter_in(view).map(|filter| Py::new(py, filter)).transpose()
+}
+
+fn wanted_of(py: Python<'_>, wanted: CoreWanted) -> PyResult<(Option<Py<Filter>>, Py<Wanted>)> {
+    Ok((filter_of(py, &wanted.view)?, Py::new(py, Wanted(wanted))?))
+}
+
 /// One event as a Python object.
 pub(crate) fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
     Ok(match event {
         Event::Opening(whose, request) => {
-            let Request { method, target, headers, peer, channels, wire, subprotocols } = *request;
+            let Request { method, target, headers, peer, channels, view, wire, subprotocols } = *request;
             let protocol = match wire {
                 Wire::Plain => "websocket",
                 Wire::EventStream => "sse",
                 Wire::SignalR(_) => "signalr",
                 _ => "raw",
             };
-            let ((connection, owner), headers) = (bits(whose), decode(headers));
+            let ((connection, owner), headers, filter) = (bits(whose), decode(headers), filter_of(py, &view)?);
             let opening =
-                Opening { connection, owner, method, target, headers, peer, channels, protocol, subprotocols };
+                Opening { connection, owner, method, target, headers, peer, channels, protocol, subprotocols, filter };
             Py::new(py, opening)?.into_any()
         }
         Event::Asking(whose, request, body) => {
@@ -221,8 +234,8 @@ pub(crate) fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
             Py::new(py, Asking { connection, owner, method, target, headers, peer, body })?.into_any()
         }
         Event::Subscribing(whose, channels, id, wanted) => {
-            let ((connection, owner), wanted) = (bits(whose), Py::new(py, Wanted(wanted))?);
-            Py::new(py, Subscribing { connection, owner, channels, id, wanted })?.into_any()
+            let ((connection, owner), (filter, wanted)) = (bits(whose), wanted_of(py, wanted)?);
+            Py::new(py, Subscribing { connection, owner, channels, id, wanted, filter })?.into_any()
         }
         Event::Text(whose, text) => {
             let ((connection, owner), data) = (bits(whose), PyString::new(py, &text).into_any().unbind());

@@ -17,6 +17,7 @@ mod publishing;
 mod routes;
 mod settings;
 mod stats;
+mod tags;
 mod upstream;
 mod websocket;
 mod workers;

@@ -2,7 +2,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fanwire_core::channel::Publication;
+use fanwire_core::channel::{Publication, Tags};
 use fanwire_core::node::Recipients;
 use fanwire_core::protocol::{Format, Formats, Payload};
 use fanwire_node::{Answer as CoreAnswer, PublishError, Publisher, Told, Unplaced};
@@ -16,6 +16,7 @@ use crate::encoded::Encoded;
 use crate::errors::{raise, to_pyerr};
 use crate::position::Position;
 use crate::settings::{Settings, ttl_ns, ttl_of};
+use crate::tags::Tagged;
 use crate::workers::{Lines, log_to, taken};
 
 /// How often somebody who waits looks for signals.
@@ -55,7 +56,7 @@ impl BackboneLink {
 
     #[pyo3(signature = (
         kind, name, data, event = None, key = None, ttl = None, keyframe = false, removal = false,
-        idempotency_key = None,
+        idempotency_key = None, tags = Tagged::default(),
     ))]
     #[allow(clippy::too_many_arguments)] // as Python calls it
     fn publish(
@@ -70,6 +71,7 @@ impl BackboneLink {
         keyframe: bool,
         removal: bool,
         idempotency_key: Option<&str>,
+        tags: Tagged,
     ) -> PyResult<Answer> {
         let publisher = self.publisher(py)?;
         let to = match kind {
@@ -80,7 +82,8 @@ impl BackboneLink {
         };
         let ttl_ns = ttl.map(ttl_ns).transpose().map_err(|error| to_pyerr(py, error))?;
         let publish = |payload: Payload<'_>| {
-            let terms = Publication::new(payload);
+            let tags = Tags::read(&tags.0).expect("as they were written");
+            let terms = Publication { tags, ..Publication::new(payload) };
             let publication = Publication { event, key, ttl_ns, is_keyframe: keyframe, is_removal: removal, ..terms };
             let answer = publisher.publish(to, &publication, idempotency_key);
             answer.map(Answer).map_err(|error| not_published(py, error))

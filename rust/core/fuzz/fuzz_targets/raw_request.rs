@@ -10,12 +10,14 @@ fuzz_target!(|text: &str| {
     let oracle = serde_json::from_str::<Value>(text);
     match request {
         Ok(Request::Other) => {}
-        Ok(Request::Subscribe { channels, since, start, id }) => {
+        Ok(Request::Subscribe { channels, since, start, filter, id }) => {
             if let Ok(value) = oracle {
                 assert_eq!(Value::from_iter(channels.iter().map(|name| &**name)), value["subscribe"]);
                 assert_eq!(since.is_some(), value.get("since").is_some_and(|since| !since.is_null()));
                 assert!(since.iter().flatten().all(|since| value["since"].get(&*since.channel).is_some()));
                 assert!(start.is_none_or(|start| value["start"] == *start));
+                let filter = filter.map(|filter| serde_json::from_str::<Value>(filter).expect("JSON"));
+                assert!(filter.is_none_or(|filter| value["filter"] == filter));
             }
             check_replies(id);
         }

@@ -7,11 +7,13 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use super::besides::Besides;
 use super::joining::{Watched, frames_of};
 use super::log::Log;
 use super::mark::{FrameKind, FrameMark};
 use super::mirrors::{Mirrors, TellMirrors, put_protocol, put_record};
 use super::stand::Stand;
+use super::view::View;
 use super::watch::Watch;
 use super::{Channel, Inner, stored};
 use crate::error::EngineError;
@@ -118,7 +120,7 @@ impl Channel {
                 frame
             });
         }
-        Some((self.watch_in(inner, format.into(), shard)?, frame))
+        Some((self.watch_in(inner, format.into(), shard, &View::default())?, frame))
     }
 
     /// Appends whole records of a hub protocol, each a publication, for those who speak it; without a protocol frames of the
@@ -180,7 +182,7 @@ impl Channel {
             self.keep_for_newcomers(inner, &payload, FrameMark { kind, ..mark });
         }
         if kind != FrameKind::Snapshot {
-            self.write(inner, (&payload, None, None), (mark, 0), None, None::<fn(&Arc<Watch>)>);
+            self.write(inner, (&payload, None, None), (mark, 0), &Besides::default(), None::<fn(&Arc<Watch>)>);
         }
         Ok(())
     }
@@ -190,7 +192,7 @@ impl Channel {
         if inner.stored.is_none() && !mark.is_beginning() {
             return;
         }
-        self.store_in(inner, (payload, None), (mark, 0), None, &held_by_keyframe(&self.settings));
+        self.store_in(inner, (payload, None), (mark, 0), &Besides::default(), &held_by_keyframe(&self.settings));
         let mut bytes_max = 0;
         if let Some(beginning) = inner.relayed.as_mut().and_then(|relayed| relayed.beginning.as_mut()) {
             (beginning.last, bytes_max) = (nothing(), beginning.bytes_max); // a weak pointer holds the memory

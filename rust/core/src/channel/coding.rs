@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::log::Log;
 use super::logs::Logs;
 use super::mark::{FrameKind, FrameMark};
+use super::view::View;
 use super::watch::Watch;
 use super::{Channel, Inner};
 use crate::protocol::{Coding, Format, LogId};
@@ -409,7 +410,8 @@ impl Channel {
     }
 
     fn pass(self: &Arc<Self>, (inner, log): (&mut Inner, LogId), (cursor, since): (u64, u64), shard: usize) -> Passage {
-        let watch = inner.logs.of_mut(log).expect("it was found, or has just begun").watch_from(shard);
+        let watch =
+            inner.logs.of_mut(log).expect("it was found, or has just begun").watch_from(shard, &View::default());
         self.subscribers.fetch_add(1, Ordering::Relaxed);
         Passage { channel: Arc::clone(self), log, watch, cursor, since, is_kept: false }
     }

@@ -4,25 +4,24 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::besides::Besides;
 use super::keys::Keys;
 use super::mark::{FrameKind, FrameMark};
 use super::segment::{Segment, Slice};
-use crate::connection_id::ConnectionId;
 
 /// One frame, in memory of its own.
 #[derive(Debug)]
 pub(super) struct Value {
     pub(super) mark: FrameMark,
     pub(super) frame: Slice,
-    /// Those who are not to get it.
-    pub(super) excluded: Option<Arc<[ConnectionId]>>,
+    pub(super) besides: Besides,
 }
 
 impl Value {
-    fn new(mark: FrameMark, start: u64, bytes: &[u8], excluded: Option<Arc<[ConnectionId]>>) -> Self {
+    fn new(mark: FrameMark, start: u64, bytes: &[u8], besides: Besides) -> Self {
         let own = Segment::new(start, bytes.len());
         own.write(0, bytes);
-        Self { mark, frame: Slice::new(&Arc::new(own), 0, bytes.len()), excluded }
+        Self { mark, frame: Slice::new(&Arc::new(own), 0, bytes.len()), besides }
     }
 
     /// Where it stood in the log.
@@ -30,10 +29,9 @@ impl Value {
         self.frame.position()
     }
 
-    /// Of the frame and of the list; one that several share counts with each, since one may outlive the others.
+    /// Of the frame, the list and the tags; what several share counts with each, since one may outlive the others.
     fn bytes(&self) -> u64 {
-        let excluded = self.excluded.as_deref().map_or(0, size_of_val);
-        (self.frame.bytes().len() + excluded) as u64
+        self.frame.bytes().len() as u64 + self.besides.bytes()
     }
 }
 
@@ -58,11 +56,11 @@ const REPLACED_BYTES_MIN: u64 = 4 << 10;
 
 impl Compacted {
     /// Takes a frame that leaves the log; each comes from behind the one before.
-    pub(super) fn push(&mut self, mark: FrameMark, start: u64, frame: &[u8], excluded: Option<Arc<[ConnectionId]>>) {
+    pub(super) fn push(&mut self, mark: FrameMark, start: u64, frame: &[u8], besides: Besides) {
         if mark.kind == FrameKind::Removal {
             self.removals.push_back((mark.end, mark.offset));
         }
-        let value = Value::new(mark, start, frame, excluded);
+        let value = Value::new(mark, start, frame, besides);
         self.bytes += value.bytes();
         self.values.push_back(value);
     }

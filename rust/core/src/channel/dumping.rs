@@ -6,15 +6,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::besides::Besides;
 use super::crossing::{read_ids, write_ids};
 use super::joining::frames_of;
 use super::keys::{KeyId, Keys};
 use super::log::Log;
 use super::mark::{Edge, FrameKind, FrameMark};
 use super::stand::{Stand, Stretches};
-use super::{Appended, Channel, Inner, Publication, Watch, stored};
+use super::{Appended, Channel, Inner, Publication, Tags, Watch, stored};
 use crate::bytes::{Reader, put_bytes, put_u32, put_u64};
-use crate::connection_id::ConnectionId;
 use crate::error::EngineError;
 use crate::position::Position;
 
@@ -33,7 +33,7 @@ const MARK_BYTES: usize = 37;
 /// One frame of what is stored.
 struct Frame<'a> {
     mark: FrameMark,
-    excluded: Vec<ConnectionId>,
+    besides: Besides,
     form: &'a [u8],
 }
 
@@ -128,7 +128,8 @@ impl Channel {
                 is_keyframe: kind == FrameKind::Keyframe,
                 is_snapshot: kind == FrameKind::Snapshot,
                 is_removal: kind == FrameKind::Removal,
-                excluded: &frame.excluded,
+                excluded: frame.besides.excluded(),
+                tags: frame.besides.tags(),
             };
             let appended = self.append(&publication, stand, now_ns, u64::MAX, &mut tell)?;
             debug_assert!(!matches!(appended, Appended::Missing(_)), "all encodings cross");
@@ -223,11 +224,11 @@ impl<'a> Stored<'a> {
     fn into_log(self, settings: &crate::settings::ChannelSettings, keys: &Keys) -> Log {
         let mut log = Log::behind(self.head.offset);
         for (start, frame) in self.values {
-            log.restore_value(start, frame.mark, frame.form, shared(frame.excluded));
+            log.restore_value(start, frame.mark, frame.form, frame.besides);
         }
         log.begin_at(self.head, self.whole_from);
         for frame in self.frames {
-            log.restore_frame(frame.form, frame.mark, shared(frame.excluded));
+            log.restore_frame(frame.form, frame.mark, &frame.besides);
         }
         let [lost, gap, life] = self.edges;
         (log.lost, log.gap, log.life, log.keyframe) = (lost, gap, life, self.keyframe);
@@ -235,10 +236,6 @@ impl<'a> Stored<'a> {
         debug_assert!(settings.policy == super::Policy::Latest || keys.is_none());
         log
     }
-}
-
-fn shared(excluded: Vec<ConnectionId>) -> Option<Arc<[ConnectionId]>> {
-    (!excluded.is_empty()).then(|| excluded.into())
 }
 
 /// The place of each key in the list of them.
@@ -258,35 +255,30 @@ fn write_stored(stored: &Log, (keys, places): (&Keys, &Places), now_ns: u64, out
     put_u32(out, values().count() as u32);
     for value in values() {
         put_u64(out, value.start());
-        write_frame(&value.mark, value.excluded.as_ref(), value.frame.bytes(), places, now_ns, out);
+        write_frame(&value.mark, &value.besides, value.frame.bytes(), places, now_ns, out);
     }
     put_u32(out, stored.frames.len() as u32);
     for (mark, form) in frames_of(stored) {
-        write_frame(&mark, stored.excluded_at(mark.end), form.bytes(), places, now_ns, out);
+        write_frame(&mark, &stored.noted.of(mark.end), form.bytes(), places, now_ns, out);
     }
 }
 
-fn write_frame(
-    mark: &FrameMark,
-    excluded: Option<&Arc<[ConnectionId]>>,
-    form: &[u8],
-    places: &Places,
-    now_ns: u64,
-    out: &mut Vec<u8>,
-) {
+fn write_frame(mark: &FrameMark, besides: &Besides, form: &[u8], places: &Places, now_ns: u64, out: &mut Vec<u8>) {
     write_mark(mark, places, now_ns, out);
-    write_ids(excluded.map_or(&[], |ids| ids), out);
+    write_ids(besides.excluded(), out);
+    put_bytes(out, besides.tags().bytes());
     put_bytes(out, form);
 }
 
 fn read_frame<'a>(reader: &mut Reader<'a>, now_ns: u64, keys: usize) -> Option<Frame<'a>> {
     let mark = read_mark(reader, now_ns, keys)?;
-    let (excluded, form) = (read_ids(reader)?, reader.bytes()?);
+    let besides = Besides::of(&read_ids(reader)?, Tags::read(reader.bytes()?)?);
+    let form = reader.bytes()?;
     if mark.kind != FrameKind::Gap {
         let (_, _, rest) = stored::read_foreign(form)?;
         rest.is_empty().then_some(())?;
     }
-    Some(Frame { mark, excluded, form })
+    Some(Frame { mark, besides, form })
 }
 
 fn write_edge(edge: Edge, out: &mut Vec<u8>) {
@@ -318,8 +310,9 @@ fn read_mark(reader: &mut Reader<'_>, now_ns: u64, keys: usize) -> Option<FrameM
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{Mode, Origin, Pattern, Policy, Registry, Start};
+    use super::super::{Filter, Mode, Origin, Pattern, Policy, Registry, Start, TagValue, View, write_tags};
     use super::*;
+    use crate::connection_id::ConnectionId;
     use crate::protocol::{Format, Payload};
     use crate::settings::{ChannelRule, ChannelSettings, Settings};
 
@@ -332,14 +325,15 @@ mod tests {
     }
 
     /// What a newcomer who begins so gets: where, whether it recovered, and the bytes.
-    fn come(channel: &Arc<Channel>, format: Format, origin: Origin, now_ns: u64) -> (Position, Option<bool>, Vec<u8>) {
+    fn come(channel: &Arc<Channel>, view: &View, origin: Origin, now_ns: u64) -> (Position, Option<bool>, Vec<u8>) {
+        let format = Format::Raw;
         let watched = channel.watch(format.into(), 0).expect("a format");
         let seek = channel.seek(format, origin, watched.cursor, now_ns);
         let (mut cursor, mut mode, mut got) = (seek.cursor, seek.mode, Vec::new());
         let tail = channel.tail(format);
         while mode != Mode::AwaitingKeyframe && cursor < tail {
             if channel.is_overtaken(format, cursor, mode) {
-                match channel.overtaken(format, (cursor, mode), tail, now_ns) {
+                match channel.overtaken(format, view, (cursor, mode), tail, now_ns) {
                     super::super::Overtaken::Close => {
                         got.extend(b"closed");
                         break;
@@ -351,7 +345,7 @@ mod tests {
                     }
                 }
             }
-            let mut run = channel.read(format, cursor, tail, mode, now_ns);
+            let mut run = channel.read(format, view, (cursor, tail), mode, now_ns);
             run.exclude(ConnectionId::from_bits(7));
             got.extend(run.slices.iter().flat_map(|slice| slice.bytes().to_vec()));
             assert!(run.end > cursor);
@@ -379,6 +373,10 @@ mod tests {
         let key = op.key.map(|key| key.to_string());
         let is_latest = channel.settings().policy == Policy::Latest;
         let own = [ConnectionId::from_bits(7)];
+        let mut tagged = Vec::new();
+        if !op.size.is_multiple_of(3) {
+            write_tags(vec![("odd", TagValue::Truth(op.size % 3 == 1))], &mut tagged).expect("tags");
+        }
         let publication = Publication {
             key: key.as_deref(),
             ttl_ns: op.ttl.map(|ttl| u64::from(ttl) * S),
@@ -386,6 +384,7 @@ mod tests {
             is_snapshot: op.flags == 2,
             is_removal: op.flags >= 14 && is_latest && key.is_some(),
             excluded: if op.flags == 3 { &own } else { &[] },
+            tags: Tags::read(&tagged).expect("tags"),
             ..Publication::new(Payload::Text(&text))
         };
         match channel.append(&publication, stand, now_ns, u64::MAX, |_| ()) {
@@ -429,6 +428,8 @@ mod tests {
                 history_age: std::time::Duration::from_secs(age),
                 ..ChannelSettings::default()
             };
+            let filter = Filter::parse(r#"{"odd":false}"#).expect("a filter");
+            let views = [View::default(), View { filter }];
             let (here, there) = (channel(promised), channel(promised));
             let (mut now_ns, mut last) = (100 * S, None);
             for (number, op) in before.iter().enumerate() {
@@ -449,8 +450,8 @@ mod tests {
                 for start in [Start::Live, Start::History, Start::Keyframe] {
                     origins.push(Origin { since: None, start: Some(start) });
                 }
-                for origin in origins {
-                    let (one, other) = (come(&here, Format::Raw, origin, now_ns), come(&there, Format::Raw, origin, now_ns + ahead_ns));
+                for (origin, view) in origins.iter().flat_map(|origin| views.iter().map(move |view| (*origin, view))) {
+                    let (one, other) = (come(&here, view, origin, now_ns), come(&there, view, origin, now_ns + ahead_ns));
                     prop_assert_eq!(one, other, "{:?} at {}", origin, step);
                 }
                 let Some(op) = behind.get(step) else { break };
@@ -467,7 +468,7 @@ mod tests {
             there.restore(&here.dump(now_ns), now_ns + ahead_ns, |_| ()).expect("a dump");
             prop_assert_eq!(there.position(), position);
             let is_kept = history > 0;
-            let run = there.read(Format::Raw, first, there.tail(Format::Raw), Mode::Live, now_ns + ahead_ns);
+            let run = there.read(Format::Raw, &View::default(), (first, there.tail(Format::Raw)), Mode::Live, now_ns + ahead_ns);
             let has = run.slices.iter().any(|slice| slice.bytes().windows(5).any(|bytes| bytes == b"5000:"));
             prop_assert!(!is_kept || has || there.is_overtaken(Format::Raw, first, Mode::Lagging));
         }
@@ -492,7 +493,7 @@ mod tests {
             }
             let there = channel(promised);
             if there.restore(&dump, S, |_| ()).is_some() {
-                come(&there, Format::Raw, Origin { since: None, start: Some(Start::History) }, S);
+                come(&there, &View::default(), Origin { since: None, start: Some(Start::History) }, S);
             }
         }
     }

@@ -3,7 +3,7 @@
 //! A binary frame: a byte that says what it is, the channel behind its length, epoch, offset of the publication before it,
 //! its own, milliseconds since 1970, and the publication as `crossing` has it. Little-endian. `node::edging` reads it.
 use super::mark::{FrameKind, FrameMark};
-use super::{Channel, Inner, Publication, write_publication};
+use super::{Channel, Inner, Publication, Tags, write_publication};
 use crate::bytes::{put_bytes, put_u64};
 use crate::clock::unix_ms_of;
 use crate::protocol::{Encoded, Encoding, Format, Framing, Payload, json_to_msgpack, raw};
@@ -18,7 +18,7 @@ impl Channel {
         format: Format,
         inner: &Inner,
         (payload, event, key): (&Payload<'_>, Option<&str>, Option<&str>),
-        mark: &FrameMark,
+        (mark, tags): (&FrameMark, Tags<'_>),
         frame: &mut Vec<u8>,
     ) -> bool {
         if format.framing() != Framing::Edge || !self.is_listed {
@@ -43,6 +43,7 @@ impl Channel {
             is_keyframe: mark.kind == FrameKind::Keyframe,
             is_snapshot: mark.kind == FrameKind::Snapshot,
             is_removal: mark.kind == FrameKind::Removal,
+            tags,
             ..Publication::new(payload)
         };
         let (previous, position) = (life.previous_of(mark.offset), life.position_of(mark.offset));

@@ -13,6 +13,7 @@ use super::mark::{FrameKind, FrameMark};
 use super::pattern::Pattern;
 use super::policy::{Mode, Policy};
 use super::reading::{Reader, Run};
+use super::view::View;
 use super::watch::Watch;
 use super::{Channel, Inner, Overtaken, stored};
 use crate::position::Position;
@@ -208,7 +209,7 @@ impl Channel {
             return;
         }
         let tail = hearing.log.tail();
-        let watch = Arc::new(Watch::new(usize::MAX, tail));
+        let watch = Arc::new(Watch::new(usize::MAX, tail, View::default()));
         hearing.log.watches.push(Arc::clone(&watch));
         let listener = Arc::clone(listener);
         hearing.ears.push(Ear { listener, watch, cursor: tail, mode: Mode::Lagging, is_told: false });
@@ -245,12 +246,12 @@ impl Channel {
         let Some(hearing) = hearing else { return Ok(true) };
         let Hearing { log, ears, .. } = &mut **hearing;
         let Some(ear) = ears.iter_mut().find(|ear| Arc::ptr_eq(&ear.listener, listener)) else { return Ok(true) };
-        let tail = log.tail();
+        let (tail, all) = (log.tail(), View::default());
         let first = heard.len();
         while ear.cursor < tail && heard.len() - first < count_max {
-            let run = log.read(ear.cursor, tail, reader_of(&self.settings, keys, ear.mode, now_ns));
+            let run = log.read(ear.cursor, tail, reader_of(&self.settings, (keys, &all), ear.mode, now_ns));
             if ear.mode == Mode::AwaitingKeyframe || ear.cursor < run.head {
-                match self.overtaken_in(log, (ear.cursor, ear.mode), tail, now_ns) {
+                match self.overtaken_in(log, &all, (ear.cursor, ear.mode), tail, now_ns) {
                     Overtaken::Close => return Err(name),
                     Overtaken::Skip(cursor, mode, _) => (ear.cursor, ear.mode) = (cursor, mode),
                 }
@@ -293,10 +294,16 @@ fn take(
     run.end
 }
 
-fn reader_of<'a>(settings: &ChannelSettings, keys: &'a Keys, mode: Mode, now_ns: u64) -> Reader<'a> {
+fn reader_of<'a>(
+    settings: &ChannelSettings,
+    (keys, view): (&'a Keys, &'a View),
+    mode: Mode,
+    now_ns: u64,
+) -> Reader<'a> {
     Reader {
         policy: settings.policy,
         keys,
+        view,
         conflates: mode == Mode::Lagging && settings.policy == Policy::Latest,
         is_late: true,
         is_at_keyframe: mode == Mode::AtKeyframe,

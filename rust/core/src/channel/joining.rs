@@ -11,8 +11,11 @@ use super::policy::{Mode, Origin, Policy, Seek, Start};
 use super::reading::{Reader, Run};
 use super::segment::Slice;
 use super::stand::Life;
+use super::tags::Tags;
+use super::view::View;
 use super::watch::Watch;
 use super::{Channel, Inner, stored};
+use crate::error::EngineError;
 use crate::position::Position;
 use crate::protocol::{Coding, Format, Formats, Framing, LogId, write_frame};
 
@@ -102,28 +105,58 @@ impl Channel {
     ///
     /// `None` without any: it is gone.
     pub(crate) fn watch(self: &Arc<Self>, formats: Formats, shard: usize) -> Option<Watched> {
-        self.watch_in(&mut self.lock(), formats, shard)
+        self.watch_in(&mut self.lock(), formats, shard, &View::default())
     }
 
-    pub(super) fn watch_in(self: &Arc<Self>, inner: &mut Inner, formats: Formats, shard: usize) -> Option<Watched> {
-        let mut pins = formats.iter().map(|format| self.pin(inner, format, shard));
+    /// As [`watch`](Self::watch), what is in this view.
+    ///
+    /// # Errors
+    /// [`EngineError::LimitReached`] where the channel has `filters_max` others.
+    pub(crate) fn watch_view(
+        self: &Arc<Self>,
+        formats: Formats,
+        shard: usize,
+        view: &View,
+    ) -> Result<Option<Watched>, EngineError> {
+        let mut inner = self.lock();
+        let view = inner.logs.known_view(view, self.settings.filters_max)?;
+        Ok(self.watch_in(&mut inner, formats, shard, &view))
+    }
+
+    /// Whether one more may watch what is in this view.
+    ///
+    /// # Errors
+    /// [`EngineError::LimitReached`] where the channel has `filters_max` others.
+    pub(crate) fn check_view(&self, view: &View) -> Result<(), EngineError> {
+        self.lock().logs.known_view(view, self.settings.filters_max).map(|_| ())
+    }
+
+    pub(super) fn watch_in(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        formats: Formats,
+        shard: usize,
+        view: &View,
+    ) -> Option<Watched> {
+        let mut pins = formats.iter().map(|format| self.pin(inner, format, (shard, view)));
         let (format, watch, cursor) = pins.next()?;
         let others = pins.collect();
         self.subscribers.fetch_add(1, Ordering::Relaxed);
         Some(Watched { channel: Arc::clone(self), format, watch, cursor, others, is_kept: false })
     }
 
-    fn pin(&self, inner: &mut Inner, format: Format, shard: usize) -> Pin {
+    fn pin(&self, inner: &mut Inner, format: Format, (shard, view): (usize, &View)) -> Pin {
         let bit = Formats::from(format).to_bits();
         if self.formats_seen.load(Ordering::Relaxed) & bit == 0 {
             self.formats_seen.fetch_or(bit, Ordering::Relaxed);
         }
+        // What a view leaves out would be missing in a shared compressor's stream: its log is a plain one.
         if inner.logs.of(format).is_none() {
             let log = self.begin_log(inner, format);
             inner.logs.begin(format.into(), log);
         }
         let log = inner.logs.of_mut(format).expect("made above");
-        let (tail, watch) = (log.tail(), log.watch_from(shard));
+        let (tail, watch) = (log.tail(), log.watch_from(shard, view));
         self.formats.fetch_or(bit, Ordering::Release);
         (format, watch, tail)
     }
@@ -138,19 +171,19 @@ impl Channel {
         (log.lost.offset, log.gap.offset) = (stored.lost.offset.max(stored.life.offset), stored.gap.offset);
         let mut frame = Vec::new();
         let names = inner.keys.names();
-        let write = |mark: FrameMark, form: &Slice, frame: &mut Vec<u8>| {
+        let write = |mark: FrameMark, tags: Tags<'_>, form: &Slice, frame: &mut Vec<u8>| {
             let (payload, event) = stored::read(form.bytes());
             frame.clear();
             let key = names.get(&mark.key).copied();
-            if self.write_for_edges(format, inner, (&payload, event, key), &mark, frame) {
+            if self.write_for_edges(format, inner, (&payload, event, key), (&mark, tags), frame) {
                 return Ok(());
             }
             write_frame(format, &payload, event, self.stamp(&mark, self.life(inner).position_of(mark.offset)), frame)
         };
         let is_newest = |value: &&Value| stored.compacted.is_current(&value.mark, &inner.keys);
         for value in stored.compacted.from(life).filter(is_newest) {
-            match write(value.mark, &value.frame, &mut frame) {
-                Ok(()) => log.append_compacted(&frame, value.mark, value.excluded.as_ref()),
+            match write(value.mark, value.besides.tags(), &value.frame, &mut frame) {
+                Ok(()) => log.append_compacted(&frame, value.mark, &value.besides),
                 Err(_) => log = Log::behind(value.mark.offset), // it was kept before anyone spoke this encoding
             }
         }
@@ -160,12 +193,10 @@ impl Channel {
                 log.append_gap(mark, false, &self.settings, &inner.keys);
                 continue;
             }
-            match write(mark, &form, &mut frame) {
+            match write(mark, stored.noted.tags_at(mark.end), &form, &mut frame) {
                 Ok(()) => {
                     log.append(&frame, mark, 0, &self.settings, &inner.keys);
-                    if let Some(excluded) = stored.excluded_at(mark.end) {
-                        log.exclude_from_last(frame.len(), excluded);
-                    }
+                    log.note_last(frame.len(), &stored.noted.of(mark.end));
                 }
                 Err(_) => log = Log::behind(mark.offset),
             }
@@ -234,11 +265,17 @@ impl Channel {
     }
 
     /// Where a cursor that waits for a keyframe goes on, once there is one, and how many publications pass it by until then.
-    pub(crate) fn keyframe_from(&self, id: impl Into<LogId>, cursor: u64, now_ns: u64) -> Option<(u64, u64)> {
+    pub(crate) fn keyframe_from(
+        &self,
+        id: impl Into<LogId>,
+        view: &View,
+        cursor: u64,
+        now_ns: u64,
+    ) -> Option<(u64, u64)> {
         let inner = self.lock();
         let log = inner.logs.of(id)?;
         let (edge, _) = log.living_keyframe(now_ns)?;
-        (edge.position >= cursor).then(|| (edge.position, edge.offset.saturating_sub(log.offset_before(cursor))))
+        (edge.position >= cursor).then(|| (edge.position, log.lost_between(cursor, edge.position, view)))
     }
 
     /// What the policy says of a cursor that was overtaken, while its shard has fanned out up to `tail`.
@@ -248,18 +285,26 @@ impl Channel {
     pub(crate) fn overtaken(
         &self,
         id: impl Into<LogId>,
+        view: &View,
         (cursor, mode): (u64, Mode),
         tail: u64,
         now_ns: u64,
     ) -> Overtaken {
         let inner = self.lock();
         let Some(log) = inner.logs.of(id) else { return Overtaken::Skip(tail, Mode::Lagging, 0) };
-        self.overtaken_in(log, (cursor, mode), tail, now_ns)
+        self.overtaken_in(log, view, (cursor, mode), tail, now_ns)
     }
 
     /// As [`overtaken`](Self::overtaken), in this log of the channel.
-    pub(super) fn overtaken_in(&self, log: &Log, (cursor, mode): (u64, Mode), tail: u64, now_ns: u64) -> Overtaken {
-        let lost = |to| log.offset_before(to).saturating_sub(log.offset_before(cursor));
+    pub(super) fn overtaken_in(
+        &self,
+        log: &Log,
+        view: &View,
+        (cursor, mode): (u64, Mode),
+        tail: u64,
+        now_ns: u64,
+    ) -> Overtaken {
+        let lost = |to| log.lost_between(cursor, to, view);
         // At one that its shard is yet to come past it would take the place of those at the tail.
         let is_ahead = |edge: &Edge| {
             // One that waits for a keyframe may stand where that begins.
@@ -320,8 +365,8 @@ impl Channel {
         watches.filter(|watch| watch.shard == shard).cloned().collect()
     }
 
-    /// What a shard keeps for a format's logs, if anybody there watches them.
-    pub(crate) fn feeds_in(&self, format: Format, shard: usize) -> SmallVec<[u32; 2]> {
+    /// What a shard keeps for a format's logs, of each view that anybody there watches.
+    pub(crate) fn feeds_in(&self, format: Format, shard: usize) -> SmallVec<[u32; 4]> {
         let inner = self.lock();
         let logs = inner.logs.iter().filter(|(id, _)| id.format == format);
         let watches = logs.flat_map(|(_, log)| &log.watches).filter(|watch| watch.shard == shard);
@@ -372,13 +417,21 @@ impl Channel {
     }
 
     /// What lies from `cursor` to `to`; see [`Run`].
-    pub(crate) fn read(&self, id: impl Into<LogId>, cursor: u64, to: u64, mode: Mode, now_ns: u64) -> Run {
+    pub(crate) fn read(
+        &self,
+        id: impl Into<LogId>,
+        view: &View,
+        (cursor, to): (u64, u64),
+        mode: Mode,
+        now_ns: u64,
+    ) -> Run {
         let (id, inner) = (id.into(), self.lock());
         let is_whole = id.coding != Coding::Plain; // an inflater needs each
         let policy = self.settings.policy;
         let reader = Reader {
             policy,
             keys: &inner.keys,
+            view,
             conflates: mode == Mode::Lagging && policy == Policy::Latest && !is_whole,
             is_late: mode != Mode::Live && !is_whole,
             is_at_keyframe: mode == Mode::AtKeyframe,
@@ -409,6 +462,18 @@ impl Channel {
     pub(crate) fn frame_end(&self, id: impl Into<LogId>, position: u64) -> Option<u64> {
         self.lock().logs.of(id).and_then(|log| log.frame_end(position))
     }
+}
+
+/// Counts a subscriber of a shard in to each of these channels, as [`Channel::watch_view`] does.
+///
+/// # Errors
+/// [`EngineError::LimitReached`]: it watches none of them then.
+pub(crate) fn watch_all(
+    channels: &[Arc<Channel>],
+    (formats, shard): (Formats, usize),
+    view: &View,
+) -> Result<Vec<Watched>, EngineError> {
+    channels.iter().filter_map(|channel| channel.watch_view(formats, shard, view).transpose()).collect()
 }
 
 /// Frames of a log from its head on, each with its mark.

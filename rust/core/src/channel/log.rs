@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::besides::{Besides, Noted};
 use super::coding::{Coded, Intake};
 use super::compacted::Compacted;
 use super::keys::Keys;
-use super::mark::{Edge, Exclusion, FrameKind, FrameMark};
+use super::mark::{Edge, FrameKind, FrameMark};
 use super::segment::{Segment, Sizing};
+use super::view::View;
 use super::watch::Watch;
-use crate::connection_id::ConnectionId;
 use crate::settings::ChannelSettings;
 
 /// The log.
@@ -32,10 +33,8 @@ pub(super) struct Log {
     /// for newcomers alone.
     pub(super) whole_from: u64,
     pub(super) tail: u64,
-    /// Of `frames`, those that are not for everyone, oldest first.
-    pub(super) exclusions: VecDeque<Exclusion>,
-    /// Of their lists; one that several in a row share counts once.
-    pub(super) excluded_bytes: u64,
+    /// What is known of some of `frames` besides.
+    pub(super) noted: Noted,
     /// Kept frames that a read has to look at: 0 lets it work by segments alone.
     pub(super) special: usize,
     /// Where the newest keyframe begins, and its mark; it may have left the log.
@@ -94,10 +93,10 @@ impl Log {
     }
 
     /// One subscriber of a shard more, on its way there.
-    pub(super) fn watch_from(&mut self, shard: usize) -> Arc<Watch> {
-        let known = self.watches.iter().find(|watch| watch.shard == shard).cloned();
+    pub(super) fn watch_from(&mut self, shard: usize, view: &View) -> Arc<Watch> {
+        let known = self.watches.iter().find(|watch| watch.shard == shard && watch.view == *view).cloned();
         let watch = known.unwrap_or_else(|| {
-            let watch = Arc::new(Watch::new(shard, self.tail));
+            let watch = Arc::new(Watch::new(shard, self.tail, view.clone()));
             self.watches.push(Arc::clone(&watch));
             watch
         });
@@ -109,6 +108,14 @@ impl Log {
     /// `tell` hears of each shard that watches and does not know yet that it has grown.
     pub(super) fn tell(&self, tell: impl FnMut(&Arc<Watch>)) {
         self.watches.iter().filter(|watch| watch.append(self.tail)).for_each(tell);
+    }
+
+    /// The eyes of those whose view has the frame that ends here; of one that is gone, of all.
+    pub(super) fn watches_of_frame(&self, end: u64) -> impl Iterator<Item = &Arc<Watch>> {
+        let at = self.frames.partition_point(|frame| frame.end < end);
+        let mark = self.frames.get(at).filter(|mark| mark.end == end);
+        let has = move |watch: &&Arc<Watch>| mark.is_none_or(|mark| watch.view.has(mark, self.noted.tags_at(end)));
+        self.watches.iter().filter(has)
     }
 
     pub(super) fn fanned_out(&self) -> u64 {
@@ -165,22 +172,16 @@ impl Log {
     }
 
     /// Takes over a frame that another log has let go of; before anything is appended.
-    pub(super) fn append_compacted(&mut self, frame: &[u8], mark: FrameMark, excluded: Option<&Arc<[ConnectionId]>>) {
+    pub(super) fn append_compacted(&mut self, frame: &[u8], mark: FrameMark, besides: &Besides) {
         let start = self.tail;
         self.tail += frame.len() as u64;
         (self.head.position, self.whole_from) = (self.tail, self.tail);
-        self.compacted.push(FrameMark { end: self.tail, ..mark }, start, frame, excluded.cloned());
+        self.compacted.push(FrameMark { end: self.tail, ..mark }, start, frame, besides.clone());
     }
 
     /// As another log had it that let go of it; before any frame.
-    pub(super) fn restore_value(
-        &mut self,
-        start: u64,
-        mark: FrameMark,
-        frame: &[u8],
-        excluded: Option<Arc<[ConnectionId]>>,
-    ) {
-        self.compacted.push(mark, start, frame, excluded);
+    pub(super) fn restore_value(&mut self, start: u64, mark: FrameMark, frame: &[u8], besides: Besides) {
+        self.compacted.push(mark, start, frame, besides);
     }
 
     /// Frames begin here, as in another log.
@@ -189,32 +190,19 @@ impl Log {
     }
 
     /// As another log has it, behind the one before: nothing is let go of.
-    pub(super) fn restore_frame(&mut self, frame: &[u8], mark: FrameMark, excluded: Option<Arc<[ConnectionId]>>) {
+    pub(super) fn restore_frame(&mut self, frame: &[u8], mark: FrameMark, besides: &Besides) {
         self.write(frame, mark);
-        if let Some(excluded) = excluded {
-            self.exclude_from_last(frame.len(), &excluded);
-        }
+        self.note_last(frame.len(), besides);
     }
 
-    /// The frame that was appended last is not for these.
-    pub(super) fn exclude_from_last(&mut self, frame_bytes: usize, excluded: &Arc<[ConnectionId]>) {
-        let start = self.tail - frame_bytes as u64;
-        let before = self.exclusions.back().filter(|before| before.excluded == *excluded);
-        let list = before.map_or(excluded, |before| &before.excluded);
-        let exclusion = Exclusion { start, end: self.tail, excluded: Arc::clone(list) };
-        self.excluded_bytes += if before.is_none() { size_of_val(&*exclusion.excluded) as u64 } else { 0 };
-        self.exclusions.push_back(exclusion);
+    /// What is to be known of the frame that was appended last.
+    pub(super) fn note_last(&mut self, frame_bytes: usize, besides: &Besides) {
+        self.noted.note((self.tail - frame_bytes as u64, self.tail), besides);
     }
 
-    /// What is kept: frames, and the lists of those who do not get them.
+    /// What is kept: frames, and what is known of them.
     pub(super) fn kept_bytes(&self) -> u64 {
-        self.tail - self.head.position + self.excluded_bytes
-    }
-
-    /// Whom the kept frame that ends here is not for.
-    pub(super) fn excluded_at(&self, end: u64) -> Option<&Arc<[ConnectionId]>> {
-        let index = self.exclusions.binary_search_by_key(&end, |exclusion| exclusion.end).ok()?;
-        Some(&self.exclusions[index].excluded)
+        self.tail - self.head.position + self.noted.bytes()
     }
 
     /// Makes the last segment one with room for `bytes`: the one in use, the same begun anew, or a new one.
@@ -268,7 +256,9 @@ mod tests {
     use super::super::policy::Policy;
     use super::super::reading::{Reader, Run};
     use super::super::segment::SEGMENT_BYTES_MIN;
+    use super::super::view::View;
     use super::*;
+    use crate::connection_id::ConnectionId;
 
     fn bounds(backlog_bytes: u64, backlog_frames: usize) -> ChannelSettings {
         ChannelSettings { backlog_bytes, backlog_frames, ..ChannelSettings::default() }
@@ -284,7 +274,8 @@ mod tests {
     }
 
     fn reader(policy: Policy, keys: &Keys, conflates: bool, now_ns: u64) -> Reader<'_> {
-        Reader { policy, keys, conflates, is_late: conflates, is_at_keyframe: false, takes_all: false, now_ns }
+        let (view, is_late) = (const { &View { filter: None } }, conflates);
+        Reader { policy, keys, view, conflates, is_late, is_at_keyframe: false, takes_all: false, now_ns }
     }
 
     fn read(log: &Log, cursor: u64, to: u64, now_ns: u64) -> Run {
@@ -292,7 +283,11 @@ mod tests {
     }
     fn append_excluding(log: &mut Log, frame: &[u8], excluded: &Arc<[ConnectionId]>, settings: &ChannelSettings) {
         append(log, frame, u64::MAX, settings);
-        log.exclude_from_last(frame.len(), excluded);
+        log.note_last(frame.len(), &not_for(excluded));
+    }
+
+    fn not_for(excluded: &Arc<[ConnectionId]>) -> Besides {
+        Besides { excluded: Some(Arc::clone(excluded)), tags: None }
     }
 
     fn text(run: &Run) -> Vec<u8> {
@@ -300,7 +295,7 @@ mod tests {
     }
 
     fn watched(log: &mut Log) -> Arc<Watch> {
-        let watch = Arc::new(Watch::new(0, log.tail()));
+        let watch = Arc::new(Watch::new(0, log.tail(), View::default()));
         log.watches.push(Arc::clone(&watch));
         watch
     }
@@ -342,11 +337,12 @@ mod tests {
                 append_excluding(&mut log, b"x", &list(turn * step), &settings);
             }
             assert_eq!(log.frames.len(), kept);
-            let lists: std::collections::HashSet<_> = log.exclusions.iter().map(|one| one.excluded.as_ptr()).collect();
-            assert_eq!(log.excluded_bytes, lists.len() as u64 * 8_000);
+            let lists: std::collections::HashSet<_> =
+                log.noted.exclusions.iter().map(|one| one.excluded.as_ptr()).collect();
+            assert_eq!(log.noted.bytes(), lists.len() as u64 * 8_000);
             log.watches[0].advance(log.tail(), log.tail());
             append(&mut log, b"x", u64::MAX, &settings);
-            assert_eq!((log.excluded_bytes, log.exclusions.len()), (0, 0));
+            assert_eq!((log.noted.bytes(), log.noted.exclusions.len()), (0, 0));
         }
     }
 
@@ -361,10 +357,10 @@ mod tests {
             let mark = FrameMark { offset, key, expires_ns: u64::MAX, ..FrameMark::default() };
             log.append(b"frame", mark, replaced, &settings, &keys);
             let list = (offset..offset + 1_000).map(ConnectionId::from_bits).collect::<Arc<[_]>>();
-            log.exclude_from_last(5, &list);
+            log.note_last(5, &not_for(&list));
         }
         assert_eq!((log.compacted.count(), log.compacted.bytes()), (12, 12 * 8_005));
-        assert_eq!(log.excluded_bytes, 8_000 * log.frames.len() as u64);
+        assert_eq!(log.noted.bytes(), 8_000 * log.frames.len() as u64);
     }
 
     /// It stayed as large as its largest burst.
@@ -437,9 +433,9 @@ mod tests {
             let (key, replaced) = keys.note(Some(if offset == 1 { "still" } else { "moves" }), offset);
             let mark = FrameMark { offset, key, expires_ns: u64::MAX, ..FrameMark::default() };
             log.append(b"frame", mark, replaced, &settings, &keys);
-            log.exclude_from_last(5, &excluded);
+            log.note_last(5, &not_for(&excluded));
         }
-        assert!(log.exclusions.len() <= 2, "{} are kept", log.exclusions.len());
+        assert!(log.noted.exclusions.len() <= 2, "{} are kept", log.noted.exclusions.len());
         let reader = reader(Policy::Latest, &keys, true, 0);
         let run = log.read(0, log.tail(), reader);
         assert_eq!((run.frames, run.exclusions.len()), (2, 2), "those of both keys' newest");

@@ -1,7 +1,12 @@
 //! A channel's logs, one for each format in use, and one more for each coding that it is read in.
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use super::log::Log;
+use super::view::View;
+use crate::error::EngineError;
 use crate::protocol::LogId;
 
 /// The logs, densely, in the order of their formats and codings: nearly always one or two, so a look through them finds each.
@@ -43,6 +48,27 @@ impl Logs {
     /// The same, to be written.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (LogId, &mut Log)> {
         self.0.iter_mut().map(|one| (one.0, &mut *one.1))
+    }
+
+    /// This view, sharing the filter that others here have, if it is the same.
+    ///
+    /// # Errors
+    /// [`EngineError::LimitReached`] where it is none of so many distinct filters.
+    pub(super) fn known_view(&self, view: &View, filters_max: usize) -> Result<View, EngineError> {
+        if view.is_all() {
+            return Ok(View::default());
+        }
+        let watches = || self.iter().flat_map(|one| &one.1.watches);
+        if let Some(known) = watches().find(|watch| watch.view == *view) {
+            return Ok(known.view.clone());
+        }
+        let filters: HashSet<_> =
+            watches().filter_map(|watch| Some(Arc::as_ptr(watch.view.filter.as_ref()?))).collect();
+        let (value, bound) = (filters.len() as u64 + 1, filters_max as u64);
+        if value > bound {
+            return Err(EngineError::LimitReached { name: "filters_max", value, bound });
+        }
+        Ok(view.clone())
     }
 }
 

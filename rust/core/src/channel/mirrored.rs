@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use smallvec::SmallVec;
 
 use super::beginning::Newest;
+use super::besides::Besides;
 use super::joining::frames_of;
 use super::mark::{FrameKind, FrameMark};
 use super::mirrors::{
@@ -167,7 +168,7 @@ impl Channel {
             let payload = Payload::Whole(protocol, record);
             self.keep_for_newcomers(inner, &payload, FrameMark { kind, ..mark });
             if is_missed {
-                self.write(inner, (&payload, None, None), (mark, 0), None, None::<fn(&Arc<Watch>)>);
+                self.write(inner, (&payload, None, None), (mark, 0), &Besides::default(), None::<fn(&Arc<Watch>)>);
             }
         }
         if flags & HAS_STORED == 0 {

@@ -8,17 +8,21 @@
 //! - `policy`: what becomes of laggards; `keys`, `compacted`: conflation, and keys that end (`removing` has the tests);
 //! - `stored`: publications that are kept for whatever format may come; `beginning`: those that newcomers of a relay's
 //!   lane begin with; `mirrors`, `mirrored`: the same in other workers;
+//! - `tags`, `filter`: what publications are tagged with, and which of them a subscription is to get; `view`: that, as a
+//!   log is read; `besides`: what a log keeps of some frames;
 //! - `hearing`: the program's own subscribers;
 //! - `crossing`: a publication as bytes for another process, `dumping` what a channel keeps;
 //! - `edging`: a publication as a frame for hubs that pass it on;
 //! - `stand`: where a publication stands, and what is missing before it, where positions come from outside;
 //! - `watch`: what a shard tells the writers; `registry`: channels by name; `pattern`: rules by name.
 mod beginning;
+mod besides;
 mod coding;
 mod compacted;
 mod crossing;
 mod dumping;
 mod edging;
+mod filter;
 mod hearing;
 #[cfg(test)]
 mod held;
@@ -41,7 +45,9 @@ mod stand;
 #[cfg(test)]
 pub(crate) mod stand_tests;
 mod stored;
+mod tags;
 mod trimming;
+mod view;
 mod watch;
 
 use std::cell::RefCell;
@@ -55,8 +61,10 @@ pub(crate) use coding::Inflates;
 pub(crate) use crossing::SNAPSHOT;
 pub use crossing::{read_publication, write_publication};
 pub(crate) use edging::PUBLICATION;
+pub use filter::{FILTER_BYTES_MAX, FILTER_TERMS_MAX, Filter, FilterError};
 pub use hearing::{Heard, HeardData, Listener};
 pub(crate) use joining::Overtaken;
+pub(crate) use joining::watch_all;
 pub use joining::{Tail, Tails, Watched};
 pub use mark::Exclusion;
 pub(crate) use mirrored::Told;
@@ -70,6 +78,9 @@ pub(crate) use registry::begin_epochs_now;
 pub use segment::Slice;
 pub(crate) use stand::LOCAL_EPOCH_END;
 pub use stand::Stand;
+pub(crate) use tags::write_json_tags;
+pub use tags::{TAG_NAME_BYTES_MAX, TAG_TEXT_BYTES_MAX, TAG_WHOLE_MAX, TAGS_MAX, TagValue, Tags, write_tags};
+pub use view::View;
 pub use watch::Watch;
 
 use crate::connection_id::ConnectionId;
@@ -77,6 +88,7 @@ use crate::error::EngineError;
 use crate::position::Position;
 use crate::protocol::{Encoding, Format, Formats, LogId, Payload, Stamp, frame_bytes_max, sse, write_frame};
 use crate::settings::ChannelSettings;
+use besides::Besides;
 use hearing::Hearing;
 use keys::{KEYLESS, Keys};
 use log::Log;
@@ -198,14 +210,17 @@ pub struct Publication<'a> {
     pub is_removal: bool,
     /// Subscribers that it is not for.
     pub excluded: &'a [ConnectionId],
+    /// What filters look at.
+    pub tags: Tags<'a>,
 }
 
 impl<'a> Publication<'a> {
     /// A plain one: no event, no key, for everyone and for ever.
     #[must_use]
     pub fn new(payload: Payload<'a>) -> Self {
-        let (event, key, ttl_ns, is_keyframe, is_snapshot, is_removal) = (None, None, None, false, false, false);
-        Self { payload, event, key, ttl_ns, is_keyframe, is_snapshot, is_removal, excluded: &[] }
+        let (event, key, ttl_ns, excluded, tags) = (None, None, None, &[][..], Tags::default());
+        let (is_keyframe, is_snapshot, is_removal) = (false, false, false);
+        Self { payload, event, key, ttl_ns, is_keyframe, is_snapshot, is_removal, excluded, tags }
     }
 
     /// Whether it may be published, wherever that is.
@@ -389,11 +404,7 @@ impl Channel {
     ) -> Result<Appended, EngineError> {
         let expires_ns = publication.ttl_ns.map_or(u64::MAX, |ttl| now_ns.saturating_add(ttl));
         let kind = publication.kind();
-        let mut excluded: Option<Arc<[ConnectionId]>> =
-            (!publication.excluded.is_empty()).then(|| Arc::from(publication.excluded));
-        if let Some(excluded) = excluded.as_mut().and_then(Arc::<[ConnectionId]>::get_mut) {
-            excluded.sort_unstable();
-        }
+        let besides = Besides::of(publication.excluded, publication.tags);
         let is_beginning = matches!(kind, FrameKind::Keyframe | FrameKind::Snapshot);
         if kind == FrameKind::Removal && self.settings.policy != Policy::Latest {
             return Err(EngineError::NoKeys { name: self.name.to_string(), policy: self.settings.policy.name() });
@@ -420,14 +431,14 @@ impl Channel {
             inner.keys.note_removal(key, inner.offset);
         }
         let mark = FrameMark { published_ns: now_ns, expires_ns, offset: inner.offset, key, kind, end: 0 };
-        self.store(inner, publication, (mark, replaced), excluded.as_ref());
+        self.store(inner, publication, (mark, replaced), &besides);
         let position = self.life(inner).position_of(inner.offset);
         if let Some(hearing) = &mut inner.hearing {
             let what = (&publication.payload, publication.event);
             hearing.append(what, (mark, position), replaced, &self.settings, &inner.keys);
         }
         let what = (&publication.payload, publication.event, publication.key);
-        self.write(inner, what, (mark, replaced), excluded.as_ref(), Some(tell));
+        self.write(inner, what, (mark, replaced), &besides, Some(tell));
         if is_beginning {
             inner.is_snapshot_awaited = false;
         }
@@ -440,7 +451,7 @@ impl Channel {
         inner: &mut Inner,
         (payload, event, key): (&Payload<'_>, Option<&str>, Option<&str>),
         (mark, replaced): (FrameMark, u64),
-        excluded: Option<&Arc<[ConnectionId]>>,
+        besides: &Besides,
         mut tell: Option<impl FnMut(&Arc<Watch>)>,
     ) {
         let stamp = self.stamp(&mark, self.life(inner).position_of(mark.offset));
@@ -458,7 +469,7 @@ impl Channel {
                     compressed
                 } else {
                     plain.clear();
-                    if !self.write_for_edges(format, inner, (payload, event, key), &mark, plain) {
+                    if !self.write_for_edges(format, inner, (payload, event, key), (&mark, besides.tags()), plain) {
                         plain.reserve(frame_bytes_max(format, payload, event, stamp));
                         write_frame(format, payload, event, stamp, plain)
                             .expect("an encoding for every format in use was asked for above");
@@ -466,12 +477,10 @@ impl Channel {
                     plain
                 };
                 if let Some(intake) = &mut log.intake {
-                    taken = (intake.takes(frame, &mark, excluded.is_none()), intake.fed());
+                    taken = (intake.takes(frame, &mark, besides.excluded().is_empty()), intake.fed());
                 }
                 log.append(frame, mark, replaced, &self.settings, &inner.keys);
-                if let Some(excluded) = excluded {
-                    log.exclude_from_last(frame.len(), excluded);
-                }
+                log.note_last(frame.len(), besides);
             });
             if let Some(tell) = &mut tell {
                 log.tell(tell);
@@ -501,13 +510,13 @@ impl Channel {
         inner: &mut Inner,
         publication: &Publication<'_>,
         (mark, replaced): (FrameMark, u64),
-        excluded: Option<&Arc<[ConnectionId]>>,
+        besides: &Besides,
     ) {
         if !self.is_storing.load(Ordering::Acquire) {
             return;
         }
         let what = (&publication.payload, publication.event);
-        let stored = self.store_in(inner, what, (mark, replaced), excluded, &self.settings);
+        let stored = self.store_in(inner, what, (mark, replaced), besides, &self.settings);
         let is_kept = self.settings.history_frames > 0 || stored.newest_keyframe().is_some();
         if !is_kept {
             inner.stored = None;
@@ -521,7 +530,7 @@ impl Channel {
         inner: &'a mut Inner,
         (payload, event): (&Payload<'_>, Option<&str>),
         (mark, replaced): (FrameMark, u64),
-        excluded: Option<&Arc<[ConnectionId]>>,
+        besides: &Besides,
         settings: &ChannelSettings,
     ) -> &'a Log {
         let before = mark.offset - u64::from(mark.kind != FrameKind::Snapshot);
@@ -530,9 +539,7 @@ impl Channel {
             form.clear();
             stored::write(payload, event, form);
             stored.append(form, mark, replaced, settings, &inner.keys);
-            if let Some(excluded) = excluded {
-                stored.exclude_from_last(form.len(), excluded);
-            }
+            stored.note_last(form.len(), besides);
         });
         stored
     }
@@ -553,8 +560,8 @@ impl Channel {
         self.lock().is_snapshot_awaited = false;
     }
 
-    /// Each log's format and end of a publication, with the eyes of the shards on it, none of one that is of another life;
-    /// `None` of one yet to come.
+    /// Each log's format and end of a publication, with the eyes of the shards on it whose view has it, none of one that is of
+    /// another life; `None` of one yet to come.
     pub(crate) fn watches_of(&self, position: Position) -> Option<Vec<(u64, Arc<Watch>)>> {
         let inner = self.lock();
         let Some(offset) = self.life(&inner).number_of(position) else { return Some(Vec::new()) };
@@ -564,7 +571,7 @@ impl Channel {
         let mut watches = Vec::new();
         for (_, log) in inner.logs.iter() {
             let end = log.end_of(offset);
-            watches.extend(log.watches.iter().map(|watch| (end, Arc::clone(watch))));
+            watches.extend(log.watches_of_frame(end).map(|watch| (end, Arc::clone(watch))));
         }
         Some(watches)
     }

@@ -8,6 +8,8 @@ use super::log::Log;
 use super::mark::{Exclusion, FrameKind, FrameMark};
 use super::policy::Policy;
 use super::segment::Slice;
+use super::tags::Tags;
+use super::view::View;
 use crate::connection_id::ConnectionId;
 
 /// One read gives at most so many slices; the next one goes on.
@@ -78,6 +80,8 @@ impl Run {
 pub(super) struct Reader<'a> {
     pub(super) policy: Policy,
     pub(super) keys: &'a Keys,
+    /// What of the log it is to get.
+    pub(super) view: &'a View,
     /// Skips what is replaced; a reader before the head does so in any case.
     pub(super) conflates: bool,
     /// Skips values whose key has ended since: it has them already, or is not to get them.
@@ -99,13 +103,16 @@ enum Fate {
     Withheld,
     /// It stands for what is missing.
     Missing,
+    /// It is not in the reader's view.
+    Unmatched,
 }
 
 impl Reader<'_> {
-    fn fate(&self, mark: &FrameMark, is_first: bool) -> Fate {
+    fn fate<'t>(&self, mark: &FrameMark, tags: impl FnOnce() -> Tags<'t>, is_first: bool) -> Fate {
         match mark {
             _ if mark.kind == FrameKind::Gap => Fate::Missing,
             _ if self.takes_all => Fate::Sent,
+            _ if !self.view.is_all() && !self.view.has(mark, tags()) => Fate::Unmatched,
             _ if mark.expires_ns <= self.now_ns => Fate::Expired,
             _ if mark.kind == FrameKind::Snapshot && !(is_first && self.is_at_keyframe) => Fate::Withheld,
             _ if self.conflates && !self.keys.is_newest(mark.key, mark.offset) && mark.kind != FrameKind::Snapshot => {
@@ -145,6 +152,34 @@ impl Log {
         self.frames.get(self.frames.partition_point(|frame| frame.end <= start))
     }
 
+    /// Whether one that is to begin with the keyframe here may: it is here, and its time is not over. What is not in its view
+    /// it goes past.
+    fn has_keyframe_for(&self, reader: &Reader<'_>, start: u64) -> bool {
+        let fate = |mark| reader.fate(mark, Tags::default, true);
+        self.mark_at(start).is_some_and(|mark| matches!(fate(mark), Fate::Sent | Fate::Unmatched))
+    }
+
+    /// How many publications one has lost that goes from here to there, of those in its view. Of what is no longer here nobody
+    /// knows whether it was: that counts.
+    pub(super) fn lost_between(&self, from: u64, to: u64, view: &View) -> u64 {
+        let between = |from: u64, to: u64| self.offset_before(to).saturating_sub(self.offset_before(from));
+        if view.is_all() {
+            return between(from, to);
+        }
+        let here = from.max(self.head.position).min(to.max(from));
+        let (mut lost, mut before) = (between(from, here), self.offset_before(here));
+        let first = self.frames.partition_point(|frame| frame.end <= here);
+        for mark in self.frames.range(first..).take_while(|frame| frame.end <= to) {
+            lost += match mark.kind {
+                FrameKind::Gap => mark.offset - before,
+                FrameKind::Snapshot => 0,
+                _ => u64::from(view.has(mark, self.noted.tags_at(mark.end))),
+            };
+            before = mark.offset;
+        }
+        lost
+    }
+
     /// Where the gap ends that begins here, which overtakes a cursor: of policy `latest` that goes past it.
     pub(super) fn gap_at(&self, cursor: u64, policy: Policy) -> Option<u64> {
         if self.special == 0 || policy == Policy::Latest {
@@ -166,12 +201,12 @@ impl Log {
             run.head = end;
             return run;
         }
-        if reader.is_at_keyframe && self.mark_at(cursor).is_none_or(|mark| reader.fate(mark, true) != Fate::Sent) {
+        if reader.is_at_keyframe && !self.has_keyframe_for(&reader, cursor) {
             run.head = cursor + 1; // the keyframe that it was to begin with is gone, or nothing to begin with any more
             return run;
         }
-        let excluded = self.exclusions.partition_point(|exclusion| exclusion.start < cursor);
-        let to = self.exclusions.get(excluded + EXCLUSIONS_MAX).map_or(to, |next| next.start.min(to));
+        let excluded = self.noted.exclusions.partition_point(|exclusion| exclusion.start < cursor);
+        let to = self.noted.exclusions.get(excluded + EXCLUSIONS_MAX).map_or(to, |next| next.start.min(to));
         if cursor < self.head.position {
             if cursor >= self.whole_from {
                 run.end = self.head.position.min(to);
@@ -191,7 +226,7 @@ impl Log {
         {
             run.published_ns = first.published_ns;
         }
-        if self.special == 0 && !reader.conflates {
+        if self.special == 0 && !reader.conflates && reader.view.is_all() {
             run.end = self.push_slices(&mut run.slices, run.end, to);
             run.frames = (self.frames.partition_point(|frame| frame.end <= run.end) - first) as u64;
         } else {
@@ -210,12 +245,12 @@ impl Log {
             }
             run.replaced += (value.mark.offset - 1).saturating_sub(passed);
             passed = value.mark.offset;
-            match reader.fate(&value.mark, false) {
+            match reader.fate(&value.mark, || value.besides.tags(), false) {
                 Fate::Sent if self.compacted.is_current(&value.mark, reader.keys) => {
                     if run.slices.is_empty() {
                         run.published_ns = value.mark.published_ns;
                     }
-                    if let Some(excluded) = &value.excluded {
+                    if let Some(excluded) = &value.besides.excluded {
                         let (start, end, excluded) = (value.start(), value.mark.end, Arc::clone(excluded));
                         run.exclusions.push(Exclusion { start, end, excluded });
                     }
@@ -229,13 +264,19 @@ impl Log {
         }
         run.end = self.head.position.min(to);
         run.replaced += self.offset_before(run.end).saturating_sub(passed);
+        if !reader.view.is_all() {
+            run.replaced = 0; // nobody knows any more whether it was for this reader
+        }
     }
 
     fn read_one_by_one(&self, run: &mut Run, first: usize, to: u64, reader: Reader<'_>) {
         let last = self.frames.partition_point(|frame| frame.end <= to);
         let mut at = first;
         while run.slices.len() < SLICES_MAX && at < last {
-            let fate = |at: usize| reader.fate(&self.frames[at], at == first);
+            let fate = |at: usize| {
+                let mark = &self.frames[at];
+                reader.fate(mark, || self.noted.tags_at(mark.end), at == first)
+            };
             let ahead = fate(at);
             if ahead == Fate::Missing {
                 if reader.policy != Policy::Latest {
@@ -249,7 +290,7 @@ impl Log {
                 at += 1;
                 continue;
             }
-            let stretch = (at..last).take_while(|&at| fate(at) == Fate::Sent).count();
+            let stretch = 1 + (at + 1..last).take_while(|&at| fate(at) == Fate::Sent).count();
             let stretch_end = self.frames[at + stretch - 1].end;
             run.end = self.push_slices(&mut run.slices, run.end, stretch_end);
             let after = self.frames.partition_point(|frame| frame.end <= run.end);
@@ -262,9 +303,10 @@ impl Log {
     }
 
     fn note_exclusions(&self, run: &mut Run, cursor: u64) {
-        let first = self.exclusions.partition_point(|exclusion| exclusion.start < cursor);
+        let first = self.noted.exclusions.partition_point(|exclusion| exclusion.start < cursor);
         let until = run.end;
-        run.exclusions.extend(self.exclusions.range(first..).take_while(|exclusion| exclusion.end <= until).cloned());
+        run.exclusions
+            .extend(self.noted.exclusions.range(first..).take_while(|exclusion| exclusion.end <= until).cloned());
     }
 
     /// Appends the slices of the bytes `from..to` as far as the bound allows; gives where they end.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{Appended, Channel, Mode, Origin, Policy, Publication, Registry, Stand, Start, Watch, Watched};
+use super::{Appended, Channel, Mode, Origin, Policy, Publication, Registry, Stand, Start, View, Watch, Watched};
 use crate::error::EngineError;
 use crate::position::Position;
 use crate::protocol::{Format, Payload};
@@ -45,7 +45,7 @@ fn texts(channel: &Channel, format: Format, mut cursor: u64, mut mode: Mode) -> 
     let mut texts = Vec::new();
     loop {
         let tail = channel.tail(format);
-        let run = channel.read(format, cursor, tail, mode, 0);
+        let run = channel.read(format, &View::default(), (cursor, tail), mode, 0);
         assert!(run.head <= cursor, "overtaken at {cursor} by {}", run.head);
         for slice in &run.slices {
             let mut bytes = slice.bytes();

@@ -2,7 +2,7 @@
 use std::sync::Arc;
 
 use super::{
-    Appended, Channel, Mode, Origin, Overtaken, Pattern, Policy, Publication, Registry, Stand, Start, Watched,
+    Appended, Channel, Mode, Origin, Overtaken, Pattern, Policy, Publication, Registry, Stand, Start, View, Watched,
 };
 use crate::position::Position;
 use crate::protocol::{Format, Payload};
@@ -78,7 +78,7 @@ impl Client {
         let tail = self.channel.tail(format);
         while self.cursor < tail {
             if self.channel.is_overtaken(format, self.cursor, self.mode) {
-                match self.channel.overtaken(format, (self.cursor, self.mode), tail, 0) {
+                match self.channel.overtaken(format, &View::default(), (self.cursor, self.mode), tail, 0) {
                     Overtaken::Close => {
                         self.is_closed = true;
                         self.got += &readable(&got);
@@ -88,7 +88,7 @@ impl Client {
                 }
                 continue;
             }
-            let run = self.channel.read(format, self.cursor, tail, self.mode, 0);
+            let run = self.channel.read(format, &View::default(), (self.cursor, tail), self.mode, 0);
             got.extend(run.slices.iter().flat_map(|slice| slice.bytes().to_vec()));
             self.cursor = run.end;
         }

@@ -1,6 +1,4 @@
 //! What a log lets go of: what nobody needs, and what the bounds no longer allow.
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 
 use super::compacted::Compacted;
@@ -76,9 +74,8 @@ impl Log {
         if is_current && (is_needed || is_kept) {
             let mut frame: SmallVec<[Slice; 1]> = SmallVec::new();
             self.push_slices(&mut frame, self.head.position, oldest.end);
-            let exclusion = self.exclusions.front().filter(|exclusion| exclusion.end == oldest.end);
-            let excluded = exclusion.map(|exclusion| Arc::clone(&exclusion.excluded));
-            self.compacted.push(oldest, frame[0].position(), frame[0].bytes(), excluded);
+            let besides = self.noted.of(oldest.end);
+            self.compacted.push(oldest, frame[0].position(), frame[0].bytes(), besides);
         } else if is_current && is_removal {
             self.compacted.forget_removal(oldest.offset, keys);
         } else if is_current {
@@ -96,11 +93,7 @@ impl Log {
         if self.keyframe.is_some_and(|(start, _)| start < edge.position) {
             self.keyframe = None;
         }
-        while self.exclusions.front().is_some_and(|exclusion| exclusion.end <= edge.position) {
-            let gone = self.exclusions.pop_front().expect("there is one");
-            let is_shared = self.exclusions.front().is_some_and(|next| Arc::ptr_eq(&next.excluded, &gone.excluded));
-            self.excluded_bytes -= if is_shared { 0 } else { size_of_val(&*gone.excluded) as u64 };
-        }
+        self.noted.let_go(edge.position);
         self.special -= usize::from(oldest.is_special());
         self.head = edge;
         if oldest.kind != FrameKind::Snapshot {

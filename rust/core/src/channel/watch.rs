@@ -1,13 +1,16 @@
 //! What one shard tells the writers of a log: that it watches, how far it is, and what its laggards still need.
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::view::View;
 use crate::mailbox::{Dirty, Moved};
 
-/// One shard's eye on one log.
+/// One shard's eye on one log, or on a view of it.
 #[derive(Debug)]
 pub struct Watch {
     /// The shard.
     pub shard: usize,
+    /// What of the log its subscribers there are to get.
+    pub(crate) view: View,
     /// Stands in the shard's mailbox already.
     dirty: Dirty,
     /// The shard's own index of what it keeps for this log; `u32::MAX` until it has one.
@@ -28,9 +31,10 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(shard: usize, tail: u64) -> Self {
+    pub(super) fn new(shard: usize, tail: u64, view: View) -> Self {
         Self {
             shard,
+            view,
             dirty: Dirty::default(),
             feed: AtomicU32::new(u32::MAX),
             tail: AtomicU64::new(tail),

@@ -2,7 +2,7 @@
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
-use super::Engine;
+use super::{Chosen, Engine};
 use crate::adopted::Outgoing;
 use crate::channel::{Channel, Origin, check_name};
 use crate::error::EngineError;
@@ -176,15 +176,20 @@ impl Engine {
     /// before it.
     ///
     /// # Errors
-    /// [`EngineError`]: stopped, a bad channel name, the bound of channels.
-    pub fn subscribe_adopted(&self, adopted: &Adopted, channel: &str, origin: Origin) -> Result<(), EngineError> {
+    /// [`EngineError`]: stopped, a bad channel name, the bound of channels, or of the channel's filters.
+    pub fn subscribe_adopted<'a>(
+        &self,
+        adopted: &Adopted,
+        channel: impl Into<Chosen<'a>>,
+        origin: Origin,
+    ) -> Result<(), EngineError> {
         self.check_running()?;
-        let channel = self.obtain_to_watch(channel)?;
+        let (channel, view) = self.choose(channel.into())?;
         let (id, format, shard, outgoing) =
             (adopted.id, adopted.format, Arc::clone(&adopted.shard), adopted.outgoing());
         let join = move |channels: Vec<Arc<Channel>>, _| {
             for channel in channels {
-                let Some(watched) = channel.watch(format.into(), id.shard()) else { continue };
+                let Ok(Some(watched)) = channel.watch_view(format.into(), id.shard(), &view) else { continue };
                 let watch = Arc::clone(&watched.watch);
                 let order = || Command::Order(id, Box::new(Order::Subscribe(watched, origin)));
                 outgoing.ask_to_join(&channel, &watch, || shard.command_soon(order(), false));

@@ -23,6 +23,7 @@ pub use adopting::{Adopted, Broadcasting};
 pub use lanes::Message;
 pub use mirroring::TOLD_OF_LANES;
 pub use node::TOLD_TO_APPLICATION;
+pub use subscribing::Chosen;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};

@@ -7,8 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
-use crate::channel::{Publication, write_publication};
+use crate::channel::{Publication, Tags, write_json_tags, write_publication};
 use crate::protocol::{Encoded, Payload, json_to_msgpack};
 use crate::settings::Settings;
 
@@ -28,6 +29,8 @@ struct Plain<'a> {
     key: Option<Cow<'a, str>>,
     #[serde(default)]
     ttl: Option<f64>,
+    #[serde(default)]
+    tags: Option<Map<String, Value>>,
     #[serde(default)]
     keyframe: bool,
     #[serde(default)]
@@ -83,12 +86,17 @@ pub(super) fn read_plain(bytes: &[u8], settings: &Settings) -> Result<Vec<u8>, S
             }
         }
     };
+    let mut tags = Vec::new();
+    if let Some(given) = &plain.tags {
+        write_json_tags(given, &mut tags).map_err(|error| format!("has a {error}"))?;
+    }
     let publication = Publication {
         event: plain.event.as_deref(),
         key: plain.key.as_deref(),
         ttl_ns: plain.ttl.map(ttl_ns).transpose()?,
         is_keyframe: plain.keyframe,
         is_removal: plain.remove,
+        tags: Tags::read(&tags).unwrap_or_default(),
         ..Publication::new(payload)
     };
     publication.check(settings.publication_bytes_max).map_err(|error| error.to_string())?;
@@ -135,6 +143,15 @@ mod tests {
     }
 
     #[test]
+    fn tags_are_read() {
+        let text = told(r#"{"data":1,"tags":{"league":"seriea","odds":1.5,"live":true}}"#).unwrap();
+        assert!(
+            text.contains(r#"tags: {"league": Text("seriea"), "live": Truth(true), "odds": Number(1.5)}"#),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn what_may_not_is_named() {
         for (text, why) in [
             ("{", "EOF"),
@@ -146,6 +163,7 @@ mod tests {
             (r#"{"data":1,"ttl":0}"#, "ttl of 0"),
             (r#"{"remove":true}"#, "names none"),
             (r#"{"data":1,"event":"a\nb"}"#, "event"),
+            (r#"{"data":1,"tags":{"odds":null}}"#, "odds"),
         ] {
             let error = told(text).unwrap_err();
             assert!(error.contains(why), "{text}: {error}");

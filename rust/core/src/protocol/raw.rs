@@ -1,6 +1,6 @@
 //! The raw WebSocket: frames are the publications themselves, and a few JSON objects ask for something.
 //!
-//! `{"subscribe":["a"],"since":{"a":[epoch,offset]},"start":"live"}`, `{"unsubscribe":["a"]}` and
+//! `{"subscribe":["a"],"since":{"a":[epoch,offset]},"start":"live","filter":{…}}`, `{"unsubscribe":["a"]}` and
 //! `{"call":"PlaceBet","args":[…],"id":1}` are requests; every other message is the application's.
 use std::borrow::Cow;
 use std::fmt;
@@ -22,6 +22,8 @@ pub enum Request<'a> {
         since: Option<Vec<Since<'a>>>,
         /// Where it wants to begin in the others, as sent.
         start: Option<Cow<'a, str>>,
+        /// Which publications it wants of all of them: JSON text.
+        filter: Option<&'a str>,
         /// The JSON text of a string or number, to be repeated in the reply.
         id: Option<&'a str>,
     },
@@ -131,7 +133,7 @@ pub fn write_binary(out: &mut Vec<u8>, bytes: &[u8]) {
 ///
 /// Only an object with one of the keys `subscribe`, `unsubscribe`, `call` is a request; all else, also what is no JSON,
 /// is [`Request::Other`]. Of a key that stands twice the last counts, as in `JSON.parse`; `null` counts as absent in
-/// `id`, `args`, `since` and `start`; unknown keys are skipped. No nesting is deep enough to exhaust the stack.
+/// `id`, `args`, `since`, `start` and `filter`; unknown keys are skipped. No nesting is deep enough to exhaust the stack.
 ///
 /// # Errors
 /// [`RawError`] of a request with fields of wrong types, or of two requests in one.
@@ -193,7 +195,8 @@ fn read_request<'a>(fields: &RequestFields<'a>, id: Result<Option<&'a str>, Misd
         let start = fields.start.filter(|start| start.get() != "null");
         let start = start.map(|start| from_raw::<Text<'_>>("start", "a string", start)).transpose()?;
         let start = start.map(|start| start.0);
-        return Ok(Request::Subscribe { channels, since: read_since(fields.since)?, start, id });
+        let filter = fields.filter.map(RawValue::get).filter(|filter| *filter != "null");
+        return Ok(Request::Subscribe { channels, since: read_since(fields.since)?, start, filter, id });
     }
     if let Some(channels) = fields.unsubscribe {
         return Ok(Request::Unsubscribe { channels: read_channels("unsubscribe", channels)?, id });
@@ -285,6 +288,7 @@ struct RequestFields<'a> {
     args: Option<&'a RawValue>,
     since: Option<&'a RawValue>,
     start: Option<&'a RawValue>,
+    filter: Option<&'a RawValue>,
     id: Option<&'a RawValue>,
 }
 
@@ -308,6 +312,7 @@ impl<'de> Deserialize<'de> for RequestFields<'de> {
                         "args" => &mut fields.args,
                         "since" => &mut fields.since,
                         "start" => &mut fields.start,
+                        "filter" => &mut fields.filter,
                         "id" => &mut fields.id,
                         _ => {
                             map.next_value::<IgnoredAny>()?;

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use super::signalr::{Due as SignalRDue, Patience, Record, RecordTerms};
 use super::*;
+use crate::channel::View;
 use crate::http::Body;
 use crate::messages::{ConnectionId, Event, Request, Whose};
 use crate::protocol::Format;
@@ -32,7 +33,16 @@ fn carrying(is_poll: bool) -> Session {
 fn coming() -> Session {
     let (wire, peer) = (Wire::Request, "unix:".to_owned());
     let (method, target, headers) = ("POST".to_owned(), "/".to_owned(), Vec::new());
-    let request = Request { method, target, headers, peer, channels: Vec::new(), wire, subprotocols: Vec::new() };
+    let request = Request {
+        method,
+        target,
+        headers,
+        peer,
+        channels: Vec::new(),
+        view: View::default(),
+        wire,
+        subprotocols: Vec::new(),
+    };
     let (asked, body, content) = (Asked { is_plain: true, ..Asked::default() }, Body::Length(1), Vec::new());
     made(|session| session.take_in(Incoming { request: Box::new(request), asked, body, content }))
 }

@@ -1,5 +1,5 @@
 //! Messages of WebSockets: frames in, requests of the raw protocol and what they lead to out.
-use crate::channel::Start;
+use crate::channel::{Filter, Start, View};
 use crate::messages::{Event, Wanted, Whose};
 use crate::position::Position;
 use crate::protocol::raw::Since;
@@ -138,9 +138,9 @@ fn understand(text: &str, terms: Terms, is_hinted: &mut bool, out: &mut Vec<u8>)
     let Terms { whose, asks, .. } = terms;
     let owned = |id: Option<&str>| id.map(str::to_owned);
     match parse_request(text) {
-        Ok(Request::Subscribe { channels, since, start, id }) => {
+        Ok(Request::Subscribe { channels, since, start, filter, id }) => {
             let names = channels.into_iter().map(|name| name.into_owned()).collect();
-            let wanted = match wanted_of(since, start.as_deref()) {
+            let wanted = match wanted_of(since, start.as_deref(), filter) {
                 Ok(wanted) => wanted,
                 Err(error) => return reply_error(out, id, &error),
             };
@@ -176,15 +176,17 @@ fn reply_error(out: &mut Vec<u8>, id: Option<&str>, error: &str) -> Option<Heard
     Some(Heard::Answered)
 }
 
-/// Where a request wants its subscriptions to begin.
-fn wanted_of(since: Option<Vec<Since<'_>>>, start: Option<&str>) -> Result<Wanted, String> {
+/// Where a request wants its subscriptions to begin, and what they are to get.
+fn wanted_of(since: Option<Vec<Since<'_>>>, start: Option<&str>, filter: Option<&str>) -> Result<Wanted, String> {
     let start = start.map(|start| Start::from_name(start).ok_or_else(|| no_start(start))).transpose()?;
     let is_told = since.is_some();
     let named = |one: Since<'_>| {
         let Since { channel, epoch, offset } = one;
         (Some(channel.into()), Position { epoch, offset })
     };
-    Ok(Wanted { start, since: since.into_iter().flatten().map(named).collect(), is_told })
+    let filter = filter.map(Filter::parse).transpose().map_err(|error| error.to_string())?.flatten();
+    let since = since.into_iter().flatten().map(named).collect();
+    Ok(Wanted { start, since, is_told, view: View { filter } })
 }
 
 /// What a client is told that wants to begin nowhere.

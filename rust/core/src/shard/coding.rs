@@ -19,7 +19,8 @@ impl<I: Io> Shard<I> {
         }
         let id = self.id_of(slot);
         let target = self.feeds.at(feed);
-        if target.log.coding == Coding::Plain && target.channel.settings().compression {
+        let reads_all = target.watch.view.is_all(); // what is left out an inflater would lack
+        if reads_all && target.log.coding == Coding::Plain && target.channel.settings().compression {
             if target.uncoded.len() >= 2 * target.at_tail.len().max(8) {
                 target.uncoded.sort_unstable();
                 target.uncoded.dedup(); // who comes and goes stands there several times

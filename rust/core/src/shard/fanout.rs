@@ -34,7 +34,7 @@ impl<I: Io> Shard<I> {
         for &feed in dirty {
             let Some(target) = self.feeds.get(feed) else { continue };
             let to = to.unwrap_or_else(|| target.watch.due());
-            let run = target.channel.read(target.log, target.cursor, to, Mode::Live, now_ns);
+            let run = target.channel.read(target.log, &target.watch.view, (target.cursor, to), Mode::Live, now_ns);
             if run.end > target.cursor {
                 let from = target.cursor;
                 let target = self.feeds.at(feed);
@@ -270,7 +270,8 @@ impl<I: Io> Shard<I> {
             let (cursor, cut) = self.place_in(turn.feed, &turn.run, taken, turn.from);
             // What was counted as delivered to it is counted when the rest goes out.
             let target = self.feeds.at(turn.feed);
-            let rest = target.channel.read(target.log, cursor, turn.run.end, Mode::Live, turn.now_ns);
+            let range = (cursor, turn.run.end);
+            let rest = target.channel.read(target.log, &target.watch.view, range, Mode::Live, turn.now_ns);
             self.stats.deliveries.sub(rest.frames);
             self.stats.expired.sub(rest.expired);
             self.stats.skipped[Policy::Latest as usize].sub(rest.replaced);
@@ -288,6 +289,7 @@ impl<I: Io> Shard<I> {
         if self.feeds.get(turn.feed).is_none() {
             return;
         }
+        self.pass_unmatched(turn.feed, turn.from, &turn.run);
         self.settle_overtaken(turn.feed);
         self.write_one_by_one(turn.feed);
         if turn.run.frames > 0 && self.feeds.get(turn.feed).is_some() {

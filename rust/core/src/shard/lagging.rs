@@ -1,9 +1,10 @@
 //! The slow path: sockets that are full. Each subscription is a cursor; nothing is queued for anybody.
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use super::connection::Connection;
 use super::event_ids::{Labelled, Taken};
-use super::io::VECTORS_MAX;
+use super::io::{Member, VECTORS_MAX};
 use super::transport::Cut;
 use super::{Io, Shard};
 use crate::channel::{Mode, Overtaken, Policy, Run, Slice};
@@ -73,7 +74,13 @@ impl<I: Io> Shard<I> {
     pub(super) fn place_in(&mut self, feed: u32, run: &Run, taken: usize, from: u64) -> (u64, Option<Box<Cut>>) {
         let mut left = taken;
         let mut cursor = from;
-        for slice in &run.slices {
+        // What its view leaves out before the next slice is nothing that it waits for.
+        let leaves_out = !self.feeds.at(feed).watch.view.is_all();
+        let next = |at: usize, end| match leaves_out {
+            true => run.slices.get(at + 1).map_or(run.end, Slice::position),
+            false => end,
+        };
+        for (at, slice) in run.slices.iter().enumerate() {
             let length = slice.bytes().len();
             if left >= length {
                 left -= length;
@@ -81,7 +88,7 @@ impl<I: Io> Shard<I> {
                 continue;
             }
             if left == 0 {
-                return (cursor, None);
+                return (if leaves_out { slice.position() } else { cursor }, None);
             }
             let position = slice.position() + left as u64;
             let target = self.feeds.at(feed);
@@ -92,7 +99,8 @@ impl<I: Io> Shard<I> {
             // A log that has moved on no longer knows its frames: then the rest of the slice is finished as a whole.
             let slice_end = slice.position() + length as u64;
             let end = target.channel.frame_end(target.log, position).map_or(slice_end, |end| end.min(slice_end));
-            return (end, Some(Box::new(Cut::new(slice.part(position, end)))));
+            let cursor = if end == slice_end { next(at, end) } else { end };
+            return (cursor, Some(Box::new(Cut::new(slice.part(position, end)))));
         }
         (run.end, None)
     }
@@ -191,9 +199,14 @@ impl<I: Io> Shard<I> {
         }
         let subscription = self.slab.at(slot).subscriptions[index];
         let target = self.feeds.at(subscription.feed);
-        let (from, mode) = (subscription.cursor, subscription.mode());
+        let (mut from, mode) = (subscription.cursor, subscription.mode());
         let to = self.slab.at(slot).session.adopted().and_then(|adopted| adopted.bound(&target.watch));
         let to = to.map_or(target.cursor, |to| to.min(target.cursor));
+        let may_pass = !target.watch.view.is_all() && matches!(mode, Mode::Lagging | Mode::Replaying);
+        if from >= to && may_pass && from < target.cursor {
+            let run = target.channel.read(target.log, &target.watch.view, (from, target.cursor), mode, now_ns);
+            self.slab.at(slot).subscriptions[index].cursor = run.slices.first().map_or(run.end, Slice::position);
+        }
         if from >= to {
             return None;
         }
@@ -202,13 +215,18 @@ impl<I: Io> Shard<I> {
             return None;
         }
         let target = self.feeds.at(subscription.feed);
-        let mut run = target.channel.read(target.log, from, to, mode, now_ns);
+        let mut run = target.channel.read(target.log, &target.watch.view, (from, to), mode, now_ns);
         if run.head > from {
             if mode == Mode::AtKeyframe && self.skip_overtaken(subscription.feed, slot, index) {
                 return self.gather_piece(slot, index, now_ns); // its keyframe is all that is gone
             }
             self.again.push(subscription.feed); // its next turn decides
             return None;
+        }
+        if may_pass {
+            // It waits for nothing before what it is given, whenever the socket takes that.
+            from = run.slices.first().map_or(run.end, Slice::position);
+            self.slab.at(slot).subscriptions[index].cursor = from;
         }
         if !run.exclusions.is_empty() {
             run.exclude(self.id_of(slot));
@@ -227,8 +245,8 @@ impl<I: Io> Shard<I> {
     fn find_keyframe(&mut self, slot: u32, index: usize) -> bool {
         let subscription = self.slab.at(slot).subscriptions[index];
         let target = self.feeds.at(subscription.feed);
-        let (channel, from) = (target.channel.clone(), subscription.cursor);
-        let found = channel.keyframe_from(target.log, from, self.clock.now_ns());
+        let from = subscription.cursor;
+        let found = target.channel.keyframe_from(target.log, &target.watch.view, from, self.clock.now_ns());
         let Some((cursor, lost)) = found.filter(|found| found.0 < target.cursor) else { return false };
         self.feeds.go_on(&mut self.slab, slot, index, cursor, Mode::AtKeyframe);
         self.count_lost(subscription.feed, (from, cursor), lost);
@@ -287,7 +305,8 @@ impl<I: Io> Shard<I> {
         let (frames, expired, replaced) = if cursor == piece.run.end {
             (piece.run.frames, piece.run.expired, piece.run.replaced)
         } else {
-            let read = target.channel.read(target.log, piece.from, cursor, piece.mode, piece.now_ns);
+            let range = (piece.from, cursor);
+            let read = target.channel.read(target.log, &target.watch.view, range, piece.mode, piece.now_ns);
             (target.channel.frames_until(target.log, &piece.run.slices, cursor), read.expired, read.replaced)
         };
         self.stats.deliveries.add(frames);
@@ -331,6 +350,34 @@ impl<I: Io> Shard<I> {
         }
         if self.slab.at(slot).session.is_over() {
             self.io.shut_down_writing(fd);
+        }
+    }
+
+    /// Of a feed whose view is not all: who had got all before this turn waits for nothing but what the view has. So the bounds
+    /// take from nobody what is not for him.
+    pub(super) fn pass_unmatched(&mut self, feed: u32, from: u64, run: &Run) {
+        let target = self.feeds.at(feed);
+        if target.lagging.is_empty() || target.watch.view.is_all() {
+            return;
+        }
+        let to = run.slices.first().map_or(run.end, Slice::position);
+        for &Member { slot, subscription, .. } in &target.lagging {
+            let Some(connection) = self.slab.get_mut(slot) else { continue };
+            let Some(subscription) = connection.subscriptions.get_mut(subscription as usize) else { continue };
+            if subscription.cursor == from && matches!(subscription.mode(), Mode::Lagging | Mode::Replaying) {
+                subscription.cursor = to;
+            }
+        }
+        self.learn_oldest_lag(feed);
+    }
+
+    /// The subscription that a connection has got last waits for nothing but what its view has.
+    pub(super) fn pass_unmatched_before(&mut self, slot: u32) {
+        let Some(index) = self.slab.at(slot).subscriptions.len().checked_sub(1) else { return };
+        let subscription = self.slab.at(slot).subscriptions[index];
+        let target = self.feeds.at(subscription.feed);
+        if subscription.is_lagging() && !target.watch.view.is_all() {
+            self.gather_piece(slot, index, self.clock.now_ns());
         }
     }
 
@@ -398,11 +445,12 @@ impl<I: Io> Shard<I> {
         let target = self.feeds.at(feed);
         let (channel, log, from, tail) = (target.channel.clone(), target.log, subscription.cursor, target.cursor);
         let now_ns = self.clock.now_ns();
-        let outcome = channel.overtaken(log, (from, subscription.mode()), tail, now_ns);
+        let watch = Arc::clone(&target.watch);
+        let outcome = channel.overtaken(log, &watch.view, (from, subscription.mode()), tail, now_ns);
         let Overtaken::Skip(cursor, mode, lost) = outcome else { return false };
         self.feeds.go_on(&mut self.slab, slot, index, cursor, mode);
         self.count_lost(feed, (from, cursor), lost);
-        if mode == Mode::AwaitingKeyframe && channel.keyframe_from(log, cursor, now_ns).is_none() {
+        if mode == Mode::AwaitingKeyframe && channel.keyframe_from(log, &watch.view, cursor, now_ns).is_none() {
             self.want_snapshot(&channel);
         }
         true

@@ -9,7 +9,7 @@ use super::answers::{
 use super::connection::Connection;
 use super::query::{MSGPACK, no_msgpack};
 use super::{Io, Shard};
-use crate::channel::{Channel, Inflates, Watched};
+use crate::channel::{Channel, Inflates, View, Watched, watch_all};
 use crate::http::{RequestHead, is_token, parse_head, write_response, write_response_head, write_stream_head};
 use crate::messages::{ClosedBy, Command, Event, Header, Reply, Request, Whose};
 use crate::node::EDGE_SUBPROTOCOLS;
@@ -170,7 +170,7 @@ impl<I: Io> Shard<I> {
         self.check_may_open(route, head)?;
         self.slab.at(slot).format = Format::Raw;
         self.note_formats(slot, Format::Raw.into());
-        let request = self.own(slot, route, head, Vec::new());
+        let request = self.own(slot, route, head, (Vec::new(), View::default()));
         let asked = Asked { upgrade: Some((upgrade, None)), deflate: self.agree_deflate(head), ..Asked::default() };
         self.ask(slot, asked, |whose| Event::Opening(whose, Box::new(request)));
         Ok(())
@@ -211,7 +211,7 @@ impl<I: Io> Shard<I> {
         self.slab.at(slot).format = formats.iter().next().unwrap_or(Format::Raw);
         self.note_formats(slot, formats);
         if route.asks.opening && !self.admits_alike(slot, (route, head), &asked) {
-            let request = self.own(slot, route, head, channels);
+            let request = self.own(slot, route, head, (channels, asked.wanted.view.clone()));
             self.ask(slot, asked, |whose| Event::Opening(whose, Box::new(request)));
             return Ok(());
         }
@@ -228,7 +228,8 @@ impl<I: Io> Shard<I> {
                 .when_ready(slot, formats, (channels, &wanted), accept)
                 .map_err(|error| Refusal::new(503, error.to_string()));
         }
-        let watched = channels.iter().filter_map(|channel| channel.watch(formats, self.index)).collect();
+        let watched = watch_all(&channels, (formats, self.index), &asked.wanted.view);
+        let watched = watched.map_err(|error| Refusal::new(503, error.to_string()))?;
         self.open(slot, &asked, watched, None);
         Ok(())
     }
@@ -485,13 +486,20 @@ impl<I: Io> Shard<I> {
         client.unwrap_or_else(|| "unix:".to_owned())
     }
 
-    pub(super) fn own(&self, slot: u32, route: &Placed, head: &RequestHead<'_>, channels: Vec<String>) -> Request {
+    pub(super) fn own(
+        &self,
+        slot: u32,
+        route: &Placed,
+        head: &RequestHead<'_>,
+        (channels, view): (Vec<String>, View),
+    ) -> Request {
         Request {
             method: head.method.to_owned(),
             target: head.query.map_or_else(|| head.path.to_owned(), |query| format!("{}?{query}", head.path)),
             headers: head.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec())).collect(),
             peer: self.client_at(slot),
             channels,
+            view,
             wire: route.wire,
             subprotocols: offered_subprotocols(head).map(str::to_owned).collect(),
         }

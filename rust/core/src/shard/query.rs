@@ -1,8 +1,8 @@
-//! What the query of an opening asks for: channels, a format, and where to begin.
+//! What the query of an opening asks for: channels, a format, a filter, and where to begin.
 use super::answers::Refusal;
 use super::event_ids::positions_in;
 use super::{Io, Shard};
-use crate::channel::{Start, check_name};
+use crate::channel::{Filter, Start, check_name};
 use crate::http::{RequestHead, query_pairs};
 use crate::messages::Wanted;
 use crate::position::Position;
@@ -92,6 +92,9 @@ impl<I: Io> Shard<I> {
                 ("start", start) => {
                     let found = Start::from_name(start).ok_or_else(|| bad(no_start(start)))?;
                     query.wanted.start = Some(found);
+                }
+                ("filter", filter) => {
+                    query.wanted.view.filter = Filter::parse(filter).map_err(|error| bad(error.to_string()))?;
                 }
                 ("since", position) => {
                     let position = position.parse().map_err(|error| bad(format!("since: {error}")))?;

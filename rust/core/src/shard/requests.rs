@@ -1,6 +1,7 @@
 //! Requests that the owner of a path answers: GET and HEAD, or any method with its whole body, where the owner wants bodies.
 use super::answers::{Refusal, check_plain};
 use super::{Io, Shard};
+use crate::channel::View;
 use crate::http::{Body, RequestHead};
 use crate::messages::Event;
 use crate::routes::Placed;
@@ -20,7 +21,7 @@ impl<I: Io> Shard<I> {
         }
         let readable_by = self.fetchable_by(route, head);
         let asked = Asked { is_plain: true, is_head: head.method == "HEAD", readable_by, ..Asked::default() };
-        let request = Box::new(self.own(slot, route, head, Vec::new()));
+        let request = Box::new(self.own(slot, route, head, (Vec::new(), View::default())));
         if !route.asks.bodies || head.body.is_done() {
             self.ask(slot, asked, |whose| Event::Asking(whose, request, Vec::new()));
             return Ok(());

@@ -7,7 +7,7 @@ use super::event_ids::{POSITIONS_MAX, Taken};
 use super::feed::FEW;
 use super::lagging::note_labelled;
 use super::{Io, Shard};
-use crate::channel::{Channel, Mode, Origin, Registry, Seek, Start, Tails, Watched};
+use crate::channel::{Channel, Mode, Origin, Registry, Seek, Start, Tails, View, Watched};
 use crate::error::EngineError;
 use crate::messages::{Command, ConnectionId, Event, Grant, Wanted};
 use crate::node::Group;
@@ -106,13 +106,15 @@ impl<I: Io> Shard<I> {
         seated: usize,
     ) -> Result<Option<Seat>, EngineError> {
         let known = self.common.registry.find(name);
-        if let Some(channel) = known.filter(|channel| self.feed_of(slot, channel).is_some()) {
+        if let Some(channel) = known
+            && self.is_known_to(slot, &channel, &wanted.view)?
+        {
             self.want_snapshot_for_edge(slot, &channel, wanted.start);
             return Ok(None);
         }
         self.check_room(slot, seated)?; // a name too many makes no channel
         let channel = self.obtain_channel(name)?;
-        let watched = channel.watch(self.slab.at(slot).format.into(), self.index);
+        let watched = channel.watch_view(self.slab.at(slot).format.into(), self.index, &wanted.view)?;
         watched.map_or(Ok(None), |watched| self.seat(slot, watched, wanted.origin_of(&channel), seated))
     }
 
@@ -195,7 +197,8 @@ impl<I: Io> Shard<I> {
     /// Finds where a connection that becomes a subscriber begins, with so many others about to. `None`: it is one already.
     ///
     /// # Errors
-    /// [`EngineError::LimitReached`] when it has `subscriptions_max` others.
+    /// [`EngineError::LimitReached`] when it has `subscriptions_max` others; [`EngineError::OtherFilter`];
+    /// [`EngineError::FilteredEdge`].
     fn seat(
         &mut self,
         slot: u32,
@@ -206,11 +209,14 @@ impl<I: Io> Shard<I> {
         if !self.slab.at(slot).takes_publications() {
             return Ok(None);
         }
-        if self.feed_of(slot, &watched.channel).is_some() {
+        if self.is_known_to(slot, &watched.channel, &watched.watch.view)? {
             self.want_snapshot_for_edge(slot, &watched.channel, origin.start);
             return Ok(None);
         }
         let Some(watched) = watched.in_format(self.slab.at(slot).format) else { return Ok(None) };
+        if !watched.watch.view.is_all() && watched.format.framing() == Framing::Edge {
+            return Err(EngineError::FilteredEdge { name: watched.channel.name().to_owned() });
+        }
         self.check_room(slot, seated)?;
         let seek = watched.channel.seek(watched.format, origin, watched.cursor, self.clock.now_ns());
         if seek.asks {
@@ -226,6 +232,18 @@ impl<I: Io> Shard<I> {
             ));
         }
         Ok(Some(Seat { watched, seek }))
+    }
+
+    /// Whether a connection is a subscriber of this channel already.
+    ///
+    /// # Errors
+    /// [`EngineError::OtherFilter`] where it is, and gets something else of it than this.
+    fn is_known_to(&self, slot: u32, channel: &Arc<Channel>, view: &View) -> Result<bool, EngineError> {
+        let Some(feed) = self.feed_of(slot, channel).and_then(|feed| self.feeds.get(feed)) else { return Ok(false) };
+        if feed.watch.view == *view {
+            return Ok(true);
+        }
+        Err(EngineError::OtherFilter { name: channel.name().to_owned() })
     }
 
     /// Makes a connection a subscriber, from where each seat begins; what stands in its outbox goes out before.
@@ -313,11 +331,11 @@ impl<I: Io> Shard<I> {
     }
 
     fn join(&mut self, slot: u32, Seat { watched, seek }: Seat) {
-        let mut feed = self.feeds.obtain(&watched.channel, watched.format, &watched.watch);
-        let connection = self.slab.at(slot);
-        if self.feeds.find(connection, slot, feed).is_some() {
+        if self.feed_of(slot, &watched.channel).is_some() {
             return; // it was asked for twice
         }
+        let mut feed = self.feeds.obtain(&watched.channel, watched.format, &watched.watch);
+        let connection = self.slab.at(slot);
         if let Some(fd) = connection.transport.socket()
             && !std::mem::replace(&mut connection.transport.is_registered, true)
         {
@@ -350,6 +368,7 @@ impl<I: Io> Shard<I> {
         if is_at_tail {
             self.note_uncoded(slot, feed);
         }
+        self.pass_unmatched_before(slot);
         self.stats.subscriptions.add(1);
         self.note_presence(slot, &watched.channel, true);
         self.feeds.at(feed).report();

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use super::answers::Refusal;
 use super::{Io, Shard};
-use crate::channel::{Channel, Watched};
+use crate::channel::{Channel, Watched, watch_all};
 use crate::error::EngineError;
 use crate::messages::{Command, ConnectionId, Grant, Reply, Wanted};
 use crate::node::Group;
@@ -62,8 +62,12 @@ impl<I: Io> Shard<I> {
         let Some(member) = self.common.node.get() else { return Ok(()) };
         let (id, index) = (self.id_of(slot), self.index);
         let handle = Arc::clone(&self.common.shards[index]);
-        let then = move |channels: Vec<Arc<Channel>>, errors| {
-            let watched = channels.iter().filter_map(|channel| channel.watch(formats, index)).collect();
+        let view = wanted.view.clone();
+        let then = move |channels: Vec<Arc<Channel>>, mut errors: Vec<String>| {
+            let watched = watch_all(&channels, (formats, index), &view).unwrap_or_else(|error| {
+                errors.push(error.to_string());
+                Vec::new()
+            });
             handle.command(command(id, watched, errors));
         };
         let keys = channels.into_iter().map(|channel| (Group::Channel, channel)).collect();

@@ -2,6 +2,7 @@
 use super::list::List;
 use super::promise::{Losses, Promise, Standing, When};
 use super::seating::{Asked, Seating};
+use super::sieve::Sieve;
 use super::turn::Turn;
 use crate::channel::Mode;
 use crate::position::Position;
@@ -11,6 +12,8 @@ use crate::position::Position;
 pub(super) struct Account {
     pub(super) channel: usize,
     pub(super) asked: Asked,
+    /// What it filters by.
+    pub(super) sieve: Option<Sieve>,
     /// It hears where it begins.
     pub(super) is_told: bool,
     /// Its shard has it, since this moment.
@@ -49,6 +52,7 @@ impl Account {
         Self {
             channel,
             asked,
+            sieve: None,
             is_told,
             seating,
             promise,
@@ -67,6 +71,10 @@ impl Account {
             is_held_up: false,
             over_in: 0,
         }
+    }
+
+    pub(super) fn filtered(self, sieve: Option<Sieve>) -> Self {
+        Self { sieve, ..self }
     }
 
     pub(super) fn is_seated(&self) -> bool {

@@ -7,6 +7,7 @@ use super::hold::Hold;
 use super::list::List;
 use super::promise::{Losses, Promise, Standing, When};
 use super::seating::Seating;
+use super::sieve::Sieve;
 use super::turn::Turn;
 use super::wire::{self, Item, Wire};
 use crate::channel::{Origin, Policy};
@@ -63,6 +64,8 @@ pub(super) struct Client {
     pub(super) asking: Vec<usize>,
     /// Where its query wants to begin.
     pub(super) opening_origin: Origin,
+    /// What it filters all its channels by.
+    pub(super) sieve: Option<Sieve>,
     pub(super) is_open: bool,
     /// It may be subscribed: of a hub's, its handshake is answered.
     pub(super) is_ready: bool,
@@ -97,6 +100,7 @@ impl Client {
             accounts: Vec::new(),
             asking: Vec::new(),
             opening_origin,
+            sieve: None,
             is_open: false,
             is_ready: false,
             is_gone: false,
@@ -333,7 +337,20 @@ impl Client {
         let (before, may_give_up) = known.map_or((None, false), |one| (one.1, one.2));
         let Chunk { now_ns, is_short, is_torn, is_fan_out, is_first, is_in_fan_out, .. } = *chunk;
         let (published, id) = (chunk.published[channel], self.id.unwrap_or(ConnectionId::from_bits(u64::MAX))); // it came and went in one turn
-        When { now_ns, before, is_short, is_fan_out, is_first, is_in_fan_out, published, is_torn, id, may_give_up }
+        let sieve = self.accounts[at].sieve;
+        When {
+            now_ns,
+            before,
+            is_short,
+            is_fan_out,
+            is_first,
+            is_in_fan_out,
+            published,
+            is_torn,
+            id,
+            sieve,
+            may_give_up,
+        }
     }
 
     /// What an event stream would come back with says no less than it got, and no more than was for it.
@@ -359,7 +376,8 @@ impl Client {
             assert_eq!(code, 1013);
             let channel = turn.lists.iter().position(|list| list.name == name).expect("it exists");
             let list = &turn.lists[channel];
-            let is_overtaken = |promise: &&Promise| list.may_be_overtaken(promise.next, turn.now_ns);
+            let is_overtaken =
+                |promise: &&Promise| list.may_be_overtaken(list.next_passing(promise.next, self.sieve), turn.now_ns);
             let promises = self.promises_of(channel);
             let is_right = promises.is_empty() || promises.iter().any(is_overtaken);
             assert!(is_right, "{reason}, and is not overtaken");
@@ -402,6 +420,7 @@ impl Client {
                 published: list.all.len(),
                 is_torn: self.is_torn || turn.is_busy,
                 id,
+                sieve: account.sieve,
                 may_give_up: *may_give_up,
             };
             let one = subscriptions.iter().find(|one| one.channel == list.name).filter(|_| !account.is_over);

@@ -8,6 +8,7 @@ use super::client::Client;
 use super::framework::{Framework, Part, frame, message};
 use super::hold::{Hold, Last};
 use super::seating::Asked;
+use super::sieve::Sieve;
 use super::turn::Turn;
 use super::world::{ALL, World};
 use crate::channel::{Origin, Start};
@@ -24,6 +25,7 @@ pub(super) fn step(world: &mut World, channels: usize, luck: &mut Luck) {
     let alive = world.frameworks.iter().filter(|one| one.fd.is_some()).count();
     if alive == 0 || (alive < FRAMEWORKS_MAX && luck.once_in(20)) {
         let at = world.welcome_framework(if luck.once_in(2) { ALL } else { luck.below(3_000) });
+        world.sieve = Sieve::pick(luck);
         return world.adopt(at, luck);
     }
     let at = luck.below(world.frameworks.len());
@@ -93,7 +95,8 @@ impl World {
         let is_passed = framework.chain.is_empty();
         let waiting: usize = framework.rest.iter().map(|part| part.begins).sum();
         let hold = Hold::new(adopted, at, framework.messages - waiting);
-        let client = Client::adopted(hold, (framework.number, framework.serial, shard));
+        let mut client = Client::adopted(hold, (framework.number, framework.serial, shard));
+        client.sieve = self.sieve.take();
         framework.newest = self.clients.len();
         framework.chain.push(self.clients.len());
         self.clients.push(client);
@@ -302,12 +305,13 @@ impl World {
             (list.name.clone(), asked)
         };
         let newest = self.frameworks[at].newest;
+        let sieve = self.clients[newest].sieve;
         let adopted = self.clients[newest].hold().adopted.as_ref().expect("it is taken");
-        self.press.engine.subscribe_adopted(adopted, &name, origin).expect("room");
+        self.press.engine.subscribe_adopted(adopted, (&*name, Sieve::view(sieve)), origin).expect("room");
         let client = &mut self.clients[newest];
         client.hold().is_asked = true;
         if client.wanted(channel).is_none() {
-            client.accounts.push(Account::new(channel, asked, true));
+            client.accounts.push(Account::new(channel, asked, true).filtered(sieve));
         }
     }
 

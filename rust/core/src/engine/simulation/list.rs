@@ -2,6 +2,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::sieve::Sieve;
 use crate::channel::Policy;
 use crate::messages::ConnectionId;
 use crate::position::Position;
@@ -31,6 +32,8 @@ pub(super) struct Published {
     pub(super) bytes_max: u64,
     /// Whom it is not for.
     pub(super) excluded: Rc<[ConnectionId]>,
+    /// What filters look at.
+    pub(super) tag: Option<u8>,
 }
 
 /// All of them.
@@ -168,6 +171,17 @@ impl List {
         self.all[index].excluded.contains(&id)
     }
 
+    /// Whether it passes a client's filter, if that has one.
+    pub(super) fn passes(&self, index: usize, sieve: Option<Sieve>) -> bool {
+        let one = &self.all[index];
+        sieve.is_none_or(|sieve| (one.kind != Kind::Plain && one.tag.is_none()) || sieve.lets(one.tag))
+    }
+
+    /// The next that does, from there on.
+    pub(super) fn next_passing(&self, next: usize, sieve: Option<Sieve>) -> usize {
+        (next..self.all.len()).find(|&index| self.passes(index, sieve)).unwrap_or(self.all.len())
+    }
+
     /// Whether there is a newer one of its key, when the list is so long.
     pub(super) fn is_replaced(&self, index: usize, to: usize) -> bool {
         let one = &self.all[index];
@@ -180,8 +194,10 @@ impl List {
     }
 
     /// Publications of a range between which a read for those at the tail is in pieces.
-    pub(super) fn count_withheld(&self, from: usize, to: usize, now_ns: u64) -> usize {
-        let is_withheld = |&index: &usize| self.all[index].kind == Kind::Snapshot || self.is_expired(index, now_ns);
+    pub(super) fn count_withheld(&self, from: usize, to: usize, now_ns: u64, sieve: Option<Sieve>) -> usize {
+        let is_withheld = |&index: &usize| {
+            self.all[index].kind == Kind::Snapshot || self.is_expired(index, now_ns) || !self.passes(index, sieve)
+        };
         (from..to).filter(is_withheld).count()
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A seed makes the channels' settings, the pollers, and then step after step: what is published, who connects, asks, leaves,
 //! reads a part, breaks; which shard has its turn, and what the kernel answers it ([`crate::shard::simulated`]). What each
-//! socket took is read as a client reads it (`wire`, `client`) and compared with a plain `list`: `seating` says where a
+//! socket took is read as a client reads it (`wire`, `client`) and compared with a plain `list`: `sieve` has what clients filter by, `seating` says where a
 //! subscription begins, `promise` what it gets. `frameworks` have sockets that are
 //! adopted, and `adopted` says in which order what they write comes among publications. `carried` has SignalR by polls and on one socket after another,
 //! `offered` clients of a relay's lane that are answered by their shard,
@@ -25,6 +25,7 @@ mod offered;
 mod press;
 mod promise;
 mod seating;
+mod sieve;
 mod steps;
 mod turn;
 mod wire;

@@ -91,7 +91,7 @@ impl Stage {
             watches: false,
         });
         let shard = luck.below(self.world.shards.len());
-        let head = wire::Wire::Hub.opening(&[], &[], None);
+        let head = wire::Wire::Hub.opening(&[], &[], None, None);
         self.world.engine().shards[shard].command(Command::HandOver(fd, head, None));
     }
 

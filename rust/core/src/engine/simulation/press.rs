@@ -4,7 +4,8 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::list::{Kind, List, Published};
-use crate::channel::{Appended, Publication, Stand};
+use super::sieve::tagged;
+use crate::channel::{Appended, Publication, Stand, Tags};
 use crate::engine::{Audience, Engine};
 use crate::error::EngineError;
 use crate::messages::ConnectionId;
@@ -20,13 +21,15 @@ pub(super) struct New {
     pub(super) ttl_ns: Option<u64>,
     pub(super) bytes: usize,
     pub(super) excluded: Vec<ConnectionId>,
+    /// What filters look at.
+    pub(super) tag: Option<u8>,
     /// Where it stands, if that comes from outside.
     pub(super) at: Option<Position>,
 }
 
 impl New {
     pub(super) fn plain(key: u8) -> Self {
-        Self { key: Some(key), kind: Kind::Plain, ttl_ns: None, bytes: 10, excluded: Vec::new(), at: None }
+        Self { key: Some(key), kind: Kind::Plain, ttl_ns: None, bytes: 10, excluded: Vec::new(), tag: None, at: None }
     }
 }
 
@@ -44,12 +47,14 @@ impl Press {
         let list = &mut self.lists.borrow_mut()[channel];
         let text = format!("{}|{}|{}", list.name, list.all.len(), "x".repeat(new.bytes));
         let key = new.key.map(|key| format!("key {key}"));
+        let tags = tagged(new.tag);
         let publication = Publication {
             key: key.as_deref(),
             ttl_ns: new.ttl_ns,
             is_keyframe: new.kind == Kind::Keyframe,
             is_snapshot: new.kind == Kind::Snapshot,
             excluded: &new.excluded,
+            tags: Tags::read(&tags).expect("tags"),
             ..Publication::new(Payload::Text(&text))
         };
         let own = u64::from(new.kind != Kind::Snapshot);
@@ -83,8 +88,9 @@ impl Press {
             kind: new.kind,
             published_ns: now_ns,
             expires_ns: new.ttl_ns.map_or(u64::MAX, |ttl| now_ns + ttl),
-            bytes_max: (text.len() + 120 + size_of_val(new.excluded.as_slice())) as u64,
+            bytes_max: (text.len() + 120 + size_of_val(new.excluded.as_slice()) + tags.len()) as u64,
             excluded: new.excluded.as_slice().into(),
+            tag: new.tag,
         });
         list.is_snapshot_asked &= new.kind == Kind::Plain;
     }

@@ -1,5 +1,6 @@
 //! What one subscriber has got, and whether its channel's policy allows that.
 use super::list::{Kind, List};
+use super::sieve::Sieve;
 use crate::channel::{Mode, Policy};
 use crate::messages::ConnectionId;
 
@@ -41,6 +42,8 @@ pub(super) struct When {
     /// What a log that moved on meanwhile no longer knows is written as a whole, whatever is over since.
     pub(super) is_torn: bool,
     pub(super) id: ConnectionId,
+    /// What it filters by.
+    pub(super) sieve: Option<Sieve>,
     /// In that turn its shard was told that there is no keyframe to be had.
     pub(super) may_give_up: bool,
 }
@@ -147,6 +150,7 @@ impl Promise {
             let is_skipped = (one.kind == Kind::Snapshot && (self.keyframe != Some(index) || self.is_optional))
                 || list.is_expired(index, when.now_ns)
                 || list.is_excluded(index, when.id)
+                || !list.passes(index, when.sieve)
                 || (conflates
                     && one.kind != Kind::Snapshot
                     && !self.is_exact_at(index, when, list)
@@ -162,6 +166,7 @@ impl Promise {
         assert!(index < self.until, "{index} was published after it had left");
         assert!(index >= self.next, "{index} after {:?}, next is {}", self.received.last(), self.next);
         assert!(!list.is_excluded(index, when.id), "{index} is not for it");
+        assert!(list.passes(index, when.sieve), "{index} does not pass {:?}", when.sieve);
         assert!(when.is_torn || !list.is_expired(index, when.now_ns), "{index} has expired");
         let has_gap = list.has_gap_in(self.crossed..index + 1);
         self.cross(index + 1, one.kind != Kind::Plain, when, list, losses);
@@ -194,7 +199,8 @@ impl Promise {
             // It may have come back to the tail in this turn, where one read of the log was not all of it: what follows is for who
             // keeps pace.
             let tail = when.before.map_or(index, |before| before.tail.min(index));
-            let is_behind_a_read = !when.is_short && list.count_withheld(tail, index, when.now_ns) >= READ_PIECES - 1;
+            let is_behind_a_read =
+                !when.is_short && list.count_withheld(tail, index, when.now_ns, when.sieve) >= READ_PIECES - 1;
             let is_stale = lags
                 && !is_behind_a_read
                 && !when.is_fan_out

@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::frameworks;
 use super::list::Kind;
 use super::press::New;
+use super::sieve::{Sieve, TAGS};
 use super::wire::{self, Wire};
 use super::world::{ALL, MS, World};
 use crate::channel::{Pattern, Policy, Start};
@@ -44,6 +45,7 @@ fn channel_settings(luck: &mut Luck) -> ChannelSettings {
         start: luck.pick(&Start::ALL),
         compression: !luck.once_in(4),
         compression_readers: 1 + luck.below(2),
+        filters_max: wide.filters_max,
         snapshot_interval: luck.once_in(4).then(|| age(luck.below(40))),
         tells_presence: luck.once_in(3),
     }
@@ -158,6 +160,7 @@ fn publish(world: &mut World, channel: usize, luck: &mut Luck) {
             ttl_ns: luck.once_in(9).then(|| (1 + luck.below(19)) as u64 * MS),
             bytes: if luck.once_in(7) { 1_000 + luck.below(4_000) } else { luck.below(200) },
             excluded,
+            tag: if kind == Kind::Plain && !luck.once_in(5) { Some(luck.below(TAGS.into()) as u8) } else { None },
             at: if world.comes_from_outside && luck.once_in(4) { Some(place(world, channel, luck)) } else { None },
         };
         world.press.publish(channel, &new, luck.once_in(4));
@@ -197,6 +200,7 @@ fn connect(world: &mut World, channels: usize, luck: &mut Luck) {
     let origin = world.origin(asked.first().copied().unwrap_or(0), luck);
     let shard = luck.below(world.shards.len());
     world.offer = luck.pick(&OFFERS);
+    world.sieve = Sieve::pick(luck);
     world.connect(shard, wire, room, &asked, origin);
     if luck.once_in(2) {
         world.net.borrow_mut().is_busy = false;

@@ -20,15 +20,30 @@ impl Wire {
     pub(super) const ALL: [Self; 4] = [Self::Raw, Self::Envelope, Self::Sse, Self::Hub];
 
     /// The head of its request, and what it sends behind it without waiting.
-    pub(super) fn opening(self, channels: &[&str], since: &[Position], start: Option<&str>) -> Vec<u8> {
-        self.offering("", channels, since, start)
+    pub(super) fn opening(
+        self,
+        channels: &[&str],
+        since: &[Position],
+        start: Option<&str>,
+        filter: Option<&str>,
+    ) -> Vec<u8> {
+        self.offering("", channels, since, start, filter)
     }
 
     /// The same, of a WebSocket that offers this of permessage-deflate.
-    pub(super) fn offering(self, offer: &str, channels: &[&str], since: &[Position], start: Option<&str>) -> Vec<u8> {
+    pub(super) fn offering(
+        self,
+        offer: &str,
+        channels: &[&str],
+        since: &[Position],
+        start: Option<&str>,
+        filter: Option<&str>,
+    ) -> Vec<u8> {
         let mut query: Vec<String> = channels.iter().map(|name| format!("channel={name}")).collect();
         query.extend(since.iter().map(|position| format!("since={position}")));
         query.extend(start.map(|start| format!("start={start}")));
+        let escaped = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+        query.extend(filter.map(|filter| format!("filter={}", escaped(filter))));
         query.extend((self == Self::Envelope).then(|| "envelope=1".to_owned()));
         let path = ["/ws", "/ws", "/events", "/hub", ""][self as usize];
         let query = if self == Self::Hub { String::new() } else { format!("?{}", query.join("&")) };

@@ -244,8 +244,8 @@ impl Cluster {
         let number = fd.as_raw_fd();
         let at = since.unwrap_or(Position { epoch: 0, offset: 0 });
         let head = match channel {
-            Some(channel) => Wire::Envelope.opening(&[&format!("c{channel}")], &[at], Some("live")),
-            None => Wire::Hub.opening(&[], &[], None),
+            Some(channel) => Wire::Envelope.opening(&[&format!("c{channel}")], &[at], Some("live"), None),
+            None => Wire::Hub.opening(&[], &[], None, None),
         };
         let shard = luck.below(world.shards.len());
         world.engine().shards[shard].command(Command::HandOver(fd, head, None));

@@ -13,9 +13,10 @@ use super::list::List;
 use super::press::{New, Press};
 use super::promise::Losses;
 use super::seating::Asked;
+use super::sieve::Sieve;
 use super::turn::Turn;
 use super::wire::{self, Wire};
-use crate::channel::{Origin, Policy, Start};
+use crate::channel::{Origin, Policy, Start, View};
 use crate::clock::Clock;
 use crate::engine::{Engine, RUNNING};
 use crate::messages::{Command, ConnectionId, Event, Progress, Released, Reply, Wanted};
@@ -47,8 +48,10 @@ pub(super) struct World {
     pub(super) clients: Vec<Client>,
     pub(super) clock: &'static AtomicU64,
     /// Openings, and requests to subscribe, that the application has to decide on.
-    pub(super) openings: Vec<(ConnectionId, Vec<String>)>,
+    pub(super) openings: Vec<(ConnectionId, Vec<String>, View)>,
     pub(super) requests: Vec<(ConnectionId, Vec<String>, Option<String>, Wanted)>,
+    /// What the next client that connects filters by.
+    pub(super) sieve: Option<Sieve>,
     /// Positions of some publications come from outside.
     pub(super) comes_from_outside: bool,
     /// What the next WebSocket offers of permessage-deflate.
@@ -100,6 +103,7 @@ impl World {
             clock,
             openings: Vec::new(),
             requests: Vec::new(),
+            sieve: None,
             comes_from_outside: false,
             offer: "",
             losses: Losses::default(),
@@ -143,11 +147,14 @@ impl World {
         let names: Vec<&str> = channels.iter().map(|&channel| &*lists[channel].name).collect();
         // Who says where it was is told where it begins; a position of no channel is nowhere.
         let since = origin.since.unwrap_or(Position { epoch: 0, offset: 0 });
-        let head = wire.offering(self.offer, &names, &[since], origin.start.map(Start::name));
+        let sieve = self.sieve.take();
+        let filter = sieve.map(Sieve::json);
+        let head = wire.offering(self.offer, &names, &[since], origin.start.map(Start::name), filter.as_deref());
         let origin = Origin { since: Some(since), start: origin.start };
         let mut client = Client::new(wire, fd.as_raw_fd(), serial, shard, origin);
+        client.sieve = sieve;
         if !self.asks.opening {
-            let asked = |&channel: &usize| Account::new(channel, Asked::by_turn(origin), true);
+            let asked = |&channel: &usize| Account::new(channel, Asked::by_turn(origin), true).filtered(sieve);
             client.accounts = channels.iter().map(asked).collect();
         }
         drop(lists);
@@ -166,10 +173,15 @@ impl World {
         if let Some(start) = origin.start {
             request["start"] = start.name().into();
         }
+        let sieve = self.clients[index].sieve;
+        if let Some(sieve) = sieve {
+            request["filter"] = serde_json::from_str(&sieve.json()).expect("JSON");
+        }
         if self.asks.subscribing {
             self.clients[index].asking.push(channel);
         } else {
-            self.clients[index].accounts.push(Account::new(channel, Asked::by_turn(origin), true));
+            let account = Account::new(channel, Asked::by_turn(origin), true).filtered(sieve);
+            self.clients[index].accounts.push(account);
         }
         self.arrive(index, &wire::frame(1, request.to_string().as_bytes()));
     }
@@ -202,8 +214,9 @@ impl World {
         let origin = Origin { since: None, start: Some(Start::Live) };
         let asked = self.asked_now(channel, origin);
         let name = self.press.lists.borrow()[channel].name.clone();
-        self.engine().subscribe(id, &name, origin).expect("room");
-        self.clients[index].accounts.push(Account::new(channel, asked, false));
+        let sieve = self.clients[index].sieve;
+        self.engine().subscribe(id, (&*name, Sieve::view(sieve)), origin).expect("room");
+        self.clients[index].accounts.push(Account::new(channel, asked, false).filtered(sieve));
     }
 
     fn asked_now(&self, channel: usize, origin: Origin) -> Asked {
@@ -242,9 +255,10 @@ impl World {
 
     /// The application decides on what it was asked.
     pub(super) fn decide(&mut self) {
-        for (id, names) in std::mem::take(&mut self.openings) {
+        for (id, names, view) in std::mem::take(&mut self.openings) {
             let Some(index) = self.index_of(id) else { continue };
-            self.engine().accept(id, names.iter().map(String::as_str), None, Reply::default()).expect("room");
+            let chosen = names.iter().map(|name| (name.as_str(), view.clone()));
+            self.engine().accept(id, chosen, None, Reply::default()).expect("room");
             let origin = self.clients[index].opening_origin;
             self.account_for(index, &names, |_| origin);
         }
@@ -253,8 +267,8 @@ impl World {
             let named = wanted.clone();
             let since = |name: &str| named.since.iter().find(|one| one.0.as_deref() == Some(name)).map(|one| one.1);
             self.account_for(index, &names, |name| Origin { since: since(name), start: named.start });
-            let names = names.iter().map(String::as_str);
-            self.engine().grant(id, names, request.as_deref(), None, wanted).expect("it runs");
+            let chosen = names.iter().map(|name| (name.as_str(), wanted.view.clone())).collect::<Vec<_>>();
+            self.engine().grant(id, chosen, request.as_deref(), None, wanted).expect("it runs");
         }
     }
 
@@ -264,7 +278,8 @@ impl World {
             let channel = found.expect("it was asked for by name");
             self.clients[index].asking.retain(|&one| one != channel);
             let asked = self.asked_now(channel, origin(name));
-            self.clients[index].accounts.push(Account::new(channel, asked, true));
+            let sieve = self.clients[index].sieve;
+            self.clients[index].accounts.push(Account::new(channel, asked, true).filtered(sieve));
         }
     }
 
@@ -378,7 +393,9 @@ impl World {
     pub(super) fn take_events(&mut self) {
         for event in self.press.engine.take_events(10_000) {
             match event {
-                Event::Opening(whose, request) => self.openings.push((whose.connection, request.channels)),
+                Event::Opening(whose, request) => {
+                    self.openings.push((whose.connection, request.channels, request.view));
+                }
                 Event::Subscribing(whose, names, request, wanted) => {
                     self.requests.push((whose.connection, names, request, wanted));
                 }
