@@ -3,6 +3,7 @@
 That holds whether fanwire compresses or not. Where it agrees to, messages have to come compressed as well.
 """
 
+import base64
 import itertools
 import json
 import random
@@ -282,9 +283,12 @@ async def test_who_stalls_and_comes_back_decodes_what_its_policy_promises(
         with ExitStack() as beside, leaving(stalled):
             await run_sync(beside.enter_context, company(serving.address, "/ws?channel=odds"))
             await until(lambda: hub.occupancy("odds") == 1 + COMPANY)
+            for message in islice(feed, 100):
+                await tell(message)
+                await settle(hub, serving.address)
             for turn in range(3):
-                for number in range(80):  # 8 MB, more than its socket takes, of what no compressor makes smaller
-                    await tell(chance.randbytes(100_000), number % 7)
+                for number in range(80):  # 7 MB when compressed, more than its socket takes
+                    await tell(base64.b64encode(chance.randbytes(90_000)), number % 7)
                     await tell(next(feed), number % 5)
                     if number % 10 == 9:
                         await settle(hub, serving.address)
