@@ -192,6 +192,7 @@ fn burst(world: &mut World, channel: usize) {
 
 fn connect(world: &mut World, channels: usize, luck: &mut Luck) {
     let wire = luck.pick(&Wire::ALL);
+    world.offer = luck.pick(&OFFERS);
     let room = if luck.once_in(2) { ALL } else { luck.below(3_000) };
     let mut asked: Vec<usize> = (0..channels).filter(|_| luck.once_in(2)).collect();
     if wire == Wire::Hub {
@@ -199,7 +200,6 @@ fn connect(world: &mut World, channels: usize, luck: &mut Luck) {
     }
     let origin = world.origin(asked.first().copied().unwrap_or(0), luck);
     let shard = luck.below(world.shards.len());
-    world.offer = luck.pick(&OFFERS);
     world.sieve = Sieve::pick(luck);
     world.connect(shard, wire, room, &asked, origin);
     if luck.once_in(2) {
