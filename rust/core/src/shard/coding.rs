@@ -26,19 +26,15 @@ impl<I: Io> Shard<I> {
                 target.uncoded.dedup(); // who comes and goes stands there several times
             }
             target.uncoded.push(id);
+            self.uncoded.push(feed); // before anything else is published, if that can be
         }
     }
 
-    /// These feeds have had their turn: who may goes on in a better log, and who has to falls back.
+    /// Of these feeds, who may goes on in a better log; and whoever has to falls back.
     pub(super) fn settle_codings(&mut self, feeds: impl Iterator<Item = u32>) {
         for feed in feeds {
             self.code(feed);
         }
-        self.fall_back_all();
-    }
-
-    /// Those who have to go back to the logs whose frames may be skipped.
-    pub(super) fn fall_back_all(&mut self) {
         for id in std::mem::take(&mut self.falling) {
             self.with(id, Self::fall_back);
         }

@@ -111,6 +111,8 @@ pub(crate) struct Shard<I: Io> {
     later: Vec<ConnectionId>,
     /// Feeds whose log had more than one turn takes.
     again: Vec<u32>,
+    /// Feeds to whose tails somebody has come who could read a compressed log.
+    uncoded: Vec<u32>,
     /// Connections with a subscription that is to go on in a log whose frames may be skipped.
     falling: Vec<ConnectionId>,
     /// Connections whose messages found no room among the events.
@@ -218,6 +220,7 @@ impl<I: Io> Shard<I> {
             serves_until_ns: 0,
             later: Vec::new(),
             again: Vec::new(),
+            uncoded: Vec::new(),
             falling: Vec::new(),
             stalled: Vec::new(),
             pinged: Vec::new(),
@@ -295,7 +298,8 @@ impl<I: Io> Shard<I> {
         }
         self.serve_later();
         self.tick();
-        self.fall_back_all();
+        let uncoded = std::mem::take(&mut self.uncoded);
+        self.settle_codings(uncoded.into_iter());
         if !self.pinged.is_empty() {
             self.ping_together();
         }
