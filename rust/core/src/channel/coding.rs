@@ -264,18 +264,19 @@ impl Logs {
             let passed = std::mem::take(&mut log.coded.as_mut()?.passed);
             Some((id.format, (log.frames_behind(needed), lost), waiting, passed))
         });
-        let mut settled = None;
+        let mut settled: Option<(Format, (u64, u64))> = None;
         for (format, (needed, lost), waiting, passed) in told.collect::<Vec<_>>() {
             let log = self.of_mut(format).expect("it is there as long as others are made of it");
-            let before = log.held.unwrap_or((log.head.position, log.head.position));
+            let same = settled.filter(|one| one.0 == format);
+            let held = log.held.unwrap_or((log.head.position, log.head.position));
+            let (_, before) = *settled.insert(same.unwrap_or((format, held)));
             // Where it reaches back no more, it was there before.
             let needed = match lost {
                 Some(number) => log.place_behind(number),
                 None => log.place_before(needed).unwrap_or(before.0),
             };
             let waiting = log.place_before(waiting).unwrap_or(before.1);
-            let is_same = settled.replace(format) == Some(format);
-            log.held = Some(if is_same { (needed.min(before.0), waiting.min(before.1)) } else { (needed, waiting) });
+            log.held = Some(if same.is_some() { (needed.min(held.0), waiting.min(held.1)) } else { (needed, waiting) });
             if let (Some(intake), true) = (&mut log.intake, passed.0 > 0) {
                 intake.judge(passed);
             }
