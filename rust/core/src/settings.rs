@@ -184,7 +184,7 @@ settings! {
         outbox_bytes_max in "What clients may do": usize = 256 << 10, Kind::Bytes(256, 1 << 30),
             default "2 MiB on a hub that relays", cost "so much a client that reads nothing; more closes it with 1013";
         /// whether WebSockets agree on permessage-deflate (RFC 7692), where a client offers it
-        compression in "What clients may do": bool = true, Kind::Truth,
+        permessage_deflate in "What clients may do": bool = true, Kind::Truth,
             cost "a message of a client's may take the time of `message_bytes_max` bytes, however few it has";
         /// seconds of silence before a ping; of an event stream, between two keepalives
         ping_interval in "What clients may do": Duration = Duration::from_secs(25), WAIT,

@@ -6,11 +6,10 @@
 //! goes out as it is, and leaves every window alone ([RFC 7692] §6, §7.2.3.2).
 //!
 //! [RFC 7692]: https://datatracker.ietf.org/doc/html/rfc7692
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
+use super::coded::Coded;
 use super::log::Log;
 use super::logs::Logs;
 use super::mark::{FrameKind, FrameMark};
@@ -18,207 +17,12 @@ use super::view::View;
 use super::watch::Watch;
 use super::{Channel, Inner};
 use crate::protocol::{Coding, Format, LogId};
-use crate::ws::frame::RSV1;
-use crate::ws::{Deflater, SharedDeflater};
-
-/// A frame below it goes out as it is: little is won.
-const BYTES_MIN: usize = if cfg!(test) { 1 } else { 64 };
-
-/// After so many bytes it is looked whether compression pays.
-const JUDGED_BYTES: u64 = 64 << 10;
-
-/// Where it did not, it is tried again after so many bytes.
-const REST_BYTES: u64 = 1 << 20;
-
-/// Compressors with context of this process, at once: 200 to 330 KB each. Beyond it messages are compressed alone.
-const COMPRESSORS_MAX: usize = 512;
-
-static COMPRESSORS: AtomicUsize = AtomicUsize::new(0);
-
-thread_local! {
-    /// Compresses messages alone, for whichever channel.
-    static ALONE: RefCell<Deflater> = RefCell::new(Deflater::default());
-}
-
-/// What goes into the compressed logs of a format, as the log has it that they are made of.
-#[derive(Debug, Default)]
-pub(super) struct Intake {
-    /// Bytes that have gone in, since there are such logs.
-    fed: u64,
-    /// Since it was looked whether that pays: what went in, and what came out.
-    judged: (u64, u64),
-    /// It did not: so many bytes go out as they are.
-    rest: u64,
-}
-
-impl Intake {
-    /// Whether a publication goes in, whose frame this is. Then it has been counted.
-    pub(super) fn takes(&mut self, frame: &[u8], mark: &FrameMark, is_for_all: bool) -> bool {
-        let is_plain = matches!(mark.kind, FrameKind::Snapshot | FrameKind::Gap | FrameKind::Opening);
-        if is_plain || !is_for_all || mark.expires_ns != u64::MAX || frame.len() < BYTES_MIN {
-            return false;
-        }
-        if self.rest > 0 {
-            self.rest = self.rest.saturating_sub(frame.len() as u64);
-            return false;
-        }
-        self.fed += Messages(frame).map(|message| message.payload.len() as u64).sum::<u64>();
-        true
-    }
-
-    /// How many bytes have gone in.
-    pub(super) fn fed(&self) -> u64 {
-        self.fed
-    }
-
-    /// So many bytes went in, and so many came out.
-    fn judge(&mut self, (raw, coded): (u64, u64)) {
-        self.judged.0 += raw;
-        self.judged.1 += coded;
-        if self.judged.0 >= JUDGED_BYTES {
-            let (raw, coded) = std::mem::take(&mut self.judged);
-            self.rest = if coded * 10 > raw * 9 { REST_BYTES } else { 0 };
-        }
-    }
-}
-
-/// How the frames of a log are compressed.
-#[derive(Debug)]
-pub(super) struct Coded {
-    coding: Coding,
-    /// Of one with context.
-    stream: Option<SharedDeflater>,
-    /// What had gone in, of its format's bytes, when it began.
-    begun: u64,
-    /// What has gone in by now.
-    now: u64,
-    /// The same behind each kept frame, and before the first.
-    fed: VecDeque<u64>,
-    before: u64,
-    /// Bytes in and out since that was last told.
-    passed: (u64, u64),
-}
-
-impl Coded {
-    /// `None` where there are too many compressors.
-    fn begin(coding: Coding, fed: u64) -> Option<Self> {
-        if coding.is_shared() && COMPRESSORS.fetch_add(1, Ordering::Relaxed) >= COMPRESSORS_MAX {
-            COMPRESSORS.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        let stream = coding.is_shared().then(|| SharedDeflater::new(coding.window_bits()));
-        Some(Self { coding, stream, begun: fed, now: fed, fed: VecDeque::new(), before: fed, passed: (0, 0) })
-    }
-
-    /// Appends what stands here for a frame of the log that this one is made of, `fed` bytes having gone in with it.
-    pub(super) fn write(&mut self, frame: &[u8], (is_taken, fed): (bool, u64), out: &mut Vec<u8>) {
-        self.now = fed;
-        if !is_taken {
-            out.extend_from_slice(frame);
-            return;
-        }
-        let before = out.len();
-        for message in Messages(frame) {
-            DATA.with_borrow_mut(|data| {
-                data.clear();
-                match &mut self.stream {
-                    Some(stream) => stream.deflate(message.payload, data),
-                    None => ALONE.with_borrow_mut(|alone| {
-                        alone.deflate(self.coding.window_bits(), message.payload, data);
-                    }),
-                }
-                write_frame(message.first | RSV1, data, out);
-                if data.capacity() > 1 << 20 {
-                    *data = Vec::new();
-                }
-            });
-        }
-        self.passed.0 += frame.len() as u64;
-        self.passed.1 += (out.len() - before) as u64;
-    }
-
-    /// Its log has one frame more.
-    pub(super) fn note_frame(&mut self) {
-        self.fed.push_back(self.now);
-    }
-
-    /// Its log has let go of its oldest frame.
-    pub(super) fn forget_frame(&mut self) {
-        if let Some(fed) = self.fed.pop_front() {
-            self.before = fed;
-        }
-    }
-}
-
-impl Drop for Coded {
-    fn drop(&mut self) {
-        if self.stream.is_some() {
-            COMPRESSORS.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-thread_local! {
-    /// The data of one message is made here: its length stands before it.
-    static DATA: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// The messages of a server's bytes, each a whole frame.
-struct Messages<'a>(&'a [u8]);
-
-struct Message<'a> {
-    /// The first byte of its frame.
-    first: u8,
-    payload: &'a [u8],
-}
-
-impl<'a> Iterator for Messages<'a> {
-    type Item = Message<'a>;
-
-    fn next(&mut self) -> Option<Message<'a>> {
-        let (&[first, length], rest) = self.0.split_first_chunk()?;
-        let (bytes, rest) = match length {
-            126 => {
-                let (bytes, rest) = rest.split_first_chunk()?;
-                (usize::from(u16::from_be_bytes(*bytes)), rest)
-            }
-            127 => {
-                let (bytes, rest) = rest.split_first_chunk()?;
-                (usize::try_from(u64::from_be_bytes(*bytes)).ok()?, rest)
-            }
-            length => (usize::from(length), rest),
-        };
-        let (payload, rest) = rest.split_at_checked(bytes)?;
-        self.0 = rest;
-        Some(Message { first, payload })
-    }
-}
-
-fn write_frame(first: u8, payload: &[u8], out: &mut Vec<u8>) {
-    out.reserve(payload.len() + 10);
-    out.push(first);
-    match payload.len() {
-        bytes @ ..126 => out.push(bytes as u8),
-        bytes => match u16::try_from(bytes) {
-            Ok(bytes) => {
-                out.push(126);
-                out.extend_from_slice(&bytes.to_be_bytes());
-            }
-            Err(_) => {
-                out.push(127);
-                out.extend_from_slice(&(bytes as u64).to_be_bytes());
-            }
-        },
-    }
-    out.extend_from_slice(payload);
-}
 
 impl Log {
     /// How many bytes had gone in before this place.
     fn fed_at(&self, position: u64) -> u64 {
         let Some(coded) = &self.coded else { return 0 };
-        let behind = self.frames.partition_point(|frame| frame.end <= position);
-        behind.checked_sub(1).and_then(|last| coded.fed.get(last)).copied().unwrap_or(coded.before)
+        coded.fed_behind(self.frames.partition_point(|frame| frame.end <= position))
     }
 
     /// How many kept frames stand behind this place. Logs of one format have the same ones, as far back as they reach.
@@ -261,7 +65,7 @@ impl Logs {
         let told = self.iter_mut().filter_map(|(id, log)| {
             let (needed, waiting) = (log.needed(), log.frames_behind(log.fanned_out()));
             let lost = (needed < log.head.position && log.head.position > 0).then(|| log.offset_before(needed));
-            let passed = std::mem::take(&mut log.coded.as_mut()?.passed);
+            let passed = log.coded.as_mut()?.take_passed();
             Some((id.format, (log.frames_behind(needed), lost), waiting, passed))
         });
         let mut settled: Option<(Format, (u64, u64))> = None;
@@ -425,8 +229,7 @@ impl Log {
         let cursor = self.place_before(behind)?;
         let fed = self.fed_at(cursor);
         let since = since.unwrap_or(fed);
-        let has_window = since <= coded.begun || fed - since >= 1 << coded.coding.window_bits();
-        (!coded.coding.is_shared() || has_window).then_some((cursor, since))
+        coded.may_join(since, fed).then_some((cursor, since))
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::besides::{Besides, Noted};
-use super::coding::{Coded, Intake};
+use super::coded::{Coded, Intake};
 use super::compacted::Compacted;
 use super::keys::Keys;
 use super::mark::{Edge, FrameKind, FrameMark};

@@ -4,7 +4,7 @@
 //!   appended, in `joining` who watches;
 //! - `logs`: one log for each wire format in use; `log`, `mark`, `segment`: frames ready for the wire, what is known of each, and the memory they lie in; `reading`
 //!   what a cursor gets of them, `seeking` where one begins;
-//! - `coding`: logs whose frames are compressed; `trimming`: what a log lets go of;
+//! - `coding`: logs whose frames are compressed, and who goes from one to another; `coded`: how one is; `trimming`: what a log lets go of;
 //! - `policy`: what becomes of laggards; `keys`, `compacted`: conflation, and keys that end (`removing` has the tests);
 //! - `stored`: publications that are kept for whatever format may come; `beginning`: those that newcomers of a relay's
 //!   lane begin with; `mirrors`, `mirrored`: the same in other workers;
@@ -17,6 +17,7 @@
 //! - `watch`: what a shard tells the writers; `registry`: channels by name; `pattern`: rules by name.
 mod beginning;
 mod besides;
+mod coded;
 mod coding;
 mod compacted;
 mod crossing;

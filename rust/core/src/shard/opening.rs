@@ -178,7 +178,7 @@ impl<I: Io> Shard<I> {
 
     /// What is agreed of permessage-deflate with who asks so.
     pub(super) fn agree_deflate(&self, head: &RequestHead<'_>) -> Option<DeflateAgreement> {
-        let inflates = self.settings.compression && !head.header("user-agent").is_some_and(cannot_inflate);
+        let inflates = self.settings.permessage_deflate && !head.header("user-agent").is_some_and(cannot_inflate);
         inflates.then(|| DeflateAgreement::negotiate_shared(head.headers_named("sec-websocket-extensions")))?
     }
 
