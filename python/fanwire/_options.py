@@ -51,6 +51,9 @@ class Options(TypedDict, total=False):
     outbox_bytes_max: int
     """Private bytes that wait for one client: pongs, replies, ``send``; 256 to 1 GiB; default 256 KiB; 2 MiB on a
     hub that relays."""
+    permessage_deflate: bool
+    """Whether WebSockets agree on permessage-deflate (RFC 7692), where a client offers it; False, True; default
+    True."""
     ping_interval: float
     """Seconds of silence before a ping; of an event stream, between two keepalives; 0.1 to 86,400; default 25."""
     ping_timeout: float
