@@ -35,8 +35,8 @@ class Channel(Named):
         backlog_bytes: bytes of frames that a channel's log keeps for subscribers that are behind.
             One log is shared by all subscribers: a slow one costs no memory of its own.
         backlog_frames: the same bound as a number of frames.
-        compression: True: for WebSockets that agreed on permessage-deflate (RFC 7692, ``Hub(permessage_deflate=True)``), what
-            is published is compressed once for all of them. Never let one channel carry secrets and text of others.
+        compression: True: what is published is compressed once for all WebSockets that agreed on permessage-deflate
+            (RFC 7692; ``Hub(permessage_deflate=True)``). Never let one channel carry secrets and text of others.
         compression_readers: so many subscribers that inflate have to be there, in one shard, before that begins.
         backlog_age: the same bound in seconds since the publication; None is without. The bound that is hit first
             counts; time is looked at with each publication.

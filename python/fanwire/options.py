@@ -103,8 +103,7 @@ ELSEWHERE = {
     },
     **dict.fromkeys(("tls", "ssl", "ssl_context", "certfile", "keyfile", "ssl_certfile", "ssl_keyfile"), PLAIN_HTTP),
     **dict.fromkeys(
-        ("compression", "compress", "permessage_deflate", "perMessageDeflate", "ws_per_message_deflate"),
-        "is none of fanwire: it does not compress",
+        ("compress", "perMessageDeflate", "ws_per_message_deflate", "deflate"), "is called permessage_deflate here"
     ),
     **dict.fromkeys(
         ("max_connections", "connections_max", "limit_concurrency"),
