@@ -375,7 +375,9 @@ async def test_a_post_for_a_connection_that_its_beginning_ended_is_read_and_answ
                 poster.sendall(b"x" * 5_000)
                 answer = read_head(poster)
                 post(poster, 0, b"")
-                return said, answer, read_head(poster)
+                while (head := read_head(poster)).split()[1] == "200":
+                    post(poster, 0, b"")  # the end of the stream is on another socket: it may come to the shard later
+                return said, answer, head
 
         said, answer, next_answer = await run_sync(play)
         assert said.endswith(b'{"type":7,"error":"Connection closed with an error.","allowReconnect":true}\x1e\r\n\r\n')

@@ -384,6 +384,23 @@ async def test_what_is_not_for_everyone_disturbs_nobody(make_hub: MakeHub) -> No
                 check([stream], asks_to_forget=False)
 
 
+@pytest.mark.skipif(not COMPRESSES, reason="the engine does not compress")
+async def test_of_two_channels_the_one_that_brings_more_is_compressed(make_hub: MakeHub) -> None:
+    """The first that was watched is silent: the window goes to the other, and back where that changes."""
+    hub = make_hub({"*": channel()})
+    feed = odds()
+    async with hub.serve(ANY, shards=1) as serving:
+        target = "/ws?channel=first&channel=second"
+        client = await run_sync(Deflating, serving.address, target, "permessage-deflate")
+        with leaving(client):
+            await until(lambda: hub.occupancy("second") == 1)
+            for busy in ("second", "first", "second"):
+                begun = len(client.stream.compressed)
+                while not any(client.stream.compressed[begun:]):
+                    hub.publish(busy, next(feed))
+                    await run_sync(client.read_more)
+
+
 @pytest.mark.parametrize("start", ["history", "keyframe"])
 async def test_who_begins_with_what_is_kept_decodes_it_and_what_follows(make_hub: MakeHub, start: str) -> None:
     hub = make_hub({"odds": channel(start=start, history=100)})

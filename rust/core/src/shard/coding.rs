@@ -7,6 +7,12 @@ use crate::channel::{Inflates, Mode, Policy};
 use crate::messages::ConnectionId;
 use crate::protocol::{Coding, Framing};
 
+/// So many ticks lie between two looks at who has the window.
+const LOOK_TICKS: u32 = if cfg!(test) { 0 } else { 10 };
+
+/// What is compressed with context stands for so many times as much, about.
+const RATIO: u64 = 8;
+
 /// Of policy `latest`: who lags by more of a compressed log than this gets nothing any more that was replaced.
 const LAG_BYTES_MAX: u64 = if cfg!(test) { 0 } else { 16 << 10 };
 
@@ -62,10 +68,27 @@ impl<I: Io> Shard<I> {
             target.uncoded = waiting;
             return;
         }
-        waiting.retain(|&id| !self.has_window(id) && !self.go_to_better(id, feed, None));
+        let tick = self.timers.tick();
+        let may_take = tick >= self.feeds.at(feed).uncoded_at;
+        waiting.retain(|&id| match self.window_of(id) {
+            Some(other) if !may_take || !self.take_window(id, other, feed) => true,
+            _ => !self.go_to_better(id, feed, None),
+        });
         if self.feeds.get(feed).is_some() {
-            self.feeds.at(feed).uncoded.append(&mut waiting);
+            let target = self.feeds.at(feed);
+            if may_take {
+                target.uncoded_at = tick + LOOK_TICKS;
+            }
+            target.uncoded.append(&mut waiting);
         }
+    }
+
+    /// A feed brings its readers so many bytes.
+    pub(super) fn note_load(&mut self, feed: u32, bytes: usize) {
+        let tick = self.timers.tick();
+        let target = self.feeds.at(feed);
+        let ratio = if target.log.coding == Coding::Plain { 1 } else { RATIO };
+        target.load.add(tick, bytes as u64 * ratio);
     }
 
     /// Those go on in a better log who have got enough for that.
@@ -87,12 +110,34 @@ impl<I: Io> Shard<I> {
         Some((index, connection.subscriptions[index].is_lagging()))
     }
 
-    /// Whether another subscription has the connection's window.
-    fn has_window(&self, id: ConnectionId) -> bool {
-        let Some(connection) = self.slot_of(id).and_then(|slot| self.slab.get(slot)) else { return false };
-        let coding = |feed: u32| self.feeds.get(feed).map_or(Coding::Plain, |target| target.log.coding);
-        connection.inflates.is_some_and(|inflates| inflates.takes_over)
-            && connection.subscriptions.iter().any(|one| coding(one.feed) != Coding::Plain)
+    /// The feed of the subscription that has the connection's window, if that is one alone.
+    fn window_of(&self, id: ConnectionId) -> Option<u32> {
+        let connection = self.slot_of(id).and_then(|slot| self.slab.get(slot))?;
+        connection.inflates.filter(|inflates| inflates.takes_over)?;
+        let is_coded = |feed: &u32| self.feeds.get(*feed).is_some_and(|target| target.log.coding != Coding::Plain);
+        connection.subscriptions.iter().map(|one| one.feed).find(is_coded)
+    }
+
+    /// The window goes to the subscription that brings more, if that is twice as much as of the one that has it.
+    fn take_window(&mut self, id: ConnectionId, from: u32, to: u32) -> bool {
+        let tick = self.timers.tick();
+        if self.feeds.at(to).load.at(tick) <= 2 * self.feeds.at(from).load.at(tick) {
+            return false;
+        }
+        let (Some(slot), Some((index, false))) = (self.slot_of(id), self.index_at(id, from)) else { return false };
+        let target = self.feeds.at(from);
+        let (channel, place) = (target.channel.clone(), (target.log, target.cursor));
+        let Some((passage, _)) = channel.fall_back(place, self.index) else { return false };
+        let plain = self.feeds.obtain(&channel, passage.log, &passage.watch);
+        if self.feeds.at(plain).cursor != passage.cursor {
+            self.feeds.forget_if_empty(plain);
+            return false;
+        }
+        self.feeds.pass(&mut self.slab, (slot, index), plain, (passage.cursor, None));
+        passage.keep();
+        self.feeds.at(plain).report();
+        self.note_uncoded(slot, plain);
+        true
     }
 
     /// A subscription at the tail goes on in a better log, if there is one for it. False where it stays.

@@ -217,6 +217,7 @@ impl<I: Io> Shard<I> {
     fn count_sent(&mut self, turn: &Turn, members: u64) {
         self.stats.bytes_out.add(turn.run.bytes() as u64 * members);
         self.note_passed(turn.feed, (turn.from, turn.run.end), Some(&turn.run), members);
+        self.note_load(turn.feed, turn.run.bytes());
         self.stats.deliveries.add(turn.run.frames * members);
         self.stats.expired.add(turn.run.expired * members);
         self.stats.skipped[Policy::Latest as usize].add(turn.run.replaced * members); // of nothing else, at the tail

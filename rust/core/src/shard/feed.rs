@@ -36,10 +36,34 @@ pub(crate) struct Feed {
     pub(crate) is_in_turn: bool,
     /// Of a log whose frames are not compressed: who came to its tail and could read one whose are.
     pub(crate) uncoded: Vec<ConnectionId>,
+    /// In which tick those are looked at again of whom another subscription has the window.
+    pub(crate) uncoded_at: u32,
+    /// How much it brings.
+    pub(crate) load: Load,
     /// Of one whose are: readers for whom there is a better one, each with what had gone in when it began to get every byte.
     pub(crate) climbers: Vec<(ConnectionId, u64)>,
     /// With so many bytes gone in, one of them may go on there.
     pub(crate) better_from: u64,
+}
+
+/// Ticks in which a load becomes half.
+const HALF_TICKS: u32 = 10;
+
+/// Bytes that a feed has brought each of its readers lately, as if nothing were compressed: half as much after a second.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Load {
+    tick: u32,
+    bytes: u64,
+}
+
+impl Load {
+    pub(crate) fn add(&mut self, tick: u32, bytes: u64) {
+        (self.bytes, self.tick) = (self.at(tick) + bytes, tick);
+    }
+
+    pub(crate) fn at(self, tick: u32) -> u64 {
+        self.bytes.checked_shr(tick.saturating_sub(self.tick) / HALF_TICKS).unwrap_or(0)
+    }
 }
 
 impl Feed {
@@ -138,6 +162,8 @@ impl Feeds {
             oldest_lag: cursor,
             is_in_turn: false,
             uncoded: Vec::new(),
+            uncoded_at: 0,
+            load: Load::default(),
             climbers: Vec::new(),
             better_from: u64::MAX,
         };

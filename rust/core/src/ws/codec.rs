@@ -110,16 +110,11 @@ impl Codec {
             *taken += more;
             return Ok(received);
         };
-        let (more, received) = self.receiver.receive_compressible(bytes, self.message_bytes_max)?;
+        let inflate = |deflated: &[u8], bytes_max, out: &mut Vec<u8>| inflater.inflate(deflated, bytes_max, out);
+        let (more, received) =
+            receive_inflated(&mut self.receiver, (bytes, self.message_bytes_max), inflated, inflate)?;
         *taken += more;
-        match received {
-            None => Ok(None),
-            Some(Compressible::Plain(received)) => Ok(Some(received)),
-            Some(Compressible::Compressed { is_text, deflated }) => {
-                inflater.inflate(deflated, self.message_bytes_max, inflated)?;
-                read_data(is_text, inflated).map(Some)
-            }
-        }
+        Ok(received)
     }
 
     /// Whether bytes are left over that the next [`receive`](Self::receive) looks at.
@@ -149,7 +144,7 @@ impl Codec {
 }
 
 /// [`Receiver::receive`] where permessage-deflate was agreed and each message refers to none before it; one that was compressed
-/// is appended to `inflated`. Both its data and what that stands for have `message_bytes_max` bytes at most.
+/// is appended to `inflated`. What it stands for has `message_bytes_max` bytes at most.
 ///
 /// # Errors
 /// [`ReceiveError`], as of [`Receiver::receive`] and of [`inflate_alone`].
@@ -159,14 +154,39 @@ pub fn receive_alone<'a>(
     message_bytes_max: usize,
     inflated: &'a mut Vec<u8>,
 ) -> Result<(usize, Option<Received<'a>>), ReceiveError> {
-    let (taken, received) = receiver.receive_compressible(bytes, message_bytes_max)?;
+    receive_inflated(receiver, (bytes, message_bytes_max), inflated, inflate_alone)
+}
+
+/// The bound is of what a message stands for; its data may be longer where nothing was won.
+fn receive_inflated<'a>(
+    receiver: &'a mut Receiver,
+    (bytes, bytes_max): (&'a mut [u8], usize),
+    inflated: &'a mut Vec<u8>,
+    inflate: impl FnOnce(&[u8], usize, &mut Vec<u8>) -> Result<(), ReceiveError>,
+) -> Result<(usize, Option<Received<'a>>), ReceiveError> {
+    let (taken, received) = receiver.receive_compressible(bytes, deflated_bytes_max(bytes_max))?;
     let received = match received {
         None => None,
-        Some(Compressible::Plain(received)) => Some(received),
+        Some(Compressible::Plain(received)) => {
+            let message_bytes = match received {
+                Received::Text(text) => text.len(),
+                Received::Binary(bytes) => bytes.len(),
+                _ => 0,
+            };
+            if message_bytes > bytes_max {
+                return Err(ReceiveError::MessageTooBig { message_bytes: message_bytes as u64, bytes_max });
+            }
+            Some(received)
+        }
         Some(Compressible::Compressed { is_text, deflated }) => {
-            inflate_alone(deflated, message_bytes_max, inflated)?;
+            inflate(deflated, bytes_max, inflated)?;
             Some(read_data(is_text, inflated)?)
         }
     };
     Ok((taken, received))
+}
+
+/// How long data gets that nothing is won of: a header for each stored block, of a few KiB with the smallest windows.
+const fn deflated_bytes_max(bytes: usize) -> usize {
+    bytes.saturating_add(bytes / 64).saturating_add(64)
 }
