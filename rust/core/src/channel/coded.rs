@@ -11,6 +11,9 @@ use crate::ws::{Deflater, SharedDeflater};
 /// A frame below it goes out as it is: little is won.
 const BYTES_MIN: usize = if cfg!(test) { 1 } else { 64 };
 
+/// One above it does, too: who publishes, and the shards that would read the channel, wait while it is compressed.
+const BYTES_MAX: usize = 128 << 10;
+
 /// After so many bytes it is looked whether compression pays.
 const JUDGED_BYTES: u64 = 64 << 10;
 
@@ -42,7 +45,10 @@ impl Intake {
     /// Whether a publication goes in, whose frame this is. Then it has been counted.
     pub(super) fn takes(&mut self, frame: &[u8], mark: &FrameMark, is_for_all: bool) -> bool {
         let is_plain = matches!(mark.kind, FrameKind::Snapshot | FrameKind::Gap | FrameKind::Opening);
-        if is_plain || !is_for_all || mark.expires_ns != u64::MAX || frame.len() < BYTES_MIN {
+        if is_plain || !is_for_all || mark.expires_ns != u64::MAX {
+            return false;
+        }
+        if !(BYTES_MIN..=BYTES_MAX).contains(&frame.len()) {
             return false;
         }
         if self.rest > 0 {

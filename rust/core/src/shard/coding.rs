@@ -32,6 +32,7 @@ impl<I: Io> Shard<I> {
                 target.uncoded.dedup(); // who comes and goes stands there several times
             }
             target.uncoded.push(id);
+            target.has_new_uncoded = true;
             self.uncoded.push(feed); // before anything else is published, if that can be
         }
     }
@@ -48,7 +49,8 @@ impl<I: Io> Shard<I> {
 
     fn code(&mut self, feed: u32) {
         let Some(target) = self.feeds.get(feed) else { return };
-        if !target.uncoded.is_empty() {
+        let is_due = target.has_new_uncoded || self.timers.tick() >= target.uncoded_at;
+        if !target.uncoded.is_empty() && is_due {
             self.begin_coding(feed);
         } else if !target.climbers.is_empty() && target.channel.fed_at(target.log, target.cursor) >= target.better_from
         {
@@ -58,6 +60,7 @@ impl<I: Io> Shard<I> {
 
     /// Those who wait for it go on in a compressed log, if they are enough.
     fn begin_coding(&mut self, feed: u32) {
+        self.feeds.at(feed).has_new_uncoded = false;
         let mut waiting = std::mem::take(&mut self.feeds.at(feed).uncoded);
         waiting.sort_unstable();
         waiting.dedup();
@@ -70,15 +73,21 @@ impl<I: Io> Shard<I> {
         }
         let tick = self.timers.tick();
         let may_take = tick >= self.feeds.at(feed).uncoded_at;
+        let mut is_late = false;
         waiting.retain(|&id| match self.window_of(id) {
             Some(other) if !may_take || !self.take_window(id, other, feed) => true,
-            _ => !self.go_to_better(id, feed, None),
+            _ => {
+                let stays = !self.go_to_better(id, feed, None);
+                is_late |= stays;
+                stays
+            }
         });
         if self.feeds.get(feed).is_some() {
             let target = self.feeds.at(feed);
             if may_take {
                 target.uncoded_at = tick + LOOK_TICKS;
             }
+            target.has_new_uncoded |= is_late;
             target.uncoded.append(&mut waiting);
         }
     }

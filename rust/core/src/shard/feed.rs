@@ -36,8 +36,10 @@ pub(crate) struct Feed {
     pub(crate) is_in_turn: bool,
     /// Of a log whose frames are not compressed: who came to its tail and could read one whose are.
     pub(crate) uncoded: Vec<ConnectionId>,
-    /// In which tick those are looked at again of whom another subscription has the window.
+    /// In which tick they are looked at again: those of whom another subscription has the window.
     pub(crate) uncoded_at: u32,
+    /// Somebody has come there whom nobody has looked at, or who could not go on just then.
+    pub(crate) has_new_uncoded: bool,
     /// How much it brings.
     pub(crate) load: Load,
     /// Of one whose are: readers for whom there is a better one, each with what had gone in when it began to get every byte.
@@ -163,6 +165,7 @@ impl Feeds {
             is_in_turn: false,
             uncoded: Vec::new(),
             uncoded_at: 0,
+            has_new_uncoded: false,
             load: Load::default(),
             climbers: Vec::new(),
             better_from: u64::MAX,
