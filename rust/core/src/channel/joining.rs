@@ -406,7 +406,7 @@ impl Channel {
     pub(crate) fn end_in(&self, id: LogId, tail: &Tail) -> u64 {
         match id.coding {
             Coding::Plain => tail.end,
-            _ => self.lock().logs.of(id).map_or(0, |log| log.end_of(tail.number)),
+            _ => self.end_of(id, tail.number),
         }
     }
 

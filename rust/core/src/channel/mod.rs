@@ -249,6 +249,9 @@ impl<'a> Publication<'a> {
     }
 }
 
+/// A shard's eye on one of the logs, and where a publication ends in that.
+pub(crate) type Eye = (LogId, u64, Arc<Watch>);
+
 /// What `append` did.
 #[derive(Debug)]
 pub enum Appended {
@@ -561,19 +564,24 @@ impl Channel {
         self.lock().is_snapshot_awaited = false;
     }
 
-    /// Each log's format and end of a publication, with the eyes of the shards on it whose view has it, none of one that is of
-    /// another life; `None` of one yet to come.
-    pub(crate) fn watches_of(&self, position: Position) -> Option<Vec<(u64, Arc<Watch>)>> {
+    /// The number of a publication, and its end in each log with the eyes of the shards on that whose view has it, none of one
+    /// that is of another life; `None` of one yet to come.
+    pub(crate) fn watches_of(&self, position: Position) -> Option<(u64, Vec<Eye>)> {
         let inner = self.lock();
-        let Some(offset) = self.life(&inner).number_of(position) else { return Some(Vec::new()) };
-        if offset > inner.offset {
+        let Some(number) = self.life(&inner).number_of(position) else { return Some((0, Vec::new())) };
+        if number > inner.offset {
             return None;
         }
         let mut watches = Vec::new();
-        for (_, log) in inner.logs.iter() {
-            let end = log.end_of(offset);
-            watches.extend(log.watches_of_frame(end).map(|watch| (end, Arc::clone(watch))));
+        for (id, log) in inner.logs.iter() {
+            let end = log.end_of(number);
+            watches.extend(log.watches_of_frame(end).map(|watch| (id, end, Arc::clone(watch))));
         }
-        Some(watches)
+        Some((number, watches))
+    }
+
+    /// Where the publication of this number ends in a log.
+    pub(crate) fn end_of(&self, id: LogId, number: u64) -> u64 {
+        self.lock().logs.of(id).map_or(0, |log| log.end_of(number))
     }
 }

@@ -3,10 +3,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Engine;
-use crate::channel::{Heard, Listener, Pattern};
+use crate::channel::{Heard, Listener, Pattern, Watch};
 use crate::error::EngineError;
-use crate::messages::{Command, Event, Track};
+use crate::messages::{Command, Event, Published, Track};
 use crate::position::Position;
+use crate::protocol::LogId;
 
 impl Engine {
     /// Where a channel is now: the place of its newest publication, or of none yet. The channel is made if need be, so that
@@ -38,12 +39,17 @@ impl Engine {
         let Some(channel) = found.or_else(|| self.node()?.find_epoch(position.epoch)) else {
             return Ok((token, 0));
         };
-        let watches = channel.watches_of(position).ok_or(EngineError::NoSuchPosition { position })?;
-        let parts = watches.len() as u32;
-        for (part, (end, watch)) in (0..).zip(watches) {
-            self.shards[watch.shard].command(Command::Track(Track { token, part, watch, end }));
+        let (number, watches) = channel.watches_of(position).ok_or(EngineError::NoSuchPosition { position })?;
+        let known: Vec<_> = watches.iter().map(|(log, _, watch)| (*log, Arc::clone(watch))).collect();
+        let of = Arc::new(Published { channel, number, known });
+        for (index, (log, end, watch)) in watches.iter().enumerate() {
+            let is_same = |one: &(LogId, u64, Arc<Watch>)| (one.0.format, one.2.shard) == (log.format, watch.shard);
+            let is_first = !watches[..index].iter().any(is_same);
+            let (part, watch, of) = (index as u32, Arc::clone(watch), Arc::clone(&of));
+            let shard = &self.shards[watch.shard];
+            shard.command(Command::Track(Track { token, part, watch, end: *end, of, is_first }));
         }
-        Ok((token, parts))
+        Ok((token, watches.len() as u32))
     }
 
     /// Hears the channels whose names match `pattern`, from now on: [`Event::Heard`](crate::messages::Event::Heard) with

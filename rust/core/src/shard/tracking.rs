@@ -1,9 +1,11 @@
 //! How far publications have come: timed for the metrics, and told to who asks, at the end of a turn in which that changed.
+use std::sync::Arc;
+
 use super::io::Member;
 use super::sampling::{Marks, Sample, Tracked};
 use super::{Io, Shard};
-use crate::channel::Run;
-use crate::messages::{Command, Event, Progress};
+use crate::channel::{Run, Watch};
+use crate::messages::{Command, Event, Progress, Track};
 
 impl<I: Io> Shard<I> {
     /// Before anything else is fanned out: who goes past the publication in this turn is counted.
@@ -31,10 +33,12 @@ impl<I: Io> Shard<I> {
     /// Tells what has changed in this turn; of who is told that all have it, no more is told.
     pub(super) fn report_tracked(&mut self) {
         for mut tracked in std::mem::take(&mut self.tracked) {
-            let feed = tracked.track.watch.feed.load(std::sync::atomic::Ordering::Relaxed);
-            let target = self.feeds.get(feed);
-            let subscribers = target.map_or(0, |target| target.at_tail.len() + target.lagging.len()) as u64;
-            let behind = self.behind(feed, tracked.track.end) as u64;
+            let (mut subscribers, mut behind) = (0, 0);
+            for (feed, end) in self.feeds_of(&tracked.track) {
+                let target = self.feeds.get(feed);
+                subscribers += target.map_or(0, |target| target.at_tail.len() + target.lagging.len()) as u64;
+                behind += self.behind(feed, end) as u64;
+            }
             let (token, part, skipped) = (tracked.track.token, tracked.track.part, tracked.skipped);
             let progress = Progress { token, part, subscribers, behind, skipped };
             if tracked.told != Some(progress) {
@@ -45,6 +49,23 @@ impl<I: Io> Shard<I> {
                 self.tracked.push(tracked);
             }
         }
+    }
+
+    /// The feeds of whose subscribers a part tells, each with the publication's end there.
+    fn feeds_of(&self, track: &Track) -> Vec<(u32, u64)> {
+        let feed_of = |watch: &Watch| watch.feed.load(std::sync::atomic::Ordering::Relaxed);
+        let mut all = vec![(feed_of(&track.watch), track.end)];
+        let format =
+            track.of.known.iter().find(|(_, watch)| Arc::ptr_eq(watch, &track.watch)).map(|(log, _)| log.format);
+        let others = if track.is_first { track.of.channel.watches_in(self.index) } else { Vec::new() };
+        for watch in others.iter().filter(|watch| watch.view.is_all()) {
+            let is_known = track.of.known.iter().any(|(_, known)| Arc::ptr_eq(known, watch));
+            let feed = feed_of(watch);
+            if let Some(target) = self.feeds.get(feed).filter(|target| !is_known && Some(target.log.format) == format) {
+                all.push((feed, track.of.channel.end_of(target.log, track.of.number)));
+            }
+        }
+        all
     }
 
     /// A turn of a feed is over that brought it to `end`: times what it brought to its subscribers.

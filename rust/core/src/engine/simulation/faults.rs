@@ -110,7 +110,7 @@ fn a_publication_ends_before_the_snapshot_behind_it() {
     join(&mut world, live());
     let channel = world.engine().obtain("c0").expect("it exists");
     let first = Position { epoch: channel.epoch(), offset: 1 };
-    let end_of = || channel.watches_of(first).expect("it was published")[0].0;
+    let end_of = || channel.watches_of(first).expect("it was published").1[0].1;
     put(&mut world, 0, Kind::Plain);
     let end = end_of();
     assert_eq!(end, channel.tail(crate::protocol::Format::Raw));
