@@ -349,7 +349,7 @@ impl Channel {
         })
     }
 
-    /// Whether what a cursor of this id needs is not all here.
+    /// Whether what a cursor in this log needs is not all here.
     pub(crate) fn is_overtaken(&self, id: impl Into<LogId>, cursor: u64, mode: Mode) -> bool {
         let inner = self.lock();
         let Some(log) = inner.logs.of(id) else { return false };
