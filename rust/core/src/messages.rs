@@ -11,9 +11,9 @@ use crate::channel::{Channel, Origin, Start, Tails, View, Watch, Watched};
 pub use crate::connection_id::ConnectionId;
 pub(crate) use crate::connection_id::{GENERATION_MAX, SLOTS_MAX};
 use crate::position::Position;
+use crate::protocol::Format;
 use crate::protocol::signalr::HubProtocol;
 use crate::protocol::signalr::negotiate::Transport;
-use crate::protocol::{Format, LogId};
 use crate::routes::{OwnerId, Wire};
 
 /// What any thread asks of a shard. Each is done once, in order; one that names a connection which is gone does nothing.
@@ -194,6 +194,8 @@ pub struct Track {
     pub watch: Arc<Watch>,
     /// Position of the byte after the publication.
     pub end: u64,
+    /// How its frames are written.
+    pub format: Format,
     /// What was published where.
     pub of: Arc<Published>,
     /// Of all parts of this shard and format it is the first: it tells of subscribers in logs that none of them knows, too.
@@ -208,7 +210,7 @@ pub struct Published {
     /// Its number in the channel's logs.
     pub number: u64,
     /// The eyes of all shards on those logs then. Subscribers may go on in logs that begin later.
-    pub known: Vec<(LogId, Arc<Watch>)>,
+    pub known: Vec<Arc<Watch>>,
 }
 
 /// How far a publication has come among one shard's subscribers of one log.

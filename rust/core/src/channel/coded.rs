@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::mark::{FrameKind, FrameMark};
 use crate::protocol::Coding;
-use crate::ws::frame::RSV1;
+use crate::ws::frame::{messages, write_compressed};
 use crate::ws::{Deflater, SharedDeflater};
 
 /// A frame below it goes out as it is: little is won.
@@ -28,6 +28,8 @@ static COMPRESSORS: AtomicUsize = AtomicUsize::new(0);
 thread_local! {
     /// Compresses messages alone, for whichever channel.
     static ALONE: RefCell<Deflater> = RefCell::new(Deflater::default());
+    /// The data of one message is made here: its length stands before it.
+    static DATA: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// What goes into the compressed logs of a format, as the log has it that they are made of.
@@ -55,7 +57,7 @@ impl Intake {
             self.rest = self.rest.saturating_sub(frame.len() as u64);
             return false;
         }
-        self.fed += Messages(frame).map(|message| message.payload.len() as u64).sum::<u64>();
+        self.fed += messages(frame).map(|(_, payload)| payload.len() as u64).sum::<u64>();
         true
     }
 
@@ -111,16 +113,16 @@ impl Coded {
             return;
         }
         let before = out.len();
-        for message in Messages(frame) {
+        for (opcode, payload) in messages(frame) {
             DATA.with_borrow_mut(|data| {
                 data.clear();
                 match &mut self.stream {
-                    Some(stream) => stream.deflate(message.payload, data),
+                    Some(stream) => stream.deflate(payload, data),
                     None => ALONE.with_borrow_mut(|alone| {
-                        alone.deflate(self.coding.window_bits(), message.payload, data);
+                        alone.deflate(self.coding.window_bits(), payload, data);
                     }),
                 }
-                write_frame(message.first | RSV1, data, out);
+                write_compressed(out, opcode, data);
                 if data.capacity() > 1 << 20 {
                     *data = Vec::new();
                 }
@@ -164,59 +166,4 @@ impl Drop for Coded {
             COMPRESSORS.fetch_sub(1, Ordering::Relaxed);
         }
     }
-}
-
-thread_local! {
-    /// The data of one message is made here: its length stands before it.
-    static DATA: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// The messages of a server's bytes, each a whole frame.
-struct Messages<'a>(&'a [u8]);
-
-struct Message<'a> {
-    /// The first byte of its frame.
-    first: u8,
-    payload: &'a [u8],
-}
-
-impl<'a> Iterator for Messages<'a> {
-    type Item = Message<'a>;
-
-    fn next(&mut self) -> Option<Message<'a>> {
-        let (&[first, length], rest) = self.0.split_first_chunk()?;
-        let (bytes, rest) = match length {
-            126 => {
-                let (bytes, rest) = rest.split_first_chunk()?;
-                (usize::from(u16::from_be_bytes(*bytes)), rest)
-            }
-            127 => {
-                let (bytes, rest) = rest.split_first_chunk()?;
-                (usize::try_from(u64::from_be_bytes(*bytes)).ok()?, rest)
-            }
-            length => (usize::from(length), rest),
-        };
-        let (payload, rest) = rest.split_at_checked(bytes)?;
-        self.0 = rest;
-        Some(Message { first, payload })
-    }
-}
-
-fn write_frame(first: u8, payload: &[u8], out: &mut Vec<u8>) {
-    out.reserve(payload.len() + 10);
-    out.push(first);
-    match payload.len() {
-        bytes @ ..126 => out.push(bytes as u8),
-        bytes => match u16::try_from(bytes) {
-            Ok(bytes) => {
-                out.push(126);
-                out.extend_from_slice(&bytes.to_be_bytes());
-            }
-            Err(_) => {
-                out.push(127);
-                out.extend_from_slice(&(bytes as u64).to_be_bytes());
-            }
-        },
-    }
-    out.extend_from_slice(payload);
 }

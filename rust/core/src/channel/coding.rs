@@ -7,14 +7,13 @@
 //!
 //! [RFC 7692]: https://datatracker.ietf.org/doc/html/rfc7692
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::coded::Coded;
+use super::joining::Watched;
 use super::log::Log;
 use super::logs::Logs;
 use super::mark::{FrameKind, FrameMark};
 use super::view::View;
-use super::watch::Watch;
 use super::{Channel, Inner};
 use crate::protocol::{Coding, Format, LogId};
 
@@ -22,12 +21,12 @@ impl Log {
     /// How many bytes had gone in before this place.
     fn fed_at(&self, position: u64) -> u64 {
         let Some(coded) = &self.coded else { return 0 };
-        coded.fed_behind(self.frames.partition_point(|frame| frame.end <= position))
+        coded.fed_behind(self.frames_until(position))
     }
 
     /// How many kept frames stand behind this place. Logs of one format have the same ones, as far back as they reach.
     fn frames_behind(&self, position: u64) -> usize {
-        self.frames.len() - self.frames.partition_point(|frame| frame.end <= position)
+        self.frames.len() - self.frames_until(position)
     }
 
     /// The place before so many frames; `None` where it does not reach back so far.
@@ -115,36 +114,6 @@ pub(crate) struct Inflates {
     pub(crate) takes_over: bool,
 }
 
-/// A reader's way from one log of a channel into another; who drops it gives it back.
-#[derive(Debug)]
-pub(crate) struct Passage {
-    channel: Arc<Channel>,
-    pub(crate) log: LogId,
-    pub(crate) watch: Arc<Watch>,
-    /// The same place, there.
-    pub(crate) cursor: u64,
-    /// What had gone in, of the format's bytes, when the reader began to get all of them.
-    pub(crate) since: u64,
-    is_kept: bool,
-}
-
-impl Passage {
-    /// The shard has taken note of it, and calls [`Channel::unwatch`] in its time.
-    pub(crate) fn keep(mut self) {
-        self.is_kept = true;
-        self.watch.joining.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-impl Drop for Passage {
-    fn drop(&mut self) {
-        if !self.is_kept {
-            self.watch.joining.fetch_sub(1, Ordering::AcqRel);
-            self.channel.unwatch(self.log, &self.watch);
-        }
-    }
-}
-
 impl Channel {
     /// Whether publications of this format are compressed for somebody.
     pub(crate) fn is_coded(&self, format: Format) -> bool {
@@ -158,14 +127,15 @@ impl Channel {
 
     /// Where a reader may go on that stands at `cursor` of a log, with fewer bytes on its way; `None`: here, for now.
     ///
-    /// `since` is of the log that it reads, `None` of one whose frames are not compressed.
+    /// `since` says what had gone in, of the format's bytes, when the reader began to get all of them: of the log that it reads,
+    /// `None` of one whose frames are not compressed; and so of the one where it goes on.
     pub(crate) fn better(
         self: &Arc<Self>,
         (from, cursor): (LogId, u64),
         inflates: Inflates,
         since: Option<u64>,
         shard: usize,
-    ) -> Option<Passage> {
+    ) -> Option<(Watched, u64)> {
         let mut inner = self.lock();
         let inner = &mut *inner;
         let (source, plain) = (inner.logs.of(from)?, inner.logs.of(from.format)?);
@@ -185,7 +155,7 @@ impl Channel {
                 None => None,
             };
             if let Some((cursor, since)) = found {
-                return Some(self.pass((inner, id), (cursor, since), shard));
+                return Some((self.pass((inner, id), cursor, shard), since));
             }
         }
         None
@@ -195,15 +165,14 @@ impl Channel {
     pub(crate) fn has_replaced(&self, id: LogId, (from, to): (u64, u64)) -> bool {
         let inner = self.lock();
         let Some(log) = inner.logs.of(id) else { return false };
-        let until = |position| log.frames.partition_point(|frame| frame.end <= position);
         let is_value = |mark: &&FrameMark| matches!(mark.kind, FrameKind::Plain | FrameKind::Keyframe);
-        let mut frames = log.frames.range(until(from)..until(to)).filter(is_value);
+        let mut frames = log.frames.range(log.frames_until(from)..log.frames_until(to)).filter(is_value);
         frames.any(|mark| !inner.keys.is_newest(mark.key, mark.offset))
     }
 
     /// Where a reader goes on in the log whose frames are not compressed, and may skip some; and how many publications it has
     /// lost by that.
-    pub(crate) fn fall_back(self: &Arc<Self>, (from, cursor): (LogId, u64), shard: usize) -> Option<(Passage, u64)> {
+    pub(crate) fn fall_back(self: &Arc<Self>, (from, cursor): (LogId, u64), shard: usize) -> Option<(Watched, u64)> {
         let mut inner = self.lock();
         let (source, plain) = (inner.logs.of(from)?, inner.logs.of(from.format)?);
         let is_held = cursor >= source.head.position;
@@ -211,14 +180,12 @@ impl Channel {
         let number = source.offset_before(cursor);
         let cursor = place.unwrap_or_else(|| plain.place_behind(number));
         let lost = plain.offset_before(cursor).saturating_sub(number); // of what it no longer remembers
-        Some((self.pass((&mut inner, from.format.into()), (cursor, 0), shard), lost))
+        Some((self.pass((&mut inner, from.format.into()), cursor, shard), lost))
     }
 
-    fn pass(self: &Arc<Self>, (inner, log): (&mut Inner, LogId), (cursor, since): (u64, u64), shard: usize) -> Passage {
-        let watch =
-            inner.logs.of_mut(log).expect("it was found, or has just begun").watch_from(shard, &View::default());
-        self.subscribers.fetch_add(1, Ordering::Relaxed);
-        Passage { channel: Arc::clone(self), log, watch, cursor, since, is_kept: false }
+    fn pass(self: &Arc<Self>, (inner, id): (&mut Inner, LogId), cursor: u64, shard: usize) -> Watched {
+        let log = inner.logs.of_mut(id).expect("it was found, or has just begun");
+        self.watched(id, log.watch_from(shard, &View::default()), cursor, Vec::new())
     }
 }
 

@@ -23,7 +23,7 @@ use crate::protocol::{Coding, Format, Formats, Framing, LogId, write_frame};
 #[derive(Debug)]
 pub struct Watched {
     pub(crate) channel: Arc<Channel>,
-    pub(crate) format: Format,
+    pub(crate) log: LogId,
     pub(crate) watch: Arc<Watch>,
     /// Where the log ended when it was asked for: what comes behind it reaches the subscriber in any case.
     pub(crate) cursor: u64,
@@ -54,17 +54,17 @@ impl Watched {
     /// it was not one of those that it might.
     pub(crate) fn in_format(mut self, format: Format) -> Option<Self> {
         let mut others = std::mem::take(&mut self.others);
-        if self.format != format {
+        if self.log.format != format {
             let found = others.iter_mut().find(|pin| pin.0 == format);
             if let Some(pin) = found {
-                let this = (&mut self.format, &mut self.watch, &mut self.cursor);
+                let this = (&mut self.log.format, &mut self.watch, &mut self.cursor);
                 std::mem::swap(this.0, &mut pin.0);
                 std::mem::swap(this.1, &mut pin.1);
                 std::mem::swap(this.2, &mut pin.2);
             }
         }
         self.let_go(&others);
-        (self.format == format).then_some(self)
+        (self.log.format == format).then_some(self)
     }
 
     fn let_go(&self, pins: &[Pin]) {
@@ -86,7 +86,7 @@ impl Drop for Watched {
         self.let_go(&self.others);
         if !self.is_kept {
             self.watch.joining.fetch_sub(1, Ordering::AcqRel);
-            self.channel.unwatch(self.format, &self.watch);
+            self.channel.unwatch(self.log, &self.watch);
         }
     }
 }
@@ -141,8 +141,13 @@ impl Channel {
         let mut pins = formats.iter().map(|format| self.pin(inner, format, (shard, view)));
         let (format, watch, cursor) = pins.next()?;
         let others = pins.collect();
+        Some(self.watched(format.into(), watch, cursor, others))
+    }
+
+    /// Counts a subscriber of the channel in, whom the log has counted.
+    pub(super) fn watched(self: &Arc<Self>, log: LogId, watch: Arc<Watch>, cursor: u64, others: Vec<Pin>) -> Watched {
         self.subscribers.fetch_add(1, Ordering::Relaxed);
-        Some(Watched { channel: Arc::clone(self), format, watch, cursor, others, is_kept: false })
+        Watched { channel: Arc::clone(self), log, watch, cursor, others, is_kept: false }
     }
 
     fn pin(&self, inner: &mut Inner, format: Format, (shard, view): (usize, &View)) -> Pin {

@@ -234,10 +234,15 @@ impl Log {
         self.segments.push_back((Arc::new(Segment::new(self.tail, capacity)), 0));
     }
 
+    /// How many kept frames end at this place or before.
+    pub(super) fn frames_until(&self, position: u64) -> usize {
+        self.frames.partition_point(|frame| frame.end <= position)
+    }
+
     /// Number of the publication before a place: exact while the log remembers it, else of the oldest that it does.
     pub(super) fn offset_before(&self, position: u64) -> u64 {
         if position >= self.whole_from {
-            let behind = self.frames.partition_point(|frame| frame.end <= position);
+            let behind = self.frames_until(position);
             return behind.checked_sub(1).map_or(self.head.offset, |last| self.frames[last].offset);
         }
         let last = self.gone.partition_point(|edge| edge.position <= position).saturating_sub(1);

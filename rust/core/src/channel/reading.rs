@@ -149,7 +149,7 @@ impl Log {
         if start < self.head.position {
             return self.compacted.at(start).map(|value| &value.mark);
         }
-        self.frames.get(self.frames.partition_point(|frame| frame.end <= start))
+        self.frames.get(self.frames_until(start))
     }
 
     /// Whether one that is to begin with the keyframe here may: it is here, and its time is not over. What is not in its view
@@ -168,7 +168,7 @@ impl Log {
         }
         let here = from.max(self.head.position).min(to.max(from));
         let (mut lost, mut before) = (between(from, here), self.offset_before(here));
-        let first = self.frames.partition_point(|frame| frame.end <= here);
+        let first = self.frames_until(here);
         for mark in self.frames.range(first..).take_while(|frame| frame.end <= to) {
             lost += match mark.kind {
                 FrameKind::Gap => mark.offset - before,
@@ -220,7 +220,7 @@ impl Log {
                 return run;
             }
         }
-        let first = self.frames.partition_point(|frame| frame.end <= run.end);
+        let first = self.frames_until(run.end);
         if run.slices.is_empty()
             && let Some(first) = self.frames.get(first)
         {
@@ -228,7 +228,7 @@ impl Log {
         }
         if self.special == 0 && !reader.conflates && reader.view.is_all() {
             run.end = self.push_slices(&mut run.slices, run.end, to);
-            run.frames = (self.frames.partition_point(|frame| frame.end <= run.end) - first) as u64;
+            run.frames = (self.frames_until(run.end) - first) as u64;
         } else {
             self.read_one_by_one(&mut run, first, to, reader);
         }
@@ -270,7 +270,7 @@ impl Log {
     }
 
     fn read_one_by_one(&self, run: &mut Run, first: usize, to: u64, reader: Reader<'_>) {
-        let last = self.frames.partition_point(|frame| frame.end <= to);
+        let last = self.frames_until(to);
         let mut at = first;
         while run.slices.len() < SLICES_MAX && at < last {
             let fate = |at: usize| {
@@ -293,7 +293,7 @@ impl Log {
             let stretch = 1 + (at + 1..last).take_while(|&at| fate(at) == Fate::Sent).count();
             let stretch_end = self.frames[at + stretch - 1].end;
             run.end = self.push_slices(&mut run.slices, run.end, stretch_end);
-            let after = self.frames.partition_point(|frame| frame.end <= run.end);
+            let after = self.frames_until(run.end);
             run.frames += (after - at) as u64;
             at = after;
             if run.end < stretch_end {
@@ -329,7 +329,7 @@ impl Log {
         if position < self.head.position {
             return self.compacted.frame_end(position);
         }
-        self.frames.get(self.frames.partition_point(|frame| frame.end <= position)).map(|frame| frame.end)
+        self.frames.get(self.frames_until(position)).map(|frame| frame.end)
     }
 
     /// Where the publication of this number ends, or, once it has left the log, where the log begins.
@@ -342,7 +342,6 @@ impl Log {
 
     /// How many frames end in `from + 1..=to`, of those that are here.
     pub(super) fn frames_in(&self, from: u64, to: u64) -> u64 {
-        let until = |position| self.frames.partition_point(|frame| frame.end <= position);
-        (until(to) - until(from)) as u64
+        (self.frames_until(to) - self.frames_until(from)) as u64
     }
 }

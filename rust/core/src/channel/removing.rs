@@ -83,7 +83,7 @@ fn newcomer(channel: &Arc<Channel>, since: Option<Position>, start: Start) -> (V
 /// The shard has everything up to the tail, and its slowest laggard stands at `needed`.
 fn fanned_out(channel: &Channel, watched: &Watched, needed: u64) {
     watched.watch.joining.store(0, std::sync::atomic::Ordering::Relaxed);
-    watched.watch.advance(channel.tail(watched.format), needed);
+    watched.watch.advance(channel.tail(watched.log.format), needed);
 }
 
 #[test]

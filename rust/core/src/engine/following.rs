@@ -40,14 +40,14 @@ impl Engine {
             return Ok((token, 0));
         };
         let (number, watches) = channel.watches_of(position).ok_or(EngineError::NoSuchPosition { position })?;
-        let known: Vec<_> = watches.iter().map(|(log, _, watch)| (*log, Arc::clone(watch))).collect();
+        let known: Vec<_> = watches.iter().map(|(_, _, watch)| Arc::clone(watch)).collect();
         let of = Arc::new(Published { channel, number, known });
         for (index, (log, end, watch)) in watches.iter().enumerate() {
             let is_same = |one: &(LogId, u64, Arc<Watch>)| (one.0.format, one.2.shard) == (log.format, watch.shard);
             let is_first = !watches[..index].iter().any(is_same);
             let (part, watch, of) = (index as u32, Arc::clone(watch), Arc::clone(&of));
             let shard = &self.shards[watch.shard];
-            shard.command(Command::Track(Track { token, part, watch, end: *end, of, is_first }));
+            shard.command(Command::Track(Track { token, part, watch, end: *end, format: log.format, of, is_first }));
         }
         Ok((token, watches.len() as u32))
     }

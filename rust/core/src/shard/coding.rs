@@ -3,7 +3,7 @@
 //! A subscription begins in the log whose frames are not compressed, and at its tail goes on in one whose are. There frames
 //! are read without a gap. Who is to skip some goes back. A connection has one window: one subscription at a time has it.
 use super::{Io, Shard};
-use crate::channel::{Inflates, Mode, Policy};
+use crate::channel::{Inflates, Mode, Policy, Watched};
 use crate::messages::ConnectionId;
 use crate::protocol::{Coding, Framing};
 
@@ -137,16 +137,22 @@ impl<I: Io> Shard<I> {
         let target = self.feeds.at(from);
         let (channel, place) = (target.channel.clone(), (target.log, target.cursor));
         let Some((passage, _)) = channel.fall_back(place, self.index) else { return false };
-        let plain = self.feeds.obtain(&channel, passage.log, &passage.watch);
-        if self.feeds.at(plain).cursor != passage.cursor {
-            self.feeds.forget_if_empty(plain);
-            return false;
-        }
-        self.feeds.pass(&mut self.slab, (slot, index), plain, (passage.cursor, None));
-        passage.keep();
-        self.feeds.at(plain).report();
+        let Some(plain) = self.pass_at_tail((slot, index), passage) else { return false };
         self.note_uncoded(slot, plain);
         true
+    }
+
+    /// A subscription at the tail goes on at that of another log of its channel; gives the feed. `None` where it stays: one of
+    /// the two was told of another publication meanwhile. After the next turn they may be together.
+    fn pass_at_tail(&mut self, at: (u32, usize), passage: Watched) -> Option<u32> {
+        let to = self.feeds.obtain(&passage.channel, passage.log, &passage.watch);
+        if self.feeds.at(to).cursor != passage.cursor {
+            self.feeds.forget_if_empty(to);
+            return None;
+        }
+        self.feeds.pass(&mut self.slab, at, to, (passage.cursor, None));
+        passage.keep();
+        Some(to)
     }
 
     /// A subscription at the tail goes on in a better log, if there is one for it. False where it stays.
@@ -155,16 +161,8 @@ impl<I: Io> Shard<I> {
         let Some(inflates) = self.slab.at(slot).inflates else { return false };
         let target = self.feeds.at(feed);
         let (channel, place) = (target.channel.clone(), (target.log, target.cursor));
-        let Some(passage) = channel.better(place, inflates, since, self.index) else { return false };
-        let to = self.feeds.obtain(&channel, passage.log, &passage.watch);
-        if self.feeds.at(to).cursor != passage.cursor {
-            self.feeds.forget_if_empty(to);
-            return false; // it was told of another publication meanwhile: after the next turn
-        }
-        self.feeds.pass(&mut self.slab, (slot, index), to, (passage.cursor, None));
-        let since = passage.since;
-        passage.keep();
-        self.feeds.at(to).report();
+        let Some((passage, since)) = channel.better(place, inflates, since, self.index) else { return false };
+        let Some(to) = self.pass_at_tail((slot, index), passage) else { return false };
         self.note_climber(id, to, since);
         true
     }
@@ -227,7 +225,6 @@ impl<I: Io> Shard<I> {
         let mode = Some(subscription.mode());
         self.feeds.pass(&mut self.slab, (slot, index), to, (passage.cursor, mode));
         passage.keep();
-        self.feeds.at(to).report();
         let policy = channel.settings().policy;
         if matches!(policy, Policy::Keyframe | Policy::Drop) {
             self.stats.skipped[policy as usize].add(lost);

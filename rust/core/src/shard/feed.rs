@@ -75,6 +75,18 @@ impl Feed {
         (tick > 0 && !subscription.is_lagging() && subscription.cursor <= from).then_some(tick)
     }
 
+    /// One more at the tail, or among the lagging at a cursor; gives its place in that list.
+    fn enlist(&mut self, member: Member, cursor: u64, is_lagging: bool) -> usize {
+        let list = if is_lagging {
+            self.oldest_lag = self.oldest_lag.min(cursor);
+            &mut self.lagging
+        } else {
+            &mut self.at_tail
+        };
+        list.push(member);
+        list.len() - 1
+    }
+
     /// Where in a list of so many the writing of this turn begins: each turn elsewhere, evenly over time.
     pub(crate) fn begin_turn(&mut self, members: usize) -> usize {
         self.turns = self.turns.wrapping_add(1);
@@ -183,14 +195,9 @@ impl Feeds {
     pub(crate) fn join(&mut self, slab: &mut Slab, slot: u32, feed: u32, cursor: u64, lagging: Option<Mode>) {
         let connection = slab.at(slot);
         let target = self.at(feed);
-        let is_lagging = lagging.is_some();
-        let list = if is_lagging { &mut target.lagging } else { &mut target.at_tail };
         let subscription = connection.subscriptions.len() as u32;
-        list.push(Member { fd: connection.transport.member_fd(), slot, subscription });
-        let index = list.len() - 1;
-        if is_lagging {
-            target.oldest_lag = target.oldest_lag.min(cursor);
-        }
+        let member = Member { fd: connection.transport.member_fd(), slot, subscription };
+        let index = target.enlist(member, cursor, lagging.is_some());
         target.awaiting += usize::from(lagging == Some(Mode::AwaitingKeyframe));
         connection.subscriptions.push(Subscription::new(feed, index, lagging, cursor));
         if connection.subscriptions.len() > FEW {
@@ -264,20 +271,14 @@ impl Feeds {
         let subscription = slab.at(slot).subscriptions[index];
         self.take_out(slab, subscription);
         let target = self.at(subscription.feed);
-        let is_lagging = lagging.is_some();
-        let cursor = lagging.map_or(target.cursor, |(cursor, _)| cursor);
-        let list = if is_lagging {
-            target.oldest_lag = target.oldest_lag.min(cursor);
-            &mut target.lagging
-        } else {
-            &mut target.at_tail
-        };
+        let (cursor, mode) = lagging.map_or((target.cursor, None), |(cursor, mode)| (cursor, Some(mode)));
         let connection = slab.at(slot);
-        list.push(Member { fd: connection.transport.member_fd(), slot, subscription: index as u32 });
+        let member = Member { fd: connection.transport.member_fd(), slot, subscription: index as u32 };
+        let place = target.enlist(member, cursor, mode.is_some());
         let moved = &mut connection.subscriptions[index];
         moved.cursor = cursor;
-        moved.set_place(list.len() - 1, lagging.map(|(_, mode)| mode));
-        if !is_lagging {
+        moved.set_place(place, mode);
+        if mode.is_none() {
             target.report();
         }
     }
@@ -293,15 +294,10 @@ impl Feeds {
         let subscription = slab.at(slot).subscriptions[index];
         self.take_out(slab, subscription);
         let target = self.at(to);
-        let list = if lagging.is_some() {
-            target.oldest_lag = target.oldest_lag.min(cursor);
-            &mut target.lagging
-        } else {
-            &mut target.at_tail
-        };
         let connection = slab.at(slot);
-        list.push(Member { fd: connection.transport.member_fd(), slot, subscription: index as u32 });
-        connection.subscriptions[index] = Subscription::new(to, list.len() - 1, lagging, cursor);
+        let member = Member { fd: connection.transport.member_fd(), slot, subscription: index as u32 };
+        let place = target.enlist(member, cursor, lagging.is_some());
+        connection.subscriptions[index] = Subscription::new(to, place, lagging, cursor);
         target.report();
         if connection.subscriptions.len() > FEW {
             self.places.remove(&(slot, subscription.feed));

@@ -214,11 +214,11 @@ impl<I: Io> Shard<I> {
             return Ok(None);
         }
         let Some(watched) = watched.in_format(self.slab.at(slot).format) else { return Ok(None) };
-        if !watched.watch.view.is_all() && watched.format.framing() == Framing::Edge {
+        if !watched.watch.view.is_all() && watched.log.format.framing() == Framing::Edge {
             return Err(EngineError::FilteredEdge { name: watched.channel.name().to_owned() });
         }
         self.check_room(slot, seated)?;
-        let seek = watched.channel.seek(watched.format, origin, watched.cursor, self.clock.now_ns());
+        let seek = watched.channel.seek(watched.log.format, origin, watched.cursor, self.clock.now_ns());
         if seek.asks {
             self.ask_application(watched.channel.name());
         }
@@ -334,7 +334,7 @@ impl<I: Io> Shard<I> {
         if self.feed_of(slot, &watched.channel).is_some() {
             return; // it was asked for twice
         }
-        let mut feed = self.feeds.obtain(&watched.channel, watched.format, &watched.watch);
+        let mut feed = self.feeds.obtain(&watched.channel, watched.log, &watched.watch);
         let connection = self.slab.at(slot);
         if let Some(fd) = connection.transport.socket()
             && !std::mem::replace(&mut connection.transport.is_registered, true)
@@ -343,16 +343,16 @@ impl<I: Io> Shard<I> {
         }
         // Nobody is ahead of the feed; and what is for newcomers alone must lie behind it, else it would pass them by.
         let keyframe_end = match seek.mode {
-            Mode::AtKeyframe => watched.channel.frame_end(watched.format, seek.cursor),
+            Mode::AtKeyframe => watched.channel.frame_end(watched.log, seek.cursor),
             _ => None,
         };
         let reach = keyframe_end.unwrap_or(seek.cursor);
         while self.feeds.at(feed).cursor < reach {
-            self.unsubscribe_before(&watched.channel, (watched.format, reach));
-            feed = self.feeds.obtain(&watched.channel, watched.format, &watched.watch);
+            self.unsubscribe_before(&watched.channel, (watched.log.format, reach));
+            feed = self.feeds.obtain(&watched.channel, watched.log, &watched.watch);
             self.fan_out(&[feed], Some(reach));
             // Its last member may have left just now: the next one begins where the log was told that it was, before that.
-            feed = self.feeds.obtain(&watched.channel, watched.format, &watched.watch);
+            feed = self.feeds.obtain(&watched.channel, watched.log, &watched.watch);
             if self.slab.get(slot).is_none_or(|connection| !connection.takes_publications()) {
                 return self.feeds.forget_if_empty(feed);
             }

@@ -55,13 +55,11 @@ impl<I: Io> Shard<I> {
     fn feeds_of(&self, track: &Track) -> Vec<(u32, u64)> {
         let feed_of = |watch: &Watch| watch.feed.load(std::sync::atomic::Ordering::Relaxed);
         let mut all = vec![(feed_of(&track.watch), track.end)];
-        let format =
-            track.of.known.iter().find(|(_, watch)| Arc::ptr_eq(watch, &track.watch)).map(|(log, _)| log.format);
         let others = if track.is_first { track.of.channel.watches_in(self.index) } else { Vec::new() };
         for watch in others.iter().filter(|watch| watch.view.is_all()) {
-            let is_known = track.of.known.iter().any(|(_, known)| Arc::ptr_eq(known, watch));
+            let is_known = track.of.known.iter().any(|known| Arc::ptr_eq(known, watch));
             let feed = feed_of(watch);
-            if let Some(target) = self.feeds.get(feed).filter(|target| !is_known && Some(target.log.format) == format) {
+            if let Some(target) = self.feeds.get(feed).filter(|target| !is_known && target.log.format == track.format) {
                 all.push((feed, track.of.channel.end_of(target.log, track.of.number)));
             }
         }

@@ -3,7 +3,7 @@
 //! The engine's own connections need none: they write frames of a log, and what their clients compress takes no context over
 //! ([`receive_alone`]).
 use super::deflate::{DeflateAgreement, Deflater, Inflater, inflate_alone};
-use super::frame::{Opcode, RSV1, header_bytes, write_header};
+use super::frame::{Opcode, header_bytes, write_compressed, write_header};
 use super::message::{Compressible, ReceiveError, Received, Receiver, read_data};
 
 /// What a message has to have at least to be deflated, in bytes: below it little is won, and each costs a compressor's reset.
@@ -130,11 +130,7 @@ impl Codec {
             let mut deflated = Vec::with_capacity(payload.len());
             deflater.deflate(agreement.server_window_bits(), payload, &mut deflated);
             if deflated.len() < payload.len() {
-                let begin = out.len();
-                write_header(out, opcode, deflated.len());
-                out[begin] |= RSV1;
-                out.extend_from_slice(&deflated);
-                return;
+                return write_compressed(out, opcode, &deflated);
             }
         }
         out.reserve(header_bytes(payload.len()) + payload.len());

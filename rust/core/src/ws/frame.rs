@@ -208,6 +208,25 @@ pub fn write_header(out: &mut Vec<u8>, opcode: Opcode, payload_bytes: usize) {
     }
 }
 
+/// Appends a server's whole frame of a message that is compressed to this data (RFC 7692 §6).
+pub(crate) fn write_compressed(out: &mut Vec<u8>, opcode: Opcode, data: &[u8]) {
+    let begin = out.len();
+    out.reserve(header_bytes(data.len()) + data.len());
+    write_header(out, opcode, data.len());
+    out[begin] |= RSV1;
+    out.extend_from_slice(data);
+}
+
+/// The messages of bytes that are such frames, each whole and of a data frame: what they are, and their payloads.
+pub(crate) fn messages(mut frames: &[u8]) -> impl Iterator<Item = (Opcode, &[u8])> {
+    std::iter::from_fn(move || {
+        let opcode = Opcode::from_u8(frames.first()? & 0x0f)?;
+        let (frame, rest) = frames.split_at(frame_bytes(frames));
+        frames = rest;
+        Some((opcode, &frame[frame.len() - payload_bytes(frame)..]))
+    })
+}
+
 /// How long the header is that [`write_header`] writes before a payload of `payload_bytes`: 2, 4 or 10 bytes.
 pub const fn header_bytes(payload_bytes: usize) -> usize {
     match payload_bytes {

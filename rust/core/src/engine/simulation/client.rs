@@ -221,13 +221,10 @@ impl Client {
 
     /// What is whole of what has come; what is compressed is inflated here, as a client does that has got everything.
     fn cut(&mut self, lists: &[List]) -> Option<(usize, Vec<Item>)> {
-        if self.wire == Wire::Sse
-            || self.wire == Wire::Adopted
+        if !self.is_open
+            || matches!(self.wire, Wire::Sse | Wire::Adopted)
             || self.buffer.first().is_none_or(|first| first & 0x40 == 0)
         {
-            return self.cut_plain(lists);
-        }
-        if !self.is_open {
             return self.cut_plain(lists);
         }
         let (count, payload) = wire::cut_frame(&self.buffer)?;
