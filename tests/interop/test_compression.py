@@ -434,3 +434,38 @@ async def test_who_begins_with_what_is_kept_decodes_it_and_what_follows(make_hub
                 assert stream.messages == told[-len(stream.messages) :]
                 assert len(stream.messages) > 121
                 check([stream], asks_to_forget=False)
+
+
+TWELVE = "permessage-deflate; server_max_window_bits=12"
+FORGETS = "permessage-deflate; server_no_context_takeover"
+
+
+async def test_who_has_missed_some_has_to_get_as_much_again(make_hub: MakeHub) -> None:
+    """Who leaves a channel and comes back has no window from before, and gets nothing that refers to what it missed."""
+    hub = make_hub({"odds": channel()})
+    feed, chance, telling = odds(), random.Random(11), Telling(hub)
+    target = "/ws?channel=odds"
+    async with hub.serve(ANY, shards=1) as serving:
+        with ExitStack() as beside:
+            for offer in (OFFERS[0], TWELVE, FORGETS):  # each kind of log has a reader all the while
+                beside.enter_context(leaving(await run_sync(Deflating, serving.address, target, offer)))
+                telling.company += 1
+            await telling.joined(0)
+            await telling.tell(serving.address, list(islice(feed, 20)))
+            client = await run_sync(Deflating, serving.address, f"{target}&late", "permessage-deflate")
+            beside.enter_context(leaving(client))
+            begun = await telling.joined(1)
+            await until(lambda: any("late" in one.request.query for one in telling.clients))
+            (late,) = (one for one in telling.clients if "late" in one.request.query)
+            await telling.tell(serving.address, list(islice(feed, 10)))  # 3,000 bytes: it needs 4,096
+            hub.unsubscribe(late, "odds")
+            await telling.joined(0)
+            missed = [chance.randbytes(150).hex() for _ in range(3)]
+            await telling.tell(serving.address, missed)
+            hub.subscribe(late, "odds")
+            await telling.joined(1)
+            for text in (next(feed), next(feed), *(text + " again" for text in missed), *islice(feed, 40), LAST):
+                await telling.tell(serving.address, [text])
+            stream = await run_sync(client.read_until, is_last)
+            assert stream.messages == [text for text in telling.told[begun:] if text not in missed]
+            check([stream], asks_to_forget=False)

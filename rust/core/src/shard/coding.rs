@@ -104,7 +104,7 @@ impl<I: Io> Shard<I> {
     fn climb(&mut self, feed: u32) {
         let target = self.feeds.at(feed);
         target.better_from = u64::MAX;
-        for (id, since) in std::mem::take(&mut target.climbers) {
+        for (id, since) in newest_of_each(std::mem::take(&mut target.climbers)) {
             if self.index_at(id, feed).is_some() && !self.go_to_better(id, feed, Some(since)) {
                 self.note_climber(id, feed, since);
             }
@@ -177,6 +177,9 @@ impl<I: Io> Shard<I> {
         let fed = target.channel.fed_at(target.log, target.cursor);
         // Where it had enough and the log was not there yet, or has just moved on, it is looked at again soon.
         target.better_from = target.better_from.min((since + (1 << next.window_bits())).max(fed + 1));
+        if target.climbers.len() >= 2 * target.at_tail.len().max(8) {
+            target.climbers = newest_of_each(std::mem::take(&mut target.climbers)); // as above
+        }
         target.climbers.push((id, since));
     }
 
@@ -231,4 +234,11 @@ impl<I: Io> Shard<I> {
         }
         self.settle_overtaken(to);
     }
+}
+
+/// Who has gone away and come back stands there several times, and has missed something before the last.
+fn newest_of_each(mut climbers: Vec<(ConnectionId, u64)>) -> Vec<(ConnectionId, u64)> {
+    climbers.sort_unstable_by(|one, other| other.cmp(one));
+    climbers.dedup_by_key(|one| one.0);
+    climbers
 }
