@@ -120,7 +120,7 @@ async def test_counters_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
         await until(lambda: star.buses[2].others == {1})
         samples = await scrape(served[1].address)
         assert samples["fanwire_subscriptions", ""] == samples["fanwire_workers", ""] == 2
-        assert samples["fanwire_connections_total", ""] >= 3
+        assert samples["fanwire_connections_accepted_total", ""] >= 3
 
 
 async def test_without_workers_all_is_here(hub: fanwire.Hub) -> None:

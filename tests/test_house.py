@@ -21,7 +21,7 @@ FILE_EXCEPTIONS = {"python/fanwire/_engine.pyi": "one extension module has one s
 FUNCTION_LINES_MAX = 70
 
 PYTHON_LAYERS = [
-    ["_engine", "_options", "arrivals", "dumps", "entering", "errors", "timespans"],
+    ["_engine", "_options", "arrivals", "dumps", "entering", "errors", "timespans", "timings"],
     ["_loop"],
     ["scope", "uvicorn.mailbox"],
     ["daphne", "owner", "placing", "uvicorn.denial", "uvicorn.handing", "wording"],

@@ -1,5 +1,6 @@
 """``/metrics``: names that dashboards rely on."""
 
+from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -10,22 +11,24 @@ import pytest
 from anyio.to_thread import run_sync
 from fanwire._engine import Engine, Settings
 from fanwire.faults import Faults
-from fanwire.metrics import Metrics
+from fanwire.metrics import Scrape
 from fanwire.scraping import FRESH_S, Measured, Scraping
-from fanwire.workers.summing import Summed
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 from support.clients import connected
 from support.hub_client import hub_client
 from support.relaying import PATH, config, relayed, watch
+from support.scraped import NO_PROMTOOL, PROMTOOL, everything, everything_of_one, promtool
 from support.scripted_backend import ScriptedBackend
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 ANY = "127.0.0.1:0"
+OPEN_METRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 
 NAMES = {
     "fanwire_connections",
-    "fanwire_connections_total",
+    "fanwire_connections_accepted_total",
     "fanwire_subscriptions",
     "fanwire_publications_total",
     "fanwire_deliveries_total",
@@ -44,6 +47,12 @@ NAMES = {
     "fanwire_fanout_completion_seconds_bucket",
     "fanwire_fanout_completion_seconds_count",
     "fanwire_fanout_completion_seconds_sum",
+    "fanwire_handshake_seconds_bucket",
+    "fanwire_subscribe_seconds_bucket",
+    "process_cpu_seconds_total",
+    "process_max_fds",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
 }
 
 
@@ -62,6 +71,7 @@ async def scrape(address: str) -> dict[tuple[str, str], float]:
 async def test_what_happened_is_counted(hub: fanwire.Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fanwire.scraping.FRESH_S", 0.0)
     async with hub.serve(ANY) as serving:
+        await run_sync(partial(httpx.get, f"http://{serving.address}/nowhere", trust_env=False))
         async with connected(serving.address, "/ws?channel=a") as peer:
             hub.publish("a", "x" * 100)
             await peer.receive()
@@ -80,6 +90,8 @@ async def test_what_happened_is_counted(hub: fanwire.Hub, monkeypatch: pytest.Mo
                 1,
             ]
             assert samples["fanwire_skipped_total", "latest"] == 0
+            assert samples["fanwire_handshakes_refused_total", "404"] == 1
+            assert samples["fanwire_handshake_seconds_count", "websocket"] == 1
         await until(lambda: 1000 in hub.stats().closes)
         assert (await scrape(serving.address))["fanwire_closes_total", "1000"] == 1
 
@@ -103,7 +115,7 @@ def test_an_answer_is_made_once_a_second_however_many_ask() -> None:
     endings: Any = None
     tasks: Any = SimpleNamespace(faults=Faults())
     scraping = Scraping(engine, tasks, endings, Measured({}), now=lambda: now)
-    asked: Any = SimpleNamespace(connection=1)
+    asked: Any = SimpleNamespace(connection=1, headers=[])
     for _ in range(100):
         scraping.asking(asked)
     now += FRESH_S * 0.9
@@ -127,10 +139,76 @@ async def test_a_scrape_makes_no_stats_of_lanes(
         assert samples["fanwire_relay_lanes", f"{PATH}live"] == samples["fanwire_relay_watching", PATH] == 1
 
 
-def test_a_gauge_and_a_counter_of_one_name_stay_two_in_the_sum_of_workers() -> None:
-    engine = Engine(Settings())
-    metrics = Metrics(engine.stats)
-    samples = metrics.samples()
-    text = metrics.render_all(Summed(samples, {0: samples}, {})).decode()
-    assert "Connections open now.\n# TYPE fanwire_connections gauge\nfanwire_connections 0.0\n" in text
-    assert "# TYPE fanwire_connections_total counter\nfanwire_connections_total 0.0\n" in text
+@pytest.mark.parametrize("read", [everything, everything_of_one])
+def test_no_two_families_have_one_name(read: Callable[[], Scrape]) -> None:
+    """Which OpenMetrics forbids, also where one is a counter with ``_total`` behind it."""
+    families = list(read().collect())
+    assert all(family.documentation.endswith(".") for family in families)
+    names = [family.name for family in families]
+    assert len(names) == len(set(names))
+    open_metrics = openmetrics_families(read().text(OPEN_METRICS)[1].decode())
+    assert {family.name for family in open_metrics} == set(names)
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason=NO_PROMTOOL)
+@pytest.mark.parametrize("read", [everything, everything_of_one])
+def test_promtool_has_no_complaint(read: Callable[[], Scrape]) -> None:
+    assert promtool("check", "metrics", given=read().text("")[1]) == ""
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_open"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("text/plain", False),
+        ("application/openmetrics-text", True),
+        ("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4,*/*;q=0.1", True),
+        ("text/plain;q=0.9, Application/OpenMetrics-Text; q=0.3", False),
+        ("application/openmetrics-text;q=0", False),
+        ("application/openmetrics-text;q=soon", False),
+    ],
+)
+def test_who_prefers_openmetrics_gets_it(accept: str, is_open: bool) -> None:
+    kind, text = everything_of_one().text(accept)
+    assert kind.startswith("application/openmetrics-text" if is_open else "text/plain")
+    assert text.endswith(b"# EOF\n") is is_open
+    exemplar = b'trace_id="0af7651916cd43dd8448eb211c80319c"'
+    assert (exemplar in text) is is_open
+
+
+async def test_a_scraper_is_answered_in_openmetrics(hub: fanwire.Hub) -> None:
+    async with hub.serve(ANY) as serving:
+        ask = partial(httpx.get, f"http://{serving.address}/metrics", headers={"Accept": OPEN_METRICS}, trust_env=False)
+        response = await run_sync(ask)
+        assert response.headers["content-type"].startswith("application/openmetrics-text")
+        families = {family.name: family.type for family in openmetrics_families(response.text)}
+        assert families["fanwire_connections"] == "gauge"
+        assert families["fanwire_connections_accepted"] == "counter"
+        assert families["fanwire_handshake_seconds"] == "histogram"
+
+
+async def test_a_subscription_that_is_asked_about_is_timed(hub: fanwire.Hub) -> None:
+    @hub.authorize
+    def allow(client: fanwire.Client, channel: str) -> bool:
+        return channel == "a"
+
+    async with hub.serve(ANY) as serving, connected(serving.address) as peer:
+        await peer.send('{"subscribe": ["a"], "id": 1}')
+        await peer.receive()
+        await peer.send('{"subscribe": ["b"], "id": 2}')
+        await peer.receive()
+        samples = await scrape(serving.address)
+        assert samples["fanwire_subscribe_seconds_count", ""] == 2
+
+
+async def test_gaps_and_connects_of_a_relay_are_timed(hub: fanwire.Hub, backend: ScriptedBackend) -> None:
+    async with relayed(hub, config(backend)) as address, hub_client(address, PATH) as client:
+        assert await watch(client) == "m"
+        for session in backend.watching("m"):
+            session.close()
+        await until(lambda: hub.relay_stats()[0].gaps == 1 and hub.relay_stats()[0].lanes[0].state == "live")
+        samples = await scrape(address)
+        assert samples["fanwire_relay_gap_seconds_count", PATH] == 1
+        upstream = f"{PATH}http://{backend.address}{PATH}"
+        assert samples["fanwire_relay_upstream_connect_seconds_count", upstream] >= 2

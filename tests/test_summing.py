@@ -9,6 +9,7 @@ import anyio
 import pytest
 from fanwire._engine import Engine, Settings
 from fanwire.scraping import Measured, Scraping
+from fanwire.timings import Timings
 from fanwire.workers.summing import Samples, Summed, Summing
 from hypothesis import given
 from hypothesis import strategies as st
@@ -196,6 +197,8 @@ async def test_the_text_of_all() -> None:
                     unused=1,
                     gaps=1,
                     broadcasts={},
+                    gap_times=Timings(),
+                    connect_times={"http://b": Timings()},
                     upstreams=[
                         SimpleNamespace(url="http://b", state="down" if number else "up", connects=3, failures=0)
                     ],
@@ -207,11 +210,11 @@ async def test_the_text_of_all() -> None:
             engines.append(engine)
         star.settle()
         for connection in range(3):
-            scrapings[0].asking(SimpleNamespace(connection=connection))  # type: ignore[arg-type]
+            scrapings[0].asking(SimpleNamespace(connection=connection, headers=[]))  # type: ignore[arg-type]
         with anyio.fail_after(60):
             while len(answers) < 3:
                 await anyio.lowlevel.checkpoint()
-        scrapings[0].asking(SimpleNamespace(connection=3))  # type: ignore[arg-type]
+        scrapings[0].asking(SimpleNamespace(connection=3, headers=[]))  # type: ignore[arg-type]
         assert [(id, status) for id, status, _ in answers] == [(id, 200) for id in range(4)]
         assert sorted(read) == [0, 1], "each worker counts once for all who ask"
         group.cancel_scope.cancel()

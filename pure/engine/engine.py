@@ -543,6 +543,7 @@ class Engine(Absent):
                 expired=0,
                 accept_pauses=0,
                 handshakes_refused=0,
+                refused={},
                 tokens_refused=0,
                 passed_on=0,
                 closes=dict(self.closes),
@@ -550,6 +551,8 @@ class Engine(Absent):
                 completion_seconds=0.0,
                 skipped=dict(self._skipped),
                 taken=[(share, list(buckets), 0.0) for share in (0.5, 0.99, 1.0)],
+                openings=[],
+                subscribing=(list(buckets), 0.0),
                 poller="",
             )
 

@@ -124,6 +124,7 @@ class Stats:
     expired: int
     accept_pauses: int
     handshakes_refused: int
+    refused: dict[int, int]
     tokens_refused: int
     passed_on: int
     closes: dict[int, int]
@@ -131,6 +132,8 @@ class Stats:
     completion_seconds: float
     skipped: dict[str, int]
     taken: list[tuple[float, list[tuple[float, int]], float]]
+    openings: list[tuple[str, list[tuple[float, int]], float]]
+    subscribing: tuple[list[tuple[float, int]], float]
     poller: str
 
 

@@ -782,6 +782,9 @@ class Stats:
     accept_pauses: int
     """Times that accepting paused for want of descriptors."""
     handshakes_refused: int
+    """Requests answered with an error."""
+    refused: dict[int, int]
+    """The same by status."""
     tokens_refused: int
     """SignalR requests with a token that none of these workers has signed; without workers they are not told apart."""
     passed_on: int
@@ -796,6 +799,10 @@ class Stats:
     """Publications that subscribers went past under the policy of their channel, by policy."""
     taken: list[tuple[float, list[tuple[float, int]], float]]
     """Of sampled publications, until a share of a shard's subscribers had them: share, buckets and sum as above."""
+    openings: list[tuple[str, list[tuple[float, int]], float]]
+    """From a client's request until it was let in: what it opened, buckets and sum as above."""
+    subscribing: tuple[list[tuple[float, int]], float]
+    """From a client's request to subscribe until it was settled, where the application is asked."""
     poller: str
     """``epoll`` or ``uring``, as chosen."""
 

@@ -1,17 +1,23 @@
 """The engine's counters, and how relays stand, in Prometheus' text format. Not here: what counts them."""
 
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from math import inf
+from pathlib import Path
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, Exemplar, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from fanwire._engine import Stats
 from fanwire.backbone import Reached
 from fanwire.relay.stats import MeasuredRelay
 from fanwire.sources.stats import MeasuredSource
+from fanwire.timings import Timings
 from fanwire.workers.summing import Key, Samples, Summed
 
 GAUGES = {
@@ -30,13 +36,12 @@ COUNTERS = {
     "bytes_in": "Bytes read from sockets.",
     "overtaken": "Connections closed because a channel's bound overtook them.",
     "accept_pauses": "Times that accepting paused for want of descriptors.",
-    "handshakes_refused": "Upgrade requests answered with an error.",
     "tokens_refused": "SignalR requests whose token no worker of this supervisor has signed.",
     "passed_on": "SignalR requests and sockets passed on to the worker that has their connection.",
 }
 NAMES = {
     "lagging": "lagging_connections",
-    "connections_total": "connections",
+    "connections_total": "connections_accepted",
     "bytes_out": "bytes_sent",
     "bytes_in": "bytes_received",
 }
@@ -49,6 +54,7 @@ NOT_SUMMED = {
     "fanwire_source_lag_seconds",
     "fanwire_source_place",
     "fanwire_source_up",
+    "process_start_time_seconds",
 }
 """Gauges that have no sum: with workers each has its own, labelled with its number."""
 
@@ -76,6 +82,15 @@ class StatsCollector(Collector):
         for policy, count in sorted(stats.skipped.items()):
             skipped.add_metric([policy], count)
         yield skipped
+        refused = CounterMetricFamily(
+            _name("handshakes_refused"), "Requests answered with an error, by its status.", labels=["code"]
+        )
+        for code, count in sorted(stats.refused.items()):
+            refused.add_metric([str(code)], count)
+        yield refused
+        yield from self._histograms(stats)
+
+    def _histograms(self, stats: Stats) -> Iterator[Metric]:
         yield HistogramMetricFamily(
             _name("fanout_completion_seconds"),
             "Time from a publication until the last subscriber that keeps up has been written to.",
@@ -90,6 +105,68 @@ class StatsCollector(Collector):
         for fraction, buckets, seconds in stats.taken:
             taken.add_metric([f"{fraction:g}"], _buckets(buckets), seconds)
         yield taken
+        opened = HistogramMetricFamily(
+            _name("handshake_seconds"), "Time from a client's request until it was let in.", labels=["transport"]
+        )
+        for transport, buckets, seconds in stats.openings:
+            if buckets[-1][1]:
+                opened.add_metric([transport], _buckets(buckets), seconds)
+        yield opened
+        buckets, seconds = stats.subscribing
+        yield HistogramMetricFamily(
+            _name("subscribe_seconds"),
+            "Time from a client's request to subscribe until it was settled, where the application is asked.",
+            buckets=_buckets(buckets),
+            sum_value=seconds,
+        )
+
+
+class ProcessCollector(Collector):
+    """What the process takes, under the names that all of Prometheus' clients have.
+
+    Their own of Python lists the folder of descriptors, each connection of it: this one asks for its size.
+    """
+
+    def __init__(self, proc: Path = Path("/proc")) -> None:
+        self._proc = proc
+        self._page_bytes = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+        self._started = time.time() - time.monotonic() + self._ticks()
+
+    def collect(self) -> Iterator[Metric]:
+        """A family for each number that the machine tells."""
+        used = CounterMetricFamily("process_cpu_seconds", "Seconds of CPU, user and system.", time.process_time())
+        yield used
+        yield GaugeMetricFamily("process_start_time_seconds", "When it began, seconds since 1970.", self._started)
+        pages = self._words("self/statm")
+        if len(pages) > 1:
+            resident = int(pages[1]) * self._page_bytes
+            yield GaugeMetricFamily("process_resident_memory_bytes", "Memory that is resident.", resident)
+        most = next((line.split()[3] for line in self._lines("self/limits") if line.startswith("Max open files")), "")
+        if most.isdigit():
+            yield GaugeMetricFamily("process_max_fds", "Descriptors that it may have open.", int(most))
+        open_now = self._descriptors()
+        if open_now:
+            yield GaugeMetricFamily("process_open_fds", "Descriptors that are open.", open_now)
+
+    def _descriptors(self) -> int:
+        try:
+            return (self._proc / "self/fd").stat().st_size  # since Linux 6.2; 0 before
+        except OSError:
+            return 0
+
+    def _ticks(self) -> float:
+        """When the process began, in seconds since the machine did; now, where that is not told."""
+        behind_name = " ".join(self._lines("self/stat")).rpartition(")")[2].split()
+        return int(behind_name[19]) / os.sysconf("SC_CLK_TCK") if len(behind_name) > 19 else time.monotonic()
+
+    def _words(self, name: str) -> list[str]:
+        return " ".join(self._lines(name)).split()
+
+    def _lines(self, name: str) -> list[str]:
+        try:
+            return (self._proc / name).read_text().splitlines()
+        except OSError:  # no Linux
+            return []
 
 
 class FaultsCollector(Collector):
@@ -149,9 +226,6 @@ class BackboneCollector(Collector):
 class Metrics:
     """A registry of its own for one engine: nothing of the process's default registry is mixed in."""
 
-    content_type = CONTENT_TYPE_LATEST
-    """Of what ``render`` gives."""
-
     def __init__(self, stats: Callable[[], Stats], others: Iterable[Collector] = ()) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(StatsCollector(stats))
@@ -160,9 +234,9 @@ class Metrics:
         # What families are about, by name and type, as of the last reading in numbers.
         self._helps: dict[tuple[str, str], str] = {}
 
-    def render(self) -> bytes:
-        """The text of a scrape; its type is ``content_type``."""
-        return generate_latest(self._registry)
+    def read(self) -> "Scrape":
+        """How everything stands, now."""
+        return Scrape(self._registry)
 
     def samples(self) -> Samples:
         """The same in numbers, for other workers."""
@@ -174,11 +248,44 @@ class Metrics:
                 samples[family.name, family.type, sample.name, labels] = sample.value
         return samples
 
-    def render_all(self, summed: Summed) -> bytes:
-        """The text of a scrape of all workers, of which this one was read by ``samples``."""
-        registry = CollectorRegistry()
-        registry.register(SummedCollector(summed, self._helps))
-        return generate_latest(registry)
+    def read_all(self, summed: Summed) -> "Scrape":
+        """How all workers stand, of which this one was read by ``samples``."""
+        return Scrape(SummedCollector(summed, self._helps))
+
+
+class Scrape(Collector):
+    """What was collected once, to be written in either of two formats."""
+
+    def __init__(self, of: Collector) -> None:
+        self._families = list(of.collect())
+        # By whether it is OpenMetrics.
+        self._texts: dict[bool, bytes] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family, as it was."""
+        return iter(self._families)
+
+    def text(self, accept: str) -> tuple[str, bytes]:
+        """The content type and the text of a scrape, in what its ``Accept`` prefers."""
+        is_open = prefers_openmetrics(accept)
+        if is_open not in self._texts:
+            write: Callable[[Collector], bytes] = openmetrics.generate_latest if is_open else generate_latest
+            self._texts[is_open] = write(self)
+        return (openmetrics.CONTENT_TYPE_LATEST if is_open else CONTENT_TYPE_LATEST), self._texts[is_open]
+
+
+def prefers_openmetrics(accept: str) -> bool:
+    """Whether a header ``Accept`` names OpenMetrics, and no plain text that it likes better."""
+    weights = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
+    for part in accept.split(","):
+        kind, _, parameters = part.strip().partition(";")
+        quality = next((one.strip()[2:] for one in parameters.split(";") if one.strip().startswith("q=")), "1")
+        kind = kind.strip().lower()
+        if kind in weights:
+            with suppress(ValueError):
+                weights[kind] = max(weights[kind], float(quality))
+    open_metrics, plain = weights.values()
+    return open_metrics > 0 and open_metrics >= plain
 
 
 class SummedCollector(Collector):
@@ -214,8 +321,16 @@ class SummedCollector(Collector):
         family.add_sample(sample, dict(zip(labels[::2], labels[1::2], strict=True)), value)
 
 
-def _buckets(counts: Iterable[tuple[float, int]]) -> list[tuple[str, int]]:
+def _buckets(counts: Iterable[tuple[float, int]]) -> list[tuple[str, float]]:
     return [(f"{bound:g}" if bound < inf else "+Inf", count) for bound, count in counts]
+
+
+def _add_timings(family: HistogramMetricFamily, labels: list[str], timings: Timings) -> None:
+    buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = list(_buckets(timings.buckets))
+    for index, one in timings.examples.items():
+        traced = Exemplar({"trace_id": one.trace, "span_id": one.span}, one.seconds, one.at)
+        buckets[index] = (*buckets[index][:2], traced)
+    family.add_metric(labels, buckets, timings.seconds)
 
 
 def _name(field: str) -> str:
@@ -254,6 +369,14 @@ class RelayCollector(Collector):
         unused = GaugeMetricFamily(
             "fanwire_relay_unused_names", "Names of the settings that nobody has used so far.", labels=["path"]
         )
+        lost = HistogramMetricFamily(
+            "fanwire_relay_gap_seconds", "How long lanes were down, of those that are live again.", labels=["path"]
+        )
+        took = HistogramMetricFamily(
+            "fanwire_relay_upstream_connect_seconds",
+            "Time until a connection was had, with negotiation and failed attempts.",
+            labels=["path", "upstream"],
+        )
         for sums in (relay.sums() for relay in self._relays):
             for state in STATES:
                 lanes.add_metric([sums.path, state], sums.states.get(state, 0))
@@ -261,6 +384,9 @@ class RelayCollector(Collector):
             private.add_metric([sums.path], sums.private_lanes)
             unused.add_metric([sums.path], sums.unused)
             gaps.add_metric([sums.path], sums.gaps)
+            _add_timings(lost, [sums.path], sums.gap_times)
+            for url, timings in sums.connect_times.items():
+                _add_timings(took, [sums.path, url], timings)
             for protocol, how in sums.broadcasts.items():
                 broadcasts.add_metric([sums.path, protocol], how == "live")
             for one in sums.upstreams:
@@ -268,7 +394,7 @@ class RelayCollector(Collector):
                 up.add_metric(labels, one.state != "down")
                 connects.add_metric(labels, one.connects)
                 failures.add_metric(labels, one.failures)
-        return iter((lanes, clients, private, gaps, broadcasts, up, connects, failures, unused))
+        return iter((lanes, clients, private, gaps, broadcasts, up, connects, failures, unused, lost, took))
 
 
 class SourceCollector(Collector):

@@ -19,7 +19,7 @@ from fanwire.workers.bus import Bus
 from fanwire.workers.summing import Samples, Summing
 
 if TYPE_CHECKING:
-    from fanwire.metrics import Metrics
+    from fanwire.metrics import Metrics, Scrape
 
 FRESH_S = 1.0
 """How long an answer is good for all who ask: none of them shows who it is, and each answer holds up the event loop."""
@@ -62,23 +62,24 @@ class Scraping(Owner):
         self._measured = measured
         self._now = now
         self._metrics: Metrics | None = None
-        # The newest answer, and until when it is new enough.
-        self._answer = b""
+        # What was read last, and until when it is new enough.
+        self._reading: Scrape | None = None
         self._until = -inf
-        # Connections whose answer waits for other workers.
-        self._waiting: list[int] = []
+        # Who waits for what other workers say.
+        self._waiting: list[Asking] = []
         self._summing = None if bus is None else Summing(bus, tasks, self._samples)
 
     def asking(self, event: Asking) -> None:
         """Answer one. A failure ends that request alone, with 500, or with 501 where the package is missing."""
         try:
             metrics = self._collected()
-            if self._now() >= self._until:
+            reading = self._reading
+            if reading is None or self._now() >= self._until:
                 if self._summing is not None:
-                    self._ask_all(event.connection, metrics, self._summing)
+                    self._ask_all(event, metrics, self._summing)
                     return
-                self._renew(metrics.render())
-            self._respond(event.connection, metrics)
+                reading = self._renew(metrics.read())
+            self._respond(event, reading)
         except ModuleNotFoundError as error:
             if error.name != "prometheus_client":
                 raise
@@ -86,22 +87,22 @@ class Scraping(Owner):
         except BaseException as error:
             if ends_task(error):
                 raise
-            self._fail([event.connection], error)
+            self._fail([event], error)
 
     def part(self) -> None:
         """This worker ends: what it has counted stays with the others."""
         if self._summing is not None:
             self._summing.part()
 
-    def _ask_all(self, connection: int, metrics: "Metrics", summing: Summing) -> None:
-        self._waiting.append(connection)
+    def _ask_all(self, event: Asking, metrics: "Metrics", summing: Summing) -> None:
+        self._waiting.append(event)
         if len(self._waiting) == 1:
             self._tasks.start_soon(self._answer_all, metrics, summing)
 
     async def _answer_all(self, metrics: "Metrics", summing: Summing) -> None:
         """Answer those that wait, with the sum of all workers."""
         try:
-            self._renew(metrics.render_all(await summing.sum()))
+            reading = self._renew(metrics.read_all(await summing.sum()))
         except BaseException as error:
             waiting, self._waiting = self._waiting, []
             if ends_task(error):
@@ -109,24 +110,26 @@ class Scraping(Owner):
             self._fail(waiting, error)
             return
         waiting, self._waiting = self._waiting, []
-        for connection in waiting:
+        for event in waiting:
             try:
-                self._respond(connection, metrics)
+                self._respond(event, reading)
             except BaseException as error:
                 if ends_task(error):
                     raise
-                self._fail([connection], error)
+                self._fail([event], error)
 
-    def _respond(self, connection: int, metrics: "Metrics") -> None:
-        self._engine.respond(connection, 200, metrics.content_type, self._answer)
+    def _respond(self, event: Asking, reading: "Scrape") -> None:
+        accept = ",".join(value for name, value in event.headers if name == "accept")
+        self._engine.respond(event.connection, 200, *reading.text(accept))
 
-    def _renew(self, answer: bytes) -> None:
-        self._answer, self._until = answer, self._now() + FRESH_S
+    def _renew(self, reading: "Scrape") -> "Scrape":
+        self._reading, self._until = reading, self._now() + FRESH_S
+        return reading
 
-    def _fail(self, connections: Sequence[int], error: BaseException) -> None:
+    def _fail(self, events: Sequence[Asking], error: BaseException) -> None:
         self._faults.note("metrics", error, "/metrics could not be rendered")
-        for connection in connections:
-            self._endings.refuse(connection, 500, INTERNAL_ERROR)
+        for event in events:
+            self._endings.refuse(event.connection, 500, INTERNAL_ERROR)
 
     def _samples(self) -> Samples:
         return self._collected().samples()
@@ -145,5 +148,6 @@ class Scraping(Owner):
             metrics.RelayCollector(measured.relays),
             metrics.SourceCollector(measured.sources),
             metrics.BackboneCollector(measured.backbone),
+            metrics.ProcessCollector(),
         )
         return metrics.Metrics(self._engine.stats, others)

@@ -29,6 +29,7 @@ from fanwire.relay.sharing import Sharing, Verb, client_of, fingerprint_of, id_o
 from fanwire.relay.stats import RelayStats, RelaySums
 from fanwire.relay.timing import Backoff, RelayTasks, Timers
 from fanwire.relay.upstreams import Backend, HeaderFields, Sessions, Upstreams
+from fanwire.timings import Timings
 from fanwire.values import Mistake
 
 RECORD_BYTES_MAX = 1 << 20
@@ -106,7 +107,8 @@ class Backed(Owner, Generic[K, L]):
         lingering = self._lingering = Lingering(config.lanes.per_client_max, lambda: is_shared and self._is_full())
         # What a context of lanes begins with.
         linger, lanes = config.linger, config.lanes
-        self._of_lanes = self._upstreams, self._timers, self._shared, linger, lanes, lingering
+        self._gap_times = Timings()
+        self._of_lanes = self._upstreams, self._timers, self._shared, linger, lanes, lingering, self._gap_times
         self._lanes_made = 0
         self._lane_ended = self._ended  # one for all of them
         self._gaps = 0
@@ -360,6 +362,8 @@ class Backed(Owner, Generic[K, L]):
             private_lanes=self.gate.count,
             gaps=gaps,
             unused=len(self.names.unused),
+            gap_times=self._gap_times,
+            connect_times=self._servers.connect_times,
         )
 
 

@@ -26,6 +26,7 @@ from fanwire.relay.timing import Backoff, Delay, Timers
 from fanwire.relay.turns import Charged, Turns
 from fanwire.relay.upstreams import Backend, SessionHandler, Upstreams
 from fanwire.relay.wire import NO_CALL, NOT_ANSWERED, UNREACHABLE, Asked, Lifetime, Wire
+from fanwire.timings import Timings
 from fanwire.wording import INTERNAL_ERROR, brief
 
 MIRRORED = "mirrored"
@@ -53,6 +54,8 @@ class LaneContext:
     lanes: Lanes
     lingering: Lingering
     """Those that nobody watches."""
+    gaps: Timings
+    """How long they were down, of those that are live again."""
 
     @property
     def engine(self) -> Engine:
@@ -381,6 +384,8 @@ class Lane(SessionHandler, Generic[W]):
             text = "%s is live again; a gap of %.1f s, because %s"
             relay_log.log(self._gravity, text, self, until - since, self.why)
             self.gap_since = None
+            if self._is_gap_counted and self._lost_at is not None:
+                self.context.gaps.add(self._live_at - self._lost_at)
             lanes = self.context.lanes
             if lanes.on_gap == "message":
                 self.context.engine.publish_to_lane(self.name, self._wire.told_of_gap(since, until), lanes.gap_target)

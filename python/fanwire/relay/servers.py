@@ -16,6 +16,7 @@ from fanwire.relay.readiness import Ready, why_unready
 from fanwire.relay.stats import UpstreamStats
 from fanwire.relay.timing import Delay
 from fanwire.relay.upstreams import FAILING, Backend, SessionHandler, Upstreams
+from fanwire.timings import Timings
 from fanwire.wording import brief
 
 ASKED_EVERY_S = 2.0
@@ -44,6 +45,8 @@ class Server(SessionHandler):
         self.why = ""
         self.connects = 0
         self.failures = 0
+        self.connect_times = Timings()
+        """How long it took until a connection was had."""
         self._session = 0
         # It is asked, or about to be.
         self._is_asked = False
@@ -53,9 +56,11 @@ class Server(SessionHandler):
         state = "unknown" if self.is_up is None else "up" if self.is_up else "down"
         return UpstreamStats(self.name, state, self.why, self.connects, self.failures)
 
-    def reached(self, *, is_own: bool) -> None:
-        """A connection was had."""
+    def reached(self, took_s: float | None, *, is_own: bool) -> None:
+        """A connection was had, within so many seconds."""
         self.connects += 1
+        if took_s is not None:
+            self.connect_times.add(took_s)
         if is_own or self.is_up is None:  # whoever has it, it is there
             self._up()
 
@@ -154,9 +159,9 @@ class Servers:
     def _changed(self) -> None:
         self._readiness.note(self._path, why_unready(self._ready, self.stats()))
 
-    def reached(self, index: int, *, is_own: bool) -> None:
+    def reached(self, index: int, took_s: float | None = None, *, is_own: bool) -> None:
         """A connection was had."""
-        self._servers[index].reached(is_own=is_own)
+        self._servers[index].reached(took_s, is_own=is_own)
 
     def failed(self, index: int, why: str, *, is_own: bool) -> None:
         """A connection could not be had."""
@@ -165,3 +170,8 @@ class Servers:
     def stats(self) -> list[UpstreamStats]:
         """How they stand, now."""
         return [server.stats() for server in self._servers]
+
+    @property
+    def connect_times(self) -> dict[str, Timings]:
+        """By the server's name; of one that is named twice the last."""
+        return {server.name: server.connect_times for server in self._servers}

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from fanwire.timings import Timings
+
 SHOWN_MAX = 80
 """Characters of a lane's arguments in stats and log."""
 
@@ -84,6 +86,10 @@ class RelaySums:
     gaps: int
     unused: int
     """How many names."""
+    gap_times: Timings
+    """How long lanes were down, of those that are live again."""
+    connect_times: Mapping[str, Timings]
+    """How long it took until a connection was had, by the upstream's URL without its query."""
 
 
 class MeasuredRelay(Protocol):

@@ -7,6 +7,7 @@ coming by here.
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, Protocol
 
 from fanwire._engine import FAILING_STATUSES, Engine, Roots, Upstream
@@ -36,8 +37,8 @@ DESCRIPTORS_PART = 2
 class ServerHealth(Protocol):
     """Where it is noted how a backend's servers do; see ``servers``."""
 
-    def reached(self, index: int, *, is_own: bool) -> None:
-        """A connection was had: of fanwire's own, or in a client's name."""
+    def reached(self, index: int, took_s: float | None = None, *, is_own: bool) -> None:
+        """A connection was had: of fanwire's own, or in a client's name. It took so many seconds, with all attempts."""
 
     def failed(self, index: int, why: str, *, is_own: bool) -> None:
         """A connection could not be had."""
@@ -243,8 +244,8 @@ class Sessions:
         """How many there may be: clients' connections and health checks have to find a descriptor, too."""
         self.readiness = Readiness(self, bus)
         self._handlers: dict[int, tuple[SessionHandler, Upstreams]] = {}
-        # Of sessions that are opening: where it is noted, and whether it is in nobody's name.
-        self._opening: dict[int, tuple[ServerHealth, bool]] = {}
+        # Of sessions that are opening: where it is noted, whether it is in nobody's name, and when it began.
+        self._opening: dict[int, tuple[ServerHealth, bool, float]] = {}
         self._newest = 0
 
     def __len__(self) -> int:
@@ -261,7 +262,7 @@ class Sessions:
         self._newest += 1
         self._handlers[self._newest] = handler, of
         if health is not None:
-            self._opening[self._newest] = health, is_own
+            self._opening[self._newest] = health, is_own, monotonic()
         return self._newest
 
     def forget(self, session: int) -> None:
@@ -294,15 +295,15 @@ class Sessions:
     def _note(self, event: Upstream) -> None:
         """How the server did that was to be had."""
         if event.kind == "unreached":
-            health, is_own = self._opening.get(event.session, (None, False))
+            health, is_own, _ = self._opening.get(event.session, (None, False, 0.0))
             if health is not None:
                 with self.faults.contained("relay.servers", "how an upstream does could not be noted"):
                     health.failed(event.url_index, event.text, is_own=is_own)
         elif event.kind in ("opened", "closed"):
-            health, is_own = self._opening.pop(event.session, (None, False))
+            health, is_own, since = self._opening.pop(event.session, (None, False, 0.0))
             if health is not None and event.kind == "opened":
                 with self.faults.contained("relay.servers", "how an upstream does could not be noted"):
-                    health.reached(event.url_index, is_own=is_own)
+                    health.reached(event.url_index, monotonic() - since, is_own=is_own)
 
     def _tell(self, handler: SessionHandler, event: Upstream) -> None:
         match event.kind:

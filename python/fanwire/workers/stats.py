@@ -7,7 +7,7 @@ from typing import Any
 
 from fanwire._engine import Stats
 
-COUNTED = ("closes", "skipped")
+COUNTED = ("closes", "refused", "skipped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,8 @@ class StatsOfAll:
     completion_seconds: float
     closes: dict[int, int]
     """Closed connections by close code."""
+    refused: dict[int, int]
+    """Requests answered with an error, by status."""
     skipped: dict[str, int]
     """By the channel's policy."""
 

@@ -170,6 +170,8 @@ pub struct Wanted {
     pub is_told: bool,
     /// What of them it is to get.
     pub view: View,
+    /// When it asked, by the shard's clock; 0 where the application is not asked.
+    pub since_ns: u64,
 }
 
 impl Wanted {
@@ -408,7 +410,7 @@ mod tests {
         let (a, b) = (obtain("a"), obtain("b"));
         let at = |channel: &Channel, offset| Position { epoch: channel.epoch(), offset };
         let named = |name: &str, position| (Some(Box::from(name)), position);
-        let wanted = |since| Wanted { since, start: Some(Start::Live), is_told: true, view: View::default() };
+        let wanted = |since| Wanted { since, start: Some(Start::Live), is_told: true, ..Wanted::default() };
         let since = |wanted: &Wanted, channel| wanted.origin_of(channel).since;
 
         let nothing = Wanted::default();

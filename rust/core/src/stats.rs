@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::channel::Policy;
+use crate::protocol::signalr::negotiate::Transport;
 
-/// Upper bounds of the completion histogram's buckets, microseconds; one more counts what is over the last.
-pub(crate) const COMPLETION_BOUNDS_US: [u64; 15] =
+/// Upper bounds of every histogram's buckets, microseconds; one more counts what is over the last.
+pub(crate) const BOUNDS_US: [u64; 15] =
     [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000];
 
 /// A number that one shard writes and others read: no lock prefix on the write.
@@ -43,7 +44,7 @@ pub(crate) struct ShardStats {
     /// Publications that subscribers went past under a policy, by its index.
     pub(crate) skipped: [Counter; Policy::ALL.len()],
     pub(crate) accept_pauses: Counter,
-    pub(crate) handshakes_refused: Counter,
+    refused: Refused,
     pub(crate) tokens_refused: Counter,
     pub(crate) passed_on: Counter,
     /// Codes 1000 to 1015 by their last two digits; 16 is 3000 to 3999, 17 is 4000 to 4999.
@@ -51,25 +52,74 @@ pub(crate) struct ShardStats {
     completion: Times,
     /// Of sampled publications: until so many of the subscribers had it, as [`FRACTIONS`] says.
     taken: [Times; FRACTIONS.len()],
+    /// Of openings, as [`Opened`] says.
+    openings: [Times; OPENED.len()],
+    /// Of subscriptions that the application was asked about.
+    subscribing: Times,
+}
+
+/// Requests answered with an error, by their status less 400.
+#[derive(Debug)]
+struct Refused([Counter; 200]);
+
+impl Default for Refused {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
 }
 
 /// How long something took, and how often.
 #[derive(Debug, Default)]
 struct Times {
-    buckets: [Counter; COMPLETION_BOUNDS_US.len() + 1],
+    buckets: [Counter; BOUNDS_US.len() + 1],
     sum_ns: Counter,
 }
 
 impl Times {
     fn count(&self, took_ns: u64) {
         let took_us = took_ns / 1_000;
-        self.buckets[COMPLETION_BOUNDS_US.partition_point(|&bound| bound < took_us)].add(1);
+        self.buckets[BOUNDS_US.partition_point(|&bound| bound < took_us)].add(1);
         self.sum_ns.add(took_ns);
     }
 }
 
 /// The shares of its subscribers at which the way of a publication is timed.
 pub const FRACTIONS: [f64; 3] = [0.5, 0.99, 1.0];
+
+/// What clients open, as metrics name it.
+pub const OPENED: [&str; 7] = [
+    "websocket",
+    "event_stream",
+    "relayed",
+    "signalr_negotiate",
+    "signalr_websocket",
+    "signalr_event_stream",
+    "signalr_long_polling",
+];
+
+/// The same, by the index in [`OPENED`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Opened {
+    WebSocket,
+    EventStream,
+    Relayed,
+    Negotiation,
+    SignalR(Transport),
+}
+
+impl Opened {
+    fn index(self) -> usize {
+        match self {
+            Self::WebSocket => 0,
+            Self::EventStream => 1,
+            Self::Relayed => 2,
+            Self::Negotiation => 3,
+            Self::SignalR(Transport::WebSockets) => 4,
+            Self::SignalR(Transport::ServerSentEvents) => 5,
+            Self::SignalR(Transport::LongPolling) => 6,
+        }
+    }
+}
 
 impl ShardStats {
     /// The shard has died, and its connections with it.
@@ -89,6 +139,23 @@ impl ShardStats {
         self.closes[index].add(1);
     }
 
+    /// A request was answered with this status; errors count.
+    pub(crate) fn count_answer(&self, status: u16) {
+        if let Some(counter) = status.checked_sub(400).and_then(|index| self.refused.0.get(usize::from(index))) {
+            counter.add(1);
+        }
+    }
+
+    /// A client was let in, so long after its request had come.
+    pub(crate) fn count_opening(&self, opened: Opened, took_ns: u64) {
+        self.openings[opened.index()].count(took_ns);
+    }
+
+    /// What a client asked to subscribe to was settled, so long after it had asked.
+    pub(crate) fn count_subscribing(&self, took_ns: u64) {
+        self.subscribing.count(took_ns);
+    }
+
     /// One turn's frames of one log were handed to every socket that could take them, so long after publication.
     pub(crate) fn count_completion(&self, took_ns: u64) {
         self.completion.count(took_ns);
@@ -100,7 +167,7 @@ impl ShardStats {
     }
 }
 
-/// Completed fan-outs.
+/// How long something took, of all that were timed.
 #[derive(Clone, Debug, Default)]
 pub struct Histogram {
     /// How many took at most so many microseconds, cumulative; the last bound is `u64::MAX`.
@@ -111,7 +178,7 @@ pub struct Histogram {
 
 impl Histogram {
     fn add(&mut self, times: &Times) {
-        let bounds = COMPLETION_BOUNDS_US.into_iter().chain([u64::MAX]);
+        let bounds = BOUNDS_US.into_iter().chain([u64::MAX]);
         if self.buckets.is_empty() {
             self.buckets = bounds.map(|bound| (bound, 0)).collect();
         }
@@ -158,6 +225,8 @@ pub struct Stats {
     pub accept_pauses: u64,
     /// Requests answered with an error.
     pub handshakes_refused: u64,
+    /// The same by status.
+    pub refused: BTreeMap<u16, u64>,
     /// SignalR requests with a token that none of these workers has signed: forged, cut, or of another instance.
     pub tokens_refused: u64,
     /// Requests and sockets that were passed on to the worker that has their connection, or searched for.
@@ -169,6 +238,10 @@ pub struct Stats {
     /// From a publication until half, 99 of 100 and all of a shard's subscribers had it; of each channel one
     /// publication at a time is looked at.
     pub taken: [Histogram; FRACTIONS.len()],
+    /// From a client's request until it was let in, by what it opened, as [`OPENED`] names it.
+    pub openings: [Histogram; OPENED.len()],
+    /// From a client's request to subscribe until it was settled, where the application is asked.
+    pub subscribing: Histogram,
 }
 
 impl Stats {
@@ -185,7 +258,12 @@ impl Stats {
         self.lagging += shard.lagging.get();
         self.overtaken += shard.overtaken.get();
         self.accept_pauses += shard.accept_pauses.get();
-        self.handshakes_refused += shard.handshakes_refused.get();
+        for (status, count) in (400_u16..).zip(&shard.refused.0) {
+            if count.get() > 0 {
+                self.handshakes_refused += count.get();
+                *self.refused.entry(status).or_default() += count.get();
+            }
+        }
         self.tokens_refused += shard.tokens_refused.get();
         self.passed_on += shard.passed_on.get();
         for (index, count) in (0_u16..).zip(&shard.closes) {
@@ -198,6 +276,10 @@ impl Stats {
         for (taken, times) in self.taken.iter_mut().zip(&shard.taken) {
             taken.add(times);
         }
+        for (opened, times) in self.openings.iter_mut().zip(&shard.openings) {
+            opened.add(times);
+        }
+        self.subscribing.add(&shard.subscribing);
         for (total, count) in self.skipped.iter_mut().zip(&shard.skipped) {
             *total += count.get();
         }
@@ -216,6 +298,15 @@ mod tests {
         two.count_completion(60_000_000_000);
         two.count_close(1013);
         two.count_close(4_321);
+        one.count_answer(101);
+        one.count_answer(401);
+        two.count_answer(401);
+        two.count_answer(599);
+        two.count_answer(600);
+        for (index, transport) in (4..).zip(Transport::ALL) {
+            assert_eq!(Opened::SignalR(transport).index(), index);
+            one.count_opening(Opened::SignalR(transport), 1_000);
+        }
         let mut stats = Stats::default();
         stats.add(&one);
         stats.add(&two);
@@ -223,5 +314,8 @@ mod tests {
         assert_eq!(stats.completion.buckets[1], (100, 2));
         assert_eq!(stats.completion.buckets.last(), Some(&(u64::MAX, 3)));
         assert_eq!(stats.closes, BTreeMap::from([(1013, 1), (4000, 1)]));
+        assert_eq!((stats.handshakes_refused, stats.refused), (3, BTreeMap::from([(401, 2), (599, 1)])));
+        let opened = stats.openings.map(|histogram| histogram.buckets[0].1);
+        assert_eq!(opened, [0, 0, 0, 0, 1, 1, 1]);
     }
 }

@@ -1,8 +1,9 @@
 //! The engine's counters, as Python sees them.
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use fanwire_core::channel::Policy;
-use fanwire_core::{Engine as CoreEngine, FRACTIONS, Histogram, PollerKind};
+use fanwire_core::{Engine as CoreEngine, FRACTIONS, Histogram, OPENED, PollerKind};
 use pyo3::prelude::*;
 
 /// Upper bounds in seconds, and how many took at most so long.
@@ -25,6 +26,7 @@ pub(crate) struct Stats {
     overtaken: u64,
     accept_pauses: u64,
     handshakes_refused: u64,
+    refused: BTreeMap<u16, u64>,
     tokens_refused: u64,
     passed_on: u64,
     closes: BTreeMap<u16, u64>,
@@ -32,14 +34,14 @@ pub(crate) struct Stats {
     completion_buckets: Buckets,
     completion_seconds: f64,
     taken: Vec<(f64, Buckets, f64)>,
+    openings: Vec<(&'static str, Buckets, f64)>,
+    subscribing: (Buckets, f64),
     poller: &'static str,
 }
 
 impl Stats {
     pub(crate) fn new(engine: &CoreEngine) -> Self {
         let stats = engine.stats();
-        let taken =
-            |(fraction, histogram): (f64, &Histogram)| (fraction, buckets(histogram), histogram.sum.as_secs_f64());
         Self {
             connections: stats.connections,
             connections_total: stats.connections_total,
@@ -55,13 +57,16 @@ impl Stats {
             overtaken: stats.overtaken,
             accept_pauses: stats.accept_pauses,
             handshakes_refused: stats.handshakes_refused,
+            refused: stats.refused,
             tokens_refused: stats.tokens_refused,
             passed_on: stats.passed_on,
             closes: stats.closes,
             skipped: Policy::ALL.into_iter().map(Policy::name).zip(stats.skipped).collect(),
             completion_buckets: buckets(&stats.completion),
             completion_seconds: stats.completion.sum.as_secs_f64(),
-            taken: FRACTIONS.into_iter().zip(&stats.taken).map(taken).collect(),
+            taken: named(FRACTIONS, &stats.taken),
+            openings: named(OPENED, &stats.openings),
+            subscribing: (buckets(&stats.subscribing), stats.subscribing.sum.as_secs_f64()),
             poller: engine.poller().map_or("", PollerKind::name),
         }
     }
@@ -103,12 +108,9 @@ impl Stats {
             ("bytes_in", self.bytes_in.to_string()),
             ("completion", mean(&self.completion_buckets, self.completion_seconds)),
         ];
-        let taken: Vec<String> = self
-            .taken
-            .iter()
-            .map(|(fraction, buckets, seconds)| format!("{fraction}: {}", mean(buckets, *seconds)))
-            .collect();
-        lines.push(("taken", listed(&taken)));
+        lines.push(("taken", means(&self.taken)));
+        lines.push(("openings", means(&self.openings)));
+        lines.push(("subscribing", mean(&self.subscribing.0, self.subscribing.1)));
         lines.push(("poller", self.poller.into()));
         lines.iter().map(|(name, value)| format!("{name:19} {value}\n")).collect::<String>().trim_end().into()
     }
@@ -124,6 +126,18 @@ fn mean(buckets: &Buckets, seconds: f64) -> String {
         Some(&(_, count)) if count > 0 => format!("{count} of {:.3} ms", seconds * 1000.0 / count as f64),
         _ => "none".into(),
     }
+}
+
+/// Each with its name, buckets and sum.
+fn named<N, const LENGTH: usize>(names: [N; LENGTH], histograms: &[Histogram; LENGTH]) -> Vec<(N, Buckets, f64)> {
+    let all = names.into_iter().zip(histograms);
+    all.map(|(name, histogram)| (name, buckets(histogram), histogram.sum.as_secs_f64())).collect()
+}
+
+/// The mean of each that there is any of.
+fn means<N: Display>(all: &[(N, Buckets, f64)]) -> String {
+    let any = all.iter().filter(|(_, buckets, _)| buckets.last().is_some_and(|&(_, count)| count > 0));
+    listed(&any.map(|(name, buckets, seconds)| format!("{name}: {}", mean(buckets, *seconds))).collect::<Vec<_>>())
 }
 
 /// How many took at most so many seconds, cumulative.

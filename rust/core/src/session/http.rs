@@ -47,6 +47,8 @@ pub(crate) struct Asked {
     pub(crate) wanted: Wanted,
     /// It has waited for what other workers have of its channels.
     pub(crate) has_waited: bool,
+    /// When it had come; of an opening.
+    pub(crate) since_ns: u64,
     /// What the application adds to the response.
     pub(crate) headers: Vec<Header>,
     /// Of an event stream or SignalR request: the origin whose pages may read it, or `*`.

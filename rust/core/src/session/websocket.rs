@@ -186,7 +186,7 @@ fn wanted_of(since: Option<Vec<Since<'_>>>, start: Option<&str>, filter: Option<
     };
     let filter = filter.map(Filter::parse).transpose().map_err(|error| error.to_string())?.flatten();
     let since = since.into_iter().flatten().map(named).collect();
-    Ok(Wanted { start, since, is_told, view: View { filter } })
+    Ok(Wanted { start, since, is_told, view: View { filter }, since_ns: 0 })
 }
 
 /// What a client is told that wants to begin nowhere.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::connection::LINGER_BYTES_MAX;
 use super::{Io, Shard};
-use crate::messages::SLOTS_MAX;
+use crate::messages::{Event, SLOTS_MAX};
 use crate::protocol::{raw, sse, write_reply_error};
 use crate::routes::Asks;
 use crate::session::{Due, Heard, Held, Reads, Terms, Unread};
@@ -170,7 +170,10 @@ impl<I: Io> Shard<I> {
                 self.subscribe_by_message(slot, &names, id.as_deref(), &wanted);
             }
             Some(Heard::Unsubscribe(names, id)) => self.unsubscribe_by_message(slot, &names, id.as_deref()),
-            Some(Heard::Event(event)) => {
+            Some(Heard::Event(mut event)) => {
+                if let Event::Subscribing(.., wanted) = &mut event {
+                    wanted.since_ns = self.clock.now_ns();
+                }
                 connection.pending += 1;
                 connection.is_reported = true;
                 self.common.events.push(self.index, event);

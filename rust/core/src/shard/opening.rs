@@ -17,6 +17,7 @@ use crate::protocol::sse::KEEPALIVE;
 use crate::protocol::{Format, Formats};
 use crate::routes::{Found, Placed, Wire};
 use crate::session::Asked;
+use crate::stats::Opened;
 use crate::ws::{CloseCode, DeflateAgreement, is_upgrade, offered_subprotocols, read_upgrade, write_accept};
 
 /// Where openings are asked about, Python says the same.
@@ -171,7 +172,8 @@ impl<I: Io> Shard<I> {
         self.slab.at(slot).format = Format::Raw;
         self.note_formats(slot, Format::Raw.into());
         let request = self.own(slot, route, head, (Vec::new(), View::default()));
-        let asked = Asked { upgrade: Some((upgrade, None)), deflate: self.agree_deflate(head), ..Asked::default() };
+        let (deflate, since_ns) = (self.agree_deflate(head), self.clock.now_ns());
+        let asked = Asked { upgrade: Some((upgrade, None)), deflate, since_ns, ..Asked::default() };
         self.ask(slot, asked, |whose| Event::Opening(whose, Box::new(request)));
         Ok(())
     }
@@ -204,10 +206,11 @@ impl<I: Io> Shard<I> {
         &mut self,
         slot: u32,
         (route, head): (&Placed, &RequestHead<'_>),
-        asked: Asked,
+        mut asked: Asked,
         formats: Formats,
         channels: Vec<String>,
     ) -> Result<(), Refusal> {
+        asked.since_ns = self.clock.now_ns();
         self.slab.at(slot).format = formats.iter().next().unwrap_or(Format::Raw);
         self.note_formats(slot, formats);
         if route.asks.opening && !self.admits_alike(slot, (route, head), &asked) {
@@ -241,6 +244,12 @@ impl<I: Io> Shard<I> {
         }
         let connection = self.slab.at(slot);
         let passes_on = connection.route.as_ref().is_some_and(|route| route.wire == Wire::Plain);
+        let opened = match (&asked.upgrade, passes_on) {
+            (Some(_), true) => Opened::Relayed,
+            (Some(_), false) => Opened::WebSocket,
+            (None, _) => Opened::EventStream,
+        };
+        self.stats.count_opening(opened, self.clock.now_ns().saturating_sub(asked.since_ns));
         if asked.upgrade.is_some() {
             accept_websocket(connection, asked);
             connection.session.open_websocket(passes_on);
@@ -397,7 +406,7 @@ impl<I: Io> Shard<I> {
         } else {
             write_response(out, status, headers, content_type, body, keeps_alive);
         }
-        self.stats.handshakes_refused.add(u64::from(status >= 400));
+        self.stats.count_answer(status);
         self.slab.at(slot).session.finish_request(keeps_alive);
         if self.answer_guest(slot, keeps_alive) {
             return;

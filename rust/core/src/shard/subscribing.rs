@@ -154,6 +154,9 @@ impl<I: Io> Shard<I> {
 
     /// The application has decided on a client's request: these channels, and what to tell the client.
     pub(super) fn grant(&mut self, slot: u32, grant: Grant) {
+        if grant.wanted.since_ns > 0 {
+            self.stats.count_subscribing(self.clock.now_ns().saturating_sub(grant.wanted.since_ns));
+        }
         let names: Vec<String> = grant.watched.iter().map(|one| one.channel.name().to_owned()).collect();
         let mut errors: Vec<String> = grant.error.into_iter().collect();
         let mut seats = Vec::new();

@@ -17,6 +17,7 @@ use crate::shard::connection::Connection;
 use crate::shard::opening::accept_websocket;
 use crate::shard::{Io, Shard};
 use crate::siblings::unmarked;
+use crate::stats::Opened;
 use crate::tokens::{self, Claim, Token};
 use crate::ws::{is_upgrade, read_upgrade};
 
@@ -200,6 +201,7 @@ impl<I: Io> Shard<I> {
     ) {
         match opening {
             SignalROpening::Negotiate(request) => {
+                self.stats.count_opening(Opened::Negotiation, self.clock.now_ns().saturating_sub(asked.since_ns));
                 let reply = self.reply_to_negotiate(slot, request);
                 let cors = with_cors(asked.readable_by.as_deref(), &asked.headers);
                 // What the application hears of this socket next is another request.
@@ -261,6 +263,7 @@ impl<I: Io> Shard<I> {
                 return None;
             }
         };
+        self.stats.count_opening(Opened::SignalR(transport), self.clock.now_ns().saturating_sub(asked.since_ns));
         let route = self.slab.at(slot).route.clone();
         let id = self.id_of(target);
         let mut signalr = SignalR::new(transport, token);
