@@ -232,7 +232,7 @@ impl Channel {
         let life = self.life(inner);
         let head = life.position_of(inner.offset);
         let newest = life.newest_of(position.epoch, inner.offset);
-        let follows = previous == head;
+        let follows = previous == head || inner.is_begun_by(previous, position);
         let is_there = match newest {
             Some(newest) => position.offset < newest.offset.saturating_add(own),
             None => matches!(stand, Stand::At(_)) && inner.life.is_some() && position.epoch < head.epoch,
@@ -246,11 +246,10 @@ impl Channel {
         }
         let is_new_life = newest.is_none() && !follows;
         let known = newest.map_or(0, |newest| newest.offset);
-        let missing = match follows {
-            true => 0,
-            // Of another epoch it says nothing, nor does a later one.
-            false if previous.epoch != position.epoch => position.offset - own - known,
-            false => previous.offset.min(position.offset - own).saturating_sub(known),
+        let missing = if follows {
+            0
+        } else {
+            missing_before(previous, Position { offset: position.offset - own, ..position }, known)
         };
         let before = inner.offset.saturating_add(missing.min(GAP_MAX));
         if before >= LOG_END {
@@ -273,11 +272,18 @@ impl Channel {
             let mark = FrameMark { published_ns: now_ns, offset: before, ..FrameMark::default() };
             self.note_gap(inner, mark, is_new_life);
         }
+        inner.is_known_empty &= own == 0 || position.epoch < LOCAL_EPOCH_END;
         inner.offset = before + own;
         if own > 0 && self.life(inner).position_of(inner.offset) != position {
             self.note_stretch(inner, inner.offset, position);
         }
         Ok(true)
+    }
+
+    /// Whether that publication is the first from outside, and whoever is here has missed none: it was known that nothing had
+    /// been published outside, and all that is here is this machine's alone.
+    pub(crate) fn is_begun_by(&self, previous: Position, position: Position) -> bool {
+        self.lock().is_begun_by(previous, position)
     }
 
     /// From this number on publications stand elsewhere.
@@ -304,7 +310,19 @@ impl Channel {
     }
 }
 
+/// How many offsets are missing up to a place, of an epoch that is known up to an offset.
+fn missing_before(previous: Position, place: Position, known: u64) -> u64 {
+    // Of another epoch the one before it says nothing, nor does a later one.
+    let end = if previous.epoch == place.epoch { previous.offset.min(place.offset) } else { place.offset };
+    end.saturating_sub(known)
+}
+
 impl Inner {
+    fn is_begun_by(&self, previous: Position, position: Position) -> bool {
+        let is_first = previous == Position { offset: 0, ..position } && position.epoch >= LOCAL_EPOCH_END;
+        self.is_known_empty && self.offset > 0 && is_first
+    }
+
     fn every_log(&mut self) -> impl Iterator<Item = &mut Log> {
         let hearing = self.hearing.as_mut().map(|hearing| hearing.log_mut());
         self.logs.iter_mut().map(|(_, log)| log).chain(self.stored.as_deref_mut()).chain(hearing)

@@ -200,6 +200,29 @@ fn an_epoch_goes_on_behind_another() {
     assert_eq!(Client::comes_back(&odds, at(E, 7)), (true, text(&[at(E, 9)])));
 }
 
+/// A machine that went on by itself before anything was published anywhere: its clients lack nothing of what is first then.
+#[test]
+fn the_first_epoch_from_outside_goes_on_behind_a_machine_s_own() {
+    for (is_known, previous, is_whole) in [(true, 0, true), (false, 0, false), (true, 3, false)] {
+        let odds = channel(Policy::Every, 100);
+        let mut client = Client::come(&odds, None);
+        assert!(!is_known || odds.know_empty());
+        let began = odds.position();
+        assert!(put(&odds, began, at(L, 1)) && put(&odds, at(L, 1), at(L, 2)));
+        let first = at(E, previous + 1);
+        assert_eq!(odds.is_begun_by(at(E, previous), first), is_whole);
+        assert!(put(&odds, at(E, previous), first));
+        let more = if is_whole { text(&[first]) } else { "closed".into() };
+        assert_eq!(client.look(), text(&[at(L, 1), at(L, 2)]) + &more);
+        assert!(!odds.is_begun_by(at(E + 1, 0), at(E + 1, 1)), "what is lost of an epoch is told");
+        if is_whole {
+            assert_eq!(Client::comes_back(&odds, at(L, 1)), (true, text(&[at(L, 2), first])));
+            assert!(put(&odds, at(E + 1, 0), at(E + 1, 1)));
+            assert_eq!(client.look(), "closed");
+        }
+    }
+}
+
 /// One that somebody watches is given the whole anew: what is not missing is no gap then, either.
 #[test]
 fn a_channel_that_is_watched_catches_up_over_numbers_that_nobody_has_had() {

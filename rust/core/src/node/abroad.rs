@@ -469,8 +469,9 @@ impl Sequencer {
         let is_own = self.abroad.as_ref().is_some_and(|abroad| abroad.own == of);
         let now_ns = self.clock.now_ns().saturating_sub(age_ns(record.published_ms));
         let (before, newest) = (channel.position(), channel.newest_of(record.position.epoch));
-        let is_whole =
-            record.previous == before || newest.is_some_and(|newest| record.previous.offset <= newest.offset);
+        let is_whole = record.previous == before
+            || newest.is_some_and(|newest| record.previous.offset <= newest.offset)
+            || channel.is_begun_by(record.previous, record.position);
         let stand = Stand::After { previous: record.previous, position: record.position };
         let mut bytes = Vec::new();
         let append = |publication: &Publication<'_>| {

@@ -3,7 +3,8 @@
 //! Whoever subscribes to a channel that is not *had* yet waits until the sequencer has sent what is kept of it. Nothing
 //! of a channel is in a log before, and nothing is missed behind it. Whoever comes with a position that another process
 //! gave out, and that is yet to come here, waits until the sequencer has sent all that it had: that is one question at a
-//! time for each channel, whoever waits, and an answer without anything in it.
+//! time for each channel, whoever waits, and an answer without anything in it. While something is on its way already they
+//! wait for that, and it is asked only where it does not reach as far.
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +38,9 @@ const WAITING_MAX: usize = 4_096;
 
 type OwnedKey = (Group, Box<str>);
 
+/// Who waits, by number, and the position that the log has to reach for it, where what it waits for may be from before that.
+type Turn = (u64, Option<Position>);
+
 /// Subscriptions that wait for their channels.
 struct Waiting {
     connection: Option<ConnectionId>,
@@ -51,11 +55,11 @@ struct Waiting {
 #[derive(Default)]
 struct Wanted {
     is_had: bool,
-    /// Who waits for it, by number.
-    waiting: Vec<u64>,
-    /// Who waits for all that the sequencer had when it was asked last, and who came behind that.
+    /// Who waits for it.
+    waiting: Vec<Turn>,
+    /// Who waits for all that the sequencer had when it was asked last, by number, and who came behind that.
     reaching: Vec<u64>,
-    reaching_next: Vec<u64>,
+    reaching_next: Vec<Turn>,
     /// Turns of the sweep that have found nobody interested.
     unwatched: u8,
 }
@@ -323,10 +327,8 @@ impl Member {
             wanted.unwatched = 0;
             // One that was given up and made anew has nothing of what the one before had.
             let is_stale = wanted.is_had && !channel.is_had();
-            // What was asked for before may come from before its position.
-            let mut is_behind = self.is_behind(channel, since(channel));
+            let since = since(channel).filter(|_| !is_new && !is_stale);
             if is_new || is_stale {
-                is_behind = false;
                 wanted.is_had = false;
                 // While nobody is connected, all that is wanted is said when somebody is.
                 let want = FromMember::Want((*group, channel.name()));
@@ -337,12 +339,14 @@ impl Member {
                 }
             }
             let Some(wanted) = state.wanted[*group as usize].get_mut(channel.name()) else { continue };
-            if is_behind && !wanted.reaching.is_empty() {
-                wanted.reaching_next.push(number); // the answer that is on its way may be from before that position
-            } else if is_behind && self.send(FromMember::Reach((*group, channel.name()))).is_ok() {
+            if !wanted.is_had {
+                wanted.waiting.push((number, since));
+            } else if !self.is_behind(channel, since) {
+                continue;
+            } else if !wanted.reaching.is_empty() {
+                wanted.reaching_next.push((number, since)); // the answer that is on its way may be from before
+            } else if self.send(FromMember::Reach((*group, channel.name()))).is_ok() {
                 wanted.reaching.push(number);
-            } else if !wanted.is_had {
-                wanted.waiting.push(number);
             } else {
                 continue;
             }
@@ -423,38 +427,52 @@ impl Member {
     }
 
     /// A channel is here now, or cannot be had: calls whoever waited for it last.
-    pub(crate) fn arrived(&self, (group, name): Key<'_>, outcome: Result<(), &str>) {
+    pub(crate) fn arrived(&self, key: Key<'_>, outcome: Result<(), &str>) {
+        let (group, name) = key;
         let mut state = self.lock();
         let Some(wanted) = state.wanted[group as usize].get_mut(name) else { return };
         wanted.is_had = outcome.is_ok();
-        let mut numbers = std::mem::take(&mut wanted.waiting);
-        if let Err(why) = outcome {
-            numbers.append(&mut wanted.reaching);
-            numbers.append(&mut wanted.reaching_next);
-            state.wanted[group as usize].remove(name);
-            for number in &numbers {
-                let Some(waiting) = state.waiting.get_mut(number) else { continue };
-                waiting.channels.retain(|(of, channel)| *of != group || channel.name() != name);
-                waiting.errors.push(format!("channel {name:?}: {why}"));
-            }
+        let turns = std::mem::take(&mut wanted.waiting);
+        let Err(why) = outcome else { return self.reach_for(&mut state, key, turns, Vec::new()) };
+        let mut numbers = std::mem::take(&mut wanted.reaching);
+        numbers.extend(turns.into_iter().chain(std::mem::take(&mut wanted.reaching_next)).map(|(number, _)| number));
+        state.wanted[group as usize].remove(name);
+        for number in &numbers {
+            let Some(waiting) = state.waiting.get_mut(number) else { continue };
+            waiting.channels.retain(|(of, channel)| *of != group || channel.name() != name);
+            waiting.errors.push(format!("channel {name:?}: {why}"));
         }
         state.end_waiting(&numbers);
     }
 
     /// All of a channel that the sequencer had when it was asked is here, or is asked for anew.
-    pub(crate) fn reached(&self, (group, name): Key<'_>) {
+    pub(crate) fn reached(&self, key: Key<'_>) {
         let mut state = self.lock();
-        let Some(wanted) = state.wanted[group as usize].get_mut(name) else { return };
-        let mut numbers = std::mem::take(&mut wanted.reaching);
-        wanted.reaching = std::mem::take(&mut wanted.reaching_next);
-        if !wanted.reaching.is_empty() && self.send(FromMember::Reach((group, name))).is_err() {
-            numbers.append(&mut wanted.reaching); // too much waits for the sequencer: they go on with what is here
-        }
+        let Some(wanted) = state.wanted[key.0 as usize].get_mut(key.1) else { return };
+        let (numbers, next) = (std::mem::take(&mut wanted.reaching), std::mem::take(&mut wanted.reaching_next));
         if wanted.is_had {
-            state.end_waiting(&numbers);
-        } else {
-            wanted.waiting.append(&mut numbers);
+            return self.reach_for(&mut state, key, next, numbers);
         }
+        wanted.waiting.extend(numbers.into_iter().map(|number| (number, None)).chain(next));
+    }
+
+    /// Asks the sequencer for what these wait for and the log does not have; whom it is far enough for goes on, and so do the
+    /// others named.
+    fn reach_for(&self, state: &mut State, key: Key<'_>, turns: Vec<Turn>, mut others: Vec<u64>) {
+        let is_it = |(group, channel): &&(Group, Arc<Channel>)| *group == key.0 && channel.name() == key.1;
+        let channel_of = |number| state.waiting.get(&number)?.channels.iter().find(is_it).map(|one| &one.1);
+        let is_behind = |&(number, since): &Turn| channel_of(number).is_some_and(|one| self.is_behind(one, since));
+        let (behind, level): (Vec<Turn>, Vec<Turn>) = turns.into_iter().partition(is_behind);
+        others.extend(level.into_iter().map(|(number, _)| number));
+        let numbers = behind.iter().map(|(number, _)| *number);
+        match state.wanted[key.0 as usize].get_mut(key.1) {
+            Some(wanted) if !wanted.reaching.is_empty() => wanted.reaching_next.extend(behind),
+            Some(wanted) if !behind.is_empty() && self.send(FromMember::Reach(key)).is_ok() => {
+                wanted.reaching.extend(numbers);
+            }
+            _ => others.extend(numbers), // too much waits for the sequencer: they go on with what is here
+        }
+        state.end_waiting(&others);
     }
 
     /// Nobody answers any more: who waits for that goes on with what is here.
@@ -462,9 +480,12 @@ impl Member {
         let mut state = self.lock();
         let mut numbers = Vec::new();
         for wanted in state.wanted.iter_mut().flat_map(HashMap::values_mut) {
-            let to = if wanted.is_had { &mut numbers } else { &mut wanted.waiting };
-            to.append(&mut wanted.reaching);
-            to.append(&mut wanted.reaching_next);
+            let reaching = std::mem::take(&mut wanted.reaching).into_iter().map(|number| (number, None));
+            let turns = reaching.chain(std::mem::take(&mut wanted.reaching_next));
+            match wanted.is_had {
+                true => numbers.extend(turns.map(|(number, _)| number)),
+                false => wanted.waiting.extend(turns),
+            }
         }
         state.end_waiting(&numbers);
     }

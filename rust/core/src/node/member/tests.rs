@@ -2,7 +2,7 @@
 use std::sync::mpsc::{Receiver, Sender as Told, channel};
 
 use super::*;
-use crate::channel::Registry;
+use crate::channel::{Registry, Stand};
 use crate::protocol::Payload;
 use crate::settings::Settings;
 
@@ -193,4 +193,38 @@ fn who_was_further_on_elsewhere_waits_for_one_answer_of_the_sequencer() {
     assert_eq!(got.try_iter().count(), 2, "nobody answers");
     come(9);
     assert_eq!((got.try_iter().count(), kept.said().len()), (1, 1), "nor is asked");
+}
+
+#[test]
+fn who_comes_back_while_what_is_kept_is_on_its_way_has_nothing_asked_that_it_brings() {
+    let (member, kept) = member(100);
+    let (told, got) = noted();
+    member.up().expect("room");
+    let a = named("a");
+    kept.said();
+    let come = |offset| {
+        let since = Position { offset, ..a.position() };
+        let channels = vec![(Group::Channel, Arc::clone(&a))];
+        member.when_ready(None, channels, |_| Some(since), note(&told)).expect("room");
+    };
+    let arrive = |count| {
+        for _ in 0..count {
+            a.append(&Publication::new(Payload::Text("x")), Stand::Next, 0, u64::MAX, |_| ()).expect("room");
+        }
+        member.note_had(&a);
+        member.arrived((Group::Channel, "a"), Ok(()));
+    };
+    (0..=5).for_each(come);
+    assert_eq!((kept.said(), got.try_iter().count()), (vec!["Want((Channel, \"a\"))".to_owned()], 0));
+    arrive(5);
+    assert_eq!((kept.said(), got.try_iter().count()), (vec![], 6), "that is as far as any of them was");
+    member.ask_again((Group::Channel, "a"), &a).expect("room");
+    kept.said();
+    (5..=8).for_each(come);
+    arrive(1);
+    assert_eq!((kept.said(), got.try_iter().count()), (vec!["Reach((Channel, \"a\"))".to_owned()], 2));
+    come(7);
+    a.append(&Publication::new(Payload::Text("x")), Stand::Next, 0, u64::MAX, |_| ()).expect("room");
+    member.reached((Group::Channel, "a"));
+    assert_eq!((kept.said(), got.try_iter().count()), (vec![], 3), "who came behind the question has it, too");
 }
