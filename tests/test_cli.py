@@ -11,7 +11,7 @@ from pathlib import Path
 
 import fanwire
 import pytest
-from fanwire.cli.serving import LINES, PAIRS, _Lines, _Pairs
+from fanwire.loglines import PairLines, TerminalLines
 
 
 def fanwire_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -105,7 +105,7 @@ def test_a_port_that_is_taken_ends_the_program_with_one_line(command: tuple[str,
     assert done.stderr.splitlines()[-1] == f"fanwire: cannot listen on {address}: Address already in use (errno 98)"
 
 
-@pytest.mark.parametrize("formatter", [_Lines(LINES), _Pairs(PAIRS)], ids=["for a terminal", "pairs"])
+@pytest.mark.parametrize("formatter", [TerminalLines(), PairLines()], ids=["for a terminal", "pairs"])
 @pytest.mark.parametrize("name", ["relay", "engine"])
 def test_what_a_peer_wrote_moves_no_cursor_where_the_log_is_read(formatter: logging.Formatter, name: str) -> None:
     """A backend's close reason may hold ESC and the like, and a client's arguments the controls that JSON leaves."""

@@ -26,7 +26,7 @@ PYTHON_LAYERS = [
     ["scope", "uvicorn.mailbox"],
     ["daphne", "owner", "placing", "uvicorn.denial", "uvicorn.handing", "wording"],
     ["backbone", "frames", "logs", "uvicorn.protocol", "uvicorn.sansio", "values"],
-    ["stand_in"],
+    ["loglines", "stand_in"],
     ["workers", "workers.folder", "workers.foreign", "workers.systemd", "workers.zygote"],
     ["workers.seat"],
     ["addresses", "channel", "faults", "uvicorn", "workers.siblings"],

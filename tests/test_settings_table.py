@@ -127,7 +127,7 @@ def test_the_help_of_serve_tells_the_defaults_that_there_are() -> None:
         shown = duration_text(meant) if isinstance(meant, float) else "none" if meant is None else str(meant)
         assert said[1] == shown, name
         told += 1
-    assert told == 10
+    assert told == 11
     assert "0s to 24h (default: 30s)" in cli_options.help_of("linger")
     assert "signalr or websocket (default: signalr)" in cli_options.help_of("protocol")
 

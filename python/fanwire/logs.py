@@ -1,6 +1,7 @@
 """What is logged, and under which name. Queries, cookies and Authorization never are: they carry tokens."""
 
 import logging
+from collections.abc import Iterator
 from time import monotonic
 
 from fanwire.wording import printable, shortened
@@ -30,11 +31,13 @@ source_log = logging.getLogger("fanwire.source")
 class Sparing:
     """Counts lines by their kind: whoever can cause one must not be able to fill a disk with them."""
 
-    __slots__ = ("_kinds",)
+    __slots__ = ("_kinds", "_settled_at")
 
     def __init__(self) -> None:
         # Until when lines are counted together, how many were written, and how many left out.
         self._kinds: dict[str, tuple[float, int, int]] = {}
+        # When those that are over were last looked for.
+        self._settled_at = 0.0
 
     def ask(self, kind: str, most: int = LOG_LINES_MAX) -> tuple[bool, int]:
         """Whether one more is written, and how many were left out before, which is to be told now."""
@@ -46,6 +49,17 @@ class Sparing:
         may = written < most
         self._kinds[kind] = until, written + may, left_out + (not may)
         return may, told
+
+    def settle(self) -> Iterator[tuple[str, int]]:
+        """Kinds whose while is over and of which some were left out, each with how many; it forgets those that are."""
+        now = monotonic()
+        if now < self._settled_at + LOG_S / 10:
+            return
+        self._settled_at = now
+        for kind in [kind for kind, (until, _, _) in self._kinds.items() if now >= until]:
+            _, _, left_out = self._kinds.pop(kind)
+            if left_out:
+                yield kind, left_out
 
 
 def cut(argument: object) -> object:
@@ -78,10 +92,11 @@ class NumberFilter(logging.Filter):
 
     def __init__(self, number: int) -> None:
         super().__init__()
-        self._prefix = f"worker {number}: "
+        self._number, self._prefix = number, f"worker {number}: "
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """True; the line has the number in front."""
+        """True; the line has the number in front, and the record as ``worker``."""
+        record.worker = self._number
         record.msg = f"{self._prefix}{record.msg}"
         return True
 

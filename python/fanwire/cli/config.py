@@ -149,7 +149,11 @@ class Log:
     """What is logged, on stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least that is logged, on stderr. Worst cost: a line each with ``debug`` for what a client can cause."""
+    """The least that is logged, on stderr. Worst cost: a line each with ``debug`` for what a client can cause, 1,000 of
+    a kind within 10 s; how many more there were is told once."""
+    format: Literal["text", "json"] = "text"
+    """How: ``text`` is short lines on a terminal and ``key=value`` elsewhere, ``json`` an object a line, as
+    docs/monitoring.md tells. Worst cost: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ FLAGS: dict[str, tuple[Path, str] | tuple[Path, str, str]] = {
     "poller": (("limits", "poller"), TABLE["poller"].meaning, TABLE["poller"].usual),
     "drain_timeout": (("drain", "timeout"), "How long clients get to go"),
     "log_level": (("log", "level"), "The least that is logged"),
+    "log_format": (("log", "format"), "How it is written; text: key=value where it is no terminal"),
 }
 """Which setting each option is, and what its help says beside the range; a default that is not fixed."""
 PATHS = {name: path for name, (path, *_) in FLAGS.items()}

@@ -35,6 +35,7 @@ def serve(
     poller: Annotated[str | None, option("poller")] = None,
     drain_timeout: Annotated[str | None, option("drain_timeout")] = None,
     log_level: Annotated[str | None, option("log_level")] = None,
+    log_format: Annotated[str | None, option("log_format")] = None,
 ) -> None:
     """Serve a relay: clients connect here, and the backend has one connection for all that watch the same.
 

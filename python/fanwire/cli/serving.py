@@ -7,7 +7,6 @@ import logging
 import os
 import resource
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -21,15 +20,12 @@ from fanwire.cli.options import settings
 from fanwire.cli.telling import complain, route
 from fanwire.client import Client
 from fanwire.hub import Hub
+from fanwire.loglines import log_to_stderr
 from fanwire.logs import hub_log
 from fanwire.publisher import Publisher
 from fanwire.sources.beside import Beside
-from fanwire.wording import printable
 from fanwire.workers.seat import is_supervised
 
-LINES = "%(asctime)s %(message)s"
-"""On a terminal; what is worse than info has its level in front."""
-PAIRS = "time=%(asctime)s level=%(levelname)s logger=%(name)s message=%(message)s"
 PUBLISHERS = ("formats", "decimal", "duration", "publication_bytes_max")
 """Options that a publisher has from the file, as the hub does."""
 
@@ -57,7 +53,7 @@ def serve_again(program: Mapping[str, Any]) -> None:
 
 def run(config: ServeConfig, program: Mapping[str, Any]) -> None:
     """Serve it; `program` is what ``serve_again`` takes."""
-    log_to_stderr(config.log.level)
+    log_to_stderr(config.log.level, config.log.format)
     level = logging.DEBUG if is_supervised() else logging.INFO  # the supervisor has said it
     raise_descriptors(level)
     signal.signal(signal.SIGHUP, lambda *_: hub_log.info("SIGHUP is ignored: settings are read at the start only"))
@@ -136,32 +132,3 @@ def raise_descriptors(level: int) -> None:
 def shown_limit(limit: int) -> str:
     """A limit of the system's, as it is said."""
     return "unlimited" if limit == resource.RLIM_INFINITY else f"{limit:,}"
-
-
-def log_to_stderr(level: str) -> None:
-    """Have what fanwire logs, from `level` on, written to stderr: short lines on a terminal, else ``key=value``."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines(LINES, "%H:%M:%S") if sys.stderr.isatty() else _Pairs(PAIRS, "%Y-%m-%dT%H:%M:%S%z"))
-    log = logging.getLogger("fanwire")
-    log.handlers = [handler]
-    log.setLevel(level.upper())
-    log.propagate = False
-
-
-class _Lines(logging.Formatter):
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = "\n".join(map(printable, record.message.split("\n")))
-        if record.levelno > logging.INFO:
-            record.message = f"{record.levelname.lower()}: {record.message}"
-        return super().formatMessage(record)
-
-
-class _Pairs(logging.Formatter):
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        record.levelname = record.levelname.lower()
-        if set(' "=\n') & set(record.message):
-            escaped = record.message.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-            record.message = f'"{printable(escaped)}"'
-        else:
-            record.message = printable(record.message)
-        return super().formatMessage(record)

@@ -7,8 +7,9 @@ import anyio
 
 from fanwire._loop import background_tasks, run, watch_signals
 from fanwire.cli.options import settings
-from fanwire.cli.serving import log_to_stderr, sources_of
+from fanwire.cli.serving import sources_of
 from fanwire.cli.telling import complain
+from fanwire.loglines import log_to_stderr
 from fanwire.logs import hub_log
 
 NO_BACKBONE = "fanwire: {file} has no [backbone], into which the sources could publish: `fanwire serve` needs none"
@@ -27,7 +28,7 @@ def sources(file: Path, /) -> None:
     url = config.backbone.url
     if url is None or not config.source:
         raise SystemExit((NO_SOURCE if not config.source else NO_BACKBONE).format(file=file))
-    log_to_stderr(config.log.level)
+    log_to_stderr(config.log.level, config.log.format)
     every = sources_of(config)
 
     async def main() -> None:
