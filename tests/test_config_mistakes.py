@@ -135,7 +135,7 @@ def test_variables_of_others_are_left_alone() -> None:
 # Tables and pipes
 
 
-@pytest.mark.parametrize(("table", "word"), [("tls", "docs/proxy.md"), ("admin", "/metrics")])
+@pytest.mark.parametrize(("table", "word"), [("tls", "docs/proxy.md")])
 def test_a_table_that_others_have_is_told_where_to_look(table: str, word: str) -> None:
     (told,) = errors(f"{RELAY}[{table}]\n")
     assert table in told

@@ -194,8 +194,18 @@ def test_a_part_of_a_program_runs_as_it_stands(page: str, index: int, request: p
 
 
 def test_no_snippet_in_python_is_left_out() -> None:
-    # test_asgi_direct.py, test_adopt_plain.py, test_backbone.py, test_scope.py, test_siblings.py, test_testing.py …
-    pages = ("asgi.md", "dropin.md", "machines.md", "scope.md", "testing.md", "tutorial.md", "types.md", "workers.md")
+    # Each page has a file of its own: test_admin_docs.py, test_asgi_direct.py, test_scope.py, test_siblings.py …
+    pages = (
+        "admin.md",
+        "asgi.md",
+        "dropin.md",
+        "machines.md",
+        "scope.md",
+        "testing.md",
+        "tutorial.md",
+        "types.md",
+        "workers.md",
+    )
     tested_elsewhere = {(page, index) for page, index in numbered("python") if page in pages}
     assert PROGRAMS.keys() | PARTS.keys() | tested_elsewhere == set(numbered("python"))
 
@@ -238,7 +248,7 @@ def test_a_file_of_settings_is_accepted(page: str, index: int, tmp_path: Path) -
     file = tmp_path / "fanwire.toml"
     file.write_text(text)
     secrets = re.findall(r'env = "(\w+)"', text)
-    given = {name: "redis://127.0.0.1" if name.endswith("_URL") else "x" for name in secrets}
+    given = {name: "redis://127.0.0.1" if name.endswith("_URL") else 20 * "x" for name in secrets}
     assert settings(file, given, {}).relay
 
 
@@ -257,9 +267,31 @@ def test_every_command_of_a_shell_is_there() -> None:
     asked = {match[1] for line in commands if (match := re.match(r"make ([a-z]+)", line))}
     assert asked and asked <= targets
     subcommands = {match[1] for line in commands if (match := re.match(r"fanwire ([a-z]+)", line))}
-    assert subcommands <= {"serve", "check", "demo", "load", "script"}
+    assert subcommands <= {
+        "serve",
+        "check",
+        "demo",
+        "load",
+        "script",
+        "publish",
+        "tail",
+        "clients",
+        "channels",
+        "disconnect",
+        "stats",
+    }
 
 
 def test_there_is_no_snippet_of_a_kind_that_nothing_looks_at() -> None:
-    looked_at = {"python", "toml", "js", "sh", "", "nginx", "caddy", "diff"}  # a diff by test_examples.py
+    looked_at = {
+        "python",
+        "toml",
+        "js",
+        "sh",
+        "",
+        "nginx",
+        "caddy",
+        "diff",
+        "json",
+    }  # those by test_examples.py, test_admin_docs.py
     assert {language for page in PAGES for language, _ in BLOCK.findall(page.read_text())} <= looked_at

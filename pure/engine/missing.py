@@ -50,6 +50,12 @@ class Roots(Refused):
     WHAT = "a relay"
 
 
+class Look(Refused):
+    """What an operator is shown of an engine."""
+
+    WHAT = "the admin side"
+
+
 class WebSocketHandshake(Refused):
     """A request that asks rightly for a WebSocket."""
 

@@ -35,6 +35,7 @@ __all__ = [
     "HubMessage",
     "Joined",
     "Listener",
+    "Look",
     "Message",
     "MirrorLost",
     "Misdeed",
@@ -1248,6 +1249,53 @@ class Engine:
 
         Two eventfds live on until the engine is no longer referenced: another thread may still ring one.
         """
+
+@final
+class Look:
+    """What an operator is shown of an engine. Each call is bounded, and lets go of the GIL; any thread."""
+
+    def __new__(cls, engine: Engine) -> Look: ...
+    @property
+    def shards(self) -> int:
+        """How many there are."""
+    @property
+    def next_epoch(self) -> int:
+        """Channels that are there now have a lower ``made`` than this."""
+    def connections(
+        self,
+        shard: int,
+        from_slot: int,
+        count_max: int,
+        *,
+        looks_max: int = 4096,
+        channel: str | None = None,
+        path: str | None = None,
+        lagging: bool = False,
+        by: str | None = None,
+    ) -> tuple[list[dict[str, Any]], int | None] | None:
+        """Connections of a shard in the order of their slots, and where it goes on; None at the end.
+
+        So many at most, of so many slots, and only those that are meant; `by` has those of whom ``lag``, ``lag_bytes``,
+        ``sent`` or ``waiting`` is most, of these slots. Waits for the shard's turn, a second at most:
+        None where it does not answer, or there is no such shard.
+        """
+    def of(
+        self,
+        connections: Sequence[int],
+        *,
+        channel: str | None = None,
+        path: str | None = None,
+        lagging: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Those of them that are there and meant."""
+    def channels(self, place: tuple[int, int], count_max: int) -> tuple[list[dict[str, Any]], tuple[int, int] | None]:
+        """Channels behind a place, (0, 0) at the beginning, and the place behind the last; None at the end."""
+    def channel(self, name: str) -> dict[str, Any] | None:
+        """One, if it exists."""
+    def history(
+        self, name: str, since: Position | None, count_max: int
+    ) -> tuple[Position, list[dict[str, Any]], bool] | None:
+        """The newest position; what is kept behind `since`, oldest first, or the newest of it; whether that is all."""
 
 def read_handshake(head: bytes, *, deflates: bool) -> WebSocketHandshake | bytes:
     """Read a request's whole head that asks for a WebSocket (RFC 6455 §4.2); or give the response that refuses it.

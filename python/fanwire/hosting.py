@@ -21,6 +21,10 @@ class Hosting(Owner):
         self._clients[client.id] = client
         return client
 
+    def client(self, connection: int) -> Client | None:
+        """The client of this number, if anything was told or asked of it."""
+        return self._clients.get(connection)
+
     def moved(self, event: Moved) -> None:
         """What was asked about it is its own, and not the next one's whose request comes over that connection."""
         client = self._clients.pop(event.connection, None)

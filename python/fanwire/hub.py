@@ -5,6 +5,7 @@ other verb may be called from any thread, but for those whose docstring begins w
 is ``async``, and ``relay_stats``. Before and after serving they raise HubStopped.
 """
 
+import logging
 import os
 import threading
 import weakref
@@ -17,9 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack
 import anyio
 from anyio.lowlevel import checkpoint
 
-from fanwire._engine import HeldAddress
+from fanwire._engine import HeldAddress, Settings
 from fanwire._loop import Interrupt, background_tasks, run, watch_signals
 from fanwire.addresses import address_of, inherited
+from fanwire.admin.config import AdminConfig, config_of
+from fanwire.admin.local import addresses_of
 from fanwire.asgi import Mounted
 from fanwire.asking import OriginAdmission
 from fanwire.attaching import Attaching
@@ -70,6 +73,7 @@ class Hub(Attaching):
         backbone_prefix: what names of keys and channels there begin with; hubs with another one have nothing in common.
         backbone_on_down: what becomes of publications while it is out of reach. ``buffer``: they wait for it, up to
             16 MiB; ``fail``: they fail at once; ``local``: they are for clients of this machine alone.
+        admin: the admin side, or the address where it listens: docs/admin.md. None: there is none.
         options: defaults for ``serve``, see ``fanwire.options.Options``.
 
     Raises:
@@ -84,8 +88,10 @@ class Hub(Attaching):
         backbone: str | None = None,
         backbone_prefix: str = PREFIX,
         backbone_on_down: OnDown = "buffer",
+        admin: AdminConfig | str | None = None,
         **options: Unpack[Options],
     ) -> None:
+        self._admin = config_of(admin)
         self._backbone = backbone_of(backbone, backbone_prefix, backbone_on_down, may_be_edge=True)
         self._siblings = None if workers is None else path_of_siblings(workers)
         self._options = check_options(options)
@@ -100,6 +106,8 @@ class Hub(Attaching):
         self._seat: Seat | None = None
         # See the supervisor's argument.
         self._program: Mapping[str, Any] | None = None
+        # What a file and a command line have set, for the admin side: each with its value and its source.
+        self._told_settings: Sequence[tuple[str, str, str]] = ()
         # What a file has read beside.
         self._sources: Sequence[MeasuredSource] = ()
         # What asks the origin about clients, where this is an edge that does.
@@ -282,7 +290,27 @@ class Hub(Attaching):
         await life.begin(at)
         if life.engine.worker is None:
             tell_of_workers()
+        if self._admin is not None:
+            await self._begin_side(life, self._admin)
         return life.serving
+
+    async def _begin_side(self, life: Life, config: AdminConfig) -> None:
+        """Have the admin side answer for as long as it is served."""
+        from fanwire.admin.desk import MadeWith
+        from fanwire.admin.side import Side  # a hub without one does without all of it
+
+        seat = self._seat
+        addresses = addresses_of(config, os.environ) if seat is None else list(filter(None, [seat.admin]))
+        told = MadeWith(None if self._backbone is None else self._backbone.url, self._told_settings)
+        level = logging.DEBUG if seat or config.listen is None else logging.INFO
+        side = Side(self, life, config, told, Hub, addresses, level)
+        try:
+            await side.begin()
+        except BaseException:
+            await life.leave(is_hurried=True)
+            self._forget(life)
+            raise
+        life.pump.tasks.start_soon(side.last)
 
     def run(
         self,
@@ -381,10 +409,10 @@ class Hub(Attaching):
         try:
             options = {**self._options, **check_options(options)}
             planned = plan(self._callbacks, self._channels, self._relays, shards, options)
-            held = HeldAddress(planned.settings, inherited(address_of(address)))
+            held, admin = HeldAddress(planned.settings, inherited(address_of(address))), self._held_for_admin()
             try:
                 supervisor = Supervisor(
-                    held, count, timeout_s, planned.grace_s, planned.settings, self._program, self._backbone
+                    held, count, timeout_s, planned.grace_s, planned.settings, self._program, self._backbone, admin
                 )
                 with self._serve_lock:
                     self._unlink(SUPERVISES)
@@ -393,12 +421,21 @@ class Hub(Attaching):
                         supervisor.end_soon()
                 supervisor.run()
             finally:
-                held.close()
+                for one in (held, *admin):
+                    one.close()
         finally:
             with self._serve_lock:
                 self._supervisor = None
                 self._ended()
                 self._unlink(NOT_STARTED)
+
+    def _held_for_admin(self) -> list[HeldAddress]:
+        """Where the workers' admin sides listen."""
+        addresses = () if self._admin is None else addresses_of(self._admin, os.environ)
+        held = [HeldAddress(Settings(unix_mode=0o600), inherited(one)) for one in addresses]
+        if held and self._admin is not None and self._admin.listen is not None:
+            hub_log.info("the admin side is at %s", " and ".join(one.address for one in held))
+        return held
 
     async def _tell_of_end(self, ending: anyio.Event) -> None:
         if self._life is not None:

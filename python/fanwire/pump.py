@@ -37,12 +37,13 @@ from fanwire.backbone import Reached
 from fanwire.budget import Budgets
 from fanwire.callbacks import Callbacks
 from fanwire.channel import Channel
-from fanwire.client import Link
+from fanwire.client import Client, Link
 from fanwire.deliveries import Deliveries
 from fanwire.endings import Endings
 from fanwire.errors import ClientGone, EngineFailed, HubStopped, LimitReached
 from fanwire.faults import Faults, Tasks
 from fanwire.hearing import Listeners
+from fanwire.hosting import Hosting
 from fanwire.logs import engine_log, name_of
 from fanwire.owner import APPLICATION, RELAYS, SCRAPES, Owner, handlers_of
 from fanwire.presence import Presences, presence_patterns
@@ -51,7 +52,7 @@ from fanwire.relay.config import RelayConfig
 from fanwire.relay.plain import PlainRelay
 from fanwire.relay.relay import Relay
 from fanwire.relay.sharing import Sharing
-from fanwire.relay.stats import RelayStats
+from fanwire.relay.stats import RelayStats, RelaySums
 from fanwire.relay.upstreams import Sessions, Upstreams
 from fanwire.scraping import Measured, Scraping
 from fanwire.snapshots import SnapshotRule, Snapshots
@@ -160,6 +161,7 @@ class Pump:
         # By the number that events carry.
         self._backbone = Reached()
         self._sources: list[MeasuredSource] = []
+        self._refused = budgets.refused
         counted = Measured(budgets.refused, self._relays, self._sources, self._backbone)
         self.scraping = Scraping(engine, tasks, link.endings, counted, bus=self.bus)
         self._owners: dict[int, Owner] = {APPLICATION: self.application, SCRAPES: self.scraping}
@@ -301,6 +303,37 @@ class Pump:
                 self._relays.remove(owner)
                 owner.end(ClientGone(code, "", "server"))
                 return
+
+    # What the admin side asks
+
+    @property
+    def everyone(self) -> Bus | None:
+        """To the workers of all machines."""
+        return self._everyone
+
+    @property
+    def tasks(self) -> Tasks:
+        """Those of the serving."""
+        return self._tasks
+
+    @property
+    def backbone(self) -> Reached:
+        """Whether it is reached."""
+        return self._backbone
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """What clients were refused, by the bound."""
+        return self._refused
+
+    def client_of(self, connection: int) -> Client | None:
+        """The client of this number, if an owner knows it."""
+        hosts = (owner for owner in self._owners.values() if isinstance(owner, Hosting))
+        return next((client for host in hosts if (client := host.client(connection)) is not None), None)
+
+    def relay_sums(self) -> list[RelaySums]:
+        """How the relays stand, in numbers."""
+        return [relay.sums() for relay in self._relays]
 
     def relay_stats(self) -> list[RelayStats]:
         """How the relays stand."""

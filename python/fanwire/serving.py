@@ -81,6 +81,8 @@ class Plan:
     relays: Sequence[RelayConfig]
     seat: Seat | Sibling | None
     """Of the worker whose hub it is."""
+    options: Mapping[str, Any]
+    """What was given."""
 
     @property
     def paths(self) -> Sequence[str]:
@@ -139,7 +141,7 @@ def plan(
     )
     routes = [route_of_hub(path, callbacks, own) for path in own["signalr_paths"]]
     routes += map(route_of_relay, relays, count(RELAYS))
-    return Plan(settings, routes, encoder_of(own), own, callbacks, channels, relays, seat)
+    return Plan(settings, routes, encoder_of(own), own, callbacks, channels, relays, seat, options)
 
 
 def leave(seat: Seat | Sibling | None) -> None:
@@ -278,6 +280,11 @@ class Life:
         self._asked.set()
         if self._draining is not None:
             self._draining.cancel()
+
+    @property
+    def plan(self) -> Plan:
+        """What is served."""
+        return self._plan
 
     @property
     def grace_s(self) -> float:

@@ -16,6 +16,7 @@ from math import inf
 from pathlib import Path
 
 from fanwire._engine import Setting, __version__
+from fanwire.admin.config import AdminConfig
 from fanwire.cli.backbone import BackboneConfig
 from fanwire.cli.config import OPTIONS as LIMITS
 from fanwire.cli.config import Drain, Listen, Log
@@ -99,11 +100,12 @@ def table(group: str) -> str:
 
 
 SECTIONS: dict[str, dict[str, type]] = {
-    "### `[listen]`, `[backbone]`, `[limits]`, `[drain]`, `[log]`": {
+    "### `[listen]`, `[backbone]`, `[limits]`, `[drain]`, `[log]`, `[admin]`": {
         "listen.": Listen,
         "backbone.": BackboneConfig,
         "drain.": Drain,
         "log.": Log,
+        "admin.": AdminConfig,
     },
     "### `[[source]]`": {"": SourceConfig},
     "### `[[relay]]`": {"": RelayConfig},

@@ -7,6 +7,7 @@ from pathlib import Path as File
 from typing import Annotated, Any, ClassVar, Literal
 
 from fanwire._engine import Engine, Settings, matches
+from fanwire.admin.config import AdminConfig
 from fanwire.channel import NO_HISTORY, Channel, check_pattern
 from fanwire.channel import RULES as CHANNEL_RULES
 from fanwire.cli.backbone import BackboneConfig, OriginConfig, faults_of, joined, relay_of
@@ -163,7 +164,6 @@ class ServeConfig:
     LATER: ClassVar[Mapping[str, str]] = {
         "service": "is not known yet: service mode, where the backend dials in, comes in a later version",
         "tls": "is not known: fanwire speaks plain HTTP, and a proxy in front ends TLS, as docs/proxy.md shows",
-        "admin": "is not known yet: /metrics, /healthz and /readyz are there on the address that clients connect to",
     }
 
     listen: Listen = Listen()
@@ -180,6 +180,8 @@ class ServeConfig:
     seconds or bytes here, as it is there."""
     drain: Drain = Drain()
     log: Log = Log()
+    admin: AdminConfig = field(default_factory=AdminConfig)
+    """Who is connected, what lags and why: docs/admin.md."""
 
     def faults(self) -> Iterator[tuple[Path, str]]:
         """What is wrong between the fields."""

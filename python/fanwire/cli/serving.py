@@ -65,6 +65,7 @@ def run(config: ServeConfig, program: Mapping[str, Any]) -> None:
         backbone=backbone.reveal() if backbone else None,
         backbone_prefix=config.backbone.prefix,
         backbone_on_down=config.backbone.on_down,
+        admin=config.admin,
     )
     hub._program = program
     hub._sources = sources_of(config)

@@ -25,15 +25,17 @@ def places(environment: Mapping[str, str]) -> list[Path]:
     return [*(Path(one, "fanwire") for one in given if one), Path(tempfile.gettempdir(), f"fanwire-{os.getuid()}")]
 
 
-def _made(place: Path) -> Path:
+def made(place: Path) -> Path:
+    """The place, which is there then. Raises OSError where others could put sockets there."""
     with suppress(FileExistsError):
         place.mkdir(mode=0o700)
-    if not _is_ours(place):
+    if not is_ours(place):
         raise PermissionError(f"{place} must be a folder of user {os.getuid()} that nobody else may write to")
     return place
 
 
-def _is_ours(place: Path) -> bool:
+def is_ours(place: Path) -> bool:
+    """Whether it is a folder of this user that nobody else may write to."""
     try:
         found = place.lstat()
     except OSError:
@@ -50,7 +52,7 @@ class Folder:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         allowed = places(environment)
-        place = _made(next((one for one in allowed if _has_room(one)), allowed[-1]))
+        place = made(next((one for one in allowed if _has_room(one)), allowed[-1]))
         for left in place.iterdir():
             if not _is_anybodys(left):
                 shutil.rmtree(left, ignore_errors=True)  # of one that was killed
@@ -122,7 +124,7 @@ class RunningSupervisor:
 
 def supervisors(environment: Mapping[str, str]) -> Iterator[RunningSupervisor]:
     """All of this user's that live."""
-    for folder in (folder for place in places(environment) if _is_ours(place) for folder in sorted(place.iterdir())):
+    for folder in (folder for place in places(environment) if is_ours(place) for folder in sorted(place.iterdir())):
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.connect(str(folder / SOCKET))

@@ -51,6 +51,8 @@ class Seat:
     """What all its workers sign tokens with, now and later: 64 hexadecimal digits, a secret."""
     spans_machines: bool = False
     """Whether others of this hub may be on other machines."""
+    admin: str = ""
+    """The inherited addresses of the admin side, as ``listen``; empty where there is none."""
 
     @property
     def sequencer(self) -> str:
@@ -60,7 +62,8 @@ class Seat:
     @property
     def descriptors(self) -> tuple[int, ...]:
         """All that is inherited."""
-        return (self.link, *map(int, self.listen.removeprefix("fd:").split(",")))
+        numbers = ",".join(one.removeprefix("fd:") for one in (self.listen, self.admin) if one)
+        return (self.link, *map(int, numbers.split(",")))
 
     def written(self) -> str:
         """As text."""

@@ -7,7 +7,7 @@ import selectors
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from math import inf
 from time import monotonic
@@ -38,6 +38,7 @@ class Supervisor:
         program: what ``Zygote.program`` is, where workers are to be copies of one process that has loaded the program,
             which must then do nothing before it runs what two could not do. None: each runs it again.
         backbone: what orders for several machines, in this one's place.
+        admin: where the workers' admin sides listen.
 
     Raises:
         RuntimeError: see ``command``; or this is not the program's main thread, which alone hears of signals.
@@ -53,16 +54,19 @@ class Supervisor:
         settings: Settings,
         program: Mapping[str, Any] | None = None,
         backbone: Backbone | None = None,
+        admin: Sequence[HeldAddress] = (),
     ) -> None:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("workers need the program's main thread: it alone hears of signals")
         self._held, self._count, self._timeout_s = held, count, timeout_s
+        admin_numbers = [number for one in admin for number in one.descriptors]
+        self._admin = f"fd:{','.join(map(str, admin_numbers))}" if admin_numbers else ""
         environment = {name: text for name, text in os.environ.items() if name not in VARIABLES}
         self._selector = selectors.DefaultSelector()
         if program is None:
             self._starting = Rerun(environment)
         else:
-            self._starting = Copies(environment, held.descriptors, self._selector, program)
+            self._starting = Copies(environment, [*held.descriptors, *admin_numbers], self._selector, program)
         self._folder = Folder(os.environ)
         try:
             self._sequencer = Sequencer(settings, str(self._folder.path / SEQUENCER), for_engine(backbone))
@@ -175,6 +179,7 @@ class Supervisor:
             os.getpid(),
             self._key,
             self._spans_machines,
+            self._admin,
         )
         try:
             process = self._starting.start(seat, theirs)

@@ -21,6 +21,7 @@ mod events;
 mod failure;
 pub mod http;
 mod listening;
+mod looking;
 #[cfg_attr(not(loom), allow(dead_code))]
 pub mod mailbox;
 pub mod messages;
@@ -48,6 +49,7 @@ pub use engine::{
 pub use error::{EXHAUSTED, EngineError};
 pub use failure::{panic_text, run_to_end};
 pub use listening::HeldAddress;
+pub use looking::{By, CHANNELS_SHOWN, Lag, Look, Page, Seen, TcpSeen, Why};
 pub use offers::{OFFERED_BYTES_MAX, OfferedAnswer, OfferedCall, Terms as OfferTerms};
 pub use position::Position;
 pub use routes::{Asks, Limits, OwnerId, ROUTES_MAX, Route, RouteError, Transports, Wire};

@@ -10,6 +10,7 @@ use crate::alike::Alike;
 use crate::channel::{Channel, Origin, Start, Tails, View, Watch, Watched};
 pub use crate::connection_id::ConnectionId;
 pub(crate) use crate::connection_id::{GENERATION_MAX, SLOTS_MAX};
+use crate::looking::{Look, Page};
 use crate::position::Position;
 use crate::protocol::Format;
 use crate::protocol::signalr::HubProtocol;
@@ -57,6 +58,8 @@ pub enum Command {
     Resume,
     /// Asks for the names of a connection's channels.
     ListChannels(ConnectionId, SyncSender<Vec<String>>),
+    /// Asks for some connections, as they stand.
+    Look(Box<Look>, SyncSender<Page>),
     /// There is no keyframe of this channel to be had: who waits for one begins live, and is told this.
     StartLive(Arc<Channel>, Box<str>),
     /// Reports how far a publication has come, until everyone has it.

@@ -406,6 +406,17 @@ pub(crate) fn peer_address(fd: RawFd) -> Option<SocketAddr> {
     name_of(libc::getpeername, fd).ok().flatten()
 }
 
+/// What the kernel knows of a TCP connection (tcp(7), `struct tcp_info`), as far as it tells it; `None` of another socket.
+pub(crate) fn tcp_info(fd: RawFd) -> Option<Vec<u8>> {
+    let mut info = vec![0_u8; 256];
+    let mut length = info.len() as u32;
+    // SAFETY: the kernel writes at most `length` bytes into `info`, and how many into `length`.
+    let result =
+        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut length) };
+    info.truncate(length as usize);
+    (result == 0).then_some(info)
+}
+
 /// Where a TCP socket is bound.
 pub(crate) fn local_address(fd: RawFd) -> Option<SocketAddr> {
     name_of(libc::getsockname, fd).ok().flatten()

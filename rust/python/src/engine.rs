@@ -28,7 +28,7 @@ use crate::workers::Joined;
 
 /// The shards, their sockets and the channels' logs.
 #[pyclass(frozen, module = "fanwire._engine")]
-pub(crate) struct Engine(Arc<CoreEngine>, Sessions, Option<Py<Encoder>>, Joined);
+pub(crate) struct Engine(pub(crate) Arc<CoreEngine>, Sessions, Option<Py<Encoder>>, Joined);
 
 #[pymethods]
 impl Engine {

@@ -8,6 +8,7 @@ mod errors;
 mod events;
 mod lines;
 mod listening;
+mod looking;
 mod mirroring;
 mod offering;
 mod options;
@@ -146,6 +147,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<engine::Engine>()?;
     module.add_class::<events::Listener>()?;
     module.add_class::<listening::HeldAddress>()?;
+    module.add_class::<looking::Look>()?;
     module.add_class::<stats::Stats>()?;
     module.add_class::<upstream::Roots>()?;
     module.add_class::<workers::Sequencer>()?;

@@ -312,7 +312,7 @@ fn reader_of<'a>(
     }
 }
 
-fn data_of(payload: Payload<'_>) -> HeardData {
+pub(super) fn data_of(payload: Payload<'_>) -> HeardData {
     match payload {
         Payload::Text(text) => HeardData::Text(text.into()),
         Payload::Binary(bytes) | Payload::Whole(_, bytes) => HeardData::Binary(bytes.into()),

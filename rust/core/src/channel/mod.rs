@@ -12,7 +12,7 @@
 //!   log is read; `besides`: what a log keeps of some frames;
 //! - `hearing`: the program's own subscribers;
 //! - `crossing`: a publication as bytes for another process, `dumping` what a channel keeps;
-//! - `edging`: a publication as a frame for hubs that pass it on;
+//! - `edging`: a publication as a frame for hubs that pass it on; `looking`: what an operator is shown;
 //! - `stand`: where a publication stands, and what is missing before it, where positions come from outside;
 //! - `watch`: what a shard tells the writers; `registry`: channels by name; `pattern`: rules by name.
 mod beginning;
@@ -31,6 +31,7 @@ mod joining;
 mod keys;
 mod log;
 mod logs;
+mod looking;
 mod mark;
 mod mirrored;
 mod mirrors;
@@ -67,6 +68,7 @@ pub use hearing::{Heard, HeardData, Listener};
 pub(crate) use joining::Overtaken;
 pub(crate) use joining::watch_all;
 pub use joining::{Tail, Tails, Watched};
+pub use looking::{Behind, ChannelSeen, Kept};
 pub use mark::Exclusion;
 pub(crate) use mirrored::Told;
 pub use mirrors::{SharedId, Tie};

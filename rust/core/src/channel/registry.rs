@@ -345,6 +345,30 @@ impl Registry {
         self.count.fetch_sub(gone.len(), Ordering::Relaxed);
     }
 
+    /// Up to `count_max` channels behind a place, and the place behind the last of them; `None` at the end.
+    ///
+    /// A place is a stripe, and the epoch of the last channel that was given of it. Whatever exists for as long as somebody
+    /// goes from place to place is given once; what is made meanwhile may be left out.
+    pub(crate) fn page(&self, from: (usize, u64), count_max: usize) -> (Vec<Arc<Channel>>, Option<(usize, u64)>) {
+        let (mut found, (mut stripe, mut behind)) = (Vec::new(), from);
+        while stripe < self.stripes.len() {
+            let all = &self.read(stripe).by_epoch;
+            let first = all.partition_point(|channel| channel.epoch <= behind);
+            found.extend(all[first..].iter().take(count_max - found.len()).cloned());
+            if found.len() == count_max {
+                let last = found.last().map_or(behind, |channel: &Arc<Channel>| channel.epoch);
+                return (found, Some((stripe, last)));
+            }
+            (stripe, behind) = (stripe + 1, 0);
+        }
+        (found, None)
+    }
+
+    /// An epoch such that every channel that is there now has a lower one, and every later one a greater one.
+    pub(crate) fn next_epoch(&self) -> u64 {
+        NEXT_EPOCH.load(Ordering::Relaxed) << STRIPE_BITS
+    }
+
     /// How many exist.
     #[must_use]
     pub fn count(&self) -> usize {

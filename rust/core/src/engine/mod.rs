@@ -9,6 +9,7 @@ mod adopting;
 mod dying;
 mod following;
 mod lanes;
+mod looking;
 mod mirroring;
 mod node;
 mod paths;

@@ -104,6 +104,7 @@ impl<I: Io> Shard<I> {
         self.stats.connections.add(1);
         self.stats.connections_total.add(1);
         self.timers.set(slot, timeout);
+        self.slab.at(slot).since_tick = self.timers.tick();
         if let Some(client) = client {
             self.clients_elsewhere.insert(slot, client);
         }

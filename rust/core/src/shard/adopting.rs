@@ -50,7 +50,7 @@ impl<I: Io> Shard<I> {
         let (raw, slot) = (fd.as_raw_fd(), id.slot());
         let expected = self.orders_ahead.remove(&id).unwrap_or_default();
         let mut connection = Connection::new(Some(fd), id.generation());
-        connection.format = format;
+        (connection.format, connection.since_tick) = (format, self.timers.tick());
         connection.session.adopt(Adopted::new(outgoing, expected));
         self.slab.seat(slot, connection);
         self.stats.connections.add(1);

@@ -55,6 +55,7 @@ impl<I: Io> Shard<I> {
                 let names = self.slot_of(id).map(|slot| self.channels_of(slot)).unwrap_or_default();
                 let _ = reply.send(names); // the asker may have given up
             }
+            Command::Look(look, reply) => drop(reply.send(self.page_of(&look))),
             Command::StartLive(channel, why) => self.start_live(&channel, &why),
             Command::Track(_) => {} // begun before the fan-out, see `Shard::turn`
             Command::Untrack(token) => self.untrack(token),

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use super::event_ids::EventIds;
 use super::transport::Transport;
 use crate::channel::{Inflates, Mode};
+use crate::clock::NO_TICK;
 use crate::messages::ClosedBy;
 use crate::protocol::Format;
 use crate::routes::Placed;
@@ -19,6 +20,8 @@ pub(crate) struct Connection {
     pub(crate) transport: Transport,
     pub(crate) session: Session,
     pub(crate) generation: u32,
+    /// The tick in which it came.
+    pub(crate) since_tick: u32,
     pub(crate) format: Format,
     /// What its client inflates; `None` where nothing was agreed.
     pub(crate) inflates: Option<Inflates>,
@@ -118,6 +121,7 @@ impl Connection {
             transport: Transport::new(fd),
             session: Session::default(),
             generation,
+            since_tick: NO_TICK,
             format: Format::Raw,
             inflates: None,
             is_reported: false,

@@ -7,7 +7,7 @@
 //! `shared` (with other threads), `transport`, `connection`, `slab`, `feed`, `timers`, `joiner`, `sampling`, `presence`,
 //! `sweeping` (idle channels), `guests` (requests of other workers), `numbers` (of slots), `spoken` (what a connection may come to speak), `event_ids`, `answers`. What it does stands in rooms, each of them `impl Shard`: `commands`,
 //! `acceptor`, `opening` (HTTP), `query`, `inbound` (bytes and silence), `subscribing`, `signalr`, `fanout` (fast path),
-//! `lagging` (slow path), `tracking` (how far it came), `closing`, `adopting` (who is read by others). Rooms name leaves and this file, which names no room.
+//! `lagging` (slow path), `tracking` (how far it came), `closing`, `adopting` (who is read by others), `looking` (what an operator asks). Rooms name leaves and this file, which names no room.
 //! `simulated` is the kernel of tests.
 mod acceptor;
 mod adopting;
@@ -24,6 +24,7 @@ mod inbound;
 mod io;
 mod joiner;
 mod lagging;
+mod looking;
 mod numbers;
 mod opening;
 mod poller;

@@ -319,7 +319,9 @@ impl<I: Io> Shard<I> {
         // Of polls it is one without a socket.
         let target = if transport == Transport::LongPolling {
             let made = self.slab.insert(|generation, _| Connection::new(None, generation));
-            made.ok_or_else(|| unavailable("no connection is free".to_owned()))?
+            let made = made.ok_or_else(|| unavailable("no connection is free".to_owned()))?;
+            self.slab.at(made).since_tick = self.timers.tick();
+            made
         } else {
             slot
         };
