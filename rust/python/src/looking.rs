@@ -15,7 +15,9 @@ use crate::position::Position;
 pub(crate) struct Look(Arc<CoreEngine>);
 
 type Place = (usize, u64);
-type Listed<'py> = PyResult<(Vec<Bound<'py, PyDict>>, Option<Place>)>;
+type Rows<'py> = Vec<Bound<'py, PyDict>>;
+type Listed<'py> = PyResult<(Rows<'py>, Option<Place>)>;
+type Kept<'py> = PyResult<Option<(Position, Rows<'py>, bool)>>;
 
 #[pymethods]
 impl Look {
@@ -47,7 +49,7 @@ impl Look {
         path: Option<&str>,
         lagging: bool,
         by: Option<&str>,
-    ) -> PyResult<Option<(Vec<Bound<'py, PyDict>>, Option<u32>)>> {
+    ) -> PyResult<Option<(Rows<'py>, Option<u32>)>> {
         let (path, by) = (path.map(Box::from), by.and_then(By::named));
         let terms = CoreLook { path, is_lagging: lagging, by, ..CoreLook::default() };
         let look = CoreLook { from: from_slot, count_max, looks_max, ..terms };
@@ -99,7 +101,7 @@ impl Look {
         name: &str,
         since: Option<&Bound<'py, Position>>,
         count_max: usize,
-    ) -> PyResult<Option<(Position, Vec<Bound<'py, PyDict>>, bool)>> {
+    ) -> Kept<'py> {
         let since = since.map(|since| since.get().0);
         let kept = py.detach(|| self.0.kept_of(name, since, count_max));
         let Some((newest, kept, is_whole)) = kept else { return Ok(None) };
