@@ -100,9 +100,9 @@ PYTHON_LAYERS = [
     ["demo.summary"],
     ["cli"],
     ["cli.backbone"],
-    ["cli.config", "cli.machine", "cli.telling"],
+    ["cli.config", "cli.machine", "cli.reaching", "cli.telling"],
     ["cli.options"],
-    ["cli.check", "cli.load", "cli.restart", "cli.script", "cli.serving"],
+    ["cli.check", "cli.doctor", "cli.load", "cli.restart", "cli.script", "cli.serving"],
     ["cli.demo", "cli.serve", "cli.sources"],
     ["cli.app"],
 ]

@@ -9,6 +9,7 @@ from cyclopts import App
 from fanwire._engine import __version__
 from fanwire.cli.check import check
 from fanwire.cli.demo import demo
+from fanwire.cli.doctor import doctor
 from fanwire.cli.load import load
 from fanwire.cli.restart import restart
 from fanwire.cli.script import script
@@ -20,6 +21,7 @@ app.command(serve)
 app.command(sources)
 app.command(restart)
 app.command(check)
+app.command(doctor)
 app.command(script)
 app.command(demo)
 app.command(load, help_flags=(), version_flags=())
