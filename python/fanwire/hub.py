@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack
@@ -311,6 +312,7 @@ class Hub(Attaching):
             self._forget(life)
             raise
         life.pump.tasks.start_soon(side.last)
+        life.serving = replace(life.serving, admin=tuple(side.bound))
 
     def run(
         self,

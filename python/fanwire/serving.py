@@ -60,6 +60,8 @@ class Serving:
     """Where the hub listens, as bound: with the port that the kernel chose where 0 was asked for. Empty: nowhere."""
     poller: str
     """``epoll`` or ``uring``."""
+    admin: tuple[str, ...] = ()
+    """Where the admin side listens, as bound."""
 
     def __str__(self) -> str:
         return f"serving on {self.address}" if self.address else "serving without an address"

@@ -113,13 +113,13 @@ class Clients:
             shard, slot = (shard + 1, 0) if next_slot is None else (shard, next_slot)
         return {"rows": rows, "next": None if shard >= look.shards else [shard, slot]}
 
-    async def _page_of_user(self, user: str, behind: int, limit: int, terms: dict[str, Any]) -> dict[str, Any]:
+    async def _page_of_user(self, user: str, first: int, limit: int, terms: dict[str, Any]) -> dict[str, Any]:
         clients = self._desk.pump.application.roster.clients(user)
-        ids = sorted(client.id for client in clients if client.id > behind)
+        ids = sorted(client.id for client in clients if client.id >= first)
         count = min(limit, SLICE_ROWS)
         seen = await self._desk.in_thread(partial(self._desk.look.of, ids[:count], **terms)) if ids else []
         rows = list(map(self._row, seen))
-        return {"rows": rows, "next": [0, ids[count - 1]] if len(ids) > count else None}
+        return {"rows": rows, "next": [0, ids[count]] if len(ids) > count else None}
 
     async def _top_here(self, message: dict[str, Any]) -> list[dict[str, Any]]:
         """Those of all shards of whom something is most."""

@@ -4,7 +4,9 @@ The side's own hub has a channel for each. What nobody watches is not asked for.
 """
 
 import logging
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from time import time
 from typing import Any
 
@@ -18,7 +20,7 @@ from fanwire.admin.problems import Problem
 from fanwire.admin.shapes import Nothing
 from fanwire.admin.table import LIVE
 from fanwire.auth import Identity, Refused, Request
-from fanwire.errors import FanwireError
+from fanwire.errors import LimitReached, Overtaken
 from fanwire.faults import Tasks
 from fanwire.wording import printable, shortened
 
@@ -67,7 +69,7 @@ class Live:
             return False
         if channel not in self._tails:
             if len(self._tails) >= TAILS_MAX:
-                raise FanwireError(f"{TAILS_MAX} channels are followed already")
+                raise LimitReached("channels that are followed", TAILS_MAX + 1, TAILS_MAX)
             self._tails[channel] = anyio.CancelScope()
             self._tasks.start_soon(self._follow, channel, name)
         return True
@@ -92,18 +94,25 @@ class Live:
     async def _follow(self, channel: str, name: str) -> None:
         try:
             with self._tails[channel]:
-                async with self._desk.hub.listen(name) as publications:
-                    async for heard in publications:
-                        told = {
-                            "channel": heard.channel,
-                            "position": position_text(heard.position),
-                            "data": msgspec.to_builtins(heard.data),
-                            "event": heard.event,
-                            "at": time(),
-                        }
-                        self._hub.publish(channel, told, event="publication")
+                while True:
+                    with suppress(Overtaken):  # whoever watches sees by the positions what is missing
+                        await self._tell_what_comes(channel, name)
+                        return
         finally:
             del self._tails[channel]
+
+    async def _tell_what_comes(self, channel: str, name: str) -> None:
+        async with self._desk.hub.listen(name) as publications:
+            async for heard in publications:
+                data = heard.data
+                told = {
+                    "channel": heard.channel,
+                    "position": position_text(heard.position),
+                    "data": {"base64": b64encode(data).decode()} if isinstance(data, bytes) else data,
+                    "event": heard.event,
+                    "at": time(),
+                }
+                self._hub.publish(channel, told, event="publication")
 
     def tell_line(self, record: logging.LogRecord) -> None:
         """Any thread."""

@@ -3,6 +3,7 @@ about the hub that is watched. Not here: what each endpoint does.
 """
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -19,6 +20,7 @@ from fanwire.admin.config import AdminConfig
 from fanwire.admin.desk import Desk, MadeWith
 from fanwire.admin.door import WRONG_S, AdminDoor
 from fanwire.admin.live import Live
+from fanwire.admin.once import Once
 from fanwire.admin.openapi import document
 from fanwire.admin.overview import Overview
 from fanwire.admin.problems import CONTENT_TYPE, Problem, problem_of
@@ -30,6 +32,7 @@ from fanwire.logs import hub_log
 from fanwire.owner import Owner
 from fanwire.serving import Life
 from fanwire.wording import INTERNAL_ERROR
+from fanwire.workers.bus import NUMBERS
 
 JSON = "application/json"
 BODY_BYTES_MAX = 16 << 20
@@ -45,6 +48,9 @@ OPTIONS: Mapping[str, Any] = {
     "drain_timeout": 1.0,
     "handshake_timeout": 15.0,
 }
+KEY = re.compile("[!-~]{1,255}")
+PASSED_ON_MAX = 512 << 10
+"""Bytes of a request that is passed on to the worker that remembers; a larger one is known where it came."""
 NO_STORE = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
 
 
@@ -85,6 +91,8 @@ class Side(Owner):
         self._config, self._addresses, self._level = config, addresses, level
         self._door = AdminDoor(config)
         self._at_work = 0
+        self._once = Once()
+        desk.on("once", self._once_here)
         self._hub = hub_of(make_hub, config)
         self._live = Live(desk, self._hub, overview.stats, self._door)
         self._engine: Engine
@@ -170,26 +178,77 @@ class Side(Owner):
 
     async def _answer(self, event: Asking, endpoint: Operation, headers: Mapping[str, str]) -> None:
         try:
-            taken = taken_of(event, endpoint)
-            answer = await getattr(self._rooms[endpoint.room], endpoint.call)(taken)
-            self._engine.respond(event.connection, 200, JSON, msgspec.json.encode(answer), NO_STORE)
+            key = headers.get("idempotency-key") if endpoint.is_once else None
+            if key is None:
+                answer = await self._do(endpoint, taken_of(event, endpoint))
+            else:
+                answer = await self._do_once(endpoint, key, event.body)
+            self._engine.respond(event.connection, 200, JSON, answer, NO_STORE)
         except BaseException as error:
-            if ends_task(error):
-                raise
-            problem = problem_of(error)
-            if problem is None:
-                self._tasks.faults.note("admin", error, "%s could not be answered", endpoint.path)
-                problem = Problem("internal", INTERNAL_ERROR)
-            self._refuse(event.connection, problem)
+            self._refuse(event.connection, self._problem_of(error, endpoint))
         finally:
             self._at_work -= 1
+
+    async def _do(self, endpoint: Operation, taken: Any) -> bytes:
+        return msgspec.json.encode(await getattr(self._rooms[endpoint.room], endpoint.call)(taken))
+
+    def _problem_of(self, error: BaseException, endpoint: Operation) -> Problem:
+        """What is said of it. Raises it where it ends the task."""
+        if ends_task(error):
+            raise error
+        problem = problem_of(error)
+        if problem is None:
+            self._tasks.faults.note("admin", error, "%s could not be answered", endpoint.path)
+            problem = Problem("internal", INTERNAL_ERROR)
+        return problem
+
+    # What may be repeated
+
+    async def _do_once(self, endpoint: Operation, key: str, body: bytes) -> bytes:
+        """Do it, or give the answer of the first time: by the worker that remembers, if it takes so much."""
+        if not KEY.fullmatch(key):
+            raise Problem("bad_request", "an Idempotency-Key has 1 to 255 characters of visible ASCII")
+        desk = self._desk
+        remembers = min(worker for worker in desk.workers if worker < NUMBERS)
+        message = [key, endpoint.path, body]
+        told = None
+        if remembers != desk.number and len(body) <= PASSED_ON_MAX:
+            told = await desk.ask(remembers, "once", message)
+        answer, code, detail = told or await self._once_here(message)
+        if code:
+            raise Problem(code, detail)
+        return bytes(answer)
+
+    async def _once_here(self, message: list[Any]) -> list[Any]:
+        """The answer, or a problem's code and detail."""
+        key, path, body = message
+        endpoint = self._table[path]["POST"]
+
+        async def do() -> bytes:
+            return await self._do(endpoint, body_of(body, endpoint))
+
+        try:
+            return [await self._once.answer(key, path, body, do), "", ""]
+        except BaseException as error:
+            problem = self._problem_of(error, endpoint)
+            return [b"", problem.code, problem.detail]
+
+
+def body_of(body: bytes, endpoint: Operation) -> Any:
+    """What a body says. Raises Problem."""
+    try:
+        return msgspec.json.decode(body, type=endpoint.takes)
+    except msgspec.ValidationError as error:
+        raise Problem("invalid_value", error) from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Problem("bad_json", error) from error
 
 
 def taken_of(event: Asking, endpoint: Operation) -> Any:
     """The query or the body. Raises Problem."""
+    if endpoint.method == "POST":
+        return body_of(event.body, endpoint)
     try:
-        if endpoint.method == "POST":
-            return msgspec.json.decode(event.body, type=endpoint.takes)
         pairs = parse_qsl(urlsplit(event.target).query, keep_blank_values=True, errors="strict", max_num_fields=32)
         query = dict(pairs)
         if len(query) < len(pairs):
@@ -197,8 +256,6 @@ def taken_of(event: Asking, endpoint: Operation) -> Any:
         return msgspec.convert(query, endpoint.takes, strict=False)
     except msgspec.ValidationError as error:
         raise Problem("invalid_value", error) from error
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise Problem("bad_json", error) from error
     except ValueError as error:  # of the query: no UTF-8, or too many fields
         raise Problem("bad_request", "the query cannot be read") from error
 

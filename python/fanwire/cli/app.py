@@ -11,6 +11,7 @@ from fanwire.cli.check import check
 from fanwire.cli.demo import demo
 from fanwire.cli.doctor import doctor
 from fanwire.cli.load import load
+from fanwire.cli.operating import channels, clients, disconnect, publish, stats, tail
 from fanwire.cli.restart import restart
 from fanwire.cli.script import script
 from fanwire.cli.serve import serve
@@ -20,6 +21,12 @@ app = App(name="fanwire", help="Fan-out for Python: publish once, thousands of s
 app.command(serve)
 app.command(sources)
 app.command(restart)
+app.command(publish)
+app.command(tail)
+app.command(clients)
+app.command(channels)
+app.command(disconnect)
+app.command(stats)
 app.command(check)
 app.command(doctor)
 app.command(script)
