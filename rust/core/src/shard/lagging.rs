@@ -203,11 +203,8 @@ impl<I: Io> Shard<I> {
         let to = self.slab.at(slot).session.adopted().and_then(|adopted| adopted.bound(&target.watch));
         let to = to.map_or(target.cursor, |to| to.min(target.cursor));
         let may_pass = !target.watch.view.is_all() && matches!(mode, Mode::Lagging | Mode::Replaying);
-        if from >= to && may_pass && from < target.cursor {
-            let run = target.channel.read(target.log, &target.watch.view, (from, target.cursor), mode, now_ns);
-            self.slab.at(slot).subscriptions[index].cursor = run.slices.first().map_or(run.end, Slice::position);
-        }
         if from >= to {
+            self.pass_unmatched_at(slot, index);
             return None;
         }
         if self.has_to_fall_back(slot, index) {
@@ -292,8 +289,9 @@ impl<I: Io> Shard<I> {
             if subscription.mode() == Mode::Replaying && cursor >= feed_cursor && is_all {
                 subscription.set_mode(Mode::Lagging);
             }
-            if cut.is_some() {
-                connection.transport.cut = cut;
+            match cut {
+                Some(_) => connection.transport.cut = cut,
+                None => self.pass_unmatched_at(slot, piece.subscription),
             }
         }
     }
@@ -353,32 +351,41 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Of a feed whose view is not all: who had got all before this turn waits for nothing but what the view has. So the bounds
-    /// take from nobody what is not for him.
+    /// Of a feed whose view is not all: who waits for nothing of the log before this turn's end but what the view leaves out
+    /// goes past that. So the bounds take from nobody what is not for him.
     pub(super) fn pass_unmatched(&mut self, feed: u32, from: u64, run: &Run) {
         let target = self.feeds.at(feed);
         if target.lagging.is_empty() || target.watch.view.is_all() {
             return;
         }
-        let to = run.slices.first().map_or(run.end, Slice::position);
+        let end_of = |slice: &Slice| slice.position() + slice.bytes().len() as u64;
         for &Member { slot, subscription, .. } in &target.lagging {
             let Some(connection) = self.slab.get_mut(slot) else { continue };
             let Some(subscription) = connection.subscriptions.get_mut(subscription as usize) else { continue };
-            if subscription.cursor == from && matches!(subscription.mode(), Mode::Lagging | Mode::Replaying) {
-                subscription.cursor = to;
+            let cursor = subscription.cursor;
+            if (from..run.end).contains(&cursor) && matches!(subscription.mode(), Mode::Lagging | Mode::Replaying) {
+                let next = run.slices.get(run.slices.partition_point(|slice| end_of(slice) <= cursor));
+                subscription.cursor = next.map_or(run.end, |next| next.position().max(cursor));
             }
         }
         self.learn_oldest_lag(feed);
     }
 
-    /// The subscription that a connection has got last waits for nothing but what its view has.
-    pub(super) fn pass_unmatched_before(&mut self, slot: u32) {
-        let Some(index) = self.slab.at(slot).subscriptions.len().checked_sub(1) else { return };
+    /// This subscription waits for nothing but what its view has, of what its feed is past.
+    pub(super) fn pass_unmatched_at(&mut self, slot: u32, index: usize) {
         let subscription = self.slab.at(slot).subscriptions[index];
         let target = self.feeds.at(subscription.feed);
-        if subscription.is_lagging() && !target.watch.view.is_all() {
-            self.gather_piece(slot, index, self.clock.now_ns());
+        let (from, mode) = (subscription.cursor, subscription.mode());
+        let may_pass = subscription.is_lagging() && matches!(mode, Mode::Lagging | Mode::Replaying);
+        if !may_pass || target.watch.view.is_all() || from >= target.cursor {
+            return;
         }
+        let range = (from, target.cursor);
+        let run = target.channel.read(target.log, &target.watch.view, range, mode, self.clock.now_ns());
+        if run.head > from {
+            return self.again.push(subscription.feed); // its next turn decides
+        }
+        self.slab.at(slot).subscriptions[index].cursor = run.slices.first().map_or(run.end, Slice::position);
     }
 
     /// Looks again where the slowest of a feed is, so that the log can let go of what is before it.

@@ -371,7 +371,8 @@ impl<I: Io> Shard<I> {
         if is_at_tail {
             self.note_uncoded(slot, feed);
         }
-        self.pass_unmatched_before(slot);
+        let index = self.slab.at(slot).subscriptions.len() - 1;
+        self.pass_unmatched_at(slot, index);
         self.stats.subscriptions.add(1);
         self.note_presence(slot, &watched.channel, true);
         self.feeds.at(feed).report();
@@ -422,6 +423,7 @@ impl<I: Io> Shard<I> {
                 };
                 if one.mode() == Mode::AwaitingKeyframe {
                     self.feeds.go_on(&mut self.slab, slot, index, one.cursor, Mode::Replaying);
+                    self.pass_unmatched_at(slot, index);
                     // What a framework's client reads is the framework's to say.
                     if !self.is_adopted(slot) {
                         self.tell_of(slot, why);
