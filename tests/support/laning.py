@@ -10,6 +10,7 @@ from fanwire.relay.lingering import Lingering
 from fanwire.relay.shared import SharedCall
 from fanwire.relay.timing import Backoff
 from fanwire.relay.wire import Asked, PlainWire
+from fanwire.timings import Timings
 
 from support.clock import BACKEND, FakeTimers, Noted, One, happened, upstreams
 
@@ -25,8 +26,8 @@ class Stage:
         self.upstreams = upstreams()
         self.upstreams.engine = self.engine
         self.ended: list[Any] = []
-        common: Any = (self.upstreams, self.timers, BACKEND, 30.0, lanes, Lingering(lanes.per_client_max))
-        self.lingering: Lingering = common[-1]
+        common: Any = (self.upstreams, self.timers, BACKEND, 30.0, lanes, Lingering(lanes.per_client_max), Timings())
+        self.lingering: Lingering = common[-2]
         self.lane: Any
         if kind == "call":
             share, call = CallShare(subscribe="Watch", fresh=60.0), SharedCall("Watch", "json", b'["m"]')
