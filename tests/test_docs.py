@@ -148,6 +148,7 @@ PARTS: dict[tuple[str, int], tuple[bool, str]] = {
     ("fastapi.md", 1): (False, "assert app.url_path_for('events', match='7') == '/events/7'"),
     ("litestar.md", 0): (False, "assert plugin._backend.hub"),
     ("socketio.md", 0): (False, "assert isinstance(sio.manager, AsyncFanwireManager)"),
+    ("monitoring.md", 1): (False, "assert hub._callbacks.tracing"),
     ("monitoring.md", 0): (False, "logging.root.removeHandler(handler)\nassert handler.formatter"),
     ("records.md", 0): (False, "assert position"),
     ("records.md", 1): (False, "settle('7')"),

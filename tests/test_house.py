@@ -84,7 +84,7 @@ PYTHON_LAYERS = [
     ["admin.acting", "admin.channels", "admin.clients", "admin.live", "admin.overview", "admin.settings"],
     ["admin.side"],
     ["hub"],
-    ["sources.source", "testing"],
+    ["otel", "sources.source", "testing"],
     ["sources.beside", "sources.nats", "sources.postgres", "sources.redis_stream"],
     ["sources.config"],
     ["fastapi"],

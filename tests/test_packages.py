@@ -122,6 +122,7 @@ def test_without_its_extra_the_protocol_for_uvicorn_names_it(missing: str) -> No
         ("compat.litestar", "litestar"),
         ("compat.socketio", "socketio"),
         ("fastapi", "fastapi"),
+        ("otel", "otel"),
         ("sources.nats", "nats"),
         ("sources.postgres", "postgres"),
         ("sources.redis_stream", "redis"),

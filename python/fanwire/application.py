@@ -85,7 +85,8 @@ class Application(Hosting):
         self._dealt, self._acknowledge = dealt, acknowledge
         # Clients that are gone and wait for on_disconnect.
         self._parting = 0
-        self._openings = Openings(link, callbacks, tasks, self._clients, own["openings_max"])
+        openings = Openings if callbacks.tracing is None else callbacks.tracing.openings
+        self._openings: Openings = openings(link, callbacks, tasks, self._clients, own["openings_max"])
         self._conversations = Conversations(callbacks.client, tasks, link.wording, self._turn_away)
         self._context = CallContext(self._engine, tasks, budgets, link.wording, own, set())
         link.make_calls_by(self._make_calls)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from fanwire._engine import Filter
 from fanwire._loop import Callback
@@ -12,7 +13,15 @@ from fanwire.errors import Told
 from fanwire.faults import Tasks
 from fanwire.methods import Methods
 from fanwire.snapshots import SnapshotRule
+from fanwire.timings import LaneTracing
 from fanwire.wording import CLOSED_WITH_ERROR, INTERNAL_ERROR, Wording
+
+
+class HubTracing(LaneTracing, Protocol):
+    """See ``fanwire.otel``."""
+
+    def openings(self, *arguments: Any) -> Any:
+        """What takes the place of ``Openings``."""
 
 
 @dataclass(slots=True)
@@ -33,6 +42,8 @@ class Callbacks:
     snapshots: list[SnapshotRule] = field(default_factory=list)
     subprotocols: frozenset[str] = frozenset()
     """Those that are chosen without a callback; see ``Options.subprotocols``."""
+    tracing: "HubTracing | None" = None
+    """What makes spans, where the hub is instrumented."""
 
     @property
     def know_clients(self) -> bool:

@@ -3,7 +3,7 @@
 Such a call reads ``{"call": "PlaceBet", "args": […], "id": 1}``.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Concatenate, TypeVar, overload
 
@@ -125,6 +125,9 @@ class Methods:
 
     def __bool__(self) -> bool:
         return bool(self._by_name)
+
+    def __iter__(self) -> Iterator[Method]:
+        return iter(self._by_name.values())
 
     def settle(self) -> None:
         """Before they are called: see ``Method.settle``."""

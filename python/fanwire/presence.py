@@ -332,6 +332,9 @@ class Roster:
         self._all: dict[Client, None] = {}
         self._of_users: dict[str, dict[Client, None]] = {}
 
+    def __contains__(self, client: Client) -> bool:
+        return client in self._all
+
     def add(self, client: Client) -> None:
         """It was accepted. Twice is once."""
         if client in self._all:

@@ -142,7 +142,7 @@ class Pump:
         budgets = Budgets(own["client_bytes_max"])
         # To the workers of this machine, and to those of all.
         self.bus, self._everyone = buses_of(seat, engine, tasks)
-        sessions = Sessions(engine, link.faults, link.endings, self.bus)
+        sessions = Sessions(engine, link.faults, link.endings, self.bus, callbacks.tracing)
         handshake_timeout = own["handshake_timeout"]
         self._sharings = _sharings_of(seat, self.bus, self._everyone, link.faults)
         acknowledge, shared = self._acknowledge_soon, self._sharings

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from itertools import accumulate
 from math import inf
 from time import time
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 """Upper bounds of all buckets but the last, which has none."""
@@ -20,6 +20,16 @@ class Example(NamedTuple):
     seconds: float
     at: float
     """When, in seconds of the wall clock."""
+
+
+class LaneTracing(Protocol):
+    """Who wants to know how long lanes take to be live; see ``fanwire.otel``."""
+
+    def lane_begins(self, name: str, method: str) -> Any:
+        """A connection to the backend is begun for it; what this gives goes to ``lane_ends``, once."""
+
+    def lane_ends(self, span: Any, why: str = "") -> tuple[str, str] | None:
+        """It is live, or, for a reason, could not be had. Gives trace and span, where they are recorded."""
 
 
 class Timings:

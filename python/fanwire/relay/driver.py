@@ -29,6 +29,8 @@ from fanwire.relay.wire import NO_CALL, NOT_ANSWERED, UNREACHABLE, Asked, Lifeti
 from fanwire.timings import Timings
 from fanwire.wording import INTERNAL_ERROR, brief
 
+ENDS = (Event.LOST, Event.BLAMED, Event.BARRED)
+"""What ends a lane's connection."""
 MIRRORED = "mirrored"
 """The state of a lane that another worker holds, as stats show it."""
 
@@ -95,7 +97,7 @@ class Lane(SessionHandler, Generic[W]):
 
     __slots__ = (
         *("_backoff", "_is_gap_counted", "_last", "_live_at", "_lived", "_lost_at", "_machine", "_on_end", "_rest"),
-        *("_session", "_timer", "_waiting", "_wire", "_yielded_at"),
+        *("_session", "_span", "_timer", "_waiting", "_wire", "_yielded_at"),
         *("alone", "context", "gap_since", "gaps", "key", "name", "part", "watchers", "why"),
     )
 
@@ -143,6 +145,8 @@ class Lane(SessionHandler, Generic[W]):
         self._lost_at: float | None = None
         # When it gave way to another worker that has held it for longer.
         self._yielded_at: float | None = None
+        # Of a connection that is begun, where the hub is instrumented, until it is live or lost.
+        self._span: Any = None
         if part is not None:
             part.belongs_to(self, name)
         context.lingering.needed(self)
@@ -307,7 +311,15 @@ class Lane(SessionHandler, Generic[W]):
                 return None
             self.gaps += self._machine.is_down and not self._is_gap_counted
             self._is_gap_counted = True
+        tracing = self.context.upstreams.tracing
+        if tracing is not None:
+            self._span = tracing.lane_begins(self.name, self._wire.method)
         return self._open()
+
+    def _end_span(self, why: str = "") -> tuple[str, str] | None:
+        """The connection has led to something, or to nothing. Gives trace and span, where they are recorded."""
+        (span, self._span), tracing = (self._span, None), self.context.upstreams.tracing
+        return None if span is None or tracing is None else tracing.lane_ends(span, why)
 
     @property
     def is_mirrored_here(self) -> bool:
@@ -329,6 +341,8 @@ class Lane(SessionHandler, Generic[W]):
         """Do what is to be done when this happens."""
         acts = self._machine.take(event)
         is_over = False
+        if self._span is not None and event in ENDS:
+            self._end_span(self.why or event.name.lower())
         if not self._machine.is_asking:
             self._forget_asking()
         for act in acts:
@@ -377,6 +391,7 @@ class Lane(SessionHandler, Generic[W]):
 
     def _go_live(self) -> None:
         self._live_at = self.context.timers.now()
+        trace = self._end_span()
         if self.part is not None:
             self.part.tell("live", *self._live_said())
         if self.gap_since is not None:
@@ -385,7 +400,7 @@ class Lane(SessionHandler, Generic[W]):
             relay_log.log(self._gravity, text, self, until - since, self.why)
             self.gap_since = None
             if self._is_gap_counted and self._lost_at is not None:
-                self.context.gaps.add(self._live_at - self._lost_at)
+                self.context.gaps.add(self._live_at - self._lost_at, trace)
             lanes = self.context.lanes
             if lanes.on_gap == "message":
                 self.context.engine.publish_to_lane(self.name, self._wire.told_of_gap(since, until), lanes.gap_target)

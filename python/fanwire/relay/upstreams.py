@@ -15,6 +15,7 @@ from fanwire._loop import ends_task
 from fanwire.endings import Endings
 from fanwire.faults import Faults
 from fanwire.relay.readiness import Readiness
+from fanwire.timings import LaneTracing
 from fanwire.workers.bus import Bus
 
 HeaderFields = Sequence[tuple[str, str]]
@@ -101,6 +102,8 @@ class Upstreams:
         """How clients are told that something is over."""
         self.readiness = sessions.readiness
         """What ``/readyz`` is to say of the relays."""
+        self.tracing = sessions.tracing
+        """Who wants to know how long lanes take, if anybody does."""
 
     @property
     def engine(self) -> Engine:
@@ -238,8 +241,15 @@ def descriptors_max() -> int:
 class Sessions:
     """Those of one serving, by number, and who hears of each."""
 
-    def __init__(self, engine: Engine, faults: Faults, endings: Endings, bus: Bus | None = None) -> None:
-        self.engine, self.faults, self.endings = engine, faults, endings
+    def __init__(
+        self,
+        engine: Engine,
+        faults: Faults,
+        endings: Endings,
+        bus: Bus | None = None,
+        tracing: LaneTracing | None = None,
+    ) -> None:
+        self.engine, self.faults, self.endings, self.tracing = engine, faults, endings, tracing
         self.count_max = descriptors_max() // DESCRIPTORS_PART
         """How many there may be: clients' connections and health checks have to find a descriptor, too."""
         self.readiness = Readiness(self, bus)
