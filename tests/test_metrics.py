@@ -1,6 +1,9 @@
 """``/metrics``: names that dashboards rely on."""
 
+import socket
+import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +14,8 @@ import pytest
 from anyio.to_thread import run_sync
 from fanwire._engine import Engine, Settings
 from fanwire.faults import Faults
-from fanwire.metrics import Scrape
+from fanwire.metrics import Metrics, ProcessCollector, Scrape
+from fanwire.relay.machine import Event, Machine
 from fanwire.scraping import FRESH_S, Measured, Scraping
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
@@ -212,3 +216,49 @@ async def test_gaps_and_connects_of_a_relay_are_timed(hub: fanwire.Hub, backend:
         assert samples["fanwire_relay_gap_seconds_count", PATH] == 1
         upstream = f"{PATH}http://{backend.address}{PATH}"
         assert samples["fanwire_relay_upstream_connect_seconds_count", upstream] >= 2
+
+
+def calls(function: Callable[[], object]) -> int:
+    """How many calls it makes, of Python and of C."""
+    count = 0
+
+    def note(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+async def test_a_scrape_does_as_much_for_many_clients_as_for_few(hub: fanwire.Hub) -> None:
+    """By counting: 18,500 clients are not walked, nor their descriptors."""
+    async with hub.serve(ANY) as serving:
+        host, _, port = serving.address.rpartition(":")
+        metrics = Metrics(hub.stats, [ProcessCollector()])
+        made = []
+        with ExitStack() as stack:
+            for more in (5, 300):
+                for _ in range(more):
+                    stack.enter_context(socket.create_connection((host, int(port))))
+                await until(lambda few=bool(made): hub.stats().connections == (305 if few else 5))
+                metrics.read().text("")
+                made.append(calls(lambda: metrics.read().text("")))
+    few, many = made
+    assert abs(many - few) < 100
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_word_for_a_lane_is_that_of_its_state(lost: bool) -> None:
+    machine = Machine()
+    words = {(machine.word, machine.state.value)}
+    for event in (Event.OPENED, Event.AGREED, *([Event.LOST, Event.DUE] if lost else [Event.WANTED])):
+        machine.take(event)
+        words.add((machine.word, machine.state.value))
+    machine.close()
+    words.add((machine.word, machine.state.value))
+    assert len(words) >= 3 and all(word == state for word, state in words)

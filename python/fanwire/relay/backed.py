@@ -1,6 +1,5 @@
 """What a relay of either kind is: the owner of a path, with a backend, its servers and lanes; and how it ends."""
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
@@ -347,10 +346,11 @@ class Backed(Owner, Generic[K, L]):
 
     def sums(self) -> RelaySums:
         """The same in numbers, of which many may ask."""
-        states: Counter[str] = Counter()
+        states: dict[str, int] = {}
         watching, gaps = 0, self._gaps
         for lane in self.lanes.values():
-            states[lane.shown_state] += 1
+            word = lane.shown_state
+            states[word] = states.get(word, 0) + 1
             watching += len(lane.watchers)
             gaps += lane.gaps
         return RelaySums(

@@ -167,7 +167,8 @@ class Lane(SessionHandler, Generic[W]):
     @property
     def shown_state(self) -> str:
         """The same in a word: what another worker holds counts there."""
-        return MIRRORED if self.is_mirrored_here else self.state.value
+        part = self.part
+        return self._machine.word if part is None or part.holder is None else MIRRORED
 
     def stats(self) -> LaneStats:
         """How it stands, now."""

@@ -138,10 +138,12 @@ FORSAKEN = {
 class Machine:
     """One lane's place in the table."""
 
-    __slots__ = ("is_down", "phase")
+    __slots__ = ("is_down", "phase", "word")
 
     def __init__(self) -> None:
         self.phase = Phase.OPENING
+        self.word = State.CONNECTING.value
+        """The state as stats show it, for who counts 100,000 lanes: made when it changes."""
         self.is_down = False
         """It was live, is not, and somebody may miss what comes meanwhile."""
 
@@ -174,11 +176,13 @@ class Machine:
             self.is_down = True
         elif Act.GO_LIVE in step.acts:
             self.is_down = False
+        self.word = self.state.value
         return step.acts
 
     def close(self) -> bool:
         """It is over; False if it was already."""
         was, self.phase = self.phase, Phase.CLOSED
+        self.word = State.CLOSED.value
         return was is not Phase.CLOSED
 
     def rest(self, *, is_forsaken: bool) -> Rest:
