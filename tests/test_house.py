@@ -48,7 +48,7 @@ PYTHON_LAYERS = [
     ["config.kinds"],
     ["config.sources"],
     ["config.reading"],
-    ["config.building"],
+    ["config.building", "config.sourced"],
     ["relay.headers", "relay.stats", "sources", "sources.stats"],
     ["metrics", "relay.readiness"],
     ["relay.config", "relay.lingering", "relay.machine"],

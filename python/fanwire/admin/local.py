@@ -27,7 +27,7 @@ def addresses_of(config: AdminConfig, environment: Mapping[str, str]) -> Sequenc
     try:
         return [*given, f"unix:{_new_path(environment)}"]
     except OSError as error:
-        hub_log.warning("there is no local socket for `fanwire clients` and the like: %s", error)
+        hub_log.info("there is no local socket for `fanwire clients` and the like: %s", error)
         return given
 
 

@@ -19,18 +19,18 @@ class SettingsRoom:
 
     async def all(self, query: Nothing) -> SettingsAnswer:
         """All of this worker's, which are those of all."""
-        rows = [SettingRow(key, value, source) for key, value, source in self._desk.told.settings]
-        given = self._desk.life.plan.options
-        known = {row.key for row in rows}
+        told = self._desk.told.settings  # of a file, the environment and options: all but what they leave alone
+        rows = [SettingRow(key, value, source) for key, value, source in told]
+        given, known = self._desk.life.plan.options, {row.key for row in rows}
         for name, row in ROWS.items():
-            if name not in known and f"limits.{name}" not in known:
-                is_given = name in given
-                value = given[name] if is_given else row.default
-                rows.append(SettingRow(name, text_of(value), "program" if is_given else "default"))
-        for pattern, channel in self._desk.life.plan.channels.items():
-            rows.append(SettingRow(f"channel {pattern}", concealed(repr(channel)), "program"))
-        token = "" if self._config.token is None else SECRET
-        rows.append(SettingRow("admin.token", token, "program"))
+            is_given = name in given
+            if not told or not (is_given or f"limits.{name}" in known):
+                source = "program" if is_given else "default"
+                rows.append(SettingRow(name, text_of(given[name] if is_given else row.default), source))
+        if not told:
+            for pattern, channel in self._desk.life.plan.channels.items():
+                rows.append(SettingRow(f"channel {pattern}", concealed(repr(channel)), "program"))
+            rows.append(SettingRow("admin.token", "" if self._config.token is None else SECRET, "program"))
         return SettingsAnswer(rows)
 
 

@@ -43,6 +43,8 @@ OF_ALL_HUBS = ("/", "/ws", "/events", "/metrics")
 """Paths that every hub begins with, and that the admin side has not."""
 OPTIONS: Mapping[str, Any] = {
     "signalr_paths": (),
+    "poller": "epoll",
+    "channels_max": 1_024,
     "unix_mode": 0o600,
     "body_bytes_max": BODY_BYTES_MAX,
     "drain_timeout": 1.0,

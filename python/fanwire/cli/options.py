@@ -9,7 +9,8 @@ from fanwire.backbone import is_origin
 from fanwire.cli.config import ServeConfig, load
 from fanwire.config.kinds import NotGiven, Text
 from fanwire.config.reading import rows_of
-from fanwire.config.sources import PREFIX, Option, Path, variable
+from fanwire.config.sourced import told
+from fanwire.config.sources import PREFIX, Option, Path, Sources, variable
 from fanwire.errors import ConfigError
 from fanwire.values import TABLE
 
@@ -52,6 +53,14 @@ def settings(file: File | None, environment: Mapping[str, str], given: Mapping[s
     """
     options = [*options_in(environment), *options_of(given)]
     return load(file, environment, options, misspelt(environment))
+
+
+def told_settings(
+    config: ServeConfig, file: File | None, environment: Mapping[str, str], given: Mapping[str, Any]
+) -> list[tuple[str, str, str]]:
+    """What these gave together: each setting with its value and its source."""
+    options = [*options_in(environment), *options_of(given)]
+    return list(told(config, Sources(file, environment, options)))
 
 
 def help_of(name: str) -> str:

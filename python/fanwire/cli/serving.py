@@ -16,7 +16,7 @@ from fanwire._engine import matches
 from fanwire.asking import OriginAdmission
 from fanwire.cli.backbone import BackboneConfig
 from fanwire.cli.config import ServeConfig
-from fanwire.cli.options import settings
+from fanwire.cli.options import settings, told_settings
 from fanwire.cli.telling import complain, route
 from fanwire.client import Client
 from fanwire.hub import Hub
@@ -68,6 +68,8 @@ def run(config: ServeConfig, program: Mapping[str, Any]) -> None:
         admin=config.admin,
     )
     hub._program = program
+    file = program.get("file")
+    hub._told_settings = told_settings(config, file and Path(file), os.environ, program.get("given", {}))
     hub._sources = sources_of(config)
     if config.backbone.admit == "origin":
         hub.authorize(asking(hub, config.backbone))
