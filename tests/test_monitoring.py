@@ -66,6 +66,15 @@ def test_the_dashboard_and_the_alerts_name_metrics_that_exist() -> None:
     assert used <= known | {"fanwire_rules"}
 
 
+def test_the_page_names_metrics_and_alerts_that_exist() -> None:
+    page = (DEPLOY.parent / "docs/monitoring.md").read_text()
+    series = names()
+    known = series | {name.removesuffix("_bucket") for name in series}
+    assert set(re.findall(r"`((?:fanwire|process)_\w+)`", page)) <= known
+    alerts = re.findall(r"- alert: (\w+)", RULES.read_text())
+    assert set(re.findall(r"`(Fanwire\w+)`", page)) == set(alerts)
+
+
 def test_the_dashboard_asks_the_data_source_that_its_reader_chooses() -> None:
     board = json.loads((DEPLOY / "grafana/fanwire.json").read_text())
     chosen = {"type": "prometheus", "uid": "${datasource}"}
