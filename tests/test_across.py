@@ -109,7 +109,7 @@ async def test_counters_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
         assert await served[1].hub.relay_stats_of_all() == {0: [], 1: [], 2: []}
         samples = await scrape(served[2].address)
         assert samples["fanwire_subscriptions", ""] == samples["fanwire_workers", ""] == 3
-        monkeypatch.setattr("fanwire.workers.summing.ANSWER_S", 0.05)
+        monkeypatch.setattr("fanwire.workers.summing.ANSWER_S", 0.5)
         star.silent.add(0)
         samples = await scrape(served[2].address)
         assert samples["fanwire_subscriptions", ""] == 3

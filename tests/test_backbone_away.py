@@ -2,11 +2,10 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from anyio.abc import SocketStream
 from support.backbones import published, told, watching
 from support.certificates import authority, signed_by
 from support.clients import connected
-from support.redis import Redis, needs_redis, redis_server
+from support.raw import free_port
+from support.redis import PORTS, Redis, needs_redis, redis_server
 from support.ways import way
 from test_backbone import CHANNELS, hub_at
 
@@ -241,8 +241,7 @@ async def test_over_tls_a_certificate_is_checked(tmp_path: Path, monkeypatch: py
         ("--tls-ca-cert-file", "ca.pem"),
     )
     options = [word for option, name in files for word in (option, str(tmp_path / name))]
-    with socket_of_its_own() as port:
-        pass
+    port = free_port(PORTS)
     with redis_server(tmp_path, "--tls-port", str(port), "--tls-auth-clients", "no", *options):
         url = f"rediss://localhost:{port}"
         strange = fanwire.Hub(backbone=url, backbone_on_down="fail")
@@ -256,14 +255,6 @@ async def test_over_tls_a_certificate_is_checked(tmp_path: Path, monkeypatch: py
         async with hub.serve("127.0.0.1:0") as serving, watching(serving.address) as peer:
             await published(hub, "odds", 1)
             assert await told(peer, 1) == [1]
-
-
-@contextmanager
-def socket_of_its_own() -> Iterator[int]:
-    """A port that was free a moment ago."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        yield one.getsockname()[1]
 
 
 @needs_redis

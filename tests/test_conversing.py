@@ -59,8 +59,9 @@ async def test_who_does_not_ask_for_the_next_message_is_not_read(make_hub: MakeH
     async with hub.serve(ANY) as serving_, connected(serving_.address) as peer:
         for number in range(20):
             await peer.send(str(number))
+        await until(hub.clients)
         (client,) = hub.clients()
-        await until(lambda: bool(client._waiting))
+        await until(lambda: asked == 1 and len(client._waiting or ()) == 1)
         await settle(hub, serving_.address)
         assert asked == 1 and len(client._waiting or ()) == 1
         may_go_on.set()

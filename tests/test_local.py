@@ -19,7 +19,7 @@ from fanwire.adopt.local import local_of
 from fanwire.adopt.proxy import Proxy, Writing
 from support.frameworks import by_aiohttp, by_sansio, by_websockets, client, received, send_text, stalled_client
 from support.loops import with_transports
-from support.waiting import until
+from support.waiting import until, until_in_thread
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
@@ -51,7 +51,7 @@ class Room:
 
 async def receive(peer: Any, count: int) -> list[Any]:
     """So many messages."""
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(60):
         return [await peer.recv() for _ in range(count)]
 
 
@@ -210,9 +210,9 @@ async def broadcasting(*, is_left_open: bool = False) -> None:
 def test_the_end_of_a_loop_leaves_nothing(times: int) -> None:
     for _ in range(times):
         asyncio.run(broadcasting())
-        assert shards() == 0
+        until_in_thread(lambda: shards() == 0)  # one that has ended may be listed for a moment
         asyncio.run(broadcasting(is_left_open=True))
-        assert shards() == 0
+        until_in_thread(lambda: shards() == 0)
 
 
 def test_a_loop_that_is_closed_without_a_word_leaves_nothing_once_it_is_gone() -> None:
@@ -221,7 +221,7 @@ def test_a_loop_that_is_closed_without_a_word_leaves_nothing_once_it_is_gone() -
     loop.close()
     del loop
     gc.collect()
-    assert shards() == 0
+    until_in_thread(lambda: shards() == 0)
 
 
 def test_each_loop_has_its_own(served: Any) -> None:

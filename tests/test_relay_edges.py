@@ -112,8 +112,8 @@ async def test_the_next_address_is_asked_in_time_where_the_first_one_hangs(
     with ScriptedBackend() as hanging:
         hanging.negotiate = hang
         urls = tuple(f"http://{one.address}{PATH}" for one in (hanging, backend))
-        hub.relay(RelayConfig(path=PATH, upstream=urls, share=(SHARE,), lanes=Lanes(connect_timeout=3.0)))
-        async with hub.serve(ANY, signalr_paths=(), drain_timeout=0.2, handshake_timeout=2.5) as serving:
+        hub.relay(RelayConfig(path=PATH, upstream=urls, share=(SHARE,), lanes=Lanes(connect_timeout=7.0)))
+        async with hub.serve(ANY, signalr_paths=(), drain_timeout=0.2, handshake_timeout=6.0) as serving:
             async with hub_client(serving.address, PATH) as client:
                 assert await watch(client) == "m"
             before = len(hanging.heads)

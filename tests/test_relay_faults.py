@@ -32,7 +32,7 @@ FAILED = "Failed to invoke 'Watch' due to an error on the server. HubException: 
 UNREACHABLE = FAILED + "The backend cannot be reached."
 NOT_ANSWERED = FAILED + "The backend has not answered."
 EITHER = "One of both, as the lane is just being opened again, or asking again."
-IMPATIENT = Lanes(connect_timeout=1.0, backoff_min=0.01, backoff_max=0.02)
+IMPATIENT = Lanes(connect_timeout=2.5, backoff_min=0.01, backoff_max=0.02)
 """For a backend that does not answer: what does takes less, on a busy machine, too."""
 PING = {"type": 6}
 
@@ -534,7 +534,9 @@ async def test_a_thousand_subscriptions_at_once_are_an_error(hub: fanwire.Hub, b
             message = await client.receive()
             ended += [message.get("error")] if message["type"] == 3 else []
         assert set(ended) == {None, FAILED + "more than 20 subscriptions a second"}
-        assert len(backend.sessions) - 1 == ended.count(None) < 200
+        granted = ended.count(None)
+        assert granted < 200
+        await until(lambda: len(backend.sessions) - 1 == granted)  # those that negotiated have ended
         await client.peer.close()
         await until(lambda: len(backend.sessions) == 1)
 

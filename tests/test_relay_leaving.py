@@ -163,7 +163,7 @@ async def test_whose_call_had_no_turn_in_time_has_left_all_the_same(
 ) -> None:
     monkeypatch.setattr("fanwire.relay.unsubscribing.ALONE_S", 0.01)
     gate = Gate(backend, say_nothing, is_open=True)
-    lanes = replace(PATIENT, connect_timeout=1.0)
+    lanes = replace(PATIENT, connect_timeout=2.5)
     async with relayed(hub, config(backend, lanes=lanes)) as address, AsyncExitStack() as stack:
         strangers = [await watching(stack, address, f"bad{number}") for number in range(6)]
         honest = await watching(stack, address, "m")

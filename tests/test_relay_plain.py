@@ -430,7 +430,7 @@ async def test_a_lane_that_is_down_says_since_when_and_why_until_it_is_back(
             await received(private, "mine")
             await until(lambda: [lane[3] for lane in standing(hub)] == ["live", "live"])
             assert not any(lane.gap_since for lane in hub.relay_stats()[0].lanes)
-            assert set(await scrape(address)) == {
+            assert {line for line in await scrape(address) if "_seconds_" not in line} == {
                 *(
                     f'fanwire_relay_lanes{{path="{PATH}",state="{state}"}} {count}'
                     for state, count in (("connecting", 0.0), ("live", 2.0), ("down", 0.0), ("mirrored", 0.0))
@@ -476,12 +476,12 @@ async def test_lanes_that_linger_make_room(hub: fanwire.Hub, backend: PlainBacke
 
 
 async def test_a_quiet_backend_is_pinged(hub: fanwire.Hub, backend: PlainBackend) -> None:
-    lanes = Lanes(keepalive=0.1, server_timeout=1.5)
+    lanes = Lanes(keepalive=0.1, server_timeout=3.0)
     async with relayed(backend, hub, lanes=lanes) as address, AsyncExitStack() as stack:
         (client,) = await several(stack, address, "")
         await until(lambda: backend.now)
         with pytest.raises(TimeoutError):
-            await until(lambda: not backend.now, 2.5)
+            await until(lambda: not backend.now, 4.0)
         await client.send("still here")
         await received(client, "still here")
 

@@ -140,7 +140,7 @@ async def test_a_call_that_is_never_answered_has_its_connection_for_so_long(
     hub: fanwire.Hub, backend: ScriptedBackend, stays: bool
 ) -> None:
     backend.answer = one_at_a_time
-    hasty = replace(PATIENT, connect_timeout=2.0)  # within it goes what is sent below
+    hasty = replace(PATIENT, connect_timeout=4.0)  # within it goes what is sent below
     async with relayed(hub, config(backend, private=POOLED, lanes=hasty)) as address, AsyncExitStack() as stack:
         victim = await stack.enter_async_context(hub_client(address, PATH))
         async with AsyncExitStack() as its:
@@ -169,7 +169,7 @@ async def test_a_call_that_was_lost_does_not_wait_for_its_turn_for_ever(
     """Each waited for the whole time of those before it, which have the connection to themselves."""
     monkeypatch.setattr("fanwire.relay.pool.ALONE_S", 60.0)
     backend.answer = behave
-    hasty = replace(PATIENT, connect_timeout=2.0)  # within it goes what is sent below
+    hasty = replace(PATIENT, connect_timeout=4.0)  # within it goes what is sent below
     async with relayed(hub, config(backend, private=POOLED, lanes=hasty)) as address, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(hub_client(address, PATH)) for _ in range(3)]
         for number, client in enumerate(clients):
@@ -187,7 +187,7 @@ async def test_a_call_that_was_not_sent_yet_does_not_wait_for_its_turn_for_ever(
     monkeypatch.setattr("fanwire.relay.pool.ALONE_S", 60.0)
     monkeypatch.setattr("fanwire.relay.pool.HELD_UP_S", 60.0)
     backend.answer = behave
-    hasty = replace(PATIENT, connect_timeout=2.0)  # within it goes what is sent below
+    hasty = replace(PATIENT, connect_timeout=4.0)  # within it goes what is sent below
     async with relayed(hub, config(backend, private=POOLED, lanes=hasty)) as address, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(hub_client(address, PATH)) for _ in range(9)]
         for number, client in enumerate(clients[:8]):
@@ -195,7 +195,7 @@ async def test_a_call_that_was_not_sent_yet_does_not_wait_for_its_turn_for_ever(
         await until(lambda: len(backend.calls) == 8)
         await clients[0].send(call("Goodbye", 0))
         await until(lambda: len(backend.calls) == 10)  # the first is made again, alone
-        with anyio.fail_after(9.0):  # before, 2 s for each of the others
+        with anyio.fail_after(20.0):  # before, 4 s for each of the others
             assert await clients[8].invoke("Echo", 1, id="1") == {"result": 1}
 
 

@@ -170,7 +170,7 @@ async def test_uvicorn_s_workers_are_one_hub(tmp_path: Path) -> None:
         assert not running.said("reaches the clients of this process alone"), running.lines
     finally:
         running.process.send_signal(signal.SIGTERM)
-        running.process.wait(30)
+        running.process.wait(60)
         running.end()
 
 

@@ -19,6 +19,7 @@ from support.several import Client
 from support.signalr_lines import END, HANDSHAKE, Line, Polled, close_lines, lines, turned
 from support.waiting import until_in_thread
 from support.workers import Program, started
+from test_workers_relay import until_one_watches
 
 pytest.importorskip("fastapi")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -135,7 +136,7 @@ def site(folder: Path, server: str = "uvicorn", **environment: str) -> Iterator[
     finally:
         running.process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            running.process.wait(30)
+            running.process.wait(60)
         with suppress(ProcessLookupError):  # what a supervisor that died has left
             os.killpg(running.process.pid, signal.SIGKILL)
         running.end()
@@ -246,27 +247,31 @@ def test_a_lane_is_held_once_and_goes_to_another_process_when_its_own_is_killed(
 
 
 def watch_and_lose_the_holder(running: Site, backend: ScriptedBackend, clients: list[Client]) -> None:
+    found: dict[int, list[Any]] = {}
+
     def all_have_some() -> bool:
         if len(clients) < 60:
             client = Client(running.address)
             clients.append(client)
             client.call("Watch", "m")
             assert client.answer().get("error") is None, client.messages
-        _, found = running.lanes()
-        return len(found) == COUNT and all(lanes and lanes[0][2] > 1 for lanes in found.values())
+        found.clear()
+        found.update(running.lanes()[1])
+        if len(found) < COUNT or not all(lanes and lanes[0][2] > 1 for lanes in found.values()):
+            return False
+        return sorted(lanes[0][0] for lanes in found.values()) == ["live", "mirrored", "mirrored"]
 
     until_in_thread(all_have_some, PATIENCE_S)
-    _, found = running.lanes()
-    assert sorted(lanes[0][0] for lanes in found.values()) == ["live", "mirrored", "mirrored"]
     assert len(backend.watching("m")) == 1
     odds(backend, *range(20))
     all_get(clients, list(range(20)))
     (holder,) = {lanes[0][1] for lanes in found.values()}
+    before = backend.watching("m")
     os.kill(running.process_of(holder), signal.SIGKILL)
     until_in_thread(lambda: all(not client.is_open or client.of("fanwire:gap") for client in clients), PATIENCE_S)
     stay = [client for client in clients if client.is_open]
     assert 0 < len(stay) < len(clients)
-    until_in_thread(lambda: len(backend.watching("m")) == 1, PATIENCE_S)
+    until_one_watches(backend, before)
     odds(backend, 20)
     all_get(stay, list(range(21)))
 

@@ -91,12 +91,8 @@ async def test_its_entries_come_to_clients_and_how_it_stands_is_measured(tmp_pat
             add(redis, "3")
             while (await peer.receive_json()) != 3:
                 pass
-        await until(lambda: measured(address).get("read_total") == 3, 20)
-        assert {name: measured(address)[name] for name in ("skipped_total", "up", "lag_seconds")} == {
-            "skipped_total": 1,
-            "up": 1,
-            "lag_seconds": 0,
-        }
+        wanted = {"read_total": 3, "skipped_total": 1, "up": 1, "lag_seconds": 0}
+        await until(lambda: measured(address).items() >= wanted.items())
         assert measured(address)["place"] > 1e12  # milliseconds, of Redis
         assert httpx.get(f"http://{address}/readyz", trust_env=False).status_code == 200
         assert "redis://" not in "\n".join(running.lines)
@@ -108,7 +104,7 @@ async def test_what_ends_it_is_told_and_it_begins_anew_and_the_server_goes_on(tm
     with served(tmp_path, redis) as (running, address):
         async with watching(address) as peer:
             running.until("source events: ResponseError: WRONGTYPE .* it begins anew in")
-            assert measured(address)["failures_total"] >= 1
+            await until(lambda: measured(address)["failures_total"] >= 1)
             redis.do("DEL", "events")
             add(redis, "1")
             assert await told(peer, 1) == [1]
@@ -133,7 +129,7 @@ async def test_one_worker_reads_it_and_another_when_that_one_is_killed(tmp_path:
         running.until("is read", 2)
         async with watching(address) as peer:
             add(redis, '["after"]')
-            with anyio.fail_after(30):
+            with anyio.fail_after(60):
                 while (await peer.receive_json()) != ["after"]:
                     pass
 
@@ -143,9 +139,9 @@ async def test_without_a_server_it_publishes_into_the_backbone(tmp_path: Path, r
     with command(tmp_path, redis, "sources", "fanwire.toml", more=BACKBONE) as running:
         running.until("source events: a stream of Redis is read")
         add(redis, "1")
-        await until(lambda: redis.do("GET", "fanwire:source:events") != b"$-1\r\n", 20)
+        await until(lambda: redis.do("GET", "fanwire:source:events") != b"$-1\r\n")
         running.process.send_signal(signal.SIGTERM)
         running.until("ending")
-        until_in_thread(lambda: running.process.poll() == 0, 20)
+        until_in_thread(lambda: running.process.poll() == 0)
     with command(tmp_path, redis, "sources", "fanwire.toml") as running:
         running.until(r"fanwire.toml has no \[backbone\]")

@@ -94,7 +94,7 @@ async def test_what_ended_workers_have_counted_stays() -> None:
 
 
 async def test_a_silent_worker_is_named_and_what_it_said_last_stands_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fanwire.workers.summing.ANSWER_S", 0.05)
+    monkeypatch.setattr("fanwire.workers.summing.ANSWER_S", 0.5)
 
     async def work(counting: Counting) -> None:
         counting.counts[2][CLOSES] = 7.0

@@ -21,7 +21,7 @@ from support.backbones import watching
 from support.clients import connected, refusal
 from support.waiting import until
 from support.ways import way
-from test_backbone_away import address_in, asked
+from test_backbone_away import address_in, answers, asked
 from test_tree import CHANNELS, COMMAND
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -175,7 +175,8 @@ async def test_a_yes_is_remembered_for_who_shows_the_same_and_for_nobody_else() 
 
 async def test_a_question_connects_nobody_at_the_origin() -> None:
     async with tree() as (origin, edge), watching(edge, "odds:1", "odds:2", query="?token=ann"):
-        await until(lambda: origin.hub.stats().connections == 1)  # the edge's own
+        # The edge's own, alone.
+        await until(lambda: origin.hub.stats().connections == 1 and origin.connected)
         assert origin.connected == [EDGE_TOKEN]
         assert sum(origin.asked.values()) == 2
 
@@ -201,6 +202,7 @@ async def test_while_the_origin_is_away_nobody_new_is_let_in_and_who_watches_sta
             async with origin.hub.serve(at.address), watching(edge, "odds:3", query="?token=bob") as other:
                 await peer.send_json(subscribe=["odds:3"], id=3)
                 assert (await peer.receive_json())["result"] == {"subscribed": ["odds:3"]}
+                await answers(edge, "/readyz", 200, "")  # until then the edge has not subscribed it at the origin
                 origin.hub.publish("odds:3", "back")
                 assert await peer.receive() == await other.receive() == "back"
 

@@ -162,11 +162,18 @@ def test_workers_share_the_port_and_one_that_is_killed_is_replaced(tmp_path: Pat
 
 def test_a_signal_drains_all_and_a_second_does_not_wait(tmp_path: Path) -> None:
     with program(tmp_path, trouble="slow") as running, ExitStack() as stack:
-        clients = [stack.enter_context(upgraded(running.address)) for _ in range(8)]
+        clients: dict[object, list[socket.socket]] = {}
+
+        def each_has_some() -> bool:
+            client = stack.enter_context(upgraded(running.address))
+            clients.setdefault(str(asked(client)), []).append(client)
+            return len(clients) == 2 and min(map(len, clients.values())) > 1
+
+        until_in_thread(each_has_some)
         running.process.send_signal(signal.SIGTERM)
         for worker in children_of(running.process.pid):
             os.kill(int(worker), signal.SIGTERM)  # systemd tells all of a service; that is no second wish
-        for client in clients[:4]:
+        for client in [client for of_one in clients.values() for client in of_one[1:]]:
             assert read_close(client)[0] == 1001
             client.sendall(frame(8, b"\x03\xe9"))
             client.close()
@@ -187,7 +194,9 @@ def test_fanwire_serve_says_what_is_so_once_and_what_a_worker_does_with_its_numb
         for once in ("relaying /live", "the limit of open files"):
             assert len(running.said(once)) == 1, running.lines
         for number in range(2):
-            assert len(running.said(f'logger=fanwire.hub message="worker {number}: serving on 127.0.0.1:')) == 1
+            serves = f'logger=fanwire.hub message="worker {number}: serving on 127.0.0.1:'
+            running.until(serves)
+            assert len(running.said(serves)) == 1
         running.process.send_signal(signal.SIGHUP)
         running.until("SIGHUP is ignored")
         running.process.terminate()

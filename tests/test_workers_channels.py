@@ -63,7 +63,7 @@ async def everyone(client, data):
 
 @hub.method
 async def end(client, channel, key):
-    hub.remove(channel, key=key)
+    await hub.remove(channel, key=key)
 
 @hub.method
 async def asked(client):

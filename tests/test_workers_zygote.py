@@ -109,7 +109,7 @@ def test_workers_are_children_of_the_supervisor_and_share_what_is_loaded(tmp_pat
             assert shared > own, told
         running.process.terminate()
         assert running.process.wait(60) == 0
-        assert not any(Path(f"/proc/{process}").exists() for some in found.values() for process in some)
+        until_in_thread(lambda: not any(Path(f"/proc/{one}").exists() for some in found.values() for one in some))
         assert not running.said("zygote"), running.lines
 
 
@@ -271,7 +271,7 @@ threading.Thread(target=threading.Event().wait, daemon=True).start()
     with served(tmp_path, waits) as running:
         assert len(running.said("each worker loads the program by itself: it has 2 threads once it is loaded")) == 1
         assert set(processes(running)) == {"python"} or "fanwire zygote" not in processes(running)
-        assert len(running.said(r"worker \d: serving on")) == 2
+        running.until(r"worker \d: serving on", 2)
         victim = next(iter(processes(running).values()))[0]
         os.kill(victim, signal.SIGKILL)
         running.until("worker 2: serving on")
