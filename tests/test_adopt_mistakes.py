@@ -45,7 +45,7 @@ def served(request: pytest.FixtureRequest) -> Any:
 
 async def receive(peer: Any, count: int) -> list[Any]:
     """So many messages."""
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(60):
         return [await peer.recv() for _ in range(count)]
 
 

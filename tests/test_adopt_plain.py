@@ -34,7 +34,7 @@ def served(request: pytest.FixtureRequest) -> Callable[..., Any]:
 
 async def receive(connection: Any, count: int) -> list[Any]:
     """So many messages."""
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(60):
         return [await connection.recv() for _ in range(count)]
 
 

@@ -48,7 +48,7 @@ class Room:
 
 async def receive(peer: Any, count: int) -> list[Any]:
     """So many messages."""
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(60):
         return [await peer.recv() for _ in range(count)]
 
 

@@ -548,7 +548,7 @@ def test_serve_relays_until_sigterm() -> None:
     try:
         lines = [line for line in (process.stderr.readline() for _ in range(3)) if "limit of open files" not in line]
         process.send_signal(signal.SIGTERM)
-        out, rest = process.communicate(timeout=10)
+        out, rest = process.communicate(timeout=60)
     finally:
         process.kill()
     assert out == ""

@@ -304,7 +304,7 @@ async def test_who_leaves_a_stream_that_is_being_opened_has_left(hub: fanwire.Hu
 
 
 async def test_who_leaves_a_poll_has_left_whatever_it_sent_behind(hub: fanwire.Hub) -> None:
-    async with hub.serve(ANY, drain_timeout=0.5, signalr_disconnect_timeout=0.2) as serving:
+    async with hub.serve(ANY, drain_timeout=0.5, signalr_disconnect_timeout=3.0) as serving:
         token = await run_sync(negotiated, serving.address)
         poll = f"GET /signalr?id={token} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
         with await run_sync(open_socket, serving.address) as connection:

@@ -327,7 +327,7 @@ async def test_polls_carry_a_connection_whatever_shard_they_come_to(hub: fanwire
 
 
 async def test_a_poller_that_stays_away_is_forgotten(hub: fanwire.Hub) -> None:
-    async with hub.serve(ANY, signalr_disconnect_timeout=2.0) as serving:
+    async with hub.serve(ANY, signalr_disconnect_timeout=4.0) as serving:
         token = (await run_sync(negotiate, serving.address))["connectionToken"]
         url = f"http://{serving.address}/signalr?id={token}"
         post = partial(httpx.post, url, content=b'{"protocol":"json","version":1}\x1e', trust_env=False)

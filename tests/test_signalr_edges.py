@@ -388,7 +388,7 @@ async def test_a_post_for_a_connection_that_its_beginning_ended_is_read_and_answ
 
 async def test_the_end_of_a_poll_is_not_that_of_who_came_over_its_connection_later(make_hub: MakeHub) -> None:
     """A session polls once over a proxy's connection and never shakes hands; a WebSocket is opened over the same."""
-    hub = make_hub(handshake_timeout=2.0)
+    hub = make_hub(handshake_timeout=4.0)
     hub.authenticate(lambda request: request.headers["x-user"])
     hub.method("WhoAmI")(lambda client: client.identity.id)
     gone: list[fanwire.Client] = []

@@ -159,7 +159,7 @@ async def test_after_a_failure_nobody_waits_for_the_next(hub: fanwire.Hub) -> No
 
 async def test_nobody_waits_for_long_where_the_last_one_is_gone_and_the_next_is_not_due(make_hub: MakeHub) -> None:
     hub = make_hub({"*": fanwire.Channel(backlog_frames=2)})
-    hub.snapshot("*", interval=3600, timeout=0.05)(lambda channel: "state")
+    hub.snapshot("*", interval=3600, timeout=1.0)(lambda channel: "state")
     async with hub.serve(ANY) as serving:
         async with connected(serving.address, "/ws?channel=board:7") as peer:
             assert await peer.receive() == "state"

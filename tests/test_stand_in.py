@@ -28,7 +28,7 @@ CHANNELS: dict[str, dict[str, Any]] = {
 TAGS: list[dict[str, Any] | None] = [None, {"n": 1, "word": "one"}, {"n": 2.0, "word": "two"}, {"n": 3, "on": True}]
 FILTERS = ["null", '{"n":[1,2]}', '{"word":{"prefix":"o"}}', '{"n":{"min":2}}', '{"on":true,"n":{"max":3}}']
 """What is published with, and what clients want; most want all."""
-ATTEMPTS = 50
+ATTEMPTS = 1_500
 NOTHING_S = 0.02
 """So often is looked, and so long waited, for what the engine's thread has yet to do."""
 
