@@ -78,7 +78,7 @@ PYTHON_LAYERS = [
     ["workers.crew"],
     ["workers.starting"],
     ["attaching", "workers.supervisor"],
-    ["admin.config", "admin.problems", "admin.shapes"],
+    ["admin.config", "admin.console", "admin.problems", "admin.shapes"],
     ["admin", "admin.door", "admin.ids", "admin.local", "admin.once", "admin.table"],
     ["admin.desk", "admin.openapi"],
     ["admin.acting", "admin.channels", "admin.clients", "admin.live", "admin.overview", "admin.settings"],

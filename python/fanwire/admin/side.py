@@ -17,6 +17,7 @@ from fanwire.admin.acting import Acting
 from fanwire.admin.channels import Channels
 from fanwire.admin.clients import Clients
 from fanwire.admin.config import AdminConfig
+from fanwire.admin.console import console_answer, console_files
 from fanwire.admin.desk import Desk, MadeWith
 from fanwire.admin.door import WRONG_S, AdminDoor
 from fanwire.admin.live import Live
@@ -114,6 +115,8 @@ class Side(Owner):
             origins = self._door.origins = [*self._config.origins, *origins_at(self.bound)]
             for path in (*self._table, OPENAPI):
                 self._engine.add_route(Route(path, "request", number, asks=["bodies"], origins=origins))
+            for path in console_files():
+                self._engine.add_route(Route(path, "request", number, origins=origins))
             self._live.begin(self._tasks, origins)
         except BaseException:
             await self.end()
@@ -140,6 +143,9 @@ class Side(Owner):
         try:
             headers = dict(event.headers)
             path = urlsplit(event.target).path
+            if (page := console_answer(path, headers)) is not None:
+                self._engine.respond(event.connection, page.status, page.content_type, page.body, page.headers)
+                return
             endpoint = self._endpoint(path, event.method)
             self._door.check(event.method, headers)
             if self._at_work >= AT_WORK_MAX:
