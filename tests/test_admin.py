@@ -391,7 +391,7 @@ async def test_without_it_nothing_of_it_is_on_the_public_side(hub: fanwire.Hub) 
     async with administered(overseer) as (serving, client):
         assert (await client.get(f"http://{serving.address}/api/stats")).status_code == 404
         assert (await client.get("/healthz")).status_code == 200
-        for path in ("/", "/ws", "/events?channel=stats", "/metrics"):
+        for path in ("/ws", "/events?channel=stats", "/metrics"):
             assert (await client.get(path)).status_code == 404, path
 
 
