@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+os.environ.setdefault("FANWIRE_VERIFY_COMPRESSION", "1")  # what an engine compresses it decodes again
 sys.path.insert(0, str(Path(__file__).parent))  # for `support`, in importlib mode
 
 import fanwire

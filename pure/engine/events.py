@@ -1,6 +1,6 @@
 """What happened, for the pump; the events of clients of the hub's own listeners never come here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .missing import Refused
@@ -135,6 +135,13 @@ class Stats:
     openings: list[tuple[str, list[tuple[float, int]], float]]
     subscribing: tuple[list[tuple[float, int]], float]
     poller: str
+    compression_readers: dict[str, int] = field(default_factory=dict)
+    compression_sent_bytes: dict[str, int] = field(default_factory=dict)
+    compression_plain_bytes: dict[str, int] = field(default_factory=dict)
+    compression_joins: dict[str, int] = field(default_factory=dict)
+    compression_fallbacks: dict[str, int] = field(default_factory=dict)
+    compression_seconds: float = 0.0
+    compression_rests: int = 0
 
 
 class Listened(Refused):

@@ -164,6 +164,7 @@ class Settings:
         descriptors_spare: int = 0,
         worker: int = 0,
         siblings: tuple[str, bytes] | None = None,
+        verify_compression: bool = False,
         **values: Any,
     ) -> None:
         for pattern, _ in snapshots:

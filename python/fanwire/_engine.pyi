@@ -228,7 +228,8 @@ class Settings:
     """All limits and options of an engine, frozen; `values` are the table's. A bad one is a ``ValueError``.
 
     `siblings` are the other workers of a supervisor: the folder where each has a socket, and the key with which all of
-    them sign tokens of SignalR connections.
+    them sign tokens of SignalR connections. With `verify_compression` all that is compressed is decoded again, as its
+    readers will, and a difference is a panic.
     """
 
     def __new__(
@@ -240,6 +241,7 @@ class Settings:
         descriptors_spare: int = 0,
         worker: int = 0,
         siblings: tuple[str, bytes] | None = None,
+        verify_compression: bool = False,
         **values: Any,
     ) -> Settings: ...
 
@@ -804,6 +806,23 @@ class Stats:
     """From a client's request until it was let in: what it opened, buckets and sum as above."""
     subscribing: tuple[list[tuple[float, int]], float]
     """From a client's request to subscribe until it was settled, where the application is asked."""
+    compression_readers: dict[str, int]
+    """Subscriptions that read compressed publications, now, by coding: ``alone9``, ``alone12``, ``shared9``,
+    ``shared12`` or ``shared15``, with a window of so many bits, each by itself or with what came before."""
+    compression_sent_bytes: dict[str, int]
+    """Bytes of frames that those were sent, by coding."""
+    compression_plain_bytes: dict[str, int]
+    """The same, if nothing had been compressed."""
+    compression_joins: dict[str, int]
+    """How often a subscription went on in another coding: ``at_once`` with context, ``alone`` with messages that are
+    compressed each by itself, or ``climbed`` from there to more context."""
+    compression_fallbacks: dict[str, int]
+    """How often one went back to what is not compressed: it was ``overtaken``, it lagged and what it missed was
+    ``replaced``, or another subscription of its connection brings more and the window ``moved`` to that."""
+    compression_seconds: float
+    """Time in which publications were compressed, of all threads, seconds."""
+    compression_rests: int
+    """How often compression was found not to pay in a channel, whose next MiB then went out as it is."""
     poller: str
     """``epoll`` or ``uring``, as chosen."""
 

@@ -38,7 +38,20 @@ COUNTERS = {
     "accept_pauses": "Times that accepting paused for want of descriptors.",
     "tokens_refused": "SignalR requests whose token no worker of this supervisor has signed.",
     "passed_on": "SignalR requests and sockets passed on to the worker that has their connection.",
+    "compression_seconds": "Time in which publications were compressed.",
+    "compression_rests": "Times that compression did not pay in a channel, whose next MiB went out as it is.",
 }
+LABELLED = {
+    "skipped": ("Publications that a subscriber went past, by the channel's policy.", "policy"),
+    "compression_sent_bytes": ("Bytes of frames sent to subscriptions that read compressed ones.", "coding"),
+    "compression_plain_bytes": ("The same, if nothing had been compressed.", "coding"),
+    "compression_joins": (
+        "Times that a subscription went on with compressed frames, or with more context.",
+        "kind",
+    ),
+    "compression_fallbacks": ("Times that a subscription went back to frames that are not compressed.", "reason"),
+}
+"""Counters of each value of a label."""
 NAMES = {
     "lagging": "lagging_connections",
     "connections_total": "connections_accepted",
@@ -76,12 +89,17 @@ class StatsCollector(Collector):
         for code, count in sorted(stats.closes.items()):
             closes.add_metric([str(code)], count)
         yield closes
-        skipped = CounterMetricFamily(
-            _name("skipped"), "Publications that a subscriber went past, by the channel's policy.", labels=["policy"]
+        for field, (help_text, label) in LABELLED.items():
+            family = CounterMetricFamily(_name(field), help_text, labels=[label])
+            for value, count in sorted(getattr(stats, field).items()):
+                family.add_metric([value], count)
+            yield family
+        readers = GaugeMetricFamily(
+            _name("compression_readers"), "Subscriptions that read compressed frames, now.", labels=["coding"]
         )
-        for policy, count in sorted(stats.skipped.items()):
-            skipped.add_metric([policy], count)
-        yield skipped
+        for coding, count in sorted(stats.compression_readers.items()):
+            readers.add_metric([coding], count)
+        yield readers
         refused = CounterMetricFamily(
             _name("handshakes_refused"), "Requests answered with an error, by its status.", labels=["code"]
         )

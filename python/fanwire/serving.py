@@ -139,6 +139,7 @@ def plan(
         descriptors_spare=RELAY_DESCRIPTORS_SPARE if relays else 0,
         worker=process.number if process else 0,
         siblings=(seat.folder, bytes.fromhex(seat.key)) if seat else None,
+        verify_compression=os.environ.get("FANWIRE_VERIFY_COMPRESSION") == "1",  # of tests: all is decoded again
         **merged,
     )
     routes = [route_of_hub(path, callbacks, own) for path in own["signalr_paths"]]

@@ -7,7 +7,16 @@ from typing import Any
 
 from fanwire._engine import Stats
 
-COUNTED = ("closes", "refused", "skipped")
+COUNTED = (
+    "closes",
+    "refused",
+    "skipped",
+    "compression_readers",
+    "compression_sent_bytes",
+    "compression_plain_bytes",
+    "compression_joins",
+    "compression_fallbacks",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +53,13 @@ class StatsOfAll:
     """Requests answered with an error, by status."""
     skipped: dict[str, int]
     """By the channel's policy."""
+    compression_seconds: float
+    compression_rests: int
+    compression_readers: dict[str, int]
+    compression_sent_bytes: dict[str, int]
+    compression_plain_bytes: dict[str, int]
+    compression_joins: dict[str, int]
+    compression_fallbacks: dict[str, int]
 
 
 SUMMED = tuple(one.name for one in fields(StatsOfAll) if one.name not in ("workers", "silent", *COUNTED))

@@ -54,5 +54,5 @@ pub use offers::{OFFERED_BYTES_MAX, OfferedAnswer, OfferedCall, Terms as OfferTe
 pub use position::Position;
 pub use routes::{Asks, Limits, OwnerId, ROUTES_MAX, Route, RouteError, Transports, Wire};
 pub use settings::{ChannelRule, ChannelSettings, HubSettings, PollerKind, Settings, SettingsError, Siblings};
-pub use stats::{FRACTIONS, Histogram, OPENED, Stats};
+pub use stats::{FELL_BACK, FRACTIONS, Histogram, JOINED, OPENED, Stats};
 pub use ws::{CLOSE_CODES, CloseCode};

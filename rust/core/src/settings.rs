@@ -211,6 +211,8 @@ settings! {
         speaks_msgpack: bool = true;
         /// Descriptors that accepting leaves for others of the process, a quarter of the limit at most; default none.
         descriptors_spare: usize = 0;
+        /// For tests: what is compressed is decoded again, and a difference is a panic; default false.
+        verifies_compression: bool = false;
         /// Which of several engines that serve together this one is, 0 to 255; default 0. The ids of its connections say so.
         worker: u8 = 0;
         /// Where the other workers are, with which SignalR's connections are shared; default none.

@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::channel::Policy;
+use crate::channel::{Policy, Run};
+use crate::protocol::Coding;
 use crate::protocol::signalr::negotiate::Transport;
 
 /// Upper bounds of every histogram's buckets, microseconds; one more counts what is over the last.
@@ -28,6 +29,59 @@ impl Counter {
     }
 }
 
+/// How a subscription comes to read a compressed log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Joined {
+    /// One with context, from its begin.
+    AtOnce,
+    /// One whose messages are compressed each by itself.
+    Alone,
+    /// One with more context than the one before, having got enough for that.
+    Climbed,
+}
+
+/// Names of [`Joined`].
+pub const JOINED: [&str; 3] = ["at_once", "alone", "climbed"];
+
+/// Why a subscription goes back from a compressed log to the one that is not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum FellBack {
+    /// The log no longer holds what it needs.
+    Overtaken,
+    /// It lags, and what it lags behind has been replaced.
+    Replaced,
+    /// Another subscription of its connection brings more, and has the window now.
+    Moved,
+}
+
+/// Names of [`FellBack`].
+pub const FELL_BACK: [&str; 3] = ["overtaken", "replaced", "moved"];
+
+/// What readers of one coding get.
+#[derive(Debug, Default)]
+pub(crate) struct CodedStats {
+    /// How many there are.
+    pub(crate) readers: Counter,
+    /// Bytes of frames that they got.
+    sent_bytes: Counter,
+    /// The same, if nothing were compressed.
+    plain_bytes: Counter,
+}
+
+impl CodedStats {
+    /// So many get a run.
+    pub(crate) fn count(&self, run: &Run, readers: u64) {
+        self.sent_bytes.add(run.bytes() as u64 * readers);
+        self.plain_bytes.add(run.plain_bytes() * readers);
+    }
+
+    /// One did not after all.
+    pub(crate) fn take_back(&self, run: &Run) {
+        self.sent_bytes.sub(run.bytes() as u64);
+        self.plain_bytes.sub(run.plain_bytes());
+    }
+}
+
 /// What one shard counts.
 #[derive(Debug, Default)]
 pub(crate) struct ShardStats {
@@ -49,6 +103,10 @@ pub(crate) struct ShardStats {
     pub(crate) passed_on: Counter,
     /// Codes 1000 to 1015 by their last two digits; 16 is 3000 to 3999, 17 is 4000 to 4999.
     closes: [Counter; 18],
+    /// By [`Coding::index`].
+    coded: [CodedStats; Coding::COMPRESSED.len()],
+    pub(crate) joined: [Counter; JOINED.len()],
+    pub(crate) fell_back: [Counter; FELL_BACK.len()],
     completion: Times,
     /// Of sampled publications: until so many of the subscribers had it, as [`FRACTIONS`] says.
     taken: [Times; FRACTIONS.len()],
@@ -127,6 +185,12 @@ impl ShardStats {
         for gauge in [&self.connections, &self.subscriptions, &self.lagging] {
             gauge.sub(gauge.get());
         }
+        self.coded.iter().for_each(|coded| coded.readers.sub(coded.readers.get()));
+    }
+
+    /// What is counted of a log's readers; `None` of one that is not compressed.
+    pub(crate) fn coded(&self, coding: Coding) -> Option<&CodedStats> {
+        coding.index().map(|index| &self.coded[index])
     }
 
     pub(crate) fn count_close(&self, code: u16) {
@@ -231,6 +295,20 @@ pub struct Stats {
     pub tokens_refused: u64,
     /// Requests and sockets that were passed on to the worker that has their connection, or searched for.
     pub passed_on: u64,
+    /// Subscriptions that read a compressed log, by [`Coding::COMPRESSED`].
+    pub compression_readers: [u64; Coding::COMPRESSED.len()],
+    /// Bytes of frames that those got.
+    pub compression_sent_bytes: [u64; Coding::COMPRESSED.len()],
+    /// The same, if nothing were compressed.
+    pub compression_plain_bytes: [u64; Coding::COMPRESSED.len()],
+    /// How often a subscription went on in a compressed log, by [`JOINED`].
+    pub compression_joins: [u64; JOINED.len()],
+    /// And went back, by [`FELL_BACK`].
+    pub compression_fallbacks: [u64; FELL_BACK.len()],
+    /// Time in which publications were compressed.
+    pub compression_time: Duration,
+    /// How often compression was found not to pay in a channel, and rested.
+    pub compression_rests: u64,
     /// Closed connections by close code; 3000 and 4000 stand for their thousands.
     pub closes: BTreeMap<u16, u64>,
     /// From a publication until the last subscriber that keeps pace was written to.
@@ -280,7 +358,13 @@ impl Stats {
             opened.add(times);
         }
         self.subscribing.add(&shard.subscribing);
-        for (total, count) in self.skipped.iter_mut().zip(&shard.skipped) {
+        for (index, coded) in shard.coded.iter().enumerate() {
+            self.compression_readers[index] += coded.readers.get();
+            self.compression_sent_bytes[index] += coded.sent_bytes.get();
+            self.compression_plain_bytes[index] += coded.plain_bytes.get();
+        }
+        let totals = self.skipped.iter_mut().chain(&mut self.compression_joins).chain(&mut self.compression_fallbacks);
+        for (total, count) in totals.zip(shard.skipped.iter().chain(&shard.joined).chain(&shard.fell_back)) {
             *total += count.get();
         }
     }

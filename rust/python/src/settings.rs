@@ -143,6 +143,7 @@ impl Settings {
     #[new]
     #[pyo3(signature = (
         *, channels = Vec::new(), snapshots = Vec::new(), tell_details = false, descriptors_spare = 0, worker = 0, siblings = None,
+        verify_compression = false,
         **values,
     ))]
     fn new(
@@ -152,6 +153,7 @@ impl Settings {
         descriptors_spare: usize,
         worker: u8,
         siblings: Option<(PathBuf, Vec<u8>)>,
+        verify_compression: bool,
         values: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
         let mut settings = CoreSettings {
@@ -159,6 +161,7 @@ impl Settings {
             snapshots: snapshots.into_iter().map(snapshot_of).collect::<PyResult<_>>()?,
             descriptors_spare,
             worker,
+            verifies_compression: verify_compression,
             siblings: siblings.map(|(folder, key)| Siblings { folder, key }),
             ..CoreSettings::default()
         };

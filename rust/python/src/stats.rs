@@ -3,11 +3,15 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use fanwire_core::channel::Policy;
-use fanwire_core::{Engine as CoreEngine, FRACTIONS, Histogram, OPENED, PollerKind};
+use fanwire_core::protocol::Coding;
+use fanwire_core::{Engine as CoreEngine, FELL_BACK, FRACTIONS, Histogram, JOINED, OPENED, PollerKind};
 use pyo3::prelude::*;
 
 /// Upper bounds in seconds, and how many took at most so long.
 type Buckets = Vec<(f64, u64)>;
+
+/// Numbers by what they are of.
+type Named = BTreeMap<&'static str, u64>;
 
 /// Counters since start and gauges now, summed over the shards.
 #[pyclass(frozen, get_all, module = "fanwire._engine")]
@@ -30,7 +34,14 @@ pub(crate) struct Stats {
     tokens_refused: u64,
     passed_on: u64,
     closes: BTreeMap<u16, u64>,
-    skipped: BTreeMap<&'static str, u64>,
+    skipped: Named,
+    compression_readers: Named,
+    compression_sent_bytes: Named,
+    compression_plain_bytes: Named,
+    compression_joins: Named,
+    compression_fallbacks: Named,
+    compression_seconds: f64,
+    compression_rests: u64,
     completion_buckets: Buckets,
     completion_seconds: f64,
     taken: Vec<(f64, Buckets, f64)>,
@@ -42,6 +53,9 @@ pub(crate) struct Stats {
 impl Stats {
     pub(crate) fn new(engine: &CoreEngine) -> Self {
         let stats = engine.stats();
+        let by_coding = |numbers: [u64; Coding::COMPRESSED.len()]| {
+            Coding::COMPRESSED.into_iter().map(Coding::name).zip(numbers).collect()
+        };
         Self {
             connections: stats.connections,
             connections_total: stats.connections_total,
@@ -62,6 +76,13 @@ impl Stats {
             passed_on: stats.passed_on,
             closes: stats.closes,
             skipped: Policy::ALL.into_iter().map(Policy::name).zip(stats.skipped).collect(),
+            compression_readers: by_coding(stats.compression_readers),
+            compression_sent_bytes: by_coding(stats.compression_sent_bytes),
+            compression_plain_bytes: by_coding(stats.compression_plain_bytes),
+            compression_joins: JOINED.into_iter().zip(stats.compression_joins).collect(),
+            compression_fallbacks: FELL_BACK.into_iter().zip(stats.compression_fallbacks).collect(),
+            compression_seconds: stats.compression_time.as_secs_f64(),
+            compression_rests: stats.compression_rests,
             completion_buckets: buckets(&stats.completion),
             completion_seconds: stats.completion.sum.as_secs_f64(),
             taken: named(FRACTIONS, &stats.taken),
@@ -86,7 +107,9 @@ impl Stats {
     /// A line a field; of what is measured as a histogram how many there were, and their mean.
     fn __str__(&self) -> String {
         let closes: Vec<String> = self.closes.iter().map(|(code, count)| format!("{code}: {count}")).collect();
-        let skipped: Vec<String> = self.skipped.iter().map(|(policy, count)| format!("{policy}: {count}")).collect();
+        let counts = |numbers: &Named| {
+            listed(&numbers.iter().map(|(name, count)| format!("{name}: {count}")).collect::<Vec<_>>())
+        };
         let mut lines = vec![
             ("connections", self.connections.to_string()),
             ("connections_total", self.connections_total.to_string()),
@@ -101,7 +124,7 @@ impl Stats {
             ("deliveries", self.deliveries.to_string()),
             ("lagging", self.lagging.to_string()),
             ("overtaken", self.overtaken.to_string()),
-            ("skipped", listed(&skipped)),
+            ("skipped", counts(&self.skipped)),
             ("expired", self.expired.to_string()),
             ("writes", self.writes.to_string()),
             ("bytes_out", self.bytes_out.to_string()),
@@ -111,8 +134,17 @@ impl Stats {
         lines.push(("taken", means(&self.taken)));
         lines.push(("openings", means(&self.openings)));
         lines.push(("subscribing", mean(&self.subscribing.0, self.subscribing.1)));
+        lines.extend([
+            ("compression_readers", counts(&self.compression_readers)),
+            ("compression_sent_bytes", counts(&self.compression_sent_bytes)),
+            ("compression_plain_bytes", counts(&self.compression_plain_bytes)),
+            ("compression_joins", counts(&self.compression_joins)),
+            ("compression_fallbacks", counts(&self.compression_fallbacks)),
+            ("compression_seconds", format!("{:.3}", self.compression_seconds)),
+            ("compression_rests", self.compression_rests.to_string()),
+        ]);
         lines.push(("poller", self.poller.into()));
-        lines.iter().map(|(name, value)| format!("{name:19} {value}\n")).collect::<String>().trim_end().into()
+        lines.iter().map(|(name, value)| format!("{name:23} {value}\n")).collect::<String>().trim_end().into()
     }
 }
 

@@ -1,9 +1,12 @@
 //! How the frames of a log are compressed, each made of a frame of one whose are not (RFC 7692 §7.2).
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::mark::{FrameKind, FrameMark};
+use super::verified::Verifier;
+use crate::clock::Clock;
 use crate::protocol::Coding;
 use crate::ws::frame::{messages, write_compressed};
 use crate::ws::{Deflater, SharedDeflater};
@@ -24,6 +27,21 @@ const REST_BYTES: u64 = 1 << 20;
 const COMPRESSORS_MAX: usize = 512;
 
 static COMPRESSORS: AtomicUsize = AtomicUsize::new(0);
+
+/// What compressing takes, in all channels of an engine.
+#[derive(Debug, Default)]
+pub(super) struct Compressing {
+    took_ns: AtomicU64,
+    /// How often it was found not to pay.
+    rests: AtomicU64,
+}
+
+impl Compressing {
+    /// Since the start.
+    pub(super) fn sums(&self) -> (Duration, u64) {
+        (Duration::from_nanos(self.took_ns.load(Ordering::Relaxed)), self.rests.load(Ordering::Relaxed))
+    }
+}
 
 thread_local! {
     /// Compresses messages alone, for whichever channel.
@@ -67,14 +85,26 @@ impl Intake {
     }
 
     /// So many bytes went in, and so many came out.
-    pub(super) fn judge(&mut self, (raw, coded): (u64, u64)) {
+    pub(super) fn judge(&mut self, (raw, coded): (u64, u64), compressing: &Compressing) {
         self.judged.0 += raw;
         self.judged.1 += coded;
         if self.judged.0 >= JUDGED_BYTES {
             let (raw, coded) = std::mem::take(&mut self.judged);
-            self.rest = if coded * 10 > raw * 9 { REST_BYTES } else { 0 };
+            if coded * 10 > raw * 9 && self.rest == 0 {
+                self.rest = REST_BYTES;
+                compressing.rests.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
+}
+
+/// What has passed a compressed log.
+#[derive(Clone, Copy, Debug, Default)]
+struct Passed {
+    /// Bytes that had gone in, of its format.
+    fed: u64,
+    /// By how much less came out than went in, heads and what is not compressed included, since it began.
+    saved: i64,
 }
 
 /// How the frames of a log are compressed.
@@ -85,34 +115,44 @@ pub(super) struct Coded {
     stream: Option<SharedDeflater>,
     /// What had gone in, of its format's bytes, when it began.
     begun: u64,
-    /// What has gone in by now.
-    now: u64,
+    /// By now.
+    now: Passed,
     /// The same behind each kept frame, and before the first.
-    fed: VecDeque<u64>,
-    before: u64,
+    behind: VecDeque<Passed>,
+    before: Passed,
     /// Bytes in and out since that was last told.
     passed: (u64, u64),
+    /// In the debug mode.
+    verifier: Option<Box<Verifier>>,
 }
 
 impl Coded {
     /// `None` where there are too many compressors.
-    pub(super) fn begin(coding: Coding, fed: u64) -> Option<Self> {
+    pub(super) fn begin(coding: Coding, fed: u64, is_verified: bool) -> Option<Self> {
         if coding.is_shared() && COMPRESSORS.fetch_add(1, Ordering::Relaxed) >= COMPRESSORS_MAX {
             COMPRESSORS.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
         let stream = coding.is_shared().then(|| SharedDeflater::new(coding.window_bits()));
-        Some(Self { coding, stream, begun: fed, now: fed, fed: VecDeque::new(), before: fed, passed: (0, 0) })
+        let (now, behind, passed) = (Passed { fed, saved: 0 }, VecDeque::new(), (0, 0));
+        let verifier = is_verified.then(|| Box::new(Verifier::of(coding)));
+        Some(Self { coding, stream, begun: fed, now, behind, before: now, passed, verifier })
     }
 
     /// Appends what stands here for a frame of the log that this one is made of, `fed` bytes having gone in with it.
-    pub(super) fn write(&mut self, frame: &[u8], (is_taken, fed): (bool, u64), out: &mut Vec<u8>) {
-        self.now = fed;
+    pub(super) fn write(
+        &mut self,
+        frame: &[u8],
+        (is_taken, fed): (bool, u64),
+        compressing: &Compressing,
+        out: &mut Vec<u8>,
+    ) {
+        self.now.fed = fed;
         if !is_taken {
             out.extend_from_slice(frame);
             return;
         }
-        let before = out.len();
+        let (before, begun_ns) = (out.len(), Clock::start().now_ns());
         for (opcode, payload) in messages(frame) {
             DATA.with_borrow_mut(|data| {
                 data.clear();
@@ -122,19 +162,25 @@ impl Coded {
                         alone.deflate(self.coding.window_bits(), payload, data);
                     }),
                 }
+                if let Some(verifier) = &mut self.verifier {
+                    verifier.check(payload, data);
+                }
                 write_compressed(out, opcode, data);
                 if data.capacity() > 1 << 20 {
                     *data = Vec::new();
                 }
             });
         }
-        self.passed.0 += frame.len() as u64;
-        self.passed.1 += (out.len() - before) as u64;
+        let (raw, coded) = (frame.len(), out.len() - before);
+        self.passed.0 += raw as u64;
+        self.passed.1 += coded as u64;
+        self.now.saved += raw as i64 - coded as i64;
+        compressing.took_ns.fetch_add(Clock::start().now_ns() - begun_ns, Ordering::Relaxed);
     }
 
     /// Its log has one frame more.
     pub(super) fn note_frame(&mut self) {
-        self.fed.push_back(self.now);
+        self.behind.push_back(self.now);
     }
 
     /// Bytes in and out since this was last asked.
@@ -144,7 +190,16 @@ impl Coded {
 
     /// What had gone in behind so many kept frames.
     pub(super) fn fed_behind(&self, frames: usize) -> u64 {
-        frames.checked_sub(1).and_then(|last| self.fed.get(last)).copied().unwrap_or(self.before)
+        self.passed_behind(frames).fed
+    }
+
+    /// By how much less went out than in the log that this one is made of, from behind so many kept frames to behind so many.
+    pub(super) fn saved_between(&self, from: usize, to: usize) -> i64 {
+        self.passed_behind(to).saved - self.passed_behind(from).saved
+    }
+
+    fn passed_behind(&self, frames: usize) -> Passed {
+        frames.checked_sub(1).and_then(|last| self.behind.get(last)).copied().unwrap_or(self.before)
     }
 
     /// Whether one may read on here that has got everything from `since` on, up to where `fed` bytes had gone in.
@@ -154,8 +209,8 @@ impl Coded {
 
     /// Its log has let go of its oldest frame.
     pub(super) fn forget_frame(&mut self) {
-        if let Some(fed) = self.fed.pop_front() {
-            self.before = fed;
+        if let Some(passed) = self.behind.pop_front() {
+            self.before = passed;
         }
     }
 }

@@ -8,7 +8,7 @@
 //! [RFC 7692]: https://datatracker.ietf.org/doc/html/rfc7692
 use std::sync::Arc;
 
-use super::coded::Coded;
+use super::coded::{Coded, Compressing};
 use super::joining::Watched;
 use super::log::Log;
 use super::logs::Logs;
@@ -57,7 +57,7 @@ impl Log {
 impl Logs {
     /// What readers of compressed logs may come to need is held where they would go on, and whether compression pays is looked
     /// at; before a publication.
-    pub(super) fn settle_codings(&mut self) {
+    pub(super) fn settle_codings(&mut self, compressing: &Compressing) {
         if self.iter().all(|(id, _)| id.coding == Coding::Plain) {
             return;
         }
@@ -81,7 +81,7 @@ impl Logs {
             let waiting = log.place_before(waiting).unwrap_or(before.1);
             log.held = Some(if same.is_some() { (needed.min(held.0), waiting.min(held.1)) } else { (needed, waiting) });
             if let (Some(intake), true) = (&mut log.intake, passed.0 > 0) {
-                intake.judge(passed);
+                intake.judge(passed, compressing);
             }
         }
     }
@@ -151,7 +151,8 @@ impl Channel {
             let id = LogId { format: from.format, coding };
             let found = match inner.logs.of(id) {
                 Some(log) => log.way_in(behind, since),
-                None if behind == 0 => begin(inner, id, number, fed_now).map(|()| (0, since.unwrap_or(fed_now))),
+                None if behind == 0 => begin(inner, id, (number, fed_now), self.common.verifies_compression)
+                    .map(|()| (0, since.unwrap_or(fed_now))),
                 None => None,
             };
             if let Some((cursor, since)) = found {
@@ -201,8 +202,8 @@ impl Log {
 }
 
 /// Has a compressed log begin behind the newest publication; `None` where there are too many.
-fn begin(inner: &mut Inner, id: LogId, number: u64, fed: u64) -> Option<()> {
-    let coded = Coded::begin(id.coding, fed)?;
+fn begin(inner: &mut Inner, id: LogId, (number, fed): (u64, u64), is_verified: bool) -> Option<()> {
+    let coded = Coded::begin(id.coding, fed, is_verified)?;
     let mut log = Log::behind(number);
     log.coded = Some(Box::new(coded));
     inner.logs.begin(id, log);

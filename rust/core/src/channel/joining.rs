@@ -152,8 +152,8 @@ impl Channel {
 
     fn pin(&self, inner: &mut Inner, format: Format, (shard, view): (usize, &View)) -> Pin {
         let bit = Formats::from(format).to_bits();
-        if self.formats_seen.load(Ordering::Relaxed) & bit == 0 {
-            self.formats_seen.fetch_or(bit, Ordering::Relaxed);
+        if self.common.formats_seen.load(Ordering::Relaxed) & bit == 0 {
+            self.common.formats_seen.fetch_or(bit, Ordering::Relaxed);
         }
         // What a view leaves out would be missing in a shared compressor's stream: its log is a plain one.
         if inner.logs.of(format).is_none() {

@@ -4,7 +4,8 @@
 //!   appended, in `joining` who watches;
 //! - `logs`: one log for each wire format in use; `log`, `mark`, `segment`: frames ready for the wire, what is known of each, and the memory they lie in; `reading`
 //!   what a cursor gets of them, `seeking` where one begins;
-//! - `coding`: logs whose frames are compressed, and who goes from one to another; `coded`: how one is; `trimming`: what a log lets go of;
+//! - `coding`: logs whose frames are compressed, and who goes from one to another; `coded`: how one is; `verified`: that it is right; `trimming`: what a log
+//!   lets go of;
 //! - `policy`: what becomes of laggards; `keys`, `compacted`: conflation, and keys that end (`removing` has the tests);
 //! - `stored`: publications that are kept for whatever format may come; `beginning`: those that newcomers of a relay's
 //!   lane begin with; `mirrors`, `mirrored`: the same in other workers;
@@ -14,11 +15,12 @@
 //! - `crossing`: a publication as bytes for another process, `dumping` what a channel keeps;
 //! - `edging`: a publication as a frame for hubs that pass it on; `looking`: what an operator is shown;
 //! - `stand`: where a publication stands, and what is missing before it, where positions come from outside;
-//! - `watch`: what a shard tells the writers; `registry`: channels by name; `pattern`: rules by name.
+//! - `watch`: what a shard tells the writers; `common`: what all channels write to; `registry`: channels by name; `pattern`: rules by name.
 mod beginning;
 mod besides;
 mod coded;
 mod coding;
+mod common;
 mod compacted;
 mod crossing;
 mod dumping;
@@ -49,6 +51,7 @@ pub(crate) mod stand_tests;
 mod stored;
 mod tags;
 mod trimming;
+mod verified;
 mod view;
 mod watch;
 
@@ -60,6 +63,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 pub use beginning::Newest;
 use beginning::RelayedTo;
 pub(crate) use coding::Inflates;
+pub use common::Common;
 pub(crate) use crossing::SNAPSHOT;
 pub use crossing::{read_publication, write_publication};
 pub(crate) use edging::PUBLICATION;
@@ -157,8 +161,7 @@ pub struct Channel {
     pub(crate) is_listed: bool,
     /// Bit i: some subscriber speaks format i, so publications are framed for it.
     formats: AtomicU16,
-    /// Formats that some subscriber of any channel has spoken: what is kept, is kept for these.
-    formats_seen: Arc<AtomicU16>,
+    common: Arc<Common>,
     /// Publications are kept for formats that nobody speaks now.
     is_storing: AtomicBool,
     /// The program itself hears what is published.
@@ -294,19 +297,13 @@ thread_local! {
 }
 
 impl Channel {
-    fn new(
-        name: &str,
-        epoch: u64,
-        settings: Arc<ChannelSettings>,
-        is_listed: bool,
-        formats_seen: Arc<AtomicU16>,
-    ) -> Self {
+    fn new(name: &str, epoch: u64, settings: Arc<ChannelSettings>, is_listed: bool, common: Arc<Common>) -> Self {
         Self {
             name: name.into(),
             epoch,
             is_listed,
             formats: AtomicU16::new(0),
-            formats_seen,
+            common,
             is_storing: AtomicBool::new(settings.history_frames > 0),
             is_heard: AtomicBool::new(false),
             is_had: AtomicBool::new(false),
@@ -384,7 +381,7 @@ impl Channel {
         if !self.is_storing.load(Ordering::Acquire) {
             return formats;
         }
-        let mut seen = Formats::from_bits(self.formats_seen.load(Ordering::Relaxed)).iter();
+        let mut seen = Formats::from_bits(self.common.formats_seen.load(Ordering::Relaxed)).iter();
         if seen.any(|format| matches!(format.encoding(), Encoding::Msgpack | Encoding::HubMsgpack)) {
             formats = [Format::RawMsgpack, Format::HubMsgpack].into_iter().collect::<Formats>().and(formats);
         }
@@ -462,7 +459,7 @@ impl Channel {
     ) {
         let stamp = self.stamp(&mark, self.life(inner).position_of(mark.offset));
         let mut logs = std::mem::take(&mut inner.logs);
-        logs.settle_codings();
+        logs.settle_codings(&self.common.compressing);
         let mut taken = (false, 0);
         for (LogId { format, .. }, log) in logs.iter_mut() {
             if !payload.is_for(format) {
@@ -471,7 +468,7 @@ impl Channel {
             FRAMES.with_borrow_mut(|(plain, compressed)| {
                 let frame = if let Some(coded) = &mut log.coded {
                     compressed.clear();
-                    coded.write(plain, taken, compressed); // the plain log of its format stands before it
+                    coded.write(plain, taken, &self.common.compressing, compressed); // the plain log of its format stands before it
                     compressed
                 } else {
                     plain.clear();

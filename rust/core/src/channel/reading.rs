@@ -37,12 +37,19 @@ pub struct Run {
     pub head: u64,
     /// Those of the frames that are not for everyone.
     pub exclusions: Vec<Exclusion>,
+    /// By how much the frames would be longer if none were compressed.
+    pub saved: i64,
 }
 
 impl Run {
     /// Bytes of all slices.
     pub(crate) fn bytes(&self) -> usize {
         self.slices.iter().map(|slice| slice.bytes().len()).sum()
+    }
+
+    /// The same, if none of the frames were compressed.
+    pub(crate) fn plain_bytes(&self) -> u64 {
+        (self.bytes() as u64).saturating_add_signed(self.saved)
     }
 
     /// Whether the frame that ends here is among those to write.
@@ -233,6 +240,9 @@ impl Log {
             self.read_one_by_one(&mut run, first, to, reader);
         }
         self.note_exclusions(&mut run, cursor);
+        if let Some(coded) = &self.coded {
+            run.saved = coded.saved_between(first, self.frames_until(run.end));
+        }
         run
     }
 

@@ -6,12 +6,13 @@
 //! channels a call, under a lock that lets everybody read, and takes a stripe for itself only while it takes some out.
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hashbrown::HashTable;
 
+use super::common::Common;
 use super::{Channel, Listener, check_name};
 use crate::error::EngineError;
 use crate::settings::{ChannelRule, ChannelSettings, Settings};
@@ -60,8 +61,8 @@ pub struct Registry {
     promises: RwLock<Vec<Arc<ChannelSettings>>>,
     /// Its channels are the application's and have names that clients use.
     is_listed: bool,
-    /// Of all registries of an engine: formats that any subscriber has spoken.
-    formats_seen: Arc<AtomicU16>,
+    /// Of all registries of an engine.
+    common: Arc<Common>,
     waker: Waker,
     /// Those who hear channels by a pattern, also such as are yet to be made. Taken behind a stripe.
     listeners: RwLock<Listeners>,
@@ -154,7 +155,7 @@ struct Place {
 impl Registry {
     /// The channels of the application, which clients know by their names; at most about `channels_max`.
     #[must_use]
-    pub fn listed(formats_seen: &Arc<AtomicU16>, channels_max: usize) -> Self {
+    pub fn listed(common: &Arc<Common>, channels_max: usize) -> Self {
         let stripes = (channels_max / CHANNELS_A_STRIPE).next_power_of_two().min(STRIPES_MAX);
         Self {
             stripes: (0..stripes).map(|_| RwLock::default()).collect(),
@@ -163,7 +164,7 @@ impl Registry {
             sweep: Mutex::default(),
             promises: RwLock::default(),
             is_listed: true,
-            formats_seen: Arc::clone(formats_seen),
+            common: Arc::clone(common),
             waker: Waker::default(),
             listeners: RwLock::default(),
         }
@@ -171,14 +172,19 @@ impl Registry {
 
     /// Channels that no client can name, under any text: those of users, of hubs, of lanes. They promise the default.
     #[must_use]
-    pub fn unlisted(formats_seen: &Arc<AtomicU16>, channels_max: usize) -> Self {
-        Self { is_listed: false, ..Self::listed(formats_seen, channels_max) }
+    pub fn unlisted(common: &Arc<Common>, channels_max: usize) -> Self {
+        Self { is_listed: false, ..Self::listed(common, channels_max) }
     }
 
     /// Calls `wake` with the first channel, and with the next one after all were given up.
     #[must_use]
     pub fn waking(self, wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self { waker: Waker(Some(Box::new(wake))), ..self }
+    }
+
+    /// What compressing has taken, and how often it did not pay, in all registries of the engine.
+    pub(crate) fn compressing(&self) -> (Duration, u64) {
+        self.common.compressing.sums()
     }
 
     /// The channel of this epoch, if it exists.
@@ -216,7 +222,7 @@ impl Registry {
         let now_s = now_ns / 1_000_000_000;
         let gone = self.take_place(&mut stripe, settings.channels_max, now_s)?;
         let epoch = NEXT_EPOCH.fetch_add(1, Ordering::Relaxed) << STRIPE_BITS | index as u64;
-        let channel = Arc::new(Channel::new(name, epoch, promised, self.is_listed, Arc::clone(&self.formats_seen)));
+        let channel = Arc::new(Channel::new(name, epoch, promised, self.is_listed, Arc::clone(&self.common)));
         channel.published_s.store(now_s, Ordering::Relaxed);
         let listeners = self.listeners.read().expect("no code panics while it holds the listeners");
         listeners.of(name).for_each(|listener| channel.attach(listener));

@@ -111,7 +111,7 @@ impl Engine {
         let failed = |cause| EngineError::StartFailed { shard: 0, cause };
         let shards = shards.map_err(failed)?;
         let events = Events::new(settings.shards, settings.events_pending_max).map_err(failed)?;
-        let formats_seen = Arc::default();
+        let channels = Arc::new(crate::channel::Common::new(settings.verifies_compression || cfg!(test)));
         let channels_max = settings.channels_max;
         let wake = |shard: &Arc<ShardHandle>| {
             let shard = Arc::clone(shard);
@@ -122,9 +122,9 @@ impl Engine {
         let siblings = siblings.map(Arc::new);
         let of_worker = |siblings: &Arc<Siblings>| Tokens::of_worker(settings.worker, Arc::clone(&siblings.bell));
         let tokens = Arc::new(siblings.as_ref().map(of_worker).unwrap_or_default());
-        let unlisted = |count_max| Registry::unlisted(&formats_seen, count_max).waking(wake(&shards[0]));
+        let unlisted = |count_max| Registry::unlisted(&channels, count_max).waking(wake(&shards[0]));
         let common = Common {
-            registry: Registry::listed(&formats_seen, channels_max).waking(wake(&shards[0])),
+            registry: Registry::listed(&channels, channels_max).waking(wake(&shards[0])),
             users: unlisted(channels_max),
             hubs: unlisted(crate::routes::ROUTES_MAX),
             lanes: unlisted(channels_max / 16),
@@ -472,6 +472,7 @@ impl Engine {
             publications: self.publications.load(Ordering::Relaxed),
             ..Stats::default()
         };
+        (stats.compression_time, stats.compression_rests) = self.common.registry.compressing();
         self.shards.iter().for_each(|shard| stats.add(&shard.stats));
         stats
     }

@@ -1,7 +1,6 @@
 //! The process that orders: it has each channel once, gives positions, and knows who wants what.
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU16;
 
 use smallvec::SmallVec;
 
@@ -65,10 +64,10 @@ impl Sequencer {
     #[must_use]
     pub fn new(version: &str, settings: Settings) -> Self {
         begin_epochs_now(); // another process may have ordered before, which began later than this one
-        let (seen, max) = (Arc::<AtomicU16>::default(), settings.channels_max);
-        let unlisted = |max| Registry::unlisted(&seen, max);
+        let (common, max) = (Arc::default(), settings.channels_max);
+        let unlisted = |max| Registry::unlisted(&common, max);
         Self {
-            registries: [Registry::listed(&seen, max), unlisted(max), unlisted(crate::routes::ROUTES_MAX)],
+            registries: [Registry::listed(&common, max), unlisted(max), unlisted(crate::routes::ROUTES_MAX)],
             agreed: agreement(version, &settings),
             settings,
             clock: Clock::start(),

@@ -23,6 +23,26 @@ pub enum Coding {
 }
 
 impl Coding {
+    /// Those that compress, in the order of their numbers.
+    pub const COMPRESSED: [Self; 5] = [Self::Alone9, Self::Alone12, Self::Shared9, Self::Shared12, Self::Shared15];
+
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Alone9 => "alone9",
+            Self::Alone12 => "alone12",
+            Self::Shared9 => "shared9",
+            Self::Shared12 => "shared12",
+            Self::Shared15 => "shared15",
+        }
+    }
+
+    /// Its place in [`COMPRESSED`](Self::COMPRESSED); `None` of the one that does not compress.
+    pub fn index(self) -> Option<usize> {
+        (self as usize).checked_sub(1)
+    }
+
     /// The codings that an inflater may get, the best first: with a window of so many bits, which may outlive a message.
     pub fn of(window_bits: u8, takes_over: bool) -> &'static [Self] {
         match (window_bits, takes_over) {

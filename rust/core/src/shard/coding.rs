@@ -6,6 +6,7 @@ use super::{Io, Shard};
 use crate::channel::{Inflates, Mode, Policy, Watched};
 use crate::messages::ConnectionId;
 use crate::protocol::{Coding, Framing};
+use crate::stats::{FellBack, Joined};
 
 /// So many ticks lie between two looks at who has the window.
 const LOOK_TICKS: u32 = if cfg!(test) { 0 } else { 10 };
@@ -138,6 +139,7 @@ impl<I: Io> Shard<I> {
         let (channel, place) = (target.channel.clone(), (target.log, target.cursor));
         let Some((passage, _)) = channel.fall_back(place, self.index) else { return false };
         let Some(plain) = self.pass_at_tail((slot, index), passage) else { return false };
+        self.stats.fell_back[FellBack::Moved as usize].add(1);
         self.note_uncoded(slot, plain);
         true
     }
@@ -150,9 +152,18 @@ impl<I: Io> Shard<I> {
             self.feeds.forget_if_empty(to);
             return None;
         }
+        self.count_passage(at, to);
         self.feeds.pass(&mut self.slab, at, to, (passage.cursor, None));
         passage.keep();
         Some(to)
+    }
+
+    /// A subscription is about to go on in another log.
+    fn count_passage(&mut self, (slot, index): (u32, usize), to: u32) {
+        let from = self.slab.at(slot).subscriptions[index].feed;
+        let (from, to) = (self.feeds.at(from).log.coding, self.feeds.at(to).log.coding);
+        self.stats.coded(from).inspect(|coded| coded.readers.sub(1));
+        self.stats.coded(to).inspect(|coded| coded.readers.add(1));
     }
 
     /// A subscription at the tail goes on in a better log, if there is one for it. False where it stays.
@@ -161,8 +172,15 @@ impl<I: Io> Shard<I> {
         let Some(inflates) = self.slab.at(slot).inflates else { return false };
         let target = self.feeds.at(feed);
         let (channel, place) = (target.channel.clone(), (target.log, target.cursor));
+        let from = target.log.coding;
         let Some((passage, since)) = channel.better(place, inflates, since, self.index) else { return false };
         let Some(to) = self.pass_at_tail((slot, index), passage) else { return false };
+        let joined = match from {
+            Coding::Plain if self.feeds.at(to).log.coding.is_shared() => Joined::AtOnce,
+            Coding::Plain => Joined::Alone,
+            _ => Joined::Climbed,
+        };
+        self.stats.joined[joined as usize].add(1);
         self.note_climber(id, to, since);
         true
     }
@@ -183,19 +201,23 @@ impl<I: Io> Shard<I> {
         target.climbers.push((id, since));
     }
 
-    /// Whether a lagging subscription has to go back to the log whose frames may be skipped.
-    pub(super) fn has_to_fall_back(&mut self, slot: u32, index: usize) -> bool {
+    /// Why a lagging subscription has to go back to the log whose frames may be skipped; `None` if it has not.
+    pub(super) fn why_fall_back(&mut self, slot: u32, index: usize) -> Option<FellBack> {
         let subscription = self.slab.at(slot).subscriptions[index];
         let target = self.feeds.at(subscription.feed);
         if target.log.coding == Coding::Plain || !subscription.is_lagging() {
-            return false;
+            return None;
         }
         let lag = (subscription.cursor, target.cursor);
-        (target.channel.settings().policy == Policy::Latest
+        let is_replaced = target.channel.settings().policy == Policy::Latest
             && lag.1.saturating_sub(lag.0) > LAG_BYTES_MAX
             && subscription.mode() == Mode::Lagging
-            && target.channel.has_replaced(target.log, lag))
-            || target.channel.is_overtaken(target.log, subscription.cursor, subscription.mode())
+            && target.channel.has_replaced(target.log, lag);
+        if is_replaced {
+            return Some(FellBack::Replaced);
+        }
+        let is_overtaken = target.channel.is_overtaken(target.log, subscription.cursor, subscription.mode());
+        is_overtaken.then_some(FellBack::Overtaken)
     }
 
     /// Subscriptions of a connection that lag too far go on in the log whose frames may be skipped, as the policy says.
@@ -203,8 +225,10 @@ impl<I: Io> Shard<I> {
         let feeds: Vec<u32> = self.slab.at(slot).subscriptions.iter().map(|one| one.feed).collect();
         for feed in feeds {
             let index = self.slab.get(slot).and_then(|connection| self.feeds.find(connection, slot, feed));
-            if let Some(index) = index.filter(|&index| self.has_to_fall_back(slot, index)) {
-                self.fall_back_from(slot, index);
+            if let Some(index) = index
+                && let Some(why) = self.why_fall_back(slot, index)
+            {
+                self.fall_back_from(slot, index, why);
             }
         }
         if self.slab.get(slot).is_some() {
@@ -212,7 +236,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn fall_back_from(&mut self, slot: u32, index: usize) {
+    fn fall_back_from(&mut self, slot: u32, index: usize, why: FellBack) {
         let subscription = self.slab.at(slot).subscriptions[index];
         let target = self.feeds.at(subscription.feed);
         let (channel, place) = (target.channel.clone(), (target.log, subscription.cursor));
@@ -226,6 +250,8 @@ impl<I: Io> Shard<I> {
         let index = connection.and_then(|connection| self.feeds.find(connection, slot, subscription.feed));
         let Some(index) = index else { return self.feeds.forget_if_empty(to) }; // it has gone meanwhile
         let mode = Some(subscription.mode());
+        self.stats.fell_back[why as usize].add(1);
+        self.count_passage((slot, index), to);
         self.feeds.pass(&mut self.slab, (slot, index), to, (passage.cursor, mode));
         passage.keep();
         let policy = channel.settings().policy;

@@ -218,6 +218,9 @@ impl<I: Io> Shard<I> {
         self.stats.bytes_out.add(turn.run.bytes() as u64 * members);
         self.note_passed(turn.feed, (turn.from, turn.run.end), Some(&turn.run), members);
         self.note_load(turn.feed, turn.run.bytes());
+        if let Some(coded) = self.stats.coded(self.feeds.at(turn.feed).log.coding) {
+            coded.count(&turn.run, members);
+        }
         self.stats.deliveries.add(turn.run.frames * members);
         self.stats.expired.add(turn.run.expired * members);
         self.stats.skipped[Policy::Latest as usize].add(turn.run.replaced * members); // of nothing else, at the tail
@@ -227,11 +230,17 @@ impl<I: Io> Shard<I> {
     }
 
     /// One member's share of a turn did not go out after all.
-    fn count_unsent(&self, turn: &Turn) {
+    fn count_unsent(&mut self, turn: &Turn) {
+        self.take_back_coded(turn.feed, &turn.run);
         self.stats.bytes_out.sub(turn.run.bytes() as u64);
         self.stats.deliveries.sub(turn.run.frames);
         self.stats.expired.sub(turn.run.expired);
         self.stats.skipped[Policy::Latest as usize].sub(turn.run.replaced);
+    }
+
+    fn take_back_coded(&mut self, feed: u32, run: &Run) {
+        let coded = self.feeds.get(feed).and_then(|target| self.stats.coded(target.log.coding));
+        coded.inspect(|coded| coded.take_back(run));
     }
 
     /// A connection has more pieces than one call takes. It keeps pace all the same: the slow path writes every one to it.
@@ -273,6 +282,7 @@ impl<I: Io> Shard<I> {
             let target = self.feeds.at(turn.feed);
             let range = (cursor, turn.run.end);
             let rest = target.channel.read(target.log, &target.watch.view, range, Mode::Live, turn.now_ns);
+            self.take_back_coded(turn.feed, &rest);
             self.stats.deliveries.sub(rest.frames);
             self.stats.expired.sub(rest.expired);
             self.stats.skipped[Policy::Latest as usize].sub(rest.replaced);

@@ -207,7 +207,7 @@ impl<I: Io> Shard<I> {
             self.pass_unmatched_at(slot, index);
             return None;
         }
-        if self.has_to_fall_back(slot, index) {
+        if self.why_fall_back(slot, index).is_some() {
             self.falling.push(self.id_of(slot));
             return None;
         }
@@ -300,11 +300,14 @@ impl<I: Io> Shard<I> {
     fn count_read(&mut self, feed: u32, piece: &Piece, cursor: u64) {
         let target = self.feeds.at(feed);
         let policy = target.channel.settings().policy as usize;
+        let coded = self.stats.coded(target.log.coding);
         let (frames, expired, replaced) = if cursor == piece.run.end {
+            coded.inspect(|coded| coded.count(&piece.run, 1));
             (piece.run.frames, piece.run.expired, piece.run.replaced)
         } else {
             let range = (piece.from, cursor);
             let read = target.channel.read(target.log, &target.watch.view, range, piece.mode, piece.now_ns);
+            coded.inspect(|coded| coded.count(&read, 1));
             (target.channel.frames_until(target.log, &piece.run.slices, cursor), read.expired, read.replaced)
         };
         self.stats.deliveries.add(frames);

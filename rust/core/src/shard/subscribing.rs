@@ -556,6 +556,7 @@ impl<I: Io> Shard<I> {
         if let Some(ids) = self.slab.at(slot).event_ids.as_deref_mut() {
             ids.forget(&channel);
         }
+        self.stats.coded(self.feeds.at(feed).log.coding).inspect(|coded| coded.readers.sub(1));
         self.feeds.leave(&mut self.slab, slot, index);
         self.stats.subscriptions.sub(1);
         self.sweep.note_left(&self.common.registry, &channel);
