@@ -23,6 +23,7 @@ from anyio.to_thread import run_sync
 from support.clients import settle
 from support.deflating import COMPANY, COMPRESSES, TAIL, Deflating, Inflater, Message, Stream, Undecodable, company, tap
 from support.hubs import MakeHub
+from support.jdk import JAVA, NO_JAVA, jdk
 from support.listeners import KINDS, Kind, digest
 from support.waiting import until
 
@@ -225,15 +226,24 @@ def asked_for(offer: str, name: str) -> bool:
     return name in offer.rpartition(",")[2]
 
 
-@pytest.mark.parametrize("module", MODULES)
-async def test_each_window_is_kept_to(make_hub: MakeHub, module: ModuleType) -> None:
+@pytest.fixture(params=[*MODULES, pytest.param(None, id="jdk", marks=pytest.mark.skipif(JAVA is None, reason=NO_JAVA))])
+def inflating(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+    """What inflates: zlib, zlib-ng, or the JDK, which keeps no smaller window than of 15 bits."""
+    if request.param is not None:
+        yield request.param
+        return
+    with jdk() as module:
+        yield module
+
+
+async def test_each_window_is_kept_to(make_hub: MakeHub, inflating: ModuleType) -> None:
     """Of every size, from the beginning and from the middle; no distance is longer than was agreed."""
     hub = make_hub({"odds": channel()})
     messages, telling = story(300), Telling(hub)
     async with hub.serve(ANY, shards=1) as serving:
 
         def come(offers: list[str]) -> list[Deflating]:
-            return [Deflating(serving.address, "/ws?channel=odds", offer, module=module) for offer in offers]
+            return [Deflating(serving.address, "/ws?channel=odds", offer, module=inflating) for offer in offers]
 
         early = await run_sync(come, [*OFFERS, *NOT_AGREED])
         await telling.joined(len(early))
@@ -426,6 +436,7 @@ async def test_who_begins_with_what_is_kept_decodes_it_and_what_follows(make_hub
                 clients.append(await run_sync(slow(serving.address, offer, None)))
                 stack.enter_context(leaving(clients[-1]))
                 await until(lambda: hub.occupancy("odds") == len(clients))
+                await settle(hub, serving.address)  # it counts before it has begun
             await tell(120)
             hub.publish("odds", LAST)
             told.append(LAST)

@@ -141,6 +141,7 @@ pub(crate) struct Settings(pub(crate) CoreSettings);
 #[pymethods]
 impl Settings {
     #[new]
+    #[allow(clippy::too_many_arguments)] // as Python calls it
     #[pyo3(signature = (
         *, channels = Vec::new(), snapshots = Vec::new(), tell_details = false, descriptors_spare = 0, worker = 0, siblings = None,
         verify_compression = false,

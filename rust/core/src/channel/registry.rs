@@ -61,6 +61,8 @@ pub struct Registry {
     promises: RwLock<Vec<Arc<ChannelSettings>>>,
     /// Its channels are the application's and have names that clients use.
     is_listed: bool,
+    /// What is published may be compressed, as settings say.
+    compresses: bool,
     /// Of all registries of an engine.
     common: Arc<Common>,
     waker: Waker,
@@ -164,6 +166,7 @@ impl Registry {
             sweep: Mutex::default(),
             promises: RwLock::default(),
             is_listed: true,
+            compresses: true,
             common: Arc::clone(common),
             waker: Waker::default(),
             listeners: RwLock::default(),
@@ -174,6 +177,12 @@ impl Registry {
     #[must_use]
     pub fn unlisted(common: &Arc<Common>, channels_max: usize) -> Self {
         Self { is_listed: false, ..Self::listed(common, channels_max) }
+    }
+
+    /// What is published there is not compressed: others' texts and secrets may meet.
+    #[must_use]
+    pub fn uncompressed(self) -> Self {
+        Self { compresses: false, ..self }
     }
 
     /// Calls `wake` with the first channel, and with the next one after all were given up.
@@ -401,7 +410,8 @@ impl Registry {
 
     /// What the channel called `name` promises: shared with all that promise the same.
     fn promised(&self, name: &str, settings: &Settings) -> Arc<ChannelSettings> {
-        let promised = if self.is_listed { settings.channel(name) } else { ChannelSettings::default() };
+        let mut promised = if self.is_listed { settings.channel(name) } else { ChannelSettings::default() };
+        promised.compression &= self.compresses;
         let find = |known: &[Arc<ChannelSettings>]| known.iter().find(|one| ***one == promised).cloned();
         let known = find(&self.promises.read().expect("no code panics while it holds the promises"));
         known.unwrap_or_else(|| {
@@ -514,6 +524,15 @@ mod tests {
 
     fn registry(channels_max: usize) -> Registry {
         Registry::listed(&Arc::default(), channels_max)
+    }
+
+    #[test]
+    fn where_secrets_and_texts_of_others_may_meet_nothing_is_compressed() {
+        let settings = settings(2);
+        for (registry, compresses) in [(registry(2), true), (registry(2).uncompressed(), false)] {
+            let channel = registry.obtain("a", &settings, 0).expect("room");
+            assert_eq!(channel.settings().compression, compresses);
+        }
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl Engine {
         let unlisted = |count_max| Registry::unlisted(&channels, count_max).waking(wake(&shards[0]));
         let common = Common {
             registry: Registry::listed(&channels, channels_max).waking(wake(&shards[0])),
-            users: unlisted(channels_max),
+            users: unlisted(channels_max).uncompressed(),
             hubs: unlisted(crate::routes::ROUTES_MAX),
             lanes: unlisted(channels_max / 16),
             offers: Default::default(),
