@@ -24,7 +24,11 @@ NOBODY = (
 
 
 class NotAnswered(Exception):
-    """It cannot be asked, or has said no, in words for the user."""
+    """It cannot be asked, or has said no, in words for the user; `code` is the problem's, empty where there is none."""
+
+    def __init__(self, why: object, code: str = "") -> None:
+        super().__init__(why)
+        self.code: str = code
 
 
 class _Local(HTTPConnection):
@@ -46,16 +50,20 @@ class Instance:
 
     Args:
         where: its address, ``unix:PATH``, ``http://HOST:PORT``, or the number of its process; None: the only one.
+        timeout_s: so long an answer may take, in seconds.
 
     Raises:
         NotAnswered: there is none, or there are several.
     """
 
-    def __init__(self, where: str | None, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self, where: str | None, environment: Mapping[str, str] = os.environ, timeout_s: float = TIMEOUT_S
+    ) -> None:
         where = where or environment.get(ADMIN) or None
         self.address: str = _found(environment) if where is None else _named(where, environment)
         """Where it is asked."""
         self._token = environment.get(TOKEN, "")
+        self._timeout_s = timeout_s
 
     def get(self, path: str, /, **query: Any) -> dict[str, Any]:
         """What it answers; parameters that are None are left out."""
@@ -102,7 +110,7 @@ class Instance:
         return HTTPConnection(self.address, timeout=timeout)
 
     def _answer(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
-        connection = self._connection(TIMEOUT_S)
+        connection = self._connection(self._timeout_s)
         try:
             answer: dict[str, Any] = msgspec.json.decode(self._asked(connection, method, path, body).read())
             return answer
@@ -121,20 +129,20 @@ class Instance:
         except OSError as error:
             raise NotAnswered(f"{self.address}: {error.strerror or error}") from error
         if response.status != 200:
-            raise NotAnswered(_why(response, has_token=bool(self._token)))
+            raise _refusal(response, has_token=bool(self._token))
         return response
 
 
-def _why(response: HTTPResponse, *, has_token: bool) -> str:
+def _refusal(response: HTTPResponse, *, has_token: bool) -> NotAnswered:
     raw = response.read(65_536)
     try:
         told: Any = msgspec.json.decode(raw)
-        detail = str(told["detail"])
+        detail, code = str(told["detail"]), str(told["code"])
     except (msgspec.DecodeError, KeyError, TypeError):
-        detail = raw.decode(errors="replace").strip() or f"{response.status} {response.reason}"
+        detail, code = raw.decode(errors="replace").strip() or f"{response.status} {response.reason}", ""
     if response.status == 401 and not has_token:
         detail = f"it wants its token, in the variable {TOKEN}"
-    return printable(detail)
+    return NotAnswered(printable(detail), code)
 
 
 def _found(environment: Mapping[str, str]) -> str:
