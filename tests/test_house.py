@@ -103,7 +103,14 @@ PYTHON_LAYERS = [
     ["cli.config", "cli.instance", "cli.machine", "cli.reaching", "cli.telling"],
     ["cli.options"],
     ["cli.check", "cli.doctor", "cli.load", "cli.operating", "cli.restart", "cli.script", "cli.serving"],
-    ["cli.demo", "cli.serve", "cli.sources"],
+    ["top", "top.differences", "top.figures"],
+    ["top.listings"],
+    ["top.wishes"],
+    ["top.observer", "top.summary"],
+    ["top.lines", "top.palette"],
+    ["top.pane", "top.panels"],
+    ["top.screen"],
+    ["cli.demo", "cli.serve", "cli.sources", "cli.top"],
     ["cli.app"],
 ]
 """A module imports from the layers before its own. `__init__` and `__main__` stand outside: they only collect."""

@@ -16,6 +16,7 @@ from fanwire.cli.restart import restart
 from fanwire.cli.script import script
 from fanwire.cli.serve import serve
 from fanwire.cli.sources import sources
+from fanwire.cli.top import top
 
 app = App(name="fanwire", help="Fan-out for Python: publish once, thousands of sockets.", version=__version__)
 app.command(serve)
@@ -27,6 +28,7 @@ app.command(clients)
 app.command(channels)
 app.command(disconnect)
 app.command(stats)
+app.command(top)
 app.command(check)
 app.command(doctor)
 app.command(script)
