@@ -176,3 +176,22 @@ async def test_a_unix_socket_that_is_taken_is_an_error_that_names_it(tmp_path: P
             await fanwire.Hub(admin=config(listen=f"unix:{path}")).start("127.0.0.1:0")
         assert (await client.get("/api/stats")).status_code == 200
     assert not path.exists()
+
+
+async def test_of_several_processes_of_a_server_one_has_the_address_and_another_takes_its_place(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as first:
+        address = f"127.0.0.1:{first.getsockname()[1]}"
+        hub = fanwire.Hub(workers=f"unix:{tmp_path / 'hub'}", admin=config(listen=address))
+        await hub.start("127.0.0.1:0")
+    try:
+        async with httpx.AsyncClient(base_url=f"http://{address}", trust_env=False) as client:
+            with anyio.fail_after(60):
+                while True:
+                    try:
+                        response = await client.get("/api/stats")
+                        break
+                    except httpx.ConnectError:
+                        await anyio.lowlevel.checkpoint()
+            assert response.status_code == 200
+    finally:
+        await hub.stop()

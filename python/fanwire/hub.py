@@ -304,7 +304,8 @@ class Hub(Attaching):
         addresses = addresses_of(config, os.environ) if seat is None else list(filter(None, [seat.admin]))
         told = MadeWith(None if self._backbone is None else self._backbone.url, self._told_settings)
         level = logging.DEBUG if seat or config.listen is None else logging.INFO
-        side = Side(self, life, config, told, Hub, addresses, level)
+        is_one_of_several = self._siblings is not None
+        side = Side(self, life, config, told, Hub, addresses, level, is_one_of_several=is_one_of_several)
         try:
             await side.begin()
         except BaseException:

@@ -5,6 +5,7 @@ about the hub that is watched. Not here: what each endpoint does.
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
+from errno import EADDRINUSE
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -28,6 +29,7 @@ from fanwire.admin.problems import CONTENT_TYPE, Problem, problem_of
 from fanwire.admin.settings import SettingsRoom
 from fanwire.admin.table import ENDPOINTS, OPENAPI, Operation
 from fanwire.attaching import Attaching
+from fanwire.errors import ListenFailed
 from fanwire.faults import Tasks
 from fanwire.logs import hub_log
 from fanwire.owner import Owner
@@ -38,6 +40,8 @@ from fanwire.workers.bus import NUMBERS
 JSON = "application/json"
 BODY_BYTES_MAX = 16 << 20
 """Of a request: a thousand publications, or one large one."""
+LOOK_S = 1.0
+"""So often a process that could not have an address looks whether it is free."""
 AT_WORK_MAX = 64
 """Requests that are worked on at once; who comes then is told so."""
 OF_ALL_HUBS = ("/", "/ws", "/events", "/metrics")
@@ -67,6 +71,7 @@ class Side(Owner):
         make_hub: makes the side's own hub.
         addresses: where it listens, each as the engine takes it.
         level: of the line that tells where.
+        is_one_of_several: other processes have the same hub and the same addresses: one has them, and answers for all.
     """
 
     def __init__(
@@ -78,6 +83,8 @@ class Side(Owner):
         make_hub: Callable[..., Any],
         addresses: Sequence[str],
         level: int = logging.INFO,
+        *,
+        is_one_of_several: bool = False,
     ) -> None:
         desk = self._desk = Desk(hub, life, told)
         overview = Overview(desk)
@@ -93,6 +100,7 @@ class Side(Owner):
             self._table.setdefault(one.path, {})[one.method] = one
         self._config, self._addresses, self._level = config, addresses, level
         self._door = AdminDoor(config)
+        self._is_one_of_several = is_one_of_several
         self._at_work = 0
         self._once = Once()
         desk.on("once", self._once_here)
@@ -109,19 +117,35 @@ class Side(Owner):
         try:
             life = self._hub._life
             self._engine, self._tasks = life.engine, life.pump.tasks
-            for address in self._addresses:
-                self.bound += life.engine.listen(address).split(",")
+            later = [address for address in self._addresses if not self._listen(address)]
             number = life.pump.add_owner(self)
-            origins = self._door.origins = [*self._config.origins, *origins_at(self.bound)]
+            origins = self._door.origins = [*self._config.origins, *origins_at([*self.bound, *later])]
             for path in (*self._table, OPENAPI):
                 self._engine.add_route(Route(path, "request", number, asks=["bodies"], origins=origins))
             for path in console_files():
                 self._engine.add_route(Route(path, "request", number, origins=origins))
             self._live.begin(self._tasks, origins)
+            for address in later:
+                self._tasks.start_soon(self._listen_later, address)
         except BaseException:
             await self.end()
             raise
         hub_log.log(self._level, "the admin side is at %s", " and ".join(self.bound))
+
+    def _listen(self, address: str) -> bool:
+        """Whether it could be had; where others of this hub may have it, no is no error."""
+        try:
+            self.bound += self._engine.listen(address).split(",")
+        except ListenFailed as error:
+            if not self._is_one_of_several or error.errno != EADDRINUSE:
+                raise
+            return False
+        return True
+
+    async def _listen_later(self, address: str) -> None:
+        """Take the place of whoever has it, once that has ended."""
+        while not self._listen(address):
+            await anyio.sleep(LOOK_S)
 
     async def last(self) -> None:
         """Go on until this is cancelled, and end then."""
