@@ -76,9 +76,10 @@ def standing(hub: fanwire.Hub) -> list[tuple[str, str, str, str, int]]:
 
 
 async def scrape(address: str) -> list[str]:
-    """The lines of ``/metrics`` about relays."""
+    """The lines of ``/metrics`` about relays, but how long something took."""
     response = await run_sync(partial(httpx.get, f"http://{address}/metrics", trust_env=False))
-    return [line for line in response.text.splitlines() if line.startswith("fanwire_relay_")]
+    lines = [line for line in response.text.splitlines() if line.startswith("fanwire_relay_")]
+    return [line for line in lines if "_seconds_" not in line]
 
 
 # Shared by query
