@@ -78,6 +78,11 @@ class Overview:
             **sums,
             closes=dict(counts["closes"]),
             skipped=dict(counts["skipped"]),
+            compression_readers=dict(counts["compression_readers"]),
+            compression_sent_bytes=dict(counts["compression_sent_bytes"]),
+            compression_plain_bytes=dict(counts["compression_plain_bytes"]),
+            compression_joins=dict(counts["compression_joins"]),
+            compression_fallbacks=dict(counts["compression_fallbacks"]),
             faults=dict(counts["faults"]),
         )
 

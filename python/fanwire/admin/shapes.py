@@ -58,8 +58,15 @@ class StatsAnswer(Struct):
     handshakes_refused: int
     tokens_refused: int
     passed_on: int
+    compression_seconds: float
+    compression_rests: int
     closes: dict[str, int]
     skipped: dict[str, int]
+    compression_readers: dict[str, int]
+    compression_sent_bytes: dict[str, int]
+    compression_plain_bytes: dict[str, int]
+    compression_joins: dict[str, int]
+    compression_fallbacks: dict[str, int]
     faults: dict[str, int]
     completion: Completion
     taken: list[Taken]
