@@ -244,7 +244,7 @@ def calls(function: Callable[[], object]) -> int:
 
 async def test_a_scrape_does_as_much_for_many_clients_as_for_few(hub: fanwire.Hub) -> None:
     """By counting: 18,500 clients are not walked, nor their descriptors."""
-    async with hub.serve(ANY) as serving:
+    async with hub.serve(ANY, handshake_timeout=100) as serving:
         host, _, port = serving.address.rpartition(":")
         metrics = Metrics(hub.stats, [ProcessCollector()])
         made = []
