@@ -78,8 +78,7 @@ def standing(hub: fanwire.Hub) -> list[tuple[str, str, str, str, int]]:
 async def scrape(address: str) -> list[str]:
     """The lines of ``/metrics`` about relays, but how long something took."""
     response = await run_sync(partial(httpx.get, f"http://{address}/metrics", trust_env=False))
-    lines = [line for line in response.text.splitlines() if line.startswith("fanwire_relay_")]
-    return [line for line in lines if "_seconds_" not in line]
+    return [one for one in response.text.splitlines() if one.startswith("fanwire_relay_") and "_seconds_" not in one]
 
 
 # Shared by query
