@@ -100,3 +100,17 @@ def test_a_hub_that_is_not_there_is_waited_for_in_lines(tmp_path: Path) -> None:
     done = top("--admin", f"unix:{tmp_path}/none.sock", "--interval", "0.2", "--count", "1")
     assert done.returncode == 0
     assert "No such file or directory" in done.stdout.splitlines()[1]
+
+
+def test_without_textual_the_screen_names_its_extra_and_lines_are_told() -> None:
+    hidden = "import sys\nsys.modules['textual'] = None\n"
+    screen = "from fanwire.cli.top import _screen\n_screen(None, '', 1.0)\n"
+    inherited = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-c", hidden + screen]
+    done = subprocess.run(command, capture_output=True, text=True, env=inherited, timeout=100, check=False)
+    told = "fanwire: the screen of top needs textual: pip install 'fanwire[top]'; --lines does without\n"
+    assert (done.returncode, done.stderr) == (1, told)
+    lines = "sys.argv = ['fanwire', 'top', '--count', '1', '--interval', '0.2', '--admin', 'unix:/nowhere']\n"
+    command[-1] = f"{hidden}{lines}from fanwire.__main__ import main\nmain()\n"
+    done = subprocess.run(command, capture_output=True, text=True, env=inherited, timeout=100, check=False)
+    assert done.returncode == 0 and "No such file" in done.stdout

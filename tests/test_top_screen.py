@@ -340,9 +340,10 @@ def test_help_has_each_key_and_goes_away() -> None:
     play(script)
 
 
-def test_q_quits() -> None:
+@pytest.mark.parametrize("keys", [["q"], ["ctrl+c"], ["slash", "ctrl+c"], ["question_mark", "ctrl+c"]], ids=" ".join)
+def test_q_and_ctrl_c_quit(keys: list[str]) -> None:
     async def script(top: Played) -> None:
-        await top.pilot.press("q")
+        await top.pilot.press(*keys)
         await top.until(lambda: not top.app.is_running)
 
     assert play(script).return_value is None

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from textual import on
 from textual.app import App, ComposeResult
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import ContentSwitcher, DataTable, Input, Static
 
@@ -68,6 +68,7 @@ class Top(App[str]):
         ("escape", "leave", "back"),
         ("question_mark", "keys", "keys"),
         ("q", "quit", "quit"),
+        Binding("ctrl+c", "quit", "quit", priority=True),
     ]
 
     def __init__(self, observer: Observer, where: str, interval_s: float = 1.0, *, is_light: bool = False) -> None:
