@@ -175,9 +175,9 @@ class TestWhatIsWaitedFor:
             with pytest.raises(TimeoutError, match=r"^a message did not come within 0.01 s; nothing came instead$"):
                 await client.receive(0.01)
             with pytest.raises(TimeoutError) as raised:
-                await client.call("late", timeout=0.2)
+                await client.call("late", timeout=2.5)
             assert str(raised.value) == (
-                """an answer to '{"call": "late", "args": []}' did not come within 0.2 s; """
+                """an answer to '{"call": "late", "args": []}' did not come within 2.5 s; """
                 """'first', '{"then":1}' came instead"""
             )
             assert await client.receive() == "first", "what came stays to be received"

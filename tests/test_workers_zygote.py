@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from support.descriptors import all_listening_inodes, listening_inodes
 from support.raw import open_socket
 from support.waiting import until_in_thread
 from support.workers import Program, runtime_of, started
@@ -220,16 +221,16 @@ if "FANWIRE_ZYGOTE" in os.environ:
 
 def test_a_zygote_that_is_stopped_ends_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     with served(tmp_path) as running:
-        address, found = address_of(running), [process for some in processes(running).values() for process in some]
+        port = int(address_of(running).rpartition(":")[2])
+        listening, found = listening_inodes(port), [one for some in processes(running).values() for one in some]
         for process in found:
             os.kill(process, signal.SIGSTOP)
         # The kernel lets go on, with a SIGHUP, what is stopped by then: a stop takes its time.
         until_in_thread(lambda: all("\nState:\tT" in Path(f"/proc/{one}/status").read_text() for one in found))
         running.process.kill()
         until_in_thread(lambda: not any(Path(f"/proc/{process}").exists() for process in found))
-        host, _, port = address.rpartition(":")
-        with socket.create_server((host, int(port))):  # nobody holds it
-            pass
+        assert listening
+        until_in_thread(lambda: not listening & all_listening_inodes())  # nobody holds them
 
 
 def test_all_end_with_the_supervisor(tmp_path: Path) -> None:
