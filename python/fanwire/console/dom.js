@@ -62,3 +62,16 @@ export const show = (root, ...children) => {
   next.append(...children.flat(Infinity).filter(Boolean));
   morph(root, next);
 };
+
+const CALM_MS = 250;
+
+/** A function that has `act` called soon, and once for many calls: what comes often is shown at an even pace. */
+export const calm = (act) => {
+  let timer = 0;
+  return () => {
+    timer ||= setTimeout(() => {
+      timer = 0;
+      act();
+    }, CALM_MS);
+  };
+};

@@ -105,12 +105,14 @@ export const select = (properties, choices, value) => {
   return made;
 };
 
-/** Data as text: JSON as it is written, bytes by their length. */
+const SHOWN = 4000; // characters of one message
+
+/** Data as text: JSON as it is written, bytes in base64; the beginning of what is long. */
 export const dataText = (data) => {
-  if (typeof data === "string") return data;
-  const isBytes =
-    data !== null && typeof data === "object" && typeof data.base64 === "string" && Object.keys(data).length === 1;
-  return isBytes ? `bytes, base64: ${data.base64}` : JSON.stringify(data);
+  const isObject = data !== null && typeof data === "object";
+  const isBytes = isObject && typeof data.base64 === "string" && Object.keys(data).length === 1;
+  const text = typeof data === "string" ? data : isBytes ? `bytes, base64: ${data.base64}` : JSON.stringify(data);
+  return text.length <= SHOWN ? text : `${text.slice(0, SHOWN)}… (${text.length} characters)`;
 };
 
 /** Asks in a dialog; gives the form's values, or null. */

@@ -1,7 +1,7 @@
 // Channels: what each costs and holds; of one its last messages as they come, who is in it, and a test publish.
 
 import { follow, get, post } from "../api.js";
-import { h } from "../dom.js";
+import { calm, h } from "../dom.js";
 import * as format from "../format.js";
 import { badge, button, dataText, empty, facts, failure, link, muted, notify, select, table } from "../parts.js";
 import { poll } from "../poll.js";
@@ -300,9 +300,10 @@ export const open = (page) => {
     close: () => page.go("channels", { ...filters(), after: query.after }),
   });
 
+  const renderSoon = calm(() => renderChannel());
   const hear = (told) => {
     messages = [told, ...messages.filter((one) => one.position !== told.position)].slice(0, MESSAGES);
-    renderChannel();
+    renderSoon();
   };
   const loadMessages = async (name) => {
     try {

@@ -1,7 +1,7 @@
 // The log of the worker that answers, from now on.
 
 import { follow } from "../api.js";
-import { h } from "../dom.js";
+import { calm, h } from "../dom.js";
 import * as format from "../format.js";
 import { badge, empty, failure, muted, select } from "../parts.js";
 
@@ -62,6 +62,7 @@ export const open = (page) => {
             ),
     );
   };
+  const renderSoon = calm(render);
   const unfollow = follow(
     "log",
     (event, told) => {
@@ -69,7 +70,7 @@ export const open = (page) => {
       const one = { ...told, number: (count += 1) };
       if (isPaused) waiting = [one, ...waiting].slice(0, LINES);
       else lines = [one, ...lines].slice(0, LINES);
-      render();
+      renderSoon();
     },
     (error) => {
       failed = error;
