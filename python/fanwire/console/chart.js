@@ -1,7 +1,6 @@
-// A small chart of the last 15 minutes, in SVG.
+// A small chart of the last minutes, in SVG.
 
 import { s } from "./dom.js";
-import { WINDOW_S } from "./readings.js";
 
 const WIDTH = 300;
 const HEIGHT = 56;
@@ -20,7 +19,8 @@ export const chart = (readings, names, now, hovered, label) => {
   const lines = names.map((name) => readings.stretches(name));
   const most = lines.flat(2).reduce((top, [, value]) => Math.max(top, value), 0);
   const top = roof(most);
-  const x = (time) => number(((time - now) / WINDOW_S) * WIDTH + WIDTH);
+  const span = readings.span(now);
+  const x = (time) => number(((time - now) / span) * WIDTH + WIDTH);
   const y = (value) => number(HEIGHT - 1 - (value / top) * (HEIGHT - 4));
   const path = (stretch) => `M${stretch.map(([time, value]) => `${x(time)} ${y(value)}`).join("L")}`;
   const drawn = [];

@@ -1,6 +1,7 @@
 // The last 15 minutes of /api/stats, as rates and quantiles: each reading of counters against the one before it.
 
-export const WINDOW_S = 900;
+const WINDOW_S = 900;
+const SPANS_S = [60, 300, WINDOW_S];
 const QUANTILES_S = 10;
 const GAP_S = 5;
 const KEPT = "fanwire-readings";
@@ -81,6 +82,12 @@ export class Readings {
   forget(now) {
     const first = this.samples.findIndex((one) => one.at >= now - WINDOW_S);
     if (first !== 0) this.samples.splice(0, first < 0 ? this.samples.length : first);
+  }
+
+  /** How many seconds charts show: as many as there are, in steps. */
+  span(now) {
+    const first = this.samples[0]?.at ?? now;
+    return SPANS_S.find((span) => now - first <= span) ?? WINDOW_S;
   }
 
   /** The sample that was newest at a time, if one was. */

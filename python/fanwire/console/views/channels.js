@@ -62,6 +62,7 @@ export const open = (page) => {
   let channel = null;
   let channelError = null;
   let users = null;
+  let before = null; // what the drawer's channel had published, and when
   let messages = [];
   let live = undefined; // null while it is followed, else why not
   let polls = [];
@@ -301,6 +302,14 @@ export const open = (page) => {
   });
 
   const renderSoon = calm(() => renderChannel());
+  // The API tells a rate since somebody asked last, which may have been the list just now.
+  const withRate = (row) => {
+    const now = performance.now() / 1000;
+    const isLater = before !== null && before.name === row.channel && before.published <= row.published;
+    const rate = row.rate ?? (isLater ? (row.published - before.published) / (now - before.at) : null);
+    before = { name: row.channel, published: row.published, at: now };
+    return { ...row, rate, deliveries: rate === null ? null : rate * row.subscribers };
+  };
   const hear = (told) => {
     messages = [told, ...messages.filter((one) => one.position !== told.position)].slice(0, MESSAGES);
     renderSoon();
@@ -340,7 +349,7 @@ export const open = (page) => {
       const name = query.channel;
       const loadOne = async (signal) => {
         const row = await get("channel", { channel: name }, signal);
-        return [row, row.presence ? await get("presence", { channel: name }, signal) : null];
+        return [withRate(row), row.presence ? await get("presence", { channel: name }, signal) : null];
       };
       polls.push(
         poll(loadOne, EVERY_MS, (data, error) => {

@@ -6,7 +6,7 @@ import { h } from "../dom.js";
 import * as format from "../format.js";
 import { badge, empty, facts, failure, hash, link, muted, table } from "../parts.js";
 import { poll } from "../poll.js";
-import { badCloses, WINDOW_S } from "../readings.js";
+import { badCloses } from "../readings.js";
 import { lagText, whyBadge } from "../why.js";
 
 const LISTS_MS = 5000;
@@ -95,7 +95,7 @@ const CHANNELS = [
 ];
 
 export const open = (page) => {
-  let hovered = null; // between 0, 15 minutes ago, and 1
+  let hovered = null; // between 0, at the left end, and 1
   let clients = null;
   let channels = null;
   let channelsError = null;
@@ -115,7 +115,7 @@ export const open = (page) => {
       h(
         "div",
         { class: "plot", "data-plot": "" },
-        chart(readings, one.lines, now, at, `${one.name}, the last 15 minutes: now ${value}`),
+        chart(readings, one.lines, now, at, `${one.name}, the last minutes: now ${value}`),
       ),
     );
   };
@@ -171,14 +171,15 @@ export const open = (page) => {
       page.show(page.error ? failure(page.error) : empty("…"));
       return;
     }
-    const at = hovered === null ? null : stats.at - WINDOW_S * (1 - hovered);
+    const span = readings.span(stats.at);
+    const at = hovered === null ? null : stats.at - span * (1 - hovered);
     page.show(
       h(
         "div",
         { class: "cards" },
         CARDS.map((one) => card(one, stats.at, at, stats)),
       ),
-      h("p", { class: "axis" }, h("span", {}, "15 min ago"), h("span", {}, "now")),
+      h("p", { class: "axis" }, h("span", {}, `${span / 60} min ago`), h("span", {}, "now")),
       h(
         "div",
         { class: "pair" },
