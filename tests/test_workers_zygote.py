@@ -225,8 +225,9 @@ def test_a_zygote_that_is_stopped_ends_with_a_supervisor_that_is_killed(tmp_path
         listening, found = listening_inodes(port), [one for some in processes(running).values() for one in some]
         for process in found:
             os.kill(process, signal.SIGSTOP)
-        # The kernel lets go on, with a SIGHUP, what is stopped by then: a stop takes its time.
-        until_in_thread(lambda: all("\nState:\tT" in Path(f"/proc/{one}/status").read_text() for one in found))
+        # The kernel lets go on, with a SIGHUP, what is stopped by then, and with all its threads: that takes its time.
+        threads = [thread for one in found for thread in Path(f"/proc/{one}/task").glob("*/status")]
+        until_in_thread(lambda: all("\nState:\tT" in thread.read_text() for thread in threads))
         running.process.kill()
         until_in_thread(lambda: not any(Path(f"/proc/{process}").exists() for process in found))
         assert listening
