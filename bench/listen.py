@@ -1,6 +1,6 @@
 """One stock client of Python, for stock.py: listens to a URL, and says how much it has heard when it is asked.
 
-``python bench/listen.py websockets|aiohttp URL``
+``python bench/listen.py websockets|aiohttp|events URL``
 """
 
 import asyncio
@@ -29,9 +29,22 @@ async def aiohttp_messages(url: str) -> AsyncIterator[str | bytes]:
             yield message.data
 
 
+async def events(url: str) -> AsyncIterator[str]:
+    """Those of aiohttp's event stream, as it comes: it accepts gzip."""
+    import aiohttp
+
+    async with aiohttp.ClientSession() as session, session.get(url, timeout=aiohttp.ClientTimeout()) as response:
+        async for line in response.content:
+            if line.startswith(b"data: "):
+                yield line[6:-1].decode()
+
+
+KINDS = {"websockets": websockets_messages, "aiohttp": aiohttp_messages, "events": events}
+
+
 async def listen(kind: str, url: str) -> None:
     """Count for ever."""
-    async for message in {"websockets": websockets_messages, "aiohttp": aiohttp_messages}[kind](url):
+    async for message in KINDS[kind](url):
         HEARD["messages"] += 1
         HEARD["bytes"] += len(message)
 

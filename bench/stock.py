@@ -21,13 +21,15 @@ SETTLE_ROUNDS = 120
 """As many messages as come before bytes count."""
 INTERVAL_S = 1 / 20
 WITHIN_S = 30.0
-SHARES_MAX = {"Node ws": 0.10, "aiohttp": 0.10, "Chromium": 0.10, "websockets": 0.13}
+EVENTS = "aiohttp, event stream", "Chromium, event stream"
+SHARES_MAX = {"Node ws": 0.10, "aiohttp": 0.10, "Chromium": 0.10, "websockets": 0.13} | dict.fromkeys(EVENTS, 0.10)
 """What the bytes on the wire may be of the messages'; Python's websockets asks for a window of 12 bits."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 PAGE = """<!doctype html><title>listens</title><script>
 const heard = { messages: 0, bytes: 0 };
-const socket = new WebSocket(location.hash.slice(1));
+const url = location.hash.slice(1);
+const socket = url.startsWith("ws") ? new WebSocket(url) : new EventSource(url);
 socket.onmessage = ({ data }) => { heard.messages += 1; heard.bytes += data.length; };
 setInterval(() => fetch("/heard", { method: "POST", body: JSON.stringify(heard) }), 200);
 </script>"""
@@ -98,8 +100,9 @@ def _chromium(browser: str, url: str, folder: Path) -> Iterator[Heard]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as pages:
         threading.Thread(target=pages.serve_forever, daemon=True).start()
-        page = f"http://127.0.0.1:{pages.server_address[1]}/#{url}"
-        command = [browser, *FLAGS, "--remote-debugging-port=0", f"--user-data-dir={folder / 'profile'}", page]
+        port = pages.server_address[1]
+        page, profile = f"http://127.0.0.1:{port}/#{url}", folder / f"profile-{port}"
+        command = [browser, *FLAGS, "--remote-debugging-port=0", f"--user-data-dir={profile}", page]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             yield lambda: dict(told)
@@ -125,6 +128,12 @@ def _clients(port: int, folder: Path, stack: ExitStack) -> dict[str, tuple[Proxy
         proxy = Proxy(port)
         url = f"ws://127.0.0.1:{proxy.port}/ws?channel=c0"
         made["Chromium"] = (proxy, stack.enter_context(_chromium(browser, url, folder)))
+    for name in EVENTS if browser else EVENTS[:1]:
+        proxy = Proxy(port)
+        url = f"http://127.0.0.1:{proxy.port}/events?channel=c0"
+        command = [*listen, "events", url]
+        opening = _chromium(browser, url, folder) if browser and name in EVENTS[1:] else _program(name, command)
+        made[name] = (proxy, stack.enter_context(opening))
     return made
 
 
@@ -159,7 +168,7 @@ def stock_clients(
         for name, (proxy, _) in clients.items():
             share = (proxy.bytes_down - before[name]) / told["payload_bytes"]
             found[name] = {"share": share, "at_most": SHARES_MAX[name]}
-            say(f"stock {name:<12} {share:.4f} of raw, at most {SHARES_MAX[name]}")
+            say(f"stock {name:<22} {share:.4f} of raw, at most {SHARES_MAX[name]}")
     return found
 
 

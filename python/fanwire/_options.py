@@ -54,6 +54,8 @@ class Options(TypedDict, total=False):
     permessage_deflate: bool
     """Whether WebSockets agree on permessage-deflate (RFC 7692), where a client offers it; False, True; default
     True."""
+    gzip: bool
+    """Whether event streams are gzip (RFC 1952), where a client accepts it; False, True; default True."""
     ping_interval: float
     """Seconds of silence before a ping; of an event stream, between two keepalives; 0.1 to 86,400; default 25."""
     ping_timeout: float

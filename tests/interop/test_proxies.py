@@ -103,6 +103,7 @@ async def test_clients_are_served_as_the_file_stands(kind: Kind, over: str, tmp_
                     for number in range(3):  # each comes while the stream is open: nothing is held back
                         hub.publish("odds", {"home": number})
                         assert await next_event(lines) == f'data: {{"home":{number}}}'
+                    assert stream.headers["content-encoding"] == "gzip"  # as fanwire has it
                 negotiated = (await http.post("/signalr/negotiate?negotiateVersion=1", headers=liar)).json()
                 ready = await http.get("/readyz")
                 frames = [await peer.recv() for _ in range(3)]

@@ -186,6 +186,9 @@ settings! {
         /// whether WebSockets agree on permessage-deflate (RFC 7692), where a client offers it
         permessage_deflate in "What clients may do": bool = true, Kind::Truth,
             cost "a message of a client's may take the time of `message_bytes_max` bytes, however few it has";
+        /// whether event streams are gzip (RFC 1952), where a client accepts it
+        gzip in "What clients may do": bool = true, Kind::Truth,
+            cost "programs that count keepalives in what they inflate see none while publications come";
         /// seconds of silence before a ping; of an event stream, between two keepalives
         ping_interval in "What clients may do": Duration = Duration::from_secs(25), WAIT,
             cost "a shorter one costs a write a client";

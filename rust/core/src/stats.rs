@@ -52,10 +52,12 @@ pub(crate) enum FellBack {
     Replaced,
     /// Another subscription of its connection brings more, and has the window now.
     Moved,
+    /// An event stream's client gets something that the others do not.
+    Parted,
 }
 
 /// Names of [`FellBack`].
-pub const FELL_BACK: [&str; 3] = ["overtaken", "replaced", "moved"];
+pub const FELL_BACK: [&str; 4] = ["overtaken", "replaced", "moved", "parted"];
 
 /// What readers of one coding get.
 #[derive(Debug, Default)]

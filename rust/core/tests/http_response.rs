@@ -42,7 +42,7 @@ mod rfc9112_section_4_to_6_responses {
     #[test]
     fn a_stream_head_has_no_length_and_closes() {
         let mut out = Vec::new();
-        write_stream_head(&mut out, &[("Access-Control-Allow-Origin", "*")], "text/event-stream");
+        write_stream_head(&mut out, &[("Access-Control-Allow-Origin", "*")], "text/event-stream", false);
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\n\

@@ -1,4 +1,7 @@
 //! How the frames of a log are compressed, each made of a frame of one whose are not (RFC 7692 §7.2).
+//!
+//! Of a gzip stream nothing stands outside its window. What does not go into the compressors goes out stored, and they forget
+//! what came before it: so whoever gets that, and whoever does not, reads on.
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -7,7 +10,8 @@ use std::time::Duration;
 use super::mark::{FrameKind, FrameMark};
 use super::verified::Verifier;
 use crate::clock::Clock;
-use crate::protocol::Coding;
+use crate::http::gzip;
+use crate::protocol::{Coding, Format, LogId};
 use crate::ws::frame::{messages, write_compressed};
 use crate::ws::{Deflater, SharedDeflater};
 
@@ -63,19 +67,23 @@ pub(super) struct Intake {
 
 impl Intake {
     /// Whether a publication goes in, whose frame this is. Then it has been counted.
-    pub(super) fn takes(&mut self, frame: &[u8], mark: &FrameMark, is_for_all: bool) -> bool {
+    pub(super) fn takes(&mut self, format: Format, frame: &[u8], mark: &FrameMark, is_for_all: bool) -> bool {
         let is_plain = matches!(mark.kind, FrameKind::Snapshot | FrameKind::Gap | FrameKind::Opening);
         if is_plain || !is_for_all || mark.expires_ns != u64::MAX {
             return false;
         }
-        if !(BYTES_MIN..=BYTES_MAX).contains(&frame.len()) {
+        let is_small = frame.len() < BYTES_MIN && !format.is_gzip(); // where that would cost what came before
+        if is_small || frame.len() > BYTES_MAX {
             return false;
         }
         if self.rest > 0 {
             self.rest = self.rest.saturating_sub(frame.len() as u64);
             return false;
         }
-        self.fed += messages(frame).map(|(_, payload)| payload.len() as u64).sum::<u64>();
+        self.fed += match format.is_gzip() {
+            true => gzip::contents(frame).map(|bytes| bytes.len() as u64).sum::<u64>(),
+            false => messages(frame).map(|(_, payload)| payload.len() as u64).sum::<u64>(),
+        };
         true
     }
 
@@ -111,9 +119,11 @@ struct Passed {
 #[derive(Debug)]
 pub(super) struct Coded {
     coding: Coding,
+    /// It is a gzip stream.
+    is_gzip: bool,
     /// Of one with context.
     stream: Option<SharedDeflater>,
-    /// What had gone in, of its format's bytes, when it began.
+    /// What had gone in, of its format's bytes, when it began, or began anew.
     begun: u64,
     /// By now.
     now: Passed,
@@ -128,7 +138,7 @@ pub(super) struct Coded {
 
 impl Coded {
     /// `None` where there are too many compressors.
-    pub(super) fn begin(coding: Coding, fed: u64, is_verified: bool) -> Option<Self> {
+    pub(super) fn begin(LogId { format, coding }: LogId, fed: u64, is_verified: bool) -> Option<Self> {
         if coding.is_shared() && COMPRESSORS.fetch_add(1, Ordering::Relaxed) >= COMPRESSORS_MAX {
             COMPRESSORS.fetch_sub(1, Ordering::Relaxed);
             return None;
@@ -136,7 +146,8 @@ impl Coded {
         let stream = coding.is_shared().then(|| SharedDeflater::new(coding.window_bits()));
         let (now, behind, passed) = (Passed { fed, saved: 0 }, VecDeque::new(), (0, 0));
         let verifier = is_verified.then(|| Box::new(Verifier::of(coding)));
-        Some(Self { coding, stream, begun: fed, now, behind, before: now, passed, verifier })
+        let is_gzip = format.is_gzip();
+        Some(Self { coding, is_gzip, stream, begun: fed, now, behind, before: now, passed, verifier })
     }
 
     /// Appends what stands here for a frame of the log that this one is made of, `fed` bytes having gone in with it.
@@ -150,32 +161,51 @@ impl Coded {
         self.now.fed = fed;
         if !is_taken {
             out.extend_from_slice(frame);
+            if let Some(stream) = self.stream.as_mut().filter(|_| self.is_gzip) {
+                stream.forget();
+                self.begun = fed;
+                if let Some(verifier) = &mut self.verifier {
+                    verifier.forget();
+                }
+            }
             return;
         }
         let (before, begun_ns) = (out.len(), Clock::start().now_ns());
-        for (opcode, payload) in messages(frame) {
-            DATA.with_borrow_mut(|data| {
-                data.clear();
-                match &mut self.stream {
-                    Some(stream) => stream.deflate(payload, data),
-                    None => ALONE.with_borrow_mut(|alone| {
-                        alone.deflate(self.coding.window_bits(), payload, data);
-                    }),
+        DATA.with_borrow_mut(|data| {
+            if self.is_gzip {
+                for bytes in gzip::contents(frame) {
+                    self.deflate(bytes, data);
+                    out.extend_from_slice(data);
+                    out.extend_from_slice(&gzip::EMPTY_BLOCK);
                 }
-                if let Some(verifier) = &mut self.verifier {
-                    verifier.check(payload, data);
+            } else {
+                for (opcode, payload) in messages(frame) {
+                    self.deflate(payload, data);
+                    write_compressed(out, opcode, data);
                 }
-                write_compressed(out, opcode, data);
-                if data.capacity() > 1 << 20 {
-                    *data = Vec::new();
-                }
-            });
+            }
+            if data.capacity() > 1 << 20 {
+                *data = Vec::new();
+            }
+        });
         }
         let (raw, coded) = (frame.len(), out.len() - before);
         self.passed.0 += raw as u64;
         self.passed.1 += coded as u64;
         self.now.saved += raw as i64 - coded as i64;
         compressing.took_ns.fetch_add(Clock::start().now_ns() - begun_ns, Ordering::Relaxed);
+    }
+
+    /// Makes the data of one message.
+    fn deflate(&mut self, payload: &[u8], data: &mut Vec<u8>) {
+        data.clear();
+        match &mut self.stream {
+            Some(stream) => stream.deflate(payload, data),
+            None => ALONE.with_borrow_mut(|alone| alone.deflate(self.coding.window_bits(), payload, data)),
+        }
+        if let Some(verifier) = &mut self.verifier {
+            verifier.check(payload, data);
+        }
     }
 
     /// Its log has one frame more.
@@ -204,7 +234,8 @@ impl Coded {
 
     /// Whether one may read on here that has got everything from `since` on, up to where `fed` bytes had gone in.
     pub(super) fn may_join(&self, since: u64, fed: u64) -> bool {
-        !self.coding.is_shared() || since <= self.begun || fed - since >= 1 << self.coding.window_bits()
+        let has_all = since <= self.begun && self.begun <= fed;
+        !self.coding.is_shared() || has_all || fed.saturating_sub(since) >= 1 << self.coding.window_bits()
     }
 
     /// Its log has let go of its oldest frame.

@@ -203,7 +203,7 @@ impl Log {
 
 /// Has a compressed log begin behind the newest publication; `None` where there are too many.
 fn begin(inner: &mut Inner, id: LogId, (number, fed): (u64, u64), is_verified: bool) -> Option<()> {
-    let coded = Coded::begin(id.coding, fed, is_verified)?;
+    let coded = Coded::begin(id, fed, is_verified)?;
     let mut log = Log::behind(number);
     log.coded = Some(Box::new(coded));
     inner.logs.begin(id, log);

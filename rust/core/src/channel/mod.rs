@@ -480,7 +480,7 @@ impl Channel {
                     plain
                 };
                 if let Some(intake) = &mut log.intake {
-                    taken = (intake.takes(frame, &mark, besides.excluded().is_empty()), intake.fed());
+                    taken = (intake.takes(format, frame, &mark, besides.excluded().is_empty()), intake.fed());
                 }
                 log.append(frame, mark, replaced, &self.settings, &inner.keys);
                 log.note_last(frame.len(), besides);

@@ -24,6 +24,11 @@ impl Verifier {
         Self { coding, window: Vec::new() }
     }
 
+    /// What comes next refers to nothing before it.
+    pub(super) fn forget(&mut self) {
+        self.window.clear();
+    }
+
     /// This is the data of a message that stands for `payload`.
     ///
     /// # Panics

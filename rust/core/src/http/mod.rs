@@ -4,6 +4,7 @@
 //! stream begins. It never touches a socket, and allocates nothing for a head of up to 24 headers, or for a body.
 pub mod body;
 pub mod error;
+pub mod gzip;
 pub mod request;
 pub mod response;
 pub mod target;

@@ -48,12 +48,17 @@ pub fn write_response_head(
 /// Appends the head of a response without an end, for `text/event-stream` (WHATWG HTML §9.2).
 ///
 /// The body ends with the connection (RFC 9112 §6.3). `Cache-Control: no-cache,no-store` keeps caches from holding it back,
-/// `X-Accel-Buffering: no` keeps nginx from it. `headers` as in [`write_response`].
-pub fn write_stream_head(out: &mut Vec<u8>, headers: &[(&str, &str)], content_type: &str) {
+/// `X-Accel-Buffering: no` keeps nginx from it. `headers` as in [`write_response`]. One that is gzip says so (RFC 9110
+/// §8.4), and to nobody on the way to make something else of it (RFC 9111 §5.2.2.6).
+pub fn write_stream_head(out: &mut Vec<u8>, headers: &[(&str, &str)], content_type: &str, is_gzip: bool) {
     write_status_line(out, 200);
     write_headers(out, headers);
     write_header(out, "Content-Type", content_type);
-    write_header(out, "Cache-Control", "no-cache,no-store");
+    if is_gzip {
+        write_header(out, "Content-Encoding", "gzip");
+        write_header(out, "Vary", "Accept-Encoding");
+    }
+    write_header(out, "Cache-Control", if is_gzip { "no-cache,no-store,no-transform" } else { "no-cache,no-store" });
     write_header(out, "X-Accel-Buffering", "no");
     write_header(out, "Connection", "close");
     out.extend_from_slice(b"\r\n");

@@ -31,6 +31,8 @@ pub enum Format {
     Edge = 10,
     /// As [`Format::Edge`], objects as JSON and as MessagePack.
     EdgeMsgpack = 11,
+    /// As [`Format::Sse`], in a gzip stream (RFC 1952): each record is a piece of stored blocks.
+    SseGzip = 12,
 }
 
 impl Format {
@@ -38,7 +40,7 @@ impl Format {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All formats, each at the index that is its value.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Raw,
         Self::RawMsgpack,
         Self::Sse,
@@ -51,6 +53,7 @@ impl Format {
         Self::EnvelopeMsgpack,
         Self::Edge,
         Self::EdgeMsgpack,
+        Self::SseGzip,
     ];
 
     /// Its place among all of them.
@@ -58,14 +61,14 @@ impl Format {
         self as usize
     }
 
-    /// What it is made of. Each format is made of something else.
+    /// What it is made of. Each format is made of something else, or is a gzip stream of another.
     const fn parts(self) -> (Encoding, Framing, Transport) {
         use Encoding::{HubJson, HubMsgpack, Json, Msgpack};
         use Transport::{LongPolling, ServerSentEvents, WebSockets};
         match self {
             Self::Raw => (Json, Framing::Bare, WebSockets),
             Self::RawMsgpack => (Msgpack, Framing::Bare, WebSockets),
-            Self::Sse => (Json, Framing::Bare, ServerSentEvents),
+            Self::Sse | Self::SseGzip => (Json, Framing::Bare, ServerSentEvents),
             Self::HubJson => (HubJson, Framing::Hub(HubProtocol::Json), WebSockets),
             Self::HubMsgpack => (HubMsgpack, Framing::Hub(HubProtocol::MessagePack), WebSockets),
             Self::HubSse => (HubJson, Framing::Hub(HubProtocol::Json), ServerSentEvents),
@@ -97,6 +100,24 @@ impl Format {
     /// What carries it.
     pub const fn transport(self) -> Transport {
         self.parts().2
+    }
+
+    /// The format whose frames its gzip stream has, if it is one.
+    pub const fn within_gzip(self) -> Option<Self> {
+        match self {
+            Self::SseGzip => Some(Self::Sse),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a gzip stream.
+    pub const fn is_gzip(self) -> bool {
+        self.within_gzip().is_some()
+    }
+
+    /// Whether its clients read events as they are: in a hub protocol's events there are records of that.
+    pub const fn is_event_stream(self) -> bool {
+        matches!(self, Self::Sse | Self::SseGzip)
     }
 
     /// The hub protocol of SignalR that it carries, if it does.

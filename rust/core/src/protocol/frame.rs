@@ -1,9 +1,20 @@
 //! A publication as one frame of a format.
+use std::cell::RefCell;
+
 use super::format::{Encoding, Format, Framing};
 use super::payload::{MissingEncoding, Payload, Stamp};
 use super::signalr::negotiate::Transport;
 use super::signalr::publication;
 use super::{envelope, raw, sse};
+use crate::http::gzip;
+
+/// A record is no larger, but now and then.
+const RECORD_BYTES_MAX: usize = 1 << 20;
+
+thread_local! {
+    /// What a gzip stream is to have is made here.
+    static RECORD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// What a format carries of a payload.
 #[derive(Clone, Copy)]
@@ -18,6 +29,10 @@ const ID_BYTES_MAX: usize = "id: \n".len() + 41;
 /// How many bytes [`write_frame`] appends, at most; 0 where it fails. One pass over the payload, for SSE and envelopes
 /// only.
 pub fn frame_bytes_max(format: Format, payload: &Payload<'_>, event: Option<&str>, stamp: Option<Stamp<'_>>) -> usize {
+    if let Some(within) = format.within_gzip() {
+        let bytes = frame_bytes_max(within, payload, event, stamp);
+        return if bytes == 0 { 0 } else { gzip::stored_bytes(bytes) };
+    }
     if let Payload::Whole(_, bytes) = *payload {
         return publication::records_bytes_max(bytes);
     }
@@ -54,6 +69,19 @@ pub fn write_frame(
     stamp: Option<Stamp<'_>>,
     out: &mut Vec<u8>,
 ) -> Result<(), MissingEncoding> {
+    if let Some(within) = format.within_gzip() {
+        return RECORD.with_borrow_mut(|record| {
+            record.clear();
+            write_frame(within, payload, event, stamp, record)?;
+            if !record.is_empty() {
+                gzip::write_stored(out, record);
+            }
+            if record.capacity() > RECORD_BYTES_MAX {
+                *record = Vec::new();
+            }
+            Ok(())
+        });
+    }
     if let Payload::Whole(protocol, bytes) = *payload {
         match protocol {
             _ if !payload.is_for(format) => {}

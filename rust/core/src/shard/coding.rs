@@ -101,6 +101,16 @@ impl<I: Io> Shard<I> {
         target.load.add(tick, bytes as u64 * ratio);
     }
 
+    /// A reader of a compressed log has got something else: as if it had just come there.
+    pub(super) fn begin_climbing_anew(&mut self, id: ConnectionId, feed: u32) {
+        let Some((index, is_lagging)) = self.index_at(id, feed) else { return };
+        let Some(connection) = self.slot_of(id).and_then(|slot| self.slab.get(slot)) else { return };
+        let cursor = connection.subscriptions[index].cursor;
+        let target = self.feeds.at(feed);
+        let since = target.channel.fed_at(target.log, if is_lagging { cursor } else { target.cursor });
+        self.note_climber(id, feed, since);
+    }
+
     /// Those go on in a better log who have got enough for that.
     fn climb(&mut self, feed: u32) {
         let target = self.feeds.at(feed);
@@ -113,7 +123,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// Which of its subscriptions is this feed's, and whether it lags there.
-    fn index_at(&self, id: ConnectionId, feed: u32) -> Option<(usize, bool)> {
+    pub(super) fn index_at(&self, id: ConnectionId, feed: u32) -> Option<(usize, bool)> {
         let slot = self.slot_of(id)?;
         let connection = self.slab.get(slot)?;
         let index = self.feeds.find(connection, slot, feed)?;
@@ -122,8 +132,9 @@ impl<I: Io> Shard<I> {
 
     /// The feed of the subscription that has the connection's window, if that is one alone.
     fn window_of(&self, id: ConnectionId) -> Option<u32> {
-        let connection = self.slot_of(id).and_then(|slot| self.slab.get(slot))?;
-        connection.inflates.filter(|inflates| inflates.takes_over)?;
+        let slot = self.slot_of(id)?;
+        let connection = self.slab.get(slot)?;
+        self.inflates_of(slot).filter(|inflates| inflates.takes_over)?;
         let is_coded = |feed: &u32| self.feeds.get(*feed).is_some_and(|target| target.log.coding != Coding::Plain);
         connection.subscriptions.iter().map(|one| one.feed).find(is_coded)
     }
@@ -169,7 +180,7 @@ impl<I: Io> Shard<I> {
     /// A subscription at the tail goes on in a better log, if there is one for it. False where it stays.
     fn go_to_better(&mut self, id: ConnectionId, feed: u32, since: Option<u64>) -> bool {
         let (Some(slot), Some((index, false))) = (self.slot_of(id), self.index_at(id, feed)) else { return false };
-        let Some(inflates) = self.slab.at(slot).inflates else { return false };
+        let Some(inflates) = self.inflates_of(slot) else { return false };
         let target = self.feeds.at(feed);
         let (channel, place) = (target.channel.clone(), (target.log, target.cursor));
         let from = target.log.coding;
@@ -187,7 +198,7 @@ impl<I: Io> Shard<I> {
 
     /// Notes when this reader may go on in a log with more context, if there is one for it.
     fn note_climber(&mut self, id: ConnectionId, feed: u32, since: u64) {
-        let inflates = self.slot_of(id).and_then(|slot| self.slab.at(slot).inflates);
+        let inflates = self.slot_of(id).and_then(|slot| self.inflates_of(slot));
         let Some(Inflates { window_bits, takes_over }) = inflates else { return };
         let target = self.feeds.at(feed);
         let better = Coding::of(window_bits, takes_over).iter().take_while(|&&coding| coding != target.log.coding);
@@ -222,6 +233,9 @@ impl<I: Io> Shard<I> {
 
     /// Subscriptions of a connection that lag too far go on in the log whose frames may be skipped, as the policy says.
     fn fall_back(&mut self, slot: u32) {
+        if self.slab.at(slot).format.is_gzip() {
+            return self.leave_coded(slot);
+        }
         let feeds: Vec<u32> = self.slab.at(slot).subscriptions.iter().map(|one| one.feed).collect();
         for feed in feeds {
             let index = self.slab.get(slot).and_then(|connection| self.feeds.find(connection, slot, feed));
@@ -236,13 +250,15 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn fall_back_from(&mut self, slot: u32, index: usize, why: FellBack) {
+    pub(super) fn fall_back_from(&mut self, slot: u32, index: usize, why: FellBack) {
         let subscription = self.slab.at(slot).subscriptions[index];
         let target = self.feeds.at(subscription.feed);
         let (channel, place) = (target.channel.clone(), (target.log, subscription.cursor));
         let Some((passage, lost)) = channel.fall_back(place, self.index) else { return };
         let mut to = self.feeds.obtain(&channel, passage.log, &passage.watch);
         while self.feeds.at(to).cursor < passage.cursor {
+            self.unsubscribe_before(&channel, (passage.log.format, passage.cursor));
+            to = self.feeds.obtain(&channel, passage.log, &passage.watch);
             self.fan_out(&[to], Some(passage.cursor)); // nobody is ahead of the feed
             to = self.feeds.obtain(&channel, passage.log, &passage.watch);
         }

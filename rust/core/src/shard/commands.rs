@@ -74,6 +74,7 @@ impl<I: Io> Shard<I> {
             let connection = self.slab.at(slot);
             if !connection.session.is_detached() {
                 connection.transport.outbox.bytes_mut().extend_from_slice(frame);
+                self.part_from_others(slot);
                 self.flush(slot);
             }
         }

@@ -8,6 +8,7 @@ use std::fmt::Write;
 
 use super::io::VECTORS_MAX;
 use crate::channel::Channel;
+use crate::http::gzip;
 use crate::position::Position;
 use crate::protocol::sse;
 
@@ -74,6 +75,14 @@ impl EventIds {
         sse::write_ending(out, Some(&id));
     }
 
+    /// As its own record, which is no event: where a gzip stream is, whose last record was cut and has a length.
+    pub(super) fn record(&self) -> Vec<u8> {
+        let (mut record, mut piece) = (Vec::new(), Vec::new());
+        self.write(&mut record);
+        gzip::write_stored(&mut piece, &record);
+        piece
+    }
+
     /// So much of labelled events went out: gives the rest of an ending, which goes before everything else.
     ///
     /// `cut` is the rest of a frame that is kept. Its ending takes the place of its last byte, and is given here.
@@ -102,10 +111,45 @@ impl EventIds {
                 ids.set(position);
                 ids.write(&mut labelled.endings);
             }
-            labelled.events.push(Event { frame, position, ending: start..labelled.endings.len() });
+            let kept = frame.len() - usize::from(position.is_some());
+            labelled.events.push(Event { frame, kept, position, ending: start..labelled.endings.len() });
         }
         labelled
     }
+
+    /// The same, of a gzip stream. A record's length stands before it, so each that has an id is made anew, whole.
+    pub(super) fn label_gzip<'a>(&self, slices: impl Iterator<Item = &'a [u8]>) -> Labelled<'a> {
+        let mut labelled = Labelled { events: Vec::new(), endings: Vec::new() };
+        let mut ids = self.clone();
+        let mut record = Vec::new();
+        for frame in slices.flat_map(pieces).take(VECTORS_MAX / 2) {
+            let start = labelled.endings.len();
+            if start > ENDINGS_BYTES_MAX {
+                break; // as above
+            }
+            record.clear();
+            gzip::contents(frame).for_each(|bytes| record.extend_from_slice(bytes));
+            let position = position_of(&record);
+            if let Some(position) = position {
+                ids.set(position);
+                record.pop();
+                ids.write(&mut record);
+                gzip::write_stored(&mut labelled.endings, &record);
+            }
+            let kept = if position.is_some() { 0 } else { frame.len() };
+            labelled.events.push(Event { frame, kept, position, ending: start..labelled.endings.len() });
+        }
+        labelled
+    }
+}
+
+/// The frames of a gzip stream that were written one behind the other.
+fn pieces(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (piece, rest) = gzip::split_piece(bytes)?;
+        bytes = rest;
+        Some(piece)
+    })
 }
 
 /// The place of a frame, where it has an id.
@@ -116,18 +160,15 @@ fn position_of(frame: &[u8]) -> Option<Position> {
 /// One event on its way out.
 struct Event<'a> {
     frame: &'a [u8],
+    /// How much of it goes out before the ending.
+    kept: usize,
     position: Option<Position>,
     ending: std::ops::Range<usize>,
 }
 
 impl Event<'_> {
-    /// Of the frame, what goes out before the ending.
-    fn kept(&self) -> usize {
-        self.frame.len() - usize::from(self.position.is_some())
-    }
-
     fn bytes(&self) -> usize {
-        self.kept() + self.ending.len()
+        self.kept + self.ending.len()
     }
 }
 
@@ -158,7 +199,7 @@ impl Labelled<'_> {
     pub(super) fn vectors(&self) -> Vec<&[u8]> {
         let mut vectors: Vec<&[u8]> = Vec::with_capacity(2 * self.events.len());
         for event in &self.events {
-            vectors.push(&event.frame[..event.kept()]);
+            vectors.push(&event.frame[..event.kept]);
             vectors.push(&self.endings[event.ending.clone()]);
         }
         vectors.retain(|part| !part.is_empty());
@@ -174,14 +215,14 @@ impl Labelled<'_> {
                 break;
             }
             taken.positions.extend(event.position);
-            if left < event.kept() {
+            if left < event.kept {
                 taken.frame_bytes += left;
                 taken.is_cut = event.position.is_some();
                 break;
             }
             taken.frame_bytes += event.frame.len();
             if left < event.bytes() {
-                taken.rest.extend_from_slice(&self.endings[event.ending.clone()][left - event.kept()..]);
+                taken.rest.extend_from_slice(&self.endings[event.ending.clone()][left - event.kept..]);
                 break;
             }
             left -= event.bytes();

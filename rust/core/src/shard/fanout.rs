@@ -18,8 +18,12 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    fn feed(&self) -> u32 {
+    pub(super) fn feed(&self) -> u32 {
         self.feed
+    }
+
+    pub(super) fn from(&self) -> u64 {
+        self.from
     }
 }
 
@@ -46,7 +50,10 @@ impl<I: Io> Shard<I> {
                 without.push((feed, run.head));
             }
         }
-        let set_aside = self.set_aside_excluded(&turns);
+        let mut set_aside = self.set_aside_excluded(&turns);
+        if self.feeds.sharing > 0 {
+            self.set_aside_mixed(&turns, &mut set_aside);
+        }
         if turns.len() > 1 && self.feeds.sharing > 0 {
             self.write_joined(&turns);
         } else {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::connection::LINGER_BYTES_MAX;
 use super::{Io, Shard};
 use crate::messages::{Event, SLOTS_MAX};
-use crate::protocol::{raw, sse, write_reply_error};
+use crate::protocol::{raw, write_reply_error};
 use crate::routes::Asks;
 use crate::session::{Due, Heard, Held, Reads, Terms, Unread};
 use crate::ws::{CloseCode, Opcode, ReceiveError, write_header};
@@ -272,10 +272,7 @@ impl<I: Io> Shard<I> {
                 write_header(connection.transport.outbox.bytes_mut(), Opcode::Ping, 0);
                 self.look_again(slot, self.settings.ping_timeout);
             }
-            Due::Comment => {
-                connection.transport.outbox.bytes_mut().extend_from_slice(sse::KEEPALIVE);
-                self.look_again(slot, self.settings.ping_interval);
-            }
+            Due::Comment => self.comment(slot),
             Due::Patience => self.timers.set(slot, self.settings.ping_timeout),
             Due::Silent => {
                 let seconds = self.settings.ping_timeout.as_secs_f64();
@@ -288,7 +285,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn look_again(&mut self, slot: u32, after: Duration) {
+    pub(super) fn look_again(&mut self, slot: u32, after: Duration) {
         self.timers.set(slot, after);
         self.flush(slot);
     }

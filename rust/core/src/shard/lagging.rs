@@ -149,7 +149,11 @@ impl<I: Io> Shard<I> {
                 return Pumped::Drained;
             }
             let slices = || pieces.iter().flat_map(|piece| piece.run.slices.iter().map(Slice::bytes));
-            let labelled = self.slab.at(slot).event_ids.as_deref().map(|ids| ids.label(slices()));
+            let is_gzip = self.slab.at(slot).format.is_gzip();
+            let labelled = self.slab.at(slot).event_ids.as_deref().map(|ids| match is_gzip {
+                true => ids.label_gzip(slices()),
+                false => ids.label(slices()),
+            });
             let vectors = labelled.as_ref().map_or_else(|| slices().take(VECTORS_MAX).collect(), Labelled::vectors);
             let all: usize = vectors.iter().map(|vector| vector.len()).sum();
             let written = match all {
@@ -207,7 +211,7 @@ impl<I: Io> Shard<I> {
             self.pass_unmatched_at(slot, index);
             return None;
         }
-        if self.why_fall_back(slot, index).is_some() {
+        if self.why_fall_back(slot, index).is_some() || self.has_to_part(slot, index) {
             self.falling.push(self.id_of(slot));
             return None;
         }
@@ -470,6 +474,10 @@ impl<I: Io> Shard<I> {
 /// Where an event stream is now in its channels. What belongs behind a frame that was cut goes out next.
 pub(super) fn note_labelled(connection: &mut Connection, taken: Taken) {
     let Some(ids) = connection.event_ids.as_deref_mut() else { return };
+    if connection.format.is_gzip() && taken.is_cut {
+        let record = if connection.transport.cut.is_some() { ids.record() } else { Vec::new() };
+        return connection.transport.outbox.put_first(&record);
+    }
     let cut = connection.transport.cut.as_deref_mut().filter(|_| taken.is_cut);
     let rest = ids.note(taken, cut.as_deref().map(Cut::waiting));
     if let Some(cut) = cut {

@@ -20,6 +20,7 @@ mod event_ids;
 mod fanout;
 mod feed;
 mod guests;
+mod gzipping;
 mod inbound;
 mod io;
 mod joiner;

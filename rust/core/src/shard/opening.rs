@@ -7,13 +7,13 @@ use super::answers::{
     AnsweredBy, HTML, PLAIN, Refusal, TEXT, UNCACHED, accepts_event_stream, check_plain, cors_headers, pairs, with_cors,
 };
 use super::connection::Connection;
+use super::gzipping::accept_event_stream;
 use super::query::{MSGPACK, no_msgpack};
 use super::{Io, Shard};
 use crate::channel::{Channel, Inflates, View, Watched, watch_all};
-use crate::http::{RequestHead, is_token, parse_head, write_response, write_response_head, write_stream_head};
+use crate::http::{RequestHead, is_token, parse_head, write_response, write_response_head};
 use crate::messages::{ClosedBy, Command, Event, Header, Reply, Request, Whose};
 use crate::node::EDGE_SUBPROTOCOLS;
-use crate::protocol::sse::KEEPALIVE;
 use crate::protocol::{Format, Formats};
 use crate::routes::{Found, Placed, Wire};
 use crate::session::Asked;
@@ -198,8 +198,9 @@ impl<I: Io> Shard<I> {
         self.check_may_open(route, head)?;
         let mut query = self.read_query(route, head)?;
         query.recover_last_event(head, self.settings.subscriptions_max);
+        let format = self.event_stream_format(head, &query);
         let asked = Asked { readable_by: self.readable_by(route, head), wanted: query.wanted, ..Asked::default() };
-        self.open_or_ask(slot, (route, head), asked, Format::Sse.into(), query.channels)
+        self.open_or_ask(slot, (route, head), asked, format.into(), query.channels)
     }
 
     pub(super) fn open_or_ask(
@@ -254,9 +255,7 @@ impl<I: Io> Shard<I> {
             accept_websocket(connection, asked);
             connection.session.open_websocket(passes_on);
         } else {
-            let out = connection.transport.outbox.bytes_mut();
-            write_stream_head(out, &with_cors(asked.readable_by.as_deref(), &asked.headers), "text/event-stream");
-            out.extend_from_slice(KEEPALIVE); // nginx sends a head over HTTP/2 when something follows it
+            accept_event_stream(connection, asked);
             connection.session.open_event_stream();
         }
         self.timers.set(slot, self.settings.ping_interval);

@@ -12,7 +12,7 @@ use crate::error::EngineError;
 use crate::messages::{Command, ConnectionId, Event, Grant, Wanted};
 use crate::node::Group;
 use crate::position::Position;
-use crate::protocol::{Format, Framing, raw, sse, write_reply_result};
+use crate::protocol::{Format, Framing, raw, write_reply_result};
 
 /// A subscription that knows where it begins and has not begun.
 pub(super) struct Seat {
@@ -86,16 +86,12 @@ impl<I: Io> Shard<I> {
 
     /// Adds a reply to the outbox; of an event stream it is an event of its own.
     fn reply(&mut self, slot: u32, id: Option<&str>, result: &Value) {
-        let connection = self.slab.at(slot);
-        let is_stream = connection.format == Format::Sse;
-        let out = connection.transport.outbox.bytes_mut();
-        if is_stream {
-            sse::write_text(out, None, Some("subscribed"), result.to_string().as_bytes());
-        } else {
-            let mut reply = Vec::new();
-            write_reply_result(&mut reply, id, &result.to_string());
-            raw::write_text(out, &reply);
+        if self.slab.at(slot).format.is_event_stream() {
+            return self.tell_subscribed(slot, &result.to_string());
         }
+        let mut reply = Vec::new();
+        write_reply_result(&mut reply, id, &result.to_string());
+        raw::write_text(self.slab.at(slot).transport.outbox.bytes_mut(), &reply);
     }
 
     fn seat_by_name(
@@ -270,7 +266,7 @@ impl<I: Io> Shard<I> {
     /// An event that is on its way and was cut ends with such an id, too: it may be the last one that comes.
     fn note_channels_of_stream(&mut self, slot: u32, seats: &[Seat]) {
         let seats: Vec<&Seat> = seats.iter().filter(|seat| has_ids(&seat.watched.channel)).collect();
-        let Some(connection) = self.slab.get(slot).filter(|connection| connection.format == Format::Sse) else {
+        let Some(connection) = self.slab.get(slot).filter(|connection| connection.format.is_event_stream()) else {
             return;
         };
         let is_new = connection.event_ids.is_none();
@@ -285,6 +281,9 @@ impl<I: Io> Shard<I> {
         }
         if !(2..=POSITIONS_MAX).contains(&count) {
             return;
+        }
+        if is_new {
+            self.leave_coded(slot); // its events come in frames of their own
         }
         let before = if is_new { self.places_of(slot) } else { Vec::new() };
         self.one_by_one += usize::from(is_new);
@@ -336,6 +335,9 @@ impl<I: Io> Shard<I> {
     fn join(&mut self, slot: u32, Seat { watched, seek }: Seat) {
         if self.feed_of(slot, &watched.channel).is_some() {
             return; // it was asked for twice
+        }
+        if self.slab.at(slot).subscriptions.len() == 1 {
+            self.leave_coded(slot); // what comes of the other stands in its window, too
         }
         let mut feed = self.feeds.obtain(&watched.channel, watched.log, &watched.watch);
         let connection = self.slab.at(slot);
@@ -437,14 +439,8 @@ impl<I: Io> Shard<I> {
     /// Adds to the outbox what went wrong; a hub protocol has no words for it.
     fn tell_of(&mut self, slot: u32, error: &str) {
         match self.slab.at(slot).format {
-            Format::Sse => {
-                let text = serde_json::json!({ "error": error }).to_string();
-                sse::write_text(
-                    self.slab.at(slot).transport.outbox.bytes_mut(),
-                    None,
-                    Some("subscribed"),
-                    text.as_bytes(),
-                );
+            format if format.is_event_stream() => {
+                self.tell_subscribed(slot, &serde_json::json!({ "error": error }).to_string());
             }
             format if format.hub_protocol().is_none() => self.reply_error(slot, None, error),
             _ => {}
@@ -494,7 +490,7 @@ impl<I: Io> Shard<I> {
 
     /// A channel is about to be fanned out up to `reach`, for the sake of a newcomer: who leaves it before that, by a command
     /// that has yet to be done, leaves it now.
-    fn unsubscribe_before(&mut self, channel: &Arc<Channel>, (format, reach): (Format, u64)) {
+    pub(super) fn unsubscribe_before(&mut self, channel: &Arc<Channel>, (format, reach): (Format, u64)) {
         for at in 0..self.unsubscribing.len() {
             let (id, left, tails) = &self.unsubscribing[at];
             if Arc::ptr_eq(left, channel) && tails.iter().any(|one| one.format == format && one.end < reach) {

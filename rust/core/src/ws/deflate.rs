@@ -239,6 +239,13 @@ impl SharedDeflater {
         Self { stream: Compress::new_with_window_bits(Compression::default(), false, bits) }
     }
 
+    /// What comes next refers to nothing that came before.
+    pub fn forget(&mut self) {
+        if self.stream.total_in() > 0 {
+            self.stream.reset();
+        }
+    }
+
     /// Appends the data of the next compressed message. What has gone in here has to go out so.
     pub fn deflate(&mut self, payload: &[u8], out: &mut Vec<u8>) {
         deflate_message(&mut self.stream, payload, out);

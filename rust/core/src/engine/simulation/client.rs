@@ -80,6 +80,7 @@ pub(super) struct Client {
     pub(super) buffer: Vec<u8>,
     /// Where compression was agreed.
     inflater: Option<wire::Inflater>,
+    gunzip: Option<wire::Gunzip>,
     pub(super) chunks: VecDeque<Chunk>,
     is_torn: bool,
     pub(super) turns: usize,
@@ -111,6 +112,7 @@ impl Client {
             publications: 0,
             buffer: Vec::new(),
             inflater: None,
+            gunzip: None,
             chunks: VecDeque::new(),
             is_torn: false,
             turns: 0,
@@ -221,6 +223,12 @@ impl Client {
 
     /// What is whole of what has come; what is compressed is inflated here, as a client does that has got everything.
     fn cut(&mut self, lists: &[List]) -> Option<(usize, Vec<Item>)> {
+        if let Some(gunzip) = &mut self.gunzip {
+            let (count, record) = gunzip.cut(&self.buffer)?;
+            let (whole, items) = wire::read(self.wire, true, &record, lists).expect("it is whole");
+            assert_eq!(whole, record.len(), "a record in a piece");
+            return Some((count, items));
+        }
         if !self.is_open
             || matches!(self.wire, Wire::Sse | Wire::Adopted)
             || self.buffer.first().is_none_or(|first| first & 0x40 == 0)
@@ -241,6 +249,7 @@ impl Client {
         let (count, items) = wire::read(self.wire, self.is_open, &self.buffer, lists)?;
         if !self.is_open {
             self.inflater = wire::Inflater::of(&self.buffer[..count]);
+            self.gunzip = wire::Gunzip::of(&self.buffer[..count]);
         }
         Some((count, items))
     }

@@ -30,7 +30,7 @@ impl Wire {
         self.offering("", channels, since, start, filter)
     }
 
-    /// The same, of a WebSocket that offers this of permessage-deflate.
+    /// The same, of a WebSocket that offers this of permessage-deflate; an event stream's client then accepts gzip.
     pub(super) fn offering(
         self,
         offer: &str,
@@ -48,6 +48,9 @@ impl Wire {
         let path = ["/ws", "/ws", "/events", "/hub", ""][self as usize];
         let query = if self == Self::Hub { String::new() } else { format!("?{}", query.join("&")) };
         let mut head = format!("GET {path}{query} HTTP/1.1\r\nHost: x\r\n");
+        if self == Self::Sse && !offer.is_empty() {
+            head += "Accept-Encoding: gzip\r\n";
+        }
         if self != Self::Sse {
             head += "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n";
             head += "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
@@ -155,6 +158,47 @@ impl Inflater {
             self.stream.reset(false);
         }
         out
+    }
+}
+
+/// What reads an event stream that is a gzip stream.
+#[derive(Debug)]
+pub(super) struct Gunzip {
+    stream: flate2::Decompress,
+    /// Of the header.
+    left: usize,
+    /// So much of what has come and is no whole record was read, and stands for this.
+    taken: usize,
+    plain: Vec<u8>,
+}
+
+impl Gunzip {
+    /// By the server's response.
+    pub(super) fn of(head: &[u8]) -> Option<Self> {
+        let found = memchr::memmem::find(head, b"\r\nContent-Encoding: gzip\r\n");
+        let stream = flate2::Decompress::new(false);
+        found.map(|_| Self { stream, left: 10, taken: 0, plain: Vec::new() })
+    }
+
+    /// How much of `bytes`, whose begin may have been read, a record takes; and the record.
+    pub(super) fn cut(&mut self, bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
+        while self.taken < bytes.len() {
+            let byte = bytes[self.taken];
+            self.taken += 1;
+            if self.left > 0 {
+                let known = [0x1f, 0x8b, 8, 0].get(10 - self.left);
+                assert!(known.is_none_or(|&known| known == byte), "no header of gzip");
+                self.left -= 1;
+                continue;
+            }
+            self.plain.reserve(1 << 10); // more than one byte can stand for
+            let status = self.stream.decompress_vec(&[byte], &mut self.plain, flate2::FlushDecompress::Sync);
+            assert!(status.expect("DEFLATE") == flate2::Status::Ok, "a stream never ends");
+            if self.plain.ends_with(b"\n\n") && bytes[..self.taken].ends_with(&[0, 0, 0xff, 0xff]) {
+                return Some((std::mem::take(&mut self.taken), std::mem::take(&mut self.plain)));
+            }
+        }
+        None
     }
 }
 
@@ -292,6 +336,9 @@ fn read_event(event: &[u8], lists: &[List]) -> Vec<Item> {
             ("data", line) => assert_eq!(data.replace(line), None, "two lines of data: two events were mixed"),
             other => panic!("{other:?}"),
         }
+    }
+    if data.is_none() && name.is_none() && ids.len() == 1 {
+        return vec![Item::Places(ids[0].split(',').map(|one| one.parse().expect("a position")).collect())];
     }
     let data = data.expect("data");
     if name == Some("subscribed") {

@@ -284,7 +284,7 @@ impl<I: Io> Shard<I> {
                 let out = connection.transport.outbox.bytes_mut();
                 let mut headers = with_cors(asked.readable_by.as_deref(), &asked.headers);
                 headers.extend([("Pragma", "no-cache"), ("Content-Encoding", "identity")]);
-                write_stream_head(out, &headers, "text/event-stream");
+                write_stream_head(out, &headers, "text/event-stream", false);
                 out.extend_from_slice(b":\r\n"); // Firefox opens an event source when something comes
             }
             Transport::LongPolling => {
