@@ -7,10 +7,12 @@ import fanwire
 import msgspec
 import pytest
 from fanwire.admin import AdminConfig
+from fanwire.admin.clients import FORMATS
 from fanwire.admin.problems import CODES, ProblemBody
 from fanwire.admin.table import ENDPOINTS, LIVE
 
-PAGE = (Path(__file__).parent.parent / "docs" / "admin.md").read_text()
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "admin.md").read_text()
 SHOWN = re.findall(r"^```json\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 ANSWERS = {one.answer for one in ENDPOINTS if one.method == "GET"} | {ProblemBody}
 
@@ -39,3 +41,8 @@ def test_the_program_of_the_page_makes_a_hub() -> None:
     names = {"fanwire": fanwire, "AdminConfig": AdminConfig}
     exec(code.replace("…", 20 * "x"), names)
     assert isinstance(names["hub"], fanwire.Hub)
+
+
+def test_each_format_of_the_engine_has_a_name() -> None:
+    source = (ROOT / "rust/core/src/protocol/format.rs").read_text()
+    assert FORMATS.keys() == set(re.findall(r"^    (\w+) = \d+,$", source, re.MULTILINE))

@@ -24,6 +24,7 @@ FORMATS: dict[str, tuple[str, str]] = {
     "Raw": ("raw", "websocket"),
     "RawMsgpack": ("raw_msgpack", "websocket"),
     "Sse": ("sse", "events"),
+    "SseGzip": ("sse_gzip", "events"),
     "HubJson": ("hub_json", "websocket"),
     "HubMsgpack": ("hub_msgpack", "websocket"),
     "HubSse": ("hub_sse", "events"),

@@ -29,7 +29,7 @@ fn formats_have_places_and_bits_of_their_own() {
 
 #[test]
 fn a_format_is_an_encoding_a_framing_and_a_transport() {
-    let parts = |format: Format| (format.encoding(), format.framing(), format.transport());
+    let parts = |format: Format| (format.encoding(), format.framing(), format.transport(), format.is_gzip());
     let all: std::collections::HashSet<_> = Format::ALL.into_iter().map(parts).collect();
     assert_eq!(all.len(), Format::COUNT, "no two are made of the same");
     for format in Format::ALL {
@@ -39,6 +39,8 @@ fn a_format_is_an_encoding_a_framing_and_a_transport() {
         assert_eq!(is_of_hub, matches!(format.framing(), Framing::Hub(_)), "{format:?}");
     }
     assert_eq!(Format::of_hub(HubProtocol::MessagePack, Transport::ServerSentEvents), None, "events are text");
+    let within = Format::ALL.into_iter().filter_map(|format| Some((format, format.within_gzip()?)));
+    assert_eq!(within.collect::<Vec<_>>(), [(Format::SseGzip, Format::Sse)]);
 }
 
 #[test]
@@ -211,7 +213,7 @@ proptest! {
             frame(format, Payload::Text(&text), event.as_deref());
             let record = frame(format, Payload::Binary(&bytes), event.as_deref());
             let bytes_max = frame_bytes_max(format, &Payload::Binary(&bytes), event.as_deref(), None);
-            let is_exact = matches!(format, Format::Raw | Format::RawMsgpack | Format::Sse);
+            let is_exact = matches!(format, Format::Raw | Format::RawMsgpack | Format::Sse | Format::SseGzip);
             prop_assert!(record.len() == bytes_max || !is_exact && record.len() < bytes_max);
         }
     }

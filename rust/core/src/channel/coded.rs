@@ -188,7 +188,6 @@ impl Coded {
                 *data = Vec::new();
             }
         });
-        }
         let (raw, coded) = (frame.len(), out.len() - before);
         self.passed.0 += raw as u64;
         self.passed.1 += coded as u64;

@@ -281,6 +281,39 @@ mod tests {
         }
     }
 
+    /// So they do in a gzip stream, of which each record is a piece.
+    #[test]
+    fn every_cut_of_a_gzip_stream_is_made_up_for() {
+        let stored = |records: &[&str]| {
+            let mut out = Vec::new();
+            records.iter().for_each(|record| gzip::write_stored(&mut out, record.as_bytes()));
+            out
+        };
+        let all = stored(&["id: 9-2\ndata: a\n\n", "data: none\n\n", "id: 7-1\ndata: b\n\n"]);
+        let ids = EventIds { positions: vec![Position { epoch: 9, offset: 1 }] };
+        let labelled = ids.label_gzip(std::iter::once(&all[..]));
+        let whole = labelled.vectors().concat();
+        let expected = ["id: 9-2\ndata: a\nid: 9-2\n\n", "data: none\n\n", "id: 7-1\ndata: b\nid: 9-2,7-1\n\n"];
+        assert_eq!(whole, stored(&expected));
+        for written in 0..=whole.len() {
+            let taken = labelled.taken(written);
+            assert!(!taken.is_cut, "a length stands before each");
+            let mut after = ids.clone();
+            taken.positions.iter().for_each(|position| after.set(*position));
+            let mut out = [&whole[..written], &taken.rest].concat();
+            let mut rest = taken.frame_bytes;
+            let edges = [0, 1, 2, 3].map(|count| pieces(&all).take(count).map(<[u8]>::len).sum::<usize>());
+            if !edges.contains(&rest) {
+                let end = *edges.iter().find(|&&edge| edge > rest).expect("the last one");
+                out.extend_from_slice(&all[rest..end]); // as the slow path does of what has no id
+                rest = end;
+            }
+            out.extend(after.label_gzip(std::iter::once(&all[rest..])).vectors().concat());
+            assert_eq!(out, whole, "cut at {written}");
+        }
+        assert_eq!(ids.record(), stored(&["id: 9-1\n\n"]));
+    }
+
     #[test]
     fn an_id_that_is_too_long_is_left_out_and_the_events_own_remains() {
         let positions = (1..200).map(|offset| Position { epoch: u64::MAX - offset, offset }).collect();
