@@ -210,7 +210,8 @@ class TestOrigins:
             headers = {"Origin": "https://good.example"}
             async with http.stream("GET", f"http://{serving.address}/events?channel=a", headers=headers) as answer:
                 about_origins = {name: value for name, value in answer.headers.items() if name in expected}
-                assert about_origins == expected
+                varies = about_origins.get("vary", "").removesuffix(", Accept-Encoding")  # it may be a gzip stream
+                assert about_origins | ({"vary": varies} if varies else {}) == expected
             async with http.stream("GET", f"http://{serving.address}/events?channel=a") as answer:
                 assert ("access-control-allow-origin" in answer.headers) == (origins is None)
             for target in ("?channel=", "?format=xml"):

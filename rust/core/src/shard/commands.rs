@@ -71,10 +71,8 @@ impl<I: Io> Shard<I> {
         // One that is adopted is sent to by its framework, whose message may be under way.
         let may_send = self.slab.at(slot).takes_publications() && !self.is_adopted(slot);
         if !frame.is_empty() && may_send && self.note_private(slot, frame) {
-            let connection = self.slab.at(slot);
-            if !connection.session.is_detached() {
-                connection.transport.outbox.bytes_mut().extend_from_slice(frame);
-                self.part_from_others(slot);
+            if !self.slab.at(slot).session.is_detached() && self.part_from_others(slot) {
+                self.slab.at(slot).transport.outbox.bytes_mut().extend_from_slice(frame);
                 self.flush(slot);
             }
         }

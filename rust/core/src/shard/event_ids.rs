@@ -186,13 +186,16 @@ pub(super) struct Taken {
     positions: Vec<Position>,
     /// What goes before everything else: the rest of an ending.
     rest: Vec<u8>,
-    /// The last one ends inside its frame, so that its ending is still to come.
+    /// The last one ends inside its frame, which has an ending that is still to come.
     pub(super) is_cut: bool,
+    /// It ends where a frame does.
+    pub(super) is_edge: bool,
 }
 
 impl Taken {
     /// What comes next is the rest of an event that was cut before it had an ending.
-    pub(super) const CUT: Self = Self { frame_bytes: 0, positions: Vec::new(), rest: Vec::new(), is_cut: true };
+    pub(super) const CUT: Self =
+        Self { frame_bytes: 0, positions: Vec::new(), rest: Vec::new(), is_cut: true, is_edge: false };
 }
 
 impl Labelled<'_> {
@@ -208,7 +211,7 @@ impl Labelled<'_> {
 
     /// What came of it that so many bytes went out.
     pub(super) fn taken(&self, written: usize) -> Taken {
-        let mut taken = Taken { frame_bytes: 0, positions: Vec::new(), rest: Vec::new(), is_cut: false };
+        let mut taken = Taken { frame_bytes: 0, positions: Vec::new(), rest: Vec::new(), is_cut: false, is_edge: true };
         let mut left = written;
         for event in self.events.iter() {
             if left == 0 {
@@ -217,7 +220,7 @@ impl Labelled<'_> {
             taken.positions.extend(event.position);
             if left < event.kept {
                 taken.frame_bytes += left;
-                taken.is_cut = event.position.is_some();
+                (taken.is_cut, taken.is_edge) = (event.position.is_some(), false);
                 break;
             }
             taken.frame_bytes += event.frame.len();

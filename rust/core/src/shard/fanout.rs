@@ -284,7 +284,7 @@ impl<I: Io> Shard<I> {
             if taken == all {
                 continue;
             }
-            let (cursor, cut) = self.place_in(turn.feed, &turn.run, taken, turn.from);
+            let (cursor, cut) = self.place_in(turn.feed, &turn.run, (taken, false), turn.from);
             // What was counted as delivered to it is counted when the rest goes out.
             let target = self.feeds.at(turn.feed);
             let range = (cursor, turn.run.end);

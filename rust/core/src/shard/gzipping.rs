@@ -76,15 +76,18 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Something for a client alone stands in its outbox, or is about to.
-    pub(super) fn part_from_others(&mut self, slot: u32) {
+    /// Something for a client alone is about to stand in its outbox: what is compressed for it with others goes out before. False
+    /// where it is gone by that.
+    pub(super) fn part_from_others(&mut self, slot: u32) -> bool {
         let coded = self.coded_of(slot);
         if coded.iter().any(|&feed| self.feeds.at(feed).log.coding.is_shared()) {
-            return self.leave_coded(slot);
+            self.leave_coded(slot);
+            return self.gets_publications(slot);
         }
         for feed in coded {
             self.begin_climbing_anew(self.id_of(slot), feed);
         }
+        true
     }
 
     /// A stream goes on in the logs whose frames are stored, wherever it is.
@@ -131,17 +134,19 @@ impl<I: Io> Shard<I> {
                 return self.timers.set(slot, (interval - silence).max(TICK));
             }
         }
-        write_aside(self.slab.at(slot), KEEPALIVE);
-        self.part_from_others(slot);
-        self.look_again(slot, interval);
+        if self.part_from_others(slot) {
+            write_aside(self.slab.at(slot), KEEPALIVE);
+            self.look_again(slot, interval);
+        }
     }
 
     /// Adds an event to the outbox that tells this client of its subscriptions.
     pub(super) fn tell_subscribed(&mut self, slot: u32, text: &str) {
         let mut event = Vec::new();
         sse::write_text(&mut event, None, Some("subscribed"), text.as_bytes());
-        write_aside(self.slab.at(slot), &event);
-        self.part_from_others(slot);
+        if self.part_from_others(slot) {
+            write_aside(self.slab.at(slot), &event);
+        }
     }
 }
 

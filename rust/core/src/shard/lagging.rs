@@ -70,8 +70,15 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// After `taken` bytes of a run that began at `from`: the cursor, at a frame's edge, and the rest of a cut frame.
-    pub(super) fn place_in(&mut self, feed: u32, run: &Run, taken: usize, from: u64) -> (u64, Option<Box<Cut>>) {
+    /// After `taken` bytes of a run that began at `from`: the cursor, at a frame's edge, and the rest of a cut frame. That there is
+    /// none the caller may know.
+    pub(super) fn place_in(
+        &mut self,
+        feed: u32,
+        run: &Run,
+        (taken, is_edge): (usize, bool),
+        from: u64,
+    ) -> (u64, Option<Box<Cut>>) {
         let mut left = taken;
         let mut cursor = from;
         // What its view leaves out before the next slice is nothing that it waits for.
@@ -92,8 +99,7 @@ impl<I: Io> Shard<I> {
             }
             let position = slice.position() + left as u64;
             let target = self.feeds.at(feed);
-            let is_edge = target.channel.frame_end(target.log, position - 1) == Some(position);
-            if is_edge {
+            if is_edge || target.channel.frame_end(target.log, position - 1) == Some(position) {
                 return (position, None);
             }
             // A log that has moved on no longer knows its frames: then the rest of the slice is finished as a whole.
@@ -169,11 +175,11 @@ impl<I: Io> Shard<I> {
             connection.session.handle_taken(written as usize);
             if let Some(labelled) = &labelled {
                 let taken = labelled.taken(written as usize);
-                self.move_cursors(slot, &pieces, taken.frame_bytes);
+                self.move_cursors(slot, &pieces, (taken.frame_bytes, taken.is_edge));
                 note_labelled(self.slab.at(slot), taken);
                 self.forget_lives(slot);
             } else {
-                self.move_cursors(slot, &pieces, written as usize);
+                self.move_cursors(slot, &pieces, (written as usize, false));
             }
             if (written as usize) < all {
                 // A part was taken; the kernel may not have been full yet. The next call tells.
@@ -263,15 +269,19 @@ impl<I: Io> Shard<I> {
         self.note_passed(feed, (from, to), None, 1);
     }
 
-    fn move_cursors(&mut self, slot: u32, pieces: &[Piece], written: usize) {
+    /// So much of these pieces went out, which ends at a frame's edge if it `is_edge`; else that is looked up.
+    fn move_cursors(&mut self, slot: u32, pieces: &[Piece], (written, is_edge): (usize, bool)) {
         let mut left = written;
         for piece in pieces {
             let feed = self.slab.at(slot).subscriptions[piece.subscription].feed;
             let all = piece.run.bytes();
             let taken = left.min(all);
             left -= taken;
-            let (cursor, cut) =
-                if taken == all { (piece.run.end, None) } else { self.place_in(feed, &piece.run, taken, piece.from) };
+            let (cursor, cut) = if taken == all {
+                (piece.run.end, None)
+            } else {
+                self.place_in(feed, &piece.run, (taken, is_edge), piece.from)
+            };
             self.count_read(feed, piece, cursor);
             let target = self.feeds.at(feed);
             let (feed_cursor, is_all) = (target.cursor, target.cursor >= target.watch.due());
@@ -329,7 +339,7 @@ impl<I: Io> Shard<I> {
         }
         let taken = out.len() - start;
         self.stats.writes.add(u64::from(taken > 0));
-        self.move_cursors(slot, &pieces, taken);
+        self.move_cursors(slot, &pieces, (taken, false));
     }
 
     /// Whether a connection is written to by the slow path alone: its messages have numbers, or its events ids of its own.

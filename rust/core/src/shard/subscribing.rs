@@ -52,7 +52,7 @@ impl<I: Io> Shard<I> {
                 self.unsubscribe(slot, &channel);
             }
         }
-        if id.is_some() && self.slab.get(slot).is_some_and(|connection| connection.takes_publications()) {
+        if id.is_some() && self.gets_publications(slot) {
             self.reply(slot, id, &serde_json::json!({ "unsubscribed": names }));
             self.flush(slot);
         }
@@ -245,12 +245,17 @@ impl<I: Io> Shard<I> {
         Err(EngineError::OtherFilter { name: channel.name().to_owned() })
     }
 
+    /// Whether a connection is there, and has not been closed meanwhile.
+    pub(super) fn gets_publications(&self, slot: u32) -> bool {
+        self.slab.get(slot).is_some_and(|connection| connection.takes_publications())
+    }
+
     /// Makes a connection a subscriber, from where each seat begins; what stands in its outbox goes out before.
     fn begin(&mut self, slot: u32, seats: Vec<Seat>) {
         let was_blocked = self.slab.get(slot).is_none_or(|connection| connection.transport.is_blocked);
         self.note_channels_of_stream(slot, &seats);
         for seat in seats {
-            if self.slab.get(slot).is_none_or(|connection| !connection.takes_publications()) {
+            if !self.gets_publications(slot) {
                 break;
             }
             self.join(slot, seat);
@@ -284,6 +289,9 @@ impl<I: Io> Shard<I> {
         }
         if is_new {
             self.leave_coded(slot); // its events come in frames of their own
+            if !self.gets_publications(slot) {
+                return;
+            }
         }
         let before = if is_new { self.places_of(slot) } else { Vec::new() };
         self.one_by_one += usize::from(is_new);
@@ -338,6 +346,9 @@ impl<I: Io> Shard<I> {
         }
         if self.slab.at(slot).subscriptions.len() == 1 {
             self.leave_coded(slot); // what comes of the other stands in its window, too
+            if !self.gets_publications(slot) {
+                return;
+            }
         }
         let mut feed = self.feeds.obtain(&watched.channel, watched.log, &watched.watch);
         let connection = self.slab.at(slot);
@@ -358,7 +369,7 @@ impl<I: Io> Shard<I> {
             self.fan_out(&[feed], Some(reach));
             // Its last member may have left just now: the next one begins where the log was told that it was, before that.
             feed = self.feeds.obtain(&watched.channel, watched.log, &watched.watch);
-            if self.slab.get(slot).is_none_or(|connection| !connection.takes_publications()) {
+            if !self.gets_publications(slot) {
                 return self.feeds.forget_if_empty(feed);
             }
         }
