@@ -70,11 +70,14 @@ impl<I: Io> Shard<I> {
     fn send(&mut self, slot: u32, frame: &[u8]) {
         // One that is adopted is sent to by its framework, whose message may be under way.
         let may_send = self.slab.at(slot).takes_publications() && !self.is_adopted(slot);
-        if !frame.is_empty() && may_send && self.note_private(slot, frame) {
-            if !self.slab.at(slot).session.is_detached() && self.part_from_others(slot) {
-                self.slab.at(slot).transport.outbox.bytes_mut().extend_from_slice(frame);
-                self.flush(slot);
-            }
+        if !frame.is_empty()
+            && may_send
+            && self.note_private(slot, frame)
+            && !self.slab.at(slot).session.is_detached()
+            && self.part_from_others(slot)
+        {
+            self.slab.at(slot).transport.outbox.bytes_mut().extend_from_slice(frame);
+            self.flush(slot);
         }
     }
 
