@@ -107,7 +107,7 @@ def test_workers_are_children_of_the_supervisor_and_share_what_is_loaded(tmp_pat
             assert os.getpgid(worker) == worker
             told = dict(line.split(":") for line in Path(f"/proc/{worker}/smaps_rollup").read_text().splitlines()[1:])
             shared, own = (int(told[f"{whose}_Dirty"].split()[0]) for whose in ("Shared", "Private"))
-            # What a worker has of its own differs by what it has done yet; a process of its own would share nothing written.
+            # What a worker has of its own differs by what it has done; another process would share nothing written.
             assert shared > own / 2, told
         running.process.terminate()
         assert running.process.wait(60) == 0
