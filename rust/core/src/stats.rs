@@ -40,7 +40,7 @@ pub(crate) enum Joined {
     Climbed,
 }
 
-/// Names of [`Joined`].
+/// Names of `Joined`.
 pub const JOINED: [&str; 3] = ["at_once", "alone", "climbed"];
 
 /// Why a subscription goes back from a compressed log to the one that is not.
@@ -56,7 +56,7 @@ pub(crate) enum FellBack {
     Parted,
 }
 
-/// Names of [`FellBack`].
+/// Names of `FellBack`.
 pub const FELL_BACK: [&str; 4] = ["overtaken", "replaced", "moved", "parted"];
 
 /// What readers of one coding get.
