@@ -5,10 +5,8 @@
 //! read before. It doubles the work. Tests of this crate have it on, a process by the variable `FANWIRE_VERIFY_COMPRESSION`.
 use flate2::{Decompress, FlushDecompress, Status};
 
+use crate::http::gzip::{EMPTY_BLOCK, write_stored};
 use crate::protocol::Coding;
-
-/// The longest stored block (RFC 1951 §3.2.4).
-const STORED_BYTES_MAX: usize = 0xffff;
 
 /// Decodes what one log's compressor makes.
 #[derive(Debug)]
@@ -48,13 +46,11 @@ impl Verifier {
     fn decode(&self, data: &[u8], bytes: usize) -> Option<Vec<u8>> {
         let mut stream = Decompress::new_with_window_bits(false, self.coding.window_bits());
         let mut known = Vec::with_capacity(self.window.len() + 1);
-        for part in self.window.chunks(STORED_BYTES_MAX) {
-            let length = part.len() as u16;
-            let head = [&[0][..], &length.to_le_bytes(), &(!length).to_le_bytes()].concat();
-            inflate(&mut stream, &[&head, part].concat(), &mut known)?;
-        }
+        let mut stored = Vec::new();
+        write_stored(&mut stored, &self.window);
+        inflate(&mut stream, &stored, &mut known)?;
         let mut out = Vec::with_capacity(bytes + 1); // one byte more than may come tells whether too many do
-        inflate(&mut stream, &[data, &[0, 0, 0xff, 0xff]].concat(), &mut out)?;
+        inflate(&mut stream, &[data, &EMPTY_BLOCK].concat(), &mut out)?;
         Some(out)
     }
 }

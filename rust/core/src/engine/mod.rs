@@ -111,7 +111,7 @@ impl Engine {
         let failed = |cause| EngineError::StartFailed { shard: 0, cause };
         let shards = shards.map_err(failed)?;
         let events = Events::new(settings.shards, settings.events_pending_max).map_err(failed)?;
-        let channels = Arc::new(crate::channel::Common::new(settings.verifies_compression || cfg!(test)));
+        let channels = Arc::new(crate::channel::Common::new(settings.verifies_compression));
         let channels_max = settings.channels_max;
         let wake = |shard: &Arc<ShardHandle>| {
             let shard = Arc::clone(shard);

@@ -99,44 +99,45 @@ impl EventIds {
 
     /// Takes frames for a write, as many as one call takes, each with an ending of its own where it has an id.
     pub(super) fn label<'a>(&self, slices: impl Iterator<Item = &'a [u8]>) -> Labelled<'a> {
-        let mut labelled = Labelled { events: Vec::new(), endings: Vec::new() };
-        let mut ids = self.clone();
-        for frame in slices.flat_map(sse::records).take(VECTORS_MAX / 2) {
-            let start = labelled.endings.len();
-            if start > ENDINGS_BYTES_MAX {
-                break; // most of it is for nothing where the socket takes little
-            }
+        self.label_each(slices.flat_map(sse::records), |ids, frame, endings| {
             let position = position_of(frame);
             if let Some(position) = position {
                 ids.set(position);
-                ids.write(&mut labelled.endings);
+                ids.write(endings);
             }
-            let kept = frame.len() - usize::from(position.is_some());
-            labelled.events.push(Event { frame, kept, position, ending: start..labelled.endings.len() });
-        }
-        labelled
+            (position, frame.len() - usize::from(position.is_some()))
+        })
     }
 
     /// The same, of a gzip stream. A record's length stands before it, so each that has an id is made anew, whole.
     pub(super) fn label_gzip<'a>(&self, slices: impl Iterator<Item = &'a [u8]>) -> Labelled<'a> {
-        let mut labelled = Labelled { events: Vec::new(), endings: Vec::new() };
-        let mut ids = self.clone();
         let mut record = Vec::new();
-        for frame in slices.flat_map(pieces).take(VECTORS_MAX / 2) {
-            let start = labelled.endings.len();
-            if start > ENDINGS_BYTES_MAX {
-                break; // as above
-            }
+        self.label_each(slices.flat_map(pieces), |ids, frame, endings| {
             record.clear();
             gzip::contents(frame).for_each(|bytes| record.extend_from_slice(bytes));
-            let position = position_of(&record);
-            if let Some(position) = position {
-                ids.set(position);
-                record.pop();
-                ids.write(&mut record);
-                gzip::write_stored(&mut labelled.endings, &record);
+            let Some(position) = position_of(&record) else { return (None, frame.len()) };
+            ids.set(position);
+            record.pop();
+            ids.write(&mut record);
+            gzip::write_stored(endings, &record);
+            (Some(position), 0)
+        })
+    }
+
+    /// `end` appends what ends a frame, and gives its place, if it has one, and how much of it goes out before.
+    fn label_each<'a>(
+        &self,
+        frames: impl Iterator<Item = &'a [u8]>,
+        mut end: impl FnMut(&mut Self, &[u8], &mut Vec<u8>) -> (Option<Position>, usize),
+    ) -> Labelled<'a> {
+        let mut labelled = Labelled { events: Vec::new(), endings: Vec::new() };
+        let mut ids = self.clone();
+        for frame in frames.take(VECTORS_MAX / 2) {
+            let start = labelled.endings.len();
+            if start > ENDINGS_BYTES_MAX {
+                break; // most of it is for nothing where the socket takes little
             }
-            let kept = if position.is_some() { 0 } else { frame.len() };
+            let (position, kept) = end(&mut ids, frame, &mut labelled.endings);
             labelled.events.push(Event { frame, kept, position, ending: start..labelled.endings.len() });
         }
         labelled

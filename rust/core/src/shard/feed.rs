@@ -75,6 +75,11 @@ impl Feed {
         (tick > 0 && !subscription.is_lagging() && subscription.cursor <= from).then_some(tick)
     }
 
+    /// Whether one that reads in this mode waits for nothing but what the view has, and goes past the rest.
+    pub(crate) fn passes_unmatched(&self, mode: Mode) -> bool {
+        !self.watch.view.is_all() && matches!(mode, Mode::Lagging | Mode::Replaying)
+    }
+
     /// One more at the tail, or among the lagging at a cursor; gives its place in that list.
     fn enlist(&mut self, member: Member, cursor: u64, is_lagging: bool) -> usize {
         let list = if is_lagging {

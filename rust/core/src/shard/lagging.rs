@@ -212,7 +212,7 @@ impl<I: Io> Shard<I> {
         let (mut from, mode) = (subscription.cursor, subscription.mode());
         let to = self.slab.at(slot).session.adopted().and_then(|adopted| adopted.bound(&target.watch));
         let to = to.map_or(target.cursor, |to| to.min(target.cursor));
-        let may_pass = !target.watch.view.is_all() && matches!(mode, Mode::Lagging | Mode::Replaying);
+        let may_pass = target.passes_unmatched(mode);
         if from >= to {
             self.pass_unmatched_at(slot, index);
             return None;
@@ -303,9 +303,11 @@ impl<I: Io> Shard<I> {
             if subscription.mode() == Mode::Replaying && cursor >= feed_cursor && is_all {
                 subscription.set_mode(Mode::Lagging);
             }
-            match cut {
-                Some(_) => connection.transport.cut = cut,
-                None => self.pass_unmatched_at(slot, piece.subscription),
+            if cut.is_some() {
+                connection.transport.cut = cut;
+            }
+            if taken == all {
+                self.pass_unmatched_at(slot, piece.subscription); // else it stands where it goes on
             }
         }
     }
@@ -380,7 +382,7 @@ impl<I: Io> Shard<I> {
             let Some(connection) = self.slab.get_mut(slot) else { continue };
             let Some(subscription) = connection.subscriptions.get_mut(subscription as usize) else { continue };
             let cursor = subscription.cursor;
-            if (from..run.end).contains(&cursor) && matches!(subscription.mode(), Mode::Lagging | Mode::Replaying) {
+            if (from..run.end).contains(&cursor) && target.passes_unmatched(subscription.mode()) {
                 let next = run.slices.get(run.slices.partition_point(|slice| end_of(slice) <= cursor));
                 subscription.cursor = next.map_or(run.end, |next| next.position().max(cursor));
             }
@@ -393,8 +395,7 @@ impl<I: Io> Shard<I> {
         let subscription = self.slab.at(slot).subscriptions[index];
         let target = self.feeds.at(subscription.feed);
         let (from, mode) = (subscription.cursor, subscription.mode());
-        let may_pass = subscription.is_lagging() && matches!(mode, Mode::Lagging | Mode::Replaying);
-        if !may_pass || target.watch.view.is_all() || from >= target.cursor {
+        if !subscription.is_lagging() || !target.passes_unmatched(mode) || from >= target.cursor {
             return;
         }
         let range = (from, target.cursor);

@@ -203,6 +203,11 @@ impl<I: Io> Shard<I> {
         self.open_or_ask(slot, (route, head), asked, format.into(), query.channels)
     }
 
+    /// A client was let in that asked so.
+    pub(super) fn count_opening(&self, opened: Opened, asked: &Asked) {
+        self.stats.count_opening(opened, self.clock.now_ns().saturating_sub(asked.since_ns));
+    }
+
     pub(super) fn open_or_ask(
         &mut self,
         slot: u32,
@@ -250,7 +255,8 @@ impl<I: Io> Shard<I> {
             (Some(_), false) => Opened::WebSocket,
             (None, _) => Opened::EventStream,
         };
-        self.stats.count_opening(opened, self.clock.now_ns().saturating_sub(asked.since_ns));
+        self.count_opening(opened, asked);
+        let connection = self.slab.at(slot);
         if asked.upgrade.is_some() {
             accept_websocket(connection, asked);
             connection.session.open_websocket(passes_on);

@@ -9,10 +9,9 @@ use std::cell::RefCell;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 use super::message::ReceiveError;
+// It ends a message's data on the way into an inflater, and is cut off on the way out (RFC 7692 §7.2.1, §7.2.2).
+use crate::http::gzip::EMPTY_BLOCK;
 use crate::http::request::list_members;
-
-/// What ends a message's data on the way into an inflater, and is cut off on the way out (RFC 7692 §7.2.1, §7.2.2).
-const EMPTY_BLOCK: [u8; 4] = [0, 0, 0xff, 0xff];
 
 /// The window that a client which lets the server choose is told, as an exponent: what its inflater costs per connection.
 const CLIENT_WINDOW_BITS: u8 = 12;

@@ -201,7 +201,7 @@ impl<I: Io> Shard<I> {
     ) {
         match opening {
             SignalROpening::Negotiate(request) => {
-                self.stats.count_opening(Opened::Negotiation, self.clock.now_ns().saturating_sub(asked.since_ns));
+                self.count_opening(Opened::Negotiation, asked);
                 let reply = self.reply_to_negotiate(slot, request);
                 let cors = with_cors(asked.readable_by.as_deref(), &asked.headers);
                 // What the application hears of this socket next is another request.
@@ -263,7 +263,7 @@ impl<I: Io> Shard<I> {
                 return None;
             }
         };
-        self.stats.count_opening(Opened::SignalR(transport), self.clock.now_ns().saturating_sub(asked.since_ns));
+        self.count_opening(Opened::SignalR(transport), asked);
         let route = self.slab.at(slot).route.clone();
         let id = self.id_of(target);
         let mut signalr = SignalR::new(transport, token);
