@@ -2,8 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
 import fanwire
@@ -13,6 +12,7 @@ from fanwire._engine import Stats
 from support.clients import settle
 from support.deflating import Deflating, Message
 from support.hubs import MakeHub
+from support.reading import leaving
 from support.waiting import until
 from test_metrics import scrape
 
@@ -43,16 +43,6 @@ def plain_bytes(message: Message) -> int:
     """Bytes of the frame that such a message would be."""
     length = len(message.encode() if isinstance(message, str) else message)
     return length + (2 if length < 126 else 4 if length < 1 << 16 else 10)
-
-
-@contextmanager
-def leaving(*clients: Deflating) -> Iterator[None]:
-    """All are closed in the end."""
-    try:
-        yield
-    finally:
-        for one in clients:
-            one.close()
 
 
 def channel(policy: str = "every", **options: int) -> fanwire.Channel:

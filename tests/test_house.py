@@ -21,7 +21,7 @@ FILE_EXCEPTIONS = {"python/fanwire/_engine.pyi": "one extension module has one s
 FUNCTION_LINES_MAX = 70
 
 PYTHON_LAYERS = [
-    ["_engine", "_options", "arrivals", "dumps", "entering", "errors", "timespans", "timings"],
+    ["_engine", "_options", "arrivals", "dumps", "entering", "errors", "process", "timespans", "timings"],
     ["_loop"],
     ["scope", "uvicorn.mailbox"],
     ["daphne", "owner", "placing", "uvicorn.denial", "uvicorn.handing", "wording"],
@@ -79,7 +79,7 @@ PYTHON_LAYERS = [
     ["workers.starting"],
     ["attaching", "workers.supervisor"],
     ["admin.config", "admin.console", "admin.problems", "admin.shapes"],
-    ["admin", "admin.door", "admin.ids", "admin.local", "admin.once", "admin.table"],
+    ["admin", "admin.door", "admin.ids", "admin.local", "admin.once", "admin.payloads", "admin.table"],
     ["admin.desk", "admin.openapi"],
     ["admin.acting", "admin.channels", "admin.clients", "admin.live", "admin.overview", "admin.settings"],
     ["admin.side"],

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from math import inf
-from pathlib import Path
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, Exemplar, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -15,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from fanwire._engine import Stats
 from fanwire.backbone import Reached
+from fanwire.process import SELF, descriptors, memory_bytes
 from fanwire.relay.stats import MeasuredRelay
 from fanwire.sources.stats import MeasuredSource
 from fanwire.timings import Timings
@@ -145,9 +145,7 @@ class ProcessCollector(Collector):
     Their own of Python lists the folder of descriptors, each connection of it: this one asks for its size.
     """
 
-    def __init__(self, proc: Path = Path("/proc")) -> None:
-        self._proc = proc
-        self._page_bytes = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+    def __init__(self) -> None:
         self._started = time.time() - time.monotonic() + self._ticks()
 
     def collect(self) -> Iterator[Metric]:
@@ -155,34 +153,24 @@ class ProcessCollector(Collector):
         used = CounterMetricFamily("process_cpu_seconds", "Seconds of CPU, user and system.", time.process_time())
         yield used
         yield GaugeMetricFamily("process_start_time_seconds", "When it began, seconds since 1970.", self._started)
-        pages = self._words("self/statm")
-        if len(pages) > 1:
-            resident = int(pages[1]) * self._page_bytes
+        resident = memory_bytes()
+        if resident is not None:
             yield GaugeMetricFamily("process_resident_memory_bytes", "Memory that is resident.", resident)
-        most = next((line.split()[3] for line in self._lines("self/limits") if line.startswith("Max open files")), "")
+        most = next((line.split()[3] for line in self._lines("limits") if line.startswith("Max open files")), "")
         if most.isdigit():
             yield GaugeMetricFamily("process_max_fds", "Descriptors that it may have open.", int(most))
-        open_now = self._descriptors()
-        if open_now:
+        open_now = descriptors()
+        if open_now is not None:
             yield GaugeMetricFamily("process_open_fds", "Descriptors that are open.", open_now)
-
-    def _descriptors(self) -> int:
-        try:
-            return (self._proc / "self/fd").stat().st_size  # since Linux 6.2; 0 before
-        except OSError:
-            return 0
 
     def _ticks(self) -> float:
         """When the process began, in seconds since the machine did; now, where that is not told."""
-        behind_name = " ".join(self._lines("self/stat")).rpartition(")")[2].split()
+        behind_name = " ".join(self._lines("stat")).rpartition(")")[2].split()
         return int(behind_name[19]) / os.sysconf("SC_CLK_TCK") if len(behind_name) > 19 else time.monotonic()
-
-    def _words(self, name: str) -> list[str]:
-        return " ".join(self._lines(name)).split()
 
     def _lines(self, name: str) -> list[str]:
         try:
-            return (self._proc / name).read_text().splitlines()
+            return (SELF / name).read_text().splitlines()
         except OSError:  # no Linux
             return []
 

@@ -9,7 +9,7 @@ import json
 import random
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,7 @@ from support.deflating import COMPANY, COMPRESSES, TAIL, Deflating, Inflater, Me
 from support.hubs import MakeHub
 from support.jdk import JAVA, NO_JAVA, jdk
 from support.listeners import KINDS, Kind, digest
+from support.reading import leaving
 from support.waiting import until
 
 try:
@@ -336,16 +337,6 @@ async def caught_up(
 def slow(address: str, offer: str, receive_buffer: int | None) -> Callable[[], Deflating]:
     """What makes a client with a socket that takes so much."""
     return lambda: Deflating(address, "/ws?channel=odds", offer, receive_buffer=receive_buffer)
-
-
-@contextmanager
-def leaving(*clients: Deflating) -> Iterator[None]:
-    """All are closed in the end."""
-    try:
-        yield
-    finally:
-        for one in clients:
-            one.close()
 
 
 async def test_what_is_not_for_everyone_disturbs_nobody(make_hub: MakeHub) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import fanwire
 
 from support.raw import open_socket, request_text
+from support.reading import READ_BYTES, Reading
 from support.waiting import until_in_thread
 
 COMPRESSES = "compression" in inspect.signature(fanwire.Channel).parameters
@@ -27,7 +28,6 @@ STEP_BYTES = 32
 """So much is inflated at a time: zlib sees a distance beyond the window only where the window is all that it has."""
 STEPPED_BYTES_MAX = 1 << 15
 """Of a longer message nothing is inflated in steps, which would take long."""
-READ_BYTES = 1 << 18
 
 Message = str | bytes
 
@@ -175,7 +175,7 @@ def _front(kept: bytearray, at: int) -> tuple[int, int] | None:
     return (begin, begin + length) if len(kept) >= begin + length else None
 
 
-class Deflating:
+class Deflating(Reading):
     """A client on a socket of its own, which offers what it is told and reads when it is told."""
 
     def __init__(
@@ -203,17 +203,6 @@ class Deflating:
         if not data:
             raise EOFError(f"the server closed, with {self.stream.closed!r}")
         self.stream.feed(data)
-
-    def read_what_is_there(self) -> None:
-        """Take all that has come; never waits. EOFError where the server has ended."""
-        self.socket.setblocking(False)
-        with suppress(BlockingIOError):
-            while True:
-                self.read_more()
-
-    def close(self) -> None:
-        """Leave without a word."""
-        self.socket.close()
 
 
 COMPANY = 4

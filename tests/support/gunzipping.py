@@ -5,12 +5,10 @@ import random
 import socket
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from itertools import count
 
 from support.raw import open_socket, read_head
-
-READ_BYTES = 1 << 18
+from support.reading import READ_BYTES, Reading
 
 
 def odds(seed: int = 7) -> Iterator[str]:
@@ -22,7 +20,7 @@ def odds(seed: int = 7) -> Iterator[str]:
         yield json.dumps({"target": "OddsChanged", "arguments": [match], "sender": "a bookmaker's back office"})
 
 
-class Gunzipping:
+class Gunzipping(Reading):
     """A client on a socket of its own, which reads when it is told; not compressed where the answer says so.
 
     Attributes:
@@ -81,14 +79,3 @@ class Gunzipping:
         """The data of all events up to this one; blocks."""
         self.read_until(lambda: last in self.data[-1:])
         return self.data
-
-    def read_what_is_there(self) -> None:
-        """Take all that has come; never waits."""
-        self.socket.setblocking(False)
-        with suppress(BlockingIOError):
-            while True:
-                self.read_more()
-
-    def close(self) -> None:
-        """Leave without a word."""
-        self.socket.close()

@@ -1,12 +1,11 @@
 """What an operator does: publish, send, disconnect, subscribe. A client of another worker is that one's."""
 
-from base64 import b64decode
-from binascii import Error
 from typing import Any
 
 from fanwire._engine import may_be_sent
 from fanwire.admin.desk import Desk
 from fanwire.admin.ids import client_of, position_of, position_text
+from fanwire.admin.payloads import data_of
 from fanwire.admin.problems import Problem
 from fanwire.admin.shapes import (
     DisconnectAnswer,
@@ -127,13 +126,3 @@ class Acting:
         except (TypeError, ValueError) as error:
             return str(error) or type(error).__name__
         return ""
-
-
-def data_of(given: Any) -> Any:
-    """What is published for what was given: bytes for an object that is ``base64`` alone. Raises Problem."""
-    if isinstance(given, dict) and given.keys() == {"base64"} and isinstance(given["base64"], str):
-        try:
-            return b64decode(given["base64"], validate=True)
-        except (Error, ValueError) as error:
-            raise Problem("invalid_value", f"base64: {error}") from error
-    return given

@@ -4,7 +4,6 @@ Each worker lists its channels in an order of its own, from place to place. One 
 lowest of them: when a later worker comes to it, it is left out if the lower one had it before the list began.
 """
 
-from base64 import b64encode
 from collections import OrderedDict
 from functools import partial
 from heapq import nlargest
@@ -16,6 +15,7 @@ import msgspec
 from fanwire._engine import Position, matches
 from fanwire.admin.desk import Desk
 from fanwire.admin.ids import cursor_of, cursor_text, position_of, position_text
+from fanwire.admin.payloads import told_of
 from fanwire.admin.problems import Problem
 from fanwire.admin.shapes import (
     ChannelQuery,
@@ -247,11 +247,7 @@ class Channels:
 
 
 def _publication(row: dict[str, Any]) -> dict[str, Any]:
-    data = row["data"]
-    if row["is_json"]:
-        data = msgspec.json.decode(data)
-    elif isinstance(data, bytes):
-        data = {"base64": b64encode(data).decode()}
+    data = msgspec.json.decode(row["data"]) if row["is_json"] else told_of(row["data"])
     position = position_text(row["position"])
     return {"position": position, "data": data, **{name: row[name] for name in ("event", "at", "keyframe")}}
 

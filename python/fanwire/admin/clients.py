@@ -56,13 +56,15 @@ class Clients:
         if query.sort is not None and query.user is None:
             message = {**terms, "by": query.sort, "limit": query.limit}
             answers, missing = await desk.ask_all("clients_by", message)
-            top = [_named(worker, row) for worker, some in answers.items() for row in some]
-            return ClientsAnswer(nlargest(query.limit, top, key=partial(_measure, query.sort)), None, missing)
+            all_of = ((worker, row) for worker, some in answers.items() for row in some)
+            top = nlargest(query.limit, all_of, key=partial(_measure_of_worker, query.sort))
+            return ClientsAnswer([_named(*one) for one in top], None, missing)
         start: tuple[int, int, int] = (-1, 0, 0)
         if query.after is not None:
             start = cursor_of(query.after, "clients", tuple[int, int, int])
-        rows: list[ClientRow] = []
+        rows: list[tuple[int, dict[str, Any]]] = []
         silent: list[int] = []
+        after = None
         for worker in (one for one in desk.workers if one >= start[0]):
             place = start[1:] if worker == start[0] else (0, 0)
             message = {**terms, "user": query.user, "place": place, "limit": query.limit - len(rows)}
@@ -70,12 +72,13 @@ class Clients:
             if answer is None:
                 silent += [worker] * (worker in desk.others)
                 continue
-            rows += [_named(worker, row) for row in answer["rows"]]
+            rows += [(worker, row) for row in answer["rows"]]
             if answer["next"] is not None:
-                return ClientsAnswer(rows, cursor_text("clients", [worker, *answer["next"]]), silent)
-        if query.sort is not None:
-            rows.sort(key=partial(_measure, query.sort), reverse=True)
-        return ClientsAnswer(rows, None, silent)
+                after = cursor_text("clients", [worker, *answer["next"]])
+                break
+        if query.sort is not None and after is None:
+            rows.sort(key=partial(_measure_of_worker, query.sort), reverse=True)
+        return ClientsAnswer([_named(*one) for one in rows], after, silent)
 
     async def one(self, query: ClientQuery) -> ClientRow:
         """The client of this name."""
@@ -138,11 +141,11 @@ class Clients:
                 if page is None:
                     break
                 seen, slot = page
-                top = nlargest(limit, [*top, *seen], key=partial(_measure_seen, by))
+                top = nlargest(limit, [*top, *seen], key=partial(_measure, by))
             return top
 
         found = await each([partial(of_shard, shard) for shard in range(look.shards)])
-        top = nlargest(limit, [one for some in found for one in some], key=partial(_measure_seen, by))
+        top = nlargest(limit, [one for some in found for one in some], key=partial(_measure, by))
         kept, size = [], 0
         for one in top:
             size += _bytes_of(one)
@@ -199,22 +202,15 @@ def _bytes_of(seen: dict[str, Any]) -> int:
     return ROW_BYTES + 2 * sum(map(len, seen["channels"]))
 
 
-def _measure_seen(by: str, seen: dict[str, Any]) -> float:
+def _measure_of_worker(by: str, one: tuple[int, dict[str, Any]]) -> float:
+    return _measure(by, one[1])
+
+
+def _measure(by: str, seen: dict[str, Any]) -> float:
+    """Of what an engine shows of a client, or what is told of it."""
     lag = seen["lag"] or {"seconds": 0.0, "bytes": 0}
     found = {"lag": lag["seconds"], "lag_bytes": lag["bytes"], "sent": seen["sent_bytes"] or 0}
     return float(found.get(by, seen["waiting_bytes"]))
-
-
-def _measure(by: str, row: ClientRow) -> float:
-    lag = row.lag
-    match by:
-        case "lag":
-            return 0.0 if lag is None else lag.seconds
-        case "lag_bytes":
-            return 0 if lag is None else lag.bytes
-        case "sent":
-            return row.sent_bytes or 0
-    return row.waiting_bytes
 
 
 def _named(worker: int, row: dict[str, Any]) -> ClientRow:

@@ -4,6 +4,8 @@ from collections.abc import Collection, Mapping
 from hmac import compare_digest
 from ipaddress import ip_address
 
+from anyio import sleep
+
 from fanwire.admin.config import AdminConfig
 from fanwire.admin.problems import Problem
 
@@ -11,6 +13,8 @@ WRONG_S = 0.5
 """So long a wrong token waits for its answer."""
 WRONG_MAX = 8
 """So many wait at once; what comes then is told so at once."""
+SLOWED = "wrong_token"
+"""The code of the problem that is said late."""
 SCHEME = "bearer "
 CHALLENGE = (("WWW-Authenticate", 'Bearer realm="fanwire admin"'),)
 BODY_TYPE = "application/json"
@@ -25,10 +29,10 @@ class AdminDoor:
         self.origins: Collection[str] = ()
         """Of pages that may ask."""
         self.waiting: int = 0
-        """How many wrong tokens wait for their answer."""
+        """How many wrong tokens wait for their answer: each from ``check`` to the end of ``slow_down``."""
 
     def check(self, method: str, headers: Mapping[str, str]) -> None:
-        """Raises Problem for who may not ask."""
+        """Raises Problem for who may not ask; ``SLOWED`` is to be said after ``slow_down``."""
         origin = headers.get("origin")
         is_own_page = origin is None or origin.lower() in self.origins
         if not is_own_page or headers.get("sec-fetch-site", "none") == "cross-site":
@@ -49,7 +53,15 @@ class AdminDoor:
             return
         if self.waiting >= WRONG_MAX:
             raise Problem("slowed_down", "too many wrong tokens wait to be answered", (("Retry-After", "1"),))
-        raise Problem("wrong_token", "that is not the token", CHALLENGE)
+        self.waiting += 1
+        raise Problem(SLOWED, "that is not the token", CHALLENGE)
+
+    async def slow_down(self) -> None:
+        """Wait as long as a wrong token does."""
+        try:
+            await sleep(WRONG_S)
+        finally:
+            self.waiting -= 1
 
 
 def is_own_name(host: str) -> bool:

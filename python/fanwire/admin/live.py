@@ -4,7 +4,6 @@ The side's own hub has a channel for each. What nobody watches is not asked for.
 """
 
 import logging
-from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from time import time
@@ -14,8 +13,9 @@ import anyio
 import msgspec
 
 from fanwire.admin.desk import Desk
-from fanwire.admin.door import WRONG_S, AdminDoor
+from fanwire.admin.door import SLOWED, AdminDoor
 from fanwire.admin.ids import position_text
+from fanwire.admin.payloads import told_of
 from fanwire.admin.problems import Problem
 from fanwire.admin.shapes import Nothing
 from fanwire.admin.table import LIVE
@@ -52,12 +52,8 @@ class Live:
         try:
             self._door.check("GET", {name: request.headers[name] for name in request.headers})
         except Problem as problem:
-            if problem.code == "wrong_token":
-                self._door.waiting += 1
-                try:
-                    await anyio.sleep(WRONG_S)
-                finally:
-                    self._door.waiting -= 1
+            if problem.code == SLOWED:
+                await self._door.slow_down()
             raise Refused(problem.detail, status=problem.status) from problem
         return None
 
@@ -104,11 +100,10 @@ class Live:
     async def _tell_what_comes(self, channel: str, name: str) -> None:
         async with self._desk.hub.listen(name) as publications:
             async for heard in publications:
-                data = heard.data
                 told = {
                     "channel": heard.channel,
                     "position": position_text(heard.position),
-                    "data": {"base64": b64encode(data).decode()} if isinstance(data, bytes) else data,
+                    "data": told_of(heard.data),
                     "event": heard.event,
                     "at": time(),
                 }

@@ -4,8 +4,7 @@ import os
 import socket
 from collections import Counter
 from math import inf
-from pathlib import Path
-from time import time
+from time import process_time, time
 from typing import Any
 
 from fanwire._engine import Stats, __version__
@@ -26,10 +25,12 @@ from fanwire.admin.shapes import (
     WorkerRow,
     WorkersAnswer,
 )
+from fanwire.process import descriptors, memory_bytes
 from fanwire.values import concealed
-from fanwire.workers.stats import COUNTED, SUMMED, numbers_of
+from fanwire.workers.stats import COUNTED, SUMMED, numbers_of, stats_of_all
 
 Buckets = list[tuple[float | None, int]]
+SHOWN = frozenset(StatsAnswer.__struct_fields__)
 OF_WORKER = (
     "connections",
     "subscriptions",
@@ -56,13 +57,13 @@ class Overview:
     async def stats(self, query: Nothing) -> StatsAnswer:
         """The sums of all."""
         answers, silent = await self._desk.ask_all("stats", None)
-        counts: dict[str, Counter[str]] = {name: Counter() for name in (*COUNTED, "faults")}
+        told = stats_of_all(answers, tuple(silent))
+        sums: dict[str, Any] = {name: getattr(told, name) for name in SUMMED if name != "completion_seconds"}
+        for name in SHOWN.intersection(COUNTED):
+            sums[name] = {str(key): count for key, count in getattr(told, name).items()}
+        faults: Counter[str] = Counter()
         for one in answers.values():
-            for name, counter in counts.items():
-                counter.update({str(key): value for key, value in one[name]})
-        sums: dict[str, Any] = {
-            name: sum(one[name] for one in answers.values()) for name in SUMMED if name != "completion_seconds"
-        }
+            faults.update(dict(one["faults"]))
         completion = Completion(*_added([one["completion"] for one in answers.values()]))
         taken = [Taken(some[0][0], *_added([one[1:] for one in some])) for some in _together(answers.values())]
         memory = [one["memory"] for one in answers.values() if one["memory"] is not None]
@@ -75,15 +76,8 @@ class Overview:
             taken=taken,
             cpu=sum(one["cpu"] for one in answers.values()),
             memory=sum(memory) if memory else None,
+            faults=dict(faults),
             **sums,
-            closes=dict(counts["closes"]),
-            skipped=dict(counts["skipped"]),
-            compression_readers=dict(counts["compression_readers"]),
-            compression_sent_bytes=dict(counts["compression_sent_bytes"]),
-            compression_plain_bytes=dict(counts["compression_plain_bytes"]),
-            compression_joins=dict(counts["compression_joins"]),
-            compression_fallbacks=dict(counts["compression_fallbacks"]),
-            faults=dict(counts["faults"]),
         )
 
     async def workers(self, query: Nothing) -> WorkersAnswer:
@@ -128,20 +122,18 @@ class Overview:
 
     def _stats_here(self, message: None) -> dict[str, Any]:
         stats = self._desk.engine.stats()
-        cpu, memory = taken_by_process()
         return {
             **numbers_of(stats),
             "faults": list(self._desk.life.link.faults.counts.items()),
             "completion": [_buckets(stats.completion_buckets), stats.completion_seconds],
             "taken": [[fraction, _buckets(buckets), seconds] for fraction, buckets, seconds in stats.taken],
-            "cpu": cpu,
-            "memory": memory,
+            "cpu": process_time(),
+            "memory": memory_bytes(),
         }
 
     def _worker_here(self, message: None) -> dict[str, Any]:
         stats: Stats = self._desk.engine.stats()
-        cpu, memory = taken_by_process()
-        import resource
+        import resource  # not on Windows, where nobody gets here
 
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return {
@@ -149,8 +141,8 @@ class Overview:
             "process": os.getpid(),
             "since": self._since,
             **{name: getattr(stats, name) for name in OF_WORKER},
-            "cpu": cpu,
-            "memory": memory,
+            "cpu": process_time(),
+            "memory": memory_bytes(),
             "descriptors": descriptors(),
             "descriptors_max": most,
             "address": self._desk.life.serving.address,
@@ -207,27 +199,6 @@ class Overview:
             for key, lane in found[:limit]
         ]
         return {"rows": rows, "next": found[limit - 1][0] if len(found) > limit else None}
-
-
-def taken_by_process() -> tuple[float, int | None]:
-    """Seconds of processor time and bytes of memory that this process has."""
-    import resource  # not on Windows, where nobody gets here
-
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    cpu = usage.ru_utime + usage.ru_stime
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):  # no Linux
-        return cpu, None
-    return cpu, pages * resource.getpagesize()
-
-
-def descriptors() -> int | None:
-    """How many are open, where the kernel says so without listing them (Linux 6.2)."""
-    try:
-        return Path("/proc/self/fd").stat().st_size or None
-    except OSError:
-        return None
 
 
 def _buckets(buckets: list[tuple[float, int]]) -> Buckets:

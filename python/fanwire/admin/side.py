@@ -20,7 +20,7 @@ from fanwire.admin.clients import Clients
 from fanwire.admin.config import AdminConfig
 from fanwire.admin.console import console_answer, console_files
 from fanwire.admin.desk import Desk, MadeWith
-from fanwire.admin.door import WRONG_S, AdminDoor
+from fanwire.admin.door import SLOWED, AdminDoor
 from fanwire.admin.live import Live
 from fanwire.admin.once import Once
 from fanwire.admin.openapi import document
@@ -175,8 +175,7 @@ class Side(Owner):
             if self._at_work >= AT_WORK_MAX:
                 raise Problem("busy", f"{AT_WORK_MAX} requests are being worked on", (("Retry-After", "1"),))
         except Problem as problem:
-            if problem.code == "wrong_token":
-                self._door.waiting += 1
+            if problem.code == SLOWED:
                 self._tasks.start_soon(self._refuse_later, event.connection, problem)
             else:
                 self._refuse(event.connection, problem)
@@ -198,10 +197,7 @@ class Side(Owner):
         return None if known is None else known[asked]
 
     async def _refuse_later(self, connection: int, problem: Problem) -> None:
-        try:
-            await anyio.sleep(WRONG_S)
-        finally:
-            self._door.waiting -= 1
+        await self._door.slow_down()
         self._refuse(connection, problem)
 
     def _refuse(self, connection: int, problem: Problem) -> None:

@@ -86,6 +86,17 @@ export const table = (label, columns, rows, key, { sorted = null, keep = {}, vie
   );
 };
 
+/** Links to the first and the next page of a list, whose other terms stay; null where there is one page. */
+export const pager = (view, kept, after, next) =>
+  next || after
+    ? h(
+        "nav",
+        { class: "pages", "aria-label": "Pages" },
+        after ? link("First page", view, kept) : null,
+        next ? link("Next page", view, { ...kept, after: next }, { rel: "next" }) : null,
+      )
+    : null;
+
 /** Names and values, one under another. */
 export const facts = (...pairs) =>
   h(

@@ -3,7 +3,7 @@
 import { follow, get, post } from "../api.js";
 import { calm, h } from "../dom.js";
 import * as format from "../format.js";
-import { badge, button, dataText, empty, facts, failure, link, muted, notify, select, table } from "../parts.js";
+import { badge, button, dataText, empty, facts, failure, link, muted, notify, pager, select, table } from "../parts.js";
 import { poll } from "../poll.js";
 
 const EVERY_MS = 2000;
@@ -107,15 +107,7 @@ export const open = (page) => {
   const render = () => {
     const rows = list?.channels ?? [];
     const all = page.readings.latest?.channels;
-    const pages =
-      list?.next || query.after
-        ? h(
-            "nav",
-            { class: "pages", "aria-label": "Pages" },
-            query.after ? link("First page", "channels", filters()) : null,
-            list?.next ? link("Next page", "channels", { ...filters(), after: list.next }, { rel: "next" }) : null,
-          )
-        : null;
+    const pages = pager("channels", filters(), query.after, list?.next);
     const nothing = () =>
       query.match
         ? empty(`No channel is like ${pattern(query.match)}`, link("Show all channels", "channels"), ".")

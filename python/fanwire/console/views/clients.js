@@ -3,7 +3,7 @@
 import { get, post } from "../api.js";
 import { h } from "../dom.js";
 import * as format from "../format.js";
-import { ask, badge, button, empty, facts, failure, link, muted, notify, select, table } from "../parts.js";
+import { ask, badge, button, empty, facts, failure, link, muted, notify, pager, select, table } from "../parts.js";
 import { poll } from "../poll.js";
 import { advice, lagText, whyBadge } from "../why.js";
 
@@ -200,15 +200,7 @@ export const open = (page) => {
   };
 
   const render = () => {
-    const pages =
-      list?.next || query.after
-        ? h(
-            "nav",
-            { class: "pages", "aria-label": "Pages" },
-            query.after ? link("First page", "clients", filters()) : null,
-            list?.next ? link("Next page", "clients", { ...filters(), after: list.next }, { rel: "next" }) : null,
-          )
-        : null;
+    const pages = pager("clients", filters(), query.after, list?.next);
     page.show(
       summary(),
       listError ? failure(listError) : null,

@@ -3,7 +3,7 @@
 import { get } from "../api.js";
 import { h } from "../dom.js";
 import * as format from "../format.js";
-import { badge, empty, facts, failure, link, muted, select, table } from "../parts.js";
+import { badge, empty, facts, failure, muted, pager, select, table } from "../parts.js";
 import { poll } from "../poll.js";
 
 const EVERY_MS = 2000;
@@ -127,14 +127,7 @@ export const open = (page) => {
             )
           : empty("No lane", "A lane is opened when a client asks for what may be shared."),
       ),
-      lanes.next || query.after
-        ? h(
-            "nav",
-            { class: "pages", "aria-label": "Pages" },
-            query.after ? link("First page", "relay", { path: query.path }) : null,
-            lanes.next ? link("Next page", "relay", { path: query.path, after: lanes.next }, { rel: "next" }) : null,
-          )
-        : null,
+      pager("relay", { path: query.path }, query.after, lanes.next),
     );
   };
   page.tools(tools, null);
